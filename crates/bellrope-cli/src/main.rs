@@ -1,0 +1,2 @@
+//! bellrope
+fn main() {}

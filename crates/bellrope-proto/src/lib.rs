@@ -1,0 +1,1 @@
+//! bellrope-proto

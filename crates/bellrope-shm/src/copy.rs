@@ -1,0 +1,173 @@
+//! Copies between private memory and memory that another process may write at the same moment.
+//!
+//! `copy_nonoverlapping` over such memory is a data race, hence undefined. Relaxed atomic words and inline assembly are
+//! not. On x86-64 the sizes in between go through 64-byte SSE2 blocks, the large ones through `rep movsb` (see
+//! ARCHITECTURE.md for the figures); elsewhere everything goes by words.
+//!
+//! All functions here have the same contract: the shared range is mapped for the whole call, the private range is
+//! exclusively ours, the two do not overlap.
+
+#![expect(unsafe_code, reason = "copies that tolerate a racing writer need raw pointers and assembly")]
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+/// Above this many bytes `rep movsb` is the fastest copy.
+#[cfg(target_arch = "x86_64")]
+const REP_MOVSB_FROM: usize = 2048;
+
+/// Copies `len` bytes out of shared memory.
+///
+/// # Safety
+/// `from` is valid for reads of `len` bytes of mapped memory, `into` for writes of `len` bytes that nobody else uses,
+/// and the ranges do not overlap.
+#[inline]
+pub(crate) unsafe fn out_of_shared(from: *const u8, into: *mut u8, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if len >= 64 {
+        // SAFETY: the caller's contract is ours.
+        return unsafe { blocks(from, into, len) };
+    }
+    // SAFETY: the caller's contract is ours.
+    unsafe { words_out(from, into, len) }
+}
+
+/// Copies `len` bytes into shared memory.
+///
+/// # Safety
+/// `from` is valid for reads of `len` bytes that nobody writes, `into` for writes of `len` bytes of mapped memory, and
+/// the ranges do not overlap.
+#[inline]
+pub(crate) unsafe fn into_shared(from: *const u8, into: *mut u8, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if len >= 64 {
+        // SAFETY: the caller's contract is ours.
+        return unsafe { blocks(from, into, len) };
+    }
+    // SAFETY: the caller's contract is ours.
+    unsafe { words_in(from, into, len) }
+}
+
+/// 64 bytes a turn through four SSE2 registers, then one overlapping block for the rest; `rep movsb` when large.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+unsafe fn blocks(from: *const u8, into: *mut u8, len: usize) {
+    debug_assert!(len >= 64);
+    if len >= REP_MOVSB_FROM {
+        // SAFETY: the caller vouches for both ranges; the assembly touches exactly `len` bytes of each and no stack,
+        // and the ABI guarantees a clear direction flag.
+        unsafe {
+            std::arch::asm!(
+                "rep movsb",
+                inout("rcx") len => _,
+                inout("rsi") from => _,
+                inout("rdi") into => _,
+                options(nostack, preserves_flags)
+            );
+        }
+        return;
+    }
+    // SAFETY: `len >= 64`, so the last block [len-64, len) lies inside both ranges, and the loop runs only over whole
+    // blocks that start before it. Nothing outside the ranges is touched.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "cmp {at}, {last}",
+            "jae 3f",
+            "movdqu {a}, [{from} + {at}]",
+            "movdqu {b}, [{from} + {at} + 16]",
+            "movdqu {c}, [{from} + {at} + 32]",
+            "movdqu {d}, [{from} + {at} + 48]",
+            "movdqu [{into} + {at}], {a}",
+            "movdqu [{into} + {at} + 16], {b}",
+            "movdqu [{into} + {at} + 32], {c}",
+            "movdqu [{into} + {at} + 48], {d}",
+            "add {at}, 64",
+            "jmp 2b",
+            "3:",
+            "movdqu {a}, [{from} + {last}]",
+            "movdqu {b}, [{from} + {last} + 16]",
+            "movdqu {c}, [{from} + {last} + 32]",
+            "movdqu {d}, [{from} + {last} + 48]",
+            "movdqu [{into} + {last}], {a}",
+            "movdqu [{into} + {last} + 16], {b}",
+            "movdqu [{into} + {last} + 32], {c}",
+            "movdqu [{into} + {last} + 48], {d}",
+            at = inout(reg) 0_usize => _,
+            last = in(reg) len - 64,
+            from = in(reg) from,
+            into = in(reg) into,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            options(nostack)
+        );
+    }
+}
+
+/// # Safety
+/// As [`out_of_shared`].
+unsafe fn words_out(mut from: *const u8, mut into: *mut u8, mut len: usize) {
+    // SAFETY: each step stays inside the caller's ranges because `len` counts what is left; atomic accesses are
+    // aligned (checked for words, trivial for bytes) and `AtomicU64::from_ptr` is only ever used on mapped memory.
+    unsafe {
+        while len > 0 && !(from as usize).is_multiple_of(8) {
+            into.write(AtomicU8::from_ptr(from.cast_mut()).load(Relaxed));
+            (from, into, len) = (from.add(1), into.add(1), len - 1);
+        }
+        while len >= 8 {
+            let word = AtomicU64::from_ptr(from.cast_mut().cast()).load(Relaxed);
+            into.cast::<u64>().write_unaligned(word);
+            (from, into, len) = (from.add(8), into.add(8), len - 8);
+        }
+        while len > 0 {
+            into.write(AtomicU8::from_ptr(from.cast_mut()).load(Relaxed));
+            (from, into, len) = (from.add(1), into.add(1), len - 1);
+        }
+    }
+}
+
+/// # Safety
+/// As [`into_shared`].
+unsafe fn words_in(mut from: *const u8, mut into: *mut u8, mut len: usize) {
+    // SAFETY: as in `words_out`, with the roles exchanged.
+    unsafe {
+        while len > 0 && !(into as usize).is_multiple_of(8) {
+            AtomicU8::from_ptr(into).store(from.read(), Relaxed);
+            (from, into, len) = (from.add(1), into.add(1), len - 1);
+        }
+        while len >= 8 {
+            AtomicU64::from_ptr(into.cast()).store(from.cast::<u64>().read_unaligned(), Relaxed);
+            (from, into, len) = (from.add(8), into.add(8), len - 8);
+        }
+        while len > 0 {
+            AtomicU8::from_ptr(into).store(from.read(), Relaxed);
+            (from, into, len) = (from.add(1), into.add(1), len - 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_and_alignment_is_copied_exactly() {
+        let source: Vec<u8> = (0..9000_u32).map(|n| (n * 31 % 251) as u8).collect();
+        let lengths = (0..200).chain([255, 256, 1000, 1024, 2047, 2048, 2049, 4096, 8000]);
+        for len in lengths {
+            for shift in [0, 1, 3, 7, 8] {
+                let mut target = vec![0xEE_u8; len + 64];
+                // SAFETY: both buffers are ours and longer than `len + shift`.
+                unsafe { into_shared(source.as_ptr().add(shift), target.as_mut_ptr().add(8 + shift), len) };
+                assert_eq!(target[8 + shift..8 + shift + len], source[shift..shift + len]);
+                assert!(target[..8 + shift].iter().chain(&target[8 + shift + len..]).all(|byte| *byte == 0xEE));
+                let mut back = vec![0xDD_u8; len + 64];
+                // SAFETY: as above.
+                unsafe { out_of_shared(target.as_ptr().add(8 + shift), back.as_mut_ptr().add(5), len) };
+                assert_eq!(back[5..5 + len], source[shift..shift + len]);
+                assert!(back[..5].iter().chain(&back[5 + len..]).all(|byte| *byte == 0xDD));
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Shared memory, Unix sockets and the system calls that wait and wake.
+//!
+//! This is the only crate of Bellrope with `unsafe` code. What leaves it is safe against a peer that writes anything
+//! into the mapping at any time: no reference to shared bytes is ever formed, every access is bounds-checked, and a
+//! mapping can neither shrink nor grow under its users (see [`SharedMemory`]).
+//!
+//! Under `--cfg loom` shared words are heap memory of loom's own atomics, so that the very ring that ships is the one
+//! that is model-checked; the modules that talk to the kernel are left out then.
+//!
+//! **Absent on purpose**: this crate knows no record, no frame and no call.
+
+pub mod sync;
+
+#[cfg(not(loom))]
+mod copy;
+#[cfg(not(loom))]
+mod memory;
+#[cfg(not(loom))]
+pub mod process;
+#[cfg(not(loom))]
+pub mod socket;
+#[cfg(not(loom))]
+pub mod wait;
+
+#[cfg(loom)]
+mod model;
+
+#[cfg(not(loom))]
+pub use memory::{MapError, SharedMemory, View};
+#[cfg(loom)]
+pub use model::{SharedMemory, View};

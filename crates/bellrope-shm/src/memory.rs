@@ -1,0 +1,371 @@
+//! Sealed memory and bounds-checked views of it.
+
+#![expect(unsafe_code, reason = "mapping memory and forming words over it is what this crate exists for")]
+
+use std::{io, ops::Range, os::fd::OwnedFd, ptr::NonNull, sync::Arc};
+
+use rustix::{
+    fs::{MemfdFlags, SealFlags},
+    mm::{Advice, MapFlags, ProtFlags},
+};
+
+use crate::{
+    copy,
+    sync::{AtomicU64, Ordering},
+};
+
+/// What a mapping must be sealed with before anybody maps it.
+const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// Why a descriptor received from a peer was not mapped.
+#[derive(Debug)]
+pub enum MapError {
+    /// The memory could still be shrunk or grown under us: reading it could end in SIGBUS.
+    NotSealed,
+    /// The memory has another size than the handshake said.
+    Size {
+        /// Bytes the handshake promised.
+        expected: u64,
+        /// Bytes the descriptor has.
+        found: u64,
+    },
+    /// The kernel refused.
+    Io(io::Error),
+}
+
+impl std::fmt::Display for MapError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotSealed => f.write_str("the shared memory is not sealed against resizing"),
+            Self::Size { expected, found } => {
+                write!(f, "the shared memory has {found} bytes where {expected} were promised")
+            }
+            Self::Io(error) => write!(f, "mapping the shared memory failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for MapError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(error) => Some(error),
+            Self::NotSealed | Self::Size { .. } => None,
+        }
+    }
+}
+
+impl From<rustix::io::Errno> for MapError {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
+/// One mapping of memory that other processes may map too. Unmapped when the last [`View`] of it is gone.
+///
+/// The size is fixed by seals for as long as anybody maps it, so an access inside the bounds can never fault.
+#[derive(Debug)]
+pub struct SharedMemory {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping is plain memory that belongs to no thread; all access goes through atomics or race-tolerant
+// copies, so any thread may use it at any time.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// Creates fresh, zeroed, sealed memory of `len` bytes and maps it. The descriptor is for the peer; dropping it
+    /// leaves the mapping intact.
+    ///
+    /// # Errors
+    /// What the kernel says: out of descriptors, out of memory.
+    pub fn create(len: usize) -> io::Result<(Arc<Self>, OwnedFd)> {
+        let fd = rustix::fs::memfd_create("bellrope", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::ftruncate(&fd, len as u64)?;
+        rustix::fs::fcntl_add_seals(&fd, SEALS)?;
+        let memory = Self::map(&fd, len)?;
+        Ok((memory, fd))
+    }
+
+    /// Maps memory that a peer created, after checking its seals and its size. The descriptor may be closed afterwards.
+    ///
+    /// # Errors
+    /// [`MapError`] says what was wrong with the descriptor.
+    pub fn open(fd: &OwnedFd, len: usize) -> Result<Arc<Self>, MapError> {
+        let seals = rustix::fs::fcntl_get_seals(fd).map_err(|_| MapError::NotSealed)?;
+        if !seals.contains(SEALS) {
+            return Err(MapError::NotSealed);
+        }
+        let found = u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0);
+        if found != len as u64 {
+            return Err(MapError::Size { expected: len as u64, found });
+        }
+        Ok(Self::map(fd, len)?)
+    }
+
+    /// Zeroed memory shared with nobody, for tests and models.
+    ///
+    /// # Panics
+    /// If the machine is out of memory.
+    #[must_use]
+    pub fn anonymous(len: usize) -> Arc<Self> {
+        Self::create(len).expect("memory for a test").0
+    }
+
+    fn map(fd: &OwnedFd, len: usize) -> rustix::io::Result<Arc<Self>> {
+        // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing that Rust knows of. The seals
+        // (checked or set by every caller) keep all its pages backed for as long as it is mapped.
+        let base = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                fd,
+                0,
+            )?
+        };
+        let base = NonNull::new(base.cast::<u8>()).expect("mmap never answers with null");
+        Ok(Arc::new(Self { base, len }))
+    }
+
+    /// The part of the memory in `range`.
+    ///
+    /// # Panics
+    /// If the range is not 8-byte aligned or does not lie inside the memory. Ranges come from our own layout, never
+    /// from a peer.
+    #[must_use]
+    pub fn view(self: &Arc<Self>, range: Range<usize>) -> View {
+        assert!(range.start <= range.end && range.end <= self.len, "a view must lie inside its memory");
+        assert!(range.start.is_multiple_of(8) && range.end.is_multiple_of(8), "a view must be 8-byte aligned");
+        // SAFETY: `range.start <= self.len`, so the result is inside the mapping or one past its end.
+        let base = unsafe { self.base.add(range.start) };
+        View { base, len: range.end - range.start, memory: Arc::clone(self) }
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: the last owner is going away and every View holds an owner, so no access can follow.
+        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+/// A bounds-checked part of a [`SharedMemory`]. Offsets are bytes from the start of the view.
+///
+/// Every value read here may have been written by a hostile peer, and may change right after.
+///
+/// ```
+/// use bellrope_shm::{SharedMemory, sync::Ordering};
+///
+/// let memory = SharedMemory::anonymous(4096);
+/// let view = memory.view(1024..2048);
+/// view.write(16, b"bell");
+/// view.store(8, 4, Ordering::Release);
+///
+/// let mut bytes = [0; 4];
+/// assert_eq!(view.load(8, Ordering::Acquire), 4);
+/// view.read(16, &mut bytes);
+/// assert_eq!(&bytes, b"bell");
+/// ```
+///
+/// # Panics
+/// All accessors panic if the access is not inside the view, or a word is not 8-byte aligned. Callers check what a
+/// peer told them first; the panic guards against mistakes of our own.
+#[derive(Debug, Clone)]
+pub struct View {
+    base: NonNull<u8>,
+    len: usize,
+    memory: Arc<SharedMemory>,
+}
+
+// SAFETY: as for SharedMemory, which the view keeps alive.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl View {
+    #[inline]
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset < self.len, "a shared word must lie inside its view");
+        // SAFETY: `offset` is a multiple of 8 below `len`, which is a multiple of 8, so all 8 bytes lie inside the
+        // mapping, which lives as long as `self`; mappings are page-aligned and views 8-aligned, so the word is
+        // aligned; shared words are only ever accessed atomically.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
+    }
+
+    #[inline]
+    fn bytes(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(offset <= self.len && len <= self.len - offset, "shared bytes must lie inside their view");
+        // SAFETY: `offset <= self.len`, so the pointer stays inside the mapping or one past its end.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+
+    /// Bytes in the view.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the view has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Loads the word at `offset`.
+    #[inline]
+    #[must_use]
+    pub fn load(&self, offset: usize, order: Ordering) -> u64 {
+        self.word(offset).load(order)
+    }
+
+    /// Stores the word at `offset`.
+    #[inline]
+    pub fn store(&self, offset: usize, value: u64, order: Ordering) {
+        self.word(offset).store(value, order);
+    }
+
+    /// Swaps the word at `offset` and returns what was there.
+    #[inline]
+    pub fn swap(&self, offset: usize, value: u64, order: Ordering) -> u64 {
+        self.word(offset).swap(value, order)
+    }
+
+    /// Compare-exchanges the word at `offset`.
+    ///
+    /// # Errors
+    /// The value found, if it was not `current`.
+    #[inline]
+    pub fn compare_exchange(
+        &self,
+        offset: usize,
+        current: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        self.word(offset).compare_exchange(current, new, success, failure)
+    }
+
+    /// Copies `into.len()` bytes from `offset` into private memory.
+    #[inline]
+    pub fn read(&self, offset: usize, into: &mut [u8]) {
+        let from = self.bytes(offset, into.len());
+        // SAFETY: `bytes` checked the shared range; `into` is an exclusive borrow of private memory, which cannot
+        // overlap a mapping that no reference points into.
+        unsafe { copy::out_of_shared(from, into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Copies `from` into shared memory at `offset`.
+    #[inline]
+    pub fn write(&self, offset: usize, from: &[u8]) {
+        let into = self.bytes(offset, from.len());
+        // SAFETY: as in `read`, with the roles exchanged.
+        unsafe { copy::into_shared(from.as_ptr(), into, from.len()) }
+    }
+
+    /// Takes the view's pages out of this process's resident set. Their contents stay; the next access maps them
+    /// again. Pages that lie only partly inside the view are left alone.
+    pub fn release_pages(&self) {
+        self.advise(Advice::LinuxDontNeed, 0);
+    }
+
+    /// Frees the view's pages from byte `offset` on, for every process: they read as zeros afterwards. Pages that lie
+    /// only partly in that range are left alone.
+    pub fn punch_pages(&self, offset: usize) {
+        self.advise(Advice::LinuxRemove, offset);
+    }
+
+    fn advise(&self, advice: Advice, offset: usize) {
+        let page = rustix::param::page_size();
+        let start = (self.bytes(offset, 0) as usize).next_multiple_of(page);
+        let end = (self.base.as_ptr() as usize + self.len) / page * page;
+        if start >= end {
+            return;
+        }
+        // SAFETY: whole pages inside a mapping that `self` keeps alive. Nothing is unmapped: dropped pages of a shared
+        // mapping are faulted in again (with their contents, or as zeros after a punch), which shared words and
+        // racy copies tolerate like any other write of a peer's.
+        let advised = unsafe { rustix::mm::madvise(start as *mut std::ffi::c_void, end - start, advice) };
+        // A kernel that cannot do it keeps the pages: more memory, no other harm.
+        debug_assert!(advised.is_ok(), "{advised:?}");
+    }
+
+    /// Bytes of the whole mapping that this view is a part of.
+    #[must_use]
+    pub fn mapping_len(&self) -> usize {
+        self.memory.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_see_the_same_bytes() {
+        let (ours, fd) = SharedMemory::create(8192).unwrap();
+        let theirs = SharedMemory::open(&fd, 8192).unwrap();
+        ours.view(0..8192).write(100, b"hello");
+        let mut seen = [0; 5];
+        theirs.view(96..8192).read(4, &mut seen);
+        assert_eq!(&seen, b"hello");
+    }
+
+    #[test]
+    fn created_memory_can_neither_shrink_nor_grow_nor_lose_its_seals() {
+        let (_memory, fd) = SharedMemory::create(8192).unwrap();
+        assert!(rustix::fs::ftruncate(&fd, 4096).is_err());
+        assert!(rustix::fs::ftruncate(&fd, 16384).is_err());
+        assert!(rustix::fs::fcntl_add_seals(&fd, SealFlags::WRITE).is_err());
+    }
+
+    #[test]
+    fn unsealed_memory_is_refused() {
+        let fd = rustix::fs::memfd_create("loose", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&fd, 4096).unwrap();
+        assert!(matches!(SharedMemory::open(&fd, 4096), Err(MapError::NotSealed)));
+        let plain = tempfile::tempfile().unwrap();
+        plain.set_len(4096).unwrap();
+        assert!(matches!(SharedMemory::open(&plain.into(), 4096), Err(MapError::NotSealed)));
+    }
+
+    #[test]
+    fn memory_of_another_size_is_refused() {
+        let (_memory, fd) = SharedMemory::create(4096).unwrap();
+        let error = SharedMemory::open(&fd, 8192).unwrap_err();
+        assert!(matches!(error, MapError::Size { expected: 8192, found: 4096 }), "{error}");
+    }
+
+    #[test]
+    #[should_panic(expected = "inside its view")]
+    fn a_word_beyond_the_view_is_never_touched() {
+        let memory = SharedMemory::anonymous(4096);
+        let _ = memory.view(0..64).load(64, Ordering::Relaxed);
+    }
+
+    #[test]
+    #[should_panic(expected = "inside their view")]
+    fn bytes_beyond_the_view_are_never_touched() {
+        let memory = SharedMemory::anonymous(4096);
+        memory.view(0..64).write(60, b"12345");
+    }
+
+    #[test]
+    fn released_pages_keep_their_contents_and_punched_pages_read_as_zeros() {
+        let memory = SharedMemory::anonymous(4 * 4096);
+        let view = memory.view(0..4 * 4096);
+        for page in 0..4 {
+            view.store(page * 4096, 7 + page as u64, Ordering::Relaxed);
+        }
+        view.release_pages();
+        assert_eq!(view.load(3 * 4096, Ordering::Relaxed), 10);
+        view.punch_pages(100);
+        assert_eq!(view.load(0, Ordering::Relaxed), 7);
+        assert_eq!(view.load(4096, Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,174 @@
+//! Sleeping until a descriptor has something to say.
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
+
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll},
+    io::Errno,
+};
+
+/// Waits until `fd` is readable or hung up, at most `timeout`. Answers whether it is; a signal counts as "no".
+///
+/// # Errors
+/// What the kernel says.
+pub fn readable(fd: impl AsFd, timeout: Option<Duration>) -> io::Result<bool> {
+    let fd = fd.as_fd();
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    match rustix::event::poll(&mut fds, timeout.map(timespec).as_ref()) {
+        Ok(count) => Ok(count > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// One thing that happened to a descriptor of an [`Epoll`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// The key the descriptor was added with.
+    pub key: u64,
+    /// Whether the other end hung up (there may still be bytes to read).
+    pub hung_up: bool,
+}
+
+/// A level-triggered epoll set for readability and hang-ups.
+pub struct Epoll {
+    fd: OwnedFd,
+    buffer: Vec<epoll::Event>,
+}
+
+impl std::fmt::Debug for Epoll {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Epoll").field("fd", &self.fd).finish_non_exhaustive()
+    }
+}
+
+impl Epoll {
+    /// An empty set that reports at most `events` events a wait.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn new(events: usize) -> io::Result<Self> {
+        Ok(Self { fd: epoll::create(epoll::CreateFlags::CLOEXEC)?, buffer: Vec::with_capacity(events) })
+    }
+
+    /// Watches `fd` under `key`.
+    ///
+    /// # Errors
+    /// What the kernel says: already added, out of watches.
+    pub fn add(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        Ok(epoll::add(&self.fd, fd, epoll::EventData::new_u64(key), flags)?)
+    }
+
+    /// Stops watching `fd`.
+    ///
+    /// # Errors
+    /// If it was not watched.
+    pub fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.fd, fd)?)
+    }
+
+    /// Waits at most `timeout` (`None`: for ever) and returns what happened. A signal ends the wait with nothing.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<impl Iterator<Item = Event> + '_> {
+        self.buffer.clear();
+        let timeout = timeout.map(timespec);
+        match epoll::wait(&self.fd, rustix::buffer::spare_capacity(&mut self.buffer), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(self.buffer.iter().map(|event| {
+            let flags = event.flags;
+            Event {
+                key: event.data.u64(),
+                hung_up: flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR),
+            }
+        }))
+    }
+}
+
+/// A descriptor that one thread of this process makes readable to wake another. Never shared with a peer.
+#[derive(Debug)]
+pub struct WakeFd {
+    fd: OwnedFd,
+}
+
+impl AsFd for WakeFd {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl WakeFd {
+    /// A descriptor that is not readable yet.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { fd: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+    }
+
+    /// Makes the descriptor readable.
+    pub fn wake(&self) {
+        // The only possible failure is a counter at its maximum, which is readable already.
+        let _ = rustix::io::write(&self.fd, &1_u64.to_ne_bytes());
+    }
+
+    /// Makes it unreadable again.
+    pub fn clear(&self) {
+        let _ = rustix::io::read(&self.fd, &mut [0_u8; 8]);
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::Socket;
+
+    #[test]
+    fn readable_waits_for_a_ring_or_the_timeout() {
+        let (left, right) = Socket::pair().unwrap();
+        assert!(!readable(&right, Some(Duration::ZERO)).unwrap());
+        left.ring();
+        assert!(readable(&right, Some(Duration::from_secs(10))).unwrap());
+    }
+
+    #[test]
+    fn epoll_reports_rings_hang_ups_and_wakes_under_their_keys() {
+        let (left, right) = Socket::pair().unwrap();
+        let wake = WakeFd::new().unwrap();
+        let mut epoll = Epoll::new(8).unwrap();
+        epoll.add(&right, 7).unwrap();
+        epoll.add(&wake, 9).unwrap();
+        assert_eq!(epoll.wait(Some(Duration::ZERO)).unwrap().count(), 0);
+
+        left.ring();
+        let events: Vec<_> = epoll.wait(None).unwrap().collect();
+        assert_eq!(events, [Event { key: 7, hung_up: false }]);
+        right.drain(16).unwrap();
+
+        wake.wake();
+        let events: Vec<_> = epoll.wait(None).unwrap().collect();
+        assert_eq!(events, [Event { key: 9, hung_up: false }]);
+        wake.clear();
+
+        drop(left);
+        let events: Vec<_> = epoll.wait(None).unwrap().collect();
+        assert_eq!(events, [Event { key: 7, hung_up: true }]);
+        epoll.remove(&right).unwrap();
+        assert_eq!(epoll.wait(Some(Duration::ZERO)).unwrap().count(), 0);
+    }
+}
