@@ -1,1 +1,17 @@
-//! bellrope-proto
+//! The protocol of Bellrope, free of any system: ring, frames, handshake and the two ends of a connection.
+//!
+//! Nothing here reads a clock, makes a system call, knows a socket or a runtime. The ring says *whether* the peer must
+//! be woken and never wakes it; a connection is told what time it is; both ends can run in one thread of a test.
+//!
+//! Read from the bottom up: [`layout`] is the picture of a mapping, [`frame`] what a record means, [`ring`] how records
+//! travel, [`connection`] what calls and streams are made of, [`handshake`] how two ends agree to talk.
+#![forbid(unsafe_code)]
+
+pub mod connection;
+pub mod frame;
+pub mod handshake;
+pub mod layout;
+pub mod ring;
+mod violation;
+
+pub use violation::Violation;

@@ -12,6 +12,8 @@
 pub mod sync;
 
 #[cfg(not(loom))]
+pub mod clock;
+#[cfg(not(loom))]
 mod copy;
 #[cfg(not(loom))]
 mod memory;

@@ -251,6 +251,22 @@ impl View {
         self.word(offset).compare_exchange(current, new, success, failure)
     }
 
+    /// Asks the processor to fetch the line at `offset`, if that lies inside the view. A hint: nothing else happens.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if offset < self.len {
+            // SAFETY: a prefetch of any address has no effect that a program can see, and this one is mapped.
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                    self.base.as_ptr().add(offset).cast(),
+                );
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = offset;
+    }
+
     /// Copies `into.len()` bytes from `offset` into private memory.
     #[inline]
     pub fn read(&self, offset: usize, into: &mut [u8]) {

@@ -81,6 +81,8 @@ impl View {
         self.word(offset).compare_exchange(current, new, success, failure)
     }
 
+    pub fn prefetch(&self, _offset: usize) {}
+
     pub fn read(&self, offset: usize, into: &mut [u8]) {
         for (index, byte) in into.iter_mut().enumerate() {
             let at = offset + index;

@@ -16,6 +16,21 @@ pub fn usable_cpus() -> usize {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize).max(1)
 }
 
+/// CPUs of the machine that are online, at least one. Peers may run on any of them, whatever this process may use.
+#[must_use]
+pub fn online_cpus() -> usize {
+    // A list of ranges such as `0-3,8`.
+    let count = |list: &str| {
+        list.trim().split(',').try_fold(0_usize, |sum, range| {
+            let (from, to) = range.split_once('-').unwrap_or((range, range));
+            let (from, to): (usize, usize) = (from.parse().ok()?, to.parse().ok()?);
+            Some(sum + to.checked_sub(from)? + 1)
+        })
+    };
+    let listed = std::fs::read_to_string("/sys/devices/system/cpu/online").ok().and_then(|list| count(&list));
+    listed.unwrap_or_else(usable_cpus).max(1)
+}
+
 /// Pins the calling thread to the `nth` (modulo their number) of the CPUs it may run on.
 ///
 /// # Errors
@@ -64,6 +79,7 @@ mod tests {
         std::thread::spawn(|| {
             super::pin_to_cpu(0).unwrap();
             assert_eq!(super::usable_cpus(), 1);
+            assert!(super::online_cpus() >= 1);
         })
         .join()
         .unwrap();

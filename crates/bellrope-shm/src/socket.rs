@@ -63,6 +63,20 @@ impl Socket {
         UnixStream::connect(path).map(Self::from)
     }
 
+    /// A second descriptor of the same socket, for a reactor that wants to own what it watches.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn try_clone(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
+    /// Hangs up, for every descriptor of this socket.
+    pub fn shutdown(&self) {
+        // The only failure is that the peer was faster.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Two connected sockets, for tests.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
@@ -34,25 +35,23 @@ pub struct Event {
     pub hung_up: bool,
 }
 
+/// Events taken from the kernel at once.
+const EVENTS: usize = 128;
+
 /// A level-triggered epoll set for readability and hang-ups.
+#[derive(Debug)]
 pub struct Epoll {
     fd: OwnedFd,
-    buffer: Vec<epoll::Event>,
-}
-
-impl std::fmt::Debug for Epoll {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Epoll").field("fd", &self.fd).finish_non_exhaustive()
-    }
+    events: Vec<Event>,
 }
 
 impl Epoll {
-    /// An empty set that reports at most `events` events a wait.
+    /// An empty set.
     ///
     /// # Errors
     /// Out of descriptors.
-    pub fn new(events: usize) -> io::Result<Self> {
-        Ok(Self { fd: epoll::create(epoll::CreateFlags::CLOEXEC)?, buffer: Vec::with_capacity(events) })
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { fd: epoll::create(epoll::CreateFlags::CLOEXEC)?, events: Vec::new() })
     }
 
     /// Watches `fd` under `key`.
@@ -76,20 +75,20 @@ impl Epoll {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<impl Iterator<Item = Event> + '_> {
-        self.buffer.clear();
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
+        let mut buffer = [MaybeUninit::uninit(); EVENTS];
         let timeout = timeout.map(timespec);
-        match epoll::wait(&self.fd, rustix::buffer::spare_capacity(&mut self.buffer), timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
+        self.events.clear();
+        match epoll::wait(&self.fd, &mut buffer, timeout.as_ref()) {
+            Ok((seen, _)) => self.events.extend(seen.iter().map(|event| {
+                let flags = event.flags;
+                let gone = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+                Event { key: event.data.u64(), hung_up: flags.intersects(gone) }
+            })),
+            Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        Ok(self.buffer.iter().map(|event| {
-            let flags = event.flags;
-            Event {
-                key: event.data.u64(),
-                hung_up: flags.intersects(epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR),
-            }
-        }))
+        Ok(&self.events)
     }
 }
 
@@ -150,25 +149,22 @@ mod tests {
     fn epoll_reports_rings_hang_ups_and_wakes_under_their_keys() {
         let (left, right) = Socket::pair().unwrap();
         let wake = WakeFd::new().unwrap();
-        let mut epoll = Epoll::new(8).unwrap();
+        let mut epoll = Epoll::new().unwrap();
         epoll.add(&right, 7).unwrap();
         epoll.add(&wake, 9).unwrap();
-        assert_eq!(epoll.wait(Some(Duration::ZERO)).unwrap().count(), 0);
+        assert_eq!(epoll.wait(Some(Duration::ZERO)).unwrap(), []);
 
         left.ring();
-        let events: Vec<_> = epoll.wait(None).unwrap().collect();
-        assert_eq!(events, [Event { key: 7, hung_up: false }]);
+        assert_eq!(epoll.wait(None).unwrap(), [Event { key: 7, hung_up: false }]);
         right.drain(16).unwrap();
 
         wake.wake();
-        let events: Vec<_> = epoll.wait(None).unwrap().collect();
-        assert_eq!(events, [Event { key: 9, hung_up: false }]);
+        assert_eq!(epoll.wait(None).unwrap(), [Event { key: 9, hung_up: false }]);
         wake.clear();
 
         drop(left);
-        let events: Vec<_> = epoll.wait(None).unwrap().collect();
-        assert_eq!(events, [Event { key: 7, hung_up: true }]);
+        assert_eq!(epoll.wait(None).unwrap(), [Event { key: 7, hung_up: true }]);
         epoll.remove(&right).unwrap();
-        assert_eq!(epoll.wait(Some(Duration::ZERO)).unwrap().count(), 0);
+        assert_eq!(epoll.wait(Some(Duration::ZERO)).unwrap(), []);
     }
 }

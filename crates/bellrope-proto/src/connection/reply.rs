@@ -1,0 +1,41 @@
+use crate::ring::Draft;
+
+/// Where a handler writes its reply: into the response ring as long as it fits there.
+#[derive(Debug)]
+pub struct Reply<'a> {
+    pub(super) draft: Option<Draft<'a>>,
+    pub(super) spill: &'a mut Vec<u8>,
+    pub(super) len: usize,
+    pub(super) limit: usize,
+}
+
+impl Reply<'_> {
+    /// Appends to the reply. A reply that grows over the limit is replaced by an error when the handler is done.
+    #[inline(always)]
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.len = self.len.saturating_add(bytes.len());
+        if let Some(draft) = &mut self.draft {
+            if draft.append(bytes) {
+                return;
+            }
+            self.spill.resize(draft.len(), 0);
+            draft.read_back(self.spill);
+            self.draft = None;
+        }
+        if self.len <= self.limit {
+            self.spill.extend_from_slice(bytes);
+        }
+    }
+
+    /// Bytes written so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing was written so far.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}

@@ -1,0 +1,241 @@
+//! What a record means: its header, its kinds, and the codes an error carries.
+
+use crate::{Violation, layout};
+
+/// A header word as it came out of shared memory. Worth nothing until it has become a [`Header`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawHeader(pub u64);
+
+/// What kind of record it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// Nothing more in this lap: go on at the start of the ring. The header word is all there is of it.
+    Pad = 1,
+    /// Client: a call. The extension, if any, is the time left in microseconds.
+    Request = 2,
+    /// Client: the answer to this call is no longer wanted.
+    Cancel = 3,
+    /// Client: more credit for a stream; the extension is the number of bytes.
+    Credit = 4,
+    /// Server: the answer to a call.
+    Response = 5,
+    /// Server: the call failed; the message type field is the [`ErrorCode`], the payload its text.
+    Error = 6,
+    /// Server: a chunk of a stream; the extension is its number, counted from 0.
+    Chunk = 7,
+    /// Server: the stream is done; the extension is the number of chunks it had.
+    End = 8,
+}
+
+impl Kind {
+    fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            1 => Self::Pad,
+            2 => Self::Request,
+            3 => Self::Cancel,
+            4 => Self::Credit,
+            5 => Self::Response,
+            6 => Self::Error,
+            7 => Self::Chunk,
+            8 => Self::End,
+            _ => return None,
+        })
+    }
+}
+
+/// A checked header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Payload bytes.
+    pub len: u32,
+    /// Message type of a request, code of an error, else 0.
+    pub message_type: u16,
+    /// What kind of record it is.
+    pub kind: Kind,
+    /// Whether an extension word follows the call id.
+    pub extended: bool,
+}
+
+/// The one flag there is: an extension word follows the call id.
+const EXTENDED: u8 = 1;
+
+impl Header {
+    /// The header word.
+    #[inline]
+    #[must_use]
+    pub fn encode(self) -> u64 {
+        u64::from(self.len)
+            | u64::from(self.message_type) << 32
+            | (self.kind as u64) << 48
+            | u64::from(if self.extended { EXTENDED } else { 0 }) << 56
+    }
+
+    /// The header word of a pad record.
+    #[must_use]
+    pub fn pad() -> u64 {
+        Self { len: 0, message_type: 0, kind: Kind::Pad, extended: false }.encode()
+    }
+
+    /// Bytes the record takes in the ring.
+    #[inline]
+    #[must_use]
+    pub fn record_size(self) -> u64 {
+        record_size(u64::from(self.len), self.extended)
+    }
+}
+
+/// Bytes that a record with `len` payload bytes takes in the ring.
+#[inline]
+#[must_use]
+pub fn record_size(len: u64, extended: bool) -> u64 {
+    layout::RECORD_HEAD + if extended { layout::WORD } else { 0 } + len.next_multiple_of(layout::WORD)
+}
+
+impl TryFrom<RawHeader> for Header {
+    type Error = Violation;
+
+    #[inline]
+    fn try_from(raw: RawHeader) -> Result<Self, Violation> {
+        let [l0, l1, l2, l3, t0, t1, kind, flags] = raw.0.to_le_bytes();
+        let kind = Kind::from_bits(kind).ok_or(Violation::Header(raw.0))?;
+        if flags & !EXTENDED != 0 {
+            return Err(Violation::Header(raw.0));
+        }
+        let header = Self {
+            len: u32::from_le_bytes([l0, l1, l2, l3]),
+            message_type: u16::from_le_bytes([t0, t1]),
+            kind,
+            extended: flags & EXTENDED != 0,
+        };
+        if kind == Kind::Pad && raw.0 != Self::pad() {
+            return Err(Violation::Header(raw.0));
+        }
+        Ok(header)
+    }
+}
+
+/// Why a call failed, as it travels in an error record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// The handler answered with an error of its own.
+    Handler,
+    /// The handler panicked; the connection goes on.
+    HandlerPanic,
+    /// No handler has this message type.
+    UnknownMessageType,
+    /// The message is larger than the limit.
+    MessageTooLarge,
+    /// The deadline passed before there was an answer.
+    DeadlineExceeded,
+    /// The caller no longer wants the answer.
+    Cancelled,
+    /// Refused for now: too much in flight, or the server is going away. The handler has not run.
+    Rejected,
+    /// The handler refused the request's contents: the caller's mistake.
+    InvalidRequest,
+    /// A code of a newer version.
+    Other(u16),
+}
+
+impl ErrorCode {
+    /// The code as it travels.
+    #[must_use]
+    pub fn to_bits(self) -> u16 {
+        match self {
+            Self::Handler => 1,
+            Self::HandlerPanic => 2,
+            Self::UnknownMessageType => 3,
+            Self::MessageTooLarge => 4,
+            Self::DeadlineExceeded => 5,
+            Self::Cancelled => 6,
+            Self::Rejected => 7,
+            Self::InvalidRequest => 8,
+            Self::Other(bits) => bits,
+        }
+    }
+
+    /// The code that travels as `bits`.
+    #[must_use]
+    pub fn from_bits(bits: u16) -> Self {
+        match bits {
+            1 => Self::Handler,
+            2 => Self::HandlerPanic,
+            3 => Self::UnknownMessageType,
+            4 => Self::MessageTooLarge,
+            5 => Self::DeadlineExceeded,
+            6 => Self::Cancelled,
+            7 => Self::Rejected,
+            8 => Self::InvalidRequest,
+            bits => Self::Other(bits),
+        }
+    }
+
+    /// A short name for logs and metric labels.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Handler => "handler_error",
+            Self::HandlerPanic => "handler_panic",
+            Self::UnknownMessageType => "unknown_message_type",
+            Self::MessageTooLarge => "message_too_large",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Cancelled => "cancelled",
+            Self::Rejected => "rejected",
+            Self::InvalidRequest => "invalid_request",
+            Self::Other(_) => "other",
+        }
+    }
+}
+
+impl std::fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Other(bits) => write!(f, "error code {bits}"),
+            code => f.write_str(code.name()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_reserved_words_are_no_headers() {
+        assert_eq!(Header::try_from(RawHeader(layout::EMPTY)), Err(Violation::Header(0)));
+        assert_eq!(Header::try_from(RawHeader(layout::ASLEEP)), Err(Violation::Header(u64::MAX)));
+    }
+
+    #[test]
+    fn sizes_are_whole_words() {
+        assert_eq!(record_size(0, false), 16);
+        assert_eq!(record_size(1, false), 24);
+        assert_eq!(record_size(8, true), 32);
+        assert_eq!(record_size(u64::from(u32::MAX), true), (1 << 32) + 24);
+    }
+
+    proptest! {
+        #[test]
+        fn a_word_is_refused_or_encodes_back_to_itself(word in any::<u64>(), kind in 0_u8..12) {
+            let word = word & !(0xFF << 48) | u64::from(kind) << 48;
+            if let Ok(header) = Header::try_from(RawHeader(word)) {
+                prop_assert_eq!(header.encode(), word);
+            }
+        }
+
+        #[test]
+        fn every_header_survives_its_word(len: u32, message_type: u16, extended: bool, kind in 2_u8..=8) {
+            let header = Header { len, message_type, kind: Kind::from_bits(kind).unwrap(), extended };
+            prop_assert_eq!(Header::try_from(RawHeader(header.encode())), Ok(header));
+        }
+
+        #[test]
+        fn every_error_code_survives_its_bits(bits: u16) {
+            prop_assert_eq!(ErrorCode::from_bits(bits).to_bits(), bits);
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! How two ends agree to talk: one message each way over the socket, before any memory is shared.
+//!
+//! The client's hello has a fixed size. The server's answer has a fixed head, then a body whose length the head names
+//! and [`MAX_BODY`] bounds: the table of message types, or the text of a refusal. All numbers are little-endian.
+//!
+//! ```text
+//! hello   magic[8] major:u16 minor:u16 transport:u8 class:u8 name_len:u8 0:u8 features:u64 name[64]
+//! answer  magic[8] major:u16 minor:u16 status:u16 0:u16 features:u64 connection:u64
+//!         capacity:u32 max_message:u32 max_in_flight:u32 stream_window:u32 body_len:u32 0:u32 body[body_len]
+//! table   { message_type:u16 style:u8 name_len:u8 name[name_len] }*
+//! ```
+//!
+//! Unknown feature bits are ignored. Minor versions only add; another major version is refused, with both versions in
+//! the message. Transport 0 is shared memory; 1 is reserved for the same frames over the socket itself.
+
+use crate::{connection::Terms, layout::Geometry};
+
+/// The first bytes of both messages.
+pub const MAGIC: [u8; 8] = *b"BELLROPE";
+/// The version this crate speaks: major, minor.
+pub const VERSION: (u16, u16) = (1, 0);
+/// Bytes of a hello.
+pub const HELLO_LEN: usize = 88;
+/// Bytes of the head of an answer.
+pub const ANSWER_HEAD_LEN: usize = 56;
+/// Most bytes of the body of an answer.
+pub const MAX_BODY: usize = 64 * 1024;
+/// Most bytes of a client's name.
+pub const MAX_NAME: usize = 64;
+
+/// What is wrong with a message of the handshake.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeError {
+    /// The peer does not speak Bellrope.
+    #[error("the peer does not speak Bellrope (its first bytes are {0:02x?})")]
+    Magic([u8; 8]),
+    /// The peer speaks another major version.
+    #[error("the peer speaks version {}.{}, this side {}.{}", theirs.0, theirs.1, VERSION.0, VERSION.1)]
+    Version {
+        /// Major and minor version of the peer.
+        theirs: (u16, u16),
+    },
+    /// The client asks for a transport that is not there.
+    #[error("transport {0} is not supported; 0 (shared memory) is")]
+    Transport(u8),
+    /// The server refused the connection.
+    #[error("the server refused the connection ({status}): {text}")]
+    Refused {
+        /// Why.
+        status: Status,
+        /// The server's own words.
+        text: String,
+    },
+    /// A field is out of its range.
+    #[error("the field {0} of the handshake is out of range")]
+    Field(&'static str),
+}
+
+/// The outcome that a server's answer names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// Welcome; the memory comes with the answer.
+    Accepted,
+    /// Another major version.
+    Version,
+    /// A malformed hello.
+    Malformed,
+    /// A limit on connections is reached.
+    Full,
+    /// The server is going away.
+    Draining,
+    /// The client's user may not connect.
+    Forbidden,
+    /// A status of a newer version.
+    Other(u16),
+}
+
+impl Status {
+    fn to_bits(self) -> u16 {
+        match self {
+            Self::Accepted => 0,
+            Self::Version => 1,
+            Self::Malformed => 2,
+            Self::Full => 3,
+            Self::Draining => 4,
+            Self::Forbidden => 5,
+            Self::Other(bits) => bits,
+        }
+    }
+
+    fn from_bits(bits: u16) -> Self {
+        match bits {
+            0 => Self::Accepted,
+            1 => Self::Version,
+            2 => Self::Malformed,
+            3 => Self::Full,
+            4 => Self::Draining,
+            5 => Self::Forbidden,
+            bits => Self::Other(bits),
+        }
+    }
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Accepted => f.write_str("accepted"),
+            Self::Version => f.write_str("version mismatch"),
+            Self::Malformed => f.write_str("malformed hello"),
+            Self::Full => f.write_str("full"),
+            Self::Draining => f.write_str("draining"),
+            Self::Forbidden => f.write_str("forbidden"),
+            Self::Other(bits) => write!(f, "status {bits}"),
+        }
+    }
+}
+
+/// What a client says first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Feature bits the client knows.
+    pub features: u64,
+    /// The class of service it would like: 0 normal, 1 priority.
+    pub class: u8,
+    /// Its name for logs, at most [`MAX_NAME`] bytes. Control characters never get past [`Hello::decode`].
+    pub name: String,
+}
+
+impl Hello {
+    /// The message as it travels. A longer name is cut.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HELLO_LEN] {
+        let name = &self.name.as_bytes()[..self.name.floor_char_boundary(MAX_NAME)];
+        let mut bytes = [0; HELLO_LEN];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..10].copy_from_slice(&VERSION.0.to_le_bytes());
+        bytes[10..12].copy_from_slice(&VERSION.1.to_le_bytes());
+        bytes[13] = self.class;
+        bytes[14] = name.len() as u8;
+        bytes[16..24].copy_from_slice(&self.features.to_le_bytes());
+        bytes[24..24 + name.len()].copy_from_slice(name);
+        bytes
+    }
+
+    /// Reads a hello.
+    ///
+    /// # Errors
+    /// [`HandshakeError`] says what is wrong with it.
+    pub fn decode(bytes: &[u8; HELLO_LEN]) -> Result<Self, HandshakeError> {
+        check_magic_and_version(bytes)?;
+        if bytes[12] != 0 {
+            return Err(HandshakeError::Transport(bytes[12]));
+        }
+        let name_len = usize::from(bytes[14]);
+        let name = bytes[24..].get(..name_len).ok_or(HandshakeError::Field("name_len"))?;
+        let name = String::from_utf8_lossy(name).chars().filter(|c| !c.is_control()).collect();
+        Ok(Self { features: u64_at(bytes, 16), class: bytes[13], name })
+    }
+}
+
+/// How a message type is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// With one response.
+    Unary,
+    /// With a stream of chunks.
+    ServerStream,
+}
+
+/// One message type that a server offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeEntry {
+    /// The number that travels in headers.
+    pub message_type: u16,
+    /// How it is answered.
+    pub style: Style,
+    /// Its name, 1 to 255 bytes.
+    pub name: String,
+}
+
+/// A server's welcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// Feature bits both sides know.
+    pub features: u64,
+    /// The server's number for this connection.
+    pub connection: u64,
+    /// What holds on this connection.
+    pub terms: Terms,
+    /// The message types on offer.
+    pub types: Vec<TypeEntry>,
+}
+
+/// The head of a server's answer: how long its body is, and what it will mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerHead {
+    status: Status,
+    features: u64,
+    connection: u64,
+    /// Present if the status is [`Status::Accepted`].
+    terms: Option<Terms>,
+    body_len: usize,
+}
+
+impl Welcome {
+    /// The message as it travels.
+    ///
+    /// # Panics
+    /// If the table of message types is larger than [`MAX_BODY`] or has a name of 0 or more than 255 bytes; a
+    /// registry checks both.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        for entry in &self.types {
+            let name_len = u8::try_from(entry.name.len()).expect("a name of a message type has at most 255 bytes");
+            body.extend_from_slice(&entry.message_type.to_le_bytes());
+            body.push(match entry.style {
+                Style::Unary => 0,
+                Style::ServerStream => 1,
+            });
+            body.push(name_len);
+            body.extend_from_slice(entry.name.as_bytes());
+        }
+        encode_answer(Status::Accepted, self.features, self.connection, Some(&self.terms), &body)
+    }
+}
+
+/// A refusal as it travels.
+#[must_use]
+pub fn encode_refusal(status: Status, text: &str) -> Vec<u8> {
+    encode_answer(status, 0, 0, None, &text.as_bytes()[..text.floor_char_boundary(MAX_BODY)])
+}
+
+fn encode_answer(status: Status, features: u64, connection: u64, terms: Option<&Terms>, body: &[u8]) -> Vec<u8> {
+    assert!(body.len() <= MAX_BODY, "the table of message types is bounded when it is made");
+    let numbers = terms.map_or([0; 4], |terms| {
+        let capacity = u32::try_from(terms.geometry.capacity).expect("capacities are far below 4 GiB");
+        [capacity, terms.geometry.max_payload() as u32, terms.max_in_flight, terms.stream_window]
+    });
+    let mut bytes = Vec::with_capacity(ANSWER_HEAD_LEN + body.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&VERSION.0.to_le_bytes());
+    bytes.extend_from_slice(&VERSION.1.to_le_bytes());
+    bytes.extend_from_slice(&status.to_bits().to_le_bytes());
+    bytes.extend_from_slice(&[0; 2]);
+    bytes.extend_from_slice(&features.to_le_bytes());
+    bytes.extend_from_slice(&connection.to_le_bytes());
+    for number in numbers {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    debug_assert_eq!(bytes.len(), ANSWER_HEAD_LEN);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+impl AnswerHead {
+    /// Reads the head of an answer.
+    ///
+    /// # Errors
+    /// [`HandshakeError`] says what is wrong with it.
+    pub fn decode(bytes: &[u8; ANSWER_HEAD_LEN]) -> Result<Self, HandshakeError> {
+        let status = Status::from_bits(u16_at(bytes, 12));
+        match check_magic_and_version(bytes) {
+            // A refusal has the same form in every version, so that its text can be read.
+            Err(HandshakeError::Version { .. }) if status != Status::Accepted => {}
+            other => other?,
+        }
+        let body_len = u32_at(bytes, 48) as usize;
+        if body_len > MAX_BODY {
+            return Err(HandshakeError::Field("body_len"));
+        }
+        let terms = if status == Status::Accepted { Some(decode_terms(bytes)?) } else { None };
+        Ok(Self { status, features: u64_at(bytes, 16), connection: u64_at(bytes, 24), terms, body_len })
+    }
+
+    /// Bytes of the body that follows, at most [`MAX_BODY`].
+    #[must_use]
+    pub fn body_len(&self) -> usize {
+        self.body_len
+    }
+
+    /// The whole answer, with its body.
+    ///
+    /// # Errors
+    /// The server's refusal, or what is wrong with the body.
+    pub fn with_body(self, body: &[u8]) -> Result<Welcome, HandshakeError> {
+        let Some(terms) = self.terms else {
+            let text = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(512).collect();
+            return Err(HandshakeError::Refused { status: self.status, text });
+        };
+        Ok(Welcome { features: self.features, connection: self.connection, terms, types: decode_table(body)? })
+    }
+}
+
+fn decode_terms(bytes: &[u8; ANSWER_HEAD_LEN]) -> Result<Terms, HandshakeError> {
+    let geometry = Geometry::new(u32_at(bytes, 32)).ok_or(HandshakeError::Field("capacity"))?;
+    if u64::from(u32_at(bytes, 36)) != geometry.max_payload() {
+        return Err(HandshakeError::Field("max_message"));
+    }
+    let terms = Terms { geometry, max_in_flight: u32_at(bytes, 40), stream_window: u32_at(bytes, 44) };
+    if terms.max_in_flight == 0 {
+        return Err(HandshakeError::Field("max_in_flight"));
+    }
+    if terms.stream_window == 0 {
+        return Err(HandshakeError::Field("stream_window"));
+    }
+    Ok(terms)
+}
+
+fn decode_table(mut body: &[u8]) -> Result<Vec<TypeEntry>, HandshakeError> {
+    let mut types = Vec::new();
+    while let Some((&[t0, t1, style, name_len], rest)) = body.split_first_chunk() {
+        let name_len = usize::from(name_len);
+        let name = rest.get(..name_len).and_then(|name| std::str::from_utf8(name).ok());
+        let Some(name) = name.filter(|name| !name.is_empty() && !name.contains(char::is_control)) else {
+            return Err(HandshakeError::Field("types"));
+        };
+        let style = match style {
+            0 => Style::Unary,
+            1 => Style::ServerStream,
+            _ => return Err(HandshakeError::Field("types")),
+        };
+        types.push(TypeEntry { message_type: u16::from_le_bytes([t0, t1]), style, name: name.to_owned() });
+        body = &rest[name_len..];
+    }
+    if body.is_empty() { Ok(types) } else { Err(HandshakeError::Field("types")) }
+}
+
+fn check_magic_and_version(bytes: &[u8]) -> Result<(), HandshakeError> {
+    let mut magic = [0; 8];
+    magic.copy_from_slice(&bytes[..8]);
+    if magic != MAGIC {
+        return Err(HandshakeError::Magic(magic));
+    }
+    let theirs = (u16_at(bytes, 8), u16_at(bytes, 10));
+    if theirs.0 == VERSION.0 { Ok(()) } else { Err(HandshakeError::Version { theirs }) }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::layout::DEFAULT_CAPACITY;
+
+    fn welcome() -> Welcome {
+        Welcome {
+            features: 0,
+            connection: 7,
+            terms: Terms {
+                geometry: Geometry::new(DEFAULT_CAPACITY).unwrap(),
+                max_in_flight: 1024,
+                stream_window: 65536,
+            },
+            types: vec![
+                TypeEntry { message_type: 1, style: Style::Unary, name: "echo".into() },
+                TypeEntry { message_type: 2, style: Style::ServerStream, name: "ai.chat_stream".into() },
+            ],
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Welcome, HandshakeError> {
+        let (head, body) = bytes.split_first_chunk().unwrap();
+        AnswerHead::decode(head)?.with_body(body)
+    }
+
+    #[test]
+    fn both_messages_survive_the_way() {
+        let hello = Hello { features: 5, class: 1, name: "editor ü".into() };
+        assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
+        assert_eq!(decode(&welcome().encode()), Ok(welcome()));
+    }
+
+    #[test]
+    fn a_long_name_is_cut_at_a_character() {
+        let hello = Hello { features: 0, class: 0, name: "ü".repeat(40) };
+        assert_eq!(Hello::decode(&hello.encode()).unwrap().name, "ü".repeat(32));
+    }
+
+    #[test]
+    fn wrong_magic_version_and_transport_are_told_apart() {
+        let good = Hello { features: 0, class: 0, name: String::new() }.encode();
+        let with = |at: usize, byte: u8| {
+            let mut bytes = good;
+            bytes[at] = byte;
+            Hello::decode(&bytes)
+        };
+        assert!(matches!(with(0, b'X'), Err(HandshakeError::Magic(_))));
+        let version = with(8, 9).unwrap_err();
+        assert_eq!(version.to_string(), "the peer speaks version 9.0, this side 1.0");
+        assert!(with(10, 9).is_ok(), "a newer minor version only adds");
+        assert_eq!(with(12, 1), Err(HandshakeError::Transport(1)));
+        assert_eq!(with(14, 65), Err(HandshakeError::Field("name_len")));
+    }
+
+    #[test]
+    fn a_refusal_is_readable_even_across_versions() {
+        let mut bytes = encode_refusal(Status::Version, "the server speaks 2.0");
+        bytes[8] = 2;
+        let error = decode(&bytes).unwrap_err();
+        assert_eq!(error.to_string(), "the server refused the connection (version mismatch): the server speaks 2.0");
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for (at, field) in [(33, "capacity"), (36, "max_message"), (50, "body_len")] {
+            let mut bytes = welcome().encode();
+            bytes[at] ^= 0x55;
+            assert_eq!(decode(&bytes), Err(HandshakeError::Field(field)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(
+            bytes in prop::collection::vec(any::<u8>(), ANSWER_HEAD_LEN..300),
+            valid_start in 0..ANSWER_HEAD_LEN,
+        ) {
+            let mut bytes = bytes;
+            bytes[..valid_start].copy_from_slice(&welcome().encode()[..valid_start]);
+            let _ = decode(&bytes);
+            bytes.resize(HELLO_LEN, 0);
+            let _ = Hello::decode(bytes[..HELLO_LEN].try_into().unwrap());
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Where everything lies in the memory that two processes share, and nothing else.
+//!
+//! ```text
+//! mapping of one connection
+//! +--------------------------------+--------------------------------+
+//! | segment 0: requests            | segment 1: responses           |   each segment is whole pages
+//! | (client -> server)             | (server -> client)             |
+//! +--------------------------------+--------------------------------+
+//!
+//! segment
+//! 0x000  consumer's position (u64; bit 63: the producer waits for room)   written by the consumer, tagged by the producer
+//! 0x080  admitted position (u64)                                          written by the consumer before it dispatches
+//! 0x100  records, up to the capacity; the first window ends with the first page
+//!
+//! record (8-byte aligned)
+//! +0     header (u64): payload length [0..32), message type [32..48), kind [48..56), flags [56..64)
+//!        0 = nothing here yet, all ones = the consumer sleeps on this word
+//! +8     call id (u64)
+//! +16    extension (u64), if the header's flag says so
+//! +16/24 payload, then up to 7 bytes to the next record
+//! ```
+//!
+//! A *position* counts bytes since the ring was made; its remainder by the capacity is an offset into the records. A
+//! producer that wraps moves its position on to the next multiple of the capacity (the next *lap*).
+
+use std::ops::Range;
+
+/// Bytes in a shared word.
+pub const WORD: u64 = 8;
+/// Bytes of a cache line. Nothing depends on it but speed.
+pub const LINE: u64 = 64;
+/// Offset of the consumer's position in a segment.
+pub const CONSUMER_POSITION: usize = 0x000;
+/// Offset of the admitted word in a segment.
+pub const ADMITTED: usize = 0x080;
+/// Offset of the first record in a segment.
+pub const RECORDS: usize = 0x100;
+/// Bytes before a record's extension or payload: header and call id.
+pub const RECORD_HEAD: u64 = 16;
+/// What segments are aligned to. A page on every machine we know of is a multiple or this itself.
+pub const PAGE: usize = 4096;
+
+/// Smallest and largest capacity that a handshake may name.
+pub const CAPACITIES: std::ops::RangeInclusive<u32> = 4096..=16 * 1024 * 1024;
+/// Capacity of a ring unless configured otherwise. Address space only: pages are backed when first touched.
+pub const DEFAULT_CAPACITY: u32 = 256 * 1024;
+
+/// The position word's tag: the producer waits until the consumer moves on.
+pub const AWAITED: u64 = 1 << 63;
+/// The header word of a record that is not there yet.
+pub const EMPTY: u64 = 0;
+/// The header word that a consumer leaves before it sleeps.
+pub const ASLEEP: u64 = u64::MAX;
+
+/// Size of a ring's record space and of its first window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Bytes of record space, a power of two.
+    pub capacity: u64,
+    /// A producer past this offset starts over as soon as the start of the ring is free.
+    pub window: u64,
+}
+
+impl Geometry {
+    /// A ring of `capacity` bytes whose first window ends with its first page. `None` unless the capacity is a power of
+    /// two within [`CAPACITIES`].
+    #[must_use]
+    pub fn new(capacity: u32) -> Option<Self> {
+        let valid = capacity.is_power_of_two() && CAPACITIES.contains(&capacity);
+        valid.then_some(Self { capacity: u64::from(capacity), window: (PAGE - RECORDS) as u64 })
+    }
+
+    /// Bytes of one segment.
+    #[must_use]
+    pub fn segment_len(&self) -> usize {
+        (RECORDS + usize::try_from(self.capacity).expect("capacities are far below 4 GiB")).next_multiple_of(PAGE)
+    }
+
+    /// Bytes of the mapping of one connection.
+    #[must_use]
+    pub fn mapping_len(&self) -> usize {
+        2 * self.segment_len()
+    }
+
+    /// Where the requests lie in a mapping.
+    #[must_use]
+    pub fn requests(&self) -> Range<usize> {
+        0..self.segment_len()
+    }
+
+    /// Where the responses lie in a mapping.
+    #[must_use]
+    pub fn responses(&self) -> Range<usize> {
+        self.segment_len()..self.mapping_len()
+    }
+
+    /// Largest payload of one record: a quarter of the ring, so that an empty ring can always take it, wherever the
+    /// producer stands, and a few of them can be on their way at once.
+    #[must_use]
+    pub fn max_payload(&self) -> u64 {
+        self.capacity / 4
+    }
+}
+
+const _: () = {
+    assert!(CONSUMER_POSITION.abs_diff(ADMITTED) >= 128, "words of different use must not share a pair of lines");
+    assert!(ADMITTED.abs_diff(RECORDS) >= 128);
+    assert!(RECORDS < PAGE && RECORDS.is_multiple_of(64));
+    assert!(DEFAULT_CAPACITY.is_power_of_two());
+};

@@ -1,0 +1,299 @@
+use bellrope_shm::{View, sync::Ordering};
+
+use super::Wake;
+use crate::{
+    Violation,
+    frame::{Header, Kind, record_size},
+    layout::{ASLEEP, AWAITED, CONSUMER_POSITION, EMPTY, Geometry, LINE, RECORDS, WORD},
+};
+
+/// Bytes that bulk records leave free, so that a ring full of them still takes cancels and credits.
+const CONTROL_ROOM: u64 = 512;
+
+/// What a record is for, which decides how close to the end of the room it may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Requests, responses, chunks.
+    Bulk,
+    /// Cancels and credits: they may use the room that bulk leaves free.
+    Control,
+}
+
+/// The writing end of a ring.
+#[derive(Debug)]
+pub struct Producer {
+    view: View,
+    geometry: Geometry,
+    /// Where the next record goes. Ours alone.
+    position: u64,
+    /// The last position of the consumer that we accepted. It may be behind the real one.
+    consumer: u64,
+    /// Before this position it does not pay to look whether the start of the ring is free.
+    next_look: u64,
+    spare: u64,
+    /// The record that is being written, if one is.
+    draft: Outline,
+    /// The word that will make every staged record visible: where it goes and what it is.
+    staged: Option<(u64, u64)>,
+}
+
+/// Where a record being written lies, and how far it has got. Kept here rather than in the [`Draft`], because moving it
+/// around would make the processor wait for the stores into shared memory before it.
+#[derive(Debug, Default)]
+struct Outline {
+    /// Offset of the record; 0 with our position elsewhere means that committing starts a new lap.
+    offset: u64,
+    /// Offset of its payload.
+    payload: u64,
+    extended: bool,
+    /// Payload bytes written so far, at most `room`.
+    len: u64,
+    room: u64,
+    /// The size of the record for which the header word after it has been emptied.
+    emptied: u64,
+}
+
+/// Where a record will go, and how far it may reach.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Offset of the record.
+    offset: u64,
+    /// Offset that nothing of the record and the header word after it may reach beyond.
+    end: u64,
+    /// We would rather start over but do not know yet that we may.
+    would_wrap: bool,
+}
+
+impl Producer {
+    /// The writing end of the ring in `view`, which must be fresh (zeroed).
+    ///
+    /// # Panics
+    /// If the view is smaller than the geometry says.
+    #[must_use]
+    pub fn new(view: View, geometry: Geometry) -> Self {
+        assert!(view.len() as u64 >= RECORDS as u64 + geometry.capacity);
+        // A ring too small for the reserve (only models have one) does without.
+        let spare = if geometry.capacity >= 8 * CONTROL_ROOM { CONTROL_ROOM } else { 0 };
+        let draft = Outline::default();
+        Self { view, geometry, position: 0, consumer: 0, next_look: 0, spare, draft, staged: None }
+    }
+
+    /// Our position: the end of the last record that was committed or staged.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Largest payload that [`Self::push`] takes.
+    #[must_use]
+    pub fn max_payload(&self) -> u64 {
+        self.geometry.max_payload()
+    }
+
+    /// Writes one record and stages it: it becomes visible with the next [`Self::publish`]. Answers `false` if there is
+    /// no room now.
+    ///
+    /// # Errors
+    /// A [`Violation`] if the consumer published an impossible position.
+    ///
+    /// # Panics
+    /// If the payload is larger than [`Self::max_payload`].
+    #[inline(always)]
+    pub fn push(
+        &mut self,
+        class: Class,
+        kind: Kind,
+        message_type: u16,
+        id: u64,
+        extension: Option<u64>,
+        payload: &[u8],
+    ) -> Result<bool, Violation> {
+        let Some(mut draft) = self.begin(class, extension.is_some(), payload.len())? else {
+            return Ok(false);
+        };
+        let fits = draft.append(payload);
+        debug_assert!(fits, "begin made room for it");
+        draft.stage(kind, message_type, id, extension.unwrap_or(0));
+        Ok(true)
+    }
+
+    /// Makes every staged record visible, by one swap of one word: of the first record's header, or of the pad before
+    /// it. A batch costs one locked instruction however many records it has.
+    #[inline(always)]
+    pub fn publish(&mut self) -> Wake {
+        let Some((offset, word)) = self.staged.take() else { return Wake::NO };
+        // Releases all that was staged to the consumer's acquire-load in `Consumer::peek`.
+        let old = self.view.swap(RECORDS + offset as usize, word, Ordering::AcqRel);
+        if old == ASLEEP { Wake::YES } else { Wake::NO }
+    }
+
+    /// Begins a record that has room for at least `hint` payload bytes, and possibly more. A draft that is dropped
+    /// instead of [staged](Draft::stage) never was. `None` if there is no room now.
+    ///
+    /// # Errors
+    /// A [`Violation`] if the consumer published an impossible position.
+    ///
+    /// # Panics
+    /// If `hint` is larger than [`Self::max_payload`].
+    #[inline(always)]
+    pub fn begin(&mut self, class: Class, extended: bool, hint: usize) -> Result<Option<Draft<'_>>, Violation> {
+        assert!(hint as u64 <= self.geometry.max_payload(), "a record holds at most a quarter of the ring");
+        let spare = if class == Class::Bulk { self.spare } else { 0 };
+        let size = record_size(hint as u64, extended);
+        let Some(place) = self.place(size, spare)? else {
+            return Ok(None);
+        };
+        let payload = place.offset + record_size(0, extended);
+        let room = (place.end - spare - WORD - payload).min(self.geometry.max_payload());
+        // Where the next header will be if the hint is right: first, for the same reason as in `Draft::append`.
+        self.view.store(RECORDS + (place.offset + size) as usize, EMPTY, Ordering::Relaxed);
+        self.draft = Outline { offset: place.offset, payload, extended, len: 0, room, emptied: size };
+        Ok(Some(Draft { producer: self }))
+    }
+
+    /// Tags the consumer's position, so that the consumer wakes us when it moves on. Answers `false` if it has moved
+    /// already: then look again instead of sleeping.
+    ///
+    /// # Errors
+    /// A [`Violation`] if the consumer published an impossible position.
+    pub fn await_room(&mut self) -> Result<bool, Violation> {
+        let known = self.consumer;
+        // Failing is the acquire-load that `look` would make; succeeding orders nothing, since no data hangs on it.
+        match self.view.compare_exchange(CONSUMER_POSITION, known, known | AWAITED, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => Ok(true),
+            Err(found) => {
+                self.accept(found)?;
+                Ok(found == known | AWAITED)
+            }
+        }
+    }
+
+    /// Finds the place of a record of `size` bytes, with the header word after it and `spare` bytes to be left free.
+    #[inline(always)]
+    fn place(&mut self, size: u64, spare: u64) -> Result<Option<Place>, Violation> {
+        let need = size + WORD + spare;
+        match self.fit(size, need) {
+            Some(place) if !place.would_wrap || self.position < self.next_look => return Ok(Some(place)),
+            _ => {}
+        }
+        self.accept(self.view.load(CONSUMER_POSITION, Ordering::Acquire))?;
+        let place = self.fit(size, need);
+        if place.is_some_and(|place| place.would_wrap) {
+            self.next_look = self.position + self.geometry.window / 4;
+        }
+        Ok(place)
+    }
+
+    /// Finds a place by what we know of the consumer.
+    #[inline(always)]
+    fn fit(&self, size: u64, need: u64) -> Option<Place> {
+        let Geometry { capacity, window } = self.geometry;
+        let offset = self.position & (capacity - 1);
+        let consumer = self.consumer & (capacity - 1);
+        if self.consumer < self.position - offset {
+            // The consumer is still in the lap before: what it has not read begins at `consumer`.
+            return (offset + need <= consumer).then_some(Place { offset, end: consumer, would_wrap: false });
+        }
+        let past_window = offset > 0 && offset + size + WORD > window;
+        let fits_here = offset + need <= capacity;
+        if (past_window || !fits_here) && need <= consumer {
+            return Some(Place { offset: 0, end: consumer, would_wrap: false });
+        }
+        fits_here.then_some(Place { offset, end: capacity, would_wrap: past_window })
+    }
+
+    /// Checks a position that the consumer published, and keeps it.
+    fn accept(&mut self, found: u64) -> Result<(), Violation> {
+        let position = found & !AWAITED;
+        if position < self.consumer || position > self.position || !position.is_multiple_of(WORD) {
+            return Err(Violation::Position { found: position, from: self.consumer, to: self.position });
+        }
+        self.consumer = position;
+        Ok(())
+    }
+}
+
+/// A record that is being written.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    producer: &'a mut Producer,
+}
+
+impl Draft<'_> {
+    /// Appends payload. Answers `false`, and leaves the draft as it was, if it does not fit.
+    #[inline(always)]
+    #[must_use]
+    pub fn append(&mut self, bytes: &[u8]) -> bool {
+        let Producer { view, draft, .. } = &mut *self.producer;
+        if bytes.len() as u64 > draft.room - draft.len {
+            return false;
+        }
+        let at = RECORDS + (draft.payload + draft.len) as usize;
+        let to_next_line = at.next_multiple_of(LINE as usize) - at;
+        if draft.len == 0 && bytes.len() > to_next_line {
+            // The consumer polls the line of the header: what lies beyond goes first, so that we take that line away
+            // from it once, at the very end.
+            let (head, tail) = bytes.split_at(to_next_line);
+            view.write(at + to_next_line, tail);
+            view.write(at, head);
+        } else {
+            view.write(at, bytes);
+        }
+        draft.len += bytes.len() as u64;
+        true
+    }
+
+    /// Payload bytes written so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.producer.draft.len as usize
+    }
+
+    /// Whether no payload has been written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads back what was written. The peer may have changed it meanwhile; it is good for nobody but that peer.
+    pub fn read_back(&self, into: &mut [u8]) {
+        self.producer.view.read(RECORDS + self.producer.draft.payload as usize, into);
+    }
+
+    /// Completes the record; it becomes visible with the next [`Producer::publish`]. `extension` is ignored if the draft
+    /// was begun without one.
+    #[inline(always)]
+    pub fn stage(self, kind: Kind, message_type: u16, id: u64, extension: u64) {
+        let Producer { view, geometry, position, draft, staged, .. } = self.producer;
+        let Outline { offset, extended, len, emptied, .. } = *draft;
+        let len = u32::try_from(len).expect("a record is far below 4 GiB");
+        let header = Header { len, message_type, kind, extended };
+        let at = |offset: u64| RECORDS + offset as usize;
+
+        let size = header.record_size();
+        if size != emptied {
+            view.store(at(offset + size), EMPTY, Ordering::Relaxed);
+        }
+        view.store(at(offset + 8), id, Ordering::Relaxed);
+        if extended {
+            view.store(at(offset + 16), extension, Ordering::Relaxed);
+        }
+        let stand = *position & (geometry.capacity - 1);
+        let word = if offset == stand {
+            *position += size;
+            (offset, header.encode())
+        } else {
+            // The new lap becomes visible through the pad, and all at once.
+            view.store(at(offset), header.encode(), Ordering::Relaxed);
+            *position += geometry.capacity - stand + size;
+            (stand, Header::pad())
+        };
+        // The consumer cannot get past the first staged record, so only that one's word is held back. The others'
+        // stores are released by its swap.
+        match staged {
+            None => *staged = Some(word),
+            Some(_) => view.store(at(word.0), word.1, Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Whatever the other side writes into the shared memory, this side neither panics nor hangs: it goes on, or closes
+//! the connection with a typed reason.
+
+use std::sync::Arc;
+
+use bellrope_proto::{
+    Violation,
+    connection::{ClientConnection, Expect, Inbound, ServerConnection, Terms, pair},
+    frame::{Header, Kind},
+    layout::{CONSUMER_POSITION, Geometry, RECORDS},
+};
+use bellrope_shm::{SharedMemory, sync::Ordering};
+use proptest::prelude::*;
+
+const CAPACITY: u32 = 4096;
+
+fn terms() -> Terms {
+    Terms { geometry: Geometry::new(CAPACITY).unwrap(), max_in_flight: 16, stream_window: 1024 }
+}
+
+fn memory() -> Arc<SharedMemory> {
+    SharedMemory::anonymous(terms().geometry.mapping_len())
+}
+
+/// Everything a server does in a visit, a bounded number of times.
+fn drive_server(server: &mut ServerConnection<Vec<u8>>) -> Result<(), Violation> {
+    let mut scratch = vec![0; server.max_payload()];
+    let mut spill = Vec::new();
+    for _ in 0..200 {
+        server.flush()?;
+        let Some(inbound) = server.next_inbound()? else { break };
+        if let Inbound::Call(request) = inbound {
+            let payload = &mut scratch[..request.len];
+            server.take(&request, payload);
+            if request.message_type & 1 == 0 {
+                server.answer(request.id, 64, &mut spill, |reply| {
+                    reply.write(payload);
+                    Ok(())
+                })?;
+            } else if server.open(request.id, true)? {
+                server.chunk(request.id, payload.to_vec())?;
+                server.finish(request.id, Ok(()))?;
+            }
+        }
+    }
+    server.arm()?;
+    Ok(())
+}
+
+/// Everything a client does while it waits, a bounded number of times.
+fn drive_client(client: &mut ClientConnection) -> Result<(), Violation> {
+    for _ in 0..200 {
+        let Some(answer) = client.next_answer()? else { break };
+        let mut payload = vec![0; answer.len];
+        client.take(&answer, &mut payload);
+        client.consumed(answer.id, answer.len)?;
+    }
+    client.arm(true)?;
+    Ok(())
+}
+
+/// A header that is nearly right, so that the checks behind the first are reached too.
+fn plausible_word() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        2 => any::<u64>(),
+        8 => (0..2000_u32, 0..4_u16, 1..10_u8, any::<bool>()).prop_map(|(len, message_type, kind, extended)| {
+            u64::from(len) | u64::from(message_type) << 32 | u64::from(kind) << 48 | u64::from(extended) << 56
+        }),
+        2 => 0..CAPACITY as u64 * 4,
+        1 => Just(Header::pad()),
+        1 => Just(u64::MAX),
+        1 => Just(0),
+    ]
+}
+
+/// Writes of the peer's: into the records mostly, and into the head now and then.
+fn writes() -> impl Strategy<Value = Vec<(usize, u64)>> {
+    let offset = prop_oneof![
+        6 => 0..40_usize,
+        3 => 0..CAPACITY as usize / 8,
+        1 => Just(usize::MAX),
+    ];
+    prop::collection::vec((offset, plausible_word()), 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_server_survives_any_memory(rounds in prop::collection::vec(writes(), 1..6)) {
+        let memory = memory();
+        let (_, mut server) = pair::<Vec<u8>>(&memory, terms());
+        let requests = memory.view(terms().geometry.requests());
+        let responses = memory.view(terms().geometry.responses());
+        for round in rounds {
+            for (at, word) in round {
+                if at == usize::MAX {
+                    responses.store(CONSUMER_POSITION, word, Ordering::Relaxed);
+                } else {
+                    requests.store(RECORDS + at * 8, word, Ordering::Relaxed);
+                }
+            }
+            if drive_server(&mut server).is_err() {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_survives_any_memory(rounds in prop::collection::vec(writes(), 1..6), calls in 0..8_u64) {
+        let memory = memory();
+        let (mut client, _) = pair::<Vec<u8>>(&memory, terms());
+        let requests = memory.view(terms().geometry.requests());
+        let responses = memory.view(terms().geometry.responses());
+        let ids: Vec<_> = (0..calls)
+            .map(|call| client.submit(1, if call % 2 == 0 { Expect::Response } else { Expect::Stream }, &[], None).unwrap())
+            .collect();
+        for round in rounds {
+            for (index, (at, word)) in round.into_iter().enumerate() {
+                if at == usize::MAX {
+                    requests.store(CONSUMER_POSITION, word, Ordering::Relaxed);
+                } else {
+                    // Call ids that are under way make the later checks worth reaching.
+                    let id = ids.get(index).copied().filter(|_| at % 2 == 1);
+                    responses.store(RECORDS + at * 8, id.unwrap_or(word), Ordering::Relaxed);
+                }
+            }
+            if drive_client(&mut client).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// What a server says to one request record written by hand, if its header is `word`.
+fn verdict(word: u64) -> Result<(), Violation> {
+    let memory = memory();
+    let (_, mut server) = pair::<Vec<u8>>(&memory, terms());
+    memory.view(terms().geometry.requests()).store(RECORDS, word, Ordering::Relaxed);
+    drive_server(&mut server)
+}
+
+#[test]
+fn each_kind_of_bad_record_has_its_own_reason() {
+    let header = |len, kind, extended| Header { len, message_type: 0, kind, extended }.encode();
+    assert_eq!(verdict(header(10, Kind::Request, false)), Ok(()));
+    assert_eq!(verdict(0x00FF_0000_0000_0001).unwrap_err().name(), "bad_header");
+    assert_eq!(verdict(header(5000, Kind::Request, false)).unwrap_err().name(), "bad_length");
+    assert_eq!(verdict(header(u32::MAX, Kind::Request, true)).unwrap_err().name(), "bad_length");
+    assert_eq!(verdict(Header::pad()).unwrap_err().name(), "bad_pad");
+    assert_eq!(verdict(header(0, Kind::Response, false)).unwrap_err().name(), "bad_direction");
+    assert_eq!(verdict(header(0, Kind::Credit, false)).unwrap_err().name(), "bad_form");
+    assert_eq!(verdict(header(3, Kind::Cancel, false)).unwrap_err().name(), "bad_form");
+}
+
+#[test]
+fn a_flood_of_pads_and_cancels_is_handled_in_bounded_turns() {
+    let memory = memory();
+    let (_, mut server) = pair::<Vec<u8>>(&memory, terms());
+    let requests = memory.view(terms().geometry.requests());
+    let cancel = Header { len: 0, message_type: 0, kind: Kind::Cancel, extended: false }.encode();
+    for at in (0..CAPACITY as usize - 8).step_by(16) {
+        requests.store(RECORDS + at, cancel, Ordering::Relaxed);
+    }
+    requests.store(RECORDS + CAPACITY as usize - 16, Header::pad(), Ordering::Relaxed);
+    for _ in 0..1000 {
+        assert_eq!(server.next_inbound(), Ok(None), "the ring feeds the server for ever, each turn ends");
+    }
+}
