@@ -1,0 +1,60 @@
+//! Clients: three faces of one core.
+//!
+//! A [`Link`](link::Link) is one connection and how to wait on it. An exclusive [`Connection`] is little more. A
+//! [`Client`] and an `AsyncClient` share one link among many callers: see [`shared`].
+
+#[cfg(feature = "tokio")]
+mod asynchronous;
+mod blocking;
+mod connection;
+mod handshake;
+mod link;
+mod shared;
+mod types;
+
+use std::{path::PathBuf, time::Duration};
+
+#[cfg(feature = "tokio")]
+pub use asynchronous::{AsyncClient, AsyncStream};
+pub use blocking::{ChunkStream, Client};
+pub use connection::{CallId, Completion, Connection};
+pub use types::MessageType;
+
+use crate::SpinPolicy;
+
+/// How a client connects and waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientConfig {
+    /// The server's socket.
+    pub path: PathBuf,
+    /// A name for the server's logs, at most 64 bytes. Default: the program's name.
+    pub name: String,
+    /// Most time a handshake may take. Default 1 s.
+    pub connect_timeout: Duration,
+    /// How long a call tries to reach a server that went away, before it fails. Default 1 s.
+    pub reconnect_timeout: Duration,
+    /// Most time a call may take, unless it says otherwise. Default 30 s; a stream has none.
+    pub call_timeout: Duration,
+    /// When to spin instead of sleeping. Default adaptive.
+    pub spin: SpinPolicy,
+    /// Most time that an adaptive waiter spins before it sleeps. Default 50 us.
+    pub spin_cap: Duration,
+}
+
+impl ClientConfig {
+    /// The defaults for the server at `path`.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let name = std::env::current_exe().ok().and_then(|exe| Some(exe.file_name()?.to_string_lossy().into_owned()));
+        Self {
+            path: path.into(),
+            name: name.unwrap_or_default(),
+            connect_timeout: Duration::from_secs(1),
+            reconnect_timeout: Duration::from_secs(1),
+            call_timeout: Duration::from_secs(30),
+            spin: SpinPolicy::Adaptive,
+            spin_cap: Duration::from_micros(50),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Metrics in the Prometheus text format, version 0.0.4.
+
+use std::fmt::{Display, Write as _};
+
+use super::process::ProcessFacts;
+use crate::{
+    Snapshot,
+    metrics::{LATENCY_BOUNDS_US, OUTCOMES},
+};
+
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Outcomes that are nobody's error.
+const NO_ERRORS: [&str; 2] = ["ok", "cancelled"];
+
+/// Everything at one moment. What a server has is there from its start, as zeros.
+pub(super) fn page(snapshot: &Snapshot, process: &ProcessFacts) -> String {
+    let mut page = Page(String::with_capacity(4096 * (1 + snapshot.types.len())));
+    calls(&mut page, snapshot);
+    connections(&mut page, snapshot);
+    errors(&mut page, snapshot);
+    if let Some(memory) = process.memory {
+        page.single("ipc_shm_bytes", "gauge", "Shared memory resident in this process.", memory.shmem_kb * 1024);
+    }
+    page.family("ipc_build_info", "gauge", "Always 1; the version is in the label.");
+    page.sample("ipc_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    process_metrics(&mut page, process);
+    page.0
+}
+
+fn calls(page: &mut Page, snapshot: &Snapshot) {
+    page.family("ipc_requests_total", "counter", "Calls that have ended, by message type and outcome.");
+    for row in &snapshot.types {
+        for (outcome, count) in &row.outcomes {
+            page.sample("ipc_requests_total", &[("type", &row.name), ("outcome", outcome)], count);
+        }
+    }
+
+    page.family(
+        "ipc_latency_microseconds",
+        "histogram",
+        "Time from taking a call to having answered it, in microseconds. Sampled: of the calls that run on a worker only \
+         one in a few dozen is timed, and counts for that many; calls of async handlers are all timed. For exact counts \
+         of calls see ipc_requests_total.",
+    );
+    for row in &snapshot.types {
+        let name = ("type", row.name.as_str());
+        let bounds = LATENCY_BOUNDS_US.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
+        let mut count = 0;
+        for (bound, bucket) in bounds.zip(&row.buckets) {
+            count += bucket;
+            page.sample("ipc_latency_microseconds_bucket", &[name, ("le", &bound)], count);
+        }
+        page.sample("ipc_latency_microseconds_sum", &[name], row.latency_sum_us);
+        page.sample("ipc_latency_microseconds_count", &[name], count);
+    }
+}
+
+fn connections(page: &mut Page, snapshot: &Snapshot) {
+    page.single("ipc_active_connections", "gauge", "Connections open now.", snapshot.active_connections);
+    page.single("ipc_max_connections", "gauge", "Connections that may be open at once.", snapshot.max_connections);
+}
+
+fn errors(page: &mut Page, snapshot: &Snapshot) {
+    page.family(
+        "ipc_errors_total",
+        "counter",
+        "Everything that went wrong, by kind: calls that ended badly (cancelled ones are no error), connections closed \
+         because the peer broke the protocol, connections refused.",
+    );
+    for (index, outcome) in OUTCOMES.iter().enumerate().filter(|(_, outcome)| !NO_ERRORS.contains(outcome)) {
+        let count: u64 = snapshot.types.iter().map(|row| row.outcomes[index].1).sum();
+        page.sample("ipc_errors_total", &[("kind", outcome)], count);
+    }
+    page.sample("ipc_errors_total", &[("kind", "protocol_violation")], snapshot.violations);
+    page.sample("ipc_errors_total", &[("kind", "connection_refused")], snapshot.refused_connections);
+}
+
+fn process_metrics(page: &mut Page, process: &ProcessFacts) {
+    let cpu_seconds = process.cpu_seconds;
+    let help = "User and system CPU time used.";
+    page.single("process_cpu_seconds_total", "counter", help, format_args!("{cpu_seconds:.6}"));
+    let gauges = [
+        ("process_resident_memory_bytes", "Resident memory.", process.memory.map(|memory| memory.rss_kb * 1024)),
+        ("process_virtual_memory_bytes", "Virtual memory.", process.virtual_bytes),
+        ("process_open_fds", "Open file descriptors.", process.open_fds),
+        ("process_max_fds", "File descriptors that may be open, the soft limit.", process.max_fds),
+    ];
+    for (name, help, value) in gauges {
+        if let Some(value) = value {
+            page.single(name, "gauge", help, value);
+        }
+    }
+    if let Some(started) = process.started {
+        let help = "When the process was started, in seconds since 1970.";
+        page.single("process_start_time_seconds", "gauge", help, format_args!("{started:.2}"));
+    }
+}
+
+/// A page under construction.
+struct Page(String);
+
+impl Page {
+    /// Begins a family; its samples must follow at once.
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string can not fail, here and below.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.0.push_str(name);
+        for (index, (label, text)) in labels.iter().enumerate() {
+            self.0.push(if index == 0 { '{' } else { ',' });
+            self.0.push_str(label);
+            self.0.push_str("=\"");
+            self.escaped(text);
+            self.0.push('"');
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.0, "{end} {value}");
+    }
+
+    /// A family of one sample without labels.
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+
+    fn escaped(&mut self, text: &str) {
+        for char in text.chars() {
+            match char {
+                '\\' => self.0.push_str("\\\\"),
+                '"' => self.0.push_str("\\\""),
+                '\n' => self.0.push_str("\\n"),
+                char => self.0.push(char),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use bellrope_proto::frame::ErrorCode;
+
+    use super::*;
+    use crate::Metrics;
+
+    fn lines_of(metrics: &Metrics) -> Vec<String> {
+        page(&metrics.snapshot(), &ProcessFacts::default()).lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        let metrics = Metrics::new(["a\"b\\c\nd"].into_iter(), 1, 1);
+        let wanted = r#"ipc_requests_total{type="a\"b\\c\nd",outcome="ok"} 0"#;
+        assert!(lines_of(&metrics).iter().any(|line| line == wanted));
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_a_sample_counts_for_its_weight() {
+        let metrics = Metrics::new(["echo"].into_iter(), 2, 1);
+        metrics.shard(0).time(1, 1, 32);
+        metrics.shard(1).time(1, 10, 32);
+        metrics.shard(1).time(1, 99_000_000, 1);
+        let lines = lines_of(&metrics);
+        let value = |name: &str| {
+            let prefix = format!("ipc_latency_microseconds_{name} ");
+            lines.iter().find_map(|line| line.strip_prefix(&prefix)).unwrap().to_owned()
+        };
+        let bucket = |le: &str| value(&format!("bucket{{type=\"echo\",le=\"{le}\"}}"));
+        assert_eq!([bucket("1"), bucket("5"), bucket("10")], ["32", "32", "64"]);
+        assert_eq!([bucket("10000000"), bucket("+Inf")], ["64", "65"]);
+        assert_eq!([value("count{type=\"echo\"}"), value("sum{type=\"echo\"}")], ["65", "99000352"]);
+    }
+
+    #[test]
+    fn errors_are_summed_over_types_and_a_cancelled_call_is_none() {
+        let metrics = Metrics::new(["one", "two"].into_iter(), 1, 1);
+        for (message_type, code) in
+            [(1, ErrorCode::HandlerPanic), (2, ErrorCode::HandlerPanic), (1, ErrorCode::Cancelled)]
+        {
+            metrics.shard(0).count(message_type, Some(code));
+        }
+        metrics.violations.store(3, Relaxed);
+        let lines = lines_of(&metrics);
+        for wanted in ["ipc_errors_total{kind=\"handler_panic\"} 2", "ipc_errors_total{kind=\"protocol_violation\"} 3"]
+        {
+            assert!(lines.iter().any(|line| line == wanted), "{wanted}");
+        }
+        assert!(!lines.iter().any(|line| line.starts_with("ipc_errors_total{kind=\"cancelled\"}")));
+    }
+
+    #[test]
+    fn what_can_not_be_read_of_the_process_is_left_out() {
+        let lines = lines_of(&Metrics::new([].into_iter(), 1, 1));
+        assert!(!lines.iter().any(|line| line.contains("process_open_fds")));
+    }
+}

@@ -1,0 +1,255 @@
+//! Which handler answers which message type.
+
+#[cfg(feature = "tokio")]
+use std::{future::Future, pin::Pin};
+
+use bellrope_proto::{
+    connection::{Failure, Reply},
+    frame::ErrorCode,
+    handshake::{MAX_BODY, Style, TypeEntry},
+};
+
+use crate::{BindError, HandlerError, metrics::UNKNOWN};
+
+/// A call as a handler on the worker sees it: the payload is a private copy that nobody else can change.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    pub(crate) payload: &'a [u8],
+    pub(crate) connection: u64,
+}
+
+impl<'a> Call<'a> {
+    /// What the caller sent.
+    #[must_use]
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// The server's number for the caller's connection.
+    #[must_use]
+    pub fn connection(&self) -> u64 {
+        self.connection
+    }
+}
+
+pub(crate) type UnaryHandler = dyn Fn(&Call<'_>, &mut Reply<'_>) -> Result<(), HandlerError> + Send + Sync;
+
+#[cfg(feature = "tokio")]
+pub(crate) type Answering<T> = Pin<Box<dyn Future<Output = Result<T, HandlerError>> + Send>>;
+
+/// How a message type is answered.
+pub(crate) enum Handler {
+    Unary(Box<UnaryHandler>),
+    #[cfg(feature = "tokio")]
+    UnaryAsync(Box<dyn Fn(OwnedCall) -> Answering<Vec<u8>> + Send + Sync>),
+    #[cfg(feature = "tokio")]
+    ServerStream(Box<dyn Fn(OwnedCall, ChunkSender) -> Answering<()> + Send + Sync>),
+}
+
+impl Handler {
+    fn style(&self) -> Style {
+        match self {
+            Self::Unary(_) => Style::Unary,
+            #[cfg(feature = "tokio")]
+            Self::UnaryAsync(_) => Style::Unary,
+            #[cfg(feature = "tokio")]
+            Self::ServerStream(_) => Style::ServerStream,
+        }
+    }
+}
+
+/// All message types of a server. The number of a type is its place, counted from 1.
+#[derive(Default)]
+pub(crate) struct Registry {
+    entries: Vec<(String, Handler)>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.entries.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl Registry {
+    pub(crate) fn add(&mut self, name: &str, handler: Handler) {
+        self.entries.push((name.to_owned(), handler));
+    }
+
+    /// Checks the names, once, before the server starts.
+    pub(crate) fn check(&self) -> Result<(), BindError> {
+        let refuse = |name: &str, fault| Err(BindError::Registry { name: name.to_owned(), fault });
+        let mut table_len = 0;
+        for (index, (name, _)) in self.entries.iter().enumerate() {
+            if name.is_empty() || name.len() > 255 || name.contains(char::is_control) {
+                return refuse(name, "a name has 1 to 255 bytes and no control characters");
+            }
+            if name == UNKNOWN {
+                return refuse(name, "the name stands for all unknown types in the metrics");
+            }
+            if self.entries[..index].iter().any(|(other, _)| other == name) {
+                return refuse(name, "the name is taken");
+            }
+            table_len += 4 + name.len();
+            if table_len > MAX_BODY || index >= usize::from(u16::MAX) {
+                return refuse(name, "the table of message types is full");
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, message_type: u16) -> Option<&Handler> {
+        self.entries.get(usize::from(message_type).wrapping_sub(1)).map(|(_, handler)| handler)
+    }
+
+    pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.entries.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Whether any handler needs an async runtime.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn needs_runtime(&self) -> bool {
+        self.entries.iter().any(|(_, handler)| !matches!(handler, Handler::Unary(_)))
+    }
+
+    /// The table that clients get in the handshake.
+    pub(crate) fn table(&self) -> Vec<TypeEntry> {
+        let entry = |(index, (name, handler)): (usize, &(String, Handler))| TypeEntry {
+            message_type: index as u16 + 1,
+            style: handler.style(),
+            name: name.clone(),
+        };
+        self.entries.iter().enumerate().map(entry).collect()
+    }
+
+    /// The answer to a number that no handler has.
+    pub(crate) fn unknown(&self, message_type: u16) -> Failure {
+        let near = usize::from(message_type).saturating_sub(1).min(self.entries.len());
+        let nearest: Vec<_> = self.entries[near.saturating_sub(2)..].iter().take(4).map(|(name, _)| &**name).collect();
+        let text = if nearest.is_empty() {
+            format!("no message type has the number {message_type}; this server has none")
+        } else {
+            format!("no message type has the number {message_type}; nearest known: {}", nearest.join(", "))
+        };
+        Failure::new(ErrorCode::UnknownMessageType, text)
+    }
+}
+
+#[cfg(feature = "tokio")]
+pub use owned::{ChunkSender, OwnedCall, StreamClosed};
+
+#[cfg(feature = "tokio")]
+mod owned {
+    use std::{sync::Arc, time::Duration};
+
+    use tokio::sync::Semaphore;
+
+    use crate::server::{Body, Port};
+
+    /// A call as an async handler sees it.
+    #[derive(Debug)]
+    pub struct OwnedCall {
+        pub(crate) payload: Vec<u8>,
+        pub(crate) connection: u64,
+        pub(crate) time_left: Option<Duration>,
+    }
+
+    impl OwnedCall {
+        /// What the caller sent.
+        #[must_use]
+        pub fn payload(&self) -> &[u8] {
+            &self.payload
+        }
+
+        /// What the caller sent, to keep.
+        #[must_use]
+        pub fn into_payload(self) -> Vec<u8> {
+            self.payload
+        }
+
+        /// The server's number for the caller's connection.
+        #[must_use]
+        pub fn connection(&self) -> u64 {
+            self.connection
+        }
+
+        /// Time there was for the answer when the call came in, if its caller set a deadline. The handler is dropped
+        /// when it is over.
+        #[must_use]
+        pub fn time_left(&self) -> Option<Duration> {
+            self.time_left
+        }
+    }
+
+    /// The stream was cancelled by its reader, or the reader is gone. Nothing more can be sent.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+    #[error("the reader of the stream is gone")]
+    pub struct StreamClosed;
+
+    impl From<StreamClosed> for crate::HandlerError {
+        fn from(closed: StreamClosed) -> Self {
+            Self::new(closed.to_string())
+        }
+    }
+
+    /// Where a stream handler sends its chunks.
+    ///
+    /// A chunk waits for the reader's credit and for room in the ring; at most [`ChunkSender::AHEAD`] chunks wait for
+    /// one stream, then [`ChunkSender::send`] does. That is how a slow reader slows down its source and nobody else.
+    #[derive(Debug)]
+    pub struct ChunkSender {
+        pub(crate) port: Port,
+        pub(crate) permits: Arc<Semaphore>,
+    }
+
+    impl ChunkSender {
+        /// Chunks of one stream that may wait between its handler and the ring.
+        pub const AHEAD: usize = 16;
+
+        /// Largest chunk, in bytes, that travels in one piece.
+        #[must_use]
+        pub fn max_chunk(&self) -> usize {
+            self.port.max_chunk
+        }
+
+        /// Sends a chunk, cut into several if it is larger than a message may be. Waits while the reader is slow.
+        ///
+        /// # Errors
+        /// [`StreamClosed`] if nobody reads any more; the handler should end.
+        pub async fn send(&mut self, chunk: impl AsRef<[u8]>) -> Result<(), StreamClosed> {
+            for piece in chunk.as_ref().chunks(self.port.max_chunk) {
+                let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StreamClosed)?;
+                self.port.chunk(Body::with_permit(piece.to_vec(), permit));
+            }
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(names: &[&str]) -> Registry {
+        let mut registry = Registry::default();
+        for name in names {
+            registry.add(name, Handler::Unary(Box::new(|_, _| Ok(()))));
+        }
+        registry
+    }
+
+    #[test]
+    fn names_are_checked_before_the_server_starts() {
+        assert!(registry(&["a", "b"]).check().is_ok());
+        for names in [&["a", "a"][..], &[""], &["unknown"], &["line\nbreak"], &[&"x".repeat(256)]] {
+            assert!(matches!(registry(names).check(), Err(BindError::Registry { .. })), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_number_is_answered_with_known_names() {
+        let failure = registry(&["echo", "ai.chat", "ai.models"]).unknown(9);
+        assert_eq!(failure.text, "no message type has the number 9; nearest known: ai.chat, ai.models");
+        assert_eq!(registry(&[]).unknown(0).code, ErrorCode::UnknownMessageType);
+    }
+}

@@ -1,0 +1,313 @@
+//! The server: an acceptor that shakes hands, workers that own their connections, and handlers.
+//!
+//! The acceptor alone touches the listener and half-open handshakes; a connection is handed over to one worker and
+//! stays with it. Workers share nothing on the data path. What async handlers produce comes back through the worker's
+//! [inbox](inbox::Inbox).
+
+mod acceptor;
+mod body;
+#[cfg(feature = "tokio")]
+mod dispatch;
+mod inbox;
+mod link;
+mod service;
+mod worker;
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use bellrope_proto::{
+    connection::{Reply, Terms},
+    layout::{CAPACITIES, DEFAULT_CAPACITY, Geometry},
+};
+use bellrope_shm::process;
+#[cfg(feature = "tokio")]
+pub(crate) use body::Body;
+#[cfg(feature = "tokio")]
+pub(crate) use dispatch::Port;
+
+#[cfg(feature = "tokio")]
+use crate::registry::{ChunkSender, OwnedCall};
+use crate::{
+    BindError, Call, HandlerError, Metrics, SpinPolicy,
+    path::OwnedPath,
+    registry::{Handler, Registry},
+};
+
+/// What a server allows and how it waits. Checked once, by [`ServerBuilder::bind`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// Connections open at once. Default 10,000; each costs at most `2 x (ring_bytes + 4 KiB)` of shared memory and
+    /// typically two pages.
+    pub max_connections: u32,
+    /// Handshakes under way at once. Default 256; each costs under 1 KiB.
+    pub max_half_open: u32,
+    /// Milliseconds a client may take for its handshake. Default 1,000.
+    pub handshake_timeout_ms: u32,
+    /// Bytes of one ring, a power of two from 4,096 to 16 MiB. Default 256 KiB; a message has at most a quarter of it.
+    pub ring_bytes: u32,
+    /// Calls and streams under way on one connection. Default 1,024.
+    pub max_in_flight: u32,
+    /// Bytes a stream may send ahead of its reader. Default 64 KiB.
+    pub stream_window: u32,
+    /// Worker threads. 0, the default, means one for every four CPUs, and at least one.
+    pub workers: u32,
+    /// When a worker spins instead of sleeping. Default `adaptive`.
+    pub spin: SpinPolicy,
+    /// Most microseconds that an adaptive worker spins before it sleeps. Default 50.
+    pub spin_cap_us: u32,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_half_open: 256,
+            handshake_timeout_ms: 1_000,
+            ring_bytes: DEFAULT_CAPACITY,
+            max_in_flight: 1_024,
+            stream_window: 64 * 1024,
+            workers: 0,
+            spin: SpinPolicy::Adaptive,
+            spin_cap_us: 50,
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Checks every setting and makes what a connection is offered.
+    fn terms(&self) -> Result<Terms, BindError> {
+        let setting = |key, value: u32, expected| BindError::Setting { key, value: value.into(), expected };
+        let geometry = Geometry::new(self.ring_bytes).ok_or_else(|| {
+            debug_assert_eq!(CAPACITIES, 4096..=16 * 1024 * 1024);
+            setting("ring_bytes", self.ring_bytes, "and must be a power of two from 4096 to 16777216")
+        })?;
+        let at_least_one = [
+            ("max_connections", self.max_connections),
+            ("max_half_open", self.max_half_open),
+            ("handshake_timeout_ms", self.handshake_timeout_ms),
+            ("max_in_flight", self.max_in_flight),
+            ("stream_window", self.stream_window),
+        ];
+        for (key, value) in at_least_one {
+            if value == 0 {
+                return Err(setting(key, value, "and must be at least 1"));
+            }
+        }
+        if self.workers > 1024 {
+            return Err(setting("workers", self.workers, "and must be at most 1024"));
+        }
+        Ok(Terms { geometry, max_in_flight: self.max_in_flight, stream_window: self.stream_window })
+    }
+
+    fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => (process::usable_cpus() / 4).max(1),
+            count => count as usize,
+        }
+    }
+}
+
+/// What all threads of a server share.
+#[derive(Debug)]
+struct Shared {
+    registry: Registry,
+    config: ServerConfig,
+    terms: Terms,
+    metrics: Arc<Metrics>,
+    stopping: AtomicBool,
+    #[cfg(feature = "tokio")]
+    runtime: Option<tokio::runtime::Handle>,
+}
+
+/// Collects handlers and settings, then binds.
+#[derive(Debug, Default)]
+pub struct ServerBuilder {
+    registry: Registry,
+    config: ServerConfig,
+}
+
+impl ServerBuilder {
+    /// Replaces the settings.
+    #[must_use]
+    pub fn config(mut self, config: ServerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Registers a handler that runs on the worker and writes its reply straight into the response ring. It must not
+    /// block: everybody on that worker waits for it.
+    #[must_use]
+    pub fn unary<F>(mut self, name: &str, handler: F) -> Self
+    where
+        F: Fn(&Call<'_>, &mut Reply<'_>) -> Result<(), HandlerError> + Send + Sync + 'static,
+    {
+        self.registry.add(name, Handler::Unary(Box::new(handler)));
+        self
+    }
+
+    /// Registers a handler that runs on tokio and answers once. It is dropped when its caller cancels or goes away.
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn unary_async<F, A>(mut self, name: &str, handler: F) -> Self
+    where
+        F: Fn(OwnedCall) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Vec<u8>, HandlerError>> + Send + 'static,
+    {
+        self.registry.add(name, Handler::UnaryAsync(Box::new(move |call| Box::pin(handler(call)))));
+        self
+    }
+
+    /// Registers a handler that runs on tokio and answers with a stream of chunks, at the pace of its reader. It is
+    /// dropped when its caller cancels or goes away.
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn server_stream<F, A>(mut self, name: &str, handler: F) -> Self
+    where
+        F: Fn(OwnedCall, ChunkSender) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        let handler = move |call, chunks| Box::pin(handler(call, chunks)) as _;
+        self.registry.add(name, Handler::ServerStream(Box::new(handler)));
+        self
+    }
+
+    /// Takes the socket path and starts to serve there, on threads of its own.
+    ///
+    /// The path's directory is created with mode 0700 if it is missing, and refused if others can write to it. The
+    /// soft limit on open descriptors is raised to the hard one.
+    ///
+    /// # Errors
+    /// [`BindError`] says what is in the way and what to do.
+    pub fn bind(self, path: impl AsRef<Path>) -> Result<Server, BindError> {
+        let Self { registry, config } = self;
+        registry.check()?;
+        let terms = config.terms()?;
+        process::raise_descriptor_limit();
+        let (owned_path, listener) = OwnedPath::bind(path.as_ref())?;
+        let workers = config.worker_count();
+        let metrics = Arc::new(Metrics::new(registry.names(), workers, u64::from(config.max_connections)));
+        #[cfg(feature = "tokio")]
+        let runtime = if registry.needs_runtime() { Some(build_runtime()?) } else { None };
+        let shared = Arc::new(Shared {
+            registry,
+            config,
+            terms,
+            metrics,
+            stopping: AtomicBool::new(false),
+            #[cfg(feature = "tokio")]
+            runtime: runtime.as_ref().map(|runtime| runtime.handle().clone()),
+        });
+
+        let mut threads = Vec::with_capacity(workers + 1);
+        let mut inboxes = Vec::with_capacity(workers);
+        for index in 0..workers {
+            let (inbox, worker) = worker::Worker::new(Arc::clone(&shared), index).map_err(starting)?;
+            inboxes.push(inbox);
+            threads.push(spawn(&format!("bellrope-work-{index}"), move || worker.run())?);
+        }
+        let (accept_inbox, acceptor) =
+            acceptor::Acceptor::new(Arc::clone(&shared), listener, inboxes.clone()).map_err(starting)?;
+        threads.push(spawn("bellrope-accept", move || acceptor.run())?);
+        inboxes.push(accept_inbox);
+        Ok(Server {
+            shared,
+            inboxes,
+            threads: Mutex::new(threads),
+            _path: owned_path,
+            #[cfg(feature = "tokio")]
+            runtime: Mutex::new(runtime),
+        })
+    }
+}
+
+/// A running server. Dropping it stops it.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    inboxes: Vec<Arc<inbox::Inbox>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    _path: OwnedPath,
+    #[cfg(feature = "tokio")]
+    runtime: Mutex<Option<tokio::runtime::Runtime>>,
+}
+
+impl Server {
+    /// A builder with no handlers and default settings.
+    #[must_use]
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// The server's counters.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.shared.metrics)
+    }
+
+    /// The runtime that async handlers run on, if there are any.
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn runtime(&self) -> Option<tokio::runtime::Handle> {
+        self.shared.runtime.clone()
+    }
+
+    /// Stops accepting, closes every connection and returns when all threads have ended. What is under way ends at
+    /// the callers as not executed or unknown.
+    pub fn shutdown(&self) {
+        self.shared.metrics.serving.store(false, Ordering::Release);
+        self.shared.stopping.store(true, Ordering::Release);
+        for inbox in &self.inboxes {
+            inbox.wake();
+        }
+        self.wait();
+        #[cfg(feature = "tokio")]
+        if let Some(runtime) = self.runtime.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// Returns when the server has been shut down.
+    pub fn wait(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the server panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+#[cfg(feature = "tokio")]
+fn build_runtime() -> Result<tokio::runtime::Runtime, BindError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("bellrope-async")
+        .enable_all()
+        .build()
+        .map_err(starting)
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BindError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(starting)
+}
+
+fn starting(source: io::Error) -> BindError {
+    BindError::Io { what: "starting the server's threads".to_owned(), source }
+}
+
+/// How long a worker that has nothing to do sleeps at the most, so that nothing can be missed for ever.
+const SWEEP: Duration = Duration::from_secs(1);

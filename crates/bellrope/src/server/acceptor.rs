@@ -1,0 +1,269 @@
+//! The acceptor: listens, shakes hands under a deadline, and hands connections over to the workers.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::{fd::AsFd, unix::net::UnixListener},
+    sync::{
+        Arc,
+        atomic::Ordering::{Acquire, Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use bellrope_proto::{
+    connection::ServerConnection,
+    handshake::{HELLO_LEN, HandshakeError, Hello, Status, VERSION, Welcome, encode_refusal},
+};
+use bellrope_shm::{SharedMemory, process, socket::Socket, wait::Epoll};
+
+use super::{
+    SWEEP, Shared,
+    inbox::{Inbox, Message},
+    link::Link,
+};
+
+const LISTENER_KEY: u64 = 0;
+const INBOX_KEY: u64 = 1;
+const FIRST_HANDSHAKE_KEY: u64 = 2;
+/// Connections taken from the listener before handshakes have their turn.
+const ACCEPT_BATCH: usize = 64;
+/// How long accepting rests when descriptors have run out.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) struct Acceptor {
+    shared: Arc<Shared>,
+    listener: UnixListener,
+    workers: Vec<Arc<Inbox>>,
+    inbox: Arc<Inbox>,
+    epoll: Epoll,
+    half_open: HashMap<u64, HalfOpen>,
+    next_key: u64,
+    next_serial: u64,
+    /// Accepting rests until then.
+    paused_until: Option<Instant>,
+}
+
+/// A handshake under way.
+struct HalfOpen {
+    socket: Socket,
+    hello: [u8; HELLO_LEN],
+    filled: usize,
+    deadline: Instant,
+}
+
+/// What came of reading a hello.
+enum Heard {
+    NotYet,
+    Hello(Hello),
+    Refuse(Status, String),
+    Gone,
+}
+
+impl Acceptor {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        listener: UnixListener,
+        workers: Vec<Arc<Inbox>>,
+    ) -> io::Result<(Arc<Inbox>, Self)> {
+        listener.set_nonblocking(true)?;
+        let epoll = Epoll::new()?;
+        let inbox = Inbox::new()?;
+        epoll.add(&listener, LISTENER_KEY)?;
+        epoll.add(inbox.wake_fd(), INBOX_KEY)?;
+        let acceptor = Self {
+            shared,
+            listener,
+            workers,
+            inbox: Arc::clone(&inbox),
+            epoll,
+            half_open: HashMap::new(),
+            next_key: FIRST_HANDSHAKE_KEY,
+            next_serial: 1,
+            paused_until: None,
+        };
+        Ok((inbox, acceptor))
+    }
+
+    pub(crate) fn run(mut self) {
+        let mut keys = Vec::new();
+        while !self.shared.stopping.load(Acquire) {
+            match self.epoll.wait(Some(self.patience())) {
+                Ok(events) => keys.extend(events.iter().map(|event| event.key)),
+                Err(error) => tracing::error!(%error, "waiting for connections failed"),
+            }
+            for key in keys.drain(..) {
+                match key {
+                    LISTENER_KEY => self.accept(),
+                    INBOX_KEY => self.inbox.wake_fd().clear(),
+                    key => self.listen_to(key),
+                }
+            }
+            self.expire(Instant::now());
+        }
+    }
+
+    /// How long nothing will happen by itself.
+    fn patience(&self) -> Duration {
+        let next = self.half_open.values().map(|half_open| half_open.deadline).chain(self.paused_until).min();
+        next.map_or(SWEEP, |next| next.saturating_duration_since(Instant::now()).min(SWEEP))
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPT_BATCH {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.begin(stream.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::error!(%error, "accepting failed; resting for {EXHAUSTED_PAUSE:?}");
+                    let _ = self.epoll.remove(&self.listener);
+                    self.paused_until = Some(Instant::now() + EXHAUSTED_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Begins a handshake.
+    fn begin(&mut self, socket: Socket) {
+        if socket.set_nonblocking(true).is_err() {
+            return;
+        }
+        let limit = self.shared.config.max_half_open;
+        if self.half_open.len() >= limit as usize {
+            self.refuse(&socket, Status::Full, &format!("{limit} handshakes are under way, the limit max_half_open"));
+            return;
+        }
+        let key = self.next_key;
+        self.next_key += 1;
+        if self.epoll.add(&socket, key).is_ok() {
+            let timeout = Duration::from_millis(self.shared.config.handshake_timeout_ms.into());
+            let half_open = HalfOpen { socket, hello: [0; HELLO_LEN], filled: 0, deadline: Instant::now() + timeout };
+            self.half_open.insert(key, half_open);
+            // The hello is often there already.
+            self.listen_to(key);
+        }
+    }
+
+    fn listen_to(&mut self, key: u64) {
+        let Some(half_open) = self.half_open.get_mut(&key) else { return };
+        let heard = half_open.read();
+        if matches!(heard, Heard::NotYet) {
+            return;
+        }
+        let Some(HalfOpen { socket, .. }) = self.half_open.remove(&key) else { return };
+        let _ = self.epoll.remove(&socket);
+        match heard {
+            Heard::Hello(hello) => self.admit(socket, hello),
+            Heard::Refuse(status, text) => self.refuse(&socket, status, &text),
+            Heard::Gone | Heard::NotYet => {}
+        }
+    }
+
+    /// Makes a connection of a finished handshake, or refuses it.
+    fn admit(&mut self, socket: Socket, hello: Hello) {
+        let limit = self.shared.metrics.max_connections;
+        if self.shared.metrics.active_connections() >= limit {
+            let text = format!("{limit} connections are open, the limit max_connections");
+            return self.refuse(&socket, Status::Full, &text);
+        }
+        match self.connect(&socket, hello) {
+            Ok(make_link) => {
+                self.shared.metrics.accepted.fetch_add(1, Relaxed);
+                let worker = &self.workers[self.next_serial as usize % self.workers.len()];
+                worker.send(Message::Connected(Box::new(make_link(socket))));
+                self.next_serial += 1;
+            }
+            Err(error) => {
+                tracing::error!(%error, "a connection could not be made");
+                self.refuse(&socket, Status::Full, "the server is out of memory or descriptors");
+            }
+        }
+    }
+
+    /// Makes the memory of a connection and sends the welcome with it.
+    fn connect(&self, socket: &Socket, hello: Hello) -> io::Result<impl FnOnce(Socket) -> Link + use<>> {
+        let peer = socket.peer_credentials()?;
+        if peer.uid != process::user_id() && peer.uid != 0 {
+            tracing::debug!(uid = peer.uid, "a client of another user");
+        }
+        let terms = self.shared.terms;
+        let (memory, fd) = SharedMemory::create(terms.geometry.mapping_len())?;
+        let welcome = Welcome { features: 0, connection: self.next_serial, terms, types: self.shared.registry.table() };
+        let bytes = welcome.encode();
+        // A fresh socket takes a welcome whole; one that does not is no client worth waiting for.
+        if socket.send_with_fd(&bytes, fd.as_fd())? != bytes.len() {
+            return Err(io::Error::other("the client's socket does not take the welcome"));
+        }
+        let serial = self.next_serial;
+        tracing::debug!(connection = serial, pid = peer.pid, client = hello.name, "client connected");
+        Ok(move |socket| Link {
+            socket,
+            connection: ServerConnection::new(&memory, terms),
+            serial,
+            peer,
+            name: hello.name,
+            #[cfg(feature = "tokio")]
+            index: 0,
+            #[cfg(feature = "tokio")]
+            open: super::dispatch::OpenCalls::default(),
+            hot: false,
+            quiet: 0,
+        })
+    }
+
+    fn refuse(&self, socket: &Socket, status: Status, text: &str) {
+        self.shared.metrics.refused.fetch_add(1, Relaxed);
+        let pid = socket.peer_credentials().map_or(0, |peer| peer.pid);
+        tracing::warn!(pid, reason = %status, "connection refused: {text}");
+        let _ = socket.send(&encode_refusal(status, text));
+    }
+
+    /// Ends handshakes that took too long, and the pause after exhaustion.
+    fn expire(&mut self, now: Instant) {
+        let late: Vec<_> =
+            self.half_open.iter().filter(|(_, half_open)| half_open.deadline <= now).map(|(key, _)| *key).collect();
+        for key in late {
+            if let Some(half_open) = self.half_open.remove(&key) {
+                let _ = self.epoll.remove(&half_open.socket);
+                let timeout = self.shared.config.handshake_timeout_ms;
+                let text = format!("no hello came within {timeout} ms, the limit handshake_timeout_ms");
+                self.refuse(&half_open.socket, Status::Malformed, &text);
+            }
+        }
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+            if let Err(error) = self.epoll.add(&self.listener, LISTENER_KEY) {
+                tracing::error!(%error, "accepting could not go on");
+                self.paused_until = Some(now + EXHAUSTED_PAUSE);
+            }
+        }
+    }
+}
+
+impl HalfOpen {
+    /// Reads what there is of the hello.
+    fn read(&mut self) -> Heard {
+        while self.filled < HELLO_LEN {
+            match self.socket.receive(&mut self.hello[self.filled..]) {
+                Ok(0) => return Heard::Gone,
+                Ok(count) => self.filled += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::NotYet,
+                Err(_) => return Heard::Gone,
+            }
+        }
+        match Hello::decode(&self.hello) {
+            Ok(hello) => Heard::Hello(hello),
+            Err(HandshakeError::Version { theirs }) => {
+                let (ours_major, ours_minor) = VERSION;
+                let text = format!(
+                    "this server speaks version {ours_major}.{ours_minor}, the client {}.{}",
+                    theirs.0, theirs.1
+                );
+                Heard::Refuse(Status::Version, text)
+            }
+            Err(error) => Heard::Refuse(Status::Malformed, error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+use bellrope_proto::connection::ServerConnection;
+use bellrope_shm::socket::{PeerCredentials, Socket};
+
+use super::body::Body;
+
+/// One connection as its worker owns it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) socket: Socket,
+    pub(crate) connection: ServerConnection<Body>,
+    /// The server's number for it, never used again.
+    pub(crate) serial: u64,
+    pub(crate) peer: PeerCredentials,
+    /// The name its client gave, free of control characters.
+    pub(crate) name: String,
+    /// Its place among its worker's connections.
+    #[cfg(feature = "tokio")]
+    pub(crate) index: usize,
+    /// Calls that async handlers are working on.
+    #[cfg(feature = "tokio")]
+    pub(crate) open: super::dispatch::OpenCalls,
+    /// Whether its worker polls it instead of waiting for its doorbell.
+    pub(crate) hot: bool,
+    /// Visits in a row that found nothing.
+    pub(crate) quiet: u32,
+}
+
+impl Link {
+    /// Commits what was sent, and rings if the client sleeps.
+    #[inline]
+    pub(crate) fn commit(&mut self) {
+        if self.connection.commit().needed() {
+            self.socket.ring();
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! A worker: one thread that owns its connections outright.
+//!
+//! It polls the connections that lately had traffic (the hot list), a bounded batch each in turn; the others have armed
+//! their rings and are left to epoll. When nothing is left to do it spins for as long as that pays, then arms
+//! everything and sleeps.
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use bellrope_proto::{Violation, ring::Armed};
+use bellrope_shm::{
+    socket::Drained,
+    sync::{Ordering, spin_loop},
+    wait::Epoll,
+};
+
+#[cfg(feature = "tokio")]
+use super::inbox::LinkId;
+use super::{
+    SWEEP, Shared,
+    inbox::{Inbox, Message},
+    link::Link,
+    service::Service,
+};
+use crate::spin::Spinner;
+
+/// Fruitless visits after which a connection is left to its doorbell, if the worker stays awake for others.
+const QUIET_VISITS: u32 = 4096;
+/// Looks at the header word of a lone hot connection between two rounds of everything else.
+const LINGER_POLLS: u32 = 16;
+/// A busy worker looks after doorbells, hang-ups and newcomers this often.
+const LOOK_AFTER_SLEEPERS: Duration = Duration::from_micros(50);
+/// Turns of an awake worker between two looks at the clock; a turn that found work counts for more.
+const TURNS_PER_LOOK: u32 = 1024;
+const WORKED: u32 = 64;
+/// More rings than this at once make no sense: a peer rings only when we sleep.
+const MAX_RINGS: usize = 4096;
+/// The inbox's key in the epoll set; connections have their index.
+const INBOX_KEY: u64 = u64::MAX;
+
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
+    epoll: Epoll,
+    links: Vec<Option<Box<Link>>>,
+    free: Vec<usize>,
+    hot: Vec<usize>,
+    spinner: Spinner,
+    service: Service,
+    /// Keys that epoll reported, kept to save an allocation a sleep.
+    rung: Vec<u64>,
+}
+
+/// Why a connection ended.
+enum Closing {
+    HungUp,
+    Violation(Violation),
+    Io(io::Error),
+}
+
+impl From<Violation> for Closing {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, index: usize) -> io::Result<(Arc<Inbox>, Self)> {
+        let inbox = Inbox::new()?;
+        let epoll = Epoll::new()?;
+        epoll.add(inbox.wake_fd(), INBOX_KEY)?;
+        let spin_cap = Duration::from_micros(shared.config.spin_cap_us.into());
+        let worker = Self {
+            inbox: Arc::clone(&inbox),
+            epoll,
+            links: Vec::new(),
+            free: Vec::new(),
+            hot: Vec::new(),
+            spinner: Spinner::new(shared.config.spin, spin_cap),
+            service: Service::new(
+                Arc::clone(&shared),
+                index,
+                #[cfg(feature = "tokio")]
+                Arc::clone(&inbox),
+            ),
+            rung: Vec::new(),
+            shared,
+        };
+        Ok((inbox, worker))
+    }
+
+    pub(crate) fn run(mut self) {
+        let mut turns = 0_u32;
+        let mut looked_after = Instant::now();
+        while !self.shared.stopping.load(Ordering::Acquire) {
+            let mut worked = self.read_inbox();
+            worked |= self.visit_hot();
+            if worked {
+                self.spinner.found();
+                turns += WORKED;
+            } else if !self.hot.is_empty() && self.spinner.keep_on() {
+                self.linger();
+                turns += 1;
+            } else if self.arm_all() && self.inbox.prepare_sleep() {
+                let asleep_since = Instant::now();
+                self.look_after_sleepers(Some(SWEEP));
+                self.inbox.awake();
+                self.spinner.slept(asleep_since.elapsed());
+                looked_after = Instant::now();
+            } else {
+                self.inbox.awake();
+            }
+            if turns >= TURNS_PER_LOOK {
+                turns = 0;
+                if looked_after.elapsed() > LOOK_AFTER_SLEEPERS {
+                    self.look_after_sleepers(Some(Duration::ZERO));
+                    looked_after = Instant::now();
+                }
+            }
+        }
+        // Connections that came in meanwhile are closed with the others.
+        self.read_inbox();
+        for index in 0..self.links.len() {
+            self.close(index, &Closing::HungUp);
+        }
+    }
+
+    /// Waits a moment. Where there is but one hot connection, watches its header word as closely as can be.
+    fn linger(&self) {
+        let lone = if let [index] = self.hot[..] { self.links[index].as_deref() } else { None };
+        match lone {
+            Some(link) => {
+                for _ in 0..LINGER_POLLS {
+                    if link.connection.is_ready() {
+                        return;
+                    }
+                    spin_loop();
+                }
+            }
+            None => spin_loop(),
+        }
+    }
+
+    /// Does what other threads ask for.
+    fn read_inbox(&mut self) -> bool {
+        let messages = self.inbox.take();
+        let worked = !messages.is_empty();
+        for message in messages {
+            match message {
+                Message::Connected(link) => self.adopt(link),
+                #[cfg(feature = "tokio")]
+                Message::FromHandler { link, call, what } => self.send_for_handler(link, call, what),
+            }
+        }
+        worked
+    }
+
+    /// Takes a new connection over.
+    fn adopt(&mut self, mut link: Box<Link>) {
+        link.hot = true;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.links.push(None);
+            self.links.len() - 1
+        });
+        #[cfg(feature = "tokio")]
+        {
+            link.index = index;
+        }
+        let added = self.epoll.add(&link.socket, index as u64);
+        self.links[index] = Some(link);
+        match added {
+            Ok(()) => self.hot.push(index),
+            Err(error) => self.close(index, &Closing::Io(error)),
+        }
+    }
+
+    /// Gives every hot connection its turn.
+    fn visit_hot(&mut self) -> bool {
+        let mut worked = false;
+        let mut place = 0;
+        while let Some(&index) = self.hot.get(place) {
+            let Some(link) = &mut self.links[index] else {
+                self.hot.swap_remove(place);
+                continue;
+            };
+            match self.service.visit(link) {
+                Ok(true) => {
+                    link.quiet = 0;
+                    worked = true;
+                }
+                Ok(false) => {
+                    link.quiet += 1;
+                    if link.quiet > QUIET_VISITS && self.hot.len() > 1 {
+                        match arm(link) {
+                            Ok(true) => {
+                                self.hot.swap_remove(place);
+                                continue;
+                            }
+                            Ok(false) => link.quiet = 0,
+                            Err(violation) => self.close(index, &violation.into()),
+                        }
+                    }
+                }
+                // Closing takes it off the list, so that another stands at this place now.
+                Err(violation) => self.close(index, &violation.into()),
+            }
+            place += 1;
+        }
+        worked
+    }
+
+    /// Prepares every hot connection for our sleep. Answers `false` if one of them has something to do after all.
+    fn arm_all(&mut self) -> bool {
+        while let Some(&index) = self.hot.last() {
+            if let Some(link) = &mut self.links[index] {
+                match arm(link) {
+                    Ok(true) => {}
+                    Ok(false) => return false,
+                    Err(violation) => {
+                        self.close(index, &violation.into());
+                        continue;
+                    }
+                }
+            }
+            self.hot.pop();
+        }
+        true
+    }
+
+    /// Waits until a doorbell rings, somebody hangs up or the inbox has something, at most `timeout`.
+    fn look_after_sleepers(&mut self, timeout: Option<Duration>) {
+        let mut rung = std::mem::take(&mut self.rung);
+        match self.epoll.wait(timeout) {
+            Ok(events) => rung.extend(events.iter().map(|event| event.key)),
+            Err(error) => tracing::error!(%error, "waiting for doorbells failed"),
+        }
+        for key in rung.drain(..) {
+            if key == INBOX_KEY {
+                self.inbox.wake_fd().clear();
+                continue;
+            }
+            let index = key as usize;
+            let Some(link) = self.links.get_mut(index).and_then(Option::as_mut) else { continue };
+            match link.socket.drain(MAX_RINGS + 1) {
+                Ok(Drained::Rings(rings)) if rings > MAX_RINGS => {
+                    self.close(index, &Violation::DoorbellFlood(rings).into());
+                }
+                Ok(Drained::Rings(_)) => {
+                    if !link.hot {
+                        link.hot = true;
+                        link.quiet = 0;
+                        // What the ring asked for may be room, which shows in no record.
+                        link.connection.disarm();
+                        self.hot.push(index);
+                    }
+                }
+                Ok(Drained::HungUp) => self.close(index, &Closing::HungUp),
+                Err(error) => self.close(index, &Closing::Io(error)),
+            }
+        }
+        self.rung = rung;
+    }
+
+    #[cfg(feature = "tokio")]
+    fn send_for_handler(&mut self, id: LinkId, call: u64, what: super::dispatch::FromHandler) {
+        use super::dispatch::FromHandler;
+
+        let Some(link) = self.links.get_mut(id.index).and_then(Option::as_mut) else { return };
+        if link.serial != id.serial {
+            return;
+        }
+        let (sent, failed) = match what {
+            FromHandler::Chunk(body) => (link.connection.chunk(call, body), None),
+            FromHandler::Answered(outcome) => {
+                let failed = outcome.as_ref().err().cloned();
+                (link.connection.respond(call, outcome), Some(failed))
+            }
+            FromHandler::Finished(outcome) => {
+                let failed = outcome.as_ref().err().cloned();
+                (link.connection.finish(call, outcome), Some(failed))
+            }
+        };
+        if let Some(failure) = failed
+            && let Some(open) = link.open.close(call)
+        {
+            self.service.ended(link, &open, failure.as_ref());
+        }
+        if let Err(violation) = sent {
+            self.close(id.index, &violation.into());
+            return;
+        }
+        link.commit();
+        // What found no room waits for it on the hot list, where it is armed before we sleep.
+        if link.connection.wants_room() && !link.hot {
+            link.hot = true;
+            link.quiet = 0;
+            self.hot.push(id.index);
+        }
+    }
+
+    /// Ends a connection: its descriptor, mapping and handlers are gone when this returns.
+    fn close(&mut self, index: usize, why: &Closing) {
+        let Some(link) = self.links[index].take() else { return };
+        #[cfg(feature = "tokio")]
+        self.service.abandoned(&link);
+        let _ = self.epoll.remove(&link.socket);
+        self.free.push(index);
+        self.hot.retain(|hot| *hot != index);
+        self.shared.metrics.closed.fetch_add(1, Relaxed);
+        let (connection, pid) = (link.serial, link.peer.pid);
+        match why {
+            Closing::HungUp => tracing::debug!(connection, pid, client = link.name, "client disconnected"),
+            Closing::Violation(violation) => {
+                self.shared.metrics.violations.fetch_add(1, Relaxed);
+                let reason = violation.name();
+                tracing::warn!(connection, pid, client = link.name, reason, "connection closed: {violation}");
+            }
+            Closing::Io(error) => {
+                tracing::error!(connection, pid, client = link.name, %error, "connection closed by a system error");
+            }
+        }
+    }
+}
+
+/// Prepares a connection for sleep. `false`: it has something to do.
+fn arm(link: &mut Link) -> Result<bool, Violation> {
+    let armed = link.connection.arm()?;
+    link.commit();
+    link.hot = armed == Armed::Ready;
+    Ok(!link.hot)
+}

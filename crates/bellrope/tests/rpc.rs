@@ -1,0 +1,300 @@
+//! Servers and clients over real sockets and real shared memory.
+
+mod support;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bellrope::{
+    AsyncClient, CallError, Client, ClientConfig, ConnectError, Connection, ErrorCode, Server, ServerConfig,
+};
+use support::{builder, eventually, serve};
+
+fn code(error: CallError) -> ErrorCode {
+    match error {
+        CallError::Failed { code, .. } => code,
+        other => panic!("no answer of the server's: {other}"),
+    }
+}
+
+#[test]
+fn a_call_is_answered_whatever_its_size() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    let mut connection = Connection::connect(&server.path).unwrap();
+    let echo = connection.message_type("echo").unwrap();
+    let mut reply = Vec::new();
+    for len in [0, 1, 7, 8, 63, 64, 65, 1024, 4096, 65535, 65536] {
+        let payload: Vec<u8> = (0..len).map(|index| index as u8).collect();
+        assert_eq!(client.call("echo", &payload).unwrap(), payload);
+        connection.call(echo, &payload, &mut reply).unwrap();
+        assert_eq!(reply, payload);
+    }
+    let metrics = server.server.metrics().snapshot();
+    assert_eq!(metrics.total_requests(), 22);
+    assert_eq!(metrics.active_connections, 2);
+}
+
+#[test]
+fn a_message_over_the_limit_is_refused_with_its_size_and_the_limit() {
+    let server = serve(ServerConfig::default());
+    let error = Client::connect(&server.path).unwrap().call("echo", &[0; 65537]).unwrap_err();
+    assert_eq!(error.to_string(), "the message of 65537 bytes exceeds the limit of 65536 bytes");
+}
+
+#[test]
+fn an_unknown_type_is_answered_with_the_nearest_names() {
+    let server = serve(ServerConfig::default());
+    let error = Client::connect(&server.path).unwrap().call("ehco", b"").unwrap_err();
+    assert!(error.to_string().starts_with("the server knows no message type \"ehco\"; nearest known: echo"), "{error}");
+}
+
+#[test]
+fn a_failing_or_panicking_handler_harms_nobody_else() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    let other = Client::connect(&server.path).unwrap();
+    for _ in 0..5 {
+        assert_eq!(client.call("fail", b"").unwrap_err().to_string(), "handler_error: as asked");
+        assert_eq!(client.call("panic", b"").unwrap_err().to_string(), "handler_panic: on purpose");
+        assert_eq!(code(client.call("panic_later", b"").unwrap_err()), ErrorCode::HandlerPanic);
+        assert_eq!(other.call("echo", b"fine").unwrap(), b"fine");
+        assert_eq!(client.call("echo", b"fine").unwrap(), b"fine");
+    }
+    let metrics = server.server.metrics().snapshot();
+    let row = metrics.types.iter().find(|row| row.name == "panic").unwrap();
+    assert_eq!(row.outcomes.iter().find(|(name, _)| *name == "handler_panic"), Some(&("handler_panic", 5)));
+}
+
+#[test]
+fn many_threads_share_one_connection() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8_u32 {
+            let client = &client;
+            scope.spawn(move || {
+                for call in 0..200_u32 {
+                    let payload = [thread.to_le_bytes(), call.to_le_bytes()].concat();
+                    let name = if call % 50 == 0 { "later" } else { "echo" };
+                    assert_eq!(client.call(name, &payload).unwrap(), payload);
+                }
+            });
+        }
+    });
+    let metrics = server.server.metrics().snapshot();
+    assert_eq!((metrics.total_requests(), metrics.active_connections), (1600, 1));
+}
+
+#[test]
+fn many_calls_in_flight_come_back_each_to_its_own() {
+    let server = serve(ServerConfig::default());
+    let mut connection = Connection::connect(&server.path).unwrap();
+    let types = ["echo", "later"].map(|name| connection.message_type(name).unwrap());
+    let mut reply = Vec::new();
+    let mut waiting = std::collections::HashMap::new();
+    for n in 0..500_u32 {
+        let id = connection.submit(types[(n % 2) as usize], &n.to_le_bytes()).unwrap();
+        assert!(waiting.insert(id, n).is_none());
+    }
+    while !waiting.is_empty() {
+        let completion = connection.wait(&mut reply).unwrap();
+        completion.outcome.unwrap();
+        assert_eq!(waiting.remove(&completion.id).unwrap().to_le_bytes(), reply[..]);
+    }
+}
+
+#[test]
+fn a_stream_comes_whole_and_in_order() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    for count in [0, 1, 10, 5000_u32] {
+        let chunks: Result<Vec<_>, _> = client.stream("count", count.to_string().as_bytes()).unwrap().collect();
+        let numbers: Vec<_> =
+            chunks.unwrap().into_iter().map(|chunk| u32::from_le_bytes(chunk.try_into().unwrap())).collect();
+        assert_eq!(numbers, (0..count).collect::<Vec<_>>());
+    }
+    let mut broken = client.stream("broken_stream", b"").unwrap();
+    assert_eq!(broken.next().unwrap().unwrap(), b"one");
+    assert_eq!(code(broken.next().unwrap().unwrap_err()), ErrorCode::Handler);
+    assert!(broken.next().is_none(), "a stream ends once");
+    let error = client.stream("echo", b"").unwrap_err();
+    assert!(matches!(error, CallError::WrongStyle { .. }), "{error}");
+}
+
+#[test]
+fn a_dropped_stream_is_cancelled_at_the_server() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    let mut stream = client.stream("endless", b"").unwrap();
+    for _ in 0..200 {
+        assert_eq!(stream.next().unwrap().unwrap().len(), 1000);
+    }
+    drop(stream);
+    assert_eq!(client.call("echo", b"still here").unwrap(), b"still here");
+    eventually("the handler is dropped", || server.dropped() == 1);
+    let cancelled = || {
+        let metrics = server.server.metrics().snapshot();
+        let row = metrics.types.into_iter().find(|row| row.name == "endless").unwrap();
+        row.outcomes.contains(&("cancelled", 1))
+    };
+    eventually("the cancel is counted", cancelled);
+}
+
+#[test]
+fn a_call_past_its_deadline_ends_and_its_handler_is_dropped() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    let error = client.call_within("never", b"", Duration::from_millis(50)).unwrap_err();
+    let expected =
+        matches!(error, CallError::DeadlineExceeded | CallError::Failed { code: ErrorCode::DeadlineExceeded, .. });
+    assert!(expected, "{error}");
+    eventually("the handler is dropped", || server.dropped() == 1);
+    assert_eq!(client.call("echo", b"on it goes").unwrap(), b"on it goes");
+}
+
+#[test]
+fn a_dead_client_takes_its_handlers_with_it() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    let mut stream = client.stream("endless", b"").unwrap();
+    stream.next().unwrap().unwrap();
+    drop(client);
+    drop(stream);
+    eventually("the handler is dropped", || server.dropped() == 1);
+    eventually("the connection is closed", || server.server.metrics().active_connections() == 0);
+}
+
+#[test]
+fn calls_on_a_lost_server_end_as_not_executed_or_unknown() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    let calling = {
+        let client = client.clone();
+        std::thread::spawn(move || client.call("never", b""))
+    };
+    eventually("the call is under way", || {
+        // The handler's connection is the only one; its call shows once it has been taken.
+        client.call("echo", b"").is_ok()
+    });
+    let stopped = Instant::now();
+    server.server.shutdown();
+    let error = calling.join().unwrap().unwrap_err();
+    assert!(matches!(error, CallError::Unknown | CallError::NotExecuted), "{error}");
+    assert!(stopped.elapsed() < Duration::from_secs(5));
+    let error = client.call("echo", b"").unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+}
+
+#[test]
+fn a_client_finds_the_server_again_when_it_comes_back() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let first = builder(&Arc::default()).bind(&path).unwrap();
+    let client = Client::connect(&path).unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.call("echo", b"x").unwrap(), b"x");
+    }
+    drop(first);
+    let _second = builder(&Arc::default()).bind(&path).unwrap();
+    eventually("the client is back", || client.call("echo", b"y").is_ok());
+}
+
+#[test]
+fn limits_are_refused_in_the_handshake() {
+    let mut config = ServerConfig::default();
+    config.max_connections = 2;
+    let server = serve(config);
+    let _held: Vec<_> = (0..2).map(|_| Client::connect(&server.path).unwrap()).collect();
+    let error = Client::connect(&server.path).unwrap_err();
+    assert!(matches!(error, ConnectError::Handshake(_)), "{error}");
+    assert!(error.to_string().contains("2 connections are open, the limit max_connections"), "{error}");
+    drop(_held);
+    eventually("there is room again", || Client::connect(&server.path).is_ok());
+}
+
+#[test]
+fn bad_settings_are_refused_by_name() {
+    let mut config = ServerConfig::default();
+    config.ring_bytes = 1000;
+    let error = Server::builder().config(config).bind("unused").unwrap_err();
+    assert_eq!(error.to_string(), "the setting ring_bytes is 1000, and must be a power of two from 4096 to 16777216");
+}
+
+#[test]
+fn nobody_listening_is_said_plainly() {
+    let home = tempfile::tempdir().unwrap();
+    let error = Client::connect(home.path().join("nobody.sock")).unwrap_err();
+    assert!(matches!(error, ConnectError::NoServer { .. }) && error.to_string().contains("nobody.sock"), "{error}");
+}
+
+#[test]
+fn an_idle_server_uses_no_cpu() {
+    let server = serve(ServerConfig::default());
+    let mut config = ClientConfig::new(&server.path);
+    config.name = "idle".to_owned();
+    let client = Client::with(config).unwrap();
+    client.call("echo", b"").unwrap();
+    // Everybody has gone to sleep when a whole second passes with next to no CPU time of this process. Tests beside us
+    // use some, so we look for a quiet stretch instead of demanding the first to be one.
+    eventually("a quiet stretch", || {
+        let before = bellrope::shm::process::cpu_time_us();
+        std::thread::sleep(Duration::from_millis(100));
+        bellrope::shm::process::cpu_time_us() - before < 2_000
+    });
+    assert_eq!(client.call("echo", b"awake").unwrap(), b"awake");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn async_calls_and_streams_share_one_connection() {
+    let server = serve(ServerConfig::default());
+    let client = AsyncClient::connect(&server.path).await.unwrap();
+    let mut tasks = Vec::new();
+    for task in 0..20_u32 {
+        let client = client.clone();
+        tasks.push(tokio::spawn(async move {
+            for call in 0..50_u32 {
+                let payload = [task.to_le_bytes(), call.to_le_bytes()].concat();
+                assert_eq!(client.call("echo", &payload).await.unwrap(), payload);
+            }
+            let mut stream = client.stream("count", b"100").await.unwrap();
+            let mut seen = 0_u32;
+            while let Some(chunk) = stream.next().await {
+                assert_eq!(chunk.unwrap(), seen.to_le_bytes());
+                seen += 1;
+            }
+            assert_eq!(seen, 100);
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(server.server.metrics().active_connections(), 1);
+    let error = client.call_within("never", b"", Duration::from_millis(20)).await.unwrap_err();
+    assert!(error.to_string().contains("deadline"), "{error}");
+    drop(client);
+    tokio::task::spawn_blocking(move || {
+        eventually("the handler is dropped", || server.dropped() == 1);
+        eventually("the connection is closed", || server.server.metrics().active_connections() == 0);
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn an_async_client_finds_the_server_again() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let first = builder(&Arc::default()).bind(&path).unwrap();
+    let client = AsyncClient::connect(&path).await.unwrap();
+    assert_eq!(client.call("echo", b"x").await.unwrap(), b"x");
+    tokio::task::spawn_blocking(move || drop(first)).await.unwrap();
+    let _second = builder(&Arc::default()).bind(&path).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while client.call("echo", b"y").await.is_err() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

@@ -1,0 +1,101 @@
+//! What the tests of this crate share.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bellrope::{HandlerError, Server, ServerBuilder, ServerConfig};
+use tempfile::TempDir;
+
+/// A server on a private path, gone with the test.
+pub(crate) struct TestServer {
+    pub(crate) server: Server,
+    pub(crate) path: PathBuf,
+    /// How many handlers of `never` and `endless` were dropped.
+    pub(crate) dropped: Arc<AtomicUsize>,
+    _home: TempDir,
+}
+
+impl TestServer {
+    pub(crate) fn dropped(&self) -> usize {
+        self.dropped.load(Ordering::SeqCst)
+    }
+}
+
+/// Starts a server with a handler of every style.
+pub(crate) fn serve(config: ServerConfig) -> TestServer {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let dropped = Arc::default();
+    let server = builder(&dropped).config(config).bind(&path).unwrap();
+    TestServer { server, path, dropped, _home: home }
+}
+
+struct CountDrop(Arc<AtomicUsize>);
+
+impl Drop for CountDrop {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A handler of every style.
+pub(crate) fn builder(dropped: &Arc<AtomicUsize>) -> ServerBuilder {
+    let (never, endless) = (Arc::clone(dropped), Arc::clone(dropped));
+    Server::builder()
+        .unary("echo", |call, reply| {
+            reply.write(call.payload());
+            Ok(())
+        })
+        .unary("fail", |_, _| Err(HandlerError::new("as asked")))
+        .unary("panic", |_, _| panic!("on purpose"))
+        .unary_async("later", |call| async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Ok(call.into_payload())
+        })
+        .unary_async("panic_later", |_| async move {
+            tokio::task::yield_now().await;
+            panic!("on purpose, later")
+        })
+        .unary_async("never", move |_| {
+            let guard = CountDrop(Arc::clone(&never));
+            async move {
+                let _guard = guard;
+                std::future::pending().await
+            }
+        })
+        .server_stream("count", |call, mut chunks| async move {
+            let count: u32 = std::str::from_utf8(call.payload()).unwrap().parse().unwrap();
+            for n in 0..count {
+                chunks.send(n.to_le_bytes()).await?;
+            }
+            Ok(())
+        })
+        .server_stream("endless", move |_, mut chunks| {
+            let guard = CountDrop(Arc::clone(&endless));
+            async move {
+                let _guard = guard;
+                loop {
+                    chunks.send([7; 1000]).await?;
+                }
+            }
+        })
+        .server_stream("broken_stream", |_, mut chunks| async move {
+            chunks.send(b"one").await?;
+            Err(HandlerError::new("after one chunk"))
+        })
+}
+
+/// Waits for a condition, at most ten seconds.
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what} did not come true within 10 s");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
