@@ -1,1 +1,61 @@
-//! bellrope-gateway
+//! AI providers for editors, behind one face.
+//!
+//! An editor asks a [`Gateway`]; the gateway asks one of its [`Provider`]s; the answer comes back in [`Chunk`]s, a few
+//! words each. Everything pulls: the provider's socket is read as pieces are asked for, so a slow editor slows its
+//! provider down, and nothing in between holds more than one read's worth of bytes.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`message`] | the JSON between editor and gateway |
+//! | [`handlers`] | the gateway as message types of a server |
+//! | [`gateway`] | the providers by name, and the promises that hold for all of them |
+//! | [`provider`] | what every provider offers |
+//! | [`embedded`] | the default provider: scripted, without a network |
+//! | [`openai`] | OpenAI's chat completions and every server that speaks them |
+//! | [`sse`] | server-sent events, decoded as the bytes come in |
+//! | [`error`] | what can go wrong, who is to blame, and what mends it |
+//! | [`secret`] | keys that cannot be shown |
+//!
+//! ```
+//! use bellrope_gateway::{ChatRequest, Chunk, Gateway, GatewaySettings};
+//! use futures_util::StreamExt;
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let gateway = Gateway::from_settings(GatewaySettings::default())?;
+//! let mut answer = gateway.chat_stream(ChatRequest::user("Who is there?"));
+//! while let Some(piece) = answer.next().await {
+//!     match piece.chunk {
+//!         Chunk::Text { text } => print!("{text}"),
+//!         Chunk::Error(error) => eprintln!("{}", error.message),
+//!         _ => {}
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod embedded;
+pub mod error;
+pub mod gateway;
+pub mod handlers;
+mod http;
+mod json;
+pub mod message;
+pub mod openai;
+pub mod provider;
+pub mod secret;
+pub mod sse;
+
+pub use embedded::{EmbeddedProvider, EmbeddedSettings};
+pub use error::{Blame, ConfigError, Excerpt, Phase, ProviderError};
+pub use gateway::{AnswerStream, Gateway, GatewaySettings};
+pub use handlers::{MAX_CHUNK, MESSAGE_TYPES, register};
+pub use message::{
+    ChatRequest, ChatResponse, Chunk, CompletionRequest, Content, ErrorInfo, HealthReport, Message, ModelInfo,
+    ModelList, Part, ProviderFault, ProviderHealth, Role, SequencedChunk, StopReason, Tool, ToolCall, ToolCallDelta,
+    ToolChoice, Usage, WIRE_VERSION,
+};
+pub use openai::{OpenAiConfig, OpenAiProvider};
+pub use provider::{BoxFuture, Capabilities, ChunkStream, Provider};
+pub use secret::Secret;

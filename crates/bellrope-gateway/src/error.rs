@@ -1,0 +1,421 @@
+//! What can go wrong, who is to blame, and what mends it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::message::{Chunk, ErrorInfo};
+
+/// The longest [`Excerpt`], in characters.
+pub const MAX_EXCERPT: usize = 512;
+
+/// Text that came from outside, made fit for a log, a terminal or an editor: at most [`MAX_EXCERPT`] characters, with
+/// control and direction-changing characters escaped.
+///
+/// ```
+/// # use bellrope_gateway::Excerpt;
+/// assert_eq!(Excerpt::new("  red\x1b[31m\n").as_str(), r"red\u{1b}[31m");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Excerpt(Box<str>);
+
+impl Excerpt {
+    /// Trims, escapes and cuts `text`; a cut ends in `…`.
+    pub fn new(text: &str) -> Self {
+        let mut shown = String::with_capacity(text.len().min(MAX_EXCERPT));
+        let mut left = MAX_EXCERPT - 1;
+        for c in text.trim().chars() {
+            let escaped = c.escape_default();
+            let wide = if must_escape(c) { escaped.len() } else { 1 };
+            if wide > left {
+                shown.push('…');
+                break;
+            }
+            left -= wide;
+            if must_escape(c) { shown.extend(escaped) } else { shown.push(c) }
+        }
+        Self(shown.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Controls, and what makes a text read differently from what it says: bidirectional marks and line separators.
+fn must_escape(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+impl fmt::Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0)
+    }
+}
+
+impl From<&str> for Excerpt {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+/// Who has to act on a [`ProviderError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The one who asked: the request cannot be answered as it is.
+    Caller,
+    /// Whoever configures the gateway; [`ProviderError::mend`] says what to set.
+    Configuration,
+    /// The way to the provider.
+    Network,
+    /// The provider.
+    Provider,
+}
+
+/// What was being waited for when time ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The connection, with its TLS handshake.
+    Connect,
+    /// The head of the response.
+    FirstByte,
+    /// The next byte of the response.
+    Idle,
+    /// The next event of the response, while only keep-alives came in.
+    Event,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "a connection",
+            Self::FirstByte => "the head of the response",
+            Self::Idle => "the next byte",
+            Self::Event => "the next event, with nothing but keep-alives coming in",
+        })
+    }
+}
+
+/// Why a provider gave no whole answer.
+///
+/// Every text in it that came from outside is an [`Excerpt`], free of the provider's key. `mend` fields name the
+/// setting to change, as in `check OPENAI_BASE_URL`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ProviderError {
+    /// The request is of a later version than this gateway.
+    #[error("the request has version {asked}; this gateway speaks version {known}")]
+    UnsupportedVersion {
+        /// The request's version.
+        asked: u32,
+        /// The latest version known here.
+        known: u32,
+    },
+    /// The request contradicts itself or leaves out what is needed.
+    #[error("the request is invalid: {reason}")]
+    InvalidRequest {
+        /// What is wrong with it.
+        reason: Excerpt,
+    },
+    /// The request names a provider that does not exist.
+    #[error("there is no provider `{name}`; known: {}", known.join(", "))]
+    UnknownProvider {
+        /// The name asked for.
+        name: Excerpt,
+        /// The names that exist, sorted.
+        known: Vec<String>,
+    },
+    /// A setting is missing that this request needs.
+    #[error("{missing}; {mend}")]
+    NotConfigured {
+        /// What is missing.
+        missing: &'static str,
+        /// The mend.
+        mend: &'static str,
+    },
+    /// The HTTP client could not be set up.
+    #[error("the HTTP client cannot be set up: {reason}")]
+    Setup {
+        /// What the TLS or HTTP library says.
+        reason: Excerpt,
+    },
+    /// No connection to the provider.
+    #[error("cannot connect to the provider: {reason}; {mend}")]
+    Connect {
+        /// What the operating system or the TLS library says.
+        reason: Excerpt,
+        /// The mend.
+        mend: &'static str,
+    },
+    /// The connection broke before the head of the response.
+    #[error("the connection broke before the provider answered: {reason}")]
+    Disconnected {
+        /// What the operating system or the HTTP library says.
+        reason: Excerpt,
+    },
+    /// The provider took too long.
+    #[error("the provider took longer than {after:?} for {phase}")]
+    TimedOut {
+        /// What it took too long for.
+        phase: Phase,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The provider answered with an HTTP status other than success.
+    #[error("the provider answered {status}{}: {message}{}", in_brackets(code), after_semicolon(*mend))]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The provider's own code or type of error.
+        code: Option<Excerpt>,
+        /// The provider's own words.
+        message: Excerpt,
+        /// How long the provider asks to wait.
+        retry_after: Option<Duration>,
+        /// Whether the same request may succeed later.
+        retryable: bool,
+        /// The mend, where the status gives one away.
+        mend: Option<&'static str>,
+    },
+    /// The provider reported an error within its stream.
+    #[error("the provider broke off with an error{}: {message}", in_brackets(code))]
+    Reported {
+        /// The provider's own code or type of error.
+        code: Option<Excerpt>,
+        /// The provider's own words.
+        message: Excerpt,
+        /// The HTTP status that the error would have as a response, where its code gives that away.
+        status: Option<u16>,
+        /// Whether the same request may succeed later.
+        retryable: bool,
+    },
+    /// The provider answered with something else than was asked for, such as a web page.
+    #[error("the provider answered with `{content_type}` instead of {expected}: {excerpt}; {mend}")]
+    UnexpectedContent {
+        /// What was asked for.
+        expected: &'static str,
+        /// What the response says it is.
+        content_type: Excerpt,
+        /// How it begins.
+        excerpt: Excerpt,
+        /// The mend.
+        mend: &'static str,
+    },
+    /// The provider does not keep to its wire format.
+    #[error("the provider sent what cannot be read: {reason}")]
+    Malformed {
+        /// What cannot be read.
+        reason: Excerpt,
+    },
+    /// The answer broke off before its end.
+    #[error("the answer broke off before its end: {reason}")]
+    Truncated {
+        /// How it broke off.
+        reason: Excerpt,
+    },
+    /// The provider sent more than is accepted.
+    #[error("{what} is larger than {limit} bytes")]
+    TooLarge {
+        /// What was too large.
+        what: &'static str,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+}
+
+impl ProviderError {
+    /// The kind of error in one word, as it stands in [`ErrorInfo::code`]. This is the whole list:
+    ///
+    /// | code | meaning |
+    /// |---|---|
+    /// | `unsupported_version`, `invalid_request`, `unknown_provider` | the request is at fault |
+    /// | `not_configured`, `authentication`, `permission`, `billing`, `not_found` | the configuration or the account is |
+    /// | `connect`, `disconnected`, `timeout` | no answer came |
+    /// | `rate_limited`, `overloaded`, `provider_error` | the provider cannot answer now, or failed |
+    /// | `unexpected_content`, `malformed`, `too_large` | what came is not an answer |
+    /// | `truncated` | the answer broke off |
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnsupportedVersion { .. } => "unsupported_version",
+            Self::InvalidRequest { .. } => "invalid_request",
+            Self::UnknownProvider { .. } => "unknown_provider",
+            Self::NotConfigured { .. } | Self::Setup { .. } => "not_configured",
+            Self::Connect { .. } => "connect",
+            Self::Disconnected { .. } => "disconnected",
+            Self::TimedOut { .. } => "timeout",
+            Self::Refused { status, .. } => status_code(*status),
+            Self::Reported { status, .. } => status.map_or("provider_error", status_code),
+            Self::UnexpectedContent { .. } => "unexpected_content",
+            Self::Malformed { .. } => "malformed",
+            Self::Truncated { .. } => "truncated",
+            Self::TooLarge { .. } => "too_large",
+        }
+    }
+
+    /// Who has to act.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::UnsupportedVersion { .. } | Self::InvalidRequest { .. } | Self::UnknownProvider { .. } => {
+                Blame::Caller
+            }
+            Self::NotConfigured { .. } | Self::Setup { .. } => Blame::Configuration,
+            Self::Connect { .. } | Self::Disconnected { .. } => Blame::Network,
+            Self::Refused { status, .. } => match status {
+                401..=404 | 300..=399 => Blame::Configuration,
+                408 | 409 | 429 | 500.. => Blame::Provider,
+                _ => Blame::Caller,
+            },
+            Self::UnexpectedContent { .. } => Blame::Configuration,
+            Self::TimedOut { .. }
+            | Self::Reported { .. }
+            | Self::Malformed { .. }
+            | Self::Truncated { .. }
+            | Self::TooLarge { .. } => Blame::Provider,
+        }
+    }
+
+    /// Whether the same request may succeed when it is sent again.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Disconnected { .. } | Self::TimedOut { .. } | Self::Truncated { .. } => true,
+            Self::Refused { retryable, .. } | Self::Reported { retryable, .. } => *retryable,
+            _ => false,
+        }
+    }
+
+    /// The setting to change, where one is known: `set OPENAI_API_KEY`, `check OPENAI_BASE_URL`.
+    pub fn mend(&self) -> Option<&'static str> {
+        match self {
+            Self::NotConfigured { mend, .. } | Self::Connect { mend, .. } | Self::UnexpectedContent { mend, .. } => {
+                Some(mend)
+            }
+            Self::Refused { mend, .. } => *mend,
+            _ => None,
+        }
+    }
+
+    /// How long the provider asks to wait before the next request.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// The error in the words of the wire.
+    pub fn info(&self) -> ErrorInfo {
+        ErrorInfo { code: self.code().to_owned(), message: self.to_string(), retryable: self.retryable() }
+    }
+}
+
+impl From<ProviderError> for Chunk {
+    fn from(error: ProviderError) -> Self {
+        Self::Error(error.info())
+    }
+}
+
+fn status_code(status: u16) -> &'static str {
+    match status {
+        401 => "authentication",
+        402 => "billing",
+        403 => "permission",
+        404 => "not_found",
+        408 | 504 => "timeout",
+        413 => "too_large",
+        429 => "rate_limited",
+        503 | 529 => "overloaded",
+        300..=399 => "unexpected_content",
+        400..=499 => "invalid_request",
+        _ => "provider_error",
+    }
+}
+
+fn in_brackets(code: &Option<Excerpt>) -> String {
+    code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default()
+}
+
+fn after_semicolon(mend: Option<&'static str>) -> String {
+    mend.map(|mend| format!("; {mend}")).unwrap_or_default()
+}
+
+/// Why a gateway or a provider cannot be set up from its settings.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A setting has a value that cannot be used.
+    #[error("{key} {reason}")]
+    Invalid {
+        /// The setting: an environment variable or a key of the configuration file.
+        key: &'static str,
+        /// What is wrong with it and what would be right.
+        reason: &'static str,
+    },
+    /// The default provider does not exist.
+    #[error("gateway.provider is `{name}`, and there is no such provider; known: {}", known.join(", "))]
+    UnknownProvider {
+        /// The name that is set.
+        name: String,
+        /// The names that exist, sorted.
+        known: Vec<String>,
+    },
+    /// A key file cannot be read.
+    #[error("{key}: cannot read {path}: {source}")]
+    KeyFile {
+        /// The setting that names the file.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_bounded_and_escaped() {
+        let long = Excerpt::new(&"\u{202e}é".repeat(10_000));
+        assert!(long.as_str().chars().count() <= MAX_EXCERPT, "{}", long.as_str().chars().count());
+        assert!(long.as_str().ends_with('…'));
+        assert!(!long.as_str().contains('\u{202e}'));
+        assert_eq!(Excerpt::new("a\r\nb\0").as_str(), r"a\r\nb\u{0}");
+    }
+
+    #[test]
+    fn errors_say_what_to_do_and_fit_into_a_chunk() {
+        let error = ProviderError::Refused {
+            status: 401,
+            code: Some("invalid_api_key".into()),
+            message: "Incorrect API key".into(),
+            retry_after: None,
+            retryable: false,
+            mend: Some("check OPENAI_API_KEY"),
+        };
+        assert_eq!(error.blame(), Blame::Configuration);
+        let Chunk::Error(info) = Chunk::from(error) else { panic!("not an error") };
+        assert_eq!(info.code, "authentication");
+        assert_eq!(
+            info.message,
+            "the provider answered 401 (invalid_api_key): Incorrect API key; check OPENAI_API_KEY"
+        );
+    }
+
+    #[test]
+    fn an_unknown_provider_lists_the_known_ones() {
+        let error = ProviderError::UnknownProvider { name: "x\n".into(), known: vec!["a".into(), "b".into()] };
+        assert_eq!(error.to_string(), "there is no provider `x`; known: a, b");
+    }
+}

@@ -1,0 +1,251 @@
+//! The gateway as message types of a server.
+//!
+//! Everything pulls: a piece is asked of the provider only when the one before has been taken for sending, so a slow
+//! reader slows its provider down. No task is started: when the caller cancels or goes away the server drops the
+//! handler, and the provider's stream, and with it its socket, goes in the same moment.
+
+use std::sync::Arc;
+
+use bellrope::{ChunkSender, HandlerError, OwnedCall, ServerBuilder};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Excerpt, ProviderError};
+use crate::gateway::{AnswerStream, Gateway};
+use crate::message::{Chunk, SequencedChunk, ToolCallDelta, WIRE_VERSION};
+use crate::provider::BoxFuture;
+
+/// The message types that [`register`] adds.
+pub const MESSAGE_TYPES: [&str; 6] =
+    ["ai.chat", "ai.chat_stream", "ai.complete", "ai.complete_stream", "ai.models", "ai.health"];
+
+/// The most bytes of one chunk of a stream. A server needs `ring_bytes` of at least four times as much.
+pub const MAX_CHUNK: usize = 16 * 1024;
+
+/// Longer texts are cut. In bytes; JSON makes at most six of one, which leaves room for the rest of the chunk.
+const MAX_TEXT: usize = 2 * 1024;
+
+/// Adds the gateway's [message types](crate::message) to a server.
+///
+/// A request that is no valid JSON is answered with an error that says what is wrong and where. A provider's error ends
+/// a stream as its last chunk; of the others it is the error, as `code: message`, with the setting to change where one
+/// is known. A chunk has at most [`MAX_CHUNK`] bytes: longer texts are cut, and the pieces numbered as they are sent.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use bellrope_gateway::{ChatRequest, ChatResponse, Gateway, GatewaySettings};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("ai.sock");
+/// let gateway = Arc::new(Gateway::from_settings(GatewaySettings::default())?);
+/// let server = bellrope_gateway::register(bellrope::Server::builder(), gateway).bind(&path)?;
+///
+/// let client = bellrope::Client::connect(&path)?;
+/// let request = serde_json::to_vec(&ChatRequest::user("Who is there?"))?;
+/// let answer: ChatResponse = serde_json::from_slice(&client.call("ai.chat", &request)?)?;
+/// assert!(answer.text.ends_with("Who is there?"));
+/// # Ok(())
+/// # }
+/// ```
+#[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "the handlers keep it; how they share it is not the caller's matter")]
+pub fn register(builder: ServerBuilder, gateway: Arc<Gateway>) -> ServerBuilder {
+    let [chat, chat_stream, complete, complete_stream, models, health] = MESSAGE_TYPES;
+    builder
+        .unary_async(
+            chat,
+            unary(&gateway, |gateway, call| async move { answer(gateway.chat(request_of(&call)?).await) }),
+        )
+        .server_stream(chat_stream, stream(&gateway, |gateway, call| Ok(gateway.chat_stream(request_of(call)?))))
+        .unary_async(
+            complete,
+            unary(&gateway, |gateway, call| async move { answer(gateway.complete(request_of(&call)?).await) }),
+        )
+        .server_stream(
+            complete_stream,
+            stream(&gateway, |gateway, call| Ok(gateway.complete_stream(request_of(call)?))),
+        )
+        .unary_async(
+            models,
+            unary(&gateway, |gateway, call| async move {
+                check_question(&call)?;
+                encode(&gateway.models().await)
+            }),
+        )
+        .unary_async(
+            health,
+            unary(&gateway, |gateway, call| async move {
+                check_question(&call)?;
+                encode(&gateway.health().await)
+            }),
+        )
+}
+
+/// A handler that answers once, with the gateway at hand.
+fn unary<F, A>(gateway: &Arc<Gateway>, handler: F) -> impl Fn(OwnedCall) -> A + use<F, A>
+where
+    F: Fn(Arc<Gateway>, OwnedCall) -> A,
+{
+    let gateway = Arc::clone(gateway);
+    move |call| handler(Arc::clone(&gateway), call)
+}
+
+/// A handler that answers with the pieces of what `begin` begins.
+fn stream<F>(
+    gateway: &Arc<Gateway>,
+    begin: F,
+) -> impl Fn(OwnedCall, ChunkSender) -> BoxFuture<'static, Result<(), HandlerError>> + use<F>
+where
+    F: Fn(&Gateway, &OwnedCall) -> Result<AnswerStream, HandlerError> + Copy + Send + 'static,
+{
+    let gateway = Arc::clone(gateway);
+    move |call, chunks| {
+        let gateway = Arc::clone(&gateway);
+        // The request is read in here: outside of the future it would keep the worker from its other connections.
+        Box::pin(async move { forward(begin(&gateway, &call)?, chunks).await })
+    }
+}
+
+/// Sends an answer piece by piece, at the pace of its reader.
+async fn forward(mut pieces: AnswerStream, mut chunks: ChunkSender) -> Result<(), HandlerError> {
+    let mut seq = 0;
+    while let Some(piece) = pieces.next().await {
+        let mut rest = Some(piece.chunk);
+        while let Some(mut chunk) = rest {
+            rest = split_off(&mut chunk);
+            let bytes = encode(&SequencedChunk { seq, chunk })?;
+            if bytes.len() > MAX_CHUNK {
+                let error = ProviderError::TooLarge { what: "a piece of the answer", limit: MAX_CHUNK };
+                chunks.send(encode(&SequencedChunk { seq, chunk: error.into() })?).await?;
+                return Ok(());
+            }
+            chunks.send(bytes).await?;
+            seq += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Cuts a chunk whose text is longer than [`MAX_TEXT`], and returns what comes after the cut.
+fn split_off(chunk: &mut Chunk) -> Option<Chunk> {
+    let cut = |text: &mut String| {
+        let at = text.floor_char_boundary(MAX_TEXT);
+        (at < text.len()).then(|| text.split_off(at))
+    };
+    match chunk {
+        Chunk::Text { text } => cut(text).map(|text| Chunk::Text { text }),
+        Chunk::Reasoning { text } => cut(text).map(|text| Chunk::Reasoning { text }),
+        Chunk::ToolCall(delta) => {
+            let arguments = cut(&mut delta.arguments)?;
+            Some(Chunk::ToolCall(ToolCallDelta { index: delta.index, id: None, name: None, arguments }))
+        }
+        _ => None,
+    }
+}
+
+/// A whole answer, or an error for the caller.
+fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, HandlerError> {
+    match outcome {
+        Ok(response) => encode(&response),
+        // The error's own words hold its mend.
+        Err(error) => Err(HandlerError::new(format!("{}: {error}", error.code()))),
+    }
+}
+
+/// The request that a call holds.
+fn request_of<T: DeserializeOwned>(call: &OwnedCall) -> Result<T, HandlerError> {
+    serde_json::from_slice(call.payload()).map_err(|error| {
+        let fault = Excerpt::new(&error.to_string());
+        HandlerError::invalid_request(format!("the request cannot be read: {fault}"))
+    })
+}
+
+/// A request without content may be empty; else it is an object that may hold a version.
+fn check_question(call: &OwnedCall) -> Result<(), HandlerError> {
+    #[derive(Deserialize)]
+    struct Question {
+        version: Option<u32>,
+    }
+
+    if call.payload().is_empty() {
+        return Ok(());
+    }
+    match request_of::<Question>(call)?.version {
+        Some(asked) if asked > WIRE_VERSION => {
+            answer(Err::<(), _>(ProviderError::UnsupportedVersion { asked, known: WIRE_VERSION })).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn encode(value: &impl Serialize) -> Result<Vec<u8>, HandlerError> {
+    serde_json::to_vec(value).map_err(|error| HandlerError::new(format!("the answer cannot be written: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_between_characters_and_none_of_it_is_lost() {
+        let long = "é".repeat(5000);
+        for kind in [Chunk::text(&long), Chunk::reasoning(&long)] {
+            let (mut whole, mut rest) = (String::new(), Some(kind));
+            while let Some(mut chunk) = rest {
+                rest = split_off(&mut chunk);
+                let (Chunk::Text { text } | Chunk::Reasoning { text }) = chunk else { panic!("{chunk:?}") };
+                assert!(!text.is_empty() && text.len() <= MAX_TEXT);
+                whole.push_str(&text);
+            }
+            assert_eq!(whole, long);
+        }
+    }
+
+    #[test]
+    fn only_the_first_piece_of_a_tool_call_names_it() {
+        let arguments = "x".repeat(MAX_TEXT + 1);
+        let mut first =
+            Chunk::ToolCall(ToolCallDelta { index: 3, id: Some("c".into()), name: Some("n".into()), arguments });
+        let second = split_off(&mut first).unwrap();
+        let expected = ToolCallDelta { index: 3, id: None, name: None, arguments: "x".into() };
+        assert_eq!(second, Chunk::ToolCall(expected));
+        assert!(matches!(first, Chunk::ToolCall(ToolCallDelta { id: Some(_), name: Some(_), .. })));
+    }
+
+    #[test]
+    fn the_worst_text_still_fits_into_a_chunk() {
+        let mut chunk = Chunk::text("\u{1}".repeat(MAX_TEXT));
+        assert!(split_off(&mut chunk).is_none());
+        assert!(encode(&SequencedChunk { seq: u64::MAX, chunk }).unwrap().len() <= MAX_CHUNK);
+    }
+
+    #[test]
+    fn every_mend_stands_in_the_words_of_its_error() {
+        let mend = "set SOME_KEY";
+        let errors = [
+            ProviderError::NotConfigured { missing: "a key is missing", mend },
+            ProviderError::Connect { reason: "refused".into(), mend },
+            ProviderError::Refused {
+                status: 401,
+                code: None,
+                message: "no".into(),
+                retry_after: None,
+                retryable: false,
+                mend: Some(mend),
+            },
+            ProviderError::UnexpectedContent {
+                expected: "JSON",
+                content_type: "text/html".into(),
+                excerpt: "<html>".into(),
+                mend,
+            },
+        ];
+        for error in errors {
+            let text = answer(Err::<(), _>(error.clone())).unwrap_err().to_string();
+            assert!(text.starts_with(&format!("{}: ", error.code())) && text.contains(mend), "{text}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! One provider's HTTP endpoint: connecting, time-outs, retries, and errors in the provider's own words.
+//!
+//! It knows nothing of what providers say to each other's clients beyond the shape of their errors. There is no time-out
+//! for a whole request: an answer may take as long as it keeps coming.
+
+mod client;
+mod events;
+mod fault;
+mod retry;
+
+use std::error::Error;
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
+use reqwest::{Client, RequestBuilder, Response, Url};
+use tokio::sync::OnceCell;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use crate::error::{Excerpt, Phase, ProviderError};
+use crate::secret::Secret;
+
+pub(crate) use client::parse_base;
+pub(crate) use events::{EventStream, Next};
+pub(crate) use fault::Fault;
+pub(crate) use retry::RetryPolicy;
+
+/// What is read of the body of an error, in bytes.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// How long is waited for the body of an error. Without it the error still has its status.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a check of a provider's health may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+const EVENT_STREAM: &str = "text/event-stream";
+const JSON: &str = "application/json";
+
+/// How long is waited for what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    /// For a connection, from the name's resolution to the TLS handshake.
+    pub(crate) connect: Duration,
+    /// For the head of the response, from the start.
+    pub(crate) first_byte: Duration,
+    /// For each next byte of the body.
+    pub(crate) idle: Duration,
+    /// For each next event of the body, however many keep-alives come.
+    pub(crate) event: Duration,
+}
+
+/// What to tell the user to change.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mends {
+    /// When the endpoint cannot be reached, or is not what was expected.
+    pub(crate) base_url: &'static str,
+    /// When the key is not accepted.
+    pub(crate) api_key: &'static str,
+    /// When something is not found.
+    pub(crate) not_found: &'static str,
+}
+
+/// A provider's endpoint. Its HTTP client comes into being with the first request.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    base: Url,
+    /// Sent with every request; holds the key, marked as sensitive.
+    headers: HeaderMap,
+    /// The key once more, to keep it out of error messages.
+    secret: Option<Secret>,
+    timeouts: Timeouts,
+    retry: RetryPolicy,
+    mends: Mends,
+    client: OnceCell<Client>,
+}
+
+impl Endpoint {
+    pub(crate) fn new(
+        base: Url,
+        headers: HeaderMap,
+        secret: Option<Secret>,
+        timeouts: Timeouts,
+        retry: RetryPolicy,
+        mends: Mends,
+    ) -> Self {
+        Self { base, headers, secret, timeouts, retry, mends, client: OnceCell::new() }
+    }
+
+    /// Posts JSON and gets the events that answer it.
+    pub(crate) async fn post_for_events(&self, path: &str, body: Vec<u8>) -> Result<EventStream, ProviderError> {
+        let body = bytes::Bytes::from(body);
+        let make = |client: &Client, url: Url| {
+            client.post(url).header(ACCEPT, EVENT_STREAM).header(CONTENT_TYPE, JSON).body(body.clone())
+        };
+        let response = self.send(path, make).await?;
+        let response = self.expect_content(response, EVENT_STREAM, "an event stream").await?;
+        Ok(EventStream::new(response, self.timeouts))
+    }
+
+    /// Gets a JSON document of at most `limit` bytes.
+    pub(crate) async fn get_json(&self, path: &str, limit: usize) -> Result<Vec<u8>, ProviderError> {
+        let response = self.send(path, |client, url| client.get(url).header(ACCEPT, JSON)).await?;
+        let mut response = self.expect_content(response, JSON, "JSON").await?;
+        let mut body = Vec::new();
+        loop {
+            match timeout(self.timeouts.idle, response.chunk()).await {
+                Err(_) => return Err(ProviderError::TimedOut { phase: Phase::Idle, after: self.timeouts.idle }),
+                Ok(Err(error)) => return Err(ProviderError::Truncated { reason: root_cause(&error) }),
+                Ok(Ok(None)) => return Ok(body),
+                Ok(Ok(Some(bytes))) if bytes.len() > limit - body.len() => {
+                    return Err(ProviderError::TooLarge { what: "the response", limit });
+                }
+                Ok(Ok(Some(bytes))) => body.extend_from_slice(&bytes),
+            }
+        }
+    }
+
+    /// Whether a GET of `path` succeeds now: one attempt of a few seconds.
+    pub(crate) async fn probe(&self, path: &str) -> Result<(), ProviderError> {
+        let client = self.client().await?;
+        let request = client.get(self.url(path)).header(ACCEPT, JSON);
+        let within = PROBE_TIMEOUT.min(self.timeouts.first_byte);
+        let attempt = timeout(within, self.attempt(request)).await;
+        attempt.unwrap_or(Err(ProviderError::TimedOut { phase: Phase::FirstByte, after: within })).map(drop)
+    }
+
+    /// The key that must not be shown.
+    pub(crate) fn secret(&self) -> Option<&Secret> {
+        self.secret.as_ref()
+    }
+
+    /// Text of the provider, fit to be shown.
+    pub(crate) fn excerpt(&self, text: &str) -> Excerpt {
+        Secret::excerpt(self.secret(), text)
+    }
+
+    /// Sends a request until it is answered with success, by the rules of [`RetryPolicy`].
+    async fn send(&self, path: &str, make: impl Fn(&Client, Url) -> RequestBuilder) -> Result<Response, ProviderError> {
+        let client = self.client().await?;
+        let url = self.url(path);
+        let mut retries = 0;
+        loop {
+            let error = match self.attempt(make(client, url.clone())).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            let Some(delay) = self.retry.delay(&error, retries) else { return Err(error) };
+            debug!(%error, ?delay, retries, "asking the provider again");
+            sleep(delay).await;
+            retries += 1;
+        }
+    }
+
+    async fn attempt(&self, request: RequestBuilder) -> Result<Response, ProviderError> {
+        let request = request.headers(self.headers.clone());
+        let Timeouts { connect, first_byte, .. } = self.timeouts;
+        match timeout(first_byte, request.send()).await {
+            Err(_) => Err(ProviderError::TimedOut { phase: Phase::FirstByte, after: first_byte }),
+            Ok(Ok(response)) if response.status().is_success() => Ok(response),
+            Ok(Ok(response)) => Err(self.refused(response).await),
+            Ok(Err(error)) if error.is_connect() && error.is_timeout() => {
+                Err(ProviderError::TimedOut { phase: Phase::Connect, after: connect })
+            }
+            Ok(Err(error)) if error.is_connect() => {
+                Err(ProviderError::Connect { reason: root_cause(&error), mend: self.mends.base_url })
+            }
+            Ok(Err(error)) if error.is_builder() => Err(ProviderError::Setup { reason: root_cause(&error) }),
+            Ok(Err(error)) => Err(ProviderError::Disconnected { reason: root_cause(&error) }),
+        }
+    }
+
+    /// The error that a response without success stands for.
+    async fn refused(&self, mut response: Response) -> ProviderError {
+        let status = response.status().as_u16();
+        let headers = response.headers();
+        let retry_after = retry::asked_delay(headers, SystemTime::now());
+        let verdict = retry::verdict(headers);
+        let redirected = headers.get(LOCATION).filter(|_| response.status().is_redirection());
+        let redirected = redirected.map(|to| format!("redirects to {} are not followed", to.to_str().unwrap_or("?")));
+        let body = read_some(&mut response).await;
+        let fault = redirected.map(Fault::of_message).or_else(|| Fault::in_body(&body));
+        let (code, message) = match &fault {
+            Some(fault) => (fault.code.as_deref().map(|code| self.excerpt(code)), self.excerpt(&fault.message)),
+            None => (None, "no message".into()),
+        };
+        let out_of_money = fault.is_some_and(|fault| fault.is_out_of_money());
+        ProviderError::Refused {
+            status,
+            code,
+            message,
+            retry_after,
+            retryable: verdict.unwrap_or(retry::is_retryable(status) && !out_of_money),
+            mend: match status {
+                300..=399 => Some(self.mends.base_url),
+                401 | 403 => Some(self.mends.api_key),
+                404 => Some(self.mends.not_found),
+                _ if out_of_money => Some("check the plan and the balance of the account"),
+                _ => None,
+            },
+        }
+    }
+
+    /// Passes a response on that is of type `expected`, or does not say its type.
+    async fn expect_content(
+        &self,
+        mut response: Response,
+        expected: &str,
+        expected_name: &'static str,
+    ) -> Result<Response, ProviderError> {
+        let header = |name| response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let content_type = header(CONTENT_TYPE);
+        let encoding = header(CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"));
+        let as_expected = content_type.as_deref().is_none_or(|found| media_type(found).eq_ignore_ascii_case(expected));
+        if as_expected && encoding.is_none() {
+            return Ok(response);
+        }
+        let readable = encoding.is_none();
+        let content_type = encoding.or(content_type).unwrap_or_default();
+        let content_type = self.excerpt(&content_type);
+        let body = if readable { read_some(&mut response).await } else { Vec::new() };
+        Err(ProviderError::UnexpectedContent {
+            expected: expected_name,
+            content_type,
+            excerpt: match Fault::in_body(&body) {
+                Some(fault) => self.excerpt(&fault.message),
+                None => "no readable text".into(),
+            },
+            mend: self.mends.base_url,
+        })
+    }
+
+    async fn client(&self) -> Result<&Client, ProviderError> {
+        self.client.get_or_try_init(|| client::build(self.base.clone(), self.timeouts.connect)).await
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
+        url
+    }
+}
+
+/// The beginning of a body, as far as it comes in time.
+async fn read_some(response: &mut Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    let read = async {
+        while let Ok(Some(bytes)) = response.chunk().await {
+            let room = MAX_ERROR_BODY - body.len();
+            body.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            if body.len() == MAX_ERROR_BODY {
+                break;
+            }
+        }
+    };
+    // What has come in until then is enough.
+    let _ = timeout(ERROR_BODY_TIMEOUT, read).await;
+    body
+}
+
+fn media_type(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
+/// The last error of the chain, which alone says what happened. None of the others, as they may hold the address.
+pub(crate) fn root_cause(error: &reqwest::Error) -> Excerpt {
+    let Some(mut cause) = error.source() else { return "the HTTP client gives no reason".into() };
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Excerpt::new(&cause.to_string())
+}

@@ -1,0 +1,118 @@
+//! The errors of providers, in the several shapes in which they come.
+
+use serde_json::Value;
+
+use super::MAX_ERROR_BODY;
+use super::retry::is_retryable;
+
+/// What a provider says went wrong. Not fit to be shown before it went through an excerpt.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The provider's own code, else its type of error.
+    pub(crate) code: Option<String>,
+    /// The provider's own words.
+    pub(crate) message: String,
+    /// The HTTP status that the error would have as a response, where code or type give it away.
+    pub(crate) status: Option<u16>,
+}
+
+impl Fault {
+    /// A fault of words alone.
+    pub(crate) fn of_message(message: String) -> Self {
+        Self { code: None, message, status: None }
+    }
+
+    /// The fault in a body or an event: JSON in one of the known shapes, else whatever the text says. `None` for an empty
+    /// one. What goes beyond [`MAX_ERROR_BODY`] is left out.
+    pub(crate) fn in_body(body: &[u8]) -> Option<Self> {
+        let body = &body[..body.len().min(MAX_ERROR_BODY)];
+        let said = serde_json::from_slice(body).ok().and_then(|json| Self::in_json(&json));
+        let text = || String::from_utf8_lossy(body).trim().to_owned();
+        said.or_else(|| Some(text()).filter(|text| !text.is_empty()).map(Self::of_message))
+    }
+
+    /// The fault in a document: `{"error":{...}}`, `{"error":"..."}`, `{"message":...}`, `{"detail":...}`, or a list of
+    /// one of them.
+    fn in_json(json: &Value) -> Option<Self> {
+        let json = json.as_array().map_or(Some(json), |list| list.first())?;
+        let error = json.get("error").unwrap_or(json);
+        if let Some(message) = error.as_str() {
+            return Some(Self::of_message(message.to_owned()));
+        }
+        let message = ["message", "detail"].iter().find_map(|key| error.get(key)).and_then(words)?;
+        let [code, kind] = ["code", "type"].map(|key| error.get(key).and_then(words));
+        let status = [&code, &kind].into_iter().flatten().find_map(|name| status_of(name));
+        Some(Self { code: code.or(kind), message, status })
+    }
+
+    /// Whether it may go away by itself.
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.status.is_some_and(is_retryable) && !self.is_out_of_money()
+    }
+
+    /// Whether it says that the account has nothing left, which providers report with the status of a rate limit.
+    pub(crate) fn is_out_of_money(&self) -> bool {
+        matches!(self.code.as_deref(), Some("insufficient_quota" | "billing_error" | "billing_hard_limit_reached"))
+    }
+}
+
+fn words(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Null => None,
+        other => Some(other.to_string()),
+    }
+}
+
+/// The status that belongs to an error's code or type.
+fn status_of(name: &str) -> Option<u16> {
+    Some(match name {
+        "invalid_request_error" => 400,
+        "authentication_error" | "invalid_api_key" => 401,
+        "billing_error" => 402,
+        "permission_error" => 403,
+        "not_found_error" | "model_not_found" => 404,
+        "rate_limit_error" | "rate_limit_exceeded" | "insufficient_quota" => 429,
+        "api_error" | "server_error" => 500,
+        "timeout_error" => 504,
+        "overloaded_error" => 529,
+        other => other.parse().ok().filter(|status| (400..600).contains(status))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(body: &str, code: Option<&str>, message: &str, status: Option<u16>) {
+        let expected = Fault { code: code.map(str::to_owned), message: message.to_owned(), status };
+        assert_eq!(Fault::in_body(body.as_bytes()), Some(expected));
+    }
+
+    #[test]
+    fn every_known_shape_is_understood() {
+        check(
+            r#"{"error":{"message":"No","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#,
+            Some("invalid_api_key"),
+            "No",
+            Some(401),
+        );
+        check(r#"{"error":{"message":"Slow","code":429}}"#, Some("429"), "Slow", Some(429));
+        check(r#"[{"error":{"message":"Listed","code":null}}]"#, None, "Listed", None);
+        check(r#"{"error":"model not found"}"#, None, "model not found", None);
+        check(r#"{"object":"error","message":"Flat","type":"BadRequest"}"#, Some("BadRequest"), "Flat", None);
+        check(r#"{"detail":[{"loc":["body"]}]}"#, None, r#"[{"loc":["body"]}]"#, None);
+        check("<h1>502</h1>\n", None, "<h1>502</h1>", None);
+        check(r#"{"no":"error"}"#, None, r#"{"no":"error"}"#, None);
+        assert_eq!(Fault::in_body(b" \n"), None);
+        assert_eq!(Fault::in_json(&serde_json::json!([])), None);
+    }
+
+    #[test]
+    fn an_empty_account_is_no_rate_limit() {
+        let fault = |code: &str| Fault::in_json(&serde_json::json!({"error": {"message": "m", "code": code}})).unwrap();
+        assert!(fault("rate_limit_exceeded").is_retryable());
+        assert!(!fault("insufficient_quota").is_retryable());
+    }
+}

@@ -1,0 +1,30 @@
+//! The JSON that editor and gateway exchange.
+//!
+//! Every request and every unary answer carries a `version`; [`WIRE_VERSION`] is the one spoken here. Within a version
+//! fields and chunk kinds are only ever added: a reader ignores the fields and the kinds that it does not know. A
+//! request of a later version is refused by name rather than half understood.
+//!
+//! | message type | request | answer |
+//! |---|---|---|
+//! | `ai.chat` | [`ChatRequest`] | [`ChatResponse`] |
+//! | `ai.chat_stream` | [`ChatRequest`] | a stream of [`SequencedChunk`] |
+//! | `ai.complete` | [`CompletionRequest`] | [`ChatResponse`] |
+//! | `ai.complete_stream` | [`CompletionRequest`] | a stream of [`SequencedChunk`] |
+//! | `ai.models` | empty | [`ModelList`] |
+//! | `ai.health` | empty | [`HealthReport`] |
+
+mod answer;
+mod request;
+
+pub use answer::{
+    ChatResponse, Chunk, ErrorInfo, HealthReport, ModelInfo, ModelList, ProviderFault, ProviderHealth, SequencedChunk,
+    StopReason, ToolCall, ToolCallDelta, Usage,
+};
+pub use request::{ChatRequest, CompletionRequest, Content, Message, Part, Role, Tool, ToolChoice};
+
+/// The version of the JSON in this module. It grows only when an old reader could misunderstand a new message.
+pub const WIRE_VERSION: u32 = 1;
+
+fn wire_version() -> u32 {
+    WIRE_VERSION
+}

@@ -1,0 +1,327 @@
+//! What the editor asks.
+
+use std::fmt;
+
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use super::{WIRE_VERSION, wire_version};
+
+/// A conversation to be continued: the payload of `ai.chat` and `ai.chat_stream`.
+///
+/// Only `messages` is required on the wire.
+///
+/// ```
+/// use bellrope_gateway::{ChatRequest, Content, Role};
+///
+/// let request: ChatRequest = serde_json::from_str(r#"{"messages":[{"role":"user","content":"Hello"}]}"#)?;
+/// assert_eq!(request.messages[0].role, Role::User);
+/// assert_eq!(request.messages[0].content, Content::Text("Hello".into()));
+/// assert_eq!(request, ChatRequest::user("Hello"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChatRequest {
+    /// The version of this message; [`WIRE_VERSION`] if absent.
+    #[serde(default = "wire_version")]
+    pub version: u32,
+    /// The provider's name; the gateway's default one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// The model's name as the provider knows it; the provider's default one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Instructions that stand before the conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// The conversation so far, oldest first. At least one.
+    pub messages: Vec<Message>,
+    /// The tools the model may call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
+    /// Whether and which tool the model has to call; the provider's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<ToolChoice>,
+    /// Sampling temperature, usually 0 to 2; the provider's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// The most tokens to answer with; the provider's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// Texts that end the answer when they appear in it. Most providers allow four.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+}
+
+impl ChatRequest {
+    /// A request with one message of the user and everything else by default.
+    pub fn user(text: impl Into<String>) -> Self {
+        Self { messages: vec![Message::new(Role::User, text)], ..Self::default() }
+    }
+}
+
+impl Default for ChatRequest {
+    fn default() -> Self {
+        Self {
+            version: WIRE_VERSION,
+            provider: None,
+            model: None,
+            system: None,
+            messages: Vec::new(),
+            tools: Vec::new(),
+            tool_choice: None,
+            temperature: None,
+            max_tokens: None,
+            stop: Vec::new(),
+        }
+    }
+}
+
+/// A single prompt to be answered: the payload of `ai.complete` and `ai.complete_stream`.
+///
+/// It is a [`ChatRequest`] with one message of the user, and is converted into one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CompletionRequest {
+    /// As in [`ChatRequest::version`].
+    #[serde(default = "wire_version")]
+    pub version: u32,
+    /// As in [`ChatRequest::provider`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// As in [`ChatRequest::model`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// As in [`ChatRequest::system`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// The text to answer.
+    pub prompt: String,
+    /// As in [`ChatRequest::temperature`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// As in [`ChatRequest::max_tokens`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// As in [`ChatRequest::stop`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<String>,
+}
+
+impl CompletionRequest {
+    /// A request for an answer to `prompt` with everything else by default.
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self {
+            version: WIRE_VERSION,
+            provider: None,
+            model: None,
+            system: None,
+            prompt: prompt.into(),
+            temperature: None,
+            max_tokens: None,
+            stop: Vec::new(),
+        }
+    }
+}
+
+impl From<CompletionRequest> for ChatRequest {
+    fn from(request: CompletionRequest) -> Self {
+        Self {
+            version: request.version,
+            provider: request.provider,
+            model: request.model,
+            system: request.system,
+            messages: vec![Message::new(Role::User, request.prompt)],
+            tools: Vec::new(),
+            tool_choice: None,
+            temperature: request.temperature,
+            max_tokens: request.max_tokens,
+            stop: request.stop,
+        }
+    }
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: Content,
+}
+
+impl Message {
+    /// A turn of plain text.
+    pub fn new(role: Role, text: impl Into<String>) -> Self {
+        Self { role, content: Content::Text(text.into()) }
+    }
+}
+
+/// Who speaks in a [`Message`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Instructions to the model.
+    System,
+    /// The person who asks. May carry text, images and results of tools.
+    User,
+    /// The model. May carry text and calls of tools.
+    Assistant,
+    /// Results of tools, and nothing else.
+    Tool,
+}
+
+/// What a [`Message`] says: on the wire either a string or a list of parts.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Content {
+    /// Plain text.
+    Text(String),
+    /// Parts in order.
+    Parts(Vec<Part>),
+}
+
+// By hand, because the derived code for untagged enums hides which part of a list was wrong.
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ContentVisitor;
+
+        impl<'de> Visitor<'de> for ContentVisitor {
+            type Value = Content;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of parts")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Content, E> {
+                Ok(Content::Text(text.to_owned()))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Content, E> {
+                Ok(Content::Text(text))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, parts: A) -> Result<Content, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(parts)).map(Content::Parts)
+            }
+        }
+
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+/// One part of a [`Content`]. An unknown type is an error, because leaving out what was said would change its meaning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Part {
+    /// Text.
+    Text {
+        /// The text itself.
+        text: String,
+    },
+    /// A picture.
+    Image {
+        /// A data URL (`data:image/png;base64,...`) or an address that the provider can fetch.
+        url: String,
+    },
+    /// A call of a tool that the model made in an earlier turn.
+    ToolUse {
+        /// The call's id, which its result refers to.
+        id: String,
+        /// The tool's name.
+        name: String,
+        /// The arguments: usually a JSON object.
+        #[serde(default)]
+        input: Value,
+    },
+    /// What a tool answered.
+    ToolResult {
+        /// The id of the call.
+        tool_use_id: String,
+        /// The answer as text.
+        content: String,
+        /// Whether the tool failed. Providers without such a mark get the text alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_error: bool,
+    },
+}
+
+/// A tool that the model may call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tool {
+    /// The name the model calls it by.
+    pub name: String,
+    /// What it does, for the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The JSON schema of its arguments; an object without properties if absent.
+    #[serde(default = "no_parameters")]
+    pub parameters: Value,
+}
+
+fn no_parameters() -> Value {
+    serde_json::json!({"type": "object", "properties": {}})
+}
+
+/// Whether the model has to call a tool: `"auto"`, `"none"`, `"required"` or `{"tool":{"name":"..."}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolChoice {
+    /// The model decides.
+    Auto,
+    /// No tool is called.
+    None,
+    /// Some tool is called.
+    Required,
+    /// This very tool is called.
+    Tool {
+        /// The tool's name.
+        name: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_fields_are_ignored_and_the_version_defaults() {
+        let request: ChatRequest =
+            serde_json::from_str(r#"{"messages":[{"role":"user","content":"a","colour":1}],"later":{"x":[]}}"#)
+                .unwrap();
+        assert_eq!(request, ChatRequest::user("a"));
+    }
+
+    #[test]
+    fn parts_keep_their_order_and_come_back_as_they_went() {
+        let json = r#"{"role":"user","content":[{"type":"text","text":"what is this?"},{"type":"image","url":"data:image/png;base64,AA=="},{"type":"tool_result","tool_use_id":"c1","content":"4","is_error":true}]}"#;
+        let message: Message = serde_json::from_str(json).unwrap();
+        assert!(matches!(&message.content, Content::Parts(parts) if parts.len() == 3));
+        assert_eq!(serde_json::to_string(&message).unwrap(), json);
+    }
+
+    #[test]
+    fn a_wrong_part_is_named_in_the_error() {
+        let error = serde_json::from_str::<Message>(r#"{"role":"user","content":[{"type":"smell"}]}"#).unwrap_err();
+        assert!(error.to_string().contains("unknown variant `smell`"), "{error}");
+        let error = serde_json::from_str::<Message>(r#"{"role":"user","content":7}"#).unwrap_err();
+        assert!(error.to_string().contains("a string or a list of parts"), "{error}");
+    }
+
+    #[test]
+    fn tool_choices_have_their_documented_form() {
+        let named = ToolChoice::Tool { name: "grep".into() };
+        assert_eq!(serde_json::to_string(&named).unwrap(), r#"{"tool":{"name":"grep"}}"#);
+        assert_eq!(serde_json::from_str::<ToolChoice>(r#""required""#).unwrap(), ToolChoice::Required);
+    }
+
+    #[test]
+    fn a_completion_becomes_a_conversation_of_one_message() {
+        let mut completion = CompletionRequest::new("fn main");
+        completion.max_tokens = Some(9);
+        let chat = ChatRequest::from(completion);
+        assert_eq!(chat, ChatRequest { max_tokens: Some(9), ..ChatRequest::user("fn main") });
+    }
+}

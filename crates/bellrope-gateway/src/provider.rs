@@ -1,0 +1,219 @@
+//! What every AI provider offers, whichever it is.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use futures_core::Stream;
+use futures_util::StreamExt;
+
+use crate::error::{Excerpt, ProviderError};
+use crate::message::{
+    ChatRequest, ChatResponse, Chunk, ModelInfo, ProviderHealth, StopReason, ToolCall, ToolCallDelta, WIRE_VERSION,
+};
+
+/// The most text a collected answer may hold, in bytes: below the default limit of a message.
+pub const MAX_ANSWER: usize = 8 * 1024 * 1024;
+
+/// The most tool calls a collected answer may hold.
+pub const MAX_TOOL_CALLS: usize = 256;
+
+/// An answer, piece by piece.
+///
+/// It pulls: nothing is read from the provider's socket unless the stream is polled, so a slow consumer slows the
+/// provider down. Dropping it closes the socket. It ends with exactly one of [`Chunk::Done`], [`Chunk::Error`] or an
+/// `Err`.
+pub type ChunkStream = Pin<Box<dyn Stream<Item = Result<Chunk, ProviderError>> + Send>>;
+
+/// A boxed future, so that [`Provider`] can be a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// An AI provider.
+///
+/// Implementations hold no lock across a poll and are called from many tasks at once. All but `name` and
+/// `capabilities` run inside a tokio runtime with time and I/O.
+pub trait Provider: Send + Sync + 'static {
+    /// The name by which requests ask for it: short, lower case, constant.
+    fn name(&self) -> &str;
+
+    /// What it can do, as far as that is known without asking it.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Begins an answer. All errors, even those of the request, come out of the stream.
+    fn chat_stream(&self, request: ChatRequest) -> ChunkStream;
+
+    /// The models it offers.
+    fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>>;
+
+    /// Whether a request sent now can be expected to be answered. Takes some seconds at most, and costs no tokens.
+    fn health(&self) -> BoxFuture<'_, ProviderHealth>;
+
+    /// A whole answer: by default the collected stream.
+    fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ProviderError>> {
+        let model = request.model.clone().or_else(|| self.capabilities().default_model);
+        let stream = self.chat_stream(request);
+        Box::pin(collect(stream, model))
+    }
+}
+
+/// What a provider can do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    /// The model that answers requests which name none.
+    pub default_model: Option<String>,
+    /// Whether models may call tools.
+    pub tools: bool,
+    /// Whether messages may hold images.
+    pub images: bool,
+    /// Whether models may show their reasoning.
+    pub reasoning: bool,
+}
+
+/// Collects a stream into one answer of at most [`MAX_ANSWER`] bytes and [`MAX_TOOL_CALLS`] tool calls.
+///
+/// # Errors
+/// The stream's own error; [`ProviderError::TooLarge`]; [`ProviderError::Truncated`] if it ends without a terminal piece.
+pub async fn collect(mut stream: ChunkStream, model: Option<String>) -> Result<ChatResponse, ProviderError> {
+    let mut answer = Collector::new(model);
+    while let Some(chunk) = stream.next().await {
+        if let Some(stop_reason) = answer.add(chunk?)? {
+            return Ok(answer.finish(stop_reason));
+        }
+    }
+    Err(ProviderError::Truncated { reason: "the stream ended without a word".into() })
+}
+
+struct Collector {
+    response: ChatResponse,
+    /// Where in `response.tool_calls` the call with the provider's index is.
+    calls: BTreeMap<u32, usize>,
+    /// Bytes that may still come in.
+    room: usize,
+}
+
+impl Collector {
+    fn new(model: Option<String>) -> Self {
+        let response = ChatResponse {
+            version: WIRE_VERSION,
+            model,
+            text: String::new(),
+            reasoning: String::new(),
+            tool_calls: Vec::new(),
+            usage: None,
+            stop_reason: StopReason::Other,
+        };
+        Self { response, calls: BTreeMap::new(), room: MAX_ANSWER }
+    }
+
+    /// Takes one piece in; a reason to stop says that it was the last.
+    fn add(&mut self, chunk: Chunk) -> Result<Option<StopReason>, ProviderError> {
+        match chunk {
+            Chunk::Text { text } => {
+                self.take_room(text.len())?;
+                self.response.text.push_str(&text);
+            }
+            Chunk::Reasoning { text } => {
+                self.take_room(text.len())?;
+                self.response.reasoning.push_str(&text);
+            }
+            Chunk::ToolCall(delta) => self.add_call(delta)?,
+            Chunk::Usage(usage) => self.response.usage = Some(usage),
+            Chunk::Done { stop_reason } => return Ok(Some(stop_reason)),
+            Chunk::Error(info) => {
+                return Err(ProviderError::Reported {
+                    code: Some(Excerpt::new(&info.code)),
+                    message: Excerpt::new(&info.message),
+                    status: None,
+                    retryable: info.retryable,
+                });
+            }
+            Chunk::Unknown => {}
+        }
+        Ok(None)
+    }
+
+    fn add_call(&mut self, delta: ToolCallDelta) -> Result<(), ProviderError> {
+        let ToolCallDelta { index, id, name, arguments } = delta;
+        let (id, name) = (id.unwrap_or_default(), name.unwrap_or_default());
+        self.take_room(id.len() + name.len() + arguments.len())?;
+        let calls = &mut self.response.tool_calls;
+        let at = *self.calls.entry(index).or_insert(calls.len());
+        if at == calls.len() {
+            if at == MAX_TOOL_CALLS {
+                return Err(ProviderError::Malformed { reason: "more tool calls than an answer may hold".into() });
+            }
+            calls.push(ToolCall::default());
+        }
+        let call = &mut calls[at];
+        call.id.push_str(&id);
+        call.name.push_str(&name);
+        call.arguments.push_str(&arguments);
+        Ok(())
+    }
+
+    fn take_room(&mut self, bytes: usize) -> Result<(), ProviderError> {
+        let room = self.room.checked_sub(bytes);
+        self.room = room.ok_or(ProviderError::TooLarge { what: "the answer", limit: MAX_ANSWER })?;
+        Ok(())
+    }
+
+    fn finish(mut self, stop_reason: StopReason) -> ChatResponse {
+        self.response.stop_reason = stop_reason;
+        self.response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+
+    fn scripted(chunks: Vec<Chunk>) -> ChunkStream {
+        Box::pin(stream::iter(chunks.into_iter().map(Ok)))
+    }
+
+    fn call(index: u32, id: Option<&str>, name: Option<&str>, arguments: &str) -> Chunk {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Chunk::ToolCall(ToolCallDelta { index, id: owned(id), name: owned(name), arguments: arguments.into() })
+    }
+
+    #[tokio::test]
+    async fn interleaved_tool_calls_are_put_together_by_index() {
+        let done = Chunk::Done { stop_reason: StopReason::ToolUse };
+        let chunks = vec![
+            call(u32::MAX, Some("b"), Some("grep"), "{\"q\""),
+            call(7, Some("a"), Some("ls"), "{"),
+            call(u32::MAX, None, None, ":1}"),
+            call(7, None, None, "}"),
+            done,
+        ];
+        let response = collect(scripted(chunks), Some("m".into())).await.unwrap();
+        let expected = [("b", "grep", "{\"q\":1}"), ("a", "ls", "{}")].map(|(id, name, arguments)| ToolCall {
+            id: id.into(),
+            name: name.into(),
+            arguments: arguments.into(),
+        });
+        assert_eq!(response.tool_calls, expected);
+        assert_eq!(response.model.as_deref(), Some("m"));
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_refused_at_its_bound() {
+        let endless = stream::repeat_with(|| Ok(Chunk::text("x".repeat(1 << 20))));
+        let error = collect(Box::pin(endless), None).await.unwrap_err();
+        assert_eq!(error, ProviderError::TooLarge { what: "the answer", limit: MAX_ANSWER });
+        let mut index = 0;
+        let calls = stream::repeat_with(move || {
+            index += 1;
+            Ok(call(index, None, None, ""))
+        });
+        assert_eq!(collect(Box::pin(calls), None).await.unwrap_err().code(), "malformed");
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_an_end_is_truncated() {
+        let error = collect(scripted(vec![Chunk::text("a")]), None).await.unwrap_err();
+        assert_eq!(error.code(), "truncated");
+    }
+}
