@@ -1,2 +1,90 @@
-//! bellrope
-fn main() {}
+//! The command `bellrope`.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod bench_server;
+mod call;
+mod chat;
+mod list;
+mod logging;
+mod output;
+mod serve;
+mod settings;
+mod signals;
+mod socket;
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// What a command comes to.
+pub(crate) type Outcome = anyhow::Result<()>;
+
+/// Somebody pressed Ctrl-C. Nothing has to be said about it.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(crate) struct Interrupted;
+
+const HELP: &str = "\
+Examples:
+  bellrope serve &
+  bellrope chat 'Who is there?'
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 130 or 143 ended by a signal. Results go to standard output, everything
+else to standard error. `bellrope help COMMAND` has an example of every command.";
+
+/// Local RPC over shared memory, with an AI gateway for editors.
+#[derive(Debug, Parser)]
+#[command(version, after_help = HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve `echo` and the AI gateway until a signal comes.
+    Serve(serve::ServeArgs),
+    /// Ask an AI provider through a server, and print the answer as it comes.
+    Chat(chat::ChatArgs),
+    /// Call any message type with raw bytes.
+    Call(call::CallArgs),
+    /// List the message types that a server offers.
+    List(list::ListArgs),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// The server half of a measurement.
+    #[command(hide = true)]
+    BenchServer {
+        #[arg(long)]
+        socket: PathBuf,
+        #[arg(long)]
+        pin: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Chat(args) => chat::run(args),
+        Command::Call(args) => call::run(args),
+        Command::List(args) => list::run(&args),
+        Command::Bench(command) => bench::run(&command),
+        Command::BenchServer { socket, pin } => bench_server::run(&socket, pin),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(130),
+        Err(error) if is_closed_pipe(&error) => ExitCode::FAILURE,
+        Err(error) => {
+            output::note(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether nobody reads standard output any more. Only writing there fails with a bare system error.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,74 @@
+use bellrope::shm::clock;
+
+/// Time spans of one run, in ticks.
+#[derive(Debug)]
+pub(super) struct Samples {
+    ticks: Vec<u32>,
+}
+
+/// The spans' distribution, in microseconds.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub(crate) struct Percentiles {
+    pub(crate) p50_us: f64,
+    pub(crate) p90_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    pub(crate) max_us: f64,
+}
+
+impl Samples {
+    pub(super) fn with_capacity(count: usize) -> Self {
+        Self { ticks: Vec::with_capacity(count) }
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, ticks: u64) {
+        self.ticks.push(u32::try_from(ticks).unwrap_or(u32::MAX));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ticks.len()
+    }
+
+    /// The distribution. Needs at least one span.
+    pub(super) fn percentiles(mut self) -> Percentiles {
+        self.ticks.sort_unstable();
+        let last = self.ticks.len() - 1;
+        let at = |share: f64| {
+            let ticks = self.ticks[(last as f64 * share) as usize];
+            f64::from(ticks) / clock::ticks_per_ns() / 1000.0
+        };
+        Percentiles { p50_us: at(0.5), p90_us: at(0.9), p99_us: at(0.99), p999_us: at(0.999), max_us: at(1.0) }
+    }
+}
+
+/// The median of each figure over several runs.
+pub(super) fn median(runs: &[Percentiles]) -> Percentiles {
+    let of = |figure: fn(&Percentiles) -> f64| {
+        let mut values: Vec<f64> = runs.iter().map(figure).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    Percentiles {
+        p50_us: of(|run| run.p50_us),
+        p90_us: of(|run| run.p90_us),
+        p99_us: of(|run| run.p99_us),
+        p999_us: of(|run| run.p999_us),
+        max_us: of(|run| run.max_us),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_those_of_the_sorted_spans() {
+        let mut samples = Samples::with_capacity(1000);
+        (1..=1000).rev().for_each(|tick| samples.add(tick));
+        let ratio = |value: f64, ticks: f64| value * clock::ticks_per_ns() * 1000.0 / ticks;
+        let percentiles = samples.percentiles();
+        assert!((ratio(percentiles.p50_us, 500.0) - 1.0).abs() < 1e-9);
+        assert!((ratio(percentiles.max_us, 1000.0) - 1.0).abs() < 1e-9);
+    }
+}

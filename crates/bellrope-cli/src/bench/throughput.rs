@@ -1,0 +1,152 @@
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bellrope::{Connection, MemoryUse, MessageType, shm::process};
+use serde::Serialize;
+
+use super::{BenchArgs, ServerProcess};
+use crate::{Outcome, output::Progress};
+
+const WARM_UP: Duration = Duration::from_millis(500);
+/// Slices of the measured time; progress is shown after each.
+const SLICES: u32 = 10;
+
+/// Calls a second, and what the server used for them.
+#[derive(Debug, Serialize)]
+pub(crate) struct ThroughputReport {
+    connections: u32,
+    size: u32,
+    depth: u32,
+    calls: u64,
+    seconds: f64,
+    pub(crate) calls_per_s: f64,
+    pub(crate) server_rss_kb: u64,
+    server_rss_anon_kb: u64,
+    server_rss_file_kb: u64,
+    server_rss_shmem_kb: u64,
+}
+
+/// Keeps `depth` calls in flight on each of many connections, from one thread.
+pub(super) fn measure(args: &BenchArgs, progress: bool) -> anyhow::Result<ThroughputReport> {
+    process::raise_descriptor_limit();
+    let server = ServerProcess::start(!args.no_pin)?;
+    // Only now: a child inherits where its parent may run.
+    if !args.no_pin {
+        process::pin_to_cpu(0).context("pinning the client to a CPU")?;
+    }
+    let mut load = Load::connect(&server, args)?;
+    load.run(WARM_UP)?;
+
+    let bar = Progress::new(progress, "throughput", SLICES.into());
+    let (mut calls, mut seconds) = (0, 0.0);
+    for _ in 0..SLICES {
+        let start = Instant::now();
+        calls += load.run(Duration::from_secs_f64(args.seconds / f64::from(SLICES)))?;
+        seconds += start.elapsed().as_secs_f64();
+        bar.step();
+    }
+    let MemoryUse { rss_kb, anon_kb, file_kb, shmem_kb, .. } = server.memory()?;
+    Ok(ThroughputReport {
+        connections: args.connections,
+        size: args.size,
+        depth: args.depth,
+        calls,
+        seconds,
+        calls_per_s: calls as f64 / seconds,
+        server_rss_kb: rss_kb,
+        server_rss_anon_kb: anon_kb,
+        server_rss_file_kb: file_kb,
+        server_rss_shmem_kb: shmem_kb,
+    })
+}
+
+/// Connections that are kept busy.
+pub(crate) struct Load {
+    callers: Vec<(Connection, MessageType)>,
+    payload: Vec<u8>,
+    reply: Vec<u8>,
+    depth: usize,
+}
+
+impl Load {
+    fn connect(server: &ServerProcess, args: &BenchArgs) -> anyhow::Result<Self> {
+        Self::new(server, args.connections, args.size as usize, args.depth as usize)
+    }
+
+    /// Connects `connections` times.
+    pub(crate) fn new(server: &ServerProcess, connections: u32, size: usize, depth: usize) -> anyhow::Result<Self> {
+        let connect = |_| -> anyhow::Result<_> {
+            let connection = Connection::connect(server.socket())?;
+            let echo = connection.message_type("echo")?;
+            Ok((connection, echo))
+        };
+        let callers = (0..connections).map(connect).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Self { callers, payload: vec![0x5A; size], reply: Vec::new(), depth })
+    }
+
+    /// Calls for `time` and returns how many were answered.
+    pub(crate) fn run(&mut self, time: Duration) -> anyhow::Result<u64> {
+        const ROUNDS_PER_LOOK: u32 = 16;
+        let start = Instant::now();
+        let (mut answered, mut round) = (0_u64, 0_u32);
+        loop {
+            for (connection, echo) in &mut self.callers {
+                while let Some(completion) = connection.poll(&mut self.reply)? {
+                    completion.outcome?;
+                    answered += 1;
+                }
+                while connection.in_flight() < self.depth {
+                    if connection.queue(*echo, &self.payload)?.is_none() {
+                        break;
+                    }
+                }
+                connection.flush();
+            }
+            round += 1;
+            if round.is_multiple_of(ROUNDS_PER_LOOK) && start.elapsed() >= time {
+                return Ok(answered);
+            }
+        }
+    }
+
+    /// Makes every connection call `calls` times, and returns when all are answered.
+    pub(crate) fn call_each(&mut self, calls: u64) -> anyhow::Result<u64> {
+        let mut left: Vec<u64> = vec![calls; self.callers.len()];
+        let mut unanswered = calls * self.callers.len() as u64;
+        let total = unanswered;
+        while unanswered > 0 {
+            for ((connection, echo), left) in self.callers.iter_mut().zip(&mut left) {
+                while let Some(completion) = connection.poll(&mut self.reply)? {
+                    completion.outcome?;
+                    unanswered -= 1;
+                }
+                while *left > 0 && connection.in_flight() < self.depth {
+                    if connection.queue(*echo, &self.payload)?.is_none() {
+                        break;
+                    }
+                    *left -= 1;
+                }
+                connection.flush();
+            }
+        }
+        Ok(total)
+    }
+}
+
+impl ThroughputReport {
+    pub(super) fn print(&self) -> Outcome {
+        crate::output::line(format_args!(
+            "{} connections, {} B, {} in flight each: {:.2} M calls/s ({} calls in {:.1} s)",
+            self.connections,
+            self.size,
+            self.depth,
+            self.calls_per_s / 1e6,
+            self.calls,
+            self.seconds
+        ))?;
+        crate::output::line(format_args!(
+            "server memory: {} KiB resident = {} anonymous + {} of files + {} shared",
+            self.server_rss_kb, self.server_rss_anon_kb, self.server_rss_file_kb, self.server_rss_shmem_kb
+        ))
+    }
+}

@@ -1,0 +1,99 @@
+//! `bellrope serve`: the server, with the AI gateway behind it.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::Context;
+use bellrope::{HealthServer, Server};
+use bellrope_gateway::{ConfigError, Gateway, MESSAGE_TYPES};
+use clap::Args;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+    low_level::signal_name,
+};
+
+use crate::{
+    Outcome, logging, output,
+    settings::{self, Settings},
+    signals,
+    socket::SocketArg,
+};
+
+const HELP: &str = r#"Examples:
+  bellrope serve
+  OPENAI_BASE_URL=http://127.0.0.1:8080 bellrope serve --provider openai --health 127.0.0.1:9090
+
+The configuration file is TOML, and every key of it has a default:
+  socket = "/run/bellrope/bellrope.sock"
+  health = "127.0.0.1:9090"
+  [server]
+  max_connections = 10000
+  [gateway]
+  provider = "openai"
+  [gateway.openai]
+  base_url = "http://127.0.0.1:8080"
+
+Flags come before the environment (BELLROPE_SOCKET, BELLROPE_PROVIDER, BELLROPE_HEALTH, BELLROPE_CONFIG,
+OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL), and that comes before the file. BELLROPE_LOG, else RUST_LOG, says how
+much is logged: error, warn, info (the default), debug or trace.
+
+SIGTERM and SIGINT stop the server; a second one ends it at once, with 143 or 130."#;
+
+/// What to serve, and where.
+#[derive(Debug, Default, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) server: SocketArg,
+    /// The AI provider that answers requests which name none [default: embedded].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<String>,
+    /// Serve health and metrics over HTTP at this address [default: not at all].
+    #[arg(long, value_name = "HOST:PORT", value_parser = settings::address)]
+    pub(crate) health: Option<SocketAddr>,
+    /// A configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Serves until a signal comes.
+pub(crate) fn run(args: &ServeArgs) -> Outcome {
+    logging::init("info")?;
+    // Before anything is there that a signal would have to clean up.
+    let mut stop = Signals::new([SIGTERM, SIGINT]).context("waiting for signals")?;
+    signals::second_ends_at_once(&[SIGTERM, SIGINT]).context("waiting for signals")?;
+
+    let Settings { socket, health, server, gateway, provider_from } = Settings::load(args)?;
+    let gateway = Gateway::from_settings(gateway).map_err(|error| match error {
+        ConfigError::UnknownProvider { .. } => anyhow::Error::from(error).context(provider_from),
+        error => error.into(),
+    })?;
+    let provider = gateway.default_provider().name().to_owned();
+    let builder = Server::builder().config(server).unary("echo", |call, reply| {
+        reply.write(call.payload());
+        Ok(())
+    });
+    let server = bellrope_gateway::register(builder, Arc::new(gateway)).bind(&socket)?;
+    let health = health.map(|address| start_health(address, &server)).transpose()?;
+
+    let types = 1 + MESSAGE_TYPES.len();
+    let path = socket.display();
+    match &health {
+        None => output::note(format_args!("bellrope serves {types} message types on {path}, provider {provider}")),
+        Some(health) => output::note(format_args!(
+            "bellrope serves {types} message types on {path}, provider {provider}, health on http://{}",
+            health.local_addr()
+        )),
+    }
+    if let Some(signal) = stop.forever().next() {
+        tracing::info!("stopping on {}", signal_name(signal).unwrap_or("a signal"));
+    }
+    drop(health);
+    server.shutdown();
+    Ok(())
+}
+
+fn start_health(address: SocketAddr, server: &Server) -> anyhow::Result<HealthServer> {
+    HealthServer::start(address, server.metrics())
+        .with_context(|| format!("health cannot be served at {address}; choose another address with --health"))
+}

@@ -1,0 +1,89 @@
+//! Which server to talk to, and what to say when it is not there.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use anyhow::anyhow;
+use bellrope::{AsyncClient, Client, ClientConfig, ConnectError, default_socket_path};
+use clap::Args;
+
+/// The variable that names the socket where no `--socket` does.
+pub(crate) const VARIABLE: &str = "BELLROPE_SOCKET";
+
+/// Where the server is.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct SocketArg {
+    /// The server's socket [default: $BELLROPE_SOCKET, else $XDG_RUNTIME_DIR/bellrope/bellrope.sock].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+impl SocketArg {
+    /// The path that was given, or else the default one.
+    pub(crate) fn path(&self) -> PathBuf {
+        let given = self.socket.clone().or_else(|| environment(VARIABLE).map(PathBuf::from));
+        given.unwrap_or_else(default_socket_path)
+    }
+
+    /// The settings of a client of this server.
+    pub(crate) fn config(&self) -> ClientConfig {
+        ClientConfig::new(self.path())
+    }
+}
+
+/// Connects a client that needs no runtime.
+pub(crate) fn connect(config: ClientConfig) -> anyhow::Result<Client> {
+    Client::with(config).map_err(explain)
+}
+
+/// Connects a client for tokio.
+pub(crate) async fn connect_async(config: ClientConfig) -> anyhow::Result<AsyncClient> {
+    AsyncClient::with(config).await.map_err(explain)
+}
+
+/// A variable of the environment, unless it is empty.
+pub(crate) fn environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Says how to start the server that was not there.
+fn explain(error: ConnectError) -> anyhow::Error {
+    let ConnectError::NoServer { path, .. } = &error else { return error.into() };
+    let command = match path {
+        path if *path == default_socket_path() => "bellrope serve".to_owned(),
+        path => format!("bellrope serve --socket {}", quoted(path)),
+    };
+    anyhow!("{error}; start one with `{command}`")
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c)) && !text.is_empty() {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn explained(path: PathBuf) -> String {
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        explain(ConnectError::NoServer { path, source }).to_string()
+    }
+
+    #[test]
+    fn a_dead_socket_is_named_with_how_to_start_its_server() {
+        let text = explained(default_socket_path());
+        assert!(text.contains(&default_socket_path().display().to_string()), "{text}");
+        assert!(text.ends_with("start one with `bellrope serve`"), "{text}");
+        let text = explained("/run/o'hara/my bell.sock".into());
+        assert!(text.ends_with(r"start one with `bellrope serve --socket '/run/o'\''hara/my bell.sock'`"), "{text}");
+    }
+}

@@ -1,0 +1,7 @@
+//! The real program, as its users run it: every command is a process, every server has a private socket.
+
+mod chat;
+mod hostile;
+mod real_model;
+mod serve;
+mod support;
