@@ -9,8 +9,8 @@ mod throughput;
 pub(crate) use child::ServerProcess;
 use clap::{Args, Subcommand};
 pub(crate) use limit::pong;
-pub(crate) use rtt::RttReport;
-pub(crate) use throughput::ThroughputReport;
+pub(crate) use rtt::{RttReport, round_trips};
+pub(crate) use throughput::Load;
 
 use crate::Outcome;
 

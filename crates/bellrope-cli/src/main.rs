@@ -5,6 +5,7 @@ mod bench;
 mod bench_server;
 mod call;
 mod chat;
+mod demo;
 mod list;
 mod logging;
 mod output;
@@ -27,6 +28,7 @@ pub(crate) struct Interrupted;
 
 const HELP: &str = "\
 Examples:
+  bellrope demo
   bellrope serve &
   bellrope chat 'Who is there?'
 
@@ -51,6 +53,8 @@ enum Command {
     Call(call::CallArgs),
     /// List the message types that a server offers.
     List(list::ListArgs),
+    /// See it work: a chat, 100 clients, and the criteria as a table of PASS and FAIL.
+    Demo(demo::DemoArgs),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args),
         Command::Call(args) => call::run(args),
         Command::List(args) => list::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::BenchServer { socket, pin } => bench_server::run(&socket, pin),
     };

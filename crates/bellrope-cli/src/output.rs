@@ -1,5 +1,4 @@
 //! What goes to the terminal: results to stdout, everything else to stderr.
-#![expect(clippy::print_stderr, reason = "this is where the program speaks to its user")]
 
 use std::{fmt, io::Write};
 
@@ -21,7 +20,8 @@ pub(crate) fn json(value: &impl Serialize) -> Outcome {
 
 /// Says something to the person at the terminal that is no result.
 pub(crate) fn note(text: fmt::Arguments<'_>) {
-    eprintln!("{text}");
+    // Nobody may be reading it any more; that is no reason to fail.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// A progress bar on stderr, shown only to a person.

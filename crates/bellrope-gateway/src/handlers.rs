@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Excerpt, ProviderError};
+use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::{AnswerStream, Gateway};
 use crate::message::{Chunk, SequencedChunk, ToolCallDelta, WIRE_VERSION};
 use crate::provider::BoxFuture;
@@ -151,7 +151,14 @@ fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, Han
     match outcome {
         Ok(response) => encode(&response),
         // The error's own words hold its mend.
-        Err(error) => Err(HandlerError::new(format!("{}: {error}", error.code()))),
+        Err(error) => {
+            let text = format!("{}: {error}", error.code());
+            Err(if error.blame() == Blame::Caller {
+                HandlerError::invalid_request(text)
+            } else {
+                HandlerError::new(text)
+            })
+        }
     }
 }
 

@@ -59,6 +59,57 @@ pub fn raise_descriptor_limit() -> Option<u64> {
     limit.current
 }
 
+/// Takes the code and constants of the program and its libraries out of this process's resident set. What is still
+/// needed comes back from the page cache when it is next used; what is not, such as all that only starting up needed,
+/// stays away. Returns the bytes of address space given back, 0 if the system does not say where they are.
+#[expect(unsafe_code, reason = "advice about a mapping needs its address")]
+pub fn drop_program_pages() -> usize {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return 0 };
+    let mut given_back = 0;
+    for range in constant_mappings(&maps) {
+        // SAFETY: a private mapping of a file, executable or before its file's code, was never writable: it holds
+        // nothing but the file's own bytes (relocated data lies behind the code). Dropping its pages loses nothing; the
+        // next access maps the same bytes again.
+        let dropped = unsafe {
+            rustix::mm::madvise(range.start as *mut std::ffi::c_void, range.len(), rustix::mm::Advice::LinuxDontNeed)
+        };
+        if dropped.is_ok() {
+            given_back += range.len();
+        }
+    }
+    given_back
+}
+
+/// The mappings in `/proc/PID/maps` that hold code, or constants that lie before the code of the same file.
+fn constant_mappings(maps: &str) -> Vec<std::ops::Range<usize>> {
+    let mut found = Vec::new();
+    // Read-only mappings of one file that may turn out to lie before its code.
+    let mut before_code: (&str, Vec<std::ops::Range<usize>>) = ("", Vec::new());
+    for line in maps.lines() {
+        // address-address permissions offset device inode path
+        let mut fields = line.split_whitespace();
+        let (Some(range), Some(permissions), Some(path)) = (fields.next(), fields.next(), fields.nth(3)) else {
+            continue;
+        };
+        let range = range
+            .split_once('-')
+            .and_then(|(from, to)| Some(usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?));
+        let Some(range) = range.filter(|_| path.starts_with('/')) else { continue };
+        if before_code.0 != path {
+            before_code = (path, Vec::new());
+        }
+        match permissions {
+            "r--p" => before_code.1.push(range),
+            "r-xp" => {
+                found.append(&mut before_code.1);
+                found.push(range);
+            }
+            _ => before_code.1.clear(),
+        }
+    }
+    found
+}
+
 /// CPU time that this process has used so far, in microseconds.
 #[must_use]
 pub fn cpu_time_us() -> u64 {
@@ -72,6 +123,26 @@ mod tests {
     fn the_descriptor_limit_is_raised_to_the_hard_one() {
         let first = super::raise_descriptor_limit();
         assert_eq!(super::raise_descriptor_limit(), first);
+    }
+
+    #[test]
+    fn a_program_without_its_pages_runs_on() {
+        assert!(super::drop_program_pages() > 0);
+        assert!(super::usable_cpus() >= 1);
+    }
+
+    #[test]
+    fn only_code_and_the_constants_before_it_are_dropped() {
+        let maps = "\
+1000-2000 r--p 00000000 fe:00 12 /bin/x
+2000-4000 r-xp 00001000 fe:00 12 /bin/x
+4000-5000 r--p 00003000 fe:00 12 /bin/x
+5000-6000 rw-p 00004000 fe:00 12 /bin/x
+6000-7000 rw-p 00000000 00:00 0 [heap]
+7000-8000 r--p 00000000 fe:00 13 /data/file
+8000-9000 r-xp 00000000 00:00 0 [vdso]
+";
+        assert_eq!(super::constant_mappings(maps), [0x1000..0x2000, 0x2000..0x4000]);
     }
 
     #[test]

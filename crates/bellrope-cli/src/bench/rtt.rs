@@ -28,7 +28,7 @@ pub(crate) struct RttReport {
     /// A bare cache-line ping-pong between the same two processes in the same run.
     limit_p50_us: f64,
     limit_p99_us: f64,
-    ratio_to_limit: f64,
+    pub(crate) ratio_to_limit: f64,
 }
 
 /// Measures round trips and the limit in turns, so that both see the same machine.
@@ -38,25 +38,33 @@ pub(super) fn measure(args: &BenchArgs, progress: bool) -> anyhow::Result<RttRep
     if !args.no_pin {
         process::pin_to_cpu(0).context("pinning the client to a CPU")?;
     }
+    let bar = Progress::new(progress, "round trips", RUNS.into());
+    take_turns(&mut server, args.size, Duration::from_secs_f64(args.seconds), &bar)
+}
+
+/// Measures round trips and the limit against a running server, for about `time`.
+pub(crate) fn round_trips(server: &mut ServerProcess, size: u32, time: Duration) -> anyhow::Result<RttReport> {
+    take_turns(server, size, time, &Progress::new(false, "round trips", RUNS.into()))
+}
+
+fn take_turns(server: &mut ServerProcess, size: u32, time: Duration, bar: &Progress) -> anyhow::Result<RttReport> {
     let mut connection = Connection::connect(server.socket())?;
     let echo = connection.message_type("echo")?;
-    let payload = vec![0x5A; args.size as usize];
+    let payload = vec![0x5A; size as usize];
     let mut caller = Caller { connection: &mut connection, echo, payload: &payload, reply: Vec::new() };
-    caller.run(WARM_UP, Duration::MAX)?;
 
-    let bar = Progress::new(progress, "round trips", RUNS.into());
     let (mut rtts, mut limits, mut calls) = (Vec::new(), Vec::new(), 0);
     for _ in 0..RUNS {
-        limits.push(limit::ping(&mut server, LIMIT_ROUNDS)?.percentiles());
+        limits.push(limit::ping(server, LIMIT_ROUNDS)?.percentiles());
         caller.run(WARM_UP, Duration::MAX)?;
-        let samples = caller.run(u32::MAX, Duration::from_secs_f64(args.seconds / f64::from(RUNS)))?;
+        let samples = caller.run(u32::MAX, time / RUNS)?;
         calls += samples.len();
         rtts.push(samples.percentiles());
         bar.step();
     }
     let (rtt, limit) = (median(&rtts), median(&limits));
     Ok(RttReport {
-        size: args.size,
+        size,
         calls,
         rtt,
         limit_p50_us: limit.p50_us,

@@ -354,6 +354,13 @@ impl<B: AsRef<[u8]> + From<Vec<u8>>> ServerConnection<B> {
         self.requests.disarm();
     }
 
+    /// Takes the rings out of this process's resident set until they are next used.
+    #[cfg(not(loom))]
+    pub fn release_pages(&self) {
+        self.requests.release_pages();
+        self.responses.release_pages();
+    }
+
     fn expect_form(&self, record: &Record, extended: bool) -> Result<(), Violation> {
         if record.header.extended == extended && record.header.len == 0 && record.header.message_type == 0 {
             Ok(())

@@ -146,6 +146,12 @@ impl Consumer {
         let _ = self.view.compare_exchange(self.at(0), ASLEEP, EMPTY, Ordering::AcqRel, Ordering::Relaxed);
     }
 
+    /// Takes the ring out of this process's resident set until it is next used.
+    #[cfg(not(loom))]
+    pub fn release_pages(&self) {
+        self.view.release_pages();
+    }
+
     fn publish(&mut self) -> Wake {
         self.published = self.position;
         // Releases the bytes we have read to the producer's acquire-load in `Producer::place`.

@@ -169,6 +169,12 @@ impl Producer {
         }
     }
 
+    /// Takes the ring out of this process's resident set until it is next used.
+    #[cfg(not(loom))]
+    pub fn release_pages(&self) {
+        self.view.release_pages();
+    }
+
     /// Finds the place of a record of `size` bytes, with the header word after it and `spare` bytes to be left free.
     #[inline(always)]
     fn place(&mut self, size: u64, spare: u64) -> Result<Option<Place>, Violation> {

@@ -209,6 +209,7 @@ impl Acceptor {
             #[cfg(feature = "tokio")]
             open: super::dispatch::OpenCalls::default(),
             hot: false,
+            resident: true,
             quiet: 0,
         })
     }

@@ -21,6 +21,8 @@ pub(crate) struct Link {
     pub(crate) open: super::dispatch::OpenCalls,
     /// Whether its worker polls it instead of waiting for its doorbell.
     pub(crate) hot: bool,
+    /// Whether its rings may have been used since their memory was last given back.
+    pub(crate) resident: bool,
     /// Visits in a row that found nothing.
     pub(crate) quiet: u32,
 }
@@ -29,6 +31,7 @@ impl Link {
     /// Commits what was sent, and rings if the client sleeps.
     #[inline]
     pub(crate) fn commit(&mut self) {
+        self.resident = true;
         if self.connection.commit().needed() {
             self.socket.ring();
         }

@@ -108,8 +108,12 @@ impl Worker {
                 let asleep_since = Instant::now();
                 self.look_after_sleepers(Some(SWEEP));
                 self.inbox.awake();
-                self.spinner.slept(asleep_since.elapsed());
                 looked_after = Instant::now();
+                let slept = looked_after - asleep_since;
+                self.spinner.slept(slept);
+                if slept >= SWEEP {
+                    self.give_back();
+                }
             } else {
                 self.inbox.awake();
             }
@@ -251,6 +255,7 @@ impl Worker {
                 Ok(Drained::Rings(_)) => {
                     if !link.hot {
                         link.hot = true;
+                        link.resident = true;
                         link.quiet = 0;
                         // What the ring asked for may be room, which shows in no record.
                         link.connection.disarm();
@@ -298,6 +303,17 @@ impl Worker {
             link.hot = true;
             link.quiet = 0;
             self.hot.push(id.index);
+        }
+    }
+
+    /// After a quiet second: lets go of the memory of every connection that is left to its doorbell, so that resident
+    /// memory follows the active connections.
+    fn give_back(&mut self) {
+        for link in self.links.iter_mut().flatten() {
+            if !link.hot && link.resident {
+                link.connection.release_pages();
+                link.resident = false;
+            }
         }
     }
 
