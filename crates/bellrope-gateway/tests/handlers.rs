@@ -55,11 +55,11 @@ async fn pieces(client: &AsyncClient, name: &str, request: &impl Serialize) -> V
     pieces
 }
 
-/// The handler's own words.
+/// The handler's own words about a mistake of the caller's.
 fn words(error: CallError) -> String {
     match error {
-        CallError::Failed { code: ErrorCode::Handler, text } => text,
-        other => panic!("no error of the handler's: {other}"),
+        CallError::Failed { code: ErrorCode::InvalidRequest, text } => text,
+        other => panic!("not said to be the caller's mistake: {other}"),
     }
 }
 
@@ -141,7 +141,7 @@ async fn a_request_that_cannot_be_read_is_answered_with_what_is_wrong_and_where(
     let client = AsyncClient::connect(&served.path).await.unwrap();
     for name in ["ai.chat", "ai.complete"] {
         let text = words(client.call(name, b"{\n  oops").await.unwrap_err());
-        assert_eq!(text, "invalid_request: the request cannot be read: key must be a string at line 2 column 3");
+        assert_eq!(text, "the request cannot be read: key must be a string at line 2 column 3");
     }
     for name in ["ai.models", "ai.health"] {
         let text = words(client.call(name, br#"{"version":9}"#).await.unwrap_err());

@@ -30,12 +30,23 @@ static START: OnceLock<Instant> = OnceLock::new();
 pub fn ticks_per_ns() -> f64 {
     static RATE: OnceLock<f64> = OnceLock::new();
     *RATE.get_or_init(|| {
-        let (start, from) = (Instant::now(), ticks());
+        let (start, from) = stamp();
         while start.elapsed() < Duration::from_millis(10) {
             std::hint::spin_loop();
         }
-        (ticks() - from) as f64 / start.elapsed().as_nanos() as f64
+        let (end, to) = stamp();
+        (to - from) as f64 / (end - start).as_nanos() as f64
     })
+}
+
+/// Both clocks at one moment: the closest of several pairs, so that an interruption in between does no harm.
+fn stamp() -> (Instant, u64) {
+    let pair = || {
+        let (before, ticks) = (Instant::now(), ticks());
+        (before.elapsed(), before, ticks)
+    };
+    let closest = (0..10).map(|_| pair()).min_by_key(|(apart, ..)| *apart);
+    closest.map_or_else(|| (Instant::now(), ticks()), |(_, moment, ticks)| (moment, ticks))
 }
 
 #[cfg(test)]
@@ -44,10 +55,11 @@ mod tests {
 
     #[test]
     fn ticks_measure_time() {
-        let (start, from) = (Instant::now(), ticks());
+        let (start, from) = stamp();
         while start.elapsed() < Duration::from_millis(20) {}
-        let measured = (ticks() - from) as f64 / ticks_per_ns();
-        let real = start.elapsed().as_nanos() as f64;
+        let (end, to) = stamp();
+        let measured = (to - from) as f64 / ticks_per_ns();
+        let real = (end - start).as_nanos() as f64;
         assert!((measured / real - 1.0).abs() < 0.2, "{measured} ns measured of {real} ns");
     }
 }

@@ -56,3 +56,8 @@ pub use spin::SpinPolicy;
 pub mod shm {
     pub use bellrope_shm::{SharedMemory, View, clock, process, sync::Ordering};
 }
+
+/// The examples of the README, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -137,11 +137,11 @@ impl Worker {
         let lone = if let [index] = self.hot[..] { self.links[index].as_deref() } else { None };
         match lone {
             Some(link) => {
+                // Without a pause in between: it costs a tenth of a round trip.
                 for _ in 0..LINGER_POLLS {
                     if link.connection.is_ready() {
                         return;
                     }
-                    spin_loop();
                 }
             }
             None => spin_loop(),
