@@ -52,7 +52,7 @@ pub enum Violation {
     #[error("credit for stream {0} exceeds its window")]
     CreditOverflow(u64),
     /// Doorbell rings far beyond what any traffic needs.
-    #[error("the doorbell was rung {0} times at once")]
+    #[error("the doorbell was rung {0} times while nobody slept")]
     DoorbellFlood(usize),
 }
 

@@ -210,6 +210,7 @@ impl Acceptor {
             open: super::dispatch::OpenCalls::default(),
             hot: false,
             resident: true,
+            rings: 0,
             quiet: 0,
         })
     }

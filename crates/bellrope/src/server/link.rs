@@ -23,6 +23,8 @@ pub(crate) struct Link {
     pub(crate) hot: bool,
     /// Whether its rings may have been used since their memory was last given back.
     pub(crate) resident: bool,
+    /// Doorbell rings since it was last armed.
+    pub(crate) rings: usize,
     /// Visits in a row that found nothing.
     pub(crate) quiet: u32,
 }

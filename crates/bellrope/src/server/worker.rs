@@ -36,8 +36,8 @@ const LOOK_AFTER_SLEEPERS: Duration = Duration::from_micros(50);
 /// Turns of an awake worker between two looks at the clock; a turn that found work counts for more.
 const TURNS_PER_LOOK: u32 = 1024;
 const WORKED: u32 = 64;
-/// More rings than this at once make no sense: a peer rings only when we sleep.
-const MAX_RINGS: usize = 4096;
+/// More rings than this between two sleeps make no sense: an honest peer rings once or twice for each.
+const MAX_RINGS: usize = 64;
 /// The inbox's key in the epoll set; connections have their index.
 const INBOX_KEY: u64 = u64::MAX;
 
@@ -249,11 +249,12 @@ impl Worker {
             let index = key as usize;
             let Some(link) = self.links.get_mut(index).and_then(Option::as_mut) else { continue };
             match link.socket.drain(MAX_RINGS + 1) {
-                Ok(Drained::Rings(rings)) if rings > MAX_RINGS => {
-                    self.close(index, &Violation::DoorbellFlood(rings).into());
-                }
-                Ok(Drained::Rings(_)) => {
-                    if !link.hot {
+                Ok(Drained::Rings(rings)) => {
+                    link.rings += rings;
+                    if link.rings > MAX_RINGS {
+                        let flood = Violation::DoorbellFlood(link.rings);
+                        self.close(index, &flood.into());
+                    } else if !link.hot {
                         link.hot = true;
                         link.resident = true;
                         link.quiet = 0;
@@ -346,5 +347,8 @@ fn arm(link: &mut Link) -> Result<bool, Violation> {
     let armed = link.connection.arm()?;
     link.commit();
     link.hot = armed == Armed::Ready;
+    if !link.hot {
+        link.rings = 0;
+    }
     Ok(!link.hot)
 }
