@@ -85,11 +85,8 @@ pub(crate) fn run(args: &DemoArgs) -> Outcome {
         Criterion::coverage(),
         Criterion::allocations(),
     ]);
-    if args.json {
-        output::json(&report)?
-    } else {
-        report.print()?
-    }
+    let shown = if args.json { output::json(&report) } else { report.print() };
+    shown?;
     ensure!(report.all_pass, "a criterion failed");
     Ok(())
 }

@@ -1,12 +1,13 @@
-//! What happens to a signal that comes while the first is still being obeyed.
+//! What signals do beyond ending a program.
 
 use std::{
     ffi::c_int,
     io,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
 };
 
-use signal_hook::flag;
+use signal_hook::{consts::TERM_SIGNALS, flag, iterator::Signals};
 
 /// Lets every one of `signals` after the first end the program at once, with 128 plus its number.
 pub(crate) fn second_ends_at_once(signals: &[c_int]) -> io::Result<()> {
@@ -17,4 +18,16 @@ pub(crate) fn second_ends_at_once(signals: &[c_int]) -> io::Result<()> {
         flag::register(signal, Arc::clone(&first_came))?;
     }
     Ok(())
+}
+
+/// Lets a signal that ends the program remove `directory` first.
+pub(crate) fn remove_when_ended(directory: PathBuf) -> io::Result<()> {
+    let mut signals = Signals::new(TERM_SIGNALS)?;
+    let wait = move || {
+        if let Some(signal) = signals.forever().next() {
+            let _ = std::fs::remove_dir_all(&directory);
+            std::process::exit(128 + signal);
+        }
+    };
+    std::thread::Builder::new().name("bellrope-signals".to_owned()).spawn(wait).map(drop)
 }

@@ -298,3 +298,22 @@ async fn an_async_client_finds_the_server_again() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
+
+#[tokio::test]
+async fn a_dropped_async_stream_or_call_is_cancelled_at_the_server() {
+    let server = serve(ServerConfig::default());
+    let client = AsyncClient::connect(&server.path).await.unwrap();
+    let mut stream = client.stream("endless", b"").await.unwrap();
+    for _ in 0..200 {
+        assert_eq!(stream.next().await.unwrap().unwrap().len(), 1000);
+    }
+    drop(stream);
+    let call = client.call("never", b"");
+    assert!(tokio::time::timeout(Duration::from_millis(20), call).await.is_err());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while server.dropped() < 2 {
+        assert!(Instant::now() < deadline, "both handlers are dropped");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(client.call("echo", b"on it goes").await.unwrap(), b"on it goes");
+}

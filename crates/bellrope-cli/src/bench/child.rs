@@ -7,6 +7,8 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use bellrope::MemoryUse;
 
+use crate::signals;
+
 /// A server in a child process on a private socket. It ends when this is dropped, or when this process dies: its
 /// standard input is the lifeline.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ impl ServerProcess {
     /// Starts the server and returns when it is ready.
     pub(crate) fn start(pin: bool) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("bellrope-").tempdir().context("making a temporary directory")?;
+        signals::remove_when_ended(home.path().to_owned()).context("waiting for signals")?;
         Ok(Self { running: Running::start(&socket_in(home.path()), pin)?, home, pin })
     }
 
