@@ -19,6 +19,8 @@ use crate::{
     socket::SocketArg,
 };
 
+/// How long answers under way may take to end after a signal.
+const DRAIN: Duration = Duration::from_secs(5);
 /// See [`stay_small`].
 const TRIM_EVERY: Duration = Duration::from_secs(1);
 
@@ -40,7 +42,8 @@ Flags come before the environment (BELLROPE_SOCKET, BELLROPE_PROVIDER, BELLROPE_
 OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL), and that comes before the file. BELLROPE_LOG, else RUST_LOG, says how
 much is logged: error, warn, info (the default), debug or trace.
 
-SIGTERM and SIGINT stop the server; a second one ends it at once, with 143 or 130."#;
+SIGTERM and SIGINT stop the server: nothing new is taken, and what is under way has 5 seconds to end. A second one ends
+it at once, with 143 or 130."#;
 
 /// What to serve, and where.
 #[derive(Debug, Default, Args)]
@@ -88,8 +91,10 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     if let Some(signal) = stop.forever().next() {
         tracing::info!("stopping on {}", signal_name(signal).unwrap_or("a signal"));
     }
+    if !server.drain(DRAIN) {
+        tracing::warn!("some answers were not done within {DRAIN:?} and were cut off");
+    }
     drop(health);
-    server.shutdown();
     Ok(())
 }
 

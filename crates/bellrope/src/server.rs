@@ -16,9 +16,12 @@ mod worker;
 use std::{
     io,
     path::Path,
-    sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bellrope_proto::{
@@ -122,6 +125,9 @@ struct Shared {
     config: ServerConfig,
     terms: Terms,
     metrics: Arc<Metrics>,
+    /// Set when nothing new is taken any more; what is under way goes on.
+    draining: AtomicBool,
+    /// Set when everything ends at once.
     stopping: AtomicBool,
     #[cfg(feature = "tokio")]
     runtime: Option<tokio::runtime::Handle>,
@@ -201,6 +207,7 @@ impl ServerBuilder {
             config,
             terms,
             metrics,
+            draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             #[cfg(feature = "tokio")]
             runtime: runtime.as_ref().map(|runtime| runtime.handle().clone()),
@@ -269,14 +276,36 @@ impl Server {
         }
         self.wait();
         #[cfg(feature = "tokio")]
-        if let Some(runtime) = self.runtime.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+        if let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
             runtime.shutdown_background();
         }
     }
 
+    /// Takes nothing new, lets what is under way end, at most until `deadline` from now, and then shuts down. New
+    /// connections and calls are refused as draining meanwhile. Answers whether everything ended by itself.
+    pub fn drain(&self, deadline: Duration) -> bool {
+        let until = Instant::now() + deadline;
+        self.shared.metrics.serving.store(false, Ordering::Release);
+        self.shared.draining.store(true, Ordering::Release);
+        for inbox in &self.inboxes {
+            inbox.wake();
+        }
+        let workers_ended = || {
+            let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+            // The last thread is the acceptor, which refuses newcomers to the end.
+            threads.split_last().is_none_or(|(_, workers)| workers.iter().all(JoinHandle::is_finished))
+        };
+        while !workers_ended() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let ended = workers_ended();
+        self.shutdown();
+        ended
+    }
+
     /// Returns when the server has been shut down.
     pub fn wait(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the server panicked");

@@ -317,3 +317,38 @@ async fn a_dropped_async_stream_or_call_is_cancelled_at_the_server() {
     }
     assert_eq!(client.call("echo", b"on it goes").await.unwrap(), b"on it goes");
 }
+
+#[test]
+fn a_draining_server_ends_what_is_under_way_and_takes_nothing_new() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    let mut stream = client.stream("count", b"20000").unwrap();
+    assert_eq!(stream.next().unwrap().unwrap(), 0_u32.to_le_bytes());
+    std::thread::scope(|scope| {
+        let draining = scope.spawn(|| server.server.drain(Duration::from_secs(10)));
+        // Calls are served until the drain begins, and then refused as safe to send again.
+        let error = loop {
+            if let Err(error) = client.call("echo", b"") {
+                break error;
+            }
+        };
+        assert_eq!(code(error), ErrorCode::Rejected);
+        let refused = Client::connect(&server.path).unwrap_err().to_string();
+        assert!(refused.contains("draining"), "{refused}");
+        let rest: Vec<_> = stream.by_ref().collect::<Result<_, _>>().unwrap();
+        assert_eq!(rest.len(), 19_999, "the stream comes whole");
+        assert!(draining.join().unwrap(), "everything ended by itself");
+    });
+}
+
+#[test]
+fn a_drain_ends_at_its_deadline() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    let mut endless = client.stream("endless", b"").unwrap();
+    endless.next().unwrap().unwrap();
+    assert!(!server.server.drain(Duration::from_millis(50)));
+    let ending = endless.find_map(Result::err).unwrap();
+    assert!(matches!(ending, CallError::Unknown), "{ending}");
+    assert_eq!(server.dropped(), 1);
+}

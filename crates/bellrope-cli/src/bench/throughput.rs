@@ -84,6 +84,11 @@ impl Load {
         Ok(Self { callers, payload: vec![0x5A; size], reply: Vec::new(), depth })
     }
 
+    /// Changes how many calls each connection has in flight.
+    pub(crate) fn set_depth(&mut self, depth: usize) {
+        self.depth = depth;
+    }
+
     /// Calls for `time` and returns how many were answered.
     pub(crate) fn run(&mut self, time: Duration) -> anyhow::Result<u64> {
         const ROUNDS_PER_LOOK: u32 = 16;

@@ -163,6 +163,9 @@ impl Acceptor {
 
     /// Makes a connection of a finished handshake, or refuses it.
     fn admit(&mut self, socket: Socket, hello: Hello) {
+        if self.shared.draining.load(Acquire) {
+            return self.refuse(&socket, Status::Draining, "the server is going away");
+        }
         let limit = self.shared.metrics.max_connections;
         if self.shared.metrics.active_connections() >= limit {
             let text = format!("{limit} connections are open, the limit max_connections");

@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -107,6 +107,11 @@ impl Service {
         let message_type = request.message_type;
         let payload = &mut self.payload[..request.len];
         link.connection.take(request, payload);
+        if self.shared.draining.load(Ordering::Relaxed) {
+            let failure = Failure::new(ErrorCode::Rejected, "the server is going away; the call has not run");
+            note(&self.shared, self.worker, message_type, link, Some(&failure));
+            return link.connection.fail(request.id, failure);
+        }
         match self.shared.registry.find(message_type) {
             Some(Handler::Unary(handler)) => {
                 // Answers to quick calls go out together; nobody's waits for a slow handler to end.

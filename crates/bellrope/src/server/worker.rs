@@ -98,6 +98,9 @@ impl Worker {
         while !self.shared.stopping.load(Ordering::Acquire) {
             let mut worked = self.read_inbox();
             worked |= self.visit_hot();
+            if self.shared.draining.load(Relaxed) && self.is_drained() {
+                break;
+            }
             if worked {
                 self.spinner.found();
                 turns += WORKED;
@@ -146,6 +149,12 @@ impl Worker {
             }
             None => spin_loop(),
         }
+    }
+
+    /// Whether every call that was taken has been answered in full.
+    fn is_drained(&self) -> bool {
+        let mut connections = self.links.iter().flatten().map(|link| &link.connection);
+        connections.all(|connection| connection.open_calls() == 0 && !connection.wants_room())
     }
 
     /// Does what other threads ask for.
