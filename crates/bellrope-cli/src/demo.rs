@@ -29,7 +29,8 @@ criterion fails; what cannot be measured here is said to be so and decides nothi
 /// Connections of the load, and calls of each.
 const CLIENTS: u32 = 100;
 const CALLS_EACH: u64 = 1_000;
-/// Calls in flight on each connection while throughput is measured; one while memory is.
+/// Bytes of a call, and calls in flight on each connection, while throughput is measured.
+const SIZE: usize = 64;
 const DEPTH: usize = 16;
 /// Connections that must be open at once.
 const MANY: u32 = 1_000;
@@ -66,7 +67,7 @@ pub(crate) fn run(args: &DemoArgs) -> Outcome {
     // Long enough for the server to have given back what only its start and the chat needed.
     load.run(Duration::from_millis(1_200))?;
     let busy_memory = server.memory()?;
-    load.set_depth(DEPTH);
+    load.reshape(SIZE, DEPTH);
     let calls_per_s = throughput(&mut load)?;
     drop(load);
     progress.step();

@@ -84,8 +84,9 @@ impl Load {
         Ok(Self { callers, payload: vec![0x5A; size], reply: Vec::new(), depth })
     }
 
-    /// Changes how many calls each connection has in flight.
-    pub(crate) fn set_depth(&mut self, depth: usize) {
+    /// Changes the size of a call and how many each connection has in flight.
+    pub(crate) fn reshape(&mut self, size: usize, depth: usize) {
+        self.payload.resize(size, 0x5A);
         self.depth = depth;
     }
 

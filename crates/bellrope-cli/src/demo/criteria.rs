@@ -52,10 +52,8 @@ impl Criterion {
     }
 
     pub(super) fn throughput(calls_per_s: f64, calls: u64) -> Self {
-        let found = format!(
-            "{:.1} M calls/s of 1 KB over 100 connections, after {calls} calls of as many clients",
-            calls_per_s / 1e6
-        );
+        let found =
+            format!("{:.1} M calls/s of 64 B over 100 connections, after {calls} calls of 1 KB", calls_per_s / 1e6);
         Self::new("throughput", "> 1 M msg/s", found, calls_per_s > 1e6)
     }
 
