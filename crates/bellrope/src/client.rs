@@ -22,6 +22,9 @@ pub use types::MessageType;
 
 use crate::SpinPolicy;
 
+/// Longest sleep between two looks, so that nothing can be missed for ever.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// How a client connects and waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

@@ -94,19 +94,10 @@ impl Load {
     pub(crate) fn run(&mut self, time: Duration) -> anyhow::Result<u64> {
         const ROUNDS_PER_LOOK: u32 = 16;
         let start = Instant::now();
-        let (mut answered, mut round) = (0_u64, 0_u32);
+        let (mut answered, mut round, mut without_end) = (0_u64, 0_u32, u64::MAX);
         loop {
-            for (connection, echo) in &mut self.callers {
-                while let Some(completion) = connection.poll(&mut self.reply)? {
-                    completion.outcome?;
-                    answered += 1;
-                }
-                while connection.in_flight() < self.depth {
-                    if connection.queue(*echo, &self.payload)?.is_none() {
-                        break;
-                    }
-                }
-                connection.flush();
+            for caller in &mut self.callers {
+                answered += turn(caller, &self.payload, &mut self.reply, self.depth, &mut without_end)?;
             }
             round += 1;
             if round.is_multiple_of(ROUNDS_PER_LOOK) && start.elapsed() >= time {
@@ -118,25 +109,39 @@ impl Load {
     /// Makes every connection call `calls` times, and returns when all are answered.
     pub(crate) fn call_each(&mut self, calls: u64) -> anyhow::Result<u64> {
         let mut left: Vec<u64> = vec![calls; self.callers.len()];
-        let mut unanswered = calls * self.callers.len() as u64;
-        let total = unanswered;
-        while unanswered > 0 {
-            for ((connection, echo), left) in self.callers.iter_mut().zip(&mut left) {
-                while let Some(completion) = connection.poll(&mut self.reply)? {
-                    completion.outcome?;
-                    unanswered -= 1;
-                }
-                while *left > 0 && connection.in_flight() < self.depth {
-                    if connection.queue(*echo, &self.payload)?.is_none() {
-                        break;
-                    }
-                    *left -= 1;
-                }
-                connection.flush();
+        let total = calls * self.callers.len() as u64;
+        let mut answered = 0;
+        while answered < total {
+            for (caller, left) in self.callers.iter_mut().zip(&mut left) {
+                answered += turn(caller, &self.payload, &mut self.reply, self.depth, left)?;
             }
         }
         Ok(total)
     }
+}
+
+/// Takes the answers that have come on one connection, and sends calls until `depth` are in flight or none is `left`.
+/// Returns how many were answered.
+fn turn(
+    (connection, echo): &mut (Connection, MessageType),
+    payload: &[u8],
+    reply: &mut Vec<u8>,
+    depth: usize,
+    left: &mut u64,
+) -> anyhow::Result<u64> {
+    let mut answered = 0;
+    while let Some(completion) = connection.poll(reply)? {
+        completion.outcome?;
+        answered += 1;
+    }
+    while *left > 0 && connection.in_flight() < depth {
+        if connection.queue(*echo, payload)?.is_none() {
+            break;
+        }
+        *left -= 1;
+    }
+    connection.flush();
+    Ok(answered)
 }
 
 impl ThroughputReport {

@@ -73,9 +73,7 @@ impl AsyncClient {
     /// The message types that the server offers: name and style. Empty while there is no connection.
     #[must_use]
     pub fn message_types(&self) -> Vec<(String, Style)> {
-        let state = self.shared.lock();
-        let entries = state.link.iter().flat_map(|link| link.types.entries());
-        entries.map(|entry| (entry.name.clone(), entry.style)).collect()
+        self.shared.lock().message_types()
     }
 
     /// Calls a message type by name and waits for the answer, at most as long as the configuration's `call_timeout`.

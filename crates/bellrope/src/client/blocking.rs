@@ -12,14 +12,11 @@ use std::{
 use bellrope_proto::{connection::Expect, handshake::Style};
 
 use super::{
-    ClientConfig,
+    ClientConfig, SWEEP,
     link::{self, Link, Rest},
     shared::{Event, Shared, State, Ticket},
 };
 use crate::{CallError, ConnectError};
-
-/// Longest sleep between two looks, so that nothing can be missed for ever.
-const SWEEP: Duration = Duration::from_secs(1);
 
 /// A client for any number of threads. Clones share one connection, which is made anew when the server comes back.
 ///
@@ -53,9 +50,7 @@ impl Client {
     /// The message types that the server offers: name and style. Empty while there is no connection.
     #[must_use]
     pub fn message_types(&self) -> Vec<(String, Style)> {
-        let state = self.shared.lock();
-        let entries = state.link.iter().flat_map(|link| link.types.entries());
-        entries.map(|entry| (entry.name.clone(), entry.style)).collect()
+        self.shared.lock().message_types()
     }
 
     /// Calls a message type by name and waits for the answer, at most as long as the configuration's `call_timeout`.

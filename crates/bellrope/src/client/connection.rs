@@ -6,13 +6,10 @@ use bellrope_proto::{
 };
 
 use super::{
-    ClientConfig, MessageType, handshake,
+    ClientConfig, MessageType, SWEEP, handshake,
     link::{Link, Rest},
 };
 use crate::{CallError, ConnectError};
-
-/// Longest sleep between two looks, so that nothing can be missed for ever.
-const SWEEP: Duration = Duration::from_secs(1);
 
 /// A connection of one owner: no lock, no thread, the shortest way there is.
 ///
@@ -116,7 +113,7 @@ impl Connection {
                     return outcome;
                 }
             }
-            if let Err(error) = self.rest(id.0, false, &mut deadline) {
+            if let Err(error) = self.rest(Some(id.0), false, &mut deadline) {
                 if matches!(error, CallError::DeadlineExceeded) {
                     self.link.cancel(id.0);
                 }
@@ -138,7 +135,7 @@ impl Connection {
                 self.link.commit();
                 return Ok(id);
             }
-            self.rest(0, true, &mut deadline)?;
+            self.rest(Some(0), true, &mut deadline)?;
         }
     }
 
@@ -167,10 +164,7 @@ impl Connection {
         self.link.commit();
         match self.link.next_answer()? {
             Some(answer) => Ok(Some(Completion { id: CallId(answer.id), outcome: self.accept(&answer, reply) })),
-            None if self.link.idle()? == Rest::Check && self.link.broken.is_some() => {
-                let any = self.link.connection.calls().next().unwrap_or(0);
-                Err(self.link.loss(any))
-            }
+            None if self.link.idle()? == Rest::Check && self.link.broken.is_some() => Err(self.loss(None)),
             None => Ok(None),
         }
     }
@@ -186,8 +180,7 @@ impl Connection {
             if let Some(completion) = self.poll(reply)? {
                 return Ok(completion);
             }
-            let any = self.link.connection.calls().next().unwrap_or(0);
-            self.rest(any, false, &mut deadline)?;
+            self.rest(None, false, &mut deadline)?;
         }
     }
 
@@ -206,7 +199,7 @@ impl Connection {
 
     /// Waits for the next thing to happen: spins, or sleeps until the server rings.
     #[inline]
-    fn rest(&mut self, id: u64, for_room: bool, deadline: &mut Option<Instant>) -> Result<(), CallError> {
+    fn rest(&mut self, id: Option<u64>, for_room: bool, deadline: &mut Option<Instant>) -> Result<(), CallError> {
         match self.link.rest(for_room)? {
             Rest::Look => Ok(()),
             Rest::Check => self.check(id, deadline).map(drop),
@@ -219,9 +212,9 @@ impl Connection {
 
     /// Time left until the deadline, which is set when this is first asked.
     #[cold]
-    fn check(&mut self, id: u64, deadline: &mut Option<Instant>) -> Result<Duration, CallError> {
+    fn check(&mut self, id: Option<u64>, deadline: &mut Option<Instant>) -> Result<Duration, CallError> {
         if self.link.broken.is_some() {
-            return Err(self.link.loss(id));
+            return Err(self.loss(id));
         }
         let now = Instant::now();
         let deadline = *deadline.get_or_insert(now + self.call_timeout);
@@ -229,5 +222,11 @@ impl Connection {
             return Err(CallError::DeadlineExceeded);
         }
         Ok(deadline - now)
+    }
+
+    /// How this call, or without one the first under way, ends on a broken link.
+    fn loss(&mut self, id: Option<u64>) -> CallError {
+        let id = id.or_else(|| self.link.connection.calls().next()).unwrap_or(0);
+        self.link.loss(id)
     }
 }

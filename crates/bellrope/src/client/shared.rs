@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope_proto::connection::{AnswerKind, Expect};
+use bellrope_proto::{
+    connection::{AnswerKind, Expect},
+    handshake::Style,
+};
 
 use super::{
     ClientConfig, MessageType, handshake,
@@ -96,6 +99,12 @@ impl State {
     pub(crate) fn install(&mut self, link: Link) {
         self.generation += 1;
         self.link = Some(link);
+    }
+
+    /// The message types on offer. Empty without a link.
+    pub(crate) fn message_types(&self) -> Vec<(String, Style)> {
+        let entries = self.link.iter().flat_map(|link| link.types.entries());
+        entries.map(|entry| (entry.name.clone(), entry.style)).collect()
     }
 
     /// Sends a call. `None`: the ring is full. To be called with a link only.
