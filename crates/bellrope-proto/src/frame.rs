@@ -12,20 +12,25 @@ pub struct RawHeader(pub u64);
 pub enum Kind {
     /// Nothing more in this lap: go on at the start of the ring. The header word is all there is of it.
     Pad = 1,
-    /// Client: a call. The extension, if any, is the time left in microseconds.
+    /// Client: a call, or the last part of one. The extension, if any, is its deadline on the server's clock, in
+    /// microseconds.
     Request = 2,
     /// Client: the answer to this call is no longer wanted.
     Cancel = 3,
-    /// Client: more credit for a stream; the extension is the number of bytes.
+    /// More credit for a stream that comes from the other side; the extension is the number of bytes.
     Credit = 4,
-    /// Server: the answer to a call.
+    /// Server: the answer to a call, or the last part of it.
     Response = 5,
-    /// Server: the call failed; the message type field is the [`ErrorCode`], the payload its text.
+    /// Server: the call failed; the message type field is the [`ErrorCode`], the payload its text, the extension, if
+    /// any, its [detail](crate::connection::Failure::detail).
     Error = 6,
-    /// Server: a chunk of a stream; the extension is its number, counted from 0.
+    /// A chunk of a stream; the extension is its number, counted from 0.
     Chunk = 7,
-    /// Server: the stream is done; the extension is the number of chunks it had.
+    /// The stream is done; the extension is the number of chunks it had.
     End = 8,
+    /// The next part of a request or response that is too large for one record; the extension is the size of the whole
+    /// in bytes. The last part travels as the request or response itself.
+    Fragment = 9,
 }
 
 impl Kind {
@@ -39,6 +44,7 @@ impl Kind {
             6 => Self::Error,
             7 => Self::Chunk,
             8 => Self::End,
+            9 => Self::Fragment,
             _ => return None,
         })
     }
@@ -135,6 +141,8 @@ pub enum ErrorCode {
     Rejected,
     /// The handler refused the request's contents: the caller's mistake.
     InvalidRequest,
+    /// The handler has run, but the server's buffer budget had no room for its reply.
+    Exhausted,
     /// A code of a newer version.
     Other(u16),
 }
@@ -152,6 +160,7 @@ impl ErrorCode {
             Self::Cancelled => 6,
             Self::Rejected => 7,
             Self::InvalidRequest => 8,
+            Self::Exhausted => 9,
             Self::Other(bits) => bits,
         }
     }
@@ -168,6 +177,7 @@ impl ErrorCode {
             6 => Self::Cancelled,
             7 => Self::Rejected,
             8 => Self::InvalidRequest,
+            9 => Self::Exhausted,
             bits => Self::Other(bits),
         }
     }
@@ -184,6 +194,7 @@ impl ErrorCode {
             Self::Cancelled => "cancelled",
             Self::Rejected => "rejected",
             Self::InvalidRequest => "invalid_request",
+            Self::Exhausted => "exhausted",
             Self::Other(_) => "other",
         }
     }
@@ -194,6 +205,57 @@ impl std::fmt::Display for ErrorCode {
         match self {
             Self::Other(bits) => write!(f, "error code {bits}"),
             code => f.write_str(code.name()),
+        }
+    }
+}
+
+/// Why a call was refused before its handler ran, as it travels in the detail of a [`ErrorCode::Rejected`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// As many calls are under way as the server allows, or its buffer budget is used up.
+    Busy,
+    /// The breaker of the message type is open.
+    Breaker,
+    /// The server is going away.
+    Draining,
+    /// A reason of a newer version, or none given.
+    Other,
+}
+
+impl Rejection {
+    /// The detail that carries this reason and, if known, the milliseconds after which to try again.
+    #[must_use]
+    pub fn to_detail(self, retry_after_ms: Option<u64>) -> u64 {
+        let reason = match self {
+            Self::Other => 0,
+            Self::Busy => 1,
+            Self::Breaker => 2,
+            Self::Draining => 3,
+        };
+        reason | retry_after_ms.unwrap_or(0).min(u64::MAX >> 8) << 8
+    }
+
+    /// The reason and the milliseconds after which to try again, from a detail.
+    #[must_use]
+    pub fn from_detail(detail: u64) -> (Self, Option<u64>) {
+        let reason = match detail & 0xFF {
+            1 => Self::Busy,
+            2 => Self::Breaker,
+            3 => Self::Draining,
+            _ => Self::Other,
+        };
+        (reason, Some(detail >> 8).filter(|after| *after > 0))
+    }
+
+    /// A short name for logs and metric labels.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Breaker => "breaker",
+            Self::Draining => "draining",
+            Self::Other => "other",
         }
     }
 }
@@ -228,9 +290,16 @@ mod tests {
         }
 
         #[test]
-        fn every_header_survives_its_word(len: u32, message_type: u16, extended: bool, kind in 2_u8..=8) {
+        fn every_header_survives_its_word(len: u32, message_type: u16, extended: bool, kind in 2_u8..=9) {
             let header = Header { len, message_type, kind: Kind::from_bits(kind).unwrap(), extended };
             prop_assert_eq!(Header::try_from(RawHeader(header.encode())), Ok(header));
+        }
+
+        #[test]
+        fn every_rejection_survives_its_detail(after in prop::option::of(1_u64..1 << 56)) {
+            for reason in [Rejection::Busy, Rejection::Breaker, Rejection::Draining, Rejection::Other] {
+                prop_assert_eq!(Rejection::from_detail(reason.to_detail(after)), (reason, after));
+            }
         }
 
         #[test]

@@ -6,14 +6,18 @@
 //! ```text
 //! hello   magic[8] major:u16 minor:u16 transport:u8 class:u8 name_len:u8 0:u8 features:u64 name[64]
 //! answer  magic[8] major:u16 minor:u16 status:u16 0:u16 features:u64 connection:u64
-//!         capacity:u32 max_message:u32 max_in_flight:u32 stream_window:u32 body_len:u32 0:u32 body[body_len]
+//!         capacity:u32 max_message:u32 max_in_flight:u32 stream_window:u32 body_len:u32 0:u32 clock_us:u64
+//!         body[body_len]
 //! table   { message_type:u16 style:u8 name_len:u8 name[name_len] }*
 //! ```
 //!
 //! Unknown feature bits are ignored. Minor versions only add; another major version is refused, with both versions in
-//! the message. Transport 0 is shared memory; 1 is reserved for the same frames over the socket itself.
+//! the message. Message types of a style that the client does not know are not for it. Transport 0 is shared memory; 1 is reserved for the same frames over the socket itself.
 
-use crate::{connection::Terms, layout::Geometry};
+use crate::{
+    connection::Terms,
+    layout::{Geometry, MESSAGE_LIMITS},
+};
 
 /// The first bytes of both messages.
 pub const MAGIC: [u8; 8] = *b"BELLROPE";
@@ -22,7 +26,7 @@ pub const VERSION: (u16, u16) = (1, 0);
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 88;
 /// Bytes of the head of an answer.
-pub const ANSWER_HEAD_LEN: usize = 56;
+pub const ANSWER_HEAD_LEN: usize = 64;
 /// Most bytes of the body of an answer.
 pub const MAX_BODY: usize = 64 * 1024;
 /// Most bytes of a client's name.
@@ -160,13 +164,52 @@ impl Hello {
     }
 }
 
-/// How a message type is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a message type is called and answered. Every call has a request message; what follows differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Style {
-    /// With one response.
+    /// One response.
     Unary,
-    /// With a stream of chunks.
+    /// A stream of chunks from the server.
     ServerStream,
+    /// A stream of chunks from the client, then one response.
+    ClientStream,
+    /// Streams of chunks both ways at once.
+    Duplex,
+}
+
+impl Style {
+    /// Whether the client sends chunks.
+    #[inline]
+    #[must_use]
+    pub fn uploads(self) -> bool {
+        matches!(self, Self::ClientStream | Self::Duplex)
+    }
+
+    /// Whether the server answers with chunks and an end, and not with a response.
+    #[inline]
+    #[must_use]
+    pub fn streams(self) -> bool {
+        matches!(self, Self::ServerStream | Self::Duplex)
+    }
+
+    fn to_bits(self) -> u8 {
+        match self {
+            Self::Unary => 0,
+            Self::ServerStream => 1,
+            Self::ClientStream => 2,
+            Self::Duplex => 3,
+        }
+    }
+
+    fn from_bits(bits: u8) -> Option<Self> {
+        Some(match bits {
+            0 => Self::Unary,
+            1 => Self::ServerStream,
+            2 => Self::ClientStream,
+            3 => Self::Duplex,
+            _ => return None,
+        })
+    }
 }
 
 /// One message type that a server offers.
@@ -189,6 +232,8 @@ pub struct Welcome {
     pub connection: u64,
     /// What holds on this connection.
     pub terms: Terms,
+    /// The server's monotonic clock when it answered, in microseconds: what deadlines are told on.
+    pub clock_us: u64,
     /// The message types on offer.
     pub types: Vec<TypeEntry>,
 }
@@ -201,6 +246,7 @@ pub struct AnswerHead {
     connection: u64,
     /// Present if the status is [`Status::Accepted`].
     terms: Option<Terms>,
+    clock_us: u64,
     body_len: usize,
 }
 
@@ -216,14 +262,11 @@ impl Welcome {
         for entry in &self.types {
             let name_len = u8::try_from(entry.name.len()).expect("a name of a message type has at most 255 bytes");
             body.extend_from_slice(&entry.message_type.to_le_bytes());
-            body.push(match entry.style {
-                Style::Unary => 0,
-                Style::ServerStream => 1,
-            });
+            body.push(entry.style.to_bits());
             body.push(name_len);
             body.extend_from_slice(entry.name.as_bytes());
         }
-        encode_answer(Status::Accepted, self.features, self.connection, Some(&self.terms), &body)
+        encode_answer(Status::Accepted, self.features, self.connection, Some((&self.terms, self.clock_us)), &body)
     }
 }
 
@@ -233,11 +276,11 @@ pub fn encode_refusal(status: Status, text: &str) -> Vec<u8> {
     encode_answer(status, 0, 0, None, &text.as_bytes()[..text.floor_char_boundary(MAX_BODY)])
 }
 
-fn encode_answer(status: Status, features: u64, connection: u64, terms: Option<&Terms>, body: &[u8]) -> Vec<u8> {
+fn encode_answer(status: Status, features: u64, connection: u64, terms: Option<(&Terms, u64)>, body: &[u8]) -> Vec<u8> {
     assert!(body.len() <= MAX_BODY, "the table of message types is bounded when it is made");
-    let numbers = terms.map_or([0; 4], |terms| {
+    let (numbers, clock_us) = terms.map_or(([0; 4], 0), |(terms, clock_us)| {
         let capacity = u32::try_from(terms.geometry.capacity).expect("capacities are far below 4 GiB");
-        [capacity, terms.geometry.max_payload() as u32, terms.max_in_flight, terms.stream_window]
+        ([capacity, terms.max_message, terms.max_in_flight, terms.stream_window], clock_us)
     });
     let mut bytes = Vec::with_capacity(ANSWER_HEAD_LEN + body.len());
     bytes.extend_from_slice(&MAGIC);
@@ -252,6 +295,7 @@ fn encode_answer(status: Status, features: u64, connection: u64, terms: Option<&
     }
     bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
     bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&clock_us.to_le_bytes());
     debug_assert_eq!(bytes.len(), ANSWER_HEAD_LEN);
     bytes.extend_from_slice(body);
     bytes
@@ -274,7 +318,8 @@ impl AnswerHead {
             return Err(HandshakeError::Field("body_len"));
         }
         let terms = if status == Status::Accepted { Some(decode_terms(bytes)?) } else { None };
-        Ok(Self { status, features: u64_at(bytes, 16), connection: u64_at(bytes, 24), terms, body_len })
+        let (features, connection, clock_us) = (u64_at(bytes, 16), u64_at(bytes, 24), u64_at(bytes, 56));
+        Ok(Self { status, features, connection, terms, clock_us, body_len })
     }
 
     /// Bytes of the body that follows, at most [`MAX_BODY`].
@@ -288,20 +333,26 @@ impl AnswerHead {
     /// # Errors
     /// The server's refusal, or what is wrong with the body.
     pub fn with_body(self, body: &[u8]) -> Result<Welcome, HandshakeError> {
-        let Some(terms) = self.terms else {
+        let Self { status, features, connection, terms, clock_us, .. } = self;
+        let Some(terms) = terms else {
             let text = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(512).collect();
-            return Err(HandshakeError::Refused { status: self.status, text });
+            return Err(HandshakeError::Refused { status, text });
         };
-        Ok(Welcome { features: self.features, connection: self.connection, terms, types: decode_table(body)? })
+        Ok(Welcome { features, connection, terms, clock_us, types: decode_table(body)? })
     }
 }
 
 fn decode_terms(bytes: &[u8; ANSWER_HEAD_LEN]) -> Result<Terms, HandshakeError> {
     let geometry = Geometry::new(u32_at(bytes, 32)).ok_or(HandshakeError::Field("capacity"))?;
-    if u64::from(u32_at(bytes, 36)) != geometry.max_payload() {
+    let terms = Terms {
+        geometry,
+        max_message: u32_at(bytes, 36),
+        max_in_flight: u32_at(bytes, 40),
+        stream_window: u32_at(bytes, 44),
+    };
+    if !MESSAGE_LIMITS.contains(&terms.max_message) {
         return Err(HandshakeError::Field("max_message"));
     }
-    let terms = Terms { geometry, max_in_flight: u32_at(bytes, 40), stream_window: u32_at(bytes, 44) };
     if terms.max_in_flight == 0 {
         return Err(HandshakeError::Field("max_in_flight"));
     }
@@ -319,12 +370,9 @@ fn decode_table(mut body: &[u8]) -> Result<Vec<TypeEntry>, HandshakeError> {
         let Some(name) = name.filter(|name| !name.is_empty() && !name.contains(char::is_control)) else {
             return Err(HandshakeError::Field("types"));
         };
-        let style = match style {
-            0 => Style::Unary,
-            1 => Style::ServerStream,
-            _ => return Err(HandshakeError::Field("types")),
-        };
-        types.push(TypeEntry { message_type: u16::from_le_bytes([t0, t1]), style, name: name.to_owned() });
+        if let Some(style) = Style::from_bits(style) {
+            types.push(TypeEntry { message_type: u16::from_le_bytes([t0, t1]), style, name: name.to_owned() });
+        }
         body = &rest[name_len..];
     }
     if body.is_empty() { Ok(types) } else { Err(HandshakeError::Field("types")) }
@@ -365,13 +413,16 @@ mod tests {
             connection: 7,
             terms: Terms {
                 geometry: Geometry::new(DEFAULT_CAPACITY).unwrap(),
+                max_message: 10 << 20,
                 max_in_flight: 1024,
                 stream_window: 65536,
             },
-            types: vec![
-                TypeEntry { message_type: 1, style: Style::Unary, name: "echo".into() },
-                TypeEntry { message_type: 2, style: Style::ServerStream, name: "ai.chat_stream".into() },
-            ],
+            clock_us: 1 << 40 | 5,
+            types: [Style::Unary, Style::ServerStream, Style::ClientStream, Style::Duplex]
+                .into_iter()
+                .enumerate()
+                .map(|(n, style)| TypeEntry { message_type: n as u16 + 1, style, name: format!("type {n}") })
+                .collect(),
         }
     }
 
@@ -418,8 +469,15 @@ mod tests {
     }
 
     #[test]
+    fn types_of_an_unknown_style_are_passed_over() {
+        let mut bytes = welcome().encode();
+        bytes[ANSWER_HEAD_LEN + 2] = 9;
+        assert_eq!(decode(&bytes).unwrap().types, welcome().types[1..]);
+    }
+
+    #[test]
     fn numbers_out_of_range_are_refused() {
-        for (at, field) in [(33, "capacity"), (36, "max_message"), (50, "body_len")] {
+        for (at, field) in [(33, "capacity"), (39, "max_message"), (50, "body_len")] {
             let mut bytes = welcome().encode();
             bytes[at] ^= 0x55;
             assert_eq!(decode(&bytes), Err(HandshakeError::Field(field)));

@@ -45,6 +45,11 @@ pub const CAPACITIES: std::ops::RangeInclusive<u32> = 4096..=16 * 1024 * 1024;
 /// Capacity of a ring unless configured otherwise. Address space only: pages are backed when first touched.
 pub const DEFAULT_CAPACITY: u32 = 256 * 1024;
 
+/// Bytes that the largest message of a connection may have, whole. One that is too large for a record travels in parts.
+pub const MESSAGE_LIMITS: std::ops::RangeInclusive<u32> = 1..=1024 * 1024 * 1024;
+/// Bytes of the largest message unless configured otherwise.
+pub const DEFAULT_MAX_MESSAGE: u32 = 10 * 1024 * 1024;
+
 /// The position word's tag: the producer waits until the consumer moves on.
 pub const AWAITED: u64 = 1 << 63;
 /// The header word of a record that is not there yet.

@@ -7,6 +7,7 @@
 //! travel, [`connection`] what calls and streams are made of, [`handshake`] how two ends agree to talk.
 #![forbid(unsafe_code)]
 
+mod budget;
 pub mod connection;
 pub mod frame;
 pub mod handshake;
@@ -14,4 +15,5 @@ pub mod layout;
 pub mod ring;
 mod violation;
 
+pub use budget::{Budget, Reservation};
 pub use violation::Violation;

@@ -35,6 +35,17 @@ pub enum Violation {
     /// A call id that is still in use.
     #[error("call id {0} is already in use")]
     DuplicateCall(u64),
+    /// A part of a message while another message of the same direction is not whole yet.
+    #[error("a part of message {0} came before another message was whole")]
+    Interleaved(u64),
+    /// Parts that do not add up to the size they announced.
+    #[error("the parts of message {id} do not add up to the {announced} bytes announced")]
+    PartialSize {
+        /// The call.
+        id: u64,
+        /// Bytes of the whole, as its first part said.
+        announced: u64,
+    },
     /// A chunk out of order.
     #[error("chunk {found} of call {id} came where {expected} was due")]
     Sequence {
@@ -68,6 +79,8 @@ impl Violation {
             Self::Direction(_) => "bad_direction",
             Self::Form(_) => "bad_form",
             Self::DuplicateCall(_) => "duplicate_call",
+            Self::Interleaved(_) => "interleaved",
+            Self::PartialSize { .. } => "bad_size",
             Self::Sequence { .. } => "bad_sequence",
             Self::CreditExceeded(_) => "credit_exceeded",
             Self::CreditOverflow(_) => "credit_overflow",

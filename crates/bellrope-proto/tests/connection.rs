@@ -1,73 +1,14 @@
 //! Both ends of a connection in one thread, driven by hand.
 
+mod both;
+
 use bellrope_proto::{
-    connection::{
-        AnswerKind, ClientConnection, Credit, Expect, Failure, Inbound, Loss, ServerConnection, SubmitError, Terms,
-        pair,
-    },
+    connection::{AnswerKind, Credit, Failure, Inbound, Loss, SubmitError},
     frame::ErrorCode,
-    layout::Geometry,
+    handshake::Style,
     ring::Armed,
 };
-use bellrope_shm::SharedMemory;
-
-const ECHO: u16 = 1;
-const WINDOW: u32 = 1000;
-
-/// Both ends. What one has sent is committed before the other looks.
-struct Both {
-    client: ClientConnection,
-    server: ServerConnection<Vec<u8>>,
-    /// Whether the client had to ring.
-    rung: bool,
-}
-
-fn connect(capacity: u32, max_in_flight: u32) -> Both {
-    let terms = Terms { geometry: Geometry::new(capacity).unwrap(), max_in_flight, stream_window: WINDOW };
-    let (client, server) = pair(&SharedMemory::anonymous(terms.geometry.mapping_len()), terms);
-    Both { client, server, rung: false }
-}
-
-impl Both {
-    /// The next thing that came in at the server.
-    fn inbound(&mut self) -> Option<Inbound> {
-        self.rung |= self.client.commit().needed();
-        self.server.next_inbound().unwrap()
-    }
-
-    /// Takes the next call.
-    fn take(&mut self) -> Option<(u64, Vec<u8>)> {
-        match self.inbound()? {
-            Inbound::Call(request) => {
-                let mut payload = vec![0; request.len];
-                self.server.take(&request, &mut payload);
-                Some((request.id, payload))
-            }
-            Inbound::Cancelled(id) => panic!("call {id} was cancelled"),
-        }
-    }
-
-    fn echo(&mut self) -> usize {
-        let mut echoed = 0;
-        while let Some((id, payload)) = self.take() {
-            let answered = self.server.answer(id, payload.len(), &mut Vec::new(), |reply| {
-                reply.write(&payload);
-                Ok(())
-            });
-            assert_eq!(answered, Ok(None));
-            echoed += 1;
-        }
-        echoed
-    }
-
-    fn receive(&mut self) -> Option<(u64, AnswerKind, Vec<u8>)> {
-        let _ = self.server.commit();
-        let answer = self.client.next_answer().unwrap()?;
-        let mut payload = vec![0; answer.len];
-        self.client.take(&answer, &mut payload);
-        Some((answer.id, answer.kind, payload))
-    }
-}
+use both::{ECHO, WINDOW, connect, keep};
 
 #[test]
 fn every_call_gets_its_own_answer() {
@@ -77,7 +18,7 @@ fn every_call_gets_its_own_answer() {
         let calls: Vec<_> = (0..round % 40)
             .map_while(|call| {
                 let payload = vec![call as u8; call * 37];
-                Some((both.client.submit(ECHO, Expect::Response, &payload, None).ok()?, payload))
+                Some((both.client.submit(ECHO, Style::Unary, &payload, None).ok()?, payload))
             })
             .collect();
         assert!(calls.len() >= (round % 40).min(2));
@@ -92,35 +33,40 @@ fn every_call_gets_its_own_answer() {
 #[test]
 fn a_failing_handler_and_an_oversized_reply_are_typed_errors() {
     let mut both = connect(65536, 8);
-    let id = both.client.submit(ECHO, Expect::Response, b"x", None).unwrap();
+    let id = both.client.submit(ECHO, Style::Unary, b"x", None).unwrap();
     both.take().unwrap();
     both.server
-        .answer(id, 8, &mut Vec::new(), |reply| {
+        .answer(id, 8, &mut Vec::new(), keep, |reply| {
             reply.write(b"half a reply");
             Err(Failure::new(ErrorCode::Handler, "no luck"))
         })
         .unwrap();
-    assert_eq!(both.receive().unwrap(), (id, AnswerKind::Error(ErrorCode::Handler), b"no luck".to_vec()));
+    assert_eq!(
+        both.receive().unwrap(),
+        (id, AnswerKind::Error { code: ErrorCode::Handler, detail: 0 }, b"no luck".to_vec())
+    );
 
-    let id = both.client.submit(ECHO, Expect::Response, b"x", None).unwrap();
+    let id = both.client.submit(ECHO, Style::Unary, b"x", None).unwrap();
     both.take().unwrap();
     both.server
-        .answer(id, 8, &mut Vec::new(), |reply| {
-            (0..100).for_each(|_| reply.write(&[0; 1000]));
+        .answer(id, 8, &mut Vec::new(), keep, |reply| {
+            (0..2000).for_each(|_| reply.write(&[0; 1000]));
             Ok(())
         })
         .unwrap();
     let (_, kind, text) = both.receive().unwrap();
-    assert_eq!(kind, AnswerKind::Error(ErrorCode::MessageTooLarge));
-    assert_eq!(String::from_utf8(text).unwrap(), "the reply of 100000 bytes exceeds the limit of 16384 bytes");
+    assert_eq!(kind, AnswerKind::Error { code: ErrorCode::MessageTooLarge, detail: 2_000_000 });
+    assert_eq!(String::from_utf8(text).unwrap(), "the reply of 2000000 bytes exceeds the limit of 1048576 bytes");
 }
 
 #[test]
 fn a_message_over_the_limit_is_refused_with_size_and_limit() {
     let mut both = connect(65536, 8);
-    let error = both.client.submit(ECHO, Expect::Response, &[0; 16385], None).unwrap_err();
+    let error = both.client.submit(ECHO, Style::Unary, &[0; 16385], None).unwrap_err();
     assert_eq!(error, SubmitError::TooLarge { size: 16385, limit: 16384 });
-    assert!(both.client.submit(ECHO, Expect::Response, &[0; 16384], None).is_ok());
+    assert!(both.client.submit(ECHO, Style::Unary, &[0; 16384], None).is_ok());
+    let error = both.client.begin_large(Style::Unary, 1_048_577).unwrap_err();
+    assert_eq!(error, SubmitError::TooLarge { size: 1_048_577, limit: 1_048_576 });
 }
 
 #[test]
@@ -129,7 +75,7 @@ fn a_client_that_does_not_read_stalls_itself_and_loses_nothing() {
     let mut sent = Vec::new();
     let mut answered = 0;
     for call in 0..60 {
-        if let Ok(id) = both.client.submit(ECHO, Expect::Response, &[call; 200], None) {
+        if let Ok(id) = both.client.submit(ECHO, Style::Unary, &[call; 200], None) {
             sent.push(id);
         }
         answered += both.echo();
@@ -154,9 +100,9 @@ fn a_client_that_does_not_read_stalls_itself_and_loses_nothing() {
 #[test]
 fn a_stream_stops_at_its_credit_and_goes_on_with_more() {
     let mut both = connect(65536, 8);
-    let id = both.client.submit(2, Expect::Stream, b"go", None).unwrap();
+    let id = both.client.submit(2, Style::ServerStream, b"go", None).unwrap();
     both.take().unwrap();
-    assert!(both.server.open(id, true).unwrap());
+    assert!(both.server.open(id, Style::ServerStream).unwrap());
     for chunk in 0..100_u8 {
         both.server.chunk(id, vec![chunk; 36]).unwrap();
     }
@@ -188,16 +134,16 @@ fn a_stream_stops_at_its_credit_and_goes_on_with_more() {
 #[test]
 fn a_slow_stream_delays_neither_its_neighbours_nor_plain_calls() {
     let mut both = connect(65536, 8);
-    let slow = both.client.submit(2, Expect::Stream, b"", None).unwrap();
-    let fast = both.client.submit(2, Expect::Stream, b"", None).unwrap();
+    let slow = both.client.submit(2, Style::ServerStream, b"", None).unwrap();
+    let fast = both.client.submit(2, Style::ServerStream, b"", None).unwrap();
     for id in [slow, fast] {
         both.take().unwrap();
-        both.server.open(id, true).unwrap();
+        both.server.open(id, Style::ServerStream).unwrap();
     }
     (0..50).for_each(|_| both.server.chunk(slow, vec![0; 100]).unwrap());
     both.server.chunk(fast, b"quick".to_vec()).unwrap();
     both.server.finish(fast, Ok(())).unwrap();
-    let call = both.client.submit(ECHO, Expect::Response, b"me too", None).unwrap();
+    let call = both.client.submit(ECHO, Style::Unary, b"me too", None).unwrap();
     both.echo();
     let seen: Vec<_> = std::iter::from_fn(|| both.receive()).filter(|(id, ..)| *id != slow).collect();
     assert_eq!(
@@ -213,9 +159,9 @@ fn a_slow_stream_delays_neither_its_neighbours_nor_plain_calls() {
 #[test]
 fn a_cancelled_stream_ends_at_the_server_and_its_late_chunks_are_dropped() {
     let mut both = connect(65536, 8);
-    let id = both.client.submit(2, Expect::Stream, b"", None).unwrap();
+    let id = both.client.submit(2, Style::ServerStream, b"", None).unwrap();
     both.take().unwrap();
-    both.server.open(id, true).unwrap();
+    both.server.open(id, Style::ServerStream).unwrap();
     both.server.chunk(id, b"early".to_vec()).unwrap();
     assert!(both.client.cancel(id).unwrap());
     assert!(!both.client.cancel(id).unwrap(), "once is enough");
@@ -231,34 +177,35 @@ fn a_cancelled_stream_ends_at_the_server_and_its_late_chunks_are_dropped() {
 #[test]
 fn calls_in_flight_are_bounded_on_both_sides() {
     let mut both = connect(65536, 2);
-    let first = both.client.submit(ECHO, Expect::Response, b"", None).unwrap();
-    both.client.submit(ECHO, Expect::Response, b"", None).unwrap();
-    let error = both.client.submit(ECHO, Expect::Response, b"", None).unwrap_err();
+    let first = both.client.submit(ECHO, Style::Unary, b"", None).unwrap();
+    both.client.submit(ECHO, Style::Unary, b"", None).unwrap();
+    let error = both.client.submit(ECHO, Style::Unary, b"", None).unwrap_err();
     assert_eq!(error, SubmitError::TooManyInFlight { limit: 2 });
     assert_eq!(
-        (both.server.open(1, false), both.server.open(2, false), both.server.open(3, false)),
+        (both.server.open(1, Style::Unary), both.server.open(2, Style::Unary), both.server.open(3, Style::Unary)),
         (Ok(true), Ok(true), Ok(false))
     );
     assert_eq!(both.server.open_calls(), 2);
     both.server.respond(1, Ok(Vec::new())).unwrap();
-    assert_eq!(both.server.open(2, false).unwrap_err().name(), "duplicate_call");
+    assert_eq!(both.server.open(2, Style::Unary).unwrap_err().name(), "duplicate_call");
     assert!(both.client.calls().any(|id| id == first));
 }
 
 #[test]
 fn a_request_ring_full_of_bulk_can_still_be_cancelled() {
     let mut both = connect(65536, 1024);
-    let stream = both.client.submit(2, Expect::Stream, b"", None).unwrap();
-    while both.client.submit(ECHO, Expect::Response, &[0; 1000], None).is_ok() {}
-    assert_eq!(both.client.submit(ECHO, Expect::Response, &[0; 1000], None), Err(SubmitError::Full));
+    let stream = both.client.submit(2, Style::ServerStream, b"", None).unwrap();
+    while both.client.submit(ECHO, Style::Unary, &[0; 1000], None).is_ok() {}
+    assert_eq!(both.client.submit(ECHO, Style::Unary, &[0; 1000], None), Err(SubmitError::Full));
     both.client.cancel(stream).unwrap();
     both.take().unwrap();
-    both.server.open(stream, true).unwrap();
+    both.server.open(stream, Style::ServerStream).unwrap();
     let mut cancelled = false;
     while let Some(inbound) = both.inbound() {
         match inbound {
             Inbound::Call(request) => both.server.take(&request, &mut vec![0; request.len]),
             Inbound::Cancelled(id) => cancelled |= id == stream,
+            other => panic!("{other:?}"),
         }
     }
     assert!(cancelled);
@@ -267,7 +214,7 @@ fn a_request_ring_full_of_bulk_can_still_be_cancelled() {
 #[test]
 fn after_the_server_died_what_it_never_took_is_known_as_not_executed() {
     let mut both = connect(65536, 8);
-    let ids: Vec<_> = (0..3).map(|_| both.client.submit(ECHO, Expect::Response, b"x", None).unwrap()).collect();
+    let ids: Vec<_> = (0..3).map(|_| both.client.submit(ECHO, Style::Unary, b"x", None).unwrap()).collect();
     both.take().unwrap();
     drop(both.server);
     let losses: Vec<_> = ids.iter().map(|id| both.client.loss(*id)).collect();
@@ -277,12 +224,12 @@ fn after_the_server_died_what_it_never_took_is_known_as_not_executed() {
 #[test]
 fn wake_ups_are_asked_for_exactly_when_the_peer_sleeps() {
     let mut both = connect(65536, 8);
-    both.client.submit(ECHO, Expect::Response, b"", None).unwrap();
+    both.client.submit(ECHO, Style::Unary, b"", None).unwrap();
     assert!(!both.client.commit().needed(), "a server that never slept is not rung");
     both.echo();
     assert_eq!(both.server.arm(), Ok(Armed::Asleep));
-    both.client.submit(ECHO, Expect::Response, b"", None).unwrap();
-    both.client.submit(ECHO, Expect::Response, b"", None).unwrap();
+    both.client.submit(ECHO, Style::Unary, b"", None).unwrap();
+    both.client.submit(ECHO, Style::Unary, b"", None).unwrap();
     assert!(both.client.commit().needed() && !both.client.commit().needed(), "rung once");
     assert_eq!(both.server.arm(), Ok(Armed::Ready));
 }

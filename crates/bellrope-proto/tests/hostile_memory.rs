@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use bellrope_proto::{
-    Violation,
-    connection::{ClientConnection, Expect, Inbound, ServerConnection, Terms, pair},
+    Budget, Violation,
+    connection::{ClientConnection, Failure, Inbound, ServerConnection, Terms, pair},
     frame::{Header, Kind},
+    handshake::Style,
     layout::{CONSUMER_POSITION, Geometry, RECORDS},
 };
 use bellrope_shm::{SharedMemory, sync::Ordering};
@@ -15,7 +16,7 @@ use proptest::prelude::*;
 const CAPACITY: u32 = 4096;
 
 fn terms() -> Terms {
-    Terms { geometry: Geometry::new(CAPACITY).unwrap(), max_in_flight: 16, stream_window: 1024 }
+    Terms { geometry: Geometry::new(CAPACITY).unwrap(), max_message: 64 * 1024, max_in_flight: 16, stream_window: 1024 }
 }
 
 fn memory() -> Arc<SharedMemory> {
@@ -24,23 +25,48 @@ fn memory() -> Arc<SharedMemory> {
 
 /// Everything a server does in a visit, a bounded number of times.
 fn drive_server(server: &mut ServerConnection<Vec<u8>>) -> Result<(), Violation> {
-    let mut scratch = vec![0; server.max_payload()];
+    let mut scratch = vec![0; server.max_record()];
     let mut spill = Vec::new();
     for _ in 0..200 {
         server.flush()?;
         let Some(inbound) = server.next_inbound()? else { break };
-        if let Inbound::Call(request) = inbound {
-            let payload = &mut scratch[..request.len];
-            server.take(&request, payload);
-            if request.message_type & 1 == 0 {
-                server.answer(request.id, 64, &mut spill, |reply| {
-                    reply.write(payload);
+        match inbound {
+            Inbound::Call(request) if request.large => {
+                let (payload, _reservation) = server.take_large(&request)?;
+                server.answer(request.id, payload.len(), &mut spill, Ok, |reply| {
+                    reply.write(&payload);
                     Ok(())
                 })?;
-            } else if server.open(request.id, true)? {
-                server.chunk(request.id, payload.to_vec())?;
-                server.finish(request.id, Ok(()))?;
             }
+            Inbound::Call(request) => {
+                let payload = &mut scratch[..request.len];
+                server.take(&request, payload);
+                let style = [Style::Unary, Style::ServerStream, Style::ClientStream, Style::Duplex];
+                if request.message_type == 0 {
+                    server.answer(request.id, 64, &mut spill, Ok, |reply| {
+                        reply.write(payload);
+                        Ok(())
+                    })?;
+                } else if server.open(request.id, style[usize::from(request.message_type) % 4])?
+                    && request.message_type == 1
+                {
+                    server.chunk(request.id, payload.to_vec())?;
+                    server.finish(request.id, Ok(()))?;
+                }
+            }
+            Inbound::Large(announced) if announced.size > 64 * 1024 => {
+                server.refuse_large(&announced, Failure::too_large("request", announced.size, 64 * 1024))?;
+            }
+            Inbound::Large(announced) => {
+                let reservation = Budget::new(announced.size).reserve(announced.size).unwrap();
+                server.accept_large(&announced, vec![0; announced.size as usize], reservation);
+            }
+            Inbound::Chunk(chunk) => {
+                server.take_chunk(&chunk, &mut scratch[..chunk.len]);
+                server.consumed(chunk.id, chunk.len)?;
+            }
+            Inbound::Ended(id) => server.respond(id, Ok(vec![0; 3000]))?,
+            Inbound::Part(_) | Inbound::Cancelled(_) => {}
         }
     }
     server.arm()?;
@@ -63,7 +89,7 @@ fn drive_client(client: &mut ClientConnection) -> Result<(), Violation> {
 fn plausible_word() -> impl Strategy<Value = u64> {
     prop_oneof![
         2 => any::<u64>(),
-        8 => (0..2000_u32, 0..4_u16, 1..10_u8, any::<bool>()).prop_map(|(len, message_type, kind, extended)| {
+        8 => (0..2000_u32, 0..4_u16, 1..11_u8, any::<bool>()).prop_map(|(len, message_type, kind, extended)| {
             u64::from(len) | u64::from(message_type) << 32 | u64::from(kind) << 48 | u64::from(extended) << 56
         }),
         2 => 0..CAPACITY as u64 * 4,
@@ -113,7 +139,10 @@ proptest! {
         let requests = memory.view(terms().geometry.requests());
         let responses = memory.view(terms().geometry.responses());
         let ids: Vec<_> = (0..calls)
-            .map(|call| client.submit(1, if call % 2 == 0 { Expect::Response } else { Expect::Stream }, &[], None).unwrap())
+            .map(|call| {
+                let styles = [Style::Unary, Style::ServerStream, Style::ClientStream, Style::Duplex];
+                client.submit(1, styles[call as usize % 4], &[], None).unwrap()
+            })
             .collect();
         for round in rounds {
             for (index, (at, word)) in round.into_iter().enumerate() {
@@ -151,6 +180,9 @@ fn each_kind_of_bad_record_has_its_own_reason() {
     assert_eq!(verdict(header(0, Kind::Response, false)).unwrap_err().name(), "bad_direction");
     assert_eq!(verdict(header(0, Kind::Credit, false)).unwrap_err().name(), "bad_form");
     assert_eq!(verdict(header(3, Kind::Cancel, false)).unwrap_err().name(), "bad_form");
+    assert_eq!(verdict(header(3, Kind::Fragment, false)).unwrap_err().name(), "bad_form");
+    assert_eq!(verdict(header(0, Kind::Fragment, true)).unwrap_err().name(), "bad_form");
+    assert_eq!(verdict(header(3, Kind::Chunk, false)).unwrap_err().name(), "bad_form");
 }
 
 #[test]

@@ -1,14 +1,14 @@
+mod check;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use bellrope_shm::{SharedMemory, View};
 
-use super::{
-    Credit, Terms,
-    slots::{Inflow, Slots},
-};
+use super::{Terms, slots::Slots};
 use crate::{
     Violation,
     frame::{ErrorCode, Kind},
+    handshake::Style,
     ring::{Armed, Class, Consumer, Producer, Record, Wake, admitted},
 };
 
@@ -24,27 +24,39 @@ pub struct ClientConnection {
     request_view: View,
     calls: Slots,
     terms: Terms,
-    /// Cancels and credits that found no room. At most one of each a call under way.
+    /// The call whose request is on its way in parts, if one is.
+    sending: Option<u64>,
+    /// The response that comes in parts, if one does.
+    receiving: Option<Receiving>,
+    /// Cancels, credits and ends that found no room. At most one of each a call under way.
     waiting: VecDeque<(Kind, u64, Option<u64>)>,
     /// Answers for calls that nobody waits for any more.
     dropped: u64,
     wake: Wake,
 }
 
-/// What a call is answered with.
+/// A response of which some parts have come.
+#[derive(Debug, Clone, Copy)]
+struct Receiving {
+    id: u64,
+    /// Bytes of the whole, at most what the terms allow.
+    size: u64,
+    filled: u64,
+}
+
+/// A request that is too large for one record and on its way in parts. See [`ClientConnection::begin_large`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
-    /// One response.
-    Response,
-    /// Chunks, then an end.
-    Stream,
+pub struct Sending {
+    /// The call.
+    pub id: u64,
+    sent: usize,
 }
 
 /// Why a call was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    /// The request ring is full.
-    #[error("the request ring is full")]
+    /// The request ring is full, a stream lacks credit, or another large request is on its way: try again later.
+    #[error("there is no room for it now")]
     Full,
     /// As many calls are under way as the server allows.
     #[error("{limit} calls are under way, as many as the server allows")]
@@ -74,27 +86,41 @@ pub struct Answer {
     pub kind: AnswerKind,
     /// Payload bytes.
     pub len: usize,
+    /// Where in the whole message they belong: 0 unless it came in parts.
+    pub at: usize,
     record: Record,
 }
 
 /// What an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerKind {
-    /// The response: the call is over.
+    /// The response, or the last part of it: the call is over.
     Response,
+    /// A part of a response that is too large for one record.
+    Part {
+        /// Bytes of the whole.
+        size: usize,
+    },
     /// The call failed and is over; the payload is a text for people.
-    Error(ErrorCode),
+    Error {
+        /// Why.
+        code: ErrorCode,
+        /// What more there is to say: see [`Failure::detail`](super::Failure::detail).
+        detail: u64,
+    },
     /// The next chunk of a stream.
     Chunk,
     /// The stream is done.
     End,
+    /// The stream to the server has credit again. Nothing is to be taken but the answer itself.
+    Credit,
 }
 
 impl AnswerKind {
     /// Whether the call is over with this.
     #[must_use]
     pub fn is_last(self) -> bool {
-        self != Self::Chunk
+        matches!(self, Self::Response | Self::Error { .. } | Self::End)
     }
 }
 
@@ -122,16 +148,25 @@ impl ClientConnection {
             request_view,
             calls: Slots::new(terms.max_in_flight),
             terms,
+            sending: None,
+            receiving: None,
             waiting: VecDeque::new(),
             dropped: 0,
             wake: Wake::NO,
         }
     }
 
-    /// Largest payload of one message, in bytes.
+    /// Bytes of the largest message.
     #[must_use]
-    pub fn max_payload(&self) -> usize {
-        self.terms.geometry.max_payload() as usize
+    pub fn max_message(&self) -> usize {
+        self.terms.max_message as usize
+    }
+
+    /// Bytes of the largest message that travels in one record, and of the largest chunk.
+    #[inline(always)]
+    #[must_use]
+    pub fn max_record(&self) -> usize {
+        self.terms.max_record()
     }
 
     /// Calls and streams under way.
@@ -159,7 +194,8 @@ impl ClientConnection {
         std::mem::take(&mut self.wake)
     }
 
-    /// Sends a call, with the next [commit](Self::commit), and returns its id. `time_left_us` is the time left for the answer, in microseconds.
+    /// Sends a call whose request fits a record, with the next [commit](Self::commit), and returns its id.
+    /// `deadline_us` is the moment on the server's clock at which the answer is no longer wanted.
     ///
     /// # Errors
     /// [`SubmitError`]; nothing was sent then.
@@ -167,31 +203,113 @@ impl ClientConnection {
     pub fn submit(
         &mut self,
         message_type: u16,
-        expect: Expect,
+        style: Style,
         payload: &[u8],
-        time_left_us: Option<u64>,
+        deadline_us: Option<u64>,
     ) -> Result<u64, SubmitError> {
-        if payload.len() > self.max_payload() {
-            return Err(SubmitError::TooLarge { size: payload.len(), limit: self.max_payload() });
+        if payload.len() > self.max_record() {
+            return Err(SubmitError::TooLarge { size: payload.len(), limit: self.max_record() });
         }
-        if self.calls.is_full() {
-            return Err(SubmitError::TooManyInFlight { limit: self.terms.max_in_flight });
-        }
-        if !self.waiting.is_empty() {
-            self.flush()?;
-        }
+        self.check_slots()?;
         let id = self.calls.next_id();
-        if !self.requests.push(Class::Bulk, Kind::Request, message_type, id, time_left_us, payload)? {
+        if !self.requests.push(Class::Bulk, Kind::Request, message_type, id, deadline_us, payload)? {
             return Err(SubmitError::Full);
         }
-        let stream = (expect == Expect::Stream).then(|| Inflow {
-            credit: Credit::new(self.terms.stream_window),
-            next: 0,
-            owed: 0,
-        });
-        let inserted = self.calls.insert(self.requests.position(), stream);
+        let inserted = self.calls.insert(self.requests.position(), style, self.terms.stream_window);
         debug_assert_eq!(inserted, id);
         Ok(id)
+    }
+
+    /// Begins a call whose request of `size` bytes may be too large for a record. It is to be sent with
+    /// [`Self::push_large`], or given up with [`Self::cancel`]; meanwhile there can be no other.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing was begun then.
+    pub fn begin_large(&mut self, style: Style, size: usize) -> Result<Sending, SubmitError> {
+        if size > self.max_message() {
+            return Err(SubmitError::TooLarge { size, limit: self.max_message() });
+        }
+        if self.sending.is_some() {
+            return Err(SubmitError::Full);
+        }
+        self.check_slots()?;
+        let id = self.calls.insert(u64::MAX, style, self.terms.stream_window);
+        self.sending = Some(id);
+        Ok(Sending { id, sent: 0 })
+    }
+
+    /// Sends as many further parts of a large request as there is room for. Answers whether that was all; it is, too,
+    /// when the call has ended meanwhile, because the server refused it.
+    ///
+    /// # Errors
+    /// The server's [`Violation`]; the connection must be closed.
+    pub fn push_large(
+        &mut self,
+        sending: &mut Sending,
+        message_type: u16,
+        payload: &[u8],
+        deadline_us: Option<u64>,
+    ) -> Result<bool, Violation> {
+        let id = sending.id;
+        if self.calls.find(id).is_none() {
+            // The server is to know that no more of it comes.
+            self.give_up(id)?;
+            return Ok(true);
+        }
+        let part = self.terms.part();
+        loop {
+            let rest = &payload[sending.sent..];
+            if rest.len() <= part {
+                let pushed = self.requests.push(Class::Bulk, Kind::Request, message_type, id, deadline_us, rest)?;
+                if pushed {
+                    self.sending = None;
+                    self.calls.sent(id, self.requests.position());
+                }
+                return Ok(pushed);
+            }
+            let whole = Some(payload.len() as u64);
+            if !self.requests.push(Class::Bulk, Kind::Fragment, 0, id, whole, &rest[..part])? {
+                return Ok(false);
+            }
+            sending.sent += part;
+        }
+    }
+
+    /// Sends a chunk of a stream to the server. Answers `false` if the call has ended or its stream has been ended.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; nothing was sent then.
+    pub fn send_chunk(&mut self, id: u64, payload: &[u8]) -> Result<bool, SubmitError> {
+        if payload.len() > self.max_record() {
+            return Err(SubmitError::TooLarge { size: payload.len(), limit: self.max_record() });
+        }
+        let Some(outflow) = self.calls.outflow(id) else { return Ok(false) };
+        let number = Some(outflow.number());
+        if !outflow.available() || !self.requests.push(Class::Bulk, Kind::Chunk, 0, id, number, payload)? {
+            return Err(SubmitError::Full);
+        }
+        outflow.sent(payload.len());
+        Ok(true)
+    }
+
+    /// Whether a chunk of this stream waits for the server's credit, and not for room.
+    #[must_use]
+    pub fn lacks_credit(&mut self, id: u64) -> bool {
+        self.calls.outflow(id).is_some_and(|outflow| !outflow.available())
+    }
+
+    /// Ends a stream to the server: no more chunks will come. The call itself goes on.
+    ///
+    /// # Errors
+    /// The server's [`Violation`]; the connection must be closed.
+    pub fn end_upload(&mut self, id: u64) -> Result<(), Violation> {
+        if let Some(outflow) = self.calls.outflow(id) {
+            let chunks = outflow.number();
+            self.calls.end_outflow(id);
+            self.waiting.push_back((Kind::End, id, Some(chunks)));
+            self.flush()?;
+        }
+        Ok(())
     }
 
     /// Whether an answer came, as cheaply as can be told.
@@ -212,16 +330,8 @@ impl ClientConnection {
                 self.wake |= self.responses.relieve();
                 break;
             };
-            let kind = match record.header.kind {
-                Kind::Response => AnswerKind::Response,
-                Kind::Error => AnswerKind::Error(ErrorCode::from_bits(record.header.message_type)),
-                Kind::Chunk => AnswerKind::Chunk,
-                Kind::End => AnswerKind::End,
-                kind => return Err(Violation::Direction(kind as u8)),
-            };
-            let answer = Answer { id: record.id, kind, len: record.header.len as usize, record };
-            if self.check(&answer)? {
-                return Ok(Some(answer));
+            if let Some((kind, at)) = self.check(&record)? {
+                return Ok(Some(Answer { id: record.id, kind, len: record.header.len as usize, at, record }));
             }
             self.dropped += 1;
             self.wake |= self.responses.advance(&record);
@@ -240,10 +350,14 @@ impl ClientConnection {
         self.wake |= self.responses.advance(&answer.record);
         if answer.kind.is_last() {
             self.calls.remove(answer.id);
-        } else if let Some(inflow) = self.calls.stream(answer.id) {
-            let paid = inflow.credit.spend(answer.len);
-            debug_assert!(paid, "checked when the answer was looked at");
-            inflow.next = inflow.next.wrapping_add(1);
+            self.stop_receiving(answer.id);
+        } else if let AnswerKind::Part { size } = answer.kind {
+            let filled = (answer.at + answer.len) as u64;
+            self.receiving = Some(Receiving { id: answer.id, size: size as u64, filled });
+        } else if let Some(inflow) = self.calls.inflow(answer.id)
+            && answer.kind == AnswerKind::Chunk
+        {
+            inflow.took(answer.len);
         }
     }
 
@@ -252,14 +366,7 @@ impl ClientConnection {
     /// # Errors
     /// The server's [`Violation`]; the connection must be closed.
     pub fn consumed(&mut self, id: u64, len: usize) -> Result<(), Violation> {
-        let Some(inflow) = self.calls.stream(id) else {
-            return Ok(());
-        };
-        inflow.owed += Credit::cost(len);
-        if inflow.credit.worth_returning(inflow.owed) {
-            let amount = u64::try_from(std::mem::take(&mut inflow.owed)).unwrap_or(0);
-            let refilled = inflow.credit.refill(amount);
-            debug_assert!(refilled, "only what was spent is given back");
+        if let Some(amount) = self.calls.inflow(id).and_then(|inflow| inflow.consumed(len)) {
             self.waiting.push_back((Kind::Credit, id, Some(amount)));
             self.flush()?;
         }
@@ -274,9 +381,8 @@ impl ClientConnection {
         if !self.calls.remove(id) {
             return Ok(false);
         }
-        self.waiting.retain(|(_, waiting, _)| *waiting != id);
-        self.waiting.push_back((Kind::Cancel, id, None));
-        self.flush()?;
+        self.stop_receiving(id);
+        self.give_up(id)?;
         Ok(true)
     }
 
@@ -324,37 +430,31 @@ impl ClientConnection {
         }
     }
 
-    /// Checks an answer against what is known of its call. `false`: nobody waits for it.
     #[inline(always)]
-    fn check(&mut self, answer: &Answer) -> Result<bool, Violation> {
-        let header = answer.record.header;
-        let numbered = matches!(answer.kind, AnswerKind::Chunk | AnswerKind::End);
-        if header.extended != numbered || (answer.kind == AnswerKind::End && header.len != 0) {
-            return Err(Violation::Form(header.kind as u8));
+    fn check_slots(&mut self) -> Result<(), SubmitError> {
+        if self.calls.is_full() {
+            return Err(SubmitError::TooManyInFlight { limit: self.terms.max_in_flight });
         }
-        let Some(slot) = self.calls.find(answer.id) else {
-            return Ok(false);
-        };
-        match (slot.stream, answer.kind) {
-            (_, AnswerKind::Error(_)) | (false, AnswerKind::Response) => Ok(true),
-            (true, AnswerKind::Chunk | AnswerKind::End) => self.check_stream(answer).map(|()| true),
-            (false, AnswerKind::Chunk | AnswerKind::End) | (true, AnswerKind::Response) => {
-                Err(Violation::Form(header.kind as u8))
-            }
-        }
-    }
-
-    /// Checks the number and the credit of a stream's record.
-    fn check_stream(&mut self, answer: &Answer) -> Result<(), Violation> {
-        let (id, extension) = (answer.id, answer.record.extension);
-        let Some(inflow) = self.calls.stream(id) else { return Err(Violation::Form(Kind::Chunk as u8)) };
-        let found = u32::try_from(extension).unwrap_or(u32::MAX);
-        if found != inflow.next || u64::from(found) != extension {
-            return Err(Violation::Sequence { id, expected: inflow.next, found });
-        }
-        if answer.kind == AnswerKind::Chunk && !inflow.credit.available() {
-            return Err(Violation::CreditExceeded(id));
+        if !self.waiting.is_empty() {
+            self.flush()?;
         }
         Ok(())
+    }
+
+    /// Tells the server that nothing more comes for a call, and that nothing is wanted.
+    fn give_up(&mut self, id: u64) -> Result<(), Violation> {
+        if self.sending == Some(id) {
+            self.sending = None;
+        }
+        self.waiting.retain(|(_, waiting, _)| *waiting != id);
+        self.waiting.push_back((Kind::Cancel, id, None));
+        self.flush()
+    }
+
+    #[inline(always)]
+    fn stop_receiving(&mut self, id: u64) {
+        if self.receiving.is_some_and(|receiving| receiving.id == id) {
+            self.receiving = None;
+        }
     }
 }

@@ -1,18 +1,20 @@
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
 use bellrope_shm::SharedMemory;
 
-use super::{Credit, Failure, Reply, Terms};
+use super::{Failure, Reply, Terms, assembly::Assembly, flow::Inflow, outbox::Outbox};
 use crate::{
-    Violation,
-    frame::{ErrorCode, Kind},
-    ring::{Armed, Class, Consumer, Producer, Record, Wake},
+    Reservation, Violation,
+    frame::Kind,
+    handshake::Style,
+    ring::{Armed, Consumer, Producer, Record, Wake},
 };
 
-/// Cancels and credits handled in one go. A client that floods us with them does not hold the worker.
+/// Records handled in one go that are nobody's call or chunk. A client that floods us with them does not hold the
+/// worker.
 const CONTROL_BUDGET: usize = 64;
 
 /// The server's end of a connection. `B` is what a body that has to wait for room is kept in; it is dropped as soon as
@@ -20,62 +22,72 @@ const CONTROL_BUDGET: usize = 64;
 #[derive(Debug)]
 pub struct ServerConnection<B> {
     requests: Consumer,
-    responses: Producer,
+    outbox: Outbox<B>,
     terms: Terms,
-    /// Calls and streams whose handler has not answered yet.
-    open: HashMap<u64, Option<Outflow<B>>>,
-    /// Answers that found no room in the ring. While there are any, no request is admitted.
-    waiting: VecDeque<(u64, Ending<B>)>,
-    /// Streams that have something to send and credit for it.
-    runnable: VecDeque<u64>,
+    /// Calls whose handler has not answered yet, but for those answered with a stream, which the outbox has.
+    open: HashSet<u64>,
+    /// Streams from the client to open calls.
+    uploads: HashMap<u64, Inflow>,
+    /// The request that is on its way in parts, if one is.
+    assembly: Option<Assembly>,
     wake: Wake,
 }
 
-/// The sending end of a stream.
-#[derive(Debug)]
-struct Outflow<B> {
-    credit: Credit,
-    /// Number of the next chunk.
-    next: u32,
-    parked: VecDeque<B>,
-    /// How it ends once everything parked has been sent.
-    ending: Option<Ending<B>>,
-    /// Whether its id stands in `runnable`.
-    listed: bool,
-}
-
-/// How a call or stream ends.
-#[derive(Debug)]
-enum Ending<B> {
-    Response(B),
-    End,
-    Failed(Failure),
-}
-
-/// A call at the front of the request ring.
+/// A call at the front of the request ring, or the last part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
     /// Call id, the client's choice.
     pub id: u64,
     /// Message type.
     pub message_type: u16,
-    /// Payload bytes.
+    /// Payload bytes in the ring: all of them, unless the request is `large`.
     pub len: usize,
-    /// Time left for the answer in microseconds, if the caller set a deadline.
-    pub time_left_us: Option<u64>,
+    /// The moment on the server's clock, in microseconds, at which nobody wants the answer any more, if the caller set
+    /// one.
+    pub deadline_us: Option<u64>,
+    /// Whether it came in parts: then [`ServerConnection::take_large`] has it, else [`ServerConnection::take`].
+    pub large: bool,
     record: Record,
+}
+
+/// The first part of a request that is too large for a record, at the front of the request ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announced {
+    /// Call id, the client's choice.
+    pub id: u64,
+    /// Bytes of the whole: the client's word, unchecked.
+    pub size: u64,
 }
 
 /// What came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inbound {
-    /// A call. It must be [taken](ServerConnection::take) before anything else is asked of the connection.
+    /// A call. It stays where it is until it is taken.
     Call(Request),
+    /// A large request begins. It stays where it is, and with it all that follows, until it is
+    /// [accepted](ServerConnection::accept_large) or [refused](ServerConnection::refuse_large).
+    Large(Announced),
+    /// This many bytes of a large request were put to the others.
+    Part(usize),
+    /// A chunk of a stream from the client. It stays where it is until it is [taken](ServerConnection::take_chunk).
+    Chunk(Upload),
+    /// The stream from the client to this open call is done.
+    Ended(u64),
     /// The caller no longer wants the answer to this open call, which is closed by now.
     Cancelled(u64),
 }
 
-impl<B: AsRef<[u8]> + From<Vec<u8>>> ServerConnection<B> {
+/// A chunk at the front of the request ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upload {
+    /// The call it belongs to.
+    pub id: u64,
+    /// Payload bytes.
+    pub len: usize,
+    record: Record,
+}
+
+impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// The server's end over a fresh mapping.
     ///
     /// # Panics
@@ -85,38 +97,50 @@ impl<B: AsRef<[u8]> + From<Vec<u8>>> ServerConnection<B> {
         let geometry = terms.geometry;
         Self {
             requests: Consumer::new(memory.view(geometry.requests()), geometry),
-            responses: Producer::new(memory.view(geometry.responses()), geometry),
+            outbox: Outbox::new(Producer::new(memory.view(geometry.responses()), geometry), terms),
             terms,
-            open: HashMap::new(),
-            waiting: VecDeque::new(),
-            runnable: VecDeque::new(),
+            open: HashSet::new(),
+            uploads: HashMap::new(),
+            assembly: None,
             wake: Wake::NO,
         }
     }
 
-    /// Largest payload of one message, in bytes.
+    /// Bytes of the largest message that travels in one record, and of the largest chunk.
     #[must_use]
-    pub fn max_payload(&self) -> usize {
-        self.terms.geometry.max_payload() as usize
+    pub fn max_record(&self) -> usize {
+        self.terms.max_record()
     }
 
-    /// Calls and streams whose handler has not answered yet.
+    /// Calls and streams whose handler has not answered yet, or whose answer has not been sent whole.
     #[must_use]
     pub fn open_calls(&self) -> usize {
-        self.open.len()
+        self.open.len() + self.outbox.streams()
     }
 
     /// Whether answers wait for room, so that no request is admitted.
     #[must_use]
     pub fn is_stalled(&self) -> bool {
-        !self.waiting.is_empty()
+        self.outbox.is_stalled()
+    }
+
+    /// Whether a request is on its way in parts.
+    #[must_use]
+    pub fn is_assembling(&self) -> bool {
+        self.assembly.is_some()
+    }
+
+    /// A number that changes whenever the client has taken an answer or something of the client's was taken.
+    #[must_use]
+    pub fn progress(&self) -> u64 {
+        self.requests.position().wrapping_add(self.outbox.taken())
     }
 
     /// Commits all answers since the last commit, and says whether the client must be woken because of what was done
     /// since then. To be called before anything is waited for.
     #[inline(always)]
     pub fn commit(&mut self) -> Wake {
-        self.wake |= self.responses.publish();
+        self.wake |= self.outbox.publish();
         std::mem::take(&mut self.wake)
     }
 
@@ -138,41 +162,32 @@ impl<B: AsRef<[u8]> + From<Vec<u8>>> ServerConnection<B> {
                 self.wake |= self.requests.relieve();
                 break;
             };
-            match record.header.kind {
-                Kind::Request => {
-                    if self.is_stalled() {
-                        return Ok(None);
-                    }
+            if record.header.kind == Kind::Request {
+                if self.is_stalled() {
+                    break;
+                }
+                let large = self.is_assembling_of(record.id);
+                if !large || !self.drop_if_discarded(&record) {
                     return Ok(Some(Inbound::Call(Request {
                         id: record.id,
                         message_type: record.header.message_type,
                         len: record.header.len as usize,
-                        time_left_us: record.header.extended.then_some(record.extension),
+                        deadline_us: record.header.extended.then_some(record.extension),
+                        large,
                         record,
                     })));
                 }
-                Kind::Cancel => {
-                    self.expect_form(&record, false)?;
-                    self.wake |= self.requests.advance(&record);
-                    if self.open.remove(&record.id).is_some() {
-                        let failure = Failure::new(ErrorCode::Cancelled, "cancelled by the caller");
-                        self.send_ending(record.id, Ending::Failed(failure))?;
-                        return Ok(Some(Inbound::Cancelled(record.id)));
-                    }
-                }
-                Kind::Credit => {
-                    self.expect_form(&record, true)?;
-                    self.wake |= self.requests.advance(&record);
-                    self.credit(record.id, record.extension)?;
-                }
-                kind => return Err(Violation::Direction(kind as u8)),
+            } else if record.header.kind == Kind::Fragment && self.assembly.is_none() && self.is_stalled() {
+                break;
+            } else if let Some(inbound) = self.rarer(&record)? {
+                return Ok(Some(inbound));
             }
         }
         Ok(None)
     }
 
-    /// Takes the request that [`Self::next_inbound`] answered with: copies its payload, frees its place in the ring, and notes
-    /// it as admitted, so that a client that outlives us knows that it may have run.
+    /// Takes the request that [`Self::next_inbound`] answered with: copies its payload, frees its place in the ring,
+    /// and notes it as admitted, so that a client that outlives us knows that it may have run.
     ///
     /// # Panics
     /// If `into` is not exactly `request.len` bytes long.
@@ -184,45 +199,82 @@ impl<B: AsRef<[u8]> + From<Vec<u8>>> ServerConnection<B> {
         self.requests.admit();
     }
 
-    /// Answers a call on the spot: `fill` writes the reply straight into the ring, or fails. Replies that find no room
-    /// go through `spill`, a scratch buffer whose contents are of no further use. Returns the failure that the caller
-    /// gets instead of a reply, if any.
+    /// Lets a large request in: it will be put together in `buffer`, which must be as long as the whole will be.
+    ///
+    /// # Panics
+    /// If the buffer has another length, or another large request is on its way.
+    pub fn accept_large(&mut self, announced: &Announced, buffer: Vec<u8>, reservation: Reservation) {
+        assert!(buffer.len() as u64 == announced.size && self.assembly.is_none());
+        self.assembly = Some(Assembly::fill(announced.id, buffer, reservation));
+    }
+
+    /// Refuses a large request: it is answered with this failure, and what still comes of it is dropped.
     ///
     /// # Errors
-    /// The peer's [`Violation`]; the connection must be closed. A failure of `fill` is no error here.
+    /// The peer's [`Violation`]; the connection must be closed.
+    ///
+    /// # Panics
+    /// If another large request is on its way.
+    pub fn refuse_large(&mut self, announced: &Announced, failure: Failure) -> Result<(), Violation> {
+        assert!(self.assembly.is_none());
+        self.assembly = Some(Assembly::Discarding { id: announced.id });
+        self.fail(announced.id, failure)
+    }
+
+    /// Takes a request that came in parts, as [`Self::take`] does, and gives its payload out.
+    ///
+    /// # Errors
+    /// [`Violation::PartialSize`] if the parts do not add up.
+    pub fn take_large(&mut self, request: &Request) -> Result<(Vec<u8>, Reservation), Violation> {
+        let Some(Assembly::Filling(filling)) = self.assembly.take() else {
+            return Err(Violation::Form(Kind::Request as u8));
+        };
+        let whole = filling.last(&self.requests, &request.record)?;
+        self.wake |= self.requests.advance(&request.record);
+        self.requests.admit();
+        Ok(whole)
+    }
+
+    /// Takes the chunk that [`Self::next_inbound`] answered with.
+    ///
+    /// # Panics
+    /// If `into` is not exactly `chunk.len` bytes long.
+    pub fn take_chunk(&mut self, chunk: &Upload, into: &mut [u8]) {
+        assert_eq!(into.len(), chunk.len);
+        self.requests.read(&chunk.record, 0, into);
+        self.wake |= self.requests.advance(&chunk.record);
+        if let Some(inflow) = self.uploads.get_mut(&chunk.id) {
+            inflow.took(chunk.len);
+        }
+    }
+
+    /// Says that the handler has consumed a chunk of `len` bytes, so that the client may send more.
+    ///
+    /// # Errors
+    /// The peer's [`Violation`]; the connection must be closed.
+    pub fn consumed(&mut self, id: u64, len: usize) -> Result<(), Violation> {
+        match self.uploads.get_mut(&id).and_then(|inflow| inflow.consumed(len)) {
+            Some(amount) => self.outbox.give_credit(id, amount),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers a call on the spot: `fill` writes the reply straight into the ring, or fails. A reply that finds no room
+    /// goes through `spill`, a scratch buffer whose contents are of no further use, and then `keep` makes a body of it
+    /// that may wait, or refuses to. Returns the failure that the caller gets instead of a reply, if any.
+    ///
+    /// # Errors
+    /// The peer's [`Violation`]; the connection must be closed. A failure of `fill` or `keep` is no error here.
     #[inline(always)]
     pub fn answer(
         &mut self,
         id: u64,
         hint: usize,
         spill: &mut Vec<u8>,
+        keep: impl FnOnce(Vec<u8>) -> Result<B, Failure>,
         fill: impl FnOnce(&mut Reply<'_>) -> Result<(), Failure>,
     ) -> Result<Option<Failure>, Violation> {
-        let limit = self.max_payload();
-        spill.clear();
-        let draft = self.responses.begin(Class::Bulk, false, hint.min(limit))?;
-        let mut reply = Reply { draft, spill, len: 0, limit };
-        let outcome = fill(&mut reply);
-        match (outcome, reply.draft.take()) {
-            (Ok(()), Some(draft)) => {
-                draft.stage(Kind::Response, 0, id, 0);
-                Ok(None)
-            }
-            (Ok(()), None) if reply.len <= limit => {
-                let body = std::mem::take(reply.spill);
-                self.send_ending(id, Ending::Response(B::from(body)))?;
-                Ok(None)
-            }
-            (Ok(()), None) => {
-                let failure = too_large(reply.len, limit);
-                self.send_ending(id, Ending::Failed(failure.clone()))?;
-                Ok(Some(failure))
-            }
-            (Err(failure), _) => {
-                self.send_ending(id, Ending::Failed(failure.clone()))?;
-                Ok(Some(failure))
-            }
-        }
+        self.outbox.answer(id, hint, spill, keep, fill)
     }
 
     /// Refuses a call, or answers it with an error.
@@ -230,28 +282,29 @@ impl<B: AsRef<[u8]> + From<Vec<u8>>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn fail(&mut self, id: u64, failure: Failure) -> Result<(), Violation> {
-        self.send_ending(id, Ending::Failed(failure))
+        self.outbox.respond(id, Err(failure))
     }
 
-    /// Notes that a call will be answered later, as a stream or at once. Answers `false` if too many are open.
+    /// Notes that a call of this style will be answered later. Answers `false` if too many are open.
     ///
     /// # Errors
     /// [`Violation::DuplicateCall`] if the id is in use.
-    pub fn open(&mut self, id: u64, stream: bool) -> Result<bool, Violation> {
-        if self.open.len() >= self.terms.max_in_flight as usize {
+    pub fn open(&mut self, id: u64, style: Style) -> Result<bool, Violation> {
+        if self.open_calls() >= self.terms.max_in_flight as usize {
             return Ok(false);
         }
-        let outflow = stream.then(|| Outflow {
-            credit: Credit::new(self.terms.stream_window),
-            next: 0,
-            parked: VecDeque::new(),
-            ending: None,
-            listed: false,
-        });
-        match self.open.insert(id, outflow) {
-            None => Ok(true),
-            Some(_) => Err(Violation::DuplicateCall(id)),
+        if self.open.contains(&id) || self.outbox.has_stream(id) {
+            return Err(Violation::DuplicateCall(id));
         }
+        if style.streams() {
+            self.outbox.open_stream(id);
+        } else {
+            self.open.insert(id);
+        }
+        if style.uploads() {
+            self.uploads.insert(id, Inflow::new(self.terms.stream_window));
+        }
+        Ok(true)
     }
 
     /// Answers an open call. A call that was cancelled meanwhile is left alone.
@@ -259,33 +312,25 @@ impl<B: AsRef<[u8]> + From<Vec<u8>>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn respond(&mut self, id: u64, outcome: Result<B, Failure>) -> Result<(), Violation> {
-        if self.open.remove(&id).is_none() {
+        if !self.open.remove(&id) {
             return Ok(());
         }
-        let limit = self.max_payload();
-        let ending = match outcome {
-            Ok(body) if body.as_ref().len() > limit => Ending::Failed(too_large(body.as_ref().len(), limit)),
-            Ok(body) => Ending::Response(body),
-            Err(failure) => Ending::Failed(failure),
-        };
-        self.send_ending(id, ending)
+        self.uploads.remove(&id);
+        let limit = u64::from(self.terms.max_message);
+        let outcome = outcome.and_then(|body| match body.as_ref().len() as u64 {
+            size if size > limit => Err(Failure::too_large("reply", size, limit)),
+            _ => Ok(body),
+        });
+        self.outbox.respond(id, outcome)
     }
 
     /// Sends a chunk of an open stream, or parks it until there is credit and room. A chunk of a stream that was
-    /// cancelled meanwhile, or that is larger than [`Self::max_payload`], is dropped; the caller checks sizes.
+    /// cancelled meanwhile, or that is larger than [`Self::max_record`], is dropped; the caller checks sizes.
     ///
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn chunk(&mut self, id: u64, body: B) -> Result<(), Violation> {
-        let limit = self.max_payload();
-        if let Some(Some(outflow)) = self.open.get_mut(&id)
-            && outflow.ending.is_none()
-            && body.as_ref().len() <= limit
-        {
-            outflow.parked.push_back(body);
-            self.list(id);
-        }
-        self.flush()
+        self.outbox.chunk(id, body)
     }
 
     /// Ends an open stream after everything parked.
@@ -293,14 +338,8 @@ impl<B: AsRef<[u8]> + From<Vec<u8>>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn finish(&mut self, id: u64, outcome: Result<(), Failure>) -> Result<(), Violation> {
-        if let Some(Some(outflow)) = self.open.get_mut(&id) {
-            outflow.ending.get_or_insert(match outcome {
-                Ok(()) => Ending::End,
-                Err(failure) => Ending::Failed(failure),
-            });
-            self.list(id);
-        }
-        self.flush()
+        self.uploads.remove(&id);
+        self.outbox.finish(id, outcome)
     }
 
     /// Sends what waits, as far as room and credit go.
@@ -308,29 +347,14 @@ impl<B: AsRef<[u8]> + From<Vec<u8>>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn flush(&mut self) -> Result<(), Violation> {
-        while let Some((id, ending)) = self.waiting.pop_front() {
-            if let Some(ending) = self.push_ending(id, ending, 0)? {
-                self.waiting.push_front((id, ending));
-                return Ok(());
-            }
-        }
-        while let Some(id) = self.runnable.pop_front() {
-            match self.push_stream(id)? {
-                Progress::NoRoom => {
-                    self.runnable.push_front(id);
-                    return Ok(());
-                }
-                Progress::More => self.runnable.push_back(id),
-                Progress::Idle => {}
-            }
-        }
-        Ok(())
+        self.outbox.flush()
     }
 
     /// Whether something waits for room in the response ring.
+    #[inline(always)]
     #[must_use]
     pub fn wants_room(&self) -> bool {
-        !self.waiting.is_empty() || !self.runnable.is_empty()
+        self.outbox.wants_room()
     }
 
     /// Prepares to sleep until the client rings; commits what was not. The wake-up that may need is told by the next
@@ -339,8 +363,8 @@ impl<B: AsRef<[u8]> + From<Vec<u8>>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn arm(&mut self) -> Result<Armed, Violation> {
-        self.wake |= self.responses.publish();
-        if self.wants_room() && !self.responses.await_room()? {
+        self.wake |= self.outbox.publish();
+        if self.wants_room() && !self.outbox.await_room()? {
             return Ok(Armed::Ready);
         }
         let (armed, wake) = self.requests.arm();
@@ -358,111 +382,96 @@ impl<B: AsRef<[u8]> + From<Vec<u8>>> ServerConnection<B> {
     #[cfg(not(loom))]
     pub fn release_pages(&self) {
         self.requests.release_pages();
-        self.responses.release_pages();
+        self.outbox.release_pages();
     }
 
-    fn expect_form(&self, record: &Record, extended: bool) -> Result<(), Violation> {
-        if record.header.extended == extended && record.header.len == 0 && record.header.message_type == 0 {
-            Ok(())
-        } else {
-            Err(Violation::Form(record.header.kind as u8))
+    #[inline(always)]
+    fn is_assembling_of(&self, id: u64) -> bool {
+        self.assembly.as_ref().is_some_and(|assembly| assembly.id() == id)
+    }
+
+    /// Drops the last part of a large request that was refused. Answers whether it was one.
+    fn drop_if_discarded(&mut self, record: &Record) -> bool {
+        let discarded = matches!(self.assembly, Some(Assembly::Discarding { .. }));
+        if discarded {
+            self.assembly = None;
+            self.wake |= self.requests.advance(record);
         }
+        discarded
     }
 
-    fn credit(&mut self, id: u64, amount: u64) -> Result<(), Violation> {
-        if let Some(Some(outflow)) = self.open.get_mut(&id) {
-            if !outflow.credit.refill(amount) {
-                return Err(Violation::CreditOverflow(id));
-            }
-            self.list(id);
-            return self.flush();
-        }
-        // Credit for a stream that has ended crossed its end on the way.
-        Ok(())
-    }
-
-    /// Puts a stream on the list of those that can send, if it can and is not there yet.
-    fn list(&mut self, id: u64) {
-        if let Some(Some(outflow)) = self.open.get_mut(&id)
-            && !outflow.listed
-            && outflow.can_send()
-        {
-            outflow.listed = true;
-            self.runnable.push_back(id);
-        }
-    }
-
-    /// Sends one record of a stream.
-    fn push_stream(&mut self, id: u64) -> Result<Progress, Violation> {
-        let Some(Some(outflow)) = self.open.get_mut(&id) else {
-            return Ok(Progress::Idle);
-        };
-        if let Some(body) = outflow.parked.front() {
-            let bytes = body.as_ref();
-            if outflow.credit.available() {
-                let number = u64::from(outflow.next);
-                if !self.responses.push(Class::Bulk, Kind::Chunk, 0, id, Some(number), bytes)? {
-                    return Ok(Progress::NoRoom);
+    /// Handles a record that is no request. Answers with what of it concerns others than the connection.
+    fn rarer(&mut self, record: &Record) -> Result<Option<Inbound>, Violation> {
+        let id = record.id;
+        match record.header.kind {
+            Kind::Fragment => return self.fragment(record),
+            Kind::Chunk => return self.upload(record),
+            Kind::End => {
+                expect_form(record, true, true)?;
+                self.wake |= self.requests.advance(record);
+                if let Some(inflow) = self.uploads.get(&id) {
+                    inflow.check(id, record.extension, false)?;
+                    self.uploads.remove(&id);
+                    return Ok(Some(Inbound::Ended(id)));
                 }
-                let paid = outflow.credit.spend(bytes.len());
-                debug_assert!(paid);
-                outflow.next = outflow.next.wrapping_add(1);
-                outflow.parked.pop_front();
             }
-        } else if let Some(ending) = outflow.ending.take() {
-            let chunks = outflow.next;
-            if let Some(unsent) = self.push_ending(id, ending, chunks)? {
-                if let Some(Some(outflow)) = self.open.get_mut(&id) {
-                    outflow.ending = Some(unsent);
+            Kind::Cancel => {
+                expect_form(record, false, true)?;
+                self.wake |= self.requests.advance(record);
+                if self.is_assembling_of(id) {
+                    self.assembly = None;
                 }
-                return Ok(Progress::NoRoom);
+                self.uploads.remove(&id);
+                if self.outbox.forget(id) | self.open.remove(&id) {
+                    self.outbox.cancelled(id)?;
+                    return Ok(Some(Inbound::Cancelled(id)));
+                }
             }
-            self.open.remove(&id);
-            return Ok(Progress::Idle);
+            Kind::Credit => {
+                expect_form(record, true, true)?;
+                self.wake |= self.requests.advance(record);
+                self.outbox.credit(id, record.extension)?;
+            }
+            kind => return Err(Violation::Direction(kind as u8)),
         }
-        if outflow.can_send() {
-            return Ok(Progress::More);
-        }
-        outflow.listed = false;
-        Ok(Progress::Idle)
+        Ok(None)
     }
 
-    /// Sends the end of a call, or lets it wait for room.
-    fn send_ending(&mut self, id: u64, ending: Ending<B>) -> Result<(), Violation> {
-        let unsent = if self.is_stalled() { Some(ending) } else { self.push_ending(id, ending, 0)? };
-        if let Some(ending) = unsent {
-            self.waiting.push_back((id, ending));
-        }
-        Ok(())
-    }
-
-    /// Writes the end of a call into the ring. Gives it back if there is no room.
-    fn push_ending(&mut self, id: u64, ending: Ending<B>, chunks: u32) -> Result<Option<Ending<B>>, Violation> {
-        let (kind, code, extension, bytes) = match &ending {
-            Ending::Response(body) => (Kind::Response, 0, None, body.as_ref()),
-            Ending::End => (Kind::End, 0, Some(u64::from(chunks)), &[][..]),
-            Ending::Failed(failure) => (Kind::Error, failure.code.to_bits(), None, failure.bounded_text().as_bytes()),
+    /// Handles a part of a large request that is not the last.
+    fn fragment(&mut self, record: &Record) -> Result<Option<Inbound>, Violation> {
+        expect_form(record, true, false)?;
+        let Some(assembly) = &mut self.assembly else {
+            return Ok(Some(Inbound::Large(Announced { id: record.id, size: record.extension })));
         };
-        let pushed = self.responses.push(Class::Bulk, kind, code, id, extension, bytes)?;
-        Ok(if pushed { None } else { Some(ending) })
+        if assembly.id() != record.id {
+            return Err(Violation::Interleaved(record.id));
+        }
+        assembly.part(&self.requests, record)?;
+        self.wake |= self.requests.advance(record);
+        Ok(Some(Inbound::Part(record.header.len as usize)))
+    }
+
+    /// Handles a chunk of a stream from the client.
+    fn upload(&mut self, record: &Record) -> Result<Option<Inbound>, Violation> {
+        if !record.header.extended || record.header.message_type != 0 {
+            return Err(Violation::Form(record.header.kind as u8));
+        }
+        let Some(inflow) = self.uploads.get(&record.id) else {
+            // Its call was answered before the client could know.
+            self.wake |= self.requests.advance(record);
+            return Ok(None);
+        };
+        inflow.check(record.id, record.extension, true)?;
+        Ok(Some(Inbound::Chunk(Upload { id: record.id, len: record.header.len as usize, record: *record })))
     }
 }
 
-impl<B> Outflow<B> {
-    fn can_send(&self) -> bool {
-        if self.parked.is_empty() { self.ending.is_some() } else { self.credit.available() }
+/// Checks that a record has an extension or none, and a payload or none.
+fn expect_form(record: &Record, extended: bool, empty: bool) -> Result<(), Violation> {
+    let header = record.header;
+    if header.extended == extended && (header.len == 0) == empty && header.message_type == 0 {
+        Ok(())
+    } else {
+        Err(Violation::Form(header.kind as u8))
     }
-}
-
-#[cold]
-fn too_large(size: usize, limit: usize) -> Failure {
-    let text = format!("the reply of {size} bytes exceeds the limit of {limit} bytes");
-    Failure::new(ErrorCode::MessageTooLarge, text)
-}
-
-/// What came of one try to send for a stream.
-enum Progress {
-    NoRoom,
-    More,
-    Idle,
 }

@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
-use super::Credit;
+use super::flow::{Inflow, Outflow};
+use crate::handshake::Style;
 
 /// Bits of a call id that say which slot it has; the rest is a serial number, so that no id is ever used again.
 const INDEX_BITS: u32 = 16;
@@ -13,20 +14,9 @@ pub(super) const MAX_SLOTS: u32 = (1 << INDEX_BITS) - 1;
 pub(super) struct Slot {
     /// The call's id, 0 if the slot is free.
     id: u64,
-    /// Position right behind its request.
+    /// Position right behind its request, [`u64::MAX`] while that has not been sent whole.
     pub(super) end: u64,
-    /// Whether it is answered with a stream.
-    pub(super) stream: bool,
-}
-
-/// The receiving end of a stream.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Inflow {
-    pub(super) credit: Credit,
-    /// Number of the chunk due next.
-    pub(super) next: u32,
-    /// Credit used by chunks that the application has consumed and that was not returned yet.
-    pub(super) owed: i64,
+    pub(super) style: Style,
 }
 
 /// The calls under way, found by id in constant time.
@@ -36,13 +26,23 @@ pub(super) struct Slots {
     free: Vec<u16>,
     serial: u64,
     limit: usize,
-    streams: HashMap<u64, Inflow>,
+    /// The receiving ends of streams from the server.
+    inflows: HashMap<u64, Inflow>,
+    /// The sending ends of streams to the server.
+    outflows: HashMap<u64, Outflow>,
 }
 
 impl Slots {
     pub(super) fn new(limit: u32) -> Self {
         let limit = limit.min(MAX_SLOTS) as usize;
-        Self { slots: Vec::new(), free: Vec::new(), serial: 0, limit, streams: HashMap::new() }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            serial: 0,
+            limit,
+            inflows: HashMap::new(),
+            outflows: HashMap::new(),
+        }
     }
 
     #[inline]
@@ -64,18 +64,28 @@ impl Slots {
 
     /// Takes the slot that [`Self::next_id`] announced. Only to be called when not full.
     #[inline]
-    pub(super) fn insert(&mut self, end: u64, stream: Option<Inflow>) -> u64 {
+    pub(super) fn insert(&mut self, end: u64, style: Style, window: u32) -> u64 {
         let id = self.next_id();
         self.serial += 1;
-        let slot = Slot { id, end, stream: stream.is_some() };
+        let slot = Slot { id, end, style };
         match self.free.pop() {
             Some(index) => self.slots[usize::from(index)] = slot,
             None => self.slots.push(slot),
         }
-        if let Some(inflow) = stream {
-            self.streams.insert(id, inflow);
+        if style.streams() {
+            self.inflows.insert(id, Inflow::new(window));
+        }
+        if style.uploads() {
+            self.outflows.insert(id, Outflow::new(window));
         }
         id
+    }
+
+    /// Notes that the request of a call has been sent whole, and ends at this position.
+    pub(super) fn sent(&mut self, id: u64, end: u64) {
+        if self.find(id).is_some() {
+            self.slots[index_of(id)].end = end;
+        }
     }
 
     #[inline]
@@ -83,19 +93,32 @@ impl Slots {
         self.slots.get(index_of(id)).filter(|slot| slot.id == id && id != 0)
     }
 
-    /// The receiving end of a stream under way.
-    pub(super) fn stream(&mut self, id: u64) -> Option<&mut Inflow> {
-        self.streams.get_mut(&id)
+    /// The receiving end of a stream from the server.
+    pub(super) fn inflow(&mut self, id: u64) -> Option<&mut Inflow> {
+        self.inflows.get_mut(&id)
+    }
+
+    /// The sending end of a stream to the server, until that has been ended.
+    pub(super) fn outflow(&mut self, id: u64) -> Option<&mut Outflow> {
+        self.outflows.get_mut(&id)
+    }
+
+    /// Notes that the stream to the server has been ended.
+    pub(super) fn end_outflow(&mut self, id: u64) {
+        self.outflows.remove(&id);
     }
 
     /// Forgets a call. Answers whether it was under way.
     #[inline]
     pub(super) fn remove(&mut self, id: u64) -> bool {
-        let Some(Slot { stream, .. }) = self.find(id).copied() else { return false };
+        let Some(Slot { style, .. }) = self.find(id).copied() else { return false };
         self.slots[index_of(id)].id = 0;
         self.free.push(index_of(id) as u16);
-        if stream {
-            self.streams.remove(&id);
+        if style.streams() {
+            self.inflows.remove(&id);
+        }
+        if style.uploads() {
+            self.outflows.remove(&id);
         }
         true
     }
@@ -119,8 +142,8 @@ mod tests {
         let mut slots = Slots::new(2);
         let mut seen = std::collections::HashSet::new();
         for _ in 0..1000 {
-            let first = slots.insert(1, None);
-            let second = slots.insert(2, None);
+            let first = slots.insert(1, Style::Unary, 1);
+            let second = slots.insert(2, Style::Duplex, 1);
             assert!(slots.is_full());
             assert!(seen.insert(first) && seen.insert(second));
             assert_eq!(slots.find(first).unwrap().end, 1);
@@ -129,6 +152,7 @@ mod tests {
             slots.remove(second);
         }
         assert_eq!((slots.len(), slots.slots.len()), (0, 2));
+        assert!(slots.inflows.is_empty() && slots.outflows.is_empty());
         assert!(slots.find(0).is_none() && slots.find(u64::MAX).is_none());
     }
 }

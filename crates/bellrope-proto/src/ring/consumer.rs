@@ -60,6 +60,12 @@ impl Consumer {
         Self { view, geometry, position: 0, published: 0 }
     }
 
+    /// Our position: the end of the last record that was read.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// The record at the front, if there is one. It stays there until [`Self::advance`].
     ///
     /// # Errors

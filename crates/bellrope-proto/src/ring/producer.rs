@@ -84,6 +84,12 @@ impl Producer {
         self.position
     }
 
+    /// The last position of the consumer that we know of.
+    #[must_use]
+    pub fn consumer(&self) -> u64 {
+        self.consumer
+    }
+
     /// Largest payload that [`Self::push`] takes.
     #[must_use]
     pub fn max_payload(&self) -> u64 {

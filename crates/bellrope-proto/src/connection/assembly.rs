@@ -1,0 +1,70 @@
+//! A request that comes in parts, as the server puts it together.
+
+use crate::{
+    Reservation, Violation,
+    ring::{Consumer, Record},
+};
+
+/// The one large request that is on its way.
+#[derive(Debug)]
+pub(super) enum Assembly {
+    /// It is being put together.
+    Filling(Filling),
+    /// It was refused: what still comes of it is dropped.
+    Discarding {
+        /// The call.
+        id: u64,
+    },
+}
+
+/// A request that is being put together, in memory that was reserved for all of it.
+#[derive(Debug)]
+pub(super) struct Filling {
+    id: u64,
+    /// Exactly as long as the whole. What lies from `filled` on means nothing.
+    buffer: Vec<u8>,
+    filled: usize,
+    reservation: Reservation,
+}
+
+impl Assembly {
+    pub(super) fn fill(id: u64, buffer: Vec<u8>, reservation: Reservation) -> Self {
+        Self::Filling(Filling { id, buffer, filled: 0, reservation })
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        match self {
+            Self::Filling(Filling { id, .. }) | Self::Discarding { id } => *id,
+        }
+    }
+
+    /// Takes a part that is not the last.
+    pub(super) fn part(&mut self, requests: &Consumer, record: &Record) -> Result<(), Violation> {
+        let Self::Filling(filling) = self else { return Ok(()) };
+        let announced = filling.buffer.len() as u64;
+        // The last part is a record of its own kind, so something has to be left for it.
+        let left = filling.buffer.len() - filling.filled;
+        if record.extension != announced || record.header.len as usize >= left {
+            return Err(Violation::PartialSize { id: record.id, announced });
+        }
+        filling.append(requests, record);
+        Ok(())
+    }
+}
+
+impl Filling {
+    /// Takes the last part, and gives the whole out.
+    pub(super) fn last(mut self, requests: &Consumer, record: &Record) -> Result<(Vec<u8>, Reservation), Violation> {
+        if record.header.len as usize != self.buffer.len() - self.filled {
+            return Err(Violation::PartialSize { id: record.id, announced: self.buffer.len() as u64 });
+        }
+        self.append(requests, record);
+        Ok((self.buffer, self.reservation))
+    }
+
+    fn append(&mut self, requests: &Consumer, record: &Record) {
+        let len = record.header.len as usize;
+        requests.read(record, 0, &mut self.buffer[self.filled..self.filled + len]);
+        self.filled += len;
+    }
+}

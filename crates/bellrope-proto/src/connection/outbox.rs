@@ -1,0 +1,350 @@
+//! What the server has to say on one connection: answers, chunks and credit, and what of it waits for room.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::{Failure, Reply, Terms, flow::Outflow};
+use crate::{
+    Violation,
+    frame::{ErrorCode, Kind},
+    ring::{Class, Producer, Wake},
+};
+
+/// The sending side of a [`ServerConnection`](super::ServerConnection).
+#[derive(Debug)]
+pub(super) struct Outbox<B> {
+    responses: Producer,
+    terms: Terms,
+    /// Ends of calls that found no room. While there are any, no request is admitted.
+    waiting: VecDeque<(u64, Ending<B>)>,
+    /// Responses that are too large for a record. Parts of the first are on their way.
+    large: VecDeque<Large<B>>,
+    /// Streams from the server.
+    streams: HashMap<u64, Stream<B>>,
+    /// Those of them that have something to send and credit for it.
+    runnable: VecDeque<u64>,
+    /// Credits that found no room.
+    credits: VecDeque<(u64, u64)>,
+}
+
+/// A stream from the server.
+#[derive(Debug)]
+struct Stream<B> {
+    flow: Outflow,
+    parked: VecDeque<B>,
+    /// How it ends once everything parked has been sent.
+    ending: Option<Ending<B>>,
+    /// Whether its id stands in `runnable`.
+    listed: bool,
+}
+
+/// How a call or stream ends.
+#[derive(Debug)]
+enum Ending<B> {
+    Response(B),
+    End,
+    Failed(Failure),
+}
+
+/// A response that travels in parts.
+#[derive(Debug)]
+struct Large<B> {
+    id: u64,
+    body: B,
+    sent: usize,
+}
+
+/// What came of one try to send.
+#[derive(PartialEq, Eq)]
+enum Progress {
+    NoRoom,
+    More,
+    Idle,
+}
+
+impl<B: AsRef<[u8]>> Outbox<B> {
+    pub(super) fn new(responses: Producer, terms: Terms) -> Self {
+        Self {
+            responses,
+            terms,
+            waiting: VecDeque::new(),
+            large: VecDeque::new(),
+            streams: HashMap::new(),
+            runnable: VecDeque::new(),
+            credits: VecDeque::new(),
+        }
+    }
+
+    /// Whether answers wait for room.
+    #[inline(always)]
+    pub(super) fn is_stalled(&self) -> bool {
+        !self.waiting.is_empty() || !self.large.is_empty()
+    }
+
+    /// Whether anything waits for room.
+    #[inline(always)]
+    pub(super) fn wants_room(&self) -> bool {
+        self.is_stalled() || !self.runnable.is_empty() || !self.credits.is_empty()
+    }
+
+    /// How far the client has read, as far as we know.
+    pub(super) fn taken(&self) -> u64 {
+        self.responses.consumer()
+    }
+
+    #[inline(always)]
+    pub(super) fn publish(&mut self) -> Wake {
+        self.responses.publish()
+    }
+
+    pub(super) fn await_room(&mut self) -> Result<bool, Violation> {
+        self.responses.await_room()
+    }
+
+    #[cfg(not(loom))]
+    pub(super) fn release_pages(&self) {
+        self.responses.release_pages();
+    }
+
+    /// See [`ServerConnection::answer`](super::ServerConnection::answer).
+    #[inline(always)]
+    pub(super) fn answer(
+        &mut self,
+        id: u64,
+        hint: usize,
+        spill: &mut Vec<u8>,
+        keep: impl FnOnce(Vec<u8>) -> Result<B, Failure>,
+        fill: impl FnOnce(&mut Reply<'_>) -> Result<(), Failure>,
+    ) -> Result<Option<Failure>, Violation> {
+        let limit = self.terms.max_message as usize;
+        spill.clear();
+        let draft =
+            if hint <= self.terms.max_record() { self.responses.begin(Class::Bulk, false, hint)? } else { None };
+        let mut reply = Reply { draft, spill, len: 0, limit };
+        let outcome = fill(&mut reply);
+        let kept = match (outcome, reply.draft.take()) {
+            (Ok(()), Some(draft)) => {
+                draft.stage(Kind::Response, 0, id, 0);
+                return Ok(None);
+            }
+            (Ok(()), None) if reply.len <= limit => keep(std::mem::take(reply.spill)),
+            (Ok(()), None) => Err(Failure::too_large("reply", reply.len as u64, limit as u64)),
+            (Err(failure), _) => Err(failure),
+        };
+        let failed = kept.as_ref().err().cloned();
+        self.respond(id, kept)?;
+        Ok(failed)
+    }
+
+    /// Ends a call that is no stream.
+    pub(super) fn respond(&mut self, id: u64, outcome: Result<B, Failure>) -> Result<(), Violation> {
+        let ending = match outcome {
+            Ok(body) if body.as_ref().len() > self.terms.max_record() => {
+                self.large.push_back(Large { id, body, sent: 0 });
+                return self.flush();
+            }
+            Ok(body) => Ending::Response(body),
+            Err(failure) => Ending::Failed(failure),
+        };
+        self.send_ending(id, ending)
+    }
+
+    /// Makes room for a stream.
+    pub(super) fn open_stream(&mut self, id: u64) {
+        let flow = Outflow::new(self.terms.stream_window);
+        self.streams.insert(id, Stream { flow, parked: VecDeque::new(), ending: None, listed: false });
+    }
+
+    /// Forgets a call: its stream, or what was not sent yet of a large response. Answers whether there was a stream.
+    pub(super) fn forget(&mut self, id: u64) -> bool {
+        self.large.retain(|large| large.id != id);
+        self.streams.remove(&id).is_some()
+    }
+
+    /// Parks a chunk, to be sent when there is credit and room.
+    pub(super) fn chunk(&mut self, id: u64, body: B) -> Result<(), Violation> {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.ending.is_none()
+            && body.as_ref().len() <= self.terms.max_record()
+        {
+            stream.parked.push_back(body);
+            self.list(id);
+        }
+        self.flush()
+    }
+
+    /// Ends a stream after everything parked.
+    pub(super) fn finish(&mut self, id: u64, outcome: Result<(), Failure>) -> Result<(), Violation> {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.ending.get_or_insert(match outcome {
+                Ok(()) => Ending::End,
+                Err(failure) => Ending::Failed(failure),
+            });
+            self.list(id);
+        }
+        self.flush()
+    }
+
+    /// Takes credit that the reader of a stream gave back.
+    pub(super) fn credit(&mut self, id: u64, amount: u64) -> Result<(), Violation> {
+        // Credit for a stream that has ended crossed its end on the way.
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        stream.flow.refill(id, amount)?;
+        self.list(id);
+        self.flush()
+    }
+
+    /// Gives credit to a stream from the client.
+    pub(super) fn give_credit(&mut self, id: u64, amount: u64) -> Result<(), Violation> {
+        self.credits.push_back((id, amount));
+        self.flush()
+    }
+
+    /// Sends what waits, as far as room and credit go. Streams that can send, and the large response that is on its
+    /// way, take turns: a record each.
+    pub(super) fn flush(&mut self) -> Result<(), Violation> {
+        while let Some(&(id, amount)) = self.credits.front() {
+            if !self.responses.push(Class::Control, Kind::Credit, 0, id, Some(amount), &[])? {
+                break;
+            }
+            self.credits.pop_front();
+        }
+        while let Some((id, ending)) = self.waiting.pop_front() {
+            if let Some(ending) = self.push_ending(id, ending, 0)? {
+                self.waiting.push_front((id, ending));
+                return Ok(());
+            }
+        }
+        loop {
+            let large = self.push_large()?;
+            let stream = if large == Progress::NoRoom { Progress::Idle } else { self.push_runnable()? };
+            if large != Progress::More && stream != Progress::More {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends the end of a call, or lets it wait for room. It may overtake a large response, and no other end.
+    fn send_ending(&mut self, id: u64, ending: Ending<B>) -> Result<(), Violation> {
+        let unsent = if self.waiting.is_empty() { self.push_ending(id, ending, 0)? } else { Some(ending) };
+        if let Some(ending) = unsent {
+            self.waiting.push_back((id, ending));
+        }
+        Ok(())
+    }
+
+    /// Writes the end of a call into the ring. Gives it back if there is no room.
+    fn push_ending(&mut self, id: u64, ending: Ending<B>, chunks: u64) -> Result<Option<Ending<B>>, Violation> {
+        let (kind, code, extension, bytes) = match &ending {
+            Ending::Response(body) => (Kind::Response, 0, None, body.as_ref()),
+            Ending::End => (Kind::End, 0, Some(chunks), &[][..]),
+            Ending::Failed(failure) => {
+                let detail = (failure.detail != 0).then_some(failure.detail);
+                (Kind::Error, failure.code.to_bits(), detail, failure.bounded_text().as_bytes())
+            }
+        };
+        let pushed = self.responses.push(Class::Bulk, kind, code, id, extension, bytes)?;
+        Ok(if pushed { None } else { Some(ending) })
+    }
+
+    /// Sends the next part of the first large response.
+    fn push_large(&mut self) -> Result<Progress, Violation> {
+        let Some(Large { id, body, sent }) = self.large.front_mut() else { return Ok(Progress::Idle) };
+        let bytes = body.as_ref();
+        let (whole, rest) = (bytes.len() as u64, &bytes[*sent..]);
+        let part = self.terms.part();
+        let pushed = if rest.len() > part {
+            self.responses.push(Class::Bulk, Kind::Fragment, 0, *id, Some(whole), &rest[..part])?
+        } else {
+            self.responses.push(Class::Bulk, Kind::Response, 0, *id, None, rest)?
+        };
+        if !pushed {
+            return Ok(Progress::NoRoom);
+        }
+        *sent += rest.len().min(part);
+        if *sent as u64 == whole {
+            self.large.pop_front();
+        }
+        Ok(Progress::More)
+    }
+
+    /// Sends one record of the stream whose turn it is.
+    fn push_runnable(&mut self) -> Result<Progress, Violation> {
+        let Some(id) = self.runnable.pop_front() else { return Ok(Progress::Idle) };
+        match self.push_stream(id)? {
+            Progress::NoRoom => {
+                self.runnable.push_front(id);
+                Ok(Progress::NoRoom)
+            }
+            Progress::More => {
+                self.runnable.push_back(id);
+                Ok(Progress::More)
+            }
+            // This one is done for now; others may not be.
+            Progress::Idle => Ok(Progress::More),
+        }
+    }
+
+    /// Sends one record of a stream.
+    fn push_stream(&mut self, id: u64) -> Result<Progress, Violation> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Ok(Progress::Idle);
+        };
+        if let Some(body) = stream.parked.front() {
+            let bytes = body.as_ref();
+            if stream.flow.available() {
+                if !self.responses.push(Class::Bulk, Kind::Chunk, 0, id, Some(stream.flow.number()), bytes)? {
+                    return Ok(Progress::NoRoom);
+                }
+                stream.flow.sent(bytes.len());
+                stream.parked.pop_front();
+            }
+        } else if let Some(ending) = stream.ending.take() {
+            let chunks = stream.flow.number();
+            if let Some(unsent) = self.push_ending(id, ending, chunks)? {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    stream.ending = Some(unsent);
+                }
+                return Ok(Progress::NoRoom);
+            }
+            self.streams.remove(&id);
+            return Ok(Progress::Idle);
+        }
+        if stream.can_send() {
+            return Ok(Progress::More);
+        }
+        stream.listed = false;
+        Ok(Progress::Idle)
+    }
+
+    /// Puts a stream on the list of those that can send, if it can and is not there yet.
+    fn list(&mut self, id: u64) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.listed
+            && stream.can_send()
+        {
+            stream.listed = true;
+            self.runnable.push_back(id);
+        }
+    }
+
+    /// Tells the caller that its cancel was heard.
+    pub(super) fn cancelled(&mut self, id: u64) -> Result<(), Violation> {
+        self.send_ending(id, Ending::Failed(Failure::new(ErrorCode::Cancelled, "cancelled by the caller")))
+    }
+
+    /// Whether this stream is there: it goes when its end has been sent.
+    pub(super) fn has_stream(&self, id: u64) -> bool {
+        self.streams.contains_key(&id)
+    }
+
+    /// How many streams there are.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.len()
+    }
+}
+
+impl<B> Stream<B> {
+    fn can_send(&self) -> bool {
+        if self.parked.is_empty() { self.ending.is_some() } else { self.flow.available() }
+    }
+}
