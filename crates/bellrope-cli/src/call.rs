@@ -8,13 +8,16 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, ensure};
-use bellrope::{CallError, ErrorCode, Style};
+use bellrope::{CallError, ChunkStream, Style};
 use clap::Args;
 
 use crate::{Outcome, logging, socket, socket::SocketArg};
 
 /// The most bytes that are read from standard input: far more than any server takes in one message.
 pub(crate) const MAX_INPUT: u64 = 64 * 1024 * 1024;
+
+/// Bytes of one chunk that goes to a message type which takes a stream.
+const PIECE: usize = 16 * 1024;
 
 const EXAMPLES: &str = r#"Examples:
   bellrope call echo 'ring the bell'
@@ -33,7 +36,8 @@ pub(crate) struct CallArgs {
     /// The name of the message type, one of those that `bellrope list` shows.
     #[arg(value_name = "TYPE")]
     message_type: String,
-    /// The bytes to send; `-` reads them from standard input, and nothing at all sends none.
+    /// The bytes to send; `-` reads them from standard input, and nothing at all sends none. A message type that takes a
+    /// stream gets them in chunks.
     payload: Option<OsString>,
 }
 
@@ -48,17 +52,46 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
     config.call_timeout = Duration::from_secs(args.timeout.into());
     let client = socket::connect(config)?;
 
-    let name = &*args.message_type;
-    let mut stdout = io::stdout().lock();
-    if client.message_types().contains(&(name.to_owned(), Style::ServerStream)) {
-        for chunk in client.stream(name, &payload)? {
-            stdout.write_all(&chunk?)?;
-            stdout.write_all(b"\n")?;
-            stdout.flush()?;
+    let style = client.message_types().into_iter().find(|(known, _)| *known == args.message_type);
+    let late = |error| in_time(error, args.timeout);
+    match style.map_or(Style::Unary, |(_, style)| style) {
+        Style::Unary => {
+            let reply = client.call(&args.message_type, &payload).map_err(late)?;
+            print(&reply)
         }
-    } else {
-        let reply = client.call(name, &payload).map_err(|error| in_time(error, args.timeout))?;
-        stdout.write_all(&reply)?;
+        Style::ServerStream => print_chunks(client.stream(&args.message_type, &payload)?),
+        Style::ClientStream => {
+            let mut upload = client.client_stream(&args.message_type, b"")?;
+            for piece in payload.chunks(PIECE) {
+                if !upload.send(piece).map_err(late)? {
+                    break;
+                }
+            }
+            print(&upload.finish().map_err(late)?)
+        }
+        Style::Duplex => {
+            let (mut sink, chunks) = client.duplex(&args.message_type, b"")?;
+            // Both ways at once: the server may want its answers read before it takes more.
+            std::thread::scope(|scope| {
+                scope.spawn(move || payload.chunks(PIECE).all(|piece| sink.send(piece).unwrap_or(false)));
+                print_chunks(chunks)
+            })
+        }
+    }
+}
+
+fn print(reply: &[u8]) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(reply)?;
+    Ok(stdout.flush()?)
+}
+
+/// Prints chunks as they come, each with a line break after it.
+fn print_chunks(chunks: ChunkStream) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    for chunk in chunks {
+        stdout.write_all(&chunk?)?;
+        stdout.write_all(b"\n")?;
         stdout.flush()?;
     }
     Ok(())
@@ -67,7 +100,7 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
 /// Says what to do about an answer that was too slow.
 fn in_time(error: CallError, timeout: u32) -> anyhow::Error {
     match error {
-        CallError::DeadlineExceeded | CallError::Failed { code: ErrorCode::DeadlineExceeded, .. } => {
+        CallError::DeadlineExceeded => {
             anyhow!("no answer came within {timeout} s; give it longer with --timeout")
         }
         error => error.into(),

@@ -45,5 +45,7 @@ fn word(style: Style) -> &'static str {
     match style {
         Style::Unary => "unary",
         Style::ServerStream => "server_stream",
+        Style::ClientStream => "client_stream",
+        Style::Duplex => "duplex",
     }
 }

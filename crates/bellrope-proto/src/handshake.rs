@@ -29,6 +29,8 @@ pub const HELLO_LEN: usize = 88;
 pub const ANSWER_HEAD_LEN: usize = 64;
 /// Most bytes of the body of an answer.
 pub const MAX_BODY: usize = 64 * 1024;
+/// The class of service that asks for priority.
+pub const PRIORITY: u8 = 1;
 /// Most bytes of a client's name.
 pub const MAX_NAME: usize = 64;
 
@@ -126,7 +128,7 @@ impl std::fmt::Display for Status {
 pub struct Hello {
     /// Feature bits the client knows.
     pub features: u64,
-    /// The class of service it would like: 0 normal, 1 priority.
+    /// The class of service it would like: 0 normal, [`PRIORITY`]; others count as normal.
     pub class: u8,
     /// Its name for logs, at most [`MAX_NAME`] bytes. Control characters never get past [`Hello::decode`].
     pub name: String,

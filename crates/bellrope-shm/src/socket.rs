@@ -7,14 +7,13 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
-    time::Duration,
 };
 
 use rustix::{
     io::Errno,
     net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-        sockopt,
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
     },
 };
 
@@ -55,12 +54,15 @@ impl AsFd for Socket {
 }
 
 impl Socket {
-    /// Connects to the listener at `path`.
+    /// Connects to the listener at `path` without ever waiting. The socket is non-blocking.
     ///
     /// # Errors
-    /// What the kernel says: nobody there, no permission, backlog full.
+    /// What the kernel says: nobody there, no permission; `WouldBlock` if so many wait there that one has to try again.
     pub fn connect(path: &std::path::Path) -> io::Result<Self> {
-        UnixStream::connect(path).map(Self::from)
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        retry(|| rustix::net::connect(&fd, &SocketAddrUnix::new(path)?))?;
+        Ok(Self { stream: fd.into() })
     }
 
     /// A second descriptor of the same socket, for a reactor that wants to own what it watches.
@@ -101,15 +103,6 @@ impl Socket {
     /// What the kernel says.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.stream.set_nonblocking(nonblocking)
-    }
-
-    /// Bounds how long blocking reads and writes may wait. `None` waits for ever.
-    ///
-    /// # Errors
-    /// If the duration is zero.
-    pub fn set_timeouts(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.stream.set_read_timeout(timeout)?;
-        self.stream.set_write_timeout(timeout)
     }
 
     /// Rings the peer's doorbell. Never blocks: if the socket is full, the peer has rings enough to read. A peer that

@@ -26,6 +26,21 @@ pub fn readable(fd: impl AsFd, timeout: Option<Duration>) -> io::Result<bool> {
     }
 }
 
+/// Waits until one of two descriptors is readable or hung up, at most `timeout`. Answers whether the second is; a signal
+/// counts as "no".
+///
+/// # Errors
+/// What the kernel says.
+pub fn either_readable(first: impl AsFd, second: impl AsFd, timeout: Option<Duration>) -> io::Result<bool> {
+    let (first, second) = (first.as_fd(), second.as_fd());
+    let mut fds = [PollFd::from_borrowed_fd(first, PollFlags::IN), PollFd::from_borrowed_fd(second, PollFlags::IN)];
+    match rustix::event::poll(&mut fds, timeout.map(timespec).as_ref()) {
+        Ok(_) => Ok(!fds[1].revents().is_empty()),
+        Err(Errno::INTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// One thing that happened to a descriptor of an [`Epoll`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
@@ -61,6 +76,14 @@ impl Epoll {
     pub fn add(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
         Ok(epoll::add(&self.fd, fd, epoll::EventData::new_u64(key), flags)?)
+    }
+
+    /// Watches under `key` for the other end of `fd` to hang up, and for nothing else.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_for_hang_up(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.fd, fd, epoll::EventData::new_u64(key), epoll::EventFlags::RDHUP)?)
     }
 
     /// Stops watching `fd`.
@@ -143,6 +166,28 @@ mod tests {
         assert!(!readable(&right, Some(Duration::ZERO)).unwrap());
         left.ring();
         assert!(readable(&right, Some(Duration::from_secs(10))).unwrap());
+    }
+
+    #[test]
+    fn the_second_of_two_descriptors_ends_the_wait_too() {
+        let (left, right) = Socket::pair().unwrap();
+        let wake = WakeFd::new().unwrap();
+        assert!(!either_readable(&right, &wake, Some(Duration::ZERO)).unwrap());
+        left.ring();
+        assert!(!either_readable(&right, &wake, None).unwrap(), "the first");
+        wake.wake();
+        assert!(either_readable(&right, &wake, None).unwrap(), "the second");
+    }
+
+    #[test]
+    fn who_watches_for_a_hang_up_hears_no_rings() {
+        let (left, right) = Socket::pair().unwrap();
+        let mut epoll = Epoll::new().unwrap();
+        epoll.add_for_hang_up(&right, 3).unwrap();
+        left.ring();
+        assert_eq!(epoll.wait(Some(Duration::ZERO)).unwrap(), []);
+        left.shutdown();
+        assert_eq!(epoll.wait(None).unwrap(), [Event { key: 3, hung_up: true }]);
     }
 
     #[test]

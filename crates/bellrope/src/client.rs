@@ -1,23 +1,31 @@
 //! Clients: three faces of one core.
 //!
-//! A [`Link`](link::Link) is one connection and how to wait on it. An exclusive [`Connection`] is little more. A
-//! [`Client`] and an `AsyncClient` share one link among many callers: see [`shared`].
+//! A [`Link`](link::Link) is one connection and how to wait on it. An exclusive [`Connection`] is little more, and a
+//! [`Pool`] lends them out. A [`Client`] and an `AsyncClient` share one link among many callers: see [`shared`].
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod blocking;
 mod connection;
 mod handshake;
+mod keeper;
 mod link;
+mod options;
+mod pool;
 mod shared;
+mod streams;
 mod types;
 
 use std::{path::PathBuf, time::Duration};
 
 #[cfg(feature = "tokio")]
-pub use asynchronous::{AsyncClient, AsyncStream};
-pub use blocking::{ChunkStream, Client};
+pub use asynchronous::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
+use bellrope_proto::layout::DEFAULT_MAX_MESSAGE;
+pub use blocking::Client;
 pub use connection::{CallId, Completion, Connection};
+pub use options::{CallOptions, CancelToken, Retry};
+pub use pool::{Pool, PoolConfig, PoolError, PoolStats, Pooled};
+pub use streams::{ChunkSink, ChunkStream, Upload};
 pub use types::MessageType;
 
 use crate::SpinPolicy;
@@ -33,12 +41,17 @@ pub struct ClientConfig {
     pub path: PathBuf,
     /// A name for the server's logs, at most 64 bytes. Default: the program's name.
     pub name: String,
+    /// Whether to ask to be served ahead of the others. The server allows it to a limited number. Default no.
+    pub priority: bool,
     /// Most time a handshake may take. Default 1 s.
     pub connect_timeout: Duration,
-    /// How long a call tries to reach a server that went away, before it fails. Default 1 s.
+    /// How long a call waits for a server that went away, before it fails. Default 1 s.
     pub reconnect_timeout: Duration,
     /// Most time a call may take, unless it says otherwise. Default 30 s; a stream has none.
     pub call_timeout: Duration,
+    /// Bytes of the largest message to send or to take. Default 10 MiB; the server's own limit holds if it is lower,
+    /// and a server that sends more than this breaks the connection.
+    pub max_message_bytes: u32,
     /// When to spin instead of sleeping. Default adaptive.
     pub spin: SpinPolicy,
     /// Most time that an adaptive waiter spins before it sleeps. Default 50 us.
@@ -53,11 +66,24 @@ impl ClientConfig {
         Self {
             path: path.into(),
             name: name.unwrap_or_default(),
+            priority: false,
             connect_timeout: Duration::from_secs(1),
             reconnect_timeout: Duration::from_secs(1),
             call_timeout: Duration::from_secs(30),
+            max_message_bytes: DEFAULT_MAX_MESSAGE,
             spin: SpinPolicy::Adaptive,
             spin_cap: Duration::from_micros(50),
         }
     }
+}
+
+/// Whether a client has a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectionState {
+    /// Yes.
+    Connected,
+    /// It went away and is looked for.
+    Reconnecting,
+    /// The client was closed, and will have none any more.
+    Closed,
 }

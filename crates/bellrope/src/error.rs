@@ -1,14 +1,20 @@
 //! What can go wrong, told apart by who is to blame and what can be done.
 
-use std::{borrow::Cow, io, path::PathBuf};
+use std::{borrow::Cow, io, path::PathBuf, time::Duration};
 
-use bellrope_proto::{Violation, connection::Failure, frame::ErrorCode, handshake::HandshakeError};
+use bellrope_proto::{
+    Violation,
+    connection::Failure,
+    frame::{ErrorCode, Rejection},
+    handshake::{HandshakeError, Style},
+};
 use bellrope_shm::MapError;
 
 /// A handler's own error. Its text travels to the caller, so it must hold nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerError {
     code: ErrorCode,
+    own_code: u32,
     text: Cow<'static, str>,
 }
 
@@ -16,13 +22,19 @@ impl HandlerError {
     /// An error with this text for the caller. At most 1,024 bytes of it travel.
     #[must_use]
     pub fn new(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: ErrorCode::Handler, text: text.into() }
+        Self::with_code(0, text)
+    }
+
+    /// An error with a number of the handler's own, which the caller finds in [`CallError::Handler`].
+    #[must_use]
+    pub fn with_code(code: u32, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: ErrorCode::Handler, own_code: code, text: text.into() }
     }
 
     /// The caller's mistake: the request's contents are wrong. Logged as a warning, and no sign of a failing handler.
     #[must_use]
     pub fn invalid_request(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: ErrorCode::InvalidRequest, text: text.into() }
+        Self { code: ErrorCode::InvalidRequest, own_code: 0, text: text.into() }
     }
 }
 
@@ -36,7 +48,7 @@ impl std::error::Error for HandlerError {}
 
 impl From<HandlerError> for Failure {
     fn from(error: HandlerError) -> Self {
-        Self::new(error.code, error.text)
+        Self { code: error.code, detail: error.own_code.into(), text: error.text }
     }
 }
 
@@ -134,15 +146,27 @@ pub enum ConnectError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The server answered with an error.
-    #[error("{code}: {text}")]
-    Failed {
-        /// What happened, and so who is to blame.
-        code: ErrorCode,
-        /// The server's or handler's own words.
+    /// The handler answered with an error of its own.
+    #[error("handler_error: {text}")]
+    Handler {
+        /// The handler's number for it, 0 if it gave none.
+        code: u32,
+        /// The handler's own words.
         text: String,
     },
-    /// The server offers no such message type; known only to this side, nothing was sent.
+    /// The handler refused the contents of the request.
+    #[error("invalid_request: {text}")]
+    InvalidRequest {
+        /// The handler's own words.
+        text: String,
+    },
+    /// The handler panicked. Connection and server go on.
+    #[error("handler_panic: {text}")]
+    HandlerPanic {
+        /// What it said.
+        text: String,
+    },
+    /// The server offers no such message type; known to this side, nothing was sent.
     #[error("the server knows no message type {name:?}{}", suggest(nearest))]
     UnknownMessageType {
         /// The name that was asked for.
@@ -150,31 +174,45 @@ pub enum CallError {
         /// Known names, the most similar first.
         nearest: Vec<String>,
     },
-    /// The message type is answered in another style; nothing was sent.
-    #[error("the message type {name:?} is answered {}", if *stream { "with a stream; use stream()" } else { "with one response; use call()" })]
+    /// The message type is called in another way; nothing was sent.
+    #[error("the message type {name:?} is called with {}()", method(*style))]
     WrongStyle {
         /// Its name.
         name: String,
-        /// Whether it is answered with a stream.
-        stream: bool,
+        /// Its style.
+        style: Style,
     },
-    /// The message is larger than the server takes; nothing was sent.
+    /// The message is larger than a message may be. If it is the request, nothing was sent; if it is the reply, the
+    /// handler has run.
     #[error("the message of {size} bytes exceeds the limit of {limit} bytes")]
-    TooLarge {
-        /// Its size.
-        size: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// As many calls are under way on this connection as the server allows; nothing was sent.
-    #[error("{limit} calls are under way on this connection, as many as the server allows")]
-    TooManyInFlight {
-        /// The limit.
-        limit: u32,
+    MessageTooLarge {
+        /// Its size, in bytes.
+        size: u64,
+        /// The limit, in bytes.
+        limit: u64,
     },
     /// The deadline passed. The call was cancelled at the server, but may have run.
     #[error("the deadline passed before the answer came")]
     DeadlineExceeded,
+    /// The caller cancelled it. It may have run in part.
+    #[error("the call was cancelled")]
+    Cancelled,
+    /// It was refused before its handler ran.
+    #[error("rejected ({}): {text}", reason.name())]
+    Rejected {
+        /// Why.
+        reason: Rejection,
+        /// When it may be worth another try, if that is known.
+        retry_after: Option<Duration>,
+        /// Which limit is in the way, and its value.
+        text: String,
+    },
+    /// The handler has run, but the server's buffer budget had no room for its reply.
+    #[error("exhausted: {text}")]
+    Exhausted {
+        /// Which limit is in the way, and its value.
+        text: String,
+    },
     /// The server is gone and has not run the call: it is safe to send it again.
     #[error("the server went away before it took the call; it is safe to send it again")]
     NotExecuted,
@@ -187,22 +225,97 @@ pub enum CallError {
     /// There is no connection and none could be made; nothing was sent.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The client was closed on this side.
+    #[error("the client was closed")]
+    Closed,
     /// The system refused a wait.
     #[error("waiting for the answer failed: {0}")]
     Io(#[from] io::Error),
+    /// Anything else that the server answered with.
+    #[error("{code}: {text}")]
+    Other {
+        /// Its code.
+        code: ErrorCode,
+        /// The server's own words.
+        text: String,
+    },
+}
+
+/// Who can mend what went wrong with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Blame {
+    /// The caller: the request, or what was done with it.
+    Caller,
+    /// The handler of the message type.
+    Handler,
+    /// The server: it is overloaded, going away, gone or broken.
+    Server,
+    /// The machine.
+    System,
 }
 
 impl CallError {
+    /// The error that a server's error record means. `limit` is that on the size of messages.
+    #[cold]
+    pub(crate) fn from_server(code: ErrorCode, detail: u64, text: &[u8], limit: usize) -> Self {
+        let text = String::from_utf8_lossy(text).into_owned();
+        match code {
+            ErrorCode::Handler => Self::Handler { code: u32::try_from(detail).unwrap_or(0), text },
+            ErrorCode::InvalidRequest => Self::InvalidRequest { text },
+            ErrorCode::HandlerPanic => Self::HandlerPanic { text },
+            ErrorCode::MessageTooLarge => Self::MessageTooLarge { size: detail, limit: limit as u64 },
+            ErrorCode::DeadlineExceeded => Self::DeadlineExceeded,
+            ErrorCode::Cancelled => Self::Cancelled,
+            ErrorCode::Rejected => {
+                let (reason, retry_after_ms) = Rejection::from_detail(detail);
+                Self::Rejected { reason, retry_after: retry_after_ms.map(Duration::from_millis), text }
+            }
+            ErrorCode::Exhausted => Self::Exhausted { text },
+            code => Self::Other { code, text },
+        }
+    }
+
+    /// Refused on this side, since as many calls are under way as the server allows.
+    #[cold]
+    pub(crate) fn too_many_in_flight(limit: u32) -> Self {
+        let text = format!("{limit} calls are under way on this connection, the limit max_in_flight");
+        Self::Rejected { reason: Rejection::Busy, retry_after: None, text }
+    }
+
     /// Whether the same call may be sent again without the risk that it runs twice.
+    ///
+    /// ```
+    /// use bellrope::CallError;
+    ///
+    /// assert!(CallError::NotExecuted.is_retryable());
+    /// assert!(!CallError::Unknown.is_retryable());
+    /// ```
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::NotExecuted
-                | Self::TooManyInFlight { .. }
-                | Self::Connect(_)
-                | Self::Failed { code: ErrorCode::Rejected, .. }
-        )
+        matches!(self, Self::NotExecuted | Self::Connect(_) | Self::Rejected { .. })
+    }
+
+    /// Who can mend it.
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Handler { .. } | Self::HandlerPanic { .. } => Blame::Handler,
+            Self::InvalidRequest { .. }
+            | Self::UnknownMessageType { .. }
+            | Self::WrongStyle { .. }
+            | Self::MessageTooLarge { .. }
+            | Self::Cancelled
+            | Self::Closed => Blame::Caller,
+            Self::DeadlineExceeded
+            | Self::Rejected { .. }
+            | Self::Exhausted { .. }
+            | Self::NotExecuted
+            | Self::Unknown
+            | Self::Violation(_)
+            | Self::Connect(_)
+            | Self::Other { .. } => Blame::Server,
+            Self::Io(_) => Blame::System,
+        }
     }
 }
 
@@ -210,5 +323,15 @@ fn suggest(nearest: &[String]) -> String {
     match nearest {
         [] => "; it offers none".to_owned(),
         names => format!("; nearest known: {}", names.join(", ")),
+    }
+}
+
+/// The method that calls message types of this style.
+fn method(style: Style) -> &'static str {
+    match style {
+        Style::Unary => "call",
+        Style::ServerStream => "stream",
+        Style::ClientStream => "client_stream",
+        Style::Duplex => "duplex",
     }
 }

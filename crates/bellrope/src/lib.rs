@@ -30,6 +30,8 @@
 mod client;
 mod error;
 #[cfg(feature = "tokio")]
+mod handler;
+#[cfg(feature = "tokio")]
 mod health;
 mod metrics;
 mod path;
@@ -37,18 +39,25 @@ mod registry;
 mod server;
 mod spin;
 
-pub use bellrope_proto::{connection::Reply, frame::ErrorCode, handshake::Style};
+pub use bellrope_proto::{
+    connection::Reply,
+    frame::{ErrorCode, Rejection},
+    handshake::Style,
+};
 #[cfg(feature = "tokio")]
-pub use client::{AsyncClient, AsyncStream};
-pub use client::{CallId, ChunkStream, Client, ClientConfig, Completion, Connection, MessageType};
-pub use error::{BindError, CallError, ConnectError, HandlerError};
+pub use client::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
+pub use client::{
+    CallId, CallOptions, CancelToken, ChunkSink, ChunkStream, Client, ClientConfig, Completion, Connection,
+    ConnectionState, MessageType, Pool, PoolConfig, PoolError, PoolStats, Pooled, Retry, Upload,
+};
+pub use error::{BindError, Blame, CallError, ConnectError, HandlerError};
+#[cfg(feature = "tokio")]
+pub use handler::{Cancelled, ChunkReceiver, ChunkSender, OwnedCall, StreamClosed};
 #[cfg(feature = "tokio")]
 pub use health::HealthServer;
 pub use metrics::{MemoryUse, Metrics, Snapshot, TypeSnapshot};
 pub use path::default_socket_path;
 pub use registry::Call;
-#[cfg(feature = "tokio")]
-pub use registry::{ChunkSender, OwnedCall, StreamClosed};
 pub use server::{Server, ServerBuilder, ServerConfig};
 pub use spin::SpinPolicy;
 

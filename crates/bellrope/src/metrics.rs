@@ -13,7 +13,7 @@ pub(crate) const LATENCY_BOUNDS_US: [u64; 16] =
     [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000, 1_000_000, 10_000_000];
 
 /// How calls can end, by name.
-pub(crate) const OUTCOMES: [&str; 9] = [
+pub(crate) const OUTCOMES: [&str; 10] = [
     "ok",
     "handler_error",
     "handler_panic",
@@ -23,6 +23,7 @@ pub(crate) const OUTCOMES: [&str; 9] = [
     "unknown_message_type",
     "rejected",
     "invalid_request",
+    "exhausted",
 ];
 
 /// The row of all message types that no handler has.
@@ -38,6 +39,7 @@ fn outcome_of(code: ErrorCode) -> usize {
         ErrorCode::UnknownMessageType => 6,
         ErrorCode::Rejected => 7,
         ErrorCode::InvalidRequest => 8,
+        ErrorCode::Exhausted => 9,
         _ => 1,
     }
 }
@@ -107,6 +109,7 @@ pub struct Metrics {
     pub(crate) closed: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) violations: AtomicU64,
+    pub(crate) stalled: AtomicU64,
     /// Cleared by the server when it begins to stop.
     pub(crate) serving: AtomicBool,
     pub(crate) started: std::time::Instant,
@@ -146,6 +149,8 @@ pub struct Snapshot {
     pub refused_connections: u64,
     /// Connections closed because the peer broke the protocol.
     pub violations: u64,
+    /// Connections closed because their client left something half done for too long.
+    pub stalled: u64,
     /// Seconds since the server started.
     pub uptime_seconds: u64,
 }
@@ -169,6 +174,7 @@ impl Metrics {
             closed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             violations: AtomicU64::new(0),
+            stalled: AtomicU64::new(0),
             serving: AtomicBool::new(true),
             started: std::time::Instant::now(),
             max_connections,
@@ -215,6 +221,7 @@ impl Metrics {
             max_connections: self.max_connections,
             refused_connections: self.refused.load(Relaxed),
             violations: self.violations.load(Relaxed),
+            stalled: self.stalled.load(Relaxed),
             uptime_seconds: self.started.elapsed().as_secs(),
         }
     }

@@ -1,5 +1,6 @@
 //! Which handler answers which message type.
 
+use std::time::Duration;
 #[cfg(feature = "tokio")]
 use std::{future::Future, pin::Pin};
 
@@ -9,6 +10,10 @@ use bellrope_proto::{
     handshake::{MAX_BODY, Style, TypeEntry},
 };
 
+use bellrope_shm::clock;
+
+#[cfg(feature = "tokio")]
+use crate::handler::{ChunkReceiver, ChunkSender, OwnedCall};
 use crate::{BindError, HandlerError, metrics::UNKNOWN};
 
 /// A call as a handler on the worker sees it: the payload is a private copy that nobody else can change.
@@ -16,6 +21,7 @@ use crate::{BindError, HandlerError, metrics::UNKNOWN};
 pub struct Call<'a> {
     pub(crate) payload: &'a [u8],
     pub(crate) connection: u64,
+    pub(crate) deadline_us: Option<u64>,
 }
 
 impl<'a> Call<'a> {
@@ -30,6 +36,17 @@ impl<'a> Call<'a> {
     pub fn connection(&self) -> u64 {
         self.connection
     }
+
+    /// Time that is left for the answer, if its caller set a deadline.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        time_left(self.deadline_us)
+    }
+}
+
+/// Time until a moment on the server's clock.
+pub(crate) fn time_left(deadline_us: Option<u64>) -> Option<Duration> {
+    deadline_us.map(|deadline| Duration::from_micros(deadline.saturating_sub(clock::monotonic_us())))
 }
 
 pub(crate) type UnaryHandler = dyn Fn(&Call<'_>, &mut Reply<'_>) -> Result<(), HandlerError> + Send + Sync;
@@ -44,16 +61,24 @@ pub(crate) enum Handler {
     UnaryAsync(Box<dyn Fn(OwnedCall) -> Answering<Vec<u8>> + Send + Sync>),
     #[cfg(feature = "tokio")]
     ServerStream(Box<dyn Fn(OwnedCall, ChunkSender) -> Answering<()> + Send + Sync>),
+    #[cfg(feature = "tokio")]
+    ClientStream(Box<dyn Fn(OwnedCall, ChunkReceiver) -> Answering<Vec<u8>> + Send + Sync>),
+    #[cfg(feature = "tokio")]
+    Duplex(Box<dyn Fn(OwnedCall, ChunkReceiver, ChunkSender) -> Answering<()> + Send + Sync>),
 }
 
 impl Handler {
-    fn style(&self) -> Style {
+    pub(crate) fn style(&self) -> Style {
         match self {
             Self::Unary(_) => Style::Unary,
             #[cfg(feature = "tokio")]
             Self::UnaryAsync(_) => Style::Unary,
             #[cfg(feature = "tokio")]
             Self::ServerStream(_) => Style::ServerStream,
+            #[cfg(feature = "tokio")]
+            Self::ClientStream(_) => Style::ClientStream,
+            #[cfg(feature = "tokio")]
+            Self::Duplex(_) => Style::Duplex,
         }
     }
 }
@@ -132,97 +157,6 @@ impl Registry {
             format!("no message type has the number {message_type}; nearest known: {}", nearest.join(", "))
         };
         Failure::new(ErrorCode::UnknownMessageType, text)
-    }
-}
-
-#[cfg(feature = "tokio")]
-pub use owned::{ChunkSender, OwnedCall, StreamClosed};
-
-#[cfg(feature = "tokio")]
-mod owned {
-    use std::{sync::Arc, time::Duration};
-
-    use tokio::sync::Semaphore;
-
-    use crate::server::{Body, Port};
-
-    /// A call as an async handler sees it.
-    #[derive(Debug)]
-    pub struct OwnedCall {
-        pub(crate) payload: Vec<u8>,
-        pub(crate) connection: u64,
-        pub(crate) time_left: Option<Duration>,
-    }
-
-    impl OwnedCall {
-        /// What the caller sent.
-        #[must_use]
-        pub fn payload(&self) -> &[u8] {
-            &self.payload
-        }
-
-        /// What the caller sent, to keep.
-        #[must_use]
-        pub fn into_payload(self) -> Vec<u8> {
-            self.payload
-        }
-
-        /// The server's number for the caller's connection.
-        #[must_use]
-        pub fn connection(&self) -> u64 {
-            self.connection
-        }
-
-        /// Time there was for the answer when the call came in, if its caller set a deadline. The handler is dropped
-        /// when it is over.
-        #[must_use]
-        pub fn time_left(&self) -> Option<Duration> {
-            self.time_left
-        }
-    }
-
-    /// The stream was cancelled by its reader, or the reader is gone. Nothing more can be sent.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-    #[error("the reader of the stream is gone")]
-    pub struct StreamClosed;
-
-    impl From<StreamClosed> for crate::HandlerError {
-        fn from(closed: StreamClosed) -> Self {
-            Self::new(closed.to_string())
-        }
-    }
-
-    /// Where a stream handler sends its chunks.
-    ///
-    /// A chunk waits for the reader's credit and for room in the ring; at most [`ChunkSender::AHEAD`] chunks wait for
-    /// one stream, then [`ChunkSender::send`] does. That is how a slow reader slows down its source and nobody else.
-    #[derive(Debug)]
-    pub struct ChunkSender {
-        pub(crate) port: Port,
-        pub(crate) permits: Arc<Semaphore>,
-    }
-
-    impl ChunkSender {
-        /// Chunks of one stream that may wait between its handler and the ring.
-        pub const AHEAD: usize = 16;
-
-        /// Largest chunk, in bytes, that travels in one piece.
-        #[must_use]
-        pub fn max_chunk(&self) -> usize {
-            self.port.max_chunk
-        }
-
-        /// Sends a chunk, cut into several if it is larger than a message may be. Waits while the reader is slow.
-        ///
-        /// # Errors
-        /// [`StreamClosed`] if nobody reads any more; the handler should end.
-        pub async fn send(&mut self, chunk: impl AsRef<[u8]>) -> Result<(), StreamClosed> {
-            for piece in chunk.as_ref().chunks(self.port.max_chunk) {
-                let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StreamClosed)?;
-                self.port.chunk(Body::with_permit(piece.to_vec(), permit));
-            }
-            Ok(())
-        }
     }
 }
 

@@ -6,10 +6,12 @@
 
 mod acceptor;
 mod body;
+mod buffers;
 #[cfg(feature = "tokio")]
 mod dispatch;
 mod inbox;
 mod link;
+mod seats;
 mod service;
 mod worker;
 
@@ -25,8 +27,9 @@ use std::{
 };
 
 use bellrope_proto::{
+    Budget,
     connection::{Reply, Terms},
-    layout::{CAPACITIES, DEFAULT_CAPACITY, Geometry},
+    layout::{CAPACITIES, DEFAULT_CAPACITY, DEFAULT_MAX_MESSAGE, Geometry, MESSAGE_LIMITS},
 };
 use bellrope_shm::process;
 #[cfg(feature = "tokio")]
@@ -35,7 +38,7 @@ pub(crate) use body::Body;
 pub(crate) use dispatch::Port;
 
 #[cfg(feature = "tokio")]
-use crate::registry::{ChunkSender, OwnedCall};
+use crate::handler::{ChunkReceiver, ChunkSender, OwnedCall};
 use crate::{
     BindError, Call, HandlerError, Metrics, SpinPolicy,
     path::OwnedPath,
@@ -50,13 +53,29 @@ pub struct ServerConfig {
     /// Connections open at once. Default 10,000; each costs at most `2 x (ring_bytes + 4 KiB)` of shared memory and
     /// typically two pages.
     pub max_connections: u32,
+    /// Connections open at once of one user. Default 10,000.
+    pub max_connections_per_uid: u32,
+    /// Connections open at once that are visited ahead of the others. Default 16; 0 allows none.
+    pub max_priority_connections: u32,
     /// Handshakes under way at once. Default 256; each costs under 1 KiB.
     pub max_half_open: u32,
     /// Milliseconds a client may take for its handshake. Default 1,000.
     pub handshake_timeout_ms: u32,
-    /// Bytes of one ring, a power of two from 4,096 to 16 MiB. Default 256 KiB; a message has at most a quarter of it.
+    /// Bytes of one ring, a power of two from 4,096 to 16 MiB. Default 256 KiB; a message over a quarter of it travels
+    /// in parts.
     pub ring_bytes: u32,
-    /// Calls and streams under way on one connection. Default 1,024.
+    /// Bytes of the largest request and of the largest response, 1 to 1 GiB. Default 10 MiB.
+    pub max_message_bytes: u32,
+    /// Bytes that all connections together may hold outside their rings: large messages, and payloads and streams of
+    /// async calls. Default 64 MiB, at least `max_message_bytes`. Over it, requests wait in their rings. Memory is only
+    /// used as far as messages need it.
+    pub buffer_budget_bytes: u64,
+    /// Milliseconds a request may wait for that budget before it is refused. Default 1,000.
+    pub budget_wait_ms: u32,
+    /// Milliseconds a client may leave answers unread that the server holds for it, or a large request unfinished,
+    /// before its connection is closed. Default 30,000.
+    pub stall_timeout_ms: u32,
+    /// Calls and streams under way on one connection. Default 1,024; the buffer budget bounds what they hold.
     pub max_in_flight: u32,
     /// Bytes a stream may send ahead of its reader. Default 64 KiB.
     pub stream_window: u32,
@@ -72,9 +91,15 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             max_connections: 10_000,
+            max_connections_per_uid: 10_000,
+            max_priority_connections: 16,
             max_half_open: 256,
             handshake_timeout_ms: 1_000,
             ring_bytes: DEFAULT_CAPACITY,
+            max_message_bytes: DEFAULT_MAX_MESSAGE,
+            buffer_budget_bytes: 64 * 1024 * 1024,
+            budget_wait_ms: 1_000,
+            stall_timeout_ms: 30_000,
             max_in_flight: 1_024,
             stream_window: 64 * 1024,
             workers: 0,
@@ -94,6 +119,8 @@ impl ServerConfig {
         })?;
         let at_least_one = [
             ("max_connections", self.max_connections),
+            ("max_connections_per_uid", self.max_connections_per_uid),
+            ("stall_timeout_ms", self.stall_timeout_ms),
             ("max_half_open", self.max_half_open),
             ("handshake_timeout_ms", self.handshake_timeout_ms),
             ("max_in_flight", self.max_in_flight),
@@ -107,7 +134,23 @@ impl ServerConfig {
         if self.workers > 1024 {
             return Err(setting("workers", self.workers, "and must be at most 1024"));
         }
-        Ok(Terms { geometry, max_in_flight: self.max_in_flight, stream_window: self.stream_window })
+        if !MESSAGE_LIMITS.contains(&self.max_message_bytes) {
+            debug_assert_eq!(MESSAGE_LIMITS, 1..=1024 * 1024 * 1024);
+            return Err(setting("max_message_bytes", self.max_message_bytes, "and must be from 1 to 1073741824"));
+        }
+        if self.buffer_budget_bytes < u64::from(self.max_message_bytes) {
+            return Err(BindError::Setting {
+                key: "buffer_budget_bytes",
+                value: self.buffer_budget_bytes,
+                expected: "and must be at least max_message_bytes, or no message of that size could ever come in",
+            });
+        }
+        Ok(Terms {
+            geometry,
+            max_message: self.max_message_bytes,
+            max_in_flight: self.max_in_flight,
+            stream_window: self.stream_window,
+        })
     }
 
     fn worker_count(&self) -> usize {
@@ -125,6 +168,10 @@ struct Shared {
     config: ServerConfig,
     terms: Terms,
     metrics: Arc<Metrics>,
+    seats: Arc<seats::Seats>,
+    /// What all connections together may hold outside their rings.
+    budget: Arc<Budget>,
+    buffers: Arc<buffers::Buffers>,
     /// Set when nothing new is taken any more; what is under way goes on.
     draining: AtomicBool,
     /// Set when everything ends at once.
@@ -185,6 +232,34 @@ impl ServerBuilder {
         self
     }
 
+    /// Registers a handler that runs on tokio, takes a stream of chunks from its caller, and answers once. It may answer
+    /// before the stream has ended. It is dropped when its caller cancels or goes away.
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn client_stream<F, A>(mut self, name: &str, handler: F) -> Self
+    where
+        F: Fn(OwnedCall, ChunkReceiver) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Vec<u8>, HandlerError>> + Send + 'static,
+    {
+        let handler = move |call, chunks| Box::pin(handler(call, chunks)) as _;
+        self.registry.add(name, Handler::ClientStream(Box::new(handler)));
+        self
+    }
+
+    /// Registers a handler that runs on tokio and has a stream of chunks each way at once. It is dropped when its caller
+    /// cancels or goes away.
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn duplex<F, A>(mut self, name: &str, handler: F) -> Self
+    where
+        F: Fn(OwnedCall, ChunkReceiver, ChunkSender) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        let handler = move |call, incoming, outgoing| Box::pin(handler(call, incoming, outgoing)) as _;
+        self.registry.add(name, Handler::Duplex(Box::new(handler)));
+        self
+    }
+
     /// Takes the socket path and starts to serve there, on threads of its own.
     ///
     /// The path's directory is created with mode 0700 if it is missing, and refused if others can write to it. The
@@ -203,6 +278,9 @@ impl ServerBuilder {
         #[cfg(feature = "tokio")]
         let runtime = if registry.needs_runtime() { Some(build_runtime()?) } else { None };
         let shared = Arc::new(Shared {
+            seats: seats::Seats::new(&config),
+            budget: Budget::new(config.buffer_budget_bytes),
+            buffers: Arc::default(),
             registry,
             config,
             terms,

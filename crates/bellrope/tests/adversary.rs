@@ -36,6 +36,7 @@ struct Adversary {
 impl Adversary {
     fn connect(server: &TestServer) -> Self {
         let socket = Socket::connect(&server.path).unwrap();
+        socket.set_nonblocking(false).unwrap();
         socket.send(&Hello { features: 0, class: 0, name: "adversary".into() }.encode()).unwrap();
         let mut head = [0; ANSWER_HEAD_LEN];
         let (count, memory) = socket.receive_with_fd(&mut head).unwrap();

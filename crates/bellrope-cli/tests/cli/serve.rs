@@ -70,8 +70,8 @@ fn an_unknown_type_is_answered_with_the_nearest_names() {
 fn a_message_over_the_limit_is_refused_with_its_size_and_the_limit() {
     let home = Home::new();
     let _server = home.serve::<&str>([]);
-    let error = home.run_with(vec![b'x'; 65_537], ["call", "echo", "-"]).failed(1);
-    assert_eq!(error, "error: the message of 65537 bytes exceeds the limit of 65536 bytes\n");
+    let error = home.run_with(vec![b'x'; 10_485_761], ["call", "echo", "-"]).failed(1);
+    assert_eq!(error, "error: the message of 10485761 bytes exceeds the limit of 10485760 bytes\n");
 }
 
 #[test]

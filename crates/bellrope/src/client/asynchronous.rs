@@ -2,6 +2,7 @@
 //! so nothing that comes in goes unnoticed.
 
 use std::{
+    future::poll_fn,
     path::PathBuf,
     pin::Pin,
     sync::{Arc, Weak},
@@ -9,21 +10,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope_proto::{connection::Expect, handshake::Style};
+use bellrope_proto::{connection::Sending, handshake::Style};
+use bellrope_shm::socket::Socket;
 use futures_core::Stream;
-use tokio::{io::Interest, net::UnixStream};
+use tokio::{io::Interest, net::UnixStream, runtime::Handle, sync::watch, time::timeout_at};
 
 use super::{
-    ClientConfig,
+    CallOptions, ClientConfig, ConnectionState, MessageType, Retry, handshake,
     link::{Link, Rest},
-    shared::{Event, Shared, State, Ticket},
+    options::Registration,
+    shared::{Begun, Event, Role, Sent, Shared, State, Ticket},
 };
 use crate::{CallError, ConnectError};
 
-/// Between two tries to find room in a full request ring.
-const ROOM_PAUSE: Duration = Duration::from_micros(200);
-
-/// A client for tokio. Clones share one connection, which is made anew when the server comes back.
+/// A client for tokio. Clones share one connection, which is made anew, by itself, when the server was away and comes
+/// back.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -65,8 +66,13 @@ impl AsyncClient {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn with(config: ClientConfig) -> Result<Self, ConnectError> {
-        let client = Self { shared: Arc::new(Shared::new(config)) };
-        client.connect_until(Instant::now()).await?;
+        let path = config.path.clone();
+        let shared = Shared::new(config).map_err(|source| ConnectError::Io { path, source })?;
+        let runtime = Handle::current();
+        shared.lock().on_link =
+            Some(Box::new(move |shared, socket, generation| watch_link(&runtime, shared, socket, generation)));
+        let client = Self { shared };
+        client.connect_once().await?;
         Ok(client)
     }
 
@@ -76,13 +82,30 @@ impl AsyncClient {
         self.shared.lock().message_types()
     }
 
+    /// Whether there is a connection now.
+    #[must_use]
+    pub fn state(&self) -> ConnectionState {
+        self.shared.lock().connection_state()
+    }
+
+    /// Tells of every change of the connection. Of several changes in a row only the last may be seen.
+    #[must_use]
+    pub fn state_changes(&self) -> watch::Receiver<ConnectionState> {
+        self.shared.watch.subscribe()
+    }
+
+    /// Closes the connection for all clones. Calls under way, and all later ones, end as [`CallError::Closed`].
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
     /// Calls a message type by name and waits for the answer, at most as long as the configuration's `call_timeout`.
     /// Dropping the future cancels the call at the server.
     ///
     /// # Errors
     /// [`CallError`] says what happened, and whether it is safe to send the call again.
     pub async fn call(&self, name: &str, payload: &[u8]) -> Result<Vec<u8>, CallError> {
-        self.call_within(name, payload, self.shared.config.call_timeout).await
+        self.call_with(name, payload, &CallOptions::new()).await
     }
 
     /// As [`Self::call`], with a deadline of its own.
@@ -90,15 +113,26 @@ impl AsyncClient {
     /// # Errors
     /// As [`Self::call`].
     pub async fn call_within(&self, name: &str, payload: &[u8], timeout: Duration) -> Result<Vec<u8>, CallError> {
+        self.call_with(name, payload, &CallOptions::new().timeout(timeout)).await
+    }
+
+    /// As [`Self::call`], with options.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_with(&self, name: &str, payload: &[u8], options: &CallOptions) -> Result<Vec<u8>, CallError> {
+        let deadline = Instant::now() + options.timeout.unwrap_or(self.shared.config.call_timeout);
         let answer = async {
-            let mut pending = self.start(name, Style::Unary, payload, Some(Instant::now() + timeout)).await?;
-            match std::future::poll_fn(|context| pending.poll_event(context)).await {
-                Event::Response(payload) => Ok(payload),
-                Event::Failed(error) => Err(error),
-                Event::Chunk(_) | Event::End => unreachable!("the connection checks the style of every answer"),
+            loop {
+                let mut pending = self.start(name, Style::Unary, payload, Some(deadline), options).await?;
+                match pending.response().await {
+                    Err(CallError::NotExecuted) if options.retry != Retry::Never => {}
+                    Err(CallError::Unknown) if options.retry == Retry::Idempotent => {}
+                    other => return other,
+                }
             }
         };
-        tokio::time::timeout(timeout, answer).await.unwrap_or(Err(CallError::DeadlineExceeded))
+        timeout_at(deadline.into(), answer).await.unwrap_or(Err(CallError::DeadlineExceeded))
     }
 
     /// Calls a message type that is answered with a stream. Dropping the stream cancels it at the server.
@@ -106,9 +140,54 @@ impl AsyncClient {
     /// # Errors
     /// [`CallError`] if the call could not be sent. What happens later is told by the stream.
     pub async fn stream(&self, name: &str, payload: &[u8]) -> Result<AsyncStream, CallError> {
-        let pending = self.start(name, Style::ServerStream, payload, None);
-        let pending = tokio::time::timeout(self.shared.config.call_timeout, pending).await;
-        Ok(AsyncStream { pending: pending.unwrap_or(Err(CallError::DeadlineExceeded))? })
+        self.stream_with(name, payload, &CallOptions::new()).await
+    }
+
+    /// As [`Self::stream`], with options. A time-out is for the whole stream, and kept by the server.
+    ///
+    /// # Errors
+    /// As [`Self::stream`].
+    pub async fn stream_with(
+        &self,
+        name: &str,
+        payload: &[u8],
+        options: &CallOptions,
+    ) -> Result<AsyncStream, CallError> {
+        Ok(AsyncStream { pending: self.begin(name, Style::ServerStream, payload, options).await? })
+    }
+
+    /// Calls a message type that takes a stream of chunks and answers once.
+    ///
+    /// # Errors
+    /// As [`Self::stream`].
+    pub async fn client_stream(&self, name: &str, payload: &[u8]) -> Result<AsyncUpload, CallError> {
+        let pending = self.begin(name, Style::ClientStream, payload, &CallOptions::new()).await?;
+        Ok(AsyncUpload { sink: pending.sink(), pending })
+    }
+
+    /// Calls a message type that has streams both ways: what is returned first sends, what is returned second receives.
+    /// Dropping the receiving half cancels the call at the server.
+    ///
+    /// # Errors
+    /// As [`Self::stream`].
+    pub async fn duplex(&self, name: &str, payload: &[u8]) -> Result<(AsyncChunkSink, AsyncStream), CallError> {
+        let pending = self.begin(name, Style::Duplex, payload, &CallOptions::new()).await?;
+        Ok((pending.sink(), AsyncStream { pending }))
+    }
+
+    /// Sends a call whose answer may take any time, but which is to be on its way within the configuration's
+    /// `call_timeout`.
+    async fn begin(
+        &self,
+        name: &str,
+        style: Style,
+        payload: &[u8],
+        options: &CallOptions,
+    ) -> Result<Pending, CallError> {
+        let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+        let sent_by = deadline.unwrap_or_else(|| Instant::now() + self.shared.config.call_timeout);
+        let start = self.start(name, style, payload, deadline, options);
+        timeout_at(sent_by.into(), start).await.unwrap_or(Err(CallError::DeadlineExceeded))
     }
 
     async fn start(
@@ -117,87 +196,139 @@ impl AsyncClient {
         style: Style,
         payload: &[u8],
         deadline: Option<Instant>,
+        options: &CallOptions,
     ) -> Result<Pending, CallError> {
-        let expect = if style == Style::Unary { Expect::Response } else { Expect::Stream };
         loop {
-            match self.try_start(name, style, expect, payload, deadline)? {
-                Start::Begun(ticket) => {
-                    return Ok(Pending { shared: Arc::clone(&self.shared), ticket: Some(ticket) });
-                }
-                Start::NoRoom => tokio::time::sleep(ROOM_PAUSE).await,
-                Start::NoLink => self.connect_until(Instant::now() + self.shared.config.reconnect_timeout).await?,
+            if options.is_cancelled() {
+                return Err(CallError::Cancelled);
             }
+            self.await_link().await?;
+            let begun = poll_fn(|context| self.poll_begin(context, name, style, payload, deadline)).await?;
+            let Some((ticket, parts)) = begun else { continue };
+            let mut pending = Pending { shared: Arc::clone(&self.shared), ticket: Some(ticket), _registration: None };
+            pending._registration = options.cancel.as_ref().map(|token| token.register(&self.shared, ticket));
+            if let Some((message_type, mut sending)) = parts {
+                poll_fn(|context| {
+                    self.poll_room(context, |state| {
+                        state.push(ticket, &mut sending, message_type, payload, left(deadline))
+                    })
+                })
+                .await?;
+            }
+            return Ok(pending);
         }
     }
 
-    fn try_start(
+    /// Sends a call as soon as there is room. `None`: the link is lost.
+    #[expect(clippy::type_complexity, reason = "a call, and what is left to send of it")]
+    fn poll_begin(
         &self,
+        context: &Context<'_>,
         name: &str,
         style: Style,
-        expect: Expect,
         payload: &[u8],
         deadline: Option<Instant>,
-    ) -> Result<Start, CallError> {
+    ) -> Poll<Result<Option<(Ticket, Option<(MessageType, Sending)>)>, CallError>> {
+        let mut begun = None;
+        let polled = self.poll_room(context, |state| {
+            let Some(link) = &state.link else { return Ok(true) };
+            let message_type = link.types.find_styled(name, style)?;
+            begun = match state.begin(message_type, payload, left(deadline))? {
+                Begun::NoRoom => return Ok(false),
+                Begun::Whole(ticket) => Some((ticket, None)),
+                Begun::Partly(ticket, sending) => Some((ticket, Some((message_type, sending)))),
+            };
+            Ok(true)
+        });
+        polled.map_ok(|()| begun)
+    }
+
+    /// Tries something that needs room in the request ring, until it succeeds.
+    fn poll_room(
+        &self,
+        context: &Context<'_>,
+        mut attempt: impl FnMut(&mut State) -> Result<bool, CallError>,
+    ) -> Poll<Result<(), CallError>> {
         let mut state = self.shared.lock();
-        let Some(link) = &state.link else { return Ok(Start::NoLink) };
-        let message_type = link.types.find_styled(name, style)?;
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        match state.begin(message_type, expect, payload, left) {
-            Ok(Some(ticket)) => Ok(Start::Begun(ticket)),
-            Ok(None) => {
-                settle(&mut state);
-                Ok(Start::NoRoom)
-            }
+        match attempt(&mut state) {
+            Ok(true) => return Poll::Ready(Ok(())),
+            Ok(false) => state.room_waiters.push(context.waker().clone()),
             Err(error) => {
-                settle(&mut state);
-                Err(error)
+                settle(&self.shared, &mut state);
+                return Poll::Ready(Err(error));
             }
+        }
+        settle(&self.shared, &mut state);
+        Poll::Pending
+    }
+
+    /// Waits for the keeper to find the server again.
+    async fn await_link(&self) -> Result<(), CallError> {
+        let found = poll_fn(|context| {
+            let mut state = self.shared.lock();
+            match state.connection_state() {
+                ConnectionState::Connected => Poll::Ready(Ok(())),
+                ConnectionState::Closed => Poll::Ready(Err(CallError::Closed)),
+                ConnectionState::Reconnecting => {
+                    state.link_waiters.push(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        });
+        match tokio::time::timeout(self.shared.config.reconnect_timeout, found).await {
+            Ok(found) => found,
+            // Why not, or after all.
+            Err(_) => Ok(self.connect_once().await?),
         }
     }
 
-    /// Connects, and sets a driver to watch the new socket.
-    async fn connect_until(&self, deadline: Instant) -> Result<(), ConnectError> {
+    async fn connect_once(&self) -> Result<(), ConnectError> {
         let shared = Arc::clone(&self.shared);
-        let connecting = tokio::task::spawn_blocking(move || shared.connect_until(deadline));
-        let established = connecting.await.expect("connecting does not panic")?;
-        let path = &self.shared.config.path;
-        let mut state = self.shared.lock();
-        if state.link.is_some() {
-            return Ok(());
-        }
-        let link = Link::new(established, &self.shared.config);
-        let socket = link.socket().try_clone().and_then(UnixStream::from_std);
-        let socket = socket.map_err(|source| ConnectError::Io { path: path.clone(), source })?;
-        state.install(link);
-        settle(&mut state);
-        let generation = state.generation;
-        drop(state);
-        tokio::spawn(drive(Arc::downgrade(&self.shared), socket, generation));
-        Ok(())
+        let connecting = tokio::task::spawn_blocking(move || {
+            shared.install(Link::new(handshake::connect(&shared.config)?, &shared.config));
+            Ok(())
+        });
+        connecting.await.expect("connecting does not panic")
     }
 }
 
-enum Start {
-    Begun(Ticket),
-    NoRoom,
-    NoLink,
+/// Time left until a deadline.
+fn left(deadline: Option<Instant>) -> Option<Duration> {
+    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+}
+
+/// Sets a driver to watch a new link.
+fn watch_link(runtime: &Handle, shared: &Arc<Shared>, socket: &Arc<Socket>, generation: u64) {
+    let _context = runtime.enter();
+    match socket.try_clone().and_then(UnixStream::from_std) {
+        Ok(socket) => drop(runtime.spawn(drive(Arc::downgrade(shared), socket, generation))),
+        // The runtime is gone, and with it everybody who could call.
+        Err(error) => tracing::debug!(%error, "the connection cannot be watched"),
+    }
 }
 
 /// Takes what came and leaves the ring armed, so that the driver hears of what comes next.
-fn settle(state: &mut State) {
+fn settle(shared: &Shared, state: &mut State) {
     loop {
-        state.pump();
-        match state.arm(false) {
-            Ok(Rest::Look | Rest::Check) if state.link.is_some() => {}
+        shared.pump(state);
+        match state.arm(!state.room_waiters.is_empty()) {
+            Ok(Rest::Look | Rest::Check) if state.link.is_some() => {
+                // There is something to take, or there is room.
+                state.room_waiters.drain(..).for_each(std::task::Waker::wake);
+            }
             Ok(_) => return,
             // The violation is noted in the link: this pump ends every call.
-            Err(_) => return state.pump(),
+            Err(_) => return shared.pump(state),
         }
     }
 }
 
 /// Watches the socket of one connection until that is lost or nobody needs it any more.
 async fn drive(shared: Weak<Shared>, socket: UnixStream, generation: u64) {
+    // What came before we watched has rung already.
+    let Some(strong) = shared.upgrade() else { return };
+    settle(&strong, &mut strong.lock());
+    drop(strong);
     while socket.readable().await.is_ok() {
         let Some(shared) = shared.upgrade() else { return };
         let mut state = shared.lock();
@@ -213,7 +344,9 @@ async fn drive(shared: Weak<Shared>, socket: UnixStream, generation: u64) {
         if let Ok(error) = heard {
             tracing::debug!(%error, "the connection is lost");
         }
-        settle(&mut state);
+        // The ring may have been for room.
+        state.room_waiters.drain(..).for_each(std::task::Waker::wake);
+        settle(&shared, &mut state);
         if state.link.is_none() {
             return;
         }
@@ -226,15 +359,24 @@ struct Pending {
     shared: Arc<Shared>,
     /// `None` once the call has ended.
     ticket: Option<Ticket>,
+    _registration: Option<Registration>,
 }
 
 impl Pending {
+    async fn response(&mut self) -> Result<Vec<u8>, CallError> {
+        match poll_fn(|context| self.poll_event(context)).await {
+            Event::Response(payload) => Ok(payload),
+            Event::Failed(error) => Err(error),
+            Event::Chunk(_) | Event::End => unreachable!("the connection checks the style of every answer"),
+        }
+    }
+
     fn poll_event(&mut self, context: &Context<'_>) -> Poll<Event> {
         let Some(ticket) = self.ticket else { return Poll::Ready(Event::End) };
         let mut state = self.shared.lock();
         let mut event = state.take_event(ticket);
         if event.is_none() {
-            settle(&mut state);
+            settle(&self.shared, &mut state);
             event = state.take_event(ticket);
         }
         match event {
@@ -245,10 +387,16 @@ impl Pending {
                 Poll::Ready(event)
             }
             None => {
-                state.wait_for(ticket, context.waker());
+                state.wait_for(ticket, Role::Reader, context.waker());
                 Poll::Pending
             }
         }
+    }
+
+    /// The sending half of the same call.
+    fn sink(&self) -> AsyncChunkSink {
+        let ticket = self.ticket.expect("a call that has just been sent has not ended");
+        AsyncChunkSink { client: AsyncClient { shared: Arc::clone(&self.shared) }, ticket }
     }
 }
 
@@ -271,7 +419,7 @@ pub struct AsyncStream {
 impl AsyncStream {
     /// The next chunk. `None` after the last one, or after an error.
     pub async fn next(&mut self) -> Option<Result<Vec<u8>, CallError>> {
-        std::future::poll_fn(|context| self.poll_chunk(context)).await
+        poll_fn(|context| self.poll_chunk(context)).await
     }
 
     fn poll_chunk(&mut self, context: &Context<'_>) -> Poll<Option<Result<Vec<u8>, CallError>>> {
@@ -288,5 +436,81 @@ impl Stream for AsyncStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_chunk(context)
+    }
+}
+
+/// The sending half of a call with streams both ways. Dropping it, or [`finish`](Self::finish), ends the stream; the
+/// call goes on until its receiving half has ended.
+#[derive(Debug)]
+pub struct AsyncChunkSink {
+    client: AsyncClient,
+    ticket: Ticket,
+}
+
+impl AsyncChunkSink {
+    /// Sends a chunk. Waits while the server is slow. Answers `false` if the call has ended, so that no more is wanted;
+    /// the receiving half tells how.
+    ///
+    /// # Errors
+    /// [`CallError::MessageTooLarge`] if the chunk is larger than a quarter of the ring; an error of the connection.
+    pub async fn send(&mut self, chunk: &[u8]) -> Result<bool, CallError> {
+        poll_fn(|context| self.poll_send(context, chunk)).await
+    }
+
+    /// Ends the stream.
+    pub fn finish(self) {}
+
+    fn poll_send(&mut self, context: &Context<'_>, chunk: &[u8]) -> Poll<Result<bool, CallError>> {
+        let (shared, ticket) = (&self.client.shared, self.ticket);
+        let mut state = shared.lock();
+        let waits = match state.send_chunk(ticket, chunk) {
+            Ok(Sent::Done) => return Poll::Ready(Ok(true)),
+            Ok(Sent::Ended) => return Poll::Ready(Ok(false)),
+            Ok(Sent::NoCredit) => state.wait_for(ticket, Role::Writer, context.waker()),
+            Ok(Sent::NoRoom) => {
+                state.room_waiters.push(context.waker().clone());
+                true
+            }
+            Err(error) => {
+                settle(shared, &mut state);
+                return Poll::Ready(Err(error));
+            }
+        };
+        settle(shared, &mut state);
+        if waits { Poll::Pending } else { Poll::Ready(Ok(false)) }
+    }
+}
+
+impl Drop for AsyncChunkSink {
+    fn drop(&mut self) {
+        self.client.shared.lock().end_upload(self.ticket);
+    }
+}
+
+/// A call that takes a stream of chunks and is answered once. Dropping it before [`finish`](Self::finish) has answered
+/// cancels it.
+#[derive(Debug)]
+pub struct AsyncUpload {
+    // Dropped first: a cancelled call needs no end of its stream.
+    pending: Pending,
+    sink: AsyncChunkSink,
+}
+
+impl AsyncUpload {
+    /// Sends a chunk: see [`AsyncChunkSink::send`]. After a `false`, [`finish`](Self::finish) has the answer.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send(&mut self, chunk: &[u8]) -> Result<bool, CallError> {
+        self.sink.send(chunk).await
+    }
+
+    /// Ends the stream and waits for the answer.
+    ///
+    /// # Errors
+    /// [`CallError`] says how the call ended.
+    pub async fn finish(mut self) -> Result<Vec<u8>, CallError> {
+        self.sink.client.shared.lock().end_upload(self.sink.ticket);
+        self.pending.response().await
     }
 }

@@ -3,22 +3,29 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, MutexGuard},
+    sync::{Arc, MutexGuard, PoisonError},
     task::{Wake, Waker},
     thread::Thread,
     time::{Duration, Instant},
 };
 
-use bellrope_proto::{connection::Expect, handshake::Style};
+use bellrope_proto::{connection::Sending, handshake::Style};
+use bellrope_shm::wait;
 
 use super::{
-    ClientConfig, SWEEP,
-    link::{self, Link, Rest},
-    shared::{Event, Shared, State, Ticket},
+    CallOptions, ChunkSink, ChunkStream, ClientConfig, ConnectionState, MessageType, Retry, SWEEP, Upload, handshake,
+    link::{Link, Rest},
+    shared::{Begun, Event, Role, Sent, Shared, State, Ticket},
 };
 use crate::{CallError, ConnectError};
 
-/// A client for any number of threads. Clones share one connection, which is made anew when the server comes back.
+/// How long a wait may last between two looks at a cancel token.
+const TOKEN_PAUSE: Duration = Duration::from_millis(5);
+/// The same for room in the request ring: whoever leads may take the ring that was meant for us.
+const ROOM_PAUSE: Duration = Duration::from_millis(1);
+
+/// A client for any number of threads. Clones share one connection, which is made anew, by itself, when the server was
+/// away and comes back.
 ///
 /// See the [crate's example](crate).
 #[derive(Debug, Clone)]
@@ -40,10 +47,9 @@ impl Client {
     /// # Errors
     /// [`ConnectError`].
     pub fn with(config: ClientConfig) -> Result<Self, ConnectError> {
-        let shared = Arc::new(Shared::new(config));
-        let established = super::handshake::connect(&shared.config)?;
-        let link = Link::new(established, &shared.config);
-        shared.lock().install(link);
+        let path = config.path.clone();
+        let shared = Shared::new(config).map_err(|source| ConnectError::Io { path, source })?;
+        shared.install(Link::new(handshake::connect(&shared.config)?, &shared.config));
         Ok(Self { shared })
     }
 
@@ -53,12 +59,29 @@ impl Client {
         self.shared.lock().message_types()
     }
 
+    /// Whether there is a connection now.
+    #[must_use]
+    pub fn state(&self) -> ConnectionState {
+        self.shared.lock().connection_state()
+    }
+
+    /// Has `watcher` called whenever the connection is lost, made anew or closed. It runs on a thread that all clients of
+    /// the process share, so it must not block.
+    pub fn on_state_change(&self, watcher: impl Fn(ConnectionState) + Send + Sync + 'static) {
+        self.shared.on_change(Arc::new(watcher));
+    }
+
+    /// Closes the connection for all clones. Calls under way, and all later ones, end as [`CallError::Closed`].
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
     /// Calls a message type by name and waits for the answer, at most as long as the configuration's `call_timeout`.
     ///
     /// # Errors
     /// [`CallError`] says what happened, and whether it is safe to send the call again.
     pub fn call(&self, name: &str, payload: &[u8]) -> Result<Vec<u8>, CallError> {
-        self.call_within(name, payload, self.shared.config.call_timeout)
+        self.call_with(name, payload, &CallOptions::new())
     }
 
     /// As [`Self::call`], with a deadline of its own.
@@ -66,14 +89,54 @@ impl Client {
     /// # Errors
     /// As [`Self::call`].
     pub fn call_within(&self, name: &str, payload: &[u8], timeout: Duration) -> Result<Vec<u8>, CallError> {
-        let deadline = Instant::now() + timeout;
-        let ticket = self.start(name, Style::Unary, payload, Some(deadline))?;
-        match self.next_event(ticket, Some(deadline)) {
+        self.call_with(name, payload, &CallOptions::new().timeout(timeout))
+    }
+
+    /// As [`Self::call`], with options.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn call_with(&self, name: &str, payload: &[u8], options: &CallOptions) -> Result<Vec<u8>, CallError> {
+        let deadline = self.deadline(options);
+        loop {
+            match self.call_once(name, payload, deadline, options) {
+                Err(CallError::NotExecuted) if options.retry != Retry::Never && Instant::now() < deadline => {}
+                Err(CallError::Unknown) if options.retry == Retry::Idempotent && Instant::now() < deadline => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn call_once(
+        &self,
+        name: &str,
+        payload: &[u8],
+        deadline: Instant,
+        options: &CallOptions,
+    ) -> Result<Vec<u8>, CallError> {
+        let ticket = self.start(name, Style::Unary, payload, Some(deadline), options)?;
+        self.response(ticket, Some(deadline), options)
+    }
+
+    /// When a call with these options has to be answered.
+    pub(super) fn deadline(&self, options: &CallOptions) -> Instant {
+        Instant::now() + options.timeout.unwrap_or(self.shared.config.call_timeout)
+    }
+
+    /// Waits for the response to a call.
+    pub(super) fn response(
+        &self,
+        ticket: Ticket,
+        deadline: Option<Instant>,
+        options: &CallOptions,
+    ) -> Result<Vec<u8>, CallError> {
+        let _registration = options.cancel.as_ref().map(|token| token.register(&self.shared, ticket));
+        match self.next_event(ticket, deadline) {
             Ok(Event::Response(payload)) => Ok(payload),
             Ok(Event::Failed(error)) => Err(error),
             Ok(Event::Chunk(_) | Event::End) => unreachable!("the connection checks the style of every answer"),
             Err(error) => {
-                self.shared.lock().abandon(ticket);
+                self.abandon(ticket);
                 Err(error)
             }
         }
@@ -84,49 +147,141 @@ impl Client {
     /// # Errors
     /// [`CallError`] if the call could not be sent. What happens later is told by the stream.
     pub fn stream(&self, name: &str, payload: &[u8]) -> Result<ChunkStream, CallError> {
-        let ticket = self.start(name, Style::ServerStream, payload, None)?;
-        Ok(ChunkStream { client: self.clone(), ticket: Some(ticket) })
+        self.stream_with(name, payload, &CallOptions::new())
+    }
+
+    /// As [`Self::stream`], with options. A time-out is for the whole stream.
+    ///
+    /// # Errors
+    /// As [`Self::stream`].
+    pub fn stream_with(&self, name: &str, payload: &[u8], options: &CallOptions) -> Result<ChunkStream, CallError> {
+        let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+        let ticket = self.start(name, Style::ServerStream, payload, deadline, options)?;
+        let registration = options.cancel.as_ref().map(|token| token.register(&self.shared, ticket));
+        Ok(ChunkStream::new(self.clone(), ticket, deadline, registration))
+    }
+
+    /// Calls a message type that takes a stream of chunks and answers once.
+    ///
+    /// # Errors
+    /// As [`Self::stream`].
+    pub fn client_stream(&self, name: &str, payload: &[u8]) -> Result<Upload, CallError> {
+        let ticket = self.start(name, Style::ClientStream, payload, None, &CallOptions::new())?;
+        Ok(Upload::new(ChunkSink::new(self.clone(), ticket)))
+    }
+
+    /// Calls a message type that has streams both ways: what is returned first sends, what is returned second receives.
+    /// Each may go to a thread of its own. Dropping the receiving half cancels the call at the server.
+    ///
+    /// # Errors
+    /// As [`Self::stream`].
+    pub fn duplex(&self, name: &str, payload: &[u8]) -> Result<(ChunkSink, ChunkStream), CallError> {
+        let ticket = self.start(name, Style::Duplex, payload, None, &CallOptions::new())?;
+        Ok((ChunkSink::new(self.clone(), ticket), ChunkStream::new(self.clone(), ticket, None, None)))
     }
 
     /// Sends a call, over a new connection if the old one is lost.
-    fn start(&self, name: &str, style: Style, payload: &[u8], deadline: Option<Instant>) -> Result<Ticket, CallError> {
-        let expect = if style == Style::Unary { Expect::Response } else { Expect::Stream };
+    fn start(
+        &self,
+        name: &str,
+        style: Style,
+        payload: &[u8],
+        deadline: Option<Instant>,
+        options: &CallOptions,
+    ) -> Result<Ticket, CallError> {
         let room_deadline = deadline.unwrap_or_else(|| Instant::now() + self.shared.config.call_timeout);
         let mut state = self.shared.lock();
         loop {
+            if options.is_cancelled() {
+                return Err(CallError::Cancelled);
+            }
             let Some(link) = &state.link else {
-                state = self.reconnect(state, room_deadline)?;
+                state = self.await_link(state, room_deadline, options)?;
                 continue;
             };
             let message_type = link.types.find_styled(name, style)?;
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            match state.begin(message_type, expect, payload, left) {
-                Ok(Some(ticket)) => return Ok(ticket),
+            match state.begin(message_type, payload, left(deadline)) {
+                Ok(Begun::Whole(ticket)) => return Ok(ticket),
+                Ok(Begun::Partly(ticket, sending)) => {
+                    drop(state);
+                    return self.send_parts(ticket, sending, message_type, payload, deadline, room_deadline, options);
+                }
                 // The ring is full. Answers are what keeps the server from taking requests.
-                Ok(None) => state = self.wait_for_room(state, room_deadline)?,
-                Err(error @ CallError::Violation(_)) => {
-                    state.pump();
+                Ok(Begun::NoRoom) => state = self.wait_for_room(state, room_deadline)?,
+                Err(error) => {
+                    self.shared.pump(&mut state);
                     return Err(error);
                 }
-                Err(error) => return Err(error),
             }
         }
     }
 
-    fn reconnect<'a>(
-        &'a self,
-        state: MutexGuard<'a, State>,
-        deadline: Instant,
-    ) -> Result<MutexGuard<'a, State>, CallError> {
-        drop(state);
-        let deadline = deadline.min(Instant::now() + self.shared.config.reconnect_timeout);
-        let established = self.shared.connect_until(deadline)?;
+    /// Sends a request that is too large for a record.
+    #[expect(clippy::too_many_arguments, reason = "all of it is what `start` knows of the call")]
+    fn send_parts(
+        &self,
+        ticket: Ticket,
+        mut sending: Sending,
+        message_type: MessageType,
+        payload: &[u8],
+        deadline: Option<Instant>,
+        room_deadline: Instant,
+        options: &CallOptions,
+    ) -> Result<Ticket, CallError> {
         let mut state = self.shared.lock();
-        // Somebody else may have been faster; then theirs is as good as ours.
-        if state.link.is_none() {
-            state.install(Link::new(established, &self.shared.config));
+        loop {
+            if options.is_cancelled() {
+                state.abandon(ticket);
+                return Err(CallError::Cancelled);
+            }
+            match state.push(ticket, &mut sending, message_type, payload, left(deadline)) {
+                Ok(true) => return Ok(ticket),
+                Ok(false) => {}
+                Err(error) => {
+                    state.abandon(ticket);
+                    self.shared.pump(&mut state);
+                    return Err(error);
+                }
+            }
+            state = match self.wait_for_room(state, room_deadline) {
+                Ok(state) => state,
+                Err(error) => {
+                    self.abandon(ticket);
+                    return Err(error);
+                }
+            };
         }
-        Ok(state)
+    }
+
+    /// Waits for the keeper to find the server again.
+    fn await_link<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Instant,
+        options: &CallOptions,
+    ) -> Result<MutexGuard<'a, State>, CallError> {
+        let deadline = deadline.min(Instant::now() + self.shared.config.reconnect_timeout);
+        loop {
+            match state.connection_state() {
+                ConnectionState::Closed => return Err(CallError::Closed),
+                ConnectionState::Connected => return Ok(state),
+                ConnectionState::Reconnecting => {}
+            }
+            if options.is_cancelled() {
+                return Err(CallError::Cancelled);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(state);
+                // Why not, or after all.
+                let established = handshake::connect(&self.shared.config)?;
+                self.shared.install(Link::new(established, &self.shared.config));
+                return Ok(self.shared.lock());
+            }
+            let most = if options.cancel.is_some() { left.min(TOKEN_PAUSE) } else { left };
+            let waited = self.shared.changed.wait_timeout(state, most);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Waits until the server has taken requests.
@@ -135,7 +290,7 @@ impl Client {
         mut state: MutexGuard<'a, State>,
         deadline: Instant,
     ) -> Result<MutexGuard<'a, State>, CallError> {
-        state.pump();
+        self.shared.pump(&mut state);
         let now = Instant::now();
         if now >= deadline {
             return Err(CallError::DeadlineExceeded);
@@ -144,30 +299,68 @@ impl Client {
             && let Some(socket) = state.link.as_ref().map(Link::socket)
         {
             drop(state);
-            // A leader may take the ring that was meant for us, so the sleep is short.
-            link::sleep(&socket, (deadline - now).min(Duration::from_millis(1)))?;
+            wait::readable(&*socket, Some((deadline - now).min(ROOM_PAUSE)))?;
             state = self.shared.lock();
+            if let Some(link) = &mut state.link {
+                link.hear()?;
+            }
         }
         Ok(state)
     }
 
     /// Waits for what comes next for a call.
-    fn next_event(&self, ticket: Ticket, deadline: Option<Instant>) -> Result<Event, CallError> {
+    pub(super) fn next_event(&self, ticket: Ticket, deadline: Option<Instant>) -> Result<Event, CallError> {
+        self.wait_until(ticket, Role::Reader, deadline, |state| Ok(state.take_event(ticket)))
+    }
+
+    /// Sends a chunk, as soon as there is credit and room. Answers `false` if the call has ended.
+    pub(super) fn send_chunk(&self, ticket: Ticket, chunk: &[u8]) -> Result<bool, CallError> {
+        let deadline = Instant::now() + self.shared.config.call_timeout;
+        loop {
+            let send = |state: &mut State| match state.send_chunk(ticket, chunk)? {
+                Sent::NoCredit => Ok(None),
+                sent => Ok(Some(sent)),
+            };
+            match self.wait_until(ticket, Role::Writer, Some(deadline), send)? {
+                Sent::Done => return Ok(true),
+                Sent::NoRoom => drop(self.wait_for_room(self.shared.lock(), deadline)?),
+                Sent::Ended | Sent::NoCredit => return Ok(false),
+            }
+        }
+    }
+
+    pub(super) fn end_upload(&self, ticket: Ticket) {
+        self.shared.lock().end_upload(ticket);
+    }
+
+    pub(super) fn abandon(&self, ticket: Ticket) {
+        self.shared.lock().abandon(ticket);
+    }
+
+    /// Waits until `check` has something. Leads, if nobody else does.
+    fn wait_until<T>(
+        &self,
+        ticket: Ticket,
+        role: Role,
+        deadline: Option<Instant>,
+        mut check: impl FnMut(&mut State) -> Result<Option<T>, CallError>,
+    ) -> Result<T, CallError> {
         let mut state = self.shared.lock();
         let mut leading = false;
         loop {
             if leading || !state.led {
                 state.led = true;
                 leading = true;
-                state.pump();
+                self.shared.pump(&mut state);
             }
-            if let Some(event) = state.take_event(ticket) {
+            let checked = check(&mut state);
+            if let Some(checked) = checked.transpose() {
                 if leading {
                     state.hand_over();
                 }
-                return Ok(event);
+                return checked;
             }
-            let waited = if leading { self.lead(state, deadline) } else { self.follow(state, ticket, deadline) };
+            let waited = if leading { self.lead(state, deadline) } else { self.follow(state, ticket, role, deadline) };
             state = match waited {
                 Ok(state) => state,
                 Err(error) => {
@@ -202,10 +395,15 @@ impl Client {
         let socket = link.socket();
         let generation = state.generation;
         let left = time_left(deadline)?;
+        state.leader_sleeps = true;
         drop(state);
         let since = Instant::now();
-        link::sleep(&socket, left)?;
+        let woken = wait::either_readable(&*socket, &self.shared.leader, Some(left));
         let mut state = self.shared.lock();
+        state.leader_sleeps = false;
+        if woken? {
+            self.shared.leader.clear();
+        }
         if state.generation == generation
             && let Some(link) = &mut state.link
         {
@@ -219,21 +417,31 @@ impl Client {
         &'a self,
         mut state: MutexGuard<'a, State>,
         ticket: Ticket,
+        role: Role,
         deadline: Option<Instant>,
     ) -> Result<MutexGuard<'a, State>, CallError> {
         let left = time_left(deadline)?;
-        state.wait_for(ticket, &Waker::from(Arc::new(Unpark(std::thread::current()))));
-        drop(state);
-        std::thread::park_timeout(left);
-        Ok(self.shared.lock())
+        if state.wait_for(ticket, role, &Waker::from(Arc::new(Unpark(std::thread::current())))) {
+            drop(state);
+            std::thread::park_timeout(left);
+            state = self.shared.lock();
+        }
+        Ok(state)
     }
+}
+
+/// Time left until a deadline.
+fn left(deadline: Option<Instant>) -> Option<Duration> {
+    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
 }
 
 /// Time to wait at the most until something else must be looked at.
 fn time_left(deadline: Option<Instant>) -> Result<Duration, CallError> {
-    let Some(deadline) = deadline else { return Ok(SWEEP) };
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(CallError::DeadlineExceeded) } else { Ok(left.min(SWEEP)) }
+    match left(deadline) {
+        None => Ok(SWEEP),
+        Some(Duration::ZERO) => Err(CallError::DeadlineExceeded),
+        Some(left) => Ok(left.min(SWEEP)),
+    }
 }
 
 /// Wakes a parked thread.
@@ -242,46 +450,5 @@ struct Unpark(Thread);
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
-    }
-}
-
-/// The chunks of a stream, as they come. Ends after the last one, or after one error.
-///
-/// Dropping it before its end cancels the stream at the server.
-#[derive(Debug)]
-pub struct ChunkStream {
-    client: Client,
-    /// `None` once the stream has ended.
-    ticket: Option<Ticket>,
-}
-
-impl Iterator for ChunkStream {
-    type Item = Result<Vec<u8>, CallError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let ticket = self.ticket?;
-        match self.client.next_event(ticket, None) {
-            Ok(Event::Chunk(chunk)) => return Some(Ok(chunk)),
-            Ok(Event::End) => self.ticket = None,
-            Ok(Event::Failed(error)) => {
-                self.ticket = None;
-                return Some(Err(error));
-            }
-            Ok(Event::Response(_)) => unreachable!("the connection checks the style of every answer"),
-            Err(error) => {
-                self.client.shared.lock().abandon(ticket);
-                self.ticket = None;
-                return Some(Err(error));
-            }
-        }
-        None
-    }
-}
-
-impl Drop for ChunkStream {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            self.client.shared.lock().abandon(ticket);
-        }
     }
 }

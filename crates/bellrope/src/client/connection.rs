@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use bellrope_proto::{
-    connection::{Answer, AnswerKind, Expect},
+    connection::{Answer, AnswerKind},
     handshake::Style,
 };
 
@@ -85,16 +85,20 @@ impl Connection {
         self.link.types.find_styled(name, Style::Unary)
     }
 
-    /// Largest payload of one message, in bytes.
+    /// Bytes of the largest message.
     #[must_use]
-    pub fn max_payload(&self) -> usize {
-        self.link.connection.max_payload()
+    pub fn max_message(&self) -> usize {
+        self.link.connection.max_message()
     }
 
     /// Calls under way.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.link.connection.in_flight()
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.link.broken.is_some()
     }
 
     /// Calls and waits for the answer, which replaces what is in `reply`. Waits at most as long as the configuration's
@@ -108,8 +112,9 @@ impl Connection {
         let mut deadline = None;
         loop {
             while let Some(answer) = self.link.next_answer()? {
-                let outcome = self.accept(&answer, reply);
-                if answer.id == id.0 {
+                if let Some(outcome) = self.accept(&answer, reply)
+                    && answer.id == id.0
+                {
                     return outcome;
                 }
             }
@@ -126,27 +131,68 @@ impl Connection {
     /// meanwhile: one who submits much must [poll](Self::poll) in between, or this fails when its deadline passes.
     ///
     /// # Errors
-    /// [`CallError`]; nothing was sent.
+    /// [`CallError`]; the call was not sent, and will not run.
     #[inline]
     pub fn submit(&mut self, message_type: MessageType, payload: &[u8]) -> Result<CallId, CallError> {
+        if payload.len() > self.link.connection.max_record() {
+            return self.submit_large(message_type, payload);
+        }
         let mut deadline = None;
         loop {
             if let Some(id) = self.queue(message_type, payload)? {
                 self.link.commit();
                 return Ok(id);
             }
-            self.rest(Some(0), true, &mut deadline)?;
+            self.wait_for_room(&mut deadline)?;
         }
     }
 
+    /// Sends a request in parts.
+    fn submit_large(&mut self, message_type: MessageType, payload: &[u8]) -> Result<CallId, CallError> {
+        let mut deadline = None;
+        let mut sending = loop {
+            match self.link.begin_large(message_type.style, payload.len())? {
+                Some(sending) => break sending,
+                None => self.wait_for_room(&mut deadline)?,
+            }
+        };
+        while !self.link.push_large(&mut sending, message_type, payload, None)? {
+            if let Err(error) = self.wait_for_room(&mut deadline) {
+                self.link.cancel(sending.id);
+                return Err(error);
+            }
+        }
+        Ok(CallId(sending.id))
+    }
+
+    fn wait_for_room(&mut self, deadline: &mut Option<Instant>) -> Result<(), CallError> {
+        // What was not sent whole has not run, however the link ends.
+        self.rest(None, true, deadline).map_err(|error| match error {
+            CallError::Unknown => CallError::NotExecuted,
+            error => error,
+        })
+    }
+
     /// Queues a call, to be sent together with others by the next [`Self::flush`], [`Self::poll`] or [`Self::wait`]:
-    /// many calls at once cost less than one by one. `None` if there is no room in the ring right now.
+    /// many calls at once cost less than one by one. `None` if there is no room in the ring right now. A message that
+    /// is too large for one record, a quarter of the ring, cannot be queued.
     ///
     /// # Errors
     /// [`CallError`]; nothing was queued.
     #[inline(always)]
     pub fn queue(&mut self, message_type: MessageType, payload: &[u8]) -> Result<Option<CallId>, CallError> {
-        Ok(self.link.submit(message_type, Expect::Response, payload, None)?.map(CallId))
+        Ok(self.link.submit(message_type, payload, None)?.map(CallId))
+    }
+
+    /// Gives up a call: its answer will be dropped, and the server told. Answers whether it was under way.
+    pub fn cancel(&mut self, call: CallId) -> bool {
+        self.link.cancel(call.0)
+    }
+
+    /// Whether the server is still there and keeps to the protocol, as far as can be told without a call. Takes a
+    /// system call.
+    pub fn is_healthy(&mut self) -> bool {
+        self.link.hear().is_ok() && self.link.broken.is_none()
     }
 
     /// Sends what was queued.
@@ -162,11 +208,15 @@ impl Connection {
     #[inline(always)]
     pub fn poll(&mut self, reply: &mut Vec<u8>) -> Result<Option<Completion>, CallError> {
         self.link.commit();
-        match self.link.next_answer()? {
-            Some(answer) => Ok(Some(Completion { id: CallId(answer.id), outcome: self.accept(&answer, reply) })),
-            None if self.link.idle()? == Rest::Check && self.link.broken.is_some() => Err(self.loss(None)),
-            None => Ok(None),
+        while let Some(answer) = self.link.next_answer()? {
+            if let Some(outcome) = self.accept(&answer, reply) {
+                return Ok(Some(Completion { id: CallId(answer.id), outcome }));
+            }
         }
+        if self.link.idle()? == Rest::Check && self.link.broken.is_some() {
+            return Err(self.loss(None));
+        }
+        Ok(None)
     }
 
     /// Waits for an answer to any call under way, at most `call_timeout`.
@@ -184,16 +234,17 @@ impl Connection {
         }
     }
 
-    /// Takes an answer and says how its call ended.
+    /// Takes an answer and says how its call ended, if it has.
     #[inline(always)]
-    fn accept(&mut self, answer: &Answer, reply: &mut Vec<u8>) -> Result<(), CallError> {
-        reply.resize(answer.len, 0);
-        self.link.take(answer, reply);
+    fn accept(&mut self, answer: &Answer, reply: &mut Vec<u8>) -> Option<Result<(), CallError>> {
+        if !self.link.take(answer, reply) {
+            return None;
+        }
         match answer.kind {
-            AnswerKind::Error(code) => {
-                Err(CallError::Failed { code, text: String::from_utf8_lossy(reply).into_owned() })
+            AnswerKind::Error { code, detail } => {
+                Some(Err(CallError::from_server(code, detail, reply, self.link.connection.max_message())))
             }
-            AnswerKind::Response | AnswerKind::Chunk | AnswerKind::End => Ok(()),
+            _ => Some(Ok(())),
         }
     }
 

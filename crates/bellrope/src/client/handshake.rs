@@ -1,53 +1,169 @@
-//! Connecting: the client's half of the handshake.
+//! Connecting: the client's half of the handshake. It never waits by itself, so that one thread can have many under way.
 
-use std::{io, os::fd::OwnedFd, path::Path, time::Instant};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bellrope_proto::{
     connection::ClientConnection,
-    handshake::{ANSWER_HEAD_LEN, AnswerHead, Hello},
+    handshake::{ANSWER_HEAD_LEN, AnswerHead, Hello, PRIORITY, Welcome},
 };
-use bellrope_shm::{SharedMemory, process, socket::Socket};
+use bellrope_shm::{SharedMemory, clock, process, socket::Socket, wait};
 
 use super::{ClientConfig, types::TypeTable};
 use crate::ConnectError;
 
+/// Between two tries where so many wait for the server that the kernel takes no more.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
+/// A server whose clock differs by less than this, in microseconds, has ours: the rest is the way of its answer.
+const SAME_CLOCK_US: u64 = 5_000_000;
+
 /// A connection that a server has agreed to.
 #[derive(Debug)]
 pub(crate) struct Established {
-    pub(crate) socket: Socket,
+    pub(crate) socket: Arc<Socket>,
     pub(crate) connection: ClientConnection,
     pub(crate) types: TypeTable,
+    /// What to add to our monotonic clock to have the server's, in microseconds, wrapping.
+    pub(crate) clock_offset_us: u64,
 }
 
-/// Connects once.
+/// A handshake under way.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    path: PathBuf,
+    max_message: u32,
+    socket: Arc<Socket>,
+    answer: Vec<u8>,
+    head: Option<AnswerHead>,
+    memory: Option<OwnedFd>,
+    /// When it is given up.
+    pub(crate) deadline: Instant,
+}
+
+/// Connects once. Blocks, at most until the handshake's time is over.
 pub(crate) fn connect(config: &ClientConfig) -> Result<Established, ConnectError> {
-    let path = config.path.as_path();
-    let failed = |source| ConnectError::Io { path: path.to_owned(), source };
-    let socket = Socket::connect(path).map_err(|source| ConnectError::NoServer { path: path.to_owned(), source })?;
-    check_owner(&socket, path)?;
-
     let deadline = Instant::now() + config.connect_timeout;
-    let hello = Hello { features: 0, class: 0, name: config.name.clone() }.encode();
-    socket.set_timeouts(Some(config.connect_timeout)).map_err(failed)?;
-    socket.send(&hello).map_err(failed)?;
+    let mut handshake = loop {
+        match Handshake::begin(config) {
+            Err(ConnectError::Io { source, .. })
+                if source.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
+            {
+                std::thread::sleep(BACKLOG_PAUSE);
+            }
+            other => break other?,
+        }
+    };
+    loop {
+        if let Some(established) = handshake.advance()? {
+            return Ok(established);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        wait::readable(handshake.socket(), Some(left)).map_err(|source| handshake.failed(source))?;
+    }
+}
 
-    let mut memory = None;
-    let mut head = [0; ANSWER_HEAD_LEN];
-    receive(&socket, &mut head, &mut memory, deadline).map_err(failed)?;
-    let head = AnswerHead::decode(&head)?;
-    let mut body = vec![0; head.body_len()];
-    receive(&socket, &mut body, &mut memory, deadline).map_err(failed)?;
-    let welcome = head.with_body(&body)?;
+impl Handshake {
+    /// Connects and says hello.
+    pub(crate) fn begin(config: &ClientConfig) -> Result<Self, ConnectError> {
+        let path = config.path.as_path();
+        let failed = |source| ConnectError::Io { path: path.to_owned(), source };
+        let socket = Socket::connect(path).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => failed(source),
+            _ => ConnectError::NoServer { path: path.to_owned(), source },
+        })?;
+        check_owner(&socket, path)?;
+        let class = if config.priority { PRIORITY } else { 0 };
+        let hello = Hello { features: 0, class, name: config.name.clone() }.encode();
+        // A fresh socket takes a hello whole.
+        if socket.send(&hello).map_err(failed)? != hello.len() {
+            return Err(failed(io::Error::other("the socket does not take the hello")));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            max_message: config.max_message_bytes,
+            socket: Arc::new(socket),
+            answer: Vec::new(),
+            head: None,
+            memory: None,
+            deadline: Instant::now() + config.connect_timeout,
+        })
+    }
 
-    let memory = memory.ok_or(ConnectError::MissingMemory)?;
-    let memory = SharedMemory::open(&memory, welcome.terms.geometry.mapping_len())?;
-    socket.set_timeouts(None).map_err(failed)?;
-    socket.set_nonblocking(true).map_err(failed)?;
-    Ok(Established {
-        socket,
-        connection: ClientConnection::new(&memory, welcome.terms),
-        types: TypeTable::new(welcome.types),
-    })
+    /// What to watch for the answer.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Reads what there is of the answer. `None`: it is not whole yet.
+    pub(crate) fn advance(&mut self) -> Result<Option<Established>, ConnectError> {
+        loop {
+            let due = ANSWER_HEAD_LEN + self.head.map_or(0, |head| head.body_len());
+            if self.answer.len() < due {
+                if !self.read(due)? {
+                    return Ok(None);
+                }
+                continue;
+            }
+            let Some(head) = self.head else {
+                let head = self.answer.first_chunk().expect("a whole head was read");
+                self.head = Some(AnswerHead::decode(head)?);
+                continue;
+            };
+            let welcome = head.with_body(&self.answer[ANSWER_HEAD_LEN..])?;
+            return self.establish(welcome).map(Some);
+        }
+    }
+
+    /// Reads until the answer has `due` bytes, a number that is bounded. `false`: no more is there now.
+    fn read(&mut self, due: usize) -> Result<bool, ConnectError> {
+        let filled = self.answer.len();
+        self.answer.resize(due, 0);
+        let received = self.socket.receive_with_fd(&mut self.answer[filled..]);
+        let count = received.as_ref().map_or(0, |(count, _)| *count);
+        self.answer.truncate(filled + count);
+        match received {
+            Ok((0, _)) => {
+                Err(self.failed(io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up in mid-handshake")))
+            }
+            Ok((_, fd)) => {
+                if self.memory.is_none() {
+                    self.memory = fd;
+                }
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if Instant::now() >= self.deadline {
+                    return Err(self.failed(io::Error::new(io::ErrorKind::TimedOut, "no answer came in time")));
+                }
+                Ok(false)
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn establish(&mut self, welcome: Welcome) -> Result<Established, ConnectError> {
+        let Welcome { mut terms, clock_us, types, .. } = welcome;
+        let memory = self.memory.take().ok_or(ConnectError::MissingMemory)?;
+        let memory = SharedMemory::open(&memory, terms.geometry.mapping_len())?;
+        terms.max_message = terms.max_message.min(self.max_message);
+        let offset = clock_us.wrapping_sub(clock::monotonic_us());
+        let same_clock = offset.wrapping_add(SAME_CLOCK_US) < 2 * SAME_CLOCK_US;
+        Ok(Established {
+            socket: Arc::clone(&self.socket),
+            connection: ClientConnection::new(&memory, terms),
+            types: TypeTable::new(types),
+            clock_offset_us: if same_clock { 0 } else { offset },
+        })
+    }
+
+    fn failed(&self, source: io::Error) -> ConnectError {
+        ConnectError::Io { path: self.path.clone(), source }
+    }
 }
 
 /// A server of another user could hand us anything: only our own and root's are trusted.
@@ -57,28 +173,4 @@ fn check_owner(socket: &Socket, path: &Path) -> Result<(), ConnectError> {
         return Ok(());
     }
     Err(ConnectError::ForeignServer { path: path.to_owned(), uid: peer.uid })
-}
-
-/// Fills `into`, and keeps the first descriptor that comes along.
-fn receive(socket: &Socket, into: &mut [u8], memory: &mut Option<OwnedFd>, deadline: Instant) -> io::Result<()> {
-    let mut filled = 0;
-    while filled < into.len() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer came in time"));
-        }
-        socket.set_timeouts(Some(left))?;
-        let (count, fd) = match socket.receive_with_fd(&mut into[filled..]) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            other => other?,
-        };
-        if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up in mid-handshake"));
-        }
-        filled += count;
-        if memory.is_none() {
-            *memory = fd;
-        }
-    }
-    Ok(())
 }

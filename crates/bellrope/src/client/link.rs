@@ -1,15 +1,16 @@
 use std::{
-    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bellrope_proto::{
     Violation,
-    connection::{Answer, ClientConnection, Expect, Loss, SubmitError},
+    connection::{Answer, AnswerKind, ClientConnection, Loss, Sending, SubmitError},
+    handshake::Style,
     ring::Armed,
 };
 use bellrope_shm::{
+    clock,
     socket::{Drained, Socket},
     sync::spin_loop,
     wait,
@@ -22,6 +23,8 @@ use crate::{CallError, spin::Spinner};
 const RINGS: usize = 64 * 1024;
 /// Looks at the header word between two rounds of everything else.
 const LINGER_POLLS: u32 = 8;
+/// The first step in which the buffer of a response in parts grows.
+const MIN_STEP: usize = 1024 * 1024;
 /// Fruitless polls between two looks for a hang-up, for a waiter that always spins.
 const POLLS_PER_LOOK: u32 = 100_000;
 
@@ -33,6 +36,9 @@ pub(crate) struct Link {
     pub(crate) types: TypeTable,
     spinner: Spinner,
     polls: u32,
+    clock_offset_us: u64,
+    /// What has come of a response in parts.
+    partial: Vec<u8>,
     /// Set once the server is known to be gone, or to have broken the protocol.
     pub(crate) broken: Option<Broken>,
 }
@@ -57,11 +63,13 @@ pub(crate) enum Rest {
 
 impl Link {
     pub(crate) fn new(established: Established, config: &ClientConfig) -> Self {
-        let Established { socket, connection, types } = established;
+        let Established { socket, connection, types, clock_offset_us } = established;
         Self {
-            socket: Arc::new(socket),
+            socket,
             connection,
             types,
+            clock_offset_us,
+            partial: Vec::new(),
             spinner: Spinner::new(config.spin, config.spin_cap),
             polls: 0,
             broken: None,
@@ -72,22 +80,79 @@ impl Link {
         Arc::clone(&self.socket)
     }
 
-    /// Sends a call, with the next [commit](Self::commit). `None`: the ring is full.
+    /// A moment from now, as the server's clock will show it.
+    pub(crate) fn deadline_us(&self, time_left: Duration) -> u64 {
+        let left = u64::try_from(time_left.as_micros()).unwrap_or(u64::MAX);
+        clock::monotonic_us().saturating_add(left).wrapping_add(self.clock_offset_us)
+    }
+
+    /// Sends a call whose request fits a record, with the next [commit](Self::commit). `None`: there is no room.
     #[inline(always)]
     pub(crate) fn submit(
         &mut self,
         message_type: MessageType,
-        expect: Expect,
         payload: &[u8],
         time_left: Option<Duration>,
     ) -> Result<Option<u64>, CallError> {
-        let time_left_us = time_left.map(|left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX));
-        match self.connection.submit(message_type.number, expect, payload, time_left_us) {
-            Ok(id) => Ok(Some(id)),
+        let deadline_us = time_left.map(|left| self.deadline_us(left));
+        let submitted = self.connection.submit(message_type.number, message_type.style, payload, deadline_us);
+        self.room(submitted)
+    }
+
+    /// Begins a call whose request may travel in parts. `None`: another one does.
+    pub(crate) fn begin_large(&mut self, style: Style, size: usize) -> Result<Option<Sending>, CallError> {
+        let begun = self.connection.begin_large(style, size);
+        self.room(begun)
+    }
+
+    /// Sends further parts. Answers whether that was all.
+    pub(crate) fn push_large(
+        &mut self,
+        sending: &mut Sending,
+        message_type: MessageType,
+        payload: &[u8],
+        time_left: Option<Duration>,
+    ) -> Result<bool, CallError> {
+        let deadline_us = time_left.map(|left| self.deadline_us(left));
+        let pushed = self.connection.push_large(sending, message_type.number, payload, deadline_us);
+        self.commit();
+        pushed.map_err(|violation| self.violated(violation))
+    }
+
+    /// Sends a chunk. `None`: there is no room or no credit; `false`: the call has ended.
+    pub(crate) fn send_chunk(&mut self, id: u64, payload: &[u8]) -> Result<Option<bool>, CallError> {
+        let sent = self.connection.send_chunk(id, payload);
+        self.commit();
+        self.room(sent)
+    }
+
+    pub(crate) fn end_upload(&mut self, id: u64) {
+        let ended = self.connection.end_upload(id);
+        self.commit();
+        if let Err(violation) = ended {
+            self.violated(violation);
+        }
+    }
+
+    /// Makes of a failure to send what it is to a caller. `None`: there is no room.
+    #[inline(always)]
+    fn room<T>(&mut self, sent: Result<T, SubmitError>) -> Result<Option<T>, CallError> {
+        match sent {
+            Ok(sent) => Ok(Some(sent)),
             Err(SubmitError::Full) => Ok(None),
-            Err(SubmitError::TooManyInFlight { limit }) => Err(CallError::TooManyInFlight { limit }),
-            Err(SubmitError::TooLarge { size, limit }) => Err(CallError::TooLarge { size, limit }),
-            Err(SubmitError::Violation(violation)) => Err(self.violated(violation)),
+            Err(error) => Err(self.not_sent(error)),
+        }
+    }
+
+    #[cold]
+    fn not_sent(&mut self, error: SubmitError) -> CallError {
+        match error {
+            SubmitError::TooManyInFlight { limit } => CallError::too_many_in_flight(limit),
+            SubmitError::TooLarge { size, limit } => {
+                CallError::MessageTooLarge { size: size as u64, limit: limit as u64 }
+            }
+            SubmitError::Violation(violation) => self.violated(violation),
+            SubmitError::Full => unreachable!("told apart by the caller"),
         }
     }
 
@@ -97,11 +162,35 @@ impl Link {
         self.connection.next_answer().map_err(|violation| self.violated(violation))
     }
 
-    /// Takes an answer that [`Self::next_answer`] gave.
+    /// Takes an answer that [`Self::next_answer`] gave. Its message replaces what is in `into` as soon as all parts of
+    /// it are there; answers whether they are.
     #[inline(always)]
-    pub(crate) fn take(&mut self, answer: &Answer, into: &mut [u8]) {
-        self.connection.take(answer, into);
+    pub(crate) fn take(&mut self, answer: &Answer, into: &mut Vec<u8>) -> bool {
         self.spinner.found();
+        if answer.at > 0 || matches!(answer.kind, AnswerKind::Part { .. }) {
+            return self.take_part(answer, into);
+        }
+        into.resize(answer.len, 0);
+        self.connection.take(answer, into);
+        true
+    }
+
+    #[cold]
+    fn take_part(&mut self, answer: &Answer, into: &mut Vec<u8>) -> bool {
+        let end = answer.at + answer.len;
+        if self.partial.len() < end {
+            // Grows with what has really come, in steps, so that a large message is not moved for every part of it.
+            let size = if let AnswerKind::Part { size } = answer.kind { size } else { end };
+            self.partial.reserve_exact(size.min(2 * end.max(MIN_STEP)).saturating_sub(self.partial.len()));
+            self.partial.resize(end, 0);
+        }
+        self.connection.take(answer, &mut self.partial[answer.at..end]);
+        let whole = answer.kind == AnswerKind::Response;
+        if whole {
+            self.partial.truncate(end);
+            std::mem::swap(&mut self.partial, into);
+        }
+        whole
     }
 
     pub(crate) fn consumed(&mut self, id: u64, len: usize) -> Result<(), CallError> {
@@ -110,12 +199,14 @@ impl Link {
         consumed.map_err(|violation| self.violated(violation))
     }
 
-    pub(crate) fn cancel(&mut self, id: u64) {
+    /// Gives up a call. Answers whether it was under way.
+    pub(crate) fn cancel(&mut self, id: u64) -> bool {
         let cancelled = self.connection.cancel(id);
         self.commit();
-        if let Err(violation) = cancelled {
+        cancelled.unwrap_or_else(|violation| {
             self.violated(violation);
-        }
+            true
+        })
     }
 
     /// After a look that found nothing: spins a little, or arms the ring for sleep.
@@ -185,7 +276,7 @@ impl Link {
     /// Sleeps until the server rings, at most `timeout`.
     pub(crate) fn sleep(&mut self, timeout: Duration) -> Result<(), CallError> {
         let since = Instant::now();
-        sleep(&self.socket, timeout)?;
+        wait::readable(&self.socket, Some(timeout))?;
         self.woke(since.elapsed())
     }
 
@@ -209,9 +300,4 @@ impl Drop for Link {
         // Others may hold the socket to sleep on it; they and the server are to learn of the end at once.
         self.socket.shutdown();
     }
-}
-
-/// Sleeps until the socket has something, at most `timeout`.
-pub(crate) fn sleep(socket: &Socket, timeout: Duration) -> io::Result<()> {
-    wait::readable(socket, Some(timeout)).map(drop)
 }

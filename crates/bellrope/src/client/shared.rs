@@ -2,46 +2,67 @@
 //!
 //! Whoever holds the lock may send, and may take answers out of the response ring for everybody: it puts each into the
 //! mailbox of its call and wakes who waits there. Nobody sleeps with the lock held. Who sleeps on the socket differs:
-//! see [`blocking`](super::blocking) and [`asynchronous`](super::asynchronous).
+//! see [`blocking`](super::blocking) and [`asynchronous`](super::asynchronous). When the server is lost, the
+//! [keeper](super::keeper) finds it again, and callers without a link wait for that.
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bellrope_proto::{
-    connection::{AnswerKind, Expect},
+    connection::{AnswerKind, Sending},
     handshake::Style,
 };
+use bellrope_shm::{socket::Socket, wait::WakeFd};
 
 use super::{
-    ClientConfig, MessageType, handshake,
-    handshake::Established,
+    ClientConfig, ConnectionState, MessageType,
+    keeper::Keeper,
     link::{Link, Rest},
 };
-use crate::{CallError, ConnectError};
-
-/// Between two tries to reach a server that went away: this long, and up to as much again at random.
-const RETRY_PAUSE: Duration = Duration::from_millis(2);
+use crate::CallError;
 
 /// The state that callers share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: ClientConfig,
     state: Mutex<State>,
+    /// Signalled when there is a link again, or never will be.
+    pub(crate) changed: Condvar,
+    /// Ends the sleep of whoever leads, when something happened that its socket does not tell.
+    pub(crate) leader: WakeFd,
+    keeper: &'static Keeper,
+    #[cfg(feature = "tokio")]
+    pub(crate) watch: tokio::sync::watch::Sender<ConnectionState>,
 }
 
-#[derive(Debug, Default)]
+/// What an async client does with each new link, given the number of the link.
+pub(crate) type OnLink = Box<dyn Fn(&Arc<Shared>, &Arc<Socket>, u64) + Send + Sync>;
+/// Somebody who wants to know of changes.
+pub(crate) type Watcher = Arc<dyn Fn(ConnectionState) + Send + Sync>;
+
 pub(crate) struct State {
-    /// `None` between the loss of a server and the next call.
+    /// `None` while the server is lost, and after closing.
     pub(crate) link: Option<Link>,
     /// Counts links, so that a call of a lost one is never mistaken for a call of the next.
     pub(crate) generation: u64,
     mailboxes: HashMap<Ticket, Mailbox>,
     /// Whether somebody watches the socket for all others.
     pub(crate) led: bool,
+    /// Whether that one sleeps, so that it must be woken by hand.
+    pub(crate) leader_sleeps: bool,
+    /// Async callers that wait for a link.
+    pub(crate) link_waiters: Vec<Waker>,
+    /// Async callers that wait for room in the request ring.
+    pub(crate) room_waiters: Vec<Waker>,
+    pub(crate) closed: bool,
+    pub(crate) on_link: Option<OnLink>,
+    watchers: Vec<Watcher>,
+    keeper: &'static Keeper,
 }
 
 /// Names a call for as long as the client lives.
@@ -55,7 +76,10 @@ pub(crate) struct Ticket {
 #[derive(Debug, Default)]
 struct Mailbox {
     events: VecDeque<Event>,
-    waker: Option<Waker>,
+    /// Who waits for an event.
+    reader: Option<Waker>,
+    /// Who waits for credit.
+    writer: Option<Waker>,
     /// Whether the last event is in.
     ended: bool,
 }
@@ -69,36 +93,156 @@ pub(crate) enum Event {
     Failed(CallError),
 }
 
+/// What somebody waits for in a mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Reader,
+    Writer,
+}
+
+/// How far a call has got.
+pub(crate) enum Begun {
+    /// Its request is on its way.
+    Whole(Ticket),
+    /// Its request travels in parts, which are to be [pushed](State::push).
+    Partly(Ticket, Sending),
+    /// There was no room for it.
+    NoRoom,
+}
+
+/// What came of sending a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Done,
+    /// The call has ended: nobody wants more.
+    Ended,
+    NoRoom,
+    NoCredit,
+}
+
 impl Shared {
-    pub(crate) fn new(config: ClientConfig) -> Self {
-        Self { config, state: Mutex::default() }
+    pub(crate) fn new(config: ClientConfig) -> io::Result<Arc<Self>> {
+        let keeper = Keeper::running()?;
+        let state = State {
+            link: None,
+            generation: 0,
+            mailboxes: HashMap::new(),
+            led: false,
+            leader_sleeps: false,
+            link_waiters: Vec::new(),
+            room_waiters: Vec::new(),
+            closed: false,
+            on_link: None,
+            watchers: Vec::new(),
+            keeper,
+        };
+        Ok(Arc::new(Self {
+            config,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            leader: WakeFd::new()?,
+            keeper,
+            #[cfg(feature = "tokio")]
+            watch: tokio::sync::watch::Sender::new(ConnectionState::Reconnecting),
+        }))
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tries to connect, again and again until `deadline` while nobody listens. Blocks; holds no lock.
-    pub(crate) fn connect_until(&self, deadline: Instant) -> Result<Established, ConnectError> {
-        loop {
-            match handshake::connect(&self.config) {
-                Err(error @ (ConnectError::NoServer { .. } | ConnectError::Io { .. })) => {
-                    if Instant::now() + 2 * RETRY_PAUSE >= deadline {
-                        return Err(error);
-                    }
-                    std::thread::sleep(RETRY_PAUSE + RETRY_PAUSE.mul_f64(jitter()));
-                }
-                other => return other,
-            }
+    /// Installs a fresh link, unless there is one or the client is closed. From now on the keeper watches it.
+    pub(crate) fn install(self: &Arc<Self>, link: Link) {
+        let mut state = self.lock();
+        if state.link.is_some() || state.closed {
+            return;
         }
+        state.generation += 1;
+        let (socket, generation) = (link.socket(), state.generation);
+        state.link = Some(link);
+        self.keeper.watch(self, Arc::clone(&socket), generation);
+        if let Some(on_link) = state.on_link.take() {
+            on_link(self, &socket, generation);
+            state.on_link = Some(on_link);
+        }
+        state.announce(self, ConnectionState::Connected);
+    }
+
+    /// Ends every call on a link that is lost, if it is still that one. `None`: whichever it is.
+    pub(crate) fn check_link(&self, generation: u64) {
+        let mut state = self.lock();
+        if state.generation != generation {
+            return;
+        }
+        if let Some(link) = &mut state.link
+            && link.hear().is_err()
+        {
+            link.broken.get_or_insert(super::link::Broken::HungUp);
+        }
+        self.pump(&mut state);
+    }
+
+    /// Takes every answer that came and puts it where it belongs. If the link turns out to be broken, every call on it
+    /// ends here.
+    pub(crate) fn pump(&self, state: &mut State) {
+        if state.pump() {
+            self.lose(state);
+        }
+    }
+
+    /// Ends every call of a broken link.
+    pub(crate) fn lose(&self, state: &mut State) {
+        if state.lose() {
+            state.announce(self, ConnectionState::Reconnecting);
+        }
+    }
+
+    /// Ends a call as cancelled, and tells the server.
+    pub(crate) fn cancel(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        if state.cancel(ticket) && state.leader_sleeps {
+            self.leader.wake();
+        }
+    }
+
+    /// Ends everything: there will be no link any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        state.closed = true;
+        state.lose();
+        if state.leader_sleeps {
+            self.leader.wake();
+        }
+        state.announce(self, ConnectionState::Closed);
+    }
+
+    /// Has changes of the connection told.
+    pub(crate) fn on_change(&self, watcher: Watcher) {
+        self.lock().watchers.push(watcher);
     }
 }
 
 impl State {
-    /// Installs a fresh link.
-    pub(crate) fn install(&mut self, link: Link) {
-        self.generation += 1;
-        self.link = Some(link);
+    pub(crate) fn connection_state(&self) -> ConnectionState {
+        match &self.link {
+            _ if self.closed => ConnectionState::Closed,
+            Some(_) => ConnectionState::Connected,
+            None => ConnectionState::Reconnecting,
+        }
+    }
+
+    /// Tells everybody who waits for a change of the connection. Watchers are called by the keeper, without our lock.
+    fn announce(&mut self, shared: &Shared, now: ConnectionState) {
+        #[cfg(feature = "tokio")]
+        shared.watch.send_replace(now);
+        shared.changed.notify_all();
+        self.link_waiters.drain(..).for_each(Waker::wake);
+        if !self.watchers.is_empty() {
+            self.keeper.tell(self.watchers.clone(), now);
+        }
     }
 
     /// The message types on offer. Empty without a link.
@@ -107,65 +251,116 @@ impl State {
         entries.map(|entry| (entry.name.clone(), entry.style)).collect()
     }
 
-    /// Sends a call. `None`: the ring is full. To be called with a link only.
+    /// Sends a call, or the beginning of one. To be called with a link only.
     pub(crate) fn begin(
         &mut self,
         message_type: MessageType,
-        expect: Expect,
         payload: &[u8],
         time_left: Option<Duration>,
-    ) -> Result<Option<Ticket>, CallError> {
+    ) -> Result<Begun, CallError> {
         let Some(link) = &mut self.link else { return Err(CallError::NotExecuted) };
-        let submitted = link.submit(message_type, expect, payload, time_left);
-        link.commit();
-        let Some(id) = submitted? else { return Ok(None) };
-        let ticket = Ticket { generation: self.generation, id };
+        let ticket = |id| Ticket { generation: self.generation, id };
+        let begun = if payload.len() > link.connection.max_record() {
+            link.begin_large(message_type.style, payload.len())?.map(|sending| (ticket(sending.id), Some(sending)))
+        } else {
+            let submitted = link.submit(message_type, payload, time_left);
+            link.commit();
+            submitted?.map(|id| (ticket(id), None))
+        };
+        let Some((ticket, sending)) = begun else { return Ok(Begun::NoRoom) };
         self.mailboxes.insert(ticket, Mailbox::default());
-        Ok(Some(ticket))
+        Ok(match sending {
+            None => Begun::Whole(ticket),
+            Some(sending) => Begun::Partly(ticket, sending),
+        })
     }
 
-    /// Takes every answer that came and puts it where it belongs. If the link turns out to be broken, every call on it
-    /// ends here.
-    pub(crate) fn pump(&mut self) {
-        let Some(link) = &mut self.link else { return };
+    /// Sends further parts of a request. Answers whether that was all; it is, too, when the call has ended.
+    pub(crate) fn push(
+        &mut self,
+        ticket: Ticket,
+        sending: &mut Sending,
+        message_type: MessageType,
+        payload: &[u8],
+        time_left: Option<Duration>,
+    ) -> Result<bool, CallError> {
+        match &mut self.link {
+            Some(link) if ticket.generation == self.generation => {
+                link.push_large(sending, message_type, payload, time_left)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Sends a chunk of a stream to the server.
+    pub(crate) fn send_chunk(&mut self, ticket: Ticket, payload: &[u8]) -> Result<Sent, CallError> {
+        let Some(link) = self.link_of(ticket) else { return Ok(Sent::Ended) };
+        Ok(match link.send_chunk(ticket.id, payload)? {
+            Some(true) => Sent::Done,
+            Some(false) => Sent::Ended,
+            None if link.connection.lacks_credit(ticket.id) => Sent::NoCredit,
+            None => Sent::NoRoom,
+        })
+    }
+
+    /// Says that no more chunks will come.
+    pub(crate) fn end_upload(&mut self, ticket: Ticket) {
+        if let Some(link) = self.link_of(ticket) {
+            link.end_upload(ticket.id);
+        }
+    }
+
+    fn link_of(&mut self, ticket: Ticket) -> Option<&mut Link> {
+        self.link.as_mut().filter(|_| ticket.generation == self.generation)
+    }
+
+    /// Takes every answer that came and puts it where it belongs. Answers whether the link is broken.
+    fn pump(&mut self) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        let mut payload = Vec::new();
         let violated = loop {
             match link.next_answer() {
                 Ok(None) => break false,
                 Err(_) => break true,
                 Ok(Some(answer)) => {
-                    let mut payload = vec![0; answer.len];
-                    link.take(&answer, &mut payload);
-                    let event = match answer.kind {
-                        AnswerKind::Response => Event::Response(payload),
+                    if !link.take(&answer, &mut payload) {
+                        continue;
+                    }
+                    let mailbox = self.mailboxes.get_mut(&Ticket { generation: self.generation, id: answer.id });
+                    let Some(mailbox) = mailbox else { continue };
+                    let payload = std::mem::take(&mut payload);
+                    mailbox.deliver(match answer.kind {
                         AnswerKind::Chunk => Event::Chunk(payload),
                         AnswerKind::End => Event::End,
-                        AnswerKind::Error(code) => Event::Failed(CallError::Failed {
-                            code,
-                            text: String::from_utf8_lossy(&payload).into_owned(),
-                        }),
-                    };
-                    if let Some(mailbox) =
-                        self.mailboxes.get_mut(&Ticket { generation: self.generation, id: answer.id })
-                    {
-                        mailbox.deliver(event);
-                    }
+                        AnswerKind::Error { code, detail } => {
+                            let limit = link.connection.max_message();
+                            Event::Failed(CallError::from_server(code, detail, &payload, limit))
+                        }
+                        AnswerKind::Credit => {
+                            mailbox.wake(Role::Writer);
+                            continue;
+                        }
+                        AnswerKind::Response | AnswerKind::Part { .. } => Event::Response(payload),
+                    });
                 }
             }
         };
         link.commit();
-        if violated || link.broken.is_some() {
-            self.lose();
-        }
+        violated || link.broken.is_some()
     }
 
-    /// Ends every call of a broken link.
-    fn lose(&mut self) {
-        let Some(mut link) = self.link.take() else { return };
+    /// Ends every call of the link, if there is one.
+    fn lose(&mut self) -> bool {
+        let Some(mut link) = self.link.take() else { return false };
+        let closed = self.closed;
         for (ticket, mailbox) in &mut self.mailboxes {
             if ticket.generation == self.generation && !mailbox.ended {
-                mailbox.deliver(Event::Failed(link.loss(ticket.id)));
+                let error = if closed { CallError::Closed } else { link.loss(ticket.id) };
+                mailbox.deliver(Event::Failed(error));
             }
         }
+        self.room_waiters.drain(..).for_each(Waker::wake);
+        true
     }
 
     /// Arms the ring. `Look`: something came in first.
@@ -183,39 +378,58 @@ impl State {
         if mailbox.ended && mailbox.events.is_empty() {
             self.mailboxes.remove(&ticket);
         }
-        if let (Event::Chunk(chunk), Some(link)) = (&event, &mut self.link)
-            && ticket.generation == self.generation
-            && link.consumed(ticket.id, chunk.len()).is_err()
+        if let Event::Chunk(chunk) = &event
+            && let Some(link) = self.link_of(ticket)
         {
-            self.lose();
+            // A violation is noted in the link; the next pump ends every call.
+            let _ = link.consumed(ticket.id, chunk.len());
         }
         Some(event)
     }
 
-    /// Says who is to be woken when something comes for a call.
-    pub(crate) fn wait_for(&mut self, ticket: Ticket, waker: &Waker) {
-        if let Some(mailbox) = self.mailboxes.get_mut(&ticket) {
-            mailbox.waker = Some(waker.clone());
-        }
+    /// Says who is to be woken when something comes for a call. Answers `false` if the call has ended: then a writer
+    /// has nothing to wait for.
+    pub(crate) fn wait_for(&mut self, ticket: Ticket, role: Role, waker: &Waker) -> bool {
+        let Some(mailbox) = self.mailboxes.get_mut(&ticket) else { return false };
+        *mailbox.waker(role) = Some(waker.clone());
+        !(mailbox.ended && role == Role::Writer)
     }
 
     /// Forgets a call, and tells the server if it was under way.
     pub(crate) fn abandon(&mut self, ticket: Ticket) {
         if let Some(mailbox) = self.mailboxes.remove(&ticket)
             && !mailbox.ended
-            && ticket.generation == self.generation
-            && let Some(link) = &mut self.link
+            && let Some(link) = self.link_of(ticket)
         {
             link.cancel(ticket.id);
         }
     }
 
+    /// Ends a call as cancelled. Answers whether it was under way.
+    fn cancel(&mut self, ticket: Ticket) -> bool {
+        let Some(mailbox) = self.mailboxes.get_mut(&ticket).filter(|mailbox| !mailbox.ended) else { return false };
+        mailbox.deliver(Event::Failed(CallError::Cancelled));
+        if let Some(link) = self.link_of(ticket) {
+            link.cancel(ticket.id);
+        }
+        true
+    }
+
     /// Wakes one of those who wait for a leader.
     pub(crate) fn hand_over(&mut self) {
         self.led = false;
-        if let Some(mailbox) = self.mailboxes.values_mut().find(|mailbox| mailbox.waker.is_some()) {
-            mailbox.wake();
+        let mut wakers =
+            self.mailboxes.values_mut().filter_map(|mailbox| mailbox.reader.take().or(mailbox.writer.take()));
+        if let Some(waker) = wakers.next() {
+            waker.wake();
         }
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = self.connection_state();
+        f.debug_struct("State").field("state", &state).field("calls", &self.mailboxes.len()).finish_non_exhaustive()
     }
 }
 
@@ -223,19 +437,22 @@ impl Mailbox {
     fn deliver(&mut self, event: Event) {
         self.ended |= !matches!(event, Event::Chunk(_));
         self.events.push_back(event);
-        self.wake();
+        self.wake(Role::Reader);
+        if self.ended {
+            self.wake(Role::Writer);
+        }
     }
 
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
+    fn waker(&mut self, role: Role) -> &mut Option<Waker> {
+        match role {
+            Role::Reader => &mut self.reader,
+            Role::Writer => &mut self.writer,
+        }
+    }
+
+    fn wake(&mut self, role: Role) {
+        if let Some(waker) = self.waker(role).take() {
             waker.wake();
         }
     }
-}
-
-/// A number from 0 to 1 that differs between clients and calls. Nothing secret hangs on it.
-fn jitter() -> f64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let bits = RandomState::new().build_hasher().finish();
-    f64::from(u32::try_from(bits >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }

@@ -40,7 +40,7 @@ impl TypeTable {
         if found.style == style {
             return Ok(found);
         }
-        Err(CallError::WrongStyle { name: name.to_owned(), stream: found.style == Style::ServerStream })
+        Err(CallError::WrongStyle { name: name.to_owned(), style: found.style })
     }
 
     /// Up to three names, the most similar first.
@@ -92,9 +92,9 @@ mod tests {
     #[test]
     fn the_style_is_checked_before_anything_is_sent() {
         let error = table().find_styled("ai.chat_stream", Style::Unary).unwrap_err().to_string();
-        assert!(error.contains("use stream()"), "{error}");
+        assert!(error.contains("called with stream()"), "{error}");
         let error = table().find_styled("echo", Style::ServerStream).unwrap_err().to_string();
-        assert!(error.contains("use call()"), "{error}");
+        assert!(error.contains("called with call()"), "{error}");
     }
 
     #[test]

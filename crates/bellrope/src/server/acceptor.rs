@@ -13,14 +13,19 @@ use std::{
 
 use bellrope_proto::{
     connection::ServerConnection,
-    handshake::{HELLO_LEN, HandshakeError, Hello, Status, VERSION, Welcome, encode_refusal},
+    handshake::{HELLO_LEN, HandshakeError, Hello, PRIORITY, Status, VERSION, Welcome, encode_refusal},
 };
-use bellrope_shm::{SharedMemory, process, socket::Socket, wait::Epoll};
+use bellrope_shm::{
+    SharedMemory, clock, process,
+    socket::{PeerCredentials, Socket},
+    wait::Epoll,
+};
 
 use super::{
     SWEEP, Shared,
     inbox::{Inbox, Message},
     link::Link,
+    seats::Seat,
 };
 
 const LISTENER_KEY: u64 = 0;
@@ -166,12 +171,12 @@ impl Acceptor {
         if self.shared.draining.load(Acquire) {
             return self.refuse(&socket, Status::Draining, "the server is going away");
         }
-        let limit = self.shared.metrics.max_connections;
-        if self.shared.metrics.active_connections() >= limit {
-            let text = format!("{limit} connections are open, the limit max_connections");
-            return self.refuse(&socket, Status::Full, &text);
-        }
-        match self.connect(&socket, hello) {
+        let Ok(peer) = socket.peer_credentials() else { return };
+        let seat = match self.shared.seats.take(peer.uid, hello.class == PRIORITY) {
+            Ok(seat) => seat,
+            Err(text) => return self.refuse(&socket, Status::Full, &text),
+        };
+        match self.connect(&socket, hello, peer, seat) {
             Ok(make_link) => {
                 self.shared.metrics.accepted.fetch_add(1, Relaxed);
                 let worker = &self.workers[self.next_serial as usize % self.workers.len()];
@@ -186,14 +191,25 @@ impl Acceptor {
     }
 
     /// Makes the memory of a connection and sends the welcome with it.
-    fn connect(&self, socket: &Socket, hello: Hello) -> io::Result<impl FnOnce(Socket) -> Link + use<>> {
-        let peer = socket.peer_credentials()?;
+    fn connect(
+        &self,
+        socket: &Socket,
+        hello: Hello,
+        peer: PeerCredentials,
+        seat: Seat,
+    ) -> io::Result<impl FnOnce(Socket) -> Link + use<>> {
         if peer.uid != process::user_id() && peer.uid != 0 {
             tracing::debug!(uid = peer.uid, "a client of another user");
         }
         let terms = self.shared.terms;
         let (memory, fd) = SharedMemory::create(terms.geometry.mapping_len())?;
-        let welcome = Welcome { features: 0, connection: self.next_serial, terms, types: self.shared.registry.table() };
+        let welcome = Welcome {
+            features: 0,
+            connection: self.next_serial,
+            terms,
+            clock_us: clock::monotonic_us(),
+            types: self.shared.registry.table(),
+        };
         let bytes = welcome.encode();
         // A fresh socket takes a welcome whole; one that does not is no client worth waiting for.
         if socket.send_with_fd(&bytes, fd.as_fd())? != bytes.len() {
@@ -206,6 +222,7 @@ impl Acceptor {
             connection: ServerConnection::new(&memory, terms),
             serial,
             peer,
+            seat,
             name: hello.name,
             #[cfg(feature = "tokio")]
             index: 0,
@@ -215,6 +232,8 @@ impl Acceptor {
             resident: true,
             rings: 0,
             quiet: 0,
+            starved_since: None,
+            stuck: None,
         })
     }
 

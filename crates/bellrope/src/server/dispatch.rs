@@ -1,29 +1,32 @@
 //! Calls that async handlers work on: started on tokio, answered through the worker's inbox, dropped when nobody wants
 //! the answer any more.
 
-use std::{
-    collections::HashMap,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Instant};
 
-use bellrope_proto::{connection::Failure, frame::ErrorCode};
-use tokio::{runtime::Handle, sync::Semaphore, task::AbortHandle};
+use bellrope_proto::{Reservation, connection::Failure, frame::ErrorCode};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc},
+    task::AbortHandle,
+};
 
 use super::{
     body::Body,
     inbox::{Inbox, LinkId, Message},
 };
-use crate::registry::{Answering, ChunkSender, Handler, OwnedCall};
+use crate::{
+    handler::{Cancelled, ChunkReceiver, ChunkSender, OwnedCall},
+    registry::{Answering, Handler, time_left},
+};
 
 /// What an async handler says.
 #[derive(Debug)]
 pub(crate) enum FromHandler {
-    Answered(Result<Body, Failure>),
+    Answered(Result<Vec<u8>, Failure>),
     Chunk(Body),
     Finished(Result<(), Failure>),
+    /// It has taken chunks of these sizes from its caller's stream.
+    Consumed(Vec<usize>),
 }
 
 /// Where one async call says what it has to say.
@@ -41,6 +44,10 @@ impl Port {
         self.send(FromHandler::Chunk(body));
     }
 
+    pub(crate) fn consumed(&self, sizes: Vec<usize>) {
+        self.send(FromHandler::Consumed(sizes));
+    }
+
     fn send(&self, what: FromHandler) {
         self.inbox.send(Message::FromHandler { link: self.link, call: self.call, what });
     }
@@ -55,9 +62,21 @@ pub(crate) struct OpenCalls(HashMap<u64, OpenCall>);
 pub(crate) struct OpenCall {
     pub(crate) message_type: u16,
     pub(crate) started: Instant,
+    /// For the payload, the reply and the streams.
+    pub(crate) reservation: Option<Reservation>,
     task: AbortHandle,
+    cancelled: Cancelled,
     /// Of a stream: closed with it, so that whoever still sends learns of the end.
     permits: Option<Arc<Semaphore>>,
+    /// Of a stream from the caller, until that is done.
+    upload: Option<mpsc::UnboundedSender<Vec<u8>>>,
+}
+
+impl OpenCall {
+    /// Tells whatever the handler has started elsewhere that the answer is not wanted any more.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.set();
+    }
 }
 
 impl Drop for OpenCall {
@@ -79,6 +98,21 @@ impl OpenCalls {
         self.0.values()
     }
 
+    /// Hands a chunk of the caller's to its handler.
+    pub(crate) fn chunk(&self, call: u64, chunk: Vec<u8>) {
+        if let Some(OpenCall { upload: Some(upload), .. }) = self.0.get(&call) {
+            // A handler that no longer listens gives no credit back: its caller stops by itself.
+            let _ = upload.send(chunk);
+        }
+    }
+
+    /// Tells the handler that its caller's stream is done.
+    pub(crate) fn end_upload(&mut self, call: u64) {
+        if let Some(open) = self.0.get_mut(&call) {
+            open.upload = None;
+        }
+    }
+
     /// Starts the handler of a call.
     pub(crate) fn start(
         &mut self,
@@ -86,44 +120,76 @@ impl OpenCalls {
         handler: &Handler,
         message_type: u16,
         call: OwnedCall,
-        port: Port,
+        port: &Port,
+        reservation: Reservation,
     ) {
         let id = port.call;
-        let deadline = call.time_left;
-        let mut permits = None;
+        let until = Until { deadline_us: call.deadline_us, cancelled: call.cancelled.clone() };
+        let cancelled = call.cancelled.clone();
+        let (mut permits, mut upload) = (None, None);
+        let mut sender = || {
+            let ahead = permits.insert(Arc::new(Semaphore::new(ChunkSender::AHEAD)));
+            ChunkSender { port: port.clone(), permits: Arc::clone(ahead) }
+        };
+        let mut receiver = || {
+            let (sender, chunks) = mpsc::unbounded_channel();
+            upload = Some(sender);
+            ChunkReceiver::new(port.clone(), chunks)
+        };
         let task = match handler {
             Handler::Unary(_) => unreachable!("unary handlers run on the worker"),
-            Handler::UnaryAsync(handler) => match guarded(|| handler(call)) {
-                Ok(answering) => runtime.spawn(async move {
-                    port.send(FromHandler::Answered(bounded(answering, deadline).await.map(Body::from)));
-                }),
-                Err(failure) => runtime.spawn(async move { port.send(FromHandler::Answered(Err(failure))) }),
-            },
+            Handler::UnaryAsync(handler) => answer(runtime, port, until, || handler(call)),
+            Handler::ClientStream(handler) => {
+                let chunks = receiver();
+                answer(runtime, port, until, || handler(call, chunks))
+            }
             Handler::ServerStream(handler) => {
-                let ahead = permits.insert(Arc::new(Semaphore::new(ChunkSender::AHEAD)));
-                let sender = ChunkSender { port: port.clone(), permits: Arc::clone(ahead) };
-                match guarded(|| handler(call, sender)) {
-                    Ok(answering) => runtime.spawn(async move {
-                        port.send(FromHandler::Finished(bounded(answering, deadline).await));
-                    }),
-                    Err(failure) => runtime.spawn(async move { port.send(FromHandler::Finished(Err(failure))) }),
-                }
+                let chunks = sender();
+                stream(runtime, port, until, || handler(call, chunks))
+            }
+            Handler::Duplex(handler) => {
+                let (incoming, outgoing) = (receiver(), sender());
+                stream(runtime, port, until, || handler(call, incoming, outgoing))
             }
         };
-        self.0.insert(id, OpenCall { message_type, started: Instant::now(), task: task.abort_handle(), permits });
+        let reservation = Some(reservation);
+        let started = Instant::now();
+        self.0.insert(id, OpenCall { message_type, started, reservation, task, cancelled, permits, upload });
     }
 }
 
+/// How long a handler may run.
+struct Until {
+    deadline_us: Option<u64>,
+    cancelled: Cancelled,
+}
+
+/// Runs a handler that answers once.
+fn answer(runtime: &Handle, port: &Port, until: Until, begin: impl FnOnce() -> Answering<Vec<u8>>) -> AbortHandle {
+    let (port, begun) = (port.clone(), guarded(begin));
+    let run = async move { port.send(FromHandler::Answered(bounded(begun, until).await)) };
+    runtime.spawn(run).abort_handle()
+}
+
+/// Runs a handler that answers with a stream.
+fn stream(runtime: &Handle, port: &Port, until: Until, begin: impl FnOnce() -> Answering<()>) -> AbortHandle {
+    let (port, begun) = (port.clone(), guarded(begin));
+    let run = async move { port.send(FromHandler::Finished(bounded(begun, until).await)) };
+    runtime.spawn(run).abort_handle()
+}
+
 /// Drives a handler to its end, its deadline or its panic.
-async fn bounded<T>(mut answering: Answering<T>, deadline: Option<Duration>) -> Result<T, Failure> {
+async fn bounded<T>(begun: Result<Answering<T>, Failure>, until: Until) -> Result<T, Failure> {
+    let mut answering = begun?;
     let panics_are_caught = std::future::poll_fn(|context| match guarded(|| answering.as_mut().poll(context)) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(outcome)) => Poll::Ready(outcome.map_err(Failure::from)),
         Err(failure) => Poll::Ready(Err(failure)),
     });
-    match deadline {
+    match time_left(until.deadline_us) {
         None => panics_are_caught.await,
         Some(left) => tokio::time::timeout(left, panics_are_caught).await.unwrap_or_else(|_| {
+            until.cancelled.set();
             Err(Failure::new(ErrorCode::DeadlineExceeded, "the deadline passed while the handler was at work"))
         }),
     }

@@ -1,7 +1,9 @@
+use std::time::Instant;
+
 use bellrope_proto::connection::ServerConnection;
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
-use super::body::Body;
+use super::{body::Body, seats::Seat};
 
 /// One connection as its worker owns it.
 #[derive(Debug)]
@@ -11,6 +13,8 @@ pub(crate) struct Link {
     /// The server's number for it, never used again.
     pub(crate) serial: u64,
     pub(crate) peer: PeerCredentials,
+    /// Its place among the connections that there may be.
+    pub(crate) seat: Seat,
     /// The name its client gave, free of control characters.
     pub(crate) name: String,
     /// Its place among its worker's connections.
@@ -27,6 +31,10 @@ pub(crate) struct Link {
     pub(crate) rings: usize,
     /// Visits in a row that found nothing.
     pub(crate) quiet: u32,
+    /// Since when its next request waits for the buffer budget.
+    pub(crate) starved_since: Option<Instant>,
+    /// Its progress when it was last looked at while something of it was half done, and since when it has been that.
+    pub(crate) stuck: Option<(u64, Instant)>,
 }
 
 impl Link {

@@ -8,14 +8,15 @@ use std::{
 };
 
 use bellrope_proto::{
-    Violation,
-    connection::{Failure, Inbound, Request},
-    frame::ErrorCode,
+    Reservation, Violation,
+    connection::{Announced, Failure, Inbound, Request},
+    frame::{ErrorCode, Rejection},
 };
+use bellrope_shm::clock;
 
 #[cfg(feature = "tokio")]
 use super::inbox::Inbox;
-use super::{Shared, link::Link};
+use super::{Shared, body::Body, link::Link};
 use crate::{Call, registry::Handler};
 
 /// Messages and payload bytes taken from one connection before the next has its turn.
@@ -25,6 +26,9 @@ const BATCH_BYTES: usize = 16 * 1024;
 const TIME_EVERY: u32 = 32;
 /// A handler that takes less than this may have its answers committed together with others'.
 const QUICK: Duration = Duration::from_micros(2);
+/// What an async call costs beyond its payload, in bytes: its task and its bookkeeping, roughly.
+#[cfg(feature = "tokio")]
+const CALL_OVERHEAD: u64 = 1024;
 
 /// A worker's means to answer calls: buffers that all its connections share, one at a time.
 pub(super) struct Service {
@@ -36,6 +40,24 @@ pub(super) struct Service {
     payload: Box<[u8]>,
     spill: Vec<u8>,
     pace: Pace,
+}
+
+/// What has been taken of one connection's turn.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    messages: u32,
+    bytes: usize,
+}
+
+/// What came of a visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Visit {
+    /// There was nothing to do.
+    Nothing,
+    /// The turn is over: nothing is left, or all was taken that is due.
+    Done,
+    /// There may be more for this turn.
+    More,
 }
 
 /// Which handlers are quick, from a sample of timed calls.
@@ -61,36 +83,113 @@ impl Service {
         }
     }
 
-    /// One turn of a connection. Answers whether there was anything to do.
+    /// A part of a connection's turn, of at most `slice` messages.
     #[inline]
-    pub(super) fn visit(&mut self, link: &mut Link) -> Result<bool, Violation> {
+    pub(super) fn visit(&mut self, link: &mut Link, turn: &mut Turn, slice: u32) -> Result<Visit, Violation> {
         let mut worked = false;
         if link.connection.wants_room() {
             link.connection.flush()?;
             worked |= !link.connection.wants_room();
             link.commit();
         }
-        let (mut messages, mut bytes) = (0, 0);
-        while messages < BATCH_MESSAGES && bytes < BATCH_BYTES {
-            match link.connection.next_inbound()? {
-                None => break,
-                Some(Inbound::Call(request)) => {
-                    bytes += request.len;
-                    self.serve(link, &request, messages == 0)?;
+        let until = turn.messages.saturating_add(slice).min(BATCH_MESSAGES);
+        let began_with = turn.messages;
+        let mut more = true;
+        while turn.messages < until && turn.bytes < BATCH_BYTES {
+            let Some(inbound) = link.connection.next_inbound()? else {
+                more = false;
+                break;
+            };
+            if let Inbound::Call(request) = inbound {
+                if !self.serve(link, &request, turn.messages == 0)? {
+                    more = false;
+                    break;
                 }
-                #[cfg(feature = "tokio")]
-                Some(Inbound::Cancelled(call)) => self.cancelled(link, call),
-                #[cfg(not(feature = "tokio"))]
-                Some(Inbound::Cancelled(_)) => {}
+                turn.bytes += request.len;
+            } else if !self.handle(link, &inbound, turn)? {
+                more = false;
+                break;
             }
-            messages += 1;
+            turn.messages += 1;
             // The first answer went out at once; the others go in growing batches.
-            if messages == 4 || messages == 16 {
+            if turn.messages == 4 || turn.messages == 16 {
                 link.commit();
             }
         }
         link.commit();
-        Ok(worked || messages > 0)
+        let more = more && turn.messages < BATCH_MESSAGES && turn.bytes < BATCH_BYTES;
+        Ok(match worked || turn.messages > began_with {
+            false => Visit::Nothing,
+            true if more => Visit::More,
+            true => Visit::Done,
+        })
+    }
+
+    /// Handles what is no call. Answers `false` if it has to wait for the budget.
+    fn handle(&mut self, link: &mut Link, inbound: &Inbound, turn: &mut Turn) -> Result<bool, Violation> {
+        match inbound {
+            Inbound::Large(announced) => return self.let_in(link, announced),
+            Inbound::Part(len) => turn.bytes += len,
+            #[cfg(feature = "tokio")]
+            Inbound::Chunk(chunk) => {
+                turn.bytes += chunk.len;
+                let mut payload = vec![0; chunk.len];
+                link.connection.take_chunk(chunk, &mut payload);
+                link.open.chunk(chunk.id, payload);
+            }
+            #[cfg(feature = "tokio")]
+            Inbound::Ended(call) => link.open.end_upload(*call),
+            #[cfg(feature = "tokio")]
+            Inbound::Cancelled(call) => self.cancelled(link, *call),
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// Lets a large request in if the budget has room for all of it. Answers `false` if it has to wait.
+    fn let_in(&self, link: &mut Link, announced: &Announced) -> Result<bool, Violation> {
+        let limit = u64::from(self.shared.terms.max_message);
+        let refusal = if announced.size > limit {
+            Some(Failure::too_large("request", announced.size, limit))
+        } else if self.shared.draining.load(Ordering::Relaxed) {
+            Some(draining())
+        } else {
+            match self.reserve(link, announced.size) {
+                Reserve::Granted(reservation) => {
+                    let buffer = self.shared.buffers.take(announced.size as usize);
+                    link.connection.accept_large(announced, buffer, reservation);
+                    None
+                }
+                Reserve::Wait => return Ok(false),
+                Reserve::Refused(failure) => Some(failure),
+            }
+        };
+        if let Some(failure) = refusal {
+            // Which type it is for is told by its last part, which will not be looked at.
+            note(&self.shared, self.worker, 0, link, Some(&failure));
+            link.connection.refuse_large(announced, failure)?;
+        }
+        Ok(true)
+    }
+
+    /// Reserves memory for a connection's request, which otherwise waits in its ring, and not for ever.
+    fn reserve(&self, link: &mut Link, bytes: u64) -> Reserve {
+        let budget = &self.shared.budget;
+        if let Some(reservation) = budget.reserve(bytes) {
+            link.starved_since = None;
+            return Reserve::Granted(reservation);
+        }
+        let since = *link.starved_since.get_or_insert_with(Instant::now);
+        let patience = Duration::from_millis(self.shared.config.budget_wait_ms.into());
+        if bytes <= budget.limit() && since.elapsed() < patience {
+            return Reserve::Wait;
+        }
+        link.starved_since = None;
+        let text = format!(
+            "{bytes} bytes found no room in the buffer budget of {} bytes (buffer_budget_bytes) for {patience:?}",
+            budget.limit()
+        );
+        Reserve::Refused(Failure::rejected(Rejection::Busy, text))
     }
 
     /// Notes how an open call ended that was answered through the inbox.
@@ -101,87 +200,164 @@ impl Service {
         self.shared.metrics.shard(self.worker).time(call.message_type, micros, 1);
     }
 
-    /// Answers one call, or hands it to its async handler.
+    /// Answers one call, or hands it to its async handler. Answers `false` if it has to wait for the budget.
     #[inline]
-    fn serve(&mut self, link: &mut Link, request: &Request, first: bool) -> Result<(), Violation> {
+    fn serve(&mut self, link: &mut Link, request: &Request, first: bool) -> Result<bool, Violation> {
+        #[cfg(feature = "tokio")]
+        if let Some(handler) = self.shared.registry.find(request.message_type)
+            && !matches!(handler, Handler::Unary(_))
+        {
+            return self.start(link, request);
+        }
+        if request.large {
+            self.serve_large(link, request, first)?;
+        } else {
+            let mut payload = std::mem::take(&mut self.payload);
+            link.connection.take(request, &mut payload[..request.len]);
+            let served = self.serve_taken(link, request, &payload[..request.len], None, first);
+            self.payload = payload;
+            served?;
+        }
+        Ok(true)
+    }
+
+    /// Answers a call whose request came in parts.
+    #[cold]
+    fn serve_large(&mut self, link: &mut Link, request: &Request, first: bool) -> Result<(), Violation> {
+        let (payload, reservation) = link.connection.take_large(request)?;
+        let small = std::mem::replace(&mut self.spill, self.shared.buffers.take_empty(payload.len()));
+        let served = self.serve_taken(link, request, &payload, Some(reservation), first);
+        let spill = std::mem::replace(&mut self.spill, small);
+        self.shared.buffers.put(payload);
+        self.shared.buffers.put(spill);
+        served
+    }
+
+    /// Answers a call that was taken.
+    #[inline]
+    fn serve_taken(
+        &mut self,
+        link: &mut Link,
+        request: &Request,
+        payload: &[u8],
+        reservation: Option<Reservation>,
+        first: bool,
+    ) -> Result<(), Violation> {
         let message_type = request.message_type;
-        let payload = &mut self.payload[..request.len];
-        link.connection.take(request, payload);
-        if self.shared.draining.load(Ordering::Relaxed) {
-            let failure = Failure::new(ErrorCode::Rejected, "the server is going away; the call has not run");
+        if let Some(failure) = self.refusal(request, payload.len()) {
             note(&self.shared, self.worker, message_type, link, Some(&failure));
             return link.connection.fail(request.id, failure);
         }
-        match self.shared.registry.find(message_type) {
-            Some(Handler::Unary(handler)) => {
-                // Answers to quick calls go out together; nobody's waits for a slow handler to end.
-                if !self.pace.is_quick(message_type) {
-                    link.commit();
-                }
-                let started = self.pace.start();
-                let call = Call { payload, connection: link.serial };
-                let failed = link.connection.answer(request.id, request.len, &mut self.spill, |reply| {
-                    match std::panic::catch_unwind(AssertUnwindSafe(|| handler(&call, reply))) {
-                        Ok(outcome) => outcome.map_err(Failure::from),
-                        Err(panic) => Err(panic_failure(panic)),
-                    }
-                })?;
-                if first {
-                    link.commit();
-                }
-                note(&self.shared, self.worker, message_type, link, failed.as_ref());
-                if let Some(started) = started {
-                    let elapsed = started.elapsed();
-                    self.pace.note(message_type, elapsed);
-                    let micros = elapsed.as_micros() as u64;
-                    self.shared.metrics.shard(self.worker).time(message_type, micros, TIME_EVERY.into());
-                }
-                Ok(())
-            }
-            #[cfg(feature = "tokio")]
-            Some(_) => self.start(link, request),
-            None => {
-                let failure = self.shared.registry.unknown(message_type);
-                note(&self.shared, self.worker, message_type, link, Some(&failure));
-                link.connection.fail(request.id, failure)
-            }
+        let Some(Handler::Unary(handler)) = self.shared.registry.find(message_type) else {
+            let failure = self.shared.registry.unknown(message_type);
+            note(&self.shared, self.worker, message_type, link, Some(&failure));
+            return link.connection.fail(request.id, failure);
+        };
+        // Answers to quick calls go out together; nobody's waits for a slow handler to end.
+        if !self.pace.is_quick(message_type) {
+            link.commit();
         }
+        let started = self.pace.start();
+        let call = Call { payload, connection: link.serial, deadline_us: request.deadline_us };
+        let shared = &self.shared;
+        let keep = |reply| shared.keep(reply, reservation, true);
+        let failed = link.connection.answer(request.id, request.len, &mut self.spill, keep, |reply| {
+            match std::panic::catch_unwind(AssertUnwindSafe(|| handler(&call, reply))) {
+                Ok(outcome) => outcome.map_err(Failure::from),
+                Err(panic) => Err(panic_failure(panic)),
+            }
+        })?;
+        if first {
+            link.commit();
+        }
+        note(&self.shared, self.worker, message_type, link, failed.as_ref());
+        if let Some(started) = started {
+            let elapsed = started.elapsed();
+            self.pace.note(message_type, elapsed);
+            let micros = elapsed.as_micros() as u64;
+            self.shared.metrics.shard(self.worker).time(message_type, micros, TIME_EVERY.into());
+        }
+        Ok(())
     }
 
-    /// Hands a call to its async handler, unless too many are open.
-    #[cfg(feature = "tokio")]
-    fn start(&self, link: &mut Link, request: &Request) -> Result<(), Violation> {
-        use super::{dispatch::Port, inbox::LinkId};
+    /// Why a call is not to be run, if it is not.
+    #[inline]
+    fn refusal(&self, request: &Request, size: usize) -> Option<Failure> {
+        let limit = self.shared.terms.max_message as usize;
+        if self.shared.draining.load(Ordering::Relaxed) {
+            return Some(draining());
+        }
+        if size > limit {
+            return Some(Failure::too_large("request", size as u64, limit as u64));
+        }
+        let late = request.deadline_us.is_some_and(|deadline| clock::monotonic_us() >= deadline);
+        late.then(|| Failure::new(ErrorCode::DeadlineExceeded, "the deadline passed before the call was taken"))
+    }
 
-        let Self { shared, .. } = self;
-        let Some(handler) = shared.registry.find(request.message_type) else { return Ok(()) };
-        if !link.connection.open(request.id, matches!(handler, Handler::ServerStream(_)))? {
+    /// Hands a call to its async handler, unless too many are open. Answers `false` if it has to wait for the budget.
+    #[cfg(feature = "tokio")]
+    fn start(&mut self, link: &mut Link, request: &Request) -> Result<bool, Violation> {
+        use super::{dispatch::Port, inbox::LinkId};
+        use crate::handler::{Cancelled, ChunkSender, OwnedCall};
+
+        let shared = Arc::clone(&self.shared);
+        let Some(handler) = shared.registry.find(request.message_type) else { return Ok(true) };
+        let style = handler.style();
+        let mut refusal = self.refusal(request, request.len);
+        let (payload, reservation) = if request.large {
+            let (payload, reservation) = link.connection.take_large(request)?;
+            (payload, Some(reservation))
+        } else {
+            let streams = if style.streams() { ChunkSender::AHEAD as u64 } else { 0 };
+            let uploads = if style.uploads() { u64::from(shared.terms.stream_window) } else { 0 };
+            let reservation = match &refusal {
+                Some(_) => None,
+                None => match self.reserve(link, request.len as u64 + CALL_OVERHEAD + streams + uploads) {
+                    Reserve::Granted(reservation) => Some(reservation),
+                    Reserve::Wait => return Ok(false),
+                    Reserve::Refused(failure) => {
+                        refusal = Some(failure);
+                        None
+                    }
+                },
+            };
+            let mut payload = vec![0; request.len];
+            link.connection.take(request, &mut payload);
+            (payload, reservation)
+        };
+        if refusal.is_none() && !link.connection.open(request.id, style)? {
             let limit = shared.terms.max_in_flight;
             let text = format!("{limit} calls are open on this connection, the limit max_in_flight");
-            let failure = Failure::new(ErrorCode::Rejected, text);
-            note(shared, self.worker, request.message_type, link, Some(&failure));
-            return link.connection.fail(request.id, failure);
+            refusal = Some(Failure::rejected(Rejection::Busy, text));
         }
+        let (Some(reservation), None) = (reservation, &refusal) else {
+            let failure = refusal.unwrap_or_else(draining);
+            note(&shared, self.worker, request.message_type, link, Some(&failure));
+            link.connection.fail(request.id, failure)?;
+            return Ok(true);
+        };
         let runtime = shared.runtime.as_ref().expect("a server with async handlers has a runtime");
-        let call = crate::OwnedCall {
-            payload: self.payload[..request.len].to_vec(),
+        let call = OwnedCall {
+            payload,
             connection: link.serial,
-            time_left: request.time_left_us.map(Duration::from_micros),
+            deadline_us: request.deadline_us,
+            cancelled: Cancelled::default(),
         };
         let port = Port {
             inbox: Arc::clone(&self.inbox),
             link: LinkId { index: link.index, serial: link.serial },
             call: request.id,
-            max_chunk: link.connection.max_payload(),
+            max_chunk: link.connection.max_record(),
         };
-        link.open.start(runtime, handler, request.message_type, call, port);
-        Ok(())
+        link.open.start(runtime, handler, request.message_type, call, &port, reservation);
+        Ok(true)
     }
 
     /// Drops the handler of a call that its caller no longer wants.
     #[cfg(feature = "tokio")]
     fn cancelled(&self, link: &mut Link, call: u64) {
         if let Some(open) = link.open.close(call) {
+            open.cancel();
             self.shared.metrics.shard(self.worker).count(open.message_type, Some(ErrorCode::Cancelled));
         }
     }
@@ -190,9 +366,46 @@ impl Service {
     #[cfg(feature = "tokio")]
     pub(super) fn abandoned(&self, link: &Link) {
         for open in link.open.iter() {
+            open.cancel();
             self.shared.metrics.shard(self.worker).count(open.message_type, Some(ErrorCode::Cancelled));
         }
     }
+}
+
+/// What came of asking the budget.
+enum Reserve {
+    Granted(Reservation),
+    Wait,
+    Refused(Failure),
+}
+
+impl Shared {
+    /// Makes a body that may wait of a reply, with the reservation of its call if that is enough. A small reply that
+    /// will be its connection's only one needs none: rings of that size count as used anyway.
+    pub(super) fn keep(&self, reply: Vec<u8>, held: Option<Reservation>, alone: bool) -> Result<Body, Failure> {
+        let size = reply.len() as u64;
+        let reservation = match held {
+            Some(mut held) if held.bytes() >= size => {
+                held.shrink_to(size);
+                Some(held)
+            }
+            _ => self.budget.reserve(size),
+        };
+        if reservation.is_none() && !(alone && reply.len() <= self.terms.max_record()) {
+            let limit = self.budget.limit();
+            let text = format!(
+                "the reply of {size} bytes found no room in the buffer budget of {limit} bytes (buffer_budget_bytes); \
+                 the handler has run"
+            );
+            return Err(Failure::new(ErrorCode::Exhausted, text));
+        }
+        Ok(Body::new(reply, reservation, &self.buffers))
+    }
+}
+
+#[cold]
+fn draining() -> Failure {
+    Failure::rejected(Rejection::Draining, "the server is going away; the call has not run")
 }
 
 impl Pace {

@@ -1,8 +1,8 @@
 //! A worker: one thread that owns its connections outright.
 //!
 //! It polls the connections that lately had traffic (the hot list), a bounded batch each in turn; the others have armed
-//! their rings and are left to epoll. When nothing is left to do it spins for as long as that pays, then arms
-//! everything and sleeps.
+//! their rings and are left to epoll. Connections with priority are looked at again after every few messages of the
+//! others. When nothing is left to do it spins for as long as that pays, then arms everything and sleeps.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ use super::{
     SWEEP, Shared,
     inbox::{Inbox, Message},
     link::Link,
-    service::Service,
+    service::{Service, Turn, Visit},
 };
 use crate::spin::Spinner;
 
@@ -38,6 +38,10 @@ const TURNS_PER_LOOK: u32 = 1024;
 const WORKED: u32 = 64;
 /// More rings than this between two sleeps make no sense: an honest peer rings once or twice for each.
 const MAX_RINGS: usize = 64;
+/// Messages of one connection between two looks at those with priority, where there are any.
+const SLICE: u32 = 4;
+/// How long a worker sleeps at the most while requests wait for the buffer budget.
+const STARVED_PAUSE: Duration = Duration::from_millis(1);
 /// The inbox's key in the epoll set; connections have their index.
 const INBOX_KEY: u64 = u64::MAX;
 
@@ -48,6 +52,12 @@ pub(crate) struct Worker {
     links: Vec<Option<Box<Link>>>,
     free: Vec<usize>,
     hot: Vec<usize>,
+    /// The hot connections with priority; they are not in `hot`.
+    priority: Vec<usize>,
+    /// Connections that wait for the buffer budget while we sleep.
+    starved: Vec<usize>,
+    /// When we last looked for clients that let us wait.
+    swept: Instant,
     spinner: Spinner,
     service: Service,
     /// Keys that epoll reported, kept to save an allocation a sleep.
@@ -58,6 +68,8 @@ pub(crate) struct Worker {
 enum Closing {
     HungUp,
     Violation(Violation),
+    /// It left something half done for too long.
+    Stalled,
     Io(io::Error),
 }
 
@@ -79,6 +91,9 @@ impl Worker {
             links: Vec::new(),
             free: Vec::new(),
             hot: Vec::new(),
+            priority: Vec::new(),
+            starved: Vec::new(),
+            swept: Instant::now(),
             spinner: Spinner::new(shared.config.spin, spin_cap),
             service: Service::new(
                 Arc::clone(&shared),
@@ -104,12 +119,12 @@ impl Worker {
             if worked {
                 self.spinner.found();
                 turns += WORKED;
-            } else if !self.hot.is_empty() && self.spinner.keep_on() {
+            } else if !(self.hot.is_empty() && self.priority.is_empty()) && self.spinner.keep_on() {
                 self.linger();
                 turns += 1;
             } else if self.arm_all() && self.inbox.prepare_sleep() {
                 let asleep_since = Instant::now();
-                self.look_after_sleepers(Some(SWEEP));
+                self.look_after_sleepers(Some(if self.starved.is_empty() { SWEEP } else { STARVED_PAUSE }));
                 self.inbox.awake();
                 looked_after = Instant::now();
                 let slept = looked_after - asleep_since;
@@ -117,14 +132,17 @@ impl Worker {
                 if slept >= SWEEP {
                     self.give_back();
                 }
+                self.sweep(looked_after);
             } else {
                 self.inbox.awake();
             }
+            self.retry_starved();
             if turns >= TURNS_PER_LOOK {
                 turns = 0;
                 if looked_after.elapsed() > LOOK_AFTER_SLEEPERS {
                     self.look_after_sleepers(Some(Duration::ZERO));
                     looked_after = Instant::now();
+                    self.sweep(looked_after);
                 }
             }
         }
@@ -137,7 +155,10 @@ impl Worker {
 
     /// Waits a moment. Where there is but one hot connection, watches its header word as closely as can be.
     fn linger(&self) {
-        let lone = if let [index] = self.hot[..] { self.links[index].as_deref() } else { None };
+        let lone = match (&self.hot[..], &self.priority[..]) {
+            ([index], []) | ([], [index]) => self.links[*index].as_deref(),
+            _ => None,
+        };
         match lone {
             Some(link) => {
                 // Without a pause in between: it costs a tenth of a round trip.
@@ -172,51 +193,56 @@ impl Worker {
     }
 
     /// Takes a new connection over.
-    fn adopt(&mut self, mut link: Box<Link>) {
-        link.hot = true;
+    fn adopt(&mut self, link: Box<Link>) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.links.push(None);
             self.links.len() - 1
         });
+        let added = self.epoll.add(&link.socket, index as u64);
+        let place = &mut self.links[index];
+        *place = Some(link);
         #[cfg(feature = "tokio")]
-        {
+        if let Some(link) = place {
             link.index = index;
         }
-        let added = self.epoll.add(&link.socket, index as u64);
-        self.links[index] = Some(link);
         match added {
-            Ok(()) => self.hot.push(index),
+            Ok(()) => self.heat(index),
             Err(error) => self.close(index, &Closing::Io(error)),
+        }
+    }
+
+    /// Puts a connection on the list of those that are polled, unless it is there.
+    fn heat(&mut self, index: usize) {
+        let Some(link) = self.links.get_mut(index).and_then(Option::as_mut) else { return };
+        if !link.hot {
+            link.hot = true;
+            link.quiet = 0;
+            let list = if link.seat.priority { &mut self.priority } else { &mut self.hot };
+            list.push(index);
         }
     }
 
     /// Gives every hot connection its turn.
     fn visit_hot(&mut self) -> bool {
-        let mut worked = false;
+        let mut worked = self.visit_priority();
         let mut place = 0;
         while let Some(&index) = self.hot.get(place) {
-            let Some(link) = &mut self.links[index] else {
-                self.hot.swap_remove(place);
-                continue;
-            };
-            match self.service.visit(link) {
-                Ok(true) => {
-                    link.quiet = 0;
-                    worked = true;
-                }
-                Ok(false) => {
+            match self.visit(index) {
+                Ok(Visit::Nothing) => {
+                    let Some(link) = &mut self.links[index] else { continue };
                     link.quiet += 1;
-                    if link.quiet > QUIET_VISITS && self.hot.len() > 1 {
+                    if link.quiet > QUIET_VISITS && self.hot.len() + self.priority.len() > 1 {
                         match arm(link) {
-                            Ok(true) => {
+                            Ok(Rests::Armed) => {
                                 self.hot.swap_remove(place);
                                 continue;
                             }
-                            Ok(false) => link.quiet = 0,
+                            Ok(Rests::Ready | Rests::Starved) => link.quiet = 0,
                             Err(violation) => self.close(index, &violation.into()),
                         }
                     }
                 }
+                Ok(_) => worked = true,
                 // Closing takes it off the list, so that another stands at this place now.
                 Err(violation) => self.close(index, &violation.into()),
             }
@@ -225,22 +251,92 @@ impl Worker {
         worked
     }
 
+    /// One connection's turn. Where there are others with priority, they are looked at now and then meanwhile.
+    #[inline]
+    fn visit(&mut self, index: usize) -> Result<Visit, Violation> {
+        let slice = if self.priority.is_empty() { u32::MAX } else { SLICE };
+        let (mut turn, mut worked) = (Turn::default(), false);
+        loop {
+            let Some(link) = &mut self.links[index] else { return Ok(Visit::Done) };
+            let visit = self.service.visit(link, &mut turn, slice)?;
+            if visit != Visit::Nothing {
+                link.quiet = 0;
+                worked = true;
+            }
+            if visit != Visit::More {
+                return Ok(if worked { Visit::Done } else { Visit::Nothing });
+            }
+            self.visit_priority();
+        }
+    }
+
+    /// Gives every connection with priority a turn.
+    #[inline]
+    fn visit_priority(&mut self) -> bool {
+        let mut worked = false;
+        let mut place = 0;
+        while let Some(&index) = self.priority.get(place) {
+            place += 1;
+            let Some(link) = &mut self.links[index] else { continue };
+            if !link.connection.is_ready() && !link.connection.wants_room() {
+                continue;
+            }
+            match self.service.visit(link, &mut Turn::default(), u32::MAX) {
+                Ok(visit) => worked |= visit != Visit::Nothing,
+                Err(violation) => self.close(index, &violation.into()),
+            }
+        }
+        worked
+    }
+
     /// Prepares every hot connection for our sleep. Answers `false` if one of them has something to do after all.
     fn arm_all(&mut self) -> bool {
-        while let Some(&index) = self.hot.last() {
+        while let Some(&index) = self.hot.last().or(self.priority.last()) {
             if let Some(link) = &mut self.links[index] {
                 match arm(link) {
-                    Ok(true) => {}
-                    Ok(false) => return false,
+                    Ok(Rests::Armed) => {}
+                    Ok(Rests::Starved) => self.starved.push(index),
+                    Ok(Rests::Ready) => return false,
                     Err(violation) => {
                         self.close(index, &violation.into());
                         continue;
                     }
                 }
             }
-            self.hot.pop();
+            if self.hot.pop().is_none() {
+                self.priority.pop();
+            }
         }
         true
+    }
+
+    /// After a pause: whoever waits for the buffer budget may ask again.
+    fn retry_starved(&mut self) {
+        while let Some(index) = self.starved.pop() {
+            self.heat(index);
+        }
+    }
+
+    /// Every second: closes the connections of clients that have left something half done for too long.
+    fn sweep(&mut self, now: Instant) {
+        if now - self.swept < SWEEP {
+            return;
+        }
+        self.swept = now;
+        let patience = Duration::from_millis(self.shared.config.stall_timeout_ms.into());
+        for index in 0..self.links.len() {
+            let Some(link) = &mut self.links[index] else { continue };
+            let half_done = link.connection.is_stalled() || link.connection.is_assembling();
+            let progress = link.connection.progress();
+            link.stuck = match link.stuck {
+                _ if !half_done => None,
+                Some((before, since)) if before == progress => Some((before, since)),
+                _ => Some((progress, now)),
+            };
+            if link.stuck.is_some_and(|(_, since)| now - since >= patience) {
+                self.close(index, &Closing::Stalled);
+            }
+        }
     }
 
     /// Waits until a doorbell rings, somebody hangs up or the inbox has something, at most `timeout`.
@@ -264,12 +360,10 @@ impl Worker {
                         let flood = Violation::DoorbellFlood(link.rings);
                         self.close(index, &flood.into());
                     } else if !link.hot {
-                        link.hot = true;
                         link.resident = true;
-                        link.quiet = 0;
                         // What the ring asked for may be room, which shows in no record.
                         link.connection.disarm();
-                        self.hot.push(index);
+                        self.heat(index);
                     }
                 }
                 Ok(Drained::HungUp) => self.close(index, &Closing::HungUp),
@@ -287,38 +381,41 @@ impl Worker {
         if link.serial != id.serial {
             return;
         }
-        let (sent, failed) = match what {
-            FromHandler::Chunk(body) => (link.connection.chunk(call, body), None),
+        let sent = match what {
+            FromHandler::Chunk(body) => link.connection.chunk(call, body),
+            FromHandler::Consumed(sizes) => sizes.into_iter().try_for_each(|len| link.connection.consumed(call, len)),
             FromHandler::Answered(outcome) => {
-                let failed = outcome.as_ref().err().cloned();
-                (link.connection.respond(call, outcome), Some(failed))
+                let mut open = link.open.close(call);
+                let held = open.as_mut().and_then(|open| open.reservation.take());
+                let alone = !link.connection.is_stalled();
+                let outcome = outcome.and_then(|reply| self.shared.keep(reply, held, alone));
+                if let Some(open) = open {
+                    self.service.ended(link, &open, outcome.as_ref().err());
+                }
+                link.connection.respond(call, outcome)
             }
             FromHandler::Finished(outcome) => {
-                let failed = outcome.as_ref().err().cloned();
-                (link.connection.finish(call, outcome), Some(failed))
+                if let Some(open) = link.open.close(call) {
+                    self.service.ended(link, &open, outcome.as_ref().err());
+                }
+                link.connection.finish(call, outcome)
             }
         };
-        if let Some(failure) = failed
-            && let Some(open) = link.open.close(call)
-        {
-            self.service.ended(link, &open, failure.as_ref());
-        }
         if let Err(violation) = sent {
             self.close(id.index, &violation.into());
             return;
         }
         link.commit();
         // What found no room waits for it on the hot list, where it is armed before we sleep.
-        if link.connection.wants_room() && !link.hot {
-            link.hot = true;
-            link.quiet = 0;
-            self.hot.push(id.index);
+        if link.connection.wants_room() {
+            self.heat(id.index);
         }
     }
 
     /// After a quiet second: lets go of the memory of every connection that is left to its doorbell, so that resident
     /// memory follows the active connections.
     fn give_back(&mut self) {
+        self.shared.buffers.clear();
         for link in self.links.iter_mut().flatten() {
             if !link.hot && link.resident {
                 link.connection.release_pages();
@@ -334,7 +431,9 @@ impl Worker {
         self.service.abandoned(&link);
         let _ = self.epoll.remove(&link.socket);
         self.free.push(index);
-        self.hot.retain(|hot| *hot != index);
+        for list in [&mut self.hot, &mut self.priority, &mut self.starved] {
+            list.retain(|listed| *listed != index);
+        }
         self.shared.metrics.closed.fetch_add(1, Relaxed);
         let (connection, pid) = (link.serial, link.peer.pid);
         match why {
@@ -344,6 +443,16 @@ impl Worker {
                 let reason = violation.name();
                 tracing::warn!(connection, pid, client = link.name, reason, "connection closed: {violation}");
             }
+            Closing::Stalled => {
+                self.shared.metrics.stalled.fetch_add(1, Relaxed);
+                let limit = self.shared.config.stall_timeout_ms;
+                tracing::warn!(
+                    connection,
+                    pid,
+                    client = link.name,
+                    "connection closed: nothing was read or finished for {limit} ms, the limit stall_timeout_ms"
+                );
+            }
             Closing::Io(error) => {
                 tracing::error!(connection, pid, client = link.name, %error, "connection closed by a system error");
             }
@@ -351,13 +460,28 @@ impl Worker {
     }
 }
 
-/// Prepares a connection for sleep. `false`: it has something to do.
-fn arm(link: &mut Link) -> Result<bool, Violation> {
+/// Whether a connection lets its worker sleep.
+enum Rests {
+    /// Yes: its client will ring.
+    Armed,
+    /// Yes, but only for a moment: it waits for the buffer budget, and nobody will ring.
+    Starved,
+    /// No: it has something to do.
+    Ready,
+}
+
+/// Prepares a connection for sleep.
+fn arm(link: &mut Link) -> Result<Rests, Violation> {
     let armed = link.connection.arm()?;
     link.commit();
-    link.hot = armed == Armed::Ready;
+    let rests = match armed {
+        Armed::Asleep => Rests::Armed,
+        Armed::Ready if link.starved_since.is_some() => Rests::Starved,
+        Armed::Ready => Rests::Ready,
+    };
+    link.hot = matches!(rests, Rests::Ready);
     if !link.hot {
         link.rings = 0;
     }
-    Ok(!link.hot)
+    Ok(rests)
 }

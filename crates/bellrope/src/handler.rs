@@ -1,0 +1,197 @@
+//! What async handlers are given: the call, and the two ends of its streams.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+use crate::{
+    registry::time_left,
+    server::{Body, Port},
+};
+
+/// A call as an async handler sees it.
+#[derive(Debug)]
+pub struct OwnedCall {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) connection: u64,
+    pub(crate) deadline_us: Option<u64>,
+    pub(crate) cancelled: Cancelled,
+}
+
+impl OwnedCall {
+    /// What the caller sent.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// What the caller sent, to keep.
+    #[must_use]
+    pub fn into_payload(self) -> Vec<u8> {
+        self.payload
+    }
+
+    /// The server's number for the caller's connection.
+    #[must_use]
+    pub fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// Time that is left for the answer, if its caller set a deadline. The handler is dropped when it is over.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        time_left(self.deadline_us)
+    }
+
+    /// Tells whether the answer is still wanted. The handler's own future is dropped when it is not; this is for what
+    /// the handler has started elsewhere, a thread for instance.
+    ///
+    /// ```
+    /// # use bellrope::{HandlerError, Server};
+    /// let server = Server::builder().unary_async("count", |call| async move {
+    ///     let cancelled = call.cancelled();
+    ///     let counting = tokio::task::spawn_blocking(move || {
+    ///         (0..1_000_u32).take_while(|_| !cancelled.is_cancelled()).count()
+    ///     });
+    ///     let counted = counting.await.map_err(|error| HandlerError::new(error.to_string()))?;
+    ///     Ok(counted.to_string().into_bytes())
+    /// });
+    /// ```
+    #[must_use]
+    pub fn cancelled(&self) -> Cancelled {
+        self.cancelled.clone()
+    }
+}
+
+/// Whether somebody still wants the answer to a call. Clones tell of the same call, also after it has ended.
+#[derive(Debug, Clone, Default)]
+pub struct Cancelled(Arc<Cancellation>);
+
+#[derive(Debug, Default)]
+struct Cancellation {
+    happened: AtomicBool,
+    notify: Notify,
+}
+
+impl Cancelled {
+    /// Whether the caller cancelled, went away, or set a deadline that has passed.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.happened.load(Ordering::Acquire)
+    }
+
+    /// Waits until [`Self::is_cancelled`]: for ever, if the call is answered first.
+    pub async fn wait(&self) {
+        loop {
+            let notified = self.0.notify.notified();
+            if self.is_cancelled() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    pub(crate) fn set(&self) {
+        self.0.happened.store(true, Ordering::Release);
+        self.0.notify.notify_waiters();
+    }
+}
+
+/// The stream was cancelled by its reader, or the reader is gone. Nothing more can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the reader of the stream is gone")]
+pub struct StreamClosed;
+
+impl From<StreamClosed> for crate::HandlerError {
+    fn from(closed: StreamClosed) -> Self {
+        Self::new(closed.to_string())
+    }
+}
+
+/// Where a stream handler sends its chunks.
+///
+/// A chunk waits for the reader's credit and for room in the ring; about [`ChunkSender::AHEAD`] bytes wait for one
+/// stream, then [`ChunkSender::send`] does. That is how a slow reader slows down its source and nobody else.
+#[derive(Debug)]
+pub struct ChunkSender {
+    pub(crate) port: Port,
+    /// One for each byte that may wait.
+    pub(crate) permits: Arc<Semaphore>,
+}
+
+impl ChunkSender {
+    /// Bytes of one stream that may wait between its handler and the ring. A chunk of 64 bytes or less counts for 64; a
+    /// larger one than this waits alone.
+    pub const AHEAD: usize = 16 * 1024;
+    const LEAST: usize = 64;
+
+    /// Largest chunk, in bytes, that travels in one piece.
+    #[must_use]
+    pub fn max_chunk(&self) -> usize {
+        self.port.max_chunk
+    }
+
+    /// Sends a chunk, cut into several if it is larger than [`Self::max_chunk`]. Waits while the reader is slow.
+    ///
+    /// # Errors
+    /// [`StreamClosed`] if nobody reads any more; the handler should end.
+    pub async fn send(&mut self, chunk: impl AsRef<[u8]>) -> Result<(), StreamClosed> {
+        for piece in chunk.as_ref().chunks(self.port.max_chunk) {
+            let cost = piece.len().clamp(Self::LEAST, Self::AHEAD) as u32;
+            let permit = Arc::clone(&self.permits).acquire_many_owned(cost).await.map_err(|_| StreamClosed)?;
+            self.port.chunk(Body::with_permit(piece.to_vec(), permit));
+        }
+        Ok(())
+    }
+}
+
+/// Where a handler receives the chunks of a stream from its caller.
+///
+/// The caller may be ahead by its credit, `stream_window` bytes and one chunk; taking chunks here gives credit back.
+#[derive(Debug)]
+pub struct ChunkReceiver {
+    pub(crate) port: Port,
+    pub(crate) chunks: mpsc::UnboundedReceiver<Vec<u8>>,
+    /// Sizes of the chunks taken that the caller has not been told of.
+    taken: Vec<usize>,
+}
+
+impl ChunkReceiver {
+    /// Chunks taken before the caller is told, so that a message to the worker is worth its cost.
+    const TOLD_AT_ONCE: usize = 32;
+
+    pub(crate) fn new(port: Port, chunks: mpsc::UnboundedReceiver<Vec<u8>>) -> Self {
+        Self { port, chunks, taken: Vec::new() }
+    }
+
+    /// The next chunk. `None` when the caller has ended the stream. (When it cancels or goes away, the handler is
+    /// dropped.)
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        let chunk = match self.chunks.try_recv() {
+            Ok(chunk) => Some(chunk),
+            Err(_) => {
+                self.tell();
+                self.chunks.recv().await
+            }
+        };
+        if let Some(chunk) = &chunk {
+            self.taken.push(chunk.len());
+            if self.taken.len() >= Self::TOLD_AT_ONCE {
+                self.tell();
+            }
+        }
+        chunk
+    }
+
+    fn tell(&mut self) {
+        if !self.taken.is_empty() {
+            self.port.consumed(std::mem::take(&mut self.taken));
+        }
+    }
+}
