@@ -18,7 +18,8 @@ pub(crate) struct TestServer {
     pub(crate) path: PathBuf,
     /// How many handlers of `never` and `endless` were dropped.
     pub(crate) dropped: Arc<AtomicUsize>,
-    _home: TempDir,
+    /// Where the test may keep what it likes.
+    pub(crate) home: TempDir,
 }
 
 impl TestServer {
@@ -27,13 +28,13 @@ impl TestServer {
     }
 }
 
-/// Starts a server with a handler of every style.
+/// Starts a server with handlers of every style.
 pub(crate) fn serve(config: ServerConfig) -> TestServer {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("test.sock");
     let dropped = Arc::default();
     let server = builder(&dropped).config(config).bind(&path).unwrap();
-    TestServer { server, path, dropped, _home: home }
+    TestServer { server, path, dropped, home }
 }
 
 struct CountDrop(Arc<AtomicUsize>);
@@ -44,7 +45,7 @@ impl Drop for CountDrop {
     }
 }
 
-/// A handler of every style.
+/// Handlers of every style.
 pub(crate) fn builder(dropped: &Arc<AtomicUsize>) -> ServerBuilder {
     let (never, endless) = (Arc::clone(dropped), Arc::clone(dropped));
     Server::builder()
@@ -84,6 +85,32 @@ pub(crate) fn builder(dropped: &Arc<AtomicUsize>) -> ServerBuilder {
                     chunks.send([7; 1000]).await?;
                 }
             }
+        })
+        .unary("fail_with", |_, _| Err(HandlerError::with_code(42, "as agreed")))
+        .unary("refuse", |_, _| Err(HandlerError::invalid_request("not like this")))
+        .unary("grow", |call, reply| {
+            let size: usize = std::str::from_utf8(call.payload()).unwrap().parse().unwrap();
+            let piece = [7; 4096];
+            (0..size).step_by(4096).for_each(|at| reply.write(&piece[..(size - at).min(4096)]));
+            Ok(())
+        })
+        .unary_async("grow_later", |call| async move {
+            let size: usize = std::str::from_utf8(call.payload()).unwrap().parse().unwrap();
+            Ok(vec![7; size])
+        })
+        .client_stream("total", |call, mut chunks| async move {
+            let mut total = call.payload().len();
+            while let Some(chunk) = chunks.next().await {
+                total += chunk.len();
+            }
+            Ok(total.to_string().into_bytes())
+        })
+        .client_stream("first", |_, mut chunks| async move { Ok(chunks.next().await.unwrap_or_default()) })
+        .duplex("double", |_, mut incoming, mut outgoing| async move {
+            while let Some(chunk) = incoming.next().await {
+                outgoing.send([&chunk[..], &chunk[..]].concat()).await?;
+            }
+            Ok(())
         })
         .server_stream("broken_stream", |_, mut chunks| async move {
             chunks.send(b"one").await?;

@@ -1,0 +1,217 @@
+//! Streams in both directions, and large messages, over real sockets and real shared memory.
+
+mod support;
+
+use std::time::Duration;
+
+use bellrope::{AsyncClient, CallError, CallOptions, Client, ClientConfig, Connection, Rejection, ServerConfig};
+use support::{eventually, serve};
+
+#[test]
+fn a_stream_from_the_client_is_answered_once_after_its_end() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    for chunks in [0, 1, 5000_usize] {
+        let mut upload = client.client_stream("total", b"12345").unwrap();
+        for _ in 0..chunks {
+            assert!(upload.send(&[7; 100]).unwrap());
+        }
+        assert_eq!(upload.finish().unwrap(), (5 + 100 * chunks).to_string().as_bytes());
+    }
+    eventually("every call is counted", || server.server.metrics().snapshot().total_requests() == 3);
+}
+
+#[test]
+fn a_handler_that_answers_early_stops_its_sender() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    let mut upload = client.client_stream("first", b"").unwrap();
+    assert!(upload.send(b"this one").unwrap());
+    // Far more than the credit: only the end of the call can end this.
+    let mut sent = 0_u32;
+    while upload.send(&[0; 1000]).unwrap() {
+        sent += 1;
+        assert!(sent < 1_000_000);
+    }
+    assert_eq!(upload.finish().unwrap(), b"this one");
+}
+
+#[test]
+fn a_dropped_upload_is_cancelled_and_its_handler_dropped() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    let mut upload = client.client_stream("total", b"").unwrap();
+    upload.send(b"half").unwrap();
+    drop(upload);
+    let cancelled = || {
+        let snapshot = server.server.metrics().snapshot();
+        snapshot.types.iter().any(|row| row.name == "total" && row.outcomes.contains(&("cancelled", 1)))
+    };
+    eventually("the cancel is counted", cancelled);
+    assert_eq!(client.call("echo", b"on").unwrap(), b"on");
+}
+
+#[test]
+fn streams_both_ways_run_at_once_and_each_comes_whole() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    let (mut sink, stream) = client.duplex("double", b"").unwrap();
+    std::thread::scope(|scope| {
+        // Far more than both windows hold, so neither side gets anywhere without the other.
+        scope.spawn(move || {
+            for n in 0..3000_u32 {
+                assert!(sink.send(&n.to_le_bytes().repeat(50)).unwrap());
+            }
+            sink.finish();
+        });
+        let mut due = 0_u32;
+        for chunk in stream {
+            assert_eq!(chunk.unwrap(), due.to_le_bytes().repeat(100));
+            due += 1;
+        }
+        assert_eq!(due, 3000);
+    });
+}
+
+#[test]
+fn a_reader_that_stops_delays_neither_other_streams_nor_calls_of_its_connection() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    let mut stopped = client.stream("endless", b"").unwrap();
+    stopped.next().unwrap().unwrap();
+    let mut stuck = client.client_stream("never_read", b"");
+    assert!(stuck.as_mut().is_err_and(|error| matches!(error, CallError::UnknownMessageType { .. })));
+    let chunks: Vec<_> = client.stream("count", b"20000").unwrap().collect::<Result<_, _>>().unwrap();
+    assert_eq!(chunks.len(), 20_000);
+    assert_eq!(client.call("echo", &[1; 100_000]).unwrap().len(), 100_000);
+    assert_eq!(client.call("later", b"me too").unwrap(), b"me too");
+    assert_eq!(stopped.next().unwrap().unwrap().len(), 1000, "and it goes on when it is read");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn async_streams_go_both_ways_too() {
+    let server = serve(ServerConfig::default());
+    let client = AsyncClient::connect(&server.path).await.unwrap();
+    let mut upload = client.client_stream("total", b"").await.unwrap();
+    for _ in 0..2000 {
+        assert!(upload.send(&[7; 300]).await.unwrap());
+    }
+    assert_eq!(upload.finish().await.unwrap(), b"600000");
+
+    let (mut sink, mut stream) = client.duplex("double", b"").await.unwrap();
+    let sending = tokio::spawn(async move {
+        for n in 0..3000_u32 {
+            assert!(sink.send(&n.to_le_bytes().repeat(50)).await.unwrap());
+        }
+    });
+    let mut due = 0_u32;
+    while let Some(chunk) = stream.next().await {
+        assert_eq!(chunk.unwrap(), due.to_le_bytes().repeat(100));
+        due += 1;
+    }
+    assert_eq!(due, 3000);
+    sending.await.unwrap();
+    let large = vec![9; 3_000_000];
+    assert_eq!(client.call("echo", &large).await.unwrap(), large);
+}
+
+#[test]
+fn large_calls_of_many_threads_share_one_connection() {
+    let server = serve(ServerConfig::default());
+    let client = Client::connect(&server.path).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..6_u8 {
+            let client = &client;
+            scope.spawn(move || {
+                for call in 0..10_usize {
+                    let payload = vec![thread; 50_000 + 90_000 * call];
+                    let name = if call % 3 == 0 { "later" } else { "echo" };
+                    assert_eq!(client.call(name, &payload).unwrap(), payload);
+                }
+            });
+        }
+    });
+    eventually("the budget is given back", || server.server.metrics().snapshot().buffer_budget.used == 0);
+}
+
+#[test]
+fn over_the_budget_a_connection_waits_in_its_own_ring_and_nobody_else_does() {
+    let mut config = ServerConfig::default();
+    config.max_message_bytes = 1 << 20;
+    config.buffer_budget_bytes = 1 << 20;
+    config.budget_wait_ms = 60_000;
+    let server = serve(config);
+    let (holder, waiter, other) =
+        (Client::connect(&server.path), Client::connect(&server.path), Client::connect(&server.path));
+    let (holder, waiter, other) = (holder.unwrap(), waiter.unwrap(), other.unwrap());
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| holder.call_within("never", &vec![1; 900_000], Duration::from_secs(2)));
+        eventually("the budget is held", || server.server.metrics().snapshot().buffer_budget.used >= 900_000);
+        let waiting = scope.spawn(|| waiter.call("echo", &vec![2; 500_000]));
+        for _ in 0..200 {
+            assert_eq!(other.call("echo", &[3; 60_000]).unwrap().len(), 60_000, "needs no budget");
+        }
+        assert!(!waiting.is_finished(), "it waits");
+        assert!(matches!(held.join().unwrap(), Err(CallError::DeadlineExceeded)));
+        assert_eq!(waiting.join().unwrap().unwrap(), vec![2; 500_000]);
+    });
+    eventually("the budget is given back", || server.server.metrics().snapshot().buffer_budget.used == 0);
+}
+
+#[test]
+fn whoever_waits_too_long_for_the_budget_is_refused_with_the_limit() {
+    let mut config = ServerConfig::default();
+    config.max_message_bytes = 1 << 20;
+    config.buffer_budget_bytes = 1 << 20;
+    config.budget_wait_ms = 20;
+    let server = serve(config);
+    let (holder, waiter) = (Client::connect(&server.path).unwrap(), Client::connect(&server.path).unwrap());
+    let token = bellrope::CancelToken::new();
+    std::thread::scope(|scope| {
+        let options = CallOptions::new().cancel(&token);
+        let held = scope.spawn(move || holder.call_with("never", &vec![1; 900_000], &options));
+        eventually("the budget is held", || server.server.metrics().snapshot().buffer_budget.used >= 900_000);
+        for (name, size) in [("echo", 500_000), ("later", 200_000), ("echo", 1 << 20)] {
+            let error = waiter.call(name, &vec![2; size]).unwrap_err();
+            let told = matches!(&error, CallError::Rejected { reason: Rejection::Busy, text, .. } if text.contains("buffer_budget_bytes"));
+            assert!(told && error.is_retryable(), "{error}");
+        }
+        let error = waiter.call("grow", b"500000").unwrap_err();
+        assert!(matches!(&error, CallError::Exhausted { text } if text.contains("has run")), "{error}");
+        assert_eq!(waiter.call("echo", b"small is fine").unwrap(), b"small is fine");
+        token.cancel();
+        assert!(matches!(held.join().unwrap(), Err(CallError::Cancelled)));
+    });
+    eventually("the budget is given back", || server.server.metrics().snapshot().buffer_budget.used == 0);
+    assert_eq!(waiter.call("grow", b"500000").unwrap().len(), 500_000);
+}
+
+#[test]
+fn an_exclusive_connection_sends_and_takes_large_messages_among_small_ones() {
+    let server = serve(ServerConfig::default());
+    let mut connection = Connection::connect(&server.path).unwrap();
+    let [echo, grow] = ["echo", "grow"].map(|name| connection.message_type(name).unwrap());
+    let mut reply = Vec::new();
+    for round in 0..20_usize {
+        let size = 70_000 + round * 50_000;
+        connection.call(grow, size.to_string().as_bytes(), &mut reply).unwrap();
+        assert_eq!(reply.len(), size);
+        let payload: Vec<u8> = (0..size).map(|at| (at / 64 + round) as u8).collect();
+        connection.call(echo, &payload, &mut reply).unwrap();
+        assert!(reply == payload);
+        connection.call(echo, b"small", &mut reply).unwrap();
+        assert_eq!(reply, b"small");
+    }
+}
+
+#[test]
+fn a_clients_own_limit_on_messages_holds() {
+    let server = serve(ServerConfig::default());
+    let mut config = ClientConfig::new(&server.path);
+    config.max_message_bytes = 100_000;
+    let client = Client::with(config).unwrap();
+    let error = client.call("echo", &vec![0; 100_001]).unwrap_err();
+    assert!(matches!(error, CallError::MessageTooLarge { size: 100_001, limit: 100_000 }), "{error}");
+    assert_eq!(client.call("grow", b"100000").unwrap().len(), 100_000);
+    assert!(matches!(client.call("grow", b"100001").unwrap_err(), CallError::Violation(_)));
+}
