@@ -27,6 +27,7 @@
 //! A call that ends in an error says what happened and whether it is safe to send it again: see [`CallError`].
 #![forbid(unsafe_code)]
 
+mod breaker;
 mod client;
 mod error;
 #[cfg(feature = "tokio")]
@@ -36,8 +37,12 @@ mod path;
 mod registry;
 mod server;
 mod spin;
+mod sync;
 
 pub use bellrope_proto::{connection::Reply, frame::ErrorCode, handshake::Style};
+pub use breaker::{
+    Breaker, BreakerConfig, BreakerSetting, BreakerSnapshot, Now, Permit, Rejected, State as BreakerState,
+};
 #[cfg(feature = "tokio")]
 pub use client::{AsyncClient, AsyncStream};
 pub use client::{CallId, ChunkStream, Client, ClientConfig, Completion, Connection, MessageType};
