@@ -200,6 +200,7 @@ impl ServerBuilder {
         let (owned_path, listener) = OwnedPath::bind(path.as_ref())?;
         let workers = config.worker_count();
         let metrics = Arc::new(Metrics::new(registry.names(), workers, u64::from(config.max_connections)));
+        let _ = metrics.limits.set(config.clone());
         #[cfg(feature = "tokio")]
         let runtime = if registry.needs_runtime() { Some(build_runtime()?) } else { None };
         let shared = Arc::new(Shared {
@@ -224,6 +225,9 @@ impl ServerBuilder {
             acceptor::Acceptor::new(Arc::clone(&shared), listener, inboxes.clone()).map_err(starting)?;
         threads.push(spawn("bellrope-accept", move || acceptor.run())?);
         inboxes.push(accept_inbox);
+        for (index, inbox) in inboxes.iter().cloned().enumerate() {
+            shared.metrics.pulse().wake_with(index, move || inbox.wake());
+        }
         Ok(Server {
             shared,
             inboxes,

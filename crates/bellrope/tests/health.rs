@@ -4,16 +4,19 @@ mod support;
 
 use std::{
     collections::{BTreeMap, HashSet},
-    io::{ErrorKind, Read as _, Write as _},
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use bellrope::{Client, HealthServer, ServerConfig};
+use bellrope::{Breaker, BreakerConfig, Client, HealthServer, Server, ServerConfig};
 use serde_json::Value;
 use support::{TestServer, eventually, serve};
 
-const PATHS: [&str; 7] = ["/health", "/healthz", "/metrics", "/ready", "/readyz", "/live", "/livez"];
+/// Those that are answered whole.
+const PATHS: [&str; 10] =
+    ["/", "/page.css", "/page.js", "/health", "/healthz", "/metrics", "/ready", "/readyz", "/live", "/livez"];
 
 /// A health server on a free port of loopback.
 fn watch(server: &TestServer) -> HealthServer {
@@ -108,10 +111,12 @@ fn other_methods_and_paths_are_refused_with_what_there_is() {
         let answer = request(health.local_addr(), method, "/health");
         assert_eq!((answer.status, answer.headers["allow"].as_str()), (405, "GET, HEAD"), "{method}");
     }
-    for path in ["/", "/healt", "/health/", "/../health", "/metrics%00"] {
+    for path in ["//", "/healt", "/health/", "/../health", "/metrics%00"] {
         let answer = get(health.local_addr(), path);
         assert_eq!(answer.status, 404, "{path}");
-        assert_eq!(answer.json()["paths"], serde_json::json!(PATHS), "{path}");
+        for path in PATHS.iter().chain(&["/events"]) {
+            assert!(answer.json()["paths"].as_array().unwrap().iter().any(|known| known == path), "{path}");
+        }
     }
 }
 
@@ -180,6 +185,144 @@ fn health_and_metrics_count_the_calls_made() {
     let later = |le: &str| exposition.value("ipc_latency_microseconds_bucket", &[("type", "later"), ("le", le)]);
     assert_eq!((later("1000"), later("+Inf")), (0.0, 5.0));
     assert!(exposition.value("ipc_latency_microseconds_sum", &[("type", "later")]) >= 25_000.0);
+}
+
+#[test]
+fn what_runs_is_seen_while_it_runs_and_counted_when_it_has_ended() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    let running = |of: &str| {
+        let page = get(health.local_addr(), "/health").json();
+        page["types"].as_array().unwrap().iter().find(|row| row["name"] == of).unwrap()["running"].as_u64().unwrap()
+    };
+    let metric = |of: &str| {
+        Exposition::parse(&get(health.local_addr(), "/metrics").body).value("ipc_running_calls", &[("type", of)])
+    };
+    let client = Client::connect(&server.path).unwrap();
+    let streams: Vec<_> = (0..3).map(|_| client.stream("endless", b"").unwrap()).collect();
+    let other = Client::connect(&server.path).unwrap();
+    let lost = other.stream("endless", b"").unwrap();
+    eventually("all four run", || running("endless") == 4);
+    assert_eq!((metric("endless"), metric("later")), (4.0, 0.0));
+    drop((lost, other));
+    eventually("the one whose client is gone has ended", || running("endless") == 3);
+    drop(streams);
+    eventually("the cancelled ones have ended", || running("endless") == 0);
+    client.call("later", b"").unwrap();
+    eventually("an answered call has ended", || running("later") == 0);
+}
+
+#[test]
+fn health_shows_limits_and_breakers() {
+    let mut config = ServerConfig::default();
+    config.max_in_flight = 77;
+    let server = serve(config);
+    let health = watch(&server);
+    let breaker = std::sync::Arc::new(Breaker::new(BreakerConfig::default()).unwrap());
+    server.server.metrics().watch_breaker("a provider", std::sync::Arc::clone(&breaker));
+    let page = || get(health.local_addr(), "/health").json();
+    assert_eq!(page()["limits"]["max_in_flight"], 77);
+    let row = || page()["breakers"].as_array().unwrap().iter().find(|row| row["name"] == "a provider").unwrap().clone();
+    assert_eq!(row()["state"], "closed");
+    breaker.force_open();
+    assert_eq!((&row()["state"], &row()["forced"], &row()["opened"]), (&"open".into(), &true.into(), &1.into()));
+    let exposition = Exposition::parse(&get(health.local_addr(), "/metrics").body);
+    let labels = [("type", "a provider"), ("state", "open")];
+    assert_eq!(exposition.value("ipc_circuit_breaker_state", &labels), 1.0);
+}
+
+#[test]
+fn live_fails_while_a_handler_holds_a_worker_up_and_recovers_with_it() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("stuck.sock");
+    let (enter, entered) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let server = Server::builder()
+        .unary("stuck", move |_, _| {
+            let _ = enter.send(());
+            let _ = released.lock().unwrap().recv();
+            Ok(())
+        })
+        .bind(&path)
+        .unwrap();
+    let health = HealthServer::start(([127, 0, 0, 1], 0).into(), server.metrics()).unwrap();
+    let (ready, live) = (|| get(health.local_addr(), "/ready"), || get(health.local_addr(), "/live"));
+    eventually("the server has begun", || ready().status == 200);
+    assert_eq!(live().status, 200);
+
+    let client = Client::connect(&path).unwrap();
+    let caller = std::thread::spawn(move || client.call("stuck", b""));
+    entered.recv_timeout(Duration::from_secs(10)).unwrap();
+    let reason = "worker 0 does not answer: a handler holds it up, or its thread is gone";
+    assert_eq!((live().status, &live().json()["reason"]), (503, &reason.into()));
+    assert_eq!((ready().status, &ready().json()["reason"]), (503, &reason.into()));
+    assert_eq!(get(health.local_addr(), "/health").json()["status"], "wedged");
+    assert_eq!(server.metrics().wedged_workers(Duration::from_millis(20)), [0]);
+
+    release.send(()).unwrap();
+    caller.join().unwrap().unwrap();
+    eventually("the worker answers again", || live().status == 200 && ready().status == 200);
+    assert!(server.metrics().wedged_workers(Duration::from_secs(10)).is_empty());
+}
+
+#[test]
+fn listeners_hear_of_the_server_every_second_and_there_are_at_most_sixteen() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    let listen = || {
+        let mut socket = BufReader::new(connect(health.local_addr()));
+        socket.get_mut().write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut status = String::new();
+        socket.read_line(&mut status).unwrap();
+        (status.split(' ').nth(1).unwrap().to_owned(), socket)
+    };
+    let event = |socket: &mut BufReader<TcpStream>| -> Value {
+        let mut line = String::new();
+        while !line.starts_with("data: ") {
+            line.clear();
+            assert!(socket.read_line(&mut line).unwrap() > 0, "the stream of events has ended");
+        }
+        serde_json::from_str(&line[6..]).unwrap()
+    };
+    let mut listeners: Vec<_> = (0..16).map(|_| listen()).collect();
+    assert!(listeners.iter().all(|(status, _)| status == "200"));
+    assert_eq!(listen().0, "503");
+
+    let client = Client::connect(&server.path).unwrap();
+    for _ in 0..50 {
+        client.call("echo", b"").unwrap();
+    }
+    client.call("fail", b"").unwrap_err();
+    let (_, socket) = &mut listeners[0];
+    let began = Instant::now();
+    let told = loop {
+        let told = event(socket);
+        if told["health"]["total_requests"] == 51 {
+            break told;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{told}");
+    };
+    assert_eq!(told["errors"]["handler_error"], 1);
+    assert_eq!(told["buckets"].as_array().unwrap().len(), told["health"]["types"].as_array().unwrap().len());
+    assert!(event(socket)["at_ms"].as_u64() > told["at_ms"].as_u64());
+    assert_eq!(get(health.local_addr(), "/live").status, 200, "others are served meanwhile");
+    listeners.truncate(15);
+    eventually("a free place is taken again", || listen().0 == "200");
+}
+
+#[test]
+fn the_page_takes_nothing_from_elsewhere() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    let page = get(health.local_addr(), "/");
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    assert!(page.headers["content-security-policy"].starts_with("default-src 'none'; script-src 'self';"));
+    for path in ["/", "/page.css", "/page.js"] {
+        let text = get(health.local_addr(), path).body.replace("http://www.w3.org/2000/svg", "");
+        assert!(!text.contains("http:") && !text.contains("https:"), "{path}");
+        assert!(!text.contains("innerHTML") && !text.contains(" style="), "{path}");
+    }
 }
 
 #[test]
@@ -326,6 +469,37 @@ fn dropping_it_closes_everything_and_frees_the_port() {
     assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     let again = HealthServer::start(addr, server.server.metrics()).unwrap();
     assert_eq!(get(again.local_addr(), "/live").status, 200);
+}
+
+/// Needs Prometheus's `promtool` (Debian package `prometheus`).
+#[test]
+fn promtool_finds_nothing_but_the_unit_of_the_latencies() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    Client::connect(&server.path).unwrap().call("later", b"").unwrap();
+    let breaker = std::sync::Arc::new(Breaker::new(BreakerConfig::default()).unwrap());
+    server.server.metrics().watch_breaker("later", breaker);
+    let started = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match started {
+        Ok(promtool) => promtool,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            writeln!(std::io::stderr(), "SKIPPED: promtool is not installed (Debian package prometheus)").unwrap();
+            return;
+        }
+        Err(error) => panic!("promtool: {error}"),
+    };
+    let page = get(health.local_addr(), "/metrics").body;
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let said = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    let complaints: Vec<_> = said.lines().filter(|line| !line.is_empty()).collect();
+    let only = "ipc_latency_microseconds use base unit \"seconds\" instead of \"microseconds\"";
+    assert_eq!(complaints, [only]);
 }
 
 type Labels = Vec<(String, String)>;

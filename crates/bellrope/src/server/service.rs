@@ -36,6 +36,8 @@ pub(super) struct Service {
     payload: Box<[u8]>,
     spill: Vec<u8>,
     pace: Pace,
+    /// Requests found since the round over all connections began.
+    found: u64,
 }
 
 /// Which handlers are quick, from a sample of timed calls.
@@ -56,6 +58,7 @@ impl Service {
             // Zeroed memory of this size is mapped, not touched: only what payloads use becomes resident.
             payload: vec![0; shared.terms.geometry.max_payload() as usize].into_boxed_slice(),
             spill: Vec::new(),
+            found: 0,
             pace: Pace { until_timed: 0, quick: vec![false; types + 1] },
             shared,
         }
@@ -90,13 +93,28 @@ impl Service {
             }
         }
         link.commit();
+        self.found += u64::from(messages);
         Ok(worked || messages > 0)
+    }
+
+    /// A round over all connections has ended: notes what it found, and answers whoever asks if the loop turns.
+    #[inline]
+    pub(super) fn round_ended(&mut self) {
+        self.shared.metrics.shard(self.worker).round(std::mem::take(&mut self.found));
+        self.shared.metrics.pulse().beat(self.worker);
+    }
+
+    /// The loop ends as it should.
+    pub(super) fn loop_ended(&self) {
+        self.shared.metrics.shard(self.worker).round(0);
+        self.shared.metrics.pulse().end(self.worker);
     }
 
     /// Notes how an open call ended that was answered through the inbox.
     #[cfg(feature = "tokio")]
     pub(super) fn ended(&self, link: &Link, call: &super::dispatch::OpenCall, failed: Option<&Failure>) {
         note(&self.shared, self.worker, call.message_type, link, failed);
+        self.shared.metrics.shard(self.worker).ended(call.message_type);
         let micros = call.started.elapsed().as_micros() as u64;
         self.shared.metrics.shard(self.worker).time(call.message_type, micros, 1);
     }
@@ -174,6 +192,7 @@ impl Service {
             call: request.id,
             max_chunk: link.connection.max_payload(),
         };
+        shared.metrics.shard(self.worker).began(request.message_type);
         link.open.start(runtime, handler, request.message_type, call, port);
         Ok(())
     }
@@ -182,6 +201,7 @@ impl Service {
     #[cfg(feature = "tokio")]
     fn cancelled(&self, link: &mut Link, call: u64) {
         if let Some(open) = link.open.close(call) {
+            self.shared.metrics.shard(self.worker).ended(open.message_type);
             self.shared.metrics.shard(self.worker).count(open.message_type, Some(ErrorCode::Cancelled));
         }
     }
@@ -190,6 +210,7 @@ impl Service {
     #[cfg(feature = "tokio")]
     pub(super) fn abandoned(&self, link: &Link) {
         for open in link.open.iter() {
+            self.shared.metrics.shard(self.worker).ended(open.message_type);
             self.shared.metrics.shard(self.worker).count(open.message_type, Some(ErrorCode::Cancelled));
         }
     }

@@ -98,6 +98,7 @@ impl Worker {
         while !self.shared.stopping.load(Ordering::Acquire) {
             let mut worked = self.read_inbox();
             worked |= self.visit_hot();
+            self.service.round_ended();
             if self.shared.draining.load(Relaxed) && self.is_drained() {
                 break;
             }
@@ -133,6 +134,7 @@ impl Worker {
         for index in 0..self.links.len() {
             self.close(index, &Closing::HungUp);
         }
+        self.service.loop_ended();
     }
 
     /// Waits a moment. Where there is but one hot connection, watches its header word as closely as can be.
