@@ -137,7 +137,8 @@ function rows(id, wanted) {
 
 function chart(svg, points) {
   const most = Math.max(...points, 1e-9);
-  const at = (value, index) => `${(index / (KEPT - 1)) * 100},${29 - (value / most) * 28}`;
+  const first = KEPT - points.length; // the newest is at the right edge
+  const at = (value, index) => `${((first + index) / (KEPT - 1)) * 100},${29 - (value / most) * 28}`;
   let line = svg.firstChild;
   if (!line) {
     svg.setAttribute("viewBox", "0 0 100 30");
