@@ -153,6 +153,8 @@ pub struct Metrics {
     breakers: Mutex<Vec<(String, Arc<Breaker>)>>,
     /// What the server allows, once it is known.
     pub(crate) limits: OnceLock<ServerConfig>,
+    /// For each type, whether its handler runs on the worker, once it is known.
+    pub(crate) run_on_worker: OnceLock<Vec<bool>>,
     /// Bytes of buffers in use under the server's budget, and the budget; 0 while there is none.
     pub(crate) buffers_used: AtomicU64,
     pub(crate) buffers_limit: AtomicU64,
@@ -173,6 +175,8 @@ pub struct TypeSnapshot {
     pub name: String,
     /// Calls by outcome.
     pub outcomes: Vec<(&'static str, u64)>,
+    /// Whether its handler runs on the worker, so that latencies are Bellrope's own and not those of what it waits for.
+    pub runs_on_worker: bool,
     /// Calls and streams that an async handler is working on.
     pub running: u64,
     /// Calls a latency bucket (not cumulative), the last one beyond every bound. Sampled: see [`Metrics`].
@@ -245,6 +249,7 @@ impl Metrics {
             readiness: AtomicU8::new(Readiness::Starting as u8),
             breakers: Mutex::default(),
             limits: OnceLock::new(),
+            run_on_worker: OnceLock::new(),
             buffers_used: AtomicU64::new(0),
             buffers_limit: AtomicU64::new(0),
             shards: (0..workers).map(|_| shard()).collect(),
@@ -347,6 +352,7 @@ impl Metrics {
         let buffers_limit = self.buffers_limit.load(Relaxed);
         let types = self.names.iter().enumerate().map(|(index, name)| TypeSnapshot {
             name: name.clone(),
+            runs_on_worker: self.run_on_worker.get().and_then(|types| types.get(index)).copied().unwrap_or(false),
             // Read in this order, a call that ends meanwhile can not make the difference negative.
             running: {
                 let ended = sum(&|shard| shard.types[index].ended.value());

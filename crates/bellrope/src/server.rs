@@ -201,6 +201,7 @@ impl ServerBuilder {
         let workers = config.worker_count();
         let metrics = Arc::new(Metrics::new(registry.names(), workers, u64::from(config.max_connections)));
         let _ = metrics.limits.set(config.clone());
+        let _ = metrics.run_on_worker.set(registry.run_on_worker());
         #[cfg(feature = "tokio")]
         let runtime = if registry.needs_runtime() { Some(build_runtime()?) } else { None };
         let shared = Arc::new(Shared {

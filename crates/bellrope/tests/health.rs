@@ -350,6 +350,10 @@ fn metrics_are_well_formed_and_there_from_the_start() {
         exposition.value("ipc_requests_total", &[("type", name), ("outcome", "rejected")]);
         exposition.value("ipc_latency_microseconds_bucket", &[("type", name), ("le", "10")]);
     }
+    for (name, runs_on) in [("echo", "worker"), ("later", "tokio"), ("count", "tokio")] {
+        assert_eq!(exposition.value("ipc_type_info", &[("type", name), ("runs_on", runs_on)]), 1.0);
+    }
+    assert_eq!(exposition.sum("ipc_queued_requests"), 0.0);
     for kind in ["protocol_violation", "connection_refused", "handler_panic"] {
         exposition.value("ipc_errors_total", &[("kind", kind)]);
     }

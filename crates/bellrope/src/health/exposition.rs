@@ -5,7 +5,7 @@ use std::fmt::{Display, Write as _};
 use super::process::ProcessFacts;
 use crate::{
     BreakerState, Snapshot,
-    metrics::{LATENCY_BOUNDS_US, OUTCOMES},
+    metrics::{LATENCY_BOUNDS_US, OUTCOMES, UNKNOWN},
 };
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -59,6 +59,11 @@ fn calls(page: &mut Page, snapshot: &Snapshot) {
 }
 
 fn work(page: &mut Page, snapshot: &Snapshot) {
+    page.family("ipc_type_info", "gauge", "Always 1; the label says whether its handler runs on a worker or on tokio.");
+    for row in snapshot.types.iter().filter(|row| row.name != UNKNOWN) {
+        let runs_on = if row.runs_on_worker { "worker" } else { "tokio" };
+        page.sample("ipc_type_info", &[("type", &row.name), ("runs_on", runs_on)], 1);
+    }
     page.family("ipc_running_calls", "gauge", "Calls and streams that an async handler is working on.");
     for row in &snapshot.types {
         page.sample("ipc_running_calls", &[("type", &row.name)], row.running);

@@ -125,6 +125,7 @@ struct BreakerRow {
 struct TypeRow {
     name: String,
     total: u64,
+    runs_on_worker: bool,
     running: u64,
     #[serde(serialize_with = "as_map")]
     outcomes: Vec<(&'static str, u64)>,
@@ -165,7 +166,8 @@ impl Moment {
 
 impl From<TypeSnapshot> for TypeRow {
     fn from(row: TypeSnapshot) -> Self {
-        Self { total: row.total(), name: row.name, running: row.running, outcomes: row.outcomes }
+        let (total, TypeSnapshot { name, runs_on_worker, running, outcomes, .. }) = (row.total(), row);
+        Self { name, total, runs_on_worker, running, outcomes }
     }
 }
 

@@ -101,10 +101,11 @@ function criteria(figures, health) {
   ];
 }
 
-// Calls a bucket, of all types, since an earlier moment.
+// Calls a bucket since an earlier moment, of all types whose handlers run on a worker: what others take is not ours.
 function bucketsOf(now, since) {
+  const ours = now.health.types.map((type) => type.runs_on_worker);
   return now.buckets[0].map((_, place) =>
-    sum(now.buckets.map((row, index) => row[place] - (since ? since.buckets[index][place] : 0))));
+    sum(now.buckets.map((row, index) => (ours[index] ? row[place] - (since ? since.buckets[index][place] : 0) : 0))));
 }
 
 // As Prometheus does it: evenly spread within a bucket. Nothing beyond the last bound is known.
