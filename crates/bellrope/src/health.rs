@@ -1,17 +1,25 @@
 //! A small HTTP server for those who watch: probes, a status page for programs, metrics for Prometheus.
 //!
-//! It has one thread of its own and never touches the data path: all it reads are counters. It answers one request a
+//! It has one thread of its own and never touches the data path: it reads counters, and asks the loops of the server
+//! whether they turn. It answers one request a
 //! connection and then closes, so nobody can keep a place for long; connections, bytes and time are all limited.
 
 mod answer;
+mod events;
 mod exposition;
+mod overview;
 mod process;
 
 use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::{Arc, mpsc},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -27,8 +35,9 @@ use tokio::{
 
 use crate::Metrics;
 use answer::Source;
+use events::Answer;
 
-/// What a client may take of us. Worst case: 64 x (8 KiB + a page of metrics, about 3 KiB a message type).
+/// What a client may take of us. Worst case: 64 x (8 KiB + a page of metrics, about 4 KiB a message type).
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     /// Connections open at once; one more is closed at once.
@@ -39,6 +48,10 @@ struct Limits {
     head_time: Duration,
     /// How long a connection may last, its answer included.
     lifetime: Duration,
+    /// Connections that may listen to events, of all.
+    listeners: usize,
+    /// How long such a connection may last; who wants more comes back.
+    listening: Duration,
 }
 
 impl Default for Limits {
@@ -48,6 +61,8 @@ impl Default for Limits {
             head_bytes: 8 * 1024,
             head_time: Duration::from_secs(5),
             lifetime: Duration::from_secs(10),
+            listeners: 16,
+            listening: Duration::from_secs(60),
         }
     }
 }
@@ -63,13 +78,19 @@ const STACK_BYTES: usize = 256 * 1024;
 ///
 /// | path | answer |
 /// |---|---|
-/// | `/health`, `/healthz` | JSON: status, uptime, calls, connections, memory, one row a message type; always 200 |
+/// | `/health`, `/healthz` | JSON: status, uptime, calls, connections, memory, limits, breakers, message types; always 200 |
 /// | `/metrics` | the Prometheus text format 0.0.4 |
-/// | `/ready`, `/readyz` | 200, or 503 with the reason while the server stops or has no room for connections |
-/// | `/live`, `/livez` | 200 as long as anything is answered |
+/// | `/ready`, `/readyz` | 200, or 503 with the reason while the server starts, stops, is wedged or has no room |
+/// | `/live`, `/livez` | 200, or 503 if a worker's loop does not turn |
+/// | `/`, `/page.css`, `/page.js` | a live page for people |
+/// | `/events` | what it shows, every second, as server-sent events |
+///
+/// `/ready`, `/live` and `/health` ask the threads of the server and wait for their answers, at most half a second. No
+/// breaker and nothing else that the server merely depends on makes it unready.
 ///
 /// `GET` and `HEAD` are answered, one request a connection. There are at most 64 connections at once; a request's head
-/// has at most 8 KiB and 5 seconds, a connection 10 seconds; bodies are not read. Nothing secret is served.
+/// has at most 8 KiB and 5 seconds, a connection 10 seconds; bodies are not read. At most 16 connections listen to
+/// events, each for a minute, then it comes back. Nothing secret is served.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -115,7 +136,7 @@ impl HealthServer {
         let run = move || match prepare(listener) {
             Ok((runtime, listener)) => {
                 let _ = report.send(Ok(()));
-                runtime.spawn(accept(listener, Arc::new(Source::new(metrics)), limits));
+                runtime.spawn(accept(listener, Arc::new(Source::new(metrics, limits.listeners)), limits));
                 // With the sender gone this ends, and the runtime takes the listener and all connections with it.
                 let _: Result<Infallible, _> = runtime.block_on(stopped);
             }
@@ -185,10 +206,15 @@ async fn accept(listener: TcpListener, source: Arc<Source>, limits: Limits) {
 }
 
 /// Answers one request.
-async fn serve(stream: TcpStream, source: &Source, limits: Limits) {
+async fn serve(stream: TcpStream, source: &Arc<Source>, limits: Limits) {
+    let listens = AtomicBool::new(false);
     let service = service_fn(|request| {
-        let response = source.answer(&request);
-        async { Ok::<_, Infallible>(response) }
+        let listens = &listens;
+        async move {
+            let response = source.answer(&request).await;
+            listens.store(matches!(response.body(), Answer::Events(_)), Relaxed);
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -196,9 +222,15 @@ async fn serve(stream: TcpStream, source: &Source, limits: Limits) {
         .max_buf_size(limits.head_bytes)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match timeout(limits.lifetime, connection).await {
+    let mut connection = pin!(connection);
+    let mut ended = timeout(limits.lifetime, &mut connection).await;
+    if ended.is_err() && listens.load(Relaxed) {
+        ended = timeout(limits.listening.saturating_sub(limits.lifetime), connection).await;
+    }
+    match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a connection to the health server failed"),
+        Err(_) if listens.load(Relaxed) => {}
         Err(_) => tracing::debug!("a connection to the health server took longer than {:?}", limits.lifetime),
     }
 }
@@ -239,7 +271,7 @@ mod tests {
         let mut answer = String::new();
         while !answer.starts_with("HTTP/1.1 200") {
             assert!(began.elapsed() < Duration::from_secs(20), "the place was never free again");
-            answer = ask(&server, "/live");
+            answer = ask(&server, "/page.css");
         }
         assert!(began.elapsed() >= limits.lifetime, "the place was free before its time");
         let mut page = Vec::new();

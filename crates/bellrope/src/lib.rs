@@ -27,6 +27,7 @@
 //! A call that ends in an error says what happened and whether it is safe to send it again: see [`CallError`].
 #![forbid(unsafe_code)]
 
+mod breaker;
 mod client;
 mod error;
 #[cfg(feature = "tokio")]
@@ -38,11 +39,15 @@ mod path;
 mod registry;
 mod server;
 mod spin;
+mod sync;
 
 pub use bellrope_proto::{
     connection::Reply,
     frame::{ErrorCode, Rejection},
     handshake::Style,
+};
+pub use breaker::{
+    Breaker, BreakerConfig, BreakerSetting, BreakerSnapshot, Now, Permit, Rejected, State as BreakerState,
 };
 #[cfg(feature = "tokio")]
 pub use client::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};

@@ -1,12 +1,23 @@
 //! Counters that the workers keep and anybody may read. No lock, no allocation: each worker writes its own shard with
 //! plain stores, a reader sums them up.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicU64,
-    Ordering::{Acquire, Relaxed},
+mod pulse;
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU64,
+            Ordering::{Acquire, Relaxed},
+        },
+    },
+    time::{Duration, Instant},
 };
 
-use bellrope_proto::frame::ErrorCode;
+use bellrope_proto::{Budget, frame::ErrorCode};
+use pulse::Pulse;
+
+use crate::{Breaker, BreakerSnapshot, ServerConfig};
 
 /// Upper bounds of the latency buckets, in microseconds. 10 is the user's own target.
 pub(crate) const LATENCY_BOUNDS_US: [u64; 16] =
@@ -55,17 +66,26 @@ impl Counter {
         self.0.store(self.0.load(Relaxed) + amount, Relaxed);
     }
 
+    #[inline]
+    fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
     fn value(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// What one worker counts for one message type.
+/// What one worker counts for one message type. On cache lines of its own, which no other worker writes.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct TypeCounters {
     outcomes: [Counter; OUTCOMES.len()],
     buckets: [Counter; LATENCY_BOUNDS_US.len() + 1],
     latency_sum_us: Counter,
+    /// Calls handed to an async handler, and those of them that have ended.
+    began: Counter,
+    ended: Counter,
 }
 
 /// What one worker counts.
@@ -73,6 +93,8 @@ struct TypeCounters {
 pub(crate) struct Shard {
     /// One a message type, and a last one shared by all unknown types.
     types: Vec<TypeCounters>,
+    /// Requests that the worker found waiting in its last round over its connections.
+    queued: Counter,
 }
 
 impl Shard {
@@ -84,6 +106,26 @@ impl Shard {
     #[inline]
     pub(crate) fn count(&self, message_type: u16, failed: Option<ErrorCode>) {
         self.of(message_type).outcomes[failed.map_or(0, outcome_of)].add(1);
+    }
+
+    /// Notes that an async handler has begun with a call.
+    #[cfg(feature = "tokio")]
+    #[inline]
+    pub(crate) fn began(&self, message_type: u16) {
+        self.of(message_type).began.add(1);
+    }
+
+    /// Notes that a call which [`Shard::began`] has ended, however.
+    #[cfg(feature = "tokio")]
+    #[inline]
+    pub(crate) fn ended(&self, message_type: u16) {
+        self.of(message_type).ended.add(1);
+    }
+
+    /// Notes how many requests a round over all connections of the worker has found.
+    #[inline]
+    pub(crate) fn round(&self, found: u64) {
+        self.queued.set(found);
     }
 
     /// Notes how long a call took, from being taken to being answered. Each call stands for `weight` calls.
@@ -105,6 +147,18 @@ impl Shard {
 pub struct Metrics {
     names: Vec<String>,
     shards: Vec<Shard>,
+    /// The loops of the workers, and then that of the acceptor.
+    pulse: Pulse,
+    /// What the acceptor last said of itself: a [`Readiness`].
+    readiness: AtomicU8,
+    /// By name; read by those who watch, never on the data path.
+    breakers: Mutex<Vec<(String, Arc<Breaker>)>>,
+    /// What the server allows, once it is known.
+    pub(crate) limits: OnceLock<ServerConfig>,
+    /// For each type, whether its handler runs on the worker, once it is known.
+    pub(crate) run_on_worker: OnceLock<Vec<bool>>,
+    /// What connections hold outside their rings, once it is known.
+    pub(crate) budget: OnceLock<Arc<Budget>>,
     pub(crate) accepted: AtomicU64,
     pub(crate) closed: AtomicU64,
     pub(crate) refused: AtomicU64,
@@ -112,7 +166,7 @@ pub struct Metrics {
     pub(crate) stalled: AtomicU64,
     /// Cleared by the server when it begins to stop.
     pub(crate) serving: AtomicBool,
-    pub(crate) started: std::time::Instant,
+    pub(crate) started: Instant,
     pub(crate) max_connections: u64,
 }
 
@@ -123,6 +177,10 @@ pub struct TypeSnapshot {
     pub name: String,
     /// Calls by outcome.
     pub outcomes: Vec<(&'static str, u64)>,
+    /// Whether its handler runs on the worker, so that latencies are Bellrope's own and not those of what it waits for.
+    pub runs_on_worker: bool,
+    /// Calls and streams that an async handler is working on.
+    pub running: u64,
     /// Calls a latency bucket (not cumulative), the last one beyond every bound. Sampled: see [`Metrics`].
     pub(crate) buckets: Vec<u64>,
     pub(crate) latency_sum_us: u64,
@@ -151,6 +209,12 @@ pub struct Snapshot {
     pub violations: u64,
     /// Connections closed because their client left something half done for too long.
     pub stalled: u64,
+    /// Requests that the workers found waiting in their last round over their connections.
+    pub queued_requests: u64,
+    /// Bytes of buffers in use, and how many may be; `None` where the server has no budget.
+    pub buffers: Option<(u64, u64)>,
+    /// The circuit breakers, by name.
+    pub breakers: Vec<(String, BreakerSnapshot)>,
     /// Seconds since the server started.
     pub uptime_seconds: u64,
 }
@@ -163,11 +227,34 @@ impl Snapshot {
     }
 }
 
+/// Whether the acceptor takes connections, in its own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// Its loop has not turned once.
+    Starting = 0,
+    Ready = 1,
+    Stopping = 2,
+    /// Every place is taken.
+    Full = 3,
+    /// The system has no descriptor left for another connection.
+    Exhausted = 4,
+}
+
+/// Breakers that are shown; more than any registry has message types with a breaker of their own.
+const MAX_BREAKERS: usize = 4_096;
+
 impl Metrics {
     pub(crate) fn new<'a>(names: impl Iterator<Item = &'a str>, workers: usize, max_connections: u64) -> Self {
         let names: Vec<_> = names.map(str::to_owned).chain([UNKNOWN.to_owned()]).collect();
-        let shard = || Shard { types: names.iter().map(|_| TypeCounters::default()).collect() };
+        let shard =
+            || Shard { types: names.iter().map(|_| TypeCounters::default()).collect(), queued: Counter::default() };
         Self {
+            pulse: Pulse::new(workers + 1),
+            readiness: AtomicU8::new(Readiness::Starting as u8),
+            breakers: Mutex::default(),
+            limits: OnceLock::new(),
+            run_on_worker: OnceLock::new(),
+            budget: OnceLock::new(),
             shards: (0..workers).map(|_| shard()).collect(),
             names,
             accepted: AtomicU64::new(0),
@@ -176,13 +263,73 @@ impl Metrics {
             violations: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
             serving: AtomicBool::new(true),
-            started: std::time::Instant::now(),
+            started: Instant::now(),
             max_connections,
         }
     }
 
     pub(crate) fn shard(&self, worker: usize) -> &Shard {
         &self.shards[worker]
+    }
+
+    /// Shows a breaker in health and metrics under this name, which is a message type's or that of something else the
+    /// server depends on. The latest of one name is shown. Beyond 4,096 names nothing more is.
+    pub fn watch_breaker(&self, name: impl Into<String>, breaker: Arc<Breaker>) {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = name.into();
+        if let Some((_, known)) = breakers.iter_mut().find(|(known, _)| *known == name) {
+            *known = breaker;
+        } else if breakers.len() < MAX_BREAKERS {
+            breakers.push((name, breaker));
+        }
+    }
+
+    /// The numbers of workers whose loops do not answer within this time, because a handler holds them up or their
+    /// thread is gone; empty as soon as all have answered. Blocks meanwhile: a supervisor may be told that the server
+    /// lives whenever this is empty.
+    #[must_use]
+    pub fn wedged_workers(&self, patience: Duration) -> Vec<usize> {
+        let mut silent = self.pulse.listen(patience);
+        silent.retain(|index| *index < self.shards.len());
+        silent
+    }
+
+    /// For the loops, and for those who ask them. The acceptor's number is [`Metrics::acceptor`].
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// The acceptor's number among the loops.
+    pub(crate) fn acceptor(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// To be called by the acceptor's loop once a turn, with what it finds: says so, then answers who asked.
+    pub(crate) fn accepting(&self, exhausted: bool) {
+        let readiness = if !self.is_serving() {
+            Readiness::Stopping
+        } else if self.active_connections() >= self.max_connections {
+            Readiness::Full
+        } else if exhausted {
+            Readiness::Exhausted
+        } else {
+            Readiness::Ready
+        };
+        self.readiness.store(readiness as u8, Relaxed);
+        self.pulse.beat(self.acceptor());
+    }
+
+    /// What the acceptor last said.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn readiness(&self) -> Readiness {
+        match self.readiness.load(Relaxed) {
+            _ if !self.is_serving() => Readiness::Stopping,
+            0 => Readiness::Starting,
+            1 => Readiness::Ready,
+            3 => Readiness::Full,
+            4 => Readiness::Exhausted,
+            _ => Readiness::Stopping,
+        }
     }
 
     /// Connections open now.
@@ -203,8 +350,17 @@ impl Metrics {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let sum = |of: &dyn Fn(&Shard) -> u64| self.shards.iter().map(of).sum::<u64>();
+        let now = Instant::now();
+        let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let breakers = breakers.iter().map(|(name, breaker)| (name.clone(), breaker.snapshot(now))).collect();
         let types = self.names.iter().enumerate().map(|(index, name)| TypeSnapshot {
             name: name.clone(),
+            runs_on_worker: self.run_on_worker.get().and_then(|types| types.get(index)).copied().unwrap_or(false),
+            // Read in this order, a call that ends meanwhile can not make the difference negative.
+            running: {
+                let ended = sum(&|shard| shard.types[index].ended.value());
+                sum(&|shard| shard.types[index].began.value()).saturating_sub(ended)
+            },
             outcomes: OUTCOMES
                 .iter()
                 .enumerate()
@@ -222,7 +378,10 @@ impl Metrics {
             refused_connections: self.refused.load(Relaxed),
             violations: self.violations.load(Relaxed),
             stalled: self.stalled.load(Relaxed),
-            uptime_seconds: self.started.elapsed().as_secs(),
+            queued_requests: sum(&|shard| shard.queued.value()),
+            buffers: self.budget.get().map(|budget| (budget.used(), budget.limit())),
+            breakers,
+            uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
         }
     }
 }
@@ -281,6 +440,52 @@ mod tests {
         assert_eq!(snapshot.types[1].buckets[4], 1);
         assert_eq!(snapshot.types[1].latency_sum_us, 51);
         assert_eq!(snapshot.total_requests(), 4);
+    }
+
+    #[test]
+    fn what_an_async_handler_has_begun_is_running_until_it_has_ended() {
+        let metrics = Metrics::new(["chat"].into_iter(), 2, 10);
+        metrics.shard(0).began(1);
+        metrics.shard(1).began(1);
+        assert_eq!(metrics.snapshot().types[0].running, 2);
+        metrics.shard(1).ended(1);
+        assert_eq!(metrics.snapshot().types[0].running, 1);
+        metrics.shard(0).round(7);
+        metrics.shard(1).round(5);
+        assert_eq!(metrics.snapshot().queued_requests, 12);
+    }
+
+    #[test]
+    fn the_latest_breaker_of_a_name_is_shown() {
+        let metrics = Metrics::new(["chat"].into_iter(), 1, 10);
+        let breaker = || Arc::new(Breaker::new(crate::BreakerConfig::default()).unwrap());
+        metrics.watch_breaker("chat", breaker());
+        let second = breaker();
+        second.force_open();
+        metrics.watch_breaker("chat", second);
+        let breakers = metrics.snapshot().breakers;
+        assert_eq!((breakers.len(), breakers[0].1.state), (1, crate::BreakerState::Open));
+    }
+
+    /// Prints what counting and timing costs a call, as a worker does it: each counted, one in 32 timed for 32.
+    /// `cargo test --release -p bellrope --lib what_counting_costs -- --ignored --nocapture`
+    #[test]
+    #[ignore = "a measurement, for a release build on a quiet machine"]
+    #[expect(clippy::print_stdout, reason = "a measurement prints what it found")]
+    fn what_counting_costs() {
+        const CALLS: u32 = 32_000_000;
+        let metrics = Metrics::new(["echo"].into_iter(), 1, 10);
+        let shard = metrics.shard(0);
+        let began = Instant::now();
+        for _ in 0..CALLS / 32 {
+            let started = std::hint::black_box(Instant::now());
+            for _ in 0..32 {
+                std::hint::black_box(shard).count(std::hint::black_box(1), None);
+            }
+            shard.time(1, started.elapsed().as_micros() as u64, 32);
+        }
+        println!("{:.2} ns a call", began.elapsed().as_nanos() as f64 / f64::from(CALLS));
+        assert_eq!(metrics.snapshot().total_requests(), u64::from(CALLS));
     }
 
     #[test]

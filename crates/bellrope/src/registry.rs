@@ -131,6 +131,11 @@ impl Registry {
         self.entries.iter().map(|(name, _)| name.as_str())
     }
 
+    /// For each type, whether its handler runs on the worker.
+    pub(crate) fn run_on_worker(&self) -> Vec<bool> {
+        self.entries.iter().map(|(_, handler)| matches!(handler, Handler::Unary(_))).collect()
+    }
+
     /// Whether any handler needs an async runtime.
     #[cfg(feature = "tokio")]
     pub(crate) fn needs_runtime(&self) -> bool {

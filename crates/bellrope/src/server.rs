@@ -40,7 +40,7 @@ pub(crate) use dispatch::Port;
 #[cfg(feature = "tokio")]
 use crate::handler::{ChunkReceiver, ChunkSender, OwnedCall};
 use crate::{
-    BindError, Call, HandlerError, Metrics, SpinPolicy,
+    BindError, Breaker, BreakerConfig, BreakerSetting, Call, HandlerError, Metrics, SpinPolicy,
     path::OwnedPath,
     registry::{Handler, Registry},
 };
@@ -81,6 +81,8 @@ pub struct ServerConfig {
     pub stream_window: u32,
     /// Worker threads. 0, the default, means one for every four CPUs, and at least one.
     pub workers: u32,
+    /// When the breaker of a message type opens, and what closes it. There is one a type.
+    pub breaker: BreakerConfig,
     /// When a worker spins instead of sleeping. Default `adaptive`.
     pub spin: SpinPolicy,
     /// Most microseconds that an adaptive worker spins before it sleeps. Default 50.
@@ -103,6 +105,7 @@ impl Default for ServerConfig {
             max_in_flight: 1_024,
             stream_window: 64 * 1024,
             workers: 0,
+            breaker: BreakerConfig::default(),
             spin: SpinPolicy::Adaptive,
             spin_cap_us: 50,
         }
@@ -153,6 +156,14 @@ impl ServerConfig {
         })
     }
 
+    /// Makes a breaker for each of so many message types.
+    fn breakers(&self, types: usize) -> Result<Vec<Arc<Breaker>>, BindError> {
+        let checked =
+            |BreakerSetting { key, value, expected }| BindError::Setting { key, value: value.into(), expected };
+        self.breaker.check().map_err(checked)?;
+        (0..types).map(|_| Breaker::new(self.breaker.clone()).map(Arc::new)).collect::<Result<_, _>>().map_err(checked)
+    }
+
     fn worker_count(&self) -> usize {
         match self.workers {
             0 => (process::usable_cpus() / 4).max(1),
@@ -169,6 +180,8 @@ struct Shared {
     terms: Terms,
     metrics: Arc<Metrics>,
     seats: Arc<seats::Seats>,
+    /// One a message type, in the order of their numbers, from 1.
+    breakers: Vec<Arc<Breaker>>,
     /// What all connections together may hold outside their rings.
     budget: Arc<Budget>,
     buffers: Arc<buffers::Buffers>,
@@ -271,15 +284,22 @@ impl ServerBuilder {
         let Self { registry, config } = self;
         registry.check()?;
         let terms = config.terms()?;
+        let breakers = config.breakers(registry.names().len())?;
+        let budget = Budget::new(config.buffer_budget_bytes);
         process::raise_descriptor_limit();
         let (owned_path, listener) = OwnedPath::bind(path.as_ref())?;
         let workers = config.worker_count();
         let metrics = Arc::new(Metrics::new(registry.names(), workers, u64::from(config.max_connections)));
+        let _ = metrics.limits.set(config.clone());
+        let _ = metrics.budget.set(Arc::clone(&budget));
+        registry.names().zip(&breakers).for_each(|(name, breaker)| metrics.watch_breaker(name, Arc::clone(breaker)));
+        let _ = metrics.run_on_worker.set(registry.run_on_worker());
         #[cfg(feature = "tokio")]
         let runtime = if registry.needs_runtime() { Some(build_runtime()?) } else { None };
         let shared = Arc::new(Shared {
             seats: seats::Seats::new(&config),
-            budget: Budget::new(config.buffer_budget_bytes),
+            budget,
+            breakers,
             buffers: Arc::default(),
             registry,
             config,
@@ -302,6 +322,9 @@ impl ServerBuilder {
             acceptor::Acceptor::new(Arc::clone(&shared), listener, inboxes.clone()).map_err(starting)?;
         threads.push(spawn("bellrope-accept", move || acceptor.run())?);
         inboxes.push(accept_inbox);
+        for (index, inbox) in inboxes.iter().cloned().enumerate() {
+            shared.metrics.pulse().wake_with(index, move || inbox.wake());
+        }
         Ok(Server {
             shared,
             inboxes,

@@ -4,16 +4,19 @@ mod support;
 
 use std::{
     collections::{BTreeMap, HashSet},
-    io::{ErrorKind, Read as _, Write as _},
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use bellrope::{Client, HealthServer, ServerConfig};
+use bellrope::{Breaker, BreakerConfig, Client, HealthServer, Server, ServerConfig};
 use serde_json::Value;
 use support::{TestServer, eventually, serve};
 
-const PATHS: [&str; 7] = ["/health", "/healthz", "/metrics", "/ready", "/readyz", "/live", "/livez"];
+/// Those that are answered whole.
+const PATHS: [&str; 10] =
+    ["/", "/page.css", "/page.js", "/health", "/healthz", "/metrics", "/ready", "/readyz", "/live", "/livez"];
 
 /// A health server on a free port of loopback.
 fn watch(server: &TestServer) -> HealthServer {
@@ -108,10 +111,12 @@ fn other_methods_and_paths_are_refused_with_what_there_is() {
         let answer = request(health.local_addr(), method, "/health");
         assert_eq!((answer.status, answer.headers["allow"].as_str()), (405, "GET, HEAD"), "{method}");
     }
-    for path in ["/", "/healt", "/health/", "/../health", "/metrics%00"] {
+    for path in ["//", "/healt", "/health/", "/../health", "/metrics%00"] {
         let answer = get(health.local_addr(), path);
         assert_eq!(answer.status, 404, "{path}");
-        assert_eq!(answer.json()["paths"], serde_json::json!(PATHS), "{path}");
+        for path in PATHS.iter().chain(&["/events"]) {
+            assert!(answer.json()["paths"].as_array().unwrap().iter().any(|known| known == path), "{path}");
+        }
     }
 }
 
@@ -135,7 +140,7 @@ fn health_and_metrics_count_the_calls_made() {
     for _ in 0..100 {
         client.call("echo", b"again").unwrap();
     }
-    for _ in 0..7 {
+    for _ in 0..4 {
         client.call("fail", b"").unwrap_err();
     }
     for _ in 0..3 {
@@ -151,7 +156,7 @@ fn health_and_metrics_count_the_calls_made() {
 
     // A call is answered before it is counted.
     let page = || get(health.local_addr(), "/health").json();
-    eventually("all calls are counted", || page()["total_requests"] == 116);
+    eventually("all calls are counted", || page()["total_requests"] == 113);
     let page = page();
     assert_eq!(page["status"], "healthy");
     assert_eq!((&page["active_connections"], &page["max_connections"]), (&1.into(), &10_000.into()));
@@ -161,7 +166,7 @@ fn health_and_metrics_count_the_calls_made() {
     assert_eq!(memory("rss_kb"), memory("anon_kb") + memory("file_kb") + memory("shmem_kb"));
     let row = |name: &str| page["types"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap();
     assert_eq!((&row("echo")["total"], &row("echo")["outcomes"]["ok"]), (&100.into(), &100.into()));
-    assert_eq!(row("fail")["outcomes"]["handler_error"], 7);
+    assert_eq!(row("fail")["outcomes"]["handler_error"], 4);
     assert_eq!(row("endless")["outcomes"]["cancelled"], 1);
     assert_eq!(row("unknown")["total"], 0);
 
@@ -169,17 +174,155 @@ fn health_and_metrics_count_the_calls_made() {
     let calls = |of: &str, outcome: &str| exposition.value("ipc_requests_total", &[("type", of), ("outcome", outcome)]);
     assert_eq!(
         [calls("echo", "ok"), calls("fail", "handler_error"), calls("panic", "handler_panic")],
-        [100.0, 7.0, 3.0]
+        [100.0, 4.0, 3.0]
     );
     assert_eq!([calls("later", "ok"), calls("endless", "cancelled"), calls("count", "ok")], [5.0, 1.0, 0.0]);
-    assert_eq!(exposition.sum("ipc_requests_total"), 116.0);
-    assert_eq!(exposition.value("ipc_errors_total", &[("kind", "handler_error")]), 7.0);
-    assert_eq!(exposition.sum("ipc_errors_total"), 10.0);
+    assert_eq!(exposition.sum("ipc_requests_total"), 113.0);
+    assert_eq!(exposition.value("ipc_errors_total", &[("kind", "handler_error")]), 4.0);
+    assert_eq!(exposition.sum("ipc_errors_total"), 7.0);
     assert_eq!(exposition.value("ipc_active_connections", &[]), 1.0);
     // Calls that run on tokio are all timed, and none of these takes less than 5 ms.
     let later = |le: &str| exposition.value("ipc_latency_microseconds_bucket", &[("type", "later"), ("le", le)]);
     assert_eq!((later("1000"), later("+Inf")), (0.0, 5.0));
     assert!(exposition.value("ipc_latency_microseconds_sum", &[("type", "later")]) >= 25_000.0);
+}
+
+#[test]
+fn what_runs_is_seen_while_it_runs_and_counted_when_it_has_ended() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    let running = |of: &str| {
+        let page = get(health.local_addr(), "/health").json();
+        page["types"].as_array().unwrap().iter().find(|row| row["name"] == of).unwrap()["running"].as_u64().unwrap()
+    };
+    let metric = |of: &str| {
+        Exposition::parse(&get(health.local_addr(), "/metrics").body).value("ipc_running_calls", &[("type", of)])
+    };
+    let client = Client::connect(&server.path).unwrap();
+    let streams: Vec<_> = (0..3).map(|_| client.stream("endless", b"").unwrap()).collect();
+    let other = Client::connect(&server.path).unwrap();
+    let lost = other.stream("endless", b"").unwrap();
+    eventually("all four run", || running("endless") == 4);
+    assert_eq!((metric("endless"), metric("later")), (4.0, 0.0));
+    drop((lost, other));
+    eventually("the one whose client is gone has ended", || running("endless") == 3);
+    drop(streams);
+    eventually("the cancelled ones have ended", || running("endless") == 0);
+    client.call("later", b"").unwrap();
+    eventually("an answered call has ended", || running("later") == 0);
+}
+
+#[test]
+fn health_shows_limits_and_breakers() {
+    let mut config = ServerConfig::default();
+    config.max_in_flight = 77;
+    let server = serve(config);
+    let health = watch(&server);
+    let breaker = std::sync::Arc::new(Breaker::new(BreakerConfig::default()).unwrap());
+    server.server.metrics().watch_breaker("a provider", std::sync::Arc::clone(&breaker));
+    let page = || get(health.local_addr(), "/health").json();
+    assert_eq!(page()["limits"]["max_in_flight"], 77);
+    let row = || page()["breakers"].as_array().unwrap().iter().find(|row| row["name"] == "a provider").unwrap().clone();
+    assert_eq!(row()["state"], "closed");
+    breaker.force_open();
+    assert_eq!((&row()["state"], &row()["forced"], &row()["opened"]), (&"open".into(), &true.into(), &1.into()));
+    let exposition = Exposition::parse(&get(health.local_addr(), "/metrics").body);
+    let labels = [("type", "a provider"), ("state", "open")];
+    assert_eq!(exposition.value("ipc_circuit_breaker_state", &labels), 1.0);
+}
+
+#[test]
+fn live_fails_while_a_handler_holds_a_worker_up_and_recovers_with_it() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("stuck.sock");
+    let (enter, entered) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = std::sync::Mutex::new(released);
+    let server = Server::builder()
+        .unary("stuck", move |_, _| {
+            let _ = enter.send(());
+            let _ = released.lock().unwrap().recv();
+            Ok(())
+        })
+        .bind(&path)
+        .unwrap();
+    let health = HealthServer::start(([127, 0, 0, 1], 0).into(), server.metrics()).unwrap();
+    let (ready, live) = (|| get(health.local_addr(), "/ready"), || get(health.local_addr(), "/live"));
+    eventually("the server has begun", || ready().status == 200);
+    assert_eq!(live().status, 200);
+
+    let client = Client::connect(&path).unwrap();
+    let caller = std::thread::spawn(move || client.call("stuck", b""));
+    entered.recv_timeout(Duration::from_secs(10)).unwrap();
+    let reason = "worker 0 does not answer: a handler holds it up, or its thread is gone";
+    assert_eq!((live().status, &live().json()["reason"]), (503, &reason.into()));
+    assert_eq!((ready().status, &ready().json()["reason"]), (503, &reason.into()));
+    assert_eq!(get(health.local_addr(), "/health").json()["status"], "wedged");
+    assert_eq!(server.metrics().wedged_workers(Duration::from_millis(20)), [0]);
+
+    release.send(()).unwrap();
+    caller.join().unwrap().unwrap();
+    eventually("the worker answers again", || live().status == 200 && ready().status == 200);
+    assert!(server.metrics().wedged_workers(Duration::from_secs(10)).is_empty());
+}
+
+#[test]
+fn listeners_hear_of_the_server_every_second_and_there_are_at_most_sixteen() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    let listen = || {
+        let mut socket = BufReader::new(connect(health.local_addr()));
+        socket.get_mut().write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut status = String::new();
+        socket.read_line(&mut status).unwrap();
+        (status.split(' ').nth(1).unwrap().to_owned(), socket)
+    };
+    let event = |socket: &mut BufReader<TcpStream>| -> Value {
+        let mut line = String::new();
+        while !line.starts_with("data: ") {
+            line.clear();
+            assert!(socket.read_line(&mut line).unwrap() > 0, "the stream of events has ended");
+        }
+        serde_json::from_str(&line[6..]).unwrap()
+    };
+    let mut listeners: Vec<_> = (0..16).map(|_| listen()).collect();
+    assert!(listeners.iter().all(|(status, _)| status == "200"));
+    assert_eq!(listen().0, "503");
+
+    let client = Client::connect(&server.path).unwrap();
+    for _ in 0..50 {
+        client.call("echo", b"").unwrap();
+    }
+    client.call("fail", b"").unwrap_err();
+    let (_, socket) = &mut listeners[0];
+    let began = Instant::now();
+    let told = loop {
+        let told = event(socket);
+        if told["health"]["total_requests"] == 51 {
+            break told;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "{told}");
+    };
+    assert_eq!(told["errors"]["handler_error"], 1);
+    assert_eq!(told["buckets"].as_array().unwrap().len(), told["health"]["types"].as_array().unwrap().len());
+    assert!(event(socket)["at_ms"].as_u64() > told["at_ms"].as_u64());
+    assert_eq!(get(health.local_addr(), "/live").status, 200, "others are served meanwhile");
+    listeners.truncate(15);
+    eventually("a free place is taken again", || listen().0 == "200");
+}
+
+#[test]
+fn the_page_takes_nothing_from_elsewhere() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    let page = get(health.local_addr(), "/");
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    assert!(page.headers["content-security-policy"].starts_with("default-src 'none'; script-src 'self';"));
+    for path in ["/", "/page.css", "/page.js"] {
+        let text = get(health.local_addr(), path).body.replace("http://www.w3.org/2000/svg", "");
+        assert!(!text.contains("http:") && !text.contains("https:"), "{path}");
+        assert!(!text.contains("innerHTML") && !text.contains(" style="), "{path}");
+    }
 }
 
 #[test]
@@ -207,6 +350,10 @@ fn metrics_are_well_formed_and_there_from_the_start() {
         exposition.value("ipc_requests_total", &[("type", name), ("outcome", "rejected")]);
         exposition.value("ipc_latency_microseconds_bucket", &[("type", name), ("le", "10")]);
     }
+    for (name, runs_on) in [("echo", "worker"), ("later", "tokio"), ("count", "tokio")] {
+        assert_eq!(exposition.value("ipc_type_info", &[("type", name), ("runs_on", runs_on)]), 1.0);
+    }
+    assert_eq!(exposition.sum("ipc_queued_requests"), 0.0);
     for kind in ["protocol_violation", "connection_refused", "handler_panic"] {
         exposition.value("ipc_errors_total", &[("kind", kind)]);
     }
@@ -326,6 +473,37 @@ fn dropping_it_closes_everything_and_frees_the_port() {
     assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     let again = HealthServer::start(addr, server.server.metrics()).unwrap();
     assert_eq!(get(again.local_addr(), "/live").status, 200);
+}
+
+/// Needs Prometheus's `promtool` (Debian package `prometheus`).
+#[test]
+fn promtool_finds_nothing_but_the_unit_of_the_latencies() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    Client::connect(&server.path).unwrap().call("later", b"").unwrap();
+    let breaker = std::sync::Arc::new(Breaker::new(BreakerConfig::default()).unwrap());
+    server.server.metrics().watch_breaker("later", breaker);
+    let started = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match started {
+        Ok(promtool) => promtool,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            writeln!(std::io::stderr(), "SKIPPED: promtool is not installed (Debian package prometheus)").unwrap();
+            return;
+        }
+        Err(error) => panic!("promtool: {error}"),
+    };
+    let page = get(health.local_addr(), "/metrics").body;
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let said = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    let complaints: Vec<_> = said.lines().filter(|line| !line.is_empty()).collect();
+    let only = "ipc_latency_microseconds use base unit \"seconds\" instead of \"microseconds\"";
+    assert_eq!(complaints, [only]);
 }
 
 type Labels = Vec<(String, String)>;

@@ -1,20 +1,30 @@
-//! What is answered to which request. No socket and no clock here.
+//! What is answered to which request. No socket here.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::Bytes,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
+    header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS},
 };
-use serde::{Serialize, Serializer};
+use serde::Serialize;
+use serde_json::json;
+use tokio::{sync::Semaphore, time::Instant};
 
-use super::{exposition, process::ProcessFacts};
-use crate::{MemoryUse, Metrics, TypeSnapshot};
+use super::{
+    events::{Answer, Events},
+    exposition,
+    overview::{Condition, Health},
+    process::ProcessFacts,
+};
+use crate::Metrics;
 
 /// Every path there is, and what it shows.
-const PATHS: [(&str, Page); 7] = [
+const PATHS: [(&str, Page); 11] = [
+    ("/", Page::Asset("text/html; charset=utf-8", include_str!("page/page.html"))),
+    ("/page.css", Page::Asset("text/css; charset=utf-8", include_str!("page/page.css"))),
+    ("/page.js", Page::Asset("text/javascript; charset=utf-8", include_str!("page/page.js"))),
+    ("/events", Page::Events),
     ("/health", Page::Health),
     ("/healthz", Page::Health),
     ("/metrics", Page::Metrics),
@@ -24,8 +34,20 @@ const PATHS: [(&str, Page); 7] = [
     ("/livez", Page::Live),
 ];
 
+/// How long the loops of the server may take to answer. Below the second that probes commonly wait.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often their answers are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// The page takes its parts and its events from here and nothing from anywhere else; nobody may frame it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'";
+
 #[derive(Debug, Clone, Copy)]
 enum Page {
+    /// Something embedded: its type and its text.
+    Asset(&'static str, &'static str),
+    Events,
     Health,
     Metrics,
     Ready,
@@ -37,147 +59,99 @@ enum Page {
 pub(super) struct Source {
     metrics: Arc<Metrics>,
     process_started: Option<f64>,
+    /// Places for listeners to events.
+    listeners: Arc<Semaphore>,
 }
 
 impl Source {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, process_started: ProcessFacts::start_time() }
+    pub(super) fn new(metrics: Arc<Metrics>, listeners: usize) -> Self {
+        Self { metrics, process_started: ProcessFacts::start_time(), listeners: Arc::new(Semaphore::new(listeners)) }
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// The answer to a request. Its body is not looked at.
-    pub(super) fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    pub(super) async fn answer<B>(self: &Arc<Self>, request: &Request<B>) -> Response<Answer> {
         let Some((_, page)) = PATHS.iter().find(|(path, _)| *path == request.uri().path()) else {
             let paths = PATHS.map(|(path, _)| path);
-            return json(StatusCode::NOT_FOUND, &serde_json::json!({ "error": "no such path", "paths": paths }));
+            return json(StatusCode::NOT_FOUND, &json!({ "error": "no such path", "paths": paths }));
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refusal =
-                json(StatusCode::METHOD_NOT_ALLOWED, &serde_json::json!({ "error": "only GET and HEAD are answered" }));
+                json(StatusCode::METHOD_NOT_ALLOWED, &json!({ "error": "only GET and HEAD are answered" }));
             refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return refusal;
         }
-        match page {
-            Page::Health => json(StatusCode::OK, &self.health()),
-            Page::Metrics => self.metrics(),
-            Page::Ready => match self.readiness(self.metrics.active_connections()).reason() {
-                None => json(StatusCode::OK, &serde_json::json!({ "status": "ready" })),
-                Some(reason) => json(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    &serde_json::json!({ "status": "not ready", "reason": reason }),
-                ),
-            },
-            Page::Live => json(StatusCode::OK, &serde_json::json!({ "status": "alive" })),
-        }
-    }
-
-    fn readiness(&self, active_connections: u64) -> Readiness {
-        let max_connections = self.metrics.max_connections;
-        if !self.metrics.is_serving() {
-            Readiness::Stopping
-        } else if active_connections >= max_connections {
-            Readiness::Full { max_connections }
-        } else {
-            Readiness::Ready
-        }
-    }
-
-    fn health(&self) -> Health {
-        let snapshot = self.metrics.snapshot();
-        let readiness = self.readiness(snapshot.active_connections);
-        Health {
-            status: readiness.status(),
-            reason: readiness.reason(),
-            uptime_seconds: snapshot.uptime_seconds,
-            total_requests: snapshot.total_requests(),
-            active_connections: snapshot.active_connections,
-            max_connections: snapshot.max_connections,
-            version: env!("CARGO_PKG_VERSION"),
-            memory: MemoryUse::of(std::process::id()).unwrap_or_default(),
-            types: snapshot.types.into_iter().map(TypeRow::from).collect(),
-        }
-    }
-
-    fn metrics(&self) -> Response<Full<Bytes>> {
-        let page = exposition::page(&self.metrics.snapshot(), &ProcessFacts::now(self.process_started));
-        respond(StatusCode::OK, exposition::CONTENT_TYPE, page)
-    }
-}
-
-/// Whether the server takes new connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Readiness {
-    Ready,
-    Full { max_connections: u64 },
-    Stopping,
-}
-
-impl Readiness {
-    fn status(self) -> &'static str {
-        match self {
-            Self::Ready => "healthy",
-            Self::Full { .. } => "full",
-            Self::Stopping => "stopping",
-        }
-    }
-
-    fn reason(self) -> Option<String> {
-        match self {
-            Self::Ready => None,
-            Self::Full { max_connections } => {
-                Some(format!("{max_connections} connections are open, the limit max_connections"))
+        match *page {
+            Page::Asset(content_type, text) => respond(StatusCode::OK, content_type, whole(text)),
+            Page::Events => self.events(request.method() == Method::HEAD),
+            Page::Health => {
+                let condition = self.condition().await;
+                json(StatusCode::OK, &Health::new(&self.metrics, self.metrics.snapshot(), &condition))
             }
-            Self::Stopping => Some("the server is stopping".to_owned()),
+            Page::Metrics => {
+                let page = exposition::page(&self.metrics.snapshot(), &ProcessFacts::now(self.process_started));
+                respond(StatusCode::OK, exposition::CONTENT_TYPE, whole(page))
+            }
+            Page::Ready => probe("ready", self.condition().await.not_ready()),
+            Page::Live => probe("alive", self.condition().await.wedged()),
+        }
+    }
+
+    /// Asks the loops of the server, and waits for their answers.
+    async fn condition(&self) -> Condition {
+        let pulse = self.metrics.pulse();
+        let (asked, until) = (pulse.ask(), Instant::now() + PATIENCE);
+        loop {
+            let silent: Vec<_> = pulse.unanswered(asked).collect();
+            if silent.is_empty() || Instant::now() >= until {
+                return Condition::new(&self.metrics, silent);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn events(self: &Arc<Self>, head_only: bool) -> Response<Answer> {
+        let Ok(place) = Arc::clone(&self.listeners).try_acquire_owned() else {
+            let reason = "as many listen already as may";
+            return json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": reason }));
+        };
+        let body = if head_only { whole("") } else { Answer::Events(Events::new(Arc::clone(self), place)) };
+        respond(StatusCode::OK, "text/event-stream", body)
+    }
+}
+
+/// The answer to a probe: whether nothing speaks against it.
+fn probe(good: &'static str, reason: Option<String>) -> Response<Answer> {
+    match reason {
+        None => json(StatusCode::OK, &json!({ "status": good })),
+        Some(reason) => {
+            json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": format!("not {good}"), "reason": reason }))
         }
     }
 }
 
-/// What `/health` shows.
-#[derive(Debug, Serialize)]
-struct Health {
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    uptime_seconds: u64,
-    total_requests: u64,
-    active_connections: u64,
-    max_connections: u64,
-    version: &'static str,
-    memory: MemoryUse,
-    types: Vec<TypeRow>,
+fn whole(text: impl Into<hyper::body::Bytes>) -> Answer {
+    Answer::Whole(Full::new(text.into()))
 }
 
-#[derive(Debug, Serialize)]
-struct TypeRow {
-    name: String,
-    total: u64,
-    #[serde(serialize_with = "as_map")]
-    outcomes: Vec<(&'static str, u64)>,
-}
-
-impl From<TypeSnapshot> for TypeRow {
-    fn from(row: TypeSnapshot) -> Self {
-        Self { total: row.total(), name: row.name, outcomes: row.outcomes }
-    }
-}
-
-fn as_map<S: Serializer>(pairs: &[(&'static str, u64)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(pairs.iter().copied())
-}
-
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Full<Bytes>> {
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Answer> {
     // None of the values here can fail to be written: no maps with odd keys, no floats.
     let mut text = serde_json::to_string(value).unwrap_or_default();
     text.push('\n');
-    respond(status, "application/json", text)
+    respond(status, "application/json", whole(text))
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+fn respond(status: StatusCode, content_type: &'static str, body: Answer) -> Response<Answer> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     response
 }
 
@@ -189,30 +163,40 @@ mod tests {
 
     use super::*;
 
-    fn source() -> Source {
-        Source::new(Arc::new(Metrics::new(["echo"].into_iter(), 1, 2)))
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// A source whose loops answer by themselves; the first is the worker's, the second the acceptor's.
+    fn source(loops_that_answer: &[usize]) -> Arc<Source> {
+        let metrics = Arc::new(Metrics::new(["echo"].into_iter(), 1, 2));
+        for index in loops_that_answer.iter().copied() {
+            let answering = Arc::downgrade(&metrics);
+            metrics.pulse().wake_with(index, move || {
+                let Some(metrics) = answering.upgrade() else { return };
+                if index == metrics.acceptor() { metrics.accepting(false) } else { metrics.pulse().beat(index) }
+            });
+        }
+        Arc::new(Source::new(metrics, 2))
     }
 
     /// Status and body of the answer to a GET.
-    fn get(source: &Source, path: &str) -> (u16, serde_json::Value) {
-        let response = source.answer(&Request::get(path).body(()).unwrap());
-        let status = response.status().as_u16();
-        let body = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
-            .block_on(response.into_body().collect())
-            .unwrap()
-            .to_bytes();
-        (status, serde_json::from_slice(&body).unwrap())
+    fn get(source: &Arc<Source>, path: &str) -> (u16, serde_json::Value) {
+        runtime().block_on(async {
+            let response = source.answer(&Request::get(path).body(()).unwrap()).await;
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            (status, serde_json::from_slice(&body).unwrap())
+        })
     }
 
     #[test]
     fn ready_ends_with_the_last_free_place_and_comes_back_with_it() {
-        let source = source();
-        assert_eq!(get(&source, "/ready"), (200, serde_json::json!({ "status": "ready" })));
+        let source = source(&[0, 1]);
+        assert_eq!(get(&source, "/ready"), (200, json!({ "status": "ready" })));
         source.metrics.accepted.store(2, Relaxed);
         let reason = "2 connections are open, the limit max_connections";
-        assert_eq!(get(&source, "/readyz"), (503, serde_json::json!({ "status": "not ready", "reason": reason })));
+        assert_eq!(get(&source, "/readyz"), (503, json!({ "status": "not ready", "reason": reason })));
         let (status, health) = get(&source, "/health");
         assert_eq!((status, &health["status"], &health["reason"]), (200, &"full".into(), &reason.into()));
         source.metrics.closed.store(1, Relaxed);
@@ -221,11 +205,60 @@ mod tests {
 
     #[test]
     fn a_server_that_stops_is_not_ready_but_alive() {
-        let source = source();
+        let source = source(&[0, 1]);
         source.metrics.serving.store(false, Relaxed);
         assert_eq!(get(&source, "/ready").0, 503);
         assert_eq!(get(&source, "/ready").1["reason"], "the server is stopping");
         assert_eq!(get(&source, "/health").1["status"], "stopping");
         assert_eq!(get(&source, "/live").0, 200);
+    }
+
+    #[test]
+    fn a_server_whose_acceptor_has_not_begun_is_starting() {
+        let source = source(&[0]);
+        assert_eq!(get(&source, "/ready"), (503, json!({ "status": "not ready", "reason": "the server is starting" })));
+        assert_eq!(get(&source, "/health").1["status"], "starting");
+        assert_eq!(get(&source, "/live").0, 200);
+    }
+
+    #[test]
+    fn a_worker_that_does_not_answer_is_neither_alive_nor_ready() {
+        let source = source(&[1]);
+        let reason = "worker 0 does not answer: a handler holds it up, or its thread is gone";
+        assert_eq!(get(&source, "/live"), (503, json!({ "status": "not alive", "reason": reason })));
+        assert_eq!(get(&source, "/ready").1["reason"], reason);
+        let (status, health) = get(&source, "/health");
+        assert_eq!((status, &health["status"], &health["reason"]), (200, &"wedged".into(), &reason.into()));
+    }
+
+    #[test]
+    fn an_open_breaker_makes_a_server_neither_unready_nor_dead() {
+        let source = source(&[0, 1]);
+        let breaker = Arc::new(crate::Breaker::new(crate::BreakerConfig::default()).unwrap());
+        breaker.force_open();
+        source.metrics.watch_breaker("echo", breaker);
+        assert_eq!((get(&source, "/ready").0, get(&source, "/live").0), (200, 200));
+        let health = get(&source, "/health").1;
+        assert_eq!(health["status"], "healthy");
+        assert_eq!(health["breakers"][0]["state"], "open");
+        assert_eq!(health["breakers"][0]["opened"], 1);
+    }
+
+    #[test]
+    fn listeners_are_bounded_and_a_place_comes_back_with_its_listener() {
+        let source = source(&[0, 1]);
+        runtime().block_on(async {
+            let listen = || async { source.answer(&Request::get("/events").body(()).unwrap()).await };
+            let mut first = listen().await;
+            let second = listen().await;
+            assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 200));
+            assert_eq!(listen().await.status().as_u16(), 503);
+            drop(second);
+            assert_eq!(listen().await.status().as_u16(), 200);
+            let event = first.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+            let event = std::str::from_utf8(&event).unwrap();
+            let data = event.strip_prefix("retry: 1000\n\ndata: ").unwrap().strip_suffix("\n\n").unwrap();
+            assert_eq!(serde_json::from_str::<serde_json::Value>(data).unwrap()["health"]["status"], "starting");
+        });
     }
 }

@@ -4,8 +4,8 @@ use std::fmt::{Display, Write as _};
 
 use super::process::ProcessFacts;
 use crate::{
-    Snapshot,
-    metrics::{LATENCY_BOUNDS_US, OUTCOMES},
+    BreakerState, Snapshot,
+    metrics::{LATENCY_BOUNDS_US, OUTCOMES, UNKNOWN},
 };
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -17,7 +17,9 @@ const NO_ERRORS: [&str; 2] = ["ok", "cancelled"];
 pub(super) fn page(snapshot: &Snapshot, process: &ProcessFacts) -> String {
     let mut page = Page(String::with_capacity(4096 * (1 + snapshot.types.len())));
     calls(&mut page, snapshot);
+    work(&mut page, snapshot);
     connections(&mut page, snapshot);
+    breakers(&mut page, snapshot);
     errors(&mut page, snapshot);
     if let Some(memory) = process.memory {
         page.single("ipc_shm_bytes", "gauge", "Shared memory resident in this process.", memory.shmem_kb * 1024);
@@ -56,6 +58,49 @@ fn calls(page: &mut Page, snapshot: &Snapshot) {
     }
 }
 
+fn work(page: &mut Page, snapshot: &Snapshot) {
+    page.family("ipc_type_info", "gauge", "Always 1; the label says whether its handler runs on a worker or on tokio.");
+    for row in snapshot.types.iter().filter(|row| row.name != UNKNOWN) {
+        let runs_on = if row.runs_on_worker { "worker" } else { "tokio" };
+        page.sample("ipc_type_info", &[("type", &row.name), ("runs_on", runs_on)], 1);
+    }
+    page.family("ipc_running_calls", "gauge", "Calls and streams that an async handler is working on.");
+    for row in &snapshot.types {
+        page.sample("ipc_running_calls", &[("type", &row.name)], row.running);
+    }
+    let help = "Requests that the workers found waiting in their last round over all connections.";
+    page.single("ipc_queued_requests", "gauge", help, snapshot.queued_requests);
+    if let Some((used, limit)) = snapshot.buffers {
+        page.family("ipc_buffer_budget_bytes", "gauge", "Bytes of buffers in use under the budget, and the budget.");
+        page.sample("ipc_buffer_budget_bytes", &[("part", "used")], used);
+        page.sample("ipc_buffer_budget_bytes", &[("part", "limit")], limit);
+    }
+}
+
+fn breakers(page: &mut Page, snapshot: &Snapshot) {
+    if snapshot.breakers.is_empty() {
+        return; // a family without samples is no family
+    }
+    page.family("ipc_circuit_breaker_state", "gauge", "1 for the state that the circuit breaker is in, 0 for others.");
+    for (name, breaker) in &snapshot.breakers {
+        for state in BreakerState::ALL {
+            let value = u8::from(breaker.state == state);
+            page.sample("ipc_circuit_breaker_state", &[("type", name), ("state", state.name())], value);
+        }
+    }
+    page.family("ipc_circuit_breaker_transitions_total", "counter", "Changes of a circuit breaker's state.");
+    for (name, breaker) in &snapshot.breakers {
+        for (from, to, count) in breaker.transitions {
+            let labels = [("type", name.as_str()), ("from", from.name()), ("to", to.name())];
+            page.sample("ipc_circuit_breaker_transitions_total", &labels, count);
+        }
+    }
+    page.family("ipc_circuit_breaker_rejections_total", "counter", "Calls that a circuit breaker did not admit.");
+    for (name, breaker) in &snapshot.breakers {
+        page.sample("ipc_circuit_breaker_rejections_total", &[("type", name)], breaker.rejections);
+    }
+}
+
 fn connections(page: &mut Page, snapshot: &Snapshot) {
     page.single("ipc_active_connections", "gauge", "Connections open now.", snapshot.active_connections);
     page.single("ipc_max_connections", "gauge", "Connections that may be open at once.", snapshot.max_connections);
@@ -68,12 +113,20 @@ fn errors(page: &mut Page, snapshot: &Snapshot) {
         "Everything that went wrong, by kind: calls that ended badly (cancelled ones are no error), connections closed \
          because the peer broke the protocol, connections refused.",
     );
-    for (index, outcome) in OUTCOMES.iter().enumerate().filter(|(_, outcome)| !NO_ERRORS.contains(outcome)) {
-        let count: u64 = snapshot.types.iter().map(|row| row.outcomes[index].1).sum();
-        page.sample("ipc_errors_total", &[("kind", outcome)], count);
+    for (kind, count) in errors_by_kind(snapshot) {
+        page.sample("ipc_errors_total", &[("kind", kind)], count);
     }
-    page.sample("ipc_errors_total", &[("kind", "protocol_violation")], snapshot.violations);
-    page.sample("ipc_errors_total", &[("kind", "connection_refused")], snapshot.refused_connections);
+}
+
+/// Everything that went wrong, by kind.
+pub(super) fn errors_by_kind(snapshot: &Snapshot) -> impl Iterator<Item = (&'static str, u64)> {
+    let calls = |(index, outcome): (usize, &&'static str)| {
+        (*outcome, snapshot.types.iter().map(|row| row.outcomes[index].1).sum())
+    };
+    let errors = OUTCOMES.iter().enumerate().filter(|(_, outcome)| !NO_ERRORS.contains(outcome)).map(calls);
+    let connections =
+        [("protocol_violation", snapshot.violations), ("connection_refused", snapshot.refused_connections)];
+    errors.chain(connections)
 }
 
 fn process_metrics(page: &mut Page, process: &ProcessFacts) {
@@ -190,6 +243,39 @@ mod tests {
             assert!(lines.iter().any(|line| line == wanted), "{wanted}");
         }
         assert!(!lines.iter().any(|line| line.starts_with("ipc_errors_total{kind=\"cancelled\"}")));
+    }
+
+    #[test]
+    fn a_breaker_shows_its_state_its_changes_and_whom_it_turned_away() {
+        let metrics = Metrics::new(["echo"].into_iter(), 1, 1);
+        let breaker = std::sync::Arc::new(crate::Breaker::new(crate::BreakerConfig::default()).unwrap());
+        metrics.watch_breaker("echo", std::sync::Arc::clone(&breaker));
+        let has = |lines: &[String], wanted: &str| assert!(lines.iter().any(|line| line == wanted), "{wanted}");
+        let lines = lines_of(&metrics);
+        has(&lines, r#"ipc_circuit_breaker_state{type="echo",state="closed"} 1"#);
+        has(&lines, r#"ipc_circuit_breaker_state{type="echo",state="half_open"} 0"#);
+        has(&lines, r#"ipc_circuit_breaker_transitions_total{type="echo",from="closed",to="open"} 0"#);
+        for _ in 0..5 {
+            breaker.acquire(std::time::Instant::now).unwrap().fail(std::time::Instant::now);
+        }
+        breaker.acquire(std::time::Instant::now).unwrap_err();
+        let lines = lines_of(&metrics);
+        has(&lines, r#"ipc_circuit_breaker_state{type="echo",state="closed"} 0"#);
+        has(&lines, r#"ipc_circuit_breaker_state{type="echo",state="open"} 1"#);
+        has(&lines, r#"ipc_circuit_breaker_transitions_total{type="echo",from="closed",to="open"} 1"#);
+        has(&lines, r#"ipc_circuit_breaker_rejections_total{type="echo"} 1"#);
+    }
+
+    #[test]
+    fn a_budget_is_shown_once_there_is_one() {
+        let metrics = Metrics::new([].into_iter(), 1, 1);
+        assert!(!lines_of(&metrics).iter().any(|line| line.contains("buffer_budget")));
+        let budget = bellrope_proto::Budget::new(1_000);
+        let _used = budget.reserve(10);
+        metrics.budget.set(budget).unwrap();
+        let lines = lines_of(&metrics);
+        assert!(lines.contains(&r#"ipc_buffer_budget_bytes{part="used"} 10"#.to_owned()));
+        assert!(lines.contains(&r#"ipc_buffer_budget_bytes{part="limit"} 1000"#.to_owned()));
     }
 
     #[test]

@@ -105,7 +105,9 @@ impl Acceptor {
                 }
             }
             self.expire(Instant::now());
+            self.shared.metrics.accepting(self.paused_until.is_some());
         }
+        self.shared.metrics.pulse().end(self.workers.len());
     }
 
     /// How long nothing will happen by itself.

@@ -15,6 +15,7 @@ use super::{
     inbox::{Inbox, LinkId, Message},
 };
 use crate::{
+    Breaker, Permit,
     handler::{Cancelled, ChunkReceiver, ChunkSender, OwnedCall},
     registry::{Answering, Handler, time_left},
 };
@@ -62,14 +63,22 @@ pub(crate) struct OpenCalls(HashMap<u64, OpenCall>);
 pub(crate) struct OpenCall {
     pub(crate) message_type: u16,
     pub(crate) started: Instant,
-    /// For the payload, the reply and the streams.
-    pub(crate) reservation: Option<Reservation>,
+    pub(crate) held: Held,
     task: AbortHandle,
     cancelled: Cancelled,
     /// Of a stream: closed with it, so that whoever still sends learns of the end.
     permits: Option<Arc<Semaphore>>,
     /// Of a stream from the caller, until that is done.
     upload: Option<mpsc::UnboundedSender<Vec<u8>>>,
+}
+
+/// What a call holds of what all calls share.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// For the payload, the reply and the streams. Taken by the reply.
+    pub(crate) reservation: Option<Reservation>,
+    /// Its breaker's. Taken when its handler has answered.
+    pub(crate) permit: Option<Permit<Arc<Breaker>>>,
 }
 
 impl OpenCall {
@@ -121,7 +130,7 @@ impl OpenCalls {
         message_type: u16,
         call: OwnedCall,
         port: &Port,
-        reservation: Reservation,
+        held: Held,
     ) {
         let id = port.call;
         let until = Until { deadline_us: call.deadline_us, cancelled: call.cancelled.clone() };
@@ -152,9 +161,8 @@ impl OpenCalls {
                 stream(runtime, port, until, || handler(call, incoming, outgoing))
             }
         };
-        let reservation = Some(reservation);
         let started = Instant::now();
-        self.0.insert(id, OpenCall { message_type, started, reservation, task, cancelled, permits, upload });
+        self.0.insert(id, OpenCall { message_type, started, held, task, cancelled, permits, upload });
     }
 }
 

@@ -1,5 +1,8 @@
 //! What a worker does with one connection's turn: takes a bounded batch of its requests and answers them.
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
+
 use std::{
     any::Any,
     panic::AssertUnwindSafe,
@@ -17,7 +20,7 @@ use bellrope_shm::clock;
 #[cfg(feature = "tokio")]
 use super::inbox::Inbox;
 use super::{Shared, body::Body, link::Link};
-use crate::{Call, registry::Handler};
+use crate::{Breaker, Call, Rejected, registry::Handler};
 
 /// Messages and payload bytes taken from one connection before the next has its turn.
 const BATCH_MESSAGES: u32 = 64;
@@ -26,9 +29,6 @@ const BATCH_BYTES: usize = 16 * 1024;
 const TIME_EVERY: u32 = 32;
 /// A handler that takes less than this may have its answers committed together with others'.
 const QUICK: Duration = Duration::from_micros(2);
-/// What an async call costs beyond its payload, in bytes: its task and its bookkeeping, roughly.
-#[cfg(feature = "tokio")]
-const CALL_OVERHEAD: u64 = 1024;
 
 /// A worker's means to answer calls: buffers that all its connections share, one at a time.
 pub(super) struct Service {
@@ -40,6 +40,8 @@ pub(super) struct Service {
     payload: Box<[u8]>,
     spill: Vec<u8>,
     pace: Pace,
+    /// Requests found since the round over all connections began.
+    found: u64,
 }
 
 /// What has been taken of one connection's turn.
@@ -78,6 +80,7 @@ impl Service {
             // Zeroed memory of this size is mapped, not touched: only what payloads use becomes resident.
             payload: vec![0; shared.terms.geometry.max_payload() as usize].into_boxed_slice(),
             spill: Vec::new(),
+            found: 0,
             pace: Pace { until_timed: 0, quick: vec![false; types + 1] },
             shared,
         }
@@ -117,6 +120,7 @@ impl Service {
             }
         }
         link.commit();
+        self.found += u64::from(turn.messages - began_with);
         let more = more && turn.messages < BATCH_MESSAGES && turn.bytes < BATCH_BYTES;
         Ok(match worked || turn.messages > began_with {
             false => Visit::Nothing,
@@ -192,12 +196,17 @@ impl Service {
         Reserve::Refused(Failure::rejected(Rejection::Busy, text))
     }
 
-    /// Notes how an open call ended that was answered through the inbox.
-    #[cfg(feature = "tokio")]
-    pub(super) fn ended(&self, link: &Link, call: &super::dispatch::OpenCall, failed: Option<&Failure>) {
-        note(&self.shared, self.worker, call.message_type, link, failed);
-        let micros = call.started.elapsed().as_micros() as u64;
-        self.shared.metrics.shard(self.worker).time(call.message_type, micros, 1);
+    /// A round over all connections has ended: notes what it found, and answers whoever asks if the loop turns.
+    #[inline]
+    pub(super) fn round_ended(&mut self) {
+        self.shared.metrics.shard(self.worker).round(std::mem::take(&mut self.found));
+        self.shared.metrics.pulse().beat(self.worker);
+    }
+
+    /// The loop ends as it should.
+    pub(super) fn loop_ended(&self) {
+        self.shared.metrics.shard(self.worker).round(0);
+        self.shared.metrics.pulse().end(self.worker);
     }
 
     /// Answers one call, or hands it to its async handler. Answers `false` if it has to wait for the budget.
@@ -253,6 +262,14 @@ impl Service {
             note(&self.shared, self.worker, message_type, link, Some(&failure));
             return link.connection.fail(request.id, failure);
         };
+        let permit = match self.shared.breaker(message_type).acquire(Instant::now) {
+            Ok(permit) => permit,
+            Err(rejected) => {
+                let failure = open_breaker(&rejected);
+                note(&self.shared, self.worker, message_type, link, Some(&failure));
+                return link.connection.fail(request.id, failure);
+            }
+        };
         // Answers to quick calls go out together; nobody's waits for a slow handler to end.
         if !self.pace.is_quick(message_type) {
             link.commit();
@@ -269,6 +286,11 @@ impl Service {
         })?;
         if first {
             link.commit();
+        }
+        match &failed {
+            None => permit.succeed(Instant::now),
+            Some(failure) if is_handlers_fault(failure) => permit.fail(Instant::now),
+            Some(_) => drop(permit),
         }
         note(&self.shared, self.worker, message_type, link, failed.as_ref());
         if let Some(started) = started {
@@ -293,83 +315,6 @@ impl Service {
         let late = request.deadline_us.is_some_and(|deadline| clock::monotonic_us() >= deadline);
         late.then(|| Failure::new(ErrorCode::DeadlineExceeded, "the deadline passed before the call was taken"))
     }
-
-    /// Hands a call to its async handler, unless too many are open. Answers `false` if it has to wait for the budget.
-    #[cfg(feature = "tokio")]
-    fn start(&mut self, link: &mut Link, request: &Request) -> Result<bool, Violation> {
-        use super::{dispatch::Port, inbox::LinkId};
-        use crate::handler::{Cancelled, ChunkSender, OwnedCall};
-
-        let shared = Arc::clone(&self.shared);
-        let Some(handler) = shared.registry.find(request.message_type) else { return Ok(true) };
-        let style = handler.style();
-        let mut refusal = self.refusal(request, request.len);
-        let (payload, reservation) = if request.large {
-            let (payload, reservation) = link.connection.take_large(request)?;
-            (payload, Some(reservation))
-        } else {
-            let streams = if style.streams() { ChunkSender::AHEAD as u64 } else { 0 };
-            let uploads = if style.uploads() { u64::from(shared.terms.stream_window) } else { 0 };
-            let reservation = match &refusal {
-                Some(_) => None,
-                None => match self.reserve(link, request.len as u64 + CALL_OVERHEAD + streams + uploads) {
-                    Reserve::Granted(reservation) => Some(reservation),
-                    Reserve::Wait => return Ok(false),
-                    Reserve::Refused(failure) => {
-                        refusal = Some(failure);
-                        None
-                    }
-                },
-            };
-            let mut payload = vec![0; request.len];
-            link.connection.take(request, &mut payload);
-            (payload, reservation)
-        };
-        if refusal.is_none() && !link.connection.open(request.id, style)? {
-            let limit = shared.terms.max_in_flight;
-            let text = format!("{limit} calls are open on this connection, the limit max_in_flight");
-            refusal = Some(Failure::rejected(Rejection::Busy, text));
-        }
-        let (Some(reservation), None) = (reservation, &refusal) else {
-            let failure = refusal.unwrap_or_else(draining);
-            note(&shared, self.worker, request.message_type, link, Some(&failure));
-            link.connection.fail(request.id, failure)?;
-            return Ok(true);
-        };
-        let runtime = shared.runtime.as_ref().expect("a server with async handlers has a runtime");
-        let call = OwnedCall {
-            payload,
-            connection: link.serial,
-            deadline_us: request.deadline_us,
-            cancelled: Cancelled::default(),
-        };
-        let port = Port {
-            inbox: Arc::clone(&self.inbox),
-            link: LinkId { index: link.index, serial: link.serial },
-            call: request.id,
-            max_chunk: link.connection.max_record(),
-        };
-        link.open.start(runtime, handler, request.message_type, call, &port, reservation);
-        Ok(true)
-    }
-
-    /// Drops the handler of a call that its caller no longer wants.
-    #[cfg(feature = "tokio")]
-    fn cancelled(&self, link: &mut Link, call: u64) {
-        if let Some(open) = link.open.close(call) {
-            open.cancel();
-            self.shared.metrics.shard(self.worker).count(open.message_type, Some(ErrorCode::Cancelled));
-        }
-    }
-
-    /// Counts the calls of a client that is gone; their handlers go with its link.
-    #[cfg(feature = "tokio")]
-    pub(super) fn abandoned(&self, link: &Link) {
-        for open in link.open.iter() {
-            open.cancel();
-            self.shared.metrics.shard(self.worker).count(open.message_type, Some(ErrorCode::Cancelled));
-        }
-    }
 }
 
 /// What came of asking the budget.
@@ -380,6 +325,12 @@ enum Reserve {
 }
 
 impl Shared {
+    /// The breaker of a message type that is registered.
+    #[inline]
+    fn breaker(&self, message_type: u16) -> &Arc<Breaker> {
+        &self.breakers[usize::from(message_type) - 1]
+    }
+
     /// Makes a body that may wait of a reply, with the reservation of its call if that is enough. A small reply that
     /// will be its connection's only one needs none: rings of that size count as used anyway.
     pub(super) fn keep(&self, reply: Vec<u8>, held: Option<Reservation>, alone: bool) -> Result<Body, Failure> {
@@ -401,6 +352,19 @@ impl Shared {
         }
         Ok(Body::new(reply, reservation, &self.buffers))
     }
+}
+
+/// Whether a failure counts against the handler. Bad input does not, nor what its caller took back.
+fn is_handlers_fault(failure: &Failure) -> bool {
+    matches!(failure.code, ErrorCode::Handler | ErrorCode::HandlerPanic)
+}
+
+#[cold]
+fn open_breaker(rejected: &Rejected) -> Failure {
+    let retry_after_ms = rejected.retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1));
+    let detail = Rejection::Breaker.to_detail(retry_after_ms);
+    let text = format!("{rejected}; the call has not run");
+    Failure { code: ErrorCode::Rejected, detail, text: text.into() }
 }
 
 #[cold]

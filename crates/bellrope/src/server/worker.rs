@@ -113,6 +113,7 @@ impl Worker {
         while !self.shared.stopping.load(Ordering::Acquire) {
             let mut worked = self.read_inbox();
             worked |= self.visit_hot();
+            self.service.round_ended();
             if self.shared.draining.load(Relaxed) && self.is_drained() {
                 break;
             }
@@ -151,6 +152,7 @@ impl Worker {
         for index in 0..self.links.len() {
             self.close(index, &Closing::HungUp);
         }
+        self.service.loop_ended();
     }
 
     /// Waits a moment. Where there is but one hot connection, watches its header word as closely as can be.
@@ -386,17 +388,17 @@ impl Worker {
             FromHandler::Consumed(sizes) => sizes.into_iter().try_for_each(|len| link.connection.consumed(call, len)),
             FromHandler::Answered(outcome) => {
                 let mut open = link.open.close(call);
-                let held = open.as_mut().and_then(|open| open.reservation.take());
+                let reservation = open.as_mut().and_then(|open| open.held.reservation.take());
                 let alone = !link.connection.is_stalled();
-                let outcome = outcome.and_then(|reply| self.shared.keep(reply, held, alone));
+                let outcome = outcome.and_then(|reply| self.shared.keep(reply, reservation, alone));
                 if let Some(open) = open {
-                    self.service.ended(link, &open, outcome.as_ref().err());
+                    self.service.ended(link, open, outcome.as_ref().err());
                 }
                 link.connection.respond(call, outcome)
             }
             FromHandler::Finished(outcome) => {
                 if let Some(open) = link.open.close(call) {
-                    self.service.ended(link, &open, outcome.as_ref().err());
+                    self.service.ended(link, open, outcome.as_ref().err());
                 }
                 link.connection.finish(call, outcome)
             }

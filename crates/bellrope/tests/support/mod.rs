@@ -18,8 +18,7 @@ pub(crate) struct TestServer {
     pub(crate) path: PathBuf,
     /// How many handlers of `never` and `endless` were dropped.
     pub(crate) dropped: Arc<AtomicUsize>,
-    /// Where the test may keep what it likes.
-    pub(crate) home: TempDir,
+    _home: TempDir,
 }
 
 impl TestServer {
@@ -34,7 +33,7 @@ pub(crate) fn serve(config: ServerConfig) -> TestServer {
     let path = home.path().join("run").join("test.sock");
     let dropped = Arc::default();
     let server = builder(&dropped).config(config).bind(&path).unwrap();
-    TestServer { server, path, dropped, home }
+    TestServer { server, path, dropped, _home: home }
 }
 
 struct CountDrop(Arc<AtomicUsize>);

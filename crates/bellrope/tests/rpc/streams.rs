@@ -1,11 +1,14 @@
 //! Streams in both directions, and large messages, over real sockets and real shared memory.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{TestServer, eventually, serve};
 use bellrope::{AsyncClient, CallError, CallOptions, Client, ClientConfig, Connection, Rejection, ServerConfig};
-use support::{eventually, serve};
+
+/// Bytes of the buffer budget in use.
+fn budget_used(server: &TestServer) -> u64 {
+    server.server.metrics().snapshot().buffers.map_or(0, |(used, _)| used)
+}
 
 #[test]
 fn a_stream_from_the_client_is_answered_once_after_its_end() {
@@ -79,8 +82,6 @@ fn a_reader_that_stops_delays_neither_other_streams_nor_calls_of_its_connection(
     let client = Client::connect(&server.path).unwrap();
     let mut stopped = client.stream("endless", b"").unwrap();
     stopped.next().unwrap().unwrap();
-    let mut stuck = client.client_stream("never_read", b"");
-    assert!(stuck.as_mut().is_err_and(|error| matches!(error, CallError::UnknownMessageType { .. })));
     let chunks: Vec<_> = client.stream("count", b"20000").unwrap().collect::<Result<_, _>>().unwrap();
     assert_eq!(chunks.len(), 20_000);
     assert_eq!(client.call("echo", &[1; 100_000]).unwrap().len(), 100_000);
@@ -131,7 +132,7 @@ fn large_calls_of_many_threads_share_one_connection() {
             });
         }
     });
-    eventually("the budget is given back", || server.server.metrics().snapshot().buffer_budget.used == 0);
+    eventually("the budget is given back", || budget_used(&server) == 0);
 }
 
 #[test]
@@ -146,7 +147,7 @@ fn over_the_budget_a_connection_waits_in_its_own_ring_and_nobody_else_does() {
     let (holder, waiter, other) = (holder.unwrap(), waiter.unwrap(), other.unwrap());
     std::thread::scope(|scope| {
         let held = scope.spawn(|| holder.call_within("never", &vec![1; 900_000], Duration::from_secs(2)));
-        eventually("the budget is held", || server.server.metrics().snapshot().buffer_budget.used >= 900_000);
+        eventually("the budget is held", || budget_used(&server) >= 900_000);
         let waiting = scope.spawn(|| waiter.call("echo", &vec![2; 500_000]));
         for _ in 0..200 {
             assert_eq!(other.call("echo", &[3; 60_000]).unwrap().len(), 60_000, "needs no budget");
@@ -155,7 +156,7 @@ fn over_the_budget_a_connection_waits_in_its_own_ring_and_nobody_else_does() {
         assert!(matches!(held.join().unwrap(), Err(CallError::DeadlineExceeded)));
         assert_eq!(waiting.join().unwrap().unwrap(), vec![2; 500_000]);
     });
-    eventually("the budget is given back", || server.server.metrics().snapshot().buffer_budget.used == 0);
+    eventually("the budget is given back", || budget_used(&server) == 0);
 }
 
 #[test]
@@ -170,7 +171,7 @@ fn whoever_waits_too_long_for_the_budget_is_refused_with_the_limit() {
     std::thread::scope(|scope| {
         let options = CallOptions::new().cancel(&token);
         let held = scope.spawn(move || holder.call_with("never", &vec![1; 900_000], &options));
-        eventually("the budget is held", || server.server.metrics().snapshot().buffer_budget.used >= 900_000);
+        eventually("the budget is held", || budget_used(&server) >= 900_000);
         for (name, size) in [("echo", 500_000), ("later", 200_000), ("echo", 1 << 20)] {
             let error = waiter.call(name, &vec![2; size]).unwrap_err();
             let told = matches!(&error, CallError::Rejected { reason: Rejection::Busy, text, .. } if text.contains("buffer_budget_bytes"));
@@ -182,7 +183,7 @@ fn whoever_waits_too_long_for_the_budget_is_refused_with_the_limit() {
         token.cancel();
         assert!(matches!(held.join().unwrap(), Err(CallError::Cancelled)));
     });
-    eventually("the budget is given back", || server.server.metrics().snapshot().buffer_budget.used == 0);
+    eventually("the budget is given back", || budget_used(&server) == 0);
     assert_eq!(waiter.call("grow", b"500000").unwrap().len(), 500_000);
 }
 

@@ -1,16 +1,14 @@
-//! Servers and clients over real sockets and real shared memory.
-
-mod support;
+//! Calls and streams from the server, and how a server starts, drains and stops.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use crate::support::{builder, eventually, serve};
 use bellrope::{
     AsyncClient, CallError, Client, ClientConfig, ConnectError, Connection, Rejection, Server, ServerConfig,
 };
-use support::{builder, eventually, serve};
 
 #[test]
 fn a_call_is_answered_whatever_its_size() {

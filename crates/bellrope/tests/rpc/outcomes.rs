@@ -1,7 +1,5 @@
 //! Every call ends exactly once, in one of the outcomes that the errors name, with blame and advice.
 
-mod support;
-
 use std::{
     sync::{
         Arc,
@@ -11,10 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::{TestServer, eventually, serve};
 use bellrope::{
     AsyncClient, Blame, CallError, CallOptions, CancelToken, Client, Connection, Rejection, Retry, Server, ServerConfig,
 };
-use support::{eventually, serve};
+
+/// Calls that async handlers are working on.
+fn running(server: &TestServer) -> u64 {
+    server.server.metrics().snapshot().types.iter().map(|row| row.running).sum()
+}
 
 #[test]
 fn each_outcome_is_typed_and_says_who_is_to_blame_and_whether_to_try_again() {
@@ -137,7 +140,7 @@ fn a_token_cancels_calls_from_another_thread_whoever_leads() {
             .iter()
             .map(|token| scope.spawn(|| client.call_with("never", b"", &CallOptions::new().cancel(token))))
             .collect();
-        eventually("all calls are under way", || server.server.metrics().snapshot().open_calls == 4);
+        eventually("all calls are under way", || running(&server) == 4);
         for (token, call) in tokens.iter().zip(calls) {
             let cancelled = Instant::now();
             token.cancel();
@@ -174,8 +177,7 @@ async fn a_token_cancels_async_calls() {
         let (client, options) = (client.clone(), CallOptions::new().cancel(&token));
         async move { client.call_with("never", b"", &options).await }
     });
-    let metrics = server.server.metrics();
-    while metrics.snapshot().open_calls == 0 {
+    while running(&server) == 0 {
         tokio::task::yield_now().await;
     }
     token.cancel();

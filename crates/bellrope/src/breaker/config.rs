@@ -1,0 +1,112 @@
+use std::time::Duration;
+
+/// When a breaker opens, for how long, and what closes it.
+///
+/// The two rates are off by default. While one is on, every call that ends is counted in a window, which costs some
+/// ten nanoseconds more.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct BreakerConfig {
+    /// Failures in a row that open it. Default 5.
+    pub failure_threshold: u32,
+    /// Probes that must go well to close it. Default 2, at most 65,535.
+    pub success_threshold: u32,
+    /// Milliseconds it stays open before it is probed. Default 60,000. Doubles with every recovery that fails.
+    pub timeout_ms: u32,
+    /// Most milliseconds that it stays open, however often recovery failed. Default 600,000.
+    pub max_timeout_ms: u32,
+    /// Percent of a doubled time that may be taken off at random, so that many breakers do not probe together. Default
+    /// 10, at most 50.
+    pub jitter_percent: u32,
+    /// Probes under way at once while it is half-open. Default 3, at most 65,535.
+    pub half_open_max_requests: u32,
+    /// Milliseconds it may stay half-open. Default 60,000. Probes that are still out then count as failed.
+    pub half_open_timeout_ms: u32,
+    /// Percent of failed calls in the window that opens it. Default 0, which means that the rate opens nothing.
+    pub failure_rate_percent: u32,
+    /// Percent of slow calls in the window that opens it. Default 0, which means that slow calls open nothing. While it
+    /// is on, a probe that is slow has failed.
+    pub slow_rate_percent: u32,
+    /// Milliseconds from which on a call is slow. Default 1,000.
+    pub slow_call_ms: u32,
+    /// Milliseconds that the window of both rates looks back. Default 10,000.
+    pub rate_window_ms: u32,
+    /// Calls that must be in the window before a rate says anything. Default 100.
+    pub rate_min_calls: u32,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self {
+            failure_threshold: 5,
+            success_threshold: 2,
+            timeout_ms: 60_000,
+            max_timeout_ms: 600_000,
+            jitter_percent: 10,
+            half_open_max_requests: 3,
+            half_open_timeout_ms: 60_000,
+            failure_rate_percent: 0,
+            slow_rate_percent: 0,
+            slow_call_ms: 1_000,
+            rate_window_ms: 10_000,
+            rate_min_calls: 100,
+        }
+    }
+}
+
+/// A setting of a breaker is out of its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the breaker's setting {key} is {value}, {expected}")]
+pub struct BreakerSetting {
+    /// Its name.
+    pub key: &'static str,
+    /// Its value.
+    pub value: u32,
+    /// What it must be.
+    pub expected: &'static str,
+}
+
+impl BreakerConfig {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// The first one that is out of its range.
+    pub fn check(&self) -> Result<(), BreakerSetting> {
+        let counts = 1..=65_535;
+        let rules = [
+            ("failure_threshold", self.failure_threshold, 1..=u32::MAX, "and must be at least 1"),
+            ("success_threshold", self.success_threshold, counts.clone(), "and must be from 1 to 65535"),
+            ("timeout_ms", self.timeout_ms, 1..=u32::MAX, "and must be at least 1"),
+            ("max_timeout_ms", self.max_timeout_ms, self.timeout_ms..=u32::MAX, "and must be at least timeout_ms"),
+            ("jitter_percent", self.jitter_percent, 0..=50, "and must be at most 50"),
+            ("half_open_max_requests", self.half_open_max_requests, counts, "and must be from 1 to 65535"),
+            ("half_open_timeout_ms", self.half_open_timeout_ms, 1..=u32::MAX, "and must be at least 1"),
+            ("failure_rate_percent", self.failure_rate_percent, 0..=100, "and must be at most 100"),
+            ("slow_rate_percent", self.slow_rate_percent, 0..=100, "and must be at most 100"),
+            ("slow_call_ms", self.slow_call_ms, 1..=u32::MAX, "and must be at least 1"),
+            ("rate_window_ms", self.rate_window_ms, 10..=u32::MAX, "and must be at least 10"),
+            ("rate_min_calls", self.rate_min_calls, 1..=u32::MAX, "and must be at least 1"),
+        ];
+        match rules.into_iter().find(|(_, value, range, _)| !range.contains(value)) {
+            None => Ok(()),
+            Some((key, value, _, expected)) => Err(BreakerSetting { key, value, expected }),
+        }
+    }
+
+    pub(super) fn has_rates(&self) -> bool {
+        self.failure_rate_percent > 0 || self.slow_rate_percent > 0
+    }
+
+    /// How long it stays open when `failed` recoveries have failed in a row. `random` may be anything.
+    pub(super) fn open_for(&self, failed: u32, random: u64) -> Duration {
+        if failed == 0 {
+            return Duration::from_millis(self.timeout_ms.into());
+        }
+        let doubled = u64::from(self.timeout_ms) << failed.min(32);
+        let longest = doubled.min(self.max_timeout_ms.into()) * 1_000;
+        // At most what the percentage allows, in microseconds.
+        let taken_off = longest / 100 * u64::from(self.jitter_percent) * (random % 1_001) / 1_000;
+        Duration::from_micros(longest - taken_off)
+    }
+}

@@ -1,0 +1,88 @@
+//! The narrowest races of the circuit breaker in every schedule, memory orders included: the same source, compiled over
+//! loom's atomics and locks.
+
+#[path = "../src"]
+#[expect(unreachable_pub, dead_code, reason = "this is the library's source, of which the model needs a part")]
+mod src {
+    pub mod breaker;
+}
+
+/// What the breaker is built from here.
+mod sync {
+    pub(crate) use std::sync::PoisonError;
+
+    pub(crate) use loom::sync::{
+        Mutex,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    };
+}
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use loom::thread;
+use src::breaker::{Breaker, BreakerConfig, State};
+
+fn in_every_schedule(body: fn()) {
+    let mut model = loom::model::Builder::new();
+    // More switches than these between two threads find nothing new, as far as is known, and take for ever.
+    model.preemption_bound = Some(3);
+    model.check(body);
+}
+
+fn breaker(probes: u32) -> Arc<Breaker> {
+    let mut config = BreakerConfig::default();
+    (config.failure_threshold, config.success_threshold) = (2, 1);
+    (config.half_open_max_requests, config.jitter_percent) = (probes, 0);
+    Arc::new(Breaker::new(config).unwrap())
+}
+
+#[test]
+fn two_racing_for_one_probe_are_never_both_admitted() {
+    in_every_schedule(|| {
+        let (breaker, now) = (breaker(1), Instant::now());
+        for _ in 0..2 {
+            breaker.acquire(now).unwrap().fail(now);
+        }
+        let later = now + Duration::from_secs(60);
+        let other = {
+            let breaker = Arc::clone(&breaker);
+            thread::spawn(move || breaker.acquire(later).map(std::mem::forget).is_ok())
+        };
+        let here = breaker.acquire(later).map(std::mem::forget).is_ok();
+        assert!(here ^ other.join().unwrap(), "both or neither were admitted");
+    });
+}
+
+#[test]
+fn an_old_failure_is_never_counted_in_a_state_that_began_meanwhile() {
+    in_every_schedule(|| {
+        let (breaker, now) = (breaker(1), Instant::now());
+        let old = breaker.acquire_owned(now).unwrap();
+        for _ in 0..2 {
+            breaker.acquire(now).unwrap().fail(now);
+        }
+        let later = now + Duration::from_secs(60);
+        let failing = thread::spawn(move || old.fail(later));
+        breaker.acquire(later).unwrap().succeed(later);
+        failing.join().unwrap();
+        assert_eq!(breaker.state(later), State::Closed);
+        breaker.acquire(later).unwrap().fail(later);
+        assert_eq!(breaker.state(later), State::Closed, "the old failure was counted with the new one");
+    });
+}
+
+#[test]
+fn two_failures_at_once_are_both_counted_and_open_it_once() {
+    in_every_schedule(|| {
+        let (breaker, now) = (breaker(1), Instant::now());
+        let (one, two) = (breaker.acquire_owned(now).unwrap(), breaker.acquire_owned(now).unwrap());
+        let failing = thread::spawn(move || one.fail(now));
+        two.fail(now);
+        failing.join().unwrap();
+        assert_eq!(breaker.state(now), State::Open);
+        assert_eq!(breaker.snapshot(now).transitions[0].2, 1);
+    });
+}

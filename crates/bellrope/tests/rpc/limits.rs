@@ -1,0 +1,186 @@
+//! Every limit is enforced, and refused with its name and value.
+
+use std::time::Duration;
+
+use bellrope::{CallError, Client, ClientConfig, ConnectError, ServerConfig};
+use bellrope_proto::{
+    frame::{Header, Kind},
+    handshake::{ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, Hello},
+    layout::{Geometry, RECORDS},
+};
+use bellrope_shm::{SharedMemory, View, socket::Socket, sync::Ordering};
+
+use crate::support::{TestServer, eventually, serve};
+
+fn refusal(server: &TestServer, config: ClientConfig) -> String {
+    match Client::with(config).unwrap_err() {
+        error @ ConnectError::Handshake(_) => error.to_string(),
+        error => panic!("not refused in the handshake: {error} (of {:?})", server.path),
+    }
+}
+
+#[test]
+fn connections_over_a_limit_are_refused_in_the_handshake_with_limit_and_value() {
+    let mut config = ServerConfig::default();
+    config.max_connections = 3;
+    config.max_connections_per_uid = 2;
+    config.max_priority_connections = 1;
+    let server = serve(config);
+    let normal = ClientConfig::new(&server.path);
+    let mut priority = normal.clone();
+    priority.priority = true;
+
+    let held = Client::with(priority.clone()).unwrap();
+    let error = refusal(&server, priority.clone());
+    assert!(error.contains("1 connections have priority, the limit max_priority_connections"), "{error}");
+    let _other = Client::with(normal.clone()).unwrap();
+    let error = refusal(&server, normal);
+    assert!(error.contains("has 2 connections open, the limit max_connections_per_uid"), "{error}");
+    drop(held);
+    eventually("a place with priority is free again", || Client::with(priority.clone()).is_ok());
+}
+
+#[test]
+fn a_hello_that_does_not_come_is_given_up_and_too_many_at_once_are_refused() {
+    let mut config = ServerConfig::default();
+    config.max_half_open = 2;
+    config.handshake_timeout_ms = 100;
+    let server = serve(config);
+    let connect = || {
+        let socket = Socket::connect(&server.path).unwrap();
+        socket.set_nonblocking(false).unwrap();
+        socket
+    };
+    let silent = [connect(), connect()];
+    let half = connect();
+    half.send(&Hello { features: 0, class: 0, name: String::new() }.encode()[..HELLO_LEN / 2]).unwrap();
+    let refused = |socket: &Socket| {
+        let mut answer = vec![0; 4096];
+        let count = socket.receive(&mut answer).unwrap();
+        let (head, body) = answer[..count].split_first_chunk::<ANSWER_HEAD_LEN>().unwrap();
+        AnswerHead::decode(head).unwrap().with_body(body).unwrap_err().to_string()
+    };
+    // Which of the three came last is the kernel's choice.
+    let told: Vec<_> = silent.iter().chain([&half]).map(refused).collect();
+    assert_eq!(
+        told.iter().filter(|text| text.contains("2 handshakes are under way, the limit max_half_open")).count(),
+        1
+    );
+    let late = told.iter().filter(|text| text.contains("within 100 ms, the limit handshake_timeout_ms")).count();
+    assert_eq!(late, 2, "{told:?}");
+    assert_eq!(Client::connect(&server.path).unwrap().call("echo", b"served").unwrap(), b"served");
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused_by_name() {
+    let mut config = ServerConfig::default();
+    config.buffer_budget_bytes = 1000;
+    let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+    assert!(
+        error.starts_with("the setting buffer_budget_bytes is 1000, and must be at least max_message_bytes"),
+        "{error}"
+    );
+    let mut config = ServerConfig::default();
+    config.breaker.failure_threshold = 0;
+    let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+    assert!(error.contains("failure_threshold is 0"), "{error}");
+}
+
+/// A client that does as it likes with its memory.
+struct Raw {
+    socket: Socket,
+    requests: View,
+}
+
+impl Raw {
+    fn connect(server: &TestServer) -> Self {
+        let socket = Socket::connect(&server.path).unwrap();
+        socket.set_nonblocking(false).unwrap();
+        socket.send(&Hello { features: 0, class: 0, name: "raw".into() }.encode()).unwrap();
+        let mut answer = vec![0; 16 * 1024];
+        let (count, memory) = socket.receive_with_fd(&mut answer).unwrap();
+        let (head, body) = answer[..count].split_first_chunk::<ANSWER_HEAD_LEN>().unwrap();
+        let geometry: Geometry = AnswerHead::decode(head).unwrap().with_body(body).unwrap().terms.geometry;
+        let memory = SharedMemory::open(&memory.unwrap(), geometry.mapping_len()).unwrap();
+        Self { socket, requests: memory.view(geometry.requests()) }
+    }
+
+    /// Writes a record of `len` bytes at `offset`, and rings.
+    fn write(&self, offset: usize, kind: Kind, id: u64, extension: Option<u64>, len: u32) {
+        let header =
+            Header { len, message_type: u16::from(kind == Kind::Request), kind, extended: extension.is_some() };
+        self.requests.store(RECORDS + offset + 8, id, Ordering::Relaxed);
+        if let Some(extension) = extension {
+            self.requests.store(RECORDS + offset + 16, extension, Ordering::Relaxed);
+        }
+        self.requests.store(RECORDS + offset, header.encode(), Ordering::Release);
+        self.socket.ring();
+    }
+}
+
+#[test]
+fn a_large_request_that_is_never_finished_is_closed_and_gives_its_memory_back() {
+    let mut config = ServerConfig::default();
+    config.stall_timeout_ms = 50;
+    let server = serve(config);
+    let raw = Raw::connect(&server);
+    let metrics = server.server.metrics();
+    raw.write(0, Kind::Fragment, 1, Some(1_000_000), 1000);
+    eventually("its memory is reserved", || metrics.snapshot().buffers.unwrap().0 == 1_000_000);
+    eventually("it is closed", || metrics.snapshot().stalled == 1);
+    eventually("its memory is given back", || metrics.snapshot().buffers.unwrap().0 == 0);
+}
+
+#[test]
+fn a_request_that_announces_too_much_is_refused_before_memory_is_reserved() {
+    let server = serve(ServerConfig::default());
+    let raw = Raw::connect(&server);
+    raw.write(0, Kind::Fragment, 1, Some(u64::MAX), 1000);
+    let metrics = server.server.metrics();
+    let refused = || metrics.snapshot().types.iter().any(|row| row.outcomes.contains(&("message_too_large", 1)));
+    eventually("it is refused", refused);
+    assert_eq!(metrics.snapshot().buffers.unwrap().0, 0);
+    assert_eq!(Client::connect(&server.path).unwrap().call("echo", b"fine").unwrap(), b"fine");
+}
+
+#[test]
+fn a_client_that_reads_no_answers_stalls_itself_alone_and_is_evicted() {
+    let mut config = ServerConfig::default();
+    config.ring_bytes = 4096;
+    config.stall_timeout_ms = 50;
+    let server = serve(config);
+    let raw = Raw::connect(&server);
+    for call in 0..4 {
+        raw.write(call * 1016, Kind::Request, call as u64 + 1, None, 1000);
+    }
+    let other = Client::connect(&server.path).unwrap();
+    let metrics = server.server.metrics();
+    eventually("it is evicted", || {
+        assert_eq!(other.call_within("echo", b"fine", Duration::from_secs(10)).unwrap(), b"fine");
+        metrics.snapshot().stalled == 1
+    });
+    assert_eq!(metrics.active_connections(), 1);
+}
+
+#[test]
+fn an_open_breaker_rejects_one_type_at_once_and_leaves_the_others_alone() {
+    let mut config = ServerConfig::default();
+    config.breaker.timeout_ms = 60_000;
+    let server = serve(config);
+    let client = Client::connect(&server.path).unwrap();
+    for name in ["fail", "panic_later"] {
+        for _ in 0..5 {
+            let error = client.call(name, b"").unwrap_err();
+            assert!(matches!(error, CallError::Handler { .. } | CallError::HandlerPanic { .. }), "{error}");
+        }
+        let error = client.call(name, b"").unwrap_err();
+        let CallError::Rejected { reason: bellrope::Rejection::Breaker, retry_after: Some(after), .. } = &error else {
+            panic!("not rejected by the breaker: {error}");
+        };
+        assert!(*after > Duration::from_secs(50) && error.is_retryable());
+    }
+    assert_eq!(client.call("echo", b"on").unwrap(), b"on");
+    for _ in 0..10 {
+        assert!(matches!(client.call("refuse", b"").unwrap_err(), CallError::InvalidRequest { .. }));
+    }
+}
