@@ -1,6 +1,10 @@
 //! Facts about this process and the machine, and the few settings of it that Bellrope changes.
 
-use std::io;
+use std::{
+    io,
+    os::fd::{BorrowedFd, FromRawFd, OwnedFd},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use rustix::process::Resource;
 
@@ -110,6 +114,49 @@ fn constant_mappings(maps: &str) -> Vec<std::ops::Range<usize>> {
     found
 }
 
+/// Most descriptors that a service manager is expected to hand over.
+const MAX_INHERITED: i32 = 64;
+/// The first of them, by the protocol of systemd's `sd_listen_fds(3)`.
+const FIRST_INHERITED: i32 = 3;
+
+/// The descriptors that a service manager has opened for this process, as `LISTEN_PID` and `LISTEN_FDS` tell; none where
+/// these are not meant for us. They can be taken once; later calls find none.
+///
+/// # Errors
+/// `LISTEN_FDS` is no number from 0 to 64, or names a descriptor that is not open.
+#[expect(unsafe_code, reason = "taking over a descriptor that another program opened")]
+pub fn inherited_descriptors() -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<i32>());
+    let meant_for_us = number("LISTEN_PID").is_some_and(|pid| pid.is_ok_and(|pid| pid as u32 == std::process::id()));
+    let Some(count) = number("LISTEN_FDS").filter(|_| meant_for_us) else { return Ok(Vec::new()) };
+    let count = count.ok().filter(|count| (0..=MAX_INHERITED).contains(count));
+    let Some(count) = count else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "LISTEN_FDS is not a number from 0 to 64"));
+    };
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    let descriptors = FIRST_INHERITED..FIRST_INHERITED + count;
+    for fd in descriptors.clone() {
+        // SAFETY: the borrow ends with this call, which fails if nothing is open under the number.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+        rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
+    }
+    // SAFETY: all of them are open, as was just seen. By the protocol the manager opened them for this process (the id
+    // was compared) before it ran, and to be taken by nobody else in it; `TAKEN` makes sure that this happens once.
+    Ok(descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect())
+}
+
+/// Whether a descriptor is a Unix stream socket that listens.
+#[must_use]
+pub fn is_unix_listener(fd: &OwnedFd) -> bool {
+    use rustix::net::{AddressFamily, SocketType, sockopt};
+    sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+        && sockopt::socket_type(fd) == Ok(SocketType::STREAM)
+        && sockopt::socket_acceptconn(fd) == Ok(true)
+}
+
 /// CPU time that this process has used so far, in microseconds.
 #[must_use]
 pub fn cpu_time_us() -> u64 {
@@ -123,6 +170,18 @@ mod tests {
     fn the_descriptor_limit_is_raised_to_the_hard_one() {
         let first = super::raise_descriptor_limit();
         assert_eq!(super::raise_descriptor_limit(), first);
+    }
+
+    #[test]
+    fn a_listener_is_told_from_other_descriptors() {
+        let home = std::env::temp_dir().join(format!("bellrope-listener-{}", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&home).unwrap();
+        std::fs::remove_file(&home).unwrap();
+        assert!(super::is_unix_listener(&listener.into()));
+        let (left, _right) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(!super::is_unix_listener(&left.into()));
+        assert!(!super::is_unix_listener(&std::fs::File::open("/dev/null").unwrap().into()));
+        assert!(super::inherited_descriptors().unwrap().is_empty(), "none is meant for this process");
     }
 
     #[test]

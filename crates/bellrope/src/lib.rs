@@ -61,7 +61,7 @@ pub use handler::{Cancelled, ChunkReceiver, ChunkSender, OwnedCall, StreamClosed
 #[cfg(feature = "tokio")]
 pub use health::HealthServer;
 pub use metrics::{MemoryUse, Metrics, Snapshot, TypeSnapshot};
-pub use path::default_socket_path;
+pub use path::{default_socket_path, inherited_listener};
 pub use registry::Call;
 pub use server::{Server, ServerBuilder, ServerConfig};
 pub use spin::SpinPolicy;

@@ -17,6 +17,7 @@ mod worker;
 
 use std::{
     io,
+    os::unix::net::UnixListener,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -281,13 +282,34 @@ impl ServerBuilder {
     /// # Errors
     /// [`BindError`] says what is in the way and what to do.
     pub fn bind(self, path: impl AsRef<Path>) -> Result<Server, BindError> {
+        self.check()?;
+        let (owned_path, listener) = OwnedPath::bind(path.as_ref())?;
+        self.start(listener, Some(owned_path))
+    }
+
+    /// Serves at a listener that somebody else has opened and will clean up: see
+    /// [`inherited_listener`](crate::inherited_listener).
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn serve_at(self, listener: UnixListener) -> Result<Server, BindError> {
+        self.start(listener, None)
+    }
+
+    /// Checks all that can be checked before anything is touched.
+    fn check(&self) -> Result<(), BindError> {
+        self.registry.check()?;
+        self.config.terms()?;
+        self.config.breakers(0).map(drop)
+    }
+
+    fn start(self, listener: UnixListener, owned_path: Option<OwnedPath>) -> Result<Server, BindError> {
+        self.check()?;
         let Self { registry, config } = self;
-        registry.check()?;
         let terms = config.terms()?;
         let breakers = config.breakers(registry.names().len())?;
         let budget = Budget::new(config.buffer_budget_bytes);
         process::raise_descriptor_limit();
-        let (owned_path, listener) = OwnedPath::bind(path.as_ref())?;
         let workers = config.worker_count();
         let metrics = Arc::new(Metrics::new(registry.names(), workers, u64::from(config.max_connections)));
         let _ = metrics.limits.set(config.clone());
@@ -342,7 +364,8 @@ pub struct Server {
     shared: Arc<Shared>,
     inboxes: Vec<Arc<inbox::Inbox>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    _path: OwnedPath,
+    /// The socket's path, unless somebody else looks after it.
+    _path: Option<OwnedPath>,
     #[cfg(feature = "tokio")]
     runtime: Mutex<Option<tokio::runtime::Runtime>>,
 }

@@ -8,3 +8,10 @@ mod reconnect;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+
+use support::TestServer;
+
+/// Calls that async handlers are working on.
+fn running(server: &TestServer) -> u64 {
+    server.server.metrics().snapshot().types.iter().map(|row| row.running).sum()
+}

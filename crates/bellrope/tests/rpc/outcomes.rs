@@ -9,15 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{TestServer, eventually, serve};
+use super::running;
+use crate::support::{eventually, serve};
 use bellrope::{
     AsyncClient, Blame, CallError, CallOptions, CancelToken, Client, Connection, Rejection, Retry, Server, ServerConfig,
 };
-
-/// Calls that async handlers are working on.
-fn running(server: &TestServer) -> u64 {
-    server.server.metrics().snapshot().types.iter().map(|row| row.running).sum()
-}
 
 #[test]
 fn each_outcome_is_typed_and_says_who_is_to_blame_and_whether_to_try_again() {
