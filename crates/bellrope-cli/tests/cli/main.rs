@@ -1,6 +1,7 @@
 //! The real program, as its users run it: every command is a process, every server has a private socket.
 
 mod chat;
+mod conversation;
 mod hostile;
 mod real_model;
 mod serve;
