@@ -6,6 +6,7 @@ use bellrope_gateway::{ChatRequest, Content, Message, Role};
 use clap::Args;
 
 use super::Answer;
+use crate::socket;
 
 /// The most bytes of a conversation, as JSON. A server may take less.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -91,13 +92,18 @@ impl Conversation {
             } else {
                 match Answer::begin(client, request).await {
                     Err(error @ CallError::TooLarge { size, limit }) => (error, size - limit),
-                    outcome => return Ok(outcome?),
+                    outcome => return outcome.map_err(socket::explain_call),
                 }
             };
             let forgotten = self.forgotten;
             self.forget(|_, bytes| bytes < over);
             ensure!(self.forgotten > forgotten, "{error}; ask with less");
         }
+    }
+
+    /// Changes how questions are asked from the next one on.
+    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut ChatRequest) -> T) -> T {
+        change(&mut self.request)
     }
 
     /// What to tell about messages that the last request had to leave out.

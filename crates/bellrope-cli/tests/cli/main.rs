@@ -1,8 +1,10 @@
 //! The real program, as its users run it: every command is a process, every server has a private socket.
 
+mod acp;
 mod chat;
 mod conversation;
 mod hostile;
+mod provider;
 mod real_model;
 mod serve;
 mod support;
