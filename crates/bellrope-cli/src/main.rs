@@ -7,6 +7,7 @@ mod bench_server;
 mod call;
 mod chat;
 mod demo;
+mod ingress;
 mod list;
 mod logging;
 mod output;

@@ -4,6 +4,7 @@ mod acp;
 mod chat;
 mod conversation;
 mod hostile;
+mod ingress;
 mod provider;
 mod real_model;
 mod serve;
