@@ -51,9 +51,10 @@ pub(crate) struct GatewayArgs {
     /// Measure for 4 seconds in all, if less exactly.
     #[arg(long, conflicts_with = "seconds")]
     quick: bool,
-    /// Leave client and server where the scheduler puts them, instead of on one CPU each.
+    /// Put client and server on one CPU each, instead of where the scheduler puts them. Then the two threads of the server
+    /// that a chunk passes through share one.
     #[arg(long)]
-    no_pin: bool,
+    pin: bool,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(super) json: bool,
@@ -62,6 +63,8 @@ pub(crate) struct GatewayArgs {
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub(crate) struct GatewayReport {
+    /// Whether client and server had one CPU each.
+    pinned: bool,
     /// Time between two single chunks.
     pace_us: u32,
     /// Single chunks measured, through the gateway and as many without it.
@@ -84,9 +87,9 @@ pub(crate) struct GatewayReport {
 /// Measures the gateway and the limit in turns, so that both see the same machine.
 pub(super) fn measure(args: &GatewayArgs, progress: bool) -> anyhow::Result<GatewayReport> {
     let provider = Provider::start().context("starting a provider on the loopback address")?;
-    let server = ServerProcess::start_asking(!args.no_pin, &provider.url())?;
+    let server = ServerProcess::start_asking(args.pin, &provider.url())?;
     // Only now: a child inherits where its parent may run. The provider's threads begin with their connections.
-    if !args.no_pin {
+    if args.pin {
         process::pin_to_cpu(0).context("pinning the client to a CPU")?;
     }
     let client = Client::with(ClientConfig::new(server.socket()))?;
@@ -112,6 +115,7 @@ pub(super) fn measure(args: &GatewayArgs, progress: bool) -> anyhow::Result<Gate
     }
     let (through, direct) = (median(&through), median(&direct));
     Ok(GatewayReport {
+        pinned: args.pin,
         pace_us: args.pace,
         chunks,
         added_p50_us: through.p50_us - direct.p50_us,
