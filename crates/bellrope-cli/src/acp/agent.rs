@@ -59,8 +59,12 @@ pub(super) async fn serve(
         )
         .on_receive_request(
             async move |_: NewSessionRequest, responder: Responder<NewSessionResponse>, editor: ConnectionTo<_>| {
-                let agent = Arc::clone(&opening);
-                editor.spawn(async move { responder.respond_with_result(agent.open().await) })
+                let (agent, brief) = (Arc::clone(&opening), opening.flow.brief());
+                editor.spawn(async move {
+                    let answered = responder.respond_with_result(agent.open().await);
+                    drop(brief);
+                    answered
+                })
             },
             sdk::on_receive_request!(),
         )
@@ -82,8 +86,12 @@ pub(super) async fn serve(
             async move |request: SetSessionConfigOptionRequest,
                         responder: Responder<SetSessionConfigOptionResponse>,
                         editor: ConnectionTo<_>| {
-                let agent = Arc::clone(&setting);
-                editor.spawn(async move { responder.respond_with_result(agent.set(request).await) })
+                let (agent, brief) = (Arc::clone(&setting), setting.flow.brief());
+                editor.spawn(async move {
+                    let answered = responder.respond_with_result(agent.set(request).await);
+                    drop(brief);
+                    answered
+                })
             },
             sdk::on_receive_request!(),
         )
@@ -94,7 +102,11 @@ pub(super) async fn serve(
             },
             sdk::on_receive_notification!(),
         )
-        .connect_to(transport)
+        .connect_with(transport, async move |editor: ConnectionTo<_>| {
+            editor.incoming_closed().await;
+            agent.flow.settled().await;
+            Ok(())
+        })
         .await
 }
 

@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -40,6 +40,20 @@ pub(super) struct Flow {
     /// Whether standard input is at its end.
     over: AtomicBool,
     ended: Notify,
+    /// Requests whose answers are waited for before the end: see [`Brief`].
+    brief: AtomicUsize,
+    settled: Notify,
+}
+
+/// A request that takes a moment. As long as this is there, the end of standard input is not the end.
+#[derive(Debug)]
+pub(super) struct Brief(Arc<Flow>);
+
+impl Drop for Brief {
+    fn drop(&mut self) {
+        self.0.brief.fetch_sub(1, Ordering::SeqCst);
+        self.0.settled.notify_waiters();
+    }
 }
 
 impl Flow {
@@ -50,7 +64,20 @@ impl Flow {
             unblocked: Notify::new(),
             over: AtomicBool::new(false),
             ended: Notify::new(),
+            brief: AtomicUsize::new(0),
+            settled: Notify::new(),
         }
+    }
+
+    /// Begins a request that takes a moment.
+    pub(super) fn brief(self: &Arc<Self>) -> Brief {
+        self.brief.fetch_add(1, Ordering::SeqCst);
+        Brief(Arc::clone(self))
+    }
+
+    /// Waits until there is no such request.
+    pub(super) async fn settled(&self) {
+        wait(&self.settled, || self.brief.load(Ordering::SeqCst) == 0).await;
     }
 
     /// Waits for room for one more piece of an answer, and takes it.

@@ -406,6 +406,19 @@ fn the_end_of_standard_input_ends_the_agent_even_in_mid_answer_with_nobody_readi
 }
 
 #[test]
+fn what_was_asked_just_before_the_end_is_still_answered() {
+    let home = Home::new();
+    let _server = home.serve::<&str>([]);
+    let lines = "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":1}}\n\
+                 {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"session/new\",\"params\":{\"cwd\":\"/\",\"mcpServers\":[]}}\n";
+    let answers = home.run_with(lines.into(), ["acp"]).succeeded();
+    let ids: Vec<Value> =
+        answers.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
+    assert_eq!(ids, [0, 1], "{answers}");
+    assert!(answers.contains("sessionId"), "{answers}");
+}
+
+#[test]
 fn the_protocols_own_client_gets_its_answer() {
     use agent_client_protocol::{
         Client, Lines, schema::ProtocolVersion, v1::SessionSetup, v1::schema::InitializeRequest,
