@@ -1,6 +1,7 @@
 //! Measurements between two processes: this one is the client, a child of it the server.
 
 mod child;
+mod gateway;
 mod limit;
 mod rtt;
 mod samples;
@@ -21,6 +22,8 @@ pub(crate) enum BenchCommand {
     Rtt(BenchArgs),
     /// Calls a second, over any number of connections, each with any number of calls in flight.
     Throughput(BenchArgs),
+    /// What the AI gateway adds to a chunk on its way from its provider, and how many chunks a second a stream carries.
+    Gateway(gateway::GatewayArgs),
 }
 
 /// How to measure.
@@ -54,6 +57,10 @@ pub(crate) fn run(command: &BenchCommand) -> Outcome {
         }
         BenchCommand::Throughput(args) => {
             let report = throughput::measure(args, true)?;
+            if args.json { crate::output::json(&report) } else { report.print() }
+        }
+        BenchCommand::Gateway(args) => {
+            let report = gateway::measure(args, true)?;
             if args.json { crate::output::json(&report) } else { report.print() }
         }
     }

@@ -1,11 +1,13 @@
 //! The command `bellrope`.
 #![forbid(unsafe_code)]
 
+mod acp;
 mod bench;
 mod bench_server;
 mod call;
 mod chat;
 mod demo;
+mod ingress;
 mod list;
 mod logging;
 mod output;
@@ -49,6 +51,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Ask an AI provider through a server, and print the answer as it comes.
     Chat(chat::ChatArgs),
+    /// Be the agent of an editor: the Agent Client Protocol on standard input and output.
+    Acp(acp::AcpArgs),
     /// Call any message type with raw bytes.
     Call(call::CallArgs),
     /// List the message types that a server offers.
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Chat(args) => chat::run(args),
+        Command::Acp(args) => acp::run(args),
         Command::Call(args) => call::run(args),
         Command::List(args) => list::run(&args),
         Command::Demo(args) => demo::run(&args),

@@ -1,6 +1,12 @@
 //! `bellrope serve`: the server, with the AI gateway behind it.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt::Write,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use bellrope::{HealthServer, Metrics, Server, ServerBuilder, shm::process};
@@ -13,7 +19,9 @@ use signal_hook::{
 };
 
 use crate::{
-    Outcome, logging, output,
+    Outcome,
+    ingress::Ingress,
+    logging, output,
     settings::{self, Settings},
     signals,
     socket::SocketArg,
@@ -27,10 +35,12 @@ const TRIM_EVERY: Duration = Duration::from_secs(1);
 const HELP: &str = r#"Examples:
   bellrope serve
   OPENAI_BASE_URL=http://127.0.0.1:8080 bellrope serve --provider openai --health 127.0.0.1:9090
+  bellrope serve --openai-port 8484
 
 The configuration file is TOML, and every key of it has a default:
   socket = "/run/bellrope/bellrope.sock"
   health = "127.0.0.1:9090"
+  openai_port = 8484
   [server]
   max_connections = 10000
   [gateway]
@@ -39,7 +49,7 @@ The configuration file is TOML, and every key of it has a default:
   base_url = "http://127.0.0.1:8080"
 
 Flags come before the environment (BELLROPE_SOCKET, BELLROPE_PROVIDER, BELLROPE_HEALTH, BELLROPE_CONFIG,
-OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL), and that comes before the file. BELLROPE_LOG, else RUST_LOG, says how
+BELLROPE_OPENAI_PORT, OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL), and that comes before the file. BELLROPE_LOG, else RUST_LOG, says how
 much is logged: error, warn, info (the default), debug or trace.
 
 SIGTERM and SIGINT stop the server: nothing new is taken, and what is under way has 5 seconds to end. A second one ends
@@ -57,6 +67,9 @@ pub(crate) struct ServeArgs {
     /// Serve health and metrics over HTTP at this address [default: not at all].
     #[arg(long, value_name = "HOST:PORT", value_parser = settings::address)]
     pub(crate) health: Option<SocketAddr>,
+    /// Serve OpenAI's chat completions to programs of this machine on this port; 0 for any free one [default: not at all].
+    #[arg(long, value_name = "PORT")]
+    pub(crate) openai_port: Option<u16>,
     /// A configuration file.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -69,29 +82,35 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let mut stop = Signals::new([SIGTERM, SIGINT]).context("waiting for signals")?;
     signals::second_ends_at_once(&[SIGTERM, SIGINT]).context("waiting for signals")?;
 
-    let Settings { socket, health, server, gateway, provider_from } = Settings::load(args)?;
+    let Settings { socket, health, openai_port, server, gateway, provider_from } = Settings::load(args)?;
     let gateway = Gateway::from_settings(gateway).map_err(|error| match error {
         ConfigError::UnknownProvider { .. } => anyhow::Error::from(error).context(provider_from),
         error => error.into(),
     })?;
     let provider = gateway.default_provider().name().to_owned();
-    let server = register(Server::builder().config(server), Arc::new(gateway)).bind(&socket)?;
+    let gateway = Arc::new(gateway);
+    let server = register(Server::builder().config(server), Arc::clone(&gateway)).bind(&socket)?;
     let health = health.map(|address| start_health(address, &server)).transpose()?;
+    let ingress = openai_port.map(|port| Ingress::start(port, gateway)).transpose()?;
 
     stay_small(server.metrics())?;
     let types = 1 + MESSAGE_TYPES.len();
     let path = socket.display();
-    match &health {
-        None => output::note(format_args!("bellrope serves {types} message types on {path}, provider {provider}")),
-        Some(health) => output::note(format_args!(
-            "bellrope serves {types} message types on {path}, provider {provider}, health on http://{}",
-            health.local_addr()
-        )),
+    let mut ready = format!("bellrope serves {types} message types on {path}, provider {provider}");
+    if let Some(health) = &health {
+        let _ = write!(ready, ", health on http://{}", health.local_addr());
     }
+    if let Some(ingress) = &ingress {
+        let _ = write!(ready, ", OpenAI's API on http://{}/v1", ingress.local_addr());
+    }
+    output::note(format_args!("{ready}"));
     if let Some(signal) = stop.forever().next() {
         tracing::info!("stopping on {}", signal_name(signal).unwrap_or("a signal"));
     }
-    if !server.drain(DRAIN) {
+    let deadline = Instant::now() + DRAIN;
+    ingress.iter().for_each(Ingress::begin_drain);
+    let drained = server.drain(DRAIN);
+    if !ingress.iter().all(|ingress| ingress.drained_by(deadline)) || !drained {
         tracing::warn!("some answers were not done within {DRAIN:?} and were cut off");
     }
     drop(health);

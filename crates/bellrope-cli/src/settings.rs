@@ -26,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) socket: PathBuf,
     /// Where to serve health; absent for not at all.
     pub(crate) health: Option<SocketAddr>,
+    /// The port of OpenAI's API on the loopback address; absent for not at all.
+    pub(crate) openai_port: Option<u16>,
     pub(crate) server: ServerConfig,
     pub(crate) gateway: GatewaySettings,
     /// What named the default provider, for an error about it.
@@ -38,6 +40,7 @@ pub(crate) struct Settings {
 struct File {
     socket: Option<PathBuf>,
     health: Option<String>,
+    openai_port: Option<u16>,
     server: ServerConfig,
     gateway: GatewaySettings,
 }
@@ -50,7 +53,7 @@ impl Settings {
 
     fn resolve(args: &ServeArgs, vars: impl Fn(&str) -> Option<OsString>) -> anyhow::Result<Self> {
         let path = args.config.clone().or_else(|| vars("BELLROPE_CONFIG").map(PathBuf::from));
-        let File { socket, health, server, mut gateway } = match &path {
+        let File { socket, health, openai_port, server, mut gateway } = match &path {
             Some(path) => read(path)?,
             None => File::default(),
         };
@@ -71,6 +74,15 @@ impl Settings {
             (None, None, None) => None,
         };
 
+        let openai_port = match (args.openai_port, vars("BELLROPE_OPENAI_PORT")) {
+            (Some(port), _) => Some(port),
+            (None, Some(text)) => {
+                let port = text.to_str().and_then(|text| text.parse().ok());
+                Some(port.ok_or_else(|| anyhow!("BELLROPE_OPENAI_PORT is {text:?}; give a port, as in 8080"))?)
+            }
+            (None, None) => openai_port,
+        };
+
         let flag = args.server.socket.clone();
         let socket = flag.or_else(|| vars(socket::VARIABLE).map(PathBuf::from)).or(socket);
 
@@ -80,7 +92,8 @@ impl Settings {
             "{} is {ring_bytes}; the AI gateway needs at least {MIN_RING_BYTES}",
             in_file("server.ring_bytes")
         );
-        Ok(Self { socket: socket.unwrap_or_else(default_socket_path), health, server, gateway, provider_from })
+        let socket = socket.unwrap_or_else(default_socket_path);
+        Ok(Self { socket, health, openai_port, server, gateway, provider_from })
     }
 }
 
@@ -141,6 +154,7 @@ mod tests {
     const FILE: &str = r#"
         socket = "/file.sock"
         health = "127.0.0.1:1"
+        openai_port = 1
         [server]
         max_connections = 7
         [gateway]
@@ -148,8 +162,12 @@ mod tests {
         [gateway.embedded]
         tokens_per_second = 9
     "#;
-    const VARS: &[(&str, &str)] =
-        &[("BELLROPE_SOCKET", "/env.sock"), ("BELLROPE_HEALTH", "127.0.0.1:2"), ("BELLROPE_PROVIDER", "env")];
+    const VARS: &[(&str, &str)] = &[
+        ("BELLROPE_SOCKET", "/env.sock"),
+        ("BELLROPE_HEALTH", "127.0.0.1:2"),
+        ("BELLROPE_PROVIDER", "env"),
+        ("BELLROPE_OPENAI_PORT", "2"),
+    ];
 
     #[test]
     fn flags_come_before_the_environment_before_the_file_before_the_defaults() {
@@ -157,6 +175,7 @@ mod tests {
             server: SocketArg { socket: Some("/flag.sock".into()) },
             provider: Some("flag".into()),
             health: Some(([127, 0, 0, 1], 3).into()),
+            openai_port: Some(3),
             config: None,
         };
         let seen = [
@@ -169,6 +188,7 @@ mod tests {
             let settings = settings.unwrap();
             assert_eq!(settings.socket, socket);
             assert_eq!(settings.health.map(|address| address.port()), port);
+            assert_eq!(settings.openai_port, port);
             assert_eq!(settings.gateway.provider, provider);
         }
     }
@@ -201,6 +221,9 @@ mod tests {
     fn settings_that_cannot_work_are_named_with_the_mend() {
         let text = error("health = \"nowhere\"");
         assert!(text.contains("health is \"nowhere\"") && text.contains("as in 127.0.0.1:9090"), "{text}");
+        let vars = [("BELLROPE_OPENAI_PORT", "http")];
+        let text = resolve("", &vars, ServeArgs::default()).unwrap_err().to_string();
+        assert_eq!(text, "BELLROPE_OPENAI_PORT is \"http\"; give a port, as in 8080");
         let text = error("[server]\nring_bytes = 4096\n");
         assert!(text.ends_with("server.ring_bytes is 4096; the AI gateway needs at least 65536"), "{text}");
         let args = ServeArgs { config: Some("/nowhere/bell.toml".into()), ..ServeArgs::default() };

@@ -9,15 +9,16 @@ use std::{
 
 use signal_hook::{consts::TERM_SIGNALS, flag, iterator::Signals};
 
-/// Lets every one of `signals` after the first end the program at once, with 128 plus its number.
-pub(crate) fn second_ends_at_once(signals: &[c_int]) -> io::Result<()> {
+/// Lets every one of `signals` after the first end the program at once, with 128 plus its number. The flag says that the
+/// first has come; lowering it makes the next one the first again.
+pub(crate) fn second_ends_at_once(signals: &[c_int]) -> io::Result<Arc<AtomicBool>> {
     let first_came = Arc::new(AtomicBool::new(false));
     for &signal in signals {
         // In this order: the first signal finds the flag down, and raises it.
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&first_came))?;
         flag::register(signal, Arc::clone(&first_came))?;
     }
-    Ok(())
+    Ok(first_came)
 }
 
 /// Lets a signal that ends the program remove `directory` first.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use bellrope::{AsyncClient, Client, ClientConfig, ConnectError, default_socket_path};
+use bellrope::{AsyncClient, CallError, Client, ClientConfig, ConnectError, default_socket_path};
 use clap::Args;
 
 /// The variable that names the socket where no `--socket` does.
@@ -41,6 +41,14 @@ pub(crate) fn connect(config: ClientConfig) -> anyhow::Result<Client> {
 /// Connects a client for tokio.
 pub(crate) async fn connect_async(config: ClientConfig) -> anyhow::Result<AsyncClient> {
     AsyncClient::with(config).await.map_err(explain)
+}
+
+/// A call that found no server, with how to start one.
+pub(crate) fn explain_call(error: CallError) -> anyhow::Error {
+    match error {
+        CallError::Connect(error) => explain(error),
+        error => error.into(),
+    }
 }
 
 /// A variable of the environment, unless it is empty.

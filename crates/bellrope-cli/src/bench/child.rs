@@ -17,6 +17,8 @@ pub(crate) struct ServerProcess {
     /// Removed with all that is in it.
     home: tempfile::TempDir,
     pin: bool,
+    /// The base address of its provider `openai`.
+    provider: Option<String>,
 }
 
 #[derive(Debug)]
@@ -30,9 +32,19 @@ struct Running {
 impl ServerProcess {
     /// Starts the server and returns when it is ready.
     pub(crate) fn start(pin: bool) -> anyhow::Result<Self> {
+        Self::start_with(pin, None)
+    }
+
+    /// As [`Self::start`], with a provider `openai` at this base address.
+    pub(crate) fn start_asking(pin: bool, provider: &str) -> anyhow::Result<Self> {
+        Self::start_with(pin, Some(provider.to_owned()))
+    }
+
+    fn start_with(pin: bool, provider: Option<String>) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("bellrope-").tempdir().context("making a temporary directory")?;
         signals::remove_when_ended(home.path().to_owned()).context("waiting for signals")?;
-        Ok(Self { running: Running::start(&socket_in(home.path()), pin)?, home, pin })
+        let running = Running::start(&socket_in(home.path()), pin, provider.as_deref())?;
+        Ok(Self { running, home, pin, provider })
     }
 
     /// Its socket.
@@ -68,18 +80,21 @@ impl ServerProcess {
 
     /// Starts another server on the same socket, after a kill.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
-        self.running = Running::start(&self.socket(), self.pin)?;
+        self.running = Running::start(&self.socket(), self.pin, self.provider.as_deref())?;
         Ok(())
     }
 }
 
 impl Running {
-    fn start(socket: &Path, pin: bool) -> anyhow::Result<Self> {
+    fn start(socket: &Path, pin: bool, provider: Option<&str>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("finding the path of this program")?;
         let mut command = Command::new(program);
         command.arg("bench-server").arg("--socket").arg(socket);
         if pin {
             command.arg("--pin");
+        }
+        if let Some(url) = provider {
+            command.env("OPENAI_BASE_URL", url).env_remove("OPENAI_API_KEY");
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting a server")?;
         let commands = child.stdin.take();

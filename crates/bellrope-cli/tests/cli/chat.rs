@@ -7,7 +7,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::support::{Home, Running, eventually, http};
+use crate::support::{Finished, Home, Running, eventually, http};
 
 const ANSWER: &str =
     "I am Bellrope's embedded provider: a script, with no model and no network behind it. You asked: Who is there?\n";
@@ -25,7 +25,10 @@ fn the_answer_stands_alone_on_standard_output() {
     let home = Home::new();
     let _server = home.serve::<&str>([]);
     let finished = home.run(["chat", "Who is there?"]);
-    assert_eq!(finished.stderr, "usage: 3 tokens read, 20 written\n");
+    let usage = &finished.stderr;
+    assert!(usage.starts_with("usage: 3 tokens read, 20 written; first after "), "{usage}");
+    assert!(usage.contains(", whole after ") && usage.ends_with(" tokens/s\n"), "{usage}");
+    assert_eq!(usage.lines().count(), 1, "{usage}");
     assert_eq!(finished.succeeded(), ANSWER);
     let finished = home.run_with(b"Who is there?".to_vec(), ["chat", "--provider", "embedded", "--model", "any", "-"]);
     assert_eq!(finished.succeeded(), ANSWER);
@@ -50,14 +53,70 @@ fn everything_that_is_not_the_answer_goes_to_standard_error() {
     );
     let _server = home.serve(["--config".as_ref(), config.as_os_str()]);
     let finished = home.run(["chat", "Who is there?"]);
-    assert_eq!(
-        finished.stderr,
-        "reasoning: They knock twice.\n\
+    let expected = "reasoning: They knock twice.\n\
          the model wants to call the tool \"open_door\", and there is none\n\
-         usage: 1 tokens read, 2 written\n\
-         the model stopped early: max_tokens\n"
-    );
+         the model stopped early: max_tokens\n\
+         usage: 1 tokens read, 2 written; first after ";
+    assert!(finished.stderr.starts_with(expected), "{}", finished.stderr);
     assert_eq!(finished.succeeded(), "Ding dong\u{1b}[2J\n");
+}
+
+#[test]
+fn what_is_piped_in_comes_after_the_question() {
+    let home = Home::new();
+    let _server = home.serve::<&str>([]);
+    let said = |finished: Finished| finished.succeeded().split_once("You asked: ").unwrap().1.to_owned();
+    let piped = home.run_with(b"fn main() {}\n".to_vec(), ["chat", "explain"]);
+    assert_eq!(said(piped), "explain\n\nfn main() {}\n");
+    assert_eq!(said(home.run_with(b"only this".to_vec(), ["chat"])), "only this\n");
+    assert_eq!(said(home.run_with(Vec::new(), ["chat", "explain"])), "explain\n");
+
+    let file = home.path("x.rs");
+    std::fs::write(&file, "mod x;").unwrap();
+    let file = std::fs::File::open(&file).unwrap();
+    let from_file = Running::start(home.command(["chat", "explain"]).stdin(Stdio::from(file))).finish();
+    assert_eq!(said(from_file), "explain\n\nmod x;\n");
+
+    let error = home.run_with(Vec::new(), ["chat"]).failed(1);
+    assert_eq!(error, "error: standard input is empty; write the question there\n");
+    let error = home.run_with(vec![b'x', 0xff], ["chat", "explain"]).failed(1);
+    assert!(error.starts_with("error: standard input is not UTF-8"), "{error}");
+}
+
+#[test]
+fn a_pipe_that_nobody_closes_is_said_to_be_waited_for() {
+    let home = Home::new();
+    let (reader, _open) = std::io::pipe().unwrap();
+    let chat = Running::start(home.command(["chat", "explain"]).stdin(Stdio::from(reader)));
+    chat.said("waiting for the end of standard input; if nothing is to come from there, add </dev/null");
+}
+
+#[test]
+fn json_prints_the_chunks_as_they_come_and_an_error_is_one_of_them() {
+    let home = Home::new();
+    let _server = home.serve::<&str>([]);
+    let finished = home.run(["chat", "--json", "--max-tokens", "2", "Who is there?"]);
+    assert!(finished.stderr.starts_with("the model stopped early: max_tokens\nusage: "), "{finished:?}");
+    let stdout = finished.succeeded();
+    let chunks: Vec<serde_json::Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<_> = chunks.iter().map(|chunk| chunk["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["text", "text", "usage", "done"]);
+    assert_eq!(chunks[3]["seq"], 3);
+
+    let finished = home.run(["chat", "--json", "--provider", "delphi", "Who is there?"]);
+    assert_eq!(finished.code, Some(1));
+    assert!(finished.stderr.starts_with("error: unknown_provider: "), "{finished:?}");
+    let chunk: serde_json::Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!((&chunk["kind"], &chunk["code"]), (&"error".into(), &"unknown_provider".into()));
+}
+
+#[test]
+fn flags_that_cannot_be_right_are_wrong_usage() {
+    let home = Home::new();
+    for (flag, value) in [("--temperature", "warm"), ("--temperature", "-1"), ("--max-tokens", "0")] {
+        let error = home.run(["chat", &format!("{flag}={value}"), "hi"]).failed(2);
+        assert!(error.contains(flag) && error.contains(value), "{error}");
+    }
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! The real program, as its users run it: every command is a process, every server has a private socket.
 
+mod acp;
+mod bench;
 mod chat;
+mod conversation;
 mod hostile;
+mod ingress;
+mod provider;
 mod real_model;
 mod serve;
 mod support;

@@ -206,7 +206,7 @@ fn an_address_that_is_taken_is_named_and_no_socket_is_left() {
 #[test]
 fn wrong_usage_ends_with_2_and_says_where_help_is() {
     let home = Home::new();
-    for arguments in [&["serve", "--health", "nowhere"][..], &["chat"], &["chat", ""], &["call"], &["ring"], &[]] {
+    for arguments in [&["serve", "--health", "nowhere"][..], &["chat", ""], &["call"], &["ring"], &[]] {
         let error = home.run(arguments).failed(2);
         assert!(error.contains("--help") || error.contains("Usage: bellrope"), "{arguments:?}: {error}");
     }
@@ -215,7 +215,7 @@ fn wrong_usage_ends_with_2_and_says_where_help_is() {
 #[test]
 fn the_help_of_every_command_has_an_example() {
     let home = Home::new();
-    for command in ["serve", "chat", "call", "list"] {
+    for command in ["serve", "chat", "acp", "call", "list"] {
         let help = home.run([command, "--help"]).succeeded();
         assert!(help.contains("Example") && help.contains(&format!("bellrope {command}")), "{help}");
     }

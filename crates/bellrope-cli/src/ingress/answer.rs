@@ -1,0 +1,448 @@
+//! The gateway's chunks in OpenAI's form.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bellrope_gateway::{AnswerStream, ChatResponse, Chunk, ErrorInfo, ModelList, StopReason, ToolCallDelta, Usage};
+use futures_util::Stream;
+use hyper::body::{Bytes, Frame};
+use serde::Serialize;
+
+use super::fault::Fault;
+
+/// Events that are ready at once go out in pieces of about this many bytes.
+const PIECE: usize = 16 * 1024;
+/// The most calls of tools in one answer.
+const MAX_CALLS: usize = 256;
+
+/// What stands in every object of one answer.
+#[derive(Debug, Clone)]
+pub(super) struct Heading {
+    id: String,
+    /// Seconds since 1970.
+    created: u64,
+    model: String,
+}
+
+impl Heading {
+    /// The heading of a new answer by `model`, as the client calls it.
+    pub(super) fn new(model: String) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { id: format!("chatcmpl-{:x}", now.as_nanos()), created: now.as_secs(), model }
+    }
+
+    /// A whole answer.
+    pub(super) fn whole(&self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
+        let ChatResponse { text, reasoning, tool_calls, usage, stop_reason, .. } = response;
+        let calls: Vec<_> = tool_calls
+            .iter()
+            .map(|call| Call {
+                index: None,
+                id: Some(&call.id),
+                r#type: Some("function"),
+                function: Function { name: Some(&call.name), arguments: &call.arguments },
+            })
+            .collect();
+        let message = Message {
+            role: Some("assistant"),
+            content: Some((!text.is_empty() || calls.is_empty()).then_some(&*text)),
+            reasoning_content: (!reasoning.is_empty()).then_some(&reasoning),
+            tool_calls: calls,
+        };
+        let choice = Choice { index: 0, message: Some(message), delta: None, finish_reason: Some(finish(stop_reason)) };
+        let usage = usage.as_ref().map(|usage| Some(WireUsage::from(usage)));
+        serde_json::to_vec(&self.object("chat.completion", Some(choice), usage))
+    }
+
+    fn object<'a>(
+        &'a self,
+        object: &'static str,
+        choice: Option<Choice<'a>>,
+        usage: Option<Option<WireUsage>>,
+    ) -> Object<'a> {
+        let Self { id, created, model } = self;
+        Object { id, object, created: *created, model, choices: choice.into_iter().collect(), usage }
+    }
+}
+
+/// The models of all providers.
+pub(super) fn models(list: &ModelList) -> serde_json::Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct List<'a> {
+        object: &'static str,
+        data: Vec<Model<'a>>,
+    }
+
+    #[derive(Serialize)]
+    struct Model<'a> {
+        id: String,
+        object: &'static str,
+        created: u64,
+        owned_by: &'a str,
+    }
+
+    let model = |model: &'_ bellrope_gateway::ModelInfo| format!("{}/{}", model.provider, model.id);
+    let data = list.models.iter().map(|info| Model {
+        id: model(info),
+        object: "model",
+        created: 0,
+        owned_by: info.owner.as_deref().unwrap_or(&info.provider),
+    });
+    serde_json::to_vec(&List { object: "list", data: data.collect() })
+}
+
+/// An answer as server-sent events, pulled from the gateway as they are asked for.
+pub(super) struct Events {
+    pieces: AnswerStream,
+    script: Script,
+    /// What is ready to go out.
+    ready: Vec<u8>,
+    over: bool,
+}
+
+impl Events {
+    /// An answer that has begun with `first`.
+    pub(super) fn new(heading: Heading, include_usage: bool, first: Chunk, pieces: AnswerStream) -> Self {
+        let mut events = Self { pieces, script: Script::new(heading, include_usage), ready: Vec::new(), over: false };
+        events.script.begin(&mut events.ready);
+        events.take(first);
+        events
+    }
+
+    fn take(&mut self, chunk: Chunk) {
+        self.over |= chunk.is_terminal();
+        self.script.chunk(chunk, &mut self.ready);
+    }
+}
+
+impl Stream for Events {
+    type Item = Result<Frame<Bytes>, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while !self.over && self.ready.len() < PIECE {
+            match Pin::new(&mut self.pieces).poll_next(context) {
+                Poll::Ready(Some(piece)) => self.take(piece.chunk),
+                Poll::Ready(None) => self.over = true,
+                Poll::Pending => break,
+            }
+        }
+        if !self.ready.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.ready).into()))));
+        }
+        if self.over { Poll::Ready(None) } else { Poll::Pending }
+    }
+}
+
+/// Writes the events of one answer.
+struct Script {
+    heading: Heading,
+    include_usage: bool,
+    usage: Option<Usage>,
+    /// The gateway's numbers of calls are no indices; a client takes these for some.
+    calls: HashMap<u32, usize>,
+}
+
+impl Script {
+    fn new(heading: Heading, include_usage: bool) -> Self {
+        Self { heading, include_usage, usage: None, calls: HashMap::new() }
+    }
+
+    fn begin(&self, out: &mut Vec<u8>) {
+        let delta = Message { role: Some("assistant"), content: Some(Some("")), ..Message::default() };
+        self.delta(delta, None, out);
+    }
+
+    fn chunk(&mut self, chunk: Chunk, out: &mut Vec<u8>) {
+        match chunk {
+            Chunk::Text { text } => {
+                self.delta(Message { content: Some(Some(&text)), ..Message::default() }, None, out);
+            }
+            Chunk::Reasoning { text } => {
+                self.delta(Message { reasoning_content: Some(&text), ..Message::default() }, None, out);
+            }
+            Chunk::ToolCall(delta) => self.call(&delta, out),
+            Chunk::Usage(usage) => self.usage = Some(usage),
+            Chunk::Done { stop_reason } => self.end(stop_reason, out),
+            Chunk::Error(info) => fail(info, out),
+            // A kind of a later version.
+            _ => {}
+        }
+    }
+
+    fn call(&mut self, delta: &ToolCallDelta, out: &mut Vec<u8>) {
+        let next = self.calls.len();
+        let index = match self.calls.get(&delta.index) {
+            Some(index) => *index,
+            None if next < MAX_CALLS => *self.calls.entry(delta.index).or_insert(next),
+            None => return,
+        };
+        let call = Call {
+            index: Some(index),
+            id: delta.id.as_deref(),
+            r#type: delta.id.is_some().then_some("function"),
+            function: Function { name: delta.name.as_deref(), arguments: &delta.arguments },
+        };
+        self.delta(Message { tool_calls: vec![call], ..Message::default() }, None, out);
+    }
+
+    fn end(&self, stop_reason: StopReason, out: &mut Vec<u8>) {
+        self.delta(Message::default(), Some(finish(stop_reason)), out);
+        if self.include_usage {
+            let usage = self.usage.as_ref().map(WireUsage::from).unwrap_or_default();
+            event(&self.heading.object("chat.completion.chunk", None, Some(Some(usage))), out);
+        }
+        out.extend_from_slice(b"data: [DONE]\n\n");
+    }
+
+    fn delta(&self, delta: Message<'_>, finish_reason: Option<&'static str>, out: &mut Vec<u8>) {
+        let choice = Choice { index: 0, message: None, delta: Some(delta), finish_reason };
+        // With usage asked for, every chunk has the field.
+        let usage = self.include_usage.then_some(None);
+        event(&self.heading.object("chat.completion.chunk", Some(choice), usage), out);
+    }
+}
+
+/// An answer that fails after it has begun: OpenAI's clients take such an event for an error.
+fn fail(info: ErrorInfo, out: &mut Vec<u8>) {
+    if let Ok(body) = Fault::from(info).body() {
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(&body);
+        out.extend_from_slice(b"\n\n");
+    }
+}
+
+fn event(object: &Object<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"data: ");
+    let begun = out.len();
+    if serde_json::to_writer(&mut *out, object).is_err() {
+        out.truncate(begun);
+    }
+    out.extend_from_slice(b"\n\n");
+}
+
+fn finish(reason: StopReason) -> &'static str {
+    match reason {
+        StopReason::MaxTokens => "length",
+        StopReason::ToolUse => "tool_calls",
+        StopReason::ContentFilter => "content_filter",
+        _ => "stop",
+    }
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: Vec<Choice<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<WireUsage>>,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Message<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta: Option<Message<'a>>,
+    finish_reason: Option<&'static str>,
+}
+
+#[derive(Serialize, Default)]
+struct Message<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Option<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call<'a>>,
+}
+
+#[derive(Serialize)]
+struct Call<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'static str>,
+    function: Function<'a>,
+}
+
+#[derive(Serialize)]
+struct Function<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    arguments: &'a str,
+}
+
+#[derive(Debug, Default, Clone, Serialize)]
+struct WireUsage {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    total_tokens: u64,
+    prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+    /// The price, as OpenRouter names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<f64>,
+}
+
+#[derive(Debug, Default, Clone, Serialize)]
+struct PromptDetails {
+    cached_tokens: u64,
+}
+
+#[derive(Debug, Default, Clone, Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: u64,
+}
+
+impl From<&Usage> for WireUsage {
+    fn from(usage: &Usage) -> Self {
+        Self {
+            prompt_tokens: usage.input_tokens,
+            completion_tokens: usage.output_tokens,
+            total_tokens: usage.input_tokens.saturating_add(usage.output_tokens),
+            prompt_tokens_details: PromptDetails { cached_tokens: usage.cache_read_tokens.unwrap_or(0) },
+            completion_tokens_details: CompletionDetails { reasoning_tokens: usage.reasoning_tokens.unwrap_or(0) },
+            cost: usage.total_cost,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn heading() -> Heading {
+        Heading { id: "chatcmpl-1".into(), created: 7, model: "p/m".into() }
+    }
+
+    fn events(chunks: Vec<Chunk>, include_usage: bool) -> Vec<Value> {
+        let mut script = Script::new(heading(), include_usage);
+        let mut out = Vec::new();
+        script.begin(&mut out);
+        for chunk in chunks {
+            script.chunk(chunk, &mut out);
+        }
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.ends_with("\n\n"));
+        text.split_terminator("\n\n")
+            .map(|event| match event.strip_prefix("data: ").unwrap() {
+                "[DONE]" => json!("[DONE]"),
+                data => serde_json::from_str(data).unwrap(),
+            })
+            .collect()
+    }
+
+    fn delta(delta: &Value, finish_reason: &Value) -> Value {
+        json!({
+            "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "p/m",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
+        })
+    }
+
+    fn call(index: u32, id: Option<&str>, name: Option<&str>, arguments: &str) -> Chunk {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Chunk::ToolCall(ToolCallDelta { index, id: owned(id), name: owned(name), arguments: arguments.into() })
+    }
+
+    #[test]
+    fn a_stream_has_the_form_that_clients_know() {
+        let usage = Usage { input_tokens: 3, output_tokens: 4, reasoning_tokens: Some(1), ..Usage::default() };
+        let chunks = vec![
+            Chunk::reasoning("hm"),
+            Chunk::text("Hi\n"),
+            call(7, Some("c"), Some("ls"), ""),
+            call(u32::MAX, Some("d"), Some("ls"), "{}"),
+            call(7, None, None, "{}"),
+            Chunk::Usage(usage),
+            Chunk::Done { stop_reason: StopReason::ToolUse },
+        ];
+        let none = &Value::Null;
+        let expected = [
+            delta(&json!({"role": "assistant", "content": ""}), none),
+            delta(&json!({"reasoning_content": "hm"}), none),
+            delta(&json!({"content": "Hi\n"}), none),
+            delta(
+                &json!({"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "ls", "arguments": ""}}]}),
+                none,
+            ),
+            delta(
+                &json!({"tool_calls": [{"index": 1, "id": "d", "type": "function", "function": {"name": "ls", "arguments": "{}"}}]}),
+                none,
+            ),
+            delta(&json!({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}), none),
+            delta(&json!({}), &json!("tool_calls")),
+            json!("[DONE]"),
+        ];
+        assert_eq!(events(chunks.clone(), false), expected);
+
+        let with_usage = events(chunks, true);
+        assert_eq!(with_usage[1]["usage"], Value::Null);
+        assert!(with_usage[1].as_object().unwrap().contains_key("usage"));
+        let [.., last, done] = &with_usage[..] else { panic!("{with_usage:?}") };
+        assert_eq!((&last["choices"], done), (&json!([]), &json!("[DONE]")));
+        let expected = json!({
+            "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7,
+            "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 1},
+        });
+        assert_eq!(last["usage"], expected);
+    }
+
+    #[test]
+    fn a_stream_that_fails_ends_with_the_error_and_without_done() {
+        let info = ErrorInfo { code: "truncated".into(), message: "it broke off".into(), retryable: true };
+        let events = events(vec![Chunk::text("Hi"), Chunk::Error(info)], false);
+        let error = &events.last().unwrap()["error"];
+        assert_eq!((&error["code"], &error["message"]), (&json!("truncated"), &json!("it broke off")));
+    }
+
+    #[test]
+    fn a_flood_of_tool_calls_takes_no_memory_beyond_its_bound() {
+        let mut script = Script::new(heading(), false);
+        let mut out = Vec::new();
+        for index in 0..1000 {
+            script.chunk(call(index, None, None, "x"), &mut out);
+        }
+        assert_eq!(script.calls.len(), MAX_CALLS);
+    }
+
+    #[test]
+    fn a_whole_answer_has_the_form_that_clients_know() {
+        let response: ChatResponse = serde_json::from_value(json!({
+            "text": "", "reasoning": "hm", "stop_reason": "tool_use", "usage": {"input_tokens": 1, "output_tokens": 2},
+            "tool_calls": [{"id": "c", "name": "ls", "arguments": "{}"}],
+        }))
+        .unwrap();
+        let whole: Value = serde_json::from_slice(&heading().whole(response).unwrap()).unwrap();
+        assert_eq!(whole["object"], "chat.completion");
+        let expected = json!({
+            "index": 0, "finish_reason": "tool_calls",
+            "message": {
+                "role": "assistant", "content": null, "reasoning_content": "hm",
+                "tool_calls": [{"id": "c", "type": "function", "function": {"name": "ls", "arguments": "{}"}}],
+            },
+        });
+        assert_eq!(whole["choices"][0], expected);
+        assert_eq!(whole["usage"]["total_tokens"], 3);
+        let plain: ChatResponse = serde_json::from_value(json!({"text": "Hi", "stop_reason": "max_tokens"})).unwrap();
+        let whole: Value = serde_json::from_slice(&heading().whole(plain).unwrap()).unwrap();
+        assert_eq!(
+            (&whole["choices"][0]["message"]["content"], &whole["choices"][0]["finish_reason"]),
+            (&json!("Hi"), &json!("length"))
+        );
+    }
+}

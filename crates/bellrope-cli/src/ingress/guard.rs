@@ -1,0 +1,114 @@
+//! Who may ask: no web page. A page that a browser shows can reach ports of its own machine, and by a name that resolves
+//! to the loopback address even reads what it gets. Programs send no `Origin`, and name the host as they reached it.
+
+use hyper::{
+    HeaderMap,
+    header::{CONTENT_TYPE, HOST, ORIGIN},
+};
+
+use super::fault::Fault;
+
+/// Refuses what a browser sends for a page of another origin.
+pub(super) fn check(headers: &HeaderMap) -> Result<(), Fault> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = match (hosts.next().map(|host| host.to_str()), hosts.next()) {
+        (Some(Ok(host)), None) if is_loopback(host) => host,
+        _ => return Err(Fault::forbidden("the Host header must name the loopback address, as in localhost:8080")),
+    };
+    if let Some(origin) = text(ORIGIN)
+        && origin.strip_prefix("http://") != Some(host)
+    {
+        return Err(Fault::forbidden("requests of web pages are refused: the Origin header is foreign"));
+    }
+    if let Some(site) = headers.get("sec-fetch-site").map(|site| site.as_bytes())
+        && !matches!(site, b"same-origin" | b"none")
+    {
+        return Err(Fault::forbidden("requests of web pages are refused: the Sec-Fetch-Site header is foreign"));
+    }
+    Ok(())
+}
+
+/// Refuses a body that does not say it is JSON: a page can send everything else without asking first.
+pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Fault> {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Fault::unsupported_media_type("the body must be JSON; send `Content-Type: application/json`"))
+}
+
+/// Whether a `Host` is this machine, however it is written.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || name == "127.0.0.1" || name == "[::1]"
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn passes(headers: &[(&str, &str)]) -> bool {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        check(&map).is_ok()
+    }
+
+    #[test]
+    fn a_host_that_is_not_this_machine_is_refused() {
+        for host in ["localhost", "localhost:8080", "LocalHost.:1", "127.0.0.1:65535", "[::1]:80"] {
+            assert!(passes(&[("host", host)]), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.nip.io:80",
+            "127.0.0.1:80:80",
+            "",
+            "0.0.0.0",
+            "a@localhost",
+        ] {
+            assert!(!passes(&[("host", host)]), "{host}");
+        }
+        assert!(!passes(&[]));
+        assert!(!passes(&[("host", "localhost"), ("host", "localhost")]));
+    }
+
+    #[test]
+    fn a_web_page_is_refused_whatever_it_is_called() {
+        let host = ("host", "localhost:8080");
+        for origin in [
+            "https://evil.example",
+            "null",
+            "http://localhost:3000",
+            "https://localhost:8080",
+            "http://localhost:8080/",
+        ] {
+            assert!(!passes(&[host, ("origin", origin)]), "{origin}");
+        }
+        assert!(passes(&[host, ("origin", "http://localhost:8080")]));
+        assert!(!passes(&[host, ("sec-fetch-site", "cross-site")]));
+        assert!(!passes(&[host, ("sec-fetch-site", "same-site")]));
+        assert!(passes(&[host, ("sec-fetch-site", "none")]));
+    }
+
+    #[test]
+    fn only_json_counts_as_json() {
+        let of = |value: &str| {
+            let mut map = HeaderMap::new();
+            map.insert(CONTENT_TYPE, HeaderValue::from_str(value).unwrap());
+            check_json(&map).is_ok()
+        };
+        assert!(of("application/json") && of("Application/JSON; charset=utf-8"));
+        assert!(!of("text/plain") && !of("application/jsonp") && check_json(&HeaderMap::new()).is_err());
+    }
+}

@@ -1,0 +1,158 @@
+//! The paths, and the bodies of requests.
+
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+
+use bellrope_gateway::{Chunk, Gateway};
+use futures_util::StreamExt;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Body, Bytes, Incoming},
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    answer::{self, Events, Heading},
+    fault::Fault,
+    guard, request,
+};
+
+/// The largest body of a request, in bytes.
+const MAX_BODY: usize = 10 * 1024 * 1024;
+/// How long a client may take to send a body.
+const BODY_TIME: Duration = Duration::from_secs(30);
+/// What the bodies of all requests under way may take together, in KiB.
+const BODY_BUDGET: usize = 32 * 1024;
+
+const CHAT: &str = "/v1/chat/completions";
+const MODELS: &str = "/v1/models";
+
+/// The body of an answer.
+pub(super) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// Answers requests, one after another or many at once.
+#[derive(Debug)]
+pub(super) struct Service {
+    gateway: Arc<Gateway>,
+    /// The names that may stand before a model's name.
+    providers: Vec<String>,
+    /// In KiB.
+    budget: Arc<Semaphore>,
+}
+
+impl Service {
+    pub(super) fn new(gateway: Arc<Gateway>) -> Self {
+        let providers = gateway.names();
+        Self { gateway, providers, budget: Arc::new(Semaphore::new(BODY_BUDGET)) }
+    }
+
+    /// The answer to a request. Dropping it, or the body of what it returns, drops the provider's stream.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+        self.route(request).await.unwrap_or_else(|fault| refusal(&fault))
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Fault> {
+        guard::check(request.headers())?;
+        let path = request.uri().path().trim_end_matches('/');
+        match (path, request.method()) {
+            (CHAT, &Method::POST) => {
+                guard::check_json(request.headers())?;
+                self.chat(request.into_body()).await
+            }
+            (MODELS, &Method::GET) => json(answer::models(&self.gateway.models().await)),
+            (CHAT, _) => Err(Fault::method_not_allowed(format!("{CHAT} takes POST"))),
+            (MODELS, _) => Err(Fault::method_not_allowed(format!("{MODELS} takes GET"))),
+            _ => Err(Fault::not_found(format!("there is no such path; known: {CHAT}, {MODELS}"))),
+        }
+    }
+
+    async fn chat(&self, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+        let (body, room) = self.read(body).await?;
+        let completion = request::read(&body, &self.providers)?;
+        drop(body);
+        let heading = Heading::new(completion.model);
+        if !completion.stream {
+            let response = self.gateway.chat(completion.chat).await?;
+            return json(heading.whole(response));
+        }
+        let mut pieces = self.gateway.chat_stream(completion.chat);
+        // What fails before it begins has a status of its own.
+        let first = match pieces.next().await {
+            Some(piece) => match piece.chunk {
+                Chunk::Error(info) => return Err(info.into()),
+                chunk => chunk,
+            },
+            None => return Err(Fault::not_found("the gateway gave no answer")),
+        };
+        drop(room);
+        let events = StreamBody::new(Events::new(heading, completion.include_usage, first, pieces));
+        Ok(response(StatusCode::OK, "text/event-stream; charset=utf-8", events.boxed_unsync()))
+    }
+
+    /// Reads a body, within its bounds and those of all bodies together.
+    async fn read(&self, mut body: Incoming) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Fault> {
+        let too_large = || Fault::too_large(format!("the request has more than {MAX_BODY} bytes"));
+        if body.size_hint().lower() > MAX_BODY as u64 {
+            return Err(too_large());
+        }
+        let read = async {
+            let (mut bytes, mut taken) = (Vec::new(), None::<OwnedSemaphorePermit>);
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| Fault::invalid(None, format!("the body broke off: {error}")))?;
+                let Ok(data) = frame.into_data() else { continue };
+                if data.len() > MAX_BODY - bytes.len() {
+                    return Err(too_large());
+                }
+                let (held, needed) = (bytes.len().div_ceil(1024), (bytes.len() + data.len()).div_ceil(1024));
+                if needed > held {
+                    let room = Arc::clone(&self.budget).try_acquire_many_owned((needed - held) as u32);
+                    let room = room.map_err(|_| Fault::busy("too many large requests are under way; try again"))?;
+                    match &mut taken {
+                        Some(taken) => taken.merge(room),
+                        None => taken = Some(room),
+                    }
+                }
+                bytes.extend_from_slice(&data);
+            }
+            Ok((bytes, taken))
+        };
+        in_time(BODY_TIME, read).await
+    }
+}
+
+async fn in_time<T>(limit: Duration, reading: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let late = || Fault::too_slow(format!("the body did not come within {limit:?}"));
+    tokio::time::timeout(limit, reading).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn json(body: serde_json::Result<Vec<u8>>) -> Result<Response<AnswerBody>, Fault> {
+    let body = body.map_err(|error| Fault::busy(format!("the answer cannot be written: {error}")))?;
+    Ok(response(StatusCode::OK, "application/json", full(body)))
+}
+
+fn refusal(fault: &Fault) -> Response<AnswerBody> {
+    let mut refusal = response(fault.status, "application/json", full(fault.body().unwrap_or_default()));
+    let headers: &mut HeaderMap = refusal.headers_mut();
+    // OpenAI's own clients go by this before they go by the status.
+    let again = HeaderValue::from_static(if fault.retryable { "true" } else { "false" });
+    headers.insert("x-should-retry", again);
+    if let Some(seconds) = fault.retry_after {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    refusal
+}
+
+fn full(body: Vec<u8>) -> AnswerBody {
+    Full::new(Bytes::from(body)).boxed_unsync()
+}
+
+fn response(status: StatusCode, media_type: &'static str, body: AnswerBody) -> Response<AnswerBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
