@@ -233,21 +233,21 @@ mod tests {
     fn every_mend_stands_in_the_words_of_its_error() {
         let mend = "set SOME_KEY";
         let errors = [
-            ProviderError::NotConfigured { missing: "a key is missing", mend },
-            ProviderError::Connect { reason: "refused".into(), mend },
+            ProviderError::NotConfigured { missing: "a key is missing".into(), mend: mend.into() },
+            ProviderError::Connect { reason: "refused".into(), mend: mend.into() },
             ProviderError::Refused {
                 status: 401,
                 code: None,
                 message: "no".into(),
                 retry_after: None,
                 retryable: false,
-                mend: Some(mend),
+                mend: Some(mend.into()),
             },
             ProviderError::UnexpectedContent {
                 expected: "JSON",
                 content_type: "text/html".into(),
                 excerpt: "<html>".into(),
-                mend,
+                mend: mend.into(),
             },
         ];
         for error in errors {

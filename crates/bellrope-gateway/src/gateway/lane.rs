@@ -1,0 +1,192 @@
+//! One provider with what guards and counts it, and the order in which providers are asked.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use tracing::warn;
+
+use super::stats::{ProviderSnapshot, Stats};
+use crate::error::ProviderError;
+use crate::guard::{Breaker, Bucket, Permit, Rejected};
+use crate::message::{ChatRequest, ChatResponse, Chunk};
+use crate::provider::{BoxFuture, ChunkStream, Limits, Provider};
+
+/// A provider, its guards and its counters.
+pub(super) struct Lane {
+    pub(super) provider: Arc<dyn Provider>,
+    limits: Limits,
+    breaker: Breaker,
+    bucket: Option<Bucket>,
+    stats: Stats,
+}
+
+/// The providers that a request may go to, in order. At least one.
+pub(super) struct Route(pub(super) Vec<Arc<Lane>>);
+
+/// An answer that has begun, or failed to.
+pub(super) struct Begun {
+    pub(super) first: Chunk,
+    pub(super) rest: ChunkStream,
+    pub(super) running: Running,
+}
+
+/// A request that a provider is at work on. Dropped before its end it counts as cancelled.
+pub(super) struct Running {
+    lane: Arc<Lane>,
+    started: Instant,
+    has_piece: bool,
+    settled: bool,
+}
+
+impl Lane {
+    pub(super) fn new(provider: Arc<dyn Provider>) -> Self {
+        let limits = provider.limits();
+        Self {
+            provider,
+            limits,
+            breaker: Breaker::new(limits.breaker),
+            bucket: Bucket::new(limits.requests_per_minute, limits.burst),
+            stats: Stats::default(),
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> ProviderSnapshot {
+        self.stats.snapshot(self.provider.name(), self.breaker.state(now()))
+    }
+
+    /// Leave to ask the provider once.
+    fn admit(&self) -> Result<Permit<'_>, ProviderError> {
+        let provider = || self.provider.name().to_owned();
+        let now = now();
+        // The breaker first: what it refuses takes no token.
+        let permit = self.breaker.acquire(now).map_err(|Rejected { retry_after }| {
+            self.stats.count_suspended();
+            ProviderError::Suspended { provider: provider(), retry_after }
+        })?;
+        if let Some(Err(retry_after)) = self.bucket.as_ref().map(|bucket| bucket.take(now)) {
+            self.stats.count_limited();
+            return Err(ProviderError::Limited {
+                limit: self.limits.requests_per_minute,
+                retry_after,
+                mend: format!("raise {}.requests_per_minute", crate::config::section(&provider())).into(),
+                provider: provider(),
+            });
+        }
+        Ok(permit)
+    }
+
+    /// Asks the provider, if its guards allow it, and tells the breaker how it went.
+    async fn ask<T>(self: &Arc<Self>, request: ChatRequest, ask: Ask<T>) -> Result<T, ProviderError> {
+        let permit = self.admit()?;
+        let outcome = ask(Arc::clone(self), request).await;
+        match &outcome {
+            Ok(_) => permit.succeed(now()),
+            Err(error) if error.is_failure() => permit.fail(now()),
+            Err(_) => drop(permit),
+        }
+        outcome
+    }
+}
+
+/// A way to ask a provider.
+type Ask<T> = fn(Arc<Lane>, ChatRequest) -> BoxFuture<'static, Result<T, ProviderError>>;
+
+impl Route {
+    /// Begins an answer: of the first provider that has a first piece. That piece settles whether the provider is well;
+    /// after it nobody else is asked.
+    pub(super) async fn begin(self, request: ChatRequest) -> Result<Begun, ProviderError> {
+        self.ask(request, |lane, request| {
+            Box::pin(async move {
+                let mut rest = lane.provider.chat_stream(request);
+                let mut running = Running::new(lane);
+                match rest.next().await.unwrap_or_else(|| Err(silent())) {
+                    Ok(first) => {
+                        running.take_in(&first);
+                        Ok(Begun { first, rest, running })
+                    }
+                    Err(error) => Err(running.fail(error)),
+                }
+            })
+        })
+        .await
+    }
+
+    /// A whole answer: of the first provider that has one.
+    pub(super) async fn whole(self, request: ChatRequest) -> Result<ChatResponse, ProviderError> {
+        self.ask(request, |lane, request| {
+            Box::pin(async move {
+                let provider = Arc::clone(&lane.provider);
+                let mut running = Running::new(lane);
+                match provider.chat(request).await {
+                    Ok(response) => {
+                        if let Some(usage) = &response.usage {
+                            running.take_in(&Chunk::Usage(usage.clone()));
+                        }
+                        running.take_in(&Chunk::Done { stop_reason: response.stop_reason });
+                        Ok(response)
+                    }
+                    Err(error) => Err(running.fail(error)),
+                }
+            })
+        })
+        .await
+    }
+
+    async fn ask<T>(self, mut request: ChatRequest, ask: Ask<T>) -> Result<T, ProviderError> {
+        let mut lanes = self.0.into_iter().peekable();
+        while let Some(lane) = lanes.next() {
+            let Some(next) = lanes.peek() else { return lane.ask(request, ask).await };
+            let error = match lane.ask(request.clone(), ask).await {
+                Err(error) if error.may_pass_on(request.model.is_some()) => error,
+                outcome => return outcome,
+            };
+            warn!(%error, from = lane.provider.name(), to = next.provider.name(), "a request goes to the fallback");
+            lane.stats.count_passed_on();
+            // The name of a model means nothing to another provider.
+            request.model = None;
+        }
+        Err(silent())
+    }
+}
+
+impl Running {
+    fn new(lane: Arc<Lane>) -> Self {
+        lane.stats.count_begun();
+        Self { lane, started: now(), has_piece: false, settled: false }
+    }
+
+    /// Counts a piece of the answer.
+    pub(super) fn take_in(&mut self, chunk: &Chunk) {
+        let stats = &self.lane.stats;
+        if !self.has_piece {
+            self.has_piece = true;
+            stats.count_first_piece(now().saturating_duration_since(self.started));
+        }
+        stats.count_piece(chunk);
+        self.settled |= chunk.is_terminal();
+    }
+
+    /// Counts how the answer failed.
+    pub(super) fn fail(&mut self, error: ProviderError) -> ProviderError {
+        self.lane.stats.count_failed(error.code());
+        self.settled = true;
+        error
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.lane.stats.count_over(self.settled);
+    }
+}
+
+/// The error of a provider whose stream ends at once.
+pub(super) fn silent() -> ProviderError {
+    ProviderError::Truncated { reason: "the provider ended without a word".into() }
+}
+
+/// The runtime's time, which tests may stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
