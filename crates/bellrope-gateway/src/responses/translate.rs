@@ -36,6 +36,8 @@ pub struct Translator {
     key: Option<Secret>,
     /// The calls of tools by `output_index`, and whether any of their arguments have come.
     calls: BTreeMap<u32, bool>,
+    /// The items of servers that leave `output_index` out (llama.cpp does), each in the place that it has here.
+    items: Vec<String>,
     /// Whether any text has come in pieces.
     has_text: bool,
     refused: bool,
@@ -45,6 +47,18 @@ impl Translator {
     /// A translator whose errors never hold `key`.
     pub fn new(key: Option<Secret>) -> Self {
         Self { key, ..Self::default() }
+    }
+
+    /// Where an item is: as the provider says, else in the order in which the items' ids came up.
+    fn place(&mut self, output_index: Option<u32>, item_id: Option<&str>) -> u32 {
+        let Some(id) = item_id.filter(|_| output_index.is_none()) else { return output_index.unwrap_or(0) };
+        let at = self.items.iter().position(|known| known == id).unwrap_or_else(|| {
+            if self.items.len() < MAX_TOOL_CALLS {
+                self.items.push(id.to_owned());
+            }
+            self.items.len() - 1
+        });
+        at.try_into().unwrap_or(u32::MAX)
     }
 
     /// Takes in that a call begins, or says once more what it is.
@@ -105,7 +119,7 @@ impl Translate for Translator {
             Err(_) if event.name == "error" => return Err(wire::reported(self.key.as_ref(), data.as_bytes())),
             Err(error) => return Err(wire::malformed(self.key.as_ref(), &error, data)),
         };
-        let Frame { kind, output_index: index, item, delta, text, arguments, response } = frame;
+        let Frame { kind, output_index, item_id, item, delta, text, arguments, response } = frame;
         match kind.as_deref().unwrap_or(event.name) {
             "response.output_text.delta" => self.text(delta, out),
             "response.output_text.done" if !self.has_text => self.text(text, out),
@@ -118,16 +132,18 @@ impl Translate for Translator {
             }
             "response.output_item.added" | "response.output_item.done" => {
                 if let Some(item) = item.filter(|item| item.kind.as_deref() == Some("function_call")) {
-                    self.call(index.unwrap_or(0), item, out)?;
+                    let index = self.place(output_index, item.id.as_deref());
+                    self.call(index, item, out)?;
                 }
             }
             "response.function_call_arguments.delta" => {
                 if let Some(delta) = delta {
-                    self.arguments(index.unwrap_or(0), delta, out);
+                    let index = self.place(output_index, item_id.as_deref());
+                    self.arguments(index, delta, out);
                 }
             }
             "response.function_call_arguments.done" => {
-                let index = index.unwrap_or(0);
+                let index = self.place(output_index, item_id.as_deref());
                 if let Some(arguments) = arguments.filter(|_| self.calls.get(&index) != Some(&true)) {
                     self.arguments(index, arguments, out);
                 }
@@ -168,6 +184,8 @@ struct Frame {
     #[serde(rename = "type")]
     kind: Option<String>,
     output_index: Option<u32>,
+    #[serde(default, deserialize_with = "text")]
+    item_id: Option<String>,
     item: Option<Item>,
     #[serde(default, deserialize_with = "text")]
     delta: Option<String>,
@@ -321,6 +339,24 @@ mod tests {
             call(1, None, None, "}"),
             call(7, Some("c"), Some("now"), "{}"),
             Chunk::Done { stop_reason: StopReason::ToolUse },
+        ];
+        assert_eq!(chunks, expected);
+    }
+
+    #[test]
+    fn tool_calls_of_a_server_that_counts_nothing_are_told_apart_by_their_items() {
+        let (chunks, _) = play(&[
+            r#"{"type":"response.output_item.added","item":{"type":"function_call","id":"fc_x","call_id":"a","name":"ls","arguments":""}}"#,
+            r#"{"type":"response.function_call_arguments.delta","item_id":"fc_x","delta":"{}"}"#,
+            r#"{"type":"response.output_item.added","item":{"type":"function_call","id":"fc_y","call_id":"b","name":"cat","arguments":""}}"#,
+            r#"{"type":"response.function_call_arguments.delta","item_id":"fc_y","delta":"[]"}"#,
+            r#"{"type":"response.output_item.done","item":{"type":"function_call","id":"fc_x","call_id":"a","name":"ls","arguments":"{}"}}"#,
+        ]);
+        let expected = [
+            call(0, Some("a"), Some("ls"), ""),
+            call(0, None, None, "{}"),
+            call(1, Some("b"), Some("cat"), ""),
+            call(1, None, None, "[]"),
         ];
         assert_eq!(chunks, expected);
     }
