@@ -28,7 +28,8 @@ fn address() -> Option<String> {
     let address = std::env::var(URL).ok();
     if address.is_none() {
         // Straight to the stream: what is printed by a test that passes is not shown.
-        writeln!(std::io::stderr(), "SKIPPED: {URL} is not set; no independent server was asked").unwrap();
+        let mut err = std::io::stderr();
+        writeln!(err, "SKIPPED: {URL} is not set; no independent server was asked").unwrap();
     }
     address
 }

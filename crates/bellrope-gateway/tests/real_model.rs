@@ -22,7 +22,8 @@ const NAME: &str = "real";
 fn gateway(kind: ProviderKind) -> Option<Gateway> {
     let Ok(base_url) = std::env::var(URL) else {
         // Straight to the stream: what is printed by a test that passes is not shown.
-        writeln!(std::io::stderr(), "SKIPPED: {URL} is not set; no real model was asked").unwrap();
+        let mut err = std::io::stderr();
+        writeln!(err, "SKIPPED: {URL} is not set; no real model was asked").unwrap();
         return None;
     };
     let model = Some("real-model".to_owned());
