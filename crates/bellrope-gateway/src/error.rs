@@ -255,30 +255,30 @@ pub enum ProviderError {
     },
 }
 
-/// Everything that [`ProviderError::code`] can be.
-pub(crate) const CODES: [&str; 19] = [
-    "unsupported_version",
-    "invalid_request",
-    "unknown_provider",
-    "not_configured",
-    "authentication",
-    "permission",
-    "billing",
-    "not_found",
-    "connect",
-    "disconnected",
-    "timeout",
-    "rate_limited",
-    "overloaded",
-    "unavailable",
-    "provider_error",
-    "unexpected_content",
-    "malformed",
-    "too_large",
-    "truncated",
-];
-
 impl ProviderError {
+    /// Everything that [`ProviderError::code`] can be.
+    pub const CODES: [&str; 19] = [
+        "unsupported_version",
+        "invalid_request",
+        "unknown_provider",
+        "not_configured",
+        "authentication",
+        "permission",
+        "billing",
+        "not_found",
+        "connect",
+        "disconnected",
+        "timeout",
+        "rate_limited",
+        "overloaded",
+        "unavailable",
+        "provider_error",
+        "unexpected_content",
+        "malformed",
+        "too_large",
+        "truncated",
+    ];
+
     /// The kind of error in one word, as it stands in [`ErrorInfo::code`]. This is the whole list:
     ///
     /// | code | meaning |

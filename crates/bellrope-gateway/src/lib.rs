@@ -7,6 +7,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`message`] | the JSON between editor and gateway |
+//! | [`client`] | the other end: calls with the types of `message` |
 //! | [`handlers`] | the gateway as message types of a server |
 //! | [`gateway`] | the providers by name, and the promises that hold for all of them |
 //! | [`provider`] | what every provider offers |
@@ -39,6 +40,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anthropic;
+pub mod client;
 pub mod config;
 pub mod embedded;
 pub mod error;
@@ -56,6 +58,7 @@ pub mod secret;
 pub mod sse;
 pub mod wire;
 
+pub use client::{AsyncChatClient, ChatClient, ChatError};
 pub use config::{ProviderConfig, ProviderKind};
 pub use embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use error::{Blame, ConfigError, Excerpt, Phase, ProviderError};

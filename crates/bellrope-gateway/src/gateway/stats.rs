@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::error::CODES;
+use crate::error::ProviderError;
 use crate::guard::State;
 use crate::message::Chunk;
+
+const CODES: [&str; ProviderError::CODES.len()] = ProviderError::CODES;
 
 /// Upper bounds of the histogram of times to the first piece, in milliseconds; a last, open bucket follows.
 pub const FIRST_PIECE_BOUNDS_MS: [u64; 12] = [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000];
