@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ConfigError;
-use crate::guard::BreakerConfig;
+use crate::guard::{BreakerConfig, BreakerSetting};
 use crate::secret::Secret;
 
 pub(crate) use preset::{PRESETS, Preset};
@@ -184,7 +184,10 @@ impl ProviderConfig {
                 return Err(ConfigError::Invalid { key, reason: "is 0; set it to 1 or more".into() });
             }
         }
-        self.breaker.check(section)
+        self.breaker.check().map_err(|BreakerSetting { key, expected, .. }| ConfigError::Invalid {
+            key: format!("{section}.breaker.{key}").into(),
+            reason: format!("is out of its range {expected}").into(),
+        })
     }
 
     /// The key itself, else that of the file.
@@ -332,10 +335,16 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_of_zero_is_named() {
+    fn a_setting_out_of_its_range_is_named() {
         let config = ProviderConfig { idle_timeout: Duration::ZERO, ..ProviderConfig::default() };
         let error = config.check("gateway.providers.x").unwrap_err();
         assert_eq!(error.to_string(), "gateway.providers.x.idle_timeout_ms is 0; set it to 1 or more");
+        let config = from_json(r#"{"breaker":{"timeout_ms":0}}"#).unwrap();
+        let error = config.check("gateway.providers.x").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "gateway.providers.x.breaker.timeout_ms is out of its range and must be at least 1"
+        );
     }
 
     #[test]

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::error::ProviderError;
-use crate::guard::BreakerConfig;
 use crate::message::{ChatRequest, Chunk, Content, ModelInfo, Part, ProviderHealth, Role, StopReason, Usage};
 use crate::provider::{BoxFuture, Capabilities, ChunkStream, Limits, Provider};
 
@@ -75,7 +74,7 @@ impl Provider for EmbeddedProvider {
 
     fn limits(&self) -> Limits {
         // Its errors are scripted, and the next request is no burden to it.
-        Limits { breaker: BreakerConfig::NEVER, ..Limits::default() }
+        Limits { breaker: None, ..Limits::default() }
     }
 
     fn chat_stream(&self, request: ChatRequest) -> ChunkStream {

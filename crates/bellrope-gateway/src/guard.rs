@@ -5,6 +5,6 @@
 mod breaker;
 mod bucket;
 
-pub(crate) use breaker::{Breaker, Permit, Rejected};
+pub(crate) use breaker::{Breaker, BreakerSetting, Permit, Rejected};
 pub use breaker::{BreakerConfig, State};
 pub(crate) use bucket::Bucket;

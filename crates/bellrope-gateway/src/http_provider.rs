@@ -135,7 +135,7 @@ impl HttpProvider {
                 limits: Limits {
                     requests_per_minute: config.requests_per_minute,
                     burst: config.burst,
-                    breaker: config.breaker,
+                    breaker: Some(config.breaker),
                 },
             }),
         })
@@ -152,7 +152,7 @@ impl Provider for HttpProvider {
     }
 
     fn limits(&self) -> Limits {
-        self.shared.limits
+        self.shared.limits.clone()
     }
 
     fn chat_stream(&self, request: ChatRequest) -> ChunkStream {

@@ -76,14 +76,20 @@ pub struct Capabilities {
 }
 
 /// How often a provider is asked at most, and when not at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// How many requests a minute; 0 for no limit.
     pub requests_per_minute: u32,
     /// How many of them at once after a pause; 0 for as many as in a minute.
     pub burst: u32,
-    /// When it is no longer asked because it fails.
-    pub breaker: BreakerConfig,
+    /// When it is no longer asked because it fails; absent for never.
+    pub breaker: Option<BreakerConfig>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { requests_per_minute: 0, burst: 0, breaker: Some(BreakerConfig::default()) }
+    }
 }
 
 /// Collects a stream into one answer of at most [`MAX_ANSWER`] bytes and [`MAX_TOOL_CALLS`] tool calls.

@@ -8,15 +8,15 @@ use tracing::warn;
 
 use super::stats::{ProviderSnapshot, Stats};
 use crate::error::ProviderError;
-use crate::guard::{Breaker, Bucket, Permit, Rejected};
+use crate::guard::{Breaker, BreakerSetting, Bucket, Permit, Rejected, State};
 use crate::message::{ChatRequest, ChatResponse, Chunk};
 use crate::provider::{BoxFuture, ChunkStream, Limits, Provider};
 
 /// A provider, its guards and its counters.
 pub(super) struct Lane {
     pub(super) provider: Arc<dyn Provider>,
-    limits: Limits,
-    breaker: Breaker,
+    requests_per_minute: u32,
+    breaker: Option<Breaker>,
     bucket: Option<Bucket>,
     stats: Stats,
 }
@@ -41,33 +41,42 @@ pub(super) struct Running {
 
 impl Lane {
     pub(super) fn new(provider: Arc<dyn Provider>) -> Self {
-        let limits = provider.limits();
+        let Limits { requests_per_minute, burst, breaker } = provider.limits();
+        let breaker = breaker.and_then(|config| {
+            // Those of a configuration were checked when it was read.
+            let unusable = |BreakerSetting { key, expected, .. }: BreakerSetting| {
+                warn!(provider = provider.name(), "the breaker's {key} is out of its range {expected}: there is none");
+            };
+            Breaker::new(config).map_err(unusable).ok()
+        });
         Self {
             provider,
-            limits,
-            breaker: Breaker::new(limits.breaker),
-            bucket: Bucket::new(limits.requests_per_minute, limits.burst),
+            requests_per_minute,
+            breaker,
+            bucket: Bucket::new(requests_per_minute, burst),
             stats: Stats::default(),
         }
     }
 
     pub(super) fn snapshot(&self) -> ProviderSnapshot {
-        self.stats.snapshot(self.provider.name(), self.breaker.state(now()))
+        let state = self.breaker.as_ref().map_or(State::Closed, |breaker| breaker.state(now()));
+        self.stats.snapshot(self.provider.name(), state)
     }
 
     /// Leave to ask the provider once.
-    fn admit(&self) -> Result<Permit<'_>, ProviderError> {
+    fn admit(&self) -> Result<Option<Permit<'_>>, ProviderError> {
         let provider = || self.provider.name().to_owned();
         let now = now();
         // The breaker first: what it refuses takes no token.
-        let permit = self.breaker.acquire(now).map_err(|Rejected { retry_after }| {
+        let permit = self.breaker.as_ref().map(|breaker| breaker.acquire(now)).transpose().map_err(|rejected| {
+            let Rejected { retry_after } = rejected;
             self.stats.count_suspended();
             ProviderError::Suspended { provider: provider(), retry_after }
         })?;
         if let Some(Err(retry_after)) = self.bucket.as_ref().map(|bucket| bucket.take(now)) {
             self.stats.count_limited();
             return Err(ProviderError::Limited {
-                limit: self.limits.requests_per_minute,
+                limit: self.requests_per_minute,
                 retry_after,
                 mend: format!("raise {}.requests_per_minute", crate::config::section(&provider())).into(),
                 provider: provider(),
@@ -80,10 +89,10 @@ impl Lane {
     async fn ask<T>(self: &Arc<Self>, request: ChatRequest, ask: Ask<T>) -> Result<T, ProviderError> {
         let permit = self.admit()?;
         let outcome = ask(Arc::clone(self), request).await;
-        match &outcome {
-            Ok(_) => permit.succeed(now()),
-            Err(error) if error.is_failure() => permit.fail(now()),
-            Err(_) => drop(permit),
+        match (&outcome, permit) {
+            (Ok(_), Some(permit)) => permit.succeed(now()),
+            (Err(error), Some(permit)) if error.is_failure() => permit.fail(now()),
+            (_, permit) => drop(permit),
         }
         outcome
     }

@@ -9,51 +9,54 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::millis;
-use crate::error::ConfigError;
-
 /// The longest pause, whatever doubles.
 const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// When a breaker opens and closes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct BreakerConfig {
-    /// So many failures in a row open it. 0: it never opens. Default: 5.
+    /// So many failures in a row open it. Default: 5.
     pub failure_threshold: u32,
     /// So many successes close it again. Default: 2.
     pub success_threshold: u32,
-    /// How long it stays open before the first try; twice as long after each try that failed, to at most 15 minutes, less
-    /// up to a quarter by chance. In milliseconds as `timeout_ms`; default 60,000.
-    #[serde(rename = "timeout_ms", with = "millis")]
-    pub timeout: Duration,
+    /// How long it stays open before the first try, in milliseconds; twice as long after each try that failed, to at most
+    /// 15 minutes, less up to a quarter by chance. Default: 60,000.
+    pub timeout_ms: u32,
     /// How many may try at a time when the pause is over. Default: 3.
     pub half_open_max_requests: u32,
 }
 
 impl Default for BreakerConfig {
     fn default() -> Self {
-        Self { failure_threshold: 5, success_threshold: 2, timeout: Duration::from_secs(60), half_open_max_requests: 3 }
+        Self { failure_threshold: 5, success_threshold: 2, timeout_ms: 60_000, half_open_max_requests: 3 }
     }
 }
 
-impl BreakerConfig {
-    /// A breaker that never opens.
-    pub(crate) const NEVER: Self =
-        Self { failure_threshold: 0, success_threshold: 1, timeout: Duration::from_secs(1), half_open_max_requests: 1 };
+/// A setting of a breaker that cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BreakerSetting {
+    pub(crate) key: &'static str,
+    pub(crate) expected: &'static str,
+}
 
-    pub(crate) fn check(&self, section: &str) -> Result<(), ConfigError> {
-        for (key, is_zero) in [
-            ("success_threshold", self.success_threshold == 0),
-            ("timeout_ms", self.timeout.is_zero()),
-            ("half_open_max_requests", self.half_open_max_requests == 0),
-        ] {
-            if is_zero {
-                let key = format!("{section}.breaker.{key}").into();
-                return Err(ConfigError::Invalid { key, reason: "is 0; set it to 1 or more".into() });
-            }
+impl BreakerConfig {
+    pub(crate) fn check(&self) -> Result<(), BreakerSetting> {
+        let settings = [
+            ("failure_threshold", self.failure_threshold),
+            ("success_threshold", self.success_threshold),
+            ("timeout_ms", self.timeout_ms),
+            ("half_open_max_requests", self.half_open_max_requests),
+        ];
+        match settings.into_iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => Err(BreakerSetting { key, expected: "and must be at least 1" }),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms.into())
     }
 }
 
@@ -109,9 +112,14 @@ pub(crate) struct Permit<'a> {
 }
 
 impl Breaker {
-    pub(crate) fn new(config: BreakerConfig) -> Self {
-        let inner = Inner { phase: Phase::Closed { failures: 0 }, generation: 0, pause: config.timeout };
-        Self { config, inner: Mutex::new(inner) }
+    /// A closed breaker.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub(crate) fn new(config: BreakerConfig) -> Result<Self, BreakerSetting> {
+        config.check()?;
+        let inner = Inner { phase: Phase::Closed { failures: 0 }, generation: 0, pause: config.timeout() };
+        Ok(Self { config, inner: Mutex::new(inner) })
     }
 
     /// Leave for a request.
@@ -128,7 +136,7 @@ impl Breaker {
         }
         if let Phase::HalfOpen { trying, .. } = &mut inner.phase {
             if *trying == self.config.half_open_max_requests {
-                return Err(Rejected { retry_after: Duration::from_secs(1).min(self.config.timeout) });
+                return Err(Rejected { retry_after: Duration::from_secs(1).min(self.config.timeout()) });
             }
             *trying += 1;
         }
@@ -167,7 +175,7 @@ impl Breaker {
                 *trying -= 1;
                 *successes += 1;
                 if *successes >= config.success_threshold {
-                    inner.pause = config.timeout;
+                    inner.pause = config.timeout();
                     inner.enter(Phase::Closed { failures: 0 });
                 }
             }
@@ -222,7 +230,7 @@ mod tests {
     }
 
     fn opened(now: Instant) -> Breaker {
-        let breaker = Breaker::new(BreakerConfig::default());
+        let breaker = Breaker::new(BreakerConfig::default()).unwrap();
         for _ in 0..5 {
             assert_eq!(breaker.state(now), State::Closed);
             fail(&breaker, now);
@@ -234,7 +242,7 @@ mod tests {
     #[test]
     fn failures_in_a_row_open_it_and_a_success_in_between_does_not() {
         let now = Instant::now();
-        let breaker = Breaker::new(BreakerConfig::default());
+        let breaker = Breaker::new(BreakerConfig::default()).unwrap();
         for _ in 0..10 {
             for _ in 0..4 {
                 fail(&breaker, now);
@@ -276,7 +284,7 @@ mod tests {
     #[test]
     fn a_dropped_permit_counts_for_nothing_and_gives_its_place_back() {
         let now = Instant::now();
-        let breaker = Breaker::new(BreakerConfig::default());
+        let breaker = Breaker::new(BreakerConfig::default()).unwrap();
         for _ in 0..20 {
             drop(breaker.acquire(now).unwrap());
         }
@@ -292,7 +300,7 @@ mod tests {
     #[test]
     fn a_permit_of_an_earlier_state_settles_nothing() {
         let now = Instant::now();
-        let breaker = Breaker::new(BreakerConfig::default());
+        let breaker = Breaker::new(BreakerConfig::default()).unwrap();
         let (old_success, old_failure) = (breaker.acquire(now).unwrap(), breaker.acquire(now).unwrap());
         for _ in 0..5 {
             fail(&breaker, now);
@@ -306,19 +314,8 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_of_zero_never_opens_it() {
-        let now = Instant::now();
-        let breaker = Breaker::new(BreakerConfig::NEVER);
-        for _ in 0..100 {
-            fail(&breaker, now);
-        }
-        assert_eq!(breaker.state(now), State::Closed);
-    }
-
-    #[test]
     fn settings_that_would_keep_it_open_for_ever_are_refused() {
         let config = BreakerConfig { half_open_max_requests: 0, ..BreakerConfig::default() };
-        let error = config.check("gateway.providers.x").unwrap_err().to_string();
-        assert_eq!(error, "gateway.providers.x.breaker.half_open_max_requests is 0; set it to 1 or more");
+        assert_eq!(Breaker::new(config).unwrap_err().key, "half_open_max_requests");
     }
 }

@@ -106,7 +106,8 @@ for_each_format! {
             peer.end().await;
         })
         .await;
-        let breaker = BreakerConfig { timeout: Duration::from_millis(200), ..BreakerConfig::default() };
+        let mut breaker = BreakerConfig::default();
+        breaker.timeout_ms = 200;
         let config = ProviderConfig { max_retries: 0, breaker, ..fake.config(format) };
         let gateway = Gateway::new(Arc::new(HttpProvider::new(config).unwrap()));
         let name = gateway.names().remove(0);
