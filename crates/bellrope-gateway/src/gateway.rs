@@ -152,7 +152,7 @@ impl Gateway {
         HealthReport {
             version: WIRE_VERSION,
             default_provider: self.default.provider.name().to_owned(),
-            providers: join_all(self.lanes.values().map(|lane| lane.provider.health())).await,
+            providers: join_all(self.lanes.values().map(|lane| lane.health())).await,
         }
     }
 

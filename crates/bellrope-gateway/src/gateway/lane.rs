@@ -9,7 +9,7 @@ use tracing::warn;
 use super::stats::{ProviderSnapshot, Stats};
 use crate::error::ProviderError;
 use crate::guard::{Breaker, BreakerSetting, Bucket, Permit, Rejected, State};
-use crate::message::{ChatRequest, ChatResponse, Chunk};
+use crate::message::{ChatRequest, ChatResponse, Chunk, ProviderHealth};
 use crate::provider::{BoxFuture, ChunkStream, Limits, Provider};
 
 /// A provider, its guards and its counters.
@@ -63,23 +63,42 @@ impl Lane {
         self.stats.snapshot(self.provider.name(), state)
     }
 
+    /// How the provider is. One that is not asked for now cannot be expected to answer, whatever it says.
+    pub(super) async fn health(&self) -> ProviderHealth {
+        let health = self.provider.health().await;
+        match self.suspension(now()) {
+            Some(error) if health.healthy => ProviderHealth { healthy: false, error: Some(error.info()), ..health },
+            _ => health,
+        }
+    }
+
+    /// Why the provider is not asked now, if its breaker is open.
+    fn suspension(&self, now: Instant) -> Option<ProviderError> {
+        let breaker = self.breaker.as_ref().filter(|breaker| breaker.state(now) == State::Open)?;
+        breaker.acquire(now).err().map(|rejected| self.suspended(rejected))
+    }
+
+    fn suspended(&self, Rejected { retry_after }: Rejected) -> ProviderError {
+        ProviderError::Suspended { provider: self.provider.name().to_owned(), retry_after }
+    }
+
     /// Leave to ask the provider once.
     fn admit(&self) -> Result<Option<Permit<'_>>, ProviderError> {
-        let provider = || self.provider.name().to_owned();
         let now = now();
         // The breaker first: what it refuses takes no token.
-        let permit = self.breaker.as_ref().map(|breaker| breaker.acquire(now)).transpose().map_err(|rejected| {
-            let Rejected { retry_after } = rejected;
+        let permit = self.breaker.as_ref().map(|breaker| breaker.acquire(now)).transpose();
+        let permit = permit.map_err(|rejected| {
             self.stats.count_suspended();
-            ProviderError::Suspended { provider: provider(), retry_after }
+            self.suspended(rejected)
         })?;
         if let Some(Err(retry_after)) = self.bucket.as_ref().map(|bucket| bucket.take(now)) {
             self.stats.count_limited();
+            let provider = self.provider.name().to_owned();
             return Err(ProviderError::Limited {
                 limit: self.requests_per_minute,
                 retry_after,
-                mend: format!("raise {}.requests_per_minute", crate::config::section(&provider())).into(),
-                provider: provider(),
+                mend: format!("raise {}.requests_per_minute", crate::config::section(&provider)).into(),
+                provider,
             });
         }
         Ok(permit)

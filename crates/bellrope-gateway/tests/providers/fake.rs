@@ -148,6 +148,11 @@ impl Peer {
         true
     }
 
+    /// The head of the last request of all connections.
+    pub(crate) fn last_request(&self) -> String {
+        self.seen.lock().unwrap().last().map(|request| request.head.clone()).unwrap_or_default()
+    }
+
     /// Sends bytes as they are. Errors are the client's way to hang up, and no concern of the server.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref()).await;

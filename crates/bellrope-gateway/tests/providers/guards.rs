@@ -131,6 +131,24 @@ for_each_format! {
         assert_eq!(counters(&gateway, &name).breaker, BreakerState::Closed);
     }
 
+    async fn a_provider_that_is_spared_is_not_called_healthy(format: Format) {
+        let fake = Fake::start(move |_, mut peer| async move {
+            // Only the list of models is there.
+            let status = if peer.last_request().starts_with("GET ") { "200 OK" } else { "500 Oops" };
+            peer.reply(status, "connection: close\r\ncontent-type: application/json\r\n", "{\"data\":[]}").await;
+        })
+        .await;
+        let config = ProviderConfig { max_retries: 0, ..fake.config(format) };
+        let gateway = Gateway::new(Arc::new(HttpProvider::new(config).unwrap()));
+        assert!(soon(gateway.health()).await.providers[0].healthy);
+        for _ in 0..5 {
+            code(&gateway).await;
+        }
+        let health = soon(gateway.health()).await.providers.remove(0);
+        assert!(!health.healthy, "{health:?}");
+        assert_eq!(health.error.unwrap().code, "unavailable");
+    }
+
     async fn what_is_no_failure_of_the_provider_does_not_open_its_breaker(format: Format) {
         for status in ["400 Bad Request", "401 Unauthorized", "404 Not Found", "429 Too Many Requests"] {
             let fake = Fake::replying(status, "", "").await;
