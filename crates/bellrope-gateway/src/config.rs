@@ -233,7 +233,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), ConfigError> {
 mod variable {
     use super::{Deserialize, Deserializer};
     use serde::Serializer;
-    use serde::de::Error;
+    use serde::de::{Error, IgnoredAny};
 
     pub(super) fn serialize<S: Serializer>(name: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
         match name {
@@ -243,7 +243,19 @@ mod variable {
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+        /// Any value, so that no error quotes it.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Text(String),
+            Other(IgnoredAny),
+        }
+
+        let text = match Option::deserialize(deserializer)? {
+            Some(Written::Text(text)) => text,
+            Some(Written::Other(IgnoredAny)) => String::new(),
+            None => return Ok(None),
+        };
         let name = text.trim().strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
         let is_name = |name: &&str| {
             let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -316,7 +328,13 @@ mod tests {
 
     #[test]
     fn a_key_in_the_configuration_file_is_refused_and_not_quoted() {
-        for json in [r#"{"api_key":"sk-123456"}"#, r#"{"api_key":"${sk-123456}"}"#, r#"{"api_key":"${}"}"#] {
+        for json in [
+            r#"{"api_key":"sk-123456"}"#,
+            r#"{"api_key":"${sk-123456}"}"#,
+            r#"{"api_key":"${}"}"#,
+            r#"{"api_key":123456}"#,
+            r#"{"api_key":["123456"]}"#,
+        ] {
             let error = from_json(json).unwrap_err().to_string();
             assert!(error.contains("`api_key` must name") && error.contains("`api_key_file`"), "{error}");
             assert!(!error.contains("123456"), "{error}");

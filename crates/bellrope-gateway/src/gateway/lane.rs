@@ -218,3 +218,112 @@ pub(super) fn silent() -> ProviderError {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+    use std::time::Duration;
+
+    use futures_util::stream;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::message::{ModelInfo, StopReason};
+    use crate::provider::Capabilities;
+
+    /// A provider that is well or not, and takes its time.
+    #[derive(Default)]
+    struct Moody {
+        limits: Limits,
+        is_well: AtomicBool,
+        asked: AtomicU32,
+    }
+
+    impl Provider for Moody {
+        fn name(&self) -> &str {
+            "moody"
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::default()
+        }
+
+        fn limits(&self) -> Limits {
+            self.limits.clone()
+        }
+
+        fn chat_stream(&self, _: ChatRequest) -> ChunkStream {
+            self.asked.fetch_add(1, Relaxed);
+            let outcome = if self.is_well.load(Relaxed) {
+                Ok(Chunk::Done { stop_reason: StopReason::EndTurn })
+            } else {
+                Err(ProviderError::Disconnected { reason: "down".into() })
+            };
+            Box::pin(stream::once(async {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                outcome
+            }))
+        }
+
+        fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn health(&self) -> BoxFuture<'_, ProviderHealth> {
+            let health = ProviderHealth { provider: "moody".into(), healthy: true, latency_ms: 0, error: None };
+            Box::pin(async { health })
+        }
+    }
+
+    /// The code of the error that a request meets; `None` if it is answered.
+    async fn meets(lane: &Arc<Lane>) -> Option<&'static str> {
+        let begun = Route(vec![Arc::clone(lane)]).begin(ChatRequest::user("Hello")).await;
+        begun.err().map(|error| error.code())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_failed_five_times_is_not_asked_for_a_minute_and_then_tried() {
+        let moody = Arc::new(Moody::default());
+        let lane = Arc::new(Lane::new(moody.clone()));
+        for _ in 0..5 {
+            assert_eq!(meets(&lane).await, Some("disconnected"));
+        }
+        assert_eq!(meets(&lane).await, Some("unavailable"));
+        assert!(!lane.health().await.healthy);
+        advance(Duration::from_secs(61)).await;
+        assert_eq!(meets(&lane).await, Some("disconnected"), "the try after the pause");
+        moody.is_well.store(true, Relaxed);
+        advance(Duration::from_secs(61)).await;
+        assert_eq!(meets(&lane).await, Some("unavailable"), "the second pause is longer");
+        advance(Duration::from_secs(61)).await;
+        assert_eq!((meets(&lane).await, meets(&lane).await), (None, None));
+        let seen = lane.snapshot();
+        assert_eq!((seen.breaker, seen.requests, seen.suspended, seen.done), (State::Closed, 8, 2, 2));
+        assert_eq!(moody.asked.load(Relaxed), 8);
+        // 30 ms each of the two that had a first piece.
+        assert_eq!((seen.first_piece.buckets[2], seen.first_piece.sum_us), (2, 60_000));
+        assert!(lane.health().await.healthy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_limit_lets_a_burst_through_and_then_one_request_a_period() {
+        let limits = Limits { requests_per_minute: 6, burst: 2, ..Limits::default() };
+        let lane = Arc::new(Lane::new(Arc::new(Moody { limits, is_well: true.into(), ..Moody::default() })));
+        assert_eq!((meets(&lane).await, meets(&lane).await), (None, None));
+        assert_eq!(meets(&lane).await, Some("rate_limited"));
+        advance(Duration::from_secs(10)).await;
+        assert_eq!((meets(&lane).await, meets(&lane).await), (None, Some("rate_limited")));
+        assert_eq!(lane.snapshot().limited, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_dropped_before_its_first_piece_counts_for_nothing_with_the_breaker() {
+        let lane = Arc::new(Lane::new(Arc::new(Moody::default())));
+        for _ in 0..20 {
+            let asked = tokio::time::timeout(Duration::from_millis(1), meets(&lane)).await;
+            assert!(asked.is_err(), "it was answered");
+        }
+        let seen = lane.snapshot();
+        assert_eq!((seen.breaker, seen.requests, seen.cancelled, seen.in_flight), (State::Closed, 20, 20, 0));
+    }
+}
