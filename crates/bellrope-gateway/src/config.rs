@@ -96,7 +96,8 @@ pub struct ProviderConfig {
     /// How long a response may be silent. In milliseconds as `idle_timeout_ms`; default 60,000.
     #[serde(rename = "idle_timeout_ms", with = "millis")]
     pub idle_timeout: Duration,
-    /// How long a response may consist of keep-alives alone. In milliseconds as `event_timeout_ms`; default 600,000.
+    /// How long a response may consist of keep-alives alone: comments, pings, and other events that bring nothing of the
+    /// answer. In milliseconds as `event_timeout_ms`; default 600,000.
     #[serde(rename = "event_timeout_ms", with = "millis")]
     pub event_timeout: Duration,
     /// How often a request is sent again after an error that may pass, always before the first token. Default: 2.

@@ -93,7 +93,7 @@ pub enum Phase {
     FirstByte,
     /// The next byte of the response.
     Idle,
-    /// The next event of the response, while only keep-alives came in.
+    /// The next piece of the answer, while only keep-alives came in.
     Event,
 }
 
@@ -103,7 +103,7 @@ impl fmt::Display for Phase {
             Self::Connect => "a connection",
             Self::FirstByte => "the head of the response",
             Self::Idle => "the next byte",
-            Self::Event => "the next event, with nothing but keep-alives coming in",
+            Self::Event => "the next piece of the answer, with nothing but keep-alives coming in",
         })
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Timeouts {
     pub(crate) first_byte: Duration,
     /// For each next byte of the body.
     pub(crate) idle: Duration,
-    /// For each next event of the body, however many keep-alives come.
+    /// For each next piece of the answer, however many keep-alives come.
     pub(crate) event: Duration,
 }
 

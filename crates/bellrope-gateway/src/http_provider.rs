@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_util::stream;
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::config::{Preset, ProviderConfig, ProviderKind, check_name, section};
 use crate::error::{ConfigError, ProviderError};
@@ -328,6 +328,8 @@ impl Answer {
     }
 
     async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
+        // While keep-alives come in, of whatever form, this moment stays.
+        let mut asked = Instant::now();
         loop {
             if let Some(chunk) = self.ready.pop_front() {
                 return Some(Ok(chunk));
@@ -335,7 +337,10 @@ impl Answer {
             if matches!(self.stage, Stage::Ended) {
                 return self.failed.take().map(Err);
             }
-            match self.advance().await {
+            let begins = matches!(self.stage, Stage::Asked(_));
+            match self.advance(asked).await {
+                // The head of the response had its own time.
+                Ok(Progress::Continues) if begins => asked = Instant::now(),
                 Ok(Progress::Continues) => {}
                 Ok(Progress::Ended) => {
                     if let Stage::Answering(events) = mem::replace(&mut self.stage, Stage::Ended) {
@@ -351,7 +356,7 @@ impl Answer {
     }
 
     /// Sends the request, or takes one event in.
-    async fn advance(&mut self) -> Result<Progress, ProviderError> {
+    async fn advance(&mut self, asked: Instant) -> Result<Progress, ProviderError> {
         let events = match &mut self.stage {
             Stage::Asked(request) => {
                 let events = self.shared.ask(request).await?;
@@ -361,7 +366,7 @@ impl Answer {
             Stage::Answering(events) => events,
             Stage::Ended => return Ok(Progress::Ended),
         };
-        match events.next().await {
+        match events.next(asked).await {
             Ok(Next::Event(event)) => self.translator.event(event, &mut self.ready),
             Ok(Next::End { unfinished, reason }) => self.translator.end(unfinished, reason, &mut self.ready),
             // An answer that has said why it stopped is whole, however the connection ends.

@@ -22,12 +22,12 @@ fn provider(fake: &Fake, format: Format, change: impl FnOnce(&mut ProviderConfig
     HttpProvider::new(config).unwrap()
 }
 
-/// Sends keep-alives, at most this often, until the client hangs up; then, or after `pings`, the answer.
+/// Sends the keep-alives of the format, at most this often, until the client hangs up; then, or after `pings`, the answer.
 async fn pinging(format: Format, pings: usize) -> Fake {
     Fake::start(move |_, mut peer| async move {
         peer.begin_events().await;
         for _ in 0..pings {
-            peer.chunk(": ping\n\n").await;
+            peer.chunk(format.ping()).await;
             if timeout(Duration::from_millis(20), peer.closed()).await.is_ok() {
                 return;
             }
@@ -191,6 +191,21 @@ for_each_format! {
         let event = Duration::from_millis(200);
         let provider = provider(&fake, format, |config| config.event_timeout = event);
         let error = error_after(&[], items(&provider).await);
+        assert_eq!(error, ProviderError::TimedOut { phase: Phase::Event, after: event });
+    }
+
+    async fn events_that_bring_nothing_of_the_answer_are_no_more_than_pings(format: Format) {
+        let fake = Fake::start(move |_, mut peer| async move {
+            peer.begin_events().await;
+            peer.chunk(format.half("a")).await;
+            while timeout(Duration::from_millis(10), peer.closed()).await.is_err() {
+                peer.chunk("event: later_addition\ndata: {\"type\":\"later_addition\"}\n\n: ping\n\n").await;
+            }
+        })
+        .await;
+        let event = Duration::from_millis(200);
+        let provider = provider(&fake, format, |config| config.event_timeout = event);
+        let error = error_after(&["a"], items(&provider).await);
         assert_eq!(error, ProviderError::TimedOut { phase: Phase::Event, after: event });
     }
 

@@ -52,6 +52,14 @@ impl Format {
         .to_string()
     }
 
+    /// A keep-alive.
+    pub(crate) fn ping(self) -> &'static str {
+        match self {
+            Self::ChatCompletions | Self::Responses => ": keep-alive\n\n",
+            Self::Messages => "event: ping\ndata: {\"type\": \"ping\"}\n\n",
+        }
+    }
+
     /// A script to be continued.
     pub(crate) fn script(self) -> Script {
         Script { format: self, out: String::new(), events: 0, block: Block::None, blocks: 0, tools: Vec::new() }
