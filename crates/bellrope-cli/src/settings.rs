@@ -213,7 +213,10 @@ mod tests {
     #[test]
     fn a_key_of_a_provider_in_the_file_is_refused_and_not_shown() {
         let text = error("[gateway.openai]\napi_key = \"sk-123456\"\n");
-        assert!(text.contains("unknown field `api_key`") && text.contains("`api_key_file`"), "{text}");
+        assert!(
+            text.contains("`api_key` must name an environment variable") && text.contains("`api_key_file`"),
+            "{text}"
+        );
         assert!(!text.contains("123456"), "{text}");
     }
 

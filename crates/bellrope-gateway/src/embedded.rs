@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Chunk, Content, ModelInfo, Part, ProviderHealth, Role, StopReason, Usage};
-use crate::provider::{BoxFuture, Capabilities, ChunkStream, Provider};
+use crate::provider::{BoxFuture, Capabilities, ChunkStream, Limits, Provider};
 
 /// The name of the provider, and of its only model.
 pub const NAME: &str = "embedded";
@@ -70,6 +70,11 @@ impl Provider for EmbeddedProvider {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { default_model: Some(NAME.to_owned()), ..Capabilities::default() }
+    }
+
+    fn limits(&self) -> Limits {
+        // Its errors are scripted, and the next request is no burden to it.
+        Limits { breaker: None, ..Limits::default() }
     }
 
     fn chat_stream(&self, request: ChatRequest) -> ChunkStream {

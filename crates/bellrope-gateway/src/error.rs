@@ -1,5 +1,6 @@
 //! What can go wrong, who is to blame, and what mends it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -92,7 +93,7 @@ pub enum Phase {
     FirstByte,
     /// The next byte of the response.
     Idle,
-    /// The next event of the response, while only keep-alives came in.
+    /// The next piece of the answer, while only keep-alives came in.
     Event,
 }
 
@@ -102,7 +103,7 @@ impl fmt::Display for Phase {
             Self::Connect => "a connection",
             Self::FirstByte => "the head of the response",
             Self::Idle => "the next byte",
-            Self::Event => "the next event, with nothing but keep-alives coming in",
+            Self::Event => "the next piece of the answer, with nothing but keep-alives coming in",
         })
     }
 }
@@ -140,9 +141,9 @@ pub enum ProviderError {
     #[error("{missing}; {mend}")]
     NotConfigured {
         /// What is missing.
-        missing: &'static str,
+        missing: Cow<'static, str>,
         /// The mend.
-        mend: &'static str,
+        mend: Cow<'static, str>,
     },
     /// The HTTP client could not be set up.
     #[error("the HTTP client cannot be set up: {reason}")]
@@ -150,13 +151,33 @@ pub enum ProviderError {
         /// What the TLS or HTTP library says.
         reason: Excerpt,
     },
+    /// The provider failed so often that it is not asked for a while.
+    #[error("`{provider}` failed too often lately and is not asked for another {}", seconds(*retry_after))]
+    Suspended {
+        /// The provider's name.
+        provider: String,
+        /// After how long it is worth asking again.
+        retry_after: Duration,
+    },
+    /// The provider is asked as often as the configuration allows.
+    #[error("`{provider}` is asked at most {limit} times a minute; try again in {}, or {mend}", seconds(*retry_after))]
+    Limited {
+        /// The provider's name.
+        provider: String,
+        /// Requests a minute.
+        limit: u32,
+        /// After how long it is worth asking again.
+        retry_after: Duration,
+        /// The mend.
+        mend: Cow<'static, str>,
+    },
     /// No connection to the provider.
     #[error("cannot connect to the provider: {reason}; {mend}")]
     Connect {
         /// What the operating system or the TLS library says.
         reason: Excerpt,
         /// The mend.
-        mend: &'static str,
+        mend: Cow<'static, str>,
     },
     /// The connection broke before the head of the response.
     #[error("the connection broke before the provider answered: {reason}")]
@@ -173,7 +194,7 @@ pub enum ProviderError {
         after: Duration,
     },
     /// The provider answered with an HTTP status other than success.
-    #[error("the provider answered {status}{}: {message}{}", in_brackets(code), after_semicolon(*mend))]
+    #[error("the provider answered {status}{}: {message}{}", in_brackets(code), after_semicolon(mend.as_deref()))]
     Refused {
         /// The HTTP status.
         status: u16,
@@ -186,7 +207,7 @@ pub enum ProviderError {
         /// Whether the same request may succeed later.
         retryable: bool,
         /// The mend, where the status gives one away.
-        mend: Option<&'static str>,
+        mend: Option<Cow<'static, str>>,
     },
     /// The provider reported an error within its stream.
     #[error("the provider broke off with an error{}: {message}", in_brackets(code))]
@@ -210,7 +231,7 @@ pub enum ProviderError {
         /// How it begins.
         excerpt: Excerpt,
         /// The mend.
-        mend: &'static str,
+        mend: Cow<'static, str>,
     },
     /// The provider does not keep to its wire format.
     #[error("the provider sent what cannot be read: {reason}")]
@@ -235,6 +256,29 @@ pub enum ProviderError {
 }
 
 impl ProviderError {
+    /// Everything that [`ProviderError::code`] can be.
+    pub const CODES: [&str; 19] = [
+        "unsupported_version",
+        "invalid_request",
+        "unknown_provider",
+        "not_configured",
+        "authentication",
+        "permission",
+        "billing",
+        "not_found",
+        "connect",
+        "disconnected",
+        "timeout",
+        "rate_limited",
+        "overloaded",
+        "unavailable",
+        "provider_error",
+        "unexpected_content",
+        "malformed",
+        "too_large",
+        "truncated",
+    ];
+
     /// The kind of error in one word, as it stands in [`ErrorInfo::code`]. This is the whole list:
     ///
     /// | code | meaning |
@@ -242,7 +286,7 @@ impl ProviderError {
     /// | `unsupported_version`, `invalid_request`, `unknown_provider` | the request is at fault |
     /// | `not_configured`, `authentication`, `permission`, `billing`, `not_found` | the configuration or the account is |
     /// | `connect`, `disconnected`, `timeout` | no answer came |
-    /// | `rate_limited`, `overloaded`, `provider_error` | the provider cannot answer now, or failed |
+    /// | `rate_limited`, `overloaded`, `unavailable`, `provider_error` | the provider cannot answer now, or failed |
     /// | `unexpected_content`, `malformed`, `too_large` | what came is not an answer |
     /// | `truncated` | the answer broke off |
     pub fn code(&self) -> &'static str {
@@ -251,6 +295,8 @@ impl ProviderError {
             Self::InvalidRequest { .. } => "invalid_request",
             Self::UnknownProvider { .. } => "unknown_provider",
             Self::NotConfigured { .. } | Self::Setup { .. } => "not_configured",
+            Self::Suspended { .. } => "unavailable",
+            Self::Limited { .. } => "rate_limited",
             Self::Connect { .. } => "connect",
             Self::Disconnected { .. } => "disconnected",
             Self::TimedOut { .. } => "timeout",
@@ -269,7 +315,7 @@ impl ProviderError {
             Self::UnsupportedVersion { .. } | Self::InvalidRequest { .. } | Self::UnknownProvider { .. } => {
                 Blame::Caller
             }
-            Self::NotConfigured { .. } | Self::Setup { .. } => Blame::Configuration,
+            Self::NotConfigured { .. } | Self::Setup { .. } | Self::Limited { .. } => Blame::Configuration,
             Self::Connect { .. } | Self::Disconnected { .. } => Blame::Network,
             Self::Refused { status, .. } => match status {
                 401..=404 | 300..=399 => Blame::Configuration,
@@ -277,7 +323,8 @@ impl ProviderError {
                 _ => Blame::Caller,
             },
             Self::UnexpectedContent { .. } => Blame::Configuration,
-            Self::TimedOut { .. }
+            Self::Suspended { .. }
+            | Self::TimedOut { .. }
             | Self::Reported { .. }
             | Self::Malformed { .. }
             | Self::Truncated { .. }
@@ -288,6 +335,7 @@ impl ProviderError {
     /// Whether the same request may succeed when it is sent again.
     pub fn retryable(&self) -> bool {
         match self {
+            Self::Suspended { .. } | Self::Limited { .. } => true,
             Self::Connect { .. } | Self::Disconnected { .. } | Self::TimedOut { .. } | Self::Truncated { .. } => true,
             Self::Refused { retryable, .. } | Self::Reported { retryable, .. } => *retryable,
             _ => false,
@@ -295,22 +343,36 @@ impl ProviderError {
     }
 
     /// The setting to change, where one is known: `set OPENAI_API_KEY`, `check OPENAI_BASE_URL`.
-    pub fn mend(&self) -> Option<&'static str> {
+    pub fn mend(&self) -> Option<&str> {
         match self {
-            Self::NotConfigured { mend, .. } | Self::Connect { mend, .. } | Self::UnexpectedContent { mend, .. } => {
-                Some(mend)
-            }
-            Self::Refused { mend, .. } => *mend,
+            Self::NotConfigured { mend, .. }
+            | Self::Limited { mend, .. }
+            | Self::Connect { mend, .. }
+            | Self::UnexpectedContent { mend, .. } => Some(mend),
+            Self::Refused { mend, .. } => mend.as_deref(),
             _ => None,
         }
     }
 
-    /// How long the provider asks to wait before the next request.
+    /// How long to wait before the next request, where the provider or the gateway says so.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::Suspended { retry_after, .. } | Self::Limited { retry_after, .. } => Some(*retry_after),
             Self::Refused { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+
+    /// Whether it says that the provider is unwell, rather than the request, the configuration or the account. A
+    /// provider that asks for a pause is well.
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(self.blame(), Blame::Network | Blame::Provider) && self.code() != "rate_limited"
+    }
+
+    /// Whether another provider may well answer the same request.
+    pub(crate) fn may_pass_on(&self, names_model: bool) -> bool {
+        // A model that was asked for by name is not silently replaced because it is unknown.
+        self.blame() != Blame::Caller && !(names_model && self.code() == "not_found")
     }
 
     /// The error in the words of the wire.
@@ -341,11 +403,16 @@ fn status_code(status: u16) -> &'static str {
     }
 }
 
+/// Whole seconds, at least one.
+fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs_f64().ceil().max(1.0))
+}
+
 fn in_brackets(code: &Option<Excerpt>) -> String {
     code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default()
 }
 
-fn after_semicolon(mend: Option<&'static str>) -> String {
+fn after_semicolon(mend: Option<&str>) -> String {
     mend.map(|mend| format!("; {mend}")).unwrap_or_default()
 }
 
@@ -357,9 +424,9 @@ pub enum ConfigError {
     #[error("{key} {reason}")]
     Invalid {
         /// The setting: an environment variable or a key of the configuration file.
-        key: &'static str,
+        key: Cow<'static, str>,
         /// What is wrong with it and what would be right.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// The default provider does not exist.
     #[error("gateway.provider is `{name}`, and there is no such provider; known: {}", known.join(", "))]
@@ -373,7 +440,7 @@ pub enum ConfigError {
     #[error("{key}: cannot read {path}: {source}")]
     KeyFile {
         /// The setting that names the file.
-        key: &'static str,
+        key: Cow<'static, str>,
         /// The file.
         path: PathBuf,
         /// What the operating system says.
@@ -402,7 +469,7 @@ mod tests {
             message: "Incorrect API key".into(),
             retry_after: None,
             retryable: false,
-            mend: Some("check OPENAI_API_KEY"),
+            mend: Some("check OPENAI_API_KEY".into()),
         };
         assert_eq!(error.blame(), Blame::Configuration);
         let Chunk::Error(info) = Chunk::from(error) else { panic!("not an error") };

@@ -1,46 +1,30 @@
 //! The providers by name, and the promises that hold for all of them.
 
+mod lane;
+mod settings;
+mod stats;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use futures_util::future::join_all;
-use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::embedded::{self, EmbeddedProvider, EmbeddedSettings};
+use crate::config::Preset;
 use crate::error::{ConfigError, Excerpt, ProviderError};
 use crate::message::{
     ChatRequest, ChatResponse, Chunk, CompletionRequest, HealthReport, ModelList, ProviderFault, SequencedChunk,
     WIRE_VERSION,
 };
-use crate::openai::{OpenAiConfig, OpenAiProvider};
-use crate::provider::{ChunkStream, Provider};
+use crate::provider::{BoxFuture, ChunkStream, Provider};
 
-/// The gateway's part of the configuration.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct GatewaySettings {
-    /// The name of the provider that answers requests which name none. Default: `embedded`.
-    pub provider: String,
-    /// The scripted provider, which needs no network.
-    pub embedded: EmbeddedSettings,
-    /// The OpenAI-compatible provider. `OPENAI_BASE_URL`, `OPENAI_API_KEY` and `OPENAI_MODEL` overrule it.
-    pub openai: OpenAiConfig,
-}
-
-impl Default for GatewaySettings {
-    fn default() -> Self {
-        Self {
-            provider: embedded::NAME.to_owned(),
-            embedded: EmbeddedSettings::default(),
-            openai: OpenAiConfig::default(),
-        }
-    }
-}
+use lane::{Begun, Lane, Route, Running, silent};
+pub use settings::GatewaySettings;
+pub use stats::{FIRST_PIECE_BOUNDS_MS, FirstPiece, GatewaySnapshot, ProviderSnapshot};
 
 /// All AI providers behind one face.
 ///
@@ -57,28 +41,35 @@ impl Default for GatewaySettings {
 #[derive(Clone)]
 pub struct Gateway {
     /// At least one, under its own name.
-    providers: BTreeMap<String, Arc<dyn Provider>>,
-    /// One of `providers`.
-    default: Arc<dyn Provider>,
+    lanes: BTreeMap<String, Arc<Lane>>,
+    /// One of `lanes`.
+    default: Arc<Lane>,
+    /// Names of `lanes`, in the order in which they are asked.
+    fallback: Arc<[String]>,
 }
 
 impl Gateway {
     /// A gateway with one provider, which is the default one.
     pub fn new(default: Arc<dyn Provider>) -> Self {
-        Self { providers: BTreeMap::from([(default.name().to_owned(), Arc::clone(&default))]), default }
+        let name = default.name().to_owned();
+        let default = Arc::new(Lane::new(default));
+        Self { lanes: BTreeMap::from([(name, Arc::clone(&default))]), default, fallback: Arc::new([]) }
     }
 
-    /// This gateway with one more provider, in the place of another of its name.
+    /// This gateway with one more provider, in the place of another of its name. Its counters, its breaker and its rate
+    /// limit begin anew.
     #[must_use]
     pub fn with_provider(mut self, provider: Arc<dyn Provider>) -> Self {
-        if provider.name() == self.default.name() {
-            self.default = Arc::clone(&provider);
+        let name = provider.name().to_owned();
+        let lane = Arc::new(Lane::new(provider));
+        if name == self.default.provider.name() {
+            self.default = Arc::clone(&lane);
         }
-        self.providers.insert(provider.name().to_owned(), provider);
+        self.lanes.insert(name, lane);
         self
     }
 
-    /// A gateway with the embedded and the OpenAI-compatible provider. Makes no connection.
+    /// A gateway with the embedded provider and those behind HTTP that settings and environment name. Makes no connection.
     ///
     /// # Errors
     /// A setting, or an environment variable that overrules it, cannot be used.
@@ -94,32 +85,28 @@ impl Gateway {
         settings: GatewaySettings,
         vars: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let GatewaySettings { provider, embedded, openai } = settings;
-        let mut gateway = Self::new(Arc::new(EmbeddedProvider::new(embedded)))
-            .with_provider(Arc::new(OpenAiProvider::new(openai.with_vars(vars))?));
-        match gateway.providers.get(&provider) {
-            Some(default) => gateway.default = Arc::clone(default),
-            None => return Err(ConfigError::UnknownProvider { name: provider, known: gateway.names() }),
-        }
-        Ok(gateway)
+        settings.into_gateway(vars)
     }
 
     /// The names of the providers, sorted.
     pub fn names(&self) -> Vec<String> {
-        self.providers.keys().cloned().collect()
+        self.lanes.keys().cloned().collect()
     }
 
     /// The provider that answers requests which name none.
     pub fn default_provider(&self) -> &dyn Provider {
-        &*self.default
+        &*self.default.provider
+    }
+
+    /// What all providers did since the gateway was set up.
+    pub fn snapshot(&self) -> GatewaySnapshot {
+        GatewaySnapshot { providers: self.lanes.values().map(|lane| lane.snapshot()).collect() }
     }
 
     /// Begins an answer: `ai.chat_stream`.
     pub fn chat_stream(&self, request: ChatRequest) -> AnswerStream {
-        match self.provider_for(&request) {
-            Ok(provider) => AnswerStream::new(provider.chat_stream(request)),
-            Err(error) => AnswerStream::of_error(error),
-        }
+        let route = self.route_of(&request);
+        AnswerStream::new(Box::pin(async move { route?.begin(request).await }))
     }
 
     /// A whole answer: `ai.chat`.
@@ -127,8 +114,8 @@ impl Gateway {
     /// # Errors
     /// The request cannot be answered, or the answer broke off.
     pub async fn chat(&self, request: ChatRequest) -> Result<ChatResponse, ProviderError> {
-        let answer = match self.provider_for(&request) {
-            Ok(provider) => provider.chat(request).await,
+        let answer = match self.route_of(&request) {
+            Ok(route) => route.whole(request).await,
             Err(error) => Err(error),
         };
         answer.inspect_err(log)
@@ -149,7 +136,7 @@ impl Gateway {
 
     /// The models of all providers, asked at the same time: `ai.models`.
     pub async fn models(&self) -> ModelList {
-        let asked = self.providers.values().map(|provider| async { (provider.name(), provider.models().await) });
+        let asked = self.lanes.values().map(|lane| async { (lane.provider.name(), lane.provider.models().await) });
         let mut list = ModelList { version: WIRE_VERSION, models: Vec::new(), faults: Vec::new() };
         for (name, answer) in join_all(asked).await {
             match answer {
@@ -164,28 +151,46 @@ impl Gateway {
     pub async fn health(&self) -> HealthReport {
         HealthReport {
             version: WIRE_VERSION,
-            default_provider: self.default.name().to_owned(),
-            providers: join_all(self.providers.values().map(|provider| provider.health())).await,
+            default_provider: self.default.provider.name().to_owned(),
+            providers: join_all(self.lanes.values().map(|lane| lane.health())).await,
         }
     }
 
-    /// The provider that a request is for, once it is known to be one we understand.
-    fn provider_for(&self, request: &ChatRequest) -> Result<&Arc<dyn Provider>, ProviderError> {
+    /// The providers that a request may go to, once it is known to be one we understand.
+    fn route_of(&self, request: &ChatRequest) -> Result<Route, ProviderError> {
         if request.version > WIRE_VERSION {
             return Err(ProviderError::UnsupportedVersion { asked: request.version, known: WIRE_VERSION });
         }
         if request.messages.is_empty() {
             return Err(ProviderError::InvalidRequest { reason: "it has no messages".into() });
         }
-        let Some(name) = &request.provider else { return Ok(&self.default) };
-        let unknown = || ProviderError::UnknownProvider { name: Excerpt::new(name), known: self.names() };
-        self.providers.get(name).ok_or_else(unknown)
+        if let Some(name) = &request.provider {
+            return self.lanes.get(name).map(|lane| Route(vec![Arc::clone(lane)])).ok_or_else(|| self.unknown(name));
+        }
+        let mut route = vec![Arc::clone(&self.default)];
+        for lane in self.fallback.iter().filter_map(|name| self.lanes.get(name)) {
+            if !route.iter().any(|earlier| Arc::ptr_eq(earlier, lane)) {
+                route.push(Arc::clone(lane));
+            }
+        }
+        Ok(Route(route))
+    }
+
+    fn unknown(&self, name: &str) -> ProviderError {
+        match Preset::named(name) {
+            Some(preset) => ProviderError::NotConfigured {
+                missing: format!("{} is not set up", preset.title).into(),
+                mend: format!("set {} or {} where the server starts", preset.key_var, preset.base_url_var).into(),
+            },
+            None => ProviderError::UnknownProvider { name: Excerpt::new(name), known: self.names() },
+        }
     }
 }
 
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gateway").field("providers", &self.names()).field("default", &self.default.name()).finish()
+        let default = self.default.provider.name();
+        f.debug_struct("Gateway").field("providers", &self.names()).field("default", &default).finish()
     }
 }
 
@@ -194,18 +199,21 @@ impl fmt::Debug for Gateway {
 /// Whatever the provider does, the pieces are numbered from 0 and end with exactly one [`Chunk::Done`] or
 /// [`Chunk::Error`]; then the provider's stream is dropped and the stream is over. It pulls, as [`ChunkStream`] does.
 pub struct AnswerStream {
-    /// `None` after the terminal piece.
-    pieces: Option<ChunkStream>,
+    stage: Stage,
     seq: u64,
 }
 
-impl AnswerStream {
-    fn new(pieces: ChunkStream) -> Self {
-        Self { pieces: Some(pieces), seq: 0 }
-    }
+enum Stage {
+    /// No piece has come yet.
+    Beginning(BoxFuture<'static, Result<Begun, ProviderError>>),
+    Answering(ChunkStream, Running),
+    /// After the terminal piece.
+    Over,
+}
 
-    fn of_error(error: ProviderError) -> Self {
-        Self::new(Box::pin(futures_util::stream::once(async { Err(error) })))
+impl AnswerStream {
+    fn new(beginning: BoxFuture<'static, Result<Begun, ProviderError>>) -> Self {
+        Self { stage: Stage::Beginning(beginning), seq: 0 }
     }
 }
 
@@ -213,15 +221,29 @@ impl Stream for AnswerStream {
     type Item = SequencedChunk;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<SequencedChunk>> {
-        let Some(pieces) = &mut self.pieces else { return Poll::Ready(None) };
-        let piece = std::task::ready!(pieces.as_mut().poll_next(cx))
-            .unwrap_or_else(|| Err(ProviderError::Truncated { reason: "the provider ended without a word".into() }));
+        let piece = match &mut self.stage {
+            Stage::Beginning(beginning) => match ready!(beginning.as_mut().poll(cx)) {
+                Ok(Begun { first, rest, running }) => {
+                    self.stage = Stage::Answering(rest, running);
+                    Ok(first)
+                }
+                Err(error) => Err(error),
+            },
+            Stage::Answering(pieces, running) => match ready!(pieces.as_mut().poll_next(cx)) {
+                Some(Ok(chunk)) => {
+                    running.take_in(&chunk);
+                    Ok(chunk)
+                }
+                failed => Err(running.fail(failed.and_then(Result::err).unwrap_or_else(silent))),
+            },
+            Stage::Over => return Poll::Ready(None),
+        };
         let chunk = piece.unwrap_or_else(|error| {
             log(&error);
             Chunk::from(error)
         });
         if chunk.is_terminal() {
-            self.pieces = None;
+            self.stage = Stage::Over;
         }
         let seq = self.seq;
         self.seq += 1;
@@ -238,6 +260,7 @@ mod tests {
     use futures_util::StreamExt;
 
     use super::*;
+    use crate::embedded::{EmbeddedProvider, EmbeddedSettings};
     use crate::message::{ErrorInfo, StopReason};
 
     fn scripted(script: Vec<Chunk>) -> Gateway {
@@ -277,9 +300,9 @@ mod tests {
         assert_eq!(info.code, "unknown_provider");
         assert_eq!(info.message, "there is no provider `delphi`; known: embedded, openai");
         assert_eq!(pieces.len(), 1);
-        let settings = GatewaySettings { provider: "delphi".into(), ..GatewaySettings::default() };
-        let error = without_env(settings).unwrap_err();
-        assert!(error.to_string().ends_with("no such provider; known: embedded, openai"), "{error}");
+        let request = ChatRequest { provider: Some("groq".into()), ..ChatRequest::user("hi") };
+        let error = gateway.chat(request).await.unwrap_err().to_string();
+        assert_eq!(error, "Groq is not set up; set GROQ_API_KEY or GROQ_BASE_URL where the server starts");
     }
 
     #[tokio::test]
@@ -308,14 +331,5 @@ mod tests {
         let health = gateway.health().await;
         let healthy: Vec<_> = health.providers.iter().map(|p| (p.provider.as_str(), p.healthy)).collect();
         assert_eq!(healthy, [("embedded", true), ("openai", false)]);
-    }
-
-    #[test]
-    fn settings_are_checked_once_and_name_the_key() {
-        let vars = |name: &str| (name == "OPENAI_BASE_URL").then(|| "localhost:8080".to_owned());
-        let error = Gateway::from_settings_and_vars(GatewaySettings::default(), vars).unwrap_err();
-        assert!(error.to_string().starts_with("OPENAI_BASE_URL (gateway.openai.base_url) must start"), "{error}");
-        let error = serde_json::from_str::<GatewaySettings>(r#"{"privider":"x"}"#).unwrap_err();
-        assert!(error.to_string().contains("unknown field `privider`"), "{error}");
     }
 }

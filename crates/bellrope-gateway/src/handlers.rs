@@ -17,8 +17,14 @@ use crate::message::{Chunk, SequencedChunk, ToolCallDelta, WIRE_VERSION};
 use crate::provider::BoxFuture;
 
 /// The message types that [`register`] adds.
-pub const MESSAGE_TYPES: [&str; 6] =
-    ["ai.chat", "ai.chat_stream", "ai.complete", "ai.complete_stream", "ai.models", "ai.health"];
+pub const MESSAGE_TYPES: [&str; 6] = [CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, MODELS, HEALTH];
+
+pub(crate) const CHAT: &str = "ai.chat";
+pub(crate) const CHAT_STREAM: &str = "ai.chat_stream";
+pub(crate) const COMPLETE: &str = "ai.complete";
+pub(crate) const COMPLETE_STREAM: &str = "ai.complete_stream";
+pub(crate) const MODELS: &str = "ai.models";
+pub(crate) const HEALTH: &str = "ai.health";
 
 /// The most bytes of one chunk of a stream. A server needs `ring_bytes` of at least four times as much.
 pub const MAX_CHUNK: usize = 16 * 1024;
@@ -53,30 +59,29 @@ const MAX_TEXT: usize = 2 * 1024;
 #[must_use]
 #[expect(clippy::needless_pass_by_value, reason = "the handlers keep it; how they share it is not the caller's matter")]
 pub fn register(builder: ServerBuilder, gateway: Arc<Gateway>) -> ServerBuilder {
-    let [chat, chat_stream, complete, complete_stream, models, health] = MESSAGE_TYPES;
     builder
         .unary_async(
-            chat,
+            CHAT,
             unary(&gateway, |gateway, call| async move { answer(gateway.chat(request_of(&call)?).await) }),
         )
-        .server_stream(chat_stream, stream(&gateway, |gateway, call| Ok(gateway.chat_stream(request_of(call)?))))
+        .server_stream(CHAT_STREAM, stream(&gateway, |gateway, call| Ok(gateway.chat_stream(request_of(call)?))))
         .unary_async(
-            complete,
+            COMPLETE,
             unary(&gateway, |gateway, call| async move { answer(gateway.complete(request_of(&call)?).await) }),
         )
         .server_stream(
-            complete_stream,
+            COMPLETE_STREAM,
             stream(&gateway, |gateway, call| Ok(gateway.complete_stream(request_of(call)?))),
         )
         .unary_async(
-            models,
+            MODELS,
             unary(&gateway, |gateway, call| async move {
                 check_question(&call)?;
                 encode(&gateway.models().await)
             }),
         )
         .unary_async(
-            health,
+            HEALTH,
             unary(&gateway, |gateway, call| async move {
                 check_question(&call)?;
                 encode(&gateway.health().await)
@@ -233,21 +238,21 @@ mod tests {
     fn every_mend_stands_in_the_words_of_its_error() {
         let mend = "set SOME_KEY";
         let errors = [
-            ProviderError::NotConfigured { missing: "a key is missing", mend },
-            ProviderError::Connect { reason: "refused".into(), mend },
+            ProviderError::NotConfigured { missing: "a key is missing".into(), mend: mend.into() },
+            ProviderError::Connect { reason: "refused".into(), mend: mend.into() },
             ProviderError::Refused {
                 status: 401,
                 code: None,
                 message: "no".into(),
                 retry_after: None,
                 retryable: false,
-                mend: Some(mend),
+                mend: Some(mend.into()),
             },
             ProviderError::UnexpectedContent {
                 expected: "JSON",
                 content_type: "text/html".into(),
                 excerpt: "<html>".into(),
-                mend,
+                mend: mend.into(),
             },
         ];
         for error in errors {

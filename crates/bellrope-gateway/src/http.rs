@@ -8,6 +8,7 @@ mod events;
 mod fault;
 mod retry;
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::time::{Duration, SystemTime};
 
@@ -46,19 +47,19 @@ pub(crate) struct Timeouts {
     pub(crate) first_byte: Duration,
     /// For each next byte of the body.
     pub(crate) idle: Duration,
-    /// For each next event of the body, however many keep-alives come.
+    /// For each next piece of the answer, however many keep-alives come.
     pub(crate) event: Duration,
 }
 
 /// What to tell the user to change.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Mends {
     /// When the endpoint cannot be reached, or is not what was expected.
-    pub(crate) base_url: &'static str,
+    pub(crate) base_url: Cow<'static, str>,
     /// When the key is not accepted.
-    pub(crate) api_key: &'static str,
+    pub(crate) api_key: Cow<'static, str>,
     /// When something is not found.
-    pub(crate) not_found: &'static str,
+    pub(crate) not_found: Cow<'static, str>,
 }
 
 /// A provider's endpoint. Its HTTP client comes into being with the first request.
@@ -88,7 +89,7 @@ impl Endpoint {
     }
 
     /// Posts JSON and gets the events that answer it.
-    pub(crate) async fn post_for_events(&self, path: &str, body: Vec<u8>) -> Result<EventStream, ProviderError> {
+    pub(crate) async fn post_for_events(&self, path: &[&str], body: Vec<u8>) -> Result<EventStream, ProviderError> {
         let body = bytes::Bytes::from(body);
         let make = |client: &Client, url: Url| {
             client.post(url).header(ACCEPT, EVENT_STREAM).header(CONTENT_TYPE, JSON).body(body.clone())
@@ -99,7 +100,7 @@ impl Endpoint {
     }
 
     /// Gets a JSON document of at most `limit` bytes.
-    pub(crate) async fn get_json(&self, path: &str, limit: usize) -> Result<Vec<u8>, ProviderError> {
+    pub(crate) async fn get_json(&self, path: &[&str], limit: usize) -> Result<Vec<u8>, ProviderError> {
         let response = self.send(path, |client, url| client.get(url).header(ACCEPT, JSON)).await?;
         let mut response = self.expect_content(response, JSON, "JSON").await?;
         let mut body = Vec::new();
@@ -117,7 +118,7 @@ impl Endpoint {
     }
 
     /// Whether a GET of `path` succeeds now: one attempt of a few seconds.
-    pub(crate) async fn probe(&self, path: &str) -> Result<(), ProviderError> {
+    pub(crate) async fn probe(&self, path: &[&str]) -> Result<(), ProviderError> {
         let client = self.client().await?;
         let request = client.get(self.url(path)).header(ACCEPT, JSON);
         let within = PROBE_TIMEOUT.min(self.timeouts.first_byte);
@@ -136,7 +137,11 @@ impl Endpoint {
     }
 
     /// Sends a request until it is answered with success, by the rules of [`RetryPolicy`].
-    async fn send(&self, path: &str, make: impl Fn(&Client, Url) -> RequestBuilder) -> Result<Response, ProviderError> {
+    async fn send(
+        &self,
+        path: &[&str],
+        make: impl Fn(&Client, Url) -> RequestBuilder,
+    ) -> Result<Response, ProviderError> {
         let client = self.client().await?;
         let url = self.url(path);
         let mut retries = 0;
@@ -163,7 +168,7 @@ impl Endpoint {
                 Err(ProviderError::TimedOut { phase: Phase::Connect, after: connect })
             }
             Ok(Err(error)) if error.is_connect() => {
-                Err(ProviderError::Connect { reason: root_cause(&error), mend: self.mends.base_url })
+                Err(ProviderError::Connect { reason: root_cause(&error), mend: self.mends.base_url.clone() })
             }
             Ok(Err(error)) if error.is_builder() => Err(ProviderError::Setup { reason: root_cause(&error) }),
             Ok(Err(error)) => Err(ProviderError::Disconnected { reason: root_cause(&error) }),
@@ -192,10 +197,10 @@ impl Endpoint {
             retry_after,
             retryable: verdict.unwrap_or(retry::is_retryable(status) && !out_of_money),
             mend: match status {
-                300..=399 => Some(self.mends.base_url),
-                401 | 403 => Some(self.mends.api_key),
-                404 => Some(self.mends.not_found),
-                _ if out_of_money => Some("check the plan and the balance of the account"),
+                300..=399 => Some(self.mends.base_url.clone()),
+                401 | 403 => Some(self.mends.api_key.clone()),
+                404 => Some(self.mends.not_found.clone()),
+                _ if out_of_money => Some("check the plan and the balance of the account".into()),
                 _ => None,
             },
         }
@@ -226,7 +231,7 @@ impl Endpoint {
                 Some(fault) => self.excerpt(&fault.message),
                 None => "no readable text".into(),
             },
-            mend: self.mends.base_url,
+            mend: self.mends.base_url.clone(),
         })
     }
 
@@ -234,9 +239,12 @@ impl Endpoint {
         self.client.get_or_try_init(|| client::build(self.base.clone(), self.timeouts.connect)).await
     }
 
-    fn url(&self, path: &str) -> Url {
+    /// The address of a path, whose segments may hold anything.
+    fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
-        url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
         url
     }
 }

@@ -8,6 +8,7 @@ use futures_core::Stream;
 use futures_util::StreamExt;
 
 use crate::error::{Excerpt, ProviderError};
+use crate::guard::BreakerConfig;
 use crate::message::{
     ChatRequest, ChatResponse, Chunk, ModelInfo, ProviderHealth, StopReason, ToolCall, ToolCallDelta, WIRE_VERSION,
 };
@@ -39,6 +40,11 @@ pub trait Provider: Send + Sync + 'static {
     /// What it can do, as far as that is known without asking it.
     fn capabilities(&self) -> Capabilities;
 
+    /// How the gateway keeps it from being asked too often, or in vain. By default no limit and a breaker.
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
+
     /// Begins an answer. All errors, even those of the request, come out of the stream.
     fn chat_stream(&self, request: ChatRequest) -> ChunkStream;
 
@@ -67,6 +73,23 @@ pub struct Capabilities {
     pub images: bool,
     /// Whether models may show their reasoning.
     pub reasoning: bool,
+}
+
+/// How often a provider is asked at most, and when not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// How many requests a minute; 0 for no limit.
+    pub requests_per_minute: u32,
+    /// How many of them at once after a pause; 0 for as many as in a minute.
+    pub burst: u32,
+    /// When it is no longer asked because it fails; absent for never.
+    pub breaker: Option<BreakerConfig>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { requests_per_minute: 0, burst: 0, breaker: Some(BreakerConfig::default()) }
+    }
 }
 
 /// Collects a stream into one answer of at most [`MAX_ANSWER`] bytes and [`MAX_TOOL_CALLS`] tool calls.

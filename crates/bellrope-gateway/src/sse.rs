@@ -8,6 +8,7 @@
 
 use std::mem;
 
+use memchr::memchr2;
 use thiserror::Error;
 
 /// The longest line by default, in bytes, its end not counted.
@@ -116,7 +117,7 @@ impl SseDecoder {
                 *input = &input[1..];
                 continue;
             }
-            let Some(end) = input.iter().position(|&byte| byte == b'\n' || byte == b'\r') else {
+            let Some(end) = memchr2(b'\n', b'\r', input) else {
                 self.keep(input)?;
                 *input = &[];
                 break;
@@ -230,6 +231,10 @@ impl SseDecoder {
 
 /// Appends bytes as text, with the replacement character for what is not UTF-8, and without an intermediate copy.
 fn push_lossy(text: &mut String, bytes: &[u8]) {
+    // The usual case, checked many bytes at a time.
+    if let Ok(valid) = str::from_utf8(bytes) {
+        return text.push_str(valid);
+    }
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
         if !chunk.invalid().is_empty() {

@@ -13,9 +13,9 @@ use std::{
 
 use bellrope::{AsyncClient, CallError, Server, Style};
 use bellrope_gateway::{
-    BoxFuture, Capabilities, ChatRequest, ChatResponse, Chunk, ChunkStream, CompletionRequest, EmbeddedProvider,
-    EmbeddedSettings, Gateway, HealthReport, MAX_CHUNK, MESSAGE_TYPES, ModelInfo, ModelList, Provider, ProviderError,
-    ProviderHealth, SequencedChunk, StopReason, register,
+    AsyncChatClient, BoxFuture, Capabilities, ChatClient, ChatError, ChatRequest, ChatResponse, Chunk, ChunkStream,
+    CompletionRequest, EmbeddedProvider, EmbeddedSettings, Gateway, HealthReport, MAX_CHUNK, MESSAGE_TYPES, ModelInfo,
+    ModelList, Provider, ProviderError, ProviderHealth, SequencedChunk, StopReason, register,
 };
 use futures_core::Stream;
 use serde::Serialize;
@@ -167,6 +167,41 @@ async fn a_providers_error_ends_a_stream_as_a_chunk_and_a_call_as_an_error() {
     let request = ChatRequest { provider: Some("delphi".into()), ..ChatRequest::user("x") };
     let text = words(client.call("ai.chat", &json(&request)).await.unwrap_err());
     assert_eq!(text, "unknown_provider: there is no provider `delphi`; known: embedded");
+}
+
+#[tokio::test]
+async fn the_typed_clients_speak_every_message_type() {
+    let served = serve(embedded(Vec::new()));
+    let (chat, complete) = (ChatRequest::user("/tokens 3"), CompletionRequest::new("/tokens 3"));
+    let ai = AsyncChatClient::connect(&served.path).await.unwrap();
+    let answer = ai.chat(&chat).await.unwrap();
+    assert_eq!(answer, ai.complete(&complete).await.unwrap());
+    assert_eq!(ai.models().await.unwrap().models[0].id, "embedded");
+    assert!(ai.health().await.unwrap().providers[0].healthy);
+    let mut pieces = Vec::new();
+    let mut stream = ai.chat_stream(&chat).await.unwrap();
+    while let Some(piece) = stream.next().await {
+        pieces.push(piece.unwrap());
+    }
+    assert_eq!(pieces.len(), 5);
+    let mut stream = ai.complete_stream(&complete).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap(), pieces[0]);
+
+    let path = served.path.clone();
+    let blocking = move || {
+        let ai = ChatClient::connect(&path).unwrap();
+        assert_eq!(ai.chat(&chat).unwrap(), answer);
+        assert_eq!(ai.complete(&complete).unwrap(), answer);
+        assert_eq!(ai.models().unwrap().models[0].id, "embedded");
+        assert!(ai.health().unwrap().providers[0].healthy);
+        for stream in [ai.chat_stream(&chat), ai.complete_stream(&complete)] {
+            assert_eq!(stream.unwrap().map(Result::unwrap).collect::<Vec<_>>(), pieces);
+        }
+        let unknown = ChatRequest { provider: Some("delphi".into()), ..chat };
+        let Err(ChatError::Call(error)) = ai.chat(&unknown) else { panic!("it was answered") };
+        assert!(words(error).starts_with("unknown_provider: "));
+    };
+    tokio::task::spawn_blocking(blocking).await.unwrap();
 }
 
 /// A provider whose answers never end, and that counts.

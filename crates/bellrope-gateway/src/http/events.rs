@@ -40,10 +40,10 @@ impl EventStream {
         Self { response, input: Bytes::new(), decoder: SseDecoder::default(), timeouts }
     }
 
-    /// Waits for the next event.
-    pub(crate) async fn next(&mut self) -> Result<Next<'_>, ProviderError> {
+    /// Waits for the next event. `since` is when its reader began to wait for something that is worth more than a
+    /// keep-alive; what that is, is a matter of the format.
+    pub(crate) async fn next(&mut self, since: Instant) -> Result<Next<'_>, ProviderError> {
         let Timeouts { idle, event, .. } = self.timeouts;
-        let started = Instant::now();
         loop {
             let mut input = &*self.input;
             let whole = self.decoder.push(&mut input)?;
@@ -52,7 +52,7 @@ impl EventStream {
             if whole {
                 return Ok(Next::Event(self.decoder.event()));
             }
-            if started.elapsed() > event {
+            if since.elapsed() > event {
                 return Err(ProviderError::TimedOut { phase: Phase::Event, after: event });
             }
             match timeout(idle, self.response.chunk()).await {

@@ -1,14 +1,15 @@
-//! A request in OpenAI's format.
+//! A request in the format of chat completions.
 
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::ProviderError;
-use crate::message::{ChatRequest, Content, Message, Part, Role, Tool, ToolChoice};
+use crate::message::{ChatRequest, Message, Tool, ToolChoice};
+use crate::wire::{self, Said};
 
-/// The JSON to post. `is_openai`: for OpenAI itself, whose newer models refuse `max_tokens`, while older servers know
-/// nothing else.
-pub(super) fn body(request: &ChatRequest, model: Option<&str>, is_openai: bool) -> Result<Vec<u8>, ProviderError> {
+/// The JSON to post. `is_openai`: for OpenAI's own models, the newer of which refuse `max_tokens`, while other servers
+/// often know nothing else.
+pub(crate) fn body(request: &ChatRequest, model: Option<&str>, is_openai: bool) -> Result<Vec<u8>, ProviderError> {
     let mut messages = Vec::with_capacity(request.messages.len() + 1);
     messages.extend(request.system.as_deref().map(|system| WireMessage::text("system", system)));
     for message in &request.messages {
@@ -28,58 +29,30 @@ pub(super) fn body(request: &ChatRequest, model: Option<&str>, is_openai: bool) 
         stream: true,
         stream_options: StreamOptions { include_usage: true },
     };
-    serde_json::to_vec(&body).map_err(|error| invalid(&error.to_string()))
+    serde_json::to_vec(&body).map_err(|error| wire::invalid(&error.to_string()))
 }
 
 /// One message becomes one or several: each result of a tool is a message of its own, ahead of the rest.
 fn convert<'a>(message: &'a Message, out: &mut Vec<WireMessage<'a>>) -> Result<(), ProviderError> {
-    let role = match message.role {
-        Role::System => "system",
-        Role::User => "user",
-        Role::Assistant => "assistant",
-        Role::Tool => "tool",
-    };
-    let parts = match &message.content {
-        Content::Text(_) if message.role == Role::Tool => {
-            return Err(invalid("a message of role tool must consist of tool_result parts"));
-        }
-        Content::Text(text) => {
-            out.push(WireMessage::text(role, text));
-            return Ok(());
-        }
-        Content::Parts(parts) if parts.is_empty() => return Err(invalid("a message has no content")),
-        Content::Parts(parts) => parts,
-    };
-    let mut said = Vec::new();
+    let mut parts = Vec::new();
     let mut calls = Vec::new();
-    for part in parts {
-        match (part, message.role) {
-            (Part::Text { text }, Role::System | Role::User | Role::Assistant) => said.push(WirePart::Text { text }),
-            (Part::Image { url }, Role::User) => said.push(WirePart::ImageUrl { image_url: ImageUrl { url } }),
-            (Part::ToolUse { id, name, input }, Role::Assistant) => calls.push(WireCall::new(id, name, input)),
-            (Part::ToolResult { tool_use_id, content, .. }, Role::User | Role::Tool) => {
+    for said in wire::said(message)? {
+        match said {
+            Said::Text(text) => parts.push(WirePart::Text { text }),
+            Said::Image(url) => parts.push(WirePart::ImageUrl { image_url: ImageUrl { url } }),
+            Said::Call { id, name, input } => calls.push(WireCall::new(id, name, input)),
+            Said::Result { id, content, .. } => {
                 let mut result = WireMessage::text("tool", content);
-                result.tool_call_id = Some(tool_use_id);
+                result.tool_call_id = Some(id);
                 out.push(result);
             }
-            (Part::Text { .. }, _) => return Err(misplaced("text", role)),
-            (Part::Image { .. }, _) => return Err(misplaced("an image", role)),
-            (Part::ToolUse { .. }, _) => return Err(misplaced("a tool_use", role)),
-            (Part::ToolResult { .. }, _) => return Err(misplaced("a tool_result", role)),
         }
     }
-    if !said.is_empty() || !calls.is_empty() {
-        out.push(WireMessage { role, content: WireContent::of(said), tool_calls: calls, tool_call_id: None });
+    if !parts.is_empty() || !calls.is_empty() {
+        let (role, content) = (wire::role_name(message.role), WireContent::of(parts));
+        out.push(WireMessage { role, content, tool_calls: calls, tool_call_id: None });
     }
     Ok(())
-}
-
-fn misplaced(what: &str, role: &str) -> ProviderError {
-    invalid(&format!("a message of role {role} must not hold {what}"))
-}
-
-fn invalid(reason: &str) -> ProviderError {
-    ProviderError::InvalidRequest { reason: reason.into() }
 }
 
 #[derive(Serialize)]
@@ -171,8 +144,7 @@ struct CalledFunction<'a> {
 
 impl<'a> WireCall<'a> {
     fn new(id: &'a str, name: &'a str, input: &Value) -> Self {
-        let arguments = if input.is_null() { "{}".to_owned() } else { input.to_string() };
-        Self { id, r#type: "function", function: CalledFunction { name, arguments } }
+        Self { id, r#type: "function", function: CalledFunction { name, arguments: wire::arguments(input) } }
     }
 }
 
@@ -285,22 +257,5 @@ mod tests {
             {"id": "c2", "type": "function", "function": {"name": "now", "arguments": "{}"}},
         ]}]);
         assert_eq!(sent(&request, None, false)["messages"], expected);
-    }
-
-    #[test]
-    fn parts_in_the_wrong_mouth_are_refused() {
-        for (role, part) in [
-            ("assistant", json!({"type": "image", "url": "data:"})),
-            ("user", json!({"type": "tool_use", "id": "c", "name": "n"})),
-            ("system", json!({"type": "tool_result", "tool_use_id": "c", "content": ""})),
-            ("tool", json!({"type": "text", "text": "t"})),
-        ] {
-            let request = message(json!({"role": role, "content": [part]}));
-            assert_eq!(body(&request, None, false).unwrap_err().code(), "invalid_request", "{role}");
-        }
-        for content in [json!([]), json!("plain")] {
-            let request = message(json!({"role": "tool", "content": content}));
-            assert_eq!(body(&request, None, false).unwrap_err().code(), "invalid_request");
-        }
     }
 }

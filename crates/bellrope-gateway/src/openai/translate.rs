@@ -5,33 +5,23 @@ use std::collections::VecDeque;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::error::{Excerpt, ProviderError};
-use crate::http::Fault;
+use crate::error::ProviderError;
 use crate::json::{Few, count, string_of, text};
 use crate::message::{Chunk, StopReason, ToolCallDelta, Usage};
 use crate::provider::MAX_TOOL_CALLS;
 use crate::secret::Secret;
 use crate::sse::Event;
+use crate::wire::{self, Progress, Translate};
 
 /// The most choices in one event. Only one is ever asked for.
 const MAX_CHOICES: usize = 128;
 
-/// Whether more events are expected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// More events belong to the answer.
-    Continues,
-    /// The answer is whole, and [`Chunk::Done`] was handed out.
-    Ended,
-}
-
 /// Turns the events of one chat completion into [`Chunk`]s.
-///
-/// It knows no socket and no clock, so that every answer that a provider may ever give can be played to it.
 ///
 /// ```
 /// use std::collections::VecDeque;
-/// use bellrope_gateway::openai::{Progress, Translator};
+/// use bellrope_gateway::openai::Translator;
+/// use bellrope_gateway::wire::{Progress, Translate};
 /// use bellrope_gateway::{Chunk, StopReason, sse::Event};
 ///
 /// let mut translator = Translator::default();
@@ -58,14 +48,13 @@ impl Translator {
     pub fn new(key: Option<Secret>) -> Self {
         Self { key, ..Self::default() }
     }
+}
 
-    /// Takes one event in and appends what it says to `out`.
-    ///
-    /// # Errors
-    /// The event reports an error, or cannot be read. What was appended before stays valid, and nothing may follow.
-    pub fn event(&mut self, event: Event<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
+impl Translate for Translator {
+    fn event(&mut self, event: Event<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
         let data = event.data.trim();
         if data == "[DONE]" {
+            self.stop_reason.get_or_insert(StopReason::Other);
             self.finish(out);
             return Ok(Progress::Ended);
         }
@@ -73,44 +62,24 @@ impl Translator {
             return Ok(Progress::Continues);
         }
         if event.name == "error" {
-            return Err(self.reported(data.as_bytes()));
+            return Err(wire::reported(self.key.as_ref(), data.as_bytes()));
         }
-        let frame: Frame<'_> = serde_json::from_str(data).map_err(|error| ProviderError::Malformed {
-            reason: Secret::excerpt(self.key.as_ref(), &format!("{error} in {data}")),
-        })?;
+        let frame: Frame<'_> =
+            serde_json::from_str(data).map_err(|error| wire::malformed(self.key.as_ref(), &error, data))?;
         self.frame(frame, out)?;
         Ok(Progress::Continues)
     }
 
-    /// Takes in that the connection is at its end or broken, for `reason`, perhaps within an event.
-    ///
-    /// # Errors
-    /// [`ProviderError::Truncated`] if the answer is not whole: neither `[DONE]` nor a reason to stop has come.
-    pub fn end(
-        &mut self,
-        unfinished: Option<Event<'_>>,
-        reason: Excerpt,
-        out: &mut VecDeque<Chunk>,
-    ) -> Result<Progress, ProviderError> {
-        match unfinished.map(|event| self.event(event, out)) {
-            // What does not parse is cut, which is no fault of the provider's format.
-            None | Some(Ok(Progress::Continues) | Err(ProviderError::Malformed { .. })) => {}
-            Some(ended) => return ended,
-        }
-        if self.stop_reason.is_none() {
-            return Err(ProviderError::Truncated { reason });
-        }
-        self.finish(out);
-        Ok(Progress::Ended)
-    }
-
-    fn finish(&mut self, out: &mut VecDeque<Chunk>) {
-        let stop_reason = self.stop_reason.unwrap_or(StopReason::Other);
+    fn finish(&mut self, out: &mut VecDeque<Chunk>) -> bool {
+        let Some(stop_reason) = self.stop_reason else { return false };
         let stop_reason = if self.refused { StopReason::Refusal } else { stop_reason };
         out.extend(self.usage.take().map(Chunk::Usage));
         out.push_back(Chunk::Done { stop_reason });
+        true
     }
+}
 
+impl Translator {
     fn frame(&mut self, frame: Frame<'_>, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
         if let Some(usage) = frame.usage {
             self.usage = Some(usage.into());
@@ -126,7 +95,7 @@ impl Translator {
         }
         match frame.error {
             None => Ok(()),
-            Some(error) => Err(self.reported(error.get().as_bytes())),
+            Some(error) => Err(wire::reported(self.key.as_ref(), error.get().as_bytes())),
         }
     }
 
@@ -151,17 +120,6 @@ impl Translator {
                     Some(json) => string_of(json).unwrap_or_else(|| json.get().to_owned()),
                 },
             }));
-        }
-    }
-
-    fn reported(&self, error: &[u8]) -> ProviderError {
-        let fault = Fault::in_body(error).unwrap_or_default();
-        let excerpt = |text: &str| Secret::excerpt(self.key.as_ref(), text);
-        ProviderError::Reported {
-            code: fault.code.as_deref().map(excerpt),
-            message: excerpt(&fault.message),
-            status: fault.status,
-            retryable: fault.is_retryable(),
         }
     }
 }

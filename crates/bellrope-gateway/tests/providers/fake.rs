@@ -1,21 +1,21 @@
-//! An OpenAI-compatible server that does whatever a test wants, however wrong. Hand-written, since it must misbehave.
+//! A provider's server that does whatever a test wants, however wrong. Hand-written, since it must misbehave.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bellrope_gateway::{OpenAiConfig, OpenAiProvider, Secret};
+use bellrope_gateway::{ChatRequest, Chunk, HttpProvider, Provider, ProviderConfig, ProviderError, Secret};
+use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::script::Format;
+
 /// The key of all tests. It must turn up in the request's header and nowhere else.
 pub(crate) const KEY: &str = "sk-test-0123456789";
-
-/// What every answer ends with.
-pub(crate) const STOP: &str = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
 
 /// A server on loopback. Dropping it closes its socket.
 pub(crate) struct Fake {
@@ -100,19 +100,20 @@ impl Fake {
     }
 
     /// How to reach this server, with time-outs that no test runs into by accident and quick retries.
-    pub(crate) fn config(&self) -> OpenAiConfig {
-        OpenAiConfig {
+    pub(crate) fn config(&self, format: Format) -> ProviderConfig {
+        ProviderConfig {
+            kind: Some(format.kind()),
             base_url: self.url(),
             api_key: Some(Secret::new(KEY)),
             model: Some("fake-model".to_owned()),
             retry_delay: Duration::from_millis(1),
-            ..OpenAiConfig::default()
+            ..ProviderConfig::default()
         }
     }
 
     /// A client of this server.
-    pub(crate) fn provider(&self) -> OpenAiProvider {
-        OpenAiProvider::new(self.config()).unwrap()
+    pub(crate) fn provider(&self, format: Format) -> HttpProvider {
+        HttpProvider::new(self.config(format)).unwrap()
     }
 }
 
@@ -145,6 +146,11 @@ impl Peer {
         let body = String::from_utf8(bytes[end_of_head..].to_vec()).unwrap();
         self.seen.lock().unwrap().push(Request { head, body });
         true
+    }
+
+    /// The head of the last request of all connections.
+    pub(crate) fn last_request(&self) -> String {
+        self.seen.lock().unwrap().last().map(|request| request.head.clone()).unwrap_or_default()
     }
 
     /// Sends bytes as they are. Errors are the client's way to hang up, and no concern of the server.
@@ -199,19 +205,28 @@ impl Peer {
     }
 }
 
-/// An event that says `text`.
-pub(crate) fn says(text: &str) -> String {
-    event(&serde_json::json!({"choices": [{"index": 0, "delta": {"content": text}}]}).to_string())
+/// All that comes of a request.
+pub(crate) async fn items(provider: &HttpProvider) -> Vec<Result<Chunk, ProviderError>> {
+    soon(provider.chat_stream(ChatRequest::user("Hello")).collect()).await
 }
 
-/// An event of this data.
-pub(crate) fn event(data: &str) -> String {
-    format!("data: {data}\n\n")
+/// The pieces of an answer that comes whole.
+pub(crate) async fn pieces(provider: &HttpProvider) -> Vec<Chunk> {
+    items(provider).await.into_iter().map(|item| item.unwrap()).collect()
 }
 
-/// An answer that says `text` and ends as it should.
-pub(crate) fn answer(text: &str) -> String {
-    format!("{}{}data: [DONE]\n\n", says(text), event(STOP))
+/// The text of a whole answer.
+pub(crate) async fn ask(provider: &HttpProvider) -> Result<String, ProviderError> {
+    soon(provider.chat(ChatRequest::user("Hello"))).await.map(|response| response.text)
+}
+
+/// The error that an answer ends with, after these texts.
+#[track_caller]
+pub(crate) fn error_after(texts: &[&str], mut items: Vec<Result<Chunk, ProviderError>>) -> ProviderError {
+    let error = items.pop().expect("an item").expect_err("an error at the end");
+    let expected: Vec<_> = texts.iter().map(|&text| Ok(Chunk::text(text))).collect();
+    assert_eq!(items, expected);
+    error
 }
 
 /// Waits for what must happen soon.

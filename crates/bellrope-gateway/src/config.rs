@@ -1,0 +1,376 @@
+//! Where a provider is, what it speaks, and how long to wait for it.
+
+mod preset;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::ConfigError;
+use crate::guard::{BreakerConfig, BreakerSetting};
+use crate::secret::Secret;
+
+pub(crate) use preset::{PRESETS, Preset};
+
+/// The longest name of a provider, in bytes.
+const MAX_NAME: usize = 64;
+
+/// The wire format that a provider speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProviderKind {
+    /// OpenAI's chat completions, which most servers speak: llama.cpp, Ollama, vLLM, OpenRouter, xAI, Groq.
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// OpenAI's responses.
+    #[serde(rename = "openai-responses")]
+    OpenAiResponses,
+    /// Anthropic's messages.
+    Anthropic,
+    /// Chat completions at Azure, with its own header and addresses.
+    Azure,
+}
+
+impl ProviderKind {
+    /// The kind's name, as it stands in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::OpenAiResponses => "openai-responses",
+            Self::Anthropic => "anthropic",
+            Self::Azure => "azure",
+        }
+    }
+}
+
+/// How to reach a provider: a section `[gateway.providers.NAME]` of the configuration. None of it costs memory.
+///
+/// A provider whose name is a preset's (`openai`, `openai-responses`, `anthropic`, `azure`, `openrouter`, `xai`, `groq`,
+/// `mistral`, `deepseek`, `ollama`, `llamacpp`, `vllm`) knows its kind, its address and its environment variables:
+/// `OPENAI_BASE_URL`, `OPENAI_API_KEY`, `OPENAI_MODEL` and so on, which come before this configuration. Any other needs
+/// `kind`, takes nothing from the environment but the key that `api_key` names, and has the address of its kind's inventor
+/// where `base_url` is missing.
+///
+/// `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` hold as everywhere, except for a server on this machine,
+/// which is always asked directly.
+///
+/// ```
+/// use bellrope_gateway::{ProviderConfig, ProviderKind};
+///
+/// let config: ProviderConfig = serde_json::from_str(
+///     r#"{"kind": "anthropic", "base_url": "http://127.0.0.1:8080", "api_key": "${WORK_KEY}", "model": "m"}"#,
+/// )?;
+/// assert_eq!(config.kind, Some(ProviderKind::Anthropic));
+/// assert!(config.api_key.is_none(), "the variable is read when the gateway is set up");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProviderConfig {
+    /// The wire format. Default: that of the preset.
+    pub kind: Option<ProviderKind>,
+    /// The API's address, with or without `/v1`. Default: empty, which is that of the preset or of the kind's inventor.
+    pub base_url: String,
+    /// The key. It never stands in a configuration file, where `api_key` names a variable instead.
+    #[serde(skip)]
+    pub api_key: Option<Secret>,
+    /// The environment variable that holds the key, in the file as `api_key = "${NAME}"`. It comes before the variable of
+    /// the preset. Default: none.
+    #[serde(rename = "api_key", with = "variable")]
+    pub api_key_variable: Option<String>,
+    /// A file with the key, read when the provider is set up and no variable holds a key. Default: none.
+    pub api_key_file: Option<PathBuf>,
+    /// The model of requests that name none; at Azure the deployment. Default: none, and then every request has to name
+    /// one, unless the server chooses by itself.
+    pub model: Option<String>,
+    /// Azure's version of the API. Default: `2024-10-21`. Environment: `OPENAI_API_VERSION`.
+    pub api_version: Option<String>,
+    /// How long a connection may take, TLS included. In milliseconds as `connect_timeout_ms`; default 10,000.
+    #[serde(rename = "connect_timeout_ms", with = "millis")]
+    pub connect_timeout: Duration,
+    /// How long the head of the response may take, counted from the start of each attempt. A local server may read the
+    /// whole prompt first. In milliseconds as `first_byte_timeout_ms`; default 120,000.
+    #[serde(rename = "first_byte_timeout_ms", with = "millis")]
+    pub first_byte_timeout: Duration,
+    /// How long a response may be silent. In milliseconds as `idle_timeout_ms`; default 60,000.
+    #[serde(rename = "idle_timeout_ms", with = "millis")]
+    pub idle_timeout: Duration,
+    /// How long a response may consist of keep-alives alone: comments, pings, and other events that bring nothing of the
+    /// answer. In milliseconds as `event_timeout_ms`; default 600,000.
+    #[serde(rename = "event_timeout_ms", with = "millis")]
+    pub event_timeout: Duration,
+    /// How often a request is sent again after an error that may pass, always before the first token. Default: 2.
+    pub max_retries: u32,
+    /// The pause before the first repetition, where the provider does not ask for another. Each next one is twice as
+    /// long, to at most 8 s. In milliseconds as `retry_delay_ms`; default 500.
+    #[serde(rename = "retry_delay_ms", with = "millis")]
+    pub retry_delay: Duration,
+    /// How many requests a minute this provider is asked at most; more are refused, or go to a fallback. Default: 0, no
+    /// limit.
+    pub requests_per_minute: u32,
+    /// How many of them may come at once after a pause. Default: 0, as many as in a minute.
+    pub burst: u32,
+    /// When the provider is no longer asked because it fails.
+    pub breaker: BreakerConfig,
+}
+
+impl Default for ProviderConfig {
+    fn default() -> Self {
+        Self {
+            kind: None,
+            base_url: String::new(),
+            api_key: None,
+            api_key_variable: None,
+            api_key_file: None,
+            model: None,
+            api_version: None,
+            connect_timeout: Duration::from_secs(10),
+            first_byte_timeout: Duration::from_secs(120),
+            idle_timeout: Duration::from_secs(60),
+            event_timeout: Duration::from_secs(600),
+            max_retries: 2,
+            retry_delay: Duration::from_millis(500),
+            requests_per_minute: 0,
+            burst: 0,
+            breaker: BreakerConfig::default(),
+        }
+    }
+}
+
+impl ProviderConfig {
+    /// This configuration of the provider `name`, overruled by what its environment variables say. Empty ones say nothing.
+    ///
+    /// ```
+    /// use bellrope_gateway::ProviderConfig;
+    ///
+    /// let config = ProviderConfig::default().with_vars("openai", |name| match name {
+    ///     "OPENAI_BASE_URL" => Some("http://127.0.0.1:8080".to_owned()),
+    ///     _ => None,
+    /// });
+    /// assert_eq!(config.base_url, "http://127.0.0.1:8080");
+    /// ```
+    #[must_use]
+    pub fn with_vars(mut self, name: &str, vars: impl Fn(&str) -> Option<String>) -> Self {
+        let set = |name: &str| vars(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        if let Some(key) = self.api_key_variable.as_deref().and_then(&set) {
+            self.api_key = Some(Secret::new(key));
+        }
+        let Some(preset) = Preset::named(name) else { return self };
+        if let Some(base_url) = set(preset.base_url_var) {
+            self.base_url = base_url;
+        }
+        if let (None, Some(key)) = (&self.api_key_variable, set(preset.key_var)) {
+            self.api_key = Some(Secret::new(key));
+        }
+        if let Some(model) = set(preset.model_var) {
+            self.model = Some(model);
+        }
+        if preset.kind == ProviderKind::Azure {
+            self.api_version = set("OPENAI_API_VERSION").or(self.api_version);
+        }
+        self
+    }
+
+    /// Checks what can be wrong in itself. `section` is where it stands.
+    pub(crate) fn check(&self, section: &str) -> Result<(), ConfigError> {
+        for (key, timeout) in [
+            ("connect_timeout_ms", self.connect_timeout),
+            ("first_byte_timeout_ms", self.first_byte_timeout),
+            ("idle_timeout_ms", self.idle_timeout),
+            ("event_timeout_ms", self.event_timeout),
+        ] {
+            if timeout.is_zero() {
+                let key = format!("{section}.{key}").into();
+                return Err(ConfigError::Invalid { key, reason: "is 0; set it to 1 or more".into() });
+            }
+        }
+        self.breaker.check().map_err(|BreakerSetting { key, expected, .. }| ConfigError::Invalid {
+            key: format!("{section}.breaker.{key}").into(),
+            reason: format!("is out of its range {expected}").into(),
+        })
+    }
+
+    /// The key itself, else that of the file.
+    pub(crate) fn read_key(&self, section: &str) -> Result<Option<Secret>, ConfigError> {
+        let file = self.api_key_file.as_deref().filter(|_| self.api_key.is_none());
+        let Some(path) = file else { return Ok(self.api_key.clone()) };
+        let key = || format!("{section}.api_key_file").into();
+        Secret::from_file(path).map(Some).map_err(|source| ConfigError::KeyFile {
+            key: key(),
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// What holds the key, or should: a variable, a file or a setting.
+    pub(crate) fn key_setting(&self, name: &str) -> String {
+        match (&self.api_key_variable, &self.api_key_file, Preset::named(name)) {
+            (Some(variable), ..) => variable.clone(),
+            (None, Some(_), _) if self.api_key.is_none() => format!("the key in {}.api_key_file", section(name)),
+            (None, _, Some(preset)) => preset.key_var.to_owned(),
+            (None, _, None) => format!("{}.api_key", section(name)),
+        }
+    }
+}
+
+/// Where the provider `name` stands in the configuration.
+pub(crate) fn section(name: &str) -> String {
+    format!("gateway.providers.{name}")
+}
+
+/// Checks a provider's name: it becomes a label of metrics and a word of error messages.
+pub(crate) fn check_name(name: &str) -> Result<(), ConfigError> {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_plain) {
+        let shown = crate::error::Excerpt::new(name);
+        let reason = "has a name that cannot be used; take 1 to 64 of a-z, 0-9, `-`, `_` and `.`".into();
+        return Err(ConfigError::Invalid { key: section(shown.as_str()).into(), reason });
+    }
+    Ok(())
+}
+
+/// The name of a variable as `${NAME}`. A key itself is refused, and the error does not quote it.
+mod variable {
+    use super::{Deserialize, Deserializer};
+    use serde::Serializer;
+    use serde::de::{Error, IgnoredAny};
+
+    pub(super) fn serialize<S: Serializer>(name: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+        match name {
+            Some(name) => serializer.serialize_some(&format!("${{{name}}}")),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+        /// Any value, so that no error quotes it.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Text(String),
+            Other(IgnoredAny),
+        }
+
+        let text = match Option::deserialize(deserializer)? {
+            Some(Written::Text(text)) => text,
+            Some(Written::Other(IgnoredAny)) => String::new(),
+            None => return Ok(None),
+        };
+        let name = text.trim().strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+        let is_name = |name: &&str| {
+            let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            plain && name.bytes().next().is_some_and(|first| !first.is_ascii_digit())
+        };
+        name.filter(is_name).map(|name| Some(name.to_owned())).ok_or_else(|| {
+            D::Error::custom(
+                "`api_key` must name an environment variable, as in \"${NAME}\": a key does not belong into this file; \
+                 or name a file that holds it with `api_key_file`",
+            )
+        })
+    }
+}
+
+/// Durations as whole milliseconds.
+pub(crate) mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(duration.as_millis().try_into().unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_json(json: &str) -> serde_json::Result<ProviderConfig> {
+        serde_json::from_str(json)
+    }
+
+    #[test]
+    fn the_environment_overrules_the_file_unless_it_is_empty() {
+        let file = from_json(r#"{"base_url":"http://a","model":"m","idle_timeout_ms":70}"#).unwrap();
+        let config = file.with_vars("openai", |name| match name {
+            "OPENAI_BASE_URL" => Some("  ".into()),
+            "OPENAI_API_KEY" => Some("sk-1234567\n".into()),
+            "OPENAI_MODEL" => Some("n".into()),
+            other => panic!("{other} was read"),
+        });
+        assert_eq!(config.base_url, "http://a");
+        assert_eq!(config.model.as_deref(), Some("n"));
+        assert_eq!(config.idle_timeout, Duration::from_millis(70));
+        assert_eq!(config.api_key.as_ref().map(Secret::expose), Some("sk-1234567"));
+        assert!(!format!("{config:?}").contains("1234567"));
+        assert!(!serde_json::to_string(&config).unwrap().contains("1234567"));
+    }
+
+    #[test]
+    fn a_provider_without_a_preset_takes_from_the_environment_what_it_names_and_nothing_else() {
+        let file = from_json(r#"{"kind":"openai","base_url":"http://a","api_key":"${WORK_KEY}"}"#).unwrap();
+        let config = file.clone().with_vars("work", |name| match name {
+            "WORK_KEY" => Some("sk-work".into()),
+            other => panic!("{other} was read"),
+        });
+        assert_eq!(config.api_key.as_ref().map(Secret::expose), Some("sk-work"));
+        assert_eq!(config.key_setting("work"), "WORK_KEY");
+        // Nor does a preset look elsewhere once a variable is named: the key may be another account's.
+        let config = file.with_vars("openai", |name| (name == "OPENAI_API_KEY").then(|| "sk-private".into()));
+        assert!(config.api_key.is_none());
+        let back: ProviderConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+        assert_eq!(back.api_key_variable.as_deref(), Some("WORK_KEY"));
+    }
+
+    #[test]
+    fn a_key_in_the_configuration_file_is_refused_and_not_quoted() {
+        for json in [
+            r#"{"api_key":"sk-123456"}"#,
+            r#"{"api_key":"${sk-123456}"}"#,
+            r#"{"api_key":"${}"}"#,
+            r#"{"api_key":123456}"#,
+            r#"{"api_key":["123456"]}"#,
+        ] {
+            let error = from_json(json).unwrap_err().to_string();
+            assert!(error.contains("`api_key` must name") && error.contains("`api_key_file`"), "{error}");
+            assert!(!error.contains("123456"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_holds_the_key_is_named() {
+        let config = ProviderConfig::default();
+        assert_eq!(config.key_setting("groq"), "GROQ_API_KEY");
+        assert_eq!(config.key_setting("mine"), "gateway.providers.mine.api_key");
+        let config = ProviderConfig { api_key_file: Some("/k".into()), ..config };
+        assert_eq!(config.key_setting("groq"), "the key in gateway.providers.groq.api_key_file");
+        let error = config.read_key("gateway.providers.groq").unwrap_err().to_string();
+        assert!(error.starts_with("gateway.providers.groq.api_key_file: cannot read /k: "), "{error}");
+    }
+
+    #[test]
+    fn a_setting_out_of_its_range_is_named() {
+        let config = ProviderConfig { idle_timeout: Duration::ZERO, ..ProviderConfig::default() };
+        let error = config.check("gateway.providers.x").unwrap_err();
+        assert_eq!(error.to_string(), "gateway.providers.x.idle_timeout_ms is 0; set it to 1 or more");
+        let config = from_json(r#"{"breaker":{"timeout_ms":0}}"#).unwrap();
+        let error = config.check("gateway.providers.x").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "gateway.providers.x.breaker.timeout_ms is out of its range and must be at least 1"
+        );
+    }
+
+    #[test]
+    fn names_are_plain_words() {
+        assert!(check_name("llama.cpp_2-b").is_ok());
+        for name in ["", "Ä", "a b", "a\n", "UPPER", &"x".repeat(65)] {
+            assert!(check_name(name).unwrap_err().to_string().contains("cannot be used"), "{name}");
+        }
+    }
+}

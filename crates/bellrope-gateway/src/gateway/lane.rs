@@ -1,0 +1,329 @@
+//! One provider with what guards and counts it, and the order in which providers are asked.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use tracing::warn;
+
+use super::stats::{ProviderSnapshot, Stats};
+use crate::error::ProviderError;
+use crate::guard::{Breaker, BreakerSetting, Bucket, Permit, Rejected, State};
+use crate::message::{ChatRequest, ChatResponse, Chunk, ProviderHealth};
+use crate::provider::{BoxFuture, ChunkStream, Limits, Provider};
+
+/// A provider, its guards and its counters.
+pub(super) struct Lane {
+    pub(super) provider: Arc<dyn Provider>,
+    requests_per_minute: u32,
+    breaker: Option<Breaker>,
+    bucket: Option<Bucket>,
+    stats: Stats,
+}
+
+/// The providers that a request may go to, in order. At least one.
+pub(super) struct Route(pub(super) Vec<Arc<Lane>>);
+
+/// An answer that has begun, or failed to.
+pub(super) struct Begun {
+    pub(super) first: Chunk,
+    pub(super) rest: ChunkStream,
+    pub(super) running: Running,
+}
+
+/// A request that a provider is at work on. Dropped before its end it counts as cancelled.
+pub(super) struct Running {
+    lane: Arc<Lane>,
+    started: Instant,
+    has_piece: bool,
+    settled: bool,
+}
+
+impl Lane {
+    pub(super) fn new(provider: Arc<dyn Provider>) -> Self {
+        let Limits { requests_per_minute, burst, breaker } = provider.limits();
+        let breaker = breaker.and_then(|config| {
+            // Those of a configuration were checked when it was read.
+            let unusable = |BreakerSetting { key, expected, .. }: BreakerSetting| {
+                warn!(provider = provider.name(), "the breaker's {key} is out of its range {expected}: there is none");
+            };
+            Breaker::new(config).map_err(unusable).ok()
+        });
+        Self {
+            provider,
+            requests_per_minute,
+            breaker,
+            bucket: Bucket::new(requests_per_minute, burst),
+            stats: Stats::default(),
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> ProviderSnapshot {
+        let state = self.breaker.as_ref().map_or(State::Closed, |breaker| breaker.state(now()));
+        self.stats.snapshot(self.provider.name(), state)
+    }
+
+    /// How the provider is. One that is not asked for now cannot be expected to answer, whatever it says.
+    pub(super) async fn health(&self) -> ProviderHealth {
+        let health = self.provider.health().await;
+        match self.suspension(now()) {
+            Some(error) if health.healthy => ProviderHealth { healthy: false, error: Some(error.info()), ..health },
+            _ => health,
+        }
+    }
+
+    /// Why the provider is not asked now, if its breaker is open.
+    fn suspension(&self, now: Instant) -> Option<ProviderError> {
+        let breaker = self.breaker.as_ref().filter(|breaker| breaker.state(now) == State::Open)?;
+        breaker.acquire(now).err().map(|rejected| self.suspended(rejected))
+    }
+
+    fn suspended(&self, Rejected { retry_after }: Rejected) -> ProviderError {
+        ProviderError::Suspended { provider: self.provider.name().to_owned(), retry_after }
+    }
+
+    /// Leave to ask the provider once.
+    fn admit(&self) -> Result<Option<Permit<'_>>, ProviderError> {
+        let now = now();
+        // The breaker first: what it refuses takes no token.
+        let permit = self.breaker.as_ref().map(|breaker| breaker.acquire(now)).transpose();
+        let permit = permit.map_err(|rejected| {
+            self.stats.count_suspended();
+            self.suspended(rejected)
+        })?;
+        if let Some(Err(retry_after)) = self.bucket.as_ref().map(|bucket| bucket.take(now)) {
+            self.stats.count_limited();
+            let provider = self.provider.name().to_owned();
+            return Err(ProviderError::Limited {
+                limit: self.requests_per_minute,
+                retry_after,
+                mend: format!("raise {}.requests_per_minute", crate::config::section(&provider)).into(),
+                provider,
+            });
+        }
+        Ok(permit)
+    }
+
+    /// Asks the provider, if its guards allow it, and tells the breaker how it went.
+    async fn ask<T>(self: &Arc<Self>, request: ChatRequest, ask: Ask<T>) -> Result<T, ProviderError> {
+        let permit = self.admit()?;
+        let outcome = ask(Arc::clone(self), request).await;
+        match (&outcome, permit) {
+            (Ok(_), Some(permit)) => permit.succeed(now()),
+            (Err(error), Some(permit)) if error.is_failure() => permit.fail(now()),
+            (_, permit) => drop(permit),
+        }
+        outcome
+    }
+}
+
+/// A way to ask a provider.
+type Ask<T> = fn(Arc<Lane>, ChatRequest) -> BoxFuture<'static, Result<T, ProviderError>>;
+
+impl Route {
+    /// Begins an answer: of the first provider that has a first piece. That piece settles whether the provider is well;
+    /// after it nobody else is asked.
+    pub(super) async fn begin(self, request: ChatRequest) -> Result<Begun, ProviderError> {
+        self.ask(request, |lane, request| {
+            Box::pin(async move {
+                let mut rest = lane.provider.chat_stream(request);
+                let mut running = Running::new(lane);
+                match rest.next().await.unwrap_or_else(|| Err(silent())) {
+                    Ok(first) => {
+                        running.take_in(&first);
+                        Ok(Begun { first, rest, running })
+                    }
+                    Err(error) => Err(running.fail(error)),
+                }
+            })
+        })
+        .await
+    }
+
+    /// A whole answer: of the first provider that has one.
+    pub(super) async fn whole(self, request: ChatRequest) -> Result<ChatResponse, ProviderError> {
+        self.ask(request, |lane, request| {
+            Box::pin(async move {
+                let provider = Arc::clone(&lane.provider);
+                let mut running = Running::new(lane);
+                match provider.chat(request).await {
+                    Ok(response) => {
+                        if let Some(usage) = &response.usage {
+                            running.take_in(&Chunk::Usage(usage.clone()));
+                        }
+                        running.take_in(&Chunk::Done { stop_reason: response.stop_reason });
+                        Ok(response)
+                    }
+                    Err(error) => Err(running.fail(error)),
+                }
+            })
+        })
+        .await
+    }
+
+    async fn ask<T>(self, mut request: ChatRequest, ask: Ask<T>) -> Result<T, ProviderError> {
+        let mut lanes = self.0.into_iter().peekable();
+        while let Some(lane) = lanes.next() {
+            let Some(next) = lanes.peek() else { return lane.ask(request, ask).await };
+            let error = match lane.ask(request.clone(), ask).await {
+                Err(error) if error.may_pass_on(request.model.is_some()) => error,
+                outcome => return outcome,
+            };
+            warn!(%error, from = lane.provider.name(), to = next.provider.name(), "a request goes to the fallback");
+            lane.stats.count_passed_on();
+            // The name of a model means nothing to another provider.
+            request.model = None;
+        }
+        Err(silent())
+    }
+}
+
+impl Running {
+    fn new(lane: Arc<Lane>) -> Self {
+        lane.stats.count_begun();
+        Self { lane, started: now(), has_piece: false, settled: false }
+    }
+
+    /// Counts a piece of the answer.
+    pub(super) fn take_in(&mut self, chunk: &Chunk) {
+        let stats = &self.lane.stats;
+        if !self.has_piece {
+            self.has_piece = true;
+            stats.count_first_piece(now().saturating_duration_since(self.started));
+        }
+        stats.count_piece(chunk);
+        self.settled |= chunk.is_terminal();
+    }
+
+    /// Counts how the answer failed.
+    pub(super) fn fail(&mut self, error: ProviderError) -> ProviderError {
+        self.lane.stats.count_failed(error.code());
+        self.settled = true;
+        error
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.lane.stats.count_over(self.settled);
+    }
+}
+
+/// The error of a provider whose stream ends at once.
+pub(super) fn silent() -> ProviderError {
+    ProviderError::Truncated { reason: "the provider ended without a word".into() }
+}
+
+/// The runtime's time, which tests may stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+    use std::time::Duration;
+
+    use futures_util::stream;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::message::{ModelInfo, StopReason};
+    use crate::provider::Capabilities;
+
+    /// A provider that is well or not, and takes its time.
+    #[derive(Default)]
+    struct Moody {
+        limits: Limits,
+        is_well: AtomicBool,
+        asked: AtomicU32,
+    }
+
+    impl Provider for Moody {
+        fn name(&self) -> &str {
+            "moody"
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::default()
+        }
+
+        fn limits(&self) -> Limits {
+            self.limits.clone()
+        }
+
+        fn chat_stream(&self, _: ChatRequest) -> ChunkStream {
+            self.asked.fetch_add(1, Relaxed);
+            let outcome = if self.is_well.load(Relaxed) {
+                Ok(Chunk::Done { stop_reason: StopReason::EndTurn })
+            } else {
+                Err(ProviderError::Disconnected { reason: "down".into() })
+            };
+            Box::pin(stream::once(async {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                outcome
+            }))
+        }
+
+        fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+
+        fn health(&self) -> BoxFuture<'_, ProviderHealth> {
+            let health = ProviderHealth { provider: "moody".into(), healthy: true, latency_ms: 0, error: None };
+            Box::pin(async { health })
+        }
+    }
+
+    /// The code of the error that a request meets; `None` if it is answered.
+    async fn meets(lane: &Arc<Lane>) -> Option<&'static str> {
+        let begun = Route(vec![Arc::clone(lane)]).begin(ChatRequest::user("Hello")).await;
+        begun.err().map(|error| error.code())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_failed_five_times_is_not_asked_for_a_minute_and_then_tried() {
+        let moody = Arc::new(Moody::default());
+        let lane = Arc::new(Lane::new(moody.clone()));
+        for _ in 0..5 {
+            assert_eq!(meets(&lane).await, Some("disconnected"));
+        }
+        assert_eq!(meets(&lane).await, Some("unavailable"));
+        assert!(!lane.health().await.healthy);
+        advance(Duration::from_secs(61)).await;
+        assert_eq!(meets(&lane).await, Some("disconnected"), "the try after the pause");
+        moody.is_well.store(true, Relaxed);
+        advance(Duration::from_secs(61)).await;
+        assert_eq!(meets(&lane).await, Some("unavailable"), "the second pause is longer");
+        advance(Duration::from_secs(61)).await;
+        assert_eq!((meets(&lane).await, meets(&lane).await), (None, None));
+        let seen = lane.snapshot();
+        assert_eq!((seen.breaker, seen.requests, seen.suspended, seen.done), (State::Closed, 8, 2, 2));
+        assert_eq!(moody.asked.load(Relaxed), 8);
+        // 30 ms each of the two that had a first piece.
+        assert_eq!((seen.first_piece.buckets[2], seen.first_piece.sum_us), (2, 60_000));
+        assert!(lane.health().await.healthy);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_limit_lets_a_burst_through_and_then_one_request_a_period() {
+        let limits = Limits { requests_per_minute: 6, burst: 2, ..Limits::default() };
+        let lane = Arc::new(Lane::new(Arc::new(Moody { limits, is_well: true.into(), ..Moody::default() })));
+        assert_eq!((meets(&lane).await, meets(&lane).await), (None, None));
+        assert_eq!(meets(&lane).await, Some("rate_limited"));
+        advance(Duration::from_secs(10)).await;
+        assert_eq!((meets(&lane).await, meets(&lane).await), (None, Some("rate_limited")));
+        assert_eq!(lane.snapshot().limited, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_dropped_before_its_first_piece_counts_for_nothing_with_the_breaker() {
+        let lane = Arc::new(Lane::new(Arc::new(Moody::default())));
+        for _ in 0..20 {
+            let asked = tokio::time::timeout(Duration::from_millis(1), meets(&lane)).await;
+            assert!(asked.is_err(), "it was answered");
+        }
+        let seen = lane.snapshot();
+        assert_eq!((seen.breaker, seen.requests, seen.cancelled, seen.in_flight), (State::Closed, 20, 20, 0));
+    }
+}

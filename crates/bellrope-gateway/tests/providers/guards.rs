@@ -1,0 +1,225 @@
+//! Breaker, rate limit and fallback: who is asked, and who is spared.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellrope_gateway::{
+    BreakerConfig, BreakerState, ChatRequest, Chunk, EmbeddedProvider, Gateway, GatewaySettings, HttpProvider,
+    ProviderConfig, ProviderSnapshot, SequencedChunk,
+};
+use futures_util::StreamExt;
+
+use crate::fake::{Fake, soon};
+use crate::for_each_format;
+use crate::script::{Format, whole};
+
+/// A gateway that asks `first`, and `second` when that fails.
+fn with_fallback(first: ProviderConfig, second: ProviderConfig) -> Gateway {
+    let settings = GatewaySettings {
+        provider: "first".to_owned(),
+        fallback: vec!["second".to_owned()],
+        providers: [("first".to_owned(), first), ("second".to_owned(), second)].into(),
+        ..GatewaySettings::default()
+    };
+    let key = |name: &str| (name == "KEY").then(|| "sk-123456".to_owned());
+    Gateway::from_settings_and_vars(settings, key).unwrap()
+}
+
+async fn answer(gateway: &Gateway, request: ChatRequest) -> Vec<SequencedChunk> {
+    soon(gateway.chat_stream(request).collect()).await
+}
+
+/// The code of the error that is the whole answer.
+async fn code(gateway: &Gateway) -> String {
+    let pieces = answer(gateway, ChatRequest::user("Hello")).await;
+    let [SequencedChunk { seq: 0, chunk: Chunk::Error(info) }] = &pieces[..] else { panic!("{pieces:?}") };
+    info.code.clone()
+}
+
+fn counters(gateway: &Gateway, name: &str) -> ProviderSnapshot {
+    gateway.snapshot().providers.into_iter().find(|seen| seen.provider == name).unwrap()
+}
+
+fn failures(seen: &ProviderSnapshot) -> Vec<(&'static str, u64)> {
+    seen.failed.iter().copied().filter(|(_, count)| *count > 0).collect()
+}
+
+for_each_format! {
+    async fn a_provider_that_fails_before_its_first_token_is_replaced_by_its_fallback(format: Format) {
+        let down = Fake::replying("503 Busy", "", "").await;
+        let well = Fake::streaming([&format.answer("instead")]).await;
+        let first = ProviderConfig { max_retries: 0, ..down.config(format) };
+        let gateway = with_fallback(first, ProviderConfig { model: Some("other".to_owned()), ..well.config(format) });
+        let request = ChatRequest { model: Some("named".to_owned()), ..ChatRequest::user("Hello") };
+        let expected: Vec<_> = whole(&["instead"])
+            .into_iter()
+            .enumerate()
+            .map(|(seq, chunk)| SequencedChunk { seq: seq as u64, chunk })
+            .collect();
+        assert_eq!(answer(&gateway, request.clone()).await, expected);
+        assert_eq!(soon(gateway.chat(request)).await.unwrap().text, "instead");
+        assert!(down.requests().iter().all(|request| request.body.contains("\"named\"")));
+        assert!(well.requests().iter().all(|request| request.body.contains("\"other\"")));
+        let (first, second) = (counters(&gateway, "first"), counters(&gateway, "second"));
+        assert_eq!((first.requests, first.passed_on, failures(&first)), (2, 2, vec![("overloaded", 2)]));
+        assert_eq!((second.requests, second.done, second.in_flight), (2, 2, 0));
+    }
+
+    async fn after_the_first_token_nobody_else_is_asked(format: Format) {
+        let breaking = Fake::streaming([&format.half("half an")]).await;
+        let well = Fake::streaming([&format.answer("instead")]).await;
+        let gateway = with_fallback(breaking.config(format), well.config(format));
+        let pieces = answer(&gateway, ChatRequest::user("Hello")).await;
+        let [text, error] = &pieces[..] else { panic!("{pieces:?}") };
+        assert_eq!(text.chunk, Chunk::text("half an"));
+        assert!(matches!(&error.chunk, Chunk::Error(info) if info.code == "truncated"), "{error:?}");
+        assert!(well.requests().is_empty());
+        let seen = counters(&gateway, "first");
+        assert_eq!((seen.requests, seen.passed_on, failures(&seen)), (1, 0, vec![("truncated", 1)]));
+    }
+
+    async fn the_callers_own_mistakes_go_to_nobody_else(format: Format) {
+        let strict = Fake::replying("400 Bad Request", "", "").await;
+        let well = Fake::streaming([&format.answer("instead")]).await;
+        let gateway = with_fallback(strict.config(format), well.config(format));
+        assert_eq!(code(&gateway).await, "invalid_request");
+        // Nor does a request that names its provider, nor one that names a model which is not there.
+        let gone = Fake::replying("404 Not Found", "", "").await;
+        let gateway = with_fallback(gone.config(format), well.config(format));
+        for request in [
+            ChatRequest { provider: Some("first".to_owned()), ..ChatRequest::user("Hello") },
+            ChatRequest { model: Some("named".to_owned()), ..ChatRequest::user("Hello") },
+        ] {
+            assert_eq!(soon(gateway.chat(request)).await.unwrap_err().code(), "not_found");
+        }
+        assert!(well.requests().is_empty());
+        assert_eq!(soon(gateway.chat(ChatRequest::user("Hello"))).await.unwrap().text, "instead");
+    }
+
+    async fn a_provider_that_fails_again_and_again_is_spared_and_tried_after_a_pause(format: Format) {
+        let fake = Fake::start(move |number, mut peer| async move {
+            if number < 5 {
+                return peer.reply("500 Oops", "connection: close\r\n", "").await;
+            }
+            peer.begin_events().await;
+            peer.chunk(format.answer("well again")).await;
+            peer.end().await;
+        })
+        .await;
+        let mut breaker = BreakerConfig::default();
+        breaker.timeout_ms = 200;
+        let config = ProviderConfig { max_retries: 0, breaker, ..fake.config(format) };
+        let gateway = Gateway::new(Arc::new(HttpProvider::new(config).unwrap()));
+        let name = gateway.names().remove(0);
+        for _ in 0..5 {
+            assert_eq!(code(&gateway).await, "provider_error");
+        }
+        // Open for 150 to 200 ms; on a machine that is that slow this proves less.
+        let spared = counters(&gateway, &name).breaker == BreakerState::Open;
+        let code = if spared { code(&gateway).await } else { String::new() };
+        let recovered = async {
+            while soon(gateway.chat(ChatRequest::user("Hello"))).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        soon(recovered).await;
+        assert!(!spared || code == "unavailable", "{code}");
+        let seen = counters(&gateway, &name);
+        assert_eq!((seen.requests, failures(&seen)), (6, vec![("provider_error", 5)]));
+        assert_eq!((seen.done, seen.breaker, fake.requests().len()), (1, BreakerState::HalfOpen, 6));
+        soon(gateway.chat(ChatRequest::user("Hello"))).await.unwrap();
+        assert_eq!(counters(&gateway, &name).breaker, BreakerState::Closed);
+    }
+
+    async fn a_provider_that_is_spared_is_not_called_healthy(format: Format) {
+        let fake = Fake::start(move |_, mut peer| async move {
+            // Only the list of models is there.
+            let status = if peer.last_request().starts_with("GET ") { "200 OK" } else { "500 Oops" };
+            peer.reply(status, "connection: close\r\ncontent-type: application/json\r\n", "{\"data\":[]}").await;
+        })
+        .await;
+        let config = ProviderConfig { max_retries: 0, ..fake.config(format) };
+        let gateway = Gateway::new(Arc::new(HttpProvider::new(config).unwrap()));
+        assert!(soon(gateway.health()).await.providers[0].healthy);
+        for _ in 0..5 {
+            code(&gateway).await;
+        }
+        let health = soon(gateway.health()).await.providers.remove(0);
+        assert!(!health.healthy, "{health:?}");
+        assert_eq!(health.error.unwrap().code, "unavailable");
+    }
+
+    async fn what_is_no_failure_of_the_provider_does_not_open_its_breaker(format: Format) {
+        for status in ["400 Bad Request", "401 Unauthorized", "404 Not Found", "429 Too Many Requests"] {
+            let fake = Fake::replying(status, "", "").await;
+            let config = ProviderConfig { max_retries: 0, ..fake.config(format) };
+            let gateway = Gateway::new(Arc::new(HttpProvider::new(config).unwrap()));
+            for _ in 0..10 {
+                code(&gateway).await;
+            }
+            let seen = &gateway.snapshot().providers[0];
+            assert_eq!((seen.requests, seen.breaker), (10, BreakerState::Closed), "{status}");
+        }
+    }
+
+    async fn an_answer_that_nobody_waits_for_counts_as_cancelled(format: Format) {
+        let fake = Fake::start(move |_, mut peer| async move {
+            peer.begin_events().await;
+            peer.chunk(format.half("a")).await;
+            peer.closed().await;
+        })
+        .await;
+        let gateway = Gateway::new(Arc::new(fake.provider(format)));
+        for _ in 0..10 {
+            let mut stream = gateway.chat_stream(ChatRequest::user("Hello"));
+            soon(stream.next()).await.unwrap();
+            assert_eq!(gateway.snapshot().providers[0].in_flight, 1);
+        }
+        let seen = &gateway.snapshot().providers[0];
+        assert_eq!((seen.requests, seen.cancelled, seen.in_flight, seen.breaker), (10, 10, 0, BreakerState::Closed));
+    }
+}
+
+#[tokio::test]
+async fn a_rate_limit_refuses_with_the_time_to_wait_or_sends_to_the_fallback() {
+    let format = Format::ChatCompletions;
+    let fake = Fake::streaming([&format.answer("a")]).await;
+    let config = ProviderConfig { requests_per_minute: 1, burst: 2, ..fake.config(format) };
+    let gateway = Gateway::new(Arc::new(
+        HttpProvider::named("metered", ProviderConfig { kind: Some(format.kind()), ..config.clone() }).unwrap(),
+    ));
+    for _ in 0..2 {
+        soon(gateway.chat(ChatRequest::user("Hello"))).await.unwrap();
+    }
+    let error = soon(gateway.chat(ChatRequest::user("Hello"))).await.unwrap_err();
+    assert_eq!((error.code(), error.retryable()), ("rate_limited", true));
+    assert!(error.retry_after().is_some_and(|after| after <= Duration::from_secs(60)), "{error}");
+    assert!(error.to_string().ends_with("or raise gateway.providers.metered.requests_per_minute"), "{error}");
+    let seen = counters(&gateway, "metered");
+    assert_eq!((seen.requests, seen.limited, seen.breaker), (2, 1, BreakerState::Closed));
+
+    let gateway = with_fallback(ProviderConfig { burst: 1, ..config }, fake.config(format));
+    for _ in 0..3 {
+        soon(gateway.chat(ChatRequest::user("Hello"))).await.unwrap();
+    }
+    assert_eq!((counters(&gateway, "first").requests, counters(&gateway, "second").requests), (1, 2));
+}
+
+#[tokio::test]
+async fn tokens_and_the_time_to_the_first_piece_are_counted_for_each_provider() {
+    let format = Format::Messages;
+    let fake = Fake::streaming([&format.answer("a")]).await;
+    let gateway = Gateway::new(Arc::new(fake.provider(format))).with_provider(Arc::new(EmbeddedProvider::default()));
+    for _ in 0..3 {
+        answer(&gateway, ChatRequest::user("Hello")).await;
+    }
+    soon(gateway.chat(ChatRequest::user("Hello"))).await.unwrap();
+    let seen = counters(&gateway, "anthropic");
+    assert_eq!((seen.requests, seen.done, seen.in_flight), (4, 4, 0));
+    assert_eq!((seen.input_tokens, seen.output_tokens), (4 * 9, 4 * 4));
+    assert_eq!(seen.first_piece.buckets.iter().sum::<u64>(), 4);
+    assert!(seen.first_piece.sum_us > 0);
+    assert_eq!(counters(&gateway, "embedded").requests, 0);
+    let json = serde_json::to_value(gateway.snapshot()).unwrap();
+    assert_eq!(json["providers"][0]["breaker"], "closed");
+}

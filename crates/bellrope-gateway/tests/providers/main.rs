@@ -1,0 +1,31 @@
+//! Providers of every wire format against a server that may do anything.
+
+mod departures;
+mod fake;
+mod formats;
+mod guards;
+mod refusals;
+mod retries;
+mod script;
+mod secrecy;
+mod setup;
+
+/// Makes a test of every function for each wire format: `departures::responses::fin_without_a_terminator_is_truncated`.
+macro_rules! for_each_format {
+    ($(async fn $name:ident($format:ident: Format) $body:block)*) => {
+        $(async fn $name($format: $crate::script::Format) $body)*
+
+        mod chat_completions {
+            $(#[tokio::test] async fn $name() { super::$name($crate::script::Format::ChatCompletions).await })*
+        }
+
+        mod responses {
+            $(#[tokio::test] async fn $name() { super::$name($crate::script::Format::Responses).await })*
+        }
+
+        mod messages {
+            $(#[tokio::test] async fn $name() { super::$name($crate::script::Format::Messages).await })*
+        }
+    };
+}
+pub(crate) use for_each_format;

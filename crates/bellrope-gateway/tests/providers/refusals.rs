@@ -1,0 +1,201 @@
+//! What a provider answers instead of a stream, and what the user is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellrope_gateway::{
+    Blame, ChatRequest, Chunk, Gateway, HttpProvider, Phase, Provider, ProviderConfig, ProviderError, Secret,
+};
+use futures_util::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::fake::{Fake, KEY, ask, soon};
+use crate::for_each_format;
+use crate::script::Format;
+
+const JSON: &str = "content-type: application/json\r\n";
+
+async fn refusal(fake: &Fake, format: Format) -> ProviderError {
+    ask(&fake.provider(format)).await.unwrap_err()
+}
+
+/// The setting that names the address.
+fn base_setting(format: Format) -> String {
+    format!("{}_BASE_URL (gateway.providers.{}.base_url)", format.prefix(), format.kind().name())
+}
+
+for_each_format! {
+    async fn nothing_is_connected_before_it_is_asked(format: Format) {
+        let fake = Fake::streaming([&format.answer("a")]).await;
+        let provider = fake.provider(format);
+        let stream = provider.chat_stream(ChatRequest::user("Hello"));
+        drop((stream, provider));
+        assert!(fake.requests().is_empty());
+    }
+
+    async fn a_wrong_key_is_told_with_its_mend_and_without_the_key(format: Format) {
+        let body = format.error("authentication_error", &format!("Incorrect API key provided: {KEY}.\u{1b}[31m"));
+        let fake = Fake::replying("401 Unauthorized", JSON, &body).await;
+        let error = refusal(&fake, format).await;
+        let prefix = format.prefix();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the provider answered 401 (authentication_error): Incorrect API key provided: [secret].\\u{{1b}}[31m; \
+                 check {prefix}_API_KEY"
+            )
+        );
+        assert_eq!((error.code(), error.blame()), ("authentication", Blame::Configuration));
+        assert_eq!(fake.requests().len(), 1, "it was asked again");
+    }
+
+    async fn an_unknown_model_is_told_in_the_providers_words(format: Format) {
+        let body = format.error("not_found_error", "model: gpt-0 does not exist");
+        let fake = Fake::replying("404 Not Found", JSON, &body).await;
+        let error = refusal(&fake, format).await;
+        assert_eq!((error.code(), error.blame()), ("not_found", Blame::Configuration));
+        let mend = format!("check the model's name and {}", base_setting(format));
+        assert!(error.to_string().contains("model: gpt-0 does not exist"), "{error}");
+        assert_eq!(error.mend(), Some(mend.as_str()));
+    }
+
+    async fn other_refusals_have_their_own_codes(format: Format) {
+        let key = format!("check {}_API_KEY", format.prefix());
+        for (status, code, mend) in [
+            ("400 Bad Request", "invalid_request", None),
+            ("402 Payment Required", "billing", None),
+            ("403 Forbidden", "permission", Some(key.as_str())),
+            ("413 Payload Too Large", "too_large", None),
+            ("418 I'm a teapot", "invalid_request", None),
+        ] {
+            let fake = Fake::replying(status, "", "").await;
+            let error = refusal(&fake, format).await;
+            assert_eq!((error.code(), error.mend(), error.retryable()), (code, mend, false), "{status}");
+            assert_eq!(fake.requests().len(), 1, "{status}");
+        }
+    }
+
+    async fn a_long_or_hostile_error_is_cut_and_escaped(format: Format) {
+        let fake = Fake::replying("400 Bad Request", "", &"<p>\u{202e}\u{7}".repeat(50_000)).await;
+        let message = refusal(&fake, format).await.to_string();
+        assert!(message.chars().count() < 600 && message.ends_with('…'), "{message}");
+        assert!(!message.contains(['\u{202e}', '\u{7}']), "{message}");
+    }
+
+    async fn a_web_page_with_200_is_typed_and_names_the_address_to_mend(format: Format) {
+        let page = "<!doctype html><title>Sign in</title>";
+        let fake = Fake::replying("200 OK", "content-type: text/html; charset=utf-8\r\n", page).await;
+        let error = refusal(&fake, format).await;
+        let setting = base_setting(format);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the provider answered with `text/html; charset=utf-8` instead of an event stream: {page}; check {setting}"
+            )
+        );
+        assert_eq!((error.code(), error.blame()), ("unexpected_content", Blame::Configuration));
+    }
+
+    async fn json_with_200_is_typed_and_its_error_told(format: Format) {
+        let fake = Fake::replying("200 OK", JSON, &format.error("x", "streaming is off")).await;
+        let error = refusal(&fake, format).await;
+        assert_eq!(error.code(), "unexpected_content");
+        assert!(error.to_string().contains("instead of an event stream: streaming is off; "), "{error}");
+    }
+
+    async fn a_compressed_answer_is_typed(format: Format) {
+        let headers = "content-type: text/event-stream\r\ncontent-encoding: gzip\r\n";
+        let fake = Fake::replying("200 OK", headers, "\u{1f}\u{8b}").await;
+        let error = refusal(&fake, format).await;
+        assert!(error.to_string().starts_with("the provider answered with `gzip` instead of an event stream"), "{error}");
+    }
+
+    async fn a_redirect_is_not_followed(format: Format) {
+        let elsewhere = Fake::streaming([&format.answer("stolen")]).await;
+        let headers = format!("location: {}\r\n", elsewhere.url());
+        let fake = Fake::replying("307 Temporary Redirect", &headers, "").await;
+        let error = refusal(&fake, format).await;
+        assert!(error.to_string().contains("are not followed; check "), "{error}");
+        assert!(elsewhere.requests().is_empty(), "the key went elsewhere");
+    }
+
+    async fn a_server_that_is_not_there_is_told_with_its_mend(format: Format) {
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let provider = HttpProvider::new(ProviderConfig {
+            kind: Some(format.kind()),
+            base_url: format!("http://{address}"),
+            model: Some("m".to_owned()),
+            retry_delay: Duration::from_millis(1),
+            ..ProviderConfig::default()
+        })
+        .unwrap();
+        let error = ask(&provider).await.unwrap_err();
+        assert_eq!((error.code(), error.blame()), ("connect", Blame::Network));
+        let message = error.to_string();
+        assert!(message.contains("Connection refused"), "{message}");
+        assert!(message.ends_with(&format!("; check {}", base_setting(format))), "{message}");
+        let health = soon(provider.health()).await;
+        assert_eq!((health.healthy, health.error.unwrap().code.as_str()), (false, "connect"));
+    }
+
+    async fn a_head_that_does_not_come_runs_into_its_time_out_once(format: Format) {
+        let fake = Fake::start(|_, mut peer| async move { peer.closed().await }).await;
+        let after = Duration::from_millis(100);
+        let provider = HttpProvider::new(ProviderConfig { first_byte_timeout: after, ..fake.config(format) }).unwrap();
+        let error = ask(&provider).await.unwrap_err();
+        assert_eq!(error, ProviderError::TimedOut { phase: Phase::FirstByte, after });
+        assert_eq!(fake.requests().len(), 1, "a provider at work was asked again");
+        let health = soon(provider.health()).await;
+        assert_eq!(health.error.unwrap().code, "timeout");
+    }
+
+    async fn a_list_of_models_that_is_none_is_typed(format: Format) {
+        for (headers, body, code) in [
+            (JSON, "{}", "malformed"),
+            ("content-type: text/html\r\n", "<p>", "unexpected_content"),
+            (JSON, &" ".repeat(9 << 20), "too_large"),
+        ] {
+            let fake = Fake::replying("200 OK", headers, body).await;
+            assert_eq!(soon(fake.provider(format).models()).await.unwrap_err().code(), code);
+        }
+    }
+
+    async fn a_failing_provider_reaches_the_editor_as_one_error_chunk(format: Format) {
+        let fake = Fake::replying("404 Not Found", "", r#"{"error":"model `x` not found"}"#).await;
+        let gateway = Gateway::new(Arc::new(fake.provider(format)));
+        let pieces: Vec<_> = soon(gateway.chat_stream(ChatRequest::user("Hello")).collect()).await;
+        let [piece] = &pieces[..] else { panic!("{pieces:?}") };
+        assert_eq!(piece.seq, 0);
+        let Chunk::Error(info) = &piece.chunk else { panic!("{piece:?}") };
+        assert_eq!((info.code.as_str(), info.retryable), ("not_found", false));
+        assert!(info.message.contains("model `x` not found"), "{}", info.message);
+    }
+}
+
+#[tokio::test]
+async fn a_plain_server_behind_an_https_address_is_told_and_never_sees_the_key() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("https://{}", listener.local_addr().unwrap());
+    let config =
+        ProviderConfig { base_url, api_key: Some(Secret::new(KEY)), max_retries: 0, ..ProviderConfig::default() };
+    let provider = HttpProvider::new(config).unwrap();
+    let request = ChatRequest { model: Some("m".to_owned()), ..ChatRequest::user("Hello") };
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut hello = vec![0; 4096];
+        let taken = stream.read(&mut hello).await.unwrap();
+        assert!(!hello[..taken].windows(KEY.len()).any(|window| window == KEY.as_bytes()));
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let answered = async {
+        tokio::select! {
+            answer = provider.chat(request) => answer,
+            () = serve => unreachable!(),
+        }
+    };
+    let error = soon(answered).await.unwrap_err();
+    // A machine without root certificates says that instead.
+    assert!(matches!(error, ProviderError::Connect { .. } | ProviderError::Setup { .. }), "{error}");
+}

@@ -1,0 +1,125 @@
+//! A provider behind TLS: asked where the machine trusts its certificate, and told nothing where it does not.
+//!
+//! Which certificates the machine trusts is a matter of the environment, so the asking is done by a process of its own.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bellrope_gateway::{ChatRequest, HttpProvider, Provider, ProviderConfig, ProviderKind, Secret};
+use rcgen::CertifiedKey;
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+/// Tells a test run as the asking process whom to ask.
+const URL: &str = "BELLROPE_TEST_TLS_URL";
+
+const KEY: &str = "sk-tls-0123456789";
+
+const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
+    event: content_block_delta\n\
+    data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"sealed\"}}\n\n\
+    event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n\
+    event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+
+/// A provider with a certificate of its own for `localhost`.
+struct Sealed {
+    url: String,
+    certificate: tempfile::NamedTempFile,
+    /// What came in through TLS.
+    seen: Arc<Mutex<String>>,
+}
+
+impl Sealed {
+    async fn start() -> Self {
+        let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let mut certificate = tempfile::NamedTempFile::new().unwrap();
+        certificate.write_all(cert.pem().as_bytes()).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let seen = Arc::new(Mutex::new(String::new()));
+        let shared = Arc::clone(&seen);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // A client that does not trust the certificate ends here.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = Vec::new();
+                while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+                    assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "a request without its end");
+                }
+                shared.lock().unwrap().push_str(&String::from_utf8_lossy(&request));
+                let _ = stream.write_all(ANSWER.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        Self { url, certificate, seen }
+    }
+
+    /// What a process says that asks this provider and trusts the certificates in this file alone.
+    async fn asked_by_one_who_trusts(&self, certificates: &Path) -> String {
+        let asking = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "ask"])
+            .env(URL, &self.url)
+            .env("SSL_CERT_FILE", certificates)
+            .env_remove("SSL_CERT_DIR")
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .output();
+        let output = timeout(Duration::from_secs(60), asking).await.expect("it took over a minute").unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_provider_behind_tls_answers_one_who_trusts_its_certificate() {
+    let sealed = Sealed::start().await;
+    let said = sealed.asked_by_one_who_trusts(sealed.certificate.path()).await;
+    assert!(said.contains("answer: sealed"), "{said}");
+    let seen = sealed.seen.lock().unwrap();
+    assert!(seen.starts_with("POST /v1/messages HTTP/1.1\r\n"), "{seen}");
+    assert!(seen.contains(&format!("x-api-key: {KEY}\r\n")), "{seen}");
+}
+
+#[tokio::test]
+async fn a_provider_with_a_certificate_that_nobody_vouches_for_never_sees_the_request() {
+    let (sealed, other) = (Sealed::start().await, Sealed::start().await);
+    let said = sealed.asked_by_one_who_trusts(other.certificate.path()).await;
+    assert!(said.contains("error connect: cannot connect to the provider: invalid peer certificate"), "{said}");
+    assert!(said.contains("check ANTHROPIC_BASE_URL"), "{said}");
+    assert_eq!(*sealed.seen.lock().unwrap(), "");
+}
+
+/// The process of the tests above.
+#[tokio::test]
+#[ignore = "is started by the tests above, with a provider to ask"]
+async fn ask() {
+    let config = ProviderConfig {
+        kind: Some(ProviderKind::Anthropic),
+        base_url: std::env::var(URL).unwrap_or_else(|_| panic!("{URL} must name a provider")),
+        api_key: Some(Secret::new(KEY)),
+        model: Some("m".to_owned()),
+        max_retries: 0,
+        ..ProviderConfig::default()
+    };
+    let mut out = std::io::stdout();
+    match HttpProvider::new(config).unwrap().chat(ChatRequest::user("Hello")).await {
+        Ok(answer) => writeln!(out, "answer: {}", answer.text).unwrap(),
+        Err(error) => writeln!(out, "error {}: {error}", error.code()).unwrap(),
+    }
+}
