@@ -117,7 +117,7 @@ async fn turn(client: &AsyncClient, conversation: &mut Conversation, screen: &mu
         let piece = match tokio::time::timeout(QUIET, answer.next()).await {
             Ok(piece) => piece?,
             Err(_) => {
-                screen.wait();
+                screen.wait(QUIET);
                 answer.next().await?
             }
         };

@@ -42,12 +42,12 @@ impl Screen {
         }
     }
 
-    /// Says to a person that the answer takes its time.
-    pub(super) fn wait(&mut self) {
+    /// Says to a person that the answer takes its time: so long by now.
+    pub(super) fn wait(&mut self, so_far: Duration) {
         if !io::stderr().is_terminal() || self.line_begun || self.thinking {
             return;
         }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()).with_elapsed(so_far);
         if let Ok(style) = ProgressStyle::with_template("{spinner} waiting for the answer, {elapsed}") {
             bar.set_style(style);
         }
