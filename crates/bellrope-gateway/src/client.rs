@@ -94,7 +94,7 @@ impl ChatClient {
     /// A whole answer: `ai.chat`.
     ///
     /// # Errors
-    /// There is none; [`CallError::Failed`] has the provider's error as `code: message`.
+    /// There is none; [`CallError::Handler`] has the provider's error as `code: message`.
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse, ChatError> {
         read(&self.client.call(CHAT, &write(request)?)?)
     }

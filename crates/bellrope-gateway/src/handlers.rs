@@ -161,7 +161,8 @@ fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, Han
             Err(if error.blame() == Blame::Caller {
                 HandlerError::invalid_request(text)
             } else {
-                HandlerError::new(text)
+                // Each provider has a breaker of its own: one that fails must not close the way to the others.
+                HandlerError::upstream(text)
             })
         }
     }

@@ -143,6 +143,8 @@ pub enum ErrorCode {
     InvalidRequest,
     /// The handler has run, but the server's buffer budget had no room for its reply.
     Exhausted,
+    /// Something behind the handler failed, which has a breaker of its own.
+    Upstream,
     /// A code of a newer version.
     Other(u16),
 }
@@ -161,6 +163,7 @@ impl ErrorCode {
             Self::Rejected => 7,
             Self::InvalidRequest => 8,
             Self::Exhausted => 9,
+            Self::Upstream => 10,
             Self::Other(bits) => bits,
         }
     }
@@ -178,6 +181,7 @@ impl ErrorCode {
             7 => Self::Rejected,
             8 => Self::InvalidRequest,
             9 => Self::Exhausted,
+            10 => Self::Upstream,
             bits => Self::Other(bits),
         }
     }
@@ -195,6 +199,7 @@ impl ErrorCode {
             Self::Rejected => "rejected",
             Self::InvalidRequest => "invalid_request",
             Self::Exhausted => "exhausted",
+            Self::Upstream => "upstream_error",
             Self::Other(_) => "other",
         }
     }

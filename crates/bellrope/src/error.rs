@@ -31,6 +31,13 @@ impl HandlerError {
         Self { code: ErrorCode::Handler, own_code: code, text: text.into() }
     }
 
+    /// Something behind the handler failed, and is looked after by a breaker of its own: the caller gets a
+    /// [`CallError::Handler`], but the breaker of the message type counts nothing.
+    #[must_use]
+    pub fn upstream(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: ErrorCode::Upstream, own_code: 0, text: text.into() }
+    }
+
     /// The caller's mistake: the request's contents are wrong. Logged as a warning, and no sign of a failing handler.
     #[must_use]
     pub fn invalid_request(text: impl Into<Cow<'static, str>>) -> Self {
@@ -260,7 +267,9 @@ impl CallError {
     pub(crate) fn from_server(code: ErrorCode, detail: u64, text: &[u8], limit: usize) -> Self {
         let text = String::from_utf8_lossy(text).into_owned();
         match code {
-            ErrorCode::Handler => Self::Handler { code: u32::try_from(detail).unwrap_or(0), text },
+            ErrorCode::Handler | ErrorCode::Upstream => {
+                Self::Handler { code: u32::try_from(detail).unwrap_or(0), text }
+            }
             ErrorCode::InvalidRequest => Self::InvalidRequest { text },
             ErrorCode::HandlerPanic => Self::HandlerPanic { text },
             ErrorCode::MessageTooLarge => Self::MessageTooLarge { size: detail, limit: limit as u64 },

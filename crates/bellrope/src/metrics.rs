@@ -24,7 +24,7 @@ pub(crate) const LATENCY_BOUNDS_US: [u64; 16] =
     [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 100_000, 1_000_000, 10_000_000];
 
 /// How calls can end, by name.
-pub(crate) const OUTCOMES: [&str; 10] = [
+pub(crate) const OUTCOMES: [&str; 11] = [
     "ok",
     "handler_error",
     "handler_panic",
@@ -35,6 +35,7 @@ pub(crate) const OUTCOMES: [&str; 10] = [
     "rejected",
     "invalid_request",
     "exhausted",
+    "upstream_error",
 ];
 
 /// The row of all message types that no handler has.
@@ -51,6 +52,7 @@ fn outcome_of(code: ErrorCode) -> usize {
         ErrorCode::Rejected => 7,
         ErrorCode::InvalidRequest => 8,
         ErrorCode::Exhausted => 9,
+        ErrorCode::Upstream => 10,
         _ => 1,
     }
 }

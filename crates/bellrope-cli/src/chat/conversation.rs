@@ -86,17 +86,17 @@ impl Conversation {
         self.forget(|messages, _| messages < over);
         loop {
             let request = serde_json::to_vec(&self.request)?;
-            let (size, limit) = (request.len(), MAX_BYTES);
+            let (size, limit) = (request.len() as u64, MAX_BYTES as u64);
             let (error, over) = if size > limit {
-                (CallError::TooLarge { size, limit }, size - limit)
+                (CallError::MessageTooLarge { size, limit }, size - limit)
             } else {
                 match Answer::begin(client, request).await {
-                    Err(error @ CallError::TooLarge { size, limit }) => (error, size - limit),
+                    Err(error @ CallError::MessageTooLarge { size, limit }) => (error, size.saturating_sub(limit)),
                     outcome => return outcome.map_err(socket::explain_call),
                 }
             };
             let forgotten = self.forgotten;
-            self.forget(|_, bytes| bytes < over);
+            self.forget(|_, bytes| (bytes as u64) < over);
             ensure!(self.forgotten > forgotten, "{error}; ask with less");
         }
     }

@@ -212,7 +212,8 @@ fn reasoning_is_dimmed_and_steers_no_terminal() {
 #[test]
 fn a_conversation_longer_than_a_message_forgets_its_oldest_turns_and_says_so() {
     let home = Home::new();
-    let _server = home.serve::<&str>([]);
+    let config = home.config("[server]\nmax_message_bytes = 65536\n");
+    let _server = home.serve(["--config".as_ref(), config.as_os_str()]);
     let mut terminal = Terminal::open(&home, &["chat", "--max-tokens", "1"]);
     terminal.shows(&[PROMPT]);
     let long = "x".repeat(3000);
