@@ -12,6 +12,7 @@ mod list;
 mod logging;
 mod output;
 mod serve;
+mod service_manager;
 mod settings;
 mod signals;
 mod socket;

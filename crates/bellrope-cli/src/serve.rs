@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use bellrope::{HealthServer, Metrics, Server, ServerBuilder, shm::process};
+use bellrope::{HealthServer, Metrics, Server, ServerBuilder, inherited_listener, shm::process};
 use bellrope_gateway::{ConfigError, Gateway, MESSAGE_TYPES};
 use clap::Args;
 use signal_hook::{
@@ -21,7 +21,7 @@ use signal_hook::{
 use crate::{
     Outcome,
     ingress::Ingress,
-    logging, output,
+    logging, output, service_manager,
     settings::{self, Settings},
     signals,
     socket::SocketArg,
@@ -51,6 +51,9 @@ The configuration file is TOML, and every key of it has a default:
 Flags come before the environment (BELLROPE_SOCKET, BELLROPE_PROVIDER, BELLROPE_HEALTH, BELLROPE_CONFIG,
 BELLROPE_OPENAI_PORT, OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL), and that comes before the file. BELLROPE_LOG, else RUST_LOG, says how
 much is logged: error, warn, info (the default), debug or trace.
+
+A service manager may hand over the socket (LISTEN_FDS), is told when the server is ready and when it stops
+(NOTIFY_SOCKET), and has its watchdog fed by the workers' own loops (WATCHDOG_USEC).
 
 SIGTERM and SIGINT stop the server: nothing new is taken, and what is under way has 5 seconds to end. A second one ends
 it at once, with 143 or 130."#;
@@ -89,7 +92,16 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     })?;
     let provider = gateway.default_provider().name().to_owned();
     let gateway = Arc::new(gateway);
-    let server = register(Server::builder().config(server), Arc::clone(&gateway)).bind(&socket)?;
+    let builder = register(Server::builder().config(server), Arc::clone(&gateway));
+    let (server, socket) = match inherited_listener()? {
+        Some(listener) => {
+            // Whoever opened it knows better than any setting where it is.
+            let address = listener.local_addr().ok();
+            let path = address.and_then(|address| address.as_pathname().map(PathBuf::from)).unwrap_or(socket);
+            (builder.serve_at(listener)?, path)
+        }
+        None => (builder.bind(&socket)?, socket),
+    };
     let health = health.map(|address| start_health(address, &server)).transpose()?;
     let ingress = openai_port.map(|port| Ingress::start(port, gateway)).transpose()?;
 
@@ -104,9 +116,12 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         let _ = write!(ready, ", OpenAI's API on http://{}/v1", ingress.local_addr());
     }
     output::note(format_args!("{ready}"));
+    service_manager::feed_watchdog(server.metrics())?;
+    service_manager::ready(&ready);
     if let Some(signal) = stop.forever().next() {
         tracing::info!("stopping on {}", signal_name(signal).unwrap_or("a signal"));
     }
+    service_manager::stopping();
     let deadline = Instant::now() + DRAIN;
     ingress.iter().for_each(Ingress::begin_drain);
     let drained = server.drain(DRAIN);

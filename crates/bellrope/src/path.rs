@@ -159,6 +159,27 @@ mod tests {
     }
 
     #[test]
+    fn of_many_servers_that_race_for_a_path_one_wins_and_the_others_say_who() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run").join("bell.sock");
+        for _ in 0..50 {
+            let start = std::sync::Barrier::new(4);
+            let race = || {
+                start.wait();
+                OwnedPath::bind(&path)
+            };
+            let outcomes: Vec<_> = std::thread::scope(|scope| {
+                let racers: Vec<_> = (0..4).map(|_| scope.spawn(race)).collect();
+                racers.into_iter().map(|racer| racer.join().unwrap()).collect()
+            });
+            assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+            for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
+                assert!(matches!(error, BindError::InUse { .. }), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn a_socket_left_by_a_dead_server_is_replaced() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("bell.sock");

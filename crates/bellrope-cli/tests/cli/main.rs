@@ -9,4 +9,5 @@ mod ingress;
 mod provider;
 mod real_model;
 mod serve;
+mod service_manager;
 mod support;

@@ -41,6 +41,16 @@ impl Home {
         path
     }
 
+    /// A shell in this home, with the program as `$BELLROPE`.
+    pub(crate) fn shell(&self, script: &str) -> Command {
+        let program = self.command::<&str>([]);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script]).env_clear().env("BELLROPE", program.get_program());
+        shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        shell
+    }
+
     /// The program in this home, with nothing else of the environment around the test.
     pub(crate) fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bellrope"));

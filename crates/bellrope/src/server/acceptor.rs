@@ -170,7 +170,7 @@ impl Acceptor {
 
     /// Makes a connection of a finished handshake, or refuses it.
     fn admit(&mut self, socket: Socket, hello: Hello) {
-        if self.shared.draining.load(Acquire) {
+        if self.shared.draining.load(Acquire) || self.shared.stopping.load(Acquire) {
             return self.refuse(&socket, Status::Draining, "the server is going away");
         }
         let Ok(peer) = socket.peer_credentials() else { return };

@@ -7,9 +7,7 @@ use std::{
 
 use super::running;
 use crate::support::{builder, eventually, serve};
-use bellrope::{
-    AsyncClient, CallError, Client, ClientConfig, ConnectError, Connection, Rejection, Server, ServerConfig,
-};
+use bellrope::{AsyncClient, CallError, Client, ConnectError, Connection, Rejection, Server, ServerConfig};
 
 #[test]
 fn a_call_is_answered_whatever_its_size() {
@@ -217,23 +215,6 @@ fn nobody_listening_is_said_plainly() {
     let home = tempfile::tempdir().unwrap();
     let error = Client::connect(home.path().join("nobody.sock")).unwrap_err();
     assert!(matches!(error, ConnectError::NoServer { .. }) && error.to_string().contains("nobody.sock"), "{error}");
-}
-
-#[test]
-fn an_idle_server_uses_no_cpu() {
-    let server = serve(ServerConfig::default());
-    let mut config = ClientConfig::new(&server.path);
-    config.name = "idle".to_owned();
-    let client = Client::with(config).unwrap();
-    client.call("echo", b"").unwrap();
-    // Everybody has gone to sleep when a whole second passes with next to no CPU time of this process. Tests beside us
-    // use some, so we look for a quiet stretch instead of demanding the first to be one.
-    eventually("a quiet stretch", || {
-        let before = bellrope::shm::process::cpu_time_us();
-        std::thread::sleep(Duration::from_millis(100));
-        bellrope::shm::process::cpu_time_us() - before < 2_000
-    });
-    assert_eq!(client.call("echo", b"awake").unwrap(), b"awake");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -203,25 +203,31 @@ fn what_a_cancelled_handler_started_elsewhere_hears_of_it() {
         .bind(&path)
         .unwrap();
     let client = Client::connect(&path).unwrap();
-    let patience = Duration::from_secs(10);
-    for ending in 0..3 {
-        let token = CancelToken::new();
-        let options = CallOptions::new().cancel(&token);
-        std::thread::scope(|scope| {
-            let call = scope.spawn(|| match ending {
-                0 => client.call_with("work", b"", &options).unwrap_err().to_string(),
-                1 => client.call_within("work", b"", Duration::from_millis(30)).unwrap_err().to_string(),
-                _ => {
-                    let gone = Client::connect(&path).unwrap();
-                    gone.call_within("work", b"", Duration::from_millis(30)).unwrap_err().to_string()
-                }
-            });
-            assert_eq!(hears.recv_timeout(patience).unwrap(), "begun");
-            token.cancel();
-            call.join().unwrap();
-        });
-        assert_eq!(hears.recv_timeout(patience).unwrap(), "cancelled", "ending {ending}");
-    }
+    let next = || hears.recv_timeout(Duration::from_secs(10)).unwrap();
+
+    let token = CancelToken::new();
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| client.call_with("work", b"", &CallOptions::new().cancel(&token)));
+        assert_eq!(next(), "begun");
+        token.cancel();
+        assert!(matches!(call.join().unwrap(), Err(CallError::Cancelled)));
+    });
+    assert_eq!(next(), "cancelled", "by a token");
+
+    // A machine that is busy may take longer to begin than the deadline allows; then it is tried with more.
+    let begun_within = |time: &u64| {
+        assert!(client.call_within("work", b"", Duration::from_millis(*time)).is_err());
+        hears.recv_timeout(Duration::from_millis(100 + time)).is_ok()
+    };
+    assert!([20, 100, 500, 2000].iter().any(begun_within));
+    assert_eq!(next(), "cancelled", "by a deadline");
+
+    let mut connection = Connection::connect(&path).unwrap();
+    let work = connection.message_type("work").unwrap();
+    connection.submit(work, b"").unwrap();
+    assert_eq!(next(), "begun");
+    drop(connection);
+    assert_eq!(next(), "cancelled", "by the caller's end");
 }
 
 #[test]

@@ -28,12 +28,15 @@ fn a_client_reconnects_without_a_call_and_its_state_is_told() {
         drop(server.take());
         assert_eq!(next(), ConnectionState::Reconnecting);
         server = Some(start(&path));
-        assert_eq!(next(), ConnectionState::Connected);
-        assert_eq!(client.state(), ConnectionState::Connected);
+        let back = server.as_ref().unwrap().metrics();
+        // No call is made, and yet it is there.
+        eventually("the client is back", || back.active_connections() == 1);
+        // A server that just ends may still have let it in for a moment.
+        while next() != ConnectionState::Connected || client.state() != ConnectionState::Connected {}
         assert_eq!(client.call("echo", b"back").unwrap(), b"back");
     }
     client.close();
-    assert_eq!(next(), ConnectionState::Closed);
+    while next() != ConnectionState::Closed {}
     assert!(matches!(client.call("echo", b"").unwrap_err(), CallError::Closed));
     eventually("the server knows", || server.as_ref().unwrap().metrics().active_connections() == 0);
 }
