@@ -5,10 +5,10 @@ mod preset;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bellrope::{BreakerConfig, BreakerSetting};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ConfigError;
-use crate::guard::{BreakerConfig, BreakerSetting};
 use crate::secret::Secret;
 
 pub(crate) use preset::{PRESETS, Preset};
@@ -185,9 +185,9 @@ impl ProviderConfig {
                 return Err(ConfigError::Invalid { key, reason: "is 0; set it to 1 or more".into() });
             }
         }
-        self.breaker.check().map_err(|BreakerSetting { key, expected, .. }| ConfigError::Invalid {
+        self.breaker.check().map_err(|BreakerSetting { key, value, expected }| ConfigError::Invalid {
             key: format!("{section}.breaker.{key}").into(),
-            reason: format!("is out of its range {expected}").into(),
+            reason: format!("is {value}, {expected}").into(),
         })
     }
 
@@ -360,10 +360,7 @@ mod tests {
         assert_eq!(error.to_string(), "gateway.providers.x.idle_timeout_ms is 0; set it to 1 or more");
         let config = from_json(r#"{"breaker":{"timeout_ms":0}}"#).unwrap();
         let error = config.check("gateway.providers.x").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "gateway.providers.x.breaker.timeout_ms is out of its range and must be at least 1"
-        );
+        assert_eq!(error.to_string(), "gateway.providers.x.breaker.timeout_ms is 0, and must be at least 1");
     }
 
     #[test]

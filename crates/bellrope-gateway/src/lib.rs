@@ -40,12 +40,12 @@
 #![forbid(unsafe_code)]
 
 pub mod anthropic;
+mod bucket;
 pub mod client;
 pub mod config;
 pub mod embedded;
 pub mod error;
 pub mod gateway;
-mod guard;
 pub mod handlers;
 mod http;
 pub mod http_provider;
@@ -63,7 +63,6 @@ pub use config::{ProviderConfig, ProviderKind};
 pub use embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use error::{Blame, ConfigError, Excerpt, Phase, ProviderError};
 pub use gateway::{AnswerStream, Gateway, GatewaySettings, GatewaySnapshot, ProviderSnapshot};
-pub use guard::{BreakerConfig, State as BreakerState};
 pub use handlers::{MAX_CHUNK, MESSAGE_TYPES, register};
 pub use http_provider::HttpProvider;
 pub use message::{

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 
+use bellrope::BreakerConfig;
 use futures_core::Stream;
 use futures_util::StreamExt;
 
 use crate::error::{Excerpt, ProviderError};
-use crate::guard::BreakerConfig;
 use crate::message::{
     ChatRequest, ChatResponse, Chunk, ModelInfo, ProviderHealth, StopReason, ToolCall, ToolCallDelta, WIRE_VERSION,
 };

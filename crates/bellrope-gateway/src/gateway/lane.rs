@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bellrope::{Breaker, BreakerSetting, BreakerState, Permit, Rejected};
 use futures_util::StreamExt;
 use tracing::warn;
 
 use super::stats::{ProviderSnapshot, Stats};
+use crate::bucket::Bucket;
 use crate::error::ProviderError;
-use crate::guard::{Breaker, BreakerSetting, Bucket, Permit, Rejected, State};
 use crate::message::{ChatRequest, ChatResponse, Chunk, ProviderHealth};
 use crate::provider::{BoxFuture, ChunkStream, Limits, Provider};
 
@@ -44,9 +45,7 @@ impl Lane {
         let Limits { requests_per_minute, burst, breaker } = provider.limits();
         let breaker = breaker.and_then(|config| {
             // Those of a configuration were checked when it was read.
-            let unusable = |BreakerSetting { key, expected, .. }: BreakerSetting| {
-                warn!(provider = provider.name(), "the breaker's {key} is out of its range {expected}: there is none");
-            };
+            let unusable = |error: BreakerSetting| warn!(%error, provider = provider.name(), "there is no breaker");
             Breaker::new(config).map_err(unusable).ok()
         });
         Self {
@@ -59,7 +58,7 @@ impl Lane {
     }
 
     pub(super) fn snapshot(&self) -> ProviderSnapshot {
-        let state = self.breaker.as_ref().map_or(State::Closed, |breaker| breaker.state(now()));
+        let state = self.breaker.as_ref().map_or(BreakerState::Closed, |breaker| breaker.state(now()));
         self.stats.snapshot(self.provider.name(), state)
     }
 
@@ -74,16 +73,18 @@ impl Lane {
 
     /// Why the provider is not asked now, if its breaker is open.
     fn suspension(&self, now: Instant) -> Option<ProviderError> {
-        let breaker = self.breaker.as_ref().filter(|breaker| breaker.state(now) == State::Open)?;
+        let breaker = self.breaker.as_ref().filter(|breaker| breaker.state(now) == BreakerState::Open)?;
         breaker.acquire(now).err().map(|rejected| self.suspended(rejected))
     }
 
-    fn suspended(&self, Rejected { retry_after }: Rejected) -> ProviderError {
+    fn suspended(&self, rejected: Rejected) -> ProviderError {
+        // Only a breaker that was opened by hand knows no time, and nobody has this one in his hands.
+        let retry_after = rejected.retry_after.unwrap_or_default();
         ProviderError::Suspended { provider: self.provider.name().to_owned(), retry_after }
     }
 
     /// Leave to ask the provider once.
-    fn admit(&self) -> Result<Option<Permit<'_>>, ProviderError> {
+    fn admit(&self) -> Result<Option<Permit<&Breaker>>, ProviderError> {
         let now = now();
         // The breaker first: what it refuses takes no token.
         let permit = self.breaker.as_ref().map(|breaker| breaker.acquire(now)).transpose();
@@ -298,7 +299,7 @@ mod tests {
         advance(Duration::from_secs(61)).await;
         assert_eq!((meets(&lane).await, meets(&lane).await), (None, None));
         let seen = lane.snapshot();
-        assert_eq!((seen.breaker, seen.requests, seen.suspended, seen.done), (State::Closed, 8, 2, 2));
+        assert_eq!((seen.breaker, seen.requests, seen.suspended, seen.done), (BreakerState::Closed, 8, 2, 2));
         assert_eq!(moody.asked.load(Relaxed), 8);
         // 30 ms each of the two that had a first piece.
         assert_eq!((seen.first_piece.buckets[2], seen.first_piece.sum_us), (2, 60_000));
@@ -324,6 +325,6 @@ mod tests {
             assert!(asked.is_err(), "it was answered");
         }
         let seen = lane.snapshot();
-        assert_eq!((seen.breaker, seen.requests, seen.cancelled, seen.in_flight), (State::Closed, 20, 20, 0));
+        assert_eq!((seen.breaker, seen.requests, seen.cancelled, seen.in_flight), (BreakerState::Closed, 20, 20, 0));
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use bellrope::BreakerState;
 use serde::Serialize;
 
 use crate::error::ProviderError;
-use crate::guard::State;
 use crate::message::Chunk;
 
 const CODES: [&str; ProviderError::CODES.len()] = ProviderError::CODES;
@@ -28,7 +28,7 @@ pub struct ProviderSnapshot {
     /// The provider's name.
     pub provider: String,
     /// What its breaker does with requests.
-    pub breaker: State,
+    pub breaker: BreakerState,
     /// Requests it was asked. Those of `done`, `cancelled`, `in_flight` and `failed` add up to it.
     pub requests: u64,
     /// Requests it is at work on.
@@ -134,7 +134,7 @@ impl Stats {
         }
     }
 
-    pub(super) fn snapshot(&self, provider: &str, breaker: State) -> ProviderSnapshot {
+    pub(super) fn snapshot(&self, provider: &str, breaker: BreakerState) -> ProviderSnapshot {
         let load = |counter: &AtomicU64| counter.load(Relaxed);
         // What is over was begun before, so this order never shows more over than begun.
         let over = load(&self.over);
@@ -177,7 +177,7 @@ mod tests {
         for ms in [0, 10, 11, 60_000, 60_001] {
             stats.count_first_piece(Duration::from_millis(ms));
         }
-        let seen = stats.snapshot("x", State::Closed).first_piece;
+        let seen = stats.snapshot("x", BreakerState::Closed).first_piece;
         let mut expected = [0; FIRST_PIECE_BOUNDS_MS.len() + 1];
         (expected[0], expected[1], expected[11], expected[12]) = (2, 1, 1, 1);
         assert_eq!((seen.buckets, seen.sum_us), (expected, 120_022_000));
@@ -192,7 +192,7 @@ mod tests {
         let made_up = ErrorInfo { code: "made\nup".into(), message: String::new(), retryable: false };
         stats.count_piece(&Chunk::Error(made_up));
         stats.count_piece(&Chunk::Done { stop_reason: StopReason::EndTurn });
-        let seen = stats.snapshot("x", State::Closed);
+        let seen = stats.snapshot("x", BreakerState::Closed);
         assert_eq!((seen.pieces, seen.done), (4, 1));
         let failed: Vec<_> = seen.failed.into_iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(failed, [("provider_error", 1)]);

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bellrope::{BreakerConfig, BreakerState};
 use bellrope_gateway::{
-    BreakerConfig, BreakerState, ChatRequest, Chunk, EmbeddedProvider, Gateway, GatewaySettings, HttpProvider,
-    ProviderConfig, ProviderSnapshot, SequencedChunk,
+    ChatRequest, Chunk, EmbeddedProvider, Gateway, GatewaySettings, HttpProvider, ProviderConfig, ProviderSnapshot,
+    SequencedChunk,
 };
 use futures_util::StreamExt;
 

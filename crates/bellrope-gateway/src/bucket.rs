@@ -1,4 +1,4 @@
-//! A token bucket.
+//! A token bucket: how often a provider is asked at most. It is told the time and knows no request.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
