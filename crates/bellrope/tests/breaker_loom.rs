@@ -32,17 +32,17 @@ fn in_every_schedule(body: fn()) {
     model.check(body);
 }
 
-fn breaker(probes: u32) -> Arc<Breaker> {
+fn breaker(failures: u32) -> Arc<Breaker> {
     let mut config = BreakerConfig::default();
-    (config.failure_threshold, config.success_threshold) = (2, 1);
-    (config.half_open_max_requests, config.jitter_percent) = (probes, 0);
+    (config.failure_threshold, config.success_threshold) = (failures, 1);
+    (config.half_open_max_requests, config.jitter_percent) = (1, 0);
     Arc::new(Breaker::new(config).unwrap())
 }
 
 #[test]
 fn two_racing_for_one_probe_are_never_both_admitted() {
     in_every_schedule(|| {
-        let (breaker, now) = (breaker(1), Instant::now());
+        let (breaker, now) = (breaker(2), Instant::now());
         for _ in 0..2 {
             breaker.acquire(now).unwrap().fail(now);
         }
@@ -59,7 +59,7 @@ fn two_racing_for_one_probe_are_never_both_admitted() {
 #[test]
 fn an_old_failure_is_never_counted_in_a_state_that_began_meanwhile() {
     in_every_schedule(|| {
-        let (breaker, now) = (breaker(1), Instant::now());
+        let (breaker, now) = (breaker(2), Instant::now());
         let old = breaker.acquire_owned(now).unwrap();
         for _ in 0..2 {
             breaker.acquire(now).unwrap().fail(now);
@@ -77,12 +77,26 @@ fn an_old_failure_is_never_counted_in_a_state_that_began_meanwhile() {
 #[test]
 fn two_failures_at_once_are_both_counted_and_open_it_once() {
     in_every_schedule(|| {
-        let (breaker, now) = (breaker(1), Instant::now());
+        let (breaker, now) = (breaker(2), Instant::now());
         let (one, two) = (breaker.acquire_owned(now).unwrap(), breaker.acquire_owned(now).unwrap());
         let failing = thread::spawn(move || one.fail(now));
         two.fail(now);
         failing.join().unwrap();
         assert_eq!(breaker.state(now), State::Open);
         assert_eq!(breaker.snapshot(now).transitions[0].2, 1);
+    });
+}
+
+#[test]
+fn a_failure_that_would_open_it_opens_no_state_that_began_meanwhile() {
+    in_every_schedule(|| {
+        let (breaker, now) = (breaker(1), Instant::now());
+        let (one, two) = (breaker.acquire_owned(now).unwrap(), breaker.acquire_owned(now).unwrap());
+        let failing = thread::spawn(move || one.fail(now));
+        two.fail(now);
+        let later = now + Duration::from_secs(60);
+        breaker.acquire(later).unwrap().succeed(later);
+        failing.join().unwrap();
+        assert_eq!(breaker.state(later), State::Closed, "it was opened by a call from before its recovery");
     });
 }

@@ -77,7 +77,7 @@ pub(crate) struct OpenCall {
 pub(crate) struct Held {
     /// For the payload, the reply and the streams. Taken by the reply.
     pub(crate) reservation: Option<Reservation>,
-    /// Its breaker's. Taken when its handler has answered.
+    /// Its breaker's. Taken when its handler has answered, or begun to.
     pub(crate) permit: Option<Permit<Arc<Breaker>>>,
 }
 
@@ -105,6 +105,14 @@ impl OpenCalls {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &OpenCall> {
         self.0.values()
+    }
+
+    /// A stream has its first chunk, or a further one. The first tells its breaker that all is well: a stream may go on
+    /// for as long as it likes, which a probe may not.
+    pub(crate) fn began_to_answer(&mut self, call: u64) {
+        if let Some(permit) = self.0.get_mut(&call).and_then(|open| open.held.permit.take()) {
+            permit.succeed(Instant::now);
+        }
     }
 
     /// Hands a chunk of the caller's to its handler.

@@ -384,7 +384,10 @@ impl Worker {
             return;
         }
         let sent = match what {
-            FromHandler::Chunk(body) => link.connection.chunk(call, body),
+            FromHandler::Chunk(body) => {
+                link.open.began_to_answer(call);
+                link.connection.chunk(call, body)
+            }
             FromHandler::Consumed(sizes) => sizes.into_iter().try_for_each(|len| link.connection.consumed(call, len)),
             FromHandler::Answered(outcome) => {
                 let mut open = link.open.close(call);

@@ -1,0 +1,111 @@
+//! Clients that mean no good, and the server's own end.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use bellrope::{HealthServer, ServerConfig};
+
+use super::{
+    support::{eventually, serve},
+    web::{connect, get, send, watch},
+};
+
+#[test]
+fn a_body_is_not_waited_for() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    let began = Instant::now();
+    let head = "POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
+    assert_eq!(send(health.local_addr(), head.as_bytes()).unwrap().status, 405);
+    let whole = [head.as_bytes(), &vec![b'x'; 1_000_000]].concat();
+    assert_eq!(send(health.local_addr(), &whole).unwrap().status, 405);
+    assert!(began.elapsed() < Duration::from_secs(4), "took {:?}", began.elapsed());
+}
+
+#[test]
+fn the_65th_connection_is_closed_at_once_and_a_free_place_is_used_again() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    let mut flood: Vec<_> = (0..70).map(|_| connect(health.local_addr())).collect();
+    for socket in &flood {
+        socket.set_nonblocking(true).unwrap();
+    }
+    let closed = |mut socket: &TcpStream| match socket.read(&mut [0; 1]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    };
+    eventually("six are closed", || flood[64..].iter().all(closed));
+    assert!(!flood[..64].iter().any(closed), "one of the first 64 was closed too");
+
+    drop(flood.pop());
+    flood.truncate(63);
+    eventually("the free place is used", || {
+        send(health.local_addr(), b"GET /live HTTP/1.1\r\n\r\n").is_some_and(|answer| answer.status == 200)
+    });
+}
+
+#[test]
+fn a_slow_loris_blocks_nobody_and_is_closed_after_five_seconds() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    let began = Instant::now();
+    let mut slow: Vec<_> = (0..40).map(|_| connect(health.local_addr())).collect();
+    for socket in &mut slow {
+        socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        socket.write_all(b"GET /live HTTP/1.1\r\nX-Slow: ").unwrap();
+    }
+    while !slow.is_empty() {
+        // Well before the ten seconds that any connection may last.
+        assert!(began.elapsed() < Duration::from_secs(9), "{} are still open", slow.len());
+        let asked = Instant::now();
+        assert_eq!(get(health.local_addr(), "/live").status, 200);
+        assert!(asked.elapsed() < Duration::from_secs(3), "an honest client waited {:?}", asked.elapsed());
+        slow.retain_mut(|socket| match socket.read(&mut [0; 64]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => socket.write_all(b"a").is_ok(),
+            end => {
+                assert!(!matches!(end, Ok(count) if count > 0), "half a request was answered");
+                assert!(began.elapsed() > Duration::from_secs(4), "closed after {:?}", began.elapsed());
+                false
+            }
+        });
+    }
+}
+
+#[test]
+fn an_endless_or_broken_head_is_refused() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    let many: String = (0..200).map(|number| format!("X-{number}: 1\r\n")).collect();
+    let heads = [
+        format!("GET /live HTTP/1.1\r\nX-Huge: {}\r\n\r\n", "a".repeat(1_000_000)),
+        format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(1_000_000)),
+        format!("GET /live HTTP/1.1\r\n{many}\r\n"),
+        "\u{7f}ELF\r\n\r\n".to_owned(),
+        "GET /live HTTP/9.9\r\n\r\n".to_owned(),
+        "GET /live\r\n\r\n".to_owned(),
+    ];
+    for head in heads {
+        let shown = &head[..head.len().min(40)];
+        if let Some(answer) = send(health.local_addr(), head.as_bytes()) {
+            assert!((400..500).contains(&answer.status), "{shown:?}: {answer:?}");
+        }
+    }
+    assert_eq!(get(health.local_addr(), "/live").status, 200);
+}
+
+#[test]
+fn dropping_it_closes_everything_and_frees_the_port() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    let addr = health.local_addr();
+    let mut idle = connect(addr);
+    assert_eq!(get(addr, "/live").status, 200);
+    drop(health);
+    assert!(!matches!(idle.read(&mut [0; 1]), Ok(1..)), "an idle connection was answered");
+    assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    let again = HealthServer::start(addr, server.server.metrics()).unwrap();
+    assert_eq!(get(again.local_addr(), "/live").status, 200);
+}

@@ -1,0 +1,9 @@
+//! The health server over real TCP, in front of a real server.
+
+mod exposition;
+mod hostile;
+mod pages;
+#[path = "../support/mod.rs"]
+mod support;
+mod truth;
+mod web;
