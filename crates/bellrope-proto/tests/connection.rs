@@ -233,3 +233,38 @@ fn wake_ups_are_asked_for_exactly_when_the_peer_sleeps() {
     assert!(both.client.commit().needed() && !both.client.commit().needed(), "rung once");
     assert_eq!(both.server.arm(), Ok(Armed::Ready));
 }
+
+#[test]
+fn cancels_that_found_no_room_leave_before_the_client_sleeps() {
+    let mut both = connect(4096, 1024);
+    let mut ids = Vec::new();
+    while let Ok(id) = both.client.submit(2, Style::ServerStream, b"", None) {
+        ids.push(id);
+    }
+    for id in &ids {
+        both.client.cancel(*id).unwrap();
+    }
+    let mut cancelled = 0;
+    loop {
+        while let Some(inbound) = both.inbound() {
+            match inbound {
+                Inbound::Call(request) => {
+                    both.server.take(&request, &mut []);
+                    both.server.open(request.id, Style::ServerStream).unwrap();
+                }
+                Inbound::Cancelled(_) => cancelled += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        if cancelled == ids.len() {
+            break;
+        }
+        // The server sleeps now, and what it has taken is known.
+        assert_eq!(both.server.arm(), Ok(Armed::Asleep));
+        let _ = both.server.commit();
+        while both.client.arm(false) == Ok(Armed::Ready) {
+            while both.receive().is_some() {}
+        }
+        assert!(both.client.commit().needed(), "the client sleeps over {} cancels", ids.len() - cancelled);
+    }
+}

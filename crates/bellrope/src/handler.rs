@@ -157,36 +157,57 @@ impl ChunkSender {
 #[derive(Debug)]
 pub struct ChunkReceiver {
     pub(crate) port: Port,
-    pub(crate) chunks: mpsc::UnboundedReceiver<Vec<u8>>,
+    pub(crate) chunks: mpsc::UnboundedReceiver<FromCaller>,
+    /// Whether the caller has ended the stream.
+    ended: bool,
     /// Sizes of the chunks taken that the caller has not been told of.
     taken: Vec<usize>,
+}
+
+/// What comes in for a handler. That nothing more can come is no end: the caller may be gone.
+#[derive(Debug)]
+pub(crate) enum FromCaller {
+    Chunk(Vec<u8>),
+    End,
 }
 
 impl ChunkReceiver {
     /// Chunks taken before the caller is told, so that a message to the worker is worth its cost.
     const TOLD_AT_ONCE: usize = 32;
 
-    pub(crate) fn new(port: Port, chunks: mpsc::UnboundedReceiver<Vec<u8>>) -> Self {
-        Self { port, chunks, taken: Vec::new() }
+    pub(crate) fn new(port: Port, chunks: mpsc::UnboundedReceiver<FromCaller>) -> Self {
+        Self { port, chunks, ended: false, taken: Vec::new() }
     }
 
-    /// The next chunk. `None` when the caller has ended the stream. (When it cancels or goes away, the handler is
-    /// dropped.)
+    /// The next chunk. `None` when the caller has ended the stream, so that all of it is there. When it cancels or goes
+    /// away instead, the handler is dropped, and until then this waits: in a task of your own, wait for
+    /// [`Cancelled::wait`] as well.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
-        let chunk = match self.chunks.try_recv() {
-            Ok(chunk) => Some(chunk),
+        if self.ended {
+            return None;
+        }
+        let received = match self.chunks.try_recv() {
+            Ok(received) => Some(received),
             Err(_) => {
                 self.tell();
                 self.chunks.recv().await
             }
         };
-        if let Some(chunk) = &chunk {
-            self.taken.push(chunk.len());
-            if self.taken.len() >= Self::TOLD_AT_ONCE {
-                self.tell();
+        match received {
+            Some(FromCaller::Chunk(chunk)) => {
+                self.taken.push(chunk.len());
+                if self.taken.len() >= Self::TOLD_AT_ONCE {
+                    self.tell();
+                }
+                Some(chunk)
             }
+            Some(FromCaller::End) => {
+                self.ended = true;
+                None
+            }
+            // The handler is about to be dropped. To let it go on would show it half a stream as a whole one.
+            None => std::future::pending().await,
         }
-        chunk
     }
 
     fn tell(&mut self) {

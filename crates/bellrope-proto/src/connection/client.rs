@@ -406,6 +406,8 @@ impl ClientConnection {
     /// # Errors
     /// The server's [`Violation`]; the connection must be closed.
     pub fn arm(&mut self, for_room: bool) -> Result<Armed, Violation> {
+        // What waited may have room by now. To sleep until there is more would be to sleep over it.
+        self.flush()?;
         self.wake |= self.requests.publish();
         if (for_room || !self.waiting.is_empty()) && !self.requests.await_room()? {
             return Ok(Armed::Ready);

@@ -304,6 +304,10 @@ impl Client {
             if let Some(link) = &mut state.link {
                 link.hear()?;
             }
+            // The ring that we took may have been the leader's, who would sleep on over what it announced.
+            if state.leader_sleeps {
+                self.shared.leader.wake();
+            }
         }
         Ok(state)
     }
@@ -355,18 +359,14 @@ impl Client {
             }
             let checked = check(&mut state);
             if let Some(checked) = checked.transpose() {
-                if leading {
-                    state.hand_over();
-                }
+                state.leave(ticket, role, leading);
                 return checked;
             }
             let waited = if leading { self.lead(state, deadline) } else { self.follow(state, ticket, role, deadline) };
             state = match waited {
                 Ok(state) => state,
                 Err(error) => {
-                    if leading {
-                        self.shared.lock().hand_over();
-                    }
+                    self.shared.lock().leave(ticket, role, leading);
                     return Err(error);
                 }
             };

@@ -415,8 +415,19 @@ impl State {
         true
     }
 
+    /// Somebody waits no longer. Nobody is to count on him to lead: what he led, or was woken to lead and will not, falls
+    /// to another.
+    pub(crate) fn leave(&mut self, ticket: Ticket, role: Role, leading: bool) {
+        if let Some(mailbox) = self.mailboxes.get_mut(&ticket) {
+            *mailbox.waker(role) = None;
+        }
+        if leading || !self.led {
+            self.hand_over();
+        }
+    }
+
     /// Wakes one of those who wait for a leader.
-    pub(crate) fn hand_over(&mut self) {
+    fn hand_over(&mut self) {
         self.led = false;
         let mut wakers =
             self.mailboxes.values_mut().filter_map(|mailbox| mailbox.reader.take().or(mailbox.writer.take()));

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Breaker, Permit,
-    handler::{Cancelled, ChunkReceiver, ChunkSender, OwnedCall},
+    handler::{Cancelled, ChunkReceiver, ChunkSender, FromCaller, OwnedCall},
     registry::{Answering, Handler, time_left},
 };
 
@@ -69,7 +69,7 @@ pub(crate) struct OpenCall {
     /// Of a stream: closed with it, so that whoever still sends learns of the end.
     permits: Option<Arc<Semaphore>>,
     /// Of a stream from the caller, until that is done.
-    upload: Option<mpsc::UnboundedSender<Vec<u8>>>,
+    upload: Option<mpsc::UnboundedSender<FromCaller>>,
 }
 
 /// What a call holds of what all calls share.
@@ -119,14 +119,14 @@ impl OpenCalls {
     pub(crate) fn chunk(&self, call: u64, chunk: Vec<u8>) {
         if let Some(OpenCall { upload: Some(upload), .. }) = self.0.get(&call) {
             // A handler that no longer listens gives no credit back: its caller stops by itself.
-            let _ = upload.send(chunk);
+            let _ = upload.send(FromCaller::Chunk(chunk));
         }
     }
 
     /// Tells the handler that its caller's stream is done.
     pub(crate) fn end_upload(&mut self, call: u64) {
-        if let Some(open) = self.0.get_mut(&call) {
-            open.upload = None;
+        if let Some(upload) = self.0.get_mut(&call).and_then(|open| open.upload.take()) {
+            let _ = upload.send(FromCaller::End);
         }
     }
 

@@ -1,0 +1,56 @@
+//! Thousands of random lives of a server and its clients, in one thread and under a simulated clock. Whatever they do,
+//! and whoever dies when, the history of their calls keeps every rule of the ledger, nobody sleeps over a message, and
+//! nothing is left behind.
+//!
+//! A failure names its seed. `BELLROPE_SIM_SEED=n` replays just that one; `BELLROPE_SIM_SEEDS=n` runs so many.
+
+mod client;
+#[path = "../ledger/mod.rs"]
+mod ledger;
+mod payload;
+mod server;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ledger::Tally;
+use world::World;
+
+const SEEDS: u64 = 5_000;
+const STEPS: u32 = 300;
+
+#[test]
+fn every_call_ends_exactly_once_and_as_it_was_run_whoever_dies() {
+    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().expect("a number"));
+    if let Some(seed) = number("BELLROPE_SIM_SEED") {
+        ledger::check(&World::new(seed).run(STEPS)).unwrap_or_else(|fault| panic!("{fault}"));
+        return;
+    }
+    let mut sum = Tally::default();
+    for seed in 0..number("BELLROPE_SIM_SEEDS").unwrap_or(SEEDS) {
+        let checked = catch_unwind(AssertUnwindSafe(|| {
+            ledger::check(&World::new(seed).run(STEPS)).unwrap_or_else(|fault| panic!("{fault}"))
+        }));
+        let Ok(tally) = checked else { panic!("seed {seed} fails; BELLROPE_SIM_SEED={seed} replays it alone") };
+        add(&mut sum, &tally);
+    }
+    // A simulation in which nothing happens proves nothing.
+    let Tally { calls, runs, chunks, acknowledged, refused, not_executed, unknown, .. } = sum;
+    let rarest = [calls, runs, chunks, acknowledged, refused, not_executed, unknown, sum.unknown_but_run, sum.given_up]
+        .into_iter()
+        .min();
+    assert!(rarest > Some(100) && sum.callers_died > 100, "too little happened: {sum:?}");
+}
+
+fn add(sum: &mut Tally, other: &Tally) {
+    sum.calls += other.calls;
+    sum.runs += other.runs;
+    sum.chunks += other.chunks;
+    sum.acknowledged += other.acknowledged;
+    sum.refused += other.refused;
+    sum.not_executed += other.not_executed;
+    sum.unknown += other.unknown;
+    sum.unknown_but_run += other.unknown_but_run;
+    sum.given_up += other.given_up;
+    sum.callers_died += other.callers_died;
+}
