@@ -28,7 +28,7 @@ pub use pool::{Pool, PoolConfig, PoolError, PoolStats, Pooled};
 pub use streams::{ChunkSink, ChunkStream, Upload};
 pub use types::MessageType;
 
-use crate::SpinPolicy;
+use crate::{BreakerConfig, SpinPolicy};
 
 /// Longest sleep between two looks, so that nothing can be missed for ever.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -52,6 +52,10 @@ pub struct ClientConfig {
     /// Bytes of the largest message to send or to take. Default 10 MiB; the server's own limit holds if it is lower,
     /// and a server that sends more than this breaks the connection.
     pub max_message_bytes: u32,
+    /// A breaker of the client's own, for its calls: while it is open they fail at once, as rejected, and nothing is sent.
+    /// Failures of handlers, missed deadlines and a server that is away count; the caller's own mistakes do not. Default
+    /// none.
+    pub breaker: Option<BreakerConfig>,
     /// When to spin instead of sleeping. Default adaptive.
     pub spin: SpinPolicy,
     /// Most time that an adaptive waiter spins before it sleeps. Default 50 us.
@@ -71,6 +75,7 @@ impl ClientConfig {
             reconnect_timeout: Duration::from_secs(1),
             call_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE,
+            breaker: None,
             spin: SpinPolicy::Adaptive,
             spin_cap: Duration::from_micros(50),
         }

@@ -304,6 +304,12 @@ impl CallError {
         matches!(self, Self::NotExecuted | Self::Connect(_) | Self::Rejected { .. })
     }
 
+    /// Whether handler or server failed, as a breaker sees it: no mistake of the caller's, and no refusal, by which the
+    /// server looks after itself.
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(self.blame(), Blame::Handler | Blame::Server) && !matches!(self, Self::Rejected { .. })
+    }
+
     /// Who can mend it.
     #[must_use]
     pub fn blame(&self) -> Blame {

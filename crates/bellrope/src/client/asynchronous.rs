@@ -20,7 +20,7 @@ use tokio::{io::Interest, net::UnixStream, runtime::Handle, sync::watch, time::t
 use super::{
     CallOptions, ClientConfig, ConnectionState, MessageType, Retry, handshake,
     link::{Link, Rest},
-    shared::{Begun, Shared, State, Ticket},
+    shared::{Begun, Shared, State, Ticket, settle_permit},
 };
 use crate::{CallError, ConnectError};
 
@@ -122,6 +122,7 @@ impl AsyncClient {
     /// # Errors
     /// As [`Self::call`].
     pub async fn call_with(&self, name: &str, payload: &[u8], options: &CallOptions) -> Result<Vec<u8>, CallError> {
+        let permit = self.shared.admit()?;
         let deadline = Instant::now() + options.timeout.unwrap_or(self.shared.config.call_timeout);
         let answer = async {
             loop {
@@ -133,7 +134,9 @@ impl AsyncClient {
                 }
             }
         };
-        timeout_at(deadline.into(), answer).await.unwrap_or(Err(CallError::DeadlineExceeded))
+        let outcome = timeout_at(deadline.into(), answer).await.unwrap_or(Err(CallError::DeadlineExceeded));
+        settle_permit(permit, &outcome);
+        outcome
     }
 
     /// Calls a message type that is answered with a stream. Dropping the stream cancels it at the server.

@@ -15,7 +15,7 @@ use bellrope_shm::wait;
 use super::{
     CallOptions, ChunkSink, ChunkStream, ClientConfig, ConnectionState, MessageType, Retry, SWEEP, Upload, handshake,
     link::{Link, Rest},
-    shared::{Begun, Event, Role, Sent, Shared, State, Ticket},
+    shared::{Begun, Event, Role, Sent, Shared, State, Ticket, settle_permit},
 };
 use crate::{CallError, ConnectError};
 
@@ -97,7 +97,20 @@ impl Client {
     /// # Errors
     /// As [`Self::call`].
     pub fn call_with(&self, name: &str, payload: &[u8], options: &CallOptions) -> Result<Vec<u8>, CallError> {
-        let deadline = self.deadline(options);
+        let permit = self.shared.admit()?;
+        let outcome = self.call_until(name, payload, self.deadline(options), options);
+        settle_permit(permit, &outcome);
+        outcome
+    }
+
+    /// Calls, again and again if that is allowed.
+    fn call_until(
+        &self,
+        name: &str,
+        payload: &[u8],
+        deadline: Instant,
+        options: &CallOptions,
+    ) -> Result<Vec<u8>, CallError> {
         loop {
             match self.call_once(name, payload, deadline, options) {
                 Err(CallError::NotExecuted) if options.retry != Retry::Never && Instant::now() < deadline => {}

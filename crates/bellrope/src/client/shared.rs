@@ -10,11 +10,12 @@ use std::{
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bellrope_proto::{
     connection::{AnswerKind, Sending},
+    frame::Rejection,
     handshake::Style,
 };
 use bellrope_shm::{socket::Socket, wait::WakeFd};
@@ -24,7 +25,7 @@ use super::{
     keeper::Keeper,
     link::{Link, Rest},
 };
-use crate::CallError;
+use crate::{Breaker, CallError, Permit};
 
 /// The state that callers share.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     /// Ends the sleep of whoever leads, when something happened that its socket does not tell.
     pub(crate) leader: WakeFd,
     keeper: &'static Keeper,
+    breaker: Option<Arc<Breaker>>,
     #[cfg(feature = "tokio")]
     pub(crate) watch: tokio::sync::watch::Sender<ConnectionState>,
 }
@@ -93,6 +95,16 @@ pub(crate) enum Event {
     Failed(CallError),
 }
 
+/// Tells a breaker how a call has ended.
+pub(crate) fn settle_permit<T>(permit: Option<Permit<Arc<Breaker>>>, outcome: &Result<T, CallError>) {
+    let Some(permit) = permit else { return };
+    match outcome {
+        Ok(_) => permit.succeed(Instant::now),
+        Err(error) if error.is_failure() => permit.fail(Instant::now),
+        Err(_) => drop(permit),
+    }
+}
+
 /// What somebody waits for in a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -123,6 +135,8 @@ pub(crate) enum Sent {
 impl Shared {
     pub(crate) fn new(config: ClientConfig) -> io::Result<Arc<Self>> {
         let keeper = Keeper::running()?;
+        let breaker = config.breaker.clone().map(Breaker::new).transpose();
+        let breaker = breaker.map_err(|setting| io::Error::new(io::ErrorKind::InvalidInput, setting))?.map(Arc::new);
         let state = State {
             link: None,
             generation: 0,
@@ -142,6 +156,7 @@ impl Shared {
             changed: Condvar::new(),
             leader: WakeFd::new()?,
             keeper,
+            breaker,
             #[cfg(feature = "tokio")]
             watch: tokio::sync::watch::Sender::new(ConnectionState::Reconnecting),
         }))
@@ -149,6 +164,16 @@ impl Shared {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leave of the client's own breaker to make a call. `None`: it has no breaker.
+    pub(crate) fn admit(&self) -> Result<Option<Permit<Arc<Breaker>>>, CallError> {
+        let permit = self.breaker.as_ref().map(|breaker| breaker.acquire_owned(Instant::now)).transpose();
+        permit.map_err(|rejected| CallError::Rejected {
+            reason: Rejection::Breaker,
+            retry_after: rejected.retry_after,
+            text: format!("{rejected}; it is the client's own, and nothing was sent"),
+        })
     }
 
     /// Installs a fresh link, unless there is one or the client is closed. From now on the keeper watches it.

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{AsyncClient, CallError, CallOptions, Client, ClientConfig, ConnectionState, Retry, Server};
+use bellrope::{
+    AsyncClient, BreakerConfig, CallError, CallOptions, Client, ClientConfig, ConnectionState, Rejection, Retry, Server,
+};
 
 use crate::support::{builder, eventually};
 
@@ -130,4 +132,31 @@ fn a_watcher_that_panics_harms_nobody() {
     // A server that just ends may have let it in for a moment.
     let options = CallOptions::new().retry(Retry::NotExecuted);
     assert_eq!(client.call_with("echo", b"back", &options).unwrap(), b"back");
+}
+
+#[test]
+fn a_clients_own_breaker_spares_a_server_that_is_away_and_lets_it_in_again() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let first = start(&path);
+    let mut config = ClientConfig::new(&path);
+    config.reconnect_timeout = Duration::from_millis(5);
+    let mut breaker = BreakerConfig::default();
+    breaker.timeout_ms = 100;
+    config.breaker = Some(breaker);
+    let client = Client::with(config).unwrap();
+    for _ in 0..10 {
+        assert!(
+            matches!(client.call("refuse", b"").unwrap_err(), CallError::InvalidRequest { .. }),
+            "counts for nothing"
+        );
+    }
+    drop(first);
+    let rejected = |error: &CallError| matches!(error, CallError::Rejected { reason: Rejection::Breaker, .. });
+    let errors: Vec<_> = (0..6).map(|_| client.call("echo", b"").unwrap_err()).collect();
+    assert!(errors[..5].iter().all(|error| !rejected(error)) && rejected(&errors[5]), "{errors:?}");
+    let _second = start(&path);
+    eventually("the client is back", || client.state() == ConnectionState::Connected);
+    eventually("its breaker tries again", || client.call("echo", b"").is_ok() && client.call("echo", b"").is_ok());
+    assert_eq!(client.call("echo", b"back").unwrap(), b"back");
 }
