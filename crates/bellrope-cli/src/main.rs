@@ -16,7 +16,7 @@ mod settings;
 mod signals;
 mod socket;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{io, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -64,12 +64,7 @@ enum Command {
     Bench(bench::BenchCommand),
     /// The server half of a measurement.
     #[command(hide = true)]
-    BenchServer {
-        #[arg(long)]
-        socket: PathBuf,
-        #[arg(long)]
-        pin: bool,
-    },
+    BenchServer(bench_server::BenchServerArgs),
 }
 
 fn main() -> ExitCode {
@@ -81,7 +76,7 @@ fn main() -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(command) => bench::run(&command),
-        Command::BenchServer { socket, pin } => bench_server::run(&socket, pin),
+        Command::BenchServer(args) => bench_server::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
