@@ -17,7 +17,7 @@ mod settings;
 mod signals;
 mod socket;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{io, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -65,12 +65,7 @@ enum Command {
     Bench(bench::BenchCommand),
     /// The server half of a measurement.
     #[command(hide = true)]
-    BenchServer {
-        #[arg(long)]
-        socket: PathBuf,
-        #[arg(long)]
-        pin: bool,
-    },
+    BenchServer(bench_server::BenchServerArgs),
 }
 
 fn main() -> ExitCode {
@@ -82,7 +77,7 @@ fn main() -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bench(command) => bench::run(&command),
-        Command::BenchServer { socket, pin } => bench_server::run(&socket, pin),
+        Command::BenchServer(args) => bench_server::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,16 +2,26 @@
 
 #![expect(unsafe_code, reason = "mapping memory and forming words over it is what this crate exists for")]
 
-use std::{io, ops::Range, os::fd::OwnedFd, ptr::NonNull, sync::Arc};
+use std::{
+    io,
+    ops::Range,
+    os::fd::OwnedFd,
+    ptr::NonNull,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
 use rustix::{
     fs::{MemfdFlags, SealFlags},
+    io::Errno,
     mm::{Advice, MapFlags, ProtFlags},
+    thread::futex,
 };
 
 use crate::{
     copy,
     sync::{AtomicU64, Ordering},
+    wait,
 };
 
 /// What a mapping must be sealed with before anybody maps it.
@@ -54,8 +64,8 @@ impl std::error::Error for MapError {
     }
 }
 
-impl From<rustix::io::Errno> for MapError {
-    fn from(errno: rustix::io::Errno) -> Self {
+impl From<Errno> for MapError {
+    fn from(errno: Errno) -> Self {
         Self::Io(errno.into())
     }
 }
@@ -251,6 +261,36 @@ impl View {
         self.word(offset).compare_exchange(current, new, success, failure)
     }
 
+    /// Sleeps while the lower half of the word at `offset` is that of `expected`, until somebody [wakes](Self::futex_wake)
+    /// those who sleep there, at most `timeout`. May return early; always look again.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn futex_wait(&self, offset: usize, expected: u64, timeout: Duration) -> io::Result<()> {
+        let timeout = wait::timespec(timeout);
+        match futex::wait(self.half_word(offset), futex::Flags::empty(), expected as u32, Some(&timeout)) {
+            Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Wakes everybody, of all processes, who sleeps on the word at `offset`.
+    pub fn futex_wake(&self, offset: usize) {
+        // It fails for no word that is mapped.
+        let woken = futex::wake(self.half_word(offset), futex::Flags::empty(), u32::MAX >> 1);
+        debug_assert!(woken.is_ok(), "{woken:?}");
+    }
+
+    /// The lower half of a word, for its address: only the kernel looks into it.
+    fn half_word(&self, offset: usize) -> &AtomicU32 {
+        let word: *mut u64 = self.word(offset).as_ptr();
+        let half = if cfg!(target_endian = "little") { 0 } else { 1 };
+        // SAFETY: `word` checked that all 8 bytes lie inside the mapping, which lives as long as `self`; both halves
+        // are aligned for 4 bytes. Nothing is loaded or stored through this reference in this process: the calls above
+        // hand its address to the kernel, which reads it atomically.
+        unsafe { AtomicU32::from_ptr(word.cast::<u32>().add(half)) }
+    }
+
     /// Asks the processor to fetch the line at `offset`, if that lies inside the view. A hint: nothing else happens.
     #[inline]
     pub fn prefetch(&self, offset: usize) {
@@ -369,6 +409,26 @@ mod tests {
     fn bytes_beyond_the_view_are_never_touched() {
         let memory = SharedMemory::anonymous(4096);
         memory.view(0..64).write(60, b"12345");
+    }
+
+    #[test]
+    fn who_sleeps_on_a_word_wakes_when_another_mapping_of_it_changes_and_wakes() {
+        let (ours, fd) = SharedMemory::create(4096).unwrap();
+        let theirs = SharedMemory::open(&fd, 4096).unwrap();
+        let long = Duration::from_secs(60);
+        let (here, there) = (ours.view(0..4096), theirs.view(0..4096));
+        here.futex_wait(8, 1, long).unwrap(); // another value: no sleep at all
+        let sleeper = std::thread::spawn(move || {
+            let began = std::time::Instant::now();
+            while there.load(8, Ordering::Acquire) == 0 {
+                there.futex_wait(8, 0, long).unwrap();
+            }
+            began.elapsed()
+        });
+        here.store(8, 1, Ordering::Release);
+        here.futex_wake(8);
+        assert!(sleeper.join().unwrap() < long, "it slept to its time-out");
+        here.futex_wait(8, 1, Duration::from_millis(1)).unwrap();
     }
 
     #[test]

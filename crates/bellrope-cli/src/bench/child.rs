@@ -5,7 +5,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use bellrope::MemoryUse;
+use bellrope::{MemoryUse, SpinPolicy};
 
 use crate::signals;
 
@@ -16,9 +16,17 @@ pub(crate) struct ServerProcess {
     running: Running,
     /// Removed with all that is in it.
     home: tempfile::TempDir,
+    setup: Setup,
+}
+
+/// What is not as usual about a server.
+#[derive(Debug, Default)]
+struct Setup {
+    /// Whether it has a CPU of its own.
     pin: bool,
     /// The base address of its provider `openai`.
     provider: Option<String>,
+    spin: SpinPolicy,
 }
 
 #[derive(Debug)]
@@ -27,24 +35,31 @@ struct Running {
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     health: String,
+    /// The monotonic clock just before it began to listen.
+    listening_us: u64,
 }
 
 impl ServerProcess {
     /// Starts the server and returns when it is ready.
     pub(crate) fn start(pin: bool) -> anyhow::Result<Self> {
-        Self::start_with(pin, None)
+        Self::start_with(Setup { pin, ..Setup::default() })
     }
 
     /// As [`Self::start`], with a provider `openai` at this base address.
     pub(crate) fn start_asking(pin: bool, provider: &str) -> anyhow::Result<Self> {
-        Self::start_with(pin, Some(provider.to_owned()))
+        Self::start_with(Setup { pin, provider: Some(provider.to_owned()), ..Setup::default() })
     }
 
-    fn start_with(pin: bool, provider: Option<String>) -> anyhow::Result<Self> {
+    /// As [`Self::start`], with workers that spin by this policy.
+    pub(super) fn start_spinning(pin: bool, spin: SpinPolicy) -> anyhow::Result<Self> {
+        Self::start_with(Setup { pin, spin, ..Setup::default() })
+    }
+
+    fn start_with(setup: Setup) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("bellrope-").tempdir().context("making a temporary directory")?;
         signals::remove_when_ended(home.path().to_owned()).context("waiting for signals")?;
-        let running = Running::start(&socket_in(home.path()), pin, provider.as_deref())?;
-        Ok(Self { running, home, pin, provider })
+        let running = Running::start(&socket_in(home.path()), &setup)?;
+        Ok(Self { running, home, setup })
     }
 
     /// Its socket.
@@ -64,11 +79,29 @@ impl ServerProcess {
 
     /// Has the server answer `rounds` ping-pongs over the memory behind descriptor `fd` of this process.
     pub(crate) fn begin_pong(&mut self, fd: i32, rounds: u64) -> anyhow::Result<()> {
-        let commands = self.running.commands.as_mut().expect("open until the server is dropped");
-        writeln!(commands, "pong {} {fd} {rounds}", std::process::id()).context("asking the server to answer")?;
-        let answer = self.running.answer()?;
+        self.begin("pong", fd, rounds)
+    }
+
+    /// As [`Self::begin_pong`], asleep between one and the next.
+    pub(super) fn begin_sleeping_pong(&mut self, fd: i32, rounds: u64) -> anyhow::Result<()> {
+        self.begin("sleeping-pong", fd, rounds)
+    }
+
+    fn begin(&mut self, command: &str, fd: i32, rounds: u64) -> anyhow::Result<()> {
+        let answer = self.running.ask(&format!("{command} {} {fd} {rounds}", std::process::id()))?;
         ensure!(answer == "ponging", "the server cannot answer ping-pongs: {answer}");
         Ok(())
+    }
+
+    /// CPU time that the server has used so far, in microseconds.
+    pub(super) fn cpu_time_us(&mut self) -> anyhow::Result<u64> {
+        let answer = self.running.ask("cpu")?;
+        answer.parse().with_context(|| format!("the server did not say its CPU time, but {answer:?}"))
+    }
+
+    /// The monotonic clock, in microseconds, just before the server began to listen.
+    pub(super) fn listening_us(&self) -> u64 {
+        self.running.listening_us
     }
 
     /// Kills the server without warning.
@@ -80,32 +113,41 @@ impl ServerProcess {
 
     /// Starts another server on the same socket, after a kill.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
-        self.running = Running::start(&self.socket(), self.pin, self.provider.as_deref())?;
+        self.running = Running::start(&self.socket(), &self.setup)?;
         Ok(())
     }
 }
 
 impl Running {
-    fn start(socket: &Path, pin: bool, provider: Option<&str>) -> anyhow::Result<Self> {
+    fn start(socket: &Path, setup: &Setup) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("finding the path of this program")?;
         let mut command = Command::new(program);
         command.arg("bench-server").arg("--socket").arg(socket);
-        if pin {
+        command.arg("--spin").arg(super::spin::name(setup.spin));
+        if setup.pin {
             command.arg("--pin");
         }
-        if let Some(url) = provider {
+        if let Some(url) = &setup.provider {
             command.env("OPENAI_BASE_URL", url).env_remove("OPENAI_API_KEY");
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting a server")?;
         let commands = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().expect("stdout was piped"));
-        let mut running = Self { child, commands, answers, health: String::new() };
+        let mut running = Self { child, commands, answers, health: String::new(), listening_us: 0 };
         let ready = running.answer()?;
-        match ready.strip_prefix("ready ") {
-            Some(health) => running.health = health.to_owned(),
-            None => bail!("the server did not start: {ready}"),
-        }
+        let ["ready", health, listening_us] = ready.split(' ').collect::<Vec<_>>()[..] else {
+            bail!("the server did not start: {ready}");
+        };
+        running.health = health.to_owned();
+        running.listening_us = listening_us.parse().context("reading when the server began to listen")?;
         Ok(running)
+    }
+
+    /// Sends a command and returns its answer.
+    fn ask(&mut self, command: &str) -> anyhow::Result<String> {
+        let commands = self.commands.as_mut().expect("open until the server is dropped");
+        writeln!(commands, "{command}").context("sending the server a command")?;
+        self.answer()
     }
 
     fn answer(&mut self) -> anyhow::Result<String> {

@@ -26,6 +26,15 @@ impl Samples {
         self.ticks.push(u32::try_from(ticks).unwrap_or(u32::MAX));
     }
 
+    pub(super) fn add_us(&mut self, us: u64) {
+        self.add((us as f64 * 1000.0 * clock::ticks_per_ns()) as u64);
+    }
+
+    /// Takes over what another one holds.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.ticks.append(&mut other.ticks);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.ticks.len()
     }
@@ -44,11 +53,7 @@ impl Samples {
 
 /// The median of each figure over several runs.
 pub(super) fn median(runs: &[Percentiles]) -> Percentiles {
-    let of = |figure: fn(&Percentiles) -> f64| {
-        let mut values: Vec<f64> = runs.iter().map(figure).collect();
-        values.sort_unstable_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
+    let of = |figure: fn(&Percentiles) -> f64| median_of(runs.iter().map(figure));
     Percentiles {
         p50_us: of(|run| run.p50_us),
         p90_us: of(|run| run.p90_us),
@@ -56,6 +61,13 @@ pub(super) fn median(runs: &[Percentiles]) -> Percentiles {
         p999_us: of(|run| run.p999_us),
         max_us: of(|run| run.max_us),
     }
+}
+
+/// The median of one figure over several runs, at least one.
+pub(super) fn median_of(runs: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = runs.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 #[cfg(test)]

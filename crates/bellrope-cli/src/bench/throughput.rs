@@ -90,6 +90,12 @@ impl Load {
         self.depth = depth;
     }
 
+    /// One turn of the `nth` connection, modulo their number. Returns how many of its calls were answered.
+    pub(super) fn turn(&mut self, nth: usize) -> anyhow::Result<u64> {
+        let index = nth % self.callers.len();
+        turn(&mut self.callers[index], &self.payload, &mut self.reply, self.depth, &mut { u64::MAX })
+    }
+
     /// Calls for `time` and returns how many were answered.
     pub(crate) fn run(&mut self, time: Duration) -> anyhow::Result<u64> {
         const ROUNDS_PER_LOOK: u32 = 16;

@@ -20,3 +20,76 @@ fn the_gateway_is_measured_beside_a_bare_client_with_every_figure_in_json() {
     assert!((figure("/added_p50_us") - added).abs() < 0.01, "{report}");
     assert!(figure("/chunks_per_s") > 0.0 && figure("/direct_chunks_per_s") > 0.0);
 }
+
+/// Runs a measurement in its quick form; answers what finds a figure in its report.
+fn quick(arguments: &[&str]) -> impl Fn(&str) -> f64 {
+    let home = Home::new();
+    let arguments = ["bench"].iter().chain(arguments).chain(&["--quick", "--json"]);
+    let report: Value = serde_json::from_str(&home.run(arguments).succeeded()).unwrap();
+    move |path| report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path}: {report}"))
+}
+
+#[test]
+fn large_echoes_are_measured_beside_memcpy() {
+    let figure = quick(&["large", "--size", "70000", "--size", "300000", "--no-pin"]);
+    for (row, size) in [("/sizes/0", 70_000.0), ("/sizes/1", 300_000.0)] {
+        let of = |name: &str| figure(&format!("{row}/{name}"));
+        assert!(of("size") == size && of("echoes") > 0.0 && of("memcpy_gb_per_s") > 0.0);
+        assert!((of("both_ways_gb_per_s") - 2.0 * of("one_way_gb_per_s")).abs() < 1e-9);
+        assert!((of("one_way_to_memcpy") - of("one_way_gb_per_s") / of("memcpy_gb_per_s")).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn one_caller_is_measured_with_and_without_priority_beside_others() {
+    let figure = quick(&["priority", "--connections", "50", "--no-pin"]);
+    for side in ["/with_priority", "/without_priority"] {
+        let of = |name: &str| figure(&format!("{side}/{name}"));
+        assert!(of("calls") > 0.0 && of("background_calls_per_s") > 0.0);
+        assert!(of("p50_us") > 0.0 && of("p50_us") <= of("p99_us") && of("p99_us") <= of("p999_us"));
+    }
+}
+
+#[test]
+fn polite_clients_are_measured_alone_and_beside_a_flood() {
+    let figure = quick(&["fairness", "--clients", "20", "--no-pin"]);
+    assert!(figure("/calls") > 0.0 && figure("/flood_calls_per_s") > 0.0);
+    let ratio = figure("/beside_flood/p99_us") / figure("/alone/p99_us");
+    assert!((figure("/p99_ratio") - ratio).abs() < 1e-9);
+}
+
+#[test]
+fn clients_are_timed_until_they_have_found_a_killed_server_again() {
+    let figure = quick(&["reconnect", "--clients", "1", "--clients", "20"]);
+    for (row, clients) in [("/rows/0", 1.0), ("/rows/1", 20.0)] {
+        let of = |name: &str| figure(&format!("{row}/{name}"));
+        assert!(of("clients") == clients && of("kills") == 3.0);
+        assert!(of("p50_ms") > 0.0 && of("p50_ms") <= of("p99_ms") && of("p99_ms") <= of("max_ms"));
+    }
+}
+
+#[test]
+fn a_pool_is_measured_with_what_it_reused() {
+    let figure = quick(&["pool", "--threads", "3"]);
+    assert!(figure("/calls") > 0.0 && figure("/calls_per_s") > 0.0 && figure("/acquire/p50_us") > 0.0);
+    assert!((1.0..=3.0).contains(&figure("/connections_made")), "never more than threads that want one");
+    assert!(figure("/reused_percent") > 0.0 && figure("/reused_percent") < 100.0);
+}
+
+#[test]
+fn every_pair_of_spin_policies_is_measured_at_every_gap_beside_a_futex() {
+    let figure = quick(&["spin", "--no-pin"]);
+    for cell in 0..45 {
+        let of = |name: &str| figure(&format!("/cells/{cell}/{name}"));
+        assert!(of("calls") > 0.0 && of("p50_us") > 0.0 && of("server_cpu") >= 0.0 && of("client_cpu") >= 0.0);
+    }
+    let futex: Vec<f64> = (0..5).map(|gap| figure(&format!("/futex/{gap}/gap_us"))).collect();
+    assert_eq!(futex, [0.0, 20.0, 100.0, 1_000.0, 10_000.0]);
+    assert!(figure("/adaptive_to_futex") > 0.0);
+}
+
+#[test]
+fn a_time_that_is_none_is_refused() {
+    let error = Home::new().run(["bench", "pool", "--seconds", "nan"]).failed(2);
+    assert!(error.contains("from 0.01 to 3600"), "{error}");
+}

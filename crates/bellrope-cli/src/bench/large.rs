@@ -1,0 +1,175 @@
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use bellrope::{
+    Connection,
+    shm::{clock, process},
+};
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    RunArgs, ServerProcess,
+    samples::{Percentiles, Samples, median, median_of},
+};
+use crate::{
+    Outcome,
+    output::{self, Progress},
+};
+
+/// Runs whose median is reported.
+const RUNS: u32 = 5;
+const WARM_UP: u32 = 20;
+const SIZES: [u32; 4] = [64 << 10, 256 << 10, 1 << 20, 10 << 20];
+/// The least share of `memcpy`'s bandwidth that an echo is to reach, both ways counted.
+const GOAL: f64 = 1.0 / 3.0;
+
+const HELP: &str = "\
+Examples:
+  bellrope bench large
+  bellrope bench large --size 4194304 --json
+
+An echo is at least three copies that follow one another: of the request into private memory, of the reply by the handler, \
+and of the reply out of shared memory; those into shared memory go on beside them. So what can be had of `memcpy` is two \
+thirds, counted both ways.";
+
+/// How to measure large messages.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct LargeArgs {
+    /// Payload bytes of a call, and of its echo; any number of times [default: 64 KiB, 256 KiB, 1 MiB, 10 MiB].
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=10 << 20))]
+    size: Vec<u32>,
+    /// Seconds to measure each size.
+    #[arg(long, default_value_t = 4.0, value_parser = super::seconds)]
+    seconds: f64,
+    /// Leave client and server where the scheduler puts them, instead of on one CPU each.
+    #[arg(long)]
+    no_pin: bool,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+}
+
+/// Echoes of large messages.
+#[derive(Debug, Serialize)]
+pub(crate) struct LargeReport {
+    pinned: bool,
+    goal_both_ways_to_memcpy: f64,
+    sizes: Vec<Row>,
+}
+
+/// One size.
+#[derive(Debug, Serialize)]
+struct Row {
+    size: u32,
+    echoes: usize,
+    round_trip: Percentiles,
+    /// The payload, counted once an echo.
+    one_way_gb_per_s: f64,
+    /// The payload, counted on its way there and on its way back.
+    both_ways_gb_per_s: f64,
+    /// Bytes copied from one buffer of this size to another by the same thread in the same run.
+    memcpy_gb_per_s: f64,
+    one_way_to_memcpy: f64,
+    both_ways_to_memcpy: f64,
+}
+
+/// Measures echoes and `memcpy` in turns, so that both see the same machine.
+pub(super) fn measure(args: &LargeArgs, progress: bool) -> anyhow::Result<LargeReport> {
+    let server = ServerProcess::start(!args.no_pin)?;
+    // Only now: a child inherits where its parent may run.
+    if !args.no_pin {
+        process::pin_to_cpu(0).context("pinning the client to a CPU")?;
+    }
+    let mut connection = Connection::connect(server.socket())?;
+    let sizes = if args.size.is_empty() { &SIZES[..] } else { &args.size };
+    let time = args.run.time(args.seconds) / RUNS;
+    let bar = Progress::new(progress, "large messages", u64::from(RUNS) * sizes.len() as u64);
+    let row = |&size| measure_size(&mut connection, size, time, &bar);
+    Ok(LargeReport {
+        pinned: !args.no_pin,
+        goal_both_ways_to_memcpy: GOAL,
+        sizes: sizes.iter().map(row).collect::<anyhow::Result<_>>()?,
+    })
+}
+
+fn measure_size(connection: &mut Connection, size: u32, time: Duration, bar: &Progress) -> anyhow::Result<Row> {
+    let payload: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+    let (mut target, mut reply) = (vec![0_u8; payload.len()], Vec::new());
+    let (mut round_trips, mut rates, mut copies, mut echoes) = (vec![], vec![], vec![], 0);
+    let echo = connection.message_type("echo")?;
+    for _ in 0..RUNS {
+        let mut copy = || {
+            black_box(&mut target[..]).copy_from_slice(black_box(&payload));
+            Ok(())
+        };
+        copies.push(repeat(size, time / 4, &mut copy)?.1);
+
+        let mut call = || Ok(connection.call(echo, &payload, &mut reply)?);
+        let (samples, rate) = repeat(size, time * 3 / 4, &mut call)?;
+        ensure!(reply == payload, "the echo differs from what was sent");
+        echoes += samples.len();
+        rates.push(rate);
+        round_trips.push(samples.percentiles());
+        bar.step();
+    }
+    let (one_way, memcpy) = (median_of(rates.into_iter()), median_of(copies.into_iter()));
+    Ok(Row {
+        size,
+        echoes,
+        round_trip: median(&round_trips),
+        one_way_gb_per_s: one_way,
+        both_ways_gb_per_s: 2.0 * one_way,
+        memcpy_gb_per_s: memcpy,
+        one_way_to_memcpy: one_way / memcpy,
+        both_ways_to_memcpy: 2.0 * one_way / memcpy,
+    })
+}
+
+/// Does something with `size` bytes again and again. Returns how long it took each time, and how many GB it was a second.
+fn repeat(size: u32, time: Duration, work: &mut impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<(Samples, f64)> {
+    for _ in 0..WARM_UP {
+        work()?;
+    }
+    let mut samples = Samples::with_capacity(1 << 16);
+    let start = Instant::now();
+    loop {
+        let began = clock::ticks();
+        work()?;
+        samples.add(clock::ticks() - began);
+        let elapsed = start.elapsed();
+        if elapsed >= time {
+            let bytes = samples.len() as f64 * f64::from(size);
+            return Ok((samples, bytes / 1e9 / elapsed.as_secs_f64()));
+        }
+    }
+}
+
+impl LargeReport {
+    pub(super) fn print(&self) -> Outcome {
+        output::line(format_args!(
+            "{:>9} {:>11} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "bytes", "p50 us", "p99 us", "GB/s", "both ways", "memcpy", "ratio", "both ways"
+        ))?;
+        for row in &self.sizes {
+            output::line(format_args!(
+                "{:>9} {:>11.1} {:>11.1} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2}",
+                row.size,
+                row.round_trip.p50_us,
+                row.round_trip.p99_us,
+                row.one_way_gb_per_s,
+                row.both_ways_gb_per_s,
+                row.memcpy_gb_per_s,
+                row.one_way_to_memcpy,
+                row.both_ways_to_memcpy
+            ))?;
+        }
+        output::line(format_args!(
+            "goal: both ways at least {:.2} of memcpy, of one buffer to another in the same run",
+            self.goal_both_ways_to_memcpy
+        ))
+    }
+}
