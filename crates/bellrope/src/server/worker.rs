@@ -52,8 +52,10 @@ pub(crate) struct Worker {
     links: Vec<Option<Box<Link>>>,
     free: Vec<usize>,
     hot: Vec<usize>,
-    /// The hot connections with priority; they are not in `hot`.
+    /// The connections with priority; they are not in `hot`. They are polled whenever the worker is awake.
     priority: Vec<usize>,
+    /// Those of them that are armed while the worker sleeps.
+    armed_priority: Vec<usize>,
     /// Connections that wait for the buffer budget while we sleep.
     starved: Vec<usize>,
     /// When we last looked for clients that let us wait.
@@ -92,6 +94,7 @@ impl Worker {
             free: Vec::new(),
             hot: Vec::new(),
             priority: Vec::new(),
+            armed_priority: Vec::new(),
             starved: Vec::new(),
             swept: Instant::now(),
             spinner: Spinner::new(shared.config.spin, spin_cap),
@@ -137,7 +140,7 @@ impl Worker {
             } else {
                 self.inbox.awake();
             }
-            self.retry_starved();
+            self.wake_others();
             if turns >= TURNS_PER_LOOK {
                 turns = 0;
                 if looked_after.elapsed() > LOOK_AFTER_SLEEPERS {
@@ -249,6 +252,7 @@ impl Worker {
                 Err(violation) => self.close(index, &violation.into()),
             }
             place += 1;
+            worked |= self.visit_priority();
         }
         worked
     }
@@ -306,15 +310,22 @@ impl Worker {
                 }
             }
             if self.hot.pop().is_none() {
-                self.priority.pop();
+                self.armed_priority.extend(self.priority.pop());
             }
         }
         true
     }
 
-    /// After a pause: whoever waits for the buffer budget may ask again.
-    fn retry_starved(&mut self) {
+    /// After a sleep: whoever waits for the buffer budget may ask again, and those with priority are polled again,
+    /// because a busy worker looks after doorbells only now and then.
+    fn wake_others(&mut self) {
         while let Some(index) = self.starved.pop() {
+            self.heat(index);
+        }
+        while let Some(index) = self.armed_priority.pop() {
+            if let Some(link) = &self.links[index] {
+                link.connection.disarm();
+            }
             self.heat(index);
         }
     }
@@ -436,7 +447,7 @@ impl Worker {
         self.service.abandoned(&link);
         let _ = self.epoll.remove(&link.socket);
         self.free.push(index);
-        for list in [&mut self.hot, &mut self.priority, &mut self.starved] {
+        for list in [&mut self.hot, &mut self.priority, &mut self.armed_priority, &mut self.starved] {
             list.retain(|listed| *listed != index);
         }
         self.shared.metrics.closed.fetch_add(1, Relaxed);
