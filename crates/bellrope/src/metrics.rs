@@ -286,6 +286,13 @@ impl Metrics {
         }
     }
 
+    /// The breaker that is shown under this name, to be steered by hand.
+    #[must_use]
+    pub fn breaker(&self, name: &str) -> Option<Arc<Breaker>> {
+        let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        breakers.iter().find(|(known, _)| known == name).map(|(_, breaker)| Arc::clone(breaker))
+    }
+
     /// The numbers of workers whose loops do not answer within this time, because a handler holds them up or their
     /// thread is gone; empty as soon as all have answered. Blocks meanwhile: a supervisor may be told that the server
     /// lives whenever this is empty.

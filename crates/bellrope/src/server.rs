@@ -114,6 +114,15 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    /// Checks every setting, as [`ServerBuilder::bind`] does.
+    ///
+    /// # Errors
+    /// [`BindError::Setting`] of the first one that is out of its range.
+    pub fn check(&self) -> Result<(), BindError> {
+        self.terms()?;
+        self.breakers(0).map(drop)
+    }
+
     /// Checks every setting and makes what a connection is offered.
     fn terms(&self) -> Result<Terms, BindError> {
         let setting = |key, value: u32, expected| BindError::Setting { key, value: value.into(), expected };
@@ -299,8 +308,7 @@ impl ServerBuilder {
     /// Checks all that can be checked before anything is touched.
     fn check(&self) -> Result<(), BindError> {
         self.registry.check()?;
-        self.config.terms()?;
-        self.config.breakers(0).map(drop)
+        self.config.check()
     }
 
     fn start(self, listener: UnixListener, owned_path: Option<OwnedPath>) -> Result<Server, BindError> {

@@ -3,10 +3,13 @@
 mod acp;
 mod bench;
 mod chat;
+mod config;
 mod conversation;
 mod hostile;
 mod ingress;
+mod operator;
 mod provider;
 mod real_model;
 mod serve;
 mod support;
+mod terminal;
