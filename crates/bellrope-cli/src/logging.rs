@@ -5,7 +5,7 @@ use std::{fmt, io::IsTerminal, sync::OnceLock};
 use anyhow::anyhow;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan};
 
 use crate::Outcome;
 
@@ -64,6 +64,8 @@ fn start(filter: EnvFilter, format: LogFormat) -> Outcome {
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // A broken stderr must not bring the program down.
     let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).log_internal_errors(false);
+    // A call's span says at its end how long it took and how it ended.
+    let builder = builder.with_span_events(FmtSpan::CLOSE);
     let (started, change): (_, Change) = match format {
         LogFormat::Pretty => {
             let builder = builder.with_ansi(colours).with_env_filter(filter).with_filter_reloading();

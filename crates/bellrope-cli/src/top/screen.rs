@@ -88,19 +88,25 @@ impl Screen {
     }
 
     fn types(&self, frame: &mut Frame<'_>, area: Rect) {
-        let header = Row::new(COLUMNS.map(|(name, _)| name)).style(Style::new().add_modifier(Modifier::REVERSED));
+        let columns = if area.width < WIDE { &NARROW[..] } else { &ALL[..] };
+        let header = Row::new(columns.iter().map(|column| COLUMNS[*column].0));
         let rows = by_traffic(&self.view).into_iter().map(|cells| {
-            let right = |(index, cell): (usize, String)| match index {
-                0 => Cell::from(cell),
-                _ => Cell::from(Line::from(cell).right_aligned()),
+            let cell = |column: &usize| match (*column, cells[*column].clone()) {
+                (0, name) => Cell::from(name),
+                (_, number) => Cell::from(Line::from(number).right_aligned()),
             };
-            Row::new(cells.into_iter().enumerate().map(right))
+            Row::new(columns.iter().map(cell).collect::<Vec<_>>())
         });
-        let widths = COLUMNS.map(|(_, width)| width);
+        let widths = columns.iter().map(|column| COLUMNS[*column].1);
+        let header = header.style(Style::new().add_modifier(Modifier::REVERSED));
         frame.render_widget(Table::new(rows, widths).header(header), area);
     }
 }
 
+/// From this width on all columns have room.
+const WIDE: u16 = 80;
+const ALL: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+const NARROW: [usize; 4] = [0, 1, 5, 7];
 const COLUMNS: [(&str, Constraint); 8] = [
     ("TYPE", Constraint::Min(12)),
     ("   CALLS/S", Constraint::Length(10)),

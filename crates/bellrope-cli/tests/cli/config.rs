@@ -82,3 +82,21 @@ fn events_are_lines_of_json_where_that_is_asked_for() {
     let event: Value = serde_json::from_str(&line).unwrap();
     assert!(event["message"].is_string() && event["timestamp"].is_string(), "{line}");
 }
+
+#[test]
+fn at_debug_every_call_leaves_a_span_with_type_connection_outcome_and_duration_and_at_info_none() {
+    let home = Home::new();
+    let server = home.serve(["--log-format", "json", "--log", "debug"]);
+    home.run(["call", "echo", "x"]).succeeded();
+    home.run(["call", "ai.models"]).succeeded();
+    for name in ["echo", "ai.models"] {
+        let line = server.said(&format!("\"message_type\":\"{name}\",\"outcome\":\"ok\""));
+        let span = serde_json::from_str::<Value>(&line).unwrap()["span"].clone();
+        assert!(span["connection"].is_u64() && span["duration_us"].is_u64() && span["name"] == "call", "{line}");
+    }
+    let quiet = home.serve(["--log-format", "json", "--socket", home.path("quiet").join("b.sock").to_str().unwrap()]);
+    home.run(["call", "--socket", home.path("quiet").join("b.sock").to_str().unwrap(), "echo", "x"]).succeeded();
+    quiet.signal(Signal::TERM);
+    let said = quiet.finish().stderr;
+    assert!(!said.contains("\"call\""), "{said}");
+}

@@ -124,3 +124,20 @@ fn top_once_prints_rates_without_a_terminal() {
     let error = home.run(["top"]).failed(1);
     assert!(error.contains("top needs a terminal; `bellrope top --once`"), "{error}");
 }
+
+#[test]
+fn a_client_that_errs_without_end_cannot_flood_the_log() {
+    let home = Home::new();
+    let server = home.serve(["--health", "127.0.0.1:0"]);
+    let client = bellrope::Client::connect(home.socket()).unwrap();
+    for _ in 0..500 {
+        client.call("ai.models", b"no JSON").unwrap_err();
+    }
+    let metrics = http(&server, "/metrics");
+    let line = metrics.lines().find_map(|line| line.strip_prefix("ipc_log_lines_dropped_total ")).unwrap();
+    let dropped: usize = line.parse().unwrap();
+    server.signal(Signal::TERM);
+    let said = server.finish().stderr;
+    let lines = said.lines().filter(|line| line.contains("invalid_request")).count();
+    assert!(dropped > 0 && lines + dropped == 500, "{lines} lines, {dropped} left out");
+}
