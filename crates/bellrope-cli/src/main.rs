@@ -4,18 +4,25 @@
 mod acp;
 mod bench;
 mod bench_server;
+mod breaker;
 mod call;
 mod chat;
+mod config;
 mod demo;
+mod doctor;
+mod health_cmd;
 mod ingress;
 mod list;
 mod logging;
+mod operator;
 mod output;
+mod reload;
 mod serve;
 mod service_manager;
 mod settings;
 mod signals;
 mod socket;
+mod top;
 
 use std::{io, process::ExitCode};
 
@@ -28,6 +35,11 @@ pub(crate) type Outcome = anyhow::Result<()>;
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub(crate) struct Interrupted;
+
+/// What is wrong has been said already, as a result.
+#[derive(Debug, thiserror::Error)]
+#[error("failed")]
+pub(crate) struct Failed;
 
 const HELP: &str = "\
 Examples:
@@ -60,6 +72,18 @@ enum Command {
     List(list::ListArgs),
     /// See it work: a chat, 100 clients, and the criteria as a table of PASS and FAIL.
     Demo(demo::DemoArgs),
+    /// Watch a server live: rates, latencies, memory, breakers, message types.
+    Top(top::TopArgs),
+    /// Say what stands in the way of a server here, and what mends it.
+    Doctor(doctor::DoctorArgs),
+    /// Say how a server is. Exit code 0 if it is healthy.
+    Health(health_cmd::HealthArgs),
+    /// See the circuit breakers of a server, and open, close or reset them by hand.
+    #[command(subcommand)]
+    Breaker(breaker::BreakerCommand),
+    /// What the settings are and where they come from, or what is wrong with a configuration file.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -76,12 +100,18 @@ fn main() -> ExitCode {
         Command::Call(args) => call::run(args),
         Command::List(args) => list::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Health(args) => health_cmd::run(&args),
+        Command::Breaker(command) => breaker::run(command),
+        Command::Config(command) => config::run(command),
         Command::Bench(command) => bench::run(&command),
         Command::BenchServer(args) => bench_server::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => ExitCode::from(130),
+        Err(error) if error.is::<Failed>() => ExitCode::FAILURE,
         Err(error) if is_closed_pipe(&error) => ExitCode::FAILURE,
         Err(error) => {
             output::note(format_args!("error: {error:#}"));

@@ -3,17 +3,16 @@
 use std::{
     fmt::Write,
     net::SocketAddr,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use bellrope::{HealthServer, Metrics, Server, ServerBuilder, inherited_listener, shm::process};
-use bellrope_gateway::{ConfigError, Gateway, MESSAGE_TYPES};
+use bellrope_gateway::{Gateway, MESSAGE_TYPES};
 use clap::Args;
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
     low_level::signal_name,
 };
@@ -21,10 +20,13 @@ use signal_hook::{
 use crate::{
     Outcome,
     ingress::Ingress,
-    logging, output, service_manager,
-    settings::{self, Settings},
+    logging,
+    operator::Operator,
+    output,
+    reload::Reload,
+    service_manager,
+    settings::{Settings, SettingsArgs},
     signals,
-    socket::SocketArg,
 };
 
 /// How long answers under way may take to end after a signal.
@@ -41,6 +43,7 @@ The configuration file is TOML, and every key of it has a default:
   socket = "/run/bellrope/bellrope.sock"
   health = "127.0.0.1:9090"
   openai_port = 8484
+  log = "info"
   [server]
   max_connections = 10000
   [gateway]
@@ -48,9 +51,13 @@ The configuration file is TOML, and every key of it has a default:
   [gateway.openai]
   base_url = "http://127.0.0.1:8080"
 
-Flags come before the environment (BELLROPE_SOCKET, BELLROPE_PROVIDER, BELLROPE_HEALTH, BELLROPE_CONFIG,
-BELLROPE_OPENAI_PORT, OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL), and that comes before the file. BELLROPE_LOG, else RUST_LOG, says how
-much is logged: error, warn, info (the default), debug or trace.
+Every key may also stand in the environment, as in BELLROPE_SERVER__MAX_CONNECTIONS=500 or BELLROPE_LOG=debug, and be
+given as in --set server.max_connections=500. Flags come before the environment (BELLROPE_CONFIG names the file; there are
+also BELLROPE_PROVIDER, RUST_LOG, OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL), and that comes before the file.
+`bellrope config show` prints every setting and where it comes from.
+
+SIGHUP reads all of it again: how much is logged changes at once, and of everything else the log says that it needs a
+restart.
 
 A service manager may hand over the socket (LISTEN_FDS), is told when the server is ready and when it stops
 (NOTIFY_SOCKET), and has its watchdog fed by the workers' own loops (WATCHDOG_USEC).
@@ -63,50 +70,39 @@ it at once, with 143 or 130."#;
 #[command(after_help = HELP)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
-    pub(crate) server: SocketArg,
-    /// The AI provider that answers requests which name none [default: embedded].
-    #[arg(long, value_name = "NAME")]
-    pub(crate) provider: Option<String>,
-    /// Serve health and metrics over HTTP at this address [default: not at all].
-    #[arg(long, value_name = "HOST:PORT", value_parser = settings::address)]
-    pub(crate) health: Option<SocketAddr>,
-    /// Serve OpenAI's chat completions to programs of this machine on this port; 0 for any free one [default: not at all].
-    #[arg(long, value_name = "PORT")]
-    pub(crate) openai_port: Option<u16>,
-    /// A configuration file.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
+    pub(crate) settings: SettingsArgs,
 }
 
 /// Serves until a signal comes.
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
-    logging::init("info")?;
+    let settings = Settings::load(&args.settings)?;
+    logging::serve(&settings.log, settings.log_format)?;
     // Before anything is there that a signal would have to clean up.
-    let mut stop = Signals::new([SIGTERM, SIGINT]).context("waiting for signals")?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("waiting for signals")?;
     signals::second_ends_at_once(&[SIGTERM, SIGINT]).context("waiting for signals")?;
 
-    let Settings { socket, health, openai_port, server, gateway, provider_from } = Settings::load(args)?;
-    let gateway = Gateway::from_settings(gateway).map_err(|error| match error {
-        ConfigError::UnknownProvider { .. } => anyhow::Error::from(error).context(provider_from),
-        error => error.into(),
-    })?;
+    let gateway = settings.gateway()?;
+    let mut reload = Reload::new(args.settings.clone(), &settings);
+    let Settings { socket, health, openai_port, server, .. } = settings;
     let provider = gateway.default_provider().name().to_owned();
     let gateway = Arc::new(gateway);
-    let builder = register(Server::builder().config(server), Arc::clone(&gateway));
+    let operator = Operator::default();
+    let builder = operator.register(register(Server::builder().config(server), Arc::clone(&gateway)));
     let (server, socket) = match inherited_listener()? {
         Some(listener) => {
             // Whoever opened it knows better than any setting where it is.
             let address = listener.local_addr().ok();
-            let path = address.and_then(|address| address.as_pathname().map(PathBuf::from)).unwrap_or(socket);
+            let path = address.and_then(|address| address.as_pathname().map(Into::into)).unwrap_or(socket);
             (builder.serve_at(listener)?, path)
         }
         None => (builder.bind(&socket)?, socket),
     };
+    operator.attach(server.metrics());
     let health = health.map(|address| start_health(address, &server)).transpose()?;
     let ingress = openai_port.map(|port| Ingress::start(port, gateway)).transpose()?;
 
     stay_small(server.metrics())?;
-    let types = 1 + MESSAGE_TYPES.len();
+    let types = 1 + MESSAGE_TYPES.len() + Operator::TYPES;
     let path = socket.display();
     let mut ready = format!("bellrope serves {types} message types on {path}, provider {provider}");
     if let Some(health) = &health {
@@ -118,8 +114,13 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     output::note(format_args!("{ready}"));
     service_manager::feed_watchdog(server.metrics())?;
     service_manager::ready(&ready);
-    if let Some(signal) = stop.forever().next() {
+    for signal in signals.forever() {
+        if signal == SIGHUP {
+            reload.run();
+            continue;
+        }
         tracing::info!("stopping on {}", signal_name(signal).unwrap_or("a signal"));
+        break;
     }
     service_manager::stopping();
     let deadline = Instant::now() + DRAIN;

@@ -36,6 +36,7 @@ use tokio::{
 use crate::Metrics;
 use answer::Source;
 use events::Answer;
+use overview::Moment;
 
 /// What a client may take of us. Worst case: 64 x (8 KiB + a page of metrics, about 4 KiB a message type).
 #[derive(Debug, Clone, Copy)]
@@ -164,6 +165,17 @@ impl Drop for HealthServer {
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the health server's thread panicked");
         }
+    }
+}
+
+impl Metrics {
+    /// All there is to know at this moment, as the JSON of an event of the live page: what `/health` shows as `health`,
+    /// and the buckets of the latencies. Asks the threads of the server and waits for their answers, for half a second at
+    /// most. Runs on tokio.
+    pub async fn overview(&self) -> String {
+        let condition = answer::condition(self).await;
+        // Nothing here can fail to be written: no maps with odd keys, no floats.
+        serde_json::to_string(&Moment::new(self, &condition)).unwrap_or_default()
     }
 }
 

@@ -166,6 +166,7 @@ pub struct Metrics {
     pub(crate) refused: AtomicU64,
     pub(crate) violations: AtomicU64,
     pub(crate) stalled: AtomicU64,
+    pub(crate) log_lines_dropped: AtomicU64,
     /// Cleared by the server when it begins to stop.
     pub(crate) serving: AtomicBool,
     pub(crate) started: Instant,
@@ -211,6 +212,8 @@ pub struct Snapshot {
     pub violations: u64,
     /// Connections closed because their client left something half done for too long.
     pub stalled: u64,
+    /// Lines of the log that were left out, so that no client floods it.
+    pub log_lines_dropped: u64,
     /// Requests that the workers found waiting in their last round over their connections.
     pub queued_requests: u64,
     /// Bytes of buffers in use, and how many may be; `None` where the server has no budget.
@@ -264,6 +267,7 @@ impl Metrics {
             refused: AtomicU64::new(0),
             violations: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
+            log_lines_dropped: AtomicU64::new(0),
             serving: AtomicBool::new(true),
             started: Instant::now(),
             max_connections,
@@ -284,6 +288,13 @@ impl Metrics {
         } else if breakers.len() < MAX_BREAKERS {
             breakers.push((name, breaker));
         }
+    }
+
+    /// The breaker that is shown under this name, to be steered by hand.
+    #[must_use]
+    pub fn breaker(&self, name: &str) -> Option<Arc<Breaker>> {
+        let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        breakers.iter().find(|(known, _)| known == name).map(|(_, breaker)| Arc::clone(breaker))
     }
 
     /// The numbers of workers whose loops do not answer within this time, because a handler holds them up or their
@@ -380,6 +391,7 @@ impl Metrics {
             refused_connections: self.refused.load(Relaxed),
             violations: self.violations.load(Relaxed),
             stalled: self.stalled.load(Relaxed),
+            log_lines_dropped: self.log_lines_dropped.load(Relaxed),
             queued_requests: sum(&|shard| shard.queued.value()),
             buffers: self.budget.get().map(|budget| (budget.used(), budget.limit())),
             breakers,

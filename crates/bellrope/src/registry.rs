@@ -127,6 +127,12 @@ impl Registry {
         self.entries.get(usize::from(message_type).wrapping_sub(1)).map(|(_, handler)| handler)
     }
 
+    /// The name of a type; `unknown` for all that no handler has.
+    pub(crate) fn name(&self, message_type: u16) -> &str {
+        let entry = self.entries.get(usize::from(message_type).wrapping_sub(1));
+        entry.map_or(UNKNOWN, |(name, _)| name)
+    }
+
     pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.entries.iter().map(|(name, _)| name.as_str())
     }

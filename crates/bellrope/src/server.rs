@@ -11,8 +11,10 @@ mod buffers;
 mod dispatch;
 mod inbox;
 mod link;
+mod quiet;
 mod seats;
 mod service;
+mod span;
 mod worker;
 
 use std::{
@@ -114,6 +116,15 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
+    /// Checks every setting, as [`ServerBuilder::bind`] does.
+    ///
+    /// # Errors
+    /// [`BindError::Setting`] of the first one that is out of its range.
+    pub fn check(&self) -> Result<(), BindError> {
+        self.terms()?;
+        self.breakers(0).map(drop)
+    }
+
     /// Checks every setting and makes what a connection is offered.
     fn terms(&self) -> Result<Terms, BindError> {
         let setting = |key, value: u32, expected| BindError::Setting { key, value: value.into(), expected };
@@ -186,12 +197,31 @@ struct Shared {
     /// What all connections together may hold outside their rings.
     budget: Arc<Budget>,
     buffers: Arc<buffers::Buffers>,
+    quiet: quiet::Quiet,
     /// Set when nothing new is taken any more; what is under way goes on.
     draining: AtomicBool,
     /// Set when everything ends at once.
     stopping: AtomicBool,
     #[cfg(feature = "tokio")]
     runtime: Option<tokio::runtime::Handle>,
+}
+
+impl Shared {
+    /// Whether a line about this process may be logged. What is left out is counted, and told with the next line.
+    fn may_log(&self, pid: i32) -> bool {
+        match self.quiet.admits(pid, Instant::now()) {
+            None => {
+                self.metrics.log_lines_dropped.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+            Some(left_out) => {
+                if left_out > 0 {
+                    tracing::warn!(pid, left_out, "lines about this client were left out");
+                }
+                true
+            }
+        }
+    }
 }
 
 /// Collects handlers and settings, then binds.
@@ -299,8 +329,7 @@ impl ServerBuilder {
     /// Checks all that can be checked before anything is touched.
     fn check(&self) -> Result<(), BindError> {
         self.registry.check()?;
-        self.config.terms()?;
-        self.config.breakers(0).map(drop)
+        self.config.check()
     }
 
     fn start(self, listener: UnixListener, owned_path: Option<OwnedPath>) -> Result<Server, BindError> {
@@ -323,6 +352,7 @@ impl ServerBuilder {
             budget,
             breakers,
             buffers: Arc::default(),
+            quiet: quiet::Quiet::default(),
             registry,
             config,
             terms,

@@ -100,17 +100,8 @@ impl Source {
         }
     }
 
-    /// Asks the loops of the server, and waits for their answers.
     async fn condition(&self) -> Condition {
-        let pulse = self.metrics.pulse();
-        let (asked, until) = (pulse.ask(), Instant::now() + PATIENCE);
-        loop {
-            let silent: Vec<_> = pulse.unanswered(asked).collect();
-            if silent.is_empty() || Instant::now() >= until {
-                return Condition::new(&self.metrics, silent);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        condition(&self.metrics).await
     }
 
     fn events(self: &Arc<Self>, head_only: bool) -> Response<Answer> {
@@ -120,6 +111,19 @@ impl Source {
         };
         let body = if head_only { whole("") } else { Answer::Events(Events::new(Arc::clone(self), place)) };
         respond(StatusCode::OK, "text/event-stream", body)
+    }
+}
+
+/// Asks the loops of the server, and waits for their answers.
+pub(super) async fn condition(metrics: &Metrics) -> Condition {
+    let pulse = metrics.pulse();
+    let (asked, until) = (pulse.ask(), Instant::now() + PATIENCE);
+    loop {
+        let silent: Vec<_> = pulse.unanswered(asked).collect();
+        if silent.is_empty() || Instant::now() >= until {
+            return Condition::new(metrics, silent);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

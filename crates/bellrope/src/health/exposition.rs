@@ -21,6 +21,8 @@ pub(super) fn page(snapshot: &Snapshot, process: &ProcessFacts) -> String {
     connections(&mut page, snapshot);
     breakers(&mut page, snapshot);
     errors(&mut page, snapshot);
+    let help = "Lines about clients that the log was spared, because too many came at once.";
+    page.single("ipc_log_lines_dropped_total", "counter", help, snapshot.log_lines_dropped);
     if let Some(memory) = process.memory {
         page.single("ipc_shm_bytes", "gauge", "Shared memory resident in this process.", memory.shmem_kb * 1024);
     }

@@ -242,7 +242,9 @@ impl Acceptor {
     fn refuse(&self, socket: &Socket, status: Status, text: &str) {
         self.shared.metrics.refused.fetch_add(1, Relaxed);
         let pid = socket.peer_credentials().map_or(0, |peer| peer.pid);
-        tracing::warn!(pid, reason = %status, "connection refused: {text}");
+        if self.shared.may_log(pid) {
+            tracing::warn!(pid, reason = %status, "connection refused: {text}");
+        }
         let _ = socket.send(&encode_refusal(status, text));
     }
 

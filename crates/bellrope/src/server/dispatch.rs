@@ -9,10 +9,12 @@ use tokio::{
     sync::{Semaphore, mpsc},
     task::AbortHandle,
 };
+use tracing::{Instrument, Span};
 
 use super::{
     body::Body,
     inbox::{Inbox, LinkId, Message},
+    span::CallSpan,
 };
 use crate::{
     Breaker, Permit,
@@ -72,19 +74,22 @@ pub(crate) struct OpenCall {
     upload: Option<mpsc::UnboundedSender<FromCaller>>,
 }
 
-/// What a call holds of what all calls share.
+/// What a call holds besides its task, until it has ended.
 #[derive(Debug)]
 pub(crate) struct Held {
     /// For the payload, the reply and the streams. Taken by the reply.
     pub(crate) reservation: Option<Reservation>,
     /// Its breaker's. Taken when its handler has answered, or begun to.
     pub(crate) permit: Option<Permit<Arc<Breaker>>>,
+    /// Its own, held with the others.
+    pub(crate) span: CallSpan,
 }
 
 impl OpenCall {
     /// Tells whatever the handler has started elsewhere that the answer is not wanted any more.
     pub(crate) fn cancel(&self) {
         self.cancelled.set();
+        self.held.span.ended(ErrorCode::Cancelled.name());
     }
 }
 
@@ -143,6 +148,7 @@ impl OpenCalls {
         let id = port.call;
         let until = Until { deadline_us: call.deadline_us, cancelled: call.cancelled.clone() };
         let cancelled = call.cancelled.clone();
+        let span = held.span.span();
         let (mut permits, mut upload) = (None, None);
         let mut sender = || {
             let ahead = permits.insert(Arc::new(Semaphore::new(ChunkSender::AHEAD)));
@@ -155,18 +161,18 @@ impl OpenCalls {
         };
         let task = match handler {
             Handler::Unary(_) => unreachable!("unary handlers run on the worker"),
-            Handler::UnaryAsync(handler) => answer(runtime, port, until, || handler(call)),
+            Handler::UnaryAsync(handler) => answer(runtime, port, until, span, || handler(call)),
             Handler::ClientStream(handler) => {
                 let chunks = receiver();
-                answer(runtime, port, until, || handler(call, chunks))
+                answer(runtime, port, until, span, || handler(call, chunks))
             }
             Handler::ServerStream(handler) => {
                 let chunks = sender();
-                stream(runtime, port, until, || handler(call, chunks))
+                stream(runtime, port, until, span, || handler(call, chunks))
             }
             Handler::Duplex(handler) => {
                 let (incoming, outgoing) = (receiver(), sender());
-                stream(runtime, port, until, || handler(call, incoming, outgoing))
+                stream(runtime, port, until, span, || handler(call, incoming, outgoing))
             }
         };
         let started = Instant::now();
@@ -181,17 +187,29 @@ struct Until {
 }
 
 /// Runs a handler that answers once.
-fn answer(runtime: &Handle, port: &Port, until: Until, begin: impl FnOnce() -> Answering<Vec<u8>>) -> AbortHandle {
-    let (port, begun) = (port.clone(), guarded(begin));
+fn answer(
+    runtime: &Handle,
+    port: &Port,
+    until: Until,
+    span: &Span,
+    begin: impl FnOnce() -> Answering<Vec<u8>>,
+) -> AbortHandle {
+    let (port, begun) = (port.clone(), span.in_scope(|| guarded(begin)));
     let run = async move { port.send(FromHandler::Answered(bounded(begun, until).await)) };
-    runtime.spawn(run).abort_handle()
+    runtime.spawn(run.instrument(span.clone())).abort_handle()
 }
 
 /// Runs a handler that answers with a stream.
-fn stream(runtime: &Handle, port: &Port, until: Until, begin: impl FnOnce() -> Answering<()>) -> AbortHandle {
-    let (port, begun) = (port.clone(), guarded(begin));
+fn stream(
+    runtime: &Handle,
+    port: &Port,
+    until: Until,
+    span: &Span,
+    begin: impl FnOnce() -> Answering<()>,
+) -> AbortHandle {
+    let (port, begun) = (port.clone(), span.in_scope(|| guarded(begin)));
     let run = async move { port.send(FromHandler::Finished(bounded(begun, until).await)) };
-    runtime.spawn(run).abort_handle()
+    runtime.spawn(run.instrument(span.clone())).abort_handle()
 }
 
 /// Drives a handler to its end, its deadline or its panic.

@@ -19,7 +19,7 @@ use bellrope_shm::clock;
 
 #[cfg(feature = "tokio")]
 use super::inbox::Inbox;
-use super::{Shared, body::Body, link::Link};
+use super::{Shared, body::Body, link::Link, span::CallSpan};
 use crate::{Breaker, Call, Rejected, registry::Handler};
 
 /// Messages and payload bytes taken from one connection before the next has its turn.
@@ -274,6 +274,8 @@ impl Service {
         if !self.pace.is_quick(message_type) {
             link.commit();
         }
+        let span = CallSpan::new(&self.shared, message_type, link.serial);
+        let entered = span.span().enter();
         let started = self.pace.start();
         let call = Call { payload, connection: link.serial, deadline_us: request.deadline_us };
         let shared = &self.shared;
@@ -284,6 +286,8 @@ impl Service {
                 Err(panic) => Err(panic_failure(panic)),
             }
         })?;
+        drop(entered);
+        span.ended(failed.as_ref().map_or("ok", |failure| failure.code.name()));
         if first {
             link.commit();
         }
@@ -403,8 +407,10 @@ fn note(shared: &Shared, worker: usize, message_type: u16, link: &Link, failed: 
 
 #[cold]
 fn log_failure(shared: &Shared, message_type: u16, link: &Link, failure: &Failure) {
-    let name = usize::from(message_type).checked_sub(1).and_then(|index| shared.registry.names().nth(index));
-    let name = name.unwrap_or("unknown");
+    if failure.code != ErrorCode::Cancelled && !shared.may_log(link.peer.pid) {
+        return;
+    }
+    let name = shared.registry.name(message_type);
     let (connection, pid) = (link.serial, link.peer.pid);
     let text = failure.bounded_text().escape_debug().to_string();
     match failure.code {

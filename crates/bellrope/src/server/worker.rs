@@ -457,17 +457,21 @@ impl Worker {
             Closing::Violation(violation) => {
                 self.shared.metrics.violations.fetch_add(1, Relaxed);
                 let reason = violation.name();
-                tracing::warn!(connection, pid, client = link.name, reason, "connection closed: {violation}");
+                if self.shared.may_log(pid) {
+                    tracing::warn!(connection, pid, client = link.name, reason, "connection closed: {violation}");
+                }
             }
             Closing::Stalled => {
                 self.shared.metrics.stalled.fetch_add(1, Relaxed);
                 let limit = self.shared.config.stall_timeout_ms;
-                tracing::warn!(
-                    connection,
-                    pid,
-                    client = link.name,
-                    "connection closed: nothing was read or finished for {limit} ms, the limit stall_timeout_ms"
-                );
+                if self.shared.may_log(pid) {
+                    tracing::warn!(
+                        connection,
+                        pid,
+                        client = link.name,
+                        "connection closed: nothing was read or finished for {limit} ms, the limit stall_timeout_ms"
+                    );
+                }
             }
             Closing::Io(error) => {
                 tracing::error!(connection, pid, client = link.name, %error, "connection closed by a system error");

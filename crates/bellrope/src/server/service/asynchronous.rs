@@ -16,6 +16,7 @@ use super::{
         dispatch::{Held, OpenCall, Port},
         inbox::LinkId,
         link::Link,
+        span::CallSpan,
     },
     Reserve, Service, draining, is_handlers_fault, note, open_breaker,
 };
@@ -28,6 +29,7 @@ impl Service {
     /// Notes how an open call ended that was answered through the inbox.
     pub(in crate::server) fn ended(&self, link: &Link, mut call: OpenCall, failed: Option<&Failure>) {
         let took = call.started.elapsed();
+        call.held.span.ended(failed.map_or("ok", |failure| failure.code.name()));
         if let Some(permit) = call.held.permit.take() {
             // A deadline is its caller's choice: it counts against the handler only if that had a fair time.
             let slow = Duration::from_millis(self.shared.config.breaker.slow_call_ms.into());
@@ -110,7 +112,11 @@ impl Service {
             request.message_type,
             call,
             &port,
-            Held { reservation: Some(reservation), permit: Some(permit) },
+            Held {
+                reservation: Some(reservation),
+                permit: Some(permit),
+                span: CallSpan::new(&shared, request.message_type, link.serial),
+            },
         );
         shared.metrics.shard(self.worker).began(request.message_type);
         Ok(true)

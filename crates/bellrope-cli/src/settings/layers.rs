@@ -1,0 +1,254 @@
+//! The sources of settings, one over the other, and which of them had the last word on a key.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+use toml::{
+    Spanned, Table, Value,
+    de::{DeTable, DeValue},
+};
+
+use super::schema::{Key, Kind, Known, Schema, nearest, shown};
+
+/// What variables of ours begin with.
+const PREFIX: &str = "BELLROPE_";
+/// Between section and key in the name of a variable.
+const BETWEEN: &str = "__";
+/// Variables with a name of their own for a key, the later ones over the earlier ones.
+const ALIASES: [(&str, &[&str]); 2] = [("RUST_LOG", &["log"]), ("BELLROPE_PROVIDER", &["gateway", "provider"])];
+/// A variable that is no setting: it names the file.
+pub(super) const CONFIG: &str = "BELLROPE_CONFIG";
+
+/// Where a value came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum Origin {
+    #[default]
+    Default,
+    /// A place in the configuration file, counted from 1.
+    File { path: PathBuf, line: usize, column: usize },
+    /// A variable of the environment.
+    Variable { name: String },
+    /// An option of the command line.
+    Flag { name: &'static str },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
+            Self::Variable { name } => f.write_str(name),
+            Self::Flag { name } => f.write_str(name),
+        }
+    }
+}
+
+/// Which source had the last word on which key.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Origins(BTreeMap<Key, Origin>);
+
+impl Origins {
+    /// Where the value of a key came from, or of the list it stands in.
+    pub(crate) fn of(&self, key: &[String]) -> Origin {
+        (1..=key.len()).rev().find_map(|depth| self.0.get(&key[..depth])).cloned().unwrap_or_default()
+    }
+
+    /// How to call a key so that whoever set it knows where to look.
+    pub(crate) fn naming(&self, key: &[String]) -> String {
+        match self.of(key) {
+            Origin::Default => shown(key),
+            origin @ Origin::File { .. } => format!("{origin}: {}", shown(key)),
+            origin => origin.to_string(),
+        }
+    }
+
+    pub(super) fn put(&mut self, key: Key, origin: Origin) {
+        self.0.insert(key, origin);
+    }
+}
+
+/// What the sources said so far, and what was wrong with it.
+#[derive(Debug)]
+pub(super) struct Layers {
+    pub(super) values: Table,
+    pub(super) origins: Origins,
+    pub(super) faults: Vec<String>,
+    schema: Schema,
+}
+
+impl Layers {
+    pub(super) fn new() -> Self {
+        Self { values: Table::new(), origins: Origins::default(), faults: Vec::new(), schema: Schema::new() }
+    }
+
+    /// Takes in a configuration file.
+    pub(super) fn file(&mut self, path: &Path) {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                return self.faults.push(format!("cannot read the configuration file {}: {error}", path.display()));
+            }
+        };
+        let parsed = toml::from_str::<Table>(&text).and_then(|table| Ok((table, DeTable::parse(&text)?)));
+        match parsed {
+            Ok((table, places)) => {
+                self.places(path, &text, places.get_ref(), &mut Vec::new());
+                self.values = table;
+            }
+            Err(error) => {
+                // Not the error's own form, which quotes the line: a key that does not belong there may stand in it.
+                let (line, column) = place(&text, &error.span().unwrap_or_default());
+                self.faults.push(format!("{}:{line}:{column}: {}", path.display(), error.message()));
+            }
+        }
+    }
+
+    /// Takes in the environment. Of variables that belong to nobody only those are faults that look like ours.
+    pub(super) fn variables(&mut self, variables: &[(OsString, OsString)]) {
+        for (name, key) in ALIASES {
+            if let Some(value) = variables.iter().find(|(other, _)| other == name).map(|(_, value)| value) {
+                self.variable(name, key.iter().map(|part| (*part).to_owned()).collect(), value);
+            }
+        }
+        for (name, value) in variables {
+            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX) && *name != CONFIG) else { continue };
+            if ALIASES.iter().all(|(alias, _)| *alias != name) {
+                let key = name[PREFIX.len()..].to_ascii_lowercase().split(BETWEEN).map(str::to_owned).collect();
+                self.variable(name, key, value);
+            }
+        }
+    }
+
+    /// Sets a key by an option of the command line.
+    pub(super) fn flag(&mut self, name: &'static str, key: &[&str], value: &OsStr) {
+        let key: Key = key.iter().map(|part| (*part).to_owned()).collect();
+        match self.schema.look_up(&key) {
+            Known::Leaf(kind) => self.set(name, key, kind, value, Origin::Flag { name }),
+            Known::Section => self.faults.push(format!("{name}: {} is a section; name a key of it", shown(&key))),
+            Known::Nothing(meant) => self.faults.push(format!("{name}: unknown key `{}`; {meant}", shown(&key))),
+        }
+    }
+
+    fn variable(&mut self, name: &str, key: Key, value: &OsStr) {
+        if value.to_str().is_some_and(|value| value.trim().is_empty()) {
+            return;
+        }
+        match self.schema.look_up(&key) {
+            Known::Leaf(kind) => {
+                let origin = Origin::Variable { name: name.to_owned() };
+                self.set(name, key, kind, value, origin);
+            }
+            Known::Section => self.faults.push(format!("{name} names a section; add {BETWEEN} and a key of it")),
+            Known::Nothing(meant) if key.len() > 1 => {
+                self.faults.push(format!("{name}: unknown key `{}`; {meant}", shown(&key)));
+            }
+            Known::Nothing(_) => self.misspelt(name, &key[0]),
+        }
+    }
+
+    /// Anybody's variables may begin like ours: Kubernetes makes some for every service of that name.
+    fn misspelt(&mut self, name: &str, key: &str) {
+        let leaves = self.schema.leaves();
+        let joined = leaves.iter().find(|leaf| leaf.len() > 1 && leaf.join("_") == key).cloned();
+        let near = || nearest(key, leaves.iter().filter(|leaf| leaf.len() == 1).map(|leaf| leaf[0].as_str()));
+        let meant = joined.or_else(|| near().map(|near| vec![near.to_owned()]));
+        if let Some(meant) = meant {
+            let meant = meant.join(BETWEEN).to_ascii_uppercase();
+            self.faults.push(format!("{name} is no setting; did you mean {PREFIX}{meant}?"));
+        }
+    }
+
+    fn set(&mut self, source: &str, key: Key, kind: Kind, value: &OsStr, origin: Origin) {
+        let Some(text) = value.to_str() else {
+            // A path may be anything; whoever needs it asks its source again.
+            if key == ["socket"] {
+                insert(&mut self.values, &key, value.to_string_lossy().into_owned().into());
+                return self.origins.put(key, origin);
+            }
+            return self.faults.push(format!("{source} is {value:?}, which is no text"));
+        };
+        let parsed = match kind {
+            Kind::Number { example } => text
+                .trim()
+                .parse::<u32>()
+                .map(|number| Value::from(i64::from(number)))
+                .or_else(|_| text.trim().parse::<i64>().map(Value::from))
+                .map_err(|_| match key.last().is_some_and(|last| last.ends_with("port")) {
+                    true => format!("give a port, as in {example}"),
+                    false => format!("give a number, as in {example}"),
+                }),
+            Kind::Bool => text.trim().parse().map(Value::Boolean).map_err(|_| "give true or false".to_owned()),
+            Kind::List => list(text),
+            Kind::Text => Ok(Value::from(text)),
+        };
+        match parsed {
+            Ok(value) => {
+                insert(&mut self.values, &key, value);
+                self.origins.put(key, origin);
+            }
+            Err(mend) => self.faults.push(format!("{source} is {text:?}; {mend}")),
+        }
+    }
+
+    /// Notes where every key of a file stands, and which are unknown.
+    fn places(&mut self, path: &Path, text: &str, table: &DeTable<'_>, key: &mut Key) {
+        for (name, value) in table {
+            let name: &Spanned<_> = name;
+            key.push(name.get_ref().to_string());
+            let (line, column) = place(text, &name.span());
+            let known = self.schema.look_up(key);
+            match (known, value.get_ref()) {
+                (Known::Section, DeValue::Table(section)) => self.places(path, text, section, key),
+                (Known::Nothing(meant), _) => {
+                    let path = path.display();
+                    self.faults.push(format!("{path}:{line}:{column}: unknown key `{}`; {meant}", shown(key)));
+                }
+                _ => self.origins.put(key.clone(), Origin::File { path: path.to_owned(), line, column }),
+            }
+            key.pop();
+        }
+    }
+}
+
+/// Puts a value where its key says. A section that is no table becomes one: what it was is somebody's fault already.
+fn insert(table: &mut Table, key: &[String], value: Value) {
+    match key {
+        [] => {}
+        [name] => drop(table.insert(name.clone(), value)),
+        [section, rest @ ..] => {
+            let section = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
+            if !section.is_table() {
+                *section = Value::Table(Table::new());
+            }
+            if let Some(section) = section.as_table_mut() {
+                insert(section, rest, value);
+            }
+        }
+    }
+}
+
+/// A list as TOML writes it, or words between commas.
+fn list(text: &str) -> Result<Value, String> {
+    if !text.trim_start().starts_with('[') {
+        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+        return Ok(words.map(Value::from).collect::<Vec<_>>().into());
+    }
+    let table: Result<Table, _> = toml::from_str(&format!("list = {text}"));
+    let list = table.ok().and_then(|mut table| table.remove("list"));
+    list.ok_or_else(|| "give words between commas, or a list as in TOML".to_owned())
+}
+
+/// Line and column where `span` starts, counted from 1.
+fn place(text: &str, span: &Range<usize>) -> (usize, usize) {
+    let before = &text.as_bytes()[..span.start.min(text.len())];
+    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+    let column = 1 + before.iter().rev().take_while(|byte| **byte != b'\n').count();
+    (line, column)
+}

@@ -1,0 +1,102 @@
+//! `config`, and settings that are read again.
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{Home, Running};
+
+#[test]
+fn config_show_prints_every_value_with_its_origin_and_no_key() {
+    let home = Home::new();
+    let config = home.config(
+        "[server]\nworkers = 2\n[gateway.providers.work]\nkind = \"openai\"\n\
+         base_url = \"https://me:sk-123456@llm.example.com/v1\"\napi_key = \"${WORK_KEY}\"\n",
+    );
+    let arguments = ["config".as_ref(), "show".as_ref(), "--config".as_ref(), config.as_os_str()];
+    let mut command = home.command(arguments);
+    command.envs([("BELLROPE_SERVER__MAX_CONNECTIONS", "500"), ("WORK_KEY", "sk-123456")]);
+    command.args(["--log", "debug", "--set", "server.stream_window=9000"]);
+    let table = Running::start(&mut command).finish().succeeded();
+    let from = |key: &str| {
+        let row = table.lines().find(|line| line.split_whitespace().next() == Some(key)).unwrap();
+        row.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(from("server.max_connections"), "500 BELLROPE_SERVER__MAX_CONNECTIONS");
+    assert_eq!(from("server.workers"), format!("2 {}:2:1", config.display()));
+    assert_eq!(from("server.breaker.timeout_ms"), "60000 default");
+    assert_eq!(from("log"), "debug --log");
+    assert_eq!(from("server.stream_window"), "9000 --set");
+    assert!(from("gateway.providers.work.api_key").starts_with("${WORK_KEY} "));
+    assert!(!table.contains("123456"), "{table}");
+    let json = Running::start(command.arg("--json")).finish().succeeded();
+    let entries: Value = serde_json::from_str(&json).unwrap();
+    let workers = entries.as_array().unwrap().iter().find(|entry| entry["key"] == "server.workers").unwrap();
+    assert_eq!((&workers["value"], &workers["origin"]["line"]), (&2.into(), &2.into()));
+    assert!(!json.contains("123456"), "{json}");
+}
+
+#[test]
+fn config_check_says_everything_that_is_wrong_and_ends_with_1() {
+    let home = Home::new();
+    let good = home.config("[server]\nmax_connections = 10\n");
+    let said = home.run(["config".as_ref(), "check".as_ref(), good.as_os_str()]).succeeded();
+    assert!(said.ends_with("bellrope.toml: nothing is wrong with it\n"), "{said}");
+    let bad = home.config("prot = 1\n[server]\nworkerz = 1\n");
+    let said = home.run(["config".as_ref(), "check".as_ref(), bad.as_os_str()]).failed(1);
+    assert!(said.contains(":1:1: unknown key `prot`") && said.contains(":3:1: unknown key `server.workerz`"), "{said}");
+    let checked = home.run(["config".as_ref(), "check".as_ref(), bad.as_os_str(), "--json".as_ref()]);
+    assert_eq!(checked.code, Some(1));
+    let json: Value = serde_json::from_str(&checked.stdout).unwrap();
+    assert_eq!((&json["ok"], json["faults"].as_array().unwrap().len()), (&false.into(), 2));
+    let unknown = home.config("[gateway]\nprovider = \"delphi\"\n");
+    let said = home.run(["config".as_ref(), "check".as_ref(), unknown.as_os_str()]).failed(1);
+    assert!(said.contains(":2:1: gateway.provider: ") && said.contains("known: embedded, openai"), "{said}");
+}
+
+#[test]
+fn sighup_changes_how_much_is_logged_and_says_what_waits_for_a_restart() {
+    let home = Home::new();
+    let config = home.config("log = \"warn\"\n");
+    let server = home.serve(["--config".as_ref(), config.as_os_str()]);
+    home.config("log = \"debug\"\n[server]\nmax_connections = 5\n");
+    server.signal(Signal::HUP);
+    server.said("reloaded: so much is logged from now on");
+    server.said("not applied until the next start: server.max_connections");
+    // What only debug shows: a client that comes and goes.
+    home.run(["call", "echo", "x"]).succeeded();
+    server.said("DEBUG");
+    home.config("log = \"warn\"\n[server]\nmax_conections = 5\n");
+    server.signal(Signal::HUP);
+    server.said("the settings stay as they were, the new ones are wrong");
+    assert_eq!(home.run(["call", "echo", "still here"]).succeeded(), "still here");
+    server.signal(Signal::TERM);
+    assert_eq!(server.finish().code, Some(0));
+}
+
+#[test]
+fn events_are_lines_of_json_where_that_is_asked_for() {
+    let home = Home::new();
+    let server = home.serve(["--log-format", "json", "--log", "debug"]);
+    home.run(["call", "echo", "x"]).succeeded();
+    let line = server.said("\"level\":\"DEBUG\"");
+    let event: Value = serde_json::from_str(&line).unwrap();
+    assert!(event["message"].is_string() && event["timestamp"].is_string(), "{line}");
+}
+
+#[test]
+fn at_debug_every_call_leaves_a_span_with_type_connection_outcome_and_duration_and_at_info_none() {
+    let home = Home::new();
+    let server = home.serve(["--log-format", "json", "--log", "debug"]);
+    home.run(["call", "echo", "x"]).succeeded();
+    home.run(["call", "ai.models"]).succeeded();
+    for name in ["echo", "ai.models"] {
+        let line = server.said(&format!("\"message_type\":\"{name}\",\"outcome\":\"ok\""));
+        let span = serde_json::from_str::<Value>(&line).unwrap()["span"].clone();
+        assert!(span["connection"].is_u64() && span["duration_us"].is_u64() && span["name"] == "call", "{line}");
+    }
+    let quiet = home.serve(["--log-format", "json", "--socket", home.path("quiet").join("b.sock").to_str().unwrap()]);
+    home.run(["call", "--socket", home.path("quiet").join("b.sock").to_str().unwrap(), "echo", "x"]).succeeded();
+    quiet.signal(Signal::TERM);
+    let said = quiet.finish().stderr;
+    assert!(!said.contains("\"call\""), "{said}");
+}

@@ -1,0 +1,46 @@
+//! A span for every call, while somebody listens at `debug`. Nobody: one check of the callsite a call, and no clock.
+
+use std::time::Instant;
+
+use tracing::{Span, field::Empty};
+
+use super::Shared;
+
+/// One call as a trace shows it: message type, connection, outcome and duration.
+#[derive(Debug)]
+pub(crate) struct CallSpan {
+    span: Span,
+    /// Absent while nobody listens.
+    began: Option<Instant>,
+}
+
+impl CallSpan {
+    #[inline]
+    pub(super) fn new(shared: &Shared, message_type: u16, connection: u64) -> Self {
+        // The fields are looked at only if somebody listens.
+        let span = tracing::debug_span!(
+            "call",
+            message_type = shared.registry.name(message_type),
+            connection,
+            outcome = Empty,
+            duration_us = Empty
+        );
+        let began = (!span.is_disabled()).then(Instant::now);
+        Self { span, began }
+    }
+
+    /// For the handler's own events to stand in.
+    #[inline]
+    pub(super) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Notes how the call ended.
+    #[inline]
+    pub(super) fn ended(&self, outcome: &'static str) {
+        if let Some(began) = self.began {
+            self.span.record("outcome", outcome);
+            self.span.record("duration_us", u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
+    }
+}
