@@ -51,7 +51,12 @@ pub(crate) fn run(command: ConfigCommand) -> Outcome {
 }
 
 fn show(args: &ShowArgs) -> Outcome {
-    let mut entries = Settings::load(&args.settings)?.entries();
+    let settings = Settings::load(&args.settings)?;
+    let mut entries = settings.entries();
+    let own = settings.providers_own(|name| std::env::var(name).ok());
+    // What they say comes before the same key elsewhere.
+    entries.retain(|entry| own.iter().all(|own| own.key != entry.key));
+    entries.extend(own);
     for entry in &mut entries {
         entry.value = fit_to_be_seen(&entry.value);
     }

@@ -6,6 +6,7 @@ mod layers;
 mod schema;
 
 use std::{
+    cell::RefCell,
     ffi::{OsStr, OsString},
     fmt,
     net::{SocketAddr, ToSocketAddrs},
@@ -13,7 +14,7 @@ use std::{
 };
 
 use bellrope::{BindError, BreakerSetting, ServerConfig, default_socket_path};
-use bellrope_gateway::{ConfigError, Gateway, GatewaySettings, MAX_CHUNK};
+use bellrope_gateway::{ConfigError, Gateway, GatewaySettings, MAX_CHUNK, ProviderConfig};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -230,6 +231,41 @@ impl Settings {
         });
         // Simple keys first, then the sections.
         entries.sort_by_key(|entry| entry.key.contains('.'));
+        entries
+    }
+
+    /// What the providers take from variables of their own, such as `OPENAI_BASE_URL`, which come before all of this. Of
+    /// a key only where it comes from.
+    pub(crate) fn providers_own(&self, var: impl Fn(&str) -> Option<String>) -> Vec<Entry> {
+        let gateway = Gateway::from_settings_and_vars(self.gateway.clone(), &var);
+        let mut entries = Vec::new();
+        for name in gateway.map(|gateway| gateway.names()).unwrap_or_default() {
+            let short = self.gateway.openai.as_ref().filter(|_| name == "openai");
+            let plain = short.or_else(|| self.gateway.providers.get(&name)).cloned().unwrap_or_default();
+            let asked = RefCell::new(Vec::new());
+            let _ = plain.clone().with_vars(&name, |variable| {
+                asked.borrow_mut().push(variable.to_owned());
+                var(variable)
+            });
+            let written = |config: &ProviderConfig| serde_json::to_value(config).unwrap_or_default();
+            for variable in asked.into_inner() {
+                // What this one alone changes.
+                let changed = plain.clone().with_vars(&name, |other| var(other).filter(|_| other == variable));
+                let entry = |key: &str, value: Value| {
+                    let section = if short.is_some() { &["gateway"][..] } else { &["gateway", "providers"] };
+                    let key: Key = section.iter().chain([&*name, key].iter()).map(|part| (*part).to_owned()).collect();
+                    Entry { key: shown(&key), value, origin: Origin::Variable { name: variable.clone() } }
+                };
+                if changed.api_key.is_some() {
+                    entries.push(entry("api_key", "(hidden)".into()));
+                }
+                let (before, after) = (written(&plain), written(&changed));
+                let fields = after.as_object().into_iter().flatten();
+                entries.extend(
+                    fields.filter(|(key, value)| before[*key] != **value).map(|(key, value)| entry(key, value.clone())),
+                );
+            }
+        }
         entries
     }
 }
@@ -453,6 +489,28 @@ mod tests {
         let args = SettingsArgs { config: Some("/nowhere/bell.toml".into()), ..SettingsArgs::default() };
         let text = Settings::resolve(&args, &[]).unwrap_err().to_string();
         assert!(text.starts_with("cannot read the configuration file /nowhere/bell.toml: No such file"), "{text}");
+    }
+
+    #[test]
+    fn what_providers_take_from_variables_of_their_own_is_known_and_no_key_is_shown() {
+        let settings = resolve("[gateway.providers.anthropic]\nmodel = \"m\"", &[], SettingsArgs::default()).unwrap();
+        let vars =
+            [("OPENAI_BASE_URL", "http://127.0.0.1:1"), ("ANTHROPIC_API_KEY", "sk-123456"), ("ANTHROPIC_MODEL", "n")];
+        let own = settings.providers_own(|name| {
+            vars.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned())
+        });
+        let rows: Vec<_> = own
+            .iter()
+            .map(|entry| format!("{} = {} from {}", entry.key, entry.value.as_str().unwrap(), entry.origin))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                "gateway.providers.anthropic.api_key = (hidden) from ANTHROPIC_API_KEY",
+                "gateway.providers.anthropic.model = n from ANTHROPIC_MODEL",
+                "gateway.providers.openai.base_url = http://127.0.0.1:1 from OPENAI_BASE_URL",
+            ]
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
     io::IsTerminal,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
         mpsc::{self, Receiver, SyncSender, TrySendError},
     },
     time::{Duration, Instant},
@@ -82,9 +82,11 @@ pub(crate) fn run(args: &TopArgs) -> Outcome {
     let client = operator::connect(&args.server)?;
     // The first answer comes before the terminal is touched: a server that cannot be watched is said so in plain text.
     let first = look(&client)?;
-    let ended = Arc::new(AtomicBool::new(false));
-    for signal in TERM_SIGNALS {
-        flag::register(*signal, Arc::clone(&ended)).context("waiting for signals")?;
+    // The signal that ends it, so that the terminal is given back first; 0 for none.
+    let ended = Arc::new(AtomicUsize::new(0));
+    for &signal in TERM_SIGNALS {
+        let number = usize::try_from(signal).unwrap_or_default();
+        flag::register_usize(signal, Arc::clone(&ended), number).context("waiting for signals")?;
     }
     let (sender, news) = mpsc::sync_channel(1);
     let asking = move || ask_on(&client, interval, &sender);
@@ -94,7 +96,11 @@ pub(crate) fn run(args: &TopArgs) -> Outcome {
     let terminal = ratatui::try_init().context("the terminal cannot be used")?;
     let watched = watch(terminal, Screen::new(&args.server.path(), first), &news, &ended);
     ratatui::restore();
-    watched
+    watched?;
+    match ended.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        signal => std::process::exit(128 + signal as i32),
+    }
 }
 
 fn once(args: &TopArgs, interval: Duration) -> Outcome {
@@ -127,8 +133,8 @@ fn ask_on(client: &Client, interval: Duration, sender: &SyncSender<News>) {
     }
 }
 
-fn watch(mut terminal: DefaultTerminal, mut screen: Screen, news: &Receiver<News>, ended: &AtomicBool) -> Outcome {
-    while !ended.load(Ordering::Relaxed) {
+fn watch(mut terminal: DefaultTerminal, mut screen: Screen, news: &Receiver<News>, ended: &AtomicUsize) -> Outcome {
+    while ended.load(Ordering::Relaxed) == 0 {
         while let Ok(news) = news.try_recv() {
             screen.hear(news);
         }

@@ -109,6 +109,13 @@ fn top_shows_a_server_live_its_loss_and_its_return_and_gives_the_terminal_back()
     terminal.press("\x03");
     terminal.shows(&["\x1b[?1049l"]);
     assert_eq!(terminal.finish().code, Some(0));
+
+    // `setsid` has become the program, so that the signal reaches it.
+    let terminal = Terminal::open(&home, &["top"]);
+    terminal.shows(&["\x1b[?1049h", "q quits"]);
+    terminal.program.signal(Signal::TERM);
+    terminal.shows(&["\x1b[?1049l"]);
+    assert_eq!(terminal.finish().code, Some(143));
 }
 
 #[test]
