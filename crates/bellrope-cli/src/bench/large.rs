@@ -67,11 +67,11 @@ struct Row {
     size: u32,
     echoes: usize,
     round_trip: Percentiles,
-    /// The payload, counted once an echo.
+    /// The payload by the median round trip, counted once an echo.
     one_way_gb_per_s: f64,
     /// The payload, counted on its way there and on its way back.
     both_ways_gb_per_s: f64,
-    /// Bytes copied from one buffer of this size to another by the same thread in the same run.
+    /// Bytes copied from one buffer of this size to another by the same thread in the same run, by the median copy.
     memcpy_gb_per_s: f64,
     one_way_to_memcpy: f64,
     both_ways_to_memcpy: f64,
@@ -98,29 +98,30 @@ pub(super) fn measure(args: &LargeArgs, progress: bool) -> anyhow::Result<LargeR
 
 fn measure_size(connection: &mut Connection, size: u32, time: Duration, bar: &Progress) -> anyhow::Result<Row> {
     let payload: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
-    let (mut target, mut reply) = (vec![0_u8; payload.len()], Vec::new());
-    let (mut round_trips, mut rates, mut copies, mut echoes) = (vec![], vec![], vec![], 0);
+    let (mut source, mut target, mut reply) = (Paged::new(&payload), Paged::new(&payload), Vec::new());
+    let (mut round_trips, mut copies, mut echoes) = (vec![], vec![], 0);
     let echo = connection.message_type("echo")?;
     for _ in 0..RUNS {
         let mut copy = || {
-            black_box(&mut target[..]).copy_from_slice(black_box(&payload));
+            black_box(target.bytes()).copy_from_slice(black_box(source.bytes()));
             Ok(())
         };
-        copies.push(repeat(size, time / 4, &mut copy)?.1);
+        copies.push(repeat(time / 4, &mut copy)?.percentiles().p50_us);
 
         let mut call = || Ok(connection.call(echo, &payload, &mut reply)?);
-        let (samples, rate) = repeat(size, time * 3 / 4, &mut call)?;
+        let samples = repeat(time * 3 / 4, &mut call)?;
         ensure!(reply == payload, "the echo differs from what was sent");
         echoes += samples.len();
-        rates.push(rate);
         round_trips.push(samples.percentiles());
         bar.step();
     }
-    let (one_way, memcpy) = (median_of(rates.into_iter()), median_of(copies.into_iter()));
+    let round_trip = median(&round_trips);
+    let gb_per_s = |us: f64| f64::from(size) / us / 1000.0;
+    let (one_way, memcpy) = (gb_per_s(round_trip.p50_us), gb_per_s(median_of(copies.into_iter())));
     Ok(Row {
         size,
         echoes,
-        round_trip: median(&round_trips),
+        round_trip,
         one_way_gb_per_s: one_way,
         both_ways_gb_per_s: 2.0 * one_way,
         memcpy_gb_per_s: memcpy,
@@ -129,22 +130,41 @@ fn measure_size(connection: &mut Connection, size: u32, time: Duration, bar: &Pr
     })
 }
 
-/// Does something with `size` bytes again and again. Returns how long it took each time, and how many GB it was a second.
-fn repeat(size: u32, time: Duration, work: &mut impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<(Samples, f64)> {
+/// Does something again and again. Returns how long it took each time.
+fn repeat(time: Duration, work: &mut impl FnMut() -> Outcome) -> anyhow::Result<Samples> {
     for _ in 0..WARM_UP {
         work()?;
     }
     let mut samples = Samples::with_capacity(1 << 16);
     let start = Instant::now();
-    loop {
+    while samples.len() == 0 || start.elapsed() < time {
         let began = clock::ticks();
         work()?;
         samples.add(clock::ticks() - began);
-        let elapsed = start.elapsed();
-        if elapsed >= time {
-            let bytes = samples.len() as f64 * f64::from(size);
-            return Ok((samples, bytes / 1e9 / elapsed.as_secs_f64()));
-        }
+    }
+    Ok(samples)
+}
+
+/// Bytes that begin with a page: where two buffers lie a few bytes apart in their pages, some processors copy at a
+/// fraction of their speed, and chance is no limit to compare with.
+struct Paged {
+    buffer: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Paged {
+    fn new(bytes: &[u8]) -> Self {
+        const PAGE: usize = 4096;
+        let buffer = vec![0; bytes.len() + PAGE];
+        let start = buffer.as_ptr().align_offset(PAGE);
+        let mut paged = Self { buffer, start, len: bytes.len() };
+        paged.bytes().copy_from_slice(bytes);
+        paged
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..self.start + self.len]
     }
 }
 
