@@ -304,6 +304,10 @@ impl Client {
             if let Some(link) = &mut state.link {
                 link.hear()?;
             }
+            // The ring that we took may have been the leader's, who would sleep on over what it announced.
+            if state.leader_sleeps {
+                self.shared.leader.wake();
+            }
         }
         Ok(state)
     }
