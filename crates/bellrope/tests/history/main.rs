@@ -19,7 +19,7 @@ use processes::Town;
 
 /// Nothing that is waited for takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
-const KILLS: u32 = 60;
+const KILLS: u32 = 120;
 /// Which process this is, if it is not the test itself. The others are further runs of the same program.
 const ROLE: &str = "BELLROPE_HISTORY_ROLE";
 const SOCKET: &str = "BELLROPE_HISTORY_SOCKET";
