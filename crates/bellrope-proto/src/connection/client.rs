@@ -328,6 +328,10 @@ impl ClientConnection {
         for _ in 0..DROP_BUDGET {
             let Some(record) = self.responses.peek()? else {
                 self.wake |= self.responses.relieve();
+                // One who spins never arms, so this is where what waits for room gets another try.
+                if !self.waiting.is_empty() {
+                    self.flush()?;
+                }
                 break;
             };
             if let Some((kind, at)) = self.check(&record)? {
