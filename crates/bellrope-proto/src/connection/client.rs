@@ -256,6 +256,11 @@ impl ClientConnection {
             self.give_up(id)?;
             return Ok(true);
         }
+        // The cancel of the large request before this one has to arrive first, or the server sees two at a time.
+        self.flush()?;
+        if !self.waiting.is_empty() {
+            return Ok(false);
+        }
         let part = self.terms.part();
         loop {
             let rest = &payload[sending.sent..];
