@@ -256,6 +256,11 @@ impl ClientConnection {
             self.give_up(id)?;
             return Ok(true);
         }
+        // The cancel of the large request before this one has to arrive first, or the server sees two at a time.
+        self.flush()?;
+        if !self.waiting.is_empty() {
+            return Ok(false);
+        }
         let part = self.terms.part();
         loop {
             let rest = &payload[sending.sent..];
@@ -328,6 +333,10 @@ impl ClientConnection {
         for _ in 0..DROP_BUDGET {
             let Some(record) = self.responses.peek()? else {
                 self.wake |= self.responses.relieve();
+                // One who spins never arms, so this is where what waits for room gets another try.
+                if !self.waiting.is_empty() {
+                    self.flush()?;
+                }
                 break;
             };
             if let Some((kind, at)) = self.check(&record)? {

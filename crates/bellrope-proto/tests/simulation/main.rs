@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ledger::Tally;
 use world::World;
 
-const SEEDS: u64 = 5_000;
+const SEEDS: u64 = 15_000;
 const STEPS: u32 = 300;
 
 #[test]

@@ -55,7 +55,8 @@ pub(crate) struct Setting {
 pub(crate) struct Sleep {
     pub(crate) asleep: bool,
     rung: bool,
-    /// Rings that its tags allow: one on the next header, one on the other side's position.
+    /// Rings that are to be expected at the most: one for the tag on the next header, one for the tag on the other side's
+    /// position, and one that the other side found due before and has not delivered yet.
     due: u32,
     /// Whether this side has done something since its last commit, which may have to ring the other.
     pub(crate) uncommitted: bool,
@@ -76,11 +77,13 @@ pub(crate) struct World {
 }
 
 /// What this life is like, in steps of a thousand and a hundred: with a slow server rings fill up, with a slow client
-/// answers do, and one that often changes its mind sends many cancels.
+/// answers do, and one that often changes its mind sends many cancels. Who spins to the end never arms his ring.
 struct Mood {
     client: u32,
     submits: u32,
     gives_up: u32,
+    client_spins: bool,
+    server_spins: bool,
 }
 
 impl World {
@@ -94,7 +97,13 @@ impl World {
         let setting = Setting { rng, now_us: 1, events, totals, deaths: true, calls: 0 };
         let links = (0..LINKS).map(|_| Link { client: None, server: None }).collect();
         let rng = &mut Rng::with_seed(!seed);
-        let mood = Mood { client: rng.u32(150..850), submits: rng.u32(10..40), gives_up: rng.u32(1..15) };
+        let mood = Mood {
+            client: rng.u32(150..850),
+            submits: rng.u32(10..40),
+            gives_up: rng.u32(1..15),
+            client_spins: rng.bool(),
+            server_spins: rng.bool(),
+        };
         Self { setting, terms, budget, links, connections: 0, mood }
     }
 
@@ -256,7 +265,9 @@ impl World {
             client.send_all(setting);
             client.take(setting, 64);
             while client.consume(setting) {}
-            client.rest();
+            if !self.mood.client_spins {
+                client.rest();
+            }
         }
         client.sleep.uncommitted = false;
         ring(client.connection.commit(), Some(&mut server.sleep));
@@ -271,7 +282,9 @@ impl World {
         let acted = (0..8).fold(false, |acted, _| acted | server.act(setting));
         let unsent = acted && server.connection.wants_room();
         server.wake(unsent);
-        server.rest();
+        if !self.mood.server_spins {
+            server.rest();
+        }
         server.sleep.uncommitted = false;
         ring(server.connection.commit(), Some(&mut client.sleep));
     }
@@ -306,7 +319,7 @@ impl Sleep {
     pub(crate) fn armed(&mut self, asleep: bool) {
         self.asleep = asleep;
         self.rung = false;
-        self.due = 2;
+        self.due = 3;
     }
 
     /// Whether the side sleeps and will go on sleeping.
