@@ -10,7 +10,7 @@ fn config_show_prints_every_value_with_its_origin_and_no_key() {
     let home = Home::new();
     let config = home.config(
         "[server]\nworkers = 2\n[gateway.providers.work]\nkind = \"openai\"\n\
-         base_url = \"https://me:sk-123456@llm.example.com/v1\"\napi_key = \"${WORK_KEY}\"\n",
+         base_url = \"https://llm.example.com/v1\"\napi_key = \"${WORK_KEY}\"\n",
     );
     let arguments = ["config".as_ref(), "show".as_ref(), "--config".as_ref(), config.as_os_str()];
     let mut command = home.command(arguments);

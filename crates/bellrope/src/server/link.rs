@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use bellrope_proto::connection::ServerConnection;
+use bellrope_proto::{Violation, connection::ServerConnection, ring::Armed};
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
 use super::{body::Body, seats::Seat};
@@ -37,6 +37,16 @@ pub(crate) struct Link {
     pub(crate) stuck: Option<(u64, Instant)>,
 }
 
+/// Whether a connection lets its worker sleep.
+pub(crate) enum Rests {
+    /// Yes: its client will ring.
+    Armed,
+    /// Yes, but only for a moment: it waits for the buffer budget, and nobody will ring.
+    Starved,
+    /// No: it has something to do.
+    Ready,
+}
+
 impl Link {
     /// Commits what was sent, and rings if the client sleeps.
     #[inline]
@@ -45,5 +55,21 @@ impl Link {
         if self.connection.commit().needed() {
             self.socket.ring();
         }
+    }
+
+    /// Prepares for the worker's sleep.
+    pub(crate) fn rest(&mut self) -> Result<Rests, Violation> {
+        let armed = self.connection.arm()?;
+        self.commit();
+        let rests = match armed {
+            Armed::Asleep => Rests::Armed,
+            Armed::Ready if self.starved_since.is_some() => Rests::Starved,
+            Armed::Ready => Rests::Ready,
+        };
+        self.hot = matches!(rests, Rests::Ready);
+        if !self.hot {
+            self.rings = 0;
+        }
+        Ok(rests)
     }
 }

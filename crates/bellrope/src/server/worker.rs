@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope_proto::{Violation, ring::Armed};
+use bellrope_proto::Violation;
 use bellrope_shm::{
     socket::Drained,
     sync::{Ordering, spin_loop},
@@ -22,7 +22,7 @@ use super::inbox::LinkId;
 use super::{
     SWEEP, Shared,
     inbox::{Inbox, Message},
-    link::Link,
+    link::{Link, Rests},
     service::{Service, Turn, Visit},
 };
 use crate::spin::Spinner;
@@ -237,7 +237,7 @@ impl Worker {
                     let Some(link) = &mut self.links[index] else { continue };
                     link.quiet += 1;
                     if link.quiet > QUIET_VISITS && self.hot.len() + self.priority.len() > 1 {
-                        match arm(link) {
+                        match link.rest() {
                             Ok(Rests::Armed) => {
                                 self.hot.swap_remove(place);
                                 continue;
@@ -299,7 +299,7 @@ impl Worker {
     fn arm_all(&mut self) -> bool {
         while let Some(&index) = self.hot.last().or(self.priority.last()) {
             if let Some(link) = &mut self.links[index] {
-                match arm(link) {
+                match link.rest() {
                     Ok(Rests::Armed) => {}
                     Ok(Rests::Starved) => self.starved.push(index),
                     Ok(Rests::Ready) => return false,
@@ -478,30 +478,4 @@ impl Worker {
             }
         }
     }
-}
-
-/// Whether a connection lets its worker sleep.
-enum Rests {
-    /// Yes: its client will ring.
-    Armed,
-    /// Yes, but only for a moment: it waits for the buffer budget, and nobody will ring.
-    Starved,
-    /// No: it has something to do.
-    Ready,
-}
-
-/// Prepares a connection for sleep.
-fn arm(link: &mut Link) -> Result<Rests, Violation> {
-    let armed = link.connection.arm()?;
-    link.commit();
-    let rests = match armed {
-        Armed::Asleep => Rests::Armed,
-        Armed::Ready if link.starved_since.is_some() => Rests::Starved,
-        Armed::Ready => Rests::Ready,
-    };
-    link.hot = matches!(rests, Rests::Ready);
-    if !link.hot {
-        link.rings = 0;
-    }
-    Ok(rests)
 }
