@@ -16,7 +16,10 @@ mod shared;
 mod streams;
 mod types;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
@@ -91,4 +94,9 @@ pub enum ConnectionState {
     Reconnecting,
     /// The client was closed, and will have none any more.
     Closed,
+}
+
+/// Time left until a deadline.
+fn left(deadline: Option<Instant>) -> Option<Duration> {
+    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
 }

@@ -1,30 +1,31 @@
 //! A client that breaks the protocol through its own mapping is disconnected with a typed, logged reason; another
 //! client's calls in the same moment all succeed.
 
+mod log;
+mod raw;
 mod support;
 
 use std::{
-    io::Write,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use bellrope::{Client, ServerConfig};
 use bellrope_proto::{
+    connection::Terms,
     frame::{Header, Kind},
-    handshake::{ANSWER_HEAD_LEN, AnswerHead, Hello},
-    layout::{CONSUMER_POSITION, Geometry, RECORDS},
+    layout::{CONSUMER_POSITION, RECORDS},
 };
 use bellrope_shm::{
-    SharedMemory, View,
+    View,
     socket::{Drained, Socket},
     sync::Ordering,
     wait,
 };
+use log::Log;
+use raw::shake_hands;
 use support::{TestServer, eventually, serve};
+use tracing_subscriber::filter::LevelFilter;
 
 /// A client made of raw bytes and raw memory.
 struct Adversary {
@@ -35,17 +36,7 @@ struct Adversary {
 
 impl Adversary {
     fn connect(server: &TestServer) -> Self {
-        let socket = Socket::connect(&server.path).unwrap();
-        socket.set_nonblocking(false).unwrap();
-        socket.send(&Hello { features: 0, class: 0, name: "adversary".into() }.encode()).unwrap();
-        let mut head = [0; ANSWER_HEAD_LEN];
-        let (count, memory) = socket.receive_with_fd(&mut head).unwrap();
-        assert_eq!(count, ANSWER_HEAD_LEN);
-        let head = AnswerHead::decode(&head).unwrap();
-        let mut body = vec![0; head.body_len()];
-        assert_eq!(socket.receive(&mut body).unwrap(), body.len());
-        let geometry: Geometry = head.with_body(&body).unwrap().terms.geometry;
-        let memory = SharedMemory::open(&memory.unwrap(), geometry.mapping_len()).unwrap();
+        let (socket, memory, Terms { geometry, .. }) = shake_hands(&server.path, "adversary");
         Self { socket, requests: memory.view(geometry.requests()), responses: memory.view(geometry.responses()) }
     }
 
@@ -76,32 +67,9 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Everything that is logged in this process.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn has(&self, text: &str) -> bool {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).contains(text)
-    }
-}
-
 #[test]
 fn every_kind_of_violation_closes_its_connection_alone_with_a_logged_reason() {
-    let log = Log::default();
-    let writer = log.clone();
-    tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).init();
+    let log = Log::listen(LevelFilter::INFO);
     let server = serve(ServerConfig::default());
 
     let header = |len, kind, extended| Header { len, message_type: 1, kind, extended }.encode();
@@ -157,7 +125,7 @@ fn every_kind_of_violation_closes_its_connection_alone_with_a_logged_reason() {
             attack(&adversary);
             assert!(adversary.is_disconnected(), "{reason} goes unpunished");
             assert_eq!(server.server.metrics().snapshot().violations, round as u64 + 1);
-            eventually("the reason is logged", || log.has(&format!("reason=\"{reason}\"")));
+            eventually("the reason is logged", || log.has(&[&format!("reason=\"{reason}\"")]));
             eventually("the honest client is served on", || honest_calls.load(Relaxed) > before + 10);
         }
         drop(stopping);

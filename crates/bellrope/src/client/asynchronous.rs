@@ -18,7 +18,7 @@ pub use streams::{AsyncChunkSink, AsyncStream, AsyncUpload};
 use tokio::{io::Interest, net::UnixStream, runtime::Handle, sync::watch, time::timeout_at};
 
 use super::{
-    CallOptions, ClientConfig, ConnectionState, MessageType, Retry, handshake,
+    CallOptions, ClientConfig, ConnectionState, MessageType, Retry, handshake, left,
     link::{Link, Rest},
     shared::{Begun, Shared, State, Ticket, settle_permit},
 };
@@ -294,11 +294,6 @@ impl AsyncClient {
         });
         connecting.await.expect("connecting does not panic")
     }
-}
-
-/// Time left until a deadline.
-fn left(deadline: Option<Instant>) -> Option<Duration> {
-    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
 }
 
 /// Sets a driver to watch a new link.

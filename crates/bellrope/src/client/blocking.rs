@@ -14,6 +14,7 @@ use bellrope_shm::wait;
 
 use super::{
     CallOptions, ChunkSink, ChunkStream, ClientConfig, ConnectionState, MessageType, Retry, SWEEP, Upload, handshake,
+    left,
     link::{Link, Rest},
     shared::{Begun, Event, Role, Sent, Shared, State, Ticket, settle_permit},
 };
@@ -441,11 +442,6 @@ impl Client {
         }
         Ok(state)
     }
-}
-
-/// Time left until a deadline.
-fn left(deadline: Option<Instant>) -> Option<Duration> {
-    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
 }
 
 /// Time to wait at the most until something else must be looked at.

@@ -6,10 +6,11 @@ use bellrope::{CallError, Client, ClientConfig, ConnectError, ServerConfig};
 use bellrope_proto::{
     frame::{Header, Kind},
     handshake::{ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, Hello},
-    layout::{Geometry, RECORDS},
+    layout::RECORDS,
 };
-use bellrope_shm::{SharedMemory, View, socket::Socket, sync::Ordering};
+use bellrope_shm::{View, socket::Socket, sync::Ordering};
 
+use crate::raw::shake_hands;
 use crate::support::{TestServer, eventually, serve};
 
 fn refusal(server: &TestServer, config: ClientConfig) -> String {
@@ -95,15 +96,8 @@ struct Raw {
 
 impl Raw {
     fn connect(server: &TestServer) -> Self {
-        let socket = Socket::connect(&server.path).unwrap();
-        socket.set_nonblocking(false).unwrap();
-        socket.send(&Hello { features: 0, class: 0, name: "raw".into() }.encode()).unwrap();
-        let mut answer = vec![0; 16 * 1024];
-        let (count, memory) = socket.receive_with_fd(&mut answer).unwrap();
-        let (head, body) = answer[..count].split_first_chunk::<ANSWER_HEAD_LEN>().unwrap();
-        let geometry: Geometry = AnswerHead::decode(head).unwrap().with_body(body).unwrap().terms.geometry;
-        let memory = SharedMemory::open(&memory.unwrap(), geometry.mapping_len()).unwrap();
-        Self { socket, requests: memory.view(geometry.requests()) }
+        let (socket, memory, terms) = shake_hands(&server.path, "raw");
+        Self { socket, requests: memory.view(terms.geometry.requests()) }
     }
 
     /// Writes a record of `len` bytes at `offset`, and rings.

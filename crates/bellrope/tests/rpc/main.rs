@@ -4,6 +4,8 @@ mod calls;
 mod limits;
 mod outcomes;
 mod pool;
+#[path = "../raw/mod.rs"]
+mod raw;
 mod reconnect;
 mod streams;
 #[path = "../support/mod.rs"]
