@@ -1,36 +1,52 @@
 //! Measurements between two processes: this one is the client, a child of it the server.
 
+mod bare;
 mod child;
+mod connections;
+mod criteria;
 mod fairness;
 mod gateway;
 mod large;
 mod limit;
+mod memory;
 mod pool;
 mod priority;
 mod reconnect;
 mod rtt;
 mod samples;
+mod sealed;
 mod spin;
 mod throughput;
 
 use std::time::Duration;
 
-pub(crate) use child::ServerProcess;
+pub(crate) use bare::{Shape, answer as answer_bare};
+pub(crate) use child::{Counters, ServerProcess, as_client, two_cpus};
 use clap::{Args, Subcommand};
-pub(crate) use limit::{pong, sleeping_pong};
+pub(crate) use criteria::{Report as CriteriaReport, criteria};
+pub(crate) use limit::{ping, pong, sleeping_pong};
 pub(crate) use rtt::{RttReport, round_trips};
+pub(crate) use samples::{Percentiles, Samples};
+pub(crate) use sealed::answer as answer_sealed;
 use serde::Serialize;
-pub(crate) use spin::spin_policy;
 pub(crate) use throughput::Load;
 
-use crate::Outcome;
+use crate::{Failed, Outcome};
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Full round trips of one caller, with the machine's own limit (a bare cache-line ping-pong) from the same run.
+    /// What was promised, each with what was found and PASS or FAIL.
+    Criteria(criteria::CriteriaArgs),
+    /// Any number of connections open at once, each answering a call, and what they cost the server.
+    Connections(connections::ConnectionsArgs),
+    /// Memory and CPU time of a server with 10 to 10,000 connections, idle and busy.
+    Memory(memory::MemoryArgs),
+    /// Full round trips of one caller, with the machine's own limits (a bare cache-line ping-pong, bare slots) from the same
+    /// run.
     Rtt(BenchArgs),
-    /// Calls a second, over any number of connections, each with any number of calls in flight.
+    /// Calls a second, over any number of connections, each with any number of calls in flight, beside what bare slots in
+    /// shared memory carry in the same run.
     Throughput(BenchArgs),
     /// Echoes of large messages, beside the machine's own `memcpy` in the same run.
     Large(large::LargeArgs),
@@ -67,7 +83,7 @@ impl RunArgs {
 }
 
 /// Reads how long to measure.
-fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     if (0.01..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("it must be from 0.01 to 3600".to_owned()) }
 }
@@ -90,6 +106,9 @@ pub(crate) struct BenchArgs {
     /// Seconds to measure.
     #[arg(long, default_value_t = 2.0, value_parser = seconds)]
     pub(crate) seconds: f64,
+    /// Measure for a second only, if less exactly.
+    #[arg(long, conflicts_with = "seconds")]
+    quick: bool,
     /// Leave client and server where the scheduler puts them, instead of on one CPU each.
     #[arg(long)]
     pub(crate) no_pin: bool,
@@ -98,11 +117,23 @@ pub(crate) struct BenchArgs {
     pub(crate) json: bool,
 }
 
+impl BenchArgs {
+    /// With the seconds that are really measured.
+    fn settled(&self) -> Self {
+        Self { seconds: if self.quick { QUICK_SECONDS } else { self.seconds }, ..self.clone() }
+    }
+}
+
 pub(crate) fn run(command: &BenchCommand) -> Outcome {
     match command {
-        BenchCommand::Rtt(args) => show(args.json, &rtt::measure(args, true)?, RttReport::print),
+        BenchCommand::Criteria(args) => show_criteria(args.run.json, &criteria::measure(args, true)?),
+        BenchCommand::Connections(args) => {
+            show(args.run.json, &connections::measure(args, true)?, connections::ConnectionsReport::print)
+        }
+        BenchCommand::Memory(args) => show(args.run.json, &memory::measure(args, true)?, memory::MemoryReport::print),
+        BenchCommand::Rtt(args) => show(args.json, &rtt::measure(&args.settled(), true)?, RttReport::print),
         BenchCommand::Throughput(args) => {
-            show(args.json, &throughput::measure(args, true)?, throughput::ThroughputReport::print)
+            show(args.json, &throughput::measure(&args.settled(), true)?, throughput::ThroughputReport::print)
         }
         BenchCommand::Large(args) => show(args.run.json, &large::measure(args, true)?, large::LargeReport::print),
         BenchCommand::Priority(args) => {
@@ -118,6 +149,12 @@ pub(crate) fn run(command: &BenchCommand) -> Outcome {
         BenchCommand::Spin(args) => show(args.run.json, &spin::measure(args, true)?, spin::SpinReport::print),
         BenchCommand::Gateway(args) => show(args.json, &gateway::measure(args, true)?, gateway::GatewayReport::print),
     }
+}
+
+/// Shows the criteria, and fails if one of them does.
+pub(crate) fn show_criteria(json: bool, report: &CriteriaReport) -> Outcome {
+    show(json, report, CriteriaReport::print)?;
+    if report.all_pass { Ok(()) } else { Err(Failed.into()) }
 }
 
 fn show<R: Serialize>(json: bool, report: &R, print: fn(&R) -> Outcome) -> Outcome {

@@ -1,17 +1,26 @@
 //! The server half of a measurement: a child process that serves what `bellrope serve` serves, with the health server
-//! on, and answers bare ping-pongs on request.
+//! on, and answers bare ping-pongs and bare slots on request.
 
-use std::{io::BufRead, net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use bellrope::{
-    HealthServer, Server, ServerConfig, SpinPolicy,
+    HandlerError, HealthServer, Metrics, Server, ServerBuilder, ServerConfig,
     shm::{clock, process},
 };
 use bellrope_gateway::{Gateway, GatewaySettings};
 use clap::Args;
 
-use crate::{Outcome, bench, output, serve};
+use crate::{
+    ALLOCATOR, Outcome,
+    bench::{self, Counters, Shape},
+    output, serve,
+};
+
+/// The message type that holds up the worker which takes it: the payload says for how many milliseconds.
+pub(crate) const HOLD: &str = "bench.hold";
+/// Most of them.
+const MAX_HOLD_MS: u8 = 100;
 
 /// How to serve.
 #[derive(Debug, Args)]
@@ -20,8 +29,9 @@ pub(crate) struct BenchServerArgs {
     socket: PathBuf,
     #[arg(long)]
     pin: bool,
-    #[arg(long, value_parser = bench::spin_policy)]
-    spin: SpinPolicy,
+    /// The settings, as JSON.
+    #[arg(long, value_parser = settings)]
+    config: ServerConfig,
 }
 
 /// Serves until standard input ends.
@@ -30,30 +40,80 @@ pub(crate) fn run(args: &BenchServerArgs) -> Outcome {
         process::pin_to_cpu(1).context("pinning the server to a CPU")?;
     }
     let gateway = Gateway::from_settings(GatewaySettings::default())?;
-    let mut config = ServerConfig::default();
-    config.spin = args.spin;
-    let builder = serve::register(Server::builder().config(config), Arc::new(gateway));
+    let builder = serve::register(Server::builder().config(args.config.clone()), Arc::new(gateway));
+    let builder = register_hold(builder);
     let listening_us = clock::monotonic_us();
     let server = builder.bind(&args.socket)?;
     let health = HealthServer::start((Ipv4Addr::LOCALHOST, 0).into(), server.metrics()).context("serving health")?;
     serve::stay_small(server.metrics())?;
     output::line(format_args!("ready {} {listening_us}", health.local_addr()))?;
-    for command in std::io::stdin().lock().lines() {
-        obey(&command?)?;
+    let mut command = String::with_capacity(LONGEST_COMMAND);
+    while std::io::stdin().read_line(&mut command)? > 0 {
+        // Before anything of this loop's own is counted.
+        let allocations = ALLOCATOR.stop();
+        obey(command.trim(), allocations, &server.metrics())?;
+        command.clear();
     }
     drop(health);
     server.shutdown();
     Ok(())
 }
 
-fn obey(command: &str) -> Outcome {
+fn settings(json: &str) -> Result<ServerConfig, serde_json::Error> {
+    serde_json::from_str(json)
+}
+
+/// A handler that does what no handler should: it keeps its worker.
+fn register_hold(builder: ServerBuilder) -> ServerBuilder {
+    builder.unary(HOLD, |call, _| {
+        let [ms @ 0..=MAX_HOLD_MS] = *call.payload() else {
+            return Err(HandlerError::invalid_request(format!("one byte is expected, of at most {MAX_HOLD_MS}")));
+        };
+        std::thread::sleep(Duration::from_millis(ms.into()));
+        Ok(())
+    })
+}
+
+/// Room for a command, so that reading one allocates nothing.
+const LONGEST_COMMAND: usize = 256;
+
+/// Does what a command says. `allocations` are those since counting was last started.
+fn obey(command: &str, allocations: u64, metrics: &Metrics) -> Outcome {
     let ready = || {
         let _ = output::line(format_args!("ponging"));
     };
     match command.split(' ').collect::<Vec<_>>()[..] {
         ["pong", pid, fd, rounds] => bench::pong(pid.parse()?, fd.parse()?, rounds.parse()?, ready),
         ["sleeping-pong", pid, fd, rounds] => bench::sleeping_pong(pid.parse()?, fd.parse()?, rounds.parse()?, ready),
+        ["bare", pid, fd, connections, depth, size] => {
+            let shape = Shape { connections: connections.parse()?, depth: depth.parse()?, size: size.parse()? };
+            bench::answer_bare(pid.parse()?, fd.parse()?, shape, ready)
+        }
+        ["sealed-echo", ..] => bench::answer_sealed(command["sealed-echo".len()..].trim_start().as_ref(), ready),
+        ["counters"] => count(metrics),
+        ["settle"] => {
+            process::drop_program_pages();
+            count(metrics)
+        }
+        ["count"] => {
+            ALLOCATOR.start();
+            output::line(format_args!("counting"))
+        }
+        ["counted"] => output::line(format_args!("{allocations}")),
         ["cpu"] => output::line(format_args!("{}", process::cpu_time_us())),
         _ => bail!("unknown command {command:?}"),
     }
+}
+
+fn count(metrics: &Metrics) -> Outcome {
+    let snapshot = metrics.snapshot();
+    let counters = Counters {
+        connections: snapshot.active_connections,
+        answered: snapshot.total_requests(),
+        violations: snapshot.violations,
+        stalled: snapshot.stalled,
+        refused: snapshot.refused_connections,
+        buffers_used: snapshot.buffers.map_or(0, |(used, _)| used),
+    };
+    output::line(format_args!("{}", serde_json::to_string(&counters)?))
 }

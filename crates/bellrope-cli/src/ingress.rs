@@ -32,7 +32,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use bellrope_gateway::Gateway;
+use bellrope_gateway::LiveGateway;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -77,7 +77,7 @@ enum Phase {
 
 impl Ingress {
     /// Takes a port of the loopback address and starts to serve there. Port 0 means any free one.
-    pub(crate) fn start(port: u16, gateway: Arc<Gateway>) -> anyhow::Result<Self> {
+    pub(crate) fn start(port: u16, gateway: LiveGateway) -> anyhow::Result<Self> {
         let listen = || {
             let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
             listener.set_nonblocking(true)?;

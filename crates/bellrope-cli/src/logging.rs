@@ -5,7 +5,9 @@ use std::{fmt, io::IsTerminal, sync::OnceLock};
 use anyhow::anyhow;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt::format::FmtSpan, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+};
 
 use crate::Outcome;
 
@@ -39,12 +41,45 @@ impl LogFormat {
 
 /// Starts logging for people, at `default` if no variable says otherwise.
 pub(crate) fn init(default: &str) -> Outcome {
-    start(chosen(default, |name| std::env::var(name).ok())?, LogFormat::Pretty)
+    start(chosen(default, |name| std::env::var(name).ok())?, LogFormat::Pretty, Vec::new())
 }
 
-/// Starts logging as a server's settings say.
-pub(crate) fn serve(level: &str, format: LogFormat) -> Outcome {
-    start(filter(level).map_err(|mend| Unusable { name: "log".to_owned(), value: level.to_owned(), mend })?, format)
+/// Starts logging as a server's settings say, and sending spans to a collector, if there is one.
+pub(crate) fn serve(level: &str, format: LogFormat, collector: Option<&str>) -> anyhow::Result<Spans> {
+    let filter = filter(level).map_err(|mend| Unusable { name: "log".to_owned(), value: level.to_owned(), mend })?;
+    #[cfg(feature = "otlp")]
+    if let Some(collector) = collector {
+        let (layer, sending) = crate::otlp::start(collector)?;
+        start(filter, format, vec![layer])?;
+        return Ok(Spans(Some(sending)));
+    }
+    if let Err(fault) = collector.map_or(Ok(()), check_collector) {
+        anyhow::bail!("{fault}");
+    }
+    start(filter, format, Vec::new())?;
+    Ok(Spans::default())
+}
+
+/// Whether spans can be sent to a collector at this address.
+#[cfg(feature = "otlp")]
+pub(crate) use crate::otlp::check as check_collector;
+
+/// Whether spans can be sent to a collector at this address.
+#[cfg(not(feature = "otlp"))]
+pub(crate) fn check_collector(_: &str) -> Result<(), String> {
+    Err("this program cannot send spans; build it with `--features otlp`, or leave the setting out".to_owned())
+}
+
+/// Spans on their way to a collector, if there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Spans(#[cfg(feature = "otlp")] Option<crate::otlp::Sending>);
+
+impl Spans {
+    /// Sends what is left, within a deadline.
+    pub(crate) fn finish(&self) {
+        #[cfg(feature = "otlp")]
+        self.0.iter().for_each(crate::otlp::Sending::finish);
+    }
 }
 
 /// Logs so much from now on. The text must be one that [`filter`] takes.
@@ -60,28 +95,24 @@ pub(crate) fn filter(text: &str) -> Result<EnvFilter, String> {
     })
 }
 
-fn start(filter: EnvFilter, format: LogFormat) -> Outcome {
+type Part = Box<dyn Layer<Registry> + Send + Sync>;
+
+fn start(filter: EnvFilter, format: LogFormat, mut parts: Vec<Part>) -> Outcome {
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    // A broken stderr must not bring the program down.
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).log_internal_errors(false);
-    // A call's span says at its end how long it took and how it ended.
-    let builder = builder.with_span_events(FmtSpan::CLOSE);
-    let (started, change): (_, Change) = match format {
-        LogFormat::Pretty => {
-            let builder = builder.with_ansi(colours).with_env_filter(filter).with_filter_reloading();
-            let handle = builder.reload_handle();
-            let change = move |filter| handle.reload(filter).map_err(|error| error.to_string());
-            (builder.try_init(), Box::new(change))
-        }
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_env_filter(filter).with_filter_reloading();
-            let handle = builder.reload_handle();
-            let change = move |filter| handle.reload(filter).map_err(|error| error.to_string());
-            (builder.try_init(), Box::new(change))
-        }
-    };
+    // A broken stderr must not bring the program down. A call's span says at its end how long it took and how it ended.
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .with_span_events(FmtSpan::CLOSE);
+    // A filter of their own, so that what is logged and what else becomes of spans do not depend on each other.
+    let (filter, handle) = reload::Layer::new(filter);
+    parts.push(match format {
+        LogFormat::Pretty => lines.with_ansi(colours).with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+    });
+    let started = tracing_subscriber::registry().with(parts).try_init();
     started.map_err(|error| anyhow!("logging cannot be set up: {error}"))?;
-    let _ = CHANGE.set(change);
+    let _ = CHANGE.set(Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())));
     Ok(())
 }
 

@@ -8,13 +8,17 @@ mod breaker;
 mod call;
 mod chat;
 mod config;
+mod criterion;
 mod demo;
 mod doctor;
 mod health_cmd;
 mod ingress;
 mod list;
 mod logging;
+mod manual;
 mod operator;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
 mod reload;
 mod serve;
@@ -22,11 +26,17 @@ mod service_manager;
 mod settings;
 mod signals;
 mod socket;
+mod stress;
 mod top;
 
 use std::{io, process::ExitCode};
 
+use bellrope::shm::CountingAllocator;
 use clap::{Parser, Subcommand};
+
+/// Counts allocations while a measurement asks for that; otherwise it costs an allocation one load.
+#[global_allocator]
+pub(crate) static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 /// What a command comes to.
 pub(crate) type Outcome = anyhow::Result<()>;
@@ -52,7 +62,7 @@ else to standard error. `bellrope help COMMAND` has an example of every command.
 
 /// Local RPC over shared memory, with an AI gateway for editors.
 #[derive(Debug, Parser)]
-#[command(version, after_help = HELP)]
+#[command(name = "bellrope", version, after_help = HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -84,12 +94,21 @@ enum Command {
     /// What the settings are and where they come from, or what is wrong with a configuration file.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Print a completion script for a shell.
+    Completions(manual::CompletionsArgs),
+    /// Write the manual, a page a command, into a directory.
+    Man(manual::ManArgs),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Put a server under more load and more harm than it will ever see, and check what it promises.
+    Stress(stress::StressArgs),
     /// The server half of a measurement.
     #[command(hide = true)]
     BenchServer(bench_server::BenchServerArgs),
+    /// A client that is there to be killed.
+    #[command(hide = true)]
+    StressClient(stress::StressClientArgs),
 }
 
 fn main() -> ExitCode {
@@ -105,9 +124,14 @@ fn main() -> ExitCode {
         Command::Health(args) => health_cmd::run(&args),
         Command::Breaker(command) => breaker::run(command),
         Command::Config(command) => config::run(command),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::Stress(args) => stress::run(&args),
         Command::BenchServer(args) => bench_server::run(&args),
+        Command::StressClient(args) => stress::run_client(&args),
     };
+    signals::let_one_end_us();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Interrupted>() => ExitCode::from(130),

@@ -1,51 +1,105 @@
-//! Reading the settings again while the server runs.
+//! Reading the settings again while the server runs, all or nothing: what is wrong anywhere changes nothing at all.
 //!
-//! How much is logged is applied. Everything else is part of what was bound or set up at the start; that it changed is
-//! said, and holds from the next start on.
+//! What is part of what was bound or set up at the start, or of what connections were told in their handshake, holds from
+//! the next start on; that it changed is said.
+
+use bellrope::{BindError, Server};
+use bellrope_gateway::LiveGateway;
 
 use crate::{
     logging,
-    settings::{Entry, Settings, SettingsArgs},
+    settings::{Entry, Faults, Settings, SettingsArgs},
 };
 
-/// The settings that can be applied to a running server.
-const LIVE: &str = "log";
+/// How much is logged.
+const LOG: &str = "log";
+/// Everything below is applied to a running gateway.
+const GATEWAY: &str = "gateway.";
+/// Which of the settings below can be applied is the server's matter.
+const SERVER: &str = "server.";
 
 /// What has been applied so far.
 #[derive(Debug)]
 pub(crate) struct Reload {
     args: SettingsArgs,
     applied: Vec<Entry>,
+    gateway: LiveGateway,
+}
+
+/// What came of reading the settings again.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Changes {
+    applied: Vec<String>,
+    waiting: Vec<String>,
+    /// Names of the providers that are new, gone or set up otherwise.
+    providers: Vec<String>,
 }
 
 impl Reload {
-    pub(crate) fn new(args: SettingsArgs, settings: &Settings) -> Self {
-        Self { args, applied: settings.entries() }
+    pub(crate) fn new(args: SettingsArgs, settings: &Settings, gateway: LiveGateway) -> Self {
+        Self { args, applied: settings.entries(), gateway }
     }
 
     /// Reads the settings again, applies what can be, and logs what was and what was not.
-    pub(crate) fn run(&mut self) {
-        let settings = match Settings::load(&self.args) {
-            Ok(settings) => settings,
-            Err(faults) => return tracing::error!("the settings stay as they were, the new ones are wrong: {faults}"),
-        };
-        let changed = changed(&self.applied, &settings.entries());
-        let waiting: Vec<_> = changed.iter().filter(|key| *key != LIVE).cloned().collect();
-        if changed.len() > waiting.len() {
-            match logging::change(&settings.log) {
-                Ok(()) => {
-                    if let Some(entry) = self.applied.iter_mut().find(|entry| entry.key == LIVE) {
-                        entry.value = settings.log.clone().into();
-                    }
-                    tracing::warn!(log = settings.log, "reloaded: so much is logged from now on");
-                }
-                Err(fault) => tracing::error!("how much is logged cannot be changed: {fault}"),
-            }
+    pub(crate) fn run(&mut self, server: &Server) {
+        let outcome = self.apply(server);
+        server.metrics().note_reload(outcome.is_ok());
+        match outcome {
+            Ok(changes) => changes.log(),
+            Err(faults) => tracing::error!("the settings stay as they were, the new ones are wrong: {faults}"),
         }
-        if !waiting.is_empty() {
-            tracing::warn!("not applied until the next start: {}", waiting.join(", "));
-        } else if changed.is_empty() {
+    }
+
+    fn apply(&mut self, server: &Server) -> Result<Changes, Faults> {
+        // What can fail comes first, and changes nothing; the server's settings are the last that can.
+        let settings = Settings::load(&self.args)?;
+        let gateway = settings.gateway()?;
+        let server_waits = server.reload(&settings.server).map_err(|error| settings.fault_of(&error))?;
+        let providers = self.gateway.replace(gateway);
+        if let Err(fault) = logging::change(&settings.log) {
+            tracing::error!("how much is logged cannot be changed: {fault}");
+        }
+        let is_live = |key: &str| match key.strip_prefix(SERVER) {
+            Some(key) => !server_waits.iter().any(|waiting| waiting == key),
+            None => key == LOG || key.starts_with(GATEWAY),
+        };
+        let entries = settings.entries();
+        let changed = changed(&self.applied, &entries);
+        let (applied, waiting): (Vec<_>, Vec<_>) = changed.into_iter().partition(|key| is_live(key));
+        // What waits is compared with what holds until then.
+        let old = std::mem::take(&mut self.applied).into_iter().filter(|entry| waiting.contains(&entry.key));
+        self.applied = entries.into_iter().filter(|entry| !waiting.contains(&entry.key)).chain(old).collect();
+        Ok(Changes { applied, waiting, providers })
+    }
+}
+
+impl Changes {
+    fn log(&self) {
+        if !self.applied.is_empty() {
+            tracing::warn!("reloaded, and applied: {}", self.applied.join(", "));
+        }
+        if !self.providers.is_empty() {
+            let names = self.providers.join(", ");
+            tracing::warn!("providers set up anew: {names}; answers under way keep the old ones to their end");
+        }
+        if !self.waiting.is_empty() {
+            tracing::warn!("not applied until the next start: {}", self.waiting.join(", "));
+        }
+        if *self == Self::default() {
             tracing::info!("reloaded: no setting has changed");
+        }
+    }
+}
+
+impl Settings {
+    /// A fault that the server found, with the place it comes from.
+    fn fault_of(&self, error: &BindError) -> Faults {
+        match error {
+            BindError::Setting { key, value, expected } => Faults(vec![format!(
+                "{} is {value}, {expected}",
+                self.origins.naming(&["server".to_owned(), (*key).to_owned()])
+            )]),
+            error => Faults(vec![error.to_string()]),
         }
     }
 }

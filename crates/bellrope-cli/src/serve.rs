@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use bellrope::{HealthServer, Metrics, Server, ServerBuilder, inherited_listener, shm::process};
-use bellrope_gateway::{Gateway, MESSAGE_TYPES};
+use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use clap::Args;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -44,6 +44,7 @@ The configuration file is TOML, and every key of it has a default:
   health = "127.0.0.1:9090"
   openai_port = 8484
   log = "info"
+  otlp_endpoint = "http://127.0.0.1:4318"   # where spans of calls go, in a program built with --features otlp
   [server]
   max_connections = 10000
   [gateway]
@@ -56,8 +57,9 @@ given as in --set server.max_connections=500. Flags come before the environment 
 also BELLROPE_PROVIDER, RUST_LOG, OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL), and that comes before the file.
 `bellrope config show` prints every setting and where it comes from.
 
-SIGHUP reads all of it again: how much is logged changes at once, and of everything else the log says that it needs a
-restart.
+SIGHUP reads all of it again, files with keys too. At once change: how much is logged, all of [gateway], [server.breaker],
+and of [server] what limits connections, handshakes and waiting; an answer under way keeps its provider. Of everything
+else the log says that it needs a restart. Settings with a fault in them change nothing.
 
 A service manager may hand over the socket (LISTEN_FDS), is told when the server is ready and when it stops
 (NOTIFY_SOCKET), and has its watchdog fed by the workers' own loops (WATCHDOG_USEC).
@@ -76,18 +78,18 @@ pub(crate) struct ServeArgs {
 /// Serves until a signal comes.
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let settings = Settings::load(&args.settings)?;
-    logging::serve(&settings.log, settings.log_format)?;
+    let spans = logging::serve(&settings.log, settings.log_format, settings.otlp_endpoint.as_deref())?;
     // Before anything is there that a signal would have to clean up.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("waiting for signals")?;
     signals::second_ends_at_once(&[SIGTERM, SIGINT]).context("waiting for signals")?;
 
     let gateway = settings.gateway()?;
-    let mut reload = Reload::new(args.settings.clone(), &settings);
-    let Settings { socket, health, openai_port, server, .. } = settings;
     let provider = gateway.default_provider().name().to_owned();
-    let gateway = Arc::new(gateway);
+    let gateway = LiveGateway::new(gateway);
+    let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone());
+    let Settings { socket, health, openai_port, server, .. } = settings;
     let operator = Operator::default();
-    let builder = operator.register(register(Server::builder().config(server), Arc::clone(&gateway)));
+    let builder = operator.register(register(Server::builder().config(server), gateway.clone()));
     let (server, socket) = match inherited_listener()? {
         Some(listener) => {
             // Whoever opened it knows better than any setting where it is.
@@ -116,7 +118,9 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     service_manager::ready(&ready);
     for signal in signals.forever() {
         if signal == SIGHUP {
-            reload.run();
+            service_manager::reloading();
+            reload.run(&server);
+            service_manager::ready(&ready);
             continue;
         }
         tracing::info!("stopping on {}", signal_name(signal).unwrap_or("a signal"));
@@ -130,15 +134,14 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         tracing::warn!("some answers were not done within {DRAIN:?} and were cut off");
     }
     drop(health);
+    spans.finish();
     Ok(())
 }
 
 /// Registers everything that `bellrope serve` offers.
-pub(crate) fn register(builder: ServerBuilder, gateway: Arc<Gateway>) -> ServerBuilder {
-    let builder = builder.unary("echo", |call, reply| {
-        reply.write(call.payload());
-        Ok(())
-    });
+pub(crate) fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> ServerBuilder {
+    // What came is the reply as it stands.
+    let builder = builder.in_place("echo", |_| Ok(()));
     bellrope_gateway::register(builder, gateway)
 }
 

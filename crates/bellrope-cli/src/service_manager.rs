@@ -13,6 +13,11 @@ pub(crate) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// The settings are being read again, until the next [`ready`].
+pub(crate) fn reloading() {
+    tell(&[NotifyState::Reloading, NotifyState::monotonic_usec_now().unwrap_or(NotifyState::MonotonicUsec(0))]);
+}
+
 /// The server is going away.
 pub(crate) fn stopping() {
     tell(&[NotifyState::Stopping]);

@@ -76,6 +76,8 @@ pub(crate) struct Settings {
     /// How much is logged. It can be.
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
+    /// The OpenTelemetry collector that spans are sent to; absent for none.
+    pub(crate) otlp_endpoint: Option<String>,
     pub(crate) server: ServerConfig,
     pub(crate) gateway: GatewaySettings,
     pub(crate) origins: Origins,
@@ -92,6 +94,7 @@ struct Document {
     openai_port: Option<u16>,
     log: String,
     log_format: LogFormat,
+    otlp_endpoint: Option<String>,
     server: ServerConfig,
     gateway: GatewaySettings,
 }
@@ -104,6 +107,7 @@ impl Default for Document {
             openai_port: None,
             log: "info".to_owned(),
             log_format: LogFormat::default(),
+            otlp_endpoint: None,
             server: ServerConfig::default(),
             gateway: GatewaySettings::default(),
         }
@@ -174,6 +178,11 @@ impl Settings {
         if let Err(mend) = logging::filter(&document.log) {
             faults.push(format!("{} is {:?}; {mend}", naming("log"), document.log));
         }
+        if let Some(endpoint) = &document.otlp_endpoint
+            && let Err(fault) = logging::check_collector(endpoint)
+        {
+            faults.push(format!("{} is {endpoint:?}: {fault}", naming("otlp_endpoint")));
+        }
         let ring_bytes = document.server.ring_bytes;
         if let Err(BreakerSetting { key, value, expected }) = document.server.breaker.check() {
             faults.push(format!("{} is {value}, {expected}", naming(&format!("server.breaker.{key}"))));
@@ -197,8 +206,19 @@ impl Settings {
         // Plain structs with text keys: writing them cannot fail.
         let mut written = serde_json::to_value(&document).unwrap_or_default();
         written["socket"] = socket.to_string_lossy().into();
-        let Document { openai_port, log, log_format, server, gateway, .. } = document;
-        Ok(Self { socket, health, openai_port, log, log_format, server, gateway, origins, document: written })
+        let Document { openai_port, log, log_format, otlp_endpoint, server, gateway, .. } = document;
+        Ok(Self {
+            socket,
+            health,
+            openai_port,
+            log,
+            log_format,
+            otlp_endpoint,
+            server,
+            gateway,
+            origins,
+            document: written,
+        })
     }
 
     /// The providers that these settings describe. Makes no connection.

@@ -4,7 +4,11 @@ use std::{
     ffi::c_int,
     io,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use signal_hook::{consts::TERM_SIGNALS, flag, iterator::Signals};
@@ -21,6 +25,9 @@ pub(crate) fn second_ends_at_once(signals: &[c_int]) -> io::Result<Arc<AtomicBoo
     Ok(first_came)
 }
 
+/// The signal that is about to end this program, or 0.
+static ENDED_BY: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+
 /// Lets a signal that ends the program remove `directory` first.
 pub(crate) fn remove_when_ended(directory: PathBuf) -> io::Result<()> {
     let mut signals = Signals::new(TERM_SIGNALS)?;
@@ -30,5 +37,18 @@ pub(crate) fn remove_when_ended(directory: PathBuf) -> io::Result<()> {
             std::process::exit(128 + signal);
         }
     };
-    std::thread::Builder::new().name("bellrope-signals".to_owned()).spawn(wait).map(drop)
+    thread::Builder::new().name("bellrope-signals".to_owned()).spawn(wait)?;
+    // Last, so that whoever waits for the end knows that there is a thread that brings it.
+    for &signal in TERM_SIGNALS {
+        flag::register_usize(signal, Arc::clone(&ENDED_BY), signal.unsigned_abs() as usize)?;
+    }
+    Ok(())
+}
+
+/// Leaves the end of this program to the signal that came, if one did. What the main thread has to say then is only that
+/// its directory, or its server, went away below it.
+pub(crate) fn let_one_end_us() {
+    while ENDED_BY.load(Ordering::Relaxed) != 0 {
+        thread::park();
+    }
 }

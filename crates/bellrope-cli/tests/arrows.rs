@@ -41,6 +41,13 @@ const TABLE: &[Row] = &[
     },
 ];
 
+/// Crates beside the workspace, each with a lock file of its own, and what they may import of the workspace's.
+const APART: &[(&str, &[&str])] = &[
+    ("crates/bellrope-bench", &["bellrope"]),
+    ("crates/bellrope-gateway/fuzz", &["bellrope", "bellrope-gateway"]),
+    ("crates/bellrope-proto/fuzz", &["bellrope-proto", "bellrope-shm"]),
+];
+
 /// HTTP, TLS and what only a program needs: crates that must not weigh on someone who wants local calls alone.
 const HEAVY: &[&str] = &[
     "axum",
@@ -100,6 +107,31 @@ fn every_crate_has_a_row_and_every_row_a_crate() {
 }
 
 #[test]
+fn what_stands_apart_imports_what_it_is_about_and_is_built_by_nobody_else() {
+    let ours = metadata();
+    for (folder, allowed) in APART {
+        let manifest = Path::new(text(&ours, "workspace_root")).join(folder).join("Cargo.toml");
+        let apart = metadata_of(&manifest);
+        assert_eq!(
+            Path::new(text(&apart, "workspace_root")),
+            manifest.parent().expect("a file has a folder"),
+            "{folder} has no workspace of its own, so a build of ours would compile what it compares with or needs"
+        );
+        for package in packages(&apart) {
+            assert!(row(text(package, "name")).is_none(), "{folder} stands apart and has no row in TABLE");
+            for dependency in package["dependencies"].as_array().expect("a list of dependencies") {
+                let target = text(dependency, "name");
+                assert!(
+                    row(target).is_none() || allowed.contains(&target),
+                    "{folder} -> {target}: of the workspace's crates it may import {}",
+                    list(allowed)
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn no_crate_is_a_drawer_for_everything() {
     for package in packages(&metadata()) {
         let name = text(package, "name");
@@ -110,6 +142,7 @@ fn no_crate_is_a_drawer_for_everything() {
     }
 }
 
+// Fault 6.
 #[test]
 fn unsafe_code_stands_in_the_shared_memory_crate_alone() {
     let mut found = Vec::new();
@@ -211,9 +244,14 @@ fn row(package: &str) -> Option<&'static Row> {
 }
 
 fn metadata() -> Value {
+    metadata_of(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")))
+}
+
+fn metadata_of(manifest: &Path) -> Value {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
-        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
+        .arg("--manifest-path")
+        .arg(manifest)
         .output()
         .expect("cargo can be started");
     assert!(output.status.success(), "cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));

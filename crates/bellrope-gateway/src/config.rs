@@ -65,7 +65,7 @@ impl ProviderKind {
 /// assert!(config.api_key.is_none(), "the variable is read when the gateway is set up");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProviderConfig {
     /// The wire format. Default: that of the preset.
@@ -327,6 +327,7 @@ mod tests {
         assert_eq!(back.api_key_variable.as_deref(), Some("WORK_KEY"));
     }
 
+    // Fault 55.
     #[test]
     fn a_key_in_the_configuration_file_is_refused_and_not_quoted() {
         for json in [

@@ -263,6 +263,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_texts_of_a_question_in_parts_are_repeated_and_its_pictures_are_not() {
+        let parts = serde_json::json!({"messages": [{"role": "user", "content": [
+            {"type": "text", "text": "What is"}, {"type": "image", "url": "https://a/b.png"},
+            {"type": "text", "text": "this?"},
+        ]}]});
+        let seen = chunks(EmbeddedSettings::default(), serde_json::from_value(parts).unwrap()).await;
+        let text: String = seen
+            .iter()
+            .filter_map(|chunk| if let Chunk::Text { text } = chunk { Some(text.as_str()) } else { None })
+            .collect();
+        assert_eq!(text, format!("{PREAMBLE} What is this?"));
+    }
+
+    #[tokio::test]
     async fn the_number_of_tokens_can_be_asked_for() {
         let settings = EmbeddedSettings { tokens: Some(3), ..EmbeddedSettings::default() };
         assert_eq!(chunks(settings.clone(), ChatRequest::user("hi")).await.len(), 3 + 2);

@@ -429,7 +429,7 @@ pub enum ConfigError {
         reason: Cow<'static, str>,
     },
     /// The default provider does not exist.
-    #[error("gateway.provider is `{name}`, and there is no such provider; known: {}", known.join(", "))]
+    #[error("gateway.provider is `{}`, and there is no such provider; known: {}", name.escape_debug(), known.join(", "))]
     UnknownProvider {
         /// The name that is set.
         name: String,
@@ -452,6 +452,7 @@ pub enum ConfigError {
 mod tests {
     use super::*;
 
+    // Fault 48.
     #[test]
     fn an_excerpt_is_bounded_and_escaped() {
         let long = Excerpt::new(&"\u{202e}é".repeat(10_000));
@@ -478,6 +479,20 @@ mod tests {
             info.message,
             "the provider answered 401 (invalid_api_key): Incorrect API key; check OPENAI_API_KEY"
         );
+    }
+
+    #[test]
+    fn a_time_out_says_what_did_not_come() {
+        for (phase, expected) in [
+            (Phase::Connect, "a connection"),
+            (Phase::FirstByte, "the head of the response"),
+            (Phase::Idle, "the next byte"),
+            (Phase::Event, "the next piece of the answer, with nothing but keep-alives coming in"),
+        ] {
+            let error = ProviderError::TimedOut { phase, after: Duration::from_secs(2) };
+            assert!(error.to_string().contains(expected), "{error}");
+            assert_eq!(error.mend(), None);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The providers by name, and the promises that hold for all of them.
 
 mod lane;
+mod live;
 mod settings;
 mod stats;
 
@@ -22,7 +23,8 @@ use crate::message::{
 };
 use crate::provider::{BoxFuture, ChunkStream, Provider};
 
-use lane::{Begun, Lane, Route, Running, silent};
+use lane::{Begun, Lane, MadeOf, Route, Running, silent};
+pub use live::LiveGateway;
 pub use settings::GatewaySettings;
 pub use stats::{FIRST_PIECE_BOUNDS_MS, FirstPiece, GatewaySnapshot, ProviderSnapshot};
 
@@ -52,20 +54,36 @@ impl Gateway {
     /// A gateway with one provider, which is the default one.
     pub fn new(default: Arc<dyn Provider>) -> Self {
         let name = default.name().to_owned();
-        let default = Arc::new(Lane::new(default));
+        let default = Arc::new(Lane::new(default, None));
         Self { lanes: BTreeMap::from([(name, Arc::clone(&default))]), default, fallback: Arc::new([]) }
     }
 
     /// This gateway with one more provider, in the place of another of its name. Its counters, its breaker and its rate
     /// limit begin anew.
     #[must_use]
-    pub fn with_provider(mut self, provider: Arc<dyn Provider>) -> Self {
-        let name = provider.name().to_owned();
-        let lane = Arc::new(Lane::new(provider));
+    pub fn with_provider(self, provider: Arc<dyn Provider>) -> Self {
+        self.with_lane(Lane::new(provider, None))
+    }
+
+    fn with_lane(mut self, lane: Lane) -> Self {
+        let (name, lane) = (lane.provider.name().to_owned(), Arc::new(lane));
         if name == self.default.provider.name() {
             self.default = Arc::clone(&lane);
         }
         self.lanes.insert(name, lane);
+        self
+    }
+
+    /// This gateway with the lanes of another one that were made of the same settings.
+    fn keeping(mut self, other: &Self) -> Self {
+        for (name, lane) in &mut self.lanes {
+            if let Some(kept) = other.lanes.get(name).filter(|kept| kept.is_made_like(lane)) {
+                if Arc::ptr_eq(&self.default, lane) {
+                    self.default = Arc::clone(kept);
+                }
+                *lane = Arc::clone(kept);
+            }
+        }
         self
     }
 

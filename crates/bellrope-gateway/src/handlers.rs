@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Blame, Excerpt, ProviderError};
-use crate::gateway::{AnswerStream, Gateway};
+use crate::gateway::{AnswerStream, Gateway, LiveGateway};
 use crate::message::{Chunk, SequencedChunk, ToolCallDelta, WIRE_VERSION};
 use crate::provider::BoxFuture;
 
@@ -56,9 +56,12 @@ const MAX_TEXT: usize = 2 * 1024;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// With a [`LiveGateway`] the providers can be exchanged while the server runs; each call has those that are in use when it
+/// begins.
 #[must_use]
-#[expect(clippy::needless_pass_by_value, reason = "the handlers keep it; how they share it is not the caller's matter")]
-pub fn register(builder: ServerBuilder, gateway: Arc<Gateway>) -> ServerBuilder {
+pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> ServerBuilder {
+    let gateway = gateway.into();
     builder
         .unary_async(
             CHAT,
@@ -90,25 +93,25 @@ pub fn register(builder: ServerBuilder, gateway: Arc<Gateway>) -> ServerBuilder 
 }
 
 /// A handler that answers once, with the gateway at hand.
-fn unary<F, A>(gateway: &Arc<Gateway>, handler: F) -> impl Fn(OwnedCall) -> A + use<F, A>
+fn unary<F, A>(gateway: &LiveGateway, handler: F) -> impl Fn(OwnedCall) -> A + use<F, A>
 where
     F: Fn(Arc<Gateway>, OwnedCall) -> A,
 {
-    let gateway = Arc::clone(gateway);
-    move |call| handler(Arc::clone(&gateway), call)
+    let gateway = gateway.clone();
+    move |call| handler(gateway.current(), call)
 }
 
 /// A handler that answers with the pieces of what `begin` begins.
 fn stream<F>(
-    gateway: &Arc<Gateway>,
+    gateway: &LiveGateway,
     begin: F,
 ) -> impl Fn(OwnedCall, ChunkSender) -> BoxFuture<'static, Result<(), HandlerError>> + use<F>
 where
     F: Fn(&Gateway, &OwnedCall) -> Result<AnswerStream, HandlerError> + Copy + Send + 'static,
 {
-    let gateway = Arc::clone(gateway);
+    let gateway = gateway.clone();
     move |call, chunks| {
-        let gateway = Arc::clone(&gateway);
+        let gateway = gateway.current();
         // The request is read in here: outside of the future it would keep the worker from its other connections.
         Box::pin(async move { forward(begin(&gateway, &call)?, chunks).await })
     }

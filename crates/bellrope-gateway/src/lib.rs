@@ -62,7 +62,7 @@ pub use client::{AsyncChatClient, ChatClient, ChatError};
 pub use config::{ProviderConfig, ProviderKind};
 pub use embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use error::{Blame, ConfigError, Excerpt, Phase, ProviderError};
-pub use gateway::{AnswerStream, Gateway, GatewaySettings, GatewaySnapshot, ProviderSnapshot};
+pub use gateway::{AnswerStream, Gateway, GatewaySettings, GatewaySnapshot, LiveGateway, ProviderSnapshot};
 pub use handlers::{MAX_CHUNK, MESSAGE_TYPES, register};
 pub use http_provider::HttpProvider;
 pub use message::{

@@ -235,6 +235,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn reasoning_is_kept_apart_from_text_and_what_is_not_known_is_left_out() {
+        let done = Chunk::Done { stop_reason: StopReason::EndTurn };
+        let chunks = vec![Chunk::reasoning("h"), Chunk::text("a"), Chunk::Unknown, Chunk::reasoning("m"), done];
+        let response = collect(scripted(chunks), None).await.unwrap();
+        assert_eq!((response.reasoning.as_str(), response.text.as_str()), ("hm", "a"));
+    }
+
+    #[tokio::test]
+    async fn an_error_in_the_stream_is_the_answer_with_its_own_word_on_trying_again() {
+        for retryable in [true, false] {
+            let info = crate::ErrorInfo { code: "overloaded".into(), message: "busy".into(), retryable };
+            let error = collect(scripted(vec![Chunk::text("a"), Chunk::Error(info)]), None).await.unwrap_err();
+            assert_eq!(error.retryable(), retryable);
+            assert!(error.to_string().contains("overloaded") && error.to_string().contains("busy"), "{error}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_stream_without_an_end_is_truncated() {
         let error = collect(scripted(vec![Chunk::text("a")]), None).await.unwrap_err();
         assert_eq!(error.code(), "truncated");

@@ -34,7 +34,7 @@ const SHOWN: &str = "[secret]";
 /// # use bellrope_gateway::Secret;
 /// serde_json::to_string(&Secret::new("sk-123456"));
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
 
 impl Secret {
@@ -95,6 +95,7 @@ mod tests {
 
     use super::*;
 
+    // Fault 55.
     #[test]
     fn a_key_quoted_by_the_provider_is_redacted() {
         let key = Secret::new(" sk-abcdef\n");

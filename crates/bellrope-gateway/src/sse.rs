@@ -376,6 +376,7 @@ mod tests {
 
     proptest! {
         /// Bytes that mean something are frequent, so that events, line ends and limits are met.
+        // Fault 53.
         #[test]
         fn every_split_gives_the_same_events(
             input in vec(

@@ -203,6 +203,7 @@ async fn a_reader_that_stops_takes_a_part_of_a_hundred_megabytes_and_little_memo
     assert!(grown < 32 << 20, "{grown} bytes of memory for an answer that was read as it came");
 }
 
+// Fault 54.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancel_closes_the_providers_socket() {
     // The handler waits for its reader, or for its provider.
@@ -220,6 +221,7 @@ async fn a_cancel_closes_the_providers_socket() {
     }
 }
 
+// Fault 54.
 #[test]
 fn a_killed_editor_closes_the_providers_socket() {
     for events in [EVENTS - 1, 1] {

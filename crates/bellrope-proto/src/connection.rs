@@ -31,7 +31,7 @@ use bellrope_shm::SharedMemory;
 pub use client::{Answer, AnswerKind, ClientConnection, Loss, Sending, SubmitError};
 pub use credit::Credit;
 pub use reply::Reply;
-pub use server::{Announced, Inbound, Request, ServerConnection};
+pub use server::{Announced, Inbound, Request, ServerConnection, Unfinished};
 
 use crate::{
     frame::{ErrorCode, Rejection},

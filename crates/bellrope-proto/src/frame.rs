@@ -74,7 +74,7 @@ impl Header {
         u64::from(self.len)
             | u64::from(self.message_type) << 32
             | (self.kind as u64) << 48
-            | u64::from(if self.extended { EXTENDED } else { 0 }) << 56
+            | u64::from(self.extended) << 56
     }
 
     /// The header word of a pad record.
@@ -95,7 +95,7 @@ impl Header {
 #[inline]
 #[must_use]
 pub fn record_size(len: u64, extended: bool) -> u64 {
-    layout::RECORD_HEAD + if extended { layout::WORD } else { 0 } + len.next_multiple_of(layout::WORD)
+    layout::RECORD_HEAD + u64::from(extended) * layout::WORD + ((len + layout::WORD - 1) & !(layout::WORD - 1))
 }
 
 impl TryFrom<RawHeader> for Header {
@@ -103,21 +103,12 @@ impl TryFrom<RawHeader> for Header {
 
     #[inline]
     fn try_from(raw: RawHeader) -> Result<Self, Violation> {
-        let [l0, l1, l2, l3, t0, t1, kind, flags] = raw.0.to_le_bytes();
-        let kind = Kind::from_bits(kind).ok_or(Violation::Header(raw.0))?;
-        if flags & !EXTENDED != 0 {
+        let kind = Kind::from_bits((raw.0 >> 48) as u8).ok_or(Violation::Header(raw.0))?;
+        let flags = (raw.0 >> 56) as u8;
+        if flags & !EXTENDED != 0 || kind == Kind::Pad && raw.0 != Self::pad() {
             return Err(Violation::Header(raw.0));
         }
-        let header = Self {
-            len: u32::from_le_bytes([l0, l1, l2, l3]),
-            message_type: u16::from_le_bytes([t0, t1]),
-            kind,
-            extended: flags & EXTENDED != 0,
-        };
-        if kind == Kind::Pad && raw.0 != Self::pad() {
-            return Err(Violation::Header(raw.0));
-        }
-        Ok(header)
+        Ok(Self { len: raw.0 as u32, message_type: (raw.0 >> 32) as u16, kind, extended: flags == EXTENDED })
     }
 }
 
@@ -267,6 +258,8 @@ impl Rejection {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -277,6 +270,7 @@ mod tests {
         assert_eq!(Header::try_from(RawHeader(layout::ASLEEP)), Err(Violation::Header(u64::MAX)));
     }
 
+    // Fault 7.
     #[test]
     fn sizes_are_whole_words() {
         assert_eq!(record_size(0, false), 16);
@@ -285,7 +279,18 @@ mod tests {
         assert_eq!(record_size(u64::from(u32::MAX), true), (1 << 32) + 24);
     }
 
+    #[test]
+    fn every_error_and_every_reason_to_reject_has_a_name_of_its_own() {
+        let codes: BTreeSet<_> = (1..=11).map(|bits| ErrorCode::from_bits(bits).name()).collect();
+        assert_eq!((codes.len(), ErrorCode::from_bits(11).name()), (11, "other"));
+        assert_eq!(ErrorCode::Exhausted.to_string(), "exhausted");
+        assert_eq!(ErrorCode::Other(77).to_string(), "error code 77");
+        let reasons: BTreeSet<_> = (0..=3).map(|reason| Rejection::from_detail(reason).0.name()).collect();
+        assert_eq!(reasons.len(), 4);
+    }
+
     proptest! {
+        // Fault 7.
         #[test]
         fn a_word_is_refused_or_encodes_back_to_itself(word in any::<u64>(), kind in 0_u8..12) {
             let word = word & !(0xFF << 48) | u64::from(kind) << 48;

@@ -79,6 +79,8 @@ pub enum Status {
     Draining,
     /// The client's user may not connect.
     Forbidden,
+    /// The client's process broke the protocol over and over, and has to wait; the text says for how long.
+    Paced,
     /// A status of a newer version.
     Other(u16),
 }
@@ -92,6 +94,7 @@ impl Status {
             Self::Full => 3,
             Self::Draining => 4,
             Self::Forbidden => 5,
+            Self::Paced => 6,
             Self::Other(bits) => bits,
         }
     }
@@ -104,6 +107,7 @@ impl Status {
             3 => Self::Full,
             4 => Self::Draining,
             5 => Self::Forbidden,
+            6 => Self::Paced,
             bits => Self::Other(bits),
         }
     }
@@ -118,6 +122,7 @@ impl std::fmt::Display for Status {
             Self::Full => f.write_str("full"),
             Self::Draining => f.write_str("draining"),
             Self::Forbidden => f.write_str("forbidden"),
+            Self::Paced => f.write_str("paced"),
             Self::Other(bits) => write!(f, "status {bits}"),
         }
     }
@@ -446,6 +451,7 @@ mod tests {
         assert_eq!(Hello::decode(&hello.encode()).unwrap().name, "ü".repeat(32));
     }
 
+    // Fault 28.
     #[test]
     fn wrong_magic_version_and_transport_are_told_apart() {
         let good = Hello { features: 0, class: 0, name: String::new() }.encode();
@@ -462,6 +468,7 @@ mod tests {
         assert_eq!(with(14, 65), Err(HandshakeError::Field("name_len")));
     }
 
+    // Fault 28.
     #[test]
     fn a_refusal_is_readable_even_across_versions() {
         let mut bytes = encode_refusal(Status::Version, "the server speaks 2.0");
@@ -484,9 +491,30 @@ mod tests {
             bytes[at] ^= 0x55;
             assert_eq!(decode(&bytes), Err(HandshakeError::Field(field)));
         }
+        // These two have a single byte that is not 0.
+        for (at, field) in [(41, "max_in_flight"), (46, "stream_window")] {
+            let mut bytes = welcome().encode();
+            bytes[at] = 0;
+            assert_eq!(decode(&bytes), Err(HandshakeError::Field(field)));
+        }
+    }
+
+    #[test]
+    fn every_status_survives_the_way_and_has_words_of_its_own() {
+        let mut words = std::collections::BTreeSet::new();
+        for bits in 0..8 {
+            assert_eq!(Status::from_bits(bits).to_bits(), bits);
+            words.insert(Status::from_bits(bits).to_string());
+        }
+        assert_eq!(words.len(), 8);
+        for status in [Status::Malformed, Status::Full, Status::Draining, Status::Forbidden, Status::Other(9)] {
+            let error = decode(&encode_refusal(status, "no")).unwrap_err();
+            assert_eq!(error, HandshakeError::Refused { status, text: "no".into() });
+        }
     }
 
     proptest! {
+        // Fault 28.
         #[test]
         fn hostile_bytes_never_panic(
             bytes in prop::collection::vec(any::<u8>(), ANSWER_HEAD_LEN..300),

@@ -11,9 +11,11 @@ mod budget;
 pub mod connection;
 pub mod frame;
 pub mod handshake;
+mod kill_points;
 pub mod layout;
 pub mod ring;
 mod violation;
 
-pub use budget::{Budget, Reservation};
+pub use budget::{Budget, Reservation, Waiting, keeps_for};
+pub use kill_points::KillPoint;
 pub use violation::Violation;

@@ -38,7 +38,7 @@ fn a_failing_handler_and_an_oversized_reply_are_typed_errors() {
     both.server
         .answer(id, 8, &mut Vec::new(), keep, |reply| {
             reply.write(b"half a reply");
-            Err(Failure::new(ErrorCode::Handler, "no luck"))
+            Err(Failure::new(ErrorCode::Handler, "no luck").into())
         })
         .unwrap();
     assert_eq!(
@@ -69,6 +69,7 @@ fn a_message_over_the_limit_is_refused_with_size_and_limit() {
     assert_eq!(error, SubmitError::TooLarge { size: 1_048_577, limit: 1_048_576 });
 }
 
+// Fault 31.
 #[test]
 fn a_client_that_does_not_read_stalls_itself_and_loses_nothing() {
     let mut both = connect(4096, 64);
@@ -156,6 +157,7 @@ fn a_slow_stream_delays_neither_its_neighbours_nor_plain_calls() {
     );
 }
 
+// Fault 38.
 #[test]
 fn a_cancelled_stream_ends_at_the_server_and_its_late_chunks_are_dropped() {
     let mut both = connect(65536, 8);
@@ -174,6 +176,7 @@ fn a_cancelled_stream_ends_at_the_server_and_its_late_chunks_are_dropped() {
     assert_eq!((both.client.in_flight(), both.server.open_calls()), (0, 0));
 }
 
+// Fault 33.
 #[test]
 fn calls_in_flight_are_bounded_on_both_sides() {
     let mut both = connect(65536, 2);
@@ -191,6 +194,7 @@ fn calls_in_flight_are_bounded_on_both_sides() {
     assert!(both.client.calls().any(|id| id == first));
 }
 
+// Fault 31.
 #[test]
 fn a_request_ring_full_of_bulk_can_still_be_cancelled() {
     let mut both = connect(65536, 1024);
@@ -211,6 +215,7 @@ fn a_request_ring_full_of_bulk_can_still_be_cancelled() {
     assert!(cancelled);
 }
 
+// Fault 37.
 #[test]
 fn after_the_server_died_what_it_never_took_is_known_as_not_executed() {
     let mut both = connect(65536, 8);
@@ -221,6 +226,7 @@ fn after_the_server_died_what_it_never_took_is_known_as_not_executed() {
     assert_eq!(losses, [Loss::Unknown, Loss::NotExecuted, Loss::NotExecuted]);
 }
 
+// Fault 13.
 #[test]
 fn wake_ups_are_asked_for_exactly_when_the_peer_sleeps() {
     let mut both = connect(65536, 8);
@@ -266,5 +272,65 @@ fn cancels_that_found_no_room_leave_before_the_client_sleeps() {
             while both.receive().is_some() {}
         }
         assert!(both.client.commit().needed(), "the client sleeps over {} cancels", ids.len() - cancelled);
+    }
+}
+
+#[test]
+fn a_handler_is_told_how_long_its_reply_is_so_far_wherever_that_lies() {
+    let mut both = connect(65536, 8);
+    // The second reply finds no place in the ring, and is built outside of it.
+    for hint in [8, 1 << 20] {
+        let id = both.client.submit(ECHO, Style::Unary, b"", None).unwrap();
+        both.take().unwrap();
+        let answered = both.server.answer(id, hint, &mut Vec::new(), keep, |reply| {
+            assert!(reply.is_empty());
+            reply.write(b"some");
+            assert_eq!((reply.len(), reply.is_empty()), (4, false));
+            Ok(())
+        });
+        assert_eq!(answered, Ok(None));
+        assert_eq!(both.receive(), Some((id, AnswerKind::Response, b"some".to_vec())));
+    }
+}
+
+// Fault 31.
+#[test]
+fn a_client_that_takes_requests_off_or_answers_in_makes_progress_and_an_idle_one_none() {
+    let mut both = connect(4096, 8);
+    let id = both.client.submit(ECHO, Style::Unary, b"", None).unwrap();
+    let mut before = both.server.progress();
+    both.take().unwrap();
+    assert_ne!(both.server.progress(), before, "a request was taken");
+    let answered = both.server.answer(id, 1 << 20, &mut Vec::new(), keep, |reply| {
+        reply.write(&[1; 20_000]);
+        Ok(())
+    });
+    assert_eq!((answered, both.server.wants_room()), (Ok(None), true));
+    while both.server.wants_room() {
+        before = both.server.progress();
+        both.server.flush().unwrap();
+        assert_eq!(both.server.progress(), before, "nothing was taken meanwhile");
+        let _ = both.server.commit();
+        while let Some(answer) = both.client.next_answer().unwrap() {
+            both.client.take(&answer, &mut vec![0; answer.len]);
+        }
+        let _ = both.client.arm(false).unwrap();
+        both.client.disarm();
+        both.server.flush().unwrap();
+        assert_ne!(both.server.progress(), before, "answers were taken");
+    }
+}
+
+#[test]
+fn hints_and_released_pages_change_nothing() {
+    let mut both = connect(65536, 8);
+    for payload in [&b"one"[..], b"two"] {
+        let id = both.client.submit(ECHO, Style::Unary, payload, None).unwrap();
+        let _ = both.client.commit();
+        both.server.prefetch();
+        both.server.release_pages();
+        assert_eq!(both.echo(), 1);
+        both.server.release_pages();
+        assert_eq!(both.receive(), Some((id, AnswerKind::Response, payload.to_vec())));
     }
 }

@@ -112,6 +112,7 @@ fn writes() -> impl Strategy<Value = Vec<(usize, u64)>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
+    // Faults 1, 7.
     #[test]
     fn a_server_survives_any_memory(rounds in prop::collection::vec(writes(), 1..6)) {
         let memory = memory();
@@ -132,6 +133,7 @@ proptest! {
         }
     }
 
+    // Faults 1, 7, 39.
     #[test]
     fn a_client_survives_any_memory(rounds in prop::collection::vec(writes(), 1..6), calls in 0..8_u64) {
         let memory = memory();
@@ -169,6 +171,7 @@ fn verdict(word: u64) -> Result<(), Violation> {
     drive_server(&mut server)
 }
 
+// Faults 1, 7.
 #[test]
 fn each_kind_of_bad_record_has_its_own_reason() {
     let header = |len, kind, extended| Header { len, message_type: 0, kind, extended }.encode();
@@ -185,6 +188,7 @@ fn each_kind_of_bad_record_has_its_own_reason() {
     assert_eq!(verdict(header(3, Kind::Chunk, false)).unwrap_err().name(), "bad_form");
 }
 
+// Fault 8.
 #[test]
 fn a_flood_of_pads_and_cancels_is_handled_in_bounded_turns() {
     let memory = memory();

@@ -139,14 +139,23 @@ fn check(geometry: Geometry, steps: Vec<Step>) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+/// Of each kind; `BELLROPE_CASES` asks for more or fewer.
+const CASES: u32 = 400;
 
+fn cases() -> u32 {
+    std::env::var("BELLROPE_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    // Fault 11.
     #[test]
     fn the_ring_behaves_like_a_queue(steps in steps(1024)) {
         check(Geometry::new(4096).unwrap(), steps)?;
     }
 
+    // Fault 7.
     #[test]
     fn a_tiny_ring_behaves_like_a_queue(steps in steps(64)) {
         check(Geometry { capacity: 256, window: 64 }, steps)?;
@@ -196,6 +205,7 @@ fn bulk_leaves_room_for_cancels() {
     }
 }
 
+// Faults 1, 2.
 #[test]
 fn a_consumer_position_is_believed_only_within_reason() {
     for hostile in [8, 4096, 1 << 40, (1 << 63) - 8, 4, u64::MAX] {

@@ -4,11 +4,12 @@ mod both;
 
 use bellrope_proto::{
     Budget,
-    connection::{AnswerKind, Failure, Inbound, Loss, SubmitError},
+    connection::{AnswerKind, Failure, Inbound, Loss, Reply, SubmitError},
     frame::{ErrorCode, Rejection},
     handshake::Style,
+    ring::Armed,
 };
-use both::{Both, ECHO, connect, keep};
+use both::{Both, ECHO, MAX_MESSAGE, connect, keep};
 
 /// A payload in which every part differs from every other.
 fn pattern(len: usize) -> Vec<u8> {
@@ -51,6 +52,33 @@ fn a_large_message_travels_both_ways_through_a_small_ring() {
         assert!(request == payload && response == payload, "{len} bytes through a ring of {capacity}");
         assert_eq!((both.client.in_flight(), both.server.is_stalled()), (0, false));
     }
+}
+
+#[test]
+fn whoever_sleeps_is_woken_for_the_first_part_and_not_for_the_last() {
+    let mut both = connect(262_144, 8);
+    let payload = pattern(150_000);
+    assert_eq!(both.server.arm(), Ok(Armed::Asleep));
+    let mut sending = both.client.begin_large(Style::Unary, payload.len()).unwrap();
+    assert!(!both.client.push_large(&mut sending, ECHO, &payload, None).unwrap(), "one part, then the doorbell");
+    assert!(both.client.commit().needed() && both.server.is_ready());
+    assert!(
+        both.client.push_large(&mut sending, ECHO, &payload, None).unwrap(),
+        "nobody sleeps: all that there is room for"
+    );
+    assert!(!both.client.commit().needed());
+
+    let (id, request) = both.take().unwrap();
+    assert_eq!(both.client.arm(false), Ok(Armed::Asleep));
+    let answered = both.server.answer(id, 0, &mut Vec::new(), keep, |reply| {
+        reply.write(&request);
+        Ok(())
+    });
+    assert_eq!(answered, Ok(None));
+    assert!(both.server.wants_room() && both.server.commit().needed() && both.client.is_ready());
+    assert_eq!(both.server.flush(), Ok(true));
+    assert!(!both.server.wants_room() && !both.server.commit().needed());
+    assert!(both.receive().unwrap().2 == payload);
 }
 
 #[test]
@@ -117,6 +145,66 @@ fn a_refused_large_request_is_answered_at_once_and_its_parts_are_dropped() {
     }
     let id = send_large(&mut both, &payload);
     assert_eq!(both.take().unwrap().0, id, "the next one is welcome");
+}
+
+#[test]
+fn a_large_request_that_loses_its_room_is_refused_and_never_runs() {
+    let mut both = connect(65536, 8);
+    let payload = pattern(300_000);
+    let mut sending = both.client.begin_large(Style::Unary, payload.len()).unwrap();
+    both.client.push_large(&mut sending, ECHO, &payload, None).unwrap();
+    let Some(Inbound::Large(announced)) = both.inbound() else { panic!("no large request") };
+    let budget = Budget::new(300_000);
+    both.server.accept_large(&announced, vec![0; 300_000], budget.reserve(300_000).unwrap());
+    assert!(matches!(both.inbound(), Some(Inbound::Part(_))));
+    let unfinished = both.server.unfinished().unwrap();
+    assert!(unfinished.id == sending.id && unfinished.size == 300_000 && unfinished.filled > 0);
+    let failure = || Failure::rejected(Rejection::Busy, "too slow");
+    assert_eq!(both.server.revoke_large(failure()), Ok(true));
+    assert_eq!((budget.used(), both.server.unfinished()), (0, None));
+    assert_eq!(both.server.revoke_large(failure()), Ok(false), "there is nothing more to lose");
+    let (id, kind, _) = both.receive().unwrap();
+    let detail = Rejection::Busy.to_detail(None);
+    assert_eq!((id, kind), (sending.id, AnswerKind::Error { code: ErrorCode::Rejected, detail }));
+    assert!(both.client.push_large(&mut sending, ECHO, &payload, None).unwrap(), "there is no more to send");
+    while both.server.is_assembling() {
+        assert!(matches!(both.inbound(), None | Some(Inbound::Part(_))));
+    }
+    let id = send_large(&mut both, &payload);
+    assert_eq!(both.take().unwrap().0, id, "the next one is welcome");
+}
+
+#[test]
+fn a_reply_that_is_adopted_is_the_whole_reply_however_large_it_is() {
+    let mut both = connect(65536, 8);
+    for len in [0, 5, 16_000, 200_000, MAX_MESSAGE as usize] {
+        let id = both.client.submit(ECHO, Style::Unary, b"go", None).unwrap();
+        both.take().unwrap();
+        let mut message = pattern(len);
+        let answered = both.server.answer(id, 2, &mut Vec::new(), keep, |reply| {
+            reply.write(b"of no more use");
+            reply.adopt(&mut message);
+            assert_eq!(reply.len(), len);
+            Ok(())
+        });
+        assert_eq!(answered, Ok(None));
+        let response = loop {
+            if let Some((_, AnswerKind::Response, response)) = both.receive() {
+                break response;
+            }
+            both.server.flush().unwrap();
+        };
+        assert!(response == pattern(len), "{len} bytes");
+    }
+    let id = both.client.submit(ECHO, Style::Unary, b"go", None).unwrap();
+    both.take().unwrap();
+    let mut message = pattern(MAX_MESSAGE as usize + 1);
+    let adopt = |reply: &mut Reply<'_>| {
+        reply.adopt(&mut message);
+        Ok(())
+    };
+    let failure = both.server.answer(id, 2, &mut Vec::new(), keep, adopt).unwrap().unwrap();
+    assert_eq!(failure.code, ErrorCode::MessageTooLarge);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Copies between private memory and memory that another process may write at the same moment.
 //!
 //! `copy_nonoverlapping` over such memory is a data race, hence undefined. Relaxed atomic words and inline assembly are
-//! not. On x86-64 what is not small goes through 64-byte SSE2 blocks, and what is large through `rep movsb`, which the
-//! processor can do without bringing the target into its cache first; elsewhere everything goes by words.
+//! not. On x86-64 what is not tiny goes through SSE2 registers, and what is large through `rep movsb`, which the processor
+//! can do without bringing the target into its cache first; elsewhere everything goes by words.
 //!
 //! All functions here have the same contract: the shared range is mapped for the whole call, the private range is
 //! exclusively ours, the two do not overlap.
@@ -30,9 +30,9 @@ const PAGE: usize = 4096;
 #[inline]
 pub(crate) unsafe fn out_of_shared(from: *const u8, into: *mut u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
-    if len >= 64 {
+    if len >= 16 {
         // SAFETY: the caller's contract is ours.
-        return unsafe { blocks(from, into, len) };
+        return unsafe { through_registers(from, into, len) };
     }
     // SAFETY: the caller's contract is ours.
     unsafe { words_out(from, into, len) }
@@ -46,12 +46,66 @@ pub(crate) unsafe fn out_of_shared(from: *const u8, into: *mut u8, len: usize) {
 #[inline]
 pub(crate) unsafe fn into_shared(from: *const u8, into: *mut u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
-    if len >= 64 {
+    if len >= 16 {
         // SAFETY: the caller's contract is ours.
-        return unsafe { blocks(from, into, len) };
+        return unsafe { through_registers(from, into, len) };
     }
     // SAFETY: the caller's contract is ours.
     unsafe { words_in(from, into, len) }
+}
+
+/// 16 bytes or more, in either direction.
+///
+/// # Safety
+/// As [`out_of_shared`] or [`into_shared`], and `len` is at least 16.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn through_registers(from: *const u8, into: *mut u8, len: usize) {
+    // SAFETY: the caller's contract is ours, and each gets the lengths it takes.
+    unsafe { if len >= 64 { blocks(from, into, len) } else { few_blocks(from, into, len) } }
+}
+
+/// 16 to 63 bytes: 16 from either end, or 32 where those do not meet.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn few_blocks(from: *const u8, into: *mut u8, len: usize) {
+    debug_assert!((16..64).contains(&len));
+    // SAFETY: `len >= 16`, so both blocks lie inside both ranges, and where there are four, `len > 32`, so all do.
+    unsafe {
+        if len > 32 {
+            std::arch::asm!(
+                "movdqu {a}, [{from}]",
+                "movdqu {b}, [{from} + 16]",
+                "movdqu {c}, [{from} + {len} - 32]",
+                "movdqu {d}, [{from} + {len} - 16]",
+                "movdqu [{into}], {a}",
+                "movdqu [{into} + 16], {b}",
+                "movdqu [{into} + {len} - 32], {c}",
+                "movdqu [{into} + {len} - 16], {d}",
+                len = in(reg) len,
+                from = in(reg) from,
+                into = in(reg) into,
+                a = out(xmm_reg) _,
+                b = out(xmm_reg) _,
+                c = out(xmm_reg) _,
+                d = out(xmm_reg) _,
+                options(nostack, preserves_flags)
+            );
+        } else {
+            std::arch::asm!(
+                "movdqu {a}, [{from}]",
+                "movdqu {b}, [{from} + {len} - 16]",
+                "movdqu [{into}], {a}",
+                "movdqu [{into} + {len} - 16], {b}",
+                len = in(reg) len,
+                from = in(reg) from,
+                into = in(reg) into,
+                a = out(xmm_reg) _,
+                b = out(xmm_reg) _,
+                options(nostack, preserves_flags)
+            );
+        }
+    }
 }
 
 /// 64 bytes a turn through four SSE2 registers, then one overlapping block for the rest; `rep movsb` when large.
@@ -166,6 +220,7 @@ unsafe fn words_in(mut from: *const u8, mut into: *mut u8, mut len: usize) {
 mod tests {
     use super::*;
 
+    // Fault 6.
     #[test]
     fn every_length_and_alignment_is_copied_exactly() {
         let source: Vec<u8> = (0..21_000_u32).map(|n| (n * 31 % 251) as u8).collect();

@@ -9,8 +9,11 @@
 //!
 //! **Absent on purpose**: this crate knows no record, no frame and no call.
 
+pub mod kill_points;
 pub mod sync;
 
+#[cfg(not(loom))]
+mod allocations;
 #[cfg(not(loom))]
 pub mod clock;
 #[cfg(not(loom))]
@@ -20,6 +23,8 @@ mod memory;
 #[cfg(not(loom))]
 pub mod process;
 #[cfg(not(loom))]
+mod sealed;
+#[cfg(not(loom))]
 pub mod socket;
 #[cfg(not(loom))]
 pub mod wait;
@@ -28,6 +33,10 @@ pub mod wait;
 mod model;
 
 #[cfg(not(loom))]
+pub use allocations::CountingAllocator;
+#[cfg(not(loom))]
 pub use memory::{MapError, SharedMemory, View};
 #[cfg(loom)]
 pub use model::{SharedMemory, View};
+#[cfg(not(loom))]
+pub use sealed::SealedBytes;

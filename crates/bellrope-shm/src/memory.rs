@@ -30,7 +30,8 @@ const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlag
 /// Why a descriptor received from a peer was not mapped.
 #[derive(Debug)]
 pub enum MapError {
-    /// The memory could still be shrunk or grown under us: reading it could end in SIGBUS.
+    /// The memory could still be shrunk or grown under us, so that reading it could end in SIGBUS; or, where its bytes
+    /// were to be final, they could still be written.
     NotSealed,
     /// The memory has another size than the handshake said.
     Size {
@@ -104,14 +105,7 @@ impl SharedMemory {
     /// # Errors
     /// [`MapError`] says what was wrong with the descriptor.
     pub fn open(fd: &OwnedFd, len: usize) -> Result<Arc<Self>, MapError> {
-        let seals = rustix::fs::fcntl_get_seals(fd).map_err(|_| MapError::NotSealed)?;
-        if !seals.contains(SEALS) {
-            return Err(MapError::NotSealed);
-        }
-        let found = u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0);
-        if found != len as u64 {
-            return Err(MapError::Size { expected: len as u64, found });
-        }
+        check(fd, SEALS, len)?;
         Ok(Self::map(fd, len)?)
     }
 
@@ -138,6 +132,10 @@ impl SharedMemory {
             )?
         };
         let base = NonNull::new(base.cast::<u8>()).expect("mmap never answers with null");
+        // A child of fork would write into its parent's rings: it gets none of this. A kernel that cannot say so to the
+        // mapping leaves it as it was.
+        // SAFETY: the very mapping that was just made. The advice changes nothing for this process.
+        let _ = unsafe { rustix::mm::madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) };
         Ok(Arc::new(Self { base, len }))
     }
 
@@ -154,6 +152,19 @@ impl SharedMemory {
         let base = unsafe { self.base.add(range.start) };
         View { base, len: range.end - range.start, memory: Arc::clone(self) }
     }
+}
+
+/// Checks what a peer handed over before it is mapped: its seals, and its size.
+pub(crate) fn check(fd: &OwnedFd, seals: SealFlags, len: usize) -> Result<(), MapError> {
+    let found = rustix::fs::fcntl_get_seals(fd).map_err(|_| MapError::NotSealed)?;
+    if !found.contains(seals) {
+        return Err(MapError::NotSealed);
+    }
+    let found = u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0);
+    if found != len as u64 {
+        return Err(MapError::Size { expected: len as u64, found });
+    }
+    Ok(())
 }
 
 impl Drop for SharedMemory {
@@ -200,11 +211,14 @@ unsafe impl Sync for View {}
 impl View {
     #[inline]
     fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset.is_multiple_of(8) && offset < self.len, "a shared word must lie inside its view");
+        // The number of the word, were it not for the three bits that are zero in a multiple of 8 and make it huge
+        // otherwise: one comparison checks both.
+        let number = offset.rotate_right(3);
+        assert!(number < self.len / 8, "a shared word must lie inside its view");
         // SAFETY: `offset` is a multiple of 8 below `len`, which is a multiple of 8, so all 8 bytes lie inside the
         // mapping, which lives as long as `self`; mappings are page-aligned and views 8-aligned, so the word is
         // aligned; shared words are only ever accessed atomically.
-        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().cast::<u64>().add(number)) }
     }
 
     #[inline]
@@ -295,16 +309,27 @@ impl View {
     #[inline]
     pub fn prefetch(&self, offset: usize) {
         #[cfg(target_arch = "x86_64")]
-        if offset < self.len {
-            // SAFETY: a prefetch of any address has no effect that a program can see, and this one is mapped.
-            unsafe {
-                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-                    self.base.as_ptr().add(offset).cast(),
-                );
-            }
-        }
+        self.hint::<{ std::arch::x86_64::_MM_HINT_T0 }>(offset);
         #[cfg(not(target_arch = "x86_64"))]
         let _ = offset;
+    }
+
+    /// As [`Self::prefetch`], for a line that will be written.
+    #[inline]
+    pub fn prefetch_to_write(&self, offset: usize) {
+        #[cfg(target_arch = "x86_64")]
+        self.hint::<{ std::arch::x86_64::_MM_HINT_ET0 }>(offset);
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = offset;
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn hint<const HINT: i32>(&self, offset: usize) {
+        if offset < self.len {
+            // SAFETY: a prefetch of any address has no effect that a program can see, and this one is mapped.
+            unsafe { std::arch::x86_64::_mm_prefetch::<HINT>(self.base.as_ptr().add(offset).cast()) }
+        }
     }
 
     /// Copies `into.len()` bytes from `offset` into private memory.
@@ -372,6 +397,7 @@ mod tests {
         assert_eq!(&seen, b"hello");
     }
 
+    // Fault 9.
     #[test]
     fn created_memory_can_neither_shrink_nor_grow_nor_lose_its_seals() {
         let (_memory, fd) = SharedMemory::create(8192).unwrap();
@@ -380,6 +406,7 @@ mod tests {
         assert!(rustix::fs::fcntl_add_seals(&fd, SealFlags::WRITE).is_err());
     }
 
+    // Fault 9.
     #[test]
     fn unsealed_memory_is_refused() {
         let fd = rustix::fs::memfd_create("loose", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
@@ -387,16 +414,20 @@ mod tests {
         assert!(matches!(SharedMemory::open(&fd, 4096), Err(MapError::NotSealed)));
         let plain = tempfile::tempfile().unwrap();
         plain.set_len(4096).unwrap();
-        assert!(matches!(SharedMemory::open(&plain.into(), 4096), Err(MapError::NotSealed)));
+        let error = SharedMemory::open(&plain.into(), 4096).unwrap_err();
+        assert_eq!(error.to_string(), "the shared memory is not sealed against resizing");
     }
 
+    // Fault 9.
     #[test]
     fn memory_of_another_size_is_refused() {
         let (_memory, fd) = SharedMemory::create(4096).unwrap();
         let error = SharedMemory::open(&fd, 8192).unwrap_err();
         assert!(matches!(error, MapError::Size { expected: 8192, found: 4096 }), "{error}");
+        assert_eq!(error.to_string(), "the shared memory has 4096 bytes where 8192 were promised");
     }
 
+    // Fault 6.
     #[test]
     #[should_panic(expected = "inside its view")]
     fn a_word_beyond_the_view_is_never_touched() {
@@ -404,6 +435,7 @@ mod tests {
         let _ = memory.view(0..64).load(64, Ordering::Relaxed);
     }
 
+    // Fault 6.
     #[test]
     #[should_panic(expected = "inside their view")]
     fn bytes_beyond_the_view_are_never_touched() {
@@ -431,6 +463,7 @@ mod tests {
         here.futex_wait(8, 1, Duration::from_millis(1)).unwrap();
     }
 
+    // Fault 10.
     #[test]
     fn released_pages_keep_their_contents_and_punched_pages_read_as_zeros() {
         let memory = SharedMemory::anonymous(4 * 4096);

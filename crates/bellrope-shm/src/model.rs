@@ -83,6 +83,8 @@ impl View {
 
     pub fn prefetch(&self, _offset: usize) {}
 
+    pub fn prefetch_to_write(&self, _offset: usize) {}
+
     pub fn read(&self, offset: usize, into: &mut [u8]) {
         for (index, byte) in into.iter_mut().enumerate() {
             let at = offset + index;

@@ -216,6 +216,7 @@ mod tests {
         assert_eq!(&bytes[..8], b"shared!!");
     }
 
+    // Fault 21.
     #[test]
     fn unwanted_descriptors_are_closed_by_the_kernel() {
         let (left, right) = Socket::pair().unwrap();
@@ -235,6 +236,7 @@ mod tests {
         assert_eq!(ours, 1);
     }
 
+    // Fault 16.
     #[test]
     fn rings_are_counted_and_a_hang_up_is_told_apart() {
         let (left, right) = Socket::pair().unwrap();
@@ -247,6 +249,7 @@ mod tests {
         right.ring();
     }
 
+    // Fault 17.
     #[test]
     fn a_full_socket_never_blocks_the_ringer() {
         let (left, right) = Socket::pair().unwrap();
@@ -256,6 +259,7 @@ mod tests {
         assert!(matches!(right.drain(1).unwrap(), Drained::Rings(count) if count > 0));
     }
 
+    // Fault 26.
     #[test]
     fn peers_are_known_by_their_credentials() {
         let (left, _right) = Socket::pair().unwrap();

@@ -12,9 +12,11 @@ mod word;
 
 use std::{
     hash::{BuildHasher as _, RandomState},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
+use config::Live;
 pub use config::{BreakerConfig, BreakerSetting};
 pub use permit::{Now, Permit};
 use window::Window;
@@ -91,7 +93,7 @@ pub struct Rejected {
 /// ```
 #[derive(Debug)]
 pub struct Breaker {
-    config: BreakerConfig,
+    live: Live,
     /// What moments are counted from.
     origin: Instant,
     /// Mode, generation and counts: see [`Word`]. Anybody changes the count of a closed breaker by compare-exchange;
@@ -102,7 +104,8 @@ pub struct Breaker {
     until: AtomicU64,
     /// Recoveries that failed since the breaker was last closed.
     recoveries: Mutex<u32>,
-    window: Option<Window>,
+    /// Made when a rate is first on.
+    window: OnceLock<Window>,
     /// By their place in [`TRANSITIONS`].
     transitions: [AtomicU64; TRANSITIONS.len()],
     rejections: AtomicU64,
@@ -128,25 +131,53 @@ impl Breaker {
     ///
     /// # Errors
     /// A setting out of its range.
+    #[expect(clippy::needless_pass_by_value, reason = "settings are made for a breaker and given to it")]
     pub fn new(config: BreakerConfig) -> Result<Self, BreakerSetting> {
         config.check()?;
+        let window = OnceLock::new();
+        if config.failure_rate_percent > 0 || config.slow_rate_percent > 0 {
+            let _ = window.set(Window::new(config.rate_window_ms));
+        }
         Ok(Self {
+            live: Live::new(&config),
             origin: Instant::now(),
             word: AtomicU64::new(Word::new(Mode::Closed, 0).bits()),
             until: AtomicU64::new(NEVER),
             recoveries: Mutex::new(0),
-            window: config.has_rates().then(|| Window::new(&config)),
+            window,
             transitions: Default::default(),
             rejections: AtomicU64::new(0),
             random: RandomState::new(),
-            config,
         })
     }
 
     /// The settings.
     #[must_use]
-    pub fn config(&self) -> &BreakerConfig {
-        &self.config
+    pub fn config(&self) -> BreakerConfig {
+        self.live.config()
+    }
+
+    /// Changes the settings. The state stays as it is, with what was counted for it: an open breaker is open until its
+    /// time is up, and a closed one that has failed as often as is now enough opens with the next failure. The window of
+    /// the rates begins anew.
+    ///
+    /// # Errors
+    /// A setting out of its range; then none has changed.
+    pub fn reconfigure(&self, config: &BreakerConfig) -> Result<(), BreakerSetting> {
+        config.check()?;
+        // One at a time.
+        let _recoveries = self.lock();
+        self.live.change(config);
+        if self.live.has_rates() {
+            self.window.get_or_init(|| Window::new(config.rate_window_ms)).restart(config.rate_window_ms);
+        }
+        Ok(())
+    }
+
+    /// From which on a call is slow.
+    #[must_use]
+    pub fn slow_call(&self) -> Duration {
+        self.live.slow_call()
     }
 
     /// Admits a call, or not. The time is asked for only if the breaker is not closed, or if it looks at slow calls.
@@ -209,7 +240,7 @@ impl Breaker {
         // Acquire pairs with the release in `publish`: who sees a state sees what was written with it.
         let word = Word::from(self.word.load(Ordering::Acquire));
         if word.admits_all() {
-            let started = if self.config.slow_rate_percent > 0 { Some(now.now()) } else { None };
+            let started = if self.live.has_slow_rate() { Some(now.now()) } else { None };
             return Ok(Admitted { key: word.key(), started });
         }
         self.admit_probe(word, now.now())
@@ -221,7 +252,7 @@ impl Breaker {
         // Most rejections are decided here, without the lock.
         let may_change = match word.mode() {
             Mode::Open => self.nanos(now) >= until,
-            Mode::HalfOpen => word.probes() < self.config.half_open_max_requests || self.nanos(now) >= until,
+            Mode::HalfOpen => word.probes() < self.live.half_open_max_requests() || self.nanos(now) >= until,
             Mode::ForcedOpen => false,
             Mode::Closed | Mode::ForcedClosed => true,
         };
@@ -230,11 +261,11 @@ impl Breaker {
             self.expire(&mut recoveries, now);
             word = self.locked_word();
             if word.mode() == Mode::Open && self.nanos(now) >= self.until.load(Ordering::Relaxed) {
-                let until = self.nanos(now).saturating_add(nanos_of(self.config.half_open_timeout_ms));
+                let until = self.nanos(now).saturating_add(nanos_of(self.live.half_open_timeout_ms()));
                 word = self.publish(word, Mode::HalfOpen, until);
             }
             match word.mode() {
-                Mode::HalfOpen if word.probes() < self.config.half_open_max_requests => {
+                Mode::HalfOpen if word.probes() < self.live.half_open_max_requests() => {
                     self.word.store(word.with_probe().bits(), Ordering::Release);
                     return Ok(Admitted { key: word.key(), started: Some(now) });
                 }
@@ -261,7 +292,7 @@ impl Breaker {
     #[inline]
     fn succeeded(&self, key: u32, started: Option<Instant>, now: impl Now) {
         let word = Word::from(self.word.load(Ordering::Acquire));
-        if word.is_closed_without_failure(key) && self.window.is_none() {
+        if word.is_closed_without_failure(key) && !self.live.has_rates() {
             return;
         }
         self.settle(key, started, now.now(), true);
@@ -269,22 +300,22 @@ impl Breaker {
 
     /// Counts how a call ended, unless it was admitted under an older state.
     fn settle(&self, key: u32, started: Option<Instant>, now: Instant, well: bool) {
-        let slow_ms = u64::from(self.config.slow_call_ms);
-        let slow = self.config.slow_rate_percent > 0
-            && started.is_some_and(|started| now.saturating_duration_since(started) >= Duration::from_millis(slow_ms));
+        let slow = self.live.has_slow_rate()
+            && started.is_some_and(|started| now.saturating_duration_since(started) >= self.live.slow_call());
         let mut word = Word::from(self.word.load(Ordering::Acquire));
         match word.mode() {
             _ if word.key() != key => {}
             Mode::Closed => {
-                if let Some(window) = &self.window
-                    && window.note(self.nanos(now), !well, slow)
+                if self.live.has_rates()
+                    && let Some(window) = self.window.get()
+                    && window.note(self.nanos(now), !well, slow, &self.live)
                 {
                     return self.trip(key, now);
                 }
                 // Only the count changes here; whoever changes the state meanwhile makes the exchange fail.
                 while word.key() == key {
                     let failures = if well { 0 } else { word.failures().saturating_add(1) };
-                    if failures >= self.config.failure_threshold {
+                    if failures >= self.live.failure_threshold() {
                         return self.trip(key, now);
                     }
                     let counted = word.with_failures(failures);
@@ -310,7 +341,7 @@ impl Breaker {
             return self.reopen(word, &mut recoveries, now);
         }
         let word = word.without_probe().with_success();
-        if word.successes() >= self.config.success_threshold {
+        if word.successes() >= self.live.success_threshold() {
             *recoveries = 0;
             self.publish(word, Mode::Closed, NEVER);
         } else {
@@ -346,7 +377,7 @@ impl Breaker {
     }
 
     fn open(&self, word: Word, recoveries: &u32, now: Instant) {
-        let length = self.config.open_for(*recoveries, self.random.hash_one(word.bits()));
+        let length = self.live.config().open_for(*recoveries, self.random.hash_one(word.bits()));
         self.publish(word, Mode::Open, self.nanos(now).saturating_add(length.as_nanos() as u64));
     }
 
@@ -383,7 +414,7 @@ impl Breaker {
 
     /// Goes from the state in `word` to another. Only with the lock held.
     fn publish(&self, word: Word, mode: Mode, until: u64) -> Word {
-        if let Some(window) = self.window.as_ref().filter(|_| mode == Mode::Closed) {
+        if let Some(window) = self.window.get().filter(|_| mode == Mode::Closed) {
             window.clear();
         }
         let next = word.next(mode);
@@ -407,9 +438,9 @@ impl Breaker {
         Word::from(self.word.load(Ordering::Relaxed))
     }
 
-    /// A moment as it is stored.
+    /// A moment as it is stored: before [`NEVER`], however late it is.
     fn nanos(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(NEVER - 1).min(NEVER - 1)
+        u64::try_from(now.saturating_duration_since(self.origin).as_nanos()).unwrap_or(NEVER).min(NEVER - 1)
     }
 }
 

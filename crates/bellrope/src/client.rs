@@ -13,6 +13,7 @@ mod link;
 mod options;
 mod pool;
 mod shared;
+mod spares;
 mod streams;
 mod types;
 

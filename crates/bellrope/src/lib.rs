@@ -34,6 +34,7 @@ mod error;
 mod handler;
 #[cfg(feature = "tokio")]
 mod health;
+mod kill_points;
 mod metrics;
 mod path;
 mod registry;
@@ -60,15 +61,17 @@ pub use error::{BindError, Blame, CallError, ConnectError, HandlerError};
 pub use handler::{Cancelled, ChunkReceiver, ChunkSender, OwnedCall, StreamClosed};
 #[cfg(feature = "tokio")]
 pub use health::HealthServer;
-pub use metrics::{MemoryUse, Metrics, Snapshot, TypeSnapshot};
+#[doc(hidden)]
+pub use kill_points::KillPoint;
+pub use metrics::{MemoryUse, Metrics, Reloads, Snapshot, TypeSnapshot};
 pub use path::{default_socket_path, inherited_listener};
-pub use registry::Call;
+pub use registry::{Call, CallInPlace};
 pub use server::{Server, ServerBuilder, ServerConfig};
 pub use spin::SpinPolicy;
 
 /// The parts of the shared-memory crate that measurements need.
 pub mod shm {
-    pub use bellrope_shm::{SharedMemory, View, clock, process, sync::Ordering};
+    pub use bellrope_shm::{CountingAllocator, SharedMemory, View, clock, process, sync::Ordering};
 }
 
 /// The examples of the README, compiled and run with the documentation tests.

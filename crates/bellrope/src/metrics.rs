@@ -2,6 +2,7 @@
 //! plain stores, a reader sums them up.
 
 mod pulse;
+mod settings;
 
 use std::{
     sync::{
@@ -16,8 +17,10 @@ use std::{
 
 use bellrope_proto::{Budget, frame::ErrorCode};
 use pulse::Pulse;
+pub use settings::Reloads;
+use settings::Settings;
 
-use crate::{Breaker, BreakerSnapshot, ServerConfig};
+use crate::{Breaker, BreakerSnapshot};
 
 /// Upper bounds of the latency buckets, in microseconds. 10 is the user's own target.
 pub(crate) const LATENCY_BOUNDS_US: [u64; 16] =
@@ -148,15 +151,15 @@ impl Shard {
 #[derive(Debug)]
 pub struct Metrics {
     names: Vec<String>,
-    shards: Vec<Shard>,
+    shards: Vec<Arc<Shard>>,
     /// The loops of the workers, and then that of the acceptor.
     pulse: Pulse,
     /// What the acceptor last said of itself: a [`Readiness`].
     readiness: AtomicU8,
     /// By name; read by those who watch, never on the data path.
     breakers: Mutex<Vec<(String, Arc<Breaker>)>>,
-    /// What the server allows, once it is known.
-    pub(crate) limits: OnceLock<ServerConfig>,
+    /// What the server allows, and how often that was changed.
+    pub(crate) settings: Settings,
     /// For each type, whether its handler runs on the worker, once it is known.
     pub(crate) run_on_worker: OnceLock<Vec<bool>>,
     /// What connections hold outside their rings, once it is known.
@@ -167,10 +170,12 @@ pub struct Metrics {
     pub(crate) violations: AtomicU64,
     pub(crate) stalled: AtomicU64,
     pub(crate) log_lines_dropped: AtomicU64,
+    /// Handshakes that had to wait, or were turned away, because their process breaks the protocol over and over.
+    pub(crate) paced: AtomicU64,
     /// Cleared by the server when it begins to stop.
     pub(crate) serving: AtomicBool,
     pub(crate) started: Instant,
-    pub(crate) max_connections: u64,
+    pub(crate) max_connections: AtomicU64,
 }
 
 /// The counters of one message type, summed over the workers.
@@ -214,12 +219,16 @@ pub struct Snapshot {
     pub stalled: u64,
     /// Lines of the log that were left out, so that no client floods it.
     pub log_lines_dropped: u64,
+    /// Handshakes that had to wait, or were turned away, because their process broke the protocol over and over.
+    pub paced_handshakes: u64,
     /// Requests that the workers found waiting in their last round over their connections.
     pub queued_requests: u64,
     /// Bytes of buffers in use, and how many may be; `None` where the server has no budget.
     pub buffers: Option<(u64, u64)>,
     /// The circuit breakers, by name.
     pub breakers: Vec<(String, BreakerSnapshot)>,
+    /// How often the settings were read again.
+    pub reloads: Reloads,
     /// Seconds since the server started.
     pub uptime_seconds: u64,
 }
@@ -257,10 +266,10 @@ impl Metrics {
             pulse: Pulse::new(workers + 1),
             readiness: AtomicU8::new(Readiness::Starting as u8),
             breakers: Mutex::default(),
-            limits: OnceLock::new(),
+            settings: Settings::default(),
             run_on_worker: OnceLock::new(),
             budget: OnceLock::new(),
-            shards: (0..workers).map(|_| shard()).collect(),
+            shards: (0..workers).map(|_| Arc::new(shard())).collect(),
             names,
             accepted: AtomicU64::new(0),
             closed: AtomicU64::new(0),
@@ -268,13 +277,14 @@ impl Metrics {
             violations: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
             log_lines_dropped: AtomicU64::new(0),
+            paced: AtomicU64::new(0),
             serving: AtomicBool::new(true),
             started: Instant::now(),
-            max_connections,
+            max_connections: max_connections.into(),
         }
     }
 
-    pub(crate) fn shard(&self, worker: usize) -> &Shard {
+    pub(crate) fn shard(&self, worker: usize) -> &Arc<Shard> {
         &self.shards[worker]
     }
 
@@ -321,7 +331,7 @@ impl Metrics {
     pub(crate) fn accepting(&self, exhausted: bool) {
         let readiness = if !self.is_serving() {
             Readiness::Stopping
-        } else if self.active_connections() >= self.max_connections {
+        } else if self.active_connections() >= self.max_connections.load(Relaxed) {
             Readiness::Full
         } else if exhausted {
             Readiness::Exhausted
@@ -353,6 +363,11 @@ impl Metrics {
         self.accepted.load(Relaxed).saturating_sub(closed)
     }
 
+    /// Counts that the settings were read again, and whether that went well. To be called by whoever reads them.
+    pub fn note_reload(&self, ok: bool) {
+        self.settings.note_reload(ok);
+    }
+
     /// Whether the server serves, that is, has not begun to stop.
     #[must_use]
     pub fn is_serving(&self) -> bool {
@@ -362,7 +377,7 @@ impl Metrics {
     /// The sums of all counters.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let sum = |of: &dyn Fn(&Shard) -> u64| self.shards.iter().map(of).sum::<u64>();
+        let sum = |of: &dyn Fn(&Shard) -> u64| self.shards.iter().map(|shard| of(shard)).sum::<u64>();
         let now = Instant::now();
         let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         let breakers = breakers.iter().map(|(name, breaker)| (name.clone(), breaker.snapshot(now))).collect();
@@ -387,14 +402,16 @@ impl Metrics {
         Snapshot {
             types: types.collect(),
             active_connections: self.active_connections(),
-            max_connections: self.max_connections,
+            max_connections: self.max_connections.load(Relaxed),
             refused_connections: self.refused.load(Relaxed),
             violations: self.violations.load(Relaxed),
             stalled: self.stalled.load(Relaxed),
             log_lines_dropped: self.log_lines_dropped.load(Relaxed),
+            paced_handshakes: self.paced.load(Relaxed),
             queued_requests: sum(&|shard| shard.queued.value()),
             buffers: self.budget.get().map(|budget| (budget.used(), budget.limit())),
             breakers,
+            reloads: self.settings.reloads(),
             uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
         }
     }
@@ -437,6 +454,7 @@ impl MemoryUse {
 mod tests {
     use super::*;
 
+    // Fault 49.
     #[test]
     fn counts_are_summed_over_workers_and_unknown_types_share_a_row() {
         let metrics = Metrics::new(["echo", "chat"].into_iter(), 2, 10);

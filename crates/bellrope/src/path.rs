@@ -146,6 +146,7 @@ fn io_error(what: &str, path: &Path, source: io::Error) -> BindError {
 mod tests {
     use super::*;
 
+    // Fault 24.
     #[test]
     fn a_path_has_one_server_at_a_time_and_the_second_learns_who() {
         let home = tempfile::tempdir().unwrap();
@@ -158,6 +159,7 @@ mod tests {
         OwnedPath::bind(&path).unwrap();
     }
 
+    // Fault 24.
     #[test]
     fn of_many_servers_that_race_for_a_path_one_wins_and_the_others_say_who() {
         let home = tempfile::tempdir().unwrap();
@@ -179,6 +181,7 @@ mod tests {
         }
     }
 
+    // Fault 24.
     #[test]
     fn a_socket_left_by_a_dead_server_is_replaced() {
         let home = tempfile::tempdir().unwrap();
@@ -189,6 +192,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
 
+    // Fault 25.
     #[test]
     fn a_directory_that_others_can_write_is_refused() {
         let home = tempfile::tempdir().unwrap();
@@ -203,6 +207,7 @@ mod tests {
         assert!(error.to_string().contains("is not a directory"), "{error}");
     }
 
+    // Fault 25.
     #[test]
     fn a_file_in_the_way_is_left_alone() {
         let home = tempfile::tempdir().unwrap();

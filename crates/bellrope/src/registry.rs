@@ -44,6 +44,35 @@ impl<'a> Call<'a> {
     }
 }
 
+/// A call whose handler makes the reply out of the request, in the memory in which that came.
+#[derive(Debug)]
+pub struct CallInPlace<'a> {
+    pub(crate) message: &'a mut Vec<u8>,
+    pub(crate) connection: u64,
+    pub(crate) deadline_us: Option<u64>,
+}
+
+impl CallInPlace<'_> {
+    /// What the caller sent, a private copy that nobody else can change. What is in it when the handler returns is the
+    /// reply.
+    #[must_use]
+    pub fn message(&mut self) -> &mut Vec<u8> {
+        self.message
+    }
+
+    /// The server's number for the caller's connection.
+    #[must_use]
+    pub fn connection(&self) -> u64 {
+        self.connection
+    }
+
+    /// Time that is left for the answer, if its caller set a deadline.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        time_left(self.deadline_us)
+    }
+}
+
 /// Time until a moment on the server's clock.
 pub(crate) fn time_left(deadline_us: Option<u64>) -> Option<Duration> {
     deadline_us.map(|deadline| Duration::from_micros(deadline.saturating_sub(clock::monotonic_us())))
@@ -51,12 +80,15 @@ pub(crate) fn time_left(deadline_us: Option<u64>) -> Option<Duration> {
 
 pub(crate) type UnaryHandler = dyn Fn(&Call<'_>, &mut Reply<'_>) -> Result<(), HandlerError> + Send + Sync;
 
+pub(crate) type InPlaceHandler = dyn Fn(&mut CallInPlace<'_>) -> Result<(), HandlerError> + Send + Sync;
+
 #[cfg(feature = "tokio")]
 pub(crate) type Answering<T> = Pin<Box<dyn Future<Output = Result<T, HandlerError>> + Send>>;
 
 /// How a message type is answered.
 pub(crate) enum Handler {
     Unary(Box<UnaryHandler>),
+    InPlace(Box<InPlaceHandler>),
     #[cfg(feature = "tokio")]
     UnaryAsync(Box<dyn Fn(OwnedCall) -> Answering<Vec<u8>> + Send + Sync>),
     #[cfg(feature = "tokio")]
@@ -68,9 +100,15 @@ pub(crate) enum Handler {
 }
 
 impl Handler {
+    /// Whether it runs on the worker that owns the connection.
+    #[inline]
+    pub(crate) fn runs_on_worker(&self) -> bool {
+        matches!(self, Self::Unary(_) | Self::InPlace(_))
+    }
+
     pub(crate) fn style(&self) -> Style {
         match self {
-            Self::Unary(_) => Style::Unary,
+            Self::Unary(_) | Self::InPlace(_) => Style::Unary,
             #[cfg(feature = "tokio")]
             Self::UnaryAsync(_) => Style::Unary,
             #[cfg(feature = "tokio")]
@@ -139,13 +177,13 @@ impl Registry {
 
     /// For each type, whether its handler runs on the worker.
     pub(crate) fn run_on_worker(&self) -> Vec<bool> {
-        self.entries.iter().map(|(_, handler)| matches!(handler, Handler::Unary(_))).collect()
+        self.entries.iter().map(|(_, handler)| handler.runs_on_worker()).collect()
     }
 
     /// Whether any handler needs an async runtime.
     #[cfg(feature = "tokio")]
     pub(crate) fn needs_runtime(&self) -> bool {
-        self.entries.iter().any(|(_, handler)| !matches!(handler, Handler::Unary(_)))
+        self.entries.iter().any(|(_, handler)| !handler.runs_on_worker())
     }
 
     /// The table that clients get in the handshake.

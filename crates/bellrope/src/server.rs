@@ -7,10 +7,16 @@
 mod acceptor;
 mod body;
 mod buffers;
+mod claim;
+mod config;
 #[cfg(feature = "tokio")]
 mod dispatch;
 mod inbox;
+#[cfg(test)]
+mod instructions;
+mod limits;
 mod link;
+mod pacing;
 mod quiet;
 mod seats;
 mod service;
@@ -32,157 +38,21 @@ use std::{
 use bellrope_proto::{
     Budget,
     connection::{Reply, Terms},
-    layout::{CAPACITIES, DEFAULT_CAPACITY, DEFAULT_MAX_MESSAGE, Geometry, MESSAGE_LIMITS},
 };
 use bellrope_shm::process;
 #[cfg(feature = "tokio")]
 pub(crate) use body::Body;
+pub use config::ServerConfig;
 #[cfg(feature = "tokio")]
 pub(crate) use dispatch::Port;
 
 #[cfg(feature = "tokio")]
 use crate::handler::{ChunkReceiver, ChunkSender, OwnedCall};
 use crate::{
-    BindError, Breaker, BreakerConfig, BreakerSetting, Call, HandlerError, Metrics, SpinPolicy,
+    BindError, Breaker, Call, CallInPlace, HandlerError, KillPoint, Metrics,
     path::OwnedPath,
     registry::{Handler, Registry},
 };
-
-/// What a server allows and how it waits. Checked once, by [`ServerBuilder::bind`].
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct ServerConfig {
-    /// Connections open at once. Default 10,000; each costs at most `2 x (ring_bytes + 4 KiB)` of shared memory and
-    /// typically two pages.
-    pub max_connections: u32,
-    /// Connections open at once of one user. Default 10,000.
-    pub max_connections_per_uid: u32,
-    /// Connections open at once that are visited ahead of the others. Default 16; 0 allows none.
-    pub max_priority_connections: u32,
-    /// Handshakes under way at once. Default 256; each costs under 1 KiB.
-    pub max_half_open: u32,
-    /// Milliseconds a client may take for its handshake. Default 1,000.
-    pub handshake_timeout_ms: u32,
-    /// Bytes of one ring, a power of two from 4,096 to 16 MiB. Default 256 KiB; a message over a quarter of it travels
-    /// in parts.
-    pub ring_bytes: u32,
-    /// Bytes of the largest request and of the largest response, 1 to 1 GiB. Default 10 MiB.
-    pub max_message_bytes: u32,
-    /// Bytes that all connections together may hold outside their rings: large messages, and payloads and streams of
-    /// async calls. Default 64 MiB, at least `max_message_bytes`. Over it, requests wait in their rings. Memory is only
-    /// used as far as messages need it.
-    pub buffer_budget_bytes: u64,
-    /// Milliseconds a request may wait for that budget before it is refused. Default 1,000.
-    pub budget_wait_ms: u32,
-    /// Milliseconds a client may leave answers unread that the server holds for it, or a large request unfinished,
-    /// before its connection is closed. Default 30,000.
-    pub stall_timeout_ms: u32,
-    /// Calls and streams under way on one connection. Default 1,024; the buffer budget bounds what they hold.
-    pub max_in_flight: u32,
-    /// Bytes a stream may send ahead of its reader. Default 64 KiB.
-    pub stream_window: u32,
-    /// Worker threads. 0, the default, means one for every four CPUs, and at least one.
-    pub workers: u32,
-    /// When the breaker of a message type opens, and what closes it. There is one a type.
-    pub breaker: BreakerConfig,
-    /// When a worker spins instead of sleeping. Default `adaptive`.
-    pub spin: SpinPolicy,
-    /// Most microseconds that an adaptive worker spins before it sleeps. Default 50.
-    pub spin_cap_us: u32,
-}
-
-impl Default for ServerConfig {
-    fn default() -> Self {
-        Self {
-            max_connections: 10_000,
-            max_connections_per_uid: 10_000,
-            max_priority_connections: 16,
-            max_half_open: 256,
-            handshake_timeout_ms: 1_000,
-            ring_bytes: DEFAULT_CAPACITY,
-            max_message_bytes: DEFAULT_MAX_MESSAGE,
-            buffer_budget_bytes: 64 * 1024 * 1024,
-            budget_wait_ms: 1_000,
-            stall_timeout_ms: 30_000,
-            max_in_flight: 1_024,
-            stream_window: 64 * 1024,
-            workers: 0,
-            breaker: BreakerConfig::default(),
-            spin: SpinPolicy::Adaptive,
-            spin_cap_us: 50,
-        }
-    }
-}
-
-impl ServerConfig {
-    /// Checks every setting, as [`ServerBuilder::bind`] does.
-    ///
-    /// # Errors
-    /// [`BindError::Setting`] of the first one that is out of its range.
-    pub fn check(&self) -> Result<(), BindError> {
-        self.terms()?;
-        self.breakers(0).map(drop)
-    }
-
-    /// Checks every setting and makes what a connection is offered.
-    fn terms(&self) -> Result<Terms, BindError> {
-        let setting = |key, value: u32, expected| BindError::Setting { key, value: value.into(), expected };
-        let geometry = Geometry::new(self.ring_bytes).ok_or_else(|| {
-            debug_assert_eq!(CAPACITIES, 4096..=16 * 1024 * 1024);
-            setting("ring_bytes", self.ring_bytes, "and must be a power of two from 4096 to 16777216")
-        })?;
-        let at_least_one = [
-            ("max_connections", self.max_connections),
-            ("max_connections_per_uid", self.max_connections_per_uid),
-            ("stall_timeout_ms", self.stall_timeout_ms),
-            ("max_half_open", self.max_half_open),
-            ("handshake_timeout_ms", self.handshake_timeout_ms),
-            ("max_in_flight", self.max_in_flight),
-            ("stream_window", self.stream_window),
-        ];
-        for (key, value) in at_least_one {
-            if value == 0 {
-                return Err(setting(key, value, "and must be at least 1"));
-            }
-        }
-        if self.workers > 1024 {
-            return Err(setting("workers", self.workers, "and must be at most 1024"));
-        }
-        if !MESSAGE_LIMITS.contains(&self.max_message_bytes) {
-            debug_assert_eq!(MESSAGE_LIMITS, 1..=1024 * 1024 * 1024);
-            return Err(setting("max_message_bytes", self.max_message_bytes, "and must be from 1 to 1073741824"));
-        }
-        if self.buffer_budget_bytes < u64::from(self.max_message_bytes) {
-            return Err(BindError::Setting {
-                key: "buffer_budget_bytes",
-                value: self.buffer_budget_bytes,
-                expected: "and must be at least max_message_bytes, or no message of that size could ever come in",
-            });
-        }
-        Ok(Terms {
-            geometry,
-            max_message: self.max_message_bytes,
-            max_in_flight: self.max_in_flight,
-            stream_window: self.stream_window,
-        })
-    }
-
-    /// Makes a breaker for each of so many message types.
-    fn breakers(&self, types: usize) -> Result<Vec<Arc<Breaker>>, BindError> {
-        let checked =
-            |BreakerSetting { key, value, expected }| BindError::Setting { key, value: value.into(), expected };
-        self.breaker.check().map_err(checked)?;
-        (0..types).map(|_| Breaker::new(self.breaker.clone()).map(Arc::new)).collect::<Result<_, _>>().map_err(checked)
-    }
-
-    fn worker_count(&self) -> usize {
-        match self.workers {
-            0 => (process::usable_cpus() / 4).max(1),
-            count => count as usize,
-        }
-    }
-}
 
 /// What all threads of a server share.
 #[derive(Debug)]
@@ -192,12 +62,14 @@ struct Shared {
     terms: Terms,
     metrics: Arc<Metrics>,
     seats: Arc<seats::Seats>,
+    limits: limits::Limits,
     /// One a message type, in the order of their numbers, from 1.
     breakers: Vec<Arc<Breaker>>,
     /// What all connections together may hold outside their rings.
     budget: Arc<Budget>,
     buffers: Arc<buffers::Buffers>,
     quiet: quiet::Quiet,
+    pacing: pacing::Pacing,
     /// Set when nothing new is taken any more; what is under way goes on.
     draining: AtomicBool,
     /// Set when everything ends at once.
@@ -207,6 +79,17 @@ struct Shared {
 }
 
 impl Shared {
+    /// Charges a break of the protocol to the process that it came from.
+    fn charge(&self, pid: i32) {
+        if self.pacing.charge(pid, self.limits.pace(), Instant::now()) && self.may_log(pid) {
+            tracing::warn!(
+                pid,
+                "this process broke the protocol over and over: its handshakes wait (violation_allowance, \
+                 violation_pause_ms)"
+            );
+        }
+    }
+
     /// Whether a line about this process may be logged. What is left out is counted, and told with the next line.
     fn may_log(&self, pid: i32) -> bool {
         match self.quiet.admits(pid, Instant::now()) {
@@ -247,6 +130,32 @@ impl ServerBuilder {
         F: Fn(&Call<'_>, &mut Reply<'_>) -> Result<(), HandlerError> + Send + Sync + 'static,
     {
         self.registry.add(name, Handler::Unary(Box::new(handler)));
+        self
+    }
+
+    /// Registers a handler that makes its reply out of the request, in the memory in which that came: one that
+    /// transforms, filters or returns what it is given. It runs on the worker and must not block, as one of
+    /// [`Self::unary`]. A large message is copied once less than by that, and takes half as much of the server's memory.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("shout.sock");
+    /// let builder = bellrope::Server::builder().in_place("shout", |call| {
+    ///     call.message().make_ascii_uppercase();
+    ///     Ok(())
+    /// });
+    /// # let server = builder.bind(&path)?;
+    /// # assert_eq!(bellrope::Client::connect(&path)?.call("shout", b"ding")?, b"DING");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn in_place<F>(mut self, name: &str, handler: F) -> Self
+    where
+        F: Fn(&mut CallInPlace<'_>) -> Result<(), HandlerError> + Send + Sync + 'static,
+    {
+        self.registry.add(name, Handler::InPlace(Box::new(handler)));
         self
     }
 
@@ -340,8 +249,8 @@ impl ServerBuilder {
         let budget = Budget::new(config.buffer_budget_bytes);
         process::raise_descriptor_limit();
         let workers = config.worker_count();
-        let metrics = Arc::new(Metrics::new(registry.names(), workers, u64::from(config.max_connections)));
-        let _ = metrics.limits.set(config.clone());
+        let metrics = Arc::new(Metrics::new(registry.names(), workers, config.max_connections.into()));
+        metrics.settings.set(&config);
         let _ = metrics.budget.set(Arc::clone(&budget));
         registry.names().zip(&breakers).for_each(|(name, breaker)| metrics.watch_breaker(name, Arc::clone(breaker)));
         let _ = metrics.run_on_worker.set(registry.run_on_worker());
@@ -349,10 +258,12 @@ impl ServerBuilder {
         let runtime = if registry.needs_runtime() { Some(build_runtime()?) } else { None };
         let shared = Arc::new(Shared {
             seats: seats::Seats::new(&config),
+            limits: limits::Limits::new(&config),
             budget,
             breakers,
             buffers: Arc::default(),
             quiet: quiet::Quiet::default(),
+            pacing: pacing::Pacing::default(),
             registry,
             config,
             terms,
@@ -428,7 +339,9 @@ impl Server {
         for inbox in &self.inboxes {
             inbox.wake();
         }
+        KillPoint::Stopping.reached();
         self.wait();
+        KillPoint::Stopped.reached();
         #[cfg(feature = "tokio")]
         if let Some(runtime) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
             runtime.shutdown_background();

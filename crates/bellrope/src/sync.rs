@@ -1,6 +1,7 @@
-//! What the circuit breaker is built from. Its model test compiles the breaker over a model checker's own instead.
+//! What the circuit breaker and the workers' inboxes are built from. Their model tests compile them over a model checker's
+//! own instead.
 
 pub(crate) use std::sync::{
     Mutex, PoisonError,
-    atomic::{AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
 };

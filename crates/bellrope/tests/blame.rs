@@ -25,7 +25,8 @@ struct Unbounded {
 
 impl Unbounded {
     fn connect(server: &TestServer) -> Self {
-        let (socket, memory, mut terms) = shake_hands(&server.path, "un\nbounded");
+        let (socket, memory, welcome) = shake_hands(&server.path, "un\nbounded");
+        let mut terms = welcome.terms;
         terms.max_message = 1 << 30;
         Self { socket, connection: ClientConnection::new(&memory, terms) }
     }
@@ -54,6 +55,7 @@ fn counted(snapshot: &Snapshot, name: &str, outcome: &'static str) -> u64 {
     row.outcomes.iter().find(|(of, _)| *of == outcome).unwrap().1
 }
 
+// Fault 47.
 #[test]
 fn each_kind_of_fault_has_its_level_its_metric_and_its_effect() {
     let log = Log::listen(LevelFilter::DEBUG);

@@ -45,6 +45,7 @@ fn the_defaults_are_the_users() {
     let config = BreakerConfig::default();
     assert_eq!((config.failure_threshold, config.success_threshold), (5, 2));
     assert_eq!((config.timeout_ms, config.half_open_max_requests), (60_000, 3));
+    assert_eq!(breaker(config).slow_call(), seconds(1));
 }
 
 #[test]
@@ -70,6 +71,7 @@ fn an_open_breaker_rejects_until_its_minute_is_over_and_says_how_long_that_is() 
     assert_eq!(breaker.snapshot(now).rejections, 2);
 }
 
+// Fault 45.
 #[test]
 fn half_open_admits_three_at_a_time_and_two_successes_close_it() {
     let (breaker, now) = opened(config());
@@ -122,6 +124,7 @@ fn jitter_takes_off_a_part_of_a_doubled_time_and_never_adds_to_it() {
     assert!(seen.len() > 1, "fifty breakers all drew {seen:?}");
 }
 
+// Fault 43.
 #[test]
 fn a_dropped_permit_counts_for_nothing_and_gives_its_place_back() {
     let (breaker, now) = (breaker(config()), Instant::now());
@@ -145,6 +148,7 @@ fn a_dropped_permit_counts_for_nothing_and_gives_its_place_back() {
     assert_eq!(all.len(), 3);
 }
 
+// Fault 44.
 #[test]
 fn an_old_permit_settles_no_newer_state() {
     let (breaker, now) = (breaker(config()), Instant::now());
@@ -168,6 +172,36 @@ fn an_old_permit_settles_no_newer_state() {
     assert_eq!(breaker.state(now), State::Closed, "the probe's failure came after it had closed");
 }
 
+// Fault 44.
+#[test]
+fn a_permit_of_an_earlier_round_settles_nothing_in_any_later_one() {
+    let (breaker, mut now) = (breaker(config()), Instant::now());
+    let mut old = Vec::new();
+    for _ in 0..20 {
+        old.push(breaker.acquire(now).unwrap());
+        fail(&breaker, 5, now);
+        now += seconds(60);
+        breaker.acquire(now).unwrap().succeed(now);
+        breaker.acquire(now).unwrap().succeed(now);
+        assert_eq!(breaker.state(now), State::Closed);
+    }
+    old.into_iter().for_each(|permit| permit.fail(now));
+    assert_eq!(breaker.state(now), State::Closed);
+}
+
+// Fault 44.
+#[test]
+fn a_probe_of_an_earlier_half_open_state_gives_no_place_back_in_a_later_one() {
+    let (breaker, now) = opened(config());
+    let old = breaker.acquire(now + seconds(60)).unwrap();
+    let later = now + seconds(60 + 60 + 120);
+    assert_eq!(breaker.state(now + seconds(60 + 60)), State::Open, "its only probe hung");
+    let _out: Vec<_> = (0..3).map(|_| breaker.acquire(later).unwrap()).collect();
+    drop(old);
+    assert!(breaker.acquire(later).is_err(), "three are out");
+}
+
+// Fault 46.
 #[test]
 fn half_open_without_traffic_ends_and_the_next_call_is_a_probe_at_once() {
     let (breaker, now) = opened(config());
@@ -180,6 +214,7 @@ fn half_open_without_traffic_ends_and_the_next_call_is_a_probe_at_once() {
     assert_eq!(breaker.state(now), State::HalfOpen, "the success of an hour ago does not count");
 }
 
+// Fault 46.
 #[test]
 fn probes_that_never_end_count_as_failed_when_half_open_is_over() {
     let (breaker, now) = opened(config());
@@ -251,6 +286,31 @@ fn calls_are_slow_or_not_only_where_the_rate_is_on() {
 }
 
 #[test]
+fn a_slow_probe_has_gone_well_where_the_rate_of_slow_calls_is_off() {
+    let (breaker, now) = opened(config());
+    let now = now + seconds(60);
+    for _ in 0..2 {
+        breaker.acquire(now).unwrap().succeed(now + seconds(59));
+    }
+    assert_eq!(breaker.state(now), State::Closed);
+}
+
+#[test]
+fn an_open_breaker_rejects_at_the_end_of_all_time_too() {
+    let (breaker, now) = (breaker(config()), Instant::now() + seconds(1_000 * 366 * 86_400));
+    fail(&breaker, 5, now);
+    assert!(breaker.acquire(now).is_err());
+    assert_eq!(breaker.state(now), State::Open);
+}
+
+#[test]
+fn a_state_has_the_same_name_in_metrics_and_in_json() {
+    let names = State::ALL.map(State::name);
+    assert_eq!(names, ["closed", "open", "half_open"]);
+    assert_eq!(State::ALL.map(|state| serde_json::to_value(state).unwrap()), names.map(serde_json::Value::from));
+}
+
+#[test]
 fn a_closed_breaker_asks_for_no_time() {
     let breaker = breaker(config());
     let no_clock = || -> Instant { panic!("the time was asked for") };
@@ -286,6 +346,54 @@ fn a_permit_of_a_shared_breaker_can_be_kept_and_sent() {
     let now = Instant::now();
     let permits: Vec<_> = (0..5).map(|_| breaker.acquire_owned(now).unwrap()).collect();
     std::thread::spawn(move || permits.into_iter().for_each(|permit| permit.fail(now))).join().unwrap();
+    assert_eq!(breaker.state(now), State::Open);
+}
+
+#[test]
+fn settings_may_change_while_it_works_and_the_state_stays() {
+    let (breaker, now) = (breaker(config()), Instant::now());
+    fail(&breaker, 3, now);
+    let mut changed = config();
+    (changed.failure_threshold, changed.timeout_ms, changed.success_threshold) = (4, 1_000, 1);
+    breaker.reconfigure(&changed).unwrap();
+    assert_eq!((breaker.config(), breaker.state(now)), (changed.clone(), State::Closed));
+    fail(&breaker, 1, now);
+    assert_eq!(breaker.state(now), State::Open, "the three before count");
+    // An open one is open until the time that it was opened for.
+    changed.timeout_ms = 30_000;
+    breaker.reconfigure(&changed).unwrap();
+    let now = now + seconds(1);
+    breaker.acquire(now).unwrap().succeed(now);
+    assert_eq!(breaker.state(now), State::Closed);
+    let faulty = {
+        let mut faulty = config();
+        faulty.failure_threshold = 0;
+        faulty
+    };
+    assert!(breaker.reconfigure(&faulty).is_err());
+    assert_eq!(breaker.config(), changed);
+}
+
+#[test]
+fn a_rate_may_be_turned_on_and_its_window_changed_while_it_works() {
+    let (breaker, now) = (breaker(config()), Instant::now() + seconds(3_600));
+    let mut changed = config();
+    (changed.failure_threshold, changed.failure_rate_percent, changed.rate_min_calls) = (u32::MAX, 50, 10);
+    let calls = |breaker: &Breaker, now| {
+        for _ in 0..4 {
+            breaker.acquire(now).unwrap().succeed(now);
+            breaker.acquire(now).unwrap().fail(now);
+        }
+    };
+    calls(&breaker, now);
+    for window_ms in [10, u32::MAX, 10_000] {
+        changed.rate_window_ms = window_ms;
+        breaker.reconfigure(&changed).unwrap();
+        calls(&breaker, now);
+        assert_eq!(breaker.state(now), State::Closed, "eight calls are in the window, whatever was counted before");
+    }
+    breaker.acquire(now).unwrap().succeed(now);
+    fail(&breaker, 1, now);
     assert_eq!(breaker.state(now), State::Open);
 }
 

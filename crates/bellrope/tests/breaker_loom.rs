@@ -39,6 +39,7 @@ fn breaker(failures: u32) -> Arc<Breaker> {
     Arc::new(Breaker::new(config).unwrap())
 }
 
+// Fault 45.
 #[test]
 fn two_racing_for_one_probe_are_never_both_admitted() {
     in_every_schedule(|| {
@@ -56,6 +57,7 @@ fn two_racing_for_one_probe_are_never_both_admitted() {
     });
 }
 
+// Fault 44.
 #[test]
 fn an_old_failure_is_never_counted_in_a_state_that_began_meanwhile() {
     in_every_schedule(|| {
@@ -87,6 +89,7 @@ fn two_failures_at_once_are_both_counted_and_open_it_once() {
     });
 }
 
+// Fault 44.
 #[test]
 fn a_failure_that_would_open_it_opens_no_state_that_began_meanwhile() {
     in_every_schedule(|| {

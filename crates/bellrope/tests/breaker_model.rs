@@ -67,6 +67,7 @@ fn join(threads: Vec<thread::JoinHandle<()>>) {
     }
 }
 
+// Fault 45.
 #[test]
 fn never_more_probes_than_allowed_are_out() {
     in_many_schedules(|| {
@@ -94,6 +95,7 @@ fn never_more_probes_than_allowed_are_out() {
 
 // Unwinding drops a permit just the same, but can not be modelled: the model's threads share one count of panics.
 // `a_dropped_permit_counts_for_nothing_and_gives_its_place_back` in breaker.rs panics for real.
+// Fault 43.
 #[test]
 fn no_permit_is_lost_on_cancel_or_error() {
     in_many_schedules(|| {
@@ -121,6 +123,7 @@ fn no_permit_is_lost_on_cancel_or_error() {
     });
 }
 
+// Fault 44.
 #[test]
 fn an_old_permit_never_settles_a_newer_state() {
     in_many_schedules(|| {
@@ -145,6 +148,7 @@ fn an_old_permit_never_settles_a_newer_state() {
     });
 }
 
+// Fault 46.
 #[test]
 fn half_open_is_left_in_bounded_time_whatever_its_probes_do() {
     in_many_schedules(|| {
@@ -188,5 +192,32 @@ fn failures_of_many_threads_are_all_counted_and_open_it_once() {
         let snapshot = breaker.snapshot(now);
         assert_eq!(snapshot.state, State::Open);
         assert_eq!(snapshot.transitions[0], (State::Closed, State::Open, 1));
+    });
+}
+
+#[test]
+fn a_call_that_is_counted_while_the_window_changes_hides_no_later_one() {
+    in_many_schedules(|| {
+        let mut config = BreakerConfig::default();
+        (config.failure_threshold, config.failure_rate_percent, config.rate_min_calls) = (u32::MAX, 50, 5);
+        config.rate_window_ms = 10_000;
+        let breaker = Arc::new(Breaker::new(config.clone()).unwrap());
+        // The second change makes slices a thousand times as long. This moment is in the slice with the same place, but
+        // with a far smaller number.
+        let now = Instant::now() + Duration::from_millis(3_603_500);
+        breaker.reconfigure(&config).unwrap();
+        let failing = {
+            let breaker = Arc::clone(&breaker);
+            thread::spawn(move || breaker.acquire(now).unwrap().fail(now))
+        };
+        config.rate_window_ms = 10_000_000;
+        breaker.reconfigure(&config).unwrap();
+        failing.join().unwrap();
+        for _ in 0..5 {
+            if let Ok(permit) = breaker.acquire(now) {
+                permit.fail(now);
+            }
+        }
+        assert_eq!(breaker.state(now), State::Open, "five failures are all there is");
     });
 }

@@ -18,7 +18,7 @@ fn an_idle_server_and_its_idle_clients_use_no_cpu() {
         client.call("echo", b"").unwrap();
     }
     // Everybody has gone to sleep when a stretch of time passes with next to no CPU time of this process.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let before = bellrope_shm::process::cpu_time_us();
         std::thread::sleep(Duration::from_millis(200));

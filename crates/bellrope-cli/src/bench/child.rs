@@ -5,8 +5,10 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use bellrope::{MemoryUse, SpinPolicy};
+use bellrope::{MemoryUse, ServerConfig, SpinPolicy, shm::process};
+use serde::{Deserialize, Serialize};
 
+use super::Shape;
 use crate::signals;
 
 /// A server in a child process on a private socket. It ends when this is dropped, or when this process dies: its
@@ -26,8 +28,28 @@ struct Setup {
     pin: bool,
     /// The base address of its provider `openai`.
     provider: Option<String>,
-    spin: SpinPolicy,
+    config: ServerConfig,
 }
+
+/// What a server counted since it started, and what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    /// Connections open now.
+    pub(crate) connections: u64,
+    /// Calls that were answered, however.
+    pub(crate) answered: u64,
+    /// Connections closed because their client broke the protocol.
+    pub(crate) violations: u64,
+    /// Connections closed because their client read or finished nothing.
+    pub(crate) stalled: u64,
+    /// Connections refused.
+    pub(crate) refused: u64,
+    /// Bytes reserved of the buffer budget.
+    pub(crate) buffers_used: u64,
+}
+
+/// Descriptors of a process beside those of its connections; far fewer are needed.
+const OTHER_DESCRIPTORS: u64 = 64;
 
 #[derive(Debug)]
 struct Running {
@@ -39,10 +61,52 @@ struct Running {
     listening_us: u64,
 }
 
+/// Whether server and client can have a CPU each.
+pub(crate) fn two_cpus() -> bool {
+    process::usable_cpus() > 1
+}
+
+/// Gives this thread the first of two CPUs to itself, if that is asked for. Only after the server was started: a child
+/// inherits where its parent may run.
+pub(super) fn pin_client(pin: bool) -> anyhow::Result<()> {
+    if pin {
+        process::pin_to_cpu(0).context("pinning the client to a CPU")?;
+    }
+    Ok(())
+}
+
+/// Runs the client's half of a measurement on a thread of its own, which has the first of two CPUs to itself. What is started
+/// afterwards, a server or another program, does not inherit that.
+pub(crate) fn as_client<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+    let pinned = || {
+        pin_client(two_cpus())?;
+        work()
+    };
+    let joined = std::thread::scope(|scope| scope.spawn(pinned).join());
+    joined.unwrap_or_else(|_| bail!("a thread of the measurement panicked"))
+}
+
 impl ServerProcess {
     /// Starts the server and returns when it is ready.
     pub(crate) fn start(pin: bool) -> anyhow::Result<Self> {
         Self::start_with(Setup { pin, ..Setup::default() })
+    }
+
+    /// As [`Self::start`], with a CPU of its own where there are two, and so many `connections` allowed; both processes may
+    /// open descriptors for them.
+    pub(super) fn start_for(connections: u32) -> anyhow::Result<Self> {
+        let most = process::raise_descriptor_limit();
+        let needed = u64::from(connections) + OTHER_DESCRIPTORS;
+        if let Some(most) = most.filter(|most| *most < needed) {
+            bail!(
+                "each process needs {needed} descriptors, and the hard limit is {most}; raise it (ulimit -Hn {needed}, or \
+                 LimitNOFILE of a service), or ask for fewer connections"
+            );
+        }
+        let mut config = ServerConfig::default();
+        config.max_connections = config.max_connections.max(connections);
+        config.max_connections_per_uid = config.max_connections_per_uid.max(connections);
+        Self::start_configured(two_cpus(), config)
     }
 
     /// As [`Self::start`], with a provider `openai` at this base address.
@@ -52,7 +116,14 @@ impl ServerProcess {
 
     /// As [`Self::start`], with workers that spin by this policy.
     pub(super) fn start_spinning(pin: bool, spin: SpinPolicy) -> anyhow::Result<Self> {
-        Self::start_with(Setup { pin, spin, ..Setup::default() })
+        let mut config = ServerConfig::default();
+        config.spin = spin;
+        Self::start_configured(pin, config)
+    }
+
+    /// As [`Self::start`], with these settings.
+    pub(crate) fn start_configured(pin: bool, config: ServerConfig) -> anyhow::Result<Self> {
+        Self::start_with(Setup { pin, config, ..Setup::default() })
     }
 
     fn start_with(setup: Setup) -> anyhow::Result<Self> {
@@ -72,6 +143,31 @@ impl ServerProcess {
         &self.running.health
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> anyhow::Result<bool> {
+        Ok(self.running.child.try_wait().context("looking after the server")?.is_some())
+    }
+
+    /// What it counted.
+    pub(crate) fn counters(&mut self) -> anyhow::Result<Counters> {
+        self.count("counters")
+    }
+
+    /// As [`Self::counters`], after it has given back the pages of its program, so that what it holds can be compared.
+    pub(crate) fn settle(&mut self) -> anyhow::Result<Counters> {
+        self.count("settle")
+    }
+
+    fn count(&mut self, command: &str) -> anyhow::Result<Counters> {
+        let answer = self.running.ask(command)?;
+        serde_json::from_str(&answer).with_context(|| format!("the server did not say its counters, but {answer:?}"))
+    }
+
     /// Its memory.
     pub(crate) fn memory(&self) -> anyhow::Result<MemoryUse> {
         MemoryUse::of(self.running.child.id()).context("reading the server's memory")
@@ -79,28 +175,51 @@ impl ServerProcess {
 
     /// Has the server answer `rounds` ping-pongs over the memory behind descriptor `fd` of this process.
     pub(crate) fn begin_pong(&mut self, fd: i32, rounds: u64) -> anyhow::Result<()> {
-        self.begin("pong", fd, rounds)
+        self.begin(&format!("pong {} {fd} {rounds}", std::process::id()))
     }
 
     /// As [`Self::begin_pong`], asleep between one and the next.
     pub(super) fn begin_sleeping_pong(&mut self, fd: i32, rounds: u64) -> anyhow::Result<()> {
-        self.begin("sleeping-pong", fd, rounds)
+        self.begin(&format!("sleeping-pong {} {fd} {rounds}", std::process::id()))
     }
 
-    fn begin(&mut self, command: &str, fd: i32, rounds: u64) -> anyhow::Result<()> {
-        let answer = self.running.ask(&format!("{command} {} {fd} {rounds}", std::process::id()))?;
-        ensure!(answer == "ponging", "the server cannot answer ping-pongs: {answer}");
+    /// Has the server answer over bare slots of this shape, in the memory behind descriptor `fd` of this process.
+    pub(super) fn begin_bare(&mut self, fd: i32, shape: Shape) -> anyhow::Result<()> {
+        let Shape { connections, depth, size } = shape;
+        self.begin(&format!("bare {} {fd} {connections} {depth} {size}", std::process::id()))
+    }
+
+    /// Has the server connect to `path` and answer sealed memory with sealed memory until that connection ends.
+    pub(super) fn begin_sealed_echo(&mut self, path: &Path) -> anyhow::Result<()> {
+        self.begin(&format!("sealed-echo {}", path.display()))
+    }
+
+    /// Has the server begin to answer something that is no call.
+    fn begin(&mut self, command: &str) -> anyhow::Result<()> {
+        let answer = self.running.ask(command)?;
+        ensure!(answer == "ponging", "the server does not begin with {command:?}: {answer}");
         Ok(())
+    }
+
+    /// Has the server count its allocations from now on, until it is asked for [their number](Self::allocations).
+    pub(super) fn count_allocations(&mut self) -> anyhow::Result<()> {
+        let answer = self.running.ask("count")?;
+        ensure!(answer == "counting", "the server does not count its allocations: {answer}");
+        Ok(())
+    }
+
+    /// How often the server allocated since it was told to count.
+    pub(super) fn allocations(&mut self) -> anyhow::Result<u64> {
+        self.running.number("counted")
     }
 
     /// CPU time that the server has used so far, in microseconds.
     pub(super) fn cpu_time_us(&mut self) -> anyhow::Result<u64> {
-        let answer = self.running.ask("cpu")?;
-        answer.parse().with_context(|| format!("the server did not say its CPU time, but {answer:?}"))
+        self.running.number("cpu")
     }
 
     /// The monotonic clock, in microseconds, just before the server began to listen.
-    pub(super) fn listening_us(&self) -> u64 {
+    pub(crate) fn listening_us(&self) -> u64 {
         self.running.listening_us
     }
 
@@ -123,7 +242,7 @@ impl Running {
         let program = std::env::current_exe().context("finding the path of this program")?;
         let mut command = Command::new(program);
         command.arg("bench-server").arg("--socket").arg(socket);
-        command.arg("--spin").arg(super::spin::name(setup.spin));
+        command.arg("--config").arg(serde_json::to_string(&setup.config)?);
         if setup.pin {
             command.arg("--pin");
         }
@@ -148,6 +267,12 @@ impl Running {
         let commands = self.commands.as_mut().expect("open until the server is dropped");
         writeln!(commands, "{command}").context("sending the server a command")?;
         self.answer()
+    }
+
+    /// Sends a command that is answered with a number.
+    fn number(&mut self, command: &str) -> anyhow::Result<u64> {
+        let answer = self.ask(command)?;
+        answer.parse().with_context(|| format!("the server answered {command:?} with {answer:?}"))
     }
 
     fn answer(&mut self) -> anyhow::Result<String> {

@@ -1,8 +1,7 @@
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use bellrope::{
-    Connection, MessageType,
+    Connection, MessageType, SpinPolicy,
     shm::{clock, process},
 };
 use clap::Args;
@@ -10,6 +9,7 @@ use serde::Serialize;
 
 use super::{
     RunArgs, ServerProcess,
+    child::pin_client,
     samples::{Percentiles, Samples, median, median_of},
 };
 use crate::{
@@ -23,7 +23,7 @@ const POLITE_SIZE: usize = 64;
 /// The most that a server lets a connection have in flight.
 const FLOOD_DEPTH: usize = 1024;
 /// Answers that the flood takes, and calls it sends, between two looks at the polite ones.
-const FLOOD_STEP: usize = 16;
+const FLOOD_STEP: usize = 4;
 /// The most that a flood is to lengthen the p99 of the others.
 const GOAL: f64 = 2.0;
 
@@ -32,7 +32,7 @@ Examples:
   bellrope bench fairness
   bellrope bench fairness --flood-size 4096 --json
 
-All clients are driven by one thread, the flood too, so that client and server have a CPU each. The flood takes and sends 16 \
+All clients are driven by one thread, the flood too, so that client and server have a CPU each. The flood takes and sends 4 \
 calls between two looks at the others; that time at the client is part of what is measured with it.";
 
 /// How to measure what a client that floods does to the others.
@@ -79,11 +79,9 @@ pub(crate) struct FairnessReport {
 /// Measures with and without the flood in turns, so that both see the same machine.
 pub(super) fn measure(args: &FairnessArgs, progress: bool) -> anyhow::Result<FairnessReport> {
     process::raise_descriptor_limit();
-    let server = ServerProcess::start(!args.no_pin)?;
-    // Only now: a child inherits where its parent may run.
-    if !args.no_pin {
-        process::pin_to_cpu(0).context("pinning the client to a CPU")?;
-    }
+    // A worker that dozes off between polite calls, and is kept awake by the flood, would make the flood look like help.
+    let server = ServerProcess::start_spinning(!args.no_pin, SpinPolicy::Always)?;
+    pin_client(!args.no_pin)?;
     let mut crowd = Crowd::connect(&server, args)?;
     let mut flood = Flood::connect(&server, args.flood_size as usize)?;
     let time = args.run.time(args.seconds) / (2 * RUNS);

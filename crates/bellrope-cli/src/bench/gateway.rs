@@ -7,7 +7,7 @@ mod provider;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use bellrope::{Client, ClientConfig, shm::clock, shm::process};
+use bellrope::{Client, ClientConfig, shm::clock};
 use bellrope_gateway::{ChatRequest, Chunk, SequencedChunk};
 use clap::Args;
 use serde::Serialize;
@@ -15,6 +15,7 @@ use serde::Serialize;
 use self::provider::{DirectAnswer, Pace, Provider};
 use super::{
     ServerProcess,
+    child::pin_client,
     samples::{Percentiles, Samples, median},
 };
 use crate::{
@@ -88,10 +89,8 @@ pub(crate) struct GatewayReport {
 pub(super) fn measure(args: &GatewayArgs, progress: bool) -> anyhow::Result<GatewayReport> {
     let provider = Provider::start().context("starting a provider on the loopback address")?;
     let server = ServerProcess::start_asking(args.pin, &provider.url())?;
-    // Only now: a child inherits where its parent may run. The provider's threads begin with their connections.
-    if args.pin {
-        process::pin_to_cpu(0).context("pinning the client to a CPU")?;
-    }
+    // The provider's threads begin with their connections.
+    pin_client(args.pin)?;
     let client = Client::with(ClientConfig::new(server.socket()))?;
     let seconds = if args.quick { 4.0 } else { args.seconds };
     // Four measurements a run.

@@ -3,17 +3,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
-use bellrope::{
-    Connection,
-    shm::{clock, process},
-};
+use anyhow::ensure;
+use bellrope::{Connection, shm::clock};
 use clap::Args;
 use serde::Serialize;
 
 use super::{
     RunArgs, ServerProcess,
+    child::pin_client,
     samples::{Percentiles, Samples, median, median_of},
+    sealed::SealedEcho,
 };
 use crate::{
     Outcome,
@@ -23,6 +22,8 @@ use crate::{
 /// Runs whose median is reported.
 const RUNS: u32 = 5;
 const WARM_UP: u32 = 20;
+/// Of round trips by sealed memory, which take long and have nothing to keep warm.
+const SEALED_WARM_UP: u32 = 2;
 const SIZES: [u32; 4] = [64 << 10, 256 << 10, 1 << 20, 10 << 20];
 /// The least share of `memcpy`'s bandwidth that an echo is to reach, both ways counted.
 const GOAL: f64 = 1.0 / 3.0;
@@ -34,7 +35,8 @@ Examples:
 
 An echo is at least three copies that follow one another: of the request into private memory, of the reply by the handler, \
 and of the reply out of shared memory; those into shared memory go on beside them. So what can be had of `memcpy` is two \
-thirds, counted both ways.";
+thirds, counted both ways; a handler that answers in place, as this one, spares the second. Beside it stands what a round \
+trip costs by memory that is sealed against writing and handed over by its descriptor, which copies nothing out.";
 
 /// How to measure large messages.
 #[derive(Debug, Clone, Args)]
@@ -75,20 +77,21 @@ struct Row {
     memcpy_gb_per_s: f64,
     one_way_to_memcpy: f64,
     both_ways_to_memcpy: f64,
+    /// The median round trip by sealed memory of which the descriptor travels, made and read anew each way.
+    sealed_memfd_round_trip_us: f64,
+    /// How many of our round trips that is.
+    sealed_memfd_to_ours: f64,
 }
 
 /// Measures echoes and `memcpy` in turns, so that both see the same machine.
 pub(super) fn measure(args: &LargeArgs, progress: bool) -> anyhow::Result<LargeReport> {
-    let server = ServerProcess::start(!args.no_pin)?;
-    // Only now: a child inherits where its parent may run.
-    if !args.no_pin {
-        process::pin_to_cpu(0).context("pinning the client to a CPU")?;
-    }
+    let mut server = ServerProcess::start(!args.no_pin)?;
+    pin_client(!args.no_pin)?;
     let mut connection = Connection::connect(server.socket())?;
     let sizes = if args.size.is_empty() { &SIZES[..] } else { &args.size };
     let time = args.run.time(args.seconds) / RUNS;
     let bar = Progress::new(progress, "large messages", u64::from(RUNS) * sizes.len() as u64);
-    let row = |&size| measure_size(&mut connection, size, time, &bar);
+    let row = |&size| measure_size(&mut server, &mut connection, size, time, &bar);
     Ok(LargeReport {
         pinned: !args.no_pin,
         goal_both_ways_to_memcpy: GOAL,
@@ -96,28 +99,38 @@ pub(super) fn measure(args: &LargeArgs, progress: bool) -> anyhow::Result<LargeR
     })
 }
 
-fn measure_size(connection: &mut Connection, size: u32, time: Duration, bar: &Progress) -> anyhow::Result<Row> {
+fn measure_size(
+    server: &mut ServerProcess,
+    connection: &mut Connection,
+    size: u32,
+    time: Duration,
+    bar: &Progress,
+) -> anyhow::Result<Row> {
     let payload: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
     let (mut source, mut target, mut reply) = (Paged::new(&payload), Paged::new(&payload), Vec::new());
-    let (mut round_trips, mut copies, mut echoes) = (vec![], vec![], 0);
+    let (mut round_trips, mut copies, mut sealed, mut echoes) = (vec![], vec![], vec![], 0);
     let echo = connection.message_type("echo")?;
     for _ in 0..RUNS {
         let mut copy = || {
             black_box(target.bytes()).copy_from_slice(black_box(source.bytes()));
             Ok(())
         };
-        copies.push(repeat(time / 4, &mut copy)?.percentiles().p50_us);
+        copies.push(repeat(WARM_UP, time / 4, &mut copy)?.percentiles().p50_us);
 
         let mut call = || Ok(connection.call(echo, &payload, &mut reply)?);
-        let samples = repeat(time * 3 / 4, &mut call)?;
+        let samples = repeat(WARM_UP, time / 2, &mut call)?;
         ensure!(reply == payload, "the echo differs from what was sent");
         echoes += samples.len();
         round_trips.push(samples.percentiles());
+
+        let echo = SealedEcho::start(server)?;
+        sealed.push(repeat(SEALED_WARM_UP, time / 4, &mut || echo.round_trip(&payload))?.percentiles().p50_us);
         bar.step();
     }
     let round_trip = median(&round_trips);
     let gb_per_s = |us: f64| f64::from(size) / us / 1000.0;
     let (one_way, memcpy) = (gb_per_s(round_trip.p50_us), gb_per_s(median_of(copies.into_iter())));
+    let sealed_us = median_of(sealed.into_iter());
     Ok(Row {
         size,
         echoes,
@@ -127,12 +140,14 @@ fn measure_size(connection: &mut Connection, size: u32, time: Duration, bar: &Pr
         memcpy_gb_per_s: memcpy,
         one_way_to_memcpy: one_way / memcpy,
         both_ways_to_memcpy: 2.0 * one_way / memcpy,
+        sealed_memfd_round_trip_us: sealed_us,
+        sealed_memfd_to_ours: sealed_us / round_trip.p50_us,
     })
 }
 
 /// Does something again and again. Returns how long it took each time.
-fn repeat(time: Duration, work: &mut impl FnMut() -> Outcome) -> anyhow::Result<Samples> {
-    for _ in 0..WARM_UP {
+fn repeat(warm_up: u32, time: Duration, work: &mut impl FnMut() -> Outcome) -> anyhow::Result<Samples> {
+    for _ in 0..warm_up {
         work()?;
     }
     let mut samples = Samples::with_capacity(1 << 16);
@@ -171,12 +186,12 @@ impl Paged {
 impl LargeReport {
     pub(super) fn print(&self) -> Outcome {
         output::line(format_args!(
-            "{:>9} {:>11} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "bytes", "p50 us", "p99 us", "GB/s", "both ways", "memcpy", "ratio", "both ways"
+            "{:>9} {:>11} {:>11} {:>9} {:>9} {:>9} {:>9} {:>9} {:>13}",
+            "bytes", "p50 us", "p99 us", "GB/s", "both ways", "memcpy", "ratio", "both ways", "sealed memfd"
         ))?;
         for row in &self.sizes {
             output::line(format_args!(
-                "{:>9} {:>11.1} {:>11.1} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2}",
+                "{:>9} {:>11.1} {:>11.1} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>10.1} us",
                 row.size,
                 row.round_trip.p50_us,
                 row.round_trip.p99_us,
@@ -184,7 +199,8 @@ impl LargeReport {
                 row.both_ways_gb_per_s,
                 row.memcpy_gb_per_s,
                 row.one_way_to_memcpy,
-                row.both_ways_to_memcpy
+                row.both_ways_to_memcpy,
+                row.sealed_memfd_round_trip_us
             ))?;
         }
         output::line(format_args!(

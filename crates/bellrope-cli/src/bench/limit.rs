@@ -14,23 +14,33 @@ use super::{ServerProcess, samples::Samples};
 const LEN: usize = 4096;
 const PING: usize = 0;
 const PONG: usize = 1024;
-/// Spins between two looks at the clock.
-const SPINS_PER_LOOK: u32 = 10_000_000;
+/// Fruitless looks after which the other side surely has no CPU, and gets ours: it may be the only one.
+const LOOKS_PER_YIELD: u32 = 2_000;
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Rounds between two looks at the clock. Where others keep the CPUs busy, each round may take a time slice.
+const ROUNDS_AT_ONCE: u64 = 1_000;
 
-/// Round trips of a bare cache line.
-pub(super) fn ping(server: &mut ServerProcess, rounds: u64) -> anyhow::Result<Samples> {
+/// Round trips of a bare cache line: `rounds` of them, or as many as there are in about this time.
+pub(crate) fn ping(server: &mut ServerProcess, rounds: u64, at_most: Duration) -> anyhow::Result<Samples> {
     let (memory, fd) = SharedMemory::create(LEN).context("making shared memory")?;
     let view = memory.view(0..LEN);
-    server.begin_pong(fd.as_raw_fd(), rounds)?;
     let mut samples = Samples::with_capacity(rounds as usize);
-    let mut last = clock::ticks();
-    for round in 1..=rounds {
-        view.store(PING, round, Ordering::Release);
-        ensure!(await_word(&view, PONG, round), "the server stopped answering ping-pongs");
-        let now = clock::ticks();
-        samples.add(now - last);
-        last = now;
+    let start = Instant::now();
+    while (samples.len() as u64) < rounds && (samples.len() == 0 || start.elapsed() < at_most) {
+        view.store(PING, 0, Ordering::Relaxed);
+        view.store(PONG, 0, Ordering::Relaxed);
+        // One more than is counted: the first only shows that the other side is there.
+        server.begin_pong(fd.as_raw_fd(), ROUNDS_AT_ONCE + 1)?;
+        let mut last = clock::ticks();
+        for round in 1..=ROUNDS_AT_ONCE + 1 {
+            view.store(PING, round, Ordering::Release);
+            ensure!(await_word(&view, PONG, round), "the server stopped answering ping-pongs");
+            let now = clock::ticks();
+            if round > 1 {
+                samples.add(now - last);
+            }
+            last = now;
+        }
     }
     Ok(samples)
 }
@@ -57,7 +67,7 @@ pub(super) fn sleeping_ping(
 
 /// The server's side: answers `rounds` pings over the memory behind descriptor `fd` of process `pid`.
 pub(crate) fn pong(pid: u32, fd: i32, rounds: u64, ready: impl FnOnce()) -> anyhow::Result<()> {
-    let view = open(pid, fd)?;
+    let view = open(pid, fd, LEN)?;
     ready();
     for round in 1..=rounds {
         if !await_word(&view, PING, round) {
@@ -70,7 +80,7 @@ pub(crate) fn pong(pid: u32, fd: i32, rounds: u64, ready: impl FnOnce()) -> anyh
 
 /// As [`pong`], asleep between one ping and the next.
 pub(crate) fn sleeping_pong(pid: u32, fd: i32, rounds: u64, ready: impl FnOnce()) -> anyhow::Result<()> {
-    let view = open(pid, fd)?;
+    let view = open(pid, fd, LEN)?;
     ready();
     for round in 1..=rounds {
         if !sleep_for_word(&view, PING, round)? {
@@ -81,11 +91,12 @@ pub(crate) fn sleeping_pong(pid: u32, fd: i32, rounds: u64, ready: impl FnOnce()
     Ok(())
 }
 
-fn open(pid: u32, fd: i32) -> anyhow::Result<View> {
+/// The `len` bytes behind descriptor `fd` of process `pid`.
+pub(super) fn open(pid: u32, fd: i32, len: usize) -> anyhow::Result<View> {
     let path = format!("/proc/{pid}/fd/{fd}");
     let file =
         std::fs::OpenOptions::new().read(true).write(true).open(&path).with_context(|| format!("opening {path}"))?;
-    Ok(SharedMemory::open(&file.into(), LEN)?.view(0..LEN))
+    Ok(SharedMemory::open(&file.into(), len)?.view(0..len))
 }
 
 /// Stores a word and wakes who sleeps on it.
@@ -109,17 +120,37 @@ fn sleep_for_word(view: &View, offset: usize, value: u64) -> anyhow::Result<bool
 /// Spins until a word has this value. `false`: the other side is not there any more.
 #[inline]
 fn await_word(view: &View, offset: usize, value: u64) -> bool {
-    let mut spins = 0_u32;
-    let mut since = None;
+    let mut watch = Watch::default();
     while view.load(offset, Ordering::Acquire) != value {
         std::hint::spin_loop();
-        spins += 1;
-        if spins == SPINS_PER_LOOK {
-            spins = 0;
-            if since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
-                return false;
-            }
+        if !watch.goes_on(false) {
+            return false;
         }
     }
     true
+}
+
+/// Watches, for one who spins, whether the other side still does something.
+#[derive(Default)]
+pub(super) struct Watch {
+    fruitless: u32,
+    since: Option<Instant>,
+}
+
+impl Watch {
+    /// After a look: `false` if nothing has been found for too long.
+    #[inline]
+    pub(super) fn goes_on(&mut self, found: bool) -> bool {
+        if found {
+            *self = Self::default();
+            return true;
+        }
+        self.fruitless += 1;
+        if self.fruitless < LOOKS_PER_YIELD {
+            return true;
+        }
+        self.fruitless = 0;
+        std::thread::yield_now();
+        self.since.get_or_insert_with(Instant::now).elapsed() <= PATIENCE
+    }
 }

@@ -1,6 +1,5 @@
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use bellrope::{
     ClientConfig, Connection,
     shm::{clock, process},
@@ -10,6 +9,7 @@ use serde::Serialize;
 
 use super::{
     Load, RunArgs, ServerProcess,
+    child::pin_client,
     samples::{Percentiles, Samples, median, median_of},
 };
 use crate::{
@@ -83,10 +83,7 @@ struct Side {
 pub(super) fn measure(args: &PriorityArgs, progress: bool) -> anyhow::Result<PriorityReport> {
     process::raise_descriptor_limit();
     let server = ServerProcess::start(!args.no_pin)?;
-    // Only now: a child inherits where its parent may run.
-    if !args.no_pin {
-        process::pin_to_cpu(0).context("pinning the client to a CPU")?;
-    }
+    pin_client(!args.no_pin)?;
     let mut load = Load::new(&server, args.connections, args.background_size as usize, args.depth as usize)?;
     load.run(WARM_UP)?;
     let time = args.run.time(args.seconds) / (2 * RUNS);

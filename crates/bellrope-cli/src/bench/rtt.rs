@@ -1,14 +1,12 @@
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use bellrope::{
-    Connection, MessageType,
-    shm::{clock, process},
-};
+use bellrope::{Connection, MessageType, shm::clock};
 use serde::Serialize;
 
 use super::{
-    BenchArgs, ServerProcess, limit,
+    BenchArgs, ServerProcess, bare,
+    child::pin_client,
+    limit,
     samples::{Percentiles, Samples, median},
 };
 use crate::{Outcome, output::Progress};
@@ -17,6 +15,7 @@ use crate::{Outcome, output::Progress};
 const RUNS: u32 = 5;
 const WARM_UP: u32 = 20_000;
 const LIMIT_ROUNDS: u64 = 200_000;
+const LIMIT_TIME: Duration = Duration::from_secs(2);
 
 /// Full round trips of one caller.
 #[derive(Debug, Serialize)]
@@ -29,15 +28,16 @@ pub(crate) struct RttReport {
     limit_p50_us: f64,
     limit_p99_us: f64,
     pub(crate) ratio_to_limit: f64,
+    /// The same payload over bare slots: one more line each way than a ping-pong where it is 64 bytes, and copies.
+    bare_p50_us: f64,
+    bare_p99_us: f64,
+    ratio_to_bare: f64,
 }
 
 /// Measures round trips and the limit in turns, so that both see the same machine.
 pub(super) fn measure(args: &BenchArgs, progress: bool) -> anyhow::Result<RttReport> {
     let mut server = ServerProcess::start(!args.no_pin)?;
-    // Only now: a child inherits where its parent may run.
-    if !args.no_pin {
-        process::pin_to_cpu(0).context("pinning the client to a CPU")?;
-    }
+    pin_client(!args.no_pin)?;
     let bar = Progress::new(progress, "round trips", RUNS.into());
     take_turns(&mut server, args.size, Duration::from_secs_f64(args.seconds), &bar)
 }
@@ -53,16 +53,17 @@ fn take_turns(server: &mut ServerProcess, size: u32, time: Duration, bar: &Progr
     let payload = vec![0x5A; size as usize];
     let mut caller = Caller { connection: &mut connection, echo, payload: &payload, reply: Vec::new() };
 
-    let (mut rtts, mut limits, mut calls) = (Vec::new(), Vec::new(), 0);
+    let (mut rtts, mut limits, mut bares, mut calls) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..RUNS {
-        limits.push(limit::ping(server, LIMIT_ROUNDS)?.percentiles());
+        limits.push(limit::ping(server, LIMIT_ROUNDS, LIMIT_TIME)?.percentiles());
+        bares.push(bare::round_trips(server, size as usize, time / (4 * RUNS))?.percentiles());
         caller.run(WARM_UP, Duration::MAX)?;
         let samples = caller.run(u32::MAX, time / RUNS)?;
         calls += samples.len();
         rtts.push(samples.percentiles());
         bar.step();
     }
-    let (rtt, limit) = (median(&rtts), median(&limits));
+    let (rtt, limit, bare) = (median(&rtts), median(&limits), median(&bares));
     Ok(RttReport {
         size,
         calls,
@@ -70,6 +71,9 @@ fn take_turns(server: &mut ServerProcess, size: u32, time: Duration, bar: &Progr
         limit_p50_us: limit.p50_us,
         limit_p99_us: limit.p99_us,
         ratio_to_limit: rtt.p50_us / limit.p50_us,
+        bare_p50_us: bare.p50_us,
+        bare_p99_us: bare.p99_us,
+        ratio_to_bare: rtt.p50_us / bare.p50_us,
     })
 }
 
@@ -114,6 +118,10 @@ impl RttReport {
         crate::output::line(format_args!(
             "limit (cache-line ping-pong, same processes, same run): p50 {:.3} us  p99 {:.3}; ratio {:.2}",
             self.limit_p50_us, self.limit_p99_us, self.ratio_to_limit
+        ))?;
+        crate::output::line(format_args!(
+            "the same bytes over bare slots (no check, no id, no wake-up): p50 {:.3} us  p99 {:.3}; ratio {:.2}",
+            self.bare_p50_us, self.bare_p99_us, self.ratio_to_bare
         ))
     }
 }

@@ -2,7 +2,7 @@ use bellrope::shm::clock;
 
 /// Time spans of one run, in ticks.
 #[derive(Debug)]
-pub(super) struct Samples {
+pub(crate) struct Samples {
     ticks: Vec<u32>,
 }
 
@@ -17,16 +17,16 @@ pub(crate) struct Percentiles {
 }
 
 impl Samples {
-    pub(super) fn with_capacity(count: usize) -> Self {
+    pub(crate) fn with_capacity(count: usize) -> Self {
         Self { ticks: Vec::with_capacity(count) }
     }
 
     #[inline]
-    pub(super) fn add(&mut self, ticks: u64) {
+    pub(crate) fn add(&mut self, ticks: u64) {
         self.ticks.push(u32::try_from(ticks).unwrap_or(u32::MAX));
     }
 
-    pub(super) fn add_us(&mut self, us: u64) {
+    pub(crate) fn add_us(&mut self, us: u64) {
         self.add((us as f64 * 1000.0 * clock::ticks_per_ns()) as u64);
     }
 
@@ -35,16 +35,16 @@ impl Samples {
         self.ticks.append(&mut other.ticks);
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.ticks.len()
     }
 
-    /// The distribution. Needs at least one span.
-    pub(super) fn percentiles(mut self) -> Percentiles {
+    /// The distribution. Of no spans at all nothing can be said: no figure is a number then.
+    pub(crate) fn percentiles(mut self) -> Percentiles {
         self.ticks.sort_unstable();
-        let last = self.ticks.len() - 1;
+        let last = self.ticks.len().saturating_sub(1);
         let at = |share: f64| {
-            let ticks = self.ticks[(last as f64 * share) as usize];
+            let Some(ticks) = self.ticks.get((last as f64 * share) as usize).copied() else { return f64::NAN };
             f64::from(ticks) / clock::ticks_per_ns() / 1000.0
         };
         Percentiles { p50_us: at(0.5), p90_us: at(0.9), p99_us: at(0.99), p999_us: at(0.999), max_us: at(1.0) }
@@ -73,6 +73,12 @@ pub(super) fn median_of(runs: impl Iterator<Item = f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_nothing_no_figure_is_a_number() {
+        let Percentiles { p50_us, max_us, .. } = Samples::with_capacity(0).percentiles();
+        assert!(p50_us.is_nan() && max_us.is_nan());
+    }
 
     #[test]
     fn percentiles_are_those_of_the_sorted_spans() {

@@ -6,10 +6,12 @@ use bellrope::{
     shm::{clock, process},
 };
 use clap::Args;
-use serde::{Deserialize, Serialize, de::IntoDeserializer};
+use serde::Serialize;
 
 use super::{
-    RunArgs, ServerProcess, limit,
+    RunArgs, ServerProcess,
+    child::pin_client,
+    limit,
     samples::{Percentiles, Samples, median, median_of},
 };
 use crate::{
@@ -87,8 +89,8 @@ struct Futex {
     round_trip: Percentiles,
 }
 
-/// The name of a policy, as options have it.
-pub(super) fn name(policy: SpinPolicy) -> &'static str {
+/// The name of a policy, as settings have it.
+fn name(policy: SpinPolicy) -> &'static str {
     match policy {
         SpinPolicy::Never => "never",
         SpinPolicy::Adaptive => "adaptive",
@@ -96,19 +98,11 @@ pub(super) fn name(policy: SpinPolicy) -> &'static str {
     }
 }
 
-/// The policy of a name.
-pub(crate) fn spin_policy(name: &str) -> Result<SpinPolicy, serde::de::value::Error> {
-    SpinPolicy::deserialize(name.into_deserializer())
-}
-
 /// Measures all pairs in turns, so that all see the same machine.
 pub(super) fn measure(args: &SpinArgs, progress: bool) -> anyhow::Result<SpinReport> {
     let start = |policy| Ok((policy, ServerProcess::start_spinning(!args.no_pin, policy)?));
     let mut servers = POLICIES.into_iter().map(start).collect::<anyhow::Result<Vec<_>>>()?;
-    // Only now: a child inherits where its parent may run.
-    if !args.no_pin {
-        process::pin_to_cpu(0).context("pinning the client to a CPU")?;
-    }
+    pin_client(!args.no_pin)?;
     let (runs, time) = if args.run.quick { (1, 0.03) } else { (RUNS, args.seconds / f64::from(RUNS)) };
     let time = Duration::from_secs_f64(time);
     let steps = runs as usize * GAPS_US.len() * (1 + POLICIES.len() * POLICIES.len());

@@ -1,10 +1,14 @@
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use bellrope::{Connection, MemoryUse, MessageType, shm::process};
 use serde::Serialize;
 
-use super::{BenchArgs, ServerProcess};
+use super::{
+    BenchArgs, ServerProcess,
+    bare::{self, Shape},
+    child::pin_client,
+    samples::median_of,
+};
 use crate::{Outcome, output::Progress};
 
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -20,6 +24,9 @@ pub(crate) struct ThroughputReport {
     calls: u64,
     seconds: f64,
     pub(crate) calls_per_s: f64,
+    /// What bare slots carried in the same run, and our share of it.
+    bare_calls_per_s: f64,
+    share_of_bare: f64,
     pub(crate) server_rss_kb: u64,
     server_rss_anon_kb: u64,
     server_rss_file_kb: u64,
@@ -29,22 +36,23 @@ pub(crate) struct ThroughputReport {
 /// Keeps `depth` calls in flight on each of many connections, from one thread.
 pub(super) fn measure(args: &BenchArgs, progress: bool) -> anyhow::Result<ThroughputReport> {
     process::raise_descriptor_limit();
-    let server = ServerProcess::start(!args.no_pin)?;
-    // Only now: a child inherits where its parent may run.
-    if !args.no_pin {
-        process::pin_to_cpu(0).context("pinning the client to a CPU")?;
-    }
+    let mut server = ServerProcess::start(!args.no_pin)?;
+    pin_client(!args.no_pin)?;
     let mut load = Load::connect(&server, args)?;
     load.run(WARM_UP)?;
 
     let bar = Progress::new(progress, "throughput", SLICES.into());
-    let (mut calls, mut seconds) = (0, 0.0);
+    let shape = Shape { connections: args.connections as usize, depth: args.depth as usize, size: args.size as usize };
+    let slice = Duration::from_secs_f64(args.seconds / f64::from(SLICES));
+    let (mut calls, mut seconds, mut bares) = (0, 0.0, Vec::new());
     for _ in 0..SLICES {
+        bares.push(bare::calls_per_s(&mut server, shape, slice / 4)?);
         let start = Instant::now();
-        calls += load.run(Duration::from_secs_f64(args.seconds / f64::from(SLICES)))?;
+        calls += load.run(slice)?;
         seconds += start.elapsed().as_secs_f64();
         bar.step();
     }
+    let (calls_per_s, bare_calls_per_s) = (calls as f64 / seconds, median_of(bares.into_iter()));
     let MemoryUse { rss_kb, anon_kb, file_kb, shmem_kb, .. } = server.memory()?;
     Ok(ThroughputReport {
         connections: args.connections,
@@ -52,7 +60,9 @@ pub(super) fn measure(args: &BenchArgs, progress: bool) -> anyhow::Result<Throug
         depth: args.depth,
         calls,
         seconds,
-        calls_per_s: calls as f64 / seconds,
+        calls_per_s,
+        bare_calls_per_s,
+        share_of_bare: calls_per_s / bare_calls_per_s,
         server_rss_kb: rss_kb,
         server_rss_anon_kb: anon_kb,
         server_rss_file_kb: file_kb,
@@ -91,7 +101,7 @@ impl Load {
     }
 
     /// One turn of the `nth` connection, modulo their number. Returns how many of its calls were answered.
-    pub(super) fn turn(&mut self, nth: usize) -> anyhow::Result<u64> {
+    pub(crate) fn turn(&mut self, nth: usize) -> anyhow::Result<u64> {
         let index = nth % self.callers.len();
         turn(&mut self.callers[index], &self.payload, &mut self.reply, self.depth, &mut { u64::MAX })
     }
@@ -160,6 +170,11 @@ impl ThroughputReport {
             self.calls_per_s / 1e6,
             self.calls,
             self.seconds
+        ))?;
+        crate::output::line(format_args!(
+            "bare slots in shared memory (no check, no id, no wake-up), same processes, same run: {:.2} M calls/s; share {:.2}",
+            self.bare_calls_per_s / 1e6,
+            self.share_of_bare
         ))?;
         crate::output::line(format_args!(
             "server memory: {} KiB resident = {} anonymous + {} of files + {} shared",

@@ -113,7 +113,7 @@ fn status(code: &str) -> StatusCode {
         "not_found" | "unknown_provider" => StatusCode::NOT_FOUND,
         "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "rate_limited" => StatusCode::TOO_MANY_REQUESTS,
-        "overloaded" => StatusCode::SERVICE_UNAVAILABLE,
+        "overloaded" | "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
         "timeout" => StatusCode::GATEWAY_TIMEOUT,
         "not_configured" => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::BAD_GATEWAY,
@@ -151,5 +151,9 @@ mod tests {
         };
         let fault = Fault::from(refused);
         assert_eq!((fault.status.as_u16(), fault.retryable, fault.retry_after), (429, true, Some(3)));
+
+        let retry_after = std::time::Duration::from_millis(200);
+        let fault = Fault::from(ProviderError::Suspended { provider: "openai".into(), retry_after });
+        assert_eq!((fault.status.as_u16(), fault.retryable, fault.retry_after), (503, true, Some(1)));
     }
 }

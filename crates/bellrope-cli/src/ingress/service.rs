@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
-use bellrope_gateway::{Chunk, Gateway};
+use bellrope_gateway::{Chunk, LiveGateway};
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
@@ -34,17 +34,14 @@ pub(super) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 /// Answers requests, one after another or many at once.
 #[derive(Debug)]
 pub(super) struct Service {
-    gateway: Arc<Gateway>,
-    /// The names that may stand before a model's name.
-    providers: Vec<String>,
+    gateway: LiveGateway,
     /// In KiB.
     budget: Arc<Semaphore>,
 }
 
 impl Service {
-    pub(super) fn new(gateway: Arc<Gateway>) -> Self {
-        let providers = gateway.names();
-        Self { gateway, providers, budget: Arc::new(Semaphore::new(BODY_BUDGET)) }
+    pub(super) fn new(gateway: LiveGateway) -> Self {
+        Self { gateway, budget: Arc::new(Semaphore::new(BODY_BUDGET)) }
     }
 
     /// The answer to a request. Dropping it, or the body of what it returns, drops the provider's stream.
@@ -60,7 +57,7 @@ impl Service {
                 guard::check_json(request.headers())?;
                 self.chat(request.into_body()).await
             }
-            (MODELS, &Method::GET) => json(answer::models(&self.gateway.models().await)),
+            (MODELS, &Method::GET) => json(answer::models(&self.gateway.current().models().await)),
             (CHAT, _) => Err(Fault::method_not_allowed(format!("{CHAT} takes POST"))),
             (MODELS, _) => Err(Fault::method_not_allowed(format!("{MODELS} takes GET"))),
             _ => Err(Fault::not_found(format!("there is no such path; known: {CHAT}, {MODELS}"))),
@@ -69,14 +66,16 @@ impl Service {
 
     async fn chat(&self, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
         let (body, room) = self.read(body).await?;
-        let completion = request::read(&body, &self.providers)?;
+        // The same providers from reading the model's name to the end of the answer.
+        let gateway = self.gateway.current();
+        let completion = request::read(&body, &gateway.names())?;
         drop(body);
         let heading = Heading::new(completion.model);
         if !completion.stream {
-            let response = self.gateway.chat(completion.chat).await?;
+            let response = gateway.chat(completion.chat).await?;
             return json(heading.whole(response));
         }
-        let mut pieces = self.gateway.chat_stream(completion.chat);
+        let mut pieces = gateway.chat_stream(completion.chat);
         // What fails before it begins has a status of its own.
         let first = match pieces.next().await {
             Some(piece) => match piece.chunk {

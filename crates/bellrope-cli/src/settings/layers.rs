@@ -21,7 +21,13 @@ const PREFIX: &str = "BELLROPE_";
 /// Between section and key in the name of a variable.
 const BETWEEN: &str = "__";
 /// Variables with a name of their own for a key, the later ones over the earlier ones.
-const ALIASES: [(&str, &[&str]); 2] = [("RUST_LOG", &["log"]), ("BELLROPE_PROVIDER", &["gateway", "provider"])];
+const ALIASES: &[(&str, &[&str])] = if cfg!(feature = "otlp") {
+    &[("RUST_LOG", &["log"]), PROVIDER, ("OTEL_EXPORTER_OTLP_ENDPOINT", &["otlp_endpoint"])]
+} else {
+    // A machine may name its collector to all programs; one that can send nothing has nothing to say about it.
+    &[("RUST_LOG", &["log"]), PROVIDER]
+};
+const PROVIDER: (&str, &[&str]) = ("BELLROPE_PROVIDER", &["gateway", "provider"]);
 /// A variable that is no setting: it names the file.
 pub(super) const CONFIG: &str = "BELLROPE_CONFIG";
 
@@ -112,7 +118,7 @@ impl Layers {
 
     /// Takes in the environment. Of variables that belong to nobody only those are faults that look like ours.
     pub(super) fn variables(&mut self, variables: &[(OsString, OsString)]) {
-        for (name, key) in ALIASES {
+        for &(name, key) in ALIASES {
             if let Some(value) = variables.iter().find(|(other, _)| other == name).map(|(_, value)| value) {
                 self.variable(name, key.iter().map(|part| (*part).to_owned()).collect(), value);
             }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::Home;
+use crate::support::{Home, Running};
 
 #[test]
 fn the_gateway_is_measured_beside_a_bare_client_with_every_figure_in_json() {
@@ -37,6 +37,8 @@ fn large_echoes_are_measured_beside_memcpy() {
         assert!(of("size") == size && of("echoes") > 0.0 && of("memcpy_gb_per_s") > 0.0);
         assert!((of("both_ways_gb_per_s") - 2.0 * of("one_way_gb_per_s")).abs() < 1e-9);
         assert!((of("one_way_to_memcpy") - of("one_way_gb_per_s") / of("memcpy_gb_per_s")).abs() < 1e-9);
+        let times = of("sealed_memfd_round_trip_us") / of("round_trip/p50_us");
+        assert!(times > 0.0 && (of("sealed_memfd_to_ours") - times).abs() < 1e-9);
     }
 }
 
@@ -50,6 +52,7 @@ fn one_caller_is_measured_with_and_without_priority_beside_others() {
     }
 }
 
+// Fault 32.
 #[test]
 fn polite_clients_are_measured_alone_and_beside_a_flood() {
     let figure = quick(&["fairness", "--clients", "20", "--no-pin"]);
@@ -58,6 +61,7 @@ fn polite_clients_are_measured_alone_and_beside_a_flood() {
     assert!((figure("/p99_ratio") - ratio).abs() < 1e-9);
 }
 
+// Fault 29.
 #[test]
 fn clients_are_timed_until_they_have_found_a_killed_server_again() {
     let figure = quick(&["reconnect", "--clients", "1", "--clients", "20"]);
@@ -86,6 +90,58 @@ fn every_pair_of_spin_policies_is_measured_at_every_gap_beside_a_futex() {
     let futex: Vec<f64> = (0..5).map(|gap| figure(&format!("/futex/{gap}/gap_us"))).collect();
     assert_eq!(futex, [0.0, 20.0, 100.0, 1_000.0, 10_000.0]);
     assert!(figure("/adaptive_to_futex") > 0.0);
+}
+
+#[test]
+fn the_criteria_are_measured_and_the_exit_code_says_whether_one_failed() {
+    let home = Home::new();
+    let finished = home.run(["bench", "criteria", "--quick", "--json"]);
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {finished:?}"));
+    let criteria = report["criteria"].as_array().unwrap();
+    let named = |name: &str| criteria.iter().find(|criterion| criterion["name"] == name).unwrap();
+    for name in ["memory", "latency", "throughput", "recovery"] {
+        // How fast and how small it is belongs to the release build.
+        assert!(named(name)["value"].as_f64().unwrap() > 0.0 && named(name)["pass"].is_boolean(), "{report}");
+    }
+    assert_eq!((&named("connections")["value"], &named("connections")["pass"]), (&1_000.0.into(), &true.into()));
+    assert_eq!((&named("allocations")["value"], &named("allocations")["pass"]), (&0.0.into(), &true.into()));
+    // Whether these can be measured is the machine's affair.
+    for name in ["coverage", "against Node"] {
+        assert_eq!(named(name)["value"].is_null(), named(name)["pass"].is_null(), "{report}");
+    }
+    let failed = criteria.iter().any(|criterion| criterion["pass"] == false);
+    assert_eq!((finished.code, &report["all_pass"]), (Some(i32::from(failed)), &Value::from(!failed)));
+}
+
+#[test]
+fn connections_are_opened_all_at_once_and_each_answers() {
+    let figure = quick(&["connections", "--count", "300"]);
+    assert!(figure("/connections") == 300.0 && figure("/answered") == 300.0);
+    assert!(figure("/idle/rss_kb") > 0.0 && figure("/open_us_each") > 0.0 && figure("/closed_ms") > 0.0);
+}
+
+#[test]
+fn more_connections_than_there_may_be_descriptors_are_refused_with_what_to_do() {
+    let home = Home::new();
+    let mut shell = home.shell("ulimit -n 200; exec \"$BELLROPE\" bench connections --count 500");
+    let error = Running::start(&mut shell).finish().failed(1);
+    assert!(error.contains("565 descriptors") && error.contains("the hard limit is 200; raise it"), "{error}");
+}
+
+#[test]
+fn memory_is_measured_idle_and_busy_for_each_number_of_connections() {
+    let figure = quick(&["memory", "--connections", "10", "--connections", "40"]);
+    for (row, connections) in [("/rows/0", 10.0), ("/rows/1", 40.0)] {
+        let of = |name: &str| figure(&format!("{row}/{name}"));
+        assert!(of("connections") == connections && of("busy_calls_per_s") > 0.0 && of("busy/cpu_percent") > 0.0);
+        for state in ["idle", "busy"] {
+            let part = |name: &str| of(&format!("{state}/{name}"));
+            let parts = part("anon_kb") + part("file_kb") + part("shmem_kb");
+            assert!(part("rss_kb") > 0.0 && (part("rss_kb") - parts).abs() < 1.0, "the parts are the whole");
+        }
+        assert!(of("busy/shmem_kb") >= 8.0 * connections, "every ring of a busy connection is in use");
+    }
+    assert!(figure("/rows/1/idle/shmem_kb") < figure("/rows/1/busy/shmem_kb"), "silence gives memory back");
 }
 
 #[test]

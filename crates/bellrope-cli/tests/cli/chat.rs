@@ -181,6 +181,7 @@ fn a_dead_socket_is_named_with_how_to_start_its_server() {
     assert!(error.contains(&home.socket().display().to_string()), "{error}");
 }
 
+// Fault 54.
 #[test]
 fn a_client_killed_in_mid_stream_is_let_go_and_others_are_served_on() {
     let home = Home::new();

@@ -1,4 +1,4 @@
-//! `config`, and settings that are read again.
+//! `config`, and what is logged.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -51,26 +51,6 @@ fn config_check_says_everything_that_is_wrong_and_ends_with_1() {
     let unknown = home.config("[gateway]\nprovider = \"delphi\"\n");
     let said = home.run(["config".as_ref(), "check".as_ref(), unknown.as_os_str()]).failed(1);
     assert!(said.contains(":2:1: gateway.provider: ") && said.contains("known: embedded, openai"), "{said}");
-}
-
-#[test]
-fn sighup_changes_how_much_is_logged_and_says_what_waits_for_a_restart() {
-    let home = Home::new();
-    let config = home.config("log = \"warn\"\n");
-    let server = home.serve(["--config".as_ref(), config.as_os_str()]);
-    home.config("log = \"debug\"\n[server]\nmax_connections = 5\n");
-    server.signal(Signal::HUP);
-    server.said("reloaded: so much is logged from now on");
-    server.said("not applied until the next start: server.max_connections");
-    // What only debug shows: a client that comes and goes.
-    home.run(["call", "echo", "x"]).succeeded();
-    server.said("DEBUG");
-    home.config("log = \"warn\"\n[server]\nmax_conections = 5\n");
-    server.signal(Signal::HUP);
-    server.said("the settings stay as they were, the new ones are wrong");
-    assert_eq!(home.run(["call", "echo", "still here"]).succeeded(), "still here");
-    server.signal(Signal::TERM);
-    assert_eq!(server.finish().code, Some(0));
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn hello_with(at: usize, value: u8) -> Vec<u8> {
     hello
 }
 
+// Faults 19, 28.
 #[test]
 fn a_peer_that_does_not_speak_the_protocol_is_refused_and_all_calls_of_another_succeed() {
     let home = Home::new();

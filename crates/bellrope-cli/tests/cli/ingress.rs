@@ -344,6 +344,7 @@ fn whoever_sends_nothing_is_closed() {
     slow.read_to_string(&mut rest).unwrap();
 }
 
+// Fault 50.
 #[test]
 fn a_server_that_is_told_to_stop_ends_what_is_under_way_and_takes_nothing_new() {
     let home = Home::new();

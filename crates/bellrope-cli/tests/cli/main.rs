@@ -7,10 +7,17 @@ mod config;
 mod conversation;
 mod hostile;
 mod ingress;
+mod manual;
 mod operator;
+#[cfg(feature = "otlp")]
+mod otlp;
+mod printed;
 mod provider;
 mod real_model;
+mod reload;
 mod serve;
 mod service_manager;
+mod strangers;
+mod stress;
 mod support;
 mod terminal;

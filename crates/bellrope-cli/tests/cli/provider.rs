@@ -55,9 +55,14 @@ impl Provider {
 
     /// Starts a server that asks this provider.
     pub(crate) fn serve(&self, home: &Home, arguments: &[&str]) -> Running {
-        let url = format!("http://{}", self.address);
+        let url = self.url();
         let arguments = ["--provider", "openai"].iter().chain(arguments);
         home.serve_with(arguments, &[("OPENAI_BASE_URL", &*url), ("OPENAI_MODEL", "usual")])
+    }
+
+    /// Where it listens.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// The bodies of all chats so far.

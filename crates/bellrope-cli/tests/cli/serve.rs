@@ -94,6 +94,7 @@ fn a_request_that_is_no_json_is_answered_with_what_is_wrong_and_where() {
     }
 }
 
+// Fault 50.
 #[test]
 fn a_signal_stops_the_server_which_takes_its_socket_along() {
     for signal in [Signal::TERM, Signal::INT] {
@@ -107,6 +108,7 @@ fn a_signal_stops_the_server_which_takes_its_socket_along() {
     }
 }
 
+// Fault 36.
 #[test]
 fn a_second_signal_ends_a_server_at_once_even_if_it_is_stuck() {
     let home = Home::new();
@@ -134,6 +136,7 @@ fn a_second_signal_ends_a_server_at_once_even_if_it_is_stuck() {
     home.serve::<&str>([]);
 }
 
+// Fault 24.
 #[test]
 fn a_second_server_on_a_path_is_told_who_holds_it() {
     let home = Home::new();

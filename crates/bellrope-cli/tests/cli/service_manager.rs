@@ -59,6 +59,9 @@ fn a_service_manager_is_told_and_its_watchdog_is_fed() {
         seen.push(told());
     }
     assert!(seen.iter().any(|text| text.contains("STATUS=bellrope serves ")), "{seen:?}");
+    server.signal(Signal::HUP);
+    while !told().contains("RELOADING=1\nMONOTONIC_USEC=") {}
+    while !told().contains("READY=1") {}
     server.signal(Signal::TERM);
     while !told().contains("STOPPING=1") {}
     assert_eq!(server.finish_within(Duration::from_secs(30)).code, Some(0));

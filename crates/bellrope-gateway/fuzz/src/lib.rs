@@ -1,11 +1,14 @@
-//! What must hold whatever a provider sends. The fuzz targets look for counterexamples; the tests of the gateway replay
-//! the corpus.
+//! What must hold whatever a provider sends, or a configuration file says. The fuzz targets look for counterexamples; the
+//! tests of the gateway replay the corpus.
+
+mod config;
 
 use std::collections::VecDeque;
 
 use bellrope_gateway::sse::{Event, SseDecoder, SseError};
 use bellrope_gateway::wire::{Progress, Translate};
 use bellrope_gateway::{Chunk, Excerpt, anthropic, openai, responses};
+pub use config::config;
 
 /// Limits that small inputs reach.
 const MAX_LINE: usize = 64;

@@ -158,6 +158,14 @@ mod tests {
     }
 
     #[test]
+    fn each_choice_of_tools_has_anthropics_word_for_it() {
+        for (choice, expected) in [("auto", "auto"), ("none", "none"), ("required", "any")] {
+            let body = sent(json!({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": choice})).unwrap();
+            assert_eq!(body["tool_choice"], json!({"type": expected}));
+        }
+    }
+
+    #[test]
     fn a_number_of_tokens_is_always_named() {
         let body = sent(json!({"messages": [{"role": "user", "content": "Hi"}]})).unwrap();
         assert_eq!(body["max_tokens"], 4096);

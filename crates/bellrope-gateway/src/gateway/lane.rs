@@ -9,6 +9,8 @@ use tracing::warn;
 
 use super::stats::{ProviderSnapshot, Stats};
 use crate::bucket::Bucket;
+use crate::config::ProviderConfig;
+use crate::embedded::EmbeddedSettings;
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, ChatResponse, Chunk, ProviderHealth};
 use crate::provider::{BoxFuture, ChunkStream, Limits, Provider};
@@ -20,6 +22,16 @@ pub(super) struct Lane {
     breaker: Option<Breaker>,
     bucket: Option<Bucket>,
     stats: Stats,
+    /// `None` for one that somebody handed in ready made.
+    made_of: Option<MadeOf>,
+}
+
+/// What a provider was set up from. Equal settings make equal providers.
+#[derive(PartialEq)]
+pub(super) enum MadeOf {
+    Script(EmbeddedSettings),
+    /// With the key that was found, wherever it stood.
+    Config(Box<ProviderConfig>),
 }
 
 /// The providers that a request may go to, in order. At least one.
@@ -41,7 +53,7 @@ pub(super) struct Running {
 }
 
 impl Lane {
-    pub(super) fn new(provider: Arc<dyn Provider>) -> Self {
+    pub(super) fn new(provider: Arc<dyn Provider>, made_of: Option<MadeOf>) -> Self {
         let Limits { requests_per_minute, burst, breaker } = provider.limits();
         let breaker = breaker.and_then(|config| {
             // Those of a configuration were checked when it was read.
@@ -54,7 +66,13 @@ impl Lane {
             breaker,
             bucket: Bucket::new(requests_per_minute, burst),
             stats: Stats::default(),
+            made_of,
         }
+    }
+
+    /// Whether both were set up from the same settings.
+    pub(super) fn is_made_like(&self, other: &Self) -> bool {
+        self.made_of.is_some() && self.made_of == other.made_of
     }
 
     pub(super) fn snapshot(&self) -> ProviderSnapshot {
@@ -285,7 +303,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_provider_that_failed_five_times_is_not_asked_for_a_minute_and_then_tried() {
         let moody = Arc::new(Moody::default());
-        let lane = Arc::new(Lane::new(moody.clone()));
+        let lane = Arc::new(Lane::new(moody.clone(), None));
         for _ in 0..5 {
             assert_eq!(meets(&lane).await, Some("disconnected"));
         }
@@ -309,7 +327,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_rate_limit_lets_a_burst_through_and_then_one_request_a_period() {
         let limits = Limits { requests_per_minute: 6, burst: 2, ..Limits::default() };
-        let lane = Arc::new(Lane::new(Arc::new(Moody { limits, is_well: true.into(), ..Moody::default() })));
+        let lane = Arc::new(Lane::new(Arc::new(Moody { limits, is_well: true.into(), ..Moody::default() }), None));
         assert_eq!((meets(&lane).await, meets(&lane).await), (None, None));
         assert_eq!(meets(&lane).await, Some("rate_limited"));
         advance(Duration::from_secs(10)).await;
@@ -319,7 +337,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_dropped_before_its_first_piece_counts_for_nothing_with_the_breaker() {
-        let lane = Arc::new(Lane::new(Arc::new(Moody::default())));
+        let lane = Arc::new(Lane::new(Arc::new(Moody::default()), None));
         for _ in 0..20 {
             let asked = tokio::time::timeout(Duration::from_millis(1), meets(&lane)).await;
             assert!(asked.is_err(), "it was answered");

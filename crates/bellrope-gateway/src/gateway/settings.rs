@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::Gateway;
-use crate::config::{PRESETS, Preset, ProviderConfig};
+use super::{Gateway, Lane, MadeOf};
+use crate::config::{PRESETS, Preset, ProviderConfig, section};
 use crate::embedded::{self, EmbeddedProvider, EmbeddedSettings};
 use crate::error::ConfigError;
 use crate::http_provider::HttpProvider;
@@ -81,12 +81,14 @@ impl GatewaySettings {
         for name in fallback.iter().chain([&provider]).filter(|name| Preset::named(name).is_some()) {
             providers.entry(name.clone()).or_default();
         }
-        let mut gateway = Gateway::new(Arc::new(EmbeddedProvider::new(embedded)));
+        let script = MadeOf::Script(embedded.clone());
+        let embedded = Arc::new(EmbeddedProvider::new(embedded));
+        let mut gateway = Gateway::new(Arc::clone(&embedded) as _).with_lane(Lane::new(embedded, Some(script)));
         for preset in PRESETS.iter().filter(|preset| preset.is_set_up_by(&vars)) {
             if !providers.contains_key(preset.name) {
                 let config = ProviderConfig::default().with_vars(preset.name, &vars);
-                match HttpProvider::named(preset.name, config) {
-                    Ok(provider) => gateway = gateway.with_provider(Arc::new(provider)),
+                match lane(preset.name, config) {
+                    Ok(lane) => gateway = gateway.with_lane(lane),
                     // Nobody asked for it: another program's variable must not keep the server from starting.
                     Err(error) => warn!(%error, "{} is left out", preset.title),
                 }
@@ -94,7 +96,7 @@ impl GatewaySettings {
         }
         for (name, config) in providers {
             let config = config.with_vars(&name, &vars);
-            gateway = gateway.with_provider(Arc::new(HttpProvider::named(&name, config)?));
+            gateway = gateway.with_lane(lane(&name, config)?);
         }
         gateway.default = match gateway.lanes.get(&provider) {
             Some(default) => Arc::clone(default),
@@ -108,6 +110,15 @@ impl GatewaySettings {
         gateway.fallback = fallback.into();
         Ok(gateway)
     }
+}
+
+/// Sets a provider behind HTTP up.
+fn lane(name: &str, config: ProviderConfig) -> Result<Lane, ConfigError> {
+    // The provider reads its key file again; if that changed meanwhile the next comparison finds a difference.
+    let api_key = config.read_key(&section(name));
+    let provider = HttpProvider::named(name, config.clone())?;
+    let made_of = MadeOf::Config(Box::new(ProviderConfig { api_key: api_key?, ..config }));
+    Ok(Lane::new(Arc::new(provider), Some(made_of)))
 }
 
 #[cfg(test)]
@@ -161,6 +172,8 @@ mod tests {
         );
         let unknown = error(r#"{"provider":"delphi"}"#, &[]);
         assert!(unknown.ends_with("no such provider; known: embedded, openai"), "{unknown}");
+        let unknown = error(r#"{"provider":"del\u001b[2Jphi"}"#, &[]);
+        assert!(unknown.starts_with(r"gateway.provider is `del\u{1b}[2Jphi`"), "{unknown}");
         let kind = error(r#"{"providers":{"x":{"kind":"pigeon"}}}"#, &[]);
         assert!(kind.contains("unknown variant `pigeon`, expected one of `openai`, `openai-responses`"), "{kind}");
     }

@@ -207,6 +207,15 @@ mod tests {
     }
 
     #[test]
+    fn each_choice_of_tools_is_a_word() {
+        for choice in ["auto", "none", "required"] {
+            let request = json!({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": choice});
+            let body = sent(&serde_json::from_value(request).unwrap(), None, false);
+            assert_eq!(body["tool_choice"], choice);
+        }
+    }
+
+    #[test]
     fn all_options_have_openais_names() {
         let request: ChatRequest = serde_json::from_value(json!({
             "system": "Be brief", "messages": [{"role": "user", "content": "Hi"}],

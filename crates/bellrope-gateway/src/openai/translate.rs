@@ -302,6 +302,28 @@ mod tests {
     }
 
     #[test]
+    fn each_reason_to_stop_is_known_by_name_and_any_other_is_an_end_too() {
+        for (reason, expected) in [
+            ("stop", StopReason::EndTurn),
+            ("length", StopReason::MaxTokens),
+            ("tool_calls", StopReason::ToolUse),
+            ("function_call", StopReason::ToolUse),
+            ("content_filter", StopReason::ContentFilter),
+            ("a later word", StopReason::Other),
+        ] {
+            let event = format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":"{reason}"}}]}}"#);
+            assert_eq!(play(&[&event]), (vec![done(expected)], Ok(Progress::Ended)), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_tool_call_without_arguments_has_none() {
+        let (chunks, _) = play(&[r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a"}]}}]}"#]);
+        let call = ToolCallDelta { index: 0, id: Some("a".into()), name: None, arguments: String::new() };
+        assert_eq!(chunks, [Chunk::ToolCall(call)]);
+    }
+
+    #[test]
     fn tool_calls_keep_their_indices_and_lose_no_text() {
         let (chunks, _) = play(&[
             r#"{"choices":[{"delta":{"tool_calls":[{"index":1,"id":"b","type":"function","function":{"name":"ls","arguments":""}}]}}]}"#,

@@ -115,6 +115,14 @@ mod tests {
     }
 
     #[test]
+    fn each_choice_of_tools_is_a_word() {
+        for choice in ["auto", "none", "required"] {
+            let body = sent(json!({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": choice}));
+            assert_eq!(body["tool_choice"], choice);
+        }
+    }
+
+    #[test]
     fn calls_and_results_of_tools_and_images_become_items() {
         let request = json!({"messages": [
             {"role": "assistant", "content": [

@@ -319,6 +319,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_was_left_incomplete_says_why() {
+        for (reason, expected) in [
+            ("max_output_tokens", StopReason::MaxTokens),
+            ("content_filter", StopReason::ContentFilter),
+            ("a later word", StopReason::Other),
+        ] {
+            let event = format!(
+                r#"{{"type":"response.incomplete","response":{{"incomplete_details":{{"reason":"{reason}"}}}}}}"#
+            );
+            let done = Chunk::Done { stop_reason: expected };
+            assert_eq!(play(&[&event]), (vec![done], Ok(Progress::Ended)), "{reason}");
+        }
+    }
+
+    #[test]
     fn tool_calls_are_told_apart_by_their_place_and_said_once() {
         let (chunks, _) = play(&[
             r#"{"type":"response.output_item.added","output_index":1,"item":{"type":"function_call","id":"fc_1","call_id":"b","name":"ls","arguments":""}}"#,

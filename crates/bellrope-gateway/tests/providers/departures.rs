@@ -15,6 +15,9 @@ use crate::fake::{Fake, error_after, items, pieces, soon};
 use crate::for_each_format;
 use crate::script::{Format, whole};
 
+/// What a provider is given up after here: enough for a busy machine to bring what came before.
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// A provider with other settings than the usual ones.
 fn provider(fake: &Fake, format: Format, change: impl FnOnce(&mut ProviderConfig)) -> HttpProvider {
     let mut config = fake.config(format);
@@ -52,6 +55,7 @@ async fn falling_silent(bytes: String) -> Fake {
 }
 
 for_each_format! {
+    // Fault 53.
     async fn fin_without_a_terminator_is_truncated(format: Format) {
         let fake = Fake::start(move |_, mut peer| async move {
             peer.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").await;
@@ -82,6 +86,7 @@ for_each_format! {
         }
     }
 
+    // Fault 53.
     async fn a_reset_is_truncated_and_never_asked_again_after_a_token(format: Format) {
         let shown = Arc::new(Notify::new());
         let may_reset = Arc::clone(&shown);
@@ -105,6 +110,7 @@ for_each_format! {
         assert_eq!(fake.requests().len(), 1);
     }
 
+    // Fault 53.
     async fn a_cut_chunked_body_is_truncated(format: Format) {
         let fake = Fake::start(move |_, mut peer| async move {
             peer.begin_events().await;
@@ -115,6 +121,7 @@ for_each_format! {
         assert_eq!(error_after(&["a"], items(&fake.provider(format)).await).code(), "truncated");
     }
 
+    // Fault 53.
     async fn a_split_anywhere_in_utf8_json_or_a_line_changes_nothing(format: Format) {
         let fake = Fake::start(move |_, mut peer| async move {
             peer.begin_events().await;
@@ -127,6 +134,7 @@ for_each_format! {
         assert_eq!(pieces(&fake.provider(format)).await, whole(&["grüß Gott 🔔"]));
     }
 
+    // Fault 53.
     async fn crlf_is_a_line_end_also_byte_by_byte(format: Format) {
         let fake = Fake::start(move |_, mut peer| async move {
             peer.begin_events().await;
@@ -144,6 +152,7 @@ for_each_format! {
         assert_eq!(pieces(&fake.provider(format)).await, whole(&["a"]));
     }
 
+    // Fault 53.
     async fn a_byte_order_mark_is_passed_over(format: Format) {
         let fake = Fake::streaming([&format!("\u{feff}{}", format.answer("a"))]).await;
         assert_eq!(pieces(&fake.provider(format)).await, whole(&["a"]));
@@ -165,6 +174,7 @@ for_each_format! {
         assert_eq!(pieces(&fake.provider(format)).await, whole(&["a"]));
     }
 
+    // Fault 53.
     async fn comments_alone_are_keep_alives(format: Format) {
         let commented = format!(": PROCESSING\n\n:\n\n{}", format.answer("a").replace("\n\n", "\n\n: ping\n\n"));
         let fake = Fake::streaming([&commented]).await;
@@ -178,17 +188,19 @@ for_each_format! {
         assert_eq!(pieces(&fake.provider(format)).await, whole(&["a"]));
     }
 
+    // Fault 53.
     async fn a_stall_without_pings_runs_into_the_idle_time_out(format: Format) {
         let fake = falling_silent(format.half("a")).await;
-        let idle = Duration::from_millis(100);
+        let idle = SILENCE;
         let provider = provider(&fake, format, |config| config.idle_timeout = idle);
         let error = error_after(&["a"], items(&provider).await);
         assert_eq!(error, ProviderError::TimedOut { phase: Phase::Idle, after: idle });
     }
 
+    // Fault 53.
     async fn a_stall_with_pings_runs_into_the_event_time_out(format: Format) {
         let fake = pinging(format, usize::MAX).await;
-        let event = Duration::from_millis(200);
+        let event = SILENCE;
         let provider = provider(&fake, format, |config| config.event_timeout = event);
         let error = error_after(&[], items(&provider).await);
         assert_eq!(error, ProviderError::TimedOut { phase: Phase::Event, after: event });
@@ -203,7 +215,7 @@ for_each_format! {
             }
         })
         .await;
-        let event = Duration::from_millis(200);
+        let event = SILENCE;
         let provider = provider(&fake, format, |config| config.event_timeout = event);
         let error = error_after(&["a"], items(&provider).await);
         assert_eq!(error, ProviderError::TimedOut { phase: Phase::Event, after: event });
@@ -212,13 +224,13 @@ for_each_format! {
     async fn pings_keep_a_slow_answer_alive(format: Format) {
         // Together they take longer than the server may be silent.
         let fake = pinging(format, 60).await;
-        let provider = provider(&fake, format, |config| config.idle_timeout = Duration::from_secs(1));
+        let provider = provider(&fake, format, |config| config.idle_timeout = SILENCE);
         assert_eq!(pieces(&provider).await, whole(&["a"]));
     }
 
     async fn silence_after_the_reason_to_stop_is_no_error_where_there_is_one(format: Format) {
         let fake = falling_silent(format.script().text("a").stop("stop").out).await;
-        let provider = provider(&fake, format, |config| config.idle_timeout = Duration::from_millis(100));
+        let provider = provider(&fake, format, |config| config.idle_timeout = SILENCE);
         let items = items(&provider).await;
         match format {
             Format::Responses => assert_eq!(error_after(&["a"], items).code(), "timeout"),
@@ -236,6 +248,7 @@ for_each_format! {
         assert_eq!((error.to_string().as_str(), error.code(), error.retryable()), (words, "overloaded", true));
     }
 
+    // Fault 53.
     async fn interleaved_calls_of_tools_are_put_together_by_index(format: Format) {
         let answer = format
             .script()
@@ -256,6 +269,7 @@ for_each_format! {
         assert_eq!((response.tool_calls.as_slice(), response.stop_reason), (&expected[..], StopReason::ToolUse));
     }
 
+    // Fault 53.
     async fn an_event_of_a_megabyte_arrives_and_one_beyond_the_limit_is_refused(format: Format) {
         let large = "x".repeat(1 << 20);
         let fake = Fake::streaming([&format.answer(&large)]).await;
@@ -264,11 +278,13 @@ for_each_format! {
         assert_eq!(error_after(&[], items(&fake.provider(format)).await).code(), "too_large");
     }
 
+    // Fault 53.
     async fn nothing_follows_the_terminator(format: Format) {
         let fake = Fake::streaming([&format.answer("a"), &format.half("late"), &format.answer("later")]).await;
         assert_eq!(pieces(&fake.provider(format)).await, whole(&["a"]));
     }
 
+    // Fault 53.
     async fn json_that_is_cut_within_an_event_is_malformed(format: Format) {
         let cut = format.script().text("a").raw("data: {\"type\":[\n\n");
         let fake = Fake::streaming([&cut.out]).await;

@@ -231,5 +231,5 @@ pub(crate) fn error_after(texts: &[&str], mut items: Vec<Result<Chunk, ProviderE
 
 /// Waits for what must happen soon.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(20), future).await.expect("it took longer than 20 s")
+    timeout(Duration::from_secs(60), future).await.expect("it took over a minute")
 }

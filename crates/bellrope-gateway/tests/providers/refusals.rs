@@ -83,6 +83,7 @@ for_each_format! {
         assert!(!message.contains(['\u{202e}', '\u{7}']), "{message}");
     }
 
+    // Fault 53.
     async fn a_web_page_with_200_is_typed_and_names_the_address_to_mend(format: Format) {
         let page = "<!doctype html><title>Sign in</title>";
         let fake = Fake::replying("200 OK", "content-type: text/html; charset=utf-8\r\n", page).await;
@@ -141,7 +142,8 @@ for_each_format! {
 
     async fn a_head_that_does_not_come_runs_into_its_time_out_once(format: Format) {
         let fake = Fake::start(|_, mut peer| async move { peer.closed().await }).await;
-        let after = Duration::from_millis(100);
+        // Time enough for the request to be seen.
+        let after = Duration::from_secs(1);
         let provider = HttpProvider::new(ProviderConfig { first_byte_timeout: after, ..fake.config(format) }).unwrap();
         let error = ask(&provider).await.unwrap_err();
         assert_eq!(error, ProviderError::TimedOut { phase: Phase::FirstByte, after });

@@ -31,6 +31,7 @@ async fn refusing(format: Format, refusals: usize, status: &str, headers: &str, 
 }
 
 for_each_format! {
+    // Fault 53.
     async fn a_429_or_529_with_retry_after_is_waited_out_as_long_as_the_provider_asks(format: Format) {
         for status in ["429 Too Many Requests", "529 Overloaded"] {
             for headers in ["retry-after-ms: 300\r\nretry-after: 60\r\n", "retry-after: 0.3\r\n"] {

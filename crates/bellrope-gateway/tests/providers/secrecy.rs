@@ -122,6 +122,7 @@ async fn said(format: Format, base_url: String) -> String {
 }
 
 for_each_format! {
+    // Fault 55.
     async fn no_key_stands_in_any_log_error_event_or_counter(format: Format) {
         let log = Log::installed();
         let echo = format!("your key is {CANARY}, yes {CANARY}");

@@ -1,5 +1,6 @@
 //! A request that comes in parts, as the server puts it together.
 
+use super::Unfinished;
 use crate::{
     Reservation, Violation,
     ring::{Consumer, Record},
@@ -36,6 +37,11 @@ impl Assembly {
         match self {
             Self::Filling(Filling { id, .. }) | Self::Discarding { id } => *id,
         }
+    }
+
+    pub(super) fn unfinished(&self) -> Option<Unfinished> {
+        let Self::Filling(Filling { id, buffer, filled, .. }) = self else { return None };
+        Some(Unfinished { id: *id, size: buffer.len() as u64, filled: *filled as u64 })
     }
 
     /// Takes a part that is not the last.

@@ -1,15 +1,17 @@
+mod answer;
 mod check;
 
 use std::{collections::VecDeque, sync::Arc};
 
+pub use answer::{Answer, AnswerKind};
 use bellrope_shm::{SharedMemory, View};
 
 use super::{Terms, slots::Slots};
 use crate::{
-    Violation,
-    frame::{ErrorCode, Kind},
+    KillPoint, Violation,
+    frame::Kind,
     handshake::Style,
-    ring::{Armed, Class, Consumer, Producer, Record, Wake, admitted},
+    ring::{Armed, Class, Consumer, Producer, Wake, admitted},
 };
 
 /// Answers that nobody waits for, dropped in one go. A server that sends them without end does not hold us for ever.
@@ -77,53 +79,6 @@ pub enum SubmitError {
     Violation(#[from] Violation),
 }
 
-/// An answer at the front of the response ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
-    /// The call it is for.
-    pub id: u64,
-    /// What it is.
-    pub kind: AnswerKind,
-    /// Payload bytes.
-    pub len: usize,
-    /// Where in the whole message they belong: 0 unless it came in parts.
-    pub at: usize,
-    record: Record,
-}
-
-/// What an answer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnswerKind {
-    /// The response, or the last part of it: the call is over.
-    Response,
-    /// A part of a response that is too large for one record.
-    Part {
-        /// Bytes of the whole.
-        size: usize,
-    },
-    /// The call failed and is over; the payload is a text for people.
-    Error {
-        /// Why.
-        code: ErrorCode,
-        /// What more there is to say: see [`Failure::detail`](super::Failure::detail).
-        detail: u64,
-    },
-    /// The next chunk of a stream.
-    Chunk,
-    /// The stream is done.
-    End,
-    /// The stream to the server has credit again. Nothing is to be taken but the answer itself.
-    Credit,
-}
-
-impl AnswerKind {
-    /// Whether the call is over with this.
-    #[must_use]
-    pub fn is_last(self) -> bool {
-        matches!(self, Self::Response | Self::Error { .. } | Self::End)
-    }
-}
-
 /// What can be said of a call whose server died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
@@ -167,6 +122,12 @@ impl ClientConnection {
     #[must_use]
     pub fn max_record(&self) -> usize {
         self.terms.max_record()
+    }
+
+    /// Most calls and streams under way.
+    #[must_use]
+    pub fn max_in_flight(&self) -> u32 {
+        self.terms.max_in_flight
     }
 
     /// Calls and streams under way.
@@ -215,8 +176,7 @@ impl ClientConnection {
         if !self.requests.push(Class::Bulk, Kind::Request, message_type, id, deadline_us, payload)? {
             return Err(SubmitError::Full);
         }
-        let inserted = self.calls.insert(self.requests.position(), style, self.terms.stream_window);
-        debug_assert_eq!(inserted, id);
+        self.calls.insert(id, self.requests.position(), style, self.terms.stream_window);
         Ok(id)
     }
 
@@ -233,13 +193,15 @@ impl ClientConnection {
             return Err(SubmitError::Full);
         }
         self.check_slots()?;
-        let id = self.calls.insert(u64::MAX, style, self.terms.stream_window);
+        let id = self.calls.next_id();
+        self.calls.insert(id, u64::MAX, style, self.terms.stream_window);
         self.sending = Some(id);
         Ok(Sending { id, sent: 0 })
     }
 
-    /// Sends as many further parts of a large request as there is room for. Answers whether that was all; it is, too,
-    /// when the call has ended meanwhile, because the server refused it.
+    /// Sends and commits as many further parts of a large request as there is room for, or fewer if the server must be
+    /// woken first. Answers whether that was all; it is, too, when the call has ended meanwhile, because the server
+    /// refused it.
     ///
     /// # Errors
     /// The server's [`Violation`]; the connection must be closed.
@@ -277,6 +239,12 @@ impl ClientConnection {
                 return Ok(false);
             }
             sending.sent += part;
+            // The server copies this part while we copy the next. If it sleeps, it is to be woken now.
+            self.wake |= self.requests.publish();
+            KillPoint::ClientPartSent.reached();
+            if self.wake.needed() {
+                return Ok(false);
+            }
         }
     }
 
@@ -294,6 +262,7 @@ impl ClientConnection {
             return Err(SubmitError::Full);
         }
         outflow.sent(payload.len());
+        KillPoint::ClientChunkSent.reached();
         Ok(true)
     }
 
@@ -313,6 +282,7 @@ impl ClientConnection {
             self.calls.end_outflow(id);
             self.waiting.push_back((Kind::End, id, Some(chunks)));
             self.flush()?;
+            KillPoint::ClientEndSent.reached();
         }
         Ok(())
     }
@@ -324,12 +294,27 @@ impl ClientConnection {
         self.responses.is_ready()
     }
 
+    /// The response at the front, if that is what is there, in one piece, and somebody waits for it. To whatever else is
+    /// there, [`Self::next_answer`] has an answer. It must be [taken](Self::take) before the next is asked for.
+    #[inline(always)]
+    pub fn next_response(&mut self) -> Option<Answer> {
+        if self.receiving.is_some() {
+            return None;
+        }
+        let record = self.responses.peek_for(Kind::Response)?;
+        let slot = self.calls.find(record.id)?;
+        let fits = !slot.style.streams() && !record.header.extended;
+        fits.then(|| Answer::new(record, AnswerKind::Response, 0))
+    }
+
     /// The next answer, if one came. It must be [taken](Self::take) before the next is asked for.
     ///
     /// # Errors
     /// The server's [`Violation`]; the connection must be closed.
-    #[inline(always)]
     pub fn next_answer(&mut self) -> Result<Option<Answer>, Violation> {
+        if let Some(answer) = self.next_response() {
+            return Ok(Some(answer));
+        }
         for _ in 0..DROP_BUDGET {
             let Some(record) = self.responses.peek()? else {
                 self.wake |= self.responses.relieve();
@@ -340,7 +325,7 @@ impl ClientConnection {
                 break;
             };
             if let Some((kind, at)) = self.check(&record)? {
-                return Ok(Some(Answer { id: record.id, kind, len: record.header.len as usize, at, record }));
+                return Ok(Some(Answer::new(record, kind, at)));
             }
             self.dropped += 1;
             self.wake |= self.responses.advance(&record);
@@ -358,15 +343,17 @@ impl ClientConnection {
         self.responses.read(&answer.record, 0, into);
         self.wake |= self.responses.advance(&answer.record);
         if answer.kind.is_last() {
-            self.calls.remove(answer.id);
-            self.stop_receiving(answer.id);
+            self.forget(answer.id);
+            KillPoint::ClientAnswerTaken.reached();
         } else if let AnswerKind::Part { size } = answer.kind {
             let filled = (answer.at + answer.len) as u64;
             self.receiving = Some(Receiving { id: answer.id, size: size as u64, filled });
+            KillPoint::ClientPartTaken.reached();
         } else if let Some(inflow) = self.calls.inflow(answer.id)
             && answer.kind == AnswerKind::Chunk
         {
             inflow.took(answer.len);
+            KillPoint::ClientChunkTaken.reached();
         }
     }
 
@@ -378,6 +365,7 @@ impl ClientConnection {
         if let Some(amount) = self.calls.inflow(id).and_then(|inflow| inflow.consumed(len)) {
             self.waiting.push_back((Kind::Credit, id, Some(amount)));
             self.flush()?;
+            KillPoint::ClientCreditSent.reached();
         }
         Ok(())
     }
@@ -387,11 +375,11 @@ impl ClientConnection {
     /// # Errors
     /// The server's [`Violation`]; the connection must be closed.
     pub fn cancel(&mut self, id: u64) -> Result<bool, Violation> {
-        if !self.calls.remove(id) {
+        if !self.forget(id) {
             return Ok(false);
         }
-        self.stop_receiving(id);
         self.give_up(id)?;
+        KillPoint::ClientCancelSent.reached();
         Ok(true)
     }
 
@@ -439,6 +427,15 @@ impl ClientConnection {
             Some(slot) if slot.end > admitted => Loss::NotExecuted,
             _ => Loss::Unknown,
         }
+    }
+
+    /// Forgets a call without telling the server, which has died, broke the protocol, or ended the call. Answers whether it
+    /// was under way.
+    #[inline(always)]
+    pub fn forget(&mut self, id: u64) -> bool {
+        let was_under_way = self.calls.remove(id);
+        self.stop_receiving(id);
+        was_under_way
     }
 
     #[inline(always)]

@@ -74,6 +74,7 @@ mod tests {
         assert_eq!(credit, Credit::new(100));
     }
 
+    // Fault 7.
     #[test]
     fn hostile_amounts_do_not_overflow() {
         let mut credit = Credit::new(u32::MAX);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::{Failure, Reply, Terms, flow::Outflow};
 use crate::{
-    Violation,
+    KillPoint, Violation,
     frame::{ErrorCode, Kind},
     ring::{Class, Producer, Wake},
 };
@@ -24,6 +24,8 @@ pub(super) struct Outbox<B> {
     runnable: VecDeque<u64>,
     /// Credits that found no room.
     credits: VecDeque<(u64, u64)>,
+    /// What the commits made in between have to say.
+    wake: Wake,
 }
 
 /// A stream from the server.
@@ -71,6 +73,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             streams: HashMap::new(),
             runnable: VecDeque::new(),
             credits: VecDeque::new(),
+            wake: Wake::NO,
         }
     }
 
@@ -86,6 +89,11 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         self.is_stalled() || !self.runnable.is_empty() || !self.credits.is_empty()
     }
 
+    /// How far we have written.
+    pub(super) fn sent(&self) -> u64 {
+        self.responses.position()
+    }
+
     /// How far the client has read, as far as we know.
     pub(super) fn taken(&self) -> u64 {
         self.responses.consumer()
@@ -93,7 +101,8 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     #[inline(always)]
     pub(super) fn publish(&mut self) -> Wake {
-        self.responses.publish()
+        self.wake |= self.responses.publish();
+        std::mem::take(&mut self.wake)
     }
 
     pub(super) fn await_room(&mut self) -> Result<bool, Violation> {
@@ -113,25 +122,43 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         hint: usize,
         spill: &mut Vec<u8>,
         keep: impl FnOnce(Vec<u8>) -> Result<B, Failure>,
-        fill: impl FnOnce(&mut Reply<'_>) -> Result<(), Failure>,
-    ) -> Result<Option<Failure>, Violation> {
+        fill: impl FnOnce(&mut Reply<'_>) -> Result<(), Box<Failure>>,
+    ) -> Result<Option<Box<Failure>>, Violation> {
         let limit = self.terms.max_message as usize;
         spill.clear();
         let draft =
             if hint <= self.terms.max_record() { self.responses.begin(Class::Bulk, false, hint)? } else { None };
         let mut reply = Reply { draft, spill, len: 0, limit };
         let outcome = fill(&mut reply);
-        let kept = match (outcome, reply.draft.take()) {
-            (Ok(()), Some(draft)) => {
-                draft.stage(Kind::Response, 0, id, 0);
-                return Ok(None);
-            }
-            (Ok(()), None) if reply.len <= limit => keep(std::mem::take(reply.spill)),
-            (Ok(()), None) => Err(Failure::too_large("reply", reply.len as u64, limit as u64)),
-            (Err(failure), _) => Err(failure),
+        if outcome.is_ok()
+            && let Some(draft) = reply.draft.take()
+        {
+            draft.stage(Kind::Response, 0, id, 0);
+            return Ok(None);
+        }
+        let len = reply.len;
+        self.answer_late(id, outcome, len, spill, keep)
+    }
+
+    /// Answers a call whose handler failed, or whose reply found no room in the ring.
+    #[cold]
+    #[inline(never)]
+    fn answer_late(
+        &mut self,
+        id: u64,
+        outcome: Result<(), Box<Failure>>,
+        len: usize,
+        spill: &mut Vec<u8>,
+        keep: impl FnOnce(Vec<u8>) -> Result<B, Failure>,
+    ) -> Result<Option<Box<Failure>>, Violation> {
+        let limit = self.terms.max_message as usize;
+        let kept = match outcome {
+            Ok(()) if len <= limit => keep(std::mem::take(spill)).map_err(Box::new),
+            Ok(()) => Err(Box::new(Failure::too_large("reply", len as u64, limit as u64))),
+            Err(failure) => Err(failure),
         };
         let failed = kept.as_ref().err().cloned();
-        self.respond(id, kept)?;
+        self.respond(id, kept.map_err(|failure| *failure))?;
         Ok(failed)
     }
 
@@ -196,7 +223,9 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     /// Gives credit to a stream from the client.
     pub(super) fn give_credit(&mut self, id: u64, amount: u64) -> Result<(), Violation> {
         self.credits.push_back((id, amount));
-        self.flush()
+        self.flush()?;
+        KillPoint::ServerCreditSent.reached();
+        Ok(())
     }
 
     /// Sends what waits, as far as room and credit go. Streams that can send, and the large response that is on its
@@ -217,7 +246,8 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         loop {
             let large = self.push_large()?;
             let stream = if large == Progress::NoRoom { Progress::Idle } else { self.push_runnable()? };
-            if large != Progress::More && stream != Progress::More {
+            // A client that sleeps is to be woken before the rest is copied.
+            if self.wake.needed() || large != Progress::More && stream != Progress::More {
                 return Ok(());
             }
         }
@@ -261,6 +291,9 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             return Ok(Progress::NoRoom);
         }
         *sent += rest.len().min(part);
+        // The client copies this part while we copy the next.
+        self.wake |= self.responses.publish();
+        KillPoint::ServerPartSent.reached();
         if *sent as u64 == whole {
             self.large.pop_front();
         }
@@ -296,6 +329,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
                     return Ok(Progress::NoRoom);
                 }
                 stream.flow.sent(bytes.len());
+                KillPoint::ServerChunkSent.reached();
                 stream.parked.pop_front();
             }
         } else if let Some(ending) = stream.ending.take() {
@@ -306,6 +340,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
                 }
                 return Ok(Progress::NoRoom);
             }
+            KillPoint::ServerEndSent.reached();
             self.streams.remove(&id);
             return Ok(Progress::Idle);
         }

@@ -27,6 +27,21 @@ impl Reply<'_> {
         }
     }
 
+    /// Makes the reply of what `message` holds, in place of anything written so far. A reply that is too large for the
+    /// ring is not copied: its buffer is exchanged for another, and what `message` holds afterwards means nothing.
+    pub fn adopt(&mut self, message: &mut Vec<u8>) {
+        self.len = message.len();
+        if let Some(draft) = &mut self.draft {
+            if draft.is_empty() && draft.append(message) {
+                return;
+            }
+            self.draft = None;
+        }
+        if self.len <= self.limit {
+            std::mem::swap(self.spill, message);
+        }
+    }
+
     /// Bytes written so far.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,13 +1,16 @@
+mod large;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
 use bellrope_shm::SharedMemory;
+pub use large::{Announced, Unfinished};
 
 use super::{Failure, Reply, Terms, assembly::Assembly, flow::Inflow, outbox::Outbox};
 use crate::{
-    Reservation, Violation,
+    KillPoint, Violation,
     frame::Kind,
     handshake::Style,
     ring::{Armed, Consumer, Producer, Record, Wake},
@@ -50,13 +53,19 @@ pub struct Request {
     record: Record,
 }
 
-/// The first part of a request that is too large for a record, at the front of the request ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Announced {
-    /// Call id, the client's choice.
-    pub id: u64,
-    /// Bytes of the whole: the client's word, unchecked.
-    pub size: u64,
+impl Request {
+    #[inline(always)]
+    fn new(record: Record, large: bool) -> Self {
+        let Record { header, id, extension, .. } = record;
+        Self {
+            id,
+            message_type: header.message_type,
+            len: header.len as usize,
+            deadline_us: header.extended.then_some(extension),
+            large,
+            record,
+        }
+    }
 }
 
 /// What came in.
@@ -151,12 +160,30 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.requests.is_ready()
     }
 
+    /// Fetches what the next look will look at. A hint: nothing else happens.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        self.requests.prefetch();
+    }
+
+    /// The call at the front, if that is what is there, whole, and it may be admitted. To whatever else is there,
+    /// [`Self::next_inbound`] has an answer.
+    #[inline(always)]
+    pub fn next_call(&mut self) -> Option<Request> {
+        if self.assembly.is_some() || self.is_stalled() {
+            return None;
+        }
+        self.requests.peek_for(Kind::Request).map(|record| Request::new(record, false))
+    }
+
     /// What came in next, if anything did.
     ///
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
-    #[inline(always)]
     pub fn next_inbound(&mut self) -> Result<Option<Inbound>, Violation> {
+        if let Some(request) = self.next_call() {
+            return Ok(Some(Inbound::Call(request)));
+        }
         for _ in 0..CONTROL_BUDGET {
             let Some(record) = self.requests.peek()? else {
                 self.wake |= self.requests.relieve();
@@ -168,14 +195,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
                 }
                 let large = self.is_assembling_of(record.id);
                 if !large || !self.drop_if_discarded(&record) {
-                    return Ok(Some(Inbound::Call(Request {
-                        id: record.id,
-                        message_type: record.header.message_type,
-                        len: record.header.len as usize,
-                        deadline_us: record.header.extended.then_some(record.extension),
-                        large,
-                        record,
-                    })));
+                    return Ok(Some(Inbound::Call(Request::new(record, large))));
                 }
             } else if record.header.kind == Kind::Fragment && self.assembly.is_none() && self.is_stalled() {
                 break;
@@ -199,42 +219,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.requests.admit();
     }
 
-    /// Lets a large request in: it will be put together in `buffer`, which must be as long as the whole will be.
-    ///
-    /// # Panics
-    /// If the buffer has another length, or another large request is on its way.
-    pub fn accept_large(&mut self, announced: &Announced, buffer: Vec<u8>, reservation: Reservation) {
-        assert!(buffer.len() as u64 == announced.size && self.assembly.is_none());
-        self.assembly = Some(Assembly::fill(announced.id, buffer, reservation));
-    }
-
-    /// Refuses a large request: it is answered with this failure, and what still comes of it is dropped.
-    ///
-    /// # Errors
-    /// The peer's [`Violation`]; the connection must be closed.
-    ///
-    /// # Panics
-    /// If another large request is on its way.
-    pub fn refuse_large(&mut self, announced: &Announced, failure: Failure) -> Result<(), Violation> {
-        assert!(self.assembly.is_none());
-        self.assembly = Some(Assembly::Discarding { id: announced.id });
-        self.fail(announced.id, failure)
-    }
-
-    /// Takes a request that came in parts, as [`Self::take`] does, and gives its payload out.
-    ///
-    /// # Errors
-    /// [`Violation::PartialSize`] if the parts do not add up.
-    pub fn take_large(&mut self, request: &Request) -> Result<(Vec<u8>, Reservation), Violation> {
-        let Some(Assembly::Filling(filling)) = self.assembly.take() else {
-            return Err(Violation::Form(Kind::Request as u8));
-        };
-        let whole = filling.last(&self.requests, &request.record)?;
-        self.wake |= self.requests.advance(&request.record);
-        self.requests.admit();
-        Ok(whole)
-    }
-
     /// Takes the chunk that [`Self::next_inbound`] answered with.
     ///
     /// # Panics
@@ -246,6 +230,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         if let Some(inflow) = self.uploads.get_mut(&chunk.id) {
             inflow.took(chunk.len);
         }
+        KillPoint::ServerChunkTaken.reached();
     }
 
     /// Says that the handler has consumed a chunk of `len` bytes, so that the client may send more.
@@ -272,8 +257,8 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         hint: usize,
         spill: &mut Vec<u8>,
         keep: impl FnOnce(Vec<u8>) -> Result<B, Failure>,
-        fill: impl FnOnce(&mut Reply<'_>) -> Result<(), Failure>,
-    ) -> Result<Option<Failure>, Violation> {
+        fill: impl FnOnce(&mut Reply<'_>) -> Result<(), Box<Failure>>,
+    ) -> Result<Option<Box<Failure>>, Violation> {
         self.outbox.answer(id, hint, spill, keep, fill)
     }
 
@@ -304,6 +289,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         if style.uploads() {
             self.uploads.insert(id, Inflow::new(self.terms.stream_window));
         }
+        KillPoint::Opened.reached();
         Ok(true)
     }
 
@@ -321,7 +307,9 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
             size if size > limit => Err(Failure::too_large("reply", size, limit)),
             _ => Ok(body),
         });
-        self.outbox.respond(id, outcome)
+        self.outbox.respond(id, outcome)?;
+        KillPoint::Responded.reached();
+        Ok(())
     }
 
     /// Sends a chunk of an open stream, or parks it until there is credit and room. A chunk of a stream that was
@@ -342,12 +330,15 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.outbox.finish(id, outcome)
     }
 
-    /// Sends what waits, as far as room and credit go.
+    /// Sends what waits, as far as room and credit go, or less if the client must be woken first. Answers whether that
+    /// was anything.
     ///
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
-    pub fn flush(&mut self) -> Result<(), Violation> {
-        self.outbox.flush()
+    pub fn flush(&mut self) -> Result<bool, Violation> {
+        let before = self.outbox.sent();
+        self.outbox.flush()?;
+        Ok(self.outbox.sent() != before)
     }
 
     /// Whether something waits for room in the response ring.
@@ -363,6 +354,8 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn arm(&mut self) -> Result<Armed, Violation> {
+        // To sleep until there is more room than there is would be to sleep over what could be sent.
+        while self.wants_room() && self.flush()? {}
         self.wake |= self.outbox.publish();
         if self.wants_room() && !self.outbox.await_room()? {
             return Ok(Armed::Ready);
@@ -421,6 +414,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
                 if self.is_assembling_of(id) {
                     self.assembly = None;
                 }
+                KillPoint::ServerCancelTaken.reached();
                 self.uploads.remove(&id);
                 if self.outbox.forget(id) | self.open.remove(&id) {
                     self.outbox.cancelled(id)?;
@@ -448,6 +442,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         }
         assembly.part(&self.requests, record)?;
         self.wake |= self.requests.advance(record);
+        KillPoint::ServerPartTaken.reached();
         Ok(Some(Inbound::Part(record.header.len as usize)))
     }
 

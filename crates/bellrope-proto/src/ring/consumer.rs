@@ -2,10 +2,14 @@ use bellrope_shm::{View, sync::Ordering};
 
 use super::Wake;
 use crate::{
-    Violation,
+    KillPoint, Violation,
     frame::{Header, Kind, RawHeader, record_size},
     layout::{ADMITTED, ASLEEP, AWAITED, CONSUMER_POSITION, EMPTY, Geometry, LINE, RECORDS, WORD},
 };
+
+/// How far ahead of a record that is one of many the next ones are fetched, in bytes: what one small record is worked
+/// on takes about as long as a line takes from the other side's cache.
+const AHEAD: u64 = 5 * LINE;
 
 /// The reading end of a ring.
 #[derive(Debug)]
@@ -16,6 +20,8 @@ pub struct Consumer {
     position: u64,
     /// The position that the producer can see.
     published: u64,
+    /// Whether the last look found a record: then there are likely more.
+    burst: bool,
 }
 
 /// A record at the front of the ring. Its header, id and extension are private copies; its payload still lies in shared
@@ -28,15 +34,16 @@ pub struct Record {
     pub id: u64,
     /// The extension word, 0 if there is none.
     pub extension: u64,
-    /// Position of the record.
+    /// Position of the record, and the one right behind it.
     position: u64,
+    end: u64,
 }
 
 impl Record {
     /// The position right behind the record.
     #[must_use]
     pub fn end(&self) -> u64 {
-        self.position + self.header.record_size()
+        self.end
     }
 }
 
@@ -57,7 +64,7 @@ impl Consumer {
     #[must_use]
     pub fn new(view: View, geometry: Geometry) -> Self {
         assert!(view.len() as u64 >= RECORDS as u64 + geometry.capacity);
-        Self { view, geometry, position: 0, published: 0 }
+        Self { view, geometry, position: 0, published: 0, burst: false }
     }
 
     /// Our position: the end of the last record that was read.
@@ -72,19 +79,36 @@ impl Consumer {
     /// A [`Violation`] if what is there cannot be a record.
     #[inline(always)]
     pub fn peek(&mut self) -> Result<Option<Record>, Violation> {
-        // Pairs with the releasing swap in `Draft::commit`.
-        let mut word = self.view.load(self.at(0), Ordering::Acquire);
-        if word == Header::pad() {
-            if self.position & (self.geometry.capacity - 1) == 0 {
-                return Err(Violation::PadAtStart);
-            }
-            self.position = (self.position | (self.geometry.capacity - 1)) + 1;
-            word = self.view.load(self.at(0), Ordering::Acquire);
-        }
+        let word = self.look();
         if word == EMPTY || word == ASLEEP {
+            self.burst = false;
             return Ok(None);
         }
-        self.check(word).map(Some)
+        match self.record(word) {
+            Some(record) => Ok(Some(record)),
+            None => Err(self.violation(word)),
+        }
+    }
+
+    /// The record at the front, if it is of this kind and as it must be. To whatever else is there,
+    /// [`Self::peek`] has an answer.
+    #[inline(always)]
+    pub fn peek_for(&mut self, kind: Kind) -> Option<Record> {
+        let word = self.look();
+        if (word >> 48) as u8 == kind as u8 { self.record(word) } else { None }
+    }
+
+    /// The header word at the front, where a pad has been stepped over.
+    #[inline(always)]
+    fn look(&mut self) -> u64 {
+        // Pairs with the releasing swap in `Producer::publish`.
+        let word = self.view.load(self.at(0), Ordering::Acquire);
+        let offset = self.position & (self.geometry.capacity - 1);
+        if word != Header::pad() || offset == 0 {
+            return word;
+        }
+        self.position += self.geometry.capacity - offset;
+        self.view.load(self.at(0), Ordering::Acquire)
     }
 
     /// Whether [`Self::peek`] would find something: the cheapest look there is.
@@ -100,6 +124,13 @@ impl Consumer {
         true
     }
 
+    /// Fetches what [`Self::peek`] will look at. A hint: nothing else happens.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        self.view.prefetch(self.at(0));
+        self.view.prefetch(self.at(LINE));
+    }
+
     /// Copies the payload of the record at the front out of shared memory, from byte `offset` of it on.
     ///
     /// # Panics
@@ -108,6 +139,7 @@ impl Consumer {
     pub fn read(&self, record: &Record, offset: usize, into: &mut [u8]) {
         assert!(offset + into.len() <= record.header.len as usize, "only the payload is to be read");
         self.view.read(self.at(record_size(0, record.header.extended)) + offset, into);
+        KillPoint::PopRead.reached();
     }
 
     /// Moves on past the record at the front. The producer learns of it lazily: every quarter of the window in use.
@@ -115,6 +147,7 @@ impl Consumer {
     pub fn advance(&mut self, record: &Record) -> Wake {
         debug_assert_eq!(record.position, self.position);
         self.position = record.end();
+        KillPoint::PopAdvanced.reached();
         let in_use = self.geometry.window.max(self.position & (self.geometry.capacity - 1));
         if self.position - self.published >= in_use / 4 { self.publish() } else { Wake::NO }
     }
@@ -124,6 +157,7 @@ impl Consumer {
     #[inline(always)]
     pub fn admit(&self) {
         self.view.store(ADMITTED, self.position, Ordering::Release);
+        KillPoint::Admitted.reached();
     }
 
     /// To be called when there is nothing to read: publishes our position if the producer waits for it.
@@ -140,6 +174,7 @@ impl Consumer {
         let wake = if self.position == self.published { self.relieve() } else { self.publish() };
         // Failing is an acquire-load like the one in `peek`.
         let exchange = self.view.compare_exchange(self.at(0), EMPTY, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
+        KillPoint::SleepArmed.reached();
         match exchange {
             Ok(_) | Err(ASLEEP) => (Armed::Asleep, wake),
             Err(_) => (Armed::Ready, wake),
@@ -150,6 +185,7 @@ impl Consumer {
     pub fn disarm(&self) {
         // If it fails, a record came in and the tag is gone already.
         let _ = self.view.compare_exchange(self.at(0), ASLEEP, EMPTY, Ordering::AcqRel, Ordering::Relaxed);
+        KillPoint::SleepDisarmed.reached();
     }
 
     /// Takes the ring out of this process's resident set until it is next used.
@@ -162,24 +198,40 @@ impl Consumer {
         self.published = self.position;
         // Releases the bytes we have read to the producer's acquire-load in `Producer::place`.
         let old = self.view.swap(CONSUMER_POSITION, self.position, Ordering::AcqRel);
+        KillPoint::PopPublished.reached();
         if old & AWAITED != 0 { Wake::YES } else { Wake::NO }
     }
 
-    /// Checks a header word and makes a record of it.
+    /// Makes a record of a header word that is neither empty nor a sleep tag, if it is as it must be.
     #[inline(always)]
-    fn check(&self, word: u64) -> Result<Record, Violation> {
-        let header = Header::try_from(RawHeader(word))?;
+    fn record(&mut self, word: u64) -> Option<Record> {
+        if std::mem::replace(&mut self.burst, true) {
+            self.view.prefetch(self.at(AHEAD));
+        }
+        KillPoint::PopLooked.reached();
+        let header = Header::try_from(RawHeader(word)).ok()?;
+        let size = header.record_size();
         let offset = self.position & (self.geometry.capacity - 1);
         let too_long = u64::from(header.len) > self.geometry.max_payload();
-        if too_long || offset + header.record_size() + WORD > self.geometry.capacity {
-            return Err(Violation::RecordBeyondRing { len: header.len, offset });
-        }
-        if header.kind == Kind::Pad {
-            return Err(Violation::PadAtStart);
+        if too_long || offset + size + WORD > self.geometry.capacity || header.kind == Kind::Pad {
+            return None;
         }
         let id = self.view.load(self.at(8), Ordering::Relaxed);
         let extension = if header.extended { self.view.load(self.at(16), Ordering::Relaxed) } else { 0 };
-        Ok(Record { header, id, extension, position: self.position })
+        KillPoint::PopSeen.reached();
+        Some(Record { header, id, extension, position: self.position, end: self.position + size })
+    }
+
+    /// What is wrong with a header word of which [`Self::record`] made nothing.
+    #[cold]
+    fn violation(&self, word: u64) -> Violation {
+        match Header::try_from(RawHeader(word)) {
+            Err(violation) => violation,
+            Ok(Header { kind: Kind::Pad, .. }) => Violation::PadAtStart,
+            Ok(Header { len, .. }) => {
+                Violation::RecordBeyondRing { len, offset: self.position & (self.geometry.capacity - 1) }
+            }
+        }
     }
 
     /// Where `skip` bytes behind our position lie in the view.

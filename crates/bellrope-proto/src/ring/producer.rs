@@ -2,7 +2,7 @@ use bellrope_shm::{View, sync::Ordering};
 
 use super::Wake;
 use crate::{
-    Violation,
+    KillPoint, Violation,
     frame::{Header, Kind, record_size},
     layout::{ASLEEP, AWAITED, CONSUMER_POSITION, EMPTY, Geometry, LINE, RECORDS, WORD},
 };
@@ -128,8 +128,10 @@ impl Producer {
     #[inline(always)]
     pub fn publish(&mut self) -> Wake {
         let Some((offset, word)) = self.staged.take() else { return Wake::NO };
+        KillPoint::CommitDue.reached();
         // Releases all that was staged to the consumer's acquire-load in `Consumer::peek`.
         let old = self.view.swap(RECORDS + offset as usize, word, Ordering::AcqRel);
+        KillPoint::CommitDone.reached();
         if old == ASLEEP { Wake::YES } else { Wake::NO }
     }
 
@@ -153,7 +155,12 @@ impl Producer {
         let room = (place.end - spare - WORD - payload).min(self.geometry.max_payload());
         // Where the next header will be if the hint is right: first, for the same reason as in `Draft::append`.
         self.view.store(RECORDS + (place.offset + size) as usize, EMPTY, Ordering::Relaxed);
+        if self.staged.is_some() {
+            // One of many: the lines after it will be written too, and are still in the consumer's cache.
+            self.view.prefetch_to_write(RECORDS + (place.offset + size + 4 * LINE) as usize);
+        }
         self.draft = Outline { offset: place.offset, payload, extended, len: 0, room, emptied: size };
+        KillPoint::PushBegun.reached();
         Ok(Some(Draft { producer: self }))
     }
 
@@ -167,7 +174,10 @@ impl Producer {
         // Failing is the acquire-load that `look` would make; succeeding orders nothing, since no data hangs on it.
         match self.view.compare_exchange(CONSUMER_POSITION, known, known | AWAITED, Ordering::AcqRel, Ordering::Acquire)
         {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                KillPoint::RoomAwaited.reached();
+                Ok(true)
+            }
             Err(found) => {
                 self.accept(found)?;
                 Ok(found == known | AWAITED)
@@ -253,6 +263,7 @@ impl Draft<'_> {
             view.write(at, bytes);
         }
         draft.len += bytes.len() as u64;
+        KillPoint::PushWritten.reached();
         true
     }
 
@@ -291,6 +302,7 @@ impl Draft<'_> {
         if extended {
             view.store(at(offset + 16), extension, Ordering::Relaxed);
         }
+        KillPoint::PushDescribed.reached();
         let stand = *position & (geometry.capacity - 1);
         let word = if offset == stand {
             *position += size;
@@ -298,6 +310,7 @@ impl Draft<'_> {
         } else {
             // The new lap becomes visible through the pad, and all at once.
             view.store(at(offset), header.encode(), Ordering::Relaxed);
+            KillPoint::PushWrapped.reached();
             *position += geometry.capacity - stand + size;
             (stand, Header::pad())
         };
@@ -307,5 +320,6 @@ impl Draft<'_> {
             None => *staged = Some(word),
             Some(_) => view.store(at(word.0), word.1, Ordering::Relaxed),
         }
+        KillPoint::PushStaged.reached();
     }
 }

@@ -28,6 +28,8 @@ pub(crate) enum Event {
     Chunk { call: u64, flow: Flow, number: u64 },
     /// The regular end of a stream came in; its sender had sent this many chunks.
     Whole { call: u64, flow: Flow, total: u64 },
+    /// Its handler is gone, whether it has answered or not. Not noted by every handler.
+    Left { call: u64 },
     /// Its caller knows how it ended.
     Ended { call: u64, outcome: Outcome },
 }
@@ -68,6 +70,7 @@ pub(crate) enum Rule {
     NothingAfterTheEnd,
     StreamWhole,
     NeverRunLate,
+    LeavesOnceAndOnlyIfRun,
 }
 
 /// A rule that was broken, by which call, and all that is known of it.
@@ -94,12 +97,28 @@ pub(crate) struct Tally {
     pub(crate) callers_died: u64,
 }
 
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.runs += other.runs;
+        self.chunks += other.chunks;
+        self.acknowledged += other.acknowledged;
+        self.refused += other.refused;
+        self.not_executed += other.not_executed;
+        self.unknown += other.unknown;
+        self.unknown_but_run += other.unknown_but_run;
+        self.given_up += other.given_up;
+        self.callers_died += other.callers_died;
+    }
+}
+
 /// What is known of one call.
 #[derive(Debug, Default)]
 struct Entry {
     begun: bool,
     deadline_us: Option<u64>,
     ran: bool,
+    left: bool,
     outcome: Option<Outcome>,
     down: Stream,
     up: Stream,
@@ -158,6 +177,10 @@ fn note(entry: &mut Entry, event: &Event, tally: &mut Tally) -> Result<(), Rule>
             hold(Rule::NothingAfterTheEnd, !stream.whole && !caller_is_done)?;
             hold(Rule::StreamWhole, total == stream.next)?;
             stream.whole = true;
+        }
+        Event::Left { .. } => {
+            hold(Rule::LeavesOnceAndOnlyIfRun, entry.ran && !entry.left)?;
+            entry.left = true;
         }
         Event::Ended { call, outcome } => {
             hold(Rule::EndsOnce, entry.outcome.is_none())?;
@@ -242,6 +265,7 @@ impl Event {
             | Self::Ran { call, .. }
             | Self::Chunk { call, .. }
             | Self::Whole { call, .. }
+            | Self::Left { call }
             | Self::Ended { call, .. } => call,
         }
     }
@@ -347,6 +371,9 @@ mod tests {
     fn a_call_runs_at_most_once_and_only_if_it_may() {
         breaks(Rule::RunsAtMostOnce, &[begun(1), ran(1), ran(1), answered(1)]);
         breaks(Rule::RunsAtMostOnce, &[begun(1), ran(1), ran(1), ended(1, Outcome::Unknown)]);
+        let left = Event::Left { call: 1 };
+        breaks(Rule::LeavesOnceAndOnlyIfRun, &[begun(1), ran(1), left, left]);
+        breaks(Rule::LeavesOnceAndOnlyIfRun, &[begun(1), left]);
         breaks(Rule::NeverRunIfNotExecuted, &[begun(1), ended(1, Outcome::NotExecuted), ran(1)]);
         breaks(Rule::NeverRunIfRefused, &[begun(1), ran(1), ended(1, Outcome::Refused)]);
         let late = Event::Begun { call: 1, deadline_us: Some(10) };

@@ -3,12 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use bellrope_proto::{
-    Budget, Reservation,
+    Budget, Reservation, Waiting,
     connection::{Announced, Failure, Inbound, Request, ServerConnection},
     frame::{ErrorCode, Rejection},
+    keeps_for,
     ring::Armed,
 };
 
@@ -20,6 +22,8 @@ use super::{
 
 /// Microseconds that a request waits for the budget before it is refused.
 const PATIENCE_US: u64 = 3_000;
+/// How long a large request may keep us waiting while others wait for room, beyond what its parts buy.
+const GRACE: Duration = Duration::from_micros(300);
 /// What a call that is answered later reserves beyond its payload.
 const OVERHEAD: u64 = 1_000;
 /// One call in so many kills the server between its request and its answer.
@@ -33,6 +37,10 @@ pub(crate) struct Server {
     /// Streams that their handlers have ended. Until such an end has been sent, its caller may still cancel.
     ended: BTreeSet<u64>,
     starved_since: Option<u64>,
+    waiting: Option<Waiting>,
+    /// How long its large request has kept us waiting, and when we last looked, in microseconds.
+    idle: u64,
+    looked: u64,
     spill: Vec<u8>,
     max_message: usize,
 }
@@ -62,6 +70,9 @@ impl Server {
             open: BTreeMap::new(),
             ended: BTreeSet::new(),
             starved_since: None,
+            waiting: None,
+            idle: 0,
+            looked: 0,
             spill: Vec::new(),
             max_message,
         }
@@ -80,6 +91,7 @@ impl Server {
         if self.connection.wants_room() {
             self.connection.flush().unwrap();
         }
+        self.reclaim(setting);
         for _ in 0..most {
             let Some(inbound) = self.connection.next_inbound().unwrap() else { break };
             let goes_on = match inbound {
@@ -161,7 +173,7 @@ impl Server {
         self.connection
             .answer(request.id, request.len, &mut self.spill, keep, |into| {
                 reply.chunks(step).for_each(|piece| into.write(piece));
-                if fails { Err(Failure::new(ErrorCode::Handler, "as it happens")) } else { Ok(()) }
+                if fails { Err(Failure::new(ErrorCode::Handler, "as it happens").into()) } else { Ok(()) }
             })
             .unwrap();
     }
@@ -175,21 +187,37 @@ impl Server {
     /// Reserves memory for a request. `None`: it has to wait.
     fn reserve(&mut self, setting: &Setting, bytes: u64) -> Result<Option<Reservation>, Failure> {
         if let Some(reservation) = self.budget.reserve(bytes) {
-            self.starved_since = None;
+            (self.starved_since, self.waiting) = (None, None);
             return Ok(Some(reservation));
         }
         let since = *self.starved_since.get_or_insert(setting.now_us);
         if setting.now_us - since < PATIENCE_US {
+            self.waiting.get_or_insert_with(|| self.budget.wait());
             return Ok(None);
         }
-        self.starved_since = None;
+        (self.starved_since, self.waiting) = (None, None);
         Err(Failure::rejected(Rejection::Busy, "the budget has no room"))
+    }
+
+    /// Takes the room of a request that comes too slowly away, if others wait for it.
+    fn reclaim(&mut self, setting: &Setting) {
+        let Some(unfinished) = self.connection.unfinished() else { return };
+        if !self.connection.is_ready() || self.connection.is_stalled() {
+            self.idle += setting.now_us - self.looked;
+        }
+        self.looked = setting.now_us;
+        let idle = Duration::from_micros(self.idle);
+        if self.budget.is_wanted() && idle >= keeps_for(GRACE, unfinished.filled) {
+            let failure = Failure::rejected(Rejection::Busy, "others wait for its room");
+            assert!(self.connection.revoke_large(failure).unwrap());
+        }
     }
 
     fn let_in(&mut self, setting: &Setting, announced: &Announced) -> bool {
         match self.reserve(setting, announced.size) {
             Ok(Some(reservation)) => {
                 self.connection.accept_large(announced, vec![0; announced.size as usize], reservation);
+                (self.idle, self.looked) = (0, setting.now_us);
             }
             Ok(None) => return false,
             Err(failure) => self.connection.refuse_large(announced, failure).unwrap(),

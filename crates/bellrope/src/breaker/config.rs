@@ -1,4 +1,7 @@
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::Duration,
+};
 
 /// When a breaker opens, for how long, and what closes it.
 ///
@@ -94,10 +97,6 @@ impl BreakerConfig {
         }
     }
 
-    pub(super) fn has_rates(&self) -> bool {
-        self.failure_rate_percent > 0 || self.slow_rate_percent > 0
-    }
-
     /// How long it stays open when `failed` recoveries have failed in a row. `random` may be anything.
     pub(super) fn open_for(&self, failed: u32, random: u64) -> Duration {
         if failed == 0 {
@@ -108,5 +107,111 @@ impl BreakerConfig {
         // At most what the percentage allows, in microseconds.
         let taken_off = longest / 100 * u64::from(self.jitter_percent) * (random % 1_001) / 1_000;
         Duration::from_micros(longest - taken_off)
+    }
+}
+
+/// Keeps every setting in a word of its own.
+macro_rules! live {
+    ($($setting:ident),* $(,)?) => {
+        /// The settings as a breaker reads them. Each may change at any moment, and is right by itself.
+        ///
+        /// The words are the standard library's under a model checker too: nothing depends on the order of such changes.
+        #[derive(Debug)]
+        pub(super) struct Live {
+            $($setting: AtomicU32,)*
+        }
+
+        impl Live {
+            pub(super) fn new(config: &BreakerConfig) -> Self {
+                Self { $($setting: AtomicU32::new(config.$setting),)* }
+            }
+
+            pub(super) fn change(&self, config: &BreakerConfig) {
+                $(self.$setting.store(config.$setting, Relaxed);)*
+            }
+
+            pub(super) fn config(&self) -> BreakerConfig {
+                BreakerConfig { $($setting: self.$setting.load(Relaxed),)* }
+            }
+        }
+    };
+}
+
+live!(
+    failure_threshold,
+    success_threshold,
+    timeout_ms,
+    max_timeout_ms,
+    jitter_percent,
+    half_open_max_requests,
+    half_open_timeout_ms,
+    failure_rate_percent,
+    slow_rate_percent,
+    slow_call_ms,
+    rate_window_ms,
+    rate_min_calls,
+);
+
+impl Live {
+    #[inline]
+    pub(super) fn failure_threshold(&self) -> u32 {
+        self.failure_threshold.load(Relaxed)
+    }
+
+    pub(super) fn success_threshold(&self) -> u32 {
+        self.success_threshold.load(Relaxed)
+    }
+
+    pub(super) fn half_open_max_requests(&self) -> u32 {
+        self.half_open_max_requests.load(Relaxed)
+    }
+
+    pub(super) fn half_open_timeout_ms(&self) -> u32 {
+        self.half_open_timeout_ms.load(Relaxed)
+    }
+
+    pub(super) fn slow_call(&self) -> Duration {
+        Duration::from_millis(self.slow_call_ms.load(Relaxed).into())
+    }
+
+    /// Whether slow calls are looked at.
+    #[inline]
+    pub(super) fn has_slow_rate(&self) -> bool {
+        self.slow_rate_percent.load(Relaxed) > 0
+    }
+
+    /// Whether every call is counted in a window.
+    #[inline]
+    pub(super) fn has_rates(&self) -> bool {
+        self.failure_rate_percent.load(Relaxed) | self.slow_rate_percent.load(Relaxed) > 0
+    }
+
+    /// Whether so many calls of a window, failed or slow, reach a rate.
+    pub(super) fn is_reached(&self, calls: u64, failed: u64, slow: u64) -> bool {
+        let reached = |count: u64, percent: &AtomicU32| {
+            let percent = u64::from(percent.load(Relaxed));
+            percent > 0 && count * 100 >= calls * percent
+        };
+        calls >= u64::from(self.rate_min_calls.load(Relaxed))
+            && (reached(failed, &self.failure_rate_percent) || reached(slow, &self.slow_rate_percent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_takes_off_up_to_its_percentage_in_proportion_to_the_random_number() {
+        let config = BreakerConfig::default();
+        let open_for = |failed, random| config.open_for(failed, random).as_millis();
+        assert_eq!(open_for(0, 1_000), 60_000, "the first time is never changed");
+        assert_eq!([0, 1_001].map(|random| open_for(1, random)), [120_000; 2]);
+        assert_eq!([250, 500, 1_000].map(|random| open_for(1, random)), [117_000, 114_000, 108_000]);
+        assert_eq!(open_for(2, 500), 228_000);
+        assert_eq!(open_for(u32::MAX, 1_000), 540_000, "of the longest time");
+        let most = BreakerConfig { timeout_ms: u32::MAX, max_timeout_ms: u32::MAX, jitter_percent: 50, ..config };
+        let half = u128::from(u32::MAX) / 2;
+        assert!(most.open_for(u32::MAX, u64::MAX).as_millis() >= half, "nothing overflows");
     }
 }

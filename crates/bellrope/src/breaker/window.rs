@@ -3,23 +3,26 @@
 //! Several threads may count at once. Where one starts a slice anew while another still counts into it, that count is
 //! lost: rates need no exactness, and the state is not decided here.
 
-use super::BreakerConfig;
+use std::sync::atomic::AtomicU64 as Setting;
+
+use super::config::Live;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 const SLICES: u64 = 10;
+/// Below it stands the place of a slice in time, from it on how often the window began anew: see [`Window::span`].
+const EPOCH: u32 = 48;
+const PLACE_MASK: u64 = (1 << EPOCH) - 1;
 
 #[derive(Debug)]
 pub(super) struct Window {
-    slice_ns: u64,
+    /// How often it began anew, and below [`EPOCH`] how long a slice is, in microseconds. Written by one at a time.
+    span: Setting,
     slices: [Slice; SLICES as usize],
-    min_calls: u64,
-    failure_percent: u64,
-    slow_percent: u64,
 }
 
 #[derive(Debug, Default)]
 struct Slice {
-    /// Which stretch of time it counts, from 1 on; 0 for none.
+    /// Which stretch of time it counts, from 1 on, with the epoch above it; 0 for none.
     number: AtomicU64,
     calls: AtomicU32,
     failed: AtomicU32,
@@ -27,20 +30,24 @@ struct Slice {
 }
 
 impl Window {
-    pub(super) fn new(config: &BreakerConfig) -> Self {
-        Self {
-            slice_ns: super::nanos_of(config.rate_window_ms) / SLICES,
-            slices: Default::default(),
-            min_calls: config.rate_min_calls.into(),
-            failure_percent: config.failure_rate_percent.into(),
-            slow_percent: config.slow_rate_percent.into(),
-        }
+    /// A window that looks back so far.
+    pub(super) fn new(window_ms: u32) -> Self {
+        Self { span: Setting::new(slice_us(window_ms)), slices: Default::default() }
+    }
+
+    /// Begins anew, with another length perhaps. Whoever still counts by the old one is a stretch long past.
+    pub(super) fn restart(&self, window_ms: u32) {
+        let epoch = (self.span.load(Ordering::Relaxed) & !PLACE_MASK).wrapping_add(PLACE_MASK + 1);
+        self.span.store(epoch | slice_us(window_ms), Ordering::Relaxed);
+        self.clear();
     }
 
     /// Counts a call. Answers whether a rate is reached.
-    pub(super) fn note(&self, now_ns: u64, failed: bool, slow: bool) -> bool {
-        let number = now_ns / self.slice_ns + 1;
-        let slice = &self.slices[(number % SLICES) as usize];
+    pub(super) fn note(&self, now_ns: u64, failed: bool, slow: bool, live: &Live) -> bool {
+        let span = self.span.load(Ordering::Relaxed);
+        let place = (now_ns / 1_000 / (span & PLACE_MASK) + 1) & PLACE_MASK;
+        let number = span & !PLACE_MASK | place;
+        let slice = &self.slices[(place % SLICES) as usize];
         let found = slice.number.load(Ordering::Relaxed);
         if found < number && slice.number.compare_exchange(found, number, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
@@ -56,7 +63,7 @@ impl Window {
         if slow {
             slice.slow.fetch_add(1, Ordering::Relaxed);
         }
-        (failed || slow) && self.is_reached(number)
+        (failed || slow) && self.is_reached(number, live)
     }
 
     pub(super) fn clear(&self) {
@@ -66,8 +73,10 @@ impl Window {
         }
     }
 
-    fn is_reached(&self, number: u64) -> bool {
-        let oldest = number.saturating_sub(SLICES - 1).max(1);
+    fn is_reached(&self, number: u64, live: &Live) -> bool {
+        // No slice stands so late in an epoch that it would seem to be just before the next one. The oldest of these has
+        // the same place as the newest, and made room for it.
+        let oldest = number.saturating_sub(SLICES).max(1);
         let (mut calls, mut failed, mut slow) = (0, 0, 0);
         for slice in &self.slices {
             if (oldest..=number).contains(&slice.number.load(Ordering::Relaxed)) {
@@ -76,9 +85,13 @@ impl Window {
                 slow += u64::from(slice.slow.load(Ordering::Relaxed));
             }
         }
-        let reached = |count: u64, percent: u64| percent > 0 && count * 100 >= calls * percent;
-        calls >= self.min_calls && (reached(failed, self.failure_percent) || reached(slow, self.slow_percent))
+        live.is_reached(calls, failed, slow)
     }
+}
+
+/// How long a slice of such a window is. At least a millisecond, and far below 2^[`EPOCH`].
+fn slice_us(window_ms: u32) -> u64 {
+    u64::from(window_ms) * 1_000 / SLICES
 }
 
 impl Slice {

@@ -85,6 +85,17 @@ impl Client {
         self.call_with(name, payload, &CallOptions::new())
     }
 
+    /// As [`Self::call`], but the answer replaces what is in `reply`, whose memory is used for the answer of a later
+    /// call: then calls of up to 64 KiB allocate nothing. What is in `reply` after an error means nothing.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn call_into(&self, name: &str, payload: &[u8], reply: &mut Vec<u8>) -> Result<(), CallError> {
+        let used = std::mem::replace(reply, self.call(name, payload)?);
+        self.shared.lock().spares.keep_reply(used);
+        Ok(())
+    }
+
     /// As [`Self::call`], with a deadline of its own.
     ///
     /// # Errors

@@ -1,4 +1,7 @@
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bellrope_proto::{
     connection::{Answer, AnswerKind},
@@ -39,6 +42,8 @@ use crate::{CallError, ConnectError};
 pub struct Connection {
     link: Link,
     call_timeout: Duration,
+    /// Calls that ended while a request waited for room, with their replies. No more than may be under way.
+    early: VecDeque<(Completion, Vec<u8>)>,
 }
 
 /// Names a call under way on a [`Connection`].
@@ -69,7 +74,7 @@ impl Connection {
     /// [`ConnectError`].
     pub fn with(config: &ClientConfig) -> Result<Self, ConnectError> {
         let link = Link::new(handshake::connect(config)?, config);
-        Ok(Self { link, call_timeout: config.call_timeout })
+        Ok(Self { link, call_timeout: config.call_timeout, early: VecDeque::new() })
     }
 
     /// The message types that the server offers: name and style.
@@ -91,10 +96,10 @@ impl Connection {
         self.link.connection.max_message()
     }
 
-    /// Calls under way.
+    /// Calls of which the end was not yet [polled](Self::poll) or [waited](Self::wait) for.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.link.connection.in_flight()
+        self.link.connection.in_flight() + self.early.len()
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -109,8 +114,26 @@ impl Connection {
     #[inline]
     pub fn call(&mut self, message_type: MessageType, payload: &[u8], reply: &mut Vec<u8>) -> Result<(), CallError> {
         let id = self.submit(message_type, payload)?;
+        self.answer_to(id, reply).map_err(|error| self.ended(id, error))
+    }
+
+    /// Waits for the answer to one call.
+    #[inline(always)]
+    fn answer_to(&mut self, id: CallId, reply: &mut Vec<u8>) -> Result<(), CallError> {
+        // A large request may have been refused before it was sent whole.
+        if let Some(at) = self.early.iter().position(|(completion, _)| completion.id == id)
+            && let Some((completion, early)) = self.early.remove(at)
+        {
+            *reply = early;
+            return completion.outcome;
+        }
         let mut deadline = None;
         loop {
+            while let Some(answered) = self.link.take_response(reply) {
+                if answered == id.0 {
+                    return Ok(());
+                }
+            }
             while let Some(answer) = self.link.next_answer()? {
                 if let Some(outcome) = self.accept(&answer, reply)
                     && answer.id == id.0
@@ -118,17 +141,25 @@ impl Connection {
                     return outcome;
                 }
             }
-            if let Err(error) = self.rest(Some(id.0), false, &mut deadline) {
-                if matches!(error, CallError::DeadlineExceeded) {
-                    self.link.cancel(id.0);
-                }
-                return Err(error);
-            }
+            self.rest(Some(id.0), false, &mut deadline)?;
         }
     }
 
-    /// Sends a call without waiting for its answer. Waits for room in the ring if there is none, but reads no answers
-    /// meanwhile: one who submits much must [poll](Self::poll) in between, or this fails when its deadline passes.
+    /// A call has ended with this error: it is under way no longer.
+    #[cold]
+    fn ended(&mut self, id: CallId, error: CallError) -> CallError {
+        if self.link.broken.is_some() {
+            self.link.connection.forget(id.0);
+        } else {
+            self.link.cancel(id.0); // does nothing if it was the server that ended it
+        }
+        error
+    }
+
+    /// Sends a call without waiting for its answer. Waits for room in the ring if there is none. Answers that come
+    /// meanwhile are kept until they are [polled](Self::poll) or [waited](Self::wait) for, so that two sides which both
+    /// send much never wait for each other. They are held in memory, as many as calls may be under way; beyond that this
+    /// fails as [`CallError::Rejected`].
     ///
     /// # Errors
     /// [`CallError`]; the call was not sent, and will not run.
@@ -156,21 +187,41 @@ impl Connection {
                 None => self.wait_for_room(&mut deadline)?,
             }
         };
-        while !self.link.push_large(&mut sending, message_type, payload, None)? {
-            if let Err(error) = self.wait_for_room(&mut deadline) {
-                self.link.cancel(sending.id);
-                return Err(error);
+        let id = CallId(sending.id);
+        loop {
+            let pushed = self.link.push_large(&mut sending, message_type, payload, None);
+            match pushed.and_then(|all| if all { Ok(true) } else { self.wait_for_room(&mut deadline).map(|()| false) })
+            {
+                Ok(true) => return Ok(id),
+                Ok(false) => {}
+                Err(error) => return Err(self.ended(id, error)),
             }
         }
-        Ok(CallId(sending.id))
     }
 
+    /// Waits until there may be room, and takes the answers that come meanwhile: until they are taken, the server may
+    /// have nowhere to put the next one, and takes no request before that.
     fn wait_for_room(&mut self, deadline: &mut Option<Instant>) -> Result<(), CallError> {
-        // What was not sent whole has not run, however the link ends.
-        self.rest(None, true, deadline).map_err(|error| match error {
-            CallError::Unknown => CallError::NotExecuted,
-            error => error,
-        })
+        let mut came = false;
+        let limit = self.link.connection.max_in_flight();
+        while self.early.len() < limit as usize
+            && let Some(answer) = self.link.next_answer()?
+        {
+            came = true;
+            let mut reply = Vec::new();
+            if let Some(outcome) = self.accept(&answer, &mut reply) {
+                self.early.push_back((Completion { id: CallId(answer.id), outcome }, reply));
+            }
+        }
+        if came {
+            self.link.commit();
+            return self.check(deadline).map(drop).map_err(unsent);
+        }
+        // To wait while an answer is there that must not be taken would be to look at it for ever.
+        if self.early.len() >= limit as usize && self.link.connection.is_ready() {
+            return Err(CallError::too_many_in_flight(limit));
+        }
+        self.rest(None, true, deadline).map_err(unsent)
     }
 
     /// Queues a call, to be sent together with others by the next [`Self::flush`], [`Self::poll`] or [`Self::wait`]:
@@ -186,6 +237,9 @@ impl Connection {
 
     /// Gives up a call: its answer will be dropped, and the server told. Answers whether it was under way.
     pub fn cancel(&mut self, call: CallId) -> bool {
+        if let Some(at) = self.early.iter().position(|(completion, _)| completion.id == call) {
+            return self.early.remove(at).is_some();
+        }
         self.link.cancel(call.0)
     }
 
@@ -201,28 +255,63 @@ impl Connection {
         self.link.commit();
     }
 
-    /// Takes an answer if one is there, without waiting. The reply replaces what is in `reply`.
+    /// Takes an answer if one is there, without waiting. The reply replaces what is in `reply`. Where the server was lost,
+    /// each call that was under way still ends once, as one that has not run or of which nothing is known.
     ///
     /// # Errors
-    /// [`CallError`] if the connection is of no more use.
+    /// [`CallError`] if the connection is of no more use and no call is under way.
     #[inline(always)]
     pub fn poll(&mut self, reply: &mut Vec<u8>) -> Result<Option<Completion>, CallError> {
         self.link.commit();
-        while let Some(answer) = self.link.next_answer()? {
-            if let Some(outcome) = self.accept(&answer, reply) {
-                return Ok(Some(Completion { id: CallId(answer.id), outcome }));
-            }
+        if self.early.is_empty()
+            && let Some(id) = self.link.take_response(reply)
+        {
+            return Ok(Some(Completion { id: CallId(id), outcome: Ok(()) }));
         }
-        if self.link.idle()? == Rest::Check && self.link.broken.is_some() {
-            return Err(self.loss(None));
-        }
-        Ok(None)
+        self.poll_rarer(reply)
     }
 
-    /// Waits for an answer to any call under way, at most `call_timeout`.
+    /// Takes an answer that came early, or is no response in one piece, if one is there.
+    #[inline(never)]
+    fn poll_rarer(&mut self, reply: &mut Vec<u8>) -> Result<Option<Completion>, CallError> {
+        if let Some((completion, early)) = self.early.pop_front() {
+            *reply = early;
+            return Ok(Some(completion));
+        }
+        loop {
+            // Known before the look, or an answer that came in between would be missed.
+            let broken = self.link.broken.is_some();
+            // An answer that breaks the protocol is none, and the end of all that came.
+            while let Ok(Some(answer)) = self.link.next_answer() {
+                if let Some(outcome) = self.accept(&answer, reply) {
+                    return Ok(Some(Completion { id: CallId(answer.id), outcome }));
+                }
+            }
+            if broken {
+                return self.lost().map(Some);
+            }
+            if self.link.broken.is_none() {
+                self.link.idle()?;
+            }
+            if self.link.broken.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Ends one of the calls that were under way when the server was lost.
+    #[cold]
+    fn lost(&mut self) -> Result<Completion, CallError> {
+        match self.link.lose() {
+            Some((id, error)) => Ok(Completion { id: CallId(id), outcome: Err(error) }),
+            None => Err(self.loss(None)),
+        }
+    }
+
+    /// Waits for an answer to any call under way, at most `call_timeout`. Where the server was lost, as [`Self::poll`].
     ///
     /// # Errors
-    /// [`CallError`] if the connection is of no more use, or nothing came in time.
+    /// [`CallError`] if the connection is of no more use and no call is under way, or nothing came in time.
     #[inline]
     pub fn wait(&mut self, reply: &mut Vec<u8>) -> Result<Completion, CallError> {
         let mut deadline = None;
@@ -230,12 +319,15 @@ impl Connection {
             if let Some(completion) = self.poll(reply)? {
                 return Ok(completion);
             }
-            self.rest(None, false, &mut deadline)?;
+            let rested = self.rest(None, false, &mut deadline);
+            // What is broken has an end for each call.
+            if self.link.broken.is_none() {
+                rested?;
+            }
         }
     }
 
     /// Takes an answer and says how its call ended, if it has.
-    #[inline(always)]
     fn accept(&mut self, answer: &Answer, reply: &mut Vec<u8>) -> Option<Result<(), CallError>> {
         if !self.link.take(answer, reply) {
             return None;
@@ -248,14 +340,17 @@ impl Connection {
         }
     }
 
-    /// Waits for the next thing to happen: spins, or sleeps until the server rings.
+    /// After a look that found nothing, waits for the next thing to happen: spins, or sleeps until the server rings.
     #[inline]
     fn rest(&mut self, id: Option<u64>, for_room: bool, deadline: &mut Option<Instant>) -> Result<(), CallError> {
+        if self.link.broken.is_some() {
+            return Err(self.loss(id));
+        }
         match self.link.rest(for_room)? {
             Rest::Look => Ok(()),
-            Rest::Check => self.check(id, deadline).map(drop),
+            Rest::Check => self.check(deadline).map(drop),
             Rest::Sleep => {
-                let left = self.check(id, deadline)?;
+                let left = self.check(deadline)?;
                 self.link.sleep(left.min(SWEEP))
             }
         }
@@ -263,10 +358,7 @@ impl Connection {
 
     /// Time left until the deadline, which is set when this is first asked.
     #[cold]
-    fn check(&mut self, id: Option<u64>, deadline: &mut Option<Instant>) -> Result<Duration, CallError> {
-        if self.link.broken.is_some() {
-            return Err(self.loss(id));
-        }
+    fn check(&mut self, deadline: &mut Option<Instant>) -> Result<Duration, CallError> {
         let now = Instant::now();
         let deadline = *deadline.get_or_insert(now + self.call_timeout);
         if now >= deadline {
@@ -279,5 +371,13 @@ impl Connection {
     fn loss(&mut self, id: Option<u64>) -> CallError {
         let id = id.or_else(|| self.link.connection.calls().next()).unwrap_or(0);
         self.link.loss(id)
+    }
+}
+
+/// How a call ends that was not sent whole: it has not run, however the link ends.
+fn unsent(error: CallError) -> CallError {
+    match error {
+        CallError::Unknown => CallError::NotExecuted,
+        error => error,
     }
 }

@@ -15,7 +15,7 @@ use bellrope_proto::{
 use bellrope_shm::{SharedMemory, clock, process, socket::Socket, wait};
 
 use super::{ClientConfig, types::TypeTable};
-use crate::ConnectError;
+use crate::{ConnectError, KillPoint};
 
 /// Between two tries where so many wait for the server that the kernel takes no more.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
@@ -77,12 +77,18 @@ impl Handshake {
             _ => ConnectError::NoServer { path: path.to_owned(), source },
         })?;
         check_owner(&socket, path)?;
+        KillPoint::Dialled.reached();
         let class = if config.priority { PRIORITY } else { 0 };
         let hello = Hello { features: 0, class, name: config.name.clone() }.encode();
-        // A fresh socket takes a hello whole.
-        if socket.send(&hello).map_err(failed)? != hello.len() {
-            return Err(failed(io::Error::other("the socket does not take the hello")));
+        match socket.send(&hello) {
+            // A fresh socket takes a hello whole.
+            Ok(sent) if sent == hello.len() => {}
+            Ok(_) => return Err(failed(io::Error::other("the socket does not take the hello"))),
+            // A server may refuse before it is told anything: its answer says why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(error) => return Err(failed(error)),
         }
+        KillPoint::Greeted.reached();
         Ok(Self {
             path: path.to_owned(),
             max_message: config.max_message_bytes,
@@ -112,6 +118,7 @@ impl Handshake {
             let Some(head) = self.head else {
                 let head = self.answer.first_chunk().expect("a whole head was read");
                 self.head = Some(AnswerHead::decode(head)?);
+                KillPoint::Answered.reached();
                 continue;
             };
             let welcome = head.with_body(&self.answer[ANSWER_HEAD_LEN..])?;
@@ -150,6 +157,7 @@ impl Handshake {
         let Welcome { mut terms, clock_us, types, .. } = welcome;
         let memory = self.memory.take().ok_or(ConnectError::MissingMemory)?;
         let memory = SharedMemory::open(&memory, terms.geometry.mapping_len())?;
+        KillPoint::Mapped.reached();
         terms.max_message = terms.max_message.min(self.max_message);
         let offset = clock_us.wrapping_sub(clock::monotonic_us());
         let same_clock = offset.wrapping_add(SAME_CLOCK_US) < 2 * SAME_CLOCK_US;

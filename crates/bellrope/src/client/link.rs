@@ -17,7 +17,7 @@ use bellrope_shm::{
 };
 
 use super::{ClientConfig, MessageType, handshake::Established, types::TypeTable};
-use crate::{CallError, spin::Spinner};
+use crate::{CallError, KillPoint, spin::Spinner};
 
 /// Most doorbell bytes read at once; far more than an honest server ever sends.
 const RINGS: usize = 64 * 1024;
@@ -114,9 +114,16 @@ impl Link {
         time_left: Option<Duration>,
     ) -> Result<bool, CallError> {
         let deadline_us = time_left.map(|left| self.deadline_us(left));
-        let pushed = self.connection.push_large(sending, message_type.number, payload, deadline_us);
-        self.commit();
-        pushed.map_err(|violation| self.violated(violation))
+        loop {
+            let before = *sending;
+            let pushed = self.connection.push_large(sending, message_type.number, payload, deadline_us);
+            self.commit();
+            match pushed {
+                // It stopped to wake the server, or for want of room: the next try tells.
+                Ok(false) if *sending != before => self.spinner.found(),
+                pushed => return pushed.map_err(|violation| self.violated(violation)),
+            }
+        }
     }
 
     /// Sends a chunk. `None`: there is no room or no credit; `false`: the call has ended.
@@ -156,15 +163,24 @@ impl Link {
         }
     }
 
-    /// The next answer, if one came.
+    /// Takes what came next if it is a response in one piece, as nearly all are, and says whose. To whatever else is
+    /// there, [`Self::next_answer`] has an answer.
     #[inline(always)]
+    pub(crate) fn take_response(&mut self, into: &mut Vec<u8>) -> Option<u64> {
+        let answer = self.connection.next_response()?;
+        self.spinner.found();
+        into.resize(answer.len, 0);
+        self.connection.take(&answer, into);
+        Some(answer.id)
+    }
+
+    /// The next answer, if one came.
     pub(crate) fn next_answer(&mut self) -> Result<Option<Answer>, CallError> {
         self.connection.next_answer().map_err(|violation| self.violated(violation))
     }
 
     /// Takes an answer that [`Self::next_answer`] gave. Its message replaces what is in `into` as soon as all parts of
     /// it are there; answers whether they are.
-    #[inline(always)]
     pub(crate) fn take(&mut self, answer: &Answer, into: &mut Vec<u8>) -> bool {
         self.spinner.found();
         if answer.at > 0 || matches!(answer.kind, AnswerKind::Part { .. }) {
@@ -178,6 +194,10 @@ impl Link {
     #[cold]
     fn take_part(&mut self, answer: &Answer, into: &mut Vec<u8>) -> bool {
         let end = answer.at + answer.len;
+        if answer.at == 0 {
+            // Into the memory that the caller gave for the last one: it is as large as that was, and in the cache.
+            std::mem::swap(&mut self.partial, into);
+        }
         if self.partial.len() < end {
             // Grows with what has really come, in steps, so that a large message is not moved for every part of it.
             let size = if let AnswerKind::Part { size } = answer.kind { size } else { end };
@@ -273,6 +293,14 @@ impl Link {
         }
     }
 
+    /// Ends one of the calls under way, as [`Self::loss`] says. `None`: none is left.
+    pub(crate) fn lose(&mut self) -> Option<(u64, CallError)> {
+        let id = self.connection.calls().next()?;
+        let error = self.loss(id);
+        self.connection.forget(id);
+        Some((id, error))
+    }
+
     /// Sleeps until the server rings, at most `timeout`.
     pub(crate) fn sleep(&mut self, timeout: Duration) -> Result<(), CallError> {
         let since = Instant::now();
@@ -298,6 +326,8 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         // Others may hold the socket to sleep on it; they and the server are to learn of the end at once.
+        KillPoint::ClientClosing.reached();
         self.socket.shutdown();
+        KillPoint::ClientClosed.reached();
     }
 }

@@ -24,6 +24,7 @@ use super::{
     ClientConfig, ConnectionState, MessageType,
     keeper::Keeper,
     link::{Link, Rest},
+    spares::Spares,
 };
 use crate::{Breaker, CallError, Permit};
 
@@ -53,6 +54,7 @@ pub(crate) struct State {
     /// Counts links, so that a call of a lost one is never mistaken for a call of the next.
     pub(crate) generation: u64,
     mailboxes: HashMap<Ticket, Mailbox>,
+    pub(crate) spares: Spares,
     /// Whether somebody watches the socket for all others.
     pub(crate) led: bool,
     /// Whether that one sleeps, so that it must be woken by hand.
@@ -141,6 +143,7 @@ impl Shared {
             link: None,
             generation: 0,
             mailboxes: HashMap::new(),
+            spares: Spares::default(),
             led: false,
             leader_sleeps: false,
             link_waiters: Vec::new(),
@@ -293,7 +296,7 @@ impl State {
             submitted?.map(|id| (ticket(id), None))
         };
         let Some((ticket, sending)) = begun else { return Ok(Begun::NoRoom) };
-        self.mailboxes.insert(ticket, Mailbox::default());
+        self.mailboxes.insert(ticket, Mailbox { events: self.spares.events(), ..Mailbox::default() });
         Ok(match sending {
             None => Begun::Whole(ticket),
             Some(sending) => Begun::Partly(ticket, sending),
@@ -342,7 +345,7 @@ impl State {
     /// Takes every answer that came and puts it where it belongs. Answers whether the link is broken.
     fn pump(&mut self) -> bool {
         let Some(link) = &mut self.link else { return false };
-        let mut payload = Vec::new();
+        let mut payload = self.spares.reply();
         let violated = loop {
             match link.next_answer() {
                 Ok(None) => break false,
@@ -353,7 +356,7 @@ impl State {
                     }
                     let mailbox = self.mailboxes.get_mut(&Ticket { generation: self.generation, id: answer.id });
                     let Some(mailbox) = mailbox else { continue };
-                    let payload = std::mem::take(&mut payload);
+                    let payload = std::mem::replace(&mut payload, self.spares.reply());
                     mailbox.deliver(match answer.kind {
                         AnswerKind::Chunk => Event::Chunk(payload),
                         AnswerKind::End => Event::End,
@@ -370,6 +373,7 @@ impl State {
                 }
             }
         };
+        self.spares.keep_reply(payload);
         link.commit();
         violated || link.broken.is_some()
     }
@@ -401,7 +405,7 @@ impl State {
         let mailbox = self.mailboxes.get_mut(&ticket)?;
         let event = mailbox.events.pop_front()?;
         if mailbox.ended && mailbox.events.is_empty() {
-            self.mailboxes.remove(&ticket);
+            self.mailboxes.remove(&ticket).into_iter().for_each(|mailbox| self.spares.keep_events(mailbox.events));
         }
         if let Event::Chunk(chunk) = &event
             && let Some(link) = self.link_of(ticket)

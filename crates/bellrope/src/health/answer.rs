@@ -207,6 +207,7 @@ mod tests {
         assert_eq!(get(&source, "/readyz").0, 200);
     }
 
+    // Fault 52.
     #[test]
     fn a_server_that_stops_is_not_ready_but_alive() {
         let source = source(&[0, 1]);
@@ -217,6 +218,7 @@ mod tests {
         assert_eq!(get(&source, "/live").0, 200);
     }
 
+    // Fault 52.
     #[test]
     fn a_server_whose_acceptor_has_not_begun_is_starting() {
         let source = source(&[0]);
@@ -225,6 +227,7 @@ mod tests {
         assert_eq!(get(&source, "/live").0, 200);
     }
 
+    // Fault 52.
     #[test]
     fn a_worker_that_does_not_answer_is_neither_alive_nor_ready() {
         let source = source(&[1]);

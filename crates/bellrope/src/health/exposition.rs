@@ -19,10 +19,14 @@ pub(super) fn page(snapshot: &Snapshot, process: &ProcessFacts) -> String {
     calls(&mut page, snapshot);
     work(&mut page, snapshot);
     connections(&mut page, snapshot);
+    reloads(&mut page, snapshot);
     breakers(&mut page, snapshot);
     errors(&mut page, snapshot);
     let help = "Lines about clients that the log was spared, because too many came at once.";
     page.single("ipc_log_lines_dropped_total", "counter", help, snapshot.log_lines_dropped);
+    let help =
+        "Handshakes that had to wait, or were turned away, because their process broke the protocol over and over.";
+    page.single("ipc_paced_handshakes_total", "counter", help, snapshot.paced_handshakes);
     if let Some(memory) = process.memory {
         page.single("ipc_shm_bytes", "gauge", "Shared memory resident in this process.", memory.shmem_kb * 1024);
     }
@@ -106,6 +110,18 @@ fn breakers(page: &mut Page, snapshot: &Snapshot) {
 fn connections(page: &mut Page, snapshot: &Snapshot) {
     page.single("ipc_active_connections", "gauge", "Connections open now.", snapshot.active_connections);
     page.single("ipc_max_connections", "gauge", "Connections that may be open at once.", snapshot.max_connections);
+}
+
+fn reloads(page: &mut Page, snapshot: &Snapshot) {
+    let reloads = snapshot.reloads;
+    page.family("ipc_config_reloads_total", "counter", "Times that the settings were read again, by how that went.");
+    for (outcome, count) in [("ok", reloads.ok), ("failed", reloads.failed)] {
+        page.sample("ipc_config_reloads_total", &[("outcome", outcome)], count);
+    }
+    let help = "When the settings were last read again, in seconds since 1970; 0 for never.";
+    page.single("ipc_config_last_reload_timestamp_seconds", "gauge", help, reloads.last_at.unwrap_or(0));
+    let help = "Whether that went well; 1 also if they never were.";
+    page.single("ipc_config_last_reload_successful", "gauge", help, u8::from(reloads.last_ok != Some(false)));
 }
 
 fn errors(page: &mut Page, snapshot: &Snapshot) {
@@ -206,6 +222,7 @@ mod tests {
         page(&metrics.snapshot(), &ProcessFacts::default()).lines().map(str::to_owned).collect()
     }
 
+    // Faults 48, 49.
     #[test]
     fn label_values_are_escaped() {
         let metrics = Metrics::new(["a\"b\\c\nd"].into_iter(), 1, 1);

@@ -1,10 +1,12 @@
 //! What `/health` and the live page show of a server.
 
+use std::sync::atomic::Ordering;
+
 use serde::{Serialize, Serializer};
 
 use super::exposition::errors_by_kind;
 use crate::{
-    BreakerSnapshot, BreakerState, MemoryUse, Metrics, ServerConfig, Snapshot, TypeSnapshot,
+    BreakerSnapshot, BreakerState, MemoryUse, Metrics, Reloads, ServerConfig, Snapshot, TypeSnapshot,
     metrics::{LATENCY_BOUNDS_US, Readiness},
 };
 
@@ -25,7 +27,7 @@ impl Condition {
         silent.retain(|index| *index != metrics.acceptor());
         Self {
             readiness: metrics.readiness(),
-            max_connections: metrics.max_connections,
+            max_connections: metrics.max_connections.load(Ordering::Relaxed),
             silent_acceptor: silent.len() < loops,
             silent_workers: silent,
         }
@@ -87,6 +89,7 @@ pub(super) struct Health {
     buffers: Option<Buffers>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limits: Option<ServerConfig>,
+    config_reloads: Reloads,
     breakers: Vec<BreakerRow>,
     types: Vec<TypeRow>,
 }
@@ -144,7 +147,8 @@ impl Health {
             version: env!("CARGO_PKG_VERSION"),
             memory: MemoryUse::of(std::process::id()).unwrap_or_default(),
             buffers: snapshot.buffers.map(|(used_bytes, limit_bytes)| Buffers { used_bytes, limit_bytes }),
-            limits: metrics.limits.get().cloned(),
+            limits: metrics.settings.now(),
+            config_reloads: snapshot.reloads,
             breakers: snapshot.breakers.into_iter().map(BreakerRow::from).collect(),
             types: snapshot.types.into_iter().map(TypeRow::from).collect(),
         }

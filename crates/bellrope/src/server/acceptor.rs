@@ -25,8 +25,10 @@ use super::{
     SWEEP, Shared,
     inbox::{Inbox, Message},
     link::Link,
+    pacing::Admission,
     seats::Seat,
 };
+use crate::KillPoint;
 
 const LISTENER_KEY: u64 = 0;
 const INBOX_KEY: u64 = 1;
@@ -43,6 +45,8 @@ pub(crate) struct Acceptor {
     inbox: Arc<Inbox>,
     epoll: Epoll,
     half_open: HashMap<u64, HalfOpen>,
+    /// As many as may be half open, at most.
+    waiting: Vec<Waiting>,
     next_key: u64,
     next_serial: u64,
     /// Accepting rests until then.
@@ -52,9 +56,19 @@ pub(crate) struct Acceptor {
 /// A handshake under way.
 struct HalfOpen {
     socket: Socket,
+    peer: PeerCredentials,
     hello: [u8; HELLO_LEN],
     filled: usize,
     deadline: Instant,
+}
+
+/// A handshake that has to wait because of what its process did.
+struct Waiting {
+    socket: Socket,
+    peer: PeerCredentials,
+    due: Instant,
+    /// How long its process has to stay away, if it is turned away then.
+    turned_away: Option<Duration>,
 }
 
 /// What came of reading a hello.
@@ -83,6 +97,7 @@ impl Acceptor {
             inbox: Arc::clone(&inbox),
             epoll,
             half_open: HashMap::new(),
+            waiting: Vec::new(),
             next_key: FIRST_HANDSHAKE_KEY,
             next_serial: 1,
             paused_until: None,
@@ -112,7 +127,8 @@ impl Acceptor {
 
     /// How long nothing will happen by itself.
     fn patience(&self) -> Duration {
-        let next = self.half_open.values().map(|half_open| half_open.deadline).chain(self.paused_until).min();
+        let deadlines = self.half_open.values().map(|half_open| half_open.deadline);
+        let next = deadlines.chain(self.waiting.iter().map(|waiting| waiting.due)).chain(self.paused_until).min();
         next.map_or(SWEEP, |next| next.saturating_duration_since(Instant::now()).min(SWEEP))
     }
 
@@ -132,24 +148,47 @@ impl Acceptor {
         }
     }
 
-    /// Begins a handshake.
+    /// Begins a handshake, unless its process has to wait.
     fn begin(&mut self, socket: Socket) {
         if socket.set_nonblocking(true).is_err() {
             return;
         }
-        let limit = self.shared.config.max_half_open;
+        KillPoint::Accepted.reached();
+        let Ok(peer) = socket.peer_credentials() else { return };
+        // Its hello is to be answered, by whatever, before its client gives up.
+        let (now, patience) = (Instant::now(), self.shared.limits.handshake_timeout() / 2);
+        let (due, turned_away) = match self.shared.pacing.admission(peer.pid, self.shared.limits.pace(), patience, now)
+        {
+            Admission::Now => return self.listen(socket, peer),
+            Admission::At(due) => (due, None),
+            // Late, so that one that tries again and again does not keep us from others.
+            Admission::TurnedAway(wait) => (now + patience, Some(wait)),
+        };
+        self.shared.metrics.paced.fetch_add(1, Relaxed);
+        if self.waiting.len() < self.shared.limits.max_half_open() as usize {
+            self.waiting.push(Waiting { socket, peer, due, turned_away });
+        } else {
+            self.turn_away(&socket, turned_away.unwrap_or(patience));
+        }
+    }
+
+    /// Listens to a hello. It is often there already, and then there is nothing to wait for.
+    fn listen(&mut self, socket: Socket, peer: PeerCredentials) {
+        let deadline = Instant::now() + self.shared.limits.handshake_timeout();
+        let mut half_open = HalfOpen { socket, peer, hello: [0; HELLO_LEN], filled: 0, deadline };
+        let heard = half_open.read();
+        if !matches!(heard, Heard::NotYet) {
+            return self.heed(half_open, heard);
+        }
+        let limit = self.shared.limits.max_half_open();
         if self.half_open.len() >= limit as usize {
-            self.refuse(&socket, Status::Full, &format!("{limit} handshakes are under way, the limit max_half_open"));
-            return;
+            let text = format!("{limit} handshakes are under way, the limit max_half_open");
+            return self.refuse(&half_open.socket, Status::Full, &text);
         }
         let key = self.next_key;
         self.next_key += 1;
-        if self.epoll.add(&socket, key).is_ok() {
-            let timeout = Duration::from_millis(self.shared.config.handshake_timeout_ms.into());
-            let half_open = HalfOpen { socket, hello: [0; HELLO_LEN], filled: 0, deadline: Instant::now() + timeout };
+        if self.epoll.add(&half_open.socket, key).is_ok() {
             self.half_open.insert(key, half_open);
-            // The hello is often there already.
-            self.listen_to(key);
         }
     }
 
@@ -159,30 +198,45 @@ impl Acceptor {
         if matches!(heard, Heard::NotYet) {
             return;
         }
-        let Some(HalfOpen { socket, .. }) = self.half_open.remove(&key) else { return };
-        let _ = self.epoll.remove(&socket);
+        let Some(half_open) = self.half_open.remove(&key) else { return };
+        let _ = self.epoll.remove(&half_open.socket);
+        self.heed(half_open, heard);
+    }
+
+    /// Does what a hello asks for, or says what is wrong with it.
+    fn heed(&mut self, half_open: HalfOpen, heard: Heard) {
+        let HalfOpen { socket, peer, .. } = half_open;
         match heard {
-            Heard::Hello(hello) => self.admit(socket, hello),
-            Heard::Refuse(status, text) => self.refuse(&socket, status, &text),
+            Heard::Hello(hello) => self.admit(socket, peer, hello),
+            Heard::Refuse(status, text) => {
+                if status == Status::Malformed {
+                    self.shared.charge(peer.pid);
+                }
+                self.refuse(&socket, status, &text);
+            }
             Heard::Gone | Heard::NotYet => {}
         }
     }
 
     /// Makes a connection of a finished handshake, or refuses it.
-    fn admit(&mut self, socket: Socket, hello: Hello) {
+    fn admit(&mut self, socket: Socket, peer: PeerCredentials, hello: Hello) {
+        KillPoint::Heard.reached();
         if self.shared.draining.load(Acquire) || self.shared.stopping.load(Acquire) {
             return self.refuse(&socket, Status::Draining, "the server is going away");
         }
-        let Ok(peer) = socket.peer_credentials() else { return };
         let seat = match self.shared.seats.take(peer.uid, hello.class == PRIORITY) {
             Ok(seat) => seat,
             Err(text) => return self.refuse(&socket, Status::Full, &text),
         };
+        KillPoint::Seated.reached();
         match self.connect(&socket, hello, peer, seat) {
             Ok(make_link) => {
                 self.shared.metrics.accepted.fetch_add(1, Relaxed);
                 let worker = &self.workers[self.next_serial as usize % self.workers.len()];
-                worker.send(Message::Connected(Box::new(make_link(socket))));
+                if !worker.send(Message::Connected(Box::new(make_link(socket)))) {
+                    // The server has stopped meanwhile, and the client learns it by the hang-up.
+                    self.shared.metrics.closed.fetch_add(1, Relaxed);
+                }
                 self.next_serial += 1;
             }
             Err(error) => {
@@ -205,6 +259,7 @@ impl Acceptor {
         }
         let terms = self.shared.terms;
         let (memory, fd) = SharedMemory::create(terms.geometry.mapping_len())?;
+        KillPoint::MemoryMade.reached();
         let welcome = Welcome {
             features: 0,
             connection: self.next_serial,
@@ -217,6 +272,7 @@ impl Acceptor {
         if socket.send_with_fd(&bytes, fd.as_fd())? != bytes.len() {
             return Err(io::Error::other("the client's socket does not take the welcome"));
         }
+        KillPoint::Welcomed.reached();
         let serial = self.next_serial;
         tracing::debug!(connection = serial, pid = peer.pid, client = hello.name, "client connected");
         Ok(move |socket| Link {
@@ -234,9 +290,17 @@ impl Acceptor {
             resident: true,
             rings: 0,
             quiet: 0,
-            starved_since: None,
+            claim: super::claim::Claim::default(),
             stuck: None,
         })
+    }
+
+    fn turn_away(&self, socket: &Socket, wait: Duration) {
+        let text = format!(
+            "this process broke the protocol over and over; come back in {} ms (violation_allowance, violation_pause_ms)",
+            wait.as_millis()
+        );
+        self.refuse(socket, Status::Paced, &text);
     }
 
     fn refuse(&self, socket: &Socket, status: Status, text: &str) {
@@ -248,14 +312,21 @@ impl Acceptor {
         let _ = socket.send(&encode_refusal(status, text));
     }
 
-    /// Ends handshakes that took too long, and the pause after exhaustion.
+    /// Goes on with handshakes that have waited, ends those that took too long, and the pause after exhaustion.
     fn expire(&mut self, now: Instant) {
+        while let Some(index) = self.waiting.iter().position(|waiting| waiting.due <= now) {
+            let Waiting { socket, peer, turned_away, .. } = self.waiting.swap_remove(index);
+            match turned_away {
+                None => self.listen(socket, peer),
+                Some(wait) => self.turn_away(&socket, wait.saturating_sub(self.shared.limits.handshake_timeout() / 2)),
+            }
+        }
         let late: Vec<_> =
             self.half_open.iter().filter(|(_, half_open)| half_open.deadline <= now).map(|(key, _)| *key).collect();
         for key in late {
             if let Some(half_open) = self.half_open.remove(&key) {
                 let _ = self.epoll.remove(&half_open.socket);
-                let timeout = self.shared.config.handshake_timeout_ms;
+                let timeout = self.shared.limits.handshake_timeout().as_millis();
                 let text = format!("no hello came within {timeout} ms, the limit handshake_timeout_ms");
                 self.refuse(&half_open.socket, Status::Malformed, &text);
             }

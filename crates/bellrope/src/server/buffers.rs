@@ -1,16 +1,26 @@
-//! Buffers of large messages, used again: fresh ones cost a page fault for every 4 KiB.
+//! Buffers used again: of large messages, because fresh ones cost a page fault for every 4 KiB, and of small replies that
+//! had to wait for room, so that a client which is a little behind costs no allocation.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Buffers kept at once: one for a request and one for its reply.
 const SPARES: usize = 2;
-/// Below this a fresh buffer is as good.
-const WORTH_KEEPING: usize = 64 * 1024;
+/// From here on a buffer is a large one.
+const LARGE: usize = 64 * 1024;
+/// Small buffers kept at once, and the largest that is kept as one. What is in between is rare.
+const SMALL_SPARES: usize = 16;
+const SMALL: usize = 8 * 1024;
 
 /// A few buffers between uses, for all workers. They are part of the server's constant memory, not of the budget, and go
 /// when a worker has slept for a second.
 #[derive(Debug, Default)]
-pub(crate) struct Buffers(Mutex<Vec<Vec<u8>>>);
+pub(crate) struct Buffers(Mutex<Spares>);
+
+#[derive(Debug, Default)]
+struct Spares {
+    large: Vec<Vec<u8>>,
+    small: Vec<Vec<u8>>,
+}
 
 impl Buffers {
     /// A buffer of exactly `len` bytes. What is in it means nothing.
@@ -28,30 +38,41 @@ impl Buffers {
         buffer
     }
 
+    /// An empty buffer for a small reply, which may have to grow.
+    pub(crate) fn take_small(&self) -> Vec<u8> {
+        let mut buffer = self.lock().small.pop().unwrap_or_default();
+        buffer.clear();
+        buffer
+    }
+
     /// Takes a buffer back.
     pub(crate) fn put(&self, buffer: Vec<u8>) {
-        if buffer.capacity() >= WORTH_KEEPING {
-            let mut spares = self.lock();
-            if spares.len() < SPARES {
-                spares.push(buffer);
-            }
+        let mut spares = self.lock();
+        let (kind, most) = match buffer.capacity() {
+            1..=SMALL => (&mut spares.small, SMALL_SPARES),
+            LARGE.. => (&mut spares.large, SPARES),
+            _ => return,
+        };
+        if kind.len() < most {
+            kind.push(buffer);
         }
     }
 
     /// Lets go of all spares.
     pub(crate) fn clear(&self) {
-        self.lock().clear();
+        *self.lock() = Spares::default();
     }
 
     /// The smallest spare that is large enough, but not one that is far too large.
     fn spare(&self, len: usize) -> Vec<u8> {
         let mut spares = self.lock();
+        let spares = &mut spares.large;
         let fitting = spares.iter().enumerate().filter(|(_, spare)| (len..=4 * len).contains(&spare.capacity()));
         let smallest = fitting.min_by_key(|(_, spare)| spare.capacity()).map(|(index, _)| index);
         smallest.map(|index| spares.swap_remove(index)).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+    fn lock(&self) -> MutexGuard<'_, Spares> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,13 +87,31 @@ mod tests {
         for len in [100_000, 200_000, 400_000] {
             buffers.put(vec![7; len]);
         }
-        assert_eq!(buffers.lock().len(), SPARES);
+        assert_eq!(buffers.lock().large.len(), SPARES);
         let again = buffers.take(150_000);
         assert!(again.len() == 150_000 && again.capacity() == 200_000 && again[0] == 7);
         assert!(buffers.take(1000).capacity() < 100_000, "a far too large one is left alone");
         assert!(buffers.take_empty(90_000).is_empty());
-        buffers.put(Vec::with_capacity(10));
         buffers.clear();
-        assert!(buffers.lock().is_empty());
+        assert!(buffers.lock().large.is_empty());
+    }
+
+    #[test]
+    fn small_buffers_are_used_again_too_and_neither_many_nor_middling_ones_are_kept() {
+        let buffers = Buffers::default();
+        buffers.put(vec![7; 1000]);
+        let again = buffers.take_small();
+        assert!(again.is_empty() && again.capacity() == 1000);
+        assert_eq!(buffers.take_small().capacity(), 0);
+        (0..100).for_each(|_| buffers.put(vec![7; 1000]));
+        buffers.put(Vec::new());
+        buffers.put(vec![7; SMALL + 1]);
+        let kept = |buffers: &Buffers| {
+            let spares = buffers.lock();
+            (spares.small.len(), spares.large.len())
+        };
+        assert_eq!(kept(&buffers), (SMALL_SPARES, 0));
+        buffers.clear();
+        assert_eq!(kept(&buffers), (0, 0));
     }
 }

@@ -160,7 +160,7 @@ impl OpenCalls {
             ChunkReceiver::new(port.clone(), chunks)
         };
         let task = match handler {
-            Handler::Unary(_) => unreachable!("unary handlers run on the worker"),
+            Handler::Unary(_) | Handler::InPlace(_) => unreachable!("these run on the worker"),
             Handler::UnaryAsync(handler) => answer(runtime, port, until, span, || handler(call)),
             Handler::ClientStream(handler) => {
                 let chunks = receiver();

@@ -1,14 +1,9 @@
-use std::{
-    io,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{io, sync::Arc};
 
 use bellrope_shm::wait::WakeFd;
 
 use super::link::Link;
+use crate::sync::{AtomicBool, Mutex, Ordering, PoisonError};
 
 /// What other threads have for a worker.
 ///
@@ -16,7 +11,8 @@ use super::link::Link;
 /// permits of their streams.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    messages: Mutex<Vec<Message>>,
+    /// `None` once the worker has ended.
+    messages: Mutex<Option<Vec<Message>>>,
     /// Set while there may be something in `messages`, so that a busy worker need not take the lock to know.
     filled: AtomicBool,
     /// Set by the worker before it sleeps; whoever clears it must wake it.
@@ -45,20 +41,25 @@ pub(crate) struct LinkId {
 impl Inbox {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
-            messages: Mutex::new(Vec::new()),
+            messages: Mutex::new(Some(Vec::new())),
             filled: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             wake: WakeFd::new()?,
         }))
     }
 
-    pub(crate) fn send(&self, message: Message) {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+    /// Answers whether the worker will take it. One that has ended takes nothing, and the message is dropped.
+    pub(crate) fn send(&self, message: Message) -> bool {
+        match &mut *self.messages.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(messages) => messages.push(message),
+            None => return false,
+        }
         // Pairs with `prepare_sleep`: either we see that the worker sleeps, or it sees that the inbox is filled.
         self.filled.store(true, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) {
             self.wake();
         }
+        true
     }
 
     /// Wakes the worker, or keeps it from falling asleep.
@@ -74,7 +75,12 @@ impl Inbox {
             return Vec::new();
         }
         self.filled.store(false, Ordering::SeqCst);
-        std::mem::take(&mut *self.messages.lock().unwrap_or_else(PoisonError::into_inner))
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes everything that is there; nothing comes in any more.
+    pub(crate) fn close(&self) -> Vec<Message> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 
     /// Announces that the worker is about to sleep. Answers `false` if there is something to do first.

@@ -3,7 +3,7 @@ use std::time::Instant;
 use bellrope_proto::{Violation, connection::ServerConnection, ring::Armed};
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
-use super::{body::Body, seats::Seat};
+use super::{body::Body, claim::Claim, seats::Seat};
 
 /// One connection as its worker owns it.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ pub(crate) struct Link {
     pub(crate) rings: usize,
     /// Visits in a row that found nothing.
     pub(crate) quiet: u32,
-    /// Since when its next request waits for the buffer budget.
-    pub(crate) starved_since: Option<Instant>,
+    /// What it wants or has of the buffer budget.
+    pub(crate) claim: Claim,
     /// Its progress when it was last looked at while something of it was half done, and since when it has been that.
     pub(crate) stuck: Option<(u64, Instant)>,
 }
@@ -63,7 +63,7 @@ impl Link {
         self.commit();
         let rests = match armed {
             Armed::Asleep => Rests::Armed,
-            Armed::Ready if self.starved_since.is_some() => Rests::Starved,
+            Armed::Ready if self.claim.is_starved() => Rests::Starved,
             Armed::Ready => Rests::Ready,
         };
         self.hot = matches!(rests, Rests::Ready);

@@ -72,6 +72,7 @@ impl Bucket {
 mod tests {
     use super::*;
 
+    // Fault 48.
     #[test]
     fn a_flood_of_one_process_is_cut_to_a_trickle_and_what_is_left_out_is_told() {
         let (quiet, start) = (Quiet::default(), Instant::now());
@@ -86,6 +87,7 @@ mod tests {
         assert_eq!(admitted(7, 1_000, start + Duration::from_secs(60)), BURST as usize);
     }
 
+    // Fault 48.
     #[test]
     fn processes_without_end_take_no_memory_without_end() {
         let (quiet, start) = (Quiet::default(), Instant::now());

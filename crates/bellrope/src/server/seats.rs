@@ -10,7 +10,6 @@ use super::ServerConfig;
 /// The connections that are open, counted for their limits.
 #[derive(Debug)]
 pub(crate) struct Seats {
-    limits: Limits,
     taken: Mutex<Taken>,
 }
 
@@ -21,8 +20,9 @@ struct Limits {
     priority: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Taken {
+    limits: Limits,
     connections: u32,
     priority: u32,
     by_uid: HashMap<u32, u32>,
@@ -39,19 +39,20 @@ pub(crate) struct Seat {
 
 impl Seats {
     pub(crate) fn new(config: &ServerConfig) -> Arc<Self> {
-        let limits = Limits {
-            connections: config.max_connections,
-            per_uid: config.max_connections_per_uid,
-            priority: config.max_priority_connections,
-        };
-        Arc::new(Self { limits, taken: Mutex::default() })
+        let taken = Taken { limits: Limits::of(config), connections: 0, priority: 0, by_uid: HashMap::new() };
+        Arc::new(Self { taken: Mutex::new(taken) })
+    }
+
+    /// Changes the limits. Nobody who has a place loses it.
+    pub(crate) fn change(&self, config: &ServerConfig) {
+        self.lock().limits = Limits::of(config);
     }
 
     /// Takes a place for a connection of this user, or says which limit is in the way.
     pub(crate) fn take(self: &Arc<Self>, uid: u32, priority: bool) -> Result<Seat, String> {
         let mut taken = self.lock();
         let of_uid = taken.by_uid.get(&uid).copied().unwrap_or(0);
-        let Limits { connections, per_uid, priority: with_priority } = self.limits;
+        let Limits { connections, per_uid, priority: with_priority } = taken.limits;
         if taken.connections >= connections {
             return Err(format!("{connections} connections are open, the limit max_connections"));
         }
@@ -69,6 +70,16 @@ impl Seats {
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Limits {
+    fn of(config: &ServerConfig) -> Self {
+        Self {
+            connections: config.max_connections,
+            per_uid: config.max_connections_per_uid,
+            priority: config.max_priority_connections,
+        }
     }
 }
 
@@ -91,6 +102,7 @@ impl Drop for Seat {
 mod tests {
     use super::*;
 
+    // Fault 20.
     #[test]
     fn each_limit_is_named_and_a_place_is_free_again_when_its_holder_goes() {
         let config = ServerConfig {
@@ -109,5 +121,9 @@ mod tests {
         drop(first);
         let _again = seats.take(1, true).unwrap();
         assert_eq!(seats.lock().by_uid.len(), 3);
+        seats.change(&ServerConfig { max_connections: 2, ..config.clone() });
+        assert!(seats.take(4, false).unwrap_err().contains("2 connections are open, the limit max_connections"));
+        seats.change(&ServerConfig { max_connections: 5, ..config });
+        let _one_more = seats.take(4, false).unwrap();
     }
 }

@@ -2,34 +2,31 @@
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
+mod desk;
+mod large;
 
 use std::{
     any::Any,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
 };
 
 use bellrope_proto::{
     Reservation, Violation,
-    connection::{Announced, Failure, Inbound, Request},
+    connection::{Failure, Inbound, Request},
     frame::{ErrorCode, Rejection},
 };
 use bellrope_shm::clock;
+use desk::Desk;
 
 #[cfg(feature = "tokio")]
 use super::inbox::Inbox;
-use super::{Shared, body::Body, link::Link, span::CallSpan};
-use crate::{Breaker, Call, Rejected, registry::Handler};
+use super::{Shared, body::Body, link::Link};
+use crate::{Breaker, Rejected};
 
 /// Messages and payload bytes taken from one connection before the next has its turn.
 const BATCH_MESSAGES: u32 = 64;
 const BATCH_BYTES: usize = 16 * 1024;
-/// One call in this many is timed.
-const TIME_EVERY: u32 = 32;
-/// A handler that takes less than this may have its answers committed together with others'.
-const QUICK: Duration = Duration::from_micros(2);
-
 /// A worker's means to answer calls: buffers that all its connections share, one at a time.
 pub(super) struct Service {
     shared: Arc<Shared>,
@@ -37,9 +34,11 @@ pub(super) struct Service {
     worker: usize,
     #[cfg(feature = "tokio")]
     inbox: Arc<Inbox>,
-    payload: Box<[u8]>,
-    spill: Vec<u8>,
-    pace: Pace,
+    /// A small request, and in place of it the reply of a handler that answers so.
+    message: Vec<u8>,
+    desk: Desk,
+    /// Whether a large request may be on its way on some connection.
+    unfinished: bool,
     /// Requests found since the round over all connections began.
     found: u64,
 }
@@ -62,26 +61,17 @@ pub(super) enum Visit {
     More,
 }
 
-/// Which handlers are quick, from a sample of timed calls.
-struct Pace {
-    /// Calls until the next one that is timed.
-    until_timed: u32,
-    /// By message type: whether its handler took less than [`QUICK`] when last timed.
-    quick: Vec<bool>,
-}
-
 impl Service {
     pub(super) fn new(shared: Arc<Shared>, worker: usize, #[cfg(feature = "tokio")] inbox: Arc<Inbox>) -> Self {
-        let types = shared.registry.names().len();
         Self {
             worker,
             #[cfg(feature = "tokio")]
             inbox,
-            // Zeroed memory of this size is mapped, not touched: only what payloads use becomes resident.
-            payload: vec![0; shared.terms.geometry.max_payload() as usize].into_boxed_slice(),
-            spill: Vec::new(),
+            // Mapped, not touched: only what payloads use becomes resident.
+            message: Vec::with_capacity(shared.terms.geometry.max_payload() as usize),
+            unfinished: false,
+            desk: Desk::new(&shared, worker),
             found: 0,
-            pace: Pace { until_timed: 0, quick: vec![false; types + 1] },
             shared,
         }
     }
@@ -91,25 +81,24 @@ impl Service {
     pub(super) fn visit(&mut self, link: &mut Link, turn: &mut Turn, slice: u32) -> Result<Visit, Violation> {
         let mut worked = false;
         if link.connection.wants_room() {
-            link.connection.flush()?;
-            worked |= !link.connection.wants_room();
+            worked = link.connection.flush()?;
             link.commit();
         }
         let until = turn.messages.saturating_add(slice).min(BATCH_MESSAGES);
         let began_with = turn.messages;
         let mut more = true;
         while turn.messages < until && turn.bytes < BATCH_BYTES {
-            let Some(inbound) = link.connection.next_inbound()? else {
-                more = false;
-                break;
-            };
-            if let Inbound::Call(request) = inbound {
-                if !self.serve(link, &request, turn.messages == 0)? {
-                    more = false;
-                    break;
-                }
+            let first = turn.messages == 0;
+            if let Some(request) = link.connection.next_call()
+                && let Some(handler) = self.shared.registry.find(request.message_type)
+                && handler.runs_on_worker()
+            {
+                self.message.resize(request.len, 0);
+                link.connection.take(&request, &mut self.message);
+                self.desk.serve(&self.shared, link, handler, &request, &mut self.message, None, first)?;
+                self.bound_message();
                 turn.bytes += request.len;
-            } else if !self.handle(link, &inbound, turn)? {
+            } else if !self.visit_rarer(link, turn, first)? {
                 more = false;
                 break;
             }
@@ -127,6 +116,20 @@ impl Service {
             true if more => Visit::More,
             true => Visit::Done,
         })
+    }
+
+    /// Handles what is no call that can be answered on the spot. Answers `false` if nothing is there, or if it has to
+    /// wait.
+    #[inline(never)]
+    fn visit_rarer(&mut self, link: &mut Link, turn: &mut Turn, first: bool) -> Result<bool, Violation> {
+        match link.connection.next_inbound()? {
+            None => Ok(false),
+            Some(Inbound::Call(request)) => {
+                turn.bytes += request.len;
+                self.serve(link, &request, first)
+            }
+            Some(inbound) => self.handle(link, &inbound, turn),
+        }
     }
 
     /// Handles what is no call. Answers `false` if it has to wait for the budget.
@@ -150,52 +153,6 @@ impl Service {
         Ok(true)
     }
 
-    /// Lets a large request in if the budget has room for all of it. Answers `false` if it has to wait.
-    fn let_in(&self, link: &mut Link, announced: &Announced) -> Result<bool, Violation> {
-        let limit = u64::from(self.shared.terms.max_message);
-        let refusal = if announced.size > limit {
-            Some(Failure::too_large("request", announced.size, limit))
-        } else if self.shared.draining.load(Ordering::Relaxed) {
-            Some(draining())
-        } else {
-            match self.reserve(link, announced.size) {
-                Reserve::Granted(reservation) => {
-                    let buffer = self.shared.buffers.take(announced.size as usize);
-                    link.connection.accept_large(announced, buffer, reservation);
-                    None
-                }
-                Reserve::Wait => return Ok(false),
-                Reserve::Refused(failure) => Some(failure),
-            }
-        };
-        if let Some(failure) = refusal {
-            // Which type it is for is told by its last part, which will not be looked at.
-            note(&self.shared, self.worker, 0, link, Some(&failure));
-            link.connection.refuse_large(announced, failure)?;
-        }
-        Ok(true)
-    }
-
-    /// Reserves memory for a connection's request, which otherwise waits in its ring, and not for ever.
-    fn reserve(&self, link: &mut Link, bytes: u64) -> Reserve {
-        let budget = &self.shared.budget;
-        if let Some(reservation) = budget.reserve(bytes) {
-            link.starved_since = None;
-            return Reserve::Granted(reservation);
-        }
-        let since = *link.starved_since.get_or_insert_with(Instant::now);
-        let patience = Duration::from_millis(self.shared.config.budget_wait_ms.into());
-        if bytes <= budget.limit() && since.elapsed() < patience {
-            return Reserve::Wait;
-        }
-        link.starved_since = None;
-        let text = format!(
-            "{bytes} bytes found no room in the buffer budget of {} bytes (buffer_budget_bytes) for {patience:?}",
-            budget.limit()
-        );
-        Reserve::Refused(Failure::rejected(Rejection::Busy, text))
-    }
-
     /// A round over all connections has ended: notes what it found, and answers whoever asks if the loop turns.
     #[inline]
     pub(super) fn round_ended(&mut self) {
@@ -210,122 +167,44 @@ impl Service {
     }
 
     /// Answers one call, or hands it to its async handler. Answers `false` if it has to wait for the budget.
-    #[inline]
     fn serve(&mut self, link: &mut Link, request: &Request, first: bool) -> Result<bool, Violation> {
-        #[cfg(feature = "tokio")]
-        if let Some(handler) = self.shared.registry.find(request.message_type)
-            && !matches!(handler, Handler::Unary(_))
-        {
-            return self.start(link, request);
-        }
-        if request.large {
-            self.serve_large(link, request, first)?;
-        } else {
-            let mut payload = std::mem::take(&mut self.payload);
-            link.connection.take(request, &mut payload[..request.len]);
-            let served = self.serve_taken(link, request, &payload[..request.len], None, first);
-            self.payload = payload;
-            served?;
+        let shared = Arc::clone(&self.shared);
+        match shared.registry.find(request.message_type) {
+            #[cfg(feature = "tokio")]
+            Some(handler) if !handler.runs_on_worker() => return self.start(link, request),
+            handler if request.large => self.serve_large(link, handler, request, first)?,
+            Some(handler) => {
+                self.message.resize(request.len, 0);
+                link.connection.take(request, &mut self.message);
+                self.desk.serve_apart(&shared, link, handler, request, &mut self.message, None, first)?;
+                self.bound_message();
+            }
+            None => {
+                self.message.resize(request.len, 0);
+                link.connection.take(request, &mut self.message);
+                self.refuse_unknown(link, request, request.len)?;
+            }
         }
         Ok(true)
     }
 
-    /// Answers a call whose request came in parts.
-    #[cold]
-    fn serve_large(&mut self, link: &mut Link, request: &Request, first: bool) -> Result<(), Violation> {
-        let (payload, reservation) = link.connection.take_large(request)?;
-        let small = std::mem::replace(&mut self.spill, self.shared.buffers.take_empty(payload.len()));
-        let served = self.serve_taken(link, request, &payload, Some(reservation), first);
-        let spill = std::mem::replace(&mut self.spill, small);
-        self.shared.buffers.put(payload);
-        self.shared.buffers.put(spill);
-        served
-    }
-
-    /// Answers a call that was taken.
-    #[inline]
-    fn serve_taken(
-        &mut self,
-        link: &mut Link,
-        request: &Request,
-        payload: &[u8],
-        reservation: Option<Reservation>,
-        first: bool,
-    ) -> Result<(), Violation> {
-        let message_type = request.message_type;
-        if let Some(failure) = self.refusal(request, payload.len()) {
-            note(&self.shared, self.worker, message_type, link, Some(&failure));
-            return link.connection.fail(request.id, failure);
-        }
-        let Some(Handler::Unary(handler)) = self.shared.registry.find(message_type) else {
-            let failure = self.shared.registry.unknown(message_type);
-            note(&self.shared, self.worker, message_type, link, Some(&failure));
-            return link.connection.fail(request.id, failure);
+    /// Refuses a call that was taken and that no handler has.
+    fn refuse_unknown(&self, link: &mut Link, request: &Request, size: usize) -> Result<(), Violation> {
+        let failure = if self.shared.may_run(request.deadline_us, size) {
+            self.shared.registry.unknown(request.message_type)
+        } else {
+            self.shared.refusal(size)
         };
-        let permit = match self.shared.breaker(message_type).acquire(Instant::now) {
-            Ok(permit) => permit,
-            Err(rejected) => {
-                let failure = open_breaker(&rejected);
-                note(&self.shared, self.worker, message_type, link, Some(&failure));
-                return link.connection.fail(request.id, failure);
-            }
-        };
-        // Answers to quick calls go out together; nobody's waits for a slow handler to end.
-        if !self.pace.is_quick(message_type) {
-            link.commit();
-        }
-        let span = CallSpan::new(&self.shared, message_type, link.serial);
-        let entered = span.span().enter();
-        let started = self.pace.start();
-        let call = Call { payload, connection: link.serial, deadline_us: request.deadline_us };
-        let shared = &self.shared;
-        let keep = |reply| shared.keep(reply, reservation, true);
-        let failed = link.connection.answer(request.id, request.len, &mut self.spill, keep, |reply| {
-            match std::panic::catch_unwind(AssertUnwindSafe(|| handler(&call, reply))) {
-                Ok(outcome) => outcome.map_err(Failure::from),
-                Err(panic) => Err(panic_failure(panic)),
-            }
-        })?;
-        drop(entered);
-        span.ended(failed.as_ref().map_or("ok", |failure| failure.code.name()));
-        if first {
-            link.commit();
-        }
-        match &failed {
-            None => permit.succeed(Instant::now),
-            Some(failure) if is_handlers_fault(failure) => permit.fail(Instant::now),
-            Some(_) => drop(permit),
-        }
-        note(&self.shared, self.worker, message_type, link, failed.as_ref());
-        if let Some(started) = started {
-            let elapsed = started.elapsed();
-            self.pace.note(message_type, elapsed);
-            let micros = elapsed.as_micros() as u64;
-            self.shared.metrics.shard(self.worker).time(message_type, micros, TIME_EVERY.into());
-        }
-        Ok(())
+        self.desk.refuse(&self.shared, link, request.id, request.message_type, failure)
     }
 
-    /// Why a call is not to be run, if it is not.
-    #[inline]
-    fn refusal(&self, request: &Request, size: usize) -> Option<Failure> {
-        let limit = self.shared.terms.max_message as usize;
-        if self.shared.draining.load(Ordering::Relaxed) {
-            return Some(draining());
+    /// What a handler that answers in place may have made larger than small requests are is not kept.
+    #[inline(always)]
+    fn bound_message(&mut self) {
+        if self.message.capacity() > self.shared.terms.geometry.max_payload() as usize {
+            self.message = Vec::new();
         }
-        if size > limit {
-            return Some(Failure::too_large("request", size as u64, limit as u64));
-        }
-        let late = request.deadline_us.is_some_and(|deadline| clock::monotonic_us() >= deadline);
-        late.then(|| Failure::new(ErrorCode::DeadlineExceeded, "the deadline passed before the call was taken"))
     }
-}
-
-/// What came of asking the budget.
-enum Reserve {
-    Granted(Reservation),
-    Wait,
-    Refused(Failure),
 }
 
 impl Shared {
@@ -333,6 +212,27 @@ impl Shared {
     #[inline]
     fn breaker(&self, message_type: u16) -> &Arc<Breaker> {
         &self.breakers[usize::from(message_type) - 1]
+    }
+
+    /// Whether a call is to be run, by what is known before its handler is asked.
+    #[inline]
+    fn may_run(&self, deadline_us: Option<u64>, size: usize) -> bool {
+        !self.draining.load(Ordering::Relaxed)
+            && size <= self.terms.max_message as usize
+            && deadline_us.is_none_or(|deadline| clock::monotonic_us() < deadline)
+    }
+
+    /// Why not.
+    #[cold]
+    fn refusal(&self, size: usize) -> Failure {
+        let limit = self.terms.max_message as usize;
+        if self.draining.load(Ordering::Relaxed) {
+            draining()
+        } else if size > limit {
+            Failure::too_large("request", size as u64, limit as u64)
+        } else {
+            Failure::new(ErrorCode::DeadlineExceeded, "the deadline passed before the call was taken")
+        }
     }
 
     /// Makes a body that may wait of a reply, with the reservation of its call if that is enough. A small reply that
@@ -374,52 +274,6 @@ fn open_breaker(rejected: &Rejected) -> Failure {
 #[cold]
 fn draining() -> Failure {
     Failure::rejected(Rejection::Draining, "the server is going away; the call has not run")
-}
-
-impl Pace {
-    #[inline]
-    fn is_quick(&self, message_type: u16) -> bool {
-        self.quick.get(usize::from(message_type)).copied().unwrap_or(false)
-    }
-
-    /// The start of a call, if it is one to be timed.
-    #[inline]
-    fn start(&mut self) -> Option<Instant> {
-        self.until_timed = self.until_timed.checked_sub(1).unwrap_or(TIME_EVERY - 1);
-        (self.until_timed == 0).then(Instant::now)
-    }
-
-    fn note(&mut self, message_type: u16, elapsed: Duration) {
-        if let Some(quick) = self.quick.get_mut(usize::from(message_type)) {
-            *quick = elapsed < QUICK;
-        }
-    }
-}
-
-/// Counts how a call ended, and logs it by blame.
-#[inline]
-fn note(shared: &Shared, worker: usize, message_type: u16, link: &Link, failed: Option<&Failure>) {
-    shared.metrics.shard(worker).count(message_type, failed.map(|failure| failure.code));
-    if let Some(failure) = failed {
-        log_failure(shared, message_type, link, failure);
-    }
-}
-
-#[cold]
-fn log_failure(shared: &Shared, message_type: u16, link: &Link, failure: &Failure) {
-    if failure.code != ErrorCode::Cancelled && !shared.may_log(link.peer.pid) {
-        return;
-    }
-    let name = shared.registry.name(message_type);
-    let (connection, pid) = (link.serial, link.peer.pid);
-    let text = failure.bounded_text().escape_debug().to_string();
-    match failure.code {
-        ErrorCode::Handler | ErrorCode::HandlerPanic | ErrorCode::DeadlineExceeded => {
-            tracing::error!(connection, pid, message_type = name, outcome = failure.code.name(), "{text}");
-        }
-        ErrorCode::Cancelled => tracing::debug!(connection, pid, message_type = name, "call cancelled"),
-        _ => tracing::warn!(connection, pid, message_type = name, outcome = failure.code.name(), "{text}"),
-    }
 }
 
 /// What a caller learns of a panic.

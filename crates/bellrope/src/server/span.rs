@@ -1,8 +1,8 @@
-//! A span for every call, while somebody listens at `debug`. Nobody: one check of the callsite a call, and no clock.
+//! A span for every call, while somebody listens at `debug`. Nobody: one look at the level a call, and no clock.
 
 use std::time::Instant;
 
-use tracing::{Span, field::Empty};
+use tracing::{Span, field::Empty, level_filters::LevelFilter};
 
 use super::Shared;
 
@@ -15,8 +15,18 @@ pub(crate) struct CallSpan {
 }
 
 impl CallSpan {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(shared: &Shared, message_type: u16, connection: u64) -> Self {
+        if LevelFilter::current() < LevelFilter::DEBUG {
+            return Self { span: Span::none(), began: None };
+        }
+        Self::heard(shared, message_type, connection)
+    }
+
+    /// Where somebody may listen.
+    #[cold]
+    #[inline(never)]
+    fn heard(shared: &Shared, message_type: u16, connection: u64) -> Self {
         // The fields are looked at only if somebody listens.
         let span = tracing::debug_span!(
             "call",
@@ -36,11 +46,16 @@ impl CallSpan {
     }
 
     /// Notes how the call ended.
-    #[inline]
+    #[inline(always)]
     pub(super) fn ended(&self, outcome: &'static str) {
         if let Some(began) = self.began {
-            self.span.record("outcome", outcome);
-            self.span.record("duration_us", u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+            self.note(began, outcome);
         }
+    }
+
+    #[cold]
+    fn note(&self, began: Instant, outcome: &'static str) {
+        self.span.record("outcome", outcome);
+        self.span.record("duration_us", u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
     }
 }

@@ -4,6 +4,8 @@
 //! their rings and are left to epoll. Connections with priority are looked at again after every few messages of the
 //! others. When nothing is left to do it spins for as long as that pays, then arms everything and sleeps.
 
+mod patience;
+
 use std::{
     io,
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -25,7 +27,7 @@ use super::{
     link::{Link, Rests},
     service::{Service, Turn, Visit},
 };
-use crate::spin::Spinner;
+use crate::{KillPoint, spin::Spinner};
 
 /// Fruitless visits after which a connection is left to its doorbell, if the worker stays awake for others.
 const QUIET_VISITS: u32 = 4096;
@@ -40,8 +42,6 @@ const WORKED: u32 = 64;
 const MAX_RINGS: usize = 64;
 /// Messages of one connection between two looks at those with priority, where there are any.
 const SLICE: u32 = 4;
-/// How long a worker sleeps at the most while requests wait for the buffer budget.
-const STARVED_PAUSE: Duration = Duration::from_millis(1);
 /// The inbox's key in the epoll set; connections have their index.
 const INBOX_KEY: u64 = u64::MAX;
 
@@ -60,6 +60,8 @@ pub(crate) struct Worker {
     starved: Vec<usize>,
     /// When we last looked for clients that let us wait.
     swept: Instant,
+    /// When we last looked for large requests that come too slowly.
+    reclaimed: Instant,
     spinner: Spinner,
     service: Service,
     /// Keys that epoll reported, kept to save an allocation a sleep.
@@ -97,6 +99,7 @@ impl Worker {
             armed_priority: Vec::new(),
             starved: Vec::new(),
             swept: Instant::now(),
+            reclaimed: Instant::now(),
             spinner: Spinner::new(shared.config.spin, spin_cap),
             service: Service::new(
                 Arc::clone(&shared),
@@ -128,7 +131,7 @@ impl Worker {
                 turns += 1;
             } else if self.arm_all() && self.inbox.prepare_sleep() {
                 let asleep_since = Instant::now();
-                self.look_after_sleepers(Some(if self.starved.is_empty() { SWEEP } else { STARVED_PAUSE }));
+                self.look_after_sleepers(Some(self.longest_sleep()));
                 self.inbox.awake();
                 looked_after = Instant::now();
                 let slept = looked_after - asleep_since;
@@ -137,6 +140,7 @@ impl Worker {
                     self.give_back();
                 }
                 self.sweep(looked_after);
+                self.reclaim(looked_after);
             } else {
                 self.inbox.awake();
             }
@@ -147,11 +151,14 @@ impl Worker {
                     self.look_after_sleepers(Some(Duration::ZERO));
                     looked_after = Instant::now();
                     self.sweep(looked_after);
+                    self.reclaim(looked_after);
                 }
             }
         }
-        // Connections that came in meanwhile are closed with the others.
-        self.read_inbox();
+        // Connections that came in meanwhile are closed with the others, and those that are still on their way by whoever
+        // sends them.
+        let last = self.inbox.close();
+        self.heed(last);
         for index in 0..self.links.len() {
             self.close(index, &Closing::HungUp);
         }
@@ -187,6 +194,11 @@ impl Worker {
     fn read_inbox(&mut self) -> bool {
         let messages = self.inbox.take();
         let worked = !messages.is_empty();
+        self.heed(messages);
+        worked
+    }
+
+    fn heed(&mut self, messages: Vec<Message>) {
         for message in messages {
             match message {
                 Message::Connected(link) => self.adopt(link),
@@ -194,7 +206,6 @@ impl Worker {
                 Message::FromHandler { link, call, what } => self.send_for_handler(link, call, what),
             }
         }
-        worked
     }
 
     /// Takes a new connection over.
@@ -204,6 +215,7 @@ impl Worker {
             self.links.len() - 1
         });
         let added = self.epoll.add(&link.socket, index as u64);
+        KillPoint::Adopted.reached();
         let place = &mut self.links[index];
         *place = Some(link);
         #[cfg(feature = "tokio")]
@@ -232,6 +244,10 @@ impl Worker {
         let mut worked = self.visit_priority();
         let mut place = 0;
         while let Some(&index) = self.hot.get(place) {
+            // What this one's neighbour sent travels here while this one is served.
+            if let Some(next) = self.hot.get(place + 1).and_then(|next| self.links[*next].as_deref()) {
+                next.connection.prefetch();
+            }
             match self.visit(index) {
                 Ok(Visit::Nothing) => {
                     let Some(link) = &mut self.links[index] else { continue };
@@ -330,28 +346,6 @@ impl Worker {
         }
     }
 
-    /// Every second: closes the connections of clients that have left something half done for too long.
-    fn sweep(&mut self, now: Instant) {
-        if now - self.swept < SWEEP {
-            return;
-        }
-        self.swept = now;
-        let patience = Duration::from_millis(self.shared.config.stall_timeout_ms.into());
-        for index in 0..self.links.len() {
-            let Some(link) = &mut self.links[index] else { continue };
-            let half_done = link.connection.is_stalled() || link.connection.is_assembling();
-            let progress = link.connection.progress();
-            link.stuck = match link.stuck {
-                _ if !half_done => None,
-                Some((before, since)) if before == progress => Some((before, since)),
-                _ => Some((progress, now)),
-            };
-            if link.stuck.is_some_and(|(_, since)| now - since >= patience) {
-                self.close(index, &Closing::Stalled);
-            }
-        }
-    }
-
     /// Waits until a doorbell rings, somebody hangs up or the inbox has something, at most `timeout`.
     fn look_after_sleepers(&mut self, timeout: Option<Duration>) {
         let mut rung = std::mem::take(&mut self.rung);
@@ -394,6 +388,7 @@ impl Worker {
         if link.serial != id.serial {
             return;
         }
+        KillPoint::Delivered.reached();
         let sent = match what {
             FromHandler::Chunk(body) => {
                 link.open.began_to_answer(call);
@@ -443,9 +438,11 @@ impl Worker {
     /// Ends a connection: its descriptor, mapping and handlers are gone when this returns.
     fn close(&mut self, index: usize, why: &Closing) {
         let Some(link) = self.links[index].take() else { return };
+        KillPoint::ServerClosing.reached();
         #[cfg(feature = "tokio")]
         self.service.abandoned(&link);
         let _ = self.epoll.remove(&link.socket);
+        KillPoint::ServerClosed.reached();
         self.free.push(index);
         for list in [&mut self.hot, &mut self.priority, &mut self.armed_priority, &mut self.starved] {
             list.retain(|listed| *listed != index);
@@ -456,6 +453,7 @@ impl Worker {
             Closing::HungUp => tracing::debug!(connection, pid, client = link.name, "client disconnected"),
             Closing::Violation(violation) => {
                 self.shared.metrics.violations.fetch_add(1, Relaxed);
+                self.shared.charge(pid);
                 let reason = violation.name();
                 if self.shared.may_log(pid) {
                     tracing::warn!(connection, pid, client = link.name, reason, "connection closed: {violation}");
@@ -463,7 +461,7 @@ impl Worker {
             }
             Closing::Stalled => {
                 self.shared.metrics.stalled.fetch_add(1, Relaxed);
-                let limit = self.shared.config.stall_timeout_ms;
+                let limit = self.shared.limits.stall_timeout().as_millis();
                 if self.shared.may_log(pid) {
                     tracing::warn!(
                         connection,

@@ -3,14 +3,14 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::TcpStream,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bellrope::{Client, ServerConfig};
 use serde_json::Value;
 
 use super::{
-    support::{eventually, serve},
+    support::{PATIENCE, eventually, serve},
     web::{PATHS, connect, get, request, watch},
 };
 
@@ -98,7 +98,7 @@ fn listeners_hear_of_the_server_every_second_and_there_are_at_most_sixteen() {
         if told["health"]["total_requests"] == 51 {
             break told;
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "{told}");
+        assert!(began.elapsed() < PATIENCE, "{told}");
     };
     assert_eq!(told["errors"]["handler_error"], 1);
     assert_eq!(told["buckets"].as_array().unwrap().len(), told["health"]["types"].as_array().unwrap().len());

@@ -10,7 +10,7 @@ use bellrope::{Breaker, BreakerConfig, Client, HealthServer, Server, ServerConfi
 
 use super::{
     exposition::Exposition,
-    support::{eventually, serve},
+    support::{PATIENCE, eventually, serve},
     web::{get, watch},
 };
 
@@ -113,6 +113,7 @@ fn health_shows_limits_and_breakers() {
     assert_eq!(exposition.value("ipc_circuit_breaker_state", &labels), 1.0);
 }
 
+// Faults 36, 52.
 #[test]
 fn live_fails_while_a_handler_holds_a_worker_up_and_recovers_with_it() {
     let home = tempfile::tempdir().unwrap();
@@ -135,7 +136,7 @@ fn live_fails_while_a_handler_holds_a_worker_up_and_recovers_with_it() {
 
     let client = Client::connect(&path).unwrap();
     let caller = std::thread::spawn(move || client.call("stuck", b""));
-    entered.recv_timeout(Duration::from_secs(10)).unwrap();
+    entered.recv_timeout(PATIENCE).unwrap();
     let reason = "worker 0 does not answer: a handler holds it up, or its thread is gone";
     assert_eq!((live().status, &live().json()["reason"]), (503, &reason.into()));
     assert_eq!((ready().status, &ready().json()["reason"]), (503, &reason.into()));
@@ -145,7 +146,7 @@ fn live_fails_while_a_handler_holds_a_worker_up_and_recovers_with_it() {
     release.send(()).unwrap();
     caller.join().unwrap().unwrap();
     eventually("the worker answers again", || live().status == 200 && ready().status == 200);
-    assert!(server.metrics().wedged_workers(Duration::from_secs(10)).is_empty());
+    assert!(server.metrics().wedged_workers(PATIENCE).is_empty());
 }
 
 #[test]
@@ -193,6 +194,7 @@ fn metrics_are_well_formed_and_there_from_the_start() {
     }
 }
 
+// Fault 52.
 #[test]
 fn ready_says_no_while_the_server_is_full_and_after_its_end() {
     let mut config = ServerConfig::default();

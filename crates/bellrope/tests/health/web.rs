@@ -4,13 +4,12 @@ use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    time::Duration,
 };
 
 use bellrope::HealthServer;
 use serde_json::Value;
 
-use super::support::TestServer;
+use super::support::{PATIENCE, TestServer};
 
 /// Those that are answered whole.
 pub(crate) const PATHS: [&str; 10] =
@@ -38,7 +37,7 @@ impl Answer {
 
 pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
     let socket = TcpStream::connect(addr).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::running;
-use crate::support::{builder, eventually, serve};
+use crate::support::{PATIENCE, builder, eventually, serve};
 use bellrope::{AsyncClient, CallError, Client, ConnectError, Connection, Rejection, Server, ServerConfig};
 
 #[test]
@@ -28,6 +28,47 @@ fn a_call_is_answered_whatever_its_size() {
 }
 
 #[test]
+fn a_handler_that_answers_in_place_makes_the_reply_of_the_request_whatever_its_size() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let server = Server::builder()
+        .in_place("reverse", |call| {
+            assert!(call.connection() > 0 && call.time_left().is_some());
+            call.message().reverse();
+            Ok(())
+        })
+        .in_place("twice", |call| {
+            let again = call.message().clone();
+            call.message().extend(again);
+            Ok(())
+        })
+        .in_place("fail", |call| {
+            call.message().clear();
+            Err(bellrope::HandlerError::new("as asked"))
+        })
+        .in_place("panic", |call| panic!("with {} bytes", call.message().len()))
+        .bind(&path)
+        .unwrap();
+    let client = Client::connect(&path).unwrap();
+    for len in [100_000, 0, 1, 64, 65_536, 65_537, 5 << 20, 10, 10 << 20] {
+        let payload: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
+        let reversed: Vec<u8> = payload.iter().rev().copied().collect();
+        assert!(client.call("reverse", &payload).unwrap() == reversed, "{len} bytes");
+        match client.call("twice", &payload) {
+            Ok(reply) => assert!(reply == [&payload[..], &payload].concat(), "{len} bytes"),
+            Err(error) => assert!(len > 5 << 20 && matches!(error, CallError::MessageTooLarge { .. }), "{error}"),
+        }
+        // After five failures their breakers open.
+        let error = client.call(if len % 2 == 0 { "fail" } else { "panic" }, &payload).unwrap_err();
+        assert!(matches!(
+            error,
+            CallError::Handler { .. } | CallError::HandlerPanic { .. } | CallError::Rejected { .. }
+        ));
+    }
+    eventually("the budget is given back", || server.metrics().snapshot().buffers.unwrap().0 == 0);
+}
+
+#[test]
 fn a_message_over_the_limit_is_refused_with_its_size_and_the_limit() {
     let server = serve(ServerConfig::default());
     let error = Client::connect(&server.path).unwrap().call("echo", &vec![0; (10 << 20) + 1]).unwrap_err();
@@ -41,6 +82,7 @@ fn an_unknown_type_is_answered_with_the_nearest_names() {
     assert!(error.to_string().starts_with("the server knows no message type \"ehco\"; nearest known: echo"), "{error}");
 }
 
+// Fault 42.
 #[test]
 fn a_failing_or_panicking_handler_harms_nobody_else() {
     let server = serve(ServerConfig::default());
@@ -135,13 +177,17 @@ fn a_dropped_stream_is_cancelled_at_the_server() {
     eventually("the cancel is counted", cancelled);
 }
 
+// Fault 36.
 #[test]
 fn a_call_past_its_deadline_ends_and_its_handler_is_dropped() {
     let server = serve(ServerConfig::default());
     let client = Client::connect(&server.path).unwrap();
-    let error = client.call_within("never", b"", Duration::from_millis(50)).unwrap_err();
-    assert!(matches!(error, CallError::DeadlineExceeded), "{error}");
-    eventually("the handler is dropped", || server.dropped() == 1);
+    // On a busy machine it may pass before the handler begins, which is then not run at all.
+    eventually("a handler that has begun is dropped", || {
+        let error = client.call_within("never", b"", Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(error, CallError::DeadlineExceeded), "{error}");
+        server.dropped() > 0
+    });
     assert_eq!(client.call("echo", b"on it goes").unwrap(), b"on it goes");
 }
 
@@ -157,6 +203,7 @@ fn a_dead_client_takes_its_handlers_with_it() {
     eventually("the connection is closed", || server.server.metrics().active_connections() == 0);
 }
 
+// Fault 37.
 #[test]
 fn calls_on_a_lost_server_end_as_not_executed_or_unknown() {
     let server = serve(ServerConfig::default());
@@ -170,7 +217,7 @@ fn calls_on_a_lost_server_end_as_not_executed_or_unknown() {
     server.server.shutdown();
     let error = calling.join().unwrap().unwrap_err();
     assert!(matches!(error, CallError::Unknown | CallError::NotExecuted), "{error}");
-    assert!(stopped.elapsed() < Duration::from_secs(5));
+    assert!(stopped.elapsed() < PATIENCE / 4, "long before the call's own time is up");
     let error = client.call("echo", b"").unwrap_err();
     assert!(error.is_retryable(), "{error}");
 }
@@ -189,6 +236,7 @@ fn a_client_finds_the_server_again_when_it_comes_back() {
     eventually("the client is back", || client.call("echo", b"y").is_ok());
 }
 
+// Fault 20.
 #[test]
 fn limits_are_refused_in_the_handshake() {
     let mut config = ServerConfig::default();
@@ -246,7 +294,7 @@ async fn async_calls_and_streams_share_one_connection() {
     assert!(error.to_string().contains("deadline"), "{error}");
     drop(client);
     tokio::task::spawn_blocking(move || {
-        eventually("the handler is dropped", || server.dropped() == 1);
+        eventually("no handler is left", || running(&server) == 0);
         eventually("the connection is closed", || server.server.metrics().active_connections() == 0);
     })
     .await
@@ -262,7 +310,7 @@ async fn an_async_client_finds_the_server_again() {
     assert_eq!(client.call("echo", b"x").await.unwrap(), b"x");
     tokio::task::spawn_blocking(move || drop(first)).await.unwrap();
     let _second = builder(&Arc::default()).bind(&path).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while client.call("echo", b"y").await.is_err() {
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -280,7 +328,7 @@ async fn a_dropped_async_stream_or_call_is_cancelled_at_the_server() {
     drop(stream);
     let call = client.call("never", b"");
     assert!(tokio::time::timeout(Duration::from_millis(20), call).await.is_err());
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while server.dropped() < 2 {
         assert!(Instant::now() < deadline, "both handlers are dropped");
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -288,6 +336,7 @@ async fn a_dropped_async_stream_or_call_is_cancelled_at_the_server() {
     assert_eq!(client.call("echo", b"on it goes").await.unwrap(), b"on it goes");
 }
 
+// Fault 50.
 #[test]
 fn a_draining_server_ends_what_is_under_way_and_takes_nothing_new() {
     let server = serve(ServerConfig::default());
@@ -295,7 +344,7 @@ fn a_draining_server_ends_what_is_under_way_and_takes_nothing_new() {
     let mut stream = client.stream("count", b"20000").unwrap();
     assert_eq!(stream.next().unwrap().unwrap(), 0_u32.to_le_bytes());
     std::thread::scope(|scope| {
-        let draining = scope.spawn(|| server.server.drain(Duration::from_secs(10)));
+        let draining = scope.spawn(|| server.server.drain(PATIENCE));
         // Calls are served until the drain begins, and then refused as safe to send again.
         let error = loop {
             if let Err(error) = client.call("echo", b"") {
@@ -311,6 +360,7 @@ fn a_draining_server_ends_what_is_under_way_and_takes_nothing_new() {
     });
 }
 
+// Fault 50.
 #[test]
 fn a_drain_ends_at_its_deadline() {
     let server = serve(ServerConfig::default());

@@ -11,7 +11,7 @@ use bellrope_proto::{
 use bellrope_shm::{View, socket::Socket, sync::Ordering};
 
 use crate::raw::shake_hands;
-use crate::support::{TestServer, eventually, serve};
+use crate::support::{PATIENCE, TestServer, eventually, serve};
 
 fn refusal(server: &TestServer, config: ClientConfig) -> String {
     match Client::with(config).unwrap_err() {
@@ -20,6 +20,7 @@ fn refusal(server: &TestServer, config: ClientConfig) -> String {
     }
 }
 
+// Fault 20.
 #[test]
 fn connections_over_a_limit_are_refused_in_the_handshake_with_limit_and_value() {
     let mut config = ServerConfig::default();
@@ -41,11 +42,13 @@ fn connections_over_a_limit_are_refused_in_the_handshake_with_limit_and_value() 
     eventually("a place with priority is free again", || Client::with(priority.clone()).is_ok());
 }
 
+// Fault 19.
 #[test]
 fn a_hello_that_does_not_come_is_given_up_and_too_many_at_once_are_refused() {
     let mut config = ServerConfig::default();
     config.max_half_open = 2;
-    config.handshake_timeout_ms = 100;
+    // All three are to be there before the first one's time is up.
+    config.handshake_timeout_ms = 3_000;
     let server = serve(config);
     let connect = || {
         let socket = Socket::connect(&server.path).unwrap();
@@ -68,7 +71,7 @@ fn a_hello_that_does_not_come_is_given_up_and_too_many_at_once_are_refused() {
         told.iter().filter(|text| text.contains("2 handshakes are under way, the limit max_half_open")).count(),
         1
     );
-    let late = told.iter().filter(|text| text.contains("within 100 ms, the limit handshake_timeout_ms")).count();
+    let late = told.iter().filter(|text| text.contains("within 3000 ms, the limit handshake_timeout_ms")).count();
     assert_eq!(late, 2, "{told:?}");
     assert_eq!(Client::connect(&server.path).unwrap().call("echo", b"served").unwrap(), b"served");
 }
@@ -82,10 +85,29 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
         error.starts_with("the setting buffer_budget_bytes is 1000, and must be at least max_message_bytes"),
         "{error}"
     );
+    for (set, expected) in [
+        ((|config| config.workers = 1025) as fn(&mut ServerConfig), "workers is 1025, and must be at most 1024"),
+        (|config| config.max_message_bytes = 0, "max_message_bytes is 0, and must be from 1 to 1073741824"),
+        (|config| config.max_message_bytes = (1 << 30) + 1, "max_message_bytes is 1073741825, and must be from 1"),
+        (|config| config.max_in_flight = 0, "max_in_flight is 0, and must be at least 1"),
+    ] {
+        let mut config = ServerConfig::default();
+        set(&mut config);
+        let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+        assert!(error.starts_with(&format!("the setting {expected}")), "{error}");
+    }
     let mut config = ServerConfig::default();
     config.breaker.failure_threshold = 0;
     let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
     assert!(error.contains("failure_threshold is 0"), "{error}");
+    let mut config = ServerConfig::default();
+    config.violation_pause_ms = 60_001;
+    let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+    assert!(error.starts_with("the setting violation_pause_ms is 60001, and must be at most 60000"), "{error}");
+    let mut config = ServerConfig::default();
+    config.violation_allowance = 10_001;
+    let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+    assert!(error.contains("violation_allowance is 10001"), "{error}");
 }
 
 /// A client that does as it likes with its memory.
@@ -96,8 +118,8 @@ struct Raw {
 
 impl Raw {
     fn connect(server: &TestServer) -> Self {
-        let (socket, memory, terms) = shake_hands(&server.path, "raw");
-        Self { socket, requests: memory.view(terms.geometry.requests()) }
+        let (socket, memory, welcome) = shake_hands(&server.path, "raw");
+        Self { socket, requests: memory.view(welcome.terms.geometry.requests()) }
     }
 
     /// Writes a record of `len` bytes at `offset`, and rings.
@@ -113,19 +135,52 @@ impl Raw {
     }
 }
 
+// Fault 31.
 #[test]
 fn a_large_request_that_is_never_finished_is_closed_and_gives_its_memory_back() {
-    let mut config = ServerConfig::default();
-    config.stall_timeout_ms = 50;
-    let server = serve(config);
+    let server = serve(ServerConfig::default());
     let raw = Raw::connect(&server);
     let metrics = server.server.metrics();
     raw.write(0, Kind::Fragment, 1, Some(1_000_000), 1000);
     eventually("its memory is reserved", || metrics.snapshot().buffers.unwrap().0 == 1_000_000);
+    let mut impatient = ServerConfig::default();
+    impatient.stall_timeout_ms = 50;
+    server.server.reload(&impatient).unwrap();
     eventually("it is closed", || metrics.snapshot().stalled == 1);
     eventually("its memory is given back", || metrics.snapshot().buffers.unwrap().0 == 0);
 }
 
+// Fault 34.
+#[test]
+fn senders_that_stall_on_all_of_the_budget_hold_up_nobody_for_long() {
+    let mut config = ServerConfig::default();
+    config.max_message_bytes = 1 << 20;
+    config.buffer_budget_bytes = 2 << 20;
+    config.budget_wait_ms = 60_000;
+    config.budget_grace_ms = 50;
+    config.stall_timeout_ms = 600_000;
+    let server = serve(config);
+    let metrics = server.server.metrics();
+    let used = || metrics.snapshot().buffers.unwrap().0;
+    let stalling = [Raw::connect(&server), Raw::connect(&server)];
+    let honest = Client::connect(&server.path).unwrap();
+    let payload = vec![7; 1 << 20];
+    for round in 0..3 {
+        let at = round as usize * (1024 + 16);
+        for raw in &stalling {
+            raw.write(at, Kind::Fragment, round, Some(1 << 20), 1000);
+        }
+        eventually("they hold all of the budget, again", || used() == 2 << 20);
+        assert!(honest.call_within("echo", &payload, Duration::from_secs(30)).unwrap() == payload);
+        for raw in &stalling {
+            raw.write(at + 1024, Kind::Cancel, round, None, 0);
+        }
+    }
+    assert_eq!(metrics.active_connections(), 3, "nobody is closed for it");
+    assert!(metrics.snapshot().types.iter().any(|row| row.outcomes.iter().any(|(name, _)| *name == "rejected")));
+}
+
+// Fault 34.
 #[test]
 fn a_request_that_announces_too_much_is_refused_before_memory_is_reserved() {
     let server = serve(ServerConfig::default());
@@ -138,6 +193,7 @@ fn a_request_that_announces_too_much_is_refused_before_memory_is_reserved() {
     assert_eq!(Client::connect(&server.path).unwrap().call("echo", b"fine").unwrap(), b"fine");
 }
 
+// Fault 31.
 #[test]
 fn a_client_that_reads_no_answers_stalls_itself_alone_and_is_evicted() {
     let mut config = ServerConfig::default();
@@ -151,12 +207,13 @@ fn a_client_that_reads_no_answers_stalls_itself_alone_and_is_evicted() {
     let other = Client::connect(&server.path).unwrap();
     let metrics = server.server.metrics();
     eventually("it is evicted", || {
-        assert_eq!(other.call_within("echo", b"fine", Duration::from_secs(10)).unwrap(), b"fine");
+        assert_eq!(other.call_within("echo", b"fine", PATIENCE).unwrap(), b"fine");
         metrics.snapshot().stalled == 1
     });
     assert_eq!(metrics.active_connections(), 1);
 }
 
+// Fault 47.
 #[test]
 fn an_open_breaker_rejects_one_type_at_once_and_leaves_the_others_alone() {
     let mut config = ServerConfig::default();
@@ -172,7 +229,7 @@ fn an_open_breaker_rejects_one_type_at_once_and_leaves_the_others_alone() {
         let CallError::Rejected { reason: bellrope::Rejection::Breaker, retry_after: Some(after), .. } = &error else {
             panic!("not rejected by the breaker: {error}");
         };
-        assert!(*after > Duration::from_secs(50) && error.is_retryable());
+        assert!(!after.is_zero() && *after <= Duration::from_secs(60) && error.is_retryable());
     }
     assert_eq!(client.call("echo", b"on").unwrap(), b"on");
     for _ in 0..10 {

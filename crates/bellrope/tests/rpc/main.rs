@@ -1,6 +1,7 @@
 //! Servers and clients over real sockets and real shared memory.
 
 mod calls;
+mod faces;
 mod limits;
 mod outcomes;
 mod pool;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::running;
-use crate::support::{eventually, serve};
+use crate::support::{PATIENCE, TestServer, eventually, serve};
 use bellrope::{
     AsyncClient, Blame, CallError, CallOptions, CancelToken, Client, Connection, Rejection, Retry, Server, ServerConfig,
 };
@@ -57,6 +57,7 @@ fn each_outcome_is_typed_and_says_who_is_to_blame_and_whether_to_try_again() {
     assert_eq!(told(&error), (Blame::Caller, false));
 }
 
+// Fault 33.
 #[test]
 fn a_call_over_the_in_flight_limit_is_rejected_with_the_limit() {
     let mut config = ServerConfig::default();
@@ -76,6 +77,8 @@ struct Blocking {
     _server: Server,
     home: tempfile::TempDir,
     runs: Arc<AtomicUsize>,
+    /// Hears when a handler holds the worker.
+    holds: mpsc::Receiver<()>,
     let_go: mpsc::Sender<()>,
 }
 
@@ -83,12 +86,17 @@ impl Blocking {
     fn start() -> Self {
         let home = tempfile::tempdir().unwrap();
         let runs = Arc::new(AtomicUsize::new(0));
+        let (hold, holds) = mpsc::channel();
         let (let_go, held) = mpsc::channel();
         let held = std::sync::Mutex::new(held);
         let counted = Arc::clone(&runs);
+        let mut config = ServerConfig::default();
+        config.workers = 1;
         let server = Server::builder()
+            .config(config)
             .unary("block", move |_, _| {
-                let _ = held.lock().unwrap().recv_timeout(Duration::from_secs(10));
+                let _ = hold.send(());
+                let _ = held.lock().unwrap().recv_timeout(PATIENCE);
                 Ok(())
             })
             .unary("count", move |_, _| {
@@ -97,7 +105,7 @@ impl Blocking {
             })
             .bind(home.path().join("run").join("test.sock"))
             .unwrap();
-        Self { _server: server, home, runs, let_go }
+        Self { _server: server, home, runs, holds, let_go }
     }
 
     fn connect(&self) -> Client {
@@ -105,24 +113,20 @@ impl Blocking {
     }
 }
 
+// Fault 40.
 #[test]
 fn a_call_whose_deadline_passes_in_the_ring_is_not_run() {
     let server = Blocking::start();
     let (client, other) = (server.connect(), server.connect());
     std::thread::scope(|scope| {
         let blocked = scope.spawn(|| client.call("block", b""));
-        // It is held once its own connection, which is served in order, does not answer any more.
-        let late = loop {
-            let begun = server.runs.load(SeqCst);
-            if let Err(error) = other.call_within("count", b"", Duration::from_millis(30)) {
-                break (error, begun);
-            }
-        };
-        assert!(matches!(late.0, CallError::DeadlineExceeded), "{}", late.0);
+        server.holds.recv_timeout(PATIENCE).unwrap();
+        let late = other.call_within("count", b"", Duration::from_millis(30)).unwrap_err();
+        assert!(matches!(late, CallError::DeadlineExceeded), "{late}");
         server.let_go.send(()).unwrap();
         blocked.join().unwrap().unwrap();
         other.call("count", b"").unwrap();
-        assert_eq!(server.runs.load(SeqCst), late.1 + 1, "the late call was passed over");
+        assert_eq!(server.runs.load(SeqCst), 1, "the late call was passed over");
     });
 }
 
@@ -131,24 +135,39 @@ fn a_token_cancels_calls_from_another_thread_whoever_leads() {
     let server = serve(ServerConfig::default());
     let client = Client::connect(&server.path).unwrap();
     let tokens: Vec<_> = (0..4).map(|_| CancelToken::new()).collect();
-    std::thread::scope(|scope| {
+    cancel_one_after_the_other(&server, &client, &tokens);
+    // A busy machine may be slow for once. Whoever is not woken is found by a sweep, a second after the one before.
+    let woken = || {
+        let tokens: Vec<_> = (0..4).map(|_| CancelToken::new()).collect();
+        cancel_one_after_the_other(&server, &client, &tokens) < Duration::from_millis(900)
+    };
+    assert!((0..5).any(|_| woken()), "all are found by a sweep");
+    let error = client.call_with("echo", b"", &CallOptions::new().cancel(&tokens[0])).unwrap_err();
+    assert!(matches!(error, CallError::Cancelled), "a token stays cancelled: {error}");
+    assert_eq!(client.call("echo", b"on it goes").unwrap(), b"on it goes");
+}
+
+/// Has a call under way for each token and cancels them. Answers how long the slowest of them took to end.
+fn cancel_one_after_the_other(server: &TestServer, client: &Client, tokens: &[CancelToken]) -> Duration {
+    let dropped = server.dropped();
+    let slowest = std::thread::scope(|scope| {
         let calls: Vec<_> = tokens
             .iter()
             .map(|token| scope.spawn(|| client.call_with("never", b"", &CallOptions::new().cancel(token))))
             .collect();
-        eventually("all calls are under way", || running(&server) == 4);
-        for (token, call) in tokens.iter().zip(calls) {
+        eventually("all calls are under way", || running(server) == tokens.len() as u64);
+        let took = tokens.iter().zip(calls).map(|(token, call)| {
             let cancelled = Instant::now();
             token.cancel();
             let error = call.join().unwrap().unwrap_err();
             assert!(matches!(error, CallError::Cancelled), "{error}");
-            assert!(cancelled.elapsed() < Duration::from_millis(900), "woken, and not found by a sweep");
-        }
+            cancelled.elapsed()
+        });
+        took.max().unwrap()
     });
-    eventually("every handler is dropped", || server.dropped() == 4);
-    let error = client.call_with("echo", b"", &CallOptions::new().cancel(&tokens[0])).unwrap_err();
-    assert!(matches!(error, CallError::Cancelled), "a token stays cancelled: {error}");
-    assert_eq!(client.call("echo", b"on it goes").unwrap(), b"on it goes");
+    eventually("every handler is dropped", || server.dropped() == dropped + tokens.len());
+    eventually("no call is under way", || running(server) == 0);
+    slowest
 }
 
 #[test]
@@ -189,13 +208,13 @@ fn what_a_cancelled_handler_started_elsewhere_hears_of_it() {
     let (heard, hears) = mpsc::channel();
     let _server = Server::builder()
         .unary_async("work", move |call| {
-            let (cancelled, heard) = (call.cancelled(), heard.clone());
+            let (cancelled, heard, of) = (call.cancelled(), heard.clone(), call.payload()[0]);
             async move {
                 // On the runtime, but not part of the handler.
                 tokio::spawn(async move {
-                    let _ = heard.send("begun");
+                    let _ = heard.send((of, "begun"));
                     cancelled.wait().await;
-                    let _ = heard.send("cancelled");
+                    let _ = heard.send((of, "cancelled"));
                 });
                 std::future::pending().await
             }
@@ -203,65 +222,91 @@ fn what_a_cancelled_handler_started_elsewhere_hears_of_it() {
         .bind(&path)
         .unwrap();
     let client = Client::connect(&path).unwrap();
-    let next = || hears.recv_timeout(Duration::from_secs(10)).unwrap();
+    let next = || hears.recv_timeout(PATIENCE).unwrap();
 
     let token = CancelToken::new();
     std::thread::scope(|scope| {
-        let call = scope.spawn(|| client.call_with("work", b"", &CallOptions::new().cancel(&token)));
-        assert_eq!(next(), "begun");
+        let call = scope.spawn(|| client.call_with("work", &[0], &CallOptions::new().cancel(&token)));
+        assert_eq!(next(), (0, "begun"));
         token.cancel();
         assert!(matches!(call.join().unwrap(), Err(CallError::Cancelled)));
     });
-    assert_eq!(next(), "cancelled", "by a token");
+    assert_eq!(next(), (0, "cancelled"), "by a token");
 
     // A machine that is busy may take longer to begin than the deadline allows; then it is tried with more.
     let begun_within = |time: &u64| {
-        assert!(client.call_within("work", b"", Duration::from_millis(*time)).is_err());
+        assert!(client.call_within("work", &[1], Duration::from_millis(*time)).is_err());
         hears.recv_timeout(Duration::from_millis(100 + time)).is_ok()
     };
-    assert!([20, 100, 500, 2000].iter().any(begun_within));
-    assert_eq!(next(), "cancelled", "by a deadline");
+    assert!([20, 100, 500, 2000, 10_000].iter().any(begun_within));
+    // One that was given up too early may have begun, too.
+    while next() != (1, "cancelled") {}
 
     let mut connection = Connection::connect(&path).unwrap();
     let work = connection.message_type("work").unwrap();
-    connection.submit(work, b"").unwrap();
-    assert_eq!(next(), "begun");
+    connection.submit(work, &[2]).unwrap();
+    while next() != (2, "begun") {}
     drop(connection);
-    assert_eq!(next(), "cancelled", "by the caller's end");
+    while next() != (2, "cancelled") {}
 }
 
+// Fault 37.
 #[test]
 fn only_what_has_not_run_is_sent_again_and_only_if_the_caller_allows() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("test.sock");
     let runs = Arc::new(AtomicUsize::new(0));
-    let start = || {
-        let runs = Arc::clone(&runs);
-        Server::builder()
-            .unary("count", |_, _| Ok(()))
-            .unary_async("hang_once", move |_| {
-                let first = runs.fetch_add(1, SeqCst) == 0;
-                async move { if first { std::future::pending().await } else { Ok(b"second".to_vec()) } }
-            })
-            .bind(&path)
-            .unwrap()
-    };
     for (retry, wanted) in [(Retry::NotExecuted, "unknown"), (Retry::Idempotent, "second")] {
         runs.store(0, SeqCst);
-        let server = start();
+        let server = hanging_once(&path, &runs);
         let client = Client::connect(&path).unwrap();
         std::thread::scope(|scope| {
             let options = CallOptions::new().retry(retry);
             let call = scope.spawn(move || client.call_with("hang_once", b"", &options));
             eventually("the call runs", || runs.load(SeqCst) == 1);
             drop(server);
-            let _again = start();
-            let outcome = match call.join().unwrap() {
-                Ok(answer) => String::from_utf8(answer).unwrap(),
-                Err(CallError::Unknown) => "unknown".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            assert_eq!(outcome, wanted, "{retry:?}");
+            let _again = hanging_once(&path, &runs);
+            assert_eq!(in_a_word(call.join().unwrap()), wanted, "{retry:?}");
         });
+    }
+}
+
+#[test]
+fn an_async_client_too_sends_again_only_what_has_not_run_and_only_if_the_caller_allows() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let runs = Arc::new(AtomicUsize::new(0));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for (retry, wanted) in [(Retry::Never, "unknown"), (Retry::NotExecuted, "unknown"), (Retry::Idempotent, "second")] {
+        runs.store(0, SeqCst);
+        let server = hanging_once(&path, &runs);
+        let client = runtime.block_on(AsyncClient::connect(&path)).unwrap();
+        let options = CallOptions::new().retry(retry);
+        let call = runtime.spawn(async move { client.call_with("hang_once", b"", &options).await });
+        eventually("the call runs", || runs.load(SeqCst) == 1);
+        drop(server);
+        let _again = hanging_once(&path, &runs);
+        assert_eq!(in_a_word(runtime.block_on(call).unwrap()), wanted, "{retry:?}");
+    }
+}
+
+/// A server whose handler never answers the first of all its `runs`.
+fn hanging_once(path: &std::path::Path, runs: &Arc<AtomicUsize>) -> Server {
+    let runs = Arc::clone(runs);
+    Server::builder()
+        .unary("count", |_, _| Ok(()))
+        .unary_async("hang_once", move |_| {
+            let first = runs.fetch_add(1, SeqCst) == 0;
+            async move { if first { std::future::pending().await } else { Ok(b"second".to_vec()) } }
+        })
+        .bind(path)
+        .unwrap()
+}
+
+fn in_a_word(outcome: Result<Vec<u8>, CallError>) -> String {
+    match outcome {
+        Ok(answer) => String::from_utf8(answer).unwrap(),
+        Err(CallError::Unknown) => "unknown".to_owned(),
+        Err(error) => error.to_string(),
     }
 }

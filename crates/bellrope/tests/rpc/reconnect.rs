@@ -10,7 +10,7 @@ use bellrope::{
     AsyncClient, BreakerConfig, CallError, CallOptions, Client, ClientConfig, ConnectionState, Rejection, Retry, Server,
 };
 
-use crate::support::{builder, eventually};
+use crate::support::{PATIENCE, builder, eventually};
 
 fn start(path: &Path) -> Server {
     builder(&Arc::default()).bind(path).unwrap()
@@ -25,7 +25,7 @@ fn a_client_reconnects_without_a_call_and_its_state_is_told() {
     assert_eq!(client.state(), ConnectionState::Connected);
     let (told, changes) = mpsc::channel();
     client.on_state_change(move |state| told.send(state).unwrap());
-    let next = || changes.recv_timeout(Duration::from_secs(10)).unwrap();
+    let next = || changes.recv_timeout(PATIENCE).unwrap();
     for _ in 0..5 {
         drop(server.take());
         assert_eq!(next(), ConnectionState::Reconnecting);
@@ -49,7 +49,7 @@ fn a_call_waits_for_the_server_and_then_runs() {
     let path = home.path().join("run").join("test.sock");
     let first = start(&path);
     let mut config = ClientConfig::new(&path);
-    config.reconnect_timeout = Duration::from_secs(10);
+    config.reconnect_timeout = PATIENCE;
     let client = Client::with(config).unwrap();
     drop(first);
     eventually("the loss is noticed", || client.state() == ConnectionState::Reconnecting);
@@ -76,6 +76,7 @@ fn a_call_says_what_is_wrong_when_the_server_does_not_come_back() {
     assert!(error.is_retryable() && error.to_string().starts_with("no server listens at"), "{error}");
 }
 
+// Fault 29.
 #[test]
 fn every_client_of_a_process_comes_back() {
     let home = tempfile::tempdir().unwrap();
@@ -104,12 +105,11 @@ async fn an_async_client_reconnects_without_a_call_and_its_state_can_be_watched(
     let mut changes = client.state_changes();
     assert_eq!(*changes.borrow_and_update(), ConnectionState::Connected);
     tokio::task::spawn_blocking(move || drop(first)).await.unwrap();
-    let patience = Duration::from_secs(10);
     let lost = changes.wait_for(|state| *state == ConnectionState::Reconnecting);
-    tokio::time::timeout(patience, lost).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, lost).await.unwrap().unwrap();
     let _second = start(&path);
     let back = changes.wait_for(|state| *state == ConnectionState::Connected);
-    tokio::time::timeout(patience, back).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, back).await.unwrap().unwrap();
     assert_eq!(client.call("echo", b"back").await.unwrap(), b"back");
     client.close();
     assert!(matches!(client.call("echo", b"").await.unwrap_err(), CallError::Closed));
@@ -127,7 +127,7 @@ fn a_watcher_that_panics_harms_nobody() {
     client.on_state_change(move |state| told.send(state).unwrap());
     drop(first);
     let _second = start(&path);
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     while changes.recv_timeout(until - Instant::now()).unwrap() != ConnectionState::Connected {}
     // A server that just ends may have let it in for a moment.
     let options = CallOptions::new().retry(Retry::NotExecuted);

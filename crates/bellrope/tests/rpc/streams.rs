@@ -135,6 +135,7 @@ fn large_calls_of_many_threads_share_one_connection() {
     eventually("the budget is given back", || budget_used(&server) == 0);
 }
 
+// Fault 34.
 #[test]
 fn over_the_budget_a_connection_waits_in_its_own_ring_and_nobody_else_does() {
     let mut config = ServerConfig::default();
@@ -145,20 +146,24 @@ fn over_the_budget_a_connection_waits_in_its_own_ring_and_nobody_else_does() {
     let (holder, waiter, other) =
         (Client::connect(&server.path), Client::connect(&server.path), Client::connect(&server.path));
     let (holder, waiter, other) = (holder.unwrap(), waiter.unwrap(), other.unwrap());
+    let token = bellrope::CancelToken::new();
     std::thread::scope(|scope| {
-        let held = scope.spawn(|| holder.call_within("never", &vec![1; 900_000], Duration::from_secs(2)));
+        let options = CallOptions::new().cancel(&token);
+        let held = scope.spawn(move || holder.call_with("never", &vec![1; 900_000], &options));
         eventually("the budget is held", || budget_used(&server) >= 900_000);
         let waiting = scope.spawn(|| waiter.call("echo", &vec![2; 500_000]));
         for _ in 0..200 {
             assert_eq!(other.call("echo", &[3; 60_000]).unwrap().len(), 60_000, "needs no budget");
         }
         assert!(!waiting.is_finished(), "it waits");
-        assert!(matches!(held.join().unwrap(), Err(CallError::DeadlineExceeded)));
+        token.cancel();
+        assert!(matches!(held.join().unwrap(), Err(CallError::Cancelled)));
         assert_eq!(waiting.join().unwrap().unwrap(), vec![2; 500_000]);
     });
     eventually("the budget is given back", || budget_used(&server) == 0);
 }
 
+// Fault 34.
 #[test]
 fn whoever_waits_too_long_for_the_budget_is_refused_with_the_limit() {
     let mut config = ServerConfig::default();
@@ -203,6 +208,59 @@ fn an_exclusive_connection_sends_and_takes_large_messages_among_small_ones() {
         connection.call(echo, b"small", &mut reply).unwrap();
         assert_eq!(reply, b"small");
     }
+}
+
+#[test]
+fn large_calls_sent_one_after_the_other_do_not_wait_for_the_answers_before_them() {
+    let mut server_config = ServerConfig::default();
+    server_config.ring_bytes = 16 * 1024;
+    let server = serve(server_config);
+    let mut config = ClientConfig::new(&server.path);
+    config.call_timeout = Duration::from_secs(60);
+    let mut connection = Connection::with(&config).unwrap();
+    let echo = connection.message_type("echo").unwrap();
+    let began = std::time::Instant::now();
+    // Each answer is more than the ring holds, and nobody asks for one before all requests are sent.
+    let payloads: Vec<_> = (1..=6_u8).map(|byte| vec![byte; 200_000]).collect();
+    let calls: Vec<_> = payloads.iter().map(|payload| connection.submit(echo, payload).unwrap()).collect();
+    assert_eq!(connection.in_flight(), calls.len());
+    assert!(connection.cancel(calls[0]) && connection.in_flight() == calls.len() - 1);
+    let mut reply = Vec::new();
+    for _ in 1..calls.len() {
+        let completion = connection.wait(&mut reply).unwrap();
+        completion.outcome.unwrap();
+        let at = calls.iter().position(|call| *call == completion.id).unwrap();
+        assert!(at > 0 && reply == payloads[at], "each answer is that of its call");
+    }
+    assert_eq!(connection.in_flight(), 0);
+    assert!(began.elapsed() < config.call_timeout, "no deadline was waited for");
+    connection.call(echo, b"on", &mut reply).unwrap();
+    assert_eq!(reply, b"on");
+}
+
+#[test]
+fn answers_kept_while_requests_wait_for_room_are_no_more_than_calls_may_be_under_way() {
+    let mut config = ServerConfig::default();
+    config.ring_bytes = 16 * 1024;
+    config.max_in_flight = 2;
+    let server = serve(config);
+    let mut config = ClientConfig::new(&server.path);
+    config.call_timeout = Duration::from_secs(2);
+    let mut connection = Connection::with(&config).unwrap();
+    let echo = connection.message_type("echo").unwrap();
+    let payload = vec![5; 200_000];
+    let refused = (0..100).find_map(|_| connection.submit(echo, &payload).err());
+    let error = refused.expect("whoever never takes an answer comes to an end");
+    assert!(matches!(error, CallError::DeadlineExceeded | CallError::Rejected { .. }), "{error}");
+    let kept = connection.in_flight();
+    assert!((1..=4).contains(&kept), "{kept}");
+    let mut reply = Vec::new();
+    for _ in 0..kept {
+        connection.wait(&mut reply).unwrap().outcome.unwrap();
+        assert!(reply == payload);
+    }
+    connection.call(echo, b"on", &mut reply).unwrap();
+    assert_eq!(reply, b"on");
 }
 
 #[test]

@@ -11,7 +11,6 @@ use crate::{
 impl ClientConnection {
     /// Checks an answer against what is known of its call: what it is, and where in the whole it belongs. `None`:
     /// nobody waits for it.
-    #[inline(always)]
     pub(super) fn check(&mut self, record: &Record) -> Result<Option<(AnswerKind, usize)>, Violation> {
         let header = record.header;
         let style = self.calls.find(record.id).map(|slot| slot.style);

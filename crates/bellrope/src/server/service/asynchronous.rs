@@ -1,9 +1,6 @@
 //! Calls that async handlers answer: how they begin, and how they end.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use bellrope_proto::{
     Violation,
@@ -13,14 +10,18 @@ use bellrope_proto::{
 
 use super::{
     super::{
+        claim::Reserve,
         dispatch::{Held, OpenCall, Port},
         inbox::LinkId,
         link::Link,
         span::CallSpan,
     },
-    Reserve, Service, draining, is_handlers_fault, note, open_breaker,
+    Service, draining, is_handlers_fault, open_breaker,
 };
-use crate::handler::{Cancelled, ChunkSender, OwnedCall};
+use crate::{
+    KillPoint,
+    handler::{Cancelled, ChunkSender, OwnedCall},
+};
 
 /// What a call costs beyond its payload, in bytes: its task and its bookkeeping, roughly.
 const CALL_OVERHEAD: u64 = 1024;
@@ -32,7 +33,7 @@ impl Service {
         call.held.span.ended(failed.map_or("ok", |failure| failure.code.name()));
         if let Some(permit) = call.held.permit.take() {
             // A deadline is its caller's choice: it counts against the handler only if that had a fair time.
-            let slow = Duration::from_millis(self.shared.config.breaker.slow_call_ms.into());
+            let slow = self.shared.breaker(call.message_type).slow_call();
             match failed {
                 None => permit.succeed(Instant::now),
                 Some(failure) if is_handlers_fault(failure) => permit.fail(Instant::now),
@@ -40,7 +41,7 @@ impl Service {
                 Some(_) => drop(permit),
             }
         }
-        note(&self.shared, self.worker, call.message_type, link, failed);
+        self.desk.note(&self.shared, call.message_type, link, failed);
         let shard = self.shared.metrics.shard(self.worker);
         shard.ended(call.message_type);
         shard.time(call.message_type, took.as_micros() as u64, 1);
@@ -51,9 +52,11 @@ impl Service {
         let shared = Arc::clone(&self.shared);
         let Some(handler) = shared.registry.find(request.message_type) else { return Ok(true) };
         let style = handler.style();
-        let mut refusal = self.refusal(request, request.len);
+        let may_run = shared.may_run(request.deadline_us, request.len);
+        let mut refusal = (!may_run).then(|| shared.refusal(request.len));
         let (payload, reservation) = if request.large {
             let (payload, reservation) = link.connection.take_large(request)?;
+            link.claim.came_whole();
             (payload, Some(reservation))
         } else {
             let streams = if style.streams() { ChunkSender::AHEAD as u64 } else { 0 };
@@ -89,7 +92,7 @@ impl Service {
         }
         let (Some(reservation), Some(permit), None) = (reservation, permit, &refusal) else {
             let failure = refusal.unwrap_or_else(draining);
-            note(&shared, self.worker, request.message_type, link, Some(&failure));
+            self.desk.note(&shared, request.message_type, link, Some(&failure));
             link.connection.fail(request.id, failure)?;
             return Ok(true);
         };
@@ -119,6 +122,7 @@ impl Service {
             },
         );
         shared.metrics.shard(self.worker).began(request.message_type);
+        KillPoint::Started.reached();
         Ok(true)
     }
 

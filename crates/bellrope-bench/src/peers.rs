@@ -1,0 +1,107 @@
+//! The peers, each in its best configuration: a server that echoes what it gets, and a client for the meters.
+
+mod bare;
+mod bellrope;
+pub(crate) mod grpc;
+mod iceoryx;
+mod ipc_channel;
+mod limit;
+mod shmipc;
+mod socket;
+
+use std::{
+    io::{Read, Write},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use ::bellrope::SpinPolicy;
+use anyhow::{Context, bail};
+
+use crate::{
+    meter::{Measured, measure},
+    plan::{Peer, Task},
+};
+
+/// The server's side: says where it is, and echoes until standard input ends.
+pub(crate) fn serve(peer: Peer, home: &Path, task: &Task) -> anyhow::Result<()> {
+    match peer {
+        Peer::CacheLine => limit::serve(limit::Wait::Spinning),
+        Peer::Futex => limit::serve(limit::Wait::Asleep),
+        Peer::BareSlots => bare::serve(task),
+        Peer::BellropeSpinning => bellrope::serve(home, SpinPolicy::Always),
+        Peer::Bellrope => bellrope::serve(home, SpinPolicy::Adaptive),
+        Peer::BellropeSleeping => bellrope::serve(home, SpinPolicy::Never),
+        Peer::IceoryxPolling => iceoryx::serve(home, task, iceoryx::Wait::Polling),
+        Peer::IceoryxEvents => iceoryx::serve(home, task, iceoryx::Wait::Events),
+        Peer::UnixSocket => socket::serve(home),
+        Peer::Tonic => grpc::serve(home),
+        Peer::IpcChannel => ipc_channel::serve(),
+        Peer::Shmipc => shmipc::serve(home, task),
+        Peer::NodeJson | Peer::NodeAdvanced | Peer::NodeSocket => bail!("Node's side is a script"),
+    }
+}
+
+/// The client's side: connects and measures.
+pub(crate) fn call(peer: Peer, home: &Path, address: &str, server: u32, task: &Task) -> anyhow::Result<Measured> {
+    end_with_parent(); // whatever it waits for
+    match peer {
+        Peer::CacheLine => measure(task, server, &mut limit::Pinger::open(address, limit::Wait::Spinning)?),
+        Peer::Futex => measure(task, server, &mut limit::Pinger::open(address, limit::Wait::Asleep)?),
+        Peer::BareSlots => measure(task, server, &mut bare::Client::open(address, task)?),
+        Peer::BellropeSpinning => {
+            measure(task, server, &mut bellrope::Client::connect(address, task, SpinPolicy::Always)?)
+        }
+        Peer::Bellrope => measure(task, server, &mut bellrope::Client::connect(address, task, SpinPolicy::Adaptive)?),
+        Peer::BellropeSleeping => {
+            measure(task, server, &mut bellrope::Client::connect(address, task, SpinPolicy::Never)?)
+        }
+        Peer::IceoryxPolling => {
+            measure(task, server, &mut iceoryx::Client::connect(home, task, iceoryx::Wait::Polling)?)
+        }
+        Peer::IceoryxEvents => measure(task, server, &mut iceoryx::Client::connect(home, task, iceoryx::Wait::Events)?),
+        Peer::UnixSocket => measure(task, server, &mut socket::Client::connect(address, task)?),
+        Peer::Tonic => measure(task, server, &mut grpc::Client::connect(address, task)?),
+        Peer::IpcChannel => measure(task, server, &mut ipc_channel::Client::connect(address, task)?),
+        Peer::Shmipc => measure(task, server, &mut shmipc::Client::connect(home, address, task)?),
+        Peer::NodeJson | Peer::NodeAdvanced | Peer::NodeSocket => bail!("Node's side is a script"),
+    }
+}
+
+/// Tells whoever started this server that it can be called, and where.
+fn ready(address: impl std::fmt::Display) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "ready {address}").and_then(|()| out.flush()).context("saying that the server is ready")
+}
+
+/// Ends this process when its standard input ends, which is when whoever started it is gone.
+fn end_with_parent() {
+    std::thread::spawn(|| {
+        wait_for_parent();
+        std::process::exit(0);
+    });
+}
+
+/// As [`end_with_parent`], for a server that has to clean up: a flag that is set then.
+fn parent_is_gone() -> Arc<AtomicBool> {
+    let gone = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&gone);
+    std::thread::spawn(move || {
+        wait_for_parent();
+        flag.store(true, Ordering::Relaxed);
+    });
+    gone
+}
+
+fn wait_for_parent() {
+    let mut byte = [0];
+    while std::io::stdin().read(&mut byte).is_ok_and(|count| count > 0) {}
+}
+
+/// A runtime of one thread: with one process a core, more would only get in each other's way.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")
+}

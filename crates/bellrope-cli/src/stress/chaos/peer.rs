@@ -1,0 +1,147 @@
+//! A client of raw bytes and raw memory, which keeps to no rule.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use bellrope_proto::{
+    connection::Terms,
+    frame::{Header, Kind},
+    handshake::{ANSWER_HEAD_LEN, AnswerHead, Hello},
+    layout::{ASLEEP, CONSUMER_POSITION, EMPTY, RECORDS},
+    ring::{Class, Producer},
+};
+use bellrope_shm::{
+    SharedMemory, View,
+    socket::{Drained, Socket},
+    sync::Ordering,
+    wait,
+};
+use fastrand::Rng;
+
+use super::plan::Corruption;
+
+/// How long a handshake may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// It has shaken hands as everybody does.
+pub(super) struct Peer {
+    socket: Socket,
+    requests: View,
+    responses: View,
+    terms: Terms,
+}
+
+impl Peer {
+    pub(super) fn connect(path: &Path) -> anyhow::Result<Self> {
+        let socket = Socket::connect(path).context("connecting a raw client")?;
+        let hello = Hello { features: 0, class: 0, name: "stress".to_owned() }.encode();
+        ensure!(socket.send(&hello)? == hello.len(), "the socket does not take the hello");
+        let mut head = [0; ANSWER_HEAD_LEN];
+        await_bytes(&socket)?;
+        let (count, memory) = socket.receive_with_fd(&mut head)?;
+        ensure!(count == ANSWER_HEAD_LEN, "the server's answer is cut");
+        let head = AnswerHead::decode(&head)?;
+        let mut body = vec![0; head.body_len()];
+        let mut filled = 0;
+        while filled < body.len() {
+            await_bytes(&socket)?;
+            let count = socket.receive(&mut body[filled..])?;
+            ensure!(count > 0, "the server hung up in mid-handshake");
+            filled += count;
+        }
+        let terms = head.with_body(&body)?.terms;
+        let memory = memory.context("the server sent no memory")?;
+        let memory: Arc<SharedMemory> = SharedMemory::open(&memory, terms.geometry.mapping_len())?;
+        let (requests, responses) = (memory.view(terms.geometry.requests()), memory.view(terms.geometry.responses()));
+        Ok(Self { socket, requests, responses, terms })
+    }
+
+    /// Breaks a rule.
+    pub(super) fn corrupt(&self, corruption: Corruption) {
+        let header = |len, kind, extended| Header { len, message_type: 1, kind, extended }.encode();
+        match corruption {
+            Corruption::Header => self.commit(0, 0x00AA_0000_0000_0001),
+            Corruption::Length => self.commit(0, header(1 << 20, Kind::Request, false)),
+            Corruption::HugeLength => self.commit(0, header(u32::MAX, Kind::Request, true)),
+            Corruption::Pad => self.commit(0, Header::pad()),
+            Corruption::Direction => self.commit(0, header(0, Kind::Response, false)),
+            Corruption::Form => self.commit(0, header(8, Kind::Cancel, false)),
+            Corruption::Position => {
+                // The server looks at our position only when it lacks room: a reason to look, and a lie.
+                self.responses.store(CONSUMER_POSITION, 1 << 40, Ordering::Release);
+                let record = Header { len: 64, message_type: 1, kind: Kind::Request, extended: false };
+                for call in 0..60 {
+                    let offset = call * record.record_size() as usize;
+                    self.requests.store(RECORDS + offset + record.record_size() as usize, EMPTY, Ordering::Relaxed);
+                    self.commit(offset, record.encode());
+                }
+            }
+            Corruption::Noise(seed) => {
+                let mut rng = Rng::with_seed(seed);
+                for offset in (8..4096 - RECORDS).step_by(8) {
+                    self.requests.store(RECORDS + offset, rng.u64(..), Ordering::Relaxed);
+                }
+                // Kinds have small numbers: this one is none, whatever the rest says.
+                self.commit(0, rng.u64(..) & !(1 << 63) | 1 << 55);
+            }
+        }
+    }
+
+    /// Begins a message of `whole` bytes, of which only the first part comes.
+    pub(super) fn begin_large(&self, whole: u64) -> anyhow::Result<()> {
+        let mut producer = Producer::new(self.requests.clone(), self.terms.geometry);
+        let part = [0x5A; 1024];
+        producer.push(Class::Bulk, Kind::Fragment, 0, 1, Some(whole), &part)?;
+        if producer.publish().needed() {
+            self.socket.ring();
+        }
+        Ok(())
+    }
+
+    /// Bytes of the largest message that the server takes.
+    pub(super) fn max_message(&self) -> u64 {
+        self.terms.max_message.into()
+    }
+
+    /// Waits until the server has hung up, at most so long.
+    pub(super) fn is_hung_up_on(&self, patience: Duration) -> anyhow::Result<bool> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if self.socket.drain(1 << 16)? == Drained::HungUp {
+                return Ok(true);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            wait::readable(&self.socket, Some(left))?;
+        }
+    }
+
+    /// Waits until the server has answered anything or hung up, at most so long.
+    pub(super) fn is_answered(&self, patience: Duration) -> anyhow::Result<bool> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            let word = self.responses.load(RECORDS, Ordering::Acquire);
+            if (word != EMPTY && word != ASLEEP) || self.is_hung_up_on(Duration::from_millis(1))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Writes a header word, and rings.
+    fn commit(&self, offset: usize, word: u64) {
+        self.requests.store(RECORDS + offset, word, Ordering::Release);
+        self.socket.ring();
+    }
+}
+
+fn await_bytes(socket: &Socket) -> anyhow::Result<()> {
+    ensure!(wait::readable(socket, Some(PATIENCE))?, "the server did not answer a handshake within {PATIENCE:?}");
+    Ok(())
+}

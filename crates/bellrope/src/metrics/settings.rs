@@ -1,0 +1,59 @@
+//! What a server allows at this moment, and how often that was changed.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use crate::ServerConfig;
+
+/// The settings of a running server. Whoever changes them holds the lock meanwhile; nothing on the data path takes it.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    /// `None` until they are known.
+    now: Mutex<Option<ServerConfig>>,
+    reloads: Mutex<Reloads>,
+}
+
+/// How often a server's settings were read again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Reloads {
+    /// Times that they were read and applied.
+    pub ok: u64,
+    /// Times that something was wrong with them, and all stayed as it was.
+    pub failed: u64,
+    /// When that was last, in seconds since 1970; `None` for never.
+    pub last_at: Option<u64>,
+    /// Whether it went well then.
+    pub last_ok: Option<bool>,
+}
+
+impl Settings {
+    pub(crate) fn now(&self) -> Option<ServerConfig> {
+        self.lock().clone()
+    }
+
+    pub(crate) fn set(&self, config: &ServerConfig) {
+        *self.lock() = Some(config.clone());
+    }
+
+    /// Lets one at a time change them, and what depends on them.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Option<ServerConfig>) -> T) -> T {
+        change(&mut self.lock())
+    }
+
+    pub(super) fn note_reload(&self, ok: bool) {
+        let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
+        *(if ok { &mut reloads.ok } else { &mut reloads.failed }) += 1;
+        reloads.last_at = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
+        reloads.last_ok = Some(ok);
+    }
+
+    pub(super) fn reloads(&self) -> Reloads {
+        *self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ServerConfig>> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,154 @@
+use bellrope_proto::{
+    connection::Terms,
+    layout::{CAPACITIES, DEFAULT_CAPACITY, DEFAULT_MAX_MESSAGE, Geometry, MESSAGE_LIMITS},
+};
+use bellrope_shm::process;
+
+use crate::{BindError, BreakerConfig, SpinPolicy};
+
+/// What a server allows and how it waits. Checked once, by [`ServerBuilder::bind`](crate::ServerBuilder::bind).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// Connections open at once. Default 10,000; each costs at most `2 x (ring_bytes + 4 KiB)` of shared memory and
+    /// typically two pages.
+    pub max_connections: u32,
+    /// Connections open at once of one user. Default 10,000.
+    pub max_connections_per_uid: u32,
+    /// Connections open at once that are visited ahead of the others. Default 16; 0 allows none.
+    pub max_priority_connections: u32,
+    /// Handshakes under way at once. Default 256; each costs under 1 KiB.
+    pub max_half_open: u32,
+    /// Milliseconds a client may take for its handshake. Default 1,000.
+    pub handshake_timeout_ms: u32,
+    /// Bytes of one ring, a power of two from 4,096 to 16 MiB. Default 256 KiB; a message over a quarter of it travels
+    /// in parts.
+    pub ring_bytes: u32,
+    /// Bytes of the largest request and of the largest response, 1 to 1 GiB. Default 10 MiB.
+    pub max_message_bytes: u32,
+    /// Bytes that all connections together may hold outside their rings: large messages, and payloads and streams of
+    /// async calls. Default 64 MiB, at least `max_message_bytes`. Over it, requests wait in their rings. Memory is only
+    /// used as far as messages need it.
+    pub buffer_budget_bytes: u64,
+    /// Milliseconds a request may wait for that budget before it is refused. Default 1,000.
+    pub budget_wait_ms: u32,
+    /// Milliseconds for which the client of a large request that was let in may keep the server waiting while others wait
+    /// for that budget, beyond what its parts buy at 16 MiB a second; then the request is refused. Default 500.
+    pub budget_grace_ms: u32,
+    /// Milliseconds a client may leave answers unread that the server holds for it, or a large request unfinished,
+    /// before its connection is closed. Default 30,000.
+    pub stall_timeout_ms: u32,
+    /// Breaks of the protocol that a process may be guilty of at once before its handshakes wait, at most 10,000. Default
+    /// 10. A process that breaks none never waits.
+    pub violation_allowance: u32,
+    /// Milliseconds for which each break beyond that keeps the handshakes of its process waiting, at most 60,000: one
+    /// that goes on and on gets a connection for every two of these. Default 100; 0 lets nobody wait.
+    pub violation_pause_ms: u32,
+    /// Calls and streams under way on one connection. Default 1,024; the buffer budget bounds what they hold.
+    pub max_in_flight: u32,
+    /// Bytes a stream may send ahead of its reader. Default 64 KiB.
+    pub stream_window: u32,
+    /// Worker threads. 0, the default, means one for every four CPUs, and at least one.
+    pub workers: u32,
+    /// When the breaker of a message type opens, and what closes it. There is one a type.
+    pub breaker: BreakerConfig,
+    /// When a worker spins instead of sleeping. Default `adaptive`.
+    pub spin: SpinPolicy,
+    /// Most microseconds that an adaptive worker spins before it sleeps. Default 50.
+    pub spin_cap_us: u32,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            max_connections_per_uid: 10_000,
+            max_priority_connections: 16,
+            max_half_open: 256,
+            handshake_timeout_ms: 1_000,
+            ring_bytes: DEFAULT_CAPACITY,
+            max_message_bytes: DEFAULT_MAX_MESSAGE,
+            buffer_budget_bytes: 64 * 1024 * 1024,
+            budget_wait_ms: 1_000,
+            budget_grace_ms: 500,
+            stall_timeout_ms: 30_000,
+            violation_allowance: 10,
+            violation_pause_ms: 100,
+            max_in_flight: 1_024,
+            stream_window: 64 * 1024,
+            workers: 0,
+            breaker: BreakerConfig::default(),
+            spin: SpinPolicy::Adaptive,
+            spin_cap_us: 50,
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Checks every setting, as [`ServerBuilder::bind`](crate::ServerBuilder::bind) does.
+    ///
+    /// # Errors
+    /// [`BindError::Setting`] of the first one that is out of its range.
+    pub fn check(&self) -> Result<(), BindError> {
+        self.terms()?;
+        self.breakers(0).map(drop)
+    }
+
+    /// Checks every setting and makes what a connection is offered.
+    pub(super) fn terms(&self) -> Result<Terms, BindError> {
+        let setting = |key, value: u32, expected| BindError::Setting { key, value: value.into(), expected };
+        let geometry = Geometry::new(self.ring_bytes).ok_or_else(|| {
+            debug_assert_eq!(CAPACITIES, 4096..=16 * 1024 * 1024);
+            setting("ring_bytes", self.ring_bytes, "and must be a power of two from 4096 to 16777216")
+        })?;
+        let at_least_one = [
+            ("max_connections", self.max_connections),
+            ("max_connections_per_uid", self.max_connections_per_uid),
+            ("budget_grace_ms", self.budget_grace_ms),
+            ("stall_timeout_ms", self.stall_timeout_ms),
+            ("max_half_open", self.max_half_open),
+            ("handshake_timeout_ms", self.handshake_timeout_ms),
+            ("max_in_flight", self.max_in_flight),
+            ("stream_window", self.stream_window),
+        ];
+        for (key, value) in at_least_one {
+            if value == 0 {
+                return Err(setting(key, value, "and must be at least 1"));
+            }
+        }
+        if self.workers > 1024 {
+            return Err(setting("workers", self.workers, "and must be at most 1024"));
+        }
+        if self.violation_allowance > 10_000 {
+            return Err(setting("violation_allowance", self.violation_allowance, "and must be at most 10000"));
+        }
+        if self.violation_pause_ms > 60_000 {
+            return Err(setting("violation_pause_ms", self.violation_pause_ms, "and must be at most 60000"));
+        }
+        if !MESSAGE_LIMITS.contains(&self.max_message_bytes) {
+            debug_assert_eq!(MESSAGE_LIMITS, 1..=1024 * 1024 * 1024);
+            return Err(setting("max_message_bytes", self.max_message_bytes, "and must be from 1 to 1073741824"));
+        }
+        if self.buffer_budget_bytes < u64::from(self.max_message_bytes) {
+            return Err(BindError::Setting {
+                key: "buffer_budget_bytes",
+                value: self.buffer_budget_bytes,
+                expected: "and must be at least max_message_bytes, or no message of that size could ever come in",
+            });
+        }
+        Ok(Terms {
+            geometry,
+            max_message: self.max_message_bytes,
+            max_in_flight: self.max_in_flight,
+            stream_window: self.stream_window,
+        })
+    }
+
+    pub(super) fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => (process::usable_cpus() / 4).max(1),
+            count => count as usize,
+        }
+    }
+}

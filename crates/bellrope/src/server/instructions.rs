@@ -1,0 +1,193 @@
+//! What a call costs in instructions. The test has calls made one step at a time, each step in a function of its own;
+//! `scripts/instructions` has valgrind count what happens inside of one and compares it with the number that is kept. Run
+//! by itself, the test checks that the steps are what they claim to be. Both ends are in one thread: nobody waits, so the
+//! count is the same every time.
+
+use std::{
+    hint::black_box,
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
+
+use bellrope_proto::{
+    Budget,
+    connection::{ClientConnection, Failure, ServerConnection, pair},
+    handshake::Style,
+};
+use bellrope_shm::{
+    SharedMemory,
+    socket::{PeerCredentials, Socket},
+};
+
+use super::{
+    ServerConfig, Shared,
+    body::Body,
+    buffers::Buffers,
+    inbox::Inbox,
+    limits::Limits,
+    link::Link,
+    pacing::Pacing,
+    quiet::Quiet,
+    seats::Seats,
+    service::{Service, Turn, Visit},
+};
+use crate::{
+    Breaker, Metrics,
+    registry::{Handler, Registry},
+};
+
+/// Calls of each kind; a multiple of the calls of which one is timed.
+const CALLS: u32 = 3_200;
+/// Calls that one visit finds, where there are many.
+const BATCH: u32 = 16;
+const ECHO: u16 = 1;
+const SIZE: usize = 64;
+
+#[test]
+#[expect(clippy::print_stdout, reason = "scripts/instructions reads how often each step was done")]
+fn a_call_goes_through_every_step_that_is_counted() {
+    let shared = shared();
+    let (mut client, mut link) = connect(&shared);
+    let mut service = Service::new(
+        Arc::clone(&shared),
+        0,
+        #[cfg(feature = "tokio")]
+        Inbox::new().unwrap(),
+    );
+    let (payload, mut request, mut reply) = ([0x5A; SIZE], [0; SIZE], [0; SIZE]);
+    for _ in 0..CALLS {
+        // By hand, without a server around it.
+        let call = commit(&mut client, &payload);
+        assert_eq!(receive(&mut link.connection, &mut request), call);
+        answer(&mut link.connection, call, &request);
+        assert_eq!((complete(&mut client, &mut reply), reply), (call, payload));
+        // As a worker does it.
+        let call = commit(&mut client, &payload);
+        assert_eq!(dispatch(&mut service, &mut link), Visit::Done);
+        assert_eq!((complete(&mut client, &mut reply), reply), (call, payload));
+        breaker(&shared.breakers[0]);
+    }
+    for _ in 0..CALLS / BATCH {
+        for _ in 0..BATCH {
+            client.submit(ECHO, Style::Unary, &payload, None).expect("the ring has room");
+        }
+        let _ = client.commit();
+        assert_eq!(batch(&mut service, &mut link), Visit::Done);
+        for _ in 0..BATCH {
+            let answer = client.next_response().expect("the call was answered");
+            client.take(&answer, &mut reply[..answer.len]);
+        }
+    }
+    assert_eq!(shared.metrics.snapshot().total_requests(), 2 * u64::from(CALLS));
+    let twice = 2 * CALLS;
+    let times = [twice, CALLS, CALLS, CALLS, twice, CALLS];
+    for (step, times) in ["commit", "receive", "dispatch", "batch", "complete", "breaker"].into_iter().zip(times) {
+        println!("counted {step} {times}");
+    }
+}
+
+/// The client sends a call.
+#[inline(never)]
+fn commit(client: &mut ClientConnection, payload: &[u8]) -> u64 {
+    let id = client.submit(ECHO, Style::Unary, payload, None).expect("the ring has room");
+    let _ = black_box(client.commit());
+    id
+}
+
+/// The server takes it.
+#[inline(never)]
+fn receive(connection: &mut ServerConnection<Body>, into: &mut [u8]) -> u64 {
+    let request = connection.next_call().expect("a call was sent");
+    connection.take(&request, &mut into[..request.len]);
+    request.id
+}
+
+/// A worker's visit to the connection: takes the call, has it handled and answers.
+#[inline(never)]
+fn dispatch(service: &mut Service, link: &mut Link) -> Visit {
+    service.visit(link, &mut Turn::default(), u32::MAX).expect("the client keeps to the protocol")
+}
+
+/// As [`dispatch`], where many calls wait: what one of them costs.
+#[inline(never)]
+fn batch(service: &mut Service, link: &mut Link) -> Visit {
+    service.visit(link, &mut Turn::default(), u32::MAX).expect("the client keeps to the protocol")
+}
+
+/// The client takes the answer.
+#[inline(never)]
+fn complete(client: &mut ClientConnection, into: &mut [u8]) -> u64 {
+    let answer = client.next_response().expect("the call was answered");
+    client.take(&answer, &mut into[..answer.len]);
+    answer.id
+}
+
+/// A closed breaker lets a call through and hears that it went well.
+#[inline(never)]
+fn breaker(breaker: &Breaker) {
+    breaker.acquire(Instant::now).expect("it is closed").succeed(Instant::now);
+}
+
+fn answer(connection: &mut ServerConnection<Body>, call: u64, payload: &[u8]) {
+    let keep = |_| Err(Failure::new(bellrope_proto::frame::ErrorCode::Exhausted, "the ring has room"));
+    let answered = connection.answer(call, payload.len(), &mut Vec::new(), keep, |reply| {
+        reply.write(payload);
+        Ok(())
+    });
+    assert_eq!(answered, Ok(None));
+    let _ = connection.commit();
+}
+
+/// A server without threads that echoes.
+fn shared() -> Arc<Shared> {
+    let config = ServerConfig::default();
+    let mut registry = Registry::default();
+    let echo = Handler::Unary(Box::new(|call, reply| {
+        reply.write(call.payload());
+        Ok(())
+    }));
+    registry.add("echo", echo);
+    Arc::new(Shared {
+        metrics: Arc::new(Metrics::new(registry.names(), 1, 1)),
+        seats: Seats::new(&config),
+        limits: Limits::new(&config),
+        budget: Budget::new(config.buffer_budget_bytes),
+        breakers: config.breakers(1).unwrap(),
+        buffers: Arc::<Buffers>::default(),
+        quiet: Quiet::default(),
+        pacing: Pacing::default(),
+        terms: config.terms().unwrap(),
+        registry,
+        config,
+        draining: AtomicBool::new(false),
+        stopping: AtomicBool::new(false),
+        #[cfg(feature = "tokio")]
+        runtime: None,
+    })
+}
+
+/// A connection to it, whose client nobody has to wake.
+fn connect(shared: &Arc<Shared>) -> (ClientConnection, Link) {
+    let memory = SharedMemory::anonymous(shared.terms.geometry.mapping_len());
+    let (client, connection) = pair(&memory, shared.terms);
+    let (socket, _others) = Socket::pair().unwrap();
+    let link = Link {
+        socket,
+        connection,
+        serial: 1,
+        peer: PeerCredentials { pid: 0, uid: 0 },
+        seat: shared.seats.take(0, false).unwrap(),
+        name: "counted".to_owned(),
+        #[cfg(feature = "tokio")]
+        index: 0,
+        #[cfg(feature = "tokio")]
+        open: super::dispatch::OpenCalls::default(),
+        hot: true,
+        resident: true,
+        rings: 0,
+        quiet: 0,
+        claim: super::claim::Claim::default(),
+        stuck: None,
+    };
+    (client, link)
+}

@@ -1,0 +1,128 @@
+//! A worker's inbox under a model checker: the same source, compiled over shuttle's atomics and locks, in thousands of
+//! random and adversarial schedules. The bell is a real one.
+
+#[path = "../src"]
+#[expect(unreachable_pub, dead_code, reason = "this is the library's source, of which the model needs a part")]
+mod src {
+    pub mod server {
+        pub mod inbox;
+        /// What travels here means nothing to the inbox.
+        pub mod link {
+            #[derive(Debug)]
+            pub(crate) struct Link;
+        }
+        pub mod dispatch {
+            #[derive(Debug)]
+            pub(crate) enum FromHandler {}
+        }
+    }
+}
+
+/// What the inbox is built from here.
+mod sync {
+    pub(crate) use std::sync::PoisonError;
+
+    pub(crate) use shuttle::sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    };
+}
+
+use std::{
+    sync::{
+        Arc,
+        // Not the model's: the worker only looks at it, as it does at its server's.
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bellrope_shm::wait;
+use shuttle::{
+    Config, Runner,
+    scheduler::{PctScheduler, RandomScheduler},
+    thread,
+};
+use src::server::{
+    inbox::{Inbox, Message},
+    link::Link,
+};
+
+/// Of each kind; `BELLROPE_SCHEDULES` asks for more.
+const SCHEDULES: usize = 1_500;
+
+/// Runs `body` in random schedules, and in schedules that favour few, well-placed interruptions.
+fn in_many_schedules(body: fn()) {
+    let asked = std::env::var("BELLROPE_SCHEDULES").ok().and_then(|text| text.parse().ok());
+    let schedules = asked.unwrap_or(SCHEDULES);
+    let mut config = Config::default();
+    config.silence_warnings = true; // that all orderings count as the strongest: those that matter here are
+    Runner::new(RandomScheduler::new(schedules), config.clone()).run(body);
+    Runner::new(PctScheduler::new(3, schedules), config).run(body);
+}
+
+fn has_rung(inbox: &Inbox) -> bool {
+    wait::readable(inbox.wake_fd(), Some(Duration::ZERO)).unwrap()
+}
+
+/// The worker's turns until it would fall asleep. Answers how many messages it took, and whether it would.
+fn turns(inbox: &Inbox) -> (usize, bool) {
+    let mut taken = 0;
+    for _ in 0..3 {
+        taken += inbox.take().len();
+        if inbox.prepare_sleep() {
+            return (taken, true);
+        }
+        inbox.awake();
+    }
+    (taken, false)
+}
+
+#[test]
+fn nobody_sleeps_over_a_message() {
+    in_many_schedules(|| {
+        let inbox = Inbox::new().unwrap();
+        let senders = [(); 2].map(|()| {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || inbox.send(Message::Connected(Box::new(Link))))
+        });
+        let (taken, asleep) = turns(&inbox);
+        senders.into_iter().for_each(|sender| assert!(sender.join().unwrap()));
+        let rung = has_rung(&inbox);
+        let left = inbox.take().len();
+        assert_eq!(taken + left, 2, "each message is taken once");
+        assert!(rung || !asleep || left == 0, "the worker sleeps over {left} messages");
+    });
+}
+
+#[test]
+fn nothing_stays_with_a_worker_that_has_ended() {
+    in_many_schedules(|| {
+        let inbox = Inbox::new().unwrap();
+        let senders = [(); 2].map(|()| {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || inbox.send(Message::Connected(Box::new(Link))))
+        });
+        let taken = inbox.take().len() + inbox.close().len();
+        let sent = senders.into_iter().map(|sender| sender.join().unwrap()).filter(|sent| *sent).count();
+        assert_eq!(taken, sent, "what is not taken is known to its sender");
+        assert!(inbox.take().is_empty() && !inbox.send(Message::Connected(Box::new(Link))));
+    });
+}
+
+#[test]
+fn whoever_falls_asleep_while_the_server_stops_is_woken() {
+    in_many_schedules(|| {
+        let (inbox, stopping) = (Inbox::new().unwrap(), Arc::new(AtomicBool::new(false)));
+        let stop = {
+            let (inbox, stopping) = (Arc::clone(&inbox), Arc::clone(&stopping));
+            thread::spawn(move || {
+                stopping.store(true, SeqCst);
+                inbox.wake();
+            })
+        };
+        let asleep = !stopping.load(SeqCst) && turns(&inbox).1;
+        stop.join().unwrap();
+        assert!(!asleep || has_rung(&inbox), "the worker sleeps on");
+    });
+}

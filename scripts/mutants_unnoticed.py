@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Compares the changes that no test noticed, in target/mutants/PART of each PART named, with mutants-explained.txt.
+
+Ends with 1 if one is not explained, or if one that is explained was noticed or is not there any more.
+"""
+
+import collections
+import json
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+EXPLAINED = ROOT / "scripts" / "mutants-explained.txt"
+# Which part a file belongs to.
+PARTS = {"budget": "/budget", "ring": "/ring", "breaker": "/breaker"}
+
+
+def outcomes(part):
+    """How the tests of each change ended, by cargo-mutants' own words; and (change, line of code) of those unnoticed."""
+    folder = ROOT / "target" / "mutants" / part / "mutants.out"
+    report = json.loads((folder / "outcomes.json").read_text())
+    counts, unnoticed = collections.Counter(), []
+    if report["total_mutants"] != len(json.loads((folder / "mutants.json").read_text())):
+        sys.exit(f"{part}: the run was cut off; begin anew with --again")
+    for outcome in report["outcomes"]:
+        if outcome["scenario"] == "Baseline":
+            continue
+        mutant = outcome["scenario"]["Mutant"]
+        counts[outcome["summary"]] += 1
+        if outcome["summary"] == "MissedMutant":
+            source = (ROOT / mutant["file"]).read_text().splitlines()
+            # Lines move; what stands in them is what counts.
+            name = re.sub(r"^(.*?\.rs):\d+:\d+: ", r"\1: ", mutant["name"])
+            unnoticed.append((name, source[mutant["span"]["start"]["line"] - 1].strip()))
+    earlier = folder / "previously_caught.txt"
+    if earlier.exists():
+        counts["before"] = len(earlier.read_text().splitlines())
+    return counts, unnoticed
+
+
+def explanations():
+    """(change, line of code) of each entry. An entry is some changes of one line, that line, and the reason."""
+    found, changes, code = [], [], None
+    for number, line in enumerate([*EXPLAINED.read_text().splitlines(), ""], 1):
+        if line.startswith("#"):
+            continue
+        if line.startswith("    code: "):
+            code = line.removeprefix("    code: ")
+        elif line.startswith("    why: ") and changes and code:
+            found += [(change, code) for change in changes]
+            changes, code = [], None
+        elif re.match(r"\S+\.rs: ", line) and code is None:
+            changes.append(line)
+        elif line.strip() or changes:
+            sys.exit(f"{EXPLAINED.name}:{number}: expected lines `FILE: CHANGE`, then `code: ...`, then `why: ...`")
+    return found
+
+
+def main():
+    parts = sys.argv[1:]
+    explained = collections.Counter(
+        entry for entry in explanations() if any(PARTS[part] in entry[0].split(": ")[0] for part in parts)
+    )
+    unnoticed = collections.Counter()
+    print()
+    for part in parts:
+        counts, missed = outcomes(part)
+        unnoticed.update(missed)
+        before = f", {counts['before']} noticed or not built before and left out" if counts["before"] else ""
+        print(
+            f"{part}: {counts['CaughtMutant']} noticed, {counts['Timeout']} noticed by taking too long, "
+            f"{counts['Unviable']} do not build, {counts['MissedMutant']} unnoticed{before}"
+        )
+    wrong = 0
+    for heading, entries in (
+        ("no test notices, and no word explains", unnoticed - explained),
+        (f"{EXPLAINED.name} explains, but a test notices or there is no more", explained - unnoticed),
+    ):
+        for (change, code), count in sorted(entries.items()):
+            wrong += count
+            print(f"{heading}:\n  {change}{f' ({count} times)' if count > 1 else ''}\n      code: {code}")
+    print(f"{sum((unnoticed & explained).values())} unnoticed for a reason, {wrong} to look at")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
