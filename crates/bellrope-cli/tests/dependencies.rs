@@ -58,7 +58,7 @@ fn every_dependency_has_its_reason_and_every_reason_its_dependency() {
 fn a_program_without_spans_has_nothing_of_what_sends_them() {
     let crates = |features: &[&str]| {
         let output = Command::new(env!("CARGO"))
-            .args(["tree", "--offline", "--package", "bellrope-cli", "--edges", "normal", "--prefix", "none"])
+            .args(["tree", "--locked", "--package", "bellrope-cli", "--edges", "normal", "--prefix", "none"])
             .args(features)
             .current_dir(root())
             .output()
