@@ -32,6 +32,8 @@ use crate::{
 /// How long answers under way may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(5);
 /// See [`stay_small`].
+const QUIET_LOOKS: u32 = 2;
+/// See [`stay_small`].
 const TRIM_EVERY: Duration = Duration::from_secs(1);
 
 const HELP: &str = r#"Examples:
@@ -147,14 +149,23 @@ pub(crate) fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) 
 
 /// Keeps resident what is in use: once after starting up, and then after every second in which calls were answered,
 /// gives back the program's pages. Those in use come back at some 20 us a second; what a rare call needed does not stay.
+/// In the second second without an answer the workers have let go of what they keep for the next call, and what is
+/// free of the heap is given back too.
 pub(crate) fn stay_small(metrics: Arc<Metrics>) -> Outcome {
     let trim = move || {
         let mut seen = u64::MAX;
+        let mut quiet = 0_u32;
         loop {
             let answered = metrics.snapshot().total_requests();
             if answered != seen {
                 process::drop_program_pages();
                 seen = answered;
+                quiet = 0;
+            } else {
+                quiet = quiet.saturating_add(1);
+            }
+            if quiet == QUIET_LOOKS {
+                process::trim_heap();
             }
             std::thread::sleep(TRIM_EVERY);
         }

@@ -84,6 +84,20 @@ pub fn drop_program_pages() -> usize {
     given_back
 }
 
+/// Gives the pages of the heap on which nothing lives any more back to the system. The C library does so by itself for
+/// what lies above everything that lives, and keeps the rest: one small thing that stays can hold a burst's megabytes.
+/// Threads that allocate wait meanwhile, for as long as it takes to walk the heap. Returns whether anything was given
+/// back; always `false` where the C library is not glibc.
+#[expect(unsafe_code, reason = "a call into the C library")]
+pub fn trim_heap() -> bool {
+    // SAFETY: it takes the allocator's own locks, and touches nothing that is allocated.
+    #[cfg(target_env = "gnu")]
+    let given_back = unsafe { libc::malloc_trim(0) } != 0;
+    #[cfg(not(target_env = "gnu"))]
+    let given_back = false;
+    given_back
+}
+
 /// The mappings in `/proc/PID/maps` that hold code, or constants that lie before the code of the same file.
 fn constant_mappings(maps: &str) -> Vec<std::ops::Range<usize>> {
     let mut found = Vec::new();
@@ -188,6 +202,28 @@ mod tests {
     fn a_program_without_its_pages_runs_on() {
         assert!(super::drop_program_pages() > 0);
         assert!(super::usable_cpus() >= 1);
+    }
+
+    /// KiB of heap and stacks that are resident.
+    #[cfg(target_env = "gnu")]
+    fn anonymous_kib() -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn a_heap_that_is_pinned_from_above_is_given_back() {
+        // Blocks too small for mappings of their own, each with something small behind it that stays.
+        const BLOCK: usize = 64 * 1024;
+        let (blocks, pins): (Vec<_>, Vec<_>) = (0..512).map(|_| (vec![1_u8; BLOCK], Box::new(7))).unzip();
+        drop(blocks);
+        let before = anonymous_kib();
+        assert!(super::trim_heap());
+        let given_back = before.saturating_sub(anonymous_kib());
+        assert!(given_back > 16 * 1024, "{given_back} of 32,768 KiB were given back");
+        assert!(pins.iter().all(|pin| **pin == 7));
     }
 
     #[test]
