@@ -75,3 +75,15 @@ fn worded(error: &sdk::Error) -> String {
         None => error.message.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_protocol_is_a_line_with_what_there_is_to_know_of_it() {
+        let error = sdk::Error::new(-32603, "it broke");
+        assert_eq!(worded(&error), "it broke");
+        assert_eq!(worded(&error.data("no space left")), r#"it broke ("no space left")"#);
+    }
+}

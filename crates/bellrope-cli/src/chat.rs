@@ -114,11 +114,14 @@ async fn turn(client: &AsyncClient, conversation: &mut Conversation, screen: &mu
         screen.note(&note)?;
     }
     loop {
-        let piece = match tokio::time::timeout(QUIET, answer.next()).await {
-            Ok(piece) => piece?,
-            Err(_) => {
-                screen.wait(QUIET);
-                answer.next().await?
+        let piece = {
+            let mut next = std::pin::pin!(answer.next());
+            match tokio::time::timeout(QUIET, next.as_mut()).await {
+                Ok(piece) => piece?,
+                Err(_) => {
+                    screen.wait(QUIET);
+                    next.await?
+                }
             }
         };
         figures.take(&piece.chunk);

@@ -153,6 +153,14 @@ mod tests {
     }
 
     #[test]
+    #[cfg(not(feature = "otlp"))]
+    fn a_program_that_cannot_send_spans_starts_nothing_where_it_is_to_send_some() {
+        let error = serve("info", LogFormat::Pretty, Some("http://127.0.0.1:4318")).unwrap_err().to_string();
+        assert!(error.starts_with("this program cannot send spans; build it with `--features otlp`"), "{error}");
+        assert!(CHANGE.get().is_none(), "nothing is logged");
+    }
+
+    #[test]
     fn a_level_that_does_not_exist_is_refused_with_the_variable_and_the_mend() {
         let error = chosen("info", |name| (name == "BELLROPE_LOG").then(|| "bellrope=loud".to_owned())).unwrap_err();
         let text = error.to_string();

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bellrope::{BreakerState, CallError, Client, HandlerError, Metrics, ServerBuilder};
+use bellrope::{Breaker, BreakerState, CallError, Client, HandlerError, Metrics, ServerBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::socket::{self, SocketArg};
@@ -118,7 +118,13 @@ pub(crate) fn connect(server: &SocketArg) -> anyhow::Result<Client> {
 }
 
 fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, HandlerError> {
-    if request.action != Action::List {
+    let turn: Option<fn(&Breaker)> = match request.action {
+        Action::List => None,
+        Action::Open => Some(Breaker::force_open),
+        Action::Close => Some(Breaker::force_close),
+        Action::Reset => Some(Breaker::reset),
+    };
+    if let Some(turn) = turn {
         let name = request.name.as_deref().ok_or_else(|| refuse("name a message type whose breaker it is for"))?;
         if name.starts_with(OURS) {
             return Err(refuse(format!("the breakers of {OURS}* are not steered: that would lock you out")));
@@ -127,12 +133,7 @@ fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, Handle
         let Some(breaker) = metrics.breaker(name) else {
             return Err(refuse(format!("no breaker is called {name:?}; known: {}", known())));
         };
-        match request.action {
-            Action::List => {}
-            Action::Open => breaker.force_open(),
-            Action::Close => breaker.force_close(),
-            Action::Reset => breaker.reset(),
-        }
+        turn(&breaker);
         tracing::warn!(message_type = name, action = ?request.action, "a breaker was steered by hand");
     }
     let row = |(name, breaker): (String, bellrope::BreakerSnapshot)| {

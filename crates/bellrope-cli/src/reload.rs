@@ -3,7 +3,7 @@
 //! What is part of what was bound or set up at the start, or of what connections were told in their handshake, holds from
 //! the next start on; that it changed is said.
 
-use bellrope::{BindError, Server};
+use bellrope::Server;
 use bellrope_gateway::LiveGateway;
 
 use crate::{
@@ -51,10 +51,11 @@ impl Reload {
     }
 
     fn apply(&mut self, server: &Server) -> Result<Changes, Faults> {
-        // What can fail comes first, and changes nothing; the server's settings are the last that can.
+        // What can fail comes first, and changes nothing; the server's settings are the last that can, and were checked
+        // with the others.
         let settings = Settings::load(&self.args)?;
         let gateway = settings.gateway()?;
-        let server_waits = server.reload(&settings.server).map_err(|error| settings.fault_of(&error))?;
+        let server_waits = server.reload(&settings.server).map_err(|error| Faults(vec![error.to_string()]))?;
         let providers = self.gateway.replace(gateway);
         if let Err(fault) = logging::change(&settings.log) {
             tracing::error!("how much is logged cannot be changed: {fault}");
@@ -87,19 +88,6 @@ impl Changes {
         }
         if *self == Self::default() {
             tracing::info!("reloaded: no setting has changed");
-        }
-    }
-}
-
-impl Settings {
-    /// A fault that the server found, with the place it comes from.
-    fn fault_of(&self, error: &BindError) -> Faults {
-        match error {
-            BindError::Setting { key, value, expected } => Faults(vec![format!(
-                "{} is {value}, {expected}",
-                self.origins.naming(&["server".to_owned(), (*key).to_owned()])
-            )]),
-            error => Faults(vec![error.to_string()]),
         }
     }
 }

@@ -8,7 +8,7 @@ mod schema;
 use std::{
     cell::RefCell,
     ffi::{OsStr, OsString},
-    fmt,
+    fmt, io,
     net::{SocketAddr, ToSocketAddrs},
     path::PathBuf,
 };
@@ -317,14 +317,9 @@ impl SettingsArgs {
 
 /// An address to listen at, given as `HOST:PORT`.
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let fault = match text.to_socket_addrs() {
-        Ok(mut addresses) => match addresses.next() {
-            Some(address) => return Ok(address),
-            None => "the host has no address".to_owned(),
-        },
-        Err(error) => error.to_string(),
-    };
-    Err(format!("{fault}; give HOST:PORT, as in 127.0.0.1:9090"))
+    let resolved = text.to_socket_addrs();
+    let first = resolved.and_then(|mut all| all.next().ok_or_else(|| io::Error::other("the host has no address")));
+    first.map_err(|error| format!("{error}; give HOST:PORT, as in 127.0.0.1:9090"))
 }
 
 fn address_text(text: &str) -> Result<String, String> {
@@ -338,7 +333,7 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{io::Write, os::unix::ffi::OsStringExt};
 
     use super::*;
 
@@ -388,6 +383,7 @@ mod tests {
             openai_port: Some(3),
             max_connections: Some(9),
             log: Some("error".into()),
+            log_format: Some(LogFormat::Pretty),
             set: vec![("server.workers".into(), "2".into()), ("gateway.fallback".into(), "a,b".into())],
             ..SettingsArgs::default()
         }
@@ -420,6 +416,7 @@ mod tests {
         let entry = |key: &str| entries.iter().find(|entry| entry.key == key).unwrap_or_else(|| panic!("no {key}"));
         let origin = |key: &str| entry(key).origin.to_string();
         assert_eq!(origin("openai_port"), "--openai-port");
+        assert_eq!((origin("log_format"), &entry("log_format").value), ("--log-format".to_owned(), &"pretty".into()));
         assert_eq!(origin("server.workers"), "--set");
         assert_eq!(origin("server.breaker.timeout_ms"), "default");
         assert!(origin("gateway.embedded.tokens_per_second").ends_with(":11:9"));
@@ -500,6 +497,8 @@ mod tests {
         assert!(text.ends_with(":2:1: server.ring_bytes is 4096; the AI gateway needs at least 65536"), "{text}");
         let text = error("[server]\nmax_connections = \"many\"\n");
         assert!(text.contains(":2:1: server.max_connections: invalid type: string \"many\", expected u32"), "{text}");
+        let text = error_of(&[("BELLROPE_SERVER__WORKERS", "all")]);
+        assert_eq!(text, "BELLROPE_SERVER__WORKERS is \"all\"; give a number, as in 100");
         let text = error_of(&[("BELLROPE_SERVER__BREAKER__FAILURE_THRESHOLD", "0")]);
         assert_eq!(text, "BELLROPE_SERVER__BREAKER__FAILURE_THRESHOLD is 0, and must be at least 1");
         let text = error("[server]\nmax_in_flight = 0\n");
@@ -509,6 +508,51 @@ mod tests {
         let args = SettingsArgs { config: Some("/nowhere/bell.toml".into()), ..SettingsArgs::default() };
         let text = Settings::resolve(&args, &[]).unwrap_err().to_string();
         assert!(text.starts_with("cannot read the configuration file /nowhere/bell.toml: No such file"), "{text}");
+    }
+
+    #[test]
+    fn a_default_that_does_not_go_with_what_was_set_is_named_by_its_key() {
+        let text = error("[server.breaker]\ntimeout_ms = 4000000000\n");
+        let longest = ServerConfig::default().breaker.max_timeout_ms;
+        assert_eq!(text, format!("server.breaker.max_timeout_ms is {longest}, and must be at least timeout_ms"));
+    }
+
+    #[test]
+    fn a_section_where_a_value_stands_is_refused_whatever_source_has_it() {
+        let vars = [("BELLROPE_SERVER__WORKERS", "1")];
+        for vars in [&[][..], &vars] {
+            let text = resolve("server = 3\n", vars, SettingsArgs::default()).unwrap_err().to_string();
+            assert!(text.ends_with(":1:1: server is a section; give keys below [server]"), "{text}");
+        }
+        let text = error_of(&[("BELLROPE_SERVER", "3")]);
+        assert_eq!(text, "BELLROPE_SERVER names a section; add __ and a key of it");
+        let args = SettingsArgs { set: vec![("server.breaker".into(), "3".into())], ..SettingsArgs::default() };
+        let text = resolve("", &[], args).unwrap_err().to_string();
+        assert_eq!(text, "--set: server.breaker is a section; name a key of it");
+        let text = error("\"a key\" = 1\n");
+        assert!(text.contains(":1:1: unknown key `\"a key\"`; known: socket, "), "{text}");
+    }
+
+    #[test]
+    fn a_path_may_hold_any_bytes_and_everything_else_is_text() {
+        let odd = OsString::from_vec(b"/run/\xff.sock".to_vec());
+        let from = |name: &str| Settings::resolve(&SettingsArgs::default(), &[(name.into(), odd.clone())]);
+        let settings = from("BELLROPE_SOCKET").unwrap();
+        assert_eq!(settings.socket, PathBuf::from(&odd));
+        let entries = settings.entries();
+        let socket = entries.iter().find(|entry| entry.key == "socket").unwrap();
+        assert_eq!((&socket.value, &*socket.origin.to_string()), (&"/run/\u{fffd}.sock".into(), "BELLROPE_SOCKET"));
+        let text = from("BELLROPE_LOG").unwrap_err().to_string();
+        assert_eq!(text, "BELLROPE_LOG is \"/run/\\xFF.sock\", which is no text");
+    }
+
+    #[test]
+    #[cfg(not(feature = "otlp"))]
+    fn a_collector_is_refused_by_a_program_that_cannot_send_spans() {
+        let text = error("otlp_endpoint = \"http://127.0.0.1:4318\"\n");
+        let expected = ":1:1: otlp_endpoint is \"http://127.0.0.1:4318\": this program cannot send spans; build it with \
+                        `--features otlp`, or leave the setting out";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

@@ -92,6 +92,12 @@ mod tests {
         let expected =
             vec![Part::Text { text: "What is it?".into() }, Part::Image { url: "data:image/png;base64,aGk=".into() }];
         assert_eq!(message, Ok(Content::Parts(expected)));
+        // One that is only named is fetched by the provider; the data, where it is there, is at hand.
+        let url = "https://example.com/a.png";
+        for (data, expected) in [("", url), ("aGk=", "data:image/png;base64,aGk=")] {
+            let message = of(json!([{"type": "image", "mimeType": "image/png", "data": data, "uri": url}]));
+            assert_eq!(message, Ok(Content::Parts(vec![Part::Image { url: expected.into() }])));
+        }
     }
 
     #[test]

@@ -61,15 +61,17 @@ impl Sessions {
     /// Hands out the conversation of a session for a turn, and what tells that the turn is cancelled.
     pub(super) fn begin(&mut self, id: &str) -> Result<(Box<Conversation>, oneshot::Receiver<()>), Unready> {
         let session = self.open.get_mut(id).ok_or(Unready::Unknown)?;
-        if matches!(session.state, State::Answering(_)) {
-            return Err(Unready::Busy);
-        }
         let (cancel, cancelled) = oneshot::channel();
-        self.uses += 1;
-        session.used = self.uses;
         match std::mem::replace(&mut session.state, State::Answering(Some(cancel))) {
-            State::Idle(conversation) => Ok((conversation, cancelled)),
-            State::Answering(_) => Err(Unready::Busy),
+            State::Idle(conversation) => {
+                self.uses += 1;
+                session.used = self.uses;
+                Ok((conversation, cancelled))
+            }
+            answering => {
+                session.state = answering;
+                Err(Unready::Busy)
+            }
         }
     }
 

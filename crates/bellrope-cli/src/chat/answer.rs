@@ -39,18 +39,23 @@ impl Answer {
         Ok(Self { stream, due: 0, again: Some((client.clone(), request)) })
     }
 
-    /// Waits for the next piece. After a terminal one comes none.
+    /// Waits for the next piece. After a terminal one comes none. Dropping what this returns before it is done loses the
+    /// answer: whoever wants to do something else meanwhile must keep it.
     ///
     /// # Errors
     /// The answer breaks off, or fails: a [`Chunk::Error`] is a piece and no error.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Piece> {
-        let json = match self.stream.next().await {
+        let mut next = self.stream.next().await;
+        if let Some((client, request)) = self.again.take()
+            && matches!(&next, Some(Err(error)) if error.is_retryable())
+        {
             // The request never reached a handler: it cannot be answered twice.
-            Some(Err(error)) if error.is_retryable() && self.again.is_some() => self.ask_again().await?,
-            Some(json) => json?,
-            None => bail!("the answer broke off: the server ended it without saying that it is whole"),
+            self.stream = send(&client, &request).await?;
+            next = self.stream.next().await;
+        }
+        let Some(json) = next.transpose()? else {
+            bail!("the answer broke off: the server ended it without saying that it is whole");
         };
-        self.again = None;
         let SequencedChunk { seq, chunk } =
             serde_json::from_slice(&json).context("the server sent a chunk that cannot be read")?;
         ensure!(seq == self.due, "chunk {seq} came where {} was due; a part of the answer is missing", self.due);
@@ -61,15 +66,6 @@ impl Answer {
     /// Lets the stream end by itself after its last piece, so that it does not count as cancelled.
     pub(crate) async fn part(mut self) {
         let _ = tokio::time::timeout(PARTING, self.stream.next()).await;
-    }
-
-    async fn ask_again(&mut self) -> anyhow::Result<Vec<u8>> {
-        let Some((client, request)) = self.again.take() else { bail!("the request was already sent again") };
-        self.stream = send(&client, &request).await?;
-        match self.stream.next().await {
-            Some(json) => Ok(json?),
-            None => bail!("the answer broke off before it began"),
-        }
     }
 }
 

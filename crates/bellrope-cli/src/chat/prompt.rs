@@ -147,15 +147,11 @@ fn history_path(vars: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 
 /// Makes the folder of a file, readable by its user alone. Whether it is there.
 fn make_home(path: &Path) -> bool {
-    let made = path.parent().map(|home| DirBuilder::new().recursive(true).mode(0o700).create(home));
-    match made {
-        Some(Ok(())) => true,
-        Some(Err(error)) => {
-            remark(&format!("questions are not kept: {}: {error}", path.display()));
-            false
-        }
-        None => false,
+    let made = path.parent().map_or(Ok(()), |home| DirBuilder::new().recursive(true).mode(0o700).create(home));
+    if let Err(error) = &made {
+        remark(&format!("questions are not kept: {}: {error}", path.display()));
     }
+    made.is_ok()
 }
 
 #[cfg(test)]

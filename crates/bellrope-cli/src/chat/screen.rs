@@ -182,6 +182,17 @@ mod tests {
     }
 
     #[test]
+    fn that_an_answer_is_waited_for_is_said_in_no_line_that_is_begun() {
+        let begun: [fn(&mut Screen); 2] = [|screen| screen.line_begun = true, |screen| screen.thinking = true];
+        for begin in begun {
+            let mut screen = Screen::new(false);
+            begin(&mut screen);
+            screen.wait(Duration::from_secs(1));
+            assert!(screen.waiting.is_none());
+        }
+    }
+
+    #[test]
     fn an_error_ends_the_answer_with_code_and_advice() {
         let info = bellrope_gateway::ErrorInfo {
             code: "overloaded".into(),

@@ -218,10 +218,8 @@ fn fail(info: ErrorInfo, out: &mut Vec<u8>) {
 
 fn event(object: &Object<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: ");
-    let begun = out.len();
-    if serde_json::to_writer(&mut *out, object).is_err() {
-        out.truncate(begun);
-    }
+    // Plain structs with text keys, and into memory: writing them cannot fail.
+    let _ = serde_json::to_writer(&mut *out, object);
     out.extend_from_slice(b"\n\n");
 }
 
@@ -444,5 +442,10 @@ mod tests {
             (&whole["choices"][0]["message"]["content"], &whole["choices"][0]["finish_reason"]),
             (&json!("Hi"), &json!("length"))
         );
+        for (reason, known) in [("content_filter", "content_filter"), ("refusal", "stop")] {
+            let ended = serde_json::from_value(json!({"text": "", "stop_reason": reason})).unwrap();
+            let whole: Value = serde_json::from_slice(&heading().whole(ended).unwrap()).unwrap();
+            assert_eq!(whole["choices"][0]["finish_reason"], known);
+        }
     }
 }

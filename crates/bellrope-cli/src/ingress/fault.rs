@@ -140,6 +140,20 @@ mod tests {
     }
 
     #[test]
+    fn the_kind_of_an_error_goes_by_its_status() {
+        for (code, status, kind) in [
+            ("authentication", 401, "authentication_error"),
+            ("rate_limited", 429, "rate_limit_error"),
+            ("unheard_of", 502, "server_error"),
+        ] {
+            let info = ErrorInfo { code: code.into(), message: "no".into(), retryable: false };
+            let fault = Fault::from(info);
+            let body: serde_json::Value = serde_json::from_slice(&fault.body().unwrap()).unwrap();
+            assert_eq!((fault.status.as_u16(), body["error"]["type"].as_str()), (status, Some(kind)), "{code}");
+        }
+    }
+
+    #[test]
     fn what_may_succeed_later_says_when() {
         let refused = ProviderError::Refused {
             status: 429,

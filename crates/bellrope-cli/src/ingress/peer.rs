@@ -98,5 +98,9 @@ mod tests {
         let address = stream.local_addr().unwrap();
         assert_eq!(user_of(address).unwrap(), Some(own));
         assert_eq!(check(address), Ok(()));
+        // Nobody connects from a port that only root may take, at an address that nobody uses.
+        let nobody = ([127, 91, 82, 73], 1).into();
+        assert_eq!(user_of(nobody).unwrap(), None);
+        assert_eq!(check(nobody), Err("the kernel knows no such connection".to_owned()));
     }
 }

@@ -390,8 +390,15 @@ mod tests {
             (json!({"messages": hi, "functions": []}), "use tools"),
             (json!({"messages": hi, "tools": [{"type": "web_search"}]}), "is no function"),
             (json!({"messages": hi, "tool_choice": "maybe"}), "none of auto"),
+            (json!({"messages": hi, "tool_choice": 7}), "none of auto"),
             (json!({"messages": [{"role": "ghost", "content": "hi"}]}), "there is no role"),
             (json!({"messages": [{"role": "tool", "content": "hi"}]}), "needs a tool_call_id"),
+            (
+                json!({"messages": [{"role": "tool", "tool_call_id": "c", "content": [
+                    {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
+                ]}]}),
+                "may hold text alone",
+            ),
             (json!({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}), "are not supported"),
             (json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "lacks its image_url"),
             (json!({"messages": [{"role": "user", "content": 7}]}), "a string or a list"),

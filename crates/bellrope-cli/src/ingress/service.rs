@@ -155,3 +155,26 @@ fn response(status: StatusCode, media_type: &'static str, body: AnswerBody) -> R
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_waited_for_no_longer_than_the_limit() {
+        let begun = tokio::time::Instant::now();
+        let fault = in_time(BODY_TIME, std::future::pending::<Result<(), Fault>>()).await.unwrap_err();
+        assert_eq!(begun.elapsed().as_secs(), BODY_TIME.as_secs());
+        let response = refusal(&fault);
+        assert_eq!(
+            (response.status(), response.headers()["x-should-retry"].as_bytes()),
+            (StatusCode::REQUEST_TIMEOUT, &b"false"[..])
+        );
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let error = &serde_json::from_slice::<serde_json::Value>(&body).unwrap()["error"];
+        assert_eq!(
+            (&error["message"], &error["code"]),
+            (&"the body did not come within 30s".into(), &"timeout".into())
+        );
+    }
+}

@@ -190,7 +190,6 @@ impl Layers {
                     true => format!("give a port, as in {example}"),
                     false => format!("give a number, as in {example}"),
                 }),
-            Kind::Bool => text.trim().parse().map(Value::Boolean).map_err(|_| "give true or false".to_owned()),
             Kind::List => list(text),
             Kind::Text => Ok(Value::from(text)),
         };
@@ -212,6 +211,10 @@ impl Layers {
             let known = self.schema.look_up(key);
             match (known, value.get_ref()) {
                 (Known::Section, DeValue::Table(section)) => self.places(path, text, section, key),
+                (Known::Section, _) => {
+                    let (path, name) = (path.display(), shown(key));
+                    self.faults.push(format!("{path}:{line}:{column}: {name} is a section; give keys below [{name}]"));
+                }
                 (Known::Nothing(meant), _) => {
                     let path = path.display();
                     self.faults.push(format!("{path}:{line}:{column}: unknown key `{}`; {meant}", shown(key)));

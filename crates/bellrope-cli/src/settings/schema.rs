@@ -31,7 +31,6 @@ pub(super) enum Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Number { example: u64 },
-    Bool,
     List,
     Text,
 }
@@ -138,7 +137,6 @@ enum Node<'a> {
 fn kind(key: &[String], default: &Value) -> Kind {
     match default {
         Value::Number(number) => Kind::Number { example: number.as_u64().filter(|n| *n > 0).unwrap_or(100) },
-        Value::Bool(_) => Kind::Bool,
         Value::Array(_) => Kind::List,
         _ if key.last().is_some_and(|last| ABSENT_NUMBERS.contains(&last.as_str())) => Kind::Number { example: 8080 },
         _ => Kind::Text,

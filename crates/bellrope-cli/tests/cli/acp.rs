@@ -1,143 +1,19 @@
 //! `acp`: the Agent Client Protocol over pipes, as editors speak it.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Write},
-    process::{ChildStdin, Stdio},
-    sync::mpsc::{Receiver, channel},
+    process::Stdio,
+    sync::Arc,
 };
 
 use serde_json::{Value, json};
 
 use crate::{
-    provider::Provider,
-    support::{Finished, Home, PATIENCE, Running, eventually, http},
+    editor::{Editor, message, prompt, stopped, text_of},
+    provider::{self, Provider},
+    support::{Home, PATIENCE, Running, eventually, http},
 };
-
-/// An editor with the agent as its child.
-struct Editor {
-    agent: Running,
-    input: Option<ChildStdin>,
-    lines: Receiver<Value>,
-    asked: u64,
-}
-
-impl Editor {
-    fn start(home: &Home, arguments: &[&str]) -> Self {
-        let mut command = home.command(["acp"].iter().chain(arguments));
-        let mut agent = Running::start(command.stdin(Stdio::piped()));
-        let output = BufReader::new(agent.stdout());
-        let (send, lines) = channel();
-        std::thread::spawn(move || {
-            for line in output.lines() {
-                // Nothing but the protocol stands on standard output.
-                let value = serde_json::from_str(&line.unwrap()).expect("a line of JSON");
-                if send.send(value).is_err() {
-                    return;
-                }
-            }
-        });
-        let input = Some(agent.stdin());
-        Self { agent, input, lines, asked: 0 }
-    }
-
-    /// An editor that has introduced itself and opened a session; and that session's id.
-    fn in_session(home: &Home, arguments: &[&str]) -> (Self, String) {
-        let mut editor = Self::start(home, arguments);
-        editor.initialize();
-        let session = editor.open();
-        (editor, session)
-    }
-
-    fn write(&mut self, text: &str) {
-        self.input.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
-    }
-
-    fn notify(&mut self, method: &str, params: &Value) {
-        self.write(&format!("{}\n", json!({"jsonrpc": "2.0", "method": method, "params": params})));
-    }
-
-    fn send(&mut self, method: &str, params: &Value) -> u64 {
-        self.asked += 1;
-        let request = json!({"jsonrpc": "2.0", "id": self.asked, "method": method, "params": params});
-        self.write(&format!("{request}\n"));
-        self.asked
-    }
-
-    #[track_caller]
-    fn next(&self) -> Value {
-        self.lines.recv_timeout(PATIENCE).expect("one more line of the agent")
-    }
-
-    /// Waits for the response to a request; returns it with the updates that came before it.
-    #[track_caller]
-    fn response(&self, id: u64) -> (Value, Vec<Value>) {
-        let mut updates = Vec::new();
-        loop {
-            let line = self.next();
-            assert_eq!(line["jsonrpc"], "2.0", "{line}");
-            if line["method"] == "session/update" {
-                updates.push(line["params"]["update"].clone());
-            } else if line["id"] == id {
-                return (line, updates);
-            } else {
-                panic!("{line} came where {id} was to be answered");
-            }
-        }
-    }
-
-    #[track_caller]
-    fn ask(&mut self, method: &str, params: &Value) -> (Value, Vec<Value>) {
-        let id = self.send(method, params);
-        self.response(id)
-    }
-
-    fn initialize(&mut self) -> Value {
-        let params = json!({"protocolVersion": 1, "clientCapabilities": {"fs": {"readTextFile": true}}});
-        self.ask("initialize", &params).0["result"].clone()
-    }
-
-    fn open(&mut self) -> String {
-        let (answer, _) = self.ask("session/new", &json!({"cwd": "/", "mcpServers": []}));
-        answer["result"]["sessionId"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
-    }
-
-    fn prompt(&mut self, session: &str, text: &str) -> (Value, Vec<Value>) {
-        self.ask("session/prompt", &prompt(session, text))
-    }
-
-    /// Sends a prompt whose answer has no end, and waits until it has begun.
-    fn begin_endless(&mut self, session: &str) -> u64 {
-        let id = self.send("session/prompt", &prompt(session, "/tokens 4000000000"));
-        assert_eq!(self.next()["method"], "session/update");
-        id
-    }
-
-    fn finish(mut self) -> Finished {
-        self.input = None;
-        // Whoever reads ends with the process.
-        let finished = self.agent.finish();
-        drop(self.lines);
-        finished
-    }
-}
-
-fn prompt(session: &str, text: &str) -> Value {
-    json!({"sessionId": session, "prompt": [{"type": "text", "text": text}]})
-}
-
-fn text_of(updates: &[Value], kind: &str) -> String {
-    let of_kind = updates.iter().filter(|update| update["sessionUpdate"] == kind);
-    of_kind.map(|update| update["content"]["text"].as_str().unwrap()).collect()
-}
-
-#[track_caller]
-fn stopped(answer: &Value) -> &str {
-    answer["result"]["stopReason"].as_str().unwrap_or_else(|| panic!("{answer}"))
-}
-
-fn message(answer: &Value) -> &str {
-    answer["error"]["message"].as_str().unwrap_or_else(|| panic!("{answer}"))
-}
 
 #[test]
 fn an_editor_is_told_who_answers_and_gets_the_answer_in_chunks() {
@@ -180,6 +56,7 @@ fn reasoning_comes_as_thought_and_stop_reasons_are_kept() {
         let kinds: Vec<_> = updates.iter().map(|update| update["sessionUpdate"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["agent_thought_chunk", "agent_message_chunk"]);
         assert_eq!(text_of(&updates, "agent_thought_chunk"), "They knock");
+        assert_eq!(editor.leave(), "");
     }
 }
 
@@ -202,6 +79,7 @@ fn a_session_remembers_what_was_said_in_it_and_nothing_of_others() {
     assert_eq!(said(&asked[1]), ["Be brief.", "Other?"]);
     assert_eq!(said(&asked[2]), ["Be brief.", "One?", "Ding.", "Two?"]);
     assert_eq!((&asked[2]["model"], &asked[2]["max_tokens"]), (&json!("usual"), &json!(9)));
+    assert_eq!(editor.leave(), "");
 }
 
 #[test]
@@ -230,12 +108,24 @@ fn the_model_of_a_session_can_be_chosen() {
     assert_eq!(provider.asked()[0]["model"], "other");
     assert!(message(&choose(&mut editor, "colour", "red")).contains("known: model"));
     assert!(message(&choose(&mut editor, "model", "nonsense")).contains("PROVIDER/MODEL"));
+    let stranger = json!({"sessionId": "nobody", "configId": "model", "value": "openai/other"});
+    assert_eq!(editor.ask("session/set_config_option", &stranger).0["error"]["code"], -32002);
     let (answer, updates) = {
         choose(&mut editor, "model", "embedded/embedded");
         editor.prompt(&session, "hi")
     };
     assert_eq!(stopped(&answer), "end_turn");
     assert!(text_of(&updates, "agent_message_chunk").contains("embedded provider"));
+    // Not in the middle of an answer.
+    let id = editor.begin_endless(&session);
+    let params = json!({"sessionId": session, "configId": "model", "value": "openai/other"});
+    let change = editor.send("session/set_config_option", &params);
+    let refused = editor.past_updates();
+    assert_eq!(refused["id"], change);
+    assert_eq!(message(&refused), "this session waits for an answer; cancel it first");
+    editor.notify("session/cancel", &json!({"sessionId": session}));
+    assert_eq!(stopped(&editor.response(id).0), "cancelled");
+    editor.leave();
 }
 
 #[test]
@@ -275,6 +165,7 @@ fn a_cancelled_prompt_says_so_and_its_stream_is_cancelled_at_the_server() {
     let (answer, updates) = editor.prompt(&session, "Who is there?");
     assert_eq!(stopped(&answer), "end_turn");
     assert!(text_of(&updates, "agent_message_chunk").ends_with("You asked: Who is there?"));
+    assert_eq!(editor.leave(), "");
 }
 
 #[test]
@@ -322,12 +213,8 @@ fn what_cannot_be_answered_is_refused_with_a_reason_and_the_rest_goes_on() {
     assert_eq!(message(&editor.ask("session/prompt", &sound).0), "models are not sent sound");
     let id = editor.begin_endless(&session);
     let second = editor.send("session/prompt", &prompt(&session, "hi"));
-    let refused = loop {
-        let line = editor.next();
-        if line["id"] == second {
-            break line;
-        }
-    };
+    let refused = editor.past_updates();
+    assert_eq!(refused["id"], second);
     assert_eq!(message(&refused), "this session waits for an answer; cancel it first");
     editor.notify("session/cancel", &json!({"sessionId": session}));
     assert_eq!(stopped(&editor.response(id).0), "cancelled");
@@ -341,6 +228,52 @@ fn an_answer_that_fails_is_an_error_in_words_and_its_question_was_never_asked() 
     let (mut editor, session) = Editor::in_session(&home, &["--provider", "delphi"]);
     let (answer, _) = editor.prompt(&session, "hi");
     assert_eq!(message(&answer), "unknown_provider: there is no provider `delphi`; known: embedded, openai");
+    editor.leave();
+
+    let home = Home::new();
+    // A filter takes offence at the first question alone.
+    let provider = Provider::start(Arc::new(|asked, stream| {
+        let refused = asked["messages"].as_array().unwrap().last().unwrap()["content"] == "Bad?";
+        let end = if refused { "content_filter" } else { "stop" };
+        let delta = json!({"choices": [{"index": 0, "delta": {"content": "Hm."}, "finish_reason": end}]});
+        provider::say(stream, &delta.to_string());
+        provider::say(stream, "[DONE]");
+    }));
+    let _server = provider.serve(&home, &[]);
+    let (mut editor, session) = Editor::in_session(&home, &[]);
+    assert_eq!(stopped(&editor.prompt(&session, "Bad?").0), "refusal");
+    assert_eq!(stopped(&editor.prompt(&session, "Good?").0), "end_turn");
+    assert_eq!(provider.asked()[1]["messages"], json!([{"role": "user", "content": "Good?"}]));
+    assert_eq!(editor.leave(), "");
+}
+
+#[test]
+fn a_session_longer_than_a_message_forgets_its_oldest_turns_and_says_so_in_the_log() {
+    let home = Home::new();
+    let config = home.config("[server]\nmax_message_bytes = 65536\n");
+    let _server = home.serve(["--config".as_ref(), config.as_os_str()]);
+    let (mut editor, session) = Editor::in_session(&home, &["--max-tokens", "1"]);
+    for _ in 0..3 {
+        let (answer, _) = editor.prompt(&session, &"x".repeat(30_000));
+        assert_eq!(stopped(&answer), "max_tokens");
+    }
+    let said = editor.leave();
+    assert!(said.contains("the conversation is too long; its oldest 2 messages are forgotten"), "{said}");
+}
+
+#[test]
+fn an_editor_that_cannot_be_written_to_ends_the_agent_with_the_reason() {
+    let home = Home::new();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut agent = Running::start(home.command(["acp"]).stdin(Stdio::piped()).stdout(full));
+    let mut input = agent.stdin();
+    input
+        .write_all(b"{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":1}}\n")
+        .unwrap();
+    let error = agent.finish().failed(1);
+    let told = error.lines().last().unwrap();
+    assert!(told.starts_with("error: the connection to the editor is lost: "), "{error}");
+    assert!(told.contains("No space left on device"), "{error}");
 }
 
 #[test]
@@ -355,10 +288,13 @@ fn a_server_that_dies_in_mid_answer_costs_that_answer_and_is_found_again() {
     let (answer, _) = editor.prompt(&session, "anybody?");
     assert!(message(&answer).starts_with("no server listens at "), "{answer}");
     assert!(message(&answer).ends_with("; start one with `bellrope serve`"), "{answer}");
+    let (other, _) = editor.ask("session/new", &json!({"cwd": "/", "mcpServers": []}));
+    assert_eq!(message(&other), message(&answer), "no session without a server");
     let _server = home.serve::<&str>([]);
     let (answer, updates) = editor.prompt(&session, "Who is there?");
     assert_eq!(stopped(&answer), "end_turn");
     assert!(text_of(&updates, "agent_message_chunk").ends_with("You asked: Who is there?"));
+    editor.leave();
 }
 
 #[test]
@@ -372,6 +308,8 @@ fn without_a_server_the_editor_is_told_how_to_start_one() {
     let _server = home.serve::<&str>([]);
     let session = editor.open();
     assert_eq!(stopped(&editor.prompt(&session, "hi").0), "end_turn");
+    let said = editor.leave();
+    assert_eq!(said.matches("no server listens at ").count(), 1, "{said}");
 }
 
 #[test]

@@ -86,9 +86,12 @@ fn what_is_piped_in_comes_after_the_question() {
 #[test]
 fn a_pipe_that_nobody_closes_is_said_to_be_waited_for() {
     let home = Home::new();
-    let (reader, _open) = std::io::pipe().unwrap();
+    let (reader, open) = std::io::pipe().unwrap();
     let chat = Running::start(home.command(["chat", "explain"]).stdin(Stdio::from(reader)));
     chat.said("waiting for the end of standard input; if nothing is to come from there, add </dev/null");
+    // When it ends after all, it goes on.
+    drop(open);
+    assert!(chat.finish().failed(1).contains("error: no server listens at "));
 }
 
 #[test]

@@ -54,6 +54,14 @@ fn config_check_says_everything_that_is_wrong_and_ends_with_1() {
 }
 
 #[test]
+fn what_a_provider_cannot_use_of_a_variable_of_its_own_ends_the_server_before_it_serves() {
+    let home = Home::new();
+    let error = Running::start(home.command(["serve"]).env("OPENAI_BASE_URL", "localhost:8080")).finish().failed(1);
+    let expected = "error: OPENAI_BASE_URL (gateway.providers.openai.base_url) must start with ";
+    assert!(error.starts_with(expected), "{error}");
+}
+
+#[test]
 fn events_are_lines_of_json_where_that_is_asked_for() {
     let home = Home::new();
     let server = home.serve(["--log-format", "json", "--log", "debug"]);

@@ -1,7 +1,12 @@
 //! `chat` alone: a conversation at a terminal, which is a pseudo-terminal here.
 
+use std::sync::{Arc, Condvar, Mutex};
+
+use rustix::process::Signal;
+
 use crate::{
-    support::{Home, eventually, http},
+    provider::{self, Provider},
+    support::{Home, PATIENCE, eventually, http},
     terminal::Terminal,
 };
 
@@ -83,6 +88,7 @@ fn a_server_that_dies_costs_the_answer_and_not_the_conversation() {
     terminal.press(&format!("Who is there?{ENTER}"));
     terminal.shows(&["You asked: Who is there?", "usage: 3 tokens read", PROMPT]);
     // While it waits at the prompt nothing watches the connection.
+    server.signal(Signal::KILL);
     drop(server);
     let _server = home.serve::<&str>([]);
     terminal.press(&format!("And now?{ENTER}"));
@@ -129,10 +135,61 @@ fn a_conversation_longer_than_a_message_forgets_its_oldest_turns_and_says_so() {
         terminal.press(&format!("{long}{ENTER}"));
         forgotten |= terminal.shows(&["usage: ", PROMPT]).contains("messages are forgotten");
         if forgotten {
+            terminal.press(CTRL_D);
+            assert_eq!(terminal.finish().code, Some(0));
             return;
         }
     }
     panic!("a conversation of more than 64 KiB was sent whole");
+}
+
+#[test]
+fn an_answer_that_takes_its_time_is_said_to_be_waited_for_until_it_begins() {
+    let home = Home::new();
+    let gate = Arc::<(Mutex<bool>, Condvar)>::default();
+    let opened = Arc::clone(&gate);
+    let provider = Provider::start(Arc::new(move |_, stream| {
+        let (open, news) = &*opened;
+        let _ = news.wait_timeout_while(open.lock().unwrap(), PATIENCE, |open| !*open).unwrap();
+        provider::say(stream, r#"{"choices":[{"index":0,"delta":{"content":"Ding."},"finish_reason":"stop"}]}"#);
+        provider::say(stream, "[DONE]");
+    }));
+    let _server = provider.serve(&home, &[]);
+    let mut terminal = Terminal::open(&home, &["chat"]);
+    terminal.shows(&[PROMPT]);
+    terminal.press(&format!("hi{ENTER}"));
+    terminal.shows(&[" waiting for the answer, 1"]);
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    let turn = terminal.shows(&["Ding.", "usage: ", PROMPT]);
+    // The line with the wait is wiped before the answer stands in it.
+    let wiped = turn.find("\x1b[2K").unwrap_or_else(|| panic!("{turn:?}"));
+    let begun = turn.find("Ding.").unwrap();
+    assert!(wiped < begun && !turn[begun..].contains("waiting"), "{turn:?}");
+    terminal.press(CTRL_D);
+    assert_eq!(terminal.finish().code, Some(0));
+}
+
+#[test]
+fn where_no_question_can_be_kept_that_is_said_and_the_conversation_goes_on() {
+    let home = Home::new();
+    let _server = home.serve::<&str>([]);
+    let converse = |fault: &str, before: bool| {
+        let mut terminal = Terminal::open(&home, &["chat"]);
+        terminal.shows(&[fault, PROMPT][usize::from(!before)..]);
+        terminal.press(&format!("Who is there?{ENTER}"));
+        let turn = terminal.shows(&["You asked: Who is there?", "usage: ", PROMPT]);
+        assert!(before || turn.contains(fault), "{turn:?}");
+        terminal.press(CTRL_D);
+        assert_eq!(terminal.finish().code, Some(0));
+    };
+    // A file stands where the folder would.
+    std::fs::write(home.path("state"), "").unwrap();
+    converse("questions are not kept: ", true);
+    std::fs::remove_file(home.path("state")).unwrap();
+    // A folder stands where the file would.
+    std::fs::create_dir_all(home.path("state/bellrope/chat_history")).unwrap();
+    converse("the question cannot be kept for the arrow keys", false);
 }
 
 #[test]

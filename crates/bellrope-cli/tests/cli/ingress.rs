@@ -23,7 +23,7 @@ const PORT: [&str; 2] = ["--openai-port", "0"];
 
 /// Where a server said that it serves OpenAI's API, as HOST:PORT.
 #[track_caller]
-fn address(server: &Running) -> String {
+pub(crate) fn address(server: &Running) -> String {
     let line = server.said("OpenAI's API on http://");
     line.rsplit("http://").next().unwrap().trim().strip_suffix("/v1").unwrap().to_owned()
 }
@@ -327,8 +327,54 @@ fn connections_beyond_the_limit_are_closed_and_a_place_is_free_again_after_one_e
     assert!(open.iter_mut().all(alive), "64 connections are served at once");
     assert!(!alive(&mut connect(&address)), "the 65th is closed");
     server.said("OpenAI's API is full");
+    assert!(!alive(&mut connect(&address)), "the next one, too");
     open.pop();
     eventually("a free place", || alive(&mut connect(&address)));
+    server.signal(Signal::TERM);
+    let said = server.finish().stderr;
+    assert_eq!(said.matches("OpenAI's API is full").count(), 1, "a flood makes one line: {said}");
+}
+
+#[test]
+fn bodies_that_take_too_much_memory_together_are_refused_for_a_while() {
+    let home = Home::new();
+    let server = home.serve(PORT);
+    let address = address(&server);
+    let body = |kib: usize| {
+        let json = chat("hi").to_string();
+        " ".repeat(kib * 1024 - json.len()) + &json
+    };
+    let head = |length: usize| {
+        format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+             Connection: close\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    // Bodies that lack one byte, and together leave 1 KiB of the 32 MiB that there are.
+    let unfinished = [10_239, 10_239, 10_239, 2_050].map(|kib| {
+        let mut stream = connect(&address);
+        let body = body(kib);
+        stream.write_all((head(body.len() + 1) + &body).as_bytes()).unwrap();
+        stream
+    });
+    let ask = || exchange(&address, &(head(4 * 1024) + &body(4)));
+    let mut refused = None;
+    // What was written may not be read yet.
+    eventually("no room for one more", || {
+        refused = Some(ask()).filter(|response| response.status == 503);
+        refused.is_some()
+    });
+    let refused = refused.unwrap();
+    let head = refused.head.to_ascii_lowercase();
+    assert!(head.contains("retry-after: 1\r\n") && head.contains("x-should-retry: true"), "{head}");
+    let error = refused.error(503);
+    assert_eq!(
+        (&error["code"], &error["message"]),
+        (&json!("overloaded"), &json!("too many large requests are under way; try again"))
+    );
+    assert_eq!(exchange(&address, &post(&address, &chat("hi"))).status, 200, "a small one has room");
+    drop(unfinished);
+    eventually("room again", || ask().status == 200);
 }
 
 #[test]

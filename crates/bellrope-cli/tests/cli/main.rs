@@ -5,6 +5,8 @@ mod bench;
 mod chat;
 mod config;
 mod conversation;
+mod editor;
+mod foreign;
 mod hostile;
 mod ingress;
 mod manual;

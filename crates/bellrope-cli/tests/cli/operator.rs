@@ -27,6 +27,12 @@ fn a_breaker_is_opened_closed_and_reset_by_hand_and_its_calls_follow() {
     assert_eq!(state("echo"), ("open".to_owned(), true));
     assert!(home.run(["call", "echo", "x"]).failed(1).contains("circuit breaker is open"));
     assert!(http(&server, "/metrics").contains("ipc_circuit_breaker_state{type=\"echo\",state=\"open\"} 1\n"));
+    // A question that was not let in is put once more, and then given up.
+    home.run(["breaker", "open", "ai.chat_stream"]).succeeded();
+    assert!(home.run(["chat", "Who is there?"]).failed(1).contains("circuit breaker is open"));
+    let rows = json(&home, &["breaker", "list", "--json"]);
+    let row = rows.as_array().unwrap().iter().find(|row| row["name"] == "ai.chat_stream").unwrap().clone();
+    assert_eq!((&row["state"], &row["rejections"]), (&"open".into(), &2.into()));
     home.run(["breaker", "close", "echo"]).succeeded();
     assert_eq!((state("echo"), home.run(["call", "echo", "x"]).succeeded().as_str()), (("closed".into(), true), "x"));
     home.run(["breaker", "reset", "echo"]).succeeded();
@@ -56,6 +62,10 @@ fn health_ends_with_0_only_while_the_server_is_healthy() {
     let said = home.run(["health"]).succeeded();
     assert!(said.starts_with("healthy (version ") && said.contains("connections  1 of 2"), "{said}");
     assert_eq!(json(&home, &["health", "--json"])["status"], "healthy");
+    home.run(["breaker", "open", "echo"]).succeeded();
+    let said = home.run(["health"]).succeeded();
+    assert!(said.starts_with("healthy (") && said.ends_with("\nbreaker      echo is open\n"), "{said}");
+    home.run(["breaker", "reset", "echo"]).succeeded();
     // A place taken leaves the second one to whoever asks, and with that the server is full.
     let mut taken = None;
     eventually("a place is free", || {

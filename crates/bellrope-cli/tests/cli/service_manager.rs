@@ -40,6 +40,17 @@ fn a_descriptor_that_is_no_listener_is_refused_with_the_mend() {
 }
 
 #[test]
+fn a_service_manager_that_is_gone_is_missed_in_the_log_and_costs_nothing_else() {
+    let home = Home::new();
+    let gone = home.path("gone.sock");
+    let server = home.serve_with::<&str>([], &[("NOTIFY_SOCKET", gone.to_str().unwrap())]);
+    server.said("the service manager was not told");
+    assert_eq!(home.run(["call", "echo", "ding"]).succeeded(), "ding");
+    server.signal(Signal::TERM);
+    assert_eq!(server.finish().code, Some(0));
+}
+
+#[test]
 fn a_service_manager_is_told_and_its_watchdog_is_fed() {
     let home = Home::new();
     let path = home.path("notify.sock");

@@ -8,12 +8,16 @@ use std::{
         net::UnixStream,
         process::CommandExt,
     },
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use bellrope::{Client, ClientConfig, ConnectError};
 
-use crate::support::{Home, Running, eventually};
+use crate::{
+    ingress,
+    support::{Home, Running, eventually},
+};
 
 /// The user `nobody` of most systems.
 const NOBODY: u32 = 65_534;
@@ -89,4 +93,29 @@ fn a_client_trusts_no_server_of_another_user() {
     assert!(matches!(error, ConnectError::ForeignServer { uid: NOBODY, .. }), "{error}");
     let said = home.run(["call".as_ref(), "--socket".as_ref(), socket.as_os_str(), "echo".as_ref(), "x".as_ref()]);
     assert!(said.failed(1).contains("65534"));
+}
+
+#[test]
+fn openais_api_serves_no_other_user() {
+    let skip = |why: &str| writeln!(std::io::stderr(), "SKIPPED: {why}").unwrap();
+    if !rustix::process::geteuid().is_root() {
+        return skip("only root can connect as another user");
+    }
+    let home = Home::new();
+    let server = home.serve(["--openai-port", "0"]);
+    let address = ingress::address(&server);
+    let (host, port) = address.rsplit_once(':').unwrap();
+    let ask = |user: u32| {
+        let head = format!("GET /v1/models HTTP/1.1\\r\\nHost: {address}\\r\\nConnection: close\\r\\n\\r\\n");
+        let script = format!("exec 3<>/dev/tcp/{host}/{port} && printf '{head}' >&3 && cat <&3");
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &script]).current_dir("/").uid(user).gid(user);
+        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Running::start(&mut shell).finish().stdout
+    };
+    let served = ask(0);
+    assert!(served.starts_with("HTTP/1.1 200 "), "{served}");
+    assert_eq!(ask(NOBODY), "");
+    let said = server.said("a connection to OpenAI's API was closed: ");
+    assert!(said.contains("it comes from user 65534; only user 0 and root are served"), "{said}");
 }
