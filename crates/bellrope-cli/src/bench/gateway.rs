@@ -220,10 +220,10 @@ mod tests {
     #[test]
     fn an_answer_that_failed_ends_the_measurement_with_what_the_server_said() {
         let text = |piece: &str| text_of(piece.as_bytes()).map_err(|error| error.to_string());
-        assert_eq!(text(r#"{"seq": 0, "type": "text", "text": "bell"}"#), Ok(Some("bell".to_owned())));
-        assert_eq!(text(r#"{"seq": 1, "type": "done", "stop_reason": "stop"}"#), Ok(None));
+        assert_eq!(text(r#"{"seq": 0, "kind": "text", "text": "bell"}"#), Ok(Some("bell".to_owned())));
+        assert_eq!(text(r#"{"seq": 1, "kind": "done", "stop_reason": "stop"}"#), Ok(None));
         let failed =
-            r#"{"seq": 1, "type": "error", "code": "upstream", "message": "the bell is cracked", "retryable": false}"#;
+            r#"{"seq": 1, "kind": "error", "code": "upstream", "message": "the bell is cracked", "retryable": false}"#;
         assert_eq!(text(failed), Err("the answer failed: the bell is cracked".to_owned()));
     }
 }

@@ -245,8 +245,9 @@ mod tests {
         // It takes connections, and nobody reads them.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/v1", silent.local_addr().unwrap());
-        let settings = serde_json::json!({"provider": "openai", "openai": {"base_url": url, "api_key": "k"}});
-        let gateway = Gateway::from_settings(serde_json::from_value::<GatewaySettings>(settings).unwrap()).unwrap();
+        let settings = serde_json::json!({"provider": "openai", "openai": {"base_url": url}});
+        let settings: GatewaySettings = serde_json::from_value(settings).unwrap();
+        let gateway = Gateway::from_settings_and_vars(settings, |_| None).unwrap();
         let found = providers(&gateway, Duration::from_millis(20));
         assert_eq!(found, [Finding::warn("providers", "no answer within 20ms", "look at the network")]);
     }
