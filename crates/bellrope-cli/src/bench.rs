@@ -128,9 +128,11 @@ pub(crate) fn run(command: &BenchCommand) -> Outcome {
     match command {
         BenchCommand::Criteria(args) => show_criteria(args.run.json, &criteria::measure(args, true)?),
         BenchCommand::Connections(args) => {
-            show(args.run.json, &connections::measure(args, true)?, connections::ConnectionsReport::print)
+            show_lines(args.run.json, &connections::measure(args, true)?, connections::ConnectionsReport::lines)
         }
-        BenchCommand::Memory(args) => show(args.run.json, &memory::measure(args, true)?, memory::MemoryReport::print),
+        BenchCommand::Memory(args) => {
+            show_lines(args.run.json, &memory::measure(args, true)?, memory::MemoryReport::lines)
+        }
         BenchCommand::Rtt(args) => show(args.json, &rtt::measure(&args.settled(), true)?, RttReport::print),
         BenchCommand::Throughput(args) => {
             show(args.json, &throughput::measure(&args.settled(), true)?, throughput::ThroughputReport::print)
@@ -153,10 +155,14 @@ pub(crate) fn run(command: &BenchCommand) -> Outcome {
 
 /// Shows the criteria, and fails if one of them does.
 pub(crate) fn show_criteria(json: bool, report: &CriteriaReport) -> Outcome {
-    show(json, report, CriteriaReport::print)?;
+    show_lines(json, report, CriteriaReport::lines)?;
     if report.all_pass { Ok(()) } else { Err(Failed.into()) }
 }
 
 fn show<R: Serialize>(json: bool, report: &R, print: fn(&R) -> Outcome) -> Outcome {
     if json { crate::output::json(report) } else { print(report) }
+}
+
+fn show_lines<R: Serialize>(json: bool, report: &R, lines: fn(&R) -> Vec<String>) -> Outcome {
+    if json { crate::output::json(report) } else { crate::output::lines(&lines(report)) }
 }

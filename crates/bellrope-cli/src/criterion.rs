@@ -133,4 +133,15 @@ mod tests {
             assert_eq!(pass(f64::NAN, target), Some(false), "{target:?}");
         }
     }
+
+    #[test]
+    fn verdicts_and_targets_are_said_in_words() {
+        let judged = |value| Criterion::judge("some", value, "ms", Target::AtMost(1.0));
+        let missing = Criterion::not_measured("some", "ms", Target::AtMost(1.0), "no clock here".to_owned());
+        assert_eq!([judged(1.0), judged(2.0), missing].map(|it| it.verdict()), ["PASS", "FAIL", "not measured"]);
+        let targets =
+            [Target::AtMost(0.5), Target::Below(3.0), Target::AtLeast(1e3), Target::Above(90.0), Target::Equal(0.0)];
+        let said = ["at most 0.50", "under 3", "at least 1,000", "over 90", "exactly 0"];
+        assert_eq!(targets.map(Target::text), said);
+    }
 }

@@ -5,6 +5,8 @@
 mod machine;
 mod place;
 
+use std::time::Duration;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -19,6 +21,9 @@ Examples:
   bellrope doctor --config bellrope.toml --json
 
 Exit codes: 0 nothing failed, 1 something did. A warning is no failure.";
+
+/// How long providers may take; all of them are asked at once.
+const PROVIDERS_PATIENCE: Duration = Duration::from_secs(20);
 
 /// For which settings.
 #[derive(Debug, Args)]
@@ -77,19 +82,20 @@ pub(crate) fn run(args: &DoctorArgs) -> Outcome {
     let settings = Settings::load(&args.settings);
     match &settings {
         Ok(settings) => {
-            findings.push(match settings.gateway() {
+            let gateway = settings.gateway();
+            findings.push(match &gateway {
                 Ok(gateway) => {
                     Finding::ok("configuration", format!("no fault; providers: {}", gateway.names().join(", ")))
                 }
-                Err(faults) => configuration(&faults),
+                Err(faults) => configuration(faults),
             });
             findings.push(machine::descriptors(settings.server.max_connections));
             findings.push(machine::memory(&settings.server));
             findings.push(machine::cpus(&settings.server));
             findings.push(place::directory(&settings.socket));
             findings.extend(place::server(&settings.socket));
-            if args.providers {
-                findings.extend(place::providers(settings));
+            if let (true, Ok(gateway)) = (args.providers, &gateway) {
+                findings.extend(place::providers(gateway, PROVIDERS_PATIENCE));
             }
         }
         Err(faults) => findings.push(configuration(faults)),

@@ -14,6 +14,8 @@ mod doctor;
 mod health_cmd;
 mod ingress;
 mod list;
+#[cfg(test)]
+mod local_server;
 mod logging;
 mod manual;
 mod operator;

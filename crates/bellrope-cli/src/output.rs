@@ -13,6 +13,11 @@ pub(crate) fn line(text: fmt::Arguments<'_>) -> Outcome {
     Ok(())
 }
 
+/// Prints a result of several lines.
+pub(crate) fn lines(lines: &[String]) -> Outcome {
+    lines.iter().try_for_each(|text| line(format_args!("{text}")))
+}
+
 /// Prints a result for machines.
 pub(crate) fn json(value: &impl Serialize) -> Outcome {
     line(format_args!("{}", serde_json::to_string_pretty(value)?))

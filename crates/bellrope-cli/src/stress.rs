@@ -184,3 +184,28 @@ impl<'a> ShareBar<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_the_suites_that_there_are_one_after_another() {
+        let single = Choice::value_variants().iter().filter(|choice| !matches!(choice, Choice::All));
+        let single: Vec<usize> = single.flat_map(|choice| choice.suites()).map(|suite| *suite as usize).collect();
+        assert_eq!(Choice::All.suites().iter().map(|suite| *suite as usize).collect::<Vec<_>>(), single);
+    }
+
+    #[test]
+    fn a_suite_ends_after_its_count_a_tenth_of_it_or_the_seconds_asked_for() {
+        let course = Course { quick: false, seconds: None, seed: 1 };
+        let (whole, quick) = (course.count(500), Course { quick: true, ..course }.count(500));
+        let start = Instant::now();
+        assert!(!whole.is_over(499, start) && whole.is_over(500, start) && whole.is_over(501, start));
+        assert!(!quick.is_over(49, start) && quick.is_over(50, start));
+        assert_eq!([0, 250, 500, 900].map(|done| whole.share(done, start)), [0.0, 0.5, 1.0, 1.0]);
+        let seconds = Course { seconds: Some(3600.0), ..course }.count(500);
+        assert!(!seconds.is_over(u64::MAX, start), "a time is not up because of steps");
+        assert_eq!(seconds.share(0, start - Duration::from_secs(3600)), 1.0);
+    }
+}

@@ -6,10 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{RunArgs, ServerProcess, memory};
-use crate::{
-    Outcome,
-    output::{self, Progress},
-};
+use crate::output::Progress;
 
 /// Connections without `--count`, and when it must be quick.
 const COUNT: u32 = 10_000;
@@ -114,19 +111,24 @@ fn close(server: &ServerProcess, connections: Vec<Connection>) -> anyhow::Result
 }
 
 impl ConnectionsReport {
-    pub(super) fn print(&self) -> Outcome {
+    /// For people.
+    pub(super) fn lines(&self) -> Vec<String> {
         let Self { connections, answered, open_us_each, first_call_us_each, closed_ms, .. } = self;
-        output::line(format_args!("{connections} connections open at once, {answered} of them answered a call"))?;
-        output::line(format_args!(
-            "opening {open_us_each:.0} us each, the first call {first_call_us_each:.0} us each; all closed again in \
-             {closed_ms:.0} ms"
-        ))?;
-        for (when, memory) in [("before", self.before), ("with all of them idle", self.idle)] {
+        let memory = |when: &str, memory: MemoryUse| {
             let MemoryUse { rss_kb, anon_kb, file_kb, shmem_kb } = memory;
-            output::line(format_args!(
+            format!(
                 "server memory {when}: {rss_kb} KiB resident = {anon_kb} anonymous + {file_kb} of files + {shmem_kb} shared"
-            ))?;
-        }
-        output::line(format_args!("an idle connection: {:.0} bytes", self.idle_bytes_each))
+            )
+        };
+        vec![
+            format!("{connections} connections open at once, {answered} of them answered a call"),
+            format!(
+                "opening {open_us_each:.0} us each, the first call {first_call_us_each:.0} us each; all closed again in \
+                 {closed_ms:.0} ms"
+            ),
+            memory("before", self.before),
+            memory("with all of them idle", self.idle),
+            format!("an idle connection: {:.0} bytes", self.idle_bytes_each),
+        ]
     }
 }

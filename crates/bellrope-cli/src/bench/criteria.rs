@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bellrope::{
-    Client, Connection, MemoryUse,
+    CallError, Client, Connection, MemoryUse,
     shm::{clock, process},
 };
 use clap::Args;
@@ -190,18 +190,50 @@ fn recover(server: &mut ServerProcess) -> anyhow::Result<Duration> {
     client.call("echo", b"before")?;
     server.kill()?;
     ensure!(client.call_within("echo", b"nobody there", Duration::from_millis(20)).is_err(), "a dead server answered");
-    let caller = std::thread::spawn(move || {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match client.call("echo", b"after") {
-                Ok(_) => return Ok(clock::monotonic_us()),
-                Err(error) if Instant::now() >= deadline => return Err(error),
-                Err(_) => {}
-            }
-        }
-    });
+    let caller = std::thread::spawn(move || await_answer(&client, PATIENCE));
     server.restart()?;
     let answered =
         caller.join().map_err(|_| anyhow::anyhow!("the caller panicked"))?.context("waiting for recovery")?;
     Ok(Duration::from_micros(answered.saturating_sub(server.listening_us())))
+}
+
+/// Calls until there is an answer, and says when that was, on the monotonic clock. After `patience` the next error is the
+/// last.
+fn await_answer(client: &Client, patience: Duration) -> Result<u64, CallError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match client.call("echo", b"after") {
+            Ok(_) => return Ok(clock::monotonic_us()),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bellrope::HandlerError;
+
+    use super::*;
+    use crate::local_server::LocalServer;
+
+    #[test]
+    fn an_answer_is_waited_for_through_errors_until_patience_ends() {
+        let calls = std::sync::atomic::AtomicU32::new(0);
+        let server = LocalServer::start(|builder| {
+            builder.unary("echo", move |_, _| match calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                2 => Ok(()),
+                _ => Err(HandlerError::invalid_request("not yet")),
+            })
+        });
+        let client = Client::connect(server.socket()).unwrap();
+        let before = clock::monotonic_us();
+        let answered = await_answer(&client, PATIENCE).unwrap();
+        assert!((before..=clock::monotonic_us()).contains(&answered));
+        let start = Instant::now();
+        let patience = Duration::from_millis(20);
+        let error = await_answer(&client, patience).unwrap_err();
+        assert!(start.elapsed() >= patience);
+        assert_eq!(error.to_string(), "invalid_request: not yet");
+    }
 }

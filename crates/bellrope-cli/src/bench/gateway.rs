@@ -138,15 +138,17 @@ fn texts<'a>(
     provider.prepare(pace, time);
     let request = ChatRequest { provider: Some("openai".to_owned()), ..ChatRequest::user("Go on.") };
     let stream = client.stream("ai.chat_stream", &serde_json::to_vec(&request)?)?;
-    let text = |chunk: Result<Vec<u8>, bellrope::CallError>| -> anyhow::Result<Option<String>> {
-        let piece: SequencedChunk = serde_json::from_slice(&chunk?)?;
-        match piece.chunk {
-            Chunk::Text { text } => Ok(Some(text)),
-            Chunk::Error(info) => bail!("the answer failed: {}", info.message),
-            _ => Ok(None),
-        }
-    };
-    Ok(stream.filter_map(move |chunk| text(chunk).transpose()))
+    Ok(stream.filter_map(|chunk| chunk.map_err(Into::into).and_then(|piece| text_of(&piece)).transpose()))
+}
+
+/// The text in a piece of an answer, if it is one of text.
+fn text_of(piece: &[u8]) -> anyhow::Result<Option<String>> {
+    let piece: SequencedChunk = serde_json::from_slice(piece)?;
+    match piece.chunk {
+        Chunk::Text { text } => Ok(Some(text)),
+        Chunk::Error(info) => bail!("the answer failed: {}", info.message),
+        _ => Ok(None),
+    }
 }
 
 /// The texts of an answer, as a bare HTTP client gets them.
@@ -208,5 +210,20 @@ impl GatewayReport {
             "one stream without pauses: {:.0} chunks/s (goal: at least {GOAL_CHUNKS_PER_S:.0}); a bare HTTP client: {:.0}",
             self.chunks_per_s, self.direct_chunks_per_s
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_failed_ends_the_measurement_with_what_the_server_said() {
+        let text = |piece: &str| text_of(piece.as_bytes()).map_err(|error| error.to_string());
+        assert_eq!(text(r#"{"seq": 0, "kind": "text", "text": "bell"}"#), Ok(Some("bell".to_owned())));
+        assert_eq!(text(r#"{"seq": 1, "kind": "done", "stop_reason": "stop"}"#), Ok(None));
+        let failed =
+            r#"{"seq": 1, "kind": "error", "code": "upstream", "message": "the bell is cracked", "retryable": false}"#;
+        assert_eq!(text(failed), Err("the answer failed: the bell is cracked".to_owned()));
     }
 }

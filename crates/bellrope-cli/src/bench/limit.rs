@@ -16,7 +16,8 @@ const PING: usize = 0;
 const PONG: usize = 1024;
 /// Fruitless looks after which the other side surely has no CPU, and gets ours: it may be the only one.
 const LOOKS_PER_YIELD: u32 = 2_000;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the other side may do nothing. In a unit test there is none.
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 10_000 });
 /// Rounds between two looks at the clock. Where others keep the CPUs busy, each round may take a time slice.
 const ROUNDS_AT_ONCE: u64 = 1_000;
 
@@ -152,5 +153,23 @@ impl Watch {
         self.fruitless = 0;
         std::thread::yield_now();
         self.since.get_or_insert_with(Instant::now).elapsed() <= PATIENCE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_that_nobody_calls_ends_by_itself_spinning_or_asleep() {
+        type Side = fn(u32, i32, u64, Box<dyn FnOnce()>) -> anyhow::Result<()>;
+        let sides: [Side; 2] = [pong, sleeping_pong];
+        for side in sides {
+            let (memory, fd) = SharedMemory::create(LEN).unwrap();
+            let start = Instant::now();
+            side(std::process::id(), fd.as_raw_fd(), 3, Box::new(|| {})).unwrap();
+            assert!(start.elapsed() >= PATIENCE);
+            assert_eq!(memory.view(0..LEN).load(PONG, Ordering::Acquire), 0, "nothing was to be answered");
+        }
     }
 }

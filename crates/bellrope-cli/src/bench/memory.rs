@@ -8,10 +8,7 @@ use super::{
     Load, RunArgs, ServerProcess,
     child::{as_client, two_cpus},
 };
-use crate::{
-    Outcome,
-    output::{self, Progress},
-};
+use crate::{Outcome, output::Progress};
 
 const COUNTS: [u32; 4] = [10, 100, 1_000, 10_000];
 const QUICK_COUNTS: [u32; 2] = [100, 1_000];
@@ -95,11 +92,7 @@ struct Goal {
 
 /// Measures each number of connections, idle and busy.
 pub(super) fn measure(args: &MemoryArgs, progress: bool) -> anyhow::Result<MemoryReport> {
-    let counts = match &args.connections[..] {
-        [] if args.run.quick => &QUICK_COUNTS[..],
-        [] => &COUNTS,
-        counts => counts,
-    };
+    let counts = counts(args);
     let window = Duration::from_secs_f64(if args.run.quick { QUICK_SECONDS } else { SECONDS });
     let bar = Progress::new(progress, "memory", 1 + 2 * counts.len() as u64);
     let without = at_rest(&ServerProcess::start(two_cpus())?)?;
@@ -111,6 +104,15 @@ pub(super) fn measure(args: &MemoryArgs, progress: bool) -> anyhow::Result<Memor
     let rows = rows.collect::<anyhow::Result<Vec<_>>>()?;
     let goals = goals(&rows);
     Ok(MemoryReport { size: SIZE, without, rows, goals })
+}
+
+/// How many connections there are to be, one number after the other.
+fn counts(args: &MemoryArgs) -> &[u32] {
+    match &args.connections[..] {
+        [] if args.run.quick => &QUICK_COUNTS,
+        [] => &COUNTS,
+        counts => counts,
+    }
 }
 
 fn row(connections: u32, server: &mut ServerProcess, window: Duration, bar: &Progress) -> anyhow::Result<Row> {
@@ -191,35 +193,30 @@ fn goals(rows: &[Row]) -> Vec<Goal> {
 }
 
 impl MemoryReport {
-    pub(super) fn print(&self) -> Outcome {
-        output::line(format_args!(
-            "{:>11} {:>5} {:>9} {:>9} {:>9} {:>9} {:>7}",
-            "connections", "", "RSS KiB", "RssAnon", "RssFile", "RssShmem", "CPU %"
-        ))?;
+    /// For people: a table, and what is judged by it.
+    pub(super) fn lines(&self) -> Vec<String> {
         let line = |connections: u32, name: &str, memory: MemoryUse, cpu: &str| {
             let MemoryUse { rss_kb, anon_kb, file_kb, shmem_kb } = memory;
-            output::line(format_args!(
-                "{connections:>11} {name:>5} {rss_kb:>9} {anon_kb:>9} {file_kb:>9} {shmem_kb:>9} {cpu:>7}"
-            ))
+            format!("{connections:>11} {name:>5} {rss_kb:>9} {anon_kb:>9} {file_kb:>9} {shmem_kb:>9} {cpu:>7}")
         };
-        line(0, "idle", self.without, "")?;
+        let head = ["connections", "", "RSS KiB", "RssAnon", "RssFile", "RssShmem", "CPU %"];
+        let [connections, name, rss, anon, file, shmem, cpu] = head;
+        let head = format!("{connections:>11} {name:>5} {rss:>9} {anon:>9} {file:>9} {shmem:>9} {cpu:>7}");
+        let mut lines = vec![head, line(0, "idle", self.without, "")];
         for Row { connections, idle, busy, .. } in &self.rows {
-            for (name, state) in [("idle", idle), ("busy", busy)] {
-                line(*connections, name, state.memory, &format!("{:.2}", state.cpu_percent))?;
-            }
+            let of = |name, state: &State| line(*connections, name, state.memory, &format!("{:.2}", state.cpu_percent));
+            lines.extend([of("idle", idle), of("busy", busy)]);
         }
         for Row { connections, busy_calls_per_s, .. } in &self.rows {
-            output::line(format_args!(
-                "{connections} busy connections: {:.2} M calls/s of {} B, one in flight each",
-                busy_calls_per_s / 1e6,
-                self.size
-            ))?;
+            let (millions, size) = (busy_calls_per_s / 1e6, self.size);
+            let calls = format!("{millions:.2} M calls/s of {size} B, one in flight each");
+            lines.push(format!("{connections} busy connections: {calls}"));
         }
         for Goal { what, found, at_most, unit, pass } in &self.goals {
             let verdict = if *pass { "PASS" } else { "FAIL" };
-            output::line(format_args!("{verdict}  {what}: {found:.2} {unit}, goal: at most {at_most} {unit}"))?;
+            lines.push(format!("{verdict}  {what}: {found:.2} {unit}, goal: at most {at_most} {unit}"));
         }
-        Ok(())
+        lines
     }
 }
 
@@ -246,6 +243,35 @@ mod tests {
             ]
         );
         assert!((goals[3].found - 8192.0).abs() < 1e-9, "{}", goals[3].found);
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_each_state_and_a_verdict_for_each_goal() {
+        let memory = MemoryUse { rss_kb: 2_000, anon_kb: 900, file_kb: 1_100, shmem_kb: 0 };
+        let rows = vec![row(100, 2_500, 3_073, 0.125)];
+        let report = MemoryReport { size: SIZE, without: memory, goals: goals(&rows), rows };
+        assert_eq!(
+            report.lines(),
+            [
+                "connections         RSS KiB   RssAnon   RssFile  RssShmem   CPU %",
+                "          0  idle      2000       900      1100         0        ",
+                "        100  idle      2500         0         0         0    0.12",
+                "        100  busy      3073         0         0         0    0.12",
+                "100 busy connections: 0.00 M calls/s of 1024 B, one in flight each",
+                "FAIL  100 busy connections: 3073.00 KiB, goal: at most 3072 KiB",
+            ]
+        );
+        let report = MemoryReport { goals: goals(&[row(100, 1, 3_072, 0.0)]), ..report };
+        assert_eq!(report.lines()[5], "PASS  100 busy connections: 3072.00 KiB, goal: at most 3072 KiB");
+    }
+
+    #[test]
+    fn whoever_names_no_number_of_connections_gets_all_of_them_or_the_quick_ones() {
+        let counted = |connections: &[u32], quick| {
+            counts(&MemoryArgs { connections: connections.to_vec(), run: RunArgs { quick, json: false } }).to_vec()
+        };
+        assert_eq!((counted(&[], false), counted(&[], true)), (COUNTS.to_vec(), QUICK_COUNTS.to_vec()));
+        assert_eq!((counted(&[7], false), counted(&[7], true)), (vec![7], vec![7]));
     }
 
     #[test]

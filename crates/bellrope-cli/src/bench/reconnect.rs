@@ -77,11 +77,7 @@ struct Row {
 pub(super) fn measure(args: &ReconnectArgs, progress: bool) -> anyhow::Result<ReconnectReport> {
     process::raise_descriptor_limit();
     let clients = if args.clients.is_empty() { &CLIENTS[..] } else { &args.clients };
-    let rounds = |clients: u32| match clients {
-        _ if args.run.quick => QUICK_ROUNDS,
-        MANY.. => ROUNDS_OF_MANY,
-        _ => ROUNDS,
-    };
+    let rounds = |clients| rounds(clients, args.run.quick);
     let bar = Progress::new(progress, "reconnect", clients.iter().map(|&clients| u64::from(rounds(clients))).sum());
     let row = |&clients| measure_clients(clients, rounds(clients), &bar);
     Ok(ReconnectReport {
@@ -89,6 +85,15 @@ pub(super) fn measure(args: &ReconnectArgs, progress: bool) -> anyhow::Result<Re
         goal_one_client_p99_ms: GOAL_ONE_P99_MS,
         goal_all_ms: GOAL_ALL_MS,
     })
+}
+
+/// How often the server of so many clients is killed.
+fn rounds(clients: u32, quick: bool) -> u32 {
+    match clients {
+        _ if quick => QUICK_ROUNDS,
+        MANY.. => ROUNDS_OF_MANY,
+        _ => ROUNDS,
+    }
 }
 
 fn measure_clients(clients: u32, kills: u32, bar: &Progress) -> anyhow::Result<Row> {
@@ -150,16 +155,20 @@ impl Watched {
         let client = Client::connect(server.socket())?;
         let seen = Arc::<Seen>::default();
         let told = Arc::clone(&seen);
-        client.on_state_change(move |state| match state {
-            ConnectionState::Reconnecting => told.lost_us.store(clock::monotonic_us(), Ordering::Release),
-            ConnectionState::Connected => told.back_us.store(clock::monotonic_us(), Ordering::Release),
-            ConnectionState::Closed => {}
-        });
+        client.on_state_change(move |state| told.note(state, clock::monotonic_us()));
         Ok(Self { client, seen })
     }
 }
 
 impl Seen {
+    fn note(&self, state: ConnectionState, now_us: u64) {
+        match state {
+            ConnectionState::Reconnecting => self.lost_us.store(now_us, Ordering::Release),
+            ConnectionState::Connected => self.back_us.store(now_us, Ordering::Release),
+            ConnectionState::Closed => {}
+        }
+    }
+
     fn lost(&self) -> bool {
         self.lost_us.load(Ordering::Acquire) > 0
     }
@@ -187,5 +196,31 @@ impl ReconnectReport {
             "goals: one client within {} ms at p99, 1,000 clients all within {} ms",
             self.goal_one_client_p99_ms, self.goal_all_ms
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_clients_lose_their_server_less_often() {
+        assert_eq!([1, MANY - 1, MANY, 9000].map(|clients| rounds(clients, false)), [50, 50, 10, 10]);
+        assert_eq!([1, 9000].map(|clients| rounds(clients, true)), [3, 3]);
+    }
+
+    #[test]
+    fn a_client_is_back_when_it_was_connected_after_the_loss_and_no_other_news_counts() {
+        let seen = Seen::default();
+        seen.note(ConnectionState::Connected, 3);
+        assert_eq!((seen.lost(), seen.back_us()), (false, None));
+        seen.note(ConnectionState::Reconnecting, 5);
+        assert_eq!((seen.lost(), seen.back_us()), (true, None));
+        seen.note(ConnectionState::Closed, 6);
+        assert_eq!((seen.lost(), seen.back_us()), (true, None));
+        seen.note(ConnectionState::Connected, 7);
+        assert_eq!((seen.lost(), seen.back_us()), (true, Some(7)));
+        seen.forget();
+        assert_eq!((seen.lost(), seen.back_us()), (false, None));
     }
 }

@@ -19,7 +19,8 @@ use bellrope_shm::{SealedBytes, socket::Socket};
 use super::ServerProcess;
 
 const LINE: usize = 64;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the other side may send nothing. In a unit test there is none that does.
+const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 10_000 });
 /// Fruitless looks between two looks at the clock.
 const LOOKS: u32 = 1_000;
 
@@ -90,4 +91,27 @@ fn receive(socket: &Socket) -> anyhow::Result<Option<(OwnedFd, usize)>> {
 
 fn read(bytes: &[u8]) {
     black_box(bytes.iter().step_by(LINE).map(|byte| u64::from(*byte)).sum::<u64>());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_that_sends_nothing_or_breaks_off_is_told_of() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("sealed.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let error = answer(&path, || {}).unwrap_err().to_string();
+        assert_eq!(error, "no sealed memory came for 20ms");
+        // Whoever goes without having read all resets the connection.
+        drop(listener.accept().unwrap());
+        let socket = Socket::connect(&path).unwrap();
+        socket.send(b"unread").unwrap();
+        drop(listener.accept().unwrap());
+        let error = receive(&socket).unwrap_err();
+        assert_eq!(error.to_string(), "receiving a descriptor");
+        let cause = error.downcast::<io::Error>().unwrap();
+        assert_eq!(cause.kind(), io::ErrorKind::ConnectionReset);
+    }
 }

@@ -260,3 +260,26 @@ impl SpinReport {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_a_pair_of_policies_at_a_gap_become_one_with_their_medians() {
+        let cell = |client, gap_us, us: f64| {
+            let round_trip = Percentiles { p50_us: us, p90_us: us, p99_us: us, p999_us: us, max_us: us };
+            Cell { server: SpinPolicy::Never, client, gap_us, calls: 10, round_trip, server_cpu: us, client_cpu: 0.5 }
+        };
+        let (never, always) = (SpinPolicy::Never, SpinPolicy::Always);
+        let runs = [cell(never, 0, 3.0), cell(always, 0, 7.0), cell(never, 0, 1.0), cell(never, 20, 8.0)];
+        let mut runs = runs.to_vec();
+        runs.push(cell(never, 0, 2.0));
+        let merged = medians(&runs);
+        let shown: Vec<_> = merged
+            .iter()
+            .map(|it| (name(it.client), it.gap_us, it.calls, it.round_trip.p50_us, it.server_cpu))
+            .collect();
+        assert_eq!(shown, [("never", 0, 30, 2.0, 2.0), ("always", 0, 10, 7.0, 7.0), ("never", 20, 10, 8.0, 8.0)]);
+    }
+}

@@ -177,5 +177,29 @@ mod tests {
         config.buffer_budget_bytes = u64::MAX;
         let finding = memory(&config);
         assert_eq!((finding.level, finding.mend.unwrap().contains("buffer_budget_bytes")), (Level::Fail, true));
+        // Rings that no machine has room for, if all were in use.
+        config.buffer_budget_bytes = 0;
+        (config.max_connections, config.ring_bytes) = (u32::MAX, 1 << 30);
+        let finding = memory(&config);
+        assert_eq!((finding.level, finding.mend.unwrap().contains("server.max_connections")), (Level::Warn, true));
+    }
+
+    #[test]
+    fn workers_that_leave_no_cpu_to_their_callers_are_a_warning() {
+        let mut config = ServerConfig::default();
+        let many = 5_000;
+        let mut found = |spin, workers| {
+            (config.spin, config.workers) = (spin, workers);
+            let Finding { level, found, mend, .. } = cpus(&config);
+            (level, found, mend.unwrap_or_default())
+        };
+        let (level, said, mend) = found(SpinPolicy::Always, many);
+        assert_eq!((level, said.ends_with("spin is always")), (Level::Warn, true), "{said}");
+        assert_eq!(mend, "a spinning worker leaves no CPU to its callers: set server.spin to adaptive");
+        let (level, said, mend) = found(SpinPolicy::Never, many);
+        assert_eq!((level, said.ends_with("spin is never, with 5000 workers")), (Level::Warn, true), "{said}");
+        assert_eq!(mend, "set server.workers to no more than CPUs");
+        let (level, said, _) = found(SpinPolicy::Adaptive, 1);
+        assert_eq!((level, said.ends_with("spin is adaptive")), (Level::Ok, true), "{said}");
     }
 }

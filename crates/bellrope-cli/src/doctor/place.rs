@@ -10,13 +10,11 @@ use std::{
 use bellrope::{Client, ClientConfig, ConnectError, shm::process};
 use bellrope_gateway::{Gateway, HealthReport};
 
-use super::Finding;
-use crate::{operator::STATS, settings::Settings};
+use super::{Finding, PROVIDERS_PATIENCE};
+use crate::operator::STATS;
 
 /// How long a running server may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long providers may take; a server asks all of them at once.
-const PROVIDERS_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The directory of the socket: whoever can write there can put something else in its place.
 pub(super) fn directory(socket: &Path) -> Finding {
@@ -112,18 +110,15 @@ fn running(client: &Client, socket: &Path) -> Vec<Finding> {
 }
 
 /// Asks the providers that are set up here, without a server.
-pub(super) fn providers(settings: &Settings) -> Vec<Finding> {
+pub(super) fn providers(gateway: &Gateway, patience: Duration) -> Vec<Finding> {
     let check = "providers";
-    // What is wrong with the settings has been said.
-    let Ok(gateway) = settings.gateway() else { return Vec::new() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let asked = runtime.map(|runtime| {
-        runtime.block_on(async { tokio::time::timeout(PROVIDERS_PATIENCE, Gateway::health(&gateway)).await })
-    });
+    let asked =
+        runtime.map(|runtime| runtime.block_on(async { tokio::time::timeout(patience, gateway.health()).await }));
     match asked {
         Ok(Ok(report)) => reported(&report),
         Ok(Err(_)) => {
-            vec![Finding::warn(check, format!("no answer within {PROVIDERS_PATIENCE:?}"), "look at the network")]
+            vec![Finding::warn(check, format!("no answer within {patience:?}"), "look at the network")]
         }
         Err(error) => vec![Finding::warn(check, error.to_string(), "free some memory or descriptors")],
     }
@@ -150,8 +145,11 @@ fn reported(report: &HealthReport) -> Vec<Finding> {
 mod tests {
     use std::os::unix::{fs::PermissionsExt, net::UnixListener};
 
+    use bellrope::ServerBuilder;
+    use bellrope_gateway::GatewaySettings;
+
     use super::*;
-    use crate::doctor::Level;
+    use crate::{doctor::Level, local_server::LocalServer};
 
     #[test]
     fn a_directory_that_others_can_write_and_a_stale_socket_are_found() {
@@ -170,5 +168,87 @@ mod tests {
         fs::remove_file(&socket).unwrap();
         fs::write(&socket, "precious").unwrap();
         assert_eq!(server(&socket)[0].level, Level::Fail);
+    }
+
+    #[test]
+    fn a_place_that_is_no_directory_is_a_failure_and_a_bare_name_is_about_the_directory_one_is_in() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("file");
+        fs::write(&file, "").unwrap();
+        let finding = directory(&file.join("bell.sock"));
+        assert_eq!((finding.level, finding.found), (Level::Fail, format!("{} is no directory", file.display())));
+        let finding = directory(&file.join("run").join("bell.sock"));
+        assert!(
+            finding.level == Level::Fail && finding.found.ends_with("Not a directory (os error 20)"),
+            "{finding:?}"
+        );
+        let finding = directory(Path::new("bell.sock"));
+        assert!(finding.found.starts_with(". ") && finding.found.contains(" mode "), "{finding:?}");
+    }
+
+    #[test]
+    fn a_server_that_hangs_up_or_is_none_of_ours_is_told_of() {
+        let home = tempfile::tempdir().unwrap();
+        let socket = home.path().join("bell.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let found = std::thread::scope(|scope| {
+            scope.spawn(|| drop(listener.accept()));
+            server(&socket)
+        });
+        let [finding] = &found[..] else { panic!("{found:?}") };
+        let begin = format!("the handshake with {} failed: ", socket.display());
+        assert!(finding.level == Level::Fail && finding.found.starts_with(&begin), "{finding:?}");
+
+        let other = LocalServer::echo();
+        let found = server(&other.socket());
+        let says = format!("it answers at {} with 1 message types, and offers no {STATS}", other.socket().display());
+        assert_eq!(found, [Finding::warn("server", says, "start it anew with this version of `bellrope serve`")]);
+    }
+
+    #[test]
+    fn what_a_server_says_of_itself_and_of_its_providers_is_told_with_a_mend() {
+        let answering = |health: &'static str, providers: &'static str| {
+            let saying = |builder: ServerBuilder, name, text: &'static str| {
+                builder.unary(name, move |_, reply| {
+                    reply.write(text.as_bytes());
+                    Ok(())
+                })
+            };
+            let server = LocalServer::start(|builder| saying(saying(builder, STATS, health), "ai.health", providers));
+            let found = super::server(&server.socket());
+            let shown = server.socket().display().to_string();
+            found.into_iter().map(|it| (it.level, it.check, it.found.replace(&shown, "HERE"))).collect::<Vec<_>>()
+        };
+        let full = r#"{"health": {"status": "full", "reason": "no place is left"}}"#;
+        let lame = r#"{"version": 1, "default_provider": "a", "providers": [
+            {"provider": "a", "healthy": false, "latency_ms": 1, "error": {"code": "upstream", "message": "deaf", "retryable": false}},
+            {"provider": "b", "healthy": false, "latency_ms": 1, "error": {"code": "upstream", "message": "dumb", "retryable": false}},
+            {"provider": "c", "healthy": true, "latency_ms": 7}]}"#;
+        assert_eq!(
+            answering(full, lame),
+            [
+                (Level::Fail, "server", "full at HERE: no place is left".to_owned()),
+                (Level::Fail, "provider", "a: deaf".to_owned()),
+                (Level::Warn, "provider", "b: dumb".to_owned()),
+                (Level::Ok, "provider", "c answers, in 7 ms".to_owned()),
+            ]
+        );
+        let odd = "expected ident at line 1 column 2".to_owned();
+        assert_eq!(
+            answering("none", "none"),
+            [(Level::Fail, "server", format!("at HERE: {odd}")), (Level::Warn, "providers", odd)]
+        );
+    }
+
+    #[test]
+    fn a_provider_that_does_not_answer_is_not_waited_for_without_end() {
+        // It takes connections, and nobody reads them.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/v1", silent.local_addr().unwrap());
+        let settings = serde_json::json!({"provider": "openai", "openai": {"base_url": url}});
+        let settings: GatewaySettings = serde_json::from_value(settings).unwrap();
+        let gateway = Gateway::from_settings_and_vars(settings, |_| None).unwrap();
+        let found = providers(&gateway, Duration::from_millis(20));
+        assert_eq!(found, [Finding::warn("providers", "no answer within 20ms", "look at the network")]);
     }
 }

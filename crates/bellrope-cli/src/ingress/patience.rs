@@ -76,25 +76,37 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Patience<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_reader_that_stands_still_loses_its_connection_and_a_slow_one_does_not() {
-        let limit = Duration::from_secs(120);
+    /// What one look at a write of four bytes comes to.
+    async fn write<T: AsyncWrite + Unpin>(stream: &mut Patience<T>) -> Poll<io::Result<usize>> {
+        poll_fn(|context| Poll::Ready(Pin::new(&mut *stream).poll_write(context, &[0; 4]))).await
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_keeps_its_connection_each_write_that_goes_through_ends_the_wait() {
         let (near, mut far) = tokio::io::duplex(4);
-        let mut stream = Patience::new(near, limit);
-        let reading = async {
-            let mut bytes = [0; 4];
-            for _ in 0..4 {
-                tokio::time::sleep(limit - Duration::from_secs(1)).await;
-                far.read_exact(&mut bytes).await.unwrap();
-            }
-        };
-        let (written, ()) = tokio::join!(stream.write_all(&[0; 16]), reading);
-        written.unwrap();
-        let stuck = stream.write_all(&[0; 16]).await;
-        assert_eq!(stuck.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let mut stream = Patience::new(near, Duration::from_secs(3600));
+        for _ in 0..3 {
+            assert!(matches!(write(&mut stream).await, Poll::Ready(Ok(4))));
+            assert!(stream.deadline.is_none(), "nothing waits");
+            assert!(write(&mut stream).await.is_pending());
+            let deadline = stream.deadline.as_ref().unwrap().deadline();
+            assert!(write(&mut stream).await.is_pending());
+            assert_eq!(stream.deadline.as_ref().unwrap().deadline(), deadline, "another look is no new wait");
+            far.read_exact(&mut [0; 4]).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stands_still_loses_its_connection() {
+        let (near, _far) = tokio::io::duplex(4);
+        let mut stream = Patience::new(near, Duration::from_millis(5));
+        let stuck = tokio::time::timeout(Duration::from_secs(60), stream.write_all(&[0; 16])).await;
+        assert_eq!(stuck.expect("an end of the wait").unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -46,10 +46,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
 
     let answered = tally.answered as f64;
     report.judge("connections open at once", opened as f64, "", Target::Equal(CONNECTIONS as f64));
-    match extent {
-        Extent::Count(each) => report.judge("calls answered", answered, "", Target::Equal((each * CONNECTIONS) as f64)),
-        Extent::Time(_) => report.judge("calls answered", answered, "", Target::AtLeast(CONNECTIONS as f64)),
-    }
+    report.judge("calls answered", answered, "", calls_due(extent));
     report.judge("fewest calls of a connection", fewest as f64, "", Target::AtLeast(1.0));
     report.judge("answers that differ from what was sent", tally.wrong as f64, "", Target::Equal(0.0));
     report.judge("calls failed or refused", (tally.failed + tally.refused) as f64, "", Target::Equal(0.0));
@@ -62,6 +59,14 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     report.fact("memory_afterwards_kb", server.memory()?.rss_kb);
     report.fact("first_failure", tally.first_failure);
     Ok(report.end())
+}
+
+/// How many calls must have been answered: all of them, or some on each connection.
+fn calls_due(extent: Extent) -> Target {
+    match extent {
+        Extent::Count(each) => Target::Equal((each * CONNECTIONS) as f64),
+        Extent::Time(_) => Target::AtLeast(CONNECTIONS as f64),
+    }
 }
 
 /// What all senders together saw.
@@ -142,5 +147,22 @@ fn send(
         let broken = callers.iter().filter(|caller| caller.is_broken()).count();
         ensure!(broken < callers.len(), "no connection is left: {}", tally.first_failure.unwrap_or_default());
         ensure!(progress.0.elapsed() < PATIENCE, "no call was answered for {PATIENCE:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local_server::LocalServer;
+
+    #[test]
+    fn every_connection_makes_as_many_calls_as_are_counted_and_no_more() {
+        let server = LocalServer::echo();
+        let (gate, bar) = (Barrier::new(1), Progress::new(false, "connections", BAR_STEPS));
+        let (tally, fewest) = send(&server.socket(), 0..3, Extent::Count(5), &gate, &bar).unwrap();
+        assert_eq!((tally.answered, fewest), (15, 5));
+        assert_eq!((tally.wrong, tally.refused, tally.failed), (0, 0, 0));
+        assert_eq!(calls_due(Extent::Count(5)), Target::Equal(5_000.0));
+        assert_eq!(calls_due(Extent::Time(PATIENCE)), Target::AtLeast(1_000.0));
     }
 }

@@ -207,12 +207,12 @@ impl Chaos {
                 let mut connection = Connection::connect(&self.path)?;
                 let echo = connection.message_type("echo")?;
                 fill(&mut connection, |connection| connection.queue(echo, &vec![0x5A; size]))?;
-                self.stand(Standing::Reader(Box::new(connection)));
+                stand(&mut self.standing, Standing::Reader(Box::new(connection)));
             }
             Fault::FinishNothing { bytes } => {
                 let peer = Peer::connect(&self.path)?;
                 peer.begin_large(bytes)?;
-                self.stand(Standing::Sender(peer));
+                stand(&mut self.standing, Standing::Sender(peer));
             }
             Fault::Oversize { by } => {
                 let peer = Peer::connect(&self.path)?;
@@ -228,13 +228,6 @@ impl Chaos {
             }
         }
         Ok(from)
-    }
-
-    fn stand(&mut self, one: Standing) {
-        if self.standing.len() == STANDING {
-            self.standing.pop_front();
-        }
-        self.standing.push_back(one);
     }
 
     fn kill_server(&mut self) -> anyhow::Result<Option<Duration>> {
@@ -263,6 +256,14 @@ impl Chaos {
         let (recovery, _) = beside(bystanders, vec![flood])?;
         Ok(recovery)
     }
+}
+
+/// Adds one to those who stand still. Where there are enough, the oldest leaves.
+fn stand<T>(standing: &mut VecDeque<T>, one: T) {
+    if standing.len() == STANDING {
+        standing.pop_front();
+    }
+    standing.push_back(one);
 }
 
 /// Starts a thread for each of these, waits until all is well beside them, and for their ends.
@@ -303,4 +304,32 @@ fn fill(
     }
     connection.flush();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local_server::LocalServer;
+
+    #[test]
+    fn of_those_who_stand_still_the_oldest_leaves_for_a_new_one() {
+        let mut standing = VecDeque::new();
+        (0..STANDING + 2).for_each(|number| stand(&mut standing, number));
+        assert_eq!(standing, (2..STANDING + 2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_connection_is_filled_until_there_is_no_room_and_a_call_that_never_fits_is_an_error() {
+        let server = LocalServer::echo();
+        let mut connection = Connection::connect(server.socket()).unwrap();
+        let echo = connection.message_type("echo").unwrap();
+        let mut queued = 0;
+        let small = |connection: &mut Connection| {
+            connection.queue(echo, &[0x5A; 4096]).inspect(|call| queued += u32::from(call.is_some()))
+        };
+        fill(&mut connection, small).unwrap();
+        assert!(queued > 1, "{queued}");
+        let error = fill(&mut connection, |connection| connection.queue(echo, &[0; 1 << 20])).unwrap_err();
+        assert!(matches!(error, CallError::MessageTooLarge { size: 0x10_0000, .. }), "{error}");
+    }
 }

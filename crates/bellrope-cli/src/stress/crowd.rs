@@ -138,3 +138,31 @@ impl Caller {
         (self.waiting, self.broken) = (false, true);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::local_server::LocalServer;
+
+    #[test]
+    fn a_caller_whose_server_is_gone_counts_what_failed_and_calls_no_more() {
+        let server = LocalServer::echo();
+        let (mut tally, mut reply) = (Tally::default(), Vec::new());
+        let mut caller = Caller::connect(&server.socket(), 1, 64).unwrap();
+        caller.call(&mut reply, &mut tally);
+        assert_eq!((tally.answered, tally.failed, caller.is_broken()), (1, 0, false));
+        server.stop();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !caller.is_broken() {
+            assert!(Instant::now() < deadline, "the loss is not noticed: {tally:?}");
+            caller.turn(true, &mut reply, &mut tally);
+        }
+        assert!(caller.is_idle() && tally.failed > 0 && tally.first_failure.is_some(), "{tally:?}");
+        let (calls, failed) = (caller.calls(), tally.failed);
+        caller.turn(true, &mut reply, &mut tally);
+        caller.call(&mut reply, &mut tally);
+        assert_eq!((caller.calls(), tally.failed, tally.answered), (calls, failed, 1));
+    }
+}

@@ -59,9 +59,17 @@ pub(super) fn peak_kb(server: &ServerProcess) -> anyhow::Result<u64> {
 
 /// Waits until the server has no more than so many connections, and lets it give back what it does not use.
 pub(super) fn quiet(server: &mut ServerProcess, connections: u64, patience: Duration) -> anyhow::Result<Counters> {
+    settled(|| server.settle(), connections, patience)
+}
+
+fn settled(
+    mut look: impl FnMut() -> anyhow::Result<Counters>,
+    connections: u64,
+    patience: Duration,
+) -> anyhow::Result<Counters> {
     let deadline = Instant::now() + patience;
     loop {
-        let counters = server.settle()?;
+        let counters = look()?;
         if counters.connections <= connections && counters.buffers_used == 0 {
             return Ok(counters);
         }
@@ -127,5 +135,26 @@ impl Waits {
             total += waited.with_context(|| format!("{file} does not say how long a thread waited"))? / 1000.0;
         }
         Ok(total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_keeps_connections_or_buffers_is_not_waited_for_without_end() {
+        let holding = |connections, buffers_used| {
+            let (answered, violations, stalled, refused) = (9, 0, 0, 0);
+            Counters { connections, answered, violations, stalled, refused, buffers_used }
+        };
+        // Each look finds less, down to one connection and no buffer.
+        let mut looks = vec![holding(1, 0), holding(1, 5), holding(3, 5)];
+        let found = settled(|| Ok(looks.pop().unwrap()), 1, Duration::from_secs(60)).unwrap();
+        assert_eq!(found, holding(1, 0));
+        for kept in [holding(2, 0), holding(1, 5)] {
+            let error = settled(|| Ok(kept), 1, Duration::ZERO).unwrap_err().to_string();
+            assert_eq!(error, format!("after 0ns the server still has {kept:?}"));
+        }
     }
 }

@@ -362,18 +362,22 @@ fn the_protocols_own_client_gets_its_answer() {
         Client, Lines, schema::ProtocolVersion, v1::SessionSetup, v1::schema::InitializeRequest,
     };
     use futures_util::{sink, stream};
-    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::{
+        io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+        net::unix::pipe,
+    };
 
     let home = Home::new();
     let _server = home.serve::<&str>([]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let answer = runtime.block_on(async {
-        let mut agent = tokio::process::Command::from(home.command(["acp"]));
-        let mut agent = agent.stdin(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-        let output = BufReader::new(agent.stdout.take().unwrap()).lines();
+        let mut agent = Running::start(home.command(["acp"]).stdin(Stdio::piped()));
+        let output = pipe::Receiver::from_owned_fd(agent.stdout().into()).unwrap();
+        let output = BufReader::new(output).lines();
+        let input = pipe::Sender::from_owned_fd(agent.stdin().into()).unwrap();
         let incoming =
             stream::try_unfold(output, async |mut output| Ok(output.next_line().await?.map(|line| (line, output))));
-        let outgoing = sink::unfold(agent.stdin.take().unwrap(), async |mut input, line: String| {
+        let outgoing = sink::unfold(input, async |mut input, line: String| {
             input.write_all(format!("{line}\n").as_bytes()).await?;
             Ok::<_, std::io::Error>(input)
         });

@@ -1,5 +1,11 @@
 //! `bench`: that it measures at all. How fast it is belongs to the release build.
 
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::Stdio,
+};
+
+use bellrope::Client;
 use serde_json::Value;
 
 use crate::support::{Home, Running};
@@ -142,6 +148,34 @@ fn memory_is_measured_idle_and_busy_for_each_number_of_connections() {
         assert!(of("busy/shmem_kb") >= 8.0 * connections, "every ring of a busy connection is in use");
     }
     assert!(figure("/rows/1/idle/shmem_kb") < figure("/rows/1/busy/shmem_kb"), "silence gives memory back");
+}
+
+#[test]
+fn the_server_of_a_measurement_obeys_what_it_knows_and_ends_at_what_it_does_not() {
+    let home = Home::new();
+    let arguments = ["bench-server".as_ref(), "--config".as_ref(), "{}".as_ref(), "--socket".as_ref()];
+    let socket = home.socket();
+    let mut command = home.command(arguments.into_iter().chain([socket.as_os_str()]));
+    let mut server = Running::start(command.stdin(Stdio::piped()));
+    let mut commands = server.stdin();
+    let mut answers = BufReader::new(server.stdout()).lines();
+    assert!(answers.next().unwrap().unwrap().starts_with("ready 127.0.0.1:"));
+
+    let client = Client::connect(&socket).unwrap();
+    assert_eq!(client.call("bench.hold", &[1]).unwrap(), b"");
+    for wrong in [&[][..], &[101], &[1, 1]] {
+        let error = client.call("bench.hold", wrong).unwrap_err().to_string();
+        assert_eq!(error, "invalid_request: one byte is expected, of at most 100");
+    }
+    let mut ask = |command: &str| {
+        writeln!(commands, "{command}").unwrap();
+        answers.next().map(Result::unwrap)
+    };
+    assert_eq!(ask("count").as_deref(), Some("counting"));
+    // The server's own threads allocate now and then.
+    ask("counted").unwrap().parse::<u64>().unwrap();
+    assert_eq!(ask("dance"), None);
+    assert!(server.finish().failed(1).contains("unknown command \"dance\""));
 }
 
 #[test]

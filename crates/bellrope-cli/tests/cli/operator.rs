@@ -99,6 +99,14 @@ fn doctor_finds_what_stands_in_the_way_and_says_the_mend() {
     let rows = json(&home, &["doctor", "--json"]);
     assert_eq!(finding(&rows, "server")["level"], "warn", "a socket that nobody listens at");
 
+    let said = home.run(["doctor", "--provider", "nobody"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stdout.contains("FAIL  configuration") && said.stdout.contains("known: embedded"), "{said:?}");
+    assert!(home.run(["doctor", "--providers"]).succeeded().contains("ok    provider       embedded answers"));
+    let said = home.run(["doctor", "--providers", "--provider", "openai"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stdout.contains("FAIL  provider       openai: OpenAI needs a key"), "{said:?}");
+
     let config = home.config("[server]\nworkerz = 1\n");
     let said = home.run(["doctor".as_ref(), "--config".as_ref(), config.as_os_str()]);
     assert_eq!(said.code, Some(1), "{said:?}");

@@ -1,6 +1,6 @@
 //! What measurements print for people: each figure has its unit, and goals stand beside what is judged by them.
 
-use crate::support::Home;
+use crate::support::{Home, Running};
 
 /// Runs a command in a short form; answers what it printed.
 #[track_caller]
@@ -29,6 +29,28 @@ fn crowds_are_printed_with_and_without_what_disturbs_them() {
     assert_says(&text, &["beside 20 connections", "with priority: p50 ", "without priority: p50 ", "goal: p99 "]);
     let text = printed(&["bench", "fairness", "--clients", "10", "--quick", "--no-pin"]);
     assert_says(&text, &["10 clients", "alone", "beside a flood", "goal"]);
+}
+
+#[test]
+fn idle_connections_are_printed_with_what_each_of_them_costs() {
+    let text = printed(&["bench", "connections", "--count", "20"]);
+    assert_says(&text, &["20 connections open at once, 20 of them answered a call\n", "us each, the first call "]);
+    assert_says(&text, &["server memory before: ", "with all of them idle: ", "an idle connection: ", " bytes\n"]);
+    assert_eq!(text.lines().count(), 5, "{text}");
+}
+
+// The criteria, which it measures then, have a test of their own: there are too few descriptors for these here.
+#[test]
+fn the_demo_says_where_its_server_is_and_streams_a_chat_through_it() {
+    let home = Home::new();
+    let error = Running::start(&mut home.shell("ulimit -n 64; exec \"$BELLROPE\" demo")).finish().failed(1);
+    let lines: Vec<_> = error.lines().collect();
+    let [server, chat, last] = lines[..] else { panic!("{error}") };
+    assert!(server.starts_with("server on /") && server.contains("health on http://127.0.0.1:"), "{server}");
+    let (chunks, answer) = chat.split_once(" chunks over shared memory: ").unwrap();
+    assert!(chunks.strip_prefix("chat, ").unwrap().parse::<u32>().unwrap() > 1, "{chat}");
+    assert!(answer.ends_with("You asked: What is a bell rope for?"), "{chat}");
+    assert!(last.starts_with("error: ") && last.contains("descriptors"), "{last}");
 }
 
 #[test]

@@ -3,14 +3,16 @@
 use std::{
     fs::File,
     io::{Read, Write},
+    os::fd::OwnedFd,
     process::Stdio,
     sync::{Arc, Condvar, Mutex},
 };
 
-use rustix::{
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{Winsize, tcsetwinsize},
+use nix::{
+    fcntl::OFlag,
+    pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
 };
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::support::{Finished, Home, PATIENCE, Running};
 
@@ -31,11 +33,10 @@ struct Screen {
 impl Terminal {
     /// Starts the program in a terminal of its own. `setsid` gives it the terminal, so that Ctrl-C reaches it.
     pub(crate) fn open(home: &Home, arguments: &[&str]) -> Self {
-        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        let keyboard = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
-        let path = ptsname(&keyboard, Vec::new()).unwrap().into_string().unwrap();
-        let line = File::options().read(true).write(true).open(path).unwrap();
+        let line = File::options().read(true).write(true).open(ptsname_r(&keyboard).unwrap()).unwrap();
         tcsetwinsize(&line, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
 
         let mut command = home.command(arguments);
@@ -57,7 +58,7 @@ impl Terminal {
         // The terminal's end closes with the program.
         drop(command);
 
-        let keyboard = File::from(keyboard);
+        let keyboard = File::from(OwnedFd::from(keyboard));
         let screen = Arc::<Screen>::default();
         let (mut light, shown) = (keyboard.try_clone().unwrap(), Arc::clone(&screen));
         std::thread::spawn(move || shown.show(&mut light));

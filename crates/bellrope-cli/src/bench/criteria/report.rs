@@ -4,10 +4,8 @@ use bellrope::MemoryUse;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Outcome,
     bench::RttReport,
     criterion::{Criterion, Target},
-    output,
 };
 
 /// Where `scripts/coverage` leaves what it found.
@@ -144,14 +142,16 @@ impl Report {
         Self { criteria, all_pass, measured }
     }
 
-    pub(crate) fn print(&self) -> Outcome {
-        for criterion in &self.criteria {
+    /// For people.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let line = |criterion: &Criterion| {
             let Criterion { name, target, unit, found, .. } = criterion;
             let target = format!("{} {unit}", target.text());
-            output::line(format_args!("{:<12}  {name:<12}  {:<20}  {found}", criterion.verdict(), target.trim_end()))?;
-        }
+            format!("{:<12}  {name:<12}  {:<20}  {found}", criterion.verdict(), target.trim_end())
+        };
         let verdict = if self.all_pass { "all pass" } else { "FAILED" };
-        output::line(format_args!("{} of {} criteria measured: {verdict}", self.measured, self.criteria.len()))
+        let last = format!("{} of {} criteria measured: {verdict}", self.measured, self.criteria.len());
+        self.criteria.iter().map(line).chain([last]).collect()
     }
 }
 
@@ -169,6 +169,22 @@ mod tests {
         assert!(report.all_pass && report.measured == 1);
         let failed = Report::new(vec![Criterion::connections(1_000), Criterion::connections(999)]);
         assert!(!failed.all_pass && failed.measured == 2);
+    }
+
+    #[test]
+    fn every_criterion_has_a_line_with_verdict_and_target_and_the_last_one_sums_up() {
+        let node = || Criterion::node(Err(anyhow::anyhow!("no node here")), 1.0);
+        let missed = Report::new(vec![Criterion::connections(1_000), Criterion::connections(999), node()]);
+        assert_eq!(
+            missed.lines(),
+            [
+                "PASS          connections   at least 1,000        1000 open at once and answering",
+                "FAIL          connections   at least 1,000        999 open at once and answering",
+                "not measured  against Node  at least 10 x         no node here",
+                "2 of 3 criteria measured: FAILED",
+            ]
+        );
+        assert_eq!(Report::new(vec![node()]).lines()[1], "0 of 1 criteria measured: all pass");
     }
 
     #[test]

@@ -183,4 +183,38 @@ mod tests {
         assert!(texts.len() >= BATCH && texts.len().is_multiple_of(BATCH), "{}", texts.len());
         assert!(texts.iter().all(|text| text == " bell"));
     }
+
+    /// Both ends of a connection.
+    fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn an_answer_that_ends_before_it_is_whole_or_does_not_go_on_is_an_error() {
+        let (near, mut far) = connected();
+        let mut answer = DirectAnswer { lines: BufReader::new(near), line: Vec::new() };
+        write!(far, "HTTP/1.1 200 OK\r\n\r\n{BEFORE}bell{AFTER}").unwrap();
+        assert_eq!(answer.next().unwrap().unwrap(), "bell");
+        // Only a wait has this limit, and nothing will come.
+        answer.lines.get_ref().set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        let error = answer.next().unwrap().unwrap_err().downcast::<io::Error>().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        answer.lines.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+        drop(far);
+        assert_eq!(answer.next().unwrap().unwrap_err().to_string(), "the provider's answer broke off");
+    }
+
+    #[test]
+    fn a_request_that_is_cut_gets_no_answer() {
+        let (mut near, far) = connected();
+        write!(near, "POST /v1/chat/completions HTTP/1.1\r\n").unwrap();
+        near.shutdown(std::net::Shutdown::Write).unwrap();
+        let error = answer(far, || unreachable!("nothing was asked for")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let mut said = Vec::new();
+        near.read_to_end(&mut said).unwrap();
+        assert!(said.is_empty(), "{said:?}");
+    }
 }

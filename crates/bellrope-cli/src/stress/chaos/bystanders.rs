@@ -176,3 +176,28 @@ impl Shared {
         first.get_or_insert_with(|| error.to_string());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bellrope::HandlerError;
+
+    use super::*;
+    use crate::local_server::LocalServer;
+
+    #[test]
+    fn bystanders_who_get_errors_have_not_recovered_and_say_why() {
+        let server = LocalServer::start(|builder| {
+            builder.unary("echo", |_, _| Err(HandlerError::invalid_request("the bell is cracked")))
+        });
+        let bystanders = Bystanders::start(&server.socket()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while bystanders.shared.failed.load(Relaxed) == 0 {
+            assert!(Instant::now() < deadline, "nobody calls");
+            std::thread::sleep(POLL);
+        }
+        assert_eq!(bystanders.recovered(1, Duration::from_millis(1)), None);
+        let Seen { answered, wrong, failed, lost, first_failure } = bystanders.end();
+        assert!((answered, wrong, lost) == (0, 0, 0) && failed > 0, "{answered} {wrong} {failed} {lost}");
+        assert_eq!(first_failure.as_deref(), Some("invalid_request: the bell is cracked"));
+    }
+}

@@ -96,9 +96,9 @@ impl Peer {
         let mut producer = Producer::new(self.requests.clone(), self.terms.geometry);
         let part = [0x5A; 1024];
         producer.push(Class::Bulk, Kind::Fragment, 0, 1, Some(whole), &part)?;
-        if producer.publish().needed() {
-            self.socket.ring();
-        }
+        // Whether it sleeps or not: it does no harm to ring once too often.
+        let _ = producer.publish();
+        self.socket.ring();
         Ok(())
     }
 
@@ -144,4 +144,19 @@ impl Peer {
 fn await_bytes(socket: &Socket) -> anyhow::Result<()> {
     ensure!(wait::readable(socket, Some(PATIENCE))?, "the server did not answer a handshake within {PATIENCE:?}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local_server::LocalServer;
+
+    #[test]
+    fn a_server_answers_a_message_that_is_too_large_and_nothing_before() {
+        let server = LocalServer::echo();
+        let peer = Peer::connect(&server.socket()).unwrap();
+        assert!(!peer.is_answered(Duration::from_millis(5)).unwrap());
+        peer.begin_large(peer.max_message() + 1).unwrap();
+        assert!(peer.is_answered(Duration::from_secs(60)).unwrap());
+    }
 }
