@@ -346,10 +346,9 @@ impl HalfOpen {
     fn read(&mut self) -> Heard {
         while self.filled < HELLO_LEN {
             match self.socket.receive(&mut self.hello[self.filled..]) {
-                Ok(0) => return Heard::Gone,
-                Ok(count) => self.filled += count,
+                Ok(count @ 1..) => self.filled += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::NotYet,
-                Err(_) => return Heard::Gone,
+                Ok(0) | Err(_) => return Heard::Gone,
             }
         }
         match Hello::decode(&self.hello) {
