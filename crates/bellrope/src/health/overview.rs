@@ -203,7 +203,6 @@ mod tests {
         (condition.status(), condition.not_ready())
     }
 
-    // Fault 52.
     #[test]
     fn a_server_that_takes_no_connections_says_why() {
         let said = |reason: &str| Some(reason.to_owned());
