@@ -96,9 +96,9 @@ mod tests {
 
     #[test]
     fn the_providers_verdict_is_yes_no_or_none() {
-        let said = |verdict| super::verdict(&headers(&[("x-should-retry", verdict)]));
+        let said = |word| verdict(&headers(&[("x-should-retry", word)]));
         assert_eq!(["true", "false", "maybe", ""].map(said), [Some(true), Some(false), None, None]);
-        assert_eq!(super::verdict(&headers(&[])), None);
+        assert_eq!(verdict(&headers(&[])), None);
     }
 
     #[test]

@@ -144,7 +144,7 @@ async fn what_waits_to_be_told_to_a_server_that_broke_the_protocol_ends_every_ca
     tokio::task::yield_now().await;
     server.something_comes();
     // Each is begun and given up, which is to be told to the server, until there is no room for that either.
-    for _ in 0..100 {
+    for _ in 0..64 * 1024 / 16 {
         let mut large = pin!(client.call("ask", LARGE));
         assert!(!is_done(large.as_mut()));
     }

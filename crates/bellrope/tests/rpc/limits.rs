@@ -1,16 +1,11 @@
 //! Every limit is enforced, and refused with its name and value.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
-use bellrope::{
-    Call, CallError, Client, ClientConfig, ConnectError, Connection, Reply, Server, ServerConfig,
-};
+use bellrope::{Call, CallError, Client, ClientConfig, ConnectError, Connection, Reply, Server, ServerConfig};
 use bellrope_proto::{
     connection::{AnswerKind, ClientConnection},
     frame::{ErrorCode, Header, Kind},
@@ -89,7 +84,7 @@ fn a_hello_that_does_not_come_is_given_up_and_too_many_at_once_are_refused() {
 fn settings_that_contradict_each_other_are_refused_by_name() {
     let mut config = ServerConfig::default();
     config.buffer_budget_bytes = 1000;
-    let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+    let error = Server::builder().config(config).bind("unused").unwrap_err().to_string();
     assert!(
         error.starts_with("the setting buffer_budget_bytes is 1000, and must be at least max_message_bytes"),
         "{error}"
@@ -102,20 +97,20 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
     ] {
         let mut config = ServerConfig::default();
         set(&mut config);
-        let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+        let error = Server::builder().config(config).bind("unused").unwrap_err().to_string();
         assert!(error.starts_with(&format!("the setting {expected}")), "{error}");
     }
     let mut config = ServerConfig::default();
     config.breaker.failure_threshold = 0;
-    let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+    let error = Server::builder().config(config).bind("unused").unwrap_err().to_string();
     assert!(error.contains("failure_threshold is 0"), "{error}");
     let mut config = ServerConfig::default();
     config.violation_pause_ms = 60_001;
-    let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+    let error = Server::builder().config(config).bind("unused").unwrap_err().to_string();
     assert!(error.starts_with("the setting violation_pause_ms is 60001, and must be at most 60000"), "{error}");
     let mut config = ServerConfig::default();
     config.violation_allowance = 10_001;
-    let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+    let error = Server::builder().config(config).bind("unused").unwrap_err().to_string();
     assert!(error.contains("violation_allowance is 10001"), "{error}");
 }
 
@@ -247,7 +242,7 @@ fn a_call_with_priority_comes_in_between_the_calls_of_anothers_batch() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let note = urgent.message_type("note").unwrap();
-            while !done.load(Relaxed) {
+            while !done.load(Ordering::Relaxed) {
                 urgent.call(note, &[0], &mut Vec::new()).unwrap();
             }
         });
@@ -255,13 +250,13 @@ fn a_call_with_priority_comes_in_between_the_calls_of_anothers_batch() {
         eventually("it comes in between", || {
             order.lock().unwrap().clear();
             // They are all there at once, and would be one turn.
-            (1..=64_u8).for_each(|number| drop(plain.queue(note, &[number]).unwrap().unwrap()));
+            (1..=64_u8).for_each(|number| assert!(plain.queue(note, &[number]).unwrap().is_some()));
             plain.flush();
             (1..=64).for_each(|_| plain.wait(&mut Vec::new()).unwrap().outcome.unwrap());
             let order = order.lock().unwrap();
             let place = |number| order.iter().position(|noted| *noted == number).unwrap();
             let within = order[place(1)..place(64)].contains(&0);
-            done.store(within, Relaxed);
+            done.store(within, Ordering::Relaxed);
             within
         });
     });

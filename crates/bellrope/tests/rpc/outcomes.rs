@@ -12,8 +12,8 @@ use std::{
 use super::running;
 use crate::support::{PATIENCE, TestServer, eventually, serve};
 use bellrope::{
-    AsyncClient, Blame, CallError, CallOptions, CancelToken, Client, Connection, HandlerError, Rejection, Retry, Server,
-    ServerConfig,
+    AsyncClient, Blame, CallError, CallOptions, CancelToken, Client, Connection, HandlerError, Rejection, Retry,
+    Server, ServerConfig,
 };
 
 #[test]
@@ -62,8 +62,7 @@ fn each_outcome_is_typed_and_says_who_is_to_blame_and_whether_to_try_again() {
 fn what_failed_behind_a_handler_is_told_apart_from_its_own_failures() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("test.sock");
-    let server =
-        Server::builder().unary("ask", |_, _| Err(HandlerError::upstream("it is down"))).bind(&path).unwrap();
+    let server = Server::builder().unary("ask", |_, _| Err(HandlerError::upstream("it is down"))).bind(&path).unwrap();
     let client = Client::connect(&path).unwrap();
     // More than the breaker of the type would stand.
     for _ in 0..20 {
