@@ -150,9 +150,7 @@ impl Acceptor {
 
     /// Begins a handshake, unless its process has to wait.
     fn begin(&mut self, socket: Socket) {
-        if socket.set_nonblocking(true).is_err() {
-            return;
-        }
+        let Ok(()) = socket.set_nonblocking(true) else { return };
         KillPoint::Accepted.reached();
         let Ok(peer) = socket.peer_credentials() else { return };
         // Its hello is to be answered, by whatever, before its client gives up.
