@@ -496,6 +496,36 @@ mod tests {
     }
 
     #[test]
+    fn whoever_knows_the_mend_tells_it_apart_too() {
+        let (mend, retry_after) = ("set SOME_LIMIT", Duration::from_secs(1));
+        for error in [
+            ProviderError::Limited { provider: "x".into(), limit: 6, retry_after, mend: mend.into() },
+            ProviderError::Connect { reason: "refused".into(), mend: mend.into() },
+        ] {
+            assert_eq!(error.mend(), Some(mend), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_named_after_its_status() {
+        for (status, name) in [
+            (307, "unexpected_content"),
+            (401, "authentication"),
+            (408, "timeout"),
+            (418, "invalid_request"),
+            (429, "rate_limited"),
+            (500, "provider_error"),
+            (504, "timeout"),
+            (529, "overloaded"),
+        ] {
+            let (code, mend) = (None, None);
+            let error =
+                ProviderError::Refused { status, code, message: "".into(), retry_after: None, retryable: false, mend };
+            assert_eq!(error.code(), name, "{status}");
+        }
+    }
+
+    #[test]
     fn an_unknown_provider_lists_the_known_ones() {
         let error = ProviderError::UnknownProvider { name: "x\n".into(), known: vec!["a".into(), "b".into()] };
         assert_eq!(error.to_string(), "there is no provider `x`; known: a, b");

@@ -15,7 +15,7 @@ use bellrope::{AsyncClient, CallError, Server, Style};
 use bellrope_gateway::{
     AsyncChatClient, BoxFuture, Capabilities, ChatClient, ChatError, ChatRequest, ChatResponse, Chunk, ChunkStream,
     CompletionRequest, EmbeddedProvider, EmbeddedSettings, Gateway, HealthReport, MAX_CHUNK, MESSAGE_TYPES, ModelInfo,
-    ModelList, Provider, ProviderError, ProviderHealth, SequencedChunk, StopReason, register,
+    ModelList, Provider, ProviderError, ProviderHealth, SequencedChunk, StopReason, ToolCallDelta, register,
 };
 use futures_core::Stream;
 use serde::Serialize;
@@ -133,6 +133,19 @@ async fn a_piece_too_large_for_a_chunk_comes_whole_in_several() {
         .collect();
     assert!(text == long, "{} bytes of {}", text.len(), long.len());
     assert_eq!(pieces.last().unwrap().chunk, done);
+}
+
+#[tokio::test]
+async fn a_piece_that_no_cut_makes_small_enough_ends_the_stream_with_an_error() {
+    let name = Some("x".repeat(MAX_CHUNK));
+    let call = Chunk::ToolCall(ToolCallDelta { index: 0, id: None, name, arguments: String::new() });
+    let served = serve(embedded(vec![Chunk::text("Look:"), call, Chunk::text("unheard")]));
+    let client = AsyncClient::connect(&served.path).await.unwrap();
+    let pieces = pieces(&client, "ai.chat_stream", &ChatRequest::user("x")).await;
+    let [first, SequencedChunk { seq: 1, chunk: Chunk::Error(error) }] = &pieces[..] else { panic!("{pieces:?}") };
+    assert_eq!(first.chunk, Chunk::text("Look:"));
+    assert_eq!(error.code, "too_large");
+    assert_eq!(error.message, "a piece of the answer is larger than 16384 bytes");
 }
 
 #[tokio::test]

@@ -105,6 +105,14 @@ async fn a_provider_with_a_certificate_that_nobody_vouches_for_never_sees_the_re
     assert_eq!(*sealed.seen.lock().unwrap(), "");
 }
 
+#[tokio::test]
+async fn a_machine_that_trusts_nobody_says_what_it_lacks() {
+    let (sealed, nobody) = (Sealed::start().await, tempfile::NamedTempFile::new().unwrap());
+    let said = sealed.asked_by_one_who_trusts(nobody.path()).await;
+    assert!(said.contains("this machine has no root certificates; install them"), "{said}");
+    assert_eq!(*sealed.seen.lock().unwrap(), "");
+}
+
 /// The process of the tests above.
 #[tokio::test]
 #[ignore = "is started by the tests above, with a provider to ask"]

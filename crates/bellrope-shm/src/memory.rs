@@ -427,6 +427,18 @@ mod tests {
         assert_eq!(error.to_string(), "the shared memory has 4096 bytes where 8192 were promised");
     }
 
+    #[test]
+    fn memory_that_the_kernel_will_not_map_is_refused_with_its_words() {
+        use std::error::Error as _;
+
+        let fd = rustix::fs::memfd_create("empty", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::fcntl_add_seals(&fd, SEALS).unwrap();
+        let error = SharedMemory::open(&fd, 0).unwrap_err();
+        assert_eq!(error.to_string(), "mapping the shared memory failed: Invalid argument (os error 22)");
+        assert!(error.source().is_some_and(|source| source.to_string().contains("Invalid argument")));
+        assert!(MapError::NotSealed.source().is_none());
+    }
+
     // Fault 6.
     #[test]
     #[should_panic(expected = "inside its view")]
@@ -461,6 +473,19 @@ mod tests {
         here.futex_wake(8);
         assert!(sleeper.join().unwrap() < long, "it slept to its time-out");
         here.futex_wait(8, 1, Duration::from_millis(1)).unwrap();
+    }
+
+    #[test]
+    fn a_view_may_be_empty_or_hold_no_whole_page_to_free() {
+        let memory = SharedMemory::anonymous(2 * 4096);
+        assert!(memory.view(64..64).is_empty());
+        let view = memory.view(64..2 * 4096 - 64);
+        assert!(!view.is_empty());
+        view.write(0, b"kept");
+        view.punch_pages(0);
+        let mut seen = [0; 4];
+        view.read(0, &mut seen);
+        assert_eq!(&seen, b"kept");
     }
 
     // Fault 10.

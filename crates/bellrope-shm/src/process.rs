@@ -198,6 +198,33 @@ mod tests {
         assert!(super::inherited_descriptors().unwrap().is_empty(), "none is meant for this process");
     }
 
+    /// Runs one of these tests in a process for which a service manager has opened that many descriptors.
+    fn run_with_inherited(test: &str, count: &str) {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\" 3</dev/null"]).arg(std::env::current_exe().unwrap());
+        let ended = command.args([test, "--exact"]).env("LISTEN_FDS", count).output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
+    }
+
+    #[test]
+    fn a_number_of_inherited_descriptors_that_is_none_is_refused() {
+        let Ok(count) = std::env::var("LISTEN_FDS") else {
+            let test = "process::tests::a_number_of_inherited_descriptors_that_is_none_is_refused";
+            return ["-1", "65", "some"].into_iter().for_each(|count| run_with_inherited(test, count));
+        };
+        let error = super::inherited_descriptors().unwrap_err();
+        assert_eq!(error.to_string(), "LISTEN_FDS is not a number from 0 to 64", "{count}");
+    }
+
+    #[test]
+    fn inherited_descriptors_can_be_taken_once() {
+        if std::env::var("LISTEN_FDS").is_err() {
+            return run_with_inherited("process::tests::inherited_descriptors_can_be_taken_once", "1");
+        }
+        assert_eq!(super::inherited_descriptors().unwrap().len(), 1);
+        assert!(super::inherited_descriptors().unwrap().is_empty());
+    }
+
     #[test]
     fn a_program_without_its_pages_runs_on() {
         assert!(super::drop_program_pages() > 0);

@@ -293,6 +293,17 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_keeps_its_place_longer_than_others_and_loses_it_when_its_time_is_up() {
+        let limits =
+            Limits { lifetime: Duration::from_secs(1), listening: Duration::from_millis(2_500), ..Limits::default() };
+        let server = start(limits, Metrics::new([].into_iter(), 1, 1));
+        let began = Instant::now();
+        let told = ask(&server, "/events");
+        assert!(began.elapsed() >= limits.listening, "closed after {:?}", began.elapsed());
+        assert!(told.contains("\r\ndata: "), "{told}");
+    }
+
+    #[test]
     fn an_address_in_use_is_an_error() {
         let first = start(Limits::default(), Metrics::new([].into_iter(), 1, 1));
         let second = HealthServer::start(first.local_addr(), Arc::new(Metrics::new([].into_iter(), 1, 1)));

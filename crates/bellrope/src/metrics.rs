@@ -487,6 +487,25 @@ mod tests {
         assert_eq!(metrics.snapshot().queued_requests, 12);
     }
 
+    #[cfg(feature = "tokio")]
+    #[test]
+    fn what_the_acceptor_says_is_what_others_hear() {
+        let metrics = Metrics::new(["chat"].into_iter(), 1, 2);
+        assert_eq!(metrics.readiness(), Readiness::Starting);
+        metrics.accepting(false);
+        assert_eq!(metrics.readiness(), Readiness::Ready);
+        metrics.accepting(true);
+        assert_eq!(metrics.readiness(), Readiness::Exhausted);
+        metrics.accepted.store(2, Relaxed);
+        metrics.accepting(true);
+        assert_eq!(metrics.readiness(), Readiness::Full);
+        metrics.serving.store(false, Relaxed);
+        metrics.accepting(true);
+        assert_eq!(metrics.readiness(), Readiness::Stopping);
+        metrics.serving.store(true, Relaxed);
+        assert_eq!(metrics.readiness(), Readiness::Stopping, "whatever it said last");
+    }
+
     #[test]
     fn the_latest_breaker_of_a_name_is_shown() {
         let metrics = Metrics::new(["chat"].into_iter(), 1, 10);

@@ -207,6 +207,32 @@ mod tests {
         assert!(error.to_string().contains("is not a directory"), "{error}");
     }
 
+    #[test]
+    fn a_living_socket_that_holds_no_lock_is_left_alone() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("bell.sock");
+        let stranger = UnixListener::bind(&path).unwrap();
+        let error = OwnedPath::bind(&path).unwrap_err();
+        assert!(error.to_string().starts_with("another server (process unknown) holds "), "{error}");
+        stranger.accept().unwrap(); // we knocked
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn a_path_without_a_directory_is_one_in_the_current_directory() {
+        let here = "BELLROPE_BIND_HERE";
+        if std::env::var_os(here).is_some() {
+            let (_owned, _listener) = OwnedPath::bind(Path::new("bell.sock")).unwrap();
+            return fs::write("bound", if Path::new("bell.sock").exists() { "yes" } else { "no" }).unwrap();
+        }
+        let home = tempfile::tempdir().unwrap();
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["path::tests::a_path_without_a_directory_is_one_in_the_current_directory", "--exact"]);
+        let ended = command.current_dir(home.path()).env(here, "1").output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
+        assert_eq!(fs::read_to_string(home.path().join("bound")).unwrap(), "yes");
+    }
+
     // Fault 25.
     #[test]
     fn a_file_in_the_way_is_left_alone() {

@@ -230,6 +230,17 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_no_welcome_can_hold_is_refused() {
+        let names: Vec<_> = (0..MAX_BODY / 259 + 1).map(|number| format!("{number:0>255}")).collect();
+        let mut names: Vec<_> = names.iter().map(String::as_str).collect();
+        let error = registry(&names).check().unwrap_err().to_string();
+        let last = names.pop().unwrap();
+        let expected = format!("message type {last:?} cannot be registered: the table of message types is full");
+        assert_eq!(error, expected);
+        assert!(registry(&names).check().is_ok(), "one less fits");
+    }
+
+    #[test]
     fn an_unknown_number_is_answered_with_known_names() {
         let failure = registry(&["echo", "ai.chat", "ai.models"]).unknown(9);
         assert_eq!(failure.text, "no message type has the number 9; nearest known: ai.chat, ai.models");

@@ -324,6 +324,12 @@ mod tests {
         assert!(lane.health().await.healthy);
     }
 
+    #[tokio::test]
+    async fn a_route_to_nobody_ends_with_an_error() {
+        let error = Route(Vec::new()).begin(ChatRequest::user("Hello")).await.err().unwrap();
+        assert_eq!(error.to_string(), silent().to_string());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_rate_limit_lets_a_burst_through_and_then_one_request_a_period() {
         let limits = Limits { requests_per_minute: 6, burst: 2, ..Limits::default() };

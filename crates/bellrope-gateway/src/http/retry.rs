@@ -95,6 +95,13 @@ mod tests {
     }
 
     #[test]
+    fn the_providers_verdict_is_yes_no_or_none() {
+        let said = |word| verdict(&headers(&[("x-should-retry", word)]));
+        assert_eq!(["true", "false", "maybe", ""].map(said), [Some(true), Some(false), None, None]);
+        assert_eq!(verdict(&headers(&[])), None);
+    }
+
+    #[test]
     fn pauses_double_with_jitter_up_to_eight_seconds() {
         let policy = RetryPolicy { max_retries: 40, base_delay: Duration::from_millis(500) };
         for (retries, longest) in [(0, 500), (1, 1000), (2, 2000), (4, 8000), (5, 8000), (39, 8000)] {

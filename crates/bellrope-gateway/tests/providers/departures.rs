@@ -408,4 +408,38 @@ for_each_format! {
         };
         soon(asked).await;
     }
+
+    async fn a_little_that_follows_an_answer_is_read_for_its_connection_and_much_is_not(format: Format) {
+        for (rest, read) in [(": bye\n\n".to_owned(), true), (":".repeat(100_000), false)] {
+            let reused = Arc::new(AtomicBool::new(false));
+            let tell = Arc::clone(&reused);
+            let fake = Fake::start(move |_, mut peer| {
+                let (tell, rest) = (Arc::clone(&tell), rest.clone());
+                async move {
+                    loop {
+                        peer.begin_events().await;
+                        peer.chunk(format.answer("a")).await;
+                        peer.chunk(&rest).await;
+                        peer.end().await;
+                        if !peer.next_request().await {
+                            break;
+                        }
+                        tell.store(true, Ordering::Relaxed);
+                    }
+                }
+            })
+            .await;
+            let provider = fake.provider(format);
+            let asked = async {
+                for round in 0.. {
+                    assert_eq!(pieces(&provider).await, whole(&["a"]));
+                    if reused.load(Ordering::Relaxed) || !read && round == 3 {
+                        break;
+                    }
+                }
+            };
+            soon(asked).await;
+            assert_eq!(reused.load(Ordering::Relaxed), read);
+        }
+    }
 }

@@ -8,7 +8,7 @@ use bellrope_gateway::{
 };
 use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::fake::{Fake, KEY, ask, soon};
 use crate::for_each_format;
@@ -136,6 +136,7 @@ for_each_format! {
         let message = error.to_string();
         assert!(message.contains("Connection refused"), "{message}");
         assert!(message.ends_with(&format!("; check {}", base_setting(format))), "{message}");
+        assert_eq!(error.mend(), Some(format!("check {}", base_setting(format)).as_str()));
         let health = soon(provider.health()).await;
         assert_eq!((health.healthy, health.error.unwrap().code.as_str()), (false, "connect"));
     }
@@ -163,6 +164,21 @@ for_each_format! {
         }
     }
 
+    async fn a_list_of_models_that_does_not_come_whole_is_told_as_what_stopped_it(format: Format) {
+        let fake = Fake::start(|number, mut peer| async move {
+            peer.send("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{").await;
+            if number == 0 {
+                peer.closed().await;
+            }
+        })
+        .await;
+        let after = Duration::from_millis(200);
+        let provider = HttpProvider::new(ProviderConfig { idle_timeout: after, ..fake.config(format) }).unwrap();
+        let error = soon(provider.models()).await.unwrap_err();
+        assert_eq!(error, ProviderError::TimedOut { phase: Phase::Idle, after });
+        assert_eq!(soon(fake.provider(format).models()).await.unwrap_err().code(), "truncated");
+    }
+
     async fn a_failing_provider_reaches_the_editor_as_one_error_chunk(format: Format) {
         let fake = Fake::replying("404 Not Found", "", r#"{"error":"model `x` not found"}"#).await;
         let gateway = Gateway::new(Arc::new(fake.provider(format)));
@@ -173,6 +189,23 @@ for_each_format! {
         assert_eq!((info.code.as_str(), info.retryable), ("not_found", false));
         assert!(info.message.contains("model `x` not found"), "{}", info.message);
     }
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_connection_runs_into_its_own_time_out() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let knock = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200));
+    let waiting: Vec<_> = (0..64).map_while(|_| knock().ok()).collect();
+    assert!(waiting.len() < 64, "the queue has no end");
+    let connect_timeout = Duration::from_millis(200);
+    let base_url = format!("http://{address}");
+    let (kind, model) = (Some(Format::ChatCompletions.kind()), Some("m".to_owned()));
+    let config = ProviderConfig { kind, base_url, model, connect_timeout, max_retries: 0, ..ProviderConfig::default() };
+    let error = ask(&HttpProvider::new(config).unwrap()).await.unwrap_err();
+    assert_eq!(error, ProviderError::TimedOut { phase: Phase::Connect, after: connect_timeout });
 }
 
 #[tokio::test]

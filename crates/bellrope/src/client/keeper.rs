@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -66,21 +66,19 @@ pub(crate) type Chore = Box<dyn FnMut() -> Option<Instant> + Send>;
 impl Keeper {
     /// The keeper of this process, started if need be.
     pub(crate) fn running() -> io::Result<&'static Self> {
-        static KEEPER: OnceLock<Keeper> = OnceLock::new();
-        static STARTING: Mutex<()> = Mutex::new(());
-        if let Some(keeper) = KEEPER.get() {
-            return Ok(keeper);
-        }
-        let _one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(keeper) = KEEPER.get() {
+        static RUNNING: Mutex<Option<&Keeper>> = Mutex::new(None);
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keeper) = *running {
             return Ok(keeper);
         }
         let (wake, epoll) = (WakeFd::new()?, Epoll::new()?);
         epoll.add(&wake, WAKE_KEY)?;
-        let keeper = KEEPER.get_or_init(|| Self { orders: Mutex::default(), wake });
+        let keeper: &Self = Box::leak(Box::new(Self { orders: Mutex::default(), wake }));
         let rounds = Rounds { keeper, epoll, clients: HashMap::new(), next_number: 1, chores: Vec::new() };
         let thread = std::thread::Builder::new().name("bellrope-keep".to_owned()).stack_size(256 * 1024);
         thread.spawn(move || rounds.run())?;
+        // Only now: without its thread it would keep nobody.
+        *running = Some(keeper);
         Ok(keeper)
     }
 
@@ -220,8 +218,8 @@ impl Rounds {
                     None => drop(self.clients.remove(&number)),
                 }
             }
-            Phase::Trying { .. } => self.advance(number, now),
-            Phase::Away { .. } => {}
+            // Does nothing for one that is away.
+            Phase::Trying { .. } | Phase::Away { .. } => self.advance(number, now),
         }
     }
 

@@ -223,10 +223,7 @@ impl Link {
     pub(crate) fn cancel(&mut self, id: u64) -> bool {
         let cancelled = self.connection.cancel(id);
         self.commit();
-        cancelled.unwrap_or_else(|violation| {
-            self.violated(violation);
-            true
-        })
+        cancelled.map_err(|violation| self.violated(violation)).unwrap_or(true)
     }
 
     /// After a look that found nothing: spins a little, or arms the ring for sleep.

@@ -23,7 +23,7 @@ use bellrope_shm::{socket::Socket, wait::WakeFd};
 use super::{
     ClientConfig, ConnectionState, MessageType,
     keeper::Keeper,
-    link::{Link, Rest},
+    link::{Broken, Link, Rest},
     spares::Spares,
 };
 use crate::{Breaker, CallError, Permit};
@@ -196,16 +196,14 @@ impl Shared {
         state.announce(self, ConnectionState::Connected);
     }
 
-    /// Ends every call on a link that is lost, if it is still that one. `None`: whichever it is.
+    /// Ends every call on a link whose server has hung up, if it is still that one.
     pub(crate) fn check_link(&self, generation: u64) {
         let mut state = self.lock();
         if state.generation != generation {
             return;
         }
-        if let Some(link) = &mut state.link
-            && link.hear().is_err()
-        {
-            link.broken.get_or_insert(super::link::Broken::HungUp);
+        if let Some(link) = &mut state.link {
+            link.broken.get_or_insert(Broken::HungUp);
         }
         self.pump(&mut state);
     }

@@ -191,3 +191,32 @@ impl From<(String, BreakerSnapshot)> for BreakerRow {
 fn as_map<S: Serializer>(pairs: &[(&'static str, u64)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(pairs.iter().copied())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is shown of a server that says this of itself while these workers, and perhaps its acceptor, say nothing.
+    fn shown(readiness: Readiness, silent_workers: &[usize], silent_acceptor: bool) -> (&'static str, Option<String>) {
+        let silent_workers = silent_workers.to_vec();
+        let condition = Condition { readiness, max_connections: 7, silent_workers, silent_acceptor };
+        (condition.status(), condition.not_ready())
+    }
+
+    #[test]
+    fn a_server_that_takes_no_connections_says_why() {
+        let said = |reason: &str| Some(reason.to_owned());
+        assert_eq!(shown(Readiness::Ready, &[], false), ("healthy", None));
+        assert_eq!(
+            shown(Readiness::Exhausted, &[], false),
+            ("exhausted", said("the system has no descriptor left for another connection"))
+        );
+        assert_eq!(shown(Readiness::Ready, &[], true), ("wedged", said("the acceptor does not answer")));
+        assert_eq!(shown(Readiness::Starting, &[], true), ("starting", said("the server is starting")));
+        assert_eq!(shown(Readiness::Stopping, &[], false), ("stopping", said("the server is stopping")));
+        let full = said("7 connections are open, the limit max_connections");
+        assert_eq!(shown(Readiness::Full, &[], false), ("full", full));
+        let wedged = said("worker 2, and 1 more does not answer: a handler holds it up, or its thread is gone");
+        assert_eq!(shown(Readiness::Ready, &[2, 5], true), ("wedged", wedged));
+    }
+}

@@ -150,9 +150,7 @@ impl Acceptor {
 
     /// Begins a handshake, unless its process has to wait.
     fn begin(&mut self, socket: Socket) {
-        if socket.set_nonblocking(true).is_err() {
-            return;
-        }
+        let Ok(()) = socket.set_nonblocking(true) else { return };
         KillPoint::Accepted.reached();
         let Ok(peer) = socket.peer_credentials() else { return };
         // Its hello is to be answered, by whatever, before its client gives up.
@@ -346,10 +344,9 @@ impl HalfOpen {
     fn read(&mut self) -> Heard {
         while self.filled < HELLO_LEN {
             match self.socket.receive(&mut self.hello[self.filled..]) {
-                Ok(0) => return Heard::Gone,
-                Ok(count) => self.filled += count,
+                Ok(count @ 1..) => self.filled += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::NotYet,
-                Err(_) => return Heard::Gone,
+                Ok(0) | Err(_) => return Heard::Gone,
             }
         }
         match Hello::decode(&self.hello) {

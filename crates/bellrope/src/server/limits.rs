@@ -10,8 +10,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
-
 use super::{Server, ServerConfig, pacing::Pace};
 use crate::{BindError, Breaker, BreakerSetting};
 
@@ -107,13 +105,11 @@ impl ServerConfig {
 
     /// The names of the settings that are different in `other`.
     fn differences(&self, other: &Self) -> Vec<String> {
-        let fields = |config: &Self| match serde_json::to_value(config) {
-            Ok(Value::Object(fields)) => fields,
-            // A plain struct of numbers is an object.
-            _ => serde_json::Map::new(),
-        };
+        // A plain struct of numbers is an object, always.
+        let fields = |config: &Self| serde_json::to_value(config).unwrap_or_default();
         let (ours, theirs) = (fields(self), fields(other));
-        ours.into_iter().filter(|(key, value)| theirs.get(key) != Some(value)).map(|(key, _)| key).collect()
+        let ours = ours.as_object().into_iter().flatten();
+        ours.filter(|(key, value)| theirs.get(key) != Some(*value)).map(|(key, _)| key.clone()).collect()
     }
 }
 
@@ -152,6 +148,8 @@ fn setting(BreakerSetting { key, value, expected }: BreakerSetting) -> BindError
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod clock;
 mod crowds;
+mod handshakes;
 mod memory;
 mod offenders;
 mod panics;
@@ -9,6 +10,7 @@ mod pretender;
 mod processes;
 #[path = "../raw/mod.rs"]
 mod raw;
+mod slow_servers;
 #[expect(dead_code, reason = "no test here counts dropped handlers")]
 #[path = "../support/mod.rs"]
 mod support;

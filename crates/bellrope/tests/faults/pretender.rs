@@ -1,8 +1,11 @@
 //! A server made of raw bytes and raw memory, and what clients make of it.
 
 use std::{
-    os::{fd::AsFd, unix::net::UnixListener},
-    path::Path,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -10,9 +13,9 @@ use std::{
 use bellrope::{CallError, Client, ClientConfig, Connection, ServerConfig, SpinPolicy};
 use bellrope_proto::{
     connection::Terms,
-    frame::{Header, Kind},
+    frame::{ErrorCode, Header, Kind},
     handshake::{HELLO_LEN, Style, TypeEntry, Welcome},
-    layout::{ADMITTED, ASLEEP, EMPTY, Geometry, RECORDS},
+    layout::{ADMITTED, ASLEEP, CONSUMER_POSITION, EMPTY, Geometry, RECORDS},
 };
 use bellrope_shm::{SharedMemory, View, clock, socket::Socket, sync::Ordering};
 use tempfile::TempDir;
@@ -22,19 +25,68 @@ use crate::{
     support::{PATIENCE, eventually, serve},
 };
 
-struct Pretender {
-    socket: Socket,
-    requests: View,
-    responses: View,
-    /// Where the next request will be, and where the next answer goes.
-    next_request: usize,
-    next_answer: usize,
+/// Where pretenders listen.
+pub(crate) struct Address {
+    pub(crate) path: PathBuf,
+    pub(crate) listener: UnixListener,
     _home: TempDir,
+}
+
+impl Address {
+    pub(crate) fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("pretender.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self { path, listener, _home: home }
+    }
+
+    /// The next one who knocks. Nothing is read yet.
+    pub(crate) fn open(&self) -> UnixStream {
+        let mut found = None;
+        eventually("somebody knocks", || {
+            found = self.listener.accept().ok();
+            found.is_some()
+        });
+        let (stream, _) = found.unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// The next client, whose hello has come.
+    pub(crate) fn accept(&self) -> Socket {
+        let socket = self.open().into();
+        hear_hello(&socket);
+        socket
+    }
+
+    /// Lets a client in.
+    pub(crate) fn meet<C: Send>(&self, connect: impl FnOnce(&Path) -> C + Send) -> (Pretender, C) {
+        std::thread::scope(|scope| {
+            let connecting = scope.spawn(|| connect(&self.path));
+            let pretender = Pretender::welcome(self.accept());
+            (pretender, connecting.join().unwrap())
+        })
+    }
+}
+
+fn hear_hello(socket: &Socket) {
+    let mut hello = [0; HELLO_LEN];
+    assert_eq!(socket.receive(&mut hello).unwrap(), HELLO_LEN);
+}
+
+pub(crate) struct Pretender {
+    pub(crate) socket: Socket,
+    pub(crate) requests: View,
+    pub(crate) responses: View,
+    /// Where the next request will be, and where the next answer goes.
+    pub(crate) next_request: usize,
+    next_answer: usize,
 }
 
 impl Pretender {
     /// A server with one client.
-    fn meet(config: impl FnOnce(&mut ClientConfig) + Send + 'static) -> (Self, Client) {
+    pub(crate) fn meet(config: impl FnOnce(&mut ClientConfig) + Send + 'static) -> (Self, Client) {
         Self::meet_as(|path| {
             let mut client = ClientConfig::new(path);
             config(&mut client);
@@ -43,14 +95,20 @@ impl Pretender {
     }
 
     /// As [`Self::meet`], with another kind of client.
-    fn meet_as<C: Send + 'static>(connect: impl FnOnce(&Path) -> C + Send + 'static) -> (Self, C) {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("pretender.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        let connecting = std::thread::spawn(move || connect(&path));
-        let socket: Socket = listener.accept().unwrap().0.into();
-        let mut hello = [0; HELLO_LEN];
-        assert_eq!(socket.receive(&mut hello).unwrap(), HELLO_LEN);
+    pub(crate) fn meet_as<C: Send>(connect: impl FnOnce(&Path) -> C + Send) -> (Self, C) {
+        Address::new().meet(connect)
+    }
+
+    /// Says welcome to a client.
+    pub(crate) fn welcome(socket: Socket) -> Self {
+        let (welcome, fd, pretender) = Self::prepare(socket);
+        // A client that is gone by now is a client that is gone.
+        let _ = pretender.socket.send_with_fd(&welcome, fd.as_fd());
+        pretender
+    }
+
+    /// A server for this client, and the welcome with its memory that is still to be sent.
+    pub(crate) fn prepare(socket: Socket) -> (Vec<u8>, OwnedFd, Self) {
         let geometry = Geometry::new(64 * 1024).unwrap();
         let (memory, fd) = SharedMemory::create(geometry.mapping_len()).unwrap();
         let entry = |message_type, style, name: &str| TypeEntry { message_type, style, name: name.to_owned() };
@@ -59,17 +117,36 @@ impl Pretender {
             connection: 1,
             terms: Terms { geometry, max_message: 1 << 20, max_in_flight: 16, stream_window: 4096 },
             clock_us: clock::monotonic_us(),
-            types: vec![entry(1, Style::Unary, "ask"), entry(2, Style::ServerStream, "listen")],
+            types: vec![
+                entry(1, Style::Unary, "ask"),
+                entry(2, Style::ServerStream, "listen"),
+                entry(3, Style::Duplex, "talk"),
+            ],
         };
-        socket.send_with_fd(&welcome.encode(), fd.as_fd()).unwrap();
         let (requests, responses) = (memory.view(geometry.requests()), memory.view(geometry.responses()));
-        let client = connecting.join().unwrap();
         let (next_request, next_answer) = (RECORDS, RECORDS);
-        (Self { socket, requests, responses, next_request, next_answer, _home: home }, client)
+        (welcome.encode(), fd, Self { socket, requests, responses, next_request, next_answer })
+    }
+
+    /// Waits for the first record of whatever kind and size.
+    pub(crate) fn something_comes(&self) {
+        let waiting = |word| word == EMPTY || word == ASLEEP;
+        eventually("something comes", || !waiting(self.requests.load(RECORDS, Ordering::Acquire)));
+    }
+
+    /// Waits until the client sleeps.
+    pub(crate) fn client_sleeps(&self) {
+        eventually("the client sleeps", || self.responses.load(self.next_answer, Ordering::Acquire) == ASLEEP);
+    }
+
+    /// Claims to have read what was never written, and rings.
+    pub(crate) fn claim_the_impossible(&self) {
+        self.requests.store(CONSUMER_POSITION, 1 << 40, Ordering::Release);
+        self.socket.ring();
     }
 
     /// Waits for the next request, which has no payload. Answers with its id.
-    fn request(&mut self) -> u64 {
+    pub(crate) fn request(&mut self) -> u64 {
         let waiting = |word| word == EMPTY || word == ASLEEP;
         eventually("a request", || !waiting(self.requests.load(self.next_request, Ordering::Acquire)));
         let extended = self.requests.load(self.next_request, Ordering::Acquire) >> 56;
@@ -79,8 +156,18 @@ impl Pretender {
     }
 
     /// Writes a record, and does not ring.
-    fn write(&mut self, kind: Kind, id: u64, extension: Option<u64>, payload: &[u8]) {
-        let header = Header { len: payload.len() as u32, message_type: 0, kind, extended: extension.is_some() };
+    pub(crate) fn write(&mut self, kind: Kind, id: u64, extension: Option<u64>, payload: &[u8]) {
+        self.write_as(0, kind, id, extension, payload);
+    }
+
+    /// Answers, and rings.
+    pub(crate) fn answer(&mut self, id: u64, payload: &[u8]) {
+        self.write(Kind::Response, id, None, payload);
+        self.socket.ring();
+    }
+
+    fn write_as(&mut self, message_type: u16, kind: Kind, id: u64, extension: Option<u64>, payload: &[u8]) {
+        let header = Header { len: payload.len() as u32, message_type, kind, extended: extension.is_some() };
         let at = self.next_answer;
         self.responses.store(at + 8, id, Ordering::Relaxed);
         if let Some(extension) = extension {
@@ -129,7 +216,8 @@ fn of_many_calls_under_way_each_ends_once_and_as_its_own_when_the_server_is_lost
     }
 }
 
-fn ask(client: &Client) -> JoinHandle<Result<Vec<u8>, CallError>> {
+/// Calls, in a thread of its own.
+pub(crate) fn ask(client: &Client) -> JoinHandle<Result<Vec<u8>, CallError>> {
     let client = client.clone();
     std::thread::spawn(move || client.call("ask", b""))
 }
@@ -184,6 +272,25 @@ fn a_stream_has_one_end_whatever_follows_it() {
     assert_eq!(next.join().unwrap().unwrap(), b"on it goes");
 }
 
+#[test]
+fn a_failure_is_told_as_what_the_server_calls_it() {
+    let (mut server, client) = Pretender::meet(|_| {});
+    for (code, told) in [
+        (ErrorCode::Cancelled, "the call was cancelled"),
+        (ErrorCode::DeadlineExceeded, "the deadline passed"),
+        (ErrorCode::Upstream, "handler_error: in words"),
+        (ErrorCode::Exhausted, "exhausted: in words"),
+    ] {
+        let call = ask(&client);
+        let id = server.request();
+        server.write_as(code.to_bits(), Kind::Error, id, None, b"in words");
+        server.socket.ring();
+        let error = call.join().unwrap().unwrap_err();
+        assert!(error.to_string().starts_with(told), "{error}");
+        assert_eq!(matches!(error, CallError::Cancelled), code == ErrorCode::Cancelled);
+    }
+}
+
 // Fault 14.
 #[test]
 fn a_ring_without_an_answer_wakes_a_client_for_nothing_and_no_more() {
@@ -193,7 +300,7 @@ fn a_ring_without_an_answer_wakes_a_client_for_nothing_and_no_more() {
     for _ in 0..200 {
         server.socket.ring();
         // It looks, finds nothing, and sleeps again.
-        eventually("the client sleeps", || server.responses.load(RECORDS, Ordering::Acquire) == ASLEEP);
+        server.client_sleeps();
         assert!(!call.is_finished());
     }
     server.write(Kind::Response, id, None, b"at last");
@@ -207,7 +314,7 @@ fn a_server_that_never_rings_delays_an_answer_and_a_call_without_one_ends_at_its
     let (mut server, client) = Pretender::meet(|config| config.spin = SpinPolicy::Never);
     let call = ask(&client);
     let id = server.request();
-    eventually("the client sleeps", || server.responses.load(RECORDS, Ordering::Acquire) == ASLEEP);
+    server.client_sleeps();
     server.write(Kind::Response, id, None, b"without a ring");
     assert_eq!(call.join().unwrap().unwrap(), b"without a ring");
     let began = Instant::now();

@@ -122,6 +122,18 @@ fn a_handler_knows_its_connection_and_how_long_it_has() {
     server.shutdown();
 }
 
+#[test]
+fn a_server_lends_the_runtime_of_its_async_handlers_and_has_none_without_them() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let server = Server::builder().unary("plain", |_, _| Ok(())).bind(&path).unwrap();
+    assert!(server.runtime().is_none());
+    drop(server);
+    let server = serve(ServerConfig::default());
+    let answer = server.server.runtime().unwrap().spawn(async { "from there" });
+    assert_eq!(tokio::runtime::Runtime::new().unwrap().block_on(answer).unwrap(), "from there");
+}
+
 #[tokio::test]
 async fn an_async_client_tells_what_its_server_offers() {
     let server = serve(ServerConfig::default());

@@ -1,11 +1,15 @@
 //! Every limit is enforced, and refused with its name and value.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
 
-use bellrope::{CallError, Client, ClientConfig, ConnectError, ServerConfig};
+use bellrope::{Call, CallError, Client, ClientConfig, ConnectError, Connection, Reply, Server, ServerConfig};
 use bellrope_proto::{
-    frame::{Header, Kind},
-    handshake::{ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, Hello},
+    connection::{AnswerKind, ClientConnection},
+    frame::{ErrorCode, Header, Kind},
+    handshake::{ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, Hello, Style},
     layout::RECORDS,
 };
 use bellrope_shm::{View, socket::Socket, sync::Ordering};
@@ -80,7 +84,7 @@ fn a_hello_that_does_not_come_is_given_up_and_too_many_at_once_are_refused() {
 fn settings_that_contradict_each_other_are_refused_by_name() {
     let mut config = ServerConfig::default();
     config.buffer_budget_bytes = 1000;
-    let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+    let error = Server::builder().config(config).bind("unused").unwrap_err().to_string();
     assert!(
         error.starts_with("the setting buffer_budget_bytes is 1000, and must be at least max_message_bytes"),
         "{error}"
@@ -93,20 +97,20 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
     ] {
         let mut config = ServerConfig::default();
         set(&mut config);
-        let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+        let error = Server::builder().config(config).bind("unused").unwrap_err().to_string();
         assert!(error.starts_with(&format!("the setting {expected}")), "{error}");
     }
     let mut config = ServerConfig::default();
     config.breaker.failure_threshold = 0;
-    let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+    let error = Server::builder().config(config).bind("unused").unwrap_err().to_string();
     assert!(error.contains("failure_threshold is 0"), "{error}");
     let mut config = ServerConfig::default();
     config.violation_pause_ms = 60_001;
-    let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+    let error = Server::builder().config(config).bind("unused").unwrap_err().to_string();
     assert!(error.starts_with("the setting violation_pause_ms is 60001, and must be at most 60000"), "{error}");
     let mut config = ServerConfig::default();
     config.violation_allowance = 10_001;
-    let error = bellrope::Server::builder().config(config).bind("unused").unwrap_err().to_string();
+    let error = Server::builder().config(config).bind("unused").unwrap_err().to_string();
     assert!(error.contains("violation_allowance is 10001"), "{error}");
 }
 
@@ -191,6 +195,71 @@ fn a_request_that_announces_too_much_is_refused_before_memory_is_reserved() {
     eventually("it is refused", refused);
     assert_eq!(metrics.snapshot().buffers.unwrap().0, 0);
     assert_eq!(Client::connect(&server.path).unwrap().call("echo", b"fine").unwrap(), b"fine");
+}
+
+#[test]
+fn a_large_request_of_a_type_that_nobody_offers_is_refused_and_gives_its_memory_back() {
+    let server = serve(ServerConfig::default());
+    let (socket, memory, welcome) = shake_hands(&server.path, "raw");
+    let mut connection = ClientConnection::new(&memory, welcome.terms);
+    let payload = vec![7; 200_000];
+    let mut sending = connection.begin_large(Style::Unary, payload.len()).unwrap();
+    eventually("all of it is sent", || {
+        let all = connection.push_large(&mut sending, 999, &payload, None).unwrap();
+        let _ = connection.commit();
+        socket.ring();
+        all
+    });
+    let mut answer = None;
+    eventually("it is answered", || {
+        answer = connection.next_answer().unwrap();
+        answer.is_some()
+    });
+    let kind = answer.unwrap().kind;
+    assert!(matches!(kind, AnswerKind::Error { code: ErrorCode::UnknownMessageType, .. }), "{kind:?}");
+    let snapshot = || server.server.metrics().snapshot();
+    eventually("its memory is given back", || snapshot().buffers.unwrap().0 == 0);
+    assert!(snapshot().types.last().unwrap().outcomes.contains(&("unknown_message_type", 1)));
+}
+
+#[test]
+fn a_call_with_priority_comes_in_between_the_calls_of_anothers_batch() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&order);
+    let mut config = ServerConfig::default();
+    config.workers = 1;
+    let note = move |call: &Call<'_>, _: &mut Reply<'_>| {
+        noted.lock().unwrap().push(call.payload()[0]);
+        Ok(())
+    };
+    let _server = Server::builder().config(config).unary("note", note).bind(&path).unwrap();
+    let mut config = ClientConfig::new(&path);
+    config.priority = true;
+    let (mut urgent, mut plain) = (Connection::with(&config).unwrap(), Connection::connect(&path).unwrap());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let note = urgent.message_type("note").unwrap();
+            while !done.load(Ordering::Relaxed) {
+                urgent.call(note, &[0], &mut Vec::new()).unwrap();
+            }
+        });
+        let note = plain.message_type("note").unwrap();
+        eventually("it comes in between", || {
+            order.lock().unwrap().clear();
+            // They are all there at once, and would be one turn.
+            (1..=64_u8).for_each(|number| assert!(plain.queue(note, &[number]).unwrap().is_some()));
+            plain.flush();
+            (1..=64).for_each(|_| plain.wait(&mut Vec::new()).unwrap().outcome.unwrap());
+            let order = order.lock().unwrap();
+            let place = |number| order.iter().position(|noted| *noted == number).unwrap();
+            let within = order[place(1)..place(64)].contains(&0);
+            done.store(within, Ordering::Relaxed);
+            within
+        });
+    });
 }
 
 // Fault 31.

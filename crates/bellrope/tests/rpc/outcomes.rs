@@ -12,7 +12,8 @@ use std::{
 use super::running;
 use crate::support::{PATIENCE, TestServer, eventually, serve};
 use bellrope::{
-    AsyncClient, Blame, CallError, CallOptions, CancelToken, Client, Connection, Rejection, Retry, Server, ServerConfig,
+    AsyncClient, Blame, CallError, CallOptions, CancelToken, Client, Connection, HandlerError, Rejection, Retry,
+    Server, ServerConfig,
 };
 
 #[test]
@@ -55,6 +56,25 @@ fn each_outcome_is_typed_and_says_who_is_to_blame_and_whether_to_try_again() {
     let error = outcome("echo", b"");
     assert!(matches!(error, CallError::Closed), "{error}");
     assert_eq!(told(&error), (Blame::Caller, false));
+}
+
+#[test]
+fn what_failed_behind_a_handler_is_told_apart_from_its_own_failures() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let server = Server::builder().unary("ask", |_, _| Err(HandlerError::upstream("it is down"))).bind(&path).unwrap();
+    let client = Client::connect(&path).unwrap();
+    // More than the breaker of the type would stand.
+    for _ in 0..20 {
+        let error = client.call("ask", b"").unwrap_err();
+        assert!(matches!(&error, CallError::Handler { code: 0, text } if text == "it is down"), "{error}");
+    }
+    eventually("all are counted", || {
+        let snapshot = server.metrics().snapshot();
+        snapshot.types[0].outcomes.contains(&("upstream_error", 20))
+    });
+    let error = CallError::Io(std::io::Error::other("out of descriptors"));
+    assert_eq!((error.blame(), error.to_string().contains("out of descriptors")), (Blame::System, true));
 }
 
 // Fault 33.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::support::{TestServer, eventually, serve};
-use bellrope::{AsyncClient, CallError, CallOptions, Client, ClientConfig, Connection, Rejection, ServerConfig};
+use bellrope::{
+    AsyncClient, CallError, CallOptions, Client, ClientConfig, Connection, Rejection, Server, ServerConfig,
+};
 
 /// Bytes of the buffer budget in use.
 fn budget_used(server: &TestServer) -> u64 {
@@ -37,6 +39,33 @@ fn a_handler_that_answers_early_stops_its_sender() {
         assert!(sent < 1_000_000);
     }
     assert_eq!(upload.finish().unwrap(), b"this one");
+}
+
+#[test]
+fn a_chunk_as_large_as_may_be_travels_in_one_piece_and_the_end_of_an_upload_stays_the_end() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let _server = Server::builder()
+        .server_stream("largest", |call, mut chunks| async move {
+            let size = chunks.max_chunk() + call.payload().len();
+            Ok(chunks.send(vec![7; size]).await?)
+        })
+        .client_stream("ends", |_, mut chunks| async move {
+            while chunks.next().await.is_some() {}
+            Ok(vec![u8::from(chunks.next().await.is_none())])
+        })
+        .bind(&path)
+        .unwrap();
+    let client = Client::connect(&path).unwrap();
+    let sizes = |more: &[u8]| {
+        let chunks = client.stream("largest", more).unwrap().map(|chunk| chunk.unwrap().len());
+        chunks.collect::<Vec<_>>()
+    };
+    let [largest] = sizes(b"")[..] else { panic!("it was cut") };
+    assert_eq!(sizes(b"!"), [largest, 1]);
+    let mut upload = client.client_stream("ends", b"").unwrap();
+    upload.send(b"all").unwrap();
+    assert_eq!(upload.finish().unwrap(), [1]);
 }
 
 #[test]
@@ -175,9 +204,9 @@ fn whoever_waits_too_long_for_the_budget_is_refused_with_the_limit() {
     let token = bellrope::CancelToken::new();
     std::thread::scope(|scope| {
         let options = CallOptions::new().cancel(&token);
-        let held = scope.spawn(move || holder.call_with("never", &vec![1; 900_000], &options));
-        eventually("the budget is held", || budget_used(&server) >= 900_000);
-        for (name, size) in [("echo", 500_000), ("later", 200_000), ("echo", 1 << 20)] {
+        let held = scope.spawn(move || holder.call_with("never", &vec![1; 1_000_000], &options));
+        eventually("the budget is held", || budget_used(&server) >= 1_000_000);
+        for (name, size) in [("echo", 500_000), ("later", 200_000), ("later", 60_000), ("echo", 1 << 20)] {
             let error = waiter.call(name, &vec![2; size]).unwrap_err();
             let told = matches!(&error, CallError::Rejected { reason: Rejection::Busy, text, .. } if text.contains("buffer_budget_bytes"));
             assert!(told && error.is_retryable(), "{error}");

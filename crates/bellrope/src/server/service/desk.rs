@@ -233,7 +233,7 @@ impl Pace {
 
 #[cold]
 fn log_failure(shared: &Shared, message_type: u16, link: &Link, failure: &Failure) {
-    if failure.code != ErrorCode::Cancelled && !shared.may_log(link.peer.pid) {
+    if !shared.may_log(link.peer.pid) {
         return;
     }
     let name = shared.registry.name(message_type);
@@ -243,7 +243,6 @@ fn log_failure(shared: &Shared, message_type: u16, link: &Link, failure: &Failur
         ErrorCode::Handler | ErrorCode::HandlerPanic | ErrorCode::DeadlineExceeded => {
             tracing::error!(connection, pid, message_type = name, outcome = failure.code.name(), "{text}");
         }
-        ErrorCode::Cancelled => tracing::debug!(connection, pid, message_type = name, "call cancelled"),
         _ => tracing::warn!(connection, pid, message_type = name, outcome = failure.code.name(), "{text}"),
     }
 }
