@@ -229,7 +229,6 @@ impl Acceptor {
         KillPoint::Seated.reached();
         match self.connect(&socket, hello, peer, seat) {
             Ok(make_link) => {
-                self.shared.metrics.accepted.fetch_add(1, Relaxed);
                 let worker = &self.workers[self.next_serial as usize % self.workers.len()];
                 if !worker.send(Message::Connected(Box::new(make_link(socket)))) {
                     // The server has stopped meanwhile, and the client learns it by the hang-up.
@@ -266,9 +265,15 @@ impl Acceptor {
             types: self.shared.registry.table(),
         };
         let bytes = welcome.encode();
+        // Before the client can know of it: whoever is connected is among those that are counted.
+        self.shared.metrics.accepted.fetch_add(1, Relaxed);
+        let sent = socket.send_with_fd(&bytes, fd.as_fd());
         // A fresh socket takes a welcome whole; one that does not is no client worth waiting for.
-        if socket.send_with_fd(&bytes, fd.as_fd())? != bytes.len() {
-            return Err(io::Error::other("the client's socket does not take the welcome"));
+        if !sent.as_ref().is_ok_and(|sent| *sent == bytes.len()) {
+            self.shared.metrics.closed.fetch_add(1, Relaxed);
+            return Err(sent
+                .err()
+                .unwrap_or_else(|| io::Error::other("the client's socket does not take the welcome")));
         }
         KillPoint::Welcomed.reached();
         let serial = self.next_serial;
