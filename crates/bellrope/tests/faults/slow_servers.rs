@@ -166,6 +166,21 @@ async fn an_async_call_that_finds_no_room_in_time_ends_unsent() {
 }
 
 #[tokio::test]
+async fn of_async_calls_of_which_some_find_no_room_none_has_run_when_the_server_took_none() {
+    let (server, client) = meet_async().await;
+    // Each as large as goes in one piece, a quarter of the ring.
+    let mut calls: Vec<_> = (0..8).map(|_| Box::pin(client.call("ask", &[1; 16_000]))).collect();
+    for call in &mut calls {
+        assert!(!is_done(call.as_mut()));
+    }
+    server.socket.shutdown();
+    for call in calls {
+        let error = tokio::time::timeout(PATIENCE, call).await.unwrap().unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn an_async_sink_says_when_nobody_wants_more_and_what_is_too_large() {
     let (mut server, client) = meet_async().await;
     let (mut sink, mut stream) = client.duplex("talk", b"").await.unwrap();
