@@ -4,7 +4,7 @@ mod both;
 
 use bellrope_proto::{
     Budget,
-    connection::{AnswerKind, Failure, Inbound, Loss, Reply, SubmitError},
+    connection::{AnswerKind, Failure, Inbound, Loss, Reply, Sending, SubmitError},
     frame::{ErrorCode, Rejection},
     handshake::Style,
     ring::Armed,
@@ -139,11 +139,16 @@ fn a_refused_large_request_is_answered_at_once_and_its_parts_are_dropped() {
     let detail = Rejection::Busy.to_detail(None);
     assert_eq!((id, kind), (sending.id, AnswerKind::Error { code: ErrorCode::Rejected, detail }));
     assert_eq!(text, b"no room");
-    assert!(both.client.push_large(&mut sending, ECHO, &payload, None).unwrap(), "there is no more to send");
+    the_next_one_is_welcome(&mut both, &mut sending, &payload);
+}
+
+/// What is left of a large request that was refused is not sent any more, and the next one is taken.
+fn the_next_one_is_welcome(both: &mut Both, sending: &mut Sending, payload: &[u8]) {
+    assert!(both.client.push_large(sending, ECHO, payload, None).unwrap(), "there is no more to send");
     while both.server.is_assembling() {
         assert!(matches!(both.inbound(), None | Some(Inbound::Part(_))));
     }
-    let id = send_large(&mut both, &payload);
+    let id = send_large(both, payload);
     assert_eq!(both.take().unwrap().0, id, "the next one is welcome");
 }
 
@@ -166,12 +171,7 @@ fn a_large_request_that_loses_its_room_is_refused_and_never_runs() {
     let (id, kind, _) = both.receive().unwrap();
     let detail = Rejection::Busy.to_detail(None);
     assert_eq!((id, kind), (sending.id, AnswerKind::Error { code: ErrorCode::Rejected, detail }));
-    assert!(both.client.push_large(&mut sending, ECHO, &payload, None).unwrap(), "there is no more to send");
-    while both.server.is_assembling() {
-        assert!(matches!(both.inbound(), None | Some(Inbound::Part(_))));
-    }
-    let id = send_large(&mut both, &payload);
-    assert_eq!(both.take().unwrap().0, id, "the next one is welcome");
+    the_next_one_is_welcome(&mut both, &mut sending, &payload);
 }
 
 #[test]

@@ -73,11 +73,12 @@ impl Keeper {
         }
         let (wake, epoll) = (WakeFd::new()?, Epoll::new()?);
         epoll.add(&wake, WAKE_KEY)?;
-        let keeper: &Self = Box::leak(Box::new(Self { orders: Mutex::default(), wake }));
-        let rounds = Rounds { keeper, epoll, clients: HashMap::new(), next_number: 1, chores: Vec::new() };
+        // The thread comes first: without it a keeper would keep nobody, and stay for ever.
+        let (begin, rounds) = std::sync::mpsc::channel::<Rounds>();
         let thread = std::thread::Builder::new().name("bellrope-keep".to_owned()).stack_size(256 * 1024);
-        thread.spawn(move || rounds.run())?;
-        // Only now: without its thread it would keep nobody.
+        thread.spawn(move || rounds.recv().map(Rounds::run))?;
+        let keeper: &Self = Box::leak(Box::new(Self { orders: Mutex::default(), wake }));
+        let _ = begin.send(Rounds { keeper, epoll, clients: HashMap::new(), next_number: 1, chores: Vec::new() });
         *running = Some(keeper);
         Ok(keeper)
     }
