@@ -309,27 +309,33 @@ impl View {
     #[inline]
     pub fn prefetch(&self, offset: usize) {
         #[cfg(target_arch = "x86_64")]
-        self.hint::<{ std::arch::x86_64::_MM_HINT_T0 }>(offset);
+        if offset < self.len {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch of any address has no effect that a program can see, and this one is mapped.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(offset).cast()) }
+        }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = offset;
     }
 
-    /// As [`Self::prefetch`], for a line that will be written.
+    /// As [`Self::prefetch`], for a line that will be written: it comes without a copy staying elsewhere.
     #[inline]
     pub fn prefetch_to_write(&self, offset: usize) {
         #[cfg(target_arch = "x86_64")]
-        self.hint::<{ std::arch::x86_64::_MM_HINT_ET0 }>(offset);
+        if offset < self.len {
+            // The compiler's own hint becomes one for reading, unless the target is said to have the other, and then
+            // the store still has to take the line away from whoever reads it.
+            // SAFETY: as in `prefetch`; processors that do not know the instruction take it for nothing.
+            unsafe {
+                std::arch::asm!(
+                    "prefetchw [{}]",
+                    in(reg) self.base.as_ptr().add(offset),
+                    options(nostack, preserves_flags, readonly)
+                );
+            }
+        }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = offset;
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn hint<const HINT: i32>(&self, offset: usize) {
-        if offset < self.len {
-            // SAFETY: a prefetch of any address has no effect that a program can see, and this one is mapped.
-            unsafe { std::arch::x86_64::_mm_prefetch::<HINT>(self.base.as_ptr().add(offset).cast()) }
-        }
     }
 
     /// Copies `into.len()` bytes from `offset` into private memory.

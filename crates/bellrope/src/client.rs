@@ -47,7 +47,8 @@ pub struct ClientConfig {
     pub name: String,
     /// Whether to ask to be served ahead of the others. The server allows it to a limited number. Default no.
     pub priority: bool,
-    /// Most time a handshake may take. Default 1 s.
+    /// Most time a handshake may take. Default 5 s: on a machine that is busy with a build, a server may wait that long for
+    /// a CPU.
     pub connect_timeout: Duration,
     /// How long a call waits for a server that went away, before it fails. Default 1 s.
     pub reconnect_timeout: Duration,
@@ -75,8 +76,8 @@ impl ClientConfig {
             path: path.into(),
             name: name.unwrap_or_default(),
             priority: false,
-            connect_timeout: Duration::from_secs(1),
-            reconnect_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(5),
+            reconnect_timeout: Duration::from_secs(5),
             call_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE,
             breaker: None,

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{Client, ClientConfig, ConnectError};
+use bellrope::{Client, ConnectError};
 
 use crate::{
     ingress,
@@ -38,12 +38,10 @@ fn a_server_without_a_descriptor_left_rests_says_so_and_goes_on_later() {
     let home = Home::new();
     let server = Running::start(&mut home.shell("ulimit -n 48; exec \"$BELLROPE\" serve"));
     server.said("bellrope serves ");
-    let mut config = ClientConfig::new(home.socket());
-    config.connect_timeout = Duration::from_secs(5);
     let mut held = Vec::new();
     let error = loop {
         assert!(held.len() < 48, "the limit is not there");
-        match Client::with(config.clone()) {
+        match Client::connect(home.socket()) {
             Ok(client) => held.push(client),
             Err(error) => break error.to_string(),
         }
@@ -64,7 +62,7 @@ fn a_server_without_a_descriptor_left_rests_says_so_and_goes_on_later() {
 
     drop(silent);
     held.truncate(1);
-    eventually("newcomers are let in again", || Client::with(config.clone()).is_ok());
+    eventually("newcomers are let in again", || Client::connect(home.socket()).is_ok());
     assert_eq!(held[0].call("echo", b"still there").unwrap(), b"still there");
 }
 

@@ -10,6 +10,11 @@ use crate::{
 /// Bytes that bulk records leave free, so that a ring full of them still takes cancels and credits.
 const CONTROL_ROOM: u64 = 512;
 
+/// How far behind a record that is one of many the lines of the next ones are fetched, in bytes.
+const AHEAD: u64 = 4 * LINE;
+/// How much of a long record is fetched before it is written: as many lines as can be under way at a time.
+const FETCHED: u64 = 17 * LINE;
+
 /// What a record is for, which decides how close to the end of the room it may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -157,7 +162,13 @@ impl Producer {
         self.view.store(RECORDS + (place.offset + size) as usize, EMPTY, Ordering::Relaxed);
         if self.staged.is_some() {
             // One of many: the lines after it will be written too, and are still in the consumer's cache.
-            self.view.prefetch_to_write(RECORDS + (place.offset + size + 4 * LINE) as usize);
+            self.view.prefetch_to_write(RECORDS + (place.offset + size + AHEAD) as usize);
+        }
+        if size > AHEAD {
+            // A long one: its lines come all at once, and not one after the other as the copy gets to them.
+            for line in (LINE..size.min(FETCHED)).step_by(LINE as usize) {
+                self.view.prefetch_to_write(RECORDS + (place.offset + line) as usize);
+            }
         }
         self.draft = Outline { offset: place.offset, payload, extended, len: 0, room, emptied: size };
         KillPoint::PushBegun.reached();
