@@ -213,7 +213,8 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// If `into` is not exactly `request.len` bytes long.
     #[inline(always)]
     pub fn take(&mut self, request: &Request, into: &mut [u8]) {
-        assert_eq!(into.len(), request.len);
+        // Not by reference, as `assert_eq` would: the request would have to lie in memory for it.
+        assert!(into.len() == request.len, "a request is taken whole");
         self.requests.read(&request.record, 0, into);
         self.wake |= self.requests.advance(&request.record);
         self.requests.admit();
@@ -224,7 +225,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Panics
     /// If `into` is not exactly `chunk.len` bytes long.
     pub fn take_chunk(&mut self, chunk: &Upload, into: &mut [u8]) {
-        assert_eq!(into.len(), chunk.len);
+        assert!(into.len() == chunk.len, "a chunk is taken whole");
         self.requests.read(&chunk.record, 0, into);
         self.wake |= self.requests.advance(&chunk.record);
         if let Some(inflow) = self.uploads.get_mut(&chunk.id) {

@@ -9,7 +9,7 @@ use crate::{
 
 /// How far ahead of a record that is one of many the next ones are fetched, in bytes: what one small record is worked
 /// on takes about as long as a line takes from the other side's cache.
-const AHEAD: u64 = 5 * LINE;
+const AHEAD: usize = 5 * LINE as usize;
 
 /// The reading end of a ring.
 #[derive(Debug)]
@@ -79,12 +79,12 @@ impl Consumer {
     /// A [`Violation`] if what is there cannot be a record.
     #[inline(always)]
     pub fn peek(&mut self) -> Result<Option<Record>, Violation> {
-        let word = self.look();
+        let (word, at) = self.look();
         if word == EMPTY || word == ASLEEP {
             self.burst = false;
             return Ok(None);
         }
-        match self.record(word) {
+        match self.record(word, at) {
             Some(record) => Ok(Some(record)),
             None => Err(self.violation(word)),
         }
@@ -94,21 +94,21 @@ impl Consumer {
     /// [`Self::peek`] has an answer.
     #[inline(always)]
     pub fn peek_for(&mut self, kind: Kind) -> Option<Record> {
-        let word = self.look();
-        if (word >> 48) as u8 == kind as u8 { self.record(word) } else { None }
+        let (word, at) = self.look();
+        if (word >> 48) as u8 == kind as u8 { self.record(word, at) } else { None }
     }
 
-    /// The header word at the front, where a pad has been stepped over.
+    /// The header word at the front, where a pad has been stepped over, and where it lies in the view.
     #[inline(always)]
-    fn look(&mut self) -> u64 {
+    fn look(&mut self) -> (u64, usize) {
+        let at = self.at(0);
         // Pairs with the releasing swap in `Producer::publish`.
-        let word = self.view.load(self.at(0), Ordering::Acquire);
-        let offset = self.position & (self.geometry.capacity - 1);
-        if word != Header::pad() || offset == 0 {
-            return word;
+        let word = self.view.load(at, Ordering::Acquire);
+        if word != Header::pad() || at == RECORDS {
+            return (word, at);
         }
-        self.position += self.geometry.capacity - offset;
-        self.view.load(self.at(0), Ordering::Acquire)
+        self.position += self.geometry.capacity - (at - RECORDS) as u64;
+        (self.view.load(RECORDS, Ordering::Acquire), RECORDS)
     }
 
     /// Whether [`Self::peek`] would find something: the cheapest look there is.
@@ -204,20 +204,19 @@ impl Consumer {
 
     /// Makes a record of a header word that is neither empty nor a sleep tag, if it is as it must be.
     #[inline(always)]
-    fn record(&mut self, word: u64) -> Option<Record> {
+    fn record(&mut self, word: u64, at: usize) -> Option<Record> {
         if std::mem::replace(&mut self.burst, true) {
-            self.view.prefetch(self.at(AHEAD));
+            self.view.prefetch(at + AHEAD);
         }
         KillPoint::PopLooked.reached();
         let header = Header::try_from(RawHeader(word)).ok()?;
         let size = header.record_size();
-        let offset = self.position & (self.geometry.capacity - 1);
         let too_long = u64::from(header.len) > self.geometry.max_payload();
-        if too_long || offset + size + WORD > self.geometry.capacity || header.kind == Kind::Pad {
+        if too_long || at as u64 + size + WORD > RECORDS as u64 + self.geometry.capacity || header.kind == Kind::Pad {
             return None;
         }
-        let id = self.view.load(self.at(8), Ordering::Relaxed);
-        let extension = if header.extended { self.view.load(self.at(16), Ordering::Relaxed) } else { 0 };
+        let id = self.view.load(at + 8, Ordering::Relaxed);
+        let extension = if header.extended { self.view.load(at + 16, Ordering::Relaxed) } else { 0 };
         KillPoint::PopSeen.reached();
         Some(Record { header, id, extension, position: self.position, end: self.position + size })
     }
