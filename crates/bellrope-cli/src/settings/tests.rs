@@ -84,7 +84,7 @@ fn every_value_knows_where_it_came_from() {
     assert_eq!((origin("log_format"), &entry("log_format").value), ("--log-format".to_owned(), &"pretty".into()));
     assert_eq!(origin("server.workers"), "--set");
     assert_eq!(origin("server.breaker.timeout_ms"), "default");
-    assert!(origin("gateway.embedded.tokens_per_second").ends_with(":11:9"));
+    assert!(origin("gateway.embedded.tokens_per_second").ends_with(":11:5"));
     assert_eq!(entry("gateway.fallback").value, serde_json::json!(["a", "b"]));
     assert_eq!(entry("server.max_connections").value, 9);
     let settings = resolve(FILE, VARS, SettingsArgs::default()).unwrap();
