@@ -77,7 +77,7 @@ impl ClientConfig {
             name: name.unwrap_or_default(),
             priority: false,
             connect_timeout: Duration::from_secs(5),
-            reconnect_timeout: Duration::from_secs(5),
+            reconnect_timeout: Duration::from_secs(1),
             call_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE,
             breaker: None,
