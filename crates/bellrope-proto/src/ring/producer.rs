@@ -12,7 +12,7 @@ const CONTROL_ROOM: u64 = 512;
 
 /// How far behind a record that is one of many the lines of the next ones are fetched, in bytes.
 const AHEAD: u64 = 4 * LINE;
-/// How much of a long record is fetched before it is written: as many lines as can be under way at a time.
+/// How much of a long record is fetched before it is written: one of 1 KB whole.
 const FETCHED: u64 = 17 * LINE;
 
 /// What a record is for, which decides how close to the end of the room it may go.
