@@ -447,7 +447,6 @@ impl Worker {
         for list in [&mut self.hot, &mut self.priority, &mut self.armed_priority, &mut self.starved] {
             list.retain(|listed| *listed != index);
         }
-        self.shared.metrics.closed.fetch_add(1, Relaxed);
         let (connection, pid) = (link.serial, link.peer.pid);
         match why {
             Closing::HungUp => tracing::debug!(connection, pid, client = link.name, "client disconnected"),
@@ -475,5 +474,8 @@ impl Worker {
                 tracing::error!(connection, pid, client = link.name, %error, "connection closed by a system error");
             }
         }
+        drop(link);
+        // Whoever sees that none is open may count on it that nothing of them is left.
+        self.shared.metrics.closed.fetch_add(1, Relaxed);
     }
 }
