@@ -451,7 +451,6 @@ impl Worker {
         match why {
             Closing::HungUp => tracing::debug!(connection, pid, client = link.name, "client disconnected"),
             Closing::Violation(violation) => {
-                self.shared.metrics.violations.fetch_add(1, Relaxed);
                 self.shared.charge(pid);
                 let reason = violation.name();
                 if self.shared.may_log(pid) {
@@ -459,7 +458,6 @@ impl Worker {
                 }
             }
             Closing::Stalled => {
-                self.shared.metrics.stalled.fetch_add(1, Relaxed);
                 let limit = self.shared.limits.stall_timeout().as_millis();
                 if self.shared.may_log(pid) {
                     tracing::warn!(
@@ -475,7 +473,13 @@ impl Worker {
             }
         }
         drop(link);
-        // Whoever sees that none is open may count on it that nothing of them is left.
-        self.shared.metrics.closed.fetch_add(1, Relaxed);
+        // Whoever sees it counted may rely on it that nothing of it is left.
+        let metrics = &self.shared.metrics;
+        metrics.closed.fetch_add(1, Relaxed);
+        match why {
+            Closing::Violation(_) => metrics.violations.fetch_add(1, Relaxed),
+            Closing::Stalled => metrics.stalled.fetch_add(1, Relaxed),
+            Closing::HungUp | Closing::Io(_) => 0,
+        };
     }
 }
