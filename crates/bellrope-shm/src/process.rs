@@ -202,7 +202,12 @@ mod tests {
     fn run_with_inherited(test: &str, count: &str) {
         let mut command = std::process::Command::new("sh");
         command.args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\" 3</dev/null"]).arg(std::env::current_exe().unwrap());
-        let ended = command.args([test, "--exact"]).env("LISTEN_FDS", count).output().unwrap();
+        passes(command.env("LISTEN_FDS", count), test);
+    }
+
+    /// Claims that one of these tests passes in the process of this command.
+    fn passes(command: &mut std::process::Command, test: &str) {
+        let ended = command.args([test, "--exact"]).output().unwrap();
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
     }
 
@@ -245,9 +250,8 @@ mod tests {
         // Alone in its process: what other tests hold and free meanwhile would be measured too.
         if std::env::var("BELLROPE_TEST_ALONE").is_err() {
             let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-            command.args(["process::tests::a_heap_that_is_pinned_from_above_is_given_back", "--exact"]);
-            let ended = command.env("BELLROPE_TEST_ALONE", "1").output().unwrap();
-            return assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
+            let test = "process::tests::a_heap_that_is_pinned_from_above_is_given_back";
+            return passes(command.env("BELLROPE_TEST_ALONE", "1"), test);
         }
         // Blocks too small for mappings of their own. Every second one stays, so that wherever they were put, what is
         // freed lies between others, and the allocator does not give it back by itself.
