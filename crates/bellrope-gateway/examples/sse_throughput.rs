@@ -7,9 +7,8 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use bellrope_gateway::formats::{Translate, chat_completions, messages, responses};
 use bellrope_gateway::sse::SseDecoder;
-use bellrope_gateway::wire::Translate;
-use bellrope_gateway::{anthropic, openai, responses};
 
 /// What a socket gives at once, in bytes.
 const PIECE: usize = 16 * 1024;
@@ -50,9 +49,9 @@ fn main() -> std::io::Result<()> {
         let (decoded, decoded_events) = rate(&bytes, || None);
         let (translated, translated_events) = rate(&bytes, || {
             Some(match format {
-                "chat completions" => Box::new(openai::Translator::default()) as Box<dyn Translate>,
+                "chat completions" => Box::new(chat_completions::Translator::default()) as Box<dyn Translate>,
                 "responses" => Box::new(responses::Translator::default()),
-                _ => Box::new(anthropic::Translator::default()),
+                _ => Box::new(messages::Translator::default()),
             })
         });
         writeln!(

@@ -9,40 +9,13 @@ use bellrope::{BreakerConfig, BreakerSetting};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ConfigError;
+use crate::providers::formats::ProviderKind;
 use crate::secret::Secret;
 
 pub(crate) use preset::{PRESETS, Preset};
 
 /// The longest name of a provider, in bytes.
 const MAX_NAME: usize = 64;
-
-/// The wire format that a provider speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProviderKind {
-    /// OpenAI's chat completions, which most servers speak: llama.cpp, Ollama, vLLM, OpenRouter, xAI, Groq.
-    #[serde(rename = "openai")]
-    OpenAi,
-    /// OpenAI's responses.
-    #[serde(rename = "openai-responses")]
-    OpenAiResponses,
-    /// Anthropic's messages.
-    Anthropic,
-    /// Chat completions at Azure, with its own header and addresses.
-    Azure,
-}
-
-impl ProviderKind {
-    /// The kind's name, as it stands in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::OpenAiResponses => "openai-responses",
-            Self::Anthropic => "anthropic",
-            Self::Azure => "azure",
-        }
-    }
-}
 
 /// How to reach a provider: a section `[gateway.providers.NAME]` of the configuration. None of it costs memory.
 ///
@@ -166,8 +139,8 @@ impl ProviderConfig {
         if let Some(model) = set(preset.model_var) {
             self.model = Some(model);
         }
-        if preset.kind == ProviderKind::Azure {
-            self.api_version = set("OPENAI_API_VERSION").or(self.api_version);
+        if let Some(version) = preset.version_var.and_then(set) {
+            self.api_version = Some(version);
         }
         self
     }

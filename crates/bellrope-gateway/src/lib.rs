@@ -11,11 +11,8 @@
 //! | [`handlers`] | the gateway as message types of a server |
 //! | [`gateway`] | the providers by name, and the promises that hold for all of them |
 //! | [`provider`] | what every provider offers |
-//! | [`embedded`] | the default provider: scripted, without a network |
+//! | [`providers`] | the providers themselves: embedded, and behind HTTP in each of the wire formats |
 //! | [`config`] | where a provider is, what it speaks, how long to wait for it |
-//! | [`http_provider`] | the providers behind HTTP |
-//! | [`openai`], [`responses`], [`anthropic`] | the wire formats |
-//! | [`wire`] | what these share |
 //! | [`sse`] | server-sent events, decoded as the bytes come in |
 //! | [`error`] | what can go wrong, who is to blame, and what mends it |
 //! | [`secret`] | keys that cannot be shown |
@@ -39,36 +36,33 @@
 //! ```
 #![forbid(unsafe_code)]
 
-pub mod anthropic;
 mod bucket;
 pub mod client;
 pub mod config;
-pub mod embedded;
 pub mod error;
 pub mod gateway;
 pub mod handlers;
-mod http;
-pub mod http_provider;
 mod json;
 pub mod message;
-pub mod openai;
 pub mod provider;
-pub mod responses;
+pub mod providers;
 pub mod secret;
 pub mod sse;
-pub mod wire;
+#[cfg(test)]
+mod testing;
 
 pub use client::{AsyncChatClient, ChatClient, ChatError};
-pub use config::{ProviderConfig, ProviderKind};
-pub use embedded::{EmbeddedProvider, EmbeddedSettings};
+pub use config::ProviderConfig;
 pub use error::{Blame, ConfigError, Excerpt, Phase, ProviderError};
 pub use gateway::{AnswerStream, Gateway, GatewaySettings, GatewaySnapshot, LiveGateway, ProviderSnapshot};
 pub use handlers::{MAX_CHUNK, MESSAGE_TYPES, register};
-pub use http_provider::HttpProvider;
 pub use message::{
     ChatRequest, ChatResponse, Chunk, CompletionRequest, Content, ErrorInfo, HealthReport, Message, ModelInfo,
     ModelList, Part, ProviderFault, ProviderHealth, Role, SequencedChunk, StopReason, Tool, ToolCall, ToolCallDelta,
     ToolChoice, Usage, WIRE_VERSION,
 };
-pub use provider::{BoxFuture, Capabilities, ChunkStream, Limits, Provider};
+pub use provider::{BoxFuture, Capabilities, ChunkStream, Provider, ProviderLimits};
+pub use providers::embedded::{EmbeddedProvider, EmbeddedSettings};
+pub use providers::formats::{self, ProviderKind};
+pub use providers::http::HttpProvider;
 pub use secret::Secret;

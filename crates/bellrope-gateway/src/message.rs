@@ -15,16 +15,11 @@
 
 mod answer;
 mod request;
+mod version;
 
 pub use answer::{
     ChatResponse, Chunk, ErrorInfo, HealthReport, ModelInfo, ModelList, ProviderFault, ProviderHealth, SequencedChunk,
     StopReason, ToolCall, ToolCallDelta, Usage,
 };
 pub use request::{ChatRequest, CompletionRequest, Content, Message, Part, Role, Tool, ToolChoice};
-
-/// The version of the JSON in this module. It grows only when an old reader could misunderstand a new message.
-pub const WIRE_VERSION: u32 = 1;
-
-fn wire_version() -> u32 {
-    WIRE_VERSION
-}
+pub use version::WIRE_VERSION;

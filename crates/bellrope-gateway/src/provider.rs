@@ -41,8 +41,8 @@ pub trait Provider: Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
 
     /// How the gateway keeps it from being asked too often, or in vain. By default no limit and a breaker.
-    fn limits(&self) -> Limits {
-        Limits::default()
+    fn limits(&self) -> ProviderLimits {
+        ProviderLimits::default()
     }
 
     /// Begins an answer. All errors, even those of the request, come out of the stream.
@@ -77,7 +77,7 @@ pub struct Capabilities {
 
 /// How often a provider is asked at most, and when not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct ProviderLimits {
     /// How many requests a minute; 0 for no limit.
     pub requests_per_minute: u32,
     /// How many of them at once after a pause; 0 for as many as in a minute.
@@ -86,7 +86,7 @@ pub struct Limits {
     pub breaker: Option<BreakerConfig>,
 }
 
-impl Default for Limits {
+impl Default for ProviderLimits {
     fn default() -> Self {
         Self { requests_per_minute: 0, burst: 0, breaker: Some(BreakerConfig::default()) }
     }
@@ -191,14 +191,10 @@ mod tests {
     use futures_util::stream;
 
     use super::*;
+    use crate::testing::call;
 
     fn scripted(chunks: Vec<Chunk>) -> ChunkStream {
         Box::pin(stream::iter(chunks.into_iter().map(Ok)))
-    }
-
-    fn call(index: u32, id: Option<&str>, name: Option<&str>, arguments: &str) -> Chunk {
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        Chunk::ToolCall(ToolCallDelta { index, id: owned(id), name: owned(name), arguments: arguments.into() })
     }
 
     #[tokio::test]

@@ -5,9 +5,9 @@ mod config;
 
 use std::collections::VecDeque;
 
+use bellrope_gateway::formats::{Progress, Translate, chat_completions, messages, responses};
 use bellrope_gateway::sse::{Event, SseDecoder, SseError};
-use bellrope_gateway::wire::{Progress, Translate};
-use bellrope_gateway::{Chunk, Excerpt, anthropic, openai, responses};
+use bellrope_gateway::{Chunk, Excerpt};
 pub use config::config;
 
 /// Limits that small inputs reach.
@@ -31,9 +31,9 @@ pub fn sse(input: &[u8]) {
 pub fn answers(input: &[u8]) {
     let Some((&format, mut bytes)) = input.split_first() else { return };
     let mut translator: Box<dyn Translate> = match format % 3 {
-        0 => Box::new(openai::Translator::default()),
+        0 => Box::new(chat_completions::Translator::default()),
         1 => Box::new(responses::Translator::default()),
-        _ => Box::new(anthropic::Translator::default()),
+        _ => Box::new(messages::Translator::default()),
     };
     let mut decoder = SseDecoder::default();
     let mut chunks = VecDeque::new();

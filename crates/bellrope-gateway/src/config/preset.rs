@@ -1,6 +1,6 @@
 //! The providers that are known by name.
 
-use super::ProviderKind;
+use crate::providers::formats::ProviderKind;
 
 /// A provider that is known by name.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Preset {
     pub(crate) base_url_var: &'static str,
     pub(crate) key_var: &'static str,
     pub(crate) model_var: &'static str,
+    /// The variable that holds the version of the API, where there are several.
+    pub(crate) version_var: Option<&'static str>,
     /// Whether a variable of its own is enough to make it known to the gateway.
     pub(crate) by_vars: bool,
 }
@@ -32,6 +34,7 @@ macro_rules! preset {
             base_url_var: concat!($prefix, "_BASE_URL"),
             key_var: concat!($prefix, "_API_KEY"),
             model_var: concat!($prefix, "_MODEL"),
+            version_var: None,
             by_vars: true,
         }
     };
@@ -49,6 +52,7 @@ pub(crate) const PRESETS: &[Preset] = &[
     Preset {
         base_url_var: "AZURE_OPENAI_ENDPOINT",
         model_var: "AZURE_OPENAI_DEPLOYMENT",
+        version_var: Some("OPENAI_API_VERSION"),
         ..preset!("azure", "Azure", Azure, "", true, "AZURE_OPENAI")
     },
     preset!("openrouter", "OpenRouter", OpenAi, "https://openrouter.ai/api/v1", true, "OPENROUTER"),
@@ -67,9 +71,9 @@ impl Preset {
         PRESETS.iter().find(|preset| preset.name == name)
     }
 
-    /// The preset of a kind's inventor, whose address and rules a provider without one takes.
-    pub(crate) fn of_kind(kind: ProviderKind) -> &'static Self {
-        Self::named(kind.name()).expect("every kind has a preset of its name")
+    /// The preset of a kind's inventor, whose address and rules a provider without one takes. It has the kind's name.
+    pub(crate) fn of_inventor(kind: ProviderKind) -> Option<&'static Self> {
+        Self::named(kind.name())
     }
 
     /// Whether a variable says that this provider is wanted.
@@ -87,9 +91,8 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_inventors_preset() {
-        for kind in [ProviderKind::OpenAi, ProviderKind::OpenAiResponses, ProviderKind::Anthropic, ProviderKind::Azure]
-        {
-            assert_eq!(Preset::of_kind(kind).kind, kind);
+        for kind in ProviderKind::ALL {
+            assert_eq!(Preset::of_inventor(kind).unwrap().kind, kind);
         }
     }
 

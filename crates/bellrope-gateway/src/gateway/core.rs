@@ -1,32 +1,20 @@
 //! The providers by name, and the promises that hold for all of them.
 
-mod lane;
-mod live;
-mod settings;
-mod stats;
-
 use std::collections::BTreeMap;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use futures_core::Stream;
 use futures_util::future::join_all;
-use tracing::warn;
 
+use super::answer_stream::{AnswerStream, log};
+use super::stats::GatewaySnapshot;
+use super::upstream::{Route, Upstream};
 use crate::config::Preset;
-use crate::error::{ConfigError, Excerpt, ProviderError};
+use crate::error::{Excerpt, ProviderError};
 use crate::message::{
-    ChatRequest, ChatResponse, Chunk, CompletionRequest, HealthReport, ModelList, ProviderFault, SequencedChunk,
-    WIRE_VERSION,
+    ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, ProviderFault, WIRE_VERSION,
 };
-use crate::provider::{BoxFuture, ChunkStream, Provider};
-
-use lane::{Begun, Lane, MadeOf, Route, Running, silent};
-pub use live::LiveGateway;
-pub use settings::GatewaySettings;
-pub use stats::{FIRST_PIECE_BOUNDS_MS, FirstPiece, GatewaySnapshot, ProviderSnapshot};
+use crate::provider::Provider;
 
 /// All AI providers behind one face.
 ///
@@ -43,72 +31,53 @@ pub use stats::{FIRST_PIECE_BOUNDS_MS, FirstPiece, GatewaySnapshot, ProviderSnap
 #[derive(Clone)]
 pub struct Gateway {
     /// At least one, under its own name.
-    lanes: BTreeMap<String, Arc<Lane>>,
-    /// One of `lanes`.
-    default: Arc<Lane>,
-    /// Names of `lanes`, in the order in which they are asked.
-    fallback: Arc<[String]>,
+    pub(super) upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// One of `upstreams`.
+    pub(super) default: Arc<Upstream>,
+    /// Names of `upstreams`, in the order in which they are asked.
+    pub(super) fallback: Arc<[String]>,
 }
 
 impl Gateway {
     /// A gateway with one provider, which is the default one.
     pub fn new(default: Arc<dyn Provider>) -> Self {
         let name = default.name().to_owned();
-        let default = Arc::new(Lane::new(default, None));
-        Self { lanes: BTreeMap::from([(name, Arc::clone(&default))]), default, fallback: Arc::new([]) }
+        let default = Arc::new(Upstream::new(default, None));
+        Self { upstreams: BTreeMap::from([(name, Arc::clone(&default))]), default, fallback: Arc::new([]) }
     }
 
     /// This gateway with one more provider, in the place of another of its name. Its counters, its breaker and its rate
     /// limit begin anew.
     #[must_use]
     pub fn with_provider(self, provider: Arc<dyn Provider>) -> Self {
-        self.with_lane(Lane::new(provider, None))
+        self.with_upstream(Upstream::new(provider, None))
     }
 
-    fn with_lane(mut self, lane: Lane) -> Self {
-        let (name, lane) = (lane.provider.name().to_owned(), Arc::new(lane));
+    pub(super) fn with_upstream(mut self, upstream: Upstream) -> Self {
+        let (name, upstream) = (upstream.provider.name().to_owned(), Arc::new(upstream));
         if name == self.default.provider.name() {
-            self.default = Arc::clone(&lane);
+            self.default = Arc::clone(&upstream);
         }
-        self.lanes.insert(name, lane);
+        self.upstreams.insert(name, upstream);
         self
     }
 
-    /// This gateway with the lanes of another one that were made of the same settings.
-    fn keeping(mut self, other: &Self) -> Self {
-        for (name, lane) in &mut self.lanes {
-            if let Some(kept) = other.lanes.get(name).filter(|kept| kept.is_made_like(lane)) {
-                if Arc::ptr_eq(&self.default, lane) {
+    /// This gateway with the upstreams of another one that were made of the same settings.
+    pub(super) fn keeping(mut self, other: &Self) -> Self {
+        for (name, upstream) in &mut self.upstreams {
+            if let Some(kept) = other.upstreams.get(name).filter(|kept| kept.is_made_like(upstream)) {
+                if Arc::ptr_eq(&self.default, upstream) {
                     self.default = Arc::clone(kept);
                 }
-                *lane = Arc::clone(kept);
+                *upstream = Arc::clone(kept);
             }
         }
         self
     }
 
-    /// A gateway with the embedded provider and those behind HTTP that settings and environment name. Makes no connection.
-    ///
-    /// # Errors
-    /// A setting, or an environment variable that overrules it, cannot be used.
-    pub fn from_settings(settings: GatewaySettings) -> Result<Self, ConfigError> {
-        Self::from_settings_and_vars(settings, |name| std::env::var(name).ok())
-    }
-
-    /// As [`Gateway::from_settings`], with environment variables from elsewhere.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn from_settings_and_vars(
-        settings: GatewaySettings,
-        vars: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, ConfigError> {
-        settings.into_gateway(vars)
-    }
-
     /// The names of the providers, sorted.
     pub fn names(&self) -> Vec<String> {
-        self.lanes.keys().cloned().collect()
+        self.upstreams.keys().cloned().collect()
     }
 
     /// The provider that answers requests which name none.
@@ -118,7 +87,7 @@ impl Gateway {
 
     /// What all providers did since the gateway was set up.
     pub fn snapshot(&self) -> GatewaySnapshot {
-        GatewaySnapshot { providers: self.lanes.values().map(|lane| lane.snapshot()).collect() }
+        GatewaySnapshot { providers: self.upstreams.values().map(|upstream| upstream.snapshot()).collect() }
     }
 
     /// Begins an answer: `ai.chat_stream`.
@@ -154,7 +123,10 @@ impl Gateway {
 
     /// The models of all providers, asked at the same time: `ai.models`.
     pub async fn models(&self) -> ModelList {
-        let asked = self.lanes.values().map(|lane| async { (lane.provider.name(), lane.provider.models().await) });
+        let asked = self
+            .upstreams
+            .values()
+            .map(|upstream| async { (upstream.provider.name(), upstream.provider.models().await) });
         let mut list = ModelList { version: WIRE_VERSION, models: Vec::new(), faults: Vec::new() };
         for (name, answer) in join_all(asked).await {
             match answer {
@@ -170,7 +142,7 @@ impl Gateway {
         HealthReport {
             version: WIRE_VERSION,
             default_provider: self.default.provider.name().to_owned(),
-            providers: join_all(self.lanes.values().map(|lane| lane.health())).await,
+            providers: join_all(self.upstreams.values().map(|upstream| upstream.health())).await,
         }
     }
 
@@ -183,12 +155,16 @@ impl Gateway {
             return Err(ProviderError::InvalidRequest { reason: "it has no messages".into() });
         }
         if let Some(name) = &request.provider {
-            return self.lanes.get(name).map(|lane| Route(vec![Arc::clone(lane)])).ok_or_else(|| self.unknown(name));
+            return self
+                .upstreams
+                .get(name)
+                .map(|upstream| Route(vec![Arc::clone(upstream)]))
+                .ok_or_else(|| self.unknown(name));
         }
         let mut route = vec![Arc::clone(&self.default)];
-        for lane in self.fallback.iter().filter_map(|name| self.lanes.get(name)) {
-            if !route.iter().any(|earlier| Arc::ptr_eq(earlier, lane)) {
-                route.push(Arc::clone(lane));
+        for upstream in self.fallback.iter().filter_map(|name| self.upstreams.get(name)) {
+            if !route.iter().any(|earlier| Arc::ptr_eq(earlier, upstream)) {
+                route.push(Arc::clone(upstream));
             }
         }
         Ok(Route(route))
@@ -212,74 +188,15 @@ impl fmt::Debug for Gateway {
     }
 }
 
-/// An answer as it goes to the editor.
-///
-/// Whatever the provider does, the pieces are numbered from 0 and end with exactly one [`Chunk::Done`] or
-/// [`Chunk::Error`]; then the provider's stream is dropped and the stream is over. It pulls, as [`ChunkStream`] does.
-pub struct AnswerStream {
-    stage: Stage,
-    seq: u64,
-}
-
-enum Stage {
-    /// No piece has come yet.
-    Beginning(BoxFuture<'static, Result<Begun, ProviderError>>),
-    Answering(ChunkStream, Running),
-    /// After the terminal piece.
-    Over,
-}
-
-impl AnswerStream {
-    fn new(beginning: BoxFuture<'static, Result<Begun, ProviderError>>) -> Self {
-        Self { stage: Stage::Beginning(beginning), seq: 0 }
-    }
-}
-
-impl Stream for AnswerStream {
-    type Item = SequencedChunk;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<SequencedChunk>> {
-        let piece = match &mut self.stage {
-            Stage::Beginning(beginning) => match ready!(beginning.as_mut().poll(cx)) {
-                Ok(Begun { first, rest, running }) => {
-                    self.stage = Stage::Answering(rest, running);
-                    Ok(first)
-                }
-                Err(error) => Err(error),
-            },
-            Stage::Answering(pieces, running) => match ready!(pieces.as_mut().poll_next(cx)) {
-                Some(Ok(chunk)) => {
-                    running.take_in(&chunk);
-                    Ok(chunk)
-                }
-                failed => Err(running.fail(failed.and_then(Result::err).unwrap_or_else(silent))),
-            },
-            Stage::Over => return Poll::Ready(None),
-        };
-        let chunk = piece.unwrap_or_else(|error| {
-            log(&error);
-            Chunk::from(error)
-        });
-        if chunk.is_terminal() {
-            self.stage = Stage::Over;
-        }
-        let seq = self.seq;
-        self.seq += 1;
-        Poll::Ready(Some(SequencedChunk { seq, chunk }))
-    }
-}
-
-fn log(error: &ProviderError) {
-    warn!(code = error.code(), blame = ?error.blame(), %error, "an answer failed");
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt;
 
     use super::*;
-    use crate::embedded::{EmbeddedProvider, EmbeddedSettings};
-    use crate::message::{ErrorInfo, StopReason};
+    use crate::GatewaySettings;
+    use crate::error::ConfigError;
+    use crate::message::{Chunk, ErrorInfo, SequencedChunk, StopReason};
+    use crate::providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 
     fn scripted(script: Vec<Chunk>) -> Gateway {
         Gateway::new(Arc::new(EmbeddedProvider::new(EmbeddedSettings { script, ..EmbeddedSettings::default() })))

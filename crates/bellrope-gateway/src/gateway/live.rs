@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::Gateway;
+use super::core::Gateway;
 
 /// The gateway that is used at this moment, shared by all who ask it. Whoever has begun an answer keeps the providers it
 /// began with to its end.
@@ -37,11 +37,12 @@ impl LiveGateway {
     pub fn replace(&self, gateway: Gateway) -> Vec<String> {
         let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let next = gateway.keeping(&current);
-        let differs = |name: &&String| match (current.lanes.get(*name), next.lanes.get(*name)) {
+        let differs = |name: &&String| match (current.upstreams.get(*name), next.upstreams.get(*name)) {
             (Some(old), Some(new)) => !Arc::ptr_eq(old, new),
             _ => true,
         };
-        let mut changed: Vec<_> = current.lanes.keys().chain(next.lanes.keys()).filter(differs).cloned().collect();
+        let mut changed: Vec<_> =
+            current.upstreams.keys().chain(next.upstreams.keys()).filter(differs).cloned().collect();
         changed.sort_unstable();
         changed.dedup();
         *current = Arc::new(next);

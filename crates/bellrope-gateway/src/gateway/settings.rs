@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::{Gateway, Lane, MadeOf};
+use super::core::Gateway;
+use super::upstream::{MadeOf, Upstream};
 use crate::config::{PRESETS, Preset, ProviderConfig, section};
-use crate::embedded::{self, EmbeddedProvider, EmbeddedSettings};
 use crate::error::ConfigError;
-use crate::http_provider::HttpProvider;
+use crate::providers::embedded::{self, EmbeddedProvider, EmbeddedSettings};
+use crate::providers::http::HttpProvider;
 
 /// The short section `[gateway.openai]`.
 const OPENAI: &str = "openai";
@@ -63,9 +64,30 @@ impl Default for GatewaySettings {
     }
 }
 
+impl Gateway {
+    /// A gateway with the embedded provider and those behind HTTP that settings and environment name. Makes no connection.
+    ///
+    /// # Errors
+    /// A setting, or an environment variable that overrules it, cannot be used.
+    pub fn from_settings(settings: GatewaySettings) -> Result<Self, ConfigError> {
+        Self::from_settings_and_vars(settings, |name| std::env::var(name).ok())
+    }
+
+    /// As [`Gateway::from_settings`], with environment variables from elsewhere.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_settings_and_vars(
+        settings: GatewaySettings,
+        vars: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        settings.into_gateway(vars)
+    }
+}
+
 impl GatewaySettings {
     /// Sets the providers up. Makes no connection.
-    pub(super) fn into_gateway(self, vars: impl Fn(&str) -> Option<String>) -> Result<Gateway, ConfigError> {
+    fn into_gateway(self, vars: impl Fn(&str) -> Option<String>) -> Result<Gateway, ConfigError> {
         let Self { provider, fallback, embedded, openai, mut providers } = self;
         let invalid =
             |key: &'static str, reason: String| ConfigError::Invalid { key: key.into(), reason: reason.into() };
@@ -83,12 +105,12 @@ impl GatewaySettings {
         }
         let script = MadeOf::Script(embedded.clone());
         let embedded = Arc::new(EmbeddedProvider::new(embedded));
-        let mut gateway = Gateway::new(Arc::clone(&embedded) as _).with_lane(Lane::new(embedded, Some(script)));
+        let mut gateway = Gateway::new(Arc::clone(&embedded) as _).with_upstream(Upstream::new(embedded, Some(script)));
         for preset in PRESETS.iter().filter(|preset| preset.is_set_up_by(&vars)) {
             if !providers.contains_key(preset.name) {
                 let config = ProviderConfig::default().with_vars(preset.name, &vars);
-                match lane(preset.name, config) {
-                    Ok(lane) => gateway = gateway.with_lane(lane),
+                match upstream(preset.name, config) {
+                    Ok(upstream) => gateway = gateway.with_upstream(upstream),
                     // Nobody asked for it: another program's variable must not keep the server from starting.
                     Err(error) => warn!(%error, "{} is left out", preset.title),
                 }
@@ -96,13 +118,13 @@ impl GatewaySettings {
         }
         for (name, config) in providers {
             let config = config.with_vars(&name, &vars);
-            gateway = gateway.with_lane(lane(&name, config)?);
+            gateway = gateway.with_upstream(upstream(&name, config)?);
         }
-        gateway.default = match gateway.lanes.get(&provider) {
+        gateway.default = match gateway.upstreams.get(&provider) {
             Some(default) => Arc::clone(default),
             None => return Err(ConfigError::UnknownProvider { name: provider, known: gateway.names() }),
         };
-        if let Some(name) = fallback.iter().find(|name| !gateway.lanes.contains_key(*name)) {
+        if let Some(name) = fallback.iter().find(|name| !gateway.upstreams.contains_key(*name)) {
             let known = gateway.names().join(", ");
             let reason = format!("names `{}`, and there is no such provider; known: {known}", name.escape_debug());
             return Err(invalid("gateway.fallback", reason));
@@ -113,12 +135,12 @@ impl GatewaySettings {
 }
 
 /// Sets a provider behind HTTP up.
-fn lane(name: &str, config: ProviderConfig) -> Result<Lane, ConfigError> {
+fn upstream(name: &str, config: ProviderConfig) -> Result<Upstream, ConfigError> {
     // The provider reads its key file again; if that changed meanwhile the next comparison finds a difference.
     let api_key = config.read_key(&section(name));
     let provider = HttpProvider::named(name, config.clone())?;
     let made_of = MadeOf::Config(Box::new(ProviderConfig { api_key: api_key?, ..config }));
-    Ok(Lane::new(Arc::new(provider), Some(made_of)))
+    Ok(Upstream::new(Arc::new(provider), Some(made_of)))
 }
 
 #[cfg(test)]

@@ -9,14 +9,14 @@ use tracing::warn;
 
 use super::stats::{ProviderSnapshot, Stats};
 use crate::bucket::Bucket;
-use crate::config::ProviderConfig;
-use crate::embedded::EmbeddedSettings;
+use crate::config::{ProviderConfig, section};
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, ChatResponse, Chunk, ProviderHealth};
-use crate::provider::{BoxFuture, ChunkStream, Limits, Provider};
+use crate::provider::{BoxFuture, ChunkStream, Provider, ProviderLimits};
+use crate::providers::embedded::EmbeddedSettings;
 
 /// A provider, its guards and its counters.
-pub(super) struct Lane {
+pub(super) struct Upstream {
     pub(super) provider: Arc<dyn Provider>,
     requests_per_minute: u32,
     breaker: Option<Breaker>,
@@ -35,7 +35,7 @@ pub(super) enum MadeOf {
 }
 
 /// The providers that a request may go to, in order. At least one.
-pub(super) struct Route(pub(super) Vec<Arc<Lane>>);
+pub(super) struct Route(pub(super) Vec<Arc<Upstream>>);
 
 /// An answer that has begun, or failed to.
 pub(super) struct Begun {
@@ -46,15 +46,15 @@ pub(super) struct Begun {
 
 /// A request that a provider is at work on. Dropped before its end it counts as cancelled.
 pub(super) struct Running {
-    lane: Arc<Lane>,
+    upstream: Arc<Upstream>,
     started: Instant,
     has_piece: bool,
     settled: bool,
 }
 
-impl Lane {
+impl Upstream {
     pub(super) fn new(provider: Arc<dyn Provider>, made_of: Option<MadeOf>) -> Self {
-        let Limits { requests_per_minute, burst, breaker } = provider.limits();
+        let ProviderLimits { requests_per_minute, burst, breaker } = provider.limits();
         let breaker = breaker.and_then(|config| {
             // Those of a configuration were checked when it was read.
             let unusable = |error: BreakerSetting| warn!(%error, provider = provider.name(), "there is no breaker");
@@ -116,7 +116,7 @@ impl Lane {
             return Err(ProviderError::Limited {
                 limit: self.requests_per_minute,
                 retry_after,
-                mend: format!("raise {}.requests_per_minute", crate::config::section(&provider)).into(),
+                mend: format!("raise {}.requests_per_minute", section(&provider)).into(),
                 provider,
             });
         }
@@ -137,16 +137,16 @@ impl Lane {
 }
 
 /// A way to ask a provider.
-type Ask<T> = fn(Arc<Lane>, ChatRequest) -> BoxFuture<'static, Result<T, ProviderError>>;
+type Ask<T> = fn(Arc<Upstream>, ChatRequest) -> BoxFuture<'static, Result<T, ProviderError>>;
 
 impl Route {
     /// Begins an answer: of the first provider that has a first piece. That piece settles whether the provider is well;
     /// after it nobody else is asked.
     pub(super) async fn begin(self, request: ChatRequest) -> Result<Begun, ProviderError> {
-        self.ask(request, |lane, request| {
+        self.ask(request, |upstream, request| {
             Box::pin(async move {
-                let mut rest = lane.provider.chat_stream(request);
-                let mut running = Running::new(lane);
+                let mut rest = upstream.provider.chat_stream(request);
+                let mut running = Running::new(upstream);
                 match rest.next().await.unwrap_or_else(|| Err(silent())) {
                     Ok(first) => {
                         running.take_in(&first);
@@ -161,10 +161,10 @@ impl Route {
 
     /// A whole answer: of the first provider that has one.
     pub(super) async fn whole(self, request: ChatRequest) -> Result<ChatResponse, ProviderError> {
-        self.ask(request, |lane, request| {
+        self.ask(request, |upstream, request| {
             Box::pin(async move {
-                let provider = Arc::clone(&lane.provider);
-                let mut running = Running::new(lane);
+                let provider = Arc::clone(&upstream.provider);
+                let mut running = Running::new(upstream);
                 match provider.chat(request).await {
                     Ok(response) => {
                         if let Some(usage) = &response.usage {
@@ -181,15 +181,15 @@ impl Route {
     }
 
     async fn ask<T>(self, mut request: ChatRequest, ask: Ask<T>) -> Result<T, ProviderError> {
-        let mut lanes = self.0.into_iter().peekable();
-        while let Some(lane) = lanes.next() {
-            let Some(next) = lanes.peek() else { return lane.ask(request, ask).await };
-            let error = match lane.ask(request.clone(), ask).await {
+        let mut upstreams = self.0.into_iter().peekable();
+        while let Some(upstream) = upstreams.next() {
+            let Some(next) = upstreams.peek() else { return upstream.ask(request, ask).await };
+            let error = match upstream.ask(request.clone(), ask).await {
                 Err(error) if error.may_pass_on(request.model.is_some()) => error,
                 outcome => return outcome,
             };
-            warn!(%error, from = lane.provider.name(), to = next.provider.name(), "a request goes to the fallback");
-            lane.stats.count_passed_on();
+            warn!(%error, from = upstream.provider.name(), to = next.provider.name(), "a request goes to the fallback");
+            upstream.stats.count_passed_on();
             // The name of a model means nothing to another provider.
             request.model = None;
         }
@@ -198,14 +198,14 @@ impl Route {
 }
 
 impl Running {
-    fn new(lane: Arc<Lane>) -> Self {
-        lane.stats.count_begun();
-        Self { lane, started: now(), has_piece: false, settled: false }
+    fn new(upstream: Arc<Upstream>) -> Self {
+        upstream.stats.count_begun();
+        Self { upstream, started: now(), has_piece: false, settled: false }
     }
 
     /// Counts a piece of the answer.
     pub(super) fn take_in(&mut self, chunk: &Chunk) {
-        let stats = &self.lane.stats;
+        let stats = &self.upstream.stats;
         if !self.has_piece {
             self.has_piece = true;
             stats.count_first_piece(now().saturating_duration_since(self.started));
@@ -216,7 +216,7 @@ impl Running {
 
     /// Counts how the answer failed.
     pub(super) fn fail(&mut self, error: ProviderError) -> ProviderError {
-        self.lane.stats.count_failed(error.code());
+        self.upstream.stats.count_failed(error.code());
         self.settled = true;
         error
     }
@@ -224,7 +224,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.lane.stats.count_over(self.settled);
+        self.upstream.stats.count_over(self.settled);
     }
 }
 
@@ -253,7 +253,7 @@ mod tests {
     /// A provider that is well or not, and takes its time.
     #[derive(Default)]
     struct Moody {
-        limits: Limits,
+        limits: ProviderLimits,
         is_well: AtomicBool,
         asked: AtomicU32,
     }
@@ -267,7 +267,7 @@ mod tests {
             Capabilities::default()
         }
 
-        fn limits(&self) -> Limits {
+        fn limits(&self) -> ProviderLimits {
             self.limits.clone()
         }
 
@@ -295,33 +295,33 @@ mod tests {
     }
 
     /// The code of the error that a request meets; `None` if it is answered.
-    async fn meets(lane: &Arc<Lane>) -> Option<&'static str> {
-        let begun = Route(vec![Arc::clone(lane)]).begin(ChatRequest::user("Hello")).await;
+    async fn meets(upstream: &Arc<Upstream>) -> Option<&'static str> {
+        let begun = Route(vec![Arc::clone(upstream)]).begin(ChatRequest::user("Hello")).await;
         begun.err().map(|error| error.code())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_provider_that_failed_five_times_is_not_asked_for_a_minute_and_then_tried() {
         let moody = Arc::new(Moody::default());
-        let lane = Arc::new(Lane::new(moody.clone(), None));
+        let upstream = Arc::new(Upstream::new(moody.clone(), None));
         for _ in 0..5 {
-            assert_eq!(meets(&lane).await, Some("disconnected"));
+            assert_eq!(meets(&upstream).await, Some("disconnected"));
         }
-        assert_eq!(meets(&lane).await, Some("unavailable"));
-        assert!(!lane.health().await.healthy);
+        assert_eq!(meets(&upstream).await, Some("unavailable"));
+        assert!(!upstream.health().await.healthy);
         advance(Duration::from_secs(61)).await;
-        assert_eq!(meets(&lane).await, Some("disconnected"), "the try after the pause");
+        assert_eq!(meets(&upstream).await, Some("disconnected"), "the try after the pause");
         moody.is_well.store(true, Relaxed);
         advance(Duration::from_secs(61)).await;
-        assert_eq!(meets(&lane).await, Some("unavailable"), "the second pause is longer");
+        assert_eq!(meets(&upstream).await, Some("unavailable"), "the second pause is longer");
         advance(Duration::from_secs(61)).await;
-        assert_eq!((meets(&lane).await, meets(&lane).await), (None, None));
-        let seen = lane.snapshot();
+        assert_eq!((meets(&upstream).await, meets(&upstream).await), (None, None));
+        let seen = upstream.snapshot();
         assert_eq!((seen.breaker, seen.requests, seen.suspended, seen.done), (BreakerState::Closed, 8, 2, 2));
         assert_eq!(moody.asked.load(Relaxed), 8);
         // 30 ms each of the two that had a first piece.
         assert_eq!((seen.first_piece.buckets[2], seen.first_piece.sum_us), (2, 60_000));
-        assert!(lane.health().await.healthy);
+        assert!(upstream.health().await.healthy);
     }
 
     #[tokio::test]
@@ -332,23 +332,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_rate_limit_lets_a_burst_through_and_then_one_request_a_period() {
-        let limits = Limits { requests_per_minute: 6, burst: 2, ..Limits::default() };
-        let lane = Arc::new(Lane::new(Arc::new(Moody { limits, is_well: true.into(), ..Moody::default() }), None));
-        assert_eq!((meets(&lane).await, meets(&lane).await), (None, None));
-        assert_eq!(meets(&lane).await, Some("rate_limited"));
+        let limits = ProviderLimits { requests_per_minute: 6, burst: 2, ..ProviderLimits::default() };
+        let upstream =
+            Arc::new(Upstream::new(Arc::new(Moody { limits, is_well: true.into(), ..Moody::default() }), None));
+        assert_eq!((meets(&upstream).await, meets(&upstream).await), (None, None));
+        assert_eq!(meets(&upstream).await, Some("rate_limited"));
         advance(Duration::from_secs(10)).await;
-        assert_eq!((meets(&lane).await, meets(&lane).await), (None, Some("rate_limited")));
-        assert_eq!(lane.snapshot().limited, 2);
+        assert_eq!((meets(&upstream).await, meets(&upstream).await), (None, Some("rate_limited")));
+        assert_eq!(upstream.snapshot().limited, 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_is_dropped_before_its_first_piece_counts_for_nothing_with_the_breaker() {
-        let lane = Arc::new(Lane::new(Arc::new(Moody::default()), None));
+        let upstream = Arc::new(Upstream::new(Arc::new(Moody::default()), None));
         for _ in 0..20 {
-            let asked = tokio::time::timeout(Duration::from_millis(1), meets(&lane)).await;
+            let asked = tokio::time::timeout(Duration::from_millis(1), meets(&upstream)).await;
             assert!(asked.is_err(), "it was answered");
         }
-        let seen = lane.snapshot();
+        let seen = upstream.snapshot();
         assert_eq!((seen.breaker, seen.requests, seen.cancelled, seen.in_flight), (BreakerState::Closed, 20, 20, 0));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::wire_version;
+use super::version::wire_version;
 
 /// One piece of a streamed answer, told apart by `kind`.
 ///

@@ -7,7 +7,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{WIRE_VERSION, wire_version};
+use super::version::{WIRE_VERSION, wire_version};
 
 /// A conversation to be continued: the payload of `ai.chat` and `ai.chat_stream`.
 ///

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Chunk, Content, ModelInfo, Part, ProviderHealth, Role, StopReason, Usage};
-use crate::provider::{BoxFuture, Capabilities, ChunkStream, Limits, Provider};
+use crate::provider::{BoxFuture, Capabilities, ChunkStream, Provider, ProviderLimits};
 
 /// The name of the provider, and of its only model.
 pub const NAME: &str = "embedded";
@@ -72,16 +72,16 @@ impl Provider for EmbeddedProvider {
         Capabilities { default_model: Some(NAME.to_owned()), ..Capabilities::default() }
     }
 
-    fn limits(&self) -> Limits {
+    fn limits(&self) -> ProviderLimits {
         // Its errors are scripted, and the next request is no burden to it.
-        Limits { breaker: None, ..Limits::default() }
+        ProviderLimits { breaker: None, ..ProviderLimits::default() }
     }
 
     fn chat_stream(&self, request: ChatRequest) -> ChunkStream {
         if !self.settings.script.is_empty() {
             return Box::pin(stream::iter(self.settings.script.clone().into_iter().map(Ok)));
         }
-        let answer = Answer::new(&request, &self.settings);
+        let answer = ScriptedAnswer::new(&request, &self.settings);
         Box::pin(stream::unfold(answer, |mut answer| async {
             let chunk = answer.next().await?;
             Some((Ok(chunk), answer))
@@ -99,7 +99,7 @@ impl Provider for EmbeddedProvider {
 }
 
 /// An answer on its way.
-struct Answer {
+struct ScriptedAnswer {
     words: Words,
     stage: Stage,
     /// Tokens sent so far.
@@ -125,7 +125,7 @@ enum Stage {
     Ended,
 }
 
-impl Answer {
+impl ScriptedAnswer {
     fn new(request: &ChatRequest, settings: &EmbeddedSettings) -> Self {
         let question = last_question(request);
         let words = match asked_tokens(&question).or(settings.tokens) {

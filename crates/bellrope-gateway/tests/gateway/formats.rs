@@ -99,7 +99,9 @@ for_each_format! {
         assert_eq!(found, [("m1", Some("me")), ("m2", None)]);
         let health = soon(fake.provider(format).health()).await;
         assert!(health.healthy && health.error.is_none());
-        assert!(fake.requests().iter().all(|request| request.head.starts_with("GET /v1/models ")));
+        let requests = fake.requests();
+        assert_eq!(requests.len(), 2, "one for the models, one for the health");
+        assert!(requests.iter().all(|request| request.head.starts_with("GET /v1/models ")));
     }
 }
 
@@ -131,9 +133,10 @@ async fn a_model_that_the_caller_names_cannot_lead_a_request_elsewhere() {
         ..ProviderConfig::default()
     };
     let provider = HttpProvider::new(config).unwrap();
-    for model in ["..", ".", "../../admin", "%2e%2e"] {
+    for (sent_before, model) in ["..", ".", "../../admin", "%2e%2e"].into_iter().enumerate() {
         let request = ChatRequest { model: Some(model.to_owned()), ..ChatRequest::user("Hello") };
-        soon(provider.chat(request)).await.unwrap_err();
+        assert_eq!(soon(provider.chat(request)).await.unwrap_err().code(), "not_found", "{model}");
+        assert_eq!(fake.requests().len(), sent_before + 1, "{model} was sent once");
     }
     for request in fake.requests() {
         assert!(request.head.starts_with("POST /openai/deployments/"), "{}", request.head);

@@ -1,14 +1,22 @@
-//! Providers of every wire format against a server that may do anything.
+//! The gateway from outside: providers of every wire format against a server that may do anything, the handlers behind a
+//! server, and the servers of others.
+//!
+//! What looks at its whole process is a program of its own: `pressure`. The corpus of the fuzz targets is another.
 
 mod departures;
 mod fake;
 mod formats;
 mod guards;
+mod handlers;
+mod independent;
+mod protocol;
+mod real_model;
 mod refusals;
 mod retries;
 mod script;
 mod secrecy;
 mod setup;
+mod tls;
 
 /// Makes a test of every function for each wire format: `departures::responses::fin_without_a_terminator_is_truncated`.
 macro_rules! for_each_format {

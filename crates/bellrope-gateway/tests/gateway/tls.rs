@@ -74,7 +74,7 @@ impl Sealed {
     /// What a process says that asks this provider and trusts the certificates in this file alone.
     async fn asked_by_one_who_trusts(&self, certificates: &Path) -> String {
         let asking = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", "ask"])
+            .args(["--ignored", "--exact", "--nocapture", "tls::ask"])
             .env(URL, &self.url)
             .env("SSL_CERT_FILE", certificates)
             .env_remove("SSL_CERT_DIR")

@@ -1,7 +1,43 @@
 //! OpenAI's chat completions, and every server that speaks them: llama.cpp, Ollama, vLLM, OpenRouter and others.
 
+mod azure;
 mod request;
 mod translate;
 
-pub(crate) use request::body;
+use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, HeaderName};
+
+use super::address::parse_base;
+use super::translate::Translate;
+use super::wire_format::{Segment, WireFormat};
+use crate::error::ProviderError;
+use crate::message::ChatRequest;
+use crate::secret::Secret;
+
+pub(super) use azure::Azure;
 pub use translate::Translator;
+
+/// Chat completions as most servers speak them.
+pub(super) struct ChatCompletions;
+
+impl WireFormat for ChatCompletions {
+    fn base(&self, written: &str, _: Option<&str>) -> Result<Url, &'static str> {
+        parse_base(written, "/chat/completions")
+    }
+
+    fn path(&self) -> &'static [Segment] {
+        &[Segment::Word("chat"), Segment::Word("completions")]
+    }
+
+    fn key_header(&self) -> (HeaderName, &'static str) {
+        (AUTHORIZATION, "Bearer ")
+    }
+
+    fn body(&self, request: &ChatRequest, model: Option<&str>, at_inventor: bool) -> Result<Vec<u8>, ProviderError> {
+        request::body(request, model, at_inventor)
+    }
+
+    fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {
+        Box::new(Translator::new(key))
+    }
+}

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::MAX_ERROR_BODY;
-use super::retry::is_retryable;
+/// What is read of the body of an error, in bytes.
+pub(crate) const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// What a provider says went wrong. Not fit to be shown before it went through an excerpt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,6 +54,11 @@ impl Fault {
     pub(crate) fn is_out_of_money(&self) -> bool {
         matches!(self.code.as_deref(), Some("insufficient_quota" | "billing_error" | "billing_hard_limit_reached"))
     }
+}
+
+/// Whether a request refused with this HTTP status may succeed when it is sent again.
+pub(crate) fn is_retryable(status: u16) -> bool {
+    matches!(status, 408 | 409 | 429 | 500..)
 }
 
 fn words(value: &Value) -> Option<String> {

@@ -3,11 +3,54 @@
 mod request;
 mod translate;
 
-pub(crate) use request::body;
+use reqwest::Url;
+use reqwest::header::HeaderName;
+
+use super::address::{parse_base, push_segment};
+use super::translate::Translate;
+use super::wire_format::{Segment, WireFormat};
+use crate::error::ProviderError;
+use crate::message::ChatRequest;
+use crate::secret::Secret;
+
 pub use translate::Translator;
 
 /// The version of the format, sent with every request.
-pub(crate) const VERSION: &str = "2023-06-01";
+const VERSION: &str = "2023-06-01";
 
-/// The most tokens of an answer where the request says nothing: the format demands a number.
-pub(crate) const DEFAULT_MAX_TOKENS: u32 = 4096;
+/// The format.
+pub(super) struct Messages;
+
+impl WireFormat for Messages {
+    fn base(&self, written: &str, _: Option<&str>) -> Result<Url, &'static str> {
+        let mut url = parse_base(written, "/messages")?;
+        if !url.path().ends_with("/v1") {
+            push_segment(&mut url, "v1");
+        }
+        Ok(url)
+    }
+
+    fn path(&self) -> &'static [Segment] {
+        &[Segment::Word("messages")]
+    }
+
+    fn key_header(&self) -> (HeaderName, &'static str) {
+        (HeaderName::from_static("x-api-key"), "")
+    }
+
+    fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        &[("anthropic-version", VERSION)]
+    }
+
+    fn needs_model(&self) -> bool {
+        true
+    }
+
+    fn body(&self, request: &ChatRequest, model: Option<&str>, _: bool) -> Result<Vec<u8>, ProviderError> {
+        request::body(request, model)
+    }
+
+    fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {
+        Box::new(Translator::new(key))
+    }
+}

@@ -3,5 +3,39 @@
 mod request;
 mod translate;
 
-pub(crate) use request::body;
+use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, HeaderName};
+
+use super::address::parse_base;
+use super::translate::Translate;
+use super::wire_format::{Segment, WireFormat};
+use crate::error::ProviderError;
+use crate::message::ChatRequest;
+use crate::secret::Secret;
+
 pub use translate::Translator;
+
+/// The format.
+pub(super) struct Responses;
+
+impl WireFormat for Responses {
+    fn base(&self, written: &str, _: Option<&str>) -> Result<Url, &'static str> {
+        parse_base(written, "/responses")
+    }
+
+    fn path(&self) -> &'static [Segment] {
+        &[Segment::Word("responses")]
+    }
+
+    fn key_header(&self) -> (HeaderName, &'static str) {
+        (AUTHORIZATION, "Bearer ")
+    }
+
+    fn body(&self, request: &ChatRequest, model: Option<&str>, _: bool) -> Result<Vec<u8>, ProviderError> {
+        request::body(request, model)
+    }
+
+    fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {
+        Box::new(Translator::new(key))
+    }
+}

@@ -1,16 +1,13 @@
-//! What the wire formats of all providers share.
-//!
-//! A format is two things: a request's body, written from what the editor asks, and a [`Translate`] that reads the events
-//! of the answer. Neither knows a socket or a clock.
+//! Reading the events of an answer: what the translators of all formats share.
 
 use std::collections::VecDeque;
 use std::fmt;
 
-use serde_json::Value;
+use serde::Deserialize;
 
+use super::fault::Fault;
 use crate::error::{Excerpt, ProviderError};
-use crate::http::Fault;
-use crate::message::{Chunk, Content, Message, Part, Role};
+use crate::message::{Chunk, StopReason, Usage};
 use crate::secret::Secret;
 use crate::sse::Event;
 
@@ -56,104 +53,44 @@ pub trait Translate: fmt::Debug + Send {
     }
 }
 
-/// The error that a provider reports within its stream, free of `key`.
-pub(crate) fn reported(key: Option<&Secret>, error: &[u8]) -> ProviderError {
-    let fault = Fault::in_body(error).unwrap_or_default();
-    let excerpt = |text: &str| Secret::excerpt(key, text);
-    ProviderError::Reported {
-        code: fault.code.as_deref().map(excerpt),
-        message: if fault.message.is_empty() { "no message".into() } else { excerpt(&fault.message) },
-        status: fault.status,
-        retryable: fault.is_retryable(),
+/// Reads what events hold, and keeps the provider's key out of the errors.
+#[derive(Debug, Default)]
+pub(super) struct EventReader {
+    key: Option<Secret>,
+}
+
+impl EventReader {
+    pub(super) fn new(key: Option<Secret>) -> Self {
+        Self { key }
     }
-}
 
-/// An event that is not what its format says, free of `key`.
-pub(crate) fn malformed(key: Option<&Secret>, error: &serde_json::Error, data: &str) -> ProviderError {
-    ProviderError::Malformed { reason: Secret::excerpt(key, &format!("{error} in {data}")) }
-}
-
-/// One thing that a message says.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Said<'a> {
-    Text(&'a str),
-    Image(&'a str),
-    Call { id: &'a str, name: &'a str, input: &'a Value },
-    Result { id: &'a str, content: &'a str, is_error: bool },
-}
-
-/// What a message says, part by part, each known to fit its role.
-pub(crate) fn said(message: &Message) -> Result<Vec<Said<'_>>, ProviderError> {
-    let role = message.role;
-    let parts = match &message.content {
-        Content::Text(_) if role == Role::Tool => {
-            return Err(invalid("a message of role tool must consist of tool_result parts"));
-        }
-        Content::Text(text) => return Ok(vec![Said::Text(text)]),
-        Content::Parts(parts) if parts.is_empty() => return Err(invalid("a message has no content")),
-        Content::Parts(parts) => parts,
-    };
-    let mut said = Vec::with_capacity(parts.len());
-    for part in parts {
-        said.push(match (part, role) {
-            (Part::Text { text }, Role::System | Role::User | Role::Assistant) => Said::Text(text),
-            (Part::Image { url }, Role::User) => Said::Image(url),
-            (Part::ToolUse { id, name, input }, Role::Assistant) => Said::Call { id, name, input },
-            (Part::ToolResult { tool_use_id, content, is_error }, Role::User | Role::Tool) => {
-                Said::Result { id: tool_use_id, content, is_error: *is_error }
-            }
-            (Part::Text { .. }, _) => return Err(misplaced("text", role)),
-            (Part::Image { .. }, _) => return Err(misplaced("an image", role)),
-            (Part::ToolUse { .. }, _) => return Err(misplaced("a tool_use", role)),
-            (Part::ToolResult { .. }, _) => return Err(misplaced("a tool_result", role)),
-        });
+    /// An event's JSON.
+    ///
+    /// # Errors
+    /// [`ProviderError::Malformed`] if it is not what the format says.
+    pub(super) fn read<'a, T: Deserialize<'a>>(&self, data: &'a str) -> Result<T, ProviderError> {
+        serde_json::from_str(data)
+            .map_err(|error| ProviderError::Malformed { reason: self.excerpt(&format!("{error} in {data}")) })
     }
-    Ok(said)
-}
 
-/// The role's name, which is the same in all formats that have the role.
-pub(crate) fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::System => "system",
-        Role::User => "user",
-        Role::Assistant => "assistant",
-        Role::Tool => "tool",
-    }
-}
-
-/// The arguments of a call as JSON text; an empty object for none.
-pub(crate) fn arguments(input: &Value) -> String {
-    if input.is_null() { "{}".to_owned() } else { input.to_string() }
-}
-
-pub(crate) fn invalid(reason: &str) -> ProviderError {
-    ProviderError::InvalidRequest { reason: reason.into() }
-}
-
-fn misplaced(what: &str, role: Role) -> ProviderError {
-    invalid(&format!("a message of role {} must not hold {what}", role_name(role)))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn parts_in_the_wrong_mouth_are_refused() {
-        for (role, part) in [
-            ("assistant", json!({"type": "image", "url": "data:"})),
-            ("user", json!({"type": "tool_use", "id": "c", "name": "n"})),
-            ("system", json!({"type": "tool_result", "tool_use_id": "c", "content": ""})),
-            ("tool", json!({"type": "text", "text": "t"})),
-        ] {
-            let message: Message = serde_json::from_value(json!({"role": role, "content": [part]})).unwrap();
-            assert_eq!(said(&message).unwrap_err().code(), "invalid_request", "{role}");
-        }
-        for content in [json!([]), json!("plain")] {
-            let message: Message = serde_json::from_value(json!({"role": "tool", "content": content})).unwrap();
-            assert_eq!(said(&message).unwrap_err().code(), "invalid_request");
+    /// The error that a provider reports within its stream.
+    pub(super) fn reported(&self, error: &str) -> ProviderError {
+        let fault = Fault::in_body(error.as_bytes()).unwrap_or_default();
+        ProviderError::Reported {
+            code: fault.code.as_deref().map(|code| self.excerpt(code)),
+            message: if fault.message.is_empty() { "no message".into() } else { self.excerpt(&fault.message) },
+            status: fault.status,
+            retryable: fault.is_retryable(),
         }
     }
+
+    fn excerpt(&self, text: &str) -> Excerpt {
+        Secret::excerpt(self.key.as_ref(), text)
+    }
+}
+
+/// Appends the end of an answer: what it took, if that is known, and why it stopped.
+pub(super) fn push_end(out: &mut VecDeque<Chunk>, usage: Option<impl Into<Usage>>, stop_reason: StopReason) {
+    out.extend(usage.map(|usage| Chunk::Usage(usage.into())));
+    out.push_back(Chunk::Done { stop_reason });
 }

@@ -1,5 +1,6 @@
-//! The HTTP client: its address, its TLS roots and its settings.
+//! The HTTP client: its TLS roots and its settings.
 
+use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,25 +17,6 @@ const MAX_IDLE_CONNECTIONS: usize = 16;
 
 const USER_AGENT: &str = concat!("bellrope/", env!("CARGO_PKG_VERSION"));
 
-/// The base address of an API, as people write it: with or without a slash at the end, without the path (`/v1` is added
-/// then), or with the path of a request (`suffix`, taken off). `Err` is what should be right.
-pub(crate) fn parse_base(text: &str, suffix: &str) -> Result<Url, &'static str> {
-    let mut url = Url::parse(text.trim()).map_err(|_| "is not an address; set one like https://host/v1")?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err("must start with http:// or https://");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("must not hold a user name or a password");
-    }
-    url.set_query(None);
-    url.set_fragment(None);
-    let path = url.path().trim_end_matches('/');
-    let path = path.strip_suffix(suffix).unwrap_or(path).trim_end_matches('/');
-    let path = if path.is_empty() { "/v1".to_owned() } else { path.to_owned() };
-    url.set_path(&path);
-    Ok(url)
-}
-
 /// Whether the host is this machine.
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
@@ -43,7 +25,7 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// Builds the client of one endpoint. Reads the machine's root certificates, away from the runtime's threads.
-pub(crate) async fn build(base: Url, connect_timeout: Duration) -> Result<Client, ProviderError> {
+pub(super) async fn build(base: Url, connect_timeout: Duration) -> Result<Client, ProviderError> {
     let built = tokio::task::spawn_blocking(move || build_blocking(&base, connect_timeout)).await;
     built.unwrap_or_else(|error| Err(setup(&error)))
 }
@@ -75,35 +57,25 @@ fn build_blocking(base: &Url, connect_timeout: Duration) -> Result<Client, Provi
     if loopback {
         client = client.no_proxy();
     }
-    client.build().map_err(|error| super::root_cause(&error)).map_err(|reason| ProviderError::Setup { reason })
+    client.build().map_err(|error| root_cause(&error)).map_err(|reason| ProviderError::Setup { reason })
 }
 
-fn setup(error: &dyn std::error::Error) -> ProviderError {
+fn setup(error: &dyn Error) -> ProviderError {
     ProviderError::Setup { reason: Excerpt::new(&error.to_string()) }
+}
+
+/// The last error of the chain, which alone says what happened. None of the others, as they may hold the address.
+pub(super) fn root_cause(error: &reqwest::Error) -> Excerpt {
+    let Some(mut cause) = error.source() else { return "the HTTP client gives no reason".into() };
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Excerpt::new(&cause.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_base_address_is_taken_as_people_write_it() {
-        for (written, meant) in [
-            ("https://api.openai.com", "https://api.openai.com/v1"),
-            ("https://api.openai.com/", "https://api.openai.com/v1"),
-            ("https://api.openai.com/v1", "https://api.openai.com/v1"),
-            (" https://api.openai.com/v1/// ", "https://api.openai.com/v1"),
-            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/v1"),
-            ("https://openrouter.ai/api/v1/", "https://openrouter.ai/api/v1"),
-            ("http://[::1]:1/v1/chat/completions?x#y", "http://[::1]:1/v1"),
-            ("https://host/v1beta/openai/", "https://host/v1beta/openai"),
-        ] {
-            assert_eq!(parse_base(written, "/chat/completions").unwrap().as_str(), meant, "{written}");
-        }
-        for wrong in ["", "api.openai.com", "ftp://host/v1", "https://", "https://user:word@host/v1", "file:///v1"] {
-            assert!(parse_base(wrong, "/chat/completions").is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn loopback_is_told_from_other_hosts() {

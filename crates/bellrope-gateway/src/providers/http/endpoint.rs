@@ -3,13 +3,7 @@
 //! It knows nothing of what providers say to each other's clients beyond the shape of their errors. There is no time-out
 //! for a whole request: an answer may take as long as it keeps coming.
 
-mod client;
-mod events;
-mod fault;
-mod retry;
-
 use std::borrow::Cow;
-use std::error::Error;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
@@ -18,16 +12,13 @@ use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
+use super::client::{build, root_cause};
+use super::events::EventStream;
+use super::retry::{RetryPolicy, asked_delay, verdict};
+use super::timeouts::Timeouts;
 use crate::error::{Excerpt, Phase, ProviderError};
+use crate::providers::formats::{Fault, MAX_ERROR_BODY, is_retryable};
 use crate::secret::Secret;
-
-pub(crate) use client::parse_base;
-pub(crate) use events::{EventStream, Next};
-pub(crate) use fault::Fault;
-pub(crate) use retry::RetryPolicy;
-
-/// What is read of the body of an error, in bytes.
-const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// How long is waited for the body of an error. Without it the error still has its status.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,33 +29,20 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 const EVENT_STREAM: &str = "text/event-stream";
 const JSON: &str = "application/json";
 
-/// How long is waited for what.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Timeouts {
-    /// For a connection, from the name's resolution to the TLS handshake.
-    pub(crate) connect: Duration,
-    /// For the head of the response, from the start.
-    pub(crate) first_byte: Duration,
-    /// For each next byte of the body.
-    pub(crate) idle: Duration,
-    /// For each next piece of the answer, however many keep-alives come.
-    pub(crate) event: Duration,
-}
-
 /// What to tell the user to change.
 #[derive(Debug)]
-pub(crate) struct Mends {
+pub(super) struct Mends {
     /// When the endpoint cannot be reached, or is not what was expected.
-    pub(crate) base_url: Cow<'static, str>,
+    pub(super) base_url: Cow<'static, str>,
     /// When the key is not accepted.
-    pub(crate) api_key: Cow<'static, str>,
+    pub(super) api_key: Cow<'static, str>,
     /// When something is not found.
-    pub(crate) not_found: Cow<'static, str>,
+    pub(super) not_found: Cow<'static, str>,
 }
 
 /// A provider's endpoint. Its HTTP client comes into being with the first request.
 #[derive(Debug)]
-pub(crate) struct Endpoint {
+pub(super) struct Endpoint {
     base: Url,
     /// Sent with every request; holds the key, marked as sensitive.
     headers: HeaderMap,
@@ -77,7 +55,7 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) fn new(
+    pub(super) fn new(
         base: Url,
         headers: HeaderMap,
         secret: Option<Secret>,
@@ -89,19 +67,24 @@ impl Endpoint {
     }
 
     /// Posts JSON and gets the events that answer it.
-    pub(crate) async fn post_for_events(&self, path: &[&str], body: Vec<u8>) -> Result<EventStream, ProviderError> {
+    pub(super) async fn post_for_events<'a>(
+        &self,
+        path: impl IntoIterator<Item = &'a str>,
+        body: Vec<u8>,
+    ) -> Result<EventStream, ProviderError> {
+        let url = self.url(path);
         let body = bytes::Bytes::from(body);
         let make = |client: &Client, url: Url| {
             client.post(url).header(ACCEPT, EVENT_STREAM).header(CONTENT_TYPE, JSON).body(body.clone())
         };
-        let response = self.send(path, make).await?;
+        let response = self.send(url, make).await?;
         let response = self.expect_content(response, EVENT_STREAM, "an event stream").await?;
         Ok(EventStream::new(response, self.timeouts))
     }
 
     /// Gets a JSON document of at most `limit` bytes.
-    pub(crate) async fn get_json(&self, path: &[&str], limit: usize) -> Result<Vec<u8>, ProviderError> {
-        let response = self.send(path, |client, url| client.get(url).header(ACCEPT, JSON)).await?;
+    pub(super) async fn get_json(&self, path: &str, limit: usize) -> Result<Vec<u8>, ProviderError> {
+        let response = self.send(self.url([path]), |client, url| client.get(url).header(ACCEPT, JSON)).await?;
         let mut response = self.expect_content(response, JSON, "JSON").await?;
         let mut body = Vec::new();
         loop {
@@ -118,32 +101,27 @@ impl Endpoint {
     }
 
     /// Whether a GET of `path` succeeds now: one attempt of a few seconds.
-    pub(crate) async fn probe(&self, path: &[&str]) -> Result<(), ProviderError> {
+    pub(super) async fn probe(&self, path: &str) -> Result<(), ProviderError> {
         let client = self.client().await?;
-        let request = client.get(self.url(path)).header(ACCEPT, JSON);
+        let request = client.get(self.url([path])).header(ACCEPT, JSON);
         let within = PROBE_TIMEOUT.min(self.timeouts.first_byte);
         let attempt = timeout(within, self.attempt(request)).await;
         attempt.unwrap_or(Err(ProviderError::TimedOut { phase: Phase::FirstByte, after: within })).map(drop)
     }
 
     /// The key that must not be shown.
-    pub(crate) fn secret(&self) -> Option<&Secret> {
+    pub(super) fn secret(&self) -> Option<&Secret> {
         self.secret.as_ref()
     }
 
     /// Text of the provider, fit to be shown.
-    pub(crate) fn excerpt(&self, text: &str) -> Excerpt {
+    pub(super) fn excerpt(&self, text: &str) -> Excerpt {
         Secret::excerpt(self.secret(), text)
     }
 
     /// Sends a request until it is answered with success, by the rules of [`RetryPolicy`].
-    async fn send(
-        &self,
-        path: &[&str],
-        make: impl Fn(&Client, Url) -> RequestBuilder,
-    ) -> Result<Response, ProviderError> {
+    async fn send(&self, url: Url, make: impl Fn(&Client, Url) -> RequestBuilder) -> Result<Response, ProviderError> {
         let client = self.client().await?;
-        let url = self.url(path);
         let mut retries = 0;
         loop {
             let error = match self.attempt(make(client, url.clone())).await {
@@ -179,8 +157,8 @@ impl Endpoint {
     async fn refused(&self, mut response: Response) -> ProviderError {
         let status = response.status().as_u16();
         let headers = response.headers();
-        let retry_after = retry::asked_delay(headers, SystemTime::now());
-        let verdict = retry::verdict(headers);
+        let retry_after = asked_delay(headers, SystemTime::now());
+        let verdict = verdict(headers);
         let redirected = headers.get(LOCATION).filter(|_| response.status().is_redirection());
         let redirected = redirected.map(|to| format!("redirects to {} are not followed", to.to_str().unwrap_or("?")));
         let body = read_some(&mut response).await;
@@ -195,7 +173,7 @@ impl Endpoint {
             code,
             message,
             retry_after,
-            retryable: verdict.unwrap_or(retry::is_retryable(status) && !out_of_money),
+            retryable: verdict.unwrap_or(is_retryable(status) && !out_of_money),
             mend: match status {
                 300..=399 => Some(self.mends.base_url.clone()),
                 401 | 403 => Some(self.mends.api_key.clone()),
@@ -236,11 +214,11 @@ impl Endpoint {
     }
 
     async fn client(&self) -> Result<&Client, ProviderError> {
-        self.client.get_or_try_init(|| client::build(self.base.clone(), self.timeouts.connect)).await
+        self.client.get_or_try_init(|| build(self.base.clone(), self.timeouts.connect)).await
     }
 
     /// The address of a path, whose segments may hold anything.
-    fn url(&self, path: &[&str]) -> Url {
+    fn url<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -268,13 +246,4 @@ async fn read_some(response: &mut Response) -> Vec<u8> {
 
 fn media_type(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
-}
-
-/// The last error of the chain, which alone says what happened. None of the others, as they may hold the address.
-pub(crate) fn root_cause(error: &reqwest::Error) -> Excerpt {
-    let Some(mut cause) = error.source() else { return "the HTTP client gives no reason".into() };
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    Excerpt::new(&cause.to_string())
 }

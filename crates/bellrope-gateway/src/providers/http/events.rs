@@ -6,7 +6,8 @@ use bytes::{Buf, Bytes};
 use reqwest::Response;
 use tokio::time::{Instant, timeout};
 
-use super::{Timeouts, root_cause};
+use super::client::root_cause;
+use super::timeouts::Timeouts;
 use crate::error::{Excerpt, Phase, ProviderError};
 use crate::sse::{Event, SseDecoder, SseError};
 
@@ -18,7 +19,7 @@ const REST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A response that is a stream of events. Dropping it closes the connection, unless the response is at its end.
 #[derive(Debug)]
-pub(crate) struct EventStream {
+pub(super) struct EventStream {
     response: Response,
     /// What was read and not decoded yet.
     input: Bytes,
@@ -28,7 +29,7 @@ pub(crate) struct EventStream {
 
 /// What comes next in an [`EventStream`].
 #[derive(Debug)]
-pub(crate) enum Next<'a> {
+pub(super) enum Next<'a> {
     /// An event.
     Event(Event<'a>),
     /// The connection is at its end, or broken, for `reason`; nothing follows. Perhaps it broke within an event.
@@ -42,7 +43,7 @@ impl EventStream {
 
     /// Waits for the next event. `since` is when its reader began to wait for something that is worth more than a
     /// keep-alive; what that is, is a matter of the format.
-    pub(crate) async fn next(&mut self, since: Instant) -> Result<Next<'_>, ProviderError> {
+    pub(super) async fn next(&mut self, since: Instant) -> Result<Next<'_>, ProviderError> {
         let Timeouts { idle, event, .. } = self.timeouts;
         loop {
             let mut input = &*self.input;
@@ -66,7 +67,7 @@ impl EventStream {
 
     /// Says that the answer is whole. What the connection still holds is read in the background, if it is little and
     /// comes soon, so that the next request can have the connection and needs no handshake.
-    pub(crate) fn give_back(mut self) {
+    pub(super) fn give_back(mut self) {
         let rest = async move {
             let mut room = MAX_REST;
             while let Ok(Some(bytes)) = self.response.chunk().await {

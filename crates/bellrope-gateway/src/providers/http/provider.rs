@@ -6,28 +6,30 @@ use std::sync::Arc;
 
 use futures_util::stream;
 use reqwest::Url;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::config::{Preset, ProviderConfig, ProviderKind, check_name, section};
+use super::endpoint::{Endpoint, Mends};
+use super::events::{EventStream, Next};
+use super::retry::RetryPolicy;
+use super::timeouts::Timeouts;
+use crate::config::{Preset, ProviderConfig, check_name, section};
 use crate::error::{ConfigError, ProviderError};
-use crate::http::{Endpoint, EventStream, Mends, Next, RetryPolicy, Timeouts, parse_base};
 use crate::json::Few;
 use crate::message::{ChatRequest, Chunk, ModelInfo, ProviderHealth};
-use crate::provider::{BoxFuture, Capabilities, ChunkStream, Limits, Provider};
+use crate::provider::{BoxFuture, Capabilities, ChunkStream, Provider, ProviderLimits};
+use crate::providers::formats::{Progress, ProviderKind, Translate};
 use crate::secret::Secret;
-use crate::wire::{Progress, Translate};
-use crate::{anthropic, openai, responses};
+
+/// Where every format has its list of models, below the base address.
+const MODELS: &str = "models";
 
 /// The largest list of models, in bytes.
 const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
 
 /// The most models in it.
 const MAX_MODELS: usize = 10_000;
-
-/// The version of Azure's API where none is set.
-const AZURE_API_VERSION: &str = "2024-10-21";
 
 /// A provider that speaks one of the wire formats over HTTP.
 ///
@@ -47,11 +49,12 @@ const AZURE_API_VERSION: &str = "2024-10-21";
 /// ```
 #[derive(Debug, Clone)]
 pub struct HttpProvider {
-    shared: Arc<Shared>,
+    remote: Arc<Remote>,
 }
 
+/// The provider as all its answers share it.
 #[derive(Debug)]
-struct Shared {
+struct Remote {
     name: String,
     /// The name as it stands in sentences.
     title: String,
@@ -60,12 +63,12 @@ struct Shared {
     model: Option<String>,
     /// Whether it answers no request without a model.
     needs_model: bool,
-    /// Whether the models are OpenAI's own.
-    is_openai: bool,
+    /// Whether the server is that of the format's inventor.
+    at_inventor: bool,
     /// The setting that holds the key, while there has to be one and is none.
     missing_key: Option<String>,
     model_setting: String,
-    limits: Limits,
+    limits: ProviderLimits,
 }
 
 impl HttpProvider {
@@ -89,18 +92,18 @@ impl HttpProvider {
         let preset = Preset::named(name);
         let kind = config.kind.or(preset.map(|preset| preset.kind)).ok_or_else(|| ConfigError::Invalid {
             key: format!("{section}.kind").into(),
-            reason: "is missing; set it to openai, openai-responses, anthropic or azure".into(),
+            reason: format!("is missing; set it to {}", ProviderKind::names()).into(),
         })?;
         // A preset's address speaks its own format, and no other.
-        let known = preset.filter(|preset| preset.kind == kind).unwrap_or(Preset::of_kind(kind));
+        let known = preset.filter(|preset| preset.kind == kind).or_else(|| Preset::of_inventor(kind));
         let base_setting = match preset {
             Some(preset) => format!("{} ({section}.base_url)", preset.base_url_var),
             None => format!("{section}.base_url"),
         };
         let base = base(kind, &config, known)
             .map_err(|reason| ConfigError::Invalid { key: base_setting.clone().into(), reason: reason.into() })?;
-        let at_home = known.base_url.parse::<Url>().is_ok_and(|home| home.host_str() == base.host_str());
-        let needs_key = known.needs_key && (at_home || kind == ProviderKind::Azure);
+        let home = known.filter(|known| is_home(known, &base));
+        let needs_key = home.is_some_and(|home| home.needs_key);
         let key_setting = config.key_setting(name);
         let api_key = config.read_key(&section)?;
         let missing_key = (needs_key && api_key.is_none()).then(|| key_setting.clone());
@@ -121,18 +124,17 @@ impl HttpProvider {
             not_found: format!("check the model's name and {base_setting}").into(),
         };
         Ok(Self {
-            shared: Arc::new(Shared {
+            remote: Arc::new(Remote {
                 title: preset.map_or_else(|| format!("`{name}`"), |preset| preset.title.to_owned()),
                 name: name.to_owned(),
                 kind,
                 endpoint: Endpoint::new(base, headers, api_key, timeouts, retry, mends),
-                needs_model: at_home && known.needs_key
-                    || matches!(kind, ProviderKind::Anthropic | ProviderKind::Azure),
-                is_openai: (at_home && kind.name() == known.name) || kind == ProviderKind::Azure,
+                needs_model: needs_key || kind.format().needs_model(),
+                at_inventor: home.is_some_and(|home| home.name == kind.name()),
                 missing_key,
                 model_setting: preset.map_or_else(|| format!("{section}.model"), |preset| preset.model_var.to_owned()),
                 model: config.model,
-                limits: Limits {
+                limits: ProviderLimits {
                     requests_per_minute: config.requests_per_minute,
                     burst: config.burst,
                     breaker: Some(config.breaker),
@@ -144,19 +146,19 @@ impl HttpProvider {
 
 impl Provider for HttpProvider {
     fn name(&self) -> &str {
-        &self.shared.name
+        &self.remote.name
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { default_model: self.shared.model.clone(), tools: true, images: true, reasoning: true }
+        Capabilities { default_model: self.remote.model.clone(), tools: true, images: true, reasoning: true }
     }
 
-    fn limits(&self) -> Limits {
-        self.shared.limits.clone()
+    fn limits(&self) -> ProviderLimits {
+        self.remote.limits.clone()
     }
 
     fn chat_stream(&self, request: ChatRequest) -> ChunkStream {
-        let answer = Answer::new(Arc::clone(&self.shared), request);
+        let answer = RemoteAnswer::new(Arc::clone(&self.remote), request);
         Box::pin(stream::unfold(answer, |mut answer| async {
             let item = answer.next().await?;
             Some((item, answer))
@@ -164,15 +166,15 @@ impl Provider for HttpProvider {
     }
 
     fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>> {
-        Box::pin(self.shared.models())
+        Box::pin(self.remote.models())
     }
 
     fn health(&self) -> BoxFuture<'_, ProviderHealth> {
         Box::pin(async {
             let started = Instant::now();
-            let found = self.shared.probe().await;
+            let found = self.remote.probe().await;
             ProviderHealth {
-                provider: self.shared.name.clone(),
+                provider: self.remote.name.clone(),
                 healthy: found.is_ok(),
                 latency_ms: started.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
                 error: found.err().map(|error| error.info()),
@@ -181,7 +183,7 @@ impl Provider for HttpProvider {
     }
 }
 
-impl Shared {
+impl Remote {
     /// Sends a request; gets the events of its answer.
     async fn ask(&self, request: &ChatRequest) -> Result<EventStream, ProviderError> {
         self.check_key()?;
@@ -192,25 +194,13 @@ impl Shared {
                 mend: format!("name a model in the request, or set {}", self.model_setting).into(),
             });
         }
-        let (path, body) = match self.kind {
-            ProviderKind::OpenAi => (&["chat", "completions"][..], openai::body(request, model, self.is_openai)?),
-            ProviderKind::OpenAiResponses => (&["responses"][..], responses::body(request, model)?),
-            ProviderKind::Anthropic => (&["messages"][..], anthropic::body(request, model)?),
-            ProviderKind::Azure => {
-                let path = ["deployments", model.unwrap_or_default(), "chat", "completions"];
-                return self.endpoint.post_for_events(&path, openai::body(request, model, true)?).await;
-            }
-        };
-        self.endpoint.post_for_events(path, body).await
+        let format = self.kind.format();
+        let body = format.body(request, model, self.at_inventor)?;
+        self.endpoint.post_for_events(format.path().iter().map(|segment| segment.of(model)), body).await
     }
 
     fn translator(&self) -> Box<dyn Translate> {
-        let key = self.endpoint.secret().cloned();
-        match self.kind {
-            ProviderKind::OpenAi | ProviderKind::Azure => Box::new(openai::Translator::new(key)),
-            ProviderKind::OpenAiResponses => Box::new(responses::Translator::new(key)),
-            ProviderKind::Anthropic => Box::new(anthropic::Translator::new(key)),
-        }
+        self.kind.format().translator(self.endpoint.secret().cloned())
     }
 
     async fn models(&self) -> Result<Vec<ModelInfo>, ProviderError> {
@@ -226,7 +216,7 @@ impl Shared {
         }
 
         self.check_key()?;
-        let body = self.endpoint.get_json(&["models"], MAX_MODEL_LIST).await?;
+        let body = self.endpoint.get_json(MODELS, MAX_MODEL_LIST).await?;
         let listed: Listed = serde_json::from_slice(&body)
             .map_err(|error| ProviderError::Malformed { reason: self.endpoint.excerpt(&error.to_string()) })?;
         let model = |Model { id, owned_by }| ModelInfo { id, provider: self.name.clone(), owner: owned_by };
@@ -235,7 +225,7 @@ impl Shared {
 
     async fn probe(&self) -> Result<(), ProviderError> {
         self.check_key()?;
-        self.endpoint.probe(&["models"]).await
+        self.endpoint.probe(MODELS).await
     }
 
     fn check_key(&self) -> Result<(), ProviderError> {
@@ -245,56 +235,34 @@ impl Shared {
     }
 }
 
-/// The address that the paths of requests are added to.
-fn base(kind: ProviderKind, config: &ProviderConfig, known: &Preset) -> Result<Url, &'static str> {
+/// The address that the paths of requests are added to. `known` knows where it is if the settings do not say.
+fn base(kind: ProviderKind, config: &ProviderConfig, known: Option<&Preset>) -> Result<Url, &'static str> {
     let written = match config.base_url.trim() {
-        "" if known.base_url.is_empty() => return Err("is missing; set the address of your resource"),
-        "" => known.base_url,
+        "" => known.map_or("", |known| known.base_url),
         written => written,
     };
-    let with_segment = |url: &mut Url, segment: &str| {
-        let path = format!("{}/{segment}", url.path().trim_end_matches('/'));
-        url.set_path(&path);
-    };
-    match kind {
-        ProviderKind::OpenAi => parse_base(written, "/chat/completions"),
-        ProviderKind::OpenAiResponses => parse_base(written, "/responses"),
-        ProviderKind::Anthropic => {
-            let mut url = parse_base(written, "/messages")?;
-            if !url.path().ends_with("/v1") {
-                with_segment(&mut url, "v1");
-            }
-            Ok(url)
-        }
-        ProviderKind::Azure => {
-            let mut url = parse_base(written, "/openai")?;
-            // `/v1` was added where there was no path.
-            if url.path() == "/v1" {
-                url.set_path("");
-            }
-            with_segment(&mut url, "openai");
-            let version = config.api_version.as_deref().unwrap_or(AZURE_API_VERSION);
-            url.query_pairs_mut().append_pair("api-version", version);
-            Ok(url)
-        }
+    if written.is_empty() {
+        return Err("is missing; set the address of your resource");
     }
+    kind.format().base(written, config.api_version.as_deref())
+}
+
+/// Whether a server at this address is the preset's own. Where everybody has an address of his own, each of them is.
+fn is_home(known: &Preset, base: &Url) -> bool {
+    let has_host = |home: Url| home.host_str() == base.host_str();
+    known.base_url.is_empty() || known.base_url.parse().is_ok_and(has_host)
 }
 
 /// The headers of every request; `None` if the key cannot stand in one.
 fn headers(kind: ProviderKind, key: Option<&Secret>) -> Option<HeaderMap> {
+    let format = kind.format();
     let mut headers = HeaderMap::new();
-    if kind == ProviderKind::Anthropic {
-        headers.insert("anthropic-version", HeaderValue::from_static(anthropic::VERSION));
+    for (name, value) in format.headers() {
+        headers.insert(*name, HeaderValue::from_static(value));
     }
     if let Some(key) = key {
-        let (name, value) = match kind {
-            ProviderKind::OpenAi | ProviderKind::OpenAiResponses => {
-                (AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {}", key.expose())))
-            }
-            ProviderKind::Anthropic => (HeaderName::from_static("x-api-key"), HeaderValue::from_str(key.expose())),
-            ProviderKind::Azure => (HeaderName::from_static("api-key"), HeaderValue::from_str(key.expose())),
-        };
-        let mut value = value.ok()?;
+        let (name, before) = format.key_header();
+        let mut value = HeaderValue::from_str(&format!("{before}{}", key.expose())).ok()?;
         value.set_sensitive(true);
         headers.insert(name, value);
     }
@@ -302,8 +270,8 @@ fn headers(kind: ProviderKind, key: Option<&Secret>) -> Option<HeaderMap> {
 }
 
 /// An answer on its way.
-struct Answer {
-    shared: Arc<Shared>,
+struct RemoteAnswer {
+    remote: Arc<Remote>,
     stage: Stage,
     translator: Box<dyn Translate>,
     /// Pieces of the last event that were not asked for yet.
@@ -320,11 +288,11 @@ enum Stage {
     Ended,
 }
 
-impl Answer {
-    fn new(shared: Arc<Shared>, request: ChatRequest) -> Self {
-        let translator = shared.translator();
+impl RemoteAnswer {
+    fn new(remote: Arc<Remote>, request: ChatRequest) -> Self {
+        let translator = remote.translator();
         let stage = Stage::Asked(Box::new(request));
-        Self { shared, stage, translator, ready: VecDeque::new(), failed: None }
+        Self { remote, stage, translator, ready: VecDeque::new(), failed: None }
     }
 
     async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
@@ -359,7 +327,7 @@ impl Answer {
     async fn advance(&mut self, asked: Instant) -> Result<Progress, ProviderError> {
         let events = match &mut self.stage {
             Stage::Asked(request) => {
-                let events = self.shared.ask(request).await?;
+                let events = self.remote.ask(request).await?;
                 self.stage = Stage::Answering(Box::new(events));
                 return Ok(Progress::Continues);
             }
@@ -382,7 +350,7 @@ mod tests {
 
     fn base_of(kind: ProviderKind, written: &str) -> String {
         let config = ProviderConfig { base_url: written.to_owned(), ..ProviderConfig::default() };
-        base(kind, &config, Preset::of_kind(kind)).unwrap().to_string()
+        base(kind, &config, Preset::of_inventor(kind)).unwrap().to_string()
     }
 
     #[test]

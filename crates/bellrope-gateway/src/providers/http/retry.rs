@@ -14,16 +14,16 @@ const MAX_ASKED: Duration = Duration::from_secs(60);
 
 /// How a request is repeated. Only ever before the head of a successful response, so never after the first token.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RetryPolicy {
+pub(super) struct RetryPolicy {
     /// How often at most.
-    pub(crate) max_retries: u32,
+    pub(super) max_retries: u32,
     /// The first pause; each next one is twice as long, to at most 8 s, less up to a quarter by chance.
-    pub(crate) base_delay: Duration,
+    pub(super) base_delay: Duration,
 }
 
 impl RetryPolicy {
     /// How long to wait before the next attempt, after `retries` so far. `None`: there is none.
-    pub(crate) fn delay(&self, error: &ProviderError, retries: u32) -> Option<Duration> {
+    pub(super) fn delay(&self, error: &ProviderError, retries: u32) -> Option<Duration> {
         // A provider that takes too long may well be at work on the request: asking again would double that work.
         let too_slow = matches!(error, ProviderError::TimedOut { phase, .. } if *phase != Phase::Connect);
         if retries >= self.max_retries || too_slow || !error.retryable() {
@@ -37,11 +37,6 @@ impl RetryPolicy {
             }
         }
     }
-}
-
-/// Whether a request refused with this HTTP status may succeed when it is sent again.
-pub(crate) fn is_retryable(status: u16) -> bool {
-    matches!(status, 408 | 409 | 429 | 500..)
 }
 
 /// What the provider itself says on whether to send the request again.
@@ -71,6 +66,7 @@ mod tests {
     use reqwest::header::{HeaderName, HeaderValue};
 
     use super::*;
+    use crate::providers::formats::is_retryable;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()

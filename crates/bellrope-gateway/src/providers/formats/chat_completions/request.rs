@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Message, Tool, ToolChoice};
-use crate::wire::{self, Said};
+use crate::providers::formats::said::{Said, arguments, role_name, said, unwritable};
 
 /// The JSON to post. `is_openai`: for OpenAI's own models, the newer of which refuse `max_tokens`, while other servers
 /// often know nothing else.
@@ -29,15 +29,15 @@ pub(crate) fn body(request: &ChatRequest, model: Option<&str>, is_openai: bool) 
         stream: true,
         stream_options: StreamOptions { include_usage: true },
     };
-    serde_json::to_vec(&body).map_err(|error| wire::invalid(&error.to_string()))
+    serde_json::to_vec(&body).map_err(|error| unwritable(&error))
 }
 
 /// One message becomes one or several: each result of a tool is a message of its own, ahead of the rest.
 fn convert<'a>(message: &'a Message, out: &mut Vec<WireMessage<'a>>) -> Result<(), ProviderError> {
     let mut parts = Vec::new();
     let mut calls = Vec::new();
-    for said in wire::said(message)? {
-        match said {
+    for part in said(message)? {
+        match part {
             Said::Text(text) => parts.push(WirePart::Text { text }),
             Said::Image(url) => parts.push(WirePart::ImageUrl { image_url: ImageUrl { url } }),
             Said::Call { id, name, input } => calls.push(WireCall::new(id, name, input)),
@@ -49,7 +49,7 @@ fn convert<'a>(message: &'a Message, out: &mut Vec<WireMessage<'a>>) -> Result<(
         }
     }
     if !parts.is_empty() || !calls.is_empty() {
-        let (role, content) = (wire::role_name(message.role), WireContent::of(parts));
+        let (role, content) = (role_name(message.role), WireContent::of(parts));
         out.push(WireMessage { role, content, tool_calls: calls, tool_call_id: None });
     }
     Ok(())
@@ -144,7 +144,7 @@ struct CalledFunction<'a> {
 
 impl<'a> WireCall<'a> {
     fn new(id: &'a str, name: &'a str, input: &Value) -> Self {
-        Self { id, r#type: "function", function: CalledFunction { name, arguments: wire::arguments(input) } }
+        Self { id, r#type: "function", function: CalledFunction { name, arguments: arguments(input) } }
     }
 }
 

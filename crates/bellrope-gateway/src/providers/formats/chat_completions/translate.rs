@@ -9,9 +9,10 @@ use crate::error::ProviderError;
 use crate::json::{Few, count, string_of, text};
 use crate::message::{Chunk, StopReason, ToolCallDelta, Usage};
 use crate::provider::MAX_TOOL_CALLS;
+use crate::providers::formats::details::{InputDetails, OutputDetails};
+use crate::providers::formats::translate::{EventReader, Progress, Translate, push_end};
 use crate::secret::Secret;
 use crate::sse::Event;
-use crate::wire::{self, Progress, Translate};
 
 /// The most choices in one event. Only one is ever asked for.
 const MAX_CHOICES: usize = 128;
@@ -20,8 +21,8 @@ const MAX_CHOICES: usize = 128;
 ///
 /// ```
 /// use std::collections::VecDeque;
-/// use bellrope_gateway::openai::Translator;
-/// use bellrope_gateway::wire::{Progress, Translate};
+/// use bellrope_gateway::formats::chat_completions::Translator;
+/// use bellrope_gateway::formats::{Progress, Translate};
 /// use bellrope_gateway::{Chunk, StopReason, sse::Event};
 ///
 /// let mut translator = Translator::default();
@@ -35,8 +36,7 @@ const MAX_CHOICES: usize = 128;
 /// ```
 #[derive(Debug, Default)]
 pub struct Translator {
-    /// To be kept out of errors.
-    key: Option<Secret>,
+    reader: EventReader,
     stop_reason: Option<StopReason>,
     /// The latest counts: some providers send them again and again as they grow.
     usage: Option<Usage>,
@@ -46,7 +46,7 @@ pub struct Translator {
 impl Translator {
     /// A translator whose errors never hold `key`.
     pub fn new(key: Option<Secret>) -> Self {
-        Self { key, ..Self::default() }
+        Self { reader: EventReader::new(key), ..Self::default() }
     }
 }
 
@@ -62,19 +62,16 @@ impl Translate for Translator {
             return Ok(Progress::Continues);
         }
         if event.name == "error" {
-            return Err(wire::reported(self.key.as_ref(), data.as_bytes()));
+            return Err(self.reader.reported(data));
         }
-        let frame: Frame<'_> =
-            serde_json::from_str(data).map_err(|error| wire::malformed(self.key.as_ref(), &error, data))?;
-        self.frame(frame, out)?;
+        self.frame(self.reader.read(data)?, out)?;
         Ok(Progress::Continues)
     }
 
     fn finish(&mut self, out: &mut VecDeque<Chunk>) -> bool {
         let Some(stop_reason) = self.stop_reason else { return false };
         let stop_reason = if self.refused { StopReason::Refusal } else { stop_reason };
-        out.extend(self.usage.take().map(Chunk::Usage));
-        out.push_back(Chunk::Done { stop_reason });
+        push_end(out, self.usage.take(), stop_reason);
         true
     }
 }
@@ -95,7 +92,7 @@ impl Translator {
         }
         match frame.error {
             None => Ok(()),
-            Some(error) => Err(wire::reported(self.key.as_ref(), error.get().as_bytes())),
+            Some(error) => Err(self.reader.reported(error.get())),
         }
     }
 
@@ -190,24 +187,10 @@ struct WireUsage {
     prompt_tokens: Option<u64>,
     #[serde(deserialize_with = "count")]
     completion_tokens: Option<u64>,
-    prompt_tokens_details: Option<PromptDetails>,
-    completion_tokens_details: Option<CompletionDetails>,
+    prompt_tokens_details: Option<InputDetails>,
+    completion_tokens_details: Option<OutputDetails>,
     /// OpenRouter's price of the request.
     cost: Option<f64>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct PromptDetails {
-    #[serde(deserialize_with = "count")]
-    cached_tokens: Option<u64>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct CompletionDetails {
-    #[serde(deserialize_with = "count")]
-    reasoning_tokens: Option<u64>,
 }
 
 impl From<WireUsage> for Usage {
@@ -228,21 +211,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::{Played, call, play as play_to};
 
-    type Played = (Vec<Chunk>, Result<Progress, ProviderError>);
-
-    /// Plays events until one is the last; then the end of the connection.
     fn play(events: &[&str]) -> Played {
-        let mut translator = Translator::new(Some(Secret::new("sk-secret")));
-        let mut out = VecDeque::new();
-        for data in events {
-            match translator.event(Event { name: "message", data }, &mut out) {
-                Ok(Progress::Continues) => {}
-                ended => return (out.into(), ended),
-            }
-        }
-        let ended = translator.end(None, "fin".into(), &mut out);
-        (out.into(), ended)
+        play_to(Translator::new(Some(Secret::new("sk-secret"))), events)
     }
 
     fn done(stop_reason: StopReason) -> Chunk {
@@ -330,10 +302,6 @@ mod tests {
             r#"{"choices":[{"delta":{"tool_calls":[{"index":1,"function":{"arguments":"{}"}}]}}]}"#,
             r#"{"choices":[{"delta":{"tool_calls":[{"id":"c","function":{"name":"x","arguments":{"a":1}}}]}}]}"#,
         ]);
-        let call = |index, id: Option<&str>, name: Option<&str>, arguments: &str| {
-            let owned = |text: Option<&str>| text.map(str::to_owned);
-            Chunk::ToolCall(ToolCallDelta { index, id: owned(id), name: owned(name), arguments: arguments.into() })
-        };
         let expected = [
             call(1, Some("b"), Some("ls"), ""),
             call(1, None, None, "{}"),

@@ -1,11 +1,14 @@
 //! A request in the format of Anthropic's messages.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::DEFAULT_MAX_TOKENS;
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Message, Role, Tool, ToolChoice};
-use crate::wire::{self, Said};
+use crate::providers::formats::body::Body;
+use crate::providers::formats::said::{Said, invalid, role_name, said};
+
+/// The most tokens of an answer where the request says nothing: the format demands a number.
+const DEFAULT_MAX_TOKENS: u32 = 4096;
 
 /// The JSON to post.
 pub(crate) fn body(request: &ChatRequest, model: Option<&str>) -> Result<Vec<u8>, ProviderError> {
@@ -15,32 +18,19 @@ pub(crate) fn body(request: &ChatRequest, model: Option<&str>) -> Result<Vec<u8>
         turns.add(message)?;
     }
     if turns.messages.is_empty() {
-        return Err(wire::invalid("it has no message of user or assistant with content"));
+        return Err(invalid("it has no message of user or assistant with content"));
     }
-    let mut body = Map::new();
-    let mut set = |name: &str, value: Value| body.insert(name.to_owned(), value);
-    if let Some(model) = model {
-        set("model", model.into());
-    }
-    set("max_tokens", request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS).into());
-    if !turns.system.is_empty() {
-        set("system", turns.system.join("\n\n").into());
-    }
-    set("messages", turns.messages.into_iter().map(Turn::into_json).collect());
-    if !request.tools.is_empty() {
-        set("tools", request.tools.iter().map(tool).collect());
-    }
-    if let Some(choice) = &request.tool_choice {
-        set("tool_choice", tool_choice(choice));
-    }
-    if let Some(temperature) = request.temperature {
-        set("temperature", temperature.into());
-    }
-    if !request.stop.is_empty() {
-        set("stop_sequences", request.stop.clone().into());
-    }
-    set("stream", true.into());
-    serde_json::to_vec(&body).map_err(|error| wire::invalid(&error.to_string()))
+    let mut body = Body::default();
+    body.set_some("model", model);
+    body.set("max_tokens", request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS));
+    body.set_some("system", (!turns.system.is_empty()).then(|| turns.system.join("\n\n")));
+    body.set("messages", turns.messages.into_iter().map(Turn::into_json).collect::<Value>());
+    body.set_list("tools", &request.tools, tool);
+    body.set_some("tool_choice", request.tool_choice.as_ref().map(tool_choice));
+    body.set_some("temperature", request.temperature);
+    body.set_list("stop_sequences", &request.stop, |text| text.as_str().into());
+    body.set("stream", true);
+    body.write()
 }
 
 /// A conversation in the form in which this format wants it: instructions apart, user and assistant in turns, results
@@ -59,8 +49,8 @@ struct Turn {
 
 impl<'a> Turns<'a> {
     fn add(&mut self, message: &'a Message) -> Result<(), ProviderError> {
-        for said in wire::said(message)? {
-            match (said, message.role) {
+        for part in said(message)? {
+            match (part, message.role) {
                 // An empty text is refused there, and says nothing.
                 (Said::Text(""), _) => {}
                 (Said::Text(text), Role::System) => self.system.push(text),
@@ -95,7 +85,7 @@ impl<'a> Turns<'a> {
 impl Turn {
     fn into_json(mut self) -> Value {
         self.results.append(&mut self.rest);
-        json!({"role": wire::role_name(self.role), "content": self.results})
+        json!({"role": role_name(self.role), "content": self.results})
     }
 }
 
@@ -105,7 +95,7 @@ fn image(url: &str) -> Result<Value, ProviderError> {
         Some(data) => {
             let (media_type, data) = data
                 .split_once(";base64,")
-                .ok_or_else(|| wire::invalid("an image's data URL must have the form data:TYPE;base64,DATA"))?;
+                .ok_or_else(|| invalid("an image's data URL must have the form data:TYPE;base64,DATA"))?;
             json!({"type": "base64", "media_type": media_type, "data": data})
         }
     };

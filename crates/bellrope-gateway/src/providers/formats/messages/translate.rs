@@ -8,16 +8,16 @@ use serde_json::value::RawValue;
 use crate::error::ProviderError;
 use crate::json::{count, text};
 use crate::message::{Chunk, StopReason, ToolCallDelta, Usage};
+use crate::providers::formats::translate::{EventReader, Progress, Translate, push_end};
 use crate::secret::Secret;
 use crate::sse::Event;
-use crate::wire::{self, Progress, Translate};
 
 /// Turns the events of one message into [`Chunk`]s.
 ///
 /// ```
 /// use std::collections::VecDeque;
-/// use bellrope_gateway::anthropic::Translator;
-/// use bellrope_gateway::wire::{Progress, Translate};
+/// use bellrope_gateway::formats::messages::Translator;
+/// use bellrope_gateway::formats::{Progress, Translate};
 /// use bellrope_gateway::{Chunk, StopReason, sse::Event};
 ///
 /// let mut translator = Translator::default();
@@ -35,8 +35,7 @@ use crate::wire::{self, Progress, Translate};
 /// ```
 #[derive(Debug, Default)]
 pub struct Translator {
-    /// To be kept out of errors.
-    key: Option<Secret>,
+    reader: EventReader,
     stop_reason: Option<StopReason>,
     /// The latest counts. They come at the start, and again at the end as they have grown.
     usage: Option<WireUsage>,
@@ -45,7 +44,7 @@ pub struct Translator {
 impl Translator {
     /// A translator whose errors never hold `key`.
     pub fn new(key: Option<Secret>) -> Self {
-        Self { key, ..Self::default() }
+        Self { reader: EventReader::new(key), ..Self::default() }
     }
 
     fn count(&mut self, usage: Option<WireUsage>) {
@@ -62,10 +61,9 @@ impl Translate for Translator {
             return Ok(Progress::Continues);
         }
         if event.name == "error" {
-            return Err(wire::reported(self.key.as_ref(), data.as_bytes()));
+            return Err(self.reader.reported(data));
         }
-        let frame: Frame<'_> =
-            serde_json::from_str(data).map_err(|error| wire::malformed(self.key.as_ref(), &error, data))?;
+        let frame: Frame<'_> = self.reader.read(data)?;
         match frame.kind.as_deref().unwrap_or(event.name) {
             "message_start" => self.count(frame.message.and_then(|message| message.usage)),
             "content_block_start" => {
@@ -87,7 +85,7 @@ impl Translate for Translator {
                 self.finish(out);
                 return Ok(Progress::Ended);
             }
-            "error" => return Err(wire::reported(self.key.as_ref(), data.as_bytes())),
+            "error" => return Err(self.reader.reported(data)),
             // Pings, ends of blocks, and what is unknown.
             _ => {}
         }
@@ -96,8 +94,7 @@ impl Translate for Translator {
 
     fn finish(&mut self, out: &mut VecDeque<Chunk>) -> bool {
         let Some(stop_reason) = self.stop_reason else { return false };
-        out.extend(self.usage.take().map(|usage| Chunk::Usage(usage.into())));
-        out.push_back(Chunk::Done { stop_reason });
+        push_end(out, self.usage.take(), stop_reason);
         true
     }
 }
@@ -238,20 +235,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    type Played = (Vec<Chunk>, Result<Progress, ProviderError>);
+    use crate::testing::{Played, call, play as play_to};
 
     fn play(events: &[&str]) -> Played {
-        let mut translator = Translator::new(Some(Secret::new("sk-secret")));
-        let mut out = VecDeque::new();
-        for data in events {
-            match translator.event(Event { name: "message", data }, &mut out) {
-                Ok(Progress::Continues) => {}
-                ended => return (out.into(), ended),
-            }
-        }
-        let ended = translator.end(None, "fin".into(), &mut out);
-        (out.into(), ended)
+        play_to(Translator::new(Some(Secret::new("sk-secret"))), events)
     }
 
     #[test]
@@ -293,10 +280,6 @@ mod tests {
             r#"{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":":1}"}}"#,
             r#"{"type":"message_delta","delta":{"stop_reason":"tool_use"}}"#,
         ]);
-        let call = |index, id: Option<&str>, name: Option<&str>, arguments: &str| {
-            let owned = |text: Option<&str>| text.map(str::to_owned);
-            Chunk::ToolCall(ToolCallDelta { index, id: owned(id), name: owned(name), arguments: arguments.into() })
-        };
         let expected = [
             call(1, Some("b"), Some("ls"), ""),
             call(2, Some("c"), Some("cat"), r#"{"path":1}"#),

@@ -1,45 +1,33 @@
 //! A request in the format of OpenAI's responses.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Message, Role, Tool, ToolChoice};
-use crate::wire::{self, Said};
+use crate::providers::formats::body::Body;
+use crate::providers::formats::said::{Said, arguments, invalid, role_name, said};
 
 /// The JSON to post. Nothing of the conversation is left with the provider.
 pub(crate) fn body(request: &ChatRequest, model: Option<&str>) -> Result<Vec<u8>, ProviderError> {
     if !request.stop.is_empty() {
         // Leaving them out would give another answer than was asked for.
-        return Err(wire::invalid("this provider speaks OpenAI's responses, which have no stop texts"));
+        return Err(invalid("this provider speaks OpenAI's responses, which have no stop texts"));
     }
     let mut input = Vec::with_capacity(request.messages.len());
     for message in &request.messages {
         convert(message, &mut input)?;
     }
-    let mut body = Map::new();
-    let mut set = |name: &str, value: Value| body.insert(name.to_owned(), value);
-    if let Some(model) = model {
-        set("model", model.into());
-    }
-    if let Some(system) = &request.system {
-        set("instructions", system.as_str().into());
-    }
-    set("input", input.into());
-    if !request.tools.is_empty() {
-        set("tools", request.tools.iter().map(tool).collect());
-    }
-    if let Some(choice) = &request.tool_choice {
-        set("tool_choice", tool_choice(choice));
-    }
-    if let Some(temperature) = request.temperature {
-        set("temperature", temperature.into());
-    }
-    if let Some(max_tokens) = request.max_tokens {
-        set("max_output_tokens", max_tokens.into());
-    }
-    set("stream", true.into());
-    set("store", false.into());
-    serde_json::to_vec(&body).map_err(|error| wire::invalid(&error.to_string()))
+    let mut body = Body::default();
+    body.set_some("model", model);
+    body.set_some("instructions", request.system.as_deref());
+    body.set("input", input);
+    body.set_list("tools", &request.tools, tool);
+    body.set_some("tool_choice", request.tool_choice.as_ref().map(tool_choice));
+    body.set_some("temperature", request.temperature);
+    body.set_some("max_output_tokens", request.max_tokens);
+    body.set("stream", true);
+    body.set("store", false);
+    body.write()
 }
 
 /// One message becomes one or several items: calls of tools and their results are items of their own. Results go ahead
@@ -48,12 +36,12 @@ fn convert(message: &Message, out: &mut Vec<Value>) -> Result<(), ProviderError>
     let text_type = if message.role == Role::Assistant { "output_text" } else { "input_text" };
     let mut parts = Vec::new();
     let mut calls = Vec::new();
-    for said in wire::said(message)? {
-        match said {
+    for part in said(message)? {
+        match part {
             Said::Text(text) => parts.push(json!({"type": text_type, "text": text})),
             Said::Image(url) => parts.push(json!({"type": "input_image", "image_url": url})),
             Said::Call { id, name, input } => {
-                let arguments = wire::arguments(input);
+                let arguments = arguments(input);
                 calls.push(json!({"type": "function_call", "call_id": id, "name": name, "arguments": arguments}));
             }
             Said::Result { id, content, .. } => {
@@ -62,7 +50,7 @@ fn convert(message: &Message, out: &mut Vec<Value>) -> Result<(), ProviderError>
         }
     }
     if !parts.is_empty() {
-        out.push(json!({"type": "message", "role": wire::role_name(message.role), "content": parts}));
+        out.push(json!({"type": "message", "role": role_name(message.role), "content": parts}));
     }
     out.append(&mut calls);
     Ok(())

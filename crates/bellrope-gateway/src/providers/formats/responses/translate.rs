@@ -8,16 +8,17 @@ use crate::error::ProviderError;
 use crate::json::{count, text};
 use crate::message::{Chunk, StopReason, ToolCallDelta, Usage};
 use crate::provider::MAX_TOOL_CALLS;
+use crate::providers::formats::details::{InputDetails, OutputDetails};
+use crate::providers::formats::translate::{EventReader, Progress, Translate, push_end};
 use crate::secret::Secret;
 use crate::sse::Event;
-use crate::wire::{self, Progress, Translate};
 
 /// Turns the events of one response into [`Chunk`]s.
 ///
 /// ```
 /// use std::collections::VecDeque;
-/// use bellrope_gateway::responses::Translator;
-/// use bellrope_gateway::wire::{Progress, Translate};
+/// use bellrope_gateway::formats::responses::Translator;
+/// use bellrope_gateway::formats::{Progress, Translate};
 /// use bellrope_gateway::{Chunk, StopReason, sse::Event};
 ///
 /// let mut translator = Translator::default();
@@ -32,8 +33,7 @@ use crate::wire::{self, Progress, Translate};
 /// ```
 #[derive(Debug, Default)]
 pub struct Translator {
-    /// To be kept out of errors.
-    key: Option<Secret>,
+    reader: EventReader,
     /// The calls of tools by `output_index`, and whether any of their arguments have come.
     calls: BTreeMap<u32, bool>,
     /// The items of servers that leave `output_index` out (llama.cpp does), each in the place that it has here.
@@ -46,7 +46,7 @@ pub struct Translator {
 impl Translator {
     /// A translator whose errors never hold `key`.
     pub fn new(key: Option<Secret>) -> Self {
-        Self { key, ..Self::default() }
+        Self { reader: EventReader::new(key), ..Self::default() }
     }
 
     /// Where an item is: as the provider says, else in the order in which the items' ids came up.
@@ -94,7 +94,6 @@ impl Translator {
 
     fn ended(&self, response: Option<Response>, out: &mut VecDeque<Chunk>) {
         let Response { usage, incomplete_details } = response.unwrap_or_default();
-        out.extend(usage.map(|usage| Chunk::Usage(usage.into())));
         let stop_reason = match incomplete_details.and_then(|details| details.reason).as_deref() {
             Some("max_output_tokens") => StopReason::MaxTokens,
             Some("content_filter") => StopReason::ContentFilter,
@@ -103,7 +102,7 @@ impl Translator {
             None if !self.calls.is_empty() => StopReason::ToolUse,
             None => StopReason::EndTurn,
         };
-        out.push_back(Chunk::Done { stop_reason });
+        push_end(out, usage, stop_reason);
     }
 }
 
@@ -114,10 +113,10 @@ impl Translate for Translator {
         if data.is_empty() || data == "[DONE]" {
             return Ok(Progress::Continues);
         }
-        let frame: Frame = match serde_json::from_str(data) {
+        let frame: Frame = match self.reader.read(data) {
             Ok(frame) => frame,
-            Err(_) if event.name == "error" => return Err(wire::reported(self.key.as_ref(), data.as_bytes())),
-            Err(error) => return Err(wire::malformed(self.key.as_ref(), &error, data)),
+            Err(_) if event.name == "error" => return Err(self.reader.reported(data)),
+            Err(malformed) => return Err(malformed),
         };
         let Frame { kind, output_index, item_id, item, delta, text, arguments, response } = frame;
         match kind.as_deref().unwrap_or(event.name) {
@@ -153,7 +152,7 @@ impl Translate for Translator {
                 return Ok(Progress::Ended);
             }
             "response.failed" | "error" => {
-                return Err(wire::reported(self.key.as_ref(), error_of(data).as_bytes()));
+                return Err(self.reader.reported(&error_of(data)));
             }
             // Beginnings and ends of parts, and what is unknown.
             _ => {}
@@ -234,20 +233,6 @@ struct WireUsage {
     output_tokens_details: Option<OutputDetails>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct InputDetails {
-    #[serde(deserialize_with = "count")]
-    cached_tokens: Option<u64>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct OutputDetails {
-    #[serde(deserialize_with = "count")]
-    reasoning_tokens: Option<u64>,
-}
-
 impl From<WireUsage> for Usage {
     fn from(usage: WireUsage) -> Self {
         Self {
@@ -265,26 +250,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::{Played, call, play as play_to};
 
-    type Played = (Vec<Chunk>, Result<Progress, ProviderError>);
-
-    /// Plays events, which carry their names in their data, until one is the last; then the end of the connection.
     fn play(events: &[&str]) -> Played {
-        let mut translator = Translator::new(Some(Secret::new("sk-secret")));
-        let mut out = VecDeque::new();
-        for data in events {
-            match translator.event(Event { name: "message", data }, &mut out) {
-                Ok(Progress::Continues) => {}
-                ended => return (out.into(), ended),
-            }
-        }
-        let ended = translator.end(None, "fin".into(), &mut out);
-        (out.into(), ended)
-    }
-
-    fn call(index: u32, id: Option<&str>, name: Option<&str>, arguments: &str) -> Chunk {
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        Chunk::ToolCall(ToolCallDelta { index, id: owned(id), name: owned(name), arguments: arguments.into() })
+        play_to(Translator::new(Some(Secret::new("sk-secret"))), events)
     }
 
     #[test]

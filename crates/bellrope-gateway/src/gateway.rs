@@ -1,0 +1,23 @@
+//! The providers by name, and the promises that hold for all of them.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `core.rs` | [`Gateway`]: which provider a request goes to |
+//! | `answer_stream.rs` | [`AnswerStream`]: the pieces of an answer, numbered, with one end |
+//! | `upstream.rs` | one provider with its breaker, its rate limit and its counters |
+//! | `stats.rs` | the counters |
+//! | `settings.rs` | [`GatewaySettings`], and the gateway they make |
+//! | `live.rs` | [`LiveGateway`]: a gateway that is exchanged while it is used |
+
+mod answer_stream;
+mod core;
+mod live;
+mod settings;
+mod stats;
+mod upstream;
+
+pub use self::core::Gateway;
+pub use answer_stream::AnswerStream;
+pub use live::LiveGateway;
+pub use settings::GatewaySettings;
+pub use stats::{FIRST_PIECE_BOUNDS_MS, FirstPiece, GatewaySnapshot, ProviderSnapshot};

@@ -1,0 +1,74 @@
+//! An answer as it goes to the editor, whatever the provider does.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+use tracing::warn;
+
+use super::upstream::{Begun, Running, silent};
+use crate::error::ProviderError;
+use crate::message::{Chunk, SequencedChunk};
+use crate::provider::{BoxFuture, ChunkStream};
+
+/// An answer as it goes to the editor.
+///
+/// Whatever the provider does, the pieces are numbered from 0 and end with exactly one [`Chunk::Done`] or
+/// [`Chunk::Error`]; then the provider's stream is dropped and the stream is over. It pulls, as [`ChunkStream`] does.
+pub struct AnswerStream {
+    stage: Stage,
+    seq: u64,
+}
+
+enum Stage {
+    /// No piece has come yet.
+    Beginning(BoxFuture<'static, Result<Begun, ProviderError>>),
+    Answering(ChunkStream, Running),
+    /// After the terminal piece.
+    Over,
+}
+
+impl AnswerStream {
+    pub(super) fn new(beginning: BoxFuture<'static, Result<Begun, ProviderError>>) -> Self {
+        Self { stage: Stage::Beginning(beginning), seq: 0 }
+    }
+}
+
+impl Stream for AnswerStream {
+    type Item = SequencedChunk;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<SequencedChunk>> {
+        let piece = match &mut self.stage {
+            Stage::Beginning(beginning) => match ready!(beginning.as_mut().poll(cx)) {
+                Ok(Begun { first, rest, running }) => {
+                    self.stage = Stage::Answering(rest, running);
+                    Ok(first)
+                }
+                Err(error) => Err(error),
+            },
+            Stage::Answering(pieces, running) => match ready!(pieces.as_mut().poll_next(cx)) {
+                Some(Ok(chunk)) => {
+                    running.take_in(&chunk);
+                    Ok(chunk)
+                }
+                failed => Err(running.fail(failed.and_then(Result::err).unwrap_or_else(silent))),
+            },
+            Stage::Over => return Poll::Ready(None),
+        };
+        let chunk = piece.unwrap_or_else(|error| {
+            log(&error);
+            Chunk::from(error)
+        });
+        if chunk.is_terminal() {
+            self.stage = Stage::Over;
+        }
+        let seq = self.seq;
+        self.seq += 1;
+        Poll::Ready(Some(SequencedChunk { seq, chunk }))
+    }
+}
+
+/// Logs why an answer failed.
+pub(super) fn log(error: &ProviderError) {
+    warn!(code = error.code(), blame = ?error.blame(), %error, "an answer failed");
+}

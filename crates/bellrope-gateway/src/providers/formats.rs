@@ -1,0 +1,108 @@
+//! The wire formats. A format is one folder here and one row of the table in this file.
+//!
+//! Nothing else lists the formats: settings, errors and the HTTP provider look them up in the table. To add one, write
+//! its folder with a type that implements [`WireFormat`] and add its row.
+//!
+//! | in each folder | what it holds |
+//! |---|---|
+//! | `request.rs` | the body of a request, written from what the editor asks |
+//! | `translate.rs` | a [`Translate`] that reads the events of the answer |
+//!
+//! These serve the way to a provider. The way from and to a tool that calls the API port belongs into the same folders.
+//! No format knows a socket or a clock.
+
+pub mod chat_completions;
+pub mod messages;
+pub mod responses;
+
+mod address;
+mod body;
+mod details;
+mod fault;
+mod said;
+mod translate;
+mod wire_format;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use fault::{Fault, MAX_ERROR_BODY, is_retryable};
+pub use translate::{Progress, Translate};
+pub(crate) use wire_format::WireFormat;
+
+/// Declares [`ProviderKind`] and [`TABLE`], of which each row is documentation, kind, name in the settings, and format.
+macro_rules! formats {
+    ($($(#[$doc:meta])+ $kind:ident, $name:literal, $format:expr;)+) => {
+        /// The wire format that a provider speaks.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum ProviderKind {
+            $($(#[$doc])+ #[serde(rename = $name)] $kind,)+
+        }
+
+        const ROWS: usize = [$($name),+].len();
+
+        /// All formats, in the order of [`ProviderKind`].
+        static TABLE: [Row; ROWS] = [$(Row { name: $name, format: &$format }),+];
+
+        #[cfg(test)]
+        impl ProviderKind {
+            pub(crate) const ALL: [Self; ROWS] = [$(Self::$kind),+];
+        }
+    };
+}
+
+formats! {
+    /// OpenAI's chat completions, which most servers speak: llama.cpp, Ollama, vLLM, OpenRouter, xAI, Groq.
+    OpenAi, "openai", chat_completions::ChatCompletions;
+    /// OpenAI's responses.
+    OpenAiResponses, "openai-responses", responses::Responses;
+    /// Anthropic's messages.
+    Anthropic, "anthropic", messages::Messages;
+    /// Chat completions at Azure, with its own header and addresses.
+    Azure, "azure", chat_completions::Azure;
+}
+
+/// A row of [`TABLE`].
+struct Row {
+    name: &'static str,
+    format: &'static dyn WireFormat,
+}
+
+impl ProviderKind {
+    /// The kind's name, as it stands in the configuration.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// How a provider of this kind is asked.
+    pub(crate) fn format(self) -> &'static dyn WireFormat {
+        self.row().format
+    }
+
+    /// The names of all kinds, as a sentence lists them: `a, b or c`.
+    pub(crate) fn names() -> String {
+        let [rest @ .., last] = TABLE.each_ref().map(|row| row.name);
+        format!("{} or {last}", rest.join(", "))
+    }
+
+    fn row(self) -> &'static Row {
+        &TABLE[self as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_finds_its_own_row_by_the_name_that_settings_have_for_it() {
+        for kind in ProviderKind::ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+            assert_eq!(serde_json::from_value::<ProviderKind>(kind.name().into()).unwrap(), kind);
+        }
+    }
+
+    #[test]
+    fn the_names_are_listed_as_in_a_sentence() {
+        assert_eq!(ProviderKind::names(), "openai, openai-responses, anthropic or azure");
+    }
+}

@@ -1,0 +1,63 @@
+//! What a wire format is.
+
+use reqwest::Url;
+use reqwest::header::HeaderName;
+
+use super::translate::Translate;
+use crate::error::ProviderError;
+use crate::message::ChatRequest;
+use crate::secret::Secret;
+
+/// A wire format on the way to a provider: the request out, the answer back.
+pub(crate) trait WireFormat: Send + Sync {
+    /// The address that the paths of requests are added to, of one `written` as people write it.
+    ///
+    /// # Errors
+    /// What should be right, after the name of the setting.
+    fn base(&self, written: &str, api_version: Option<&str>) -> Result<Url, &'static str>;
+
+    /// Where a request goes, below the base address.
+    fn path(&self) -> &'static [Segment];
+
+    /// The header that carries the key, and what stands before the key in it.
+    fn key_header(&self) -> (HeaderName, &'static str);
+
+    /// The other headers of every request.
+    fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    /// Whether no server of this format answers a request without a model.
+    fn needs_model(&self) -> bool {
+        false
+    }
+
+    /// The JSON to post. `at_inventor`: whether the server is the inventor's own, which may want other fields than all
+    /// others understand.
+    ///
+    /// # Errors
+    /// The request cannot be said in this format.
+    fn body(&self, request: &ChatRequest, model: Option<&str>, at_inventor: bool) -> Result<Vec<u8>, ProviderError>;
+
+    /// What turns the events of one answer into chunks, with errors that never hold `key`.
+    fn translator(&self, key: Option<Secret>) -> Box<dyn Translate>;
+}
+
+/// A segment of a request's path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Segment {
+    /// This word.
+    Word(&'static str),
+    /// The name of the model.
+    Model,
+}
+
+impl Segment {
+    /// The segment of a request for this model.
+    pub(crate) fn of(self, model: Option<&str>) -> &str {
+        match self {
+            Self::Word(word) => word,
+            Self::Model => model.unwrap_or_default(),
+        }
+    }
+}

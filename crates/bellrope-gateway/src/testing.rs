@@ -1,0 +1,30 @@
+//! What the unit tests of several modules need.
+
+use std::collections::VecDeque;
+
+use crate::error::ProviderError;
+use crate::message::{Chunk, ToolCallDelta};
+use crate::providers::formats::{Progress, Translate};
+use crate::sse::Event;
+
+/// What came of events: the chunks, and how the answer ended.
+pub(crate) type Played = (Vec<Chunk>, Result<Progress, ProviderError>);
+
+/// Plays events, which carry their names in their data, until one is the last; then the end of the connection.
+pub(crate) fn play(mut translator: impl Translate, events: &[&str]) -> Played {
+    let mut out = VecDeque::new();
+    for data in events {
+        match translator.event(Event { name: "message", data }, &mut out) {
+            Ok(Progress::Continues) => {}
+            ended => return (out.into(), ended),
+        }
+    }
+    let ended = translator.end(None, "fin".into(), &mut out);
+    (out.into(), ended)
+}
+
+/// A piece of a tool call.
+pub(crate) fn call(index: u32, id: Option<&str>, name: Option<&str>, arguments: &str) -> Chunk {
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    Chunk::ToolCall(ToolCallDelta { index, id: owned(id), name: owned(name), arguments: arguments.into() })
+}
