@@ -1,80 +1,21 @@
-//! What `/health` and the live page show of a server.
-
-use std::sync::atomic::Ordering;
+//! What an operator sees of a server: health, and what the live page shows every second. Serialised, these are the JSON
+//! texts that programs read.
 
 use serde::{Serialize, Serializer};
 
-use super::exposition::errors_by_kind;
-use crate::{
-    BreakerSnapshot, BreakerState, MemoryUse, Metrics, Reloads, ServerConfig, Snapshot, TypeSnapshot,
-    metrics::{LATENCY_BOUNDS_US, Readiness},
+use super::{
+    LATENCY_BOUNDS_US, MemoryUse, Metrics, OUTCOMES, Snapshot, TypeSnapshot, UNKNOWN, condition::Condition,
+    settings::Reloads,
 };
+use crate::{BreakerSnapshot, BreakerState, ServerConfig};
 
-/// What a server's loops say of themselves: the acceptor whether it takes connections, and who does not answer.
-#[derive(Debug)]
-pub(super) struct Condition {
-    readiness: Readiness,
-    max_connections: u64,
-    /// The loops that did not answer: workers by their number.
-    silent_workers: Vec<usize>,
-    silent_acceptor: bool,
-}
+/// Outcomes that are nobody's error.
+const NO_ERRORS: [&str; 2] = ["ok", "cancelled"];
 
-impl Condition {
-    /// To be made when everybody has answered or had the time to.
-    pub(super) fn new(metrics: &Metrics, mut silent: Vec<usize>) -> Self {
-        let loops = silent.len();
-        silent.retain(|index| *index != metrics.acceptor());
-        Self {
-            readiness: metrics.readiness(),
-            max_connections: metrics.max_connections.load(Ordering::Relaxed),
-            silent_acceptor: silent.len() < loops,
-            silent_workers: silent,
-        }
-    }
-
-    pub(super) fn status(&self) -> &'static str {
-        match self.readiness {
-            _ if self.wedged().is_some() => "wedged",
-            Readiness::Starting => "starting",
-            _ if self.silent_acceptor => "wedged",
-            Readiness::Ready => "healthy",
-            Readiness::Stopping => "stopping",
-            Readiness::Full => "full",
-            Readiness::Exhausted => "exhausted",
-        }
-    }
-
-    /// Why a worker's loop does not turn; `None` if all do.
-    pub(super) fn wedged(&self) -> Option<String> {
-        let first = self.silent_workers.first()?;
-        let more = match self.silent_workers.len() - 1 {
-            0 => String::new(),
-            more => format!(", and {more} more"),
-        };
-        Some(format!("worker {first}{more} does not answer: a handler holds it up, or its thread is gone"))
-    }
-
-    /// Why new connections should go elsewhere; `None` if they are welcome.
-    pub(super) fn not_ready(&self) -> Option<String> {
-        let reason = match self.readiness {
-            Readiness::Stopping => "the server is stopping",
-            _ if !self.silent_workers.is_empty() => return self.wedged(),
-            Readiness::Starting => "the server is starting",
-            _ if self.silent_acceptor => "the acceptor does not answer",
-            Readiness::Full => {
-                return Some(format!("{} connections are open, the limit max_connections", self.max_connections));
-            }
-            Readiness::Exhausted => "the system has no descriptor left for another connection",
-            Readiness::Ready => return None,
-        };
-        Some(reason.to_owned())
-    }
-}
-
-/// What `/health` shows.
+/// The health of a server: status, uptime, calls, connections, memory, limits, breakers and message types. To be
+/// serialised.
 #[derive(Debug, Serialize)]
-pub(super) struct Health {
+pub struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -94,9 +35,10 @@ pub(super) struct Health {
     types: Vec<TypeRow>,
 }
 
-/// What the live page is told every second: `/health`, and what rates and quantiles are made of.
+/// A server at one moment: its [`Health`], and the numbers from which rates and quantiles are computed. To be
+/// serialised.
 #[derive(Debug, Serialize)]
-pub(super) struct Moment {
+pub struct Status {
     /// Milliseconds since the server started.
     at_ms: u64,
     /// Upper bounds of the buckets, in microseconds; one more bucket is beyond them all.
@@ -135,7 +77,13 @@ struct TypeRow {
 }
 
 impl Health {
-    pub(super) fn new(metrics: &Metrics, snapshot: Snapshot, condition: &Condition) -> Self {
+    /// The health of a server now, in this condition.
+    #[must_use]
+    pub fn new(metrics: &Metrics, condition: &Condition) -> Self {
+        Self::from_snapshot(metrics, metrics.snapshot(), condition)
+    }
+
+    fn from_snapshot(metrics: &Metrics, snapshot: Snapshot, condition: &Condition) -> Self {
         Self {
             status: condition.status(),
             reason: condition.not_ready(),
@@ -155,17 +103,51 @@ impl Health {
     }
 }
 
-impl Moment {
-    pub(super) fn new(metrics: &Metrics, condition: &Condition) -> Self {
+impl Status {
+    /// A server now, in this condition.
+    #[must_use]
+    pub fn new(metrics: &Metrics, condition: &Condition) -> Self {
         let snapshot = metrics.snapshot();
         Self {
             at_ms: u64::try_from(metrics.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             bounds_us: LATENCY_BOUNDS_US,
             buckets: snapshot.types.iter().map(|row| row.buckets.clone()).collect(),
-            errors: errors_by_kind(&snapshot).collect(),
-            health: Health::new(metrics, snapshot, condition),
+            errors: snapshot.errors().collect(),
+            health: Health::from_snapshot(metrics, snapshot, condition),
         }
     }
+}
+
+impl Metrics {
+    /// All there is to know at this moment, as the JSON of a [`Status`]: what `/health` shows as `health`, and the
+    /// buckets of the latencies. Asks the threads of the server and waits for their answers, for half a second at most.
+    /// Runs on tokio.
+    #[cfg(feature = "tokio")]
+    pub async fn overview(&self) -> String {
+        let condition = self.condition().await;
+        // Nothing here can fail to be written: no maps with odd keys, no floats.
+        serde_json::to_string(&Status::new(self, &condition)).unwrap_or_default()
+    }
+}
+
+impl Snapshot {
+    /// Everything that went wrong, by kind: calls that ended badly, connections closed because the peer broke the
+    /// protocol, connections refused. Cancelled calls are no error.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let calls = |(index, outcome): (usize, &&'static str)| {
+            (*outcome, self.types.iter().map(|row| row.outcomes[index].1).sum())
+        };
+        let errors = OUTCOMES.iter().enumerate().filter(|(_, outcome)| !NO_ERRORS.contains(outcome)).map(calls);
+        let connections = [("protocol_violation", self.violations), ("connection_refused", self.refused_connections)];
+        errors.chain(connections)
+    }
+}
+
+impl TypeSnapshot {
+    /// Upper bounds of the latency buckets, in microseconds.
+    pub const LATENCY_BOUNDS_US: [u64; 16] = LATENCY_BOUNDS_US;
+    /// The name of the row of all message types that no handler has.
+    pub const UNKNOWN: &str = UNKNOWN;
 }
 
 impl From<TypeSnapshot> for TypeRow {
@@ -194,29 +176,136 @@ fn as_map<S: Serializer>(pairs: &[(&'static str, u64)], serializer: S) -> Result
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-    /// What is shown of a server that says this of itself while these workers, and perhaps its acceptor, say nothing.
-    fn shown(readiness: Readiness, silent_workers: &[usize], silent_acceptor: bool) -> (&'static str, Option<String>) {
-        let silent_workers = silent_workers.to_vec();
-        let condition = Condition { readiness, max_connections: 7, silent_workers, silent_acceptor };
-        (condition.status(), condition.not_ready())
+    use bellrope_proto::frame::ErrorCode;
+    use serde_json::Value;
+
+    use super::{super::condition::LivenessProbe, *};
+
+    /// Counters of a server whose loops answer by themselves; the first is the worker's, the second the acceptor's.
+    fn server(loops_that_answer: &[usize]) -> Arc<Metrics> {
+        let metrics = Arc::new(Metrics::new(["echo"].into_iter(), 1, 2));
+        for index in loops_that_answer.iter().copied() {
+            let answering = Arc::downgrade(&metrics);
+            metrics.pulse().wake_with(index, move || {
+                let Some(metrics) = answering.upgrade() else { return };
+                if index == metrics.acceptor() { metrics.accepting(false) } else { metrics.pulse().beat(index) }
+            });
+        }
+        metrics
+    }
+
+    /// What a server reports, all its loops having been asked.
+    fn condition(metrics: &Metrics) -> Condition {
+        let probe = metrics.probe();
+        metrics.condition_since(probe)
+    }
+
+    fn health(metrics: &Metrics) -> Value {
+        serde_json::to_value(Health::new(metrics, &condition(metrics))).unwrap()
     }
 
     #[test]
-    fn a_server_that_takes_no_connections_says_why() {
-        let said = |reason: &str| Some(reason.to_owned());
-        assert_eq!(shown(Readiness::Ready, &[], false), ("healthy", None));
-        assert_eq!(
-            shown(Readiness::Exhausted, &[], false),
-            ("exhausted", said("the system has no descriptor left for another connection"))
-        );
-        assert_eq!(shown(Readiness::Ready, &[], true), ("wedged", said("the acceptor does not answer")));
-        assert_eq!(shown(Readiness::Starting, &[], true), ("starting", said("the server is starting")));
-        assert_eq!(shown(Readiness::Stopping, &[], false), ("stopping", said("the server is stopping")));
-        let full = said("7 connections are open, the limit max_connections");
-        assert_eq!(shown(Readiness::Full, &[], false), ("full", full));
-        let wedged = said("worker 2, and 1 more does not answer: a handler holds it up, or its thread is gone");
-        assert_eq!(shown(Readiness::Ready, &[2, 5], true), ("wedged", wedged));
+    fn ready_ends_with_the_last_free_place_and_comes_back_with_it() {
+        let metrics = server(&[0, 1]);
+        assert_eq!(condition(&metrics).not_ready(), None);
+        metrics.accepted.store(2, Relaxed);
+        let reason = "2 connections are open, the limit max_connections";
+        assert_eq!(condition(&metrics).not_ready().as_deref(), Some(reason));
+        let health = health(&metrics);
+        assert_eq!((&health["status"], &health["reason"]), (&"full".into(), &reason.into()));
+        metrics.closed.store(1, Relaxed);
+        assert_eq!(condition(&metrics).not_ready(), None);
+    }
+
+    // Fault 52.
+    #[test]
+    fn a_server_that_stops_is_not_ready_but_alive() {
+        let metrics = server(&[0, 1]);
+        metrics.serving.store(false, Relaxed);
+        assert_eq!(condition(&metrics).not_ready().as_deref(), Some("the server is stopping"));
+        assert_eq!(health(&metrics)["status"], "stopping");
+        assert_eq!(condition(&metrics).wedged(), None);
+    }
+
+    // Fault 52.
+    #[test]
+    fn a_server_whose_acceptor_has_not_begun_is_starting() {
+        let metrics = server(&[0]);
+        assert_eq!(condition(&metrics).not_ready().as_deref(), Some("the server is starting"));
+        assert_eq!(health(&metrics)["status"], "starting");
+        assert_eq!(condition(&metrics).wedged(), None);
+    }
+
+    // Fault 52.
+    #[test]
+    fn a_worker_that_does_not_answer_is_neither_alive_nor_ready() {
+        let metrics = server(&[1]);
+        let reason = "worker 0 does not answer: a handler holds it up, or its thread is gone";
+        assert_eq!(condition(&metrics).wedged().as_deref(), Some(reason));
+        assert_eq!(condition(&metrics).not_ready().as_deref(), Some(reason));
+        let health = health(&metrics);
+        assert_eq!((&health["status"], &health["reason"]), (&"wedged".into(), &reason.into()));
+    }
+
+    #[test]
+    fn a_probe_that_asked_nothing_is_answered() {
+        let metrics = server(&[]);
+        assert_eq!(metrics.condition_since(LivenessProbe::default()).wedged(), None);
+        assert_eq!(condition(&metrics).status(), "wedged");
+    }
+
+    #[test]
+    fn an_open_breaker_makes_a_server_neither_unready_nor_dead() {
+        let metrics = server(&[0, 1]);
+        let breaker = Arc::new(crate::Breaker::new(crate::BreakerConfig::default()).unwrap());
+        breaker.force_open();
+        metrics.watch_breaker("echo", breaker);
+        assert_eq!((condition(&metrics).not_ready(), condition(&metrics).wedged()), (None, None));
+        let health = health(&metrics);
+        assert_eq!(health["status"], "healthy");
+        assert_eq!(health["breakers"][0]["state"], "open");
+        assert_eq!(health["breakers"][0]["opened"], 1);
+    }
+
+    #[test]
+    fn errors_are_summed_over_types_and_a_cancelled_call_is_none() {
+        let metrics = Metrics::new(["one", "two"].into_iter(), 1, 1);
+        for (message_type, code) in
+            [(1, ErrorCode::HandlerPanic), (2, ErrorCode::HandlerPanic), (1, ErrorCode::Cancelled)]
+        {
+            metrics.shard(0).count(message_type, Some(code));
+        }
+        metrics.violations.store(3, Relaxed);
+        let errors: Vec<_> = metrics.snapshot().errors().collect();
+        for wanted in [("handler_panic", 2), ("protocol_violation", 3)] {
+            assert!(errors.contains(&wanted), "{wanted:?}");
+        }
+        assert!(!errors.iter().any(|(kind, _)| *kind == "cancelled"));
+    }
+
+    #[test]
+    fn a_sample_counts_for_its_weight_in_the_bucket_of_its_time() {
+        let metrics = Metrics::new(["echo"].into_iter(), 2, 1);
+        metrics.shard(0).time(1, 1, 32);
+        metrics.shard(1).time(1, 10, 32);
+        metrics.shard(1).time(1, 99_000_000, 1);
+        let row = metrics.snapshot().types.swap_remove(0);
+        assert_eq!(row.buckets.len(), TypeSnapshot::LATENCY_BOUNDS_US.len() + 1);
+        assert_eq!((row.buckets[0], row.buckets[3], row.buckets[16], row.latency_sum_us), (32, 32, 1, 99_000_352));
+        assert_eq!(row.buckets.iter().sum::<u64>(), 65);
+    }
+
+    #[test]
+    fn a_budget_is_shown_once_there_is_one() {
+        let metrics = Metrics::new([].into_iter(), 1, 1);
+        assert_eq!(metrics.snapshot().buffers, None);
+        let budget = bellrope_proto::Budget::new(1_000);
+        let _used = budget.reserve(10);
+        metrics.budget.set(budget).unwrap();
+        assert_eq!(metrics.snapshot().buffers, Some((10, 1_000)));
+        let buffers = &health(&metrics)["buffers"];
+        assert_eq!((&buffers["used_bytes"], &buffers["limit_bytes"]), (&10.into(), &1_000.into()));
     }
 }
