@@ -5,10 +5,11 @@ use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use bellrope::{
-    HandlerError, HealthServer, Metrics, Server, ServerBuilder, ServerConfig,
+    HandlerError, Metrics, Server, ServerBuilder, ServerConfig,
     shm::{clock, process},
 };
 use bellrope_gateway::{Gateway, GatewaySettings};
+use bellrope_health::HealthServer;
 use clap::Args;
 
 use crate::{

@@ -8,8 +8,9 @@ use std::{
 };
 
 use anyhow::Context;
-use bellrope::{HealthServer, Metrics, Server, ServerBuilder, inherited_listener, shm::process};
+use bellrope::{Metrics, Server, ServerBuilder, inherited_listener, shm::process};
 use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
+use bellrope_health::HealthServer;
 use clap::Args;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},

@@ -28,15 +28,12 @@ enum Outside {
 const TABLE: &[Row] = &[
     Row { package: "bellrope-shm", imports: &[], outside: Outside::Only(&["libc", "loom", "rustix"]) },
     Row { package: "bellrope-proto", imports: &["bellrope-shm"], outside: Outside::Only(&["thiserror"]) },
-    Row {
-        package: "bellrope",
-        imports: &["bellrope-shm", "bellrope-proto"],
-        outside: Outside::LightAndOptional(&["http-body-util", "hyper", "hyper-util"]),
-    },
+    Row { package: "bellrope", imports: &["bellrope-shm", "bellrope-proto"], outside: Outside::LightAndOptional(&[]) },
+    Row { package: "bellrope-health", imports: &["bellrope"], outside: Outside::Free },
     Row { package: "bellrope-gateway", imports: &["bellrope"], outside: Outside::Free },
     Row {
         package: "bellrope-cli",
-        imports: &["bellrope-shm", "bellrope-proto", "bellrope", "bellrope-gateway"],
+        imports: &["bellrope-shm", "bellrope-proto", "bellrope", "bellrope-health", "bellrope-gateway"],
         outside: Outside::Free,
     },
 ];

@@ -1,104 +1,29 @@
-//! Clients: three faces of one core.
+//! Clients: three interfaces to one core.
 //!
-//! A [`Link`](link::Link) is one connection and how to wait on it. An exclusive [`Connection`] is little more, and a
-//! [`Pool`] lends them out. A [`Client`] and an `AsyncClient` share one link among many callers: see [`shared`].
+//! A [`ClientLink`](link::ClientLink) is one connection and how to wait on it. A [`Connection`] owns one link and adds
+//! little, and a [`Pool`] lends connections. A [`Client`] and an `AsyncClient` share one link among many callers: see
+//! [`shared`].
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod blocking;
+mod config;
 mod connection;
+mod free_list;
 mod handshake;
-mod keeper;
 mod link;
+mod mailboxes;
 mod options;
 mod pool;
+mod reconnector;
 mod shared;
-mod spares;
-mod streams;
 mod types;
-
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
-use bellrope_proto::layout::DEFAULT_MAX_MESSAGE;
-pub use blocking::Client;
+pub use blocking::{ChunkSink, ChunkStream, Client, Upload};
+pub use config::{ClientConfig, ConnectionState};
 pub use connection::{CallId, Completion, Connection};
 pub use options::{CallOptions, CancelToken, Retry};
 pub use pool::{Pool, PoolConfig, PoolError, PoolStats, Pooled};
-pub use streams::{ChunkSink, ChunkStream, Upload};
 pub use types::MessageType;
-
-use crate::{BreakerConfig, SpinPolicy};
-
-/// Longest sleep between two looks, so that nothing can be missed for ever.
-const SWEEP: Duration = Duration::from_secs(1);
-
-/// How a client connects and waits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ClientConfig {
-    /// The server's socket.
-    pub path: PathBuf,
-    /// A name for the server's logs, at most 64 bytes. Default: the program's name.
-    pub name: String,
-    /// Whether to ask to be served ahead of the others. The server allows it to a limited number. Default no.
-    pub priority: bool,
-    /// Most time a handshake may take. Default 5 s: on a machine that is busy with a build, a server may wait that long for
-    /// a CPU.
-    pub connect_timeout: Duration,
-    /// How long a call waits for a server that went away, before it fails. Default 1 s.
-    pub reconnect_timeout: Duration,
-    /// Most time a call may take, unless it says otherwise. Default 30 s; a stream has none.
-    pub call_timeout: Duration,
-    /// Bytes of the largest message to send or to take. Default 10 MiB; the server's own limit holds if it is lower,
-    /// and a server that sends more than this breaks the connection.
-    pub max_message_bytes: u32,
-    /// A breaker of the client's own, for its calls: while it is open they fail at once, as rejected, and nothing is sent.
-    /// Failures of handlers, missed deadlines and a server that is away count; the caller's own mistakes do not. Default
-    /// none.
-    pub breaker: Option<BreakerConfig>,
-    /// When to spin instead of sleeping. Default adaptive.
-    pub spin: SpinPolicy,
-    /// Most time that an adaptive waiter spins before it sleeps. Default 50 us.
-    pub spin_cap: Duration,
-}
-
-impl ClientConfig {
-    /// The defaults for the server at `path`.
-    #[must_use]
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        let name = std::env::current_exe().ok().and_then(|exe| Some(exe.file_name()?.to_string_lossy().into_owned()));
-        Self {
-            path: path.into(),
-            name: name.unwrap_or_default(),
-            priority: false,
-            connect_timeout: Duration::from_secs(5),
-            reconnect_timeout: Duration::from_secs(1),
-            call_timeout: Duration::from_secs(30),
-            max_message_bytes: DEFAULT_MAX_MESSAGE,
-            breaker: None,
-            spin: SpinPolicy::Adaptive,
-            spin_cap: Duration::from_micros(50),
-        }
-    }
-}
-
-/// Whether a client has a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ConnectionState {
-    /// Yes.
-    Connected,
-    /// It went away and is looked for.
-    Reconnecting,
-    /// The client was closed, and will have none any more.
-    Closed,
-}
-
-/// Time left until a deadline.
-fn left(deadline: Option<Instant>) -> Option<Duration> {
-    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
-}

@@ -32,8 +32,6 @@ mod client;
 mod error;
 #[cfg(feature = "tokio")]
 mod handler;
-#[cfg(feature = "tokio")]
-mod health;
 mod kill_points;
 mod metrics;
 mod path;
@@ -59,11 +57,9 @@ pub use client::{
 pub use error::{BindError, Blame, CallError, ConnectError, HandlerError};
 #[cfg(feature = "tokio")]
 pub use handler::{Cancelled, ChunkReceiver, ChunkSender, OwnedCall, StreamClosed};
-#[cfg(feature = "tokio")]
-pub use health::HealthServer;
 #[doc(hidden)]
 pub use kill_points::KillPoint;
-pub use metrics::{MemoryUse, Metrics, Reloads, Snapshot, TypeSnapshot};
+pub use metrics::{Condition, Health, LivenessProbe, MemoryUse, Metrics, Reloads, Snapshot, Status, TypeSnapshot};
 pub use path::{default_socket_path, inherited_listener};
 pub use registry::{Call, CallInPlace};
 pub use server::{Server, ServerBuilder, ServerConfig};

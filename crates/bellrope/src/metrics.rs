@@ -1,6 +1,8 @@
 //! Counters that the workers keep and anybody may read. No lock, no allocation: each worker writes its own shard with
 //! plain stores, a reader sums them up.
 
+mod condition;
+mod overview;
 mod pulse;
 mod settings;
 
@@ -16,6 +18,8 @@ use std::{
 };
 
 use bellrope_proto::{Budget, frame::ErrorCode};
+pub use condition::{Condition, LivenessProbe};
+pub use overview::{Health, Status};
 use pulse::Pulse;
 pub use settings::Reloads;
 use settings::Settings;
@@ -190,8 +194,9 @@ pub struct TypeSnapshot {
     /// Calls and streams that an async handler is working on.
     pub running: u64,
     /// Calls a latency bucket (not cumulative), the last one beyond every bound. Sampled: see [`Metrics`].
-    pub(crate) buckets: Vec<u64>,
-    pub(crate) latency_sum_us: u64,
+    pub buckets: Vec<u64>,
+    /// The sum of all latencies, in microseconds. Sampled as well.
+    pub latency_sum_us: u64,
 }
 
 impl TypeSnapshot {
@@ -343,7 +348,6 @@ impl Metrics {
     }
 
     /// What the acceptor last said.
-    #[cfg(feature = "tokio")]
     pub(crate) fn readiness(&self) -> Readiness {
         match self.readiness.load(Relaxed) {
             _ if !self.is_serving() => Readiness::Stopping,

@@ -1,26 +1,29 @@
-//! The async client. A driver task watches the socket of each connection; the ring is armed whenever the lock is free,
-//! so nothing that comes in goes unnoticed.
+//! The async client.
 
+mod driver;
 mod streams;
 
 use std::{
     future::poll_fn,
     path::PathBuf,
-    sync::{Arc, Weak},
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use bellrope_proto::{connection::Sending, handshake::Style};
-use bellrope_shm::socket::Socket;
+use driver::{settle, watch_link};
 use streams::Pending;
 pub use streams::{AsyncChunkSink, AsyncStream, AsyncUpload};
-use tokio::{io::Interest, net::UnixStream, runtime::Handle, sync::watch, time::timeout_at};
+use tokio::{runtime::Handle, sync::watch, time::timeout_at};
 
 use super::{
-    CallOptions, ClientConfig, ConnectionState, MessageType, Retry, handshake, left,
-    link::{Link, Rest},
-    shared::{Begun, Shared, State, Ticket, settle_permit},
+    config::{ClientConfig, ConnectionState},
+    link::left,
+    mailboxes::Ticket,
+    options::{CallOptions, Retry},
+    shared::{Begun, SharedClient, State, settle_permit},
+    types::MessageType,
 };
 use crate::{CallError, ConnectError};
 
@@ -47,7 +50,7 @@ use crate::{CallError, ConnectError};
 /// ```
 #[derive(Debug, Clone)]
 pub struct AsyncClient {
-    shared: Arc<Shared>,
+    shared: Arc<SharedClient>,
 }
 
 impl AsyncClient {
@@ -68,7 +71,7 @@ impl AsyncClient {
     /// Outside of a tokio runtime.
     pub async fn with(config: ClientConfig) -> Result<Self, ConnectError> {
         let path = config.path.clone();
-        let shared = Shared::new(config).map_err(|source| ConnectError::Io { path, source })?;
+        let shared = SharedClient::new(config).map_err(|source| ConnectError::Io { path, source })?;
         let runtime = Handle::current();
         shared.lock().on_link =
             Some(Box::new(move |shared, socket, generation| watch_link(&runtime, shared, socket, generation)));
@@ -116,7 +119,7 @@ impl AsyncClient {
     /// As [`Self::call`].
     pub async fn call_into(&self, name: &str, payload: &[u8], reply: &mut Vec<u8>) -> Result<(), CallError> {
         let used = std::mem::replace(reply, self.call(name, payload).await?);
-        self.shared.lock().spares.keep_reply(used);
+        self.shared.lock().free_list.keep_reply(used);
         Ok(())
     }
 
@@ -277,7 +280,7 @@ impl AsyncClient {
         Poll::Pending
     }
 
-    /// Waits for the keeper to find the server again.
+    /// Waits for the reconnector to find the server again.
     async fn await_link(&self) -> Result<(), CallError> {
         let found = poll_fn(|context| {
             let mut state = self.shared.lock();
@@ -292,73 +295,14 @@ impl AsyncClient {
         });
         match tokio::time::timeout(self.shared.config.reconnect_timeout, found).await {
             Ok(found) => found,
-            // Why not, or after all.
+            // Either this succeeds after all, or its error says why not.
             Err(_) => Ok(self.connect_once().await?),
         }
     }
 
     async fn connect_once(&self) -> Result<(), ConnectError> {
         let shared = Arc::clone(&self.shared);
-        let connecting = tokio::task::spawn_blocking(move || {
-            shared.install(Link::new(handshake::connect(&shared.config)?, &shared.config));
-            Ok(())
-        });
+        let connecting = tokio::task::spawn_blocking(move || shared.connect());
         connecting.await.expect("connecting does not panic")
-    }
-}
-
-/// Sets a driver to watch a new link.
-fn watch_link(runtime: &Handle, shared: &Arc<Shared>, socket: &Arc<Socket>, generation: u64) {
-    let _context = runtime.enter();
-    match socket.try_clone().and_then(UnixStream::from_std) {
-        Ok(socket) => drop(runtime.spawn(drive(Arc::downgrade(shared), socket, generation))),
-        // The runtime is gone, and with it everybody who could call.
-        Err(error) => tracing::debug!(%error, "the connection cannot be watched"),
-    }
-}
-
-/// Takes what came and leaves the ring armed, so that the driver hears of what comes next.
-fn settle(shared: &Shared, state: &mut State) {
-    loop {
-        shared.pump(state);
-        match state.arm(!state.room_waiters.is_empty()) {
-            Ok(Rest::Look | Rest::Check) if state.link.is_some() => {
-                // There is something to take, or there is room.
-                state.room_waiters.drain(..).for_each(std::task::Waker::wake);
-            }
-            Ok(_) => return,
-            // The violation is noted in the link: this pump ends every call.
-            Err(_) => return shared.pump(state),
-        }
-    }
-}
-
-/// Watches the socket of one connection until that is lost or nobody needs it any more.
-async fn drive(shared: Weak<Shared>, socket: UnixStream, generation: u64) {
-    // What came before we watched has rung already.
-    let Some(strong) = shared.upgrade() else { return };
-    settle(&strong, &mut strong.lock());
-    drop(strong);
-    while socket.readable().await.is_ok() {
-        let Some(shared) = shared.upgrade() else { return };
-        let mut state = shared.lock();
-        if state.generation != generation {
-            return;
-        }
-        let Some(link) = &mut state.link else { return };
-        // Having taken all rings, we report the socket as empty, so that the reactor waits for the next.
-        let heard = socket.try_io(Interest::READABLE, || match link.woke(Duration::ZERO) {
-            Ok(()) => Err(std::io::ErrorKind::WouldBlock.into()),
-            Err(error) => Ok(error),
-        });
-        if let Ok(error) = heard {
-            tracing::debug!(%error, "the connection is lost");
-        }
-        // The ring may have been for room.
-        state.room_waiters.drain(..).for_each(std::task::Waker::wake);
-        settle(&shared, &mut state);
-        if state.link.is_none() {
-            return;
-        }
     }
 }

@@ -1,3 +1,5 @@
+//! A connection with one owner: no lock, no thread.
+
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -9,8 +11,10 @@ use bellrope_proto::{
 };
 
 use super::{
-    ClientConfig, MessageType, SWEEP, handshake,
-    link::{Link, Rest},
+    config::ClientConfig,
+    handshake,
+    link::{ClientLink, Rest, SWEEP},
+    types::MessageType,
 };
 use crate::{CallError, ConnectError};
 
@@ -40,7 +44,7 @@ use crate::{CallError, ConnectError};
 /// ```
 #[derive(Debug)]
 pub struct Connection {
-    link: Link,
+    link: ClientLink,
     call_timeout: Duration,
     /// Calls that ended while a request waited for room, with their replies. No more than may be under way.
     early: VecDeque<(Completion, Vec<u8>)>,
@@ -73,7 +77,7 @@ impl Connection {
     /// # Errors
     /// [`ConnectError`].
     pub fn with(config: &ClientConfig) -> Result<Self, ConnectError> {
-        let link = Link::new(handshake::connect(config)?, config);
+        let link = ClientLink::new(handshake::connect(config)?, config);
         Ok(Self { link, call_timeout: config.call_timeout, early: VecDeque::new() })
     }
 

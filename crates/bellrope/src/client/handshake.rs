@@ -14,7 +14,7 @@ use bellrope_proto::{
 };
 use bellrope_shm::{SharedMemory, clock, process, socket::Socket, wait};
 
-use super::{ClientConfig, types::TypeTable};
+use super::{config::ClientConfig, types::TypeTable};
 use crate::{ConnectError, KillPoint};
 
 /// Between two tries where so many wait for the server that the kernel takes no more.

@@ -1,3 +1,5 @@
+//! One connection to a server, and how to wait on it.
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -16,7 +18,11 @@ use bellrope_shm::{
     wait,
 };
 
-use super::{ClientConfig, MessageType, handshake::Established, types::TypeTable};
+use super::{
+    config::ClientConfig,
+    handshake::Established,
+    types::{MessageType, TypeTable},
+};
 use crate::{CallError, KillPoint, spin::Spinner};
 
 /// Most doorbell bytes read at once; far more than an honest server ever sends.
@@ -28,9 +34,12 @@ const MIN_STEP: usize = 1024 * 1024;
 /// Fruitless polls between two looks for a hang-up, for a waiter that always spins.
 const POLLS_PER_LOOK: u32 = 100_000;
 
+/// Longest sleep between two looks, so that nothing is missed for ever.
+pub(super) const SWEEP: Duration = Duration::from_secs(1);
+
 /// One connection and how to wait on it.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct ClientLink {
     socket: Arc<Socket>,
     pub(crate) connection: ClientConnection,
     pub(crate) types: TypeTable,
@@ -61,7 +70,7 @@ pub(crate) enum Rest {
     Sleep,
 }
 
-impl Link {
+impl ClientLink {
     pub(crate) fn new(established: Established, config: &ClientConfig) -> Self {
         let Established { socket, connection, types, clock_offset_us } = established;
         Self {
@@ -320,11 +329,16 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for ClientLink {
     fn drop(&mut self) {
         // Others may hold the socket to sleep on it; they and the server are to learn of the end at once.
         KillPoint::ClientClosing.reached();
         self.socket.shutdown();
         KillPoint::ClientClosed.reached();
     }
+}
+
+/// Time left until a deadline.
+pub(super) fn left(deadline: Option<Instant>) -> Option<Duration> {
+    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::shared::{Shared, Ticket};
+use super::{mailboxes::Ticket, shared::SharedClient};
 
 /// How one call is made. What is not said comes from the [`ClientConfig`](crate::ClientConfig).
 ///
@@ -107,7 +107,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Calls {
     last: u64,
-    by_number: HashMap<u64, (Weak<Shared>, Ticket)>,
+    by_number: HashMap<u64, (Weak<SharedClient>, Ticket)>,
 }
 
 /// A call that a token cancels, as long as this lives.
@@ -142,7 +142,7 @@ impl CancelToken {
     }
 
     /// Has a call cancelled with the token, at once if that has happened.
-    pub(crate) fn register(&self, shared: &Arc<Shared>, ticket: Ticket) -> Registration {
+    pub(crate) fn register(&self, shared: &Arc<SharedClient>, ticket: Ticket) -> Registration {
         let number = {
             let mut calls = self.calls();
             calls.last += 1;

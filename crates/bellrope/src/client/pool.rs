@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ClientConfig, Connection, keeper::Keeper};
+use super::{config::ClientConfig, connection::Connection, reconnector::Reconnector};
 use crate::ConnectError;
 
 /// How a [`Pool`] keeps connections.
@@ -112,7 +112,7 @@ struct State {
     /// Connections lent, or being made.
     lent: usize,
     stats: PoolStats,
-    /// Whether the keeper looks after idle ones.
+    /// Whether the reconnector closes idle ones in time.
     tended: bool,
 }
 
@@ -229,10 +229,10 @@ impl Inner {
 
     /// Has idle connections closed in time. Answers whether somebody will.
     fn have_tended(self: &Arc<Self>) -> bool {
-        let Ok(keeper) = Keeper::running() else { return false };
+        let Ok(reconnector) = Reconnector::running() else { return false };
         let pool = Arc::downgrade(self);
         let tend = move || pool.upgrade()?.expire();
-        keeper.chore(Instant::now() + self.config.idle_timeout, Box::new(tend));
+        reconnector.chore(Instant::now() + self.config.idle_timeout, Box::new(tend));
         true
     }
 

@@ -1,12 +1,11 @@
 //! One connection shared by many callers.
 //!
-//! Whoever holds the lock may send, and may take answers out of the response ring for everybody: it puts each into the
-//! mailbox of its call and wakes who waits there. Nobody sleeps with the lock held. Who sleeps on the socket differs:
-//! see [`blocking`](super::blocking) and [`asynchronous`](super::asynchronous). When the server is lost, the
-//! [keeper](super::keeper) finds it again, and callers without a link wait for that.
+//! A caller that holds the lock may send, and may take answers out of the response ring for all: it puts each into the
+//! [mailbox](super::mailboxes) of its call and wakes who waits there. No caller sleeps with the lock held. Who sleeps on
+//! the socket differs: see [`blocking`](super::blocking) and [`asynchronous`](super::asynchronous). When the server is
+//! lost, the [reconnector](super::reconnector) finds it again, and callers without a link wait for that.
 
 use std::{
-    collections::{HashMap, VecDeque},
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
@@ -21,43 +20,44 @@ use bellrope_proto::{
 use bellrope_shm::{socket::Socket, wait::WakeFd};
 
 use super::{
-    ClientConfig, ConnectionState, MessageType,
-    keeper::Keeper,
-    link::{Broken, Link, Rest},
-    spares::Spares,
+    config::{ClientConfig, ConnectionState},
+    free_list::FreeList,
+    handshake::{self, Established},
+    link::{Broken, ClientLink, Rest},
+    mailboxes::{Event, Mailboxes, Role, Ticket},
+    reconnector::{Reconnector, Watched, Watcher},
+    types::MessageType,
 };
-use crate::{Breaker, CallError, Permit};
+use crate::{Breaker, CallError, ConnectError, Permit};
 
 /// The state that callers share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct SharedClient {
     pub(crate) config: ClientConfig,
     state: Mutex<State>,
     /// Signalled when there is a link again, or never will be.
     pub(crate) changed: Condvar,
-    /// Ends the sleep of whoever leads, when something happened that its socket does not tell.
+    /// Ends the sleep of the leader when something happened that its socket does not report.
     pub(crate) leader: WakeFd,
-    keeper: &'static Keeper,
+    reconnector: &'static Reconnector,
     breaker: Option<Arc<Breaker>>,
     #[cfg(feature = "tokio")]
     pub(crate) watch: tokio::sync::watch::Sender<ConnectionState>,
 }
 
 /// What an async client does with each new link, given the number of the link.
-pub(crate) type OnLink = Box<dyn Fn(&Arc<Shared>, &Arc<Socket>, u64) + Send + Sync>;
-/// Somebody who wants to know of changes.
-pub(crate) type Watcher = Arc<dyn Fn(ConnectionState) + Send + Sync>;
+pub(crate) type OnLink = Box<dyn Fn(&Arc<SharedClient>, &Arc<Socket>, u64) + Send + Sync>;
 
 pub(crate) struct State {
     /// `None` while the server is lost, and after closing.
-    pub(crate) link: Option<Link>,
+    pub(crate) link: Option<ClientLink>,
     /// Counts links, so that a call of a lost one is never mistaken for a call of the next.
     pub(crate) generation: u64,
-    mailboxes: HashMap<Ticket, Mailbox>,
-    pub(crate) spares: Spares,
-    /// Whether somebody watches the socket for all others.
+    mailboxes: Mailboxes,
+    pub(crate) free_list: FreeList<Event>,
+    /// Whether one caller, the leader, watches the socket for all others.
     pub(crate) led: bool,
-    /// Whether that one sleeps, so that it must be woken by hand.
+    /// Whether the leader sleeps, so that it must be woken by hand.
     pub(crate) leader_sleeps: bool,
     /// Async callers that wait for a link.
     pub(crate) link_waiters: Vec<Waker>,
@@ -66,35 +66,7 @@ pub(crate) struct State {
     pub(crate) closed: bool,
     pub(crate) on_link: Option<OnLink>,
     watchers: Vec<Watcher>,
-    keeper: &'static Keeper,
-}
-
-/// Names a call for as long as the client lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Ticket {
-    generation: u64,
-    id: u64,
-}
-
-/// What has come for a call and who waits for it. Bounded by the credit of its stream.
-#[derive(Debug, Default)]
-struct Mailbox {
-    events: VecDeque<Event>,
-    /// Who waits for an event.
-    reader: Option<Waker>,
-    /// Who waits for credit.
-    writer: Option<Waker>,
-    /// Whether the last event is in.
-    ended: bool,
-}
-
-/// What can come for a call. All but a chunk are the last.
-#[derive(Debug)]
-pub(crate) enum Event {
-    Response(Vec<u8>),
-    Chunk(Vec<u8>),
-    End,
-    Failed(CallError),
+    reconnector: &'static Reconnector,
 }
 
 /// Tells a breaker how a call has ended.
@@ -105,13 +77,6 @@ pub(crate) fn settle_permit<T>(permit: Option<Permit<Arc<Breaker>>>, outcome: &R
         Err(error) if error.is_failure() => permit.fail(Instant::now),
         Err(_) => drop(permit),
     }
-}
-
-/// What somebody waits for in a mailbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    Reader,
-    Writer,
 }
 
 /// How far a call has got.
@@ -134,16 +99,16 @@ pub(crate) enum Sent {
     NoCredit,
 }
 
-impl Shared {
+impl SharedClient {
     pub(crate) fn new(config: ClientConfig) -> io::Result<Arc<Self>> {
-        let keeper = Keeper::running()?;
+        let reconnector = Reconnector::running()?;
         let breaker = config.breaker.clone().map(Breaker::new).transpose();
         let breaker = breaker.map_err(|setting| io::Error::new(io::ErrorKind::InvalidInput, setting))?.map(Arc::new);
         let state = State {
             link: None,
             generation: 0,
-            mailboxes: HashMap::new(),
-            spares: Spares::default(),
+            mailboxes: Mailboxes::default(),
+            free_list: FreeList::default(),
             led: false,
             leader_sleeps: false,
             link_waiters: Vec::new(),
@@ -151,14 +116,14 @@ impl Shared {
             closed: false,
             on_link: None,
             watchers: Vec::new(),
-            keeper,
+            reconnector,
         };
         Ok(Arc::new(Self {
             config,
             state: Mutex::new(state),
             changed: Condvar::new(),
             leader: WakeFd::new()?,
-            keeper,
+            reconnector,
             breaker,
             #[cfg(feature = "tokio")]
             watch: tokio::sync::watch::Sender::new(ConnectionState::Reconnecting),
@@ -179,33 +144,30 @@ impl Shared {
         })
     }
 
-    /// Installs a fresh link, unless there is one or the client is closed. From now on the keeper watches it.
-    pub(crate) fn install(self: &Arc<Self>, link: Link) {
+    /// Connects, and installs the link unless another one came first. Blocks, at most as long as a handshake may take.
+    pub(crate) fn connect(self: &Arc<Self>) -> Result<(), ConnectError> {
+        self.install_link(handshake::connect(&self.config)?);
+        Ok(())
+    }
+
+    /// Installs a fresh link, which the reconnector watches from now on, and returns its generation. `None`: there is a
+    /// link already, or the client is closed.
+    fn install_link(self: &Arc<Self>, established: Established) -> Option<u64> {
+        let link = ClientLink::new(established, &self.config);
         let mut state = self.lock();
         if state.link.is_some() || state.closed {
-            return;
+            return None;
         }
         state.generation += 1;
         let (socket, generation) = (link.socket(), state.generation);
         state.link = Some(link);
-        self.keeper.watch(self, Arc::clone(&socket), generation);
+        self.reconnector.watch(self, Arc::clone(&socket), generation);
         if let Some(on_link) = state.on_link.take() {
             on_link(self, &socket, generation);
             state.on_link = Some(on_link);
         }
         state.announce(self, ConnectionState::Connected);
-    }
-
-    /// Ends every call on a link whose server has hung up, if it is still that one.
-    pub(crate) fn check_link(&self, generation: u64) {
-        let mut state = self.lock();
-        if state.generation != generation {
-            return;
-        }
-        if let Some(link) = &mut state.link {
-            link.broken.get_or_insert(Broken::HungUp);
-        }
-        self.pump(&mut state);
+        Some(generation)
     }
 
     /// Takes every answer that came and puts it where it belongs. If the link turns out to be broken, every call on it
@@ -251,6 +213,31 @@ impl Shared {
     }
 }
 
+impl Watched for SharedClient {
+    fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    fn check_link(&self, generation: u64) {
+        let mut state = self.lock();
+        if state.generation != generation {
+            return;
+        }
+        if let Some(link) = &mut state.link {
+            link.broken.get_or_insert(Broken::HungUp);
+        }
+        self.pump(&mut state);
+    }
+
+    fn install(self: Arc<Self>, established: Established) -> Option<u64> {
+        self.install_link(established)
+    }
+}
+
 impl State {
     pub(crate) fn connection_state(&self) -> ConnectionState {
         match &self.link {
@@ -260,14 +247,14 @@ impl State {
         }
     }
 
-    /// Tells everybody who waits for a change of the connection. Watchers are called by the keeper, without our lock.
-    fn announce(&mut self, shared: &Shared, now: ConnectionState) {
+    /// Tells everybody who waits for a change of the connection. The reconnector calls the watchers, without our lock.
+    fn announce(&mut self, shared: &SharedClient, now: ConnectionState) {
         #[cfg(feature = "tokio")]
         shared.watch.send_replace(now);
         shared.changed.notify_all();
         self.link_waiters.drain(..).for_each(Waker::wake);
         if !self.watchers.is_empty() {
-            self.keeper.tell(self.watchers.clone(), now);
+            self.reconnector.tell(self.watchers.clone(), now);
         }
     }
 
@@ -294,7 +281,7 @@ impl State {
             submitted?.map(|id| (ticket(id), None))
         };
         let Some((ticket, sending)) = begun else { return Ok(Begun::NoRoom) };
-        self.mailboxes.insert(ticket, Mailbox { events: self.spares.events(), ..Mailbox::default() });
+        self.mailboxes.open(ticket, self.free_list.events());
         Ok(match sending {
             None => Begun::Whole(ticket),
             Some(sending) => Begun::Partly(ticket, sending),
@@ -336,14 +323,14 @@ impl State {
         }
     }
 
-    fn link_of(&mut self, ticket: Ticket) -> Option<&mut Link> {
+    fn link_of(&mut self, ticket: Ticket) -> Option<&mut ClientLink> {
         self.link.as_mut().filter(|_| ticket.generation == self.generation)
     }
 
     /// Takes every answer that came and puts it where it belongs. Answers whether the link is broken.
     fn pump(&mut self) -> bool {
         let Some(link) = &mut self.link else { return false };
-        let mut payload = self.spares.reply();
+        let mut payload = self.free_list.reply();
         let violated = loop {
             match link.next_answer() {
                 Ok(None) => break false,
@@ -352,9 +339,9 @@ impl State {
                     if !link.take(&answer, &mut payload) {
                         continue;
                     }
-                    let mailbox = self.mailboxes.get_mut(&Ticket { generation: self.generation, id: answer.id });
+                    let mailbox = self.mailboxes.of(Ticket { generation: self.generation, id: answer.id });
                     let Some(mailbox) = mailbox else { continue };
-                    let payload = std::mem::replace(&mut payload, self.spares.reply());
+                    let payload = std::mem::replace(&mut payload, self.free_list.reply());
                     mailbox.deliver(match answer.kind {
                         AnswerKind::Chunk => Event::Chunk(payload),
                         AnswerKind::End => Event::End,
@@ -371,7 +358,7 @@ impl State {
                 }
             }
         };
-        self.spares.keep_reply(payload);
+        self.free_list.keep_reply(payload);
         link.commit();
         violated || link.broken.is_some()
     }
@@ -380,12 +367,7 @@ impl State {
     fn lose(&mut self) -> bool {
         let Some(mut link) = self.link.take() else { return false };
         let closed = self.closed;
-        for (ticket, mailbox) in &mut self.mailboxes {
-            if ticket.generation == self.generation && !mailbox.ended {
-                let error = if closed { CallError::Closed } else { link.loss(ticket.id) };
-                mailbox.deliver(Event::Failed(error));
-            }
-        }
+        self.mailboxes.end_all(self.generation, |id| if closed { CallError::Closed } else { link.loss(id) });
         self.room_waiters.drain(..).for_each(Waker::wake);
         true
     }
@@ -400,11 +382,7 @@ impl State {
 
     /// What came for a call. After the last event the call is forgotten.
     pub(crate) fn take_event(&mut self, ticket: Ticket) -> Option<Event> {
-        let mailbox = self.mailboxes.get_mut(&ticket)?;
-        let event = mailbox.events.pop_front()?;
-        if mailbox.ended && mailbox.events.is_empty() {
-            self.mailboxes.remove(&ticket).into_iter().for_each(|mailbox| self.spares.keep_events(mailbox.events));
-        }
+        let event = self.mailboxes.take(ticket, &mut self.free_list)?;
         if let Event::Chunk(chunk) = &event
             && let Some(link) = self.link_of(ticket)
         {
@@ -417,15 +395,12 @@ impl State {
     /// Says who is to be woken when something comes for a call. Answers `false` if the call has ended: then a writer
     /// has nothing to wait for.
     pub(crate) fn wait_for(&mut self, ticket: Ticket, role: Role, waker: &Waker) -> bool {
-        let Some(mailbox) = self.mailboxes.get_mut(&ticket) else { return false };
-        *mailbox.waker(role) = Some(waker.clone());
-        !(mailbox.ended && role == Role::Writer)
+        self.mailboxes.wait_for(ticket, role, waker)
     }
 
     /// Forgets a call, and tells the server if it was under way.
     pub(crate) fn abandon(&mut self, ticket: Ticket) {
-        if let Some(mailbox) = self.mailboxes.remove(&ticket)
-            && !mailbox.ended
+        if self.mailboxes.forget(ticket)
             && let Some(link) = self.link_of(ticket)
         {
             link.cancel(ticket.id);
@@ -434,20 +409,19 @@ impl State {
 
     /// Ends a call as cancelled. Answers whether it was under way.
     fn cancel(&mut self, ticket: Ticket) -> bool {
-        let Some(mailbox) = self.mailboxes.get_mut(&ticket).filter(|mailbox| !mailbox.ended) else { return false };
-        mailbox.deliver(Event::Failed(CallError::Cancelled));
+        if !self.mailboxes.cancel(ticket) {
+            return false;
+        }
         if let Some(link) = self.link_of(ticket) {
             link.cancel(ticket.id);
         }
         true
     }
 
-    /// Somebody waits no longer. Nobody is to count on him to lead: what he led, or was woken to lead and will not, falls
-    /// to another.
+    /// A caller waits no longer, so others cannot count on it to lead. If it led, or was woken to lead, another one is
+    /// woken for that.
     pub(crate) fn leave(&mut self, ticket: Ticket, role: Role, leading: bool) {
-        if let Some(mailbox) = self.mailboxes.get_mut(&ticket) {
-            *mailbox.waker(role) = None;
-        }
+        self.mailboxes.stop_waiting(ticket, role);
         if leading || !self.led {
             self.hand_over();
         }
@@ -456,11 +430,7 @@ impl State {
     /// Wakes one of those who wait for a leader.
     fn hand_over(&mut self) {
         self.led = false;
-        let mut wakers =
-            self.mailboxes.values_mut().filter_map(|mailbox| mailbox.reader.take().or(mailbox.writer.take()));
-        if let Some(waker) = wakers.next() {
-            waker.wake();
-        }
+        self.mailboxes.wake_one();
     }
 }
 
@@ -468,29 +438,5 @@ impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = self.connection_state();
         f.debug_struct("State").field("state", &state).field("calls", &self.mailboxes.len()).finish_non_exhaustive()
-    }
-}
-
-impl Mailbox {
-    fn deliver(&mut self, event: Event) {
-        self.ended |= !matches!(event, Event::Chunk(_));
-        self.events.push_back(event);
-        self.wake(Role::Reader);
-        if self.ended {
-            self.wake(Role::Writer);
-        }
-    }
-
-    fn waker(&mut self, role: Role) -> &mut Option<Waker> {
-        match role {
-            Role::Reader => &mut self.reader,
-            Role::Writer => &mut self.writer,
-        }
-    }
-
-    fn wake(&mut self, role: Role) {
-        if let Some(waker) = self.waker(role).take() {
-            waker.wake();
-        }
     }
 }

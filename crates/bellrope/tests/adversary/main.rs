@@ -164,7 +164,7 @@ fn make(attack: &Attack, field: &Field, log: &Log) {
 fn is_as_before(field: &Field, crowd: &Crowd, after: &str) {
     let served = crowd.served.load(Relaxed);
     eventually(&format!("after {after}: nobody but the honest clients is connected"), || field.connections() == HONEST);
-    assert!(field.is_live(), "after {after}: /live says no");
+    assert!(field.is_live(), "after {after}: a worker does not answer");
     eventually(&format!("after {after}: honest clients are served"), || {
         crowd.served.load(Relaxed) > served + CALLS_BETWEEN
     });

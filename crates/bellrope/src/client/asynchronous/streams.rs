@@ -11,24 +11,25 @@ use futures_core::Stream;
 
 use super::{
     super::{
+        mailboxes::{Event, Role, Ticket},
         options::Registration,
-        shared::{Event, Role, Sent, Shared, Ticket},
+        shared::{Sent, SharedClient},
     },
-    AsyncClient, settle,
+    driver::settle,
 };
 use crate::CallError;
 
 /// A call under way. Dropping it cancels the call.
 #[derive(Debug)]
 pub(super) struct Pending {
-    shared: Arc<Shared>,
+    shared: Arc<SharedClient>,
     /// `None` once the call has ended.
     ticket: Option<Ticket>,
     _registration: Option<Registration>,
 }
 
 impl Pending {
-    pub(super) fn new(shared: &Arc<Shared>, ticket: Ticket, registration: Option<Registration>) -> Self {
+    pub(super) fn new(shared: &Arc<SharedClient>, ticket: Ticket, registration: Option<Registration>) -> Self {
         Self { shared: Arc::clone(shared), ticket: Some(ticket), _registration: registration }
     }
 
@@ -65,7 +66,7 @@ impl Pending {
     /// The sending half of the same call.
     pub(super) fn sink(&self) -> AsyncChunkSink {
         let ticket = self.ticket.expect("a call that has just been sent has not ended");
-        AsyncChunkSink { client: AsyncClient { shared: Arc::clone(&self.shared) }, ticket }
+        AsyncChunkSink { shared: Arc::clone(&self.shared), ticket }
     }
 }
 
@@ -112,7 +113,7 @@ impl Stream for AsyncStream {
 /// call goes on until its receiving half has ended.
 #[derive(Debug)]
 pub struct AsyncChunkSink {
-    client: AsyncClient,
+    shared: Arc<SharedClient>,
     ticket: Ticket,
 }
 
@@ -130,7 +131,7 @@ impl AsyncChunkSink {
     pub fn finish(self) {}
 
     fn poll_send(&mut self, context: &Context<'_>, chunk: &[u8]) -> Poll<Result<bool, CallError>> {
-        let (shared, ticket) = (&self.client.shared, self.ticket);
+        let (shared, ticket) = (&self.shared, self.ticket);
         let mut state = shared.lock();
         let waits = match state.send_chunk(ticket, chunk) {
             Ok(Sent::Done) => return Poll::Ready(Ok(true)),
@@ -152,7 +153,7 @@ impl AsyncChunkSink {
 
 impl Drop for AsyncChunkSink {
     fn drop(&mut self) {
-        self.client.shared.lock().end_upload(self.ticket);
+        self.shared.lock().end_upload(self.ticket);
     }
 }
 
@@ -179,7 +180,7 @@ impl AsyncUpload {
     /// # Errors
     /// [`CallError`] says how the call ended.
     pub async fn finish(mut self) -> Result<Vec<u8>, CallError> {
-        self.sink.client.shared.lock().end_upload(self.sink.ticket);
+        self.sink.shared.lock().end_upload(self.sink.ticket);
         self.pending.response().await
     }
 }

@@ -3,7 +3,7 @@
 mod exposition;
 mod hostile;
 mod pages;
-#[path = "../support/mod.rs"]
+#[path = "../../../bellrope/tests/support/mod.rs"]
 mod support;
 mod truth;
 mod web;

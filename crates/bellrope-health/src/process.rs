@@ -2,28 +2,26 @@
 
 use std::fs;
 
-use bellrope_shm::process;
-
-use crate::MemoryUse;
+use bellrope::{MemoryUse, shm::process};
 
 /// Clock ticks in a second as `/proc` counts them, the same on every architecture we run on.
 const USER_HZ: f64 = 100.0;
 
 /// One reading.
 #[derive(Debug, Default)]
-pub(super) struct ProcessFacts {
-    pub(super) cpu_seconds: f64,
+pub(crate) struct ProcessFacts {
+    pub(crate) cpu_seconds: f64,
     /// Seconds since 1970, see [`ProcessFacts::start_time`].
-    pub(super) started: Option<f64>,
-    pub(super) memory: Option<MemoryUse>,
-    pub(super) virtual_bytes: Option<u64>,
-    pub(super) open_fds: Option<u64>,
+    pub(crate) started: Option<f64>,
+    pub(crate) memory: Option<MemoryUse>,
+    pub(crate) virtual_bytes: Option<u64>,
+    pub(crate) open_fds: Option<u64>,
     /// `None` also if there is no limit.
-    pub(super) max_fds: Option<u64>,
+    pub(crate) max_fds: Option<u64>,
 }
 
 impl ProcessFacts {
-    pub(super) fn now(started: Option<f64>) -> Self {
+    pub(crate) fn now(started: Option<f64>) -> Self {
         let limits = fs::read_to_string("/proc/self/limits").ok();
         Self {
             cpu_seconds: process::cpu_time_us() as f64 / 1e6,
@@ -38,7 +36,7 @@ impl ProcessFacts {
 
     /// When this process was started, in seconds since 1970. To be asked once: the kernel works it out from the wall
     /// clock, so it moves a little when that is set.
-    pub(super) fn start_time() -> Option<f64> {
+    pub(crate) fn start_time() -> Option<f64> {
         let stat = fs::read_to_string("/proc/stat").ok()?;
         let boot: u64 = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
         Some(boot as f64 + stat_field(22)? as f64 / USER_HZ)

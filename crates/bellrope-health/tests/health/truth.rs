@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use bellrope::{Breaker, BreakerConfig, Client, HealthServer, Server, ServerConfig};
+use bellrope::{Breaker, BreakerConfig, Client, Server, ServerConfig};
+use bellrope_health::HealthServer;
 
 use super::{
     exposition::Exposition,

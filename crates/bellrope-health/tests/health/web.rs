@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
-use bellrope::HealthServer;
+use bellrope_health::HealthServer;
 use serde_json::Value;
 
 use super::support::{PATIENCE, TestServer};
@@ -22,13 +22,13 @@ pub(crate) fn watch(server: &TestServer) -> HealthServer {
 
 /// An answer, taken apart.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct HttpAnswer {
     pub(crate) status: u16,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl HttpAnswer {
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.headers["content-type"], "application/json");
         serde_json::from_str(&self.body).unwrap()
@@ -42,7 +42,7 @@ pub(crate) fn connect(addr: SocketAddr) -> TcpStream {
 }
 
 /// Sends these bytes and reads until the server closes. `None`: it closed without an answer.
-pub(crate) fn send(addr: SocketAddr, bytes: &[u8]) -> Option<Answer> {
+pub(crate) fn send(addr: SocketAddr, bytes: &[u8]) -> Option<HttpAnswer> {
     let mut socket = connect(addr);
     // The server may close, with a reset too, before it has read everything.
     let _ = socket.write_all(bytes);
@@ -57,13 +57,13 @@ pub(crate) fn send(addr: SocketAddr, bytes: &[u8]) -> Option<Answer> {
     let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap();
     let headers = lines.map(|line| line.split_once(": ").unwrap());
     let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-    Some(Answer { status, headers, body: body.to_owned() })
+    Some(HttpAnswer { status, headers, body: body.to_owned() })
 }
 
-pub(crate) fn request(addr: SocketAddr, method: &str, path: &str) -> Answer {
+pub(crate) fn request(addr: SocketAddr, method: &str, path: &str) -> HttpAnswer {
     send(addr, format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap()
 }
 
-pub(crate) fn get(addr: SocketAddr, path: &str) -> Answer {
+pub(crate) fn get(addr: SocketAddr, path: &str) -> HttpAnswer {
     request(addr, "GET", path)
 }

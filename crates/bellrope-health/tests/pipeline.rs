@@ -1,6 +1,7 @@
 //! The whole pipeline at once: server, client, breaker, counters and health, over real sockets and real memory.
 
 #[expect(dead_code, reason = "the handlers and servers there are for other tests")]
+#[path = "../../bellrope/tests/support/mod.rs"]
 mod support;
 
 use std::{
@@ -15,7 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{CallError, Client, HandlerError, HealthServer, Rejection, Server, ServerConfig};
+use bellrope::{CallError, Client, HandlerError, Rejection, Server, ServerConfig};
+use bellrope_health::HealthServer;
 use serde_json::Value;
 use support::{PATIENCE, eventually};
 use tokio::sync::Semaphore;

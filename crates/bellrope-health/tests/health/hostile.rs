@@ -6,7 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{HealthServer, ServerConfig};
+use bellrope::ServerConfig;
+use bellrope_health::HealthServer;
 
 use super::{
     support::{eventually, serve},

@@ -1,4 +1,4 @@
-//! Bodies of answers: most are whole, the live page's goes on.
+//! Bodies of responses: most are whole, that of the live page's events goes on.
 
 use std::{
     convert::Infallible,
@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bellrope::{LivenessProbe, Metrics, Status};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::{
@@ -15,19 +16,14 @@ use tokio::{
     time::{Interval, MissedTickBehavior},
 };
 
-use super::{
-    answer::Source,
-    overview::{Condition, Moment},
-};
-
-/// How often a listener hears of the server.
+/// How often a listener is told about the server.
 const EVERY: Duration = Duration::from_secs(1);
 /// What a listener is told first: how soon to come back when it is cut off.
 const COME_BACK: &str = "retry: 1000\n\n";
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum PageBody {
     Whole(Full<Bytes>),
     Events(Events),
 }
@@ -35,35 +31,33 @@ pub(super) enum Answer {
 /// Server-sent events, one a second, each with all there is to know: a listener that misses some misses nothing. They
 /// are made when they are asked for, so that one that reads slowly gets fewer.
 #[derive(Debug)]
-pub(super) struct Events {
-    source: Arc<Source>,
+pub(crate) struct Events {
+    metrics: Arc<Metrics>,
     ticks: Interval,
     greeted: bool,
-    /// The question that was put to the loops with the event before.
-    asked: Option<u64>,
+    /// What the loops were asked with the event before; nothing at first.
+    asked: LivenessProbe,
     _place: OwnedSemaphorePermit,
 }
 
 impl Events {
-    pub(super) fn new(source: Arc<Source>, place: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(metrics: Arc<Metrics>, place: OwnedSemaphorePermit) -> Self {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { source, ticks, greeted: false, asked: None, _place: place }
+        Self { metrics, ticks, greeted: false, asked: LivenessProbe::default(), _place: place }
     }
 
     fn event(&mut self) -> String {
-        let metrics = self.source.metrics();
         // Loops have had a second to answer; nobody waits for them here.
-        let silent = self.asked.map_or_else(Vec::new, |asked| metrics.pulse().unanswered(asked).collect());
-        let moment = Moment::new(metrics, &Condition::new(metrics, silent));
-        self.asked = Some(metrics.pulse().ask());
+        let status = Status::new(&self.metrics, &self.metrics.condition_since(self.asked));
+        self.asked = self.metrics.probe();
         let greeting = if std::mem::replace(&mut self.greeted, true) { "" } else { COME_BACK };
         // JSON has no line breaks but those in strings, and there they are escaped. Nothing here can fail to be written.
-        format!("{greeting}data: {}\n\n", serde_json::to_string(&moment).unwrap_or_default())
+        format!("{greeting}data: {}\n\n", serde_json::to_string(&status).unwrap_or_default())
     }
 }
 
-impl Body for Answer {
+impl Body for PageBody {
     type Data = Bytes;
     type Error = Infallible;
 

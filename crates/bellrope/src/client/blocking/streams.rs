@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use super::{
-    CallOptions, Client,
-    options::Registration,
-    shared::{Event, Ticket},
+    super::{
+        mailboxes::{Event, Ticket},
+        options::{CallOptions, Registration},
+    },
+    caller::Caller,
 };
 use crate::CallError;
 
@@ -14,7 +16,7 @@ use crate::CallError;
 /// Dropping it before its end cancels the stream at the server.
 #[derive(Debug)]
 pub struct ChunkStream {
-    client: Client,
+    caller: Caller,
     /// `None` once the stream has ended.
     ticket: Option<Ticket>,
     deadline: Option<Instant>,
@@ -23,12 +25,12 @@ pub struct ChunkStream {
 
 impl ChunkStream {
     pub(super) fn new(
-        client: Client,
+        caller: Caller,
         ticket: Ticket,
         deadline: Option<Instant>,
         registration: Option<Registration>,
     ) -> Self {
-        Self { client, ticket: Some(ticket), deadline, _registration: registration }
+        Self { caller, ticket: Some(ticket), deadline, _registration: registration }
     }
 }
 
@@ -37,7 +39,7 @@ impl Iterator for ChunkStream {
 
     fn next(&mut self) -> Option<Self::Item> {
         let ticket = self.ticket?;
-        match self.client.next_event(ticket, self.deadline) {
+        match self.caller.next_event(ticket, self.deadline) {
             Ok(Event::Chunk(chunk)) => return Some(Ok(chunk)),
             Ok(Event::End) => self.ticket = None,
             Ok(Event::Failed(error)) => {
@@ -46,7 +48,7 @@ impl Iterator for ChunkStream {
             }
             Ok(Event::Response(_)) => unreachable!("the connection checks the style of every answer"),
             Err(error) => {
-                self.client.abandon(ticket);
+                self.caller.abandon(ticket);
                 self.ticket = None;
                 return Some(Err(error));
             }
@@ -58,7 +60,7 @@ impl Iterator for ChunkStream {
 impl Drop for ChunkStream {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.client.abandon(ticket);
+            self.caller.abandon(ticket);
         }
     }
 }
@@ -67,13 +69,13 @@ impl Drop for ChunkStream {
 /// call goes on until its receiving half has ended.
 #[derive(Debug)]
 pub struct ChunkSink {
-    client: Client,
+    caller: Caller,
     ticket: Ticket,
 }
 
 impl ChunkSink {
-    pub(super) fn new(client: Client, ticket: Ticket) -> Self {
-        Self { client, ticket }
+    pub(super) fn new(caller: Caller, ticket: Ticket) -> Self {
+        Self { caller, ticket }
     }
 
     /// Sends a chunk. Waits while the server is slow, at most the configuration's `call_timeout`. Answers `false` if the
@@ -83,7 +85,7 @@ impl ChunkSink {
     /// [`CallError::MessageTooLarge`] if the chunk is larger than a quarter of the ring;
     /// [`CallError::DeadlineExceeded`]; an error of the connection.
     pub fn send(&mut self, chunk: &[u8]) -> Result<bool, CallError> {
-        self.client.send_chunk(self.ticket, chunk)
+        self.caller.send_chunk(self.ticket, chunk)
     }
 
     /// Ends the stream.
@@ -92,7 +94,7 @@ impl ChunkSink {
 
 impl Drop for ChunkSink {
     fn drop(&mut self) {
-        self.client.end_upload(self.ticket);
+        self.caller.end_upload(self.ticket);
     }
 }
 
@@ -150,17 +152,17 @@ impl Upload {
     /// # Errors
     /// As there.
     pub fn finish_with(mut self, options: &CallOptions) -> Result<Vec<u8>, CallError> {
-        let (client, ticket) = (&self.sink.client, self.sink.ticket);
-        client.end_upload(ticket);
+        let (caller, ticket) = (&self.sink.caller, self.sink.ticket);
+        caller.end_upload(ticket);
         self.finished = true;
-        client.response(ticket, Some(client.deadline(options)), options)
+        caller.response(ticket, Some(caller.deadline(options)), options)
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
         if !self.finished {
-            self.sink.client.abandon(self.sink.ticket);
+            self.sink.caller.abandon(self.sink.ticket);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! One thread of a process that looks after the connections of all its clients: it hears when a server goes away, also
-//! while nobody calls, finds it again, and tells who wants to know.
+//! One thread of the process that reconnects all its clients. It notices when a server goes away, also while no call is
+//! under way, connects again, and calls the watchers of the connection's state.
 //!
-//! While a server is away, one client for each path asks for it, every few milliseconds; as soon as one got through,
-//! the others follow, each after a random pause. Handshakes run beside each other, so that a thousand clients need
-//! little more time than one.
+//! While a server is away, one client for each path tries to connect, every few milliseconds. As soon as one succeeds, the
+//! others follow, each after a random pause. Handshakes run side by side, so a thousand clients need little more time
+//! than one.
 //!
-//! **Absent on purpose**: calls. Nothing here reads or writes a ring.
+//! **Absent on purpose**: calls. Nothing here reads or writes a ring, and of a client it sees only what [`Watched`] shows.
 
 use std::{
     collections::HashMap,
@@ -22,10 +22,8 @@ use bellrope_shm::{
 };
 
 use super::{
-    ConnectionState,
-    handshake::Handshake,
-    link::Link,
-    shared::{Shared, Watcher},
+    config::{ClientConfig, ConnectionState},
+    handshake::{Established, Handshake},
 };
 use crate::ConnectError;
 
@@ -43,9 +41,25 @@ const AT_ONCE: usize = 32;
 /// The key of our own descriptor. Others have their client's number, twice, and one more while they shake hands.
 const WAKE_KEY: u64 = 0;
 
+/// A client that is to be reconnected.
+pub(super) trait Watched: Send + Sync {
+    /// How it connects.
+    fn config(&self) -> &ClientConfig;
+    /// Whether it needs no connection any more.
+    fn is_closed(&self) -> bool;
+    /// Ends every call on a link whose server has hung up, if that is still its link.
+    fn check_link(&self, generation: u64);
+    /// Installs a fresh link, which is to be watched from now on, and returns its generation. `None`: it has a link
+    /// already, for which it has asked to be [watched](Reconnector::watch), or it is closed.
+    fn install(self: Arc<Self>, established: Established) -> Option<u64>;
+}
+
+/// Somebody who wants to know of changes.
+pub(crate) type Watcher = Arc<dyn Fn(ConnectionState) + Send + Sync>;
+
 /// The thread, as others see it.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct Reconnector {
     orders: Mutex<Vec<Order>>,
     wake: WakeFd,
 }
@@ -53,7 +67,7 @@ pub(crate) struct Keeper {
 /// What others ask for.
 enum Order {
     /// Watch this link.
-    Watch { shared: Weak<Shared>, socket: Arc<Socket>, generation: u64 },
+    Watch { client: Weak<dyn Watched>, socket: Arc<Socket>, generation: u64 },
     /// Call these.
     Tell(Vec<Watcher>, ConnectionState),
     /// Do this at that time, and then whenever it says.
@@ -63,29 +77,30 @@ enum Order {
 /// Something that is done now and then. Answers when next, if at all.
 pub(crate) type Chore = Box<dyn FnMut() -> Option<Instant> + Send>;
 
-impl Keeper {
-    /// The keeper of this process, started if need be.
+impl Reconnector {
+    /// The reconnector of this process, started if need be.
     pub(crate) fn running() -> io::Result<&'static Self> {
-        static RUNNING: Mutex<Option<&Keeper>> = Mutex::new(None);
+        static RUNNING: Mutex<Option<&Reconnector>> = Mutex::new(None);
         let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(keeper) = *running {
-            return Ok(keeper);
+        if let Some(reconnector) = *running {
+            return Ok(reconnector);
         }
         let (wake, epoll) = (WakeFd::new()?, Epoll::new()?);
         epoll.add(&wake, WAKE_KEY)?;
-        // The thread comes first: without it a keeper would keep nobody, and stay for ever.
+        // The thread comes first: without it a reconnector would do nothing, and stay for ever.
         let (begin, rounds) = std::sync::mpsc::channel::<Rounds>();
         let thread = std::thread::Builder::new().name("bellrope-keep".to_owned()).stack_size(256 * 1024);
         thread.spawn(move || rounds.recv().map(Rounds::run))?;
-        let keeper: &Self = Box::leak(Box::new(Self { orders: Mutex::default(), wake }));
-        let _ = begin.send(Rounds { keeper, epoll, clients: HashMap::new(), next_number: 1, chores: Vec::new() });
-        *running = Some(keeper);
-        Ok(keeper)
+        let reconnector: &Self = Box::leak(Box::new(Self { orders: Mutex::default(), wake }));
+        let _ = begin.send(Rounds { reconnector, epoll, clients: HashMap::new(), next_number: 1, chores: Vec::new() });
+        *running = Some(reconnector);
+        Ok(reconnector)
     }
 
     /// Watches a fresh link.
-    pub(crate) fn watch(&self, shared: &Arc<Shared>, socket: Arc<Socket>, generation: u64) {
-        self.order(Order::Watch { shared: Arc::downgrade(shared), socket, generation });
+    pub(super) fn watch<C: Watched + 'static>(&self, client: &Arc<C>, socket: Arc<Socket>, generation: u64) {
+        let client: Weak<C> = Arc::downgrade(client);
+        self.order(Order::Watch { client, socket, generation });
     }
 
     /// Tells watchers of a change.
@@ -116,16 +131,16 @@ impl std::fmt::Debug for Order {
 
 /// The thread's own state.
 struct Rounds {
-    keeper: &'static Keeper,
+    reconnector: &'static Reconnector,
     epoll: Epoll,
-    clients: HashMap<u64, Client>,
+    clients: HashMap<u64, Entry>,
     next_number: u64,
     chores: Vec<(Instant, Chore)>,
 }
 
-/// A client that is looked after.
-struct Client {
-    shared: Weak<Shared>,
+/// A client and how far its connection has got.
+struct Entry {
+    client: Weak<dyn Watched>,
     path: PathBuf,
     phase: Phase,
 }
@@ -149,11 +164,11 @@ impl Rounds {
             }
             for key in keys.drain(..) {
                 match key {
-                    WAKE_KEY => self.keeper.wake.clear(),
+                    WAKE_KEY => self.reconnector.wake.clear(),
                     key => self.heard(key / 2),
                 }
             }
-            let orders = std::mem::take(&mut *self.keeper.orders.lock().unwrap_or_else(PoisonError::into_inner));
+            let orders = std::mem::take(&mut *self.reconnector.orders.lock().unwrap_or_else(PoisonError::into_inner));
             orders.into_iter().for_each(|order| self.obey(order));
             let now = Instant::now();
             self.try_again(now);
@@ -164,7 +179,7 @@ impl Rounds {
 
     /// How long nothing will happen by itself.
     fn patience(&self) -> Option<Duration> {
-        let tries = self.clients.values().filter_map(|client| match &client.phase {
+        let tries = self.clients.values().filter_map(|entry| match &entry.phase {
             Phase::Away { next, .. } => Some(*next),
             Phase::Trying { handshake, .. } => Some(handshake.deadline),
             Phase::Linked { .. } => None,
@@ -175,7 +190,7 @@ impl Rounds {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Watch { shared, socket, generation } => self.adopt(shared, socket, generation),
+            Order::Watch { client, socket, generation } => self.adopt(client, socket, generation),
             Order::Tell(watchers, state) => watchers.iter().for_each(|watcher| {
                 let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| watcher(state)));
                 if told.is_err() {
@@ -186,36 +201,36 @@ impl Rounds {
         }
     }
 
-    /// Takes a client over with its first link, which somebody else has made.
-    fn adopt(&mut self, shared: Weak<Shared>, socket: Arc<Socket>, generation: u64) {
-        // A link that we made ourselves is watched already.
+    /// Begins to watch a link. If a caller has made it, its client may be new, or may have been without a link.
+    fn adopt(&mut self, client: Weak<dyn Watched>, socket: Arc<Socket>, generation: u64) {
+        // A link that this thread has installed is watched already.
         let known = self.clients.values().any(
-            |client| matches!(&client.phase, Phase::Linked { socket: watched, .. } if Arc::ptr_eq(watched, &socket)),
+            |entry| matches!(&entry.phase, Phase::Linked { socket: watched, .. } if Arc::ptr_eq(watched, &socket)),
         );
-        let Some(strong) = shared.upgrade().filter(|_| !known) else { return };
-        let path = strong.config.path.clone();
+        let Some(strong) = client.upgrade().filter(|_| !known) else { return };
+        let path = strong.config().path.clone();
         drop(strong);
-        // One that had been lost may have been found by its own caller.
-        self.clients.retain(|_, client| !Weak::ptr_eq(&client.shared, &shared));
+        // A caller may have connected while this thread tried to: that attempt ends here.
+        self.clients.retain(|_, entry| !Weak::ptr_eq(&entry.client, &client));
         let number = self.next_number;
         self.next_number += 1;
         if let Err(error) = self.epoll.add_for_hang_up(&*socket, 2 * number) {
             tracing::error!(%error, "a connection could not be watched");
         }
-        self.clients.insert(number, Client { shared, path, phase: Phase::Linked { socket, generation } });
+        self.clients.insert(number, Entry { client, path, phase: Phase::Linked { socket, generation } });
     }
 
     /// A socket has something to say: a link has broken, or an answer to a hello has come.
     fn heard(&mut self, number: u64) {
-        let Some(client) = self.clients.get_mut(&number) else { return };
+        let Some(entry) = self.clients.get_mut(&number) else { return };
         let now = Instant::now();
-        match &mut client.phase {
+        match &mut entry.phase {
             Phase::Linked { socket, generation } => {
                 let _ = self.epoll.remove(&**socket);
                 let generation = *generation;
-                client.phase = Phase::Away { since: now, next: now + pause(FIRST_PAUSE) };
-                match client.shared.upgrade() {
-                    Some(shared) => shared.check_link(generation),
+                entry.phase = Phase::Away { since: now, next: now + pause(FIRST_PAUSE) };
+                match entry.client.upgrade() {
+                    Some(client) => client.check_link(generation),
                     None => drop(self.clients.remove(&number)),
                 }
             }
@@ -226,38 +241,37 @@ impl Rounds {
 
     /// Begins the tries that are due.
     fn try_again(&mut self, now: Instant) {
-        let trying = self.clients.values().filter(|client| matches!(client.phase, Phase::Trying { .. })).count();
+        let trying = self.clients.values().filter(|entry| matches!(entry.phase, Phase::Trying { .. })).count();
         let mut room = AT_ONCE.saturating_sub(trying);
-        let due = |client: &Client| matches!(client.phase, Phase::Away { next, .. } if next <= now);
-        let numbers: Vec<_> =
-            self.clients.iter().filter(|(_, client)| due(client)).map(|(number, _)| *number).collect();
+        let due = |entry: &Entry| matches!(entry.phase, Phase::Away { next, .. } if next <= now);
+        let numbers: Vec<_> = self.clients.iter().filter(|(_, entry)| due(entry)).map(|(number, _)| *number).collect();
         // Paths at which nobody listens, as this round has found out.
         let mut empty: Vec<PathBuf> = Vec::new();
         for number in numbers {
-            let Some(client) = self.clients.get_mut(&number) else { continue };
-            let Phase::Away { since, next } = &mut client.phase else { continue };
+            let Some(entry) = self.clients.get_mut(&number) else { continue };
+            let Phase::Away { since, next } = &mut entry.phase else { continue };
             let (since, again) = (*since, now + away_pause(now - *since));
-            if room == 0 || empty.contains(&client.path) {
+            if room == 0 || empty.contains(&entry.path) {
                 *next = if room == 0 { now + FIRST_PAUSE / 4 } else { again };
                 continue;
             }
-            let Some(shared) = client.shared.upgrade().filter(|shared| !shared.lock().closed) else {
+            let Some(client) = entry.client.upgrade().filter(|client| !client.is_closed()) else {
                 self.clients.remove(&number);
                 continue;
             };
-            match Handshake::begin(&shared.config) {
+            match Handshake::begin(client.config()) {
                 Ok(handshake) => {
                     room -= 1;
                     let added = self.epoll.add(handshake.socket(), 2 * number + 1);
-                    client.phase = Phase::Trying { since, handshake: Box::new(handshake) };
+                    entry.phase = Phase::Trying { since, handshake: Box::new(handshake) };
                     if added.is_err() {
-                        client.phase = Phase::Away { since, next: again };
+                        entry.phase = Phase::Away { since, next: again };
                     }
                 }
                 Err(error) => {
                     *next = again;
                     if matches!(error, ConnectError::NoServer { .. }) {
-                        empty.push(client.path.clone());
+                        empty.push(entry.path.clone());
                     }
                 }
             }
@@ -266,23 +280,27 @@ impl Rounds {
 
     /// Goes on with a handshake.
     fn advance(&mut self, number: u64, now: Instant) {
-        let Some(client) = self.clients.get_mut(&number) else { return };
-        let Phase::Trying { since, handshake } = &mut client.phase else { return };
+        let Some(entry) = self.clients.get_mut(&number) else { return };
+        let Phase::Trying { since, handshake } = &mut entry.phase else { return };
         let since = *since;
         match handshake.advance() {
             Ok(None) => {}
             Ok(Some(established)) => {
                 let _ = self.epoll.remove(handshake.socket());
                 let socket = Arc::clone(&established.socket);
-                let path = client.path.clone();
-                match client.shared.upgrade() {
+                let path = entry.path.clone();
+                match entry.client.upgrade() {
                     None => drop(self.clients.remove(&number)),
-                    Some(shared) => {
+                    Some(client) => {
                         let _ = self.epoll.add_for_hang_up(&*socket, 2 * number);
-                        // Nobody else installs links of a client that has had one, so this is its next.
-                        let generation = shared.lock().generation + 1;
-                        client.phase = Phase::Linked { socket, generation };
-                        shared.install(Link::new(established, &shared.config));
+                        match client.install(established) {
+                            Some(generation) => entry.phase = Phase::Linked { socket, generation },
+                            // The client is closed, or has ordered the watching of another link.
+                            None => {
+                                let _ = self.epoll.remove(&*socket);
+                                self.clients.remove(&number);
+                            }
+                        }
                     }
                 }
                 self.follow(&path, now);
@@ -296,7 +314,7 @@ impl Rounds {
                     }
                     _ => pause(REFUSED_PAUSE),
                 };
-                client.phase = Phase::Away { since, next: now + again };
+                entry.phase = Phase::Away { since, next: now + again };
                 tracing::debug!(%error, "the server was not reached");
             }
         }
@@ -304,8 +322,8 @@ impl Rounds {
 
     /// A server is back: its other clients need not wait much longer.
     fn follow(&mut self, path: &PathBuf, now: Instant) {
-        for client in self.clients.values_mut().filter(|client| client.path == *path) {
-            if let Phase::Away { next, .. } = &mut client.phase {
+        for entry in self.clients.values_mut().filter(|entry| entry.path == *path) {
+            if let Phase::Away { next, .. } = &mut entry.phase {
                 *next = (*next).min(now + FOLLOW_WITHIN.mul_f64(jitter()));
             }
         }
@@ -313,10 +331,8 @@ impl Rounds {
 
     /// Gives up handshakes that take too long.
     fn give_up_late(&mut self, now: Instant) {
-        let late =
-            |client: &Client| matches!(&client.phase, Phase::Trying { handshake, .. } if handshake.deadline <= now);
-        let numbers: Vec<_> =
-            self.clients.iter().filter(|(_, client)| late(client)).map(|(number, _)| *number).collect();
+        let late = |entry: &Entry| matches!(&entry.phase, Phase::Trying { handshake, .. } if handshake.deadline <= now);
+        let numbers: Vec<_> = self.clients.iter().filter(|(_, entry)| late(entry)).map(|(number, _)| *number).collect();
         numbers.into_iter().for_each(|number| self.advance(number, now));
     }
 

@@ -2,19 +2,14 @@
 
 use std::fmt::{Display, Write as _};
 
-use super::process::ProcessFacts;
-use crate::{
-    BreakerState, Snapshot,
-    metrics::{LATENCY_BOUNDS_US, OUTCOMES, UNKNOWN},
-};
+use bellrope::{BreakerState, Snapshot, TypeSnapshot};
 
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+use crate::process::ProcessFacts;
 
-/// Outcomes that are nobody's error.
-const NO_ERRORS: [&str; 2] = ["ok", "cancelled"];
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Everything at one moment. What a server has is there from its start, as zeros.
-pub(super) fn page(snapshot: &Snapshot, process: &ProcessFacts) -> String {
+pub(crate) fn page(snapshot: &Snapshot, process: &ProcessFacts) -> String {
     let mut page = Page(String::with_capacity(4096 * (1 + snapshot.types.len())));
     calls(&mut page, snapshot);
     work(&mut page, snapshot);
@@ -53,7 +48,7 @@ fn calls(page: &mut Page, snapshot: &Snapshot) {
     );
     for row in &snapshot.types {
         let name = ("type", row.name.as_str());
-        let bounds = LATENCY_BOUNDS_US.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
+        let bounds = TypeSnapshot::LATENCY_BOUNDS_US.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
         let mut count = 0;
         for (bound, bucket) in bounds.zip(&row.buckets) {
             count += bucket;
@@ -66,7 +61,7 @@ fn calls(page: &mut Page, snapshot: &Snapshot) {
 
 fn work(page: &mut Page, snapshot: &Snapshot) {
     page.family("ipc_type_info", "gauge", "Always 1; the label says whether its handler runs on a worker or on tokio.");
-    for row in snapshot.types.iter().filter(|row| row.name != UNKNOWN) {
+    for row in snapshot.types.iter().filter(|row| row.name != TypeSnapshot::UNKNOWN) {
         let runs_on = if row.runs_on_worker { "worker" } else { "tokio" };
         page.sample("ipc_type_info", &[("type", &row.name), ("runs_on", runs_on)], 1);
     }
@@ -131,20 +126,9 @@ fn errors(page: &mut Page, snapshot: &Snapshot) {
         "Everything that went wrong, by kind: calls that ended badly (cancelled ones are no error), connections closed \
          because the peer broke the protocol, connections refused.",
     );
-    for (kind, count) in errors_by_kind(snapshot) {
+    for (kind, count) in snapshot.errors() {
         page.sample("ipc_errors_total", &[("kind", kind)], count);
     }
-}
-
-/// Everything that went wrong, by kind.
-pub(super) fn errors_by_kind(snapshot: &Snapshot) -> impl Iterator<Item = (&'static str, u64)> {
-    let calls = |(index, outcome): (usize, &&'static str)| {
-        (*outcome, snapshot.types.iter().map(|row| row.outcomes[index].1).sum())
-    };
-    let errors = OUTCOMES.iter().enumerate().filter(|(_, outcome)| !NO_ERRORS.contains(outcome)).map(calls);
-    let connections =
-        [("protocol_violation", snapshot.violations), ("connection_refused", snapshot.refused_connections)];
-    errors.chain(connections)
 }
 
 fn process_metrics(page: &mut Page, process: &ProcessFacts) {
@@ -211,32 +195,41 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering::Relaxed;
+    use std::{sync::Arc, time::Instant};
 
-    use bellrope_proto::frame::ErrorCode;
+    use bellrope::{Breaker, BreakerConfig, Metrics, Server};
+    use tempfile::TempDir;
 
     use super::*;
-    use crate::Metrics;
 
-    fn lines_of(metrics: &Metrics) -> Vec<String> {
-        page(&metrics.snapshot(), &ProcessFacts::default()).lines().map(str::to_owned).collect()
+    /// The counters of a server that has one message type and has stopped.
+    fn server(name: &str) -> (Arc<Metrics>, TempDir) {
+        let home = tempfile::tempdir().unwrap();
+        let server =
+            Server::builder().unary(name, |_, _| Ok(())).bind(home.path().join("run").join("test.sock")).unwrap();
+        server.shutdown();
+        (server.metrics(), home)
+    }
+
+    fn lines_of(snapshot: &Snapshot) -> Vec<String> {
+        page(snapshot, &ProcessFacts::default()).lines().map(str::to_owned).collect()
     }
 
     // Faults 48, 49.
     #[test]
     fn label_values_are_escaped() {
-        let metrics = Metrics::new(["a\"b\\c\nd"].into_iter(), 1, 1);
+        let mut snapshot = server("echo").0.snapshot();
+        snapshot.types[0].name = "a\"b\\c\nd".to_owned();
         let wanted = r#"ipc_requests_total{type="a\"b\\c\nd",outcome="ok"} 0"#;
-        assert!(lines_of(&metrics).iter().any(|line| line == wanted));
+        assert!(lines_of(&snapshot).iter().any(|line| line == wanted));
     }
 
     #[test]
-    fn buckets_are_cumulative_and_a_sample_counts_for_its_weight() {
-        let metrics = Metrics::new(["echo"].into_iter(), 2, 1);
-        metrics.shard(0).time(1, 1, 32);
-        metrics.shard(1).time(1, 10, 32);
-        metrics.shard(1).time(1, 99_000_000, 1);
-        let lines = lines_of(&metrics);
+    fn buckets_are_cumulative() {
+        let mut snapshot = server("echo").0.snapshot();
+        let row = &mut snapshot.types[0];
+        (row.buckets[0], row.buckets[3], row.buckets[16], row.latency_sum_us) = (32, 32, 1, 99_000_352);
+        let lines = lines_of(&snapshot);
         let value = |name: &str| {
             let prefix = format!("ipc_latency_microseconds_{name} ");
             lines.iter().find_map(|line| line.strip_prefix(&prefix)).unwrap().to_owned()
@@ -249,14 +242,11 @@ mod tests {
 
     #[test]
     fn errors_are_summed_over_types_and_a_cancelled_call_is_none() {
-        let metrics = Metrics::new(["one", "two"].into_iter(), 1, 1);
-        for (message_type, code) in
-            [(1, ErrorCode::HandlerPanic), (2, ErrorCode::HandlerPanic), (1, ErrorCode::Cancelled)]
-        {
-            metrics.shard(0).count(message_type, Some(code));
-        }
-        metrics.violations.store(3, Relaxed);
-        let lines = lines_of(&metrics);
+        let mut snapshot = server("echo").0.snapshot();
+        snapshot.types[0].outcomes.iter_mut().for_each(|(_, count)| *count = 1);
+        snapshot.types[1].outcomes.iter_mut().for_each(|(_, count)| *count = 1);
+        snapshot.violations = 3;
+        let lines = lines_of(&snapshot);
         for wanted in ["ipc_errors_total{kind=\"handler_panic\"} 2", "ipc_errors_total{kind=\"protocol_violation\"} 3"]
         {
             assert!(lines.iter().any(|line| line == wanted), "{wanted}");
@@ -266,19 +256,19 @@ mod tests {
 
     #[test]
     fn a_breaker_shows_its_state_its_changes_and_whom_it_turned_away() {
-        let metrics = Metrics::new(["echo"].into_iter(), 1, 1);
-        let breaker = std::sync::Arc::new(crate::Breaker::new(crate::BreakerConfig::default()).unwrap());
-        metrics.watch_breaker("echo", std::sync::Arc::clone(&breaker));
+        let (metrics, _home) = server("echo");
+        let breaker = Arc::new(Breaker::new(BreakerConfig::default()).unwrap());
+        metrics.watch_breaker("echo", Arc::clone(&breaker));
         let has = |lines: &[String], wanted: &str| assert!(lines.iter().any(|line| line == wanted), "{wanted}");
-        let lines = lines_of(&metrics);
+        let lines = lines_of(&metrics.snapshot());
         has(&lines, r#"ipc_circuit_breaker_state{type="echo",state="closed"} 1"#);
         has(&lines, r#"ipc_circuit_breaker_state{type="echo",state="half_open"} 0"#);
         has(&lines, r#"ipc_circuit_breaker_transitions_total{type="echo",from="closed",to="open"} 0"#);
         for _ in 0..5 {
-            breaker.acquire(std::time::Instant::now).unwrap().fail(std::time::Instant::now);
+            breaker.acquire(Instant::now).unwrap().fail(Instant::now);
         }
-        breaker.acquire(std::time::Instant::now).unwrap_err();
-        let lines = lines_of(&metrics);
+        breaker.acquire(Instant::now).unwrap_err();
+        let lines = lines_of(&metrics.snapshot());
         has(&lines, r#"ipc_circuit_breaker_state{type="echo",state="closed"} 0"#);
         has(&lines, r#"ipc_circuit_breaker_state{type="echo",state="open"} 1"#);
         has(&lines, r#"ipc_circuit_breaker_transitions_total{type="echo",from="closed",to="open"} 1"#);
@@ -286,20 +276,19 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_shown_once_there_is_one() {
-        let metrics = Metrics::new([].into_iter(), 1, 1);
-        assert!(!lines_of(&metrics).iter().any(|line| line.contains("buffer_budget")));
-        let budget = bellrope_proto::Budget::new(1_000);
-        let _used = budget.reserve(10);
-        metrics.budget.set(budget).unwrap();
-        let lines = lines_of(&metrics);
+    fn a_budget_is_shown_where_there_is_one() {
+        let mut snapshot = server("echo").0.snapshot();
+        snapshot.buffers = None;
+        assert!(!lines_of(&snapshot).iter().any(|line| line.contains("buffer_budget")));
+        snapshot.buffers = Some((10, 1_000));
+        let lines = lines_of(&snapshot);
         assert!(lines.contains(&r#"ipc_buffer_budget_bytes{part="used"} 10"#.to_owned()));
         assert!(lines.contains(&r#"ipc_buffer_budget_bytes{part="limit"} 1000"#.to_owned()));
     }
 
     #[test]
     fn what_can_not_be_read_of_the_process_is_left_out() {
-        let lines = lines_of(&Metrics::new([].into_iter(), 1, 1));
+        let lines = lines_of(&server("echo").0.snapshot());
         assert!(!lines.iter().any(|line| line.contains("process_open_fds")));
     }
 }

@@ -1,0 +1,380 @@
+//! What a thread does to make a call and to wait for what comes. One of the threads that wait leads: it alone watches
+//! the socket and takes answers for all, and hands the lead on when it has its own answer. A lone caller always leads,
+//! so it pays no hop between threads.
+
+use std::{
+    sync::{Arc, MutexGuard, PoisonError},
+    task::{Wake, Waker},
+    thread::Thread,
+    time::{Duration, Instant},
+};
+
+use bellrope_proto::{connection::Sending, handshake::Style};
+use bellrope_shm::wait;
+
+use super::super::{
+    config::{ClientConfig, ConnectionState},
+    link::{ClientLink, Rest, SWEEP, left},
+    mailboxes::{Event, Role, Ticket},
+    options::{CallOptions, Registration, Retry},
+    shared::{Begun, Sent, SharedClient, State, settle_permit},
+    types::MessageType,
+};
+use crate::{CallError, ConnectError};
+
+/// How long a wait may last between two looks at a cancel token.
+const TOKEN_PAUSE: Duration = Duration::from_millis(5);
+/// The same for room in the request ring: whoever leads may take the ring that was meant for us.
+const ROOM_PAUSE: Duration = Duration::from_millis(1);
+
+/// Calls over a shared connection and waits on the thread that asks. Clones share the connection.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    shared: Arc<SharedClient>,
+}
+
+impl Caller {
+    /// Connects.
+    pub(super) fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
+        let path = config.path.clone();
+        let shared = SharedClient::new(config).map_err(|source| ConnectError::Io { path, source })?;
+        shared.connect()?;
+        Ok(Self { shared })
+    }
+
+    /// What all callers share.
+    pub(super) fn shared(&self) -> &SharedClient {
+        &self.shared
+    }
+
+    /// Calls and waits for the response.
+    pub(super) fn call(&self, name: &str, payload: &[u8], options: &CallOptions) -> Result<Vec<u8>, CallError> {
+        let permit = self.shared.admit()?;
+        let outcome = self.call_until(name, payload, self.deadline(options), options);
+        settle_permit(permit, &outcome);
+        outcome
+    }
+
+    /// Calls, again and again if that is allowed.
+    fn call_until(
+        &self,
+        name: &str,
+        payload: &[u8],
+        deadline: Instant,
+        options: &CallOptions,
+    ) -> Result<Vec<u8>, CallError> {
+        loop {
+            match self.call_once(name, payload, deadline, options) {
+                Err(CallError::NotExecuted) if options.retry != Retry::Never && Instant::now() < deadline => {}
+                Err(CallError::Unknown) if options.retry == Retry::Idempotent && Instant::now() < deadline => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn call_once(
+        &self,
+        name: &str,
+        payload: &[u8],
+        deadline: Instant,
+        options: &CallOptions,
+    ) -> Result<Vec<u8>, CallError> {
+        let ticket = self.start(name, Style::Unary, payload, Some(deadline), options)?;
+        self.response(ticket, Some(deadline), options)
+    }
+
+    /// When a call with these options has to be answered.
+    pub(super) fn deadline(&self, options: &CallOptions) -> Instant {
+        Instant::now() + options.timeout.unwrap_or(self.shared.config.call_timeout)
+    }
+
+    /// Waits for the response to a call.
+    pub(super) fn response(
+        &self,
+        ticket: Ticket,
+        deadline: Option<Instant>,
+        options: &CallOptions,
+    ) -> Result<Vec<u8>, CallError> {
+        let _registration = self.register(ticket, options);
+        match self.next_event(ticket, deadline) {
+            Ok(Event::Response(payload)) => Ok(payload),
+            Ok(Event::Failed(error)) => Err(error),
+            Ok(Event::Chunk(_) | Event::End) => unreachable!("the connection checks the style of every answer"),
+            Err(error) => {
+                self.abandon(ticket);
+                Err(error)
+            }
+        }
+    }
+
+    /// Has a call cancelled with the options' token, if there is one.
+    pub(super) fn register(&self, ticket: Ticket, options: &CallOptions) -> Option<Registration> {
+        options.cancel.as_ref().map(|token| token.register(&self.shared, ticket))
+    }
+
+    /// Sends a call, over a new connection if the old one is lost.
+    pub(super) fn start(
+        &self,
+        name: &str,
+        style: Style,
+        payload: &[u8],
+        deadline: Option<Instant>,
+        options: &CallOptions,
+    ) -> Result<Ticket, CallError> {
+        let room_deadline = deadline.unwrap_or_else(|| Instant::now() + self.shared.config.call_timeout);
+        let mut state = self.shared.lock();
+        loop {
+            if options.is_cancelled() {
+                return Err(CallError::Cancelled);
+            }
+            let Some(link) = &state.link else {
+                state = self.await_link(state, room_deadline, options)?;
+                continue;
+            };
+            let message_type = link.types.find_styled(name, style)?;
+            match state.begin(message_type, payload, left(deadline)) {
+                Ok(Begun::Whole(ticket)) => return Ok(ticket),
+                Ok(Begun::Partly(ticket, sending)) => {
+                    drop(state);
+                    return self.send_parts(ticket, sending, message_type, payload, deadline, room_deadline, options);
+                }
+                // The ring is full. Answers are what keeps the server from taking requests.
+                Ok(Begun::NoRoom) => state = self.wait_for_room(state, room_deadline)?,
+                Err(error) => {
+                    self.shared.pump(&mut state);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Sends a request that is too large for a record.
+    #[expect(clippy::too_many_arguments, reason = "all of it is what `start` knows of the call")]
+    fn send_parts(
+        &self,
+        ticket: Ticket,
+        mut sending: Sending,
+        message_type: MessageType,
+        payload: &[u8],
+        deadline: Option<Instant>,
+        room_deadline: Instant,
+        options: &CallOptions,
+    ) -> Result<Ticket, CallError> {
+        let mut state = self.shared.lock();
+        loop {
+            if options.is_cancelled() {
+                state.abandon(ticket);
+                return Err(CallError::Cancelled);
+            }
+            match state.push(ticket, &mut sending, message_type, payload, left(deadline)) {
+                Ok(true) => return Ok(ticket),
+                Ok(false) => {}
+                Err(error) => {
+                    state.abandon(ticket);
+                    self.shared.pump(&mut state);
+                    return Err(error);
+                }
+            }
+            state = match self.wait_for_room(state, room_deadline) {
+                Ok(state) => state,
+                Err(error) => {
+                    self.abandon(ticket);
+                    return Err(error);
+                }
+            };
+        }
+    }
+
+    /// Waits for the reconnector to find the server again.
+    fn await_link<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Instant,
+        options: &CallOptions,
+    ) -> Result<MutexGuard<'a, State>, CallError> {
+        let deadline = deadline.min(Instant::now() + self.shared.config.reconnect_timeout);
+        loop {
+            match state.connection_state() {
+                ConnectionState::Closed => return Err(CallError::Closed),
+                ConnectionState::Connected => return Ok(state),
+                ConnectionState::Reconnecting => {}
+            }
+            if options.is_cancelled() {
+                return Err(CallError::Cancelled);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(state);
+                // Either this succeeds after all, or its error says why not.
+                self.shared.connect()?;
+                return Ok(self.shared.lock());
+            }
+            let most = if options.cancel.is_some() { left.min(TOKEN_PAUSE) } else { left };
+            let waited = self.shared.changed.wait_timeout(state, most);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits until the server has taken requests.
+    fn wait_for_room<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Instant,
+    ) -> Result<MutexGuard<'a, State>, CallError> {
+        self.shared.pump(&mut state);
+        let now = Instant::now();
+        if now >= deadline {
+            return Err(CallError::DeadlineExceeded);
+        }
+        if state.arm(true)? == Rest::Sleep
+            && let Some(socket) = state.link.as_ref().map(ClientLink::socket)
+        {
+            drop(state);
+            wait::readable(&*socket, Some((deadline - now).min(ROOM_PAUSE)))?;
+            state = self.shared.lock();
+            if let Some(link) = &mut state.link {
+                link.hear()?;
+            }
+            // The ring that we took may have been the leader's, who would sleep on over what it announced.
+            if state.leader_sleeps {
+                self.shared.leader.wake();
+            }
+        }
+        Ok(state)
+    }
+
+    /// Waits for what comes next for a call.
+    pub(super) fn next_event(&self, ticket: Ticket, deadline: Option<Instant>) -> Result<Event, CallError> {
+        self.wait_until(ticket, Role::Reader, deadline, |state| Ok(state.take_event(ticket)))
+    }
+
+    /// Sends a chunk, as soon as there is credit and room. Answers `false` if the call has ended.
+    pub(super) fn send_chunk(&self, ticket: Ticket, chunk: &[u8]) -> Result<bool, CallError> {
+        let deadline = Instant::now() + self.shared.config.call_timeout;
+        loop {
+            let send = |state: &mut State| match state.send_chunk(ticket, chunk)? {
+                Sent::NoCredit => Ok(None),
+                sent => Ok(Some(sent)),
+            };
+            match self.wait_until(ticket, Role::Writer, Some(deadline), send)? {
+                Sent::Done => return Ok(true),
+                Sent::NoRoom => drop(self.wait_for_room(self.shared.lock(), deadline)?),
+                Sent::Ended | Sent::NoCredit => return Ok(false),
+            }
+        }
+    }
+
+    pub(super) fn end_upload(&self, ticket: Ticket) {
+        self.shared.lock().end_upload(ticket);
+    }
+
+    pub(super) fn abandon(&self, ticket: Ticket) {
+        self.shared.lock().abandon(ticket);
+    }
+
+    /// Waits until `check` has something. Leads, if nobody else does.
+    fn wait_until<T>(
+        &self,
+        ticket: Ticket,
+        role: Role,
+        deadline: Option<Instant>,
+        mut check: impl FnMut(&mut State) -> Result<Option<T>, CallError>,
+    ) -> Result<T, CallError> {
+        let mut state = self.shared.lock();
+        let mut leading = false;
+        loop {
+            if leading || !state.led {
+                state.led = true;
+                leading = true;
+                self.shared.pump(&mut state);
+            }
+            let checked = check(&mut state);
+            if let Some(checked) = checked.transpose() {
+                state.leave(ticket, role, leading);
+                return checked;
+            }
+            let waited = if leading { self.lead(state, deadline) } else { self.follow(state, ticket, role, deadline) };
+            state = match waited {
+                Ok(state) => state,
+                Err(error) => {
+                    self.shared.lock().leave(ticket, role, leading);
+                    return Err(error);
+                }
+            };
+        }
+    }
+
+    /// Watches the socket for everybody, once.
+    fn lead<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Option<Instant>,
+    ) -> Result<MutexGuard<'a, State>, CallError> {
+        // Without a link every call has ended, ours as well.
+        let Some(link) = &mut state.link else { return Ok(state) };
+        match link.rest(false)? {
+            Rest::Look => {
+                drop(state);
+                return Ok(self.shared.lock());
+            }
+            Rest::Check => {
+                time_left(deadline)?;
+                return Ok(state);
+            }
+            Rest::Sleep => {}
+        }
+        let socket = link.socket();
+        let generation = state.generation;
+        let left = time_left(deadline)?;
+        state.leader_sleeps = true;
+        drop(state);
+        let since = Instant::now();
+        let woken = wait::either_readable(&*socket, &self.shared.leader, Some(left));
+        let mut state = self.shared.lock();
+        state.leader_sleeps = false;
+        if woken? {
+            self.shared.leader.clear();
+        }
+        if state.generation == generation
+            && let Some(link) = &mut state.link
+        {
+            link.woke(since.elapsed())?;
+        }
+        Ok(state)
+    }
+
+    /// Waits until the leader has something for us, or hands the lead over to us.
+    fn follow<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        ticket: Ticket,
+        role: Role,
+        deadline: Option<Instant>,
+    ) -> Result<MutexGuard<'a, State>, CallError> {
+        let left = time_left(deadline)?;
+        if state.wait_for(ticket, role, &Waker::from(Arc::new(Unpark(std::thread::current())))) {
+            drop(state);
+            std::thread::park_timeout(left);
+            state = self.shared.lock();
+        }
+        Ok(state)
+    }
+}
+
+/// Time to wait at the most until something else must be looked at.
+fn time_left(deadline: Option<Instant>) -> Result<Duration, CallError> {
+    match left(deadline) {
+        None => Ok(SWEEP),
+        Some(Duration::ZERO) => Err(CallError::DeadlineExceeded),
+        Some(left) => Ok(left.min(SWEEP)),
+    }
+}
+
+/// Wakes a parked thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}

@@ -1,0 +1,68 @@
+//! How a client is configured, and what it reports of its connection.
+
+use std::{path::PathBuf, time::Duration};
+
+use bellrope_proto::layout::DEFAULT_MAX_MESSAGE;
+
+use crate::{BreakerConfig, SpinPolicy};
+
+/// How a client connects and waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientConfig {
+    /// The server's socket.
+    pub path: PathBuf,
+    /// A name for the server's logs, at most 64 bytes. Default: the program's name.
+    pub name: String,
+    /// Whether to ask to be served ahead of the others. The server allows it to a limited number. Default no.
+    pub priority: bool,
+    /// Most time a handshake may take. Default 5 s: on a machine that is busy with a build, a server may wait that long for
+    /// a CPU.
+    pub connect_timeout: Duration,
+    /// How long a call waits for a server that went away, before it fails. Default 1 s.
+    pub reconnect_timeout: Duration,
+    /// Most time a call may take, unless it says otherwise. Default 30 s; a stream has none.
+    pub call_timeout: Duration,
+    /// Bytes of the largest message to send or to take. Default 10 MiB; the server's own limit holds if it is lower,
+    /// and a server that sends more than this breaks the connection.
+    pub max_message_bytes: u32,
+    /// A breaker of the client's own, for its calls: while it is open they fail at once, as rejected, and nothing is sent.
+    /// Failures of handlers, missed deadlines and a server that is away count; the caller's own mistakes do not. Default
+    /// none.
+    pub breaker: Option<BreakerConfig>,
+    /// When to spin instead of sleeping. Default adaptive.
+    pub spin: SpinPolicy,
+    /// Most time that an adaptive waiter spins before it sleeps. Default 50 us.
+    pub spin_cap: Duration,
+}
+
+impl ClientConfig {
+    /// The defaults for the server at `path`.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let name = std::env::current_exe().ok().and_then(|exe| Some(exe.file_name()?.to_string_lossy().into_owned()));
+        Self {
+            path: path.into(),
+            name: name.unwrap_or_default(),
+            priority: false,
+            connect_timeout: Duration::from_secs(5),
+            reconnect_timeout: Duration::from_secs(1),
+            call_timeout: Duration::from_secs(30),
+            max_message_bytes: DEFAULT_MAX_MESSAGE,
+            breaker: None,
+            spin: SpinPolicy::Adaptive,
+            spin_cap: Duration::from_micros(50),
+        }
+    }
+}
+
+/// Whether a client has a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectionState {
+    /// Yes.
+    Connected,
+    /// It went away and is looked for.
+    Reconnecting,
+    /// The client was closed, and will have none any more.
+    Closed,
+}
