@@ -19,7 +19,7 @@ fn main() {
     let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let version = Command::new(compiler).arg("--version").output().map(|output| output.stdout).unwrap_or_default();
     println!("cargo::rustc-env=BUILT_WITH={}", String::from_utf8_lossy(&version).trim());
-    // .../PROFILE/build/bellrope-bench-HASH/out
+    // .../PROFILE/build/bellrope-peers-HASH/out
     let out = std::env::var("OUT_DIR").unwrap_or_default();
     let profile = Path::new(&out).ancestors().nth(3).and_then(Path::file_name).unwrap_or_default();
     println!("cargo::rustc-env=BUILT_AS={}", profile.to_string_lossy());

@@ -1,7 +1,7 @@
 //! Measurements between two processes: this one is the client, a child of it the server.
 
+mod args;
 mod bare;
-mod child;
 mod connections;
 mod criteria;
 mod fairness;
@@ -18,24 +18,24 @@ mod sealed;
 mod spin;
 mod throughput;
 
-use std::time::Duration;
+use bellrope_shm::CountingAllocator;
+use bellrope_terminal::{Failed, Outcome, output};
+use clap::Subcommand;
+use serde::Serialize;
 
-pub(crate) use bare::{Shape, answer as answer_bare};
-pub(crate) use child::{Counters, ServerProcess, as_client, two_cpus};
-use clap::{Args, Subcommand};
+use args::BenchArgs;
+pub(crate) use args::seconds;
+pub(crate) use bare::answer as answer_bare;
 pub(crate) use criteria::{Report as CriteriaReport, criteria};
 pub(crate) use limit::{ping, pong, sleeping_pong};
-pub(crate) use rtt::{RttReport, round_trips};
+use rtt::RttReport;
 pub(crate) use samples::{Percentiles, Samples};
 pub(crate) use sealed::answer as answer_sealed;
-use serde::Serialize;
 pub(crate) use throughput::Load;
-
-use crate::{Failed, Outcome};
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
-pub(crate) enum BenchCommand {
+pub enum BenchCommand {
     /// What was promised, each with what was found and PASS or FAIL.
     Criteria(criteria::CriteriaArgs),
     /// Any number of connections open at once, each answering a call, and what they cost the server.
@@ -64,69 +64,13 @@ pub(crate) enum BenchCommand {
     Gateway(gateway::GatewayArgs),
 }
 
-/// What every measurement lets one choose.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct RunArgs {
-    /// Measure for a moment only, if less exactly.
-    #[arg(long)]
-    quick: bool,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    json: bool,
-}
-
-impl RunArgs {
-    /// How long to measure where `seconds` are asked for.
-    fn time(&self, seconds: f64) -> Duration {
-        Duration::from_secs_f64(if self.quick { QUICK_SECONDS } else { seconds })
-    }
-}
-
-/// Reads how long to measure.
-pub(crate) fn seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if (0.01..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("it must be from 0.01 to 3600".to_owned()) }
-}
-
-/// Seconds that are measured when it must be quick.
-const QUICK_SECONDS: f64 = 1.0;
-
-/// How to measure.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct BenchArgs {
-    /// Payload bytes of a call, and of its echo.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=65536))]
-    pub(crate) size: u32,
-    /// Calls in flight on each connection (throughput only).
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) depth: u32,
-    /// Connections (throughput only).
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20000))]
-    pub(crate) connections: u32,
-    /// Seconds to measure.
-    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
-    pub(crate) seconds: f64,
-    /// Measure for a second only, if less exactly.
-    #[arg(long, conflicts_with = "seconds")]
-    quick: bool,
-    /// Leave client and server where the scheduler puts them, instead of on one CPU each.
-    #[arg(long)]
-    pub(crate) no_pin: bool,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-impl BenchArgs {
-    /// With the seconds that are really measured.
-    fn settled(&self) -> Self {
-        Self { seconds: if self.quick { QUICK_SECONDS } else { self.seconds }, ..self.clone() }
-    }
-}
-
-pub(crate) fn run(command: &BenchCommand) -> Outcome {
+/// Measures what was asked for. `allocator` is the one that this program allocates with.
+///
+/// # Errors
+/// The measurement could not be made, or a criterion is not met.
+pub fn run(command: &BenchCommand, allocator: &CountingAllocator) -> Outcome {
     match command {
-        BenchCommand::Criteria(args) => show_criteria(args.run.json, &criteria::measure(args, true)?),
+        BenchCommand::Criteria(args) => show_criteria(args.run.json, &criteria::measure(args, allocator, true)?),
         BenchCommand::Connections(args) => {
             show_lines(args.run.json, &connections::measure(args, true)?, connections::ConnectionsReport::lines)
         }
@@ -160,9 +104,9 @@ pub(crate) fn show_criteria(json: bool, report: &CriteriaReport) -> Outcome {
 }
 
 fn show<R: Serialize>(json: bool, report: &R, print: fn(&R) -> Outcome) -> Outcome {
-    if json { crate::output::json(report) } else { print(report) }
+    if json { output::json(report) } else { print(report) }
 }
 
 fn show_lines<R: Serialize>(json: bool, report: &R, lines: fn(&R) -> Vec<String>) -> Outcome {
-    if json { crate::output::json(report) } else { crate::output::lines(&lines(report)) }
+    if json { output::json(report) } else { output::lines(&lines(report)) }
 }

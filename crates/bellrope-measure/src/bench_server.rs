@@ -8,14 +8,12 @@ use bellrope::{
     HandlerError, HealthServer, Metrics, Server, ServerBuilder, ServerConfig,
     shm::{clock, process},
 };
-use bellrope_gateway::{Gateway, GatewaySettings};
+use bellrope_gateway::{Gateway, GatewaySettings, LiveGateway};
+use bellrope_shm::CountingAllocator;
+use bellrope_terminal::{Outcome, output};
 use clap::Args;
 
-use crate::{
-    ALLOCATOR, Outcome,
-    bench::{self, Counters, Shape},
-    output, serve,
-};
+use crate::{bench, server_process::Counters, slots::Shape};
 
 /// The message type that holds up the worker which takes it: the payload says for how many milliseconds.
 pub(crate) const HOLD: &str = "bench.hold";
@@ -24,7 +22,7 @@ const MAX_HOLD_MS: u8 = 100;
 
 /// How to serve.
 #[derive(Debug, Args)]
-pub(crate) struct BenchServerArgs {
+pub struct BenchServerArgs {
     #[arg(long)]
     socket: PathBuf,
     #[arg(long)]
@@ -34,24 +32,36 @@ pub(crate) struct BenchServerArgs {
     config: ServerConfig,
 }
 
-/// Serves until standard input ends.
-pub(crate) fn run(args: &BenchServerArgs) -> Outcome {
+/// What the program that is measured does as a server, so that a measurement has the very same.
+#[derive(Clone, Copy)]
+pub struct Served {
+    /// Registers everything that the program offers.
+    pub register: fn(ServerBuilder, LiveGateway) -> ServerBuilder,
+    /// Keeps the program's memory small.
+    pub stay_small: fn(Arc<Metrics>) -> Outcome,
+}
+
+/// Serves until standard input ends. `allocator` is the one that this program allocates with.
+///
+/// # Errors
+/// The server could not be started, or a command that came is none.
+pub fn run(args: &BenchServerArgs, served: Served, allocator: &CountingAllocator) -> Outcome {
     if args.pin {
         process::pin_to_cpu(1).context("pinning the server to a CPU")?;
     }
     let gateway = Gateway::from_settings(GatewaySettings::default())?;
-    let builder = serve::register(Server::builder().config(args.config.clone()), Arc::new(gateway));
+    let builder = (served.register)(Server::builder().config(args.config.clone()), Arc::new(gateway).into());
     let builder = register_hold(builder);
     let listening_us = clock::monotonic_us();
     let server = builder.bind(&args.socket)?;
     let health = HealthServer::start((Ipv4Addr::LOCALHOST, 0).into(), server.metrics()).context("serving health")?;
-    serve::stay_small(server.metrics())?;
+    (served.stay_small)(server.metrics())?;
     output::line(format_args!("ready {} {listening_us}", health.local_addr()))?;
     let mut command = String::with_capacity(LONGEST_COMMAND);
     while std::io::stdin().read_line(&mut command)? > 0 {
         // Before anything of this loop's own is counted.
-        let allocations = ALLOCATOR.stop();
-        obey(command.trim(), allocations, &server.metrics())?;
+        let allocations = allocator.stop();
+        obey(command.trim(), allocations, &server.metrics(), allocator)?;
         command.clear();
     }
     drop(health);
@@ -78,7 +88,7 @@ fn register_hold(builder: ServerBuilder) -> ServerBuilder {
 const LONGEST_COMMAND: usize = 256;
 
 /// Does what a command says. `allocations` are those since counting was last started.
-fn obey(command: &str, allocations: u64, metrics: &Metrics) -> Outcome {
+fn obey(command: &str, allocations: u64, metrics: &Metrics, allocator: &CountingAllocator) -> Outcome {
     let ready = || {
         let _ = output::line(format_args!("ponging"));
     };
@@ -96,7 +106,7 @@ fn obey(command: &str, allocations: u64, metrics: &Metrics) -> Outcome {
             count(metrics)
         }
         ["count"] => {
-            ALLOCATOR.start();
+            allocator.start();
             output::line(format_args!("counting"))
         }
         ["counted"] => output::line(format_args!("{allocations}")),

@@ -3,12 +3,13 @@
 use anyhow::{Context, ensure};
 use bellrope::Client;
 use bellrope_gateway::{ChatRequest, Chunk, SequencedChunk};
+use bellrope_shm::CountingAllocator;
+use bellrope_terminal::{Outcome, output};
 use clap::Args;
 
 use crate::{
-    Outcome,
-    bench::{self, ServerProcess},
-    output,
+    bench,
+    server_process::{ServerProcess, two_cpus},
 };
 
 const HELP: &str = "\
@@ -24,21 +25,25 @@ nothing.";
 /// How to show the outcome.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct DemoArgs {
+pub struct DemoArgs {
     /// Print JSON instead of a table; everything else goes to standard error.
     #[arg(long)]
     json: bool,
 }
 
-pub(crate) fn run(args: &DemoArgs) -> Outcome {
-    let mut server = ServerProcess::start(bench::two_cpus())?;
+/// Shows it. `allocator` is the one that this program allocates with.
+///
+/// # Errors
+/// The server or a call failed, or a criterion is not met.
+pub fn run(args: &DemoArgs, allocator: &CountingAllocator) -> Outcome {
+    let mut server = ServerProcess::start(two_cpus())?;
     output::note(format_args!(
         "server on {}; health on http://{}/health, /metrics, /ready and /live while this runs",
         server.socket().display(),
         server.health()
     ));
     chat(&server)?;
-    bench::show_criteria(args.json, &bench::criteria(&mut server, false, true)?)
+    bench::show_criteria(args.json, &bench::criteria(&mut server, allocator, false, true)?)
 }
 
 /// Streams an answer through the server, as an editor would.

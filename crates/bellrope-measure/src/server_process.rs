@@ -1,3 +1,5 @@
+//! The server half of a measurement, seen from the client half: a child process on a private socket.
+
 use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -6,10 +8,10 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use bellrope::{MemoryUse, ServerConfig, SpinPolicy, shm::process};
+use bellrope_terminal::signals;
 use serde::{Deserialize, Serialize};
 
-use super::Shape;
-use crate::signals;
+use crate::slots::Shape;
 
 /// A server in a child process on a private socket. It ends when this is dropped, or when this process dies: its
 /// standard input is the lifeline.
@@ -68,7 +70,7 @@ pub(crate) fn two_cpus() -> bool {
 
 /// Gives this thread the first of two CPUs to itself, if that is asked for. Only after the server was started: a child
 /// inherits where its parent may run.
-pub(super) fn pin_client(pin: bool) -> anyhow::Result<()> {
+pub(crate) fn pin_client(pin: bool) -> anyhow::Result<()> {
     if pin {
         process::pin_to_cpu(0).context("pinning the client to a CPU")?;
     }
@@ -94,7 +96,7 @@ impl ServerProcess {
 
     /// As [`Self::start`], with a CPU of its own where there are two, and so many `connections` allowed; both processes may
     /// open descriptors for them.
-    pub(super) fn start_for(connections: u32) -> anyhow::Result<Self> {
+    pub(crate) fn start_for(connections: u32) -> anyhow::Result<Self> {
         let most = process::raise_descriptor_limit();
         let needed = u64::from(connections) + OTHER_DESCRIPTORS;
         if let Some(most) = most.filter(|most| *most < needed) {
@@ -115,7 +117,7 @@ impl ServerProcess {
     }
 
     /// As [`Self::start`], with workers that spin by this policy.
-    pub(super) fn start_spinning(pin: bool, spin: SpinPolicy) -> anyhow::Result<Self> {
+    pub(crate) fn start_spinning(pin: bool, spin: SpinPolicy) -> anyhow::Result<Self> {
         let mut config = ServerConfig::default();
         config.spin = spin;
         Self::start_configured(pin, config)
@@ -179,18 +181,18 @@ impl ServerProcess {
     }
 
     /// As [`Self::begin_pong`], asleep between one and the next.
-    pub(super) fn begin_sleeping_pong(&mut self, fd: i32, rounds: u64) -> anyhow::Result<()> {
+    pub(crate) fn begin_sleeping_pong(&mut self, fd: i32, rounds: u64) -> anyhow::Result<()> {
         self.begin(&format!("sleeping-pong {} {fd} {rounds}", std::process::id()))
     }
 
     /// Has the server answer over bare slots of this shape, in the memory behind descriptor `fd` of this process.
-    pub(super) fn begin_bare(&mut self, fd: i32, shape: Shape) -> anyhow::Result<()> {
+    pub(crate) fn begin_bare(&mut self, fd: i32, shape: Shape) -> anyhow::Result<()> {
         let Shape { connections, depth, size } = shape;
         self.begin(&format!("bare {} {fd} {connections} {depth} {size}", std::process::id()))
     }
 
     /// Has the server connect to `path` and answer sealed memory with sealed memory until that connection ends.
-    pub(super) fn begin_sealed_echo(&mut self, path: &Path) -> anyhow::Result<()> {
+    pub(crate) fn begin_sealed_echo(&mut self, path: &Path) -> anyhow::Result<()> {
         self.begin(&format!("sealed-echo {}", path.display()))
     }
 
@@ -202,19 +204,19 @@ impl ServerProcess {
     }
 
     /// Has the server count its allocations from now on, until it is asked for [their number](Self::allocations).
-    pub(super) fn count_allocations(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn count_allocations(&mut self) -> anyhow::Result<()> {
         let answer = self.running.ask("count")?;
         ensure!(answer == "counting", "the server does not count its allocations: {answer}");
         Ok(())
     }
 
     /// How often the server allocated since it was told to count.
-    pub(super) fn allocations(&mut self) -> anyhow::Result<u64> {
+    pub(crate) fn allocations(&mut self) -> anyhow::Result<u64> {
         self.running.number("counted")
     }
 
     /// CPU time that the server has used so far, in microseconds.
-    pub(super) fn cpu_time_us(&mut self) -> anyhow::Result<u64> {
+    pub(crate) fn cpu_time_us(&mut self) -> anyhow::Result<u64> {
         self.running.number("cpu")
     }
 

@@ -3,9 +3,9 @@
 //! word; the client copies it out. As many connections, calls under way and bytes as with Bellrope, but no message type,
 //! no call id, no length, no check, no wake-up, no limit, no count: a side that dies would leave the other waiting.
 //!
-//! The comparison with peers, a workspace of its own, has this very file.
+//! It needs nothing but shared memory, so that the comparison with peers can have it without the rest of this crate.
 
-use bellrope::shm::{Ordering, View};
+use bellrope_shm::{View, sync::Ordering};
 
 const PAGE: usize = 4096;
 const WORD: usize = 8;
@@ -14,17 +14,18 @@ const END: usize = 0;
 
 /// How many slots there are, and of what size.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
-    pub(crate) connections: usize,
+pub struct Shape {
+    /// Pairs of a client and the server.
+    pub connections: usize,
     /// Slots of a connection, in each direction.
-    pub(crate) depth: usize,
+    pub depth: usize,
     /// Payload bytes.
-    pub(crate) size: usize,
+    pub size: usize,
 }
 
 /// The server's end: an echo.
 #[derive(Debug)]
-pub(crate) struct ServerEnd {
+pub struct ServerEnd {
     slots: Slots,
     /// Calls answered, for each connection.
     answered: Vec<u64>,
@@ -32,19 +33,22 @@ pub(crate) struct ServerEnd {
 }
 
 impl ServerEnd {
-    pub(crate) fn new(view: View, shape: Shape) -> Self {
+    /// The end over this memory, which has [`Shape::bytes`] bytes.
+    #[must_use]
+    pub fn new(view: View, shape: Shape) -> Self {
         let (answered, payload) = (vec![0; shape.connections], vec![0; shape.size]);
         Self { slots: Slots::new(view, shape), answered, payload }
     }
 
     /// Whether the client's end is gone.
-    pub(crate) fn is_over(&self) -> bool {
+    #[must_use]
+    pub fn is_over(&self) -> bool {
         self.slots.view.load(END, Ordering::Acquire) != 0
     }
 
     /// Answers what has come on all connections. Whether there was anything.
     #[inline]
-    pub(crate) fn round(&mut self) -> bool {
+    pub fn round(&mut self) -> bool {
         let mut found = false;
         for (connection, count) in self.answered.iter_mut().enumerate() {
             while self.slots.take(Direction::There, connection, *count, &mut self.payload) {
@@ -59,7 +63,7 @@ impl ServerEnd {
 
 /// The client's end. The server's is over when this is dropped.
 #[derive(Debug)]
-pub(crate) struct ClientEnd {
+pub struct ClientEnd {
     slots: Slots,
     /// Calls sent and answered, for each connection.
     counts: Vec<(u64, u64)>,
@@ -67,36 +71,43 @@ pub(crate) struct ClientEnd {
 }
 
 impl ClientEnd {
-    pub(crate) fn new(view: View, shape: Shape) -> Self {
+    /// The end over this memory, which has [`Shape::bytes`] bytes.
+    #[must_use]
+    pub fn new(view: View, shape: Shape) -> Self {
         let (counts, reply) = (vec![(0, 0); shape.connections], vec![0; shape.size]);
         Self { slots: Slots::new(view, shape), counts, reply }
     }
 
-    pub(crate) fn connections(&self) -> usize {
+    /// How many connections there are.
+    #[must_use]
+    pub fn connections(&self) -> usize {
         self.counts.len()
     }
 
     /// The answer that was taken last.
-    pub(crate) fn reply(&self) -> &[u8] {
+    #[must_use]
+    pub fn reply(&self) -> &[u8] {
         &self.reply
     }
 
     /// Calls of a connection that are not answered yet.
     #[inline]
-    pub(crate) fn under_way(&self, connection: usize) -> u64 {
+    #[must_use]
+    pub fn under_way(&self, connection: usize) -> u64 {
         let (sent, answered) = self.counts[connection];
         sent - answered
     }
 
     /// Whether a connection has a slot left for a call.
     #[inline]
-    pub(crate) fn has_room(&self, connection: usize) -> bool {
+    #[must_use]
+    pub fn has_room(&self, connection: usize) -> bool {
         self.under_way(connection) < self.slots.shape.depth as u64
     }
 
     /// Sends a call, for which there must be room.
     #[inline]
-    pub(crate) fn send(&mut self, connection: usize, payload: &[u8]) {
+    pub fn send(&mut self, connection: usize, payload: &[u8]) {
         let sent = &mut self.counts[connection].0;
         self.slots.put(Direction::There, connection, *sent, payload);
         *sent += 1;
@@ -104,7 +115,7 @@ impl ClientEnd {
 
     /// Takes an answer, if one has come.
     #[inline]
-    pub(crate) fn take(&mut self, connection: usize) -> bool {
+    pub fn take(&mut self, connection: usize) -> bool {
         let (sent, answered) = &mut self.counts[connection];
         let came = answered < sent && self.slots.take(Direction::Back, connection, *answered, &mut self.reply);
         *answered += u64::from(came);
@@ -136,7 +147,7 @@ impl Slots {
     /// The slots in fresh memory, or those that the other side made there. Every page is touched, so that nobody waits for
     /// the kernel later.
     fn new(view: View, shape: Shape) -> Self {
-        let touched = (0..shape.len()).step_by(PAGE).fold(0, |sum, at| sum | view.load(at, Ordering::Relaxed));
+        let touched = (0..shape.bytes()).step_by(PAGE).fold(0, |sum, at| sum | view.load(at, Ordering::Relaxed));
         std::hint::black_box(touched);
         Self { view, shape }
     }
@@ -179,7 +190,8 @@ impl Shape {
     }
 
     /// Bytes of all of it.
-    pub(crate) fn len(&self) -> usize {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         PAGE + 2 * self.connections * self.segment()
     }
 }

@@ -6,24 +6,23 @@
 
 mod bomb;
 mod chaos;
+mod course;
 mod crowd;
 mod latency;
 mod leak;
 mod memory;
 mod report;
+mod share_bar;
 mod victim;
 mod watch;
 
-use std::time::{Duration, Instant};
-
+use bellrope_terminal::{Failed, Outcome, output};
 use clap::{Args, ValueEnum};
+use course::Course;
 use report::{Report, SuiteReport};
-pub(crate) use victim::{StressClientArgs, run as run_client};
+pub use victim::{StressClientArgs, run as run_client};
 
-use crate::{
-    Failed, Outcome, bench,
-    output::{self, Progress},
-};
+use crate::bench;
 
 const HELP: &str = "\
 Examples:
@@ -46,7 +45,7 @@ if every criterion is met, 1 if one is not. Nothing is left behind, also after C
 /// Which suite to run, and for how long.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct StressArgs {
+pub struct StressArgs {
     /// What to do to the server.
     #[arg(value_enum)]
     suite: Choice,
@@ -74,27 +73,13 @@ enum Choice {
     All,
 }
 
-/// How a suite is run.
-#[derive(Debug, Clone, Copy)]
-struct Course {
-    quick: bool,
-    seconds: Option<f64>,
-    seed: u64,
-}
-
-/// When a suite is over.
-#[derive(Debug, Clone, Copy)]
-enum Extent {
-    /// After so many steps.
-    Count(u64),
-    /// After so long.
-    Time(Duration),
-}
-
 type Suite = fn(Course) -> anyhow::Result<SuiteReport>;
 
-/// Runs what was asked for. Fails if a criterion is not met.
-pub(crate) fn run(args: &StressArgs) -> Outcome {
+/// Runs what was asked for.
+///
+/// # Errors
+/// A suite could not be run, or a criterion is not met.
+pub fn run(args: &StressArgs) -> Outcome {
     let course = Course {
         quick: args.quick,
         seconds: args.seconds,
@@ -132,59 +117,6 @@ impl Choice {
     }
 }
 
-impl Course {
-    /// The extent of a suite that counts its steps.
-    fn count(self, full: u64) -> Extent {
-        match self.seconds {
-            Some(seconds) => Extent::Time(Duration::from_secs_f64(seconds)),
-            None => Extent::Count(if self.quick { full / 10 } else { full }),
-        }
-    }
-
-    /// How long a suite runs that has a time.
-    fn time(self, full: f64, quick: f64) -> Duration {
-        Duration::from_secs_f64(self.seconds.unwrap_or(if self.quick { quick } else { full }))
-    }
-}
-
-impl Extent {
-    /// Whether `done` steps since `start` are enough.
-    fn is_over(self, done: u64, start: Instant) -> bool {
-        self.share(done, start) >= 1.0
-    }
-
-    /// How much of it is over after `done` steps since `start`, from 0 to 1.
-    fn share(self, done: u64, start: Instant) -> f64 {
-        let share = match self {
-            Self::Count(count) => done as f64 / count as f64,
-            Self::Time(time) => start.elapsed().as_secs_f64() / time.as_secs_f64(),
-        };
-        share.min(1.0)
-    }
-}
-
-/// A bar that shows a share.
-struct ShareBar<'a> {
-    bar: &'a Progress,
-    shown: u64,
-}
-
-/// Steps of such a bar.
-const BAR_STEPS: u64 = 50;
-
-impl<'a> ShareBar<'a> {
-    fn new(bar: &'a Progress) -> Self {
-        Self { bar, shown: 0 }
-    }
-
-    fn show(&mut self, share: f64) {
-        while self.shown < (share * BAR_STEPS as f64) as u64 {
-            self.bar.step();
-            self.shown += 1;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,18 +126,5 @@ mod tests {
         let single = Choice::value_variants().iter().filter(|choice| !matches!(choice, Choice::All));
         let single: Vec<usize> = single.flat_map(|choice| choice.suites()).map(|suite| *suite as usize).collect();
         assert_eq!(Choice::All.suites().iter().map(|suite| *suite as usize).collect::<Vec<_>>(), single);
-    }
-
-    #[test]
-    fn a_suite_ends_after_its_count_a_tenth_of_it_or_the_seconds_asked_for() {
-        let course = Course { quick: false, seconds: None, seed: 1 };
-        let (whole, quick) = (course.count(500), Course { quick: true, ..course }.count(500));
-        let start = Instant::now();
-        assert!(!whole.is_over(499, start) && whole.is_over(500, start) && whole.is_over(501, start));
-        assert!(!quick.is_over(49, start) && quick.is_over(50, start));
-        assert_eq!([0, 250, 500, 900].map(|done| whole.share(done, start)), [0.0, 0.5, 1.0, 1.0]);
-        let seconds = Course { seconds: Some(3600.0), ..course }.count(500);
-        assert!(!seconds.is_over(u64::MAX, start), "a time is not up because of steps");
-        assert_eq!(seconds.share(0, start - Duration::from_secs(3600)), 1.0);
     }
 }

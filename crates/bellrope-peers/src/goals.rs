@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use crate::{
     plan::{Mode, Peer, SIZES},
-    report::{Report, rate, us},
+    report::Report,
+    units::{rate, us},
 };
 
 /// A ratio and what it should be.

@@ -8,7 +8,10 @@ mod pair;
 mod peers;
 mod plan;
 mod plot;
+mod publish;
 mod report;
+mod tables;
+mod units;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
@@ -76,7 +79,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            note(format_args!("bellrope-bench: {error:#}"));
+            note(format_args!("bellrope-peers: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -109,12 +112,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     progress.finish_and_clear();
     if arguments.json {
-        print(format_args!("{}", report.json()?))?;
+        print(format_args!("{}", publish::json(&report)?))?;
     } else {
-        print(format_args!("{}", report.markdown()))?;
+        print(format_args!("{}", tables::markdown(&report)))?;
     }
     if arguments.write {
-        report::write(&report)?;
+        publish::write(&report)?;
     }
     anyhow::ensure!(report.failed.is_empty(), "{} of the measurements failed", report.failed.len());
     Ok(())

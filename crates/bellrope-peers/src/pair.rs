@@ -48,7 +48,7 @@ struct Home(tempfile::TempDir);
 
 /// What these folders' names begin with, followed by the id of this process.
 fn prefix() -> String {
-    format!("bellrope-bench-{}-", std::process::id())
+    format!("bellrope-peers-{}-", std::process::id())
 }
 
 impl Home {

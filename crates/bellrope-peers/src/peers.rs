@@ -6,20 +6,14 @@ pub(crate) mod grpc;
 mod iceoryx;
 mod ipc_channel;
 mod limit;
+mod process;
 mod shmipc;
 mod socket;
 
-use std::{
-    io::{Read, Write},
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::path::Path;
 
 use ::bellrope::SpinPolicy;
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use crate::{
     meter::{Measured, measure},
@@ -47,7 +41,7 @@ pub(crate) fn serve(peer: Peer, home: &Path, task: &Task) -> anyhow::Result<()> 
 
 /// The client's side: connects and measures.
 pub(crate) fn call(peer: Peer, home: &Path, address: &str, server: u32, task: &Task) -> anyhow::Result<Measured> {
-    end_with_parent(); // whatever it waits for
+    process::end_with_parent(); // whatever it waits for
     match peer {
         Peer::CacheLine => measure(task, server, &mut limit::Pinger::open(address, limit::Wait::Spinning)?),
         Peer::Futex => measure(task, server, &mut limit::Pinger::open(address, limit::Wait::Asleep)?),
@@ -69,39 +63,4 @@ pub(crate) fn call(peer: Peer, home: &Path, address: &str, server: u32, task: &T
         Peer::Shmipc => measure(task, server, &mut shmipc::Client::connect(home, address, task)?),
         Peer::NodeJson | Peer::NodeAdvanced | Peer::NodeSocket => bail!("Node's side is a script"),
     }
-}
-
-/// Tells whoever started this server that it can be called, and where.
-fn ready(address: impl std::fmt::Display) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
-    writeln!(out, "ready {address}").and_then(|()| out.flush()).context("saying that the server is ready")
-}
-
-/// Ends this process when its standard input ends, which is when whoever started it is gone.
-fn end_with_parent() {
-    std::thread::spawn(|| {
-        wait_for_parent();
-        std::process::exit(0);
-    });
-}
-
-/// As [`end_with_parent`], for a server that has to clean up: a flag that is set then.
-fn parent_is_gone() -> Arc<AtomicBool> {
-    let gone = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&gone);
-    std::thread::spawn(move || {
-        wait_for_parent();
-        flag.store(true, Ordering::Relaxed);
-    });
-    gone
-}
-
-fn wait_for_parent() {
-    let mut byte = [0];
-    while std::io::stdin().read(&mut byte).is_ok_and(|count| count > 0) {}
-}
-
-/// A runtime of one thread: with one process a core, more would only get in each other's way.
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")
 }

@@ -6,7 +6,8 @@ use clap::ValueEnum;
 
 use crate::{
     plan::{Mode, Peer, SIZES, WINDOW},
-    report::{Report, rate, us},
+    report::Report,
+    units::{rate, us},
 };
 
 const WIDTH: f64 = 860.0;

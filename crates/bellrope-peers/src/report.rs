@@ -1,31 +1,19 @@
 //! Everything that was measured, and the one place where rounds become a figure: the median.
 
-mod tables;
-
-use std::path::{Path, PathBuf};
-
-use anyhow::Context;
 use serde::Serialize;
 
 use crate::{
-    goals::{self, Goal},
     machine::Machine,
     meter::{Latency, Measured, Throughput},
     plan::{MANY, Pace, Peer, Task},
-    plot,
 };
-
-pub(crate) use tables::{rate, us};
-
-const BEGIN: &str = "<!-- written by bellrope-bench: begin -->";
-const END: &str = "<!-- written by bellrope-bench: end -->";
 
 /// All of one run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) machine: Machine,
     quick: bool,
-    pace: Pace,
+    pub(crate) pace: Pace,
     pub(crate) samples: Vec<Sample>,
     pub(crate) skipped: Vec<String>,
     pub(crate) failed: Vec<String>,
@@ -39,28 +27,10 @@ pub(crate) struct Sample {
     pub(crate) measured: Measured,
 }
 
-/// A report with what follows from it.
-#[derive(Serialize)]
-struct Judged<'a> {
-    #[serde(flatten)]
-    report: &'a Report,
-    goals: Vec<Goal>,
-}
-
 impl Report {
     pub(crate) fn new(pace: Pace, quick: bool) -> Self {
         let (samples, skipped, failed) = Default::default();
         Self { machine: Machine::here(), quick, pace, samples, skipped, failed }
-    }
-
-    /// All of it for machines.
-    pub(crate) fn json(&self) -> serde_json::Result<String> {
-        serde_json::to_string_pretty(&Judged { report: self, goals: goals::judge(self) })
-    }
-
-    /// All of it for people.
-    pub(crate) fn markdown(&self) -> String {
-        tables::markdown(self)
     }
 
     /// Round trips without pauses.
@@ -101,33 +71,11 @@ impl Report {
     }
 
     /// The command that takes the same figures again.
-    fn command(&self) -> String {
+    pub(crate) fn command(&self) -> String {
         let profile = if self.machine.profile == "release" { "--release" } else { "--profile draft" };
         let quick = if self.quick { " --quick" } else { "" };
-        format!("cargo run {profile} --manifest-path crates/bellrope-bench/Cargo.toml -- --write{quick}")
+        format!("cargo run {profile} --manifest-path crates/bellrope-peers/Cargo.toml -- --write{quick}")
     }
-}
-
-/// Writes tables and plots into the documents of the checkout that this program was built from.
-pub(crate) fn write(report: &Report) -> anyhow::Result<()> {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
-    let page = docs.join("benchmarks.md");
-    let text = std::fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
-    let text = replaced(&text, &report.markdown())
-        .with_context(|| format!("{} has lost the markers {BEGIN} and {END}", page.display()))?;
-    let store = |path: PathBuf, text: String| {
-        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
-    };
-    store(docs.join("images/benchmarks-round-trip.svg"), plot::round_trips(report))?;
-    store(docs.join("images/benchmarks-throughput.svg"), plot::throughputs(report))?;
-    store(page, text)
-}
-
-/// `text` with something else between the markers.
-fn replaced(text: &str, between: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", between.trim()))
 }
 
 fn latency(runs: &[Latency]) -> Option<Latency> {
@@ -155,15 +103,6 @@ pub(crate) fn many(report: &Report, peer: Peer, size: usize) -> Option<Throughpu
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_is_between_the_markers_is_replaced() {
-        let page = format!("prose\n{BEGIN}\nold\n{END}\nmore prose\n");
-        let written = replaced(&page, "new").unwrap();
-        assert_eq!(written, format!("prose\n{BEGIN}\n\nnew\n\n{END}\nmore prose\n"));
-        assert_eq!(replaced(&written, "new").unwrap(), written, "a second time changes nothing");
-        assert!(replaced("no markers", "new").is_none());
-    }
 
     #[test]
     fn of_three_rounds_the_middle_one_counts() {

@@ -15,7 +15,10 @@ use signal_hook::{consts::TERM_SIGNALS, flag, iterator::Signals};
 
 /// Lets every one of `signals` after the first end the program at once, with 128 plus its number. The flag says that the
 /// first has come; lowering it makes the next one the first again.
-pub(crate) fn second_ends_at_once(signals: &[c_int]) -> io::Result<Arc<AtomicBool>> {
+///
+/// # Errors
+/// A signal cannot be caught.
+pub fn second_ends_at_once(signals: &[c_int]) -> io::Result<Arc<AtomicBool>> {
     let first_came = Arc::new(AtomicBool::new(false));
     for &signal in signals {
         // In this order: the first signal finds the flag down, and raises it.
@@ -29,7 +32,10 @@ pub(crate) fn second_ends_at_once(signals: &[c_int]) -> io::Result<Arc<AtomicBoo
 static ENDED_BY: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
 /// Lets a signal that ends the program remove `directory` first.
-pub(crate) fn remove_when_ended(directory: PathBuf) -> io::Result<()> {
+///
+/// # Errors
+/// A signal cannot be caught, or a thread cannot be started.
+pub fn remove_when_ended(directory: PathBuf) -> io::Result<()> {
     let mut signals = Signals::new(TERM_SIGNALS)?;
     let wait = move || {
         if let Some(signal) = signals.forever().next() {
@@ -47,7 +53,7 @@ pub(crate) fn remove_when_ended(directory: PathBuf) -> io::Result<()> {
 
 /// Leaves the end of this program to the signal that came, if one did. What the main thread has to say then is only that
 /// its directory, or its server, went away below it.
-pub(crate) fn let_one_end_us() {
+pub fn let_one_end_us() {
     while ENDED_BY.load(Ordering::Relaxed) != 0 {
         thread::park();
     }

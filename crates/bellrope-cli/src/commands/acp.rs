@@ -21,9 +21,10 @@ use std::{sync::Arc, time::Duration};
 
 use agent_client_protocol as sdk;
 use anyhow::anyhow;
+use bellrope_terminal::{Outcome, output};
 use clap::Args;
 
-use crate::{Outcome, chat::AskArgs, logging, output, socket::SocketArg};
+use crate::{commands::chat::AskArgs, logging, socket::SocketArg};
 
 /// How long what is still to be said may take once the editor has closed standard input.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -65,25 +66,5 @@ pub(crate) fn run(args: AcpArgs) -> Outcome {
     });
     // Standard input may still be read by a thread of the runtime's.
     runtime.shutdown_background();
-    outcome.map_err(|error: sdk::Error| anyhow!("the connection to the editor is lost: {}", worded(&error)))
-}
-
-/// An error of the protocol library as one line of text.
-fn worded(error: &sdk::Error) -> String {
-    match &error.data {
-        Some(data) => format!("{} ({data})", error.message),
-        None => error.message.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_of_the_protocol_is_a_line_with_what_there_is_to_know_of_it() {
-        let error = sdk::Error::new(-32603, "it broke");
-        assert_eq!(worded(&error), "it broke");
-        assert_eq!(worded(&error.data("no space left")), r#"it broke ("no space left")"#);
-    }
+    outcome.map_err(|error: sdk::Error| anyhow!("the connection to the editor is lost: {}", agent::worded(&error)))
 }

@@ -1,12 +1,12 @@
 //! `bellrope breaker`: the circuit breakers of a running server.
 
 use anyhow::Context;
+use bellrope_terminal::{Outcome, output};
 use clap::{Args, Subcommand};
 
 use crate::{
-    Outcome, logging,
-    operator::{self, Action, BREAKER, BreakerRequest, BreakerRow, Breakers},
-    output,
+    logging,
+    operator::{self, Action, BREAKER, BreakerRequest, Breakers},
     socket::SocketArg,
 };
 
@@ -68,12 +68,6 @@ pub(crate) fn run(command: BreakerCommand) -> Outcome {
     output::line(format_args!("{:wide$}  {:16}  OPENED  REJECTED", "NAME", "STATE"))?;
     breakers.iter().try_for_each(|row| {
         let name = row.name.escape_debug().to_string();
-        output::line(format_args!("{name:wide$}  {:16}  {:6}  {:8}", state(row), row.opened, row.rejections))
+        output::line(format_args!("{name:wide$}  {:16}  {:6}  {:8}", row.state_in_words(), row.opened, row.rejections))
     })
-}
-
-/// The state in words.
-pub(crate) fn state(row: &BreakerRow) -> String {
-    let forced = if row.forced { ", by hand" } else { "" };
-    format!("{}{forced}", row.state.escape_debug())
 }

@@ -9,9 +9,10 @@ use std::{
 
 use anyhow::{Context, anyhow, ensure};
 use bellrope::{CallError, ChunkStream, Style};
+use bellrope_terminal::Outcome;
 use clap::Args;
 
-use crate::{Outcome, logging, socket, socket::SocketArg};
+use crate::{logging, socket, socket::SocketArg};
 
 /// The most bytes that are read from standard input: far more than any server takes in one message.
 pub(crate) const MAX_INPUT: u64 = 64 * 1024 * 1024;

@@ -8,6 +8,7 @@
 //! | [`prompt`] | the conversation at the terminal |
 //! | [`question`] | the question, from the command line and from standard input |
 //! | [`screen`] | where the answer goes |
+//! | [`turn`] | a question asked, and its answer shown and remembered |
 
 mod answer;
 mod conversation;
@@ -15,28 +16,21 @@ mod figures;
 mod prompt;
 mod question;
 mod screen;
+mod turn;
 
-use std::{
-    io::{self, IsTerminal},
-    time::Duration,
-};
+use std::io::{self, IsTerminal};
 
 use anyhow::{Context, bail};
-use bellrope::AsyncClient;
-use bellrope_gateway::{Chunk, StopReason};
+use bellrope_terminal::{Interrupted, Outcome, signals};
 use clap::{Args, builder::NonEmptyStringValueParser};
 use signal_hook::consts::SIGINT;
 use tokio::signal::unix::{SignalKind, signal};
 
-pub(crate) use answer::Answer;
 pub(crate) use conversation::{AskArgs, Conversation};
-use figures::Figures;
 use screen::Screen;
+use turn::turn;
 
-use crate::{Interrupted, Outcome, logging, output, signals, socket, socket::SocketArg};
-
-/// How long nothing may come before somebody at a terminal is told that the answer is waited for.
-const QUIET: Duration = Duration::from_secs(1);
+use crate::{logging, socket, socket::SocketArg};
 
 const HELP: &str = r#"Examples:
   bellrope chat 'Who is there?'
@@ -103,57 +97,4 @@ async fn ask_once(server: &SocketArg, mut conversation: Conversation, question: 
     };
     let ended = screen.end_line();
     outcome.and(ended)
-}
-
-/// Asks the server for the next turn of a conversation, which takes it in as far as it comes. Fails unless it comes
-/// whole. Dropping it cancels the answer.
-async fn turn(client: &AsyncClient, conversation: &mut Conversation, screen: &mut Screen) -> Outcome {
-    let mut figures = Figures::start();
-    let mut answer = conversation.begin(client).await?;
-    if let Some(note) = conversation.forgotten() {
-        screen.note(&note)?;
-    }
-    loop {
-        let piece = {
-            let mut next = std::pin::pin!(answer.next());
-            match tokio::time::timeout(QUIET, next.as_mut()).await {
-                Ok(piece) => piece?,
-                Err(_) => {
-                    screen.wait(QUIET);
-                    next.await?
-                }
-            }
-        };
-        figures.take(&piece.chunk);
-        if let Chunk::Text { text } = &piece.chunk {
-            conversation.hear(text);
-        }
-        let stop_reason = match &piece.chunk {
-            Chunk::Done { stop_reason } => Some(*stop_reason),
-            _ => None,
-        };
-        screen.show(piece)?;
-        if let Some(stop_reason) = stop_reason {
-            answer.part().await;
-            return part(screen, &figures, stop_reason);
-        }
-    }
-}
-
-/// Says what an answer took, and why it stopped if it stopped early.
-fn part(screen: &mut Screen, figures: &Figures, stop_reason: StopReason) -> Outcome {
-    if stop_reason != StopReason::EndTurn {
-        screen.note(&format!("the model stopped early: {}", word(stop_reason)))?;
-    }
-    screen.aside(&figures.line())
-}
-
-/// The word that a reason to stop has on the wire.
-fn word(reason: StopReason) -> String {
-    serde_json::to_value(reason).ok().and_then(|word| Some(word.as_str()?.to_owned())).unwrap_or_default()
-}
-
-/// Says something about the conversation itself.
-fn remark(text: &str) {
-    output::note(format_args!("{text}"));
 }

@@ -2,13 +2,11 @@
 
 use std::path::PathBuf;
 
+use bellrope_terminal::{Failed, Outcome, output};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::{
-    Outcome, output,
-    settings::{Faults, Settings, SettingsArgs},
-};
+use crate::settings::{Faults, Settings, SettingsArgs};
 
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
@@ -81,7 +79,7 @@ fn check(args: CheckArgs) -> Outcome {
     } else {
         return Err(faults.into());
     }
-    if faults.0.is_empty() { Ok(()) } else { Err(crate::Failed.into()) }
+    if faults.0.is_empty() { Ok(()) } else { Err(Failed.into()) }
 }
 
 /// A value as somebody may see it who must not see keys: those may stand in the address of a provider.

@@ -2,16 +2,16 @@
 //!
 //! It looks and asks, and changes nothing: no file is written, no provider is sent a request unless `--providers` says so.
 
+mod finding;
 mod machine;
 mod place;
 
-use std::time::Duration;
-
+use bellrope_terminal::{Failed, Outcome, output};
 use clap::Args;
-use serde::Serialize;
+use finding::{Finding, Level};
 
 use crate::{
-    Failed, Outcome, logging, output,
+    logging,
     settings::{Faults, Settings, SettingsArgs},
 };
 
@@ -21,9 +21,6 @@ Examples:
   bellrope doctor --config bellrope.toml --json
 
 Exit codes: 0 nothing failed, 1 something did. A warning is no failure.";
-
-/// How long providers may take; all of them are asked at once.
-const PROVIDERS_PATIENCE: Duration = Duration::from_secs(20);
 
 /// For which settings.
 #[derive(Debug, Args)]
@@ -37,42 +34,6 @@ pub(crate) struct DoctorArgs {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-}
-
-/// How it stands with one thing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Level {
-    Ok,
-    /// It works, not as well as it could.
-    Warn,
-    /// A server will not start or not serve.
-    Fail,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
-    check: &'static str,
-    level: Level,
-    /// What was found.
-    found: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mend: Option<String>,
-}
-
-impl Finding {
-    fn ok(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, level: Level::Ok, found: found.into(), mend: None }
-    }
-
-    fn warn(check: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { check, level: Level::Warn, found: found.into(), mend: Some(mend.into()) }
-    }
-
-    fn fail(check: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { check, level: Level::Fail, found: found.into(), mend: Some(mend.into()) }
-    }
 }
 
 /// Looks at everything; ends with 0 if nothing failed.
@@ -95,7 +56,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Outcome {
             findings.push(place::directory(&settings.socket));
             findings.extend(place::server(&settings.socket));
             if let (true, Ok(gateway)) = (args.providers, &gateway) {
-                findings.extend(place::providers(gateway, PROVIDERS_PATIENCE));
+                findings.extend(place::providers(gateway, place::PROVIDERS_PATIENCE));
             }
         }
         Err(faults) => findings.push(configuration(faults)),

@@ -1,13 +1,13 @@
 //! `bellrope health`: what `/health` says, over the socket.
 
 use anyhow::Context;
+use bellrope_terminal::{Failed, Outcome, output};
 use clap::Args;
 use serde_json::Value;
 
 use crate::{
-    Failed, Outcome, logging,
+    logging,
     operator::{self, STATS},
-    output,
     socket::SocketArg,
 };
 
@@ -31,8 +31,8 @@ pub(crate) fn run(args: &HealthArgs) -> Outcome {
     logging::init("warn")?;
     let client = operator::connect(&args.server)?;
     let answer = operator::ask(&client, STATS, b"")?;
-    let moment: Value = serde_json::from_slice(&answer).context("the server's answer cannot be read")?;
-    let health = &moment["health"];
+    let status: Value = serde_json::from_slice(&answer).context("the server's answer cannot be read")?;
+    let health = &status["health"];
     if args.json {
         output::json(health)?;
     } else {

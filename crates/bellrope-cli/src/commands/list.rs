@@ -1,11 +1,12 @@
 //! `bellrope list`: what a server offers.
 
 use bellrope::Style;
+use bellrope_terminal::{Outcome, output};
 use clap::Args;
 use serde::Serialize;
 
 use crate::{
-    Outcome, logging, output,
+    logging,
     socket::{self, SocketArg},
 };
 

@@ -3,10 +3,9 @@
 use std::{io::Write as _, path::PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, CommandFactory as _};
+use bellrope_terminal::{Outcome, output};
+use clap::{Args, Command};
 use clap_complete::Shell;
-
-use crate::{Cli, Outcome, output};
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
@@ -35,19 +34,19 @@ pub(crate) struct ManArgs {
     directory: PathBuf,
 }
 
-/// Prints a completion script.
-pub(crate) fn completions(args: &CompletionsArgs) -> Outcome {
+/// Prints a completion script for `program`.
+pub(crate) fn completions(args: &CompletionsArgs, mut program: Command) -> Outcome {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "bellrope", &mut script);
+    clap_complete::generate(args.shell, &mut program, "bellrope", &mut script);
     std::io::stdout().lock().write_all(&script)?;
     Ok(())
 }
 
-/// Writes a page for the program and one for every command that is not hidden.
-pub(crate) fn man(args: &ManArgs) -> Outcome {
+/// Writes a page for `program` and one for every command that is not hidden.
+pub(crate) fn man(args: &ManArgs, program: Command) -> Outcome {
     let directory = &args.directory;
     std::fs::create_dir_all(directory).with_context(|| format!("making the directory {}", directory.display()))?;
-    clap_mangen::generate_to(Cli::command(), directory)
+    clap_mangen::generate_to(program, directory)
         .with_context(|| format!("writing pages into {}", directory.display()))?;
     output::note(format_args!("the manual is in {}; read it with man -l {0}/bellrope.1", directory.display()));
     Ok(())

@@ -3,8 +3,8 @@
 //! A thread of its own asks the server, so that the keys are heard also while nobody answers. It keeps at most one answer
 //! ahead of the screen.
 
-mod moment;
 mod screen;
+mod status;
 
 use std::{
     io::IsTerminal,
@@ -18,19 +18,19 @@ use std::{
 
 use anyhow::{Context, ensure};
 use bellrope::Client;
+use bellrope_terminal::{Outcome, output};
 use clap::Args;
-use moment::Moment;
 use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
 };
 use screen::Screen;
 use signal_hook::{consts::TERM_SIGNALS, flag};
+use status::{News, Status};
 
 use crate::{
-    Outcome, logging,
+    logging,
     operator::{self, STATS},
-    output,
     socket::SocketArg,
 };
 
@@ -60,14 +60,6 @@ pub(crate) struct TopArgs {
     /// Print it as JSON; only with --once.
     #[arg(long, requires = "once")]
     json: bool,
-}
-
-/// What the asking thread has learned.
-#[derive(Debug)]
-enum News {
-    Moment(Box<Moment>),
-    /// Why nothing can be learned at present.
-    Lost(String),
 }
 
 /// Watches until a key ends it.
@@ -112,7 +104,7 @@ fn once(args: &TopArgs, interval: Duration) -> Outcome {
 }
 
 /// One question.
-fn look(client: &Client) -> anyhow::Result<Moment> {
+fn look(client: &Client) -> anyhow::Result<Status> {
     let answer = operator::ask(client, STATS, b"")?;
     serde_json::from_slice(&answer).context("the server's answer cannot be read")
 }
@@ -124,7 +116,7 @@ fn ask_on(client: &Client, interval: Duration, sender: &SyncSender<News>) {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         due = Instant::now() + interval;
         let news = match look(client) {
-            Ok(moment) => News::Moment(Box::new(moment)),
+            Ok(status) => News::Status(Box::new(status)),
             Err(error) => News::Lost(format!("{error:#}")),
         };
         if let Err(TrySendError::Disconnected(_)) = sender.try_send(news) {

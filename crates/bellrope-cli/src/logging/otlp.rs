@@ -30,6 +30,8 @@ use tokio::net::TcpStream;
 use tracing::Level;
 use tracing_subscriber::{Layer, Registry, filter::Targets};
 
+/// The target of its log lines, which filters name: it stays when the file moves.
+const TARGET: &str = "bellrope::otlp";
 /// Spans that wait for the collector at the most; some 700 bytes each.
 const QUEUE: usize = 2_048;
 /// Spans that are sent together at the most, and how long the first of them waits for others.
@@ -107,7 +109,7 @@ impl Sending {
     /// Sends what is left, within a deadline, and says what was lost.
     pub(crate) fn finish(&self) {
         if let Err(error) = self.provider.shutdown_with_timeout(FLUSH) {
-            tracing::warn!(%error, "the last spans were not sent");
+            tracing::warn!(target: TARGET, %error, "the last spans were not sent");
         }
         self.counts.tell();
     }
@@ -121,14 +123,14 @@ impl Counts {
     fn tell(&self) {
         let [sent, dropped, failed] = [&self.sent, &self.dropped, &self.failed].map(|count| count.load(Relaxed));
         if dropped + failed > 0 {
-            tracing::warn!(
+            tracing::warn!(target: TARGET,
                 sent,
                 dropped,
                 failed,
                 "spans were lost: no room in the queue, or not taken by the collector"
             );
         } else {
-            tracing::debug!(sent, "spans were sent");
+            tracing::debug!(target: TARGET, sent, "spans were sent");
         }
     }
 }
@@ -264,7 +266,7 @@ impl<E: SpanExporter> Sender<E> {
         let counter = match self.runtime.block_on(export) {
             Ok(Ok(())) => &self.counts.sent,
             Ok(Err(error)) => {
-                tracing::debug!(%error, "the collector did not take a batch of spans");
+                tracing::debug!(target: TARGET, %error, "the collector did not take a batch of spans");
                 &self.counts.failed
             }
             Err(_) => &self.counts.failed,

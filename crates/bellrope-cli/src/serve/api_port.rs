@@ -44,6 +44,9 @@ use tokio::{
 use patience::Patience;
 use service::Service;
 
+/// The target of its log lines, which filters name: it stays when the file moves.
+const TARGET: &str = "bellrope::ingress";
+
 /// Connections open at once; one more is closed at once.
 const MAX_CONNECTIONS: usize = 64;
 /// Bytes of a request's head.
@@ -59,7 +62,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Serves OpenAI's chat completions until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Ingress {
+pub(crate) struct ApiPort {
     local_addr: SocketAddr,
     phase: watch::Sender<Phase>,
     /// Says that the thread has let every connection go. Dropped with the thread.
@@ -75,7 +78,7 @@ enum Phase {
     Stopped,
 }
 
-impl Ingress {
+impl ApiPort {
     /// Takes a port of the loopback address and starts to serve there. Port 0 means any free one.
     pub(crate) fn start(port: u16, gateway: LiveGateway) -> anyhow::Result<Self> {
         let listen = || {
@@ -123,11 +126,11 @@ impl Ingress {
     }
 }
 
-impl Drop for Ingress {
+impl Drop for ApiPort {
     fn drop(&mut self) {
         self.phase.send_replace(Phase::Stopped);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread for OpenAI's API panicked");
+            tracing::error!(target: TARGET, "the thread for OpenAI's API panicked");
         }
     }
 }
@@ -172,7 +175,7 @@ async fn accept(
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
-                tracing::warn!(%error, "OpenAI's API can not accept; resting for {ACCEPT_REST:?}");
+                tracing::warn!(target: TARGET, %error, "OpenAI's API can not accept; resting for {ACCEPT_REST:?}");
                 tokio::time::sleep(ACCEPT_REST).await;
                 continue;
             }
@@ -183,7 +186,7 @@ async fn accept(
             }
             Err(_) if warned.is_none_or(|at| at.elapsed() > WARN_EVERY) => {
                 warned = Some(Instant::now());
-                tracing::warn!(limit = MAX_CONNECTIONS, "OpenAI's API is full; further connections are closed");
+                tracing::warn!(target: TARGET, limit = MAX_CONNECTIONS, "OpenAI's API is full; further connections are closed");
             }
             Err(_) => {}
         }
@@ -199,7 +202,7 @@ async fn converse(
     mut phases: watch::Receiver<Phase>,
 ) {
     if let Err(reason) = peer::check(from) {
-        tracing::warn!(%from, "a connection to OpenAI's API was closed: {reason}");
+        tracing::warn!(target: TARGET, %from, "a connection to OpenAI's API was closed: {reason}");
         return;
     }
     // Small pieces of answers go out at once.
@@ -222,7 +225,7 @@ async fn converse(
         }
     };
     if let Err(error) = outcome {
-        tracing::debug!(%error, "a connection to OpenAI's API failed");
+        tracing::debug!(target: TARGET, %error, "a connection to OpenAI's API failed");
     }
     drop(place);
 }

@@ -11,6 +11,9 @@ use crate::{
     settings::{Entry, Faults, Settings, SettingsArgs},
 };
 
+/// The target of its log lines, which filters name: it stays when the file moves.
+const TARGET: &str = "bellrope::reload";
+
 /// How much is logged.
 const LOG: &str = "log";
 /// Everything below is applied to a running gateway.
@@ -46,7 +49,9 @@ impl Reload {
         server.metrics().note_reload(outcome.is_ok());
         match outcome {
             Ok(changes) => changes.log(),
-            Err(faults) => tracing::error!("the settings stay as they were, the new ones are wrong: {faults}"),
+            Err(faults) => {
+                tracing::error!(target: TARGET, "the settings stay as they were, the new ones are wrong: {faults}");
+            }
         }
     }
 
@@ -58,7 +63,7 @@ impl Reload {
         let server_waits = server.reload(&settings.server).map_err(|error| Faults(vec![error.to_string()]))?;
         let providers = self.gateway.replace(gateway);
         if let Err(fault) = logging::change(&settings.log) {
-            tracing::error!("how much is logged cannot be changed: {fault}");
+            tracing::error!(target: TARGET, "how much is logged cannot be changed: {fault}");
         }
         let is_live = |key: &str| match key.strip_prefix(SERVER) {
             Some(key) => !server_waits.iter().any(|waiting| waiting == key),
@@ -77,17 +82,17 @@ impl Reload {
 impl Changes {
     fn log(&self) {
         if !self.applied.is_empty() {
-            tracing::warn!("reloaded, and applied: {}", self.applied.join(", "));
+            tracing::warn!(target: TARGET, "reloaded, and applied: {}", self.applied.join(", "));
         }
         if !self.providers.is_empty() {
             let names = self.providers.join(", ");
-            tracing::warn!("providers set up anew: {names}; answers under way keep the old ones to their end");
+            tracing::warn!(target: TARGET, "providers set up anew: {names}; answers under way keep the old ones to their end");
         }
         if !self.waiting.is_empty() {
-            tracing::warn!("not applied until the next start: {}", self.waiting.join(", "));
+            tracing::warn!(target: TARGET, "not applied until the next start: {}", self.waiting.join(", "));
         }
         if *self == Self::default() {
-            tracing::info!("reloaded: no setting has changed");
+            tracing::info!(target: TARGET, "reloaded: no setting has changed");
         }
     }
 }

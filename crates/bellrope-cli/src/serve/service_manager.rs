@@ -4,9 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bellrope::Metrics;
+use bellrope_terminal::Outcome;
 use sd_notify::NotifyState;
 
-use crate::Outcome;
+/// The target of its log lines, which filters name: it stays when the file moves.
+const TARGET: &str = "bellrope::service_manager";
 
 /// The server is ready: `status` is for whoever looks at the service.
 pub(crate) fn ready(status: &str) {
@@ -32,7 +34,7 @@ pub(crate) fn feed_watchdog(metrics: Arc<Metrics>) -> Outcome {
             if wedged.is_empty() {
                 tell(&[NotifyState::Watchdog]);
             } else {
-                tracing::error!(?wedged, "workers do not answer; the watchdog is not fed");
+                tracing::error!(target: TARGET, ?wedged, "workers do not answer; the watchdog is not fed");
             }
             std::thread::sleep(limit / 4);
         }
@@ -44,6 +46,6 @@ pub(crate) fn feed_watchdog(metrics: Arc<Metrics>) -> Outcome {
 fn tell(state: &[NotifyState]) {
     // Without NOTIFY_SOCKET there is nobody to tell, and that is no error.
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "the service manager was not told");
+        tracing::warn!(target: TARGET, %error, "the service manager was not told");
     }
 }

@@ -1,6 +1,4 @@
-//! What any call between two processes costs at least: the client and the server of bare [`slots`].
-
-mod slots;
+//! What any call between two processes costs at least: the client and the server of bare [`slots`](crate::slots).
 
 use std::{
     os::fd::AsRawFd,
@@ -9,13 +7,14 @@ use std::{
 
 use anyhow::{Context, ensure};
 use bellrope::shm::{SharedMemory, clock};
-pub(crate) use slots::Shape;
-use slots::{ClientEnd, ServerEnd};
 
 use super::{
-    ServerProcess,
     limit::{Watch, open},
     samples::Samples,
+};
+use crate::{
+    server_process::ServerProcess,
+    slots::{ClientEnd, ServerEnd, Shape},
 };
 
 /// Rounds between two looks at the clock and at the end.
@@ -52,7 +51,7 @@ pub(super) fn round_trips(server: &mut ServerProcess, size: usize, time: Duratio
 /// The server's side, over the memory behind descriptor `fd` of process `pid`, until the client says that it is over or
 /// nothing comes any more.
 pub(crate) fn answer(pid: u32, fd: i32, shape: Shape, ready: impl FnOnce()) -> anyhow::Result<()> {
-    let mut end = ServerEnd::new(open(pid, fd, shape.len())?, shape);
+    let mut end = ServerEnd::new(open(pid, fd, shape.bytes())?, shape);
     ready();
     let mut watch = Watch::default();
     while !end.is_over() {
@@ -75,10 +74,10 @@ struct Client {
 
 impl Client {
     fn begin(server: &mut ServerProcess, shape: Shape) -> anyhow::Result<Self> {
-        let (memory, fd) = SharedMemory::create(shape.len()).context("making shared memory")?;
+        let (memory, fd) = SharedMemory::create(shape.bytes()).context("making shared memory")?;
         // The server has opened it when this answers.
         server.begin_bare(fd.as_raw_fd(), shape)?;
-        let end = ClientEnd::new(memory.view(0..shape.len()), shape);
+        let end = ClientEnd::new(memory.view(0..shape.bytes()), shape);
         Ok(Self { end, payload: vec![0x5A; shape.size], watch: Watch::default() })
     }
 
@@ -138,10 +137,10 @@ mod tests {
     #[test]
     fn a_server_of_slots_that_nobody_fills_ends_by_itself() {
         let shape = Shape { connections: 2, depth: 2, size: 8 };
-        let (memory, fd) = SharedMemory::create(shape.len()).unwrap();
+        let (memory, fd) = SharedMemory::create(shape.bytes()).unwrap();
         let mut ready = false;
         answer(std::process::id(), fd.as_raw_fd(), shape, || ready = true).unwrap();
-        let mut client = ClientEnd::new(memory.view(0..shape.len()), shape);
+        let mut client = ClientEnd::new(memory.view(0..shape.bytes()), shape);
         client.send(0, &[1; 8]);
         assert!(ready && !client.take(0), "a call that comes later is not answered");
     }

@@ -2,11 +2,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bellrope::{Connection, MemoryUse};
+use bellrope_terminal::Progress;
 use clap::Args;
 use serde::Serialize;
 
-use super::{RunArgs, ServerProcess, memory};
-use crate::output::Progress;
+use super::{args::RunArgs, memory};
+use crate::server_process::ServerProcess;
 
 /// Connections without `--count`, and when it must be quick.
 const COUNT: u32 = 10_000;
@@ -26,7 +27,7 @@ max_connections and max_connections_per_uid.";
 /// How many connections to open.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct ConnectionsArgs {
+pub struct ConnectionsArgs {
     /// Connections [default: 10000, with --quick 1000].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=30_000))]
     count: Option<u32>,

@@ -10,16 +10,22 @@ use bellrope::{
     CallError, Client, Connection, MemoryUse,
     shm::{clock, process},
 };
+use bellrope_shm::CountingAllocator;
+use bellrope_terminal::{Outcome, Progress};
 use clap::Args;
 pub(crate) use report::Report;
 use report::{Allocations, MemoryFound};
 
 use super::{
-    Load, RttReport, RunArgs, ServerProcess,
-    child::{as_client, two_cpus},
-    memory, round_trips,
+    args::RunArgs,
+    memory,
+    rtt::{RttReport, round_trips},
+    throughput::Load,
 };
-use crate::{ALLOCATOR, Outcome, criterion::Criterion, output::Progress};
+use crate::{
+    criterion::Criterion,
+    server_process::{ServerProcess, as_client, two_cpus},
+};
 
 /// Connections of the load, and calls of each.
 const CLIENTS: u32 = 100;
@@ -51,14 +57,14 @@ current directory, where scripts/coverage leaves it, and Node is timed where `no
 /// How to measure the criteria.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct CriteriaArgs {
+pub struct CriteriaArgs {
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
 
 /// Measures all criteria with a server of its own.
-pub(super) fn measure(args: &CriteriaArgs, progress: bool) -> anyhow::Result<Report> {
-    criteria(&mut ServerProcess::start(two_cpus())?, args.run.quick, progress)
+pub(super) fn measure(args: &CriteriaArgs, allocator: &CountingAllocator, progress: bool) -> anyhow::Result<Report> {
+    criteria(&mut ServerProcess::start(two_cpus())?, allocator, args.run.quick, progress)
 }
 
 /// What one client thread finds out with a CPU of its own.
@@ -72,11 +78,17 @@ struct Measured {
     idle: MemoryUse,
 }
 
-/// Measures all criteria with this server, which is killed and started again meanwhile.
-pub(crate) fn criteria(server: &mut ServerProcess, quick: bool, progress: bool) -> anyhow::Result<Report> {
+/// Measures all criteria with this server, which is killed and started again meanwhile. `allocator` is the one that this
+/// program allocates with.
+pub(crate) fn criteria(
+    server: &mut ServerProcess,
+    allocator: &CountingAllocator,
+    quick: bool,
+    progress: bool,
+) -> anyhow::Result<Report> {
     process::raise_descriptor_limit();
     let bar = Progress::new(progress, "criteria", STEPS);
-    let measured = as_client(|| with_load(server, quick, &bar))?;
+    let measured = as_client(|| with_load(server, allocator, quick, &bar))?;
     let recovery = recover(server)?;
     bar.step();
     let node = node::round_trip();
@@ -101,7 +113,12 @@ pub(crate) fn criteria(server: &mut ServerProcess, quick: bool, progress: bool) 
 }
 
 /// What needs the server as it is now.
-fn with_load(server: &mut ServerProcess, quick: bool, bar: &Progress) -> anyhow::Result<Measured> {
+fn with_load(
+    server: &mut ServerProcess,
+    allocator: &CountingAllocator,
+    quick: bool,
+    bar: &Progress,
+) -> anyhow::Result<Measured> {
     let mut load = Load::new(server, CLIENTS, 1024, 1)?;
     let calls = load.call_each(CALLS_EACH)?;
     // Long enough for the server to have given back what only its start needed.
@@ -114,7 +131,7 @@ fn with_load(server: &mut ServerProcess, quick: bool, bar: &Progress) -> anyhow:
     bar.step();
     let rtt = round_trips(server, 64, Duration::from_millis(if quick { 300 } else { 1_000 }))?;
     bar.step();
-    let allocations = allocations(server)?;
+    let allocations = allocations(server, allocator)?;
     bar.step();
     let (_open, answered) = open_many(server)?;
     let idle = memory::at_rest(server)?;
@@ -136,7 +153,7 @@ fn throughput(load: &mut Load, time: Duration) -> anyhow::Result<f64> {
 /// Counts how often both processes allocate while calls are answered. All threads are counted, and some allocate now and
 /// then for reasons of their own; so each count is taken some times and the least of them holds: what the path of a call
 /// allocates is in every one.
-fn allocations(server: &mut ServerProcess) -> anyhow::Result<Allocations> {
+fn allocations(server: &mut ServerProcess, allocator: &CountingAllocator) -> anyhow::Result<Allocations> {
     let mut connection = Connection::connect(server.socket())?;
     let echo = connection.message_type("echo")?;
     let mut reply = Vec::new();
@@ -154,9 +171,9 @@ fn allocations(server: &mut ServerProcess) -> anyhow::Result<Allocations> {
         let (mut client, mut at_server) = (u64::MAX, u64::MAX);
         for _ in 0..COUNTS {
             server.count_allocations()?;
-            ALLOCATOR.start();
+            allocator.start();
             let called = call(COUNTED_CALLS);
-            client = client.min(ALLOCATOR.stop());
+            client = client.min(allocator.stop());
             at_server = at_server.min(server.allocations()?);
             called?;
         }

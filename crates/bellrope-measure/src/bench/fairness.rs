@@ -4,18 +4,15 @@ use bellrope::{
     Connection, MessageType, SpinPolicy,
     shm::{clock, process},
 };
+use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;
 
 use super::{
-    RunArgs, ServerProcess,
-    child::pin_client,
+    args::{RunArgs, seconds},
     samples::{Percentiles, Samples, median, median_of},
 };
-use crate::{
-    Outcome,
-    output::{self, Progress},
-};
+use crate::server_process::{ServerProcess, pin_client};
 
 /// Runs whose median is reported.
 const RUNS: u32 = 5;
@@ -38,7 +35,7 @@ calls between two looks at the others; that time at the client is part of what i
 /// How to measure what a client that floods does to the others.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct FairnessArgs {
+pub struct FairnessArgs {
     /// Clients with one call at a time and a pause after each.
     #[arg(long, default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=9999))]
     clients: u32,
@@ -49,7 +46,7 @@ pub(crate) struct FairnessArgs {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=65536))]
     flood_size: u32,
     /// Seconds to measure: half of it with the flood, half without.
-    #[arg(long, default_value_t = 10.0, value_parser = super::seconds)]
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
     /// Leave client and server where the scheduler puts them, instead of on one CPU each.
     #[arg(long)]

@@ -9,19 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use bellrope::{Client, ClientConfig, shm::clock};
 use bellrope_gateway::{ChatRequest, Chunk, SequencedChunk};
+use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;
 
 use self::provider::{DirectAnswer, Pace, Provider};
-use super::{
-    ServerProcess,
-    child::pin_client,
-    samples::{Percentiles, Samples, median},
-};
-use crate::{
-    Outcome,
-    output::{self, Progress},
-};
+use super::samples::{Percentiles, Samples, median};
+use crate::server_process::{ServerProcess, pin_client};
 
 /// Runs whose median is reported.
 const RUNS: u32 = 5;
@@ -42,7 +36,7 @@ client that reads the same provider are those of the machine: what is left is th
 /// How to measure the gateway.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct GatewayArgs {
+pub struct GatewayArgs {
     /// Seconds to measure: half of it with single chunks, half with a full stream.
     #[arg(long, default_value_t = 20.0)]
     seconds: f64,

@@ -5,19 +5,16 @@ use std::{
 
 use anyhow::ensure;
 use bellrope::{Connection, shm::clock};
+use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;
 
 use super::{
-    RunArgs, ServerProcess,
-    child::pin_client,
+    args::{RunArgs, seconds},
     samples::{Percentiles, Samples, median, median_of},
     sealed::SealedEcho,
 };
-use crate::{
-    Outcome,
-    output::{self, Progress},
-};
+use crate::server_process::{ServerProcess, pin_client};
 
 /// Runs whose median is reported.
 const RUNS: u32 = 5;
@@ -41,12 +38,12 @@ trip costs by memory that is sealed against writing and handed over by its descr
 /// How to measure large messages.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct LargeArgs {
+pub struct LargeArgs {
     /// Payload bytes of a call, and of its echo; any number of times [default: 64 KiB, 256 KiB, 1 MiB, 10 MiB].
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=10 << 20))]
     size: Vec<u32>,
     /// Seconds to measure each size.
-    #[arg(long, default_value_t = 4.0, value_parser = super::seconds)]
+    #[arg(long, default_value_t = 4.0, value_parser = seconds)]
     seconds: f64,
     /// Leave client and server where the scheduler puts them, instead of on one CPU each.
     #[arg(long)]

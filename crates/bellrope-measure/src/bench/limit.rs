@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Context, ensure};
 use bellrope::shm::{Ordering, SharedMemory, View, clock};
 
-use super::{ServerProcess, samples::Samples};
+use super::samples::Samples;
+use crate::server_process::ServerProcess;
 
 const LEN: usize = 4096;
 const PING: usize = 0;

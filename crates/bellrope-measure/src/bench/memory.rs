@@ -1,14 +1,12 @@
 use std::time::{Duration, Instant};
 
 use bellrope::MemoryUse;
+use bellrope_terminal::{Outcome, Progress};
 use clap::Args;
 use serde::Serialize;
 
-use super::{
-    Load, RunArgs, ServerProcess,
-    child::{as_client, two_cpus},
-};
-use crate::{Outcome, output::Progress};
+use super::{args::RunArgs, throughput::Load};
+use crate::server_process::{ServerProcess, as_client, two_cpus};
 
 const COUNTS: [u32; 4] = [10, 100, 1_000, 10_000];
 const QUICK_COUNTS: [u32; 2] = [100, 1_000];
@@ -44,7 +42,7 @@ its time as a share of one core.";
 /// How to measure what connections cost.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct MemoryArgs {
+pub struct MemoryArgs {
     /// Connections; any number of times [default: 10, 100, 1000 and 10000, with --quick 100 and 1000].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=30_000))]
     connections: Vec<u32>,

@@ -5,17 +5,15 @@ use std::{
 
 use anyhow::anyhow;
 use bellrope::{Pool, PoolConfig, shm::clock};
+use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;
 
 use super::{
-    RunArgs, ServerProcess,
+    args::{RunArgs, seconds},
     samples::{Percentiles, Samples, median, median_of},
 };
-use crate::{
-    Outcome,
-    output::{self, Progress},
-};
+use crate::server_process::ServerProcess;
 
 /// Runs whose median is reported.
 const RUNS: u32 = 5;
@@ -33,7 +31,7 @@ scheduler puts them; with more of them than CPUs, waiting for a CPU is part of w
 /// How to measure a pool of connections.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct PoolArgs {
+pub struct PoolArgs {
     /// Threads that share the pool.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
@@ -41,7 +39,7 @@ pub(crate) struct PoolArgs {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=65536))]
     size: u32,
     /// Seconds to measure.
-    #[arg(long, default_value_t = 5.0, value_parser = super::seconds)]
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
     seconds: f64,
     #[command(flatten)]
     pub(super) run: RunArgs,

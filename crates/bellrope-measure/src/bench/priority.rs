@@ -4,18 +4,16 @@ use bellrope::{
     ClientConfig, Connection,
     shm::{clock, process},
 };
+use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;
 
 use super::{
-    Load, RunArgs, ServerProcess,
-    child::pin_client,
+    args::{RunArgs, seconds},
     samples::{Percentiles, Samples, median, median_of},
+    throughput::Load,
 };
-use crate::{
-    Outcome,
-    output::{self, Progress},
-};
+use crate::server_process::{ServerProcess, pin_client};
 
 /// Runs whose median is reported.
 const RUNS: u32 = 5;
@@ -34,7 +32,7 @@ another, and looks for its answer in between; so a turn of another connection at
 /// How to measure what priority is worth.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct PriorityArgs {
+pub struct PriorityArgs {
     /// Connections that saturate the server.
     #[arg(long, default_value_t = 999, value_parser = clap::value_parser!(u32).range(1..=9999))]
     connections: u32,
@@ -48,7 +46,7 @@ pub(crate) struct PriorityArgs {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=65536))]
     size: u32,
     /// Seconds to measure: half of it with priority, half without.
-    #[arg(long, default_value_t = 10.0, value_parser = super::seconds)]
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     seconds: f64,
     /// Leave client and server where the scheduler puts them, instead of on one CPU each.
     #[arg(long)]

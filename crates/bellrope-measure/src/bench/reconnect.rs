@@ -11,17 +11,15 @@ use bellrope::{
     Client, ConnectionState,
     shm::{clock, process},
 };
+use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;
 
 use super::{
-    RunArgs, ServerProcess,
+    args::RunArgs,
     samples::{Percentiles, Samples, median_of},
 };
-use crate::{
-    Outcome,
-    output::{self, Progress},
-};
+use crate::server_process::ServerProcess;
 
 /// Kills for so many clients.
 const ROUNDS: u32 = 50;
@@ -45,7 +43,7 @@ counts from the moment at which that one set about to listen; both processes rea
 /// How to measure how clients find a server again.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct ReconnectArgs {
+pub struct ReconnectArgs {
     /// Clients, all in this process; any number of times [default: 1 and 1000].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=9000))]
     clients: Vec<u32>,

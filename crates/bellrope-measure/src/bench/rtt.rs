@@ -1,15 +1,15 @@
 use std::time::{Duration, Instant};
 
 use bellrope::{Connection, MessageType, shm::clock};
+use bellrope_terminal::{Outcome, Progress, output};
 use serde::Serialize;
 
 use super::{
-    BenchArgs, ServerProcess, bare,
-    child::pin_client,
-    limit,
+    args::BenchArgs,
+    bare, limit,
     samples::{Percentiles, Samples, median},
 };
-use crate::{Outcome, output::Progress};
+use crate::server_process::{ServerProcess, pin_client};
 
 /// Runs whose median is reported.
 const RUNS: u32 = 5;
@@ -111,15 +111,15 @@ impl Caller<'_> {
 impl RttReport {
     pub(super) fn print(&self) -> Outcome {
         let Percentiles { p50_us, p90_us, p99_us, p999_us, max_us } = self.rtt;
-        crate::output::line(format_args!(
+        output::line(format_args!(
             "round trip, {} B, {} calls: p50 {p50_us:.3} us  p90 {p90_us:.3}  p99 {p99_us:.3}  p99.9 {p999_us:.3}  max {max_us:.1}",
             self.size, self.calls
         ))?;
-        crate::output::line(format_args!(
+        output::line(format_args!(
             "limit (cache-line ping-pong, same processes, same run): p50 {:.3} us  p99 {:.3}; ratio {:.2}",
             self.limit_p50_us, self.limit_p99_us, self.ratio_to_limit
         ))?;
-        crate::output::line(format_args!(
+        output::line(format_args!(
             "the same bytes over bare slots (no check, no id, no wake-up): p50 {:.3} us  p99 {:.3}; ratio {:.2}",
             self.bare_p50_us, self.bare_p99_us, self.ratio_to_bare
         ))

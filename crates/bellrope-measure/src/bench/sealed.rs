@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use bellrope_shm::{SealedBytes, socket::Socket};
 
-use super::ServerProcess;
+use crate::server_process::ServerProcess;
 
 const LINE: usize = 64;
 /// How long the other side may send nothing. In a unit test there is none that does.

@@ -5,19 +5,16 @@ use bellrope::{
     Client, ClientConfig, SpinPolicy,
     shm::{clock, process},
 };
+use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;
 
 use super::{
-    RunArgs, ServerProcess,
-    child::pin_client,
+    args::{RunArgs, seconds},
     limit,
     samples::{Percentiles, Samples, median, median_of},
 };
-use crate::{
-    Outcome,
-    output::{self, Progress},
-};
+use crate::server_process::{ServerProcess, pin_client};
 
 /// Runs whose median is reported.
 const RUNS: u32 = 3;
@@ -44,9 +41,9 @@ futex, has the same gaps in the same run.";
 /// How to compare the policies of waiting.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = HELP)]
-pub(crate) struct SpinArgs {
+pub struct SpinArgs {
     /// Seconds to measure each pair of policies at each gap.
-    #[arg(long, default_value_t = 1.5, value_parser = super::seconds)]
+    #[arg(long, default_value_t = 1.5, value_parser = seconds)]
     seconds: f64,
     /// Leave client and server where the scheduler puts them, instead of on one CPU each.
     #[arg(long)]

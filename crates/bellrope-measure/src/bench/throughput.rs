@@ -1,15 +1,14 @@
 use std::time::{Duration, Instant};
 
 use bellrope::{Connection, MemoryUse, MessageType, shm::process};
+use bellrope_terminal::{Outcome, Progress, output};
 use serde::Serialize;
 
-use super::{
-    BenchArgs, ServerProcess,
-    bare::{self, Shape},
-    child::pin_client,
-    samples::median_of,
+use super::{args::BenchArgs, bare, samples::median_of};
+use crate::{
+    server_process::{ServerProcess, pin_client},
+    slots::Shape,
 };
-use crate::{Outcome, output::Progress};
 
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Slices of the measured time; progress is shown after each.
@@ -162,7 +161,7 @@ fn turn(
 
 impl ThroughputReport {
     pub(super) fn print(&self) -> Outcome {
-        crate::output::line(format_args!(
+        output::line(format_args!(
             "{} connections, {} B, {} in flight each: {:.2} M calls/s ({} calls in {:.1} s)",
             self.connections,
             self.size,
@@ -171,12 +170,12 @@ impl ThroughputReport {
             self.calls,
             self.seconds
         ))?;
-        crate::output::line(format_args!(
+        output::line(format_args!(
             "bare slots in shared memory (no check, no id, no wake-up), same processes, same run: {:.2} M calls/s; share {:.2}",
             self.bare_calls_per_s / 1e6,
             self.share_of_bare
         ))?;
-        crate::output::line(format_args!(
+        output::line(format_args!(
             "server memory: {} KiB resident = {} anonymous + {} of files + {} shared",
             self.server_rss_kb, self.server_rss_anon_kb, self.server_rss_file_kb, self.server_rss_shmem_kb
         ))

@@ -9,17 +9,18 @@ use std::{
 
 use anyhow::{anyhow, ensure};
 use bellrope::shm::process;
+use bellrope_terminal::Progress;
 
 use super::{
-    BAR_STEPS, Course, Extent, ShareBar,
+    course::{Course, Extent},
     crowd::{Caller, Tally},
     report::SuiteReport,
+    share_bar::{BAR_STEPS, ShareBar},
     watch::{forget_peak, peak_kb, quiet},
 };
 use crate::{
-    bench::{Counters, ServerProcess},
     criterion::Target,
-    output::Progress,
+    server_process::{Counters, ServerProcess},
 };
 
 const CONNECTIONS: u64 = 1_000;

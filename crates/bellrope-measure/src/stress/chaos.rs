@@ -3,7 +3,7 @@
 //! After each fault, or while it lasts, every one of these must have a right answer to a call that began after it, within
 //! 100 ms. For a killed server the time counts from when the next one set about to listen.
 
-mod bystanders;
+mod honest_clients;
 mod peer;
 mod plan;
 
@@ -16,23 +16,20 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use bellrope::{CallError, Connection, ServerConfig, shm::clock};
 use bellrope_shm::socket::Socket;
-use bystanders::Bystanders;
+use bellrope_terminal::Progress;
+use honest_clients::HonestClients;
 use peer::Peer;
 use plan::{Fault, KINDS, Plan};
 
 use super::{
-    BAR_STEPS, Course, ShareBar,
+    course::Course,
     crowd::{Caller, Tally},
     report::SuiteReport,
+    share_bar::{BAR_STEPS, ShareBar},
     victim::Victim,
     watch::{Footprint, quiet},
 };
-use crate::{
-    bench::{Load, ServerProcess},
-    bench_server::HOLD,
-    criterion::Target,
-    output::Progress,
-};
+use crate::{bench::Load, bench_server::HOLD, criterion::Target, server_process::ServerProcess};
 
 const BUDGET: u64 = 4 * 1024 * 1024;
 const MAX_MESSAGE: u32 = 1024 * 1024;
@@ -53,12 +50,12 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     config.max_message_bytes = MAX_MESSAGE;
     config.ring_bytes = RING;
     config.stall_timeout_ms = STALL_TIMEOUT_MS;
-    // The bystanders live in the same process as those who break the protocol, and more is broken if nobody waits.
+    // The honest clients live in the same process as those who break the protocol, and more is broken if nobody waits.
     config.violation_pause_ms = 0;
     let server = ServerProcess::start_configured(false, config)?;
-    let bystanders = Bystanders::start(&server.socket())?;
+    let honest_clients = HonestClients::start(&server.socket())?;
     let mut chaos =
-        Chaos { path: server.socket(), server, bystanders, standing: VecDeque::new(), found: Found::default() };
+        Chaos { path: server.socket(), server, honest_clients, standing: VecDeque::new(), found: Found::default() };
     let (time, start) = (course.time(60.0, 15.0), Instant::now());
     let bar = Progress::new(true, "chaos", BAR_STEPS);
     let mut bar = ShareBar::new(&bar);
@@ -70,11 +67,11 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
         bar.show(start.elapsed().as_secs_f64() / time.as_secs_f64());
     }
     chaos.standing.clear();
-    // When all the others are gone, the server holds what the bystanders need and nothing else.
-    let after = quiet(&mut chaos.server, Bystanders::connections(), PATIENCE)?;
-    let Chaos { server, bystanders, found, .. } = chaos;
+    // When all the others are gone, the server holds what the honest clients need and nothing else.
+    let after = quiet(&mut chaos.server, HonestClients::connections(), PATIENCE)?;
+    let Chaos { server, honest_clients, found, .. } = chaos;
     let footprint = Footprint::of(&server)?;
-    let seen = bystanders.end();
+    let seen = honest_clients.end();
 
     let faults = found.faults();
     let failed = found.recoveries.iter().filter(|time| time.is_none_or(|time| time > GOAL)).count();
@@ -94,7 +91,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
         "connections at the end",
         after.connections as f64,
         "",
-        Target::Equal(Bystanders::connections() as f64),
+        Target::Equal(HonestClients::connections() as f64),
     );
     let mut times: Vec<f64> = found.recoveries.iter().flatten().map(|time| time.as_secs_f64() * 1e3).collect();
     times.sort_unstable_by(f64::total_cmp);
@@ -119,7 +116,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
 struct Chaos {
     path: PathBuf,
     server: ServerProcess,
-    bystanders: Bystanders,
+    honest_clients: HonestClients,
     standing: VecDeque<Standing>,
     found: Found,
 }
@@ -170,7 +167,7 @@ impl Chaos {
             Fault::Flood { connections, size, ms } => self.flood(*connections, *size, Duration::from_millis(*ms))?,
             fault => {
                 let from = self.disturb(fault)?;
-                self.bystanders.recovered(from, PATIENCE)
+                self.honest_clients.recovered(from, PATIENCE)
             }
         };
         self.found.note(fault, recovery);
@@ -231,29 +228,29 @@ impl Chaos {
     }
 
     fn kill_server(&mut self) -> anyhow::Result<Option<Duration>> {
-        let Self { server, bystanders, standing, .. } = self;
-        bystanders.forgive(|| {
+        let Self { server, honest_clients, standing, .. } = self;
+        honest_clients.forgive(|| {
             server.kill()?;
             standing.clear();
             server.restart()?;
-            Ok(bystanders.recovered(server.listening_us(), PATIENCE))
+            Ok(honest_clients.recovered(server.listening_us(), PATIENCE))
         })
     }
 
     /// Large calls, together larger than the budget. All must be well while they go on.
     fn press_memory(&mut self, senders: u64, size: usize, time: Duration) -> anyhow::Result<Option<Duration>> {
-        let (path, bystanders) = (self.path.as_path(), &self.bystanders);
+        let (path, honest_clients) = (self.path.as_path(), &self.honest_clients);
         let senders = (0..senders).map(|number| move || press(path, number, size, time)).collect();
-        let (recovery, tally) = beside(bystanders, senders)?;
+        let (recovery, tally) = beside(honest_clients, senders)?;
         tally.into_iter().for_each(|tally| self.found.tally.add(tally));
         Ok(recovery)
     }
 
     /// As many tiny calls as there is room for. All must be well while they go on.
     fn flood(&mut self, connections: u32, size: usize, time: Duration) -> anyhow::Result<Option<Duration>> {
-        let (server, bystanders) = (&self.server, &self.bystanders);
+        let (server, honest_clients) = (&self.server, &self.honest_clients);
         let flood = move || Load::new(server, connections, size, FLOOD_DEPTH)?.run(time);
-        let (recovery, _) = beside(bystanders, vec![flood])?;
+        let (recovery, _) = beside(honest_clients, vec![flood])?;
         Ok(recovery)
     }
 }
@@ -268,12 +265,12 @@ fn stand<T>(standing: &mut VecDeque<T>, one: T) {
 
 /// Starts a thread for each of these, waits until all is well beside them, and for their ends.
 fn beside<T: Send>(
-    bystanders: &Bystanders,
+    honest_clients: &HonestClients,
     doings: Vec<impl FnOnce() -> anyhow::Result<T> + Send>,
 ) -> anyhow::Result<(Option<Duration>, Vec<T>)> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = doings.into_iter().map(|doing| scope.spawn(doing)).collect();
-        let recovery = bystanders.recovered(clock::monotonic_us(), PATIENCE);
+        let recovery = honest_clients.recovered(clock::monotonic_us(), PATIENCE);
         let results = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a sender panicked"))?);
         Ok((recovery, results.collect::<anyhow::Result<_>>()?))
     })

@@ -9,17 +9,18 @@
 use std::time::{Duration, Instant};
 
 use bellrope::{ClientConfig, Connection, MessageType, shm::clock};
+use bellrope_terminal::{Outcome, Progress};
 
 use super::{
-    BAR_STEPS, Course, Extent, ShareBar,
+    course::{Course, Extent},
     report::SuiteReport,
+    share_bar::{BAR_STEPS, ShareBar},
     watch::{Waits, host_took_ms},
 };
 use crate::{
-    Outcome,
-    bench::{Load, Percentiles, Samples, ServerProcess, as_client, ping, two_cpus},
+    bench::{Load, Percentiles, Samples, ping},
     criterion::Target,
-    output::Progress,
+    server_process::{ServerProcess, as_client, two_cpus},
 };
 
 const CROWD: u32 = 999;

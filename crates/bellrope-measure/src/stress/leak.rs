@@ -6,15 +6,17 @@ use std::{
 };
 
 use bellrope_shm::socket::Socket;
+use bellrope_terminal::Progress;
 use fastrand::Rng;
 
 use super::{
-    BAR_STEPS, Course, ShareBar,
+    course::Course,
     crowd::{Caller, Tally},
     report::SuiteReport,
+    share_bar::{BAR_STEPS, ShareBar},
     watch::{Handles, quiet, rest},
 };
-use crate::{bench::ServerProcess, criterion::Target, output::Progress};
+use crate::{criterion::Target, server_process::ServerProcess};
 
 const CYCLES: u64 = 120;
 const CONNECTIONS: std::ops::RangeInclusive<u64> = 100..=500;

@@ -16,14 +16,16 @@ use std::{
 
 use anyhow::anyhow;
 use bellrope::{MemoryUse, ServerConfig};
+use bellrope_terminal::Progress;
 
 use super::{
-    BAR_STEPS, Course, ShareBar,
+    course::Course,
     crowd::{Caller, Tally},
     report::SuiteReport,
+    share_bar::{BAR_STEPS, ShareBar},
     watch::{forget_peak, peak_kb, quiet, rest},
 };
-use crate::{bench::ServerProcess, criterion::Target, output::Progress};
+use crate::{criterion::Target, server_process::ServerProcess};
 
 const SMALL_SENDERS: u64 = 500;
 const SMALL: usize = 4 * 1024;

@@ -2,13 +2,10 @@
 
 use std::time::Instant;
 
+use bellrope_terminal::{Outcome, output};
 use serde::Serialize;
 
-use crate::{
-    Outcome,
-    criterion::{Criterion, Target, figure},
-    output,
-};
+use crate::criterion::{Criterion, Target, figure};
 
 /// What one suite found.
 #[derive(Debug, Serialize)]

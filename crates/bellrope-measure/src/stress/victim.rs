@@ -8,16 +8,15 @@ use std::{
 
 use anyhow::{Context, ensure};
 use bellrope::{Connection, MessageType};
+use bellrope_terminal::{Outcome, output};
 use clap::Args;
-
-use crate::{Outcome, output};
 
 /// Calls in flight.
 const DEPTH: usize = 16;
 
 /// Whom to flood.
 #[derive(Debug, Args)]
-pub(crate) struct StressClientArgs {
+pub struct StressClientArgs {
     #[arg(long)]
     socket: PathBuf,
     /// Payload bytes of a call.
@@ -26,7 +25,10 @@ pub(crate) struct StressClientArgs {
 }
 
 /// Floods until somebody ends it.
-pub(crate) fn run(args: &StressClientArgs) -> Outcome {
+///
+/// # Errors
+/// The server cannot be reached, or refuses a call.
+pub fn run(args: &StressClientArgs) -> Outcome {
     let mut connection = Connection::connect(&args.socket)?;
     let echo = connection.message_type("echo")?;
     let (payload, mut reply) = (vec![0x5A; args.size], Vec::new());

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use bellrope::MemoryUse;
 
-use crate::bench::{Counters, ServerProcess};
+use crate::server_process::{Counters, ServerProcess};
 
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

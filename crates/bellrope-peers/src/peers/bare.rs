@@ -1,15 +1,12 @@
 //! The limit of whatever carries a payload: bare slots in shared memory, both sides spinning.
 
-#[path = "../../../bellrope-cli/src/bench/bare/slots.rs"]
-mod slots;
-
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, ensure};
 use bellrope::shm::SharedMemory;
-use slots::{ClientEnd, ServerEnd, Shape};
+use bellrope_measure::slots::{ClientEnd, ServerEnd, Shape};
 
-use super::limit;
+use super::{limit, process};
 use crate::{
     meter::{Answers, Caller, RoundTrips},
     plan::Task,
@@ -23,16 +20,16 @@ fn shape(task: &Task) -> Shape {
 }
 
 pub(super) fn serve(task: &Task) -> anyhow::Result<()> {
-    super::end_with_parent();
+    process::end_with_parent();
     let shape = shape(task);
-    let (memory, fd) = SharedMemory::create(shape.len()).context("making shared memory")?;
-    let mut end = ServerEnd::new(memory.view(0..shape.len()), shape);
-    super::ready(limit::place_of(fd.as_raw_fd()))?;
+    let (memory, fd) = SharedMemory::create(shape.bytes()).context("making shared memory")?;
+    let mut end = ServerEnd::new(memory.view(0..shape.bytes()), shape);
+    process::ready(limit::place_of(fd.as_raw_fd()))?;
     while !end.is_over() {
         end.round();
     }
     // Whoever started this process ends it.
-    super::wait_for_parent();
+    process::wait_for_parent();
     Ok(())
 }
 
@@ -41,7 +38,7 @@ pub(super) struct Client(ClientEnd);
 impl Client {
     pub(super) fn open(path: &str, task: &Task) -> anyhow::Result<Self> {
         let shape = shape(task);
-        Ok(Self(ClientEnd::new(limit::open(path, shape.len())?, shape)))
+        Ok(Self(ClientEnd::new(limit::open(path, shape.bytes())?, shape)))
     }
 }
 

@@ -8,6 +8,7 @@ use bellrope::{AsyncClient, ClientConfig, Connection, MessageType, Server, Serve
 use futures_util::future::try_join_all;
 use tokio::runtime::Runtime;
 
+use super::process;
 use crate::{
     meter::{Answers, Caller, RoundTrips},
     plan::Task,
@@ -21,8 +22,8 @@ pub(super) fn serve(home: &Path, spin: SpinPolicy) -> anyhow::Result<()> {
     config.spin = spin;
     let path = home.join("run").join("bellrope.sock");
     let server = Server::builder().config(config).in_place("echo", |_| Ok(())).bind(&path)?;
-    super::ready(path.display())?;
-    super::wait_for_parent();
+    process::ready(path.display())?;
+    process::wait_for_parent();
     server.shutdown();
     Ok(())
 }
@@ -44,7 +45,7 @@ impl Client {
         };
         let connections = (0..task.connections).map(connect).collect::<anyhow::Result<_>>()?;
         let large = if task.size > LARGEST_RECORD {
-            let runtime = super::runtime()?;
+            let runtime = process::runtime()?;
             let client = runtime.block_on(AsyncClient::with(config)).context("connecting")?;
             Some((runtime, client))
         } else {

@@ -16,6 +16,7 @@ use tonic::{
     transport::{Channel, Endpoint, Server, Uri},
 };
 
+use super::process;
 use crate::{
     meter::{Answers, Caller, RoundTrips},
     plan::Task,
@@ -55,11 +56,11 @@ impl echo_server::Echo for Echo {
 }
 
 pub(super) fn serve(home: &Path) -> anyhow::Result<()> {
-    super::end_with_parent();
-    super::runtime()?.block_on(async {
+    process::end_with_parent();
+    process::runtime()?.block_on(async {
         let path = home.join("grpc.sock");
         let listener = UnixListener::bind(&path)?;
-        super::ready(path.display())?;
+        process::ready(path.display())?;
         let echo = echo_server::EchoServer::new(Echo)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
@@ -80,7 +81,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn connect(address: &str, task: &Task) -> anyhow::Result<Self> {
-        let runtime = super::runtime()?;
+        let runtime = process::runtime()?;
         let connect = |_| runtime.block_on(connect(address));
         let clients = (0..task.connections).map(connect).collect::<anyhow::Result<_>>()?;
         Ok(Self { runtime, clients })

@@ -11,6 +11,7 @@ use iceoryx2::{
     service::port_factory::{event, request_response},
 };
 
+use super::process;
 use crate::{
     meter::{Answers, Caller, RoundTrips},
     plan::Task,
@@ -65,12 +66,12 @@ impl Services {
 }
 
 pub(super) fn serve(home: &Path, task: &Task, wait: Wait) -> anyhow::Result<()> {
-    let gone = super::parent_is_gone();
+    let gone = process::parent_is_gone();
     let services = Services::open(home, task)?;
     let server = services.calls.server_builder().initial_max_slice_len(task.size).create()?;
     let listener = services.requests.listener_builder().create()?;
     let notifier = services.responses.notifier_builder().create()?;
-    super::ready("-")?;
+    process::ready("-")?;
     while !gone.load(Ordering::Relaxed) {
         if answer_all(&server)? {
             if wait == Wait::Events {

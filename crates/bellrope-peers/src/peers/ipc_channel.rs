@@ -17,6 +17,7 @@ use ipc_channel::ipc::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::process;
 use crate::{
     meter::{Answers, Caller, RoundTrips},
     plan::Task,
@@ -36,9 +37,9 @@ enum Ends {
 const ENDS_AT_ONCE: usize = 30;
 
 pub(super) fn serve() -> anyhow::Result<()> {
-    super::end_with_parent();
+    process::end_with_parent();
     let (server, name) = IpcOneShotServer::<Ends>::new().context("making a server")?;
-    super::ready(name)?;
+    process::ready(name)?;
     let (more, mut ends) = server.accept()?;
     let mut connections = Connections::new()?;
     loop {

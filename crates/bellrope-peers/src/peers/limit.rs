@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use bellrope::shm::{Ordering, SharedMemory, View};
 
+use super::process;
 use crate::meter::{Answers, Caller, RoundTrips};
 
 const LEN: usize = 4096;
@@ -25,10 +26,10 @@ pub(super) enum Wait {
 }
 
 pub(super) fn serve(wait: Wait) -> anyhow::Result<()> {
-    super::end_with_parent();
+    process::end_with_parent();
     let (memory, fd) = SharedMemory::create(LEN).context("making shared memory")?;
     let view = memory.view(0..LEN);
-    super::ready(place_of(fd.as_raw_fd()))?;
+    process::ready(place_of(fd.as_raw_fd()))?;
     for round in 1.. {
         // A client that has not begun yet or has ended is no fault: this process ends with its parent.
         while !wait.for_word(&view, PING, round)? {}

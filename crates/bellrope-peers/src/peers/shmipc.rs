@@ -17,6 +17,7 @@ use shmipc::{
 };
 use tokio::runtime::Runtime;
 
+use super::process;
 use crate::{
     meter::{Answers, Caller, RoundTrips},
     plan::Task,
@@ -37,12 +38,12 @@ fn config(home: &Path, task: &Task) -> Config {
 }
 
 pub(super) fn serve(home: &Path, task: &Task) -> anyhow::Result<()> {
-    super::end_with_parent();
-    super::runtime()?.block_on(async {
+    process::end_with_parent();
+    process::runtime()?.block_on(async {
         let path = home.join("shmipc.sock");
         let address = SocketAddr::from_pathname(&path)?;
         let mut listener = Listener::new(DefaultUnixListen, address, config(home, task)).await?;
-        super::ready(path.display())?;
+        process::ready(path.display())?;
         loop {
             let stream = listener.accept().await?;
             tokio::spawn(echo(stream, task.size));
@@ -80,7 +81,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn connect(home: &Path, address: &str, task: &Task) -> anyhow::Result<Self> {
-        let runtime = super::runtime()?;
+        let runtime = process::runtime()?;
         let config = SessionManagerConfig::new().with_config(config(home, task)).with_session_num(1);
         let address = SocketAddr::from_pathname(address)?;
         let session =

@@ -17,6 +17,7 @@ use tokio::{
     sync::Notify,
 };
 
+use super::process;
 use crate::{
     meter::{Answers, Caller, RoundTrips},
     plan::Task,
@@ -28,11 +29,11 @@ const HEAD: usize = 4;
 const BATCH: usize = 64 * 1024;
 
 pub(super) fn serve(home: &Path) -> anyhow::Result<()> {
-    super::end_with_parent();
-    super::runtime()?.block_on(async {
+    process::end_with_parent();
+    process::runtime()?.block_on(async {
         let path = home.join("frames.sock");
         let listener = UnixListener::bind(&path)?;
-        super::ready(path.display())?;
+        process::ready(path.display())?;
         loop {
             let (stream, _) = listener.accept().await?;
             tokio::spawn(echo(stream));
@@ -65,7 +66,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn connect(address: &str, task: &Task) -> anyhow::Result<Self> {
-        let runtime = super::runtime()?;
+        let runtime = process::runtime()?;
         let mut connections = Vec::new();
         for _ in 0..task.connections {
             let (reader, writer) = runtime.block_on(UnixStream::connect(address)).context("connecting")?.into_split();

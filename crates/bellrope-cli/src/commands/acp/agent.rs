@@ -24,7 +24,10 @@ use super::{
     sessions::{Sessions, Unready},
     wire::Flow,
 };
-use crate::{chat::Conversation, socket, socket::SocketArg};
+use crate::{commands::chat::Conversation, socket, socket::SocketArg};
+
+/// The target of its log lines, which filters name: it stays when the file moves.
+const TARGET: &str = "bellrope::acp::agent";
 
 /// How long the models may take to be listed; without them a session has no choice of them.
 const MODELS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -166,7 +169,7 @@ impl Agent {
             Ok(list) => Ok(serde_json::from_slice(&list)?),
             Err(error @ bellrope::CallError::Connect(_)) => Err(socket::explain_call(error)),
             Err(error) => {
-                tracing::warn!(%error, "the models cannot be listed");
+                tracing::warn!(target: TARGET, %error, "the models cannot be listed");
                 Ok(ModelList { version: 1, models: Vec::new(), faults: Vec::new() })
             }
         }
@@ -219,7 +222,7 @@ impl Agent {
         let client = self.client().await?;
         let mut answer = conversation.begin(&client).await?;
         if let Some(note) = conversation.forgotten() {
-            tracing::warn!(session = %id, "{note}");
+            tracing::warn!(target: TARGET, session = %id, "{note}");
         }
         loop {
             let update = match answer.next().await?.chunk {
@@ -239,7 +242,7 @@ impl Agent {
             self.flow.room().await;
             editor
                 .send_notification(SessionNotification::new(id.clone(), update))
-                .map_err(|error| anyhow::anyhow!(super::worded(&error)))?;
+                .map_err(|error| anyhow::anyhow!(worded(&error)))?;
         }
     }
 
@@ -270,5 +273,25 @@ fn unready(fault: Unready, id: &SessionId) -> sdk::Error {
         Unready::Unknown => WireError::session_not_found(id.clone()).into(),
         Unready::Busy => invalid("this session waits for an answer; cancel it first".to_owned()),
         Unready::Full => invalid("too many sessions wait for answers; close some".to_owned()),
+    }
+}
+
+/// An error of the protocol library as one line of text.
+pub(super) fn worded(error: &sdk::Error) -> String {
+    match &error.data {
+        Some(data) => format!("{} ({data})", error.message),
+        None => error.message.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_protocol_is_a_line_with_what_there_is_to_know_of_it() {
+        let error = sdk::Error::new(-32603, "it broke");
+        assert_eq!(worded(&error), "it broke");
+        assert_eq!(worded(&error.data("no space left")), r#"it broke ("no space left")"#);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bellrope_gateway::ChatRequest;
 use tokio::sync::oneshot;
 
-use crate::chat::Conversation;
+use crate::commands::chat::Conversation;
 
 /// The most sessions that are kept; each holds a conversation of at most about 1 MiB. Beyond it the one that was not
 /// used for longest is forgotten.

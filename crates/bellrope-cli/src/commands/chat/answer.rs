@@ -13,7 +13,7 @@ const PARTING: Duration = Duration::from_secs(1);
 ///
 /// It knows no terminal and no editor: it hands out pieces, each in its place, and fails where one is missing.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ChatAnswer {
     stream: AsyncStream,
     /// The number that the next piece must have.
     due: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Piece {
     pub(crate) json: Vec<u8>,
 }
 
-impl Answer {
+impl ChatAnswer {
     /// Sends a chat request.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use bellrope::{AsyncClient, CallError};
 use bellrope_gateway::{ChatRequest, Content, Message, Role};
 use clap::Args;
 
-use super::Answer;
+use super::answer::ChatAnswer;
 use crate::socket;
 
 /// The most bytes of a conversation, as JSON. A server may take less.
@@ -80,7 +80,7 @@ impl Conversation {
     ///
     /// # Errors
     /// The request cannot be sent; the last question alone is larger than the server takes.
-    pub(crate) async fn begin(&mut self, client: &AsyncClient) -> anyhow::Result<Answer> {
+    pub(crate) async fn begin(&mut self, client: &AsyncClient) -> anyhow::Result<ChatAnswer> {
         self.forgotten = 0;
         let over = self.request.messages.len().saturating_sub(MAX_MESSAGES);
         self.forget(|messages, _| messages < over);
@@ -90,7 +90,7 @@ impl Conversation {
             let (error, over) = if size > limit {
                 (CallError::MessageTooLarge { size, limit }, size - limit)
             } else {
-                match Answer::begin(client, request).await {
+                match ChatAnswer::begin(client, request).await {
                     Err(error @ CallError::MessageTooLarge { size, limit }) => (error, size.saturating_sub(limit)),
                     outcome => return outcome.map_err(socket::explain_call),
                 }

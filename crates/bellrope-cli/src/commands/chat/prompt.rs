@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::Context;
 use bellrope::AsyncClient;
+use bellrope_terminal::{Outcome, is_closed_pipe, output, signals};
 use rustyline::{Config, Editor, error::ReadlineError, history::FileHistory};
 use signal_hook::consts::SIGINT;
 use tokio::{
@@ -20,8 +21,11 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{Conversation, remark, screen::Screen, turn};
-use crate::{Outcome, signals, socket::environment};
+use super::{conversation::Conversation, screen::Screen, turn::turn};
+use crate::socket::environment;
+
+/// The target of its log lines, which filters name: it stays when the file moves.
+const TARGET: &str = "bellrope::chat::prompt";
 
 /// Questions that the arrow keys bring back.
 const HISTORY: usize = 1000;
@@ -78,7 +82,7 @@ fn answer(
             conversation.settle();
             Ok(was_cancelled)
         }
-        Err(error) if crate::is_closed_pipe(&error) => Err(error),
+        Err(error) if is_closed_pipe(&error) => Err(error),
         Err(error) => {
             conversation.take_back();
             screen.note(&format!("error: {error:#}"))?;
@@ -134,7 +138,7 @@ impl Prompt {
             (added, _) => added.map(drop),
         };
         if let Err(error) = kept {
-            tracing::warn!(%error, "the question cannot be kept for the arrow keys");
+            tracing::warn!(target: TARGET, %error, "the question cannot be kept for the arrow keys");
         }
     }
 }
@@ -149,7 +153,7 @@ fn history_path(vars: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
 fn make_home(path: &Path) -> bool {
     let made = path.parent().map_or(Ok(()), |home| DirBuilder::new().recursive(true).mode(0o700).create(home));
     if let Err(error) = &made {
-        remark(&format!("questions are not kept: {}: {error}", path.display()));
+        output::note(format_args!("questions are not kept: {}: {error}", path.display()));
     }
     made.is_ok()
 }

@@ -9,9 +9,9 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use bellrope_terminal::output;
 
-use super::remark;
-use crate::call::read_input;
+use crate::commands::call::read_input;
 
 /// How long standard input may take to end before whoever waits is told what is waited for.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -45,7 +45,9 @@ fn read_with_a_word() -> anyhow::Result<Vec<u8>> {
     let (done, wait) = mpsc::channel::<()>();
     std::thread::spawn(move || {
         if wait.recv_timeout(SILENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-            remark("waiting for the end of standard input; if nothing is to come from there, add </dev/null");
+            output::note(format_args!(
+                "waiting for the end of standard input; if nothing is to come from there, add </dev/null"
+            ));
         }
     });
     let input = read_input();

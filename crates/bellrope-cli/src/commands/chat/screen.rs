@@ -8,10 +8,10 @@ use std::{
 
 use anyhow::anyhow;
 use bellrope_gateway::Chunk;
+use bellrope_terminal::{Outcome, output};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{answer::Piece, remark};
-use crate::{Outcome, output};
+use super::answer::Piece;
 
 /// Standard output for the answer, standard error for everything else.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Screen {
     /// Says something that is not part of the answer.
     pub(super) fn note(&mut self, text: &str) -> Outcome {
         self.make_room()?;
-        remark(&shown(text, true));
+        output::note(format_args!("{}", shown(text, true)));
         Ok(())
     }
 
@@ -106,7 +106,7 @@ impl Screen {
     pub(super) fn aside(&mut self, text: &str) -> Outcome {
         self.make_room()?;
         let (begin, end) = self.dimmed();
-        remark(&format!("{begin}{}{end}", shown(text, true)));
+        output::note(format_args!("{begin}{}{end}", shown(text, true)));
         Ok(())
     }
 

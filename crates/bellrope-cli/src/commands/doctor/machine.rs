@@ -7,7 +7,7 @@ use bellrope::{
     shm::{SharedMemory, process},
 };
 
-use super::Finding;
+use super::finding::Finding;
 
 /// Bytes of memory that are made, sealed and mapped for a try.
 const TRY_BYTES: usize = 8192;
@@ -154,8 +154,8 @@ fn meminfo(text: &str, field: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::Level;
     use super::*;
-    use crate::doctor::Level;
 
     #[test]
     fn what_the_kernel_writes_is_read() {

@@ -10,11 +10,14 @@ use std::{
 use bellrope::{Client, ClientConfig, ConnectError, shm::process};
 use bellrope_gateway::{Gateway, HealthReport};
 
-use super::{Finding, PROVIDERS_PATIENCE};
+use super::finding::Finding;
 use crate::operator::STATS;
 
 /// How long a running server may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long providers may take; all of them are asked at once.
+pub(super) const PROVIDERS_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The directory of the socket: whoever can write there can put something else in its place.
 pub(super) fn directory(socket: &Path) -> Finding {
@@ -148,8 +151,9 @@ mod tests {
     use bellrope::ServerBuilder;
     use bellrope_gateway::GatewaySettings;
 
+    use super::super::finding::Level;
     use super::*;
-    use crate::{doctor::Level, local_server::LocalServer};
+    use crate::local_server::LocalServer;
 
     #[test]
     fn a_directory_that_others_can_write_and_a_stale_socket_are_found() {

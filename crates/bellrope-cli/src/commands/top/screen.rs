@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bellrope_terminal::{Outcome, output};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -10,17 +11,13 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row, Table},
 };
 
-use super::{
-    News,
-    moment::{Latency, Moment, View},
-};
-use crate::{Outcome, breaker, output};
+use super::status::{Latency, News, Status, View};
 
 /// The server as it was last seen.
 #[derive(Debug)]
 pub(super) struct Screen {
     socket: String,
-    last: Moment,
+    last: Status,
     view: View,
     lost: Option<String>,
 }
@@ -29,16 +26,16 @@ const GOOD: Color = Color::Green;
 const BAD: Color = Color::Red;
 
 impl Screen {
-    pub(super) fn new(socket: &Path, first: Moment) -> Self {
+    pub(super) fn new(socket: &Path, first: Status) -> Self {
         let view = first.since(None);
         Self { socket: socket.to_string_lossy().escape_debug().to_string(), last: first, view, lost: None }
     }
 
     pub(super) fn hear(&mut self, news: News) {
         match news {
-            News::Moment(moment) => {
-                self.view = moment.since(Some(&self.last));
-                self.last = *moment;
+            News::Status(status) => {
+                self.view = status.since(Some(&self.last));
+                self.last = *status;
                 self.lost = None;
             }
             News::Lost(reason) => self.lost = Some(reason),
@@ -65,7 +62,7 @@ impl Screen {
                 .iter()
                 .map(|row| {
                     let state =
-                        format!("Breaker      {} is {}, {} rejected", row.name, breaker::state(row), row.rejections);
+                        format!("Breaker      {} is {}, {} rejected", row.name, row.state_in_words(), row.rejections);
                     Line::from(state).style(Style::new().fg(BAD))
                 })
                 .collect(),
@@ -123,7 +120,7 @@ pub(super) fn print(view: &View) -> Outcome {
     output::line(format_args!("bellrope {} {}, up {}", view.version, view.status, duration(view.uptime_seconds)))?;
     figures(view).iter().try_for_each(|line| output::line(format_args!("{line}")))?;
     for row in &view.breakers {
-        output::line(format_args!("Breaker      {} is {}", row.name.escape_debug(), breaker::state(row)))?;
+        output::line(format_args!("Breaker      {} is {}", row.name.escape_debug(), row.state_in_words()))?;
     }
     let [name, ..] = COLUMNS;
     let wide = view.types.iter().map(|row| row.name.escape_debug().count()).max().unwrap_or(0);
@@ -243,7 +240,7 @@ mod tests {
         }
         screen.hear(News::Lost("no server listens".to_owned()));
         assert!(drawn(&screen, 80, 24).contains("LOST, trying again: no server listens"));
-        screen.hear(News::Moment(Box::new(serde_json::from_str(json).unwrap())));
+        screen.hear(News::Status(Box::new(serde_json::from_str(json).unwrap())));
         assert!(!drawn(&screen, 80, 24).contains("LOST"));
     }
 

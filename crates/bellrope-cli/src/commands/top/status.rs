@@ -9,7 +9,7 @@ use crate::operator::BreakerRow;
 /// An answer of `bellrope.stats`. Fields that are not there are zero: a server may be older.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Moment {
+pub(crate) struct Status {
     /// Milliseconds since the server started.
     at_ms: u64,
     /// Upper bounds of the buckets, in microseconds.
@@ -108,7 +108,15 @@ pub(crate) struct Latency {
     pub(crate) p99_us: Option<u64>,
 }
 
-impl Moment {
+/// What the asking thread has learned.
+#[derive(Debug)]
+pub(super) enum News {
+    Status(Box<Status>),
+    /// Why nothing can be learned at present.
+    Lost(String),
+}
+
+impl Status {
     /// What there is to see now. Rates and quantiles are of the time since `before`, if that was the same server.
     pub(crate) fn since(&self, before: Option<&Self>) -> View {
         // A server that has started again counts from zero.
@@ -118,7 +126,7 @@ impl Moment {
             Some(then) if seconds > 0.0 => now.saturating_sub(then) as f64 / seconds,
             _ => 0.0,
         };
-        let errors = |moment: &Self| moment.errors.values().sum::<u64>();
+        let errors = |status: &Self| status.errors.values().sum::<u64>();
         let mut on_workers = Vec::new();
         let types = self.health.types.iter().enumerate().map(|(index, row)| {
             let buckets = self.buckets_since(index, before);
@@ -156,12 +164,12 @@ impl Moment {
     }
 
     fn is_same_server(&self, before: &Self) -> bool {
-        let names = |moment: &Self| moment.health.types.iter().map(|row| row.name.clone()).collect::<Vec<_>>();
+        let names = |status: &Self| status.health.types.iter().map(|row| row.name.clone()).collect::<Vec<_>>();
         self.health.total_requests >= before.health.total_requests && names(self) == names(before)
     }
 
     fn buckets_since(&self, index: usize, before: Option<&Self>) -> Vec<u64> {
-        let row = |moment: &Self| moment.buckets.get(index).cloned().unwrap_or_default();
+        let row = |status: &Self| status.buckets.get(index).cloned().unwrap_or_default();
         let then = before.map(row).unwrap_or_default();
         let since = |(at, now): (usize, u64)| now.saturating_sub(then.get(at).copied().unwrap_or(0));
         row(self).into_iter().enumerate().map(since).collect()
@@ -192,7 +200,7 @@ fn add(sum: &mut Vec<u64>, more: &[u64]) {
 mod tests {
     use super::*;
 
-    fn moment(at_ms: u64, calls: u64, buckets: [u64; 4]) -> Moment {
+    fn status(at_ms: u64, calls: u64, buckets: [u64; 4]) -> Status {
         let row = |name: &str, total: u64, runs_on_worker| TypeRow {
             name: name.to_owned(),
             total,
@@ -200,7 +208,7 @@ mod tests {
             outcomes: [("ok".to_owned(), total)].into(),
             ..TypeRow::default()
         };
-        Moment {
+        Status {
             at_ms,
             bounds_us: vec![1, 10, 100],
             buckets: vec![buckets.to_vec(), vec![0, 0, 7, 0]],
@@ -209,13 +217,13 @@ mod tests {
                 types: vec![row("echo", calls, true), row("chat", 7, false)],
                 ..Health::default()
             },
-            ..Moment::default()
+            ..Status::default()
         }
     }
 
     #[test]
     fn rates_and_quantiles_are_of_the_time_between_two_moments() {
-        let (before, now) = (moment(1_000, 50, [50, 0, 0, 0]), moment(3_000, 250, [100, 148, 1, 1]));
+        let (before, now) = (status(1_000, 50, [50, 0, 0, 0]), status(3_000, 250, [100, 148, 1, 1]));
         let view = now.since(Some(&before));
         assert_eq!((view.calls, view.calls_per_second), (250, 100.0));
         let Latency { p50_us, p95_us, p99_us } = view.latency;
@@ -227,15 +235,15 @@ mod tests {
 
     #[test]
     fn a_server_that_has_started_again_counts_anew() {
-        let view = moment(9_000, 10, [10, 0, 0, 0]).since(Some(&moment(8_000, 1_000_000, [9, 9, 9, 9])));
+        let view = status(9_000, 10, [10, 0, 0, 0]).since(Some(&status(8_000, 1_000_000, [9, 9, 9, 9])));
         assert_eq!((view.calls, view.calls_per_second), (10, 0.0));
         assert_eq!(view.latency.p99_us, Some(1));
     }
 
     #[test]
     fn what_a_server_leaves_out_is_nothing_and_no_fault() {
-        let moment: Moment = serde_json::from_str(r#"{"at_ms":1,"health":{"types":[{"name":"x"}]}}"#).unwrap();
-        let view = moment.since(None);
+        let status: Status = serde_json::from_str(r#"{"at_ms":1,"health":{"types":[{"name":"x"}]}}"#).unwrap();
+        let view = status.since(None);
         assert_eq!((view.types[0].name.as_str(), view.latency), ("x", Latency::default()));
     }
 }

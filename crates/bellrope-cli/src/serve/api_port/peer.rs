@@ -1,7 +1,7 @@
 //! Which user is at the other end of a connection.
 //!
 //! A Unix socket has a mode; a port of the loopback address is open to every user of the machine. The kernel's table of
-//! TCP sockets names the user of each, so that the ingress serves whom the socket serves: its own user and root.
+//! TCP sockets names the user of each, so that the port serves whom the socket serves: its own user and root.
 
 use std::{
     fs, io,

@@ -25,17 +25,17 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_micros(100);
 
 /// They call until this is dropped.
-pub(super) struct Bystanders {
-    shared: Arc<Shared>,
+pub(super) struct HonestClients {
+    record: Arc<Record>,
     threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct Record {
     stop: AtomicBool,
     /// Even, but for the time in which the server is away.
     away: AtomicU64,
-    seats: [Seat; MANY as usize],
+    last_calls: [LastCall; MANY as usize],
     answered: AtomicU64,
     wrong: AtomicU64,
     /// Calls that ended with an error though the server was there all the time.
@@ -47,7 +47,7 @@ struct Shared {
 
 /// The last call of one that was answered rightly: when it began and ended, on the monotonic clock.
 #[derive(Default)]
-struct Seat {
+struct LastCall {
     began_us: AtomicU64,
     ended_us: AtomicU64,
 }
@@ -62,18 +62,18 @@ pub(super) struct Seen {
     pub(super) first_failure: Option<String>,
 }
 
-impl Bystanders {
+impl HonestClients {
     pub(super) fn start(path: &Path) -> anyhow::Result<Self> {
-        let mut bystanders = Self { shared: Arc::default(), threads: Vec::new() };
+        let mut honest_clients = Self { record: Arc::default(), threads: Vec::new() };
         for number in 0..MANY {
             let mut config = ClientConfig::new(path);
             config.call_timeout = CALL_TIMEOUT;
             let client = Client::with(config)?;
-            let shared = Arc::clone(&bystanders.shared);
+            let record = Arc::clone(&honest_clients.record);
             let thread = std::thread::Builder::new().name(format!("bystander-{number}"));
-            bystanders.threads.push(thread.spawn(move || shared.call_on(&client, number))?);
+            honest_clients.threads.push(thread.spawn(move || record.call_on(&client, number))?);
         }
-        Ok(bystanders)
+        Ok(honest_clients)
     }
 
     /// Connections that they have.
@@ -83,9 +83,9 @@ impl Bystanders {
 
     /// While `during` runs, the server may be away.
     pub(super) fn forgive<T>(&self, during: impl FnOnce() -> T) -> T {
-        self.shared.away.fetch_add(1, Release);
+        self.record.away.fetch_add(1, Release);
         let result = during();
-        self.shared.away.fetch_add(1, Release);
+        self.record.away.fetch_add(1, Release);
         result
     }
 
@@ -94,9 +94,9 @@ impl Bystanders {
     pub(super) fn recovered(&self, from_us: u64, patience: Duration) -> Option<Duration> {
         let deadline = Instant::now() + patience;
         loop {
-            let ends = self.shared.seats.iter().map(|seat| {
-                let began = seat.began_us.load(Acquire);
-                (began >= from_us).then(|| seat.ended_us.load(Relaxed))
+            let ends = self.record.last_calls.iter().map(|last| {
+                let began = last.began_us.load(Acquire);
+                (began >= from_us).then(|| last.ended_us.load(Relaxed))
             });
             if let Some(ends) = ends.collect::<Option<Vec<_>>>() {
                 let last = ends.into_iter().max().unwrap_or(from_us);
@@ -112,18 +112,18 @@ impl Bystanders {
     /// Ends them.
     pub(super) fn end(mut self) -> Seen {
         self.stop();
-        let shared = &self.shared;
+        let record = &self.record;
         Seen {
-            answered: shared.answered.load(Relaxed),
-            wrong: shared.wrong.load(Relaxed),
-            failed: shared.failed.load(Relaxed),
-            lost: shared.lost.load(Relaxed),
-            first_failure: shared.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            answered: record.answered.load(Relaxed),
+            wrong: record.wrong.load(Relaxed),
+            failed: record.failed.load(Relaxed),
+            lost: record.lost.load(Relaxed),
+            first_failure: record.first_failure.lock().unwrap_or_else(PoisonError::into_inner).take(),
         }
     }
 
     fn stop(&mut self) {
-        self.shared.stop.store(true, Relaxed);
+        self.record.stop.store(true, Relaxed);
         for thread in self.threads.drain(..) {
             // One that panicked has not answered, and is found out by that.
             let _ = thread.join();
@@ -131,15 +131,15 @@ impl Bystanders {
     }
 }
 
-impl Drop for Bystanders {
+impl Drop for HonestClients {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-impl Shared {
+impl Record {
     fn call_on(&self, client: &Client, number: u64) {
-        let seat = &self.seats[number as usize];
+        let last = &self.last_calls[number as usize];
         let mut sent: Vec<u8> = (0..SIZE as u64).map(|index| (number * 31 + index) as u8).collect();
         let mut call = 0_u64;
         while !self.stop.load(Relaxed) {
@@ -151,9 +151,9 @@ impl Shared {
             match outcome {
                 Ok(reply) if reply == sent => {
                     self.answered.fetch_add(1, Relaxed);
-                    seat.ended_us.store(clock::monotonic_us(), Relaxed);
+                    last.ended_us.store(clock::monotonic_us(), Relaxed);
                     // Releases the end to the acquire-load in `recovered`.
-                    seat.began_us.store(began, Release);
+                    last.began_us.store(began, Release);
                 }
                 Ok(_) => drop(self.wrong.fetch_add(1, Relaxed)),
                 Err(error) => {
@@ -185,18 +185,18 @@ mod tests {
     use crate::local_server::LocalServer;
 
     #[test]
-    fn bystanders_who_get_errors_have_not_recovered_and_say_why() {
+    fn honest_clients_that_get_errors_have_not_recovered_and_say_why() {
         let server = LocalServer::start(|builder| {
             builder.unary("echo", |_, _| Err(HandlerError::invalid_request("the bell is cracked")))
         });
-        let bystanders = Bystanders::start(&server.socket()).unwrap();
+        let honest_clients = HonestClients::start(&server.socket()).unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
-        while bystanders.shared.failed.load(Relaxed) == 0 {
+        while honest_clients.record.failed.load(Relaxed) == 0 {
             assert!(Instant::now() < deadline, "nobody calls");
             std::thread::sleep(POLL);
         }
-        assert_eq!(bystanders.recovered(1, Duration::from_millis(1)), None);
-        let Seen { answered, wrong, failed, lost, first_failure } = bystanders.end();
+        assert_eq!(honest_clients.recovered(1, Duration::from_millis(1)), None);
+        let Seen { answered, wrong, failed, lost, first_failure } = honest_clients.end();
         assert!((answered, wrong, lost) == (0, 0, 0) && failed > 0, "{answered} {wrong} {failed} {lost}");
         assert_eq!(first_failure.as_deref(), Some("invalid_request: the bell is cracked"));
     }
