@@ -6,7 +6,7 @@ use bellrope::{Server, ServerBuilder};
 
 /// It ends when this is dropped.
 pub(crate) struct LocalServer {
-    server: Server,
+    _server: Server,
     /// Removed with all that is in it.
     home: tempfile::TempDir,
 }
@@ -16,7 +16,7 @@ impl LocalServer {
     pub(crate) fn start(register: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
         let home = tempfile::tempdir().unwrap();
         let server = register(Server::builder()).bind(socket_in(&home)).unwrap();
-        Self { server, home }
+        Self { _server: server, home }
     }
 
     /// As [`Self::start`], with the echo that every server of ours has.
@@ -26,11 +26,6 @@ impl LocalServer {
 
     pub(crate) fn socket(&self) -> PathBuf {
         socket_in(&self.home)
-    }
-
-    /// Closes every connection, and leaves nobody who listens.
-    pub(crate) fn stop(&self) {
-        self.server.shutdown();
     }
 }
 

@@ -1,15 +1,17 @@
 //! Events on stderr. How much of them can be changed while the program runs.
 
+#[cfg(feature = "otlp")]
+mod otlp;
+
 use std::{fmt, io::IsTerminal, sync::OnceLock};
 
 use anyhow::anyhow;
+use bellrope_terminal::Outcome;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, fmt::format::FmtSpan, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
-
-use crate::Outcome;
 
 /// The variables that say how much is logged, the first that is set.
 const VARIABLES: [&str; 2] = ["BELLROPE_LOG", "RUST_LOG"];
@@ -49,7 +51,7 @@ pub(crate) fn serve(level: &str, format: LogFormat, collector: Option<&str>) -> 
     let filter = filter(level).map_err(|mend| Unusable { name: "log".to_owned(), value: level.to_owned(), mend })?;
     #[cfg(feature = "otlp")]
     if let Some(collector) = collector {
-        let (layer, sending) = crate::otlp::start(collector)?;
+        let (layer, sending) = otlp::start(collector)?;
         start(filter, format, vec![layer])?;
         return Ok(Spans(Some(sending)));
     }
@@ -62,7 +64,7 @@ pub(crate) fn serve(level: &str, format: LogFormat, collector: Option<&str>) -> 
 
 /// Whether spans can be sent to a collector at this address.
 #[cfg(feature = "otlp")]
-pub(crate) use crate::otlp::check as check_collector;
+pub(crate) use otlp::check as check_collector;
 
 /// Whether spans can be sent to a collector at this address.
 #[cfg(not(feature = "otlp"))]
@@ -72,13 +74,13 @@ pub(crate) fn check_collector(_: &str) -> Result<(), String> {
 
 /// Spans on their way to a collector, if there is one.
 #[derive(Debug, Default)]
-pub(crate) struct Spans(#[cfg(feature = "otlp")] Option<crate::otlp::Sending>);
+pub(crate) struct Spans(#[cfg(feature = "otlp")] Option<otlp::Sending>);
 
 impl Spans {
     /// Sends what is left, within a deadline.
     pub(crate) fn finish(&self) {
         #[cfg(feature = "otlp")]
-        self.0.iter().for_each(crate::otlp::Sending::finish);
+        self.0.iter().for_each(otlp::Sending::finish);
     }
 }
 

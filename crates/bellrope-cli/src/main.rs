@@ -1,57 +1,33 @@
 //! The command `bellrope`.
 #![forbid(unsafe_code)]
 
-mod acp;
-mod bench;
-mod bench_server;
-mod breaker;
-mod call;
-mod chat;
-mod config;
-mod criterion;
-mod demo;
-mod doctor;
-mod health_cmd;
-mod ingress;
-mod list;
+mod commands;
 #[cfg(test)]
 mod local_server;
 mod logging;
-mod manual;
 mod operator;
-#[cfg(feature = "otlp")]
-mod otlp;
-mod output;
-mod reload;
 mod serve;
-mod service_manager;
 mod settings;
-mod signals;
 mod socket;
-mod stress;
-mod top;
 
-use std::{io, process::ExitCode};
+use std::process::ExitCode;
 
 use bellrope::shm::CountingAllocator;
-use clap::{Parser, Subcommand};
+use bellrope_measure::{
+    bench,
+    bench_server::{self, Served},
+    demo, stress,
+};
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use commands::{acp, breaker, call, chat, config, doctor, health, list, manual, top};
 
 /// Counts allocations while a measurement asks for that; otherwise it costs an allocation one load.
 #[global_allocator]
-pub(crate) static ALLOCATOR: CountingAllocator = CountingAllocator::new();
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
-/// What a command comes to.
-pub(crate) type Outcome = anyhow::Result<()>;
-
-/// Somebody pressed Ctrl-C. Nothing has to be said about it.
-#[derive(Debug, thiserror::Error)]
-#[error("interrupted")]
-pub(crate) struct Interrupted;
-
-/// What is wrong has been said already, as a result.
-#[derive(Debug, thiserror::Error)]
-#[error("failed")]
-pub(crate) struct Failed;
+/// What the server half of a measurement serves: what `serve` does.
+const SERVED: Served = Served { register: serve::register, stay_small: serve::stay_small };
 
 const HELP: &str = "\
 Examples:
@@ -89,7 +65,7 @@ enum Command {
     /// Say what stands in the way of a server here, and what mends it.
     Doctor(doctor::DoctorArgs),
     /// Say how a server is. Exit code 0 if it is healthy.
-    Health(health_cmd::HealthArgs),
+    Health(health::HealthArgs),
     /// See the circuit breakers of a server, and open, close or reset them by hand.
     #[command(subcommand)]
     Breaker(breaker::BreakerCommand),
@@ -120,33 +96,19 @@ fn main() -> ExitCode {
         Command::Acp(args) => acp::run(args),
         Command::Call(args) => call::run(args),
         Command::List(args) => list::run(&args),
-        Command::Demo(args) => demo::run(&args),
+        Command::Demo(args) => demo::run(&args, &ALLOCATOR),
         Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Health(args) => health_cmd::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Breaker(command) => breaker::run(command),
         Command::Config(command) => config::run(command),
-        Command::Completions(args) => manual::completions(&args),
-        Command::Man(args) => manual::man(&args),
-        Command::Bench(command) => bench::run(&command),
+        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Man(args) => manual::man(&args, Cli::command()),
+        Command::Bench(command) => bench::run(&command, &ALLOCATOR),
         Command::Stress(args) => stress::run(&args),
-        Command::BenchServer(args) => bench_server::run(&args),
+        Command::BenchServer(args) => bench_server::run(&args, SERVED, &ALLOCATOR),
         Command::StressClient(args) => stress::run_client(&args),
     };
-    signals::let_one_end_us();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<Interrupted>() => ExitCode::from(130),
-        Err(error) if error.is::<Failed>() => ExitCode::FAILURE,
-        Err(error) if is_closed_pipe(&error) => ExitCode::FAILURE,
-        Err(error) => {
-            output::note(format_args!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Whether nobody reads standard output any more. Only writing there fails with a bare system error.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    bellrope_terminal::signals::let_one_end_us();
+    bellrope_terminal::exit_code(outcome)
 }

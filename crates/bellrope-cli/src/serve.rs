@@ -1,5 +1,10 @@
 //! `bellrope serve`: the server, with the AI gateway behind it.
 
+mod api_port;
+mod operator;
+mod reload;
+mod service_manager;
+
 use std::{
     fmt::Write,
     net::SocketAddr,
@@ -11,6 +16,7 @@ use anyhow::Context;
 use bellrope::{Metrics, Server, ServerBuilder, inherited_listener, shm::process};
 use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use bellrope_health::HealthServer;
+use bellrope_terminal::{Outcome, output, signals};
 use clap::Args;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -18,16 +24,13 @@ use signal_hook::{
     low_level::signal_name,
 };
 
+use api_port::ApiPort;
+use operator::Operator;
+use reload::Reload;
+
 use crate::{
-    Outcome,
-    ingress::Ingress,
     logging,
-    operator::Operator,
-    output,
-    reload::Reload,
-    service_manager,
     settings::{Settings, SettingsArgs},
-    signals,
 };
 
 /// How long answers under way may take to end after a signal.
@@ -104,7 +107,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     };
     operator.attach(server.metrics());
     let health = health.map(|address| start_health(address, &server)).transpose()?;
-    let ingress = openai_port.map(|port| Ingress::start(port, gateway)).transpose()?;
+    let api_port = openai_port.map(|port| ApiPort::start(port, gateway)).transpose()?;
 
     stay_small(server.metrics())?;
     let types = 1 + MESSAGE_TYPES.len() + Operator::TYPES;
@@ -113,8 +116,8 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     if let Some(health) = &health {
         let _ = write!(ready, ", health on http://{}", health.local_addr());
     }
-    if let Some(ingress) = &ingress {
-        let _ = write!(ready, ", OpenAI's API on http://{}/v1", ingress.local_addr());
+    if let Some(api_port) = &api_port {
+        let _ = write!(ready, ", OpenAI's API on http://{}/v1", api_port.local_addr());
     }
     output::note(format_args!("{ready}"));
     service_manager::feed_watchdog(server.metrics())?;
@@ -131,9 +134,9 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     }
     service_manager::stopping();
     let deadline = Instant::now() + DRAIN;
-    ingress.iter().for_each(Ingress::begin_drain);
+    api_port.iter().for_each(ApiPort::begin_drain);
     let drained = server.drain(DRAIN);
-    if !ingress.iter().all(|ingress| ingress.drained_by(deadline)) || !drained {
+    if !api_port.iter().all(|api_port| api_port.drained_by(deadline)) || !drained {
         tracing::warn!("some answers were not done within {DRAIN:?} and were cut off");
     }
     drop(health);
@@ -142,7 +145,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
 }
 
 /// Registers everything that `bellrope serve` offers.
-pub(crate) fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> ServerBuilder {
+pub(crate) fn register(builder: ServerBuilder, gateway: LiveGateway) -> ServerBuilder {
     // What came is the reply as it stands.
     let builder = builder.in_place("echo", |_| Ok(()));
     bellrope_gateway::register(builder, gateway)

@@ -2,6 +2,7 @@
 //!
 //! Every value keeps its [`Origin`], so that an error, and `bellrope config show`, can name the place to change.
 
+mod document;
 mod layers;
 mod schema;
 
@@ -16,9 +17,10 @@ use std::{
 use bellrope::{BindError, BreakerSetting, ServerConfig, default_socket_path};
 use bellrope_gateway::{ConfigError, Gateway, GatewaySettings, MAX_CHUNK, ProviderConfig};
 use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
+use document::Document;
 use layers::Layers;
 pub(crate) use layers::{Origin, Origins};
 use schema::{Key, flatten, shown};
@@ -83,35 +85,6 @@ pub(crate) struct Settings {
     pub(crate) origins: Origins,
     /// All of it, as the configuration file would say it.
     document: Value,
-}
-
-/// The configuration file.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Document {
-    socket: Option<PathBuf>,
-    health: Option<String>,
-    openai_port: Option<u16>,
-    log: String,
-    log_format: LogFormat,
-    otlp_endpoint: Option<String>,
-    server: ServerConfig,
-    gateway: GatewaySettings,
-}
-
-impl Default for Document {
-    fn default() -> Self {
-        Self {
-            socket: None,
-            health: None,
-            openai_port: None,
-            log: "info".to_owned(),
-            log_format: LogFormat::default(),
-            otlp_endpoint: None,
-            server: ServerConfig::default(),
-            gateway: GatewaySettings::default(),
-        }
-    }
 }
 
 /// Everything that is wrong with the settings, each with its place and its mend.

@@ -31,16 +31,22 @@ const TABLE: &[Row] = &[
     Row { package: "bellrope", imports: &["bellrope-shm", "bellrope-proto"], outside: Outside::LightAndOptional(&[]) },
     Row { package: "bellrope-health", imports: &["bellrope"], outside: Outside::Free },
     Row { package: "bellrope-gateway", imports: &["bellrope"], outside: Outside::Free },
+    Row { package: "bellrope-terminal", imports: &[], outside: Outside::Free },
+    Row {
+        package: "bellrope-measure",
+        imports: &["bellrope-shm", "bellrope-proto", "bellrope", "bellrope-gateway", "bellrope-terminal"],
+        outside: Outside::Free,
+    },
     Row {
         package: "bellrope-cli",
-        imports: &["bellrope-shm", "bellrope-proto", "bellrope", "bellrope-health", "bellrope-gateway"],
+        imports: &["bellrope", "bellrope-gateway", "bellrope-measure", "bellrope-terminal"],
         outside: Outside::Free,
     },
 ];
 
 /// Crates beside the workspace, each with a lock file of its own, and what they may import of the workspace's.
 const APART: &[(&str, &[&str])] = &[
-    ("crates/bellrope-bench", &["bellrope"]),
+    ("crates/bellrope-peers", &["bellrope", "bellrope-measure"]),
     ("crates/bellrope-gateway/fuzz", &["bellrope", "bellrope-gateway"]),
     ("crates/bellrope-proto/fuzz", &["bellrope-proto", "bellrope-shm"]),
 ];

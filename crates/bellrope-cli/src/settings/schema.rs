@@ -3,7 +3,7 @@
 use bellrope_gateway::ProviderConfig;
 use serde_json::{Map, Value};
 
-use super::Document;
+use super::document::Document;
 
 /// Keys that are absent by default and hold a number; all others that are absent hold a text.
 const ABSENT_NUMBERS: [&str; 2] = ["openai_port", "tokens"];

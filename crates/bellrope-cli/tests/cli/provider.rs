@@ -17,7 +17,7 @@ pub(crate) struct Provider {
 }
 
 /// What a provider writes after the head of its response, and whether it closes then.
-type Answer = Arc<dyn Fn(&Value, &mut TcpStream) + Send + Sync>;
+type Script = Arc<dyn Fn(&Value, &mut TcpStream) + Send + Sync>;
 
 impl Provider {
     /// A provider that answers every chat with these events.
@@ -39,7 +39,7 @@ impl Provider {
         ])
     }
 
-    pub(crate) fn start(answer: Answer) -> Self {
+    pub(crate) fn start(answer: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<Value>>>::default();
@@ -76,7 +76,7 @@ pub(crate) fn say(stream: &mut TcpStream, data: &str) {
     let _ = write!(stream, "data: {data}\n\n");
 }
 
-fn serve(mut stream: TcpStream, asked: &Mutex<Vec<Value>>, answer: &Answer) {
+fn serve(mut stream: TcpStream, asked: &Mutex<Vec<Value>>, answer: &Script) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut first, mut length) = (String::new(), 0);

@@ -1,0 +1,12 @@
+//! The commands of the program, a module each. `serve` stands beside this one, and what measures in `bellrope_measure`.
+
+pub(crate) mod acp;
+pub(crate) mod breaker;
+pub(crate) mod call;
+pub(crate) mod chat;
+pub(crate) mod config;
+pub(crate) mod doctor;
+pub(crate) mod health;
+pub(crate) mod list;
+pub(crate) mod manual;
+pub(crate) mod top;

@@ -1,0 +1,70 @@
+//! `bellrope acp`: the Agent Client Protocol over standard input and output, so that an editor which speaks it needs no
+//! plugin. The agent is a client of a running `bellrope serve`, and outlives it.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`agent`] | what is answered to which request, and the turn of a prompt |
+//! | [`models`] | the models to choose from |
+//! | [`prompt`] | what an editor sends as a prompt, as a message to a model |
+//! | [`sessions`] | the conversations, and which of them waits for an answer |
+//! | [`wire`] | the lines on standard input and output, with their bounds |
+//!
+//! It knows no tools and touches no files: it answers, and the editor does the rest.
+
+mod agent;
+mod models;
+mod prompt;
+mod sessions;
+mod wire;
+
+use std::{sync::Arc, time::Duration};
+
+use agent_client_protocol as sdk;
+use anyhow::anyhow;
+use bellrope_terminal::{Outcome, output};
+use clap::Args;
+
+use crate::{commands::chat::AskArgs, logging, socket::SocketArg};
+
+/// How long what is still to be said may take once the editor has closed standard input.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+const HELP: &str = r#"Examples:
+  bellrope acp
+  bellrope acp --provider openai --model gpt-5-mini --system 'Answer briefly.'
+
+Editors start it themselves: docs/editors.md has what to write into whose settings. It speaks the Agent Client Protocol,
+version 1, on standard input and output, and nothing else is written there; it logs to standard error. It needs a running
+`bellrope serve`, and finds it again when that is restarted. It ends when standard input does."#;
+
+/// Whom to ask for an editor.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct AcpArgs {
+    #[command(flatten)]
+    server: SocketArg,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+/// Serves one editor until it closes standard input.
+pub(crate) fn run(args: AcpArgs) -> Outcome {
+    logging::init("warn")?;
+    let AcpArgs { server, ask } = args;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let (transport, flow) = wire::standard();
+        let agent = Arc::new(agent::Agent::new(server, ask.into_request(), Arc::clone(&flow)));
+        if let Err(error) = agent.client().await {
+            // No reason to end: it is asked for again with the first session.
+            output::note(format_args!("warning: {error:#}"));
+        }
+        tokio::select! {
+            outcome = agent::serve(agent, transport) => outcome,
+            () = flow.ended_for(LAST_WORDS) => Ok(()),
+        }
+    });
+    // Standard input may still be read by a thread of the runtime's.
+    runtime.shutdown_background();
+    outcome.map_err(|error: sdk::Error| anyhow!("the connection to the editor is lost: {}", agent::worded(&error)))
+}

@@ -1,0 +1,117 @@
+//! `bellrope call`: raw bytes in, raw bytes out.
+
+use std::{
+    ffi::OsString,
+    io::{self, Read, Write},
+    os::unix::ffi::OsStringExt,
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, ensure};
+use bellrope::{CallError, ChunkStream, Style};
+use bellrope_terminal::Outcome;
+use clap::Args;
+
+use crate::{logging, socket, socket::SocketArg};
+
+/// The most bytes that are read from standard input: far more than any server takes in one message.
+pub(crate) const MAX_INPUT: u64 = 64 * 1024 * 1024;
+
+/// Bytes of one chunk that goes to a message type which takes a stream.
+const PIECE: usize = 16 * 1024;
+
+const EXAMPLES: &str = r#"Examples:
+  bellrope call echo 'ring the bell'
+  bellrope call ai.models
+  echo '{"messages":[{"role":"user","content":"Hello"}]}' | bellrope call ai.chat_stream -"#;
+
+/// What to call, with what.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CallArgs {
+    #[command(flatten)]
+    server: SocketArg,
+    /// Most seconds until a single answer must be there; a stream may take any time.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    timeout: u32,
+    /// The name of the message type, one of those that `bellrope list` shows.
+    #[arg(value_name = "TYPE")]
+    message_type: String,
+    /// The bytes to send; `-` reads them from standard input, and nothing at all sends none. A message type that takes a
+    /// stream gets them in chunks.
+    payload: Option<OsString>,
+}
+
+/// Prints the reply just as it is, or every chunk of a stream with a line break after it.
+pub(crate) fn run(args: CallArgs) -> Outcome {
+    logging::init("warn")?;
+    let payload = match args.payload {
+        Some(payload) if payload == "-" => read_input()?,
+        payload => payload.unwrap_or_default().into_vec(),
+    };
+    let mut config = args.server.config();
+    config.call_timeout = Duration::from_secs(args.timeout.into());
+    let client = socket::connect(config)?;
+
+    let style = client.message_types().into_iter().find(|(known, _)| *known == args.message_type);
+    let late = |error| in_time(error, args.timeout);
+    match style.map_or(Style::Unary, |(_, style)| style) {
+        Style::Unary => {
+            let reply = client.call(&args.message_type, &payload).map_err(late)?;
+            print(&reply)
+        }
+        Style::ServerStream => print_chunks(client.stream(&args.message_type, &payload)?),
+        Style::ClientStream => {
+            let mut upload = client.client_stream(&args.message_type, b"")?;
+            for piece in payload.chunks(PIECE) {
+                if !upload.send(piece).map_err(late)? {
+                    break;
+                }
+            }
+            print(&upload.finish().map_err(late)?)
+        }
+        Style::Duplex => {
+            let (mut sink, chunks) = client.duplex(&args.message_type, b"")?;
+            // Both ways at once: the server may want its answers read before it takes more.
+            std::thread::scope(|scope| {
+                scope.spawn(move || payload.chunks(PIECE).all(|piece| sink.send(piece).unwrap_or(false)));
+                print_chunks(chunks)
+            })
+        }
+    }
+}
+
+fn print(reply: &[u8]) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(reply)?;
+    Ok(stdout.flush()?)
+}
+
+/// Prints chunks as they come, each with a line break after it.
+fn print_chunks(chunks: ChunkStream) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    for chunk in chunks {
+        stdout.write_all(&chunk?)?;
+        stdout.write_all(b"\n")?;
+        stdout.flush()?;
+    }
+    Ok(())
+}
+
+/// Says what to do about an answer that was too slow.
+fn in_time(error: CallError, timeout: u32) -> anyhow::Error {
+    match error {
+        CallError::DeadlineExceeded => {
+            anyhow!("no answer came within {timeout} s; give it longer with --timeout")
+        }
+        error => error.into(),
+    }
+}
+
+/// All of standard input.
+pub(crate) fn read_input() -> anyhow::Result<Vec<u8>> {
+    let mut input = Vec::new();
+    io::stdin().lock().take(MAX_INPUT + 1).read_to_end(&mut input).context("cannot read standard input")?;
+    ensure!(input.len() as u64 <= MAX_INPUT, "standard input holds more than {MAX_INPUT} bytes; send less at a time");
+    Ok(input)
+}

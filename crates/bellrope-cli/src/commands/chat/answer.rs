@@ -1,0 +1,74 @@
+//! An answer on its way from a server.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use bellrope::{AsyncClient, AsyncStream, CallError};
+use bellrope_gateway::{Chunk, SequencedChunk};
+
+/// How long a stream may take to end after its last chunk.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// An answer on its way. Dropping it cancels it at the server.
+///
+/// It knows no terminal and no editor: it hands out pieces, each in its place, and fails where one is missing.
+#[derive(Debug)]
+pub(crate) struct ChatAnswer {
+    stream: AsyncStream,
+    /// The number that the next piece must have.
+    due: u64,
+    /// What to send again if the server turns out to have gone before it took the request.
+    again: Option<(AsyncClient, Vec<u8>)>,
+}
+
+/// A piece of an answer.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) chunk: Chunk,
+    /// The piece as it came.
+    pub(crate) json: Vec<u8>,
+}
+
+impl ChatAnswer {
+    /// Sends a chat request.
+    ///
+    /// # Errors
+    /// [`CallError`] if it could not be sent.
+    pub(crate) async fn begin(client: &AsyncClient, request: Vec<u8>) -> Result<Self, CallError> {
+        let stream = send(client, &request).await?;
+        Ok(Self { stream, due: 0, again: Some((client.clone(), request)) })
+    }
+
+    /// Waits for the next piece. After a terminal one comes none. Dropping what this returns before it is done loses the
+    /// answer: whoever wants to do something else meanwhile must keep it.
+    ///
+    /// # Errors
+    /// The answer breaks off, or fails: a [`Chunk::Error`] is a piece and no error.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Piece> {
+        let mut next = self.stream.next().await;
+        if let Some((client, request)) = self.again.take()
+            && matches!(&next, Some(Err(error)) if error.is_retryable())
+        {
+            // The request never reached a handler: it cannot be answered twice.
+            self.stream = send(&client, &request).await?;
+            next = self.stream.next().await;
+        }
+        let Some(json) = next.transpose()? else {
+            bail!("the answer broke off: the server ended it without saying that it is whole");
+        };
+        let SequencedChunk { seq, chunk } =
+            serde_json::from_slice(&json).context("the server sent a chunk that cannot be read")?;
+        ensure!(seq == self.due, "chunk {seq} came where {} was due; a part of the answer is missing", self.due);
+        self.due += 1;
+        Ok(Piece { chunk, json })
+    }
+
+    /// Lets the stream end by itself after its last piece, so that it does not count as cancelled.
+    pub(crate) async fn part(mut self) {
+        let _ = tokio::time::timeout(PARTING, self.stream.next()).await;
+    }
+}
+
+async fn send(client: &AsyncClient, request: &[u8]) -> Result<AsyncStream, CallError> {
+    client.stream("ai.chat_stream", request).await
+}

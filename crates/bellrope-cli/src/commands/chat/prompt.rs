@@ -1,0 +1,175 @@
+//! The conversation at the terminal.
+//!
+//! The line editor has the terminal while a question is written, the runtime has the thread while an answer comes:
+//! never both, so what an editor does to the terminal cannot disturb an answer.
+
+use std::{
+    ffi::OsString,
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use anyhow::Context;
+use bellrope::AsyncClient;
+use bellrope_terminal::{Outcome, is_closed_pipe, output, signals};
+use rustyline::{Config, Editor, error::ReadlineError, history::FileHistory};
+use signal_hook::consts::SIGINT;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{conversation::Conversation, screen::Screen, turn::turn};
+use crate::socket::environment;
+
+/// The target of its log lines, which filters name: it stays when the file moves.
+const TARGET: &str = "bellrope::chat::prompt";
+
+/// Questions that the arrow keys bring back.
+const HISTORY: usize = 1000;
+
+/// Asks what is written at the prompt, turn by turn, until whoever writes leaves.
+pub(super) fn converse(runtime: &Runtime, client: &AsyncClient, mut conversation: Conversation) -> Outcome {
+    // Raised by Ctrl-C during an answer; one more, should the program be stuck, ends it.
+    let cancelled = signals::second_ends_at_once(&[SIGINT]).context("waiting for Ctrl-C")?;
+    let mut prompt = Prompt::open()?;
+    let mut screen = Screen::new(false);
+    screen.aside("Ctrl-C cancels an answer, Ctrl-D leaves.")?;
+    // Whether the last thing that was pressed is Ctrl-C.
+    let mut interrupted = false;
+    loop {
+        match prompt.question()? {
+            Written::Question(question) => {
+                conversation.ask(question);
+                interrupted = answer(runtime, client, &mut conversation, &mut screen, &cancelled)?;
+            }
+            Written::Nothing => interrupted = false,
+            Written::Interrupt if !interrupted => {
+                interrupted = true;
+                screen.aside("Ctrl-C once more, or Ctrl-D, leaves.")?;
+            }
+            Written::Interrupt | Written::End => return Ok(()),
+        }
+    }
+}
+
+/// Shows an answer. Returns whether it was cancelled. That it fails is no reason to end the conversation.
+fn answer(
+    runtime: &Runtime,
+    client: &AsyncClient,
+    conversation: &mut Conversation,
+    screen: &mut Screen,
+    cancelled: &AtomicBool,
+) -> anyhow::Result<bool> {
+    cancelled.store(false, Ordering::SeqCst);
+    let outcome = runtime.block_on(async {
+        // A new one for every answer: it hears nothing of what was pressed before.
+        let mut interrupts = signal(SignalKind::interrupt()).context("waiting for Ctrl-C")?;
+        tokio::select! {
+            outcome = turn(client, conversation, screen) => outcome.map(|()| false),
+            // The stream is dropped, and so cancelled at the server.
+            _ = interrupts.recv() => Ok(true),
+        }
+    });
+    screen.end_line()?;
+    match outcome {
+        Ok(was_cancelled) => {
+            if was_cancelled {
+                screen.aside("cancelled")?;
+            }
+            conversation.settle();
+            Ok(was_cancelled)
+        }
+        Err(error) if is_closed_pipe(&error) => Err(error),
+        Err(error) => {
+            conversation.take_back();
+            screen.note(&format!("error: {error:#}"))?;
+            Ok(false)
+        }
+    }
+}
+
+/// What was written at the prompt.
+enum Written {
+    Question(String),
+    Nothing,
+    /// Ctrl-C.
+    Interrupt,
+    /// Ctrl-D, or the terminal is gone.
+    End,
+}
+
+struct Prompt {
+    editor: Editor<(), FileHistory>,
+    /// Where questions are kept; nowhere if there is no place for them.
+    history: Option<PathBuf>,
+}
+
+impl Prompt {
+    fn open() -> anyhow::Result<Self> {
+        let config = Config::builder().max_history_size(HISTORY)?.history_ignore_space(true).auto_add_history(false);
+        let mut editor = Editor::with_config(config.build()).context("opening the prompt")?;
+        let history = history_path(environment).filter(|path| make_home(path));
+        if let Some(path) = &history {
+            // The first time there is none.
+            let _ = editor.load_history(path);
+        }
+        Ok(Self { editor, history })
+    }
+
+    fn question(&mut self) -> anyhow::Result<Written> {
+        match self.editor.readline("> ") {
+            Ok(line) if line.trim().is_empty() => Ok(Written::Nothing),
+            Ok(line) => {
+                self.keep(&line);
+                Ok(Written::Question(line))
+            }
+            Err(ReadlineError::Interrupted) => Ok(Written::Interrupt),
+            Err(ReadlineError::Eof) => Ok(Written::End),
+            Err(error) => Err(error).context("reading at the prompt"),
+        }
+    }
+
+    fn keep(&mut self, line: &str) {
+        let kept = match (self.editor.add_history_entry(line), &self.history) {
+            (Ok(true), Some(path)) => self.editor.append_history(path),
+            (added, _) => added.map(drop),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(target: TARGET, %error, "the question cannot be kept for the arrow keys");
+        }
+    }
+}
+
+fn history_path(vars: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let state = vars("XDG_STATE_HOME").map(PathBuf::from);
+    let state = state.or_else(|| Some(PathBuf::from(vars("HOME")?).join(".local/state")))?;
+    state.is_absolute().then(|| state.join("bellrope").join("chat_history"))
+}
+
+/// Makes the folder of a file, readable by its user alone. Whether it is there.
+fn make_home(path: &Path) -> bool {
+    let made = path.parent().map_or(Ok(()), |home| DirBuilder::new().recursive(true).mode(0o700).create(home));
+    if let Err(error) = &made {
+        output::note(format_args!("questions are not kept: {}: {error}", path.display()));
+    }
+    made.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_kept_where_the_user_keeps_state_and_never_in_the_current_folder() {
+        let path = |vars: &'static [(&str, &str)]| {
+            history_path(|name| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
+        };
+        assert_eq!(path(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]), Some("/s/bellrope/chat_history".into()));
+        assert_eq!(path(&[("HOME", "/h")]), Some("/h/.local/state/bellrope/chat_history".into()));
+        assert_eq!(path(&[("XDG_STATE_HOME", "s")]), None);
+        assert_eq!(path(&[]), None);
+    }
+}

@@ -1,0 +1,60 @@
+//! A turn of a conversation: a question asked, and its answer shown and remembered as far as it comes.
+
+use std::time::Duration;
+
+use bellrope::AsyncClient;
+use bellrope_gateway::{Chunk, StopReason};
+use bellrope_terminal::Outcome;
+
+use super::{conversation::Conversation, figures::Figures, screen::Screen};
+
+/// How long nothing may come before somebody at a terminal is told that the answer is waited for.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Asks the server for the next turn of a conversation, which takes it in as far as it comes. Fails unless it comes
+/// whole. Dropping it cancels the answer.
+pub(super) async fn turn(client: &AsyncClient, conversation: &mut Conversation, screen: &mut Screen) -> Outcome {
+    let mut figures = Figures::start();
+    let mut answer = conversation.begin(client).await?;
+    if let Some(note) = conversation.forgotten() {
+        screen.note(&note)?;
+    }
+    loop {
+        let piece = {
+            let mut next = std::pin::pin!(answer.next());
+            match tokio::time::timeout(QUIET, next.as_mut()).await {
+                Ok(piece) => piece?,
+                Err(_) => {
+                    screen.wait(QUIET);
+                    next.await?
+                }
+            }
+        };
+        figures.take(&piece.chunk);
+        if let Chunk::Text { text } = &piece.chunk {
+            conversation.hear(text);
+        }
+        let stop_reason = match &piece.chunk {
+            Chunk::Done { stop_reason } => Some(*stop_reason),
+            _ => None,
+        };
+        screen.show(piece)?;
+        if let Some(stop_reason) = stop_reason {
+            answer.part().await;
+            return part(screen, &figures, stop_reason);
+        }
+    }
+}
+
+/// Says what an answer took, and why it stopped if it stopped early.
+fn part(screen: &mut Screen, figures: &Figures, stop_reason: StopReason) -> Outcome {
+    if stop_reason != StopReason::EndTurn {
+        screen.note(&format!("the model stopped early: {}", word(stop_reason)))?;
+    }
+    screen.aside(&figures.line())
+}
+
+/// The word that a reason to stop has on the wire.
+fn word(reason: StopReason) -> String {
+    serde_json::to_value(reason).ok().and_then(|word| Some(word.as_str()?.to_owned())).unwrap_or_default()
+}

@@ -1,0 +1,98 @@
+//! `bellrope doctor`: what stands in the way of a server on this machine, and what mends it.
+//!
+//! It looks and asks, and changes nothing: no file is written, no provider is sent a request unless `--providers` says so.
+
+mod finding;
+mod machine;
+mod place;
+
+use bellrope_terminal::{Failed, Outcome, output};
+use clap::Args;
+use finding::{Finding, Level};
+
+use crate::{
+    logging,
+    settings::{Faults, Settings, SettingsArgs},
+};
+
+const HELP: &str = "\
+Examples:
+  bellrope doctor
+  bellrope doctor --config bellrope.toml --json
+
+Exit codes: 0 nothing failed, 1 something did. A warning is no failure.";
+
+/// For which settings.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Ask every provider whether it can be reached; without it only a running server is asked, which asks its own.
+    #[arg(long)]
+    providers: bool,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Looks at everything; ends with 0 if nothing failed.
+pub(crate) fn run(args: &DoctorArgs) -> Outcome {
+    logging::init("error")?;
+    let mut findings = vec![machine::memfd(), machine::pidfd(), machine::clock()];
+    let settings = Settings::load(&args.settings);
+    match &settings {
+        Ok(settings) => {
+            let gateway = settings.gateway();
+            findings.push(match &gateway {
+                Ok(gateway) => {
+                    Finding::ok("configuration", format!("no fault; providers: {}", gateway.names().join(", ")))
+                }
+                Err(faults) => configuration(faults),
+            });
+            findings.push(machine::descriptors(settings.server.max_connections));
+            findings.push(machine::memory(&settings.server));
+            findings.push(machine::cpus(&settings.server));
+            findings.push(place::directory(&settings.socket));
+            findings.extend(place::server(&settings.socket));
+            if let (true, Ok(gateway)) = (args.providers, &gateway) {
+                findings.extend(place::providers(gateway, place::PROVIDERS_PATIENCE));
+            }
+        }
+        Err(faults) => findings.push(configuration(faults)),
+    }
+    if args.json {
+        output::json(&findings)?;
+    } else {
+        print(&findings)?;
+    }
+    match findings.iter().any(|finding| finding.level == Level::Fail) {
+        true => Err(Failed.into()),
+        false => Ok(()),
+    }
+}
+
+fn configuration(faults: &Faults) -> Finding {
+    Finding::fail(
+        "configuration",
+        faults.to_string(),
+        "mend what is named; `bellrope config show` shows where values come from",
+    )
+}
+
+fn print(findings: &[Finding]) -> Outcome {
+    for Finding { check, level, found, mend } in findings {
+        let word = match level {
+            Level::Ok => "ok",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        output::line(format_args!("{word:4}  {check:13}  {}", found.replace('\n', "\n                     ")))?;
+        if let Some(mend) = mend {
+            output::line(format_args!("                     mend: {mend}"))?;
+        }
+    }
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let (ok, warned, failed) = (count(Level::Ok), count(Level::Warn), count(Level::Fail));
+    output::line(format_args!("\n{ok} ok, {warned} to look at, {failed} failed"))
+}

@@ -1,0 +1,205 @@
+//! What the machine offers.
+
+use std::fs;
+
+use bellrope::{
+    ServerConfig, SpinPolicy,
+    shm::{SharedMemory, process},
+};
+
+use super::finding::Finding;
+
+/// Bytes of memory that are made, sealed and mapped for a try.
+const TRY_BYTES: usize = 8192;
+/// Descriptors that a server has besides its connections: files, sockets, event queues, providers.
+const OTHER_DESCRIPTORS: u64 = 128;
+/// The bytes of a ring that are not records.
+const RING_HEAD: u64 = 4096;
+
+/// Sealed memory, as every connection has it.
+pub(super) fn memfd() -> Finding {
+    let check = "sealed memory";
+    let made = SharedMemory::create(TRY_BYTES).map_err(|error| error.to_string());
+    let opened = made.and_then(|(_, fd)| SharedMemory::open(&fd, TRY_BYTES).map_err(|error| error.to_string()));
+    match opened {
+        Ok(_) => Finding::ok(check, "memfd with seals works"),
+        Err(error) => Finding::fail(
+            check,
+            format!("memfd with seals does not work: {error}"),
+            "use Linux 3.17 or newer, and let memfd_create through where a sandbox filters system calls",
+        ),
+    }
+}
+
+/// Descriptors of processes, by which one is told apart from a later one with its number.
+pub(super) fn pidfd() -> Finding {
+    let (check, release) = ("kernel", read("/proc/sys/kernel/osrelease"));
+    match version(&release) {
+        Some(version) if version >= (5, 3) => Finding::ok(check, format!("Linux {release}: pidfd is there")),
+        Some(_) => Finding::warn(
+            check,
+            format!("Linux {release} has no pidfd, and a number of a process may be used again"),
+            "use Linux 5.3 or newer",
+        ),
+        None => Finding::warn(check, "the kernel does not say its version", "mount /proc"),
+    }
+}
+
+/// The kernel's clock: one that needs a system call costs more than a whole call of ours.
+pub(super) fn clock() -> Finding {
+    let source = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    match source.as_str() {
+        "tsc" | "kvm-clock" | "hyperv_clocksource_tsc_page" | "arch_sys_counter" => {
+            Finding::ok("clock", format!("{source}, read without a system call"))
+        }
+        "" => Finding::ok("clock", "the kernel does not say which"),
+        _ => Finding::warn(
+            "clock",
+            format!("{source}, which takes a system call to read"),
+            "boot with clocksource=tsc where the processor has an invariant one",
+        ),
+    }
+}
+
+/// A connection is a descriptor.
+pub(super) fn descriptors(connections: u32) -> Finding {
+    let (check, needed) = ("descriptors", u64::from(connections) + OTHER_DESCRIPTORS);
+    let limits = read("/proc/self/limits");
+    let Some((soft, hard)) = open_files(&limits) else {
+        return Finding::warn(check, "the system does not say how many may be open", "mount /proc");
+    };
+    let words = |limit: u64| if limit == u64::MAX { "no limit".to_owned() } else { limit.to_string() };
+    let found = format!("soft limit {}, hard {}, max_connections {connections}", words(soft), words(hard));
+    if hard < needed {
+        let mend = format!(
+            "raise the hard limit to {needed} (LimitNOFILE= in the unit, ulimit -Hn), or lower max_connections"
+        );
+        return Finding::warn(check, found, mend);
+    }
+    Finding::ok(check, format!("{found}; a server raises the soft limit itself"))
+}
+
+/// What the server may come to hold at the very most.
+pub(super) fn memory(config: &ServerConfig) -> Finding {
+    let rings = u64::from(config.max_connections) * 2 * (u64::from(config.ring_bytes) + RING_HEAD);
+    let most = rings.saturating_add(config.buffer_budget_bytes);
+    let available = meminfo(&read("/proc/meminfo"), "MemAvailable:").map(|kib| kib * 1024);
+    let group = read("/sys/fs/cgroup/memory.max").parse().ok();
+    let Some(there) = [available, group].into_iter().flatten().min() else {
+        return Finding::warn("memory", "the system does not say how much is there", "mount /proc");
+    };
+    let mib = |bytes: u64| bytes / 1_048_576;
+    let found = format!("{} MiB there; at the very most {} MiB in rings and buffers", mib(there), mib(most));
+    if config.buffer_budget_bytes > there {
+        let mend = "lower server.buffer_budget_bytes below what is there";
+        return Finding::fail("memory", found, mend);
+    }
+    if most > there {
+        let mend = "typically two pages a connection are in use; where every client may be hostile lower \
+                    server.max_connections or server.ring_bytes";
+        return Finding::warn("memory", found, mend);
+    }
+    Finding::ok("memory", found)
+}
+
+/// Whether spinning can pay.
+pub(super) fn cpus(config: &ServerConfig) -> Finding {
+    let (cpus, workers) = (process::usable_cpus(), config.workers as usize);
+    let found = format!("{cpus} of {} may be used, spin is {}", process::online_cpus(), spin(config.spin));
+    if config.spin == SpinPolicy::Always && workers.max(1) >= cpus {
+        return Finding::warn(
+            "CPUs",
+            found,
+            "a spinning worker leaves no CPU to its callers: set server.spin to adaptive",
+        );
+    }
+    if workers > cpus {
+        return Finding::warn(
+            "CPUs",
+            format!("{found}, with {workers} workers"),
+            "set server.workers to no more than CPUs",
+        );
+    }
+    Finding::ok("CPUs", found)
+}
+
+fn spin(policy: SpinPolicy) -> &'static str {
+    match policy {
+        SpinPolicy::Never => "never",
+        SpinPolicy::Always => "always",
+        _ => "adaptive",
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Soft and hard limit on open files, as `/proc/self/limits` says them.
+fn open_files(limits: &str) -> Option<(u64, u64)> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let mut words =
+        line.split_whitespace().map(|word| if word == "unlimited" { Some(u64::MAX) } else { word.parse().ok() });
+    Some((words.next()??, words.next()??))
+}
+
+fn meminfo(text: &str, field: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(field))?.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_writes_is_read() {
+        assert_eq!(version("6.18.44-fc-amd"), Some((6, 18)));
+        assert_eq!(version("5.3"), Some((5, 3)));
+        assert_eq!(version("unknown"), None);
+        let limits =
+            "Limit       Soft  Hard  Units\nMax open files            1024                 unlimited            files";
+        assert_eq!(open_files(limits), Some((1024, u64::MAX)));
+        assert_eq!(meminfo("MemTotal: 1 kB\nMemAvailable:    77 kB", "MemAvailable:"), Some(77));
+    }
+
+    #[test]
+    fn a_limit_below_what_the_settings_need_is_a_warning_with_its_mend() {
+        let finding = descriptors(u32::MAX);
+        // Whoever has no limit at all is no worse off.
+        assert!(finding.level == Level::Ok || finding.mend.unwrap().contains("max_connections"));
+        let mut config = ServerConfig::default();
+        config.buffer_budget_bytes = u64::MAX;
+        let finding = memory(&config);
+        assert_eq!((finding.level, finding.mend.unwrap().contains("buffer_budget_bytes")), (Level::Fail, true));
+        // Rings that no machine has room for, if all were in use.
+        config.buffer_budget_bytes = 0;
+        (config.max_connections, config.ring_bytes) = (u32::MAX, 1 << 30);
+        let finding = memory(&config);
+        assert_eq!((finding.level, finding.mend.unwrap().contains("server.max_connections")), (Level::Warn, true));
+    }
+
+    #[test]
+    fn workers_that_leave_no_cpu_to_their_callers_are_a_warning() {
+        let mut config = ServerConfig::default();
+        let many = 5_000;
+        let mut found = |spin, workers| {
+            (config.spin, config.workers) = (spin, workers);
+            let Finding { level, found, mend, .. } = cpus(&config);
+            (level, found, mend.unwrap_or_default())
+        };
+        let (level, said, mend) = found(SpinPolicy::Always, many);
+        assert_eq!((level, said.ends_with("spin is always")), (Level::Warn, true), "{said}");
+        assert_eq!(mend, "a spinning worker leaves no CPU to its callers: set server.spin to adaptive");
+        let (level, said, mend) = found(SpinPolicy::Never, many);
+        assert_eq!((level, said.ends_with("spin is never, with 5000 workers")), (Level::Warn, true), "{said}");
+        assert_eq!(mend, "set server.workers to no more than CPUs");
+        let (level, said, _) = found(SpinPolicy::Adaptive, 1);
+        assert_eq!((level, said.ends_with("spin is adaptive")), (Level::Ok, true), "{said}");
+    }
+}

@@ -1,0 +1,38 @@
+//! The configuration file.
+
+use std::path::PathBuf;
+
+use bellrope::ServerConfig;
+use bellrope_gateway::GatewaySettings;
+use serde::{Deserialize, Serialize};
+
+use crate::logging::LogFormat;
+
+/// The configuration file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Document {
+    pub(super) socket: Option<PathBuf>,
+    pub(super) health: Option<String>,
+    pub(super) openai_port: Option<u16>,
+    pub(super) log: String,
+    pub(super) log_format: LogFormat,
+    pub(super) otlp_endpoint: Option<String>,
+    pub(super) server: ServerConfig,
+    pub(super) gateway: GatewaySettings,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self {
+            socket: None,
+            health: None,
+            openai_port: None,
+            log: "info".to_owned(),
+            log_format: LogFormat::default(),
+            otlp_endpoint: None,
+            server: ServerConfig::default(),
+            gateway: GatewaySettings::default(),
+        }
+    }
+}

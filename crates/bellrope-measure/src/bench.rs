@@ -1,0 +1,112 @@
+//! Measurements between two processes: this one is the client, a child of it the server.
+
+mod args;
+mod bare;
+mod connections;
+mod criteria;
+mod fairness;
+mod gateway;
+mod large;
+mod limit;
+mod memory;
+mod pool;
+mod priority;
+mod reconnect;
+mod rtt;
+mod samples;
+mod sealed;
+mod spin;
+mod throughput;
+
+use bellrope_shm::CountingAllocator;
+use bellrope_terminal::{Failed, Outcome, output};
+use clap::Subcommand;
+use serde::Serialize;
+
+use args::BenchArgs;
+pub(crate) use args::seconds;
+pub(crate) use bare::answer as answer_bare;
+pub(crate) use criteria::{Report as CriteriaReport, criteria};
+pub(crate) use limit::{ping, pong, sleeping_pong};
+use rtt::RttReport;
+pub(crate) use samples::{Percentiles, Samples};
+pub(crate) use sealed::answer as answer_sealed;
+pub(crate) use throughput::Load;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// What was promised, each with what was found and PASS or FAIL.
+    Criteria(criteria::CriteriaArgs),
+    /// Any number of connections open at once, each answering a call, and what they cost the server.
+    Connections(connections::ConnectionsArgs),
+    /// Memory and CPU time of a server with 10 to 10,000 connections, idle and busy.
+    Memory(memory::MemoryArgs),
+    /// Full round trips of one caller, with the machine's own limits (a bare cache-line ping-pong, bare slots) from the same
+    /// run.
+    Rtt(BenchArgs),
+    /// Calls a second, over any number of connections, each with any number of calls in flight, beside what bare slots in
+    /// shared memory carry in the same run.
+    Throughput(BenchArgs),
+    /// Echoes of large messages, beside the machine's own `memcpy` in the same run.
+    Large(large::LargeArgs),
+    /// One caller beside a thousand that saturate the server, with priority and without.
+    Priority(priority::PriorityArgs),
+    /// What a client that floods does to the polite ones.
+    Fairness(fairness::FairnessArgs),
+    /// How soon clients have found a killed server again, once another listens.
+    Reconnect(reconnect::ReconnectArgs),
+    /// What it costs to take a connection from a pool.
+    Pool(pool::PoolArgs),
+    /// Round trips and CPU time of the policies of waiting, beside two processes that sleep on a futex.
+    Spin(spin::SpinArgs),
+    /// What the AI gateway adds to a chunk on its way from its provider, and how many chunks a second a stream carries.
+    Gateway(gateway::GatewayArgs),
+}
+
+/// Measures what was asked for. `allocator` is the one that this program allocates with.
+///
+/// # Errors
+/// The measurement could not be made, or a criterion is not met.
+pub fn run(command: &BenchCommand, allocator: &CountingAllocator) -> Outcome {
+    match command {
+        BenchCommand::Criteria(args) => show_criteria(args.run.json, &criteria::measure(args, allocator, true)?),
+        BenchCommand::Connections(args) => {
+            show_lines(args.run.json, &connections::measure(args, true)?, connections::ConnectionsReport::lines)
+        }
+        BenchCommand::Memory(args) => {
+            show_lines(args.run.json, &memory::measure(args, true)?, memory::MemoryReport::lines)
+        }
+        BenchCommand::Rtt(args) => show(args.json, &rtt::measure(&args.settled(), true)?, RttReport::print),
+        BenchCommand::Throughput(args) => {
+            show(args.json, &throughput::measure(&args.settled(), true)?, throughput::ThroughputReport::print)
+        }
+        BenchCommand::Large(args) => show(args.run.json, &large::measure(args, true)?, large::LargeReport::print),
+        BenchCommand::Priority(args) => {
+            show(args.run.json, &priority::measure(args, true)?, priority::PriorityReport::print)
+        }
+        BenchCommand::Fairness(args) => {
+            show(args.run.json, &fairness::measure(args, true)?, fairness::FairnessReport::print)
+        }
+        BenchCommand::Reconnect(args) => {
+            show(args.run.json, &reconnect::measure(args, true)?, reconnect::ReconnectReport::print)
+        }
+        BenchCommand::Pool(args) => show(args.run.json, &pool::measure(args, true)?, pool::PoolReport::print),
+        BenchCommand::Spin(args) => show(args.run.json, &spin::measure(args, true)?, spin::SpinReport::print),
+        BenchCommand::Gateway(args) => show(args.json, &gateway::measure(args, true)?, gateway::GatewayReport::print),
+    }
+}
+
+/// Shows the criteria, and fails if one of them does.
+pub(crate) fn show_criteria(json: bool, report: &CriteriaReport) -> Outcome {
+    show_lines(json, report, CriteriaReport::lines)?;
+    if report.all_pass { Ok(()) } else { Err(Failed.into()) }
+}
+
+fn show<R: Serialize>(json: bool, report: &R, print: fn(&R) -> Outcome) -> Outcome {
+    if json { output::json(report) } else { print(report) }
+}
+
+fn show_lines<R: Serialize>(json: bool, report: &R, lines: fn(&R) -> Vec<String>) -> Outcome {
+    if json { output::json(report) } else { output::lines(&lines(report)) }
+}

@@ -1,0 +1,32 @@
+//! Measurements of Bellrope, which the command `bellrope` has as sub-commands.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`bench`] | measurements between two processes |
+//! | [`bench_server`] | the server half of a measurement |
+//! | [`demo`] | a chat and the criteria in one command |
+//! | [`slots`] | bare slots in shared memory, the least that a call can be |
+//! | [`stress`] | suites that put a server under more load and more harm than it will ever see |
+//!
+//! A measurement starts the program that it is part of once more, with the hidden sub-commands `bench-server` and
+//! `stress-client`. So a program that offers measurements has those, too, and hands over what only it can have: its
+//! counting allocator, and [what it serves](bench_server::Served).
+//!
+//! Without the feature `suites`, which is on by default, there are the bare [`slots`] alone.
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "suites")]
+pub mod bench;
+#[cfg(feature = "suites")]
+pub mod bench_server;
+#[cfg(feature = "suites")]
+mod criterion;
+#[cfg(feature = "suites")]
+pub mod demo;
+#[cfg(all(test, feature = "suites"))]
+mod local_server;
+#[cfg(feature = "suites")]
+mod server_process;
+pub mod slots;
+#[cfg(feature = "suites")]
+pub mod stress;

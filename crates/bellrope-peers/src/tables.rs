@@ -1,0 +1,207 @@
+//! The report for people, in Markdown.
+
+use std::fmt::Write;
+
+use clap::ValueEnum;
+
+use crate::{
+    goals,
+    meter::{Latency, Throughput},
+    plan::{GAP, MANY, Mode, Peer, SIZES, SIZES_OF_MANY, WINDOW},
+    report::{Report, many},
+    units::{bytes, rate, us},
+};
+
+pub(crate) fn markdown(report: &Report) -> String {
+    let mut text = String::new();
+    machine(&mut text, report);
+    round_trips(&mut text, report);
+    apart(&mut text, report);
+    throughput(&mut text, report);
+    use_of_machine(&mut text, report);
+    judged(&mut text, report);
+    text
+}
+
+fn machine(text: &mut String, report: &Report) {
+    let m = &report.machine;
+    let peers: Vec<String> = m.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    let node = m.node.as_deref().unwrap_or("not there");
+    let rounds = report.pace.rounds;
+    line(text, format_args!("```sh\n{}\n```\n", report.command()));
+    line(
+        text,
+        format_args!(
+            "{}, commit {}; {} CPUs ({}), Linux {}; {}, profile `{}`{}; {}; Node {node}. {}.\n",
+            m.date,
+            m.commit,
+            m.cpus,
+            m.cpu,
+            m.kernel,
+            m.rustc,
+            m.profile,
+            if m.static_libc { ", static C library" } else { "" },
+            peers.join(", "),
+            if rounds == 1 { "One round".to_owned() } else { format!("Medians of {rounds} rounds") },
+        ),
+    );
+    for said in report.skipped.iter().chain(&report.failed) {
+        line(text, format_args!("- {said}"));
+    }
+}
+
+fn round_trips(text: &mut String, report: &Report) {
+    heading(text, "Round trips");
+    line(text, format_args!("Microseconds: p50 / p99 / p99.9 of full round trips, one call after the other.\n"));
+    for mode in [Mode::Spinning, Mode::Sleeping] {
+        let sizes: Vec<String> = SIZES.iter().map(|size| bytes(*size)).collect();
+        head(text, &[&[mode_name(mode)], &sizes.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
+        for peer in measured(report, |report, peer| report.round_trip(peer, SIZES[0]).is_some(), mode) {
+            let cells = SIZES.iter().map(|size| cell(report.round_trip(peer, *size), three));
+            row(text, peer, cells);
+        }
+        text.push('\n');
+    }
+}
+
+fn apart(text: &mut String, report: &Report) {
+    heading(text, &format!("Calls {} ms apart", GAP.as_millis()));
+    line(
+        text,
+        format_args!(
+            "{} with a pause before each call, so that whoever sleeps is asleep when it comes; where the scheduler puts \
+             both sides, and with a CPU for each. Microseconds; CPU: seconds for a million calls, both processes.\n",
+            bytes(SIZES[0])
+        ),
+    );
+    head(text, &["", "placed: p50 / p99", "CPU", "a CPU each: p50 / p99", "CPU"]);
+    for mode in [Mode::Spinning, Mode::Sleeping] {
+        let is = |report: &Report, peer| report.apart(peer, true).is_some();
+        for peer in measured(report, is, mode) {
+            let cells = [false, true].map(|pinned| report.apart(peer, pinned)).into_iter().flat_map(|figures| {
+                let times = cell(figures, |figures| format!("{} / {}", us(figures.p50_us), us(figures.p99_us)));
+                [times, cell(figures, |figures| us(figures.cpu_us_per_call))]
+            });
+            row(text, peer, cells);
+        }
+    }
+    text.push('\n');
+}
+
+fn throughput(text: &mut String, report: &Report) {
+    heading(text, "Calls a second");
+    line(
+        text,
+        format_args!(
+            "One connection with {WINDOW} calls under way; {MANY} connections with one each. One client process.\n"
+        ),
+    );
+    for mode in [Mode::Spinning, Mode::Sleeping] {
+        let ones = SIZES.iter().map(|size| bytes(*size));
+        let manys = SIZES_OF_MANY.iter().map(|size| format!("{MANY} x {}", bytes(*size)));
+        let columns: Vec<String> = std::iter::once(mode_name(mode).to_owned()).chain(ones).chain(manys).collect();
+        head(text, &columns.iter().map(String::as_str).collect::<Vec<_>>());
+        for peer in measured(report, |report, peer| report.throughput(peer, SIZES[0], 1).is_some(), mode) {
+            let ones = SIZES.iter().map(|size| cell(report.throughput(peer, *size, 1), per_second));
+            let manys = SIZES_OF_MANY.iter().map(|size| cell(many(report, peer, *size), per_second));
+            row(text, peer, ones.chain(manys));
+        }
+        text.push('\n');
+    }
+}
+
+fn use_of_machine(text: &mut String, report: &Report) {
+    heading(text, "CPU and memory");
+    line(
+        text,
+        format_args!(
+            "CPU: seconds for a million calls, both processes (whoever spins uses two CPUs whatever happens). Memory: \
+             resident (VmRSS) of server + client at the end of all calls of a size on one connection, in MB.\n"
+        ),
+    );
+    let (small, large) = (SIZES[0], SIZES[3]);
+    head(
+        text,
+        &[
+            "",
+            &format!("CPU, round trips of {}", bytes(small)),
+            &format!("CPU, {WINDOW} under way"),
+            &format!("CPU, {MANY} connections"),
+            &format!("memory, {}", bytes(small)),
+            &format!("memory, {}", bytes(large)),
+        ],
+    );
+    let cpu_of = |figures: Throughput| us(figures.cpu_us_per_call);
+    let memory = |(server, client): (f64, f64)| format!("{:.1} + {:.1}", server / 1024.0, client / 1024.0);
+    for mode in [Mode::Spinning, Mode::Sleeping] {
+        for peer in measured(report, |report, peer| report.throughput(peer, SIZES[0], 1).is_some(), mode) {
+            let cells = [
+                cell(report.round_trip(peer, small), |figures| us(figures.cpu_us_per_call)),
+                cell(report.throughput(peer, small, 1), cpu_of),
+                cell(many(report, peer, small), cpu_of),
+                cell(report.memory(peer, small), memory),
+                cell(report.memory(peer, large), memory),
+            ];
+            row(text, peer, cells.into_iter());
+        }
+    }
+    text.push('\n');
+}
+
+fn judged(text: &mut String, report: &Report) {
+    let goals = goals::judge(report);
+    if goals.is_empty() {
+        return;
+    }
+    heading(text, "Against the goals");
+    head(text, &["goal", "Bellrope", "the other", "ratio", ""]);
+    for goal in goals {
+        let verdict = if goal.passed { "PASS" } else { "FAIL" };
+        line(text, format_args!("| {} | {} | {} | {:.2} | {verdict} |", goal.text, goal.ours, goal.theirs, goal.ratio));
+    }
+}
+
+/// The peers of a mode of which something was measured.
+fn measured(report: &Report, is: fn(&Report, Peer) -> bool, mode: Mode) -> impl Iterator<Item = Peer> {
+    Peer::value_variants().iter().copied().filter(move |peer| peer.mode() == mode && is(report, *peer))
+}
+
+fn heading(text: &mut String, title: &str) {
+    line(text, format_args!("### {title}\n"));
+}
+
+fn head(text: &mut String, columns: &[&str]) {
+    line(text, format_args!("| {} |", columns.join(" | ")));
+    line(text, format_args!("|---|{}", "---:|".repeat(columns.len() - 1)));
+}
+
+fn row(text: &mut String, peer: Peer, cells: impl Iterator<Item = String>) {
+    let name = if peer.is_bellrope() { format!("**{}**", peer.label()) } else { peer.label().to_owned() };
+    line(text, format_args!("| {name} | {} |", cells.collect::<Vec<_>>().join(" | ")));
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // Writing into a string cannot fail.
+    let _ = writeln!(text, "{arguments}");
+}
+
+fn cell<T>(figure: Option<T>, shown: impl FnOnce(T) -> String) -> String {
+    figure.map_or_else(|| "-".to_owned(), shown)
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Spinning => "spinning",
+        Mode::Sleeping => "sleeping",
+    }
+}
+
+/// A percentile that fewer calls than ten beyond it would decide is left out.
+fn three(figures: Latency) -> String {
+    let rare = |share: f64, value| if figures.calls as f64 * share >= 10.0 { us(value) } else { "-".to_owned() };
+    format!("{} / {} / {}", us(figures.p50_us), rare(0.01, figures.p99_us), rare(0.001, figures.p999_us))
+}
+
+fn per_second(figures: Throughput) -> String {
+    rate(figures.calls_per_s)
+}

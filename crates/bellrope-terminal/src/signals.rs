@@ -1,0 +1,60 @@
+//! What signals do beyond ending a program.
+
+use std::{
+    ffi::c_int,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use signal_hook::{consts::TERM_SIGNALS, flag, iterator::Signals};
+
+/// Lets every one of `signals` after the first end the program at once, with 128 plus its number. The flag says that the
+/// first has come; lowering it makes the next one the first again.
+///
+/// # Errors
+/// A signal cannot be caught.
+pub fn second_ends_at_once(signals: &[c_int]) -> io::Result<Arc<AtomicBool>> {
+    let first_came = Arc::new(AtomicBool::new(false));
+    for &signal in signals {
+        // In this order: the first signal finds the flag down, and raises it.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&first_came))?;
+        flag::register(signal, Arc::clone(&first_came))?;
+    }
+    Ok(first_came)
+}
+
+/// The signal that is about to end this program, or 0.
+static ENDED_BY: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
+
+/// Lets a signal that ends the program remove `directory` first.
+///
+/// # Errors
+/// A signal cannot be caught, or a thread cannot be started.
+pub fn remove_when_ended(directory: PathBuf) -> io::Result<()> {
+    let mut signals = Signals::new(TERM_SIGNALS)?;
+    let wait = move || {
+        if let Some(signal) = signals.forever().next() {
+            let _ = std::fs::remove_dir_all(&directory);
+            std::process::exit(128 + signal);
+        }
+    };
+    thread::Builder::new().name("bellrope-signals".to_owned()).spawn(wait)?;
+    // Last, so that whoever waits for the end knows that there is a thread that brings it.
+    for &signal in TERM_SIGNALS {
+        flag::register_usize(signal, Arc::clone(&ENDED_BY), signal.unsigned_abs() as usize)?;
+    }
+    Ok(())
+}
+
+/// Leaves the end of this program to the signal that came, if one did. What the main thread has to say then is only that
+/// its directory, or its server, went away below it.
+pub fn let_one_end_us() {
+    while ENDED_BY.load(Ordering::Relaxed) != 0 {
+        thread::park();
+    }
+}
