@@ -1,13 +1,10 @@
-//! A server and its clients, each a process of its own that may die at any moment. Whoever is killed is started anew; the
-//! others must notice in time, go on, and keep nothing of the dead. What all of them noted is put together in the end, and
-//! must keep every rule of the ledger.
+//! A server and its clients, each a process of its own that may die at any moment. A process that is killed is started
+//! anew; the others must notice in time, go on, and keep nothing of the dead one. What all of them noted is put together
+//! in the end, and must keep every rule of the ledger.
 
 mod client;
+mod conventions;
 mod journal;
-#[path = "../../../../bellrope-proto/tests/ledger/mod.rs"]
-mod ledger;
-#[path = "../../../../bellrope-proto/tests/simulation/payload.rs"]
-mod payload;
 mod process;
 mod reactions;
 mod server;
@@ -15,38 +12,33 @@ mod server;
 use std::{
     collections::HashSet,
     fs,
-    io::Read,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use bellrope_shm::clock;
 use client::{CALLERS, caller_of};
-pub(crate) use ledger::Tally;
-use ledger::{Event, Outcome};
-pub(crate) use process::Role;
-use process::{Process, Usage};
-pub(crate) use reactions::{Reactions, percentile};
+use conventions::{JOURNAL, NUMBER, ROLE, SOCKET, eventually};
+pub use conventions::{PATIENCE, number};
+pub use process::Role;
+use process::{Life, Process, Usage};
+pub use reactions::{Reactions, percentile};
 use tempfile::TempDir;
 
-/// Nothing that is waited for takes longer, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+use crate::ledger::{self, Event, Outcome, Tally};
+
 /// Client processes.
-pub(crate) const CLIENTS: usize = 4;
+pub const CLIENTS: usize = 4;
 /// Connections of a client process: one that its threads share, and one that a thread has for itself.
 const CONNECTIONS: usize = 2;
-/// Which process this is, if it is not the test itself. The others are further runs of the same program.
-const ROLE: &str = "BELLROPE_HISTORY_ROLE";
-const SOCKET: &str = "BELLROPE_HISTORY_SOCKET";
-const JOURNAL: &str = "BELLROPE_HISTORY_JOURNAL";
-const NUMBER: &str = "BELLROPE_HISTORY_NUMBER";
-/// Where a process is to kill itself, if it is, and for the how manieth time that it comes there.
-const KILL_AT: &str = "BELLROPE_KILL_AT";
-/// Repeats a run.
-pub(crate) const SEED: &str = "BELLROPE_KILL_SEED";
+/// The variable that repeats a run.
+pub const SEED: &str = "BELLROPE_KILL_SEED";
 
-/// Plays the part that this process was started for. Answers `false` in the process of the test itself.
-pub(crate) fn played_a_part() -> bool {
+/// Runs as the server or client that this process was started for. Answers `false` in the process of the test itself.
+///
+/// # Panics
+/// If the process finds a fault with what it sees.
+pub fn ran_as_member() -> bool {
     let Ok(role) = std::env::var(ROLE) else { return false };
     let path = |name| PathBuf::from(std::env::var_os(name).expect("set by the test"));
     let number = number(NUMBER).expect("set by the test");
@@ -57,52 +49,29 @@ pub(crate) fn played_a_part() -> bool {
     true
 }
 
-/// A number from the environment.
-pub(crate) fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
-}
-
-/// Chunks that a stream of a call has.
-fn chunks_of(call: u64) -> u64 {
-    call * 31 % 25
-}
-
-/// Waits until the test writes to our standard input or closes it, be it by dying. Answers whether it wrote.
-fn until_dismissed() -> bool {
-    std::io::stdin().read(&mut [0]).is_ok_and(|count| count > 0)
-}
-
-/// One server, its clients, and where they live.
-pub(crate) struct Town {
+/// One server, its clients, and their files.
+pub struct Cluster {
     home: TempDir,
     server: Process,
     clients: Vec<Process>,
-    /// Everybody there ever was, in the order in which they were started.
+    /// Every process there ever was, in the order in which they were started.
     lives: Vec<Life>,
     /// What a server without clients holds.
     bare: Usage,
     /// The longest that all callers waited to be served again.
-    pub(crate) slowest: Duration,
-}
-
-/// What is known of a process, dead or alive.
-struct Life {
-    role: Role,
-    number: u64,
-    journal: PathBuf,
-    /// When it was killed, on the clock of the machine.
-    killed_at_us: Option<u64>,
-    /// When it was asked to retire.
-    retired_at_us: Option<u64>,
+    pub slowest: Duration,
 }
 
 /// How a process is to kill itself, as in `BELLROPE_KILL_AT`.
-pub(crate) type Armed<'a> = Option<(Role, &'a str)>;
+pub type Armed<'a> = Option<(Role, &'a str)>;
 
-impl Town {
+impl Cluster {
     /// Starts everything. `test` is the name of the test that this process runs; `first` numbers the first server, on
     /// which the size of its rings depends.
-    pub(crate) fn found(test: &'static str, first: u64, armed: Armed<'_>) -> Self {
+    ///
+    /// # Panics
+    /// If a process cannot be started.
+    pub fn start(test: &'static str, first: u64, armed: Armed<'_>) -> Self {
         let home = tempfile::tempdir().unwrap();
         let kill_at = |role| armed.and_then(|(armed, what)| (armed == role).then_some(what));
         let server = Process::start(home.path(), test, Role::Server, first, kill_at(Role::Server));
@@ -120,7 +89,7 @@ impl Town {
     }
 
     /// Kills the server and starts another.
-    pub(crate) fn kill_server(&mut self) {
+    pub fn kill_server(&mut self) {
         self.note_death(Role::Server, 0);
         self.server.kill();
         self.replace_server();
@@ -128,7 +97,7 @@ impl Town {
 
     /// Lets the server end as it should, while its clients are at work: what is under way may end, the rest is refused or cut
     /// off. Starts another.
-    pub(crate) fn retire_server(&mut self) {
+    pub fn retire_server(&mut self) {
         self.life(Role::Server, 0).retired_at_us = Some(clock::monotonic_us());
         self.server.retire();
         let ended = self.server.wait();
@@ -138,10 +107,10 @@ impl Town {
     }
 
     /// Kills these clients at once, and starts as many others.
-    pub(crate) fn kill_clients(&mut self, places: &[usize]) {
+    pub fn kill_clients(&mut self, places: &[usize]) {
         for place in places {
             self.note_death(Role::Client, *place);
-            self.clients[*place].strike();
+            self.clients[*place].send_kill();
         }
         for place in places {
             self.clients[*place].wait();
@@ -151,7 +120,7 @@ impl Town {
 
     /// Waits until the armed process has killed itself, and starts another that is not armed. Answers `false` if it lives
     /// on: then it was not on its way to what would kill it.
-    pub(crate) fn replace_the_armed(&mut self, role: Role, patience: Duration) -> bool {
+    pub fn replace_armed(&mut self, role: Role, patience: Duration) -> bool {
         let armed = self.process(role, 0);
         let deadline = Instant::now() + patience;
         let status = loop {
@@ -172,13 +141,13 @@ impl Town {
     }
 
     /// Lets the armed process end as it would by itself, so that it comes to what it does then.
-    pub(crate) fn dismiss_the_armed(&mut self, role: Role) {
-        self.process(role, 0).let_go();
+    pub fn dismiss_armed(&mut self, role: Role) {
+        self.process(role, 0).dismiss();
     }
 
     /// Waits until each thread of each client has had an answer to a call that it has begun after this was called, and
-    /// until nobody holds anything of those who are dead.
-    pub(crate) fn wait_until_all_are_served(&mut self) {
+    /// until no process holds anything of a dead one.
+    pub fn wait_until_all_are_served(&mut self) {
         let began = Instant::now();
         for client in &mut self.clients {
             client.seen = journal::read(&client.journal, client.seen).1;
@@ -209,7 +178,7 @@ impl Town {
     }
 
     /// Nobody has died but those whom we killed.
-    pub(crate) fn check_that_all_live(&mut self) {
+    pub fn check_that_all_live(&mut self) {
         for process in self.clients.iter_mut().chain([&mut self.server]) {
             if let Some(status) = process.ended() {
                 panic!("{} ended by itself: {status}", process.journal.display());
@@ -219,13 +188,13 @@ impl Town {
 
     /// Has everybody end, clients first: some by themselves, some killed all at once. Then the server must hold nothing
     /// but what it began with. Checks the history, and tells how soon others noticed a death.
-    pub(crate) fn end(mut self) -> (Tally, Reactions) {
+    pub fn end(mut self) -> (Tally, Reactions) {
         for place in CLIENTS / 2..CLIENTS {
             self.note_death(Role::Client, place);
             self.clients[place].kill();
         }
         for client in &mut self.clients[..CLIENTS / 2] {
-            client.let_go();
+            client.dismiss();
         }
         for client in &mut self.clients[..CLIENTS / 2] {
             let ended = client.wait();
@@ -235,7 +204,7 @@ impl Town {
             let usage = Usage::of(self.server.id());
             (usage == self.bare).then_some(()).ok_or_else(|| format!("{usage:?} instead of {:?}", self.bare))
         });
-        self.server.let_go();
+        self.server.dismiss();
         let ended = self.server.wait();
         assert!(ended.success(), "the server found something left, or worse: {ended}");
         self.check_directory();
@@ -312,31 +281,10 @@ impl Town {
     }
 }
 
-impl Life {
-    fn of(process: &Process) -> Self {
-        Self {
-            role: process.role,
-            number: process.number,
-            journal: process.journal.clone(),
-            killed_at_us: None,
-            retired_at_us: None,
-        }
-    }
-}
-
 /// The calls of a killed client that it had not seen the end of.
 fn unfinished(notes: &[Event]) -> Vec<Event> {
     let ended: HashSet<_> = notes.iter().filter(|note| matches!(note, Event::Ended { .. })).map(Event::call).collect();
     let begun = notes.iter().filter(|note| matches!(note, Event::Begun { .. })).map(Event::call);
     let left = begun.filter(|call| !ended.contains(call));
     left.map(|call| Event::Ended { call, outcome: Outcome::CallerDied }).collect()
-}
-
-/// Waits for a condition, which says what is in the way.
-fn eventually(what: &str, mut holds: impl FnMut() -> Result<(), String>) {
-    let deadline = Instant::now() + PATIENCE;
-    while let Err(found) = holds() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}, but {found}");
-        std::thread::sleep(Duration::from_micros(500));
-    }
 }

@@ -1,4 +1,4 @@
-//! What happened to calls, and the rules that must hold whoever died meanwhile.
+//! What happened to calls, and the rules that must hold whichever process died meanwhile.
 //!
 //! Callers and handlers note events, each in its own order; nothing is assumed about the order between two of them. So
 //! the notes of several processes, one after the other, are as good a history as those of a simulation.
@@ -7,7 +7,7 @@ use std::{collections::HashMap, fmt};
 
 /// Which way the chunks of a stream go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Flow {
+pub enum Flow {
     /// From the server to the client.
     Down,
     /// From the client to the server.
@@ -17,7 +17,8 @@ pub(crate) enum Flow {
 /// Something that happened to a call. Its number is the caller's choice, travels in every payload, and is never used
 /// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Event {
+#[expect(missing_docs, reason = "the variants say what their fields are")]
+pub enum Event {
     /// Its caller is about to make it, to be run before this moment on the server's clock, if that is set.
     Begun { call: u64, deadline_us: Option<u64> },
     /// Its request has left whole over this connection. Not noted where other callers send over the same connection.
@@ -36,9 +37,12 @@ pub(crate) enum Event {
 
 /// How a call ended, as its caller sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// With a response, made for the call of this number.
-    Answered { by: u64 },
+    Answered {
+        /// The call that the response was made for.
+        by: u64,
+    },
     /// With the end of its stream.
     Finished,
     /// With an error of its handler, or with one in place of its response.
@@ -57,44 +61,69 @@ pub(crate) enum Outcome {
 
 /// What must be true of every history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rule {
+pub enum Rule {
+    /// A call begins exactly once, before anything else is known of it.
     BegunOnce,
+    /// A call ends exactly once.
     EndsOnce,
+    /// A call runs at most once.
     RunsAtMostOnce,
+    /// Only a call that has run is answered.
     AnsweredOnlyIfRun,
+    /// A call that ended as not executed has not run.
     NeverRunIfNotExecuted,
+    /// A call that was refused has not run.
     NeverRunIfRefused,
+    /// The response of a call was made for it.
     AnswerReachesItsCaller,
+    /// Calls of a connection run in the order in which they were sent.
     AdmittedInOrder,
+    /// The chunks of a stream come in order and without a gap.
     ChunksWithoutGap,
+    /// Nothing comes after the end of a stream or of its call.
     NothingAfterTheEnd,
+    /// A stream that ends regularly is whole.
     StreamWhole,
+    /// No call runs after its deadline.
     NeverRunLate,
+    /// A handler leaves at most once, and only if it has run.
     LeavesOnceAndOnlyIfRun,
 }
 
 /// A rule that was broken, by which call, and all that is known of it.
 #[derive(Debug)]
-pub(crate) struct Fault {
-    pub(crate) rule: Rule,
-    pub(crate) call: u64,
-    pub(crate) events: Vec<Event>,
+pub struct Fault {
+    /// The rule.
+    pub rule: Rule,
+    /// The call.
+    pub call: u64,
+    /// Every event of the call, in the order of the history.
+    pub events: Vec<Event>,
 }
 
 /// How many there were of each.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) calls: u64,
-    pub(crate) runs: u64,
-    pub(crate) chunks: u64,
-    pub(crate) acknowledged: u64,
-    pub(crate) refused: u64,
-    pub(crate) not_executed: u64,
-    pub(crate) unknown: u64,
+pub struct Tally {
+    /// Calls that began.
+    pub calls: u64,
+    /// Calls that ran.
+    pub runs: u64,
+    /// Chunks of all streams.
+    pub chunks: u64,
+    /// Calls that were answered, also with an error of their handler.
+    pub acknowledged: u64,
+    /// Calls that were refused before they ran.
+    pub refused: u64,
+    /// Calls whose server was lost before they ran.
+    pub not_executed: u64,
+    /// Calls whose server was lost, and which may have run.
+    pub unknown: u64,
     /// Of the unknown: those that did run.
-    pub(crate) unknown_but_run: u64,
-    pub(crate) given_up: u64,
-    pub(crate) callers_died: u64,
+    pub unknown_but_run: u64,
+    /// Calls that their caller gave up.
+    pub given_up: u64,
+    /// Calls whose caller died.
+    pub callers_died: u64,
 }
 
 impl std::ops::AddAssign for Tally {
@@ -130,8 +159,11 @@ struct Stream {
     whole: bool,
 }
 
-/// Checks a history.
-pub(crate) fn check(events: &[Event]) -> Result<Tally, Box<Fault>> {
+/// Checks a history, and counts what is in it.
+///
+/// # Errors
+/// The first rule that is broken, with the call that breaks it.
+pub fn check(events: &[Event]) -> Result<Tally, Box<Fault>> {
     let mut calls: HashMap<u64, Entry> = HashMap::new();
     let mut tally = Tally::default();
     for event in events {
@@ -258,7 +290,8 @@ impl Entry {
 }
 
 impl Event {
-    pub(crate) fn call(&self) -> u64 {
+    /// The call that this happened to.
+    pub fn call(&self) -> u64 {
         match *self {
             Self::Begun { call, .. }
             | Self::Sent { call, .. }

@@ -9,7 +9,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 /// Everything that is logged in this process.
 #[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+pub struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -23,8 +23,11 @@ impl Write for Log {
 }
 
 impl Log {
-    /// Begins to listen, from this level on.
-    pub(crate) fn listen(level: LevelFilter) -> Self {
+    /// Begins to listen, from this level on. Only once in a process.
+    ///
+    /// # Panics
+    /// If something listens already.
+    pub fn listen(level: LevelFilter) -> Self {
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt().with_max_level(level);
@@ -33,7 +36,7 @@ impl Log {
     }
 
     /// Whether some line has all of these texts.
-    pub(crate) fn has(&self, texts: &[&str]) -> bool {
+    pub fn has(&self, texts: &[&str]) -> bool {
         let log = String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned();
         log.lines().any(|line| texts.iter().all(|text| line.contains(text)))
     }

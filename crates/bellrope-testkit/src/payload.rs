@@ -3,13 +3,13 @@
 use std::sync::OnceLock;
 
 /// Bytes of the shortest payload: the number of its call.
-pub(crate) const LEAST: usize = 8;
+pub const LEAST: usize = 8;
 /// Bytes of the shortest chunk: the numbers of its call and of itself.
-pub(crate) const LEAST_CHUNK: usize = 16;
+pub const LEAST_CHUNK: usize = 16;
 const LONGEST: usize = 128 * 1024;
 
 /// A payload of a call, `len` bytes long.
-pub(crate) fn of(call: u64, len: usize) -> Vec<u8> {
+pub fn of(call: u64, len: usize) -> Vec<u8> {
     let mut payload = call.to_le_bytes().to_vec();
     payload.extend_from_slice(filler(call, len - LEAST));
     payload
@@ -19,7 +19,7 @@ pub(crate) fn of(call: u64, len: usize) -> Vec<u8> {
 ///
 /// # Panics
 /// If any of it is not as it was made.
-pub(crate) fn call_of(payload: &[u8]) -> u64 {
+pub fn call_of(payload: &[u8]) -> u64 {
     let (number, rest) = payload.split_at(LEAST);
     let call = u64::from_le_bytes(number.try_into().unwrap());
     assert!(rest == filler(call, rest.len()), "the payload of call {call} is not what was sent");
@@ -27,7 +27,7 @@ pub(crate) fn call_of(payload: &[u8]) -> u64 {
 }
 
 /// Chunk `number` of a stream of a call, `len` bytes long.
-pub(crate) fn chunk(call: u64, number: u64, len: usize) -> Vec<u8> {
+pub fn chunk(call: u64, number: u64, len: usize) -> Vec<u8> {
     let mut payload = of(call, len - LEAST);
     payload.extend_from_slice(&number.to_le_bytes());
     payload
@@ -37,7 +37,7 @@ pub(crate) fn chunk(call: u64, number: u64, len: usize) -> Vec<u8> {
 ///
 /// # Panics
 /// If any of it is not as it was made.
-pub(crate) fn chunk_of(payload: &[u8]) -> (u64, u64) {
+pub fn chunk_of(payload: &[u8]) -> (u64, u64) {
     let (payload, number) = payload.split_at(payload.len() - LEAST);
     (call_of(payload), u64::from_le_bytes(number.try_into().unwrap()))
 }

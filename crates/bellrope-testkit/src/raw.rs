@@ -6,15 +6,18 @@ use bellrope_proto::handshake::{ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hel
 use bellrope_shm::{SharedMemory, socket::Socket};
 
 /// Connects under this name. The socket is blocking.
-pub(crate) fn shake_hands(path: &Path, name: &str) -> (Socket, Arc<SharedMemory>, Welcome) {
+///
+/// # Panics
+/// If there is no server, or it refuses.
+pub fn shake_hands(path: &Path, name: &str) -> (Socket, Arc<SharedMemory>, Welcome) {
     try_to_shake_hands(path, name).unwrap()
 }
 
 /// As [`shake_hands`], with a server that may refuse.
-pub(crate) fn try_to_shake_hands(
-    path: &Path,
-    name: &str,
-) -> Result<(Socket, Arc<SharedMemory>, Welcome), HandshakeError> {
+///
+/// # Errors
+/// What the server says, or why its answer is none.
+pub fn try_to_shake_hands(path: &Path, name: &str) -> Result<(Socket, Arc<SharedMemory>, Welcome), HandshakeError> {
     let socket = Socket::connect(path).unwrap();
     socket.set_nonblocking(false).unwrap();
     socket.send(&Hello { features: 0, class: 0, name: name.into() }.encode()).unwrap();
@@ -23,7 +26,10 @@ pub(crate) fn try_to_shake_hands(
 }
 
 /// Takes the answer to a hello.
-pub(crate) fn be_welcomed(socket: &Socket) -> Result<(Arc<SharedMemory>, Welcome), HandshakeError> {
+///
+/// # Errors
+/// What the server says, or why its answer is none.
+pub fn be_welcomed(socket: &Socket) -> Result<(Arc<SharedMemory>, Welcome), HandshakeError> {
     let mut head = [0; ANSWER_HEAD_LEN];
     let (count, memory) = socket.receive_with_fd(&mut head).unwrap();
     assert_eq!(count, ANSWER_HEAD_LEN);

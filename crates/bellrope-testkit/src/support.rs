@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! A server with handlers of every style, and waiting.
 
 use std::{
     path::PathBuf,
@@ -13,22 +13,28 @@ use bellrope::{HandlerError, Server, ServerBuilder, ServerConfig};
 use tempfile::TempDir;
 
 /// A server on a private path, gone with the test.
-pub(crate) struct TestServer {
-    pub(crate) server: Server,
-    pub(crate) path: PathBuf,
+pub struct TestServer {
+    /// The server.
+    pub server: Server,
+    /// Where it listens.
+    pub path: PathBuf,
     /// How many handlers of `never` and `endless` were dropped.
-    pub(crate) dropped: Arc<AtomicUsize>,
+    pub dropped: Arc<AtomicUsize>,
     _home: TempDir,
 }
 
 impl TestServer {
-    pub(crate) fn dropped(&self) -> usize {
+    /// How many handlers of `never` and `endless` were dropped so far.
+    pub fn dropped(&self) -> usize {
         self.dropped.load(Ordering::SeqCst)
     }
 }
 
 /// Starts a server with handlers of every style.
-pub(crate) fn serve(config: ServerConfig) -> TestServer {
+///
+/// # Panics
+/// If these settings are refused.
+pub fn serve(config: ServerConfig) -> TestServer {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("test.sock");
     let dropped = Arc::default();
@@ -44,8 +50,8 @@ impl Drop for CountDrop {
     }
 }
 
-/// Handlers of every style.
-pub(crate) fn builder(dropped: &Arc<AtomicUsize>) -> ServerBuilder {
+/// Handlers of every style. `dropped` counts the handlers of `never` and `endless` that were dropped.
+pub fn builder(dropped: &Arc<AtomicUsize>) -> ServerBuilder {
     let (never, endless) = (Arc::clone(dropped), Arc::clone(dropped));
     Server::builder()
         .unary("echo", |call, reply| {
@@ -118,10 +124,14 @@ pub(crate) fn builder(dropped: &Arc<AtomicUsize>) -> ServerBuilder {
 }
 
 /// How long anything may take that a test waits for: far more than it takes, on the slowest machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits for a condition.
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+/// Waits until a condition holds.
+///
+/// # Panics
+/// If it does not hold within [`PATIENCE`].
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "{what} did not come true within {PATIENCE:?}");

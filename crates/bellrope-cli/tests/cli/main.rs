@@ -1,6 +1,7 @@
 //! The real program, as its users run it: every command is a process, every server has a private socket.
 
 mod acp;
+mod api_port;
 mod bench;
 mod chat;
 mod config;
@@ -8,7 +9,6 @@ mod conversation;
 mod editor;
 mod foreign;
 mod hostile;
-mod ingress;
 mod manual;
 mod operator;
 #[cfg(feature = "otlp")]

@@ -15,7 +15,7 @@ use std::{
 use bellrope::{Client, ConnectError};
 
 use crate::{
-    ingress,
+    api_port,
     support::{Home, Running, eventually},
 };
 
@@ -101,7 +101,7 @@ fn openais_api_serves_no_other_user() {
     }
     let home = Home::new();
     let server = home.serve(["--openai-port", "0"]);
-    let address = ingress::address(&server);
+    let address = api_port::address(&server);
     let (host, port) = address.rsplit_once(':').unwrap();
     let ask = |user: u32| {
         let head = format!("GET /v1/models HTTP/1.1\\r\\nHost: {address}\\r\\nConnection: close\\r\\n\\r\\n");

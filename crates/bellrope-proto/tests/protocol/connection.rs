@@ -1,14 +1,13 @@
 //! Both ends of a connection in one thread, driven by hand.
 
-mod both;
-
 use bellrope_proto::{
     connection::{AnswerKind, Credit, Failure, Inbound, Loss, SubmitError},
     frame::ErrorCode,
     handshake::Style,
     ring::Armed,
 };
-use both::{ECHO, WINDOW, connect, keep};
+
+use crate::both::{ECHO, WINDOW, connect, keep};
 
 #[test]
 fn every_call_gets_its_own_answer() {

@@ -5,15 +5,12 @@
 //! A failure names its seed. `BELLROPE_SIM_SEED=n` replays just that one; `BELLROPE_SIM_SEEDS=n` runs so many.
 
 mod client;
-#[path = "../ledger/mod.rs"]
-mod ledger;
-mod payload;
 mod server;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ledger::Tally;
+use bellrope_testkit::ledger::{self, Tally};
 use world::World;
 
 const SEEDS: u64 = 15_000;

@@ -1,7 +1,5 @@
 //! Large messages in parts, and streams from the client.
 
-mod both;
-
 use bellrope_proto::{
     Budget,
     connection::{AnswerKind, Failure, Inbound, Loss, Reply, Sending, SubmitError},
@@ -9,7 +7,8 @@ use bellrope_proto::{
     handshake::Style,
     ring::Armed,
 };
-use both::{Both, ECHO, MAX_MESSAGE, connect, keep};
+
+use crate::both::{Both, ECHO, MAX_MESSAGE, connect, keep};
 
 /// A payload in which every part differs from every other.
 fn pattern(len: usize) -> Vec<u8> {

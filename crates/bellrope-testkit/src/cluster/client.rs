@@ -13,14 +13,16 @@ use bellrope::{
 use fastrand::Rng;
 
 use super::{
-    PATIENCE, chunks_of,
+    conventions::{PATIENCE, chunks_of, until_dismissed},
     journal::Journal,
+};
+use crate::{
     ledger::{Event, Flow, Outcome},
-    payload, until_dismissed,
+    payload,
 };
 
 /// Threads of a client process that call and are answered. One more watches.
-pub(crate) const CALLERS: u64 = 5;
+pub(super) const CALLERS: u64 = 5;
 const WATCHER: u64 = CALLERS;
 /// Bits of a call's number: its client's, its thread's, and one of its own.
 const CLIENT: u32 = 40;
@@ -38,21 +40,21 @@ const WATCH: Duration = Duration::from_secs(3600);
 const TURNS: u32 = 200;
 
 /// The thread that made a call.
-pub(crate) fn caller_of(call: u64) -> u64 {
+pub(super) fn caller_of(call: u64) -> u64 {
     (call >> CALLER) & 0xFF
 }
 
 /// The client that made a call.
-pub(crate) fn client_of(call: u64) -> u64 {
+pub(super) fn client_of(call: u64) -> u64 {
     call >> CLIENT
 }
 
 /// Whether a call is one of those that are never answered.
-pub(crate) fn is_watch(call: u64) -> bool {
+pub(super) fn is_watch(call: u64) -> bool {
     caller_of(call) == WATCHER
 }
 
-pub(crate) fn run(number: u64, seed: u64, socket: &Path, journal: &Path) {
+pub(super) fn run(number: u64, seed: u64, socket: &Path, journal: &Path) {
     let journal = Journal::create(journal);
     let mut config = ClientConfig::new(socket);
     config.reconnect_timeout = PATIENCE;

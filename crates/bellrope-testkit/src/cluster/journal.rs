@@ -8,7 +8,7 @@ use std::{
 
 use bellrope_shm::clock;
 
-use super::ledger::{Event, Flow, Outcome};
+use crate::ledger::{Event, Flow, Outcome};
 
 /// Bytes of a note. A page holds a whole number of them, so that none is ever torn: the kernel looks for a deadly signal
 /// between two pages of a write, not within one.
@@ -16,32 +16,32 @@ const NOTE: usize = 32;
 /// In place of a deadline: none.
 const NONE: u64 = u64::MAX;
 
-pub(crate) struct Journal {
+pub(super) struct Journal {
     file: File,
 }
 
 /// A note that was read back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Note {
-    pub(crate) event: Event,
+pub(super) struct Note {
+    pub(super) event: Event,
     /// When it was made, on the machine's clock.
-    pub(crate) at_us: u64,
+    pub(super) at_us: u64,
 }
 
 impl Journal {
-    pub(crate) fn create(path: &Path) -> Self {
+    pub(super) fn create(path: &Path) -> Self {
         Self { file: OpenOptions::new().append(true).create_new(true).open(path).unwrap() }
     }
 
     /// Makes a note. It is there for good when this returns.
-    pub(crate) fn note(&self, event: &Event) {
+    pub(super) fn note(&self, event: &Event) {
         let note = Note { event: *event, at_us: clock::monotonic_us() };
         assert_eq!((&self.file).write(&encode(&note)).unwrap(), NOTE);
     }
 }
 
 /// The notes in a journal from byte `from` on, and where they end.
-pub(crate) fn read(path: &Path, from: usize) -> (Vec<Note>, usize) {
+pub(super) fn read(path: &Path, from: usize) -> (Vec<Note>, usize) {
     let mut bytes = Vec::new();
     // A process may have been killed before it could make its journal.
     if let Ok(mut file) = File::open(path) {

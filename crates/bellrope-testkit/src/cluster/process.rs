@@ -1,4 +1,4 @@
-//! One process of the town: another run of the test's own program, and what it holds of the system.
+//! One process of the cluster: another run of the test's own program, and what it holds of the system.
 
 use std::{
     fs,
@@ -9,12 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{JOURNAL, KILL_AT, NUMBER, PATIENCE, ROLE, SOCKET, eventually};
+use super::conventions::{JOURNAL, KILL_AT, NUMBER, PATIENCE, ROLE, SOCKET, eventually};
 
 /// What a process is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
+    /// The server.
     Server,
+    /// One of its clients.
     Client,
 }
 
@@ -28,6 +30,17 @@ pub(super) struct Process {
     pub(super) journal: PathBuf,
     /// Bytes of its journal that are of no interest any more.
     pub(super) seen: usize,
+}
+
+/// What is known of a process, dead or alive.
+pub(super) struct Life {
+    pub(super) role: Role,
+    pub(super) number: u64,
+    pub(super) journal: PathBuf,
+    /// When it was killed, on the clock of the machine.
+    pub(super) killed_at_us: Option<u64>,
+    /// When it was asked to retire.
+    pub(super) retired_at_us: Option<u64>,
 }
 
 /// What a process holds.
@@ -77,12 +90,12 @@ impl Process {
 
     /// Kills it with SIGKILL, and returns when it is gone.
     pub(super) fn kill(&mut self) {
-        self.strike();
+        self.send_kill();
         self.child.wait().unwrap();
     }
 
     /// Sends it SIGKILL.
-    pub(super) fn strike(&mut self) {
+    pub(super) fn send_kill(&mut self) {
         self.child.kill().unwrap();
     }
 
@@ -93,11 +106,11 @@ impl Process {
 
     /// Asks it to end while others need it.
     pub(super) fn retire(&mut self) {
-        self.child.stdin.as_mut().expect("it was not let go yet").write_all(b"!").unwrap();
+        self.child.stdin.as_mut().expect("it was not dismissed yet").write_all(b"!").unwrap();
     }
 
     /// Asks it to end.
-    pub(super) fn let_go(&mut self) {
+    pub(super) fn dismiss(&mut self) {
         drop(self.child.stdin.take());
     }
 
@@ -110,6 +123,18 @@ impl Process {
             }
             assert!(Instant::now() < deadline, "{} does not end within {PATIENCE:?}", self.journal.display());
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Life {
+    pub(super) fn of(process: &Process) -> Self {
+        Self {
+            role: process.role,
+            number: process.number,
+            journal: process.journal.clone(),
+            killed_at_us: None,
+            retired_at_us: None,
         }
     }
 }
@@ -144,7 +169,7 @@ pub(super) fn was_killed(status: ExitStatus) -> bool {
     status.signal() == Some(9)
 }
 
-/// Where a town's server listens.
+/// Where a cluster's server listens.
 pub(super) fn socket(home: &Path) -> PathBuf {
     home.join("run").join("bell.sock")
 }

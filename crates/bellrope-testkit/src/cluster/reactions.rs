@@ -1,4 +1,4 @@
-//! How soon the others notice that somebody was killed.
+//! How soon the others notice that a process was killed.
 //!
 //! Each client has a stream under way all the time that nothing ever comes of. When the server dies, it ends at the client
 //! with a typed error; when the client dies, the server drops its handler, and with it all that the call held.
@@ -6,19 +6,19 @@
 use std::collections::HashMap;
 
 use super::{
-    Life, Role,
     client::{client_of, is_watch},
     journal::Note,
-    ledger::{Event, Outcome},
+    process::{Life, Role},
 };
+use crate::ledger::{Event, Outcome};
 
 /// Times from the kill of one side until the other had noticed, in microseconds.
 #[derive(Debug, Default)]
-pub(crate) struct Reactions {
+pub struct Reactions {
     /// Of clients, whose server was killed.
-    pub(crate) of_clients: Vec<u64>,
+    pub of_clients: Vec<u64>,
     /// Of servers, one of whose clients was killed.
-    pub(crate) of_servers: Vec<u64>,
+    pub of_servers: Vec<u64>,
 }
 
 impl Reactions {
@@ -31,7 +31,7 @@ impl Reactions {
     }
 
     /// Adds what others have seen.
-    pub(crate) fn append(&mut self, mut others: Self) {
+    pub fn append(&mut self, mut others: Self) {
         self.of_clients.append(&mut others.of_clients);
         self.of_servers.append(&mut others.of_servers);
     }
@@ -77,6 +77,9 @@ impl Reactions {
 }
 
 /// The value that so many of a thousand do not exceed.
-pub(crate) fn percentile(sorted: &[u64], per_mille: usize) -> u64 {
+///
+/// # Panics
+/// If there is none.
+pub fn percentile(sorted: &[u64], per_mille: usize) -> u64 {
     sorted[(sorted.len() - 1) * per_mille / 1000]
 }

@@ -11,20 +11,19 @@ use bellrope::{HandlerError, Server, ServerConfig};
 use bellrope_shm::clock;
 
 use super::{
-    KILL_AT, chunks_of,
+    conventions::{KILL_AT, PATIENCE, chunks_of, until_dismissed},
     journal::Journal,
+    process::ready_mark,
+};
+use crate::{
     ledger::{Event, Flow},
     payload,
-    process::ready_mark,
-    until_dismissed,
 };
 
 /// How long a server that retires lets go on what is under way.
 const DRAIN: Duration = Duration::from_millis(20);
-/// How long a server without clients may take to notice that it holds nothing of them any more.
-const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) fn run(number: u64, socket: &Path, journal: &Path) {
+pub(super) fn run(number: u64, socket: &Path, journal: &Path) {
     let ready = ready_mark(journal);
     let journal = Arc::new(Journal::create(journal));
     let mut config = ServerConfig::default();
@@ -91,7 +90,7 @@ pub(crate) fn run(number: u64, socket: &Path, journal: &Path) {
     if until_dismissed() {
         server.drain(DRAIN);
     } else if std::env::var_os(KILL_AT).is_none() {
-        // One that is to die on its way out is let go while its clients are still there.
+        // One that is to die on its way out is dismissed while its clients are still there.
         check_that_nothing_is_left(&server);
     }
     server.shutdown();

@@ -1,10 +1,11 @@
 //! A small call allocates nothing, neither at its caller nor at the server, whose worker is a thread of this process.
 //!
-//! One test, because all threads of the process are counted.
+//! All threads of the process are counted, so the test is alone in it.
 
 use std::time::Duration;
 
 use bellrope::{AsyncClient, Client, Connection, Server, shm::CountingAllocator};
+use bellrope_testkit::alone::alone;
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::new();
@@ -19,6 +20,10 @@ const BATCH: usize = 16;
 
 #[test]
 fn a_small_call_allocates_nothing_on_either_side() {
+    alone("allocations::a_small_call_allocates_nothing_on_either_side", count_allocations);
+}
+
+fn count_allocations() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("allocations.sock");
     let echo = |call: &bellrope::Call<'_>, reply: &mut bellrope::Reply<'_>| {

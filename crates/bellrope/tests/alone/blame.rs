@@ -1,10 +1,6 @@
 //! What goes wrong is told apart by blame: each kind has its level in the log, its metric, and its effect, which is never
 //! on anybody else.
 
-mod log;
-mod raw;
-mod support;
-
 use bellrope::{Client, ServerConfig, Snapshot};
 use bellrope_proto::{
     connection::{Answer, AnswerKind, ClientConnection},
@@ -12,9 +8,12 @@ use bellrope_proto::{
     handshake::Style,
 };
 use bellrope_shm::socket::Socket;
-use log::Log;
-use raw::shake_hands;
-use support::{TestServer, eventually, serve};
+use bellrope_testkit::{
+    alone::alone,
+    log::Log,
+    raw::shake_hands,
+    support::{TestServer, eventually, serve},
+};
 use tracing_subscriber::filter::LevelFilter;
 
 /// A client that keeps to the protocol, and to no limit.
@@ -58,6 +57,10 @@ fn counted(snapshot: &Snapshot, name: &str, outcome: &'static str) -> u64 {
 // Fault 47.
 #[test]
 fn each_kind_of_fault_has_its_level_its_metric_and_its_effect() {
+    alone("blame::each_kind_of_fault_has_its_level_its_metric_and_its_effect", tell_faults_apart);
+}
+
+fn tell_faults_apart() {
     let log = Log::listen(LevelFilter::DEBUG);
     let logged = |level: &str, texts: &[&str]| {
         let all: Vec<_> = [level].iter().chain(texts).copied().collect();

@@ -1,27 +1,18 @@
 //! Many clients: one after the other, all at once, and all together again.
 
-use std::{fs, process::Command, sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use bellrope::{Client, Connection, MemoryUse, Server, ServerConfig};
 
-use crate::support::{builder, eventually, serve};
+use bellrope_testkit::{
+    alone::alone,
+    support::{builder, eventually, serve},
+};
 
-/// The variable in a process that has a test for itself.
-const ALONE: &str = "BELLROPE_FAULTS_ALONE";
 const RECONNECTS: usize = 10_000;
 const CROWD: usize = 1_000;
 const SENDERS: usize = 100;
 const LARGE: usize = 10 << 20;
-
-/// Runs a test in a process of its own, where nobody else opens and closes anything.
-fn alone(test: &str, run: impl FnOnce()) {
-    if std::env::var_os(ALONE).is_some() {
-        return run();
-    }
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let ended = command.args([test, "--exact", "--nocapture"]).env(ALONE, "1").output().unwrap();
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-}
 
 /// Descriptors, mappings and threads of this process.
 fn holdings() -> (usize, usize, usize) {

@@ -1,11 +1,16 @@
-//! Idle means no CPU. Alone in its process, where nobody else uses any.
+//! Idle means no CPU.
 
 use std::time::{Duration, Instant};
 
 use bellrope::{Client, Server};
+use bellrope_testkit::alone::alone;
 
 #[test]
 fn an_idle_server_and_its_idle_clients_use_no_cpu() {
+    alone("idle::an_idle_server_and_its_idle_clients_use_no_cpu", come_to_rest);
+}
+
+fn come_to_rest() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("test.sock");
     let echo = Server::builder().unary("echo", |call, reply| {

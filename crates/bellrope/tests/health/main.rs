@@ -3,7 +3,7 @@
 mod exposition;
 mod hostile;
 mod pages;
-#[path = "../support/mod.rs"]
-mod support;
 mod truth;
 mod web;
+
+use bellrope_testkit::support;

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::running;
-use crate::support::{PATIENCE, builder, eventually, serve};
 use bellrope::{AsyncClient, CallError, Client, ConnectError, Connection, Rejection, Server, ServerConfig};
+use bellrope_testkit::support::{PATIENCE, builder, eventually, serve};
 
 #[test]
 fn a_call_is_answered_whatever_its_size() {

@@ -14,8 +14,8 @@ use bellrope_proto::{
 };
 use bellrope_shm::{View, socket::Socket, sync::Ordering};
 
-use crate::raw::shake_hands;
-use crate::support::{PATIENCE, TestServer, eventually, serve};
+use bellrope_testkit::raw::shake_hands;
+use bellrope_testkit::support::{PATIENCE, TestServer, eventually, serve};
 
 fn refusal(server: &TestServer, config: ClientConfig) -> String {
     match Client::with(config).unwrap_err() {

@@ -1,8 +1,5 @@
 //! The whole pipeline at once: server, client, breaker, counters and health, over real sockets and real memory.
 
-#[expect(dead_code, reason = "the handlers and servers there are for other tests")]
-mod support;
-
 use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
@@ -16,8 +13,8 @@ use std::{
 };
 
 use bellrope::{CallError, Client, HandlerError, HealthServer, Rejection, Server, ServerConfig};
+use bellrope_testkit::support::{PATIENCE, eventually};
 use serde_json::Value;
-use support::{PATIENCE, eventually};
 use tokio::sync::Semaphore;
 
 /// The body of an answer of the health server.

@@ -8,12 +8,12 @@ use bellrope_proto::{
     handshake::Style,
     ring::Armed,
 };
-
-use super::{
+use bellrope_testkit::{
     ledger::{Event, Flow, Outcome},
     payload,
-    world::{Plan, Setting, Sleep},
 };
+
+use super::world::{Plan, Setting, Sleep};
 
 pub(crate) struct Client {
     pub(crate) connection: ClientConnection,

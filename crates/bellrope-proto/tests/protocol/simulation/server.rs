@@ -13,12 +13,12 @@ use bellrope_proto::{
     keeps_for,
     ring::Armed,
 };
-
-use super::{
+use bellrope_testkit::{
     ledger::{Event, Flow},
     payload,
-    world::{Plan, Setting, Sleep},
 };
+
+use super::world::{Plan, Setting, Sleep};
 
 /// Microseconds that a request waits for the budget before it is refused.
 const PATIENCE_US: u64 = 3_000;

@@ -9,14 +9,13 @@ use bellrope_proto::{
     ring::Wake,
 };
 use bellrope_shm::SharedMemory;
-use fastrand::Rng;
-
-use super::{
-    client::Client,
+use bellrope_testkit::{
     ledger::{Event, Flow},
     payload,
-    server::Server,
 };
+use fastrand::Rng;
+
+use super::{client::Client, server::Server};
 
 const MAX_MESSAGE: u32 = 60_000;
 const LINKS: usize = 2;

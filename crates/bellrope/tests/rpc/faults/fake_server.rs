@@ -20,12 +20,12 @@ use bellrope_proto::{
 use bellrope_shm::{SharedMemory, View, clock, socket::Socket, sync::Ordering};
 use tempfile::TempDir;
 
-use crate::{
+use bellrope_testkit::{
     raw::shake_hands,
     support::{PATIENCE, eventually, serve},
 };
 
-/// Where pretenders listen.
+/// Where fake servers listen.
 pub(crate) struct Address {
     pub(crate) path: PathBuf,
     pub(crate) listener: UnixListener,
@@ -35,7 +35,7 @@ pub(crate) struct Address {
 impl Address {
     pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("pretender.sock");
+        let path = home.path().join("fake_server.sock");
         let listener = UnixListener::bind(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
         Self { path, listener, _home: home }
@@ -61,11 +61,11 @@ impl Address {
     }
 
     /// Lets a client in.
-    pub(crate) fn meet<C: Send>(&self, connect: impl FnOnce(&Path) -> C + Send) -> (Pretender, C) {
+    pub(crate) fn meet<C: Send>(&self, connect: impl FnOnce(&Path) -> C + Send) -> (FakeServer, C) {
         std::thread::scope(|scope| {
             let connecting = scope.spawn(|| connect(&self.path));
-            let pretender = Pretender::welcome(self.accept());
-            (pretender, connecting.join().unwrap())
+            let fake_server = FakeServer::welcome(self.accept());
+            (fake_server, connecting.join().unwrap())
         })
     }
 }
@@ -75,7 +75,7 @@ fn hear_hello(socket: &Socket) {
     assert_eq!(socket.receive(&mut hello).unwrap(), HELLO_LEN);
 }
 
-pub(crate) struct Pretender {
+pub(crate) struct FakeServer {
     pub(crate) socket: Socket,
     pub(crate) requests: View,
     pub(crate) responses: View,
@@ -84,7 +84,7 @@ pub(crate) struct Pretender {
     next_answer: usize,
 }
 
-impl Pretender {
+impl FakeServer {
     /// A server with one client.
     pub(crate) fn meet(config: impl FnOnce(&mut ClientConfig) + Send + 'static) -> (Self, Client) {
         Self::meet_as(|path| {
@@ -101,10 +101,10 @@ impl Pretender {
 
     /// Says welcome to a client.
     pub(crate) fn welcome(socket: Socket) -> Self {
-        let (welcome, fd, pretender) = Self::prepare(socket);
+        let (welcome, fd, fake_server) = Self::prepare(socket);
         // A client that is gone by now is a client that is gone.
-        let _ = pretender.socket.send_with_fd(&welcome, fd.as_fd());
-        pretender
+        let _ = fake_server.socket.send_with_fd(&welcome, fd.as_fd());
+        fake_server
     }
 
     /// A server for this client, and the welcome with its memory that is still to be sent.
@@ -182,7 +182,7 @@ impl Pretender {
 // Fault 37.
 #[test]
 fn of_many_calls_under_way_each_ends_once_and_as_its_own_when_the_server_is_lost() {
-    let (mut server, mut connection) = Pretender::meet_as(|path| Connection::connect(path).unwrap());
+    let (mut server, mut connection) = FakeServer::meet_as(|path| Connection::connect(path).unwrap());
     let asked = connection.message_type("ask").unwrap();
     let ids = [(); 4].map(|()| connection.submit(asked, b"").unwrap());
     let answered = server.request();
@@ -225,7 +225,7 @@ pub(crate) fn ask(client: &Client) -> JoinHandle<Result<Vec<u8>, CallError>> {
 // Faults 38, 39.
 #[test]
 fn of_forged_double_and_late_answers_none_reaches_a_caller() {
-    let (mut server, client) = Pretender::meet(|_| {});
+    let (mut server, client) = FakeServer::meet(|_| {});
     let first = ask(&client);
     let id = server.request();
     for forged in [id + 1, id + (1 << 32), u64::MAX, 0] {
@@ -254,7 +254,7 @@ fn of_forged_double_and_late_answers_none_reaches_a_caller() {
 // Fault 39.
 #[test]
 fn a_stream_has_one_end_whatever_follows_it() {
-    let (mut server, client) = Pretender::meet(|_| {});
+    let (mut server, client) = FakeServer::meet(|_| {});
     let stream = client.stream("listen", b"").unwrap();
     let id = server.request();
     server.write(Kind::Chunk, id, Some(0), b"one");
@@ -274,7 +274,7 @@ fn a_stream_has_one_end_whatever_follows_it() {
 
 #[test]
 fn a_failure_is_told_as_what_the_server_calls_it() {
-    let (mut server, client) = Pretender::meet(|_| {});
+    let (mut server, client) = FakeServer::meet(|_| {});
     for (code, told) in [
         (ErrorCode::Cancelled, "the call was cancelled"),
         (ErrorCode::DeadlineExceeded, "the deadline passed"),
@@ -294,7 +294,7 @@ fn a_failure_is_told_as_what_the_server_calls_it() {
 // Fault 14.
 #[test]
 fn a_ring_without_an_answer_wakes_a_client_for_nothing_and_no_more() {
-    let (mut server, client) = Pretender::meet(|config| config.spin = SpinPolicy::Never);
+    let (mut server, client) = FakeServer::meet(|config| config.spin = SpinPolicy::Never);
     let call = ask(&client);
     let id = server.request();
     for _ in 0..200 {
@@ -311,7 +311,7 @@ fn a_ring_without_an_answer_wakes_a_client_for_nothing_and_no_more() {
 // Fault 15.
 #[test]
 fn a_server_that_never_rings_delays_an_answer_and_a_call_without_one_ends_at_its_deadline() {
-    let (mut server, client) = Pretender::meet(|config| config.spin = SpinPolicy::Never);
+    let (mut server, client) = FakeServer::meet(|config| config.spin = SpinPolicy::Never);
     let call = ask(&client);
     let id = server.request();
     server.client_sleeps();

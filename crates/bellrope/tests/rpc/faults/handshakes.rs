@@ -11,10 +11,9 @@ use bellrope::{AsyncClient, CallError, CallOptions, CancelToken, Client, ClientC
 use bellrope_proto::handshake::{HELLO_LEN, Status, encode_refusal};
 use bellrope_shm::socket::Socket;
 
-use crate::{
-    pretender::{Address, Pretender, ask},
-    support::{PATIENCE, eventually},
-};
+use bellrope_testkit::support::{PATIENCE, eventually};
+
+use super::fake_server::{Address, FakeServer, ask};
 
 /// How a client connects that waits this long for the answer to its hello, and for a server that is away.
 fn patient(path: &Path, handshake: Duration, reconnect: Duration) -> ClientConfig {
@@ -51,7 +50,7 @@ fn a_server_that_hangs_up_or_says_nothing_in_mid_handshake_is_told_with_its_path
     assert_eq!(error, told("the server hung up in mid-handshake"));
 
     let error = failed(PATIENCE, &|| {
-        let (welcome, fd, half) = Pretender::prepare(address.accept());
+        let (welcome, fd, half) = FakeServer::prepare(address.accept());
         half.socket.send_with_fd(&welcome[..welcome.len() / 2], fd.as_fd()).unwrap();
     });
     assert_eq!(error, told("the server hung up in mid-handshake"));
@@ -81,7 +80,7 @@ fn a_client_waits_for_a_place_in_the_queue_of_a_server_as_long_as_it_may() {
         let connecting = scope.spawn(|| Client::with(patient(&address.path, PATIENCE, PATIENCE)).unwrap());
         let living = |socket: &Socket| socket.receive(&mut [0; HELLO_LEN]).is_ok_and(|count| count == HELLO_LEN);
         let socket = std::iter::repeat_with(|| Socket::from(address.open())).find(living).unwrap();
-        let _server = Pretender::welcome(socket);
+        let _server = FakeServer::welcome(socket);
         connecting.join().unwrap();
     });
 }
@@ -94,7 +93,7 @@ fn a_client_that_comes_back_and_is_refused_tries_on_until_it_is_let_in() {
     refuse(&address.accept(), Status::Draining);
     drop(address.accept());
     refuse(&address.accept(), Status::Forbidden);
-    let (welcome, fd, mut server) = Pretender::prepare(address.accept());
+    let (welcome, fd, mut server) = FakeServer::prepare(address.accept());
     assert_eq!(client.state(), ConnectionState::Reconnecting);
     // As slowly as can be: whatever comes in pieces is put together.
     server.socket.send_with_fd(&welcome[..1], fd.as_fd()).unwrap();
@@ -115,7 +114,7 @@ fn whoever_is_dropped_while_it_comes_back_hangs_up() {
     let client = abandoned(&address, PATIENCE);
     let socket = address.accept();
     drop(client);
-    let server = Pretender::welcome(socket);
+    let server = FakeServer::welcome(socket);
     assert_eq!(server.socket.receive(&mut [0; 1]).unwrap(), 0, "nobody needs this connection");
 }
 
@@ -127,9 +126,9 @@ fn of_two_connections_that_come_at_once_one_is_kept_and_the_call_goes_over_it() 
     refuse(&address.accept(), Status::Forbidden);
     let call = ask(&client);
     let (first, second) = (address.accept(), address.accept());
-    let mut server = Pretender::welcome(second);
+    let mut server = FakeServer::welcome(second);
     eventually("it is back", || client.state() == ConnectionState::Connected);
-    let surplus = Pretender::welcome(first);
+    let surplus = FakeServer::welcome(first);
     assert_eq!(surplus.socket.receive(&mut [0; 1]).unwrap_or(0), 0, "one is enough");
     let id = server.request();
     server.answer(id, b"over this one");
@@ -160,7 +159,7 @@ fn a_loss_that_is_heard_of_late_ends_nothing_that_goes_over_the_next_connection(
     let (told, states) = mpsc::channel();
     client.on_state_change(move |state| told.send(state).unwrap());
     // The thread that hears of losses is held up by a watcher of another client.
-    let (_other_server, other) = Pretender::meet(|_| {});
+    let (_other_server, other) = FakeServer::meet(|_| {});
     let ((hold, held), (let_go, released)) = (mpsc::channel(), mpsc::channel::<()>());
     let released = std::sync::Mutex::new(released);
     other.on_state_change(move |_| {
@@ -176,7 +175,7 @@ fn a_loss_that_is_heard_of_late_ends_nothing_that_goes_over_the_next_connection(
         let client = client.clone();
         move || client.call_with("ask", b"", &CallOptions::new().retry(Retry::NotExecuted))
     });
-    let mut second = Pretender::welcome(address.accept());
+    let mut second = FakeServer::welcome(address.accept());
     let id = second.request();
     drop(let_go);
     // It hears of the loss before it tells of it.
@@ -192,12 +191,12 @@ async fn an_async_client_whose_runtime_was_busy_while_its_server_came_back_goes_
     let address = Arc::new(Address::new());
     let serving = std::thread::spawn({
         let address = Arc::clone(&address);
-        move || Pretender::welcome(address.accept())
+        move || FakeServer::welcome(address.accept())
     });
     let client = AsyncClient::with(patient(&address.path, PATIENCE, PATIENCE)).await.unwrap();
     drop(serving.join().unwrap());
     // Nothing runs on this runtime meanwhile.
-    let mut server = Pretender::welcome(address.accept());
+    let mut server = FakeServer::welcome(address.accept());
     eventually("it is back", || client.state() == ConnectionState::Connected);
     let answering = std::thread::spawn(move || {
         let id = server.request();
@@ -214,10 +213,10 @@ async fn a_call_that_no_server_took_is_sent_to_the_next_one_if_the_caller_allows
     let serving = std::thread::spawn({
         let address = Arc::clone(&address);
         move || {
-            let first = Pretender::welcome(address.accept());
+            let first = FakeServer::welcome(address.accept());
             first.something_comes();
             drop(first);
-            let mut second = Pretender::welcome(address.accept());
+            let mut second = FakeServer::welcome(address.accept());
             let id = second.request();
             second.answer(id, b"by the second");
             second

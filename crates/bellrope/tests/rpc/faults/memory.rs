@@ -12,7 +12,7 @@ use bellrope_proto::{
 };
 use bellrope_shm::sync::Ordering;
 
-use crate::{
+use bellrope_testkit::{
     raw::shake_hands,
     support::{PATIENCE, eventually, serve},
 };

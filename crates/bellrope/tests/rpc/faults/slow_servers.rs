@@ -17,17 +17,16 @@ use bellrope_proto::{
 };
 use bellrope_shm::sync::Ordering;
 
-use crate::{
-    pretender::{Pretender, ask},
-    support::PATIENCE,
-};
+use bellrope_testkit::support::PATIENCE;
+
+use super::fake_server::{FakeServer, ask};
 
 /// More than the request ring holds.
 const LARGE: &[u8] = &[7; 500_000];
 
 /// Has a large call begin, does something to its server, and answers how the call ends.
-fn interrupted(options: &CallOptions, interrupt: impl FnOnce(&Pretender)) -> CallError {
-    let (server, client) = Pretender::meet(|_| {});
+fn interrupted(options: &CallOptions, interrupt: impl FnOnce(&FakeServer)) -> CallError {
+    let (server, client) = FakeServer::meet(|_| {});
     std::thread::scope(|scope| {
         let call = scope.spawn(|| client.call_with("ask", LARGE, options));
         server.something_comes();
@@ -48,13 +47,13 @@ fn a_large_request_that_its_server_does_not_take_ends_as_whatever_ends_it() {
     let error = interrupted(&CallOptions::new(), |server| server.socket.shutdown());
     assert!(matches!(error, CallError::NotExecuted), "{error}");
 
-    let error = interrupted(&CallOptions::new(), Pretender::claim_the_impossible);
+    let error = interrupted(&CallOptions::new(), FakeServer::claim_the_impossible);
     assert!(matches!(error, CallError::Violation(_)), "{error}");
 }
 
 #[test]
 fn a_large_request_that_was_not_sent_whole_has_not_run_whatever_became_of_others() {
-    let (mut server, mut connection) = Pretender::meet_as(|path| Connection::connect(path).unwrap());
+    let (mut server, mut connection) = FakeServer::meet_as(|path| Connection::connect(path).unwrap());
     let asked = connection.message_type("ask").unwrap();
     connection.submit(asked, b"").unwrap();
     let _ = server.request();
@@ -72,7 +71,7 @@ fn a_large_request_that_was_not_sent_whole_has_not_run_whatever_became_of_others
 
 #[test]
 fn a_connection_whose_server_broke_the_protocol_says_so_to_every_further_request() {
-    let (server, mut connection) = Pretender::meet_as(|path| Connection::connect(path).unwrap());
+    let (server, mut connection) = FakeServer::meet_as(|path| Connection::connect(path).unwrap());
     let asked = connection.message_type("ask").unwrap();
     server.claim_the_impossible();
     for _ in 0..2 {
@@ -83,7 +82,7 @@ fn a_connection_whose_server_broke_the_protocol_says_so_to_every_further_request
 
 #[test]
 fn a_stream_whose_server_says_nothing_ends_once_at_its_deadline_and_the_server_is_told() {
-    let (mut server, client) = Pretender::meet(|_| {});
+    let (mut server, client) = FakeServer::meet(|_| {});
     let options = CallOptions::new().timeout(Duration::from_millis(50));
     let mut stream = client.stream_with("listen", b"", &options).unwrap();
     assert!(matches!(stream.next(), Some(Err(CallError::DeadlineExceeded))));
@@ -94,7 +93,7 @@ fn a_stream_whose_server_says_nothing_ends_once_at_its_deadline_and_the_server_i
 
 #[test]
 fn a_call_ends_when_its_client_is_closed_while_it_sleeps_and_closing_is_told_once() {
-    let (mut server, client) = Pretender::meet(|config| config.spin = SpinPolicy::Never);
+    let (mut server, client) = FakeServer::meet(|config| config.spin = SpinPolicy::Never);
     let (told, states) = mpsc::channel();
     client.on_state_change(move |state| told.send(state).unwrap());
     let call = ask(&client);
@@ -111,10 +110,10 @@ fn a_call_ends_when_its_client_is_closed_while_it_sleeps_and_closing_is_told_onc
 }
 
 /// An async client of a server that takes no requests. It spins never.
-async fn meet_async() -> (Pretender, AsyncClient) {
+async fn meet_async() -> (FakeServer, AsyncClient) {
     let runtime = tokio::runtime::Handle::current();
     let connect = move |path: &std::path::Path| runtime.block_on(AsyncClient::with(ClientConfig::new(path))).unwrap();
-    tokio::task::spawn_blocking(|| Pretender::meet_as(connect)).await.unwrap()
+    tokio::task::spawn_blocking(|| FakeServer::meet_as(connect)).await.unwrap()
 }
 
 /// Looks whether a future is done, on behalf of nobody.
