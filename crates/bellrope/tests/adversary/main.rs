@@ -78,8 +78,10 @@ fn fifty_honest_clients_notice_nothing_of_any_attack() {
             is_as_before(&field, &crowd, attack.name);
         }
         crowd.enter(Phase::FreeNoise);
+        let before = field.counts().violations;
         let connections = noise::make(TEST, &field.path, seed, length);
         say(&format!("{connections} connections made noise for {length:?}"));
+        assert!(connections > 0 && field.counts().violations > before, "the noise was none ({SEED}={seed})");
         is_as_before(&field, &crowd, "noise");
         field.let_offenders_wait();
         crowd.enter(Phase::Noise);

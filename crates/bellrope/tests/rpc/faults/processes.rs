@@ -59,10 +59,14 @@ impl Role {
         client.unwrap()
     }
 
-    /// Waits until it has ended well.
+    /// Waits until it has ended well, having run its test.
     pub(crate) fn succeeds(&mut self) {
         let status = self.end();
         assert!(status.success(), "{status:?}");
+        let mut said = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        // A run of a test that there is not ends well, too.
+        assert!(said.contains("1 passed"), "{said}");
     }
 
     pub(crate) fn signal_that_ended_it(&mut self) -> Option<i32> {
@@ -187,6 +191,7 @@ fn a_server_that_is_killed_a_thousand_times_starts_each_time() {
         server.kill();
         let left: Vec<_> =
             fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.contains(&"test.sock".into()), "a killed server leaves its socket: {left:?}");
         assert!(left.iter().all(|name| name == "test.sock" || name == "test.sock.lock"), "{left:?}");
     }
 }
