@@ -3,10 +3,10 @@
 #[expect(unreachable_pub, reason = "in the crate of the fuzz targets it is public")]
 #[path = "../fuzz/src/lib.rs"]
 mod properties;
-#[path = "../../bellrope-proto/tests/replay/mod.rs"]
-mod replay;
 
-use replay::replay;
+fn replay(corpus: &str, property: fn(&[u8])) {
+    bellrope_testkit::replay(env!("CARGO_MANIFEST_DIR"), corpus, property);
+}
 
 // Fault 53.
 #[test]

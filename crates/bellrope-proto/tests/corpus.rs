@@ -3,9 +3,10 @@
 #[expect(unreachable_pub, reason = "in the crate of the fuzz targets it is public")]
 #[path = "../fuzz/src/lib.rs"]
 mod properties;
-mod replay;
 
-use replay::replay;
+fn replay(corpus: &str, property: fn(&[u8])) {
+    bellrope_testkit::replay(env!("CARGO_MANIFEST_DIR"), corpus, property);
+}
 
 #[test]
 fn every_header_of_the_corpus_is_refused_or_means_what_it_says() {

@@ -144,7 +144,7 @@ fn without_its_collector_a_server_serves_on_and_ends_in_time_and_says_what_was_l
     server.signal(Signal::TERM);
     let said = server.finish();
     assert!(said.code == Some(0) && said.stderr.contains("failed=1"), "{said:?}");
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(began.elapsed() < PATIENCE / 4, "{:?}", began.elapsed());
 }
 
 #[test]

@@ -3,7 +3,8 @@
 mod exposition;
 mod hostile;
 mod pages;
-#[path = "../../../bellrope/tests/support/mod.rs"]
-mod support;
+mod pipeline;
 mod truth;
 mod web;
+
+use bellrope_testkit::support;

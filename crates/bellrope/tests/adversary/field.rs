@@ -12,13 +12,13 @@ use std::{
 
 use bellrope::{HandlerError, Server, ServerConfig, Snapshot};
 use bellrope_shm::clock;
-use tempfile::TempDir;
-
-use crate::{
-    HONEST, honest,
+use bellrope_testkit::{
     ledger::{Event, Flow},
     payload, support,
 };
+use tempfile::TempDir;
+
+use crate::{HONEST, honest};
 
 /// Limits of this server, small enough to be reached.
 pub(crate) const MAX_CONNECTIONS: u32 = 80;

@@ -6,13 +6,13 @@ use std::{
 };
 
 use bellrope::{CallError, Client, ClientConfig};
-use fastrand::Rng;
-
-use crate::{
-    field::{Field, LARGEST, chunks_of},
+use bellrope_testkit::{
     ledger::{Event, Flow, Outcome},
     payload,
 };
+use fastrand::Rng;
+
+use crate::field::{Field, LARGEST, chunks_of};
 
 /// Bits of a call's number that are its own; those above are its client's.
 pub(crate) const OWN_BITS: u32 = 32;

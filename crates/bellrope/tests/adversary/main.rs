@@ -7,19 +7,8 @@
 mod attacks;
 mod field;
 mod honest;
-#[path = "../../../bellrope-proto/tests/ledger/mod.rs"]
-mod ledger;
-#[path = "../log/mod.rs"]
-mod log;
 mod noise;
-#[path = "../../../bellrope-proto/tests/simulation/payload.rs"]
-mod payload;
 mod peer;
-#[path = "../raw/mod.rs"]
-mod raw;
-#[expect(dead_code, reason = "the server under attack has more handlers, and other limits")]
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -28,10 +17,9 @@ use std::{
 
 use attacks::{Attack, End};
 use bellrope::{Client, ServerConfig};
+use bellrope_testkit::{ledger, log::Log, support::eventually};
 use field::{Field, Holdings};
 use honest::{Crowd, Phase, Seen};
-use log::Log;
-use support::eventually;
 use tracing_subscriber::filter::LevelFilter;
 
 const HONEST: u64 = 50;
@@ -90,8 +78,10 @@ fn fifty_honest_clients_notice_nothing_of_any_attack() {
             is_as_before(&field, &crowd, attack.name);
         }
         crowd.enter(Phase::FreeNoise);
+        let before = field.counts().violations;
         let connections = noise::make(TEST, &field.path, seed, length);
         say(&format!("{connections} connections made noise for {length:?}"));
+        assert!(connections > 0 && field.counts().violations > before, "the noise was none ({SEED}={seed})");
         is_as_before(&field, &crowd, "noise");
         field.let_offenders_wait();
         crowd.enter(Phase::Noise);
@@ -115,7 +105,10 @@ fn fifty_honest_clients_notice_nothing_of_any_attack() {
 fn say_nothing_of_handlers_that_panic() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !panic.location().is_some_and(|place| place.file().ends_with("support/mod.rs") && is_of_the_server()) {
+        if !panic
+            .location()
+            .is_some_and(|place| place.file().ends_with("bellrope-testkit/src/support.rs") && is_of_the_server())
+        {
             usual(panic);
         }
     }));

@@ -18,7 +18,7 @@ use bellrope_shm::{
     wait,
 };
 
-use crate::{
+use bellrope_testkit::{
     raw,
     support::{PATIENCE, eventually},
 };

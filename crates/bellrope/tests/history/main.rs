@@ -5,17 +5,17 @@
 //! A run says its seed. `BELLROPE_KILL_SEED=n` kills in the same order again, though not to the microsecond;
 //! `BELLROPE_KILLS=n` asks for at least so many kills.
 
-#[expect(dead_code, reason = "the test of kill points has its own use of the town")]
-mod town;
-
 use std::time::{Duration, Instant};
 
+use bellrope_testkit::{
+    cluster::{CLIENTS, Cluster, Reactions, SEED, number, percentile, ran_as_member},
+    ledger::Tally,
+};
 use fastrand::Rng;
-use town::{CLIENTS, Reactions, SEED, Tally, Town, number, percentile, played_a_part};
 
 const KILLS: u64 = 300;
-/// Kills in the life of one town, whose history is checked as a whole.
-const KILLS_A_TOWN: u64 = 500;
+/// Kills in the life of one cluster, whose history is checked as a whole.
+const KILLS_A_CLUSTER: u64 = 500;
 /// This test's name.
 const TEST: &str = "after_any_kill_every_call_has_one_outcome_and_it_is_true";
 /// How soon the other side knows, nearly always: far above what it takes, so that a busy machine fails nobody.
@@ -25,7 +25,7 @@ const SOON_US: u64 = 1_000_000;
 #[test]
 #[expect(clippy::print_stderr, reason = "a run says how it can be repeated, and what it has seen")]
 fn after_any_kill_every_call_has_one_outcome_and_it_is_true() {
-    if played_a_part() {
+    if ran_as_member() {
         return;
     }
     let seed = number(SEED).unwrap_or_else(|| fastrand::u64(..));
@@ -35,11 +35,11 @@ fn after_any_kill_every_call_has_one_outcome_and_it_is_true() {
     let (mut servers, mut clients, mut slowest) = (0, 0, Duration::ZERO);
     let (mut reactions, mut tally) = (Reactions::default(), Tally::default());
     while servers + clients < due {
-        let mut town = Town::found(TEST, rng.u64(0..2), None);
-        let killed = kill_about(&mut town, &mut rng, KILLS_A_TOWN.min(due - servers - clients));
+        let mut cluster = Cluster::start(TEST, rng.u64(0..2), None);
+        let killed = kill_about(&mut cluster, &mut rng, KILLS_A_CLUSTER.min(due - servers - clients));
         (servers, clients) = (servers + killed.0, clients + killed.1);
-        slowest = slowest.max(town.slowest);
-        let (seen, noticed) = town.end();
+        slowest = slowest.max(cluster.slowest);
+        let (seen, noticed) = cluster.end();
         tally += seen;
         reactions.append(noticed);
     }
@@ -58,30 +58,30 @@ fn after_any_kill_every_call_has_one_outcome_and_it_is_true() {
 
 /// Kills the server or some of its clients, at moments left to chance, until at least so many have died; now and then a
 /// server retires instead. Answers how many servers and how many clients were killed.
-fn kill_about(town: &mut Town, rng: &mut Rng, due: u64) -> (u64, u64) {
+fn kill_about(cluster: &mut Cluster, rng: &mut Rng, due: u64) -> (u64, u64) {
     let (mut servers, mut clients) = (0, 0);
     while servers + clients < due {
         // Half of them die at work, others while they come to it.
         if rng.bool() {
-            town.wait_until_all_are_served();
+            cluster.wait_until_all_are_served();
         }
         // When, is a matter of chance: nothing is waited for.
         std::thread::sleep(Duration::from_micros(rng.u64(0..5_000)));
-        town.check_that_all_live();
+        cluster.check_that_all_live();
         if rng.u32(0..10) == 0 {
-            town.retire_server();
+            cluster.retire_server();
         } else if rng.bool() {
-            town.kill_server();
+            cluster.kill_server();
             servers += 1;
         } else {
             let mut places: Vec<usize> = (0..CLIENTS).collect();
             rng.shuffle(&mut places);
             places.truncate(rng.usize(1..=CLIENTS));
-            town.kill_clients(&places);
+            cluster.kill_clients(&places);
             clients += places.len() as u64;
         }
     }
-    town.wait_until_all_are_served();
+    cluster.wait_until_all_are_served();
     (servers, clients)
 }
 

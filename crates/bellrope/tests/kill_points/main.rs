@@ -5,14 +5,13 @@
 //! The points come from the code's own tables, so a new one is tested as soon as it is there. One that is never reached
 //! fails the test. Run with `cargo test -p bellrope --features kill-points --test kill_points`.
 
-#[expect(dead_code, reason = "the test of random kills has its own use of the town")]
-#[path = "../history/town/mod.rs"]
-mod town;
-
 use std::time::{Duration, Instant};
 
 use bellrope_proto::KillPoint;
-use town::{Reactions, Role, Tally, Town, percentile, played_a_part};
+use bellrope_testkit::{
+    cluster::{Cluster, PATIENCE, Reactions, Role, percentile, ran_as_member},
+    ledger::Tally,
+};
 
 /// This test's name.
 const TEST: &str = "death_at_any_step_leaves_the_other_side_whole";
@@ -26,7 +25,7 @@ const RING_TIMES: &[u64] = &[1, 2, 10, 100];
 #[test]
 #[expect(clippy::print_stderr, reason = "figures are for people")]
 fn death_at_any_step_leaves_the_other_side_whole() {
-    if played_a_part() {
+    if ran_as_member() {
         return;
     }
     let began = Instant::now();
@@ -58,21 +57,21 @@ fn death_at_any_step_leaves_the_other_side_whole() {
     }
 }
 
-/// One town in which a process dies there, whose first server has this number: those with an even one have small rings, in
+/// One cluster in which a process dies there, whose first server has this number: those with an even one have small rings, in
 /// which everybody waits for room and credit all the time. `None` if no process ever came to it.
 fn die(name: &str, count: u64, role: Role, first: u64) -> Option<(Tally, Reactions)> {
-    let mut town = Town::found(TEST, first, Some((role, &format!("{name}:{count}"))));
-    if !at_the_end(name) && !town.replace_the_armed(role, ON_THE_WAY) {
+    let mut cluster = Cluster::start(TEST, first, Some((role, &format!("{name}:{count}"))));
+    if !at_the_end(name) && !cluster.replace_armed(role, ON_THE_WAY) {
         return None;
     }
     if at_the_end(name) {
-        town.wait_until_all_are_served();
-        town.dismiss_the_armed(role);
-        assert!(town.replace_the_armed(role, town::PATIENCE), "{name} is on the way of whoever ends");
+        cluster.wait_until_all_are_served();
+        cluster.dismiss_armed(role);
+        assert!(cluster.replace_armed(role, PATIENCE), "{name} is on the way of whoever ends");
     }
-    town.wait_until_all_are_served();
-    town.check_that_all_live();
-    Some(town.end())
+    cluster.wait_until_all_are_served();
+    cluster.check_that_all_live();
+    Some(cluster.end())
 }
 
 /// Who comes to a point: its name says so.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::running;
-use crate::support::{PATIENCE, builder, eventually, serve};
 use bellrope::{AsyncClient, CallError, Client, ConnectError, Connection, Rejection, Server, ServerConfig};
+use bellrope_testkit::support::{PATIENCE, builder, eventually, serve};
 
 #[test]
 fn a_call_is_answered_whatever_its_size() {
@@ -51,6 +51,7 @@ fn a_handler_that_answers_in_place_makes_the_reply_of_the_request_whatever_its_s
         .bind(&path)
         .unwrap();
     let client = Client::connect(&path).unwrap();
+    let (mut failed, mut panicked) = (0, 0);
     for len in [100_000, 0, 1, 64, 65_536, 65_537, 5 << 20, 10, 10 << 20] {
         let payload: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
         let reversed: Vec<u8> = payload.iter().rev().copied().collect();
@@ -60,12 +61,17 @@ fn a_handler_that_answers_in_place_makes_the_reply_of_the_request_whatever_its_s
             Err(error) => assert!(len > 5 << 20 && matches!(error, CallError::MessageTooLarge { .. }), "{error}"),
         }
         // After five failures their breakers open.
-        let error = client.call(if len % 2 == 0 { "fail" } else { "panic" }, &payload).unwrap_err();
-        assert!(matches!(
-            error,
-            CallError::Handler { .. } | CallError::HandlerPanic { .. } | CallError::Rejected { .. }
-        ));
+        if len % 2 == 0 {
+            let error = client.call("fail", &payload).unwrap_err();
+            assert!(matches!(error, CallError::Handler { .. }) || failed >= 5 && error.is_retryable(), "{error}");
+            failed += 1;
+        } else {
+            let error = client.call("panic", &payload).unwrap_err();
+            assert!(matches!(error, CallError::HandlerPanic { .. }), "{error}");
+            panicked += 1;
+        }
     }
+    assert_eq!((failed, panicked), (7, 2));
     eventually("the budget is given back", || server.metrics().snapshot().buffers.unwrap().0 == 0);
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use bellrope::{AsyncClient, CallError, CallOptions, Client, ClientConfig, Connection, Server, ServerConfig, Style};
 
-use crate::support::{eventually, serve};
+use bellrope_testkit::support::{eventually, serve};
 
 #[test]
 fn a_connection_tells_what_its_server_offers_and_whether_it_is_there() {

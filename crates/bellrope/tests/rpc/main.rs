@@ -1,18 +1,17 @@
 //! Servers and clients over real sockets and real shared memory.
+//!
+//! Tests of this program run beside each other in one process. What looks at its whole process stands in `alone/`.
 
 mod calls;
 mod faces;
+mod faults;
 mod limits;
 mod outcomes;
 mod pool;
-#[path = "../raw/mod.rs"]
-mod raw;
 mod reconnect;
 mod streams;
-#[path = "../support/mod.rs"]
-mod support;
 
-use support::TestServer;
+use bellrope_testkit::support::TestServer;
 
 /// Calls that async handlers are working on.
 fn running(server: &TestServer) -> u64 {

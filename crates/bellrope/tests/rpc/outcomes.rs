@@ -10,11 +10,11 @@ use std::{
 };
 
 use super::running;
-use crate::support::{PATIENCE, TestServer, eventually, serve};
 use bellrope::{
     AsyncClient, Blame, CallError, CallOptions, CancelToken, Client, Connection, HandlerError, Rejection, Retry,
     Server, ServerConfig,
 };
+use bellrope_testkit::support::{PATIENCE, TestServer, eventually, serve};
 
 #[test]
 fn each_outcome_is_typed_and_says_who_is_to_blame_and_whether_to_try_again() {

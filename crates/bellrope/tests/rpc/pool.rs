@@ -10,7 +10,7 @@ use std::{
 
 use bellrope::{Pool, PoolConfig, PoolError, ServerConfig};
 
-use crate::support::{PATIENCE, builder, eventually, serve};
+use bellrope_testkit::support::{PATIENCE, builder, eventually, serve};
 
 #[test]
 fn threads_share_few_connections_and_reuse_nearly_all_of_them() {

@@ -10,7 +10,7 @@ use bellrope::{
     AsyncClient, BreakerConfig, CallError, CallOptions, Client, ClientConfig, ConnectionState, Rejection, Retry, Server,
 };
 
-use crate::support::{PATIENCE, builder, eventually};
+use bellrope_testkit::support::{PATIENCE, builder, eventually};
 
 fn start(path: &Path) -> Server {
     builder(&Arc::default()).bind(path).unwrap()

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::support::{TestServer, eventually, serve};
 use bellrope::{
     AsyncClient, CallError, CallOptions, Client, ClientConfig, Connection, Rejection, Server, ServerConfig,
 };
+use bellrope_testkit::support::{TestServer, eventually, serve};
 
 /// Bytes of the buffer budget in use.
 fn budget_used(server: &TestServer) -> u64 {

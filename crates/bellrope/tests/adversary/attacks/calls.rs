@@ -1,12 +1,12 @@
 //! Calls, streams and messages in parts.
 
 use bellrope_proto::frame::{ErrorCode, Kind};
+use bellrope_testkit::support::eventually;
 
 use super::{Attack, End::*, attack, peer};
 use crate::{
     field::{Field, MAX_IN_FLIGHT},
     peer::Peer,
-    support::eventually,
 };
 
 pub(super) const ATTACKS: &[Attack] = &[

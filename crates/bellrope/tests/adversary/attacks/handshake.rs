@@ -7,13 +7,15 @@ use std::{
 
 use bellrope_proto::handshake::{ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, Hello};
 use bellrope_shm::{SharedMemory, socket::Socket};
+use bellrope_testkit::{
+    raw,
+    support::{PATIENCE, eventually},
+};
 
 use super::{Attack, End::*, attack, peer};
 use crate::{
     field::{Field, HANDSHAKE_TIMEOUT_MS, Holdings, MAX_CONNECTIONS, MAX_HALF_OPEN},
     peer::Peer,
-    raw,
-    support::{PATIENCE, eventually},
 };
 
 pub(super) const ATTACKS: &[Attack] = &[

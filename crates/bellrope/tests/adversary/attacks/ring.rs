@@ -5,10 +5,11 @@ use bellrope_proto::{
     layout::{ADMITTED, ASLEEP, AWAITED, CONSUMER_POSITION, EMPTY, RECORDS},
 };
 use bellrope_shm::sync::Ordering::{AcqRel, Relaxed, Release};
+use bellrope_testkit::support::eventually;
 use fastrand::Rng;
 
 use super::{Attack, End::*, attack, peer};
-use crate::{field::Field, peer::Peer, support::eventually};
+use crate::{field::Field, peer::Peer};
 
 pub(super) const ATTACKS: &[Attack] = &[
     attack("a kind of record that does not exist", Closed("bad_header"), |field| word(field, 0x00AA_0001_0000_0008)),

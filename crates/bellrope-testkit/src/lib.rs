@@ -1,0 +1,20 @@
+//! What the tests of several crates share. A dev-dependency: nothing that ships uses it.
+//!
+//! Without the feature `runtime` it depends on no other crate of Bellrope, so that the tests of `bellrope-proto` build
+//! without the crates above it.
+
+#[cfg(feature = "runtime")]
+pub mod alone;
+#[cfg(feature = "runtime")]
+pub mod cluster;
+pub mod ledger;
+#[cfg(feature = "runtime")]
+pub mod log;
+pub mod payload;
+#[cfg(feature = "runtime")]
+pub mod raw;
+mod replay;
+#[cfg(feature = "runtime")]
+pub mod support;
+
+pub use replay::replay;

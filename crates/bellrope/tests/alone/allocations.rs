@@ -1,0 +1,82 @@
+//! A small call allocates nothing, neither at its caller nor at the server, whose worker is a thread of this process.
+//!
+//! All threads of the process are counted, so the test is alone in it.
+
+use std::time::Duration;
+
+use bellrope::{AsyncClient, Client, Connection, Server, shm::CountingAllocator};
+use bellrope_testkit::alone::alone;
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
+
+const SIZES: [usize; 4] = [64, 256, 1024, 4096];
+const WARM_UP: usize = 1_000;
+const CALLS: usize = 1_000;
+/// See [`count`].
+const COUNTS: usize = 5;
+/// Calls that are sent together.
+const BATCH: usize = 16;
+
+#[test]
+fn a_small_call_allocates_nothing_on_either_side() {
+    alone("allocations::a_small_call_allocates_nothing_on_either_side", count_allocations);
+}
+
+fn count_allocations() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("allocations.sock");
+    let echo = |call: &bellrope::Call<'_>, reply: &mut bellrope::Reply<'_>| {
+        reply.write(call.payload());
+        Ok(())
+    };
+    let server = Server::builder().unary("echo", echo).bind(&path).unwrap();
+    let (mut connection, client) = (Connection::connect(&path).unwrap(), Client::connect(&path).unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let async_client = runtime.block_on(AsyncClient::connect(&path)).unwrap();
+    let echo = connection.message_type("echo").unwrap();
+    let mut reply = Vec::new();
+
+    for size in SIZES {
+        let payload = vec![0x5A; size];
+        let counted = count(|| connection.call(echo, &payload, &mut reply).unwrap());
+        assert!(counted == 0 && reply == payload, "Connection::call, {size} B: {counted}");
+
+        let counted = count(|| {
+            // As many as find room.
+            let sent = (0..BATCH).take_while(|_| connection.queue(echo, &payload).unwrap().is_some()).count();
+            assert!(sent > 0);
+            (0..sent).for_each(|_| connection.wait(&mut reply).unwrap().outcome.unwrap());
+        });
+        assert!(counted == 0 && reply == payload, "Connection::queue, {size} B: {counted}");
+
+        let counted = count(|| client.call_into("echo", &payload, &mut reply).unwrap());
+        assert!(counted == 0 && reply == payload, "Client::call_into, {size} B: {counted}");
+
+        // The reply that it returns is its caller's.
+        let counted = count(|| assert_eq!(client.call("echo", &payload).unwrap(), payload));
+        assert_eq!(counted, CALLS as u64, "Client::call, {size} B");
+
+        let counted = count(|| runtime.block_on(async_client.call_into("echo", &payload, &mut reply)).unwrap());
+        assert!(counted == 0 && reply == payload, "AsyncClient::call_into, {size} B: {counted}");
+    }
+
+    // And the count is one: what does allocate is seen, in whichever thread.
+    let counted = count(|| std::thread::scope(|scope| scope.spawn(|| drop(vec![0; 100])).join().unwrap()));
+    assert!(counted >= CALLS as u64, "{counted}");
+    drop((connection, client, async_client, runtime));
+    assert!(server.drain(Duration::from_secs(60)));
+}
+
+/// How often anything in this process allocated during [`CALLS`] calls, after as many to get warm. Other threads, such as
+/// one that takes note of a new connection, allocate now and then; so the least of some counts holds: what the path of a
+/// call allocates is in every one.
+fn count(mut one: impl FnMut()) -> u64 {
+    (0..WARM_UP).for_each(|_| one());
+    let counts = (0..COUNTS).map(|_| {
+        ALLOCATOR.start();
+        (0..CALLS).for_each(|_| one());
+        ALLOCATOR.stop()
+    });
+    counts.min().unwrap()
+}

@@ -1,0 +1,114 @@
+//! What goes wrong is told apart by blame: each kind has its level in the log, its metric, and its effect, which is never
+//! on anybody else.
+
+use bellrope::{Client, ServerConfig, Snapshot};
+use bellrope_proto::{
+    connection::{Answer, AnswerKind, ClientConnection},
+    frame::ErrorCode,
+    handshake::Style,
+};
+use bellrope_shm::socket::Socket;
+use bellrope_testkit::{
+    alone::alone,
+    log::Log,
+    raw::shake_hands,
+    support::{TestServer, eventually, serve},
+};
+use tracing_subscriber::filter::LevelFilter;
+
+/// A client that keeps to the protocol, and to no limit.
+struct Unbounded {
+    socket: Socket,
+    connection: ClientConnection,
+}
+
+impl Unbounded {
+    fn connect(server: &TestServer) -> Self {
+        let (socket, memory, welcome) = shake_hands(&server.path, "un\nbounded");
+        let mut terms = welcome.terms;
+        terms.max_message = 1 << 30;
+        Self { socket, connection: ClientConnection::new(&memory, terms) }
+    }
+
+    /// The code of the error that a call is answered with, and its detail.
+    fn fails(&mut self, message_type: u16, size: usize) -> (ErrorCode, u64) {
+        self.connection.submit(message_type, Style::Unary, &vec![7; size], None).unwrap();
+        let _ = self.connection.commit();
+        self.socket.ring();
+        let mut found: Option<Answer> = None;
+        eventually("an answer", || {
+            found = self.connection.next_answer().unwrap();
+            found.is_some()
+        });
+        let answer = found.unwrap();
+        self.connection.take(&answer, &mut vec![0; answer.len]);
+        match answer.kind {
+            AnswerKind::Error { code, detail } => (code, detail),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn counted(snapshot: &Snapshot, name: &str, outcome: &'static str) -> u64 {
+    let row = snapshot.types.iter().find(|row| row.name == name).unwrap();
+    row.outcomes.iter().find(|(of, _)| *of == outcome).unwrap().1
+}
+
+// Fault 47.
+#[test]
+fn each_kind_of_fault_has_its_level_its_metric_and_its_effect() {
+    alone("blame::each_kind_of_fault_has_its_level_its_metric_and_its_effect", tell_faults_apart);
+}
+
+fn tell_faults_apart() {
+    let log = Log::listen(LevelFilter::DEBUG);
+    let logged = |level: &str, texts: &[&str]| {
+        let all: Vec<_> = [level].iter().chain(texts).copied().collect();
+        eventually(&format!("a line with {all:?}"), || log.has(&all));
+    };
+    let mut config = ServerConfig::default();
+    config.max_message_bytes = 10_000;
+    let server = serve(config);
+    let metrics = server.server.metrics();
+    let honest = Client::connect(&server.path).unwrap();
+    let mut peer = Unbounded::connect(&server);
+    let echo = 1;
+
+    // A message too large: warned of with its size, counted, refused; the connection goes on.
+    assert_eq!(peer.fails(echo, 10_001), (ErrorCode::MessageTooLarge, 10_001));
+    logged(" WARN ", &["message_too_large", "10001 bytes exceeds the limit of 10000 bytes"]);
+    eventually("it is counted", || counted(&metrics.snapshot(), "echo", "message_too_large") == 1);
+
+    // An unknown type: warned of, counted under one label for all of them, answered; the connection goes on.
+    assert_eq!(peer.fails(999, 0).0, ErrorCode::UnknownMessageType);
+    logged(" WARN ", &["unknown_message_type", "no message type has the number 999"]);
+    eventually("it is counted", || counted(&metrics.snapshot(), "unknown", "unknown_message_type") == 1);
+
+    // A handler's panic: an error, counted, answered; the connection and the worker go on.
+    let panics = 3;
+    assert_eq!(honest.message_types()[panics - 1].0, "panic");
+    assert_eq!(peer.fails(panics as u16, 0).0, ErrorCode::HandlerPanic);
+    logged("ERROR ", &["handler_panic", "message_type=\"panic\"", "on purpose"]);
+    eventually("it is counted", || counted(&metrics.snapshot(), "panic", "handler_panic") == 1);
+
+    // A handler's own error: the same, by its own name.
+    assert_eq!(peer.fails(2, 0).0, ErrorCode::Handler);
+    logged("ERROR ", &["handler_error", "message_type=\"fail\"", "as asked"]);
+
+    // A clean disconnect: nobody's fault, and so at debug. What the peer calls itself steers no terminal.
+    drop(peer);
+    logged("DEBUG ", &["client disconnected", "unbounded"]);
+    eventually("it is gone", || metrics.active_connections() == 1);
+
+    // The rest, a broken protocol: warned of with the reason, counted, closed.
+    let breaker = Unbounded::connect(&server);
+    eventually("it is closed", || {
+        // Far more at once than any traffic needs, so that the server has no time to sleep in between.
+        (0..10_000).for_each(|_| breaker.socket.ring());
+        metrics.snapshot().violations == 1
+    });
+    logged(" WARN ", &["connection closed", "reason=\"doorbell_flood\""]);
+
+    assert_eq!(honest.call("echo", b"served all the while").unwrap(), b"served all the while");
+    assert_eq!((metrics.active_connections(), server.dropped()), (1, 0));
+}

@@ -1,0 +1,4 @@
+//! The circuit breaker, told the time.
+
+mod breaker;
+mod breaker_window;

@@ -1,0 +1,11 @@
+//! Faults that are the subject of no other test, each provoked for real: docs/faults.md lists them all. Crowds of clients
+//! stand in `alone/`.
+
+mod clock;
+mod fake_server;
+mod handshakes;
+mod memory;
+mod offenders;
+mod panics;
+mod processes;
+mod slow_servers;
