@@ -142,7 +142,8 @@ fn describe(circle: &Circle, root: &Path) -> String {
         for arrow in circle.arrows.iter().filter(|arrow| arrow.from == *file) {
             let names = arrow.names.iter().map(|(name, line)| format!("{name} (line {line})"));
             let names: Vec<_> = names.collect();
-            write!(text, "\n    -> {}: {}", short(&arrow.to), names.join(", ")).expect("text can be written to a string");
+            write!(text, "\n    -> {}: {}", short(&arrow.to), names.join(", "))
+                .expect("text can be written to a string");
         }
     }
     text
@@ -167,7 +168,11 @@ fn crate_roots(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
             for entry in entries {
                 let path = entry?.path();
                 let main = path.join("main.rs");
-                roots.extend([path, main].into_iter().filter(|path| path.extension().is_some_and(|end| end == "rs") && path.is_file()));
+                roots.extend(
+                    [path, main]
+                        .into_iter()
+                        .filter(|path| path.extension().is_some_and(|end| end == "rs") && path.is_file()),
+                );
             }
         }
     }

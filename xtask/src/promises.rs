@@ -1,46 +1,111 @@
-//! The README's table of promises names tests that are there, each in the file that it links to.
+//! The tables of promises name tests that are there, each in the file or folder that it links to.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-/// The sources at a path: the file, or every file of the folder.
-fn sources(path: &Path) -> Vec<PathBuf> {
-    match fs::read_dir(path) {
-        Ok(entries) => entries.flat_map(|entry| sources(&entry.unwrap().path())).collect(),
-        Err(_) => vec![path.to_owned()],
-    }
-}
+use anyhow::Context as _;
 
-#[test]
-fn every_promise_names_a_test_in_the_file_it_links_to() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let table = readme.split_once("\n## What is promised").unwrap().1.split_once("\n## ").unwrap().0;
-    let target = |label: &str| {
-        let definition = format!("\n[{label}]: ");
-        let (_, rest) = readme.split_once(&definition).unwrap_or_else(|| panic!("[{label}] leads nowhere"));
-        root.join(rest.lines().next().unwrap())
-    };
+use crate::{documents, found::Found, sources};
+
+/// The head of a table of promises.
+const HEAD: &str = "| promise | test |";
+/// Fewer promised tests than this mean that a table is no longer found.
+const FEWEST: usize = 40;
+
+/// Reads every table of promises.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn check(root: &Path) -> anyhow::Result<Found> {
+    let mut faults = Vec::new();
     let mut checked = 0;
-    for row in table.lines().filter(|line| line.starts_with("| ") && line.contains("][")) {
-        let tests = row.trim_end_matches(" |").rsplit_once(" | ").unwrap().1;
-        // `one`, `two` in [file][label], `three` in [other][label]
-        let mut names: Vec<&str> = Vec::new();
-        for (index, piece) in tests.split('`').enumerate() {
-            if index % 2 == 1 {
-                names.push(piece);
-            } else if let Some((_, label)) = piece.split_once("][") {
-                let path = target(label.split_once(']').unwrap().0);
-                let text: String = sources(&path).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-                for name in names.drain(..) {
-                    assert!(text.contains(&format!("fn {name}(")), "{} has no test {name}: {row}", path.display());
-                    checked += 1;
-                }
+    for document in documents::all(root)? {
+        let text = sources::text(&document)?;
+        let mut in_table = false;
+        for line in text.lines() {
+            in_table = line == HEAD || in_table && line.starts_with('|');
+            if in_table && line != HEAD && !line.starts_with("|--") {
+                checked += check_row(&document, &text, line, &mut faults)?;
             }
         }
-        assert!(names.is_empty(), "no file is named for {names:?}: {row}");
     }
-    assert!(checked > 40, "only {checked} tests were found in the table");
+    if checked <= FEWEST {
+        faults.push(format!("only {checked} tests were found in tables that begin with `{HEAD}`"));
+    }
+    Ok(Found::new(format!("{checked} promised tests"), faults))
+}
+
+/// Checks a row like ``| promise | `one`, `two` in [file](path), `three` in [other][label] |``. Returns how many tests it
+/// names.
+fn check_row(document: &Path, text: &str, row: &str, faults: &mut Vec<String>) -> anyhow::Result<usize> {
+    let Some((_, tests)) = row.trim_end_matches(" |").rsplit_once(" | ") else {
+        faults.push(format!("a promise has no second column: {row}"));
+        return Ok(0);
+    };
+    let mut checked = 0;
+    let mut names: Vec<&str> = Vec::new();
+    for (index, piece) in tests.split('`').enumerate() {
+        if index % 2 == 1 {
+            names.push(piece);
+        } else if let Some(target) = target(text, piece) {
+            let Some(target) = target else {
+                faults.push(format!("{piece:?} leads nowhere: {row}"));
+                names.clear();
+                continue;
+            };
+            let path = document.parent().unwrap_or(Path::new("")).join(target);
+            let text: String = texts(&path)?;
+            for name in names.drain(..) {
+                if !text.contains(&format!("fn {name}(")) {
+                    faults.push(format!("{} has no test {name}: {row}", path.display()));
+                }
+                checked += 1;
+            }
+        }
+    }
+    if !names.is_empty() {
+        faults.push(format!("no file is named for {names:?}: {row}"));
+    }
+    Ok(checked)
+}
+
+/// Where the first link in a piece of text leads; `Some(None)` if its label is defined nowhere.
+fn target<'a>(text: &'a str, piece: &'a str) -> Option<Option<&'a str>> {
+    let rest = &piece[piece.find("](").or_else(|| piece.find("]["))? + 1..];
+    if let Some(rest) = rest.strip_prefix('(') {
+        return Some(rest.split_once(')').map(|(target, _)| target));
+    }
+    let label = rest[1..].split(']').next()?;
+    let definition = format!("\n[{label}]: ");
+    Some(text.split_once(&definition).and_then(|(_, rest)| rest.lines().next()))
+}
+
+/// The text of a file, or of every Rust file of a folder.
+fn texts(path: &Path) -> anyhow::Result<String> {
+    let files: Vec<PathBuf> = if path.is_dir() { sources::files(path, "rs")? } else { vec![path.to_owned()] };
+    files.iter().map(|file| sources::text(file)).collect::<anyhow::Result<String>>().context("a promise links to it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_whose_test_or_link_is_missing_is_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("one.rs"), "#[test]\nfn kept() {}\n").unwrap();
+        let document = folder.path().join("README.md");
+        let text = "\n[one]: one.rs\n";
+        for (row, tests, fault) in [
+            ("| p | `kept` in [one](one.rs) |", 1, None),
+            ("| p | `kept` in [one][one] |", 1, None),
+            ("| p | `kept`, `gone` in [one](one.rs) |", 2, Some("has no test gone")),
+            ("| p | `kept` in [one][two] |", 0, Some("leads nowhere")),
+            ("| p | `kept` |", 0, Some("no file is named")),
+        ] {
+            let mut faults = Vec::new();
+            assert_eq!(check_row(&document, text, row, &mut faults).unwrap(), tests, "{row}");
+            assert_eq!(faults.len(), usize::from(fault.is_some()), "{row}: {faults:?}");
+            assert!(faults.iter().all(|found| found.contains(fault.unwrap())), "{row}: {faults:?}");
+        }
+    }
 }

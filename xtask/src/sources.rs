@@ -19,6 +19,20 @@ pub fn files(folder: &Path, end: &str) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Every file in a folder itself whose name has this end, sorted.
+pub(crate) fn files_in(folder: &Path, end: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let unreadable = || format!("cannot read the folder {}", folder.display());
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(unreadable)? {
+        let path = entry.with_context(unreadable)?.path();
+        if path.is_file() && path.extension().is_some_and(|extension| extension == end) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 fn collect(folder: &Path, end: &str, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let unreadable = || format!("cannot read the folder {}", folder.display());
     for entry in fs::read_dir(folder).with_context(unreadable)? {
@@ -35,4 +49,9 @@ fn collect(folder: &Path, end: &str, found: &mut Vec<PathBuf>) -> anyhow::Result
         }
     }
     Ok(())
+}
+
+/// The text of a file.
+pub(crate) fn text(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -51,9 +51,8 @@ impl Crate {
     fn read_file(&mut self, path: &Path, parent: Option<ModuleId>, beside: bool) -> anyhow::Result<ModuleId> {
         let path = normal(path);
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let parsed = syn::parse_file(&text).map_err(|error| {
-            anyhow::anyhow!("{}:{}: {error}", path.display(), error.span().start().line)
-        })?;
+        let parsed = syn::parse_file(&text)
+            .map_err(|error| anyhow::anyhow!("{}:{}: {error}", path.display(), error.span().start().line))?;
         let file = *self.by_path.entry(path.clone()).or_insert_with(|| {
             self.files.push(path.clone());
             self.files.len() - 1
@@ -104,10 +103,8 @@ impl Crate {
             }
             (None, Some(path)) => self.read_file(&folders.paths.join(path), Some(parent), true)?,
             (None, None) => {
-                let (flat, deep) = (
-                    folders.children.join(format!("{name}.rs")),
-                    folders.children.join(&name).join("mod.rs"),
-                );
+                let (flat, deep) =
+                    (folders.children.join(format!("{name}.rs")), folders.children.join(&name).join("mod.rs"));
                 let is_deep = !flat.exists();
                 self.read_file(if is_deep { &deep } else { &flat }, Some(parent), is_deep)?
             }
@@ -115,7 +112,9 @@ impl Crate {
         if lifts_macros {
             let macros = self.modules[child].scope.names.iter().flat_map(|(name, all)| {
                 all.iter().filter_map(move |one| match one {
-                    Named::Item(definition) if definition.kind == Kind::Macro => Some((name.clone(), definition.clone())),
+                    Named::Item(definition) if definition.kind == Kind::Macro => {
+                        Some((name.clone(), definition.clone()))
+                    }
                     _ => None,
                 })
             });

@@ -39,8 +39,22 @@ pub(super) fn names(of: &Crate) -> Found {
 
 /// Attributes whose words name no item.
 const PLAIN: &[&str] = &[
-    "allow", "cfg", "cold", "deny", "derive", "doc", "expect", "forbid", "inline", "macro_export", "macro_use", "must_use",
-    "non_exhaustive", "path", "repr", "warn",
+    "allow",
+    "cfg",
+    "cold",
+    "deny",
+    "derive",
+    "doc",
+    "expect",
+    "forbid",
+    "inline",
+    "macro_export",
+    "macro_use",
+    "must_use",
+    "non_exhaustive",
+    "path",
+    "repr",
+    "warn",
 ];
 
 struct Walk<'a> {
@@ -143,7 +157,10 @@ impl Walk<'_> {
 fn follows_field_or_variable(tokens: &[TokenTree], at: usize) -> bool {
     let before = |distance: usize, c| at.checked_sub(distance).is_some_and(|at| is_punct(tokens, at, c));
     let own_crate = matches!(&tokens[at], TokenTree::Ident(ident) if ident == "crate");
-    before(1, '\'') || before(1, ':') && before(2, ':') || before(1, '.') && !before(2, '.') || before(1, '$') && !own_crate
+    before(1, '\'')
+        || before(1, ':') && before(2, ':')
+        || before(1, '.') && !before(2, '.')
+        || before(1, '$') && !own_crate
 }
 
 /// Whether what stands before `end` is the name of a field or argument: `name: value`, `name = value`.

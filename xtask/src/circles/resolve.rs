@@ -71,7 +71,8 @@ impl Crate {
         };
         for segment in rest {
             // A value of the same name is not what is meant before `::`.
-            targets.retain(|target| !matches!(target, Target::Item(Definition { kind: Kind::Value | Kind::Macro, .. })));
+            targets
+                .retain(|target| !matches!(target, Target::Item(Definition { kind: Kind::Value | Kind::Macro, .. })));
             targets = targets
                 .into_iter()
                 .flat_map(|target| match target {
