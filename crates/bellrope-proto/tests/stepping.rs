@@ -14,7 +14,7 @@ use std::{
 use bellrope_proto::{
     frame::Kind,
     layout::{ADMITTED, ASLEEP, AWAITED, CONSUMER_POSITION, Geometry},
-    ring::{Class, Consumer, Producer, admitted},
+    ring::{Consumer, Producer, RecordClass, admitted},
 };
 use bellrope_shm::{SharedMemory, View, sync::Ordering};
 use nix::{
@@ -215,7 +215,10 @@ fn producer_goes_on(scene: &Pop, ring: &[u8]) {
     }
     let asleep = (0..view.len()).step_by(8).any(|at| view.load(at, Ordering::Relaxed) == ASLEEP);
     let mut pushed = 0;
-    while producer.push(Class::Bulk, Kind::Request, 1, 99, None, &[1; 40]).expect("a dead consumer breaks no rule") {
+    while producer
+        .push(RecordClass::Bulk, Kind::Request, 1, 99, None, &[1; 40])
+        .expect("a dead consumer breaks no rule")
+    {
         pushed += 1;
         assert_eq!(producer.publish().needed(), asleep && pushed == 1, "{}: woken if asleep", scene.name);
     }
@@ -235,7 +238,7 @@ fn twin(view: &View, scene: &Pop) -> Producer {
         let _ = producer.publish();
     }
     if scene.awaited {
-        assert!(!producer.push(Class::Bulk, Kind::Request, 1, 99, None, &[0; 900]).unwrap(), "the ring is full");
+        assert!(!producer.push(RecordClass::Bulk, Kind::Request, 1, 99, None, &[0; 900]).unwrap(), "the ring is full");
         producer.await_room().unwrap();
     }
     producer
@@ -262,7 +265,7 @@ fn push(producer: &mut Producer, letter: Letter) {
 }
 
 fn push_payload(producer: &mut Producer, letter: &Letter, payload: &[u8]) {
-    let pushed = producer.push(Class::Bulk, Kind::Request, 7, letter.id, letter.extension, payload);
+    let pushed = producer.push(RecordClass::Bulk, Kind::Request, 7, letter.id, letter.extension, payload);
     assert!(pushed.unwrap(), "there is room");
 }
 

@@ -6,7 +6,7 @@ use bellrope_proto::{
     connection::{AnswerKind, ClientConnection, Loss, Sending, SubmitError, Terms},
     handshake::Style,
     layout::Geometry,
-    ring::{Class, Consumer, Producer},
+    ring::{Consumer, Producer, RecordClass},
 };
 use bellrope_shm::{SharedMemory, View};
 
@@ -116,7 +116,7 @@ impl Server {
                 });
                 let payload = vec![call; usize::from(len) % (self.geometry.max_payload() as usize + 1)];
                 let message_type = u16::from(message_type % 12);
-                let _ = self.producer.push(Class::Control, kind(bits), message_type, id, extension, &payload);
+                let _ = self.producer.push(RecordClass::Control, kind(bits), message_type, id, extension, &payload);
                 let _ = self.producer.publish();
             }
             Act::Responses(scribble) => scribble.write(&self.responses, self.geometry, next),

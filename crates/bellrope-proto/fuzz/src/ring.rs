@@ -7,7 +7,7 @@ use bellrope_proto::{
     Violation,
     frame::Kind,
     layout::{Geometry, WORD},
-    ring::{Class, Consumer, Producer},
+    ring::{Consumer, Producer, RecordClass},
 };
 use bellrope_shm::SharedMemory;
 
@@ -96,7 +96,7 @@ impl Pair {
         let most = self.geometry.max_payload() as usize;
         match step {
             Step::Push { len, extended, control } => {
-                let class = if control { Class::Control } else { Class::Bulk };
+                let class = if control { RecordClass::Control } else { RecordClass::Bulk };
                 let (id, payload) = self.draw(usize::from(len) % (most + 1));
                 let extension = extended.then_some(id * 3);
                 if self.producer.push(class, Kind::Request, 5, id, extension, &payload)? {
@@ -105,7 +105,8 @@ impl Pair {
             }
             Step::Draft { hint, pieces, abandoned } => {
                 let (id, payload) = self.draw(most);
-                let Some(mut draft) = self.producer.begin(Class::Bulk, false, usize::from(hint) % (most + 1))? else {
+                let Some(mut draft) = self.producer.begin(RecordClass::Bulk, false, usize::from(hint) % (most + 1))?
+                else {
                     return Ok(());
                 };
                 for piece in pieces {

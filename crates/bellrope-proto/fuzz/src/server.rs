@@ -7,7 +7,7 @@ use bellrope_proto::{
     frame::ErrorCode,
     handshake::Style,
     layout::Geometry,
-    ring::{Class, Consumer, Producer},
+    ring::{Consumer, Producer, RecordClass},
 };
 use bellrope_shm::{SharedMemory, View};
 
@@ -112,7 +112,7 @@ impl Client {
                 });
                 let payload = vec![id; usize::from(len) % (self.geometry.max_payload() as usize + 1)];
                 let (kind, message_type) = (kind(bits), u16::from(message_type % 6));
-                let _ = self.producer.push(Class::Control, kind, message_type, id.into(), extension, &payload);
+                let _ = self.producer.push(RecordClass::Control, kind, message_type, id.into(), extension, &payload);
                 let _ = self.producer.publish();
             }
             Act::Requests(scribble) => scribble.write(&self.requests, self.geometry, next),
