@@ -7,7 +7,7 @@
 
 use std::{
     fs::File,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::AsRawFd,
     process::{Child, Command, Stdio},
 };
 
@@ -16,7 +16,7 @@ use bellrope_proto::{
     layout::{ADMITTED, ASLEEP, AWAITED, CONSUMER_POSITION, Geometry},
     ring::{Consumer, Producer, RecordClass, admitted},
 };
-use bellrope_shm::{SharedMemory, View, sync::Ordering};
+use bellrope_shm::{MemoryHandle, SharedMemory, View, sync::Ordering};
 use nix::{
     sys::{
         ptrace,
@@ -295,7 +295,7 @@ fn geometry() -> Geometry {
     Geometry::new(4096).unwrap()
 }
 
-fn mapping() -> (View, OwnedFd) {
+fn mapping() -> (View, MemoryHandle) {
     let (memory, descriptor) = SharedMemory::create(geometry().segment_len()).unwrap();
     (memory.view(0..geometry().segment_len()), descriptor)
 }
@@ -328,7 +328,7 @@ struct Traced {
 
 impl Traced {
     /// Starts one and waits for its first stop. `None` where tracing is forbidden.
-    fn start(test: &str, scene: usize, memory: &OwnedFd) -> Option<Self> {
+    fn start(test: &str, scene: usize, memory: &MemoryHandle) -> Option<Self> {
         let child = Command::new(std::env::current_exe().unwrap())
             .args([test, "--exact", "--nocapture"])
             .env(SCENE, scene.to_string())

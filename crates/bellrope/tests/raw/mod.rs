@@ -25,7 +25,7 @@ pub(crate) fn try_to_shake_hands(
 /// Takes the answer to a hello.
 pub(crate) fn be_welcomed(socket: &Socket) -> Result<(Arc<SharedMemory>, Welcome), HandshakeError> {
     let mut head = [0; ANSWER_HEAD_LEN];
-    let (count, memory) = socket.receive_with_fd(&mut head).unwrap();
+    let (count, memory) = socket.receive_with_memory(&mut head).unwrap();
     assert_eq!(count, ANSWER_HEAD_LEN);
     let head = AnswerHead::decode(&head).unwrap();
     let mut body = vec![0; head.body_len()];

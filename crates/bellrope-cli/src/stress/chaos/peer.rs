@@ -42,7 +42,7 @@ impl Peer {
         ensure!(socket.send(&hello)? == hello.len(), "the socket does not take the hello");
         let mut head = [0; ANSWER_HEAD_LEN];
         await_bytes(&socket)?;
-        let (count, memory) = socket.receive_with_fd(&mut head)?;
+        let (count, memory) = socket.receive_with_memory(&mut head)?;
         ensure!(count == ANSWER_HEAD_LEN, "the server's answer is cut");
         let head = AnswerHead::decode(&head)?;
         let mut body = vec![0; head.body_len()];

@@ -2,11 +2,16 @@
 
 use std::{
     io,
-    os::fd::{BorrowedFd, FromRawFd, OwnedFd},
+    os::{
+        fd::{BorrowedFd, FromRawFd, OwnedFd},
+        unix::net::UnixListener,
+    },
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use rustix::process::Resource;
+
+use super::{clock, proc};
 
 /// The effective user id.
 #[must_use]
@@ -23,16 +28,7 @@ pub fn usable_cpus() -> usize {
 /// CPUs of the machine that are online, at least one. Peers may run on any of them, whatever this process may use.
 #[must_use]
 pub fn online_cpus() -> usize {
-    // A list of ranges such as `0-3,8`.
-    let count = |list: &str| {
-        list.trim().split(',').try_fold(0_usize, |sum, range| {
-            let (from, to) = range.split_once('-').unwrap_or((range, range));
-            let (from, to): (usize, usize) = (from.parse().ok()?, to.parse().ok()?);
-            Some(sum + to.checked_sub(from)? + 1)
-        })
-    };
-    let listed = std::fs::read_to_string("/sys/devices/system/cpu/online").ok().and_then(|list| count(&list));
-    listed.unwrap_or_else(usable_cpus).max(1)
+    proc::online_cpus().unwrap_or_else(usable_cpus).max(1)
 }
 
 /// Pins the calling thread to the `nth` (modulo their number) of the CPUs it may run on.
@@ -68,9 +64,8 @@ pub fn raise_descriptor_limit() -> Option<u64> {
 /// stays away. Returns the bytes of address space given back, 0 if the system does not say where they are.
 #[expect(unsafe_code, reason = "advice about a mapping needs its address")]
 pub fn drop_program_pages() -> usize {
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return 0 };
     let mut given_back = 0;
-    for range in constant_mappings(&maps) {
+    for range in proc::constant_mappings().unwrap_or_default() {
         // SAFETY: a private mapping of a file, executable or before its file's code, was never writable: it holds
         // nothing but the file's own bytes (relocated data lies behind the code). Dropping its pages loses nothing; the
         // next access maps the same bytes again.
@@ -98,48 +93,35 @@ pub fn trim_heap() -> bool {
     given_back
 }
 
-/// The mappings in `/proc/PID/maps` that hold code, or constants that lie before the code of the same file.
-fn constant_mappings(maps: &str) -> Vec<std::ops::Range<usize>> {
-    let mut found = Vec::new();
-    // Read-only mappings of one file that may turn out to lie before its code.
-    let mut before_code: (&str, Vec<std::ops::Range<usize>>) = ("", Vec::new());
-    for line in maps.lines() {
-        // address-address permissions offset device inode path
-        let mut fields = line.split_whitespace();
-        let (Some(range), Some(permissions), Some(path)) = (fields.next(), fields.next(), fields.nth(3)) else {
-            continue;
-        };
-        let range = range
-            .split_once('-')
-            .and_then(|(from, to)| Some(usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?));
-        let Some(range) = range.filter(|_| path.starts_with('/')) else { continue };
-        if before_code.0 != path {
-            before_code = (path, Vec::new());
-        }
-        match permissions {
-            "r--p" => before_code.1.push(range),
-            "r-xp" => {
-                found.append(&mut before_code.1);
-                found.push(range);
-            }
-            _ => before_code.1.clear(),
-        }
-    }
-    found
-}
-
 /// Most descriptors that a service manager is expected to hand over.
 const MAX_INHERITED: i32 = 64;
 /// The first of them, by the protocol of systemd's `sd_listen_fds(3)`.
 const FIRST_INHERITED: i32 = 3;
 
-/// The descriptors that a service manager has opened for this process, as `LISTEN_PID` and `LISTEN_FDS` tell; none where
-/// these are not meant for us. They can be taken once; later calls find none.
+/// Something that a service manager has opened for this process.
+#[derive(Debug)]
+pub struct Inherited(OwnedFd);
+
+impl Inherited {
+    /// The listener that it is. `None`: it is something else than a Unix stream socket that listens, and is closed.
+    #[must_use]
+    pub fn into_unix_listener(self) -> Option<UnixListener> {
+        use rustix::net::{AddressFamily, SocketType, sockopt};
+        let Self(fd) = self;
+        let is_listener = sockopt::socket_domain(&fd) == Ok(AddressFamily::UNIX)
+            && sockopt::socket_type(&fd) == Ok(SocketType::STREAM)
+            && sockopt::socket_acceptconn(&fd) == Ok(true);
+        is_listener.then(|| fd.into())
+    }
+}
+
+/// What a service manager has opened for this process, as `LISTEN_PID` and `LISTEN_FDS` tell; nothing where these are not
+/// meant for us. It can be taken once; later calls find nothing.
 ///
 /// # Errors
 /// `LISTEN_FDS` is no number from 0 to 64, or names a descriptor that is not open.
 #[expect(unsafe_code, reason = "taking over a descriptor that another program opened")]
-pub fn inherited_descriptors() -> io::Result<Vec<OwnedFd>> {
+pub fn inherited() -> io::Result<Vec<Inherited>> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<i32>());
     let meant_for_us = number("LISTEN_PID").is_some_and(|pid| pid.is_ok_and(|pid| pid as u32 == std::process::id()));
@@ -159,23 +141,19 @@ pub fn inherited_descriptors() -> io::Result<Vec<OwnedFd>> {
     }
     // SAFETY: all of them are open, as was just seen. By the protocol the manager opened them for this process (the id
     // was compared) before it ran, and to be taken by nobody else in it; `TAKEN` makes sure that this happens once.
-    Ok(descriptors.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect())
-}
-
-/// Whether a descriptor is a Unix stream socket that listens.
-#[must_use]
-pub fn is_unix_listener(fd: &OwnedFd) -> bool {
-    use rustix::net::{AddressFamily, SocketType, sockopt};
-    sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
-        && sockopt::socket_type(fd) == Ok(SocketType::STREAM)
-        && sockopt::socket_acceptconn(fd) == Ok(true)
+    Ok(descriptors.map(|fd| Inherited(unsafe { OwnedFd::from_raw_fd(fd) })).collect())
 }
 
 /// CPU time that this process has used so far, in microseconds.
 #[must_use]
 pub fn cpu_time_us() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    u64::try_from(time.tv_sec * 1_000_000 + time.tv_nsec / 1_000).unwrap_or(0)
+    clock::microseconds(rustix::time::ClockId::ProcessCPUTime)
+}
+
+/// Kills this process, where a test said so. The signal may take this thread a moment later.
+#[cfg(feature = "kill-points")]
+pub(crate) fn kill_self() {
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
 }
 
 #[cfg(test)]
@@ -191,11 +169,12 @@ mod tests {
         let home = std::env::temp_dir().join(format!("bellrope-listener-{}", std::process::id()));
         let listener = std::os::unix::net::UnixListener::bind(&home).unwrap();
         std::fs::remove_file(&home).unwrap();
-        assert!(super::is_unix_listener(&listener.into()));
+        let is_listener = |fd| super::Inherited(fd).into_unix_listener().is_some();
+        assert!(is_listener(listener.into()));
         let (left, _right) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(!super::is_unix_listener(&left.into()));
-        assert!(!super::is_unix_listener(&std::fs::File::open("/dev/null").unwrap().into()));
-        assert!(super::inherited_descriptors().unwrap().is_empty(), "none is meant for this process");
+        assert!(!is_listener(left.into()));
+        assert!(!is_listener(std::fs::File::open("/dev/null").unwrap().into()));
+        assert!(super::inherited().unwrap().is_empty(), "none is meant for this process");
     }
 
     /// Runs one of these tests in a process for which a service manager has opened that many descriptors.
@@ -214,20 +193,20 @@ mod tests {
     #[test]
     fn a_number_of_inherited_descriptors_that_is_none_is_refused() {
         let Ok(count) = std::env::var("LISTEN_FDS") else {
-            let test = "process::tests::a_number_of_inherited_descriptors_that_is_none_is_refused";
+            let test = "linux::process::tests::a_number_of_inherited_descriptors_that_is_none_is_refused";
             return ["-1", "65", "some"].into_iter().for_each(|count| run_with_inherited(test, count));
         };
-        let error = super::inherited_descriptors().unwrap_err();
+        let error = super::inherited().unwrap_err();
         assert_eq!(error.to_string(), "LISTEN_FDS is not a number from 0 to 64", "{count}");
     }
 
     #[test]
     fn inherited_descriptors_can_be_taken_once() {
         if std::env::var("LISTEN_FDS").is_err() {
-            return run_with_inherited("process::tests::inherited_descriptors_can_be_taken_once", "1");
+            return run_with_inherited("linux::process::tests::inherited_descriptors_can_be_taken_once", "1");
         }
-        assert_eq!(super::inherited_descriptors().unwrap().len(), 1);
-        assert!(super::inherited_descriptors().unwrap().is_empty());
+        assert_eq!(super::inherited().unwrap().len(), 1);
+        assert!(super::inherited().unwrap().is_empty());
     }
 
     #[test]
@@ -239,9 +218,7 @@ mod tests {
     /// KiB of heap and stacks that are resident.
     #[cfg(target_env = "gnu")]
     fn anonymous_kib() -> usize {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
+        super::proc::ProcessStatus::of(std::process::id()).unwrap().kib("RssAnon").unwrap() as usize
     }
 
     #[test]
@@ -250,7 +227,7 @@ mod tests {
         // Alone in its process: what other tests hold and free meanwhile would be measured too.
         if std::env::var("BELLROPE_TEST_ALONE").is_err() {
             let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-            let test = "process::tests::a_heap_that_is_pinned_from_above_is_given_back";
+            let test = "linux::process::tests::a_heap_that_is_pinned_from_above_is_given_back";
             return passes(command.env("BELLROPE_TEST_ALONE", "1"), test);
         }
         // Blocks too small for mappings of their own. Every second one stays, so that wherever they were put, what is
@@ -263,20 +240,6 @@ mod tests {
         let given_back = before.saturating_sub(anonymous_kib());
         assert!(given_back > 16 * 1024, "{given_back} of 32,768 KiB were given back");
         assert_eq!(blocks.iter().flatten().map(|block| usize::from(block[BLOCK - 1])).sum::<usize>(), 512);
-    }
-
-    #[test]
-    fn only_code_and_the_constants_before_it_are_dropped() {
-        let maps = "\
-1000-2000 r--p 00000000 fe:00 12 /bin/x
-2000-4000 r-xp 00001000 fe:00 12 /bin/x
-4000-5000 r--p 00003000 fe:00 12 /bin/x
-5000-6000 rw-p 00004000 fe:00 12 /bin/x
-6000-7000 rw-p 00000000 00:00 0 [heap]
-7000-8000 r--p 00000000 fe:00 13 /data/file
-8000-9000 r-xp 00000000 00:00 0 [vdso]
-";
-        assert_eq!(super::constant_mappings(maps), [0x1000..0x2000, 0x2000..0x4000]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd},
         unix::net::UnixStream,
     },
 };
@@ -16,6 +16,8 @@ use rustix::{
         SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
     },
 };
+
+use super::memory::MemoryHandle;
 
 /// Who is at the other end, as the kernel recorded it when the connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl Socket {
         Ok(Self { stream: fd.into() })
     }
 
-    /// A second descriptor of the same socket, for a reactor that wants to own what it watches.
+    /// The same socket again, for a reactor that wants to own what it watches.
     ///
     /// # Errors
     /// Out of descriptors.
@@ -137,7 +139,7 @@ impl Socket {
         Ok(Drained::Rings(rings))
     }
 
-    /// Sends bytes with no descriptor.
+    /// Sends bytes alone.
     ///
     /// # Errors
     /// What the kernel says; `WouldBlock` if the socket is non-blocking and full.
@@ -145,12 +147,12 @@ impl Socket {
         Ok(retry(|| rustix::net::send(&self.stream, bytes, SendFlags::NOSIGNAL))?)
     }
 
-    /// Sends bytes with one descriptor attached to the first of them.
+    /// Sends bytes with memory attached to the first of them.
     ///
     /// # Errors
     /// What the kernel says; `WouldBlock` if the socket is non-blocking and full.
-    pub fn send_with_fd(&self, bytes: &[u8], fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let fds = [fd];
+    pub fn send_with_memory(&self, bytes: &[u8], memory: &MemoryHandle) -> io::Result<usize> {
+        let fds = [memory.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let fits = control.push(SendAncillaryMessage::ScmRights(&fds));
@@ -166,11 +168,12 @@ impl Socket {
         Ok(retry(|| rustix::net::recv(&self.stream, &mut *into, RecvFlags::empty()))?.0)
     }
 
-    /// Receives bytes and the first descriptor sent with them, if any. More than one is never kept.
+    /// Receives bytes and the first descriptor sent with them, if any, which is memory only if it can be mapped. More than
+    /// one is never kept.
     ///
     /// # Errors
     /// What the kernel says; `WouldBlock` if the socket is non-blocking and empty.
-    pub fn receive_with_fd(&self, into: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    pub fn receive_with_memory(&self, into: &mut [u8]) -> io::Result<(usize, Option<MemoryHandle>)> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = retry(|| {
@@ -183,7 +186,7 @@ impl Socket {
                 _ => None,
             })
             .next();
-        Ok((received.bytes, fd))
+        Ok((received.bytes, fd.map(MemoryHandle)))
     }
 }
 
@@ -203,12 +206,12 @@ mod tests {
     use crate::SharedMemory;
 
     #[test]
-    fn a_descriptor_travels_with_its_bytes() {
+    fn memory_travels_with_its_bytes() {
         let (left, right) = Socket::pair().unwrap();
-        let (memory, fd) = SharedMemory::create(4096).unwrap();
-        left.send_with_fd(b"take this", fd.as_fd()).unwrap();
+        let (memory, handle) = SharedMemory::create(4096).unwrap();
+        left.send_with_memory(b"take this", &handle).unwrap();
         let mut bytes = [0; 16];
-        let (count, received) = right.receive_with_fd(&mut bytes).unwrap();
+        let (count, received) = right.receive_with_memory(&mut bytes).unwrap();
         assert_eq!(&bytes[..count], b"take this");
         let theirs = SharedMemory::open(&received.unwrap(), 4096).unwrap();
         memory.view(0..8).write(0, b"shared!!");
@@ -220,10 +223,10 @@ mod tests {
     #[test]
     fn unwanted_descriptors_are_closed_by_the_kernel() {
         let (left, right) = Socket::pair().unwrap();
-        let (_memory, fd) = SharedMemory::create(4096).unwrap();
-        left.send_with_fd(b"x", fd.as_fd()).unwrap();
-        left.send_with_fd(b"y", fd.as_fd()).unwrap();
-        let target = rustix::fs::fstat(&fd).unwrap().st_ino;
+        let (_memory, handle) = SharedMemory::create(4096).unwrap();
+        left.send_with_memory(b"x", &handle).unwrap();
+        left.send_with_memory(b"y", &handle).unwrap();
+        let target = rustix::fs::fstat(&handle).unwrap().st_ino;
         // A read ends where descriptors were attached.
         assert_eq!(right.drain(1024).unwrap(), Drained::Rings(1));
         assert_eq!(right.drain(1024).unwrap(), Drained::Rings(1));
