@@ -39,14 +39,15 @@ const TABLE: &[Row] = &[
         imports: &["bellrope-shm", "bellrope-proto", "bellrope", "bellrope-gateway"],
         outside: Outside::Free,
     },
+    Row {
+        package: "bellrope-fuzz-targets",
+        imports: &["bellrope-shm", "bellrope-proto", "bellrope", "bellrope-gateway"],
+        outside: Outside::Free,
+    },
 ];
 
 /// Crates beside the workspace, each with a lock file of its own, and what they may import of the workspace's.
-const APART: &[(&str, &[&str])] = &[
-    ("crates/bellrope-bench", &["bellrope"]),
-    ("crates/bellrope-gateway/fuzz", &["bellrope", "bellrope-gateway"]),
-    ("crates/bellrope-proto/fuzz", &["bellrope-proto", "bellrope-shm"]),
-];
+const APART: &[(&str, &[&str])] = &[("crates/bellrope-bench", &["bellrope"]), ("fuzz", &["bellrope-fuzz-targets"])];
 
 /// HTTP, TLS and what only a program needs: crates that must not weigh on someone who wants local calls alone.
 const HEAVY: &[&str] = &[
