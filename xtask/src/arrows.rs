@@ -36,7 +36,7 @@ const TABLE: &[Row] = &[
     Row { package: "bellrope-shm", imports: &[], outside: Outside::Only(&["libc", "loom", "rustix"]) },
     Row { package: "bellrope-proto", imports: &["bellrope-shm"], outside: Outside::Only(&["thiserror"]) },
     Row { package: "bellrope", imports: &["bellrope-shm", "bellrope-proto"], outside: Outside::LightAndOptional(&[]) },
-    Row { package: "bellrope-health", imports: &["bellrope"], outside: Outside::Free },
+    Row { package: "bellrope-health", imports: &["bellrope-shm", "bellrope"], outside: Outside::Free },
     Row { package: "bellrope-gateway", imports: &["bellrope"], outside: Outside::Free },
     Row { package: "bellrope-terminal", imports: &[], outside: Outside::Free },
     Row {
@@ -61,6 +61,11 @@ const TABLE: &[Row] = &[
         imports: &["bellrope-shm", "bellrope-proto", "bellrope"],
         outside: Outside::Free,
     },
+    Row {
+        package: "bellrope-fuzz-targets",
+        imports: &["bellrope-shm", "bellrope-proto", "bellrope", "bellrope-gateway"],
+        outside: Outside::Free,
+    },
     Row { package: "xtask", imports: &[], outside: Outside::Free },
 ];
 
@@ -68,11 +73,8 @@ const TABLE: &[Row] = &[
 const FOR_TESTS: &str = "bellrope-testkit";
 
 /// Crates beside the workspace, each with a lock file of its own, and what they may import of the workspace's.
-const APART: &[(&str, &[&str])] = &[
-    ("crates/bellrope-peers", &["bellrope", "bellrope-measure"]),
-    ("crates/bellrope-gateway/fuzz", &["bellrope", "bellrope-gateway"]),
-    ("crates/bellrope-proto/fuzz", &["bellrope-proto", "bellrope-shm"]),
-];
+const APART: &[(&str, &[&str])] =
+    &[("crates/bellrope-peers", &["bellrope", "bellrope-measure"]), ("fuzz", &["bellrope-fuzz-targets"])];
 
 /// HTTP, TLS and what only a program needs: crates that must not weigh on someone who wants local calls alone.
 const HEAVY: &[&str] = &[

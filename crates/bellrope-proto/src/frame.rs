@@ -22,7 +22,7 @@ pub enum Kind {
     /// Server: the answer to a call, or the last part of it.
     Response = 5,
     /// Server: the call failed; the message type field is the [`ErrorCode`], the payload its text, the extension, if
-    /// any, its [detail](crate::connection::Failure::detail).
+    /// any, its [detail](crate::Failure::detail).
     Error = 6,
     /// A chunk of a stream; the extension is its number, counted from 0.
     Chunk = 7,

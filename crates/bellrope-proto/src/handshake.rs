@@ -14,9 +14,10 @@
 //! Unknown feature bits are ignored. Minor versions only add; another major version is refused, with both versions in
 //! the message. Message types of a style that the client does not know are not for it. Transport 0 is shared memory; 1 is reserved for the same frames over the socket itself.
 
+pub use crate::style::Style;
 use crate::{
-    connection::Terms,
     layout::{Geometry, MESSAGE_LIMITS},
+    terms::Terms,
 };
 
 /// The first bytes of both messages.
@@ -168,54 +169,6 @@ impl Hello {
         let name = bytes[24..].get(..name_len).ok_or(HandshakeError::Field("name_len"))?;
         let name = String::from_utf8_lossy(name).chars().filter(|c| !c.is_control()).collect();
         Ok(Self { features: u64_at(bytes, 16), class: bytes[13], name })
-    }
-}
-
-/// How a message type is called and answered. Every call has a request message; what follows differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Style {
-    /// One response.
-    Unary,
-    /// A stream of chunks from the server.
-    ServerStream,
-    /// A stream of chunks from the client, then one response.
-    ClientStream,
-    /// Streams of chunks both ways at once.
-    Duplex,
-}
-
-impl Style {
-    /// Whether the client sends chunks.
-    #[inline]
-    #[must_use]
-    pub fn uploads(self) -> bool {
-        matches!(self, Self::ClientStream | Self::Duplex)
-    }
-
-    /// Whether the server answers with chunks and an end, and not with a response.
-    #[inline]
-    #[must_use]
-    pub fn streams(self) -> bool {
-        matches!(self, Self::ServerStream | Self::Duplex)
-    }
-
-    fn to_bits(self) -> u8 {
-        match self {
-            Self::Unary => 0,
-            Self::ServerStream => 1,
-            Self::ClientStream => 2,
-            Self::Duplex => 3,
-        }
-    }
-
-    fn from_bits(bits: u8) -> Option<Self> {
-        Some(match bits {
-            0 => Self::Unary,
-            1 => Self::ServerStream,
-            2 => Self::ClientStream,
-            3 => Self::Duplex,
-            _ => return None,
-        })
     }
 }
 

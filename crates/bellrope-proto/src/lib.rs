@@ -4,18 +4,25 @@
 //! be woken and never wakes it; a connection is told what time it is; both ends can run in one thread of a test.
 //!
 //! Read from the bottom up: [`layout`] is the picture of a mapping, [`frame`] what a record means, [`ring`] how records
-//! travel, [`connection`] what calls and streams are made of, [`handshake`] how two ends agree to talk.
+//! travel, [`connection`] what calls and streams are made of, [`handshake`] how two ends agree to talk. The words that
+//! these share lie below them: [`Terms`], [`Style`], [`Failure`], [`Violation`].
 #![forbid(unsafe_code)]
 
 mod budget;
 pub mod connection;
+mod failure;
 pub mod frame;
 pub mod handshake;
 mod kill_points;
 pub mod layout;
 pub mod ring;
+mod style;
+mod terms;
 mod violation;
 
 pub use budget::{Budget, Reservation, Waiting, keeps_for};
+pub use failure::{Failure, MAX_ERROR_TEXT};
 pub use kill_points::KillPoint;
+pub use style::Style;
+pub use terms::{PART, Terms};
 pub use violation::Violation;

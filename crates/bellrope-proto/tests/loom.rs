@@ -12,7 +12,7 @@ use bellrope_proto::{
     frame::Kind,
     handshake::Style,
     layout::{Geometry, RECORDS},
-    ring::{Armed, Class, Consumer, Producer, Record, admitted},
+    ring::{Armed, Consumer, Producer, Record, RecordClass, admitted},
 };
 use bellrope_shm::{SharedMemory, View};
 use loom::{
@@ -48,7 +48,7 @@ impl Bells {
 fn produce(producer: &mut Producer, bells: &Bells, id: u64) {
     loop {
         let payload = (id * 7).to_le_bytes();
-        if producer.push(Class::Bulk, Kind::Request, 1, id, None, &payload).unwrap() {
+        if producer.push(RecordClass::Bulk, Kind::Request, 1, id, None, &payload).unwrap() {
             return;
         }
         publish(producer, bells);

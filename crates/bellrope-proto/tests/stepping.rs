@@ -7,16 +7,16 @@
 
 use std::{
     fs::File,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::AsRawFd,
     process::{Child, Command, Stdio},
 };
 
 use bellrope_proto::{
     frame::Kind,
     layout::{ADMITTED, ASLEEP, AWAITED, CONSUMER_POSITION, Geometry},
-    ring::{Class, Consumer, Producer, admitted},
+    ring::{Consumer, Producer, RecordClass, admitted},
 };
-use bellrope_shm::{SharedMemory, View, sync::Ordering};
+use bellrope_shm::{MemoryHandle, SharedMemory, View, sync::Ordering};
 use nix::{
     sys::{
         ptrace,
@@ -215,7 +215,10 @@ fn producer_goes_on(scene: &Pop, ring: &[u8]) {
     }
     let asleep = (0..view.len()).step_by(8).any(|at| view.load(at, Ordering::Relaxed) == ASLEEP);
     let mut pushed = 0;
-    while producer.push(Class::Bulk, Kind::Request, 1, 99, None, &[1; 40]).expect("a dead consumer breaks no rule") {
+    while producer
+        .push(RecordClass::Bulk, Kind::Request, 1, 99, None, &[1; 40])
+        .expect("a dead consumer breaks no rule")
+    {
         pushed += 1;
         assert_eq!(producer.publish().needed(), asleep && pushed == 1, "{}: woken if asleep", scene.name);
     }
@@ -235,7 +238,7 @@ fn twin(view: &View, scene: &Pop) -> Producer {
         let _ = producer.publish();
     }
     if scene.awaited {
-        assert!(!producer.push(Class::Bulk, Kind::Request, 1, 99, None, &[0; 900]).unwrap(), "the ring is full");
+        assert!(!producer.push(RecordClass::Bulk, Kind::Request, 1, 99, None, &[0; 900]).unwrap(), "the ring is full");
         producer.await_room().unwrap();
     }
     producer
@@ -262,7 +265,7 @@ fn push(producer: &mut Producer, letter: Letter) {
 }
 
 fn push_payload(producer: &mut Producer, letter: &Letter, payload: &[u8]) {
-    let pushed = producer.push(Class::Bulk, Kind::Request, 7, letter.id, letter.extension, payload);
+    let pushed = producer.push(RecordClass::Bulk, Kind::Request, 7, letter.id, letter.extension, payload);
     assert!(pushed.unwrap(), "there is room");
 }
 
@@ -292,7 +295,7 @@ fn geometry() -> Geometry {
     Geometry::new(4096).unwrap()
 }
 
-fn mapping() -> (View, OwnedFd) {
+fn mapping() -> (View, MemoryHandle) {
     let (memory, descriptor) = SharedMemory::create(geometry().segment_len()).unwrap();
     (memory.view(0..geometry().segment_len()), descriptor)
 }
@@ -325,7 +328,7 @@ struct Traced {
 
 impl Traced {
     /// Starts one and waits for its first stop. `None` where tracing is forbidden.
-    fn start(test: &str, scene: usize, memory: &OwnedFd) -> Option<Self> {
+    fn start(test: &str, scene: usize, memory: &MemoryHandle) -> Option<Self> {
         let child = Command::new(std::env::current_exe().unwrap())
             .args([test, "--exact", "--nocapture"])
             .env(SCENE, scene.to_string())

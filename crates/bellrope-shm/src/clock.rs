@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use crate::system::clock::monotonic_us;
+
 /// A reading of the clock, in ticks since some moment in the past. Two readings on different cores may disagree by a
 /// few ticks.
 #[inline]
@@ -24,15 +26,6 @@ pub fn ticks() -> u64 {
 
 #[cfg(not(target_arch = "x86_64"))]
 static START: OnceLock<Instant> = OnceLock::new();
-
-/// The monotonic clock in microseconds. All processes of a machine read the same one, unless they are in time
-/// namespaces of their own.
-#[inline]
-#[must_use]
-pub fn monotonic_us() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(time.tv_sec * 1_000_000 + time.tv_nsec / 1_000).unwrap_or(0)
-}
 
 /// Ticks in a nanosecond, measured against the monotonic clock when first asked, which takes 10 ms.
 #[must_use]

@@ -104,7 +104,7 @@ pub fn reached(name: &str) {
     });
     let Some((point, count)) = armed else { return };
     if point == name && TIMES.fetch_add(1, Ordering::Relaxed) + 1 == *count {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        crate::system::process::kill_self();
         // The signal may take this thread a moment later, and it must not get any further.
         loop {
             std::thread::park();

@@ -7,6 +7,8 @@
 //! Under `--cfg loom` shared words are heap memory of loom's own atomics, so that the very ring that ships is the one
 //! that is model-checked; the modules that talk to the kernel are left out then.
 //!
+//! What is Linux's own stands in `linux/`; nothing above that folder makes a system call or names a descriptor.
+//!
 //! **Absent on purpose**: this crate knows no record, no frame and no call.
 
 pub mod kill_points;
@@ -19,24 +21,29 @@ pub mod clock;
 #[cfg(not(loom))]
 mod copy;
 #[cfg(not(loom))]
+mod linux;
+#[cfg(not(loom))]
+mod map_error;
+#[cfg(not(loom))]
 mod memory;
 #[cfg(not(loom))]
-pub mod process;
-#[cfg(not(loom))]
 mod sealed;
-#[cfg(not(loom))]
-pub mod socket;
-#[cfg(not(loom))]
-pub mod wait;
 
 #[cfg(loom)]
 mod model;
 
 #[cfg(not(loom))]
 pub use allocations::CountingAllocator;
+// The one place that says which system this is.
 #[cfg(not(loom))]
-pub use memory::{MapError, SharedMemory, View};
+use linux as system;
+#[cfg(not(loom))]
+pub use map_error::MapError;
+#[cfg(not(loom))]
+pub use memory::{SharedMemory, View};
 #[cfg(loom)]
 pub use model::{SharedMemory, View};
 #[cfg(not(loom))]
 pub use sealed::SealedBytes;
+#[cfg(not(loom))]
+pub use system::{memory::MemoryHandle, proc, process, socket, wait};

@@ -1,112 +1,51 @@
 //! Sealed memory and bounds-checked views of it.
 
-#![expect(unsafe_code, reason = "mapping memory and forming words over it is what this crate exists for")]
+#![expect(unsafe_code, reason = "forming words over mapped memory is what this crate exists for")]
 
 use std::{
     io,
     ops::Range,
-    os::fd::OwnedFd,
     ptr::NonNull,
     sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
 
-use rustix::{
-    fs::{MemfdFlags, SealFlags},
-    io::Errno,
-    mm::{Advice, MapFlags, ProtFlags},
-    thread::futex,
-};
-
 use crate::{
     copy,
+    map_error::MapError,
     sync::{AtomicU64, Ordering},
-    wait,
-};
-
-/// What a mapping must be sealed with before anybody maps it.
-const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
-
-/// Why a descriptor received from a peer was not mapped.
-#[derive(Debug)]
-pub enum MapError {
-    /// The memory could still be shrunk or grown under us, so that reading it could end in SIGBUS; or, where its bytes
-    /// were to be final, they could still be written.
-    NotSealed,
-    /// The memory has another size than the handshake said.
-    Size {
-        /// Bytes the handshake promised.
-        expected: u64,
-        /// Bytes the descriptor has.
-        found: u64,
+    system::{
+        memory::{Mapping, MemoryHandle, PageAdvice},
+        wait,
     },
-    /// The kernel refused.
-    Io(io::Error),
-}
-
-impl std::fmt::Display for MapError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NotSealed => f.write_str("the shared memory is not sealed against resizing"),
-            Self::Size { expected, found } => {
-                write!(f, "the shared memory has {found} bytes where {expected} were promised")
-            }
-            Self::Io(error) => write!(f, "mapping the shared memory failed: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for MapError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io(error) => Some(error),
-            Self::NotSealed | Self::Size { .. } => None,
-        }
-    }
-}
-
-impl From<Errno> for MapError {
-    fn from(errno: Errno) -> Self {
-        Self::Io(errno.into())
-    }
-}
+};
 
 /// One mapping of memory that other processes may map too. Unmapped when the last [`View`] of it is gone.
 ///
 /// The size is fixed by seals for as long as anybody maps it, so an access inside the bounds can never fault.
 #[derive(Debug)]
 pub struct SharedMemory {
-    base: NonNull<u8>,
-    len: usize,
+    /// All access to it goes through atomics or race-tolerant copies, so any thread may use it at any time.
+    mapping: Mapping,
 }
 
-// SAFETY: the mapping is plain memory that belongs to no thread; all access goes through atomics or race-tolerant
-// copies, so any thread may use it at any time.
-unsafe impl Send for SharedMemory {}
-// SAFETY: as above.
-unsafe impl Sync for SharedMemory {}
-
 impl SharedMemory {
-    /// Creates fresh, zeroed, sealed memory of `len` bytes and maps it. The descriptor is for the peer; dropping it
-    /// leaves the mapping intact.
+    /// Creates fresh, zeroed, sealed memory of `len` bytes and maps it. The handle is for the peer; dropping it leaves
+    /// the mapping intact.
     ///
     /// # Errors
     /// What the kernel says: out of descriptors, out of memory.
-    pub fn create(len: usize) -> io::Result<(Arc<Self>, OwnedFd)> {
-        let fd = rustix::fs::memfd_create("bellrope", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        rustix::fs::ftruncate(&fd, len as u64)?;
-        rustix::fs::fcntl_add_seals(&fd, SEALS)?;
-        let memory = Self::map(&fd, len)?;
-        Ok((memory, fd))
+    pub fn create(len: usize) -> io::Result<(Arc<Self>, MemoryHandle)> {
+        let (mapping, handle) = MemoryHandle::create(len)?;
+        Ok((Arc::new(Self { mapping }), handle))
     }
 
-    /// Maps memory that a peer created, after checking its seals and its size. The descriptor may be closed afterwards.
+    /// Maps memory that a peer created, after checking its seals and its size. The handle may be dropped afterwards.
     ///
     /// # Errors
-    /// [`MapError`] says what was wrong with the descriptor.
-    pub fn open(fd: &OwnedFd, len: usize) -> Result<Arc<Self>, MapError> {
-        check(fd, SEALS, len)?;
-        Ok(Self::map(fd, len)?)
+    /// [`MapError`] says what was wrong with the memory.
+    pub fn open(handle: &MemoryHandle, len: usize) -> Result<Arc<Self>, MapError> {
+        Ok(Arc::new(Self { mapping: Mapping::of_final_size(handle, len)? }))
     }
 
     /// Zeroed memory shared with nobody, for tests and models.
@@ -118,27 +57,6 @@ impl SharedMemory {
         Self::create(len).expect("memory for a test").0
     }
 
-    fn map(fd: &OwnedFd, len: usize) -> rustix::io::Result<Arc<Self>> {
-        // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing that Rust knows of. The seals
-        // (checked or set by every caller) keep all its pages backed for as long as it is mapped.
-        let base = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED | MapFlags::NORESERVE,
-                fd,
-                0,
-            )?
-        };
-        let base = NonNull::new(base.cast::<u8>()).expect("mmap never answers with null");
-        // A child of fork would write into its parent's rings: it gets none of this. A kernel that cannot say so to the
-        // mapping leaves it as it was.
-        // SAFETY: the very mapping that was just made. The advice changes nothing for this process.
-        let _ = unsafe { rustix::mm::madvise(base.as_ptr().cast(), len, Advice::LinuxDontFork) };
-        Ok(Arc::new(Self { base, len }))
-    }
-
     /// The part of the memory in `range`.
     ///
     /// # Panics
@@ -146,32 +64,11 @@ impl SharedMemory {
     /// from a peer.
     #[must_use]
     pub fn view(self: &Arc<Self>, range: Range<usize>) -> View {
-        assert!(range.start <= range.end && range.end <= self.len, "a view must lie inside its memory");
+        assert!(range.start <= range.end && range.end <= self.mapping.len(), "a view must lie inside its memory");
         assert!(range.start.is_multiple_of(8) && range.end.is_multiple_of(8), "a view must be 8-byte aligned");
-        // SAFETY: `range.start <= self.len`, so the result is inside the mapping or one past its end.
-        let base = unsafe { self.base.add(range.start) };
+        // SAFETY: `range.start <= self.mapping.len()`, so the result is inside the mapping or one past its end.
+        let base = unsafe { self.mapping.base().add(range.start) };
         View { base, len: range.end - range.start, memory: Arc::clone(self) }
-    }
-}
-
-/// Checks what a peer handed over before it is mapped: its seals, and its size.
-pub(crate) fn check(fd: &OwnedFd, seals: SealFlags, len: usize) -> Result<(), MapError> {
-    let found = rustix::fs::fcntl_get_seals(fd).map_err(|_| MapError::NotSealed)?;
-    if !found.contains(seals) {
-        return Err(MapError::NotSealed);
-    }
-    let found = u64::try_from(rustix::fs::fstat(fd)?.st_size).unwrap_or(0);
-    if found != len as u64 {
-        return Err(MapError::Size { expected: len as u64, found });
-    }
-    Ok(())
-}
-
-impl Drop for SharedMemory {
-    fn drop(&mut self) {
-        // SAFETY: the last owner is going away and every View holds an owner, so no access can follow.
-        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
-        debug_assert!(unmapped.is_ok());
     }
 }
 
@@ -203,7 +100,8 @@ pub struct View {
     memory: Arc<SharedMemory>,
 }
 
-// SAFETY: as for SharedMemory, which the view keeps alive.
+// SAFETY: the mapping, which the view keeps alive, is plain memory that belongs to no thread; all access goes through
+// atomics or race-tolerant copies, so any thread may use it at any time.
 unsafe impl Send for View {}
 // SAFETY: as above.
 unsafe impl Sync for View {}
@@ -281,18 +179,12 @@ impl View {
     /// # Errors
     /// What the kernel says.
     pub fn futex_wait(&self, offset: usize, expected: u64, timeout: Duration) -> io::Result<()> {
-        let timeout = wait::timespec(timeout);
-        match futex::wait(self.half_word(offset), futex::Flags::empty(), expected as u32, Some(&timeout)) {
-            Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
+        wait::on_word(self.half_word(offset), expected as u32, timeout)
     }
 
     /// Wakes everybody, of all processes, who sleeps on the word at `offset`.
     pub fn futex_wake(&self, offset: usize) {
-        // It fails for no word that is mapped.
-        let woken = futex::wake(self.half_word(offset), futex::Flags::empty(), u32::MAX >> 1);
-        debug_assert!(woken.is_ok(), "{woken:?}");
+        wait::wake_word(self.half_word(offset));
     }
 
     /// The lower half of a word, for its address: only the kernel looks into it.
@@ -358,34 +250,25 @@ impl View {
     /// Takes the view's pages out of this process's resident set. Their contents stay; the next access maps them
     /// again. Pages that lie only partly inside the view are left alone.
     pub fn release_pages(&self) {
-        self.advise(Advice::LinuxDontNeed, 0);
+        self.advise(PageAdvice::Release, 0);
     }
 
     /// Frees the view's pages from byte `offset` on, for every process: they read as zeros afterwards. Pages that lie
     /// only partly in that range are left alone.
     pub fn punch_pages(&self, offset: usize) {
-        self.advise(Advice::LinuxRemove, offset);
+        self.advise(PageAdvice::Punch, offset);
     }
 
-    fn advise(&self, advice: Advice, offset: usize) {
-        let page = rustix::param::page_size();
-        let start = (self.bytes(offset, 0) as usize).next_multiple_of(page);
-        let end = (self.base.as_ptr() as usize + self.len) / page * page;
-        if start >= end {
-            return;
-        }
-        // SAFETY: whole pages inside a mapping that `self` keeps alive. Nothing is unmapped: dropped pages of a shared
-        // mapping are faulted in again (with their contents, or as zeros after a punch), which shared words and
-        // racy copies tolerate like any other write of a peer's.
-        let advised = unsafe { rustix::mm::madvise(start as *mut std::ffi::c_void, end - start, advice) };
-        // A kernel that cannot do it keeps the pages: more memory, no other harm.
-        debug_assert!(advised.is_ok(), "{advised:?}");
+    fn advise(&self, advice: PageAdvice, offset: usize) {
+        assert!(offset <= self.len, "shared bytes must lie inside their view");
+        let start = self.base.as_ptr() as usize - self.memory.mapping.base().as_ptr() as usize;
+        self.memory.mapping.advise(start + offset..start + self.len, advice);
     }
 
     /// Bytes of the whole mapping that this view is a part of.
     #[must_use]
     pub fn mapping_len(&self) -> usize {
-        self.memory.len
+        self.memory.mapping.len()
     }
 }
 
@@ -405,44 +288,11 @@ mod tests {
 
     // Fault 9.
     #[test]
-    fn created_memory_can_neither_shrink_nor_grow_nor_lose_its_seals() {
-        let (_memory, fd) = SharedMemory::create(8192).unwrap();
-        assert!(rustix::fs::ftruncate(&fd, 4096).is_err());
-        assert!(rustix::fs::ftruncate(&fd, 16384).is_err());
-        assert!(rustix::fs::fcntl_add_seals(&fd, SealFlags::WRITE).is_err());
-    }
-
-    // Fault 9.
-    #[test]
-    fn unsealed_memory_is_refused() {
-        let fd = rustix::fs::memfd_create("loose", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-        rustix::fs::ftruncate(&fd, 4096).unwrap();
-        assert!(matches!(SharedMemory::open(&fd, 4096), Err(MapError::NotSealed)));
-        let plain = tempfile::tempfile().unwrap();
-        plain.set_len(4096).unwrap();
-        let error = SharedMemory::open(&plain.into(), 4096).unwrap_err();
-        assert_eq!(error.to_string(), "the shared memory is not sealed against resizing");
-    }
-
-    // Fault 9.
-    #[test]
     fn memory_of_another_size_is_refused() {
         let (_memory, fd) = SharedMemory::create(4096).unwrap();
         let error = SharedMemory::open(&fd, 8192).unwrap_err();
         assert!(matches!(error, MapError::Size { expected: 8192, found: 4096 }), "{error}");
         assert_eq!(error.to_string(), "the shared memory has 4096 bytes where 8192 were promised");
-    }
-
-    #[test]
-    fn memory_that_the_kernel_will_not_map_is_refused_with_its_words() {
-        use std::error::Error as _;
-
-        let fd = rustix::fs::memfd_create("empty", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-        rustix::fs::fcntl_add_seals(&fd, SEALS).unwrap();
-        let error = SharedMemory::open(&fd, 0).unwrap_err();
-        assert_eq!(error.to_string(), "mapping the shared memory failed: Invalid argument (os error 22)");
-        assert!(error.source().is_some_and(|source| source.to_string().contains("Invalid argument")));
-        assert!(MapError::NotSealed.source().is_none());
     }
 
     // Fault 6.

@@ -1,76 +1,47 @@
 //! Memory that nobody can write again: the other way to hand a large message over, of which the measurements know the
 //! price.
 
-#![expect(unsafe_code, reason = "mapping memory is what this crate exists for")]
+#![expect(unsafe_code, reason = "forming a slice over mapped memory is what this crate exists for")]
 
-use std::{io, ops::Deref, os::fd::OwnedFd, ptr::NonNull};
+use std::{io, ops::Deref};
 
-use rustix::{
-    fs::{MemfdFlags, SealFlags},
-    io::Errno,
-    mm::{MapFlags, ProtFlags},
+use crate::{
+    map_error::MapError,
+    system::memory::{Mapping, MemoryHandle},
 };
-
-use crate::{MapError, memory::check};
-
-/// What makes bytes final. The kernel sets the first of these only while nobody has the memory mapped for writing.
-const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// Bytes that a peer made and nobody can change any more, mapped for reading.
 ///
 /// ```
 /// use bellrope_shm::SealedBytes;
 ///
-/// let fd = SealedBytes::seal(b"for good")?;
-/// let bytes = SealedBytes::open(&fd, 8)?;
+/// let handle = SealedBytes::seal(b"for good")?;
+/// let bytes = SealedBytes::open(&handle, 8)?;
 /// assert_eq!(&bytes[..], b"for good");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct SealedBytes {
-    base: NonNull<u8>,
-    len: usize,
+    /// Nobody can write to it.
+    mapping: Mapping,
 }
-
-// SAFETY: the mapping belongs to no thread, and nobody can write to it.
-unsafe impl Send for SealedBytes {}
-// SAFETY: as above.
-unsafe impl Sync for SealedBytes {}
 
 impl SealedBytes {
     /// Copies bytes into fresh memory and seals that, so that it can never be written or resized again, by us neither.
     ///
     /// # Errors
     /// What the kernel says: out of descriptors, out of memory.
-    pub fn seal(bytes: &[u8]) -> io::Result<OwnedFd> {
-        let fd = rustix::fs::memfd_create("bellrope-sealed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        let mut left = bytes;
-        while !left.is_empty() {
-            match rustix::io::write(&fd, left) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => left = &left[written..],
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        rustix::fs::fcntl_add_seals(&fd, SEALS)?;
-        Ok(fd)
+    pub fn seal(bytes: &[u8]) -> io::Result<MemoryHandle> {
+        MemoryHandle::with_final_bytes(bytes)
     }
 
-    /// Maps what a peer sealed, after checking its seals and its size, with all its pages at once. The descriptor may
-    /// be closed afterwards.
+    /// Maps what a peer sealed, after checking its seals and its size, with all its pages at once. The handle may be
+    /// dropped afterwards.
     ///
     /// # Errors
-    /// [`MapError`] says what was wrong with the descriptor; no bytes at all cannot be mapped.
-    pub fn open(fd: &OwnedFd, len: usize) -> Result<Self, MapError> {
-        check(fd, SEALS, len)?;
-        // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing that Rust knows of.
-        let base = unsafe {
-            let flags = MapFlags::SHARED | MapFlags::POPULATE;
-            rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ, flags, fd, 0)?
-        };
-        let base = NonNull::new(base.cast::<u8>()).expect("mmap never answers with null");
-        Ok(Self { base, len })
+    /// [`MapError`] says what was wrong with the memory; no bytes at all cannot be mapped.
+    pub fn open(handle: &MemoryHandle, len: usize) -> Result<Self, MapError> {
+        Ok(Self { mapping: Mapping::of_final_bytes(handle, len)? })
     }
 }
 
@@ -81,20 +52,14 @@ impl Deref for SealedBytes {
         // SAFETY: `len` bytes are mapped for as long as `self` lives. The seals, which were checked before and cannot be
         // taken off, keep every page backed, and nobody can write to them: neither through a descriptor nor through a
         // mapping, as the first seal is refused while there is one for writing.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
-    }
-}
-
-impl Drop for SealedBytes {
-    fn drop(&mut self) {
-        // SAFETY: the very mapping that was made in `open`, and every slice of it borrows from `self`.
-        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
-        debug_assert!(unmapped.is_ok());
+        unsafe { std::slice::from_raw_parts(self.mapping.base().as_ptr(), self.mapping.len()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
     use crate::SharedMemory;
 

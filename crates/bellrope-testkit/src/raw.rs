@@ -31,7 +31,7 @@ pub fn try_to_shake_hands(path: &Path, name: &str) -> Result<(Socket, Arc<Shared
 /// What the server says, or why its answer is none.
 pub fn be_welcomed(socket: &Socket) -> Result<(Arc<SharedMemory>, Welcome), HandshakeError> {
     let mut head = [0; ANSWER_HEAD_LEN];
-    let (count, memory) = socket.receive_with_fd(&mut head).unwrap();
+    let (count, memory) = socket.receive_with_memory(&mut head).unwrap();
     assert_eq!(count, ANSWER_HEAD_LEN);
     let head = AnswerHead::decode(&head).unwrap();
     let mut body = vec![0; head.body_len()];

@@ -440,16 +440,13 @@ impl MemoryUse {
     /// # Errors
     /// If there is no such process, or `/proc` is not mounted.
     pub fn of(pid: u32) -> std::io::Result<Self> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_whitespace().nth(1)).and_then(|value| value.parse().ok()).unwrap_or(0)
-        };
+        let status = bellrope_shm::proc::ProcessStatus::of(pid)?;
+        let field = |name: &str| status.kib(name).unwrap_or(0);
         Ok(Self {
-            rss_kb: field("VmRSS:"),
-            anon_kb: field("RssAnon:"),
-            file_kb: field("RssFile:"),
-            shmem_kb: field("RssShmem:"),
+            rss_kb: field("VmRSS"),
+            anon_kb: field("RssAnon"),
+            file_kb: field("RssFile"),
+            shmem_kb: field("RssShmem"),
         })
     }
 }

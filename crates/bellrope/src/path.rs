@@ -32,13 +32,14 @@ pub fn default_socket_path() -> PathBuf {
 /// More than one descriptor was handed over, or one that is no listening Unix socket.
 pub fn inherited_listener() -> Result<Option<UnixListener>, BindError> {
     let refuse = |source| BindError::Io { what: "taking the socket of the service manager".to_owned(), source };
-    let mut descriptors = process::inherited_descriptors().map_err(refuse)?;
-    let Some(descriptor) = descriptors.pop() else { return Ok(None) };
-    if !descriptors.is_empty() || !process::is_unix_listener(&descriptor) {
+    let mut inherited = process::inherited().map_err(refuse)?;
+    let Some(last) = inherited.pop() else { return Ok(None) };
+    let listener = last.into_unix_listener().filter(|_| inherited.is_empty());
+    if listener.is_none() {
         let fault = "it must hand over exactly one socket, of the kind ListenStream=/a/path";
         return Err(refuse(io::Error::new(io::ErrorKind::InvalidInput, fault)));
     }
-    Ok(Some(descriptor.into()))
+    Ok(listener)
 }
 
 /// A socket path that belongs to one server: its lock is held as long as this lives.

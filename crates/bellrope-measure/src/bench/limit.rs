@@ -95,9 +95,9 @@ pub(crate) fn sleeping_pong(pid: u32, fd: i32, rounds: u64, ready: impl FnOnce()
 
 /// The `len` bytes behind descriptor `fd` of process `pid`.
 pub(super) fn open(pid: u32, fd: i32, len: usize) -> anyhow::Result<View> {
-    let path = format!("/proc/{pid}/fd/{fd}");
-    let file =
-        std::fs::OpenOptions::new().read(true).write(true).open(&path).with_context(|| format!("opening {path}"))?;
+    let path = bellrope_shm::proc::path_of_descriptor(pid, fd);
+    let open = std::fs::OpenOptions::new().read(true).write(true).open(&path);
+    let file = open.with_context(|| format!("opening {}", path.display()))?;
     Ok(SharedMemory::open(&file.into(), len)?.view(0..len))
 }
 

@@ -5,16 +5,13 @@
 use std::{
     hint::black_box,
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixListener,
-    },
+    os::unix::net::UnixListener,
     path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
-use bellrope_shm::{SealedBytes, socket::Socket};
+use bellrope_shm::{MemoryHandle, SealedBytes, socket::Socket};
 
 use crate::server_process::ServerProcess;
 
@@ -64,16 +61,16 @@ pub(crate) fn answer(path: &Path, ready: impl FnOnce()) -> anyhow::Result<()> {
 
 fn send(socket: &Socket, bytes: &[u8]) -> anyhow::Result<()> {
     let fd = SealedBytes::seal(bytes).context("sealing memory")?;
-    let sent = socket.send_with_fd(&(bytes.len() as u64).to_le_bytes(), fd.as_fd()).context("sending a descriptor")?;
+    let sent = socket.send_with_memory(&(bytes.len() as u64).to_le_bytes(), &fd).context("sending a descriptor")?;
     ensure!(sent == size_of::<u64>(), "a descriptor was sent with half its size");
     Ok(())
 }
 
 /// The next descriptor and its size; `None` when the other side has hung up. Spins, so that no time goes for waking.
-fn receive(socket: &Socket) -> anyhow::Result<Option<(OwnedFd, usize)>> {
+fn receive(socket: &Socket) -> anyhow::Result<Option<(MemoryHandle, usize)>> {
     let (mut size, mut looks, mut since) = ([0; size_of::<u64>()], 0_u32, None);
     loop {
-        match socket.receive_with_fd(&mut size) {
+        match socket.receive_with_memory(&mut size) {
             Ok((0, _)) => return Ok(None),
             Ok((count, fd)) => {
                 let fd = fd.filter(|_| count == size.len()).context("half a message came with a descriptor")?;

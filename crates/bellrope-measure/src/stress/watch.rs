@@ -1,12 +1,13 @@
 //! What a server's process uses, seen from outside.
 
 use std::{
-    fs,
+    io,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
 use bellrope::MemoryUse;
+use bellrope_shm::proc::{self, ProcessStatus, Thread};
 
 use crate::server_process::{Counters, ServerProcess};
 
@@ -27,14 +28,10 @@ pub(super) struct Handles {
 
 impl Footprint {
     pub(super) fn of(server: &ServerProcess) -> anyhow::Result<Self> {
-        let process = format!("/proc/{}", server.id());
-        let entries = |name: &str| -> anyhow::Result<usize> {
-            let path = format!("{process}/{name}");
-            Ok(fs::read_dir(&path).with_context(|| format!("reading {path}"))?.count())
-        };
-        let maps = fs::read_to_string(format!("{process}/maps")).context("reading the server's mappings")?;
-        let handles =
-            Handles { descriptors: entries("fd")?, threads: entries("task")?, mappings: maps.lines().count() };
+        let pid = server.id();
+        let entries = |name: &str| proc::entries(pid, name).with_context(|| format!("reading /proc/{pid}/{name}"));
+        let mappings = proc::mappings(pid).context("reading the server's mappings")?;
+        let handles = Handles { descriptors: entries("fd")?, threads: entries("task")?, mappings };
         Ok(Self { memory: server.memory()?, handles })
     }
 
@@ -46,15 +43,13 @@ impl Footprint {
 
 /// Forgets the highest resident memory of the server, so that [`peak_kb`] tells what came after.
 pub(super) fn forget_peak(server: &ServerProcess) -> anyhow::Result<()> {
-    fs::write(format!("/proc/{}/clear_refs", server.id()), "5").context("resetting the server's peak memory")
+    proc::forget_peak_memory(server.id()).context("resetting the server's peak memory")
 }
 
 /// The highest resident memory of the server, in KiB, as the kernel noted it: no moment is missed.
 pub(super) fn peak_kb(server: &ServerProcess) -> anyhow::Result<u64> {
-    let status =
-        fs::read_to_string(format!("/proc/{}/status", server.id())).context("reading the server's peak memory")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
-    peak.context("the system does not say the server's peak memory (VmHWM)")
+    let status = ProcessStatus::of(server.id()).context("reading the server's peak memory")?;
+    status.kib("VmHWM").context("the system does not say the server's peak memory (VmHWM)")
 }
 
 /// Waits until the server has no more than so many connections, and lets it give back what it does not use.
@@ -99,40 +94,33 @@ pub(super) fn rest(
 
 /// How long the host has kept the machine's CPUs for itself so far, in milliseconds. 0 if the system does not say.
 pub(super) fn host_took_ms() -> u64 {
-    // cpu user nice system idle iowait irq softirq steal ..., in hundredths of a second
-    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let steal = text.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse::<u64>().ok());
-    steal.map_or(0, |hundredths| hundredths * 10)
+    proc::host_took_ms().unwrap_or(0)
 }
 
 /// How long the threads of a server's workers were ready to run without a CPU.
 #[derive(Debug)]
 pub(super) struct Waits {
-    files: Vec<String>,
+    threads: Vec<Thread>,
 }
 
 impl Waits {
     pub(super) fn of(server: &ServerProcess) -> anyhow::Result<Self> {
-        let tasks = format!("/proc/{}/task", server.id());
-        let mut files = Vec::new();
-        for task in fs::read_dir(&tasks).with_context(|| format!("reading {tasks}"))? {
-            let task = task?.path();
-            if fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("bellrope-work")) {
-                files.push(task.join("schedstat").display().to_string());
-            }
-        }
-        ensure!(!files.is_empty(), "the server has no thread with the name of a worker");
-        Ok(Self { files })
+        let pid = server.id();
+        let mut threads = proc::threads(pid).with_context(|| format!("reading /proc/{pid}/task"))?;
+        threads.retain(|thread| thread.name().is_ok_and(|name| name.starts_with("bellrope-work")));
+        ensure!(!threads.is_empty(), "the server has no thread with the name of a worker");
+        Ok(Self { threads })
     }
 
     /// So far, of all of them together, in microseconds. 0 if the kernel does not keep account.
     pub(super) fn total_us(&self) -> anyhow::Result<f64> {
         let mut total = 0.0;
-        for file in &self.files {
-            let Ok(text) = fs::read_to_string(file) else { continue };
-            // Nanoseconds on a CPU, nanoseconds ready and waiting for one, turns.
-            let waited = text.split_whitespace().nth(1).and_then(|field| field.parse::<f64>().ok());
-            total += waited.with_context(|| format!("{file} does not say how long a thread waited"))? / 1000.0;
+        for thread in &self.threads {
+            match thread.cpu_share() {
+                Ok(share) => total += share.waited_ns as f64 / 1000.0,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error.into()),
+                Err(_) => {}
+            }
         }
         Ok(total)
     }

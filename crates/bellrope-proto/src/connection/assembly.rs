@@ -1,10 +1,20 @@
 //! A request that comes in parts, as the server puts it together.
 
-use super::Unfinished;
 use crate::{
     Reservation, Violation,
     ring::{Consumer, Record},
 };
+
+/// A large request that was let in and is not there whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Call id, the client's choice.
+    pub id: u64,
+    /// Bytes of the whole, which are reserved.
+    pub size: u64,
+    /// Bytes that came.
+    pub filled: u64,
+}
 
 /// The one large request that is on its way.
 #[derive(Debug)]

@@ -5,13 +5,15 @@ use std::{collections::VecDeque, sync::Arc};
 
 pub use answer::{Answer, AnswerKind};
 use bellrope_shm::{SharedMemory, View};
+use check::{Receiving, check};
 
-use super::{Terms, slots::Slots};
+use super::slots::Slots;
 use crate::{
     KillPoint, Violation,
     frame::Kind,
-    handshake::Style,
-    ring::{Armed, Class, Consumer, Producer, Wake, admitted},
+    ring::{Armed, Consumer, Producer, RecordClass, Wake, admitted},
+    style::Style,
+    terms::Terms,
 };
 
 /// Answers that nobody waits for, dropped in one go. A server that sends them without end does not hold us for ever.
@@ -35,15 +37,6 @@ pub struct ClientConnection {
     /// Answers for calls that nobody waits for any more.
     dropped: u64,
     wake: Wake,
-}
-
-/// A response of which some parts have come.
-#[derive(Debug, Clone, Copy)]
-struct Receiving {
-    id: u64,
-    /// Bytes of the whole, at most what the terms allow.
-    size: u64,
-    filled: u64,
 }
 
 /// A request that is too large for one record and on its way in parts. See [`ClientConnection::begin_large`].
@@ -173,7 +166,7 @@ impl ClientConnection {
         }
         self.check_slots()?;
         let id = self.calls.next_id();
-        if !self.requests.push(Class::Bulk, Kind::Request, message_type, id, deadline_us, payload)? {
+        if !self.requests.push(RecordClass::Bulk, Kind::Request, message_type, id, deadline_us, payload)? {
             return Err(SubmitError::Full);
         }
         self.calls.insert(id, self.requests.position(), style, self.terms.stream_window);
@@ -227,7 +220,8 @@ impl ClientConnection {
         loop {
             let rest = &payload[sending.sent..];
             if rest.len() <= part {
-                let pushed = self.requests.push(Class::Bulk, Kind::Request, message_type, id, deadline_us, rest)?;
+                let pushed =
+                    self.requests.push(RecordClass::Bulk, Kind::Request, message_type, id, deadline_us, rest)?;
                 if pushed {
                     self.sending = None;
                     self.calls.sent(id, self.requests.position());
@@ -235,7 +229,7 @@ impl ClientConnection {
                 return Ok(pushed);
             }
             let whole = Some(payload.len() as u64);
-            if !self.requests.push(Class::Bulk, Kind::Fragment, 0, id, whole, &rest[..part])? {
+            if !self.requests.push(RecordClass::Bulk, Kind::Fragment, 0, id, whole, &rest[..part])? {
                 return Ok(false);
             }
             sending.sent += part;
@@ -258,7 +252,7 @@ impl ClientConnection {
         }
         let Some(outflow) = self.calls.outflow(id) else { return Ok(false) };
         let number = Some(outflow.number());
-        if !outflow.available() || !self.requests.push(Class::Bulk, Kind::Chunk, 0, id, number, payload)? {
+        if !outflow.available() || !self.requests.push(RecordClass::Bulk, Kind::Chunk, 0, id, number, payload)? {
             return Err(SubmitError::Full);
         }
         outflow.sent(payload.len());
@@ -324,7 +318,7 @@ impl ClientConnection {
                 }
                 break;
             };
-            if let Some((kind, at)) = self.check(&record)? {
+            if let Some((kind, at)) = check(&record, &mut self.calls, self.receiving, &self.terms)? {
                 return Ok(Some(Answer::new(record, kind, at)));
             }
             self.dropped += 1;
@@ -390,7 +384,7 @@ impl ClientConnection {
     /// The server's [`Violation`]; the connection must be closed.
     pub fn flush(&mut self) -> Result<(), Violation> {
         while let Some(&(kind, id, extension)) = self.waiting.front() {
-            if !self.requests.push(Class::Control, kind, 0, id, extension, &[])? {
+            if !self.requests.push(RecordClass::Control, kind, 0, id, extension, &[])? {
                 break;
             }
             self.waiting.pop_front();

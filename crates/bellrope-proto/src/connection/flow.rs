@@ -1,6 +1,6 @@
 //! The two ends of a stream of chunks, whichever way it goes.
 
-use super::Credit;
+use super::credit::Credit;
 use crate::Violation;
 
 /// The receiving end.

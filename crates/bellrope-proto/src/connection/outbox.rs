@@ -2,11 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Failure, Reply, Terms, flow::Outflow};
+use super::{flow::Outflow, reply::Reply};
 use crate::{
     KillPoint, Violation,
+    failure::Failure,
     frame::{ErrorCode, Kind},
-    ring::{Class, Producer, Wake},
+    ring::{Producer, RecordClass, Wake},
+    terms::Terms,
 };
 
 /// The sending side of a [`ServerConnection`](super::ServerConnection).
@@ -17,7 +19,7 @@ pub(super) struct Outbox<B> {
     /// Ends of calls that found no room. While there are any, no request is admitted.
     waiting: VecDeque<(u64, Ending<B>)>,
     /// Responses that are too large for a record. Parts of the first are on their way.
-    large: VecDeque<Large<B>>,
+    large: VecDeque<LargeResponse<B>>,
     /// Streams from the server.
     streams: HashMap<u64, Stream<B>>,
     /// Those of them that have something to send and credit for it.
@@ -49,7 +51,7 @@ enum Ending<B> {
 
 /// A response that travels in parts.
 #[derive(Debug)]
-struct Large<B> {
+struct LargeResponse<B> {
     id: u64,
     body: B,
     sent: usize,
@@ -127,7 +129,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         let limit = self.terms.max_message as usize;
         spill.clear();
         let draft =
-            if hint <= self.terms.max_record() { self.responses.begin(Class::Bulk, false, hint)? } else { None };
+            if hint <= self.terms.max_record() { self.responses.begin(RecordClass::Bulk, false, hint)? } else { None };
         let mut reply = Reply { draft, spill, len: 0, limit };
         let outcome = fill(&mut reply);
         if outcome.is_ok()
@@ -166,7 +168,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     pub(super) fn respond(&mut self, id: u64, outcome: Result<B, Failure>) -> Result<(), Violation> {
         let ending = match outcome {
             Ok(body) if body.as_ref().len() > self.terms.max_record() => {
-                self.large.push_back(Large { id, body, sent: 0 });
+                self.large.push_back(LargeResponse { id, body, sent: 0 });
                 return self.flush();
             }
             Ok(body) => Ending::Response(body),
@@ -232,7 +234,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     /// way, take turns: a record each.
     pub(super) fn flush(&mut self) -> Result<(), Violation> {
         while let Some(&(id, amount)) = self.credits.front() {
-            if !self.responses.push(Class::Control, Kind::Credit, 0, id, Some(amount), &[])? {
+            if !self.responses.push(RecordClass::Control, Kind::Credit, 0, id, Some(amount), &[])? {
                 break;
             }
             self.credits.pop_front();
@@ -272,20 +274,20 @@ impl<B: AsRef<[u8]>> Outbox<B> {
                 (Kind::Error, failure.code.to_bits(), detail, failure.bounded_text().as_bytes())
             }
         };
-        let pushed = self.responses.push(Class::Bulk, kind, code, id, extension, bytes)?;
+        let pushed = self.responses.push(RecordClass::Bulk, kind, code, id, extension, bytes)?;
         Ok(if pushed { None } else { Some(ending) })
     }
 
     /// Sends the next part of the first large response.
     fn push_large(&mut self) -> Result<Progress, Violation> {
-        let Some(Large { id, body, sent }) = self.large.front_mut() else { return Ok(Progress::Idle) };
+        let Some(LargeResponse { id, body, sent }) = self.large.front_mut() else { return Ok(Progress::Idle) };
         let bytes = body.as_ref();
         let (whole, rest) = (bytes.len() as u64, &bytes[*sent..]);
         let part = self.terms.part();
         let pushed = if rest.len() > part {
-            self.responses.push(Class::Bulk, Kind::Fragment, 0, *id, Some(whole), &rest[..part])?
+            self.responses.push(RecordClass::Bulk, Kind::Fragment, 0, *id, Some(whole), &rest[..part])?
         } else {
-            self.responses.push(Class::Bulk, Kind::Response, 0, *id, None, rest)?
+            self.responses.push(RecordClass::Bulk, Kind::Response, 0, *id, None, rest)?
         };
         if !pushed {
             return Ok(Progress::NoRoom);
@@ -325,7 +327,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         if let Some(body) = stream.parked.front() {
             let bytes = body.as_ref();
             if stream.flow.available() {
-                if !self.responses.push(Class::Bulk, Kind::Chunk, 0, id, Some(stream.flow.number()), bytes)? {
+                if !self.responses.push(RecordClass::Bulk, Kind::Chunk, 0, id, Some(stream.flow.number()), bytes)? {
                     return Ok(Progress::NoRoom);
                 }
                 stream.flow.sent(bytes.len());

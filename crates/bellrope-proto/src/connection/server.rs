@@ -1,3 +1,4 @@
+mod inbound;
 mod large;
 
 use std::{
@@ -6,14 +7,16 @@ use std::{
 };
 
 use bellrope_shm::SharedMemory;
-pub use large::{Announced, Unfinished};
+pub use inbound::{Announced, Inbound, InboundChunk, Request};
 
-use super::{Failure, Reply, Terms, assembly::Assembly, flow::Inflow, outbox::Outbox};
+use super::{assembly::Assembly, flow::Inflow, outbox::Outbox, reply::Reply};
 use crate::{
     KillPoint, Violation,
+    failure::Failure,
     frame::Kind,
-    handshake::Style,
     ring::{Armed, Consumer, Producer, Record, Wake},
+    style::Style,
+    terms::Terms,
 };
 
 /// Records handled in one go that are nobody's call or chunk. A client that floods us with them does not hold the
@@ -34,66 +37,6 @@ pub struct ServerConnection<B> {
     /// The request that is on its way in parts, if one is.
     assembly: Option<Assembly>,
     wake: Wake,
-}
-
-/// A call at the front of the request ring, or the last part of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Request {
-    /// Call id, the client's choice.
-    pub id: u64,
-    /// Message type.
-    pub message_type: u16,
-    /// Payload bytes in the ring: all of them, unless the request is `large`.
-    pub len: usize,
-    /// The moment on the server's clock, in microseconds, at which nobody wants the answer any more, if the caller set
-    /// one.
-    pub deadline_us: Option<u64>,
-    /// Whether it came in parts: then [`ServerConnection::take_large`] has it, else [`ServerConnection::take`].
-    pub large: bool,
-    record: Record,
-}
-
-impl Request {
-    #[inline(always)]
-    fn new(record: Record, large: bool) -> Self {
-        let Record { header, id, extension, .. } = record;
-        Self {
-            id,
-            message_type: header.message_type,
-            len: header.len as usize,
-            deadline_us: header.extended.then_some(extension),
-            large,
-            record,
-        }
-    }
-}
-
-/// What came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inbound {
-    /// A call. It stays where it is until it is taken.
-    Call(Request),
-    /// A large request begins. It stays where it is, and with it all that follows, until it is
-    /// [accepted](ServerConnection::accept_large) or [refused](ServerConnection::refuse_large).
-    Large(Announced),
-    /// This many bytes of a large request were put to the others.
-    Part(usize),
-    /// A chunk of a stream from the client. It stays where it is until it is [taken](ServerConnection::take_chunk).
-    Chunk(Upload),
-    /// The stream from the client to this open call is done.
-    Ended(u64),
-    /// The caller no longer wants the answer to this open call, which is closed by now.
-    Cancelled(u64),
-}
-
-/// A chunk at the front of the request ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Upload {
-    /// The call it belongs to.
-    pub id: u64,
-    /// Payload bytes.
-    pub len: usize,
-    record: Record,
 }
 
 impl<B: AsRef<[u8]>> ServerConnection<B> {
@@ -224,7 +167,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     ///
     /// # Panics
     /// If `into` is not exactly `chunk.len` bytes long.
-    pub fn take_chunk(&mut self, chunk: &Upload, into: &mut [u8]) {
+    pub fn take_chunk(&mut self, chunk: &InboundChunk, into: &mut [u8]) {
         assert!(into.len() == chunk.len, "a chunk is taken whole");
         self.requests.read(&chunk.record, 0, into);
         self.wake |= self.requests.advance(&chunk.record);
@@ -399,7 +342,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         let id = record.id;
         match record.header.kind {
             Kind::Fragment => return self.fragment(record),
-            Kind::Chunk => return self.upload(record),
+            Kind::Chunk => return self.chunk_in(record),
             Kind::End => {
                 expect_form(record, true, true)?;
                 self.wake |= self.requests.advance(record);
@@ -448,7 +391,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     }
 
     /// Handles a chunk of a stream from the client.
-    fn upload(&mut self, record: &Record) -> Result<Option<Inbound>, Violation> {
+    fn chunk_in(&mut self, record: &Record) -> Result<Option<Inbound>, Violation> {
         if !record.header.extended || record.header.message_type != 0 {
             return Err(Violation::Form(record.header.kind as u8));
         }
@@ -458,7 +401,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
             return Ok(None);
         };
         inflow.check(record.id, record.extension, true)?;
-        Ok(Some(Inbound::Chunk(Upload { id: record.id, len: record.header.len as usize, record: *record })))
+        Ok(Some(Inbound::Chunk(InboundChunk { id: record.id, len: record.header.len as usize, record: *record })))
     }
 }
 

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::flow::{Inflow, Outflow};
-use crate::handshake::Style;
+use crate::style::Style;
 
 /// Bits of a call id that say which slot it has; the rest is a serial number, so that no id is ever used again.
 const INDEX_BITS: u32 = 16;

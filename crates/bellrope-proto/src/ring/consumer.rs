@@ -1,6 +1,6 @@
 use bellrope_shm::{View, sync::Ordering};
 
-use super::Wake;
+use super::wake::Wake;
 use crate::{
     KillPoint, Violation,
     frame::{Header, Kind, RawHeader, record_size},

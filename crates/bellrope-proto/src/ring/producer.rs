@@ -1,6 +1,6 @@
 use bellrope_shm::{View, sync::Ordering};
 
-use super::Wake;
+use super::wake::Wake;
 use crate::{
     KillPoint, Violation,
     frame::{Header, Kind, record_size},
@@ -17,7 +17,7 @@ const FETCHED: u64 = 17 * LINE;
 
 /// What a record is for, which decides how close to the end of the room it may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum RecordClass {
     /// Requests, responses, chunks.
     Bulk,
     /// Cancels and credits: they may use the room that bulk leaves free.
@@ -112,7 +112,7 @@ impl Producer {
     #[inline(always)]
     pub fn push(
         &mut self,
-        class: Class,
+        class: RecordClass,
         kind: Kind,
         message_type: u16,
         id: u64,
@@ -149,9 +149,9 @@ impl Producer {
     /// # Panics
     /// If `hint` is larger than [`Self::max_payload`].
     #[inline(always)]
-    pub fn begin(&mut self, class: Class, extended: bool, hint: usize) -> Result<Option<Draft<'_>>, Violation> {
+    pub fn begin(&mut self, class: RecordClass, extended: bool, hint: usize) -> Result<Option<Draft<'_>>, Violation> {
         assert!(hint as u64 <= self.geometry.max_payload(), "a record holds at most a quarter of the ring");
-        let spare = if class == Class::Bulk { self.spare } else { 0 };
+        let spare = if class == RecordClass::Bulk { self.spare } else { 0 };
         let size = record_size(hint as u64, extended);
         let Some(place) = self.place(size, spare)? else {
             return Ok(None);

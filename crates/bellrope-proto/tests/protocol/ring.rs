@@ -5,7 +5,7 @@ use bellrope_proto::{
     Violation,
     frame::{Header, Kind},
     layout::{AWAITED, CONSUMER_POSITION, EMPTY, Geometry, RECORDS},
-    ring::{Armed, Class, Consumer, Producer, Wake, admitted},
+    ring::{Armed, Consumer, Producer, RecordClass, Wake, admitted},
 };
 use bellrope_shm::{SharedMemory, View, sync::Ordering::Relaxed};
 
@@ -33,20 +33,20 @@ fn page() -> Ring {
 }
 
 impl Ring {
-    fn stage(&mut self, class: Class, payload: &[u8]) -> bool {
+    fn stage(&mut self, class: RecordClass, payload: &[u8]) -> bool {
         self.producer.push(class, Kind::Request, 1, 1, None, payload).unwrap()
     }
 
     /// Stages bulk records, and publishes them.
     fn send(&mut self, count: usize, payload: &[u8]) {
         for _ in 0..count {
-            assert!(self.stage(Class::Bulk, payload));
+            assert!(self.stage(RecordClass::Bulk, payload));
         }
         let _ = self.producer.publish();
     }
 
     /// Stages records until there is no room. Answers where the last one ends.
-    fn fill(&mut self, class: Class, payload: &[u8]) -> u64 {
+    fn fill(&mut self, class: RecordClass, payload: &[u8]) -> u64 {
         while self.stage(class, payload) {}
         self.producer.position()
     }
@@ -77,7 +77,7 @@ fn only_a_published_record_is_worth_a_closer_look() {
     assert!(!ring.consumer.is_ready(), "nothing is there");
     assert_eq!(ring.consumer.arm(), (Armed::Asleep, Wake::NO));
     assert!(!ring.consumer.is_ready(), "nothing but the sleep tag is there");
-    assert!(ring.stage(Class::Bulk, SIZE_16) && ring.stage(Class::Bulk, SIZE_16));
+    assert!(ring.stage(RecordClass::Bulk, SIZE_16) && ring.stage(RecordClass::Bulk, SIZE_16));
     assert!(!ring.consumer.is_ready(), "staged records are not visible");
     assert!(ring.producer.publish().needed());
     for _ in 0..2 {
@@ -93,7 +93,7 @@ fn a_look_for_one_kind_finds_records_of_that_kind_alone_and_moves_nobody() {
     assert_eq!(ring.consumer.peek_for(Kind::Request), None, "nothing is there");
     assert_eq!(ring.consumer.arm().0, Armed::Asleep);
     assert_eq!(ring.consumer.peek_for(Kind::Request), None, "nothing but the sleep tag is there");
-    assert!(ring.producer.push(Class::Bulk, Kind::Request, 3, 7, Some(9), SIZE_24).unwrap());
+    assert!(ring.producer.push(RecordClass::Bulk, Kind::Request, 3, 7, Some(9), SIZE_24).unwrap());
     let _ = ring.producer.publish();
     for _ in 0..2 {
         assert_eq!(ring.consumer.peek_for(Kind::Response), None);
@@ -114,7 +114,7 @@ fn the_sleep_tag_can_be_taken_back() {
     assert_eq!(ring.consumer.arm().0, Armed::Asleep);
     assert_eq!(ring.consumer.arm().0, Armed::Asleep, "who sleeps already may say so again");
     ring.consumer.disarm();
-    assert!(ring.stage(Class::Bulk, SIZE_16));
+    assert!(ring.stage(RecordClass::Bulk, SIZE_16));
     assert_eq!(ring.producer.publish(), Wake::NO, "nobody sleeps any more");
     ring.consumer.disarm();
     assert!(ring.consumer.is_ready(), "a record is not taken for the tag");
@@ -200,7 +200,7 @@ fn what_lies_behind_a_payload_is_not_read() {
 #[test]
 fn a_consumer_publishes_its_position_after_every_quarter_of_the_window_in_use() {
     let mut ring = ring(Geometry { capacity: 4096, window: 1024 });
-    assert_eq!(ring.fill(Class::Control, SIZE_64), 4032);
+    assert_eq!(ring.fill(RecordClass::Control, SIZE_64), 4032);
     let _ = ring.producer.publish();
     let mut published = vec![0];
     for _ in 0..63 {
@@ -266,21 +266,21 @@ fn what_is_admitted_is_what_was_read_so_far() {
 #[test]
 fn bulk_fills_a_ring_up_to_the_control_room_and_control_fills_that_to_the_last_word() {
     let mut ring = page();
-    assert_eq!(ring.fill(Class::Bulk, SIZE_24), 4096 - 8 - SPARE);
-    assert_eq!(ring.fill(Class::Control, SIZE_16), 4096 - 8);
+    assert_eq!(ring.fill(RecordClass::Bulk, SIZE_24), 4096 - 8 - SPARE);
+    assert_eq!(ring.fill(RecordClass::Control, SIZE_16), 4096 - 8);
 }
 
 #[test]
 fn a_producer_a_lap_ahead_goes_up_to_the_consumer_and_no_further() {
     let mut ring = page();
     ring.send(1, SIZE_16);
-    ring.fill(Class::Bulk, SIZE_24);
+    ring.fill(RecordClass::Bulk, SIZE_24);
     let _ = ring.producer.publish();
     let consumer = ring.receive(101);
     assert_eq!(consumer, 16 + 100 * 24);
     let end = 4096 + consumer - 8;
-    assert_eq!(ring.fill(Class::Bulk, SIZE_24), end - SPARE);
-    assert_eq!(ring.fill(Class::Control, SIZE_16), end);
+    assert_eq!(ring.fill(RecordClass::Bulk, SIZE_24), end - SPARE);
+    assert_eq!(ring.fill(RecordClass::Control, SIZE_16), end);
     let _ = ring.producer.publish();
     let mut left = 0;
     while ring.consumer.peek().unwrap().is_some() {
@@ -293,7 +293,7 @@ fn a_producer_a_lap_ahead_goes_up_to_the_consumer_and_no_further() {
 #[test]
 fn a_producer_whose_consumer_stands_at_the_start_of_the_lap_has_the_rest_of_it() {
     let mut ring = page();
-    ring.fill(Class::Bulk, SIZE_64);
+    ring.fill(RecordClass::Bulk, SIZE_64);
     let _ = ring.producer.publish();
     ring.receive(55);
     ring.send(1, SIZE_64);
@@ -301,7 +301,7 @@ fn a_producer_whose_consumer_stands_at_the_start_of_the_lap_has_the_rest_of_it()
     // The consumer sees the record of the new lap and passes the pad before it, which leaves it at the start.
     assert!(ring.consumer.peek().unwrap().is_some());
     assert_eq!(ring.receive(0), 4096);
-    assert_eq!(ring.fill(Class::Bulk, SIZE_64), 4096 + 3520);
+    assert_eq!(ring.fill(RecordClass::Bulk, SIZE_64), 4096 + 3520);
     assert_eq!(ring.producer.consumer(), 4096);
 }
 
@@ -340,7 +340,7 @@ fn a_draft_takes_what_there_is_room_for_to_the_byte_and_stays_as_it_was_otherwis
     for (before, extended, room) in [(0, false, 1024), (0, true, 1024), (125, false, 560), (125, true, 552)] {
         let mut ring = page();
         ring.send(before, SIZE_24);
-        let mut draft = ring.producer.begin(Class::Bulk, extended, 10).unwrap().unwrap();
+        let mut draft = ring.producer.begin(RecordClass::Bulk, extended, 10).unwrap().unwrap();
         assert!(draft.is_empty());
         let payload: Vec<u8> = (0..=room).map(|index| index as u8).collect();
         assert!(!draft.append(&payload) && draft.is_empty());
@@ -369,13 +369,13 @@ fn a_draft_takes_what_there_is_room_for_to_the_byte_and_stays_as_it_was_otherwis
 fn the_largest_payload_is_a_quarter_of_the_ring() {
     let mut ring = page();
     assert_eq!(ring.producer.max_payload(), 1024);
-    assert!(ring.stage(Class::Bulk, &[0; 1024]));
+    assert!(ring.stage(RecordClass::Bulk, &[0; 1024]));
 }
 
 #[test]
 #[should_panic(expected = "a quarter of the ring")]
 fn a_payload_beyond_a_quarter_of_the_ring_is_not_taken() {
-    page().stage(Class::Bulk, &[0; 1025]);
+    page().stage(RecordClass::Bulk, &[0; 1025]);
 }
 
 // Fault 2.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bellrope_proto::{
     frame::Kind,
     layout::{CONSUMER_POSITION, Geometry, RECORDS},
-    ring::{Armed, Class, Consumer, Producer},
+    ring::{Armed, Consumer, Producer, RecordClass},
 };
 use bellrope_shm::{SharedMemory, View, sync::Ordering};
 use proptest::prelude::*;
@@ -67,7 +67,7 @@ fn check(geometry: Geometry, steps: Vec<Step>) -> Result<(), TestCaseError> {
         id += 1;
         match step {
             Step::Push { len, extended, control } => {
-                let class = if control { Class::Control } else { Class::Bulk };
+                let class = if control { RecordClass::Control } else { RecordClass::Bulk };
                 let (payload, extension) = (bytes(id, len), extended.then_some(id * 3));
                 let pushed = producer.push(class, Kind::Request, 5, id, extension, &payload).unwrap();
                 if pushed {
@@ -89,7 +89,7 @@ fn check(geometry: Geometry, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 model.append(&mut staged);
             }
             Step::Draft { hint, pieces } => {
-                let Some(mut draft) = producer.begin(Class::Bulk, false, hint).unwrap() else { continue };
+                let Some(mut draft) = producer.begin(RecordClass::Bulk, false, hint).unwrap() else { continue };
                 let mut written = Vec::new();
                 for piece in pieces {
                     let piece = bytes(id, piece);
@@ -105,7 +105,7 @@ fn check(geometry: Geometry, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 draft.stage(Kind::Request, 5, id, 0);
                 staged.push_back((id, None, written));
             }
-            Step::Abandon { hint } => drop(producer.begin(Class::Bulk, true, hint).unwrap()),
+            Step::Abandon { hint } => drop(producer.begin(RecordClass::Bulk, true, hint).unwrap()),
             Step::Pop => {
                 let record = consumer.peek().unwrap();
                 prop_assert_eq!(record.map(|record| record.id), model.front().map(|front| front.0));
@@ -169,7 +169,7 @@ fn an_empty_ring_takes_the_largest_record_wherever_its_producer_stands() {
         let (mut producer, mut consumer, _) = ring(geometry);
         for len in [start * 2, 1024, 1024, 1024] {
             let payload = bytes(1, len.min(1024));
-            assert!(producer.push(Class::Bulk, Kind::Request, 1, 1, None, &payload).unwrap());
+            assert!(producer.push(RecordClass::Bulk, Kind::Request, 1, 1, None, &payload).unwrap());
             let _ = producer.publish();
             let record = consumer.peek().unwrap().unwrap();
             let _ = consumer.advance(&record);
@@ -186,7 +186,7 @@ fn a_consumer_that_keeps_up_keeps_the_ring_within_its_first_page() {
         let (mut producer, mut consumer, view) = ring(geometry);
         for id in 0..10_000 {
             let payload = bytes(id, len);
-            assert!(producer.push(Class::Bulk, Kind::Request, 1, id, None, &payload).unwrap());
+            assert!(producer.push(RecordClass::Bulk, Kind::Request, 1, id, None, &payload).unwrap());
             let _ = producer.publish();
             let record = consumer.peek().unwrap().unwrap();
             let _ = consumer.advance(&record);
@@ -199,9 +199,9 @@ fn a_consumer_that_keeps_up_keeps_the_ring_within_its_first_page() {
 #[test]
 fn bulk_leaves_room_for_cancels() {
     let (mut producer, _consumer, _) = ring(Geometry::new(65536).unwrap());
-    while producer.push(Class::Bulk, Kind::Request, 1, 1, None, &[0; 100]).unwrap() {}
+    while producer.push(RecordClass::Bulk, Kind::Request, 1, 1, None, &[0; 100]).unwrap() {}
     for _ in 0..16 {
-        assert!(producer.push(Class::Control, Kind::Cancel, 0, 1, None, &[]).unwrap());
+        assert!(producer.push(RecordClass::Control, Kind::Cancel, 0, 1, None, &[]).unwrap());
     }
 }
 

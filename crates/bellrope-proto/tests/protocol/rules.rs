@@ -8,7 +8,7 @@ use bellrope_proto::{
     frame::Kind,
     handshake::Style,
     layout::Geometry,
-    ring::{Class, Producer},
+    ring::{Producer, RecordClass},
 };
 use bellrope_shm::SharedMemory;
 
@@ -29,7 +29,7 @@ type Written = (Kind, u16, u64, Option<u64>, usize);
 
 fn write(peer: &mut Producer, records: &[Written]) {
     for &(kind, message_type, id, extension, len) in records {
-        assert!(peer.push(Class::Bulk, kind, message_type, id, extension, &vec![7; len]).unwrap());
+        assert!(peer.push(RecordClass::Bulk, kind, message_type, id, extension, &vec![7; len]).unwrap());
     }
     let _ = peer.publish();
 }

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -12,7 +11,7 @@ use bellrope_proto::{
     connection::ClientConnection,
     handshake::{ANSWER_HEAD_LEN, AnswerHead, Hello, PRIORITY, Welcome},
 };
-use bellrope_shm::{SharedMemory, clock, process, socket::Socket, wait};
+use bellrope_shm::{MemoryHandle, SharedMemory, clock, process, socket::Socket, wait};
 
 use super::{config::ClientConfig, types::TypeTable};
 use crate::{ConnectError, KillPoint};
@@ -40,7 +39,7 @@ pub(crate) struct Handshake {
     socket: Arc<Socket>,
     answer: Vec<u8>,
     head: Option<AnswerHead>,
-    memory: Option<OwnedFd>,
+    memory: Option<MemoryHandle>,
     /// When it is given up.
     pub(crate) deadline: Instant,
 }
@@ -130,7 +129,7 @@ impl Handshake {
     fn read(&mut self, due: usize) -> Result<bool, ConnectError> {
         let filled = self.answer.len();
         self.answer.resize(due, 0);
-        let received = self.socket.receive_with_fd(&mut self.answer[filled..]);
+        let received = self.socket.receive_with_memory(&mut self.answer[filled..]);
         let count = received.as_ref().map_or(0, |(count, _)| *count);
         self.answer.truncate(filled + count);
         match received {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    os::{fd::AsFd, unix::net::UnixListener},
+    os::unix::net::UnixListener,
     sync::{
         Arc,
         atomic::Ordering::{Acquire, Relaxed},
@@ -255,7 +255,7 @@ impl Acceptor {
             tracing::debug!(uid = peer.uid, "a client of another user");
         }
         let terms = self.shared.terms;
-        let (memory, fd) = SharedMemory::create(terms.geometry.mapping_len())?;
+        let (memory, handle) = SharedMemory::create(terms.geometry.mapping_len())?;
         KillPoint::MemoryMade.reached();
         let welcome = Welcome {
             features: 0,
@@ -267,7 +267,7 @@ impl Acceptor {
         let bytes = welcome.encode();
         // Before the client can know of it: whoever is connected is among those that are counted.
         self.shared.metrics.accepted.fetch_add(1, Relaxed);
-        let sent = socket.send_with_fd(&bytes, fd.as_fd());
+        let sent = socket.send_with_memory(&bytes, &handle);
         // A fresh socket takes a welcome whole; one that does not is no client worth waiting for.
         if !sent.as_ref().is_ok_and(|sent| *sent == bytes.len()) {
             self.shared.metrics.closed.fetch_add(1, Relaxed);

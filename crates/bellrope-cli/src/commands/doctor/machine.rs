@@ -1,11 +1,10 @@
 //! What the machine offers.
 
-use std::fs;
-
 use bellrope::{
     ServerConfig, SpinPolicy,
     shm::{SharedMemory, process},
 };
+use bellrope_shm::proc;
 
 use super::finding::Finding;
 
@@ -33,7 +32,7 @@ pub(super) fn memfd() -> Finding {
 
 /// Descriptors of processes, by which one is told apart from a later one with its number.
 pub(super) fn pidfd() -> Finding {
-    let (check, release) = ("kernel", read("/proc/sys/kernel/osrelease"));
+    let (check, release) = ("kernel", proc::kernel_release().unwrap_or_default());
     match version(&release) {
         Some(version) if version >= (5, 3) => Finding::ok(check, format!("Linux {release}: pidfd is there")),
         Some(_) => Finding::warn(
@@ -47,7 +46,7 @@ pub(super) fn pidfd() -> Finding {
 
 /// The kernel's clock: one that needs a system call costs more than a whole call of ours.
 pub(super) fn clock() -> Finding {
-    let source = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let source = proc::clock_source().unwrap_or_default();
     match source.as_str() {
         "tsc" | "kvm-clock" | "hyperv_clocksource_tsc_page" | "arch_sys_counter" => {
             Finding::ok("clock", format!("{source}, read without a system call"))
@@ -64,8 +63,7 @@ pub(super) fn clock() -> Finding {
 /// A connection is a descriptor.
 pub(super) fn descriptors(connections: u32) -> Finding {
     let (check, needed) = ("descriptors", u64::from(connections) + OTHER_DESCRIPTORS);
-    let limits = read("/proc/self/limits");
-    let Some((soft, hard)) = open_files(&limits) else {
+    let Some(proc::DescriptorLimits { soft, hard }) = proc::descriptor_limits() else {
         return Finding::warn(check, "the system does not say how many may be open", "mount /proc");
     };
     let words = |limit: u64| if limit == u64::MAX { "no limit".to_owned() } else { limit.to_string() };
@@ -83,9 +81,7 @@ pub(super) fn descriptors(connections: u32) -> Finding {
 pub(super) fn memory(config: &ServerConfig) -> Finding {
     let rings = u64::from(config.max_connections) * 2 * (u64::from(config.ring_bytes) + RING_HEAD);
     let most = rings.saturating_add(config.buffer_budget_bytes);
-    let available = meminfo(&read("/proc/meminfo"), "MemAvailable:").map(|kib| kib * 1024);
-    let group = read("/sys/fs/cgroup/memory.max").parse().ok();
-    let Some(there) = [available, group].into_iter().flatten().min() else {
+    let Some(there) = [proc::available_memory(), proc::memory_limit_of_group()].into_iter().flatten().min() else {
         return Finding::warn("memory", "the system does not say how much is there", "mount /proc");
     };
     let mib = |bytes: u64| bytes / 1_048_576;
@@ -131,25 +127,9 @@ fn spin(policy: SpinPolicy) -> &'static str {
     }
 }
 
-fn read(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
-}
-
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
-/// Soft and hard limit on open files, as `/proc/self/limits` says them.
-fn open_files(limits: &str) -> Option<(u64, u64)> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    let mut words =
-        line.split_whitespace().map(|word| if word == "unlimited" { Some(u64::MAX) } else { word.parse().ok() });
-    Some((words.next()??, words.next()??))
-}
-
-fn meminfo(text: &str, field: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(field))?.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -162,10 +142,6 @@ mod tests {
         assert_eq!(version("6.18.44-fc-amd"), Some((6, 18)));
         assert_eq!(version("5.3"), Some((5, 3)));
         assert_eq!(version("unknown"), None);
-        let limits =
-            "Limit       Soft  Hard  Units\nMax open files            1024                 unlimited            files";
-        assert_eq!(open_files(limits), Some((1024, u64::MAX)));
-        assert_eq!(meminfo("MemTotal: 1 kB\nMemAvailable:    77 kB", "MemAvailable:"), Some(77));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use bellrope_proto::{
     frame::{Header, Kind},
     handshake::{ANSWER_HEAD_LEN, AnswerHead, Hello},
     layout::{ASLEEP, CONSUMER_POSITION, EMPTY, RECORDS},
-    ring::{Class, Producer},
+    ring::{Producer, RecordClass},
 };
 use bellrope_shm::{
     SharedMemory, View,
@@ -42,7 +42,7 @@ impl Peer {
         ensure!(socket.send(&hello)? == hello.len(), "the socket does not take the hello");
         let mut head = [0; ANSWER_HEAD_LEN];
         await_bytes(&socket)?;
-        let (count, memory) = socket.receive_with_fd(&mut head)?;
+        let (count, memory) = socket.receive_with_memory(&mut head)?;
         ensure!(count == ANSWER_HEAD_LEN, "the server's answer is cut");
         let head = AnswerHead::decode(&head)?;
         let mut body = vec![0; head.body_len()];
@@ -95,7 +95,7 @@ impl Peer {
     pub(super) fn begin_large(&self, whole: u64) -> anyhow::Result<()> {
         let mut producer = Producer::new(self.requests.clone(), self.terms.geometry);
         let part = [0x5A; 1024];
-        producer.push(Class::Bulk, Kind::Fragment, 0, 1, Some(whole), &part)?;
+        producer.push(RecordClass::Bulk, Kind::Fragment, 0, 1, Some(whole), &part)?;
         // Whether it sleeps or not: it does no harm to ring once too often.
         let _ = producer.publish();
         self.socket.ring();

@@ -37,7 +37,7 @@ pub enum AnswerKind {
     Error {
         /// Why.
         code: ErrorCode,
-        /// What more there is to say: see [`Failure::detail`](crate::connection::Failure::detail).
+        /// What more there is to say: see [`Failure::detail`](crate::Failure::detail).
         detail: u64,
     },
     /// The next chunk of a stream.

@@ -1,31 +1,10 @@
 //! Large requests: how they are let in, refused, put together and taken.
 
-use super::ServerConnection;
-use crate::{
-    KillPoint, Reservation, Violation,
-    connection::{Failure, Request, assembly::Assembly},
-    frame::Kind,
+use super::{
+    super::assembly::{Assembly, Unfinished},
+    Announced, Request, ServerConnection,
 };
-
-/// The first part of a request that is too large for a record, at the front of the request ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Announced {
-    /// Call id, the client's choice.
-    pub id: u64,
-    /// Bytes of the whole: the client's word, unchecked.
-    pub size: u64,
-}
-
-/// A large request that was let in and is not there whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unfinished {
-    /// Call id, the client's choice.
-    pub id: u64,
-    /// Bytes of the whole, which are reserved.
-    pub size: u64,
-    /// Bytes that came.
-    pub filled: u64,
-}
+use crate::{KillPoint, Reservation, Violation, failure::Failure, frame::Kind};
 
 impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// The request that is being put together, if one is.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::unix::net::UnixStream,
 };
 
 use bellrope_proto::handshake::{ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, Hello};
@@ -122,12 +122,12 @@ fn descriptors(field: &Field) -> Option<Peer> {
     let before = Holdings::count();
     let socket = connect(field);
     for byte in hello("") {
-        assert_eq!(socket.send_with_fd(&[byte], fd.as_fd()).unwrap(), 1);
+        assert_eq!(socket.send_with_memory(&[byte], &fd).unwrap(), 1);
     }
     let (memory, welcome) = raw::be_welcomed(&socket).unwrap();
     let peer = Peer::over(socket, memory, welcome);
     // One with a ring, too.
-    peer.socket.send_with_fd(&[1], fd.as_fd()).unwrap();
+    peer.socket.send_with_memory(&[1], &fd).unwrap();
     // Our socket and the server's, and a mapping on each side.
     eventually("the server has kept none of them", || Holdings::count() == before.and(2, 2));
     Some(peer)

@@ -1,10 +1,7 @@
 //! A server made of raw bytes and raw memory, and what clients make of it.
 
 use std::{
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
-    },
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -17,7 +14,7 @@ use bellrope_proto::{
     handshake::{HELLO_LEN, Style, TypeEntry, Welcome},
     layout::{ADMITTED, ASLEEP, CONSUMER_POSITION, EMPTY, Geometry, RECORDS},
 };
-use bellrope_shm::{SharedMemory, View, clock, socket::Socket, sync::Ordering};
+use bellrope_shm::{MemoryHandle, SharedMemory, View, clock, socket::Socket, sync::Ordering};
 use tempfile::TempDir;
 
 use bellrope_testkit::{
@@ -103,12 +100,12 @@ impl FakeServer {
     pub(crate) fn welcome(socket: Socket) -> Self {
         let (welcome, fd, fake_server) = Self::prepare(socket);
         // A client that is gone by now is a client that is gone.
-        let _ = fake_server.socket.send_with_fd(&welcome, fd.as_fd());
+        let _ = fake_server.socket.send_with_memory(&welcome, &fd);
         fake_server
     }
 
     /// A server for this client, and the welcome with its memory that is still to be sent.
-    pub(crate) fn prepare(socket: Socket) -> (Vec<u8>, OwnedFd, Self) {
+    pub(crate) fn prepare(socket: Socket) -> (Vec<u8>, MemoryHandle, Self) {
         let geometry = Geometry::new(64 * 1024).unwrap();
         let (memory, fd) = SharedMemory::create(geometry.mapping_len()).unwrap();
         let entry = |message_type, style, name: &str| TypeEntry { message_type, style, name: name.to_owned() };

@@ -1,7 +1,6 @@
 //! Handshakes that come to nothing, or late, or twice; the first ones and those of clients that come back.
 
 use std::{
-    os::fd::AsFd,
     path::Path,
     sync::{Arc, mpsc},
     time::Duration,
@@ -51,7 +50,7 @@ fn a_server_that_hangs_up_or_says_nothing_in_mid_handshake_is_told_with_its_path
 
     let error = failed(PATIENCE, &|| {
         let (welcome, fd, half) = FakeServer::prepare(address.accept());
-        half.socket.send_with_fd(&welcome[..welcome.len() / 2], fd.as_fd()).unwrap();
+        half.socket.send_with_memory(&welcome[..welcome.len() / 2], &fd).unwrap();
     });
     assert_eq!(error, told("the server hung up in mid-handshake"));
 
@@ -96,7 +95,7 @@ fn a_client_that_comes_back_and_is_refused_tries_on_until_it_is_let_in() {
     let (welcome, fd, mut server) = FakeServer::prepare(address.accept());
     assert_eq!(client.state(), ConnectionState::Reconnecting);
     // As slowly as can be: whatever comes in pieces is put together.
-    server.socket.send_with_fd(&welcome[..1], fd.as_fd()).unwrap();
+    server.socket.send_with_memory(&welcome[..1], &fd).unwrap();
     for byte in &welcome[1..] {
         std::thread::yield_now();
         server.socket.send(&[*byte]).unwrap();

@@ -1,0 +1,48 @@
+//! How a call fails.
+
+use std::borrow::Cow;
+
+use crate::frame::{ErrorCode, Rejection};
+
+/// Longest text that travels with an error, in bytes.
+pub const MAX_ERROR_TEXT: usize = 1024;
+
+/// Why a call failed, and a text for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The code that travels.
+    pub code: ErrorCode,
+    /// A number that says more, 0 for none: of a handler's error its own code, of a rejection its
+    /// [reason](Rejection::to_detail), of a message too large its size in bytes.
+    pub detail: u64,
+    /// The text that travels, cut to [`MAX_ERROR_TEXT`] bytes.
+    pub text: Cow<'static, str>,
+}
+
+impl Failure {
+    /// A failure with this code and text, and no detail.
+    #[must_use]
+    pub fn new(code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code, detail: 0, text: text.into() }
+    }
+
+    /// A refusal before the handler ran, for this reason.
+    #[must_use]
+    pub fn rejected(reason: Rejection, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: ErrorCode::Rejected, detail: reason.to_detail(None), text: text.into() }
+    }
+
+    /// A `what` of `size` bytes where `limit` is the most there may be.
+    #[cold]
+    #[must_use]
+    pub fn too_large(what: &str, size: u64, limit: u64) -> Self {
+        let text = format!("the {what} of {size} bytes exceeds the limit of {limit} bytes");
+        Self { code: ErrorCode::MessageTooLarge, detail: size, text: text.into() }
+    }
+
+    /// The text, cut at a character boundary to what may travel.
+    #[must_use]
+    pub fn bounded_text(&self) -> &str {
+        &self.text[..self.text.floor_char_boundary(MAX_ERROR_TEXT)]
+    }
+}

@@ -1,0 +1,406 @@
+//! All that is read of `/proc` and `/sys`: what the kernel knows of a process and of the machine.
+//!
+//! What cannot be read is absent, never zero.
+
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+};
+
+/// Clock ticks in a second as `/proc` counts them, the same on every architecture we run on.
+const USER_HZ: f64 = 100.0;
+/// The tables of TCP sockets of one network namespace. Programs that open IPv6 sockets for everything stand in the
+/// second.
+const TCP_TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+
+/// How many descriptors a process may have open. [`u64::MAX`] where there is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DescriptorLimits {
+    /// What holds now.
+    pub soft: u64,
+    /// What it can be raised to.
+    pub hard: u64,
+}
+
+/// What the kernel says of a process at one moment: `/proc/PID/status`.
+#[derive(Debug, Clone)]
+pub struct ProcessStatus(String);
+
+/// A thread of a process.
+#[derive(Debug, Clone)]
+pub struct Thread {
+    folder: PathBuf,
+}
+
+/// What a thread has had of the CPUs so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuShare {
+    /// Nanoseconds on a CPU.
+    pub ran_ns: u64,
+    /// Nanoseconds ready to run, and waiting for a CPU.
+    pub waited_ns: u64,
+}
+
+impl ProcessStatus {
+    /// The status of the process with this id.
+    ///
+    /// # Errors
+    /// There is no such process, or `/proc` is not mounted.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        fs::read_to_string(format!("/proc/{pid}/status")).map(Self)
+    }
+
+    /// A size in KiB, by the name of its line: `VmRSS`, `VmHWM`, `RssAnon`.
+    #[must_use]
+    pub fn kib(&self, name: &str) -> Option<u64> {
+        let size = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        size.split_whitespace().next()?.parse().ok()
+    }
+}
+
+impl Thread {
+    /// Its name, cut to 15 bytes.
+    ///
+    /// # Errors
+    /// The thread is not there any more.
+    pub fn name(&self) -> io::Result<String> {
+        Ok(fs::read_to_string(self.folder.join("comm"))?.trim_end().to_owned())
+    }
+
+    /// What it has had of the CPUs so far.
+    ///
+    /// # Errors
+    /// The thread is not there any more, or the kernel does not keep account; [`io::ErrorKind::InvalidData`] if it
+    /// says something else.
+    pub fn cpu_share(&self) -> io::Result<CpuShare> {
+        let path = self.folder.join("schedstat");
+        let text = fs::read_to_string(&path)?;
+        let mut numbers = text.split_whitespace().map(str::parse);
+        let (Some(Ok(ran_ns)), Some(Ok(waited_ns))) = (numbers.next(), numbers.next()) else {
+            let fault = format!("{} does not say how long a thread waited", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
+        };
+        Ok(CpuShare { ran_ns, waited_ns })
+    }
+}
+
+/// When this process was started, in seconds since 1970. To be asked once: the kernel works it out from the wall clock, so
+/// it moves a little when that is set.
+#[must_use]
+pub fn start_time() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    Some(boot as f64 + own_stat_field(22)? as f64 / USER_HZ)
+}
+
+/// Bytes of address space of this process.
+#[must_use]
+pub fn virtual_bytes() -> Option<u64> {
+    own_stat_field(23)
+}
+
+/// Descriptors that this process has open.
+#[must_use]
+pub fn open_descriptors() -> Option<u64> {
+    // Reading the directory takes one itself.
+    fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1))
+}
+
+/// How many descriptors this process may have open.
+#[must_use]
+pub fn descriptor_limits() -> Option<DescriptorLimits> {
+    limits_on_open_files(&fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+/// The user as whom this process runs.
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn own_user() -> io::Result<u32> {
+    Ok(fs::metadata("/proc/self")?.uid())
+}
+
+/// How many entries a folder of a process has: `fd` for its descriptors, `task` for its threads.
+///
+/// # Errors
+/// There is no such process, or it is another user's.
+pub fn entries(pid: u32, folder: &str) -> io::Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/{folder}"))?.count())
+}
+
+/// How many mappings a process has.
+///
+/// # Errors
+/// As [`entries`].
+pub fn mappings(pid: u32) -> io::Result<usize> {
+    Ok(fs::read_to_string(format!("/proc/{pid}/maps"))?.lines().count())
+}
+
+/// The threads of a process.
+///
+/// # Errors
+/// As [`entries`].
+pub fn threads(pid: u32) -> io::Result<Vec<Thread>> {
+    fs::read_dir(format!("/proc/{pid}/task"))?.map(|entry| Ok(Thread { folder: entry?.path() })).collect()
+}
+
+/// Has the kernel forget the highest resident memory of a process, so that `VmHWM` tells what came after.
+///
+/// # Errors
+/// As [`entries`].
+pub fn forget_peak_memory(pid: u32) -> io::Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")
+}
+
+/// Where another process finds what the process with this id has open under a number.
+#[must_use]
+pub fn path_of_descriptor(pid: u32, number: i32) -> PathBuf {
+    format!("/proc/{pid}/fd/{number}").into()
+}
+
+/// The version of the kernel, as it names itself.
+#[must_use]
+pub fn kernel_release() -> Option<String> {
+    line_of("/proc/sys/kernel/osrelease")
+}
+
+/// What the kernel's clock is read from.
+#[must_use]
+pub fn clock_source() -> Option<String> {
+    line_of("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+}
+
+/// Bytes of memory that the machine has to spare.
+#[must_use]
+pub fn available_memory() -> Option<u64> {
+    in_kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:").map(|kib| kib * 1024)
+}
+
+/// Bytes of memory that this process and those of its control group may use, if there is a limit.
+#[must_use]
+pub fn memory_limit_of_group() -> Option<u64> {
+    line_of("/sys/fs/cgroup/memory.max")?.parse().ok()
+}
+
+/// How long the host has kept the machine's CPUs for itself so far, in milliseconds.
+#[must_use]
+pub fn host_took_ms() -> Option<u64> {
+    // cpu user nice system idle iowait irq softirq steal ..., in hundredths of a second
+    let text = fs::read_to_string("/proc/stat").ok()?;
+    let steal: u64 = text.lines().next()?.split_whitespace().nth(8)?.parse().ok()?;
+    Some(steal * 10)
+}
+
+/// CPUs of the machine that are online.
+pub(super) fn online_cpus() -> Option<usize> {
+    count_of_ranges(&line_of("/sys/devices/system/cpu/online")?)
+}
+
+/// The mappings of this process that hold code, or constants that lie before the code of the same file.
+pub(super) fn constant_mappings() -> Option<Vec<Range<usize>>> {
+    Some(constants_and_code(&fs::read_to_string("/proc/self/maps").ok()?))
+}
+
+/// The user who owns the TCP socket with this local address, if there is one in this network namespace.
+///
+/// # Errors
+/// The kernel's tables cannot be read.
+pub fn user_of_tcp_socket(local: SocketAddr) -> io::Result<Option<u32>> {
+    for table in TCP_TABLES {
+        let text = match fs::read_to_string(table) {
+            Ok(text) => text,
+            // A machine without IPv6 has no table of it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if let Some(user) = user_in_table(&text, local) {
+            return Ok(Some(user));
+        }
+    }
+    Ok(None)
+}
+
+/// A file of one line.
+fn line_of(path: &str) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+/// A number in `/proc/self/stat`, counted from 1 as in proc(5), from the third on.
+fn own_stat_field(number: usize) -> Option<u64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in brackets, which may hold anything, brackets and spaces too.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(number.checked_sub(3)?)?.parse().ok()
+}
+
+/// Soft and hard limit on open files, in a text like that of `/proc/self/limits`.
+fn limits_on_open_files(limits: &str) -> Option<DescriptorLimits> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let mut words =
+        line.split_whitespace().map(|word| if word == "unlimited" { Some(u64::MAX) } else { word.parse().ok() });
+    Some(DescriptorLimits { soft: words.next()??, hard: words.next()?? })
+}
+
+/// The number in the line of a text that begins so.
+fn in_kib(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
+
+/// How many numbers a list of ranges such as `0-3,8` has.
+fn count_of_ranges(list: &str) -> Option<usize> {
+    list.split(',').try_fold(0_usize, |sum, range| {
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        let (from, to): (usize, usize) = (from.parse().ok()?, to.parse().ok()?);
+        Some(sum + to.checked_sub(from)? + 1)
+    })
+}
+
+/// The mappings in a text like that of `/proc/PID/maps` that hold code, or constants that lie before the code of the same
+/// file.
+fn constants_and_code(maps: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    // Read-only mappings of one file that may turn out to lie before its code.
+    let mut before_code: (&str, Vec<Range<usize>>) = ("", Vec::new());
+    for line in maps.lines() {
+        // address-address permissions offset device inode path
+        let mut fields = line.split_whitespace();
+        let (Some(range), Some(permissions), Some(path)) = (fields.next(), fields.next(), fields.nth(3)) else {
+            continue;
+        };
+        let range = range
+            .split_once('-')
+            .and_then(|(from, to)| Some(usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?));
+        let Some(range) = range.filter(|_| path.starts_with('/')) else { continue };
+        if before_code.0 != path {
+            before_code = (path, Vec::new());
+        }
+        match permissions {
+            "r--p" => before_code.1.push(range),
+            "r-xp" => {
+                found.append(&mut before_code.1);
+                found.push(range);
+            }
+            _ => before_code.1.clear(),
+        }
+    }
+    found
+}
+
+/// The user in the row of a table whose local address this is.
+fn user_in_table(table: &str, local: SocketAddr) -> Option<u32> {
+    let names = names(local);
+    let mut rows = table.lines().skip(1).map(|row| row.split_ascii_whitespace());
+    rows.find_map(|mut row| {
+        let address = row.nth(1)?;
+        // After the address: peer, state, queues, timer, retransmissions, user.
+        names.iter().any(|name| name == address).then(|| row.nth(5)?.parse().ok())?
+    })
+}
+
+/// How the tables write an address: 32 bits at a time as the machine reads them, then the port.
+fn names(address: SocketAddr) -> [String; 2] {
+    let port = address.port();
+    let word = |bytes: &[u8]| format!("{:08X}", u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+    let wide = match address.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    };
+    let wide: String = wide.chunks(4).map(word).collect();
+    let narrow = match address.ip() {
+        IpAddr::V4(ip) => word(&ip.octets()),
+        IpAddr::V6(_) => wide.clone(),
+    };
+    [format!("{narrow}:{port:04X}"), format!("{wide}:{port:04X}")]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use super::*;
+
+    const HEAD: &str =
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+
+    #[test]
+    fn the_start_was_not_long_ago_and_not_in_the_future() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let started = start_time().unwrap();
+        // The boot time is cut to whole seconds.
+        assert!(started <= now + 1.0 && started > now - 3600.0, "started at {started}, now {now}");
+    }
+
+    #[test]
+    fn what_the_kernel_writes_of_limits_and_memory_is_read() {
+        let text = |soft: &str| format!("Limit  Soft Limit  Hard Limit  Units\nMax open files  {soft}  4096  files\n");
+        let limits = |soft| Some(DescriptorLimits { soft, hard: 4096 });
+        assert_eq!(limits_on_open_files(&text("1024")), limits(1024));
+        assert_eq!(limits_on_open_files(&text("unlimited")), limits(u64::MAX));
+        let text =
+            "Limit       Soft  Hard  Units\nMax open files            1024                 unlimited            files";
+        assert_eq!(limits_on_open_files(text), Some(DescriptorLimits { soft: 1024, hard: u64::MAX }));
+        assert_eq!(in_kib("MemTotal: 1 kB\nMemAvailable:    77 kB", "MemAvailable:"), Some(77));
+    }
+
+    #[test]
+    fn ranges_are_counted() {
+        assert_eq!((count_of_ranges("0"), count_of_ranges("0-3,8")), (Some(1), Some(5)));
+        assert_eq!((count_of_ranges(""), count_of_ranges("3-0"), count_of_ranges("x")), (None, None, None));
+    }
+
+    #[test]
+    fn this_process_is_known_from_within_and_from_without() {
+        let file = fs::File::open("/proc/self/stat").unwrap();
+        let pid = std::process::id();
+        assert!(open_descriptors().unwrap() >= 4, "standard streams and {file:?}");
+        let status = ProcessStatus::of(pid).unwrap();
+        assert!(virtual_bytes().unwrap() > status.kib("VmRSS").unwrap() * 1024);
+        assert_eq!((status.kib("Vm"), status.kib("Nothing")), (None, None));
+        assert!(entries(pid, "fd").unwrap() >= 4 && mappings(pid).unwrap() > 1);
+        let threads = threads(pid).unwrap();
+        assert!(threads.iter().any(|thread| !thread.name().unwrap_or_default().is_empty()));
+    }
+
+    #[test]
+    fn only_code_and_the_constants_before_it_are_dropped() {
+        let maps = "\
+1000-2000 r--p 00000000 fe:00 12 /bin/x
+2000-4000 r-xp 00001000 fe:00 12 /bin/x
+4000-5000 r--p 00003000 fe:00 12 /bin/x
+5000-6000 rw-p 00004000 fe:00 12 /bin/x
+6000-7000 rw-p 00000000 00:00 0 [heap]
+7000-8000 r--p 00000000 fe:00 13 /data/file
+8000-9000 r-xp 00000000 00:00 0 [vdso]
+";
+        assert_eq!(constants_and_code(maps), [0x1000..0x2000, 0x2000..0x4000]);
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn the_user_stands_in_the_row_of_the_local_address() {
+        let narrow = format!(
+            "{HEAD}   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 1 1 x\n   \
+             1: 0100007F:C350 0100007F:1F90 01 00000000:00000000 02:000002DE 00000000  1001        0 2 2 x\n"
+        );
+        let of = |table: &str, port: u16| user_in_table(table, ([127, 0, 0, 1], port).into());
+        assert_eq!((of(&narrow, 8080), of(&narrow, 50000), of(&narrow, 50001)), (Some(1000), Some(1001), None));
+        let wide = format!(
+            "{HEAD}   0: 0000000000000000FFFF00000100007F:C350 0000000000000000FFFF00000100007F:1F90 01 \
+             00000000:00000000 00:00000000 00000000  1002        0 3 3 x\n"
+        );
+        assert_eq!(of(&wide, 50000), Some(1002));
+        assert_eq!((of("", 1), of(&format!("{HEAD}nonsense\n\n 1: 0100007F:0001"), 1)), (None, None));
+    }
+
+    #[test]
+    fn a_connection_of_our_own_is_found_in_the_tables_of_this_machine() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(user_of_tcp_socket(stream.local_addr().unwrap()).unwrap(), Some(own_user().unwrap()));
+        // Nobody connects from a port that only root may take, at an address that nobody uses.
+        assert_eq!(user_of_tcp_socket(([127, 91, 82, 73], 1).into()).unwrap(), None);
+    }
+}

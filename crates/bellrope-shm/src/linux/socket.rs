@@ -1,0 +1,273 @@
+//! The Unix socket of a connection: its identity, its lifeline and its doorbell.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+};
+
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+    },
+};
+
+use super::memory::MemoryHandle;
+
+/// Who is at the other end, as the kernel recorded it when the connection was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// Process id at connect time. It may have been reused since.
+    pub pid: i32,
+    /// User id.
+    pub uid: u32,
+}
+
+/// What [`Socket::drain`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// This many doorbell bytes, possibly none; the peer is there.
+    Rings(usize),
+    /// The peer is gone, or closed its end.
+    HungUp,
+}
+
+/// A connected Unix stream socket.
+#[derive(Debug)]
+pub struct Socket {
+    stream: UnixStream,
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self { stream }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl Socket {
+    /// Connects to the listener at `path` without ever waiting. The socket is non-blocking.
+    ///
+    /// # Errors
+    /// What the kernel says: nobody there, no permission; `WouldBlock` if so many wait there that one has to try again.
+    pub fn connect(path: &std::path::Path) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        retry(|| rustix::net::connect(&fd, &SocketAddrUnix::new(path)?))?;
+        Ok(Self { stream: fd.into() })
+    }
+
+    /// The same socket again, for a reactor that wants to own what it watches.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn try_clone(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
+    /// Hangs up, for every descriptor of this socket.
+    pub fn shutdown(&self) {
+        // The only failure is that the peer was faster.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Two connected sockets, for tests.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (left, right) = UnixStream::pair()?;
+        Ok((left.into(), right.into()))
+    }
+
+    /// Who is at the other end.
+    ///
+    /// # Errors
+    /// If the kernel has no credentials for this socket.
+    pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
+        let credentials = sockopt::socket_peercred(&self.stream)?;
+        Ok(PeerCredentials { pid: credentials.pid.as_raw_nonzero().get(), uid: credentials.uid.as_raw() })
+    }
+
+    /// Makes plain reads and writes fail with `WouldBlock` instead of waiting.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.stream.set_nonblocking(nonblocking)
+    }
+
+    /// Rings the peer's doorbell. Never blocks: if the socket is full, the peer has rings enough to read. A peer that
+    /// is gone is found out by its hang-up, not here.
+    #[inline]
+    pub fn ring(&self) {
+        let _ = rustix::net::send(&self.stream, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
+
+    /// Takes the rings that have come in, at most `budget` bytes of them. Never blocks. Descriptors that a peer sends
+    /// along are closed by the kernel, as no room for them is offered.
+    ///
+    /// # Errors
+    /// Anything but "nothing there" and "peer gone".
+    pub fn drain(&self, budget: usize) -> io::Result<Drained> {
+        let mut bytes = [0_u8; 256];
+        let mut rings = 0;
+        while rings < budget {
+            match rustix::net::recv(&self.stream, &mut bytes, RecvFlags::DONTWAIT) {
+                Ok((0, _)) | Err(Errno::CONNRESET | Errno::PIPE) => return Ok(Drained::HungUp),
+                Ok((count, _)) => {
+                    rings += count;
+                    if count < bytes.len() {
+                        break;
+                    }
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(Drained::Rings(rings))
+    }
+
+    /// Sends bytes alone.
+    ///
+    /// # Errors
+    /// What the kernel says; `WouldBlock` if the socket is non-blocking and full.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(retry(|| rustix::net::send(&self.stream, bytes, SendFlags::NOSIGNAL))?)
+    }
+
+    /// Sends bytes with memory attached to the first of them.
+    ///
+    /// # Errors
+    /// What the kernel says; `WouldBlock` if the socket is non-blocking and full.
+    pub fn send_with_memory(&self, bytes: &[u8], memory: &MemoryHandle) -> io::Result<usize> {
+        let fds = [memory.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fits = control.push(SendAncillaryMessage::ScmRights(&fds));
+        debug_assert!(fits);
+        Ok(retry(|| rustix::net::sendmsg(&self.stream, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL))?)
+    }
+
+    /// Receives bytes; descriptors sent along are closed by the kernel.
+    ///
+    /// # Errors
+    /// What the kernel says; `WouldBlock` if the socket is non-blocking and empty.
+    pub fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
+        Ok(retry(|| rustix::net::recv(&self.stream, &mut *into, RecvFlags::empty()))?.0)
+    }
+
+    /// Receives bytes and the first descriptor sent with them, if any, which is memory only if it can be mapped. More than
+    /// one is never kept.
+    ///
+    /// # Errors
+    /// What the kernel says; `WouldBlock` if the socket is non-blocking and empty.
+    pub fn receive_with_memory(&self, into: &mut [u8]) -> io::Result<(usize, Option<MemoryHandle>)> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = retry(|| {
+            rustix::net::recvmsg(&self.stream, &mut [IoSliceMut::new(into)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        })?;
+        let fd = control
+            .drain()
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+                _ => None,
+            })
+            .next();
+        Ok((received.bytes, fd.map(MemoryHandle)))
+    }
+}
+
+/// Repeats a call that a signal interrupted.
+fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SharedMemory;
+
+    #[test]
+    fn memory_travels_with_its_bytes() {
+        let (left, right) = Socket::pair().unwrap();
+        let (memory, handle) = SharedMemory::create(4096).unwrap();
+        left.send_with_memory(b"take this", &handle).unwrap();
+        let mut bytes = [0; 16];
+        let (count, received) = right.receive_with_memory(&mut bytes).unwrap();
+        assert_eq!(&bytes[..count], b"take this");
+        let theirs = SharedMemory::open(&received.unwrap(), 4096).unwrap();
+        memory.view(0..8).write(0, b"shared!!");
+        theirs.view(0..8).read(0, &mut bytes[..8]);
+        assert_eq!(&bytes[..8], b"shared!!");
+    }
+
+    // Fault 21.
+    #[test]
+    fn unwanted_descriptors_are_closed_by_the_kernel() {
+        let (left, right) = Socket::pair().unwrap();
+        let (_memory, handle) = SharedMemory::create(4096).unwrap();
+        left.send_with_memory(b"x", &handle).unwrap();
+        left.send_with_memory(b"y", &handle).unwrap();
+        let target = rustix::fs::fstat(&handle).unwrap().st_ino;
+        // A read ends where descriptors were attached.
+        assert_eq!(right.drain(1024).unwrap(), Drained::Rings(1));
+        assert_eq!(right.drain(1024).unwrap(), Drained::Rings(1));
+        // Other tests open descriptors of their own beside us, so count only those of this very memory.
+        let ours = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| std::fs::metadata(entry.ok()?.path()).ok())
+            .filter(|metadata| std::os::unix::fs::MetadataExt::ino(metadata) == target)
+            .count();
+        assert_eq!(ours, 1);
+    }
+
+    // Fault 16.
+    #[test]
+    fn rings_are_counted_and_a_hang_up_is_told_apart() {
+        let (left, right) = Socket::pair().unwrap();
+        assert_eq!(right.drain(64).unwrap(), Drained::Rings(0));
+        left.ring();
+        left.ring();
+        assert_eq!(right.drain(64).unwrap(), Drained::Rings(2));
+        drop(left);
+        assert_eq!(right.drain(64).unwrap(), Drained::HungUp);
+        right.ring();
+    }
+
+    // Fault 17.
+    #[test]
+    fn a_full_socket_never_blocks_the_ringer() {
+        let (left, right) = Socket::pair().unwrap();
+        for _ in 0..1_000_000 {
+            left.ring();
+        }
+        assert!(matches!(right.drain(1).unwrap(), Drained::Rings(count) if count > 0));
+    }
+
+    // Fault 26.
+    #[test]
+    fn peers_are_known_by_their_credentials() {
+        let (left, _right) = Socket::pair().unwrap();
+        let peer = left.peer_credentials().unwrap();
+        assert_eq!(peer.uid, crate::process::user_id());
+        assert_eq!(peer.pid, i32::try_from(std::process::id()).unwrap());
+    }
+}
