@@ -13,8 +13,6 @@ pub mod log;
 pub mod payload;
 #[cfg(feature = "runtime")]
 pub mod raw;
-mod replay;
 #[cfg(feature = "runtime")]
 pub mod support;
 
-pub use replay::replay;
