@@ -121,7 +121,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<PageBody> {
     respond(status, "application/json", whole(text))
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: Answer) -> Response<PageBody> {
+fn respond(status: StatusCode, content_type: &'static str, body: PageBody) -> Response<PageBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -367,3 +367,73 @@ fn jitter() -> f64 {
     let bits = RandomState::new().build_hasher().finish();
     f64::from(u32::try_from(bits >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::{super::handshake, *};
+    use crate::Server;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum Told {
+        Lost(u64),
+        Found(Option<u64>),
+    }
+
+    /// A client that reports what it is told, and takes links as it was told to.
+    struct Reporter {
+        config: ClientConfig,
+        /// Its answers to `install`, the last one first.
+        answers: Mutex<Vec<Option<u64>>>,
+        sockets: Mutex<Vec<Arc<Socket>>>,
+        told: mpsc::Sender<Told>,
+    }
+
+    impl Watched for Reporter {
+        fn config(&self) -> &ClientConfig {
+            &self.config
+        }
+
+        fn is_closed(&self) -> bool {
+            false
+        }
+
+        fn check_link(&self, generation: u64) {
+            self.told.send(Told::Lost(generation)).unwrap();
+        }
+
+        fn install(self: Arc<Self>, established: Established) -> Option<u64> {
+            let answer = self.answers.lock().unwrap().pop().flatten();
+            self.sockets.lock().unwrap().push(established.socket);
+            self.told.send(Told::Found(answer)).unwrap();
+            answer
+        }
+    }
+
+    #[test]
+    fn a_client_is_reconnected_until_it_takes_a_link_no_more_and_is_then_forgotten() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run").join("test.sock");
+        let _server = Server::builder().bind(&path).unwrap();
+        let config = ClientConfig::new(&path);
+        let first = handshake::connect(&config).unwrap();
+        let (told, heard) = mpsc::channel();
+        let answers = Mutex::new(vec![None, Some(7)]);
+        let client = Arc::new(Reporter { config, answers, sockets: Mutex::default(), told });
+        Reconnector::running().unwrap().watch(&client, Arc::clone(&first.socket), 1);
+        first.socket.shutdown();
+        assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), Told::Lost(1));
+        assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), Told::Found(Some(7)));
+        client.sockets.lock().unwrap()[0].shutdown();
+        assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), Told::Lost(7));
+        assert_eq!(heard.recv_timeout(PATIENCE).unwrap(), Told::Found(None));
+        let began = Instant::now();
+        while Arc::weak_count(&client) > 0 {
+            assert!(began.elapsed() < PATIENCE, "it is still watched");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
