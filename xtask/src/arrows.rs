@@ -53,7 +53,14 @@ const TABLE: &[Row] = &[
     },
     Row {
         package: "bellrope-cli",
-        imports: &["bellrope", "bellrope-health", "bellrope-gateway", "bellrope-measure", "bellrope-terminal"],
+        imports: &[
+            "bellrope-shm",
+            "bellrope",
+            "bellrope-health",
+            "bellrope-gateway",
+            "bellrope-measure",
+            "bellrope-terminal",
+        ],
         outside: Outside::Free,
     },
     Row {
