@@ -56,9 +56,10 @@ impl Crate {
         let Some((first, mut rest)) = path.split_first() else { return Vec::new() };
         let mut targets = match first.as_str() {
             "crate" | "$crate" => vec![Target::Module(0)],
-            "self" => vec![Target::Module(place.module)],
-            "super" => {
-                let mut module = self.modules[place.module].parent;
+            // `self` may stand before `super`, too.
+            "self" | "super" => {
+                let mut module =
+                    if first == "self" { Some(place.module) } else { self.modules[place.module].parent };
                 while let Some((_, after)) = rest.split_first().filter(|(next, _)| *next == "super") {
                     (module, rest) = (module.and_then(|module| self.modules[module].parent), after);
                 }
