@@ -31,15 +31,13 @@ mod breaker;
 mod client;
 mod error;
 #[cfg(feature = "tokio")]
-mod handler;
-#[cfg(feature = "tokio")]
 mod health;
 mod kill_points;
-mod metrics;
 mod path;
-mod registry;
+mod rate;
 mod server;
 mod spin;
+mod status;
 mod sync;
 
 pub use bellrope_proto::{
@@ -58,16 +56,15 @@ pub use client::{
 };
 pub use error::{BindError, Blame, CallError, ConnectError, HandlerError};
 #[cfg(feature = "tokio")]
-pub use handler::{Cancelled, ChunkReceiver, ChunkSender, OwnedCall, StreamClosed};
-#[cfg(feature = "tokio")]
 pub use health::HealthServer;
 #[doc(hidden)]
 pub use kill_points::KillPoint;
-pub use metrics::{MemoryUse, Metrics, Reloads, Snapshot, TypeSnapshot};
 pub use path::{default_socket_path, inherited_listener};
-pub use registry::{Call, CallInPlace};
-pub use server::{Server, ServerBuilder, ServerConfig};
+pub use server::{Call, CallInPlace, Server, ServerBuilder, ServerConfig};
+#[cfg(feature = "tokio")]
+pub use server::{Cancelled, ChunkReceiver, ChunkSender, OwnedCall, StreamClosed};
 pub use spin::SpinPolicy;
+pub use status::{MemoryUse, Metrics, Reloads, Snapshot, TypeSnapshot};
 
 /// The parts of the shared-memory crate that measurements need.
 pub mod shm {

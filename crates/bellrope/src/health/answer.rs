@@ -116,7 +116,7 @@ impl Source {
 
 /// Asks the loops of the server, and waits for their answers.
 pub(super) async fn condition(metrics: &Metrics) -> Condition {
-    let pulse = metrics.pulse();
+    let pulse = metrics.liveness();
     let (asked, until) = (pulse.ask(), Instant::now() + PATIENCE);
     loop {
         let silent: Vec<_> = pulse.unanswered(asked).collect();
@@ -176,9 +176,9 @@ mod tests {
         let metrics = Arc::new(Metrics::new(["echo"].into_iter(), 1, 2));
         for index in loops_that_answer.iter().copied() {
             let answering = Arc::downgrade(&metrics);
-            metrics.pulse().wake_with(index, move || {
+            metrics.liveness().wake_with(index, move || {
                 let Some(metrics) = answering.upgrade() else { return };
-                if index == metrics.acceptor() { metrics.accepting(false) } else { metrics.pulse().beat(index) }
+                if index == metrics.acceptor() { metrics.accepting(false) } else { metrics.liveness().beat(index) }
             });
         }
         Arc::new(Source::new(metrics, 2))

@@ -54,9 +54,9 @@ impl Events {
     fn event(&mut self) -> String {
         let metrics = self.source.metrics();
         // Loops have had a second to answer; nobody waits for them here.
-        let silent = self.asked.map_or_else(Vec::new, |asked| metrics.pulse().unanswered(asked).collect());
+        let silent = self.asked.map_or_else(Vec::new, |asked| metrics.liveness().unanswered(asked).collect());
         let moment = Moment::new(metrics, &Condition::new(metrics, silent));
-        self.asked = Some(metrics.pulse().ask());
+        self.asked = Some(metrics.liveness().ask());
         let greeting = if std::mem::replace(&mut self.greeted, true) { "" } else { COME_BACK };
         // JSON has no line breaks but those in strings, and there they are escaped. Nothing here can fail to be written.
         format!("{greeting}data: {}\n\n", serde_json::to_string(&moment).unwrap_or_default())

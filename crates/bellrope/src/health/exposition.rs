@@ -5,7 +5,7 @@ use std::fmt::{Display, Write as _};
 use super::process::ProcessFacts;
 use crate::{
     BreakerState, Snapshot,
-    metrics::{LATENCY_BOUNDS_US, OUTCOMES, UNKNOWN},
+    status::{LATENCY_BOUNDS_US, OUTCOMES, UNKNOWN},
 };
 
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use super::exposition::errors_by_kind;
 use crate::{
     BreakerSnapshot, BreakerState, MemoryUse, Metrics, Reloads, ServerConfig, Snapshot, TypeSnapshot,
-    metrics::{LATENCY_BOUNDS_US, Readiness},
+    status::{LATENCY_BOUNDS_US, Readiness},
 };
 
 /// What a server's loops say of themselves: the acceptor whether it takes connections, and who does not answer.
