@@ -30,14 +30,12 @@
 mod breaker;
 mod client;
 mod error;
-#[cfg(feature = "tokio")]
-mod handler;
 mod kill_points;
-mod metrics;
 mod path;
-mod registry;
+mod rate;
 mod server;
 mod spin;
+mod status;
 mod sync;
 
 pub use bellrope_proto::{
@@ -55,15 +53,14 @@ pub use client::{
     ConnectionState, MessageType, Pool, PoolConfig, PoolError, PoolStats, Pooled, Retry, Upload,
 };
 pub use error::{BindError, Blame, CallError, ConnectError, HandlerError};
-#[cfg(feature = "tokio")]
-pub use handler::{Cancelled, ChunkReceiver, ChunkSender, OwnedCall, StreamClosed};
 #[doc(hidden)]
 pub use kill_points::KillPoint;
-pub use metrics::{Condition, Health, LivenessProbe, MemoryUse, Metrics, Reloads, Snapshot, Status, TypeSnapshot};
 pub use path::{default_socket_path, inherited_listener};
-pub use registry::{Call, CallInPlace};
-pub use server::{Server, ServerBuilder, ServerConfig};
+pub use server::{Call, CallInPlace, Server, ServerBuilder, ServerConfig};
+#[cfg(feature = "tokio")]
+pub use server::{Cancelled, ChunkReceiver, ChunkSender, OwnedCall, StreamClosed};
 pub use spin::SpinPolicy;
+pub use status::{Condition, Health, LivenessProbe, MemoryUse, Metrics, Reloads, Snapshot, Status, TypeSnapshot};
 
 /// The parts of the shared-memory crate that measurements need.
 pub mod shm {

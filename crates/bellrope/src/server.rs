@@ -4,22 +4,17 @@
 //! stays with it. Workers share nothing on the data path. What async handlers produce comes back through the worker's
 //! [inbox](inbox::Inbox).
 
-mod acceptor;
-mod body;
-mod buffers;
-mod claim;
+mod accept;
+mod calls;
 mod config;
-#[cfg(feature = "tokio")]
-mod dispatch;
+mod core;
+mod handler;
 mod inbox;
 #[cfg(test)]
 mod instructions;
 mod limits;
-mod link;
-mod pacing;
-mod quiet;
-mod seats;
-mod service;
+mod log_limit;
+mod message;
 mod span;
 mod worker;
 
@@ -27,85 +22,32 @@ use std::{
     io,
     os::unix::net::UnixListener,
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use bellrope_proto::{
-    Budget,
-    connection::{Reply, Terms},
-};
+use bellrope_proto::connection::Reply;
 use bellrope_shm::process;
-#[cfg(feature = "tokio")]
-pub(crate) use body::Body;
-pub use config::ServerConfig;
-#[cfg(feature = "tokio")]
-pub(crate) use dispatch::Port;
 
 #[cfg(feature = "tokio")]
-use crate::handler::{ChunkReceiver, ChunkSender, OwnedCall};
-use crate::{
-    BindError, Breaker, Call, CallInPlace, HandlerError, KillPoint, Metrics,
-    path::OwnedPath,
-    registry::{Handler, Registry},
+pub use self::handler::{
+    owned_call::{Cancelled, OwnedCall},
+    streams::{ChunkReceiver, ChunkSender, StreamClosed},
 };
-
-/// What all threads of a server share.
-#[derive(Debug)]
-struct Shared {
-    registry: Registry,
-    config: ServerConfig,
-    terms: Terms,
-    metrics: Arc<Metrics>,
-    seats: Arc<seats::Seats>,
-    limits: limits::Limits,
-    /// One a message type, in the order of their numbers, from 1.
-    breakers: Vec<Arc<Breaker>>,
-    /// What all connections together may hold outside their rings.
-    budget: Arc<Budget>,
-    buffers: Arc<buffers::Buffers>,
-    quiet: quiet::Quiet,
-    pacing: pacing::Pacing,
-    /// Set when nothing new is taken any more; what is under way goes on.
-    draining: AtomicBool,
-    /// Set when everything ends at once.
-    stopping: AtomicBool,
-    #[cfg(feature = "tokio")]
-    runtime: Option<tokio::runtime::Handle>,
-}
-
-impl Shared {
-    /// Charges a break of the protocol to the process that it came from.
-    fn charge(&self, pid: i32) {
-        if self.pacing.charge(pid, self.limits.pace(), Instant::now()) && self.may_log(pid) {
-            tracing::warn!(
-                pid,
-                "this process broke the protocol over and over: its handshakes wait (violation_allowance, \
-                 violation_pause_ms)"
-            );
-        }
-    }
-
-    /// Whether a line about this process may be logged. What is left out is counted, and told with the next line.
-    fn may_log(&self, pid: i32) -> bool {
-        match self.quiet.admits(pid, Instant::now()) {
-            None => {
-                self.metrics.log_lines_dropped.fetch_add(1, Ordering::Relaxed);
-                false
-            }
-            Some(left_out) => {
-                if left_out > 0 {
-                    tracing::warn!(pid, left_out, "lines about this client were left out");
-                }
-                true
-            }
-        }
-    }
-}
+use self::{
+    accept::acceptor::Acceptor,
+    core::Core,
+    handler::registry::{Handler, Registry},
+    inbox::Inbox,
+    message::Message,
+    worker::Worker,
+};
+pub use self::{
+    config::ServerConfig,
+    handler::call::{Call, CallInPlace},
+};
+use crate::{BindError, HandlerError, KillPoint, Metrics, path::OwnedPath};
 
 /// Collects handlers and settings, then binds.
 #[derive(Debug, Default)]
@@ -244,52 +186,32 @@ impl ServerBuilder {
     fn start(self, listener: UnixListener, owned_path: Option<OwnedPath>) -> Result<Server, BindError> {
         self.check()?;
         let Self { registry, config } = self;
-        let terms = config.terms()?;
-        let breakers = config.breakers(registry.names().len())?;
-        let budget = Budget::new(config.buffer_budget_bytes);
         process::raise_descriptor_limit();
-        let workers = config.worker_count();
-        let metrics = Arc::new(Metrics::new(registry.names(), workers, config.max_connections.into()));
-        metrics.settings.set(&config);
-        let _ = metrics.budget.set(Arc::clone(&budget));
-        registry.names().zip(&breakers).for_each(|(name, breaker)| metrics.watch_breaker(name, Arc::clone(breaker)));
-        let _ = metrics.run_on_worker.set(registry.run_on_worker());
         #[cfg(feature = "tokio")]
         let runtime = if registry.needs_runtime() { Some(build_runtime()?) } else { None };
-        let shared = Arc::new(Shared {
-            seats: seats::Seats::new(&config),
-            limits: limits::Limits::new(&config),
-            budget,
-            breakers,
-            buffers: Arc::default(),
-            quiet: quiet::Quiet::default(),
-            pacing: pacing::Pacing::default(),
+        let core = Arc::new(Core::new(
             registry,
-            config,
-            terms,
-            metrics,
-            draining: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
+            &config,
             #[cfg(feature = "tokio")]
-            runtime: runtime.as_ref().map(|runtime| runtime.handle().clone()),
-        });
+            runtime.as_ref().map(|runtime| runtime.handle().clone()),
+        )?);
+        let workers = core.fixed.workers;
 
         let mut threads = Vec::with_capacity(workers + 1);
         let mut inboxes = Vec::with_capacity(workers);
         for index in 0..workers {
-            let (inbox, worker) = worker::Worker::new(Arc::clone(&shared), index).map_err(starting)?;
+            let (inbox, worker) = Worker::new(Arc::clone(&core), index).map_err(starting)?;
             inboxes.push(inbox);
             threads.push(spawn(&format!("bellrope-work-{index}"), move || worker.run())?);
         }
-        let (accept_inbox, acceptor) =
-            acceptor::Acceptor::new(Arc::clone(&shared), listener, inboxes.clone()).map_err(starting)?;
+        let (accept_inbox, acceptor) = Acceptor::new(Arc::clone(&core), listener, inboxes.clone()).map_err(starting)?;
         threads.push(spawn("bellrope-accept", move || acceptor.run())?);
         inboxes.push(accept_inbox);
         for (index, inbox) in inboxes.iter().cloned().enumerate() {
-            shared.metrics.pulse().wake_with(index, move || inbox.wake());
+            core.metrics.liveness().wake_with(index, move || inbox.wake());
         }
         Ok(Server {
-            shared,
+            core,
             inboxes,
             threads: Mutex::new(threads),
             _path: owned_path,
@@ -302,8 +224,8 @@ impl ServerBuilder {
 /// A running server. Dropping it stops it.
 #[derive(Debug)]
 pub struct Server {
-    shared: Arc<Shared>,
-    inboxes: Vec<Arc<inbox::Inbox>>,
+    core: Arc<Core>,
+    inboxes: Vec<Arc<Inbox<Message>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The socket's path, unless somebody else looks after it.
     _path: Option<OwnedPath>,
@@ -321,21 +243,21 @@ impl Server {
     /// The server's counters.
     #[must_use]
     pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.shared.metrics)
+        Arc::clone(&self.core.metrics)
     }
 
     /// The runtime that async handlers run on, if there are any.
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn runtime(&self) -> Option<tokio::runtime::Handle> {
-        self.shared.runtime.clone()
+        self.core.runtime.clone()
     }
 
     /// Stops accepting, closes every connection and returns when all threads have ended. What is under way ends at
     /// the callers as not executed or unknown.
     pub fn shutdown(&self) {
-        self.shared.metrics.serving.store(false, Ordering::Release);
-        self.shared.stopping.store(true, Ordering::Release);
+        self.core.metrics.serving.store(false, Ordering::Release);
+        self.core.stopping.store(true, Ordering::Release);
         for inbox in &self.inboxes {
             inbox.wake();
         }
@@ -352,8 +274,8 @@ impl Server {
     /// connections and calls are refused as draining meanwhile. Answers whether everything ended by itself.
     pub fn drain(&self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;
-        self.shared.metrics.serving.store(false, Ordering::Release);
-        self.shared.draining.store(true, Ordering::Release);
+        self.core.metrics.serving.store(false, Ordering::Release);
+        self.core.draining.store(true, Ordering::Release);
         for inbox in &self.inboxes {
             inbox.wake();
         }
@@ -368,6 +290,19 @@ impl Server {
         let ended = workers_ended();
         self.shutdown();
         ended
+    }
+
+    /// Changes the settings of the running server, and names those that hold from its next start on.
+    ///
+    /// What changes at once: `breaker`, of every message type; `max_connections`, `max_connections_per_uid` and
+    /// `max_priority_connections`, by which nobody is closed who is connected; `max_half_open` and
+    /// `handshake_timeout_ms`, for handshakes that begin from now on; `violation_allowance` and `violation_pause_ms`, with
+    /// which 0 forgives all; `budget_wait_ms`, `budget_grace_ms` and `stall_timeout_ms`. Everything else stays as it is.
+    ///
+    /// # Errors
+    /// [`BindError::Setting`] of the first one that is out of its range; then nothing has changed.
+    pub fn reload(&self, config: &ServerConfig) -> Result<Vec<String>, BindError> {
+        self.core.reload(config)
     }
 
     /// Returns when the server has been shut down.
@@ -404,6 +339,3 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
 fn starting(source: io::Error) -> BindError {
     BindError::Io { what: "starting the server's threads".to_owned(), source }
 }
-
-/// How long a worker that has nothing to do sleeps at the most, so that nothing can be missed for ever.
-const SWEEP: Duration = Duration::from_secs(1);

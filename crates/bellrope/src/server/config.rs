@@ -1,17 +1,21 @@
+//! The settings of a server as users see them, and the half of them that does not change while it runs.
+
+use std::{sync::Arc, time::Duration};
+
 use bellrope_proto::{
     connection::Terms,
     layout::{CAPACITIES, DEFAULT_CAPACITY, DEFAULT_MAX_MESSAGE, Geometry, MESSAGE_LIMITS},
 };
 use bellrope_shm::process;
 
-use crate::{BindError, BreakerConfig, SpinPolicy};
+use crate::{BindError, Breaker, BreakerConfig, BreakerSetting, SpinPolicy};
 
 /// What a server allows and how it waits. Checked once, by [`ServerBuilder::bind`](crate::ServerBuilder::bind).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// Connections open at once. Default 10,000; each costs at most `2 x (ring_bytes + 4 KiB)` of shared memory and
+    /// Connections open at once. Default 10,000; each costs at most `2 x (ring_bytes + 4 KiB)` of core memory and
     /// typically two pages.
     pub max_connections: u32,
     /// Connections open at once of one user. Default 10,000.
@@ -96,7 +100,7 @@ impl ServerConfig {
     }
 
     /// Checks every setting and makes what a connection is offered.
-    pub(super) fn terms(&self) -> Result<Terms, BindError> {
+    fn terms(&self) -> Result<Terms, BindError> {
         let setting = |key, value: u32, expected| BindError::Setting { key, value: value.into(), expected };
         let geometry = Geometry::new(self.ring_bytes).ok_or_else(|| {
             debug_assert_eq!(CAPACITIES, 4096..=16 * 1024 * 1024);
@@ -145,10 +149,40 @@ impl ServerConfig {
         })
     }
 
-    pub(super) fn worker_count(&self) -> usize {
-        match self.workers {
-            0 => (process::usable_cpus() / 4).max(1),
-            count => count as usize,
-        }
+    /// Checks every setting and takes those that hold as long as the server runs.
+    pub(crate) fn fixed(&self) -> Result<FixedSettings, BindError> {
+        Ok(FixedSettings {
+            terms: self.terms()?,
+            workers: match self.workers {
+                0 => (process::usable_cpus() / 4).max(1),
+                count => count as usize,
+            },
+            spin: self.spin,
+            spin_cap: Duration::from_micros(self.spin_cap_us.into()),
+        })
     }
+
+    /// Makes a breaker for each of so many message types.
+    pub(crate) fn breakers(&self, types: usize) -> Result<Vec<Arc<Breaker>>, BindError> {
+        self.breaker.check().map_err(breaker_setting)?;
+        let breakers = (0..types).map(|_| Breaker::new(self.breaker.clone()).map(Arc::new));
+        breakers.collect::<Result<_, _>>().map_err(breaker_setting)
+    }
+}
+
+/// The settings that hold as long as the server runs: what connections are told, and what is set up at the start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FixedSettings {
+    /// What every connection is offered.
+    pub(crate) terms: Terms,
+    /// Worker threads.
+    pub(crate) workers: usize,
+    /// When a worker spins instead of sleeping, and for how long at the most.
+    pub(crate) spin: SpinPolicy,
+    pub(crate) spin_cap: Duration,
+}
+
+/// What a setting of the breakers that is out of its range is called among the server's.
+pub(crate) fn breaker_setting(BreakerSetting { key, value, expected }: BreakerSetting) -> BindError {
+    BindError::Setting { key, value: value.into(), expected }
 }

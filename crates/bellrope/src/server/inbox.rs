@@ -2,17 +2,16 @@ use std::{io, sync::Arc};
 
 use bellrope_shm::wait::WakeFd;
 
-use super::link::Link;
 use crate::sync::{AtomicBool, Mutex, Ordering, PoisonError};
 
-/// What other threads have for a worker.
+/// What other threads have for a worker: messages of any kind. The inbox knows nothing of them.
 ///
 /// Bounded by what bounds its senders: connections by their limit, answers by the calls in flight, chunks by the
 /// permits of their streams.
 #[derive(Debug)]
-pub(crate) struct Inbox {
+pub(crate) struct Inbox<M> {
     /// `None` once the worker has ended.
-    messages: Mutex<Option<Vec<Message>>>,
+    messages: Mutex<Option<Vec<M>>>,
     /// Set while there may be something in `messages`, so that a busy worker need not take the lock to know.
     filled: AtomicBool,
     /// Set by the worker before it sleeps; whoever clears it must wake it.
@@ -20,25 +19,7 @@ pub(crate) struct Inbox {
     wake: WakeFd,
 }
 
-/// One thing for a worker to do.
-#[derive(Debug)]
-pub(crate) enum Message {
-    /// A new connection.
-    Connected(Box<Link>),
-    /// Something from an async handler.
-    #[cfg(feature = "tokio")]
-    FromHandler { link: LinkId, call: u64, what: super::dispatch::FromHandler },
-}
-
-/// Names a connection of a worker. The serial number keeps a late message from reaching another connection.
-#[cfg(feature = "tokio")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LinkId {
-    pub(crate) index: usize,
-    pub(crate) serial: u64,
-}
-
-impl Inbox {
+impl<M> Inbox<M> {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             messages: Mutex::new(Some(Vec::new())),
@@ -49,7 +30,7 @@ impl Inbox {
     }
 
     /// Answers whether the worker will take it. One that has ended takes nothing, and the message is dropped.
-    pub(crate) fn send(&self, message: Message) -> bool {
+    pub(crate) fn send(&self, message: M) -> bool {
         match &mut *self.messages.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(messages) => messages.push(message),
             None => return false,
@@ -70,7 +51,7 @@ impl Inbox {
 
     /// Takes everything, if there is anything.
     #[inline]
-    pub(crate) fn take(&self) -> Vec<Message> {
+    pub(crate) fn take(&self) -> Vec<M> {
         if !self.filled.load(Ordering::Relaxed) {
             return Vec::new();
         }
@@ -79,7 +60,7 @@ impl Inbox {
     }
 
     /// Takes everything that is there; nothing comes in any more.
-    pub(crate) fn close(&self) -> Vec<Message> {
+    pub(crate) fn close(&self) -> Vec<M> {
         self.messages.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 

@@ -3,14 +3,9 @@
 //! by itself, the test checks that the steps are what they claim to be. Both ends are in one thread: nobody waits, so the
 //! count is the same every time.
 
-use std::{
-    hint::black_box,
-    sync::{Arc, atomic::AtomicBool},
-    time::Instant,
-};
+use std::{hint::black_box, sync::Arc, time::Instant};
 
 use bellrope_proto::{
-    Budget,
     connection::{ClientConnection, Failure, ServerConnection, pair},
     handshake::Style,
 };
@@ -19,22 +14,20 @@ use bellrope_shm::{
     socket::{PeerCredentials, Socket},
 };
 
+#[cfg(feature = "tokio")]
+use super::inbox::Inbox;
 use super::{
-    ServerConfig, Shared,
-    body::Body,
-    buffers::Buffers,
-    inbox::Inbox,
-    limits::Limits,
-    link::Link,
-    pacing::Pacing,
-    quiet::Quiet,
-    seats::Seats,
-    service::{Service, Turn, Visit},
+    calls::body::Body,
+    config::ServerConfig,
+    core::Core,
+    handler::registry::{Handler, Registry},
+    message::NewConnection,
+    worker::{
+        session::Session,
+        visit::{Turn, Visit, Visitor},
+    },
 };
-use crate::{
-    Breaker, Metrics,
-    registry::{Handler, Registry},
-};
+use crate::Breaker;
 
 /// Calls of each kind; a multiple of the calls of which one is timed.
 const CALLS: u32 = 3_200;
@@ -46,10 +39,10 @@ const SIZE: usize = 64;
 #[test]
 #[expect(clippy::print_stdout, reason = "scripts/instructions reads how often each step was done")]
 fn a_call_goes_through_every_step_that_is_counted() {
-    let shared = shared();
-    let (mut client, mut link) = connect(&shared);
-    let mut service = Service::new(
-        Arc::clone(&shared),
+    let core = echoing();
+    let (mut client, mut session) = connect(&core);
+    let mut visitor = Visitor::new(
+        Arc::clone(&core),
         0,
         #[cfg(feature = "tokio")]
         Inbox::new().unwrap(),
@@ -58,27 +51,27 @@ fn a_call_goes_through_every_step_that_is_counted() {
     for _ in 0..CALLS {
         // By hand, without a server around it.
         let call = commit(&mut client, &payload);
-        assert_eq!(receive(&mut link.connection, &mut request), call);
-        answer(&mut link.connection, call, &request);
+        assert_eq!(receive(&mut session.connection, &mut request), call);
+        answer(&mut session.connection, call, &request);
         assert_eq!((complete(&mut client, &mut reply), reply), (call, payload));
         // As a worker does it.
         let call = commit(&mut client, &payload);
-        assert_eq!(dispatch(&mut service, &mut link), Visit::Done);
+        assert_eq!(dispatch(&mut visitor, &mut session), Visit::Done);
         assert_eq!((complete(&mut client, &mut reply), reply), (call, payload));
-        breaker(&shared.breakers[0]);
+        breaker(&core.breakers[0]);
     }
     for _ in 0..CALLS / BATCH {
         for _ in 0..BATCH {
             client.submit(ECHO, Style::Unary, &payload, None).expect("the ring has room");
         }
         let _ = client.commit();
-        assert_eq!(batch(&mut service, &mut link), Visit::Done);
+        assert_eq!(batch(&mut visitor, &mut session), Visit::Done);
         for _ in 0..BATCH {
             let answer = client.next_response().expect("the call was answered");
             client.take(&answer, &mut reply[..answer.len]);
         }
     }
-    assert_eq!(shared.metrics.snapshot().total_requests(), 2 * u64::from(CALLS));
+    assert_eq!(core.metrics.snapshot().total_requests(), 2 * u64::from(CALLS));
     let twice = 2 * CALLS;
     let times = [twice, CALLS, CALLS, CALLS, twice, CALLS];
     for (step, times) in ["commit", "receive", "dispatch", "batch", "complete", "breaker"].into_iter().zip(times) {
@@ -104,14 +97,14 @@ fn receive(connection: &mut ServerConnection<Body>, into: &mut [u8]) -> u64 {
 
 /// A worker's visit to the connection: takes the call, has it handled and answers.
 #[inline(never)]
-fn dispatch(service: &mut Service, link: &mut Link) -> Visit {
-    service.visit(link, &mut Turn::default(), u32::MAX).expect("the client keeps to the protocol")
+fn dispatch(visitor: &mut Visitor, session: &mut Session) -> Visit {
+    visitor.visit(session, &mut Turn::default(), u32::MAX).expect("the client keeps to the protocol")
 }
 
 /// As [`dispatch`], where many calls wait: what one of them costs.
 #[inline(never)]
-fn batch(service: &mut Service, link: &mut Link) -> Visit {
-    service.visit(link, &mut Turn::default(), u32::MAX).expect("the client keeps to the protocol")
+fn batch(visitor: &mut Visitor, session: &mut Session) -> Visit {
+    visitor.visit(session, &mut Turn::default(), u32::MAX).expect("the client keeps to the protocol")
 }
 
 /// The client takes the answer.
@@ -139,55 +132,41 @@ fn answer(connection: &mut ServerConnection<Body>, call: u64, payload: &[u8]) {
 }
 
 /// A server without threads that echoes.
-fn shared() -> Arc<Shared> {
-    let config = ServerConfig::default();
+fn echoing() -> Arc<Core> {
+    let config = ServerConfig { workers: 1, ..ServerConfig::default() };
     let mut registry = Registry::default();
     let echo = Handler::Unary(Box::new(|call, reply| {
         reply.write(call.payload());
         Ok(())
     }));
     registry.add("echo", echo);
-    Arc::new(Shared {
-        metrics: Arc::new(Metrics::new(registry.names(), 1, 1)),
-        seats: Seats::new(&config),
-        limits: Limits::new(&config),
-        budget: Budget::new(config.buffer_budget_bytes),
-        breakers: config.breakers(1).unwrap(),
-        buffers: Arc::<Buffers>::default(),
-        quiet: Quiet::default(),
-        pacing: Pacing::default(),
-        terms: config.terms().unwrap(),
+    let core = Core::new(
         registry,
-        config,
-        draining: AtomicBool::new(false),
-        stopping: AtomicBool::new(false),
+        &config,
         #[cfg(feature = "tokio")]
-        runtime: None,
-    })
+        None,
+    );
+    Arc::new(core.expect("the default settings are in their ranges"))
 }
 
 /// A connection to it, whose client nobody has to wake.
-fn connect(shared: &Arc<Shared>) -> (ClientConnection, Link) {
-    let memory = SharedMemory::anonymous(shared.terms.geometry.mapping_len());
-    let (client, connection) = pair(&memory, shared.terms);
+fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
+    let memory = SharedMemory::anonymous(core.fixed.terms.geometry.mapping_len());
+    let (client, connection) = pair(&memory, core.fixed.terms);
     let (socket, _others) = Socket::pair().unwrap();
-    let link = Link {
+    let connection = NewConnection {
         socket,
         connection,
         serial: 1,
         peer: PeerCredentials { pid: 0, uid: 0 },
-        seat: shared.seats.take(0, false).unwrap(),
+        slot: core.connection_limits.take(&core.live, 0, false).unwrap(),
         name: "counted".to_owned(),
-        #[cfg(feature = "tokio")]
-        index: 0,
-        #[cfg(feature = "tokio")]
-        open: super::dispatch::OpenCalls::default(),
-        hot: true,
-        resident: true,
-        rings: 0,
-        quiet: 0,
-        claim: super::claim::Claim::default(),
-        stuck: None,
     };
-    (client, link)
+    let mut session = Session::new(
+        connection,
+        #[cfg(feature = "tokio")]
+        0,
+    );
+    session.hot = true;
+    (client, session)
 }

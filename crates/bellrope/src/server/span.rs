@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tracing::{Span, field::Empty, level_filters::LevelFilter};
 
-use super::Shared;
+use super::core::Core;
 
 /// One call as a trace shows it: message type, connection, outcome and duration.
 #[derive(Debug)]
@@ -16,21 +16,21 @@ pub(crate) struct CallSpan {
 
 impl CallSpan {
     #[inline(always)]
-    pub(super) fn new(shared: &Shared, message_type: u16, connection: u64) -> Self {
+    pub(crate) fn new(core: &Core, message_type: u16, connection: u64) -> Self {
         if LevelFilter::current() < LevelFilter::DEBUG {
             return Self { span: Span::none(), began: None };
         }
-        Self::heard(shared, message_type, connection)
+        Self::heard(core, message_type, connection)
     }
 
     /// Where somebody may listen.
     #[cold]
     #[inline(never)]
-    fn heard(shared: &Shared, message_type: u16, connection: u64) -> Self {
+    fn heard(core: &Core, message_type: u16, connection: u64) -> Self {
         // The fields are looked at only if somebody listens.
         let span = tracing::debug_span!(
             "call",
-            message_type = shared.registry.name(message_type),
+            message_type = core.registry.name(message_type),
             connection,
             outcome = Empty,
             duration_us = Empty
@@ -41,13 +41,13 @@ impl CallSpan {
 
     /// For the handler's own events to stand in.
     #[inline]
-    pub(super) fn span(&self) -> &Span {
+    pub(crate) fn span(&self) -> &Span {
         &self.span
     }
 
     /// Notes how the call ended.
     #[inline(always)]
-    pub(super) fn ended(&self, outcome: &'static str) {
+    pub(crate) fn ended(&self, outcome: &'static str) {
         if let Some(began) = self.began {
             self.note(began, outcome);
         }

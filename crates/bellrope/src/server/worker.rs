@@ -4,7 +4,11 @@
 //! their rings and are left to epoll. Connections with priority are looked at again after every few messages of the
 //! others. When nothing is left to do it spins for as long as that pays, then arms everything and sleeps.
 
+mod closing;
+mod executor;
 mod patience;
+pub(crate) mod session;
+pub(crate) mod visit;
 
 use std::{
     io,
@@ -19,18 +23,23 @@ use bellrope_shm::{
     wait::Epoll,
 };
 
+use self::{
+    closing::Closing,
+    patience::{Patience, longest_sleep},
+    session::{Rests, Session},
+    visit::{Turn, Visit, Visitor},
+};
 #[cfg(feature = "tokio")]
-use super::inbox::LinkId;
+use super::message::{FromHandler, SessionId};
 use super::{
-    SWEEP, Shared,
-    inbox::{Inbox, Message},
-    link::{Link, Rests},
-    service::{Service, Turn, Visit},
+    core::{Core, SWEEP},
+    inbox::Inbox,
+    message::{Message, NewConnection},
 };
 use crate::{KillPoint, spin::Spinner};
 
 /// Fruitless visits after which a connection is left to its doorbell, if the worker stays awake for others.
-const QUIET_VISITS: u32 = 4096;
+const IDLE_VISITS: u32 = 4096;
 /// Looks at the header word of a lone hot connection between two rounds of everything else.
 const LINGER_POLLS: u32 = 16;
 /// A busy worker looks after doorbells, hang-ups and newcomers this often.
@@ -46,10 +55,10 @@ const SLICE: u32 = 4;
 const INBOX_KEY: u64 = u64::MAX;
 
 pub(crate) struct Worker {
-    shared: Arc<Shared>,
-    inbox: Arc<Inbox>,
+    core: Arc<Core>,
+    inbox: Arc<Inbox<Message>>,
     epoll: Epoll,
-    links: Vec<Option<Box<Link>>>,
+    sessions: Vec<Option<Box<Session>>>,
     free: Vec<usize>,
     hot: Vec<usize>,
     /// The connections with priority; they are not in `hot`. They are polled whenever the worker is awake.
@@ -58,57 +67,37 @@ pub(crate) struct Worker {
     armed_priority: Vec<usize>,
     /// Connections that wait for the buffer budget while we sleep.
     starved: Vec<usize>,
-    /// When we last looked for clients that let us wait.
-    swept: Instant,
-    /// When we last looked for large requests that come too slowly.
-    reclaimed: Instant,
+    patience: Patience,
     spinner: Spinner,
-    service: Service,
+    visitor: Visitor,
     /// Keys that epoll reported, kept to save an allocation a sleep.
     rung: Vec<u64>,
 }
 
-/// Why a connection ended.
-enum Closing {
-    HungUp,
-    Violation(Violation),
-    /// It left something half done for too long.
-    Stalled,
-    Io(io::Error),
-}
-
-impl From<Violation> for Closing {
-    fn from(violation: Violation) -> Self {
-        Self::Violation(violation)
-    }
-}
-
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, index: usize) -> io::Result<(Arc<Inbox>, Self)> {
+    pub(crate) fn new(core: Arc<Core>, index: usize) -> io::Result<(Arc<Inbox<Message>>, Self)> {
         let inbox = Inbox::new()?;
         let epoll = Epoll::new()?;
         epoll.add(inbox.wake_fd(), INBOX_KEY)?;
-        let spin_cap = Duration::from_micros(shared.config.spin_cap_us.into());
         let worker = Self {
             inbox: Arc::clone(&inbox),
             epoll,
-            links: Vec::new(),
+            sessions: Vec::new(),
             free: Vec::new(),
             hot: Vec::new(),
             priority: Vec::new(),
             armed_priority: Vec::new(),
             starved: Vec::new(),
-            swept: Instant::now(),
-            reclaimed: Instant::now(),
-            spinner: Spinner::new(shared.config.spin, spin_cap),
-            service: Service::new(
-                Arc::clone(&shared),
+            patience: Patience::new(Instant::now()),
+            spinner: Spinner::new(core.fixed.spin, core.fixed.spin_cap),
+            visitor: Visitor::new(
+                Arc::clone(&core),
                 index,
                 #[cfg(feature = "tokio")]
                 Arc::clone(&inbox),
             ),
             rung: Vec::new(),
-            shared,
+            core,
         };
         Ok((inbox, worker))
     }
@@ -116,11 +105,11 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let mut turns = 0_u32;
         let mut looked_after = Instant::now();
-        while !self.shared.stopping.load(Ordering::Acquire) {
+        while !self.core.stopping.load(Ordering::Acquire) {
             let mut worked = self.read_inbox();
             worked |= self.visit_hot();
-            self.service.round_ended();
-            if self.shared.draining.load(Relaxed) && self.is_drained() {
+            self.visitor.round_ended();
+            if self.core.draining.load(Relaxed) && self.is_drained() {
                 break;
             }
             if worked {
@@ -159,23 +148,23 @@ impl Worker {
         // sends them.
         let last = self.inbox.close();
         self.heed(last);
-        for index in 0..self.links.len() {
+        for index in 0..self.sessions.len() {
             self.close(index, &Closing::HungUp);
         }
-        self.service.loop_ended();
+        self.visitor.loop_ended();
     }
 
     /// Waits a moment. Where there is but one hot connection, watches its header word as closely as can be.
     fn linger(&self) {
         let lone = match (&self.hot[..], &self.priority[..]) {
-            ([index], []) | ([], [index]) => self.links[*index].as_deref(),
+            ([index], []) | ([], [index]) => self.sessions[*index].as_deref(),
             _ => None,
         };
         match lone {
-            Some(link) => {
+            Some(session) => {
                 // Without a pause in between: it costs a tenth of a round trip.
                 for _ in 0..LINGER_POLLS {
-                    if link.connection.is_ready() {
+                    if session.connection.is_ready() {
                         return;
                     }
                 }
@@ -186,7 +175,7 @@ impl Worker {
 
     /// Whether every call that was taken has been answered in full.
     fn is_drained(&self) -> bool {
-        let mut connections = self.links.iter().flatten().map(|link| &link.connection);
+        let mut connections = self.sessions.iter().flatten().map(|session| &session.connection);
         connections.all(|connection| connection.open_calls() == 0 && !connection.wants_room())
     }
 
@@ -201,27 +190,27 @@ impl Worker {
     fn heed(&mut self, messages: Vec<Message>) {
         for message in messages {
             match message {
-                Message::Connected(link) => self.adopt(link),
+                Message::Connected(connection) => self.adopt(*connection),
                 #[cfg(feature = "tokio")]
-                Message::FromHandler { link, call, what } => self.send_for_handler(link, call, what),
+                Message::FromHandler { session, call, what } => self.deliver(session, call, what),
             }
         }
     }
 
     /// Takes a new connection over.
-    fn adopt(&mut self, link: Box<Link>) {
+    fn adopt(&mut self, connection: NewConnection) {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.links.push(None);
-            self.links.len() - 1
+            self.sessions.push(None);
+            self.sessions.len() - 1
         });
-        let added = self.epoll.add(&link.socket, index as u64);
+        let added = self.epoll.add(&connection.socket, index as u64);
         KillPoint::Adopted.reached();
-        let place = &mut self.links[index];
-        *place = Some(link);
-        #[cfg(feature = "tokio")]
-        if let Some(link) = place {
-            link.index = index;
-        }
+        let session = Session::new(
+            connection,
+            #[cfg(feature = "tokio")]
+            index,
+        );
+        self.sessions[index] = Some(Box::new(session));
         match added {
             Ok(()) => self.heat(index),
             Err(error) => self.close(index, &Closing::Io(error)),
@@ -230,11 +219,11 @@ impl Worker {
 
     /// Puts a connection on the list of those that are polled, unless it is there.
     fn heat(&mut self, index: usize) {
-        let Some(link) = self.links.get_mut(index).and_then(Option::as_mut) else { return };
-        if !link.hot {
-            link.hot = true;
-            link.quiet = 0;
-            let list = if link.seat.priority { &mut self.priority } else { &mut self.hot };
+        let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
+        if !session.hot {
+            session.hot = true;
+            session.idle_visits = 0;
+            let list = if session.slot.priority { &mut self.priority } else { &mut self.hot };
             list.push(index);
         }
     }
@@ -245,20 +234,20 @@ impl Worker {
         let mut place = 0;
         while let Some(&index) = self.hot.get(place) {
             // What this one's neighbour sent travels here while this one is served.
-            if let Some(next) = self.hot.get(place + 1).and_then(|next| self.links[*next].as_deref()) {
+            if let Some(next) = self.hot.get(place + 1).and_then(|next| self.sessions[*next].as_deref()) {
                 next.connection.prefetch();
             }
             match self.visit(index) {
                 Ok(Visit::Nothing) => {
-                    let Some(link) = &mut self.links[index] else { continue };
-                    link.quiet += 1;
-                    if link.quiet > QUIET_VISITS && self.hot.len() + self.priority.len() > 1 {
-                        match link.rest() {
+                    let Some(session) = &mut self.sessions[index] else { continue };
+                    session.idle_visits += 1;
+                    if session.idle_visits > IDLE_VISITS && self.hot.len() + self.priority.len() > 1 {
+                        match session.rest() {
                             Ok(Rests::Armed) => {
                                 self.hot.swap_remove(place);
                                 continue;
                             }
-                            Ok(Rests::Ready | Rests::Starved) => link.quiet = 0,
+                            Ok(Rests::Ready | Rests::Starved) => session.idle_visits = 0,
                             Err(violation) => self.close(index, &violation.into()),
                         }
                     }
@@ -279,10 +268,10 @@ impl Worker {
         let slice = if self.priority.is_empty() { u32::MAX } else { SLICE };
         let (mut turn, mut worked) = (Turn::default(), false);
         loop {
-            let Some(link) = &mut self.links[index] else { return Ok(Visit::Done) };
-            let visit = self.service.visit(link, &mut turn, slice)?;
+            let Some(session) = &mut self.sessions[index] else { return Ok(Visit::Done) };
+            let visit = self.visitor.visit(session, &mut turn, slice)?;
             if visit != Visit::Nothing {
-                link.quiet = 0;
+                session.idle_visits = 0;
                 worked = true;
             }
             if visit != Visit::More {
@@ -299,11 +288,11 @@ impl Worker {
         let mut place = 0;
         while let Some(&index) = self.priority.get(place) {
             place += 1;
-            let Some(link) = &mut self.links[index] else { continue };
-            if !link.connection.is_ready() && !link.connection.wants_room() {
+            let Some(session) = &mut self.sessions[index] else { continue };
+            if !session.connection.is_ready() && !session.connection.wants_room() {
                 continue;
             }
-            match self.service.visit(link, &mut Turn::default(), u32::MAX) {
+            match self.visitor.visit(session, &mut Turn::default(), u32::MAX) {
                 Ok(visit) => worked |= visit != Visit::Nothing,
                 Err(violation) => self.close(index, &violation.into()),
             }
@@ -314,8 +303,8 @@ impl Worker {
     /// Prepares every hot connection for our sleep. Answers `false` if one of them has something to do after all.
     fn arm_all(&mut self) -> bool {
         while let Some(&index) = self.hot.last().or(self.priority.last()) {
-            if let Some(link) = &mut self.links[index] {
-                match link.rest() {
+            if let Some(session) = &mut self.sessions[index] {
+                match session.rest() {
                     Ok(Rests::Armed) => {}
                     Ok(Rests::Starved) => self.starved.push(index),
                     Ok(Rests::Ready) => return false,
@@ -339,8 +328,8 @@ impl Worker {
             self.heat(index);
         }
         while let Some(index) = self.armed_priority.pop() {
-            if let Some(link) = &self.links[index] {
-                link.connection.disarm();
+            if let Some(session) = &self.sessions[index] {
+                session.connection.disarm();
             }
             self.heat(index);
         }
@@ -359,17 +348,17 @@ impl Worker {
                 continue;
             }
             let index = key as usize;
-            let Some(link) = self.links.get_mut(index).and_then(Option::as_mut) else { continue };
-            match link.socket.drain(MAX_RINGS + 1) {
+            let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { continue };
+            match session.socket.drain(MAX_RINGS + 1) {
                 Ok(Drained::Rings(rings)) => {
-                    link.rings += rings;
-                    if link.rings > MAX_RINGS {
-                        let flood = Violation::DoorbellFlood(link.rings);
+                    session.rings += rings;
+                    if session.rings > MAX_RINGS {
+                        let flood = Violation::DoorbellFlood(session.rings);
                         self.close(index, &flood.into());
-                    } else if !link.hot {
-                        link.resident = true;
+                    } else if !session.hot {
+                        session.resident = true;
                         // What the ring asked for may be room, which shows in no record.
-                        link.connection.disarm();
+                        session.connection.disarm();
                         self.heat(index);
                     }
                 }
@@ -381,100 +370,89 @@ impl Worker {
     }
 
     #[cfg(feature = "tokio")]
-    fn send_for_handler(&mut self, id: LinkId, call: u64, what: super::dispatch::FromHandler) {
-        use super::dispatch::FromHandler;
-
-        let Some(link) = self.links.get_mut(id.index).and_then(Option::as_mut) else { return };
-        if link.serial != id.serial {
+    fn deliver(&mut self, id: SessionId, call: u64, what: FromHandler) {
+        let Some(session) = self.sessions.get_mut(id.index).and_then(Option::as_mut) else { return };
+        if session.serial != id.serial {
             return;
         }
         KillPoint::Delivered.reached();
-        let sent = match what {
-            FromHandler::Chunk(body) => {
-                link.open.began_to_answer(call);
-                link.connection.chunk(call, body)
-            }
-            FromHandler::Consumed(sizes) => sizes.into_iter().try_for_each(|len| link.connection.consumed(call, len)),
-            FromHandler::Answered(outcome) => {
-                let mut open = link.open.close(call);
-                let reservation = open.as_mut().and_then(|open| open.held.reservation.take());
-                let alone = !link.connection.is_stalled();
-                let outcome = outcome.and_then(|reply| self.shared.keep(reply, reservation, alone));
-                if let Some(open) = open {
-                    self.service.ended(link, open, outcome.as_ref().err());
-                }
-                link.connection.respond(call, outcome)
-            }
-            FromHandler::Finished(outcome) => {
-                if let Some(open) = link.open.close(call) {
-                    self.service.ended(link, open, outcome.as_ref().err());
-                }
-                link.connection.finish(call, outcome)
-            }
-        };
-        if let Err(violation) = sent {
+        if let Err(violation) = self.visitor.asynchronous.deliver(session, call, what) {
             self.close(id.index, &violation.into());
             return;
         }
-        link.commit();
+        session.commit();
         // What found no room waits for it on the hot list, where it is armed before we sleep.
-        if link.connection.wants_room() {
+        if session.connection.wants_room() {
             self.heat(id.index);
         }
     }
 
-    /// After a quiet second: lets go of the memory of every connection that is left to its doorbell, so that resident
+    /// How long there is nothing to look after, unless somebody rings.
+    fn longest_sleep(&self) -> Duration {
+        longest_sleep(!self.starved.is_empty(), self.visitor.large.has_unfinished(), self.core.live.budget_grace())
+    }
+
+    /// Now and then, while large requests are on their way: takes the room of those that come too slowly away, if
+    /// others wait for it.
+    fn reclaim(&mut self, now: Instant) {
+        if !self.visitor.large.has_unfinished() {
+            return;
+        }
+        let grace = self.core.live.budget_grace();
+        let Some(waited) = self.patience.is_time_to_reclaim(now, grace) else { return };
+        let mut any = false;
+        for index in 0..self.sessions.len() {
+            let Some(session) = &mut self.sessions[index] else { continue };
+            match self.visitor.large.reclaim(session, waited) {
+                Ok(unfinished) => any |= unfinished,
+                Err(violation) => self.close(index, &violation.into()),
+            }
+        }
+        self.visitor.large.note_unfinished(any);
+    }
+
+    /// Every second: closes the connections of clients that have left something half done for too long.
+    fn sweep(&mut self, now: Instant) {
+        if !self.patience.is_time_to_sweep(now) {
+            return;
+        }
+        let patience = self.core.live.stall_timeout();
+        for index in 0..self.sessions.len() {
+            let Some(session) = &mut self.sessions[index] else { continue };
+            if session.is_stuck(now, patience) {
+                self.close(index, &Closing::Stalled);
+            }
+        }
+    }
+
+    /// After an idle second: lets go of the memory of every connection that is left to its doorbell, so that resident
     /// memory follows the active connections.
     fn give_back(&mut self) {
-        self.shared.buffers.clear();
-        for link in self.links.iter_mut().flatten() {
-            if !link.hot && link.resident {
-                link.connection.release_pages();
-                link.resident = false;
+        self.core.buffers.clear();
+        for session in self.sessions.iter_mut().flatten() {
+            if !session.hot && session.resident {
+                session.connection.release_pages();
+                session.resident = false;
             }
         }
     }
 
     /// Ends a connection: its descriptor, mapping and handlers are gone when this returns.
     fn close(&mut self, index: usize, why: &Closing) {
-        let Some(link) = self.links[index].take() else { return };
+        let Some(session) = self.sessions[index].take() else { return };
         KillPoint::ServerClosing.reached();
         #[cfg(feature = "tokio")]
-        self.service.abandoned(&link);
-        let _ = self.epoll.remove(&link.socket);
+        self.visitor.asynchronous.abandoned(&session);
+        let _ = self.epoll.remove(&session.socket);
         KillPoint::ServerClosed.reached();
         self.free.push(index);
         for list in [&mut self.hot, &mut self.priority, &mut self.armed_priority, &mut self.starved] {
             list.retain(|listed| *listed != index);
         }
-        let (connection, pid) = (link.serial, link.peer.pid);
-        match why {
-            Closing::HungUp => tracing::debug!(connection, pid, client = link.name, "client disconnected"),
-            Closing::Violation(violation) => {
-                self.shared.charge(pid);
-                let reason = violation.name();
-                if self.shared.may_log(pid) {
-                    tracing::warn!(connection, pid, client = link.name, reason, "connection closed: {violation}");
-                }
-            }
-            Closing::Stalled => {
-                let limit = self.shared.limits.stall_timeout().as_millis();
-                if self.shared.may_log(pid) {
-                    tracing::warn!(
-                        connection,
-                        pid,
-                        client = link.name,
-                        "connection closed: nothing was read or finished for {limit} ms, the limit stall_timeout_ms"
-                    );
-                }
-            }
-            Closing::Io(error) => {
-                tracing::error!(connection, pid, client = link.name, %error, "connection closed by a system error");
-            }
-        }
-        drop(link);
+        why.log(&self.core, &session);
+        drop(session);
         // Whoever sees it counted may rely on it that nothing of it is left.
-        let metrics = &self.shared.metrics;
+        let metrics = &self.core.metrics;
         metrics.closed.fetch_add(1, Relaxed);
         match why {
             Closing::Violation(_) => metrics.violations.fetch_add(1, Relaxed),

@@ -9,7 +9,7 @@ use std::{
 const JUMPING: [&str; 5] = ["SystemTime", "Realtime", "CLOCK_REALTIME", "Boottime", "CLOCK_BOOTTIME"];
 
 /// Notes when settings were last read, for people and for Prometheus; nothing waits for that time or compares it.
-const TELLS_THE_DATE: &str = "metrics/settings.rs";
+const TELLS_THE_DATE: &str = "status/settings.rs";
 
 /// The Rust files below a folder.
 fn sources(folder: &Path) -> Vec<PathBuf> {

@@ -188,9 +188,9 @@ mod tests {
         let metrics = Arc::new(Metrics::new(["echo"].into_iter(), 1, 2));
         for index in loops_that_answer.iter().copied() {
             let answering = Arc::downgrade(&metrics);
-            metrics.pulse().wake_with(index, move || {
+            metrics.liveness().wake_with(index, move || {
                 let Some(metrics) = answering.upgrade() else { return };
-                if index == metrics.acceptor() { metrics.accepting(false) } else { metrics.pulse().beat(index) }
+                if index == metrics.acceptor() { metrics.accepting(false) } else { metrics.liveness().beat(index) }
             });
         }
         metrics

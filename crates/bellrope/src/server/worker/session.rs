@@ -1,20 +1,28 @@
-use std::time::Instant;
+//! One connection as its worker owns it.
+
+use std::time::{Duration, Instant};
 
 use bellrope_proto::{Violation, connection::ServerConnection, ring::Armed};
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
-use super::{body::Body, claim::Claim, seats::Seat};
+#[cfg(feature = "tokio")]
+use crate::server::calls::dispatch::OpenCalls;
+use crate::server::{
+    accept::connection_limits::ConnectionSlot,
+    calls::{body::Body, budget_claim::BudgetClaim},
+    message::NewConnection,
+};
 
 /// One connection as its worker owns it.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Session {
     pub(crate) socket: Socket,
     pub(crate) connection: ServerConnection<Body>,
     /// The server's number for it, never used again.
     pub(crate) serial: u64,
     pub(crate) peer: PeerCredentials,
     /// Its place among the connections that there may be.
-    pub(crate) seat: Seat,
+    pub(crate) slot: ConnectionSlot,
     /// The name its client gave, free of control characters.
     pub(crate) name: String,
     /// Its place among its worker's connections.
@@ -22,7 +30,7 @@ pub(crate) struct Link {
     pub(crate) index: usize,
     /// Calls that async handlers are working on.
     #[cfg(feature = "tokio")]
-    pub(crate) open: super::dispatch::OpenCalls,
+    pub(crate) open: OpenCalls,
     /// Whether its worker polls it instead of waiting for its doorbell.
     pub(crate) hot: bool,
     /// Whether its rings may have been used since their memory was last given back.
@@ -30,9 +38,9 @@ pub(crate) struct Link {
     /// Doorbell rings since it was last armed.
     pub(crate) rings: usize,
     /// Visits in a row that found nothing.
-    pub(crate) quiet: u32,
+    pub(crate) idle_visits: u32,
     /// What it wants or has of the buffer budget.
-    pub(crate) claim: Claim,
+    pub(crate) budget_claim: BudgetClaim,
     /// Its progress when it was last looked at while something of it was half done, and since when it has been that.
     pub(crate) stuck: Option<(u64, Instant)>,
 }
@@ -47,7 +55,30 @@ pub(crate) enum Rests {
     Ready,
 }
 
-impl Link {
+impl Session {
+    /// The session of a new connection, at this place among its worker's.
+    pub(crate) fn new(connection: NewConnection, #[cfg(feature = "tokio")] index: usize) -> Self {
+        let NewConnection { socket, connection, serial, peer, slot, name } = connection;
+        Self {
+            socket,
+            connection,
+            serial,
+            peer,
+            slot,
+            name,
+            #[cfg(feature = "tokio")]
+            index,
+            #[cfg(feature = "tokio")]
+            open: OpenCalls::default(),
+            hot: false,
+            resident: true,
+            rings: 0,
+            idle_visits: 0,
+            budget_claim: BudgetClaim::default(),
+            stuck: None,
+        }
+    }
+
     /// Commits what was sent, and rings if the client sleeps.
     #[inline]
     pub(crate) fn commit(&mut self) {
@@ -63,7 +94,7 @@ impl Link {
         self.commit();
         let rests = match armed {
             Armed::Asleep => Rests::Armed,
-            Armed::Ready if self.claim.is_starved() => Rests::Starved,
+            Armed::Ready if self.budget_claim.is_starved() => Rests::Starved,
             Armed::Ready => Rests::Ready,
         };
         self.hot = matches!(rests, Rests::Ready);
@@ -71,5 +102,17 @@ impl Link {
             self.rings = 0;
         }
         Ok(rests)
+    }
+
+    /// Whether the client has left something half done for `patience`, without any progress. To be asked now and then.
+    pub(crate) fn is_stuck(&mut self, now: Instant, patience: Duration) -> bool {
+        let half_done = self.connection.is_stalled() || self.connection.is_assembling();
+        let progress = self.connection.progress();
+        self.stuck = match self.stuck {
+            _ if !half_done => None,
+            Some((before, since)) if before == progress => Some((before, since)),
+            _ => Some((progress, now)),
+        };
+        self.stuck.is_some_and(|(_, since)| now - since >= patience)
     }
 }

@@ -1,6 +1,5 @@
 //! Which handler answers which message type.
 
-use std::time::Duration;
 #[cfg(feature = "tokio")]
 use std::{future::Future, pin::Pin};
 
@@ -10,73 +9,13 @@ use bellrope_proto::{
     handshake::{MAX_BODY, Style, TypeEntry},
 };
 
-use bellrope_shm::clock;
-
+use super::call::{Call, CallInPlace};
 #[cfg(feature = "tokio")]
-use crate::handler::{ChunkReceiver, ChunkSender, OwnedCall};
-use crate::{BindError, HandlerError, metrics::UNKNOWN};
-
-/// A call as a handler on the worker sees it: the payload is a private copy that nobody else can change.
-#[derive(Debug, Clone, Copy)]
-pub struct Call<'a> {
-    pub(crate) payload: &'a [u8],
-    pub(crate) connection: u64,
-    pub(crate) deadline_us: Option<u64>,
-}
-
-impl<'a> Call<'a> {
-    /// What the caller sent.
-    #[must_use]
-    pub fn payload(&self) -> &'a [u8] {
-        self.payload
-    }
-
-    /// The server's number for the caller's connection.
-    #[must_use]
-    pub fn connection(&self) -> u64 {
-        self.connection
-    }
-
-    /// Time that is left for the answer, if its caller set a deadline.
-    #[must_use]
-    pub fn time_left(&self) -> Option<Duration> {
-        time_left(self.deadline_us)
-    }
-}
-
-/// A call whose handler makes the reply out of the request, in the memory in which that came.
-#[derive(Debug)]
-pub struct CallInPlace<'a> {
-    pub(crate) message: &'a mut Vec<u8>,
-    pub(crate) connection: u64,
-    pub(crate) deadline_us: Option<u64>,
-}
-
-impl CallInPlace<'_> {
-    /// What the caller sent, a private copy that nobody else can change. What is in it when the handler returns is the
-    /// reply.
-    #[must_use]
-    pub fn message(&mut self) -> &mut Vec<u8> {
-        self.message
-    }
-
-    /// The server's number for the caller's connection.
-    #[must_use]
-    pub fn connection(&self) -> u64 {
-        self.connection
-    }
-
-    /// Time that is left for the answer, if its caller set a deadline.
-    #[must_use]
-    pub fn time_left(&self) -> Option<Duration> {
-        time_left(self.deadline_us)
-    }
-}
-
-/// Time until a moment on the server's clock.
-pub(crate) fn time_left(deadline_us: Option<u64>) -> Option<Duration> {
-    deadline_us.map(|deadline| Duration::from_micros(deadline.saturating_sub(clock::monotonic_us())))
-}
+use super::{
+    owned_call::OwnedCall,
+    streams::{ChunkReceiver, ChunkSender},
+};
+use crate::{BindError, HandlerError, status::UNKNOWN};
 
 pub(crate) type UnaryHandler = dyn Fn(&Call<'_>, &mut Reply<'_>) -> Result<(), HandlerError> + Send + Sync;
 

@@ -1,107 +1,11 @@
-//! What async handlers are given: the call, and the two ends of its streams.
+//! The two ends of an async handler's streams.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
 
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 
-use crate::{
-    registry::time_left,
-    server::{Body, Port},
-};
-
-/// A call as an async handler sees it.
-#[derive(Debug)]
-pub struct OwnedCall {
-    pub(crate) payload: Vec<u8>,
-    pub(crate) connection: u64,
-    pub(crate) deadline_us: Option<u64>,
-    pub(crate) cancelled: Cancelled,
-}
-
-impl OwnedCall {
-    /// What the caller sent.
-    #[must_use]
-    pub fn payload(&self) -> &[u8] {
-        &self.payload
-    }
-
-    /// What the caller sent, to keep.
-    #[must_use]
-    pub fn into_payload(self) -> Vec<u8> {
-        self.payload
-    }
-
-    /// The server's number for the caller's connection.
-    #[must_use]
-    pub fn connection(&self) -> u64 {
-        self.connection
-    }
-
-    /// Time that is left for the answer, if its caller set a deadline. The handler is dropped when it is over.
-    #[must_use]
-    pub fn time_left(&self) -> Option<Duration> {
-        time_left(self.deadline_us)
-    }
-
-    /// Tells whether the answer is still wanted. The handler's own future is dropped when it is not; this is for what
-    /// the handler has started elsewhere, a thread for instance.
-    ///
-    /// ```
-    /// # use bellrope::{HandlerError, Server};
-    /// let server = Server::builder().unary_async("count", |call| async move {
-    ///     let cancelled = call.cancelled();
-    ///     let counting = tokio::task::spawn_blocking(move || {
-    ///         (0..1_000_u32).take_while(|_| !cancelled.is_cancelled()).count()
-    ///     });
-    ///     let counted = counting.await.map_err(|error| HandlerError::new(error.to_string()))?;
-    ///     Ok(counted.to_string().into_bytes())
-    /// });
-    /// ```
-    #[must_use]
-    pub fn cancelled(&self) -> Cancelled {
-        self.cancelled.clone()
-    }
-}
-
-/// Whether somebody still wants the answer to a call. Clones tell of the same call, also after it has ended.
-#[derive(Debug, Clone, Default)]
-pub struct Cancelled(Arc<Cancellation>);
-
-#[derive(Debug, Default)]
-struct Cancellation {
-    happened: AtomicBool,
-    notify: Notify,
-}
-
-impl Cancelled {
-    /// Whether the caller cancelled, went away, or set a deadline that has passed.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.0.happened.load(Ordering::Acquire)
-    }
-
-    /// Waits until [`Self::is_cancelled`]: for ever, if the call is answered first.
-    pub async fn wait(&self) {
-        loop {
-            let notified = self.0.notify.notified();
-            if self.is_cancelled() {
-                return;
-            }
-            notified.await;
-        }
-    }
-
-    pub(crate) fn set(&self) {
-        self.0.happened.store(true, Ordering::Release);
-        self.0.notify.notify_waiters();
-    }
-}
+use super::port::Port;
+use crate::server::calls::body::Body;
 
 /// The stream was cancelled by its reader, or the reader is gone. Nothing more can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -181,7 +85,7 @@ impl ChunkReceiver {
 
     /// The next chunk. `None` when the caller has ended the stream, so that all of it is there. When it cancels or goes
     /// away instead, the handler is dropped, and until then this waits: in a task of your own, wait for
-    /// [`Cancelled::wait`] as well.
+    /// [`Cancelled::wait`](crate::Cancelled::wait) as well.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
         if self.ended {
             return None;

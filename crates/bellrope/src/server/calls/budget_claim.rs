@@ -1,8 +1,8 @@
 //! What a connection wants or has of the buffer budget, and when it loses that again.
 //!
-//! Whoever finds no room waits in his own ring. While anybody does, room that was reserved for a request is taken away
-//! when its client keeps the server waiting for too long: [`keeps_for`] has the rule. Who lost his room that way comes
-//! after all who wait, until a large request of his came whole.
+//! A request that finds no room waits in its ring. While any does, room that was reserved for a request is taken away when
+//! its client keeps the server waiting for too long: [`keeps_for`] has the rule. A connection that lost its room that way
+//! comes after all that wait, until a large request of it came whole.
 
 use std::{
     sync::Arc,
@@ -18,7 +18,7 @@ use bellrope_proto::{
 
 /// One connection's claim.
 #[derive(Debug, Default)]
-pub(crate) struct Claim {
+pub(crate) struct BudgetClaim {
     /// Since when its next request waits.
     starved_since: Option<Instant>,
     /// Counts it among those who wait, unless it comes after them.
@@ -30,20 +30,20 @@ pub(crate) struct Claim {
 }
 
 /// What came of asking the budget.
-pub(super) enum Reserve {
+pub(crate) enum Reserve {
     Granted(Reservation),
     Wait,
     Refused(Failure),
 }
 
-impl Claim {
+impl BudgetClaim {
     /// Whether the next request waits.
-    pub(super) fn is_starved(&self) -> bool {
+    pub(crate) fn is_starved(&self) -> bool {
         self.starved_since.is_some()
     }
 
     /// Reserves memory for a request, which otherwise waits in its ring, and not for ever.
-    pub(super) fn reserve(&mut self, budget: &Arc<Budget>, bytes: u64, patience: Duration) -> Reserve {
+    pub(crate) fn reserve(&mut self, budget: &Arc<Budget>, bytes: u64, patience: Duration) -> Reserve {
         let its_turn = !(self.forfeited && budget.is_wanted());
         if let Some(reservation) = its_turn.then(|| budget.reserve(bytes)).flatten() {
             self.wait_no_more();
@@ -66,24 +66,24 @@ impl Claim {
 
     /// A large request is there and wants in. If the one before it was let in and given up by its client, it comes after
     /// all who wait: to give up and ask anew is no way to keep room.
-    pub(super) fn announced(&mut self) {
+    pub(crate) fn announced(&mut self) {
         self.forfeited |= self.idle.take().is_some();
     }
 
     /// A large request was let in.
-    pub(super) fn began(&mut self) {
+    pub(crate) fn began(&mut self) {
         self.idle = Some(Duration::ZERO);
     }
 
     /// A large request came whole.
-    pub(super) fn came_whole(&mut self) {
+    pub(crate) fn came_whole(&mut self) {
         self.idle = None;
         self.forfeited = false;
     }
 
     /// Nothing of a request that is not there whole is there to be taken, and that for `waited`. Why its room is to be
     /// taken away, if it is: the claim is forfeited then.
-    pub(super) fn forfeit(
+    pub(crate) fn forfeit(
         &mut self,
         budget: &Budget,
         unfinished: &Unfinished,
@@ -118,7 +118,7 @@ mod tests {
     const GRACE: Duration = Duration::from_millis(100);
     const LONG: Duration = Duration::from_secs(60);
 
-    fn granted(claim: &mut Claim, budget: &Arc<Budget>, bytes: u64) -> Option<Reservation> {
+    fn granted(claim: &mut BudgetClaim, budget: &Arc<Budget>, bytes: u64) -> Option<Reservation> {
         match claim.reserve(budget, bytes, LONG) {
             Reserve::Granted(reservation) => Some(reservation),
             Reserve::Wait => None,
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn room_that_is_not_filled_is_forfeited_only_while_others_wait() {
         let budget = Budget::new(1000);
-        let (mut idler, mut other) = (Claim::default(), Claim::default());
+        let (mut idler, mut other) = (BudgetClaim::default(), BudgetClaim::default());
         let held = granted(&mut idler, &budget, 1000).unwrap();
         idler.began();
         let unfinished = Unfinished { id: 1, size: 1000, filled: 10 };
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn to_give_up_and_ask_anew_is_no_way_to_keep_room() {
         let budget = Budget::new(1000);
-        let (mut turner, mut other) = (Claim::default(), Claim::default());
+        let (mut turner, mut other) = (BudgetClaim::default(), BudgetClaim::default());
         turner.announced();
         let held = granted(&mut turner, &budget, 1000).unwrap();
         turner.began();
@@ -166,7 +166,7 @@ mod tests {
     fn two_that_forfeited_do_not_wait_for_each_other_and_one_that_delivers_is_like_any_other_again() {
         let budget = Budget::new(1000);
         let held = budget.reserve(1000).unwrap();
-        let (mut one, mut two) = (Claim::default(), Claim::default());
+        let (mut one, mut two) = (BudgetClaim::default(), BudgetClaim::default());
         (one.forfeited, two.forfeited) = (true, true);
         assert!(granted(&mut one, &budget, 10).is_none() && granted(&mut two, &budget, 10).is_none());
         assert!(!budget.is_wanted(), "they take nobody's room away");

@@ -1,7 +1,7 @@
 //! Whether the loops of a server's threads still turn, asked of the loops themselves.
 //!
 //! Who wants to know writes a number into the word of each loop and wakes it; a loop copies the number into its answer
-//! once a turn. A loop that has no answer after a while is stuck, or its thread is gone. The pulse knows no thread and
+//! once a turn. A loop that has no answer after a while is stuck, or its thread is gone. The liveness knows no thread and
 //! no socket.
 
 use std::{
@@ -25,7 +25,7 @@ type Wake = Box<dyn Fn() + Send + Sync>;
 
 /// The words of all loops.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct Liveness {
     asked: AtomicU64,
     loops: Box<[Beat]>,
 }
@@ -47,7 +47,7 @@ impl std::fmt::Debug for Beat {
     }
 }
 
-impl Pulse {
+impl Liveness {
     pub(crate) fn new(loops: usize) -> Self {
         Self { asked: AtomicU64::new(0), loops: (0..loops).map(|_| Beat::default()).collect() }
     }
@@ -116,33 +116,33 @@ mod tests {
 
     #[test]
     fn a_loop_that_turns_answers_and_one_that_does_not_is_named() {
-        let pulse = Arc::new(Pulse::new(2));
+        let liveness = Arc::new(Liveness::new(2));
         let (wake, woken) = mpsc::channel();
-        pulse.wake_with(0, move || _ = wake.send(()));
+        liveness.wake_with(0, move || _ = wake.send(()));
         let turning = {
-            let pulse = Arc::clone(&pulse);
+            let liveness = Arc::clone(&liveness);
             std::thread::spawn(move || {
                 for () in woken {
-                    pulse.beat(0);
+                    liveness.beat(0);
                 }
             })
         };
-        assert_eq!(pulse.listen(Duration::from_millis(50)), [1]);
-        pulse.end(1);
-        assert_eq!(pulse.listen(Duration::from_secs(10)), [0_usize; 0], "a loop that has ended is not stuck");
-        drop(pulse);
+        assert_eq!(liveness.listen(Duration::from_millis(50)), [1]);
+        liveness.end(1);
+        assert_eq!(liveness.listen(Duration::from_secs(10)), [0_usize; 0], "a loop that has ended is not stuck");
+        drop(liveness);
         drop(turning); // it ends when the last question's waker is gone
     }
 
     #[test]
     fn an_answer_to_an_older_question_is_none_to_a_newer_one() {
-        let pulse = Pulse::new(1);
-        let first = pulse.ask();
-        pulse.beat(0);
-        let second = pulse.ask();
-        assert_eq!(pulse.unanswered(first).count(), 0);
-        assert_eq!(pulse.unanswered(second).count(), 1);
-        pulse.beat(0);
-        assert_eq!(pulse.unanswered(second).count(), 0);
+        let liveness = Liveness::new(1);
+        let first = liveness.ask();
+        liveness.beat(0);
+        let second = liveness.ask();
+        assert_eq!(liveness.unanswered(first).count(), 0);
+        assert_eq!(liveness.unanswered(second).count(), 1);
+        liveness.beat(0);
+        assert_eq!(liveness.unanswered(second).count(), 0);
     }
 }

@@ -21,14 +21,15 @@ use bellrope_shm::{
     wait::Epoll,
 };
 
-use super::{
-    SWEEP, Shared,
-    inbox::{Inbox, Message},
-    link::Link,
-    pacing::Admission,
-    seats::Seat,
+use super::{connection_limits::ConnectionSlot, penalty::Admission};
+use crate::{
+    KillPoint,
+    server::{
+        core::{Core, SWEEP},
+        inbox::Inbox,
+        message::{Message, NewConnection},
+    },
 };
-use crate::KillPoint;
 
 const LISTENER_KEY: u64 = 0;
 const INBOX_KEY: u64 = 1;
@@ -39,10 +40,10 @@ const ACCEPT_BATCH: usize = 64;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) struct Acceptor {
-    shared: Arc<Shared>,
+    core: Arc<Core>,
     listener: UnixListener,
-    workers: Vec<Arc<Inbox>>,
-    inbox: Arc<Inbox>,
+    workers: Vec<Arc<Inbox<Message>>>,
+    inbox: Arc<Inbox<Message>>,
     epoll: Epoll,
     half_open: HashMap<u64, HalfOpen>,
     /// As many as may be half open, at most.
@@ -81,17 +82,17 @@ enum Heard {
 
 impl Acceptor {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        core: Arc<Core>,
         listener: UnixListener,
-        workers: Vec<Arc<Inbox>>,
-    ) -> io::Result<(Arc<Inbox>, Self)> {
+        workers: Vec<Arc<Inbox<Message>>>,
+    ) -> io::Result<(Arc<Inbox<Message>>, Self)> {
         listener.set_nonblocking(true)?;
         let epoll = Epoll::new()?;
         let inbox = Inbox::new()?;
         epoll.add(&listener, LISTENER_KEY)?;
         epoll.add(inbox.wake_fd(), INBOX_KEY)?;
         let acceptor = Self {
-            shared,
+            core,
             listener,
             workers,
             inbox: Arc::clone(&inbox),
@@ -107,7 +108,7 @@ impl Acceptor {
 
     pub(crate) fn run(mut self) {
         let mut keys = Vec::new();
-        while !self.shared.stopping.load(Acquire) {
+        while !self.core.stopping.load(Acquire) {
             match self.epoll.wait(Some(self.patience())) {
                 Ok(events) => keys.extend(events.iter().map(|event| event.key)),
                 Err(error) => tracing::error!(%error, "waiting for connections failed"),
@@ -120,9 +121,9 @@ impl Acceptor {
                 }
             }
             self.expire(Instant::now());
-            self.shared.metrics.accepting(self.paused_until.is_some());
+            self.core.metrics.accepting(self.paused_until.is_some());
         }
-        self.shared.metrics.pulse().end(self.workers.len());
+        self.core.metrics.liveness().end(self.workers.len());
     }
 
     /// How long nothing will happen by itself.
@@ -154,16 +155,16 @@ impl Acceptor {
         KillPoint::Accepted.reached();
         let Ok(peer) = socket.peer_credentials() else { return };
         // Its hello is to be answered, by whatever, before its client gives up.
-        let (now, patience) = (Instant::now(), self.shared.limits.handshake_timeout() / 2);
-        let (due, turned_away) = match self.shared.pacing.admission(peer.pid, self.shared.limits.pace(), patience, now)
-        {
-            Admission::Now => return self.listen(socket, peer),
-            Admission::At(due) => (due, None),
-            // Late, so that one that tries again and again does not keep us from others.
-            Admission::TurnedAway(wait) => (now + patience, Some(wait)),
-        };
-        self.shared.metrics.paced.fetch_add(1, Relaxed);
-        if self.waiting.len() < self.shared.limits.max_half_open() as usize {
+        let (now, patience) = (Instant::now(), self.core.live.handshake_timeout() / 2);
+        let (due, turned_away) =
+            match self.core.penalties.admission(peer.pid, self.core.live.violations(), patience, now) {
+                Admission::Now => return self.listen(socket, peer),
+                Admission::At(due) => (due, None),
+                // Late, so that one that tries again and again does not keep us from others.
+                Admission::TurnedAway(wait) => (now + patience, Some(wait)),
+            };
+        self.core.metrics.paced.fetch_add(1, Relaxed);
+        if self.waiting.len() < self.core.live.max_half_open() as usize {
             self.waiting.push(Waiting { socket, peer, due, turned_away });
         } else {
             self.turn_away(&socket, turned_away.unwrap_or(patience));
@@ -172,13 +173,13 @@ impl Acceptor {
 
     /// Listens to a hello. It is often there already, and then there is nothing to wait for.
     fn listen(&mut self, socket: Socket, peer: PeerCredentials) {
-        let deadline = Instant::now() + self.shared.limits.handshake_timeout();
+        let deadline = Instant::now() + self.core.live.handshake_timeout();
         let mut half_open = HalfOpen { socket, peer, hello: [0; HELLO_LEN], filled: 0, deadline };
         let heard = half_open.read();
         if !matches!(heard, Heard::NotYet) {
             return self.heed(half_open, heard);
         }
-        let limit = self.shared.limits.max_half_open();
+        let limit = self.core.live.max_half_open();
         if self.half_open.len() >= limit as usize {
             let text = format!("{limit} handshakes are under way, the limit max_half_open");
             return self.refuse(&half_open.socket, Status::Full, &text);
@@ -208,7 +209,7 @@ impl Acceptor {
             Heard::Hello(hello) => self.admit(socket, peer, hello),
             Heard::Refuse(status, text) => {
                 if status == Status::Malformed {
-                    self.shared.charge(peer.pid);
+                    self.core.charge(peer.pid);
                 }
                 self.refuse(&socket, status, &text);
             }
@@ -219,20 +220,20 @@ impl Acceptor {
     /// Makes a connection of a finished handshake, or refuses it.
     fn admit(&mut self, socket: Socket, peer: PeerCredentials, hello: Hello) {
         KillPoint::Heard.reached();
-        if self.shared.draining.load(Acquire) || self.shared.stopping.load(Acquire) {
+        if self.core.draining.load(Acquire) || self.core.stopping.load(Acquire) {
             return self.refuse(&socket, Status::Draining, "the server is going away");
         }
-        let seat = match self.shared.seats.take(peer.uid, hello.class == PRIORITY) {
-            Ok(seat) => seat,
+        let slot = match self.core.connection_limits.take(&self.core.live, peer.uid, hello.class == PRIORITY) {
+            Ok(slot) => slot,
             Err(text) => return self.refuse(&socket, Status::Full, &text),
         };
         KillPoint::Seated.reached();
-        match self.connect(&socket, hello, peer, seat) {
-            Ok(make_link) => {
+        match self.connect(&socket, hello, peer, slot) {
+            Ok(make_connection) => {
                 let worker = &self.workers[self.next_serial as usize % self.workers.len()];
-                if !worker.send(Message::Connected(Box::new(make_link(socket)))) {
+                if !worker.send(Message::Connected(Box::new(make_connection(socket)))) {
                     // The server has stopped meanwhile, and the client learns it by the hang-up.
-                    self.shared.metrics.closed.fetch_add(1, Relaxed);
+                    self.core.metrics.closed.fetch_add(1, Relaxed);
                 }
                 self.next_serial += 1;
             }
@@ -249,12 +250,12 @@ impl Acceptor {
         socket: &Socket,
         hello: Hello,
         peer: PeerCredentials,
-        seat: Seat,
-    ) -> io::Result<impl FnOnce(Socket) -> Link + use<>> {
+        slot: ConnectionSlot,
+    ) -> io::Result<impl FnOnce(Socket) -> NewConnection + use<>> {
         if peer.uid != process::user_id() && peer.uid != 0 {
             tracing::debug!(uid = peer.uid, "a client of another user");
         }
-        let terms = self.shared.terms;
+        let terms = self.core.fixed.terms;
         let (memory, handle) = SharedMemory::create(terms.geometry.mapping_len())?;
         KillPoint::MemoryMade.reached();
         let welcome = Welcome {
@@ -262,15 +263,15 @@ impl Acceptor {
             connection: self.next_serial,
             terms,
             clock_us: clock::monotonic_us(),
-            types: self.shared.registry.table(),
+            types: self.core.registry.table(),
         };
         let bytes = welcome.encode();
         // Before the client can know of it: whoever is connected is among those that are counted.
-        self.shared.metrics.accepted.fetch_add(1, Relaxed);
+        self.core.metrics.accepted.fetch_add(1, Relaxed);
         let sent = socket.send_with_memory(&bytes, &handle);
         // A fresh socket takes a welcome whole; one that does not is no client worth waiting for.
         if !sent.as_ref().is_ok_and(|sent| *sent == bytes.len()) {
-            self.shared.metrics.closed.fetch_add(1, Relaxed);
+            self.core.metrics.closed.fetch_add(1, Relaxed);
             return Err(sent
                 .err()
                 .unwrap_or_else(|| io::Error::other("the client's socket does not take the welcome")));
@@ -278,23 +279,13 @@ impl Acceptor {
         KillPoint::Welcomed.reached();
         let serial = self.next_serial;
         tracing::debug!(connection = serial, pid = peer.pid, client = hello.name, "client connected");
-        Ok(move |socket| Link {
+        Ok(move |socket| NewConnection {
             socket,
             connection: ServerConnection::new(&memory, terms),
             serial,
             peer,
-            seat,
+            slot,
             name: hello.name,
-            #[cfg(feature = "tokio")]
-            index: 0,
-            #[cfg(feature = "tokio")]
-            open: super::dispatch::OpenCalls::default(),
-            hot: false,
-            resident: true,
-            rings: 0,
-            quiet: 0,
-            claim: super::claim::Claim::default(),
-            stuck: None,
         })
     }
 
@@ -307,9 +298,9 @@ impl Acceptor {
     }
 
     fn refuse(&self, socket: &Socket, status: Status, text: &str) {
-        self.shared.metrics.refused.fetch_add(1, Relaxed);
+        self.core.metrics.refused.fetch_add(1, Relaxed);
         let pid = socket.peer_credentials().map_or(0, |peer| peer.pid);
-        if self.shared.may_log(pid) {
+        if self.core.may_log(pid) {
             tracing::warn!(pid, reason = %status, "connection refused: {text}");
         }
         let _ = socket.send(&encode_refusal(status, text));
@@ -321,7 +312,7 @@ impl Acceptor {
             let Waiting { socket, peer, turned_away, .. } = self.waiting.swap_remove(index);
             match turned_away {
                 None => self.listen(socket, peer),
-                Some(wait) => self.turn_away(&socket, wait.saturating_sub(self.shared.limits.handshake_timeout() / 2)),
+                Some(wait) => self.turn_away(&socket, wait.saturating_sub(self.core.live.handshake_timeout() / 2)),
             }
         }
         let late: Vec<_> =
@@ -329,7 +320,7 @@ impl Acceptor {
         for key in late {
             if let Some(half_open) = self.half_open.remove(&key) {
                 let _ = self.epoll.remove(&half_open.socket);
-                let timeout = self.shared.limits.handshake_timeout().as_millis();
+                let timeout = self.core.live.handshake_timeout().as_millis();
                 let text = format!("no hello came within {timeout} ms, the limit handshake_timeout_ms");
                 self.refuse(&half_open.socket, Status::Malformed, &text);
             }

@@ -42,14 +42,14 @@ impl Settings {
         change(&mut self.lock())
     }
 
-    pub(super) fn note_reload(&self, ok: bool) {
+    pub(crate) fn note_reload(&self, ok: bool) {
         let mut reloads = self.reloads.lock().unwrap_or_else(PoisonError::into_inner);
         *(if ok { &mut reloads.ok } else { &mut reloads.failed }) += 1;
         reloads.last_at = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
         reloads.last_ok = Some(ok);
     }
 
-    pub(super) fn reloads(&self) -> Reloads {
+    pub(crate) fn reloads(&self) -> Reloads {
         *self.reloads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -11,15 +11,25 @@ use std::{
 use bellrope_proto::{
     Reservation, Violation,
     connection::{Failure, Reply, Request},
-    frame::ErrorCode,
 };
 
-use super::{Shared, is_handlers_fault, open_breaker, panic_failure};
+use super::session::Session;
 use crate::{
-    Call, CallInPlace, HandlerError, KillPoint,
-    metrics::Shard,
-    registry::Handler,
-    server::{link::Link, span::CallSpan},
+    HandlerError, KillPoint,
+    server::{
+        calls::{
+            failures::{is_handlers_fault, open_breaker, panic_failure},
+            outcome,
+        },
+        core::Core,
+        handler::{
+            call::{Call, CallInPlace},
+            context::CallContext,
+            registry::Handler,
+        },
+        span::CallSpan,
+    },
+    status::Shard,
 };
 
 /// One call in this many is timed.
@@ -27,40 +37,40 @@ const TIME_EVERY: u32 = 32;
 /// A handler that takes less than this may have its answers committed together with others'.
 const QUICK: Duration = Duration::from_micros(2);
 
-/// What a worker answers calls with.
-pub(super) struct Desk {
+/// Runs the handlers of a worker's calls, one after another, and answers with what they return.
+pub(crate) struct Executor {
     /// The worker's own.
-    counters: Arc<Shard>,
+    pub(crate) counters: Arc<Shard>,
     /// Where a reply goes that finds no room in its ring.
     spill: Vec<u8>,
-    pace: Pace,
+    timing: Timing,
 }
 
 /// Which handlers are quick, from a sample of timed calls.
-struct Pace {
+struct Timing {
     /// Calls until the next one that is timed.
     until_timed: u32,
     /// By message type: whether its handler took less than [`QUICK`] when last timed.
     quick: Vec<bool>,
 }
 
-impl Desk {
-    pub(super) fn new(shared: &Shared, worker: usize) -> Self {
-        let types = shared.registry.names().len();
+impl Executor {
+    pub(crate) fn new(core: &Core, worker: usize) -> Self {
+        let types = core.registry.names().len();
         Self {
-            counters: Arc::clone(shared.metrics.shard(worker)),
+            counters: Arc::clone(core.metrics.shard(worker)),
             spill: Vec::new(),
-            pace: Pace { until_timed: 0, quick: vec![false; types + 1] },
+            timing: Timing { until_timed: 0, quick: vec![false; types + 1] },
         }
     }
 
     /// Answers a call that was taken.
     #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "a struct of them would be built in memory for every call")]
-    pub(super) fn serve(
+    pub(crate) fn serve(
         &mut self,
-        shared: &Shared,
-        link: &mut Link,
+        core: &Core,
+        session: &mut Session,
         handler: &Handler,
         request: &Request,
         message: &mut Vec<u8>,
@@ -69,31 +79,31 @@ impl Desk {
     ) -> Result<(), Violation> {
         let &Request { id, message_type, deadline_us, .. } = request;
         let size = message.len();
-        if !shared.may_run(deadline_us, size) {
-            return self.refuse(shared, link, id, message_type, shared.refusal(size));
+        if !core.may_run(deadline_us, size) {
+            return outcome::refuse(core, &self.counters, session, id, message_type, core.refusal(size));
         }
-        let permit = match shared.breaker(message_type).acquire(Instant::now) {
+        let permit = match core.breaker(message_type).acquire(Instant::now) {
             Ok(permit) => permit,
-            Err(rejected) => return self.refuse(shared, link, id, message_type, open_breaker(&rejected)),
+            Err(rejected) => {
+                return outcome::refuse(core, &self.counters, session, id, message_type, open_breaker(&rejected));
+            }
         };
         // Answers to quick calls go out together; nobody's waits for a slow handler to end.
-        if !self.pace.is_quick(message_type) {
-            link.commit();
+        if !self.timing.is_quick(message_type) {
+            session.commit();
         }
-        let span = CallSpan::new(shared, message_type, link.serial);
+        let span = CallSpan::new(core, message_type, session.serial);
         let entered = span.span().enter();
-        let started = self.pace.start();
-        let connection = link.serial;
+        let started = self.timing.start();
+        let context = CallContext { connection: session.serial, deadline_us };
         let kept = Cell::new(false);
         let keep = |reply| {
             kept.set(true);
-            shared.keep(reply, reservation, true)
+            core.keep(reply, reservation, true)
         };
         let failed =
-            link.connection.answer(id, size, &mut self.spill, keep, |reply| {
-                match std::panic::catch_unwind(AssertUnwindSafe(|| {
-                    run(handler, message, connection, deadline_us, reply)
-                })) {
+            session.connection.answer(id, size, &mut self.spill, keep, |reply| {
+                match std::panic::catch_unwind(AssertUnwindSafe(|| run(handler, message, context, reply))) {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(error)) => Err(Box::new(Failure::from(error))),
                     Err(panic) => Err(Box::new(panic_failure(panic))),
@@ -101,19 +111,19 @@ impl Desk {
             })?;
         KillPoint::Ran.reached();
         if kept.get() {
-            self.spill = shared.buffers.take_small();
+            self.spill = core.buffers.take_small();
         }
         drop(entered);
         span.ended(failed.as_ref().map_or("ok", |failure| failure.code.name()));
         if first {
-            link.commit();
+            session.commit();
         }
         match &failed {
             None => permit.succeed(Instant::now),
             Some(failure) if is_handlers_fault(failure) => permit.fail(Instant::now),
             Some(_) => drop(permit),
         }
-        self.note(shared, message_type, link, failed.as_deref());
+        outcome::note(core, &self.counters, session, message_type, failed.as_deref());
         if let Some(started) = started {
             self.timed(message_type, started.elapsed());
         }
@@ -123,25 +133,25 @@ impl Desk {
     /// As [`Self::serve`], for whoever has other things to do as well.
     #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "as for what it calls")]
-    pub(super) fn serve_apart(
+    pub(crate) fn serve_apart(
         &mut self,
-        shared: &Shared,
-        link: &mut Link,
+        core: &Core,
+        session: &mut Session,
         handler: &Handler,
         request: &Request,
         message: &mut Vec<u8>,
         reservation: Option<Reservation>,
         first: bool,
     ) -> Result<(), Violation> {
-        self.serve(shared, link, handler, request, message, reservation, first)
+        self.serve(core, session, handler, request, message, reservation, first)
     }
 
     /// As [`Self::serve`], for a call whose request came in parts. A reply that is made beside it has as much room.
     #[expect(clippy::too_many_arguments, reason = "as for what it calls")]
-    pub(super) fn serve_large(
+    pub(crate) fn serve_large(
         &mut self,
-        shared: &Shared,
-        link: &mut Link,
+        core: &Core,
+        session: &mut Session,
         handler: &Handler,
         request: &Request,
         message: &mut Vec<u8>,
@@ -150,41 +160,17 @@ impl Desk {
     ) -> Result<(), Violation> {
         let spill = match handler {
             Handler::InPlace(_) => Vec::new(),
-            _ => shared.buffers.take_empty(message.len()),
+            _ => core.buffers.take_empty(message.len()),
         };
         let small = std::mem::replace(&mut self.spill, spill);
-        let served = self.serve_apart(shared, link, handler, request, message, Some(reservation), first);
-        shared.buffers.put(std::mem::replace(&mut self.spill, small));
+        let served = self.serve_apart(core, session, handler, request, message, Some(reservation), first);
+        core.buffers.put(std::mem::replace(&mut self.spill, small));
         served
-    }
-
-    /// Refuses a call that was taken.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn refuse(
-        &self,
-        shared: &Shared,
-        link: &mut Link,
-        id: u64,
-        message_type: u16,
-        failure: Failure,
-    ) -> Result<(), Violation> {
-        self.note(shared, message_type, link, Some(&failure));
-        link.connection.fail(id, failure)
-    }
-
-    /// Counts how a call ended, and logs it by blame.
-    #[inline]
-    pub(super) fn note(&self, shared: &Shared, message_type: u16, link: &Link, failed: Option<&Failure>) {
-        self.counters.count(message_type, failed.map(|failure| failure.code));
-        if let Some(failure) = failed {
-            log_failure(shared, message_type, link, failure);
-        }
     }
 
     #[inline(never)]
     fn timed(&mut self, message_type: u16, elapsed: Duration) {
-        self.pace.note(message_type, elapsed);
+        self.timing.note(message_type, elapsed);
         let micros = elapsed.as_micros() as u64;
         self.counters.time(message_type, micros, TIME_EVERY.into());
     }
@@ -195,14 +181,13 @@ impl Desk {
 fn run(
     handler: &Handler,
     message: &mut Vec<u8>,
-    connection: u64,
-    deadline_us: Option<u64>,
+    context: CallContext,
     reply: &mut Reply<'_>,
 ) -> Result<(), HandlerError> {
     match handler {
-        Handler::Unary(handler) => handler(&Call { payload: message, connection, deadline_us }, reply),
+        Handler::Unary(handler) => handler(&Call { payload: message, context }, reply),
         Handler::InPlace(handler) => {
-            handler(&mut CallInPlace { message, connection, deadline_us })?;
+            handler(&mut CallInPlace { message, context })?;
             reply.adopt(message);
             Ok(())
         }
@@ -211,7 +196,7 @@ fn run(
     }
 }
 
-impl Pace {
+impl Timing {
     #[inline]
     fn is_quick(&self, message_type: u16) -> bool {
         self.quick.get(usize::from(message_type)).copied().unwrap_or(false)
@@ -228,21 +213,5 @@ impl Pace {
         if let Some(quick) = self.quick.get_mut(usize::from(message_type)) {
             *quick = elapsed < QUICK;
         }
-    }
-}
-
-#[cold]
-fn log_failure(shared: &Shared, message_type: u16, link: &Link, failure: &Failure) {
-    if !shared.may_log(link.peer.pid) {
-        return;
-    }
-    let name = shared.registry.name(message_type);
-    let (connection, pid) = (link.serial, link.peer.pid);
-    let text = failure.bounded_text().escape_debug().to_string();
-    match failure.code {
-        ErrorCode::Handler | ErrorCode::HandlerPanic | ErrorCode::DeadlineExceeded => {
-            tracing::error!(connection, pid, message_type = name, outcome = failure.code.name(), "{text}");
-        }
-        _ => tracing::warn!(connection, pid, message_type = name, outcome = failure.code.name(), "{text}"),
     }
 }

@@ -94,14 +94,14 @@ impl Metrics {
     /// Asks every loop of the server whether it turns, and returns at once. [`Metrics::condition_since`] shows which
     /// loops have answered.
     pub fn probe(&self) -> LivenessProbe {
-        LivenessProbe(self.pulse().ask())
+        LivenessProbe(self.liveness().ask())
     }
 
     /// What the loops report, where a loop that has not answered this probe counts as silent. To be asked when every loop
     /// has had the time to answer.
     #[must_use]
     pub fn condition_since(&self, probe: LivenessProbe) -> Condition {
-        Condition::new(self, self.pulse().unanswered(probe.0).collect())
+        Condition::new(self, self.liveness().unanswered(probe.0).collect())
     }
 
     /// Asks the loops of the server, and waits for their answers, for half a second at most. Runs on tokio, with its

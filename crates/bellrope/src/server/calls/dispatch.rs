@@ -11,50 +11,21 @@ use tokio::{
 };
 use tracing::{Instrument, Span};
 
-use super::{
-    body::Body,
-    inbox::{Inbox, LinkId, Message},
-    span::CallSpan,
-};
 use crate::{
     Breaker, Permit,
-    handler::{Cancelled, ChunkReceiver, ChunkSender, FromCaller, OwnedCall},
-    registry::{Answering, Handler, time_left},
+    server::{
+        calls::failures::panic_failure,
+        handler::{
+            context::CallContext,
+            owned_call::{Cancelled, OwnedCall},
+            port::Port,
+            registry::{Answering, Handler},
+            streams::{ChunkReceiver, ChunkSender, FromCaller},
+        },
+        message::FromHandler,
+        span::CallSpan,
+    },
 };
-
-/// What an async handler says.
-#[derive(Debug)]
-pub(crate) enum FromHandler {
-    Answered(Result<Vec<u8>, Failure>),
-    Chunk(Body),
-    Finished(Result<(), Failure>),
-    /// It has taken chunks of these sizes from its caller's stream.
-    Consumed(Vec<usize>),
-}
-
-/// Where one async call says what it has to say.
-#[derive(Debug, Clone)]
-pub(crate) struct Port {
-    pub(crate) inbox: Arc<Inbox>,
-    pub(crate) link: LinkId,
-    pub(crate) call: u64,
-    /// Largest chunk that one record holds.
-    pub(crate) max_chunk: usize,
-}
-
-impl Port {
-    pub(crate) fn chunk(&self, body: Body) {
-        self.send(FromHandler::Chunk(body));
-    }
-
-    pub(crate) fn consumed(&self, sizes: Vec<usize>) {
-        self.send(FromHandler::Consumed(sizes));
-    }
-
-    fn send(&self, what: FromHandler) {
-        self.inbox.send(Message::FromHandler { link: self.link, call: self.call, what });
-    }
-}
 
 /// The open calls of one connection. Dropping them drops their handlers.
 #[derive(Debug, Default)]
@@ -135,54 +106,56 @@ impl OpenCalls {
         }
     }
 
-    /// Starts the handler of a call.
-    pub(crate) fn start(
-        &mut self,
-        runtime: &Handle,
-        handler: &Handler,
-        message_type: u16,
-        call: OwnedCall,
-        port: &Port,
-        held: Held,
-    ) {
-        let id = port.call;
-        let until = Until { deadline_us: call.deadline_us, cancelled: call.cancelled.clone() };
-        let cancelled = call.cancelled.clone();
-        let span = held.span.span();
-        let (mut permits, mut upload) = (None, None);
-        let mut sender = || {
-            let ahead = permits.insert(Arc::new(Semaphore::new(ChunkSender::AHEAD)));
-            ChunkSender { port: port.clone(), permits: Arc::clone(ahead) }
-        };
-        let mut receiver = || {
-            let (sender, chunks) = mpsc::unbounded_channel();
-            upload = Some(sender);
-            ChunkReceiver::new(port.clone(), chunks)
-        };
-        let task = match handler {
-            Handler::Unary(_) | Handler::InPlace(_) => unreachable!("these run on the worker"),
-            Handler::UnaryAsync(handler) => answer(runtime, port, until, span, || handler(call)),
-            Handler::ClientStream(handler) => {
-                let chunks = receiver();
-                answer(runtime, port, until, span, || handler(call, chunks))
-            }
-            Handler::ServerStream(handler) => {
-                let chunks = sender();
-                stream(runtime, port, until, span, || handler(call, chunks))
-            }
-            Handler::Duplex(handler) => {
-                let (incoming, outgoing) = (receiver(), sender());
-                stream(runtime, port, until, span, || handler(call, incoming, outgoing))
-            }
-        };
-        let started = Instant::now();
-        self.0.insert(id, OpenCall { message_type, started, held, task, cancelled, permits, upload });
+    /// Puts a call on the list whose handler was started.
+    pub(crate) fn insert(&mut self, call: u64, open: OpenCall) {
+        self.0.insert(call, open);
     }
+}
+
+/// Starts the handler of a call.
+pub(crate) fn start(
+    runtime: &Handle,
+    handler: &Handler,
+    message_type: u16,
+    call: OwnedCall,
+    port: &Port,
+    held: Held,
+) -> OpenCall {
+    let until = Until { context: call.context, cancelled: call.cancelled.clone() };
+    let cancelled = call.cancelled.clone();
+    let span = held.span.span();
+    let (mut permits, mut upload) = (None, None);
+    let mut sender = || {
+        let ahead = permits.insert(Arc::new(Semaphore::new(ChunkSender::AHEAD)));
+        ChunkSender { port: port.clone(), permits: Arc::clone(ahead) }
+    };
+    let mut receiver = || {
+        let (sender, chunks) = mpsc::unbounded_channel();
+        upload = Some(sender);
+        ChunkReceiver::new(port.clone(), chunks)
+    };
+    let task = match handler {
+        Handler::Unary(_) | Handler::InPlace(_) => unreachable!("these run on the worker"),
+        Handler::UnaryAsync(handler) => answer(runtime, port, until, span, || handler(call)),
+        Handler::ClientStream(handler) => {
+            let chunks = receiver();
+            answer(runtime, port, until, span, || handler(call, chunks))
+        }
+        Handler::ServerStream(handler) => {
+            let chunks = sender();
+            stream(runtime, port, until, span, || handler(call, chunks))
+        }
+        Handler::Duplex(handler) => {
+            let (incoming, outgoing) = (receiver(), sender());
+            stream(runtime, port, until, span, || handler(call, incoming, outgoing))
+        }
+    };
+    OpenCall { message_type, started: Instant::now(), held, task, cancelled, permits, upload }
 }
 
 /// How long a handler may run.
 struct Until {
-    deadline_us: Option<u64>,
+    context: CallContext,
     cancelled: Cancelled,
 }
 
@@ -220,7 +193,7 @@ async fn bounded<T>(begun: Result<Answering<T>, Failure>, until: Until) -> Resul
         Ok(Poll::Ready(outcome)) => Poll::Ready(outcome.map_err(Failure::from)),
         Err(failure) => Poll::Ready(Err(failure)),
     });
-    match time_left(until.deadline_us) {
+    match until.context.time_left() {
         None => panics_are_caught.await,
         Some(left) => tokio::time::timeout(left, panics_are_caught).await.unwrap_or_else(|_| {
             until.cancelled.set();
@@ -231,5 +204,5 @@ async fn bounded<T>(begun: Result<Answering<T>, Failure>, until: Until) -> Resul
 
 /// Runs a handler's code; a panic becomes a failure.
 fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, Failure> {
-    std::panic::catch_unwind(AssertUnwindSafe(run)).map_err(super::service::panic_failure)
+    std::panic::catch_unwind(AssertUnwindSafe(run)).map_err(panic_failure)
 }

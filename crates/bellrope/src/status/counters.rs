@@ -1,11 +1,6 @@
 //! Counters that the workers keep and anybody may read. No lock, no allocation: each worker writes its own shard with
 //! plain stores, a reader sums them up.
 
-mod condition;
-mod overview;
-mod pulse;
-mod settings;
-
 use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -18,13 +13,13 @@ use std::{
 };
 
 use bellrope_proto::{Budget, frame::ErrorCode};
-pub use condition::{Condition, LivenessProbe};
-pub use overview::{Health, Status};
-use pulse::Pulse;
-pub use settings::Reloads;
-use settings::Settings;
 
-use crate::{Breaker, BreakerSnapshot};
+use super::{
+    liveness::Liveness,
+    settings::Settings,
+    snapshot::{Snapshot, TypeSnapshot},
+};
+use crate::Breaker;
 
 /// Upper bounds of the latency buckets, in microseconds. 10 is the user's own target.
 pub(crate) const LATENCY_BOUNDS_US: [u64; 16] =
@@ -157,7 +152,7 @@ pub struct Metrics {
     names: Vec<String>,
     shards: Vec<Arc<Shard>>,
     /// The loops of the workers, and then that of the acceptor.
-    pulse: Pulse,
+    liveness: Liveness,
     /// What the acceptor last said of itself: a [`Readiness`].
     readiness: AtomicU8,
     /// By name; read by those who watch, never on the data path.
@@ -182,70 +177,6 @@ pub struct Metrics {
     pub(crate) max_connections: AtomicU64,
 }
 
-/// The counters of one message type, summed over the workers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TypeSnapshot {
-    /// The type's name; `unknown` for all that no handler has.
-    pub name: String,
-    /// Calls by outcome.
-    pub outcomes: Vec<(&'static str, u64)>,
-    /// Whether its handler runs on the worker, so that latencies are Bellrope's own and not those of what it waits for.
-    pub runs_on_worker: bool,
-    /// Calls and streams that an async handler is working on.
-    pub running: u64,
-    /// Calls a latency bucket (not cumulative), the last one beyond every bound. Sampled: see [`Metrics`].
-    pub buckets: Vec<u64>,
-    /// The sum of all latencies, in microseconds. Sampled as well.
-    pub latency_sum_us: u64,
-}
-
-impl TypeSnapshot {
-    /// Calls that have ended.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.outcomes.iter().map(|(_, count)| count).sum()
-    }
-}
-
-/// All counters at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// A row a message type.
-    pub types: Vec<TypeSnapshot>,
-    /// Connections that are open.
-    pub active_connections: u64,
-    /// Connections that may be open.
-    pub max_connections: u64,
-    /// Connections refused in the handshake.
-    pub refused_connections: u64,
-    /// Connections closed because the peer broke the protocol.
-    pub violations: u64,
-    /// Connections closed because their client left something half done for too long.
-    pub stalled: u64,
-    /// Lines of the log that were left out, so that no client floods it.
-    pub log_lines_dropped: u64,
-    /// Handshakes that had to wait, or were turned away, because their process broke the protocol over and over.
-    pub paced_handshakes: u64,
-    /// Requests that the workers found waiting in their last round over their connections.
-    pub queued_requests: u64,
-    /// Bytes of buffers in use, and how many may be; `None` where the server has no budget.
-    pub buffers: Option<(u64, u64)>,
-    /// The circuit breakers, by name.
-    pub breakers: Vec<(String, BreakerSnapshot)>,
-    /// How often the settings were read again.
-    pub reloads: Reloads,
-    /// Seconds since the server started.
-    pub uptime_seconds: u64,
-}
-
-impl Snapshot {
-    /// Calls that have ended, of all types.
-    #[must_use]
-    pub fn total_requests(&self) -> u64 {
-        self.types.iter().map(TypeSnapshot::total).sum()
-    }
-}
-
 /// Whether the acceptor takes connections, in its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
@@ -268,7 +199,7 @@ impl Metrics {
         let shard =
             || Shard { types: names.iter().map(|_| TypeCounters::default()).collect(), queued: Counter::default() };
         Self {
-            pulse: Pulse::new(workers + 1),
+            liveness: Liveness::new(workers + 1),
             readiness: AtomicU8::new(Readiness::Starting as u8),
             breakers: Mutex::default(),
             settings: Settings::default(),
@@ -317,14 +248,14 @@ impl Metrics {
     /// lives whenever this is empty.
     #[must_use]
     pub fn wedged_workers(&self, patience: Duration) -> Vec<usize> {
-        let mut silent = self.pulse.listen(patience);
+        let mut silent = self.liveness.listen(patience);
         silent.retain(|index| *index < self.shards.len());
         silent
     }
 
     /// For the loops, and for those who ask them. The acceptor's number is [`Metrics::acceptor`].
-    pub(crate) fn pulse(&self) -> &Pulse {
-        &self.pulse
+    pub(crate) fn liveness(&self) -> &Liveness {
+        &self.liveness
     }
 
     /// The acceptor's number among the loops.
@@ -344,7 +275,7 @@ impl Metrics {
             Readiness::Ready
         };
         self.readiness.store(readiness as u8, Relaxed);
-        self.pulse.beat(self.acceptor());
+        self.liveness.beat(self.acceptor());
     }
 
     /// What the acceptor last said.

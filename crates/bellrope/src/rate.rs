@@ -1,0 +1,125 @@
+//! Rate limits, kept as debt: each unit that somebody uses is owed for a *period*, debts become less as time passes, and
+//! as long as no more than a *burst* is owed nothing has to wait. (The generic cell rate algorithm: a token bucket in one
+//! moment.) The time is an argument, and who owes what is kept by the caller.
+
+use std::time::{Duration, Instant};
+
+/// How much may come at once, and how soon one more after that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rate {
+    /// Units that may come at once.
+    pub(crate) burst: u32,
+    /// The time in which one unit is paid off.
+    pub(crate) period: Duration,
+}
+
+impl Rate {
+    /// How long it takes to pay a whole burst off.
+    pub(crate) fn burst_time(self) -> Duration {
+        self.period.saturating_mul(self.burst)
+    }
+}
+
+/// What one party owes: the moment at which everything will have been paid off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Debt(Instant);
+
+impl Debt {
+    /// Nothing.
+    pub(crate) fn none(now: Instant) -> Self {
+        Self(now)
+    }
+
+    /// Whether nothing is owed any more.
+    pub(crate) fn is_paid(self, now: Instant) -> bool {
+        self.0 <= now
+    }
+
+    /// How long it takes until no more than the burst is owed.
+    pub(crate) fn wait(self, rate: Rate, now: Instant) -> Duration {
+        self.0.saturating_duration_since(now).saturating_sub(rate.burst_time())
+    }
+
+    /// This with one unit more.
+    pub(crate) fn and_one(self, rate: Rate, now: Instant) -> Self {
+        Self(self.0.max(now) + rate.period)
+    }
+
+    /// This, but at most so many units beyond the burst.
+    pub(crate) fn at_most(self, beyond: u32, rate: Rate, now: Instant) -> Self {
+        Self(self.0.min(now + rate.burst_time() + rate.period.saturating_mul(beyond)))
+    }
+
+    /// Uses one unit.
+    ///
+    /// # Errors
+    /// The burst is used up; the time until there is one again.
+    pub(crate) fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
+        let next = self.and_one(rate, now);
+        let wait = next.wait(rate, now);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        *self = next;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_millis(200);
+    const RATE: Rate = Rate { burst: 3, period: PERIOD };
+
+    #[test]
+    fn a_burst_goes_through_and_then_one_a_period() {
+        let start = Instant::now();
+        let mut debt = Debt::none(start);
+        for _ in 0..3 {
+            assert_eq!(debt.take(RATE, start), Ok(()));
+        }
+        assert_eq!(debt.take(RATE, start), Err(PERIOD));
+        assert_eq!(debt.take(RATE, start + PERIOD / 4), Err(PERIOD * 3 / 4));
+        assert_eq!(debt.take(RATE, start + PERIOD), Ok(()));
+        assert_eq!(debt.take(RATE, start + PERIOD), Err(PERIOD), "a refusal costs nothing");
+        // A steady trickle gets its due, however often it is asked for.
+        let steps = (1..=1_000).filter(|ms| debt.take(RATE, start + PERIOD + Duration::from_millis(*ms)).is_ok());
+        assert_eq!(steps.count(), 5);
+    }
+
+    #[test]
+    fn a_long_pause_pays_for_no_more_than_a_burst() {
+        let start = Instant::now();
+        let mut debt = Debt::none(start);
+        assert_eq!(debt.take(RATE, start), Ok(()));
+        assert!(!debt.is_paid(start) && debt.is_paid(start + PERIOD));
+        let later = start + PERIOD * 1_000;
+        assert_eq!((0..10).filter(|_| debt.take(RATE, later).is_ok()).count(), 3);
+    }
+
+    #[test]
+    fn what_is_owed_beyond_the_burst_waits_and_is_bounded() {
+        let start = Instant::now();
+        let mut debt = Debt::none(start);
+        for _ in 0..4 {
+            debt = debt.and_one(RATE, start);
+        }
+        assert_eq!(debt.wait(RATE, start), PERIOD);
+        assert_eq!(debt.wait(RATE, start + PERIOD), Duration::ZERO);
+        for _ in 0..100 {
+            debt = debt.and_one(RATE, start).at_most(10, RATE, start);
+        }
+        assert_eq!(debt.wait(RATE, start), PERIOD * 10);
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_or_lags_harms_nobody() {
+        let now = Instant::now() + Duration::from_secs(10);
+        let rate = Rate { burst: 1, ..RATE };
+        let mut debt = Debt::none(now);
+        assert_eq!(debt.take(rate, now), Ok(()));
+        assert_eq!(debt.take(rate, now - PERIOD), Err(PERIOD * 2));
+        assert_eq!(debt.take(rate, now + PERIOD), Ok(()));
+    }
+}

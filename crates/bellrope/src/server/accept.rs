@@ -1,0 +1,5 @@
+//! How connections come in: the acceptor, how many connections there may be, and which processes have to wait.
+
+pub(crate) mod acceptor;
+pub(crate) mod connection_limits;
+pub(crate) mod penalty;

@@ -1,0 +1,13 @@
+//! Calls: the memory that is held for them, how they begin and end where their handler is asynchronous or they are
+//! large, and how their end is counted.
+
+#[cfg(feature = "tokio")]
+pub(crate) mod asynchronous;
+pub(crate) mod body;
+pub(crate) mod budget_claim;
+pub(crate) mod buffers;
+#[cfg(feature = "tokio")]
+pub(crate) mod dispatch;
+pub(crate) mod failures;
+pub(crate) mod large;
+pub(crate) mod outcome;

@@ -1,0 +1,190 @@
+//! Calls that async handlers answer: how they begin, what their handlers say, and how they end.
+
+use std::{sync::Arc, time::Instant};
+
+use bellrope_proto::{
+    Violation,
+    connection::{Failure, Request},
+    frame::{ErrorCode, Rejection},
+};
+
+use super::{
+    budget_claim::Reserve,
+    dispatch::{self, Held, OpenCall},
+    failures::{draining, is_handlers_fault, open_breaker},
+    outcome,
+};
+use crate::{
+    KillPoint,
+    server::{
+        core::Core,
+        handler::{
+            context::CallContext,
+            owned_call::{Cancelled, OwnedCall},
+            port::Port,
+            streams::ChunkSender,
+        },
+        inbox::Inbox,
+        message::{FromHandler, Message, SessionId},
+        span::CallSpan,
+        worker::session::Session,
+    },
+    status::Shard,
+};
+
+/// What a call costs beyond its payload, in bytes: its task and its bookkeeping, roughly.
+const CALL_OVERHEAD: u64 = 1024;
+
+/// The calls of one worker's connections that async handlers answer.
+pub(crate) struct AsyncCalls {
+    core: Arc<Core>,
+    counters: Arc<Shard>,
+    /// The worker's, where handlers say what they have to say.
+    inbox: Arc<Inbox<Message>>,
+}
+
+impl AsyncCalls {
+    pub(crate) fn new(core: &Arc<Core>, worker: usize, inbox: Arc<Inbox<Message>>) -> Self {
+        Self { core: Arc::clone(core), counters: Arc::clone(core.metrics.shard(worker)), inbox }
+    }
+
+    /// Hands a call to its async handler, unless too many are open. Answers `false` if it has to wait for the budget.
+    pub(crate) fn start(&self, session: &mut Session, request: &Request) -> Result<bool, Violation> {
+        let core = &*self.core;
+        let Some(handler) = core.registry.find(request.message_type) else { return Ok(true) };
+        let style = handler.style();
+        let may_run = core.may_run(request.deadline_us, request.len);
+        let mut refusal = (!may_run).then(|| core.refusal(request.len));
+        let (payload, reservation) = if request.large {
+            let (payload, reservation) = session.connection.take_large(request)?;
+            session.budget_claim.came_whole();
+            (payload, Some(reservation))
+        } else {
+            let streams = if style.streams() { ChunkSender::AHEAD as u64 } else { 0 };
+            let uploads = if style.uploads() { u64::from(core.fixed.terms.stream_window) } else { 0 };
+            let bytes = request.len as u64 + CALL_OVERHEAD + streams + uploads;
+            let reservation = match &refusal {
+                Some(_) => None,
+                None => match session.budget_claim.reserve(&core.budget, bytes, core.live.budget_wait()) {
+                    Reserve::Granted(reservation) => Some(reservation),
+                    Reserve::Wait => return Ok(false),
+                    Reserve::Refused(failure) => {
+                        refusal = Some(failure);
+                        None
+                    }
+                },
+            };
+            let mut payload = vec![0; request.len];
+            session.connection.take(request, &mut payload);
+            (payload, reservation)
+        };
+        let breaker = core.breaker(request.message_type);
+        let permit = match (&refusal, breaker.acquire_owned(Instant::now)) {
+            (None, Ok(permit)) => Some(permit),
+            (None, Err(rejected)) => {
+                refusal = Some(open_breaker(&rejected));
+                None
+            }
+            (Some(_), _) => None,
+        };
+        if refusal.is_none() && !session.connection.open(request.id, style)? {
+            let limit = core.fixed.terms.max_in_flight;
+            let text = format!("{limit} calls are open on this connection, the limit max_in_flight");
+            refusal = Some(Failure::rejected(Rejection::Busy, text));
+        }
+        let (Some(reservation), Some(permit), None) = (reservation, permit, &refusal) else {
+            let failure = refusal.unwrap_or_else(draining);
+            outcome::note(core, &self.counters, session, request.message_type, Some(&failure));
+            session.connection.fail(request.id, failure)?;
+            return Ok(true);
+        };
+        let runtime = core.runtime.as_ref().expect("a server with async handlers has a runtime");
+        let call = OwnedCall {
+            payload,
+            context: CallContext { connection: session.serial, deadline_us: request.deadline_us },
+            cancelled: Cancelled::default(),
+        };
+        let port = Port {
+            inbox: Arc::clone(&self.inbox),
+            session: SessionId { index: session.index, serial: session.serial },
+            call: request.id,
+            max_chunk: session.connection.max_record(),
+        };
+        let held = Held {
+            reservation: Some(reservation),
+            permit: Some(permit),
+            span: CallSpan::new(core, request.message_type, session.serial),
+        };
+        let open = dispatch::start(runtime, handler, request.message_type, call, &port, held);
+        session.open.insert(request.id, open);
+        self.counters.began(request.message_type);
+        KillPoint::Started.reached();
+        Ok(true)
+    }
+
+    /// Does what the handler of a call asks for.
+    pub(crate) fn deliver(&self, session: &mut Session, call: u64, what: FromHandler) -> Result<(), Violation> {
+        match what {
+            FromHandler::Chunk(body) => {
+                session.open.began_to_answer(call);
+                session.connection.chunk(call, body)
+            }
+            FromHandler::Consumed(sizes) => {
+                sizes.into_iter().try_for_each(|len| session.connection.consumed(call, len))
+            }
+            FromHandler::Answered(outcome) => {
+                let mut open = session.open.close(call);
+                let reservation = open.as_mut().and_then(|open| open.held.reservation.take());
+                let alone = !session.connection.is_stalled();
+                let outcome = outcome.and_then(|reply| self.core.keep(reply, reservation, alone));
+                if let Some(open) = open {
+                    self.ended(session, open, outcome.as_ref().err());
+                }
+                session.connection.respond(call, outcome)
+            }
+            FromHandler::Finished(outcome) => {
+                if let Some(open) = session.open.close(call) {
+                    self.ended(session, open, outcome.as_ref().err());
+                }
+                session.connection.finish(call, outcome)
+            }
+        }
+    }
+
+    /// Drops the handler of a call that its caller no longer wants.
+    pub(crate) fn cancelled(&self, session: &mut Session, call: u64) {
+        if let Some(open) = session.open.close(call) {
+            open.cancel();
+            self.counters.ended(open.message_type);
+            self.counters.count(open.message_type, Some(ErrorCode::Cancelled));
+        }
+    }
+
+    /// Counts the calls of a client that is gone; their handlers go with its session.
+    pub(crate) fn abandoned(&self, session: &Session) {
+        for open in session.open.iter() {
+            open.cancel();
+            self.counters.ended(open.message_type);
+            self.counters.count(open.message_type, Some(ErrorCode::Cancelled));
+        }
+    }
+
+    /// Notes how an open call ended that was answered through the inbox.
+    fn ended(&self, session: &Session, mut call: OpenCall, failed: Option<&Failure>) {
+        let took = call.started.elapsed();
+        call.held.span.ended(failed.map_or("ok", |failure| failure.code.name()));
+        if let Some(permit) = call.held.permit.take() {
+            // A deadline is its caller's choice: it counts against the handler only if that had a fair time.
+            let slow = self.core.breaker(call.message_type).slow_call();
+            match failed {
+                None => permit.succeed(Instant::now),
+                Some(failure) if is_handlers_fault(failure) => permit.fail(Instant::now),
+                Some(Failure { code: ErrorCode::DeadlineExceeded, .. }) if took >= slow => permit.fail(Instant::now),
+                Some(_) => drop(permit),
+            }
+        }
+        outcome::note(&self.core, &self.counters, session, call.message_type, failed);
+        self.counters.ended(call.message_type);
+        self.counters.time(call.message_type, took.as_micros() as u64, 1);
+    }
+}

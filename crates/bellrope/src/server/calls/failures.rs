@@ -1,0 +1,42 @@
+//! Failures of calls that the server answers with by itself, and which failures a handler is to blame for.
+
+use std::{any::Any, panic::AssertUnwindSafe};
+
+use bellrope_proto::{
+    connection::Failure,
+    frame::{ErrorCode, Rejection},
+};
+
+use crate::Rejected;
+
+/// Whether a failure counts against the handler. Bad input does not, nor what its caller took back.
+pub(crate) fn is_handlers_fault(failure: &Failure) -> bool {
+    matches!(failure.code, ErrorCode::Handler | ErrorCode::HandlerPanic)
+}
+
+#[cold]
+pub(crate) fn open_breaker(rejected: &Rejected) -> Failure {
+    let retry_after_ms = rejected.retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1));
+    let detail = Rejection::Breaker.to_detail(retry_after_ms);
+    let text = format!("{rejected}; the call has not run");
+    Failure { code: ErrorCode::Rejected, detail, text: text.into() }
+}
+
+#[cold]
+pub(crate) fn draining() -> Failure {
+    Failure::rejected(Rejection::Draining, "the server is going away; the call has not run")
+}
+
+/// What a caller learns of a panic.
+pub(crate) fn panic_failure(panic: Box<dyn Any + Send>) -> Failure {
+    let text = panic
+        .downcast_ref::<&'static str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "the handler panicked".to_owned());
+    // A payload may panic when it is dropped, and what comes of that as well: the first is caught, the second leaked.
+    if let Err(again) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(again);
+    }
+    Failure::new(ErrorCode::HandlerPanic, text)
+}

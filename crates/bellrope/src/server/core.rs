@@ -1,0 +1,183 @@
+//! What all threads of a server share, and what is decided by that alone. It knows no thread and no socket.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bellrope_proto::{Budget, Reservation, connection::Failure, frame::ErrorCode};
+use bellrope_shm::clock;
+
+use super::{
+    accept::{connection_limits::ConnectionLimits, penalty::Penalties},
+    calls::{body::Body, buffers::Buffers, failures::draining},
+    config::{FixedSettings, ServerConfig, breaker_setting},
+    handler::registry::Registry,
+    limits::{LiveSettings, changed_to, differences},
+    log_limit::LogLimit,
+};
+use crate::{BindError, Breaker, Metrics};
+
+/// How long a thread that has nothing to do sleeps at the most, so that nothing can be missed for ever.
+pub(crate) const SWEEP: Duration = Duration::from_secs(1);
+
+/// What all threads of a server share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) registry: Registry,
+    /// What connections are told and what is set up at the start.
+    pub(crate) fixed: FixedSettings,
+    /// What may change while the server runs.
+    pub(crate) live: LiveSettings,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) connection_limits: Arc<ConnectionLimits>,
+    /// One a message type, in the order of their numbers, from 1.
+    pub(crate) breakers: Vec<Arc<Breaker>>,
+    /// What all connections together may hold outside their rings.
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) buffers: Arc<Buffers>,
+    log_limit: LogLimit,
+    pub(crate) penalties: Penalties,
+    /// Set when nothing new is taken any more; what is under way goes on.
+    pub(crate) draining: AtomicBool,
+    /// Set when everything ends at once.
+    pub(crate) stopping: AtomicBool,
+    #[cfg(feature = "tokio")]
+    pub(crate) runtime: Option<tokio::runtime::Handle>,
+}
+
+impl Core {
+    /// What a server with these handlers and settings begins with.
+    ///
+    /// # Errors
+    /// A setting out of its range.
+    pub(crate) fn new(
+        registry: Registry,
+        config: &ServerConfig,
+        #[cfg(feature = "tokio")] runtime: Option<tokio::runtime::Handle>,
+    ) -> Result<Self, BindError> {
+        let fixed = config.fixed()?;
+        let breakers = config.breakers(registry.names().len())?;
+        let budget = Budget::new(config.buffer_budget_bytes);
+        let metrics = Metrics::new(registry.names(), fixed.workers, config.max_connections.into());
+        metrics.settings.set(config);
+        let _ = metrics.budget.set(Arc::clone(&budget));
+        registry.names().zip(&breakers).for_each(|(name, breaker)| metrics.watch_breaker(name, Arc::clone(breaker)));
+        let _ = metrics.run_on_worker.set(registry.run_on_worker());
+        Ok(Self {
+            registry,
+            fixed,
+            live: LiveSettings::new(config),
+            metrics: Arc::new(metrics),
+            connection_limits: Arc::default(),
+            breakers,
+            budget,
+            buffers: Arc::default(),
+            log_limit: LogLimit::default(),
+            penalties: Penalties::default(),
+            draining: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            #[cfg(feature = "tokio")]
+            runtime,
+        })
+    }
+
+    /// Changes the settings that may change, and names those of `config` that hold from the next start on.
+    ///
+    /// # Errors
+    /// The first setting that is out of its range; then nothing has changed.
+    pub(crate) fn reload(&self, config: &ServerConfig) -> Result<Vec<String>, BindError> {
+        config.check()?;
+        self.metrics.settings.change(|settings| {
+            let Some(now) = settings else { return Ok(Vec::new()) };
+            let next = changed_to(now, config);
+            for breaker in &self.breakers {
+                breaker.reconfigure(&next.breaker).map_err(breaker_setting)?;
+            }
+            self.live.change(&next);
+            self.metrics.max_connections.store(next.max_connections.into(), Ordering::Relaxed);
+            let waiting = differences(&next, config);
+            *settings = Some(next);
+            Ok(waiting)
+        })
+    }
+
+    /// Charges a break of the protocol to the process that it came from.
+    pub(crate) fn charge(&self, pid: i32) {
+        if self.penalties.charge(pid, self.live.violations(), Instant::now()) && self.may_log(pid) {
+            tracing::warn!(
+                pid,
+                "this process broke the protocol over and over: its handshakes wait (violation_allowance, \
+                 violation_pause_ms)"
+            );
+        }
+    }
+
+    /// Whether a line about this process may be logged. What is left out is counted, and reported with the next line.
+    pub(crate) fn may_log(&self, pid: i32) -> bool {
+        match self.log_limit.admits(pid, Instant::now()) {
+            None => {
+                self.metrics.log_lines_dropped.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+            Some(left_out) => {
+                if left_out > 0 {
+                    tracing::warn!(pid, left_out, "lines about this client were left out");
+                }
+                true
+            }
+        }
+    }
+
+    /// The breaker of a message type that is registered.
+    #[inline]
+    pub(crate) fn breaker(&self, message_type: u16) -> &Arc<Breaker> {
+        &self.breakers[usize::from(message_type) - 1]
+    }
+
+    /// Whether a call is to be run, by what is known before its handler is asked.
+    #[inline]
+    pub(crate) fn may_run(&self, deadline_us: Option<u64>, size: usize) -> bool {
+        !self.draining.load(Ordering::Relaxed)
+            && size <= self.fixed.terms.max_message as usize
+            && deadline_us.is_none_or(|deadline| clock::monotonic_us() < deadline)
+    }
+
+    /// The reason why [`Self::may_run`] answered no.
+    #[cold]
+    pub(crate) fn refusal(&self, size: usize) -> Failure {
+        let limit = self.fixed.terms.max_message as usize;
+        if self.draining.load(Ordering::Relaxed) {
+            draining()
+        } else if size > limit {
+            Failure::too_large("request", size as u64, limit as u64)
+        } else {
+            Failure::new(ErrorCode::DeadlineExceeded, "the deadline passed before the call was taken")
+        }
+    }
+
+    /// Makes a body that may wait of a reply, with the reservation of its call if that is enough. A small reply that
+    /// will be its connection's only one needs none: rings of that size count as used anyway.
+    pub(crate) fn keep(&self, reply: Vec<u8>, held: Option<Reservation>, alone: bool) -> Result<Body, Failure> {
+        let size = reply.len() as u64;
+        let reservation = match held {
+            Some(mut held) if held.bytes() >= size => {
+                held.shrink_to(size);
+                Some(held)
+            }
+            _ => self.budget.reserve(size),
+        };
+        if reservation.is_none() && !(alone && reply.len() <= self.fixed.terms.max_record()) {
+            let limit = self.budget.limit();
+            let text = format!(
+                "the reply of {size} bytes found no room in the buffer budget of {limit} bytes (buffer_budget_bytes); \
+                 the handler has run"
+            );
+            return Err(Failure::new(ErrorCode::Exhausted, text));
+        }
+        Ok(Body::new(reply, reservation, &self.buffers))
+    }
+}

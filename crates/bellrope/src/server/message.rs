@@ -1,0 +1,51 @@
+//! What other threads tell a worker, through its [inbox](super::inbox::Inbox).
+
+#[cfg(feature = "tokio")]
+use bellrope_proto::connection::Failure;
+use bellrope_proto::connection::ServerConnection;
+use bellrope_shm::socket::{PeerCredentials, Socket};
+
+use super::{accept::connection_limits::ConnectionSlot, calls::body::Body};
+
+/// One thing for a worker to do.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A new connection.
+    Connected(Box<NewConnection>),
+    /// Something from an async handler.
+    #[cfg(feature = "tokio")]
+    FromHandler { session: SessionId, call: u64, what: FromHandler },
+}
+
+/// A connection whose handshake has ended, on its way from the acceptor to its worker.
+#[derive(Debug)]
+pub(crate) struct NewConnection {
+    pub(crate) socket: Socket,
+    pub(crate) connection: ServerConnection<Body>,
+    /// The server's number for it, never used again.
+    pub(crate) serial: u64,
+    pub(crate) peer: PeerCredentials,
+    /// Its place among the connections that there may be.
+    pub(crate) slot: ConnectionSlot,
+    /// The name its client gave, free of control characters.
+    pub(crate) name: String,
+}
+
+/// Names a session of a worker. The serial number keeps a late message from reaching another session.
+#[cfg(feature = "tokio")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionId {
+    pub(crate) index: usize,
+    pub(crate) serial: u64,
+}
+
+/// What an async handler says.
+#[cfg(feature = "tokio")]
+#[derive(Debug)]
+pub(crate) enum FromHandler {
+    Answered(Result<Vec<u8>, Failure>),
+    Chunk(Body),
+    Finished(Result<(), Failure>),
+    /// It has taken chunks of these sizes from its caller's stream.
+    Consumed(Vec<usize>),
+}

@@ -1,0 +1,54 @@
+//! Why connections end, and what is logged of it.
+
+use std::io;
+
+use bellrope_proto::Violation;
+
+use super::session::Session;
+use crate::server::core::Core;
+
+/// Why a connection ended.
+pub(crate) enum Closing {
+    HungUp,
+    Violation(Violation),
+    /// It left something half done for too long.
+    Stalled,
+    Io(io::Error),
+}
+
+impl From<Violation> for Closing {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl Closing {
+    /// Logs the end of a connection, and charges a break of the protocol to its process.
+    pub(crate) fn log(&self, core: &Core, session: &Session) {
+        let (connection, pid) = (session.serial, session.peer.pid);
+        match self {
+            Self::HungUp => tracing::debug!(connection, pid, client = session.name, "client disconnected"),
+            Self::Violation(violation) => {
+                core.charge(pid);
+                let reason = violation.name();
+                if core.may_log(pid) {
+                    tracing::warn!(connection, pid, client = session.name, reason, "connection closed: {violation}");
+                }
+            }
+            Self::Stalled => {
+                let limit = core.live.stall_timeout().as_millis();
+                if core.may_log(pid) {
+                    tracing::warn!(
+                        connection,
+                        pid,
+                        client = session.name,
+                        "connection closed: nothing was read or finished for {limit} ms, the limit stall_timeout_ms"
+                    );
+                }
+            }
+            Self::Io(error) => {
+                tracing::error!(connection, pid, client = session.name, %error, "connection closed by a system error");
+            }
+        }
+    }
+}

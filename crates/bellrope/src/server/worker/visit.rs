@@ -1,0 +1,224 @@
+//! What a worker does with one connection's turn: takes a bounded batch of its requests and answers them.
+
+use std::sync::Arc;
+
+use bellrope_proto::{
+    Violation,
+    connection::{Inbound, Request},
+};
+
+use super::{executor::Executor, session::Session};
+#[cfg(feature = "tokio")]
+use crate::server::{calls::asynchronous::AsyncCalls, inbox::Inbox, message::Message};
+use crate::server::{
+    calls::{large::LargeRequests, outcome},
+    core::Core,
+    handler::registry::Handler,
+};
+
+/// Messages and payload bytes taken from one connection before the next has its turn.
+const BATCH_MESSAGES: u32 = 64;
+const BATCH_BYTES: usize = 16 * 1024;
+
+/// A worker's means to answer calls: buffers that all its connections share, one at a time.
+pub(crate) struct Visitor {
+    core: Arc<Core>,
+    /// The worker's number.
+    worker: usize,
+    #[cfg(feature = "tokio")]
+    pub(crate) asynchronous: AsyncCalls,
+    pub(crate) large: LargeRequests,
+    /// A small request, and in place of it the reply of a handler that answers so.
+    message: Vec<u8>,
+    executor: Executor,
+    /// Requests found since the round over all connections began.
+    found: u64,
+}
+
+/// What has been taken of one connection's turn.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    messages: u32,
+    bytes: usize,
+}
+
+/// What came of a visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visit {
+    /// There was nothing to do.
+    Nothing,
+    /// The turn is over: nothing is left, or all was taken that is due.
+    Done,
+    /// There may be more for this turn.
+    More,
+}
+
+impl Visitor {
+    pub(crate) fn new(core: Arc<Core>, worker: usize, #[cfg(feature = "tokio")] inbox: Arc<Inbox<Message>>) -> Self {
+        Self {
+            worker,
+            #[cfg(feature = "tokio")]
+            asynchronous: AsyncCalls::new(&core, worker, inbox),
+            large: LargeRequests::new(&core, worker),
+            // Mapped, not touched: only what payloads use becomes resident.
+            message: Vec::with_capacity(core.fixed.terms.geometry.max_payload() as usize),
+            executor: Executor::new(&core, worker),
+            found: 0,
+            core,
+        }
+    }
+
+    /// A part of a connection's turn, of at most `slice` messages.
+    #[inline]
+    pub(crate) fn visit(&mut self, session: &mut Session, turn: &mut Turn, slice: u32) -> Result<Visit, Violation> {
+        let mut worked = false;
+        if session.connection.wants_room() {
+            worked = session.connection.flush()?;
+            session.commit();
+        }
+        let until = turn.messages.saturating_add(slice).min(BATCH_MESSAGES);
+        let began_with = turn.messages;
+        let mut more = true;
+        while turn.messages < until && turn.bytes < BATCH_BYTES {
+            let first = turn.messages == 0;
+            if let Some(request) = session.connection.next_call()
+                && let Some(handler) = self.core.registry.find(request.message_type)
+                && handler.runs_on_worker()
+            {
+                self.message.resize(request.len, 0);
+                session.connection.take(&request, &mut self.message);
+                self.executor.serve(&self.core, session, handler, &request, &mut self.message, None, first)?;
+                self.bound_message();
+                turn.bytes += request.len;
+            } else if !self.visit_rarer(session, turn, first)? {
+                more = false;
+                break;
+            }
+            turn.messages += 1;
+            // The first answer went out at once; the others go in growing batches.
+            if turn.messages == 4 || turn.messages == 16 {
+                session.commit();
+            }
+        }
+        session.commit();
+        self.found += u64::from(turn.messages - began_with);
+        let more = more && turn.messages < BATCH_MESSAGES && turn.bytes < BATCH_BYTES;
+        Ok(match worked || turn.messages > began_with {
+            false => Visit::Nothing,
+            true if more => Visit::More,
+            true => Visit::Done,
+        })
+    }
+
+    /// Handles what is no call that can be answered on the spot. Answers `false` if nothing is there, or if it has to
+    /// wait.
+    #[inline(never)]
+    fn visit_rarer(&mut self, session: &mut Session, turn: &mut Turn, first: bool) -> Result<bool, Violation> {
+        match session.connection.next_inbound()? {
+            None => Ok(false),
+            Some(Inbound::Call(request)) => {
+                turn.bytes += request.len;
+                self.serve(session, &request, first)
+            }
+            Some(inbound) => self.handle(session, &inbound, turn),
+        }
+    }
+
+    /// Handles what is no call. Answers `false` if it has to wait for the budget.
+    fn handle(&mut self, session: &mut Session, inbound: &Inbound, turn: &mut Turn) -> Result<bool, Violation> {
+        match inbound {
+            Inbound::Large(announced) => return self.large.let_in(session, announced),
+            Inbound::Part(len) => turn.bytes += len,
+            #[cfg(feature = "tokio")]
+            Inbound::Chunk(chunk) => {
+                turn.bytes += chunk.len;
+                let mut payload = vec![0; chunk.len];
+                session.connection.take_chunk(chunk, &mut payload);
+                session.open.chunk(chunk.id, payload);
+            }
+            #[cfg(feature = "tokio")]
+            Inbound::Ended(call) => session.open.end_upload(*call),
+            #[cfg(feature = "tokio")]
+            Inbound::Cancelled(call) => self.asynchronous.cancelled(session, *call),
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// A round over all connections has ended: notes what it found, and answers whoever asks if the loop turns.
+    #[inline]
+    pub(crate) fn round_ended(&mut self) {
+        self.core.metrics.shard(self.worker).round(std::mem::take(&mut self.found));
+        self.core.metrics.liveness().beat(self.worker);
+    }
+
+    /// The loop ends as it should.
+    pub(crate) fn loop_ended(&self) {
+        self.core.metrics.shard(self.worker).round(0);
+        self.core.metrics.liveness().end(self.worker);
+    }
+
+    /// Answers one call, or hands it to its async handler. Answers `false` if it has to wait for the budget.
+    fn serve(&mut self, session: &mut Session, request: &Request, first: bool) -> Result<bool, Violation> {
+        let core = Arc::clone(&self.core);
+        match core.registry.find(request.message_type) {
+            #[cfg(feature = "tokio")]
+            Some(handler) if !handler.runs_on_worker() => return self.asynchronous.start(session, request),
+            handler if request.large => self.serve_large(session, handler, request, first)?,
+            Some(handler) => {
+                self.message.resize(request.len, 0);
+                session.connection.take(request, &mut self.message);
+                self.executor.serve_apart(&core, session, handler, request, &mut self.message, None, first)?;
+                self.bound_message();
+            }
+            None => {
+                self.message.resize(request.len, 0);
+                session.connection.take(request, &mut self.message);
+                self.refuse_unknown(session, request, request.len)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Answers a call whose request came in parts.
+    #[cold]
+    fn serve_large(
+        &mut self,
+        session: &mut Session,
+        handler: Option<&Handler>,
+        request: &Request,
+        first: bool,
+    ) -> Result<(), Violation> {
+        let (mut message, reservation) = session.connection.take_large(request)?;
+        session.budget_claim.came_whole();
+        let served = match handler {
+            Some(handler) => {
+                self.executor.serve_large(&self.core, session, handler, request, &mut message, reservation, first)
+            }
+            None => self.refuse_unknown(session, request, message.len()),
+        };
+        // A handler may have made more of it than any message is: that is not kept.
+        if message.capacity() <= 2 * self.core.fixed.terms.max_message as usize {
+            self.core.buffers.put(message);
+        }
+        served
+    }
+
+    /// Refuses a call that was taken and that no handler has.
+    fn refuse_unknown(&self, session: &mut Session, request: &Request, size: usize) -> Result<(), Violation> {
+        let failure = if self.core.may_run(request.deadline_us, size) {
+            self.core.registry.unknown(request.message_type)
+        } else {
+            self.core.refusal(size)
+        };
+        outcome::refuse(&self.core, &self.executor.counters, session, request.id, request.message_type, failure)
+    }
+
+    /// What a handler that answers in place may have made larger than small requests are is not kept.
+    #[inline(always)]
+    fn bound_message(&mut self) {
+        if self.message.capacity() > self.core.fixed.terms.geometry.max_payload() as usize {
+            self.message = Vec::new();
+        }
+    }
+}

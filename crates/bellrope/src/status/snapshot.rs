@@ -1,0 +1,68 @@
+//! All counters of a server at one moment, as whoever watches it gets them.
+
+use super::settings::Reloads;
+use crate::BreakerSnapshot;
+
+/// The counters of one message type, summed over the workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeSnapshot {
+    /// The type's name; `unknown` for all that no handler has.
+    pub name: String,
+    /// Calls by outcome.
+    pub outcomes: Vec<(&'static str, u64)>,
+    /// Whether its handler runs on the worker, so that latencies are Bellrope's own and not those of what it waits for.
+    pub runs_on_worker: bool,
+    /// Calls and streams that an async handler is working on.
+    pub running: u64,
+    /// Calls a latency bucket (not cumulative), the last one beyond every bound. Sampled: see [`Metrics`](crate::Metrics).
+    pub buckets: Vec<u64>,
+    /// The sum of all latencies, in microseconds. Sampled as well.
+    pub latency_sum_us: u64,
+}
+
+impl TypeSnapshot {
+    /// Calls that have ended.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.outcomes.iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// All counters at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// A row a message type.
+    pub types: Vec<TypeSnapshot>,
+    /// Connections that are open.
+    pub active_connections: u64,
+    /// Connections that may be open.
+    pub max_connections: u64,
+    /// Connections refused in the handshake.
+    pub refused_connections: u64,
+    /// Connections closed because the peer broke the protocol.
+    pub violations: u64,
+    /// Connections closed because their client left something half done for too long.
+    pub stalled: u64,
+    /// Lines of the log that were left out, so that no client floods it.
+    pub log_lines_dropped: u64,
+    /// Handshakes that had to wait, or were turned away, because their process broke the protocol over and over.
+    pub paced_handshakes: u64,
+    /// Requests that the workers found waiting in their last round over their connections.
+    pub queued_requests: u64,
+    /// Bytes of buffers in use, and how many may be; `None` where the server has no budget.
+    pub buffers: Option<(u64, u64)>,
+    /// The circuit breakers, by name.
+    pub breakers: Vec<(String, BreakerSnapshot)>,
+    /// How often the settings were read again.
+    pub reloads: Reloads,
+    /// Seconds since the server started.
+    pub uptime_seconds: u64,
+}
+
+impl Snapshot {
+    /// Calls that have ended, of all types.
+    #[must_use]
+    pub fn total_requests(&self) -> u64 {
+        self.types.iter().map(TypeSnapshot::total).sum()
+    }
+}
