@@ -1,4 +1,4 @@
-//! The calls of a shared connection: what has come for each one, and who waits for it.
+//! The calls of a shared connection: what has come for each one, and which caller waits for it.
 //!
 //! **Absent on purpose**: the connection. Nothing here sends or receives.
 
@@ -37,13 +37,13 @@ pub(crate) enum Role {
     Writer,
 }
 
-/// What has come for a call and who waits for it. Bounded by the credit of its stream.
+/// What has come for a call and which callers wait for it. Bounded by the credit of its stream.
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
     events: VecDeque<Event>,
-    /// Who waits for an event.
+    /// Wakes the caller that waits for an event.
     reader: Option<Waker>,
-    /// Who waits for credit.
+    /// Wakes the caller that waits for credit.
     writer: Option<Waker>,
     /// Whether the last event is in.
     ended: bool,
@@ -81,7 +81,7 @@ impl Mailboxes {
         Some(event)
     }
 
-    /// Registers who is to be woken when something comes for a call. Returns `false` if the call has ended: then a
+    /// Registers the caller that is to be woken when something comes for a call. Returns `false` if the call has ended: then a
     /// writer has nothing to wait for.
     pub(super) fn wait_for(&mut self, ticket: Ticket, role: Role, waker: &Waker) -> bool {
         let Some(mailbox) = self.by_ticket.get_mut(&ticket) else { return false };
@@ -89,14 +89,14 @@ impl Mailboxes {
         !(mailbox.ended && role == Role::Writer)
     }
 
-    /// Forgets who waited in this role.
+    /// Forgets the caller that waited in this role.
     pub(super) fn stop_waiting(&mut self, ticket: Ticket, role: Role) {
         if let Some(mailbox) = self.by_ticket.get_mut(&ticket) {
             *mailbox.waker(role) = None;
         }
     }
 
-    /// Wakes one of all that wait.
+    /// Wakes one of all waiting callers.
     pub(super) fn wake_one(&mut self) {
         let mut wakers =
             self.by_ticket.values_mut().filter_map(|mailbox| mailbox.reader.take().or(mailbox.writer.take()));
@@ -128,7 +128,7 @@ impl Mailboxes {
 }
 
 impl Mailbox {
-    /// Stores an event and wakes who waits for it.
+    /// Stores an event and wakes the caller that waits for it.
     pub(super) fn deliver(&mut self, event: Event) {
         self.ended |= !matches!(event, Event::Chunk(_));
         self.events.push_back(event);
@@ -138,7 +138,7 @@ impl Mailbox {
         }
     }
 
-    /// Wakes who waits in this role.
+    /// Wakes the caller that waits in this role.
     pub(super) fn wake(&mut self, role: Role) {
         if let Some(waker) = self.waker(role).take() {
             waker.wake();
