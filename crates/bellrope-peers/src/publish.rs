@@ -12,8 +12,8 @@ use crate::{
     tables,
 };
 
-const BEGIN: &str = "<!-- written by bellrope-bench: begin -->";
-const END: &str = "<!-- written by bellrope-bench: end -->";
+const BEGIN: &str = "<!-- written by bellrope-peers: begin -->";
+const END: &str = "<!-- written by bellrope-peers: end -->";
 
 /// A report with what follows from it.
 #[derive(Serialize)]
