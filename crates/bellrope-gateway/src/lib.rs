@@ -66,3 +66,8 @@ pub use providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use providers::formats::{self, ProviderKind};
 pub use providers::http::HttpProvider;
 pub use secret::Secret;
+
+/// The example of this crate's README, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -21,3 +21,8 @@ mod routes;
 mod server;
 
 pub use server::HealthServer;
+
+/// The example of this crate's README, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

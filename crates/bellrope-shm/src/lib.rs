@@ -47,3 +47,8 @@ pub use model::{SharedMemory, View};
 pub use sealed::SealedBytes;
 #[cfg(not(loom))]
 pub use system::{memory::MemoryHandle, proc, process, socket, wait};
+
+/// The example of this crate's README, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -16,3 +16,12 @@ pub mod raw;
 #[cfg(feature = "runtime")]
 pub mod support;
 
+/// The examples of the repository's README and documents, compiled and run with the documentation tests. They stand here
+/// because a crate that is packaged has no files outside of its own folder.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../docs/editors.md")]
+    struct Editors;
+}

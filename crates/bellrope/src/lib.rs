@@ -67,7 +67,7 @@ pub mod shm {
     pub use bellrope_shm::{CountingAllocator, SharedMemory, View, clock, process, sync::Ordering};
 }
 
-/// The examples of the README, compiled and run with the documentation tests.
+/// The example of this crate's README, compiled and run with the documentation tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
