@@ -11,6 +11,9 @@ use crate::error::ProviderError;
 use crate::message::{Chunk, SequencedChunk};
 use crate::provider::{BoxFuture, ChunkStream};
 
+/// The target of its log lines, which filters name: it stays when the file moves.
+const TARGET: &str = "bellrope_gateway::gateway";
+
 /// An answer as it goes to the editor.
 ///
 /// Whatever the provider does, the pieces are numbered from 0 and end with exactly one [`Chunk::Done`] or
@@ -70,5 +73,5 @@ impl Stream for AnswerStream {
 
 /// Logs why an answer failed.
 pub(super) fn log(error: &ProviderError) {
-    warn!(code = error.code(), blame = ?error.blame(), %error, "an answer failed");
+    warn!(target: TARGET, code = error.code(), blame = ?error.blame(), %error, "an answer failed");
 }

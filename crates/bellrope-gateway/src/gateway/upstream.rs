@@ -15,6 +15,9 @@ use crate::message::{ChatRequest, ChatResponse, Chunk, ProviderHealth};
 use crate::provider::{BoxFuture, ChunkStream, Provider, ProviderLimits};
 use crate::providers::embedded::EmbeddedSettings;
 
+/// The target of its log lines, which filters name: it stays when the file moves.
+const TARGET: &str = "bellrope_gateway::gateway::lane";
+
 /// A provider, its guards and its counters.
 pub(super) struct Upstream {
     pub(super) provider: Arc<dyn Provider>,
@@ -57,7 +60,9 @@ impl Upstream {
         let ProviderLimits { requests_per_minute, burst, breaker } = provider.limits();
         let breaker = breaker.and_then(|config| {
             // Those of a configuration were checked when it was read.
-            let unusable = |error: BreakerSetting| warn!(%error, provider = provider.name(), "there is no breaker");
+            let unusable = |error: BreakerSetting| {
+                warn!(target: TARGET, %error, provider = provider.name(), "there is no breaker");
+            };
             Breaker::new(config).map_err(unusable).ok()
         });
         Self {
@@ -188,7 +193,8 @@ impl Route {
                 Err(error) if error.may_pass_on(request.model.is_some()) => error,
                 outcome => return outcome,
             };
-            warn!(%error, from = upstream.provider.name(), to = next.provider.name(), "a request goes to the fallback");
+            let (from, to) = (upstream.provider.name(), next.provider.name());
+            warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
             upstream.stats.count_passed_on();
             // The name of a model means nothing to another provider.
             request.model = None;

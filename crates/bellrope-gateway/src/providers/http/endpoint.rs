@@ -20,6 +20,9 @@ use crate::error::{Excerpt, Phase, ProviderError};
 use crate::providers::formats::{Fault, MAX_ERROR_BODY, is_retryable};
 use crate::secret::Secret;
 
+/// The target of its log lines, which filters name: it stays when the file moves.
+const TARGET: &str = "bellrope_gateway::http";
+
 /// How long is waited for the body of an error. Without it the error still has its status.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -129,7 +132,7 @@ impl Endpoint {
                 Err(error) => error,
             };
             let Some(delay) = self.retry.delay(&error, retries) else { return Err(error) };
-            debug!(%error, ?delay, retries, "asking the provider again");
+            debug!(target: TARGET, %error, ?delay, retries, "asking the provider again");
             sleep(delay).await;
             retries += 1;
         }
