@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::{
@@ -324,11 +324,13 @@ fn row(package: &str) -> Option<&'static Row> {
 
 /// Every Rust file of the repository with its text; paths are relative to its root.
 fn rust_files(root: &Path) -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let paths = sources::files(root, "rs")?;
+    ensure!(paths.contains(&root.join(file!())), "the search under {} does not even find {}", root.display(), file!());
     let read = |path: PathBuf| {
         let source = sources::text(&path)?;
         Ok((path.strip_prefix(root).unwrap_or(&path).to_owned(), source))
     };
-    sources::files(root, "rs")?.into_iter().map(read).collect()
+    paths.into_iter().map(read).collect()
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn no_file_outgrows_its_bound() {
 }
 
 #[test]
-fn no_file_names_what_a_file_above_it_defines() {
+fn no_crate_has_a_circle_of_files() {
     none_found(circles::check(&root()));
 }
 

@@ -58,8 +58,7 @@ impl Crate {
             "crate" | "$crate" => vec![Target::Module(0)],
             // `self` may stand before `super`, too.
             "self" | "super" => {
-                let mut module =
-                    if first == "self" { Some(place.module) } else { self.modules[place.module].parent };
+                let mut module = if first == "self" { Some(place.module) } else { self.modules[place.module].parent };
                 while let Some((_, after)) = rest.split_first().filter(|(next, _)| *next == "super") {
                     (module, rest) = (module.and_then(|module| self.modules[module].parent), after);
                 }
