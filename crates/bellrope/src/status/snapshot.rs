@@ -15,8 +15,9 @@ pub struct TypeSnapshot {
     /// Calls and streams that an async handler is working on.
     pub running: u64,
     /// Calls a latency bucket (not cumulative), the last one beyond every bound. Sampled: see [`Metrics`](crate::Metrics).
-    pub(crate) buckets: Vec<u64>,
-    pub(crate) latency_sum_us: u64,
+    pub buckets: Vec<u64>,
+    /// The sum of all latencies, in microseconds. Sampled as well.
+    pub latency_sum_us: u64,
 }
 
 impl TypeSnapshot {
