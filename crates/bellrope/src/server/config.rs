@@ -15,7 +15,7 @@ use crate::{BindError, Breaker, BreakerConfig, BreakerSetting, SpinPolicy};
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// Connections open at once. Default 10,000; each costs at most `2 x (ring_bytes + 4 KiB)` of core memory and
+    /// Connections open at once. Default 10,000; each costs at most `2 x (ring_bytes + 4 KiB)` of shared memory and
     /// typically two pages.
     pub max_connections: u32,
     /// Connections open at once of one user. Default 10,000.

@@ -1,4 +1,4 @@
-//! The settings that may change while the server runs. [`live!`] has the one list of them.
+//! The settings that may change while the server runs. The macro `live!` is given the one list of them.
 //!
 //! All others are [fixed](super::config::FixedSettings): connections were told of them in their handshake, or something was
 //! set up by them at the start. The settings of breakers live in the breakers.
