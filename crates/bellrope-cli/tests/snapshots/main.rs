@@ -5,9 +5,12 @@
 //! give it a line in CHANGELOG.md:
 //!
 //! ```sh
-//! SNAPSHOTS=overwrite cargo test -p bellrope-cli --test snapshots
+//! SNAPSHOTS=overwrite cargo test -p bellrope-cli --test snapshots -- --include-ignored
 //! git diff crates/bellrope-cli/tests/snapshots/cases
 //! ```
+//!
+//! What takes long in a debug build (the gateway's share, the demo, latency-torture) is compared only with
+//! `-- --include-ignored`.
 //!
 //! A file of `cases/` holds command lines as they are typed, each with its exit code and what it printed. What differs from
 //! run to run or from machine to machine stands in brackets, such as `[HOME]`, `[PID]` and `[TIME]`. Of values that are
