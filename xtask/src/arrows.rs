@@ -26,8 +26,8 @@ struct Row {
 enum Outside {
     /// These and no others.
     Only(&'static [&'static str]),
-    /// Any but the [`HEAVY`] ones; of those the named ones, and only as optional dependencies.
-    LightAndOptional(&'static [&'static str]),
+    /// Any but the [`HEAVY`] ones.
+    Light,
     /// Any.
     Free,
 }
@@ -35,7 +35,7 @@ enum Outside {
 const TABLE: &[Row] = &[
     Row { package: "bellrope-shm", imports: &[], outside: Outside::Only(&["libc", "loom", "rustix"]) },
     Row { package: "bellrope-proto", imports: &["bellrope-shm"], outside: Outside::Only(&["thiserror"]) },
-    Row { package: "bellrope", imports: &["bellrope-shm", "bellrope-proto"], outside: Outside::LightAndOptional(&[]) },
+    Row { package: "bellrope", imports: &["bellrope-shm", "bellrope-proto"], outside: Outside::Light },
     Row { package: "bellrope-health", imports: &["bellrope-shm", "bellrope"], outside: Outside::Free },
     Row { package: "bellrope-gateway", imports: &["bellrope"], outside: Outside::Free },
     Row { package: "bellrope-terminal", imports: &[], outside: Outside::Free },
@@ -65,7 +65,7 @@ const TABLE: &[Row] = &[
     },
     Row {
         package: "bellrope-testkit",
-        imports: &["bellrope-shm", "bellrope-proto", "bellrope"],
+        imports: &["bellrope-shm", "bellrope-proto", "bellrope", "bellrope-gateway"],
         outside: Outside::Free,
     },
     Row {
@@ -300,16 +300,8 @@ fn fault_outside(row: &Row, target: &str, dependency: &Value) -> Option<String> 
         Outside::Only(allowed) => (!allowed.contains(&target)).then(|| {
             format!("from outside it may import {}. Move the code that needs it to a crate above", list(allowed))
         }),
-        Outside::LightAndOptional(optional) => {
-            if !HEAVY.contains(&target) {
-                None
-            } else if !optional.contains(&target) {
-                Some("it belongs in the gateway or the command line: move the code there".to_owned())
-            } else if dependency["optional"] != true {
-                Some("it must be optional here: put it behind a feature".to_owned())
-            } else {
-                None
-            }
+        Outside::Light => {
+            HEAVY.contains(&target).then(|| "it belongs in a crate above: move the code there".to_owned())
         }
     }
 }
@@ -362,8 +354,13 @@ mod tests {
             ("bellrope-gateway", normal("bellrope-shm"), "may import bellrope."),
             ("bellrope-proto", normal("tokio"), "from outside it may import thiserror."),
             ("bellrope-shm", normal("loom"), "put it under [target.'cfg(loom)'.dependencies]"),
-            ("bellrope", normal("reqwest"), "bellrope -> reqwest: it belongs in the gateway"),
-            ("bellrope", normal("hyper"), "bellrope -> hyper: it must be optional"),
+            ("bellrope", normal("reqwest"), "bellrope -> reqwest: it belongs in a crate above"),
+            ("bellrope", normal("hyper"), "bellrope -> hyper: it belongs in a crate above"),
+            (
+                "bellrope",
+                json!({ "name": "hyper", "kind": null, "optional": true }),
+                "bellrope -> hyper: it belongs in a crate above",
+            ),
             ("bellrope-proto", json!({ "name": "cc", "kind": "build" }), "bellrope-proto -> cc:"),
             ("bellrope-shm", json!({ "name": "bellrope", "kind": "dev" }), "bellrope-shm -> bellrope:"),
         ] {
@@ -379,8 +376,9 @@ mod tests {
             ("bellrope-proto", normal("bellrope-shm")),
             ("bellrope-proto", json!({ "name": "proptest", "kind": "dev" })),
             ("bellrope-shm", json!({ "name": "loom", "kind": null, "target": "cfg(loom)" })),
-            ("bellrope", json!({ "name": "hyper", "kind": null, "optional": true })),
             ("bellrope", normal("tracing")),
+            ("bellrope-health", normal("hyper")),
+            ("bellrope-proto", json!({ "name": "bellrope-testkit", "kind": "dev" })),
             ("bellrope-gateway", normal("reqwest")),
             ("bellrope-cli", normal("clap")),
         ] {

@@ -69,7 +69,7 @@ impl Editor {
     }
 
     #[track_caller]
-    fn ask(&mut self, method: &str, params: Value) -> Value {
+    fn ask(&mut self, method: &str, params: &Value) -> Value {
         self.asked += 1;
         self.write(&json!({"jsonrpc": "2.0", "id": self.asked, "method": method, "params": params}).to_string());
         self.hear()
@@ -82,26 +82,26 @@ fn the_agent_says_what_it_did() {
     let _server = stage.serve(&[]);
     let mut editor = Editor::start(&stage);
     let capabilities = json!({"fs": {"readTextFile": false, "writeTextFile": false}, "terminal": false});
-    editor.ask("initialize", json!({"protocolVersion": 1, "clientCapabilities": capabilities}));
-    let session = editor.ask("session/new", json!({"cwd": "/", "mcpServers": []}));
+    editor.ask("initialize", &json!({"protocolVersion": 1, "clientCapabilities": capabilities}));
+    let session = editor.ask("session/new", &json!({"cwd": "/", "mcpServers": []}));
     let session = session["result"]["sessionId"].as_str().unwrap().to_owned();
     let prompt = |session: &str, content: Value| json!({"sessionId": session, "prompt": [content]});
     let text = |text: &str| json!({"type": "text", "text": text});
-    editor.ask("session/prompt", prompt(&session, text("Who is there?")));
+    editor.ask("session/prompt", &prompt(&session, text("Who is there?")));
     let option = |id: &str, value: &str| json!({"sessionId": session, "configId": id, "value": value});
-    editor.ask("session/set_config_option", option("model", "embedded/embedded"));
-    editor.ask("session/set_config_option", option("model", "nonsense"));
-    editor.ask("session/set_config_option", option("colour", "red"));
-    editor.ask("session/prompt", prompt("nobody", text("hi")));
-    editor.ask("session/prompt", json!({"prompt": 3}));
-    editor.ask("session/prompt", prompt(&session, json!({"type": "audio", "mimeType": "audio/wav", "data": "aGk="})));
-    editor.ask("session/load", json!({"sessionId": "nobody", "cwd": "/", "mcpServers": []}));
-    editor.ask("session/fly", json!({}));
+    editor.ask("session/set_config_option", &option("model", "embedded/embedded"));
+    editor.ask("session/set_config_option", &option("model", "nonsense"));
+    editor.ask("session/set_config_option", &option("colour", "red"));
+    editor.ask("session/prompt", &prompt("nobody", text("hi")));
+    editor.ask("session/prompt", &json!({"prompt": 3}));
+    editor.ask("session/prompt", &prompt(&session, json!({"type": "audio", "mimeType": "audio/wav", "data": "aGk="})));
+    editor.ask("session/load", &json!({"sessionId": "nobody", "cwd": "/", "mcpServers": []}));
+    editor.ask("session/fly", &json!({}));
     for line in ["not even close", "[1, 2]", "17", r#"{"jsonrpc":"1.0","id":1,"method":"session/new"}"#] {
         editor.write(line);
         editor.hear();
     }
-    editor.ask("session/close", json!({"sessionId": session}));
+    editor.ask("session/close", &json!({"sessionId": session}));
     drop(editor.agent.child.stdin.take());
     let (status, _, stderr) = editor.agent.finish();
     // What the protocol's library logs is nothing of ours.

@@ -29,7 +29,7 @@ struct Found {
 #[track_caller]
 pub(crate) fn shape(value: &Value, look: Look<'_>) -> String {
     let mut found = BTreeMap::<String, Found>::new();
-    visit(String::new(), None, value, &mut found);
+    visit("", None, value, &mut found);
     let mut lines = String::new();
     let mut loose: BTreeMap<&str, &str> = look.loose.iter().copied().collect();
     for (path, one) in &found {
@@ -59,8 +59,8 @@ pub(crate) fn shape(value: &Value, look: Look<'_>) -> String {
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn visit(path: String, parent: Option<&str>, value: &Value, found: &mut BTreeMap<String, Found>) {
-    let one = found.entry(path.clone()).or_default();
+fn visit(path: &str, parent: Option<&str>, value: &Value, found: &mut BTreeMap<String, Found>) {
+    let one = found.entry(path.to_owned()).or_default();
     one.parent = parent.map(str::to_owned);
     one.times += 1;
     one.types.insert(kind(value));
@@ -73,10 +73,10 @@ fn visit(path: String, parent: Option<&str>, value: &Value, found: &mut BTreeMap
             one.objects += 1;
             for (key, value) in fields {
                 let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                visit(below, Some(&path), value, found);
+                visit(&below, Some(path), value, found);
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| visit(format!("{path}[]"), None, item, found)),
+        Value::Array(items) => items.iter().for_each(|item| visit(&format!("{path}[]"), None, item, found)),
         _ => {}
     }
 }
