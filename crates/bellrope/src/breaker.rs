@@ -6,72 +6,33 @@
 //! is never a probe too many.
 
 mod config;
-mod permit;
+mod now;
+mod state;
 mod window;
 mod word;
 
 use std::{
     hash::{BuildHasher as _, RandomState},
+    mem,
+    ops::Deref,
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use config::Live;
 pub use config::{BreakerConfig, BreakerSetting};
-pub use permit::{Now, Permit};
+pub use now::Now;
+use state::TRANSITIONS;
+pub use state::{BreakerSnapshot, Rejected, State};
 use window::Window;
 use word::{Mode, Word};
 
 use crate::sync::{AtomicU64, Mutex, Ordering, PoisonError};
 
-/// What a breaker does with calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Every call is admitted.
-    Closed,
-    /// No call is admitted, until the time is up.
-    Open,
-    /// A few calls are admitted as probes; how they end decides.
-    HalfOpen,
-}
-
-impl State {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
-
-    /// Its name in metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-        }
-    }
-}
-
-/// The changes of state there are. A closed breaker never goes half-open.
-const TRANSITIONS: [(State, State); 5] = [
-    (State::Closed, State::Open),
-    (State::Open, State::HalfOpen),
-    (State::HalfOpen, State::Closed),
-    (State::HalfOpen, State::Open),
-    (State::Open, State::Closed),
-];
-
 /// Half-open with all probes out: somebody else will soon know more, so this is the longest wait that is advised.
 const PROBES_OUT: Duration = Duration::from_secs(1);
 /// The end of a state that does not end by itself.
 const NEVER: u64 = u64::MAX;
-
-/// The call was not admitted, and has not run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the circuit breaker is open{}", advice(*retry_after))]
-pub struct Rejected {
-    /// How long to wait before trying again. `None`: the breaker was opened by hand and stays so.
-    pub retry_after: Option<Duration>,
-}
 
 /// A circuit breaker for one thing that may fail, shared by everybody who calls it.
 ///
@@ -111,19 +72,6 @@ pub struct Breaker {
     rejections: AtomicU64,
     /// Where the jitter comes from.
     random: RandomState,
-}
-
-/// What a breaker has done so far.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BreakerSnapshot {
-    /// Its state.
-    pub state: State,
-    /// Whether it was put into this state by hand and stays there.
-    pub forced: bool,
-    /// Changes of state: from, to, how often.
-    pub transitions: [(State, State, u64); TRANSITIONS.len()],
-    /// Calls that were not admitted.
-    pub rejections: u64,
 }
 
 impl Breaker {
@@ -457,9 +405,52 @@ fn nanos_of(milliseconds: u32) -> u64 {
     u64::from(milliseconds) * 1_000_000
 }
 
-fn advice(retry_after: Option<Duration>) -> String {
-    match retry_after {
-        None => ", by hand".to_owned(),
-        Some(left) => format!("; try again in {:.1} s", left.as_secs_f64()),
+/// An admitted call's right to say how it ended: once, and only to the state that admitted it.
+///
+/// Dropped without a verdict, because the caller cancelled, the request was bad or the code panicked, it counts for
+/// nothing and gives its place back. `B` is a reference to the breaker, or an `Arc` of it.
+#[derive(Debug)]
+#[must_use = "a permit that is dropped counts for nothing"]
+pub struct Permit<B: Deref<Target = Breaker>> {
+    breaker: B,
+    key: u32,
+    started: Option<Instant>,
+}
+
+/// A key that settles nothing and is no probe's.
+const SETTLED: u32 = 0;
+
+impl<B: Deref<Target = Breaker>> Permit<B> {
+    #[inline]
+    fn new(breaker: B, Admitted { key, started }: Admitted) -> Self {
+        Self { breaker, key, started }
+    }
+
+    /// The call went well.
+    #[inline]
+    pub fn succeed(mut self, now: impl Now) {
+        let key = mem::replace(&mut self.key, SETTLED);
+        self.breaker.succeeded(key, self.started, now);
+    }
+
+    /// The call failed, by its handler's fault or by taking too long.
+    pub fn fail(mut self, now: impl Now) {
+        let key = mem::replace(&mut self.key, SETTLED);
+        self.breaker.settle(key, self.started, now.now(), false);
+    }
+
+    /// Whether the call is one of the few that decide whether a half-open breaker closes.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        word::is_probe(self.key)
+    }
+}
+
+impl<B: Deref<Target = Breaker>> Drop for Permit<B> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_probe() {
+            self.breaker.released(self.key);
+        }
     }
 }

@@ -10,7 +10,7 @@
 //! Mode and generation together are the *key* of a permit: a permit settles only the state it came from. The counts are
 //! failures in a row while closed, and while half-open probes that are out (low half) and that went well (high half).
 
-use super::State;
+use super::state::State;
 
 /// How a breaker came to do what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
