@@ -1,10 +1,11 @@
 //! Servers and clients over real sockets and real shared memory.
 //!
-//! Tests of this program run beside each other in one process. What looks at its whole process stands in `alone/`.
+//! Tests of this program run beside each other in one process. What looks at its whole process stands in `alone/`. No test
+//! here starts a process: until a child runs its program it holds a copy of every descriptor, and with it the lock of a
+//! server that another test has just ended and starts anew.
 
 mod calls;
 mod faces;
-mod faults;
 mod limits;
 mod outcomes;
 mod pool;

@@ -122,7 +122,7 @@ impl Drop for Role {
 // Faults 15, 35.
 #[test]
 fn a_stopped_server_costs_its_callers_no_more_than_their_deadline() {
-    const TEST: &str = "faults::processes::a_stopped_server_costs_its_callers_no_more_than_their_deadline";
+    const TEST: &str = "processes::a_stopped_server_costs_its_callers_no_more_than_their_deadline";
     if let Some(path) = path_of_role() {
         let _server = builder(&Default::default()).bind(&path).unwrap();
         Role::wait_to_be_killed();
@@ -143,8 +143,7 @@ fn a_stopped_server_costs_its_callers_no_more_than_their_deadline() {
 // Faults 31, 35.
 #[test]
 fn a_stopped_client_with_answers_unread_is_closed_and_others_are_served_meanwhile() {
-    const TEST: &str =
-        "faults::processes::a_stopped_client_with_answers_unread_is_closed_and_others_are_served_meanwhile";
+    const TEST: &str = "processes::a_stopped_client_with_answers_unread_is_closed_and_others_are_served_meanwhile";
     if let Some(path) = path_of_role() {
         let mut connection = Connection::connect(&path).unwrap();
         let grow = connection.message_type("grow").unwrap();
@@ -173,7 +172,7 @@ fn a_stopped_client_with_answers_unread_is_closed_and_others_are_served_meanwhil
 // Fault 30.
 #[test]
 fn a_server_that_is_killed_a_thousand_times_starts_each_time() {
-    const TEST: &str = "faults::processes::a_server_that_is_killed_a_thousand_times_starts_each_time";
+    const TEST: &str = "processes::a_server_that_is_killed_a_thousand_times_starts_each_time";
     if let Some(path) = path_of_role() {
         let server = Server::builder().unary("pid", |_, reply| {
             reply.write(&std::process::id().to_le_bytes());

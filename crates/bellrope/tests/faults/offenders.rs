@@ -62,8 +62,7 @@ fn is_hung_up(socket: &Socket) -> bool {
 // Faults 1, 20.
 #[test]
 fn a_process_that_breaks_the_protocol_over_and_over_is_turned_away_and_others_are_not() {
-    const TEST: &str =
-        "faults::offenders::a_process_that_breaks_the_protocol_over_and_over_is_turned_away_and_others_are_not";
+    const TEST: &str = "offenders::a_process_that_breaks_the_protocol_over_and_over_is_turned_away_and_others_are_not";
     if let Some(path) = path_of_role() {
         let client = Client::connect(path).unwrap();
         assert_eq!(client.call("echo", b"honest").unwrap(), b"honest");
@@ -135,7 +134,7 @@ fn hellos_that_are_no_hellos_are_charged_as_well() {
 // Faults 19, 20.
 #[test]
 fn offenders_without_end_take_no_place_of_anybody_else() {
-    const TEST: &str = "faults::offenders::offenders_without_end_take_no_place_of_anybody_else";
+    const TEST: &str = "offenders::offenders_without_end_take_no_place_of_anybody_else";
     const CROWD: usize = 40;
     if let Some(path) = path_of_role() {
         let clients: Vec<_> = (0..4).map(|_| Client::connect(&path).unwrap()).collect();

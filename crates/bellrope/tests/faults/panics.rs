@@ -65,7 +65,7 @@ impl Drop for Unlucky {
 // Fault 42.
 #[test]
 fn a_panic_within_the_drop_of_a_panic_ends_the_process_and_its_callers_learn_it() {
-    const TEST: &str = "faults::panics::a_panic_within_the_drop_of_a_panic_ends_the_process_and_its_callers_learn_it";
+    const TEST: &str = "panics::a_panic_within_the_drop_of_a_panic_ends_the_process_and_its_callers_learn_it";
     if let Some(path) = path_of_role() {
         let _server = Server::builder()
             .unary("unlucky", |_, _| {
