@@ -2,8 +2,6 @@
 #![forbid(unsafe_code)]
 
 mod commands;
-#[cfg(test)]
-mod local_server;
 mod logging;
 mod operator;
 mod serve;

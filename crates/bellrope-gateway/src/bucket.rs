@@ -1,17 +1,17 @@
-//! A token bucket: how often a provider is asked at most. It is told the time and knows no request.
+//! How often a provider is asked at most: so many requests a minute, and so many at once. It is told the time and knows
+//! no request.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// So many requests a minute, and so many at once.
+use bellrope::rate::{Debt, Rate};
+
+/// A limit that callers of many threads share.
 #[derive(Debug)]
 pub(crate) struct Bucket {
-    /// The time in which one token comes in.
-    period: Duration,
-    /// The most tokens there can be, as time.
-    full: Duration,
-    /// When the bucket will be full. It holds what is missing until then, in units of `period`; `None` while untouched.
-    full_at: Mutex<Option<Instant>>,
+    rate: Rate,
+    /// `None` until the first request.
+    debt: Mutex<Option<Debt>>,
 }
 
 impl Bucket {
@@ -19,7 +19,7 @@ impl Bucket {
     pub(crate) fn new(requests_per_minute: u32, burst: u32) -> Option<Self> {
         let period = Duration::from_secs(60).checked_div(requests_per_minute)?;
         let burst = if burst == 0 { requests_per_minute } else { burst };
-        Some(Self { period, full: period.saturating_mul(burst), full_at: Mutex::new(None) })
+        Some(Self { rate: Rate { burst, period }, debt: Mutex::new(None) })
     }
 
     /// Takes a token out.
@@ -27,15 +27,8 @@ impl Bucket {
     /// # Errors
     /// There is none; the time until there will be one.
     pub(crate) fn take(&self, now: Instant) -> Result<(), Duration> {
-        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = full_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now)) + self.period;
-        match missing.checked_sub(self.full).filter(|wait| !wait.is_zero()) {
-            Some(wait) => Err(wait),
-            None => {
-                *full_at = Some(now + missing);
-                Ok(())
-            }
-        }
+        let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
+        debt.get_or_insert(Debt::none(now)).take(self.rate, now)
     }
 }
 

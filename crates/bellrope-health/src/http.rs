@@ -96,6 +96,8 @@ pub struct ListenerConfig {
     pub nodelay: bool,
     /// Whether a connection from this address may stay, or why not. Default: every one may.
     pub admit: fn(SocketAddr) -> Result<(), String>,
+    /// Logs what the listener, of this name, reports. Default: log lines with the target `bellrope_health::http`.
+    pub log: fn(&'static str, &ListenerEvent<'_>),
 }
 
 impl ListenerConfig {
@@ -114,7 +116,62 @@ impl ListenerConfig {
             keep_alive: false,
             nodelay: false,
             admit: |_| Ok(()),
+            log,
         }
+    }
+
+    fn report(&self, event: &ListenerEvent<'_>) {
+        (self.log)(self.name, event);
+    }
+}
+
+/// What a listener reports: see [`ListenerConfig::log`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ListenerEvent<'a> {
+    /// It listens at this address.
+    Listens(SocketAddr),
+    /// The system gives it no connection; it rests for this time before it accepts again.
+    CannotAccept {
+        /// What the system says.
+        error: &'a io::Error,
+        /// How long it rests.
+        rest: Duration,
+    },
+    /// As many connections are open as may be; further ones are closed. Reported at most once a minute.
+    Full {
+        /// [`ListenerConfig::max_connections`].
+        limit: usize,
+    },
+    /// A connection was closed because [`ListenerConfig::admit`] refused it.
+    Refused {
+        /// Where it came from.
+        from: SocketAddr,
+        /// Why it was refused.
+        reason: &'a str,
+    },
+    /// A connection ended with an error.
+    Failed(&'a hyper::Error),
+    /// A connection was closed because it lasted longer than [`ListenerConfig::connection_time`].
+    TookTooLong(Duration),
+    /// The listener's thread panicked.
+    Panicked,
+}
+
+/// The default of [`ListenerConfig::log`].
+fn log(name: &'static str, event: &ListenerEvent<'_>) {
+    match event {
+        ListenerEvent::Listens(local_addr) => tracing::debug!(%local_addr, "{name} listens"),
+        ListenerEvent::CannotAccept { error, rest } => {
+            tracing::warn!(%error, "{name} can not accept; resting for {rest:?}");
+        }
+        ListenerEvent::Full { limit } => tracing::warn!(limit, "{name} is full; further connections are closed"),
+        ListenerEvent::Refused { from, reason } => {
+            tracing::warn!(%from, "a connection to {name} was closed: {reason}");
+        }
+        ListenerEvent::Failed(error) => tracing::debug!(%error, "a connection to {name} failed"),
+        ListenerEvent::TookTooLong(time) => tracing::debug!("a connection to {name} took longer than {time:?}"),
+        ListenerEvent::Panicked => tracing::error!("{name}'s thread panicked"),
     }
 }
 
@@ -127,7 +184,7 @@ pub struct ConnectionTime(pub Duration);
 /// Serves HTTP/1.1 until it is dropped, which closes every connection at once.
 #[derive(Debug)]
 pub struct HttpListener {
-    name: &'static str,
+    config: ListenerConfig,
     local_addr: SocketAddr,
     phase: watch::Sender<Phase>,
     /// Disconnected when the thread has ended.
@@ -154,7 +211,19 @@ impl HttpListener {
         S::Future: Send,
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
-        let listener = std::net::TcpListener::bind(addr)?;
+        Self::on(std::net::TcpListener::bind(addr)?, config, service)
+    }
+
+    /// As [`HttpListener::start`], on a socket that listens already.
+    ///
+    /// # Errors
+    /// If the system has no thread or descriptor left.
+    pub fn on<S, B>(listener: std::net::TcpListener, config: ListenerConfig, service: S) -> io::Result<Self>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
+        S::Future: Send,
+        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+    {
         listener.set_nonblocking(true)?;
         let local_addr = listener.local_addr()?;
         let (phase, phases) = watch::channel(Phase::Serving);
@@ -181,8 +250,8 @@ impl HttpListener {
         let thread = thread.spawn(run)?;
         let name = config.name;
         started.recv().map_err(|_| io::Error::other(format!("{name}'s thread panicked at its start")))??;
-        tracing::debug!(%local_addr, "{name} listens");
-        Ok(Self { name, local_addr, phase, gone, thread: Some(thread) })
+        config.report(&ListenerEvent::Listens(local_addr));
+        Ok(Self { config, local_addr, phase, gone, thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -209,7 +278,7 @@ impl Drop for HttpListener {
     fn drop(&mut self) {
         self.phase.send_replace(Phase::Stopped);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("{}'s thread panicked", self.name);
+            self.config.report(&ListenerEvent::Panicked);
         }
     }
 }
@@ -259,14 +328,13 @@ async fn accept<S, B>(
     S::Future: Send,
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
-    let name = config.name;
     let mut warned: Option<Instant> = None;
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
-                tracing::warn!(%error, "{name} can not accept; resting for {ACCEPT_REST:?}");
+                config.report(&ListenerEvent::CannotAccept { error: &error, rest: ACCEPT_REST });
                 tokio::time::sleep(ACCEPT_REST).await;
                 continue;
             }
@@ -278,7 +346,7 @@ async fn accept<S, B>(
                     match (config.admit)(from) {
                         Ok(()) => converse(stream, config, &*service, phases).await,
                         Err(reason) => {
-                            tracing::warn!(%from, "a connection to {name} was closed: {reason}");
+                            config.report(&ListenerEvent::Refused { from, reason: &reason });
                             drop(stream);
                         }
                     }
@@ -287,7 +355,7 @@ async fn accept<S, B>(
             }
             Err(_) if warned.is_none_or(|at| at.elapsed() > WARN_EVERY) => {
                 warned = Some(Instant::now());
-                tracing::warn!(limit = config.max_connections, "{name} is full; further connections are closed");
+                config.report(&ListenerEvent::Full { limit: config.max_connections });
             }
             Err(_) => {}
         }
@@ -301,7 +369,7 @@ where
     S::Future: Send,
     B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
 {
-    let (name, began) = (config.name, tokio::time::Instant::now());
+    let began = tokio::time::Instant::now();
     if config.nodelay {
         let _ = stream.set_nodelay(true);
     }
@@ -331,7 +399,7 @@ where
         tokio::select! {
             outcome = connection.as_mut() => {
                 if let Err(error) = outcome {
-                    tracing::debug!(%error, "a connection to {name} failed");
+                    config.report(&ListenerEvent::Failed(&error));
                 }
                 return;
             }
@@ -343,7 +411,7 @@ where
                 // A response has allowed a longer time meanwhile.
                 _ if allowed_time() != of_its_own => {}
                 (None, Some(time)) => {
-                    tracing::debug!("a connection to {name} took longer than {time:?}");
+                    config.report(&ListenerEvent::TookTooLong(time));
                     return;
                 }
                 _ => return,
@@ -434,5 +502,19 @@ mod tests {
         let mut config = ListenerConfig::new("a test", "test");
         config.admit = |_| Err("not in this test".to_owned());
         assert_eq!(answer(asked(&start(config, 3, Duration::ZERO))), "");
+    }
+
+    #[test]
+    fn what_happens_is_reported_to_the_log_of_the_configuration() {
+        static REFUSED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        let mut config = ListenerConfig::new("a test", "test");
+        config.admit = |_| Err("not in this test".to_owned());
+        config.log = |name, event| {
+            if let ListenerEvent::Refused { reason, .. } = event {
+                REFUSED.lock().unwrap().push(format!("{name}: {reason}"));
+            }
+        };
+        assert_eq!(answer(asked(&start(config, 3, Duration::ZERO))), "");
+        assert_eq!(*REFUSED.lock().unwrap(), ["a test: not in this test"]);
     }
 }

@@ -23,8 +23,6 @@ pub mod bench_server;
 mod criterion;
 #[cfg(feature = "suites")]
 pub mod demo;
-#[cfg(all(test, feature = "suites"))]
-mod local_server;
 #[cfg(feature = "suites")]
 mod server_process;
 pub mod slots;

@@ -9,6 +9,8 @@ pub mod alone;
 pub mod cluster;
 pub mod ledger;
 #[cfg(feature = "runtime")]
+pub mod local_server;
+#[cfg(feature = "runtime")]
 pub mod log;
 pub mod payload;
 #[cfg(feature = "runtime")]

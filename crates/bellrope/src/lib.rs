@@ -32,7 +32,7 @@ mod client;
 mod error;
 mod kill_points;
 mod path;
-mod rate;
+pub mod rate;
 mod server;
 mod spin;
 mod status;

@@ -1,60 +1,91 @@
-//! Rate limits, kept as debt: each unit that somebody uses is owed for a *period*, debts become less as time passes, and
-//! as long as no more than a *burst* is owed nothing has to wait. (The generic cell rate algorithm: a token bucket in one
-//! moment.) The time is an argument, and who owes what is kept by the caller.
+//! Rate limits, kept as debt.
+//!
+//! Each unit that a party uses is owed for a *period*. Debts shrink as time passes, and as long as no more than a *burst* is
+//! owed, nothing has to wait. This is the generic cell rate algorithm: a token bucket that needs one moment of memory. The
+//! time is an argument; the caller keeps who owes what.
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//!
+//! use bellrope::rate::{Debt, Rate};
+//!
+//! let rate = Rate { burst: 2, period: Duration::from_secs(1) };
+//! let now = Instant::now();
+//! let mut debt = Debt::none(now);
+//! assert_eq!(debt.take(rate, now), Ok(()));
+//! assert_eq!(debt.take(rate, now), Ok(()));
+//! assert_eq!(debt.take(rate, now), Err(Duration::from_secs(1)));
+//! assert_eq!(debt.take(rate, now + Duration::from_secs(1)), Ok(()));
+//! ```
 
 use std::time::{Duration, Instant};
 
 /// How much may come at once, and how soon one more after that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rate {
-    /// Units that may come at once.
-    pub(crate) burst: u32,
+pub struct Rate {
+    /// Units that may come at once. With none, nothing may ever come.
+    pub burst: u32,
     /// The time in which one unit is paid off.
-    pub(crate) period: Duration,
+    pub period: Duration,
 }
 
 impl Rate {
     /// How long it takes to pay a whole burst off.
-    pub(crate) fn burst_time(self) -> Duration {
+    #[must_use]
+    pub fn burst_time(self) -> Duration {
         self.period.saturating_mul(self.burst)
     }
 }
 
 /// What one party owes: the moment at which everything will have been paid off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Debt(Instant);
+pub struct Debt(Instant);
 
 impl Debt {
     /// Nothing.
-    pub(crate) fn none(now: Instant) -> Self {
+    #[must_use]
+    pub fn none(now: Instant) -> Self {
         Self(now)
     }
 
     /// Whether nothing is owed any more.
-    pub(crate) fn is_paid(self, now: Instant) -> bool {
+    #[must_use]
+    pub fn is_paid(self, now: Instant) -> bool {
         self.0 <= now
     }
 
     /// How long it takes until no more than the burst is owed.
-    pub(crate) fn wait(self, rate: Rate, now: Instant) -> Duration {
+    #[must_use]
+    pub fn wait(self, rate: Rate, now: Instant) -> Duration {
         self.0.saturating_duration_since(now).saturating_sub(rate.burst_time())
     }
 
     /// This with one unit more.
-    pub(crate) fn and_one(self, rate: Rate, now: Instant) -> Self {
+    ///
+    /// # Panics
+    /// If the system's clock cannot express the moment, which is centuries away.
+    #[must_use]
+    pub fn and_one(self, rate: Rate, now: Instant) -> Self {
         Self(self.0.max(now) + rate.period)
     }
 
     /// This, but at most so many units beyond the burst.
-    pub(crate) fn at_most(self, beyond: u32, rate: Rate, now: Instant) -> Self {
+    ///
+    /// # Panics
+    /// As [`Debt::and_one`].
+    #[must_use]
+    pub fn at_most(self, beyond: u32, rate: Rate, now: Instant) -> Self {
         Self(self.0.min(now + rate.burst_time() + rate.period.saturating_mul(beyond)))
     }
 
     /// Uses one unit.
     ///
     /// # Errors
-    /// The burst is used up; the time until there is one again.
-    pub(crate) fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
+    /// The burst is used up; the time until there is a unit again. Nothing is charged then.
+    ///
+    /// # Panics
+    /// As [`Debt::and_one`].
+    pub fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
         let next = self.and_one(rate, now);
         let wait = next.wait(rate, now);
         if !wait.is_zero() {

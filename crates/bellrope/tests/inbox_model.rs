@@ -53,7 +53,7 @@ fn in_many_schedules(body: fn()) {
 }
 
 fn has_rung(inbox: &Inbox<Message>) -> bool {
-    wait::readable(inbox.wake_fd(), Some(Duration::ZERO)).unwrap()
+    wait::readable(inbox.notifier(), Some(Duration::ZERO)).unwrap()
 }
 
 /// The worker's turns until it would fall asleep. Answers how many messages it took, and whether it would.

@@ -230,9 +230,9 @@ fn await_answer(client: &Client, patience: Duration) -> Result<u64, CallError> {
 #[cfg(test)]
 mod tests {
     use bellrope::HandlerError;
+    use bellrope_testkit::local_server::LocalServer;
 
     use super::*;
-    use crate::local_server::LocalServer;
 
     #[test]
     fn an_answer_is_waited_for_through_errors_until_patience_ends() {

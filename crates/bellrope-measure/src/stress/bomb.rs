@@ -153,8 +153,9 @@ fn send(
 
 #[cfg(test)]
 mod tests {
+    use bellrope_testkit::local_server::LocalServer;
+
     use super::*;
-    use crate::local_server::LocalServer;
 
     #[test]
     fn every_connection_makes_as_many_calls_as_are_counted_and_no_more() {

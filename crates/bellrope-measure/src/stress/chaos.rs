@@ -305,8 +305,9 @@ fn fill(
 
 #[cfg(test)]
 mod tests {
+    use bellrope_testkit::local_server::LocalServer;
+
     use super::*;
-    use crate::local_server::LocalServer;
 
     #[test]
     fn of_those_who_stand_still_the_oldest_leaves_for_a_new_one() {

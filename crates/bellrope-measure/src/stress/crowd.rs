@@ -143,8 +143,9 @@ impl Caller {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use bellrope_testkit::local_server::LocalServer;
+
     use super::*;
-    use crate::local_server::LocalServer;
 
     #[test]
     fn a_caller_whose_server_is_gone_counts_what_failed_and_calls_no_more() {

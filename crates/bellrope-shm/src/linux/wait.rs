@@ -154,9 +154,6 @@ impl Notifier {
     }
 }
 
-/// The names that these had.
-pub use self::{Notifier as WakeFd, Poller as Epoll};
-
 /// Sleeps while the word is `expected`, until somebody [wakes](wake_word) those who sleep on it, at most `timeout`. May
 /// return early.
 pub(crate) fn on_word(word: &AtomicU32, expected: u32, timeout: Duration) -> io::Result<()> {

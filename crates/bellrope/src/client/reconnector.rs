@@ -18,7 +18,7 @@ use std::{
 use bellrope_proto::handshake::{HandshakeError, Status};
 use bellrope_shm::{
     socket::Socket,
-    wait::{Epoll, WakeFd},
+    wait::{Notifier, Poller},
 };
 
 use super::{
@@ -61,7 +61,7 @@ pub(crate) type Watcher = Arc<dyn Fn(ConnectionState) + Send + Sync>;
 #[derive(Debug)]
 pub(crate) struct Reconnector {
     orders: Mutex<Vec<Order>>,
-    wake: WakeFd,
+    wake: Notifier,
 }
 
 /// What others ask for.
@@ -85,14 +85,14 @@ impl Reconnector {
         if let Some(reconnector) = *running {
             return Ok(reconnector);
         }
-        let (wake, epoll) = (WakeFd::new()?, Epoll::new()?);
-        epoll.add(&wake, WAKE_KEY)?;
+        let (wake, poller) = (Notifier::new()?, Poller::new()?);
+        poller.add(&wake, WAKE_KEY)?;
         // The thread comes first: without it a reconnector would do nothing, and stay for ever.
         let (begin, rounds) = std::sync::mpsc::channel::<Rounds>();
         let thread = std::thread::Builder::new().name("bellrope-keep".to_owned()).stack_size(256 * 1024);
         thread.spawn(move || rounds.recv().map(Rounds::run))?;
         let reconnector: &Self = Box::leak(Box::new(Self { orders: Mutex::default(), wake }));
-        let _ = begin.send(Rounds { reconnector, epoll, clients: HashMap::new(), next_number: 1, chores: Vec::new() });
+        let _ = begin.send(Rounds { reconnector, poller, clients: HashMap::new(), next_number: 1, chores: Vec::new() });
         *running = Some(reconnector);
         Ok(reconnector)
     }
@@ -132,7 +132,7 @@ impl std::fmt::Debug for Order {
 /// The thread's own state.
 struct Rounds {
     reconnector: &'static Reconnector,
-    epoll: Epoll,
+    poller: Poller,
     clients: HashMap<u64, Entry>,
     next_number: u64,
     chores: Vec<(Instant, Chore)>,
@@ -158,7 +158,7 @@ impl Rounds {
     fn run(mut self) {
         let mut keys = Vec::new();
         loop {
-            match self.epoll.wait(self.patience()) {
+            match self.poller.wait(self.patience()) {
                 Ok(events) => keys.extend(events.iter().map(|event| event.key)),
                 Err(error) => tracing::error!(%error, "waiting for hang-ups failed"),
             }
@@ -214,7 +214,7 @@ impl Rounds {
         self.clients.retain(|_, entry| !Weak::ptr_eq(&entry.client, &client));
         let number = self.next_number;
         self.next_number += 1;
-        if let Err(error) = self.epoll.add_for_hang_up(&*socket, 2 * number) {
+        if let Err(error) = self.poller.add_for_hang_up(&*socket, 2 * number) {
             tracing::error!(%error, "a connection could not be watched");
         }
         self.clients.insert(number, Entry { client, path, phase: Phase::Linked { socket, generation } });
@@ -226,7 +226,7 @@ impl Rounds {
         let now = Instant::now();
         match &mut entry.phase {
             Phase::Linked { socket, generation } => {
-                let _ = self.epoll.remove(&**socket);
+                let _ = self.poller.remove(&**socket);
                 let generation = *generation;
                 entry.phase = Phase::Away { since: now, next: now + pause(FIRST_PAUSE) };
                 match entry.client.upgrade() {
@@ -262,7 +262,7 @@ impl Rounds {
             match Handshake::begin(client.config()) {
                 Ok(handshake) => {
                     room -= 1;
-                    let added = self.epoll.add(handshake.socket(), 2 * number + 1);
+                    let added = self.poller.add(handshake.socket(), 2 * number + 1);
                     entry.phase = Phase::Trying { since, handshake: Box::new(handshake) };
                     if added.is_err() {
                         entry.phase = Phase::Away { since, next: again };
@@ -286,18 +286,18 @@ impl Rounds {
         match handshake.advance() {
             Ok(None) => {}
             Ok(Some(established)) => {
-                let _ = self.epoll.remove(handshake.socket());
+                let _ = self.poller.remove(handshake.socket());
                 let socket = Arc::clone(&established.socket);
                 let path = entry.path.clone();
                 match entry.client.upgrade() {
                     None => drop(self.clients.remove(&number)),
                     Some(client) => {
-                        let _ = self.epoll.add_for_hang_up(&*socket, 2 * number);
+                        let _ = self.poller.add_for_hang_up(&*socket, 2 * number);
                         match client.install(established) {
                             Some(generation) => entry.phase = Phase::Linked { socket, generation },
                             // The client is closed, or has ordered the watching of another link.
                             None => {
-                                let _ = self.epoll.remove(&*socket);
+                                let _ = self.poller.remove(&*socket);
                                 self.clients.remove(&number);
                             }
                         }
@@ -306,7 +306,7 @@ impl Rounds {
                 self.follow(&path, now);
             }
             Err(error) => {
-                let _ = self.epoll.remove(handshake.socket());
+                let _ = self.poller.remove(handshake.socket());
                 let again = match &error {
                     ConnectError::NoServer { .. } | ConnectError::Io { .. } => away_pause(now - since),
                     ConnectError::Handshake(HandshakeError::Refused { status, .. }) if is_passing(*status) => {

@@ -17,7 +17,7 @@ use bellrope_proto::{
     frame::Rejection,
     handshake::Style,
 };
-use bellrope_shm::{socket::Socket, wait::WakeFd};
+use bellrope_shm::{socket::Socket, wait::Notifier};
 
 use super::{
     config::{ClientConfig, ConnectionState},
@@ -38,7 +38,7 @@ pub(crate) struct SharedClient {
     /// Signalled when there is a link again, or never will be.
     pub(crate) changed: Condvar,
     /// Ends the sleep of the leader when something happened that its socket does not report.
-    pub(crate) leader: WakeFd,
+    pub(crate) leader: Notifier,
     reconnector: &'static Reconnector,
     breaker: Option<Arc<Breaker>>,
     #[cfg(feature = "tokio")]
@@ -122,7 +122,7 @@ impl SharedClient {
             config,
             state: Mutex::new(state),
             changed: Condvar::new(),
-            leader: WakeFd::new()?,
+            leader: Notifier::new()?,
             reconnector,
             breaker,
             #[cfg(feature = "tokio")]

@@ -1,6 +1,6 @@
 use std::{io, sync::Arc};
 
-use bellrope_shm::wait::WakeFd;
+use bellrope_shm::wait::Notifier;
 
 use crate::sync::{AtomicBool, Mutex, Ordering, PoisonError};
 
@@ -16,7 +16,7 @@ pub(crate) struct Inbox<M> {
     filled: AtomicBool,
     /// Set by the worker before it sleeps; whoever clears it must wake it.
     asleep: AtomicBool,
-    wake: WakeFd,
+    wake: Notifier,
 }
 
 impl<M> Inbox<M> {
@@ -25,7 +25,7 @@ impl<M> Inbox<M> {
             messages: Mutex::new(Some(Vec::new())),
             filled: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
-            wake: WakeFd::new()?,
+            wake: Notifier::new()?,
         }))
     }
 
@@ -75,7 +75,7 @@ impl<M> Inbox<M> {
     }
 
     /// To be watched while asleep.
-    pub(crate) fn wake_fd(&self) -> &WakeFd {
+    pub(crate) fn notifier(&self) -> &Notifier {
         &self.wake
     }
 }

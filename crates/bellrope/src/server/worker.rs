@@ -20,7 +20,7 @@ use bellrope_proto::Violation;
 use bellrope_shm::{
     socket::Drained,
     sync::{Ordering, spin_loop},
-    wait::Epoll,
+    wait::Poller,
 };
 
 use self::{
@@ -57,7 +57,7 @@ const INBOX_KEY: u64 = u64::MAX;
 pub(crate) struct Worker {
     core: Arc<Core>,
     inbox: Arc<Inbox<Message>>,
-    epoll: Epoll,
+    poller: Poller,
     sessions: Vec<Option<Box<Session>>>,
     free: Vec<usize>,
     hot: Vec<usize>,
@@ -77,11 +77,11 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(core: Arc<Core>, index: usize) -> io::Result<(Arc<Inbox<Message>>, Self)> {
         let inbox = Inbox::new()?;
-        let epoll = Epoll::new()?;
-        epoll.add(inbox.wake_fd(), INBOX_KEY)?;
+        let poller = Poller::new()?;
+        poller.add(inbox.notifier(), INBOX_KEY)?;
         let worker = Self {
             inbox: Arc::clone(&inbox),
-            epoll,
+            poller,
             sessions: Vec::new(),
             free: Vec::new(),
             hot: Vec::new(),
@@ -203,7 +203,7 @@ impl Worker {
             self.sessions.push(None);
             self.sessions.len() - 1
         });
-        let added = self.epoll.add(&connection.socket, index as u64);
+        let added = self.poller.add(&connection.socket, index as u64);
         KillPoint::Adopted.reached();
         let session = Session::new(
             connection,
@@ -338,13 +338,13 @@ impl Worker {
     /// Waits until a doorbell rings, somebody hangs up or the inbox has something, at most `timeout`.
     fn look_after_sleepers(&mut self, timeout: Option<Duration>) {
         let mut rung = std::mem::take(&mut self.rung);
-        match self.epoll.wait(timeout) {
+        match self.poller.wait(timeout) {
             Ok(events) => rung.extend(events.iter().map(|event| event.key)),
             Err(error) => tracing::error!(%error, "waiting for doorbells failed"),
         }
         for key in rung.drain(..) {
             if key == INBOX_KEY {
-                self.inbox.wake_fd().clear();
+                self.inbox.notifier().clear();
                 continue;
             }
             let index = key as usize;
@@ -443,7 +443,7 @@ impl Worker {
         KillPoint::ServerClosing.reached();
         #[cfg(feature = "tokio")]
         self.visitor.asynchronous.abandoned(&session);
-        let _ = self.epoll.remove(&session.socket);
+        let _ = self.poller.remove(&session.socket);
         KillPoint::ServerClosed.reached();
         self.free.push(index);
         for list in [&mut self.hot, &mut self.priority, &mut self.armed_priority, &mut self.starved] {

@@ -150,10 +150,10 @@ mod tests {
 
     use bellrope::ServerBuilder;
     use bellrope_gateway::GatewaySettings;
+    use bellrope_testkit::local_server::LocalServer;
 
     use super::super::finding::Level;
     use super::*;
-    use crate::local_server::LocalServer;
 
     #[test]
     fn a_directory_that_others_can_write_and_a_stale_socket_are_found() {

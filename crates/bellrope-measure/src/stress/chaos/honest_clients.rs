@@ -180,9 +180,9 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use bellrope::HandlerError;
+    use bellrope_testkit::local_server::LocalServer;
 
     use super::*;
-    use crate::local_server::LocalServer;
 
     #[test]
     fn honest_clients_that_get_errors_have_not_recovered_and_say_why() {

@@ -148,8 +148,9 @@ fn await_bytes(socket: &Socket) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use bellrope_testkit::local_server::LocalServer;
+
     use super::*;
-    use crate::local_server::LocalServer;
 
     #[test]
     fn a_server_answers_a_message_that_is_too_large_and_nothing_before() {

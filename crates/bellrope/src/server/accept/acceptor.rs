@@ -18,7 +18,7 @@ use bellrope_proto::{
 use bellrope_shm::{
     SharedMemory, clock, process,
     socket::{PeerCredentials, Socket},
-    wait::Epoll,
+    wait::Poller,
 };
 
 use super::{connection_limits::ConnectionSlot, penalty::Admission};
@@ -44,7 +44,7 @@ pub(crate) struct Acceptor {
     listener: UnixListener,
     workers: Vec<Arc<Inbox<Message>>>,
     inbox: Arc<Inbox<Message>>,
-    epoll: Epoll,
+    poller: Poller,
     half_open: HashMap<u64, HalfOpen>,
     /// As many as may be half open, at most.
     waiting: Vec<Waiting>,
@@ -87,16 +87,16 @@ impl Acceptor {
         workers: Vec<Arc<Inbox<Message>>>,
     ) -> io::Result<(Arc<Inbox<Message>>, Self)> {
         listener.set_nonblocking(true)?;
-        let epoll = Epoll::new()?;
+        let poller = Poller::new()?;
         let inbox = Inbox::new()?;
-        epoll.add(&listener, LISTENER_KEY)?;
-        epoll.add(inbox.wake_fd(), INBOX_KEY)?;
+        poller.add(&listener, LISTENER_KEY)?;
+        poller.add(inbox.notifier(), INBOX_KEY)?;
         let acceptor = Self {
             core,
             listener,
             workers,
             inbox: Arc::clone(&inbox),
-            epoll,
+            poller,
             half_open: HashMap::new(),
             waiting: Vec::new(),
             next_key: FIRST_HANDSHAKE_KEY,
@@ -109,14 +109,14 @@ impl Acceptor {
     pub(crate) fn run(mut self) {
         let mut keys = Vec::new();
         while !self.core.stopping.load(Acquire) {
-            match self.epoll.wait(Some(self.patience())) {
+            match self.poller.wait(Some(self.patience())) {
                 Ok(events) => keys.extend(events.iter().map(|event| event.key)),
                 Err(error) => tracing::error!(%error, "waiting for connections failed"),
             }
             for key in keys.drain(..) {
                 match key {
                     LISTENER_KEY => self.accept(),
-                    INBOX_KEY => self.inbox.wake_fd().clear(),
+                    INBOX_KEY => self.inbox.notifier().clear(),
                     key => self.listen_to(key),
                 }
             }
@@ -141,7 +141,7 @@ impl Acceptor {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     tracing::error!(%error, "accepting failed; resting for {EXHAUSTED_PAUSE:?}");
-                    let _ = self.epoll.remove(&self.listener);
+                    let _ = self.poller.remove(&self.listener);
                     self.paused_until = Some(Instant::now() + EXHAUSTED_PAUSE);
                     return;
                 }
@@ -186,7 +186,7 @@ impl Acceptor {
         }
         let key = self.next_key;
         self.next_key += 1;
-        if self.epoll.add(&half_open.socket, key).is_ok() {
+        if self.poller.add(&half_open.socket, key).is_ok() {
             self.half_open.insert(key, half_open);
         }
     }
@@ -198,7 +198,7 @@ impl Acceptor {
             return;
         }
         let Some(half_open) = self.half_open.remove(&key) else { return };
-        let _ = self.epoll.remove(&half_open.socket);
+        let _ = self.poller.remove(&half_open.socket);
         self.heed(half_open, heard);
     }
 
@@ -319,7 +319,7 @@ impl Acceptor {
             self.half_open.iter().filter(|(_, half_open)| half_open.deadline <= now).map(|(key, _)| *key).collect();
         for key in late {
             if let Some(half_open) = self.half_open.remove(&key) {
-                let _ = self.epoll.remove(&half_open.socket);
+                let _ = self.poller.remove(&half_open.socket);
                 let timeout = self.core.live.handshake_timeout().as_millis();
                 let text = format!("no hello came within {timeout} ms, the limit handshake_timeout_ms");
                 self.refuse(&half_open.socket, Status::Malformed, &text);
@@ -327,7 +327,7 @@ impl Acceptor {
         }
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
-            if let Err(error) = self.epoll.add(&self.listener, LISTENER_KEY) {
+            if let Err(error) = self.poller.add(&self.listener, LISTENER_KEY) {
                 tracing::error!(%error, "accepting could not go on");
                 self.paused_until = Some(now + EXHAUSTED_PAUSE);
             }
