@@ -9,14 +9,16 @@ use anyhow::anyhow;
 use bellrope_terminal::Outcome;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt::format::FmtSpan, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+    Layer, Registry, filter::Targets, fmt::format::FmtSpan, layer::SubscriberExt as _, reload,
+    util::SubscriberInitExt as _,
 };
 
 /// The variables that say how much is logged, the first that is set.
 const VARIABLES: [&str; 2] = ["BELLROPE_LOG", "RUST_LOG"];
 
-type Change = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+type Change = Box<dyn Fn(Targets) -> Result<(), String> + Send + Sync>;
 
 /// Changes how much is logged, once something is.
 static CHANGE: OnceLock<Change> = OnceLock::new();
@@ -91,15 +93,35 @@ pub(crate) fn change(level: &str) -> Result<(), String> {
 }
 
 /// What a text means that says how much is logged, or how to mend it.
-pub(crate) fn filter(text: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(text).map_err(|error| {
+///
+/// As [`Targets`], but for what stays out of its way: blanks around a part, empty parts (which would be targets that say
+/// nothing), and no part at all, which stands for errors alone. Spans and fields cannot be named.
+pub(crate) fn filter(text: &str) -> Result<Targets, String> {
+    let unusable = |error: &dyn fmt::Display| {
         format!("set it to error, warn, info, debug or trace, or to pairs such as bellrope=debug ({error})")
-    })
+    };
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() {
+        return Ok(Targets::new().with_default(LevelFilter::ERROR));
+    }
+    if let Some(part) = parts.iter().find(|part| part.contains(['[', ']', '{', '}'])) {
+        return Err(unusable(&format_args!("{part:?} names spans or fields, which cannot be told apart here")));
+    }
+    let strange = |part: &&&str| {
+        let first = part.chars().next();
+        first.is_some_and(|first| !first.is_alphanumeric() && !['-', ':', '_'].contains(&first))
+    };
+    if parts.iter().any(|part| strange(&part)) {
+        return Err(unusable(&"invalid filter directive"));
+    }
+    // "bellrope=" is everything of a target, as "bellrope" is.
+    let parts: Vec<&str> = parts.iter().map(|part| part.strip_suffix('=').unwrap_or(part)).collect();
+    parts.join(",").parse().map_err(|error| unusable(&error))
 }
 
 type Part = Box<dyn Layer<Registry> + Send + Sync>;
 
-fn start(filter: EnvFilter, format: LogFormat, mut parts: Vec<Part>) -> Outcome {
+fn start(filter: Targets, format: LogFormat, mut parts: Vec<Part>) -> Outcome {
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // A broken stderr must not bring the program down. A call's span says at its end how long it took and how it ended.
     let lines = tracing_subscriber::fmt::layer()
@@ -132,10 +154,10 @@ impl fmt::Display for Unusable {
     }
 }
 
-fn chosen(default: &str, vars: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, Unusable> {
+fn chosen(default: &str, vars: impl Fn(&str) -> Option<String>) -> Result<Targets, Unusable> {
     let set = |name: &&str| vars(name).filter(|value| !value.trim().is_empty());
     let Some((name, value)) = VARIABLES.iter().find_map(|name| Some((*name, set(name)?))) else {
-        return Ok(EnvFilter::new(default));
+        return Ok(filter(default).unwrap_or_else(|_| Targets::new().with_default(LevelFilter::ERROR)));
     };
     filter(&value).map_err(|mend| Unusable { name: name.to_owned(), value, mend })
 }
@@ -167,5 +189,37 @@ mod tests {
         let error = chosen("info", |name| (name == "BELLROPE_LOG").then(|| "bellrope=loud".to_owned())).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with(r#"BELLROPE_LOG is "bellrope=loud"; set it to error, warn,"#), "{text}");
+    }
+
+    #[test]
+    fn levels_and_pairs_are_taken_with_blanks_and_empty_parts() {
+        let of = |text: &str| filter(text).unwrap();
+        for (text, target, most) in [
+            ("", "bellrope", LevelFilter::ERROR),
+            (" , ", "bellrope", LevelFilter::ERROR),
+            ("warn", "bellrope", LevelFilter::WARN),
+            ("3", "bellrope", LevelFilter::INFO),
+            ("off", "bellrope", LevelFilter::OFF),
+            ("info,", "bellrope", LevelFilter::INFO),
+            ("warn, bellrope=debug", "bellrope::server", LevelFilter::DEBUG),
+            ("warn, bellrope=debug", "hyper", LevelFilter::WARN),
+            ("bellrope=", "bellrope", LevelFilter::TRACE),
+            ("bellrope", "bellrope", LevelFilter::TRACE),
+            ("bellrope", "hyper", LevelFilter::OFF),
+        ] {
+            let filter = of(text);
+            for level in [tracing::Level::ERROR, tracing::Level::WARN, tracing::Level::INFO, tracing::Level::DEBUG] {
+                assert_eq!(filter.would_enable(target, &level), level <= most, "{text:?}: {target} at {level}");
+            }
+        }
+    }
+
+    #[test]
+    fn spans_and_fields_are_refused_with_the_setting_that_names_them() {
+        for text in ["bellrope[call]=debug", "[call]", "warn,[{connection}]=trace", "bellrope[call{a=1}]=debug"] {
+            let error = chosen("info", |name| (name == "RUST_LOG").then(|| text.to_owned())).unwrap_err().to_string();
+            assert!(error.starts_with("RUST_LOG is ") && error.contains("names spans or fields"), "{error}");
+        }
+        assert!(filter("*").is_err() && filter("a=debug=info").is_err());
     }
 }

@@ -6,6 +6,7 @@
 //! | [`agent`] | what is answered to which request, and the turn of a prompt |
 //! | [`models`] | the models to choose from |
 //! | [`prompt`] | what an editor sends as a prompt, as a message to a model |
+//! | [`rpc`] | what a line means, and the lines that answer it: JSON-RPC |
 //! | [`sessions`] | the conversations, and which of them waits for an answer |
 //! | [`wire`] | the lines on standard input and output, with their bounds |
 //!
@@ -14,15 +15,16 @@
 mod agent;
 mod models;
 mod prompt;
+mod rpc;
 mod sessions;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use agent_client_protocol as sdk;
 use anyhow::anyhow;
 use bellrope_terminal::{Outcome, output};
 use clap::Args;
+use tokio::io::BufReader;
 
 use crate::{commands::chat::AskArgs, logging, socket::SocketArg};
 
@@ -53,18 +55,20 @@ pub(crate) fn run(args: AcpArgs) -> Outcome {
     let AcpArgs { server, ask } = args;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
-        let (transport, flow) = wire::standard();
+        let flow = Arc::new(wire::Flow::new());
         let agent = Arc::new(agent::Agent::new(server, ask.into_request(), Arc::clone(&flow)));
         if let Err(error) = agent.client().await {
             // No reason to end: it is asked for again with the first session.
             output::note(format_args!("warning: {error:#}"));
         }
         tokio::select! {
-            outcome = agent::serve(agent, transport) => outcome,
+            outcome = agent::serve(agent, BufReader::new(tokio::io::stdin()), tokio::io::stdout()) => outcome,
             () = flow.ended_for(LAST_WORDS) => Ok(()),
         }
     });
     // Standard input may still be read by a thread of the runtime's.
     runtime.shutdown_background();
-    outcome.map_err(|error: sdk::Error| anyhow!("the connection to the editor is lost: {}", agent::worded(&error)))
+    outcome.map_err(|error| {
+        anyhow!("the connection to the editor is lost: Internal error ({})", serde_json::Value::from(error.to_string()))
+    })
 }

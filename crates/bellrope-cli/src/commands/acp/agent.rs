@@ -1,28 +1,38 @@
 //! What is answered to which request, and the turn of a prompt.
 //!
-//! The library hands over one message at a time and waits meanwhile, so whatever takes time is a task of its own.
+//! Lines are dealt with one after the other, so whatever takes time is a task of its own.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use agent_client_protocol as sdk;
-use bellrope::AsyncClient;
-use bellrope_gateway::{ChatRequest, Chunk, ModelList, StopReason as Stop};
-use sdk::v1::{
-    ConnectionTo, Responder,
-    schema::{
-        AgentCapabilities, CancelNotification, CloseSessionRequest, CloseSessionResponse, ContentChunk,
-        Error as WireError, Implementation, InitializeRequest, InitializeResponse, NewSessionRequest,
-        NewSessionResponse, PromptCapabilities, PromptRequest, PromptResponse, SessionCapabilities,
+use agent_client_protocol_schema::{
+    ProtocolVersion,
+    v1::{
+        AgentCapabilities, CancelNotification, CancelRequestNotification, CloseSessionRequest, CloseSessionResponse,
+        ContentChunk, Error, ErrorCode, Implementation, InitializeRequest, InitializeResponse, NewSessionRequest,
+        NewSessionResponse, PromptCapabilities, PromptRequest, PromptResponse, RequestId, SessionCapabilities,
         SessionCloseCapabilities, SessionConfigOptionValue, SessionId, SessionNotification, SessionUpdate,
         SetSessionConfigOptionRequest, SetSessionConfigOptionResponse, StopReason,
     },
 };
+use bellrope::AsyncClient;
+use bellrope_gateway::{ChatRequest, Chunk, ModelList, StopReason as Stop};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufRead, AsyncWrite},
+    sync::Notify,
+    task::{JoinError, JoinSet},
+};
 
 use super::{
     models, prompt,
+    rpc::{self, Incoming},
     sessions::{Sessions, Unready},
-    wire::Flow,
+    wire::{self, Editor, Flow, Input},
 };
 use crate::{commands::chat::Conversation, socket, socket::SocketArg};
 
@@ -32,6 +42,9 @@ const TARGET: &str = "bellrope::acp::agent";
 /// How long the models may take to be listed; without them a session has no choice of them.
 const MODELS_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Requests that may be at work at once: beyond it, reading rests until one has ended.
+const MAX_TASKS: usize = 256;
+
 /// The agent of one editor.
 #[derive(Debug)]
 pub(super) struct Agent {
@@ -40,6 +53,8 @@ pub(super) struct Agent {
     request: ChatRequest,
     flow: Arc<Flow>,
     sessions: Mutex<Sessions>,
+    /// Prompts at work, by the request, with what tells them that it is withdrawn.
+    withdrawals: Mutex<HashMap<RequestId, Arc<Notify>>>,
     /// Connected with the first need of it; then it connects anew by itself.
     client: tokio::sync::Mutex<Option<AsyncClient>>,
 }
@@ -47,84 +62,182 @@ pub(super) struct Agent {
 /// Answers an editor until it is gone.
 pub(super) async fn serve(
     agent: Arc<Agent>,
-    transport: impl sdk::ConnectTo<sdk::Agent> + 'static,
-) -> Result<(), sdk::Error> {
-    let with = || Arc::clone(&agent);
-    let (opening, asked, cancelled, closing, setting) = (with(), with(), with(), with(), with());
-    sdk::Agent
-        .v1()
-        .name("bellrope")
-        .on_receive_request(
-            async move |_: InitializeRequest, responder: Responder<InitializeResponse>, _| {
-                responder.respond(introduction())
-            },
-            sdk::on_receive_request!(),
-        )
-        .on_receive_request(
-            async move |_: NewSessionRequest, responder: Responder<NewSessionResponse>, editor: ConnectionTo<_>| {
-                let (agent, brief) = (Arc::clone(&opening), opening.flow.brief());
-                editor.spawn(async move {
-                    let answered = responder.respond_with_result(agent.open().await);
+    input: impl AsyncBufRead + Unpin,
+    output: impl AsyncWrite + Unpin,
+) -> io::Result<()> {
+    let flow = Arc::clone(&agent.flow);
+    let mut input = Input::new(input, &flow);
+    let (editor, outgoing) = Editor::new(&flow);
+    let mut desk = Desk { agent, editor, tasks: JoinSet::new(), introduced: Introduced::No };
+    let mut writing = std::pin::pin!(wire::write(output, outgoing, &flow));
+    let reading = async {
+        while let Some(line) = input.next().await? {
+            desk.take(&line).await;
+        }
+        flow.settled().await;
+        io::Result::Ok(())
+    };
+    tokio::select! {
+        outcome = &mut writing => return outcome,
+        outcome = reading => outcome?,
+    }
+    // Turns end with the tasks; what is still to be said is written.
+    drop(desk);
+    writing.await
+}
+
+/// How far the editor has introduced itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Introduced {
+    No,
+    /// It may do so once more, until it asks for something else.
+    Just,
+    Yes,
+}
+
+/// Where an editor's lines are dealt with, one after the other.
+#[derive(Debug)]
+struct Desk {
+    agent: Arc<Agent>,
+    editor: Editor,
+    tasks: JoinSet<()>,
+    introduced: Introduced,
+}
+
+impl Desk {
+    async fn take(&mut self, line: &str) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            ended_well(ended);
+        }
+        if self.tasks.len() >= MAX_TASKS
+            && let Some(ended) = self.tasks.join_next().await
+        {
+            ended_well(ended);
+        }
+        match rpc::parse(line) {
+            Incoming::Request { id, method, params } => {
+                if let Err(error) = self.request(&id, &method, &params).await {
+                    tracing::debug!(target: TARGET, %method, code = i32::from(error.code), "a request is refused");
+                    self.editor.answer(&id, Err::<(), _>(error)).await;
+                }
+            }
+            Incoming::Notification { method, params } => self.notification(&method, &params),
+            Incoming::Response => tracing::debug!(target: TARGET, "a response to nothing is passed over"),
+            Incoming::Refused(error) => {
+                tracing::debug!(target: TARGET, code = i32::from(error.code), "a line is no message");
+                self.editor.answer(&RequestId::Null, Err::<(), _>(error)).await;
+            }
+        }
+    }
+
+    /// Answers a request, now or in a task. `Err` is its answer, too.
+    async fn request(&mut self, id: &RequestId, method: &str, params: &Value) -> Result<(), Error> {
+        if method == "initialize" {
+            self.initialize(params)?;
+            self.editor.answer(id, Ok(introduction())).await;
+            return Ok(());
+        }
+        if self.introduced == Introduced::No {
+            let told = format!("ACP initialization must complete before `{method}` can be used");
+            return Err(Error::invalid_request().data(Value::from(told)));
+        }
+        self.introduced = Introduced::Yes;
+        let (agent, editor, id) = (Arc::clone(&self.agent), self.editor.clone(), id.clone());
+        match method {
+            "session/new" => {
+                rpc::params::<NewSessionRequest>(params)?;
+                let brief = agent.flow.brief().await;
+                self.tasks.spawn(async move {
+                    editor.answer(&id, agent.open().await).await;
                     drop(brief);
-                    answered
-                })
-            },
-            sdk::on_receive_request!(),
-        )
-        .on_receive_request(
-            async move |prompt: PromptRequest, responder: Responder<PromptResponse>, editor: ConnectionTo<_>| {
-                Arc::clone(&asked).prompt(prompt, responder, &editor)
-            },
-            sdk::on_receive_request!(),
-        )
-        .on_receive_request(
-            async move |request: CloseSessionRequest, responder: Responder<CloseSessionResponse>, _| {
-                let known = closing.sessions().close(&request.session_id.0);
-                let outcome = known.then(CloseSessionResponse::new);
-                responder.respond_with_result(outcome.ok_or_else(|| unready(Unready::Unknown, &request.session_id)))
-            },
-            sdk::on_receive_request!(),
-        )
-        .on_receive_request(
-            async move |request: SetSessionConfigOptionRequest,
-                        responder: Responder<SetSessionConfigOptionResponse>,
-                        editor: ConnectionTo<_>| {
-                let (agent, brief) = (Arc::clone(&setting), setting.flow.brief());
-                editor.spawn(async move {
-                    let answered = responder.respond_with_result(agent.set(request).await);
+                });
+            }
+            "session/set_config_option" => {
+                let request = rpc::params(params)?;
+                let brief = agent.flow.brief().await;
+                self.tasks.spawn(async move {
+                    editor.answer(&id, agent.set(request).await).await;
                     drop(brief);
-                    answered
-                })
-            },
-            sdk::on_receive_request!(),
-        )
-        .on_receive_notification(
-            async move |notice: CancelNotification, _| {
-                cancelled.sessions().cancel(&notice.session_id.0);
-                Ok(())
-            },
-            sdk::on_receive_notification!(),
-        )
-        .connect_with(transport, async move |editor: ConnectionTo<_>| {
-            editor.incoming_closed().await;
-            agent.flow.settled().await;
-            Ok(())
-        })
-        .await
+                });
+            }
+            "session/prompt" => {
+                let turn = agent.prompt(rpc::params(params)?, id, editor)?;
+                self.tasks.spawn(turn);
+            }
+            "session/close" => {
+                let request: CloseSessionRequest = rpc::params(params)?;
+                if !agent.sessions().close(&request.session_id.0) {
+                    return Err(unready(Unready::Unknown, &request.session_id));
+                }
+                editor.answer(&id, Ok(CloseSessionResponse::new())).await;
+            }
+            _ => return Err(Error::method_not_found().data(Value::from(method))),
+        }
+        Ok(())
+    }
+
+    /// Version 1 is all there is: whatever version the editor prefers, it is told so.
+    fn initialize(&mut self, params: &Value) -> Result<(), Error> {
+        if rpc::params::<InitializeRequest>(params).is_err() {
+            let told = "initialize.protocolVersion must be a valid ACP protocol version";
+            return Err(Error::invalid_params().data(Value::from(told)));
+        }
+        if self.introduced == Introduced::Yes {
+            let told = "ACP initialization cannot be repeated after any other request; reconnect to initialize again";
+            return Err(Error::invalid_request().data(Value::from(told)));
+        }
+        self.introduced = Introduced::Just;
+        Ok(())
+    }
+
+    /// Those that nobody knows are passed over.
+    fn notification(&self, method: &str, params: &Value) {
+        match method {
+            "session/cancel" => {
+                if let Ok(notice) = rpc::params::<CancelNotification>(params) {
+                    self.agent.sessions().cancel(&notice.session_id.0);
+                }
+            }
+            "$/cancel_request" => {
+                if let Ok(notice) = rpc::params::<CancelRequestNotification>(params)
+                    && let Some(withdrawn) = self.agent.withdrawals().get(&notice.request_id)
+                {
+                    withdrawn.notify_one();
+                }
+            }
+            _ => tracing::debug!(target: TARGET, method, "a notification is passed over"),
+        }
+    }
+}
+
+/// A fault in a task is a fault of the program, not the end of one request.
+fn ended_well(task: Result<(), JoinError>) {
+    if let Err(error) = task
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
 }
 
 fn introduction() -> InitializeResponse {
     let prompts = PromptCapabilities::new().image(true).embedded_context(true);
     let sessions = SessionCapabilities::new().close(SessionCloseCapabilities::new());
     let version = env!("CARGO_PKG_VERSION");
-    InitializeResponse::new(sdk::schema::ProtocolVersion::V1)
+    InitializeResponse::new(ProtocolVersion::V1)
         .agent_capabilities(AgentCapabilities::new().prompt_capabilities(prompts).session_capabilities(sessions))
         .agent_info(Implementation::new("bellrope", version).title("Bellrope".to_owned()))
 }
 
 impl Agent {
     pub(super) fn new(server: SocketArg, request: ChatRequest, flow: Arc<Flow>) -> Self {
-        Self { server, request, flow, sessions: Mutex::default(), client: tokio::sync::Mutex::new(None) }
+        Self {
+            server,
+            request,
+            flow,
+            sessions: Mutex::default(),
+            withdrawals: Mutex::default(),
+            client: tokio::sync::Mutex::new(None),
+        }
     }
 
     /// The connection to the server.
@@ -137,7 +250,7 @@ impl Agent {
     }
 
     /// Opens a session, if there is a server to ask.
-    async fn open(&self) -> Result<NewSessionResponse, sdk::Error> {
+    async fn open(&self) -> Result<NewSessionResponse, Error> {
         let models = self.models().await.map_err(|error| failed(&error))?;
         let id = self.sessions().open(self.request.clone()).map_err(|fault| unready(fault, &SessionId::new("")))?;
         let option = models::option(&models.models, &models::chosen(&self.request));
@@ -145,7 +258,7 @@ impl Agent {
     }
 
     /// Changes the model of a session.
-    async fn set(&self, request: SetSessionConfigOptionRequest) -> Result<SetSessionConfigOptionResponse, sdk::Error> {
+    async fn set(&self, request: SetSessionConfigOptionRequest) -> Result<SetSessionConfigOptionResponse, Error> {
         let SetSessionConfigOptionRequest { session_id, config_id, value, .. } = request;
         let choice = match value {
             SessionConfigOptionValue::ValueId { value } if *config_id.0 == *models::OPTION => value.0,
@@ -175,32 +288,26 @@ impl Agent {
         }
     }
 
-    /// Answers a prompt, in a task of its own.
+    /// Begins a prompt. What is returned answers it.
     fn prompt(
         self: Arc<Self>,
         request: PromptRequest,
-        responder: Responder<PromptResponse>,
-        editor: &ConnectionTo<sdk::Client>,
-    ) -> Result<(), sdk::Error> {
+        request_id: RequestId,
+        editor: Editor,
+    ) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
         let PromptRequest { session_id: id, prompt, .. } = request;
-        let content = match prompt::content(prompt) {
-            Ok(content) => content,
-            Err(fault) => return responder.respond_with_error(invalid(fault)),
-        };
-        let begun = self.sessions().begin(&id.0);
-        let (mut conversation, cancelled) = match begun {
-            Ok(begun) => begun,
-            Err(fault) => return responder.respond_with_error(unready(fault, &id)),
-        };
+        let content = prompt::content(prompt).map_err(invalid)?;
+        let (mut conversation, cancelled) = self.sessions().begin(&id.0).map_err(|fault| unready(fault, &id))?;
         conversation.ask_in_parts(content);
-        let (withdrawn, to) = (responder.cancellation(), editor.clone());
-        editor.spawn(async move {
+        let withdrawn = Arc::new(Notify::new());
+        self.withdrawals().insert(request_id.clone(), Arc::clone(&withdrawn));
+        Ok(async move {
             let outcome = tokio::select! {
                 biased;
                 // The stream is dropped, and so cancelled at the server.
                 _ = cancelled => Ok(StopReason::Cancelled),
-                () = withdrawn.cancelled() => Ok(StopReason::Cancelled),
-                outcome = self.turn(&id, &mut conversation, &to) => outcome,
+                () = withdrawn.notified() => Ok(StopReason::Cancelled),
+                outcome = self.turn(&id, &mut conversation, &editor) => outcome,
             };
             match outcome {
                 // The protocol says of a refusal that its prompt is not part of the next.
@@ -208,8 +315,17 @@ impl Agent {
                 Ok(_) => conversation.settle(),
             }
             self.sessions().end(&id.0, conversation);
-            responder.respond_with_result(outcome.map(PromptResponse::new).map_err(|error| failed(&error)))
+            self.forget(&request_id, &withdrawn);
+            editor.answer(&request_id, outcome.map(PromptResponse::new).map_err(|error| failed(&error))).await;
         })
+    }
+
+    /// Takes note that a prompt is answered. An editor that uses an id twice withdraws what it asked last.
+    fn forget(&self, id: &RequestId, withdrawn: &Arc<Notify>) {
+        let mut withdrawals = self.withdrawals();
+        if withdrawals.get(id).is_some_and(|last| Arc::ptr_eq(last, withdrawn)) {
+            withdrawals.remove(id);
+        }
     }
 
     /// Passes an answer on, piece by piece, at the pace at which the editor reads.
@@ -217,7 +333,7 @@ impl Agent {
         &self,
         id: &SessionId,
         conversation: &mut Conversation,
-        editor: &ConnectionTo<sdk::Client>,
+        editor: &Editor,
     ) -> anyhow::Result<StopReason> {
         let client = self.client().await?;
         let mut answer = conversation.begin(&client).await?;
@@ -239,11 +355,12 @@ impl Agent {
                 // No tools are offered; what an answer took has no place in the protocol yet.
                 _ => continue,
             };
-            self.flow.room().await;
-            editor
-                .send_notification(SessionNotification::new(id.clone(), update))
-                .map_err(|error| anyhow::anyhow!(worded(&error)))?;
+            editor.update(&SessionNotification::new(id.clone(), update)).await?;
         }
+    }
+
+    fn withdrawals(&self) -> MutexGuard<'_, HashMap<RequestId, Arc<Notify>>> {
+        self.withdrawals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
@@ -260,38 +377,168 @@ fn stopped(reason: Stop) -> StopReason {
 }
 
 /// An error in the words that an editor shows.
-fn failed(error: &anyhow::Error) -> sdk::Error {
-    sdk::Error::new(sdk::ErrorCode::INTERNAL_ERROR, format!("{error:#}"))
+fn failed(error: &anyhow::Error) -> Error {
+    Error::new(ErrorCode::InternalError.into(), format!("{error:#}"))
 }
 
-fn invalid(fault: String) -> sdk::Error {
-    sdk::Error::new(sdk::ErrorCode::INVALID_PARAMS, fault)
+fn invalid(fault: String) -> Error {
+    Error::new(ErrorCode::InvalidParams.into(), fault)
 }
 
-fn unready(fault: Unready, id: &SessionId) -> sdk::Error {
+fn unready(fault: Unready, id: &SessionId) -> Error {
     match fault {
-        Unready::Unknown => WireError::session_not_found(id.clone()).into(),
+        Unready::Unknown => Error::session_not_found(id.clone()),
         Unready::Busy => invalid("this session waits for an answer; cancel it first".to_owned()),
         Unready::Full => invalid("too many sessions wait for answers; close some".to_owned()),
     }
 }
 
-/// An error of the protocol library as one line of text.
-pub(super) fn worded(error: &sdk::Error) -> String {
-    match &error.data {
-        Some(data) => format!("{} ({data})", error.message),
-        None => error.message.clone(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use serde_json::json;
+    use tokio::io::{
+        AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf,
+    };
+
     use super::*;
 
-    #[test]
-    fn an_error_of_the_protocol_is_a_line_with_what_there_is_to_know_of_it() {
-        let error = sdk::Error::new(-32603, "it broke");
-        assert_eq!(worded(&error), "it broke");
-        assert_eq!(worded(&error.data("no space left")), r#"it broke ("no space left")"#);
+    /// An editor on the other end, of an agent whose server does not exist.
+    struct Far {
+        agent: Arc<Agent>,
+        input: Option<WriteHalf<DuplexStream>>,
+        lines: Lines<BufReader<ReadHalf<DuplexStream>>>,
+        serving: tokio::task::JoinHandle<io::Result<()>>,
+    }
+
+    impl Far {
+        async fn start() -> Self {
+            #[derive(Parser)]
+            struct Nowhere {
+                #[command(flatten)]
+                server: SocketArg,
+            }
+            let server = Nowhere::parse_from(["test", "--socket", "/nonexistent/bellrope.sock"]).server;
+            let agent = Arc::new(Agent::new(server, ChatRequest::default(), Arc::new(Flow::new())));
+            let (near, far) = tokio::io::duplex(1024);
+            let (input, output) = tokio::io::split(near);
+            let serving = tokio::spawn(serve(Arc::clone(&agent), BufReader::new(input), output));
+            let (output, input) = tokio::io::split(far);
+            Self { agent, input: Some(input), lines: BufReader::new(output).lines(), serving }
+        }
+
+        /// One that has introduced itself.
+        async fn introduced() -> Self {
+            let mut far = Self::start().await;
+            far.send(0, "initialize", json!({"protocolVersion": 1})).await;
+            assert_eq!(far.next().await["result"]["protocolVersion"], 1);
+            far
+        }
+
+        async fn write(&mut self, line: &str) {
+            self.input.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        }
+
+        async fn send(&mut self, id: u64, method: &str, params: Value) {
+            self.write(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string()).await;
+        }
+
+        async fn next(&mut self) -> Value {
+            serde_json::from_str(&self.lines.next_line().await.unwrap().unwrap()).unwrap()
+        }
+
+        async fn refused(&mut self, id: u64, method: &str, params: Value) -> (i64, String) {
+            self.send(id, method, params).await;
+            let answer = self.next().await;
+            assert_eq!(answer["id"], id, "{answer}");
+            (answer["error"]["code"].as_i64().unwrap(), answer["error"].to_string())
+        }
+
+        async fn leave(mut self) {
+            self.input.take().unwrap().shutdown().await.unwrap();
+            self.serving.await.unwrap().unwrap();
+        }
+    }
+
+    fn prompt(session: &str) -> Value {
+        json!({"sessionId": session, "prompt": [{"type": "text", "text": "hi"}]})
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_taken_in_is_refused_and_the_rest_goes_on() {
+        let mut far = Far::introduced().await;
+        let long = "x".repeat(17 * 1024 * 1024);
+        for (line, code) in [("{", -32700), (&long, -32700), ("[1]", -32600), ("17", -32600)] {
+            far.write(line).await;
+            let answer = far.next().await;
+            assert_eq!((&answer["id"], &answer["error"]["code"]), (&Value::Null, &json!(code)));
+        }
+        assert_eq!(far.refused(1, "session/fly", json!({})).await.0, -32601);
+        assert_eq!(far.refused(2, "session/prompt", json!({"prompt": 3})).await.0, -32602);
+        assert_eq!(far.refused(3, "session/close", json!({"sessionId": "nobody"})).await.0, -32002);
+        // A response to nothing and notifications that nobody knows are passed over.
+        far.write(r#"{"jsonrpc":"2.0","id":99,"result":{}}"#).await;
+        for method in ["session/fly", "session/cancel", "$/cancel_request"] {
+            far.write(&json!({"jsonrpc": "2.0", "method": method}).to_string()).await;
+        }
+        assert_eq!(far.refused(4, "session/new", json!({"cwd": "/", "mcpServers": []})).await.0, -32603);
+        far.leave().await;
+    }
+
+    #[tokio::test]
+    async fn an_editor_introduces_itself_first_and_again_only_before_it_asks_for_something() {
+        let mut far = Far::start().await;
+        let (code, told) = far.refused(1, "session/fly", json!({})).await;
+        assert_eq!(code, -32600);
+        assert!(told.contains("ACP initialization must complete before `session/fly` can be used"), "{told}");
+        assert_eq!(far.refused(2, "initialize", json!({"protocolVersion": "1"})).await.0, -32602);
+        for version in [0, 1, 2] {
+            far.send(3, "initialize", json!({"protocolVersion": version})).await;
+            assert_eq!(far.next().await["result"]["protocolVersion"], 1);
+        }
+        assert_eq!(far.refused(4, "session/fly", json!({})).await.0, -32601);
+        let (code, told) = far.refused(5, "initialize", json!({"protocolVersion": 1})).await;
+        assert_eq!(code, -32600);
+        assert!(told.contains("cannot be repeated"), "{told}");
+        far.leave().await;
+    }
+
+    #[tokio::test]
+    async fn while_one_request_runs_others_are_answered_and_it_can_be_withdrawn() {
+        let mut far = Far::introduced().await;
+        let agent = Arc::clone(&far.agent);
+        let session = agent.sessions().open(ChatRequest::default()).unwrap();
+        // As long as this is held, a turn waits for its connection.
+        let connecting = agent.client.lock().await;
+        for end in ["$/cancel_request", "session/cancel"] {
+            far.send(1, "session/prompt", prompt(&session)).await;
+            let (code, told) = far.refused(2, "session/prompt", prompt(&session)).await;
+            assert_eq!(code, -32602);
+            assert!(told.contains("cancel it first"), "{told}");
+            // That of another request changes nothing.
+            far.write(&json!({"jsonrpc": "2.0", "method": "$/cancel_request", "params": {"requestId": 2}}).to_string())
+                .await;
+            let params = if end == "session/cancel" { json!({"sessionId": session}) } else { json!({"requestId": 1}) };
+            far.write(&json!({"jsonrpc": "2.0", "method": end, "params": params}).to_string()).await;
+            assert_eq!(far.next().await, json!({"jsonrpc": "2.0", "id": 1, "result": {"stopReason": "cancelled"}}));
+            assert!(agent.withdrawals().is_empty());
+        }
+        // The end of input ends a turn unanswered.
+        far.send(3, "session/prompt", prompt(&session)).await;
+        assert_eq!(far.refused(4, "session/fly", json!({})).await.0, -32601);
+        far.leave().await;
+        drop(connecting);
+    }
+
+    #[tokio::test]
+    async fn an_editor_that_is_gone_ends_it() {
+        let Far { input, lines, serving, .. } = Far::introduced().await;
+        let mut far = lines.into_inner().into_inner().unsplit(input.unwrap());
+        far.write_all(b"17\n").await.unwrap();
+        let mut answer = [0; 8];
+        far.read_exact(&mut answer).await.unwrap();
+        far.write_all(b"17\n17\n17\n17\n17\n17\n17\n17\n17\n17\n17\n17\n17\n17\n17\n17\n").await.unwrap();
+        drop(far);
+        assert_eq!(serving.await.unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -1,6 +1,6 @@
 //! The models to choose from, as an option of a session.
 
-use agent_client_protocol::v1::schema::{SessionConfigOption, SessionConfigOptionCategory, SessionConfigSelectOption};
+use agent_client_protocol_schema::v1::{SessionConfigOption, SessionConfigOptionCategory, SessionConfigSelectOption};
 use bellrope_gateway::{ChatRequest, ModelInfo};
 
 /// The option's id.

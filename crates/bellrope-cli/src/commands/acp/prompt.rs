@@ -1,6 +1,6 @@
 //! What an editor sends as a prompt, as a message to a model.
 
-use agent_client_protocol::v1::schema::{ContentBlock, EmbeddedResourceResource, ImageContent};
+use agent_client_protocol_schema::v1::{ContentBlock, EmbeddedResourceResource, ImageContent};
 use bellrope_gateway::{Content, Part};
 
 /// The message that the blocks of a prompt make. `Err` says what cannot be sent.

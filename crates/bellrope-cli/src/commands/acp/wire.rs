@@ -1,23 +1,25 @@
 //! The lines on standard input and output, with their bounds.
 //!
-//! The protocol library queues whatever it is given, so the bounds are kept at its edges: whoever streams an answer asks
-//! for [`Flow::room`] first and so waits for a slow editor, and an editor that writes without reading is read no further.
+//! Every line that is to be written waits in one queue of fixed length. Whoever streams an answer asks for [`Flow::room`]
+//! first and so waits for a slow editor, and an editor that writes without reading is read no further.
 
 use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use agent_client_protocol as sdk;
-use futures_util::{Sink, Stream, sink, stream};
+use agent_client_protocol_schema::v1::{Error, RequestId, SessionNotification};
+use serde::Serialize;
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader},
-    sync::{Notify, Semaphore},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
 };
+
+use super::rpc;
 
 /// The longest line that is taken in, in bytes: more than a server takes in one message.
 const MAX_LINE: usize = 16 * 1024 * 1024;
@@ -25,9 +27,49 @@ const MAX_LINE: usize = 16 * 1024 * 1024;
 const MAX_AHEAD: usize = 32 * 1024 * 1024;
 /// Pieces of answers that may wait for standard output. Worst case: 64 x about 16 KiB.
 const MAX_UPDATES: usize = 64;
+/// Answers that may wait for standard output; beyond it, reading rests.
+const MAX_ANSWERS: usize = 256;
+/// Requests that take a moment and may run at once; beyond it, reading rests.
+const MAX_BRIEF: u32 = 64;
 
-/// How the line of a piece of an answer begins, as the library writes it.
-const UPDATE: &str = r#"{"jsonrpc":"2.0","method":"session/update","#;
+/// A line that waits to be written.
+#[derive(Debug)]
+struct Line {
+    text: String,
+    /// Whether it is a piece of an answer.
+    piece: bool,
+}
+
+/// Where lines for the editor go.
+#[derive(Debug, Clone)]
+pub(super) struct Editor {
+    lines: mpsc::Sender<Line>,
+    flow: Arc<Flow>,
+}
+
+/// Lines on their way to the editor.
+#[derive(Debug)]
+pub(super) struct Outgoing(mpsc::Receiver<Line>);
+
+impl Editor {
+    pub(super) fn new(flow: &Arc<Flow>) -> (Self, Outgoing) {
+        let (lines, outgoing) = mpsc::channel(MAX_UPDATES + MAX_ANSWERS);
+        (Self { lines, flow: Arc::clone(flow) }, Outgoing(outgoing))
+    }
+
+    /// Answers a request. Where nobody writes any more, the answer is lost with the connection.
+    pub(super) async fn answer(&self, id: &RequestId, outcome: Result<impl Serialize, Error>) {
+        let text = rpc::answer(id, outcome);
+        let _ = self.lines.send(Line { text, piece: false }).await;
+    }
+
+    /// Sends a piece of an answer, once there is room for it.
+    pub(super) async fn update(&self, params: &SessionNotification) -> anyhow::Result<()> {
+        let text = rpc::update(params)?;
+        self.flow.room().await;
+        Ok(self.lines.send(Line { text, piece: true }).await?)
+    }
+}
 
 /// What the two directions know of each other.
 #[derive(Debug)]
@@ -40,48 +82,36 @@ pub(super) struct Flow {
     /// Whether standard input is at its end.
     over: AtomicBool,
     ended: Notify,
-    /// Requests whose answers are waited for before the end: see [`Brief`].
-    brief: AtomicUsize,
-    settled: Notify,
-}
-
-/// A request that takes a moment. As long as this is there, the end of standard input is not the end.
-#[derive(Debug)]
-pub(super) struct Brief(Arc<Flow>);
-
-impl Drop for Brief {
-    fn drop(&mut self) {
-        self.0.brief.fetch_sub(1, Ordering::SeqCst);
-        self.0.settled.notify_waiters();
-    }
+    /// Places for requests whose answers are waited for before the end.
+    brief: Arc<Semaphore>,
 }
 
 impl Flow {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             updates: Semaphore::new(MAX_UPDATES),
             blocked: AtomicBool::new(false),
             unblocked: Notify::new(),
             over: AtomicBool::new(false),
             ended: Notify::new(),
-            brief: AtomicUsize::new(0),
-            settled: Notify::new(),
+            brief: Arc::new(Semaphore::new(MAX_BRIEF as usize)),
         }
     }
 
-    /// Begins a request that takes a moment.
-    pub(super) fn brief(self: &Arc<Self>) -> Brief {
-        self.brief.fetch_add(1, Ordering::SeqCst);
-        Brief(Arc::clone(self))
+    /// Begins a request that takes a moment. As long as what is returned is there, the end of standard input is not the
+    /// end.
+    pub(super) async fn brief(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed.
+        Arc::clone(&self.brief).acquire_owned().await.ok()
     }
 
     /// Waits until there is no such request.
     pub(super) async fn settled(&self) {
-        wait(&self.settled, || self.brief.load(Ordering::SeqCst) == 0).await;
+        let _ = self.brief.acquire_many(MAX_BRIEF).await;
     }
 
     /// Waits for room for one more piece of an answer, and takes it.
-    pub(super) async fn room(&self) {
+    async fn room(&self) {
         // Never closed.
         if let Ok(room) = self.updates.acquire().await {
             room.forget();
@@ -94,8 +124,8 @@ impl Flow {
         tokio::time::sleep(time).await;
     }
 
-    fn written(&self, line: &str) {
-        if line.starts_with(UPDATE) {
+    fn written(&self, piece: bool) {
+        if piece {
             self.updates.add_permits(1);
         }
         self.blocked.store(false, Ordering::SeqCst);
@@ -103,49 +133,56 @@ impl Flow {
     }
 }
 
-/// Standard input and output as the protocol library takes them.
-pub(super) fn standard() -> (impl sdk::ConnectTo<sdk::Agent> + 'static, Arc<Flow>) {
-    let flow = Arc::new(Flow::new());
-    let input = lines(BufReader::new(tokio::io::stdin()), Arc::clone(&flow));
-    let output = writer(tokio::io::stdout(), Arc::clone(&flow));
-    (sdk::Lines::new(output, input), flow)
-}
-
-fn writer<W: AsyncWrite + Send + Unpin + 'static>(
-    output: W,
-    flow: Arc<Flow>,
-) -> impl Sink<String, Error = io::Error> + Send + 'static {
-    sink::unfold((output, flow), |(mut output, flow), mut line: String| async move {
-        line.push('\n');
+/// Writes lines until nobody is left to send any.
+pub(super) async fn write(
+    mut output: impl AsyncWrite + Unpin,
+    Outgoing(mut lines): Outgoing,
+    flow: &Flow,
+) -> io::Result<()> {
+    while let Some(line) = lines.recv().await {
         flow.blocked.store(true, Ordering::SeqCst);
-        output.write_all(line.as_bytes()).await?;
+        output.write_all(line.text.as_bytes()).await?;
         output.flush().await?;
-        flow.written(&line);
-        Ok((output, flow))
-    })
+        flow.written(line.piece);
+    }
+    Ok(())
 }
 
-fn lines<R: AsyncBufRead + Send + Unpin + 'static>(
-    input: R,
+/// The lines of the editor.
+#[derive(Debug)]
+pub(super) struct Input<R> {
+    from: R,
     flow: Arc<Flow>,
-) -> impl Stream<Item = io::Result<String>> + Send + 'static {
-    stream::try_unfold((input, flow, 0), |(mut input, flow, mut ahead)| async move {
+    /// Bytes read since standard output was seen to be blocked.
+    ahead: usize,
+}
+
+impl<R: AsyncBufRead + Unpin> Input<R> {
+    pub(super) fn new(from: R, flow: &Arc<Flow>) -> Self {
+        Self { from, flow: Arc::clone(flow), ahead: 0 }
+    }
+
+    /// The next line. None at the end.
+    pub(super) async fn next(&mut self) -> io::Result<Option<String>> {
         // What was read before is dealt with first.
         tokio::task::yield_now().await;
+        let flow = &self.flow;
         if !flow.blocked.load(Ordering::SeqCst) {
-            ahead = 0;
-        } else if ahead >= MAX_AHEAD {
+            self.ahead = 0;
+        } else if self.ahead >= MAX_AHEAD {
             wait(&flow.unblocked, || !flow.blocked.load(Ordering::SeqCst)).await;
-            ahead = 0;
+            self.ahead = 0;
         }
-        let Some(line) = line(&mut input, MAX_LINE).await? else {
-            flow.over.store(true, Ordering::SeqCst);
-            flow.ended.notify_waiters();
-            return Ok(None);
-        };
-        ahead += line.len();
-        Ok(Some((line, (input, flow, ahead))))
-    })
+        let line = line(&mut self.from, MAX_LINE).await?;
+        match &line {
+            Some(line) => self.ahead += line.len(),
+            None => {
+                flow.over.store(true, Ordering::SeqCst);
+                flow.ended.notify_waiters();
+            }
+        }
+        Ok(line)
+    }
 }
 
 /// Waits until a condition holds, looking at it after every notice.
@@ -203,7 +240,8 @@ async fn bounded_line(input: &mut (impl AsyncBufRead + Unpin), limit: usize) -> 
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{SinkExt, StreamExt};
+    use agent_client_protocol_schema::v1::{ContentChunk, SessionUpdate};
+    use tokio::io::BufReader;
 
     use super::*;
 
@@ -233,29 +271,41 @@ mod tests {
     async fn an_editor_that_does_not_read_gets_no_more_than_the_bound() {
         let flow = Arc::new(Flow::new());
         let (near, far) = tokio::io::duplex(16);
-        let mut output = Box::pin(writer(near, Arc::clone(&flow)));
-        let update = format!("{UPDATE}\"params\":{{}}}}");
+        let (editor, outgoing) = Editor::new(&flow);
+        let mut writing = Box::pin(write(near, outgoing, &flow));
+        let update = SessionNotification::new("s", SessionUpdate::AgentMessageChunk(ContentChunk::new("x".into())));
         for _ in 0..MAX_UPDATES {
-            flow.room().await;
+            editor.update(&update).await.unwrap();
         }
-        let mut more = Box::pin(flow.room());
+        let mut more = Box::pin(editor.update(&update));
         assert!(futures_util::poll!(&mut more).is_pending());
-        assert!(futures_util::poll!(output.send(update.clone())).is_pending());
+        assert!(futures_util::poll!(&mut writing).is_pending());
         assert!(futures_util::poll!(&mut more).is_pending());
 
-        // What is written makes room, once an update has been written whole; other lines make none.
+        // Answers have places of their own, and what is written whole makes room for one more piece.
         let mut far = BufReader::new(far).lines();
-        let writing = async {
-            output.send(r#"{"jsonrpc":"2.0","id":1,"result":null}"#.to_owned()).await.unwrap();
-        };
-        let reading = async {
-            assert_eq!(far.next_line().await.unwrap(), Some(update));
-            far.next_line().await.unwrap()
-        };
-        let (_, other) = tokio::join!(writing, reading);
-        assert!(other.is_some_and(|line| line.contains("result")));
-        more.await;
+        editor.answer(&RequestId::Number(1), Ok(())).await;
+        tokio::select! {
+            _ = &mut writing => panic!("somebody is left to send lines"),
+            line = far.next_line() => assert!(line.unwrap().unwrap().starts_with(r#"{"jsonrpc":"2.0","method":"session/update","#)),
+        }
+        tokio::select! {
+            _ = &mut writing => panic!("somebody is left to send lines"),
+            sent = more => sent.unwrap(),
+        }
         assert_eq!(flow.updates.available_permits(), 0);
+        drop(editor);
+        let reading = async {
+            let mut lines = Vec::new();
+            while lines.len() < MAX_UPDATES + 1 {
+                lines.push(far.next_line().await.unwrap().unwrap());
+            }
+            lines
+        };
+        let (written, lines) = tokio::join!(writing, reading);
+        written.unwrap();
+        assert_eq!(lines[MAX_UPDATES - 1], r#"{"jsonrpc":"2.0","id":1,"result":null}"#);
+        assert_eq!(flow.updates.available_permits(), MAX_UPDATES);
     }
 
     #[tokio::test]
@@ -263,14 +313,15 @@ mod tests {
         let flow = Arc::new(Flow::new());
         flow.blocked.store(true, Ordering::SeqCst);
         let long = "x".repeat(MAX_LINE);
-        let text: &'static [u8] = Box::leak(format!("{long}\n{long}\nlast\n").into_boxed_str().into_boxed_bytes());
-        let mut input = Box::pin(lines(text, Arc::clone(&flow)));
-        assert!(input.next().await.is_some() && input.next().await.is_some());
-        assert!(futures_util::poll!(input.next()).is_pending());
-        assert!(futures_util::poll!(input.next()).is_pending());
-        flow.written("");
-        assert_eq!(input.next().await.unwrap().unwrap(), "last");
-        assert!(input.next().await.is_none());
+        let text = format!("{long}\n{long}\nlast\n");
+        let mut input = Input::new(text.as_bytes(), &flow);
+        assert!(input.next().await.unwrap().is_some() && input.next().await.unwrap().is_some());
+        let mut next = Box::pin(input.next());
+        assert!(futures_util::poll!(&mut next).is_pending());
+        assert!(futures_util::poll!(&mut next).is_pending());
+        flow.written(false);
+        assert_eq!(next.await.unwrap().unwrap(), "last");
+        assert!(input.next().await.unwrap().is_none());
         flow.ended_for(Duration::ZERO).await;
     }
 }
