@@ -120,7 +120,7 @@ fn start(filter: EnvFilter, format: LogFormat, mut parts: Vec<Part>) -> Outcome 
 
 /// A setting that says how much is logged, and does not.
 #[derive(Debug, thiserror::Error)]
-struct Unusable {
+pub(crate) struct Unusable {
     name: String,
     value: String,
     mend: String,

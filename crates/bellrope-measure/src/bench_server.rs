@@ -8,8 +8,8 @@ use bellrope::{
     HandlerError, Metrics, Server, ServerBuilder, ServerConfig,
     shm::{clock, process},
 };
-use bellrope_health::HealthServer;
 use bellrope_gateway::{Gateway, GatewaySettings, LiveGateway};
+use bellrope_health::HealthServer;
 use bellrope_shm::CountingAllocator;
 use bellrope_terminal::{Outcome, output};
 use clap::Args;

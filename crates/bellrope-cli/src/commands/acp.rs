@@ -21,7 +21,7 @@ use std::{sync::Arc, time::Duration};
 
 use agent_client_protocol as sdk;
 use anyhow::anyhow;
-use bellrope_terminal::{Outcome, output};
+use bellrope_terminal::{Outcome, in_words, output};
 use clap::Args;
 
 use crate::{commands::chat::AskArgs, logging, socket::SocketArg};
@@ -57,7 +57,7 @@ pub(crate) fn run(args: AcpArgs) -> Outcome {
         let agent = Arc::new(agent::Agent::new(server, ask.into_request(), Arc::clone(&flow)));
         if let Err(error) = agent.client().await {
             // No reason to end: it is asked for again with the first session.
-            output::note(format_args!("warning: {error:#}"));
+            output::note(format_args!("warning: {}", in_words(&error)));
         }
         tokio::select! {
             outcome = agent::serve(agent, transport) => outcome,

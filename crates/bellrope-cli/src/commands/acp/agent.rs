@@ -261,7 +261,7 @@ fn stopped(reason: Stop) -> StopReason {
 
 /// An error in the words that an editor shows.
 fn failed(error: &anyhow::Error) -> sdk::Error {
-    sdk::Error::new(sdk::ErrorCode::INTERNAL_ERROR, format!("{error:#}"))
+    sdk::Error::new(sdk::ErrorCode::INTERNAL_ERROR, bellrope_terminal::in_words(error))
 }
 
 fn invalid(fault: String) -> sdk::Error {
