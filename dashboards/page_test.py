@@ -57,7 +57,10 @@ def figures_are_those_of_metrics(browser, server, called):
     resident = metrics["process_resident_memory_bytes"] / 2**20
     if abs(shown - resident) > 0.5:
         sys.exit(f"FAILED: memory: {shown} MB on the page, {resident:.2f} MB in /metrics")
-    check("rows of criteria", len(browser.value(ROWS.format("criteria"))), 8)
+    check("rows of goals", len(browser.value(ROWS.format("criteria"))), 8)
+    check("goals unfolded", browser.value("document.querySelector('details').open"), False)
+    check("red on a healthy server", browser.value("document.querySelectorAll('.bad').length"), 0)
+    check("the alarm is hidden", browser.value("document.getElementById('alarm').hidden"), True)
 
 
 def looks_right(browser, server, pictures):
@@ -78,6 +81,9 @@ def hostile_text_stays_text(browser, pictures):
     check("elements made of text", browser.value("document.querySelectorAll('img, td b, header b').length"), 0)
     check("scripts that ran", browser.value("document.body.dataset.pwned"), None)
     check("status", browser.value(TEXT.format("status")), "wedged")
+    alarm = "A circuit breaker is open, and calls are turned away: <img"
+    check("alarm", browser.value(TEXT.format("alarm"))[:len(alarm)], alarm)
+    check("the alarm is shown", browser.value("document.getElementById('alarm').hidden"), False)
     check("breakers", [row[1:] for row in browser.value(ROWS.format("breakers"))],
           [["open, by hand", "1", "7"], ["half-open", "12", "3,456"]])
     if pictures:

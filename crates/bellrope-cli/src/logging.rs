@@ -142,7 +142,7 @@ fn start(filter: Targets, format: LogFormat, mut parts: Vec<Part>) -> Outcome {
 
 /// A setting that says how much is logged, and does not.
 #[derive(Debug, thiserror::Error)]
-struct Unusable {
+pub(crate) struct Unusable {
     name: String,
     value: String,
     mend: String,

@@ -16,6 +16,7 @@ use bellrope_measure::{
     bench_server::{self, Served},
     demo, stress,
 };
+use bellrope_terminal::WrongSettings;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{acp, breaker, call, chat, config, doctor, health, list, manual, top};
@@ -33,8 +34,8 @@ Examples:
   bellrope serve &
   bellrope chat 'Who is there?'
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 130 or 143 ended by a signal. Results go to standard output, everything
-else to standard error. `bellrope help COMMAND` has an example of every command.";
+Exit codes: 0 success, 1 failure, 2 wrong usage or settings, 130 or 143 ended by a signal. Results go to standard output,
+everything else to standard error. `bellrope help COMMAND` has an example of every command.";
 
 /// Local RPC over shared memory, with an AI gateway for editors.
 #[derive(Debug, Parser)]
@@ -108,5 +109,13 @@ fn main() -> ExitCode {
         Command::StressClient(args) => stress::run_client(&args),
     };
     bellrope_terminal::signals::let_one_end_us();
-    bellrope_terminal::exit_code(outcome)
+    bellrope_terminal::exit_code(outcome.map_err(as_wrong_settings))
+}
+
+/// Wrong settings end a command as wrong usage does.
+fn as_wrong_settings(error: anyhow::Error) -> anyhow::Error {
+    match error.is::<settings::Faults>() || error.is::<logging::Unusable>() {
+        true => WrongSettings(Some(error.to_string())).into(),
+        false => error,
+    }
 }

@@ -11,6 +11,9 @@ pub(crate) const STATS: &str = "bellrope.stats";
 /// The circuit breakers, to be seen and to be steered.
 pub(crate) const BREAKER: &str = "bellrope.breaker";
 
+/// What the names of these types begin with.
+pub(crate) const OURS: &str = "bellrope.";
+
 /// A request of [`BREAKER`]. No payload at all asks for the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

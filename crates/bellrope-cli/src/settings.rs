@@ -140,41 +140,46 @@ impl Settings {
 
     fn checked(document: Document, socket: PathBuf, origins: Origins) -> Result<Self, Faults> {
         let mut faults = Vec::new();
-        let naming = |key: &str| origins.naming(&key.split('.').map(str::to_owned).collect::<Vec<_>>());
+        let naming = |key: &str| origins.naming(&parts(key));
+        let place = |key: &str| origins.place(&parts(key));
         let health = document.health.as_deref().and_then(|text| match address(text) {
             Ok(address) => Some(address),
             Err(fault) => {
-                faults.push(format!("{} is {text:?}: {fault}", naming("health")));
+                faults.push((place("health"), format!("{} is {text:?}: {fault}", naming("health"))));
                 None
             }
         });
         if let Err(mend) = logging::filter(&document.log) {
-            faults.push(format!("{} is {:?}; {mend}", naming("log"), document.log));
+            faults.push((place("log"), format!("{} is {:?}; {mend}", naming("log"), document.log)));
         }
         if let Some(endpoint) = &document.otlp_endpoint
             && let Err(fault) = logging::check_collector(endpoint)
         {
-            faults.push(format!("{} is {endpoint:?}: {fault}", naming("otlp_endpoint")));
+            faults.push((place("otlp_endpoint"), format!("{} is {endpoint:?}: {fault}", naming("otlp_endpoint"))));
         }
         let ring_bytes = document.server.ring_bytes;
         if let Err(BreakerSetting { key, value, expected }) = document.server.breaker.check() {
-            faults.push(format!("{} is {value}, {expected}", naming(&format!("server.breaker.{key}"))));
+            let key = format!("server.breaker.{key}");
+            faults.push((place(&key), format!("{} is {value}, {expected}", naming(&key))));
         }
         match document.server.check() {
             // Said already.
             Err(_) if !faults.is_empty() => {}
             Err(BindError::Setting { key, value, expected }) => {
-                faults.push(format!("{} is {value}, {expected}", naming(&format!("server.{key}"))));
+                let key = format!("server.{key}");
+                faults.push((place(&key), format!("{} is {value}, {expected}", naming(&key))));
             }
-            Err(error) => faults.push(error.to_string()),
+            Err(error) => faults.push(((0, 0), error.to_string())),
             Ok(()) if (ring_bytes as usize) < MIN_RING_BYTES => {
-                let key = naming("server.ring_bytes");
-                faults.push(format!("{key} is {ring_bytes}; the AI gateway needs at least {MIN_RING_BYTES}"));
+                let key = "server.ring_bytes";
+                let fault = format!("{} is {ring_bytes}; the AI gateway needs at least {MIN_RING_BYTES}", naming(key));
+                faults.push((place(key), fault));
             }
             Ok(()) => {}
         }
         if !faults.is_empty() {
-            return Err(Faults(faults));
+            faults.sort_by_key(|(place, _)| *place);
+            return Err(Faults(faults.into_iter().map(|(_, fault)| fault).collect()));
         }
         // Plain structs with text keys: writing them cannot fail.
         let mut written = serde_json::to_value(&document).unwrap_or_default();
@@ -194,15 +199,64 @@ impl Settings {
         })
     }
 
-    /// The providers that these settings describe. Makes no connection.
+    /// The providers that these settings describe, each with the key that it needs to be asked as they say. Makes no
+    /// connection.
     pub(crate) fn gateway(&self) -> Result<Gateway, Faults> {
+        let gateway = self.providers()?;
+        self.check_keys(&gateway).map(|()| gateway)
+    }
+
+    /// Whether everybody has a key who is asked without being named in a request, and every variable of a key is set. Of
+    /// the other providers some may be for other machines.
+    pub(crate) fn check_keys(&self, gateway: &Gateway) -> Result<(), Faults> {
+        let mut faults = Vec::new();
+        let settings = &self.gateway;
+        let short = settings.openai.iter().map(|openai| (parts("gateway.openai"), openai));
+        let long = settings.providers.iter().map(|(name, config)| {
+            let section = ["gateway", "providers", name].map(str::to_owned);
+            (section.to_vec(), config)
+        });
+        for (section, config) in short.chain(long) {
+            let is_set = |name: &String| std::env::var(name).is_ok_and(|value| !value.trim().is_empty());
+            let unset = config.api_key_variable.as_ref().filter(|name| !is_set(name) && config.api_key_file.is_none());
+            if let Some(variable) = unset {
+                let key = [section, vec!["api_key".to_owned()]].concat();
+                let name = self.origins.naming(&key);
+                let mend = "set it, or name a file that holds the key with `api_key_file`";
+                faults.push((
+                    self.origins.place(&key),
+                    format!("{name} names the variable {variable}, which is not set; {mend}"),
+                ));
+            }
+        }
+        let named = std::iter::once(("gateway.provider", &settings.provider));
+        let named = named.chain(settings.fallback.iter().map(|name| ("gateway.fallback", name)));
+        for (key, name) in named {
+            let key = parts(key);
+            if let Some(missing) = gateway.missing(name) {
+                faults.push((self.origins.place(&key), format!("{}: {missing}", self.origins.naming(&key))));
+            }
+        }
+        faults.sort_by_key(|(place, _)| *place);
+        match faults.is_empty() {
+            true => Ok(()),
+            false => Err(Faults(faults.into_iter().map(|(_, fault)| fault).collect())),
+        }
+    }
+
+    /// The providers that these settings describe, whether or not they have a key. Makes no connection.
+    pub(crate) fn providers(&self) -> Result<Gateway, Faults> {
         Gateway::from_settings(self.gateway.clone()).map_err(|error| {
             let key = match &error {
                 ConfigError::UnknownProvider { .. } => "gateway.provider".to_owned(),
-                ConfigError::Invalid { key, .. } => key.to_string(),
+                ConfigError::Invalid { key, .. } | ConfigError::KeyFile { key, .. } => key.to_string(),
                 _ => return Faults(vec![error.to_string()]),
             };
-            let key: Key = key.split('.').map(str::to_owned).collect();
+            let mut key = parts(&key);
+            // What stands in the short section is called by its long name.
+            if self.gateway.openai.is_some() && key.starts_with(&parts("gateway.providers.openai")) {
+                key.remove(1);
+            }
             match self.origins.of(&key) {
                 Origin::Default => Faults(vec![error.to_string()]),
                 Origin::File { .. } if matches!(error, ConfigError::UnknownProvider { .. }) => {
@@ -278,7 +332,7 @@ impl SettingsArgs {
         ];
         for (key, value) in &self.set {
             let key: Vec<_> = key.split('.').collect();
-            layers.flag("--set", &key, OsStr::new(value));
+            layers.flag(layers::SET, &key, OsStr::new(value));
         }
         for (name, key, value) in flags {
             if let Some(value) = value {
@@ -286,6 +340,11 @@ impl SettingsArgs {
             }
         }
     }
+}
+
+/// A key as its sections and its own name.
+fn parts(key: &str) -> Key {
+    key.split('.').map(str::to_owned).collect()
 }
 
 /// An address to listen at, given as `HOST:PORT`.

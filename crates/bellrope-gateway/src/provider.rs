@@ -45,6 +45,11 @@ pub trait Provider: Send + Sync + 'static {
         ProviderLimits::default()
     }
 
+    /// What has to be set before it can answer anything, as far as that is known without asking it. By default nothing.
+    fn missing(&self) -> Option<ProviderError> {
+        None
+    }
+
     /// Begins an answer. All errors, even those of the request, come out of the stream.
     fn chat_stream(&self, request: ChatRequest) -> ChunkStream;
 

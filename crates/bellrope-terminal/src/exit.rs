@@ -3,12 +3,15 @@
 use std::process::ExitCode;
 
 use crate::{
-    outcome::{Failed, Interrupted, Outcome, is_closed_pipe},
+    outcome::{Failed, Interrupted, Outcome, WrongSettings, in_words, is_closed_pipe},
     output,
 };
 
-/// The exit code of a command, after saying what failed unless that was said already: 0 success, 1 failure, 130 for
-/// Ctrl-C.
+/// What the parser of the command line ends with, too.
+const WRONG_USAGE: u8 = 2;
+
+/// The exit code of a command, after saying what failed unless that was said already: 0 success, 1 failure, 2 wrong
+/// settings, 130 for Ctrl-C.
 #[must_use]
 pub fn exit_code(outcome: Outcome) -> ExitCode {
     match outcome {
@@ -16,9 +19,10 @@ pub fn exit_code(outcome: Outcome) -> ExitCode {
         Err(error) if error.is::<Interrupted>() => ExitCode::from(130),
         Err(error) if error.is::<Failed>() => ExitCode::FAILURE,
         Err(error) if is_closed_pipe(&error) => ExitCode::FAILURE,
+        Err(error) if matches!(error.downcast_ref(), Some(WrongSettings(None))) => ExitCode::from(WRONG_USAGE),
         Err(error) => {
-            output::note(format_args!("error: {error:#}"));
-            ExitCode::FAILURE
+            output::note(format_args!("error: {}", in_words(&error)));
+            if error.is::<WrongSettings>() { ExitCode::from(WRONG_USAGE) } else { ExitCode::FAILURE }
         }
     }
 }

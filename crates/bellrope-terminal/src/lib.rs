@@ -11,5 +11,5 @@ mod progress;
 pub mod signals;
 
 pub use exit::exit_code;
-pub use outcome::{Failed, Interrupted, Outcome, is_closed_pipe};
+pub use outcome::{Failed, Interrupted, Outcome, WrongSettings, in_words, is_closed_pipe};
 pub use progress::Progress;

@@ -80,7 +80,7 @@ pub enum BindError {
         fault: &'static str,
     },
     /// Something that is no socket is in the way.
-    #[error("{0} exists and is not a socket; remove it or choose another socket path")]
+    #[error("{0} exists and is not a socket; it stays as it is: choose another socket path")]
     NotASocket(PathBuf),
     /// A message type was registered twice, or its name is empty or longer than 255 bytes, or there are too many.
     #[error("message type {name:?} cannot be registered: {fault}")]

@@ -22,7 +22,7 @@ mod wire;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::anyhow;
-use bellrope_terminal::{Outcome, output};
+use bellrope_terminal::{Outcome, in_words, output};
 use clap::Args;
 use tokio::io::BufReader;
 
@@ -59,7 +59,7 @@ pub(crate) fn run(args: AcpArgs) -> Outcome {
         let agent = Arc::new(agent::Agent::new(server, ask.into_request(), Arc::clone(&flow)));
         if let Err(error) = agent.client().await {
             // No reason to end: it is asked for again with the first session.
-            output::note(format_args!("warning: {error:#}"));
+            output::note(format_args!("warning: {}", in_words(&error)));
         }
         tokio::select! {
             outcome = agent::serve(agent, BufReader::new(tokio::io::stdin()), tokio::io::stdout()) => outcome,

@@ -7,8 +7,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use bellrope::{CallError, ChunkStream, Style};
+use bellrope_gateway::{Chunk, MESSAGE_TYPES, SequencedChunk};
 use bellrope_terminal::Outcome;
 use clap::Args;
 
@@ -23,7 +24,9 @@ const PIECE: usize = 16 * 1024;
 const EXAMPLES: &str = r#"Examples:
   bellrope call echo 'ring the bell'
   bellrope call ai.models
-  echo '{"messages":[{"role":"user","content":"Hello"}]}' | bellrope call ai.chat_stream -"#;
+  echo '{"messages":[{"role":"user","content":"Hello"}]}' | bellrope call ai.chat_stream -
+
+A stream of an ai.* type whose last chunk is an error ends with exit code 1."#;
 
 /// What to call, with what.
 #[derive(Debug, Args)]
@@ -60,7 +63,7 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
             let reply = client.call(&args.message_type, &payload).map_err(late)?;
             print(&reply)
         }
-        Style::ServerStream => print_chunks(client.stream(&args.message_type, &payload)?),
+        Style::ServerStream => print_chunks(client.stream(&args.message_type, &payload)?, &args.message_type),
         Style::ClientStream => {
             let mut upload = client.client_stream(&args.message_type, b"")?;
             for piece in payload.chunks(PIECE) {
@@ -75,7 +78,7 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
             // Both ways at once: the server may want its answers read before it takes more.
             std::thread::scope(|scope| {
                 scope.spawn(move || payload.chunks(PIECE).all(|piece| sink.send(piece).unwrap_or(false)));
-                print_chunks(chunks)
+                print_chunks(chunks, &args.message_type)
             })
         }
     }
@@ -87,15 +90,23 @@ fn print(reply: &[u8]) -> Outcome {
     Ok(stdout.flush()?)
 }
 
-/// Prints chunks as they come, each with a line break after it.
-fn print_chunks(chunks: ChunkStream) -> Outcome {
+/// Prints chunks as they come, each with a line break after it. The gateway's types end an answer that fails with a chunk
+/// that says so; what the chunks of others mean is not known here.
+fn print_chunks(chunks: ChunkStream, message_type: &str) -> Outcome {
     let mut stdout = io::stdout().lock();
+    let mut last = Vec::new();
     for chunk in chunks {
-        stdout.write_all(&chunk?)?;
+        last = chunk?;
+        stdout.write_all(&last)?;
         stdout.write_all(b"\n")?;
         stdout.flush()?;
     }
-    Ok(())
+    match serde_json::from_slice(&last) {
+        Ok(SequencedChunk { chunk: Chunk::Error(info), .. }) if MESSAGE_TYPES.contains(&message_type) => {
+            bail!("{}: {}", info.code, info.message)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Says what to do about an answer that was too slow.

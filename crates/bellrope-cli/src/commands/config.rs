@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bellrope_terminal::{Failed, Outcome, output};
+use bellrope_terminal::{Outcome, WrongSettings, output};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::settings::{Faults, Settings, SettingsArgs};
 pub(crate) enum ConfigCommand {
     /// Print every setting that `bellrope serve` would have here, with its origin.
     Show(ShowArgs),
-    /// Say what is wrong with a configuration file, and what mends it. Exit code 1 if anything is.
+    /// Say what is wrong with a configuration file, and what mends it. Exit code 2 if anything is.
     Check(CheckArgs),
 }
 
@@ -31,10 +31,16 @@ pub(crate) struct ShowArgs {
 
 /// Which file.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  bellrope config check bellrope.toml")]
+#[command(
+    after_help = "Examples:\n  bellrope config check bellrope.toml\n  bellrope config check --config bellrope.toml"
+)]
 pub(crate) struct CheckArgs {
     /// The configuration file.
-    file: PathBuf,
+    #[arg(required_unless_present = "config")]
+    file: Option<PathBuf>,
+    /// The same, as `bellrope serve` takes it.
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -69,8 +75,9 @@ fn show(args: &ShowArgs) -> Outcome {
 }
 
 fn check(args: CheckArgs) -> Outcome {
-    let shown = args.file.display().to_string();
-    let found = Settings::of_file(args.file).and_then(|settings| settings.gateway());
+    let file = args.file.or(args.config).unwrap_or_default();
+    let shown = file.display().to_string();
+    let found = Settings::of_file(file).and_then(|settings| settings.gateway());
     let faults = found.err().unwrap_or(Faults(Vec::new()));
     if args.json {
         output::json(&json!({ "file": shown, "ok": faults.0.is_empty(), "faults": faults.0 }))?;
@@ -79,7 +86,7 @@ fn check(args: CheckArgs) -> Outcome {
     } else {
         return Err(faults.into());
     }
-    if faults.0.is_empty() { Ok(()) } else { Err(Failed.into()) }
+    if faults.0.is_empty() { Ok(()) } else { Err(WrongSettings(None).into()) }
 }
 
 /// A value as somebody may see it who must not see keys: those may stand in the address of a provider.

@@ -43,11 +43,14 @@ pub(crate) fn run(args: &DoctorArgs) -> Outcome {
     let settings = Settings::load(&args.settings);
     match &settings {
         Ok(settings) => {
-            let gateway = settings.gateway();
+            let gateway = settings.providers();
             findings.push(match &gateway {
-                Ok(gateway) => {
-                    Finding::ok("configuration", format!("no fault; providers: {}", gateway.names().join(", ")))
-                }
+                Ok(gateway) => match settings.check_keys(gateway) {
+                    Ok(()) => {
+                        Finding::ok("configuration", format!("no fault; providers: {}", gateway.names().join(", ")))
+                    }
+                    Err(faults) => configuration(&faults),
+                },
                 Err(faults) => configuration(faults),
             });
             findings.push(machine::descriptors(settings.server.max_connections));

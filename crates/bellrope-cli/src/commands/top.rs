@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use bellrope::Client;
-use bellrope_terminal::{Outcome, output};
+use bellrope_terminal::{Outcome, in_words, output};
 use clap::Args;
 use ratatui::{
     DefaultTerminal,
@@ -43,7 +43,7 @@ Examples:
   bellrope top --once --json
 
 Keys: q, Esc and Ctrl-C end it. Rates and quantiles are of the last interval; a quantile is the upper bound of its bucket.
-When the server goes away, what was last seen stays on the screen until it is back.";
+The operator's own types (bellrope.*) come last in the table. When the server goes away, what was last seen stays on the screen until it is back.";
 
 /// Whom to watch, and how.
 #[derive(Debug, Args)]
@@ -117,7 +117,7 @@ fn ask_on(client: &Client, interval: Duration, sender: &SyncSender<News>) {
         due = Instant::now() + interval;
         let news = match look(client) {
             Ok(status) => News::Status(Box::new(status)),
-            Err(error) => News::Lost(format!("{error:#}")),
+            Err(error) => News::Lost(in_words(&error)),
         };
         if let Err(TrySendError::Disconnected(_)) = sender.try_send(news) {
             return;

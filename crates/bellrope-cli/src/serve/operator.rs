@@ -7,12 +7,10 @@ use std::sync::{Arc, OnceLock};
 
 use bellrope::{Breaker, BreakerState, HandlerError, Metrics, ServerBuilder};
 
-use crate::operator::{Action, BREAKER, BreakerRequest, BreakerRow, Breakers, STATS};
+use crate::operator::{Action, BREAKER, BreakerRequest, BreakerRow, Breakers, OURS, STATS};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope::operator";
-/// What the names of these types begin with. Their breakers are not steered: it would lock the operator out.
-const OURS: &str = "bellrope.";
 
 /// What the handlers know of the server, once there is one.
 #[derive(Debug, Clone, Default)]

@@ -28,6 +28,8 @@ const ALIASES: &[(&str, &[&str])] = if cfg!(feature = "otlp") {
     &[("RUST_LOG", &["log"]), PROVIDER]
 };
 const PROVIDER: (&str, &[&str]) = ("BELLROPE_PROVIDER", &["gateway", "provider"]);
+/// The option that sets any key.
+pub(super) const SET: &str = "--set";
 /// A variable that is no setting: it names the file.
 pub(super) const CONFIG: &str = "BELLROPE_CONFIG";
 
@@ -71,7 +73,17 @@ impl Origins {
         match self.of(key) {
             Origin::Default => shown(key),
             origin @ Origin::File { .. } => format!("{origin}: {}", shown(key)),
+            // This one may set anything.
+            Origin::Flag { name: SET } => format!("{SET} {}", shown(key)),
             origin => origin.to_string(),
+        }
+    }
+
+    /// Where in the file a key stands, as its faults are sorted.
+    pub(super) fn place(&self, key: &[String]) -> Place {
+        match self.of(key) {
+            Origin::File { line, column, .. } => (line, column),
+            _ => (0, 0),
         }
     }
 
@@ -105,7 +117,10 @@ impl Layers {
         let parsed = toml::from_str::<Table>(&text).and_then(|table| Ok((table, DeTable::parse(&text)?)));
         match parsed {
             Ok((table, places)) => {
-                self.places(path, &text, places.get_ref(), &mut Vec::new());
+                let mut faults = Vec::new();
+                self.places(path, &text, places.get_ref(), &mut Vec::new(), &mut faults);
+                faults.sort_unstable();
+                self.faults.extend(faults.into_iter().map(|(_, fault)| fault));
                 self.values = table;
             }
             Err(error) => {
@@ -136,7 +151,10 @@ impl Layers {
     pub(super) fn flag(&mut self, name: &'static str, key: &[&str], value: &OsStr) {
         let key: Key = key.iter().map(|part| (*part).to_owned()).collect();
         match self.schema.look_up(&key) {
-            Known::Leaf(kind) => self.set(name, key, kind, value, Origin::Flag { name }),
+            Known::Leaf(kind) => {
+                let source = if name == SET { format!("{SET} {}", shown(&key)) } else { name.to_owned() };
+                self.set(&source, key, kind, value, Origin::Flag { name });
+            }
             Known::Section => self.faults.push(format!("{name}: {} is a section; name a key of it", shown(&key))),
             Known::Nothing(meant) => self.faults.push(format!("{name}: unknown key `{}`; {meant}", shown(&key))),
         }
@@ -202,22 +220,31 @@ impl Layers {
         }
     }
 
-    /// Notes where every key of a file stands, and which are unknown.
-    fn places(&mut self, path: &Path, text: &str, table: &DeTable<'_>, key: &mut Key) {
+    /// Notes where every key of a file stands, and which are unknown. The keys come by name, the faults with their place.
+    fn places(
+        &mut self,
+        path: &Path,
+        text: &str,
+        table: &DeTable<'_>,
+        key: &mut Key,
+        faults: &mut Vec<(Place, String)>,
+    ) {
         for (name, value) in table {
             let name: &Spanned<_> = name;
             key.push(name.get_ref().to_string());
             let (line, column) = place(text, &name.span());
             let known = self.schema.look_up(key);
             match (known, value.get_ref()) {
-                (Known::Section, DeValue::Table(section)) => self.places(path, text, section, key),
+                (Known::Section, DeValue::Table(section)) => self.places(path, text, section, key, faults),
                 (Known::Section, _) => {
                     let (path, name) = (path.display(), shown(key));
-                    self.faults.push(format!("{path}:{line}:{column}: {name} is a section; give keys below [{name}]"));
+                    let fault = format!("{path}:{line}:{column}: {name} is a section; give keys below [{name}]");
+                    faults.push(((line, column), fault));
                 }
                 (Known::Nothing(meant), _) => {
                     let path = path.display();
-                    self.faults.push(format!("{path}:{line}:{column}: unknown key `{}`; {meant}", shown(key)));
+                    let fault = format!("{path}:{line}:{column}: unknown key `{}`; {meant}", shown(key));
+                    faults.push(((line, column), fault));
                 }
                 _ => self.origins.put(key.clone(), Origin::File { path: path.to_owned(), line, column }),
             }
@@ -254,8 +281,11 @@ fn list(text: &str) -> Result<Value, String> {
     list.ok_or_else(|| "give words between commas, or a list as in TOML".to_owned())
 }
 
+/// A line and a column, counted from 1.
+type Place = (usize, usize);
+
 /// Line and column where `span` starts, counted from 1.
-fn place(text: &str, span: &Range<usize>) -> (usize, usize) {
+fn place(text: &str, span: &Range<usize>) -> Place {
     let before = &text.as_bytes()[..span.start.min(text.len())];
     let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
     let column = 1 + before.iter().rev().take_while(|byte| **byte != b'\n').count();

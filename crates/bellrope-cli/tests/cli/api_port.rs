@@ -207,7 +207,8 @@ fn tools_and_their_results_go_through_to_the_provider_and_back() {
 #[test]
 fn errors_have_openais_form_and_the_right_status() {
     let home = Home::new();
-    let server = home.serve(["--openai-port", "0", "--provider", "openai"]);
+    // It has a key, and lacks the name of a model.
+    let server = home.serve_with(["--openai-port", "0", "--provider", "openai"], &[("OPENAI_API_KEY", "sk-nobody")]);
     let address = address(&server);
     let ask = |body: &Value| exchange(&address, &post(&address, body));
     let unconfigured = ask(&chat("hi"));

@@ -164,8 +164,8 @@ fn an_unknown_provider_is_answered_with_the_known_ones() {
 #[test]
 fn a_provider_without_its_key_says_what_to_set() {
     let home = Home::new();
-    let _server = home.serve(["--provider", "openai"]);
-    let error = home.run(["chat", "Who is there?"]).failed(1);
+    let _server = home.serve::<&str>([]);
+    let error = home.run(["chat", "--provider", "openai", "Who is there?"]).failed(1);
     assert_eq!(error, "error: not_configured: OpenAI needs a key; set OPENAI_API_KEY\n");
 }
 

@@ -1,5 +1,7 @@
 //! `config`, and what is logged.
 
+use std::ffi::OsStr;
+
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -36,27 +38,79 @@ fn config_show_prints_every_value_with_its_origin_and_no_key() {
 }
 
 #[test]
-fn config_check_says_everything_that_is_wrong_and_ends_with_1() {
+fn config_check_says_everything_that_is_wrong_and_ends_with_2() {
     let home = Home::new();
     let good = home.config("[server]\nmax_connections = 10\n");
     let said = home.run(["config".as_ref(), "check".as_ref(), good.as_os_str()]).succeeded();
     assert!(said.ends_with("bellrope.toml: nothing is wrong with it\n"), "{said}");
     let bad = home.config("prot = 1\n[server]\nworkerz = 1\n");
-    let said = home.run(["config".as_ref(), "check".as_ref(), bad.as_os_str()]).failed(1);
+    let said = home.run(["config".as_ref(), "check".as_ref(), bad.as_os_str()]).failed(2);
     assert!(said.contains(":1:1: unknown key `prot`") && said.contains(":3:1: unknown key `server.workerz`"), "{said}");
     let checked = home.run(["config".as_ref(), "check".as_ref(), bad.as_os_str(), "--json".as_ref()]);
-    assert_eq!(checked.code, Some(1));
+    assert_eq!(checked.code, Some(2));
     let json: Value = serde_json::from_str(&checked.stdout).unwrap();
     assert_eq!((&json["ok"], json["faults"].as_array().unwrap().len()), (&false.into(), 2));
     let unknown = home.config("[gateway]\nprovider = \"delphi\"\n");
-    let said = home.run(["config".as_ref(), "check".as_ref(), unknown.as_os_str()]).failed(1);
+    let said = home.run(["config".as_ref(), "check".as_ref(), unknown.as_os_str()]).failed(2);
     assert!(said.contains(":2:1: gateway.provider: ") && said.contains("known: embedded, openai"), "{said}");
+}
+
+#[test]
+fn config_check_lists_faults_by_line_and_takes_the_file_as_serve_does() {
+    let home = Home::new();
+    let bad = home.config("[server]\nzzz = 1\nworkerz = 1\n[gateway]\nprivider = \"x\"\n");
+    let said = home.run(["config".as_ref(), "check".as_ref(), "--config".as_ref(), bad.as_os_str()]).failed(2);
+    let lines: Vec<_> = said.lines().filter_map(|line| line.split(".toml:").nth(1)?.split(':').next()).collect();
+    assert_eq!(lines, ["2", "3", "5"], "{said}");
+    let bad = home.config("log = \"bellrope=loud\"\nhealth = \"9090\"\n");
+    let said = home.run(["config".as_ref(), "check".as_ref(), bad.as_os_str()]).failed(2);
+    assert!(said.find(":1:1: log is ").unwrap() < said.find(":2:1: health is ").unwrap(), "{said}");
+}
+
+#[test]
+fn a_key_that_is_not_there_is_a_fault_with_its_line_and_what_to_set() {
+    let home = Home::new();
+    for (text, fault) in [
+        (
+            "[gateway.providers.work]\nkind = \"openai\"\napi_key = \"${WORK_KEY}\"\n",
+            ":3:1: gateway.providers.work.api_key names the variable WORK_KEY, which is not set; set it, or name a file",
+        ),
+        (
+            "[gateway.openai]\napi_key_file = \"/nowhere/key\"\n",
+            ":2:1: gateway.providers.openai.api_key_file: cannot read /nowhere/key: No such file",
+        ),
+        (
+            "[gateway]\nprovider = \"anthropic\"\n",
+            ":2:1: gateway.provider: Anthropic needs a key; set ANTHROPIC_API_KEY",
+        ),
+        ("[gateway]\nfallback = [\"groq\"]\n", ":2:1: gateway.fallback: Groq needs a key; set GROQ_API_KEY"),
+    ] {
+        let config = home.config(text);
+        for command in [&["config", "check"][..], &["serve"]] {
+            let arguments = command.iter().copied().map(OsStr::new).chain(["--config".as_ref(), config.as_os_str()]);
+            let said = home.run(arguments).failed(2);
+            assert!(said.contains(fault), "{command:?}: {said}");
+        }
+    }
+    // One that nobody is asked without being named may wait for its key on another machine.
+    let config = home.config("[gateway.providers.anthropic]\nmodel = \"m\"\n");
+    home.run(["config".as_ref(), "check".as_ref(), config.as_os_str()]).succeeded();
+}
+
+#[test]
+fn a_provider_that_is_named_and_has_no_key_ends_the_server_before_it_serves() {
+    let home = Home::new();
+    let said = home.run(["serve", "--provider", "anthropic"]).failed(2);
+    assert_eq!(said, "error: --provider: Anthropic needs a key; set ANTHROPIC_API_KEY\n");
+    let mut command = home.command(["serve"]);
+    let said = Running::start(command.env("BELLROPE_PROVIDER", "openai")).finish().failed(2);
+    assert_eq!(said, "error: BELLROPE_PROVIDER: OpenAI needs a key; set OPENAI_API_KEY\n");
 }
 
 #[test]
 fn what_a_provider_cannot_use_of_a_variable_of_its_own_ends_the_server_before_it_serves() {
     let home = Home::new();
-    let error = Running::start(home.command(["serve"]).env("OPENAI_BASE_URL", "localhost:8080")).finish().failed(1);
+    let error = Running::start(home.command(["serve"]).env("OPENAI_BASE_URL", "localhost:8080")).finish().failed(2);
     let expected = "error: OPENAI_BASE_URL (gateway.providers.openai.base_url) must start with ";
     assert!(error.starts_with(expected), "{error}");
 }

@@ -22,7 +22,7 @@ fn a_conversation_goes_on_until_ctrl_d_and_says_what_each_answer_took() {
     let home = Home::new();
     let _server = home.serve::<&str>([]);
     let mut terminal = Terminal::open(&home, &["chat", "--model", "any"]);
-    terminal.shows(&["Ctrl-C cancels an answer, Ctrl-D leaves.", PROMPT]);
+    terminal.shows(&["Ctrl-C cancels an answer, Ctrl-D leaves. /help says what else there is.", PROMPT]);
     terminal.press(&format!("Who is there?{ENTER}"));
     let turn = terminal.shows(&["You asked: Who is there?", "\x1b[2musage: 3 tokens read", "\x1b[0m", PROMPT]);
     assert!(turn.contains("You asked: Who is there?\r\n"), "{turn:?}");
@@ -41,6 +41,28 @@ fn a_conversation_goes_on_until_ctrl_d_and_says_what_each_answer_took() {
     next.shows(&[PROMPT]);
     next.press(&format!("{UP}{ENTER}"));
     next.shows(&["You asked: And who else?"]);
+}
+
+#[test]
+fn commands_at_the_prompt_are_not_sent_to_the_model() {
+    let home = Home::new();
+    let server = home.serve(["--health", "127.0.0.1:0"]);
+    let mut terminal = Terminal::open(&home, &["chat"]);
+    terminal.shows(&[PROMPT]);
+    terminal.press(&format!("/help{ENTER}"));
+    terminal.shows(&["/help shows this; /exit, /quit, exit, quit and Ctrl-D leave", PROMPT]);
+    terminal.press(&format!("/hlep{ENTER}"));
+    terminal.shows(&["there is no /hlep", "/help shows this", PROMPT]);
+    terminal.press(&format!("exit{ENTER}"));
+    assert_eq!(terminal.finish().code, Some(0));
+    assert!(http(&server, "/metrics").contains(r#"ipc_requests_total{type="ai.chat_stream",outcome="ok"} 0"#));
+    let mut terminal = Terminal::open(&home, &["chat"]);
+    terminal.shows(&[PROMPT]);
+    // After a space it is a question.
+    terminal.press(&format!(" exit{ENTER}"));
+    terminal.shows(&["You asked:  exit", "usage: ", PROMPT]);
+    terminal.press(&format!("/quit{ENTER}"));
+    assert_eq!(terminal.finish().code, Some(0));
 }
 
 #[test]

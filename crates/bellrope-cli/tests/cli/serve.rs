@@ -156,9 +156,36 @@ fn an_unknown_key_in_the_configuration_is_named_with_the_known_ones() {
 }
 
 #[test]
+fn a_stream_that_ends_with_an_error_fails_and_only_of_the_gateways_types() {
+    let home = Home::new();
+    let _server = home.serve::<&str>([]);
+    let request = r#"{"provider":"delphi","messages":[{"role":"user","content":"Who?"}]}"#;
+    let finished = home.run(["call", "ai.chat_stream", request]);
+    assert!(finished.stdout.starts_with(r#"{"seq":0,"kind":"error","code":"unknown_provider""#), "{finished:?}");
+    let error = finished.failed(1);
+    assert_eq!(error, "error: unknown_provider: there is no provider `delphi`; known: embedded, openai\n");
+    let chunk = r#"{"seq":0,"kind":"error","code":"x","message":"y","retryable":false}"#;
+    assert_eq!(home.run(["call", "echo", chunk]).succeeded(), chunk);
+}
+
+#[test]
+fn something_that_is_no_socket_is_left_alone_and_another_path_asked_for() {
+    let home = Home::new();
+    let error = home.run(["serve", "--socket", "/etc/passwd"]).failed(1);
+    // The directory is looked at first.
+    assert!(!error.contains("remove"), "{error}");
+    let file = home.path("a file");
+    std::fs::write(&file, "kept").unwrap();
+    let error = home.run(["serve".as_ref(), "--socket".as_ref(), file.as_os_str()]).failed(1);
+    let expected = "exists and is not a socket; it stays as it is: choose another socket path\n";
+    assert!(error.ends_with(expected), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+}
+
+#[test]
 fn an_unknown_default_provider_is_named_with_what_chose_it_and_the_known_ones() {
     let home = Home::new();
-    let error = home.run(["serve", "--provider", "delphi"]).failed(1);
+    let error = home.run(["serve", "--provider", "delphi"]).failed(2);
     assert!(error.starts_with("error: --provider: ") && error.contains("`delphi`"), "{error}");
     assert!(error.contains("known: embedded, openai"), "{error}");
 }

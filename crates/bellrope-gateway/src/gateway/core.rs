@@ -85,6 +85,11 @@ impl Gateway {
         &*self.default.provider
     }
 
+    /// What has to be set before the provider of this name can answer anything, such as its key.
+    pub fn missing(&self, name: &str) -> Option<ProviderError> {
+        self.upstreams.get(name)?.provider.missing()
+    }
+
     /// What all providers did since the gateway was set up.
     pub fn snapshot(&self) -> GatewaySnapshot {
         GatewaySnapshot { providers: self.upstreams.values().map(|upstream| upstream.snapshot()).collect() }
@@ -260,6 +265,8 @@ mod tests {
     #[tokio::test]
     async fn a_provider_without_its_key_says_so_and_hides_nobody_else() {
         let gateway = without_env(GatewaySettings::default()).unwrap();
+        assert_eq!(gateway.missing("openai").unwrap().to_string(), "OpenAI needs a key; set OPENAI_API_KEY");
+        assert!(gateway.missing("embedded").is_none());
         let list = gateway.models().await;
         assert_eq!(list.models.len(), 1);
         assert_eq!(list.faults[0].error.message, "OpenAI needs a key; set OPENAI_API_KEY");

@@ -378,7 +378,7 @@ fn stopped(reason: Stop) -> StopReason {
 
 /// An error in the words that an editor shows.
 fn failed(error: &anyhow::Error) -> Error {
-    Error::new(ErrorCode::InternalError.into(), format!("{error:#}"))
+    Error::new(ErrorCode::InternalError.into(), bellrope_terminal::in_words(error))
 }
 
 fn invalid(fault: String) -> Error {

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Context;
 use bellrope::AsyncClient;
-use bellrope_terminal::{Outcome, is_closed_pipe, output, signals};
+use bellrope_terminal::{Outcome, in_words, is_closed_pipe, output, signals};
 use rustyline::{Config, Editor, error::ReadlineError, history::FileHistory};
 use signal_hook::consts::SIGINT;
 use tokio::{
@@ -27,6 +27,10 @@ use crate::socket::environment;
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope::chat::prompt";
 
+/// What is said about the prompt.
+const HELP: &str = "/help shows this; /exit, /quit, exit, quit and Ctrl-D leave; Ctrl-C cancels an answer; with a space \
+                    before it any line is a question";
+
 /// Questions that the arrow keys bring back.
 const HISTORY: usize = 1000;
 
@@ -36,11 +40,19 @@ pub(super) fn converse(runtime: &Runtime, client: &AsyncClient, mut conversation
     let cancelled = signals::second_ends_at_once(&[SIGINT]).context("waiting for Ctrl-C")?;
     let mut prompt = Prompt::open()?;
     let mut screen = Screen::new(false);
-    screen.aside("Ctrl-C cancels an answer, Ctrl-D leaves.")?;
+    screen.aside("Ctrl-C cancels an answer, Ctrl-D leaves. /help says what else there is.")?;
     // Whether the last thing that was pressed is Ctrl-C.
     let mut interrupted = false;
     loop {
         match prompt.question()? {
+            Written::Question(question) if local(&question) == Some(Local::Leave) => return Ok(()),
+            Written::Question(question) if local(&question).is_some() => {
+                interrupted = false;
+                if local(&question) == Some(Local::Unknown) {
+                    screen.aside(&format!("there is no {}", question.trim_end()))?;
+                }
+                screen.aside(HELP)?;
+            }
             Written::Question(question) => {
                 conversation.ask(question);
                 interrupted = answer(runtime, client, &mut conversation, &mut screen, &cancelled)?;
@@ -85,8 +97,29 @@ fn answer(
         Err(error) if is_closed_pipe(&error) => Err(error),
         Err(error) => {
             conversation.take_back();
-            screen.note(&format!("error: {error:#}"))?;
+            screen.note(&format!("error: {}", in_words(&error)))?;
             Ok(false)
+        }
+    }
+}
+
+/// What a line at the prompt means that is no question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Local {
+    Leave,
+    Help,
+    Unknown,
+}
+
+/// A slash and a single word is for this program, and so is a bare `exit` or `quit`. All else is for the model: a path, a
+/// word of the model's own with something after it, and whatever begins with a space.
+fn local(line: &str) -> Option<Local> {
+    match line.trim_end() {
+        "exit" | "quit" | "/exit" | "/quit" => Some(Local::Leave),
+        "/help" => Some(Local::Help),
+        line => {
+            let word = line.strip_prefix('/')?;
+            (!word.is_empty() && word.chars().all(char::is_alphabetic)).then_some(Local::Unknown)
         }
     }
 }
@@ -161,6 +194,17 @@ fn make_home(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lone_command_is_for_the_prompt_and_everything_else_for_the_model() {
+        for line in ["exit", "quit ", "/exit", "/quit"] {
+            assert_eq!(local(line), Some(Local::Leave), "{line}");
+        }
+        assert_eq!((local("/help"), local("/hlep")), (Some(Local::Help), Some(Local::Unknown)));
+        for line in ["exit the loop", " exit", " /help", "/tokens 4", "/etc/passwd", "/", "help", "Exit"] {
+            assert_eq!(local(line), None, "{line}");
+        }
+    }
 
     #[test]
     fn questions_are_kept_where_the_user_keeps_state_and_never_in_the_current_folder() {

@@ -58,7 +58,7 @@ pub(super) fn server(socket: &Path) -> Vec<Finding> {
     match fs::symlink_metadata(socket) {
         Err(_) => return vec![Finding::ok(check, format!("none at {shown}; start one with `bellrope serve`"))],
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            let mend = "remove it, or use another --socket";
+            let mend = "use another --socket";
             return vec![Finding::fail(check, format!("{shown} exists and is no socket"), mend)];
         }
         Ok(_) => {}

@@ -11,7 +11,8 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row, Table},
 };
 
-use super::status::{Latency, News, Status, View};
+use super::status::{Latency, News, Status, TypeView, View};
+use crate::operator::OURS;
 
 /// The server as it was last seen.
 #[derive(Debug)]
@@ -161,10 +162,11 @@ fn figures(view: &View) -> Vec<Line<'static>> {
     lines.into_iter().map(Line::from).collect()
 }
 
-/// The table's cells, the busiest type first.
+/// The table's cells, the busiest type first. The operator's own come last: most of their calls are those of this command.
 fn by_traffic(view: &View) -> Vec<[String; 8]> {
     let mut types: Vec<_> = view.types.iter().collect();
-    types.sort_by(|a, b| b.calls_per_second.total_cmp(&a.calls_per_second));
+    let is_ours = |row: &TypeView| row.name.starts_with(OURS);
+    types.sort_by(|a, b| is_ours(a).cmp(&is_ours(b)).then(b.calls_per_second.total_cmp(&a.calls_per_second)));
     let cells = types.into_iter().map(|row| {
         let Latency { p50_us, p95_us, p99_us } = row.latency;
         let [p50, p95, p99] = [p50_us, p95_us, p99_us].map(micros);
@@ -242,6 +244,17 @@ mod tests {
         assert!(drawn(&screen, 80, 24).contains("LOST, trying again: no server listens"));
         screen.hear(News::Status(Box::new(serde_json::from_str(json).unwrap())));
         assert!(!drawn(&screen, 80, 24).contains("LOST"));
+    }
+
+    #[test]
+    fn the_busiest_type_comes_first_and_the_operators_own_last() {
+        let row =
+            |name: &str, calls_per_second| TypeView { name: name.to_owned(), calls_per_second, ..TypeView::default() };
+        let types =
+            vec![row("bellrope.stats", 9.0), row("ai.chat", 1.0), row("echo", 5.0), row("bellrope.breaker", 0.0)];
+        let rows = by_traffic(&View { types, ..View::default() });
+        let names: Vec<_> = rows.into_iter().map(|[name, ..]| name).collect();
+        assert_eq!(names, ["echo", "ai.chat", "bellrope.stats", "bellrope.breaker"]);
     }
 
     #[test]

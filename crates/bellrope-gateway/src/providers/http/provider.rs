@@ -157,6 +157,10 @@ impl Provider for HttpProvider {
         self.remote.limits.clone()
     }
 
+    fn missing(&self) -> Option<ProviderError> {
+        self.remote.check_key().err()
+    }
+
     fn chat_stream(&self, request: ChatRequest) -> ChunkStream {
         let answer = RemoteAnswer::new(Arc::clone(&self.remote), request);
         Box::pin(stream::unfold(answer, |mut answer| async {
