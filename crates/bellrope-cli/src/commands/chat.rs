@@ -39,7 +39,8 @@ const HELP: &str = r#"Examples:
   bellrope chat
 
 Without a question, at a terminal, it opens a conversation: Ctrl-C cancels an answer; Ctrl-D, `exit`, `quit`, `/exit`,
-`/quit` or Ctrl-C twice at the prompt leave; `/help` says what there is. The questions are kept for the arrow keys in $XDG_STATE_HOME/bellrope/chat_history, readable by you alone.
+`/quit` or Ctrl-C twice at the prompt leave; `/help` says what there is. The questions are kept for the arrow keys in
+$XDG_STATE_HOME/bellrope/chat_history, readable by you alone.
 
 What a pipe or a file holds on standard input is sent after the question. The answer alone goes to standard output, with
 a line break after it if it does not end in one; everything else goes to standard error: reasoning, and in the end what

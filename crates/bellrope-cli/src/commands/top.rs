@@ -43,7 +43,8 @@ Examples:
   bellrope top --once --json
 
 Keys: q, Esc and Ctrl-C end it. Rates and quantiles are of the last interval; a quantile is the upper bound of its bucket.
-The operator's own types (bellrope.*) come last in the table. When the server goes away, what was last seen stays on the screen until it is back.";
+The operator's own types (bellrope.*) come last in the table. When the server goes away, what was last seen stays on the
+screen until it is back.";
 
 /// Whom to watch, and how.
 #[derive(Debug, Args)]

@@ -150,7 +150,7 @@ fn a_second_server_on_a_path_is_told_who_holds_it() {
 fn an_unknown_key_in_the_configuration_is_named_with_the_known_ones() {
     let home = Home::new();
     let config = home.config("[server]\nmax_conections = 10\n");
-    let error = home.run(["serve".as_ref(), "--config".as_ref(), config.as_os_str()]).failed(1);
+    let error = home.run(["serve".as_ref(), "--config".as_ref(), config.as_os_str()]).failed(2);
     assert!(error.contains("bellrope.toml:2:1: unknown key `server.max_conections`"), "{error}");
     assert!(error.contains("did you mean `max_connections`?"), "{error}");
 }
@@ -162,8 +162,8 @@ fn a_stream_that_ends_with_an_error_fails_and_only_of_the_gateways_types() {
     let request = r#"{"provider":"delphi","messages":[{"role":"user","content":"Who?"}]}"#;
     let finished = home.run(["call", "ai.chat_stream", request]);
     assert!(finished.stdout.starts_with(r#"{"seq":0,"kind":"error","code":"unknown_provider""#), "{finished:?}");
-    let error = finished.failed(1);
-    assert_eq!(error, "error: unknown_provider: there is no provider `delphi`; known: embedded, openai\n");
+    let error = "error: unknown_provider: there is no provider `delphi`; known: embedded, openai\n";
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(1), error));
     let chunk = r#"{"seq":0,"kind":"error","code":"x","message":"y","retryable":false}"#;
     assert_eq!(home.run(["call", "echo", chunk]).succeeded(), chunk);
 }
@@ -171,9 +171,6 @@ fn a_stream_that_ends_with_an_error_fails_and_only_of_the_gateways_types() {
 #[test]
 fn something_that_is_no_socket_is_left_alone_and_another_path_asked_for() {
     let home = Home::new();
-    let error = home.run(["serve", "--socket", "/etc/passwd"]).failed(1);
-    // The directory is looked at first.
-    assert!(!error.contains("remove"), "{error}");
     let file = home.path("a file");
     std::fs::write(&file, "kept").unwrap();
     let error = home.run(["serve".as_ref(), "--socket".as_ref(), file.as_os_str()]).failed(1);
