@@ -68,11 +68,11 @@ pub(super) async fn serve(
     let flow = Arc::clone(&agent.flow);
     let mut input = Input::new(input, &flow);
     let (editor, outgoing) = Editor::new(&flow);
-    let mut desk = Desk { agent, editor, tasks: JoinSet::new(), introduced: Introduced::No };
+    let mut dispatcher = Dispatcher { agent, editor, tasks: JoinSet::new(), introduced: Introduced::No };
     let mut writing = std::pin::pin!(wire::write(output, outgoing, &flow));
     let reading = async {
         while let Some(line) = input.next().await? {
-            desk.take(&line).await;
+            dispatcher.take(&line).await;
         }
         flow.settled().await;
         io::Result::Ok(())
@@ -82,7 +82,7 @@ pub(super) async fn serve(
         outcome = reading => outcome?,
     }
     // Turns end with the tasks; what is still to be said is written.
-    drop(desk);
+    drop(dispatcher);
     writing.await
 }
 
@@ -95,16 +95,16 @@ enum Introduced {
     Yes,
 }
 
-/// Where an editor's lines are dealt with, one after the other.
+/// Deals with the lines of an editor, one after the other.
 #[derive(Debug)]
-struct Desk {
+struct Dispatcher {
     agent: Arc<Agent>,
     editor: Editor,
     tasks: JoinSet<()>,
     introduced: Introduced,
 }
 
-impl Desk {
+impl Dispatcher {
     async fn take(&mut self, line: &str) {
         while let Some(ended) = self.tasks.try_join_next() {
             ended_well(ended);
