@@ -2,11 +2,11 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`bench`] | measurements between two processes |
+//! | [`mod@bench`] | measurements between two processes |
 //! | [`bench_server`] | the server half of a measurement |
-//! | [`demo`] | a chat and the criteria in one command |
+//! | [`mod@demo`] | a chat and the criteria in one command |
 //! | [`slots`] | bare slots in shared memory, the least that a call can be |
-//! | [`stress`] | suites that put a server under more load and more harm than it will ever see |
+//! | [`mod@stress`] | suites that put a server under more load and more harm than it will ever see |
 //!
 //! A measurement starts the program that it is part of once more, with the hidden sub-commands `bench-server` and
 //! `stress-client`. So a program that offers measurements has those, too, and hands over what only it can have: its

@@ -18,7 +18,7 @@ pub fn line(text: fmt::Arguments<'_>) -> Outcome {
 /// Prints a result of several lines.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn lines(lines: &[String]) -> Outcome {
     lines.iter().try_for_each(|text| line(format_args!("{text}")))
 }
@@ -26,7 +26,7 @@ pub fn lines(lines: &[String]) -> Outcome {
 /// Prints a result for machines.
 ///
 /// # Errors
-/// As [`line`], or the value has no form in JSON.
+/// As [`line()`], or the value has no form in JSON.
 pub fn json(value: &impl Serialize) -> Outcome {
     line(format_args!("{}", serde_json::to_string_pretty(value)?))
 }

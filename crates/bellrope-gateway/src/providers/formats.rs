@@ -1,7 +1,7 @@
 //! The wire formats. A format is one folder here and one row of the table in this file.
 //!
 //! Nothing else lists the formats: settings, errors and the HTTP provider look them up in the table. To add one, write
-//! its folder with a type that implements [`WireFormat`] and add its row. The address of its inventor's server is a
+//! its folder with a type that implements `WireFormat` and add its row. The address of its inventor's server is a
 //! preset (`config/preset.rs`), as of any other server that is known by name.
 //!
 //! | in each folder | what it holds |
