@@ -11,11 +11,7 @@ mod socket;
 use std::process::ExitCode;
 
 use bellrope::shm::CountingAllocator;
-use bellrope_measure::{
-    bench,
-    bench_server::{self, Served},
-    demo, stress,
-};
+use bellrope_measure::{bench, bench_server, demo, stress};
 use bellrope_terminal::WrongSettings;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -24,9 +20,6 @@ use commands::{acp, breaker, call, chat, config, doctor, health, list, manual, t
 /// Counts allocations while a measurement asks for that; otherwise it costs an allocation one load.
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator::new();
-
-/// What the server half of a measurement serves: what `serve` does.
-const SERVED: Served = Served { register: serve::register, stay_small: serve::stay_small };
 
 const HELP: &str = "\
 Examples:
@@ -105,7 +98,7 @@ fn main() -> ExitCode {
         Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Bench(command) => bench::run(&command, &ALLOCATOR),
         Command::Stress(args) => stress::run(&args),
-        Command::BenchServer(args) => bench_server::run(&args, SERVED, &ALLOCATOR),
+        Command::BenchServer(args) => bench_server::run(&args, &ALLOCATOR),
         Command::StressClient(args) => stress::run_client(&args),
     };
     bellrope_terminal::signals::let_one_end_us();

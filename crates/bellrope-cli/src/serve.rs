@@ -8,14 +8,14 @@ mod service_manager;
 use std::{
     fmt::Write,
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use bellrope::{Metrics, Server, ServerBuilder, inherited_listener, shm::process};
-use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
+use bellrope::{Server, inherited_listener, shm::process};
+use bellrope_gateway::MESSAGE_TYPES;
 use bellrope_health::HealthServer;
+use bellrope_measure::served::{register, stay_small};
 use bellrope_terminal::{Outcome, output, signals};
 use clap::Args;
 use signal_hook::{
@@ -35,10 +35,6 @@ use crate::{
 
 /// How long answers under way may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(5);
-/// See [`stay_small`].
-const QUIET_LOOKS: u32 = 2;
-/// See [`stay_small`].
-const TRIM_EVERY: Duration = Duration::from_secs(1);
 
 const HELP: &str = r#"Examples:
   bellrope serve
@@ -142,40 +138,6 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     drop(health);
     spans.finish();
     Ok(())
-}
-
-/// Registers everything that `bellrope serve` offers.
-pub(crate) fn register(builder: ServerBuilder, gateway: LiveGateway) -> ServerBuilder {
-    // What came is the reply as it stands.
-    let builder = builder.in_place("echo", |_| Ok(()));
-    bellrope_gateway::register(builder, gateway)
-}
-
-/// Keeps resident what is in use: once after starting up, and then after every second in which calls were answered,
-/// gives back the program's pages. Those in use come back at some 20 us a second; what a rare call needed does not stay.
-/// In the second second without an answer the workers have let go of what they keep for the next call, and what is
-/// free of the heap is given back too.
-pub(crate) fn stay_small(metrics: Arc<Metrics>) -> Outcome {
-    let trim = move || {
-        let mut seen = u64::MAX;
-        let mut quiet = 0_u32;
-        loop {
-            let answered = metrics.snapshot().total_requests();
-            if answered != seen {
-                process::drop_program_pages();
-                seen = answered;
-                quiet = 0;
-            } else {
-                quiet = quiet.saturating_add(1);
-            }
-            if quiet == QUIET_LOOKS {
-                process::trim_heap();
-            }
-            std::thread::sleep(TRIM_EVERY);
-        }
-    };
-    let thread = std::thread::Builder::new().name("bellrope-trim".to_owned()).stack_size(64 * 1024).spawn(trim);
-    thread.map(drop).context("starting a thread")
 }
 
 fn start_health(address: SocketAddr, server: &Server) -> anyhow::Result<HealthServer> {

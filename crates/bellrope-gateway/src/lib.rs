@@ -17,6 +17,8 @@
 //! | [`error`] | what can go wrong, who is to blame, and what mends it |
 //! | [`secret`] | keys that cannot be shown |
 //!
+//! Providers behind HTTP come with the feature `http`, which is on by default.
+//!
 //! ```
 //! use bellrope_gateway::{ChatRequest, Chunk, Gateway, GatewaySettings};
 //! use futures_util::StreamExt;
@@ -35,6 +37,10 @@
 //! # }).unwrap();
 //! ```
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(feature = "http"),
+    expect(dead_code, reason = "settings and errors of providers behind HTTP stay, so that both builds read the same files")
+)]
 
 mod bucket;
 pub mod client;
@@ -64,6 +70,7 @@ pub use message::{
 pub use provider::{BoxFuture, Capabilities, ChunkStream, Provider, ProviderLimits};
 pub use providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use providers::formats::{self, ProviderKind};
+#[cfg(feature = "http")]
 pub use providers::http::HttpProvider;
 pub use secret::Secret;
 

@@ -8,4 +8,5 @@
 
 pub mod embedded;
 pub mod formats;
+#[cfg(feature = "http")]
 pub mod http;

@@ -8,13 +8,13 @@ use bellrope::{
     HandlerError, Metrics, Server, ServerBuilder, ServerConfig,
     shm::{clock, process},
 };
-use bellrope_gateway::{Gateway, GatewaySettings, LiveGateway};
+use bellrope_gateway::{Gateway, GatewaySettings};
 use bellrope_health::HealthServer;
 use bellrope_shm::CountingAllocator;
 use bellrope_terminal::{Outcome, output};
 use clap::Args;
 
-use crate::{bench, server_process::Counters, slots::Shape};
+use crate::{bench, served, server_process::Counters, slots::Shape};
 
 /// The message type that holds up the worker which takes it: the payload says for how many milliseconds.
 pub(crate) const HOLD: &str = "bench.hold";
@@ -33,30 +33,21 @@ pub struct BenchServerArgs {
     config: ServerConfig,
 }
 
-/// What the program that is measured does as a server, so that a measurement has the very same.
-#[derive(Clone, Copy)]
-pub struct Served {
-    /// Registers everything that the program offers.
-    pub register: fn(ServerBuilder, LiveGateway) -> ServerBuilder,
-    /// Keeps the program's memory small.
-    pub stay_small: fn(Arc<Metrics>) -> Outcome,
-}
-
 /// Serves until standard input ends. `allocator` is the one that this program allocates with.
 ///
 /// # Errors
 /// The server could not be started, or a command that came is none.
-pub fn run(args: &BenchServerArgs, served: Served, allocator: &CountingAllocator) -> Outcome {
+pub fn run(args: &BenchServerArgs, allocator: &CountingAllocator) -> Outcome {
     if args.pin {
         process::pin_to_cpu(1).context("pinning the server to a CPU")?;
     }
     let gateway = Gateway::from_settings(GatewaySettings::default())?;
-    let builder = (served.register)(Server::builder().config(args.config.clone()), Arc::new(gateway).into());
+    let builder = served::register(Server::builder().config(args.config.clone()), Arc::new(gateway).into());
     let builder = register_hold(builder);
     let listening_us = clock::monotonic_us();
     let server = builder.bind(&args.socket)?;
     let health = HealthServer::start((Ipv4Addr::LOCALHOST, 0).into(), server.metrics()).context("serving health")?;
-    (served.stay_small)(server.metrics())?;
+    served::stay_small(server.metrics())?;
     output::line(format_args!("ready {} {listening_us}", health.local_addr()))?;
     let mut command = String::with_capacity(LONGEST_COMMAND);
     while std::io::stdin().read_line(&mut command)? > 0 {

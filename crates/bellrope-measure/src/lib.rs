@@ -5,12 +5,13 @@
 //! | [`mod@bench`] | measurements between two processes |
 //! | [`bench_server`] | the server half of a measurement |
 //! | [`mod@demo`] | a chat and the criteria in one command |
+//! | [`served`] | what is measured: the message types of `bellrope serve` |
 //! | [`slots`] | bare slots in shared memory, the least that a call can be |
 //! | [`mod@stress`] | suites that put a server under more load and more harm than it will ever see |
 //!
 //! A measurement starts the program that it is part of once more, with the hidden sub-commands `bench-server` and
-//! `stress-client`. So a program that offers measurements has those, too, and hands over what only it can have: its
-//! counting allocator, and [what it serves](bench_server::Served).
+//! `stress-client`. So a program that offers measurements has those, too, and hands over its counting allocator, which only
+//! a program can have.
 //!
 //! Without the feature `suites`, which is on by default, there are the bare [`slots`] alone.
 #![forbid(unsafe_code)]
@@ -23,6 +24,8 @@ pub mod bench_server;
 mod criterion;
 #[cfg(feature = "suites")]
 pub mod demo;
+#[cfg(feature = "suites")]
+pub mod served;
 #[cfg(feature = "suites")]
 mod server_process;
 pub mod slots;

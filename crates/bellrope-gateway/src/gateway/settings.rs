@@ -11,6 +11,7 @@ use super::upstream::{MadeOf, Upstream};
 use crate::config::{PRESETS, Preset, ProviderConfig, section};
 use crate::error::ConfigError;
 use crate::providers::embedded::{self, EmbeddedProvider, EmbeddedSettings};
+#[cfg(feature = "http")]
 use crate::providers::http::HttpProvider;
 
 /// The short section `[gateway.openai]`.
@@ -99,6 +100,7 @@ impl GatewaySettings {
             let reason = "is the scripted provider; configure it as gateway.embedded";
             return Err(invalid("gateway.providers.embedded", reason.to_owned()));
         }
+        #[cfg(feature = "http")]
         providers.entry(OPENAI.to_owned()).or_default();
         for name in fallback.iter().chain([&provider]).filter(|name| Preset::named(name).is_some()) {
             providers.entry(name.clone()).or_default();
@@ -134,7 +136,15 @@ impl GatewaySettings {
     }
 }
 
+/// Refuses a provider behind HTTP.
+#[cfg(not(feature = "http"))]
+fn upstream(name: &str, _: ProviderConfig) -> Result<Upstream, ConfigError> {
+    let reason = "is behind HTTP, and this program was built without the feature `http` of bellrope-gateway";
+    Err(ConfigError::Invalid { key: section(name).into(), reason: reason.into() })
+}
+
 /// Sets a provider behind HTTP up.
+#[cfg(feature = "http")]
 fn upstream(name: &str, config: ProviderConfig) -> Result<Upstream, ConfigError> {
     // The provider reads its key file again; if that changed meanwhile the next comparison finds a difference.
     let api_key = config.read_key(&section(name));

@@ -10,24 +10,38 @@
 //! | `translate.rs` | a [`Translate`] that reads the events of the answer |
 //!
 //! These serve the way to a provider. The way from and to a tool that calls the API port belongs into the same folders.
-//! No format knows a socket or a clock.
+//! No format knows a socket or a clock. Without the feature `http` only their names are here, so that settings that name
+//! one are understood and refused in words.
 
+#[cfg(feature = "http")]
 pub mod chat_completions;
+#[cfg(feature = "http")]
 pub mod messages;
+#[cfg(feature = "http")]
 pub mod responses;
 
+#[cfg(feature = "http")]
 mod address;
+#[cfg(feature = "http")]
 mod body;
+#[cfg(feature = "http")]
 mod details;
+#[cfg(feature = "http")]
 mod fault;
+#[cfg(feature = "http")]
 mod said;
+#[cfg(feature = "http")]
 mod translate;
+#[cfg(feature = "http")]
 mod wire_format;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "http")]
 pub(crate) use fault::{Fault, MAX_ERROR_BODY, is_retryable};
+#[cfg(feature = "http")]
 pub use translate::{Progress, Translate};
+#[cfg(feature = "http")]
 pub(crate) use wire_format::WireFormat;
 
 /// Declares [`ProviderKind`] and [`TABLE`], of which each row is documentation, kind, name in the settings, and format.
@@ -42,7 +56,7 @@ macro_rules! formats {
         const ROWS: usize = [$($name),+].len();
 
         /// All formats, in the order of [`ProviderKind`].
-        static TABLE: [Row; ROWS] = [$(Row { name: $name, format: &$format }),+];
+        static TABLE: [Row; ROWS] = [$(Row { name: $name, #[cfg(feature = "http")] format: &$format }),+];
 
         #[cfg(test)]
         impl ProviderKind {
@@ -65,6 +79,7 @@ formats! {
 /// A row of [`TABLE`].
 struct Row {
     name: &'static str,
+    #[cfg(feature = "http")]
     format: &'static dyn WireFormat,
 }
 
@@ -75,6 +90,7 @@ impl ProviderKind {
     }
 
     /// How a provider of this kind is asked.
+    #[cfg(feature = "http")]
     pub(crate) fn format(self) -> &'static dyn WireFormat {
         self.row().format
     }
