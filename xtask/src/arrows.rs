@@ -52,6 +52,11 @@ const TABLE: &[Row] = &[
         outside: Outside::Free,
     },
     Row {
+        package: "bellrope-demo",
+        imports: &["bellrope-shm", "bellrope-measure", "bellrope-terminal"],
+        outside: Outside::Free,
+    },
+    Row {
         package: "bellrope-cli",
         imports: &[
             "bellrope-shm",
@@ -80,8 +85,10 @@ const TABLE: &[Row] = &[
 const FOR_TESTS: &str = "bellrope-testkit";
 
 /// Crates beside the workspace, each with a lock file of its own, and what they may import of the workspace's.
-const APART: &[(&str, &[&str])] =
-    &[("crates/bellrope-peers", &["bellrope", "bellrope-measure"]), ("fuzz", &["bellrope-fuzz-targets"])];
+const APART: &[(&str, &[&str])] = &[
+    ("crates/bellrope-peers", &["bellrope", "bellrope-measure", "bellrope-shm"]),
+    ("fuzz", &["bellrope-fuzz-targets"]),
+];
 
 /// HTTP, TLS and what only a program needs: crates that must not weigh on someone who wants local calls alone.
 const HEAVY: &[&str] = &[

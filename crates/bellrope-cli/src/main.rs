@@ -10,8 +10,8 @@ mod socket;
 
 use std::process::ExitCode;
 
-use bellrope::shm::CountingAllocator;
 use bellrope_measure::{bench, bench_server, demo, stress};
+use bellrope_shm::CountingAllocator;
 use bellrope_terminal::WrongSettings;
 use clap::{CommandFactory as _, Parser, Subcommand};
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context;
-use bellrope::{Server, inherited_listener, shm::process};
+use bellrope::{Server, server::inherited_listener};
 use bellrope_gateway::MESSAGE_TYPES;
 use bellrope_health::HealthServer;
 use bellrope_measure::served::{register, stay_small};

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use bellrope::{Metrics, ServerBuilder};
+use bellrope::{server::ServerBuilder, status::Metrics};
 use bellrope_gateway::LiveGateway;
 use bellrope_shm::process;
 use bellrope_terminal::Outcome;

@@ -22,7 +22,13 @@ mod violation;
 
 pub use budget::{Budget, Reservation, Waiting, keeps_for};
 pub use failure::{Failure, MAX_ERROR_TEXT};
-pub use kill_points::KillPoint;
 pub use style::Style;
 pub use terms::{PART, Terms};
 pub use violation::Violation;
+
+/// For tests of this repository: it follows no version.
+#[cfg(feature = "kill-points")]
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::kill_points::KillPoint;
+}

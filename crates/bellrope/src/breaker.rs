@@ -23,7 +23,7 @@ use config::Live;
 pub use config::{BreakerConfig, BreakerSetting};
 pub use now::Now;
 use state::TRANSITIONS;
-pub use state::{BreakerSnapshot, Rejected, State};
+pub use state::{BreakerSnapshot, BreakerState, Rejected};
 use window::Window;
 use word::{Mode, Word};
 
@@ -39,9 +39,9 @@ const NEVER: u64 = u64::MAX;
 /// ```
 /// use std::time::Instant;
 ///
-/// use bellrope::{Breaker, BreakerConfig, BreakerState};
+/// use bellrope::breaker::{Breaker, BreakerConfig, BreakerState};
 ///
-/// # fn main() -> Result<(), bellrope::BreakerSetting> {
+/// # fn main() -> Result<(), bellrope::breaker::BreakerSetting> {
 /// let breaker = Breaker::new(BreakerConfig::default())?;
 /// for _ in 0..5 {
 ///     let permit = breaker.acquire(Instant::now).expect("closed");
@@ -150,7 +150,7 @@ impl Breaker {
 
     /// The state at this moment. A half-open breaker whose time is up leaves that state here too, so that whoever
     /// looks from time to time sees it go even if nobody calls.
-    pub fn state(&self, now: Instant) -> State {
+    pub fn state(&self, now: Instant) -> BreakerState {
         self.looked_at(now).mode().state()
     }
 

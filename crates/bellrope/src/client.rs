@@ -21,9 +21,18 @@ mod types;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
+pub use bellrope_proto::{
+    frame::{ErrorCode, Rejection},
+    handshake::Style,
+};
 pub use blocking::{ChunkSink, ChunkStream, Client, Upload};
 pub use config::{ClientConfig, ConnectionState};
 pub use connection::{CallId, Completion, Connection};
 pub use options::{CallOptions, CancelToken, Retry};
 pub use pool::{Pool, PoolConfig, PoolError, PoolStats, Pooled};
 pub use types::MessageType;
+
+pub use crate::{
+    error::{Blame, CallError, ConnectError},
+    spin::SpinPolicy,
+};

@@ -1,4 +1,4 @@
-//! Where servers and clients can be cut off, beside the points of their [connections](bellrope_proto::KillPoint).
+//! Where servers and clients can be cut off, beside the points of their connections in `bellrope-proto`.
 
 bellrope_shm::kill_points! {
     /// A step of connecting, serving or closing after which a test may have its process killed.

@@ -2,7 +2,15 @@
 //! call.
 //!
 //! A [`Server`] answers message types by name; a [`Client`] (blocking), an `AsyncClient` (tokio) or an exclusive
-//! [`Connection`] (fastest) calls them.
+//! [`Connection`](client::Connection) (fastest) calls them.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`server`] | the server, its settings, what handlers are given |
+//! | [`client`] | the clients, their options, how a call ends |
+//! | [`breaker`] | the circuit breaker of a message type, also for use of your own |
+//! | [`status`] | a server's counters and what an operator is shown |
+//! | [`rate`] | the rate limiter |
 //!
 //! ```
 //! use bellrope::{Client, Server};
@@ -27,44 +35,30 @@
 //! A call that ends in an error says what happened and whether it is safe to send it again: see [`CallError`].
 #![forbid(unsafe_code)]
 
-mod breaker;
-mod client;
+pub mod breaker;
+pub mod client;
 mod error;
 mod kill_points;
 mod path;
 pub mod rate;
-mod server;
+pub mod server;
 mod spin;
-mod status;
+pub mod status;
 mod sync;
 
-pub use bellrope_proto::{
-    connection::Reply,
-    frame::{ErrorCode, Rejection},
-    handshake::Style,
-};
-pub use breaker::{
-    Breaker, BreakerConfig, BreakerSetting, BreakerSnapshot, Now, Permit, Rejected, State as BreakerState,
-};
+// What nearly every program that serves or calls names: the two ends, what a handler is given and answers with, how a call
+// ends, and where the socket lies. Everything else is looked up in its module.
 #[cfg(feature = "tokio")]
-pub use client::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
-pub use client::{
-    CallId, CallOptions, CancelToken, ChunkSink, ChunkStream, Client, ClientConfig, Completion, Connection,
-    ConnectionState, MessageType, Pool, PoolConfig, PoolError, PoolStats, Pooled, Retry, Upload,
-};
-pub use error::{BindError, Blame, CallError, ConnectError, HandlerError};
-#[doc(hidden)]
-pub use kill_points::KillPoint;
-pub use path::{default_socket_path, inherited_listener};
-pub use server::{Call, CallInPlace, Server, ServerBuilder, ServerConfig};
-#[cfg(feature = "tokio")]
-pub use server::{Cancelled, ChunkReceiver, ChunkSender, OwnedCall, StreamClosed};
-pub use spin::SpinPolicy;
-pub use status::{Condition, Health, LivenessProbe, MemoryUse, Metrics, Reloads, Snapshot, Status, TypeSnapshot};
+pub use client::AsyncClient;
+pub use client::{CallError, Client};
+pub use path::default_socket_path;
+pub use server::{Call, HandlerError, Reply, Server};
 
-/// The parts of the shared-memory crate that measurements need.
-pub mod shm {
-    pub use bellrope_shm::{CountingAllocator, SharedMemory, View, clock, process, sync::Ordering};
+/// For tests of this repository: it follows no version.
+#[cfg(feature = "kill-points")]
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::kill_points::KillPoint;
 }
 
 /// The example of this crate's README, compiled and run with the documentation tests.

@@ -23,7 +23,7 @@ use std::{
 };
 
 use loom::thread;
-use src::breaker::{Breaker, BreakerConfig, State};
+use src::breaker::{Breaker, BreakerConfig, BreakerState};
 
 fn in_every_schedule(body: fn()) {
     let mut model = loom::model::Builder::new();
@@ -70,9 +70,9 @@ fn an_old_failure_is_never_counted_in_a_state_that_began_meanwhile() {
         let failing = thread::spawn(move || old.fail(later));
         breaker.acquire(later).unwrap().succeed(later);
         failing.join().unwrap();
-        assert_eq!(breaker.state(later), State::Closed);
+        assert_eq!(breaker.state(later), BreakerState::Closed);
         breaker.acquire(later).unwrap().fail(later);
-        assert_eq!(breaker.state(later), State::Closed, "the old failure was counted with the new one");
+        assert_eq!(breaker.state(later), BreakerState::Closed, "the old failure was counted with the new one");
     });
 }
 
@@ -84,7 +84,7 @@ fn two_failures_at_once_are_both_counted_and_open_it_once() {
         let failing = thread::spawn(move || one.fail(now));
         two.fail(now);
         failing.join().unwrap();
-        assert_eq!(breaker.state(now), State::Open);
+        assert_eq!(breaker.state(now), BreakerState::Open);
         assert_eq!(breaker.snapshot(now).transitions[0].2, 1);
     });
 }
@@ -100,6 +100,6 @@ fn a_failure_that_would_open_it_opens_no_state_that_began_meanwhile() {
         let later = now + Duration::from_secs(60);
         breaker.acquire(later).unwrap().succeed(later);
         failing.join().unwrap();
-        assert_eq!(breaker.state(later), State::Closed, "it was opened by a call from before its recovery");
+        assert_eq!(breaker.state(later), BreakerState::Closed, "it was opened by a call from before its recovery");
     });
 }

@@ -31,7 +31,7 @@ use shuttle::{
     scheduler::{PctScheduler, RandomScheduler},
     thread,
 };
-use src::breaker::{Breaker, BreakerConfig, State};
+use src::breaker::{Breaker, BreakerConfig, BreakerState};
 
 /// Of each kind; `BELLROPE_SCHEDULES` asks for more.
 const SCHEDULES: usize = 1_500;
@@ -141,10 +141,10 @@ fn an_old_permit_never_settles_a_newer_state() {
             recovering.acquire(later).unwrap().succeed(later);
         }));
         join(threads);
-        assert_eq!(breaker.state(later), State::Closed);
+        assert_eq!(breaker.state(later), BreakerState::Closed);
         // One short of the threshold: had any been counted, this would open it.
         breaker.acquire(later).unwrap().fail(later);
-        assert_eq!(breaker.state(later), State::Closed);
+        assert_eq!(breaker.state(later), BreakerState::Closed);
     });
 }
 
@@ -166,7 +166,7 @@ fn half_open_is_left_in_bounded_time_whatever_its_probes_do() {
             })
             .collect();
         join(threads);
-        assert_ne!(breaker.state(over), State::HalfOpen);
+        assert_ne!(breaker.state(over), BreakerState::HalfOpen);
         // And once its longest time is over every place is there again.
         let much_later = over + Duration::from_secs(600);
         let places = [breaker.acquire(much_later), breaker.acquire(much_later)];
@@ -190,8 +190,8 @@ fn failures_of_many_threads_are_all_counted_and_open_it_once() {
             .collect();
         join(threads);
         let snapshot = breaker.snapshot(now);
-        assert_eq!(snapshot.state, State::Open);
-        assert_eq!(snapshot.transitions[0], (State::Closed, State::Open, 1));
+        assert_eq!(snapshot.state, BreakerState::Open);
+        assert_eq!(snapshot.transitions[0], (BreakerState::Closed, BreakerState::Open, 1));
     });
 }
 
@@ -218,6 +218,6 @@ fn a_call_that_is_counted_while_the_window_changes_hides_no_later_one() {
                 permit.fail(now);
             }
         }
-        assert_eq!(breaker.state(now), State::Open, "five failures are all there is");
+        assert_eq!(breaker.state(now), BreakerState::Open, "five failures are all there is");
     });
 }

@@ -9,8 +9,9 @@ use check::{Receiving, check};
 
 use super::slots::Slots;
 use crate::{
-    KillPoint, Violation,
+    Violation,
     frame::Kind,
+    kill_points::KillPoint,
     ring::{Armed, Consumer, Producer, RecordClass, Wake, admitted},
     style::Style,
     terms::Terms,

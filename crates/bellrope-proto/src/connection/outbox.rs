@@ -4,9 +4,10 @@ use std::collections::{HashMap, VecDeque};
 
 use super::{flow::Outflow, reply::Reply};
 use crate::{
-    KillPoint, Violation,
+    Violation,
     failure::Failure,
     frame::{ErrorCode, Kind},
+    kill_points::KillPoint,
     ring::{Producer, RecordClass, Wake},
     terms::Terms,
 };

@@ -11,9 +11,10 @@ pub use inbound::{Announced, Inbound, InboundChunk, Request};
 
 use super::{assembly::Assembly, flow::Inflow, outbox::Outbox, reply::Reply};
 use crate::{
-    KillPoint, Violation,
+    Violation,
     failure::Failure,
     frame::Kind,
+    kill_points::KillPoint,
     ring::{Armed, Consumer, Producer, Record, Wake},
     style::Style,
     terms::Terms,

@@ -2,8 +2,9 @@ use bellrope_shm::{View, sync::Ordering};
 
 use super::wake::Wake;
 use crate::{
-    KillPoint, Violation,
+    Violation,
     frame::{Header, Kind, RawHeader, record_size},
+    kill_points::KillPoint,
     layout::{ADMITTED, ASLEEP, AWAITED, CONSUMER_POSITION, EMPTY, Geometry, LINE, RECORDS, WORD},
 };
 

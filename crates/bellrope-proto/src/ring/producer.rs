@@ -2,8 +2,9 @@ use bellrope_shm::{View, sync::Ordering};
 
 use super::wake::Wake;
 use crate::{
-    KillPoint, Violation,
+    Violation,
     frame::{Header, Kind, record_size},
+    kill_points::KillPoint,
     layout::{ASLEEP, AWAITED, CONSUMER_POSITION, EMPTY, Geometry, LINE, RECORDS, WORD},
 };
 

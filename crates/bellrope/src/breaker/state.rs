@@ -5,7 +5,7 @@ use std::time::Duration;
 /// What a breaker does with calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum BreakerState {
     /// Every call is admitted.
     Closed,
     /// No call is admitted, until the time is up.
@@ -14,7 +14,7 @@ pub enum State {
     HalfOpen,
 }
 
-impl State {
+impl BreakerState {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Closed, Self::Open, Self::HalfOpen];
 
@@ -30,12 +30,12 @@ impl State {
 }
 
 /// The changes of state there are. A closed breaker never goes half-open.
-pub(super) const TRANSITIONS: [(State, State); 5] = [
-    (State::Closed, State::Open),
-    (State::Open, State::HalfOpen),
-    (State::HalfOpen, State::Closed),
-    (State::HalfOpen, State::Open),
-    (State::Open, State::Closed),
+pub(super) const TRANSITIONS: [(BreakerState, BreakerState); 5] = [
+    (BreakerState::Closed, BreakerState::Open),
+    (BreakerState::Open, BreakerState::HalfOpen),
+    (BreakerState::HalfOpen, BreakerState::Closed),
+    (BreakerState::HalfOpen, BreakerState::Open),
+    (BreakerState::Open, BreakerState::Closed),
 ];
 
 /// The call was not admitted, and has not run.
@@ -50,11 +50,11 @@ pub struct Rejected {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BreakerSnapshot {
     /// Its state.
-    pub state: State,
+    pub state: BreakerState,
     /// Whether it was put into this state by hand and stays there.
     pub forced: bool,
     /// Changes of state: from, to, how often.
-    pub transitions: [(State, State, u64); TRANSITIONS.len()],
+    pub transitions: [(BreakerState, BreakerState, u64); TRANSITIONS.len()],
     /// Calls that were not admitted.
     pub rejections: u64,
 }

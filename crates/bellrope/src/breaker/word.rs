@@ -10,7 +10,7 @@
 //! Mode and generation together are the *key* of a permit: a permit settles only the state it came from. The counts are
 //! failures in a row while closed, and while half-open probes that are out (low half) and that went well (high half).
 
-use super::state::State;
+use super::state::BreakerState;
 
 /// How a breaker came to do what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +23,11 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    pub(super) fn state(self) -> State {
+    pub(super) fn state(self) -> BreakerState {
         match self {
-            Self::Closed | Self::ForcedClosed => State::Closed,
-            Self::Open | Self::ForcedOpen => State::Open,
-            Self::HalfOpen => State::HalfOpen,
+            Self::Closed | Self::ForcedClosed => BreakerState::Closed,
+            Self::Open | Self::ForcedOpen => BreakerState::Open,
+            Self::HalfOpen => BreakerState::HalfOpen,
         }
     }
 

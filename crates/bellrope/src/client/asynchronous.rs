@@ -25,7 +25,7 @@ use super::{
     shared::{Begun, SharedClient, State, settle_permit},
     types::MessageType,
 };
-use crate::{CallError, ConnectError};
+use crate::error::{CallError, ConnectError};
 
 /// A client for tokio. Clones share one connection, which is made anew, by itself, when the server was away and comes
 /// back.

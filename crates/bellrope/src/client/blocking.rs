@@ -17,7 +17,7 @@ use super::{
     config::{ClientConfig, ConnectionState},
     options::CallOptions,
 };
-use crate::{CallError, ConnectError};
+use crate::error::{CallError, ConnectError};
 
 /// A client for any number of threads. Clones share one connection, which is made anew, by itself, when the server was
 /// away and comes back.

@@ -16,7 +16,7 @@ use super::{
     link::{ClientLink, Rest, SWEEP},
     types::MessageType,
 };
-use crate::{CallError, ConnectError};
+use crate::error::{CallError, ConnectError};
 
 /// A connection of one owner: no lock, no thread, the shortest way there is.
 ///
@@ -26,7 +26,7 @@ use crate::{CallError, ConnectError};
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
 /// #     .unary("echo", |call, reply| { reply.write(call.payload()); Ok(()) }).bind(&path)?;
-/// let mut connection = bellrope::Connection::connect(&path)?;
+/// let mut connection = bellrope::client::Connection::connect(&path)?;
 /// let echo = connection.message_type("echo")?;
 ///
 /// let mut reply = Vec::new();

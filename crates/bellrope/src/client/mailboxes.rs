@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::free_list::FreeList;
-use crate::CallError;
+use crate::error::CallError;
 
 /// Names a call for as long as the client lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -11,11 +11,11 @@ use std::{
 
 use super::{mailboxes::Ticket, shared::SharedClient};
 
-/// How one call is made. What is not said comes from the [`ClientConfig`](crate::ClientConfig).
+/// How one call is made. What is not said comes from the [`ClientConfig`](crate::client::ClientConfig).
 ///
 /// ```
 /// use std::time::Duration;
-/// use bellrope::{CallOptions, Retry};
+/// use bellrope::client::{CallOptions, Retry};
 ///
 /// let options = CallOptions::new().timeout(Duration::from_millis(200)).retry(Retry::NotExecuted);
 /// ```
@@ -80,7 +80,7 @@ impl CallOptions {
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
 /// #     .unary_async("never", |_| std::future::pending()).bind(&path)?;
-/// use bellrope::{CallError, CallOptions, CancelToken, Client};
+/// use bellrope::{client::{CallOptions, CancelToken}, CallError, Client};
 ///
 /// let client = Client::connect(&path)?;
 /// let token = CancelToken::new();

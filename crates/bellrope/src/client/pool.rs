@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{config::ClientConfig, connection::Connection, reconnector::Reconnector};
-use crate::ConnectError;
+use crate::error::ConnectError;
 
 /// How a [`Pool`] keeps connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,7 @@ pub struct PoolStats {
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
 /// #     .unary("echo", |call, reply| { reply.write(call.payload()); Ok(()) }).bind(&path)?;
-/// use bellrope::{Pool, PoolConfig};
+/// use bellrope::client::{Pool, PoolConfig};
 ///
 /// let pool = Pool::new(PoolConfig::new(&path));
 /// let mut connection = pool.acquire()?;

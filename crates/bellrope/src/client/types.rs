@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bellrope_proto::handshake::{Style, TypeEntry};
 
-use crate::CallError;
+use crate::error::CallError;
 
 /// A message type of the server at the other end, looked up by name once and used for many calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

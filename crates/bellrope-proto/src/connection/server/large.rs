@@ -4,7 +4,7 @@ use super::{
     super::assembly::{Assembly, Unfinished},
     Announced, Request, ServerConnection,
 };
-use crate::{KillPoint, Reservation, Violation, failure::Failure, frame::Kind};
+use crate::{Reservation, Violation, failure::Failure, frame::Kind, kill_points::KillPoint};
 
 impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// The request that is being put together, if one is.

@@ -9,7 +9,7 @@ use super::{
     },
     caller::Caller,
 };
-use crate::CallError;
+use crate::error::CallError;
 
 /// The chunks of a stream, as they come. Ends after the last one, or after one error.
 ///
