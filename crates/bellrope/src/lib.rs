@@ -50,7 +50,7 @@ pub use breaker::{
 pub use client::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
 pub use client::{
     CallId, CallOptions, CancelToken, ChunkSink, ChunkStream, Client, ClientConfig, Completion, Connection,
-    ConnectionState, MessageType, Pool, PoolConfig, PoolError, PoolStats, Pooled, Retry, Upload,
+    ConnectionState, MessageType, Pool, PoolConfig, PoolError, PoolStats, Pooled, Retry, Target, Upload,
 };
 pub use error::{BindError, Blame, CallError, ConnectError, HandlerError};
 #[doc(hidden)]
