@@ -6,7 +6,11 @@ use std::{
 };
 
 use anyhow::anyhow;
-use bellrope::{AsyncClient, CallError, Client, ClientConfig, ConnectError, default_socket_path};
+use bellrope::{
+    AsyncClient, CallError, Client,
+    client::{ClientConfig, ConnectError},
+    default_socket_path,
+};
 use clap::Args;
 
 /// The variable that names the socket where no `--socket` does.

@@ -12,7 +12,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use bellrope::{Connection, MemoryUse, MessageType, shm::process};
+use bellrope::{
+    client::{Connection, MessageType},
+    status::MemoryUse,
+};
+use bellrope_shm::process;
 use support::{Home, eventually};
 
 const CONNECTIONS: usize = 100;

@@ -5,7 +5,10 @@
 
 use std::path::PathBuf;
 
-use bellrope::{AsyncClient, AsyncStream, CallError, Client, ConnectError};
+use bellrope::{
+    AsyncClient, CallError, Client,
+    client::{AsyncStream, ConnectError},
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -148,7 +151,7 @@ impl ChatClient {
 /// An answer on its way: pieces in order, the last of them [`Chunk::Done`](crate::Chunk::Done) or
 /// [`Chunk::Error`](crate::Chunk::Error), or a [`ChatError`]; nothing follows.
 pub struct ChatStream {
-    chunks: bellrope::ChunkStream,
+    chunks: bellrope::client::ChunkStream,
     order: Order,
 }
 

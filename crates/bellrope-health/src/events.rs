@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bellrope::{LivenessProbe, Metrics, Status};
+use bellrope::status::{LivenessProbe, Metrics, Status};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::{

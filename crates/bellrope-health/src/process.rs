@@ -2,7 +2,7 @@
 
 use bellrope_shm::{proc, process};
 
-use bellrope::MemoryUse;
+use bellrope::status::MemoryUse;
 
 /// One reading.
 #[derive(Debug, Default)]

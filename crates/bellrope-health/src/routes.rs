@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bellrope::{Health, Metrics};
+use bellrope::status::{Health, Metrics};
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -136,7 +136,10 @@ fn respond(status: StatusCode, content_type: &'static str, body: PageBody) -> Re
 mod tests {
     use std::time::{Duration, Instant};
 
-    use bellrope::{Breaker, BreakerConfig, Server};
+    use bellrope::{
+        Server,
+        breaker::{Breaker, BreakerConfig},
+    };
     use http_body_util::BodyExt as _;
     use tempfile::TempDir;
 

@@ -5,12 +5,14 @@ use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use bellrope::{
-    HandlerError, Metrics, Server, ServerBuilder, ServerConfig,
-    shm::{clock, process},
+    HandlerError, Server,
+    server::{ServerBuilder, ServerConfig},
+    status::Metrics,
 };
 use bellrope_gateway::{Gateway, GatewaySettings, LiveGateway};
 use bellrope_health::HealthServer;
 use bellrope_shm::CountingAllocator;
+use bellrope_shm::{clock, process};
 use bellrope_terminal::{Outcome, output};
 use clap::Args;
 

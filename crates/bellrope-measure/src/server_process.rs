@@ -7,7 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use bellrope::{MemoryUse, ServerConfig, SpinPolicy, shm::process};
+use bellrope::{
+    server::{ServerConfig, SpinPolicy},
+    status::MemoryUse,
+};
+use bellrope_shm::process;
 use bellrope_terminal::signals;
 use serde::{Deserialize, Serialize};
 

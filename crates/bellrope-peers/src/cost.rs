@@ -20,7 +20,7 @@ pub(crate) fn cpu_us(pid: u32) -> anyhow::Result<f64> {
 
 /// Resident memory of a process (VmRSS), in KiB.
 pub(crate) fn resident_kb(pid: u32) -> anyhow::Result<u64> {
-    Ok(bellrope::MemoryUse::of(pid).with_context(|| format!("reading the memory of process {pid}"))?.rss_kb)
+    Ok(bellrope::status::MemoryUse::of(pid).with_context(|| format!("reading the memory of process {pid}"))?.rss_kb)
 }
 
 fn folder_has(task_folder: &str, file: &str) -> bool {

@@ -30,7 +30,7 @@ impl Machine {
             date: said_by("date", &["-u", "+%Y-%m-%d"]),
             commit: said_by("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]),
             cpu: cpu_model(),
-            cpus: bellrope::shm::process::online_cpus(),
+            cpus: bellrope_shm::process::online_cpus(),
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             rustc: env!("BUILT_WITH"),
             profile: env!("BUILT_AS"),

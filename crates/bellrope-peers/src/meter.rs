@@ -4,7 +4,7 @@
 use std::{hint::black_box, time::Duration};
 
 use anyhow::{bail, ensure};
-use bellrope::shm::clock;
+use bellrope_shm::clock;
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -138,7 +138,7 @@ impl Running {
             None => start(),
             Some(cpu) => std::thread::scope(|scope| {
                 let starting = scope.spawn(|| {
-                    bellrope::shm::process::pin_to_cpu(cpu)?;
+                    bellrope_shm::process::pin_to_cpu(cpu)?;
                     start()
                 });
                 starting.join().unwrap_or_else(|_| Err(std::io::Error::other("the starting thread panicked")))

@@ -12,7 +12,7 @@ mod socket;
 
 use std::path::Path;
 
-use ::bellrope::SpinPolicy;
+use ::bellrope::client::SpinPolicy;
 use anyhow::bail;
 
 use crate::{

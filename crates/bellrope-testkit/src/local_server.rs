@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bellrope::{Server, ServerBuilder};
+use bellrope::{Server, server::ServerBuilder};
 
 /// It ends when this is dropped.
 pub struct LocalServer {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{Breaker, BreakerConfig};
+use bellrope::breaker::{Breaker, BreakerConfig};
 
 const CALLS: u32 = 20_000_000;
 /// Each figure is the best of this many runs: what is measured is the code, not the neighbours.

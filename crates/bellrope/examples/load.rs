@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{Client, Connection, MessageType};
+use bellrope::{
+    Client,
+    client::{Connection, MessageType},
+};
 
 const CALLERS: usize = 4;
 const IN_FLIGHT: usize = 16;

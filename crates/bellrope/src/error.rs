@@ -114,7 +114,7 @@ pub enum BindError {
 ///
 /// ```
 /// use bellrope::Client;
-/// use bellrope::ConnectError;
+/// use bellrope::client::ConnectError;
 ///
 /// let error = Client::connect("/tmp/nobody/listens/here.sock").unwrap_err();
 /// assert!(matches!(error, ConnectError::NoServer { .. }));
@@ -166,7 +166,7 @@ pub enum ConnectError {
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
 /// #     .unary("shout", |_, _| Err(bellrope::HandlerError::with_code(7, "hoarse today"))).bind(&path)?;
-/// use bellrope::Blame;
+/// use bellrope::client::Blame;
 /// use bellrope::{CallError, Client};
 ///
 /// let client = Client::connect(&path)?;
@@ -233,7 +233,7 @@ pub enum CallError {
     /// An option makes no sense for this form of call; nothing was sent.
     #[error("the option {option} cannot be used with {form}: {reason}")]
     UnusableOption {
-        /// The method of [`CallOptions`](crate::CallOptions).
+        /// The method of [`CallOptions`](crate::client::CallOptions).
         option: &'static str,
         /// The method that calls.
         form: &'static str,

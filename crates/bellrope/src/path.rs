@@ -12,7 +12,7 @@ use std::{
 
 use bellrope_shm::process;
 
-use crate::BindError;
+use crate::error::BindError;
 
 /// The socket path when none is given: `$XDG_RUNTIME_DIR/bellrope/bellrope.sock`, else a directory of the user's own
 /// under the temporary directory.

@@ -1,6 +1,6 @@
 //! The configuration file, as far as libraries know it.
 
-use bellrope::ServerConfig;
+use bellrope::server::ServerConfig;
 use bellrope_gateway::{Gateway, GatewaySettings};
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! `bellrope list`: what a server offers.
 
-use bellrope::Style;
+use bellrope::client::Style;
 use bellrope_terminal::{Outcome, output};
 use clap::Args;
 use serde::Serialize;

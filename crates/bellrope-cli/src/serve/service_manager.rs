@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use bellrope::Metrics;
+use bellrope::status::Metrics;
 use bellrope_terminal::Outcome;
 use sd_notify::NotifyState;
 

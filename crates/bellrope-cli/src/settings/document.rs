@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bellrope::ServerConfig;
+use bellrope::server::ServerConfig;
 use bellrope_gateway::GatewaySettings;
 use serde::{Deserialize, Serialize};
 

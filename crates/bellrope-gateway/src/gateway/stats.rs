@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use bellrope::BreakerState;
+use bellrope::breaker::BreakerState;
 use serde::Serialize;
 
 use crate::error::ProviderError;

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use bellrope::{Client, ServerConfig};
+use bellrope::{Client, server::ServerConfig};
 use serde_json::Value;
 
 use super::{

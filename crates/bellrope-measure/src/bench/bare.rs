@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use bellrope::shm::{SharedMemory, clock};
+use bellrope_shm::{SharedMemory, clock};
 
 use super::{
     limit::{Watch, open},

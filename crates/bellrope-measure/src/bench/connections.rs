@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use bellrope::{Connection, MemoryUse};
+use bellrope::{client::Connection, status::MemoryUse};
 use bellrope_terminal::Progress;
 use clap::Args;
 use serde::Serialize;

@@ -6,11 +6,9 @@ mod report;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use bellrope::{
-    CallError, Client, Connection, MemoryUse,
-    shm::{clock, process},
-};
+use bellrope::{CallError, Client, client::Connection, status::MemoryUse};
 use bellrope_shm::CountingAllocator;
+use bellrope_shm::{clock, process};
 use bellrope_terminal::{Outcome, Progress};
 use clap::Args;
 pub(crate) use report::Report;

@@ -1,9 +1,7 @@
 use std::time::{Duration, Instant};
 
-use bellrope::{
-    Connection, MessageType, SpinPolicy,
-    shm::{clock, process},
-};
+use bellrope::client::{Connection, MessageType, SpinPolicy};
+use bellrope_shm::{clock, process};
 use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;

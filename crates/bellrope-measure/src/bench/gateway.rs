@@ -7,8 +7,9 @@ mod provider;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use bellrope::{Client, ClientConfig, shm::clock};
+use bellrope::{Client, client::ClientConfig};
 use bellrope_gateway::{ChatRequest, Chunk, SequencedChunk};
+use bellrope_shm::clock;
 use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;

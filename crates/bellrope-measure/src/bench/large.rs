@@ -4,7 +4,8 @@ use std::{
 };
 
 use anyhow::ensure;
-use bellrope::{Connection, shm::clock};
+use bellrope::client::Connection;
+use bellrope_shm::clock;
 use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use bellrope::shm::{Ordering, SharedMemory, View, clock};
+use bellrope_shm::{SharedMemory, View, clock, sync::Ordering};
 
 use super::samples::Samples;
 use crate::server_process::ServerProcess;

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use bellrope::MemoryUse;
+use bellrope::status::MemoryUse;
 use bellrope_terminal::{Outcome, Progress};
 use clap::Args;
 use serde::Serialize;

@@ -4,7 +4,8 @@ use std::{
 };
 
 use anyhow::anyhow;
-use bellrope::{Pool, PoolConfig, shm::clock};
+use bellrope::client::{Pool, PoolConfig};
+use bellrope_shm::clock;
 use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;

@@ -1,9 +1,7 @@
 use std::time::{Duration, Instant};
 
-use bellrope::{
-    ClientConfig, Connection,
-    shm::{clock, process},
-};
+use bellrope::client::{ClientConfig, Connection};
+use bellrope_shm::{clock, process};
 use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;

@@ -7,10 +7,8 @@ use std::{
 };
 
 use anyhow::ensure;
-use bellrope::{
-    Client, ConnectionState,
-    shm::{clock, process},
-};
+use bellrope::{Client, client::ConnectionState};
+use bellrope_shm::{clock, process};
 use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
-use bellrope::{Connection, MessageType, shm::clock};
+use bellrope::client::{Connection, MessageType};
+use bellrope_shm::clock;
 use bellrope_terminal::{Outcome, Progress, output};
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-use bellrope::shm::clock;
+use bellrope_shm::clock;
 
 /// Time spans of one run, in ticks.
 #[derive(Debug)]

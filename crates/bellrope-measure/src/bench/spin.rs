@@ -2,9 +2,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bellrope::{
-    Client, ClientConfig, SpinPolicy,
-    shm::{clock, process},
+    Client,
+    client::{ClientConfig, SpinPolicy},
 };
+use bellrope_shm::{clock, process};
 use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;

@@ -1,6 +1,10 @@
 use std::time::{Duration, Instant};
 
-use bellrope::{Connection, MemoryUse, MessageType, shm::process};
+use bellrope::{
+    client::{Connection, MessageType},
+    status::MemoryUse,
+};
+use bellrope_shm::process;
 use bellrope_terminal::{Outcome, Progress, output};
 use serde::Serialize;
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{anyhow, ensure};
-use bellrope::shm::process;
+use bellrope_shm::process;
 use bellrope_terminal::Progress;
 
 use super::{

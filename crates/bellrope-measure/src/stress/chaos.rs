@@ -14,7 +14,8 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use bellrope::{CallError, Connection, ServerConfig, shm::clock};
+use bellrope::{CallError, client::Connection, server::ServerConfig};
+use bellrope_shm::clock;
 use bellrope_shm::socket::Socket;
 use bellrope_terminal::Progress;
 use honest_clients::HonestClients;
@@ -289,7 +290,7 @@ fn press(path: &Path, number: u64, size: usize, time: Duration) -> anyhow::Resul
 /// Queues until there is no room for more.
 fn fill(
     connection: &mut Connection,
-    mut queue: impl FnMut(&mut Connection) -> Result<Option<bellrope::CallId>, CallError>,
+    mut queue: impl FnMut(&mut Connection) -> Result<Option<bellrope::client::CallId>, CallError>,
 ) -> Result<(), CallError> {
     loop {
         match queue(connection) {

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use bellrope::{CallError, Connection, MessageType};
+use bellrope::{
+    CallError,
+    client::{Connection, MessageType},
+};
 
 /// What became of calls.
 #[derive(Debug, Default, Clone)]

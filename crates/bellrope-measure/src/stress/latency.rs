@@ -8,7 +8,8 @@
 
 use std::time::{Duration, Instant};
 
-use bellrope::{ClientConfig, Connection, MessageType, shm::clock};
+use bellrope::client::{ClientConfig, Connection, MessageType};
+use bellrope_shm::clock;
 use bellrope_terminal::{Outcome, Progress};
 
 use super::{

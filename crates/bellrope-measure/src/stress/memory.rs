@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use bellrope::{MemoryUse, ServerConfig};
+use bellrope::{server::ServerConfig, status::MemoryUse};
 use bellrope_terminal::Progress;
 
 use super::{

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use bellrope::{Connection, MessageType};
+use bellrope::client::{Connection, MessageType};
 use bellrope_terminal::{Outcome, output};
 use clap::Args;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use bellrope::MemoryUse;
+use bellrope::status::MemoryUse;
 use bellrope_shm::proc::{self, ProcessStatus, Thread};
 
 use crate::server_process::{Counters, ServerProcess};

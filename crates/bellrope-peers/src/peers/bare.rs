@@ -3,8 +3,8 @@
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, ensure};
-use bellrope::shm::SharedMemory;
 use bellrope_measure::slots::{ClientEnd, ServerEnd, Shape};
+use bellrope_shm::SharedMemory;
 
 use super::{limit, process};
 use crate::{

@@ -4,7 +4,11 @@
 use std::{cell::RefCell, path::Path};
 
 use anyhow::Context;
-use bellrope::{AsyncClient, ClientConfig, Connection, MessageType, Server, ServerConfig, SpinPolicy};
+use bellrope::{
+    AsyncClient, Server,
+    client::{ClientConfig, Connection, MessageType, SpinPolicy},
+    server::ServerConfig,
+};
 use futures_util::future::try_join_all;
 use tokio::runtime::Runtime;
 

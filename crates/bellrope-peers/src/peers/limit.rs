@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use bellrope::shm::{Ordering, SharedMemory, View};
+use bellrope_shm::{SharedMemory, View, sync::Ordering};
 
 use super::process;
 use crate::meter::{Answers, Caller, RoundTrips};

@@ -8,7 +8,8 @@ use std::{
 };
 
 use bellrope::{
-    CallError, CallOptions, CancelToken, Client, ClientConfig, ConnectError, Connection, Rejection, Retry, SpinPolicy,
+    CallError, Client,
+    client::{CallOptions, CancelToken, ClientConfig, ConnectError, Connection, Rejection, Retry, SpinPolicy},
 };
 use fastrand::Rng;
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{HandlerError, Server, ServerConfig};
+use bellrope::{HandlerError, Server, server::ServerConfig};
 use bellrope_shm::clock;
 
 use super::{

@@ -28,7 +28,7 @@ use super::{
     shared::{Begun, SharedClient, State, settle_permit},
     types::{MessageType, Target},
 };
-use crate::{CallError, ConnectError};
+use crate::error::{CallError, ConnectError};
 
 /// A client for tokio. Clones share one connection, which is made anew, by itself, when the server was away and comes
 /// back.
@@ -55,7 +55,7 @@ use crate::{CallError, ConnectError};
 /// #     })
 /// #     .bind(&path)?;
 /// use std::time::Duration;
-/// use bellrope::{CallOptions, ClientConfig, ConnectionState, Retry, Style};
+/// use bellrope::client::{CallOptions, ClientConfig, ConnectionState, Retry, Style};
 /// use bellrope::{AsyncClient, CallError};
 ///
 /// let client = AsyncClient::with(ClientConfig::new(&path)).await?; // or AsyncClient::connect(&path)

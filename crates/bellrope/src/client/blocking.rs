@@ -14,7 +14,7 @@ use super::{
     options::{Again, CallOptions, SENT_ONCE},
     types::{MessageType, Target},
 };
-use crate::{CallError, ConnectError};
+use crate::error::{CallError, ConnectError};
 
 /// A client for any number of threads. Clones share one connection, which is made anew, by itself, when the server was
 /// away and comes back.
@@ -43,7 +43,7 @@ use crate::{CallError, ConnectError};
 /// #     })
 /// #     .bind(&path)?;
 /// use std::time::Duration;
-/// use bellrope::{CallOptions, ClientConfig, ConnectionState, Retry, Style};
+/// use bellrope::client::{CallOptions, ClientConfig, ConnectionState, Retry, Style};
 /// use bellrope::{CallError, Client};
 ///
 /// let client = Client::with(ClientConfig::new(&path))?; // or Client::connect(&path)

@@ -24,7 +24,7 @@ use super::{
     options::CallOptions,
     types::{MessageType, Target},
 };
-use crate::{CallError, ConnectError};
+use crate::error::{CallError, ConnectError};
 
 /// Why a connection never sends a call again.
 const NO_OTHER_SERVER: &str = "a Connection does not reconnect; use a Client, or make a new Connection and call again";
@@ -41,7 +41,7 @@ const NO_OTHER_SERVER: &str = "a Connection does not reconnect; use a Client, or
 /// # let server = bellrope::Server::builder()
 /// #     .unary("echo", |call, reply| { reply.write(call.payload()); Ok(()) }).bind(&path)?;
 /// use std::time::Duration;
-/// use bellrope::{CallOptions, ClientConfig, Connection, Style};
+/// use bellrope::client::{CallOptions, ClientConfig, Connection, Style};
 /// use bellrope::CallError;
 ///
 /// let mut connection = Connection::with(&ClientConfig::new(&path))?; // or Connection::connect(&path)

@@ -14,7 +14,7 @@ use bellrope_proto::{
 use bellrope_shm::{MemoryHandle, SharedMemory, clock, process, socket::Socket, wait};
 
 use super::{config::ClientConfig, deadline::from_now, types::TypeTable};
-use crate::{ConnectError, KillPoint};
+use crate::{error::ConnectError, kill_points::KillPoint};
 
 /// Between two tries where so many wait for the server that the kernel takes no more.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(1);

@@ -23,7 +23,7 @@ use super::{
     handshake::Established,
     types::{MessageType, TypeTable},
 };
-use crate::{CallError, KillPoint, spin::Spinner};
+use crate::{error::CallError, kill_points::KillPoint, spin::Spinner};
 
 /// Most doorbell bytes read at once; far more than an honest server ever sends.
 const RINGS: usize = 64 * 1024;

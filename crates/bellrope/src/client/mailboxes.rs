@@ -10,7 +10,7 @@
 use std::{collections::VecDeque, task::Waker};
 
 use super::free_list::FreeList;
-use crate::CallError;
+use crate::error::CallError;
 
 #[cfg(test)]
 mod tests;

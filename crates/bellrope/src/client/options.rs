@@ -16,9 +16,9 @@ use super::{
     shared::SharedClient,
     types::{MessageType, Target},
 };
-use crate::CallError;
+use crate::error::CallError;
 
-/// How one call is made. What is not said comes from the [`ClientConfig`](crate::ClientConfig).
+/// How one call is made. What is not said comes from the [`ClientConfig`](crate::client::ClientConfig).
 ///
 /// Every form of call takes options, and keeps to them or fails at once as [`CallError::UnusableOption`], which says why:
 ///
@@ -38,7 +38,7 @@ use crate::CallError;
 /// # let server = bellrope::Server::builder()
 /// #     .unary_async("never", |_| std::future::pending()).client_stream("sum", |_, _| std::future::pending()).bind(&path)?;
 /// use std::time::Duration;
-/// use bellrope::{CallOptions, Retry};
+/// use bellrope::client::{CallOptions, Retry};
 /// use bellrope::{CallError, Client};
 ///
 /// let client = Client::connect(&path)?;
@@ -202,7 +202,7 @@ impl Again {
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
 /// #     .unary_async("never", |_| std::future::pending()).bind(&path)?;
-/// use bellrope::{CallOptions, CancelToken};
+/// use bellrope::client::{CallOptions, CancelToken};
 /// use bellrope::{CallError, Client};
 ///
 /// let client = Client::connect(&path)?;

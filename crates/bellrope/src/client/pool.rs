@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{config::ClientConfig, connection::Connection, deadline::from_now, reconnector::Reconnector};
-use crate::ConnectError;
+use crate::error::ConnectError;
 
 /// How a [`Pool`] keeps connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +81,7 @@ pub struct PoolStats {
 /// # let server = bellrope::Server::builder()
 /// #     .unary("echo", |call, reply| { reply.write(call.payload()); Ok(()) }).bind(&path)?;
 /// use std::time::Duration;
-/// use bellrope::{CallOptions, Pool, PoolConfig};
+/// use bellrope::client::{CallOptions, Pool, PoolConfig};
 ///
 /// let pool = Pool::new(PoolConfig::new(&path));
 /// let mut connection = pool.acquire()?;

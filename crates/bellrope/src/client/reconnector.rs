@@ -25,7 +25,7 @@ use super::{
     config::{ClientConfig, ConnectionState},
     handshake::{Established, Handshake},
 };
-use crate::ConnectError;
+use crate::error::ConnectError;
 
 /// Between two tries at a server that went away: this long at first, and up to as much again at random.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
@@ -373,7 +373,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::{super::handshake, *};
-    use crate::Server;
+    use crate::server::Server;
 
     const PATIENCE: Duration = Duration::from_secs(60);
 

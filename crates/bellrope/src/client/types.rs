@@ -8,7 +8,7 @@ use std::{
 
 use bellrope_proto::handshake::{Style, TypeEntry};
 
-use crate::CallError;
+use crate::error::CallError;
 
 /// The keys under which this process hashes names and tables. They are random and told to nobody, so no server can choose
 /// names that collide.

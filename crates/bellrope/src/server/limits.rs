@@ -107,7 +107,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{BindError, Server};
+    use crate::{error::BindError, server::Server};
 
     #[test]
     fn every_setting_either_changes_or_is_named_as_waiting() {
@@ -123,7 +123,8 @@ mod tests {
                 "spin" => "never".into(),
                 "ring_bytes" => 4_096.into(),
                 "breaker" => {
-                    serde_json::to_value(crate::BreakerConfig { failure_threshold: 7, ..Default::default() }).unwrap()
+                    serde_json::to_value(crate::breaker::BreakerConfig { failure_threshold: 7, ..Default::default() })
+                        .unwrap()
                 }
                 _ => (value.as_u64().unwrap() + 1).into(),
             };
@@ -167,6 +168,6 @@ mod tests {
         faulty.breaker.failure_threshold = 0;
         assert!(matches!(server.reload(&faulty), Err(BindError::Setting { key: "failure_threshold", .. })));
         assert_eq!(server.metrics().settings.now(), before);
-        assert_eq!(server.core.breakers[0].config(), crate::BreakerConfig::default());
+        assert_eq!(server.core.breakers[0].config(), crate::breaker::BreakerConfig::default());
     }
 }

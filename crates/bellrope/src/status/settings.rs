@@ -5,7 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::ServerConfig;
+use crate::server::ServerConfig;
 
 /// The settings of a running server. Whoever changes them holds the lock meanwhile; nothing on the data path takes it.
 #[derive(Debug, Default)]

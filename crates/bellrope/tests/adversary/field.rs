@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use bellrope::{HandlerError, Server, ServerConfig, Snapshot};
+use bellrope::{HandlerError, Server, server::ServerConfig, status::Snapshot};
 use bellrope_shm::clock;
 use bellrope_testkit::{
     ledger::{Event, Flow},

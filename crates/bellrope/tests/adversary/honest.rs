@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{CallError, Client, ClientConfig};
+use bellrope::{CallError, Client, client::ClientConfig};
 use bellrope_testkit::{
     ledger::{Event, Flow, Outcome},
     payload,

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use bellrope::{AsyncClient, Client, Connection, Server, shm::CountingAllocator};
+use bellrope::{AsyncClient, Client, Server, client::Connection};
+use bellrope_shm::CountingAllocator;
 use bellrope_testkit::alone::alone;
 
 #[global_allocator]

@@ -1,7 +1,7 @@
 //! What goes wrong is told apart by blame: each kind has its level in the log, its metric, and its effect, which is never
 //! on anybody else.
 
-use bellrope::{Client, ServerConfig, Snapshot};
+use bellrope::{Client, server::ServerConfig, status::Snapshot};
 use bellrope_proto::{
     connection::{Answer, AnswerKind, ClientConnection},
     frame::ErrorCode,

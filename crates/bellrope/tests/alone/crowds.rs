@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use bellrope::{Client, Connection, MemoryUse, Server, ServerConfig};
+use bellrope::{Client, Server, client::Connection, server::ServerConfig, status::MemoryUse};
 
 use bellrope_testkit::{
     alone::alone,

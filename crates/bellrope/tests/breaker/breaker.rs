@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{Breaker, BreakerConfig, BreakerState as State};
+use bellrope::breaker::{Breaker, BreakerConfig, BreakerState as State};
 
 /// The user's own settings, without jitter.
 fn config() -> BreakerConfig {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bellrope::{Breaker, BreakerConfig, BreakerState as State};
+use bellrope::breaker::{Breaker, BreakerConfig, BreakerState as State};
 
 /// A rate alone opens it, from ten calls on.
 fn config(failure_rate_percent: u32, slow_rate_percent: u32) -> BreakerConfig {

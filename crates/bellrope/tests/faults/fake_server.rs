@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{CallError, Client, ClientConfig, Connection, ServerConfig, SpinPolicy};
+use bellrope::{
+    CallError, Client,
+    client::{ClientConfig, Connection, SpinPolicy},
+    server::ServerConfig,
+};
 use bellrope_proto::{
     connection::Terms,
     frame::{ErrorCode, Header, Kind},

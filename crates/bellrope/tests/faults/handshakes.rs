@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use bellrope::{AsyncClient, CallError, CallOptions, CancelToken, Client, ClientConfig, ConnectionState, Retry};
+use bellrope::{
+    AsyncClient, CallError, Client,
+    client::{CallOptions, CancelToken, ClientConfig, ConnectionState, Retry},
+};
 use bellrope_proto::{
     frame::Kind,
     handshake::{HELLO_LEN, Status, encode_refusal},

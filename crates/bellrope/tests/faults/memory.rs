@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, mpsc},
 };
 
-use bellrope::{Client, Server, ServerConfig};
+use bellrope::{Client, Server, server::ServerConfig};
 use bellrope_proto::{
     frame::{Header, Kind},
     layout::{ASLEEP, RECORDS},

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{Client, ConnectError, ServerConfig};
+use bellrope::{Client, client::ConnectError, server::ServerConfig};
 use bellrope_proto::{
     handshake::{HELLO_LEN, HandshakeError, Status, encode_refusal},
     layout::RECORDS,

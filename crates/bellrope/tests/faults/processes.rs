@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{CallError, Client, Connection, Server, ServerConfig};
+use bellrope::{CallError, Client, Server, client::Connection, server::ServerConfig};
 
 use bellrope_testkit::support::{PATIENCE, builder, eventually, serve};
 

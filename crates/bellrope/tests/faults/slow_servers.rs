@@ -9,7 +9,8 @@ use std::{
 };
 
 use bellrope::{
-    AsyncClient, CallError, CallOptions, CancelToken, ClientConfig, Connection, ConnectionState, SpinPolicy,
+    AsyncClient, CallError,
+    client::{CallOptions, CancelToken, ClientConfig, Connection, ConnectionState, SpinPolicy},
 };
 use bellrope_proto::{
     frame::Kind,

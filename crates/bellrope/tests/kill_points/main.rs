@@ -31,8 +31,10 @@ fn death_at_any_step_leaves_the_other_side_whole() {
     let began = Instant::now();
     let (mut reactions, mut tally, mut deaths) = (Reactions::default(), Tally::default(), 0);
     let mut unreached = Vec::new();
-    let names =
-        KillPoint::ALL.map(KillPoint::name).into_iter().chain(bellrope::KillPoint::ALL.map(bellrope::KillPoint::name));
+    let names = KillPoint::ALL
+        .map(KillPoint::name)
+        .into_iter()
+        .chain(bellrope::internal::KillPoint::ALL.map(bellrope::internal::KillPoint::name));
     for (name, role) in names.flat_map(|name| sides(name).iter().map(move |role| (name, *role))) {
         for count in times(name) {
             // Large rings, in which hardly anybody waits, for one of the times, and if nobody comes there, small ones.

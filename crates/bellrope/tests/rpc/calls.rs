@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::running;
-use bellrope::{AsyncClient, CallError, Client, ConnectError, Connection, Rejection, Server, ServerConfig};
+use bellrope::{
+    AsyncClient, CallError, Client, Server,
+    client::{ConnectError, Connection, Rejection},
+    server::ServerConfig,
+};
 use bellrope_testkit::support::{PATIENCE, builder, eventually, serve};
 
 #[test]

@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use bellrope::{AsyncClient, CallError, CallOptions, Client, ClientConfig, Connection, Server, ServerConfig, Style};
+use bellrope::{
+    AsyncClient, CallError, Client, Server,
+    client::{CallOptions, ClientConfig, Connection, Style},
+    server::ServerConfig,
+};
 
 use bellrope_testkit::support::{eventually, serve};
 

@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
-use bellrope::{AsyncClient, CallError, CallOptions, Client, Server};
-use bellrope::{Connection, MessageType, Pool, PoolConfig, Retry, ServerConfig, Style};
+use bellrope::{AsyncClient, CallError, Client, Server, client::CallOptions};
+use bellrope::{
+    client::{Connection, MessageType, Pool, PoolConfig, Retry, Style},
+    server::ServerConfig,
+};
 use bellrope_testkit::support::serve;
 
 /// A server that numbers its types in this order. Each answers with its own name.
 fn start(path: &Path, names: &[&'static str]) -> Server {
-    let register = |builder: bellrope::ServerBuilder, name: &&'static str| {
+    let register = |builder: bellrope::server::ServerBuilder, name: &&'static str| {
         let name = *name;
         builder.unary(name, move |_, reply| {
             reply.write(name.as_bytes());

@@ -10,8 +10,11 @@ use std::{
     time::Duration,
 };
 
-use bellrope::{AsyncClient, CallError, CallOptions, Client, Server};
-use bellrope::{CancelToken, ClientConfig, Connection, ConnectionState, Pool, PoolConfig, Retry, ServerConfig};
+use bellrope::{AsyncClient, CallError, Client, Server, client::CallOptions};
+use bellrope::{
+    client::{CancelToken, ClientConfig, Connection, ConnectionState, Pool, PoolConfig, Retry},
+    server::ServerConfig,
+};
 use bellrope_testkit::support::{PATIENCE, eventually, serve};
 
 use super::running;

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{Pool, PoolConfig, PoolError, ServerConfig};
+use bellrope::{
+    client::{Pool, PoolConfig, PoolError},
+    server::ServerConfig,
+};
 
 use bellrope_testkit::support::{PATIENCE, builder, eventually, serve};
 

@@ -7,7 +7,9 @@ use std::{
 };
 
 use bellrope::{
-    AsyncClient, BreakerConfig, CallError, CallOptions, Client, ClientConfig, ConnectionState, Rejection, Retry, Server,
+    AsyncClient, CallError, Client, Server,
+    breaker::BreakerConfig,
+    client::{CallOptions, ClientConfig, ConnectionState, Rejection, Retry},
 };
 
 use bellrope_testkit::support::{PATIENCE, builder, eventually};

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bellrope::{
-    AsyncClient, CallError, CallOptions, Client, ClientConfig, Connection, Rejection, Server, ServerConfig,
+    AsyncClient, CallError, Client, Server,
+    client::{CallOptions, ClientConfig, Connection, Rejection},
+    server::ServerConfig,
 };
 use bellrope_testkit::support::{TestServer, eventually, serve};
 
@@ -175,7 +177,7 @@ fn over_the_budget_a_connection_waits_in_its_own_ring_and_nobody_else_does() {
     let (holder, waiter, other) =
         (Client::connect(&server.path), Client::connect(&server.path), Client::connect(&server.path));
     let (holder, waiter, other) = (holder.unwrap(), waiter.unwrap(), other.unwrap());
-    let token = bellrope::CancelToken::new();
+    let token = bellrope::client::CancelToken::new();
     std::thread::scope(|scope| {
         let options = CallOptions::new().cancel(&token);
         let held = scope.spawn(move || holder.call_with("never", &vec![1; 900_000], &options));
@@ -201,7 +203,7 @@ fn whoever_waits_too_long_for_the_budget_is_refused_with_the_limit() {
     config.budget_wait_ms = 20;
     let server = serve(config);
     let (holder, waiter) = (Client::connect(&server.path).unwrap(), Client::connect(&server.path).unwrap());
-    let token = bellrope::CancelToken::new();
+    let token = bellrope::client::CancelToken::new();
     std::thread::scope(|scope| {
         let options = CallOptions::new().cancel(&token);
         let held = scope.spawn(move || holder.call_with("never", &vec![1; 1_000_000], &options));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use bellrope::{AsyncClient, AsyncStream, CallError};
+use bellrope::{AsyncClient, CallError, client::AsyncStream};
 use bellrope_gateway::{Chunk, SequencedChunk};
 
 /// How long a stream may take to end after its last chunk.

@@ -1,6 +1,6 @@
 use std::{path::Path, time::Duration};
 
-use bellrope::MemoryUse;
+use bellrope::status::MemoryUse;
 use serde::{Deserialize, Serialize};
 
 use crate::{

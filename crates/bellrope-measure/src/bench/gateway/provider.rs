@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::shm::clock;
+use bellrope_shm::clock;
 
 /// What stands around the text of a chunk.
 const BEFORE: &str = r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":""#;

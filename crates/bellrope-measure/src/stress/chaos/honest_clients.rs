@@ -13,7 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{CallError, Client, ClientConfig, shm::clock};
+use bellrope::{CallError, Client, client::ClientConfig};
+use bellrope_shm::clock;
 
 /// Clients, each with a thread.
 const MANY: u64 = 4;

@@ -16,7 +16,7 @@ use super::{
     },
     driver::settle,
 };
-use crate::CallError;
+use crate::error::CallError;
 
 /// A call under way. Dropping it cancels the call.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{super::options::Again, pending::Pending};
-use crate::CallError;
+use crate::error::CallError;
 
 type Beginning = Pin<Box<dyn Future<Output = Result<Pending, CallError>> + Send + Sync>>;
 

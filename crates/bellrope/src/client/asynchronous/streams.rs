@@ -21,7 +21,7 @@ use super::{
     pending::Pending,
     restart::Restart,
 };
-use crate::CallError;
+use crate::error::CallError;
 
 /// The chunks of a stream, as they come. Ends after the last one, or after one error.
 ///

@@ -21,7 +21,7 @@ use super::super::{
     shared::{Begun, Sent, SharedClient, State, settle_permit},
     types::{MessageType, Target},
 };
-use crate::{CallError, ConnectError};
+use crate::error::{CallError, ConnectError};
 
 /// How long a wait may last between two looks at a cancel token.
 const TOKEN_PAUSE: Duration = Duration::from_millis(5);

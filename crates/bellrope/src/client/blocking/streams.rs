@@ -11,7 +11,7 @@ use super::{
     },
     caller::Caller,
 };
-use crate::CallError;
+use crate::error::CallError;
 
 /// The chunks of a stream, as they come. Ends after the last one, or after one error.
 ///
@@ -172,7 +172,7 @@ impl Drop for ChunkSink {
 ///
 /// let mut upload = client.client_stream("total", b"")?;
 /// upload.send(b"ding")?;
-/// let soon = bellrope::CallOptions::new().timeout(std::time::Duration::from_secs(5));
+/// let soon = bellrope::client::CallOptions::new().timeout(std::time::Duration::from_secs(5));
 /// assert_eq!(upload.finish_with(&soon)?, b"4");
 /// # Ok(())
 /// # }

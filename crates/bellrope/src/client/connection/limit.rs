@@ -6,7 +6,7 @@ use super::super::{
     deadline::from_now,
     options::{CallOptions, CancelToken},
 };
-use crate::CallError;
+use crate::error::CallError;
 
 /// How long a wait may last between two looks at a cancel token.
 const TOKEN_PAUSE: Duration = Duration::from_millis(5);

@@ -11,7 +11,7 @@ use super::{
     CallId, Completion, Connection, NO_OTHER_SERVER,
     limit::Limit,
 };
-use crate::CallError;
+use crate::error::CallError;
 
 impl Connection {
     /// Sends a call without waiting for its answer. Waits for room in the ring if there is none. Answers that come

@@ -78,7 +78,7 @@ impl Drop for ConnectionSlot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ServerConfig;
+    use crate::server::ServerConfig;
 
     // Fault 20.
     #[test]

@@ -12,7 +12,7 @@ use tokio::{
 use tracing::{Instrument, Span};
 
 use crate::{
-    Breaker, Permit,
+    breaker::{Breaker, Permit},
     server::{
         calls::failures::panic_failure,
         handler::{

@@ -15,7 +15,10 @@ use super::{
     owned_call::OwnedCall,
     streams::{ChunkReceiver, ChunkSender},
 };
-use crate::{BindError, HandlerError, status::UNKNOWN};
+use crate::{
+    error::{BindError, HandlerError},
+    status::UNKNOWN,
+};
 
 pub(crate) type UnaryHandler = dyn Fn(&Call<'_>, &mut Reply<'_>) -> Result<(), HandlerError> + Send + Sync;
 

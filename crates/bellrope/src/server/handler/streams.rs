@@ -12,7 +12,7 @@ use crate::server::calls::body::Body;
 #[error("the reader of the stream is gone")]
 pub struct StreamClosed;
 
-impl From<StreamClosed> for crate::HandlerError {
+impl From<StreamClosed> for crate::error::HandlerError {
     fn from(closed: StreamClosed) -> Self {
         Self::new(closed.to_string())
     }
@@ -85,7 +85,7 @@ impl ChunkReceiver {
 
     /// The next chunk. `None` when the caller has ended the stream, so that all of it is there. When it cancels or goes
     /// away instead, the handler is dropped, and until then this waits: in a task of your own, wait for
-    /// [`Cancelled::wait`](crate::Cancelled::wait) as well.
+    /// [`Cancelled::wait`](crate::server::Cancelled::wait) as well.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
         if self.ended {
             return None;
