@@ -9,6 +9,7 @@ mod asynchronous;
 mod blocking;
 mod config;
 mod connection;
+mod deadline;
 mod free_list;
 mod handshake;
 mod link;
@@ -30,7 +31,7 @@ pub use config::{ClientConfig, ConnectionState};
 pub use connection::{CallId, Completion, Connection};
 pub use options::{CallOptions, CancelToken, Retry};
 pub use pool::{Pool, PoolConfig, PoolError, PoolStats, Pooled};
-pub use types::MessageType;
+pub use types::{MessageType, Target};
 
 pub use crate::{
     error::{Blame, CallError, ConnectError},

@@ -111,6 +111,15 @@ pub enum BindError {
 }
 
 /// Why a client could not connect.
+///
+/// ```
+/// use bellrope::Client;
+/// use bellrope::client::ConnectError;
+///
+/// let error = Client::connect("/tmp/nobody/listens/here.sock").unwrap_err();
+/// assert!(matches!(error, ConnectError::NoServer { .. }));
+/// assert!(error.to_string().starts_with("no server listens at /tmp/nobody/listens/here.sock"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -150,6 +159,31 @@ pub enum ConnectError {
 }
 
 /// How a call ended, if not with a response. Every call ends exactly once.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("echo.sock");
+/// # let server = bellrope::Server::builder()
+/// #     .unary("shout", |_, _| Err(bellrope::HandlerError::with_code(7, "hoarse today"))).bind(&path)?;
+/// use bellrope::client::Blame;
+/// use bellrope::{CallError, Client};
+///
+/// let client = Client::connect(&path)?;
+/// let error = client.call("shout", b"").unwrap_err();
+/// assert!(matches!(&error, CallError::Handler { code: 7, text } if text == "hoarse today"));
+/// assert_eq!((error.blame(), error.is_retryable()), (Blame::Handler, false));
+///
+/// let error = client.call("shuot", b"").unwrap_err();
+/// assert_eq!(error.to_string(), "the server knows no message type \"shuot\"; nearest known: shout");
+/// assert_eq!(error.blame(), Blame::Caller);
+///
+/// // The server is gone: may the same call be sent again without the risk that it runs twice?
+/// assert!(CallError::NotExecuted.is_retryable());
+/// assert!(!CallError::Unknown.is_retryable());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
@@ -188,6 +222,23 @@ pub enum CallError {
         name: String,
         /// Its style.
         style: Style,
+    },
+    /// The message type was looked up when another server was there, and the one that is there now offers none of its name;
+    /// nothing was sent.
+    #[error(
+        "the server that is there now offers no message type of the name that was looked up with message_type(); look it \
+         up again, or call by name to see what is offered"
+    )]
+    MessageTypeGone,
+    /// An option makes no sense for this form of call; nothing was sent.
+    #[error("the option {option} cannot be used with {form}: {reason}")]
+    UnusableOption {
+        /// The method of [`CallOptions`](crate::client::CallOptions).
+        option: &'static str,
+        /// The method that calls.
+        form: &'static str,
+        /// Why, and what to do instead.
+        reason: &'static str,
     },
     /// The message is larger than a message may be. If it is the request, nothing was sent; if it is the reply, the
     /// handler has run.
@@ -291,14 +342,7 @@ impl CallError {
         Self::Rejected { reason: Rejection::Busy, retry_after: None, text }
     }
 
-    /// Whether the same call may be sent again without the risk that it runs twice.
-    ///
-    /// ```
-    /// use bellrope::CallError;
-    ///
-    /// assert!(CallError::NotExecuted.is_retryable());
-    /// assert!(!CallError::Unknown.is_retryable());
-    /// ```
+    /// Whether the same call may be sent again without the risk that it runs twice. [Example](Self).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::NotExecuted | Self::Connect(_) | Self::Rejected { .. })
@@ -310,7 +354,7 @@ impl CallError {
         matches!(self.blame(), Blame::Handler | Blame::Server) && !matches!(self, Self::Rejected { .. })
     }
 
-    /// Who can mend it.
+    /// Who can mend it. [Example](Self).
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
@@ -318,6 +362,8 @@ impl CallError {
             Self::InvalidRequest { .. }
             | Self::UnknownMessageType { .. }
             | Self::WrongStyle { .. }
+            | Self::MessageTypeGone
+            | Self::UnusableOption { .. }
             | Self::MessageTooLarge { .. }
             | Self::Cancelled
             | Self::Closed => Blame::Caller,

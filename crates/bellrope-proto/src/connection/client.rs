@@ -7,7 +7,7 @@ pub use answer::{Answer, AnswerKind};
 use bellrope_shm::{SharedMemory, View};
 use check::{Receiving, check};
 
-use super::slots::Slots;
+use super::slots::{Slots, index_of};
 use crate::{
     Violation,
     frame::Kind,
@@ -133,6 +133,14 @@ impl ClientConnection {
     /// The ids of all calls and streams under way.
     pub fn calls(&self) -> impl Iterator<Item = u64> + '_ {
         self.calls.ids()
+    }
+
+    /// The place of a call among those under way: no two of them share one, and it is below [`Self::max_in_flight`]. A
+    /// later call may have it as soon as this one has ended, so it finds a call only together with its id.
+    #[inline(always)]
+    #[must_use]
+    pub fn place_of(id: u64) -> usize {
+        index_of(id)
     }
 
     /// Answers that came for calls nobody waits for any more.

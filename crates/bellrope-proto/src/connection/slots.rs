@@ -128,7 +128,7 @@ impl Slots {
     }
 }
 
-fn index_of(id: u64) -> usize {
+pub(super) fn index_of(id: u64) -> usize {
     (id & u64::from(MAX_SLOTS)) as usize
 }
 

@@ -1,6 +1,8 @@
 //! The async client.
 
 mod driver;
+mod pending;
+mod restart;
 mod streams;
 
 use std::{
@@ -13,17 +15,18 @@ use std::{
 
 use bellrope_proto::{connection::Sending, handshake::Style};
 use driver::{settle, watch_link};
-use streams::Pending;
+use pending::Pending;
+use restart::Restart;
 pub use streams::{AsyncChunkSink, AsyncStream, AsyncUpload};
 use tokio::{runtime::Handle, sync::watch, time::timeout_at};
 
 use super::{
     config::{ClientConfig, ConnectionState},
-    link::left,
+    deadline::{from_now, left},
     mailboxes::Ticket,
-    options::{CallOptions, Retry},
+    options::{Again, CallOptions, CancelToken, SENT_ONCE},
     shared::{Begun, SharedClient, State, settle_permit},
-    types::MessageType,
+    types::{MessageType, Target},
 };
 use crate::error::{CallError, ConnectError};
 
@@ -36,15 +39,70 @@ use crate::error::{CallError, ConnectError};
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
+/// #     .unary("shout", |call, reply| { reply.write(&call.payload().to_ascii_uppercase()); Ok(()) })
 /// #     .server_stream("count", |_, mut chunks| async move {
 /// #         for n in 0..3_u8 { chunks.send([n]).await?; }
 /// #         Ok(())
-/// #     }).bind(&path)?;
-/// let client = bellrope::AsyncClient::connect(&path).await?;
-/// let mut stream = client.stream("count", b"to three").await?;
+/// #     })
+/// #     .client_stream("join", |call, mut chunks| async move {
+/// #         let mut joined = call.payload().to_vec();
+/// #         while let Some(chunk) = chunks.next().await { joined.extend_from_slice(&chunk); }
+/// #         Ok(joined)
+/// #     })
+/// #     .duplex("double", |_, mut incoming, mut outgoing| async move {
+/// #         while let Some(chunk) = incoming.next().await { outgoing.send([&chunk[..], &chunk[..]].concat()).await?; }
+/// #         Ok(())
+/// #     })
+/// #     .bind(&path)?;
+/// use std::time::Duration;
+/// use bellrope::client::{CallOptions, ClientConfig, ConnectionState, Retry, Style};
+/// use bellrope::{AsyncClient, CallError};
+///
+/// let client = AsyncClient::with(ClientConfig::new(&path)).await?; // or AsyncClient::connect(&path)
+/// assert_eq!(client.state(), ConnectionState::Connected);
+/// assert_eq!(*client.state_changes().borrow(), ConnectionState::Connected);
+/// assert!(client.message_types().contains(&("count".to_owned(), Style::ServerStream)));
+///
+/// // One answer.
+/// assert_eq!(client.call("shout", b"ding").await?, b"DING");
+/// assert_eq!(client.call_within("shout", b"ding", Duration::from_secs(5)).await?, b"DING");
+/// let options = CallOptions::new().timeout(Duration::from_secs(5)).retry(Retry::NotExecuted);
+/// let shout = client.message_type("shout").await?;
+/// assert_eq!(client.call_with(shout, b"ding", &options).await?, b"DING");
+/// let mut reply = Vec::new();
+/// client.call_into(shout, b"ding", &mut reply).await?;
+/// client.call_into_with(shout, b"dong", &mut reply, &options).await?;
+/// assert_eq!(reply, b"DONG");
+///
+/// // Chunks from the server. The stream is also a `futures_core::Stream`.
+/// let mut stream = client.stream("count", b"").await?;
+/// let mut counted = Vec::new();
 /// while let Some(chunk) = stream.next().await {
-///     println!("{:?}", chunk?);
+///     counted.extend(chunk?);
 /// }
+/// assert_eq!(counted, [0, 1, 2]);
+/// let mut stream = client.stream_with("count", b"", &options).await?;
+/// assert_eq!(stream.next().await.unwrap()?, [0]);
+/// drop(stream); // cancels it at the server
+///
+/// // Chunks from the client, then one answer.
+/// let mut upload = client.client_stream("join", b"ding ").await?;
+/// assert!(upload.send(b"dong ").await?);
+/// assert_eq!(upload.finish().await?, b"ding dong ");
+/// let soon = CallOptions::new().timeout(Duration::from_secs(5));
+/// let upload = client.client_stream_with("join", b"ding", &soon).await?;
+/// assert_eq!(upload.finish_with(&soon).await?, b"ding");
+///
+/// // Both ways.
+/// let (mut sink, mut stream) = client.duplex("double", b"").await?;
+/// assert!(sink.send(b"ding").await?);
+/// assert_eq!(stream.next().await.unwrap()?, b"dingding");
+/// let (sink, mut stream) = client.duplex_with("double", b"", &soon).await?;
+/// sink.finish();
+/// assert!(stream.next().await.is_none());
+///
+/// client.close();
+/// assert!(matches!(client.call("shout", b"").await, Err(CallError::Closed)));
 /// # Ok(())
 /// # }
 /// ```
@@ -54,7 +112,7 @@ pub struct AsyncClient {
 }
 
 impl AsyncClient {
-    /// Connects to the server at `path` with default settings.
+    /// Connects to the server at `path` with default settings. [Example](Self).
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -62,7 +120,7 @@ impl AsyncClient {
         Self::with(ClientConfig::new(path)).await
     }
 
-    /// Connects.
+    /// Connects. [Example](Self).
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -80,70 +138,70 @@ impl AsyncClient {
         Ok(client)
     }
 
-    /// The message types that the server offers: name and style. Empty while there is no connection.
+    /// The message types that the server offers: name and style. Empty while there is no connection. [Example](Self).
     #[must_use]
     pub fn message_types(&self) -> Vec<(String, Style)> {
         self.shared.lock().message_types()
     }
 
-    /// Whether there is a connection now.
+    /// Whether there is a connection now. [Example](Self).
     #[must_use]
     pub fn state(&self) -> ConnectionState {
         self.shared.lock().connection_state()
     }
 
-    /// Tells of every change of the connection. Of several changes in a row only the last may be seen.
+    /// Tells of every change of the connection. Of several changes in a row only the last may be seen. [Example](Self).
     #[must_use]
     pub fn state_changes(&self) -> watch::Receiver<ConnectionState> {
         self.shared.watch.subscribe()
     }
 
-    /// Closes the connection for all clones. Calls under way, and all later ones, end as [`CallError::Closed`].
+    /// Closes the connection for all clones. Calls under way, and all later ones, end as [`CallError::Closed`]. [Example](Self).
     pub fn close(&self) {
         self.shared.close();
     }
 
-    /// Calls a message type by name and waits for the answer, at most as long as the configuration's `call_timeout`.
-    /// Dropping the future cancels the call at the server.
+    /// Looks a message type up by name, of whatever style, for calls that need not look at names. If there is no connection,
+    /// waits for one as a call does. [Example](Self).
+    ///
+    /// # Errors
+    /// [`CallError::UnknownMessageType`] with the nearest known names; an error of the connection.
+    pub async fn message_type(&self, name: &str) -> Result<MessageType, CallError> {
+        loop {
+            if let Some(link) = &self.shared.lock().link {
+                return link.types.find(name);
+            }
+            self.await_link().await?;
+        }
+    }
+
+    /// Calls a message type and waits for the answer, at most as long as the configuration's `call_timeout`. Dropping the
+    /// future cancels the call at the server. [Example](Self).
     ///
     /// # Errors
     /// [`CallError`] says what happened, and whether it is safe to send the call again.
-    pub async fn call(&self, name: &str, payload: &[u8]) -> Result<Vec<u8>, CallError> {
-        self.call_with(name, payload, &CallOptions::new()).await
+    pub async fn call<'a>(&self, message_type: impl Into<Target<'a>>, payload: &[u8]) -> Result<Vec<u8>, CallError> {
+        self.call_with(message_type, payload, &CallOptions::new()).await
     }
 
-    /// As [`Self::call`], but the answer replaces what is in `reply`, whose memory is used for the answer of a later
-    /// call: then calls of up to 64 KiB allocate nothing. What is in `reply` after an error means nothing.
+    /// As [`Self::call`], with options. [Example](Self).
     ///
     /// # Errors
     /// As [`Self::call`].
-    pub async fn call_into(&self, name: &str, payload: &[u8], reply: &mut Vec<u8>) -> Result<(), CallError> {
-        let used = std::mem::replace(reply, self.call(name, payload).await?);
-        self.shared.lock().free_list.keep_reply(used);
-        Ok(())
-    }
-
-    /// As [`Self::call`], with a deadline of its own.
-    ///
-    /// # Errors
-    /// As [`Self::call`].
-    pub async fn call_within(&self, name: &str, payload: &[u8], timeout: Duration) -> Result<Vec<u8>, CallError> {
-        self.call_with(name, payload, &CallOptions::new().timeout(timeout)).await
-    }
-
-    /// As [`Self::call`], with options.
-    ///
-    /// # Errors
-    /// As [`Self::call`].
-    pub async fn call_with(&self, name: &str, payload: &[u8], options: &CallOptions) -> Result<Vec<u8>, CallError> {
+    pub async fn call_with<'a>(
+        &self,
+        message_type: impl Into<Target<'a>>,
+        payload: &[u8],
+        options: &CallOptions,
+    ) -> Result<Vec<u8>, CallError> {
+        let target = message_type.into();
         let permit = self.shared.admit()?;
-        let deadline = Instant::now() + options.timeout.unwrap_or(self.shared.config.call_timeout);
+        let deadline = from_now(options.timeout.unwrap_or(self.shared.config.call_timeout));
         let answer = async {
             loop {
-                let mut pending = self.start(name, Style::Unary, payload, Some(deadline), options).await?;
+                let mut pending = self.start(target, Style::Unary, payload, Some(deadline), options).await?;
                 match pending.response().await {
-                    Err(CallError::NotExecuted) if options.retry != Retry::Never => {}
-                    Err(CallError::Unknown) if options.retry == Retry::Idempotent => {}
+                    Err(error) if options.retry.allows(&error) => {}
                     other => return other,
                 }
             }
@@ -153,75 +211,189 @@ impl AsyncClient {
         outcome
     }
 
+    /// As [`Self::call`], with a deadline of its own. [Example](Self).
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_within<'a>(
+        &self,
+        message_type: impl Into<Target<'a>>,
+        payload: &[u8],
+        timeout: Duration,
+    ) -> Result<Vec<u8>, CallError> {
+        self.call_with(message_type, payload, &CallOptions::new().timeout(timeout)).await
+    }
+
+    /// As [`Self::call`], but the answer replaces what is in `reply`, whose memory is used for the answer of a later
+    /// call: then calls of up to 64 KiB allocate nothing. What is in `reply` after an error means nothing.
+    /// [Example](Self).
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_into<'a>(
+        &self,
+        message_type: impl Into<Target<'a>>,
+        payload: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<(), CallError> {
+        self.call_into_with(message_type, payload, reply, &CallOptions::new()).await
+    }
+
+    /// As [`Self::call_into`], with options. [Example](Self).
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_into_with<'a>(
+        &self,
+        message_type: impl Into<Target<'a>>,
+        payload: &[u8],
+        reply: &mut Vec<u8>,
+        options: &CallOptions,
+    ) -> Result<(), CallError> {
+        let used = std::mem::replace(reply, self.call_with(message_type, payload, options).await?);
+        self.shared.lock().free_list.keep_reply(used);
+        Ok(())
+    }
+
     /// Calls a message type that is answered with a stream. Dropping the stream cancels it at the server.
+    /// [Example](Self).
     ///
     /// # Errors
     /// [`CallError`] if the call could not be sent. What happens later is told by the stream.
-    pub async fn stream(&self, name: &str, payload: &[u8]) -> Result<AsyncStream, CallError> {
-        self.stream_with(name, payload, &CallOptions::new()).await
+    pub async fn stream<'a>(
+        &self,
+        message_type: impl Into<Target<'a>>,
+        payload: &[u8],
+    ) -> Result<AsyncStream, CallError> {
+        self.stream_with(message_type, payload, &CallOptions::new()).await
     }
 
-    /// As [`Self::stream`], with options. A time-out is for the whole stream, and kept by the server.
+    /// As [`Self::stream`], with options. A time-out is for the whole stream. With a [retry](CallOptions::retry), a stream
+    /// whose server is lost before its first chunk begins anew with the next server, within its time-out, or without one
+    /// within the configuration's `call_timeout`. [Example](Self).
     ///
     /// # Errors
     /// As [`Self::stream`].
-    pub async fn stream_with(
+    pub async fn stream_with<'a>(
         &self,
-        name: &str,
+        message_type: impl Into<Target<'a>>,
         payload: &[u8],
         options: &CallOptions,
     ) -> Result<AsyncStream, CallError> {
-        Ok(AsyncStream { pending: self.begin(name, Style::ServerStream, payload, options).await? })
+        let (target, deadline) = (message_type.into(), options.deadline());
+        let again = Again::allowed(target, payload, options, deadline, self.shared.config.call_timeout);
+        let pending = self.begin(target, Style::ServerStream, payload, deadline, options).await?;
+        let restart = again.map(|again| {
+            let client = self.clone();
+            Restart::new(again, move |again| {
+                let client = client.clone();
+                Box::pin(async move {
+                    let (target, payload) = (again.target(), again.payload());
+                    client.begin(target, Style::ServerStream, payload, again.deadline, &again.options).await
+                })
+            })
+        });
+        Ok(AsyncStream::new(pending, deadline, restart))
     }
 
-    /// Calls a message type that takes a stream of chunks and answers once.
+    /// Calls a message type that takes a stream of chunks and answers once. [Example](Self).
     ///
     /// # Errors
     /// As [`Self::stream`].
-    pub async fn client_stream(&self, name: &str, payload: &[u8]) -> Result<AsyncUpload, CallError> {
-        let pending = self.begin(name, Style::ClientStream, payload, &CallOptions::new()).await?;
-        Ok(AsyncUpload { sink: pending.sink(), pending })
+    pub async fn client_stream<'a>(
+        &self,
+        message_type: impl Into<Target<'a>>,
+        payload: &[u8],
+    ) -> Result<AsyncUpload, CallError> {
+        self.client_stream_with(message_type, payload, &CallOptions::new()).await
+    }
+
+    /// As [`Self::client_stream`], with options. A time-out is for the whole call, until its answer. [Example](Self).
+    ///
+    /// # Errors
+    /// As [`Self::stream`]; [`CallError::UnusableOption`] for a retry.
+    pub async fn client_stream_with<'a>(
+        &self,
+        message_type: impl Into<Target<'a>>,
+        payload: &[u8],
+        options: &CallOptions,
+    ) -> Result<AsyncUpload, CallError> {
+        options.without_retry("client_stream", SENT_ONCE)?;
+        let deadline = options.deadline();
+        let pending = self.begin(message_type.into(), Style::ClientStream, payload, deadline, options).await?;
+        Ok(AsyncUpload { sink: AsyncChunkSink::of(&pending, deadline), pending })
     }
 
     /// Calls a message type that has streams both ways: what is returned first sends, what is returned second receives.
-    /// Dropping the receiving half cancels the call at the server.
+    /// Dropping the receiving half cancels the call at the server. [Example](Self).
     ///
     /// # Errors
     /// As [`Self::stream`].
-    pub async fn duplex(&self, name: &str, payload: &[u8]) -> Result<(AsyncChunkSink, AsyncStream), CallError> {
-        let pending = self.begin(name, Style::Duplex, payload, &CallOptions::new()).await?;
-        Ok((pending.sink(), AsyncStream { pending }))
+    pub async fn duplex<'a>(
+        &self,
+        message_type: impl Into<Target<'a>>,
+        payload: &[u8],
+    ) -> Result<(AsyncChunkSink, AsyncStream), CallError> {
+        self.duplex_with(message_type, payload, &CallOptions::new()).await
+    }
+
+    /// As [`Self::duplex`], with options. A time-out is for the whole call, a token ends both halves. [Example](Self).
+    ///
+    /// # Errors
+    /// As [`Self::stream`]; [`CallError::UnusableOption`] for a retry.
+    pub async fn duplex_with<'a>(
+        &self,
+        message_type: impl Into<Target<'a>>,
+        payload: &[u8],
+        options: &CallOptions,
+    ) -> Result<(AsyncChunkSink, AsyncStream), CallError> {
+        options.without_retry("duplex", SENT_ONCE)?;
+        let deadline = options.deadline();
+        let pending = self.begin(message_type.into(), Style::Duplex, payload, deadline, options).await?;
+        Ok((AsyncChunkSink::of(&pending, deadline), AsyncStream::new(pending, deadline, None)))
     }
 
     /// Sends a call whose answer may take any time, but which is to be on its way within the configuration's
     /// `call_timeout`.
     async fn begin(
         &self,
-        name: &str,
+        target: Target<'_>,
         style: Style,
         payload: &[u8],
+        deadline: Option<Instant>,
         options: &CallOptions,
     ) -> Result<Pending, CallError> {
-        let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
-        let sent_by = deadline.unwrap_or_else(|| Instant::now() + self.shared.config.call_timeout);
-        let start = self.start(name, style, payload, deadline, options);
+        let sent_by = deadline.unwrap_or_else(|| from_now(self.shared.config.call_timeout));
+        let start = self.start(target, style, payload, deadline, options);
         timeout_at(sent_by.into(), start).await.unwrap_or(Err(CallError::DeadlineExceeded))
     }
 
+    /// Sends a call, over a new connection if the old one is lost, or ends it as cancelled.
     async fn start(
         &self,
-        name: &str,
+        target: Target<'_>,
+        style: Style,
+        payload: &[u8],
+        deadline: Option<Instant>,
+        options: &CallOptions,
+    ) -> Result<Pending, CallError> {
+        if options.is_cancelled() {
+            return Err(CallError::Cancelled);
+        }
+        CancelToken::guard(options.cancel.as_ref(), self.send(target, style, payload, deadline, options)).await
+    }
+
+    async fn send(
+        &self,
+        target: Target<'_>,
         style: Style,
         payload: &[u8],
         deadline: Option<Instant>,
         options: &CallOptions,
     ) -> Result<Pending, CallError> {
         loop {
-            if options.is_cancelled() {
-                return Err(CallError::Cancelled);
-            }
             self.await_link().await?;
-            let begun = poll_fn(|context| self.poll_begin(context, name, style, payload, deadline)).await?;
+            let begun = poll_fn(|context| self.poll_begin(context, target, style, payload, deadline)).await?;
             let Some((ticket, parts)) = begun else { continue };
             let registration = options.cancel.as_ref().map(|token| token.register(&self.shared, ticket));
             let pending = Pending::new(&self.shared, ticket, registration);
@@ -242,7 +414,7 @@ impl AsyncClient {
     fn poll_begin(
         &self,
         context: &Context<'_>,
-        name: &str,
+        target: Target<'_>,
         style: Style,
         payload: &[u8],
         deadline: Option<Instant>,
@@ -250,7 +422,7 @@ impl AsyncClient {
         let mut begun = None;
         let polled = self.poll_room(context, |state| {
             let Some(link) = &state.link else { return Ok(true) };
-            let message_type = link.types.find_styled(name, style)?;
+            let message_type = link.types.find_styled(target, style)?;
             begun = match state.begin(message_type, payload, left(deadline))? {
                 Begun::NoRoom => return Ok(false),
                 Begun::Whole(ticket) => Some((ticket, None)),

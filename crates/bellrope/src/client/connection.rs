@@ -1,5 +1,9 @@
 //! A connection with one owner: no lock, no thread.
 
+mod deadlines;
+mod limit;
+mod sending;
+
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -10,15 +14,25 @@ use bellrope_proto::{
     handshake::Style,
 };
 
+use deadlines::Deadlines;
+use limit::Limit;
+
 use super::{
     config::ClientConfig,
     handshake,
     link::{ClientLink, Rest, SWEEP},
-    types::MessageType,
+    options::CallOptions,
+    types::{MessageType, Target},
 };
 use crate::error::{CallError, ConnectError};
 
+/// Why a connection never sends a call again.
+const NO_OTHER_SERVER: &str = "a Connection does not reconnect; use a Client, or make a new Connection and call again";
+
 /// A connection of one owner: no lock, no thread, the shortest way there is.
+///
+/// Each form of call takes a name, or a [`MessageType`] that was looked up before, and has a `_with` form that takes
+/// [`CallOptions`].
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,12 +40,21 @@ use crate::error::{CallError, ConnectError};
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
 /// #     .unary("echo", |call, reply| { reply.write(call.payload()); Ok(()) }).bind(&path)?;
-/// let mut connection = bellrope::client::Connection::connect(&path)?;
+/// use std::time::Duration;
+/// use bellrope::client::{CallOptions, ClientConfig, Connection, Style};
+/// use bellrope::CallError;
+///
+/// let mut connection = Connection::with(&ClientConfig::new(&path))?; // or Connection::connect(&path)
+/// assert!(connection.is_healthy() && connection.max_message() == 10 << 20);
+/// assert_eq!(connection.message_types().next(), Some(("echo", Style::Unary)));
 /// let echo = connection.message_type("echo")?;
 ///
 /// let mut reply = Vec::new();
 /// connection.call(echo, b"ding", &mut reply)?;
 /// assert_eq!(reply, b"ding");
+/// let soon = CallOptions::new().timeout(Duration::from_secs(5));
+/// connection.call_with("echo", b"dong", &mut reply, &soon)?;
+/// assert_eq!(reply, b"dong");
 ///
 /// // Many at once: send them all, then take the answers as they come.
 /// let ids: Vec<_> = (0..10).map(|n: u8| connection.submit(echo, &[n])).collect::<Result<_, _>>()?;
@@ -39,6 +62,19 @@ use crate::error::{CallError, ConnectError};
 ///     let completion = connection.wait(&mut reply)?;
 ///     assert_eq!(completion.id, id);
 /// }
+///
+/// // Or have many sent with one commit, and look for answers without waiting.
+/// assert!(connection.queue(echo, b"first")?.is_some(), "there is room");
+/// assert!(connection.queue_with(echo, b"second", &soon)?.is_some());
+/// let third = connection.submit_with(echo, b"third", &soon)?;
+/// connection.flush();
+/// assert!(connection.cancel(third) && connection.in_flight() == 2);
+/// while connection.in_flight() > 0 {
+///     if let Some(completion) = connection.poll(&mut reply)? {
+///         completion.outcome?;
+///     }
+/// }
+/// assert_eq!(reply, b"second");
 /// # Ok(())
 /// # }
 /// ```
@@ -46,8 +82,11 @@ use crate::error::{CallError, ConnectError};
 pub struct Connection {
     link: ClientLink,
     call_timeout: Duration,
-    /// Calls that ended while a request waited for room, with their replies. No more than may be under way.
+    /// Calls that ended while a request waited for room, or another call for its answer, with their replies. No more than
+    /// twice as many as may be under way.
     early: VecDeque<(Completion, Vec<u8>)>,
+    /// Of the calls that were submitted or queued with a time-out.
+    deadlines: Deadlines,
 }
 
 /// Names a call under way on a [`Connection`].
@@ -64,7 +103,7 @@ pub struct Completion {
 }
 
 impl Connection {
-    /// Connects to the server at `path` with default settings.
+    /// Connects to the server at `path` with default settings. [Example](Self).
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -72,35 +111,35 @@ impl Connection {
         Self::with(&ClientConfig::new(path))
     }
 
-    /// Connects.
+    /// Connects. [Example](Self).
     ///
     /// # Errors
     /// [`ConnectError`].
     pub fn with(config: &ClientConfig) -> Result<Self, ConnectError> {
         let link = ClientLink::new(handshake::connect(config)?, config);
-        Ok(Self { link, call_timeout: config.call_timeout, early: VecDeque::new() })
+        Ok(Self { link, call_timeout: config.call_timeout, early: VecDeque::new(), deadlines: Deadlines::new() })
     }
 
-    /// The message types that the server offers: name and style.
+    /// The message types that the server offers: name and style. [Example](Self).
     pub fn message_types(&self) -> impl Iterator<Item = (&str, Style)> {
         self.link.types.entries().iter().map(|entry| (entry.name.as_str(), entry.style))
     }
 
-    /// Looks up a message type that is answered with one response.
+    /// Looks up a message type that is answered with one response. [Example](Self).
     ///
     /// # Errors
     /// [`CallError::UnknownMessageType`] with the nearest known names, or [`CallError::WrongStyle`].
     pub fn message_type(&self, name: &str) -> Result<MessageType, CallError> {
-        self.link.types.find_styled(name, Style::Unary)
+        self.link.types.find_styled(Target::Name(name), Style::Unary)
     }
 
-    /// Bytes of the largest message.
+    /// Bytes of the largest message. [Example](Self).
     #[must_use]
     pub fn max_message(&self) -> usize {
         self.link.connection.max_message()
     }
 
-    /// Calls of which the end was not yet [polled](Self::poll) or [waited](Self::wait) for.
+    /// Calls of which the end was not yet [polled](Self::poll) or [waited](Self::wait) for. [Example](Self).
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.link.connection.in_flight() + self.early.len()
@@ -111,19 +150,59 @@ impl Connection {
     }
 
     /// Calls and waits for the answer, which replaces what is in `reply`. Waits at most as long as the configuration's
-    /// `call_timeout`.
+    /// `call_timeout`. Answers to other calls that come meanwhile are kept until they are [polled](Self::poll) or
+    /// [waited](Self::wait) for. [Example](Self).
     ///
     /// # Errors
     /// [`CallError`]; after one that is about the connection every further call fails, and a new connection is due.
     #[inline]
-    pub fn call(&mut self, message_type: MessageType, payload: &[u8], reply: &mut Vec<u8>) -> Result<(), CallError> {
-        let id = self.submit(message_type, payload)?;
-        self.answer_to(id, reply).map_err(|error| self.ended(id, error))
+    pub fn call<'a>(
+        &mut self,
+        message_type: impl Into<Target<'a>>,
+        payload: &[u8],
+        reply: &mut Vec<u8>,
+    ) -> Result<(), CallError> {
+        self.call_until(message_type.into(), payload, reply, Limit::default())
+    }
+
+    /// As [`Self::call`], with options: a time-out, which the server keeps to as well, and a token, which is looked at every
+    /// few milliseconds while the call waits. [Example](Self).
+    ///
+    /// # Errors
+    /// As [`Self::call`]; [`CallError::UnusableOption`] for a retry, since a connection does not reconnect.
+    pub fn call_with<'a>(
+        &mut self,
+        message_type: impl Into<Target<'a>>,
+        payload: &[u8],
+        reply: &mut Vec<u8>,
+        options: &CallOptions,
+    ) -> Result<(), CallError> {
+        options.without_retry("call of a Connection", NO_OTHER_SERVER)?;
+        if options.is_cancelled() {
+            return Err(CallError::Cancelled);
+        }
+        self.call_until(message_type.into(), payload, reply, Limit::of(options))
+    }
+
+    #[inline(always)]
+    fn call_until(
+        &mut self,
+        target: Target<'_>,
+        payload: &[u8],
+        reply: &mut Vec<u8>,
+        mut limit: Limit<'_>,
+    ) -> Result<(), CallError> {
+        let message_type = self.link.types.find_styled(target, Style::Unary)?;
+        if !self.early.is_empty() {
+            self.check_early()?;
+        }
+        let id = self.send(message_type, payload, &mut limit)?;
+        self.answer_to(id, reply, &mut limit).map_err(|error| self.ended(id, error))
     }
 
     /// Waits for the answer to one call.
     #[inline(always)]
-    fn answer_to(&mut self, id: CallId, reply: &mut Vec<u8>) -> Result<(), CallError> {
+    fn answer_to(&mut self, id: CallId, reply: &mut Vec<u8>, limit: &mut Limit<'_>) -> Result<(), CallError> {
         // A large request may have been refused before it was sent whole.
         if let Some(at) = self.early.iter().position(|(completion, _)| completion.id == id)
             && let Some((completion, early)) = self.early.remove(at)
@@ -131,22 +210,35 @@ impl Connection {
             *reply = early;
             return completion.outcome;
         }
-        let mut deadline = None;
         loop {
             while let Some(answered) = self.link.take_response(reply) {
                 if answered == id.0 {
                     return Ok(());
                 }
+                self.keep(answered, Ok(()), reply);
             }
             while let Some(answer) = self.link.next_answer()? {
-                if let Some(outcome) = self.accept(&answer, reply)
-                    && answer.id == id.0
-                {
-                    return outcome;
+                match self.accept(&answer, reply) {
+                    Some(outcome) if answer.id == id.0 => return outcome,
+                    Some(outcome) => self.keep(answer.id, outcome, reply),
+                    None => {}
                 }
             }
-            self.rest(Some(id.0), false, &mut deadline)?;
+            self.rest(Some(id.0), false, limit)?;
         }
+    }
+
+    /// Keeps the end of another call than the one that is waited for.
+    #[cold]
+    fn keep(&mut self, id: u64, outcome: Result<(), CallError>, reply: &mut Vec<u8>) {
+        self.early.push_back((Completion { id: CallId(id), outcome }, std::mem::take(reply)));
+    }
+
+    /// Whether there is room for more ends that nobody has asked for. While there is none, nothing more is called.
+    #[cold]
+    fn check_early(&self) -> Result<(), CallError> {
+        let most = self.link.connection.max_in_flight();
+        if self.early.len() < most as usize { Ok(()) } else { Err(CallError::too_many_in_flight(most)) }
     }
 
     /// A call has ended with this error: it is under way no longer.
@@ -160,86 +252,7 @@ impl Connection {
         error
     }
 
-    /// Sends a call without waiting for its answer. Waits for room in the ring if there is none. Answers that come
-    /// meanwhile are kept until they are [polled](Self::poll) or [waited](Self::wait) for, so that two sides which both
-    /// send much never wait for each other. They are held in memory, as many as calls may be under way; beyond that this
-    /// fails as [`CallError::Rejected`].
-    ///
-    /// # Errors
-    /// [`CallError`]; the call was not sent, and will not run.
-    #[inline]
-    pub fn submit(&mut self, message_type: MessageType, payload: &[u8]) -> Result<CallId, CallError> {
-        if payload.len() > self.link.connection.max_record() {
-            return self.submit_large(message_type, payload);
-        }
-        let mut deadline = None;
-        loop {
-            if let Some(id) = self.queue(message_type, payload)? {
-                self.link.commit();
-                return Ok(id);
-            }
-            self.wait_for_room(&mut deadline)?;
-        }
-    }
-
-    /// Sends a request in parts.
-    fn submit_large(&mut self, message_type: MessageType, payload: &[u8]) -> Result<CallId, CallError> {
-        let mut deadline = None;
-        let mut sending = loop {
-            match self.link.begin_large(message_type.style, payload.len())? {
-                Some(sending) => break sending,
-                None => self.wait_for_room(&mut deadline)?,
-            }
-        };
-        let id = CallId(sending.id);
-        loop {
-            let pushed = self.link.push_large(&mut sending, message_type, payload, None);
-            match pushed.and_then(|all| if all { Ok(true) } else { self.wait_for_room(&mut deadline).map(|()| false) })
-            {
-                Ok(true) => return Ok(id),
-                Ok(false) => {}
-                Err(error) => return Err(self.ended(id, error)),
-            }
-        }
-    }
-
-    /// Waits until there may be room, and takes the answers that come meanwhile: until they are taken, the server may
-    /// have nowhere to put the next one, and takes no request before that.
-    fn wait_for_room(&mut self, deadline: &mut Option<Instant>) -> Result<(), CallError> {
-        let mut came = false;
-        let limit = self.link.connection.max_in_flight();
-        while self.early.len() < limit as usize
-            && let Some(answer) = self.link.next_answer()?
-        {
-            came = true;
-            let mut reply = Vec::new();
-            if let Some(outcome) = self.accept(&answer, &mut reply) {
-                self.early.push_back((Completion { id: CallId(answer.id), outcome }, reply));
-            }
-        }
-        if came {
-            self.link.commit();
-            return self.check(deadline).map(drop).map_err(unsent);
-        }
-        // To wait while an answer is there that must not be taken would be to look at it for ever.
-        if self.early.len() >= limit as usize && self.link.connection.is_ready() {
-            return Err(CallError::too_many_in_flight(limit));
-        }
-        self.rest(None, true, deadline).map_err(unsent)
-    }
-
-    /// Queues a call, to be sent together with others by the next [`Self::flush`], [`Self::poll`] or [`Self::wait`]:
-    /// many calls at once cost less than one by one. `None` if there is no room in the ring right now. A message that
-    /// is too large for one record, a quarter of the ring, cannot be queued.
-    ///
-    /// # Errors
-    /// [`CallError`]; nothing was queued.
-    #[inline(always)]
-    pub fn queue(&mut self, message_type: MessageType, payload: &[u8]) -> Result<Option<CallId>, CallError> {
-        Ok(self.link.submit(message_type, payload, None)?.map(CallId))
-    }
-
-    /// Gives up a call: its answer will be dropped, and the server told. Answers whether it was under way.
+    /// Gives up a call: its answer will be dropped, and the server told. Answers whether it was under way. [Example](Self).
     pub fn cancel(&mut self, call: CallId) -> bool {
         if let Some(at) = self.early.iter().position(|(completion, _)| completion.id == call) {
             return self.early.remove(at).is_some();
@@ -248,19 +261,19 @@ impl Connection {
     }
 
     /// Whether the server is still there and keeps to the protocol, as far as can be told without a call. Takes a
-    /// system call.
+    /// system call. [Example](Self).
     pub fn is_healthy(&mut self) -> bool {
         self.link.hear().is_ok() && self.link.broken.is_none()
     }
 
-    /// Sends what was queued.
+    /// Sends what was queued. [Example](Self).
     #[inline]
     pub fn flush(&mut self) {
         self.link.commit();
     }
 
     /// Takes an answer if one is there, without waiting. The reply replaces what is in `reply`. Where the server was lost,
-    /// each call that was under way still ends once, as one that has not run or of which nothing is known.
+    /// each call that was under way still ends once, as one that has not run or of which nothing is known. [Example](Self).
     ///
     /// # Errors
     /// [`CallError`] if the connection is of no more use and no call is under way.
@@ -298,9 +311,23 @@ impl Connection {
                 self.link.idle()?;
             }
             if self.link.broken.is_none() {
-                return Ok(None);
+                return Ok(self.end_late());
             }
         }
+    }
+
+    /// Ends one of the calls whose time is over.
+    fn end_late(&mut self) -> Option<Completion> {
+        if self.deadlines.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        while let Some(id) = self.deadlines.take_late(now) {
+            if self.link.cancel(id) {
+                return Some(Completion { id: CallId(id), outcome: Err(CallError::DeadlineExceeded) });
+            }
+        }
+        None
     }
 
     /// Ends one of the calls that were under way when the server was lost.
@@ -313,17 +340,18 @@ impl Connection {
     }
 
     /// Waits for an answer to any call under way, at most `call_timeout`. Where the server was lost, as [`Self::poll`].
+    /// [Example](Self).
     ///
     /// # Errors
     /// [`CallError`] if the connection is of no more use and no call is under way, or nothing came in time.
     #[inline]
     pub fn wait(&mut self, reply: &mut Vec<u8>) -> Result<Completion, CallError> {
-        let mut deadline = None;
+        let mut limit = Limit::default();
         loop {
             if let Some(completion) = self.poll(reply)? {
                 return Ok(completion);
             }
-            let rested = self.rest(None, false, &mut deadline);
+            let rested = self.rest(None, false, &mut limit);
             // What is broken has an end for each call.
             if self.link.broken.is_none() {
                 rested?;
@@ -346,42 +374,31 @@ impl Connection {
 
     /// After a look that found nothing, waits for the next thing to happen: spins, or sleeps until the server rings.
     #[inline]
-    fn rest(&mut self, id: Option<u64>, for_room: bool, deadline: &mut Option<Instant>) -> Result<(), CallError> {
+    fn rest(&mut self, id: Option<u64>, for_room: bool, limit: &mut Limit<'_>) -> Result<(), CallError> {
         if self.link.broken.is_some() {
             return Err(self.loss(id));
         }
         match self.link.rest(for_room)? {
-            Rest::Look => Ok(()),
-            Rest::Check => self.check(deadline).map(drop),
+            Rest::Look if limit.token.is_none() => Ok(()),
+            Rest::Look | Rest::Check => self.check(limit).map(drop),
             Rest::Sleep => {
-                let left = self.check(deadline)?;
+                // Whoever waits for one call, or for room, ends no other.
+                let next = if id.is_none() && !for_room { self.deadlines.next() } else { None };
+                let left = limit.left(self.call_timeout, next)?;
                 self.link.sleep(left.min(SWEEP))
             }
         }
     }
 
-    /// Time left until the deadline, which is set when this is first asked.
+    /// Time left until something else must be looked at.
     #[cold]
-    fn check(&mut self, deadline: &mut Option<Instant>) -> Result<Duration, CallError> {
-        let now = Instant::now();
-        let deadline = *deadline.get_or_insert(now + self.call_timeout);
-        if now >= deadline {
-            return Err(CallError::DeadlineExceeded);
-        }
-        Ok(deadline - now)
+    fn check(&mut self, limit: &mut Limit<'_>) -> Result<Duration, CallError> {
+        limit.left(self.call_timeout, None)
     }
 
     /// How this call, or without one the first under way, ends on a broken link.
     fn loss(&mut self, id: Option<u64>) -> CallError {
         let id = id.or_else(|| self.link.connection.calls().next()).unwrap_or(0);
         self.link.loss(id)
-    }
-}
-
-/// How a call ends that was not sent whole: it has not run, however the link ends.
-fn unsent(error: CallError) -> CallError {
-    match error {
-        CallError::Unknown => CallError::NotExecuted,
-        error => error,
     }
 }

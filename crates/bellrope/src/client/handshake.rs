@@ -13,7 +13,7 @@ use bellrope_proto::{
 };
 use bellrope_shm::{MemoryHandle, SharedMemory, clock, process, socket::Socket, wait};
 
-use super::{config::ClientConfig, types::TypeTable};
+use super::{config::ClientConfig, deadline::from_now, types::TypeTable};
 use crate::{error::ConnectError, kill_points::KillPoint};
 
 /// Between two tries where so many wait for the server that the kernel takes no more.
@@ -46,7 +46,7 @@ pub(crate) struct Handshake {
 
 /// Connects once. Blocks, at most until the handshake's time is over.
 pub(crate) fn connect(config: &ClientConfig) -> Result<Established, ConnectError> {
-    let deadline = Instant::now() + config.connect_timeout;
+    let deadline = from_now(config.connect_timeout);
     let mut handshake = loop {
         match Handshake::begin(config) {
             Err(ConnectError::Io { source, .. })
@@ -95,7 +95,7 @@ impl Handshake {
             answer: Vec::new(),
             head: None,
             memory: None,
-            deadline: Instant::now() + config.connect_timeout,
+            deadline: from_now(config.connect_timeout),
         })
     }
 

@@ -337,8 +337,3 @@ impl Drop for ClientLink {
         KillPoint::ClientClosed.reached();
     }
 }
-
-/// Time left until a deadline.
-pub(super) fn left(deadline: Option<Instant>) -> Option<Duration> {
-    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
-}

@@ -1,22 +1,29 @@
 //! The calls of a shared connection: what has come for each one, and which caller waits for it.
 //!
+//! Mailboxes lie in slots. A ticket says which slot its call has, so its caller finds it without a search; the slot says
+//! whose it is, so a ticket whose call was forgotten finds nothing, whoever has the slot by then. What the connection
+//! receives says only the id of a call. The connection keeps the calls under way in places, and of each place the slot is
+//! noted here. The two numbers differ: a call has its place until its last answer is in, and its slot until that was taken.
+//!
 //! **Absent on purpose**: the connection. Nothing here sends or receives.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    task::Waker,
-};
+use std::{collections::VecDeque, task::Waker};
 
 use super::free_list::FreeList;
 use crate::error::CallError;
+
+#[cfg(test)]
+mod tests;
 
 /// Names a call for as long as the client lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Ticket {
     /// The link that the call was sent on.
     pub(super) generation: u64,
-    /// The call's number on that link.
+    /// The call's number on that link, which no other call on it ever has.
     pub(super) id: u64,
+    /// Where its mailbox is. Others may have it later.
+    slot: usize,
 }
 
 /// What can come for a call. Each one but a chunk is the last.
@@ -38,8 +45,10 @@ pub(crate) enum Role {
 }
 
 /// What has come for a call and which callers wait for it. Bounded by the credit of its stream.
-#[derive(Debug, Default)]
-pub(super) struct Mailbox {
+#[derive(Debug)]
+struct Mailbox {
+    /// Whose it is. `None`: the slot is free.
+    ticket: Option<Ticket>,
     events: VecDeque<Event>,
     /// Wakes the caller that waits for an event.
     reader: Option<Waker>,
@@ -47,36 +56,69 @@ pub(super) struct Mailbox {
     writer: Option<Waker>,
     /// Whether the last event is in.
     ended: bool,
+    /// Where the mailbox stands among those with a caller that waits.
+    waits_at: Option<usize>,
 }
 
-/// The mailboxes of all calls.
+/// The mailboxes of all calls. There are as many slots as there ever were calls at once.
 #[derive(Debug, Default)]
 pub(super) struct Mailboxes {
-    by_ticket: HashMap<Ticket, Mailbox>,
+    slots: Vec<Mailbox>,
+    free: Vec<usize>,
+    /// The slot of the call that has this place on the link, or had it last.
+    by_place: Vec<usize>,
+    /// The slots for which a caller waits, in no order.
+    waiting: Vec<usize>,
 }
 
 impl Mailboxes {
     /// The number of calls.
     pub(super) fn len(&self) -> usize {
-        self.by_ticket.len()
+        self.slots.len() - self.free.len()
     }
 
-    /// Begins to track a call. `events` is an empty queue.
-    pub(super) fn open(&mut self, ticket: Ticket, events: VecDeque<Event>) {
-        self.by_ticket.insert(ticket, Mailbox { events, ..Mailbox::default() });
+    /// Begins to track a call, sent as `id` on the link of this generation, where it has this place. `events` is an empty
+    /// queue.
+    pub(super) fn open(&mut self, generation: u64, id: u64, place: usize, events: VecDeque<Event>) -> Ticket {
+        let slot = self.free.pop().unwrap_or(self.slots.len());
+        let ticket = Ticket { generation, id, slot };
+        let mailbox =
+            Mailbox { ticket: Some(ticket), events, reader: None, writer: None, ended: false, waits_at: None };
+        match self.slots.get_mut(slot) {
+            Some(free) => *free = mailbox,
+            None => self.slots.push(mailbox),
+        }
+        if self.by_place.len() <= place {
+            self.by_place.resize(place + 1, usize::MAX);
+        }
+        self.by_place[place] = slot;
+        ticket
     }
 
-    /// The mailbox of a call, until its last event was taken.
-    pub(super) fn of(&mut self, ticket: Ticket) -> Option<&mut Mailbox> {
-        self.by_ticket.get_mut(&ticket)
+    /// The call that was sent as `id` on the link of this generation, where it has this place, if it is tracked.
+    pub(super) fn find(&self, generation: u64, id: u64, place: usize) -> Option<Ticket> {
+        let ticket = self.slots.get(*self.by_place.get(place)?)?.ticket?;
+        (ticket.generation == generation && ticket.id == id).then_some(ticket)
+    }
+
+    /// Stores an event and wakes the caller that waits for it.
+    pub(super) fn deliver(&mut self, ticket: Ticket, event: Event) {
+        let Some(mailbox) = self.of(ticket) else { return };
+        mailbox.ended |= !matches!(event, Event::Chunk(_));
+        mailbox.events.push_back(event);
+        let ended = mailbox.ended;
+        self.wake(ticket, Role::Reader);
+        if ended {
+            self.wake(ticket, Role::Writer);
+        }
     }
 
     /// Takes the next event of a call. The call is forgotten after its last event.
     pub(super) fn take(&mut self, ticket: Ticket, free_list: &mut FreeList<Event>) -> Option<Event> {
-        let mailbox = self.by_ticket.get_mut(&ticket)?;
+        let mailbox = self.of(ticket)?;
         let event = mailbox.events.pop_front()?;
         if mailbox.ended && mailbox.events.is_empty() {
-            self.by_ticket.remove(&ticket).into_iter().for_each(|mailbox| free_list.keep_events(mailbox.events));
+            free_list.keep_events(self.release(ticket.slot));
         }
         Some(event)
     }
@@ -84,67 +126,104 @@ impl Mailboxes {
     /// Registers the caller that is to be woken when something comes for a call. Returns `false` if the call has ended: then a
     /// writer has nothing to wait for.
     pub(super) fn wait_for(&mut self, ticket: Ticket, role: Role, waker: &Waker) -> bool {
-        let Some(mailbox) = self.by_ticket.get_mut(&ticket) else { return false };
+        let Some(mailbox) = self.of(ticket) else { return false };
         *mailbox.waker(role) = Some(waker.clone());
-        !(mailbox.ended && role == Role::Writer)
+        let waits = !(mailbox.ended && role == Role::Writer);
+        self.note_waiting(ticket.slot);
+        waits
     }
 
     /// Forgets the caller that waited in this role.
     pub(super) fn stop_waiting(&mut self, ticket: Ticket, role: Role) {
-        if let Some(mailbox) = self.by_ticket.get_mut(&ticket) {
-            *mailbox.waker(role) = None;
+        self.take_waker(ticket, role);
+    }
+
+    /// Wakes the caller that waits in this role.
+    pub(super) fn wake(&mut self, ticket: Ticket, role: Role) {
+        if let Some(waker) = self.take_waker(ticket, role) {
+            waker.wake();
         }
     }
 
     /// Wakes one of all waiting callers.
     pub(super) fn wake_one(&mut self) {
-        let mut wakers =
-            self.by_ticket.values_mut().filter_map(|mailbox| mailbox.reader.take().or(mailbox.writer.take()));
-        if let Some(waker) = wakers.next() {
-            waker.wake();
-        }
+        let Some(slot) = self.waiting.last().copied() else { return };
+        let mailbox = &mut self.slots[slot];
+        // One: the other of the same call waits on.
+        let waker = mailbox.reader.take().or_else(|| mailbox.writer.take());
+        self.note_waiting(slot);
+        waker.into_iter().for_each(Waker::wake);
     }
 
     /// Forgets a call. Returns whether it was still under way.
     pub(super) fn forget(&mut self, ticket: Ticket) -> bool {
-        self.by_ticket.remove(&ticket).is_some_and(|mailbox| !mailbox.ended)
+        let Some(mailbox) = self.of(ticket) else { return false };
+        let under_way = !mailbox.ended;
+        self.release(ticket.slot);
+        under_way
     }
 
     /// Ends a call as cancelled. Returns whether it was still under way.
     pub(super) fn cancel(&mut self, ticket: Ticket) -> bool {
-        let Some(mailbox) = self.by_ticket.get_mut(&ticket).filter(|mailbox| !mailbox.ended) else { return false };
-        mailbox.deliver(Event::Failed(CallError::Cancelled));
-        true
+        let under_way = self.of(ticket).is_some_and(|mailbox| !mailbox.ended);
+        if under_way {
+            self.deliver(ticket, Event::Failed(CallError::Cancelled));
+        }
+        under_way
     }
 
     /// Ends all calls of a link that are still under way. `error` tells how, given the number of the call.
     pub(super) fn end_all(&mut self, generation: u64, mut error: impl FnMut(u64) -> CallError) {
-        for (ticket, mailbox) in &mut self.by_ticket {
-            if ticket.generation == generation && !mailbox.ended {
-                mailbox.deliver(Event::Failed(error(ticket.id)));
+        for slot in 0..self.slots.len() {
+            let Mailbox { ticket: Some(ticket), ended: false, .. } = self.slots[slot] else { continue };
+            if ticket.generation == generation {
+                self.deliver(ticket, Event::Failed(error(ticket.id)));
             }
+        }
+    }
+
+    /// The mailbox of a call, until its last event was taken.
+    fn of(&mut self, ticket: Ticket) -> Option<&mut Mailbox> {
+        self.slots.get_mut(ticket.slot).filter(|mailbox| mailbox.ticket == Some(ticket))
+    }
+
+    /// Frees a slot. Returns its queue.
+    fn release(&mut self, slot: usize) -> VecDeque<Event> {
+        let mailbox = &mut self.slots[slot];
+        (mailbox.ticket, mailbox.reader, mailbox.writer) = (None, None, None);
+        let events = std::mem::take(&mut mailbox.events);
+        self.note_waiting(slot);
+        self.free.push(slot);
+        events
+    }
+
+    fn take_waker(&mut self, ticket: Ticket, role: Role) -> Option<Waker> {
+        let waker = self.of(ticket)?.waker(role).take()?;
+        self.note_waiting(ticket.slot);
+        Some(waker)
+    }
+
+    /// Brings the list of those who wait up to date with the wakers of a slot, so that nobody has to look for one who waits.
+    fn note_waiting(&mut self, slot: usize) {
+        let mailbox = &mut self.slots[slot];
+        match (mailbox.reader.is_some() || mailbox.writer.is_some(), mailbox.waits_at) {
+            (true, None) => {
+                mailbox.waits_at = Some(self.waiting.len());
+                self.waiting.push(slot);
+            }
+            (false, Some(at)) => {
+                mailbox.waits_at = None;
+                self.waiting.swap_remove(at);
+                if let Some(moved) = self.waiting.get(at) {
+                    self.slots[*moved].waits_at = Some(at);
+                }
+            }
+            (true, Some(_)) | (false, None) => {}
         }
     }
 }
 
 impl Mailbox {
-    /// Stores an event and wakes the caller that waits for it.
-    pub(super) fn deliver(&mut self, event: Event) {
-        self.ended |= !matches!(event, Event::Chunk(_));
-        self.events.push_back(event);
-        self.wake(Role::Reader);
-        if self.ended {
-            self.wake(Role::Writer);
-        }
-    }
-
-    /// Wakes the caller that waits in this role.
-    pub(super) fn wake(&mut self, role: Role) {
-        if let Some(waker) = self.waker(role).take() {
-            waker.wake();
-        }
-    }
-
     fn waker(&mut self, role: Role) -> &mut Option<Waker> {
         match role {
             Role::Reader => &mut self.reader,

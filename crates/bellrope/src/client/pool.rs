@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{config::ClientConfig, connection::Connection, reconnector::Reconnector};
+use super::{config::ClientConfig, connection::Connection, deadline::from_now, reconnector::Reconnector};
 use crate::error::ConnectError;
 
 /// How a [`Pool`] keeps connections.
@@ -80,15 +80,22 @@ pub struct PoolStats {
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
 /// #     .unary("echo", |call, reply| { reply.write(call.payload()); Ok(()) }).bind(&path)?;
-/// use bellrope::client::{Pool, PoolConfig};
+/// use std::time::Duration;
+/// use bellrope::client::{CallOptions, Pool, PoolConfig};
 ///
 /// let pool = Pool::new(PoolConfig::new(&path));
 /// let mut connection = pool.acquire()?;
-/// let echo = connection.message_type("echo")?;
+/// let echo = connection.message_type("echo")?; // good for every connection of the pool
 /// let mut reply = Vec::new();
 /// connection.call(echo, b"ding", &mut reply)?;
 /// drop(connection);
 /// assert_eq!(pool.idle(), 1);
+///
+/// let soon = CallOptions::new().timeout(Duration::from_secs(5));
+/// pool.acquire()?.call_with(echo, b"dong", &mut reply, &soon)?;
+/// assert_eq!(reply, b"dong");
+/// let stats = pool.stats();
+/// assert_eq!((stats.acquired, stats.reused, stats.created), (2, 1, 1));
 /// # Ok(())
 /// # }
 /// ```
@@ -123,13 +130,13 @@ struct Idle {
 }
 
 impl Pool {
-    /// An empty pool. Connections are made when they are asked for.
+    /// An empty pool. Connections are made when they are asked for. [Example](Self).
     #[must_use]
     pub fn new(config: PoolConfig) -> Self {
         Self { inner: Arc::new(Inner { config, state: Mutex::default(), returned: Condvar::new() }) }
     }
 
-    /// Lends a connection whose server was there a moment ago. It comes back when it is dropped.
+    /// Lends a connection whose server was there a moment ago. It comes back when it is dropped. [Example](Self).
     ///
     /// # Errors
     /// [`PoolError`].
@@ -181,13 +188,13 @@ impl Pool {
         }
     }
 
-    /// Connections that wait to be lent.
+    /// Connections that wait to be lent. [Example](Self).
     #[must_use]
     pub fn idle(&self) -> usize {
         self.inner.lock().idle.len()
     }
 
-    /// What was done so far.
+    /// What was done so far. [Example](Self).
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         self.inner.lock().stats
@@ -232,7 +239,7 @@ impl Inner {
         let Ok(reconnector) = Reconnector::running() else { return false };
         let pool = Arc::downgrade(self);
         let tend = move || pool.upgrade()?.expire();
-        reconnector.chore(Instant::now() + self.config.idle_timeout, Box::new(tend));
+        reconnector.chore(from_now(self.config.idle_timeout), Box::new(tend));
         true
     }
 

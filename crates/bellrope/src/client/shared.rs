@@ -13,7 +13,7 @@ use std::{
 };
 
 use bellrope_proto::{
-    connection::{AnswerKind, Sending},
+    connection::{AnswerKind, ClientConnection, Sending},
     frame::Rejection,
     handshake::Style,
 };
@@ -275,16 +275,16 @@ impl State {
         time_left: Option<Duration>,
     ) -> Result<Begun, CallError> {
         let Some(link) = &mut self.link else { return Err(CallError::NotExecuted) };
-        let ticket = |id| Ticket { generation: self.generation, id };
         let begun = if payload.len() > link.connection.max_record() {
-            link.begin_large(message_type.style, payload.len())?.map(|sending| (ticket(sending.id), Some(sending)))
+            link.begin_large(message_type.style, payload.len())?.map(|sending| (sending.id, Some(sending)))
         } else {
             let submitted = link.submit(message_type, payload, time_left);
             link.commit();
-            submitted?.map(|id| (ticket(id), None))
+            submitted?.map(|id| (id, None))
         };
-        let Some((ticket, sending)) = begun else { return Ok(Begun::NoRoom) };
-        self.mailboxes.open(ticket, self.free_list.events());
+        let Some((id, sending)) = begun else { return Ok(Begun::NoRoom) };
+        let place = ClientConnection::place_of(id);
+        let ticket = self.mailboxes.open(self.generation, id, place, self.free_list.events());
         Ok(match sending {
             None => Begun::Whole(ticket),
             Some(sending) => Begun::Partly(ticket, sending),
@@ -342,22 +342,23 @@ impl State {
                     if !link.take(&answer, &mut payload) {
                         continue;
                     }
-                    let mailbox = self.mailboxes.of(Ticket { generation: self.generation, id: answer.id });
-                    let Some(mailbox) = mailbox else { continue };
+                    let place = ClientConnection::place_of(answer.id);
+                    let Some(ticket) = self.mailboxes.find(self.generation, answer.id, place) else { continue };
+                    if answer.kind == AnswerKind::Credit {
+                        self.mailboxes.wake(ticket, Role::Writer);
+                        continue;
+                    }
                     let payload = std::mem::replace(&mut payload, self.free_list.reply());
-                    mailbox.deliver(match answer.kind {
+                    let event = match answer.kind {
                         AnswerKind::Chunk => Event::Chunk(payload),
                         AnswerKind::End => Event::End,
                         AnswerKind::Error { code, detail } => {
                             let limit = link.connection.max_message();
                             Event::Failed(CallError::from_server(code, detail, &payload, limit))
                         }
-                        AnswerKind::Credit => {
-                            mailbox.wake(Role::Writer);
-                            continue;
-                        }
-                        AnswerKind::Response | AnswerKind::Part { .. } => Event::Response(payload),
-                    });
+                        AnswerKind::Credit | AnswerKind::Response | AnswerKind::Part { .. } => Event::Response(payload),
+                    };
+                    self.mailboxes.deliver(ticket, event);
                 }
             }
         };

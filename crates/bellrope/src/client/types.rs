@@ -1,55 +1,167 @@
 //! The message types that a server offers, by name.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher},
+    sync::LazyLock,
+};
 
 use bellrope_proto::handshake::{Style, TypeEntry};
 
 use crate::error::CallError;
 
-/// A message type of the server at the other end, looked up by name once and used for many calls.
+/// The keys under which this process hashes names and tables. They are random and told to nobody, so no server can choose
+/// names that collide.
+static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// A message type, looked up by name once and used for many calls: they do not look at names. It is good for every client,
+/// connection and pool of the process. Where the server is another one by now and numbers its types otherwise, the type is
+/// found again by its name.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("echo.sock");
+/// # let server = bellrope::Server::builder()
+/// #     .unary("shout", |call, reply| { reply.write(&call.payload().to_ascii_uppercase()); Ok(()) }).bind(&path)?;
+/// let client = bellrope::Client::connect(&path)?;
+/// let shout = client.message_type("shout")?;
+/// assert_eq!(client.call(shout, b"ding")?, b"DING");
+/// assert_eq!(client.call("shout", b"dong")?, b"DONG"); // the same, with one look into a hash table
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageType {
     pub(crate) number: u16,
     pub(crate) style: Style,
+    /// The fingerprint of the table that the number is from.
+    table: u64,
+    /// The hash of its name, by which other tables are asked.
+    name: u64,
+}
+
+/// What a call is addressed to. Every method that calls takes a name or a [`MessageType`], as `impl Into<Target>`.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Target<'a> {
+    /// A name, looked up in a hash table.
+    Name(&'a str),
+    /// What was looked up before.
+    Type(MessageType),
+}
+
+impl<'a, S: AsRef<str> + ?Sized> From<&'a S> for Target<'a> {
+    #[inline(always)]
+    fn from(name: &'a S) -> Self {
+        Self::Name(name.as_ref())
+    }
+}
+
+impl From<MessageType> for Target<'_> {
+    #[inline(always)]
+    fn from(message_type: MessageType) -> Self {
+        Self::Type(message_type)
+    }
+}
+
+impl From<&MessageType> for Target<'_> {
+    #[inline(always)]
+    fn from(message_type: &MessageType) -> Self {
+        Self::Type(*message_type)
+    }
 }
 
 /// The table from the handshake.
-#[derive(Debug, Clone)]
-pub(crate) struct TypeTable(Arc<[TypeEntry]>);
+#[derive(Debug)]
+pub(crate) struct TypeTable {
+    /// The same for tables that say the same.
+    fingerprint: u64,
+    entries: Vec<TypeEntry>,
+    /// Where a name stands, by its hash.
+    by_name: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
+}
 
 impl TypeTable {
     pub(crate) fn new(entries: Vec<TypeEntry>) -> Self {
-        Self(entries.into())
+        let mut all = KEYS.build_hasher();
+        let mut by_name = HashMap::with_capacity_and_hasher(entries.len(), BuildHasherDefault::default());
+        for (at, TypeEntry { message_type, style, name }) in entries.iter().enumerate() {
+            (message_type, style, name).hash(&mut all);
+            by_name.entry(KEYS.hash_one(name.as_str())).or_insert(at);
+        }
+        Self { fingerprint: all.finish(), entries, by_name }
     }
 
     pub(crate) fn entries(&self) -> &[TypeEntry] {
-        &self.0
+        &self.entries
     }
 
-    /// Looks a name up.
-    pub(crate) fn find(&self, name: &str) -> Result<MessageType, CallError> {
-        match self.0.iter().find(|entry| entry.name == name) {
-            Some(entry) => Ok(MessageType { number: entry.message_type, style: entry.style }),
-            None => Err(CallError::UnknownMessageType { name: name.to_owned(), nearest: self.nearest(name) }),
+    /// Finds what a call is addressed to, which must be answered in this style.
+    #[inline(always)]
+    pub(crate) fn find_styled(&self, target: Target<'_>, style: Style) -> Result<MessageType, CallError> {
+        match target {
+            Target::Type(found) if found.table == self.fingerprint && found.style == style => Ok(found),
+            target => self.look_up_styled(target, style),
         }
     }
 
-    /// Looks a name up that must be answered in this style.
-    pub(crate) fn find_styled(&self, name: &str, style: Style) -> Result<MessageType, CallError> {
-        let found = self.find(name)?;
+    #[inline(never)]
+    fn look_up_styled(&self, target: Target<'_>, style: Style) -> Result<MessageType, CallError> {
+        let (entry, found) = self.look_up(target)?;
         if found.style == style {
             return Ok(found);
         }
-        Err(CallError::WrongStyle { name: name.to_owned(), style: found.style })
+        Err(CallError::WrongStyle { name: entry.name.clone(), style: found.style })
+    }
+
+    /// Looks a name up, of whatever style.
+    pub(crate) fn find(&self, name: &str) -> Result<MessageType, CallError> {
+        self.look_up(Target::Name(name)).map(|(_, found)| found)
+    }
+
+    fn look_up(&self, target: Target<'_>) -> Result<(&TypeEntry, MessageType), CallError> {
+        let hash = match target {
+            Target::Name(name) => KEYS.hash_one(name),
+            Target::Type(known) => known.name,
+        };
+        let entry = self.by_name.get(&hash).map(|at| &self.entries[*at]);
+        let entry = match target {
+            Target::Name(name) => entry
+                .filter(|entry| entry.name == name)
+                .ok_or_else(|| CallError::UnknownMessageType { name: name.to_owned(), nearest: self.nearest(name) }),
+            Target::Type(_) => entry.ok_or(CallError::MessageTypeGone),
+        }?;
+        let found = MessageType { number: entry.message_type, style: entry.style, table: self.fingerprint, name: hash };
+        Ok((entry, found))
     }
 
     /// Up to three names, the most similar first.
     fn nearest(&self, name: &str) -> Vec<String> {
         // Longer than any registered name: the cost of comparing is bounded.
         let name: String = name.chars().take(256).collect();
-        let mut names: Vec<_> = self.0.iter().map(|entry| (edit_distance(&name, &entry.name), &entry.name)).collect();
+        let mut names: Vec<_> =
+            self.entries.iter().map(|entry| (edit_distance(&name, &entry.name), &entry.name)).collect();
         names.sort();
         names.into_iter().take(3).map(|(_, name)| name.clone()).collect()
+    }
+}
+
+/// Takes what is a hash already as it is.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _bytes: &[u8]) {
+        unreachable!("only hashes are keys");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 }
 
@@ -73,28 +185,64 @@ fn edit_distance(left: &str, right: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn table() -> TypeTable {
+    const NAMES: [&str; 4] = ["echo", "ai.chat", "ai.chat_stream", "ai.models"];
+
+    fn table(names: &[&str]) -> TypeTable {
         let entry = |(index, name): (usize, &&str)| TypeEntry {
             message_type: index as u16 + 1,
             style: if name.ends_with("stream") { Style::ServerStream } else { Style::Unary },
             name: (*name).to_owned(),
         };
-        TypeTable::new(["echo", "ai.chat", "ai.chat_stream", "ai.models"].iter().enumerate().map(entry).collect())
+        TypeTable::new(names.iter().enumerate().map(entry).collect())
     }
 
     #[test]
     fn an_unknown_name_is_answered_with_the_nearest() {
-        let error = table().find("ai.caht").unwrap_err().to_string();
+        let error = table(&NAMES).find("ai.caht").unwrap_err().to_string();
         assert!(error.contains("nearest known: ai.chat,"), "{error}");
-        assert_eq!(table().find("ai.models").unwrap().number, 4);
+        assert_eq!(table(&NAMES).find("ai.models").unwrap().number, 4);
     }
 
     #[test]
     fn the_style_is_checked_before_anything_is_sent() {
-        let error = table().find_styled("ai.chat_stream", Style::Unary).unwrap_err().to_string();
-        assert!(error.contains("called with stream()"), "{error}");
-        let error = table().find_styled("echo", Style::ServerStream).unwrap_err().to_string();
-        assert!(error.contains("called with call()"), "{error}");
+        let table = table(&NAMES);
+        let [chats, echo] = ["ai.chat_stream", "echo"].map(|name| Target::Type(table.find(name).unwrap()));
+        for target in ["ai.chat_stream".into(), chats] {
+            let error = table.find_styled(target, Style::Unary).unwrap_err().to_string();
+            assert!(error.contains("\"ai.chat_stream\" is called with stream()"), "{error}");
+        }
+        for target in ["echo".into(), echo] {
+            let error = table.find_styled(target, Style::ServerStream).unwrap_err().to_string();
+            assert!(error.contains("\"echo\" is called with call()"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_type_is_found_again_by_name_in_a_table_of_another_order() {
+        let first = table(&NAMES);
+        let chat = first.find("ai.chat").unwrap();
+        assert_eq!(first.find_styled(chat.into(), Style::Unary).unwrap(), chat);
+        assert_eq!(table(&NAMES).find_styled(chat.into(), Style::Unary).unwrap(), chat, "the same table, another link");
+        let other = table(&["ai.models", "echo", "ai.chat"]);
+        let again = other.find_styled(chat.into(), Style::Unary).unwrap();
+        assert_eq!((chat.number, again.number), (2, 3));
+        assert_eq!(other.find("ai.chat").unwrap(), again);
+        // Only the style differs, or only the numbers.
+        let unary = TypeEntry { message_type: 2, style: Style::Unary, name: "ai.chat".to_owned() };
+        let duplex = TypeTable::new(vec![TypeEntry { style: Style::Duplex, ..unary.clone() }]);
+        assert!(matches!(duplex.find_styled(chat.into(), Style::Unary), Err(CallError::WrongStyle { .. })));
+        let renumbered = TypeTable::new(vec![TypeEntry { message_type: 7, ..unary }]);
+        assert_eq!(renumbered.find_styled(chat.into(), Style::Unary).unwrap().number, 7);
+        let without = table(&["echo", "ai.models"]);
+        let error = without.find_styled(chat.into(), Style::Unary).unwrap_err();
+        assert!(matches!(error, CallError::MessageTypeGone), "{error}");
+    }
+
+    #[test]
+    fn of_a_name_that_stands_twice_the_first_counts_and_an_empty_table_has_none() {
+        let table_of_two = table(&["echo", "echo"]);
+        assert_eq!(table_of_two.find("echo").unwrap().number, 1);
+        assert!(matches!(table(&[]).find("echo"), Err(CallError::UnknownMessageType { .. })));
     }
 
     #[test]

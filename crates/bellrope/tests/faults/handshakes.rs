@@ -10,7 +10,10 @@ use bellrope::{
     AsyncClient, CallError, Client,
     client::{CallOptions, CancelToken, ClientConfig, ConnectionState, Retry},
 };
-use bellrope_proto::handshake::{HELLO_LEN, Status, encode_refusal};
+use bellrope_proto::{
+    frame::Kind,
+    handshake::{HELLO_LEN, Status, encode_refusal},
+};
 use bellrope_shm::socket::Socket;
 
 use bellrope_testkit::support::{PATIENCE, eventually};
@@ -228,4 +231,40 @@ async fn a_call_that_no_server_took_is_sent_to_the_next_one_if_the_caller_allows
     let options = CallOptions::new().retry(Retry::NotExecuted);
     assert_eq!(client.call_with("ask", b"", &options).await.unwrap(), b"by the second");
     drop(serving.join().unwrap());
+}
+
+#[test]
+fn a_stream_that_no_server_took_begins_anew_with_the_next_one_if_the_caller_allows() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for is_async in [false, true] {
+        let address = Address::new();
+        std::thread::scope(|scope| {
+            let calling = scope.spawn(|| {
+                let config = patient(&address.path, PATIENCE, PATIENCE);
+                let options = CallOptions::new().retry(Retry::NotExecuted);
+                if is_async {
+                    return runtime.block_on(async {
+                        let client = AsyncClient::with(config).await.unwrap();
+                        let mut stream = client.stream_with("listen", b"", &options).await.unwrap();
+                        let chunk = stream.next().await.unwrap().unwrap();
+                        assert!(stream.next().await.is_none());
+                        chunk
+                    });
+                }
+                let mut stream = Client::with(config).unwrap().stream_with("listen", b"", &options).unwrap();
+                let chunk = stream.next().unwrap().unwrap();
+                assert!(stream.next().is_none());
+                chunk
+            });
+            let first = FakeServer::welcome(address.accept());
+            first.something_comes();
+            drop(first);
+            let mut second = FakeServer::welcome(address.accept());
+            let id = second.request();
+            second.write(Kind::Chunk, id, Some(0), b"by the second");
+            second.write(Kind::End, id, Some(1), b"");
+            second.socket.ring();
+            assert_eq!(calling.join().unwrap(), b"by the second", "async: {is_async}");
+        });
+    }
 }

@@ -92,6 +92,26 @@ fn a_stream_whose_server_says_nothing_ends_once_at_its_deadline_and_the_server_i
     assert_eq!(server.request(), asked, "it is cancelled");
 }
 
+#[tokio::test]
+async fn an_async_stream_whose_server_says_nothing_ends_once_at_its_deadline_and_the_server_is_told() {
+    let address = std::sync::Arc::new(super::fake_server::Address::new());
+    let serving = std::thread::spawn({
+        let address = std::sync::Arc::clone(&address);
+        move || FakeServer::welcome(address.accept())
+    });
+    let client = AsyncClient::connect(&address.path).await.unwrap();
+    let mut server = serving.join().unwrap();
+    let options = CallOptions::new().timeout(Duration::from_millis(50));
+    let mut stream = client.stream_with("listen", b"", &options).await.unwrap();
+    assert!(matches!(stream.next().await, Some(Err(CallError::DeadlineExceeded))));
+    assert!(stream.next().await.is_none());
+    let (mut sink, mut chunks) = client.duplex_with("talk", b"", &options).await.unwrap();
+    while matches!(sink.send(&[7; 1000]).await, Ok(true)) {}
+    assert!(matches!(chunks.next().await, Some(Err(CallError::DeadlineExceeded))));
+    let asked = server.request();
+    assert_eq!(server.request(), asked, "it is cancelled");
+}
+
 #[test]
 fn a_call_ends_when_its_client_is_closed_while_it_sleeps_and_closing_is_told_once() {
     let (mut server, client) = FakeServer::meet(|config| config.spin = SpinPolicy::Never);

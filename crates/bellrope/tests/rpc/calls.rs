@@ -383,3 +383,34 @@ fn a_drain_ends_at_its_deadline() {
     assert!(matches!(ending, CallError::Unknown), "{ending}");
     eventually("the handler is dropped", || server.dropped() == 1);
 }
+
+#[test]
+fn a_call_on_a_connection_loses_no_answer_to_a_call_that_was_submitted_before() {
+    let mut config = ServerConfig::default();
+    config.max_in_flight = 4;
+    let server = serve(config);
+    let mut connection = Connection::connect(&server.path).unwrap();
+    let mut reply = Vec::new();
+    let submitted = ["echo", "fail", "echo"].map(|name| connection.submit(name, b"before").unwrap());
+    connection.call("echo", b"meanwhile", &mut reply).unwrap();
+    assert_eq!((&*reply, connection.in_flight()), (&b"meanwhile"[..], 3));
+    for (at, id) in submitted.into_iter().enumerate() {
+        let completion = connection.wait(&mut reply).unwrap();
+        assert_eq!(completion.id, id);
+        match completion.outcome {
+            Ok(()) => assert_eq!(reply, b"before"),
+            Err(error) => assert!(at == 1 && matches!(error, CallError::Handler { .. }), "{error}"),
+        }
+    }
+    assert_eq!(connection.in_flight(), 0);
+    // Who never asks for them comes to an end, and then goes on where it was.
+    let refused = (0..100).find_map(|_| {
+        connection.submit("echo", b"unasked").and_then(|_| connection.call("echo", b"asked", &mut reply)).err()
+    });
+    assert!(matches!(refused, Some(CallError::Rejected { .. })), "{refused:?}");
+    while connection.in_flight() > 0 {
+        connection.wait(&mut reply).unwrap().outcome.unwrap();
+        assert_eq!(reply, b"unasked");
+    }
+    connection.call("echo", b"on", &mut reply).unwrap();
+}

@@ -7,6 +7,8 @@
 mod calls;
 mod faces;
 mod limits;
+mod names;
+mod options;
 mod outcomes;
 mod pool;
 mod reconnect;

@@ -1,103 +1,84 @@
-//! Calls under way of the async client, and their streams.
+//! The streams of the async client.
 
 use std::{
     future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use futures_core::Stream;
+use tokio::time::{Sleep, sleep_until, timeout_at};
 
 use super::{
     super::{
         mailboxes::{Event, Role, Ticket},
-        options::Registration,
+        options::{CallOptions, SENT_ONCE},
         shared::{Sent, SharedClient},
     },
     driver::settle,
+    pending::Pending,
+    restart::Restart,
 };
 use crate::error::CallError;
 
-/// A call under way. Dropping it cancels the call.
-#[derive(Debug)]
-pub(super) struct Pending {
-    shared: Arc<SharedClient>,
-    /// `None` once the call has ended.
-    ticket: Option<Ticket>,
-    _registration: Option<Registration>,
-}
-
-impl Pending {
-    pub(super) fn new(shared: &Arc<SharedClient>, ticket: Ticket, registration: Option<Registration>) -> Self {
-        Self { shared: Arc::clone(shared), ticket: Some(ticket), _registration: registration }
-    }
-
-    pub(super) async fn response(&mut self) -> Result<Vec<u8>, CallError> {
-        match poll_fn(|context| self.poll_event(context)).await {
-            Event::Response(payload) => Ok(payload),
-            Event::Failed(error) => Err(error),
-            Event::Chunk(_) | Event::End => unreachable!("the connection checks the style of every answer"),
-        }
-    }
-
-    fn poll_event(&mut self, context: &Context<'_>) -> Poll<Event> {
-        let Some(ticket) = self.ticket else { return Poll::Ready(Event::End) };
-        let mut state = self.shared.lock();
-        let mut event = state.take_event(ticket);
-        if event.is_none() {
-            settle(&self.shared, &mut state);
-            event = state.take_event(ticket);
-        }
-        match event {
-            Some(event) => {
-                if !matches!(event, Event::Chunk(_)) {
-                    self.ticket = None;
-                }
-                Poll::Ready(event)
-            }
-            None => {
-                state.wait_for(ticket, Role::Reader, context.waker());
-                Poll::Pending
-            }
-        }
-    }
-
-    /// The sending half of the same call.
-    pub(super) fn sink(&self) -> AsyncChunkSink {
-        let ticket = self.ticket.expect("a call that has just been sent has not ended");
-        AsyncChunkSink { shared: Arc::clone(&self.shared), ticket }
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            self.shared.lock().abandon(ticket);
-        }
-    }
-}
-
 /// The chunks of a stream, as they come. Ends after the last one, or after one error.
 ///
-/// Dropping it before its end cancels the stream at the server.
+/// Dropping it before its end cancels the stream at the server. See the example of [`AsyncClient`](super::AsyncClient).
 #[derive(Debug)]
 pub struct AsyncStream {
-    pub(super) pending: Pending,
+    pending: Pending,
+    /// Ends when the stream has to be over.
+    time_out: Option<Pin<Box<Sleep>>>,
+    /// There until the first chunk, if the caller allows another try.
+    restart: Option<Restart>,
 }
 
 impl AsyncStream {
-    /// The next chunk. `None` after the last one, or after an error.
+    pub(super) fn new(pending: Pending, deadline: Option<Instant>, restart: Option<Restart>) -> Self {
+        Self { pending, time_out: deadline.map(|deadline| Box::pin(sleep_until(deadline.into()))), restart }
+    }
+
+    /// The next chunk. `None` after the last one, or after an error. [Example](super::AsyncClient).
     pub async fn next(&mut self) -> Option<Result<Vec<u8>, CallError>> {
         poll_fn(|context| self.poll_chunk(context)).await
     }
 
-    fn poll_chunk(&mut self, context: &Context<'_>) -> Poll<Option<Result<Vec<u8>, CallError>>> {
-        self.pending.poll_event(context).map(|event| match event {
-            Event::Chunk(chunk) => Some(Ok(chunk)),
-            Event::Failed(error) => Some(Err(error)),
-            Event::End | Event::Response(_) => None,
-        })
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Vec<u8>, CallError>>> {
+        let polled = self.poll_untimed(context);
+        if polled.is_pending()
+            && let Some(time_out) = &mut self.time_out
+        {
+            ready!(time_out.as_mut().poll(context));
+            // The server may be one that has stopped, so this side keeps the time, too.
+            self.pending.abandon();
+            (self.time_out, self.restart) = (None, None);
+            return Poll::Ready(Some(Err(CallError::DeadlineExceeded)));
+        }
+        polled
+    }
+
+    fn poll_untimed(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Vec<u8>, CallError>>> {
+        loop {
+            if let Some(restart) = &mut self.restart
+                && let Some(begun) = ready!(restart.poll(context))
+            {
+                match begun {
+                    Ok(pending) => self.pending = pending,
+                    Err(error) => return Poll::Ready(Some(Err(error))),
+                }
+            }
+            return Poll::Ready(match ready!(self.pending.poll_event(context)) {
+                Event::Chunk(chunk) => {
+                    self.restart = None;
+                    Some(Ok(chunk))
+                }
+                Event::Failed(error) if self.restart.as_mut().is_some_and(|restart| restart.begin(&error)) => continue,
+                Event::Failed(error) => Some(Err(error)),
+                Event::End | Event::Response(_) => None,
+            });
+        }
     }
 }
 
@@ -110,27 +91,40 @@ impl Stream for AsyncStream {
 }
 
 /// The sending half of a call with streams both ways. Dropping it, or [`finish`](Self::finish), ends the stream; the
-/// call goes on until its receiving half has ended.
+/// call goes on until its receiving half has ended. See the example of [`AsyncClient`](super::AsyncClient).
 #[derive(Debug)]
 pub struct AsyncChunkSink {
     shared: Arc<SharedClient>,
     ticket: Ticket,
+    /// That of the whole call.
+    deadline: Option<Instant>,
 }
 
 impl AsyncChunkSink {
-    /// Sends a chunk. Waits while the server is slow. Answers `false` if the call has ended, so that no more is wanted;
-    /// the receiving half tells how.
-    ///
-    /// # Errors
-    /// [`CallError::MessageTooLarge`] if the chunk is larger than a quarter of the ring; an error of the connection.
-    pub async fn send(&mut self, chunk: &[u8]) -> Result<bool, CallError> {
-        poll_fn(|context| self.poll_send(context, chunk)).await
+    /// The sending half of a call.
+    pub(super) fn of(call: &Pending, deadline: Option<Instant>) -> Self {
+        let ticket = call.ticket.expect("a call that has just been sent has not ended");
+        Self { shared: Arc::clone(&call.shared), ticket, deadline }
     }
 
-    /// Ends the stream.
+    /// Sends a chunk. Waits while the server is slow, until the call's time-out if it has one. Answers `false` if the call
+    /// has ended, so that no more is wanted; the receiving half tells how. [Example](super::AsyncClient).
+    ///
+    /// # Errors
+    /// [`CallError::MessageTooLarge`] if the chunk is larger than a quarter of the ring;
+    /// [`CallError::DeadlineExceeded`]; an error of the connection.
+    pub async fn send(&mut self, chunk: &[u8]) -> Result<bool, CallError> {
+        let sent = poll_fn(|context| self.poll_send(context, chunk));
+        match self.deadline {
+            None => sent.await,
+            Some(deadline) => timeout_at(deadline.into(), sent).await.unwrap_or(Err(CallError::DeadlineExceeded)),
+        }
+    }
+
+    /// Ends the stream. [Example](super::AsyncClient).
     pub fn finish(self) {}
 
-    fn poll_send(&mut self, context: &Context<'_>, chunk: &[u8]) -> Poll<Result<bool, CallError>> {
+    fn poll_send(&self, context: &Context<'_>, chunk: &[u8]) -> Poll<Result<bool, CallError>> {
         let (shared, ticket) = (&self.shared, self.ticket);
         let mut state = shared.lock();
         let waits = match state.send_chunk(ticket, chunk) {
@@ -158,7 +152,7 @@ impl Drop for AsyncChunkSink {
 }
 
 /// A call that takes a stream of chunks and is answered once. Dropping it before [`finish`](Self::finish) has answered
-/// cancels it.
+/// cancels it. See the example of [`AsyncClient`](super::AsyncClient).
 #[derive(Debug)]
 pub struct AsyncUpload {
     // Dropped first: a cancelled call needs no end of its stream.
@@ -168,6 +162,7 @@ pub struct AsyncUpload {
 
 impl AsyncUpload {
     /// Sends a chunk: see [`AsyncChunkSink::send`]. After a `false`, [`finish`](Self::finish) has the answer.
+    /// [Example](super::AsyncClient).
     ///
     /// # Errors
     /// As there.
@@ -175,12 +170,29 @@ impl AsyncUpload {
         self.sink.send(chunk).await
     }
 
-    /// Ends the stream and waits for the answer.
+    /// Ends the stream and waits for the answer: until the call's own time-out, or without one at most the configuration's
+    /// `call_timeout`. [Example](super::AsyncClient).
     ///
     /// # Errors
     /// [`CallError`] says how the call ended.
-    pub async fn finish(mut self) -> Result<Vec<u8>, CallError> {
+    pub async fn finish(self) -> Result<Vec<u8>, CallError> {
+        self.finish_with(&CallOptions::new()).await
+    }
+
+    /// As [`Self::finish`], with a time-out for the answer, or a cancel token. The call's own time-out holds, too.
+    /// [Example](super::AsyncClient).
+    ///
+    /// # Errors
+    /// As there; [`CallError::UnusableOption`] for a retry, which also ends the call.
+    pub async fn finish_with(mut self, options: &CallOptions) -> Result<Vec<u8>, CallError> {
+        options.without_retry("finish", SENT_ONCE)?;
+        let deadline = match (self.sink.deadline, options.deadline()) {
+            (Some(whole), Some(answer)) => whole.min(answer),
+            (whole, answer) => whole.or(answer).unwrap_or_else(|| self.pending.patience()),
+        };
         self.sink.shared.lock().end_upload(self.sink.ticket);
-        self.pending.response().await
+        self.pending.register(options);
+        let answer = timeout_at(deadline.into(), self.pending.response()).await;
+        answer.unwrap_or(Err(CallError::DeadlineExceeded))
     }
 }

@@ -14,11 +14,12 @@ use bellrope_shm::wait;
 
 use super::super::{
     config::{ClientConfig, ConnectionState},
-    link::{ClientLink, Rest, SWEEP, left},
+    deadline::{from_now, left},
+    link::{ClientLink, Rest, SWEEP},
     mailboxes::{Event, Role, Ticket},
-    options::{CallOptions, Registration, Retry},
+    options::{CallOptions, Registration},
     shared::{Begun, Sent, SharedClient, State, settle_permit},
-    types::MessageType,
+    types::{MessageType, Target},
 };
 use crate::error::{CallError, ConnectError};
 
@@ -48,9 +49,9 @@ impl Caller {
     }
 
     /// Calls and waits for the response.
-    pub(super) fn call(&self, name: &str, payload: &[u8], options: &CallOptions) -> Result<Vec<u8>, CallError> {
+    pub(super) fn call(&self, target: Target<'_>, payload: &[u8], options: &CallOptions) -> Result<Vec<u8>, CallError> {
         let permit = self.shared.admit()?;
-        let outcome = self.call_until(name, payload, self.deadline(options), options);
+        let outcome = self.call_until(target, payload, self.deadline(options), options);
         settle_permit(permit, &outcome);
         outcome
     }
@@ -58,15 +59,14 @@ impl Caller {
     /// Calls, again and again if that is allowed.
     fn call_until(
         &self,
-        name: &str,
+        target: Target<'_>,
         payload: &[u8],
         deadline: Instant,
         options: &CallOptions,
     ) -> Result<Vec<u8>, CallError> {
         loop {
-            match self.call_once(name, payload, deadline, options) {
-                Err(CallError::NotExecuted) if options.retry != Retry::Never && Instant::now() < deadline => {}
-                Err(CallError::Unknown) if options.retry == Retry::Idempotent && Instant::now() < deadline => {}
+            match self.call_once(target, payload, deadline, options) {
+                Err(error) if options.retry.allows(&error) && Instant::now() < deadline => {}
                 other => return other,
             }
         }
@@ -74,18 +74,35 @@ impl Caller {
 
     fn call_once(
         &self,
-        name: &str,
+        target: Target<'_>,
         payload: &[u8],
         deadline: Instant,
         options: &CallOptions,
     ) -> Result<Vec<u8>, CallError> {
-        let ticket = self.start(name, Style::Unary, payload, Some(deadline), options)?;
+        let ticket = self.start(target, Style::Unary, payload, Some(deadline), options)?;
         self.response(ticket, Some(deadline), options)
     }
 
     /// When a call with these options has to be answered.
     pub(super) fn deadline(&self, options: &CallOptions) -> Instant {
-        Instant::now() + options.timeout.unwrap_or(self.shared.config.call_timeout)
+        from_now(options.timeout.unwrap_or(self.shared.config.call_timeout))
+    }
+
+    /// Until when something is waited for that has no deadline of its own.
+    pub(super) fn patience(&self) -> Instant {
+        from_now(self.shared.config.call_timeout)
+    }
+
+    /// Looks a name up.
+    pub(super) fn message_type(&self, name: &str) -> Result<MessageType, CallError> {
+        let (deadline, options) = (self.patience(), CallOptions::new());
+        let mut state = self.shared.lock();
+        loop {
+            match &state.link {
+                Some(link) => return link.types.find(name),
+                None => state = self.await_link(state, deadline, &options)?,
+            }
+        }
     }
 
     /// Waits for the response to a call.
@@ -115,13 +132,13 @@ impl Caller {
     /// Sends a call, over a new connection if the old one is lost.
     pub(super) fn start(
         &self,
-        name: &str,
+        target: Target<'_>,
         style: Style,
         payload: &[u8],
         deadline: Option<Instant>,
         options: &CallOptions,
     ) -> Result<Ticket, CallError> {
-        let room_deadline = deadline.unwrap_or_else(|| Instant::now() + self.shared.config.call_timeout);
+        let room_deadline = deadline.unwrap_or_else(|| self.patience());
         let mut state = self.shared.lock();
         loop {
             if options.is_cancelled() {
@@ -131,7 +148,7 @@ impl Caller {
                 state = self.await_link(state, room_deadline, options)?;
                 continue;
             };
-            let message_type = link.types.find_styled(name, style)?;
+            let message_type = link.types.find_styled(target, style)?;
             match state.begin(message_type, payload, left(deadline)) {
                 Ok(Begun::Whole(ticket)) => return Ok(ticket),
                 Ok(Begun::Partly(ticket, sending)) => {
@@ -192,7 +209,7 @@ impl Caller {
         deadline: Instant,
         options: &CallOptions,
     ) -> Result<MutexGuard<'a, State>, CallError> {
-        let deadline = deadline.min(Instant::now() + self.shared.config.reconnect_timeout);
+        let deadline = deadline.min(from_now(self.shared.config.reconnect_timeout));
         loop {
             match state.connection_state() {
                 ConnectionState::Closed => return Err(CallError::Closed),
@@ -248,9 +265,16 @@ impl Caller {
         self.wait_until(ticket, Role::Reader, deadline, |state| Ok(state.take_event(ticket)))
     }
 
-    /// Sends a chunk, as soon as there is credit and room. Answers `false` if the call has ended.
-    pub(super) fn send_chunk(&self, ticket: Ticket, chunk: &[u8]) -> Result<bool, CallError> {
-        let deadline = Instant::now() + self.shared.config.call_timeout;
+    /// Sends a chunk, as soon as there is credit and room. `deadline` is that of the whole call. Answers `false` if the call
+    /// has ended.
+    pub(super) fn send_chunk(
+        &self,
+        ticket: Ticket,
+        chunk: &[u8],
+        deadline: Option<Instant>,
+    ) -> Result<bool, CallError> {
+        let patience = self.patience();
+        let deadline = deadline.map_or(patience, |deadline| deadline.min(patience));
         loop {
             let send = |state: &mut State| match state.send_chunk(ticket, chunk)? {
                 Sent::NoCredit => Ok(None),
