@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Context;
 use bellrope::{Server, server::inherited_listener};
-use bellrope_gateway::MESSAGE_TYPES;
+use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use bellrope_health::HealthServer;
 use bellrope_measure::served::{register, stay_small};
 use bellrope_terminal::{Outcome, output, signals};
