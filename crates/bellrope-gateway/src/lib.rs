@@ -65,7 +65,7 @@ pub use provider::{BoxFuture, Capabilities, ChunkStream, Provider, ProviderLimit
 pub use providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use providers::formats::{self, ProviderKind};
 pub use providers::http::HttpProvider;
-pub use secret::Secret;
+pub use secret::{KeyFault, Secret};
 
 /// The example of this crate's README, compiled and run with the documentation tests.
 #[cfg(doctest)]

@@ -7,7 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use bellrope::{Breaker, BreakerState, HandlerError, Metrics, ServerBuilder};
 
-use crate::operator::{Action, BREAKER, BreakerRequest, BreakerRow, Breakers, OURS, STATS};
+use bellrope_gateway::Gateway;
+
+use crate::operator::{Action, BREAKER, BreakerRequest, BreakerRow, Breakers, OURS, PROVIDER, STATS};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope::operator";
@@ -48,6 +50,19 @@ impl Operator {
     }
 }
 
+/// Shows the breakers of these providers beside those of the message types, and of no others.
+pub(super) fn watch_providers(metrics: &Metrics, gateway: &Gateway) {
+    let ours: Vec<_> = gateway.breakers().map(|(name, breaker)| (format!("{PROVIDER}{name}"), breaker)).collect();
+    for (name, _) in metrics.snapshot().breakers {
+        if name.starts_with(PROVIDER) && ours.iter().all(|(ours, _)| *ours != name) {
+            metrics.forget_breaker(&name);
+        }
+    }
+    for (name, breaker) in ours {
+        metrics.watch_breaker(name, Arc::clone(breaker));
+    }
+}
+
 fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, HandlerError> {
     let turn: Option<fn(&Breaker)> = match request.action {
         Action::List => None,
@@ -56,7 +71,10 @@ fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, Handle
         Action::Reset => Some(Breaker::reset),
     };
     if let Some(turn) = turn {
-        let name = request.name.as_deref().ok_or_else(|| refuse("name a message type whose breaker it is for"))?;
+        let name = request
+            .name
+            .as_deref()
+            .ok_or_else(|| refuse("name a message type or a provider whose breaker it is for"))?;
         if name.starts_with(OURS) {
             return Err(refuse(format!("the breakers of {OURS}* are not steered: that would lock you out")));
         }
@@ -65,7 +83,7 @@ fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, Handle
             return Err(refuse(format!("no breaker is called {name:?}; known: {}", known())));
         };
         turn(&breaker);
-        tracing::warn!(target: TARGET, message_type = name, action = ?request.action, "a breaker was steered by hand");
+        tracing::warn!(target: TARGET, name, action = ?request.action, "a breaker was steered by hand");
     }
     let row = |(name, breaker): (String, bellrope::BreakerSnapshot)| {
         let opened = breaker.transitions.iter().filter(|(_, to, _)| *to == BreakerState::Open);

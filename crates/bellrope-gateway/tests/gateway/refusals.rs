@@ -64,7 +64,7 @@ for_each_format! {
         let key = format!("check {}_API_KEY", format.prefix());
         for (status, code, mend) in [
             ("400 Bad Request", "invalid_request", None),
-            ("402 Payment Required", "billing", None),
+            ("402 Payment Required", "billing", Some("check the plan and the balance of the account")),
             ("403 Forbidden", "permission", Some(key.as_str())),
             ("413 Payload Too Large", "too_large", None),
             ("418 I'm a teapot", "invalid_request", None),
