@@ -83,7 +83,7 @@ fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, Handle
             return Err(refuse(format!("no breaker is called {name:?}; known: {}", known())));
         };
         turn(&breaker);
-        tracing::warn!(target: TARGET, name, action = ?request.action, "a breaker was steered by hand");
+        tracing::warn!(target: TARGET, message_type = name, action = ?request.action, "a breaker was steered by hand");
     }
     let row = |(name, breaker): (String, bellrope::BreakerSnapshot)| {
         let opened = breaker.transitions.iter().filter(|(_, to, _)| *to == BreakerState::Open);
