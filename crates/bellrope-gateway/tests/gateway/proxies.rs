@@ -5,11 +5,11 @@
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::fake::Fake;
 use crate::script::Format;
-use crate::tls::said_by_one_who_asks;
+use crate::tls::{Sealed, said_by_one_who_asks};
 
 /// A name that nobody has.
 const NOWHERE: &str = "https://api.invalid/v1";
@@ -62,6 +62,34 @@ async fn a_proxy_that_refuses_is_named_with_its_status_and_what_to_change() {
         assert!(said.contains(mend) && said.contains(&format!("connect, retryable {retryable}: ")), "{said}");
         assert!(proxy.seen().starts_with("CONNECT api.invalid:443 HTTP/1.1\r\n"), "{}", proxy.seen());
     }
+}
+
+#[tokio::test]
+async fn through_a_tunnel_the_provider_alone_sees_the_request() {
+    let sealed = Sealed::with("sealed.invalid", |_| {}).await;
+    let to = sealed.url.replace("https://localhost", "127.0.0.1");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://user:pass-word@{}", listener.local_addr().unwrap());
+    let seen = Arc::new(Mutex::new(String::new()));
+    let noted = Arc::clone(&seen);
+    tokio::spawn(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && near.read_buf(&mut head).await.unwrap_or(0) > 0 {}
+            noted.lock().unwrap().push_str(&String::from_utf8_lossy(&head));
+            near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            let mut far = TcpStream::connect(&to).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+        }
+    });
+    let trusted = sealed.certificate.path().to_string_lossy().into_owned();
+    let vars = [("HTTPS_PROXY", &*url), ("SSL_CERT_FILE", &trusted), ("NO_PROXY", "other.invalid")];
+    let said = said_by_one_who_asks(&sealed.url.replace("localhost", "sealed.invalid"), &vars).await;
+    assert!(said.contains("answer: sealed"), "{said}");
+    let seen = seen.lock().unwrap();
+    assert!(seen.starts_with("CONNECT sealed.invalid:") && seen.contains("Basic dXNlcjpwYXNzLXdvcmQ="), "{seen}");
+    assert!(!seen.contains("POST"), "{seen}");
 }
 
 #[tokio::test]

@@ -32,9 +32,9 @@ const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconn
     event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
 
 /// A provider with a certificate of its own for `localhost`.
-struct Sealed {
-    url: String,
-    certificate: tempfile::NamedTempFile,
+pub(crate) struct Sealed {
+    pub(crate) url: String,
+    pub(crate) certificate: tempfile::NamedTempFile,
     /// What came in through TLS.
     seen: Arc<Mutex<String>>,
 }
@@ -45,7 +45,7 @@ impl Sealed {
     }
 
     /// One whose certificate is for this host, and otherwise as `change` makes it.
-    async fn with(host: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+    pub(crate) async fn with(host: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut params = CertificateParams::new([host.to_owned()]).unwrap();
         change(&mut params);
         let signing_key = KeyPair::generate().unwrap();
@@ -176,6 +176,7 @@ async fn a_server_that_is_not_there_is_named_with_what_to_check() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let said = said_by_one_who_asks(&format!("http://{gone}"), &[]).await;
     assert!(said.contains(&format!("nothing listens at {gone} (Connection refused")), "{said}");
+    assert!(said.contains("error connect, retryable true: "), "{said}");
     assert!(said.contains("is it running?") && said.contains("; check ANTHROPIC_BASE_URL"), "{said}");
 }
 
@@ -185,6 +186,15 @@ async fn a_machine_that_trusts_nobody_says_what_it_lacks() {
     let said = sealed.asked_by_one_who_trusts(nobody.path()).await;
     assert!(said.contains("SSL_CERT_FILE names `") && said.contains("where no certificate can be read"), "{said}");
     assert_eq!(*sealed.seen.lock().unwrap(), "");
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_has_is_named() {
+    let said = said_by_one_who_asks("http://nobody.invalid/v1", &[]).await;
+    // Where nobody answers for names at all, that takes as long as a connection may.
+    let resolved =
+        said.contains("the name `nobody.invalid` cannot be resolved (") && said.contains("; check ANTHROPIC_BASE_URL");
+    assert!(resolved || said.contains("took longer than"), "{said}");
 }
 
 /// The process of the tests above.
