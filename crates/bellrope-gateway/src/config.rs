@@ -5,7 +5,7 @@ mod preset;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bellrope::{BreakerConfig, BreakerSetting};
+use bellrope::breaker::{BreakerConfig, BreakerSetting};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ConfigError;

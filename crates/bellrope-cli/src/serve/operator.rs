@@ -5,7 +5,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bellrope::{Breaker, BreakerState, HandlerError, Metrics, ServerBuilder};
+use bellrope::{
+    HandlerError,
+    breaker::{Breaker, BreakerState},
+    server::ServerBuilder,
+    status::Metrics,
+};
 
 use bellrope_gateway::Gateway;
 
@@ -85,7 +90,7 @@ fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, Handle
         turn(&breaker);
         tracing::warn!(target: TARGET, message_type = name, action = ?request.action, "a breaker was steered by hand");
     }
-    let row = |(name, breaker): (String, bellrope::BreakerSnapshot)| {
+    let row = |(name, breaker): (String, bellrope::breaker::BreakerSnapshot)| {
         let opened = breaker.transitions.iter().filter(|(_, to, _)| *to == BreakerState::Open);
         BreakerRow {
             name,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use bellrope::Breaker;
+use bellrope::breaker::Breaker;
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 

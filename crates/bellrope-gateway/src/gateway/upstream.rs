@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellrope::{Breaker, BreakerSetting, BreakerState, Permit, Rejected};
+use bellrope::breaker::{Breaker, BreakerSetting, BreakerState, Permit, Rejected};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tracing::warn;

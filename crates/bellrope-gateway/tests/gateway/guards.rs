@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellrope::{BreakerConfig, BreakerState};
+use bellrope::breaker::{BreakerConfig, BreakerState};
 use bellrope_gateway::{
     ChatRequest, Chunk, EmbeddedProvider, Gateway, GatewaySettings, HttpProvider, ProviderConfig, ProviderSnapshot,
     SequencedChunk,

@@ -55,13 +55,13 @@ fn what_the_acceptor_says_is_what_others_hear() {
 #[test]
 fn the_latest_breaker_of_a_name_is_shown() {
     let metrics = Metrics::new(["chat"].into_iter(), 1, 10);
-    let breaker = || Arc::new(Breaker::new(crate::BreakerConfig::default()).unwrap());
+    let breaker = || Arc::new(Breaker::new(crate::breaker::BreakerConfig::default()).unwrap());
     metrics.watch_breaker("chat", breaker());
     let second = breaker();
     second.force_open();
     metrics.watch_breaker("chat", second);
     let breakers = metrics.snapshot().breakers;
-    assert_eq!((breakers.len(), breakers[0].1.state), (1, crate::BreakerState::Open));
+    assert_eq!((breakers.len(), breakers[0].1.state), (1, crate::breaker::BreakerState::Open));
     metrics.forget_breaker("chat");
     assert!(metrics.snapshot().breakers.is_empty() && metrics.breaker("chat").is_none());
 }
