@@ -14,6 +14,9 @@ pub(crate) const BREAKER: &str = "bellrope.breaker";
 /// What the names of these types begin with.
 pub(crate) const OURS: &str = "bellrope.";
 
+/// What the names of the providers' breakers begin with, beside those of message types.
+pub(crate) const PROVIDER: &str = "provider:";
+
 /// A request of [`BREAKER`]. No payload at all asks for the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -102,8 +102,9 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         None => (builder.bind(&socket)?, socket),
     };
     operator.attach(server.metrics());
+    operator::watch_providers(&server.metrics(), &gateway.current());
     let health = health.map(|address| start_health(address, &server)).transpose()?;
-    let api_port = openai_port.map(|port| ApiPort::start(port, gateway)).transpose()?;
+    let api_port = openai_port.map(|port| ApiPort::start(port, gateway.clone())).transpose()?;
 
     stay_small(server.metrics())?;
     let types = 1 + MESSAGE_TYPES.len() + Operator::TYPES;
@@ -130,6 +131,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     }
     service_manager::stopping();
     let deadline = Instant::now() + DRAIN;
+    gateway.current().begin_drain();
     api_port.iter().for_each(ApiPort::begin_drain);
     let drained = server.drain(DRAIN);
     if !api_port.iter().all(|api_port| api_port.drained_by(deadline)) || !drained {

@@ -14,6 +14,9 @@ use crate::secret::Secret;
 
 pub(crate) use preset::{PRESETS, Preset};
 
+/// How long a provider may ask for a pause and get it, unless the settings say otherwise.
+pub(crate) const MAX_RETRY_WAIT: Duration = Duration::from_secs(20);
+
 /// The longest name of a provider, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -25,8 +28,8 @@ const MAX_NAME: usize = 64;
 /// `kind`, takes nothing from the environment but the key that `api_key` names, and has the address of its kind's inventor
 /// where `base_url` is missing.
 ///
-/// `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` hold as everywhere, except for a server on this machine,
-/// which is always asked directly.
+/// `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` hold as everywhere, except for a server at a loopback address,
+/// which is always asked directly. So do `SSL_CERT_FILE` and `SSL_CERT_DIR`.
 ///
 /// ```
 /// use bellrope_gateway::{ProviderConfig, ProviderKind};
@@ -86,6 +89,10 @@ pub struct ProviderConfig {
     pub burst: u32,
     /// When the provider is no longer asked because it fails.
     pub breaker: BreakerConfig,
+    /// For a server on this machine: the longest time between two probes while its breaker is open, in place of what
+    /// `breaker` says, so that a server that was started again is asked again at once. In milliseconds; default 1,000. 0
+    /// leaves it to `breaker`.
+    pub local_probe_ms: u32,
 }
 
 impl Default for ProviderConfig {
@@ -107,6 +114,7 @@ impl Default for ProviderConfig {
             requests_per_minute: 0,
             burst: 0,
             breaker: BreakerConfig::default(),
+            local_probe_ms: 1_000,
         }
     }
 }
@@ -145,6 +153,16 @@ impl ProviderConfig {
         self
     }
 
+    /// The breaker that it is to have. `is_local`: whether the server is on this machine.
+    pub(crate) fn breaker_for(&self, is_local: bool) -> BreakerConfig {
+        let mut breaker = self.breaker.clone();
+        if is_local && self.local_probe_ms > 0 {
+            breaker.timeout_ms = breaker.timeout_ms.min(self.local_probe_ms);
+            breaker.max_timeout_ms = breaker.max_timeout_ms.min(self.local_probe_ms).max(breaker.timeout_ms);
+        }
+        breaker
+    }
+
     /// Checks what can be wrong in itself. `section` is where it stands.
     pub(crate) fn check(&self, section: &str) -> Result<(), ConfigError> {
         for (key, timeout) in [
@@ -164,13 +182,17 @@ impl ProviderConfig {
         })
     }
 
-    /// The key itself, else that of the file.
-    pub(crate) fn read_key(&self, section: &str) -> Result<Option<Secret>, ConfigError> {
-        let file = self.api_key_file.as_deref().filter(|_| self.api_key.is_none());
-        let Some(path) = file else { return Ok(self.api_key.clone()) };
-        let key = || format!("{section}.api_key_file").into();
+    /// The key itself, else that of the file, without what people put around keys.
+    pub(crate) fn read_key(&self, name: &str) -> Result<Option<Secret>, ConfigError> {
+        if let Some(key) = &self.api_key {
+            return Secret::parse(key.expose()).map(Some).map_err(|fault| ConfigError::Invalid {
+                key: self.key_setting(name).into(),
+                reason: format!("holds {fault}").into(),
+            });
+        }
+        let Some(path) = self.api_key_file.as_deref() else { return Ok(None) };
         Secret::from_file(path).map(Some).map_err(|source| ConfigError::KeyFile {
-            key: key(),
+            key: format!("{}.api_key_file", section(name)).into(),
             path: path.to_owned(),
             source,
         })
@@ -317,13 +339,29 @@ mod tests {
     }
 
     #[test]
+    fn a_server_on_this_machine_is_probed_every_second_unless_the_settings_say_otherwise() {
+        let times = |config: &ProviderConfig, is_local| {
+            let breaker = config.breaker_for(is_local);
+            (breaker.timeout_ms, breaker.max_timeout_ms)
+        };
+        let mut config = ProviderConfig::default();
+        assert_eq!((times(&config, false), times(&config, true)), ((60_000, 600_000), (1_000, 1_000)));
+        let breaker = config.breaker_for(true);
+        assert_eq!((breaker.failure_threshold, breaker.success_threshold, breaker.half_open_max_requests), (5, 2, 3));
+        config.breaker.timeout_ms = 200;
+        assert_eq!(times(&config, true), (200, 1_000));
+        config.local_probe_ms = 0;
+        assert_eq!(times(&config, true), (200, 600_000));
+    }
+
+    #[test]
     fn what_holds_the_key_is_named() {
         let config = ProviderConfig::default();
         assert_eq!(config.key_setting("groq"), "GROQ_API_KEY");
         assert_eq!(config.key_setting("mine"), "gateway.providers.mine.api_key");
         let config = ProviderConfig { api_key_file: Some("/k".into()), ..config };
         assert_eq!(config.key_setting("groq"), "the key in gateway.providers.groq.api_key_file");
-        let error = config.read_key("gateway.providers.groq").unwrap_err().to_string();
+        let error = config.read_key("groq").unwrap_err().to_string();
         assert!(error.starts_with("gateway.providers.groq.api_key_file: cannot read /k: "), "{error}");
     }
 

@@ -1,5 +1,7 @@
 //! What can go wrong, who is to blame, and what mends it.
 
+mod words;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
@@ -7,6 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
+
+pub(crate) use words::CHECK_BALANCE;
+use words::{after_semicolon, again, cause, in_brackets, seconds, status_code, suspended};
 
 use crate::message::{Chunk, ErrorInfo};
 
@@ -152,11 +157,11 @@ pub enum ProviderError {
         reason: Excerpt,
     },
     /// The provider failed so often that it is not asked for a while.
-    #[error("`{provider}` failed too often lately and is not asked for another {}", seconds(*retry_after))]
+    #[error("{}", suspended(provider, *retry_after))]
     Suspended {
         /// The provider's name.
         provider: String,
-        /// After how long it is worth asking again.
+        /// After how long it is worth asking again. Zero: somebody opened the breaker by hand.
         retry_after: Duration,
     },
     /// The provider is asked as often as the configuration allows.
@@ -174,10 +179,12 @@ pub enum ProviderError {
     /// No connection to the provider.
     #[error("cannot connect to the provider: {reason}; {mend}")]
     Connect {
-        /// What the operating system or the TLS library says.
+        /// What failed, where, and what the operating system or the TLS library says.
         reason: Excerpt,
         /// The mend.
         mend: Cow<'static, str>,
+        /// Whether the same request may succeed later.
+        retryable: bool,
     },
     /// The connection broke before the head of the response.
     #[error("the connection broke before the provider answered: {reason}")]
@@ -194,7 +201,13 @@ pub enum ProviderError {
         after: Duration,
     },
     /// The provider answered with an HTTP status other than success.
-    #[error("the provider answered {status}{}: {message}{}", in_brackets(code), after_semicolon(mend.as_deref()))]
+    #[error(
+        "the provider answered {status}{}{}: {message}{}{}",
+        cause(*status, mend.as_deref()),
+        in_brackets(code.as_ref().map(Excerpt::as_str)),
+        again(*retryable, *retry_after),
+        after_semicolon(mend.as_deref())
+    )]
     Refused {
         /// The HTTP status.
         status: u16,
@@ -210,7 +223,7 @@ pub enum ProviderError {
         mend: Option<Cow<'static, str>>,
     },
     /// The provider reported an error within its stream.
-    #[error("the provider broke off with an error{}: {message}", in_brackets(code))]
+    #[error("the provider broke off with an error{}: {message}", in_brackets(code.as_ref().map(Excerpt::as_str)))]
     Reported {
         /// The provider's own code or type of error.
         code: Option<Excerpt>,
@@ -300,6 +313,7 @@ impl ProviderError {
             Self::Connect { .. } => "connect",
             Self::Disconnected { .. } => "disconnected",
             Self::TimedOut { .. } => "timeout",
+            Self::Refused { mend, .. } if mend.as_deref() == Some(CHECK_BALANCE) => "billing",
             Self::Refused { status, .. } => status_code(*status),
             Self::Reported { status, .. } => status.map_or("provider_error", status_code),
             Self::UnexpectedContent { .. } => "unexpected_content",
@@ -317,6 +331,7 @@ impl ProviderError {
             }
             Self::NotConfigured { .. } | Self::Setup { .. } | Self::Limited { .. } => Blame::Configuration,
             Self::Connect { .. } | Self::Disconnected { .. } => Blame::Network,
+            Self::Refused { .. } if self.code() == "billing" => Blame::Configuration,
             Self::Refused { status, .. } => match status {
                 401..=404 | 300..=399 => Blame::Configuration,
                 408 | 409 | 429 | 500.. => Blame::Provider,
@@ -335,9 +350,13 @@ impl ProviderError {
     /// Whether the same request may succeed when it is sent again.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Suspended { .. } | Self::Limited { .. } => true,
-            Self::Connect { .. } | Self::Disconnected { .. } | Self::TimedOut { .. } | Self::Truncated { .. } => true,
-            Self::Refused { retryable, .. } | Self::Reported { retryable, .. } => *retryable,
+            // One that was opened by hand says no time.
+            Self::Suspended { retry_after, .. } => !retry_after.is_zero(),
+            Self::Limited { .. } => true,
+            Self::Disconnected { .. } | Self::TimedOut { .. } | Self::Truncated { .. } => true,
+            Self::Connect { retryable, .. } | Self::Refused { retryable, .. } | Self::Reported { retryable, .. } => {
+                *retryable
+            }
             _ => false,
         }
     }
@@ -363,10 +382,16 @@ impl ProviderError {
         }
     }
 
-    /// Whether it says that the provider is unwell, rather than the request, the configuration or the account. A
-    /// provider that asks for a pause is well.
+    /// Whether it says that the provider is unwell for everybody: it cannot be reached, takes too long or is overloaded.
+    /// What may depend on this one request says nothing of the next one: a refusal, a body that cannot be read, an answer
+    /// that broke off. A provider that asks for a pause is well.
     pub(crate) fn is_failure(&self) -> bool {
-        matches!(self.blame(), Blame::Network | Blame::Provider) && self.code() != "rate_limited"
+        match self {
+            Self::Connect { .. } | Self::Disconnected { .. } | Self::TimedOut { .. } => true,
+            Self::Refused { status, .. } => matches!(status, 408 | 500..) && self.code() != "billing",
+            Self::Reported { status, .. } => matches!(status, Some(503 | 504 | 529)),
+            _ => false,
+        }
     }
 
     /// Whether another provider may well answer the same request.
@@ -385,35 +410,6 @@ impl From<ProviderError> for Chunk {
     fn from(error: ProviderError) -> Self {
         Self::Error(error.info())
     }
-}
-
-fn status_code(status: u16) -> &'static str {
-    match status {
-        401 => "authentication",
-        402 => "billing",
-        403 => "permission",
-        404 => "not_found",
-        408 | 504 => "timeout",
-        413 => "too_large",
-        429 => "rate_limited",
-        503 | 529 => "overloaded",
-        300..=399 => "unexpected_content",
-        400..=499 => "invalid_request",
-        _ => "provider_error",
-    }
-}
-
-/// Whole seconds, at least one.
-fn seconds(duration: Duration) -> String {
-    format!("{} s", duration.as_secs_f64().ceil().max(1.0))
-}
-
-fn in_brackets(code: &Option<Excerpt>) -> String {
-    code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default()
-}
-
-fn after_semicolon(mend: Option<&str>) -> String {
-    mend.map(|mend| format!("; {mend}")).unwrap_or_default()
 }
 
 /// Why a gateway or a provider cannot be set up from its settings.

@@ -246,7 +246,7 @@ mod tests {
         let mend = "set SOME_KEY";
         let errors = [
             ProviderError::NotConfigured { missing: "a key is missing".into(), mend: mend.into() },
-            ProviderError::Connect { reason: "refused".into(), mend: mend.into() },
+            ProviderError::Connect { reason: "refused".into(), mend: mend.into(), retryable: true },
             ProviderError::Refused {
                 status: 401,
                 code: None,

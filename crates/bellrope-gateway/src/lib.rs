@@ -72,7 +72,7 @@ pub use providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use providers::formats::{self, ProviderKind};
 #[cfg(feature = "http")]
 pub use providers::http::HttpProvider;
-pub use secret::Secret;
+pub use secret::{KeyFault, Secret};
 
 /// The example of this crate's README, compiled and run with the documentation tests.
 #[cfg(doctest)]

@@ -50,6 +50,9 @@ pub trait Provider: Send + Sync + 'static {
         None
     }
 
+    /// Ends the waits before requests are sent again, as the server is about to stop. By default there are none.
+    fn begin_drain(&self) {}
+
     /// Begins an answer. All errors, even those of the request, come out of the stream.
     fn chat_stream(&self, request: ChatRequest) -> ChunkStream;
 
@@ -155,7 +158,7 @@ impl Collector {
                     retryable: info.retryable,
                 });
             }
-            Chunk::Unknown => {}
+            Chunk::Notice { .. } | Chunk::Unknown => {}
         }
         Ok(None)
     }

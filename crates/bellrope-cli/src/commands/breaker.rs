@@ -13,7 +13,7 @@ use crate::{
 /// What to do with them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BreakerCommand {
-    /// Show the breaker of every message type.
+    /// Show the breaker of every message type and of every provider.
     #[command(after_help = "Example:\n  bellrope breaker list --json")]
     List(ListArgs),
     /// Admit no call of a message type until its breaker is closed or reset by hand.
@@ -22,8 +22,8 @@ pub(crate) enum BreakerCommand {
     /// Admit every call of a message type, whatever fails, until its breaker is opened or reset by hand.
     #[command(after_help = "Example:\n  bellrope breaker close ai.chat")]
     Close(OneArgs),
-    /// Close the breaker of a message type, forget its failures, and let it work by itself again.
-    #[command(after_help = "Example:\n  bellrope breaker reset ai.chat")]
+    /// Close the breaker of a message type or a provider, forget its failures, and let it work by itself again.
+    #[command(after_help = "Examples:\n  bellrope breaker reset ai.chat\n  bellrope breaker reset provider:ollama")]
     Reset(OneArgs),
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct ListArgs {
 /// Whose breaker.
 #[derive(Debug, Args)]
 pub(crate) struct OneArgs {
-    /// The name of the message type.
+    /// The name of the message type, or `provider:NAME`.
     #[arg(value_name = "TYPE")]
     name: String,
     #[command(flatten)]

@@ -12,7 +12,9 @@ use bellrope::{
     status::Metrics,
 };
 
-use crate::operator::{Action, BREAKER, BreakerRequest, BreakerRow, Breakers, OURS, STATS};
+use bellrope_gateway::Gateway;
+
+use crate::operator::{Action, BREAKER, BreakerRequest, BreakerRow, Breakers, OURS, PROVIDER, STATS};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope::operator";
@@ -53,6 +55,19 @@ impl Operator {
     }
 }
 
+/// Shows the breakers of these providers beside those of the message types, and of no others.
+pub(super) fn watch_providers(metrics: &Metrics, gateway: &Gateway) {
+    let ours: Vec<_> = gateway.breakers().map(|(name, breaker)| (format!("{PROVIDER}{name}"), breaker)).collect();
+    for (name, _) in metrics.snapshot().breakers {
+        if name.starts_with(PROVIDER) && ours.iter().all(|(ours, _)| *ours != name) {
+            metrics.forget_breaker(&name);
+        }
+    }
+    for (name, breaker) in ours {
+        metrics.watch_breaker(name, Arc::clone(breaker));
+    }
+}
+
 fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, HandlerError> {
     let turn: Option<fn(&Breaker)> = match request.action {
         Action::List => None,
@@ -61,7 +76,10 @@ fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, Handle
         Action::Reset => Some(Breaker::reset),
     };
     if let Some(turn) = turn {
-        let name = request.name.as_deref().ok_or_else(|| refuse("name a message type whose breaker it is for"))?;
+        let name = request
+            .name
+            .as_deref()
+            .ok_or_else(|| refuse("name a message type or a provider whose breaker it is for"))?;
         if name.starts_with(OURS) {
             return Err(refuse(format!("the breakers of {OURS}* are not steered: that would lock you out")));
         }

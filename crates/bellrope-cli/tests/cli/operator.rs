@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
-    support::{Home, eventually, exists, http},
+    support::{Home, Running, eventually, exists, http},
     terminal::Terminal,
 };
 
@@ -37,6 +37,54 @@ fn a_breaker_is_opened_closed_and_reset_by_hand_and_its_calls_follow() {
     assert_eq!((state("echo"), home.run(["call", "echo", "x"]).succeeded().as_str()), (("closed".into(), true), "x"));
     home.run(["breaker", "reset", "echo"]).succeeded();
     assert_eq!(state("echo"), ("closed".to_owned(), false));
+}
+
+#[test]
+fn a_providers_breaker_is_shown_and_set_by_hand_and_its_fallback_answers_every_time() {
+    let home = Home::new();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = |name: &str| {
+        format!(
+            "[gateway]\nprovider = \"{name}\"\nfallback = [\"embedded\"]\n[gateway.providers.{name}]\nkind = \"openai\"\n\
+             base_url = \"http://{nobody}\"\nmodel = \"m\"\nmax_retries = 0\nlocal_probe_ms = 0\n"
+        )
+    };
+    let config = home.config(&dead("dead"));
+    let server = home.serve(["--health", "127.0.0.1:0", "--config", config.to_str().unwrap()]);
+    let row = |name: &str| {
+        let rows = json(&home, &["breaker", "list", "--json"]);
+        rows.as_array().unwrap().iter().find(|row| row["name"] == name).cloned()
+    };
+    assert_eq!(row("provider:dead").unwrap()["state"], "closed");
+    for _ in 0..8 {
+        assert!(home.run(["chat", "Who is there?"]).succeeded().contains("Who is there?"));
+    }
+    let seen = row("provider:dead").unwrap();
+    assert_eq!((&seen["state"], &seen["opened"], &seen["rejections"]), (&"open".into(), &1.into(), &3.into()));
+    assert!(http(&server, "/metrics").contains("ipc_circuit_breaker_state{type=\"provider:dead\",state=\"open\"} 1\n"));
+    home.run(["breaker", "reset", "provider:dead"]).succeeded();
+    assert_eq!(row("provider:dead").unwrap()["state"], "closed");
+    let error = home.run(["chat", "--provider", "dead", "Hello"]).failed(1);
+    assert!(error.contains("nothing listens at ") && error.contains("is it running?"), "{error}");
+    home.run(["breaker", "open", "provider:dead"]).succeeded();
+    let error = home.run(["chat", "--provider", "dead", "Hello"]).failed(1);
+    assert!(error.contains("opened by hand; `bellrope breaker reset provider:dead`"), "{error}");
+    // Providers come and go with their settings.
+    home.config(&dead("other"));
+    server.signal(Signal::HUP);
+    eventually("the new provider's breaker", || row("provider:other").is_some());
+    assert!(row("provider:dead").is_none());
+}
+
+#[test]
+fn certificates_that_cannot_be_read_keep_a_server_from_starting() {
+    let home = Home::new();
+    for (name, path) in [("SSL_CERT_FILE", "missing"), ("SSL_CERT_DIR", "missing")] {
+        let path = home.path(path);
+        let finished = Running::start(home.command(["serve"]).env(name, &path)).finish();
+        let error = finished.failed(2);
+        assert!(error.contains(&format!("{name} names {}, which cannot be read", path.display())), "{error}");
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn whoever_knows_the_mend_tells_it_apart_too() {
     let (mend, retry_after) = ("set SOME_LIMIT", Duration::from_secs(1));
     for error in [
         ProviderError::Limited { provider: "x".into(), limit: 6, retry_after, mend: mend.into() },
-        ProviderError::Connect { reason: "refused".into(), mend: mend.into() },
+        ProviderError::Connect { reason: "refused".into(), mend: mend.into(), retryable: true },
     ] {
         assert_eq!(error.mend(), Some(mend), "{error}");
     }

@@ -1,9 +1,11 @@
 //! An answer as it goes to the editor, whatever the provider does.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
+use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::upstream::{Begun, Running, silent};
@@ -21,19 +23,25 @@ const TARGET: &str = "bellrope_gateway::gateway";
 pub struct AnswerStream {
     stage: Stage,
     seq: u64,
+    /// What comes next: what is to be known before the first piece, and that piece.
+    ready: VecDeque<Chunk>,
 }
 
 enum Stage {
     /// No piece has come yet.
-    Beginning(BoxFuture<'static, Result<Begun, ProviderError>>),
+    Beginning(BoxFuture<'static, Result<Begun, ProviderError>>, mpsc::Receiver<String>),
     Answering(ChunkStream, Running),
     /// After the terminal piece.
     Over,
 }
 
 impl AnswerStream {
-    pub(super) fn new(beginning: BoxFuture<'static, Result<Begun, ProviderError>>) -> Self {
-        Self { stage: Stage::Beginning(beginning), seq: 0 }
+    /// `heard`: what is to be known until it has begun.
+    pub(super) fn new(
+        beginning: BoxFuture<'static, Result<Begun, ProviderError>>,
+        heard: mpsc::Receiver<String>,
+    ) -> Self {
+        Self { stage: Stage::Beginning(beginning, heard), seq: 0, ready: VecDeque::new() }
     }
 }
 
@@ -41,22 +49,32 @@ impl Stream for AnswerStream {
     type Item = SequencedChunk;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<SequencedChunk>> {
-        let piece = match &mut self.stage {
-            Stage::Beginning(beginning) => match ready!(beginning.as_mut().poll(cx)) {
-                Ok(Begun { first, rest, running }) => {
-                    self.stage = Stage::Answering(rest, running);
-                    Ok(first)
+        let this = &mut *self;
+        let piece = match (this.ready.pop_front(), &mut this.stage) {
+            (Some(ready), _) => Ok(ready),
+            (None, Stage::Beginning(beginning, heard)) => match beginning.as_mut().poll(cx) {
+                Poll::Ready(Ok(Begun { first, rest, running })) => {
+                    while let Ok(text) = heard.try_recv() {
+                        this.ready.push_back(Chunk::Notice { text });
+                    }
+                    this.ready.push_back(first);
+                    this.stage = Stage::Answering(rest, running);
+                    Ok(this.ready.pop_front().unwrap_or(Chunk::Unknown))
                 }
-                Err(error) => Err(error),
+                Poll::Ready(Err(error)) => Err(error),
+                Poll::Pending => match ready!(heard.poll_recv(cx)) {
+                    Some(text) => Ok(Chunk::Notice { text }),
+                    None => return Poll::Pending,
+                },
             },
-            Stage::Answering(pieces, running) => match ready!(pieces.as_mut().poll_next(cx)) {
+            (None, Stage::Answering(pieces, running)) => match ready!(pieces.as_mut().poll_next(cx)) {
                 Some(Ok(chunk)) => {
                     running.take_in(&chunk);
                     Ok(chunk)
                 }
                 failed => Err(running.fail(failed.and_then(Result::err).unwrap_or_else(silent))),
             },
-            Stage::Over => return Poll::Ready(None),
+            (None, Stage::Over) => return Poll::Ready(None),
         };
         let chunk = piece.unwrap_or_else(|error| {
             log(&error);

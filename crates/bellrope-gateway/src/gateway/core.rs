@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use bellrope::breaker::Breaker;
 use futures_util::future::join_all;
+use tokio::sync::mpsc;
 
 use super::answer_stream::{AnswerStream, log};
 use super::stats::GatewaySnapshot;
@@ -15,6 +17,9 @@ use crate::message::{
     ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, ProviderFault, WIRE_VERSION,
 };
 use crate::provider::Provider;
+
+/// What is kept of what is to be known before an answer begins, if its reader is slow. In notices.
+const MAX_NOTICES: usize = 8;
 
 /// All AI providers behind one face.
 ///
@@ -90,6 +95,17 @@ impl Gateway {
         self.upstreams.get(name)?.provider.missing()
     }
 
+    /// The providers' circuit breakers, by the providers' names: to be shown and to be steered.
+    pub fn breakers(&self) -> impl Iterator<Item = (&str, &Arc<Breaker>)> {
+        self.upstreams.iter().filter_map(|(name, upstream)| Some((&**name, upstream.breaker.as_ref()?)))
+    }
+
+    /// Ends the waits before requests are sent again, as the server is about to stop: they fail with the reason of the
+    /// wait. Answers that have begun go on.
+    pub fn begin_drain(&self) {
+        self.upstreams.values().for_each(|upstream| upstream.provider.begin_drain());
+    }
+
     /// What all providers did since the gateway was set up.
     pub fn snapshot(&self) -> GatewaySnapshot {
         GatewaySnapshot { providers: self.upstreams.values().map(|upstream| upstream.snapshot()).collect() }
@@ -98,7 +114,8 @@ impl Gateway {
     /// Begins an answer: `ai.chat_stream`.
     pub fn chat_stream(&self, request: ChatRequest) -> AnswerStream {
         let route = self.route_of(&request);
-        AnswerStream::new(Box::pin(async move { route?.begin(request).await }))
+        let (notices, heard) = mpsc::channel(MAX_NOTICES);
+        AnswerStream::new(Box::pin(async move { route?.begin(request, &notices).await }), heard)
     }
 
     /// A whole answer: `ai.chat`.

@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::core::Gateway;
 use super::upstream::{MadeOf, Upstream};
-use crate::config::{PRESETS, Preset, ProviderConfig, section};
+use crate::config::{MAX_RETRY_WAIT, PRESETS, Preset, ProviderConfig, millis};
 use crate::error::ConfigError;
 use crate::providers::embedded::{self, EmbeddedProvider, EmbeddedSettings};
 #[cfg(feature = "http")]
-use crate::providers::http::HttpProvider;
+use crate::providers::http::{HttpProvider, check_trust};
 
 /// The short section `[gateway.openai]`.
 const OPENAI: &str = "openai";
+
+/// The longest [`GatewaySettings::max_retry_wait`].
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
 /// The gateway's part of the configuration.
 ///
@@ -44,6 +48,11 @@ pub struct GatewaySettings {
     /// Who is asked, in this order, when it cannot answer: before the first piece of an answer, and only for requests that
     /// name no provider. A fallback answers with its own default model. Default: nobody.
     pub fallback: Vec<String>,
+    /// How long a provider may ask for a pause after it was asked too often, and get it: the request waits so long at most
+    /// and is sent again. One that asks for more fails at once, with the time. In milliseconds as `max_retry_wait_ms`;
+    /// default 20,000, at most 3,600,000.
+    #[serde(rename = "max_retry_wait_ms", with = "millis")]
+    pub max_retry_wait: Duration,
     /// The scripted provider, which needs no network.
     pub embedded: EmbeddedSettings,
     /// Short for `providers.openai`.
@@ -58,6 +67,7 @@ impl Default for GatewaySettings {
         Self {
             provider: embedded::NAME.to_owned(),
             fallback: Vec::new(),
+            max_retry_wait: MAX_RETRY_WAIT,
             embedded: EmbeddedSettings::default(),
             openai: None,
             providers: BTreeMap::new(),
@@ -89,9 +99,14 @@ impl Gateway {
 impl GatewaySettings {
     /// Sets the providers up. Makes no connection.
     fn into_gateway(self, vars: impl Fn(&str) -> Option<String>) -> Result<Gateway, ConfigError> {
-        let Self { provider, fallback, embedded, openai, mut providers } = self;
+        let Self { provider, fallback, max_retry_wait, embedded, openai, mut providers } = self;
         let invalid =
             |key: &'static str, reason: String| ConfigError::Invalid { key: key.into(), reason: reason.into() };
+        check_trust(&vars)?;
+        if max_retry_wait > LONGEST_WAIT {
+            let reason = format!("is {}; set it to at most {}", max_retry_wait.as_millis(), LONGEST_WAIT.as_millis());
+            return Err(invalid("gateway.max_retry_wait_ms", reason));
+        }
         if openai.is_some_and(|openai| providers.insert(OPENAI.to_owned(), openai).is_some()) {
             let reason = "stands there a second time as gateway.providers.openai; keep one of them";
             return Err(invalid("gateway.openai", reason.to_owned()));
@@ -111,7 +126,7 @@ impl GatewaySettings {
         for preset in PRESETS.iter().filter(|preset| preset.is_set_up_by(&vars)) {
             if !providers.contains_key(preset.name) {
                 let config = ProviderConfig::default().with_vars(preset.name, &vars);
-                match upstream(preset.name, config) {
+                match upstream(preset.name, config, max_retry_wait) {
                     Ok(upstream) => gateway = gateway.with_upstream(upstream),
                     // Nobody asked for it: another program's variable must not keep the server from starting.
                     Err(error) => warn!(%error, "{} is left out", preset.title),
@@ -120,7 +135,7 @@ impl GatewaySettings {
         }
         for (name, config) in providers {
             let config = config.with_vars(&name, &vars);
-            gateway = gateway.with_upstream(upstream(&name, config)?);
+            gateway = gateway.with_upstream(upstream(&name, config, max_retry_wait)?);
         }
         gateway.default = match gateway.upstreams.get(&provider) {
             Some(default) => Arc::clone(default),
@@ -138,18 +153,18 @@ impl GatewaySettings {
 
 /// Refuses a provider behind HTTP.
 #[cfg(not(feature = "http"))]
-fn upstream(name: &str, _: ProviderConfig) -> Result<Upstream, ConfigError> {
+fn upstream(name: &str, _: ProviderConfig, _: Duration) -> Result<Upstream, ConfigError> {
     let reason = "is behind HTTP, and this program was built without the feature `http` of bellrope-gateway";
     Err(ConfigError::Invalid { key: section(name).into(), reason: reason.into() })
 }
 
 /// Sets a provider behind HTTP up.
 #[cfg(feature = "http")]
-fn upstream(name: &str, config: ProviderConfig) -> Result<Upstream, ConfigError> {
+fn upstream(name: &str, config: ProviderConfig, max_retry_wait: Duration) -> Result<Upstream, ConfigError> {
     // The provider reads its key file again; if that changed meanwhile the next comparison finds a difference.
-    let api_key = config.read_key(&section(name));
-    let provider = HttpProvider::named(name, config.clone())?;
-    let made_of = MadeOf::Config(Box::new(ProviderConfig { api_key: api_key?, ..config }));
+    let api_key = config.read_key(name);
+    let provider = HttpProvider::waiting(name, config.clone(), max_retry_wait)?;
+    let made_of = MadeOf::Config(Box::new(ProviderConfig { api_key: api_key?, ..config }), max_retry_wait);
     Ok(Upstream::new(Arc::new(provider), Some(made_of)))
 }
 

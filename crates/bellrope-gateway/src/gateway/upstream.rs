@@ -1,10 +1,11 @@
 //! One provider with what guards and counts it, and the order in which providers are asked.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bellrope::breaker::{Breaker, BreakerSetting, BreakerState, Permit, Rejected};
 use futures_util::StreamExt;
+use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::stats::{ProviderSnapshot, Stats};
@@ -22,7 +23,7 @@ const TARGET: &str = "bellrope_gateway::gateway::lane";
 pub(super) struct Upstream {
     pub(super) provider: Arc<dyn Provider>,
     requests_per_minute: u32,
-    breaker: Option<Breaker>,
+    pub(super) breaker: Option<Arc<Breaker>>,
     bucket: Option<Bucket>,
     stats: Stats,
     /// `None` for one that somebody handed in ready made.
@@ -34,11 +35,15 @@ pub(super) struct Upstream {
 pub(super) enum MadeOf {
     Script(EmbeddedSettings),
     /// With the key that was found, wherever it stood.
-    Config(Box<ProviderConfig>),
+    /// And how long it may ask for a pause.
+    Config(Box<ProviderConfig>, Duration),
 }
 
 /// The providers that a request may go to, in order. At least one.
 pub(super) struct Route(pub(super) Vec<Arc<Upstream>>);
+
+/// Where what is to be known goes before an answer has begun, until nobody reads it any longer. What does not fit is lost.
+pub(super) type Notices = mpsc::Sender<String>;
 
 /// An answer that has begun, or failed to.
 pub(super) struct Begun {
@@ -63,7 +68,7 @@ impl Upstream {
             let unusable = |error: BreakerSetting| {
                 warn!(target: TARGET, %error, provider = provider.name(), "there is no breaker");
             };
-            Breaker::new(config).map_err(unusable).ok()
+            Breaker::new(config).map_err(unusable).ok().map(Arc::new)
         });
         Self {
             provider,
@@ -101,8 +106,8 @@ impl Upstream {
     }
 
     fn suspended(&self, rejected: Rejected) -> ProviderError {
-        // Only a breaker that was opened by hand knows no time, and nobody has this one in his hands.
-        let retry_after = rejected.retry_after.unwrap_or_default();
+        // Only a breaker that was opened by hand knows no time.
+        let retry_after = rejected.retry_after.map_or(Duration::ZERO, |after| after.max(Duration::from_millis(1)));
         ProviderError::Suspended { provider: self.provider.name().to_owned(), retry_after }
     }
 
@@ -129,9 +134,14 @@ impl Upstream {
     }
 
     /// Asks the provider, if its guards allow it, and tells the breaker how it went.
-    async fn ask<T>(self: &Arc<Self>, request: ChatRequest, ask: Ask<T>) -> Result<T, ProviderError> {
+    async fn ask<T>(
+        self: &Arc<Self>,
+        request: ChatRequest,
+        notices: &Notices,
+        ask: Ask<T>,
+    ) -> Result<T, ProviderError> {
         let permit = self.admit()?;
-        let outcome = ask(Arc::clone(self), request).await;
+        let outcome = ask(Arc::clone(self), request, notices.clone()).await;
         match (&outcome, permit) {
             (Ok(_), Some(permit)) => permit.succeed(now()),
             (Err(error), Some(permit)) if error.is_failure() => permit.fail(now()),
@@ -142,22 +152,26 @@ impl Upstream {
 }
 
 /// A way to ask a provider.
-type Ask<T> = fn(Arc<Upstream>, ChatRequest) -> BoxFuture<'static, Result<T, ProviderError>>;
+type Ask<T> = fn(Arc<Upstream>, ChatRequest, Notices) -> BoxFuture<'static, Result<T, ProviderError>>;
 
 impl Route {
     /// Begins an answer: of the first provider that has a first piece. That piece settles whether the provider is well;
     /// after it nobody else is asked.
-    pub(super) async fn begin(self, request: ChatRequest) -> Result<Begun, ProviderError> {
-        self.ask(request, |upstream, request| {
+    pub(super) async fn begin(self, request: ChatRequest, notices: &Notices) -> Result<Begun, ProviderError> {
+        self.ask(request, notices, |upstream, request, notices| {
             Box::pin(async move {
                 let mut rest = upstream.provider.chat_stream(request);
                 let mut running = Running::new(upstream);
-                match rest.next().await.unwrap_or_else(|| Err(silent())) {
-                    Ok(first) => {
-                        running.take_in(&first);
-                        Ok(Begun { first, rest, running })
+                loop {
+                    match rest.next().await.unwrap_or_else(|| Err(silent())) {
+                        // It settles nothing yet.
+                        Ok(Chunk::Notice { text }) => drop(notices.try_send(text)),
+                        Ok(first) => {
+                            running.take_in(&first);
+                            return Ok(Begun { first, rest, running });
+                        }
+                        Err(error) => return Err(running.fail(error)),
                     }
-                    Err(error) => Err(running.fail(error)),
                 }
             })
         })
@@ -166,7 +180,9 @@ impl Route {
 
     /// A whole answer: of the first provider that has one.
     pub(super) async fn whole(self, request: ChatRequest) -> Result<ChatResponse, ProviderError> {
-        self.ask(request, |upstream, request| {
+        // Nobody reads before it is whole.
+        let (notices, _) = mpsc::channel(1);
+        self.ask(request, &notices, |upstream, request, _| {
             Box::pin(async move {
                 let provider = Arc::clone(&upstream.provider);
                 let mut running = Running::new(upstream);
@@ -185,11 +201,11 @@ impl Route {
         .await
     }
 
-    async fn ask<T>(self, mut request: ChatRequest, ask: Ask<T>) -> Result<T, ProviderError> {
+    async fn ask<T>(self, mut request: ChatRequest, notices: &Notices, ask: Ask<T>) -> Result<T, ProviderError> {
         let mut upstreams = self.0.into_iter().peekable();
         while let Some(upstream) = upstreams.next() {
-            let Some(next) = upstreams.peek() else { return upstream.ask(request, ask).await };
-            let error = match upstream.ask(request.clone(), ask).await {
+            let Some(next) = upstreams.peek() else { return upstream.ask(request, notices, ask).await };
+            let error = match upstream.ask(request.clone(), notices, ask).await {
                 Err(error) if error.may_pass_on(request.model.is_some()) => error,
                 outcome => return outcome,
             };
@@ -247,7 +263,6 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-    use std::time::Duration;
 
     use futures_util::stream;
     use tokio::time::advance;
@@ -302,7 +317,8 @@ mod tests {
 
     /// The code of the error that a request meets; `None` if it is answered.
     async fn meets(upstream: &Arc<Upstream>) -> Option<&'static str> {
-        let begun = Route(vec![Arc::clone(upstream)]).begin(ChatRequest::user("Hello")).await;
+        let (notices, _) = mpsc::channel(1);
+        let begun = Route(vec![Arc::clone(upstream)]).begin(ChatRequest::user("Hello"), &notices).await;
         begun.err().map(|error| error.code())
     }
 
@@ -332,7 +348,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_route_to_nobody_ends_with_an_error() {
-        let error = Route(Vec::new()).begin(ChatRequest::user("Hello")).await.err().unwrap();
+        let (notices, _) = mpsc::channel(1);
+        let error = Route(Vec::new()).begin(ChatRequest::user("Hello"), &notices).await.err().unwrap();
         assert_eq!(error.to_string(), silent().to_string());
     }
 

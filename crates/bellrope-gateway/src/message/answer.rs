@@ -23,6 +23,11 @@ pub enum Chunk {
     },
     /// More of a call of a tool.
     ToolCall(ToolCallDelta),
+    /// Something to know about the answer that is no part of it, such as why it is late. At any place in the stream.
+    Notice {
+        /// One line for the user. Never empty.
+        text: String,
+    },
     /// What the answer took. At most one a stream, just before `done`.
     Usage(Usage),
     /// Terminal: the answer failed or broke off.
@@ -253,6 +258,10 @@ mod tests {
     fn every_kind_has_its_documented_form() {
         there_and_back(Chunk::text("é\n"), r#"{"seq":18446744073709551615,"kind":"text","text":"é\n"}"#);
         there_and_back(Chunk::reasoning("hm"), r#"{"seq":18446744073709551615,"kind":"reasoning","text":"hm"}"#);
+        there_and_back(
+            Chunk::Notice { text: "wait".into() },
+            r#"{"seq":18446744073709551615,"kind":"notice","text":"wait"}"#,
+        );
         there_and_back(
             Chunk::ToolCall(ToolCallDelta { index: 1, id: Some("c".into()), name: None, arguments: "{".into() }),
             r#"{"seq":18446744073709551615,"kind":"tool_call","index":1,"id":"c","arguments":"{"}"#,

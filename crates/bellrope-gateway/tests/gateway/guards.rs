@@ -1,5 +1,6 @@
 //! Breaker, rate limit and fallback: who is asked, and who is spared.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use bellrope_gateway::{
     SequencedChunk,
 };
 use futures_util::StreamExt;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::fake::{Fake, soon};
 use crate::for_each_format;
@@ -35,6 +37,17 @@ async fn code(gateway: &Gateway) -> String {
     let pieces = answer(gateway, ChatRequest::user("Hello")).await;
     let [SequencedChunk { seq: 0, chunk: Chunk::Error(info) }] = &pieces[..] else { panic!("{pieces:?}") };
     info.code.clone()
+}
+
+/// Passes connections to this address on to the server at `url`.
+async fn relay(address: SocketAddr, url: String) {
+    let listener = TcpListener::bind(address).await.unwrap();
+    let to = url.trim_start_matches("http://").trim_end_matches("/v1").to_owned();
+    loop {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = TcpStream::connect(&to).await.unwrap();
+        tokio::spawn(async move { tokio::io::copy_bidirectional(&mut near, &mut far).await });
+    }
 }
 
 fn counters(gateway: &Gateway, name: &str) -> ProviderSnapshot {
@@ -139,7 +152,7 @@ for_each_format! {
             peer.reply(status, "connection: close\r\ncontent-type: application/json\r\n", "{\"data\":[]}").await;
         })
         .await;
-        let config = ProviderConfig { max_retries: 0, ..fake.config(format) };
+        let config = ProviderConfig { max_retries: 0, local_probe_ms: 0, ..fake.config(format) };
         let gateway = Gateway::new(Arc::new(HttpProvider::new(config).unwrap()));
         assert!(soon(gateway.health()).await.providers[0].healthy);
         for _ in 0..5 {
@@ -161,6 +174,61 @@ for_each_format! {
             let seen = &gateway.snapshot().providers[0];
             assert_eq!((seen.requests, seen.breaker), (10, BreakerState::Closed), "{status}");
         }
+    }
+
+    async fn what_depends_on_one_request_closes_the_provider_for_nobody(format: Format) {
+        for fake in [
+            Fake::streaming([""]).await,
+            Fake::streaming(["data: {no json\n\n"]).await,
+            Fake::streaming([&format.script().fail("server_error", "no").out]).await,
+            Fake::replying("200 OK", "content-type: text/html\r\n", "<p>").await,
+            Fake::replying("413 Too Large", "", "").await,
+            Fake::replying("422 No", "", "").await,
+            Fake::replying("402 Pay", "", "").await,
+        ] {
+            let config = ProviderConfig { max_retries: 0, ..fake.config(format) };
+            let gateway = Gateway::new(Arc::new(HttpProvider::new(config).unwrap()));
+            for _ in 0..10 {
+                code(&gateway).await;
+            }
+            let seen = &gateway.snapshot().providers[0];
+            assert_eq!((seen.requests, seen.breaker), (10, BreakerState::Closed), "{seen:?}");
+        }
+    }
+
+    async fn one_editor_gets_the_fallback_every_time_while_the_first_provider_refuses_connections(format: Format) {
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let well = Fake::streaming([&format.answer("instead")]).await;
+        let first = ProviderConfig { base_url: format!("http://{nobody}"), ..well.config(format) };
+        let gateway = with_fallback(first, well.config(format));
+        for _ in 0..20 {
+            assert_eq!(soon(gateway.chat(ChatRequest::user("Hello"))).await.unwrap().text, "instead");
+        }
+        let (first, second) = (counters(&gateway, "first"), counters(&gateway, "second"));
+        assert_eq!((first.passed_on, first.requests + first.suspended, second.done), (20, 20, 20));
+        assert!(failures(&first).iter().all(|(code, _)| *code == "connect") && first.requests >= 5, "{first:?}");
+    }
+
+    async fn a_server_on_this_machine_that_is_started_again_is_asked_again_soon(format: Format) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let well = Fake::streaming([&format.answer("again")]).await;
+        let config = ProviderConfig { base_url: format!("http://{address}"), max_retries: 0, ..well.config(format) };
+        let gateway = Gateway::new(Arc::new(HttpProvider::new(config).unwrap()));
+        for _ in 0..5 {
+            assert_eq!(code(&gateway).await, "connect");
+        }
+        // The server is there now; the minute of the usual setting would be too long for this.
+        let server = tokio::spawn(relay(address, well.url()));
+        let back = async {
+            while gateway.chat(ChatRequest::user("Hello")).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let back = tokio::time::timeout(Duration::from_secs(30), back).await;
+        assert!(back.is_ok(), "{:?}", gateway.snapshot());
+        server.abort();
     }
 
     async fn an_answer_that_nobody_waits_for_counts_as_cancelled(format: Format) {

@@ -10,6 +10,7 @@ mod guards;
 mod handlers;
 mod independent;
 mod protocol;
+mod proxies;
 mod real_model;
 mod refusals;
 mod retries;
@@ -17,6 +18,7 @@ mod script;
 mod secrecy;
 mod setup;
 mod tls;
+mod waits;
 
 /// Makes a test of every function for each wire format: `departures::responses::fin_without_a_terminator_is_truncated`.
 macro_rules! for_each_format {

@@ -64,7 +64,7 @@ for_each_format! {
         let key = format!("check {}_API_KEY", format.prefix());
         for (status, code, mend) in [
             ("400 Bad Request", "invalid_request", None),
-            ("402 Payment Required", "billing", None),
+            ("402 Payment Required", "billing", Some("check the plan and the balance of the account")),
             ("403 Forbidden", "permission", Some(key.as_str())),
             ("413 Payload Too Large", "too_large", None),
             ("418 I'm a teapot", "invalid_request", None),
@@ -74,6 +74,39 @@ for_each_format! {
             assert_eq!((error.code(), error.mend(), error.retryable()), (code, mend, false), "{status}");
             assert_eq!(fake.requests().len(), 1, "{status}");
         }
+    }
+
+    async fn a_quota_is_told_with_its_cause_and_the_time_to_try_again(format: Format) {
+        let limit = format.error("rate_limit_error", "Rate limit reached. Please try again in 1m5.2s.");
+        let quota = r#"{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}"#;
+        let credit = format.error("invalid_request_error", "Your credit balance is too low to access the API.");
+        let spent = "nothing left to spend";
+        for (status, headers, body, code, retryable, words) in [
+            ("429 Too Many", "", &*limit, "rate_limited", true, "429, too many requests (rate_limit_error): Rate"),
+            ("429 Too Many", "", &limit, "rate_limited", true, "; try again in 66 s"),
+            ("429 Too Many", "retry-after: 9\r\n", "", "rate_limited", true, "; try again in 9 s"),
+            ("429 Too Many", "retry-after: 9\r\n", quota, "billing", false, spent),
+            ("400 Bad Request", "", &credit, "billing", false, spent),
+            ("402 Payment Required", "", "", "billing", false, spent),
+            ("403 Forbidden", "", "", "permission", false, "check "),
+            ("503 Busy", "retry-after-ms: 7000\r\n", "", "overloaded", true, "503, overloaded: no message; try again in 7 s"),
+            ("529 Overloaded", "", "", "overloaded", true, "529, overloaded"),
+        ] {
+            let fake = Fake::replying(status, headers, body).await;
+            let config = ProviderConfig { max_retries: 0, ..fake.config(format) };
+            let error = ask(&HttpProvider::new(config).unwrap()).await.unwrap_err();
+            let text = error.to_string();
+            assert_eq!((error.code(), error.retryable()), (code, retryable), "{text}");
+            assert!(text.contains(words) && (retryable || !text.contains("try again")), "{text}");
+        }
+    }
+
+    async fn a_path_that_is_not_there_is_named_where_a_web_page_says_so(format: Format) {
+        let fake = Fake::replying("404 Not Found", "content-type: text/html\r\n", "<html>nothing</html>").await;
+        let config = ProviderConfig { base_url: fake.url().replace("/v1", "/api/v1"), ..fake.config(format) };
+        let error = ask(&HttpProvider::new(config).unwrap()).await.unwrap_err();
+        let path = format!("/api{}", format.path());
+        assert_eq!(error.mend(), Some(format!("check {} (`{path}` was asked for)", base_setting(format)).as_str()));
     }
 
     async fn a_long_or_hostile_error_is_cut_and_escaped(format: Format) {

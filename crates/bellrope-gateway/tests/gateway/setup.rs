@@ -25,6 +25,30 @@ async fn a_hosted_provider_needs_a_key_and_a_model_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn a_key_is_sent_without_what_people_put_around_it() {
+    let fake = Fake::streaming([&Format::ChatCompletions.answer("a")]).await;
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("key");
+    for written in ["\"sk-not-a-real-key-000\"\n", "\u{feff}Bearer sk-not-a-real-key-000\r\n"] {
+        std::fs::write(&file, written).unwrap();
+        let from_file =
+            ProviderConfig { api_key_file: Some(file.clone()), base_url: fake.url(), ..ProviderConfig::default() };
+        let api_key = Some(Secret::new(written));
+        let from_variable = ProviderConfig { api_key, base_url: fake.url(), ..ProviderConfig::default() };
+        for config in [from_file, from_variable] {
+            ask(&HttpProvider::named("openai", config).unwrap()).await.unwrap();
+            let head = fake.requests().pop().unwrap().head;
+            assert!(head.contains("authorization: Bearer sk-not-a-real-key-000\r\n"), "{head}");
+        }
+    }
+    std::fs::write(&file, "sk-secret-1\nsk-secret-2\n").unwrap();
+    let config = ProviderConfig { api_key_file: Some(file.clone()), ..ProviderConfig::default() };
+    let error = HttpProvider::named("openai", config).unwrap_err().to_string();
+    let expected = format!("gateway.providers.openai.api_key_file: cannot read {}: several lines", file.display());
+    assert!(error.starts_with(&expected) && !error.contains("sk-secret"), "{error}");
+}
+
+#[tokio::test]
 async fn another_server_needs_neither_where_its_format_does_not() {
     for format in [Format::ChatCompletions, Format::Responses] {
         let fake = Fake::streaming([&format.answer("a")]).await;

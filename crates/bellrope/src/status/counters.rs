@@ -236,6 +236,12 @@ impl Metrics {
         }
     }
 
+    /// Shows the breaker of this name no longer.
+    pub fn forget_breaker(&self, name: &str) {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        breakers.retain(|(known, _)| known != name);
+    }
+
     /// The breaker that is shown under this name, to be steered by hand.
     #[must_use]
     pub fn breaker(&self, name: &str) -> Option<Arc<Breaker>> {

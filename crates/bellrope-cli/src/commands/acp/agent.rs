@@ -346,7 +346,9 @@ impl Agent {
                     conversation.hear(&text);
                     SessionUpdate::AgentMessageChunk(ContentChunk::new(text.into()))
                 }
-                Chunk::Reasoning { text } => SessionUpdate::AgentThoughtChunk(ContentChunk::new(text.into())),
+                Chunk::Reasoning { text } | Chunk::Notice { text } => {
+                    SessionUpdate::AgentThoughtChunk(ContentChunk::new(text.into()))
+                }
                 Chunk::Done { stop_reason } => {
                     answer.part().await;
                     return Ok(stopped(stop_reason));

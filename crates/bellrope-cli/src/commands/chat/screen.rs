@@ -84,6 +84,7 @@ impl Screen {
                 }
             }
             Chunk::Reasoning { text } => self.think(&text)?,
+            Chunk::Notice { text } => self.aside(&text)?,
             Chunk::ToolCall(delta) => {
                 if let Some(name) = delta.name {
                     self.note(&format!("the model wants to call the tool {name:?}, and there is none"))?;

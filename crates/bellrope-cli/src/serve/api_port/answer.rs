@@ -169,6 +169,12 @@ impl Script {
             Chunk::Usage(usage) => self.usage = Some(usage),
             Chunk::Done { stop_reason } => self.end(stop_reason, out),
             Chunk::Error(info) => fail(info, out),
+            // A comment keeps the connection alive and is nothing to a client.
+            Chunk::Notice { text } => {
+                out.extend_from_slice(b": ");
+                out.extend(text.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));
+                out.extend_from_slice(b"\n\n");
+            }
             // A kind of a later version.
             _ => {}
         }

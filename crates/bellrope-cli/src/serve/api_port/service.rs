@@ -77,12 +77,14 @@ impl Service {
         }
         let mut pieces = gateway.chat_stream(completion.chat);
         // What fails before it begins has a status of its own.
-        let first = match pieces.next().await {
-            Some(piece) => match piece.chunk {
-                Chunk::Error(info) => return Err(info.into()),
-                chunk => chunk,
-            },
-            None => return Err(Fault::not_found("the gateway gave no answer")),
+        let first = loop {
+            match pieces.next().await.map(|piece| piece.chunk) {
+                // What is to be known before decides nothing.
+                Some(Chunk::Notice { .. }) => {}
+                Some(Chunk::Error(info)) => return Err(info.into()),
+                Some(chunk) => break chunk,
+                None => return Err(Fault::not_found("the gateway gave no answer")),
+            }
         };
         drop(room);
         let events = StreamBody::new(Events::new(heading, completion.include_usage, first, pieces));

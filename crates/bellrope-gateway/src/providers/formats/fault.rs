@@ -5,6 +5,10 @@ use serde_json::Value;
 /// What is read of the body of an error, in bytes.
 pub(crate) const MAX_ERROR_BODY: usize = 64 * 1024;
 
+/// What providers say, in small letters, when an account has nothing left, whatever status and code they give it.
+const SPENT: [&str; 4] =
+    ["credit balance is too low", "insufficient balance", "insufficient credits", "billing hard limit"];
+
 /// What a provider says went wrong. Not fit to be shown before it went through an excerpt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -52,7 +56,9 @@ impl Fault {
 
     /// Whether it says that the account has nothing left, which providers report with the status of a rate limit.
     pub(crate) fn is_out_of_money(&self) -> bool {
+        let words = || self.message.to_ascii_lowercase();
         matches!(self.code.as_deref(), Some("insufficient_quota" | "billing_error" | "billing_hard_limit_reached"))
+            || SPENT.iter().any(|said| words().contains(said))
     }
 }
 
@@ -119,5 +125,8 @@ mod tests {
         let fault = |code: &str| Fault::in_json(&serde_json::json!({"error": {"message": "m", "code": code}})).unwrap();
         assert!(fault("rate_limit_exceeded").is_retryable());
         assert!(!fault("insufficient_quota").is_retryable());
+        let said = |message: &str| Fault::of_message(message.to_owned()).is_out_of_money();
+        assert!(said("Your credit balance is too low to access the Anthropic API.") && said("Insufficient Balance"));
+        assert!(!said("You sent too many requests"));
     }
 }

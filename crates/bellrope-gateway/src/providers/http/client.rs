@@ -1,7 +1,7 @@
 //! The HTTP client: its TLS roots and its settings.
 
 use std::error::Error;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::proxy::Proxy;
+use super::trust;
 use crate::error::{Excerpt, ProviderError};
 
 /// Idle connections kept to the provider.
@@ -17,7 +19,28 @@ const MAX_IDLE_CONNECTIONS: usize = 16;
 
 const USER_AGENT: &str = concat!("bellrope/", env!("CARGO_PKG_VERSION"));
 
-/// Whether the host is this machine.
+/// The way to one provider.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) client: Client,
+    /// What it goes through.
+    pub(super) proxy: Option<Proxy>,
+}
+
+/// Whether the host is this machine, under whichever of its names and addresses.
+pub(super) fn is_this_machine(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    is_loopback(url)
+        || match address {
+            // A socket can be bound to one's own addresses alone.
+            Ok(address) => UdpSocket::bind((address, 0)).is_ok(),
+            Err(_) => std::fs::read_to_string("/proc/sys/kernel/hostname")
+                .is_ok_and(|name| name.trim().eq_ignore_ascii_case(host)),
+        }
+}
+
+/// Whether the host is the loopback address.
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
@@ -25,19 +48,18 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// Builds the client of one endpoint. Reads the machine's root certificates, away from the runtime's threads.
-pub(super) async fn build(base: Url, connect_timeout: Duration) -> Result<Client, ProviderError> {
+pub(super) async fn build(base: Url, connect_timeout: Duration) -> Result<Link, ProviderError> {
     let built = tokio::task::spawn_blocking(move || build_blocking(&base, connect_timeout)).await;
     built.unwrap_or_else(|error| Err(setup(&error)))
 }
 
-fn build_blocking(base: &Url, connect_timeout: Duration) -> Result<Client, ProviderError> {
+fn build_blocking(base: &Url, connect_timeout: Duration) -> Result<Link, ProviderError> {
     let loopback = is_loopback(base);
-    let mut roots = RootCertStore::empty();
-    if base.scheme() == "https" || !loopback {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    }
-    if roots.is_empty() && base.scheme() == "https" {
-        return Err(ProviderError::Setup { reason: "this machine has no root certificates; install them".into() });
+    let proxy = if loopback { None } else { Proxy::of(base, &|name: &str| std::env::var(name).ok())? };
+    let needs_tls = base.scheme() == "https" || proxy.as_ref().is_some_and(|proxy| proxy.url.scheme() == "https");
+    let roots = if needs_tls { trust::roots() } else { RootCertStore::empty() };
+    if roots.is_empty() && needs_tls {
+        return Err(trust::nobody());
     }
     let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -53,11 +75,18 @@ fn build_blocking(base: &Url, connect_timeout: Duration) -> Result<Client, Provi
         .connect_timeout(connect_timeout)
         .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
         // A redirect would carry prompt and key to a place nobody configured.
-        .redirect(Policy::none());
-    if loopback {
-        client = client.no_proxy();
+        .redirect(Policy::none())
+        // The HTTP client's own reading of the environment knows less of NO_PROXY.
+        .no_proxy();
+    if let Some(proxy) = &proxy {
+        client = client.proxy(proxy.for_client().map_err(|error| cannot_build(&error))?);
     }
-    client.build().map_err(|error| root_cause(&error)).map_err(|reason| ProviderError::Setup { reason })
+    let client = client.build().map_err(|error| cannot_build(&error))?;
+    Ok(Link { client, proxy })
+}
+
+fn cannot_build(error: &reqwest::Error) -> ProviderError {
+    ProviderError::Setup { reason: root_cause(error) }
 }
 
 fn setup(error: &dyn Error) -> ProviderError {
@@ -87,6 +116,21 @@ mod tests {
             ("https://localhost.example/", false),
         ] {
             assert_eq!(is_loopback(&Url::parse(address).unwrap()), loopback, "{address}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_addresses_and_names_of_its_own() {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        for (address, own) in [
+            ("http://localhost:1/", true),
+            ("http://0.0.0.0:1/", true),
+            ("http://[::1]/", true),
+            ("http://192.0.2.1/", false),
+            ("http://host.invalid/", false),
+            (format!("http://{}:1/", name.trim()).as_str(), true),
+        ] {
+            assert_eq!(is_this_machine(&Url::parse(address).unwrap()), own, "{address}");
         }
     }
 

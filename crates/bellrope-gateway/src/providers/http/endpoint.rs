@@ -8,15 +8,17 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
 use reqwest::{Client, RequestBuilder, Response, Url};
-use tokio::sync::OnceCell;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{OnceCell, watch};
+use tokio::time::timeout;
 use tracing::debug;
 
-use super::client::{build, root_cause};
+use super::asked::asked_delay;
+use super::client::{Link, build, root_cause};
 use super::events::EventStream;
-use super::retry::{RetryPolicy, asked_delay, verdict};
+use super::explain::Failed;
+use super::retry::{RetryPolicy, verdict};
 use super::timeouts::Timeouts;
-use crate::error::{Excerpt, Phase, ProviderError};
+use crate::error::{CHECK_BALANCE, Excerpt, Phase, ProviderError};
 use crate::providers::formats::{Fault, MAX_ERROR_BODY, is_retryable};
 use crate::secret::Secret;
 
@@ -54,7 +56,9 @@ pub(super) struct Endpoint {
     timeouts: Timeouts,
     retry: RetryPolicy,
     mends: Mends,
-    client: OnceCell<Client>,
+    link: OnceCell<Link>,
+    /// Whether nothing is to be waited for any longer, as the server stops.
+    draining: watch::Sender<bool>,
 }
 
 impl Endpoint {
@@ -66,21 +70,27 @@ impl Endpoint {
         retry: RetryPolicy,
         mends: Mends,
     ) -> Self {
-        Self { base, headers, secret, timeouts, retry, mends, client: OnceCell::new() }
+        Self {
+            base,
+            headers,
+            secret,
+            timeouts,
+            retry,
+            mends,
+            link: OnceCell::new(),
+            draining: watch::Sender::new(false),
+        }
     }
 
-    /// Posts JSON and gets the events that answer it.
+    /// Posts JSON once and gets the events that answer it.
     pub(super) async fn post_for_events<'a>(
         &self,
         path: impl IntoIterator<Item = &'a str>,
         body: Vec<u8>,
     ) -> Result<EventStream, ProviderError> {
-        let url = self.url(path);
-        let body = bytes::Bytes::from(body);
-        let make = |client: &Client, url: Url| {
-            client.post(url).header(ACCEPT, EVENT_STREAM).header(CONTENT_TYPE, JSON).body(body.clone())
-        };
-        let response = self.send(url, make).await?;
+        let link = self.link().await?;
+        let request = link.client.post(self.url(path)).header(ACCEPT, EVENT_STREAM).header(CONTENT_TYPE, JSON);
+        let response = self.attempt(link, request.body(body)).await?;
         let response = self.expect_content(response, EVENT_STREAM, "an event stream").await?;
         Ok(EventStream::new(response, self.timeouts))
     }
@@ -105,10 +115,10 @@ impl Endpoint {
 
     /// Whether a GET of `path` succeeds now: one attempt of a few seconds.
     pub(super) async fn probe(&self, path: &str) -> Result<(), ProviderError> {
-        let client = self.client().await?;
-        let request = client.get(self.url([path])).header(ACCEPT, JSON);
+        let link = self.link().await?;
+        let request = link.client.get(self.url([path])).header(ACCEPT, JSON);
         let within = PROBE_TIMEOUT.min(self.timeouts.first_byte);
-        let attempt = timeout(within, self.attempt(request)).await;
+        let attempt = timeout(within, self.attempt(link, request)).await;
         attempt.unwrap_or(Err(ProviderError::TimedOut { phase: Phase::FirstByte, after: within })).map(drop)
     }
 
@@ -122,46 +132,68 @@ impl Endpoint {
         Secret::excerpt(self.secret(), text)
     }
 
+    /// How long to wait before a request is sent again that failed so, after `retries` repetitions and so long a wait.
+    /// `None`: not at all.
+    pub(super) fn pause(&self, error: &ProviderError, retries: u32, waited: Duration) -> Option<Duration> {
+        let pause = self.retry.delay(error, retries, waited).filter(|_| !*self.draining.borrow())?;
+        debug!(target: TARGET, %error, ?pause, retries, "asking the provider again");
+        Some(pause)
+    }
+
+    /// Waits so long; false if the server stops meanwhile.
+    pub(super) async fn wait(&self, pause: Duration) -> bool {
+        timeout(pause, self.draining.subscribe().wait_for(|draining| *draining)).await.is_err()
+    }
+
+    /// Ends every wait, those to come too.
+    pub(super) fn begin_drain(&self) {
+        self.draining.send_replace(true);
+    }
+
     /// Sends a request until it is answered with success, by the rules of [`RetryPolicy`].
     async fn send(&self, url: Url, make: impl Fn(&Client, Url) -> RequestBuilder) -> Result<Response, ProviderError> {
-        let client = self.client().await?;
-        let mut retries = 0;
+        let link = self.link().await?;
+        let (mut retries, mut waited) = (0, Duration::ZERO);
         loop {
-            let error = match self.attempt(make(client, url.clone())).await {
+            let error = match self.attempt(link, make(&link.client, url.clone())).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
-            let Some(delay) = self.retry.delay(&error, retries) else { return Err(error) };
-            debug!(target: TARGET, %error, ?delay, retries, "asking the provider again");
-            sleep(delay).await;
+            let Some(pause) = self.pause(&error, retries, waited) else { return Err(error) };
+            if !self.wait(pause).await {
+                return Err(error);
+            }
             retries += 1;
+            waited += pause;
         }
     }
 
-    async fn attempt(&self, request: RequestBuilder) -> Result<Response, ProviderError> {
+    async fn attempt(&self, link: &Link, request: RequestBuilder) -> Result<Response, ProviderError> {
         let request = request.headers(self.headers.clone());
-        let Timeouts { connect, first_byte, .. } = self.timeouts;
+        let first_byte = self.timeouts.first_byte;
         match timeout(first_byte, request.send()).await {
             Err(_) => Err(ProviderError::TimedOut { phase: Phase::FirstByte, after: first_byte }),
             Ok(Ok(response)) if response.status().is_success() => Ok(response),
-            Ok(Ok(response)) => Err(self.refused(response).await),
-            Ok(Err(error)) if error.is_connect() && error.is_timeout() => {
-                Err(ProviderError::TimedOut { phase: Phase::Connect, after: connect })
-            }
-            Ok(Err(error)) if error.is_connect() => {
-                Err(ProviderError::Connect { reason: root_cause(&error), mend: self.mends.base_url.clone() })
-            }
-            Ok(Err(error)) if error.is_builder() => Err(ProviderError::Setup { reason: root_cause(&error) }),
-            Ok(Err(error)) => Err(ProviderError::Disconnected { reason: root_cause(&error) }),
+            Ok(Ok(response)) => Err(self.refused(link, response).await),
+            Ok(Err(error)) => Err(self.failed(link).explain(&error).await),
         }
     }
 
+    fn failed<'a>(&'a self, link: &'a Link) -> Failed<'a> {
+        let connect_timeout = self.timeouts.connect;
+        Failed { link, base: &self.base, check_base: &self.mends.base_url, connect_timeout }
+    }
+
     /// The error that a response without success stands for.
-    async fn refused(&self, mut response: Response) -> ProviderError {
+    async fn refused(&self, link: &Link, mut response: Response) -> ProviderError {
         let status = response.status().as_u16();
-        let headers = response.headers();
-        let retry_after = asked_delay(headers, SystemTime::now());
-        let verdict = verdict(headers);
+        // What goes through a proxy without a tunnel is answered by it where the provider cannot.
+        let proxy = link.proxy.as_ref().filter(|_| self.base.scheme() == "http");
+        if let (407, Some(proxy)) = (status, proxy) {
+            return self.failed(link).refused_by_proxy(proxy, Some(status));
+        }
+        let headers = response.headers().clone();
+        let verdict = verdict(&headers);
         let redirected = headers.get(LOCATION).filter(|_| response.status().is_redirection());
         let redirected = redirected.map(|to| format!("redirects to {} are not followed", to.to_str().unwrap_or("?")));
         let body = read_some(&mut response).await;
@@ -170,20 +202,35 @@ impl Endpoint {
             Some(fault) => (fault.code.as_deref().map(|code| self.excerpt(code)), self.excerpt(&fault.message)),
             None => (None, "no message".into()),
         };
-        let out_of_money = fault.is_some_and(|fault| fault.is_out_of_money());
+        let words = String::from_utf8_lossy(&body);
+        let out_of_money = status == 402 || fault.is_some_and(|fault| fault.is_out_of_money());
+        let mend = match status {
+            _ if out_of_money => Some(CHECK_BALANCE.into()),
+            400 if expects_tls(&words) => {
+                Some(format!("write https:// in place of http://: {}", self.mends.base_url).into())
+            }
+            300..=399 => Some(self.mends.base_url.clone()),
+            401 | 403 => Some(self.mends.api_key.clone()),
+            404 if words.trim_start().starts_with('<') => {
+                let path = self.excerpt(response.url().path());
+                Some(format!("{} (`{path}` was asked for)", self.mends.base_url).into())
+            }
+            404 => Some(self.mends.not_found.clone()),
+            _ => None,
+        };
+        let by_proxy = proxy.filter(|_| matches!(status, 403 | 502..=504)).map(|proxy| {
+            let (shown, variable) = (proxy.shown(), proxy.variable);
+            let host = self.base.host_str().unwrap_or_default();
+            let own = mend.as_deref().map(|mend| format!("{mend}, ")).unwrap_or_default();
+            format!("{own}the proxy {shown} of {variable} may have said that: check it, or add {host} to NO_PROXY")
+        });
         ProviderError::Refused {
             status,
             code,
             message,
-            retry_after,
-            retryable: verdict.unwrap_or(is_retryable(status) && !out_of_money),
-            mend: match status {
-                300..=399 => Some(self.mends.base_url.clone()),
-                401 | 403 => Some(self.mends.api_key.clone()),
-                404 => Some(self.mends.not_found.clone()),
-                _ if out_of_money => Some("check the plan and the balance of the account".into()),
-                _ => None,
-            },
+            retry_after: asked_delay(status, &headers, &words, SystemTime::now()),
+            retryable: verdict.unwrap_or_else(|| is_retryable(status)) && !out_of_money,
+            mend: by_proxy.map(Cow::Owned).or(mend),
         }
     }
 
@@ -216,8 +263,8 @@ impl Endpoint {
         })
     }
 
-    async fn client(&self) -> Result<&Client, ProviderError> {
-        self.client.get_or_try_init(|| build(self.base.clone(), self.timeouts.connect)).await
+    async fn link(&self) -> Result<&Link, ProviderError> {
+        self.link.get_or_try_init(|| build(self.base.clone(), self.timeouts.connect)).await
     }
 
     /// The address of a path, whose segments may hold anything.
@@ -228,6 +275,18 @@ impl Endpoint {
         }
         url
     }
+}
+
+/// What servers say to a plain request where TLS is spoken.
+fn expects_tls(words: &str) -> bool {
+    [
+        "plain HTTP request was sent to HTTPS port",
+        "HTTP request to an HTTPS server",
+        "requires TLS",
+        "speaking plain HTTP to an SSL",
+    ]
+    .iter()
+    .any(|said| words.contains(said))
 }
 
 /// The beginning of a body, as far as it comes in time.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream;
 use reqwest::Url;
@@ -10,11 +11,12 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::client::is_this_machine;
 use super::endpoint::{Endpoint, Mends};
 use super::events::{EventStream, Next};
 use super::retry::RetryPolicy;
 use super::timeouts::Timeouts;
-use crate::config::{Preset, ProviderConfig, check_name, section};
+use crate::config::{MAX_RETRY_WAIT, Preset, ProviderConfig, check_name, section};
 use crate::error::{ConfigError, ProviderError};
 use crate::json::Few;
 use crate::message::{ChatRequest, Chunk, ModelInfo, ProviderHealth};
@@ -86,6 +88,11 @@ impl HttpProvider {
     /// # Errors
     /// As there; or the name is neither that of a preset nor has a kind.
     pub fn named(name: &str, config: ProviderConfig) -> Result<Self, ConfigError> {
+        Self::waiting(name, config, MAX_RETRY_WAIT)
+    }
+
+    /// A provider that waits so long at most when it asks for a pause.
+    pub(crate) fn waiting(name: &str, config: ProviderConfig, max_wait: Duration) -> Result<Self, ConfigError> {
         check_name(name)?;
         let section = section(name);
         config.check(&section)?;
@@ -105,7 +112,7 @@ impl HttpProvider {
         let home = known.filter(|known| is_home(known, &base));
         let needs_key = home.is_some_and(|home| home.needs_key);
         let key_setting = config.key_setting(name);
-        let api_key = config.read_key(&section)?;
+        let api_key = config.read_key(name)?;
         let missing_key = (needs_key && api_key.is_none()).then(|| key_setting.clone());
         let headers = headers(kind, api_key.as_ref()).ok_or_else(|| ConfigError::Invalid {
             key: key_setting.clone().into(),
@@ -117,12 +124,13 @@ impl HttpProvider {
             idle: config.idle_timeout,
             event: config.event_timeout,
         };
-        let retry = RetryPolicy { max_retries: config.max_retries, base_delay: config.retry_delay };
+        let retry = RetryPolicy { max_retries: config.max_retries, base_delay: config.retry_delay, max_wait };
         let mends = Mends {
             base_url: format!("check {base_setting}").into(),
             api_key: format!("check {key_setting}").into(),
             not_found: format!("check the model's name and {base_setting}").into(),
         };
+        let breaker = config.breaker_for(is_this_machine(&base));
         Ok(Self {
             remote: Arc::new(Remote {
                 title: preset.map_or_else(|| format!("`{name}`"), |preset| preset.title.to_owned()),
@@ -137,7 +145,7 @@ impl HttpProvider {
                 limits: ProviderLimits {
                     requests_per_minute: config.requests_per_minute,
                     burst: config.burst,
-                    breaker: Some(config.breaker),
+                    breaker: Some(breaker),
                 },
             }),
         })
@@ -159,6 +167,10 @@ impl Provider for HttpProvider {
 
     fn missing(&self) -> Option<ProviderError> {
         self.remote.check_key().err()
+    }
+
+    fn begin_drain(&self) {
+        self.remote.endpoint.begin_drain();
     }
 
     fn chat_stream(&self, request: ChatRequest) -> ChunkStream {
@@ -232,6 +244,17 @@ impl Remote {
         self.endpoint.probe(MODELS).await
     }
 
+    /// Tells the caller why nothing comes for a while.
+    fn waits(&self, pause: Duration, error: &ProviderError) -> String {
+        let why = match error.code() {
+            "rate_limited" => "it has had too many requests",
+            "overloaded" => "it is overloaded",
+            _ => "it cannot answer now",
+        };
+        let seconds = pause.as_secs_f64().ceil().max(1.0);
+        format!("{} asks to wait {seconds} s, as {why}; it is asked again then", self.title)
+    }
+
     fn check_key(&self) -> Result<(), ProviderError> {
         let Some(setting) = &self.missing_key else { return Ok(()) };
         let missing = format!("{} needs a key", self.title).into();
@@ -282,11 +305,16 @@ struct RemoteAnswer {
     ready: VecDeque<Chunk>,
     /// The error that comes after them.
     failed: Option<ProviderError>,
+    /// How often the request was sent again, and after how long a wait in all.
+    retries: u32,
+    waited: Duration,
 }
 
 enum Stage {
     /// Nothing was sent yet.
     Asked(Box<ChatRequest>),
+    /// It failed, and is sent again after a pause.
+    Waiting(Box<ChatRequest>, Duration, ProviderError),
     Answering(Box<EventStream>),
     /// The connection is given back, or closed.
     Ended,
@@ -296,7 +324,7 @@ impl RemoteAnswer {
     fn new(remote: Arc<Remote>, request: ChatRequest) -> Self {
         let translator = remote.translator();
         let stage = Stage::Asked(Box::new(request));
-        Self { remote, stage, translator, ready: VecDeque::new(), failed: None }
+        Self { remote, stage, translator, ready: VecDeque::new(), failed: None, retries: 0, waited: Duration::ZERO }
     }
 
     async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
@@ -309,7 +337,7 @@ impl RemoteAnswer {
             if matches!(self.stage, Stage::Ended) {
                 return self.failed.take().map(Err);
             }
-            let begins = matches!(self.stage, Stage::Asked(_));
+            let begins = matches!(self.stage, Stage::Asked(_) | Stage::Waiting(..));
             match self.advance(asked).await {
                 // The head of the response had its own time.
                 Ok(Progress::Continues) if begins => asked = Instant::now(),
@@ -331,8 +359,30 @@ impl RemoteAnswer {
     async fn advance(&mut self, asked: Instant) -> Result<Progress, ProviderError> {
         let events = match &mut self.stage {
             Stage::Asked(request) => {
-                let events = self.remote.ask(request).await?;
-                self.stage = Stage::Answering(Box::new(events));
+                let error = match self.remote.ask(request).await {
+                    Ok(events) => {
+                        self.stage = Stage::Answering(Box::new(events));
+                        return Ok(Progress::Continues);
+                    }
+                    Err(error) => error,
+                };
+                let Some(pause) = self.remote.endpoint.pause(&error, self.retries, self.waited) else {
+                    return Err(error);
+                };
+                if error.retry_after().is_some() {
+                    self.ready.push_back(Chunk::Notice { text: self.remote.waits(pause, &error) });
+                }
+                let request = mem::take(request);
+                self.stage = Stage::Waiting(request, pause, error);
+                return Ok(Progress::Continues);
+            }
+            Stage::Waiting(request, pause, error) => {
+                if !self.remote.endpoint.wait(*pause).await {
+                    return Err(error.clone());
+                }
+                self.retries += 1;
+                self.waited += *pause;
+                self.stage = Stage::Asked(mem::take(request));
                 return Ok(Progress::Continues);
             }
             Stage::Answering(events) => events,
@@ -388,6 +438,9 @@ mod tests {
         let config = ProviderConfig { base_url: "localhost:80".into(), ..ProviderConfig::default() };
         assert!(error("groq", config).starts_with("GROQ_BASE_URL (gateway.providers.groq.base_url) must start"));
         let config = ProviderConfig { api_key: Some(Secret::new("a\nb")), ..ProviderConfig::default() };
-        assert_eq!(error("anthropic", config), "ANTHROPIC_API_KEY holds a character that no key has");
+        assert_eq!(
+            error("anthropic", config),
+            "ANTHROPIC_API_KEY holds several lines; a key is one line and nothing else"
+        );
     }
 }

@@ -1,16 +1,13 @@
 //! When a request is sent again, and after how long: the rules that the providers' own clients follow.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::HeaderMap;
 
 use crate::error::{Phase, ProviderError};
 
 /// The longest pause of our own choice.
 const MAX_BACKOFF: Duration = Duration::from_secs(8);
-
-/// The longest pause that a provider may ask for. Beyond it the caller is told, rather than kept waiting.
-const MAX_ASKED: Duration = Duration::from_secs(60);
 
 /// How a request is repeated. Only ever before the head of a successful response, so never after the first token.
 #[derive(Debug, Clone, Copy)]
@@ -19,18 +16,21 @@ pub(super) struct RetryPolicy {
     pub(super) max_retries: u32,
     /// The first pause; each next one is twice as long, to at most 8 s, less up to a quarter by chance.
     pub(super) base_delay: Duration,
+    /// How long a provider may make one request wait, all pauses together. Beyond it the caller is told, rather than kept
+    /// waiting.
+    pub(super) max_wait: Duration,
 }
 
 impl RetryPolicy {
-    /// How long to wait before the next attempt, after `retries` so far. `None`: there is none.
-    pub(super) fn delay(&self, error: &ProviderError, retries: u32) -> Option<Duration> {
+    /// How long to wait before the next attempt, after `retries` so far and so long a wait. `None`: there is none.
+    pub(super) fn delay(&self, error: &ProviderError, retries: u32, waited: Duration) -> Option<Duration> {
         // A provider that takes too long may well be at work on the request: asking again would double that work.
         let too_slow = matches!(error, ProviderError::TimedOut { phase, .. } if *phase != Phase::Connect);
         if retries >= self.max_retries || too_slow || !error.retryable() {
             return None;
         }
         match error.retry_after() {
-            Some(asked) => (asked <= MAX_ASKED).then_some(asked),
+            Some(asked) => (asked <= self.max_wait.saturating_sub(waited)).then_some(asked),
             None => {
                 let backoff = self.base_delay.saturating_mul(1 << retries.min(16)).min(MAX_BACKOFF);
                 Some(backoff.mul_f64(1.0 - fastrand::f64() / 4.0))
@@ -46,19 +46,6 @@ pub(super) fn verdict(headers: &HeaderMap) -> Option<bool> {
         b"false" => Some(false),
         _ => None,
     }
-}
-
-/// How long the provider asks to wait: `retry-after-ms`, then `retry-after` in seconds, then as a date.
-pub(super) fn asked_delay(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    let number = |name: &str| text(name)?.parse::<f64>().ok();
-    let until = || httpdate::parse_http_date(text(RETRY_AFTER.as_str())?).ok()?.duration_since(now).ok();
-    let seconds = number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number(RETRY_AFTER.as_str()));
-    let asked = match seconds {
-        Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
-        None => until(),
-    };
-    asked.filter(|asked| !asked.is_zero())
 }
 
 #[cfg(test)]
@@ -78,19 +65,6 @@ mod tests {
     }
 
     #[test]
-    fn the_pause_asked_for_is_read_in_its_three_forms() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let asked = |pairs: &[(&'static str, &'static str)]| asked_delay(&headers(pairs), now);
-        assert_eq!(asked(&[("retry-after-ms", "120"), ("retry-after", "7")]), Some(Duration::from_millis(120)));
-        assert_eq!(asked(&[("retry-after", "7")]), Some(Duration::from_secs(7)));
-        assert_eq!(asked(&[("retry-after", "1.5")]), Some(Duration::from_millis(1500)));
-        assert_eq!(asked(&[("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT")]), Some(Duration::from_secs(10)));
-        for nonsense in ["", "soon", "-3", "NaN", "1e300", "0", "Sun, 06 Nov 1984 08:49:47 GMT"] {
-            assert_eq!(asked(&[("retry-after", nonsense)]), None, "{nonsense}");
-        }
-    }
-
-    #[test]
     fn the_providers_verdict_is_yes_no_or_none() {
         let said = |word| verdict(&headers(&[("x-should-retry", word)]));
         assert_eq!(["true", "false", "maybe", ""].map(said), [Some(true), Some(false), None, None]);
@@ -99,9 +73,9 @@ mod tests {
 
     #[test]
     fn pauses_double_with_jitter_up_to_eight_seconds() {
-        let policy = RetryPolicy { max_retries: 40, base_delay: Duration::from_millis(500) };
+        let policy = RetryPolicy { max_retries: 40, base_delay: Duration::from_millis(500), max_wait: Duration::ZERO };
         for (retries, longest) in [(0, 500), (1, 1000), (2, 2000), (4, 8000), (5, 8000), (39, 8000)] {
-            let delay = policy.delay(&refused(500, None), retries).unwrap();
+            let delay = policy.delay(&refused(500, None), retries, Duration::ZERO).unwrap();
             let longest = Duration::from_millis(longest);
             assert!(delay <= longest && delay >= longest.mul_f64(0.75), "{retries}: {delay:?}");
         }
@@ -109,13 +83,18 @@ mod tests {
 
     #[test]
     fn what_cannot_succeed_or_takes_too_long_is_not_repeated() {
-        let policy = RetryPolicy { max_retries: 2, base_delay: Duration::ZERO };
+        let policy = RetryPolicy { max_retries: 2, base_delay: Duration::ZERO, max_wait: Duration::from_secs(20) };
         let after = Duration::from_secs(1);
-        assert!(policy.delay(&refused(429, Some(after)), 1).is_some());
-        assert!(policy.delay(&refused(429, Some(after)), 2).is_none(), "the retries are used up");
-        assert!(policy.delay(&refused(429, Some(Duration::from_secs(61))), 0).is_none(), "too long");
-        assert!(policy.delay(&refused(400, None), 0).is_none());
-        assert!(policy.delay(&ProviderError::TimedOut { phase: Phase::Connect, after }, 0).is_some());
-        assert!(policy.delay(&ProviderError::TimedOut { phase: Phase::FirstByte, after }, 0).is_none());
+        assert!(policy.delay(&refused(429, Some(after)), 1, Duration::ZERO).is_some());
+        assert!(policy.delay(&refused(429, Some(after)), 2, Duration::ZERO).is_none(), "the retries are used up");
+        assert!(policy.delay(&refused(429, Some(Duration::from_secs(21))), 0, Duration::ZERO).is_none(), "too long");
+        assert!(policy.delay(&refused(429, Some(after)), 1, Duration::from_secs(19)).is_some());
+        assert!(
+            policy.delay(&refused(429, Some(after)), 1, Duration::from_millis(19_001)).is_none(),
+            "too long in all"
+        );
+        assert!(policy.delay(&refused(400, None), 0, Duration::ZERO).is_none());
+        assert!(policy.delay(&ProviderError::TimedOut { phase: Phase::Connect, after }, 0, Duration::ZERO).is_some());
+        assert!(policy.delay(&ProviderError::TimedOut { phase: Phase::FirstByte, after }, 0, Duration::ZERO).is_none());
     }
 }

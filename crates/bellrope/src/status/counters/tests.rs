@@ -62,6 +62,8 @@ fn the_latest_breaker_of_a_name_is_shown() {
     metrics.watch_breaker("chat", second);
     let breakers = metrics.snapshot().breakers;
     assert_eq!((breakers.len(), breakers[0].1.state), (1, crate::breaker::BreakerState::Open));
+    metrics.forget_breaker("chat");
+    assert!(metrics.snapshot().breakers.is_empty() && metrics.breaker("chat").is_none());
 }
 
 /// Prints what counting and timing costs a call, as a worker does it: each counted, one in 32 timed for 32.
