@@ -44,7 +44,8 @@ pub use bellrope_proto::{
     handshake::Style,
 };
 pub use breaker::{
-    Breaker, BreakerConfig, BreakerSetting, BreakerSnapshot, Now, Permit, Rejected, State as BreakerState,
+    Breaker, BreakerConfig, BreakerSetting, BreakerSnapshot, Caller as BreakerCaller, CallerSnapshot, Now, Permit,
+    Rejected, State as BreakerState,
 };
 #[cfg(feature = "tokio")]
 pub use client::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
