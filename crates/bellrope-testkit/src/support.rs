@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{HandlerError, Server, ServerBuilder, ServerConfig};
+use bellrope::{
+    HandlerError, Server,
+    server::{ServerBuilder, ServerConfig},
+};
 use tempfile::TempDir;
 
 /// A server on a private path, gone with the test.

@@ -12,7 +12,7 @@ use bellrope_shm::MapError;
 
 /// A handler's own error. Its text travels to the caller, so it must hold nothing secret.
 ///
-/// What it says of the service decides whether the [breaker](crate::BreakerConfig) of the message type counts it:
+/// What it says of the service decides whether the [breaker](crate::breaker::BreakerConfig) of the message type counts it:
 ///
 /// | made by | meaning | counts |
 /// |---|---|---|

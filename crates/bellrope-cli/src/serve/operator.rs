@@ -5,7 +5,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bellrope::{Breaker, BreakerState, CallerSnapshot, HandlerError, Metrics, ServerBuilder};
+use bellrope::{
+    CallerSnapshot, HandlerError,
+    breaker::{Breaker, BreakerState},
+    server::ServerBuilder,
+    status::Metrics,
+};
 
 use crate::operator::{Action, BREAKER, BreakerRequest, BreakerRow, Breakers, CallerRow, OURS, STATS};
 
@@ -67,7 +72,7 @@ fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, Handle
         turn(&breaker);
         tracing::warn!(target: TARGET, message_type = name, action = ?request.action, "a breaker was steered by hand");
     }
-    let row = |(name, breaker): (String, bellrope::BreakerSnapshot)| {
+    let row = |(name, breaker): (String, bellrope::breaker::BreakerSnapshot)| {
         let opened = breaker.transitions.iter().filter(|(_, to, _)| *to == BreakerState::Open);
         BreakerRow {
             name,

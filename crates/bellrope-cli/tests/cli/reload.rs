@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
-use bellrope::{CallError, Client, Rejection};
+use bellrope::{CallError, Client, client::Rejection};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{CallError, Client, HandlerError, Rejection, Server, ServerConfig};
+use bellrope::{CallError, Client, HandlerError, Server, client::Rejection, server::ServerConfig};
 use bellrope_health::HealthServer;
 use bellrope_testkit::support::{PATIENCE, eventually};
 use serde_json::Value;

@@ -31,9 +31,9 @@ impl Breaker {
     /// ```
     /// use std::time::Instant;
     ///
-    /// use bellrope::{Breaker, BreakerCaller, BreakerConfig, BreakerState};
+    /// use bellrope::{breaker::{Breaker, BreakerConfig, BreakerState}, BreakerCaller};
     ///
-    /// # fn main() -> Result<(), bellrope::BreakerSetting> {
+    /// # fn main() -> Result<(), bellrope::breaker::BreakerSetting> {
     /// let breaker = Breaker::new(BreakerConfig::default())?;
     /// let (one, other) = (BreakerCaller::Connection(1), BreakerCaller::Connection(2));
     /// for _ in 0..5 {

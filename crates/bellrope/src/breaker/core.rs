@@ -24,9 +24,9 @@ pub(super) const NEVER: u64 = u64::MAX;
 /// ```
 /// use std::time::Instant;
 ///
-/// use bellrope::{Breaker, BreakerConfig, BreakerState};
+/// use bellrope::breaker::{Breaker, BreakerConfig, BreakerState};
 ///
-/// # fn main() -> Result<(), bellrope::BreakerSetting> {
+/// # fn main() -> Result<(), bellrope::breaker::BreakerSetting> {
 /// let breaker = Breaker::new(BreakerConfig::default())?;
 /// for _ in 0..5 {
 ///     let permit = breaker.acquire(Instant::now).expect("closed");

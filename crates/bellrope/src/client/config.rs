@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use bellrope_proto::layout::DEFAULT_MAX_MESSAGE;
 
-use crate::{BreakerConfig, SpinPolicy};
+use crate::{breaker::BreakerConfig, spin::SpinPolicy};
 
 /// How a client connects and waits.
 #[derive(Debug, Clone, PartialEq, Eq)]

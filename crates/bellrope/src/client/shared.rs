@@ -28,7 +28,10 @@ use super::{
     reconnector::{Reconnector, Watched, Watcher},
     types::MessageType,
 };
-use crate::{Breaker, CallError, ConnectError, Permit};
+use crate::{
+    breaker::{Breaker, Permit},
+    error::{CallError, ConnectError},
+};
 
 /// The state that callers share.
 #[derive(Debug)]

@@ -27,7 +27,7 @@ use super::{
         visit::{Turn, Visit, Visitor},
     },
 };
-use crate::{Breaker, BreakerCaller};
+use crate::{BreakerCaller, breaker::Breaker};
 
 /// Calls of each kind; a multiple of the calls of which one is timed.
 const CALLS: u32 = 3_200;

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use bellrope::{Breaker, BreakerCaller as Caller, BreakerConfig, BreakerState as State};
+use bellrope::{
+    BreakerCaller as Caller,
+    breaker::{Breaker, BreakerConfig, BreakerState as State},
+};
 
 const HOSTILE: Caller = Caller::Process { pid: 7, started: 1 };
 const HONEST: Caller = Caller::Process { pid: 8, started: 1 };
@@ -127,7 +130,7 @@ fn a_callers_breaker_recovers_by_its_own_probes_and_stays_longer_after_each_that
     }
     now += seconds(480);
     let probes: Vec<_> = (0..3).map(|_| breaker.acquire_for(|| HOSTILE, now).unwrap()).collect();
-    assert!(probes.iter().all(bellrope::Permit::is_probe));
+    assert!(probes.iter().all(bellrope::breaker::Permit::is_probe));
     let rejected = breaker.acquire_for(|| HOSTILE, now).unwrap_err();
     assert_eq!((rejected.for_caller, rejected.retry_after), (true, Some(seconds(1))));
     assert_eq!(breaker.snapshot(now).callers[0].state, State::HalfOpen);

@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use bellrope::{Call, CallError, Client, ClientConfig, ConnectError, Connection, Reply, Server, ServerConfig};
+use bellrope::{
+    Call, CallError, Client, Reply, Server,
+    client::{ClientConfig, ConnectError, Connection},
+    server::ServerConfig,
+};
 use bellrope_proto::{
     connection::{AnswerKind, ClientConnection},
     frame::{ErrorCode, Header, Kind},
@@ -302,7 +306,8 @@ fn an_open_breaker_rejects_one_type_at_once_and_leaves_the_others_alone() {
             assert!(matches!(error, CallError::Handler { .. } | CallError::HandlerPanic { .. }), "{error}");
         }
         let error = client.call(name, b"").unwrap_err();
-        let CallError::Rejected { reason: bellrope::Rejection::Breaker, retry_after: Some(after), .. } = &error else {
+        let CallError::Rejected { reason: bellrope::client::Rejection::Breaker, retry_after: Some(after), .. } = &error
+        else {
             panic!("not rejected by the breaker: {error}");
         };
         assert!(!after.is_zero() && *after <= Duration::from_secs(60) && error.is_retryable());

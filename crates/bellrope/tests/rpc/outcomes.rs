@@ -11,8 +11,9 @@ use std::{
 
 use super::running;
 use bellrope::{
-    AsyncClient, Blame, CallError, CallOptions, CancelToken, Client, Connection, HandlerError, Rejection, Retry,
-    Server, ServerConfig,
+    AsyncClient, CallError, Client, HandlerError, Server,
+    client::{Blame, CallOptions, CancelToken, Connection, Rejection, Retry},
+    server::ServerConfig,
 };
 use bellrope_testkit::support::{PATIENCE, TestServer, eventually, serve};
 

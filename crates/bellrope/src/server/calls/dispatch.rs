@@ -12,7 +12,8 @@ use tokio::{
 use tracing::{Instrument, Span};
 
 use crate::{
-    Breaker, BreakerCaller, Permit,
+    BreakerCaller,
+    breaker::{Breaker, Permit},
     server::{
         calls::failures::panic_failure,
         handler::{

@@ -8,7 +8,7 @@ use bellrope_proto::{
 };
 use bellrope_shm::clock;
 
-use crate::Rejected;
+use crate::breaker::Rejected;
 
 /// Whether a failure counts against the service: a panic, or what its handler marked as failure. What the caller chose
 /// or did never counts: a marked error that comes when the caller's deadline has passed may well come of that.

@@ -15,7 +15,8 @@ use bellrope_proto::{
 
 use super::session::Session;
 use crate::{
-    HandlerError, KillPoint,
+    error::HandlerError,
+    kill_points::KillPoint,
     server::{
         calls::{
             failures::{is_of_service, open_breaker, panic_failure},
