@@ -61,9 +61,48 @@ pub(crate) struct BreakerRow {
     pub(crate) opened: u64,
     /// Calls it did not admit.
     pub(crate) rejections: u64,
+    /// Those of them that were refused to one caller, while others were admitted.
+    pub(crate) caller_rejections: u64,
+    /// For whom alone it is not closed. A bounded list.
+    pub(crate) callers: Vec<CallerRow>,
+}
+
+/// A caller that is refused while others are admitted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct CallerRow {
+    /// As in `process 42`.
+    pub(crate) caller: String,
+    /// `open` or `half_open`.
+    pub(crate) state: String,
+    /// How long its calls are still refused.
+    pub(crate) retry_after_ms: u64,
+}
+
+impl CallerRow {
+    /// The caller and its state in words.
+    pub(crate) fn in_words(&self) -> String {
+        let seconds = self.retry_after_ms.div_ceil(1_000);
+        let left = if seconds > 0 { format!(", {seconds} s left") } else { String::new() };
+        format!("{} for {}{left}", self.state.escape_debug(), self.caller.escape_debug())
+    }
 }
 
 impl BreakerRow {
+    /// Whether it is anything but closed by itself for everybody.
+    pub(crate) fn is_noteworthy(&self) -> bool {
+        self.state != "closed" || self.forced || !self.callers.is_empty()
+    }
+
+    /// For whom alone it is not closed: the first of them, and how many more.
+    pub(crate) fn for_whom(&self) -> String {
+        match &*self.callers {
+            [] => String::new(),
+            [one] => format!(", {}", one.in_words()),
+            [first, more @ ..] => format!(", {}, and for {} more", first.in_words(), more.len()),
+        }
+    }
+
     /// The state in words.
     pub(crate) fn state_in_words(&self) -> String {
         let forced = if self.forced { ", by hand" } else { "" };

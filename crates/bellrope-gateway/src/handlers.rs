@@ -168,7 +168,7 @@ fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, Han
                 HandlerError::invalid_request(text)
             } else {
                 // Each provider has a breaker of its own: one that fails must not close the way to the others.
-                HandlerError::upstream(text)
+                HandlerError::upstream(text).guarded()
             })
         }
     }
@@ -201,7 +201,7 @@ fn check_question(call: &OwnedCall) -> Result<(), HandlerError> {
 }
 
 fn encode(value: &impl Serialize) -> Result<Vec<u8>, HandlerError> {
-    serde_json::to_vec(value).map_err(|error| HandlerError::new(format!("the answer cannot be written: {error}")))
+    serde_json::to_vec(value).map_err(|error| HandlerError::failure(format!("the answer cannot be written: {error}")))
 }
 
 #[cfg(test)]

@@ -103,6 +103,16 @@ fn breakers(page: &mut Page, snapshot: &Snapshot) {
     for (name, breaker) in &snapshot.breakers {
         page.sample("ipc_circuit_breaker_rejections_total", &[("type", name)], breaker.rejections);
     }
+    let help = "Callers for whom alone a circuit breaker is not closed, because their own calls failed.";
+    page.family("ipc_circuit_breaker_refused_callers", "gauge", help);
+    for (name, breaker) in &snapshot.breakers {
+        page.sample("ipc_circuit_breaker_refused_callers", &[("type", name)], breaker.callers.len());
+    }
+    let help = "Calls that a circuit breaker did not admit from one caller, while it admitted those of others.";
+    page.family("ipc_circuit_breaker_caller_rejections_total", "counter", help);
+    for (name, breaker) in &snapshot.breakers {
+        page.sample("ipc_circuit_breaker_caller_rejections_total", &[("type", name)], breaker.caller_rejections);
+    }
 }
 
 fn connections(page: &mut Page, snapshot: &Snapshot) {

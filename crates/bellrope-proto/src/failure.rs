@@ -17,19 +17,21 @@ pub struct Failure {
     pub detail: u64,
     /// The text that travels, cut to [`MAX_ERROR_TEXT`] bytes.
     pub text: Cow<'static, str>,
+    /// Whether the service is to blame, so that a breaker counts it. Known to this side alone: it does not travel.
+    pub of_service: bool,
 }
 
 impl Failure {
     /// A failure with this code and text, and no detail.
     #[must_use]
     pub fn new(code: ErrorCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: 0, text: text.into() }
+        Self { code, detail: 0, text: text.into(), of_service: false }
     }
 
     /// A refusal before the handler ran, for this reason.
     #[must_use]
     pub fn rejected(reason: Rejection, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: ErrorCode::Rejected, detail: reason.to_detail(None), text: text.into() }
+        Self { code: ErrorCode::Rejected, detail: reason.to_detail(None), text: text.into(), of_service: false }
     }
 
     /// A `what` of `size` bytes where `limit` is the most there may be.
@@ -37,7 +39,7 @@ impl Failure {
     #[must_use]
     pub fn too_large(what: &str, size: u64, limit: u64) -> Self {
         let text = format!("the {what} of {size} bytes exceeds the limit of {limit} bytes");
-        Self { code: ErrorCode::MessageTooLarge, detail: size, text: text.into() }
+        Self { code: ErrorCode::MessageTooLarge, detail: size, text: text.into(), of_service: false }
     }
 
     /// The text, cut at a character boundary to what may travel.

@@ -94,6 +94,7 @@ pub fn builder(dropped: &Arc<AtomicUsize>) -> ServerBuilder {
                 }
             }
         })
+        .unary("broken", |_, _| Err(HandlerError::failure("it is broken")))
         .unary("fail_with", |_, _| Err(HandlerError::with_code(42, "as agreed")))
         .unary("refuse", |_, _| Err(HandlerError::invalid_request("not like this")))
         .unary("grow", |call, reply| {

@@ -11,15 +11,29 @@ use bellrope_proto::{
 use bellrope_shm::MapError;
 
 /// A handler's own error. Its text travels to the caller, so it must hold nothing secret.
+///
+/// What it says of the service decides whether the [breaker](crate::breaker::BreakerConfig) of the message type counts it:
+///
+/// | made by | meaning | counts |
+/// |---|---|---|
+/// | [`new`](Self::new), [`with_code`](Self::with_code) | the answer is no, as in "no such file" | no |
+/// | [`invalid_request`](Self::invalid_request) | the caller's mistake | no |
+/// | [`failure`](Self::failure) | the service failed, or its own time-out passed | yes |
+/// | [`upstream`](Self::upstream) | something behind the service failed | yes, unless [`guarded`](Self::guarded) |
+///
+/// A panic counts too. A failure that comes when the deadline of the call has passed does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerError {
     code: ErrorCode,
     own_code: u32,
     text: Cow<'static, str>,
+    /// Whether breakers count it.
+    of_service: bool,
 }
 
 impl HandlerError {
-    /// An error with this text for the caller. At most 1,024 bytes of it travel.
+    /// An error with this text for the caller. At most 1,024 bytes of it travel. It is an answer, and no sign of a failing
+    /// service.
     #[must_use]
     pub fn new(text: impl Into<Cow<'static, str>>) -> Self {
         Self::with_code(0, text)
@@ -28,20 +42,43 @@ impl HandlerError {
     /// An error with a number of the handler's own, which the caller finds in [`CallError::Handler`].
     #[must_use]
     pub fn with_code(code: u32, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: ErrorCode::Handler, own_code: code, text: text.into() }
+        Self { code: ErrorCode::Handler, own_code: code, text: text.into(), of_service: false }
     }
 
-    /// Something behind the handler failed, and is looked after by a breaker of its own: the caller gets a
-    /// [`CallError::Handler`], but the breaker of the message type counts nothing.
+    /// The service failed: whoever asks is likely to meet the same. The caller gets a [`CallError::Handler`], and the
+    /// breaker of the message type counts it.
+    ///
+    /// ```
+    /// use bellrope::HandlerError;
+    ///
+    /// fn store(disk_is_full: bool) -> Result<(), HandlerError> {
+    ///     if disk_is_full { Err(HandlerError::failure("the disk is full")) } else { Ok(()) }
+    /// }
+    /// # assert!(store(true).is_err());
+    /// ```
+    #[must_use]
+    pub fn failure(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { of_service: true, ..Self::new(text) }
+    }
+
+    /// Something behind the handler failed: the caller gets a [`CallError::Handler`], and the breaker of the message type
+    /// counts it.
     #[must_use]
     pub fn upstream(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: ErrorCode::Upstream, own_code: 0, text: text.into() }
+        Self { code: ErrorCode::Upstream, ..Self::failure(text) }
+    }
+
+    /// The same, looked after by a breaker of its own: that of the message type counts nothing, so that one of several
+    /// upstreams does not close the way to the others.
+    #[must_use]
+    pub fn guarded(self) -> Self {
+        Self { of_service: false, ..self }
     }
 
     /// The caller's mistake: the request's contents are wrong. Logged as a warning, and no sign of a failing handler.
     #[must_use]
     pub fn invalid_request(text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code: ErrorCode::InvalidRequest, own_code: 0, text: text.into() }
+        Self { code: ErrorCode::InvalidRequest, ..Self::new(text) }
     }
 }
 
@@ -55,7 +92,7 @@ impl std::error::Error for HandlerError {}
 
 impl From<HandlerError> for Failure {
     fn from(error: HandlerError) -> Self {
-        Self { code: error.code, detail: error.own_code.into(), text: error.text }
+        Self { code: error.code, detail: error.own_code.into(), text: error.text, of_service: error.of_service }
     }
 }
 
@@ -348,10 +385,20 @@ impl CallError {
         matches!(self, Self::NotExecuted | Self::Connect(_) | Self::Rejected { .. })
     }
 
-    /// Whether handler or server failed, as a breaker sees it: no mistake of the caller's, and no refusal, by which the
-    /// server looks after itself.
-    pub(crate) fn is_failure(&self) -> bool {
-        matches!(self.blame(), Blame::Handler | Blame::Server) && !matches!(self, Self::Rejected { .. })
+    /// Whether the server failed, as a client's own breaker sees it. A handler's answer "no" is an answer, a refusal is
+    /// how a server looks after itself, and what the caller chose says nothing of the server. Of a deadline that means:
+    /// it counts if the server had a `fair` time.
+    pub(crate) fn is_failure(&self, fair: bool) -> bool {
+        match self {
+            Self::HandlerPanic { .. }
+            | Self::Exhausted { .. }
+            | Self::NotExecuted
+            | Self::Unknown
+            | Self::Violation(_)
+            | Self::Connect(_) => true,
+            Self::DeadlineExceeded => fair,
+            _ => false,
+        }
     }
 
     /// Who can mend it. [Example](Self).

@@ -2,7 +2,12 @@
 //! loom's atomics and locks.
 
 #[path = "../src"]
-#[expect(unreachable_pub, dead_code, reason = "this is the library's source, of which the model needs a part")]
+#[expect(
+    unreachable_pub,
+    dead_code,
+    unused_imports,
+    reason = "this is the library's source, of which the model needs a part"
+)]
 mod src {
     pub mod breaker;
 }
@@ -23,7 +28,7 @@ use std::{
 };
 
 use loom::thread;
-use src::breaker::{Breaker, BreakerConfig, BreakerState};
+use src::breaker::{Breaker, BreakerConfig, BreakerState, Caller};
 
 fn in_every_schedule(body: fn()) {
     let mut model = loom::model::Builder::new();
@@ -101,5 +106,55 @@ fn a_failure_that_would_open_it_opens_no_state_that_began_meanwhile() {
         breaker.acquire(later).unwrap().succeed(later);
         failing.join().unwrap();
         assert_eq!(breaker.state(later), BreakerState::Closed, "it was opened by a call from before its recovery");
+    });
+}
+
+const ONE: Caller = Caller::Connection(1);
+const OTHER: Caller = Caller::Connection(2);
+
+// Fault 60.
+#[test]
+fn one_caller_opens_the_breaker_for_itself_alone_in_every_schedule() {
+    in_every_schedule(|| {
+        let (breaker, now) = (breaker(2), Instant::now());
+        breaker.acquire_for(|| ONE, now).unwrap().fail_for(ONE, now);
+        let last = breaker.acquire_owned_for(|| ONE, now).unwrap();
+        let failing = thread::spawn(move || last.fail_for(ONE, now));
+        let honest = breaker.acquire_for(|| OTHER, now);
+        honest.expect("whoever has not failed is admitted").succeed_for(|| OTHER, now);
+        failing.join().unwrap();
+        assert_eq!(breaker.state(now), BreakerState::Closed);
+        assert!(breaker.acquire_for(|| ONE, now).is_err(), "its two failures in a row are counted");
+        assert!(breaker.acquire_for(|| OTHER, now).is_ok());
+    });
+}
+
+// Fault 60.
+#[test]
+fn failures_of_two_callers_at_once_are_both_counted_and_open_it_for_all_once() {
+    in_every_schedule(|| {
+        let (breaker, now) = (breaker(2), Instant::now());
+        let one = breaker.acquire_owned_for(|| ONE, now).unwrap();
+        let other = breaker.acquire_for(|| OTHER, now).unwrap();
+        let failing = thread::spawn(move || one.fail_for(ONE, now));
+        other.fail_for(OTHER, now);
+        failing.join().unwrap();
+        assert_eq!(breaker.state(now), BreakerState::Open);
+        assert_eq!(breaker.snapshot(now).transitions[0].2, 1);
+    });
+}
+
+// Fault 60.
+#[test]
+fn a_count_by_nobody_in_particular_loses_no_callers_breaker() {
+    in_every_schedule(|| {
+        let (breaker, now) = (breaker(2), Instant::now());
+        breaker.acquire_for(|| ONE, now).unwrap().fail_for(ONE, now);
+        let last = breaker.acquire_owned_for(|| ONE, now).unwrap();
+        let nobodys = breaker.acquire(now).unwrap();
+        let failing = thread::spawn(move || last.fail_for(ONE, now));
+        nobodys.fail(now);
+        failing.join().unwrap();
+        assert!(breaker.acquire_for(|| ONE, now).is_err(), "the mark in the word was overwritten");
     });
 }

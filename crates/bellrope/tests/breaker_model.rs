@@ -2,7 +2,12 @@
 //! of random and adversarial schedules. `breaker_loom.rs` has every schedule of the two narrowest races.
 
 #[path = "../src"]
-#[expect(unreachable_pub, dead_code, reason = "this is the library's source, of which the model needs a part")]
+#[expect(
+    unreachable_pub,
+    dead_code,
+    unused_imports,
+    reason = "this is the library's source, of which the model needs a part"
+)]
 mod src {
     pub mod breaker;
 }
@@ -31,7 +36,7 @@ use shuttle::{
     scheduler::{PctScheduler, RandomScheduler},
     thread,
 };
-use src::breaker::{Breaker, BreakerConfig, BreakerState};
+use src::breaker::{Breaker, BreakerConfig, BreakerState, Caller};
 
 /// Of each kind; `BELLROPE_SCHEDULES` asks for more.
 const SCHEDULES: usize = 1_500;
@@ -219,5 +224,67 @@ fn a_call_that_is_counted_while_the_window_changes_hides_no_later_one() {
             }
         }
         assert_eq!(breaker.state(now), BreakerState::Open, "five failures are all there is");
+    });
+}
+
+const fn caller(number: u64) -> Caller {
+    Caller::Connection(number)
+}
+
+// Fault 60.
+#[test]
+fn however_one_caller_fails_no_other_is_refused() {
+    in_many_schedules(|| {
+        let (breaker, now) = (breaker(), Instant::now());
+        let hostile = (0..3).map(|_| {
+            let breaker = Arc::clone(&breaker);
+            thread::spawn(move || {
+                for later in 0..3 {
+                    let now = now + Duration::from_secs(61) * later;
+                    if let Ok(permit) = breaker.acquire_for(|| caller(1), now) {
+                        permit.fail_for(caller(1), now);
+                    }
+                }
+            })
+        });
+        let mut threads: Vec<_> = hostile.collect();
+        let honest = Arc::clone(&breaker);
+        threads.push(thread::spawn(move || {
+            for later in 0..3 {
+                let now = now + Duration::from_secs(61) * later;
+                let permit = honest.acquire_for(|| caller(2), now).expect("an honest caller is refused");
+                permit.succeed_for(|| caller(2), now);
+            }
+        }));
+        join(threads);
+        assert_eq!(breaker.snapshot(now).transitions.map(|(.., count)| count), [0; 5]);
+    });
+}
+
+// Faults 45, 60.
+#[test]
+fn one_caller_never_has_all_the_probes_and_loses_none() {
+    in_many_schedules(|| {
+        let (breaker, now) = about_to_be_probed();
+        let threads = (0..3)
+            .map(|number| {
+                let breaker = Arc::clone(&breaker);
+                thread::spawn(move || {
+                    let greedy = [(); 2].map(|()| breaker.acquire_for(|| caller(1), now));
+                    assert!(greedy.iter().filter(|permit| permit.is_ok()).count() < 2, "it has them all");
+                    if number == 0 {
+                        drop(greedy);
+                    } else {
+                        // Fails, and with that is out for a while.
+                        greedy.into_iter().flatten().for_each(|permit| permit.fail_for(caller(1), now));
+                    }
+                })
+            })
+            .collect();
+        join(threads);
+        for number in 2..4 {
+            breaker.acquire_for(|| caller(number), now).expect("a place is free").succeed_for(|| caller(number), now);
+        }
+        assert_eq!(breaker.state(now), BreakerState::Closed, "the failures were one caller's");
     });
 }

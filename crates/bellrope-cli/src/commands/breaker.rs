@@ -22,7 +22,8 @@ pub(crate) enum BreakerCommand {
     /// Admit every call of a message type, whatever fails, until its breaker is opened or reset by hand.
     #[command(after_help = "Example:\n  bellrope breaker close ai.chat")]
     Close(OneArgs),
-    /// Close the breaker of a message type or a provider, forget its failures, and let it work by itself again.
+    /// Close the breaker of a message type for every caller, or that of a provider, forget its failures, and let it work by
+    /// itself again.
     #[command(after_help = "Examples:\n  bellrope breaker reset ai.chat\n  bellrope breaker reset provider:ollama")]
     Reset(OneArgs),
 }
@@ -68,6 +69,12 @@ pub(crate) fn run(command: BreakerCommand) -> Outcome {
     output::line(format_args!("{:wide$}  {:16}  OPENED  REJECTED", "NAME", "STATE"))?;
     breakers.iter().try_for_each(|row| {
         let name = row.name.escape_debug().to_string();
-        output::line(format_args!("{name:wide$}  {:16}  {:6}  {:8}", row.state_in_words(), row.opened, row.rejections))
+        output::line(format_args!(
+            "{name:wide$}  {:16}  {:6}  {:8}",
+            row.state_in_words(),
+            row.opened,
+            row.rejections
+        ))?;
+        row.callers.iter().try_for_each(|caller| output::line(format_args!("  {}", caller.in_words())))
     })
 }

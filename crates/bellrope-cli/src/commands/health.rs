@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     logging,
-    operator::{self, STATS},
+    operator::{self, CallerRow, STATS},
     socket::SocketArg,
 };
 
@@ -51,6 +51,13 @@ pub(crate) fn run(args: &HealthArgs) -> Outcome {
         for row in rows.iter().filter(|row| row["state"] != "closed") {
             let text = |key: &str| row[key].as_str().unwrap_or("-").escape_debug().to_string();
             output::line(format_args!("breaker      {} is {}", text("name"), text("state")))?;
+        }
+        for row in rows {
+            let name = row["name"].as_str().unwrap_or("-").escape_debug();
+            let callers: Vec<CallerRow> = serde_json::from_value(row["callers"].clone()).unwrap_or_default();
+            for caller in callers {
+                output::line(format_args!("breaker      {name} is {}", caller.in_words()))?;
+            }
         }
     }
     if health["status"] == GOOD { Ok(()) } else { Err(Failed.into()) }

@@ -7,14 +7,14 @@ use std::sync::{Arc, OnceLock};
 
 use bellrope::{
     HandlerError,
-    breaker::{Breaker, BreakerState},
+    breaker::{Breaker, BreakerState, CallerSnapshot},
     server::ServerBuilder,
     status::Metrics,
 };
 
 use bellrope_gateway::Gateway;
 
-use crate::operator::{Action, BREAKER, BreakerRequest, BreakerRow, Breakers, OURS, PROVIDER, STATS};
+use crate::operator::{Action, BREAKER, BreakerRequest, BreakerRow, Breakers, CallerRow, OURS, PROVIDER, STATS};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope::operator";
@@ -40,7 +40,7 @@ impl Operator {
                     payload => serde_json::from_slice(payload).map_err(|error| refuse(error.to_string()))?,
                 };
                 let breakers = steer(&*breaker.metrics()?, &request)?;
-                reply.write(&serde_json::to_vec(&breakers).map_err(|error| HandlerError::new(error.to_string()))?);
+                reply.write(&serde_json::to_vec(&breakers).map_err(|error| HandlerError::failure(error.to_string()))?);
                 Ok(())
             })
     }
@@ -98,9 +98,19 @@ fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, Handle
             forced: breaker.forced,
             opened: opened.map(|(.., count)| count).sum(),
             rejections: breaker.rejections,
+            caller_rejections: breaker.caller_rejections,
+            callers: breaker.callers.iter().map(caller_row).collect(),
         }
     };
     Ok(Breakers { breakers: metrics.snapshot().breakers.into_iter().map(row).collect() })
+}
+
+fn caller_row(refused: &CallerSnapshot) -> CallerRow {
+    CallerRow {
+        caller: refused.caller.to_string(),
+        state: refused.state.name().to_owned(),
+        retry_after_ms: refused.retry_after.as_millis() as u64,
+    }
 }
 
 fn refuse(text: impl Into<String>) -> HandlerError {

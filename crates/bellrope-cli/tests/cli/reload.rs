@@ -56,7 +56,7 @@ fn sighup_changes_the_breakers_of_a_running_server() {
     // Every chat is slow; how many there must be before that opens the breaker is what changes.
     let config = |calls: u32| {
         format!(
-            "[server.breaker]\nslow_rate_percent = 100\nslow_call_ms = 1\nrate_min_calls = {calls}\n\
+            "[server.breaker]\nmin_callers = 1\nslow_rate_percent = 100\nslow_call_ms = 1\nrate_min_calls = {calls}\n\
              [gateway.embedded]\ntokens_per_second = 100\ntokens = 3\n"
         )
     };

@@ -77,7 +77,9 @@ function show(now) {
   byId("breakers").hidden = health.breakers.length === 0;
   const colour = { closed: "good", half_open: "warn", open: "bad" };
   rows("breakers", health.breakers.map((breaker) => [breaker.name,
-    { badge: breaker.state.replace("_", "-") + (breaker.forced ? ", by hand" : ""), colour: colour[breaker.state] },
+    { badge: breaker.state.replace("_", "-") + (breaker.forced ? ", by hand" : "")
+        + (breaker.callers.length ? `, not for ${breaker.callers.length} of its callers` : ""),
+      colour: breaker.callers.length && breaker.state === "closed" ? "warn" : colour[breaker.state] },
     number(whole(breaker.opened)), number(whole(breaker.rejections))]));
   const open = health.breakers.filter((breaker) => breaker.state === "open");
   byId("alarm").hidden = open.length === 0;

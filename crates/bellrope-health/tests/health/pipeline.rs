@@ -65,7 +65,7 @@ struct Flaky {
 impl Flaky {
     async fn answer(&self) -> Result<Vec<u8>, HandlerError> {
         if !self.healthy.load(SeqCst) {
-            return Err(HandlerError::new("as asked"));
+            return Err(HandlerError::failure("as asked"));
         }
         self.entered.fetch_add(1, SeqCst);
         if let Ok(permit) = self.let_go.acquire().await {
@@ -100,6 +100,8 @@ fn a_failing_type_is_cut_off_probed_and_back_while_all_others_flow_and_every_cal
     let mut config = ServerConfig::default();
     // Long enough that what follows its opening is surely over before it ends.
     config.breaker.timeout_ms = 4_000;
+    // All clients are of one process.
+    config.breaker.min_callers = 1;
     let server = Server::builder()
         .config(config)
         .unary("echo", |call, reply| {

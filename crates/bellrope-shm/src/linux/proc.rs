@@ -96,6 +96,14 @@ pub fn start_time() -> Option<f64> {
     Some(boot as f64 + own_stat_field(22)? as f64 / USER_HZ)
 }
 
+/// When a process was started, in ticks since the system was: with its number this names it for ever. `None` where that
+/// is not known, as of one that is gone, hidden, or in another PID namespace.
+#[must_use]
+pub fn started_at(pid: u32) -> Option<u64> {
+    // The directory of number 0 does not exist.
+    stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)
+}
+
 /// Bytes of address space of this process.
 #[must_use]
 pub fn virtual_bytes() -> Option<u64> {
@@ -230,7 +238,11 @@ fn line_of(path: &str) -> Option<String> {
 
 /// A number in `/proc/self/stat`, counted from 1 as in proc(5), from the third on.
 fn own_stat_field(number: usize) -> Option<u64> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    stat_field(&fs::read_to_string("/proc/self/stat").ok()?, number)
+}
+
+/// A field of a text like that of `/proc/self/stat`, counted from 1.
+fn stat_field(stat: &str, number: usize) -> Option<u64> {
     // The second field is the program's name in brackets, which may hold anything, brackets and spaces too.
     let (_, rest) = stat.rsplit_once(") ")?;
     rest.split(' ').nth(number.checked_sub(3)?)?.parse().ok()

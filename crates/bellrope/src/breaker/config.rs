@@ -1,7 +1,12 @@
 use std::{
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
+
+/// Callers that a breaker keeps an eye on. A crowd makes no more of them: the least interesting one goes.
+pub(super) const ROWS: usize = 32;
+/// Half-open with all probes out: somebody else will soon know more, so this is the longest wait that is advised.
+pub(super) const PROBES_OUT: Duration = Duration::from_secs(1);
 
 /// When a breaker opens, for how long, and what closes it.
 ///
@@ -11,8 +16,14 @@ use std::{
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct BreakerConfig {
+    /// Whether it opens by itself. Default true. Where it does not, every call is admitted unless it was opened by hand.
+    pub enabled: bool,
     /// Failures in a row that open it. Default 5.
     pub failure_threshold: u32,
+    /// Callers (processes) that the failures must come from to open it for all. Default 2, at most 32. Those of fewer
+    /// open it for these callers alone. 1: whoever fails opens it for all. Only breakers that tell callers apart, as
+    /// those of message types do, look at it.
+    pub min_callers: u32,
     /// Probes that must go well to close it. Default 2, at most 65,535.
     pub success_threshold: u32,
     /// Milliseconds it stays open before it is probed. Default 60,000. Doubles with every recovery that fails.
@@ -33,7 +44,8 @@ pub struct BreakerConfig {
     pub slow_rate_percent: u32,
     /// Milliseconds from which on a call is slow. Default 1,000.
     pub slow_call_ms: u32,
-    /// Milliseconds that the window of both rates looks back. Default 10,000.
+    /// Milliseconds that the window of both rates looks back. Default 10,000. For as long, failures of one caller are in a
+    /// row although other callers' calls went well in between.
     pub rate_window_ms: u32,
     /// Calls that must be in the window before a rate says anything. Default 100.
     pub rate_min_calls: u32,
@@ -42,7 +54,9 @@ pub struct BreakerConfig {
 impl Default for BreakerConfig {
     fn default() -> Self {
         Self {
+            enabled: true,
             failure_threshold: 5,
+            min_callers: 2,
             success_threshold: 2,
             timeout_ms: 60_000,
             max_timeout_ms: 600_000,
@@ -79,6 +93,7 @@ impl BreakerConfig {
         let counts = 1..=65_535;
         let rules = [
             ("failure_threshold", self.failure_threshold, 1..=u32::MAX, "and must be at least 1"),
+            ("min_callers", self.min_callers, 1..=ROWS as u32, "and must be from 1 to 32"),
             ("success_threshold", self.success_threshold, counts.clone(), "and must be from 1 to 65535"),
             ("timeout_ms", self.timeout_ms, 1..=u32::MAX, "and must be at least 1"),
             ("max_timeout_ms", self.max_timeout_ms, self.timeout_ms..=u32::MAX, "and must be at least timeout_ms"),
@@ -110,6 +125,10 @@ impl BreakerConfig {
     }
 }
 
+pub(super) fn nanos_of(milliseconds: u32) -> u64 {
+    u64::from(milliseconds) * 1_000_000
+}
+
 /// Keeps every setting in a word of its own.
 macro_rules! live {
     ($($setting:ident),* $(,)?) => {
@@ -118,20 +137,22 @@ macro_rules! live {
         /// The words are the standard library's under a model checker too: nothing depends on the order of such changes.
         #[derive(Debug)]
         pub(super) struct Live {
+            enabled: AtomicBool,
             $($setting: AtomicU32,)*
         }
 
         impl Live {
             pub(super) fn new(config: &BreakerConfig) -> Self {
-                Self { $($setting: AtomicU32::new(config.$setting),)* }
+                Self { enabled: AtomicBool::new(config.enabled), $($setting: AtomicU32::new(config.$setting),)* }
             }
 
             pub(super) fn change(&self, config: &BreakerConfig) {
+                self.enabled.store(config.enabled, Relaxed);
                 $(self.$setting.store(config.$setting, Relaxed);)*
             }
 
             pub(super) fn config(&self) -> BreakerConfig {
-                BreakerConfig { $($setting: self.$setting.load(Relaxed),)* }
+                BreakerConfig { enabled: self.enabled.load(Relaxed), $($setting: self.$setting.load(Relaxed),)* }
             }
         }
     };
@@ -139,6 +160,7 @@ macro_rules! live {
 
 live!(
     failure_threshold,
+    min_callers,
     success_threshold,
     timeout_ms,
     max_timeout_ms,
@@ -153,6 +175,24 @@ live!(
 );
 
 impl Live {
+    /// Whether it opens by itself.
+    pub(super) fn enabled(&self) -> bool {
+        self.enabled.load(Relaxed)
+    }
+
+    pub(super) fn min_callers(&self) -> u32 {
+        self.min_callers.load(Relaxed)
+    }
+
+    /// [`BreakerConfig::open_for`], in nanoseconds.
+    pub(super) fn open_for(&self, failed: u32, random: u64) -> u64 {
+        self.config().open_for(failed, random).as_nanos() as u64
+    }
+
+    pub(super) fn rate_window_ms(&self) -> u32 {
+        self.rate_window_ms.load(Relaxed)
+    }
+
     #[inline]
     pub(super) fn failure_threshold(&self) -> u32 {
         self.failure_threshold.load(Relaxed)

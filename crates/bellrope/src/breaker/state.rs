@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::caller::Caller;
+
 /// What a breaker does with calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,10 +42,23 @@ pub(super) const TRANSITIONS: [(BreakerState, BreakerState); 5] = [
 
 /// The call was not admitted, and has not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the circuit breaker is open{}", advice(*retry_after))]
+#[error("the circuit breaker is open{}{}", whose(*for_caller), advice(*retry_after))]
 pub struct Rejected {
+    /// Whether only this caller is refused, whose own calls failed.
+    pub for_caller: bool,
     /// How long to wait before trying again. `None`: the breaker was opened by hand and stays so.
     pub retry_after: Option<Duration>,
+}
+
+/// A caller whose calls are not admitted, or are on probation, while those of others are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallerSnapshot {
+    /// Who.
+    pub caller: Caller,
+    /// Open or half-open.
+    pub state: BreakerState,
+    /// How long its calls are still refused. Zero while half-open.
+    pub retry_after: Duration,
 }
 
 /// What a breaker has done so far.
@@ -57,6 +72,14 @@ pub struct BreakerSnapshot {
     pub transitions: [(BreakerState, BreakerState, u64); TRANSITIONS.len()],
     /// Calls that were not admitted.
     pub rejections: u64,
+    /// Those of them that were refused to one caller, while others were admitted.
+    pub caller_rejections: u64,
+    /// The callers whose own breakers are open or half-open. At most 32.
+    pub callers: Vec<CallerSnapshot>,
+}
+
+fn whose(for_caller: bool) -> &'static str {
+    if for_caller { " for this caller alone, whose calls failed" } else { "" }
 }
 
 fn advice(retry_after: Option<Duration>) -> String {

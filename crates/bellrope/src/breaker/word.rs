@@ -9,6 +9,8 @@
 //!
 //! Mode and generation together are the *key* of a permit: a permit settles only the state it came from. The counts are
 //! failures in a row while closed, and while half-open probes that are out (low half) and that went well (high half).
+//! The two highest bits of a closed breaker say what stands in its table of callers: that breakers of some are open, so
+//! that admission must ask, and that some have failed, so that a success must be told.
 
 use super::state::BreakerState;
 
@@ -42,6 +44,11 @@ const COUNTS: u32 = 32;
 /// One in the counts of a half-open breaker.
 const PROBE: u64 = 1 << COUNTS;
 const SUCCESS: u64 = 1 << (COUNTS + 16);
+const SOME_FAILED: u64 = 1 << 62;
+const SOME_OPEN: u64 = 1 << 63;
+const FLAGS: u64 = SOME_FAILED | SOME_OPEN;
+/// Most failures that are counted here.
+const MAX_FAILURES: u32 = (1 << 30) - 1;
 
 /// See the picture above. After 2^29 changes of state a generation comes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,10 +92,11 @@ impl Word {
         }
     }
 
-    /// Closed, by itself or by hand.
+    /// Closed, by itself or by hand, and for every caller.
     #[inline]
     pub(super) fn admits_all(self) -> bool {
-        self.0 & MODE_MASK <= Mode::ForcedClosed as u64
+        // Of the modes, these two are the ones without the higher two bits.
+        self.0 & (SOME_OPEN | MODE_MASK & !(Mode::ForcedClosed as u64)) == 0
     }
 
     /// Whether this is the closed state that `key` came from, with nothing counted.
@@ -98,11 +106,21 @@ impl Word {
     }
 
     pub(super) fn failures(self) -> u32 {
-        (self.0 >> COUNTS) as u32
+        (self.0 >> COUNTS) as u32 & MAX_FAILURES
     }
 
     pub(super) fn with_failures(self, failures: u32) -> Self {
-        Self(u64::from(self.key()) | u64::from(failures) << COUNTS)
+        Self(self.0 & FLAGS | u64::from(self.key()) | u64::from(failures.min(MAX_FAILURES)) << COUNTS)
+    }
+
+    /// Of a closed breaker: whether anything stands in its table of callers.
+    pub(super) fn has_callers(self) -> bool {
+        self.0 & FLAGS != 0
+    }
+
+    pub(super) fn with_callers(self, failed: bool, open: bool) -> Self {
+        let flags = if failed { SOME_FAILED } else { 0 } | if open { SOME_OPEN } else { 0 };
+        Self(self.0 & !FLAGS | flags)
     }
 
     pub(super) fn probes(self) -> u32 {
@@ -126,8 +144,103 @@ impl Word {
     }
 }
 
+/// A probe of one caller's breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ProbeOf {
+    pub(super) row: usize,
+    /// Which half-open state of which row: never the same twice, within what a key can hold.
+    pub(super) round: u32,
+}
+
+impl ProbeOf {
+    /// The bits of a round.
+    pub(super) const ROUNDS: u32 = (1 << 24) - 1;
+}
+
+/// What the key of a permit stands for. Where it is no state's, its lowest bits are a mode that there is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    /// A call that the closed breaker admitted, or a probe of nobody in particular.
+    State(u32),
+    /// A probe of one caller's breaker.
+    OfCaller(ProbeOf),
+    /// A probe of the breaker of all, whose caller is known by its place.
+    Placed { place: usize, generation: u32 },
+}
+
+const OF_CALLER: u32 = 5;
+const PLACED: u32 = 6;
+const ROW_BITS: u32 = 5;
+const PLACE_BITS: u32 = 13;
+const GENERATION_MASK: u32 = u16::MAX as u32;
+
+/// Probes whose callers are known that may be out at once.
+pub(super) const PLACES: usize = 1 << PLACE_BITS;
+
+impl From<u32> for Key {
+    fn from(bits: u32) -> Self {
+        let rest = bits >> MODE_BITS;
+        match bits & MODE_MASK as u32 {
+            OF_CALLER => {
+                Self::OfCaller(ProbeOf { row: (rest & ((1 << ROW_BITS) - 1)) as usize, round: rest >> ROW_BITS })
+            }
+            PLACED => Self::Placed { place: (rest & ((1 << PLACE_BITS) - 1)) as usize, generation: rest >> PLACE_BITS },
+            _ => Self::State(bits),
+        }
+    }
+}
+
+impl Key {
+    pub(super) fn bits(self) -> u32 {
+        match self {
+            Self::State(bits) => bits,
+            Self::OfCaller(ProbeOf { row, round }) => (round << ROW_BITS | row as u32) << MODE_BITS | OF_CALLER,
+            Self::Placed { place, generation } => (generation << PLACE_BITS | place as u32) << MODE_BITS | PLACED,
+        }
+    }
+}
+
+impl Word {
+    /// As much of the generation as the key of a placed probe holds.
+    pub(super) fn short_generation(self) -> u32 {
+        (self.key() >> MODE_BITS) & GENERATION_MASK
+    }
+}
+
 /// Whether a permit with this key is a probe's.
 #[inline]
 pub(super) fn is_probe(key: u32) -> bool {
-    u64::from(key) & MODE_MASK == Mode::HalfOpen as u64
+    u64::from(key) & MODE_MASK >= Mode::HalfOpen as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_says_what_it_stands_for() {
+        for key in [
+            Key::State(Word::new(Mode::Closed, 7).key()),
+            Key::State(Word::new(Mode::HalfOpen, 7).key()),
+            Key::OfCaller(ProbeOf { row: 31, round: ProbeOf::ROUNDS }),
+            Key::OfCaller(ProbeOf { row: 0, round: 1 }),
+            Key::Placed { place: PLACES - 1, generation: GENERATION_MASK },
+            Key::Placed { place: 3, generation: 0 },
+        ] {
+            assert_eq!(Key::from(key.bits()), key);
+            assert_eq!(is_probe(key.bits()), key != Key::State(Word::new(Mode::Closed, 7).key()));
+        }
+    }
+
+    #[test]
+    fn what_is_counted_and_what_is_said_of_callers_do_not_meet() {
+        let word = Word::new(Mode::Closed, 3).with_failures(9).with_callers(true, false);
+        assert_eq!((word.failures(), word.has_callers(), word.admits_all()), (9, true, true));
+        let word = word.with_failures(u32::MAX).with_callers(true, true);
+        assert_eq!(
+            (word.failures(), word.admits_all(), word.key()),
+            (MAX_FAILURES, false, Word::new(Mode::Closed, 3).key())
+        );
+        assert_eq!(word.with_callers(false, false).with_failures(0), Word::new(Mode::Closed, 3));
+    }
 }

@@ -27,8 +27,9 @@ pub struct ClientConfig {
     /// and a server that sends more than this breaks the connection.
     pub max_message_bytes: u32,
     /// A breaker of the client's own, for its calls: while it is open they fail at once, as rejected, and nothing is sent.
-    /// Failures of handlers, missed deadlines and a server that is away count; the caller's own mistakes do not. Default
-    /// none.
+    /// What counts: a server that is away or is lost during a call, a broken protocol, a handler's panic, a reply that
+    /// found no room, and a deadline that passed after the breaker's `slow_call_ms` at least. What does not: a handler's own
+    /// errors, which are answers; refusals; shorter deadlines, cancels and mistakes of this side. Default none.
     pub breaker: Option<BreakerConfig>,
     /// When to spin instead of sleeping. Default adaptive.
     pub spin: SpinPolicy,

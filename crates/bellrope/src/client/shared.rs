@@ -72,12 +72,15 @@ pub(crate) struct State {
     reconnector: &'static Reconnector,
 }
 
+/// The leave of a client's own breaker to make a call, and since when. `None` where it has no breaker.
+pub(crate) type Leave = Option<(Permit<Arc<Breaker>>, Instant)>;
+
 /// Tells a breaker how a call has ended.
-pub(crate) fn settle_permit<T>(permit: Option<Permit<Arc<Breaker>>>, outcome: &Result<T, CallError>) {
-    let Some(permit) = permit else { return };
+pub(crate) fn settle_permit<T>(leave: Leave, outcome: &Result<T, CallError>) {
+    let Some((permit, since)) = leave else { return };
     match outcome {
         Ok(_) => permit.succeed(Instant::now),
-        Err(error) if error.is_failure() => permit.fail(Instant::now),
+        Err(error) if error.is_failure(since.elapsed() >= permit.slow_call()) => permit.fail(Instant::now),
         Err(_) => drop(permit),
     }
 }
@@ -137,9 +140,11 @@ impl SharedClient {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leave of the client's own breaker to make a call. `None`: it has no breaker.
-    pub(crate) fn admit(&self) -> Result<Option<Permit<Arc<Breaker>>>, CallError> {
-        let permit = self.breaker.as_ref().map(|breaker| breaker.acquire_owned(Instant::now)).transpose();
+    /// Asks the client's own breaker for leave to make a call.
+    pub(crate) fn admit(&self) -> Result<Leave, CallError> {
+        let Some(breaker) = &self.breaker else { return Ok(None) };
+        let since = Instant::now();
+        let permit = breaker.acquire_owned(since).map(|permit| Some((permit, since)));
         permit.map_err(|rejected| CallError::Rejected {
             reason: Rejection::Breaker,
             retry_after: rejected.retry_after,

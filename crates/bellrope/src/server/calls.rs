@@ -6,6 +6,7 @@ pub(crate) mod asynchronous;
 pub(crate) mod body;
 pub(crate) mod budget_claim;
 pub(crate) mod buffers;
+pub(crate) mod caller_id;
 #[cfg(feature = "tokio")]
 pub(crate) mod dispatch;
 pub(crate) mod failures;

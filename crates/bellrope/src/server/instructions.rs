@@ -27,7 +27,7 @@ use super::{
         visit::{Turn, Visit, Visitor},
     },
 };
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, Caller as BreakerCaller};
 
 /// Calls of each kind; a multiple of the calls of which one is timed.
 const CALLS: u32 = 3_200;
@@ -118,7 +118,8 @@ fn complete(client: &mut ClientConnection, into: &mut [u8]) -> u64 {
 /// A closed breaker lets a call through and hears that it went well.
 #[inline(never)]
 fn breaker(breaker: &Breaker) {
-    breaker.acquire(Instant::now).expect("it is closed").succeed(Instant::now);
+    let caller = || BreakerCaller::Connection(1);
+    breaker.acquire_for(caller, Instant::now).expect("it is closed").succeed_for(caller, Instant::now);
 }
 
 fn answer(connection: &mut ServerConnection<Body>, call: u64, payload: &[u8]) {

@@ -8,7 +8,7 @@ use super::{
     settings::Reloads,
 };
 use crate::{
-    breaker::{BreakerSnapshot, BreakerState},
+    breaker::{BreakerSnapshot, BreakerState, CallerSnapshot},
     server::ServerConfig,
 };
 
@@ -67,6 +67,17 @@ struct BreakerRow {
     /// Times it has opened.
     opened: u64,
     rejections: u64,
+    /// Those of them that were refused to one caller, while others were admitted.
+    caller_rejections: u64,
+    /// For whom alone it is not closed.
+    callers: Vec<CallerRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct CallerRow {
+    caller: String,
+    state: BreakerState,
+    retry_after_ms: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -169,7 +180,15 @@ impl From<(String, BreakerSnapshot)> for BreakerRow {
             forced: breaker.forced,
             opened: opened.map(|(.., count)| count).sum(),
             rejections: breaker.rejections,
+            caller_rejections: breaker.caller_rejections,
+            callers: breaker.callers.into_iter().map(CallerRow::from).collect(),
         }
+    }
+}
+
+impl From<CallerSnapshot> for CallerRow {
+    fn from(CallerSnapshot { caller, state, retry_after }: CallerSnapshot) -> Self {
+        Self { caller: caller.to_string(), state, retry_after_ms: retry_after.as_millis() as u64 }
     }
 }
 

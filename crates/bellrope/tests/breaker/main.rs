@@ -2,3 +2,4 @@
 
 mod breaker;
 mod breaker_window;
+mod callers;

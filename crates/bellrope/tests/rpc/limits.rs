@@ -300,7 +300,7 @@ fn an_open_breaker_rejects_one_type_at_once_and_leaves_the_others_alone() {
     config.breaker.timeout_ms = 60_000;
     let server = serve(config);
     let client = Client::connect(&server.path).unwrap();
-    for name in ["fail", "panic_later"] {
+    for name in ["broken", "panic_later"] {
         for _ in 0..5 {
             let error = client.call(name, b"").unwrap_err();
             assert!(matches!(error, CallError::Handler { .. } | CallError::HandlerPanic { .. }), "{error}");

@@ -45,7 +45,7 @@ impl Screen {
 
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
         let figures = figures(&self.view);
-        let tripped: Vec<_> = self.view.breakers.iter().filter(|row| row.state != "closed" || row.forced).collect();
+        let tripped: Vec<_> = self.view.breakers.iter().filter(|row| row.is_noteworthy()).collect();
         let rows = [1, 1, figures.len() as u16, 1, tripped.len().clamp(1, 4) as u16, 1];
         let [head, lost, middle, _, breakers, _, table, foot] = Layout::vertical(
             rows.map(Constraint::Length).into_iter().chain([Constraint::Min(2), Constraint::Length(1)]),
@@ -62,8 +62,9 @@ impl Screen {
             false => tripped
                 .iter()
                 .map(|row| {
+                    let (name, state) = (&row.name, row.state_in_words());
                     let state =
-                        format!("Breaker      {} is {}, {} rejected", row.name, row.state_in_words(), row.rejections);
+                        format!("Breaker      {name} is {state}{}, {} rejected", row.for_whom(), row.rejections);
                     Line::from(state).style(Style::new().fg(BAD))
                 })
                 .collect(),
@@ -121,7 +122,8 @@ pub(super) fn print(view: &View) -> Outcome {
     output::line(format_args!("bellrope {} {}, up {}", view.version, view.status, duration(view.uptime_seconds)))?;
     figures(view).iter().try_for_each(|line| output::line(format_args!("{line}")))?;
     for row in &view.breakers {
-        output::line(format_args!("Breaker      {} is {}", row.name.escape_debug(), row.state_in_words()))?;
+        let (name, state) = (row.name.escape_debug(), row.state_in_words());
+        output::line(format_args!("Breaker      {name} is {state}{}", row.for_whom()))?;
     }
     let [name, ..] = COLUMNS;
     let wide = view.types.iter().map(|row| row.name.escape_debug().count()).max().unwrap_or(0);

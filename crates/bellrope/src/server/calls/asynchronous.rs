@@ -11,7 +11,7 @@ use bellrope_proto::{
 use super::{
     budget_claim::Reserve,
     dispatch::{self, Held, OpenCall},
-    failures::{draining, is_handlers_fault, open_breaker},
+    failures::{draining, is_of_service, open_breaker},
     outcome,
 };
 use crate::{
@@ -79,13 +79,14 @@ impl AsyncCalls {
             (payload, reservation)
         };
         let breaker = core.breaker(request.message_type);
-        let permit = match (&refusal, breaker.acquire_owned(Instant::now)) {
-            (None, Ok(permit)) => Some(permit),
-            (None, Err(rejected)) => {
+        let permit = match refusal.is_none().then(|| breaker.acquire_owned_for(|| session.caller(), Instant::now)) {
+            // Who uploads decides how long that takes.
+            Some(Ok(permit)) => Some(if style.uploads() { permit.untimed() } else { permit }),
+            Some(Err(rejected)) => {
                 refusal = Some(open_breaker(&rejected));
                 None
             }
-            (Some(_), _) => None,
+            None => None,
         };
         if refusal.is_none() && !session.connection.open(request.id, style)? {
             let limit = core.fixed.terms.max_in_flight;
@@ -126,7 +127,7 @@ impl AsyncCalls {
     pub(crate) fn deliver(&self, session: &mut Session, call: u64, what: FromHandler) -> Result<(), Violation> {
         match what {
             FromHandler::Chunk(body) => {
-                session.open.began_to_answer(call);
+                session.open.began_to_answer(call, || session.caller.who());
                 session.connection.chunk(call, body)
             }
             FromHandler::Consumed(sizes) => {
@@ -174,12 +175,11 @@ impl AsyncCalls {
         let took = call.started.elapsed();
         call.held.span.ended(failed.map_or("ok", |failure| failure.code.name()));
         if let Some(permit) = call.held.permit.take() {
-            // A deadline is its caller's choice: it counts against the handler only if that had a fair time.
-            let slow = self.core.breaker(call.message_type).slow_call();
             match failed {
-                None => permit.succeed(Instant::now),
-                Some(failure) if is_handlers_fault(failure) => permit.fail(Instant::now),
-                Some(Failure { code: ErrorCode::DeadlineExceeded, .. }) if took >= slow => permit.fail(Instant::now),
+                None => permit.succeed_for(|| session.caller(), Instant::now),
+                Some(failure) if is_of_service(failure, call.deadline_us) => {
+                    permit.fail_for(session.caller(), Instant::now);
+                }
                 Some(_) => drop(permit),
             }
         }

@@ -12,7 +12,7 @@ use tokio::{
 use tracing::{Instrument, Span};
 
 use crate::{
-    breaker::{Breaker, Permit},
+    breaker::{Breaker, Caller as BreakerCaller, Permit},
     server::{
         calls::failures::panic_failure,
         handler::{
@@ -36,6 +36,7 @@ pub(crate) struct OpenCalls(HashMap<u64, OpenCall>);
 pub(crate) struct OpenCall {
     pub(crate) message_type: u16,
     pub(crate) started: Instant,
+    pub(crate) deadline_us: Option<u64>,
     pub(crate) held: Held,
     task: AbortHandle,
     cancelled: Cancelled,
@@ -85,9 +86,9 @@ impl OpenCalls {
 
     /// A stream has its first chunk, or a further one. The first tells its breaker that all is well: a stream may go on
     /// for as long as it likes, which a probe may not.
-    pub(crate) fn began_to_answer(&mut self, call: u64) {
+    pub(crate) fn began_to_answer(&mut self, call: u64, caller: impl FnOnce() -> BreakerCaller) {
         if let Some(permit) = self.0.get_mut(&call).and_then(|open| open.held.permit.take()) {
-            permit.succeed(Instant::now);
+            permit.succeed_for(caller, Instant::now);
         }
     }
 
@@ -121,6 +122,7 @@ pub(crate) fn start(
     port: &Port,
     held: Held,
 ) -> OpenCall {
+    let deadline_us = call.context.deadline_us;
     let until = Until { context: call.context, cancelled: call.cancelled.clone() };
     let cancelled = call.cancelled.clone();
     let span = held.span.span();
@@ -150,7 +152,7 @@ pub(crate) fn start(
             stream(runtime, port, until, span, || handler(call, incoming, outgoing))
         }
     };
-    OpenCall { message_type, started: Instant::now(), held, task, cancelled, permits, upload }
+    OpenCall { message_type, started: Instant::now(), deadline_us, held, task, cancelled, permits, upload }
 }
 
 /// How long a handler may run.

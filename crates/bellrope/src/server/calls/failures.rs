@@ -6,12 +6,15 @@ use bellrope_proto::{
     connection::Failure,
     frame::{ErrorCode, Rejection},
 };
+use bellrope_shm::clock;
 
 use crate::breaker::Rejected;
 
-/// Whether a failure counts against the handler. Bad input does not, nor what its caller took back.
-pub(crate) fn is_handlers_fault(failure: &Failure) -> bool {
-    matches!(failure.code, ErrorCode::Handler | ErrorCode::HandlerPanic)
+/// Whether a failure counts against the service: a panic, or what its handler marked as failure. What the caller chose
+/// or did never counts: a marked error that comes when the caller's deadline has passed may well come of that.
+pub(crate) fn is_of_service(failure: &Failure, deadline_us: Option<u64>) -> bool {
+    let is_late = || deadline_us.is_some_and(|deadline| clock::monotonic_us() >= deadline);
+    failure.of_service && (failure.code == ErrorCode::HandlerPanic || !is_late())
 }
 
 #[cold]
@@ -19,7 +22,7 @@ pub(crate) fn open_breaker(rejected: &Rejected) -> Failure {
     let retry_after_ms = rejected.retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1));
     let detail = Rejection::Breaker.to_detail(retry_after_ms);
     let text = format!("{rejected}; the call has not run");
-    Failure { code: ErrorCode::Rejected, detail, text: text.into() }
+    Failure { code: ErrorCode::Rejected, detail, text: text.into(), of_service: false }
 }
 
 #[cold]
@@ -38,5 +41,5 @@ pub(crate) fn panic_failure(panic: Box<dyn Any + Send>) -> Failure {
     if let Err(again) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         std::mem::forget(again);
     }
-    Failure::new(ErrorCode::HandlerPanic, text)
+    Failure { of_service: true, ..Failure::new(ErrorCode::HandlerPanic, text) }
 }

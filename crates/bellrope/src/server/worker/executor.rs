@@ -19,7 +19,7 @@ use crate::{
     kill_points::KillPoint,
     server::{
         calls::{
-            failures::{is_handlers_fault, open_breaker, panic_failure},
+            failures::{is_of_service, open_breaker, panic_failure},
             outcome,
         },
         core::Core,
@@ -83,7 +83,7 @@ impl Executor {
         if !core.may_run(deadline_us, size) {
             return outcome::refuse(core, &self.counters, session, id, message_type, core.refusal(size));
         }
-        let permit = match core.breaker(message_type).acquire(Instant::now) {
+        let permit = match core.breaker(message_type).acquire_for(|| session.caller(), Instant::now) {
             Ok(permit) => permit,
             Err(rejected) => {
                 return outcome::refuse(core, &self.counters, session, id, message_type, open_breaker(&rejected));
@@ -120,8 +120,8 @@ impl Executor {
             session.commit();
         }
         match &failed {
-            None => permit.succeed(Instant::now),
-            Some(failure) if is_handlers_fault(failure) => permit.fail(Instant::now),
+            None => permit.succeed_for(|| session.caller(), Instant::now),
+            Some(failure) if is_of_service(failure, deadline_us) => permit.fail_for(session.caller(), Instant::now),
             Some(_) => drop(permit),
         }
         outcome::note(core, &self.counters, session, message_type, failed.as_deref());

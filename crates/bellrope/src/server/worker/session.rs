@@ -7,10 +7,13 @@ use bellrope_shm::socket::{PeerCredentials, Socket};
 
 #[cfg(feature = "tokio")]
 use crate::server::calls::dispatch::OpenCalls;
-use crate::server::{
-    accept::connection_limits::ConnectionSlot,
-    calls::{body::Body, budget_claim::BudgetClaim},
-    message::NewConnection,
+use crate::{
+    breaker::Caller as BreakerCaller,
+    server::{
+        accept::connection_limits::ConnectionSlot,
+        calls::{body::Body, budget_claim::BudgetClaim, caller_id::CallerId},
+        message::NewConnection,
+    },
 };
 
 /// One connection as its worker owns it.
@@ -21,6 +24,8 @@ pub(crate) struct Session {
     /// The server's number for it, never used again.
     pub(crate) serial: u64,
     pub(crate) peer: PeerCredentials,
+    /// Who calls, for breakers.
+    pub(crate) caller: CallerId,
     /// Its place among the connections that there may be.
     pub(crate) slot: ConnectionSlot,
     /// The name its client gave, free of control characters.
@@ -63,6 +68,7 @@ impl Session {
             socket,
             connection,
             serial,
+            caller: CallerId::new(peer.pid, serial),
             peer,
             slot,
             name,
@@ -77,6 +83,11 @@ impl Session {
             budget_claim: BudgetClaim::default(),
             stuck: None,
         }
+    }
+
+    /// Who calls, as breakers tell callers apart.
+    pub(crate) fn caller(&self) -> BreakerCaller {
+        self.caller.who()
     }
 
     /// Commits what was sent, and rings if the client sleeps.
