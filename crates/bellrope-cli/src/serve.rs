@@ -16,7 +16,7 @@ use anyhow::Context;
 use bellrope::{Metrics, Server, ServerBuilder, inherited_listener, shm::process};
 use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use bellrope_health::HealthServer;
-use bellrope_terminal::{Outcome, output, signals};
+use bellrope_terminal::{Outcome, output, signals, stderr};
 use clap::Args;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -52,7 +52,7 @@ The configuration file is TOML, and every key of it has a default:
   log = "info"
   otlp_endpoint = "http://127.0.0.1:4318"   # where spans of calls go, in a program built with --features otlp
   [server]
-  max_connections = 10000
+  max_connections = 2000
   [gateway]
   provider = "openai"
   [gateway.openai]
@@ -84,6 +84,9 @@ pub(crate) struct ServeArgs {
 /// Serves until a signal comes.
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let settings = Settings::load(&args.settings)?;
+    // From here on nothing waits for whoever should read standard error.
+    stderr::start().context("starting the thread that writes the log")?;
+    signals::write_panics_in_turn();
     let spans = logging::serve(&settings.log, settings.log_format, settings.otlp_endpoint.as_deref())?;
     // Before anything is there that a signal would have to clean up.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("waiting for signals")?;
@@ -106,8 +109,11 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         None => (builder.bind(&socket)?, socket),
     };
     operator.attach(server.metrics());
+    let help =
+        "Lines of the log that were lost, because nobody took what came before them or they could not be written.";
+    server.metrics().watch_counter("ipc_log_lines_lost_total", help, stderr::lost());
     let health = health.map(|address| start_health(address, &server)).transpose()?;
-    let api_port = openai_port.map(|port| ApiPort::start(port, gateway)).transpose()?;
+    let api_port = openai_port.map(|port| ApiPort::start(port, gateway, &server.metrics())).transpose()?;
 
     stay_small(server.metrics())?;
     let types = 1 + MESSAGE_TYPES.len() + Operator::TYPES;

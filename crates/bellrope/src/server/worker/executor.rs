@@ -18,7 +18,7 @@ use crate::{
     HandlerError, KillPoint,
     server::{
         calls::{
-            failures::{is_handlers_fault, open_breaker, panic_failure},
+            failures::{is_handlers_fault, no_memory, open_breaker, panic_failure},
             outcome,
         },
         core::Core,
@@ -159,8 +159,12 @@ impl Executor {
         first: bool,
     ) -> Result<(), Violation> {
         let spill = match handler {
-            Handler::InPlace(_) => Vec::new(),
+            Handler::InPlace(_) => Some(Vec::new()),
             _ => core.buffers.take_empty(message.len()),
+        };
+        let Some(spill) = spill else {
+            let failure = no_memory(message.len() as u64);
+            return outcome::refuse(core, &self.counters, session, request.id, request.message_type, failure);
         };
         let small = std::mem::replace(&mut self.spill, spill);
         let served = self.serve_apart(core, session, handler, request, message, Some(reservation), first);
