@@ -46,12 +46,15 @@ fn run_behind(home: &Home, before: &str, arguments: &str) -> Finished {
 }
 
 /// Namespaces of their own, as containers have them. The last program of each is killed with `unshare`.
-const CONTAINERS: [&str; 4] = [
+const CONTAINERS: [&str; 5] = [
     "exec unshare -pf --kill-child --mount-proc",
     "exec unshare -pmn -f --kill-child --mount-proc",
     "exec unshare -Tf --monotonic 100000 --boottime 100000 --kill-child",
     // As the first, and what /proc has belongs to another namespace, or nothing is there.
     "exec unshare -pmf --kill-child sh -c 'mount -t tmpfs none /proc; exec \"$0\" \"$@\"'",
+    // Nothing can be written but the directory of the socket, and shared memory by name is 64 KiB.
+    "exec unshare -pmf --kill-child sh -c 'mount --bind \"$XDG_RUNTIME_DIR\" \"$XDG_RUNTIME_DIR\" && mount -o remount,bind,ro / \
+     && mount -t tmpfs -o size=64k none /dev/shm && exec \"$0\" \"$@\"'",
 ];
 
 // Fault 56.
