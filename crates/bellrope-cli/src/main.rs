@@ -10,12 +10,12 @@ mod socket;
 
 use std::{process::ExitCode, time::Duration};
 
-use bellrope::shm::CountingAllocator;
 use bellrope_measure::{
     bench,
     bench_server::{self, Served},
     demo, stress,
 };
+use bellrope_shm::CountingAllocator;
 use bellrope_terminal::{WrongSettings, signals, stderr};
 use clap::{CommandFactory as _, Parser, Subcommand};
 

@@ -13,9 +13,14 @@ use std::{
 };
 
 use anyhow::Context;
-use bellrope::{Metrics, Server, ServerBuilder, inherited_listener, shm::process};
+use bellrope::{
+    Server,
+    server::{ServerBuilder, inherited_listener},
+    status::Metrics,
+};
 use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use bellrope_health::HealthServer;
+use bellrope_shm::process;
 use bellrope_terminal::{Outcome, output, signals, stderr};
 use clap::Args;
 use signal_hook::{

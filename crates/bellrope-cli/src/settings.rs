@@ -14,7 +14,11 @@ use std::{
     path::PathBuf,
 };
 
-use bellrope::{BindError, BreakerSetting, ServerConfig, default_socket_path};
+use bellrope::{
+    breaker::BreakerSetting,
+    default_socket_path,
+    server::{BindError, ServerConfig},
+};
 use bellrope_gateway::{ConfigError, Gateway, GatewaySettings, MAX_CHUNK, ProviderConfig};
 use clap::Args;
 use serde::Serialize;

@@ -6,7 +6,7 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use bellrope::Metrics;
+use bellrope::status::Metrics;
 use hyper::service::service_fn;
 
 use crate::{
@@ -137,7 +137,10 @@ mod tests {
         time::Instant,
     };
 
-    use bellrope::{Breaker, BreakerConfig, Server};
+    use bellrope::{
+        Server,
+        breaker::{Breaker, BreakerConfig},
+    };
     use tempfile::TempDir;
 
     use super::*;

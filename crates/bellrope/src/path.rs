@@ -15,7 +15,7 @@ use bellrope_shm::{
     socket::{LONGEST_PATH, Socket},
 };
 
-use crate::BindError;
+use crate::error::BindError;
 
 /// Tries to take a lock whose file was replaced meanwhile.
 const LOCK_TRIES: u32 = 100;

@@ -47,7 +47,12 @@ pub use self::{
     config::ServerConfig,
     handler::call::{Call, CallInPlace},
 };
-use crate::{BindError, HandlerError, KillPoint, Metrics, path::OwnedPath};
+use crate::{
+    error::{BindError, HandlerError},
+    kill_points::KillPoint,
+    path::OwnedPath,
+    status::Metrics,
+};
 
 /// Collects handlers and settings, then binds.
 #[derive(Debug, Default)]
@@ -169,7 +174,7 @@ impl ServerBuilder {
     }
 
     /// Serves at a listener that somebody else has opened and will clean up: see
-    /// [`inherited_listener`](crate::inherited_listener).
+    /// [`inherited_listener`](crate::path::inherited_listener).
     ///
     /// # Errors
     /// As [`Self::bind`].

@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail, ensure};
-use bellrope::{CallError, ChunkStream, Client, ConnectError, Style};
+use bellrope::{
+    CallError, Client,
+    client::{ChunkStream, ConnectError, Style},
+};
 use bellrope_gateway::{Chunk, MESSAGE_TYPES, SequencedChunk};
 use bellrope_terminal::Outcome;
 use clap::Args;

@@ -29,7 +29,7 @@ use std::{
 };
 
 use anyhow::Context;
-use bellrope::Metrics;
+use bellrope::status::Metrics;
 use bellrope_gateway::LiveGateway;
 use bellrope_health::http::{HttpListener, ListenerConfig, ListenerEvent};
 use hyper::service::service_fn;

@@ -315,7 +315,7 @@ fn a_client_that_goes_away_takes_its_providers_stream_along() {
 #[test]
 fn more_connections_than_may_be_put_out_those_that_ask_nothing_and_make_one_line() {
     const MOST: usize = 1_024;
-    bellrope::shm::process::raise_descriptor_limit();
+    bellrope_shm::process::raise_descriptor_limit();
     let home = Home::new();
     let server = home.serve(PORT);
     let address = address(&server);

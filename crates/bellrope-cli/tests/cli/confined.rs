@@ -302,7 +302,7 @@ fn a_limit_on_data_refuses_the_call_that_does_not_fit_and_serves_all_others() {
     let home = Home::new();
     // In KiB: enough for the program and small calls, not for a message of the largest size.
     let server = serve_behind(&home, "ulimit -d 40000; exec", "--set server.max_message_bytes=67108864");
-    let mut config = bellrope::ClientConfig::new(home.socket());
+    let mut config = bellrope::client::ClientConfig::new(home.socket());
     config.max_message_bytes = 64 * MIB as u32;
     let client = Client::with(config).unwrap();
     let error = client.call("echo", &vec![1; 60 * MIB]).unwrap_err().to_string();

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{Client, ConnectError};
+use bellrope::{Client, client::ConnectError};
 
 use crate::{
     api_port,

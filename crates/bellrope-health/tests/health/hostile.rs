@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::ServerConfig;
+use bellrope::server::ServerConfig;
 use bellrope_health::HealthServer;
 
 use super::{

@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use bellrope::{Breaker, BreakerConfig, Client, Server, ServerConfig};
+use bellrope::{
+    Client, Server,
+    breaker::{Breaker, BreakerConfig},
+    server::ServerConfig,
+};
 use bellrope_health::HealthServer;
 
 use super::{

@@ -18,7 +18,7 @@ use bellrope_shm::{
 };
 
 use super::{config::ClientConfig, types::TypeTable};
-use crate::{ConnectError, KillPoint};
+use crate::{error::ConnectError, kill_points::KillPoint};
 
 /// Between two tries where so many wait for the server that the kernel takes no more.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(1);

@@ -8,9 +8,13 @@ use bellrope_proto::{
 };
 use bellrope_shm::process;
 
-use crate::{BindError, Breaker, BreakerConfig, BreakerSetting, SpinPolicy};
+use crate::{
+    breaker::{Breaker, BreakerConfig, BreakerSetting},
+    error::BindError,
+    spin::SpinPolicy,
+};
 
-/// What a server allows and how it waits. Checked once, by [`ServerBuilder::bind`](crate::ServerBuilder::bind).
+/// What a server allows and how it waits. Checked once, by [`ServerBuilder::bind`](crate::server::ServerBuilder::bind).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -90,7 +94,7 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    /// Checks every setting, as [`ServerBuilder::bind`](crate::ServerBuilder::bind) does.
+    /// Checks every setting, as [`ServerBuilder::bind`](crate::server::ServerBuilder::bind) does.
     ///
     /// # Errors
     /// [`BindError::Setting`] of the first one that is out of its range.
@@ -104,7 +108,7 @@ impl ServerConfig {
     /// itself, its threads and its handlers come on top.
     ///
     /// ```
-    /// assert!(bellrope::ServerConfig::default().memory_bound() < 1_288_490_188, "1.2 GiB");
+    /// assert!(bellrope::server::ServerConfig::default().memory_bound() < 1_288_490_188, "1.2 GiB");
     /// ```
     #[must_use]
     pub fn memory_bound(&self) -> u64 {

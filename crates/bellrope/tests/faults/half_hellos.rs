@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use bellrope::{Client, ServerConfig};
+use bellrope::{Client, server::ServerConfig};
 use bellrope_proto::handshake::{HELLO_LEN, Hello};
 use bellrope_shm::socket::Socket;
 

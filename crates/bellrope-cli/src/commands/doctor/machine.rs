@@ -1,10 +1,8 @@
 //! What the machine offers.
 
-use bellrope::{
-    ServerConfig, SpinPolicy,
-    shm::{SharedMemory, process},
-};
+use bellrope::server::{ServerConfig, SpinPolicy};
 use bellrope_shm::proc;
+use bellrope_shm::{SharedMemory, process};
 
 use super::finding::Finding;
 

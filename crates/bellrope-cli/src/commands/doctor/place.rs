@@ -7,8 +7,12 @@ use std::{
     time::Duration,
 };
 
-use bellrope::{Client, ClientConfig, ConnectError, shm::process};
+use bellrope::{
+    Client,
+    client::{ClientConfig, ConnectError},
+};
 use bellrope_gateway::{Gateway, HealthReport};
+use bellrope_shm::process;
 
 use super::finding::Finding;
 use crate::operator::STATS;
@@ -148,7 +152,7 @@ fn reported(report: &HealthReport) -> Vec<Finding> {
 mod tests {
     use std::os::unix::{fs::PermissionsExt, net::UnixListener};
 
-    use bellrope::ServerBuilder;
+    use bellrope::server::ServerBuilder;
     use bellrope_gateway::GatewaySettings;
     use bellrope_testkit::local_server::LocalServer;
 

@@ -23,7 +23,7 @@ use bellrope_shm::{
 
 use super::{connection_limits::ConnectionSlot, half_open::HalfOpens, penalty::Admission};
 use crate::{
-    KillPoint,
+    kill_points::KillPoint,
     server::{
         core::{Core, SWEEP},
         inbox::Inbox,

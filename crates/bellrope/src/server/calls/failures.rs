@@ -7,7 +7,7 @@ use bellrope_proto::{
     frame::{ErrorCode, Rejection},
 };
 
-use crate::Rejected;
+use crate::breaker::Rejected;
 
 /// Whether a failure counts against the handler. Bad input does not, nor what its caller took back.
 pub(crate) fn is_handlers_fault(failure: &Failure) -> bool {
