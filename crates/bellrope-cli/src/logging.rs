@@ -6,7 +6,7 @@ mod otlp;
 use std::{fmt, io::IsTerminal, sync::OnceLock};
 
 use anyhow::anyhow;
-use bellrope_terminal::Outcome;
+use bellrope_terminal::{Outcome, stderr::Lines};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tracing::level_filters::LevelFilter;
@@ -125,7 +125,7 @@ fn start(filter: Targets, format: LogFormat, mut parts: Vec<Part>) -> Outcome {
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // A broken stderr must not bring the program down. A call's span says at its end how long it took and how it ended.
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(Lines::default)
         .log_internal_errors(false)
         .with_span_events(FmtSpan::CLOSE);
     // A filter of their own, so that what is logged and what else becomes of spans do not depend on each other.

@@ -8,11 +8,11 @@ mod serve;
 mod settings;
 mod socket;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use bellrope_measure::{bench, bench_server, demo, stress};
 use bellrope_shm::CountingAllocator;
-use bellrope_terminal::WrongSettings;
+use bellrope_terminal::{WrongSettings, signals, stderr};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{acp, breaker, call, chat, config, doctor, health, list, manual, top};
@@ -81,7 +81,13 @@ enum Command {
     StressClient(stress::StressClientArgs),
 }
 
+/// How long lines of the log may take to be written at the end. Whoever reads them takes them at once; where nobody does, it
+/// is no use to wait.
+const FLUSH: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
+    // Whatever this fails with, the program works without it.
+    let _ = signals::outlive_file_size_limit();
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Chat(args) => chat::run(args),
@@ -101,8 +107,10 @@ fn main() -> ExitCode {
         Command::BenchServer(args) => bench_server::run(&args, &ALLOCATOR),
         Command::StressClient(args) => stress::run_client(&args),
     };
-    bellrope_terminal::signals::let_one_end_us();
-    bellrope_terminal::exit_code(outcome.map_err(as_wrong_settings))
+    signals::let_one_end_us();
+    let code = bellrope_terminal::exit_code(outcome.map_err(as_wrong_settings));
+    stderr::flush(FLUSH);
+    code
 }
 
 /// Wrong settings end a command as wrong usage does.

@@ -1,6 +1,8 @@
 //! The message types for whoever runs a server, as a client asks them: `bellrope.stats` and `bellrope.breaker`.
 //! docs/protocol.md has their JSON.
 
+use std::time::Duration;
+
 use bellrope::{CallError, Client};
 use serde::{Deserialize, Serialize};
 
@@ -121,9 +123,13 @@ pub(crate) fn ask(client: &Client, message_type: &str, request: &[u8]) -> anyhow
     }
 }
 
+/// How long a server may take to let an operator in, and to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// A client for an operator's questions, which must not take long.
 pub(crate) fn connect(server: &SocketArg) -> anyhow::Result<Client> {
     let mut config = server.config();
-    config.call_timeout = std::time::Duration::from_secs(3);
+    // A server that is stopped takes connections, and answers nothing.
+    (config.connect_timeout, config.call_timeout) = (PATIENCE, PATIENCE);
     socket::connect(config)
 }

@@ -16,7 +16,7 @@ use bellrope::{Server, server::inherited_listener};
 use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use bellrope_health::HealthServer;
 use bellrope_measure::served::{register, stay_small};
-use bellrope_terminal::{Outcome, output, signals};
+use bellrope_terminal::{Outcome, output, signals, stderr};
 use clap::Args;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -48,7 +48,7 @@ The configuration file is TOML, and every key of it has a default:
   log = "info"
   otlp_endpoint = "http://127.0.0.1:4318"   # where spans of calls go, in a program built with --features otlp
   [server]
-  max_connections = 10000
+  max_connections = 2000
   [gateway]
   provider = "openai"
   [gateway.openai]
@@ -80,6 +80,9 @@ pub(crate) struct ServeArgs {
 /// Serves until a signal comes.
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let settings = Settings::load(&args.settings)?;
+    // From here on nothing waits for whoever should read standard error.
+    stderr::start().context("starting the thread that writes the log")?;
+    signals::write_panics_in_turn();
     let spans = logging::serve(&settings.log, settings.log_format, settings.otlp_endpoint.as_deref())?;
     // Before anything is there that a signal would have to clean up.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("waiting for signals")?;
@@ -103,8 +106,11 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     };
     operator.attach(server.metrics());
     operator::watch_providers(&server.metrics(), &gateway.current());
+    let help =
+        "Lines of the log that were lost, because nobody took what came before them or they could not be written.";
+    server.metrics().watch_counter("ipc_log_lines_lost_total", help, stderr::lost());
     let health = health.map(|address| start_health(address, &server)).transpose()?;
-    let api_port = openai_port.map(|port| ApiPort::start(port, gateway.clone())).transpose()?;
+    let api_port = openai_port.map(|port| ApiPort::start(port, gateway.clone(), &server.metrics())).transpose()?;
 
     stay_small(server.metrics())?;
     let types = 1 + MESSAGE_TYPES.len() + Operator::TYPES;

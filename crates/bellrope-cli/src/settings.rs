@@ -51,7 +51,7 @@ pub(crate) struct SettingsArgs {
     /// Serve OpenAI's chat completions to programs of this machine on this port; 0 for any free one [default: not at all].
     #[arg(long, value_name = "PORT")]
     pub(crate) openai_port: Option<u16>,
-    /// Connections open at once [default: 10000].
+    /// Connections open at once [default: 2000].
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_connections: Option<u32>,
     /// Worker threads; 0 for one for every four CPUs [default: 0].

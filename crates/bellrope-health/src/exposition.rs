@@ -25,6 +25,11 @@ pub(crate) fn page(snapshot: &Snapshot, process: &ProcessFacts) -> String {
     let help =
         "Handshakes that had to wait, or were turned away, because their process broke the protocol over and over.";
     page.single("ipc_paced_handshakes_total", "counter", help, snapshot.paced_handshakes);
+    let help = "Connections that their client left, or that failed, before the handshake was done.";
+    page.single("ipc_unfinished_handshakes_total", "counter", help, snapshot.unfinished_handshakes);
+    for (name, help, count) in &snapshot.counted {
+        page.single(name, "counter", help, count);
+    }
     if let Some(memory) = process.memory {
         page.single("ipc_shm_bytes", "gauge", "Shared memory resident in this process.", memory.shmem_kb * 1024);
     }
@@ -137,7 +142,7 @@ fn errors(page: &mut Page, snapshot: &Snapshot) {
         "ipc_errors_total",
         "counter",
         "Everything that went wrong, by kind: calls that ended badly (cancelled ones are no error), connections closed \
-         because the peer broke the protocol, connections refused.",
+         because the peer broke the protocol or stalled or the system failed, connections refused.",
     );
     for (kind, count) in snapshot.errors() {
         page.sample("ipc_errors_total", &[("kind", kind)], count);

@@ -9,6 +9,7 @@ mod outcome;
 pub mod output;
 mod progress;
 pub mod signals;
+pub mod stderr;
 
 pub use exit::exit_code;
 pub use outcome::{Failed, Interrupted, Outcome, WrongSettings, in_words, is_closed_pipe};

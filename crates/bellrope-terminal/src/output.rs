@@ -4,7 +4,7 @@ use std::{fmt, io::Write};
 
 use serde::Serialize;
 
-use crate::outcome::Outcome;
+use crate::{outcome::Outcome, stderr};
 
 /// Prints a line of a result.
 ///
@@ -34,5 +34,5 @@ pub fn json(value: &impl Serialize) -> Outcome {
 /// Says something to the person at the terminal that is no result.
 pub fn note(text: fmt::Arguments<'_>) {
     // Nobody may be reading it any more; that is no reason to fail.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    stderr::write(format!("{text}\n").as_bytes());
 }

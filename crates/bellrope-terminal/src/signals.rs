@@ -1,6 +1,7 @@
 //! What signals do beyond ending a program.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     ffi::c_int,
     io,
     path::PathBuf,
@@ -11,7 +12,13 @@ use std::{
     thread,
 };
 
-use signal_hook::{consts::TERM_SIGNALS, flag, iterator::Signals};
+use signal_hook::{
+    consts::{SIGXFSZ, TERM_SIGNALS},
+    flag,
+    iterator::Signals,
+};
+
+use crate::stderr;
 
 /// Lets every one of `signals` after the first end the program at once, with 128 plus its number. The flag says that the
 /// first has come; lowering it makes the next one the first again.
@@ -26,6 +33,29 @@ pub fn second_ends_at_once(signals: &[c_int]) -> io::Result<Arc<AtomicBool>> {
         flag::register(signal, Arc::clone(&first_came))?;
     }
     Ok(first_came)
+}
+
+/// Keeps a limit on the size of files (`RLIMIT_FSIZE`) from ending the program: a write beyond it fails as others do.
+///
+/// # Errors
+/// The signal cannot be caught.
+pub fn outlive_file_size_limit() -> io::Result<()> {
+    flag::register(SIGXFSZ, Arc::default()).map(drop)
+}
+
+/// Writes a panic's message as everything else is written that goes to standard error: the thread that panicked must not wait
+/// for whoever should read it.
+pub fn write_panics_in_turn() {
+    std::panic::set_hook(Box::new(|info| {
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("<unnamed>");
+        let backtrace = Backtrace::capture();
+        let text = match backtrace.status() {
+            BacktraceStatus::Captured => format!("thread '{name}' {info}\n{backtrace}\n"),
+            _ => format!("thread '{name}' {info}\n"),
+        };
+        stderr::write(text.as_bytes());
+    }));
 }
 
 /// The signal that is about to end this program, or 0.

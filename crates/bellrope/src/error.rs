@@ -8,7 +8,7 @@ use bellrope_proto::{
     frame::{ErrorCode, Rejection},
     handshake::{HandshakeError, Style},
 };
-use bellrope_shm::MapError;
+use bellrope_shm::{MapError, process};
 
 /// A handler's own error. Its text travels to the caller, so it must hold nothing secret.
 ///
@@ -119,6 +119,18 @@ pub enum BindError {
     /// Something that is no socket is in the way.
     #[error("{0} exists and is not a socket; it stays as it is: choose another socket path")]
     NotASocket(PathBuf),
+    /// The socket's path is longer than the system takes.
+    #[error(
+        "the socket path {path} is longer than {limit} bytes, the most that a socket's may have; choose another (--socket)"
+    )]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length, in bytes.
+        length: usize,
+        /// The most that it may have.
+        limit: usize,
+    },
     /// A message type was registered twice, or its name is empty or longer than 255 bytes, or there are too many.
     #[error("message type {name:?} cannot be registered: {fault}")]
     Registry {
@@ -168,8 +180,20 @@ pub enum ConnectError {
         /// What the system said.
         source: io::Error,
     },
+    /// The path is longer than that of any socket.
+    #[error(
+        "the socket path {path} is longer than {limit} bytes, the most that a socket's may have; choose another (--socket)"
+    )]
+    PathTooLong {
+        /// The socket path.
+        path: PathBuf,
+        /// Its length, in bytes.
+        length: usize,
+        /// The most that it may have.
+        limit: usize,
+    },
     /// The listener belongs to another user.
-    #[error("the server at {path} runs as user {uid}, neither you nor root; it was not trusted")]
+    #[error("the server at {path} runs as user {uid}, neither you nor root; it was not trusted{}", unnamed(*uid))]
     ForeignServer {
         /// The socket path.
         path: PathBuf,
@@ -431,6 +455,14 @@ fn suggest(nearest: &[String]) -> String {
     match nearest {
         [] => "; it offers none".to_owned(),
         names => format!("; nearest known: {}", names.join(", ")),
+    }
+}
+
+/// What a user id means that is no user's.
+fn unnamed(uid: u32) -> &'static str {
+    match process::names_user(uid) {
+        true => "",
+        false => " (that number stands for every user that this user namespace does not map: run both sides in one)",
     }
 }
 

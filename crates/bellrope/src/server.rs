@@ -28,7 +28,7 @@ use std::{
 };
 
 pub use bellrope_proto::connection::Reply;
-use bellrope_shm::process;
+use bellrope_shm::{SharedMemory, proc, process};
 
 #[cfg(feature = "tokio")]
 pub use self::handler::{
@@ -200,29 +200,29 @@ impl ServerBuilder {
             #[cfg(feature = "tokio")]
             runtime.as_ref().map(|runtime| runtime.handle().clone()),
         )?);
-        let workers = core.fixed.workers;
-
-        let mut threads = Vec::with_capacity(workers + 1);
-        let mut inboxes = Vec::with_capacity(workers);
-        for index in 0..workers {
-            let (inbox, worker) = Worker::new(Arc::clone(&core), index).map_err(starting)?;
-            inboxes.push(inbox);
-            threads.push(spawn(&format!("bellrope-work-{index}"), move || worker.run())?);
-        }
-        let (accept_inbox, acceptor) = Acceptor::new(Arc::clone(&core), listener, inboxes.clone()).map_err(starting)?;
-        threads.push(spawn("bellrope-accept", move || acceptor.run())?);
-        inboxes.push(accept_inbox);
-        for (index, inbox) in inboxes.iter().cloned().enumerate() {
-            core.metrics.liveness().wake_with(index, move || inbox.wake());
-        }
-        Ok(Server {
+        try_memory(core.fixed.terms.geometry.mapping_len())?;
+        // Whole from the start: if a thread cannot be started, dropping it ends those that run already.
+        let mut server = Server {
             core,
-            inboxes,
-            threads: Mutex::new(threads),
+            inboxes: Vec::new(),
+            threads: Mutex::default(),
             _path: owned_path,
             #[cfg(feature = "tokio")]
             runtime: Mutex::new(runtime),
-        })
+        };
+        for index in 0..server.core.fixed.workers {
+            let (inbox, worker) = Worker::new(Arc::clone(&server.core), index).map_err(starting)?;
+            server.inboxes.push(inbox);
+            server.spawn(&format!("bellrope-work-{index}"), move || worker.run())?;
+        }
+        let (accept_inbox, acceptor) =
+            Acceptor::new(Arc::clone(&server.core), listener, server.inboxes.clone()).map_err(starting)?;
+        server.inboxes.push(accept_inbox);
+        server.spawn("bellrope-accept", move || acceptor.run())?;
+        for (index, inbox) in server.inboxes.iter().cloned().enumerate() {
+            server.core.metrics.liveness().wake_with(index, move || inbox.wake());
+        }
+        Ok(server)
     }
 }
 
@@ -243,6 +243,13 @@ impl Server {
     #[must_use]
     pub fn builder() -> ServerBuilder {
         ServerBuilder::default()
+    }
+
+    /// Starts one more of its threads.
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), BindError> {
+        let thread = spawn(name, run)?;
+        self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
+        Ok(())
     }
 
     /// The server's counters.
@@ -329,12 +336,22 @@ impl Drop for Server {
 
 #[cfg(feature = "tokio")]
 fn build_runtime() -> Result<tokio::runtime::Runtime, BindError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("bellrope-async")
-        .enable_all()
-        .build()
-        .map_err(starting)
+    // tokio panics where the system has no thread for it. That is found out before, and said as an error.
+    let threads = || proc::entries(std::process::id(), "task");
+    let before = threads();
+    drop(spawn("bellrope-async", || {})?.join());
+    // Its place is free a moment after it has ended.
+    for _ in 0..100 {
+        match (&before, threads()) {
+            (Ok(before), Ok(now)) if now > *before => std::thread::sleep(Duration::from_millis(1)),
+            _ => break,
+        }
+    }
+    let build = || {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("bellrope-async").enable_all().build()
+    };
+    let built = std::panic::catch_unwind(build);
+    built.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())).map_err(starting)
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BindError> {
@@ -342,5 +359,26 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
 }
 
 fn starting(source: io::Error) -> BindError {
-    BindError::Io { what: "starting the server's threads".to_owned(), source }
+    let fix = match source.kind() {
+        io::ErrorKind::WouldBlock => {
+            " (the limit on processes of this user or container: ulimit -u, TasksMax=, pids.max)"
+        }
+        _ => "",
+    };
+    BindError::Io { what: format!("starting the server's threads{fix}"), source }
+}
+
+/// Makes memory as every connection has it, and lets go of it: a server that could serve nobody does not start.
+fn try_memory(len: usize) -> Result<(), BindError> {
+    let made = SharedMemory::create(len).and_then(|(memory, handle)| {
+        drop(memory);
+        SharedMemory::open(&handle, len).map_err(io::Error::other)
+    });
+    made.map(drop).map_err(|source| BindError::Io {
+        what: format!(
+            "making the shared memory that every connection needs, {len} bytes (memfd_create, fcntl and mmap, which a \
+             sandbox must allow)"
+        ),
+        source,
+    })
 }

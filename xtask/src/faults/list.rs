@@ -243,4 +243,44 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
             ),
         ],
     ),
+    (
+        "Edges of the system",
+        &[
+            (
+                56,
+                "The peer lives in another namespace: its process id is 0, its user is not mapped",
+                "credentials are read as they are; 0 means unknown, and the connection works; an unmapped user is refused in words",
+            ),
+            (
+                57,
+                "A connection ends and nobody learns why",
+                "every refusal and every drop has a reason, a counter and a line, limited in rate",
+            ),
+            (
+                61,
+                "Standard error is a pipe that nobody reads",
+                "a bounded queue and one thread that writes; what finds no room is lost, counted, and said later",
+            ),
+            (
+                62,
+                "Unfinished handshakes or silent connections take every place",
+                "charged to their process, user or address; the oldest of whoever holds most gives way",
+            ),
+            (
+                66,
+                "A table of the kernel says less than it seems to",
+                "a row speaks for a user only if both ends match, it is established and has an owner",
+            ),
+            (
+                67,
+                "A path is not ours any more: moved, removed, replaced",
+                "only what has the device and inode that we made is removed, and only a socket that refuses counts as stale",
+            ),
+            (
+                68,
+                "The system denies what a server needs: filters, limits on files, processes, descriptors in flight",
+                "refused at the start or for that connection, in words that name the limit; no abort, no panic",
+            ),
+        ],
+    ),
 ];

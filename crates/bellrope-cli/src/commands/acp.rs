@@ -21,8 +21,8 @@ mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::anyhow;
-use bellrope_terminal::{Outcome, in_words, output};
+use anyhow::{Context as _, anyhow};
+use bellrope_terminal::{Outcome, in_words, output, signals, stderr};
 use clap::Args;
 use tokio::io::BufReader;
 
@@ -51,6 +51,9 @@ pub(crate) struct AcpArgs {
 
 /// Serves one editor until it closes standard input.
 pub(crate) fn run(args: AcpArgs) -> Outcome {
+    // An editor may read nothing of what its agent says beside the protocol.
+    stderr::start().context("starting the thread that writes the log")?;
+    signals::write_panics_in_turn();
     logging::init("warn")?;
     let AcpArgs { server, ask } = args;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

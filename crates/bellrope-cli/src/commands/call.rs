@@ -4,13 +4,13 @@ use std::{
     ffi::OsString,
     io::{self, Read, Write},
     os::unix::ffi::OsStringExt,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow, bail, ensure};
 use bellrope::{
-    CallError,
-    client::{ChunkStream, Style},
+    CallError, Client,
+    client::{ChunkStream, ConnectError, Style},
 };
 use bellrope_gateway::{Chunk, MESSAGE_TYPES, SequencedChunk};
 use bellrope_terminal::Outcome;
@@ -37,7 +37,8 @@ A stream of an ai.* type whose last chunk is an error ends with exit code 1."#;
 pub(crate) struct CallArgs {
     #[command(flatten)]
     server: SocketArg,
-    /// Most seconds until a single answer must be there; a stream may take any time.
+    /// Most seconds until a single answer must be there, connecting included; a stream may take any time once the server
+    /// has let us in.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
     /// The name of the message type, one of those that `bellrope list` shows.
@@ -55,15 +56,19 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
         Some(payload) if payload == "-" => read_input()?,
         payload => payload.unwrap_or_default().into_vec(),
     };
+    let late = |error| in_time(error, args.timeout);
+    let (timeout, began) = (Duration::from_secs(args.timeout.into()), Instant::now());
     let mut config = args.server.config();
-    config.call_timeout = Duration::from_secs(args.timeout.into());
-    let client = socket::connect(config)?;
+    // A server that is stopped takes connections, and answers nothing: connecting is part of the time.
+    (config.connect_timeout, config.call_timeout) = (timeout, timeout);
+    config.reconnect_timeout = config.reconnect_timeout.min(timeout);
+    let client = Client::with(config).map_err(|error| late(error.into()))?;
 
     let style = client.message_types().into_iter().find(|(known, _)| *known == args.message_type);
-    let late = |error| in_time(error, args.timeout);
     match style.map_or(Style::Unary, |(_, style)| style) {
         Style::Unary => {
-            let reply = client.call(&args.message_type, &payload).map_err(late)?;
+            let left = timeout.saturating_sub(began.elapsed());
+            let reply = client.call_within(&args.message_type, &payload, left).map_err(late)?;
             print(&reply)
         }
         Style::ServerStream => print_chunks(client.stream(&args.message_type, &payload)?, &args.message_type),
@@ -118,7 +123,14 @@ fn in_time(error: CallError, timeout: u32) -> anyhow::Error {
         CallError::DeadlineExceeded => {
             anyhow!("no answer came within {timeout} s; give it longer with --timeout")
         }
-        error => error.into(),
+        CallError::Connect(ConnectError::Io { path, source }) if source.kind() == io::ErrorKind::TimedOut => {
+            anyhow!(
+                "the server at {} let nobody in within {timeout} s: it is stopped or overloaded; give it longer with \
+                 --timeout",
+                path.display()
+            )
+        }
+        error => socket::explain_call(error),
     }
 }
 

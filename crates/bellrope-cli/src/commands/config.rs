@@ -71,7 +71,12 @@ fn show(args: &ShowArgs) -> Outcome {
     let wide = |of: &dyn Fn(&(&String, String, String)) -> usize| rows.iter().map(of).max().unwrap_or(0);
     let (key, value) = (wide(&|row| row.0.chars().count()), wide(&|row| row.1.chars().count()).min(40));
     output::line(format_args!("{:key$}  {:value$}  FROM", "KEY", "VALUE"))?;
-    rows.iter().try_for_each(|row| output::line(format_args!("{:key$}  {:value$}  {}", row.0, row.1, row.2)))
+    rows.iter().try_for_each(|row| output::line(format_args!("{:key$}  {:value$}  {}", row.0, row.1, row.2)))?;
+    output::line(format_args!(
+        "\nAt the very most {} MiB: server.max_connections x (two rings and a reply that waits) + \
+         server.buffer_budget_bytes",
+        settings.server.memory_bound() / 1_048_576
+    ))
 }
 
 fn check(args: CheckArgs) -> Outcome {

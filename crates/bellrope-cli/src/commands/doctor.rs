@@ -39,8 +39,9 @@ pub(crate) struct DoctorArgs {
 /// Looks at everything; ends with 0 if nothing failed.
 pub(crate) fn run(args: &DoctorArgs) -> Outcome {
     logging::init("error")?;
-    let mut findings = vec![machine::memfd(), machine::pidfd(), machine::clock()];
     let settings = Settings::load(&args.settings);
+    let memfd = machine::memfd(settings.as_ref().ok().map(|settings| &settings.server));
+    let mut findings = vec![memfd, machine::pidfd(), machine::clock()];
     match &settings {
         Ok(settings) => {
             let gateway = settings.providers();

@@ -29,6 +29,7 @@ use std::{
 };
 
 use anyhow::Context;
+use bellrope::status::Metrics;
 use bellrope_gateway::LiveGateway;
 use bellrope_health::http::{HttpListener, ListenerConfig, ListenerEvent};
 use hyper::service::service_fn;
@@ -38,8 +39,10 @@ use service::Service;
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope::ingress";
 
-/// Connections open at once; one more is closed at once.
-const MAX_CONNECTIONS: usize = 64;
+/// Connections open at once. For one more, one that asks nothing gives way, or the new one hears that there is no place.
+const MAX_CONNECTIONS: usize = 1_024;
+/// What it hears then, as [`fault`] has it.
+const FULL: &str = r#"{"error":{"message":"1024 connections are at work, as many as may be; try again","type":"server_error","param":null,"code":"overloaded"}}"#;
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 8 * 1024;
 /// How long a client may take to send a request's head, or to begin its next request.
@@ -55,7 +58,7 @@ pub(crate) struct ApiPort {
 
 impl ApiPort {
     /// Takes a port of the loopback address and starts to serve there. Port 0 means any free one.
-    pub(crate) fn start(port: u16, gateway: LiveGateway) -> anyhow::Result<Self> {
+    pub(crate) fn start(port: u16, gateway: LiveGateway, metrics: &Metrics) -> anyhow::Result<Self> {
         let fix = || format!("OpenAI's API cannot be served on port {port}; choose another with --openai-port");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(fix)?;
         let service = Arc::new(Service::new(gateway));
@@ -63,7 +66,10 @@ impl ApiPort {
             let service = Arc::clone(&service);
             async move { Ok::<_, Infallible>(service.answer(request).await) }
         });
-        Ok(Self { listener: HttpListener::on(listener, listener_config(), service)? })
+        let listener = HttpListener::on(listener, listener_config(), service)?;
+        let help = "Connections to OpenAI's API that were refused, put out for others, or found no place.";
+        metrics.watch_counter("ipc_openai_connections_dropped_total", help, listener.dropped());
+        Ok(Self { listener })
     }
 
     /// Where it listens.
@@ -86,6 +92,7 @@ impl ApiPort {
 fn listener_config() -> ListenerConfig {
     let mut config = ListenerConfig::new("OpenAI's API", "bellrope-openai");
     config.max_connections = MAX_CONNECTIONS;
+    config.full_answer = FULL;
     config.max_head_bytes = MAX_HEAD;
     config.head_time = HEAD_TIME;
     config.connection_time = None;
@@ -104,10 +111,18 @@ fn log(event: &ListenerEvent<'_>) {
             tracing::warn!(target: TARGET, %error, "OpenAI's API can not accept; resting for {rest:?}");
         }
         ListenerEvent::Full { limit } => {
-            tracing::warn!(target: TARGET, limit, "OpenAI's API is full; further connections are closed");
+            tracing::warn!(target: TARGET, limit, "OpenAI's API is full; further connections are answered with 503");
         }
-        ListenerEvent::Refused { from, reason } => {
-            tracing::warn!(target: TARGET, %from, "a connection to OpenAI's API was closed: {reason}");
+        ListenerEvent::Displaced { limit, from } => {
+            tracing::warn!(
+                target: TARGET,
+                limit,
+                %from,
+                "OpenAI's API has no place left; connections that ask nothing are closed for new ones"
+            );
+        }
+        ListenerEvent::Refused { from, reason, left_out } => {
+            tracing::warn!(target: TARGET, %from, left_out, "a connection to OpenAI's API was closed: {reason}");
         }
         ListenerEvent::Failed(error) => {
             tracing::debug!(target: TARGET, %error, "a connection to OpenAI's API failed");

@@ -156,7 +156,7 @@ mod tests {
         for key in ["socket", "server.breaker.timeout_ms", "gateway.openai.model", "gateway.providers.mine.breaker"] {
             assert!(!matches!(look_up(key), Known::Nothing(_)), "{key}");
         }
-        assert_eq!(look_up("server.max_connections"), Known::Leaf(Kind::Number { example: 10_000 }));
+        assert_eq!(look_up("server.max_connections"), Known::Leaf(Kind::Number { example: 2_000 }));
         assert_eq!(look_up("openai_port"), Known::Leaf(Kind::Number { example: 8_080 }));
         assert_eq!(look_up("gateway.fallback"), Known::Leaf(Kind::List));
         assert_eq!(look_up("gateway.providers"), Known::Section);

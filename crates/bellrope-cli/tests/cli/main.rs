@@ -5,6 +5,7 @@ mod api_port;
 mod bench;
 mod chat;
 mod config;
+mod confined;
 mod conversation;
 mod editor;
 mod foreign;

@@ -217,7 +217,7 @@ fn health_is_served_where_it_was_asked_for() {
     drop(from_flag);
     let from_file = home.serve(["--config".as_ref(), config.as_os_str()]);
     let metrics = http(&from_file, "/metrics");
-    assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("\nipc_max_connections 10000\n"), "{metrics}");
+    assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("\nipc_max_connections 2000\n"), "{metrics}");
 }
 
 #[test]

@@ -28,27 +28,57 @@ fn a_body_is_not_waited_for() {
     assert!(began.elapsed() < Duration::from_secs(9), "took {:?}", began.elapsed());
 }
 
-// Fault 51.
+/// Whether the server has closed a non-blocking connection on which it says nothing.
+fn is_closed(mut socket: &TcpStream) -> bool {
+    match socket.read(&mut [0; 1]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    }
+}
+
+// Faults 51, 62.
 #[test]
-fn the_65th_connection_is_closed_at_once_and_a_free_place_is_used_again() {
+fn of_too_many_silent_connections_the_oldest_are_closed_and_the_newest_stay() {
+    // Of one address.
+    const MOST: usize = 48;
     let server = serve(ServerConfig::default());
     let health = watch(&server);
-    let mut flood: Vec<_> = (0..70).map(|_| connect(health.local_addr())).collect();
+    let flood: Vec<_> = (0..MOST + 22).map(|_| connect(health.local_addr())).collect();
     for socket in &flood {
         socket.set_nonblocking(true).unwrap();
     }
-    let closed = |mut socket: &TcpStream| match socket.read(&mut [0; 1]) {
-        Ok(count) => count == 0,
-        Err(error) => error.kind() != ErrorKind::WouldBlock,
-    };
-    eventually("six are closed", || flood[64..].iter().all(closed));
-    assert!(!flood[..64].iter().any(closed), "one of the first 64 was closed too");
+    eventually("the oldest are closed", || flood[..22].iter().all(is_closed));
+    assert!(!flood[22..].iter().any(is_closed), "there was a place for these");
+}
 
-    drop(flood.pop());
-    flood.truncate(63);
-    eventually("the free place is used", || {
-        send(health.local_addr(), b"GET /live HTTP/1.1\r\n\r\n").is_some_and(|answer| answer.status == 200)
-    });
+// Faults 51, 62.
+#[test]
+fn every_probe_is_answered_whoever_holds_connections_open() {
+    let server = serve(ServerConfig::default());
+    let health = watch(&server);
+    let mut flood: Vec<_> = (0..80).map(|_| connect(health.local_addr())).collect();
+    for round in 0..32_u8 {
+        // From other addresses too, which no probe shares, and in the middle of a head.
+        let mut half = connect(health.local_addr());
+        half.write_all(b"GET /live HTTP/1.1\r\nHost: local").unwrap();
+        flood.push(half);
+        flood.push(connect_from([127, 0, 0, 2 + round], health.local_addr()));
+        assert_eq!(get(health.local_addr(), "/live").status, 200);
+        assert_eq!(get(health.local_addr(), "/ready").status, 200);
+    }
+    let page = get(health.local_addr(), "/metrics").body;
+    let dropped = page.lines().find_map(|line| line.strip_prefix("ipc_health_connections_dropped_total "));
+    assert!(dropped.unwrap().parse::<usize>().unwrap() >= 80 + 64 - 64, "{page}");
+}
+
+/// Connects from another address of this machine.
+fn connect_from(address: [u8; 4], to: std::net::SocketAddr) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+
+    let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&fd, &std::net::SocketAddr::from((address, 0))).unwrap();
+    connect(&fd, &to).unwrap();
+    TcpStream::from(fd)
 }
 
 // Fault 51.

@@ -46,7 +46,7 @@ fn health_and_metrics_count_the_calls_made() {
     eventually("all calls are counted", || page()["total_requests"] == 113);
     let page = page();
     assert_eq!(page["status"], "healthy");
-    assert_eq!((&page["active_connections"], &page["max_connections"]), (&1.into(), &10_000.into()));
+    assert_eq!((&page["active_connections"], &page["max_connections"]), (&1.into(), &2_000.into()));
     assert_eq!(page["version"], env!("CARGO_PKG_VERSION"));
     assert!(page["uptime_seconds"].as_u64().unwrap() < 600);
     let memory = |field: &str| page["memory"][field].as_u64().unwrap();
@@ -186,7 +186,7 @@ fn metrics_are_well_formed_and_there_from_the_start() {
     for kind in ["protocol_violation", "connection_refused", "handler_panic"] {
         exposition.value("ipc_errors_total", &[("kind", kind)]);
     }
-    assert_eq!(exposition.value("ipc_max_connections", &[]), 10_000.0);
+    assert_eq!(exposition.value("ipc_max_connections", &[]), 2_000.0);
     assert_eq!(exposition.value("ipc_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
     for name in [
         "process_cpu_seconds_total",

@@ -48,6 +48,7 @@ pub(crate) struct Mapping {
 impl MemoryHandle {
     /// Fresh, zeroed memory of `len` bytes whose size is final, and a mapping of it.
     pub(crate) fn create(len: usize) -> io::Result<(Mapping, Self)> {
+        check_file_size(len)?;
         let fd = rustix::fs::memfd_create("bellrope", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&fd, len as u64)?;
         rustix::fs::fcntl_add_seals(&fd, FIXED_SIZE)?;
@@ -57,6 +58,7 @@ impl MemoryHandle {
 
     /// Fresh memory with these bytes, which are final.
     pub(crate) fn with_final_bytes(bytes: &[u8]) -> io::Result<Self> {
+        check_file_size(bytes.len())?;
         let fd = rustix::fs::memfd_create("bellrope-sealed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         let mut left = bytes;
         while !left.is_empty() {
@@ -82,6 +84,20 @@ impl MemoryHandle {
             return Err(MapError::Size { expected: len as u64, found });
         }
         Ok(())
+    }
+}
+
+/// Refuses memory that is larger than this process may make a file. The kernel would refuse it too, but with a signal that
+/// ends the process (`SIGXFSZ`).
+fn check_file_size(len: usize) -> io::Result<()> {
+    match rustix::process::getrlimit(rustix::process::Resource::Fsize).current {
+        Some(limit) if limit < len as u64 => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!(
+                "{len} bytes are more than the limit on the size of files, {limit} bytes (RLIMIT_FSIZE, ulimit -f)"
+            ),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -6,8 +6,8 @@ use std::{
     fs, io,
     net::{IpAddr, SocketAddr},
     ops::Range,
-    os::unix::fs::MetadataExt,
     path::PathBuf,
+    sync::OnceLock,
 };
 
 /// Clock ticks in a second as `/proc` counts them, the same on every architecture we run on.
@@ -15,6 +15,11 @@ const USER_HZ: f64 = 100.0;
 /// The tables of TCP sockets of one network namespace. Programs that open IPv6 sockets for everything stand in the
 /// second.
 const TCP_TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+
+/// How they write that a connection is established.
+const ESTABLISHED: &str = "01";
+/// What the kernel puts in the place of users that a user namespace does not map, unless it is told otherwise.
+const OVERFLOW_USER: u32 = 65_534;
 
 /// How many descriptors a process may have open. [`u64::MAX`] where there is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,14 +128,6 @@ pub fn descriptor_limits() -> Option<DescriptorLimits> {
     limits_on_open_files(&fs::read_to_string("/proc/self/limits").ok()?)
 }
 
-/// The user as whom this process runs.
-///
-/// # Errors
-/// `/proc` is not mounted.
-pub fn own_user() -> io::Result<u32> {
-    Ok(fs::metadata("/proc/self")?.uid())
-}
-
 /// How many entries a folder of a process has: `fd` for its descriptors, `task` for its threads.
 ///
 /// # Errors
@@ -212,23 +209,36 @@ pub(super) fn constant_mappings() -> Option<Vec<Range<usize>>> {
     Some(constants_and_code(&fs::read_to_string("/proc/self/maps").ok()?))
 }
 
-/// The user who owns the TCP socket with this local address, if there is one in this network namespace.
+/// The user who owns the other end of a TCP connection between two sockets of this network namespace: `theirs` is that
+/// end, `ours` the end it is connected to. `None`: there is no such connection now, or nobody owns that end of it.
 ///
 /// # Errors
 /// The kernel's tables cannot be read.
-pub fn user_of_tcp_socket(local: SocketAddr) -> io::Result<Option<u32>> {
+pub fn user_of_tcp_peer(theirs: SocketAddr, ours: SocketAddr) -> io::Result<Option<u32>> {
     for table in TCP_TABLES {
         let text = match fs::read_to_string(table) {
             Ok(text) => text,
             // A machine without IPv6 has no table of it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && table != TCP_TABLES[0] => continue,
             Err(error) => return Err(error),
         };
-        if let Some(user) = user_in_table(&text, local) {
+        if let Some(user) = user_in_table(&text, theirs, ours) {
             return Ok(Some(user));
         }
     }
     Ok(None)
+}
+
+/// The user id that stands for every user that a user namespace does not map.
+pub(super) fn overflow_user() -> u32 {
+    static OVERFLOW: OnceLock<u32> = OnceLock::new();
+    let read = || line_of("/proc/sys/kernel/overflowuid").and_then(|line| line.parse().ok());
+    *OVERFLOW.get_or_init(|| read().unwrap_or(OVERFLOW_USER))
+}
+
+/// Whether the user namespace of this process has a user with this id. What cannot be read is not believed.
+pub(super) fn maps_user(uid: u32) -> bool {
+    fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| is_mapped(&map, uid))
 }
 
 /// A file of one line.
@@ -301,14 +311,32 @@ fn constants_and_code(maps: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// The user in the row of a table whose local address this is.
-fn user_in_table(table: &str, local: SocketAddr) -> Option<u32> {
-    let names = names(local);
-    let mut rows = table.lines().skip(1).map(|row| row.split_ascii_whitespace());
-    rows.find_map(|mut row| {
-        let address = row.nth(1)?;
-        // After the address: peer, state, queues, timer, retransmissions, user.
-        names.iter().any(|name| name == address).then(|| row.nth(5)?.parse().ok())?
+/// The user in the row of a table for the connection from `theirs` to `ours`.
+///
+/// A row speaks for a user only while the connection is established and has a socket. That of a connection that is over
+/// (TIME_WAIT and others) names user 0 and no socket, whoever owned it; a row of the same address and another peer is
+/// another connection's.
+fn user_in_table(table: &str, theirs: SocketAddr, ours: SocketAddr) -> Option<u32> {
+    let (theirs, ours) = (names(theirs), names(ours));
+    table.lines().skip(1).find_map(|row| {
+        // number local peer state queues timer retransmissions user time-out inode
+        let mut fields = row.split_ascii_whitespace().skip(1);
+        let (local, peer, state) = (fields.next()?, fields.next()?, fields.next()?);
+        let (user, inode): (u32, u64) = (fields.nth(3)?.parse().ok()?, fields.nth(1)?.parse().ok()?);
+        let is_it = theirs.iter().any(|name| name == local) && ours.iter().any(|name| name == peer);
+        (is_it && state == ESTABLISHED && inode != 0).then_some(user)
+    })
+}
+
+/// Whether a text like that of `/proc/PID/uid_map` maps this user of the inner namespace.
+fn is_mapped(map: &str, uid: u32) -> bool {
+    map.lines().any(|line| {
+        // first inside, first outside, how many
+        let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
+        let (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) = (numbers.next(), numbers.next(), numbers.next()) else {
+            return false;
+        };
+        (first..first.saturating_add(count)).contains(&uid.into())
     })
 }
 
@@ -316,12 +344,14 @@ fn user_in_table(table: &str, local: SocketAddr) -> Option<u32> {
 fn names(address: SocketAddr) -> [String; 2] {
     let port = address.port();
     let word = |bytes: &[u8]| format!("{:08X}", u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-    let wide = match address.ip() {
+    // An IPv6 socket names an IPv4 peer by an address of its own; the peer may be in either table.
+    let ip = address.ip().to_canonical();
+    let wide = match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
     };
     let wide: String = wide.chunks(4).map(word).collect();
-    let narrow = match address.ip() {
+    let narrow = match ip {
         IpAddr::V4(ip) => word(&ip.octets()),
         IpAddr::V6(_) => wide.clone(),
     };
@@ -390,29 +420,86 @@ mod tests {
         assert_eq!(constants_and_code(maps), [0x1000..0x2000, 0x2000..0x4000]);
     }
 
+    /// A row of a table, for a connection of two ports of 127.0.0.1.
+    #[cfg(target_endian = "little")]
+    fn row(ports: [u16; 2], state: &str, user: u32, inode: u64) -> String {
+        let [local, peer] = ports;
+        format!(
+            "   1: 0100007F:{local:04X} 0100007F:{peer:04X} {state} 00000000:00000000 00:00000000 00000000  {user}        \
+             0 {inode} 1 x\n"
+        )
+    }
+
+    // Fault 66.
     #[test]
     #[cfg(target_endian = "little")]
-    fn the_user_stands_in_the_row_of_the_local_address() {
-        let narrow = format!(
-            "{HEAD}   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 1 1 x\n   \
-             1: 0100007F:C350 0100007F:1F90 01 00000000:00000000 02:000002DE 00000000  1001        0 2 2 x\n"
-        );
-        let of = |table: &str, port: u16| user_in_table(table, ([127, 0, 0, 1], port).into());
-        assert_eq!((of(&narrow, 8080), of(&narrow, 50000), of(&narrow, 50001)), (Some(1000), Some(1001), None));
-        let wide = format!(
-            "{HEAD}   0: 0000000000000000FFFF00000100007F:C350 0000000000000000FFFF00000100007F:1F90 01 \
-             00000000:00000000 00:00000000 00000000  1002        0 3 3 x\n"
-        );
-        assert_eq!(of(&wide, 50000), Some(1002));
-        assert_eq!((of("", 1), of(&format!("{HEAD}nonsense\n\n 1: 0100007F:0001"), 1)), (None, None));
+    fn a_row_speaks_for_a_user_only_if_both_ends_match_and_it_is_established_and_has_an_owner() {
+        let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let of = |rows: &[String]| user_in_table(&format!("{HEAD}{}", rows.concat()), local(50_000), local(8_080));
+        let whole = row([50_000, 8_080], "01", 1001, 7);
+        assert_eq!(of(&[row([8_080, 50_000], "01", 0, 6), whole.clone()]), Some(1001), "not the row of our own end");
+        // What the kernel writes of a connection that is over, of one half closed, of one under way, of one unowned.
+        for state in ["02", "03", "04", "05", "06", "07", "08", "09", "0A", "0B", "0C"] {
+            assert_eq!(of(&[row([50_000, 8_080], state, 0, 7)]), None, "state {state}");
+        }
+        assert_eq!(of(&[row([50_000, 8_080], "01", 0, 0)]), None, "no socket, no owner");
+        assert_eq!(of(&[row([50_000, 8_081], "01", 0, 7)]), None, "a connection to somebody else");
+        assert_eq!(of(&[row([50_000, 0], "0A", 0, 7)]), None, "a listener");
+        // A row that says nothing does not hide the one that does.
+        let stale = row([50_000, 8_080], "06", 0, 0);
+        assert_eq!(of(&[stale, row([50_000, 8_081], "01", 0, 7), whole]), Some(1001));
+        assert_eq!(of(&["nonsense\n\n 1: 0100007F:C350 0100007F:1F90 01\n".to_owned()]), None);
+        assert_eq!(user_in_table("", local(1), local(2)), None);
+    }
+
+    // Fault 66.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_program_with_ipv6_sockets_is_found_by_its_ipv4_address_and_by_its_own() {
+        let mapped = |port: &str| format!("0000000000000000FFFF00000100007F:{port}");
+        let of = |local: &str, peer: &str, theirs: SocketAddr, ours: SocketAddr| {
+            let rest = "01 00000000:00000000 00:00000000 00000000  1002        0 3 3 x";
+            user_in_table(&format!("{HEAD}   0: {local} {peer} {rest}\n"), theirs, ours)
+        };
+        let v4 = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(of(&mapped("C350"), &mapped("1F90"), v4(50_000), v4(8_080)), Some(1002));
+        assert_eq!(of(&mapped("C350"), &mapped("1F91"), v4(50_000), v4(8_080)), None);
+        // A listener of both families sees its IPv4 peers under such addresses; they themselves need not.
+        let v4_in_v6 = |port: u16| SocketAddr::from((std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port));
+        assert_eq!(of("0100007F:C350", "0100007F:1F90", v4_in_v6(50_000), v4_in_v6(8_080)), Some(1002));
+        let v6 = |port: u16| SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
+        let own = |port: &str| format!("00000000000000000000000001000000:{port}");
+        assert_eq!(of(&own("C350"), &own("1F90"), v6(50_000), v6(8_080)), Some(1002));
+        assert_eq!(of(&own("C350"), &own("1F90"), v6(50_000), v6(8_081)), None);
+    }
+
+    // Fault 66.
+    #[test]
+    fn a_connection_of_our_own_is_found_in_the_tables_of_this_machine_until_it_ends() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = listener.local_addr().unwrap();
+        let stream = std::net::TcpStream::connect(ours).unwrap();
+        let theirs = stream.local_addr().unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(user_of_tcp_peer(theirs, ours).unwrap(), Some(super::super::process::user_id()));
+        // Nobody connects from a port that only root may take, at an address that nobody uses.
+        assert_eq!(user_of_tcp_peer(([127, 91, 82, 73], 1).into(), ours).unwrap(), None);
+        assert_eq!(user_of_tcp_peer(theirs, ([127, 91, 82, 73], 1).into()).unwrap(), None);
+        // Closed by its owner first, it stays in the table for a minute, as root's.
+        drop(stream);
+        assert_eq!(user_of_tcp_peer(theirs, ours).unwrap(), None);
+        drop(accepted);
+        assert_eq!(user_of_tcp_peer(theirs, ours).unwrap(), None);
     }
 
     #[test]
-    fn a_connection_of_our_own_is_found_in_the_tables_of_this_machine() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert_eq!(user_of_tcp_socket(stream.local_addr().unwrap()).unwrap(), Some(own_user().unwrap()));
-        // Nobody connects from a port that only root may take, at an address that nobody uses.
-        assert_eq!(user_of_tcp_socket(([127, 91, 82, 73], 1).into()).unwrap(), None);
+    fn a_user_that_a_namespace_does_not_map_is_told_from_one_of_that_number() {
+        let whole = "         0          0 4294967295\n";
+        assert!(is_mapped(whole, 0) && is_mapped(whole, 65_534));
+        let container = "         0     100000       1000\n      2000     200000          1\n";
+        assert!(is_mapped(container, 999) && is_mapped(container, 2000));
+        assert!(!is_mapped(container, 1000) && !is_mapped(container, 2001) && !is_mapped(container, 65_534));
+        assert!(!is_mapped("", 0) && !is_mapped("x y z\n1\n", 1));
+        assert!(super::super::process::names_user(super::super::process::user_id()));
     }
 }

@@ -19,6 +19,38 @@ pub fn user_id() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// Whether a user id that the kernel told us names a user. In a user namespace it puts one number, 65534 as a rule, in the
+/// place of every user that the namespace does not map, so that number says nothing about who it is.
+#[must_use]
+pub fn names_user(uid: u32) -> bool {
+    uid != proc::overflow_user() || proc::maps_user(uid)
+}
+
+/// What the system has too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// This process has as many descriptors as it may have.
+    ProcessDescriptors,
+    /// The machine has.
+    MachineDescriptors,
+    /// Too many descriptors of this user are on their way through sockets (`ETOOMANYREFS`).
+    DescriptorsInFlight,
+    /// Memory.
+    Memory,
+}
+
+/// What an error of the system says there is too little of, if that is what it says.
+#[must_use]
+pub fn shortage(error: &io::Error) -> Option<Shortage> {
+    Some(match rustix::io::Errno::from_io_error(error)? {
+        rustix::io::Errno::MFILE => Shortage::ProcessDescriptors,
+        rustix::io::Errno::NFILE => Shortage::MachineDescriptors,
+        rustix::io::Errno::TOOMANYREFS => Shortage::DescriptorsInFlight,
+        rustix::io::Errno::NOMEM | rustix::io::Errno::NOBUFS => Shortage::Memory,
+        _ => return None,
+    })
+}
+
 /// CPUs this thread may run on, at least one.
 #[must_use]
 pub fn usable_cpus() -> usize {

@@ -1,10 +1,15 @@
 //! The Unix socket of a connection: its identity, its lifeline and its doorbell.
 
+#![expect(
+    unsafe_code,
+    reason = "the kernel's credentials are read as they are: no safe wrapper takes a process id of 0"
+)]
+
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd},
         unix::net::UnixStream,
     },
 };
@@ -13,18 +18,22 @@ use rustix::{
     io::Errno,
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-        SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+        SendFlags, SocketAddrUnix, SocketFlags, SocketType,
     },
 };
 
 use super::memory::MemoryHandle;
 
+/// Bytes of the longest path that a socket can have: `sockaddr_un` has room for these and a zero.
+pub const LONGEST_PATH: usize = 107;
+
 /// Who is at the other end, as the kernel recorded it when the connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerCredentials {
-    /// Process id at connect time. It may have been reused since.
+    /// Process id at connect time, which may have been reused since. 0: the kernel has none for us, because the peer lives
+    /// in a PID namespace that ours does not see, as in another container.
     pub pid: i32,
-    /// User id.
+    /// User id as our user namespace has it. [`process::names_user`](super::process::names_user) says whether it is one.
     pub uid: u32,
 }
 
@@ -95,8 +104,24 @@ impl Socket {
     /// # Errors
     /// If the kernel has no credentials for this socket.
     pub fn peer_credentials(&self) -> io::Result<PeerCredentials> {
-        let credentials = sockopt::socket_peercred(&self.stream)?;
-        Ok(PeerCredentials { pid: credentials.pid.as_raw_nonzero().get(), uid: credentials.uid.as_raw() })
+        // rustix takes the id for one that is never 0, which makes an error of a peer in another PID namespace.
+        let mut credentials = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+        let mut size = size_of::<libc::ucred>() as libc::socklen_t;
+        // SAFETY: the descriptor is open as long as `self` lives, and the kernel writes at most `size` bytes into a
+        // struct of that size, of which every pattern of bits is a value.
+        let failed = unsafe {
+            libc::getsockopt(
+                self.stream.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                (&raw mut credentials).cast(),
+                &raw mut size,
+            )
+        };
+        match failed {
+            0 => Ok(PeerCredentials { pid: credentials.pid, uid: credentials.uid }),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Makes plain reads and writes fail with `WouldBlock` instead of waiting.

@@ -11,7 +11,11 @@ use bellrope_proto::{
     connection::ClientConnection,
     handshake::{ANSWER_HEAD_LEN, AnswerHead, Hello, PRIORITY, Welcome},
 };
-use bellrope_shm::{MemoryHandle, SharedMemory, clock, process, socket::Socket, wait};
+use bellrope_shm::{
+    MemoryHandle, SharedMemory, clock, process,
+    socket::{LONGEST_PATH, Socket},
+    wait,
+};
 
 use super::{config::ClientConfig, deadline::from_now, types::TypeTable};
 use crate::{error::ConnectError, kill_points::KillPoint};
@@ -71,6 +75,10 @@ impl Handshake {
     pub(crate) fn begin(config: &ClientConfig) -> Result<Self, ConnectError> {
         let path = config.path.as_path();
         let failed = |source| ConnectError::Io { path: path.to_owned(), source };
+        let length = path.as_os_str().len();
+        if length > LONGEST_PATH {
+            return Err(ConnectError::PathTooLong { path: path.to_owned(), length, limit: LONGEST_PATH });
+        }
         let socket = Socket::connect(path).map_err(|source| match source.kind() {
             io::ErrorKind::WouldBlock => failed(source),
             _ => ConnectError::NoServer { path: path.to_owned(), source },
@@ -176,7 +184,7 @@ impl Handshake {
 /// A server of another user could hand us anything: only our own and root's are trusted.
 fn check_owner(socket: &Socket, path: &Path) -> Result<(), ConnectError> {
     let peer = socket.peer_credentials().map_err(|source| ConnectError::Io { path: path.to_owned(), source })?;
-    if peer.uid == process::user_id() || peer.uid == 0 {
+    if peer.uid == 0 || (peer.uid == process::user_id() && process::names_user(peer.uid)) {
         return Ok(());
     }
     Err(ConnectError::ForeignServer { path: path.to_owned(), uid: peer.uid })

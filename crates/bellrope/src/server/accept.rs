@@ -2,4 +2,5 @@
 
 pub(crate) mod acceptor;
 pub(crate) mod connection_limits;
+pub(crate) mod half_open;
 pub(crate) mod penalty;

@@ -19,10 +19,10 @@ use crate::{
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// Connections open at once. Default 10,000; each costs at most `2 x (ring_bytes + 4 KiB)` of shared memory and
+    /// Connections open at once. Default 2,000; each costs at most `2 x (ring_bytes + 4 KiB)` of shared memory and
     /// typically two pages.
     pub max_connections: u32,
-    /// Connections open at once of one user. Default 10,000.
+    /// Connections open at once of one user. Default 2,000.
     pub max_connections_per_uid: u32,
     /// Connections open at once that are visited ahead of the others. Default 16; 0 allows none.
     pub max_priority_connections: u32,
@@ -70,8 +70,8 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            max_connections: 10_000,
-            max_connections_per_uid: 10_000,
+            max_connections: 2_000,
+            max_connections_per_uid: 2_000,
             max_priority_connections: 16,
             max_half_open: 256,
             handshake_timeout_ms: 1_000,
@@ -101,6 +101,21 @@ impl ServerConfig {
     pub fn check(&self) -> Result<(), BindError> {
         self.terms()?;
         self.breakers(0).map(drop)
+    }
+
+    /// Bytes that connections, all of them open and each with its rings full, and the buffer budget may come to at the very
+    /// most: `max_connections` times two rings and one reply that waits for room, and `buffer_budget_bytes`. The program
+    /// itself, its threads and its handlers come on top.
+    ///
+    /// ```
+    /// assert!(bellrope::server::ServerConfig::default().memory_bound() < 1_288_490_188, "1.2 GiB");
+    /// ```
+    #[must_use]
+    pub fn memory_bound(&self) -> u64 {
+        let ring = u64::from(self.ring_bytes);
+        let rings = Geometry::new(self.ring_bytes).map_or(2 * ring, |geometry| geometry.mapping_len() as u64);
+        let reply = (ring / 4).min(self.max_message_bytes.into());
+        u64::from(self.max_connections).saturating_mul(rings + reply).saturating_add(self.buffer_budget_bytes)
     }
 
     /// Checks every setting and makes what a connection is offered.

@@ -457,7 +457,8 @@ impl Worker {
         match why {
             Closing::Violation(_) => metrics.violations.fetch_add(1, Relaxed),
             Closing::Stalled => metrics.stalled.fetch_add(1, Relaxed),
-            Closing::HungUp | Closing::Io(_) => 0,
+            Closing::Io(_) => metrics.broken.fetch_add(1, Relaxed),
+            Closing::HungUp => 0,
         };
     }
 }

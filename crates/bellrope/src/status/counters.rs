@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{
             AtomicBool, AtomicU8, AtomicU64,
             Ordering::{Acquire, Relaxed},
@@ -168,6 +168,12 @@ pub struct Metrics {
     pub(crate) refused: AtomicU64,
     pub(crate) violations: AtomicU64,
     pub(crate) stalled: AtomicU64,
+    /// Connections that ended before their handshake did, by whatever their client did.
+    pub(crate) unfinished: AtomicU64,
+    /// Connections that the system broke.
+    pub(crate) broken: AtomicU64,
+    /// What is counted around the server, by name.
+    counted: Mutex<Vec<(&'static str, &'static str, Arc<AtomicU64>)>>,
     pub(crate) log_lines_dropped: AtomicU64,
     /// Handshakes that had to wait, or were turned away, because their process breaks the protocol over and over.
     pub(crate) paced: AtomicU64,
@@ -192,6 +198,8 @@ pub(crate) enum Readiness {
 
 /// Breakers that are shown; more than any registry has message types with a breaker of their own.
 const MAX_BREAKERS: usize = 4_096;
+/// See [`Metrics::watch_counter`].
+const MAX_COUNTERS: usize = 64;
 
 impl Metrics {
     pub(crate) fn new<'a>(names: impl Iterator<Item = &'a str>, workers: usize, max_connections: u64) -> Self {
@@ -212,6 +220,9 @@ impl Metrics {
             refused: AtomicU64::new(0),
             violations: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
+            unfinished: AtomicU64::new(0),
+            broken: AtomicU64::new(0),
+            counted: Mutex::default(),
             log_lines_dropped: AtomicU64::new(0),
             paced: AtomicU64::new(0),
             serving: AtomicBool::new(true),
@@ -240,6 +251,20 @@ impl Metrics {
     pub fn forget_breaker(&self, name: &str) {
         let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         breakers.retain(|(known, _)| known != name);
+    }
+
+    /// Shows a counter of something around the server in `/metrics`, under a name of its own and with this explanation. The
+    /// latest of one name is shown; beyond 64 names nothing more is.
+    pub fn watch_counter(&self, name: &'static str, help: &'static str, counter: Arc<AtomicU64>) {
+        let mut counted = self.counted();
+        counted.retain(|(known, ..)| *known != name);
+        if counted.len() < MAX_COUNTERS {
+            counted.push((name, help, counter));
+        }
+    }
+
+    fn counted(&self) -> MutexGuard<'_, Vec<(&'static str, &'static str, Arc<AtomicU64>)>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The breaker that is shown under this name, to be steered by hand.
@@ -347,6 +372,9 @@ impl Metrics {
             refused_connections: self.refused.load(Relaxed),
             violations: self.violations.load(Relaxed),
             stalled: self.stalled.load(Relaxed),
+            unfinished_handshakes: self.unfinished.load(Relaxed),
+            broken_connections: self.broken.load(Relaxed),
+            counted: self.counted().iter().map(|(name, help, count)| (*name, *help, count.load(Relaxed))).collect(),
             log_lines_dropped: self.log_lines_dropped.load(Relaxed),
             paced_handshakes: self.paced.load(Relaxed),
             queued_requests: sum(&|shard| shard.queued.value()),

@@ -146,13 +146,18 @@ impl Metrics {
 
 impl Snapshot {
     /// Everything that went wrong, by kind: calls that ended badly, connections closed because the peer broke the
-    /// protocol, connections refused. Cancelled calls are no error.
+    /// protocol, because they stalled or because the system broke them, connections refused. Cancelled calls are no error.
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let calls = |(index, outcome): (usize, &&'static str)| {
             (*outcome, self.types.iter().map(|row| row.outcomes[index].1).sum())
         };
         let errors = OUTCOMES.iter().enumerate().filter(|(_, outcome)| !NO_ERRORS.contains(outcome)).map(calls);
-        let connections = [("protocol_violation", self.violations), ("connection_refused", self.refused_connections)];
+        let connections = [
+            ("protocol_violation", self.violations),
+            ("connection_refused", self.refused_connections),
+            ("connection_stalled", self.stalled),
+            ("connection_broken", self.broken_connections),
+        ];
         errors.chain(connections)
     }
 }

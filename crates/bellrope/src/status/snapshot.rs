@@ -43,6 +43,12 @@ pub struct Snapshot {
     pub violations: u64,
     /// Connections closed because their client left something half done for too long.
     pub stalled: u64,
+    /// Connections that ended before their handshake did: their client hung up, or its socket failed.
+    pub unfinished_handshakes: u64,
+    /// Connections closed because a system call failed.
+    pub broken_connections: u64,
+    /// What is counted around the server: name, explanation, count.
+    pub counted: Vec<(&'static str, &'static str, u64)>,
     /// Lines of the log that were left out, so that no client floods it.
     pub log_lines_dropped: u64,
     /// Handshakes that had to wait, or were turned away, because their process broke the protocol over and over.

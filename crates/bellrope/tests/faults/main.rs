@@ -5,6 +5,7 @@
 
 mod clock;
 mod fake_server;
+mod half_hellos;
 mod handshakes;
 mod memory;
 mod offenders;

@@ -8,22 +8,26 @@ use super::finding::Finding;
 
 /// Bytes of memory that are made, sealed and mapped for a try.
 const TRY_BYTES: usize = 8192;
+/// The most that is: the rings of the largest settings.
+const MOST_TRIED: usize = 32 * 1024 * 1024;
 /// Descriptors that a server has besides its connections: files, sockets, event queues, providers.
 const OTHER_DESCRIPTORS: u64 = 128;
-/// The bytes of a ring that are not records.
-const RING_HEAD: u64 = 4096;
 
 /// Sealed memory, as every connection has it.
-pub(super) fn memfd() -> Finding {
+pub(super) fn memfd(config: Option<&ServerConfig>) -> Finding {
     let check = "sealed memory";
-    let made = SharedMemory::create(TRY_BYTES).map_err(|error| error.to_string());
-    let opened = made.and_then(|(_, fd)| SharedMemory::open(&fd, TRY_BYTES).map_err(|error| error.to_string()));
+    // As much as a connection has, where that is known: a limit may allow less.
+    let rings = |config: &ServerConfig| (2 * config.ring_bytes as usize).clamp(TRY_BYTES, MOST_TRIED);
+    let bytes = config.map_or(TRY_BYTES, rings);
+    let made = SharedMemory::create(bytes).map_err(|error| error.to_string());
+    let opened = made.and_then(|(_, fd)| SharedMemory::open(&fd, bytes).map_err(|error| error.to_string()));
     match opened {
         Ok(_) => Finding::ok(check, "memfd with seals works"),
         Err(error) => Finding::fail(
             check,
             format!("memfd with seals does not work: {error}"),
-            "use Linux 3.17 or newer, and let memfd_create through where a sandbox filters system calls",
+            "use Linux 3.17 or newer, let memfd_create through where a sandbox filters system calls, and allow files as \
+             large as two rings (ulimit -f)",
         ),
     }
 }
@@ -77,13 +81,17 @@ pub(super) fn descriptors(connections: u32) -> Finding {
 
 /// What the server may come to hold at the very most.
 pub(super) fn memory(config: &ServerConfig) -> Finding {
-    let rings = u64::from(config.max_connections) * 2 * (u64::from(config.ring_bytes) + RING_HEAD);
-    let most = rings.saturating_add(config.buffer_budget_bytes);
+    let most = config.memory_bound();
     let Some(there) = [proc::available_memory(), proc::memory_limit_of_group()].into_iter().flatten().min() else {
         return Finding::warn("memory", "the system does not say how much is there", "mount /proc");
     };
     let mib = |bytes: u64| bytes / 1_048_576;
-    let found = format!("{} MiB there; at the very most {} MiB in rings and buffers", mib(there), mib(most));
+    let found = format!(
+        "{} MiB there; at the very most {} MiB in {} connections and the buffer budget",
+        mib(there),
+        mib(most),
+        config.max_connections
+    );
     if config.buffer_budget_bytes > there {
         let mend = "lower server.buffer_budget_bytes below what is there";
         return Finding::fail("memory", found, mend);

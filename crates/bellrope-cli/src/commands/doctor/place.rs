@@ -68,7 +68,7 @@ pub(super) fn server(socket: &Path) -> Vec<Finding> {
         Ok(_) => {}
     }
     let mut config = ClientConfig::new(socket);
-    config.call_timeout = PATIENCE;
+    (config.connect_timeout, config.call_timeout) = (PATIENCE, PATIENCE);
     match Client::with(config) {
         Ok(client) => running(&client, socket),
         Err(ConnectError::NoServer { .. }) => vec![Finding::warn(

@@ -5,16 +5,19 @@
 
 use std::net::SocketAddr;
 
-use bellrope_shm::proc;
+use bellrope_shm::{proc, process};
 
-/// Whether a connection from `peer` may be served. `Err` says why not.
-pub(super) fn check(peer: SocketAddr) -> Result<(), String> {
-    let own = proc::own_user().map_err(|error| format!("our own user is not known: {error}"))?;
-    match proc::user_of_tcp_socket(peer) {
+/// Whether a connection from `theirs` to `ours` may be served. `Err` says why not.
+pub(super) fn check(theirs: SocketAddr, ours: SocketAddr) -> Result<(), String> {
+    let own = process::user_id();
+    match proc::user_of_tcp_peer(theirs, ours) {
+        Ok(Some(user)) if !process::names_user(user) => {
+            Err(format!("user {user} stands for every user that this user namespace does not map"))
+        }
         Ok(Some(user)) if user == own || user == 0 => Ok(()),
         Ok(Some(user)) => Err(format!("it comes from user {user}; only user {own} and root are served")),
-        Ok(None) => Err("the kernel knows no such connection".to_owned()),
-        Err(error) => Err(format!("its user cannot be found out: {error}")),
+        Ok(None) => Err("no user of this machine owns the other end of it now".to_owned()),
+        Err(error) => Err(format!("its user cannot be found out, as /proc/self/net/tcp cannot be read: {error}")),
     }
 }
 
@@ -22,17 +25,19 @@ pub(super) fn check(peer: SocketAddr) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    // Fault 66.
     #[test]
-    fn a_connection_of_our_own_is_found_in_the_tables_of_this_machine() {
+    fn only_a_connection_whose_other_end_is_ours_now_is_served() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let own = proc::own_user().unwrap();
-        let address = stream.local_addr().unwrap();
-        assert_eq!(proc::user_of_tcp_socket(address).unwrap(), Some(own));
-        assert_eq!(check(address), Ok(()));
+        let ours = listener.local_addr().unwrap();
+        let stream = std::net::TcpStream::connect(ours).unwrap();
+        let theirs = stream.local_addr().unwrap();
+        assert_eq!(check(theirs, ours), Ok(()));
         // Nobody connects from a port that only root may take, at an address that nobody uses.
         let nobody = ([127, 91, 82, 73], 1).into();
-        assert_eq!(proc::user_of_tcp_socket(nobody).unwrap(), None);
-        assert_eq!(check(nobody), Err("the kernel knows no such connection".to_owned()));
+        let unowned = Err("no user of this machine owns the other end of it now".to_owned());
+        assert_eq!((check(nobody, ours), check(theirs, nobody)), (unowned.clone(), unowned.clone()));
+        drop(stream);
+        assert_eq!(check(theirs, ours), unowned, "it is over, and its row says root");
     }
 }

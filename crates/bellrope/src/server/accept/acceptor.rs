@@ -1,7 +1,6 @@
 //! The acceptor: listens, shakes hands under a deadline, and hands connections over to the workers.
 
 use std::{
-    collections::HashMap,
     io,
     os::unix::net::UnixListener,
     sync::{
@@ -16,12 +15,13 @@ use bellrope_proto::{
     handshake::{HELLO_LEN, HandshakeError, Hello, PRIORITY, Status, VERSION, Welcome, encode_refusal},
 };
 use bellrope_shm::{
-    SharedMemory, clock, process,
+    SharedMemory, clock,
+    process::{self, Shortage, shortage},
     socket::{PeerCredentials, Socket},
     wait::Poller,
 };
 
-use super::{connection_limits::ConnectionSlot, penalty::Admission};
+use super::{connection_limits::ConnectionSlot, half_open::HalfOpens, penalty::Admission};
 use crate::{
     kill_points::KillPoint,
     server::{
@@ -45,7 +45,7 @@ pub(crate) struct Acceptor {
     workers: Vec<Arc<Inbox<Message>>>,
     inbox: Arc<Inbox<Message>>,
     poller: Poller,
-    half_open: HashMap<u64, HalfOpen>,
+    half_open: HalfOpens<HalfOpen>,
     /// As many as may be half open, at most.
     waiting: Vec<Waiting>,
     next_key: u64,
@@ -77,7 +77,8 @@ enum Heard {
     NotYet,
     Hello(Hello),
     Refuse(Status, String),
-    Gone,
+    /// The client hung up first, or its socket failed.
+    Gone(Option<io::Error>),
 }
 
 impl Acceptor {
@@ -97,7 +98,7 @@ impl Acceptor {
             workers,
             inbox: Arc::clone(&inbox),
             poller,
-            half_open: HashMap::new(),
+            half_open: HalfOpens::default(),
             waiting: Vec::new(),
             next_key: FIRST_HANDSHAKE_KEY,
             next_serial: 1,
@@ -128,7 +129,7 @@ impl Acceptor {
 
     /// How long nothing will happen by itself.
     fn patience(&self) -> Duration {
-        let deadlines = self.half_open.values().map(|half_open| half_open.deadline);
+        let deadlines = self.half_open.iter().map(|(_, half_open)| half_open.deadline);
         let next = deadlines.chain(self.waiting.iter().map(|waiting| waiting.due)).chain(self.paused_until).min();
         next.map_or(SWEEP, |next| next.saturating_duration_since(Instant::now()).min(SWEEP))
     }
@@ -139,6 +140,8 @@ impl Acceptor {
                 Ok((stream, _)) => self.begin(stream.into()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The client was faster than we.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => self.gone(0, &error),
                 Err(error) => {
                     tracing::error!(%error, "accepting failed; resting for {EXHAUSTED_PAUSE:?}");
                     let _ = self.poller.remove(&self.listener);
@@ -151,9 +154,22 @@ impl Acceptor {
 
     /// Begins a handshake, unless its process has to wait.
     fn begin(&mut self, socket: Socket) {
-        let Ok(()) = socket.set_nonblocking(true) else { return };
         KillPoint::Accepted.reached();
-        let Ok(peer) = socket.peer_credentials() else { return };
+        let peer = match socket.set_nonblocking(true).and_then(|()| socket.peer_credentials()) {
+            Ok(peer) => peer,
+            Err(error) => {
+                let text = format!("the system does not say who is at the other end: {error}");
+                return self.refuse(&socket, 0, Status::Forbidden, &text);
+            }
+        };
+        if !process::names_user(peer.uid) {
+            let text = format!(
+                "user {} stands for every user that the server's user namespace does not map; run both sides in one \
+                 user namespace, or map the client's user into the server's",
+                peer.uid
+            );
+            return self.refuse(&socket, peer.pid, Status::Forbidden, &text);
+        }
         // Its hello is to be answered, by whatever, before its client gives up.
         let (now, patience) = (Instant::now(), self.core.live.handshake_timeout() / 2);
         let (due, turned_away) =
@@ -167,7 +183,7 @@ impl Acceptor {
         if self.waiting.len() < self.core.live.max_half_open() as usize {
             self.waiting.push(Waiting { socket, peer, due, turned_away });
         } else {
-            self.turn_away(&socket, turned_away.unwrap_or(patience));
+            self.turn_away(&socket, peer.pid, turned_away.unwrap_or(patience));
         }
     }
 
@@ -179,25 +195,32 @@ impl Acceptor {
         if !matches!(heard, Heard::NotYet) {
             return self.heed(half_open, heard);
         }
-        let limit = self.core.live.max_half_open();
-        if self.half_open.len() >= limit as usize {
-            let text = format!("{limit} handshakes are under way, the limit max_half_open");
-            return self.refuse(&half_open.socket, Status::Full, &text);
+        // One place at the least: without any, nobody could connect who has not said hello already.
+        let limit = self.core.live.max_half_open().max(1);
+        while self.half_open.len() >= limit as usize
+            && let Some(last) = self.half_open.give_way(peer)
+        {
+            let _ = self.poller.remove(&last.socket);
+            let text = format!(
+                "{limit} handshakes are under way, the limit max_half_open, and no process has more of them than this one"
+            );
+            self.refuse(&last.socket, last.peer.pid, Status::Full, &text);
         }
         let key = self.next_key;
         self.next_key += 1;
-        if self.poller.add(&half_open.socket, key).is_ok() {
-            self.half_open.insert(key, half_open);
+        match self.poller.add(&half_open.socket, key) {
+            Ok(()) => self.half_open.insert(key, peer, half_open),
+            Err(error) => self.refuse(&half_open.socket, peer.pid, Status::Full, &reason(&error)),
         }
     }
 
     fn listen_to(&mut self, key: u64) {
-        let Some(half_open) = self.half_open.get_mut(&key) else { return };
+        let Some(half_open) = self.half_open.of(key) else { return };
         let heard = half_open.read();
         if matches!(heard, Heard::NotYet) {
             return;
         }
-        let Some(half_open) = self.half_open.remove(&key) else { return };
+        let Some(half_open) = self.half_open.remove(key) else { return };
         let _ = self.poller.remove(&half_open.socket);
         self.heed(half_open, heard);
     }
@@ -211,9 +234,12 @@ impl Acceptor {
                 if status == Status::Malformed {
                     self.core.charge(peer.pid);
                 }
-                self.refuse(&socket, status, &text);
+                self.refuse(&socket, peer.pid, status, &text);
             }
-            Heard::Gone | Heard::NotYet => {}
+            Heard::Gone(error) => {
+                self.gone(peer.pid, &error.unwrap_or_else(|| io::Error::other("the client hung up before its hello")));
+            }
+            Heard::NotYet => {}
         }
     }
 
@@ -221,11 +247,11 @@ impl Acceptor {
     fn admit(&mut self, socket: Socket, peer: PeerCredentials, hello: Hello) {
         KillPoint::Heard.reached();
         if self.core.draining.load(Acquire) || self.core.stopping.load(Acquire) {
-            return self.refuse(&socket, Status::Draining, "the server is going away");
+            return self.refuse(&socket, peer.pid, Status::Draining, "the server is going away");
         }
         let slot = match self.core.connection_limits.take(&self.core.live, peer.uid, hello.class == PRIORITY) {
             Ok(slot) => slot,
-            Err(text) => return self.refuse(&socket, Status::Full, &text),
+            Err(text) => return self.refuse(&socket, peer.pid, Status::Full, &text),
         };
         KillPoint::Seated.reached();
         match self.connect(&socket, hello, peer, slot) {
@@ -234,12 +260,12 @@ impl Acceptor {
                 if !worker.send(Message::Connected(Box::new(make_connection(socket)))) {
                     // The server has stopped meanwhile, and the client learns it by the hang-up.
                     self.core.metrics.closed.fetch_add(1, Relaxed);
+                    tracing::debug!(pid = peer.pid, "connection closed: the server has stopped meanwhile");
                 }
                 self.next_serial += 1;
             }
             Err(error) => {
-                tracing::error!(%error, "a connection could not be made");
-                self.refuse(&socket, Status::Full, "the server is out of memory or descriptors");
+                self.refuse(&socket, peer.pid, Status::Full, &reason(&error));
             }
         }
     }
@@ -289,21 +315,28 @@ impl Acceptor {
         })
     }
 
-    fn turn_away(&self, socket: &Socket, wait: Duration) {
+    fn turn_away(&self, socket: &Socket, pid: i32, wait: Duration) {
         let text = format!(
             "this process broke the protocol over and over; come back in {} ms (violation_allowance, violation_pause_ms)",
             wait.as_millis()
         );
-        self.refuse(socket, Status::Paced, &text);
+        self.refuse(socket, pid, Status::Paced, &text);
     }
 
-    fn refuse(&self, socket: &Socket, status: Status, text: &str) {
+    fn refuse(&self, socket: &Socket, pid: i32, status: Status, text: &str) {
         self.core.metrics.refused.fetch_add(1, Relaxed);
-        let pid = socket.peer_credentials().map_or(0, |peer| peer.pid);
         if self.core.may_log(pid) {
             tracing::warn!(pid, reason = %status, "connection refused: {text}");
         }
+        // A client that does not take it has gone, or does not read: then there is nobody to tell.
         let _ = socket.send(&encode_refusal(status, text));
+    }
+
+    /// Counts a connection that ended before its handshake did, by whatever its client did.
+    fn gone(&self, pid: i32, reason: &io::Error) {
+        self.core.metrics.unfinished.fetch_add(1, Relaxed);
+        // The rate of lines is spent on what is logged as a rule.
+        tracing::debug!(pid, "connection closed in mid-handshake: {reason}");
     }
 
     /// Goes on with handshakes that have waited, ends those that took too long, and the pause after exhaustion.
@@ -312,17 +345,20 @@ impl Acceptor {
             let Waiting { socket, peer, turned_away, .. } = self.waiting.swap_remove(index);
             match turned_away {
                 None => self.listen(socket, peer),
-                Some(wait) => self.turn_away(&socket, wait.saturating_sub(self.core.live.handshake_timeout() / 2)),
+                Some(wait) => {
+                    let left = wait.saturating_sub(self.core.live.handshake_timeout() / 2);
+                    self.turn_away(&socket, peer.pid, left);
+                }
             }
         }
         let late: Vec<_> =
-            self.half_open.iter().filter(|(_, half_open)| half_open.deadline <= now).map(|(key, _)| *key).collect();
+            self.half_open.iter().filter(|(_, half_open)| half_open.deadline <= now).map(|(key, _)| key).collect();
         for key in late {
-            if let Some(half_open) = self.half_open.remove(&key) {
+            if let Some(half_open) = self.half_open.remove(key) {
                 let _ = self.poller.remove(&half_open.socket);
                 let timeout = self.core.live.handshake_timeout().as_millis();
                 let text = format!("no hello came within {timeout} ms, the limit handshake_timeout_ms");
-                self.refuse(&half_open.socket, Status::Malformed, &text);
+                self.refuse(&half_open.socket, half_open.peer.pid, Status::Malformed, &text);
             }
         }
         if self.paused_until.is_some_and(|until| until <= now) {
@@ -335,6 +371,25 @@ impl Acceptor {
     }
 }
 
+/// Why the system gives us no connection, in words that say whose limit it is.
+fn reason(error: &io::Error) -> String {
+    match shortage(error) {
+        Some(Shortage::ProcessDescriptors) => {
+            "the server has no descriptor left; raise its limit on open files (LimitNOFILE=, ulimit -n)".to_owned()
+        }
+        Some(Shortage::MachineDescriptors) => {
+            "the machine has no descriptor left; raise fs.file-max, or find out who holds them".to_owned()
+        }
+        Some(Shortage::DescriptorsInFlight) => format!(
+            "more descriptors of user {} are in flight than its limit on open files allows (ETOOMANYREFS): some process \
+             of this user sends descriptors that nobody takes; end it, or raise the limit",
+            process::user_id()
+        ),
+        Some(Shortage::Memory) => "the server has no memory left for a connection".to_owned(),
+        None => format!("the server could not make the memory of the connection: {error}"),
+    }
+}
+
 impl HalfOpen {
     /// Reads what there is of the hello.
     fn read(&mut self) -> Heard {
@@ -342,7 +397,8 @@ impl HalfOpen {
             match self.socket.receive(&mut self.hello[self.filled..]) {
                 Ok(count @ 1..) => self.filled += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::NotYet,
-                Ok(0) | Err(_) => return Heard::Gone,
+                Ok(0) => return Heard::Gone(None),
+                Err(error) => return Heard::Gone(Some(error)),
             }
         }
         match Hello::decode(&self.hello) {

@@ -23,19 +23,21 @@ struct Spares {
 }
 
 impl Buffers {
-    /// A buffer of exactly `len` bytes. What is in it means nothing.
-    pub(crate) fn take(&self, len: usize) -> Vec<u8> {
+    /// A buffer of exactly `len` bytes. What is in it means nothing. `None`: the system gives us no memory of that size, as
+    /// where a limit on data (`RLIMIT_DATA`) is lower than the budget.
+    pub(crate) fn take(&self, len: usize) -> Option<Vec<u8>> {
         let mut buffer = self.spare(len);
+        buffer.try_reserve_exact(len.saturating_sub(buffer.len())).ok()?;
         buffer.resize(len, 0);
-        buffer
+        Some(buffer)
     }
 
-    /// An empty buffer that holds `len` bytes without growing.
-    pub(crate) fn take_empty(&self, len: usize) -> Vec<u8> {
+    /// An empty buffer that holds `len` bytes without growing. `None`: as for [`Self::take`].
+    pub(crate) fn take_empty(&self, len: usize) -> Option<Vec<u8>> {
         let mut buffer = self.spare(len);
         buffer.clear();
-        buffer.reserve_exact(len);
-        buffer
+        buffer.try_reserve_exact(len).ok()?;
+        Some(buffer)
     }
 
     /// An empty buffer for a small reply, which may have to grow.
@@ -88,10 +90,11 @@ mod tests {
             buffers.put(vec![7; len]);
         }
         assert_eq!(buffers.lock().large.len(), SPARES);
-        let again = buffers.take(150_000);
+        let again = buffers.take(150_000).unwrap();
         assert!(again.len() == 150_000 && again.capacity() == 200_000 && again[0] == 7);
-        assert!(buffers.take(1000).capacity() < 100_000, "a far too large one is left alone");
-        assert!(buffers.take_empty(90_000).is_empty());
+        assert!(buffers.take(1000).unwrap().capacity() < 100_000, "a far too large one is left alone");
+        assert!(buffers.take_empty(90_000).unwrap().is_empty());
+        assert!(buffers.take(1 << 60).is_none() && buffers.take_empty(1 << 60).is_none());
         buffers.clear();
         assert!(buffers.lock().large.is_empty());
     }

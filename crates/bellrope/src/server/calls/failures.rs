@@ -30,6 +30,16 @@ pub(crate) fn draining() -> Failure {
     Failure::rejected(Rejection::Draining, "the server is going away; the call has not run")
 }
 
+/// The system gives the server less memory than its settings allow calls to take.
+#[cold]
+pub(crate) fn no_memory(bytes: u64) -> Failure {
+    let text = format!(
+        "the system gives the server no {bytes} bytes of memory (a limit on data or address space, or a machine without any); \
+         the call has not run"
+    );
+    Failure::rejected(Rejection::Busy, text)
+}
+
 /// What a caller learns of a panic.
 pub(crate) fn panic_failure(panic: Box<dyn Any + Send>) -> Failure {
     let text = panic

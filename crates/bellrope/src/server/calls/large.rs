@@ -10,7 +10,11 @@ use bellrope_proto::{
     connection::{Announced, Failure},
 };
 
-use super::{budget_claim::Reserve, failures::draining, outcome};
+use super::{
+    budget_claim::Reserve,
+    failures::{draining, no_memory},
+    outcome,
+};
 use crate::{
     server::{core::Core, worker::session::Session},
     status::Shard,
@@ -40,13 +44,15 @@ impl LargeRequests {
         } else {
             session.budget_claim.announced();
             match session.budget_claim.reserve(&core.budget, announced.size, core.live.budget_wait()) {
-                Reserve::Granted(reservation) => {
-                    let buffer = core.buffers.take(announced.size as usize);
-                    session.connection.accept_large(announced, buffer, reservation);
-                    session.budget_claim.began();
-                    self.unfinished = true;
-                    None
-                }
+                Reserve::Granted(reservation) => match core.buffers.take(announced.size as usize) {
+                    Some(buffer) => {
+                        session.connection.accept_large(announced, buffer, reservation);
+                        session.budget_claim.began();
+                        self.unfinished = true;
+                        None
+                    }
+                    None => Some(no_memory(announced.size)),
+                },
                 Reserve::Wait => return Ok(false),
                 Reserve::Refused(failure) => Some(failure),
             }

@@ -47,7 +47,9 @@ impl Closing {
                 }
             }
             Self::Io(error) => {
-                tracing::error!(connection, pid, client = session.name, %error, "connection closed by a system error");
+                if core.may_log(pid) {
+                    tracing::error!(connection, pid, client = session.name, %error, "connection closed by a system error");
+                }
             }
         }
     }

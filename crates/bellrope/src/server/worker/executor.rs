@@ -19,7 +19,7 @@ use crate::{
     kill_points::KillPoint,
     server::{
         calls::{
-            failures::{is_of_service, open_breaker, panic_failure},
+            failures::{is_of_service, no_memory, open_breaker, panic_failure},
             outcome,
         },
         core::Core,
@@ -160,8 +160,12 @@ impl Executor {
         first: bool,
     ) -> Result<(), Violation> {
         let spill = match handler {
-            Handler::InPlace(_) => Vec::new(),
+            Handler::InPlace(_) => Some(Vec::new()),
             _ => core.buffers.take_empty(message.len()),
+        };
+        let Some(spill) = spill else {
+            let failure = no_memory(message.len() as u64);
+            return outcome::refuse(core, &self.counters, session, request.id, request.message_type, failure);
         };
         let small = std::mem::replace(&mut self.spill, spill);
         let served = self.serve_apart(core, session, handler, request, message, Some(reservation), first);

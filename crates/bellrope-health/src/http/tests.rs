@@ -1,0 +1,162 @@
+//! Listeners whose clients mean no good.
+
+use std::{
+    io::{Read as _, Write as _},
+    sync::atomic::Ordering::Relaxed,
+};
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+
+use super::*;
+
+const ADDR: ([u8; 4], u16) = ([127, 0, 0, 1], 0);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A listener whose service answers with a body of this length, after `delay`.
+fn start(config: ListenerConfig, body: usize, delay: Duration) -> HttpListener {
+    let service = service_fn(move |_: Request<Incoming>| async move {
+        tokio::time::sleep(delay).await;
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(vec![b'x'; body]))))
+    });
+    HttpListener::start(ADDR.into(), config, service).unwrap()
+}
+
+/// A connection over which a request was sent.
+fn asked(listener: &HttpListener) -> std::net::TcpStream {
+    let mut socket = std::net::TcpStream::connect(listener.local_addr()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    socket
+}
+
+/// What comes until the listener closes the connection.
+fn answer(mut socket: std::net::TcpStream) -> String {
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn a_drain_takes_nothing_new_closes_idle_connections_and_lets_requests_end() {
+    let mut config = ListenerConfig::new("a test", "test");
+    config.keep_alive = true;
+    let listener = start(config, 3, Duration::from_millis(300));
+    let mut idle = asked(&listener);
+    let mut answered = [0; 512];
+    assert!(idle.read(&mut answered).unwrap() > 0);
+    let under_way = asked(&listener);
+    // Until the listener has taken it, it would not be under way.
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!listener.drained_by(Instant::now()), "it serves");
+    listener.begin_drain();
+    assert!(answer(under_way).ends_with("xxx"));
+    assert_eq!(answer(idle), "", "an idle connection is closed");
+    assert!(listener.drained_by(Instant::now() + PATIENCE));
+    assert!(std::net::TcpStream::connect(listener.local_addr()).is_err(), "nothing new is taken");
+}
+
+#[test]
+fn a_reader_that_stands_still_loses_its_connection_however_long_that_may_last() {
+    let mut config = ListenerConfig::new("a test", "test");
+    config.connection_time = None;
+    config.stall_time = Some(Duration::from_millis(50));
+    config.max_connections = 1;
+    let listener = start(config, 32 << 20, Duration::ZERO);
+    let _stuck = asked(&listener);
+    let began = Instant::now();
+    while !answer(asked(&listener)).starts_with("HTTP/1.1 200") {
+        assert!(began.elapsed() < PATIENCE, "the place was never free again");
+    }
+}
+
+#[test]
+fn a_stranger_is_closed_without_an_answer() {
+    let mut config = ListenerConfig::new("a test", "test");
+    config.admit = |_, _| Err("not in this test".to_owned());
+    assert_eq!(answer(asked(&start(config, 3, Duration::ZERO))), "");
+}
+
+#[test]
+fn what_happens_is_reported_to_the_log_of_the_configuration() {
+    static REFUSED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut config = ListenerConfig::new("a test", "test");
+    config.admit = |_, _| Err("not in this test".to_owned());
+    config.log = |name, event| {
+        if let ListenerEvent::Refused { reason, .. } = event {
+            REFUSED.lock().unwrap().push(format!("{name}: {reason}"));
+        }
+    };
+    assert_eq!(answer(asked(&start(config, 3, Duration::ZERO))), "");
+    assert_eq!(*REFUSED.lock().unwrap(), ["a test: not in this test"]);
+}
+
+// Fault 62.
+#[test]
+fn silent_connections_without_end_keep_nobody_from_being_served() {
+    let mut config = ListenerConfig::new("a test", "test");
+    config.max_connections = 8;
+    let listener = start(config, 3, Duration::ZERO);
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        silent.extend((0..20).map(|_| std::net::TcpStream::connect(listener.local_addr()).unwrap()));
+        let mut half = std::net::TcpStream::connect(listener.local_addr()).unwrap();
+        half.write_all(b"GET / HTTP/1.1\r\nHost: loc").unwrap();
+        silent.push(half);
+        assert!(answer(asked(&listener)).ends_with("xxx"));
+    }
+    assert!(listener.dropped().load(Relaxed) >= 10 * 21 - 8);
+}
+
+// Fault 62.
+#[test]
+fn where_all_are_at_work_one_more_hears_503_and_no_work_is_cut_off() {
+    let mut config = ListenerConfig::new("a test", "test");
+    config.max_connections = 2;
+    let (at_work, released) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let service = {
+        let (at_work, released) = (Arc::clone(&at_work), Arc::clone(&released));
+        service_fn(move |_: Request<Incoming>| {
+            at_work.fetch_add(1, Relaxed);
+            let released = Arc::clone(&released);
+            async move {
+                while released.load(Relaxed) == 0 {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"done"))))
+            }
+        })
+    };
+    let listener = HttpListener::start(ADDR.into(), config, service).unwrap();
+    let busy = [asked(&listener), asked(&listener)];
+    let deadline = Instant::now() + PATIENCE;
+    while at_work.load(Relaxed) < 2 {
+        assert!(Instant::now() < deadline, "they are not worked on");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let told = answer(asked(&listener));
+    assert!(told.starts_with("HTTP/1.1 503 "), "{told}");
+    assert!(told.contains("\r\nRetry-After: 1\r\n") && told.contains("\r\nConnection: close\r\n"), "{told}");
+    assert!(told.ends_with(r#"{"error":"as many connections are at work as may be; try again"}"#), "{told}");
+    released.store(1, Relaxed);
+    assert!(busy.map(answer).iter().all(|answer| answer.ends_with("done")));
+}
+
+// Faults 57, 62.
+#[test]
+fn strangers_take_nobodys_place_and_a_flood_of_them_makes_few_lines_and_a_count() {
+    static LINES: AtomicU64 = AtomicU64::new(0);
+    let mut config = ListenerConfig::new("a test", "test");
+    config.max_connections = 1;
+    config.admit = |_, _| Err("not in this test".to_owned());
+    config.log = |_, event| {
+        LINES.fetch_add(u64::from(matches!(event, ListenerEvent::Refused { .. })), Relaxed);
+    };
+    let listener = start(config, 3, Duration::ZERO);
+    for _ in 0..200 {
+        assert_eq!(answer(asked(&listener)), "");
+    }
+    assert_eq!(listener.dropped().load(Relaxed), 200);
+    // One more a second, on a machine that takes long for it.
+    assert!((1..200).contains(&LINES.load(Relaxed)), "{LINES:?} lines");
+}
