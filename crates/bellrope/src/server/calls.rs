@@ -9,5 +9,6 @@ pub(crate) mod buffers;
 #[cfg(feature = "tokio")]
 pub(crate) mod dispatch;
 pub(crate) mod failures;
+pub(crate) mod holders;
 pub(crate) mod large;
 pub(crate) mod outcome;

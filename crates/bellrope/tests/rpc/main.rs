@@ -10,7 +10,9 @@ mod limits;
 mod outcomes;
 mod pool;
 mod reconnect;
+mod shares;
 mod streams;
+mod turns;
 
 use bellrope_testkit::support::TestServer;
 

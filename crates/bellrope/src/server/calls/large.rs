@@ -39,7 +39,7 @@ impl LargeRequests {
             Some(draining())
         } else {
             session.budget_claim.announced();
-            match session.budget_claim.reserve(&core.budget, announced.size, core.live.budget_wait()) {
+            match session.budget_claim.reserve(announced.size, core.live.budget_wait()) {
                 Reserve::Granted(reservation) => {
                     let buffer = core.buffers.take(announced.size as usize);
                     session.connection.accept_large(announced, buffer, reservation);
@@ -47,7 +47,10 @@ impl LargeRequests {
                     self.unfinished = true;
                     None
                 }
-                Reserve::Wait => return Ok(false),
+                Reserve::Wait { first } => {
+                    core.waits_for_budget(first);
+                    return Ok(false);
+                }
                 Reserve::Refused(failure) => Some(failure),
             }
         };
