@@ -2,7 +2,10 @@
 
 use std::fmt::{Display, Write as _};
 
-use bellrope::{BreakerState, Snapshot, TypeSnapshot};
+use bellrope::{
+    breaker::BreakerState,
+    status::{Snapshot, TypeSnapshot},
+};
 
 use crate::process::ProcessFacts;
 
@@ -201,7 +204,11 @@ impl Page {
 mod tests {
     use std::{sync::Arc, time::Instant};
 
-    use bellrope::{Breaker, BreakerConfig, Metrics, Server};
+    use bellrope::{
+        Server,
+        breaker::{Breaker, BreakerConfig},
+        status::Metrics,
+    };
     use tempfile::TempDir;
 
     use super::*;

@@ -27,7 +27,7 @@ use super::{
         visit::{Turn, Visit, Visitor},
     },
 };
-use crate::Breaker;
+use crate::breaker::Breaker;
 
 /// Calls of each kind; a multiple of the calls of which one is timed.
 const CALLS: u32 = 3_200;

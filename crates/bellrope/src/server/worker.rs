@@ -37,7 +37,7 @@ use super::{
     inbox::Inbox,
     message::{Message, NewConnection},
 };
-use crate::{KillPoint, spin::Spinner};
+use crate::{kill_points::KillPoint, spin::Spinner};
 
 /// Fruitless visits after which a connection is left to its doorbell, if the worker stays awake for others.
 const IDLE_VISITS: u32 = 4096;

@@ -19,7 +19,7 @@ use super::{
     settings::Settings,
     snapshot::{Snapshot, TypeSnapshot},
 };
-use crate::Breaker;
+use crate::breaker::Breaker;
 
 /// Upper bounds of the latency buckets, in microseconds. 10 is the user's own target.
 pub(crate) const LATENCY_BOUNDS_US: [u64; 16] =

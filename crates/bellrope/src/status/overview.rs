@@ -7,7 +7,10 @@ use super::{
     LATENCY_BOUNDS_US, MemoryUse, Metrics, OUTCOMES, Snapshot, TypeSnapshot, UNKNOWN, condition::Condition,
     settings::Reloads,
 };
-use crate::{BreakerSnapshot, BreakerState, ServerConfig};
+use crate::{
+    breaker::{BreakerSnapshot, BreakerState},
+    server::ServerConfig,
+};
 
 /// Outcomes that are nobody's error.
 const NO_ERRORS: [&str; 2] = ["ok", "cancelled"];
@@ -275,7 +278,7 @@ mod tests {
     #[test]
     fn an_open_breaker_makes_a_server_neither_unready_nor_dead() {
         let metrics = server(&[0, 1]);
-        let breaker = Arc::new(crate::Breaker::new(crate::BreakerConfig::default()).unwrap());
+        let breaker = Arc::new(crate::breaker::Breaker::new(crate::breaker::BreakerConfig::default()).unwrap());
         breaker.force_open();
         metrics.watch_breaker("echo", breaker);
         assert_eq!((condition(&metrics).not_ready(), condition(&metrics).wedged()), (None, None));

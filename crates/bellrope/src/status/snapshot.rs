@@ -1,7 +1,7 @@
 //! All counters of a server at one moment, as whoever watches it gets them.
 
 use super::settings::Reloads;
-use crate::BreakerSnapshot;
+use crate::breaker::BreakerSnapshot;
 
 /// The counters of one message type, summed over the workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct TypeSnapshot {
     pub runs_on_worker: bool,
     /// Calls and streams that an async handler is working on.
     pub running: u64,
-    /// Calls a latency bucket (not cumulative), the last one beyond every bound. Sampled: see [`Metrics`](crate::Metrics).
+    /// Calls a latency bucket (not cumulative), the last one beyond every bound. Sampled: see [`Metrics`](crate::status::Metrics).
     pub buckets: Vec<u64>,
     /// The sum of all latencies, in microseconds. Sampled as well.
     pub latency_sum_us: u64,

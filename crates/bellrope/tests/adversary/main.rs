@@ -16,7 +16,7 @@ use std::{
 };
 
 use attacks::{Attack, End};
-use bellrope::{Client, ServerConfig};
+use bellrope::{Client, server::ServerConfig};
 use bellrope_testkit::{ledger, log::Log, support::eventually};
 use field::{Field, Holdings};
 use honest::{Crowd, Phase, Seen};

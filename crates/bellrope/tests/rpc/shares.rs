@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use bellrope::{CallError, ChunkStream, Client, ServerConfig, Upload};
+use bellrope::{
+    CallError, Client,
+    client::{ChunkStream, Upload},
+    server::ServerConfig,
+};
 
 use bellrope_testkit::support::{TestServer, eventually, serve};
 
@@ -106,8 +110,8 @@ fn calls_that_their_handlers_never_answer_leave_room_for_others() {
     let server = tight();
     let hostile = Client::connect(&server.path).unwrap();
     let payload = vec![1; PROMPT];
-    let token = bellrope::CancelToken::new();
-    let options = bellrope::CallOptions::new().cancel(&token).timeout(Duration::from_secs(60));
+    let token = bellrope::client::CancelToken::new();
+    let options = bellrope::client::CallOptions::new().cancel(&token).timeout(Duration::from_secs(60));
     std::thread::scope(|scope| {
         for _ in 0..100 {
             scope.spawn(|| hostile.call_with("never", &payload, &options).unwrap_err());

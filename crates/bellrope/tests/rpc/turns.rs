@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex};
 
-use bellrope::{Connection, Server, ServerConfig};
+use bellrope::{Server, client::Connection, server::ServerConfig};
 
 use bellrope_testkit::support::PATIENCE;
 

@@ -19,7 +19,7 @@ use super::{
     outcome,
 };
 use crate::{
-    KillPoint,
+    kill_points::KillPoint,
     server::{
         core::Core,
         handler::{

@@ -15,7 +15,8 @@ use bellrope_proto::{
 
 use super::session::Session;
 use crate::{
-    HandlerError, KillPoint,
+    error::HandlerError,
+    kill_points::KillPoint,
     server::{
         calls::{
             failures::{is_handlers_fault, open_breaker, panic_failure},
