@@ -79,6 +79,10 @@ fn work(page: &mut Page, snapshot: &Snapshot) {
     }
     let help = "Requests that the workers found waiting in their last round over all connections.";
     page.single("ipc_queued_requests", "gauge", help, snapshot.queued_requests);
+    let help = "Connections whose clients do not read what waits for them, as looked at once a second.";
+    page.single("ipc_unread_connections", "gauge", help, snapshot.unread_connections);
+    let help = "Connections whose next request waits for room in the buffer budget.";
+    page.single("ipc_waiting_for_buffers", "gauge", help, snapshot.waiting_for_buffers);
     if let Some((used, limit)) = snapshot.buffers {
         page.family("ipc_buffer_budget_bytes", "gauge", "Bytes of buffers in use under the budget, and the budget.");
         page.sample("ipc_buffer_budget_bytes", &[("part", "used")], used);
@@ -142,7 +146,7 @@ fn errors(page: &mut Page, snapshot: &Snapshot) {
         "ipc_errors_total",
         "counter",
         "Everything that went wrong, by kind: calls that ended badly (cancelled ones are no error), connections closed \
-         because the peer broke the protocol or stalled or the system failed, connections refused.",
+         because the peer broke the protocol, left something unread or the system failed, connections refused.",
     );
     for (kind, count) in snapshot.errors() {
         page.sample("ipc_errors_total", &[("kind", kind)], count);

@@ -14,6 +14,9 @@ use std::{
 /// Bytes a second at which a large request has to come while others wait for its room.
 const LEAST_RATE: u64 = 16 * 1024 * 1024;
 
+/// The last part of the budget, one in so many, is for those who hold no more than as much.
+const KEPT_BACK: u64 = 8;
+
 /// How many bytes all connections of a server may hold outside their rings.
 #[derive(Debug)]
 pub struct Budget {
@@ -23,24 +26,52 @@ pub struct Budget {
     used: AtomicU64,
     /// Those who wait for room.
     waiting: AtomicU64,
+    /// Bytes they wait for, as far as they said.
+    wanted: AtomicU64,
+    /// Holders that belong to nobody and hold or want something.
+    active: AtomicU64,
 }
 
 /// Somebody who waits for room in a [`Budget`], until this is dropped.
 #[derive(Debug)]
-pub struct Waiting(Arc<Budget>);
+pub struct Waiting {
+    budget: Arc<Budget>,
+    of: Option<(Arc<Holder>, u64)>,
+}
 
 /// Bytes of a [`Budget`] that are somebody's until this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     budget: Arc<Budget>,
     bytes: u64,
+    holder: Option<Arc<Holder>>,
+}
+
+/// Who holds bytes of a budget: a connection, and above it the process and the user that it belongs to.
+///
+/// Whoever is alone may have nearly all. While others wait, nobody who already holds something gets more than his share:
+/// the budget, divided among the users that hold or want some of it, of each user's share among his processes, and of
+/// that among their connections.
+#[derive(Debug)]
+pub struct Holder {
+    budget: Arc<Budget>,
+    above: Option<Arc<Holder>>,
+    /// Bytes.
+    held: AtomicU64,
+    /// Reservations, and waits for some.
+    uses: AtomicU64,
+    /// Those of them who wait.
+    waiting: AtomicU64,
+    /// Holders right below that hold or want something.
+    active: AtomicU64,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicU64::new(0), waiting: AtomicU64::new(0) })
+        let [used, waiting, wanted, active] = [(); 4].map(|()| AtomicU64::new(0));
+        Arc::new(Self { limit, used, waiting, wanted, active })
     }
 
     /// Bytes in all.
@@ -59,13 +90,25 @@ impl Budget {
     #[must_use]
     pub fn wait(self: &Arc<Self>) -> Waiting {
         self.waiting.fetch_add(1, Relaxed);
-        Waiting(Arc::clone(self))
+        Waiting { budget: Arc::clone(self), of: None }
     }
 
     /// Whether anybody waits for room. It may have changed when the caller looks at it.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
-        self.waiting.load(Relaxed) > 0
+        self.waiting() > 0
+    }
+
+    /// How many wait for room.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Bytes that have to become free before all who wait find room.
+    #[must_use]
+    pub fn lacking(&self) -> u64 {
+        self.used().saturating_add(self.wanted.load(Relaxed)).saturating_sub(self.limit)
     }
 
     /// Reserves `bytes`, if there are as many left.
@@ -85,7 +128,7 @@ impl Budget {
         // Only the number matters, no data hangs on it: relaxed.
         let taken = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
         self.used.fetch_update(Relaxed, Relaxed, taken).ok()?;
-        Some(Reservation { budget: Arc::clone(self), bytes })
+        Some(Reservation { budget: Arc::clone(self), bytes, holder: None })
     }
 }
 
@@ -119,18 +162,167 @@ impl Reservation {
         let surplus = self.bytes.saturating_sub(bytes);
         self.bytes -= surplus;
         self.budget.used.fetch_sub(surplus, Relaxed);
+        if let Some(holder) = &self.holder {
+            holder.gave_back(surplus);
+        }
+    }
+}
+
+impl Holder {
+    /// One who holds nothing yet, and belongs to another or to nobody.
+    #[must_use]
+    pub fn new(budget: &Arc<Budget>, above: Option<Arc<Self>>) -> Arc<Self> {
+        let zero = AtomicU64::default;
+        Arc::new(Self {
+            budget: Arc::clone(budget),
+            above,
+            held: zero(),
+            uses: zero(),
+            waiting: zero(),
+            active: zero(),
+        })
+    }
+
+    /// The budget.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Bytes held now.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held.load(Relaxed)
+    }
+
+    /// Reserves `bytes`, if there are as many left and they may be this holder's.
+    ///
+    /// ```
+    /// use bellrope_proto::{Budget, Holder};
+    ///
+    /// let budget = Budget::new(1000);
+    /// let [greedy, modest] = [(); 2].map(|()| Holder::new(&budget, None));
+    /// let most = greedy.reserve(800).unwrap();
+    /// assert!(greedy.reserve(100).is_none(), "the last eighth is for those who hold little");
+    /// let little = modest.reserve(100).unwrap();
+    /// let waits = modest.wait(300);
+    /// assert!(greedy.reserve(1).is_none(), "who holds more than half gets nothing while the other waits");
+    /// assert_eq!(greedy.exceeds_share(), Some(500));
+    /// assert_eq!(modest.exceeds_share(), None);
+    /// ```
+    #[must_use]
+    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
+        if !self.may_have(bytes) {
+            return None;
+        }
+        let mut reservation = self.budget.reserve(bytes)?;
+        for holder in self.chain() {
+            holder.held.fetch_add(bytes, Relaxed);
+        }
+        self.begin_use();
+        reservation.holder = Some(Arc::clone(self));
+        Some(reservation)
+    }
+
+    /// Counts this holder among those who wait for room, for so many bytes. Nothing is reserved by that.
+    #[must_use]
+    pub fn wait(self: &Arc<Self>, bytes: u64) -> Waiting {
+        let mut waiting = self.budget.wait();
+        self.budget.wanted.fetch_add(bytes, Relaxed);
+        for holder in self.chain() {
+            holder.waiting.fetch_add(1, Relaxed);
+        }
+        self.begin_use();
+        waiting.of = Some((Arc::clone(self), bytes));
+        waiting
+    }
+
+    /// The share that this holder, its process or its user holds more than, while others wait.
+    #[must_use]
+    pub fn exceeds_share(&self) -> Option<u64> {
+        self.chain()
+            .filter(|holder| holder.others_wait())
+            .map(|holder| (holder.held(), holder.share()))
+            .find_map(|(held, share)| (held > share).then_some(share))
+    }
+
+    fn gave_back(&self, bytes: u64) {
+        for holder in self.chain() {
+            holder.held.fetch_sub(bytes, Relaxed);
+        }
+    }
+
+    fn waits_no_more(&self, bytes: u64) {
+        self.budget.wanted.fetch_sub(bytes, Relaxed);
+        for holder in self.chain() {
+            holder.waiting.fetch_sub(1, Relaxed);
+        }
+        self.end_use();
+    }
+
+    fn begin_use(&self) {
+        for holder in self.chain() {
+            if holder.uses.fetch_add(1, Relaxed) == 0 {
+                holder.siblings().fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    fn end_use(&self) {
+        for holder in self.chain() {
+            if holder.uses.fetch_sub(1, Relaxed) == 1 {
+                holder.siblings().fetch_sub(1, Relaxed);
+            }
+        }
+    }
+
+    fn may_have(&self, bytes: u64) -> bool {
+        let (held, kept_back) = (self.held(), self.budget.limit / KEPT_BACK);
+        let small = held.saturating_add(bytes) <= kept_back;
+        if held > 0 && !small && self.budget.used().saturating_add(bytes) > self.budget.limit - kept_back {
+            return false;
+        }
+        self.chain().all(|holder| {
+            let held = holder.held();
+            held == 0 || !holder.others_wait() || held.saturating_add(bytes) <= holder.share()
+        })
+    }
+
+    fn others_wait(&self) -> bool {
+        self.budget.waiting.load(Relaxed) > self.waiting.load(Relaxed)
+    }
+
+    fn share(&self) -> u64 {
+        let whole = self.above.as_ref().map_or(self.budget.limit, |above| above.share());
+        whole / self.siblings().load(Relaxed).max(1)
+    }
+
+    /// How many are active of those that share with this one.
+    fn siblings(&self) -> &AtomicU64 {
+        self.above.as_ref().map_or(&self.budget.active, |above| &above.active)
+    }
+
+    /// This one, and those it belongs to.
+    fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |holder| holder.above.as_deref())
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Relaxed);
+        self.budget.waiting.fetch_sub(1, Relaxed);
+        if let Some((holder, bytes)) = &self.of {
+            holder.waits_no_more(*bytes);
+        }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.shrink_to(0);
+        if let Some(holder) = &self.holder {
+            holder.end_use();
+        }
     }
 }
 
@@ -193,5 +385,44 @@ mod tests {
         most.shrink_to(10);
         most.shrink_to(20);
         assert_eq!((most.bytes(), budget.used()), (10, 11));
+    }
+
+    // Fault 59.
+    #[test]
+    fn while_others_wait_a_process_with_many_connections_has_no_more_than_one_with_one() {
+        let budget = Budget::new(1000);
+        let user = Holder::new(&budget, None);
+        let [crowd, alone] = [(); 2].map(|()| Holder::new(&budget, Some(Arc::clone(&user))));
+        let one = Holder::new(&budget, Some(Arc::clone(&alone)));
+        let many: Vec<_> = (0..10).map(|_| Holder::new(&budget, Some(Arc::clone(&crowd)))).collect();
+        let mut held: Vec<_> = many.iter().map(|holder| holder.reserve(80).unwrap()).collect();
+        assert_eq!((crowd.held(), user.held(), many[0].exceeds_share()), (800, 800, None), "nobody waits");
+        let waiting = one.wait(500);
+        assert_eq!(budget.lacking(), 300);
+        assert_eq!((many[0].exceeds_share(), one.exceeds_share()), (Some(50), None));
+        let newcomer = Holder::new(&budget, Some(Arc::clone(&crowd)));
+        assert!(newcomer.reserve(10).is_none(), "its process has more than its share");
+        held.truncate(4);
+        assert_eq!(budget.lacking(), 0);
+        let granted = one.reserve(500).unwrap();
+        drop(waiting);
+        assert!(newcomer.reserve(10).is_some());
+        drop((held, granted));
+        assert_eq!((user.held(), budget.used(), budget.lacking()), (0, 0, 0));
+        let none = |holder: &Holder| holder.active.load(Relaxed) == 0 && holder.uses.load(Relaxed) == 0;
+        assert!(none(&user) && none(&crowd) && none(&one) && budget.active.load(Relaxed) == 0);
+    }
+
+    // Fault 59.
+    #[test]
+    fn whoever_holds_nothing_gets_what_is_there_however_small_his_share() {
+        let budget = Budget::new(1000);
+        let holders: Vec<_> = (0..100).map(|_| Holder::new(&budget, None)).collect();
+        let _waiting: Vec<_> = holders.iter().map(|holder| holder.wait(10)).collect();
+        let large = holders[0].reserve(900).unwrap();
+        assert!(holders[0].reserve(1).is_none());
+        assert_eq!(holders[0].exceeds_share(), Some(10));
+        drop(large);
+        assert!(holders[0].reserve(1000).is_some());
     }
 }

@@ -24,6 +24,7 @@ mod outbox;
 mod reply;
 mod server;
 mod slots;
+mod uploads;
 
 use std::sync::Arc;
 

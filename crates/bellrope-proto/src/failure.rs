@@ -42,6 +42,15 @@ impl Failure {
         Self { code: ErrorCode::MessageTooLarge, detail: size, text: text.into(), of_service: false }
     }
 
+    /// The same with no more text than may travel, to be kept until there is room for it.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        if self.text.len() > MAX_ERROR_TEXT {
+            self.text = self.bounded_text().to_owned().into();
+        }
+        self
+    }
+
     /// The text, cut at a character boundary to what may travel.
     #[must_use]
     pub fn bounded_text(&self) -> &str {

@@ -20,7 +20,7 @@ mod style;
 mod terms;
 mod violation;
 
-pub use budget::{Budget, Reservation, Waiting, keeps_for};
+pub use budget::{Budget, Holder, Reservation, Waiting, keeps_for};
 pub use failure::{Failure, MAX_ERROR_TEXT};
 pub use style::Style;
 pub use terms::{PART, Terms};

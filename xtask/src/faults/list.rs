@@ -283,4 +283,25 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
             ),
         ],
     ),
+    (
+        "Hostile clients",
+        &[
+            (
+                59,
+                "One connection, process or user holds the buffer budget with what it does not read or send",
+                "unread streams count as stalled; while others wait, nobody gets more than his share, and who lets them wait \
+                 with more than that is put out, the heaviest first",
+            ),
+            (
+                63,
+                "A visit to a connection without end in time",
+                "bounded in time as in messages; after a long one the worker looks after whoever slept meanwhile",
+            ),
+            (
+                69,
+                "A queue that a peer fills by not reading while it sends",
+                "every queue has a bound; credit waits once for each stream, and is the peer's only when it was sent",
+            ),
+        ],
+    ),
 ];

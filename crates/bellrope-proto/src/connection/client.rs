@@ -33,7 +33,8 @@ pub struct ClientConnection {
     sending: Option<u64>,
     /// The response that comes in parts, if one does.
     receiving: Option<Receiving>,
-    /// Cancels, credits and ends that found no room. At most one of each a call under way.
+    /// Cancels, credits and ends that found no room: a cancel, or a credit and an end, of each call that was under way
+    /// when room ran out, since none is begun before they have left. How much a credit is shows when it is sent.
     waiting: VecDeque<(Kind, u64, Option<u64>)>,
     /// Answers for calls that nobody waits for any more.
     dropped: u64,
@@ -366,8 +367,8 @@ impl ClientConnection {
     /// # Errors
     /// The server's [`Violation`]; the connection must be closed.
     pub fn consumed(&mut self, id: u64, len: usize) -> Result<(), Violation> {
-        if let Some(amount) = self.calls.inflow(id).and_then(|inflow| inflow.consumed(len)) {
-            self.waiting.push_back((Kind::Credit, id, Some(amount)));
+        if self.calls.inflow(id).is_some_and(|inflow| inflow.consumed(len)) {
+            self.waiting.push_back((Kind::Credit, id, None));
             self.flush()?;
             KillPoint::ClientCreditSent.reached();
         }
@@ -392,9 +393,18 @@ impl ClientConnection {
     /// # Errors
     /// The server's [`Violation`]; the connection must be closed.
     pub fn flush(&mut self) -> Result<(), Violation> {
-        while let Some(&(kind, id, extension)) = self.waiting.front() {
-            if !self.requests.push(RecordClass::Control, kind, 0, id, extension, &[])? {
-                break;
+        while let Some(&(kind, id, mut extension)) = self.waiting.front() {
+            if kind == Kind::Credit {
+                extension = self.calls.inflow(id).and_then(|inflow| inflow.due());
+            }
+            // The stream of a credit may have ended meanwhile.
+            if kind != Kind::Credit || extension.is_some() {
+                if !self.requests.push(RecordClass::Control, kind, 0, id, extension, &[])? {
+                    break;
+                }
+                if let Some(inflow) = self.calls.inflow(id).filter(|_| kind == Kind::Credit) {
+                    inflow.returned();
+                }
             }
             self.waiting.pop_front();
         }
@@ -449,6 +459,10 @@ impl ClientConnection {
         }
         if !self.waiting.is_empty() {
             self.flush()?;
+            // What is said of earlier calls goes first, or it would pile up.
+            if !self.waiting.is_empty() {
+                return Err(SubmitError::Full);
+            }
         }
         Ok(())
     }

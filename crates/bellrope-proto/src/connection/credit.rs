@@ -53,6 +53,12 @@ impl Credit {
         }
     }
 
+    /// What of the window has been spent.
+    #[must_use]
+    pub fn spent(&self) -> i64 {
+        self.window - self.balance
+    }
+
     /// Whether `owed` is enough to be worth a credit record: half a window.
     #[must_use]
     pub fn worth_returning(&self, owed: i64) -> bool {

@@ -11,11 +11,13 @@ pub(super) struct Inflow {
     next: u32,
     /// Credit used by chunks that the application has consumed and that was not returned yet.
     owed: i64,
+    /// Whether so much is owed that it is to be returned as soon as there is room to say so.
+    due: bool,
 }
 
 impl Inflow {
     pub(super) fn new(window: u32) -> Self {
-        Self { credit: Credit::new(window), next: 0, owed: 0 }
+        Self { credit: Credit::new(window), next: 0, owed: 0, due: false }
     }
 
     /// Checks the number of a chunk or end, and whether a chunk may come.
@@ -37,16 +39,32 @@ impl Inflow {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// Notes that the application has consumed a chunk. Answers how much credit is to be returned now, if any.
-    pub(super) fn consumed(&mut self, len: usize) -> Option<u64> {
-        self.owed += Credit::cost(len);
-        if !self.credit.worth_returning(self.owed) {
-            return None;
-        }
-        let amount = u64::try_from(std::mem::take(&mut self.owed)).unwrap_or(0);
+    /// Notes that the application has consumed a chunk. Answers whether credit has become due by that.
+    pub(super) fn consumed(&mut self, len: usize) -> bool {
         // A peer that uses an id again while its last stream is still being read owes this one nothing: what is beyond
         // the window was never spent here.
-        self.credit.refill(amount).then_some(amount)
+        self.owed = self.owed.saturating_add(Credit::cost(len)).min(self.credit.spent());
+        let due = !self.due && self.credit.worth_returning(self.owed);
+        self.due |= due;
+        due
+    }
+
+    /// Whether the application has consumed all that came.
+    pub(super) fn is_consumed(&self) -> bool {
+        self.owed == self.credit.spent()
+    }
+
+    /// Credit that is due, all of it in one, however long it had to wait.
+    pub(super) fn due(&self) -> Option<u64> {
+        self.due.then(|| u64::try_from(self.owed).unwrap_or(0))
+    }
+
+    /// Notes that the credit that was due has been sent. Only now may the peer use it: one that sends more than it was told
+    /// of breaks the protocol, or what it makes us owe would grow without bound while it does not read.
+    pub(super) fn returned(&mut self) {
+        let refilled = self.credit.refill(u64::try_from(self.owed).unwrap_or(0));
+        debug_assert!(refilled, "no more is owed than was spent");
+        (self.owed, self.due) = (0, false);
     }
 }
 
@@ -93,9 +111,27 @@ mod tests {
     #[test]
     fn only_what_was_spent_is_given_back() {
         let mut inflow = Inflow::new(1000);
-        assert_eq!(inflow.consumed(900), None, "of a stream that had the same id");
+        assert!(!inflow.consumed(900), "of a stream that had the same id");
         inflow.took(900);
-        assert_eq!(inflow.consumed(900), Some(964));
-        assert_eq!(inflow.check(1, 1, true), Ok(()));
+        assert!(inflow.consumed(900));
+        assert_eq!(inflow.due(), Some(964));
+        inflow.returned();
+        assert_eq!((inflow.due(), inflow.check(1, 1, true)), (None, Ok(())));
+    }
+
+    // Fault 69.
+    #[test]
+    fn credit_is_the_peers_only_once_it_was_sent_and_waits_as_one() {
+        let mut inflow = Inflow::new(640);
+        let mut times_due = 0;
+        for number in 0..10 {
+            assert_eq!(inflow.check(1, number, true), Ok(()));
+            inflow.took(0);
+            times_due += u32::from(inflow.consumed(0));
+        }
+        assert_eq!((times_due, inflow.due()), (1, Some(640)), "all in one");
+        assert_eq!(inflow.check(1, 10, true), Err(Violation::CreditExceeded(1)), "it was not told yet");
+        inflow.returned();
+        assert_eq!(inflow.check(1, 10, true), Ok(()));
     }
 }

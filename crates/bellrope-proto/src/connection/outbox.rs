@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{flow::Outflow, reply::Reply};
+use super::{flow::Outflow, reply::Reply, uploads::Uploads};
 use crate::{
-    Violation,
+    Reservation, Violation,
     failure::Failure,
     frame::{ErrorCode, Kind},
     kill_points::KillPoint,
@@ -25,8 +25,8 @@ pub(super) struct Outbox<B> {
     streams: HashMap<u64, Stream<B>>,
     /// Those of them that have something to send and credit for it.
     runnable: VecDeque<u64>,
-    /// Credits that found no room.
-    credits: VecDeque<(u64, u64)>,
+    /// Streams from the client, whose credit is sent with the rest.
+    pub(super) uploads: Uploads,
     /// What the commits made in between have to say.
     wake: Wake,
 }
@@ -40,6 +40,10 @@ struct Stream<B> {
     ending: Option<Ending<B>>,
     /// Whether its id stands in `runnable`.
     listed: bool,
+    /// Since when something of it waits for its reader's credit, on the clock of whoever [asks](Outbox::unread_streams).
+    unread_since_us: Option<u64>,
+    /// Room in the budget that is its own until its end has been sent.
+    held: Option<Reservation>,
 }
 
 /// How a call or stream ends.
@@ -75,7 +79,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             large: VecDeque::new(),
             streams: HashMap::new(),
             runnable: VecDeque::new(),
-            credits: VecDeque::new(),
+            uploads: Uploads::default(),
             wake: Wake::NO,
         }
     }
@@ -89,7 +93,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     /// Whether anything waits for room.
     #[inline(always)]
     pub(super) fn wants_room(&self) -> bool {
-        self.is_stalled() || !self.runnable.is_empty() || !self.credits.is_empty()
+        self.is_stalled() || !self.runnable.is_empty() || self.uploads.any_due()
     }
 
     /// How far we have written.
@@ -173,21 +177,75 @@ impl<B: AsRef<[u8]>> Outbox<B> {
                 return self.flush();
             }
             Ok(body) => Ending::Response(body),
-            Err(failure) => Ending::Failed(failure),
+            Err(failure) => Ending::Failed(failure.bounded()),
         };
         self.send_ending(id, ending)
     }
 
     /// Makes room for a stream.
     pub(super) fn open_stream(&mut self, id: u64) {
-        let flow = Outflow::new(self.terms.stream_window);
-        self.streams.insert(id, Stream { flow, parked: VecDeque::new(), ending: None, listed: false });
+        self.streams.insert(
+            id,
+            Stream {
+                flow: Outflow::new(self.terms.stream_window),
+                parked: VecDeque::new(),
+                ending: None,
+                listed: false,
+                unread_since_us: None,
+                held: None,
+            },
+        );
     }
 
     /// Forgets a call: its stream, or what was not sent yet of a large response. Answers whether there was a stream.
     pub(super) fn forget(&mut self, id: u64) -> bool {
         self.large.retain(|large| large.id != id);
-        self.streams.remove(&id).is_some()
+        let Some(stream) = self.streams.remove(&id) else { return false };
+        if stream.listed {
+            // Or ids of streams that are gone would pile up behind a chunk that finds no room.
+            self.runnable.retain(|listed| *listed != id);
+        }
+        true
+    }
+
+    /// Ends a stream at once, without what is parked.
+    pub(super) fn abort(&mut self, id: u64, failure: Failure) -> Result<(), Violation> {
+        if self.forget(id) { self.send_ending(id, Ending::Failed(failure.bounded())) } else { Ok(()) }
+    }
+
+    /// Keeps room in the budget until the end of a stream has been sent.
+    pub(super) fn hold(&mut self, id: u64, reservation: Reservation) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.held = Some(reservation);
+        }
+    }
+
+    /// How far the client has read, if something waits for room or credit.
+    pub(super) fn awaits_reader(&mut self) -> Result<Option<u64>, Violation> {
+        if !self.is_stalled() && self.streams.values().all(|stream| stream.parked.is_empty()) {
+            return Ok(None);
+        }
+        self.responses.look()?;
+        Ok(Some(self.taken()))
+    }
+
+    /// How far the client has read, if something waits and there is something for it to read.
+    pub(super) fn unread(&mut self) -> Result<Option<u64>, Violation> {
+        Ok(self.awaits_reader()?.filter(|taken| *taken != self.sent()))
+    }
+
+    /// The streams of which something has waited for their reader's credit for so long, as far as was seen from here.
+    pub(super) fn unread_streams(&mut self, now_us: u64, patience_us: u64) -> Vec<u64> {
+        let mut unread = Vec::new();
+        for (id, stream) in &mut self.streams {
+            let waits = !stream.parked.is_empty() && !stream.flow.available();
+            let since = waits.then(|| *stream.unread_since_us.get_or_insert(now_us));
+            stream.unread_since_us = since;
+            if since.is_some_and(|since| now_us.saturating_sub(since) >= patience_us) {
+                unread.push(*id);
+            }
+        }
+        unread
     }
 
     /// Parks a chunk, to be sent when there is credit and room.
@@ -207,7 +265,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.ending.get_or_insert(match outcome {
                 Ok(()) => Ending::End,
-                Err(failure) => Ending::Failed(failure),
+                Err(failure) => Ending::Failed(failure.bounded()),
             });
             self.list(id);
         }
@@ -219,26 +277,30 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         // Credit for a stream that has ended crossed its end on the way.
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
         stream.flow.refill(id, amount)?;
+        if amount > 0 {
+            stream.unread_since_us = None;
+        }
         self.list(id);
         self.flush()
     }
 
-    /// Gives credit to a stream from the client.
-    pub(super) fn give_credit(&mut self, id: u64, amount: u64) -> Result<(), Violation> {
-        self.credits.push_back((id, amount));
-        self.flush()?;
-        KillPoint::ServerCreditSent.reached();
+    /// Notes that the handler has consumed a chunk of a stream from the client, and gives credit for it in time.
+    pub(super) fn consumed(&mut self, id: u64, len: usize) -> Result<(), Violation> {
+        if self.uploads.consumed(id, len) {
+            self.flush()?;
+            KillPoint::ServerCreditSent.reached();
+        }
         Ok(())
     }
 
     /// Sends what waits, as far as room and credit go. Streams that can send, and the large response that is on its
     /// way, take turns: a record each.
     pub(super) fn flush(&mut self) -> Result<(), Violation> {
-        while let Some(&(id, amount)) = self.credits.front() {
+        while let Some((id, amount)) = self.uploads.due() {
             if !self.responses.push(RecordClass::Control, Kind::Credit, 0, id, Some(amount), &[])? {
                 break;
             }
-            self.credits.pop_front();
+            self.uploads.returned();
         }
         while let Some((id, ending)) = self.waiting.pop_front() {
             if let Some(ending) = self.push_ending(id, ending, 0)? {
@@ -386,3 +448,6 @@ impl<B> Stream<B> {
         if self.parked.is_empty() { self.ending.is_some() } else { self.flow.available() }
     }
 }
+
+#[cfg(test)]
+mod tests;

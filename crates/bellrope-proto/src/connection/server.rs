@@ -1,17 +1,14 @@
 mod inbound;
 mod large;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use bellrope_shm::SharedMemory;
 pub use inbound::{Announced, Inbound, InboundChunk, Request};
 
-use super::{assembly::Assembly, flow::Inflow, outbox::Outbox, reply::Reply};
+use super::{assembly::Assembly, outbox::Outbox, reply::Reply};
 use crate::{
-    Violation,
+    Reservation, Violation,
     failure::Failure,
     frame::Kind,
     kill_points::KillPoint,
@@ -33,8 +30,6 @@ pub struct ServerConnection<B> {
     terms: Terms,
     /// Calls whose handler has not answered yet, but for those answered with a stream, which the outbox has.
     open: HashSet<u64>,
-    /// Streams from the client to open calls.
-    uploads: HashMap<u64, Inflow>,
     /// The request that is on its way in parts, if one is.
     assembly: Option<Assembly>,
     wake: Wake,
@@ -53,7 +48,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
             outbox: Outbox::new(Producer::new(memory.view(geometry.responses()), geometry), terms),
             terms,
             open: HashSet::new(),
-            uploads: HashMap::new(),
             assembly: None,
             wake: Wake::NO,
         }
@@ -83,10 +77,34 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.assembly.is_some()
     }
 
-    /// A number that changes whenever the client has taken an answer or something of the client's was taken.
+    /// How far the client has read, if there is something that it has to read before the rest can be sent: answers, or
+    /// chunks of streams. What it sends meanwhile is no progress.
+    ///
+    /// # Errors
+    /// The peer's [`Violation`]; the connection must be closed.
+    pub fn unread(&mut self) -> Result<Option<u64>, Violation> {
+        self.outbox.unread()
+    }
+
+    /// The streams of which something has waited for their reader's credit for `patience_us`, as far as was seen from
+    /// here: to be asked now and then. The client may read everything else meanwhile.
+    pub fn unread_streams(&mut self, now_us: u64, patience_us: u64) -> Vec<u64> {
+        self.outbox.unread_streams(now_us, patience_us)
+    }
+
+    /// What the server waits for of the client, if it waits for something, as a number that changes as the client goes on:
+    /// to read its answers and chunks, or to send the next chunk of a stream whose handler has consumed all that came.
+    ///
+    /// # Errors
+    /// The peer's [`Violation`]; the connection must be closed.
+    pub fn awaited(&mut self) -> Result<Option<u64>, Violation> {
+        Ok(self.outbox.awaits_reader()?.or_else(|| self.outbox.uploads.awaited()))
+    }
+
+    /// How much came of the request that is on its way in parts, if one is. What else comes meanwhile is no progress.
     #[must_use]
-    pub fn progress(&self) -> u64 {
-        self.requests.position().wrapping_add(self.outbox.taken())
+    pub fn assembled(&self) -> Option<u64> {
+        self.assembly.as_ref().map(|assembly| assembly.unfinished().map_or(self.requests.position(), |it| it.filled))
     }
 
     /// Commits all answers since the last commit, and says whether the client must be woken because of what was done
@@ -172,9 +190,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         assert!(into.len() == chunk.len, "a chunk is taken whole");
         self.requests.read(&chunk.record, 0, into);
         self.wake |= self.requests.advance(&chunk.record);
-        if let Some(inflow) = self.uploads.get_mut(&chunk.id) {
-            inflow.took(chunk.len);
-        }
+        self.outbox.uploads.took(chunk.id, chunk.len);
         KillPoint::ServerChunkTaken.reached();
     }
 
@@ -183,10 +199,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn consumed(&mut self, id: u64, len: usize) -> Result<(), Violation> {
-        match self.uploads.get_mut(&id).and_then(|inflow| inflow.consumed(len)) {
-            Some(amount) => self.outbox.give_credit(id, amount),
-            None => Ok(()),
-        }
+        self.outbox.consumed(id, len)
     }
 
     /// Answers a call on the spot: `fill` writes the reply straight into the ring, or fails. A reply that finds no room
@@ -232,7 +245,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
             self.open.insert(id);
         }
         if style.uploads() {
-            self.uploads.insert(id, Inflow::new(self.terms.stream_window));
+            self.outbox.uploads.open(id, self.terms.stream_window);
         }
         KillPoint::Opened.reached();
         Ok(true)
@@ -246,7 +259,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         if !self.open.remove(&id) {
             return Ok(());
         }
-        self.uploads.remove(&id);
+        self.outbox.uploads.close(id);
         let limit = u64::from(self.terms.max_message);
         let outcome = outcome.and_then(|body| match body.as_ref().len() as u64 {
             size if size > limit => Err(Failure::too_large("reply", size, limit)),
@@ -271,8 +284,22 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn finish(&mut self, id: u64, outcome: Result<(), Failure>) -> Result<(), Violation> {
-        self.uploads.remove(&id);
+        self.outbox.uploads.close(id);
         self.outbox.finish(id, outcome)
+    }
+
+    /// Ends an open stream at once: what is parked of it is dropped.
+    ///
+    /// # Errors
+    /// The peer's [`Violation`]; the connection must be closed.
+    pub fn abort(&mut self, id: u64, failure: Failure) -> Result<(), Violation> {
+        self.outbox.uploads.close(id);
+        self.outbox.abort(id, failure)
+    }
+
+    /// Keeps room in the budget for a stream until its end has been sent. To be called before [`Self::finish`].
+    pub fn hold(&mut self, id: u64, reservation: Reservation) {
+        self.outbox.hold(id, reservation);
     }
 
     /// Sends what waits, as far as room and credit go, or less if the client must be woken first. Answers whether that
@@ -347,9 +374,9 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
             Kind::End => {
                 expect_form(record, true, true)?;
                 self.wake |= self.requests.advance(record);
-                if let Some(inflow) = self.uploads.get(&id) {
+                if let Some(inflow) = self.outbox.uploads.get(id) {
                     inflow.check(id, record.extension, false)?;
-                    self.uploads.remove(&id);
+                    self.outbox.uploads.close(id);
                     return Ok(Some(Inbound::Ended(id)));
                 }
             }
@@ -360,7 +387,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
                     self.assembly = None;
                 }
                 KillPoint::ServerCancelTaken.reached();
-                self.uploads.remove(&id);
+                self.outbox.uploads.close(id);
                 if self.outbox.forget(id) | self.open.remove(&id) {
                     self.outbox.cancelled(id)?;
                     return Ok(Some(Inbound::Cancelled(id)));
@@ -396,7 +423,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         if !record.header.extended || record.header.message_type != 0 {
             return Err(Violation::Form(record.header.kind as u8));
         }
-        let Some(inflow) = self.uploads.get(&record.id) else {
+        let Some(inflow) = self.outbox.uploads.get(record.id) else {
             // Its call was answered before the client could know.
             self.wake |= self.requests.advance(record);
             return Ok(None);

@@ -96,6 +96,14 @@ impl Producer {
         self.consumer
     }
 
+    /// Looks how far the consumer is by now.
+    ///
+    /// # Errors
+    /// A [`Violation`] if the consumer published an impossible position.
+    pub fn look(&mut self) -> Result<(), Violation> {
+        self.accept(self.view.load(CONSUMER_POSITION, Ordering::Acquire))
+    }
+
     /// Largest payload that [`Self::push`] takes.
     #[must_use]
     pub fn max_payload(&self) -> u64 {
@@ -211,7 +219,7 @@ impl Producer {
             Some(place) if !place.would_wrap || self.position < self.next_look => return Ok(Some(place)),
             _ => {}
         }
-        self.accept(self.view.load(CONSUMER_POSITION, Ordering::Acquire))?;
+        self.look()?;
         let place = self.fit(size, need);
         if place.is_some_and(|place| place.would_wrap) {
             self.next_look = self.position + self.geometry.window / 4;

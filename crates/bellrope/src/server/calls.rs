@@ -10,5 +10,6 @@ pub(crate) mod caller_id;
 #[cfg(feature = "tokio")]
 pub(crate) mod dispatch;
 pub(crate) mod failures;
+pub(crate) mod holders;
 pub(crate) mod large;
 pub(crate) mod outcome;

@@ -3,17 +3,17 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use bellrope_proto::{Budget, Reservation, connection::Failure, frame::ErrorCode};
-use bellrope_shm::clock;
+use bellrope_proto::{Budget, Holder, Reservation, connection::Failure, frame::ErrorCode};
+use bellrope_shm::{clock, socket::PeerCredentials};
 
 use super::{
     accept::{connection_limits::ConnectionLimits, penalty::Penalties},
-    calls::{body::Body, buffers::Buffers, failures::draining},
+    calls::{body::Body, buffers::Buffers, failures::draining, holders::Holders},
     config::{FixedSettings, ServerConfig, breaker_setting},
     handler::registry::Registry,
     limits::{LiveSettings, changed_to, differences},
@@ -38,6 +38,10 @@ pub(crate) struct Core {
     pub(crate) breakers: Vec<Arc<Breaker>>,
     /// What all connections together may hold outside their rings.
     pub(crate) budget: Arc<Budget>,
+    /// Who holds how much of it.
+    holders: Holders,
+    /// One a worker: what the one of its connections holds that lets others wait for the budget and holds most.
+    pub(crate) heaviest: Box<[AtomicU64]>,
     pub(crate) buffers: Arc<Buffers>,
     log_limit: LogLimit,
     pub(crate) penalties: Penalties,
@@ -74,6 +78,8 @@ impl Core {
             metrics: Arc::new(metrics),
             connection_limits: Arc::default(),
             breakers,
+            holders: Holders::new(&budget),
+            heaviest: (0..fixed.workers).map(|_| AtomicU64::new(0)).collect(),
             budget,
             buffers: Arc::default(),
             log_limit: LogLimit::default(),
@@ -159,16 +165,36 @@ impl Core {
         }
     }
 
+    /// A new connection of this peer, as one who may hold some of the budget.
+    pub(crate) fn holder_for(&self, peer: PeerCredentials) -> Arc<Holder> {
+        self.holders.connection(peer)
+    }
+
+    /// A request waits for the budget. When the first of a connection does, every worker is to look whether one of its
+    /// clients lets others wait.
+    #[cold]
+    pub(crate) fn waits_for_budget(&self, first: bool) {
+        if first {
+            self.metrics.liveness().ask();
+        }
+    }
+
     /// Makes a body that may wait of a reply, with the reservation of its call if that is enough. A small reply that
     /// will be its connection's only one needs none: rings of that size count as used anyway.
-    pub(crate) fn keep(&self, reply: Vec<u8>, held: Option<Reservation>, alone: bool) -> Result<Body, Failure> {
+    pub(crate) fn keep(
+        &self,
+        reply: Vec<u8>,
+        held: Option<Reservation>,
+        alone: bool,
+        holder: &Arc<Holder>,
+    ) -> Result<Body, Failure> {
         let size = reply.len() as u64;
         let reservation = match held {
             Some(mut held) if held.bytes() >= size => {
                 held.shrink_to(size);
                 Some(held)
             }
-            _ => self.budget.reserve(size),
+            _ => holder.reserve(size),
         };
         if reservation.is_none() && !(alone && reply.len() <= self.fixed.terms.max_record()) {
             let limit = self.budget.limit();

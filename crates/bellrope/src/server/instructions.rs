@@ -134,13 +134,18 @@ fn answer(connection: &mut ServerConnection<Body>, call: u64, payload: &[u8]) {
 
 /// A server without threads that echoes.
 fn echoing() -> Arc<Core> {
-    let config = ServerConfig { workers: 1, ..ServerConfig::default() };
     let mut registry = Registry::default();
     let echo = Handler::Unary(Box::new(|call, reply| {
         reply.write(call.payload());
         Ok(())
     }));
     registry.add("echo", echo);
+    core_with(registry)
+}
+
+/// A server without threads that has these handlers.
+pub(crate) fn core_with(registry: Registry) -> Arc<Core> {
+    let config = ServerConfig { workers: 1, ..ServerConfig::default() };
     let core = Core::new(
         registry,
         &config,
@@ -151,7 +156,7 @@ fn echoing() -> Arc<Core> {
 }
 
 /// A connection to it, whose client nobody has to wake.
-fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
+pub(crate) fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
     let memory = SharedMemory::anonymous(core.fixed.terms.geometry.mapping_len());
     let (client, connection) = pair(&memory, core.fixed.terms);
     let (socket, _others) = Socket::pair().unwrap();
@@ -163,8 +168,10 @@ fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
         slot: core.connection_limits.take(&core.live, 0, false).unwrap(),
         name: "counted".to_owned(),
     };
+    let holder = core.holder_for(connection.peer);
     let mut session = Session::new(
         connection,
+        holder,
         #[cfg(feature = "tokio")]
         0,
     );

@@ -4,6 +4,7 @@
 //! their rings and are left to epoll. Connections with priority are looked at again after every few messages of the
 //! others. When nothing is left to do it spins for as long as that pays, then arms everything and sleeps.
 
+mod care;
 mod closing;
 mod executor;
 mod patience;
@@ -25,7 +26,7 @@ use bellrope_shm::{
 
 use self::{
     closing::Closing,
-    patience::{Patience, longest_sleep},
+    patience::Patience,
     session::{Rests, Session},
     visit::{Turn, Visit, Visitor},
 };
@@ -69,6 +70,8 @@ pub(crate) struct Worker {
     starved: Vec<usize>,
     patience: Patience,
     spinner: Spinner,
+    /// Visits that found work since that was last asked; one that took too long counts for as many as make us look.
+    worked: u32,
     visitor: Visitor,
     /// Keys that epoll reported, kept to save an allocation a sleep.
     rung: Vec<u64>,
@@ -90,6 +93,7 @@ impl Worker {
             starved: Vec::new(),
             patience: Patience::new(Instant::now()),
             spinner: Spinner::new(core.fixed.spin, core.fixed.spin_cap),
+            worked: 0,
             visitor: Visitor::new(
                 Arc::clone(&core),
                 index,
@@ -114,7 +118,8 @@ impl Worker {
             }
             if worked {
                 self.spinner.found();
-                turns += WORKED;
+                // So that many busy connections, or slow ones, do not keep us from looking.
+                turns = turns.saturating_add(WORKED * std::mem::take(&mut self.worked).max(1));
             } else if !(self.hot.is_empty() && self.priority.is_empty()) && self.spinner.keep_on() {
                 self.linger();
                 turns += 1;
@@ -205,8 +210,10 @@ impl Worker {
         });
         let added = self.poller.add(&connection.socket, index as u64);
         KillPoint::Adopted.reached();
+        let holder = self.core.holder_for(connection.peer);
         let session = Session::new(
             connection,
+            holder,
             #[cfg(feature = "tokio")]
             index,
         );
@@ -252,14 +259,29 @@ impl Worker {
                         }
                     }
                 }
-                Ok(_) => worked = true,
+                Ok(_) => {
+                    worked = true;
+                    self.worked += 1;
+                }
                 // Closing takes it off the list, so that another stands at this place now.
                 Err(violation) => self.close(index, &violation.into()),
             }
             place += 1;
             worked |= self.visit_priority();
+            if self.visitor.overran() {
+                self.look_around();
+            }
         }
         worked
+    }
+
+    /// Between two turns of which one took long: whoever rang, came in or has an answer meanwhile has his turn next, and
+    /// not after all the others.
+    #[cold]
+    fn look_around(&mut self) {
+        self.worked += TURNS_PER_LOOK / WORKED;
+        self.look_after_sleepers(Some(Duration::ZERO));
+        self.read_inbox();
     }
 
     /// One connection's turn. Where there are others with priority, they are looked at now and then meanwhile.
@@ -387,56 +409,6 @@ impl Worker {
         }
     }
 
-    /// How long there is nothing to look after, unless somebody rings.
-    fn longest_sleep(&self) -> Duration {
-        longest_sleep(!self.starved.is_empty(), self.visitor.large.has_unfinished(), self.core.live.budget_grace())
-    }
-
-    /// Now and then, while large requests are on their way: takes the room of those that come too slowly away, if
-    /// others wait for it.
-    fn reclaim(&mut self, now: Instant) {
-        if !self.visitor.large.has_unfinished() {
-            return;
-        }
-        let grace = self.core.live.budget_grace();
-        let Some(waited) = self.patience.is_time_to_reclaim(now, grace) else { return };
-        let mut any = false;
-        for index in 0..self.sessions.len() {
-            let Some(session) = &mut self.sessions[index] else { continue };
-            match self.visitor.large.reclaim(session, waited) {
-                Ok(unfinished) => any |= unfinished,
-                Err(violation) => self.close(index, &violation.into()),
-            }
-        }
-        self.visitor.large.note_unfinished(any);
-    }
-
-    /// Every second: closes the connections of clients that have left something half done for too long.
-    fn sweep(&mut self, now: Instant) {
-        if !self.patience.is_time_to_sweep(now) {
-            return;
-        }
-        let patience = self.core.live.stall_timeout();
-        for index in 0..self.sessions.len() {
-            let Some(session) = &mut self.sessions[index] else { continue };
-            if session.is_stuck(now, patience) {
-                self.close(index, &Closing::Stalled);
-            }
-        }
-    }
-
-    /// After an idle second: lets go of the memory of every connection that is left to its doorbell, so that resident
-    /// memory follows the active connections.
-    fn give_back(&mut self) {
-        self.core.buffers.clear();
-        for session in self.sessions.iter_mut().flatten() {
-            if !session.hot && session.resident {
-                session.connection.release_pages();
-                session.resident = false;
-            }
-        }
-    }
-
     /// Ends a connection: its descriptor, mapping and handlers are gone when this returns.
     fn close(&mut self, index: usize, why: &Closing) {
         let Some(session) = self.sessions[index].take() else { return };
@@ -456,7 +428,7 @@ impl Worker {
         metrics.closed.fetch_add(1, Relaxed);
         match why {
             Closing::Violation(_) => metrics.violations.fetch_add(1, Relaxed),
-            Closing::Stalled => metrics.stalled.fetch_add(1, Relaxed),
+            Closing::Stalled | Closing::LetOthersWait { .. } => metrics.stalled.fetch_add(1, Relaxed),
             Closing::Io(_) => metrics.broken.fetch_add(1, Relaxed),
             Closing::HungUp => 0,
         };

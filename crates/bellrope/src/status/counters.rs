@@ -99,6 +99,8 @@ pub(crate) struct Shard {
     types: Vec<TypeCounters>,
     /// Requests that the worker found waiting in its last round over its connections.
     queued: Counter,
+    /// Connections whose clients did not read what waited for them when it last looked.
+    unread: Counter,
 }
 
 impl Shard {
@@ -130,6 +132,11 @@ impl Shard {
     #[inline]
     pub(crate) fn round(&self, found: u64) {
         self.queued.set(found);
+    }
+
+    /// Notes how many connections' clients do not read what waits for them.
+    pub(crate) fn unread(&self, connections: u64) {
+        self.unread.set(connections);
     }
 
     /// Notes how long a call took, from being taken to being answered. Each call stands for `weight` calls.
@@ -204,8 +211,11 @@ const MAX_COUNTERS: usize = 64;
 impl Metrics {
     pub(crate) fn new<'a>(names: impl Iterator<Item = &'a str>, workers: usize, max_connections: u64) -> Self {
         let names: Vec<_> = names.map(str::to_owned).chain([UNKNOWN.to_owned()]).collect();
-        let shard =
-            || Shard { types: names.iter().map(|_| TypeCounters::default()).collect(), queued: Counter::default() };
+        let shard = || Shard {
+            types: names.iter().map(|_| TypeCounters::default()).collect(),
+            queued: Counter::default(),
+            unread: Counter::default(),
+        };
         Self {
             liveness: Liveness::new(workers + 1),
             readiness: AtomicU8::new(Readiness::Starting as u8),
@@ -378,6 +388,8 @@ impl Metrics {
             log_lines_dropped: self.log_lines_dropped.load(Relaxed),
             paced_handshakes: self.paced.load(Relaxed),
             queued_requests: sum(&|shard| shard.queued.value()),
+            unread_connections: sum(&|shard| shard.unread.value()),
+            waiting_for_buffers: self.budget.get().map_or(0, |budget| budget.waiting()),
             buffers: self.budget.get().map(|budget| (budget.used(), budget.limit())),
             breakers,
             reloads: self.settings.reloads(),

@@ -27,6 +27,9 @@ pub struct Health {
     active_connections: u64,
     max_connections: u64,
     queued_requests: u64,
+    /// Connections whose clients do not read what waits for them, and those that were closed for it.
+    unread_connections: u64,
+    stalled_connections: u64,
     version: &'static str,
     memory: MemoryUse,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,6 +60,8 @@ pub struct Status {
 struct Buffers {
     used_bytes: u64,
     limit_bytes: u64,
+    /// Connections whose next request waits for room.
+    waiting: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,9 +111,15 @@ impl Health {
             active_connections: snapshot.active_connections,
             max_connections: snapshot.max_connections,
             queued_requests: snapshot.queued_requests,
+            unread_connections: snapshot.unread_connections,
+            stalled_connections: snapshot.stalled,
             version: env!("CARGO_PKG_VERSION"),
             memory: MemoryUse::of(std::process::id()).unwrap_or_default(),
-            buffers: snapshot.buffers.map(|(used_bytes, limit_bytes)| Buffers { used_bytes, limit_bytes }),
+            buffers: snapshot.buffers.map(|(used_bytes, limit_bytes)| Buffers {
+                used_bytes,
+                limit_bytes,
+                waiting: snapshot.waiting_for_buffers,
+            }),
             limits: metrics.settings.now(),
             config_reloads: snapshot.reloads,
             breakers: snapshot.breakers.into_iter().map(BreakerRow::from).collect(),
@@ -146,7 +157,8 @@ impl Metrics {
 
 impl Snapshot {
     /// Everything that went wrong, by kind: calls that ended badly, connections closed because the peer broke the
-    /// protocol, because they stalled or because the system broke them, connections refused. Cancelled calls are no error.
+    /// protocol, left something unread or half done, or because the system broke them, connections refused. Cancelled calls
+    /// are no error.
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let calls = |(index, outcome): (usize, &&'static str)| {
             (*outcome, self.types.iter().map(|row| row.outcomes[index].1).sum())

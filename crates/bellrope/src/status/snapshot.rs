@@ -41,7 +41,8 @@ pub struct Snapshot {
     pub refused_connections: u64,
     /// Connections closed because the peer broke the protocol.
     pub violations: u64,
-    /// Connections closed because their client left something half done for too long.
+    /// Connections closed because their client left something unread or half done for too long, or while others waited
+    /// for the room that it held.
     pub stalled: u64,
     /// Connections that ended before their handshake did: their client hung up, or its socket failed.
     pub unfinished_handshakes: u64,
@@ -55,6 +56,10 @@ pub struct Snapshot {
     pub paced_handshakes: u64,
     /// Requests that the workers found waiting in their last round over their connections.
     pub queued_requests: u64,
+    /// Connections whose clients do not read what waits for them, as looked at once a second.
+    pub unread_connections: u64,
+    /// Connections whose next request waits for room in the buffer budget.
+    pub waiting_for_buffers: u64,
     /// Bytes of buffers in use, and how many may be; `None` where the server has no budget.
     pub buffers: Option<(u64, u64)>,
     /// The circuit breakers, by name.

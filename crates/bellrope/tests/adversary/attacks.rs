@@ -2,6 +2,7 @@
 
 mod calls;
 mod handshake;
+mod queues;
 mod ring;
 
 use crate::{field::Field, peer::Peer};
@@ -32,7 +33,11 @@ pub(crate) enum End {
 
 /// All of them. Those at the end make the server log so much about this process that it leaves lines out.
 pub(crate) fn all() -> Vec<Attack> {
-    [handshake::ATTACKS, ring::ATTACKS, calls::ATTACKS, calls::LOUD_ATTACKS].into_iter().flatten().copied().collect()
+    [handshake::ATTACKS, ring::ATTACKS, calls::ATTACKS, queues::ATTACKS, calls::LOUD_ATTACKS, queues::LOUD_ATTACKS]
+        .into_iter()
+        .flatten()
+        .copied()
+        .collect()
 }
 
 /// A row of a table of attacks.

@@ -35,7 +35,7 @@ const TEST: &str = "fifty_honest_clients_notice_nothing_of_any_attack";
 const SEED: &str = "BELLROPE_ADVERSARY_SEED";
 const SECONDS: &str = "BELLROPE_ADVERSARY_SECONDS";
 
-// Faults 1, 2, 3, 4, 8, 10, 15, 16, 17, 18, 19, 20, 21, 31, 32, 33, 39, 48, 49.
+// Faults 1, 2, 3, 4, 8, 10, 15, 16, 17, 18, 19, 20, 21, 31, 32, 33, 39, 48, 49, 59, 69.
 #[test]
 fn fifty_honest_clients_notice_nothing_of_any_attack() {
     if noise::is_made_here() {

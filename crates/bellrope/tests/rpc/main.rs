@@ -12,7 +12,9 @@ mod options;
 mod outcomes;
 mod pool;
 mod reconnect;
+mod shares;
 mod streams;
+mod turns;
 
 use bellrope_testkit::support::TestServer;
 

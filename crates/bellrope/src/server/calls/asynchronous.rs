@@ -1,12 +1,16 @@
 //! Calls that async handlers answer: how they begin, what their handlers say, and how they end.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bellrope_proto::{
     Violation,
     connection::{Failure, Request},
     frame::{ErrorCode, Rejection},
 };
+use bellrope_shm::clock;
 
 use super::{
     budget_claim::Reserve,
@@ -65,9 +69,12 @@ impl AsyncCalls {
             let bytes = request.len as u64 + CALL_OVERHEAD + streams + uploads;
             let reservation = match &refusal {
                 Some(_) => None,
-                None => match session.budget_claim.reserve(&core.budget, bytes, core.live.budget_wait()) {
+                None => match session.budget_claim.reserve(bytes, core.live.budget_wait()) {
                     Reserve::Granted(reservation) => Some(reservation),
-                    Reserve::Wait => return Ok(false),
+                    Reserve::Wait { first } => {
+                        core.waits_for_budget(first);
+                        return Ok(false);
+                    }
                     Reserve::Refused(failure) => {
                         refusal = Some(failure);
                         None
@@ -137,19 +144,47 @@ impl AsyncCalls {
                 let mut open = session.open.close(call);
                 let reservation = open.as_mut().and_then(|open| open.held.reservation.take());
                 let alone = !session.connection.is_stalled();
-                let outcome = outcome.and_then(|reply| self.core.keep(reply, reservation, alone));
+                let outcome =
+                    outcome.and_then(|reply| self.core.keep(reply, reservation, alone, session.budget_claim.holder()));
                 if let Some(open) = open {
                     self.ended(session, open, outcome.as_ref().err());
                 }
                 session.connection.respond(call, outcome)
             }
             FromHandler::Finished(outcome) => {
-                if let Some(open) = session.open.close(call) {
+                if let Some(mut open) = session.open.close(call) {
+                    // Its last chunks may wait for their reader for long.
+                    if let Some(mut reservation) = open.held.reservation.take() {
+                        reservation.shrink_to(ChunkSender::AHEAD as u64);
+                        session.connection.hold(call, reservation);
+                    }
                     self.ended(session, open, outcome.as_ref().err());
                 }
                 session.connection.finish(call, outcome)
             }
         }
+    }
+
+    /// Ends the streams of a connection whose reader has read nothing of them for `patience`, whatever else it reads.
+    /// To be called now and then. Answers whether there was one.
+    pub(crate) fn end_unread(&self, session: &mut Session, patience: Duration) -> Result<bool, Violation> {
+        let patience_us = u64::try_from(patience.as_micros()).unwrap_or(u64::MAX);
+        let unread = session.connection.unread_streams(clock::monotonic_us(), patience_us);
+        let any = !unread.is_empty();
+        for call in unread {
+            let text = format!(
+                "nothing of this stream was read for {} ms, the limit stall_timeout_ms; what it had left was dropped",
+                patience.as_millis()
+            );
+            let failure = Failure::new(ErrorCode::Exhausted, text);
+            if let Some(open) = session.open.close(call) {
+                open.cancel();
+                self.counters.ended(open.message_type);
+                outcome::note(&self.core, &self.counters, session, open.message_type, Some(&failure));
+            }
+            session.connection.abort(call, failure)?;
+        }
+        Ok(any)
     }
 
     /// Drops the handler of a call that its caller no longer wants.

@@ -10,15 +10,16 @@ use std::{
 };
 
 use bellrope_proto::{
-    Budget, Reservation, Waiting,
+    Budget, Holder, Reservation, Waiting,
     connection::{Failure, Unfinished},
     frame::Rejection,
     keeps_for,
 };
 
 /// One connection's claim.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct BudgetClaim {
+    holder: Arc<Holder>,
     /// Since when its next request waits.
     starved_since: Option<Instant>,
     /// Counts it among those who wait, unless it comes after them.
@@ -32,29 +33,44 @@ pub(crate) struct BudgetClaim {
 /// What came of asking the budget.
 pub(crate) enum Reserve {
     Granted(Reservation),
-    Wait,
+    /// The request waits; whether it has just begun to.
+    Wait {
+        first: bool,
+    },
     Refused(Failure),
 }
 
 impl BudgetClaim {
+    /// The claim of one who has nothing yet.
+    pub(crate) fn new(holder: Arc<Holder>) -> Self {
+        Self { holder, starved_since: None, waiting: None, idle: None, forfeited: false }
+    }
+
+    /// Whose claim it is.
+    pub(crate) fn holder(&self) -> &Arc<Holder> {
+        &self.holder
+    }
+
     /// Whether the next request waits.
     pub(crate) fn is_starved(&self) -> bool {
         self.starved_since.is_some()
     }
 
     /// Reserves memory for a request, which otherwise waits in its ring, and not for ever.
-    pub(crate) fn reserve(&mut self, budget: &Arc<Budget>, bytes: u64, patience: Duration) -> Reserve {
+    pub(crate) fn reserve(&mut self, bytes: u64, patience: Duration) -> Reserve {
+        let budget = Arc::clone(self.holder.budget());
         let its_turn = !(self.forfeited && budget.is_wanted());
-        if let Some(reservation) = its_turn.then(|| budget.reserve(bytes)).flatten() {
+        if let Some(reservation) = its_turn.then(|| self.holder.reserve(bytes)).flatten() {
             self.wait_no_more();
             return Reserve::Granted(reservation);
         }
+        let first = self.starved_since.is_none();
         let since = *self.starved_since.get_or_insert_with(Instant::now);
         if bytes <= budget.limit() && since.elapsed() < patience {
             if !self.forfeited {
-                self.waiting.get_or_insert_with(|| budget.wait());
+                self.waiting.get_or_insert_with(|| self.holder.wait(bytes));
             }
-            return Reserve::Wait;
+            return Reserve::Wait { first };
         }
         self.wait_no_more();
         let text = format!(
@@ -118,10 +134,15 @@ mod tests {
     const GRACE: Duration = Duration::from_millis(100);
     const LONG: Duration = Duration::from_secs(60);
 
-    fn granted(claim: &mut BudgetClaim, budget: &Arc<Budget>, bytes: u64) -> Option<Reservation> {
-        match claim.reserve(budget, bytes, LONG) {
+    /// The claim of somebody who belongs to nobody else.
+    fn claim(budget: &Arc<Budget>) -> BudgetClaim {
+        BudgetClaim::new(Holder::new(budget, None))
+    }
+
+    fn granted(claim: &mut BudgetClaim, bytes: u64) -> Option<Reservation> {
+        match claim.reserve(bytes, LONG) {
             Reserve::Granted(reservation) => Some(reservation),
-            Reserve::Wait => None,
+            Reserve::Wait { .. } => None,
             Reserve::Refused(failure) => panic!("{failure:?}"),
         }
     }
@@ -130,35 +151,35 @@ mod tests {
     #[test]
     fn room_that_is_not_filled_is_forfeited_only_while_others_wait() {
         let budget = Budget::new(1000);
-        let (mut idler, mut other) = (BudgetClaim::default(), BudgetClaim::default());
-        let held = granted(&mut idler, &budget, 1000).unwrap();
+        let (mut idler, mut other) = (claim(&budget), claim(&budget));
+        let held = granted(&mut idler, 1000).unwrap();
         idler.began();
         let unfinished = Unfinished { id: 1, size: 1000, filled: 10 };
         assert!(idler.forfeit(&budget, &unfinished, GRACE, GRACE / 2).is_none(), "nobody wants it");
-        assert!(granted(&mut other, &budget, 10).is_none() && other.is_starved());
+        assert!(granted(&mut other, 10).is_none() && other.is_starved());
         assert!(idler.forfeit(&budget, &unfinished, GRACE, GRACE / 4).is_none(), "it has its grace");
         let failure = idler.forfeit(&budget, &unfinished, GRACE, GRACE / 2).unwrap();
         assert!(failure.text.contains("10 of 1000 bytes") && failure.text.contains("budget_grace_ms"));
         assert!(idler.forfeit(&budget, &unfinished, GRACE, LONG).is_none(), "once is enough");
         drop(held);
-        assert!(granted(&mut idler, &budget, 10).is_none(), "it comes after those who wait");
-        let _served = granted(&mut other, &budget, 10).unwrap();
-        assert!(granted(&mut idler, &budget, 10).is_some(), "nobody waits any more");
+        assert!(granted(&mut idler, 10).is_none(), "it comes after those who wait");
+        let _served = granted(&mut other, 10).unwrap();
+        assert!(granted(&mut idler, 10).is_some(), "nobody waits any more");
     }
 
     // Fault 34.
     #[test]
     fn to_give_up_and_ask_anew_is_no_way_to_keep_room() {
         let budget = Budget::new(1000);
-        let (mut turner, mut other) = (BudgetClaim::default(), BudgetClaim::default());
+        let (mut turner, mut other) = (claim(&budget), claim(&budget));
         turner.announced();
-        let held = granted(&mut turner, &budget, 1000).unwrap();
+        let held = granted(&mut turner, 1000).unwrap();
         turner.began();
-        assert!(granted(&mut other, &budget, 1000).is_none());
+        assert!(granted(&mut other, 1000).is_none());
         drop(held);
         turner.announced();
-        assert!(granted(&mut turner, &budget, 1000).is_none());
-        let _served = granted(&mut other, &budget, 1000).unwrap();
+        assert!(granted(&mut turner, 1000).is_none());
+        let _served = granted(&mut other, 1000).unwrap();
     }
 
     // Fault 34.
@@ -166,15 +187,15 @@ mod tests {
     fn two_that_forfeited_do_not_wait_for_each_other_and_one_that_delivers_is_like_any_other_again() {
         let budget = Budget::new(1000);
         let held = budget.reserve(1000).unwrap();
-        let (mut one, mut two) = (BudgetClaim::default(), BudgetClaim::default());
+        let (mut one, mut two) = (claim(&budget), claim(&budget));
         (one.forfeited, two.forfeited) = (true, true);
-        assert!(granted(&mut one, &budget, 10).is_none() && granted(&mut two, &budget, 10).is_none());
+        assert!(granted(&mut one, 10).is_none() && granted(&mut two, 10).is_none());
         assert!(!budget.is_wanted(), "they take nobody's room away");
         drop(held);
-        assert!(granted(&mut one, &budget, 500).is_some());
+        assert!(granted(&mut one, 500).is_some());
         one.came_whole();
         let _held = budget.reserve(1000).unwrap();
-        assert!(granted(&mut one, &budget, 10).is_none() && budget.is_wanted());
+        assert!(granted(&mut one, 10).is_none() && budget.is_wanted());
         drop(one);
         assert!(!budget.is_wanted(), "who is gone does not wait");
     }

@@ -43,7 +43,7 @@ impl LargeRequests {
             Some(draining())
         } else {
             session.budget_claim.announced();
-            match session.budget_claim.reserve(&core.budget, announced.size, core.live.budget_wait()) {
+            match session.budget_claim.reserve(announced.size, core.live.budget_wait()) {
                 Reserve::Granted(reservation) => match core.buffers.take(announced.size as usize) {
                     Some(buffer) => {
                         session.connection.accept_large(announced, buffer, reservation);
@@ -53,7 +53,10 @@ impl LargeRequests {
                     }
                     None => Some(no_memory(announced.size)),
                 },
-                Reserve::Wait => return Ok(false),
+                Reserve::Wait { first } => {
+                    core.waits_for_budget(first);
+                    return Ok(false);
+                }
                 Reserve::Refused(failure) => Some(failure),
             }
         };

@@ -13,6 +13,13 @@ pub(crate) enum Closing {
     Violation(Violation),
     /// It left something half done for too long.
     Stalled,
+    /// It held more than its share of the buffer budget and kept us waiting, while others waited for that.
+    LetOthersWait {
+        /// Bytes it held.
+        held: u64,
+        /// Its share, or that of its process or user.
+        share: u64,
+    },
     Io(io::Error),
 }
 
@@ -43,6 +50,22 @@ impl Closing {
                         pid,
                         client = session.name,
                         "connection closed: nothing was read or finished for {limit} ms, the limit stall_timeout_ms"
+                    );
+                }
+            }
+            Self::LetOthersWait { held, share } => {
+                if core.may_log(pid) {
+                    tracing::warn!(
+                        connection,
+                        pid,
+                        uid = session.peer.uid,
+                        client = session.name,
+                        held,
+                        share,
+                        "connection closed: it held {held} of {} bytes (buffer_budget_bytes), its share was {share}, and \
+                         it read or sent too little for {} ms (budget_grace_ms) while others waited for room",
+                        core.budget.limit(),
+                        core.live.budget_grace().as_millis()
                     );
                 }
             }

@@ -98,9 +98,10 @@ impl Executor {
         let started = self.timing.start();
         let context = CallContext { connection: session.serial, deadline_us };
         let kept = Cell::new(false);
+        let holder = session.budget_claim.holder();
         let keep = |reply| {
             kept.set(true);
-            core.keep(reply, reservation, true)
+            core.keep(reply, reservation, true, holder)
         };
         let failed =
             session.connection.answer(id, size, &mut self.spill, keep, |reply| {
@@ -171,6 +172,12 @@ impl Executor {
         let served = self.serve_apart(core, session, handler, request, message, Some(reservation), first);
         core.buffers.put(std::mem::replace(&mut self.spill, small));
         served
+    }
+
+    /// Whether the handler of this type was quick when last timed.
+    #[inline(always)]
+    pub(crate) fn is_quick(&self, message_type: u16) -> bool {
+        self.timing.is_quick(message_type)
     }
 
     #[inline(never)]

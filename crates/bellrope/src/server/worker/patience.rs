@@ -45,8 +45,8 @@ impl Patience {
 }
 
 /// How long there is nothing to look after, unless somebody rings.
-pub(crate) fn longest_sleep(starved: bool, unfinished: bool, grace: Duration) -> Duration {
-    match (starved, unfinished) {
+pub(crate) fn longest_sleep(starved: bool, reclaims: bool, grace: Duration) -> Duration {
+    match (starved, reclaims) {
         (true, _) => STARVED_PAUSE,
         (false, true) => between_looks(grace),
         (false, false) => SWEEP,

@@ -1,8 +1,11 @@
 //! One connection as its worker owns it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use bellrope_proto::{Violation, connection::ServerConnection, ring::Armed};
+use bellrope_proto::{Holder, Violation, connection::ServerConnection, keeps_for, ring::Armed};
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
 #[cfg(feature = "tokio")]
@@ -46,8 +49,25 @@ pub(crate) struct Session {
     pub(crate) idle_visits: u32,
     /// What it wants or has of the buffer budget.
     pub(crate) budget_claim: BudgetClaim,
-    /// Its progress when it was last looked at while something of it was half done, and since when it has been that.
-    pub(crate) stuck: Option<(u64, Instant)>,
+    /// Answers and chunks that its client does not read.
+    unread: HalfDone,
+    /// A large request of which nothing more comes.
+    unfinished: HalfDone,
+    /// How long its client has kept us waiting while others waited for the budget.
+    idle: Option<Idle>,
+}
+
+/// Something that its client has begun, by how far it is, and since when it has been as far as that.
+#[derive(Debug, Default)]
+struct HalfDone(Option<(u64, Instant)>);
+
+/// A time in which we waited for a client to read or to send.
+#[derive(Debug)]
+struct Idle {
+    /// How far it was at the beginning.
+    began_at: u64,
+    waited: Duration,
+    looked: Instant,
 }
 
 /// Whether a connection lets its worker sleep.
@@ -62,7 +82,7 @@ pub(crate) enum Rests {
 
 impl Session {
     /// The session of a new connection, at this place among its worker's.
-    pub(crate) fn new(connection: NewConnection, #[cfg(feature = "tokio")] index: usize) -> Self {
+    pub(crate) fn new(connection: NewConnection, holder: Arc<Holder>, #[cfg(feature = "tokio")] index: usize) -> Self {
         let NewConnection { socket, connection, serial, peer, slot, name } = connection;
         Self {
             socket,
@@ -80,8 +100,10 @@ impl Session {
             resident: true,
             rings: 0,
             idle_visits: 0,
-            budget_claim: BudgetClaim::default(),
-            stuck: None,
+            budget_claim: BudgetClaim::new(holder),
+            unread: HalfDone::default(),
+            unfinished: HalfDone::default(),
+            idle: None,
         }
     }
 
@@ -115,15 +137,48 @@ impl Session {
         Ok(rests)
     }
 
-    /// Whether the client has left something half done for `patience`, without any progress. To be asked now and then.
-    pub(crate) fn is_stuck(&mut self, now: Instant, patience: Duration) -> bool {
-        let half_done = self.connection.is_stalled() || self.connection.is_assembling();
-        let progress = self.connection.progress();
-        self.stuck = match self.stuck {
-            _ if !half_done => None,
-            Some((before, since)) if before == progress => Some((before, since)),
-            _ => Some((progress, now)),
+    /// Whether the client has left something half done for `patience`, without any progress in that: what it does
+    /// otherwise is none. To be asked now and then.
+    pub(crate) fn is_stuck(&mut self, now: Instant, patience: Duration) -> Result<bool, Violation> {
+        let (unread, unfinished) = (self.connection.unread()?, self.connection.assembled());
+        Ok(self.unread.lasts(unread, now, patience) | self.unfinished.lasts(unfinished, now, patience))
+    }
+
+    /// Whether the client had left something unread when that was last asked.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread.0.is_some()
+    }
+
+    /// Told while others wait for the buffer budget, for the first time since `waited`: whether the client has kept us
+    /// waiting for too long, to read or to send, for what it holds of the budget.
+    pub(crate) fn lets_others_wait(
+        &mut self,
+        now: Instant,
+        waited: Duration,
+        grace: Duration,
+    ) -> Result<bool, Violation> {
+        let Some(progress) = self.connection.awaited()? else {
+            self.idle = None;
+            return Ok(false);
         };
-        self.stuck.is_some_and(|(_, since)| now - since >= patience)
+        // What was long ago was for others.
+        let idle = self.idle.take().filter(|idle| now - idle.looked <= grace.max(2 * waited));
+        let mut idle = idle.unwrap_or(Idle { began_at: progress, waited: Duration::ZERO, looked: now });
+        idle.waited = idle.waited.saturating_add(waited);
+        idle.looked = now;
+        let too_long = idle.waited >= keeps_for(grace, progress.saturating_sub(idle.began_at));
+        self.idle = Some(idle);
+        Ok(too_long)
+    }
+}
+
+impl HalfDone {
+    /// Whether it has been as far as this for `patience`. `None`: there is nothing.
+    fn lasts(&mut self, progress: Option<u64>, now: Instant, patience: Duration) -> bool {
+        self.0 = progress.map(|progress| match self.0 {
+            Some((before, since)) if before == progress => (before, since),
+            _ => (progress, now),
+        });
+        self.0.is_some_and(|(_, since)| now - since >= patience)
     }
 }

@@ -6,6 +6,7 @@ use bellrope_proto::{
     Violation,
     connection::{Inbound, Request},
 };
+use bellrope_shm::clock;
 
 use super::{executor::Executor, session::Session};
 #[cfg(feature = "tokio")]
@@ -19,6 +20,10 @@ use crate::server::{
 /// Messages and payload bytes taken from one connection before the next has its turn.
 const BATCH_MESSAGES: u32 = 64;
 const BATCH_BYTES: usize = 16 * 1024;
+/// Ticks of the clock after which a turn is over, whatever has been taken: half a millisecond to two on any machine. Each
+/// further message is looked at if its handler may be slow, else one in [`LOOK_EVERY`].
+const TURN_TICKS: u64 = 2_000_000;
+const LOOK_EVERY: u32 = 4;
 
 /// A worker's means to answer calls: buffers that all its connections share, one at a time.
 pub(crate) struct Visitor {
@@ -33,6 +38,8 @@ pub(crate) struct Visitor {
     executor: Executor,
     /// Requests found since the round over all connections began.
     found: u64,
+    /// Whether a turn took longer than it should since that was last asked.
+    overran: bool,
 }
 
 /// What has been taken of one connection's turn.
@@ -40,6 +47,8 @@ pub(crate) struct Visitor {
 pub(crate) struct Turn {
     messages: u32,
     bytes: usize,
+    /// When it began, in ticks; 0 as long as nobody has looked.
+    began: u64,
 }
 
 /// What came of a visit.
@@ -53,6 +62,26 @@ pub(crate) enum Visit {
     More,
 }
 
+impl Turn {
+    /// Notes when it began, unless that is known.
+    #[inline]
+    fn begin(&mut self) {
+        if self.began == 0 {
+            self.began = clock::ticks();
+        }
+    }
+
+    /// Whether its time is over. The first look is its beginning, where nobody has looked before.
+    #[inline]
+    fn is_over(&mut self) -> bool {
+        let now = clock::ticks();
+        if self.began == 0 {
+            self.began = now;
+        }
+        now.wrapping_sub(self.began) >= TURN_TICKS
+    }
+}
+
 impl Visitor {
     pub(crate) fn new(core: Arc<Core>, worker: usize, #[cfg(feature = "tokio")] inbox: Arc<Inbox<Message>>) -> Self {
         Self {
@@ -64,6 +93,7 @@ impl Visitor {
             message: Vec::with_capacity(core.fixed.terms.geometry.max_payload() as usize),
             executor: Executor::new(&core, worker),
             found: 0,
+            overran: false,
             core,
         }
     }
@@ -81,10 +111,15 @@ impl Visitor {
         let mut more = true;
         while turn.messages < until && turn.bytes < BATCH_BYTES {
             let first = turn.messages == 0;
+            let slow;
             if let Some(request) = session.connection.next_call()
                 && let Some(handler) = self.core.registry.find(request.message_type)
                 && handler.runs_on_worker()
             {
+                slow = !self.executor.is_quick(request.message_type);
+                if slow {
+                    turn.begin();
+                }
                 self.message.resize(request.len, 0);
                 session.connection.take(&request, &mut self.message);
                 self.executor.serve(&self.core, session, handler, &request, &mut self.message, None, first)?;
@@ -93,8 +128,15 @@ impl Visitor {
             } else if !self.visit_rarer(session, turn, first)? {
                 more = false;
                 break;
+            } else {
+                slow = true;
             }
             turn.messages += 1;
+            if (slow || turn.messages.is_multiple_of(LOOK_EVERY)) && turn.is_over() {
+                self.overran = true;
+                more = false;
+                break;
+            }
             // The first answer went out at once; the others go in growing batches.
             if turn.messages == 4 || turn.messages == 16 {
                 session.commit();
@@ -145,6 +187,12 @@ impl Visitor {
         Ok(true)
     }
 
+    /// Whether a turn took longer than it should since this was last asked.
+    #[inline]
+    pub(crate) fn overran(&mut self) -> bool {
+        std::mem::take(&mut self.overran)
+    }
+
     /// A round over all connections has ended: notes what it found, and answers whoever asks if the loop turns.
     #[inline]
     pub(crate) fn round_ended(&mut self) {
@@ -152,9 +200,20 @@ impl Visitor {
         self.core.metrics.liveness().beat(self.worker);
     }
 
+    /// The worker's number.
+    pub(crate) fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// Notes how many connections' clients do not read what waits for them.
+    pub(crate) fn note_unread(&self, connections: u64) {
+        self.core.metrics.shard(self.worker).unread(connections);
+    }
+
     /// The loop ends as it should.
     pub(crate) fn loop_ended(&self) {
         self.core.metrics.shard(self.worker).round(0);
+        self.note_unread(0);
         self.core.metrics.liveness().end(self.worker);
     }
 
@@ -222,3 +281,6 @@ impl Visitor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! What a worker looks after now and then, by the clock: clients that leave something half done, room that others wait
+//! for, memory that nobody uses.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use super::{Worker, closing::Closing, patience::longest_sleep};
+
+impl Worker {
+    /// How long there is nothing to look after, unless somebody rings.
+    pub(super) fn longest_sleep(&self) -> Duration {
+        let reclaims = self.visitor.large.has_unfinished() || self.core.budget.is_wanted();
+        longest_sleep(!self.starved.is_empty(), reclaims, self.core.live.budget_grace())
+    }
+
+    /// Now and then, while large requests are on their way or others wait for room: takes room away from clients that
+    /// keep us waiting.
+    pub(super) fn reclaim(&mut self, now: Instant) {
+        let wanted = self.core.budget.is_wanted();
+        if !wanted && !self.visitor.large.has_unfinished() {
+            return;
+        }
+        let grace = self.core.live.budget_grace();
+        let Some(waited) = self.patience.is_time_to_reclaim(now, grace) else { return };
+        self.reclaim_unfinished(waited);
+        if wanted {
+            self.put_out_heaviest(now, waited, grace);
+        }
+    }
+
+    /// Takes the room of large requests that come too slowly away, if others wait for it.
+    fn reclaim_unfinished(&mut self, waited: Duration) {
+        if !self.visitor.large.has_unfinished() {
+            return;
+        }
+        let mut any = false;
+        for index in 0..self.sessions.len() {
+            let Some(session) = &mut self.sessions[index] else { continue };
+            match self.visitor.large.reclaim(session, waited) {
+                Ok(unfinished) => any |= unfinished,
+                Err(violation) => self.close(index, &violation.into()),
+            }
+        }
+        self.visitor.large.note_unfinished(any);
+    }
+
+    /// While others wait for the buffer budget: closes connections that hold more than their share of it and do not read or
+    /// send what we wait for. Of all workers' the one that holds most goes first, and no more than have to.
+    fn put_out_heaviest(&mut self, now: Instant, waited: Duration, grace: Duration) {
+        let core = Arc::clone(&self.core);
+        let mut found = Vec::new();
+        for index in 0..self.sessions.len() {
+            let Some(session) = &mut self.sessions[index] else { continue };
+            match session.lets_others_wait(now, waited, grace) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let holder = session.budget_claim.holder();
+                    found.extend(holder.exceeds_share().map(|share| (holder.held(), share, index)));
+                }
+                Err(violation) => self.close(index, &violation.into()),
+            }
+        }
+        found.sort_unstable_by(|one, other| other.cmp(one));
+        let own = &core.heaviest[self.visitor.worker()];
+        for (held, share, index) in found {
+            own.store(held, Relaxed);
+            if core.budget.lacking() == 0 || core.heaviest.iter().any(|other| other.load(Relaxed) > held) {
+                return;
+            }
+            self.close(index, &Closing::LetOthersWait { held, share });
+        }
+        own.store(0, Relaxed);
+    }
+
+    /// Every second: closes the connections of clients that have left something half done for too long.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        if !self.patience.is_time_to_sweep(now) {
+            return;
+        }
+        let patience = self.core.live.stall_timeout();
+        let mut unread = 0;
+        for index in 0..self.sessions.len() {
+            let Some(session) = &mut self.sessions[index] else { continue };
+            match session.is_stuck(now, patience) {
+                Ok(true) => self.close(index, &Closing::Stalled),
+                Ok(false) => {
+                    unread += u64::from(session.is_unread());
+                    #[cfg(feature = "tokio")]
+                    self.end_unread(index, patience);
+                }
+                Err(violation) => self.close(index, &violation.into()),
+            }
+        }
+        self.visitor.note_unread(unread);
+    }
+
+    /// Ends streams that nobody has read for too long, on a connection that may be read otherwise.
+    #[cfg(feature = "tokio")]
+    fn end_unread(&mut self, index: usize, patience: Duration) {
+        let Some(session) = &mut self.sessions[index] else { return };
+        match self.visitor.asynchronous.end_unread(session, patience) {
+            Ok(false) => {}
+            Ok(true) => {
+                session.commit();
+                if session.connection.wants_room() {
+                    self.heat(index);
+                }
+            }
+            Err(violation) => self.close(index, &violation.into()),
+        }
+    }
+
+    /// After an idle second: lets go of the memory of every connection that is left to its doorbell, so that resident
+    /// memory follows the active connections.
+    pub(super) fn give_back(&mut self) {
+        self.core.buffers.clear();
+        for session in self.sessions.iter_mut().flatten() {
+            if !session.hot && session.resident {
+                session.connection.release_pages();
+                session.resident = false;
+            }
+        }
+    }
+}
