@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 /// Reads JSON whose strings may hold anything: half a surrogate pair and bytes that are not UTF-8 are read as U+FFFD,
 /// and a control character that should have been escaped (NUL, a line feed) as itself. A byte order mark is passed over.
@@ -35,6 +36,28 @@ pub fn from_str<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
 /// The same JSON with strings that serde can read: U+FFFD for half a surrogate pair, and control characters escaped.
 /// Borrowed if nothing had to change. What is no JSON stays none.
 pub fn repaired(json: &str) -> Cow<'_, str> {
+    repair(json, Halves::Replaced)
+}
+
+/// Hands the JSON in `json` to `read`, with every surrogate as it was sent, for readers that take strings by
+/// pieces.
+pub(crate) fn raw<R>(json: &str, read: impl FnOnce(&RawValue) -> R) -> serde_json::Result<R> {
+    match serde_json::from_str(json) {
+        Ok(raw) => Ok(read(raw)),
+        Err(error) => match repair(json, Halves::Kept) {
+            Cow::Borrowed(_) => Err(error),
+            Cow::Owned(repaired) => serde_json::from_str(&repaired).map(read),
+        },
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Halves {
+    Replaced,
+    Kept,
+}
+
+fn repair(json: &str, halves: Halves) -> Cow<'_, str> {
     let bytes = json.as_bytes();
     let mut out = String::new();
     let mut copied = 0;
@@ -49,7 +72,7 @@ pub fn repaired(json: &str) -> Cow<'_, str> {
             b'\\' if in_string => match unit(&bytes[at..]) {
                 // A pair is kept whole, so that its second half is not taken for a lone one.
                 Some(0xD800..=0xDBFF) if matches!(unit(&bytes[at + 6..]), Some(0xDC00..=0xDFFF)) => (12, None),
-                Some(0xD800..=0xDFFF) => (6, Some("\\ufffd".to_owned())),
+                Some(0xD800..=0xDFFF) if halves == Halves::Replaced => (6, Some("\\ufffd".to_owned())),
                 // The escaped character may be a quote.
                 _ => (2, None),
             },
@@ -72,7 +95,7 @@ pub fn repaired(json: &str) -> Cow<'_, str> {
 }
 
 /// The UTF-16 unit of an escape such as `\ud83d` at the beginning of `bytes`.
-fn unit(bytes: &[u8]) -> Option<u16> {
+pub(super) fn unit(bytes: &[u8]) -> Option<u16> {
     let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
     let digits = str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
     u16::from_str_radix(digits, 16).ok()
@@ -85,7 +108,6 @@ mod tests {
 
     use super::*;
 
-    // Fault 70.
     #[test]
     fn half_a_surrogate_pair_is_read_as_the_replacement_character_wherever_it_stands() {
         for (json, text) in [

@@ -10,16 +10,24 @@
 //! | `translate.rs` | a [`Translate`] that reads the events of the answer |
 //!
 //! These serve the way to a provider. The way from and to a tool that calls the API port belongs into the same folders.
-//! No format knows a socket or a clock.
+//! No format knows a socket or a clock. What an answer is, whatever its format, is in `answer.rs`, `calls.rs` (calls of tools),
+//! `parts.rs` (content), `reason.rs` (why it stopped), `details.rs` (what it took) and `fault.rs` (errors).
 
 pub mod chat_completions;
 pub mod messages;
 pub mod responses;
 
 mod address;
+mod answer;
 mod body;
+mod calls;
 mod details;
 mod fault;
+#[cfg(test)]
+mod odd_answers;
+mod parts;
+mod reader;
+mod reason;
 mod said;
 mod translate;
 mod wire_format;
