@@ -82,7 +82,7 @@ pub struct SequencedChunk {
 /// More of a call of a tool. Pieces of several calls may interleave; `index` tells them apart.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ToolCallDelta {
-    /// Which call of this answer, as the provider counts: neither dense nor small by promise, so never an index to trust.
+    /// Which call of this answer, in the order in which they began. Not dense by promise, so never an index to trust.
     pub index: u32,
     /// The call's id, in its first piece.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,7 +176,7 @@ pub struct ChatResponse {
 /// A whole call of a tool.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ToolCall {
-    /// The id that the result has to refer to. Empty if the provider gave none.
+    /// The id that the result has to refer to, made by the gateway if the provider gave none.
     pub id: String,
     /// The tool's name.
     pub name: String,

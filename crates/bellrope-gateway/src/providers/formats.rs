@@ -10,7 +10,9 @@
 //! | `translate.rs` | a [`Translate`] that reads the events of the answer |
 //!
 //! These serve the way to a provider. The way from and to a tool that calls the API port belongs into the same folders.
-//! No format knows a socket or a clock. Without the feature `http` only their names are here, so that settings that name
+//! No format knows a socket or a clock. What an answer is, whatever its format, is in `answer.rs`, `calls.rs` (calls of tools),
+//! `parts.rs` (content), `reason.rs` (why it stopped), `details.rs` (what it took) and `fault.rs` (errors).
+//! Without the feature `http` only their names are here, so that settings that name
 //! one are understood and refused in words.
 
 #[cfg(feature = "http")]
@@ -23,11 +25,23 @@ pub mod responses;
 #[cfg(feature = "http")]
 mod address;
 #[cfg(feature = "http")]
+mod answer;
+#[cfg(feature = "http")]
 mod body;
+#[cfg(feature = "http")]
+mod calls;
 #[cfg(feature = "http")]
 mod details;
 #[cfg(feature = "http")]
 mod fault;
+#[cfg(all(test, feature = "http"))]
+mod odd_answers;
+#[cfg(feature = "http")]
+mod parts;
+#[cfg(feature = "http")]
+mod reader;
+#[cfg(feature = "http")]
+mod reason;
 #[cfg(feature = "http")]
 mod said;
 #[cfg(feature = "http")]

@@ -8,6 +8,7 @@ mod fake;
 mod formats;
 mod guards;
 mod handlers;
+mod incoming;
 mod independent;
 mod protocol;
 mod proxies;

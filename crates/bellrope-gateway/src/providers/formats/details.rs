@@ -1,21 +1,145 @@
-//! The parts of a usage that OpenAI's two formats have in common.
+//! What an answer took, in the names of all formats.
 
-use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use crate::json::count;
+use crate::json::{amount, count, fields};
+use crate::message::Usage;
 
-/// What of the input is counted apart.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-pub(super) struct InputDetails {
-    #[serde(deserialize_with = "count")]
-    pub(super) cached_tokens: Option<u64>,
+/// The counts so far. Each is a side matter: what cannot be read is left out, and later counts, which are of the whole
+/// answer, take the place of earlier ones.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    is_given: bool,
+    input: Option<u64>,
+    output: Option<u64>,
+    cached: Option<u64>,
+    written_to_cache: Option<u64>,
+    reasoning: Option<u64>,
+    cost: Option<f64>,
+    /// Whether `input` leaves out what came from the cache or went into it, as Anthropic counts.
+    is_without_cache: bool,
 }
 
-/// What of the output is counted apart.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-pub(super) struct OutputDetails {
-    #[serde(deserialize_with = "count")]
-    pub(super) reasoning_tokens: Option<u64>,
+impl Counts {
+    /// Takes counts in.
+    pub(super) fn update(&mut self, usage: Option<&RawValue>) {
+        let Some(usage) = usage else { return };
+        let Some(
+            [
+                prompt,
+                input,
+                completion,
+                output,
+                prompt_details,
+                input_details,
+                completion_details,
+                output_details,
+                hits,
+                read,
+                written,
+                cost,
+            ],
+        ) = fields(
+            usage,
+            [
+                "prompt_tokens",
+                "input_tokens",
+                "completion_tokens",
+                "output_tokens",
+                "prompt_tokens_details",
+                "input_tokens_details",
+                "completion_tokens_details",
+                "output_tokens_details",
+                "prompt_cache_hit_tokens",
+                "cache_read_input_tokens",
+                "cache_creation_input_tokens",
+                "cost",
+            ],
+        )
+        else {
+            return;
+        };
+        let first = |values: [Option<&RawValue>; 2]| values.into_iter().flatten().find_map(count);
+        let cached_in = prompt_details.or(input_details).and_then(|details| inner(details, "cached_tokens"));
+        self.is_given = true;
+        self.is_without_cache |= read.is_some() || written.is_some();
+        set(&mut self.input, first([prompt, input]));
+        set(&mut self.output, first([completion, output]));
+        set(&mut self.cached, cached_in.and_then(count).or_else(|| first([read, hits])));
+        set(&mut self.written_to_cache, written.and_then(count));
+        let reasoning = completion_details.or(output_details).and_then(|details| inner(details, "reasoning_tokens"));
+        set(&mut self.reasoning, reasoning.and_then(count));
+        // Some servers say what the price is made of.
+        let cost = cost.and_then(|cost| amount(cost).or_else(|| inner(cost, "total_cost").and_then(amount)));
+        set(&mut self.cost, cost);
+    }
+
+    /// How many tokens were written.
+    pub(super) fn output(&self) -> Option<u64> {
+        self.output
+    }
+
+    /// The counts, if there are any.
+    pub(super) fn take(&mut self) -> Option<Usage> {
+        let counts = std::mem::take(self);
+        let apart = if counts.is_without_cache { [counts.cached, counts.written_to_cache] } else { [None, None] };
+        counts.is_given.then(|| Usage {
+            input_tokens: apart.into_iter().flatten().fold(counts.input.unwrap_or(0), u64::saturating_add),
+            output_tokens: counts.output.unwrap_or(0),
+            cache_read_tokens: counts.cached,
+            cache_write_tokens: counts.written_to_cache,
+            reasoning_tokens: counts.reasoning,
+            total_cost: counts.cost,
+        })
+    }
+}
+
+fn set<T>(known: &mut Option<T>, later: Option<T>) {
+    if later.is_some() {
+        *known = later;
+    }
+}
+
+fn inner<'a>(object: &'a RawValue, name: &str) -> Option<&'a RawValue> {
+    fields(object, [name]).and_then(|[value]| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::raw;
+
+    fn usage(events: &[&str]) -> Option<Usage> {
+        let mut counts = Counts::default();
+        for event in events {
+            raw(event, |event| counts.update(Some(event))).unwrap();
+        }
+        counts.take()
+    }
+
+    #[test]
+    fn odd_counts_cost_no_others() {
+        for (json, input, output, cost) in [
+            (r#"{"prompt_tokens":5,"completion_tokens":2,"cost":{"total_cost":0.06}}"#, 5, 2, Some(0.06)),
+            (r#"{"prompt_tokens":"5","completion_tokens":2.0,"cost":"0.5"}"#, 5, 2, Some(0.5)),
+            (r#"{"prompt_tokens":-5,"completion_tokens":1e99,"cost":-1}"#, 0, 0, None),
+            (r#"{"prompt_tokens":[5],"completion_tokens":2,"cost":{"x":[]},"prompt_tokens_details":7}"#, 0, 2, None),
+            (r#"{"input_tokens":null,"output_tokens":{"a":1},"output_tokens_details":[]}"#, 0, 0, None),
+            ("{}", 0, 0, None),
+        ] {
+            let expected = Usage { input_tokens: input, output_tokens: output, total_cost: cost, ..Usage::default() };
+            assert_eq!(usage(&[json]), Some(expected), "{json}");
+        }
+        for json in ["[]", "7", "\"usage\"", "null", "true"] {
+            assert_eq!(usage(&[json]), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn later_counts_take_the_place_of_earlier_ones_each_by_itself() {
+        let counted =
+            usage(&[r#"{"input_tokens":9,"cache_read_input_tokens":3,"output_tokens":1}"#, r#"{"output_tokens":7}"#]);
+        let expected = Usage { input_tokens: 12, output_tokens: 7, cache_read_tokens: Some(3), ..Usage::default() };
+        assert_eq!(counted, Some(expected));
+    }
 }

@@ -1,5 +1,7 @@
 //! The errors of providers, in the several shapes in which they come.
 
+mod event;
+
 use serde_json::Value;
 
 /// What is read of the body of an error, in bytes.
@@ -8,6 +10,8 @@ pub(crate) const MAX_ERROR_BODY: usize = 64 * 1024;
 /// What providers say, in small letters, when an account has nothing left, whatever status and code they give it.
 const SPENT: [&str; 4] =
     ["credit balance is too low", "insufficient balance", "insufficient credits", "billing hard limit"];
+/// The longest code or type of error that is looked at, in characters.
+const MAX_CODE: usize = 64;
 
 /// What a provider says went wrong. Not fit to be shown before it went through an excerpt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,18 +79,23 @@ fn words(value: &Value) -> Option<String> {
     }
 }
 
-/// The status that belongs to an error's code or type.
+/// The status that belongs to an error's code or type, however it is spelt: `rate_limit_error`, `RateLimitError`.
 fn status_of(name: &str) -> Option<u16> {
-    Some(match name {
-        "invalid_request_error" => 400,
-        "authentication_error" | "invalid_api_key" => 401,
-        "billing_error" => 402,
-        "permission_error" => 403,
-        "not_found_error" | "model_not_found" => 404,
-        "rate_limit_error" | "rate_limit_exceeded" | "insufficient_quota" => 429,
-        "api_error" | "server_error" => 500,
-        "timeout_error" => 504,
-        "overloaded_error" => 529,
+    let letters = name.chars().filter(char::is_ascii_alphanumeric).take(MAX_CODE).collect::<String>();
+    let letters = letters.to_ascii_lowercase();
+    Some(match letters.strip_suffix("error").unwrap_or(&letters) {
+        "invalidrequest" | "badrequest" | "contextlengthexceeded" | "invalidargument" => 400,
+        "authentication" | "invalidapikey" | "unauthenticated" | "unauthorized" => 401,
+        "billing" => 402,
+        "permission" | "permissiondenied" | "forbidden" => 403,
+        "notfound" | "modelnotfound" => 404,
+        "unprocessableentity" => 422,
+        "ratelimit" | "ratelimited" | "ratelimitexceeded" | "insufficientquota" | "toomanyrequests"
+        | "resourceexhausted" => 429,
+        "api" | "server" | "internal" | "internalserver" => 500,
+        "unavailable" | "serviceunavailable" => 503,
+        "timeout" | "deadlineexceeded" => 504,
+        "overloaded" => 529,
         other => other.parse().ok().filter(|status| (400..600).contains(status))?,
     })
 }
@@ -112,7 +121,7 @@ mod tests {
         check(r#"{"error":{"message":"Slow","code":429}}"#, Some("429"), "Slow", Some(429));
         check(r#"[{"error":{"message":"Listed","code":null}}]"#, None, "Listed", None);
         check(r#"{"error":"model not found"}"#, None, "model not found", None);
-        check(r#"{"object":"error","message":"Flat","type":"BadRequest"}"#, Some("BadRequest"), "Flat", None);
+        check(r#"{"object":"error","message":"Flat","type":"BadRequest"}"#, Some("BadRequest"), "Flat", Some(400));
         check(r#"{"detail":[{"loc":["body"]}]}"#, None, r#"[{"loc":["body"]}]"#, None);
         check("<h1>502</h1>\n", None, "<h1>502</h1>", None);
         check(r#"{"no":"error"}"#, None, r#"{"no":"error"}"#, None);

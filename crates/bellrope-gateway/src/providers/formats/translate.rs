@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use super::answer::Answer;
 use super::fault::Fault;
 use crate::error::{Excerpt, ProviderError};
-use crate::message::{Chunk, StopReason, Usage};
-use crate::secret::Secret;
+use crate::json::raw;
+use crate::message::Chunk;
 use crate::sse::Event;
 
 /// Whether more events are expected.
@@ -30,9 +31,22 @@ pub trait Translate: fmt::Debug + Send {
     /// The event reports an error, or cannot be read. What was appended before stays valid, and nothing may follow.
     fn event(&mut self, event: Event<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError>;
 
-    /// Hands out the end of an answer that has said why it stopped, though perhaps not that it is over. `false`, and
-    /// nothing is handed out, if it has not.
-    fn finish(&mut self, out: &mut VecDeque<Chunk>) -> bool;
+    /// Takes in a whole answer, which some servers send though a stream was asked for. `false`, and nothing is handed
+    /// out, if the text is no answer of this format.
+    ///
+    /// # Errors
+    /// It reports an error, or is cut off.
+    fn document(&mut self, json: &str, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError>;
+
+    /// Hands out the end of an answer that has said why it stopped, though perhaps not that it is over. `false`, and the
+    /// answer is not whole, if it has not. Nothing may follow either way.
+    ///
+    /// # Errors
+    /// The answer is over, but holds nothing.
+    fn finish(&mut self, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError>;
+
+    /// Takes in how many tokens the answer may have, for formats in which that alone shows that it was cut.
+    fn limit(&mut self, _max_output_tokens: Option<u32>) {}
 
     /// Takes in that the connection is at its end or broken, for `reason`, perhaps within an event.
     ///
@@ -49,48 +63,60 @@ pub trait Translate: fmt::Debug + Send {
             None | Some(Ok(Progress::Continues) | Err(ProviderError::Malformed { .. })) => {}
             Some(ended) => return ended,
         }
-        if self.finish(out) { Ok(Progress::Ended) } else { Err(ProviderError::Truncated { reason }) }
+        if self.finish(out)? { Ok(Progress::Ended) } else { Err(ProviderError::Truncated { reason }) }
     }
 }
 
-/// Reads what events hold, and keeps the provider's key out of the errors.
-#[derive(Debug, Default)]
-pub(super) struct EventReader {
-    key: Option<Secret>,
+/// What a format knows of its events. All else is the same for all formats.
+pub(super) trait Frames: fmt::Debug + Send {
+    /// Whether the word `[DONE]` ends an answer.
+    const DONE_ENDS: bool;
+
+    /// The answer so far.
+    fn answer(&mut self) -> &mut Answer;
+
+    /// Takes in the JSON of an event called `name`.
+    fn frame(&mut self, name: &str, frame: &RawValue, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError>;
+
+    /// Takes a whole answer in; `false` if it is none.
+    fn whole(&mut self, document: &RawValue, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError>;
+
+    /// See [`Translate::limit`].
+    fn limited(&mut self, _max_output_tokens: Option<u32>) {}
 }
 
-impl EventReader {
-    pub(super) fn new(key: Option<Secret>) -> Self {
-        Self { key }
-    }
-
-    /// An event's JSON.
-    ///
-    /// # Errors
-    /// [`ProviderError::Malformed`] if it is not what the format says.
-    pub(super) fn read<'a, T: Deserialize<'a>>(&self, data: &'a str) -> Result<T, ProviderError> {
-        serde_json::from_str(data)
-            .map_err(|error| ProviderError::Malformed { reason: self.excerpt(&format!("{error} in {data}")) })
-    }
-
-    /// The error that a provider reports within its stream.
-    pub(super) fn reported(&self, error: &str) -> ProviderError {
-        let fault = Fault::in_body(error.as_bytes()).unwrap_or_default();
-        ProviderError::Reported {
-            code: fault.code.as_deref().map(|code| self.excerpt(code)),
-            message: if fault.message.is_empty() { "no message".into() } else { self.excerpt(&fault.message) },
-            status: fault.status,
-            retryable: fault.is_retryable(),
+impl<F: Frames> Translate for F {
+    fn event(&mut self, event: Event<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
+        match event.data.trim() {
+            "" => Ok(Progress::Continues),
+            "[DONE]" if Self::DONE_ENDS => self.answer().end(out).map(|()| Progress::Ended),
+            // Some servers end with the word that ends a chat completion.
+            "[DONE]" => Ok(Progress::Continues),
+            data if event.name == "error" => Err(self.answer().reader().reported(data)),
+            data => raw(data, |frame| self.frame(event.name, frame, out))
+                .unwrap_or_else(|error| Err(self.answer().reader().malformed(&error.to_string(), data))),
         }
     }
 
-    fn excerpt(&self, text: &str) -> Excerpt {
-        Secret::excerpt(self.key.as_ref(), text)
+    fn document(&mut self, json: &str, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
+        let read = raw(json, |document| {
+            if self.whole(document, out)? {
+                return self.answer().end(out).map(|()| true);
+            }
+            Fault::in_event(document).map_or(Ok(false), |fault| Err(self.answer().reader().failed(&fault)))
+        });
+        match read {
+            Ok(read) => read,
+            Err(error) if error.is_eof() => Err(ProviderError::Truncated { reason: "its JSON is cut off".into() }),
+            Err(_) => Ok(false),
+        }
     }
-}
 
-/// Appends the end of an answer: what it took, if that is known, and why it stopped.
-pub(super) fn push_end(out: &mut VecDeque<Chunk>, usage: Option<impl Into<Usage>>, stop_reason: StopReason) {
-    out.extend(usage.map(|usage| Chunk::Usage(usage.into())));
-    out.push_back(Chunk::Done { stop_reason });
+    fn finish(&mut self, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
+        self.answer().finish(false, out)
+    }
+
+    fn limit(&mut self, max_output_tokens: Option<u32>) {
+        self.limited(max_output_tokens);
+    }
 }

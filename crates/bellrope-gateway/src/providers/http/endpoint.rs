@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
 use reqwest::{Client, RequestBuilder, Response, Url};
 use tokio::sync::{OnceCell, watch};
@@ -14,7 +15,7 @@ use tracing::debug;
 
 use super::asked::asked_delay;
 use super::client::{Link, build, root_cause};
-use super::events::EventStream;
+use super::events::{EventStream, Look, look};
 use super::explain::Failed;
 use super::retry::{RetryPolicy, verdict};
 use super::timeouts::Timeouts;
@@ -32,6 +33,9 @@ const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const EVENT_STREAM: &str = "text/event-stream";
+/// What is asked for, as errors call it.
+pub(super) const AN_EVENT_STREAM: &str = "an event stream";
+
 const JSON: &str = "application/json";
 
 /// What to tell the user to change.
@@ -91,8 +95,7 @@ impl Endpoint {
         let link = self.link().await?;
         let request = link.client.post(self.url(path)).header(ACCEPT, EVENT_STREAM).header(CONTENT_TYPE, JSON);
         let response = self.attempt(link, request.body(body)).await?;
-        let response = self.expect_content(response, EVENT_STREAM, "an event stream").await?;
-        Ok(EventStream::new(response, self.timeouts))
+        self.answer_in(response).await
     }
 
     /// Gets a JSON document of at most `limit` bytes.
@@ -234,6 +237,44 @@ impl Endpoint {
         }
     }
 
+    /// The answer in a response. Servers name its type wrongly, so one of another type is looked at before it is refused.
+    async fn answer_in(&self, mut response: Response) -> Result<EventStream, ProviderError> {
+        let content_type = response.headers().get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let is_as_asked = content_type.is_none_or(|found| media_type(&found).eq_ignore_ascii_case(EVENT_STREAM));
+        if is_as_asked || response.headers().contains_key(CONTENT_ENCODING) {
+            let response = self.expect_content(response, EVENT_STREAM, AN_EVENT_STREAM).await?;
+            return Ok(EventStream::new(response, Bytes::new(), self.timeouts));
+        }
+        let mut begun = Vec::new();
+        while matches!(look(&begun), Look::Blank | Look::Unclear) && begun.len() < MAX_ERROR_BODY {
+            match timeout(self.timeouts.idle, response.chunk()).await {
+                Err(_) => return Err(ProviderError::TimedOut { phase: Phase::Idle, after: self.timeouts.idle }),
+                Ok(Ok(Some(bytes))) => begun.extend_from_slice(&bytes),
+                Ok(Ok(None) | Err(_)) => break,
+            }
+        }
+        if matches!(look(&begun), Look::Events | Look::Json) {
+            return Ok(EventStream::new(response, begun.into(), self.timeouts));
+        }
+        let content_type = response.headers().get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let content_type = content_type.unwrap_or_default().into_owned();
+        begun.extend(read_some(&mut response).await);
+        Err(self.unexpected(AN_EVENT_STREAM, &content_type, &begun))
+    }
+
+    /// The error of a response that is not what was asked for, or of another type.
+    pub(super) fn unexpected(&self, expected: &'static str, content_type: &str, body: &[u8]) -> ProviderError {
+        ProviderError::UnexpectedContent {
+            expected,
+            content_type: self.excerpt(content_type),
+            excerpt: match Fault::in_body(body) {
+                Some(fault) => self.excerpt(&fault.message),
+                None => "no readable text".into(),
+            },
+            mend: self.mends.base_url.clone(),
+        }
+    }
+
     /// Passes a response on that is of type `expected`, or does not say its type.
     async fn expect_content(
         &self,
@@ -250,17 +291,9 @@ impl Endpoint {
         }
         let readable = encoding.is_none();
         let content_type = encoding.or(content_type).unwrap_or_default();
-        let content_type = self.excerpt(&content_type);
+        let content_type = content_type.into_owned();
         let body = if readable { read_some(&mut response).await } else { Vec::new() };
-        Err(ProviderError::UnexpectedContent {
-            expected: expected_name,
-            content_type,
-            excerpt: match Fault::in_body(&body) {
-                Some(fault) => self.excerpt(&fault.message),
-                None => "no readable text".into(),
-            },
-            mend: self.mends.base_url.clone(),
-        })
+        Err(self.unexpected(expected_name, &content_type, &body))
     }
 
     async fn link(&self) -> Result<&Link, ProviderError> {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::client::is_this_machine;
-use super::endpoint::{Endpoint, Mends};
+use super::endpoint::{AN_EVENT_STREAM, Endpoint, Mends};
 use super::events::{EventStream, Next};
 use super::retry::RetryPolicy;
 use super::timeouts::Timeouts;
@@ -322,7 +322,8 @@ enum Stage {
 
 impl RemoteAnswer {
     fn new(remote: Arc<Remote>, request: ChatRequest) -> Self {
-        let translator = remote.translator();
+        let mut translator = remote.translator();
+        translator.limit(request.max_tokens);
         let stage = Stage::Asked(Box::new(request));
         Self { remote, stage, translator, ready: VecDeque::new(), failed: None, retries: 0, waited: Duration::ZERO }
     }
@@ -391,9 +392,19 @@ impl RemoteAnswer {
         match events.next(asked).await {
             Ok(Next::Event(event)) => self.translator.event(event, &mut self.ready),
             Ok(Next::End { unfinished, reason }) => self.translator.end(unfinished, reason, &mut self.ready),
+            Ok(Next::Document(json)) => {
+                if self.translator.document(&json, &mut self.ready)? {
+                    return Ok(Progress::Ended);
+                }
+                Err(self.remote.endpoint.unexpected(AN_EVENT_STREAM, events.content_type(), json.as_bytes()))
+            }
             // An answer that has said why it stopped is whole, however the connection ends.
-            Err(_) if self.translator.finish(&mut self.ready) => Ok(Progress::Ended),
-            Err(error) => Err(error),
+            Err(error) => {
+                if self.translator.finish(&mut self.ready)? {
+                    return Ok(Progress::Ended);
+                }
+                Err(error)
+            }
         }
     }
 }

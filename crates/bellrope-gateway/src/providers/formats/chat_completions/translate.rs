@@ -2,20 +2,18 @@
 
 use std::collections::VecDeque;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::ProviderError;
-use crate::json::{Few, count, string_of, text};
-use crate::message::{Chunk, StopReason, ToolCallDelta, Usage};
-use crate::provider::MAX_TOOL_CALLS;
-use crate::providers::formats::details::{InputDetails, OutputDetails};
-use crate::providers::formats::translate::{EventReader, Progress, Translate, push_end};
+use crate::json::{count, each, fields, fields_and, is_nothing, words};
+use crate::message::Chunk;
+use crate::providers::formats::answer::Answer;
+use crate::providers::formats::calls::{Arguments, CallPiece, Place};
+use crate::providers::formats::fault::Fault;
+use crate::providers::formats::parts::{Speech, arguments, content, message};
+use crate::providers::formats::reader::EventReader;
+use crate::providers::formats::translate::{Frames, Progress};
 use crate::secret::Secret;
-use crate::sse::Event;
-
-/// The most choices in one event. Only one is ever asked for.
-const MAX_CHOICES: usize = 128;
 
 /// Turns the events of one chat completion into [`Chunk`]s.
 ///
@@ -36,173 +34,142 @@ const MAX_CHOICES: usize = 128;
 /// ```
 #[derive(Debug, Default)]
 pub struct Translator {
-    reader: EventReader,
-    stop_reason: Option<StopReason>,
-    /// The latest counts: some providers send them again and again as they grow.
-    usage: Option<Usage>,
-    refused: bool,
+    answer: Answer,
+    /// The choice that is read: the first that came. Only one is ever asked for.
+    choice: Option<u64>,
+    /// Whether anything came in a `delta`.
+    has_delta: bool,
 }
 
 impl Translator {
     /// A translator whose errors never hold `key`.
     pub fn new(key: Option<Secret>) -> Self {
-        Self { reader: EventReader::new(key), ..Self::default() }
-    }
-}
-
-impl Translate for Translator {
-    fn event(&mut self, event: Event<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
-        let data = event.data.trim();
-        if data == "[DONE]" {
-            self.stop_reason.get_or_insert(StopReason::Other);
-            self.finish(out);
-            return Ok(Progress::Ended);
-        }
-        if data.is_empty() {
-            return Ok(Progress::Continues);
-        }
-        if event.name == "error" {
-            return Err(self.reader.reported(data));
-        }
-        self.frame(self.reader.read(data)?, out)?;
-        Ok(Progress::Continues)
+        Self { answer: Answer::new(EventReader::new(key)), ..Self::default() }
     }
 
-    fn finish(&mut self, out: &mut VecDeque<Chunk>) -> bool {
-        let Some(stop_reason) = self.stop_reason else { return false };
-        let stop_reason = if self.refused { StopReason::Refusal } else { stop_reason };
-        push_end(out, self.usage.take(), stop_reason);
-        true
-    }
-}
-
-impl Translator {
-    fn frame(&mut self, frame: Frame<'_>, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
-        if let Some(usage) = frame.usage {
-            self.usage = Some(usage.into());
-        }
-        // Only one answer was asked for.
-        for choice in frame.choices.unwrap_or_default().into_iter().filter(|choice| choice.index.unwrap_or(0) == 0) {
-            if let Some(delta) = choice.delta {
-                self.delta(delta, out);
-            }
-            if let Some(reason) = choice.finish_reason {
-                self.stop_reason = Some(stop_reason(&reason));
+    /// Takes the JSON of an event or of a whole answer in; `false` if it holds no choice.
+    fn take(&mut self, frame: &RawValue, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
+        let mut has_error = false;
+        let names = ["choices", "usage", "x_groq", "id", "created"];
+        let found = fields_and(frame, names, |name, value| {
+            has_error |= (name.starts_with("error") || name == "base_resp") && !is_nothing(value);
+        });
+        let Some([choices, usage, groq, id, created]) = found else {
+            return Err(self.answer.reader().malformed("an event is no object", frame.get()));
+        };
+        self.answer.identify(id.or(created));
+        self.answer.usage().update(groq.and_then(|groq| fields(groq, ["usage"])).and_then(|[usage]| usage));
+        self.answer.usage().update(usage);
+        let mut reason = None;
+        let mut has_choice = false;
+        if let Some(choices) = choices {
+            let is_list = each(choices, |_, choice| {
+                has_choice = true;
+                self.choice(choice, &mut reason, out)
+            })?;
+            if !is_list {
+                return Err(self.answer.reader().malformed("`choices` is no list", frame.get()));
             }
         }
-        match frame.error {
+        // What came with an error is not lost.
+        let fault = if has_error || !has_choice { Fault::in_event(frame) } else { None };
+        match fault {
+            Some(fault) => Err(self.answer.reader().failed(&fault)),
+            None => self.answer.stopped(reason).map(|()| has_choice),
+        }
+    }
+
+    fn choice<'a>(
+        &mut self,
+        choice: &'a RawValue,
+        reason: &mut Option<&'a RawValue>,
+        out: &mut VecDeque<Chunk>,
+    ) -> Result<(), ProviderError> {
+        let names = ["index", "delta", "message", "text", "finish_reason", "error", "usage"];
+        let Some([index, delta, whole, text, finish_reason, error, usage]) = fields(choice, names) else {
+            return Ok(());
+        };
+        if index.and_then(count).is_some_and(|index| *self.choice.get_or_insert(index) != index) {
+            return Ok(());
+        }
+        if let Some(delta) = delta {
+            self.has_delta |= !is_nothing(delta);
+            self.message(delta, false, out)?;
+        }
+        if let Some(whole) = whole {
+            // After deltas it can only repeat them; without any it stands in their place.
+            self.message(whole, self.has_delta, out)?;
+        }
+        if let Some(text) = text {
+            content(&mut self.answer, text, Speech::Text, out)?;
+        }
+        self.answer.usage().update(usage);
+        *reason = finish_reason.or(*reason);
+        match error.and_then(Fault::in_field) {
+            Some(fault) => Err(self.answer.reader().failed(&fault)),
             None => Ok(()),
-            Some(error) => Err(self.reader.reported(error.get())),
         }
     }
 
-    fn delta(&mut self, delta: Delta<'_>, out: &mut VecDeque<Chunk>) {
-        // Some servers send the same reasoning under both names.
-        out.extend(delta.reasoning_content.or(delta.reasoning).map(|text| Chunk::Reasoning { text }));
-        out.extend(delta.content.map(|text| Chunk::Text { text }));
-        if let Some(text) = delta.refusal {
-            self.refused = true;
-            out.push_back(Chunk::Text { text });
+    fn message(&mut self, delta: &RawValue, is_again: bool, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
+        let [calls, function_call] = message(&mut self.answer, delta, is_again, out)?;
+        if let Some(calls) = calls {
+            let is_list = each(calls, |at, call| self.call(at, call, out))?;
+            if !is_list {
+                self.call(0, calls, out)?;
+            }
         }
-        for (position, call) in delta.tool_calls.unwrap_or_default().into_iter().enumerate() {
-            let CallDelta { index, id, function } = call;
-            let CalledFunction { name, arguments } = function.unwrap_or_default();
-            out.push_back(Chunk::ToolCall(ToolCallDelta {
-                index: index.or(position.try_into().ok()).unwrap_or(u32::MAX),
-                id,
-                name,
-                arguments: match arguments {
-                    None => String::new(),
-                    // Some servers send the arguments themselves rather than their text.
-                    Some(json) => string_of(json).unwrap_or_else(|| json.get().to_owned()),
-                },
-            }));
+        if let Some(function) = function_call {
+            // The form before there could be several calls.
+            let place = Place::Item("function_call".to_owned());
+            self.function(CallPiece { place, ..CallPiece::default() }, Some(function), None, out)?;
         }
+        Ok(())
+    }
+
+    fn call(&mut self, at: usize, call: &RawValue, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
+        let Some([index, id, function, kind]) = fields(call, ["index", "id", "function", "type"]) else {
+            return Ok(());
+        };
+        let kind = kind.and_then(words).unwrap_or_default();
+        if function.is_none() && !matches!(kind.as_str(), "" | "function") {
+            self.answer.left_out(&kind, call);
+            return Ok(());
+        }
+        let place = index.and_then(count).map_or(Place::InList(at), Place::Index);
+        let piece = CallPiece { place, id: id.and_then(words), ..CallPiece::default() };
+        self.function(piece, function, Some(call), out)
+    }
+
+    /// Takes in what a function is called with. Some servers put that beside it.
+    fn function(
+        &mut self,
+        piece: CallPiece,
+        function: Option<&RawValue>,
+        beside: Option<&RawValue>,
+        out: &mut VecDeque<Chunk>,
+    ) -> Result<(), ProviderError> {
+        let [[name, text], [name_beside, text_beside]] = [function, beside]
+            .map(|said| said.and_then(|said| fields(said, ["name", "arguments"])).unwrap_or_default());
+        let name = name.or(name_beside).and_then(words);
+        let arguments = arguments(text.or(text_beside)).map_or(Arguments::None, Arguments::More);
+        self.answer.call(CallPiece { name, arguments, ..piece }, out)
     }
 }
 
-fn stop_reason(reason: &str) -> StopReason {
-    match reason {
-        "stop" => StopReason::EndTurn,
-        "length" => StopReason::MaxTokens,
-        "tool_calls" | "function_call" => StopReason::ToolUse,
-        "content_filter" => StopReason::ContentFilter,
-        _ => StopReason::Other,
+impl Frames for Translator {
+    const DONE_ENDS: bool = true;
+
+    fn answer(&mut self) -> &mut Answer {
+        &mut self.answer
     }
-}
 
-/// One event's JSON. Servers differ in what they leave out, set to null or add; only what is used has to fit.
-#[derive(Deserialize)]
-struct Frame<'a> {
-    #[serde(borrow)]
-    choices: Option<Few<Choice<'a>, MAX_CHOICES>>,
-    usage: Option<WireUsage>,
-    error: Option<&'a RawValue>,
-}
+    fn frame(&mut self, _: &str, frame: &RawValue, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
+        self.take(frame, out).map(|_| Progress::Continues)
+    }
 
-#[derive(Deserialize)]
-struct Choice<'a> {
-    index: Option<u32>,
-    #[serde(borrow)]
-    delta: Option<Delta<'a>>,
-    finish_reason: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Delta<'a> {
-    #[serde(deserialize_with = "text")]
-    content: Option<String>,
-    #[serde(deserialize_with = "text")]
-    refusal: Option<String>,
-    #[serde(deserialize_with = "text")]
-    reasoning_content: Option<String>,
-    #[serde(deserialize_with = "text")]
-    reasoning: Option<String>,
-    #[serde(borrow)]
-    tool_calls: Option<Few<CallDelta<'a>, MAX_TOOL_CALLS>>,
-}
-
-#[derive(Deserialize)]
-struct CallDelta<'a> {
-    index: Option<u32>,
-    id: Option<String>,
-    #[serde(borrow)]
-    function: Option<CalledFunction<'a>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct CalledFunction<'a> {
-    #[serde(deserialize_with = "text")]
-    name: Option<String>,
-    #[serde(borrow)]
-    arguments: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct WireUsage {
-    #[serde(deserialize_with = "count")]
-    prompt_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    completion_tokens: Option<u64>,
-    prompt_tokens_details: Option<InputDetails>,
-    completion_tokens_details: Option<OutputDetails>,
-    /// OpenRouter's price of the request.
-    cost: Option<f64>,
-}
-
-impl From<WireUsage> for Usage {
-    fn from(usage: WireUsage) -> Self {
-        Self {
-            input_tokens: usage.prompt_tokens.unwrap_or(0),
-            output_tokens: usage.completion_tokens.unwrap_or(0),
-            cache_read_tokens: usage.prompt_tokens_details.and_then(|details| details.cached_tokens),
-            cache_write_tokens: None,
-            reasoning_tokens: usage.completion_tokens_details.and_then(|details| details.reasoning_tokens),
-            total_cost: usage.cost,
-        }
+    fn whole(&mut self, document: &RawValue, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
+        if document.get().starts_with('{') { self.take(document, out) } else { Ok(false) }
     }
 }
 
@@ -211,6 +178,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::message::{StopReason, Usage};
+    use crate::providers::formats::translate::Translate;
+    use crate::sse::Event;
     use crate::testing::{Played, call, play as play_to};
 
     fn play(events: &[&str]) -> Played {
@@ -259,13 +229,14 @@ mod tests {
         assert_eq!(play(&[text]), (vec![Chunk::text("a")], Err(ProviderError::Truncated { reason: "fin".into() })));
         let whole = vec![Chunk::text("a"), done(StopReason::EndTurn)];
         assert_eq!(play(&[text, stop]), (whole, Ok(Progress::Ended)));
-        assert_eq!(play(&["[DONE]"]).0, [done(StopReason::Other)]);
+        assert_eq!(play(&[text, "[DONE]"]).0, [Chunk::text("a"), done(StopReason::Other)]);
+        assert_eq!(play(&["[DONE]"]).1.unwrap_err().code(), "provider_error", "an answer of nothing");
     }
 
     #[test]
     fn an_event_that_the_end_cut_off_counts_if_it_is_whole() {
         let stop = r#"{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}"#;
-        for (data, is_whole) in [(stop, true), ("[DONE]", true), (&stop[..20], false), ("{}", false)] {
+        for (data, is_whole) in [(stop, true), (&stop[..20], false), ("{}", false)] {
             let unfinished = Some(Event { name: "message", data });
             let ended = Translator::default().end(unfinished, "fin".into(), &mut VecDeque::new());
             assert_eq!(ended.is_ok(), is_whole, "{data}");
@@ -274,38 +245,31 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_to_stop_is_known_by_name_and_any_other_is_an_end_too() {
+    fn each_reason_to_stop_is_known_by_name() {
         for (reason, expected) in [
             ("stop", StopReason::EndTurn),
             ("length", StopReason::MaxTokens),
-            ("tool_calls", StopReason::ToolUse),
-            ("function_call", StopReason::ToolUse),
+            ("tool_calls", StopReason::EndTurn),
+            ("function_call", StopReason::EndTurn),
             ("content_filter", StopReason::ContentFilter),
-            ("a later word", StopReason::Other),
         ] {
-            let event = format!(r#"{{"choices":[{{"delta":{{}},"finish_reason":"{reason}"}}]}}"#);
-            assert_eq!(play(&[&event]), (vec![done(expected)], Ok(Progress::Ended)), "{reason}");
+            let event = format!(r#"{{"choices":[{{"delta":{{"content":"a"}},"finish_reason":"{reason}"}}]}}"#);
+            assert_eq!(play(&[&event]), (vec![Chunk::text("a"), done(expected)], Ok(Progress::Ended)), "{reason}");
         }
     }
 
     #[test]
-    fn a_tool_call_without_arguments_has_none() {
-        let (chunks, _) = play(&[r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a"}]}}]}"#]);
-        let call = ToolCallDelta { index: 0, id: Some("a".into()), name: None, arguments: String::new() };
-        assert_eq!(chunks, [Chunk::ToolCall(call)]);
-    }
-
-    #[test]
-    fn tool_calls_keep_their_indices_and_lose_no_text() {
+    fn tool_calls_are_numbered_as_they_begin_and_lose_no_text() {
         let (chunks, _) = play(&[
             r#"{"choices":[{"delta":{"tool_calls":[{"index":1,"id":"b","type":"function","function":{"name":"ls","arguments":""}}]}}]}"#,
             r#"{"choices":[{"delta":{"tool_calls":[{"index":1,"function":{"arguments":"{}"}}]}}]}"#,
             r#"{"choices":[{"delta":{"tool_calls":[{"id":"c","function":{"name":"x","arguments":{"a":1}}}]}}]}"#,
+            "[DONE]",
         ]);
         let expected = [
-            call(1, Some("b"), Some("ls"), ""),
-            call(1, None, None, "{}"),
-            call(0, Some("c"), Some("x"), r#"{"a":1}"#),
+            call(0, Some("b"), Some("ls"), "{}"),
+            call(1, Some("c"), Some("x"), r#"{"a":1}"#),
+            done(StopReason::ToolUse),
         ];
         assert_eq!(chunks, expected);
     }

@@ -2,15 +2,18 @@
 
 use std::collections::VecDeque;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::ProviderError;
-use crate::json::{count, text};
-use crate::message::{Chunk, StopReason, ToolCallDelta, Usage};
-use crate::providers::formats::translate::{EventReader, Progress, Translate, push_end};
+use crate::json::{Piece, count, each, fields, fields_and, is_nothing, words};
+use crate::message::Chunk;
+use crate::providers::formats::answer::Answer;
+use crate::providers::formats::calls::{Arguments, CallPiece, Place};
+use crate::providers::formats::fault::Fault;
+use crate::providers::formats::parts;
+use crate::providers::formats::reader::EventReader;
+use crate::providers::formats::translate::{Frames, Progress};
 use crate::secret::Secret;
-use crate::sse::Event;
 
 /// Turns the events of one message into [`Chunk`]s.
 ///
@@ -35,198 +38,103 @@ use crate::sse::Event;
 /// ```
 #[derive(Debug, Default)]
 pub struct Translator {
-    reader: EventReader,
-    stop_reason: Option<StopReason>,
-    /// The latest counts. They come at the start, and again at the end as they have grown.
-    usage: Option<WireUsage>,
+    answer: Answer,
 }
 
 impl Translator {
     /// A translator whose errors never hold `key`.
     pub fn new(key: Option<Secret>) -> Self {
-        Self { reader: EventReader::new(key), ..Self::default() }
+        Self { answer: Answer::new(EventReader::new(key)) }
     }
 
-    fn count(&mut self, usage: Option<WireUsage>) {
-        if let Some(usage) = usage {
-            self.usage.get_or_insert_default().update(&usage);
+    /// Takes a message in, or the beginning of one.
+    fn message(&mut self, message: &RawValue, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
+        let names = ["id", "content", "usage", "stop_reason"];
+        let Some([id, content, usage, stop_reason]) = fields(message, names) else { return Ok(()) };
+        self.answer.identify(id);
+        self.answer.usage().update(usage);
+        if let Some(content) = content {
+            let at_index = |at: usize| at.try_into().map_or(Place::Latest, Place::Index);
+            let is_list = each(content, |at, part| parts::begin(&mut self.answer, part, at_index(at), out))?;
+            if !is_list {
+                parts::begin(&mut self.answer, content, Place::Latest, out)?;
+            }
         }
+        self.answer.stopped(stop_reason)
+    }
+
+    /// Takes in more of a block.
+    fn delta(&mut self, delta: &RawValue, place: Place, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
+        let names = ["type", "text", "thinking", "partial_json", "refusal"];
+        let mut other = None;
+        let found = fields_and(delta, names, |name, value| {
+            other = Some((name.to_owned(), value)).filter(|_| name != "signature").or(other.take());
+        });
+        let Some([kind, text, thinking, json, refusal]) = found else { return Ok(()) };
+        let kind = kind.and_then(words);
+        let said = [text, thinking, json, refusal].map(|said| said.and_then(Piece::of));
+        let says_nothing = said.iter().all(Option::is_none);
+        let [text, thinking, json, refusal] = said;
+        if let Some(text) = text {
+            self.answer.text(text, out);
+        }
+        if let Some(thinking) = thinking {
+            self.answer.reasoning(thinking, out);
+        }
+        if let Some(refusal) = refusal {
+            self.answer.refusal(refusal, out);
+        }
+        if let Some(json) = json {
+            let arguments = Arguments::More(json);
+            self.answer.call(CallPiece { place, is_named: true, arguments, ..CallPiece::default() }, out)?;
+        }
+        if let Some((name, value)) = other.filter(|_| says_nothing) {
+            self.answer.left_out(kind.as_deref().unwrap_or(&name), value);
+        }
+        Ok(())
     }
 }
 
-impl Translate for Translator {
-    fn event(&mut self, event: Event<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
-        let data = event.data.trim();
-        if data.is_empty() {
-            return Ok(Progress::Continues);
+impl Frames for Translator {
+    const DONE_ENDS: bool = true;
+
+    fn answer(&mut self) -> &mut Answer {
+        &mut self.answer
+    }
+
+    fn frame(&mut self, name: &str, frame: &RawValue, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
+        let names = ["type", "index", "message", "content_block", "delta", "usage", "error"];
+        let Some([kind, index, message, block, delta, usage, error]) = fields(frame, names) else {
+            return Err(self.answer.reader().malformed("an event is no object", frame.get()));
+        };
+        let kind = kind.and_then(words);
+        let place = index.and_then(count).map_or(Place::Latest, Place::Index);
+        let may_fail = error.is_some() || kind.as_deref().is_none_or(|kind| kind == "error");
+        if let Some(fault) = may_fail.then(|| Fault::in_event(frame)).flatten() {
+            return Err(self.answer.reader().failed(&fault));
         }
-        if event.name == "error" {
-            return Err(self.reader.reported(data));
-        }
-        let frame: Frame<'_> = self.reader.read(data)?;
-        match frame.kind.as_deref().unwrap_or(event.name) {
-            "message_start" => self.count(frame.message.and_then(|message| message.usage)),
-            "content_block_start" => {
-                let index = frame.index.unwrap_or(0);
-                out.extend(frame.content_block.and_then(|block| block.begin(index)));
-            }
-            "content_block_delta" => {
-                let index = frame.index.unwrap_or(0);
-                out.extend(frame.delta.and_then(|delta| delta.piece(index)));
-            }
+        match kind.as_deref().unwrap_or(name) {
+            "message_start" => message.map_or(Ok(()), |message| self.message(message, out))?,
+            "content_block_start" => block.map_or(Ok(()), |block| parts::begin(&mut self.answer, block, place, out))?,
+            "content_block_delta" => delta.map_or(Ok(()), |delta| self.delta(delta, place, out))?,
             "message_delta" => {
-                self.count(frame.usage);
-                if let Some(reason) = frame.delta.and_then(|delta| delta.stop_reason) {
-                    self.stop_reason = Some(stop_reason(&reason));
-                }
+                self.answer.usage().update(usage);
+                let reason = delta.and_then(|delta| fields(delta, ["stop_reason"])).and_then(|[reason]| reason);
+                self.answer.stopped(reason)?;
             }
-            "message_stop" => {
-                self.stop_reason.get_or_insert(StopReason::Other);
-                self.finish(out);
-                return Ok(Progress::Ended);
-            }
-            "error" => return Err(self.reader.reported(data)),
+            "message_stop" => return self.answer.end(out).map(|()| Progress::Ended),
             // Pings, ends of blocks, and what is unknown.
             _ => {}
         }
         Ok(Progress::Continues)
     }
 
-    fn finish(&mut self, out: &mut VecDeque<Chunk>) -> bool {
-        let Some(stop_reason) = self.stop_reason else { return false };
-        push_end(out, self.usage.take(), stop_reason);
-        true
-    }
-}
-
-fn stop_reason(reason: &str) -> StopReason {
-    match reason {
-        "end_turn" => StopReason::EndTurn,
-        "max_tokens" | "model_context_window_exceeded" => StopReason::MaxTokens,
-        "stop_sequence" => StopReason::StopSequence,
-        "tool_use" => StopReason::ToolUse,
-        "refusal" => StopReason::Refusal,
-        _ => StopReason::Other,
-    }
-}
-
-/// One event's JSON. Only what is used has to fit.
-#[derive(Deserialize)]
-struct Frame<'a> {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    index: Option<u32>,
-    message: Option<Start>,
-    #[serde(borrow)]
-    content_block: Option<Block<'a>>,
-    delta: Option<Delta>,
-    usage: Option<WireUsage>,
-}
-
-#[derive(Deserialize)]
-struct Start {
-    usage: Option<WireUsage>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Block<'a> {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    #[serde(deserialize_with = "text")]
-    text: Option<String>,
-    #[serde(deserialize_with = "text")]
-    thinking: Option<String>,
-    #[serde(deserialize_with = "text")]
-    id: Option<String>,
-    #[serde(deserialize_with = "text")]
-    name: Option<String>,
-    #[serde(borrow)]
-    input: Option<&'a RawValue>,
-}
-
-impl Block<'_> {
-    /// What the start of a block says by itself; usually only a call of a tool says something.
-    fn begin(self, index: u32) -> Option<Chunk> {
-        match self.kind.as_deref() {
-            Some("text") => self.text.map(|text| Chunk::Text { text }),
-            Some("thinking") => self.thinking.map(|text| Chunk::Reasoning { text }),
-            Some("tool_use") => {
-                // Usually an empty object, which the pieces to come replace; some servers send it whole.
-                let input = self.input.map(RawValue::get).filter(|input| input.len() > 2 && input.starts_with('{'));
-                let whole = input.filter(|input| !input[1..].trim_start().starts_with('}'));
-                let arguments = whole.unwrap_or_default().to_owned();
-                Some(Chunk::ToolCall(ToolCallDelta { index, id: self.id, name: self.name, arguments }))
-            }
-            _ => None,
+    fn whole(&mut self, document: &RawValue, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
+        let Some([kind, Some(_), error]) = fields(document, ["type", "content", "error"]) else { return Ok(false) };
+        if error.is_some_and(|error| !is_nothing(error)) || kind.and_then(words).is_some_and(|kind| kind == "error") {
+            return Ok(false);
         }
-    }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Delta {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    #[serde(deserialize_with = "text")]
-    text: Option<String>,
-    #[serde(deserialize_with = "text")]
-    thinking: Option<String>,
-    #[serde(deserialize_with = "text")]
-    partial_json: Option<String>,
-    #[serde(deserialize_with = "text")]
-    stop_reason: Option<String>,
-}
-
-impl Delta {
-    fn piece(self, index: u32) -> Option<Chunk> {
-        match self.kind.as_deref() {
-            Some("text_delta") => self.text.map(|text| Chunk::Text { text }),
-            Some("thinking_delta") => self.thinking.map(|text| Chunk::Reasoning { text }),
-            Some("input_json_delta") => self
-                .partial_json
-                .map(|arguments| Chunk::ToolCall(ToolCallDelta { index, id: None, name: None, arguments })),
-            // Signatures of reasoning, citations, and what is unknown.
-            _ => None,
-        }
-    }
-}
-
-#[derive(Debug, Deserialize, Default)]
-#[serde(default)]
-struct WireUsage {
-    #[serde(deserialize_with = "count")]
-    input_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    output_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    cache_creation_input_tokens: Option<u64>,
-    #[serde(deserialize_with = "count")]
-    cache_read_input_tokens: Option<u64>,
-}
-
-impl WireUsage {
-    /// Later counts are of the whole answer so far, so they take the place of the earlier ones.
-    fn update(&mut self, later: &Self) {
-        self.input_tokens = later.input_tokens.or(self.input_tokens);
-        self.output_tokens = later.output_tokens.or(self.output_tokens);
-        self.cache_creation_input_tokens = later.cache_creation_input_tokens.or(self.cache_creation_input_tokens);
-        self.cache_read_input_tokens = later.cache_read_input_tokens.or(self.cache_read_input_tokens);
-    }
-}
-
-impl From<WireUsage> for Usage {
-    fn from(usage: WireUsage) -> Self {
-        let WireUsage { input_tokens, output_tokens, cache_creation_input_tokens, cache_read_input_tokens } = usage;
-        // Anthropic counts what the cache had apart from the rest of the input.
-        let cached = [cache_creation_input_tokens, cache_read_input_tokens].into_iter().flatten();
-        Self {
-            input_tokens: cached.fold(input_tokens.unwrap_or(0), u64::saturating_add),
-            output_tokens: output_tokens.unwrap_or(0),
-            cache_read_tokens: cache_read_input_tokens,
-            cache_write_tokens: cache_creation_input_tokens,
-            ..Self::default()
-        }
+        self.message(document, out).map(|()| true)
     }
 }
 
@@ -235,6 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::message::{StopReason, Usage};
     use crate::testing::{Played, call, play as play_to};
 
     fn play(events: &[&str]) -> Played {
@@ -272,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn tool_calls_keep_their_indices() {
+    fn tool_calls_are_numbered_as_they_begin() {
         let (chunks, _) = play(&[
             r#"{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"b","name":"ls","input":{}}}"#,
             r#"{"type":"content_block_start","index":2,"content_block":{"type":"tool_use","id":"c","name":"cat","input":{"path":1}}}"#,
@@ -281,10 +190,11 @@ mod tests {
             r#"{"type":"message_delta","delta":{"stop_reason":"tool_use"}}"#,
         ]);
         let expected = [
-            call(1, Some("b"), Some("ls"), ""),
-            call(2, Some("c"), Some("cat"), r#"{"path":1}"#),
-            call(1, None, None, r#"{"a""#),
-            call(1, None, None, ":1}"),
+            call(0, Some("b"), Some("ls"), ""),
+            call(1, Some("c"), Some("cat"), ""),
+            call(0, None, None, r#"{"a""#),
+            call(0, None, None, ":1}"),
+            call(1, None, None, r#"{"path":1}"#),
             Chunk::Done { stop_reason: StopReason::ToolUse },
         ];
         assert_eq!(chunks, expected);
@@ -296,13 +206,14 @@ mod tests {
             ("end_turn", StopReason::EndTurn),
             ("max_tokens", StopReason::MaxTokens),
             ("stop_sequence", StopReason::StopSequence),
-            ("tool_use", StopReason::ToolUse),
+            ("tool_use", StopReason::EndTurn),
             ("pause_turn", StopReason::Other),
             ("refusal", StopReason::Refusal),
             ("model_context_window_exceeded", StopReason::MaxTokens),
         ] {
             let data = format!(r#"{{"type":"message_delta","delta":{{"stop_reason":"{wire}"}}}}"#);
-            assert_eq!(play(&[&data]).0, [Chunk::Done { stop_reason: meant }], "{wire}");
+            let text = r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}"#;
+            assert_eq!(play(&[text, &data]).0, [Chunk::text("a"), Chunk::Done { stop_reason: meant }], "{wire}");
         }
     }
 
@@ -317,10 +228,16 @@ mod tests {
 
     #[test]
     fn what_is_no_event_is_malformed_and_an_end_without_a_word_truncated() {
-        for data in ["{", "<html>", "[1]", r#"{"index":"x"}"#] {
+        for data in ["{", "<html>", "[1]"] {
             assert_eq!(play(&[data]).1.unwrap_err().code(), "malformed", "{data}");
         }
-        for data in ["", "{}", r#"{"type":"content_block_delta"}"#, r#"{"type":"message_delta","delta":{}}"#] {
+        for data in [
+            "",
+            "{}",
+            r#"{"index":"x"}"#,
+            r#"{"type":"content_block_delta"}"#,
+            r#"{"type":"message_delta","delta":{}}"#,
+        ] {
             assert_eq!(play(&[data]).1.unwrap_err().code(), "truncated", "{data}");
         }
     }

@@ -1,0 +1,270 @@
+//! An answer as it is put together from what a provider sends, whichever the format.
+//!
+//! The translators know what their formats call things; what an answer is, is decided here: what ends it, what makes it
+//! fail, and what of it is told though it cannot be shown.
+
+use std::collections::VecDeque;
+
+use serde_json::value::RawValue;
+use tracing::debug;
+
+use super::calls::{AnswerHash, CallPiece, Calls, Place};
+use super::details::Counts;
+use super::fault::Fault;
+use super::reader::EventReader;
+use super::reason::Reason;
+
+use crate::error::ProviderError;
+use crate::json::{Piece, Seam, is_nothing, words};
+use crate::message::{Chunk, StopReason, Usage};
+
+/// The target of its log lines, which filters name: it stays when the file moves.
+const TARGET: &str = "bellrope_gateway::formats";
+
+/// The most notes of one answer.
+const MAX_NOTES: usize = 16;
+
+/// How an answer ended.
+#[derive(Debug)]
+pub(super) struct Ending {
+    usage: Option<Usage>,
+    stop_reason: StopReason,
+    /// What the provider sent that is not shown, and what was odd: bounded, each named once, free of the key.
+    pub(super) notes: Vec<String>,
+}
+
+/// An answer so far.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    reader: EventReader,
+    text: Seam,
+    reasoning: Seam,
+    refusal: Seam,
+    has_text: bool,
+    has_reasoning: bool,
+    is_refused: bool,
+    calls: Calls,
+    reason: Option<StopReason>,
+    /// A reason that is none of the known ones.
+    odd_reason: Option<String>,
+    usage: Counts,
+    notes: Vec<String>,
+    hash: AnswerHash,
+    is_identified: bool,
+    max_output_tokens: Option<u64>,
+}
+
+impl Answer {
+    /// An answer whose errors and notes never hold the reader's key.
+    pub(super) fn new(reader: EventReader) -> Self {
+        Self { reader, ..Self::default() }
+    }
+
+    pub(super) fn reader(&self) -> &EventReader {
+        &self.reader
+    }
+
+    /// More text.
+    pub(super) fn text(&mut self, piece: Piece, out: &mut VecDeque<Chunk>) {
+        self.has_text |= !piece.is_empty();
+        push_text(self.text.join(piece), out);
+    }
+
+    /// More text by which the model declines.
+    pub(super) fn refusal(&mut self, piece: Piece, out: &mut VecDeque<Chunk>) {
+        self.has_text |= !piece.is_empty();
+        self.is_refused |= !piece.is_empty();
+        push_text(self.refusal.join(piece), out);
+    }
+
+    /// More of what the model thinks aloud.
+    pub(super) fn reasoning(&mut self, piece: Piece, out: &mut VecDeque<Chunk>) {
+        self.has_reasoning |= !piece.is_empty();
+        push_reasoning(self.reasoning.join(piece), out);
+    }
+
+    /// More of a call of a tool.
+    pub(super) fn call(&mut self, piece: CallPiece, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
+        self.calls.take(piece, out)
+    }
+
+    /// Says that what comes for this place is no call.
+    pub(super) fn no_call(&mut self, place: Place) -> Result<(), ProviderError> {
+        self.calls.pass_over(place)
+    }
+
+    pub(super) fn has_text(&self) -> bool {
+        self.has_text
+    }
+
+    pub(super) fn has_reasoning(&self) -> bool {
+        self.has_reasoning
+    }
+
+    pub(super) fn has_calls(&self) -> bool {
+        self.calls.are_there()
+    }
+
+    pub(super) fn usage(&mut self) -> &mut Counts {
+        &mut self.usage
+    }
+
+    /// Takes in a word that should say why the answer stopped. The first known one stays; no other ends the answer.
+    ///
+    /// # Errors
+    /// It says that the server failed.
+    pub(super) fn stopped(&mut self, word: Option<&RawValue>) -> Result<(), ProviderError> {
+        let Some(word) = word.and_then(words) else { return Ok(()) };
+        match Reason::of(&word) {
+            Some(Reason::Stop(reason)) => {
+                self.reason.get_or_insert(reason);
+            }
+            Some(Reason::Failure) => {
+                return Err(self
+                    .reader
+                    .failed(&Fault::of_message(format!("the answer stopped with `{}`", word.trim()))));
+            }
+            None => self.odd_reason = Some(word),
+        }
+        Ok(())
+    }
+
+    /// Takes in why the answer stopped, where the format says it without a word.
+    pub(super) fn stopped_for(&mut self, reason: StopReason) {
+        self.reason.get_or_insert(reason);
+    }
+
+    /// Takes in what tells this answer from others, such as its id. The first counts: servers repeat it.
+    pub(super) fn identify(&mut self, id: Option<&RawValue>) {
+        if let Some(id) = id.filter(|id| !self.is_identified && !is_nothing(id)) {
+            self.is_identified = true;
+            self.hash = self.hash.with(id.get());
+        }
+    }
+
+    /// Takes in at how many tokens of output the provider was to stop, where the counts alone show that it did.
+    pub(super) fn limit(&mut self, max_output_tokens: Option<u64>) {
+        self.max_output_tokens = max_output_tokens.or(self.max_output_tokens);
+    }
+
+    /// Whether the counts show that the answer was cut.
+    pub(super) fn is_at_limit(&self) -> bool {
+        self.max_output_tokens.is_some_and(|most| self.usage.output() >= Some(most))
+    }
+
+    /// Notes that something was sent which is not shown, unless it is empty.
+    pub(super) fn left_out(&mut self, what: &str, value: &RawValue) {
+        if !is_nothing(value) {
+            self.note(&format!("`{what}` of the answer was left out: it cannot be shown"));
+        }
+    }
+
+    /// Ends the answer, of which the provider says that it is whole.
+    ///
+    /// # Errors
+    /// As for [`Answer::finish`].
+    pub(super) fn end(&mut self, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
+        self.finish(true, out).map(drop)
+    }
+
+    /// Ends the answer. `is_told`: whether the provider says that it is whole; otherwise only a known reason to stop
+    /// makes it whole. `false`, and nothing is handed out, if it is not.
+    ///
+    /// # Errors
+    /// It is whole, but no answer: it holds nothing, or breaks off within a call.
+    pub(super) fn finish(&mut self, is_told: bool, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
+        self.flush(out);
+        let reason = match self.reason {
+            Some(reason) => reason,
+            None if !is_told => return Ok(false),
+            None if self.calls.is_within_one() => {
+                return Err(ProviderError::Truncated { reason: "it ends within a call of a tool".into() });
+            }
+            None => StopReason::Other,
+        };
+        if self.reason.is_none()
+            && let Some(odd) = self.odd_reason.take()
+        {
+            self.note(&format!("the reason to stop, `{}`, is not known", odd.trim()));
+        }
+        if self.calls.finish(self.hash, out) > 0 {
+            self.note("a call of a tool was left out: it names no tool");
+        }
+        let stop_reason = self.stop_reason(reason);
+        let explains_nothing =
+            !matches!(stop_reason, StopReason::MaxTokens | StopReason::ContentFilter | StopReason::Refusal);
+        if explains_nothing && !self.has_text && !self.has_reasoning && !self.has_calls() {
+            return Err(self.nothing());
+        }
+        let ending = Ending { usage: self.usage.take(), stop_reason, notes: self.notes.clone() };
+        ending.push(out);
+        Ok(true)
+    }
+
+    /// Hands out half a character that nothing follows.
+    fn flush(&mut self, out: &mut VecDeque<Chunk>) {
+        push_reasoning(self.reasoning.rest().into_iter().collect(), out);
+        push_text(self.text.rest().into_iter().chain(self.refusal.rest()).collect(), out);
+    }
+
+    #[cfg(test)]
+    pub(super) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    fn stop_reason(&mut self, reason: StopReason) -> StopReason {
+        match reason {
+            StopReason::MaxTokens | StopReason::ContentFilter | StopReason::Refusal => reason,
+            _ if self.is_at_limit() => StopReason::MaxTokens,
+            _ if self.is_refused => StopReason::Refusal,
+            _ if self.has_calls() => StopReason::ToolUse,
+            StopReason::ToolUse => {
+                self.note("it stopped to have tools called, but calls none");
+                StopReason::EndTurn
+            }
+            reason => reason,
+        }
+    }
+
+    /// The error of an answer of nothing at all.
+    fn nothing(&self) -> ProviderError {
+        let left_out = self.notes.iter().map(|note| format!("; {note}")).collect::<String>();
+        ProviderError::Reported {
+            code: None,
+            message: self
+                .reader
+                .excerpt(&format!("the answer is empty: no text, no reasoning and no call of a tool{left_out}")),
+            status: None,
+            retryable: true,
+        }
+    }
+
+    fn note(&mut self, note: &str) {
+        let note = self.reader.excerpt(note).as_str().to_owned();
+        if self.notes.len() < MAX_NOTES && !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+}
+
+impl Ending {
+    fn push(self, out: &mut VecDeque<Chunk>) {
+        if !self.notes.is_empty() {
+            debug!(target: TARGET, notes = ?self.notes, "an answer is not shown as it came");
+        }
+        out.extend(self.usage.map(Chunk::Usage));
+        out.push_back(Chunk::Done { stop_reason: self.stop_reason });
+    }
+}
+
+fn push_text(text: String, out: &mut VecDeque<Chunk>) {
+    if !text.is_empty() {
+        out.push_back(Chunk::Text { text });
+    }
+}
+
+fn push_reasoning(text: String, out: &mut VecDeque<Chunk>) {
+    if !text.is_empty() {
+        out.push_back(Chunk::Reasoning { text });
+    }
+}

@@ -1,0 +1,391 @@
+//! The calls of tools in an answer, put together from the pieces in which servers send them.
+//!
+//! One implementation for all formats, for streams and whole answers. Servers leave indices, ids and names out, repeat
+//! them with every piece, split them, or count all calls with the same index; what they mean is decided here and nowhere
+//! else:
+//!
+//! - An id belongs to one call, whatever its index. Another id with a name is another call, whatever its index.
+//! - Without an id the index tells calls apart; without an index a name begins the next call.
+//! - Once the arguments of a call are whole, further ones are a repetition, which counts once, or another call.
+//!
+//! Calls are handed out in the order in which they began, under numbers of our own. A call is held back until its id and
+//! its name are known, as readers take both from the first piece. What is missing at the end is made: an id, and `{}` for
+//! no arguments.
+
+mod form;
+mod made_id;
+
+use std::collections::VecDeque;
+
+use crate::error::ProviderError;
+use crate::json::{Piece, Seam};
+use crate::message::{Chunk, ToolCallDelta};
+use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
+
+use form::Form;
+pub(super) use made_id::AnswerHash;
+use made_id::made_id;
+
+/// How many places may be told apart: a hostile server could name a new one with every piece.
+const MAX_PLACES: usize = 4 * MAX_TOOL_CALLS;
+
+/// What one event says of a call.
+#[derive(Debug, Default)]
+pub(super) struct CallPiece {
+    pub(super) place: Place,
+    pub(super) id: Option<String>,
+    /// What to take for an id if none comes.
+    pub(super) spare_id: Option<String>,
+    pub(super) name: Option<String>,
+    /// Whether the name is whole, as in formats that send it once.
+    pub(super) is_named: bool,
+    pub(super) arguments: Arguments,
+}
+
+/// Which call a piece belongs to, as far as the server says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The one with this index.
+    Index(u64),
+    /// The item with this id, which is not the call's.
+    Item(String),
+    /// The one at this place of the event's list, where no usable index is given.
+    InList(usize),
+    /// The latest one.
+    #[default]
+    Latest,
+}
+
+/// What a piece says of the arguments.
+#[derive(Debug, Default)]
+pub(super) enum Arguments {
+    #[default]
+    None,
+    /// More of their text.
+    More(Piece),
+    /// All of their text, whether or not it came before.
+    Whole(String),
+    /// All of their text, unless more comes: then that is all.
+    Start(String),
+}
+
+/// The calls of one answer.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    calls: Vec<Call>,
+    /// The places used so far; `None` for what is no call.
+    places: Vec<(Place, Option<usize>)>,
+    latest: Option<usize>,
+    /// How many calls, from the first, were handed out.
+    begun: usize,
+    /// Bytes that came in.
+    bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Call {
+    id: Option<String>,
+    spare_id: Option<String>,
+    name: String,
+    is_named: bool,
+    arguments: String,
+    form: Form,
+    seam: Seam,
+    /// Whether further arguments take the place of these.
+    is_start: bool,
+    /// Bytes of the arguments that were handed out.
+    sent: usize,
+}
+
+impl Calls {
+    /// Takes a piece in, and hands out what that makes known.
+    ///
+    /// # Errors
+    /// The calls are too many or too large.
+    pub(super) fn take(&mut self, mut piece: CallPiece, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
+        piece.id = piece.id.filter(|id| !id.trim().is_empty());
+        piece.name = piece.name.filter(|name| !name.trim().is_empty());
+        let at = match self.find(&mut piece) {
+            Found::NoCall => return Ok(()),
+            Found::Call(at) => at,
+            Found::New => {
+                if self.calls.len() == MAX_TOOL_CALLS {
+                    return Err(too_many());
+                }
+                self.calls.push(Call::default());
+                self.calls.len() - 1
+            }
+        };
+        self.latest = Some(at);
+        let CallPiece { place, id, spare_id, name, is_named, arguments } = piece;
+        let texts = [&id, &spare_id, &name];
+        let mut bytes: usize = texts.into_iter().flatten().map(String::len).sum();
+        self.put(place, Some(at))?;
+        let call = &mut self.calls[at];
+        let no_more = match &arguments {
+            Arguments::None => true,
+            Arguments::More(text) => text.is_empty(),
+            Arguments::Whole(_) | Arguments::Start(_) => false,
+        };
+        call.take_id(id, name.is_none() && no_more);
+        call.spare_id = call.spare_id.take().or(spare_id);
+        call.take_name(name);
+        call.is_named |= is_named;
+        bytes += call.take_arguments(arguments);
+        self.bytes += bytes;
+        if self.bytes > MAX_ANSWER {
+            return Err(ProviderError::TooLarge { what: "the calls of tools in the answer", limit: MAX_ANSWER });
+        }
+        self.hand_out(at, out);
+        Ok(())
+    }
+
+    /// Says that what comes for this place is no call.
+    pub(super) fn pass_over(&mut self, place: Place) -> Result<(), ProviderError> {
+        self.put(place, None)
+    }
+
+    /// Whether there is a call that can be made, as far as is known.
+    pub(super) fn are_there(&self) -> bool {
+        self.calls.iter().any(|call| !call.name.is_empty())
+    }
+
+    /// Whether some call's arguments have begun and are not at their end.
+    pub(super) fn is_within_one(&self) -> bool {
+        self.calls.iter().any(|call| !call.is_blank() && !call.form.is_whole())
+    }
+
+    /// Hands out all that is left. How many calls had to be left out because nothing says which tool they call.
+    pub(super) fn finish(&mut self, answer: AnswerHash, out: &mut VecDeque<Chunk>) -> usize {
+        let mut nameless = 0;
+        for at in 0..self.calls.len() {
+            let call = &mut self.calls[at];
+            if call.name.is_empty() {
+                nameless += 1;
+                continue;
+            }
+            let rest = call.seam.rest();
+            call.arguments.extend(rest);
+            if call.is_blank() && call.sent == 0 {
+                call.arguments = "{}".to_owned();
+                call.form = Form::whole();
+            }
+            call.is_start = false;
+            if call.id.is_none() {
+                let spare = call.spare_id.take().filter(|spare| self.position(spare).is_none());
+                let call = &self.calls[at];
+                let made = || made_id(answer, at, &call.name, &call.arguments);
+                self.calls[at].id = Some(spare.unwrap_or_else(made));
+            }
+            let is_new = at >= self.begun;
+            self.calls[at].push(at, is_new, out);
+        }
+        self.begun = self.calls.len();
+        nameless
+    }
+
+    fn find(&self, piece: &mut CallPiece) -> Found {
+        if let Some(at) = piece.id.as_deref().and_then(|id| self.position(id)) {
+            if self.calls[at].goes_on_with(piece, true) {
+                return Found::Call(at);
+            }
+            // Two calls with one id: the second gets one of its own.
+            piece.id = None;
+            return Found::New;
+        }
+        let named = self.places.iter().find(|(place, _)| *place == piece.place).map(|(_, at)| *at);
+        let is_explicit = matches!(piece.place, Place::Index(_) | Place::Item(_));
+        let at = match (named, is_explicit) {
+            (Some(None), _) if piece.name.is_none() => return Found::NoCall,
+            (Some(None), _) => None,
+            // A list of one piece says no more than that it is a piece.
+            (Some(Some(at)), false) if piece.name.is_none() && self.calls[at].is_over() => self.latest,
+            (Some(at), _) => at,
+            (None, true) => None,
+            (None, false) => self.latest,
+        };
+        match at {
+            Some(at) if self.calls[at].goes_on_with(piece, is_explicit) => Found::Call(at),
+            _ => Found::New,
+        }
+    }
+
+    fn position(&self, id: &str) -> Option<usize> {
+        self.calls.iter().position(|call| call.id.as_deref() == Some(id))
+    }
+
+    fn put(&mut self, place: Place, at: Option<usize>) -> Result<(), ProviderError> {
+        if place == Place::Latest {
+            return Ok(());
+        }
+        if let Some((_, known)) = self.places.iter_mut().find(|(known, _)| *known == place) {
+            *known = at;
+            return Ok(());
+        }
+        if self.places.len() == MAX_PLACES {
+            return Err(too_many());
+        }
+        if let Place::Item(id) = &place {
+            self.bytes += id.len();
+        }
+        self.places.push((place, at));
+        Ok(())
+    }
+
+    /// Hands out what is known, after a piece for the call at `at`.
+    fn hand_out(&mut self, at: usize, out: &mut VecDeque<Chunk>) {
+        if at < self.begun {
+            self.calls[at].push(at, false, out);
+        }
+        while let Some(call) = self.calls.get_mut(self.begun).filter(|call| call.is_known()) {
+            call.push(self.begun, true, out);
+            self.begun += 1;
+        }
+    }
+}
+
+enum Found {
+    Call(usize),
+    New,
+    NoCall,
+}
+
+impl Call {
+    /// Whether a piece for this place is more of this call, rather than the beginning of the next one. `is_explicit`:
+    /// whether the piece itself says that it is for this place.
+    fn goes_on_with(&self, piece: &CallPiece, is_explicit: bool) -> bool {
+        let more = match &piece.arguments {
+            Arguments::None => None,
+            Arguments::More(text) => Some(text.as_str()),
+            Arguments::Whole(text) | Arguments::Start(text) => Some(text.as_str()),
+        };
+        let more = more.filter(|more| !is_blank(more));
+        let is_over = self.form.is_whole() && !self.is_blank() && !self.is_start;
+        let is_whole = matches!(piece.arguments, Arguments::Whole(_));
+        let is_repeated = is_whole || more.is_none_or(|more| more == self.arguments);
+        let has_other_id = self.id.is_some() && piece.id.is_some() && self.id != piece.id;
+        match &piece.name {
+            // Some servers give every piece an id of its own: a call has a name.
+            None if has_other_id => !is_over || is_repeated,
+            None => true,
+            Some(_) if has_other_id => false,
+            Some(_) if self.name.is_empty() => true,
+            Some(name) if is_over => is_repeated && *name == self.name,
+            Some(name) if *name == self.name => true,
+            // More of a name that came in pieces.
+            Some(_) => is_explicit && self.is_blank() && !self.is_named,
+        }
+    }
+
+    fn take_id(&mut self, id: Option<String>, is_all: bool) {
+        let Some(id) = id else { return };
+        match &mut self.id {
+            None => self.id = Some(id),
+            // Nothing but more of an id is the rest of one that came in pieces.
+            Some(known) if is_all && *known != id && self.arguments.is_empty() && !self.is_named => known.push_str(&id),
+            Some(_) => {}
+        }
+    }
+
+    fn take_name(&mut self, name: Option<String>) {
+        let Some(name) = name.filter(|name| *name != self.name) else { return };
+        if self.name.is_empty() || name.starts_with(&self.name) && self.is_blank() {
+            self.name = name;
+        } else if self.is_blank() && !self.is_named {
+            self.name.push_str(&name);
+        }
+    }
+
+    /// How many bytes were taken in.
+    fn take_arguments(&mut self, arguments: Arguments) -> usize {
+        match arguments {
+            Arguments::None => 0,
+            Arguments::More(piece) => {
+                let text = self.seam.join(piece);
+                if text.is_empty() || self.form.is_whole() && !self.is_start && text == self.arguments {
+                    return 0;
+                }
+                if self.sent == 0 && (self.is_start || self.is_blank()) && !is_blank(&text) {
+                    self.clear();
+                }
+                self.append(&text);
+                text.len()
+            }
+            Arguments::Start(text) => {
+                if self.arguments.is_empty() && !is_blank(&text) {
+                    self.append(&text);
+                    self.is_start = true;
+                }
+                text.len()
+            }
+            Arguments::Whole(text) => {
+                let rest = self.seam.rest();
+                let known = text.get(..self.arguments.len()).is_some_and(|head| head == self.arguments);
+                if known {
+                    let from = self.arguments.len();
+                    self.append(&text[from..]);
+                } else if self.sent == 0 && !is_blank(&text) {
+                    self.clear();
+                    self.append(&text);
+                } else {
+                    // What was handed out cannot be taken back.
+                    self.arguments.extend(rest);
+                }
+                self.is_start = false;
+                text.len()
+            }
+        }
+    }
+
+    fn append(&mut self, text: &str) {
+        self.form.push(text);
+        self.arguments.push_str(text);
+    }
+
+    fn clear(&mut self) {
+        self.arguments.clear();
+        self.form = Form::default();
+        self.is_start = false;
+    }
+
+    /// Whether the arguments say nothing so far.
+    fn is_blank(&self) -> bool {
+        is_blank(&self.arguments)
+    }
+
+    /// Whether the arguments are whole, as far as can be seen.
+    fn is_over(&self) -> bool {
+        self.form.is_whole() && !self.is_blank() && !self.is_start
+    }
+
+    /// Whether its first piece can be handed out. Where a name may come in pieces, the arguments show that it is whole.
+    fn is_known(&self) -> bool {
+        self.id.is_some() && !self.name.is_empty() && (self.is_named || !self.is_blank())
+    }
+
+    /// Hands out what was not handed out yet.
+    fn push(&mut self, at: usize, is_new: bool, out: &mut VecDeque<Chunk>) {
+        // What may be replaced is held back; at the end nothing is.
+        let is_held = self.sent == 0 && (self.is_start || self.is_blank() && !self.form.is_final());
+        let arguments = if is_held { String::new() } else { self.arguments[self.sent..].to_owned() };
+        if !is_new && arguments.is_empty() {
+            return;
+        }
+        self.sent += arguments.len();
+        let (id, name) = if is_new { (self.id.clone(), Some(self.name.clone())) } else { (None, None) };
+        let index = at.try_into().unwrap_or(u32::MAX);
+        out.push_back(Chunk::ToolCall(ToolCallDelta { index, id, name, arguments }));
+    }
+}
+
+/// Whether arguments say nothing: servers send an empty object where none are needed, or before the true ones.
+fn is_blank(arguments: &str) -> bool {
+    matches!(arguments.trim(), "" | "{}" | "null" | "[]")
+}
+
+fn too_many() -> ProviderError {
+    ProviderError::Malformed { reason: "more tool calls than an answer may hold".into() }
+}
+
+#[cfg(test)]
+mod tests;

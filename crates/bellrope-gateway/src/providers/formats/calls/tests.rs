@@ -1,0 +1,206 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// The calls that come of pieces: id, name and arguments, in the order in which they began. Checks on the way that each
+/// call has id and name in its first piece alone.
+fn calls(pieces: Vec<CallPiece>) -> Vec<(String, String, String)> {
+    let mut calls = Calls::default();
+    let mut out = VecDeque::new();
+    for piece in pieces {
+        calls.take(piece, &mut out).unwrap();
+    }
+    calls.finish(AnswerHash::default(), &mut out);
+    let mut found: Vec<(u32, (String, String, String))> = Vec::new();
+    for chunk in out {
+        let Chunk::ToolCall(ToolCallDelta { index, id, name, arguments }) = chunk else { panic!("{chunk:?}") };
+        let known = found.iter_mut().find(|(known, _)| *known == index);
+        match (known, id, name) {
+            (Some((_, call)), None, None) => call.2.push_str(&arguments),
+            (None, Some(id), Some(name)) => found.push((index, (id, name, arguments))),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(found.is_sorted_by_key(|(index, _)| *index), "calls begin in order");
+    found.into_iter().map(|(_, call)| call).collect()
+}
+
+fn piece(place: Place, id: &str, name: &str, arguments: &str) -> CallPiece {
+    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let arguments = Arguments::More(arguments.to_owned().into());
+    CallPiece { place, id: some(id), name: some(name), arguments, ..CallPiece::default() }
+}
+
+fn texts<'a>(calls: &'a [(String, String, String)]) -> Vec<[&'a str; 3]> {
+    calls.iter().map(|(id, name, arguments)| [id.as_str(), name, arguments]).collect()
+}
+
+#[test]
+fn ids_names_and_indices_that_are_odd_give_the_calls_that_were_meant() {
+    let (zero, one, none) = (Place::Index(0), Place::Index(1), Place::InList(0));
+    let a = r#"{"path":"a"}"#;
+    let b = r#"{"path":"b"}"#;
+    for (what, pieces, expected) in [
+        (
+            "one index, two ids",
+            vec![(&zero, "t1", "read", a), (&zero, "t2", "read", b)],
+            vec![["t1", "read", a], ["t2", "read", b]],
+        ),
+        (
+            "two ids that take turns at one index",
+            vec![
+                (&zero, "t1", "read", "{\"a\""),
+                (&zero, "t2", "ls", "{\"b\""),
+                (&zero, "t1", "", ":1}"),
+                (&zero, "t2", "", ":2}"),
+            ],
+            vec![["t1", "read", "{\"a\":1}"], ["t2", "ls", "{\"b\":2}"]],
+        ),
+        (
+            "id and name in every piece",
+            vec![(&zero, "t1", "read", "{\"pa"), (&zero, "t1", "read", "th\":1}")],
+            vec![["t1", "read", "{\"path\":1}"]],
+        ),
+        (
+            "the same id at another index",
+            vec![(&zero, "t1", "read", "{\"pa"), (&one, "t1", "", "th\":1}")],
+            vec![["t1", "read", "{\"path\":1}"]],
+        ),
+        (
+            "a name in pieces",
+            vec![(&zero, "t1", "re", ""), (&zero, "", "ad", ""), (&zero, "", "", a)],
+            vec![["t1", "read", a]],
+        ),
+        (
+            "a name that grows",
+            vec![(&zero, "t1", "re", ""), (&zero, "t1", "read", ""), (&zero, "", "", a)],
+            vec![["t1", "read", a]],
+        ),
+        (
+            "an id in pieces",
+            vec![(&zero, "t", "read", ""), (&zero, "1", "", ""), (&zero, "", "", a)],
+            vec![["t1", "read", a]],
+        ),
+        ("a late id", vec![(&zero, "", "read", "{\"path\""), (&zero, "t1", "", ":\"a\"}")], vec![["t1", "read", a]]),
+        ("a late name", vec![(&zero, "t1", "", "{\"path\""), (&zero, "", "read", ":\"a\"}")], vec![["t1", "read", a]]),
+        (
+            "an id of its own for every piece",
+            vec![(&zero, "t1", "read", ""), (&zero, "x2", "", "{\"path\""), (&zero, "x3", "", ":\"a\"}")],
+            vec![["t1", "read", a]],
+        ),
+        (
+            "no index",
+            vec![
+                (&none, "t1", "read", "{\"path\""),
+                (&none, "", "", ":\"a\"}"),
+                (&none, "t2", "ls", ""),
+                (&none, "", "", b),
+            ],
+            vec![["t1", "read", a], ["t2", "ls", b]],
+        ),
+        ("the arguments once more", vec![(&zero, "t1", "read", a), (&zero, "t1", "read", a)], vec![["t1", "read", a]]),
+        ("an empty object ahead", vec![(&zero, "t1", "read", "{}"), (&zero, "", "", a)], vec![["t1", "read", a]]),
+        ("no arguments", vec![(&zero, "t1", "now", "")], vec![["t1", "now", "{}"]]),
+        ("null for arguments", vec![(&zero, "t1", "now", "null")], vec![["t1", "now", "{}"]]),
+        ("no name at all", vec![(&zero, "t1", "", a), (&one, "t2", "ls", b)], vec![["t2", "ls", b]]),
+    ] {
+        let pieces = pieces.into_iter().map(|(place, id, name, text)| piece(place.clone(), id, name, text)).collect();
+        let found = calls(pieces);
+        assert_eq!(texts(&found), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_call_without_an_id_gets_one_that_every_format_takes_and_that_stays_the_same() {
+    let nameless = |pieces: &[(u64, &str, &str)]| {
+        calls(pieces.iter().map(|(at, name, text)| piece(Place::Index(*at), "", name, text)).collect())
+    };
+    let once = nameless(&[(0, "read", "{\"a\":1}"), (1, "read", "{\"a\":1}")]);
+    let in_pieces = nameless(&[(0, "read", "{\"a"), (0, "", "\":1}"), (1, "read", "{\"a\":1}")]);
+    assert_eq!(once, in_pieces);
+    assert_ne!(once[0].0, once[1].0);
+    for (id, ..) in &once {
+        assert!(!id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)), "{id}");
+    }
+    let item = CallPiece { spare_id: Some("fc_1".into()), ..piece(Place::Index(0), "", "read", "{\"a\":1}") };
+    assert_eq!(texts(&calls(vec![item])), [["fc_1", "read", "{\"a\":1}"]]);
+}
+
+#[test]
+fn calls_of_one_name_without_id_and_index_are_several_once_their_arguments_are_whole() {
+    let piece = |text: &str| piece(Place::InList(0), "", "read", text);
+    let found = calls(vec![piece("{\"a\":1}"), piece("{\"a\":2}"), piece("{\"a\":"), piece("3}")]);
+    let arguments: Vec<_> = found.iter().map(|(_, _, arguments)| arguments.as_str()).collect();
+    assert_eq!(arguments, ["{\"a\":1}", "{\"a\":2}", "{\"a\":3}"]);
+}
+
+#[test]
+fn a_hostile_provider_meets_a_bound_in_number_and_in_bytes() {
+    let mut out = VecDeque::new();
+    let mut calls = Calls::default();
+    let large = "x".repeat(1 << 20);
+    let refused = (0..=8).find_map(|_| calls.take(piece(Place::Index(0), "t", "n", &large), &mut out).err());
+    assert_eq!(refused.unwrap().code(), "too_large");
+    let mut calls = Calls::default();
+    let refused = (0..10_000).find_map(|at| calls.take(piece(Place::Index(at), "", "n", ""), &mut out).err());
+    assert_eq!(refused.unwrap().code(), "malformed");
+    let mut calls = Calls::default();
+    let refused = (0..10_000).find_map(|at| calls.pass_over(Place::Index(at)).err());
+    assert_eq!(refused.unwrap().code(), "malformed");
+}
+
+/// How a server sends its calls.
+#[derive(Debug, Clone, Copy)]
+struct Habit {
+    repeats: bool,
+    has_index: bool,
+    has_id: bool,
+}
+
+proptest! {
+    /// However the arguments are cut and the pieces of several calls are mixed, the calls are the same.
+    #[test]
+    fn every_cut_and_every_order_of_pieces_gives_the_same_calls(
+        arguments in proptest::collection::vec("\\{\"[a-z\\[\\]]{0,3}\":(\"[a-z{}]{0,4}\"|\\[1\\]|\\{\"x\":2\\})\\}", 1..5),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..12),
+        order in proptest::collection::vec(any::<prop::sample::Index>(), 0..64),
+        (repeats, has_index, has_id) in any::<(bool, bool, bool)>(),
+    ) {
+        // Something has to tell mixed calls apart.
+        let habit = Habit { repeats, has_index, has_id };
+        let is_mixed = habit.has_index || habit.has_id && habit.repeats;
+        let mut queues: Vec<VecDeque<CallPiece>> = Vec::new();
+        for (number, text) in arguments.iter().enumerate() {
+            let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(text.len() + 1)).chain([text.len()]).collect();
+            ends.sort_unstable();
+            let mut from = 0;
+            let mut queue = VecDeque::new();
+            for to in ends {
+                let says_all = from == 0 && queue.is_empty() || habit.repeats;
+                let id = if says_all && habit.has_id { format!("t{number}") } else { String::new() };
+                let name = if says_all { format!("tool{number}") } else { String::new() };
+                let place = if habit.has_index { Place::Index(7 * number as u64) } else { Place::InList(0) };
+                queue.push_back(piece(place, &id, &name, &text[from..to]));
+                from = to;
+            }
+            queues.push(queue);
+        }
+        let mut pieces = Vec::new();
+        let mut order = order.into_iter();
+        while queues.iter().any(|queue| !queue.is_empty()) {
+            let left: Vec<_> = (0..queues.len()).filter(|&at| !queues[at].is_empty()).collect();
+            let at = order.next().filter(|_| is_mixed).map_or(left[0], |pick| left[pick.index(left.len())]);
+            pieces.extend(queues[at].pop_front());
+        }
+        let found = calls(pieces);
+        let mut found: Vec<_> = found.into_iter().map(|(id, name, text)| (name, id, text)).collect();
+        found.sort();
+        prop_assert_eq!(found.len(), arguments.len());
+        for (number, ((name, id, text), expected)) in found.iter().zip(&arguments).enumerate() {
+            prop_assert_eq!(name, &format!("tool{number}"));
+            prop_assert_eq!(text, expected);
+            let sent = format!("t{number}");
+            prop_assert!(!habit.has_id || *id == sent);
+        }
+    }
+}
