@@ -1,4 +1,10 @@
-//! Reading JSON of a provider without letting it choose how much memory that takes.
+//! Reading JSON that others wrote: nothing that a string holds is lost, and no sender chooses how much memory it takes.
+//!
+//! JSON allows strings that Rust's cannot hold: half of a surrogate pair (`"\ud83d"`), which a writer that cuts text at
+//! UTF-16 units sends. serde refuses the whole document for it. Every document of a client, an editor, a provider or a
+//! file is therefore read by [`from_slice`] or [`from_str`]: half a pair becomes U+FFFD, like bytes that are not UTF-8.
+
+mod repair;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,6 +12,8 @@ use std::marker::PhantomData;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+
+pub use repair::{from_slice, from_str, repaired};
 
 /// A list of at most `N` elements; a longer one is an error. The text of an element can be far smaller than the element,
 /// so a bound on the text alone would be none.
@@ -67,7 +75,7 @@ pub(crate) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 
 /// The text of a JSON string.
 pub(crate) fn string_of(raw: &RawValue) -> Option<String> {
-    raw.get().starts_with('"').then(|| serde_json::from_str(raw.get()).ok())?
+    raw.get().starts_with('"').then(|| from_str(raw.get()).ok())?
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! | [`provider`] | what every provider offers |
 //! | [`providers`] | the providers themselves: embedded, and behind HTTP in each of the wire formats |
 //! | [`config`] | where a provider is, what it speaks, how long to wait for it |
+//! | [`json`] | JSON whose strings may hold anything, read without loss |
 //! | [`sse`] | server-sent events, decoded as the bytes come in |
 //! | [`error`] | what can go wrong, who is to blame, and what mends it |
 //! | [`secret`] | keys that cannot be shown |
@@ -42,7 +43,7 @@ pub mod config;
 pub mod error;
 pub mod gateway;
 pub mod handlers;
-mod json;
+pub mod json;
 pub mod message;
 pub mod provider;
 pub mod providers;
