@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use tracing::warn;
 
+use super::notices::Notices;
 use super::upstream::{Begun, Running, silent};
 use crate::error::ProviderError;
 use crate::message::{Chunk, SequencedChunk};
@@ -21,6 +22,9 @@ const TARGET: &str = "bellrope_gateway::gateway";
 pub struct AnswerStream {
     stage: Stage,
     seq: u64,
+    notices: Notices,
+    /// The first piece, while there are notices to be told before it.
+    first: Option<Chunk>,
 }
 
 enum Stage {
@@ -32,16 +36,14 @@ enum Stage {
 }
 
 impl AnswerStream {
-    pub(super) fn new(beginning: BoxFuture<'static, Result<Begun, ProviderError>>) -> Self {
-        Self { stage: Stage::Beginning(beginning), seq: 0 }
+    /// `notes`: what is to be told of the request, if it is answered.
+    pub(super) fn new(beginning: BoxFuture<'static, Result<Begun, ProviderError>>, notes: Vec<String>) -> Self {
+        Self { stage: Stage::Beginning(beginning), seq: 0, notices: Notices::new(notes), first: None }
     }
-}
 
-impl Stream for AnswerStream {
-    type Item = SequencedChunk;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<SequencedChunk>> {
-        let piece = match &mut self.stage {
+    /// The next piece as the provider has it, those that tell something among them.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, ProviderError>>> {
+        Poll::Ready(Some(match &mut self.stage {
             Stage::Beginning(beginning) => match ready!(beginning.as_mut().poll(cx)) {
                 Ok(Begun { first, rest, running }) => {
                     self.stage = Stage::Answering(rest, running);
@@ -57,12 +59,37 @@ impl Stream for AnswerStream {
                 failed => Err(running.fail(failed.and_then(Result::err).unwrap_or_else(silent))),
             },
             Stage::Over => return Poll::Ready(None),
+        }))
+    }
+}
+
+impl Stream for AnswerStream {
+    type Item = SequencedChunk;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<SequencedChunk>> {
+        let chunk = loop {
+            // What is to be told comes before the piece that it was found with.
+            if matches!(self.stage, Stage::Answering(..))
+                && let Some(notice) = self.notices.next()
+            {
+                break notice;
+            }
+            let piece = match self.first.take() {
+                Some(first) => break first,
+                None => ready!(self.poll_piece(cx)),
+            };
+            match piece {
+                None => return Poll::Ready(None),
+                Some(Ok(Chunk::Notice { text })) => self.notices.extend(vec![text]),
+                Some(Ok(chunk)) => self.first = Some(chunk),
+                Some(Err(error)) => {
+                    log(&error);
+                    break Chunk::from(error);
+                }
+            }
         };
-        let chunk = piece.unwrap_or_else(|error| {
-            log(&error);
-            Chunk::from(error)
-        });
         if chunk.is_terminal() {
+            self.notices.log();
             self.stage = Stage::Over;
         }
         let seq = self.seq;

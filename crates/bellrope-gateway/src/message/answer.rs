@@ -1,6 +1,7 @@
 //! What the gateway answers.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::version::wire_version;
 
@@ -23,6 +24,21 @@ pub enum Chunk {
     },
     /// More of a call of a tool.
     ToolCall(ToolCallDelta),
+    /// What the provider gave with a call of a tool, and wants back with it: Gemini's thought signature. After the first
+    /// piece of the call.
+    ToolCallExtra {
+        /// Which call of this answer, as of [`ToolCallDelta::index`].
+        index: u32,
+        /// An object that means nothing to anybody else.
+        extra_content: Value,
+    },
+    /// Something of the request was left out, changed or put in other words on its way. Before the first piece of the
+    /// answer, or before its end.
+    Notice {
+        /// What, and why. At most [`MAX_NOTE`](crate::MAX_NOTE) bytes, and at most [`MAX_NOTES`](crate::MAX_NOTES) times a
+        /// stream.
+        text: String,
+    },
     /// What the answer took. At most one a stream, just before `done`.
     Usage(Usage),
     /// Terminal: the answer failed or broke off.
@@ -166,6 +182,9 @@ pub struct ChatResponse {
     pub usage: Option<Usage>,
     /// Why the model stopped.
     pub stop_reason: StopReason,
+    /// What of the request was left out, changed or put in other words on its way: as [`Chunk::Notice`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A whole call of a tool.
@@ -177,6 +196,9 @@ pub struct ToolCall {
     pub name: String,
     /// The arguments' JSON text, just as the model wrote it: it may be anything.
     pub arguments: String,
+    /// What the provider gave with the call, and wants back with it: [`Part::ToolUse`](super::Part::ToolUse) has a place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra_content: Option<Value>,
 }
 
 /// A model that a provider offers.
@@ -253,6 +275,10 @@ mod tests {
     fn every_kind_has_its_documented_form() {
         there_and_back(Chunk::text("é\n"), r#"{"seq":18446744073709551615,"kind":"text","text":"é\n"}"#);
         there_and_back(Chunk::reasoning("hm"), r#"{"seq":18446744073709551615,"kind":"reasoning","text":"hm"}"#);
+        there_and_back(
+            Chunk::Notice { text: "n".into() },
+            r#"{"seq":18446744073709551615,"kind":"notice","text":"n"}"#,
+        );
         there_and_back(
             Chunk::ToolCall(ToolCallDelta { index: 1, id: Some("c".into()), name: None, arguments: "{".into() }),
             r#"{"seq":18446744073709551615,"kind":"tool_call","index":1,"id":"c","arguments":"{"}"#,

@@ -19,16 +19,22 @@ pub mod responses;
 mod address;
 mod body;
 mod details;
+mod extra;
 mod fault;
+mod history;
+mod ids;
+mod options;
 mod said;
+mod tools;
 mod translate;
 mod wire_format;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use extra::push_extra;
 pub(crate) use fault::{Fault, MAX_ERROR_BODY, is_retryable};
 pub use translate::{Progress, Translate};
-pub(crate) use wire_format::WireFormat;
+pub(crate) use wire_format::{Server, WireFormat};
 
 /// Declares [`ProviderKind`] and [`TABLE`], of which each row is documentation, kind, name in the settings, and format.
 macro_rules! formats {

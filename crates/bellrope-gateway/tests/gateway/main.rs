@@ -9,6 +9,7 @@ mod formats;
 mod guards;
 mod handlers;
 mod independent;
+mod outgoing;
 mod protocol;
 mod real_model;
 mod refusals;

@@ -89,6 +89,7 @@ impl Screen {
                     self.note(&format!("the model wants to call the tool {name:?}, and there is none"))?;
                 }
             }
+            Chunk::Notice { text } => self.note(&text)?,
             // The others are told of by whoever asked; or they are of a later version.
             _ => {}
         }
