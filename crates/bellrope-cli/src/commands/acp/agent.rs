@@ -134,11 +134,17 @@ impl Dispatcher {
     }
 
     /// Answers a request whose line is too long, if its beginning has the id. Else nobody could tell the editor which
-    /// request is lost, and it would wait for ever.
+    /// request is lost, and it would wait for ever. A line that is no object asks for nothing.
     async fn refuse(&mut self, beginning: &str) -> io::Result<()> {
-        let told = format!("a line of more than {MAX_LINE} bytes cannot be taken in; attach less");
-        let id = rpc::id_in(beginning).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, told.as_str()))?;
-        self.editor.answer(&id, Err::<(), _>(Error::invalid_request().data(Value::from(told)))).await;
+        let told = format!("a line of more than {MAX_LINE} bytes was passed over; attach less");
+        let (id, error) = match rpc::id_in(beginning) {
+            Some(id) => (id, Error::invalid_request().data(Value::from(told))),
+            None if beginning.trim_start().starts_with('{') => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, told));
+            }
+            None => (RequestId::Null, Error::parse_error().data(Value::from(told))),
+        };
+        self.editor.answer(&id, Err::<(), _>(error)).await;
         Ok(())
     }
 
@@ -500,7 +506,8 @@ mod tests {
         far.write(&long.to_string()).await;
         let answer = far.next().await;
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(9), &json!(-32600)));
-        for (line, code) in [("{", -32700), ("[1]", -32600), ("17", -32600)] {
+        let text = json!("x".repeat(17 * 1024 * 1024)).to_string();
+        for (line, code) in [("{", -32700), (&text, -32700), ("[1]", -32600), ("17", -32600)] {
             far.write(line).await;
             let answer = far.next().await;
             assert_eq!((&answer["id"], &answer["error"]["code"]), (&Value::Null, &json!(code)));
@@ -524,11 +531,12 @@ mod tests {
     #[tokio::test]
     async fn a_line_too_long_to_tell_whose_it_is_ends_the_connection() {
         let mut far = Far::introduced().await;
+        let text = json!({"jsonrpc": "2.0", "method": "session/prompt", "z": "x".repeat(17 * 1024 * 1024)}).to_string();
         // The editor stops writing as soon as nobody reads.
-        let _ = far.input.as_mut().unwrap().write_all("x".repeat(17 * 1024 * 1024).as_bytes()).await;
+        let _ = far.input.as_mut().unwrap().write_all(text.as_bytes()).await;
         let _ = far.input.as_mut().unwrap().write_all(b"\n").await;
         let error = far.serving.await.unwrap().unwrap_err();
-        assert!(error.to_string().contains("cannot be taken in"), "{error}");
+        assert!(error.to_string().contains("was passed over"), "{error}");
     }
 
     #[tokio::test]
