@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bellrope::{BreakerConfig, BreakerSetting};
+use bellrope::breaker::{BreakerConfig, BreakerSetting};
 use reqwest::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer, Serialize};
 

@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use bellrope::{ChunkSender, HandlerError, OwnedCall, ServerBuilder};
+use bellrope::{
+    HandlerError,
+    server::{ChunkSender, OwnedCall, ServerBuilder},
+};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

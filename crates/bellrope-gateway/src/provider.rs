@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 
-use bellrope::BreakerConfig;
+use bellrope::breaker::BreakerConfig;
 use futures_core::Stream;
 use futures_util::StreamExt;
 

@@ -1,7 +1,7 @@
 //! Servers that are not `bellrope serve`: with message types of every style, with fewer than a client asks for, and with
 //! answers that break the rules. They live within the test.
 
-use bellrope::{HandlerError, Server, ServerBuilder};
+use bellrope::{HandlerError, Server, server::ServerBuilder};
 use serde_json::{Value, json};
 
 use crate::{

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{AsyncClient, CallError, Server, Style};
+use bellrope::{AsyncClient, CallError, Server, client::Style};
 use bellrope_gateway::{
     AsyncChatClient, BoxFuture, Capabilities, ChatClient, ChatError, ChatRequest, ChatResponse, Chunk, ChunkStream,
     CompletionRequest, EmbeddedProvider, EmbeddedSettings, Gateway, HealthReport, MAX_CHUNK, MESSAGE_TYPES, ModelInfo,
@@ -326,14 +326,14 @@ async fn a_reader_that_stops_reading_stops_its_provider() {
         stream.next().await.unwrap().unwrap();
         // A window of 64 KiB, the chunks that may wait before it, the one in the handler's hand.
         let ahead = pulled.load(Ordering::SeqCst) - read;
-        assert!(ahead <= 64 + bellrope::ChunkSender::AHEAD + 1, "{ahead} pieces ahead of the reader");
+        assert!(ahead <= 64 + bellrope::server::ChunkSender::AHEAD + 1, "{ahead} pieces ahead of the reader");
     }
     // Other calls take their turns on the same thread as the stream's handler: it has had every chance to run on.
     for _ in 0..200 {
         client.call("ai.health", b"").await.unwrap();
     }
     let ahead = pulled.load(Ordering::SeqCst) - 200;
-    assert!(ahead <= 64 + bellrope::ChunkSender::AHEAD + 1, "{ahead} pieces ahead of the reader");
+    assert!(ahead <= 64 + bellrope::server::ChunkSender::AHEAD + 1, "{ahead} pieces ahead of the reader");
 }
 
 #[tokio::test]
