@@ -2,10 +2,13 @@
 
 mod preset;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bellrope::breaker::{BreakerConfig, BreakerSetting};
+#[cfg(feature = "http")]
+use reqwest::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ConfigError;
@@ -19,6 +22,23 @@ pub(crate) const MAX_RETRY_WAIT: Duration = Duration::from_secs(20);
 
 /// The longest name of a provider, in bytes.
 const MAX_NAME: usize = 64;
+
+/// Headers that no setting may change: those of keys, and those that say how a message is framed.
+const OWN_HEADERS: [&str; 13] = [
+    "accept-encoding",
+    "anthropic-version",
+    "api-key",
+    "authorization",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "proxy-authorization",
+    "te",
+    "transfer-encoding",
+    "x-api-key",
+];
 
 /// How to reach a provider: a section `[gateway.providers.NAME]` of the configuration. None of it costs memory.
 ///
@@ -82,11 +102,20 @@ pub struct ProviderConfig {
     /// long, to at most 8 s. In milliseconds as `retry_delay_ms`; default 500.
     #[serde(rename = "retry_delay_ms", with = "millis")]
     pub retry_delay: Duration,
+    /// Whether a stream of chat completions is asked to end with what the answer took. Some servers refuse the field.
+    /// Default: true.
+    pub stream_options: bool,
+    /// Whether messages of chat completions may hold what OpenAI's do not: `reasoning_content` of earlier turns, and the
+    /// `extra_content` of calls. Default: true, but for OpenAI, Azure, Groq and Mistral, which refuse it.
+    pub message_extras: Option<bool>,
     /// How many requests a minute this provider is asked at most; more are refused, or go to a fallback. Default: 0, no
     /// limit.
     pub requests_per_minute: u32,
     /// How many of them may come at once after a pause. Default: 0, as many as in a minute.
     pub burst: u32,
+    /// More headers of every request, by name, such as a proxy of your own asks for. They are shown with the settings, so a
+    /// key does not belong here. Default: none.
+    pub headers: BTreeMap<String, String>,
     /// When the provider is no longer asked because it fails.
     pub breaker: BreakerConfig,
     /// For a server on this machine: the longest time between two probes while its breaker is open, in place of what
@@ -111,6 +140,9 @@ impl Default for ProviderConfig {
             event_timeout: Duration::from_secs(600),
             max_retries: 2,
             retry_delay: Duration::from_millis(500),
+            stream_options: true,
+            message_extras: None,
+            headers: BTreeMap::new(),
             requests_per_minute: 0,
             burst: 0,
             breaker: BreakerConfig::default(),
@@ -176,10 +208,28 @@ impl ProviderConfig {
                 return Err(ConfigError::Invalid { key, reason: "is 0; set it to 1 or more".into() });
             }
         }
+        #[cfg(feature = "http")]
+        self.check_headers(section)?;
         self.breaker.check().map_err(|BreakerSetting { key, value, expected }| ConfigError::Invalid {
             key: format!("{section}.breaker.{key}").into(),
             reason: format!("is {value}, {expected}").into(),
         })
+    }
+
+    #[cfg(feature = "http")]
+    fn check_headers(&self, section: &str) -> Result<(), ConfigError> {
+        for (name, value) in &self.headers {
+            let reason = match HeaderName::from_bytes(name.as_bytes()) {
+                Err(_) => "is no name that a header can have",
+                Ok(name) if OWN_HEADERS.contains(&name.as_str()) => "is set by the program itself; leave it out",
+                Ok(_) if HeaderValue::from_str(value).is_err() => "holds a character that no header can have",
+                Ok(_) => continue,
+            };
+            let name = crate::error::Excerpt::new(name);
+            let key = format!("{section}.headers.{name}").into();
+            return Err(ConfigError::Invalid { key, reason: reason.into() });
+        }
+        Ok(())
     }
 
     /// The key itself, else that of the file, without what people put around keys.
@@ -373,6 +423,21 @@ mod tests {
         let config = from_json(r#"{"breaker":{"timeout_ms":0}}"#).unwrap();
         let error = config.check("gateway.providers.x").unwrap_err();
         assert_eq!(error.to_string(), "gateway.providers.x.breaker.timeout_ms is 0, and must be at least 1");
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_set_is_named() {
+        for (name, value, words) in [
+            ("a b", "x", "headers.a b is no name"),
+            ("X-Api-Key", "x", "headers.X-Api-Key is set by the program itself"),
+            ("content-length", "x", "is set by the program itself"),
+            ("x-team", "a\nb", "headers.x-team holds a character"),
+        ] {
+            let headers = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+            let config = ProviderConfig { headers, ..ProviderConfig::default() };
+            let error = config.check("gateway.providers.x").unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

@@ -31,25 +31,30 @@ pub struct Excerpt(Box<str>);
 impl Excerpt {
     /// Trims, escapes and cuts `text`; a cut ends in `…`.
     pub fn new(text: &str) -> Self {
-        let mut shown = String::with_capacity(text.len().min(MAX_EXCERPT));
-        let mut left = MAX_EXCERPT - 1;
-        for c in text.trim().chars() {
-            let escaped = c.escape_default();
-            let wide = if must_escape(c) { escaped.len() } else { 1 };
-            if wide > left {
-                shown.push('…');
-                break;
-            }
-            left -= wide;
-            if must_escape(c) { shown.extend(escaped) } else { shown.push(c) }
-        }
-        Self(shown.into())
+        Self(escape(text.trim(), MAX_EXCERPT).into())
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Text with control and direction-changing characters escaped, cut to so many characters; a cut ends in `…`.
+pub(crate) fn escape(text: &str, most: usize) -> String {
+    let mut shown = String::with_capacity(text.len().min(most));
+    let mut left = most - 1;
+    for c in text.chars() {
+        let escaped = c.escape_default();
+        let wide = if must_escape(c) { escaped.len() } else { 1 };
+        if wide > left {
+            shown.push('…');
+            break;
+        }
+        left -= wide;
+        if must_escape(c) { shown.extend(escaped) } else { shown.push(c) }
+    }
+    shown
 }
 
 /// Controls, and what makes a text read differently from what it says: bidirectional marks and line separators.

@@ -12,6 +12,7 @@
 mod answer_stream;
 mod core;
 mod live;
+mod notices;
 mod settings;
 mod stats;
 mod upstream;

@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::{AnswerStream, Gateway, LiveGateway};
-use crate::message::{Chunk, SequencedChunk, ToolCallDelta, WIRE_VERSION};
+use crate::json;
+use crate::message::fields::{CHAT_REQUEST, COMPLETION_REQUEST, Known, misread, unknown};
+use crate::message::{ChatRequest, Chunk, CompletionRequest, SequencedChunk, ToolCallDelta, WIRE_VERSION};
 use crate::provider::BoxFuture;
 
 /// The message types that [`register`] adds.
@@ -66,19 +68,13 @@ const MAX_TEXT: usize = 2 * 1024;
 pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> ServerBuilder {
     let gateway = gateway.into();
     builder
-        .unary_async(
-            CHAT,
-            unary(&gateway, |gateway, call| async move { answer(gateway.chat(request_of(&call)?).await) }),
-        )
-        .server_stream(CHAT_STREAM, stream(&gateway, |gateway, call| Ok(gateway.chat_stream(request_of(call)?))))
+        .unary_async(CHAT, unary(&gateway, |gateway, call| async move { answer(gateway.chat(asked(&call)?).await) }))
+        .server_stream(CHAT_STREAM, stream(&gateway, |gateway, call| Ok(gateway.chat_stream(asked(call)?))))
         .unary_async(
             COMPLETE,
-            unary(&gateway, |gateway, call| async move { answer(gateway.complete(request_of(&call)?).await) }),
+            unary(&gateway, |gateway, call| async move { answer(gateway.complete(asked(&call)?).await) }),
         )
-        .server_stream(
-            COMPLETE_STREAM,
-            stream(&gateway, |gateway, call| Ok(gateway.complete_stream(request_of(call)?))),
-        )
+        .server_stream(COMPLETE_STREAM, stream(&gateway, |gateway, call| Ok(gateway.complete_stream(asked(call)?))))
         .unary_async(
             MODELS,
             unary(&gateway, |gateway, call| async move {
@@ -174,12 +170,51 @@ fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, Han
     }
 }
 
-/// The request that a call holds.
+/// A request that tells of its fields which nobody here knows.
+trait WithNotes: DeserializeOwned {
+    const KNOWN: Known;
+
+    /// The field that no request lacks, and a value for it.
+    const REQUIRED: (&str, &str);
+
+    fn notes(&mut self) -> &mut Vec<String>;
+}
+
+impl WithNotes for ChatRequest {
+    const KNOWN: Known = CHAT_REQUEST;
+    const REQUIRED: (&str, &str) = ("messages", "[]");
+
+    fn notes(&mut self) -> &mut Vec<String> {
+        &mut self.notes
+    }
+}
+
+impl WithNotes for CompletionRequest {
+    const KNOWN: Known = COMPLETION_REQUEST;
+    const REQUIRED: (&str, &str) = ("prompt", "\"\"");
+
+    fn notes(&mut self) -> &mut Vec<String> {
+        &mut self.notes
+    }
+}
+
+/// The request that a call holds, with a note for each field of it that is passed over.
+fn asked<T: WithNotes>(call: &OwnedCall) -> Result<T, HandlerError> {
+    let mut request: T = json::from_slice(call.payload()).map_err(|error| {
+        let place = misread::<T>(call.payload(), T::KNOWN, T::REQUIRED);
+        unreadable(&place.map_or_else(|| error.to_string(), |field| format!("{field}: {error}")))
+    })?;
+    *request.notes() = unknown(call.payload(), T::KNOWN);
+    Ok(request)
+}
+
+/// The JSON that a call holds.
 fn request_of<T: DeserializeOwned>(call: &OwnedCall) -> Result<T, HandlerError> {
-    serde_json::from_slice(call.payload()).map_err(|error| {
-        let fault = Excerpt::new(&error.to_string());
-        HandlerError::invalid_request(format!("the request cannot be read: {fault}"))
-    })
+    json::from_slice(call.payload()).map_err(|error| unreadable(&error.to_string()))
+}
+
+fn unreadable(fault: &str) -> HandlerError {
+    HandlerError::invalid_request(format!("the request cannot be read: {}", Excerpt::new(fault)))
 }
 
 /// A request without content may be empty; else it is an object that may hold a version.

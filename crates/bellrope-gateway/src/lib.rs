@@ -51,6 +51,7 @@ pub mod gateway;
 pub mod handlers;
 pub mod json;
 pub mod message;
+mod notes;
 pub mod provider;
 pub mod providers;
 pub mod secret;
@@ -68,6 +69,7 @@ pub use message::{
     ModelList, Part, ProviderFault, ProviderHealth, Role, SequencedChunk, StopReason, Tool, ToolCall, ToolCallDelta,
     ToolChoice, Usage, WIRE_VERSION,
 };
+pub use notes::{MAX_NOTE, MAX_NOTES};
 pub use provider::{BoxFuture, Capabilities, ChunkStream, Provider, ProviderLimits};
 pub use providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use providers::formats::{self, ProviderKind};

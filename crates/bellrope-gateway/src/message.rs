@@ -14,6 +14,8 @@
 //! | `ai.health` | empty | [`HealthReport`] |
 
 mod answer;
+pub mod fields;
+pub mod lenient;
 mod request;
 mod version;
 

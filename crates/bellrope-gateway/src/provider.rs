@@ -12,6 +12,7 @@ use crate::error::{Excerpt, ProviderError};
 use crate::message::{
     ChatRequest, ChatResponse, Chunk, ModelInfo, ProviderHealth, StopReason, ToolCall, ToolCallDelta, WIRE_VERSION,
 };
+use crate::notes::Notes;
 
 /// The most text a collected answer may hold, in bytes: below the default limit of a message.
 pub const MAX_ANSWER: usize = 8 * 1024 * 1024;
@@ -116,6 +117,7 @@ pub async fn collect(mut stream: ChunkStream, model: Option<String>) -> Result<C
 
 struct Collector {
     response: ChatResponse,
+    notes: Notes,
     /// Where in `response.tool_calls` the call with the provider's index is.
     calls: BTreeMap<u32, usize>,
     /// Bytes that may still come in.
@@ -132,8 +134,9 @@ impl Collector {
             tool_calls: Vec::new(),
             usage: None,
             stop_reason: StopReason::Other,
+            notes: Vec::new(),
         };
-        Self { response, calls: BTreeMap::new(), room: MAX_ANSWER }
+        Self { response, notes: Notes::default(), calls: BTreeMap::new(), room: MAX_ANSWER }
     }
 
     /// Takes one piece in; a reason to stop says that it was the last.
@@ -148,6 +151,12 @@ impl Collector {
                 self.response.reasoning.push_str(&text);
             }
             Chunk::ToolCall(delta) => self.add_call(delta)?,
+            Chunk::ToolCallExtra { index, extra_content } => {
+                if let Some(call) = self.calls.get(&index).and_then(|at| self.response.tool_calls.get_mut(*at)) {
+                    call.extra_content = Some(extra_content);
+                }
+            }
+            Chunk::Notice { text } => drop(self.notes.add(&text)),
             Chunk::Usage(usage) => self.response.usage = Some(usage),
             Chunk::Done { stop_reason } => return Ok(Some(stop_reason)),
             Chunk::Error(info) => {
@@ -158,7 +167,7 @@ impl Collector {
                     retryable: info.retryable,
                 });
             }
-            Chunk::Notice { .. } | Chunk::Unknown => {}
+            Chunk::Unknown => {}
         }
         Ok(None)
     }
@@ -190,6 +199,7 @@ impl Collector {
 
     fn finish(mut self, stop_reason: StopReason) -> ChatResponse {
         self.response.stop_reason = stop_reason;
+        self.response.notes = self.notes.into_vec();
         self.response
     }
 }
@@ -220,6 +230,7 @@ mod tests {
             id: id.into(),
             name: name.into(),
             arguments: arguments.into(),
+            ..ToolCall::default()
         });
         assert_eq!(response.tool_calls, expected);
         assert_eq!(response.model.as_deref(), Some("m"));

@@ -304,4 +304,24 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
             ),
         ],
     ),
+    (
+        "Formats of AI providers",
+        &[
+            (
+                70,
+                "Half a surrogate pair in a text, alone or split over two pieces",
+                "replaced or joined, and nothing is dropped for it",
+            ),
+            (
+                74,
+                "A history, a tool or an option that one format allows and another refuses",
+                "said in the way of the format, or refused with the field's name",
+            ),
+            (
+                75,
+                "A field of a request, or a piece of what was said, that goes no further",
+                "named once, in the answer, in the header and in the log",
+            ),
+        ],
+    ),
 ];

@@ -21,7 +21,7 @@ mod turn;
 use std::io::{self, IsTerminal};
 
 use anyhow::{Context, bail};
-use bellrope_terminal::{Interrupted, Outcome, signals};
+use bellrope_terminal::{Failed, Interrupted, Outcome, signals};
 use clap::{Args, builder::NonEmptyStringValueParser};
 use signal_hook::consts::SIGINT;
 use tokio::signal::unix::{SignalKind, signal};
@@ -44,7 +44,8 @@ $XDG_STATE_HOME/bellrope/chat_history, readable by you alone.
 
 What a pipe or a file holds on standard input is sent after the question. The answer alone goes to standard output, with
 a line break after it if it does not end in one; everything else goes to standard error: reasoning, and in the end what
-the answer took. The exit code is 0 only if the answer came whole. Ctrl-C cancels the answer at the server, too."#;
+the answer took. The exit code is 0 only if the answer came whole, and 1 where the most tokens or a
+content filter cut it. Ctrl-C cancels the answer at the server, too."#;
 
 /// What to ask whom.
 #[derive(Debug, Args)]
@@ -89,7 +90,8 @@ async fn ask_once(server: &SocketArg, mut conversation: Conversation, question: 
     conversation.ask(question);
     let asked = async {
         let client = socket::connect_async(server.config()).await?;
-        turn(&client, &mut conversation, &mut screen).await
+        // What cut the answer is said already.
+        if turn(&client, &mut conversation, &mut screen).await? { Ok(()) } else { Err(Failed.into()) }
     };
     let outcome = tokio::select! {
         outcome = asked => outcome,

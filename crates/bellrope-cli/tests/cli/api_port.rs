@@ -204,6 +204,41 @@ fn tools_and_their_results_go_through_to_the_provider_and_back() {
     );
 }
 
+// Faults 70, 75.
+#[test]
+fn the_fields_of_a_request_go_to_the_provider_and_a_header_names_those_that_do_not() {
+    let home = Home::new();
+    let provider = Provider::of_text("Ding.");
+    let server = provider.serve(&home, &PORT);
+    let address = address(&server);
+    for stream in [false, true] {
+        let request = json!({
+            "model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream,
+            "top_p": 0.5, "seed": 7, "presence_penalty": 1, "frequency_penalty": 1, "logit_bias": {"5": 1}, "user": "u",
+            "metadata": {"a": "b"}, "reasoning_effort": "low", "response_format": {"type": "json_object"},
+            "service_tier": "auto", "max_tokens": 100.0, "logprobs": true, "store": false, "prediction": {"x": 1},
+        });
+        let answer = exchange(&address, &post(&address, &request));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let asked = provider.asked().pop().unwrap();
+        let fields =
+            ["top_p", "seed", "logit_bias", "user", "metadata", "reasoning_effort", "response_format", "service_tier"];
+        for field in fields {
+            assert_eq!(asked[field], request[field], "{field}");
+        }
+        assert_eq!((&asked["max_tokens"], &asked["presence_penalty"]), (&json!(100), &json!(1.0)));
+        let named = answer.head.lines().find_map(|line| line.strip_prefix("x-bellrope-notes: "));
+        let named = named.unwrap_or_else(|| panic!("{answer:?}"));
+        assert!(named.contains("`logprobs`") && named.contains("`prediction`") && !named.contains("store"), "{named}");
+    }
+    // A text that JSON can hold and Rust cannot.
+    let request = post(&address, &chat("cut ???\u{fffd}")).replace("???\u{fffd}", "\\ud83d");
+    let answer = exchange(&address, &request);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(provider.asked().pop().unwrap()["messages"][0]["content"], "cut \u{fffd}");
+    assert!(!answer.head.contains("x-bellrope-notes"), "{answer:?}");
+}
+
 #[test]
 fn errors_have_openais_form_and_the_right_status() {
     let home = Home::new();

@@ -93,7 +93,7 @@ fn an_answer_that_breaks_the_rules_is_no_whole_answer() {
 fn a_question_that_no_server_takes_is_refused_with_the_limit() {
     let home = Home::new();
     let _server = home.serve(["--set", "server.max_message_bytes=65536"]);
-    for (size, limit) in [(2 * 1024 * 1024, 1024 * 1024), (100_000, 65_536)] {
+    for (size, limit) in [(11 * 1024 * 1024, 10 * 1024 * 1024), (100_000, 65_536)] {
         let error = home.run_with(vec![b'x'; size], ["chat", "-"]).failed(1);
         assert!(error.starts_with("error: ") && error.contains(&limit.to_string()), "{error}");
         assert!(error.ends_with("; ask with less\n"), "{error}");

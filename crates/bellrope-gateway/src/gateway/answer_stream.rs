@@ -1,6 +1,6 @@
 //! An answer as it goes to the editor, whatever the provider does.
 
-use std::collections::VecDeque;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -8,6 +8,7 @@ use futures_core::Stream;
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::notices::Notices;
 use super::upstream::{Begun, Running, silent};
 use crate::error::ProviderError;
 use crate::message::{Chunk, SequencedChunk};
@@ -23,12 +24,15 @@ const TARGET: &str = "bellrope_gateway::gateway";
 pub struct AnswerStream {
     stage: Stage,
     seq: u64,
-    /// What comes next: what is to be known before the first piece, and that piece.
-    ready: VecDeque<Chunk>,
+    /// What is to be told of the request, if it is answered.
+    asked: Vec<String>,
+    notices: Notices,
+    /// The next piece, while there are notices to be told before it.
+    next: Option<Chunk>,
 }
 
 enum Stage {
-    /// No piece has come yet.
+    /// No piece has come yet. What is to be known meanwhile comes from the receiver.
     Beginning(BoxFuture<'static, Result<Begun, ProviderError>>, mpsc::Receiver<String>),
     Answering(ChunkStream, Running),
     /// After the terminal piece.
@@ -36,30 +40,27 @@ enum Stage {
 }
 
 impl AnswerStream {
-    /// `heard`: what is to be known until it has begun.
+    /// `heard`: what is to be known until it has begun. `notes`: what is to be told of the request, if it is answered.
     pub(super) fn new(
         beginning: BoxFuture<'static, Result<Begun, ProviderError>>,
         heard: mpsc::Receiver<String>,
+        notes: Vec<String>,
     ) -> Self {
-        Self { stage: Stage::Beginning(beginning, heard), seq: 0, ready: VecDeque::new() }
+        let stage = Stage::Beginning(beginning, heard);
+        Self { stage, seq: 0, asked: notes, notices: Notices::default(), next: None }
     }
-}
 
-impl Stream for AnswerStream {
-    type Item = SequencedChunk;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<SequencedChunk>> {
-        let this = &mut *self;
-        let piece = match (this.ready.pop_front(), &mut this.stage) {
-            (Some(ready), _) => Ok(ready),
-            (None, Stage::Beginning(beginning, heard)) => match beginning.as_mut().poll(cx) {
+    /// The next piece as the provider has it, those that tell something among them.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, ProviderError>>> {
+        Poll::Ready(Some(match &mut self.stage {
+            Stage::Beginning(beginning, heard) => match beginning.as_mut().poll(cx) {
                 Poll::Ready(Ok(Begun { first, rest, running })) => {
+                    self.notices.extend(mem::take(&mut self.asked));
                     while let Ok(text) = heard.try_recv() {
-                        this.ready.push_back(Chunk::Notice { text });
+                        self.notices.extend(vec![text]);
                     }
-                    this.ready.push_back(first);
-                    this.stage = Stage::Answering(rest, running);
-                    Ok(this.ready.pop_front().unwrap_or(Chunk::Unknown))
+                    self.stage = Stage::Answering(rest, running);
+                    Ok(first)
                 }
                 Poll::Ready(Err(error)) => Err(error),
                 Poll::Pending => match ready!(heard.poll_recv(cx)) {
@@ -67,20 +68,43 @@ impl Stream for AnswerStream {
                     None => return Poll::Pending,
                 },
             },
-            (None, Stage::Answering(pieces, running)) => match ready!(pieces.as_mut().poll_next(cx)) {
+            Stage::Answering(pieces, running) => match ready!(pieces.as_mut().poll_next(cx)) {
                 Some(Ok(chunk)) => {
                     running.take_in(&chunk);
                     Ok(chunk)
                 }
                 failed => Err(running.fail(failed.and_then(Result::err).unwrap_or_else(silent))),
             },
-            (None, Stage::Over) => return Poll::Ready(None),
+            Stage::Over => return Poll::Ready(None),
+        }))
+    }
+}
+
+impl Stream for AnswerStream {
+    type Item = SequencedChunk;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<SequencedChunk>> {
+        let chunk = loop {
+            // What is to be told comes before the piece that it was found with.
+            if let Some(notice) = self.notices.next() {
+                break notice;
+            }
+            let piece = match self.next.take() {
+                Some(next) => break next,
+                None => ready!(self.poll_piece(cx)),
+            };
+            match piece {
+                None => return Poll::Ready(None),
+                Some(Ok(Chunk::Notice { text })) => self.notices.extend(vec![text]),
+                Some(Ok(chunk)) => self.next = Some(chunk),
+                Some(Err(error)) => {
+                    log(&error);
+                    break Chunk::from(error);
+                }
+            }
         };
-        let chunk = piece.unwrap_or_else(|error| {
-            log(&error);
-            Chunk::from(error)
-        });
         if chunk.is_terminal() {
+            self.notices.log();
             self.stage = Stage::Over;
         }
         let seq = self.seq;

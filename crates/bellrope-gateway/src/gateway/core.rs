@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
 use super::answer_stream::{AnswerStream, log};
+use super::notices::Notices;
 use super::stats::GatewaySnapshot;
 use super::upstream::{Route, Upstream};
 use crate::config::Preset;
@@ -112,22 +113,27 @@ impl Gateway {
     }
 
     /// Begins an answer: `ai.chat_stream`.
-    pub fn chat_stream(&self, request: ChatRequest) -> AnswerStream {
+    pub fn chat_stream(&self, mut request: ChatRequest) -> AnswerStream {
         let route = self.route_of(&request);
+        let notes = std::mem::take(&mut request.notes);
         let (notices, heard) = mpsc::channel(MAX_NOTICES);
-        AnswerStream::new(Box::pin(async move { route?.begin(request, &notices).await }), heard)
+        AnswerStream::new(Box::pin(async move { route?.begin(request, &notices).await }), heard, notes)
     }
 
     /// A whole answer: `ai.chat`.
     ///
     /// # Errors
     /// The request cannot be answered, or the answer broke off.
-    pub async fn chat(&self, request: ChatRequest) -> Result<ChatResponse, ProviderError> {
+    pub async fn chat(&self, mut request: ChatRequest) -> Result<ChatResponse, ProviderError> {
+        let mut notices = Notices::new(std::mem::take(&mut request.notes));
         let answer = match self.route_of(&request) {
             Ok(route) => route.whole(request).await,
             Err(error) => Err(error),
         };
-        answer.inspect_err(log)
+        let mut response = answer.inspect_err(log)?;
+        notices.extend(std::mem::take(&mut response.notes));
+        response.notes = notices.into_vec();
+        Ok(response)
     }
 
     /// Begins an answer to a single prompt: `ai.complete_stream`.
@@ -175,6 +181,10 @@ impl Gateway {
         }
         if request.messages.is_empty() {
             return Err(ProviderError::InvalidRequest { reason: "it has no messages".into() });
+        }
+        if let Some(n) = request.n.filter(|n| *n > 1) {
+            let reason = format!("n is {n}, and one answer is made at a time; leave it out, or ask {n} times");
+            return Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) });
         }
         if let Some(name) = &request.provider {
             return self
@@ -238,6 +248,24 @@ mod tests {
         let gateway = scripted(vec![Chunk::text("a"), done.clone(), Chunk::text("late"), done.clone()]);
         let expected = [SequencedChunk { seq: 0, chunk: Chunk::text("a") }, SequencedChunk { seq: 1, chunk: done }];
         assert_eq!(answer(&gateway, ChatRequest::user("hi")).await, expected);
+    }
+
+    // Fault 75.
+    #[tokio::test]
+    async fn notes_of_request_and_provider_are_told_once_each_bounded_and_before_what_follows_them() {
+        let notice = |text: String| Chunk::Notice { text };
+        let done = Chunk::Done { stop_reason: StopReason::EndTurn };
+        let mut script = vec![notice("same".into()), Chunk::text("a")];
+        script.extend((0..100).map(|number| notice(number.to_string())));
+        script.push(done.clone());
+        let gateway = scripted(script);
+        let request = ChatRequest { notes: vec!["first".into(), "same".into()], ..ChatRequest::user("hi") };
+        let pieces: Vec<_> = answer(&gateway, request.clone()).await.into_iter().map(|piece| piece.chunk).collect();
+        let begin = [notice("first".into()), notice("same".into()), Chunk::text("a"), notice("0".into())];
+        assert_eq!((&pieces[..4], pieces.last()), (&begin[..], Some(&done)));
+        assert_eq!(pieces.len(), crate::MAX_NOTES + 2);
+        let whole = gateway.chat(request).await.unwrap();
+        assert_eq!((whole.notes.len(), &*whole.notes[0], &*whole.notes[1]), (crate::MAX_NOTES, "first", "same"));
     }
 
     #[tokio::test]

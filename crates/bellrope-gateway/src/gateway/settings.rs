@@ -102,6 +102,7 @@ impl GatewaySettings {
         let Self { provider, fallback, max_retry_wait, embedded, openai, mut providers } = self;
         let invalid =
             |key: &'static str, reason: String| ConfigError::Invalid { key: key.into(), reason: reason.into() };
+        #[cfg(feature = "http")]
         check_trust(&vars)?;
         if max_retry_wait > LONGEST_WAIT {
             let reason = format!("is {}; set it to at most {}", max_retry_wait.as_millis(), LONGEST_WAIT.as_millis());

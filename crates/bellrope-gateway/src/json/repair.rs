@@ -108,6 +108,7 @@ mod tests {
 
     use super::*;
 
+    // Fault 70.
     #[test]
     fn half_a_surrogate_pair_is_read_as_the_replacement_character_wherever_it_stands() {
         for (json, text) in [

@@ -1,6 +1,7 @@
 //! What the gateway answers.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::version::wire_version;
 
@@ -23,9 +24,18 @@ pub enum Chunk {
     },
     /// More of a call of a tool.
     ToolCall(ToolCallDelta),
-    /// Something to know about the answer that is no part of it, such as why it is late. At any place in the stream.
+    /// What the provider gave with a call of a tool, and wants back with it: Gemini's thought signature. After the first
+    /// piece of the call.
+    ToolCallExtra {
+        /// Which call of this answer, as of [`ToolCallDelta::index`].
+        index: u32,
+        /// An object that means nothing to anybody else.
+        extra_content: Value,
+    },
+    /// Something to know about the answer that is no part of it: why it is late, or what of the request was left out, changed
+    /// or put in other words on its way. At any place in the stream, and at most [`MAX_NOTES`](crate::MAX_NOTES) times.
     Notice {
-        /// One line for the user. Never empty.
+        /// One line for the user, of at most [`MAX_NOTE`](crate::MAX_NOTE) bytes. Never empty.
         text: String,
     },
     /// What the answer took. At most one a stream, just before `done`.
@@ -171,6 +181,9 @@ pub struct ChatResponse {
     pub usage: Option<Usage>,
     /// Why the model stopped.
     pub stop_reason: StopReason,
+    /// What of the request was left out, changed or put in other words on its way: as [`Chunk::Notice`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A whole call of a tool.
@@ -182,6 +195,9 @@ pub struct ToolCall {
     pub name: String,
     /// The arguments' JSON text, just as the model wrote it: it may be anything.
     pub arguments: String,
+    /// What the provider gave with the call, and wants back with it: [`Part::ToolUse`](super::Part::ToolUse) has a place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra_content: Option<Value>,
 }
 
 /// A model that a provider offers.
@@ -259,8 +275,8 @@ mod tests {
         there_and_back(Chunk::text("é\n"), r#"{"seq":18446744073709551615,"kind":"text","text":"é\n"}"#);
         there_and_back(Chunk::reasoning("hm"), r#"{"seq":18446744073709551615,"kind":"reasoning","text":"hm"}"#);
         there_and_back(
-            Chunk::Notice { text: "wait".into() },
-            r#"{"seq":18446744073709551615,"kind":"notice","text":"wait"}"#,
+            Chunk::Notice { text: "n".into() },
+            r#"{"seq":18446744073709551615,"kind":"notice","text":"n"}"#,
         );
         there_and_back(
             Chunk::ToolCall(ToolCallDelta { index: 1, id: Some("c".into()), name: None, arguments: "{".into() }),

@@ -5,8 +5,9 @@ use std::fmt;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::lenient;
 use super::version::{WIRE_VERSION, wire_version};
 
 /// A conversation to be continued: the payload of `ai.chat` and `ai.chat_stream`.
@@ -39,20 +40,63 @@ pub struct ChatRequest {
     /// The conversation so far, oldest first. At least one.
     pub messages: Vec<Message>,
     /// The tools the model may call.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "lenient::or_default", skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Tool>,
     /// Whether and which tool the model has to call; the provider's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_choice: Option<ToolChoice>,
-    /// Sampling temperature, usually 0 to 2; the provider's default if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Sampling temperature, usually 0 to 2; the provider's default if absent. One above what the provider's format has
+    /// counts as its highest.
+    #[serde(default, deserialize_with = "lenient::number", skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// The most tokens to answer with; the provider's default if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The most tokens to answer with; the provider's default if absent, 0 or less.
+    #[serde(default, deserialize_with = "lenient::count", skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
     /// Texts that end the answer when they appear in it. Most providers allow four.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "lenient::texts", skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
+    /// From how much of the probability the next token is chosen, 0 to 1.
+    #[serde(default, deserialize_with = "lenient::number", skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// From how many tokens the next one is chosen.
+    #[serde(default, deserialize_with = "lenient::count", skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// What makes the choice repeatable, as far as the provider can.
+    #[serde(default, deserialize_with = "lenient::whole", skip_serializing_if = "Option::is_none")]
+    pub seed: Option<i64>,
+    /// How much a token that was used already is avoided, -2 to 2.
+    #[serde(default, deserialize_with = "lenient::number", skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f64>,
+    /// How much a token is avoided for each time that it was used, -2 to 2.
+    #[serde(default, deserialize_with = "lenient::number", skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f64>,
+    /// What is added to the likelihood of single tokens: their numbers, each with -100 to 100.
+    #[serde(default, deserialize_with = "lenient::or_default", skip_serializing_if = "Map::is_empty")]
+    pub logit_bias: Map<String, Value>,
+    /// Who asks, as the provider is to know them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Words and values that the provider keeps with the request.
+    #[serde(default, deserialize_with = "lenient::or_default", skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+    /// How long the model reasons, in the provider's word: usually `low`, `medium` or `high`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_effort: Option<String>,
+    /// Whether the model may call several tools at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel_tool_calls: Option<bool>,
+    /// The form of the answer, as OpenAI writes it: an object whose `type` is `text`, `json_object` or `json_schema`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_format: Option<Value>,
+    /// How soon the provider answers and at what price, in its own word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
+    /// How many answers to make. Only one is ever made, and more are refused.
+    #[serde(default, deserialize_with = "lenient::count", skip_serializing_if = "Option::is_none")]
+    pub n: Option<u32>,
+    /// What of the request was left out before it came here. Told with the answer, and never part of the JSON.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 impl ChatRequest {
@@ -75,6 +119,20 @@ impl Default for ChatRequest {
             temperature: None,
             max_tokens: None,
             stop: Vec::new(),
+            top_p: None,
+            top_k: None,
+            seed: None,
+            presence_penalty: None,
+            frequency_penalty: None,
+            logit_bias: Map::new(),
+            user: None,
+            metadata: Map::new(),
+            reasoning_effort: None,
+            parallel_tool_calls: None,
+            response_format: None,
+            service_tier: None,
+            n: None,
+            notes: Vec::new(),
         }
     }
 }
@@ -99,14 +157,17 @@ pub struct CompletionRequest {
     /// The text to answer.
     pub prompt: String,
     /// As in [`ChatRequest::temperature`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::number", skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
     /// As in [`ChatRequest::max_tokens`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::count", skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
     /// As in [`ChatRequest::stop`].
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "lenient::texts", skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
+    /// As in [`ChatRequest::notes`].
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 impl CompletionRequest {
@@ -121,6 +182,7 @@ impl CompletionRequest {
             temperature: None,
             max_tokens: None,
             stop: Vec::new(),
+            notes: Vec::new(),
         }
     }
 }
@@ -133,11 +195,11 @@ impl From<CompletionRequest> for ChatRequest {
             model: request.model,
             system: request.system,
             messages: vec![Message::new(Role::User, request.prompt)],
-            tools: Vec::new(),
-            tool_choice: None,
             temperature: request.temperature,
             max_tokens: request.max_tokens,
             stop: request.stop,
+            notes: request.notes,
+            ..Self::default()
         }
     }
 }
@@ -148,6 +210,7 @@ pub struct Message {
     /// Who speaks.
     pub role: Role,
     /// What is said.
+    #[serde(default)]
     pub content: Content,
 }
 
@@ -162,7 +225,8 @@ impl Message {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Instructions to the model.
+    /// Instructions to the model; `developer` is another word for it.
+    #[serde(alias = "developer")]
     System,
     /// The person who asks. May carry text, images and results of tools.
     User,
@@ -182,6 +246,12 @@ pub enum Content {
     Parts(Vec<Part>),
 }
 
+impl Default for Content {
+    fn default() -> Self {
+        Self::Text(String::new())
+    }
+}
+
 // By hand, because the derived code for untagged enums hides which part of a list was wrong.
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -192,6 +262,10 @@ impl<'de> Deserialize<'de> for Content {
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string or a list of parts")
+            }
+
+            fn visit_unit<E>(self) -> Result<Content, E> {
+                Ok(Content::default())
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Content, E> {
@@ -212,6 +286,9 @@ impl<'de> Deserialize<'de> for Content {
 }
 
 /// One part of a [`Content`]. An unknown type is an error, because leaving out what was said would change its meaning.
+///
+/// `cache_control` is Anthropic's mark up to where the provider may keep what it has read. It goes to providers that
+/// speak Anthropic's format, and to no other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -220,36 +297,91 @@ pub enum Part {
     Text {
         /// The text itself.
         text: String,
+        /// See [`Part`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cache_control: Option<Value>,
     },
     /// A picture.
     Image {
         /// A data URL (`data:image/png;base64,...`) or an address that the provider can fetch.
         url: String,
+        /// How closely to look: `low`, `high` or `auto`. Only OpenAI's formats have it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+        /// See [`Part`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cache_control: Option<Value>,
+    },
+    /// What the model thought in an earlier turn.
+    Reasoning {
+        /// The text.
+        #[serde(default, deserialize_with = "lenient::or_default")]
+        text: String,
+        /// What the provider that thought it gave with it, and wants back as it was: an object with Anthropic's
+        /// `signature` or `data` (of a redacted block), or with the `id` and `encrypted_content` of OpenAI's responses.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        details: Option<Value>,
     },
     /// A call of a tool that the model made in an earlier turn.
     ToolUse {
         /// The call's id, which its result refers to.
+        #[serde(default, deserialize_with = "lenient::or_default")]
         id: String,
         /// The tool's name.
         name: String,
-        /// The arguments: usually a JSON object.
+        /// The arguments: usually a JSON object. A string is the text that the model wrote, which may be anything.
         #[serde(default)]
         input: Value,
+        /// What the provider gave with the call, and wants back as it was: Gemini's thought signature.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        extra_content: Option<Value>,
     },
     /// What a tool answered.
     ToolResult {
         /// The id of the call.
+        #[serde(default, deserialize_with = "lenient::or_default")]
         tool_use_id: String,
         /// The answer as text.
+        #[serde(default, deserialize_with = "lenient::or_default")]
         content: String,
+        /// The pictures of the answer, after its text: each a URL as of [`Part::Image`]. In chat completions, which have
+        /// no place for them, words stand for each.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        images: Vec<String>,
         /// Whether the tool failed. Providers without such a mark get the text alone.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         is_error: bool,
+        /// See [`Part`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cache_control: Option<Value>,
     },
 }
 
+impl Part {
+    /// A text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text { text: text.into(), cache_control: None }
+    }
+
+    /// A picture, by its URL.
+    pub fn image(url: impl Into<String>) -> Self {
+        Self::Image { url: url.into(), detail: None, cache_control: None }
+    }
+
+    /// A call of a tool.
+    pub fn tool_use(id: impl Into<String>, name: impl Into<String>, input: Value) -> Self {
+        Self::ToolUse { id: id.into(), name: name.into(), input, extra_content: None }
+    }
+
+    /// What a tool answered, as text.
+    pub fn tool_result(id: impl Into<String>, content: impl Into<String>) -> Self {
+        let (tool_use_id, content) = (id.into(), content.into());
+        Self::ToolResult { tool_use_id, content, images: Vec::new(), is_error: false, cache_control: None }
+    }
+}
+
 /// A tool that the model may call.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Tool {
     /// The name the model calls it by.
     pub name: String,
@@ -259,6 +391,12 @@ pub struct Tool {
     /// The JSON schema of its arguments; an object without properties if absent.
     #[serde(default = "no_parameters")]
     pub parameters: Value,
+    /// Whether the arguments have to fit the schema, from providers that see to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict: Option<bool>,
+    /// See [`Part`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_control: Option<Value>,
 }
 
 fn no_parameters() -> Value {

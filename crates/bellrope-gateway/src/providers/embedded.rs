@@ -230,7 +230,7 @@ fn texts(content: &Content) -> impl Iterator<Item = &str> {
         Content::Parts(parts) => (None, &parts[..]),
     };
     whole.into_iter().chain(parts.iter().filter_map(|part| match part {
-        Part::Text { text } => Some(text.as_str()),
+        Part::Text { text, .. } => Some(text.as_str()),
         _ => None,
     }))
 }

@@ -33,9 +33,17 @@ mod calls;
 #[cfg(feature = "http")]
 mod details;
 #[cfg(feature = "http")]
+mod extra;
+#[cfg(feature = "http")]
 mod fault;
+#[cfg(feature = "http")]
+mod history;
+#[cfg(feature = "http")]
+mod ids;
 #[cfg(all(test, feature = "http"))]
 mod odd_answers;
+#[cfg(feature = "http")]
+mod options;
 #[cfg(feature = "http")]
 mod parts;
 #[cfg(feature = "http")]
@@ -45,6 +53,8 @@ mod reason;
 #[cfg(feature = "http")]
 mod said;
 #[cfg(feature = "http")]
+mod tools;
+#[cfg(feature = "http")]
 mod translate;
 #[cfg(feature = "http")]
 mod wire_format;
@@ -52,11 +62,13 @@ mod wire_format;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "http")]
+pub(crate) use extra::push_extra;
+#[cfg(feature = "http")]
 pub(crate) use fault::{Fault, MAX_ERROR_BODY, is_retryable};
 #[cfg(feature = "http")]
 pub use translate::{Progress, Translate};
 #[cfg(feature = "http")]
-pub(crate) use wire_format::WireFormat;
+pub(crate) use wire_format::{Server, WireFormat};
 
 /// Declares [`ProviderKind`] and [`TABLE`], of which each row is documentation, kind, name in the settings, and format.
 macro_rules! formats {

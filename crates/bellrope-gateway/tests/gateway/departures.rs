@@ -265,6 +265,7 @@ for_each_format! {
             id: id.into(),
             name: name.into(),
             arguments: arguments.into(),
+            ..ToolCall::default()
         });
         assert_eq!((response.tool_calls.as_slice(), response.stop_reason), (&expected[..], StopReason::ToolUse));
     }

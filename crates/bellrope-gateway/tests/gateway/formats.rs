@@ -52,7 +52,7 @@ for_each_format! {
             .arguments(0, ":\"/\"}").stop("tools").end();
         let fake = Fake::streaming([&answer]).await;
         let response = soon(fake.provider(format).chat(ChatRequest::user("Hello"))).await.unwrap();
-        let call = ToolCall { id: "c1".into(), name: "ls".into(), arguments: "{\"path\":\"/\"}".into() };
+        let call = ToolCall { id: "c1".into(), name: "ls".into(), arguments: "{\"path\":\"/\"}".into(), ..ToolCall::default() };
         assert_eq!((response.text.as_str(), response.tool_calls), ("I look.", vec![call]));
         assert_eq!((response.stop_reason, response.model.as_deref()), (StopReason::ToolUse, Some("fake-model")));
     }

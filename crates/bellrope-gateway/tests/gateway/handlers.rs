@@ -168,6 +168,39 @@ async fn a_request_that_cannot_be_read_is_answered_with_what_is_wrong_and_where(
     assert!(stream.next().await.is_none());
 }
 
+// Faults 70, 75.
+#[tokio::test]
+async fn a_field_that_nobody_knows_is_told_of_in_answers_and_streams_and_half_a_pair_is_read() {
+    let served = serve(embedded(vec![Chunk::text("a"), Chunk::Done { stop_reason: StopReason::EndTurn }]));
+    let client = AsyncClient::connect(&served.path).await.unwrap();
+    let told = |field: &str| format!("`{field}` was left out: no such field is known here");
+    let chat = br#"{"messages":[{"role":"user","content":"cut \ud83d here","mood":1}],"logprobs":true,"store":false}"#;
+    let complete = br#"{"prompt":"cut \ud83d here","messages":[],"logprobs":true,"seed":7}"#;
+    for (kind, request, fields) in
+        [("ai.chat", &chat[..], ["messages.mood", "logprobs"]), ("ai.complete", &complete[..], ["logprobs", "seed"])]
+    {
+        let answer: ChatResponse = serde_json::from_slice(&client.call(kind, request).await.unwrap()).unwrap();
+        assert_eq!((answer.text.as_str(), &answer.notes[..]), ("a", &fields.map(told)[..]));
+        let mut stream = client.stream(&format!("{kind}_stream"), request).await.unwrap();
+        let mut chunks = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            let chunk: SequencedChunk = serde_json::from_slice(&chunk.unwrap()).unwrap();
+            assert_eq!(chunk.seq, chunks.len() as u64);
+            chunks.push(chunk.chunk);
+        }
+        let notices = fields.map(|field| Chunk::Notice { text: told(field) });
+        assert_eq!((&chunks[..2], &chunks[2]), (&notices[..], &Chunk::text("a")));
+    }
+    for n in ["2", "\"3\""] {
+        let several = format!(r#"{{"messages":[{{"role":"user","content":"a"}}],"n":{n}}}"#);
+        let text = words(client.call("ai.chat", several.as_bytes()).await.unwrap_err());
+        assert!(text.starts_with("invalid_request: ") && text.contains("n is "), "{text}");
+    }
+    let many = br#"{"messages":[{"role":"user","content":"a"}],"max_tokens":"many"}"#;
+    let text = words(client.call("ai.chat", many).await.unwrap_err());
+    assert!(text.starts_with("the request cannot be read: max_tokens: invalid value"), "{text}");
+}
+
 #[tokio::test]
 async fn a_providers_error_ends_a_stream_as_a_chunk_and_a_call_as_an_error() {
     let script = vec![Chunk::text("Half an"), ProviderError::Truncated { reason: "the line went dead".into() }.into()];

@@ -85,7 +85,7 @@ async fn an_independent_server_refuses_a_wrong_key_and_the_error_names_the_setti
 }
 
 fn with_a_tool() -> ChatRequest {
-    let tools = vec![Tool { name: "weather".to_owned(), description: None, parameters: serde_json::json!({}) }];
+    let tools = vec![Tool { name: "weather".to_owned(), parameters: serde_json::json!({}), ..Tool::default() }];
     ChatRequest { tools, ..ChatRequest::user("What is the weather in Bern?") }
 }
 

@@ -10,6 +10,7 @@ mod guards;
 mod handlers;
 mod incoming;
 mod independent;
+mod outgoing;
 mod protocol;
 mod proxies;
 mod real_model;

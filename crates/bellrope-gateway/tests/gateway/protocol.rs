@@ -71,7 +71,7 @@ fn every_kind_of_chunk_has_an_example() {
     let mut kinds: Vec<_> = examples.iter().map(|example| example["kind"].as_str().unwrap()).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds, ["done", "error", "notice", "reasoning", "text", "tool_call", "usage"]);
+    assert_eq!(kinds, ["done", "error", "notice", "reasoning", "text", "tool_call", "tool_call_extra", "usage"]);
 }
 
 #[test]
@@ -83,7 +83,10 @@ fn every_field_of_a_request_has_its_row() {
     for field in fields {
         assert!(documented.contains(field), "{field} has no row");
     }
-    for part in ["text", "image", "tool_use", "tool_result"] {
+    for field in examples("Chat request")[1].as_object().unwrap().keys() {
+        assert!(documented.contains(field), "{field} has no row");
+    }
+    for part in ["text", "image", "reasoning", "tool_use", "tool_result"] {
         assert!(documented.iter().any(|word| word == part), "the part {part} has no row");
     }
 }

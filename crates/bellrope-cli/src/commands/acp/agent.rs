@@ -32,7 +32,7 @@ use super::{
     models, prompt,
     rpc::{self, Incoming},
     sessions::{Sessions, Unready},
-    wire::{self, Editor, Flow, Input},
+    wire::{self, Editor, Flow, Input, MAX_LINE, Taken},
 };
 use crate::{commands::chat::Conversation, socket, socket::SocketArg};
 
@@ -72,7 +72,10 @@ pub(super) async fn serve(
     let mut writing = std::pin::pin!(wire::write(output, outgoing, &flow));
     let reading = async {
         while let Some(line) = input.next().await? {
-            dispatcher.take(&line).await;
+            match line {
+                Taken::Line(line) => dispatcher.take(&line).await,
+                Taken::TooLong(beginning) => dispatcher.refuse(&beginning).await?,
+            }
         }
         flow.settled().await;
         io::Result::Ok(())
@@ -130,6 +133,21 @@ impl Dispatcher {
         }
     }
 
+    /// Answers a request whose line is too long, if its beginning has the id. Else nobody could tell the editor which
+    /// request is lost, and it would wait for ever. A line that is no object asks for nothing.
+    async fn refuse(&mut self, beginning: &str) -> io::Result<()> {
+        let told = format!("a line of more than {MAX_LINE} bytes was passed over; attach less");
+        let (id, error) = match rpc::id_in(beginning) {
+            Some(id) => (id, Error::invalid_request().data(Value::from(told))),
+            None if beginning.trim_start().starts_with('{') => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, told));
+            }
+            None => (RequestId::Null, Error::parse_error().data(Value::from(told))),
+        };
+        self.editor.answer(&id, Err::<(), _>(error)).await;
+        Ok(())
+    }
+
     /// Answers a request, now or in a task. `Err` is its answer, too.
     async fn request(&mut self, id: &RequestId, method: &str, params: &Value) -> Result<(), Error> {
         if method == "initialize" {
@@ -145,7 +163,7 @@ impl Dispatcher {
         let (agent, editor, id) = (Arc::clone(&self.agent), self.editor.clone(), id.clone());
         match method {
             "session/new" => {
-                rpc::params::<NewSessionRequest>(params)?;
+                rpc::params::<NewSessionRequest>(&without_servers(params))?;
                 let brief = agent.flow.brief().await;
                 self.tasks.spawn(async move {
                     editor.answer(&id, agent.open().await).await;
@@ -210,6 +228,19 @@ impl Dispatcher {
     }
 }
 
+/// The parameters of a new session without its servers of tools. None is ever asked, so that one of a kind which is not
+/// known here is no reason to refuse the session.
+fn without_servers(params: &Value) -> Value {
+    let mut params = params.clone();
+    if let Some(Value::Array(servers)) = params.get_mut("mcpServers")
+        && !servers.is_empty()
+    {
+        tracing::debug!(target: TARGET, servers = servers.len(), "servers of tools are passed over");
+        servers.clear();
+    }
+    params
+}
+
 /// A fault in a task is a fault of the program, not the end of one request.
 fn ended_well(task: Result<(), JoinError>) {
     if let Err(error) = task
@@ -267,7 +298,7 @@ impl Agent {
         let models = self.models().await.map_err(|error| failed(&error))?;
         let mut chosen = Ok(());
         let change = |conversation: &mut Conversation| {
-            chosen = conversation.change(|request| models::choose(request, &choice, &self.request));
+            chosen = conversation.change(|request| models::choose(request, &choice, &self.request, &models.models));
         };
         self.sessions().change(&session_id.0, change).map_err(|fault| unready(fault, &session_id))?;
         chosen.map_err(invalid)?;
@@ -469,8 +500,12 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_taken_in_is_refused_and_the_rest_goes_on() {
         let mut far = Far::introduced().await;
-        let long = "x".repeat(17 * 1024 * 1024);
-        for (line, code) in [("{", -32700), (&long, -32700), ("[1]", -32600), ("17", -32600)] {
+        let long = json!({"jsonrpc": "2.0", "id": 9, "method": "session/prompt", "z": "x".repeat(17 * 1024 * 1024)});
+        far.write(&long.to_string()).await;
+        let answer = far.next().await;
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(9), &json!(-32600)));
+        let text = json!("x".repeat(17 * 1024 * 1024)).to_string();
+        for (line, code) in [("{", -32700), (&text, -32700), ("[1]", -32600), ("17", -32600)] {
             far.write(line).await;
             let answer = far.next().await;
             assert_eq!((&answer["id"], &answer["error"]["code"]), (&Value::Null, &json!(code)));
@@ -478,6 +513,10 @@ mod tests {
         assert_eq!(far.refused(1, "session/fly", json!({})).await.0, -32601);
         assert_eq!(far.refused(2, "session/prompt", json!({"prompt": 3})).await.0, -32602);
         assert_eq!(far.refused(3, "session/close", json!({"sessionId": "nobody"})).await.0, -32002);
+        // Servers of tools are never asked, of whatever kind they are: what fails here is the connection.
+        let servers = json!([{"type": "carrier-pigeon", "name": "p"}, {"type": "http", "name": 7}]);
+        assert_eq!(far.refused(5, "session/new", json!({"cwd": "/", "mcpServers": servers})).await.0, -32603);
+        assert_eq!(far.refused(6, "session/new", json!({"cwd": "/", "mcpServers": 7})).await.0, -32602);
         // A response to nothing and notifications that nobody knows are passed over.
         far.write(r#"{"jsonrpc":"2.0","id":99,"result":{}}"#).await;
         for method in ["session/fly", "session/cancel", "$/cancel_request"] {
@@ -485,6 +524,17 @@ mod tests {
         }
         assert_eq!(far.refused(4, "session/new", json!({"cwd": "/", "mcpServers": []})).await.0, -32603);
         far.leave().await;
+    }
+
+    #[tokio::test]
+    async fn a_line_too_long_to_tell_whose_it_is_ends_the_connection() {
+        let mut far = Far::introduced().await;
+        let text = json!({"jsonrpc": "2.0", "method": "session/prompt", "z": "x".repeat(17 * 1024 * 1024)}).to_string();
+        // The editor stops writing as soon as nobody reads.
+        let _ = far.input.as_mut().unwrap().write_all(text.as_bytes()).await;
+        let _ = far.input.as_mut().unwrap().write_all(b"\n").await;
+        let error = far.serving.await.unwrap().unwrap_err();
+        assert!(error.to_string().contains("was passed over"), "{error}");
     }
 
     #[tokio::test]

@@ -36,8 +36,14 @@ pub(super) fn chosen(request: &ChatRequest) -> String {
     }
 }
 
-/// Makes `request` ask the model that was chosen; `default` is how requests ask if nothing is.
-pub(super) fn choose(request: &mut ChatRequest, choice: &str, default: &ChatRequest) -> Result<(), String> {
+/// Makes `request` ask the model that was chosen, which has to be on offer; `default` is how requests ask if nothing is
+/// chosen. Where the models cannot be listed, any is taken.
+pub(super) fn choose(
+    request: &mut ChatRequest,
+    choice: &str,
+    default: &ChatRequest,
+    models: &[ModelInfo],
+) -> Result<(), String> {
     if choice == DEFAULT {
         (request.provider, request.model) = (default.provider.clone(), default.model.clone());
         return Ok(());
@@ -45,6 +51,10 @@ pub(super) fn choose(request: &mut ChatRequest, choice: &str, default: &ChatRequ
     let Some((provider, model)) = choice.split_once('/') else {
         return Err(format!("there is no model {choice:?}; choose one as PROVIDER/MODEL"));
     };
+    let is_offered = models.is_empty() || models.iter().any(|model| value(model) == choice);
+    if !is_offered && chosen(request) != choice && chosen(default) != choice {
+        return Err(format!("there is no model {choice:?} on offer; choose one that the option `{OPTION}` lists"));
+    }
     (request.provider, request.model) = (Some(provider.to_owned()), Some(model.to_owned()));
     Ok(())
 }
@@ -62,12 +72,24 @@ mod tests {
         let default = ChatRequest { model: Some("m".into()), ..ChatRequest::default() };
         let mut request = default.clone();
         assert_eq!(chosen(&request), DEFAULT);
-        choose(&mut request, "openai/meta/llama", &default).unwrap();
+        choose(&mut request, "openai/meta/llama", &default, &[]).unwrap();
         assert_eq!((request.provider.as_deref(), request.model.as_deref()), (Some("openai"), Some("meta/llama")));
         assert_eq!(chosen(&request), "openai/meta/llama");
-        choose(&mut request, DEFAULT, &default).unwrap();
+        choose(&mut request, DEFAULT, &default, &[]).unwrap();
         assert_eq!((request.provider, request.model.as_deref()), (None, Some("m")));
-        assert!(choose(&mut default.clone(), "llama", &default).is_err());
+        assert!(choose(&mut default.clone(), "llama", &default, &[]).is_err());
+    }
+
+    #[test]
+    fn a_model_that_is_in_no_option_cannot_be_chosen() {
+        let models = [ModelInfo { id: "m".into(), provider: "p".into(), owner: None }];
+        let default = ChatRequest { provider: Some("p".into()), model: Some("mine".into()), ..ChatRequest::default() };
+        let mut request = default.clone();
+        for (choice, is_taken) in [("p/m", true), ("p/none", false), ("p/mine", true), (DEFAULT, true), ("q/m", false)]
+        {
+            assert_eq!(choose(&mut request, choice, &default, &models).is_ok(), is_taken, "{choice}");
+        }
+        assert_eq!(request.model.as_deref(), Some("mine"));
     }
 
     #[test]

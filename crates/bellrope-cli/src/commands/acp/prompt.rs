@@ -37,7 +37,7 @@ pub(super) fn content(blocks: Vec<ContentBlock>) -> Result<Content, String> {
     }
     let mut parts = Vec::with_capacity(1 + images.len());
     if !text.trim().is_empty() {
-        parts.push(Part::Text { text });
+        parts.push(Part::text(text));
     }
     parts.extend(images);
     Ok(Content::Parts(parts))
@@ -57,7 +57,7 @@ fn picture(image: &ImageContent) -> Part {
         Some(uri) if image.data.is_empty() => uri.clone(),
         _ => format!("data:{};base64,{}", image.mime_type, image.data),
     };
-    Part::Image { url }
+    Part::image(url)
 }
 
 #[cfg(test)]
@@ -89,14 +89,13 @@ mod tests {
             {"type": "text", "text": "What is it?"},
             {"type": "image", "mimeType": "image/png", "data": "aGk="},
         ]));
-        let expected =
-            vec![Part::Text { text: "What is it?".into() }, Part::Image { url: "data:image/png;base64,aGk=".into() }];
+        let expected = vec![Part::text("What is it?"), Part::image("data:image/png;base64,aGk=")];
         assert_eq!(message, Ok(Content::Parts(expected)));
         // One that is only named is fetched by the provider; the data, where it is there, is at hand.
         let url = "https://example.com/a.png";
         for (data, expected) in [("", url), ("aGk=", "data:image/png;base64,aGk=")] {
             let message = of(json!([{"type": "image", "mimeType": "image/png", "data": data, "uri": url}]));
-            assert_eq!(message, Ok(Content::Parts(vec![Part::Image { url: expected.into() }])));
+            assert_eq!(message, Ok(Content::Parts(vec![Part::image(expected)])));
         }
     }
 

@@ -1,7 +1,13 @@
 //! JSON-RPC: what one line of the editor's means, and the lines that answer it.
 
+use std::fmt;
+
 use agent_client_protocol_schema::v1::{Error, RequestId, SessionNotification};
-use serde::{Serialize, de::DeserializeOwned};
+use bellrope_gateway::json;
+use serde::{
+    Deserializer, Serialize,
+    de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::{Map, Value, json};
 
 /// What a line of the editor's means.
@@ -24,7 +30,7 @@ pub(super) enum Incoming {
 
 /// Reads a line.
 pub(super) fn parse(line: &str) -> Incoming {
-    let Ok(value) = serde_json::from_str(line) else {
+    let Ok(value) = json::from_str(line) else {
         return Incoming::Refused(Error::parse_error().data(json!({ "line": line })));
     };
     match value {
@@ -54,6 +60,35 @@ fn message(mut object: Map<String, Value>) -> Option<Incoming> {
         Some(id) => Incoming::Request { id: serde_json::from_value(id).ok()?, method, params },
         None => Incoming::Notification { method, params },
     })
+}
+
+/// The id of a request, in the beginning of its line.
+pub(super) fn id_in(beginning: &str) -> Option<RequestId> {
+    struct Ids(Option<RequestId>);
+
+    impl<'de> Visitor<'de> for &mut Ids {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a message")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+            while let Some(name) = fields.next_key::<String>()? {
+                if name == "id" {
+                    self.0 = Some(fields.next_value()?);
+                    break;
+                }
+                fields.next_value::<IgnoredAny>()?;
+            }
+            Ok(())
+        }
+    }
+
+    let mut ids = Ids(None);
+    // It ends in the middle: what was found before that counts.
+    let _ = serde_json::Deserializer::from_str(beginning).deserialize_map(&mut ids);
+    ids.0
 }
 
 /// Reads the parameters of a method.
@@ -114,6 +149,19 @@ mod tests {
         match parse(line) {
             Incoming::Refused(error) => error,
             other => panic!("{line} is {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_request_is_found_in_its_beginning_alone() {
+        for (beginning, id) in [
+            (r#"{"jsonrpc":"2.0","id":7,"method":"m","params":{"x":"cut"#, Some(RequestId::Number(7))),
+            (r#"{"params":{"id":1},"id":"a","x":["#, Some(RequestId::Str("a".into()))),
+            (r#"{"jsonrpc":"2.0","method":"m","params":{"id":1,"x":"cut"#, None),
+            (r#"{"id":{},"method"#, None),
+            ("xxxx", None),
+        ] {
+            assert_eq!(id_in(beginning), id, "{beginning}");
         }
     }
 

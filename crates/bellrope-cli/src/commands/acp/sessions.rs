@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::commands::chat::Conversation;
 
-/// The most sessions that are kept; each holds a conversation of at most about 1 MiB. Beyond it the one that was not
+/// The most sessions that are kept; each holds a conversation of at most about 10 MiB. Beyond it the one that was not
 /// used for longest is forgotten.
 const MAX_SESSIONS: usize = 64;
 

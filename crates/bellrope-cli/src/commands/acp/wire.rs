@@ -22,7 +22,9 @@ use tokio::{
 use super::rpc;
 
 /// The longest line that is taken in, in bytes: more than a server takes in one message.
-const MAX_LINE: usize = 16 * 1024 * 1024;
+pub(super) const MAX_LINE: usize = 16 * 1024 * 1024;
+/// How much of a longer line is looked at for the id of its request.
+const MAX_BEGINNING: usize = 4 * 1024;
 /// What may be read while standard output is blocked, in bytes, before reading rests, too.
 const MAX_AHEAD: usize = 32 * 1024 * 1024;
 /// Pieces of answers that may wait for standard output. Worst case: 64 x about 16 KiB.
@@ -148,6 +150,14 @@ pub(super) async fn write(
     Ok(())
 }
 
+/// A line of the editor's.
+#[derive(Debug, PartialEq)]
+pub(super) enum Taken {
+    Line(String),
+    /// One of more than [`MAX_LINE`] bytes was passed over; what it begins with.
+    TooLong(String),
+}
+
 /// The lines of the editor.
 #[derive(Debug)]
 pub(super) struct Input<R> {
@@ -163,7 +173,7 @@ impl<R: AsyncBufRead + Unpin> Input<R> {
     }
 
     /// The next line. None at the end.
-    pub(super) async fn next(&mut self) -> io::Result<Option<String>> {
+    pub(super) async fn next(&mut self) -> io::Result<Option<Taken>> {
         // What was read before is dealt with first.
         tokio::task::yield_now().await;
         let flow = &self.flow;
@@ -175,7 +185,8 @@ impl<R: AsyncBufRead + Unpin> Input<R> {
         }
         let line = line(&mut self.from, MAX_LINE).await?;
         match &line {
-            Some(line) => self.ahead += line.len(),
+            Some(Taken::Line(line)) => self.ahead += line.len(),
+            Some(Taken::TooLong(_)) => self.ahead += MAX_LINE,
             None => {
                 flow.over.store(true, Ordering::SeqCst);
                 flow.ended.notify_waiters();
@@ -197,21 +208,23 @@ async fn wait(notice: &Notify, holds: impl Fn() -> bool) {
     }
 }
 
-/// The next line that is not empty. One that cannot be taken in becomes a text that says why, and is no JSON, so that
-/// the editor is told.
-async fn line(input: &mut (impl AsyncBufRead + Unpin), limit: usize) -> io::Result<Option<String>> {
+/// The next line that is not empty. What is not UTF-8 in it becomes U+FFFD.
+async fn line(input: &mut (impl AsyncBufRead + Unpin), limit: usize) -> io::Result<Option<Taken>> {
     loop {
         let (bytes, whole) = match bounded_line(input, limit).await? {
             Some(read) => read,
             None => return Ok(None),
         };
         if !whole {
-            return Ok(Some(format!("(a line of more than {limit} bytes was passed over)")));
+            let beginning = &bytes[..bytes.len().min(MAX_BEGINNING)];
+            return Ok(Some(Taken::TooLong(String::from_utf8_lossy(beginning).into_owned())));
         }
-        match String::from_utf8(bytes) {
-            Ok(line) if line.trim().is_empty() => {}
-            Ok(line) => return Ok(Some(line)),
-            Err(_) => return Ok(Some("(a line that is not UTF-8 was passed over)".to_owned())),
+        let line = String::from_utf8(bytes).unwrap_or_else(|error| {
+            let bytes = error.into_bytes();
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        if !line.trim().is_empty() {
+            return Ok(Some(Taken::Line(line)));
         }
     }
 }
@@ -226,10 +239,15 @@ async fn bounded_line(input: &mut (impl AsyncBufRead + Unpin), limit: usize) -> 
         }
         let end = piece.iter().position(|byte| *byte == b'\n');
         let taken = end.unwrap_or(piece.len());
-        if taken > limit - line.len() {
+        let room = limit.saturating_sub(line.len());
+        if whole {
+            line.extend_from_slice(&piece[..taken.min(room)]);
+        }
+        if taken > room && whole {
             whole = false;
-        } else if whole {
-            line.extend_from_slice(&piece[..taken]);
+            // What is kept is its beginning, and no more memory than that takes.
+            line.truncate(MAX_BEGINNING);
+            line.shrink_to_fit();
         }
         input.consume(end.map_or(taken, |end| end + 1));
         if end.is_some() {
@@ -248,8 +266,11 @@ mod tests {
     async fn read(input: &'static [u8], limit: usize) -> Vec<String> {
         let mut input = BufReader::with_capacity(4, input);
         let mut read = Vec::new();
-        while let Some(line) = line(&mut input, limit).await.unwrap() {
-            read.push(line);
+        while let Some(taken) = line(&mut input, limit).await.unwrap() {
+            read.push(match taken {
+                Taken::Line(line) => line,
+                Taken::TooLong(beginning) => format!("{beginning}..."),
+            });
         }
         read
     }
@@ -257,13 +278,7 @@ mod tests {
     #[tokio::test]
     async fn a_line_that_cannot_be_taken_in_is_passed_over_and_told_of() {
         let read = read(b"{}\n\n  \r\n0123456789\n\xff\n[]\r\nlast", 8).await;
-        let expected = [
-            "{}",
-            "(a line of more than 8 bytes was passed over)",
-            "(a line that is not UTF-8 was passed over)",
-            "[]\r",
-            "last",
-        ];
+        let expected = ["{}", "01234567...", "\u{fffd}", "[]\r", "last"];
         assert_eq!(read, expected);
     }
 
@@ -320,7 +335,7 @@ mod tests {
         assert!(futures_util::poll!(&mut next).is_pending());
         assert!(futures_util::poll!(&mut next).is_pending());
         flow.written(false);
-        assert_eq!(next.await.unwrap().unwrap(), "last");
+        assert_eq!(next.await.unwrap(), Some(Taken::Line("last".to_owned())));
         assert!(input.next().await.unwrap().is_none());
         flow.ended_for(Duration::ZERO).await;
     }

@@ -8,8 +8,10 @@ use clap::Args;
 use super::answer::ChatAnswer;
 use crate::socket;
 
-/// The most bytes of a conversation, as JSON. A server may take less.
-const MAX_BYTES: usize = 1024 * 1024;
+/// The most bytes of a conversation, as JSON: what a server takes by default. A server may take less.
+const MAX_BYTES: usize = 10 * 1024 * 1024;
+/// The most bytes of an answer that are remembered.
+const MAX_HEARD: usize = 1024 * 1024;
 /// The most messages of a conversation.
 const MAX_MESSAGES: usize = 1000;
 
@@ -114,7 +116,7 @@ impl Conversation {
 
     /// Takes in more of the answer under way.
     pub(crate) fn hear(&mut self, text: &str) {
-        let room = MAX_BYTES - self.heard.len().min(MAX_BYTES);
+        let room = MAX_HEARD - self.heard.len().min(MAX_HEARD);
         self.heard.push_str(&text[..text.floor_char_boundary(room)]);
     }
 
@@ -206,11 +208,11 @@ mod tests {
         let mut conversation = conversation(0);
         conversation.ask("q");
         for _ in 0..3 {
-            conversation.hear(&"é".repeat(MAX_BYTES / 4));
+            conversation.hear(&"é".repeat(MAX_HEARD / 4));
         }
-        assert_eq!(conversation.heard.len(), MAX_BYTES);
+        assert_eq!(conversation.heard.len(), MAX_HEARD);
         conversation.hear("x");
-        assert_eq!(conversation.heard.len(), MAX_BYTES);
+        assert_eq!(conversation.heard.len(), MAX_HEARD);
     }
 
     #[test]

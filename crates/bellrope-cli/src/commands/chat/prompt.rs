@@ -80,7 +80,7 @@ fn answer(
         // A new one for every answer: it hears nothing of what was pressed before.
         let mut interrupts = signal(SignalKind::interrupt()).context("waiting for Ctrl-C")?;
         tokio::select! {
-            outcome = turn(client, conversation, screen) => outcome.map(|()| false),
+            outcome = turn(client, conversation, screen) => outcome.map(|_whole| false),
             // The stream is dropped, and so cancelled at the server.
             _ = interrupts.recv() => Ok(true),
         }

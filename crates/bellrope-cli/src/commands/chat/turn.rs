@@ -11,9 +11,13 @@ use super::{conversation::Conversation, figures::Figures, screen::Screen};
 /// How long nothing may come before somebody at a terminal is told that the answer is waited for.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Asks the server for the next turn of a conversation, which takes it in as far as it comes. Fails unless it comes
-/// whole. Dropping it cancels the answer.
-pub(super) async fn turn(client: &AsyncClient, conversation: &mut Conversation, screen: &mut Screen) -> Outcome {
+/// Asks the server for the next turn of a conversation, which takes it in as far as it comes. Fails unless it comes to
+/// its end; whether that is the end of all the model would have said. Dropping it cancels the answer.
+pub(super) async fn turn(
+    client: &AsyncClient,
+    conversation: &mut Conversation,
+    screen: &mut Screen,
+) -> anyhow::Result<bool> {
     let mut figures = Figures::start();
     let mut answer = conversation.begin(client).await?;
     if let Some(note) = conversation.forgotten() {
@@ -41,7 +45,8 @@ pub(super) async fn turn(client: &AsyncClient, conversation: &mut Conversation, 
         screen.show(piece)?;
         if let Some(stop_reason) = stop_reason {
             answer.part().await;
-            return part(screen, &figures, stop_reason);
+            part(screen, &figures, stop_reason)?;
+            return Ok(!matches!(stop_reason, StopReason::MaxTokens | StopReason::ContentFilter));
         }
     }
 }

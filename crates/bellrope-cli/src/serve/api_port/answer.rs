@@ -12,6 +12,7 @@ use bellrope_gateway::{AnswerStream, ChatResponse, Chunk, ErrorInfo, ModelList, 
 use futures_util::Stream;
 use hyper::body::{Bytes, Frame};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::fault::Fault;
 
@@ -46,6 +47,7 @@ impl Heading {
                 id: Some(&call.id),
                 r#type: Some("function"),
                 function: Function { name: Some(&call.name), arguments: &call.arguments },
+                extra_content: call.extra_content.as_ref(),
             })
             .collect();
         let message = Message {
@@ -166,6 +168,7 @@ impl Script {
                 self.delta(Message { reasoning_content: Some(&text), ..Message::default() }, None, out);
             }
             Chunk::ToolCall(delta) => self.call(&delta, out),
+            Chunk::ToolCallExtra { index, extra_content } => self.extra(index, &extra_content, out),
             Chunk::Usage(usage) => self.usage = Some(usage),
             Chunk::Done { stop_reason } => self.end(stop_reason, out),
             Chunk::Error(info) => fail(info, out),
@@ -192,7 +195,15 @@ impl Script {
             id: delta.id.as_deref(),
             r#type: delta.id.is_some().then_some("function"),
             function: Function { name: delta.name.as_deref(), arguments: &delta.arguments },
+            extra_content: None,
         };
+        self.delta(Message { tool_calls: vec![call], ..Message::default() }, None, out);
+    }
+
+    /// What the provider wants back with a call.
+    fn extra(&self, index: u32, extra_content: &Value, out: &mut Vec<u8>) {
+        let Some(index) = self.calls.get(&index) else { return };
+        let call = Call { index: Some(*index), extra_content: Some(extra_content), ..Call::default() };
         self.delta(Message { tool_calls: vec![call], ..Message::default() }, None, out);
     }
 
@@ -271,7 +282,7 @@ struct Message<'a> {
     tool_calls: Vec<Call<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct Call<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<usize>,
@@ -280,9 +291,12 @@ struct Call<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     r#type: Option<&'static str>,
     function: Function<'a>,
+    /// What the provider wants back with the call: Gemini's thought signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extra_content: Option<&'a Value>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct Function<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
@@ -326,7 +340,7 @@ impl From<&Usage> for WireUsage {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -404,6 +418,29 @@ mod tests {
             "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 1},
         });
         assert_eq!(last["usage"], expected);
+    }
+
+    // Fault 75.
+    #[test]
+    fn what_a_provider_wants_back_with_a_call_reaches_the_client() {
+        let extra_content = json!({"google": {"thought_signature": "QUJD"}});
+        let chunks = vec![
+            call(7, Some("c"), Some("ls"), "{}"),
+            Chunk::ToolCallExtra { index: 7, extra_content: extra_content.clone() },
+            Chunk::ToolCallExtra { index: 8, extra_content: json!({}) },
+            Chunk::Done { stop_reason: StopReason::ToolUse },
+        ];
+        let events = events(chunks, false);
+        assert_eq!(events.len(), 5);
+        let call = &events[2]["choices"][0]["delta"]["tool_calls"][0];
+        assert_eq!((&call["index"], &call["extra_content"]), (&json!(0), &extra_content));
+        let whole = json!({
+            "text": "", "stop_reason": "tool_use",
+            "tool_calls": [{"id": "c", "name": "ls", "arguments": "{}", "extra_content": extra_content}],
+        });
+        let whole = heading().whole(serde_json::from_value(whole).unwrap()).unwrap();
+        let whole: Value = serde_json::from_slice(&whole).unwrap();
+        assert_eq!(whole["choices"][0]["message"]["tool_calls"][0]["extra_content"], extra_content);
     }
 
     #[test]

@@ -1,19 +1,88 @@
 //! Requests in OpenAI's form, as the gateway takes them.
 //!
-//! What cannot be passed on and would change the answer's form is refused by name (several choices, JSON schemas for the
-//! answer, sound); what only shades it (`top_p`, `seed`, penalties) is passed over.
+//! What cannot be passed on and would change the answer's form is refused by name (several choices, sound). A field that
+//! is not known here is passed over and noted.
 
 use std::fmt;
 use std::marker::PhantomData;
 
-use bellrope_gateway::{ChatRequest, Content, Message, Part, Role, Tool, ToolChoice};
+use bellrope_gateway::message::{
+    fields::{Known, Known::All, Known::Fields, unknown},
+    lenient,
+};
+use bellrope_gateway::{ChatRequest, Content, Message, Part, Role, Tool, ToolChoice, json};
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, SeqAccess, Visitor, value::SeqAccessDeserializer},
+    de::{
+        Error, MapAccess, SeqAccess, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::fault::Fault;
+
+/// The fields that are passed on, or refused.
+const KNOWN: Known = Fields(&[
+    ("model", All),
+    ("messages", MESSAGE),
+    ("tools", TOOL),
+    ("tool_choice", All),
+    ("temperature", All),
+    ("max_tokens", All),
+    ("max_completion_tokens", All),
+    ("stop", All),
+    ("stream", All),
+    ("stream_options", Fields(&[("include_usage", All)])),
+    ("n", All),
+    ("response_format", All),
+    ("functions", All),
+    ("top_p", All),
+    ("top_k", All),
+    ("seed", All),
+    ("presence_penalty", All),
+    ("frequency_penalty", All),
+    ("logit_bias", All),
+    ("user", All),
+    ("metadata", All),
+    ("reasoning_effort", All),
+    ("parallel_tool_calls", All),
+    ("service_tier", All),
+]);
+
+const MESSAGE: Known = Fields(&[
+    ("role", All),
+    (
+        "content",
+        Fields(&[
+            ("type", All),
+            ("text", All),
+            ("refusal", All),
+            ("image_url", Fields(&[("url", All), ("detail", All)])),
+            ("cache_control", All),
+        ]),
+    ),
+    (
+        "tool_calls",
+        Fields(&[
+            ("id", All),
+            ("index", All),
+            ("type", All),
+            ("function", Fields(&[("name", All), ("arguments", All)])),
+            ("extra_content", All),
+        ]),
+    ),
+    ("tool_call_id", All),
+    ("reasoning_content", All),
+    ("reasoning", All),
+    ("refusal", All),
+]);
+
+const TOOL: Known = Fields(&[
+    ("type", All),
+    ("function", Fields(&[("name", All), ("description", All), ("parameters", All), ("strict", All)])),
+    ("cache_control", All),
+]);
 
 /// The name of a model that leaves the choice to the server.
 const DEFAULT_MODEL: &str = "default";
@@ -31,8 +100,7 @@ pub(super) struct Completion {
 
 /// Reads a request. `providers`: the names that may stand before a model's name.
 pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Completion, Fault> {
-    let wire: Wire = serde_json::from_slice(body)
-        .map_err(|error| Fault::invalid(None, format!("the request cannot be read: {error}")))?;
+    let wire: Wire = json::from_slice(body).map_err(|error| unreadable(body, &error))?;
     wire.refuse_what_cannot_be_done()?;
     let model = wire.model.unwrap_or_else(|| DEFAULT_MODEL.to_owned());
     let (provider, asked) = route(&model, providers);
@@ -44,11 +112,34 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Completion, Faul
         tool_choice: wire.tool_choice.as_ref().map(tool_choice).transpose()?,
         temperature: wire.temperature,
         max_tokens: wire.max_completion_tokens.or(wire.max_tokens),
-        stop: wire.stop.map(|OneOrMany(stop)| stop).unwrap_or_default(),
+        stop: wire.stop,
+        top_p: wire.top_p,
+        top_k: wire.top_k,
+        seed: wire.seed,
+        presence_penalty: wire.presence_penalty,
+        frequency_penalty: wire.frequency_penalty,
+        logit_bias: wire.logit_bias,
+        user: wire.user,
+        metadata: wire.metadata,
+        reasoning_effort: wire.reasoning_effort,
+        parallel_tool_calls: wire.parallel_tool_calls,
+        response_format: wire.response_format,
+        service_tier: wire.service_tier,
+        notes: unknown(body, KNOWN),
         ..ChatRequest::default()
     };
     let include_usage = wire.stream_options.is_some_and(|options| options.include_usage.unwrap_or(false));
     Ok(Completion { chat, model, stream: wire.stream.unwrap_or(false), include_usage })
+}
+
+/// What cannot be read in a request, with the field where it stands.
+fn unreadable(body: &[u8], error: &serde_json::Error) -> Fault {
+    let text = String::from_utf8_lossy(body);
+    let text = json::repaired(&text);
+    let read = serde_path_to_error::deserialize::<_, Wire>(&mut serde_json::Deserializer::from_str(&text));
+    let place = read.err().map(|error| error.path().to_string()).filter(|path| path != "." && path != "?");
+    let place = place.map(|path| format!("{path}: ")).unwrap_or_default();
+    Fault::invalid(None, format!("the request cannot be read: {place}{error}"))
 }
 
 /// The provider and the model that a name stands for: `PROVIDER/MODEL`, a provider alone, or a model of the default
@@ -71,15 +162,38 @@ struct Wire {
     messages: Vec<WireMessage>,
     tools: Option<Vec<WireTool>>,
     tool_choice: Option<Value>,
+    #[serde(default, deserialize_with = "lenient::number")]
     temperature: Option<f64>,
+    #[serde(default, deserialize_with = "lenient::count")]
     max_tokens: Option<u32>,
+    #[serde(default, deserialize_with = "lenient::count")]
     max_completion_tokens: Option<u32>,
-    stop: Option<OneOrMany<String>>,
+    #[serde(default, deserialize_with = "lenient::texts")]
+    stop: Vec<String>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
+    #[serde(default, deserialize_with = "lenient::count")]
     n: Option<u32>,
-    response_format: Option<Kind>,
+    response_format: Option<Value>,
     functions: Option<Value>,
+    #[serde(default, deserialize_with = "lenient::number")]
+    top_p: Option<f64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    top_k: Option<u32>,
+    #[serde(default, deserialize_with = "lenient::whole")]
+    seed: Option<i64>,
+    #[serde(default, deserialize_with = "lenient::number")]
+    presence_penalty: Option<f64>,
+    #[serde(default, deserialize_with = "lenient::number")]
+    frequency_penalty: Option<f64>,
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    logit_bias: Map<String, Value>,
+    user: Option<String>,
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    metadata: Map<String, Value>,
+    reasoning_effort: Option<String>,
+    parallel_tool_calls: Option<bool>,
+    service_tier: Option<String>,
 }
 
 impl Wire {
@@ -87,14 +201,8 @@ impl Wire {
         if self.messages.is_empty() {
             return Err(Fault::invalid(Some("messages"), "there are no messages"));
         }
-        if self.n.is_some_and(|n| n != 1) {
+        if self.n.is_some_and(|n| n > 1) {
             return Err(Fault::invalid(Some("n"), "one choice is made at a time; leave out n, or set it to 1"));
-        }
-        if let Some(Kind { r#type }) = &self.response_format
-            && r#type != "text"
-        {
-            let fault = format!("response_format {type:?} is not supported; leave it out, and ask for JSON in words");
-            return Err(Fault::invalid(Some("response_format"), fault));
         }
         if self.functions.as_ref().is_some_and(|functions| !functions.is_null()) {
             return Err(Fault::invalid(Some("functions"), "functions are called tools now; use tools"));
@@ -109,56 +217,63 @@ struct StreamOptions {
 }
 
 #[derive(Deserialize)]
-struct Kind {
-    r#type: String,
-}
-
-#[derive(Deserialize)]
 struct WireMessage {
     role: String,
     content: Option<OneOrMany<WirePart>>,
     tool_calls: Option<Vec<WireCall>>,
     tool_call_id: Option<String>,
+    /// What the model thought in an earlier turn, under either name that servers have for it.
+    reasoning_content: Option<String>,
+    reasoning: Option<String>,
+    /// What the model said in place of an answer.
+    refusal: Option<String>,
 }
 
 /// A part of a message. A string stands for a part with that text.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 struct WirePart {
     r#type: String,
     text: Option<String>,
     refusal: Option<String>,
-    image_url: Option<ImageUrl>,
+    image_url: Option<OneOrMany<ImageUrl>>,
+    cache_control: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct ImageUrl {
     url: String,
+    detail: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct WireCall {
-    id: String,
+    id: Option<String>,
     function: CalledFunction,
+    extra_content: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct CalledFunction {
     name: String,
+    /// Text that need not be JSON; some clients send the JSON itself.
     #[serde(default)]
-    arguments: String,
+    arguments: Value,
 }
 
 #[derive(Deserialize)]
 struct WireTool {
     r#type: String,
     function: Option<OfferedFunction>,
+    cache_control: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct OfferedFunction {
     name: String,
     description: Option<String>,
-    parameters: Option<Value>,
+    #[serde(default)]
+    parameters: Value,
+    strict: Option<bool>,
 }
 
 fn message(wire: WireMessage) -> Result<Message, Fault> {
@@ -168,47 +283,60 @@ fn message(wire: WireMessage) -> Result<Message, Fault> {
         "system" | "developer" => Role::System,
         "user" => Role::User,
         "assistant" => Role::Assistant,
-        "tool" => return result(wire.tool_call_id, content),
+        // The older name of the same thing. A result without an id is that of the first call that has none yet.
+        "tool" | "function" => return result(wire.tool_call_id.unwrap_or_default(), content),
         other => {
             let fault = format!("there is no role {other:?}; known: system, developer, user, assistant, tool");
             return Err(Fault::invalid(Some("messages"), fault));
         }
     };
-    let mut parts = content.into_iter().map(part).collect::<Result<Vec<_>, _>>()?;
-    for call in wire.tool_calls.unwrap_or_default() {
-        let CalledFunction { name, arguments } = call.function;
-        // What a model wrote need not be JSON.
-        let input = serde_json::from_str(&arguments).unwrap_or(Value::String(arguments));
-        parts.push(Part::ToolUse { id: call.id, name, input });
+    let mut parts = Vec::with_capacity(content.len());
+    let thought = wire.reasoning_content.or(wire.reasoning).filter(|text| !text.is_empty() && role == Role::Assistant);
+    parts.extend(thought.map(|text| Part::Reasoning { text, details: None }));
+    for wire in content {
+        parts.push(part(wire)?);
+    }
+    parts.extend(wire.refusal.filter(|text| !text.is_empty()).map(Part::text));
+    for WireCall { id, function, extra_content } in wire.tool_calls.unwrap_or_default() {
+        let CalledFunction { name, arguments: input } = function;
+        parts.push(Part::ToolUse { id: id.unwrap_or_default(), name, input, extra_content });
     }
     let content = match &mut parts[..] {
-        [] => Content::Text(String::new()),
-        [Part::Text { text }] => Content::Text(std::mem::take(text)),
+        [] => Content::default(),
+        [Part::Text { text, cache_control: None }] => Content::Text(std::mem::take(text)),
         _ => Content::Parts(parts),
     };
     Ok(Message { role, content })
 }
 
 /// The result of a tool.
-fn result(id: Option<String>, content: Vec<WirePart>) -> Result<Message, Fault> {
-    let Some(tool_use_id) = id else {
-        return Err(Fault::invalid(Some("messages"), "a message of role tool needs a tool_call_id"));
-    };
-    let mut text = String::new();
+fn result(tool_use_id: String, content: Vec<WirePart>) -> Result<Message, Fault> {
+    let (mut text, mut pictures, mut cache) = (String::new(), Vec::new(), None);
     for wire in content {
         match part(wire)? {
-            Part::Text { text: more } => text.push_str(&more),
-            _ => return Err(Fault::invalid(Some("messages"), "a message of role tool may hold text alone")),
+            Part::Text { text: more, cache_control } => {
+                text.push_str(&more);
+                cache = cache_control.or(cache);
+            }
+            Part::Image { url, cache_control, .. } => {
+                pictures.push(url);
+                cache = cache_control.or(cache);
+            }
+            _ => {}
         }
     }
-    let result = Part::ToolResult { tool_use_id, content: text, is_error: false };
+    let result =
+        Part::ToolResult { tool_use_id, content: text, images: pictures, is_error: false, cache_control: cache };
     Ok(Message { role: Role::Tool, content: Content::Parts(vec![result]) })
 }
 
+/// A text or a picture.
 fn part(wire: WirePart) -> Result<Part, Fault> {
-    match (&*wire.r#type, wire.text, wire.refusal, wire.image_url) {
-        ("text", Some(text), ..) | ("refusal", _, Some(text), _) => Ok(Part::Text { text }),
-        ("image_url", _, _, Some(ImageUrl { url })) => Ok(Part::Image { url }),
+    let WirePart { r#type: kind, text, refusal, image_url, cache_control } = wire;
+    let mut pictures = image_url.map(|OneOrMany(pictures)| pictures).unwrap_or_default();
+    match (&*kind, text, refusal, pictures.pop()) {
+        ("text", Some(text), ..) | ("refusal", _, Some(text), _) => Ok(Part::Text { text, cache_control }),
+        ("image_url", _, _, Some(ImageUrl { url, detail })) => Ok(Part::Image { url, detail, cache_control }),
         (kind @ ("text" | "refusal" | "image_url"), ..) => {
             Err(Fault::invalid(Some("messages"), format!("a part of type {kind:?} lacks its {kind}")))
         }
@@ -221,11 +349,9 @@ fn part(wire: WirePart) -> Result<Part, Fault> {
 
 fn tool(wire: WireTool) -> Result<Tool, Fault> {
     match (&*wire.r#type, wire.function) {
-        ("function", Some(OfferedFunction { name, description, parameters })) => Ok(Tool {
-            name,
-            description,
-            parameters: parameters.unwrap_or_else(|| serde_json::json!({"type": "object", "properties": {}})),
-        }),
+        ("function", Some(OfferedFunction { name, description, parameters, strict })) => {
+            Ok(Tool { name, description, parameters, strict, cache_control: wire.cache_control })
+        }
         (kind, _) => Err(Fault::invalid(Some("tools"), format!("a tool of type {kind:?} is no function"))),
     }
 }
@@ -248,7 +374,7 @@ fn tool_choice(wire: &Value) -> Result<ToolChoice, Fault> {
     Err(Fault::invalid(Some("tool_choice"), "tool_choice is none of auto, none, required and a function"))
 }
 
-/// A list, or a string that stands for a list of one.
+/// A list, or a string or an object that stands for a list of one.
 struct OneOrMany<T>(Vec<T>);
 
 /// What a string can stand for.
@@ -256,15 +382,15 @@ trait FromText {
     fn from_text(text: String) -> Self;
 }
 
-impl FromText for String {
-    fn from_text(text: String) -> Self {
-        text
+impl FromText for ImageUrl {
+    fn from_text(url: String) -> Self {
+        Self { url, detail: None }
     }
 }
 
 impl FromText for WirePart {
     fn from_text(text: String) -> Self {
-        Self { r#type: "text".to_owned(), text: Some(text), refusal: None, image_url: None }
+        Self { r#type: "text".to_owned(), text: Some(text), ..Self::default() }
     }
 }
 
@@ -286,6 +412,10 @@ impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for OneOrMany<T> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
                 Vec::deserialize(SeqAccessDeserializer::new(list)).map(OneOrMany)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, one: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(one)).map(|one| OneOrMany(vec![one]))
             }
         }
 
@@ -329,7 +459,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!((model.as_str(), stream, include_usage), ("openai/meta/llama", true, true));
-        let used = |id: &str, input: Value| Part::ToolUse { id: id.into(), name: "look".into(), input };
+        let used = |id: &str, input: &str| Part::tool_use(id, "look", input.into());
         let message = |role, parts| Message { role, content: Content::Parts(parts) };
         let expected = ChatRequest {
             provider: Some("openai".into()),
@@ -339,28 +469,93 @@ mod tests {
                 message(
                     Role::User,
                     vec![
-                        Part::Text { text: "What is it?".into() },
-                        Part::Image { url: "data:image/png;base64,AA==".into() },
+                        Part::text("What is it?"),
+                        Part::Image {
+                            url: "data:image/png;base64,AA==".into(),
+                            detail: Some("low".into()),
+                            cache_control: None,
+                        },
                     ],
                 ),
-                message(Role::Assistant, vec![used("c1", json!({"at": 1})), used("c2", json!("no JSON"))]),
-                message(
-                    Role::Tool,
-                    vec![Part::ToolResult { tool_use_id: "c1".into(), content: "a bell".into(), is_error: false }],
-                ),
+                message(Role::Assistant, vec![used("c1", "{\"at\":1}"), used("c2", "no JSON")]),
+                message(Role::Tool, vec![Part::tool_result("c1", "a bell")]),
             ],
-            tools: vec![Tool {
-                name: "look".into(),
-                description: None,
-                parameters: json!({"type": "object", "properties": {}}),
-            }],
+            tools: vec![Tool { name: "look".into(), parameters: Value::Null, strict: Some(true), ..Tool::default() }],
             tool_choice: Some(ToolChoice::Tool { name: "look".into() }),
             temperature: Some(0.5),
             max_tokens: Some(9),
             stop: vec!["\n".into()],
+            top_p: Some(0.1),
+            user: Some("somebody".into()),
+            response_format: Some(json!({"type": "text"})),
             ..ChatRequest::default()
         };
         assert_eq!(chat, expected);
+    }
+
+    // Fault 75.
+    #[test]
+    fn a_field_that_is_not_known_here_is_noted_and_what_is_known_is_not() {
+        let hi = json!([{"role": "user", "content": "hi", "name": "Bo"}]);
+        let asked = of(&json!({"messages": hi, "logprobs": true, "store": false, "n": 1, "seed": 7})).unwrap();
+        let expected =
+            ["`messages.name`", "`logprobs`"].map(|name| format!("{name} was left out: no such field is known here"));
+        assert_eq!((asked.chat.notes, asked.chat.seed), (expected.to_vec(), Some(7)));
+    }
+
+    // Fault 74.
+    #[test]
+    fn what_clients_write_in_odd_ways_is_read_as_they_mean_it() {
+        let chat = of(&json!({
+            "messages": [
+                {"role": "user", "content": [{"type": "image_url", "image_url": "https://host/a.png"}]},
+                {"role": "assistant", "content": null, "refusal": null, "reasoning_content": "I look.", "tool_calls": [
+                    {"function": {"name": "f", "arguments": {"a": 1}}, "extra_content": {"google": {}}},
+                    {"id": "c", "function": {"name": "f"}},
+                ]},
+                {"role": "tool", "content": [
+                    {"type": "text", "text": "seen"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+                ]},
+                {"role": "assistant", "content": {"type": "text", "text": "so"}},
+                {"role": "assistant", "refusal": "No."},
+            ],
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": null}}],
+            "max_tokens": "100", "temperature": "0.5", "stop": [null, ""], "n": 0, "tool_choice": null,
+        }))
+        .unwrap()
+        .chat;
+        assert_eq!((chat.max_tokens, chat.temperature, chat.stop.len(), chat.n), (Some(100), Some(0.5), 0, None));
+        let [picture, called, result, one, refused] = &chat.messages[..] else { panic!("{chat:?}") };
+        assert_eq!(picture.content, Content::Parts(vec![Part::image("https://host/a.png")]));
+        let expected = vec![
+            Part::Reasoning { text: "I look.".into(), details: None },
+            Part::ToolUse {
+                id: String::new(),
+                name: "f".into(),
+                input: json!({"a": 1}),
+                extra_content: Some(json!({"google": {}})),
+            },
+            Part::tool_use("c", "f", Value::Null),
+        ];
+        assert_eq!(called.content, Content::Parts(expected));
+        let Content::Parts(parts) = &result.content else { panic!("{result:?}") };
+        let images = vec!["data:image/png;base64,AA==".to_owned()];
+        let expected = Part::ToolResult {
+            tool_use_id: String::new(),
+            content: "seen".into(),
+            images,
+            is_error: false,
+            cache_control: None,
+        };
+        assert_eq!(parts[..], [expected]);
+        assert_eq!((&one.content, &refused.content), (&Content::Text("so".into()), &Content::Text("No.".into())));
+    }
+
+    // Fault 70.
+    #[test]
+    fn half_a_surrogate_pair_is_read_as_a_replacement_character() {
+        let read = read(br#"{"messages":[{"role":"user","content":"cut \ud83d here"}]}"#, &[]).unwrap();
+        assert_eq!(read.chat, ChatRequest::user("cut \u{fffd} here"));
     }
 
     #[test]
@@ -386,23 +581,18 @@ mod tests {
         for (body, words) in [
             (json!({"messages": []}), "there are no messages"),
             (json!({"messages": hi, "n": 2}), "set it to 1"),
-            (json!({"messages": hi, "response_format": {"type": "json_object"}}), "is not supported"),
             (json!({"messages": hi, "functions": []}), "use tools"),
             (json!({"messages": hi, "tools": [{"type": "web_search"}]}), "is no function"),
             (json!({"messages": hi, "tool_choice": "maybe"}), "none of auto"),
             (json!({"messages": hi, "tool_choice": 7}), "none of auto"),
             (json!({"messages": [{"role": "ghost", "content": "hi"}]}), "there is no role"),
-            (json!({"messages": [{"role": "tool", "content": "hi"}]}), "needs a tool_call_id"),
-            (
-                json!({"messages": [{"role": "tool", "tool_call_id": "c", "content": [
-                    {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
-                ]}]}),
-                "may hold text alone",
-            ),
             (json!({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}), "are not supported"),
             (json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "lacks its image_url"),
             (json!({"messages": [{"role": "user", "content": 7}]}), "a string or a list"),
             (json!({"model": "x"}), "missing field `messages`"),
+            (json!({"messages": hi, "user": 7}), "user: invalid type"),
+            (json!({"messages": hi, "temperature": "warm"}), "temperature: invalid value"),
+            (json!({"messages": [{"content": "hi"}]}), "messages[0]: missing field `role`"),
         ] {
             let fault = of(&body).unwrap_err();
             assert!(fault.contains(words), "{body}: {fault}");

@@ -25,6 +25,11 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// What the bodies of all requests under way may take together, in KiB.
 const BODY_BUDGET: usize = 32 * 1024;
 
+/// The header that says what of a request was left out, changed or put in other words on its way to the provider.
+const NOTES: &str = "x-bellrope-notes";
+/// The longest value of it, in bytes: clients bound the head of an answer, too.
+const MAX_NOTES_HEADER: usize = 4 * 1024;
+
 const CHAT: &str = "/v1/chat/completions";
 const MODELS: &str = "/v1/models";
 
@@ -72,23 +77,26 @@ impl Service {
         drop(body);
         let heading = Heading::new(completion.model);
         if !completion.stream {
-            let response = gateway.chat(completion.chat).await?;
-            return json(heading.whole(response));
+            let mut response = gateway.chat(completion.chat).await?;
+            let notes = std::mem::take(&mut response.notes);
+            return Ok(noted(json(heading.whole(response))?, &notes));
         }
         let mut pieces = gateway.chat_stream(completion.chat);
-        // What fails before it begins has a status of its own.
+        let mut notes = Vec::new();
+        // What fails before it begins has a status of its own; what is to be told before it has a header.
         let first = loop {
-            match pieces.next().await.map(|piece| piece.chunk) {
-                // What is to be known before decides nothing.
-                Some(Chunk::Notice { .. }) => {}
-                Some(Chunk::Error(info)) => return Err(info.into()),
-                Some(chunk) => break chunk,
+            match pieces.next().await {
+                Some(piece) => match piece.chunk {
+                    Chunk::Error(info) => return Err(info.into()),
+                    Chunk::Notice { text } => notes.push(text),
+                    chunk => break chunk,
+                },
                 None => return Err(Fault::not_found("the gateway gave no answer")),
             }
         };
         drop(room);
         let events = StreamBody::new(Events::new(heading, completion.include_usage, first, pieces));
-        Ok(response(StatusCode::OK, "text/event-stream; charset=utf-8", events.boxed_unsync()))
+        Ok(noted(response(StatusCode::OK, "text/event-stream; charset=utf-8", events.boxed_unsync()), &notes))
     }
 
     /// Reads a body, within its bounds and those of all bodies together.
@@ -144,6 +152,26 @@ fn refusal(fault: &Fault) -> Response<AnswerBody> {
     refusal
 }
 
+/// An answer whose header [`NOTES`] says what of the request was not sent as it came. Of notes that are too long for a
+/// header it has the first.
+fn noted(mut response: Response<AnswerBody>, notes: &[String]) -> Response<AnswerBody> {
+    let mut value = String::new();
+    for note in notes {
+        let plain = note.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' });
+        let separator = if value.is_empty() { "" } else { "; " };
+        if value.len() + separator.len() + note.len() > MAX_NOTES_HEADER {
+            break;
+        }
+        value.push_str(separator);
+        value.extend(plain);
+    }
+    // It holds what a header may hold.
+    if let Some(value) = HeaderValue::from_str(&value).ok().filter(|value| !value.is_empty()) {
+        response.headers_mut().insert(NOTES, value);
+    }
+    response
+}
+
 fn full(body: Vec<u8>) -> AnswerBody {
     Full::new(Bytes::from(body)).boxed_unsync()
 }
@@ -161,6 +189,19 @@ fn response(status: StatusCode, media_type: &'static str, body: AnswerBody) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Fault 75.
+    #[test]
+    fn notes_are_a_header_of_plain_characters_and_bounded_length() {
+        let of = |notes: &[String]| {
+            let response = noted(response(StatusCode::OK, "text/plain", full(Vec::new())), notes);
+            response.headers().get(NOTES).map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&["a\r\nb".to_owned(), "\u{fc}".to_owned()]).as_deref(), Some("a??b; ?"));
+        let many = vec!["x".repeat(256); 32];
+        assert_eq!(of(&many).unwrap().len(), 256 + 14 * 258);
+    }
 
     #[tokio::test]
     async fn a_body_that_does_not_come_is_waited_for_no_longer_than_the_limit() {

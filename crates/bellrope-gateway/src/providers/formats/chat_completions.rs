@@ -9,9 +9,10 @@ use reqwest::header::{AUTHORIZATION, HeaderName};
 
 use super::address::parse_base;
 use super::translate::Translate;
-use super::wire_format::{Segment, WireFormat};
+use super::wire_format::{Segment, Server, WireFormat};
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
+use crate::notes::Notes;
 use crate::secret::Secret;
 
 pub(super) use azure::Azure;
@@ -33,8 +34,14 @@ impl WireFormat for ChatCompletions {
         (AUTHORIZATION, "Bearer ")
     }
 
-    fn body(&self, request: &ChatRequest, model: Option<&str>, at_inventor: bool) -> Result<Vec<u8>, ProviderError> {
-        request::body(request, model, at_inventor)
+    fn body(
+        &self,
+        request: &ChatRequest,
+        model: Option<&str>,
+        server: Server,
+        notes: &mut Notes,
+    ) -> Result<Vec<u8>, ProviderError> {
+        request::body(request, model, server, notes)
     }
 
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {

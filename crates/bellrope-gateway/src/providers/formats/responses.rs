@@ -8,9 +8,10 @@ use reqwest::header::{AUTHORIZATION, HeaderName};
 
 use super::address::parse_base;
 use super::translate::Translate;
-use super::wire_format::{Segment, WireFormat};
+use super::wire_format::{Segment, Server, WireFormat};
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
+use crate::notes::Notes;
 use crate::secret::Secret;
 
 pub use translate::Translator;
@@ -31,8 +32,14 @@ impl WireFormat for Responses {
         (AUTHORIZATION, "Bearer ")
     }
 
-    fn body(&self, request: &ChatRequest, model: Option<&str>, _: bool) -> Result<Vec<u8>, ProviderError> {
-        request::body(request, model)
+    fn body(
+        &self,
+        request: &ChatRequest,
+        model: Option<&str>,
+        server: Server,
+        notes: &mut Notes,
+    ) -> Result<Vec<u8>, ProviderError> {
+        request::body(request, model, server, notes)
     }
 
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {

@@ -1,46 +1,98 @@
 //! What the messages of a conversation say, in parts that every format can write.
 
-use serde_json::Value;
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
 
 use crate::error::ProviderError;
 use crate::message::{Content, Message, Part, Role};
 
-/// One thing that a message says.
+/// One thing that a message says in so many words or pictures.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Said<'a> {
-    Text(&'a str),
-    Image(&'a str),
-    Call { id: &'a str, name: &'a str, input: &'a Value },
-    Result { id: &'a str, content: &'a str, is_error: bool },
+    Text { text: &'a str, cache: Option<&'a Value> },
+    Image { url: &'a str, detail: Option<&'a str>, cache: Option<&'a Value> },
 }
 
-/// What a message says, part by part, each known to fit its role.
-pub(super) fn said(message: &Message) -> Result<Vec<Said<'_>>, ProviderError> {
+/// What the model thought.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reasoning<'a> {
+    pub(super) text: &'a str,
+    pub(super) details: Option<&'a Value>,
+}
+
+/// A call of a tool, with its result.
+#[derive(Debug, Clone)]
+pub(super) struct Call<'a> {
+    pub(super) id: Cow<'a, str>,
+    pub(super) name: Cow<'a, str>,
+    pub(super) input: &'a Value,
+    pub(super) extra: Option<&'a Value>,
+    /// Never absent in a conversation that is handed out.
+    pub(super) output: Option<Output<'a>>,
+}
+
+/// The result of a call.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Output<'a> {
+    pub(super) text: Cow<'a, str>,
+    pub(super) images: Vec<&'a str>,
+    pub(super) is_error: bool,
+    pub(super) cache: Option<&'a Value>,
+}
+
+/// A part of a message, known to fit its role.
+#[derive(Debug)]
+pub(super) enum Piece<'a> {
+    Said(Said<'a>),
+    Reasoning(Reasoning<'a>),
+    Call(Call<'a>),
+    Result { id: &'a str, output: Output<'a> },
+}
+
+/// What a message says, part by part.
+pub(super) fn pieces(message: &Message) -> Result<Vec<Piece<'_>>, ProviderError> {
     let role = message.role;
     let parts = match &message.content {
         Content::Text(_) if role == Role::Tool => {
             return Err(invalid("a message of role tool must consist of tool_result parts"));
         }
-        Content::Text(text) => return Ok(vec![Said::Text(text)]),
-        Content::Parts(parts) if parts.is_empty() => return Err(invalid("a message has no content")),
+        Content::Text(text) => return Ok(vec![Piece::Said(Said::Text { text, cache: None })]),
         Content::Parts(parts) => parts,
     };
-    let mut said = Vec::with_capacity(parts.len());
+    let mut pieces = Vec::with_capacity(parts.len());
     for part in parts {
-        said.push(match (part, role) {
-            (Part::Text { text }, Role::System | Role::User | Role::Assistant) => Said::Text(text),
-            (Part::Image { url }, Role::User) => Said::Image(url),
-            (Part::ToolUse { id, name, input }, Role::Assistant) => Said::Call { id, name, input },
-            (Part::ToolResult { tool_use_id, content, is_error }, Role::User | Role::Tool) => {
-                Said::Result { id: tool_use_id, content, is_error: *is_error }
+        pieces.push(match (part, role) {
+            (Part::Text { text, cache_control }, Role::System | Role::User | Role::Assistant) => {
+                Piece::Said(Said::Text { text, cache: cache_control.as_ref() })
+            }
+            (Part::Image { url, detail, cache_control }, Role::User) => {
+                Piece::Said(Said::Image { url, detail: detail.as_deref(), cache: cache_control.as_ref() })
+            }
+            (Part::Reasoning { text, details }, Role::Assistant) => {
+                Piece::Reasoning(Reasoning { text, details: details.as_ref() })
+            }
+            (Part::ToolUse { id, name, input, extra_content }, Role::Assistant) => Piece::Call(Call {
+                id: id.into(),
+                name: name.into(),
+                input,
+                extra: extra_content.as_ref(),
+                output: None,
+            }),
+            (Part::ToolResult { tool_use_id, content, images, is_error, cache_control }, Role::User | Role::Tool) => {
+                let images = images.iter().map(String::as_str).collect();
+                let cache = cache_control.as_ref();
+                let output = Output { text: content.into(), images, is_error: *is_error, cache };
+                Piece::Result { id: tool_use_id, output }
             }
             (Part::Text { .. }, _) => return Err(misplaced("text", role)),
             (Part::Image { .. }, _) => return Err(misplaced("an image", role)),
+            (Part::Reasoning { .. }, _) => return Err(misplaced("reasoning", role)),
             (Part::ToolUse { .. }, _) => return Err(misplaced("a tool_use", role)),
             (Part::ToolResult { .. }, _) => return Err(misplaced("a tool_result", role)),
         });
     }
-    Ok(said)
+    Ok(pieces)
 }
 
 /// The role's name, which is the same in all formats that have the role.
@@ -53,9 +105,33 @@ pub(super) fn role_name(role: Role) -> &'static str {
     }
 }
 
-/// The arguments of a call as JSON text; an empty object for none.
+/// The arguments of a call as text: what the model wrote, as it was; an empty object for none.
 pub(super) fn arguments(input: &Value) -> String {
-    if input.is_null() { "{}".to_owned() } else { input.to_string() }
+    match input {
+        Value::Null => "{}".to_owned(),
+        Value::String(text) if is_blank(text) => "{}".to_owned(),
+        Value::String(text) => text.clone(),
+        json => json.to_string(),
+    }
+}
+
+/// The arguments of a call as an object. A text that is none stands in one, so that it is not lost.
+pub(super) fn arguments_object(input: &Value) -> Value {
+    match input {
+        Value::Object(_) => input.clone(),
+        Value::Null => json!({}),
+        Value::String(text) if is_blank(text) => json!({}),
+        Value::String(text) => match serde_json::from_str(text) {
+            Ok(object @ Value::Object(_)) => object,
+            _ => json!({"text": text}),
+        },
+        json => json!({"value": json}),
+    }
+}
+
+/// Whether a text has nothing but white space.
+pub(super) fn is_blank(text: &str) -> bool {
+    text.trim().is_empty()
 }
 
 pub(super) fn invalid(reason: &str) -> ProviderError {
@@ -73,8 +149,6 @@ fn misplaced(what: &str, role: Role) -> ProviderError {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -82,15 +156,30 @@ mod tests {
         for (role, part) in [
             ("assistant", json!({"type": "image", "url": "data:"})),
             ("user", json!({"type": "tool_use", "id": "c", "name": "n"})),
+            ("user", json!({"type": "reasoning", "text": "hm"})),
             ("system", json!({"type": "tool_result", "tool_use_id": "c", "content": ""})),
             ("tool", json!({"type": "text", "text": "t"})),
         ] {
             let message: Message = serde_json::from_value(json!({"role": role, "content": [part]})).unwrap();
-            assert_eq!(said(&message).unwrap_err().code(), "invalid_request", "{role}");
+            assert_eq!(pieces(&message).unwrap_err().code(), "invalid_request", "{role}");
         }
-        for content in [json!([]), json!("plain")] {
-            let message: Message = serde_json::from_value(json!({"role": "tool", "content": content})).unwrap();
-            assert_eq!(said(&message).unwrap_err().code(), "invalid_request");
+        let message: Message = serde_json::from_value(json!({"role": "tool", "content": "plain"})).unwrap();
+        assert_eq!(pieces(&message).unwrap_err().code(), "invalid_request");
+    }
+
+    // Fault 74.
+    #[test]
+    fn arguments_are_text_as_it_was_or_an_object_that_holds_it() {
+        for (input, text, object) in [
+            (json!(null), "{}", json!({})),
+            (json!(" "), "{}", json!({})),
+            (json!({"a": 1}), "{\"a\":1}", json!({"a": 1})),
+            (json!("{\"a\":"), "{\"a\":", json!({"text": "{\"a\":"})),
+            (json!("{\"a\": 2}"), "{\"a\": 2}", json!({"a": 2})),
+            (json!("[1]"), "[1]", json!({"text": "[1]"})),
+            (json!([1]), "[1]", json!({"value": [1]})),
+        ] {
+            assert_eq!((arguments(&input).as_str(), arguments_object(&input)), (text, object));
         }
     }
 }

@@ -6,6 +6,7 @@ use reqwest::header::HeaderName;
 use super::translate::Translate;
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
+use crate::notes::Notes;
 use crate::secret::Secret;
 
 /// A wire format on the way to a provider: the request out, the answer back.
@@ -32,15 +33,31 @@ pub(crate) trait WireFormat: Send + Sync {
         false
     }
 
-    /// The JSON to post. `at_inventor`: whether the server is the inventor's own, which may want other fields than all
-    /// others understand.
+    /// The JSON to post. What of the request goes no further, or goes in other words, is noted.
     ///
     /// # Errors
     /// The request cannot be said in this format.
-    fn body(&self, request: &ChatRequest, model: Option<&str>, at_inventor: bool) -> Result<Vec<u8>, ProviderError>;
+    fn body(
+        &self,
+        request: &ChatRequest,
+        model: Option<&str>,
+        server: Server,
+        notes: &mut Notes,
+    ) -> Result<Vec<u8>, ProviderError>;
 
     /// What turns the events of one answer into chunks, with errors that never hold `key`.
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate>;
+}
+
+/// What is known of the server that a request goes to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Server {
+    /// Whether it is the inventor's own, which may want other fields than all others understand.
+    pub(crate) at_inventor: bool,
+    /// Whether messages may hold what those of the inventor do not.
+    pub(crate) message_extras: bool,
+    /// Whether it knows `stream_options`.
+    pub(crate) stream_options: bool,
 }
 
 /// A segment of a request's path.

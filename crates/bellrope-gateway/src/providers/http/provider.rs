@@ -1,13 +1,13 @@
 //! A provider behind HTTP, whichever of the wire formats it speaks.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
 use reqwest::Url;
-use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -20,8 +20,9 @@ use crate::config::{MAX_RETRY_WAIT, Preset, ProviderConfig, check_name, section}
 use crate::error::{ConfigError, ProviderError};
 use crate::json::Few;
 use crate::message::{ChatRequest, Chunk, ModelInfo, ProviderHealth};
+use crate::notes::Notes;
 use crate::provider::{BoxFuture, Capabilities, ChunkStream, Provider, ProviderLimits};
-use crate::providers::formats::{Progress, ProviderKind, Translate};
+use crate::providers::formats::{Progress, ProviderKind, Server, Translate, push_extra};
 use crate::secret::Secret;
 
 /// Where every format has its list of models, below the base address.
@@ -29,6 +30,9 @@ const MODELS: &str = "models";
 
 /// The largest list of models, in bytes.
 const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
+
+/// Presets whose servers refuse fields of messages that OpenAI's do not have.
+const NO_EXTRAS: [&str; 3] = ["openai", "groq", "mistral"];
 
 /// The most models in it.
 const MAX_MODELS: usize = 10_000;
@@ -65,8 +69,7 @@ struct Remote {
     model: Option<String>,
     /// Whether it answers no request without a model.
     needs_model: bool,
-    /// Whether the server is that of the format's inventor.
-    at_inventor: bool,
+    server: Server,
     /// The setting that holds the key, while there has to be one and is none.
     missing_key: Option<String>,
     model_setting: String,
@@ -118,6 +121,7 @@ impl HttpProvider {
             key: key_setting.clone().into(),
             reason: "holds a character that no key has".into(),
         })?;
+        let headers = with_more(headers, &config.headers);
         let timeouts = Timeouts {
             connect: config.connect_timeout,
             first_byte: config.first_byte_timeout,
@@ -138,7 +142,13 @@ impl HttpProvider {
                 kind,
                 endpoint: Endpoint::new(base, headers, api_key, timeouts, retry, mends),
                 needs_model: needs_key || kind.format().needs_model(),
-                at_inventor: home.is_some_and(|home| home.name == kind.name()),
+                server: Server {
+                    at_inventor: home.is_some_and(|home| home.name == kind.name()),
+                    message_extras: config
+                        .message_extras
+                        .unwrap_or_else(|| !home.is_some_and(|home| NO_EXTRAS.contains(&home.name))),
+                    stream_options: config.stream_options,
+                },
                 missing_key,
                 model_setting: preset.map_or_else(|| format!("{section}.model"), |preset| preset.model_var.to_owned()),
                 model: config.model,
@@ -200,8 +210,8 @@ impl Provider for HttpProvider {
 }
 
 impl Remote {
-    /// Sends a request; gets the events of its answer.
-    async fn ask(&self, request: &ChatRequest) -> Result<EventStream, ProviderError> {
+    /// Sends a request; gets the events of its answer. Notes what was not sent as it came.
+    async fn ask(&self, request: &ChatRequest, notes: &mut Notes) -> Result<EventStream, ProviderError> {
         self.check_key()?;
         let model = request.model.as_deref().or(self.model.as_deref());
         if model.is_none() && self.needs_model {
@@ -211,7 +221,7 @@ impl Remote {
             });
         }
         let format = self.kind.format();
-        let body = format.body(request, model, self.at_inventor)?;
+        let body = format.body(request, model, self.server, notes)?;
         self.endpoint.post_for_events(format.path().iter().map(|segment| segment.of(model)), body).await
     }
 
@@ -296,11 +306,22 @@ fn headers(kind: ProviderKind, key: Option<&Secret>) -> Option<HeaderMap> {
     Some(headers)
 }
 
+/// These headers, and those of the settings, which were checked.
+fn with_more(mut headers: HeaderMap, more: &BTreeMap<String, String>) -> HeaderMap {
+    let more = more.iter().filter_map(|(name, value)| {
+        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
+    });
+    headers.extend(more);
+    headers
+}
+
 /// An answer on its way.
 struct RemoteAnswer {
     remote: Arc<Remote>,
     stage: Stage,
     translator: Box<dyn Translate>,
+    /// What is to be told before the first piece, and only with an answer.
+    notes: VecDeque<String>,
     /// Pieces of the last event that were not asked for yet.
     ready: VecDeque<Chunk>,
     /// The error that comes after them.
@@ -325,13 +346,19 @@ impl RemoteAnswer {
         let mut translator = remote.translator();
         translator.limit(request.max_tokens);
         let stage = Stage::Asked(Box::new(request));
-        Self { remote, stage, translator, ready: VecDeque::new(), failed: None, retries: 0, waited: Duration::ZERO }
+        let (notes, ready) = (VecDeque::new(), VecDeque::new());
+        Self { remote, stage, translator, notes, ready, failed: None, retries: 0, waited: Duration::ZERO }
     }
 
     async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
         // While keep-alives come in, of whatever form, this moment stays.
         let mut asked = Instant::now();
         loop {
+            if !self.ready.is_empty()
+                && let Some(text) = self.notes.pop_front()
+            {
+                return Some(Ok(Chunk::Notice { text }));
+            }
             if let Some(chunk) = self.ready.pop_front() {
                 return Some(Ok(chunk));
             }
@@ -360,8 +387,10 @@ impl RemoteAnswer {
     async fn advance(&mut self, asked: Instant) -> Result<Progress, ProviderError> {
         let events = match &mut self.stage {
             Stage::Asked(request) => {
-                let error = match self.remote.ask(request).await {
+                let mut notes = Notes::default();
+                let error = match self.remote.ask(request, &mut notes).await {
                     Ok(events) => {
+                        self.notes = notes.into_vec().into();
                         self.stage = Stage::Answering(Box::new(events));
                         return Ok(Progress::Continues);
                     }
@@ -390,7 +419,12 @@ impl RemoteAnswer {
             Stage::Ended => return Ok(Progress::Ended),
         };
         match events.next(asked).await {
-            Ok(Next::Event(event)) => self.translator.event(event, &mut self.ready),
+            Ok(Next::Event(event)) => {
+                let from = self.ready.len();
+                let progress = self.translator.event(event, &mut self.ready);
+                push_extra(event.data, from, &mut self.ready);
+                progress
+            }
             Ok(Next::End { unfinished, reason }) => self.translator.end(unfinished, reason, &mut self.ready),
             Ok(Next::Document(json)) => {
                 if self.translator.document(&json, &mut self.ready)? {

@@ -7,9 +7,10 @@ use super::request;
 use super::translate::Translator;
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
+use crate::notes::Notes;
 use crate::providers::formats::address::{parse_base, push_segment};
 use crate::providers::formats::translate::Translate;
-use crate::providers::formats::wire_format::{Segment, WireFormat};
+use crate::providers::formats::wire_format::{Segment, Server, WireFormat};
 use crate::secret::Secret;
 
 /// The version of the API where none is set.
@@ -42,8 +43,14 @@ impl WireFormat for Azure {
         true
     }
 
-    fn body(&self, request: &ChatRequest, model: Option<&str>, _: bool) -> Result<Vec<u8>, ProviderError> {
-        request::body(request, model, true)
+    fn body(
+        &self,
+        request: &ChatRequest,
+        model: Option<&str>,
+        server: Server,
+        notes: &mut Notes,
+    ) -> Result<Vec<u8>, ProviderError> {
+        request::body(request, model, Server { at_inventor: true, message_extras: false, ..server }, notes)
     }
 
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {

@@ -1,58 +1,192 @@
 //! A request in the format of chat completions.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::ProviderError;
-use crate::message::{ChatRequest, Message, Tool, ToolChoice};
-use crate::providers::formats::said::{Said, arguments, role_name, said, unwritable};
+use crate::message::{ChatRequest, ToolChoice};
+use crate::notes::Notes;
+use crate::providers::formats::history::{self, Spoken, Turn};
+use crate::providers::formats::ids::CallRules;
+use crate::providers::formats::options;
+use crate::providers::formats::said::{Call, Output, Said, arguments, invalid, unwritable};
+use crate::providers::formats::tools::{Offered, tools};
+use crate::providers::formats::wire_format::Server;
 
-/// The JSON to post. `is_openai`: for OpenAI's own models, the newer of which refuse `max_tokens`, while other servers
-/// often know nothing else.
-pub(crate) fn body(request: &ChatRequest, model: Option<&str>, is_openai: bool) -> Result<Vec<u8>, ProviderError> {
-    let mut messages = Vec::with_capacity(request.messages.len() + 1);
-    messages.extend(request.system.as_deref().map(|system| WireMessage::text("system", system)));
-    for message in &request.messages {
-        convert(message, &mut messages)?;
+/// The highest temperature, the most stop texts and the longest name of a tool at OpenAI's own server.
+const MAX_TEMPERATURE: f64 = 2.0;
+const MAX_STOP: usize = 4;
+const LONGEST_NAME: usize = 64;
+
+/// The most bytes of a call's id there; other servers take these too.
+const LONGEST_ID: usize = 40;
+
+/// What stands for each picture in the result of a tool.
+const PICTURE: &str = "(A picture stood here, which cannot be shown.)";
+
+/// The JSON to post. OpenAI's own models, the newer of which refuse `max_tokens`, take no field that is not OpenAI's;
+/// other servers often know nothing but `max_tokens`.
+pub(crate) fn body(
+    request: &ChatRequest,
+    model: Option<&str>,
+    server: Server,
+    notes: &mut Notes,
+) -> Result<Vec<u8>, ProviderError> {
+    let is_openai = server.at_inventor;
+    let longest_name = is_openai.then_some(LONGEST_NAME);
+    let rules = CallRules { longest_id: LONGEST_ID, plain_ids: false, unique_ids: false, longest_name };
+    let tools = tools(request, longest_name, notes)?;
+    let turns = history::turns(&request.messages, rules, notes)?;
+    let mut writer = Writer { messages: Vec::with_capacity(turns.len() + 1), extras: server.message_extras, notes };
+    let system = request.system.as_deref().filter(|system| !system.is_empty());
+    writer.messages.extend(system.map(|system| WireMessage::text("system", system.into())));
+    turns.iter().for_each(|turn| writer.add(turn));
+    let Writer { messages, notes, .. } = writer;
+    if messages.is_empty() {
+        return Err(invalid("messages has no message with content"));
     }
-    let (max_completion_tokens, max_tokens) =
-        if is_openai { (request.max_tokens, None) } else { (None, request.max_tokens) };
+    let tokens = options::max_tokens(request);
+    let (max_completion_tokens, max_tokens) = if is_openai { (tokens, None) } else { (None, tokens) };
+    if is_openai {
+        options::check_stop(request, MAX_STOP)?;
+        options::note_left_out(request, &["top_k"], "OpenAI's chat completions have no such field", notes);
+        options::note_left_out(request, &["metadata"], "OpenAI takes it only with answers that it stores", notes);
+    }
+    if tools.offered.iter().any(|offered| offered.tool.cache_control.is_some()) {
+        note_cache(notes);
+    }
     let body = Body {
         model,
         messages,
-        tools: request.tools.iter().map(WireTool::new).collect(),
-        tool_choice: request.tool_choice.as_ref().map(WireChoice::new),
-        temperature: request.temperature,
+        tools: tools.offered.iter().map(WireTool::new).collect(),
+        tool_choice: tools.choice.map(WireChoice::new),
+        parallel_tool_calls: tools.parallel,
+        temperature: options::temperature(request, if is_openai { MAX_TEMPERATURE } else { f64::MAX }, notes)?,
+        top_p: options::top_p(request)?,
+        top_k: request.top_k.filter(|_| !is_openai),
         max_tokens,
         max_completion_tokens,
         stop: &request.stop,
+        seed: request.seed,
+        presence_penalty: request.presence_penalty,
+        frequency_penalty: request.frequency_penalty,
+        logit_bias: Some(&request.logit_bias).filter(|bias| !bias.is_empty()),
+        user: request.user.as_deref(),
+        metadata: Some(&request.metadata).filter(|metadata| !metadata.is_empty() && !is_openai),
+        reasoning_effort: request.reasoning_effort.as_deref(),
+        response_format: options::response_format(request)?.and(request.response_format.as_ref()),
+        service_tier: request.service_tier.as_deref(),
         stream: true,
-        stream_options: StreamOptions { include_usage: true },
+        stream_options: server.stream_options.then_some(StreamOptions { include_usage: true }),
     };
     serde_json::to_vec(&body).map_err(|error| unwritable(&error))
 }
 
-/// One message becomes one or several: each result of a tool is a message of its own, ahead of the rest.
-fn convert<'a>(message: &'a Message, out: &mut Vec<WireMessage<'a>>) -> Result<(), ProviderError> {
-    let mut parts = Vec::new();
-    let mut calls = Vec::new();
-    for part in said(message)? {
-        match part {
-            Said::Text(text) => parts.push(WirePart::Text { text }),
-            Said::Image(url) => parts.push(WirePart::ImageUrl { image_url: ImageUrl { url } }),
-            Said::Call { id, name, input } => calls.push(WireCall::new(id, name, input)),
-            Said::Result { id, content, .. } => {
-                let mut result = WireMessage::text("tool", content);
-                result.tool_call_id = Some(id);
-                out.push(result);
+/// Writes the turns of a conversation as messages: each result of a tool is one of its own, right after its call.
+struct Writer<'a, 'n> {
+    messages: Vec<WireMessage<'a>>,
+    extras: bool,
+    notes: &'n mut Notes,
+}
+
+impl<'a> Writer<'a, '_> {
+    fn add(&mut self, turn: &'a Turn<'a>) {
+        match turn {
+            Turn::System(said) => self.say("system", said),
+            Turn::User(said) => self.say("user", said),
+            Turn::Stray(text) => self.messages.push(WireMessage::text("user", text.into())),
+            Turn::Assistant(spoken) => self.speak(spoken),
+        }
+    }
+
+    fn say(&mut self, role: &'static str, said: &[Said<'a>]) {
+        let content = self.content(said);
+        if content.is_some() {
+            self.messages.push(WireMessage { content, ..WireMessage::new(role) });
+        }
+    }
+
+    fn speak(&mut self, spoken: &'a Spoken<'a>) {
+        let Spoken { reasoning, said, calls } = spoken;
+        let mut message = WireMessage::new("assistant");
+        message.content = self.content(said);
+        if !reasoning.is_empty() && !self.extras {
+            self.notes.left_out("the reasoning of earlier turns", "this provider's messages have no place for it");
+        } else if !reasoning.is_empty() {
+            message.reasoning_content = Some(reasoning.iter().map(|reasoning| reasoning.text).collect());
+        }
+        message.tool_calls = calls.iter().map(|call| self.call(call)).collect();
+        if message.content.is_none() && message.tool_calls.is_empty() {
+            if message.reasoning_content.is_none() {
+                return;
+            }
+            message.content = Some(WireContent::Text("".into()));
+        }
+        self.messages.push(message);
+        for Call { id, output, .. } in calls {
+            if let Some(output) = output {
+                let result = WireMessage::text("tool", self.result(output));
+                self.messages.push(WireMessage { tool_call_id: Some(id), ..result });
             }
         }
     }
-    if !parts.is_empty() || !calls.is_empty() {
-        let (role, content) = (role_name(message.role), WireContent::of(parts));
-        out.push(WireMessage { role, content, tool_calls: calls, tool_call_id: None });
+
+    fn call(&mut self, call: &'a Call<'a>) -> WireCall<'a> {
+        let Call { id, name, input, extra, .. } = call;
+        if extra.is_some() && !self.extras {
+            self.notes.left_out("`extra_content` of calls", "this provider's messages have no place for it");
+        }
+        WireCall {
+            id,
+            r#type: "function",
+            function: CalledFunction { name, arguments: arguments(input) },
+            extra_content: extra.filter(|_| self.extras),
+        }
     }
-    Ok(())
+
+    /// The text of a result, with words for its pictures.
+    fn result(&mut self, output: &'a Output<'a>) -> Cow<'a, str> {
+        if output.cache.is_some() {
+            note_cache(self.notes);
+        }
+        if output.images.is_empty() {
+            return Cow::Borrowed(&output.text);
+        }
+        self.notes.left_out("a picture in the result of a tool", "chat completions take text alone there");
+        let texts = std::iter::once(&*output.text).filter(|text| !text.is_empty());
+        Cow::Owned(texts.chain(output.images.iter().map(|_| PICTURE)).collect::<Vec<_>>().join("\n"))
+    }
+
+    /// What was said. A single text goes as a string, which every server understands.
+    fn content(&mut self, said: &[Said<'a>]) -> Option<WireContent<'a>> {
+        let mut parts = Vec::with_capacity(said.len());
+        for part in said {
+            let (part, cache) = match *part {
+                // It says nothing beside others, and some servers refuse it.
+                Said::Text { text: "", .. } if said.len() > 1 => continue,
+                Said::Text { text, cache } => (WirePart::Text { text }, cache),
+                Said::Image { url, detail, cache } => {
+                    (WirePart::ImageUrl { image_url: ImageUrl { url, detail } }, cache)
+                }
+            };
+            if cache.is_some() {
+                note_cache(self.notes);
+            }
+            parts.push(part);
+        }
+        match parts[..] {
+            [] if said.is_empty() => None,
+            [] => Some(WireContent::Text("".into())),
+            [WirePart::Text { text }] => Some(WireContent::Text(text.into())),
+            _ => Some(WireContent::Parts(parts)),
+        }
+    }
+}
+
+fn note_cache(notes: &mut Notes) {
+    notes.left_out("`cache_control`", "chat completions have no place for it");
 }
 
 #[derive(Serialize)]
@@ -65,15 +199,40 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_choice: Option<WireChoice<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    parallel_tool_calls: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_completion_tokens: Option<u32>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     stop: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frequency_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logit_bias: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_effort: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_tier: Option<&'a str>,
     stream: bool,
-    stream_options: StreamOptions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<StreamOptions>,
 }
 
 #[derive(Serialize)]
@@ -86,6 +245,9 @@ struct WireMessage<'a> {
     role: &'static str,
     /// `null` for a message that only calls tools.
     content: Option<WireContent<'a>>,
+    /// `DeepSeek` and others refuse a call of a tool without what led to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<WireCall<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,27 +255,20 @@ struct WireMessage<'a> {
 }
 
 impl<'a> WireMessage<'a> {
-    fn text(role: &'static str, text: &'a str) -> Self {
-        Self { role, content: Some(WireContent::Text(text)), tool_calls: Vec::new(), tool_call_id: None }
+    fn new(role: &'static str) -> Self {
+        Self { role, content: None, reasoning_content: None, tool_calls: Vec::new(), tool_call_id: None }
+    }
+
+    fn text(role: &'static str, text: Cow<'a, str>) -> Self {
+        Self { content: Some(WireContent::Text(text)), ..Self::new(role) }
     }
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
 enum WireContent<'a> {
-    Text(&'a str),
+    Text(Cow<'a, str>),
     Parts(Vec<WirePart<'a>>),
-}
-
-impl<'a> WireContent<'a> {
-    /// A single text goes as a string, which every server understands.
-    fn of(parts: Vec<WirePart<'a>>) -> Option<Self> {
-        match parts[..] {
-            [] => None,
-            [WirePart::Text { text }] => Some(Self::Text(text)),
-            _ => Some(Self::Parts(parts)),
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -126,6 +281,8 @@ enum WirePart<'a> {
 #[derive(Serialize)]
 struct ImageUrl<'a> {
     url: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -133,6 +290,8 @@ struct WireCall<'a> {
     id: &'a str,
     r#type: &'static str,
     function: CalledFunction<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extra_content: Option<&'a Value>,
 }
 
 #[derive(Serialize)]
@@ -142,21 +301,28 @@ struct CalledFunction<'a> {
     arguments: String,
 }
 
-impl<'a> WireCall<'a> {
-    fn new(id: &'a str, name: &'a str, input: &Value) -> Self {
-        Self { id, r#type: "function", function: CalledFunction { name, arguments: arguments(input) } }
-    }
-}
-
 #[derive(Serialize)]
 struct WireTool<'a> {
     r#type: &'static str,
-    function: &'a Tool,
+    function: OfferedFunction<'a>,
+}
+
+#[derive(Serialize)]
+struct OfferedFunction<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<&'a str>,
+    parameters: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strict: Option<bool>,
 }
 
 impl<'a> WireTool<'a> {
-    fn new(tool: &'a Tool) -> Self {
-        Self { r#type: "function", function: tool }
+    fn new(offered: &'a Offered<'a>) -> Self {
+        let Offered { tool, schema } = offered;
+        let (name, description) = (&*tool.name, tool.description.as_deref());
+        let function = OfferedFunction { name, description, parameters: schema, strict: tool.strict };
+        Self { r#type: "function", function }
     }
 }
 
@@ -190,7 +356,8 @@ mod tests {
     use super::*;
 
     fn sent(request: &ChatRequest, model: Option<&str>, is_openai: bool) -> Value {
-        serde_json::from_slice(&body(request, model, is_openai).unwrap()).unwrap()
+        let server = Server { at_inventor: is_openai, message_extras: !is_openai, stream_options: true };
+        serde_json::from_slice(&body(request, model, server, &mut Notes::default()).unwrap()).unwrap()
     }
 
     fn message(json: Value) -> ChatRequest {
@@ -209,7 +376,8 @@ mod tests {
     #[test]
     fn each_choice_of_tools_is_a_word() {
         for choice in ["auto", "none", "required"] {
-            let request = json!({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": choice});
+            let request = json!({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": choice,
+                "tools": [{"name": "f"}]});
             let body = sent(&serde_json::from_value(request).unwrap(), None, false);
             assert_eq!(body["tool_choice"], choice);
         }
@@ -240,11 +408,15 @@ mod tests {
 
     #[test]
     fn tool_results_go_ahead_of_what_the_user_says() {
-        let request = message(json!({"role": "user", "content": [
-            {"type": "text", "text": "and this?"},
-            {"type": "image", "url": "data:image/png;base64,AA=="},
-            {"type": "tool_result", "tool_use_id": "c1", "content": "4"},
-        ]}));
+        let request: ChatRequest = serde_json::from_value(json!({"messages": [
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "add"}]},
+            {"role": "user", "content": [
+                {"type": "text", "text": "and this?"},
+                {"type": "image", "url": "data:image/png;base64,AA=="},
+                {"type": "tool_result", "tool_use_id": "c1", "content": "4"},
+            ]},
+        ]}))
+        .unwrap();
         let expected = json!([
             {"role": "tool", "content": "4", "tool_call_id": "c1"},
             {"role": "user", "content": [
@@ -252,7 +424,7 @@ mod tests {
                 {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
             ]},
         ]);
-        assert_eq!(sent(&request, None, false)["messages"], expected);
+        assert_eq!(sent(&request, None, false)["messages"].as_array().unwrap()[1..], expected.as_array().unwrap()[..]);
     }
 
     #[test]
@@ -261,10 +433,10 @@ mod tests {
             {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 2}},
             {"type": "tool_use", "id": "c2", "name": "now"},
         ]}));
-        let expected = json!([{"role": "assistant", "content": null, "tool_calls": [
+        let expected = json!({"role": "assistant", "content": null, "tool_calls": [
             {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{\"a\":2}"}},
             {"id": "c2", "type": "function", "function": {"name": "now", "arguments": "{}"}},
-        ]}]);
-        assert_eq!(sent(&request, None, false)["messages"], expected);
+        ]});
+        assert_eq!(sent(&request, None, false)["messages"][0], expected);
     }
 }

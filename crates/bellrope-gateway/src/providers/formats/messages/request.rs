@@ -3,42 +3,118 @@
 use serde_json::{Value, json};
 
 use crate::error::ProviderError;
-use crate::message::{ChatRequest, Message, Role, Tool, ToolChoice};
+use crate::message::{ChatRequest, Role, ToolChoice};
+use crate::notes::Notes;
 use crate::providers::formats::body::Body;
-use crate::providers::formats::said::{Said, invalid, role_name, said};
+use crate::providers::formats::history::{self, Spoken};
+use crate::providers::formats::ids::CallRules;
+use crate::providers::formats::options;
+use crate::providers::formats::said::{Call, Output, Reasoning, Said, arguments_object, invalid, is_blank, role_name};
+use crate::providers::formats::tools::{Offered, Tools, tools};
 
 /// The most tokens of an answer where the request says nothing: the format demands a number.
 const DEFAULT_MAX_TOKENS: u32 = 4096;
 
+/// The highest temperature.
+const MAX_TEMPERATURE: f64 = 1.0;
+
+/// The most characters of a tool's name.
+const LONGEST_NAME: usize = 128;
+
+/// Ids are not written anew without need, and no longer than other formats take them.
+const RULES: CallRules =
+    CallRules { longest_id: 64, plain_ids: true, unique_ids: true, longest_name: Some(LONGEST_NAME) };
+
+/// What stands first where the conversation does not begin with the user, as it must.
+const BEGINNING: &str = "(The beginning of the conversation is not shown.)";
+
 /// The JSON to post.
-pub(crate) fn body(request: &ChatRequest, model: Option<&str>) -> Result<Vec<u8>, ProviderError> {
-    let mut turns = Turns::default();
-    turns.system.extend(request.system.as_deref());
-    for message in &request.messages {
-        turns.add(message)?;
-    }
-    if turns.messages.is_empty() {
-        return Err(invalid("it has no message of user or assistant with content"));
-    }
+pub(crate) fn body(request: &ChatRequest, model: Option<&str>, notes: &mut Notes) -> Result<Vec<u8>, ProviderError> {
+    check(request)?;
+    let tools = tools(request, Some(LONGEST_NAME), notes)?;
+    let conversation = Conversation::of(request, notes)?;
     let mut body = Body::default();
     body.set_some("model", model);
-    body.set("max_tokens", request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS));
-    body.set_some("system", (!turns.system.is_empty()).then(|| turns.system.join("\n\n")));
-    body.set("messages", turns.messages.into_iter().map(Turn::into_json).collect::<Value>());
-    body.set_list("tools", &request.tools, tool);
-    body.set_some("tool_choice", request.tool_choice.as_ref().map(tool_choice));
-    body.set_some("temperature", request.temperature);
+    body.set("max_tokens", options::max_tokens(request).unwrap_or(DEFAULT_MAX_TOKENS));
+    body.set_some("system", system(&conversation.system));
+    set_tools(&mut body, tools, &conversation, notes);
+    body.set("messages", conversation.turns.into_iter().map(Turn::into_json).collect::<Value>());
+    set_options(&mut body, request, notes)?;
     body.set_list("stop_sequences", &request.stop, |text| text.as_str().into());
     body.set("stream", true);
     body.write()
 }
 
-/// A conversation in the form in which this format wants it: instructions apart, user and assistant in turns, results
-/// of tools first in the user's turn.
+/// Refuses what this format cannot say and what would change the answer if it were left out.
+fn check(request: &ChatRequest) -> Result<(), ProviderError> {
+    if request.stop.iter().any(|text| is_blank(text)) {
+        return Err(invalid("stop has a text of nothing but white space, which Anthropic's messages do not take"));
+    }
+    if options::response_format(request)?.is_some() {
+        return Err(invalid(
+            "response_format is not known to Anthropic's messages; leave it out, and ask for JSON in words or by a tool",
+        ));
+    }
+    Ok(())
+}
+
+fn set_options(body: &mut Body, request: &ChatRequest, notes: &mut Notes) -> Result<(), ProviderError> {
+    const NO_PLACE: &str = "Anthropic's messages have no such field";
+    let temperature = options::temperature(request, MAX_TEMPERATURE, notes)?;
+    let top_p = options::top_p(request)?;
+    if temperature.is_some() && top_p.is_some() {
+        notes.left_out("`top_p`", "Anthropic's newer models do not take it beside temperature");
+    }
+    body.set_some("temperature", temperature);
+    body.set_some("top_p", top_p.filter(|_| temperature.is_none()));
+    body.set_some("top_k", request.top_k);
+    match request.service_tier.as_deref() {
+        None => {}
+        Some("auto" | "default") => body.set("service_tier", "auto"),
+        Some("standard_only") => body.set("service_tier", "standard_only"),
+        Some(_) => notes.left_out("`service_tier`", "Anthropic's messages take auto and standard_only"),
+    }
+    // The only word that metadata has there.
+    let user = request.user.as_deref().or_else(|| request.metadata.get("user_id")?.as_str());
+    body.set_some("metadata", user.map(|user| json!({"user_id": user})));
+    let others = ["seed", "presence_penalty", "frequency_penalty", "logit_bias", "reasoning_effort"];
+    options::note_left_out(request, &others, NO_PLACE, notes);
+    if request.metadata.keys().any(|key| key != "user_id") {
+        options::note_left_out(request, &["metadata"], "Anthropic's messages keep a user_id alone", notes);
+    }
+    Ok(())
+}
+
+fn set_tools(body: &mut Body, tools: Tools<'_>, conversation: &Conversation, notes: &mut Notes) {
+    let Tools { offered, choice, parallel } = tools;
+    if offered.is_empty() {
+        if !conversation.called.is_empty() {
+            // A conversation with calls is refused without tools; nothing else is known of them.
+            let stub = |name: &String| json!({"name": name, "input_schema": {"type": "object", "properties": {}}});
+            body.set_list("tools", &conversation.called, stub);
+            body.set("tool_choice", json!({"type": "none"}));
+        }
+        return;
+    }
+    if offered.iter().any(|Offered { tool, .. }| tool.strict == Some(true)) {
+        notes.left_out("`tools.strict`", "Anthropic's messages have no such field");
+    }
+    body.set_list("tools", &offered, tool);
+    let mut choice = choice.map(tool_choice);
+    if let Some(parallel) = parallel.filter(|_| choice.as_ref().is_none_or(|choice| choice["type"] != "none")) {
+        choice.get_or_insert_with(|| json!({"type": "auto"}))["disable_parallel_tool_use"] = (!parallel).into();
+    }
+    body.set_some("tool_choice", choice);
+}
+
+/// A conversation in the form in which this format wants it: instructions apart, user and assistant in turns and the
+/// user first, results of tools first in the user's turn, and no text without a word.
 #[derive(Default)]
-struct Turns<'a> {
-    system: Vec<&'a str>,
-    messages: Vec<Turn>,
+struct Conversation {
+    system: Vec<Value>,
+    turns: Vec<Turn>,
+    /// The names of the tools that were called, each once.
+    called: Vec<String>,
 }
 
 struct Turn {
@@ -47,46 +123,176 @@ struct Turn {
     rest: Vec<Value>,
 }
 
-impl<'a> Turns<'a> {
-    fn add(&mut self, message: &'a Message) -> Result<(), ProviderError> {
-        for part in said(message)? {
-            match (part, message.role) {
-                // An empty text is refused there, and says nothing.
-                (Said::Text(""), _) => {}
-                (Said::Text(text), Role::System) => self.system.push(text),
-                (Said::Text(text), role) => self.turn(role).rest.push(json!({"type": "text", "text": text})),
-                (Said::Image(url), role) => self.turn(role).rest.push(image(url)?),
-                (Said::Call { id, name, input }, role) => {
-                    let input = if input.is_null() { json!({}) } else { input.clone() };
-                    let call = json!({"type": "tool_use", "id": id, "name": name, "input": input});
-                    self.turn(role).rest.push(call);
+impl Conversation {
+    fn of(request: &ChatRequest, notes: &mut Notes) -> Result<Self, ProviderError> {
+        let mut conversation = Self::default();
+        if let Some(text) = request.system.as_deref() {
+            conversation.instruct(&Said::Text { text, cache: None });
+        }
+        for turn in history::turns(&request.messages, RULES, notes)? {
+            match turn {
+                history::Turn::System(said) => said.iter().for_each(|said| conversation.instruct(said)),
+                history::Turn::User(said) => {
+                    let blocks = blocks(&said, notes)?;
+                    conversation.turn(Role::User).rest.extend(blocks);
                 }
-                (Said::Result { id, content, is_error }, _) => {
-                    let mut result = json!({"type": "tool_result", "tool_use_id": id, "content": content});
-                    if is_error {
-                        result["is_error"] = true.into();
-                    }
-                    self.turn(Role::User).results.push(result);
+                history::Turn::Stray(text) => {
+                    conversation.turn(Role::User).rest.push(json!({"type": "text", "text": text}));
                 }
+                history::Turn::Assistant(spoken) => conversation.speak(&spoken, notes)?,
             }
+        }
+        conversation.finish(notes)?;
+        Ok(conversation)
+    }
+
+    fn instruct(&mut self, said: &Said<'_>) {
+        if let Said::Text { text, cache } = said
+            && !is_blank(text)
+        {
+            self.system.push(marked(json!({"type": "text", "text": text}), *cache));
+        }
+    }
+
+    fn speak(&mut self, spoken: &Spoken<'_>, notes: &mut Notes) -> Result<(), ProviderError> {
+        let mut said: Vec<_> = spoken.reasoning.iter().filter_map(|reasoning| thought(reasoning, notes)).collect();
+        said.extend(blocks(&spoken.said, notes)?);
+        for Call { id, name, input, extra, .. } in &spoken.calls {
+            if extra.is_some() {
+                notes.left_out("`extra_content` of calls", "Anthropic's messages have no place for it");
+            }
+            said.push(json!({"type": "tool_use", "id": id, "name": name, "input": arguments_object(input)}));
+            if !self.called.iter().any(|known| known == name) {
+                self.called.push(name.to_string());
+            }
+        }
+        self.turn(Role::Assistant).rest.extend(said);
+        for call in &spoken.calls {
+            let Some(output) = &call.output else { continue };
+            let result = result(&call.id, output)?;
+            self.turn(Role::User).results.push(result);
         }
         Ok(())
     }
 
-    /// The turn to add to: the last one, if it is of this role.
+    /// The turn to add to: the last one, if it is of this role or empty.
     fn turn(&mut self, role: Role) -> &mut Turn {
-        if self.messages.last().is_none_or(|last| last.role != role) {
-            self.messages.push(Turn { role, results: Vec::new(), rest: Vec::new() });
+        if self.turns.last().is_some_and(Turn::is_empty) {
+            self.turns.pop();
         }
-        self.messages.last_mut().expect("there is one now")
+        if self.turns.last().is_none_or(|last| last.role != role) {
+            self.turns.push(Turn { role, results: Vec::new(), rest: Vec::new() });
+        }
+        self.turns.last_mut().expect("there is one now")
+    }
+
+    /// Sees to the first turn and the last one.
+    fn finish(&mut self, notes: &mut Notes) -> Result<(), ProviderError> {
+        if self.turns.last().is_some_and(Turn::is_empty) {
+            self.turns.pop();
+        }
+        match self.turns.first() {
+            None => return Err(invalid("messages has no message of user or assistant with content")),
+            Some(first) if first.role == Role::Assistant => {
+                notes.add(
+                    "`messages` does not begin with the user, which Anthropic's messages want; a text was put first",
+                );
+                let first = Turn {
+                    role: Role::User,
+                    results: Vec::new(),
+                    rest: vec![json!({"type": "text", "text": BEGINNING})],
+                };
+                self.turns.insert(0, first);
+            }
+            Some(_) => {}
+        }
+        // An answer that has begun must not end in white space.
+        if let Some(Turn { role: Role::Assistant, rest, .. }) = self.turns.last_mut()
+            && let Some(Value::String(text)) = rest.last_mut().and_then(|block| block.get_mut("text"))
+        {
+            text.truncate(text.trim_end().len());
+        }
+        Ok(())
     }
 }
 
 impl Turn {
+    fn is_empty(&self) -> bool {
+        self.results.is_empty() && self.rest.is_empty()
+    }
+
     fn into_json(mut self) -> Value {
         self.results.append(&mut self.rest);
         json!({"role": role_name(self.role), "content": self.results})
     }
+}
+
+/// The instructions: one text, unless part of them is marked.
+fn system(blocks: &[Value]) -> Option<Value> {
+    if blocks.iter().any(|block| block.get("cache_control").is_some()) {
+        return Some(blocks.into());
+    }
+    let texts: Vec<_> = blocks.iter().filter_map(|block| block["text"].as_str()).collect();
+    (!texts.is_empty()).then(|| texts.join("\n\n").into())
+}
+
+/// What was said, without texts of nothing but white space: they are refused there, and say nothing.
+fn blocks(said: &[Said<'_>], notes: &mut Notes) -> Result<Vec<Value>, ProviderError> {
+    let mut blocks = Vec::with_capacity(said.len());
+    for said in said {
+        match said {
+            Said::Text { text, .. } if is_blank(text) => {}
+            Said::Text { text, cache } => blocks.push(marked(json!({"type": "text", "text": text}), *cache)),
+            Said::Image { url, detail, cache } => {
+                if detail.is_some_and(|detail| detail != "auto") {
+                    notes.left_out("`detail` of images", "Anthropic's messages have no such field");
+                }
+                blocks.push(marked(image(url)?, *cache));
+            }
+        }
+    }
+    Ok(blocks)
+}
+
+/// What the model thought, if it goes back there: with the signature of this format.
+fn thought(reasoning: &Reasoning<'_>, notes: &mut Notes) -> Option<Value> {
+    let detail = |name: &str| reasoning.details?.get(name)?.as_str();
+    if let Some(signature) = detail("signature") {
+        return Some(json!({"type": "thinking", "thinking": reasoning.text, "signature": signature}));
+    }
+    if let Some(data) = detail("data") {
+        return Some(json!({"type": "redacted_thinking", "data": data}));
+    }
+    notes.left_out("the reasoning of earlier turns", "Anthropic's messages take it with their signature alone");
+    None
+}
+
+fn result(id: &str, output: &Output<'_>) -> Result<Value, ProviderError> {
+    let mut result = json!({"type": "tool_result", "tool_use_id": id});
+    if !output.images.is_empty() {
+        let mut blocks = Vec::with_capacity(output.images.len() + 1);
+        if !is_blank(&output.text) {
+            blocks.push(json!({"type": "text", "text": output.text}));
+        }
+        for url in &output.images {
+            blocks.push(image(url)?);
+        }
+        result["content"] = blocks.into();
+    } else if !is_blank(&output.text) {
+        result["content"] = (*output.text).into();
+    }
+    if output.is_error {
+        result["is_error"] = true.into();
+    }
+    Ok(marked(result, output.cache))
+}
+
+/// A block with its mark for the cache, if it has one.
+fn marked(mut block: Value, cache: Option<&Value>) -> Value {
+    if let Some(cache) = cache.filter(|cache| cache.is_object()) {
+        block["cache_control"] = cache.clone();
+    }
+    block
 }
 
 fn image(url: &str) -> Result<Value, ProviderError> {
@@ -96,19 +302,24 @@ fn image(url: &str) -> Result<Value, ProviderError> {
             let (media_type, data) = data
                 .split_once(";base64,")
                 .ok_or_else(|| invalid("an image's data URL must have the form data:TYPE;base64,DATA"))?;
+            // Without parameters, and by its registered name.
+            let media_type = match media_type.split(';').next().unwrap_or_default() {
+                "image/jpg" => "image/jpeg",
+                media_type => media_type,
+            };
             json!({"type": "base64", "media_type": media_type, "data": data})
         }
     };
     Ok(json!({"type": "image", "source": source}))
 }
 
-fn tool(tool: &Tool) -> Value {
-    let Tool { name, description, parameters } = tool;
-    let mut wire = json!({"name": name, "input_schema": parameters});
-    if let Some(description) = description {
+fn tool(offered: &Offered<'_>) -> Value {
+    let Offered { tool, schema } = offered;
+    let mut wire = json!({"name": tool.name, "input_schema": schema});
+    if let Some(description) = &tool.description {
         wire["description"] = description.as_str().into();
     }
-    wire
+    marked(wire, tool.cache_control.as_ref())
 }
 
 fn tool_choice(choice: &ToolChoice) -> Value {
@@ -126,7 +337,7 @@ mod tests {
 
     fn sent(request: Value) -> Result<Value, ProviderError> {
         let request = serde_json::from_value(request).unwrap();
-        Ok(serde_json::from_slice(&body(&request, Some("m"))?).unwrap())
+        Ok(serde_json::from_slice(&body(&request, Some("m"), &mut Notes::default())?).unwrap())
     }
 
     #[test]
@@ -150,7 +361,8 @@ mod tests {
     #[test]
     fn each_choice_of_tools_has_anthropics_word_for_it() {
         for (choice, expected) in [("auto", "auto"), ("none", "none"), ("required", "any")] {
-            let body = sent(json!({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": choice})).unwrap();
+            let body = sent(json!({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": choice, "tools": [{"name": "f"}]}))
+                .unwrap();
             assert_eq!(body["tool_choice"], json!({"type": expected}));
         }
     }
@@ -165,6 +377,7 @@ mod tests {
     #[test]
     fn turns_of_one_role_are_joined_with_results_of_tools_first() {
         let request = json!({"messages": [
+            {"role": "user", "content": "Go."},
             {"role": "assistant", "content": [
                 {"type": "text", "text": ""},
                 {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 2}},
@@ -181,6 +394,7 @@ mod tests {
             ]},
         ]});
         let expected = json!([
+            {"role": "user", "content": [{"type": "text", "text": "Go."}]},
             {"role": "assistant", "content": [
                 {"type": "tool_use", "id": "c1", "name": "add", "input": {"a": 2}},
                 {"type": "tool_use", "id": "c2", "name": "now", "input": {}},
@@ -200,7 +414,7 @@ mod tests {
     fn what_this_format_cannot_say_is_refused() {
         for messages in [
             json!([{"role": "system", "content": "alone"}]),
-            json!([{"role": "user", "content": ""}]),
+            json!([{"role": "user", "content": " "}]),
             json!([{"role": "user", "content": [{"type": "image", "url": "data:image/svg+xml,<svg/>"}]}]),
         ] {
             assert_eq!(sent(json!({ "messages": messages })).unwrap_err().code(), "invalid_request", "{messages}");

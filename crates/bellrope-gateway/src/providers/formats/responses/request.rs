@@ -3,64 +3,209 @@
 use serde_json::{Value, json};
 
 use crate::error::ProviderError;
-use crate::message::{ChatRequest, Message, Role, Tool, ToolChoice};
+use crate::message::{ChatRequest, ToolChoice};
+use crate::notes::Notes;
 use crate::providers::formats::body::Body;
-use crate::providers::formats::said::{Said, arguments, invalid, role_name, said};
+use crate::providers::formats::history::{self, Spoken};
+use crate::providers::formats::ids::CallRules;
+use crate::providers::formats::options::{self, Form};
+use crate::providers::formats::said::{Call, Output, Reasoning, Said, arguments, invalid};
+use crate::providers::formats::tools::{Offered, Tools, tools};
+use crate::providers::formats::wire_format::Server;
+
+/// The highest temperature.
+const MAX_TEMPERATURE: f64 = 2.0;
+
+/// The least number of tokens that OpenAI's own server takes.
+const LEAST_TOKENS: u32 = 16;
+
+/// The most characters of a tool's name at OpenAI's own server.
+const LONGEST_NAME: usize = 64;
+
+/// The most bytes of a call's id.
+const LONGEST_ID: usize = 64;
 
 /// The JSON to post. Nothing of the conversation is left with the provider.
-pub(crate) fn body(request: &ChatRequest, model: Option<&str>) -> Result<Vec<u8>, ProviderError> {
+pub(crate) fn body(
+    request: &ChatRequest,
+    model: Option<&str>,
+    server: Server,
+    notes: &mut Notes,
+) -> Result<Vec<u8>, ProviderError> {
     if !request.stop.is_empty() {
         // Leaving them out would give another answer than was asked for.
-        return Err(invalid("this provider speaks OpenAI's responses, which have no stop texts"));
+        return Err(invalid("stop is set, and this provider speaks OpenAI's responses, which have no stop texts"));
     }
-    let mut input = Vec::with_capacity(request.messages.len());
-    for message in &request.messages {
-        convert(message, &mut input)?;
+    let longest_name = server.at_inventor.then_some(LONGEST_NAME);
+    let tools = tools(request, longest_name, notes)?;
+    let rules = CallRules { longest_id: LONGEST_ID, plain_ids: false, unique_ids: true, longest_name };
+    let mut input = Input::default();
+    for turn in history::turns(&request.messages, rules, notes)? {
+        match turn {
+            history::Turn::System(said) => input.say("system", "input_text", &said, notes),
+            history::Turn::User(said) => input.say("user", "input_text", &said, notes),
+            history::Turn::Stray(text) => {
+                input.say("user", "input_text", &[Said::Text { text: &text, cache: None }], notes)
+            }
+            history::Turn::Assistant(spoken) => input.speak(&spoken, notes),
+        }
+    }
+    if input.items.is_empty() {
+        return Err(invalid("messages has no message with content"));
     }
     let mut body = Body::default();
     body.set_some("model", model);
-    body.set_some("instructions", request.system.as_deref());
-    body.set("input", input);
-    body.set_list("tools", &request.tools, tool);
-    body.set_some("tool_choice", request.tool_choice.as_ref().map(tool_choice));
-    body.set_some("temperature", request.temperature);
-    body.set_some("max_output_tokens", request.max_tokens);
+    body.set_some("instructions", request.system.as_deref().filter(|system| !system.is_empty()));
+    body.set("input", input.items);
+    if tools.offered.iter().any(|offered| offered.tool.cache_control.is_some()) {
+        note_cache(notes);
+    }
+    set_tools(&mut body, tools);
+    set_options(&mut body, request, server, notes)?;
+    if input.has_encrypted || request.reasoning_effort.is_some() {
+        // Models that do not reason refuse it.
+        body.set("include", json!(["reasoning.encrypted_content"]));
+    }
     body.set("stream", true);
     body.set("store", false);
     body.write()
 }
 
-/// One message becomes one or several items: calls of tools and their results are items of their own. Results go ahead
-/// of what the user says, calls come after what the model said.
-fn convert(message: &Message, out: &mut Vec<Value>) -> Result<(), ProviderError> {
-    let text_type = if message.role == Role::Assistant { "output_text" } else { "input_text" };
-    let mut parts = Vec::new();
-    let mut calls = Vec::new();
-    for part in said(message)? {
-        match part {
-            Said::Text(text) => parts.push(json!({"type": text_type, "text": text})),
-            Said::Image(url) => parts.push(json!({"type": "input_image", "image_url": url})),
-            Said::Call { id, name, input } => {
-                let arguments = arguments(input);
-                calls.push(json!({"type": "function_call", "call_id": id, "name": name, "arguments": arguments}));
-            }
-            Said::Result { id, content, .. } => {
-                out.push(json!({"type": "function_call_output", "call_id": id, "output": content}));
-            }
+fn set_options(body: &mut Body, request: &ChatRequest, server: Server, notes: &mut Notes) -> Result<(), ProviderError> {
+    let mut max_tokens = options::max_tokens(request);
+    if let Some(few) = max_tokens.filter(|tokens| server.at_inventor && *tokens < LEAST_TOKENS) {
+        notes.add(&format!("`max_tokens` {few} was sent as {LEAST_TOKENS}, the least that OpenAI's responses take"));
+        max_tokens = Some(LEAST_TOKENS);
+    }
+    body.set_some("temperature", options::temperature(request, MAX_TEMPERATURE, notes)?);
+    body.set_some("max_output_tokens", max_tokens);
+    body.set_some("top_p", options::top_p(request)?);
+    body.set_some("user", request.user.as_deref());
+    body.set_some("service_tier", request.service_tier.as_deref());
+    body.set_some("metadata", (!request.metadata.is_empty()).then(|| request.metadata.clone()));
+    body.set_some("reasoning", request.reasoning_effort.as_deref().map(|effort| json!({"effort": effort})));
+    let format = options::response_format(request)?.map(|form| match form {
+        Form::Object => json!({"type": "json_object"}),
+        Form::Schema(schema) => {
+            let mut format = schema.clone();
+            format.insert("type".to_owned(), "json_schema".into());
+            format.into()
         }
-    }
-    if !parts.is_empty() {
-        out.push(json!({"type": "message", "role": role_name(message.role), "content": parts}));
-    }
-    out.append(&mut calls);
+    });
+    body.set_some("text", format.map(|format| json!({"format": format})));
+    let others = ["seed", "presence_penalty", "frequency_penalty", "logit_bias", "top_k"];
+    options::note_left_out(request, &others, "OpenAI's responses have no such field", notes);
     Ok(())
 }
 
-fn tool(tool: &Tool) -> Value {
-    let Tool { name, description, parameters } = tool;
+fn set_tools(body: &mut Body, tools: Tools<'_>) {
+    body.set_list("tools", &tools.offered, tool);
+    body.set_some("tool_choice", tools.choice.map(tool_choice));
+    body.set_some("parallel_tool_calls", tools.parallel);
+}
+
+/// The items of a conversation: a message becomes one or several, because calls of tools and their results are items of
+/// their own.
+#[derive(Default)]
+struct Input {
+    items: Vec<Value>,
+    has_encrypted: bool,
+}
+
+impl Input {
+    fn say(&mut self, role: &str, text_type: &str, said: &[Said<'_>], notes: &mut Notes) {
+        let mut parts = Vec::with_capacity(said.len());
+        for part in said {
+            let (part, cache) = match part {
+                // It says nothing beside others.
+                Said::Text { text: "", .. } if said.len() > 1 => continue,
+                Said::Text { text, cache } => (json!({"type": text_type, "text": text}), cache),
+                Said::Image { url, detail, cache } => {
+                    let mut image = json!({"type": "input_image", "image_url": url});
+                    if let Some(detail) = detail {
+                        image["detail"] = (*detail).into();
+                    }
+                    (image, cache)
+                }
+            };
+            if cache.is_some() {
+                note_cache(notes);
+            }
+            parts.push(part);
+        }
+        if !parts.is_empty() {
+            self.items.push(json!({"type": "message", "role": role, "content": parts}));
+        }
+    }
+
+    fn speak(&mut self, spoken: &Spoken<'_>, notes: &mut Notes) {
+        for reasoning in &spoken.reasoning {
+            match thought(reasoning) {
+                Some(item) => {
+                    self.has_encrypted = true;
+                    self.items.push(item);
+                }
+                None => notes.left_out(
+                    "the reasoning of earlier turns",
+                    "OpenAI's responses take it with their encrypted_content alone",
+                ),
+            }
+        }
+        let is_silent = spoken.said.iter().all(|said| matches!(said, Said::Text { text: "", .. }));
+        if !is_silent {
+            self.say("assistant", "output_text", &spoken.said, notes);
+        }
+        for Call { id, name, input, extra, .. } in &spoken.calls {
+            if extra.is_some() {
+                notes.left_out("`extra_content` of calls", "OpenAI's responses have no place for it");
+            }
+            let arguments = arguments(input);
+            self.items.push(json!({"type": "function_call", "call_id": id, "name": name, "arguments": arguments}));
+        }
+        for Call { id, output, .. } in &spoken.calls {
+            if let Some(output) = output {
+                if output.cache.is_some() {
+                    note_cache(notes);
+                }
+                self.items.push(json!({"type": "function_call_output", "call_id": id, "output": result(output)}));
+            }
+        }
+    }
+}
+
+fn note_cache(notes: &mut Notes) {
+    notes.left_out("`cache_control`", "OpenAI's responses keep what they have read by themselves");
+}
+
+/// What the model thought, if it goes back there: in the form in which it came from there.
+fn thought(reasoning: &Reasoning<'_>) -> Option<Value> {
+    let details = reasoning.details?;
+    let mut item =
+        json!({"type": "reasoning", "summary": [], "encrypted_content": details.get("encrypted_content")?.as_str()?});
+    if let Some(id) = details.get("id").and_then(Value::as_str) {
+        item["id"] = id.into();
+    }
+    if !reasoning.text.is_empty() {
+        item["summary"] = json!([{"type": "summary_text", "text": reasoning.text}]);
+    }
+    Some(item)
+}
+
+fn result(output: &Output<'_>) -> Value {
+    if output.images.is_empty() {
+        return (*output.text).into();
+    }
+    let text = (!output.text.is_empty()).then(|| json!({"type": "input_text", "text": output.text}));
+    let images = output.images.iter().map(|url| json!({"type": "input_image", "image_url": url}));
+    text.into_iter().chain(images).collect()
+}
+
+fn tool(offered: &Offered<'_>) -> Value {
+    let Offered { tool, schema } = offered;
     // Strict mode, which is the default there, refuses most schemas that were not written for it.
-    let mut wire = json!({"type": "function", "name": name, "parameters": parameters, "strict": false});
-    if let Some(description) = description {
+    let strict = tool.strict.unwrap_or(false);
+    let mut wire = json!({"type": "function", "name": tool.name, "parameters": schema, "strict": strict});
+    if let Some(description) = &tool.description {
         wire["description"] = description.as_str().into();
     }
     wire
@@ -79,9 +224,11 @@ fn tool_choice(choice: &ToolChoice) -> Value {
 mod tests {
     use super::*;
 
+    const SERVER: Server = Server { at_inventor: false, message_extras: true, stream_options: true };
+
     fn sent(request: Value) -> Value {
         let request = serde_json::from_value(request).unwrap();
-        serde_json::from_slice(&body(&request, Some("m")).unwrap()).unwrap()
+        serde_json::from_slice(&body(&request, Some("m"), SERVER, &mut Notes::default()).unwrap()).unwrap()
     }
 
     #[test]
@@ -105,7 +252,8 @@ mod tests {
     #[test]
     fn each_choice_of_tools_is_a_word() {
         for choice in ["auto", "none", "required"] {
-            let body = sent(json!({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": choice}));
+            let messages = json!([{"role": "user", "content": "Hi"}]);
+            let body = sent(json!({"messages": messages, "tool_choice": choice, "tools": [{"name": "f"}]}));
             assert_eq!(body["tool_choice"], choice);
         }
     }
@@ -138,6 +286,6 @@ mod tests {
     #[test]
     fn stop_texts_are_refused_rather_than_left_out() {
         let request = ChatRequest { stop: vec!["END".into()], ..ChatRequest::user("Hi") };
-        assert_eq!(body(&request, None).unwrap_err().code(), "invalid_request");
+        assert_eq!(body(&request, None, SERVER, &mut Notes::default()).unwrap_err().code(), "invalid_request");
     }
 }

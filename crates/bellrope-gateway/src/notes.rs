@@ -1,0 +1,79 @@
+//! What is told with an answer: what of the request was left out, changed or put in other words on its way.
+//!
+//! A request holds what it likes, so its notes are bounded in number and length, and each is told once.
+
+use crate::error::escape;
+
+/// The most notes of one answer.
+pub const MAX_NOTES: usize = 32;
+
+/// The longest note, in bytes.
+pub const MAX_NOTE: usize = 256;
+
+/// The last of [`MAX_NOTES`], when there are more.
+const MORE: &str = "there is more of this kind than is told here";
+
+/// The notes of one answer, in the order in which they came up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Notes(Vec<String>);
+
+impl Notes {
+    /// Takes a note in, unless it is there already. It is cut to [`MAX_NOTE`] bytes and made fit for a terminal. Whether
+    /// it is new.
+    pub(crate) fn add(&mut self, note: &str) -> bool {
+        if self.0.len() == MAX_NOTES {
+            return false;
+        }
+        let note = if self.0.len() + 1 == MAX_NOTES { MORE.to_owned() } else { fit(note) };
+        let is_new = !note.is_empty() && !self.0.contains(&note);
+        if is_new {
+            self.0.push(note);
+        }
+        is_new
+    }
+
+    /// Notes that a field of the request goes no further, and why.
+    pub(crate) fn left_out(&mut self, field: &str, reason: &str) {
+        self.add(&format!("{field} was left out: {reason}"));
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<String> {
+        self.0
+    }
+
+    pub(crate) fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// A note without control characters, of at most [`MAX_NOTE`] bytes.
+fn fit(note: &str) -> String {
+    let mut note = escape(note.trim(), MAX_NOTE);
+    if note.len() > MAX_NOTE {
+        note.truncate(note.floor_char_boundary(MAX_NOTE - '…'.len_utf8()));
+        note.push('…');
+    }
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fault 75.
+    #[test]
+    fn each_note_is_told_once_and_all_of_them_are_bounded() {
+        let mut notes = Notes::default();
+        assert!(notes.add("a\x1b[31m"));
+        assert!(!notes.add("a\x1b[31m") && !notes.add(" "));
+        assert_eq!(notes.as_slice(), [r"a\u{1b}[31m"]);
+        for number in 0..100 {
+            notes.add(&format!("{number} {}", "é".repeat(1000)));
+        }
+        let notes = notes.into_vec();
+        assert_eq!(notes.len(), MAX_NOTES);
+        assert!(notes.iter().all(|note| note.len() <= MAX_NOTE));
+        assert!(notes[1].starts_with("0 é") && notes[1].ends_with('…'));
+        assert_eq!(notes[MAX_NOTES - 1], MORE);
+    }
+}
