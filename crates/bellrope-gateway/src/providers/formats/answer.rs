@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 
 use serde_json::value::RawValue;
-use tracing::debug;
 
 use super::calls::{AnswerHash, CallPiece, Calls, Place};
 use super::details::Counts;
@@ -17,9 +16,6 @@ use super::reason::Reason;
 use crate::error::ProviderError;
 use crate::json::{Piece, Seam, is_nothing, words};
 use crate::message::{Chunk, StopReason, Usage};
-
-/// The target of its log lines, which filters name: it stays when the file moves.
-const TARGET: &str = "bellrope_gateway::formats";
 
 /// The most notes of one answer.
 const MAX_NOTES: usize = 16;
@@ -249,9 +245,7 @@ impl Answer {
 
 impl Ending {
     fn push(self, out: &mut VecDeque<Chunk>) {
-        if !self.notes.is_empty() {
-            debug!(target: TARGET, notes = ?self.notes, "an answer is not shown as it came");
-        }
+        out.extend(self.notes.into_iter().map(|text| Chunk::Notice { text }));
         out.extend(self.usage.map(Chunk::Usage));
         out.push_back(Chunk::Done { stop_reason: self.stop_reason });
     }

@@ -63,6 +63,8 @@ fn written(out: VecDeque<Chunk>, ended: Result<(), ProviderError>) -> String {
                 let word = serde_json::to_value(stop_reason).unwrap();
                 ("done", word.as_str().unwrap().to_owned())
             }
+            // What is told of an answer is looked at by itself.
+            Chunk::Notice { .. } => continue,
             other => panic!("{other:?}"),
         };
         match parts.last_mut().filter(|last| matches!(what, "text" | "reasoning") && last.starts_with(what)) {

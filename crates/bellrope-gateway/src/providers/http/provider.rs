@@ -427,7 +427,9 @@ impl RemoteAnswer {
             }
             Ok(Next::End { unfinished, reason }) => self.translator.end(unfinished, reason, &mut self.ready),
             Ok(Next::Document(json)) => {
+                let from = self.ready.len();
                 if self.translator.document(&json, &mut self.ready)? {
+                    push_extra(&json, from, &mut self.ready);
                     return Ok(Progress::Ended);
                 }
                 Err(self.remote.endpoint.unexpected(AN_EVENT_STREAM, events.content_type(), json.as_bytes()))
