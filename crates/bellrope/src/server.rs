@@ -1,13 +1,13 @@
 //! The server: an acceptor that shakes hands, workers that own their connections, and handlers.
 //!
 //! The acceptor alone touches the listener and half-open handshakes; a connection is handed over to one worker and
-//! stays with it. Workers share nothing on the data path. What async handlers produce comes back through the worker's
-//! [inbox](inbox::Inbox).
+//! stays with it. Workers share nothing on the data path. What async handlers produce comes back through the worker's inbox.
 
 mod accept;
 mod calls;
 mod config;
 mod core;
+mod error;
 mod handler;
 mod inbox;
 #[cfg(test)]
@@ -15,6 +15,7 @@ mod instructions;
 mod limits;
 mod log_limit;
 mod message;
+mod path;
 mod span;
 mod worker;
 
@@ -41,18 +42,17 @@ use self::{
     handler::registry::{Handler, Registry},
     inbox::Inbox,
     message::Message,
+    path::OwnedPath,
     worker::Worker,
 };
 pub use self::{
     config::ServerConfig,
-    handler::call::{Call, CallInPlace},
-};
-pub use crate::{
     error::{BindError, HandlerError},
+    handler::call::{Call, CallInPlace},
     path::inherited_listener,
-    spin::SpinPolicy,
 };
-use crate::{kill_points::KillPoint, path::OwnedPath, status::Metrics};
+pub use crate::spin::SpinPolicy;
+use crate::{kill_points::KillPoint, status::Metrics};
 
 /// Collects handlers and settings, then binds.
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use bellrope_shm::process;
 
 use crate::{
     breaker::{Breaker, BreakerConfig, BreakerSetting},
-    error::BindError,
+    server::error::BindError,
     spin::SpinPolicy,
 };
 

@@ -107,7 +107,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{error::BindError, server::Server};
+    use crate::{server::Server, server::error::BindError};
 
     #[test]
     fn every_setting_either_changes_or_is_named_as_waiting() {

@@ -12,7 +12,7 @@ use crate::server::calls::body::Body;
 #[error("the reader of the stream is gone")]
 pub struct StreamClosed;
 
-impl From<StreamClosed> for crate::error::HandlerError {
+impl From<StreamClosed> for crate::server::error::HandlerError {
     fn from(closed: StreamClosed) -> Self {
         Self::new(closed.to_string())
     }
