@@ -84,7 +84,7 @@ impl Breaker {
         config.check()?;
         let window = OnceLock::new();
         if config.failure_rate_percent > 0 || config.slow_rate_percent > 0 {
-            let _ = window.set(Window::new(config.rate_window_ms));
+            let _ = window.set(Window::new(config.rate_window));
         }
         Ok(Self {
             live: Live::new(&config),
@@ -117,7 +117,7 @@ impl Breaker {
         let _recoveries = self.lock();
         self.live.change(config);
         if self.live.has_rates() {
-            self.window.get_or_init(|| Window::new(config.rate_window_ms)).restart(config.rate_window_ms);
+            self.window.get_or_init(|| Window::new(config.rate_window)).restart(config.rate_window);
         }
         Ok(())
     }

@@ -49,6 +49,7 @@ mod path;
 pub mod rate;
 #[cfg(feature = "server")]
 pub mod server;
+mod settings;
 #[cfg(any(feature = "client", feature = "server"))]
 mod spin;
 pub mod status;

@@ -301,8 +301,8 @@ impl Server {
     ///
     /// What changes at once: `breaker`, of every message type; `max_connections`, `max_connections_per_uid` and
     /// `max_priority_connections`, by which nobody is closed who is connected; `max_half_open` and
-    /// `handshake_timeout_ms`, for handshakes that begin from now on; `violation_allowance` and `violation_pause_ms`, with
-    /// which 0 forgives all; `budget_wait_ms`, `budget_grace_ms` and `stall_timeout_ms`. Everything else stays as it is.
+    /// `handshake_timeout`, for handshakes that begin from now on; `violation_allowance` and `violation_pause`, with
+    /// which 0 forgives all; `budget_wait`, `budget_grace` and `stall_timeout`. Everything else stays as it is.
     ///
     /// # Errors
     /// [`BindError::Setting`] of the first one that is out of its range; then nothing has changed.

@@ -74,7 +74,7 @@ fn a_thousand_clients_come_back_at_once() {
 fn a_hundred_clients_that_send_the_largest_message_at_once_share_one_budget() {
     alone("crowds::a_hundred_clients_that_send_the_largest_message_at_once_share_one_budget", || {
         let mut config = ServerConfig::default();
-        config.budget_wait_ms = 120_000;
+        config.budget_wait = Duration::from_millis(120_000);
         let budget = config.buffer_budget_bytes;
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("run").join("test.sock");

@@ -155,7 +155,7 @@ fn a_stopped_client_with_answers_unread_is_closed_and_others_are_served_meanwhil
     }
     let mut config = ServerConfig::default();
     // Long enough for it to ask for everything first.
-    config.stall_timeout_ms = 1_000;
+    config.stall_timeout = Duration::from_millis(1_000);
     let server = serve(config);
     let mut client = role(TEST, &server.path);
     client.said("asked");
