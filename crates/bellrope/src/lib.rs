@@ -20,7 +20,7 @@
 //! # let path = directory.path().join("private").join("echo.sock");
 //! let server = Server::builder()
 //!     .unary("shout", |call, reply| {
-//!         reply.write(&call.payload().to_ascii_uppercase());
+//!         reply.put(&call.payload().to_ascii_uppercase());
 //!         Ok(())
 //!     })
 //!     .bind(&path)?;

@@ -71,6 +71,32 @@ impl ServerBuilder {
 
     /// Registers a handler that runs on the worker and writes its reply straight into the response ring. It must not
     /// block: everybody on that worker waits for it.
+    ///
+    /// ```
+    /// use std::io::Write as _;
+    ///
+    /// use bellrope::{Client, Server};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("count.sock");
+    /// let server = Server::builder()
+    ///     .unary("echo", |call, reply| {
+    ///         reply.put(call.payload());
+    ///         Ok(())
+    ///     })
+    ///     .unary("count", |call, reply| Ok(write!(reply, "{} bytes", call.payload().len())?))
+    ///     .unary("list", |call, reply| {
+    ///         serde_json::to_writer(reply, call.payload()).map_err(std::io::Error::from)?;
+    ///         Ok(())
+    ///     })
+    ///     .bind(&path)?;
+    /// let client = Client::connect(&path)?;
+    /// assert_eq!(client.call("count", b"ding")?, b"4 bytes");
+    /// assert_eq!(client.call("list", &[1, 2])?, b"[1,2]");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn unary<F>(mut self, name: &str, handler: F) -> Self
     where

@@ -38,7 +38,7 @@ impl Operator {
                     payload => serde_json::from_slice(payload).map_err(|error| refuse(error.to_string()))?,
                 };
                 let breakers = steer(&*breaker.metrics()?, &request)?;
-                reply.write(&serde_json::to_vec(&breakers).map_err(|error| HandlerError::new(error.to_string()))?);
+                reply.put(&serde_json::to_vec(&breakers).map_err(|error| HandlerError::new(error.to_string()))?);
                 Ok(())
             })
     }

@@ -120,7 +120,7 @@ fn no_session_is_opened_while_all_there_may_be_wait_for_answers() {
     let home = Home::new();
     let builder = Server::builder()
         .unary("ai.models", |_, reply| {
-            reply.write(br#"{"version":1,"models":[],"faults":[]}"#);
+            reply.put(br#"{"version":1,"models":[],"faults":[]}"#);
             Ok(())
         })
         .server_stream("ai.chat_stream", |_, _| std::future::pending());

@@ -103,7 +103,7 @@ fn a_failing_type_is_cut_off_probed_and_back_while_all_others_flow_and_every_cal
     let server = Server::builder()
         .config(config)
         .unary("echo", |call, reply| {
-            reply.write(call.payload());
+            reply.put(call.payload());
             Ok(())
         })
         .unary("panic", |_, _| panic!("on purpose"))

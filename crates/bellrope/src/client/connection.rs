@@ -25,7 +25,7 @@ use crate::error::{CallError, ConnectError};
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
-/// #     .unary("echo", |call, reply| { reply.write(call.payload()); Ok(()) }).bind(&path)?;
+/// #     .unary("echo", |call, reply| { reply.put(call.payload()); Ok(()) }).bind(&path)?;
 /// let mut connection = bellrope::client::Connection::connect(&path)?;
 /// let echo = connection.message_type("echo")?;
 ///

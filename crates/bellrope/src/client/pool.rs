@@ -100,7 +100,7 @@ pub struct PoolStats {
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
-/// #     .unary("echo", |call, reply| { reply.write(call.payload()); Ok(()) }).bind(&path)?;
+/// #     .unary("echo", |call, reply| { reply.put(call.payload()); Ok(()) }).bind(&path)?;
 /// use bellrope::client::{Pool, PoolConfig};
 ///
 /// let pool = Pool::new(PoolConfig::new(&path));

@@ -47,6 +47,13 @@ impl std::fmt::Display for HandlerError {
 
 impl std::error::Error for HandlerError {}
 
+/// So that a handler can end with `?` what it writes into its [`Reply`](crate::Reply). The text of the error travels.
+impl From<io::Error> for HandlerError {
+    fn from(error: io::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
 impl From<HandlerError> for Failure {
     fn from(error: HandlerError) -> Self {
         Self { code: error.code, detail: error.own_code.into(), text: error.text }

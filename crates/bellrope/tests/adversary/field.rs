@@ -60,7 +60,7 @@ impl Field {
         let server = support::builder(&dropped)
             .unary("now", move |call, reply| {
                 now.ran(call.payload())?;
-                reply.write(call.payload());
+                reply.put(call.payload());
                 Ok(())
             })
             .unary_async("delayed", move |call| {

@@ -81,8 +81,8 @@ fn a_hundred_clients_that_send_the_largest_message_at_once_share_one_budget() {
         let server = Server::builder()
             .unary("measure", |call, reply| {
                 let whole = call.payload().iter().all(|byte| *byte == call.payload()[0]);
-                reply.write(&[call.payload()[0], u8::from(whole)]);
-                reply.write(&call.payload().len().to_le_bytes());
+                reply.put(&[call.payload()[0], u8::from(whole)]);
+                reply.put(&call.payload().len().to_le_bytes());
                 Ok(())
             })
             .config(config)

@@ -175,7 +175,7 @@ fn a_server_that_is_killed_a_thousand_times_starts_each_time() {
     const TEST: &str = "processes::a_server_that_is_killed_a_thousand_times_starts_each_time";
     if let Some(path) = path_of_role() {
         let server = Server::builder().unary("pid", |_, reply| {
-            reply.write(&std::process::id().to_le_bytes());
+            reply.put(&std::process::id().to_le_bytes());
             Ok(())
         });
         let _server = server.bind(&path).unwrap();

@@ -218,7 +218,7 @@ mod tests {
         let answering = |health: &'static str, providers: &'static str| {
             let saying = |builder: ServerBuilder, name, text: &'static str| {
                 builder.unary(name, move |_, reply| {
-                    reply.write(text.as_bytes());
+                    reply.put(text.as_bytes());
                     Ok(())
                 })
             };
