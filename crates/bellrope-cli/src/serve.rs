@@ -1,7 +1,6 @@
 //! `bellrope serve`: the server, with the AI gateway behind it.
 
 mod api_port;
-mod operator;
 mod reload;
 mod service_manager;
 
@@ -16,7 +15,7 @@ use anyhow::Context;
 use bellrope::{
     Server,
     server::{ServerBuilder, inherited_listener},
-    status::Metrics,
+    status::{Metrics, OPERATOR_TYPES},
 };
 use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use bellrope_health::HealthServer;
@@ -30,7 +29,6 @@ use signal_hook::{
 };
 
 use api_port::ApiPort;
-use operator::Operator;
 use reload::Reload;
 
 use crate::{
@@ -99,8 +97,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let gateway = LiveGateway::new(gateway);
     let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone());
     let Settings { socket, health, openai_port, server, .. } = settings;
-    let operator = Operator::default();
-    let builder = operator.register(register(Server::builder().config(server), gateway.clone()));
+    let builder = register(Server::builder().config(server), gateway.clone()).operator();
     let (server, socket) = match inherited_listener()? {
         Some(listener) => {
             // Whoever opened it knows better than any setting where it is.
@@ -110,12 +107,11 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         }
         None => (builder.bind(&socket)?, socket),
     };
-    operator.attach(server.metrics());
     let health = health.map(|address| start_health(address, &server)).transpose()?;
     let api_port = openai_port.map(|port| ApiPort::start(port, gateway)).transpose()?;
 
     stay_small(server.metrics())?;
-    let types = 1 + MESSAGE_TYPES.len() + Operator::TYPES;
+    let types = 1 + MESSAGE_TYPES.len() + OPERATOR_TYPES.len();
     let path = socket.display();
     let mut ready = format!("bellrope serves {types} message types on {path}, provider {provider}");
     if let Some(health) = &health {

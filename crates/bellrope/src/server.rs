@@ -15,6 +15,8 @@ mod instructions;
 mod limits;
 mod log_limit;
 mod message;
+#[cfg(feature = "tokio")]
+mod operator;
 mod path;
 mod span;
 mod worker;
@@ -59,6 +61,8 @@ use crate::{kill_points::KillPoint, status::Metrics};
 pub struct ServerBuilder {
     registry: Registry,
     config: ServerConfig,
+    #[cfg(feature = "tokio")]
+    operator: Option<operator::Operator>,
 }
 
 impl ServerBuilder {
@@ -186,6 +190,35 @@ impl ServerBuilder {
         self
     }
 
+    /// Registers the message types by which an operator watches a server and steers its breakers: those that the commands
+    /// `top`, `health` and `breaker` ask. See [`status`](crate::status) for what they carry. Whoever may call this server may
+    /// call them.
+    ///
+    /// ```
+    /// use bellrope::{
+    ///     Client, Server,
+    ///     status::{STATS, Status},
+    /// };
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// let server = Server::builder().in_place("echo", |_| Ok(())).operator().bind(&path)?;
+    ///
+    /// let client = Client::connect(&path)?;
+    /// client.call("echo", b"ding")?;
+    /// let status: Status = serde_json::from_slice(&client.call(STATS, b"")?)?;
+    /// assert_eq!((status.health.status.as_str(), status.health.active_connections), ("healthy", 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn operator(mut self) -> Self {
+        self.operator.get_or_insert_default().register(&mut self.registry);
+        self
+    }
+
     /// Takes the socket path and starts to serve there, on threads of its own.
     ///
     /// The path's directory is created with mode 0700 if it is missing, and refused if others can write to it. The
@@ -216,7 +249,7 @@ impl ServerBuilder {
 
     fn start(self, listener: UnixListener, owned_path: Option<OwnedPath>) -> Result<Server, BindError> {
         self.check()?;
-        let Self { registry, config } = self;
+        let Self { registry, config, .. } = self;
         process::raise_descriptor_limit();
         #[cfg(feature = "tokio")]
         let runtime = if registry.needs_runtime() { Some(build_runtime()?) } else { None };
@@ -226,6 +259,10 @@ impl ServerBuilder {
             #[cfg(feature = "tokio")]
             runtime.as_ref().map(|runtime| runtime.handle().clone()),
         )?);
+        #[cfg(feature = "tokio")]
+        if let Some(operator) = self.operator {
+            operator.attach(Arc::clone(&core.metrics));
+        }
         let workers = core.fixed.workers;
 
         let mut threads = Vec::with_capacity(workers + 1);

@@ -9,6 +9,7 @@ mod condition;
 mod counters;
 #[cfg(feature = "server")]
 mod liveness;
+mod operator;
 #[cfg(feature = "server")]
 mod overview;
 mod report;
@@ -23,6 +24,7 @@ pub use condition::{Condition, LivenessProbe};
 pub use counters::Metrics;
 #[cfg(feature = "server")]
 pub(crate) use counters::{LATENCY_BOUNDS_US, OUTCOMES, Readiness, Shard, UNKNOWN};
+pub use operator::{BREAKER, BreakerAction, BreakerRequest, Breakers, OPERATOR, OPERATOR_TYPES, STATS};
 pub use report::{BreakerRow, Buffers, Counts, Health, MemoryUse, Reloads, Status, TypeRow};
 #[cfg(feature = "server")]
 pub use snapshot::{Snapshot, TypeSnapshot};

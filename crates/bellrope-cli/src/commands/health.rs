@@ -1,15 +1,12 @@
 //! `bellrope health`: what `/health` says, over the socket.
 
 use anyhow::Context;
+use bellrope::status::STATS;
 use bellrope_terminal::{Failed, Outcome, output};
 use clap::Args;
 use serde_json::Value;
 
-use crate::{
-    logging,
-    operator::{self, STATS},
-    socket::SocketArg,
-};
+use crate::{logging, operator, socket::SocketArg};
 
 /// The `status` of a server that is as it should be.
 const GOOD: &str = "healthy";

@@ -66,7 +66,7 @@ fn an_operator_is_told_that_a_server_has_nothing_for_one() {
     let _server = serve(&home, Server::builder().unary("echo", |_, _| Ok(())));
     for (command, missing) in [(&["breaker", "list"][..], "bellrope.breaker"), (&["health"], "bellrope.stats")] {
         let expected = format!(
-            "error: the server does not offer {missing}: it is older than this program, or is not `bellrope serve`\n"
+            "error: the server does not offer {missing}: it is older than this program, or was built without `ServerBuilder::operator`\n"
         );
         assert_eq!(home.run(command).failed(1), expected);
     }

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use bellrope::{
+    breaker::BreakerState,
+    status::{OPERATOR, Status},
+};
 use bellrope_terminal::{Outcome, output};
 use ratatui::{
     Frame,
@@ -11,8 +15,8 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row, Table},
 };
 
-use super::status::{Latency, News, Status, TypeView, View};
-use crate::operator::OURS;
+use super::status::{Latency, News, TypeView, View, since};
+use crate::operator::state_in_words;
 
 /// The server as it was last seen.
 #[derive(Debug)]
@@ -28,14 +32,14 @@ const BAD: Color = Color::Red;
 
 impl Screen {
     pub(super) fn new(socket: &Path, first: Status) -> Self {
-        let view = first.since(None);
+        let view = since(&first, None);
         Self { socket: socket.to_string_lossy().escape_debug().to_string(), last: first, view, lost: None }
     }
 
     pub(super) fn hear(&mut self, news: News) {
         match news {
             News::Status(status) => {
-                self.view = status.since(Some(&self.last));
+                self.view = since(&status, Some(&self.last));
                 self.last = *status;
                 self.lost = None;
             }
@@ -45,7 +49,8 @@ impl Screen {
 
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
         let figures = figures(&self.view);
-        let tripped: Vec<_> = self.view.breakers.iter().filter(|row| row.state != "closed" || row.forced).collect();
+        let tripped: Vec<_> =
+            self.view.breakers.iter().filter(|row| row.state != BreakerState::Closed || row.forced).collect();
         let rows = [1, 1, figures.len() as u16, 1, tripped.len().clamp(1, 4) as u16, 1];
         let [head, lost, middle, _, breakers, _, table, foot] = Layout::vertical(
             rows.map(Constraint::Length).into_iter().chain([Constraint::Min(2), Constraint::Length(1)]),
@@ -63,7 +68,7 @@ impl Screen {
                 .iter()
                 .map(|row| {
                     let state =
-                        format!("Breaker      {} is {}, {} rejected", row.name, row.state_in_words(), row.rejections);
+                        format!("Breaker      {} is {}, {} rejected", row.name, state_in_words(row), row.rejections);
                     Line::from(state).style(Style::new().fg(BAD))
                 })
                 .collect(),
@@ -121,7 +126,7 @@ pub(super) fn print(view: &View) -> Outcome {
     output::line(format_args!("bellrope {} {}, up {}", view.version, view.status, duration(view.uptime_seconds)))?;
     figures(view).iter().try_for_each(|line| output::line(format_args!("{line}")))?;
     for row in &view.breakers {
-        output::line(format_args!("Breaker      {} is {}", row.name.escape_debug(), row.state_in_words()))?;
+        output::line(format_args!("Breaker      {} is {}", row.name.escape_debug(), state_in_words(row)))?;
     }
     let [name, ..] = COLUMNS;
     let wide = view.types.iter().map(|row| row.name.escape_debug().count()).max().unwrap_or(0);
@@ -165,7 +170,7 @@ fn figures(view: &View) -> Vec<Line<'static>> {
 /// The table's cells, the busiest type first. The operator's own come last: most of their calls are those of this command.
 fn by_traffic(view: &View) -> Vec<[String; 8]> {
     let mut types: Vec<_> = view.types.iter().collect();
-    let is_ours = |row: &TypeView| row.name.starts_with(OURS);
+    let is_ours = |row: &TypeView| row.name.starts_with(OPERATOR);
     types.sort_by(|a, b| is_ours(a).cmp(&is_ours(b)).then(b.calls_per_second.total_cmp(&a.calls_per_second)));
     let cells = types.into_iter().map(|row| {
         let Latency { p50_us, p95_us, p99_us } = row.latency;
