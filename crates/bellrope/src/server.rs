@@ -137,6 +137,21 @@ impl ServerBuilder {
     }
 
     /// Registers a handler that runs on tokio and answers once. It is dropped when its caller cancels or goes away.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// let server = bellrope::Server::builder()
+    ///     .unary_async("later", |call| async move {
+    ///         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    ///         Ok(call.into_payload())
+    ///     })
+    ///     .bind(&path)?;
+    /// # assert_eq!(bellrope::Client::connect(&path)?.call("later", b"ding")?, b"ding");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn unary_async<F, A>(mut self, name: &str, handler: F) -> Self
@@ -150,6 +165,23 @@ impl ServerBuilder {
 
     /// Registers a handler that runs on tokio and answers with a stream of chunks, at the pace of its reader. It is
     /// dropped when its caller cancels or goes away.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// let server = bellrope::Server::builder()
+    ///     .server_stream("spell", |call, mut chunks| async move {
+    ///         for letter in call.payload() {
+    ///             chunks.send([*letter]).await?;
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .bind(&path)?;
+    /// # assert_eq!(bellrope::Client::connect(&path)?.stream("spell", b"dong")?.count(), 4);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn server_stream<F, A>(mut self, name: &str, handler: F) -> Self
@@ -340,6 +372,16 @@ impl Server {
 
     /// Takes nothing new, lets what is under way end, at most until `deadline` from now, and then shuts down. New
     /// connections and calls are refused as draining meanwhile. Answers whether everything ended by itself.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// let server = bellrope::Server::builder().in_place("echo", |_| Ok(())).bind(&path)?;
+    /// assert!(server.drain(std::time::Duration::from_secs(5)), "nothing was under way");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn drain(&self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;
         self.core.metrics.serving.store(false, Ordering::Release);
@@ -366,6 +408,19 @@ impl Server {
     /// `max_priority_connections`, by which nobody is closed who is connected; `max_half_open` and
     /// `handshake_timeout`, for handshakes that begin from now on; `violation_allowance` and `violation_pause`, with
     /// which 0 forgives all; `budget_wait`, `budget_grace` and `stall_timeout`. Everything else stays as it is.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// use bellrope::{Server, server::ServerConfig};
+    ///
+    /// let server = Server::builder().in_place("echo", |_| Ok(())).bind(&path)?;
+    /// let waiting = server.reload(&ServerConfig::new().max_connections(50).workers(2))?;
+    /// assert_eq!(waiting, ["workers"], "the limit holds at once");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`BindError::Setting`] of the first one that is out of its range; then nothing has changed.
