@@ -1,7 +1,7 @@
 //! What a server reports: its counters, its settings, and whether its loops still turn.
 //!
 //! [`Status`] and [`Health`] are what an operator reads, as JSON; whoever asks a server needs no more than these.
-//! [`Metrics`](crate::status) and what comes of it are a server's own, with the feature `server`.
+//! `Metrics` and what comes of it are a server's own, with the feature `server`.
 
 #[cfg(feature = "server")]
 mod condition;
