@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use xtask::{arrows, budgets, circles, dependencies, faults, found::Found, links, promises};
+use xtask::{api, arrows, budgets, circles, dependencies, faults, found::Found, links, promises};
 
 const HELP: &str = "\
 Examples:
@@ -45,6 +45,8 @@ enum Command {
     Dependencies,
     /// Each link in a document leads somewhere.
     Links,
+    /// The public paths of the libraries are those of docs/api.txt.
+    Api(ApiArgs),
     /// What the program costs, held against budgets.toml.
     Budgets(BudgetsArgs),
 }
@@ -52,6 +54,13 @@ enum Command {
 #[derive(Debug, Args)]
 struct FaultsArgs {
     /// Write docs/faults.md anew.
+    #[arg(long)]
+    write: bool,
+}
+
+#[derive(Debug, Args)]
+struct ApiArgs {
+    /// Write docs/api.txt anew.
     #[arg(long)]
     write: bool,
 }
@@ -94,13 +103,14 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     let root = &cli.root;
     match &cli.command {
         Command::Check => {
-            let checks: [(&str, Check); 7] = [
+            let checks: [(&str, Check); 8] = [
                 ("circles", circles::check),
                 ("arrows", arrows::check),
                 ("promises", promises::check),
                 ("faults", faults::check),
                 ("dependencies", dependencies::check),
                 ("links", links::check),
+                ("api", api::check),
                 ("budgets", crates_alone),
             ];
             let mut fine = true;
@@ -122,6 +132,12 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         }
         Command::Dependencies => tell("dependencies", &dependencies::check(root)?),
         Command::Links => tell("links", &links::check(root)?),
+        Command::Api(ApiArgs { write }) => {
+            if *write {
+                api::write(root)?;
+            }
+            tell("api", &api::check(root)?)
+        }
         Command::Budgets(BudgetsArgs { program, require, cold_build }) => {
             let measure = budgets::Measure { program: program.clone(), require: *require, cold_build: *cold_build };
             tell("budgets", &budgets::check(root, &measure)?)

@@ -1,115 +1,42 @@
 //! The message types for whoever runs a server, as a client asks them: `bellrope.stats` and `bellrope.breaker`.
 //! docs/protocol.md has their JSON.
 
-use std::time::Duration;
-
-use bellrope::{CallError, Client};
-use serde::{Deserialize, Serialize};
+use bellrope::{
+    CallError, Client,
+    breaker::BreakerState,
+    status::{BreakerRow, CallerRow},
+};
 
 use crate::socket::{self, SocketArg};
-
-/// All there is to know about the server at one moment.
-pub(crate) const STATS: &str = "bellrope.stats";
-/// The circuit breakers, to be seen and to be steered.
-pub(crate) const BREAKER: &str = "bellrope.breaker";
-
-/// What the names of these types begin with.
-pub(crate) const OURS: &str = "bellrope.";
 
 /// What the names of the providers' breakers begin with, beside those of message types.
 pub(crate) const PROVIDER: &str = "provider:";
 
-/// A request of [`BREAKER`]. No payload at all asks for the list.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct BreakerRequest {
-    #[serde(default)]
-    pub(crate) action: Action,
-    /// Whose breaker; a list needs none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) name: Option<String>,
+/// A caller that is refused, and its state, in words.
+pub(crate) fn caller_in_words(row: &CallerRow) -> String {
+    let seconds = row.retry_after.as_secs_f64().ceil();
+    let left = if seconds > 0.0 { format!(", {seconds} s left") } else { String::new() };
+    format!("{} for {}{left}", row.state.name(), row.caller.escape_debug())
 }
 
-/// What to do with a breaker.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Action {
-    #[default]
-    List,
-    /// Admit nothing until it is closed or reset by hand.
-    Open,
-    /// Admit everything until it is opened or reset by hand.
-    Close,
-    /// Close it, forget every failure, and let it work by itself.
-    Reset,
+/// Whether a breaker is anything but closed by itself for everybody.
+pub(crate) fn is_noteworthy(row: &BreakerRow) -> bool {
+    row.state != BreakerState::Closed || row.forced || !row.callers.is_empty()
 }
 
-/// The answer of [`BREAKER`]: the breakers as they are now.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Breakers {
-    pub(crate) breakers: Vec<BreakerRow>,
-}
-
-/// One breaker.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct BreakerRow {
-    pub(crate) name: String,
-    /// `closed`, `open` or `half_open`.
-    pub(crate) state: String,
-    /// Whether it was put into this state by hand and stays there.
-    pub(crate) forced: bool,
-    /// Times it has opened.
-    pub(crate) opened: u64,
-    /// Calls it did not admit.
-    pub(crate) rejections: u64,
-    /// Those of them that were refused to one caller, while others were admitted.
-    pub(crate) caller_rejections: u64,
-    /// For whom alone it is not closed. A bounded list.
-    pub(crate) callers: Vec<CallerRow>,
-}
-
-/// A caller that is refused while others are admitted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct CallerRow {
-    /// As in `process 42`.
-    pub(crate) caller: String,
-    /// `open` or `half_open`.
-    pub(crate) state: String,
-    /// How long its calls are still refused.
-    pub(crate) retry_after_ms: u64,
-}
-
-impl CallerRow {
-    /// The caller and its state in words.
-    pub(crate) fn in_words(&self) -> String {
-        let seconds = self.retry_after_ms.div_ceil(1_000);
-        let left = if seconds > 0 { format!(", {seconds} s left") } else { String::new() };
-        format!("{} for {}{left}", self.state.escape_debug(), self.caller.escape_debug())
+/// For whom alone a breaker is not closed: the first of them, and how many more.
+pub(crate) fn for_whom(row: &BreakerRow) -> String {
+    match &*row.callers {
+        [] => String::new(),
+        [one] => format!(", {}", caller_in_words(one)),
+        [first, more @ ..] => format!(", {}, and for {} more", caller_in_words(first), more.len()),
     }
 }
 
-impl BreakerRow {
-    /// Whether it is anything but closed by itself for everybody.
-    pub(crate) fn is_noteworthy(&self) -> bool {
-        self.state != "closed" || self.forced || !self.callers.is_empty()
-    }
-
-    /// For whom alone it is not closed: the first of them, and how many more.
-    pub(crate) fn for_whom(&self) -> String {
-        match &*self.callers {
-            [] => String::new(),
-            [one] => format!(", {}", one.in_words()),
-            [first, more @ ..] => format!(", {}, and for {} more", first.in_words(), more.len()),
-        }
-    }
-
-    /// The state in words.
-    pub(crate) fn state_in_words(&self) -> String {
-        let forced = if self.forced { ", by hand" } else { "" };
-        format!("{}{forced}", self.state.escape_debug())
-    }
+/// The state of a breaker in words.
+pub(crate) fn state_in_words(row: &BreakerRow) -> String {
+    let forced = if row.forced { ", by hand" } else { "" };
+    format!("{}{forced}", row.state.name())
 }
 
 /// Connects to a server that has these types, and asks one of them. Answers with what it said.
@@ -117,7 +44,7 @@ pub(crate) fn ask(client: &Client, message_type: &str, request: &[u8]) -> anyhow
     match client.call(message_type, request) {
         Ok(answer) => Ok(answer),
         Err(CallError::UnknownMessageType { .. }) => anyhow::bail!(
-            "the server does not offer {message_type}: it is older than this program, or is not `bellrope serve`"
+            "the server does not offer {message_type}: it is older than this program, or was built without `ServerBuilder::operator`"
         ),
         Err(error) => Err(socket::explain_call(error)),
     }

@@ -1,7 +1,7 @@
 //! `bellrope serve`: the server, with the AI gateway behind it.
 
 mod api_port;
-mod operator;
+mod providers;
 mod reload;
 mod service_manager;
 
@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context;
-use bellrope::{Server, server::inherited_listener};
+use bellrope::{Server, server::inherited_listener, status::OPERATOR_TYPES};
 use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use bellrope_health::HealthServer;
 use bellrope_measure::served::{register, stay_small};
@@ -25,7 +25,6 @@ use signal_hook::{
 };
 
 use api_port::ApiPort;
-use operator::Operator;
 use reload::Reload;
 
 use crate::{
@@ -93,8 +92,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let gateway = LiveGateway::new(gateway);
     let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone());
     let Settings { socket, health, openai_port, server, .. } = settings;
-    let operator = Operator::default();
-    let builder = operator.register(register(Server::builder().config(server), gateway.clone()));
+    let builder = register(Server::builder().config(server), gateway.clone()).operator();
     let (server, socket) = match inherited_listener()? {
         Some(listener) => {
             // Whoever opened it knows better than any setting where it is.
@@ -104,8 +102,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         }
         None => (builder.bind(&socket)?, socket),
     };
-    operator.attach(server.metrics());
-    operator::watch_providers(&server.metrics(), &gateway.current());
+    providers::watch(&server.metrics(), &gateway.current());
     let help =
         "Lines of the log that were lost, because nobody took what came before them or they could not be written.";
     server.metrics().watch_counter("ipc_log_lines_lost_total", help, stderr::lost());
@@ -113,7 +110,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let api_port = openai_port.map(|port| ApiPort::start(port, gateway.clone(), &server.metrics())).transpose()?;
 
     stay_small(server.metrics())?;
-    let types = 1 + MESSAGE_TYPES.len() + Operator::TYPES;
+    let types = 1 + MESSAGE_TYPES.len() + OPERATOR_TYPES.len();
     let path = socket.display();
     let mut ready = format!("bellrope serves {types} message types on {path}, provider {provider}");
     if let Some(health) = &health {

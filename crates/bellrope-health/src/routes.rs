@@ -154,7 +154,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let server = Server::builder()
             .unary("echo", |call, reply| {
-                reply.write(call.payload());
+                reply.put(call.payload());
                 Ok(())
             })
             .bind(home.path().join("run").join("test.sock"))

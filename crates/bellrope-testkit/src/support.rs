@@ -58,7 +58,7 @@ pub fn builder(dropped: &Arc<AtomicUsize>) -> ServerBuilder {
     let (never, endless) = (Arc::clone(dropped), Arc::clone(dropped));
     Server::builder()
         .unary("echo", |call, reply| {
-            reply.write(call.payload());
+            reply.put(call.payload());
             Ok(())
         })
         .unary("fail", |_, _| Err(HandlerError::new("as asked")))
@@ -100,7 +100,7 @@ pub fn builder(dropped: &Arc<AtomicUsize>) -> ServerBuilder {
         .unary("grow", |call, reply| {
             let size: usize = std::str::from_utf8(call.payload()).unwrap().parse().unwrap();
             let piece = [7; 4096];
-            (0..size).step_by(4096).for_each(|at| reply.write(&piece[..(size - at).min(4096)]));
+            (0..size).step_by(4096).for_each(|at| reply.put(&piece[..(size - at).min(4096)]));
             Ok(())
         })
         .unary_async("grow_later", |call| async move {

@@ -1,8 +1,7 @@
 //! Clients: three interfaces to one core.
 //!
-//! A [`ClientLink`](link::ClientLink) is one connection and how to wait on it. A [`Connection`] owns one link and adds
-//! little, and a [`Pool`] lends connections. A [`Client`] and an `AsyncClient` share one link among many callers: see
-//! [`shared`].
+//! A [`Connection`] owns one link to its server and adds little, and a [`Pool`] lends connections. A [`Client`] and an
+//! `AsyncClient` share one link among many callers.
 
 #[cfg(feature = "tokio")]
 mod asynchronous;

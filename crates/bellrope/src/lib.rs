@@ -20,7 +20,7 @@
 //! # let path = directory.path().join("private").join("echo.sock");
 //! let server = Server::builder()
 //!     .unary("shout", |call, reply| {
-//!         reply.write(&call.payload().to_ascii_uppercase());
+//!         reply.put(&call.payload().to_ascii_uppercase());
 //!         Ok(())
 //!     })
 //!     .bind(&path)?;
@@ -33,25 +33,36 @@
 //! ```
 //!
 //! A call that ends in an error says what happened and whether it is safe to send it again: see [`CallError`].
+//!
+//! The features `client`, `server` and `tokio` (async handlers, the async client) are on by default. A program that only calls
+//! takes `default-features = false, features = ["client"]`, and compiles no server.
 #![forbid(unsafe_code)]
 
 pub mod breaker;
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "client")]
 mod error;
+#[cfg(any(feature = "client", feature = "server", feature = "kill-points"))]
 mod kill_points;
 mod path;
 pub mod rate;
+#[cfg(feature = "server")]
 pub mod server;
+mod settings;
+#[cfg(any(feature = "client", feature = "server"))]
 mod spin;
 pub mod status;
 mod sync;
 
 // What nearly every program that serves or calls names: the two ends, what a handler is given and answers with, how a call
 // ends, and where the socket lies. Everything else is looked up in its module.
-#[cfg(feature = "tokio")]
+#[cfg(all(feature = "client", feature = "tokio"))]
 pub use client::AsyncClient;
+#[cfg(feature = "client")]
 pub use client::{CallError, Client};
 pub use path::default_socket_path;
+#[cfg(feature = "server")]
 pub use server::{Call, HandlerError, Reply, Server};
 
 /// For tests of this repository: it follows no version.
@@ -62,6 +73,6 @@ pub mod internal {
 }
 
 /// The example of this crate's README, compiled and run with the documentation tests.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "client", feature = "server"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

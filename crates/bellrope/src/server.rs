@@ -1,13 +1,13 @@
 //! The server: an acceptor that shakes hands, workers that own their connections, and handlers.
 //!
 //! The acceptor alone touches the listener and half-open handshakes; a connection is handed over to one worker and
-//! stays with it. Workers share nothing on the data path. What async handlers produce comes back through the worker's
-//! [inbox](inbox::Inbox).
+//! stays with it. Workers share nothing on the data path. What async handlers produce comes back through the worker's inbox.
 
 mod accept;
 mod calls;
 mod config;
 mod core;
+mod error;
 mod handler;
 mod inbox;
 #[cfg(test)]
@@ -15,6 +15,9 @@ mod instructions;
 mod limits;
 mod log_limit;
 mod message;
+#[cfg(feature = "tokio")]
+mod operator;
+mod path;
 mod span;
 mod worker;
 
@@ -41,24 +44,25 @@ use self::{
     handler::registry::{Handler, Registry},
     inbox::Inbox,
     message::Message,
+    path::OwnedPath,
     worker::Worker,
 };
 pub use self::{
     config::ServerConfig,
-    handler::call::{Call, CallInPlace},
-};
-pub use crate::{
     error::{BindError, HandlerError},
+    handler::call::{Call, CallInPlace},
     path::inherited_listener,
-    spin::SpinPolicy,
 };
-use crate::{kill_points::KillPoint, path::OwnedPath, status::Metrics};
+pub use crate::spin::SpinPolicy;
+use crate::{kill_points::KillPoint, status::Metrics};
 
 /// Collects handlers and settings, then binds.
 #[derive(Debug, Default)]
 pub struct ServerBuilder {
     registry: Registry,
     config: ServerConfig,
+    #[cfg(feature = "tokio")]
+    operator: Option<operator::Operator>,
 }
 
 impl ServerBuilder {
@@ -71,6 +75,32 @@ impl ServerBuilder {
 
     /// Registers a handler that runs on the worker and writes its reply straight into the response ring. It must not
     /// block: everybody on that worker waits for it.
+    ///
+    /// ```
+    /// use std::io::Write as _;
+    ///
+    /// use bellrope::{Client, Server};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("count.sock");
+    /// let server = Server::builder()
+    ///     .unary("echo", |call, reply| {
+    ///         reply.put(call.payload());
+    ///         Ok(())
+    ///     })
+    ///     .unary("count", |call, reply| Ok(write!(reply, "{} bytes", call.payload().len())?))
+    ///     .unary("list", |call, reply| {
+    ///         serde_json::to_writer(reply, call.payload()).map_err(std::io::Error::from)?;
+    ///         Ok(())
+    ///     })
+    ///     .bind(&path)?;
+    /// let client = Client::connect(&path)?;
+    /// assert_eq!(client.call("count", b"ding")?, b"4 bytes");
+    /// assert_eq!(client.call("list", &[1, 2])?, b"[1,2]");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn unary<F>(mut self, name: &str, handler: F) -> Self
     where
@@ -107,6 +137,21 @@ impl ServerBuilder {
     }
 
     /// Registers a handler that runs on tokio and answers once. It is dropped when its caller cancels or goes away.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// let server = bellrope::Server::builder()
+    ///     .unary_async("later", |call| async move {
+    ///         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    ///         Ok(call.into_payload())
+    ///     })
+    ///     .bind(&path)?;
+    /// # assert_eq!(bellrope::Client::connect(&path)?.call("later", b"ding")?, b"ding");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn unary_async<F, A>(mut self, name: &str, handler: F) -> Self
@@ -120,6 +165,23 @@ impl ServerBuilder {
 
     /// Registers a handler that runs on tokio and answers with a stream of chunks, at the pace of its reader. It is
     /// dropped when its caller cancels or goes away.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// let server = bellrope::Server::builder()
+    ///     .server_stream("spell", |call, mut chunks| async move {
+    ///         for letter in call.payload() {
+    ///             chunks.send([*letter]).await?;
+    ///         }
+    ///         Ok(())
+    ///     })
+    ///     .bind(&path)?;
+    /// # assert_eq!(bellrope::Client::connect(&path)?.stream("spell", b"dong")?.count(), 4);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "tokio")]
     #[must_use]
     pub fn server_stream<F, A>(mut self, name: &str, handler: F) -> Self
@@ -160,6 +222,35 @@ impl ServerBuilder {
         self
     }
 
+    /// Registers the message types by which an operator watches a server and steers its breakers: those that the commands
+    /// `top`, `health` and `breaker` ask. See [`status`](crate::status) for what they carry. Whoever may call this server may
+    /// call them.
+    ///
+    /// ```
+    /// use bellrope::{
+    ///     Client, Server,
+    ///     status::{STATS, Status},
+    /// };
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// let server = Server::builder().in_place("echo", |_| Ok(())).operator().bind(&path)?;
+    ///
+    /// let client = Client::connect(&path)?;
+    /// client.call("echo", b"ding")?;
+    /// let status: Status = serde_json::from_slice(&client.call(STATS, b"")?)?;
+    /// assert_eq!((status.health.status.as_str(), status.health.active_connections), ("healthy", 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn operator(mut self) -> Self {
+        self.operator.get_or_insert_default().register(&mut self.registry);
+        self
+    }
+
     /// Takes the socket path and starts to serve there, on threads of its own.
     ///
     /// The path's directory is created with mode 0700 if it is missing, and refused if others can write to it. The
@@ -190,7 +281,7 @@ impl ServerBuilder {
 
     fn start(self, listener: UnixListener, owned_path: Option<OwnedPath>) -> Result<Server, BindError> {
         self.check()?;
-        let Self { registry, config } = self;
+        let Self { registry, config, .. } = self;
         process::raise_descriptor_limit();
         #[cfg(feature = "tokio")]
         let runtime = if registry.needs_runtime() { Some(build_runtime()?) } else { None };
@@ -200,6 +291,10 @@ impl ServerBuilder {
             #[cfg(feature = "tokio")]
             runtime.as_ref().map(|runtime| runtime.handle().clone()),
         )?);
+        #[cfg(feature = "tokio")]
+        if let Some(operator) = self.operator {
+            operator.attach(Arc::clone(&core.metrics));
+        }
         try_memory(core.fixed.terms.geometry.mapping_len())?;
         // Whole from the start: if a thread cannot be started, dropping it ends those that run already.
         let mut server = Server {
@@ -284,6 +379,16 @@ impl Server {
 
     /// Takes nothing new, lets what is under way end, at most until `deadline` from now, and then shuts down. New
     /// connections and calls are refused as draining meanwhile. Answers whether everything ended by itself.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// let server = bellrope::Server::builder().in_place("echo", |_| Ok(())).bind(&path)?;
+    /// assert!(server.drain(std::time::Duration::from_secs(5)), "nothing was under way");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn drain(&self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;
         self.core.metrics.serving.store(false, Ordering::Release);
@@ -308,8 +413,21 @@ impl Server {
     ///
     /// What changes at once: `breaker`, of every message type; `max_connections`, `max_connections_per_uid` and
     /// `max_priority_connections`, by which nobody is closed who is connected; `max_half_open` and
-    /// `handshake_timeout_ms`, for handshakes that begin from now on; `violation_allowance` and `violation_pause_ms`, with
-    /// which 0 forgives all; `budget_wait_ms`, `budget_grace_ms` and `stall_timeout_ms`. Everything else stays as it is.
+    /// `handshake_timeout`, for handshakes that begin from now on; `violation_allowance` and `violation_pause`, with
+    /// which 0 forgives all; `budget_wait`, `budget_grace` and `stall_timeout`. Everything else stays as it is.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// use bellrope::{Server, server::ServerConfig};
+    ///
+    /// let server = Server::builder().in_place("echo", |_| Ok(())).bind(&path)?;
+    /// let waiting = server.reload(&ServerConfig::new().max_connections(50).workers(2))?;
+    /// assert_eq!(waiting, ["workers"], "the limit holds at once");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`BindError::Setting`] of the first one that is out of its range; then nothing has changed.

@@ -73,14 +73,19 @@ impl Spinner {
     #[inline]
     pub(crate) fn found(&mut self) {
         if self.polls >= POLLS_PER_LOOK {
-            self.budget = (self.budget * 2).clamp(FIRST_BUDGET, self.cap);
+            self.budget = self.doubled();
         }
         (self.polls, self.since, self.looked) = (0, None, None);
     }
 
+    /// Twice the budget, within the cap: that may be below what a first success brings, or without end.
+    fn doubled(&self) -> Duration {
+        self.budget.saturating_mul(2).max(FIRST_BUDGET).min(self.cap)
+    }
+
     /// A sleep of this length ended.
     pub(crate) fn slept(&mut self, length: Duration) {
-        self.budget = if length < self.cap { (self.budget * 2).clamp(FIRST_BUDGET, self.cap) } else { self.budget / 2 };
+        self.budget = if length < self.cap { self.doubled() } else { self.budget / 2 };
         (self.polls, self.since, self.looked) = (0, None, None);
     }
 }
@@ -93,6 +98,19 @@ mod tests {
 
     fn adaptive() -> Spinner {
         Spinner { policy: SpinPolicy::Adaptive, ..Spinner::new(SpinPolicy::Always, CAP) }
+    }
+
+    #[test]
+    fn any_cap_is_kept() {
+        for cap in [Duration::ZERO, Duration::from_micros(1), Duration::MAX] {
+            let mut spinner = Spinner { policy: SpinPolicy::Adaptive, ..Spinner::new(SpinPolicy::Always, cap) };
+            spinner.slept(Duration::ZERO);
+            (0..POLLS_PER_LOOK).for_each(|_| {
+                let _ = spinner.keep_on();
+            });
+            spinner.found();
+            assert_eq!(spinner.budget, cap);
+        }
     }
 
     #[test]

@@ -1,15 +1,30 @@
-//! What a server says of itself: counters, its settings, and whether its loops still turn.
+//! What a server reports: its counters, its settings, and whether its loops still turn.
+//!
+//! [`Status`] and [`Health`] are what an operator reads, as JSON; whoever asks a server needs no more than these.
+//! `Metrics` and what comes of it are a server's own, with the feature `server`.
 
+#[cfg(feature = "server")]
 mod condition;
+#[cfg(feature = "server")]
 mod counters;
+#[cfg(feature = "server")]
 mod liveness;
+mod operator;
+#[cfg(feature = "server")]
 mod overview;
+mod report;
+#[cfg(feature = "server")]
 mod settings;
+#[cfg(feature = "server")]
 mod snapshot;
 
+#[cfg(feature = "server")]
 pub use condition::{Condition, LivenessProbe};
+#[cfg(feature = "server")]
+pub use counters::Metrics;
+#[cfg(feature = "server")]
 pub(crate) use counters::{LATENCY_BOUNDS_US, OUTCOMES, Readiness, Shard, UNKNOWN};
-pub use counters::{MemoryUse, Metrics};
-pub use overview::{Health, Status};
-pub use settings::Reloads;
+pub use operator::{BREAKER, BreakerAction, BreakerRequest, Breakers, OPERATOR, OPERATOR_TYPES, STATS};
+pub use report::{BreakerRow, Buffers, CallerRow, Counts, Health, MemoryUse, Reloads, Status, TypeRow};
+#[cfg(feature = "server")]
 pub use snapshot::{Snapshot, TypeSnapshot};

@@ -12,6 +12,9 @@ mod src {
     pub mod breaker;
 }
 
+#[path = "../src/settings.rs"]
+mod settings;
+
 /// What the breaker is built from here.
 mod sync {
     pub(crate) use std::sync::PoisonError;

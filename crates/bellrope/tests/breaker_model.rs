@@ -12,6 +12,9 @@ mod src {
     pub mod breaker;
 }
 
+#[path = "../src/settings.rs"]
+mod settings;
+
 /// What the breaker is built from here.
 mod sync {
     pub(crate) use std::sync::PoisonError;
@@ -205,7 +208,7 @@ fn a_call_that_is_counted_while_the_window_changes_hides_no_later_one() {
     in_many_schedules(|| {
         let mut config = BreakerConfig::default();
         (config.failure_threshold, config.failure_rate_percent, config.rate_min_calls) = (u32::MAX, 50, 5);
-        config.rate_window_ms = 10_000;
+        config.rate_window = Duration::from_millis(10_000);
         let breaker = Arc::new(Breaker::new(config.clone()).unwrap());
         // The second change makes slices a thousand times as long. This moment is in the slice with the same place, but
         // with a far smaller number.
@@ -215,7 +218,7 @@ fn a_call_that_is_counted_while_the_window_changes_hides_no_later_one() {
             let breaker = Arc::clone(&breaker);
             thread::spawn(move || breaker.acquire(now).unwrap().fail(now))
         };
-        config.rate_window_ms = 10_000_000;
+        config.rate_window = Duration::from_millis(10_000_000);
         breaker.reconfigure(&config).unwrap();
         failing.join().unwrap();
         for _ in 0..5 {

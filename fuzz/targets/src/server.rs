@@ -219,8 +219,8 @@ impl End {
 
     fn answer(&mut self, id: u64, payload: &[u8]) -> Result<(), Violation> {
         let outcome = self.server.answer(id, payload.len(), &mut self.spill, Ok, |reply| {
-            reply.write(payload);
-            reply.write(payload);
+            reply.put(payload);
+            reply.put(payload);
             Ok(())
         });
         outcome.map(drop)

@@ -1,12 +1,13 @@
 //! `bellrope breaker`: the circuit breakers of a running server.
 
 use anyhow::Context;
+use bellrope::status::{BREAKER, BreakerAction, BreakerRequest, Breakers};
 use bellrope_terminal::{Outcome, output};
 use clap::{Args, Subcommand};
 
 use crate::{
     logging,
-    operator::{self, Action, BREAKER, BreakerRequest, Breakers},
+    operator::{self, caller_in_words, state_in_words},
     socket::SocketArg,
 };
 
@@ -52,10 +53,10 @@ pub(crate) struct OneArgs {
 pub(crate) fn run(command: BreakerCommand) -> Outcome {
     logging::init("warn")?;
     let (action, name, args) = match command {
-        BreakerCommand::List(args) => (Action::List, None, args),
-        BreakerCommand::Open(OneArgs { name, list }) => (Action::Open, Some(name), list),
-        BreakerCommand::Close(OneArgs { name, list }) => (Action::Close, Some(name), list),
-        BreakerCommand::Reset(OneArgs { name, list }) => (Action::Reset, Some(name), list),
+        BreakerCommand::List(args) => (BreakerAction::List, None, args),
+        BreakerCommand::Open(OneArgs { name, list }) => (BreakerAction::Open, Some(name), list),
+        BreakerCommand::Close(OneArgs { name, list }) => (BreakerAction::Close, Some(name), list),
+        BreakerCommand::Reset(OneArgs { name, list }) => (BreakerAction::Reset, Some(name), list),
     };
     let client = operator::connect(&args.server)?;
     let request = serde_json::to_vec(&BreakerRequest { action, name: name.clone() })?;
@@ -69,12 +70,7 @@ pub(crate) fn run(command: BreakerCommand) -> Outcome {
     output::line(format_args!("{:wide$}  {:16}  OPENED  REJECTED", "NAME", "STATE"))?;
     breakers.iter().try_for_each(|row| {
         let name = row.name.escape_debug().to_string();
-        output::line(format_args!(
-            "{name:wide$}  {:16}  {:6}  {:8}",
-            row.state_in_words(),
-            row.opened,
-            row.rejections
-        ))?;
-        row.callers.iter().try_for_each(|caller| output::line(format_args!("  {}", caller.in_words())))
+        output::line(format_args!("{name:wide$}  {:16}  {:6}  {:8}", state_in_words(row), row.opened, row.rejections))?;
+        row.callers.iter().try_for_each(|caller| output::line(format_args!("  {}", caller_in_words(caller))))
     })
 }

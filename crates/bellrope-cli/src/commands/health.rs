@@ -1,13 +1,14 @@
 //! `bellrope health`: what `/health` says, over the socket.
 
 use anyhow::Context;
+use bellrope::status::{CallerRow, STATS};
 use bellrope_terminal::{Failed, Outcome, output};
 use clap::Args;
 use serde_json::Value;
 
 use crate::{
     logging,
-    operator::{self, CallerRow, STATS},
+    operator::{self, caller_in_words},
     socket::SocketArg,
 };
 
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &HealthArgs) -> Outcome {
             let name = row["name"].as_str().unwrap_or("-").escape_debug();
             let callers: Vec<CallerRow> = serde_json::from_value(row["callers"].clone()).unwrap_or_default();
             for caller in callers {
-                output::line(format_args!("breaker      {name} is {}", caller.in_words()))?;
+                output::line(format_args!("breaker      {name} is {}", caller_in_words(&caller)))?;
             }
         }
     }

@@ -17,7 +17,10 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use bellrope::Client;
+use bellrope::{
+    Client,
+    status::{STATS, Status},
+};
 use bellrope_terminal::{Outcome, in_words, output};
 use clap::Args;
 use ratatui::{
@@ -26,13 +29,9 @@ use ratatui::{
 };
 use screen::Screen;
 use signal_hook::{consts::TERM_SIGNALS, flag};
-use status::{News, Status};
+use status::{News, since};
 
-use crate::{
-    logging,
-    operator::{self, STATS},
-    socket::SocketArg,
-};
+use crate::{logging, operator, socket::SocketArg};
 
 /// How soon a key is heard, and a signal.
 const LISTEN: Duration = Duration::from_millis(100);
@@ -100,7 +99,7 @@ fn once(args: &TopArgs, interval: Duration) -> Outcome {
     let client = operator::connect(&args.server)?;
     let before = look(&client)?;
     std::thread::sleep(interval);
-    let view = look(&client)?.since(Some(&before));
+    let view = since(&look(&client)?, Some(&before));
     if args.json { output::json(&view) } else { screen::print(&view) }
 }
 

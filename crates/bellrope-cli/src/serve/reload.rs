@@ -6,7 +6,7 @@
 use bellrope::Server;
 use bellrope_gateway::LiveGateway;
 
-use super::operator::watch_providers;
+use super::providers;
 use crate::{
     logging,
     settings::{Entry, Faults, Settings, SettingsArgs},
@@ -63,7 +63,7 @@ impl Reload {
         let gateway = settings.gateway()?;
         let server_waits = server.reload(&settings.server).map_err(|error| Faults(vec![error.to_string()]))?;
         let providers = self.gateway.replace(gateway);
-        watch_providers(&server.metrics(), &self.gateway.current());
+        providers::watch(&server.metrics(), &self.gateway.current());
         if let Err(fault) = logging::change(&settings.log) {
             tracing::error!(target: TARGET, "how much is logged cannot be changed: {fault}");
         }

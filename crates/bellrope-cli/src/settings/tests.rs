@@ -108,7 +108,7 @@ fn every_key_can_be_set_by_the_environment() {
         ("BELLROPE_HEALTH", " "),
     ];
     let settings = resolve("[gateway.providers.work]\nmax_retries = 1", &vars, SettingsArgs::default()).unwrap();
-    assert_eq!(settings.server.breaker.timeout_ms, 5);
+    assert_eq!(settings.server.breaker.timeout, std::time::Duration::from_millis(5));
     assert_eq!(settings.gateway.providers["work"].model.as_deref(), Some("7"));
     assert_eq!(settings.gateway.providers["work"].max_retries, 1);
     assert_eq!(settings.gateway.embedded.tokens, Some(3));
@@ -178,7 +178,7 @@ fn settings_that_cannot_work_are_named_with_their_place_and_the_mend() {
 #[test]
 fn a_default_that_does_not_go_with_what_was_set_is_named_by_its_key() {
     let text = error("[server.breaker]\ntimeout_ms = 4000000000\n");
-    let longest = ServerConfig::default().breaker.max_timeout_ms;
+    let longest = ServerConfig::default().breaker.max_timeout.as_millis();
     assert_eq!(text, format!("server.breaker.max_timeout_ms is {longest}, and must be at least timeout_ms"));
 }
 

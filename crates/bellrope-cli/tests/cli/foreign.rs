@@ -66,7 +66,7 @@ fn an_operator_is_told_that_a_server_has_nothing_for_one() {
     let _server = serve(&home, Server::builder().unary("echo", |_, _| Ok(())));
     for (command, missing) in [(&["breaker", "list"][..], "bellrope.breaker"), (&["health"], "bellrope.stats")] {
         let expected = format!(
-            "error: the server does not offer {missing}: it is older than this program, or is not `bellrope serve`\n"
+            "error: the server does not offer {missing}: it is older than this program, or was built without `ServerBuilder::operator`\n"
         );
         assert_eq!(home.run(command).failed(1), expected);
     }
@@ -120,7 +120,7 @@ fn no_session_is_opened_while_all_there_may_be_wait_for_answers() {
     let home = Home::new();
     let builder = Server::builder()
         .unary("ai.models", |_, reply| {
-            reply.write(br#"{"version":1,"models":[],"faults":[]}"#);
+            reply.put(br#"{"version":1,"models":[],"faults":[]}"#);
             Ok(())
         })
         .server_stream("ai.chat_stream", |_, _| std::future::pending());

@@ -121,7 +121,7 @@ for_each_format! {
         })
         .await;
         let mut breaker = BreakerConfig::default();
-        breaker.timeout_ms = 2_000;
+        breaker.timeout = Duration::from_millis(2_000);
         let config = ProviderConfig { max_retries: 0, breaker, ..fake.config(format) };
         let gateway = Gateway::new(Arc::new(HttpProvider::new(config).unwrap()));
         let name = gateway.names().remove(0);

@@ -99,13 +99,13 @@ fn a_failing_type_is_cut_off_probed_and_back_while_all_others_flow_and_every_cal
     let handler = Arc::clone(&flaky);
     let mut config = ServerConfig::default();
     // Long enough that what follows its opening is surely over before it ends.
-    config.breaker.timeout_ms = 4_000;
+    config.breaker.timeout = Duration::from_millis(4_000);
     // All clients are of one process.
     config.breaker.min_callers = 1;
     let server = Server::builder()
         .config(config)
         .unary("echo", |call, reply| {
-            reply.write(call.payload());
+            reply.put(call.payload());
             Ok(())
         })
         .unary("panic", |_, _| panic!("on purpose"))

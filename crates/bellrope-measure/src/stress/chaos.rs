@@ -50,9 +50,9 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     config.buffer_budget_bytes = BUDGET;
     config.max_message_bytes = MAX_MESSAGE;
     config.ring_bytes = RING;
-    config.stall_timeout_ms = STALL_TIMEOUT_MS;
+    config.stall_timeout = Duration::from_millis(STALL_TIMEOUT_MS.into());
     // The honest clients live in the same process as those who break the protocol, and more is broken if nobody waits.
-    config.violation_pause_ms = 0;
+    config.violation_pause = Duration::from_millis(0);
     let server = ServerProcess::start_configured(false, config)?;
     let honest_clients = HonestClients::start(&server.socket())?;
     let mut chaos =

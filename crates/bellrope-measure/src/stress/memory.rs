@@ -59,7 +59,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     config.ring_bytes = RING;
     config.max_connections = (SMALL_SENDERS + LARGE_SENDERS) as u32;
     // Who waits his turn longer than this is refused, and asks again.
-    config.budget_wait_ms = 1_000;
+    config.budget_wait = Duration::from_millis(1_000);
     let mut server = ServerProcess::start_configured(false, config)?;
     let before = rest(&mut server, Duration::ZERO, |_| true)?;
     forget_peak(&server)?;

@@ -70,7 +70,7 @@ impl Both {
         let mut echoed = 0;
         while let Some((id, payload)) = self.take() {
             let answered = self.server.answer(id, payload.len(), &mut Vec::new(), keep, |reply| {
-                reply.write(&payload);
+                reply.put(&payload);
                 Ok(())
             });
             assert_eq!(answered, Ok(None));

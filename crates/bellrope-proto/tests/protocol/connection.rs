@@ -36,7 +36,7 @@ fn a_failing_handler_and_an_oversized_reply_are_typed_errors() {
     both.take().unwrap();
     both.server
         .answer(id, 8, &mut Vec::new(), keep, |reply| {
-            reply.write(b"half a reply");
+            reply.put(b"half a reply");
             Err(Failure::new(ErrorCode::Handler, "no luck").into())
         })
         .unwrap();
@@ -49,7 +49,7 @@ fn a_failing_handler_and_an_oversized_reply_are_typed_errors() {
     both.take().unwrap();
     both.server
         .answer(id, 8, &mut Vec::new(), keep, |reply| {
-            (0..2000).for_each(|_| reply.write(&[0; 1000]));
+            (0..2000).for_each(|_| reply.put(&[0; 1000]));
             Ok(())
         })
         .unwrap();
@@ -283,7 +283,7 @@ fn a_handler_is_told_how_long_its_reply_is_so_far_wherever_that_lies() {
         both.take().unwrap();
         let answered = both.server.answer(id, hint, &mut Vec::new(), keep, |reply| {
             assert!(reply.is_empty());
-            reply.write(b"some");
+            reply.put(b"some");
             assert_eq!((reply.len(), reply.is_empty()), (4, false));
             Ok(())
         });
@@ -300,7 +300,7 @@ fn a_client_makes_progress_by_what_it_reads_and_by_nothing_that_it_sends() {
     let id = both.client.submit(ECHO, Style::Unary, b"", None).unwrap();
     both.take().unwrap();
     let answered = both.server.answer(id, 1 << 20, &mut Vec::new(), keep, |reply| {
-        reply.write(&[1; 20_000]);
+        reply.put(&[1; 20_000]);
         Ok(())
     });
     assert_eq!((answered, both.server.wants_room()), (Ok(None), true));

@@ -34,7 +34,7 @@ fn drive_server(server: &mut ServerConnection<Vec<u8>>) -> Result<(), Violation>
             Inbound::Call(request) if request.large => {
                 let (payload, _reservation) = server.take_large(&request)?;
                 server.answer(request.id, payload.len(), &mut spill, Ok, |reply| {
-                    reply.write(&payload);
+                    reply.put(&payload);
                     Ok(())
                 })?;
             }
@@ -44,7 +44,7 @@ fn drive_server(server: &mut ServerConnection<Vec<u8>>) -> Result<(), Violation>
                 let style = [Style::Unary, Style::ServerStream, Style::ClientStream, Style::Duplex];
                 if request.message_type == 0 {
                     server.answer(request.id, 64, &mut spill, Ok, |reply| {
-                        reply.write(payload);
+                        reply.put(payload);
                         Ok(())
                     })?;
                 } else if server.open(request.id, style[usize::from(request.message_type) % 4])?

@@ -37,7 +37,7 @@ fn a_large_message_travels_both_ways_through_a_small_ring() {
         let (taken, request) = both.take().unwrap();
         assert_eq!((taken, request.len()), (id, len));
         let answered = both.server.answer(id, 0, &mut Vec::new(), keep, |reply| {
-            request.chunks(1000).for_each(|piece| reply.write(piece));
+            request.chunks(1000).for_each(|piece| reply.put(piece));
             Ok(())
         });
         assert_eq!(answered, Ok(None));
@@ -70,7 +70,7 @@ fn whoever_sleeps_is_woken_for_the_first_part_and_not_for_the_last() {
     let (id, request) = both.take().unwrap();
     assert_eq!(both.client.arm(false), Ok(Armed::Asleep));
     let answered = both.server.answer(id, 0, &mut Vec::new(), keep, |reply| {
-        reply.write(&request);
+        reply.put(&request);
         Ok(())
     });
     assert_eq!(answered, Ok(None));
@@ -181,7 +181,7 @@ fn a_reply_that_is_adopted_is_the_whole_reply_however_large_it_is() {
         both.take().unwrap();
         let mut message = pattern(len);
         let answered = both.server.answer(id, 2, &mut Vec::new(), keep, |reply| {
-            reply.write(b"of no more use");
+            reply.put(b"of no more use");
             reply.adopt(&mut message);
             assert_eq!(reply.len(), len);
             Ok(())

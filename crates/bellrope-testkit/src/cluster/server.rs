@@ -34,7 +34,7 @@ pub(super) fn run(number: u64, socket: &Path, journal: &Path) {
         .config(config)
         .unary("now", move |call, reply| {
             ran(&now, call.payload());
-            reply.write(call.payload());
+            reply.put(call.payload());
             Ok(())
         })
         .unary_async("later", move |call| {

@@ -3,6 +3,8 @@ use std::{
     time::Duration,
 };
 
+use crate::settings::{millis, setters};
+
 /// Callers that a breaker keeps an eye on. A crowd makes no more of them: the least interesting one goes.
 pub(super) const ROWS: usize = 32;
 /// Half-open with all probes out: somebody else will soon know more, so this is the longest wait that is advised.
@@ -11,7 +13,20 @@ pub(super) const PROBES_OUT: Duration = Duration::from_secs(1);
 /// When a breaker opens, for how long, and what closes it.
 ///
 /// The two rates are off by default. While one is on, every call that ends is counted in a window, which costs some
-/// ten nanoseconds more.
+/// ten nanoseconds more. Times count in whole milliseconds.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use bellrope::breaker::{Breaker, BreakerConfig};
+///
+/// # fn main() -> Result<(), bellrope::breaker::BreakerSetting> {
+/// let config = BreakerConfig::default().failure_threshold(3).timeout(Duration::from_secs(5));
+/// let breaker = Breaker::new(config)?;
+/// assert_eq!(breaker.config().timeout, Duration::from_secs(5));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -26,27 +41,34 @@ pub struct BreakerConfig {
     pub min_callers: u32,
     /// Probes that must go well to close it. Default 2, at most 65,535.
     pub success_threshold: u32,
-    /// Milliseconds it stays open before it is probed. Default 60,000. Doubles with every recovery that fails.
-    pub timeout_ms: u32,
-    /// Most milliseconds that it stays open, however often recovery failed. Default 600,000.
-    pub max_timeout_ms: u32,
+    /// How long it stays open before it is probed. Default 60 s. Doubles with every recovery that fails. In files
+    /// `timeout_ms`.
+    #[serde(rename = "timeout_ms", with = "millis")]
+    pub timeout: Duration,
+    /// How long it stays open at most, however often recovery failed. Default 600 s. In files `max_timeout_ms`.
+    #[serde(rename = "max_timeout_ms", with = "millis")]
+    pub max_timeout: Duration,
     /// Percent of a doubled time that may be taken off at random, so that many breakers do not probe together. Default
     /// 10, at most 50.
     pub jitter_percent: u32,
     /// Probes under way at once while it is half-open. Default 3, at most 65,535.
     pub half_open_max_requests: u32,
-    /// Milliseconds it may stay half-open. Default 60,000. Probes that are still out then count as failed.
-    pub half_open_timeout_ms: u32,
+    /// How long it may stay half-open. Default 60 s. Probes that are still out then count as failed. In files
+    /// `half_open_timeout_ms`.
+    #[serde(rename = "half_open_timeout_ms", with = "millis")]
+    pub half_open_timeout: Duration,
     /// Percent of failed calls in the window that opens it. Default 0, which means that the rate opens nothing.
     pub failure_rate_percent: u32,
     /// Percent of slow calls in the window that opens it. Default 0, which means that slow calls open nothing. While it
     /// is on, a probe that is slow has failed.
     pub slow_rate_percent: u32,
-    /// Milliseconds from which on a call is slow. Default 1,000.
-    pub slow_call_ms: u32,
-    /// Milliseconds that the window of both rates looks back. Default 10,000. For as long, failures of one caller are in a
-    /// row although other callers' calls went well in between.
-    pub rate_window_ms: u32,
+    /// From which on a call is slow. Default 1 s. In files `slow_call_ms`.
+    #[serde(rename = "slow_call_ms", with = "millis")]
+    pub slow_call: Duration,
+    /// How far the window of both rates looks back. Default 10 s. For as long, failures of one caller are in a row although
+    /// other callers' calls went well in between. In files `rate_window_ms`.
+    #[serde(rename = "rate_window_ms", with = "millis")]
+    pub rate_window: Duration,
     /// Calls that must be in the window before a rate says anything. Default 100.
     pub rate_min_calls: u32,
 }
@@ -58,15 +80,15 @@ impl Default for BreakerConfig {
             failure_threshold: 5,
             min_callers: 2,
             success_threshold: 2,
-            timeout_ms: 60_000,
-            max_timeout_ms: 600_000,
+            timeout: Duration::from_secs(60),
+            max_timeout: Duration::from_secs(600),
             jitter_percent: 10,
             half_open_max_requests: 3,
-            half_open_timeout_ms: 60_000,
+            half_open_timeout: Duration::from_secs(60),
             failure_rate_percent: 0,
             slow_rate_percent: 0,
-            slow_call_ms: 1_000,
-            rate_window_ms: 10_000,
+            slow_call: Duration::from_secs(1),
+            rate_window: Duration::from_secs(10),
             rate_min_calls: 100,
         }
     }
@@ -78,8 +100,8 @@ impl Default for BreakerConfig {
 pub struct BreakerSetting {
     /// Its name.
     pub key: &'static str,
-    /// Its value.
-    pub value: u32,
+    /// Its value; of a time, milliseconds.
+    pub value: u64,
     /// What it must be.
     pub expected: &'static str,
 }
@@ -90,21 +112,30 @@ impl BreakerConfig {
     /// # Errors
     /// The first one that is out of its range.
     pub fn check(&self) -> Result<(), BreakerSetting> {
+        let any = u64::MAX;
         let counts = 1..=65_535;
+        let count = |key, value: u32, range, expected| (key, u64::from(value), range, expected);
+        let time = |key, value, least, expected| (key, millis::of(value), least..=any, expected);
+        let longest = |key, value| (key, millis::of(value), 0..=millis::LONGEST, "and must be at most 4294967295");
         let rules = [
-            ("failure_threshold", self.failure_threshold, 1..=u32::MAX, "and must be at least 1"),
-            ("min_callers", self.min_callers, 1..=ROWS as u32, "and must be from 1 to 32"),
-            ("success_threshold", self.success_threshold, counts.clone(), "and must be from 1 to 65535"),
-            ("timeout_ms", self.timeout_ms, 1..=u32::MAX, "and must be at least 1"),
-            ("max_timeout_ms", self.max_timeout_ms, self.timeout_ms..=u32::MAX, "and must be at least timeout_ms"),
-            ("jitter_percent", self.jitter_percent, 0..=50, "and must be at most 50"),
-            ("half_open_max_requests", self.half_open_max_requests, counts, "and must be from 1 to 65535"),
-            ("half_open_timeout_ms", self.half_open_timeout_ms, 1..=u32::MAX, "and must be at least 1"),
-            ("failure_rate_percent", self.failure_rate_percent, 0..=100, "and must be at most 100"),
-            ("slow_rate_percent", self.slow_rate_percent, 0..=100, "and must be at most 100"),
-            ("slow_call_ms", self.slow_call_ms, 1..=u32::MAX, "and must be at least 1"),
-            ("rate_window_ms", self.rate_window_ms, 10..=u32::MAX, "and must be at least 10"),
-            ("rate_min_calls", self.rate_min_calls, 1..=u32::MAX, "and must be at least 1"),
+            count("failure_threshold", self.failure_threshold, 1..=any, "and must be at least 1"),
+            count("min_callers", self.min_callers, 1..=ROWS as u64, "and must be from 1 to 32"),
+            count("success_threshold", self.success_threshold, counts.clone(), "and must be from 1 to 65535"),
+            time("timeout_ms", self.timeout, 1, "and must be at least 1"),
+            time("max_timeout_ms", self.max_timeout, millis::of(self.timeout), "and must be at least timeout_ms"),
+            count("jitter_percent", self.jitter_percent, 0..=50, "and must be at most 50"),
+            count("half_open_max_requests", self.half_open_max_requests, counts, "and must be from 1 to 65535"),
+            time("half_open_timeout_ms", self.half_open_timeout, 1, "and must be at least 1"),
+            count("failure_rate_percent", self.failure_rate_percent, 0..=100, "and must be at most 100"),
+            count("slow_rate_percent", self.slow_rate_percent, 0..=100, "and must be at most 100"),
+            time("slow_call_ms", self.slow_call, 1, "and must be at least 1"),
+            time("rate_window_ms", self.rate_window, 10, "and must be at least 10"),
+            count("rate_min_calls", self.rate_min_calls, 1..=any, "and must be at least 1"),
+            longest("timeout_ms", self.timeout),
+            longest("max_timeout_ms", self.max_timeout),
+            longest("half_open_timeout_ms", self.half_open_timeout),
+            longest("slow_call_ms", self.slow_call),
+            longest("rate_window_ms", self.rate_window),
         ];
         match rules.into_iter().find(|(_, value, range, _)| !range.contains(value)) {
             None => Ok(()),
@@ -115,10 +146,10 @@ impl BreakerConfig {
     /// How long it stays open when `failed` recoveries have failed in a row. `random` may be anything.
     pub(super) fn open_for(&self, failed: u32, random: u64) -> Duration {
         if failed == 0 {
-            return Duration::from_millis(self.timeout_ms.into());
+            return self.timeout;
         }
-        let doubled = u64::from(self.timeout_ms) << failed.min(32);
-        let longest = doubled.min(self.max_timeout_ms.into()) * 1_000;
+        let (shortest, longest) = (millis::of(self.timeout), millis::of(self.max_timeout));
+        let longest = (shortest << failed.min(32)).min(longest) * 1_000;
         // At most what the percentage allows, in microseconds.
         let taken_off = longest / 100 * u64::from(self.jitter_percent) * (random % 1_001) / 1_000;
         Duration::from_micros(longest - taken_off)
@@ -129,50 +160,63 @@ pub(super) fn nanos_of(milliseconds: u32) -> u64 {
     u64::from(milliseconds) * 1_000_000
 }
 
-/// Keeps every setting in a word of its own.
+/// Keeps every setting in a word of its own, times in milliseconds.
 macro_rules! live {
-    ($($setting:ident),* $(,)?) => {
+    (counts: $($count:ident),+; times: $($time:ident),+;) => {
         /// The settings as a breaker reads them. Each may change at any moment, and is right by itself.
         ///
         /// The words are the standard library's under a model checker too: nothing depends on the order of such changes.
         #[derive(Debug)]
         pub(super) struct Live {
             enabled: AtomicBool,
-            $($setting: AtomicU32,)*
+            $($count: AtomicU32,)+
+            $($time: AtomicU32,)+
         }
 
         impl Live {
             pub(super) fn new(config: &BreakerConfig) -> Self {
-                Self { enabled: AtomicBool::new(config.enabled), $($setting: AtomicU32::new(config.$setting),)* }
+                Self {
+                    enabled: AtomicBool::new(config.enabled),
+                    $($count: AtomicU32::new(config.$count),)+
+                    $($time: AtomicU32::new(word(config.$time)),)+
+                }
             }
 
             pub(super) fn change(&self, config: &BreakerConfig) {
                 self.enabled.store(config.enabled, Relaxed);
-                $(self.$setting.store(config.$setting, Relaxed);)*
+                $(self.$count.store(config.$count, Relaxed);)+
+                $(self.$time.store(word(config.$time), Relaxed);)+
             }
 
             pub(super) fn config(&self) -> BreakerConfig {
-                BreakerConfig { enabled: self.enabled.load(Relaxed), $($setting: self.$setting.load(Relaxed),)* }
+                BreakerConfig {
+                    enabled: self.enabled.load(Relaxed),
+                    $($count: self.$count.load(Relaxed),)+
+                    $($time: Duration::from_millis(self.$time.load(Relaxed).into()),)+
+                }
             }
         }
+
+        setters!(BreakerConfig { enabled: bool, $($count: u32,)+ $($time: Duration,)+ });
     };
 }
 
 live!(
-    failure_threshold,
-    min_callers,
-    success_threshold,
-    timeout_ms,
-    max_timeout_ms,
-    jitter_percent,
-    half_open_max_requests,
-    half_open_timeout_ms,
-    failure_rate_percent,
-    slow_rate_percent,
-    slow_call_ms,
-    rate_window_ms,
-    rate_min_calls,
+    counts: failure_threshold,
+        min_callers,
+        success_threshold,
+        jitter_percent,
+        half_open_max_requests,
+        failure_rate_percent,
+        slow_rate_percent,
+        rate_min_calls;
+    times: timeout, max_timeout, half_open_timeout, slow_call, rate_window;
 );
+
+/// A time that was checked, as it is kept.
+fn word(time: Duration) -> u32 {
+    u32::try_from(millis::of(time)).unwrap_or(u32::MAX)
+}
 
 impl Live {
     /// Whether it opens by itself.
@@ -190,7 +234,7 @@ impl Live {
     }
 
     pub(super) fn rate_window_ms(&self) -> u32 {
-        self.rate_window_ms.load(Relaxed)
+        self.rate_window.load(Relaxed)
     }
 
     #[inline]
@@ -207,11 +251,11 @@ impl Live {
     }
 
     pub(super) fn half_open_timeout_ms(&self) -> u32 {
-        self.half_open_timeout_ms.load(Relaxed)
+        self.half_open_timeout.load(Relaxed)
     }
 
     pub(super) fn slow_call(&self) -> Duration {
-        Duration::from_millis(self.slow_call_ms.load(Relaxed).into())
+        Duration::from_millis(self.slow_call.load(Relaxed).into())
     }
 
     /// Whether slow calls are looked at.
@@ -250,8 +294,19 @@ mod tests {
         assert_eq!([250, 500, 1_000].map(|random| open_for(1, random)), [117_000, 114_000, 108_000]);
         assert_eq!(open_for(2, 500), 228_000);
         assert_eq!(open_for(u32::MAX, 1_000), 540_000, "of the longest time");
-        let most = BreakerConfig { timeout_ms: u32::MAX, max_timeout_ms: u32::MAX, jitter_percent: 50, ..config };
+        let longest = Duration::from_millis(millis::LONGEST);
+        let most = BreakerConfig { timeout: longest, max_timeout: longest, jitter_percent: 50, ..config };
         let half = u128::from(u32::MAX) / 2;
         assert!(most.open_for(u32::MAX, u64::MAX).as_millis() >= half, "nothing overflows");
+    }
+
+    #[test]
+    fn a_time_too_short_or_too_long_to_be_kept_is_refused_and_named() {
+        let text = |config: BreakerConfig| config.check().unwrap_err().to_string();
+        let short = BreakerConfig::default().slow_call(Duration::from_micros(999));
+        assert_eq!(text(short), "the breaker's setting slow_call_ms is 0, and must be at least 1");
+        let long = BreakerConfig::default().rate_window(Duration::MAX);
+        let expected = "the breaker's setting rate_window_ms is 18446744073709551615, and must be at most 4294967295";
+        assert_eq!(text(long), expected);
     }
 }

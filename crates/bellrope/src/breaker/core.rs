@@ -79,7 +79,7 @@ impl Breaker {
         config.check()?;
         let window = OnceLock::new();
         if config.failure_rate_percent > 0 || config.slow_rate_percent > 0 {
-            let _ = window.set(Window::new(config.rate_window_ms));
+            let _ = window.set(Window::new(config.rate_window));
         }
         Ok(Self {
             live: Live::new(&config),
@@ -122,7 +122,7 @@ impl Breaker {
             self.mark(&guarded.callers);
         }
         if self.live.has_rates() {
-            self.window.get_or_init(|| Window::new(config.rate_window_ms)).restart(config.rate_window_ms);
+            self.window.get_or_init(|| Window::new(config.rate_window)).restart(config.rate_window);
         }
         Ok(())
     }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::caller::Caller;
 
 /// What a breaker does with calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BreakerState {
     /// Every call is admitted.
+    #[default]
     Closed,
     /// No call is admitted, until the time is up.
     Open,

@@ -3,7 +3,7 @@
 //! Several threads may count at once. Where one starts a slice anew while another still counts into it, that count is
 //! lost: rates need no exactness, and the state is not decided here.
 
-use std::sync::atomic::AtomicU64 as Setting;
+use std::{sync::atomic::AtomicU64 as Setting, time::Duration};
 
 use super::config::Live;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -31,14 +31,14 @@ struct Slice {
 
 impl Window {
     /// A window that looks back so far.
-    pub(super) fn new(window_ms: u32) -> Self {
-        Self { span: Setting::new(slice_us(window_ms)), slices: Default::default() }
+    pub(super) fn new(window: Duration) -> Self {
+        Self { span: Setting::new(slice_us(window)), slices: Default::default() }
     }
 
     /// Begins anew, with another length perhaps. Whoever still counts by the old one is a stretch long past.
-    pub(super) fn restart(&self, window_ms: u32) {
+    pub(super) fn restart(&self, window: Duration) {
         let epoch = (self.span.load(Ordering::Relaxed) & !PLACE_MASK).wrapping_add(PLACE_MASK + 1);
-        self.span.store(epoch | slice_us(window_ms), Ordering::Relaxed);
+        self.span.store(epoch | slice_us(window), Ordering::Relaxed);
         self.clear();
     }
 
@@ -90,8 +90,8 @@ impl Window {
 }
 
 /// How long a slice of such a window is. At least a millisecond, and far below 2^[`EPOCH`].
-fn slice_us(window_ms: u32) -> u64 {
-    u64::from(window_ms) * 1_000 / SLICES
+fn slice_us(window: Duration) -> u64 {
+    u64::try_from(window.as_micros()).unwrap_or(u64::MAX) / SLICES
 }
 
 impl Slice {

@@ -39,7 +39,7 @@ use crate::error::{CallError, ConnectError};
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
-/// #     .unary("shout", |call, reply| { reply.write(&call.payload().to_ascii_uppercase()); Ok(()) })
+/// #     .unary("shout", |call, reply| { reply.put(&call.payload().to_ascii_uppercase()); Ok(()) })
 /// #     .server_stream("count", |_, mut chunks| async move {
 /// #         for n in 0..3_u8 { chunks.send([n]).await?; }
 /// #         Ok(())

@@ -4,9 +4,20 @@ use std::{path::PathBuf, time::Duration};
 
 use bellrope_proto::layout::DEFAULT_MAX_MESSAGE;
 
-use crate::{breaker::BreakerConfig, spin::SpinPolicy};
+use crate::{breaker::BreakerConfig, settings::setters, spin::SpinPolicy};
 
 /// How a client connects and waits.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use bellrope::client::ClientConfig;
+///
+/// let config = ClientConfig::new("/run/user/1000/bellrope/bellrope.sock")
+///     .name("my-editor")
+///     .call_timeout(Duration::from_secs(2));
+/// assert_eq!(config.call_timeout, Duration::from_secs(2));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientConfig {
@@ -55,7 +66,25 @@ impl ClientConfig {
             spin_cap: Duration::from_micros(50),
         }
     }
+
+    /// Sets [`name`](Self#structfield.name).
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
 }
+
+setters!(ClientConfig {
+    priority: bool,
+    connect_timeout: Duration,
+    reconnect_timeout: Duration,
+    call_timeout: Duration,
+    max_message_bytes: u32,
+    breaker: Option<BreakerConfig>,
+    spin: SpinPolicy,
+    spin_cap: Duration,
+});
 
 /// Whether a client has a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -39,7 +39,7 @@ const NO_OTHER_SERVER: &str = "a Connection does not reconnect; use a Client, or
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
-/// #     .unary("echo", |call, reply| { reply.write(call.payload()); Ok(()) }).bind(&path)?;
+/// #     .unary("echo", |call, reply| { reply.put(call.payload()); Ok(()) }).bind(&path)?;
 /// use std::time::Duration;
 /// use bellrope::client::{CallOptions, ClientConfig, Connection, Style};
 /// use bellrope::CallError;

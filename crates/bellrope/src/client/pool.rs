@@ -7,9 +7,22 @@ use std::{
 };
 
 use super::{config::ClientConfig, connection::Connection, deadline::from_now, reconnector::Reconnector};
-use crate::error::ConnectError;
+use crate::{error::ConnectError, settings::setters};
 
 /// How a [`Pool`] keeps connections.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use bellrope::client::{ClientConfig, PoolConfig};
+///
+/// let socket = "/run/user/1000/bellrope/bellrope.sock";
+/// let config = PoolConfig::new(socket)
+///     .client(ClientConfig::new(socket).priority(true))
+///     .max_size(8)
+///     .idle_timeout(Duration::from_secs(60));
+/// assert!(config.client.priority);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolConfig {
@@ -38,6 +51,14 @@ impl PoolConfig {
         }
     }
 }
+
+setters!(PoolConfig {
+    client: ClientConfig,
+    max_size: usize,
+    max_idle: usize,
+    idle_timeout: Duration,
+    acquire_timeout: Duration,
+});
 
 /// Why a pool had no connection.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +100,7 @@ pub struct PoolStats {
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
-/// #     .unary("echo", |call, reply| { reply.write(call.payload()); Ok(()) }).bind(&path)?;
+/// #     .unary("echo", |call, reply| { reply.put(call.payload()); Ok(()) }).bind(&path)?;
 /// use std::time::Duration;
 /// use bellrope::client::{CallOptions, Pool, PoolConfig};
 ///

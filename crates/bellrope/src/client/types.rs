@@ -23,7 +23,7 @@ static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("private").join("echo.sock");
 /// # let server = bellrope::Server::builder()
-/// #     .unary("shout", |call, reply| { reply.write(&call.payload().to_ascii_uppercase()); Ok(()) }).bind(&path)?;
+/// #     .unary("shout", |call, reply| { reply.put(&call.payload().to_ascii_uppercase()); Ok(()) }).bind(&path)?;
 /// let client = bellrope::Client::connect(&path)?;
 /// let shout = client.message_type("shout")?;
 /// assert_eq!(client.call(shout, b"ding")?, b"DING");

@@ -10,11 +10,28 @@ use bellrope_shm::process;
 
 use crate::{
     breaker::{Breaker, BreakerConfig, BreakerSetting},
-    error::BindError,
+    server::error::BindError,
+    settings::{millis, setters},
     spin::SpinPolicy,
 };
 
 /// What a server allows and how it waits. Checked once, by [`ServerBuilder::bind`](crate::server::ServerBuilder::bind).
+/// Times count in whole milliseconds, but `spin_cap`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use bellrope::server::ServerConfig;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = ServerConfig::new().workers(4).max_connections(500).stall_timeout(Duration::from_secs(5));
+/// config.check()?;
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("echo.sock");
+/// let server = bellrope::Server::builder().config(config).bind(&path)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -28,8 +45,9 @@ pub struct ServerConfig {
     pub max_priority_connections: u32,
     /// Handshakes under way at once. Default 256; each costs under 1 KiB.
     pub max_half_open: u32,
-    /// Milliseconds a client may take for its handshake. Default 1,000.
-    pub handshake_timeout_ms: u32,
+    /// How long a client may take for its handshake. Default 1 s. In files `handshake_timeout_ms`.
+    #[serde(rename = "handshake_timeout_ms", with = "millis")]
+    pub handshake_timeout: Duration,
     /// Bytes of one ring, a power of two from 4,096 to 16 MiB. Default 256 KiB; a message over a quarter of it travels
     /// in parts.
     pub ring_bytes: u32,
@@ -39,20 +57,25 @@ pub struct ServerConfig {
     /// async calls. Default 64 MiB, at least `max_message_bytes`. Over it, requests wait in their rings. Memory is only
     /// used as far as messages need it.
     pub buffer_budget_bytes: u64,
-    /// Milliseconds a request may wait for that budget before it is refused. Default 1,000.
-    pub budget_wait_ms: u32,
-    /// Milliseconds for which the client of a large request that was let in may keep the server waiting while others wait
-    /// for that budget, beyond what its parts buy at 16 MiB a second; then the request is refused. Default 500.
-    pub budget_grace_ms: u32,
-    /// Milliseconds a client may leave answers unread that the server holds for it, or a large request unfinished,
-    /// before its connection is closed. Default 30,000.
-    pub stall_timeout_ms: u32,
+    /// How long a request may wait for that budget before it is refused. Default 1 s. In files `budget_wait_ms`.
+    #[serde(rename = "budget_wait_ms", with = "millis")]
+    pub budget_wait: Duration,
+    /// How long the client of a large request that was let in may keep the server waiting while others wait for that budget,
+    /// beyond what its parts buy at 16 MiB a second; then the request is refused. Default 500 ms. In files
+    /// `budget_grace_ms`.
+    #[serde(rename = "budget_grace_ms", with = "millis")]
+    pub budget_grace: Duration,
+    /// How long a client may leave answers unread that the server holds for it, or a large request unfinished, before its
+    /// connection is closed. Default 30 s. In files `stall_timeout_ms`.
+    #[serde(rename = "stall_timeout_ms", with = "millis")]
+    pub stall_timeout: Duration,
     /// Breaks of the protocol that a process may be guilty of at once before its handshakes wait, at most 10,000. Default
     /// 10. A process that breaks none never waits.
     pub violation_allowance: u32,
-    /// Milliseconds for which each break beyond that keeps the handshakes of its process waiting, at most 60,000: one
-    /// that goes on and on gets a connection for every two of these. Default 100; 0 lets nobody wait.
-    pub violation_pause_ms: u32,
+    /// How long each break beyond that keeps the handshakes of its process waiting, at most a minute: one that goes on and
+    /// on gets a connection for every two of these. Default 100 ms; 0 lets nobody wait. In files `violation_pause_ms`.
+    #[serde(rename = "violation_pause_ms", with = "millis")]
+    pub violation_pause: Duration,
     /// Calls and streams under way on one connection. Default 1,024; the buffer budget bounds what they hold.
     pub max_in_flight: u32,
     /// Bytes a stream may send ahead of its reader. Default 64 KiB.
@@ -63,8 +86,9 @@ pub struct ServerConfig {
     pub breaker: BreakerConfig,
     /// When a worker spins instead of sleeping. Default `adaptive`.
     pub spin: SpinPolicy,
-    /// Most microseconds that an adaptive worker spins before it sleeps. Default 50.
-    pub spin_cap_us: u32,
+    /// How long an adaptive worker spins at most before it sleeps. Default 50 us. In files `spin_cap_us`.
+    #[serde(rename = "spin_cap_us", with = "micros")]
+    pub spin_cap: Duration,
 }
 
 impl Default for ServerConfig {
@@ -74,26 +98,54 @@ impl Default for ServerConfig {
             max_connections_per_uid: 2_000,
             max_priority_connections: 16,
             max_half_open: 256,
-            handshake_timeout_ms: 1_000,
+            handshake_timeout: Duration::from_secs(1),
             ring_bytes: DEFAULT_CAPACITY,
             max_message_bytes: DEFAULT_MAX_MESSAGE,
             buffer_budget_bytes: 64 * 1024 * 1024,
-            budget_wait_ms: 1_000,
-            budget_grace_ms: 500,
-            stall_timeout_ms: 30_000,
+            budget_wait: Duration::from_secs(1),
+            budget_grace: Duration::from_millis(500),
+            stall_timeout: Duration::from_secs(30),
             violation_allowance: 10,
-            violation_pause_ms: 100,
+            violation_pause: Duration::from_millis(100),
             max_in_flight: 1_024,
             stream_window: 64 * 1024,
             workers: 0,
             breaker: BreakerConfig::default(),
             spin: SpinPolicy::Adaptive,
-            spin_cap_us: 50,
+            spin_cap: Duration::from_micros(50),
         }
     }
 }
 
+setters!(ServerConfig {
+    max_connections: u32,
+    max_connections_per_uid: u32,
+    max_priority_connections: u32,
+    max_half_open: u32,
+    handshake_timeout: Duration,
+    ring_bytes: u32,
+    max_message_bytes: u32,
+    buffer_budget_bytes: u64,
+    budget_wait: Duration,
+    budget_grace: Duration,
+    stall_timeout: Duration,
+    violation_allowance: u32,
+    violation_pause: Duration,
+    max_in_flight: u32,
+    stream_window: u32,
+    workers: u32,
+    breaker: BreakerConfig,
+    spin: SpinPolicy,
+    spin_cap: Duration,
+});
+
 impl ServerConfig {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// Checks every setting, as [`ServerBuilder::bind`](crate::server::ServerBuilder::bind) does.
     ///
     /// # Errors
@@ -120,24 +172,33 @@ impl ServerConfig {
 
     /// Checks every setting and makes what a connection is offered.
     fn terms(&self) -> Result<Terms, BindError> {
-        let setting = |key, value: u32, expected| BindError::Setting { key, value: value.into(), expected };
         let geometry = Geometry::new(self.ring_bytes).ok_or_else(|| {
             debug_assert_eq!(CAPACITIES, 4096..=16 * 1024 * 1024);
             setting("ring_bytes", self.ring_bytes, "and must be a power of two from 4096 to 16777216")
         })?;
-        let at_least_one = [
+        let times = [
+            ("budget_grace_ms", self.budget_grace),
+            ("stall_timeout_ms", self.stall_timeout),
+            ("handshake_timeout_ms", self.handshake_timeout),
+            ("budget_wait_ms", self.budget_wait),
+        ]
+        .map(|(key, time)| (key, millis::of(time)));
+        let counts = [
             ("max_connections", self.max_connections),
             ("max_connections_per_uid", self.max_connections_per_uid),
-            ("budget_grace_ms", self.budget_grace_ms),
-            ("stall_timeout_ms", self.stall_timeout_ms),
             ("max_half_open", self.max_half_open),
-            ("handshake_timeout_ms", self.handshake_timeout_ms),
             ("max_in_flight", self.max_in_flight),
             ("stream_window", self.stream_window),
-        ];
-        for (key, value) in at_least_one {
-            if value == 0 {
+        ]
+        .map(|(key, count)| (key, u64::from(count)));
+        for (key, value) in counts.into_iter().chain(times) {
+            if value == 0 && key != "budget_wait_ms" {
                 return Err(setting(key, value, "and must be at least 1"));
+            }
+        }
+        for (key, value) in times {
+            if value > millis::LONGEST {
+                return Err(setting(key, value, "and must be at most 4294967295"));
             }
         }
         if self.workers > 1024 {
@@ -146,8 +207,9 @@ impl ServerConfig {
         if self.violation_allowance > 10_000 {
             return Err(setting("violation_allowance", self.violation_allowance, "and must be at most 10000"));
         }
-        if self.violation_pause_ms > 60_000 {
-            return Err(setting("violation_pause_ms", self.violation_pause_ms, "and must be at most 60000"));
+        let violation_pause = millis::of(self.violation_pause);
+        if violation_pause > 60_000 {
+            return Err(setting("violation_pause_ms", violation_pause, "and must be at most 60000"));
         }
         if !MESSAGE_LIMITS.contains(&self.max_message_bytes) {
             debug_assert_eq!(MESSAGE_LIMITS, 1..=1024 * 1024 * 1024);
@@ -177,7 +239,7 @@ impl ServerConfig {
                 count => count as usize,
             },
             spin: self.spin,
-            spin_cap: Duration::from_micros(self.spin_cap_us.into()),
+            spin_cap: self.spin_cap,
         })
     }
 
@@ -201,7 +263,26 @@ pub(crate) struct FixedSettings {
     pub(crate) spin_cap: Duration,
 }
 
+fn setting(key: &'static str, value: impl Into<u64>, expected: &'static str) -> BindError {
+    BindError::Setting { key, value: value.into(), expected }
+}
+
 /// What a setting of the breakers that is out of its range is called among the server's.
 pub(crate) fn breaker_setting(BreakerSetting { key, value, expected }: BreakerSetting) -> BindError {
-    BindError::Setting { key, value: value.into(), expected }
+    BindError::Setting { key, value, expected }
+}
+
+/// Times as whole microseconds in files.
+mod micros {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u32::deserialize(deserializer).map(|micros| Duration::from_micros(micros.into()))
+    }
 }

@@ -19,7 +19,7 @@ use super::{
     limits::{LiveSettings, changed_to, differences},
     log_limit::LogLimit,
 };
-use crate::{breaker::Breaker, error::BindError, status::Metrics};
+use crate::{breaker::Breaker, server::error::BindError, status::Metrics};
 
 /// How long a thread that has nothing to do sleeps at the most, so that nothing can be missed for ever.
 pub(crate) const SWEEP: Duration = Duration::from_secs(1);

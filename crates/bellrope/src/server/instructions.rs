@@ -125,7 +125,7 @@ fn breaker(breaker: &Breaker) {
 fn answer(connection: &mut ServerConnection<Body>, call: u64, payload: &[u8]) {
     let keep = |_| Err(Failure::new(bellrope_proto::frame::ErrorCode::Exhausted, "the ring has room"));
     let answered = connection.answer(call, payload.len(), &mut Vec::new(), keep, |reply| {
-        reply.write(payload);
+        reply.put(payload);
         Ok(())
     });
     assert_eq!(answered, Ok(None));
@@ -136,7 +136,7 @@ fn answer(connection: &mut ServerConnection<Body>, call: u64, payload: &[u8]) {
 fn echoing() -> Arc<Core> {
     let mut registry = Registry::default();
     let echo = Handler::Unary(Box::new(|call, reply| {
-        reply.write(call.payload());
+        reply.put(call.payload());
         Ok(())
     }));
     registry.add("echo", echo);

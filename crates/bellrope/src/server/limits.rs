@@ -9,46 +9,57 @@ use std::{
 };
 
 use super::config::ServerConfig;
-use crate::rate::Rate;
+use crate::{rate::Rate, settings::millis};
 
-/// Keeps every setting in a word of its own.
+/// Keeps every setting in a word of its own, times in milliseconds.
 macro_rules! live {
-    ($($setting:ident),* $(,)?) => {
+    (counts: $($count:ident),+; times: $($time:ident),+;) => {
         /// The settings as threads of the server look them up. Each may change at any moment, and is right by itself.
         #[derive(Debug)]
         pub(crate) struct LiveSettings {
-            $($setting: AtomicU32,)*
+            $($count: AtomicU32,)+
+            $($time: AtomicU32,)+
         }
 
         impl LiveSettings {
             pub(crate) fn new(config: &ServerConfig) -> Self {
-                Self { $($setting: AtomicU32::new(config.$setting),)* }
+                Self {
+                    $($count: AtomicU32::new(config.$count),)+
+                    $($time: AtomicU32::new(word(config.$time)),)+
+                }
             }
 
             pub(crate) fn change(&self, config: &ServerConfig) {
-                $(self.$setting.store(config.$setting, Relaxed);)*
+                $(self.$count.store(config.$count, Relaxed);)+
+                $(self.$time.store(word(config.$time), Relaxed);)+
             }
         }
 
         /// The settings of `config`, but those of `other` that may change while a server runs.
         pub(crate) fn changed_to(config: &ServerConfig, other: &ServerConfig) -> ServerConfig {
-            ServerConfig { $($setting: other.$setting,)* breaker: other.breaker.clone(), ..config.clone() }
+            ServerConfig {
+                $($count: other.$count,)+
+                $($time: other.$time,)+
+                breaker: other.breaker.clone(),
+                ..config.clone()
+            }
         }
     };
 }
 
 live!(
-    max_connections,
-    max_connections_per_uid,
-    max_priority_connections,
-    max_half_open,
-    handshake_timeout_ms,
-    budget_wait_ms,
-    budget_grace_ms,
-    stall_timeout_ms,
-    violation_allowance,
-    violation_pause_ms,
+    counts: max_connections,
+        max_connections_per_uid,
+        max_priority_connections,
+        max_half_open,
+        violation_allowance;
+    times: handshake_timeout, budget_wait, budget_grace, stall_timeout, violation_pause;
 );
+
+/// A time that was checked, as it is kept.
+fn word(time: Duration) -> u32 {
+    u32::try_from(millis::of(time)).unwrap_or(u32::MAX)
+}
 
 impl LiveSettings {
     pub(crate) fn max_connections(&self) -> u32 {
@@ -68,24 +79,24 @@ impl LiveSettings {
     }
 
     pub(crate) fn handshake_timeout(&self) -> Duration {
-        milliseconds(&self.handshake_timeout_ms)
+        milliseconds(&self.handshake_timeout)
     }
 
     pub(crate) fn budget_wait(&self) -> Duration {
-        milliseconds(&self.budget_wait_ms)
+        milliseconds(&self.budget_wait)
     }
 
     pub(crate) fn budget_grace(&self) -> Duration {
-        milliseconds(&self.budget_grace_ms)
+        milliseconds(&self.budget_grace)
     }
 
     pub(crate) fn stall_timeout(&self) -> Duration {
-        milliseconds(&self.stall_timeout_ms)
+        milliseconds(&self.stall_timeout)
     }
 
     /// How many breaks of the protocol are overlooked, and how soon each further one is forgiven.
     pub(crate) fn violations(&self) -> Rate {
-        Rate { burst: self.violation_allowance.load(Relaxed), period: milliseconds(&self.violation_pause_ms) }
+        Rate { burst: self.violation_allowance.load(Relaxed), period: milliseconds(&self.violation_pause) }
     }
 }
 
@@ -107,7 +118,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{error::BindError, server::Server};
+    use crate::{server::Server, server::error::BindError};
 
     #[test]
     fn every_setting_either_changes_or_is_named_as_waiting() {

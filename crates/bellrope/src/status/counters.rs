@@ -398,35 +398,5 @@ impl Metrics {
     }
 }
 
-/// Resident memory of a process, from `/proc`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub struct MemoryUse {
-    /// All of it (VmRSS), in KiB.
-    pub rss_kb: u64,
-    /// The part that is anonymous memory: heap and stacks.
-    pub anon_kb: u64,
-    /// The part that is pages of files: mostly the program itself.
-    pub file_kb: u64,
-    /// The part that is shared memory: the rings.
-    pub shmem_kb: u64,
-}
-
-impl MemoryUse {
-    /// Memory of the process with this id.
-    ///
-    /// # Errors
-    /// If there is no such process, or `/proc` is not mounted.
-    pub fn of(pid: u32) -> std::io::Result<Self> {
-        let status = bellrope_shm::proc::ProcessStatus::of(pid)?;
-        let field = |name: &str| status.kib(name).unwrap_or(0);
-        Ok(Self {
-            rss_kb: field("VmRSS"),
-            anon_kb: field("RssAnon"),
-            file_kb: field("RssFile"),
-            shmem_kb: field("RssShmem"),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests;

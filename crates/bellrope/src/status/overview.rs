@@ -1,99 +1,13 @@
-//! What an operator sees of a server: health, and what the live page shows every second. Serialised, these are the JSON
-//! texts that programs read.
-
-use serde::{Serialize, Serializer};
+//! What a server reports to its operator: health, and what the live page shows every second.
 
 use super::{
-    LATENCY_BOUNDS_US, MemoryUse, Metrics, OUTCOMES, Snapshot, TypeSnapshot, UNKNOWN, condition::Condition,
-    settings::Reloads,
-};
-use crate::{
-    breaker::{BreakerSnapshot, BreakerState, CallerSnapshot},
-    server::ServerConfig,
+    LATENCY_BOUNDS_US, Metrics, OUTCOMES, Snapshot, TypeSnapshot, UNKNOWN,
+    condition::Condition,
+    report::{Buffers, Health, MemoryUse, Status, TypeRow},
 };
 
 /// Outcomes that are nobody's error.
 const NO_ERRORS: [&str; 2] = ["ok", "cancelled"];
-
-/// The health of a server: status, uptime, calls, connections, memory, limits, breakers and message types. To be
-/// serialised.
-#[derive(Debug, Serialize)]
-pub struct Health {
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    uptime_seconds: u64,
-    total_requests: u64,
-    active_connections: u64,
-    max_connections: u64,
-    queued_requests: u64,
-    /// Connections whose clients do not read what waits for them, and those that were closed for it.
-    unread_connections: u64,
-    stalled_connections: u64,
-    version: &'static str,
-    memory: MemoryUse,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    buffers: Option<Buffers>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limits: Option<ServerConfig>,
-    config_reloads: Reloads,
-    breakers: Vec<BreakerRow>,
-    types: Vec<TypeRow>,
-}
-
-/// A server at one moment: its [`Health`], and the numbers from which rates and quantiles are computed. To be
-/// serialised.
-#[derive(Debug, Serialize)]
-pub struct Status {
-    /// Milliseconds since the server started.
-    at_ms: u64,
-    /// Upper bounds of the buckets, in microseconds; one more bucket is beyond them all.
-    bounds_us: [u64; LATENCY_BOUNDS_US.len()],
-    /// One row a message type, in the order of `types`: calls a bucket.
-    buckets: Vec<Vec<u64>>,
-    #[serde(serialize_with = "as_map")]
-    errors: Vec<(&'static str, u64)>,
-    health: Health,
-}
-
-#[derive(Debug, Serialize)]
-struct Buffers {
-    used_bytes: u64,
-    limit_bytes: u64,
-    /// Connections whose next request waits for room.
-    waiting: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct BreakerRow {
-    name: String,
-    state: BreakerState,
-    forced: bool,
-    /// Times it has opened.
-    opened: u64,
-    rejections: u64,
-    /// Those of them that were refused to one caller, while others were admitted.
-    caller_rejections: u64,
-    /// For whom alone it is not closed.
-    callers: Vec<CallerRow>,
-}
-
-#[derive(Debug, Serialize)]
-struct CallerRow {
-    caller: String,
-    state: BreakerState,
-    retry_after_ms: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct TypeRow {
-    name: String,
-    total: u64,
-    runs_on_worker: bool,
-    running: u64,
-    #[serde(serialize_with = "as_map")]
-    outcomes: Vec<(&'static str, u64)>,
-}
 
 impl Health {
     /// The health of a server now, in this condition.
@@ -104,7 +18,7 @@ impl Health {
 
     fn from_snapshot(metrics: &Metrics, snapshot: Snapshot, condition: &Condition) -> Self {
         Self {
-            status: condition.status(),
+            status: condition.status().to_owned(),
             reason: condition.not_ready(),
             uptime_seconds: snapshot.uptime_seconds,
             total_requests: snapshot.total_requests(),
@@ -113,7 +27,7 @@ impl Health {
             queued_requests: snapshot.queued_requests,
             unread_connections: snapshot.unread_connections,
             stalled_connections: snapshot.stalled,
-            version: env!("CARGO_PKG_VERSION"),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             memory: MemoryUse::of(std::process::id()).unwrap_or_default(),
             buffers: snapshot.buffers.map(|(used_bytes, limit_bytes)| Buffers {
                 used_bytes,
@@ -122,7 +36,7 @@ impl Health {
             }),
             limits: metrics.settings.now(),
             config_reloads: snapshot.reloads,
-            breakers: snapshot.breakers.into_iter().map(BreakerRow::from).collect(),
+            breakers: snapshot.breakers.into_iter().map(Into::into).collect(),
             types: snapshot.types.into_iter().map(TypeRow::from).collect(),
         }
     }
@@ -135,7 +49,7 @@ impl Status {
         let snapshot = metrics.snapshot();
         Self {
             at_ms: u64::try_from(metrics.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            bounds_us: LATENCY_BOUNDS_US,
+            bounds_us: LATENCY_BOUNDS_US.to_vec(),
             buckets: snapshot.types.iter().map(|row| row.buckets.clone()).collect(),
             errors: snapshot.errors().collect(),
             health: Health::from_snapshot(metrics, snapshot, condition),
@@ -184,33 +98,8 @@ impl TypeSnapshot {
 impl From<TypeSnapshot> for TypeRow {
     fn from(row: TypeSnapshot) -> Self {
         let (total, TypeSnapshot { name, runs_on_worker, running, outcomes, .. }) = (row.total(), row);
-        Self { name, total, runs_on_worker, running, outcomes }
+        Self { name, total, runs_on_worker, running, outcomes: outcomes.into_iter().collect() }
     }
-}
-
-impl From<(String, BreakerSnapshot)> for BreakerRow {
-    fn from((name, breaker): (String, BreakerSnapshot)) -> Self {
-        let opened = breaker.transitions.iter().filter(|(_, to, _)| *to == BreakerState::Open);
-        Self {
-            name,
-            state: breaker.state,
-            forced: breaker.forced,
-            opened: opened.map(|(.., count)| count).sum(),
-            rejections: breaker.rejections,
-            caller_rejections: breaker.caller_rejections,
-            callers: breaker.callers.into_iter().map(CallerRow::from).collect(),
-        }
-    }
-}
-
-impl From<CallerSnapshot> for CallerRow {
-    fn from(CallerSnapshot { caller, state, retry_after }: CallerSnapshot) -> Self {
-        Self { caller: caller.to_string(), state, retry_after_ms: retry_after.as_millis() as u64 }
-    }
-}
-
-fn as_map<S: Serializer>(pairs: &[(&'static str, u64)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(pairs.iter().copied())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use super::report::Reloads;
 use crate::server::ServerConfig;
 
 /// The settings of a running server. Whoever changes them holds the lock meanwhile; nothing on the data path takes it.
@@ -13,19 +14,6 @@ pub(crate) struct Settings {
     /// `None` until they are known.
     now: Mutex<Option<ServerConfig>>,
     reloads: Mutex<Reloads>,
-}
-
-/// How often a server's settings were read again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Reloads {
-    /// Times that they were read and applied.
-    pub ok: u64,
-    /// Times that something was wrong with them, and all stayed as it was.
-    pub failed: u64,
-    /// When that was last, in seconds since 1970; `None` for never.
-    pub last_at: Option<u64>,
-    /// Whether it went well then.
-    pub last_ok: Option<bool>,
 }
 
 impl Settings {

@@ -1,6 +1,6 @@
 //! All counters of a server at one moment, as whoever watches it gets them.
 
-use super::settings::Reloads;
+use super::report::Reloads;
 use crate::breaker::BreakerSnapshot;
 
 /// The counters of one message type, summed over the workers.

@@ -60,7 +60,7 @@ impl Field {
         let server = support::builder(&dropped)
             .unary("now", move |call, reply| {
                 now.ran(call.payload())?;
-                reply.write(call.payload());
+                reply.put(call.payload());
                 Ok(())
             })
             .unary_async("delayed", move |call| {
@@ -103,7 +103,7 @@ impl Field {
                 drop(chunks);
                 Ok(Vec::new())
             })
-            .config(settings(0))
+            .config(settings(Duration::ZERO))
             .bind(&path)
             .unwrap();
         Self { server, path, dropped, notes, _home: home }
@@ -112,7 +112,7 @@ impl Field {
     /// From now on whoever breaks the protocol over and over waits, as by default. Until then nobody does: scripted
     /// attacks come from the process of the honest clients.
     pub(crate) fn let_offenders_wait(&self) {
-        let waiting = self.server.reload(&settings(ServerConfig::default().violation_pause_ms)).unwrap();
+        let waiting = self.server.reload(&settings(ServerConfig::default().violation_pause)).unwrap();
         assert!(waiting.is_empty(), "{waiting:?}");
     }
 
@@ -139,14 +139,14 @@ impl Field {
     }
 }
 
-fn settings(violation_pause_ms: u32) -> ServerConfig {
+fn settings(violation_pause: Duration) -> ServerConfig {
     let mut config = ServerConfig::default();
     config.max_connections = MAX_CONNECTIONS;
     config.max_half_open = MAX_HALF_OPEN;
     config.max_in_flight = MAX_IN_FLIGHT;
-    config.handshake_timeout_ms = HANDSHAKE_TIMEOUT_MS;
-    config.stall_timeout_ms = 1_500;
-    config.violation_pause_ms = violation_pause_ms;
+    config.handshake_timeout = Duration::from_millis(HANDSHAKE_TIMEOUT_MS.into());
+    config.stall_timeout = Duration::from_millis(1_500);
+    config.violation_pause = violation_pause;
     config
 }
 

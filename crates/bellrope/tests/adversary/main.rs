@@ -177,7 +177,7 @@ fn noise_is_paced(field: &Field, seed: u64, length: Duration) {
     ));
     let config = ServerConfig::default();
     // What is overlooked, then one a pause at the most; and those that are let in before others are charged.
-    let pauses = took.as_millis() as u64 / u64::from(config.violation_pause_ms) + 1;
+    let pauses = took.as_millis() as u64 / config.violation_pause.as_millis() as u64 + 1;
     let most = u64::from(config.violation_allowance) + 2 * noise::PEERS + pauses;
     assert!(violations <= most && paced > 0, "{violations} of at most {most} in {took:?} ({SEED}={seed})");
 }

@@ -28,7 +28,7 @@ fn count_allocations() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("allocations.sock");
     let echo = |call: &bellrope::Call<'_>, reply: &mut bellrope::Reply<'_>| {
-        reply.write(call.payload());
+        reply.put(call.payload());
         Ok(())
     };
     let server = Server::builder().unary("echo", echo).bind(&path).unwrap();

@@ -74,15 +74,15 @@ fn a_thousand_clients_come_back_at_once() {
 fn a_hundred_clients_that_send_the_largest_message_at_once_share_one_budget() {
     alone("crowds::a_hundred_clients_that_send_the_largest_message_at_once_share_one_budget", || {
         let mut config = ServerConfig::default();
-        config.budget_wait_ms = 120_000;
+        config.budget_wait = Duration::from_millis(120_000);
         let budget = config.buffer_budget_bytes;
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("run").join("test.sock");
         let server = Server::builder()
             .unary("measure", |call, reply| {
                 let whole = call.payload().iter().all(|byte| *byte == call.payload()[0]);
-                reply.write(&[call.payload()[0], u8::from(whole)]);
-                reply.write(&call.payload().len().to_le_bytes());
+                reply.put(&[call.payload()[0], u8::from(whole)]);
+                reply.put(&call.payload().len().to_le_bytes());
                 Ok(())
             })
             .config(config)

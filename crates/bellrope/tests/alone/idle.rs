@@ -14,7 +14,7 @@ fn come_to_rest() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("test.sock");
     let echo = Server::builder().unary("echo", |call, reply| {
-        reply.write(call.payload());
+        reply.put(call.payload());
         Ok(())
     });
     let _server = echo.bind(&path).unwrap();

@@ -44,7 +44,7 @@ fn transitions(breaker: &Breaker, now: Instant) -> Vec<(State, State, u64)> {
 fn the_defaults_are_the_users() {
     let config = BreakerConfig::default();
     assert_eq!((config.failure_threshold, config.success_threshold), (5, 2));
-    assert_eq!((config.timeout_ms, config.half_open_max_requests), (60_000, 3));
+    assert_eq!((config.timeout, config.half_open_max_requests), (seconds(60), 3));
     assert_eq!(breaker(config).slow_call(), seconds(1));
 }
 
@@ -260,7 +260,7 @@ fn a_failure_rate_opens_it_once_enough_calls_are_in_the_window() {
 #[test]
 fn a_rate_of_slow_calls_opens_it_and_a_slow_probe_has_failed() {
     let mut config = config();
-    (config.slow_rate_percent, config.slow_call_ms, config.rate_min_calls) = (80, 100, 10);
+    (config.slow_rate_percent, config.slow_call, config.rate_min_calls) = (80, Duration::from_millis(100), 10);
     let (breaker, now) = (breaker(config), Instant::now());
     let call = |took_ms: u64, now: Instant| {
         breaker.acquire(now).unwrap().succeed(now + Duration::from_millis(took_ms));
@@ -354,13 +354,13 @@ fn settings_may_change_while_it_works_and_the_state_stays() {
     let (breaker, now) = (breaker(config()), Instant::now());
     fail(&breaker, 3, now);
     let mut changed = config();
-    (changed.failure_threshold, changed.timeout_ms, changed.success_threshold) = (4, 1_000, 1);
+    (changed.failure_threshold, changed.timeout, changed.success_threshold) = (4, seconds(1), 1);
     breaker.reconfigure(&changed).unwrap();
     assert_eq!((breaker.config(), breaker.state(now)), (changed.clone(), State::Closed));
     fail(&breaker, 1, now);
     assert_eq!(breaker.state(now), State::Open, "the three before count");
     // An open one is open until the time that it was opened for.
-    changed.timeout_ms = 30_000;
+    changed.timeout = Duration::from_millis(30_000);
     breaker.reconfigure(&changed).unwrap();
     let now = now + seconds(1);
     breaker.acquire(now).unwrap().succeed(now);
@@ -386,8 +386,8 @@ fn a_rate_may_be_turned_on_and_its_window_changed_while_it_works() {
         }
     };
     calls(&breaker, now);
-    for window_ms in [10, u32::MAX, 10_000] {
-        changed.rate_window_ms = window_ms;
+    for window_ms in [10, u32::MAX.into(), 10_000] {
+        changed.rate_window = Duration::from_millis(window_ms);
         breaker.reconfigure(&changed).unwrap();
         calls(&breaker, now);
         assert_eq!(breaker.state(now), State::Closed, "eight calls are in the window, whatever was counted before");
@@ -406,7 +406,7 @@ fn a_setting_out_of_its_range_is_named_with_what_it_must_be() {
     };
     let text = refused(|config| config.failure_threshold = 0);
     assert_eq!(text, "the breaker's setting failure_threshold is 0, and must be at least 1");
-    let text = refused(|config| config.max_timeout_ms = 59_999);
+    let text = refused(|config| config.max_timeout = Duration::from_millis(59_999));
     assert_eq!(text, "the breaker's setting max_timeout_ms is 59999, and must be at least timeout_ms");
     assert!(refused(|config| config.half_open_max_requests = 65_536).contains("from 1 to 65535"));
     assert!(refused(|config| config.jitter_percent = 51).contains("at most 50"));

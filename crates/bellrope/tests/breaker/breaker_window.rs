@@ -102,12 +102,12 @@ fn a_changed_window_is_as_long_as_it_says() {
         let (breaker, now) = breaker(config(50, 0));
         for _ in 0..3 {
             let mut changed = config(50, 0);
-            changed.rate_window_ms = window_ms;
+            changed.rate_window = Duration::from_millis(window_ms);
             breaker.reconfigure(&changed).unwrap();
         }
         fail(&breaker, 9, now);
         fail(&breaker, 1, now + seconds(later));
-        let expected = if later * 1_000 < u64::from(window_ms) { State::Open } else { State::Closed };
+        let expected = if later * 1_000 < window_ms { State::Open } else { State::Closed };
         assert_eq!(breaker.state(now), expected, "{later} s later, with a window of {window_ms} ms");
     }
 }

@@ -51,7 +51,7 @@ fn a_payload_that_changes_in_the_ring_does_not_change_for_its_handler() {
             let first = call.payload().to_vec();
             let _ = enter.send(());
             let _ = changed.lock().unwrap().recv_timeout(PATIENCE);
-            reply.write(if call.payload() == first { b"the same" } else { b"changed!" });
+            reply.put(if call.payload() == first { b"the same" } else { b"changed!" });
             Ok(())
         })
         .bind(&path)

@@ -71,8 +71,8 @@ fn a_process_that_breaks_the_protocol_over_and_over_is_turned_away_and_others_ar
     let mut config = ServerConfig::default();
     config.violation_allowance = ALLOWANCE;
     // So long that this test is over before anything is forgiven.
-    config.violation_pause_ms = 60_000;
-    config.handshake_timeout_ms = 200;
+    config.violation_pause = Duration::from_millis(60_000);
+    config.handshake_timeout = Duration::from_millis(200);
     let server = serve(config.clone());
     let honest = Client::connect(&server.path).unwrap();
     for _ in 0..=ALLOWANCE {
@@ -92,7 +92,7 @@ fn a_process_that_breaks_the_protocol_over_and_over_is_turned_away_and_others_ar
     assert_eq!(server.server.metrics().snapshot().paced_handshakes, 1);
 
     // Where nobody is to wait, nobody does.
-    config.violation_pause_ms = 0;
+    config.violation_pause = Duration::from_millis(0);
     server.server.reload(&config).unwrap();
     offend(&server).expect("nobody waits any more");
 }
@@ -102,7 +102,7 @@ fn a_process_that_breaks_the_protocol_over_and_over_is_turned_away_and_others_ar
 fn an_offender_waits_for_its_turn_and_is_served_then() {
     let mut config = ServerConfig::default();
     config.violation_allowance = 0;
-    config.violation_pause_ms = 50;
+    config.violation_pause = Duration::from_millis(50);
     let server = serve(config);
     let began = Instant::now();
     for _ in 0..5 {
@@ -120,8 +120,8 @@ fn an_offender_waits_for_its_turn_and_is_served_then() {
 fn hellos_that_are_no_hellos_are_charged_as_well() {
     let mut config = ServerConfig::default();
     config.violation_allowance = ALLOWANCE;
-    config.violation_pause_ms = 60_000;
-    config.handshake_timeout_ms = 200;
+    config.violation_pause = Duration::from_millis(60_000);
+    config.handshake_timeout = Duration::from_millis(200);
     let server = serve(config);
     for _ in 0..=ALLOWANCE {
         let told = answer_to(say_nonsense(&server));
@@ -144,9 +144,9 @@ fn offenders_without_end_take_no_place_of_anybody_else() {
     let mut config = ServerConfig::default();
     config.max_half_open = 4;
     config.violation_allowance = 0;
-    config.violation_pause_ms = 60_000;
+    config.violation_pause = Duration::from_millis(60_000);
     // So long that those who are to be turned away late are all there at once.
-    config.handshake_timeout_ms = 20_000;
+    config.handshake_timeout = Duration::from_millis(20_000);
     let server = serve(config);
     offend(&server).expect("the first is overlooked");
     let crowd: Vec<_> = (0..CROWD).map(|_| say_nonsense(&server)).collect();

@@ -31,7 +31,7 @@ fn a_panic_whose_payload_panics_when_dropped_is_told_to_its_caller_and_harms_nob
     let path = home.path().join("run").join("test.sock");
     let _server = Server::builder()
         .unary("echo", |call, reply| {
-            reply.write(call.payload());
+            reply.put(call.payload());
             Ok(())
         })
         .unary("bomb", |_, _| panic_any(Bomb))

@@ -155,7 +155,7 @@ fn a_stopped_client_with_answers_unread_is_closed_and_others_are_served_meanwhil
     }
     let mut config = ServerConfig::default();
     // Long enough for it to ask for everything first.
-    config.stall_timeout_ms = 1_000;
+    config.stall_timeout = Duration::from_millis(1_000);
     let server = serve(config);
     let mut client = role(TEST, &server.path);
     client.said("asked");
@@ -175,7 +175,7 @@ fn a_server_that_is_killed_a_thousand_times_starts_each_time() {
     const TEST: &str = "processes::a_server_that_is_killed_a_thousand_times_starts_each_time";
     if let Some(path) = path_of_role() {
         let server = Server::builder().unary("pid", |_, reply| {
-            reply.write(&std::process::id().to_le_bytes());
+            reply.put(&std::process::id().to_le_bytes());
             Ok(())
         });
         let _server = server.bind(&path).unwrap();

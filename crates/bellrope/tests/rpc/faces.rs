@@ -107,7 +107,7 @@ fn a_handler_knows_its_connection_and_how_long_it_has() {
         })
         .unary("asked_there", |call, reply| {
             let left = call.time_left().map(|left| left.as_millis());
-            reply.write(format!("{} {left:?}", call.connection()).as_bytes());
+            reply.put(format!("{} {left:?}", call.connection()).as_bytes());
             Ok(())
         })
         .bind(&path)

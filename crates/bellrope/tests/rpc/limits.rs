@@ -56,7 +56,7 @@ fn a_hello_that_does_not_come_is_given_up_and_too_many_at_once_are_refused() {
     let mut config = ServerConfig::default();
     config.max_half_open = 2;
     // All three are to be there before the first one's time is up.
-    config.handshake_timeout_ms = 3_000;
+    config.handshake_timeout = Duration::from_millis(3_000);
     let server = serve(config);
     let connect = || {
         let socket = Socket::connect(&server.path).unwrap();
@@ -109,7 +109,7 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
     let error = Server::builder().config(config).bind("unused").unwrap_err().to_string();
     assert!(error.contains("failure_threshold is 0"), "{error}");
     let mut config = ServerConfig::default();
-    config.violation_pause_ms = 60_001;
+    config.violation_pause = Duration::from_millis(60_001);
     let error = Server::builder().config(config).bind("unused").unwrap_err().to_string();
     assert!(error.starts_with("the setting violation_pause_ms is 60001, and must be at most 60000"), "{error}");
     let mut config = ServerConfig::default();
@@ -152,7 +152,7 @@ fn a_large_request_that_is_never_finished_is_closed_and_gives_its_memory_back() 
     raw.write(0, Kind::Fragment, 1, Some(1_000_000), 1000);
     eventually("its memory is reserved", || metrics.snapshot().buffers.unwrap().0 == 1_000_000);
     let mut impatient = ServerConfig::default();
-    impatient.stall_timeout_ms = 50;
+    impatient.stall_timeout = Duration::from_millis(50);
     server.server.reload(&impatient).unwrap();
     eventually("it is closed", || metrics.snapshot().stalled == 1);
     eventually("its memory is given back", || metrics.snapshot().buffers.unwrap().0 == 0);
@@ -164,9 +164,9 @@ fn senders_that_stall_on_all_of_the_budget_hold_up_nobody_for_long() {
     let mut config = ServerConfig::default();
     config.max_message_bytes = 1 << 20;
     config.buffer_budget_bytes = 2 << 20;
-    config.budget_wait_ms = 60_000;
-    config.budget_grace_ms = 50;
-    config.stall_timeout_ms = 600_000;
+    config.budget_wait = Duration::from_millis(60_000);
+    config.budget_grace = Duration::from_millis(50);
+    config.stall_timeout = Duration::from_millis(600_000);
     let server = serve(config);
     let metrics = server.server.metrics();
     let used = || metrics.snapshot().buffers.unwrap().0;
@@ -278,7 +278,7 @@ fn a_call_with_priority_comes_in_between_the_calls_of_anothers_batch() {
 fn a_client_that_reads_no_answers_stalls_itself_alone_and_is_evicted() {
     let mut config = ServerConfig::default();
     config.ring_bytes = 4096;
-    config.stall_timeout_ms = 50;
+    config.stall_timeout = Duration::from_millis(50);
     let server = serve(config);
     let raw = Raw::connect(&server);
     for call in 0..4 {
@@ -297,7 +297,7 @@ fn a_client_that_reads_no_answers_stalls_itself_alone_and_is_evicted() {
 #[test]
 fn an_open_breaker_rejects_one_type_at_once_and_leaves_the_others_alone() {
     let mut config = ServerConfig::default();
-    config.breaker.timeout_ms = 60_000;
+    config.breaker.timeout = Duration::from_millis(60_000);
     let server = serve(config);
     let client = Client::connect(&server.path).unwrap();
     for name in ["broken", "panic_later"] {

@@ -14,7 +14,7 @@ fn start(path: &Path, names: &[&'static str]) -> Server {
     let register = |builder: bellrope::server::ServerBuilder, name: &&'static str| {
         let name = *name;
         builder.unary(name, move |_, reply| {
-            reply.write(name.as_bytes());
+            reply.put(name.as_bytes());
             Ok(())
         })
     };

@@ -15,7 +15,10 @@ use bellrope::{
     client::{Blame, CallOptions, CancelToken, Connection, Rejection, Retry},
     server::ServerConfig,
 };
-use bellrope_testkit::support::{PATIENCE, TestServer, eventually, serve};
+use bellrope_testkit::{
+    local_server::LocalServer,
+    support::{PATIENCE, TestServer, eventually, serve},
+};
 
 #[test]
 fn each_outcome_is_typed_and_says_who_is_to_blame_and_whether_to_try_again() {
@@ -331,4 +334,21 @@ fn in_a_word(outcome: Result<Vec<u8>, CallError>) -> String {
         Err(CallError::Unknown) => "unknown".to_owned(),
         Err(error) => error.to_string(),
     }
+}
+
+#[test]
+fn a_reply_takes_what_writes_into_a_writer_and_too_much_of_it_is_an_error() {
+    use std::io::Write as _;
+
+    let server = LocalServer::start(|builder| {
+        builder
+            .config(ServerConfig::new().max_message_bytes(1_000))
+            .unary("words", |call, reply| Ok(write!(reply, "{:?} and {}", call.payload(), 0)?))
+            .unary("flood", |_, reply| (0..300).try_for_each(|_| reply.write_all(b"12345678")).map_err(Into::into))
+    });
+    let client = Client::connect(server.socket()).unwrap();
+    assert_eq!(client.call("words", b"a").unwrap(), b"[97] and 0");
+    let error = client.call("flood", b"").unwrap_err();
+    assert!(matches!(error, CallError::MessageTooLarge { size: 2_400, limit: 1_000 }), "{error:?}");
+    assert_eq!(client.call("words", b"").unwrap(), b"[] and 0");
 }

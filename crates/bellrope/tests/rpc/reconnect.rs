@@ -144,7 +144,7 @@ fn a_clients_own_breaker_spares_a_server_that_is_away_and_lets_it_in_again() {
     let mut config = ClientConfig::new(&path);
     config.reconnect_timeout = Duration::from_millis(5);
     let mut breaker = BreakerConfig::default();
-    breaker.timeout_ms = 100;
+    breaker.timeout = Duration::from_millis(100);
     config.breaker = Some(breaker);
     let client = Client::with(config).unwrap();
     for _ in 0..10 {

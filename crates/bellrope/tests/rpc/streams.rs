@@ -172,7 +172,7 @@ fn over_the_budget_a_connection_waits_in_its_own_ring_and_nobody_else_does() {
     let mut config = ServerConfig::default();
     config.max_message_bytes = 1 << 20;
     config.buffer_budget_bytes = 1 << 20;
-    config.budget_wait_ms = 60_000;
+    config.budget_wait = Duration::from_millis(60_000);
     let server = serve(config);
     let (holder, waiter, other) =
         (Client::connect(&server.path), Client::connect(&server.path), Client::connect(&server.path));
@@ -200,7 +200,7 @@ fn whoever_waits_too_long_for_the_budget_is_refused_with_the_limit() {
     let mut config = ServerConfig::default();
     config.max_message_bytes = 1 << 20;
     config.buffer_budget_bytes = 1 << 20;
-    config.budget_wait_ms = 20;
+    config.budget_wait = Duration::from_millis(20);
     let server = serve(config);
     let (holder, waiter) = (Client::connect(&server.path).unwrap(), Client::connect(&server.path).unwrap());
     let token = bellrope::client::CancelToken::new();

@@ -10,12 +10,12 @@ use std::{
 use bellrope::{
     Client,
     client::{ClientConfig, ConnectError},
+    status::STATS,
 };
 use bellrope_gateway::{Gateway, HealthReport};
 use bellrope_shm::process;
 
 use super::finding::Finding;
-use crate::operator::STATS;
 
 /// How long a running server may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -218,7 +218,7 @@ mod tests {
         let answering = |health: &'static str, providers: &'static str| {
             let saying = |builder: ServerBuilder, name, text: &'static str| {
                 builder.unary(name, move |_, reply| {
-                    reply.write(text.as_bytes());
+                    reply.put(text.as_bytes());
                     Ok(())
                 })
             };

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use bellrope::{
+    breaker::BreakerState,
+    status::{OPERATOR, Status},
+};
 use bellrope_terminal::{Outcome, output};
 use ratatui::{
     Frame,
@@ -11,8 +15,8 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row, Table},
 };
 
-use super::status::{Latency, News, Status, TypeView, View};
-use crate::operator::OURS;
+use super::status::{Latency, News, TypeView, View, since};
+use crate::operator::{for_whom, is_noteworthy, state_in_words};
 
 /// The server as it was last seen.
 #[derive(Debug)]
@@ -28,14 +32,14 @@ const BAD: Color = Color::Red;
 
 impl Screen {
     pub(super) fn new(socket: &Path, first: Status) -> Self {
-        let view = first.since(None);
+        let view = since(&first, None);
         Self { socket: socket.to_string_lossy().escape_debug().to_string(), last: first, view, lost: None }
     }
 
     pub(super) fn hear(&mut self, news: News) {
         match news {
             News::Status(status) => {
-                self.view = status.since(Some(&self.last));
+                self.view = since(&status, Some(&self.last));
                 self.last = *status;
                 self.lost = None;
             }
@@ -45,7 +49,7 @@ impl Screen {
 
     pub(super) fn draw(&self, frame: &mut Frame<'_>) {
         let figures = figures(&self.view);
-        let tripped: Vec<_> = self.view.breakers.iter().filter(|row| row.is_noteworthy()).collect();
+        let tripped: Vec<_> = self.view.breakers.iter().filter(|row| is_noteworthy(row)).collect();
         let rows = [1, 1, figures.len() as u16, 1, tripped.len().clamp(1, 4) as u16, 1];
         let [head, lost, middle, _, breakers, _, table, foot] = Layout::vertical(
             rows.map(Constraint::Length).into_iter().chain([Constraint::Min(2), Constraint::Length(1)]),
@@ -62,9 +66,9 @@ impl Screen {
             false => tripped
                 .iter()
                 .map(|row| {
-                    let (name, state) = (&row.name, row.state_in_words());
+                    let (name, state) = (&row.name, state_in_words(row));
                     let state =
-                        format!("Breaker      {name} is {state}{}, {} rejected", row.for_whom(), row.rejections);
+                        format!("Breaker      {name} is {state}{}, {} rejected", for_whom(row), row.rejections);
                     Line::from(state).style(Style::new().fg(BAD))
                 })
                 .collect(),
@@ -122,8 +126,8 @@ pub(super) fn print(view: &View) -> Outcome {
     output::line(format_args!("bellrope {} {}, up {}", view.version, view.status, duration(view.uptime_seconds)))?;
     figures(view).iter().try_for_each(|line| output::line(format_args!("{line}")))?;
     for row in &view.breakers {
-        let (name, state) = (row.name.escape_debug(), row.state_in_words());
-        output::line(format_args!("Breaker      {name} is {state}{}", row.for_whom()))?;
+        let (name, state) = (row.name.escape_debug(), state_in_words(row));
+        output::line(format_args!("Breaker      {name} is {state}{}", for_whom(row)))?;
     }
     let [name, ..] = COLUMNS;
     let wide = view.types.iter().map(|row| row.name.escape_debug().count()).max().unwrap_or(0);
@@ -167,7 +171,7 @@ fn figures(view: &View) -> Vec<Line<'static>> {
 /// The table's cells, the busiest type first. The operator's own come last: most of their calls are those of this command.
 fn by_traffic(view: &View) -> Vec<[String; 8]> {
     let mut types: Vec<_> = view.types.iter().collect();
-    let is_ours = |row: &TypeView| row.name.starts_with(OURS);
+    let is_ours = |row: &TypeView| row.name.starts_with(OPERATOR);
     types.sort_by(|a, b| is_ours(a).cmp(&is_ours(b)).then(b.calls_per_second.total_cmp(&a.calls_per_second)));
     let cells = types.into_iter().map(|row| {
         let Latency { p50_us, p95_us, p99_us } = row.latency;

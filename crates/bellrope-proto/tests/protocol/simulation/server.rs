@@ -172,7 +172,7 @@ impl Server {
         let step = setting.rng.usize(1..=size);
         self.connection
             .answer(request.id, request.len, &mut self.spill, keep, |into| {
-                reply.chunks(step).for_each(|piece| into.write(piece));
+                reply.chunks(step).for_each(|piece| into.put(piece));
                 if fails { Err(Failure::new(ErrorCode::Handler, "as it happens").into()) } else { Ok(()) }
             })
             .unwrap();

@@ -16,7 +16,7 @@ use super::{
     streams::{ChunkReceiver, ChunkSender},
 };
 use crate::{
-    error::{BindError, HandlerError},
+    server::error::{BindError, HandlerError},
     status::UNKNOWN,
 };
 

@@ -12,7 +12,7 @@ use crate::server::calls::body::Body;
 #[error("the reader of the stream is gone")]
 pub struct StreamClosed;
 
-impl From<StreamClosed> for crate::error::HandlerError {
+impl From<StreamClosed> for crate::server::error::HandlerError {
     fn from(closed: StreamClosed) -> Self {
         Self::new(closed.to_string())
     }
@@ -58,6 +58,25 @@ impl ChunkSender {
 /// Where a handler receives the chunks of a stream from its caller.
 ///
 /// The caller may be ahead by its credit, `stream_window` bytes and one chunk; taking chunks here gives credit back.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("echo.sock");
+/// let server = bellrope::Server::builder()
+///     .client_stream("join", |_, mut chunks| async move {
+///         let mut whole = Vec::new();
+///         while let Some(chunk) = chunks.next().await {
+///             whole.extend(chunk);
+///         }
+///         Ok(whole)
+///     })
+///     .bind(&path)?;
+/// # let client = bellrope::Client::connect(&path)?;
+/// # assert_eq!(client.client_stream("join", b"")?.finish()?, b"");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ChunkReceiver {
     pub(crate) port: Port,

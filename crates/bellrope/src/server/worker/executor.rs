@@ -15,8 +15,8 @@ use bellrope_proto::{
 
 use super::session::Session;
 use crate::{
-    error::HandlerError,
     kill_points::KillPoint,
+    server::error::HandlerError,
     server::{
         calls::{
             failures::{is_of_service, no_memory, open_breaker, panic_failure},

@@ -89,6 +89,6 @@ fn what_counting_costs() {
 
 #[test]
 fn our_own_memory_can_be_read() {
-    let memory = MemoryUse::of(std::process::id()).unwrap();
+    let memory = crate::status::MemoryUse::of(std::process::id()).unwrap();
     assert!(memory.rss_kb >= memory.anon_kb && memory.anon_kb > 0);
 }
