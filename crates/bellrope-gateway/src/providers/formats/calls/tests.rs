@@ -31,7 +31,7 @@ fn piece(place: Place, id: &str, name: &str, arguments: &str) -> CallPiece {
     CallPiece { place, id: some(id), name: some(name), arguments, ..CallPiece::default() }
 }
 
-fn texts<'a>(calls: &'a [(String, String, String)]) -> Vec<[&'a str; 3]> {
+fn texts(calls: &[(String, String, String)]) -> Vec<[&str; 3]> {
     calls.iter().map(|(id, name, arguments)| [id.as_str(), name, arguments]).collect()
 }
 

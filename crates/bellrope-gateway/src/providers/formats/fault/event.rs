@@ -121,12 +121,13 @@ fn in_error(error: &RawValue, beside: Option<&str>, depth: usize) -> Option<Faul
     let codes = [code, kind, error_type, status].map(|code| code.filter(|code| !is_nothing(code)).and_then(words));
     let [code, kind, error_type, status] = codes;
     let message = message.or_else(|| beside.map(str::to_owned)).unwrap_or_else(|| error.get().to_owned());
-    Some(fault(code.or(kind.clone()), kind.or(error_type).or(status), message))
+    let other = kind.clone().or(error_type).or(status);
+    Some(fault(code.or(kind), other.as_deref(), message))
 }
 
 /// `other`: another word that may give the status away.
-fn fault(code: Option<String>, other: Option<String>, message: String) -> Fault {
-    let status = [&code, &other].into_iter().flatten().find_map(|name| status_of(name));
+fn fault(code: Option<String>, other: Option<&str>, message: String) -> Fault {
+    let status = code.as_deref().and_then(status_of).or_else(|| other.and_then(status_of));
     Fault { code, message, status }
 }
 
