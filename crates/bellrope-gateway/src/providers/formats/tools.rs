@@ -109,7 +109,8 @@ mod tests {
 
     fn of(request: Value) -> (Result<String, String>, usize) {
         let mut body = json!({"messages": [{"role": "user", "content": "Hi"}]});
-        body.as_object_mut().unwrap().extend(request.as_object().unwrap().clone());
+        let Value::Object(fields) = request else { panic!("a request is an object") };
+        body.as_object_mut().unwrap().extend(fields);
         let request: ChatRequest = serde_json::from_value(body).unwrap();
         let mut notes = Notes::default();
         let told = |tools: Tools<'_>| {

@@ -45,7 +45,7 @@ pub(crate) fn body(
             history::Turn::System(said) => input.say("system", "input_text", &said, notes),
             history::Turn::User(said) => input.say("user", "input_text", &said, notes),
             history::Turn::Stray(text) => {
-                input.say("user", "input_text", &[Said::Text { text: &text, cache: None }], notes)
+                input.say("user", "input_text", &[Said::Text { text: &text, cache: None }], notes);
             }
             history::Turn::Assistant(spoken) => input.speak(&spoken, notes),
         }
@@ -60,7 +60,7 @@ pub(crate) fn body(
     if tools.offered.iter().any(|offered| offered.tool.cache_control.is_some()) {
         note_cache(notes);
     }
-    set_tools(&mut body, tools);
+    set_tools(&mut body, &tools);
     set_options(&mut body, request, server, notes)?;
     if input.has_encrypted || request.reasoning_effort.is_some() {
         // Models that do not reason refuse it.
@@ -98,7 +98,7 @@ fn set_options(body: &mut Body, request: &ChatRequest, server: Server, notes: &m
     Ok(())
 }
 
-fn set_tools(body: &mut Body, tools: Tools<'_>) {
+fn set_tools(body: &mut Body, tools: &Tools<'_>) {
     body.set_list("tools", &tools.offered, tool);
     body.set_some("tool_choice", tools.choice.map(tool_choice));
     body.set_some("parallel_tool_calls", tools.parallel);
