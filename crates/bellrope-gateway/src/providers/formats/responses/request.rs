@@ -45,7 +45,7 @@ pub(crate) fn body(
             history::Turn::System(said) => input.say("system", "input_text", &said, notes),
             history::Turn::User(said) => input.say("user", "input_text", &said, notes),
             history::Turn::Stray(text) => {
-                input.say("user", "input_text", &[Said::Text { text: &text, cache: None }], notes)
+                input.say("user", "input_text", &[Said::Text { text: &text, cache: None }], notes);
             }
             history::Turn::Assistant(spoken) => input.speak(&spoken, notes),
         }
