@@ -148,6 +148,7 @@ mod tests {
             slots.insert(second, 2, Style::Duplex, 1);
             assert!(slots.is_full());
             assert!(seen.insert(first) && seen.insert(second));
+            assert!(index_of(first) != index_of(second) && index_of(first).max(index_of(second)) < 2);
             assert_eq!(slots.find(first).unwrap().end, 1);
             assert!(slots.remove(first) && !slots.remove(first));
             assert!(slots.find(second).is_some());

@@ -58,6 +58,9 @@ fn count_allocations() {
         let counted = count(|| assert_eq!(client.call("echo", &payload).unwrap(), payload));
         assert_eq!(counted, CALLS as u64, "Client::call, {size} B");
 
+        let counted = count(|| client.call_into(echo, &payload, &mut reply).unwrap());
+        assert!(counted == 0 && reply == payload, "Client::call_into of a known type, {size} B: {counted}");
+
         let counted = count(|| runtime.block_on(async_client.call_into("echo", &payload, &mut reply)).unwrap());
         assert!(counted == 0 && reply == payload, "AsyncClient::call_into, {size} B: {counted}");
     }
