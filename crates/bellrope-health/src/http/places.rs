@@ -202,14 +202,14 @@ mod tests {
         let places = places(3, 2, true);
         let (first, _) = places.take(host(1)).unwrap();
         let (second, _) = places.take(host(1)).unwrap();
-        let (_third, displaced) = places.take(host(1)).unwrap();
+        let (third, displaced) = places.take(host(1)).unwrap();
         assert!(displaced && is_out(&first), "its own oldest goes");
         let (_other, displaced) = places.take(host(2)).unwrap();
         assert!(!displaced, "there is a place for another address");
         second.is_now(Doing::Asking);
-        _third.is_now(Doing::Answering);
+        third.is_now(Doing::Answering);
         let (_fourth, _) = places.take(host(1)).unwrap();
-        assert!(is_out(&_third));
+        assert!(is_out(&third));
         assert!(places.lock().by_address.len() == 2);
     }
 }

@@ -180,7 +180,7 @@ pub struct Metrics {
     /// Connections that the system broke.
     pub(crate) broken: AtomicU64,
     /// What is counted around the server, by name.
-    counted: Mutex<Vec<(&'static str, &'static str, Arc<AtomicU64>)>>,
+    counted: Mutex<Counted>,
     pub(crate) log_lines_dropped: AtomicU64,
     /// Handshakes that had to wait, or were turned away, because their process breaks the protocol over and over.
     pub(crate) paced: AtomicU64,
@@ -205,6 +205,8 @@ pub(crate) enum Readiness {
 
 /// Breakers that are shown; more than any registry has message types with a breaker of their own.
 const MAX_BREAKERS: usize = 4_096;
+/// Counters by name and with their explanations.
+type Counted = Vec<(&'static str, &'static str, Arc<AtomicU64>)>;
 /// See [`Metrics::watch_counter`].
 const MAX_COUNTERS: usize = 64;
 
@@ -273,7 +275,7 @@ impl Metrics {
         }
     }
 
-    fn counted(&self) -> MutexGuard<'_, Vec<(&'static str, &'static str, Arc<AtomicU64>)>> {
+    fn counted(&self) -> MutexGuard<'_, Counted> {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
