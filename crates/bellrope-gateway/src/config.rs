@@ -189,8 +189,9 @@ impl ProviderConfig {
     pub(crate) fn breaker_for(&self, is_local: bool) -> BreakerConfig {
         let mut breaker = self.breaker.clone();
         if is_local && self.local_probe_ms > 0 {
-            breaker.timeout_ms = breaker.timeout_ms.min(self.local_probe_ms);
-            breaker.max_timeout_ms = breaker.max_timeout_ms.min(self.local_probe_ms).max(breaker.timeout_ms);
+            let probe = Duration::from_millis(self.local_probe_ms.into());
+            breaker.timeout = breaker.timeout.min(probe);
+            breaker.max_timeout = breaker.max_timeout.min(probe).max(breaker.timeout);
         }
         breaker
     }
@@ -392,13 +393,13 @@ mod tests {
     fn a_server_on_this_machine_is_probed_every_second_unless_the_settings_say_otherwise() {
         let times = |config: &ProviderConfig, is_local| {
             let breaker = config.breaker_for(is_local);
-            (breaker.timeout_ms, breaker.max_timeout_ms)
+            (breaker.timeout.as_millis(), breaker.max_timeout.as_millis())
         };
         let mut config = ProviderConfig::default();
         assert_eq!((times(&config, false), times(&config, true)), ((60_000, 600_000), (1_000, 1_000)));
         let breaker = config.breaker_for(true);
         assert_eq!((breaker.failure_threshold, breaker.success_threshold, breaker.half_open_max_requests), (5, 2, 3));
-        config.breaker.timeout_ms = 200;
+        config.breaker.timeout = Duration::from_millis(200);
         assert_eq!(times(&config, true), (200, 1_000));
         config.local_probe_ms = 0;
         assert_eq!(times(&config, true), (200, 600_000));

@@ -204,6 +204,11 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
             (45, "Too many probes", "each probe is decided where no other can be decided meanwhile"),
             (46, "Half-open, and nobody calls", "that state ends by itself"),
             (47, "Clients' mistakes open it for all", "they do not count"),
+            (
+                60,
+                "A caller's deadlines, cancels, input or death, or its failures alone, open a breaker that others share",
+                "only the service's own failures count, and it opens for all by those of two callers, else for one alone",
+            ),
         ],
     ),
     (

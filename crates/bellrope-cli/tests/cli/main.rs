@@ -3,6 +3,7 @@
 mod acp;
 mod api_port;
 mod bench;
+mod breakers;
 mod chat;
 mod config;
 mod confined;

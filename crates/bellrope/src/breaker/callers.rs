@@ -181,8 +181,15 @@ impl Callers {
         self.is_of_several(event.live)
     }
 
-    /// Opens the breaker of one caller, or opens it again and for longer.
-    pub(super) fn open(&mut self, caller: Caller, event: Event<'_>) {
+    /// Opens the breaker of one caller, or opens it again and for longer, unless it is open: what was admitted before it
+    /// opened says nothing new.
+    pub(super) fn open_once(&mut self, caller: Caller, event: Event<'_>) {
+        if self.refuses(caller, event.now).is_none() {
+            self.open(caller, event);
+        }
+    }
+
+    fn open(&mut self, caller: Caller, event: Event<'_>) {
         let row = self.row(caller, event.now);
         (row.failures, row.run) = (0, 1);
         match &mut row.open {

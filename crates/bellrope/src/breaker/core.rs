@@ -205,9 +205,7 @@ impl Breaker {
             return self.reopen(guarded, word, now);
         }
         for caller in known {
-            if guarded.callers.refuses(caller, event.now).is_none() {
-                guarded.callers.open(caller, event);
-            }
+            guarded.callers.open_once(caller, event);
         }
         self.publish(guarded, word, Mode::Open, event.now);
     }

@@ -76,7 +76,7 @@ impl Breaker {
             (false, _) => {}
             (true, true) => self.open_for_all(&mut guarded, word, now),
             (true, false) => {
-                guarded.callers.open(caller, self.event(now));
+                guarded.callers.open_once(caller, self.event(now));
                 self.mark(&guarded.callers);
                 // What it counted was this caller's, mostly.
                 window.clear();
@@ -145,7 +145,7 @@ impl Breaker {
         match caller {
             // One caller's failures keep it from nobody else.
             Some(caller) if !guarded.callers.failed_probe(caller, event) => {
-                guarded.callers.open(caller, event);
+                guarded.callers.open_once(caller, event);
                 self.word.store(word.without_probe().bits(), Ordering::Release);
             }
             _ => self.reopen(&mut guarded, word, now),

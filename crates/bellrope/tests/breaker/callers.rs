@@ -169,6 +169,23 @@ fn a_failing_probe_of_one_caller_keeps_the_breaker_from_nobody_else() {
 
 // Fault 60.
 #[test]
+fn calls_that_were_under_way_when_a_callers_breaker_opened_do_not_keep_it_open_for_longer() {
+    let (breaker, now) = opened();
+    let now = now + seconds(60);
+    let probes = [(); 2].map(|()| breaker.acquire_for(|| HOSTILE, now).unwrap());
+    probes.map(|probe| probe.fail_for(HOSTILE, now));
+    assert_eq!(breaker.acquire_for(|| HOSTILE, now).unwrap_err().retry_after, Some(seconds(60)));
+
+    let mut config = config();
+    (config.failure_threshold, config.failure_rate_percent, config.rate_min_calls) = (1_000, 50, 2);
+    let breaker = Breaker::new(config).unwrap();
+    let under_way = [(); 9].map(|()| breaker.acquire_for(|| HOSTILE, now).unwrap());
+    under_way.map(|permit| permit.fail_for(HOSTILE, now));
+    assert_eq!(breaker.acquire_for(|| HOSTILE, now).unwrap_err().retry_after, Some(seconds(60)));
+}
+
+// Fault 60.
+#[test]
 fn failing_probes_of_two_callers_open_it_again_and_for_longer() {
     let (breaker, now) = opened();
     let now = now + seconds(60);
@@ -247,7 +264,7 @@ fn the_breaker_of_a_caller_that_is_gone_is_forgotten() {
 fn rates_open_it_for_all_only_by_calls_of_several_callers() {
     let mut config = config();
     (config.failure_threshold, config.failure_rate_percent, config.rate_min_calls) = (1_000, 50, 10);
-    (config.slow_rate_percent, config.slow_call_ms) = (50, 1_000);
+    (config.slow_rate_percent, config.slow_call) = (50, seconds(1));
     for slow in [false, true] {
         let breaker = Breaker::new(config.clone()).unwrap();
         let now = Instant::now();

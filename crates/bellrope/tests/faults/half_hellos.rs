@@ -37,7 +37,7 @@ fn honest_clients_connect_at_the_first_try_beside_processes_that_send_half_a_hel
     }
     let mut config = ServerConfig::default();
     // Time gives no place back within this test.
-    config.handshake_timeout_ms = 120_000;
+    config.handshake_timeout = Duration::from_secs(120);
     let server = serve(config);
     let _attackers = [role(TEST, &server.path), role(TEST, &server.path)];
     let refused = || server.server.metrics().snapshot().refused_connections;

@@ -317,3 +317,66 @@ fn an_open_breaker_rejects_one_type_at_once_and_leaves_the_others_alone() {
         assert!(matches!(client.call("refuse", b"").unwrap_err(), CallError::InvalidRequest { .. }));
     }
 }
+
+/// Set in a process that is one more client of the server at this path.
+const OTHER_PROCESS: &str = "BELLROPE_TEST_SERVER";
+
+/// Fails five times if it is let, as another process than the one that runs the test.
+fn be_another_process(path: &std::ffi::OsStr) {
+    let client = Client::connect(std::path::Path::new(path)).unwrap();
+    for time in 0..5 {
+        let error = client.call("panic_later", b"").unwrap_err();
+        // Its fourth failure is the fifth in a row, with what the other one has left.
+        let rejected = matches!(error, CallError::Rejected { reason: bellrope::Rejection::Breaker, .. });
+        assert_eq!(rejected, time == 4, "{time}: {error}");
+        assert!(!error.to_string().contains("alone"), "{error}");
+    }
+}
+
+// Fault 60.
+#[test]
+fn one_process_that_meets_failures_is_refused_and_others_are_not() {
+    if let Some(path) = std::env::var_os(OTHER_PROCESS) {
+        return be_another_process(&path);
+    }
+    let server = serve(ServerConfig::default());
+    let row = || {
+        let snapshot = server.server.metrics().snapshot();
+        snapshot.breakers.into_iter().find(|(name, _)| name == "panic_later").unwrap().1
+    };
+    // All connections of a process are one caller.
+    for _ in 0..5 {
+        let client = Client::connect(&server.path).unwrap();
+        assert!(matches!(client.call("panic_later", b"").unwrap_err(), CallError::HandlerPanic { .. }));
+    }
+    let client = Client::connect(&server.path).unwrap();
+    let error = client.call("panic_later", b"").unwrap_err();
+    assert!(error.to_string().contains("open for this caller alone") && error.is_retryable(), "{error}");
+    let seen = row();
+    assert_eq!((seen.state, seen.rejections, seen.caller_rejections), (bellrope::BreakerState::Closed, 1, 1));
+    let process = format!("process {}", std::process::id());
+    assert_eq!(seen.callers.iter().map(|refused| refused.caller.to_string()).collect::<Vec<_>>(), [process]);
+
+    let mut other = std::process::Command::new(std::env::current_exe().unwrap());
+    let name = "limits::one_process_that_meets_failures_is_refused_and_others_are_not";
+    let ended = other.args([name, "--exact"]).env(OTHER_PROCESS, &server.path).output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
+    assert_eq!(row().state, bellrope::BreakerState::Open, "two callers' failures open it for all");
+}
+
+// Faults 47, 60.
+#[test]
+fn a_handlers_no_and_a_callers_deadline_open_nothing() {
+    let mut config = ServerConfig::default();
+    config.breaker.slow_call_ms = 1;
+    let server = serve(config);
+    let client = Client::connect(&server.path).unwrap();
+    for _ in 0..20 {
+        assert!(matches!(client.call("fail", b"").unwrap_err(), CallError::Handler { .. }));
+        assert!(matches!(client.call("refuse", b"").unwrap_err(), CallError::InvalidRequest { .. }));
+        let late = client.call_within("never", b"", Duration::from_millis(5)).unwrap_err();
+        assert!(matches!(late, CallError::DeadlineExceeded), "{late}");
+    }
+    let breakers = server.server.metrics().snapshot().breakers;
+    assert!(breakers.iter().all(|(_, row)| row.rejections == 0 && row.callers.is_empty()), "{breakers:?}");
+}

@@ -66,8 +66,8 @@ fn each_outcome_is_typed_and_says_who_is_to_blame_and_whether_to_try_again() {
 fn what_failed_behind_a_handler_is_told_apart_from_its_own_failures() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("test.sock");
-    let ask = |_: &bellrope::Call<'_>, _: &mut bellrope::Reply<'_>| Err(HandlerError::upstream("it is down").guarded());
-    let server = Server::builder().unary("ask", ask).bind(&path).unwrap();
+    let server =
+        Server::builder().unary("ask", |_, _| Err(HandlerError::upstream("it is down").guarded())).bind(&path).unwrap();
     let client = Client::connect(&path).unwrap();
     // More than the breaker of the type would stand.
     for _ in 0..20 {

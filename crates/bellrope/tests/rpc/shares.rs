@@ -15,16 +15,16 @@ const LARGEST: u32 = 1 << 20;
 /// A request that travels in one piece.
 const PROMPT: usize = 60_000;
 /// No other limit is to end what a test holds.
-const NEVER_MS: u32 = 600_000;
+const NEVER: Duration = Duration::from_secs(600);
 
 /// A server with little room, for which others wait patiently.
 fn tight() -> TestServer {
     let mut config = ServerConfig::default();
     config.max_message_bytes = LARGEST;
     config.buffer_budget_bytes = BUDGET;
-    config.budget_wait_ms = 60_000;
-    config.budget_grace_ms = 50;
-    config.stall_timeout_ms = NEVER_MS;
+    config.budget_wait = Duration::from_millis(60_000);
+    config.budget_grace = Duration::from_millis(50);
+    config.stall_timeout = NEVER;
     serve(config)
 }
 
@@ -131,13 +131,13 @@ fn calls_that_their_handlers_never_answer_leave_room_for_others() {
 #[test]
 fn streams_that_nobody_reads_show_in_the_counters_and_end_their_connection() {
     let mut config = ServerConfig::default();
-    config.stall_timeout_ms = NEVER_MS;
+    config.stall_timeout = NEVER;
     let server = serve(config.clone());
     let metrics = server.server.metrics();
     let hostile = Client::connect(&server.path).unwrap();
     let streams: Vec<_> = (0..8).map(|_| hostile.stream("endless", b"").unwrap()).collect();
     eventually("it is seen", || metrics.snapshot().unread_connections == 1);
-    config.stall_timeout_ms = 50;
+    config.stall_timeout = Duration::from_millis(50);
     server.server.reload(&config).unwrap();
     let other = Client::connect(&server.path).unwrap();
     eventually("it is closed", || {
@@ -153,7 +153,7 @@ fn streams_that_nobody_reads_show_in_the_counters_and_end_their_connection() {
 #[test]
 fn one_stream_that_is_forgotten_ends_alone_where_its_connection_is_read() {
     let mut config = ServerConfig::default();
-    config.stall_timeout_ms = 3_000;
+    config.stall_timeout = Duration::from_millis(3_000);
     let server = serve(config);
     let client = Client::connect(&server.path).unwrap();
     let forgotten = client.stream("endless", b"").unwrap();
