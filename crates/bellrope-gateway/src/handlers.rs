@@ -20,6 +20,7 @@ use crate::json;
 use crate::message::fields::{CHAT_REQUEST, COMPLETION_REQUEST, Known, misread, unknown};
 use crate::message::{ChatRequest, Chunk, CompletionRequest, SequencedChunk, ToolCallDelta, WIRE_VERSION};
 use crate::provider::BoxFuture;
+use crate::text::boundary;
 
 /// The message types that [`register`] adds.
 pub const MESSAGE_TYPES: [&str; 6] = [CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, MODELS, HEALTH];
@@ -139,7 +140,7 @@ async fn forward(mut pieces: AnswerStream, mut chunks: ChunkSender) -> Result<()
 /// Cuts a chunk whose text is longer than [`MAX_TEXT`], and returns what comes after the cut.
 fn split_off(chunk: &mut Chunk) -> Option<Chunk> {
     let cut = |text: &mut String| {
-        let at = text.floor_char_boundary(MAX_TEXT);
+        let at = boundary(text, MAX_TEXT);
         (at < text.len()).then(|| text.split_off(at))
     };
     match chunk {

@@ -40,7 +40,10 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(feature = "http"),
-    expect(dead_code, reason = "settings and errors of providers behind HTTP stay, so that both builds read the same files")
+    expect(
+        dead_code,
+        reason = "settings and errors of providers behind HTTP stay, so that both builds read the same files"
+    )
 )]
 
 mod bucket;
@@ -58,6 +61,7 @@ pub mod secret;
 pub mod sse;
 #[cfg(test)]
 mod testing;
+mod text;
 
 pub use client::{AsyncChatClient, ChatClient, ChatError};
 pub use config::ProviderConfig;

@@ -3,6 +3,7 @@
 //! A request holds what it likes, so its notes are bounded in number and length, and each is told once.
 
 use crate::error::escape;
+use crate::text::boundary;
 
 /// The most notes of one answer.
 pub const MAX_NOTES: usize = 32;
@@ -50,7 +51,7 @@ impl Notes {
 fn fit(note: &str) -> String {
     let mut note = escape(note.trim(), MAX_NOTE);
     if note.len() > MAX_NOTE {
-        note.truncate(note.floor_char_boundary(MAX_NOTE - '…'.len_utf8()));
+        note.truncate(boundary(&note, MAX_NOTE - '…'.len_utf8()));
         note.push('…');
     }
     note

@@ -54,6 +54,15 @@ impl Failure {
     /// The text, cut at a character boundary to what may travel.
     #[must_use]
     pub fn bounded_text(&self) -> &str {
-        &self.text[..self.text.floor_char_boundary(MAX_ERROR_TEXT)]
+        beginning(&self.text, MAX_ERROR_TEXT)
     }
+}
+
+/// The text as far as it fits into so many bytes, cut between two characters.
+pub(crate) fn beginning(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }

@@ -16,6 +16,7 @@
 
 pub use crate::style::Style;
 use crate::{
+    failure::beginning,
     layout::{Geometry, MESSAGE_LIMITS},
     terms::Terms,
 };
@@ -144,7 +145,7 @@ impl Hello {
     /// The message as it travels. A longer name is cut.
     #[must_use]
     pub fn encode(&self) -> [u8; HELLO_LEN] {
-        let name = &self.name.as_bytes()[..self.name.floor_char_boundary(MAX_NAME)];
+        let name = beginning(&self.name, MAX_NAME).as_bytes();
         let mut bytes = [0; HELLO_LEN];
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..10].copy_from_slice(&VERSION.0.to_le_bytes());
@@ -233,7 +234,7 @@ impl Welcome {
 /// A refusal as it travels.
 #[must_use]
 pub fn encode_refusal(status: Status, text: &str) -> Vec<u8> {
-    encode_answer(status, 0, 0, None, &text.as_bytes()[..text.floor_char_boundary(MAX_BODY)])
+    encode_answer(status, 0, 0, None, beginning(text, MAX_BODY).as_bytes())
 }
 
 fn encode_answer(status: Status, features: u64, connection: u64, terms: Option<(&Terms, u64)>, body: &[u8]) -> Vec<u8> {

@@ -110,6 +110,6 @@ impl Geometry {
 const _: () = {
     assert!(CONSUMER_POSITION.abs_diff(ADMITTED) >= 128, "words of different use must not share a pair of lines");
     assert!(ADMITTED.abs_diff(RECORDS) >= 128);
-    assert!(RECORDS < PAGE && RECORDS.is_multiple_of(64));
+    assert!(RECORDS < PAGE && RECORDS % 64 == 0);
     assert!(DEFAULT_CAPACITY.is_power_of_two());
 };

@@ -172,7 +172,7 @@ unsafe fn words_out(mut from: *const u8, mut into: *mut u8, mut len: usize) {
     // SAFETY: each step stays inside the caller's ranges because `len` counts what is left; atomic accesses are
     // aligned (checked for words, trivial for bytes) and `AtomicU64::from_ptr` is only ever used on mapped memory.
     unsafe {
-        while len > 0 && !(from as usize).is_multiple_of(8) {
+        while len > 0 && from as usize % 8 != 0 {
             into.write(AtomicU8::from_ptr(from.cast_mut()).load(Relaxed));
             (from, into, len) = (from.add(1), into.add(1), len - 1);
         }
@@ -201,7 +201,7 @@ fn suits_rep_movsb(from: usize, into: usize) -> bool {
 unsafe fn words_in(mut from: *const u8, mut into: *mut u8, mut len: usize) {
     // SAFETY: as in `words_out`, with the roles exchanged.
     unsafe {
-        while len > 0 && !(into as usize).is_multiple_of(8) {
+        while len > 0 && into as usize % 8 != 0 {
             AtomicU8::from_ptr(into).store(from.read(), Relaxed);
             (from, into, len) = (from.add(1), into.add(1), len - 1);
         }

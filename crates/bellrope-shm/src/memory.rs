@@ -65,7 +65,7 @@ impl SharedMemory {
     #[must_use]
     pub fn view(self: &Arc<Self>, range: Range<usize>) -> View {
         assert!(range.start <= range.end && range.end <= self.mapping.len(), "a view must lie inside its memory");
-        assert!(range.start.is_multiple_of(8) && range.end.is_multiple_of(8), "a view must be 8-byte aligned");
+        assert!(range.start % 8 == 0 && range.end % 8 == 0, "a view must be 8-byte aligned");
         // SAFETY: `range.start <= self.mapping.len()`, so the result is inside the mapping or one past its end.
         let base = unsafe { self.mapping.base().add(range.start) };
         View { base, len: range.end - range.start, memory: Arc::clone(self) }

@@ -118,7 +118,7 @@ impl Queue {
     fn write_all(&self, mut into: impl Write) {
         loop {
             let line = self.next();
-            self.note(write_line(&mut into, &line));
+            self.note(&write_line(&mut into, &line));
         }
     }
 
@@ -145,7 +145,7 @@ impl Queue {
     }
 
     /// Counts a line that could not be written: the disk is full, the file too large, the reader gone.
-    fn note(&self, written: io::Result<()>) {
+    fn note(&self, written: &io::Result<()>) {
         if written.is_err() {
             self.lost.fetch_add(1, Relaxed);
         }

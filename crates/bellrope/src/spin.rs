@@ -51,7 +51,7 @@ impl Spinner {
             SpinPolicy::Adaptive => {}
         }
         self.polls += 1;
-        if !self.polls.is_multiple_of(POLLS_PER_LOOK) {
+        if self.polls % POLLS_PER_LOOK != 0 {
             return true;
         }
         self.look(Instant::now())

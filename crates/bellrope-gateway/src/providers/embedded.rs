@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Chunk, Content, ModelInfo, Part, ProviderHealth, Role, StopReason, Usage};
 use crate::provider::{BoxFuture, Capabilities, ChunkStream, Provider, ProviderLimits};
+use crate::text::boundary;
 
 /// The name of the provider, and of its only model.
 pub const NAME: &str = "embedded";
@@ -205,7 +206,7 @@ impl Words {
 fn first_token(text: &str) -> Option<&str> {
     let word = text.find(|c: char| !c.is_whitespace()).unwrap_or(text.len());
     let end = text[word..].find(char::is_whitespace).map_or(text.len(), |len| word + len);
-    let token = &text[..text.floor_char_boundary(end.min(MAX_TOKEN))];
+    let token = &text[..boundary(text, end.min(MAX_TOKEN))];
     (!token.is_empty()).then_some(token)
 }
 

@@ -139,12 +139,11 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         let outcome = fill(&mut reply);
         let len = reply.len();
         // What fits into the ring may still be more than a message may be.
-        if outcome.is_ok()
-            && len <= limit
-            && let Some(draft) = reply.draft.take()
-        {
-            draft.stage(Kind::Response, 0, id, 0);
-            return Ok(None);
+        if outcome.is_ok() && len <= limit {
+            if let Some(draft) = reply.draft.take() {
+                draft.stage(Kind::Response, 0, id, 0);
+                return Ok(None);
+            }
         }
         self.answer_late(id, outcome, len, spill, keep)
     }

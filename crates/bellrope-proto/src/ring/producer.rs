@@ -248,7 +248,7 @@ impl Producer {
     /// Checks a position that the consumer published, and keeps it.
     fn accept(&mut self, found: u64) -> Result<(), Violation> {
         let position = found & !AWAITED;
-        if position < self.consumer || position > self.position || !position.is_multiple_of(WORD) {
+        if position < self.consumer || position > self.position || position % WORD != 0 {
             return Err(Violation::Position { found: position, from: self.consumer, to: self.position });
         }
         self.consumer = position;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{
     caller::Caller,
     config::{Live, PROBES_OUT, ROWS, nanos_of},
-    state::{CallerSnapshot, BreakerState},
+    state::{BreakerState, CallerSnapshot},
     word::ProbeOf,
 };
 

@@ -204,11 +204,11 @@ impl Connection {
     #[inline(always)]
     fn answer_to(&mut self, id: CallId, reply: &mut Vec<u8>, limit: &mut Limit<'_>) -> Result<(), CallError> {
         // A large request may have been refused before it was sent whole.
-        if let Some(at) = self.early.iter().position(|(completion, _)| completion.id == id)
-            && let Some((completion, early)) = self.early.remove(at)
-        {
-            *reply = early;
-            return completion.outcome;
+        if let Some(at) = self.early.iter().position(|(completion, _)| completion.id == id) {
+            if let Some((completion, early)) = self.early.remove(at) {
+                *reply = early;
+                return completion.outcome;
+            }
         }
         loop {
             while let Some(answered) = self.link.take_response(reply) {
@@ -280,10 +280,10 @@ impl Connection {
     #[inline(always)]
     pub fn poll(&mut self, reply: &mut Vec<u8>) -> Result<Option<Completion>, CallError> {
         self.link.commit();
-        if self.early.is_empty()
-            && let Some(id) = self.link.take_response(reply)
-        {
-            return Ok(Some(Completion { id: CallId(id), outcome: Ok(()) }));
+        if self.early.is_empty() {
+            if let Some(id) = self.link.take_response(reply) {
+                return Ok(Some(Completion { id: CallId(id), outcome: Ok(()) }));
+            }
         }
         self.poll_rarer(reply)
     }

@@ -392,11 +392,11 @@ impl State {
     /// What came for a call. After the last event the call is forgotten.
     pub(crate) fn take_event(&mut self, ticket: Ticket) -> Option<Event> {
         let event = self.mailboxes.take(ticket, &mut self.free_list)?;
-        if let Event::Chunk(chunk) = &event
-            && let Some(link) = self.link_of(ticket)
-        {
-            // A violation is noted in the link; the next pump ends every call.
-            let _ = link.consumed(ticket.id, chunk.len());
+        if let Event::Chunk(chunk) = &event {
+            if let Some(link) = self.link_of(ticket) {
+                // A violation is noted in the link; the next pump ends every call.
+                let _ = link.consumed(ticket.id, chunk.len());
+            }
         }
         Some(event)
     }
@@ -409,10 +409,10 @@ impl State {
 
     /// Forgets a call, and tells the server if it was under way.
     pub(crate) fn abandon(&mut self, ticket: Ticket) {
-        if self.mailboxes.forget(ticket)
-            && let Some(link) = self.link_of(ticket)
-        {
-            link.cancel(ticket.id);
+        if self.mailboxes.forget(ticket) {
+            if let Some(link) = self.link_of(ticket) {
+                link.cancel(ticket.id);
+            }
         }
     }
 

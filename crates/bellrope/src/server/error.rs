@@ -159,4 +159,3 @@ pub enum BindError {
         source: io::Error,
     },
 }
-

@@ -62,7 +62,10 @@ fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, Handle
         BreakerAction::Reset => Some(Breaker::reset),
     };
     if let Some(turn) = turn {
-        let name = request.name.as_deref().ok_or_else(|| refuse("name a message type or a provider whose breaker it is for"))?;
+        let name = request
+            .name
+            .as_deref()
+            .ok_or_else(|| refuse("name a message type or a provider whose breaker it is for"))?;
         if name.starts_with(OPERATOR) {
             return Err(refuse(format!("the breakers of {OPERATOR}* are not steered: that would lock you out")));
         }

@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bellrope::{
-    breaker::{Breaker, BreakerConfig, BreakerState as State, Caller},
-};
+use bellrope::breaker::{Breaker, BreakerConfig, BreakerState as State, Caller};
 
 const HOSTILE: Caller = Caller::Process { pid: 7, started: 1 };
 const HONEST: Caller = Caller::Process { pid: 8, started: 1 };

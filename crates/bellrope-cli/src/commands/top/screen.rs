@@ -67,8 +67,7 @@ impl Screen {
                 .iter()
                 .map(|row| {
                     let (name, state) = (&row.name, state_in_words(row));
-                    let state =
-                        format!("Breaker      {name} is {state}{}, {} rejected", for_whom(row), row.rejections);
+                    let state = format!("Breaker      {name} is {state}{}, {} rejected", for_whom(row), row.rejections);
                     Line::from(state).style(Style::new().fg(BAD))
                 })
                 .collect(),

@@ -47,26 +47,26 @@ impl AsyncStream {
 
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Vec<u8>, CallError>>> {
         let polled = self.poll_untimed(context);
-        if polled.is_pending()
-            && let Some(time_out) = &mut self.time_out
-        {
-            ready!(time_out.as_mut().poll(context));
-            // The server may be one that has stopped, so this side keeps the time, too.
-            self.pending.abandon();
-            (self.time_out, self.restart) = (None, None);
-            return Poll::Ready(Some(Err(CallError::DeadlineExceeded)));
+        if polled.is_pending() {
+            if let Some(time_out) = &mut self.time_out {
+                ready!(time_out.as_mut().poll(context));
+                // The server may be one that has stopped, so this side keeps the time, too.
+                self.pending.abandon();
+                (self.time_out, self.restart) = (None, None);
+                return Poll::Ready(Some(Err(CallError::DeadlineExceeded)));
+            }
         }
         polled
     }
 
     fn poll_untimed(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Vec<u8>, CallError>>> {
         loop {
-            if let Some(restart) = &mut self.restart
-                && let Some(begun) = ready!(restart.poll(context))
-            {
-                match begun {
-                    Ok(pending) => self.pending = pending,
-                    Err(error) => return Poll::Ready(Some(Err(error))),
+            if let Some(restart) = &mut self.restart {
+                if let Some(begun) = ready!(restart.poll(context)) {
+                    match begun {
+                        Ok(pending) => self.pending = pending,
+                        Err(error) => return Poll::Ready(Some(Err(error))),
+                    }
                 }
             }
             return Poll::Ready(match ready!(self.pending.poll_event(context)) {

@@ -243,18 +243,18 @@ impl Caller {
         if now >= deadline {
             return Err(CallError::DeadlineExceeded);
         }
-        if state.arm(true)? == Rest::Sleep
-            && let Some(socket) = state.link.as_ref().map(ClientLink::socket)
-        {
-            drop(state);
-            wait::readable(&*socket, Some((deadline - now).min(ROOM_PAUSE)))?;
-            state = self.shared.lock();
-            if let Some(link) = &mut state.link {
-                link.hear()?;
-            }
-            // The ring that we took may have been the leader's, who would sleep on over what it announced.
-            if state.leader_sleeps {
-                self.shared.leader.wake();
+        if state.arm(true)? == Rest::Sleep {
+            if let Some(socket) = state.link.as_ref().map(ClientLink::socket) {
+                drop(state);
+                wait::readable(&*socket, Some((deadline - now).min(ROOM_PAUSE)))?;
+                state = self.shared.lock();
+                if let Some(link) = &mut state.link {
+                    link.hear()?;
+                }
+                // The ring that we took may have been the leader's, who would sleep on over what it announced.
+                if state.leader_sleeps {
+                    self.shared.leader.wake();
+                }
             }
         }
         Ok(state)
@@ -359,10 +359,10 @@ impl Caller {
         if woken? {
             self.shared.leader.clear();
         }
-        if state.generation == generation
-            && let Some(link) = &mut state.link
-        {
-            link.woke(since.elapsed())?;
+        if state.generation == generation {
+            if let Some(link) = &mut state.link {
+                link.woke(since.elapsed())?;
+            }
         }
         Ok(state)
     }

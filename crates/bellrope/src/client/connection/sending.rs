@@ -113,9 +113,8 @@ impl Connection {
     fn wait_for_room(&mut self, limit: &mut Limit<'_>) -> Result<(), CallError> {
         let mut came = false;
         let most = self.link.connection.max_in_flight();
-        while self.early.len() < most as usize
-            && let Some(answer) = self.link.next_answer()?
-        {
+        while self.early.len() < most as usize {
+            let Some(answer) = self.link.next_answer()? else { break };
             came = true;
             let mut reply = Vec::new();
             if let Some(outcome) = self.accept(&answer, &mut reply) {

@@ -197,9 +197,8 @@ impl Acceptor {
         }
         // One place at the least: without any, nobody could connect who has not said hello already.
         let limit = self.core.live.max_half_open().max(1);
-        while self.half_open.len() >= limit as usize
-            && let Some(last) = self.half_open.give_way(peer)
-        {
+        while self.half_open.len() >= limit as usize {
+            let Some(last) = self.half_open.give_way(peer) else { break };
             let _ = self.poller.remove(&last.socket);
             let text = format!(
                 "{limit} handshakes are under way, the limit max_half_open, and no process has more of them than this one"

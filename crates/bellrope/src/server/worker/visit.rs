@@ -112,10 +112,11 @@ impl Visitor {
         while turn.messages < until && turn.bytes < BATCH_BYTES {
             let first = turn.messages == 0;
             let slow;
-            if let Some(request) = session.connection.next_call()
-                && let Some(handler) = self.core.registry.find(request.message_type)
-                && handler.runs_on_worker()
-            {
+            let on_the_spot = session.connection.next_call().and_then(|request| {
+                let handler = self.core.registry.find(request.message_type)?;
+                handler.runs_on_worker().then_some((request, handler))
+            });
+            if let Some((request, handler)) = on_the_spot {
                 slow = !self.executor.is_quick(request.message_type);
                 if slow {
                     turn.begin();
@@ -132,7 +133,7 @@ impl Visitor {
                 slow = true;
             }
             turn.messages += 1;
-            if (slow || turn.messages.is_multiple_of(LOOK_EVERY)) && turn.is_over() {
+            if (slow || turn.messages % LOOK_EVERY == 0) && turn.is_over() {
                 self.overran = true;
                 more = false;
                 break;
