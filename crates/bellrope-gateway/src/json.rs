@@ -11,7 +11,10 @@ mod lenient;
 mod piece;
 mod repair;
 
+#[cfg(feature = "http")]
 pub(crate) use lenient::{Few, amount, count, each, fields, fields_and, is_nothing, number, words};
+#[cfg(feature = "http")]
 pub(crate) use piece::{Piece, Seam};
+#[cfg(feature = "http")]
 pub(crate) use repair::raw;
 pub use repair::{from_slice, from_str, repaired};

@@ -31,7 +31,9 @@ use std::{
 };
 
 pub use bellrope_proto::connection::Reply;
-use bellrope_shm::{SharedMemory, proc, process};
+#[cfg(feature = "tokio")]
+use bellrope_shm::proc;
+use bellrope_shm::{SharedMemory, process};
 
 #[cfg(feature = "tokio")]
 pub use self::handler::{

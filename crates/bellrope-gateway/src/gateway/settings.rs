@@ -9,6 +9,8 @@ use tracing::warn;
 
 use super::core::Gateway;
 use super::upstream::{MadeOf, Upstream};
+#[cfg(not(feature = "http"))]
+use crate::config::section;
 use crate::config::{MAX_RETRY_WAIT, PRESETS, Preset, ProviderConfig, millis};
 use crate::error::ConfigError;
 use crate::providers::embedded::{self, EmbeddedProvider, EmbeddedSettings};

@@ -354,11 +354,11 @@ impl ClientConnection {
             let filled = (answer.at + answer.len) as u64;
             self.receiving = Some(Receiving { id: answer.id, size: size as u64, filled });
             KillPoint::ClientPartTaken.reached();
-        } else if let Some(inflow) = self.calls.inflow(answer.id)
-            && answer.kind == AnswerKind::Chunk
-        {
-            inflow.took(answer.len);
-            KillPoint::ClientChunkTaken.reached();
+        } else if answer.kind == AnswerKind::Chunk {
+            if let Some(inflow) = self.calls.inflow(answer.id) {
+                inflow.took(answer.len);
+                KillPoint::ClientChunkTaken.reached();
+            }
         }
     }
 

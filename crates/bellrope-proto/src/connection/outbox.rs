@@ -251,12 +251,11 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Parks a chunk, to be sent when there is credit and room.
     pub(super) fn chunk(&mut self, id: u64, body: B) -> Result<(), Violation> {
-        if let Some(stream) = self.streams.get_mut(&id)
-            && stream.ending.is_none()
-            && body.as_ref().len() <= self.terms.max_record()
-        {
-            stream.parked.push_back(body);
-            self.list(id);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            if stream.ending.is_none() && body.as_ref().len() <= self.terms.max_record() {
+                stream.parked.push_back(body);
+                self.list(id);
+            }
         }
         self.flush()
     }
@@ -419,12 +418,11 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Puts a stream on the list of those that can send, if it can and is not there yet.
     fn list(&mut self, id: u64) {
-        if let Some(stream) = self.streams.get_mut(&id)
-            && !stream.listed
-            && stream.can_send()
-        {
-            stream.listed = true;
-            self.runnable.push_back(id);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            if !stream.listed && stream.can_send() {
+                stream.listed = true;
+                self.runnable.push_back(id);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Facts about this process and the machine, and the few settings of it that Bellrope changes.
 
 use std::{
+    fs::File,
     io,
     os::{
         fd::{BorrowedFd, FromRawFd, OwnedFd},
@@ -17,6 +18,19 @@ use super::{clock, proc};
 #[must_use]
 pub fn user_id() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// Locks a file for this process alone, if nobody else holds it; it is given back when the file is closed. `false` if
+/// somebody does.
+///
+/// # Errors
+/// What the system says.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether a user id that the kernel told us names a user. In a user namespace it puts one number, 65534 as a rule, in the

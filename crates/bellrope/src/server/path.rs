@@ -134,14 +134,11 @@ fn lock(path: &Path) -> Result<File, BindError> {
             .mode(0o600)
             .open(&lock_path)
             .map_err(|source| io_error("opening the lock file", &lock_path, source))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.take(32).read_to_string(&mut holder);
-                return Err(BindError::InUse { path: path.to_owned(), holder: holder.trim().parse().ok() });
-            }
-            Err(fs::TryLockError::Error(source)) => return Err(io_error("locking", &lock_path, source)),
+        let locked = process::try_lock(&file).map_err(|source| io_error("locking", &lock_path, source))?;
+        if !locked {
+            let mut holder = String::new();
+            let _ = file.take(32).read_to_string(&mut holder);
+            return Err(BindError::InUse { path: path.to_owned(), holder: holder.trim().parse().ok() });
         }
         // The file that we locked may be gone from its path by now, and then others lock another one there.
         let locked = file.metadata().map_err(|source| io_error("looking at", &lock_path, source))?;
