@@ -204,11 +204,6 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
             (45, "Too many probes", "each probe is decided where no other can be decided meanwhile"),
             (46, "Half-open, and nobody calls", "that state ends by itself"),
             (47, "Clients' mistakes open it for all", "they do not count"),
-            (
-                60,
-                "A caller's deadlines, cancels, input or death, or its failures alone, open a breaker that others share",
-                "only the service's own failures count, and it opens for all by those of two callers, else for one alone",
-            ),
         ],
     ),
     (
@@ -245,6 +240,11 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
                 55,
                 "A key in a log, an error, an event or a metric",
                 "a type that cannot be printed, and what providers quote is searched for it",
+            ),
+            (
+                60,
+                "A caller's deadlines, cancels, input or death, or its failures alone, open a breaker that others share",
+                "only the service's own failures count, and it opens for all by those of two callers, else for one alone",
             ),
         ],
     ),

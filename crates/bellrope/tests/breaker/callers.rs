@@ -171,14 +171,14 @@ fn calls_that_were_under_way_when_a_callers_breaker_opened_do_not_keep_it_open_f
     let (breaker, now) = opened();
     let now = now + seconds(60);
     let probes = [(); 2].map(|()| breaker.acquire_for(|| HOSTILE, now).unwrap());
-    probes.map(|probe| probe.fail_for(HOSTILE, now));
+    probes.into_iter().for_each(|probe| probe.fail_for(HOSTILE, now));
     assert_eq!(breaker.acquire_for(|| HOSTILE, now).unwrap_err().retry_after, Some(seconds(60)));
 
     let mut config = config();
     (config.failure_threshold, config.failure_rate_percent, config.rate_min_calls) = (1_000, 50, 2);
     let breaker = Breaker::new(config).unwrap();
     let under_way = [(); 9].map(|()| breaker.acquire_for(|| HOSTILE, now).unwrap());
-    under_way.map(|permit| permit.fail_for(HOSTILE, now));
+    under_way.into_iter().for_each(|permit| permit.fail_for(HOSTILE, now));
     assert_eq!(breaker.acquire_for(|| HOSTILE, now).unwrap_err().retry_after, Some(seconds(60)));
 }
 
