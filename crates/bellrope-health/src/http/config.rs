@@ -123,7 +123,7 @@ fn log(name: &'static str, event: &ListenerEvent<'_>) {
             tracing::warn!(%error, "{name} can not accept; resting for {rest:?}");
         }
         ListenerEvent::Full { limit } => {
-            tracing::warn!(limit, "{name} is full; further connections are answered with 503")
+            tracing::warn!(limit, "{name} is full; further connections are answered with 503");
         }
         ListenerEvent::Displaced { limit, from } => {
             tracing::warn!(limit, %from, "{name} has no place left; connections that ask nothing are closed for new ones");

@@ -327,7 +327,7 @@ fn be_another_process(path: &std::ffi::OsStr) {
     for time in 0..5 {
         let error = client.call("panic_later", b"").unwrap_err();
         // Its fourth failure is the fifth in a row, with what the other one has left.
-        let rejected = matches!(error, CallError::Rejected { reason: bellrope::Rejection::Breaker, .. });
+        let rejected = matches!(error, CallError::Rejected { reason: bellrope::client::Rejection::Breaker, .. });
         assert_eq!(rejected, time == 4, "{time}: {error}");
         assert!(!error.to_string().contains("alone"), "{error}");
     }
@@ -353,7 +353,7 @@ fn one_process_that_meets_failures_is_refused_and_others_are_not() {
     let error = client.call("panic_later", b"").unwrap_err();
     assert!(error.to_string().contains("open for this caller alone") && error.is_retryable(), "{error}");
     let seen = row();
-    assert_eq!((seen.state, seen.rejections, seen.caller_rejections), (bellrope::BreakerState::Closed, 1, 1));
+    assert_eq!((seen.state, seen.rejections, seen.caller_rejections), (bellrope::breaker::BreakerState::Closed, 1, 1));
     let process = format!("process {}", std::process::id());
     assert_eq!(seen.callers.iter().map(|refused| refused.caller.to_string()).collect::<Vec<_>>(), [process]);
 
@@ -361,14 +361,14 @@ fn one_process_that_meets_failures_is_refused_and_others_are_not() {
     let name = "limits::one_process_that_meets_failures_is_refused_and_others_are_not";
     let ended = other.args([name, "--exact"]).env(OTHER_PROCESS, &server.path).output().unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
-    assert_eq!(row().state, bellrope::BreakerState::Open, "two callers' failures open it for all");
+    assert_eq!(row().state, bellrope::breaker::BreakerState::Open, "two callers' failures open it for all");
 }
 
 // Faults 47, 60.
 #[test]
 fn a_handlers_no_and_a_callers_deadline_open_nothing() {
     let mut config = ServerConfig::default();
-    config.breaker.slow_call_ms = 1;
+    config.breaker.slow_call = Duration::from_millis(1);
     let server = serve(config);
     let client = Client::connect(&server.path).unwrap();
     for _ in 0..20 {
