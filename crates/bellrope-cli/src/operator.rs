@@ -1,6 +1,8 @@
 //! The message types for whoever runs a server, as a client asks them: `bellrope.stats` and `bellrope.breaker`.
 //! docs/protocol.md has their JSON.
 
+use std::time::Duration;
+
 use bellrope::{
     CallError, Client,
     breaker::BreakerState,

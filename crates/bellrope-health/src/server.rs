@@ -95,10 +95,10 @@ impl HealthServer {
     /// # Errors
     /// If the address is taken or not ours, or the system has no thread or descriptor left.
     pub fn start(addr: SocketAddr, metrics: Arc<Metrics>) -> io::Result<Self> {
-        Self::start_within(HealthLimits::default(), addr, &metrics)
+        Self::start_within(HealthLimits::default(), addr, metrics)
     }
 
-    fn start_within(limits: HealthLimits, addr: SocketAddr, metrics: &Arc<Metrics>) -> io::Result<Self> {
+    fn start_within(limits: HealthLimits, addr: SocketAddr, metrics: Arc<Metrics>) -> io::Result<Self> {
         let mut config = ListenerConfig::new("the health server", "bellrope-health");
         config.stack_bytes = Some(STACK_BYTES);
         config.max_connections = limits.connections;
@@ -106,7 +106,8 @@ impl HealthServer {
         // An answer that nobody reads must not keep a probe out, and the page comes back by itself.
         config.answers_give_way = true;
         config.connection_time = Some(limits.lifetime);
-        let source = Arc::new(Source::new(Arc::clone(metrics), limits.listeners));
+        let counters = Arc::clone(&metrics);
+        let source = Arc::new(Source::new(metrics, limits.listeners));
         let service = service_fn(move |request| {
             let source = Arc::clone(&source);
             async move {
@@ -119,7 +120,7 @@ impl HealthServer {
         });
         let listener = HttpListener::start(addr, config, service)?;
         let help = "Connections to the health server that were put out for others or found no place.";
-        metrics.watch_counter("ipc_health_connections_dropped_total", help, listener.dropped());
+        counters.watch_counter("ipc_health_connections_dropped_total", help, listener.dropped());
         Ok(Self { listener })
     }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use bellrope::{CallError, CallOptions, Client, Rejection, Style};
+use bellrope::{
+    CallError, Client,
+    client::{CallOptions, Rejection, Style},
+};
 use rustix::process::Signal;
 use serde_json::Value;
 

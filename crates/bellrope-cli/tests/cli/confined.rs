@@ -19,7 +19,10 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use crate::support::{Finished, Home, PATIENCE, Running, eventually};
 
 fn skip(why: &str) {
-    writeln!(std::io::stderr(), "SKIPPED: {why}").unwrap();
+    #[expect(clippy::print_stderr, reason = "whoever reads the log of the tests is to know")]
+    {
+        eprintln!("SKIPPED: {why}");
+    }
 }
 
 /// Whether a program may be run with these namespaces of its own.

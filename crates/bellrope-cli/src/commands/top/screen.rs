@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use bellrope::{
-    breaker::BreakerState,
-    status::{OPERATOR, Status},
-};
+use bellrope::status::{OPERATOR, Status};
 use bellrope_terminal::{Outcome, output};
 use ratatui::{
     Frame,
