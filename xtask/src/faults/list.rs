@@ -241,15 +241,10 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
                 "A key in a log, an error, an event or a metric",
                 "a type that cannot be printed, and what providers quote is searched for it",
             ),
-            (
-                60,
-                "A caller's deadlines, cancels, input or death, or its failures alone, open a breaker that others share",
-                "only the service's own failures count, and it opens for all by those of two callers, else for one alone",
-            ),
         ],
     ),
     (
-        "Edges of the system",
+        "What others' users met, and what broke the server",
         &[
             (
                 56,
@@ -262,6 +257,17 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
                 "every refusal and every drop has a reason, a counter and a line, limited in rate",
             ),
             (
+                59,
+                "One connection, process or user holds the buffer budget with what it does not read or send",
+                "unread streams count as stalled; while others wait, nobody gets more than his share, and who lets them wait \
+                 with more than that is put out, the heaviest first",
+            ),
+            (
+                60,
+                "A caller's deadlines, cancels, input or death, or its failures alone, open a breaker that others share",
+                "only the service's own failures count, and it opens for all by those of two callers, else for one alone",
+            ),
+            (
                 61,
                 "Standard error is a pipe that nobody reads",
                 "a bounded queue and one thread that writes; what finds no room is lost, counted, and said later",
@@ -270,6 +276,11 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
                 62,
                 "Unfinished handshakes or silent connections take every place",
                 "charged to their process, user or address; the oldest of whoever holds most gives way",
+            ),
+            (
+                63,
+                "A visit to a connection without end in time",
+                "bounded in time as in messages; after a long one the worker looks after whoever slept meanwhile",
             ),
             (
                 66,
@@ -286,32 +297,11 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
                 "The system denies what a server needs: filters, limits on files, processes, descriptors in flight",
                 "refused at the start or for that connection, in words that name the limit; no abort, no panic",
             ),
-        ],
-    ),
-    (
-        "Hostile clients",
-        &[
-            (
-                59,
-                "One connection, process or user holds the buffer budget with what it does not read or send",
-                "unread streams count as stalled; while others wait, nobody gets more than his share, and who lets them wait \
-                 with more than that is put out, the heaviest first",
-            ),
-            (
-                63,
-                "A visit to a connection without end in time",
-                "bounded in time as in messages; after a long one the worker looks after whoever slept meanwhile",
-            ),
             (
                 69,
                 "A queue that a peer fills by not reading while it sends",
                 "every queue has a bound; credit waits once for each stream, and is the peer's only when it was sent",
             ),
-        ],
-    ),
-    (
-        "Formats of AI providers",
-        &[
             (
                 70,
                 "Half a surrogate pair in a text, alone or split over two pieces",

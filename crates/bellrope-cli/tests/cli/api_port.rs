@@ -3,7 +3,6 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    path::Path,
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -493,9 +492,9 @@ fn openais_own_client_gets_answers_streams_tools_and_errors() {
         "#,
     );
     let server = home.serve(["--openai-port".as_ref(), "0".as_ref(), "--config".as_ref(), config.as_os_str()]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/openai_client.py");
     let mut command = Command::new(python);
-    command.arg(script).arg(format!("http://{}/v1", address(&server))).env_clear();
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/openai_client.py"));
+    command.arg(format!("http://{}/v1", address(&server))).env_clear();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     assert_eq!(Running::start(&mut command).finish().succeeded(), "all well\n");
 }

@@ -1,0 +1,62 @@
+//! What a server needs of the system before it serves: threads, a runtime, shared memory. Whatever is missing is an error
+//! in words.
+
+use std::{io, thread::JoinHandle};
+
+#[cfg(feature = "tokio")]
+use std::time::Duration;
+
+use bellrope_shm::SharedMemory;
+#[cfg(feature = "tokio")]
+use bellrope_shm::proc;
+
+use super::error::BindError;
+
+#[cfg(feature = "tokio")]
+pub(super) fn build_runtime() -> Result<tokio::runtime::Runtime, BindError> {
+    // tokio panics where the system has no thread for it. That is found out before, and said as an error.
+    let threads = || proc::entries(std::process::id(), "task");
+    let before = threads();
+    drop(spawn("bellrope-async", || {})?.join());
+    // Its place is free a moment after it has ended.
+    for _ in 0..100 {
+        match (&before, threads()) {
+            (Ok(before), Ok(now)) if now > *before => std::thread::sleep(Duration::from_millis(1)),
+            _ => break,
+        }
+    }
+    let build = || {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("bellrope-async").enable_all().build()
+    };
+    let built = std::panic::catch_unwind(build);
+    built.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())).map_err(starting)
+}
+
+pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BindError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(starting)
+}
+
+pub(super) fn starting(source: io::Error) -> BindError {
+    let fix = match source.kind() {
+        io::ErrorKind::WouldBlock => {
+            " (the limit on processes of this user or container: ulimit -u, TasksMax=, pids.max)"
+        }
+        _ => "",
+    };
+    BindError::Io { what: format!("starting the server's threads{fix}"), source }
+}
+
+/// Makes memory as every connection has it, and lets go of it: a server that could serve nobody does not start.
+pub(super) fn try_memory(len: usize) -> Result<(), BindError> {
+    let made = SharedMemory::create(len).and_then(|(memory, handle)| {
+        drop(memory);
+        SharedMemory::open(&handle, len).map_err(io::Error::other)
+    });
+    made.map(drop).map_err(|source| BindError::Io {
+        what: format!(
+            "making the shared memory that every connection needs, {len} bytes (memfd_create, fcntl and mmap, which a \
+             sandbox must allow)"
+        ),
+        source,
+    })
+}
