@@ -58,7 +58,7 @@ fn flags() -> SettingsArgs {
 fn flags_come_before_the_environment_before_the_file_before_the_defaults() {
     let none = SettingsArgs::default;
     let seen = [
-        (resolve("", &[], none()), default_socket_path(), None, "embedded", 10_000, "info"),
+        (resolve("", &[], none()), default_socket_path(), None, "embedded", 2_000, "info"),
         (resolve(FILE, &[], none()), "/file.sock".into(), Some(1), "file", 7, "warn"),
         (resolve(FILE, VARS, none()), "/env.sock".into(), Some(2), "env", 8, "debug"),
         (resolve(FILE, VARS, flags()), "/flag.sock".into(), Some(3), "flag", 9, "error"),
