@@ -10,16 +10,21 @@ use crate::sse::Event;
 /// What came of events: the chunks, and how the answer ended.
 pub(crate) type Played = (Vec<Chunk>, Result<Progress, ProviderError>);
 
-/// Plays events, which carry their names in their data, until one is the last; then the end of the connection.
+/// Plays events, which carry their names in their data, until one is the last; then the end of the connection. What is
+/// told beside the answer is left out: it has tests of its own.
 pub(crate) fn play(mut translator: impl Translate, events: &[&str]) -> Played {
     let mut out = VecDeque::new();
+    let mut ended = Ok(Progress::Continues);
     for data in events {
-        match translator.event(Event { name: "message", data }, &mut out) {
-            Ok(Progress::Continues) => {}
-            ended => return (out.into(), ended),
+        ended = translator.event(Event { name: "message", data }, &mut out);
+        if ended != Ok(Progress::Continues) {
+            break;
         }
     }
-    let ended = translator.end(None, "fin".into(), &mut out);
+    if ended == Ok(Progress::Continues) {
+        ended = translator.end(None, "fin".into(), &mut out);
+    }
+    out.retain(|chunk| !matches!(chunk, Chunk::Notice { .. }));
     (out.into(), ended)
 }
 

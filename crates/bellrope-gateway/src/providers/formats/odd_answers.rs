@@ -27,7 +27,12 @@ fn told<F: Frames + Default>(events: &str) -> (String, Vec<String>) {
     if ended == Ok(Progress::Continues) {
         ended = translator.end(None, "fin".into(), &mut out);
     }
-    (written(out, ended.map(drop)), translator.answer().notes().to_vec())
+    let notes = translator.answer().notes().to_vec();
+    if ended.is_ok() {
+        let notices = out.iter().filter_map(|chunk| if let Chunk::Notice { text } = chunk { Some(text) } else { None });
+        assert!(notices.eq(&notes), "what is noted is told: {out:?}");
+    }
+    (written(out, ended.map(drop)), notes)
 }
 
 /// What is made of a whole answer.

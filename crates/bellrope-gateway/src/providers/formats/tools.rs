@@ -124,14 +124,15 @@ mod tests {
     // Fault 74.
     #[test]
     fn a_tool_without_parameters_takes_an_object_however_that_is_written() {
-        let plain = r#"{"properties":{},"type":"object"} None"#;
+        // The order of the fields is that of the build's maps.
+        let plain = format!("{} None", json!({"type": "object", "properties": {}}));
         for parameters in
             [json!(null), json!({}), json!(true), json!({"type": null}), json!({"type": ["null", "object"]})]
         {
             let tools = json!({"tools": [{"name": "f", "parameters": parameters}]});
-            assert_eq!(of(tools), (Ok(plain.to_owned()), 0), "{parameters}");
+            assert_eq!(of(tools), (Ok(plain.clone()), 0), "{parameters}");
         }
-        assert_eq!(of(json!({"tools": [{"name": "f"}], "tool_choice": null})), (Ok(plain.to_owned()), 0));
+        assert_eq!(of(json!({"tools": [{"name": "f"}], "tool_choice": null})), (Ok(plain), 0));
         assert_eq!(of(json!({"tools": null})), (Ok(" None".to_owned()), 0));
         for parameters in [json!("x"), json!([]), json!(false), json!({"type": "string"}), json!({"type": ["null"]})] {
             let fault = of(json!({"tools": [{"name": "f", "parameters": parameters}]})).0.unwrap_err();
