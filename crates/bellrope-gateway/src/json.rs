@@ -4,8 +4,8 @@
 //! UTF-16 units sends. serde refuses the whole document for it. Every document of a client, an editor, a provider or a
 //! file is therefore read by [`from_slice`] or [`from_str`]: half a pair becomes U+FFFD, like bytes that are not UTF-8.
 //!
-//! A stream of strings is more than that: a pair may be split over two of them. The translators read a [`Piece`] and
-//! join pieces in a [`Seam`].
+//! A stream of strings is more than that: a pair may be split over two of them. The translators read a `Piece` and
+//! join pieces in a `Seam`.
 
 mod lenient;
 mod piece;
