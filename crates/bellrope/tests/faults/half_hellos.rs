@@ -12,7 +12,8 @@ use super::processes::{path_of_role, role};
 
 /// More than the server keeps half open, for each process that does this.
 const HELD: usize = 400;
-const HONEST: usize = 60;
+/// Honest clients at the least, and handshakes that came to nothing meanwhile.
+const HONEST: usize = 40;
 
 // Faults 19, 62.
 #[test]
@@ -33,6 +34,8 @@ fn honest_clients_connect_at_the_first_try_beside_processes_that_send_half_a_hel
             if held.len() > HELD {
                 held.pop_front();
             }
+            // Far more than there are places for, and still time for others on a machine of two CPUs.
+            std::thread::sleep(Duration::from_micros(200));
         }
     }
     let mut config = ServerConfig::default();
@@ -40,11 +43,15 @@ fn honest_clients_connect_at_the_first_try_beside_processes_that_send_half_a_hel
     config.handshake_timeout = Duration::from_secs(120);
     let server = serve(config);
     let _attackers = [role(TEST, &server.path), role(TEST, &server.path)];
-    let refused = || server.server.metrics().snapshot().refused_connections;
-    eventually("every place is taken, and some were put out", || refused() > 0);
-    for number in 0..HONEST {
-        let client = Client::connect(&server.path).unwrap_or_else(|error| panic!("number {number}: {error}"));
+    let counts = || server.server.metrics().snapshot();
+    eventually("every place is taken, and some were put out", || counts().refused_connections > 0);
+    // Those that wait long for being accepted have gone by then.
+    let came_to_nothing = || counts().refused_connections + counts().unfinished_handshakes;
+    let (mut honest, before) = (0, came_to_nothing());
+    eventually("as many have connected, and as many other handshakes came to nothing", || {
+        let client = Client::connect(&server.path).unwrap_or_else(|error| panic!("number {honest}: {error}"));
         assert_eq!(client.call("echo", b"honest").unwrap(), b"honest");
-    }
-    assert!(refused() > HONEST as u64, "it was quiet meanwhile");
+        honest += 1;
+        honest >= HONEST && came_to_nothing() - before > HONEST as u64
+    });
 }
