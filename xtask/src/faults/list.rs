@@ -308,6 +308,17 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
                 "replaced or joined, and nothing is dropped for it",
             ),
             (
+                71,
+                "Calls of tools with missing, repeated or odd indices, ids, names and arguments",
+                "one accumulator for all formats, streams and whole answers; bounded in number and bytes",
+            ),
+            (
+                72,
+                "A reason to stop that is empty or unknown, or a field that says that the server failed",
+                "only known reasons end an answer, and every field that reports a failure is an error",
+            ),
+            (73, "An odd usage, cost or detail", "each count is read by itself, and none loses the answer"),
+            (
                 74,
                 "A history, a tool or an option that one format allows and another refuses",
                 "said in the way of the format, or refused with the field's name",

@@ -121,6 +121,7 @@ mod tests {
         text
     }
 
+    // Fault 70.
     #[test]
     fn a_pair_that_is_split_over_pieces_is_joined_and_a_lone_half_is_replaced() {
         for (pieces, text) in [

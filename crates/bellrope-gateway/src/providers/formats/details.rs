@@ -117,6 +117,7 @@ mod tests {
         counts.take()
     }
 
+    // Fault 73.
     #[test]
     fn odd_counts_cost_no_others() {
         for (json, input, output, cost) in [

@@ -35,6 +35,7 @@ fn texts(calls: &[(String, String, String)]) -> Vec<[&str; 3]> {
     calls.iter().map(|(id, name, arguments)| [id.as_str(), name, arguments]).collect()
 }
 
+// Fault 71.
 #[test]
 fn ids_names_and_indices_that_are_odd_give_the_calls_that_were_meant() {
     let (zero, one, none) = (Place::Index(0), Place::Index(1), Place::InList(0));
@@ -110,6 +111,7 @@ fn ids_names_and_indices_that_are_odd_give_the_calls_that_were_meant() {
     }
 }
 
+// Fault 71.
 #[test]
 fn a_call_without_an_id_gets_one_that_every_format_takes_and_that_stays_the_same() {
     let nameless = |pieces: &[(u64, &str, &str)]| {
@@ -134,6 +136,7 @@ fn calls_of_one_name_without_id_and_index_are_several_once_their_arguments_are_w
     assert_eq!(arguments, ["{\"a\":1}", "{\"a\":2}", "{\"a\":3}"]);
 }
 
+// Fault 71.
 #[test]
 fn a_hostile_provider_meets_a_bound_in_number_and_in_bytes() {
     let mut out = VecDeque::new();

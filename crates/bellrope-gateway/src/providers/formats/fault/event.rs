@@ -160,6 +160,7 @@ mod tests {
     use super::*;
     use crate::json::raw;
 
+    // Fault 72.
     #[test]
     fn every_field_by_which_a_server_says_that_it_failed_is_known() {
         for (event, code, message, status) in [

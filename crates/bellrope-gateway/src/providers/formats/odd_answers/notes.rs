@@ -3,6 +3,7 @@
 use super::super::{chat_completions, messages, responses};
 use super::told;
 
+// Fault 75.
 #[test]
 fn what_is_not_shown_is_named_once() {
     let notes = told::<chat_completions::Translator>(
