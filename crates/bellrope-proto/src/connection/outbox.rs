@@ -137,14 +137,17 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             if hint <= self.terms.max_record() { self.responses.begin(RecordClass::Bulk, false, hint)? } else { None };
         let mut reply = Reply { draft, spill, len: 0, limit };
         let outcome = fill(&mut reply);
-        let len = reply.len();
-        // What fits into the ring may still be more than a message may be.
-        if outcome.is_ok() && len <= limit {
+        if outcome.is_ok() {
             if let Some(draft) = reply.draft.take() {
-                draft.stage(Kind::Response, 0, id, 0);
-                return Ok(None);
+                reply.len = draft.len();
+                // What fits into the ring may still be more than a message may be.
+                if reply.len <= limit {
+                    draft.stage(Kind::Response, 0, id, 0);
+                    return Ok(None);
+                }
             }
         }
+        let len = reply.len();
         self.answer_late(id, outcome, len, spill, keep)
     }
 

@@ -45,7 +45,7 @@ impl<B: Deref<Target = Breaker>> Permit<B> {
 
     /// The call went well. `caller` is asked who made it where that matters: the same as with
     /// [`Breaker::acquire_for`].
-    #[inline]
+    #[inline(always)]
     pub fn succeed_for(mut self, caller: impl FnOnce() -> Caller, now: impl Now) {
         let key = mem::replace(&mut self.key, SETTLED);
         self.breaker.succeeded(key, || Some(caller()), self.started, now);
@@ -76,6 +76,7 @@ impl<B: Deref<Target = Breaker>> Permit<B> {
     }
 
     /// Whether the call is one of the few that decide whether a half-open breaker closes.
+    #[inline]
     #[must_use]
     pub fn is_probe(&self) -> bool {
         word::is_probe(self.key)

@@ -13,7 +13,7 @@ use crate::sync::Ordering;
 
 impl Breaker {
     /// A call that was admitted under `key` went well.
-    #[inline]
+    #[inline(always)]
     pub(super) fn succeeded(
         &self,
         key: u32,
@@ -25,6 +25,18 @@ impl Breaker {
         if word.is_closed_without_failure(key) && !self.live.has_rates() {
             return;
         }
+        self.succeeded_rarer(key, caller, started, now);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn succeeded_rarer(
+        &self,
+        key: u32,
+        caller: impl FnOnce() -> Option<Caller>,
+        started: Option<Instant>,
+        now: impl Now,
+    ) {
         self.settle(key, caller(), started, now.now(), true);
     }
 

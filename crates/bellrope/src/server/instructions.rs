@@ -46,7 +46,8 @@ fn a_call_goes_through_every_step_that_is_counted() {
         0,
         #[cfg(feature = "tokio")]
         Inbox::new().unwrap(),
-    );
+    )
+    .without_clock();
     let (payload, mut request, mut reply) = ([0x5A; SIZE], [0; SIZE], [0; SIZE]);
     for _ in 0..CALLS {
         // By hand, without a server around it.

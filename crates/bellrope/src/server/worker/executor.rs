@@ -53,6 +53,9 @@ struct Timing {
     until_timed: u32,
     /// By message type: whether its handler took less than [`QUICK`] when last timed.
     quick: Vec<bool>,
+    /// Whether all are taken for quick, however long they take.
+    #[cfg(test)]
+    all_quick: bool,
 }
 
 impl Executor {
@@ -61,11 +64,16 @@ impl Executor {
         Self {
             counters: Arc::clone(core.metrics.shard(worker)),
             spill: Vec::new(),
-            timing: Timing { until_timed: 0, quick: vec![false; types + 1] },
+            timing: Timing {
+                until_timed: 0,
+                quick: vec![false; types + 1],
+                #[cfg(test)]
+                all_quick: false,
+            },
         }
     }
 
-    /// Answers a call that was taken.
+    /// Answers a call that was taken. `quick`: whether its handler [is](Self::is_quick).
     #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "a struct of them would be built in memory for every call")]
     pub(crate) fn serve(
@@ -77,6 +85,7 @@ impl Executor {
         message: &mut Vec<u8>,
         reservation: Option<Reservation>,
         first: bool,
+        quick: bool,
     ) -> Result<(), Violation> {
         let &Request { id, message_type, deadline_us, .. } = request;
         let size = message.len();
@@ -90,7 +99,7 @@ impl Executor {
             }
         };
         // Answers to quick calls go out together; nobody's waits for a slow handler to end.
-        if !self.timing.is_quick(message_type) {
+        if !quick {
             session.commit();
         }
         let span = CallSpan::new(core, message_type, session.serial);
@@ -98,10 +107,9 @@ impl Executor {
         let started = self.timing.start();
         let context = CallContext { connection: session.serial, deadline_us };
         let kept = Cell::new(false);
-        let holder = session.budget_claim.holder();
         let keep = |reply| {
             kept.set(true);
-            core.keep(reply, reservation, true, holder)
+            core.keep(reply, reservation, true, session.budget_claim.holder())
         };
         let failed =
             session.connection.answer(id, size, &mut self.spill, keep, |reply| {
@@ -145,7 +153,8 @@ impl Executor {
         reservation: Option<Reservation>,
         first: bool,
     ) -> Result<(), Violation> {
-        self.serve(core, session, handler, request, message, reservation, first)
+        let quick = self.is_quick(request.message_type);
+        self.serve(core, session, handler, request, message, reservation, first, quick)
     }
 
     /// As [`Self::serve`], for a call whose request came in parts. A reply that is made beside it has as much room.
@@ -172,6 +181,13 @@ impl Executor {
         let served = self.serve_apart(core, session, handler, request, message, Some(reservation), first);
         core.buffers.put(std::mem::replace(&mut self.spill, small));
         served
+    }
+
+    /// Takes all handlers for quick, for what counts instructions: there all time is long.
+    #[cfg(test)]
+    pub(crate) fn take_all_for_quick(&mut self) {
+        self.timing.quick.fill(true);
+        self.timing.all_quick = true;
     }
 
     /// Whether the handler of this type was quick when last timed.
@@ -224,6 +240,10 @@ impl Timing {
     fn note(&mut self, message_type: u16, elapsed: Duration) {
         if let Some(quick) = self.quick.get_mut(usize::from(message_type)) {
             *quick = elapsed < QUICK;
+            #[cfg(test)]
+            {
+                *quick |= self.all_quick;
+            }
         }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Visitor {
     found: u64,
     /// Whether a turn took longer than it should since that was last asked.
     overran: bool,
+    /// Ticks after which a turn is over.
+    turn_ticks: u64,
 }
 
 /// What has been taken of one connection's turn.
@@ -71,14 +73,14 @@ impl Turn {
         }
     }
 
-    /// Whether its time is over. The first look is its beginning, where nobody has looked before.
+    /// Whether its time, so many ticks, is over. The first look is its beginning, where nobody has looked before.
     #[inline]
-    fn is_over(&mut self) -> bool {
+    fn is_over(&mut self, ticks: u64) -> bool {
         let now = clock::ticks();
         if self.began == 0 {
             self.began = now;
         }
-        now.wrapping_sub(self.began) >= TURN_TICKS
+        now.wrapping_sub(self.began) >= ticks
     }
 }
 
@@ -94,8 +96,18 @@ impl Visitor {
             executor: Executor::new(&core, worker),
             found: 0,
             overran: false,
+            turn_ticks: TURN_TICKS,
             core,
         }
+    }
+
+    /// The same, but no clock ends a turn or says that a handler is slow. For what counts instructions: there all time is
+    /// long, and how long differs from run to run.
+    #[cfg(test)]
+    pub(crate) fn without_clock(mut self) -> Self {
+        self.turn_ticks = u64::MAX;
+        self.executor.take_all_for_quick();
+        self
     }
 
     /// A part of a connection's turn, of at most `slice` messages.
@@ -111,29 +123,43 @@ impl Visitor {
         let mut more = true;
         while turn.messages < until && turn.bytes < BATCH_BYTES {
             let first = turn.messages == 0;
-            let slow;
-            let on_the_spot = session.connection.next_call().and_then(|request| {
-                let handler = self.core.registry.find(request.message_type)?;
-                handler.runs_on_worker().then_some((request, handler))
-            });
-            if let Some((request, handler)) = on_the_spot {
-                slow = !self.executor.is_quick(request.message_type);
-                if slow {
-                    turn.begin();
+            // Nested, not joined by `and_then`: what was found would be moved about.
+            let mut slow = None;
+            if let Some(request) = session.connection.next_call() {
+                if let Some(handler) = self.core.registry.find(request.message_type) {
+                    if handler.runs_on_worker() {
+                        let is_slow = !self.executor.is_quick(request.message_type);
+                        if is_slow {
+                            turn.begin();
+                        }
+                        self.message.resize(request.len, 0);
+                        session.connection.take(&request, &mut self.message);
+                        self.executor.serve(
+                            &self.core,
+                            session,
+                            handler,
+                            &request,
+                            &mut self.message,
+                            None,
+                            first,
+                            !is_slow,
+                        )?;
+                        self.bound_message();
+                        turn.bytes += request.len;
+                        slow = Some(is_slow);
+                    }
                 }
-                self.message.resize(request.len, 0);
-                session.connection.take(&request, &mut self.message);
-                self.executor.serve(&self.core, session, handler, &request, &mut self.message, None, first)?;
-                self.bound_message();
-                turn.bytes += request.len;
-            } else if !self.visit_rarer(session, turn, first)? {
-                more = false;
-                break;
-            } else {
-                slow = true;
             }
+            let slow = match slow {
+                Some(slow) => slow,
+                None if self.visit_rarer(session, turn, first)? => true,
+                None => {
+                    more = false;
+                    break;
+                }
+            };
             turn.messages += 1;
-            if (slow || turn.messages % LOOK_EVERY == 0) && turn.is_over() {
+            if (slow || turn.messages % LOOK_EVERY == 0) && turn.is_over(self.turn_ticks) {
                 self.overran = true;
                 more = false;
                 break;
