@@ -83,7 +83,8 @@ fn settings_that_are_read_again_are_logged_as_they_were() {
 fn at_debug_connections_and_calls_are_logged_as_they_were() {
     let stage = Stage::new();
     let server = stage.serve(&["--log", "debug"]);
-    for (times, arguments) in [&["call", "echo", "x"], &["call", "ai.chat", "{}"]].into_iter().enumerate() {
+    // Both run on the worker, which logs the call's end before the connection's. An async handler's thread may be later.
+    for (times, arguments) in [&["call", "echo", "x"], &["call", "bellrope.breaker", "{"]].into_iter().enumerate() {
         stage.run(arguments);
         server.said_times("client disconnected", times + 1);
     }
@@ -94,7 +95,7 @@ fn at_debug_connections_and_calls_are_logged_as_they_were() {
 fn lines_of_json_have_the_shape_that_they_had() {
     let stage = Stage::new();
     let server = stage.serve(&["--log", "debug", "--log-format", "json"]);
-    stage.run(&["call", "ai.chat", "{}"]);
+    stage.run(&["call", "bellrope.breaker", "{"]);
     server.said("client disconnected");
     let (_, stderr) = server.stop();
     let mut shown = String::new();
