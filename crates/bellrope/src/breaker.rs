@@ -5,7 +5,7 @@
 //! a row are counted in that word by compare-exchange; whatever changes the state does so under one lock, so that there
 //! is never a probe too many.
 //!
-//! Where callers are told apart, failures are counted a caller, under that lock: see [`callers`].
+//! Where callers are told apart, failures are counted a caller, under that lock: see `breaker/callers.rs`.
 
 mod admission;
 mod caller;

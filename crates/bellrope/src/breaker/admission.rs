@@ -25,8 +25,8 @@ impl Breaker {
         Ok(Permit::new(self, admitted))
     }
 
-    /// Admits a call of somebody, or not: see [`BreakerConfig::min_callers`]. `caller` is asked who calls only while
-    /// somebody's calls are refused. The permit is to be settled for the same caller.
+    /// Admits a call of somebody, or not: see [`min_callers`](super::BreakerConfig::min_callers). `caller` is asked who
+    /// calls only while somebody's calls are refused. The permit is to be settled for the same caller.
     ///
     /// ```
     /// use std::time::Instant;
