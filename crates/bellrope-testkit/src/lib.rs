@@ -14,6 +14,8 @@ pub mod local_server;
 pub mod log;
 pub mod payload;
 #[cfg(feature = "runtime")]
+pub mod program;
+#[cfg(feature = "runtime")]
 pub mod raw;
 #[cfg(feature = "runtime")]
 pub mod support;

@@ -1,24 +1,17 @@
-//! Processes of the program under test. Each is killed, at the latest, when its test ends.
+//! Processes of the program under test, in a private place.
 
 use std::{
     ffi::OsStr,
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
-    thread::JoinHandle,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use bellrope_testkit::program::COVERAGE;
+pub(crate) use bellrope_testkit::program::{Finished, PATIENCE, Running};
 use tempfile::TempDir;
-
-/// Nothing that a test waits for takes longer, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-
-/// The variable that says where a process leaves its counts while line coverage is measured.
-const COVERAGE: &str = "LLVM_PROFILE_FILE";
 
 /// A private place for sockets and configuration files.
 pub(crate) struct Home(TempDir);
@@ -72,7 +65,7 @@ impl Home {
     /// Runs the program to its end, with `input` on its standard input.
     pub(crate) fn run_with<A: AsRef<OsStr>>(&self, input: Vec<u8>, arguments: impl IntoIterator<Item = A>) -> Finished {
         let mut running = Running::start(self.command(arguments).stdin(Stdio::piped()));
-        let mut stdin = running.child.stdin.take().unwrap();
+        let mut stdin = running.stdin();
         // It may end without having read all of it.
         let writing = std::thread::spawn(move || drop(stdin.write_all(&input)));
         let finished = running.finish();
@@ -99,159 +92,12 @@ impl Home {
     }
 }
 
-/// What a process that has ended left behind.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    /// The exit code; `None` if a signal ended it.
-    pub(crate) code: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl Finished {
-    /// Standard output of a process that succeeded.
-    #[track_caller]
-    pub(crate) fn succeeded(self) -> String {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self.stdout
-    }
-
-    /// Standard error of a process that failed with this exit code and printed no result.
-    #[track_caller]
-    pub(crate) fn failed(self, code: i32) -> String {
-        assert_eq!((self.code, &*self.stdout), (Some(code), ""), "{self:?}");
-        self.stderr
-    }
-}
-
-/// A process under way. Dropping it kills it.
-pub(crate) struct Running {
-    child: Child,
-    stderr: Arc<Heard>,
-    listening: Option<JoinHandle<()>>,
-}
-
-/// What a process said so far, and whether more can come.
-#[derive(Default)]
-struct Heard {
-    state: Mutex<(String, bool)>,
-    news: Condvar,
-}
-
-impl Running {
-    /// Starts a process and listens to its standard error, if that is piped.
-    pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let stderr = Arc::<Heard>::default();
-        let listening = child.stderr.take().map(|pipe| {
-            let heard = Arc::clone(&stderr);
-            std::thread::spawn(move || heard.listen(pipe))
-        });
-        Self { child, stderr, listening }
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn stdout(&mut self) -> ChildStdout {
-        self.child.stdout.take().unwrap()
-    }
-
-    pub(crate) fn stdin(&mut self) -> ChildStdin {
-        self.child.stdin.take().unwrap()
-    }
-
-    /// Waits until `text` stands on standard error; returns the line.
-    #[track_caller]
-    pub(crate) fn said(&self, text: &str) -> String {
-        let state = self.stderr.state.lock().unwrap();
-        let waiting = |(said, over): &mut (String, bool)| !said.contains(text) && !*over;
-        let (state, _) = self.stderr.news.wait_timeout_while(state, PATIENCE, waiting).unwrap();
-        let line = state.0.lines().find(|line| line.contains(text));
-        line.unwrap_or_else(|| panic!("{text:?} was not said, but:\n{}", state.0)).to_owned()
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// How it ended, if it has.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().unwrap()
-    }
-
-    /// Waits for the end.
-    #[track_caller]
-    pub(crate) fn finish(self) -> Finished {
-        self.finish_within(PATIENCE)
-    }
-
-    /// Waits for the end of a process that may take so long.
-    #[track_caller]
-    pub(crate) fn finish_within(mut self, limit: Duration) -> Finished {
-        let reading = self.child.stdout.take().map(|mut pipe| {
-            std::thread::spawn(move || {
-                let mut bytes = Vec::new();
-                pipe.read_to_end(&mut bytes).unwrap();
-                String::from_utf8(bytes).unwrap()
-            })
-        });
-        let mut code = None;
-        within(limit, "the end of the process", || {
-            code = self.ended();
-            code.is_some()
-        });
-        let stdout = reading.map(|reading| reading.join().unwrap()).unwrap_or_default();
-        if let Some(listening) = self.listening.take() {
-            listening.join().unwrap();
-        }
-        let stderr = self.stderr.state.lock().unwrap().0.clone();
-        Finished { code: code.unwrap().code(), stdout, stderr }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // A killed process leaves no counts behind, so it may end by itself. Not for ever: some tests are about that.
-        if std::env::var_os(COVERAGE).is_some() && matches!(self.child.try_wait(), Ok(None)) {
-            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-            let deadline = Instant::now() + Duration::from_secs(2);
-            while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        }
-        // Both fail if it has ended and was waited for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Heard {
-    fn listen(&self, pipe: impl Read) {
-        let mut pipe = BufReader::new(pipe);
-        let mut line = Vec::new();
-        while pipe.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-            self.state.lock().unwrap().0.push_str(&String::from_utf8_lossy(&line));
-            self.news.notify_all();
-            line.clear();
-        }
-        self.state.lock().unwrap().1 = true;
-        self.news.notify_all();
-    }
-}
-
 /// Waits until a condition holds.
 #[track_caller]
-pub(crate) fn eventually(what: &str, holds: impl FnMut() -> bool) {
-    within(PATIENCE, what, holds);
-}
-
-#[track_caller]
-fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not come within {limit:?}");
+        assert!(Instant::now() < deadline, "{what} did not come within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    process::Stdio,
+    process::{ChildStdin, Stdio},
     sync::mpsc::{Receiver, channel},
 };
 
@@ -16,6 +16,7 @@ use crate::{
 /// An editor that writes down what it sends and gets.
 struct Editor {
     agent: Running,
+    input: Option<ChildStdin>,
     lines: Receiver<String>,
     shown: String,
     asked: u64,
@@ -24,15 +25,15 @@ struct Editor {
 impl Editor {
     fn start(stage: &Stage) -> Self {
         let mut agent = Running::start(stage.command(&["acp"]).stdin(Stdio::piped()));
-        let output = BufReader::new(agent.child.stdout.take().unwrap());
+        let (input, output) = (Some(agent.stdin()), BufReader::new(agent.stdout()));
         let (send, lines) = channel();
         std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
-        Self { agent, lines, shown: String::new(), asked: 0 }
+        Self { agent, input, lines, shown: String::new(), asked: 0 }
     }
 
     fn write(&mut self, line: &str) {
         self.shown.push_str(&format!("> {line}\n"));
-        writeln!(self.agent.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
     }
 
     /// Reads up to the next line that is no update, and writes it down after them. Pieces of text of one kind are written
@@ -102,10 +103,10 @@ fn the_agent_says_what_it_did() {
         editor.hear();
     }
     editor.ask("session/close", &json!({"sessionId": session}));
-    drop(editor.agent.child.stdin.take());
-    let (status, _, stderr) = editor.agent.finish();
+    drop(editor.input.take());
+    let ended = editor.agent.finish();
     // What the protocol's library logs is nothing of ours.
-    let ours: String = stderr.lines().filter(|line| !line.contains(" agent_client_protocol::")).collect();
-    let shown = format!("{}{}\n--- standard error\n{ours}\n", editor.shown, how(status));
+    let ours: String = ended.stderr.lines().filter(|line| !line.contains(" agent_client_protocol::")).collect();
+    let shown = format!("{}{}\n--- standard error\n{ours}\n", editor.shown, how(ended.code));
     freeze("acp.txt", &stage.clean(&shown.replace(&session, "[SESSION]")));
 }

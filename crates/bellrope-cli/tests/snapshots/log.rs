@@ -16,8 +16,8 @@ use crate::{
 /// What a server logged until it was stopped.
 #[track_caller]
 fn stopped(stage: &Stage, server: Running) -> String {
-    let (status, stderr) = server.stop();
-    format!("{}{}\n", stage.clean(&stderr), how(status))
+    let ended = server.stop();
+    format!("{}{}\n", stage.clean(&ended.stderr), how(ended.code))
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn lines_of_json_have_the_shape_that_they_had() {
     let server = stage.serve(&["--log", "debug", "--log-format", "json"]);
     stage.run(&["call", "bellrope.breaker", "{"]);
     server.said("client disconnected");
-    let (_, stderr) = server.stop();
+    let stderr = server.stop().stderr;
     let mut shown = String::new();
     for line in stderr.lines() {
         match serde_json::from_str::<Value>(line) {

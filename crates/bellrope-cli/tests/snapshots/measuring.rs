@@ -8,6 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use bellrope_testkit::program::Finished;
 use serde_json::Value;
 
 use crate::{
@@ -107,8 +108,8 @@ fn the_demo_says_what_it_does_as_it_did() {
     shell.args(["-c", "ulimit -n 64; exec \"$0\" demo"]).arg(program.get_program()).current_dir(stage.path("tmp"));
     shell.env_clear().envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let demo = Running::start(shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
-    let (status, stdout, stderr) = demo.finish();
-    let said = format!("$ bellrope demo\n{}\n{stdout}--- standard error\n{}", how(status), stage.clean(&stderr));
+    let Finished { code, stdout, stderr } = demo.finish();
+    let said = format!("$ bellrope demo\n{}\n{stdout}--- standard error\n{}", how(code), stage.clean(&stderr));
     freeze("demo.txt", &mask(&said, "[HOME]/tmp/bellrope-", |character| character != '/', "NAME"));
 }
 

@@ -105,13 +105,17 @@ fn chats_print_what_they_did() {
     shown.push_str(&stage.run_with(&[], &["chat", "explain"], "fn main() {}\n").shown());
     // Interrupted in the middle of the answer.
     let mut endless = Running::start(&mut stage.command(&["chat", "/tokens 4000000000"]));
-    let mut stdout = endless.child.stdout.take().unwrap();
+    let mut stdout = endless.stdout();
     assert!(stdout.read(&mut [0]).unwrap() > 0);
     let reading = std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
     endless.signal(Signal::INT);
-    let (status, _, stderr) = endless.finish();
+    let ended = endless.finish();
     reading.join().unwrap().unwrap();
-    shown.push_str(&format!("\n# Ctrl-C in the middle of an answer\n{}\n--- standard error\n{stderr}", how(status)));
+    shown.push_str(&format!(
+        "\n# Ctrl-C in the middle of an answer\n{}\n--- standard error\n{}",
+        how(ended.code),
+        ended.stderr
+    ));
     drop(server);
 
     let config = stage.file(

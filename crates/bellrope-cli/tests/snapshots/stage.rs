@@ -1,24 +1,16 @@
 //! A private folder with commands and servers in it. Nothing outlives it.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::Write,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex},
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    process::{Command, Stdio},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use bellrope_testkit::program::{COVERAGE, Finished};
+pub(crate) use bellrope_testkit::program::{PATIENCE, Running};
 use tempfile::TempDir;
 
 use crate::text::{mask, without_modules, without_ports, without_times};
-
-/// Nothing that a test waits for takes longer, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-
-/// The variable that says where a process leaves its counts while line coverage is measured.
-const COVERAGE: &str = "LLVM_PROFILE_FILE";
 
 /// A private folder, which is home, runtime directory and working directory of what runs in it.
 pub(crate) struct Stage(TempDir);
@@ -77,11 +69,11 @@ impl Stage {
     pub(crate) fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str], input: &str) -> Ran {
         let mut command = self.command(arguments);
         let mut running = Running::start(command.envs(variables.iter().copied()).stdin(Stdio::piped()));
-        let mut stdin = running.child.stdin.take().unwrap();
+        let mut stdin = running.stdin();
         let bytes = input.as_bytes().to_owned();
         // It may end without having read all of it.
         let writing = std::thread::spawn(move || drop(stdin.write_all(&bytes)));
-        let (status, stdout, stderr) = running.finish();
+        let Finished { code, stdout, stderr } = running.finish();
         writing.join().unwrap();
         let variables = variables.iter().map(|(name, value)| format!("{name}={} ", quoted(value)));
         let arguments = arguments.iter().map(|argument| format!(" {}", quoted(argument)));
@@ -89,7 +81,7 @@ impl Stage {
         if !input.is_empty() {
             line = format!("printf {} | {line}", quoted(input));
         }
-        Ran { line: self.clean(&line), status, stdout: self.clean(&stdout), stderr: self.clean(&stderr) }
+        Ran { line: self.clean(&line), code, stdout: self.clean(&stdout), stderr: self.clean(&stderr) }
     }
 
     /// Runs several commands; returns what they look like one after another.
@@ -129,7 +121,7 @@ impl Stage {
 #[derive(Debug)]
 pub(crate) struct Ran {
     line: String,
-    status: ExitStatus,
+    code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
@@ -150,7 +142,7 @@ impl Ran {
 
     /// The command line and its exit code.
     pub(crate) fn ended(&self) -> String {
-        format!("$ {}\n{}\n", self.line, how(self.status))
+        format!("$ {}\n{}\n", self.line, how(self.code))
     }
 
     /// With other output: numbers that differ are hidden in it.
@@ -165,13 +157,13 @@ impl Ran {
     }
 
     pub(crate) fn code(&self) -> Option<i32> {
-        self.status.code()
+        self.code
     }
 }
 
 /// How a process ended.
-pub(crate) fn how(status: ExitStatus) -> String {
-    status.code().map_or_else(|| "ended by a signal".to_owned(), |code| format!("exit code {code}"))
+pub(crate) fn how(code: Option<i32>) -> String {
+    code.map_or_else(|| "ended by a signal".to_owned(), |code| format!("exit code {code}"))
 }
 
 /// A word as a shell takes it.
@@ -181,119 +173,6 @@ fn quoted(word: &str) -> String {
         word.to_owned()
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
-/// A process under way. Dropping it ends it.
-pub(crate) struct Running {
-    pub(crate) child: Child,
-    heard: Arc<Heard>,
-    listening: Option<JoinHandle<()>>,
-}
-
-/// What a process said so far on standard error, and whether no more can come.
-#[derive(Default)]
-struct Heard {
-    state: Mutex<(String, bool)>,
-    news: Condvar,
-}
-
-impl Running {
-    /// Starts a process and listens to its standard error.
-    pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let heard = Arc::<Heard>::default();
-        let pipe = BufReader::new(child.stderr.take().unwrap());
-        let listening = std::thread::spawn({
-            let heard = Arc::clone(&heard);
-            move || heard.listen(pipe)
-        });
-        Self { child, heard, listening: Some(listening) }
-    }
-
-    /// Waits until this text stands on standard error; returns its line.
-    #[track_caller]
-    pub(crate) fn said(&self, text: &str) -> String {
-        self.said_times(text, 1)
-    }
-
-    /// Waits until this text stands on standard error in so many lines; returns the last of them.
-    #[track_caller]
-    pub(crate) fn said_times(&self, text: &str, times: usize) -> String {
-        let state = self.heard.state.lock().unwrap();
-        let missing = |(said, over): &mut (String, bool)| {
-            said.lines().filter(|line| line.contains(text)).count() < times && !*over
-        };
-        let (state, _) = self.heard.news.wait_timeout_while(state, PATIENCE, missing).unwrap();
-        let line = state.0.lines().filter(|line| line.contains(text)).nth(times - 1);
-        line.unwrap_or_else(|| panic!("{text:?} was not said {times} times, but:\n{}", state.0)).to_owned()
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Asks a server to end, and waits for it; returns how it ended and all of its standard error.
-    #[track_caller]
-    pub(crate) fn stop(self) -> (ExitStatus, String) {
-        self.signal(Signal::TERM);
-        let (status, _, stderr) = self.finish();
-        (status, stderr)
-    }
-
-    /// Waits for the end; returns how it ended, standard output and standard error.
-    #[track_caller]
-    pub(crate) fn finish(mut self) -> (ExitStatus, String, String) {
-        let reading = self.child.stdout.take().map(|mut pipe| {
-            std::thread::spawn(move || {
-                let mut bytes = Vec::new();
-                pipe.read_to_end(&mut bytes).unwrap();
-                String::from_utf8(bytes).unwrap()
-            })
-        });
-        let status = self.ends_within(PATIENCE).unwrap_or_else(|| panic!("it did not end within {PATIENCE:?}"));
-        let stdout = reading.map(|reading| reading.join().unwrap()).unwrap_or_default();
-        if let Some(listening) = self.listening.take() {
-            listening.join().unwrap();
-        }
-        let stderr = self.heard.state.lock().unwrap().0.clone();
-        (status, stdout, stderr)
-    }
-
-    fn ends_within(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let deadline = Instant::now() + limit;
-        loop {
-            match self.child.try_wait().unwrap() {
-                None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),
-                ended => return ended,
-            }
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            // By itself if it will, so that what it started ends with it.
-            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-            if self.ends_within(Duration::from_secs(5)).is_none() {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-            }
-        }
-    }
-}
-
-impl Heard {
-    fn listen(&self, mut pipe: impl BufRead) {
-        let mut line = Vec::new();
-        while pipe.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-            self.state.lock().unwrap().0.push_str(&String::from_utf8_lossy(&line));
-            self.news.notify_all();
-            line.clear();
-        }
-        self.state.lock().unwrap().1 = true;
-        self.news.notify_all();
     }
 }
 
