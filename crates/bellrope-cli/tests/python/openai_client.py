@@ -58,7 +58,7 @@ def check_errors(client: openai.OpenAI) -> None:
     for kind, arguments in [
         (openai.BadRequestError, {"messages": []}),
         (openai.BadRequestError, {"messages": MESSAGES, "n": 2}),
-        (openai.BadRequestError, {"messages": MESSAGES, "response_format": {"type": "json_object"}}),
+        (openai.BadRequestError, {"messages": [{"role": "nobody", "content": "Who is there?"}]}),
         (openai.InternalServerError, {"model": "openai", "messages": MESSAGES}),
     ]:
         try:
