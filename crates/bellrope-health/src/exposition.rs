@@ -62,7 +62,7 @@ fn calls(page: &mut Page, snapshot: &Snapshot) {
             count += bucket;
             page.sample("ipc_latency_microseconds_bucket", &[name, ("le", &bound)], count);
         }
-        page.sample("ipc_latency_microseconds_sum", &[name], row.latency_sum_us);
+        page.sample("ipc_latency_microseconds_sum", &[name], row.latency_sum.as_micros());
         page.sample("ipc_latency_microseconds_count", &[name], count);
     }
 }
@@ -217,7 +217,10 @@ impl Page {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Instant};
+    use std::{
+        sync::Arc,
+        time::{Duration, Instant},
+    };
 
     use bellrope::{
         Server,
@@ -254,7 +257,8 @@ mod tests {
     fn buckets_are_cumulative() {
         let mut snapshot = server("echo").0.snapshot();
         let row = &mut snapshot.types[0];
-        (row.buckets[0], row.buckets[3], row.buckets[16], row.latency_sum_us) = (32, 32, 1, 99_000_352);
+        (row.buckets[0], row.buckets[3], row.buckets[16], row.latency_sum) =
+            (32, 32, 1, Duration::from_micros(99_000_352));
         let lines = lines_of(&snapshot);
         let value = |name: &str| {
             let prefix = format!("ipc_latency_microseconds_{name} ");

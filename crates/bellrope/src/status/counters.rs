@@ -375,7 +375,7 @@ impl Metrics {
             buckets: (0..=LATENCY_BOUNDS_US.len())
                 .map(|bucket| sum(&|shard| shard.types[index].buckets[bucket].value()))
                 .collect(),
-            latency_sum_us: sum(&|shard| shard.types[index].latency_sum_us.value()),
+            latency_sum: Duration::from_micros(sum(&|shard| shard.types[index].latency_sum_us.value())),
         });
         Snapshot {
             types: types.collect(),
@@ -395,7 +395,7 @@ impl Metrics {
             buffers: self.budget.get().map(|budget| (budget.used(), budget.limit())),
             breakers,
             reloads: self.settings.reloads(),
-            uptime_seconds: now.saturating_duration_since(self.started).as_secs(),
+            uptime: now.saturating_duration_since(self.started),
         }
     }
 }

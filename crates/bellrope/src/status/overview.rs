@@ -20,7 +20,7 @@ impl Health {
         Self {
             status: condition.status().to_owned(),
             reason: condition.not_ready(),
-            uptime_seconds: snapshot.uptime_seconds,
+            uptime_seconds: snapshot.uptime.as_secs(),
             total_requests: snapshot.total_requests(),
             active_connections: snapshot.active_connections,
             max_connections: snapshot.max_connections,
@@ -221,7 +221,10 @@ mod tests {
         metrics.shard(1).time(1, 99_000_000, 1);
         let row = metrics.snapshot().types.swap_remove(0);
         assert_eq!(row.buckets.len(), TypeSnapshot::LATENCY_BOUNDS_US.len() + 1);
-        assert_eq!((row.buckets[0], row.buckets[3], row.buckets[16], row.latency_sum_us), (32, 32, 1, 99_000_352));
+        assert_eq!(
+            (row.buckets[0], row.buckets[3], row.buckets[16], row.latency_sum.as_micros()),
+            (32, 32, 1, 99_000_352)
+        );
         assert_eq!(row.buckets.iter().sum::<u64>(), 65);
     }
 

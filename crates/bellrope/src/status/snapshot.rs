@@ -1,5 +1,7 @@
 //! All counters of a server at one moment, as whoever watches it gets them.
 
+use std::time::Duration;
+
 use super::report::Reloads;
 use crate::breaker::BreakerSnapshot;
 
@@ -16,8 +18,8 @@ pub struct TypeSnapshot {
     pub running: u64,
     /// Calls a latency bucket (not cumulative), the last one beyond every bound. Sampled: see [`Metrics`](crate::status::Metrics).
     pub buckets: Vec<u64>,
-    /// The sum of all latencies, in microseconds. Sampled as well.
-    pub latency_sum_us: u64,
+    /// The sum of all latencies, to the microsecond. Sampled as well.
+    pub latency_sum: Duration,
 }
 
 impl TypeSnapshot {
@@ -66,8 +68,8 @@ pub struct Snapshot {
     pub breakers: Vec<(String, BreakerSnapshot)>,
     /// How often the settings were read again.
     pub reloads: Reloads,
-    /// Seconds since the server started.
-    pub uptime_seconds: u64,
+    /// How long ago the server started.
+    pub uptime: Duration,
 }
 
 impl Snapshot {

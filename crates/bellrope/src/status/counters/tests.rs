@@ -16,7 +16,7 @@ fn counts_are_summed_over_workers_and_unknown_types_share_a_row() {
     assert_eq!(snapshot.types[0].outcomes[2], ("handler_panic", 1));
     assert_eq!(snapshot.types[1].buckets[3], 4, "the bound belongs to its bucket");
     assert_eq!(snapshot.types[1].buckets[4], 1);
-    assert_eq!(snapshot.types[1].latency_sum_us, 51);
+    assert_eq!(snapshot.types[1].latency_sum, Duration::from_micros(51));
     assert_eq!(snapshot.total_requests(), 4);
 }
 
