@@ -50,6 +50,7 @@ impl Schema {
         for (depth, name) in key.iter().enumerate() {
             let next = match at {
                 Node::Providers => Some(Node::Section(&self.provider)),
+                Node::Names => Some(Node::Leaf(&Value::Null)),
                 Node::Section(section) => section.get(name).map(|value| self.node(&key[..=depth], value)),
                 Node::Leaf(_) => None,
             };
@@ -59,7 +60,7 @@ impl Schema {
             }
         }
         match at {
-            Node::Providers | Node::Section(_) => Known::Section,
+            Node::Providers | Node::Names | Node::Section(_) => Known::Section,
             Node::Leaf(value) => Known::Leaf(kind(key, value)),
         }
     }
@@ -75,6 +76,7 @@ impl Schema {
         match (key, value) {
             ([gateway, providers], _) if gateway == "gateway" && providers == "providers" => Node::Providers,
             ([gateway, openai], _) if gateway == "gateway" && openai == "openai" => Node::Section(&self.provider),
+            (_, Value::Object(names)) if names.is_empty() => Node::Names,
             (_, Value::Object(_)) => Node::Section(value),
             _ => Node::Leaf(value),
         }
@@ -131,6 +133,8 @@ enum Node<'a> {
     Section(&'a Value),
     /// Sections of any name.
     Providers,
+    /// Texts of any name, such as headers: what is a map in the settings has none by default.
+    Names,
     Leaf(&'a Value),
 }
 
@@ -160,6 +164,10 @@ mod tests {
         assert_eq!(look_up("openai_port"), Known::Leaf(Kind::Number { example: 8_080 }));
         assert_eq!(look_up("gateway.fallback"), Known::Leaf(Kind::List));
         assert_eq!(look_up("gateway.providers"), Known::Section);
+        assert_eq!(look_up("gateway.providers.mine.headers"), Known::Section);
+        assert_eq!(look_up("gateway.providers.mine.headers.x-team"), Known::Leaf(Kind::Text));
+        assert_eq!(look_up("gateway.openai.headers.x-team"), Known::Leaf(Kind::Text));
+        assert!(matches!(look_up("gateway.providers.mine.headers.x-team.more"), Known::Nothing(_)));
         let meant = |key| match look_up(key) {
             Known::Nothing(meant) => meant,
             known => panic!("{key} is {known:?}"),

@@ -142,3 +142,24 @@ fn at_debug_every_call_leaves_a_span_with_type_connection_outcome_and_duration_a
     let said = quiet.finish().stderr;
     assert!(!said.contains("\"call\""), "{said}");
 }
+
+#[test]
+fn settings_that_documents_show_are_valid_as_they_stand() {
+    let home = Home::new();
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let mut shown = 0;
+    let paths = std::fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().path());
+    for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+        let text = std::fs::read_to_string(path).unwrap();
+        let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        // Others are settings of editors.
+        for block in blocks.filter(|block| block.contains("[gateway") || block.contains("[server")) {
+            let file = home.config(block);
+            let mut check = home.command(["config", "check", file.to_str().unwrap()]);
+            let checked = Running::start(check.envs([("WORK_KEY", "a-key"), ("ANTHROPIC_API_KEY", "a-key")])).finish();
+            assert_eq!(checked.code, Some(0), "{block}\n{checked:?}");
+            shown += 1;
+        }
+    }
+    assert!(shown > 0);
+}
