@@ -283,6 +283,11 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
                 "bounded in time as in messages; after a long one the worker looks after whoever slept meanwhile",
             ),
             (
+                65,
+                "One connection's async calls run before all others'",
+                "of each connection a few tasks are in the runtime's queue, and the others wait for their turn; answers and chunks are taken from the inbox in turns as well",
+            ),
+            (
                 66,
                 "A table of the kernel says less than it seems to",
                 "a row speaks for a user only if both ends match, it is established and has an owner",

@@ -13,3 +13,5 @@ pub(crate) mod failures;
 pub(crate) mod holders;
 pub(crate) mod large;
 pub(crate) mod outcome;
+#[cfg(feature = "tokio")]
+pub(crate) mod turns;

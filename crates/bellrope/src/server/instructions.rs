@@ -146,18 +146,44 @@ fn echoing() -> Arc<Core> {
 
 /// A server without threads that has these handlers.
 pub(crate) fn core_with(registry: Registry) -> Arc<Core> {
+    core_on(
+        registry,
+        #[cfg(feature = "tokio")]
+        None,
+    )
+}
+
+/// A server that has these handlers, without threads, but for the async ones.
+pub(crate) fn core_on(
+    registry: Registry,
+    #[cfg(feature = "tokio")] runtime: Option<tokio::runtime::Handle>,
+) -> Arc<Core> {
     let config = ServerConfig { workers: 1, ..ServerConfig::default() };
     let core = Core::new(
         registry,
         &config,
         #[cfg(feature = "tokio")]
-        None,
+        runtime,
     );
     Arc::new(core.expect("the default settings are in their ranges"))
 }
 
 /// A connection to it, whose client nobody has to wake.
 pub(crate) fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
+    let (client, connection) = accepted(core);
+    let holder = core.holder_for(connection.peer);
+    let mut session = Session::new(
+        connection,
+        holder,
+        #[cfg(feature = "tokio")]
+        0,
+    );
+    session.hot = true;
+    (client, session)
+}
+
+/// A connection to it, as the acceptor hands it over.
+pub(crate) fn accepted(core: &Arc<Core>) -> (ClientConnection, NewConnection) {
     let memory = SharedMemory::anonymous(core.fixed.terms.geometry.mapping_len());
     let (client, connection) = pair(&memory, core.fixed.terms);
     let (socket, _others) = Socket::pair().unwrap();
@@ -169,13 +195,5 @@ pub(crate) fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
         slot: core.connection_limits.take(&core.live, 0, false).unwrap(),
         name: "counted".to_owned(),
     };
-    let holder = core.holder_for(connection.peer);
-    let mut session = Session::new(
-        connection,
-        holder,
-        #[cfg(feature = "tokio")]
-        0,
-    );
-    session.hot = true;
-    (client, session)
+    (client, connection)
 }

@@ -49,3 +49,15 @@ pub(crate) enum FromHandler {
     /// It has taken chunks of these sizes from its caller's stream.
     Consumed(Vec<usize>),
 }
+
+#[cfg(feature = "tokio")]
+impl FromHandler {
+    /// Bytes that it has for its caller.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Answered(Ok(reply)) => reply.len(),
+            Self::Chunk(body) => body.as_ref().len(),
+            _ => 0,
+        }
+    }
+}

@@ -12,6 +12,11 @@ use bellrope_shm::proc;
 
 use super::error::BindError;
 
+/// Polls of tasks between two looks at what workers have begun or woken, and between two at sockets and timers. Of a busy
+/// connection a few tasks are always ready, and others are not to wait for many polls of these.
+#[cfg(feature = "tokio")]
+const POLLS_PER_LOOK: (u32, u32) = (2, 16);
+
 #[cfg(feature = "tokio")]
 pub(super) fn build_runtime() -> Result<tokio::runtime::Runtime, BindError> {
     // tokio panics where the system has no thread for it. That is found out before, and said as an error.
@@ -26,7 +31,13 @@ pub(super) fn build_runtime() -> Result<tokio::runtime::Runtime, BindError> {
         }
     }
     let build = || {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("bellrope-async").enable_all().build()
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("bellrope-async")
+            .global_queue_interval(POLLS_PER_LOOK.0)
+            .event_interval(POLLS_PER_LOOK.1)
+            .enable_all()
+            .build()
     };
     let built = std::panic::catch_unwind(build);
     built.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())).map_err(starting)

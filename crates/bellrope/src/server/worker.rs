@@ -6,6 +6,8 @@
 
 mod care;
 mod closing;
+#[cfg(feature = "tokio")]
+mod deliveries;
 mod executor;
 mod patience;
 pub(crate) mod session;
@@ -30,8 +32,6 @@ use self::{
     session::{Rests, Session},
     visit::{Turn, Visit, Visitor},
 };
-#[cfg(feature = "tokio")]
-use super::message::{FromHandler, SessionId};
 use super::{
     core::{Core, SWEEP},
     inbox::Inbox,
@@ -68,6 +68,9 @@ pub(crate) struct Worker {
     armed_priority: Vec<usize>,
     /// Connections that wait for the buffer budget while we sleep.
     starved: Vec<usize>,
+    /// Those whose handlers have said what was not yet done.
+    #[cfg(feature = "tokio")]
+    told: Vec<usize>,
     patience: Patience,
     spinner: Spinner,
     /// Visits that found work since that was last asked; one that took too long counts for as many as make us look.
@@ -91,6 +94,8 @@ impl Worker {
             priority: Vec::new(),
             armed_priority: Vec::new(),
             starved: Vec::new(),
+            #[cfg(feature = "tokio")]
+            told: Vec::new(),
             patience: Patience::new(Instant::now()),
             spinner: Spinner::new(core.fixed.spin, core.fixed.spin_cap),
             worked: 0,
@@ -153,6 +158,8 @@ impl Worker {
         // sends them.
         let last = self.inbox.close();
         self.heed(last);
+        #[cfg(feature = "tokio")]
+        while self.deliver_in_turns() {}
         for index in 0..self.sessions.len() {
             self.close(index, &Closing::HungUp);
         }
@@ -189,6 +196,8 @@ impl Worker {
         let messages = self.inbox.take();
         let worked = !messages.is_empty();
         self.heed(messages);
+        #[cfg(feature = "tokio")]
+        let worked = worked | self.deliver_in_turns();
         worked
     }
 
@@ -197,7 +206,7 @@ impl Worker {
             match message {
                 Message::Connected(connection) => self.adopt(*connection),
                 #[cfg(feature = "tokio")]
-                Message::FromHandler { session, call, what } => self.deliver(session, call, what),
+                Message::FromHandler { session, call, what } => self.told(session, call, what),
             }
         }
     }
@@ -391,24 +400,6 @@ impl Worker {
         self.rung = rung;
     }
 
-    #[cfg(feature = "tokio")]
-    fn deliver(&mut self, id: SessionId, call: u64, what: FromHandler) {
-        let Some(session) = self.sessions.get_mut(id.index).and_then(Option::as_mut) else { return };
-        if session.serial != id.serial {
-            return;
-        }
-        KillPoint::Delivered.reached();
-        if let Err(violation) = self.visitor.asynchronous.deliver(session, call, what) {
-            self.close(id.index, &violation.into());
-            return;
-        }
-        session.commit();
-        // What found no room waits for it on the hot list, where it is armed before we sleep.
-        if session.connection.wants_room() {
-            self.heat(id.index);
-        }
-    }
-
     /// Ends a connection: its descriptor, mapping and handlers are gone when this returns.
     fn close(&mut self, index: usize, why: &Closing) {
         let Some(session) = self.sessions[index].take() else { return };
@@ -421,6 +412,8 @@ impl Worker {
         for list in [&mut self.hot, &mut self.priority, &mut self.armed_priority, &mut self.starved] {
             list.retain(|listed| *listed != index);
         }
+        #[cfg(feature = "tokio")]
+        self.told.retain(|listed| *listed != index);
         why.log(&self.core, &session);
         drop(session);
         // Whoever sees it counted may rely on it that nothing of it is left.

@@ -127,7 +127,7 @@ mod tests {
                 }
             })
         };
-        assert_eq!(liveness.listen(Duration::from_millis(50)), [1]);
+        assert_eq!(liveness.listen(Duration::from_millis(1_000)), [1]);
         liveness.end(1);
         assert_eq!(liveness.listen(Duration::from_secs(10)), [0_usize; 0], "a loop that has ended is not stuck");
         drop(liveness);

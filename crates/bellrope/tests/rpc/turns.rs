@@ -1,10 +1,17 @@
 //! Whatever one connection has sent, the others have their turns in between.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::{
+    sync::{Arc, Condvar, Mutex},
+    task::Poll,
+};
 
-use bellrope::{Server, client::Connection, server::ServerConfig};
+use bellrope::{
+    Client, Server,
+    client::Connection,
+    server::{OwnedCall, ServerConfig},
+};
 
-use bellrope_testkit::support::PATIENCE;
+use bellrope_testkit::support::{PATIENCE, eventually};
 
 /// What ran, in order, and a gate that the first one waits at.
 #[derive(Default)]
@@ -89,5 +96,97 @@ fn a_connection_with_many_slow_calls_lets_one_that_slept_have_its_turn() {
     assert!(slow_before <= 3, "{slow_before} slow calls ran before those of the others: {ran:?}");
     for _ in 0..CALLS {
         hostile.wait(&mut Vec::new()).unwrap().outcome.unwrap();
+    }
+}
+
+/// A handler's future that could go on at any time: notes each of its polls, of which the first of all stops at the gate.
+/// Ends after so many.
+async fn busy(order: Arc<Order>, who: u8, mut polls: usize) {
+    std::future::poll_fn(move |context| {
+        order.note(who);
+        order.wait_at_the_gate();
+        polls -= 1;
+        if polls == 0 {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// While one connection has a thousand calls of `hostile` that could all go on, another has one of `honest`. Answers how
+/// often the thousand were polled before each poll of that one.
+fn polls_before_each_of_the_others(hostile: &str, honest: &str) -> Vec<usize> {
+    const CALLS: usize = 1_000;
+    const POLLS: usize = 10;
+    let order = Arc::new(Order::default());
+    let [of_call, of_stream] = [(); 2].map(|()| Arc::clone(&order));
+    let whose = |call: &OwnedCall| if call.payload() == [HONEST] { (HONEST, POLLS) } else { (HOSTILE, usize::MAX) };
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let server = Server::builder()
+        .unary_async("call", move |call| {
+            let (who, polls) = whose(&call);
+            let busy = busy(Arc::clone(&of_call), who, polls);
+            async move {
+                busy.await;
+                Ok(Vec::new())
+            }
+        })
+        .server_stream("stream", move |call, mut chunks| {
+            let (who, polls) = whose(&call);
+            let busy = busy(Arc::clone(&of_stream), who, polls);
+            async move {
+                chunks.send(b"begins").await?;
+                busy.await;
+                Ok(())
+            }
+        })
+        .bind(&path)
+        .unwrap();
+    let running = |calls: u64| {
+        let snapshot = server.metrics().snapshot();
+        snapshot.types.iter().map(|row| row.running).sum::<u64>() == calls
+    };
+    let mut crowd = Connection::connect(&path).unwrap();
+    let [streaming, client] = [(); 2].map(|()| Client::connect(&path).unwrap());
+    std::thread::scope(|scope| {
+        let mut streams = Vec::new();
+        if hostile == "call" {
+            let call = crowd.message_type("call").unwrap();
+            (0..CALLS).for_each(|_| assert!(crowd.queue(call, &[HOSTILE]).unwrap().is_some()));
+            crowd.flush();
+        } else {
+            streams.extend((0..CALLS).map(|_| streaming.stream("stream", &[HOSTILE]).unwrap()));
+        }
+        eventually("all of them have begun", || running(CALLS as u64));
+        order.wait_for_the_first();
+        let asked = scope.spawn(|| match honest {
+            "call" => client.call("call", &[HONEST]).map(drop),
+            _ => client.stream("stream", &[HONEST]).unwrap().try_for_each(|chunk| chunk.map(drop)),
+        });
+        eventually("the other has begun as well", || running(CALLS as u64 + 1));
+        order.open_the_gate();
+        asked.join().unwrap().unwrap();
+        drop(streams);
+    });
+    let order = order.ran.lock().unwrap();
+    let mut waits: Vec<_> = order.split(|who| *who == HONEST).map(<[_]>::len).collect();
+    assert_eq!(waits.len(), POLLS + 1);
+    // What came after the last of its polls.
+    waits.pop();
+    waits
+}
+
+// Fault 65.
+#[test]
+fn a_call_waits_for_a_few_polls_of_another_connections_thousand() {
+    for hostile in ["call", "stream"] {
+        for honest in ["call", "stream"] {
+            let waits = polls_before_each_of_the_others(hostile, honest);
+            let bounded = waits.iter().all(|polls| *polls <= 64);
+            assert!(bounded, "a {honest} beside {hostile}s: polls of the others before each of its own: {waits:?}");
+        }
     }
 }

@@ -123,7 +123,7 @@ impl AsyncCalls {
             permit: Some(permit),
             span: CallSpan::new(core, request.message_type, session.serial),
         };
-        let open = dispatch::start(runtime, handler, request.message_type, call, &port, held);
+        let open = dispatch::start((runtime, &session.open.turns), handler, request.message_type, call, &port, held);
         session.open.insert(request.id, open);
         self.counters.began(request.message_type);
         KillPoint::Started.reached();

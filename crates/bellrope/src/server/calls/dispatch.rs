@@ -7,14 +7,16 @@ use bellrope_proto::{Reservation, connection::Failure, frame::ErrorCode};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc},
-    task::AbortHandle,
 };
 use tracing::{Instrument, Span};
 
 use crate::{
     breaker::{Breaker, Caller as BreakerCaller, Permit},
     server::{
-        calls::failures::panic_failure,
+        calls::{
+            failures::panic_failure,
+            turns::{TaskHandle, Turns},
+        },
         handler::{
             context::CallContext,
             owned_call::{Cancelled, OwnedCall},
@@ -29,7 +31,11 @@ use crate::{
 
 /// The open calls of one connection. Dropping them drops their handlers.
 #[derive(Debug, Default)]
-pub(crate) struct OpenCalls(HashMap<u64, OpenCall>);
+pub(crate) struct OpenCalls {
+    calls: HashMap<u64, OpenCall>,
+    /// Which of their handlers are polled next.
+    pub(crate) turns: Turns,
+}
 
 /// A call that an async handler works on.
 #[derive(Debug)]
@@ -38,7 +44,7 @@ pub(crate) struct OpenCall {
     pub(crate) started: Instant,
     pub(crate) deadline_us: Option<u64>,
     pub(crate) held: Held,
-    task: AbortHandle,
+    task: TaskHandle,
     cancelled: Cancelled,
     /// Of a stream: closed with it, so that whoever still sends learns of the end.
     permits: Option<Arc<Semaphore>>,
@@ -77,24 +83,24 @@ impl Drop for OpenCall {
 impl OpenCalls {
     /// Takes a call that has ended off the list. Its handler is dropped with what this returns.
     pub(crate) fn close(&mut self, call: u64) -> Option<OpenCall> {
-        self.0.remove(&call)
+        self.calls.remove(&call)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &OpenCall> {
-        self.0.values()
+        self.calls.values()
     }
 
     /// A stream has its first chunk, or a further one. The first tells its breaker that all is well: a stream may go on
     /// for as long as it likes, which a probe may not.
     pub(crate) fn began_to_answer(&mut self, call: u64, caller: impl FnOnce() -> BreakerCaller) {
-        if let Some(permit) = self.0.get_mut(&call).and_then(|open| open.held.permit.take()) {
+        if let Some(permit) = self.calls.get_mut(&call).and_then(|open| open.held.permit.take()) {
             permit.succeed_for(caller, Instant::now);
         }
     }
 
     /// Hands a chunk of the caller's to its handler.
     pub(crate) fn chunk(&self, call: u64, chunk: Vec<u8>) {
-        if let Some(OpenCall { upload: Some(upload), .. }) = self.0.get(&call) {
+        if let Some(OpenCall { upload: Some(upload), .. }) = self.calls.get(&call) {
             // A handler that no longer listens gives no credit back: its caller stops by itself.
             let _ = upload.send(FromCaller::Chunk(chunk));
         }
@@ -102,20 +108,20 @@ impl OpenCalls {
 
     /// Tells the handler that its caller's stream is done.
     pub(crate) fn end_upload(&mut self, call: u64) {
-        if let Some(upload) = self.0.get_mut(&call).and_then(|open| open.upload.take()) {
+        if let Some(upload) = self.calls.get_mut(&call).and_then(|open| open.upload.take()) {
             let _ = upload.send(FromCaller::End);
         }
     }
 
     /// Puts a call on the list whose handler was started.
     pub(crate) fn insert(&mut self, call: u64, open: OpenCall) {
-        self.0.insert(call, open);
+        self.calls.insert(call, open);
     }
 }
 
-/// Starts the handler of a call.
+/// Starts the handler of a call, which is polled in turn with those of its connection.
 pub(crate) fn start(
-    runtime: &Handle,
+    runtime: (&Handle, &Turns),
     handler: &Handler,
     message_type: u16,
     call: OwnedCall,
@@ -163,28 +169,28 @@ struct Until {
 
 /// Runs a handler that answers once.
 fn answer(
-    runtime: &Handle,
+    (runtime, turns): (&Handle, &Turns),
     port: &Port,
     until: Until,
     span: &Span,
     begin: impl FnOnce() -> Answering<Vec<u8>>,
-) -> AbortHandle {
+) -> TaskHandle {
     let (port, begun) = (port.clone(), span.in_scope(|| guarded(begin)));
     let run = async move { port.send(FromHandler::Answered(bounded(begun, until).await)) };
-    runtime.spawn(run.instrument(span.clone())).abort_handle()
+    turns.spawn(runtime, run.instrument(span.clone()))
 }
 
 /// Runs a handler that answers with a stream.
 fn stream(
-    runtime: &Handle,
+    (runtime, turns): (&Handle, &Turns),
     port: &Port,
     until: Until,
     span: &Span,
     begin: impl FnOnce() -> Answering<()>,
-) -> AbortHandle {
+) -> TaskHandle {
     let (port, begun) = (port.clone(), span.in_scope(|| guarded(begin)));
     let run = async move { port.send(FromHandler::Finished(bounded(begun, until).await)) };
-    runtime.spawn(run.instrument(span.clone())).abort_handle()
+    turns.spawn(runtime, run.instrument(span.clone()))
 }
 
 /// Drives a handler to its end, its deadline or its panic.

@@ -1,5 +1,7 @@
 //! One connection as its worker owns it.
 
+#[cfg(feature = "tokio")]
+use std::collections::VecDeque;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -9,7 +11,7 @@ use bellrope_proto::{Holder, Violation, connection::ServerConnection, keeps_for,
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
 #[cfg(feature = "tokio")]
-use crate::server::calls::dispatch::OpenCalls;
+use crate::server::{calls::dispatch::OpenCalls, message::FromHandler};
 use crate::{
     breaker::Caller as BreakerCaller,
     server::{
@@ -39,6 +41,9 @@ pub(crate) struct Session {
     /// Calls that async handlers are working on.
     #[cfg(feature = "tokio")]
     pub(crate) open: OpenCalls,
+    /// What these handlers have said and was not yet done, by call.
+    #[cfg(feature = "tokio")]
+    pub(crate) said: VecDeque<(u64, FromHandler)>,
     /// Whether its worker polls it instead of waiting for its doorbell.
     pub(crate) hot: bool,
     /// Whether its rings may have been used since their memory was last given back.
@@ -96,6 +101,8 @@ impl Session {
             index,
             #[cfg(feature = "tokio")]
             open: OpenCalls::default(),
+            #[cfg(feature = "tokio")]
+            said: VecDeque::new(),
             hot: false,
             resident: true,
             rings: 0,

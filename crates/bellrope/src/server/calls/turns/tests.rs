@@ -1,0 +1,163 @@
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use super::*;
+
+/// A connection with many calls, all of which could go on at any time.
+const MANY: usize = 1_000;
+
+/// Ready as often as it is polled, and so many times polled before it ends.
+fn busy(polls: usize, mut polled: impl FnMut()) -> impl Future<Output = ()> {
+    let mut left = polls;
+    std::future::poll_fn(move |context| {
+        polled();
+        left -= 1;
+        if left == 0 {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
+impl TaskHandle {
+    fn is_finished(&self) -> bool {
+        matches!(&*self.0.life(), Life::Spawned(handle) if handle.is_finished())
+    }
+}
+
+fn is_empty(turns: &Turns) -> bool {
+    let queue = turns.queue();
+    queue.having == 0 && queue.waiting.is_empty()
+}
+
+/// Runs what stands in the runtime's queue, some rounds of it.
+fn run(runtime: &tokio::runtime::Runtime, rounds: usize) {
+    runtime.block_on(async {
+        for _ in 0..rounds {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+/// It looks at what comes from elsewhere after every poll.
+fn one_thread() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().global_queue_interval(1).build().unwrap()
+}
+
+// Fault 65.
+#[test]
+fn a_connection_with_one_task_waits_for_a_few_polls_of_one_with_a_thousand() {
+    let runtime = one_thread();
+    let order: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let (crowd, lone) = (Turns::default(), Turns::default());
+    for _ in 0..MANY {
+        let order = Arc::clone(&order);
+        crowd.spawn(runtime.handle(), busy(100, move || order.lock().unwrap().push(0)));
+    }
+    let polled = Arc::clone(&order);
+    lone.spawn(runtime.handle(), busy(10, move || polled.lock().unwrap().push(1)));
+    while !is_empty(&lone) {
+        run(&runtime, 1);
+    }
+    let order = order.lock().unwrap();
+    let waits: Vec<_> = order.split(|who| *who == 1).map(<[_]>::len).collect();
+    assert_eq!(waits.len(), 11);
+    assert!(
+        waits[..10].iter().all(|polls| *polls <= 2 * AT_ONCE),
+        "polls of the others before each of its own: {waits:?}"
+    );
+}
+
+#[test]
+fn tasks_of_one_connection_go_on_in_the_order_in_which_they_were_woken() {
+    let runtime = one_thread();
+    let order: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let turns = Turns::default();
+    for who in 0..50 {
+        let order = Arc::clone(&order);
+        turns.spawn(runtime.handle(), busy(3, move || order.lock().unwrap().push(who)));
+    }
+    while !is_empty(&turns) {
+        run(&runtime, 1);
+    }
+    let order = order.lock().unwrap();
+    let expected: Vec<_> = (0..3).flat_map(|_| 0..50).collect();
+    assert_eq!(*order, expected);
+}
+
+#[test]
+fn a_task_that_is_dropped_passes_its_turn_on_and_leaves_nothing() {
+    let runtime = one_thread();
+    let turns = Turns::default();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let stuck: Vec<_> = (0..AT_ONCE).map(|_| turns.spawn(runtime.handle(), busy(usize::MAX, || {}))).collect();
+    let waiting: Vec<_> = (0..MANY).map(|_| turns.spawn(runtime.handle(), std::future::pending())).collect();
+    let ends = {
+        let ran = Arc::clone(&ran);
+        turns.spawn(runtime.handle(), async move {
+            ran.fetch_add(1, SeqCst);
+        })
+    };
+    // Before any of them was polled, and then one by one while they are.
+    waiting.iter().step_by(2).for_each(TaskHandle::abort);
+    run(&runtime, 3);
+    waiting.iter().for_each(TaskHandle::abort);
+    while !ends.is_finished() {
+        run(&runtime, 1);
+    }
+    assert_eq!(ran.load(SeqCst), 1);
+    stuck.iter().for_each(TaskHandle::abort);
+    while !stuck.iter().chain(&waiting).all(TaskHandle::is_finished) {
+        run(&runtime, 1);
+    }
+    assert!(is_empty(&turns), "{turns:?}");
+}
+
+#[test]
+fn nothing_is_forgotten_where_many_threads_wake_and_drop() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    let connections = [(); 3].map(|()| Turns::default());
+    let ended = Arc::new(AtomicUsize::new(0));
+    let (mut aborted, mut others) = (Vec::new(), Vec::new());
+    for number in 0..3 * MANY {
+        let turns = &connections[number % 3];
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<()>(1);
+        let ended = Arc::clone(&ended);
+        let task = turns.spawn(runtime.handle(), async move {
+            for _ in 0..5 {
+                receiver.recv().await;
+                tokio::task::yield_now().await;
+            }
+            ended.fetch_add(1, SeqCst);
+        });
+        // Woken from elsewhere, each again and again.
+        runtime.spawn(async move { while sender.send(()).await.is_ok() {} });
+        if number % 5 == 0 { &mut aborted } else { &mut others }.push(task);
+    }
+    aborted.iter().for_each(TaskHandle::abort);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !connections.iter().all(is_empty) || !others.iter().all(TaskHandle::is_finished) {
+        assert!(std::time::Instant::now() < deadline, "{} of {} have ended", ended.load(SeqCst), others.len());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(ended.load(SeqCst) >= others.len());
+}
+
+#[test]
+fn a_runtime_that_has_ended_takes_everything_with_it() {
+    let runtime = one_thread();
+    let handle = runtime.handle().clone();
+    let turns = Turns::default();
+    let held = Arc::new(());
+    let spawn = || {
+        let held = Arc::clone(&held);
+        turns.spawn(&handle, busy(usize::MAX, move || drop(Arc::clone(&held))))
+    };
+    let tasks: Vec<_> = (0..10 * MANY).map(|_| spawn()).collect();
+    run(&runtime, 3);
+    drop(runtime);
+    assert!(is_empty(&turns) && Arc::strong_count(&held) == 1, "{turns:?}");
+    spawn().abort();
+    drop(tasks);
+    assert!(is_empty(&turns) && Arc::strong_count(&held) == 1, "{turns:?}");
+}

@@ -1,0 +1,76 @@
+//! How a worker does what async handlers ask for: connections have their turns at this as at their requests, so that a
+//! thousand answers to one do not stand before the first to another.
+
+use bellrope_proto::Violation;
+
+use super::Worker;
+use crate::{
+    kill_points::KillPoint,
+    server::message::{FromHandler, SessionId},
+};
+
+/// What is done for one connection before the next has its turn.
+const BATCH_MESSAGES: u32 = 64;
+const BATCH_BYTES: usize = 16 * 1024;
+
+impl Worker {
+    /// A handler has said something, which is done when its connection has its turn.
+    pub(super) fn told(&mut self, id: SessionId, call: u64, what: FromHandler) {
+        let Some(session) = self.sessions.get_mut(id.index).and_then(Option::as_mut) else { return };
+        if session.serial != id.serial {
+            return;
+        }
+        if session.said.is_empty() {
+            self.told.push(id.index);
+        }
+        session.said.push_back((call, what));
+    }
+
+    /// Gives every connection whose handlers have said something its turn. Answers whether there was one.
+    #[inline]
+    pub(super) fn deliver_in_turns(&mut self) -> bool {
+        if self.told.is_empty() {
+            return false;
+        }
+        let mut place = 0;
+        while let Some(&index) = self.told.get(place) {
+            match self.deliver(index) {
+                Ok(true) => place += 1,
+                Ok(false) => {
+                    self.told.swap_remove(place);
+                }
+                // Closing takes it off the list, so that another stands at this place now.
+                Err(violation) => self.close(index, &violation.into()),
+            }
+            self.visit_priority();
+        }
+        true
+    }
+
+    /// One connection's turn. Answers whether more is left.
+    fn deliver(&mut self, index: usize) -> Result<bool, Violation> {
+        let Some(session) = &mut self.sessions[index] else { return Ok(false) };
+        let (mut messages, mut bytes) = (0, 0);
+        while messages < BATCH_MESSAGES && bytes < BATCH_BYTES {
+            let Some((call, what)) = session.said.pop_front() else { break };
+            KillPoint::Delivered.reached();
+            messages += 1;
+            bytes += what.len();
+            self.visitor.asynchronous.deliver(session, call, what)?;
+            // The first goes out at once; the others go in growing batches.
+            if matches!(messages, 1 | 4 | 16) {
+                session.commit();
+            }
+        }
+        session.commit();
+        let more = !session.said.is_empty();
+        // What found no room waits for it on the hot list, where it is armed before we sleep.
+        if session.connection.wants_room() {
+            self.heat(index);
+        }
+        Ok(more)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use std::sync::Arc;
+
+use bellrope_proto::{connection::ClientConnection, handshake::Style};
+
+use super::*;
+use crate::server::{
+    calls::body::Body,
+    handler::registry::{Handler, Registry},
+    instructions,
+    message::Message,
+    worker::visit::Turn,
+};
+
+const ASYNC: u16 = 1;
+const STREAM: u16 = 2;
+const MANY: usize = 1_000;
+
+/// A worker whose loop does not turn, and whose async handlers never run: what they say is made up.
+struct Still {
+    worker: Worker,
+    /// Not driven.
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Still {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut registry = Registry::default();
+        registry.add("async", Handler::UnaryAsync(Box::new(|_| Box::pin(std::future::pending()))));
+        registry.add("stream", Handler::ServerStream(Box::new(|_, _| Box::pin(std::future::pending()))));
+        let core = instructions::core_on(registry, Some(runtime.handle().clone()));
+        Self { worker: Worker::new(core, 0).unwrap().1, _runtime: runtime }
+    }
+
+    /// A client of it, and its calls, which were begun.
+    fn client(&mut self, calls: usize, message_type: u16) -> (ClientConnection, SessionId, Vec<u64>) {
+        let (mut client, connection) = instructions::accepted(&self.worker.core);
+        let index = self.worker.free.last().copied().unwrap_or(self.worker.sessions.len());
+        let id = SessionId { index, serial: connection.serial };
+        self.worker.adopt(connection);
+        let style = if message_type == STREAM { Style::ServerStream } else { Style::Unary };
+        let calls = (0..calls)
+            .map(|_| {
+                let call = client.submit(message_type, style, b"", None).unwrap();
+                let _ = client.commit();
+                let session = self.worker.sessions[index].as_mut().unwrap();
+                self.worker.visitor.visit(session, &mut Turn::default(), u32::MAX).unwrap();
+                call
+            })
+            .collect();
+        (client, id, calls)
+    }
+
+    fn heed(&mut self, said: impl IntoIterator<Item = (SessionId, u64, FromHandler)>) {
+        let message = |(session, call, what)| Message::FromHandler { session, call, what };
+        self.worker.heed(said.into_iter().map(message).collect());
+    }
+}
+
+/// What has come for a client.
+fn came(client: &mut ClientConnection) -> Vec<u64> {
+    let mut came = Vec::new();
+    while let Some(answer) = client.next_response() {
+        client.take(&answer, &mut vec![0; answer.len]);
+        came.push(answer.id);
+    }
+    came
+}
+
+// Fault 65.
+#[test]
+fn an_answer_waits_for_a_batch_of_another_connections_and_not_for_all_of_them() {
+    let mut still = Still::new();
+    let (mut crowd, crowded, calls) = still.client(MANY, ASYNC);
+    let (mut lone, alone, call) = still.client(1, ASYNC);
+    let answered = || FromHandler::Answered(Ok(Vec::new()));
+    still.heed(calls.iter().map(|call| (crowded, *call, answered())));
+    still.heed([(alone, call[0], answered())]);
+    assert!(still.worker.deliver_in_turns());
+    let first = came(&mut crowd);
+    assert_eq!(first, calls[..BATCH_MESSAGES as usize], "in the order in which they were given");
+    assert_eq!(came(&mut lone), call);
+    let mut all = first;
+    while still.worker.deliver_in_turns() {
+        all.extend(came(&mut crowd));
+    }
+    assert_eq!(all, calls, "nothing is lost");
+}
+
+// Fault 65.
+#[test]
+fn a_turn_ends_with_its_bytes_where_handlers_have_much_to_say() {
+    let mut still = Still::new();
+    let (_crowd, crowded, streams) = still.client(16, STREAM);
+    let (mut lone, alone, call) = still.client(1, ASYNC);
+    let permits = Arc::new(tokio::sync::Semaphore::new(1 << 20));
+    let chunk = |len: usize| {
+        let permit = Arc::clone(&permits).try_acquire_many_owned(len as u32).unwrap();
+        FromHandler::Chunk(Body::with_permit(vec![7; len], permit))
+    };
+    still.heed(streams.iter().map(|call| (crowded, *call, chunk(BATCH_BYTES / 2))));
+    still.heed([(alone, call[0], FromHandler::Answered(Ok(Vec::new())))]);
+    assert!(still.worker.deliver_in_turns());
+    let left = still.worker.sessions[crowded.index].as_ref().unwrap().said.len();
+    assert_eq!((left, came(&mut lone)), (14, call));
+}
+
+#[test]
+fn what_was_said_to_a_connection_that_is_gone_goes_with_it() {
+    let mut still = Still::new();
+    let (_crowd, crowded, calls) = still.client(MANY, ASYNC);
+    still.heed(calls.iter().map(|call| (crowded, *call, FromHandler::Answered(Ok(Vec::new())))));
+    assert!(still.worker.deliver_in_turns());
+    still.worker.close(crowded.index, &crate::server::worker::closing::Closing::HungUp);
+    assert!(!still.worker.deliver_in_turns());
+    let (mut next, index, call) = still.client(1, ASYNC);
+    still.heed([(index, call[0], FromHandler::Answered(Ok(Vec::new())))]);
+    assert!(still.worker.deliver_in_turns());
+    assert_eq!(came(&mut next), call);
+}
