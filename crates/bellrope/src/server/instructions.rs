@@ -164,6 +164,7 @@ pub(crate) fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
     let connection = NewConnection {
         socket,
         connection,
+        stream: None,
         serial: 1,
         peer: PeerCredentials { pid: 0, uid: 0 },
         slot: core.connection_limits.take(&core.live, 0, false).unwrap(),
@@ -173,6 +174,7 @@ pub(crate) fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
     let mut session = Session::new(
         connection,
         holder,
+        None,
         #[cfg(feature = "tokio")]
         0,
     );

@@ -68,7 +68,7 @@ pub(super) const ATTACKS: &[Attack] = &[
 ];
 
 fn hello(name: &str) -> [u8; HELLO_LEN] {
-    Hello { features: u64::MAX, class: 0, name: name.into() }.encode()
+    Hello { features: u64::MAX, name: name.into(), ..Hello::default() }.encode()
 }
 
 fn no_hello_in_time() -> String {
