@@ -11,7 +11,7 @@ use crate::{breaker::BreakerConfig, settings::setters, spin::SpinPolicy};
 #[non_exhaustive]
 pub enum Transport {
     /// Shared memory, or else the socket alone: where this side or the server has no memory to share or no descriptors for it.
-    /// Each client logs the first time. When it reconnects, it tries shared memory again.
+    /// That is logged once for each server. Whoever reconnects tries shared memory again.
     #[default]
     Auto,
     /// Shared memory.

@@ -117,11 +117,7 @@ impl Connection {
     /// # Errors
     /// [`ConnectError`].
     pub fn with(config: &ClientConfig) -> Result<Self, ConnectError> {
-        let established = handshake::connect(config)?;
-        if let Some(reason) = &established.fell_back {
-            handshake::note_fall_back(config, reason);
-        }
-        let link = ClientLink::new(established, config);
+        let link = ClientLink::new(handshake::connect(config)?, config);
         Ok(Self { link, call_timeout: config.call_timeout, early: VecDeque::new(), deadlines: Deadlines::new() })
     }
 

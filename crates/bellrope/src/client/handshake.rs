@@ -1,9 +1,10 @@
 //! Connecting: the client's half of the handshake. It never waits by itself, so that one thread can have many under way.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -27,6 +28,8 @@ use crate::{error::ConnectError, kill_points::KillPoint};
 
 /// Between two tries where so many wait for the server that the kernel takes no more.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
+/// Servers of which it is remembered that they had no shared memory.
+const REMEMBERED: usize = 64;
 /// A server whose clock differs by less than this, in microseconds, has ours: the rest is the way of its answer.
 const SAME_CLOCK_US: u64 = 5_000_000;
 
@@ -37,8 +40,6 @@ pub(crate) struct Established {
     pub(crate) connection: ClientConnection,
     /// Where the records travel over the socket: what serves the rings of the connection.
     pub(crate) stream: Option<StreamEnd>,
-    /// Why they do, though shared memory was asked for first.
-    pub(crate) fell_back: Option<String>,
     pub(crate) types: TypeTable,
     /// What to add to our monotonic clock to have the server's, in microseconds, wrapping.
     pub(crate) clock_offset_us: u64,
@@ -66,7 +67,10 @@ pub(crate) fn connect(config: &ClientConfig) -> Result<Established, ConnectError
         other => return other,
     };
     match connect_over(Transport::Stream, config) {
-        Ok(established) => Ok(Established { fell_back: Some(error.to_string()), ..established }),
+        Ok(established) => {
+            note_fall_back(&config.path, &error.to_string());
+            Ok(established)
+        }
         // What is wrong with the transport that one would rather have tells more.
         Err(_) => Err(error),
     }
@@ -91,10 +95,20 @@ pub(crate) fn may_fall_back(config: &ClientConfig, error: &ConnectError) -> bool
         )
 }
 
-/// Says that shared memory could not be had.
-pub(crate) fn note_fall_back(config: &ClientConfig, reason: &str) {
-    let path = config.path.display();
-    tracing::warn!(%path, "no shared memory for this connection: its calls go over the socket alone, which is slower ({reason})");
+/// Says that shared memory could not be had, the first time for each server.
+pub(crate) fn note_fall_back(path: &Path, reason: &str) {
+    /// The servers of which it was said.
+    static SAID: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.len() >= REMEMBERED {
+        said.clear();
+    }
+    if said.insert(path.to_owned()) {
+        tracing::warn!(
+            path = %path.display(),
+            "no shared memory for this connection: its calls go over the socket alone, which is slower ({reason})"
+        );
+    }
 }
 
 fn connect_over(transport: Transport, config: &ClientConfig) -> Result<Established, ConnectError> {
@@ -228,7 +242,6 @@ impl Handshake {
             socket: Arc::clone(&self.socket),
             connection: ClientConnection::new(&memory, terms),
             stream: (self.transport == Transport::Stream).then(|| StreamEnd::of_client(&memory, terms.geometry)),
-            fell_back: None,
             types: TypeTable::new(types),
             clock_offset_us: if same_clock { 0 } else { offset },
         })

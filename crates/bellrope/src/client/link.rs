@@ -87,7 +87,7 @@ pub(crate) enum Rest {
 
 impl ClientLink {
     pub(crate) fn new(established: Established, config: &ClientConfig) -> Self {
-        let Established { socket, connection, stream, fell_back: _, types, clock_offset_us } = established;
+        let Established { socket, connection, stream, types, clock_offset_us } = established;
         let mut link = Self {
             socket,
             // Whatever comes over the socket is to be read there.

@@ -23,7 +23,7 @@ use bellrope_shm::{
 
 use super::{
     config::{ClientConfig, ConnectionState},
-    handshake::{Established, Handshake, first_transport, may_fall_back},
+    handshake::{Established, Handshake, first_transport, may_fall_back, note_fall_back},
 };
 use crate::error::ConnectError;
 
@@ -291,9 +291,11 @@ impl Rounds {
         let since = *since;
         match handshake.advance() {
             Ok(None) => {}
-            Ok(Some(mut established)) => {
+            Ok(Some(established)) => {
                 let _ = self.poller.remove(handshake.socket());
-                established.fell_back = entry.fell_back.take();
+                if let Some(reason) = entry.fell_back.take() {
+                    note_fall_back(&entry.path, &reason);
+                }
                 let socket = Arc::clone(&established.socket);
                 let path = entry.path.clone();
                 match entry.client.upgrade() {

@@ -22,7 +22,7 @@ use bellrope_shm::{socket::Socket, wait::Notifier};
 use super::{
     config::{ClientConfig, ConnectionState, Transport},
     free_list::FreeList,
-    handshake::{self, Established, note_fall_back},
+    handshake::{self, Established},
     link::{ClientLink, Rest},
     mailboxes::{Event, Mailboxes, Role, Ticket},
     reconnector::{Reconnector, Watched, Watcher},
@@ -67,8 +67,6 @@ pub(crate) struct State {
     /// Async callers that wait for room in the request ring.
     pub(crate) room_waiters: Vec<Waker>,
     pub(crate) closed: bool,
-    /// Whether it was said that shared memory could not be had.
-    fell_back: bool,
     pub(crate) on_link: Option<OnLink>,
     watchers: Vec<Watcher>,
     reconnector: &'static Reconnector,
@@ -122,7 +120,6 @@ impl SharedClient {
             link_waiters: Vec::new(),
             room_waiters: Vec::new(),
             closed: false,
-            fell_back: false,
             on_link: None,
             watchers: Vec::new(),
             reconnector,
@@ -164,15 +161,11 @@ impl SharedClient {
     /// Installs a fresh link, which the reconnector watches from now on, and returns its generation. `None`: there is a
     /// link already, or the client is closed.
     fn install_link(self: &Arc<Self>, established: Established) -> Option<u64> {
-        let fell_back = established.fell_back.clone();
         let mut link = ClientLink::new(established, &self.config);
         link.wake_when_blocked(&self.leader);
         let mut state = self.lock();
         if state.link.is_some() || state.closed {
             return None;
-        }
-        if let Some(reason) = fell_back.filter(|_| !std::mem::replace(&mut state.fell_back, true)) {
-            note_fall_back(&self.config, &reason);
         }
         state.generation += 1;
         let (socket, generation) = (link.socket(), state.generation);
