@@ -209,8 +209,9 @@ fn descriptors_in_flight_of_the_same_user_are_named_to_both_sides() {
     let Some(stranger) = Stranger::new(3_500_000_000) else { return };
     let server = Running::start(&mut stranger.shell("ulimit -n 64; exec \"$BELLROPE\" serve"));
     server.said("bellrope serves ");
-    let call = || Running::start(&mut stranger.shell("exec \"$BELLROPE\" call echo x")).finish();
-    assert_eq!(call().succeeded(), "x");
+    let call = |options| Running::start(&mut stranger.shell(&format!("exec \"$BELLROPE\" call {options}echo x"))).finish();
+    let shared = "--transport shm ";
+    assert_eq!(call(shared).succeeded(), "x");
 
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([TEST, "--exact", "--nocapture"]).env(IN_FLIGHT, "1");
@@ -219,7 +220,7 @@ fn descriptors_in_flight_of_the_same_user_are_named_to_both_sides() {
     let Ok(mut holder) = command.spawn() else { return skip("another user may not run this test where it was built") };
     let mut said = BufReader::new(holder.stdout.take().unwrap()).lines();
     let holds = said.any(|line| line.is_ok_and(|line| line == "in flight"));
-    let refused = call();
+    let (refused, fell_back) = (call(shared), call(""));
     let _ = holder.kill();
     let _ = holder.wait();
     assert!(holds, "it could not send its descriptors");
@@ -227,7 +228,10 @@ fn descriptors_in_flight_of_the_same_user_are_named_to_both_sides() {
         format!("more descriptors of user {} are in flight than its limit on open files allows", stranger.user);
     assert!(refused.failed(1).contains(&reason));
     server.said(&reason);
-    eventually("the server is as it was", || call().code == Some(0));
+    // Whoever may do without shared memory is served, and told as well.
+    assert!(fell_back.code == Some(0) && fell_back.stdout == "x", "{fell_back:?}");
+    assert!(fell_back.stderr.contains(&reason), "{fell_back:?}");
+    eventually("the server is as it was", || call(shared).code == Some(0));
 }
 
 /// Says which test is to filter its system calls and then become the program.
