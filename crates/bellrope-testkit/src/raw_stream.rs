@@ -6,7 +6,10 @@ use bellrope_proto::{
     frame::{Header, Kind, RawHeader},
     handshake::{ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, Transport, Welcome},
 };
-use bellrope_shm::{socket::Socket, wait};
+use bellrope_shm::{
+    socket::Socket,
+    wait::{self, Poller},
+};
 
 use crate::support::PATIENCE;
 
@@ -158,19 +161,24 @@ impl StreamPeer {
         assert_eq!((answer.header.kind, &answer.payload[..]), (Kind::Response, &payload[..]));
     }
 
-    /// Waits until the server has hung up, passing over whatever it said before.
+    /// Waits until the server has hung up. Reads nothing.
+    ///
+    /// # Panics
+    /// If the system has no descriptor for it.
     #[must_use]
     pub fn becomes_hung_up(&self) -> bool {
+        let mut poller = Poller::new().unwrap();
+        poller.add_for_hang_up(&self.socket, 0).unwrap();
         let deadline = Instant::now() + PATIENCE;
-        let mut bytes = [0; 4096];
-        while wait::readable(&self.socket, Some(deadline.saturating_duration_since(Instant::now()))).unwrap_or(false) {
-            match self.socket.receive(&mut bytes) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) => return is_hang_up(&error),
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match poller.wait(Some(left)).unwrap() {
+                // A signal ends a wait, too.
+                [] if left.is_zero() => return false,
+                [] => {}
+                _ => return true,
             }
         }
-        false
     }
 }
 

@@ -89,14 +89,14 @@ impl Pump {
             if bytes >= TURN_BYTES && self.end.position() != began && self.end.pause()? {
                 return Ok(());
             }
-            let space = self.end.space();
-            let asked = space.len();
-            match socket.receive(space) {
-                Ok(0) => return Err(Fault::HungUp),
-                Ok(count) => {
+            match socket.receive_some(self.end.space()) {
+                Ok((0, _)) => return Err(Fault::HungUp),
+                Ok((count, more)) => {
                     self.end.came(count);
                     bytes += count;
-                    self.readable = count == asked || self.may_go_on()?;
+                    self.end.put()?;
+                    // What comes from now on is reported anew, but for a hang-up that was reported or announced.
+                    self.readable = more || self.ending || self.end.is_last();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if is_hang_up(&error) => return Err(Fault::HungUp),
@@ -117,13 +117,6 @@ impl Pump {
     /// Whether the socket may have bytes that were not read.
     pub(crate) fn is_readable(&self) -> bool {
         self.readable
-    }
-
-    /// Whether there may be something to read though less came than was asked for. As a rule what comes from now on is reported
-    /// anew. But a hang-up that was reported or announced is not, and a read ends early where descriptors were sent along.
-    fn may_go_on(&mut self) -> Result<bool, Fault> {
-        self.end.put()?;
-        Ok(self.ending || self.end.is_last() || self.end.unfinished().is_some())
     }
 
     /// What the socket is to be watched for.

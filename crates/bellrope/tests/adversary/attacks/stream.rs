@@ -55,11 +55,9 @@ pub(super) const ATTACKS: &[Attack] = &[
     over_socket("parts that are more than the whole", Closed("bad_size"), |peer| {
         (0..3).for_each(|_| peer.send(Kind::Fragment, 0, 1, Some(2000), &[7; 1000]));
     }),
-    over_socket("half a header and then silence", Evicted, |peer| says(peer, &record(Kind::Request, 1, 1, None, b"")[..5])),
     over_socket("half a payload and then silence", Evicted, |peer| {
         says(peer, &record(Kind::Request, 1, 1, None, &[0; 50_000])[..40_000]);
     }),
-    over_socket("a doorbell that is rung", Evicted, |peer| peer.socket.ring()),
     over_socket("records that come byte by byte", Served, |peer| {
         for _ in 0..3 {
             let message_type = peer.number("echo");
@@ -98,10 +96,6 @@ pub(super) const ATTACKS: &[Attack] = &[
     }),
     over_socket("calls without end, and no answer read", Evicted, |peer| {
         until_hung_up(peer, |peer| record(Kind::Request, peer.number("echo"), 1, None, &[7; 10_000]));
-    }),
-    over_socket("a large message never finished, and cancels of none without end", Evicted, |peer| {
-        peer.send(Kind::Fragment, 0, 1, Some(1_000_000), &[7; 30_000]);
-        until_hung_up(peer, |_| record(Kind::Cancel, 0, 1 << 40, None, b""));
     }),
     over_socket("a hang-up within a record", Seen, |peer| {
         says(peer, &record(Kind::Request, 1, 1, None, &[0; 100])[..50]);
