@@ -16,12 +16,12 @@
 //! descriptor comes with the answer; 1 is the socket itself (since 1.1): no descriptor comes, and behind the answer begin
 //! the [records](crate::stream).
 
-pub use crate::{style::Style, transport::Transport};
 use crate::{
     failure::beginning,
     layout::{Geometry, MESSAGE_LIMITS},
     terms::Terms,
 };
+pub use crate::{style::Style, transport::Transport};
 
 /// The first bytes of both messages.
 pub const MAGIC: [u8; 8] = *b"BELLROPE";

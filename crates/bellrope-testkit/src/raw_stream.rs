@@ -118,7 +118,7 @@ impl StreamPeer {
     ///
     /// # Panics
     /// If none comes within [`PATIENCE`], or the server hangs up within one.
-    pub fn next(&mut self) -> Option<RawRecord> {
+    pub fn next_record(&mut self) -> Option<RawRecord> {
         let mut words = [0; 24];
         if !read(&self.socket, &mut words[..16]).unwrap() {
             return None;
@@ -137,11 +137,11 @@ impl StreamPeer {
     /// Waits for the last record to a call, passing over all others.
     ///
     /// # Panics
-    /// If the server hangs up, or as [`Self::next`].
+    /// If the server hangs up, or as [`Self::next_record`].
     #[track_caller]
     pub fn answer_to(&mut self, id: u64) -> RawRecord {
         loop {
-            let record = self.next().expect("the server is there");
+            let record = self.next_record().expect("the server is there");
             if record.id == id && matches!(record.header.kind, Kind::Response | Kind::Error | Kind::End) {
                 return record;
             }

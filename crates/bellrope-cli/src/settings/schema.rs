@@ -30,7 +30,9 @@ pub(super) enum Known {
 /// What a value is written like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Number { example: u64 },
+    Number {
+        example: u64,
+    },
     /// Yes or no.
     Switch,
     List,

@@ -209,7 +209,8 @@ fn descriptors_in_flight_of_the_same_user_are_named_to_both_sides() {
     let Some(stranger) = Stranger::new(3_500_000_000) else { return };
     let server = Running::start(&mut stranger.shell("ulimit -n 64; exec \"$BELLROPE\" serve"));
     server.said("bellrope serves ");
-    let call = |options| Running::start(&mut stranger.shell(&format!("exec \"$BELLROPE\" call {options}echo x"))).finish();
+    let call =
+        |options| Running::start(&mut stranger.shell(&format!("exec \"$BELLROPE\" call {options}echo x"))).finish();
     let shared = "--transport shm ";
     assert_eq!(call(shared).succeeded(), "x");
 
@@ -259,7 +260,8 @@ fn number_of_memfd_create() -> i64 {
 // Fault 68.
 #[test]
 fn where_a_sandbox_denies_shared_memory_a_server_serves_over_the_socket_and_doctor_says_why() {
-    const TEST: &str = "confined::where_a_sandbox_denies_shared_memory_a_server_serves_over_the_socket_and_doctor_says_why";
+    const TEST: &str =
+        "confined::where_a_sandbox_denies_shared_memory_a_server_serves_over_the_socket_and_doctor_says_why";
     if std::env::var_os(FILTERED).is_some() {
         become_filtered(env!("CARGO_BIN_EXE_bellrope"));
     }

@@ -338,7 +338,9 @@ fn of_requests_so_long_ago_that_nobody_remembers_them_nothing_is_claimed() {
     admission.sent(5000 * 100 - 1);
     let admitted = || crate::ring::admitted(&view);
     assert_eq!(admitted(), 4999 * 16);
-    for (taken, last_taken) in [(4999, 4999 * 16), (4990, 4990 * 16), (904, 904 * 16), (903, 904 * 16 - 1), (0, 904 * 16 - 1)] {
+    for (taken, last_taken) in
+        [(4999, 4999 * 16), (4990, 4990 * 16), (904, 904 * 16), (903, 904 * 16 - 1), (0, 904 * 16 - 1)]
+    {
         admission.settle(taken).unwrap();
         assert_eq!(admitted(), last_taken, "{taken} were taken");
     }

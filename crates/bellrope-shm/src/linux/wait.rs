@@ -77,7 +77,8 @@ pub fn either_ready(
     timeout: Option<Duration>,
 ) -> io::Result<bool> {
     let (first, second) = (first.as_fd(), second.as_fd());
-    let mut fds = [PollFd::from_borrowed_fd(first, interest.to_poll()), PollFd::from_borrowed_fd(second, PollFlags::IN)];
+    let mut fds =
+        [PollFd::from_borrowed_fd(first, interest.to_poll()), PollFd::from_borrowed_fd(second, PollFlags::IN)];
     match rustix::event::poll(&mut fds, timeout.map(timespec).as_ref()) {
         Ok(_) => Ok(!fds[1].revents().is_empty()),
         Err(Errno::INTR) => Ok(false),

@@ -9,7 +9,9 @@ use std::{
 
 use bellrope::{
     CallError, Client,
-    client::{CallOptions, CancelToken, ClientConfig, ConnectError, Connection, Rejection, Retry, SpinPolicy, Transport},
+    client::{
+        CallOptions, CancelToken, ClientConfig, ConnectError, Connection, Rejection, Retry, SpinPolicy, Transport,
+    },
 };
 use fastrand::Rng;
 

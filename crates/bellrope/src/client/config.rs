@@ -22,7 +22,6 @@ pub enum Transport {
     Stream,
 }
 
-
 /// How a client connects and waits.
 ///
 /// ```

@@ -219,7 +219,8 @@ impl Rounds {
         if let Err(error) = self.poller.add_for_hang_up(&*socket, 2 * number) {
             tracing::error!(%error, "a connection could not be watched");
         }
-        self.clients.insert(number, Entry { client, path, phase: Phase::Linked { socket, generation }, fell_back: None });
+        self.clients
+            .insert(number, Entry { client, path, phase: Phase::Linked { socket, generation }, fell_back: None });
     }
 
     /// A socket has something to say: a link has broken, or an answer to a hello has come.

@@ -178,7 +178,9 @@ impl ServerConfig {
             Some(geometry) if self.stream_transport => most_buffered(geometry),
             _ => 0,
         };
-        u64::from(self.max_connections).saturating_mul(rings + reply + buffered).saturating_add(self.buffer_budget_bytes)
+        u64::from(self.max_connections)
+            .saturating_mul(rings + reply + buffered)
+            .saturating_add(self.buffer_budget_bytes)
     }
 
     /// Checks every setting and makes what a connection is offered.

@@ -13,7 +13,8 @@ use std::{
 use bellrope::{
     AsyncClient, CallError, Client,
     client::{
-        CallOptions, ClientConfig, ConnectError, Connection, ConnectionState, Pool, PoolConfig, Rejection, Retry, Transport,
+        CallOptions, ClientConfig, ConnectError, Connection, ConnectionState, Pool, PoolConfig, Rejection, Retry,
+        Transport,
     },
     server::ServerConfig,
 };
@@ -142,7 +143,9 @@ async fn an_async_client_calls_and_streams_over_every_transport() {
                 tokio::spawn(async move {
                     // Some of them are larger than sockets take at once.
                     let payload = bytes(call * call * 200);
-                    assert!(client.call(if call % 2 == 0 { "echo" } else { "later" }, &payload).await.unwrap() == payload);
+                    assert!(
+                        client.call(if call % 2 == 0 { "echo" } else { "later" }, &payload).await.unwrap() == payload
+                    );
                 })
             })
             .collect();
@@ -336,9 +339,9 @@ fn a_raw_client_is_told_how_many_of_its_requests_were_taken() {
     let failed = peer.answer_to(2);
     assert_eq!((failed.header.kind, failed.header.message_type), (Kind::Error, ErrorCode::Handler.to_bits()));
     server.server.shutdown();
-    let last = peer.next().unwrap();
+    let last = peer.next_record().unwrap();
     assert_eq!((last.header.kind, last.id, last.extension, last.payload.len()), (Kind::Admitted, 0, 3, 0));
-    assert_eq!(peer.next(), None);
+    assert_eq!(peer.next_record(), None);
 }
 
 #[test]
@@ -351,8 +354,8 @@ fn of_requests_behind_a_violation_a_raw_client_learns_that_they_were_not_taken()
     bytes.extend(record(Kind::Request, echo, 2, None, b"dong"));
     assert!(peer.say(&bytes));
     assert_eq!(peer.answer_to(1).payload, b"ding");
-    let last = peer.next().unwrap();
+    let last = peer.next_record().unwrap();
     assert_eq!((last.header.kind, last.extension), (Kind::Admitted, 1));
-    assert_eq!(peer.next(), None);
+    assert_eq!(peer.next_record(), None);
     eventually("it is counted", || server.server.metrics().snapshot().violations == 1);
 }

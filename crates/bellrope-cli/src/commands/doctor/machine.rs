@@ -29,7 +29,9 @@ pub(super) fn memfd(config: Option<&ServerConfig>) -> Finding {
             let fault = format!("memfd with seals does not work: {error}");
             match config {
                 Some(config) if !config.stream_transport => Finding::fail(check, fault, fix),
-                _ => Finding::warn(check, format!("{fault}; connections go over the socket alone, which is slower"), fix),
+                _ => {
+                    Finding::warn(check, format!("{fault}; connections go over the socket alone, which is slower"), fix)
+                }
             }
         }
     }

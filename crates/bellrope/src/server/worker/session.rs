@@ -11,9 +11,9 @@ use bellrope_shm::{
     wait::EdgeWatch,
 };
 
+use super::carrier::Carrier;
 #[cfg(feature = "tokio")]
 use crate::server::calls::dispatch::OpenCalls;
-use super::carrier::Carrier;
 use crate::{
     breaker::Caller as BreakerCaller,
     pump::Fault,
