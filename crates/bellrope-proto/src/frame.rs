@@ -31,6 +31,8 @@ pub enum Kind {
     /// The next part of a request or response that is too large for one record; the extension is the size of the whole
     /// in bytes. The last part travels as the request or response itself.
     Fragment = 9,
+    /// Server, over a socket only: it ends the connection; the extension is the number of requests that it took.
+    Admitted = 10,
 }
 
 impl Kind {
@@ -45,6 +47,7 @@ impl Kind {
             7 => Self::Chunk,
             8 => Self::End,
             9 => Self::Fragment,
+            10 => Self::Admitted,
             _ => return None,
         })
     }
@@ -300,7 +303,7 @@ mod tests {
         }
 
         #[test]
-        fn every_header_survives_its_word(len: u32, message_type: u16, extended: bool, kind in 2_u8..=9) {
+        fn every_header_survives_its_word(len: u32, message_type: u16, extended: bool, kind in 2_u8..=10) {
             let header = Header { len, message_type, kind: Kind::from_bits(kind).unwrap(), extended };
             prop_assert_eq!(Header::try_from(RawHeader(header.encode())), Ok(header));
         }

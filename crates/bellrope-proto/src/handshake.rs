@@ -12,19 +12,21 @@
 //! ```
 //!
 //! Unknown feature bits are ignored. Minor versions only add; another major version is refused, with both versions in
-//! the message. Message types of a style that the client does not know are not for it. Transport 0 is shared memory; 1 is reserved for the same frames over the socket itself.
+//! the message. Message types of a style that the client does not know are not for it. Transport 0 is shared memory, whose
+//! descriptor comes with the answer; 1 is the socket itself (since 1.1): no descriptor comes, and behind the answer begin
+//! the [records](crate::stream).
 
-pub use crate::style::Style;
 use crate::{
     failure::beginning,
     layout::{Geometry, MESSAGE_LIMITS},
     terms::Terms,
 };
+pub use crate::{style::Style, transport::Transport};
 
 /// The first bytes of both messages.
 pub const MAGIC: [u8; 8] = *b"BELLROPE";
 /// The version this crate speaks: major, minor.
-pub const VERSION: (u16, u16) = (1, 0);
+pub const VERSION: (u16, u16) = (1, 1);
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 88;
 /// Bytes of the head of an answer.
@@ -50,7 +52,7 @@ pub enum HandshakeError {
         theirs: (u16, u16),
     },
     /// The client asks for a transport that is not there.
-    #[error("transport {0} is not supported; 0 (shared memory) is")]
+    #[error("transport {0} is not supported; 0 (shared memory) and 1 (the socket itself) are")]
     Transport(u8),
     /// The server refused the connection.
     #[error("the server refused the connection ({status}): {text}")]
@@ -83,6 +85,8 @@ pub enum Status {
     Forbidden,
     /// The client's process broke the protocol over and over, and has to wait; the text says for how long.
     Paced,
+    /// The transport that the client asks for cannot be had now: the text says why. Another one may be.
+    Transport,
     /// A status of a newer version.
     Other(u16),
 }
@@ -97,6 +101,7 @@ impl Status {
             Self::Draining => 4,
             Self::Forbidden => 5,
             Self::Paced => 6,
+            Self::Transport => 7,
             Self::Other(bits) => bits,
         }
     }
@@ -110,6 +115,7 @@ impl Status {
             4 => Self::Draining,
             5 => Self::Forbidden,
             6 => Self::Paced,
+            7 => Self::Transport,
             bits => Self::Other(bits),
         }
     }
@@ -125,6 +131,7 @@ impl std::fmt::Display for Status {
             Self::Draining => f.write_str("draining"),
             Self::Forbidden => f.write_str("forbidden"),
             Self::Paced => f.write_str("paced"),
+            Self::Transport => f.write_str("transport not available"),
             Self::Other(bits) => write!(f, "status {bits}"),
         }
     }
@@ -137,8 +144,17 @@ pub struct Hello {
     pub features: u64,
     /// The class of service it would like: 0 normal, [`PRIORITY`]; others count as normal.
     pub class: u8,
+    /// What is to carry the records.
+    pub transport: Transport,
     /// Its name for logs, at most [`MAX_NAME`] bytes. Control characters never get past [`Hello::decode`].
     pub name: String,
+}
+
+impl Default for Hello {
+    /// That of a client without a name that asks for nothing, over shared memory.
+    fn default() -> Self {
+        Self { features: 0, class: 0, transport: Transport::Shm, name: String::new() }
+    }
 }
 
 impl Hello {
@@ -150,6 +166,7 @@ impl Hello {
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..10].copy_from_slice(&VERSION.0.to_le_bytes());
         bytes[10..12].copy_from_slice(&VERSION.1.to_le_bytes());
+        bytes[12] = self.transport.to_bits();
         bytes[13] = self.class;
         bytes[14] = name.len() as u8;
         bytes[16..24].copy_from_slice(&self.features.to_le_bytes());
@@ -163,13 +180,11 @@ impl Hello {
     /// [`HandshakeError`] says what is wrong with it.
     pub fn decode(bytes: &[u8; HELLO_LEN]) -> Result<Self, HandshakeError> {
         check_magic_and_version(bytes)?;
-        if bytes[12] != 0 {
-            return Err(HandshakeError::Transport(bytes[12]));
-        }
+        let transport = Transport::from_bits(bytes[12]).ok_or(HandshakeError::Transport(bytes[12]))?;
         let name_len = usize::from(bytes[14]);
         let name = bytes[24..].get(..name_len).ok_or(HandshakeError::Field("name_len"))?;
         let name = String::from_utf8_lossy(name).chars().filter(|c| !c.is_control()).collect();
-        Ok(Self { features: u64_at(bytes, 16), class: bytes[13], name })
+        Ok(Self { features: u64_at(bytes, 16), class: bytes[13], transport, name })
     }
 }
 
@@ -394,21 +409,21 @@ mod tests {
 
     #[test]
     fn both_messages_survive_the_way() {
-        let hello = Hello { features: 5, class: 1, name: "editor ü".into() };
+        let hello = Hello { features: 5, class: 1, transport: Transport::Stream, name: "editor ü".into() };
         assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
         assert_eq!(decode(&welcome().encode()), Ok(welcome()));
     }
 
     #[test]
     fn a_long_name_is_cut_at_a_character() {
-        let hello = Hello { features: 0, class: 0, name: "ü".repeat(40) };
+        let hello = Hello { name: "ü".repeat(40), ..Hello::default() };
         assert_eq!(Hello::decode(&hello.encode()).unwrap().name, "ü".repeat(32));
     }
 
     // Fault 28.
     #[test]
     fn wrong_magic_version_and_transport_are_told_apart() {
-        let good = Hello { features: 0, class: 0, name: String::new() }.encode();
+        let good = Hello::default().encode();
         let with = |at: usize, byte: u8| {
             let mut bytes = good;
             bytes[at] = byte;
@@ -416,9 +431,9 @@ mod tests {
         };
         assert!(matches!(with(0, b'X'), Err(HandshakeError::Magic(_))));
         let version = with(8, 9).unwrap_err();
-        assert_eq!(version.to_string(), "the peer speaks version 9.0, this side 1.0");
+        assert_eq!(version.to_string(), "the peer speaks version 9.1, this side 1.1");
         assert!(with(10, 9).is_ok(), "a newer minor version only adds");
-        assert_eq!(with(12, 1), Err(HandshakeError::Transport(1)));
+        assert_eq!(with(12, 2), Err(HandshakeError::Transport(2)));
         assert_eq!(with(14, 65), Err(HandshakeError::Field("name_len")));
     }
 
@@ -456,11 +471,11 @@ mod tests {
     #[test]
     fn every_status_survives_the_way_and_has_words_of_its_own() {
         let mut words = std::collections::BTreeSet::new();
-        for bits in 0..8 {
+        for bits in 0..9 {
             assert_eq!(Status::from_bits(bits).to_bits(), bits);
             words.insert(Status::from_bits(bits).to_string());
         }
-        assert_eq!(words.len(), 8);
+        assert_eq!(words.len(), 9);
         for status in [Status::Malformed, Status::Full, Status::Draining, Status::Forbidden, Status::Other(9)] {
             let error = decode(&encode_refusal(status, "no")).unwrap_err();
             assert_eq!(error, HandshakeError::Refused { status, text: "no".into() });

@@ -4,8 +4,9 @@
 //! be woken and never wakes it; a connection is told what time it is; both ends can run in one thread of a test.
 //!
 //! Read from the bottom up: [`layout`] is the picture of a mapping, [`frame`] what a record means, [`ring`] how records
-//! travel, [`connection`] what calls and streams are made of, [`handshake`] how two ends agree to talk. The words that
-//! these share lie below them: [`Terms`], [`Style`], [`Failure`], [`Violation`].
+//! travel, [`connection`] what calls and streams are made of, [`stream`] how records travel where no memory is shared,
+//! [`handshake`] how two ends agree to talk. The words that these share lie below them: [`Terms`], [`Style`],
+//! [`Transport`], [`Failure`], [`Violation`].
 #![forbid(unsafe_code)]
 
 mod budget;
@@ -16,14 +17,17 @@ pub mod handshake;
 mod kill_points;
 pub mod layout;
 pub mod ring;
+pub mod stream;
 mod style;
 mod terms;
+mod transport;
 mod violation;
 
 pub use budget::{Budget, Holder, Reservation, Waiting, keeps_for};
 pub use failure::{Failure, MAX_ERROR_TEXT};
 pub use style::Style;
 pub use terms::{PART, Terms};
+pub use transport::Transport;
 pub use violation::Violation;
 
 /// For tests of this repository: it follows no version.

@@ -13,6 +13,14 @@ pub enum Violation {
         /// Where in the ring it starts.
         offset: u64,
     },
+    /// A record over a socket that is longer than a record may be.
+    #[error("record of {len} bytes is longer than {limit} bytes")]
+    RecordTooLong {
+        /// Payload bytes its header claims.
+        len: u32,
+        /// The limit.
+        limit: u64,
+    },
     /// A pad record at the start of the ring, which leads nowhere.
     #[error("pad record at the start of the ring")]
     PadAtStart,
@@ -73,7 +81,7 @@ impl Violation {
     pub fn name(self) -> &'static str {
         match self {
             Self::Header(_) => "bad_header",
-            Self::RecordBeyondRing { .. } => "bad_length",
+            Self::RecordBeyondRing { .. } | Self::RecordTooLong { .. } => "bad_length",
             Self::PadAtStart => "bad_pad",
             Self::Position { .. } => "bad_position",
             Self::Direction(_) => "bad_direction",

@@ -48,6 +48,25 @@ impl SharedMemory {
         Ok(Arc::new(Self { mapping: Mapping::of_final_size(handle, len)? }))
     }
 
+    /// Fresh, zeroed memory of `len` bytes that is shared with nobody, and needs neither a descriptor nor a file.
+    ///
+    /// ```
+    /// use bellrope_shm::{SharedMemory, sync::Ordering};
+    ///
+    /// let memory = SharedMemory::private(8192)?;
+    /// let view = memory.view(0..8192);
+    /// view.store(4096, 7, Ordering::Relaxed);
+    /// view.release_pages();
+    /// assert_eq!(view.load(4096, Ordering::Relaxed), 7, "it is kept, as that of shared memory is");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What the kernel says: out of memory.
+    pub fn private(len: usize) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self { mapping: Mapping::of_own(len)? }))
+    }
+
     /// Zeroed memory shared with nobody, for tests and models.
     ///
     /// # Panics

@@ -18,6 +18,8 @@ pub mod program;
 #[cfg(feature = "runtime")]
 pub mod raw;
 #[cfg(feature = "runtime")]
+pub mod raw_stream;
+#[cfg(feature = "runtime")]
 pub mod support;
 
 /// The examples of the repository's README and documents, compiled and run with the documentation tests. They stand here

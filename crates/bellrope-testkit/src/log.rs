@@ -37,7 +37,12 @@ impl Log {
 
     /// Whether some line has all of these texts.
     pub fn has(&self, texts: &[&str]) -> bool {
+        self.count(texts) > 0
+    }
+
+    /// How many lines have all of these texts.
+    pub fn count(&self, texts: &[&str]) -> usize {
         let log = String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned();
-        log.lines().any(|line| texts.iter().all(|text| line.contains(text)))
+        log.lines().filter(|line| texts.iter().all(|text| line.contains(text))).count()
     }
 }

@@ -20,7 +20,7 @@ pub fn shake_hands(path: &Path, name: &str) -> (Socket, Arc<SharedMemory>, Welco
 pub fn try_to_shake_hands(path: &Path, name: &str) -> Result<(Socket, Arc<SharedMemory>, Welcome), HandshakeError> {
     let socket = Socket::connect(path).unwrap();
     socket.set_nonblocking(false).unwrap();
-    socket.send(&Hello { features: 0, class: 0, name: name.into() }.encode()).unwrap();
+    socket.send(&Hello { name: name.into(), ..Hello::default() }.encode()).unwrap();
     let (memory, welcome) = be_welcomed(&socket)?;
     Ok((socket, memory, welcome))
 }

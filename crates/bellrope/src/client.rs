@@ -17,6 +17,7 @@ mod options;
 mod pool;
 mod reconnector;
 mod shared;
+mod stream;
 mod types;
 
 #[cfg(feature = "tokio")]
@@ -26,7 +27,7 @@ pub use bellrope_proto::{
     handshake::Style,
 };
 pub use blocking::{ChunkSink, ChunkStream, Client, Upload};
-pub use config::{ClientConfig, ConnectionState};
+pub use config::{ClientConfig, ConnectionState, Transport};
 pub use connection::{CallId, Completion, Connection};
 pub use options::{CallOptions, CancelToken, Retry};
 pub use pool::{Pool, PoolConfig, PoolError, PoolStats, Pooled};

@@ -11,6 +11,8 @@ bellrope_shm::kill_points! {
         Answered = "client.connect.answered",
         /// The memory is mapped.
         Mapped = "client.connect.mapped",
+        /// Records were moved between the client's socket and the rings of its connection.
+        ClientStreamMoved = "client.stream.moved",
         /// A connection is about to be closed by the client.
         ClientClosing = "client.close.begun",
         /// The client has hung up.
@@ -27,6 +29,8 @@ bellrope_shm::kill_points! {
         Welcomed = "server.accept.welcomed",
         /// Its worker has it.
         Adopted = "server.accept.adopted",
+        /// Records were moved between a socket and the rings of its connection.
+        StreamMoved = "server.stream.moved",
         /// A handler on the worker has run, and nothing was committed since.
         Ran = "server.handler.ran",
         /// An async handler was started.

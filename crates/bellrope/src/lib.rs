@@ -46,6 +46,8 @@ mod error;
 #[cfg(any(feature = "client", feature = "server", feature = "kill-points"))]
 mod kill_points;
 mod path;
+#[cfg(any(feature = "client", feature = "server"))]
+mod pump;
 pub mod rate;
 #[cfg(feature = "server")]
 pub mod server;

@@ -296,7 +296,7 @@ impl ServerBuilder {
         if let Some(operator) = self.operator {
             operator.attach(Arc::clone(&core.metrics));
         }
-        try_memory(core.fixed.terms.geometry.mapping_len())?;
+        try_memory(core.fixed.terms.geometry.mapping_len(), core.fixed.stream_transport)?;
         // Whole from the start: if a thread cannot be started, dropping it ends those that run already.
         let mut server = Server {
             core,

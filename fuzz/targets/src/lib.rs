@@ -9,6 +9,7 @@ mod config;
 mod peer;
 mod ring;
 mod server;
+mod stream;
 mod wire;
 
 pub use answers::{answers, sse};
@@ -16,4 +17,5 @@ pub use client::client;
 pub use config::config;
 pub use ring::ring;
 pub use server::server;
+pub use stream::stream;
 pub use wire::{frame, handshake};

@@ -32,6 +32,11 @@ fn a_client_ends_each_call_at_most_once_over_the_corpus() {
     replay("client", targets::client);
 }
 
+#[test]
+fn every_cut_of_the_corpus_gives_the_same_records() {
+    replay("stream", targets::stream);
+}
+
 // Fault 53.
 #[test]
 fn every_cut_of_the_corpus_gives_the_same_events() {

@@ -10,11 +10,11 @@ use std::{
 use anyhow::{Context, anyhow, bail, ensure};
 use bellrope::{
     CallError, Client,
-    client::{ChunkStream, ConnectError, Style},
+    client::{ChunkStream, ConnectError, Style, Transport},
 };
 use bellrope_gateway::{Chunk, MESSAGE_TYPES, SequencedChunk};
 use bellrope_terminal::Outcome;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{logging, socket, socket::SocketArg};
 
@@ -41,12 +41,33 @@ pub(crate) struct CallArgs {
     /// has let us in.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
+    /// What carries the call: shared memory, the socket alone, or that where there is no memory to share.
+    #[arg(long, value_enum, default_value_t = Carrier::Auto)]
+    transport: Carrier,
     /// The name of the message type, one of those that `bellrope list` shows.
     #[arg(value_name = "TYPE")]
     message_type: String,
     /// The bytes to send; `-` reads them from standard input, and nothing at all sends none. A message type that takes a
     /// stream gets them in chunks.
     payload: Option<OsString>,
+}
+
+/// The names of transports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Carrier {
+    Auto,
+    Shm,
+    Stream,
+}
+
+impl From<Carrier> for Transport {
+    fn from(carrier: Carrier) -> Self {
+        match carrier {
+            Carrier::Auto => Self::Auto,
+            Carrier::Shm => Self::Shm,
+            Carrier::Stream => Self::Stream,
+        }
+    }
 }
 
 /// Prints the reply just as it is, or every chunk of a stream with a line break after it.
@@ -61,6 +82,7 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
     let mut config = args.server.config();
     // A server that is stopped takes connections, and answers nothing: connecting is part of the time.
     (config.connect_timeout, config.call_timeout) = (timeout, timeout);
+    config.transport = args.transport.into();
     config.reconnect_timeout = config.reconnect_timeout.min(timeout);
     let client = Client::with(config).map_err(|error| late(error.into()))?;
 

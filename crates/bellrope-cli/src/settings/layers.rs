@@ -208,6 +208,7 @@ impl Layers {
                     true => format!("give a port, as in {example}"),
                     false => format!("give a number, as in {example}"),
                 }),
+            Kind::Switch => text.trim().parse::<bool>().map(Value::from).map_err(|_| "give true or false".to_owned()),
             Kind::List => list(text),
             Kind::Text => Ok(Value::from(text)),
         };

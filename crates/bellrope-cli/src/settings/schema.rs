@@ -30,7 +30,11 @@ pub(super) enum Known {
 /// What a value is written like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Number { example: u64 },
+    Number {
+        example: u64,
+    },
+    /// Yes or no.
+    Switch,
     List,
     Text,
 }
@@ -141,6 +145,7 @@ enum Node<'a> {
 fn kind(key: &[String], default: &Value) -> Kind {
     match default {
         Value::Number(number) => Kind::Number { example: number.as_u64().filter(|n| *n > 0).unwrap_or(100) },
+        Value::Bool(_) => Kind::Switch,
         Value::Array(_) => Kind::List,
         _ if key.last().is_some_and(|last| ABSENT_NUMBERS.contains(&last.as_str())) => Kind::Number { example: 8080 },
         _ => Kind::Text,
@@ -162,6 +167,7 @@ mod tests {
         }
         assert_eq!(look_up("server.max_connections"), Known::Leaf(Kind::Number { example: 2_000 }));
         assert_eq!(look_up("openai_port"), Known::Leaf(Kind::Number { example: 8_080 }));
+        assert_eq!(look_up("server.stream_transport"), Known::Leaf(Kind::Switch));
         assert_eq!(look_up("gateway.fallback"), Known::Leaf(Kind::List));
         assert_eq!(look_up("gateway.providers"), Known::Section);
         assert_eq!(look_up("gateway.providers.mine.headers"), Known::Section);

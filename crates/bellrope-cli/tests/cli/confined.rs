@@ -209,8 +209,10 @@ fn descriptors_in_flight_of_the_same_user_are_named_to_both_sides() {
     let Some(stranger) = Stranger::new(3_500_000_000) else { return };
     let server = Running::start(&mut stranger.shell("ulimit -n 64; exec \"$BELLROPE\" serve"));
     server.said("bellrope serves ");
-    let call = || Running::start(&mut stranger.shell("exec \"$BELLROPE\" call echo x")).finish();
-    assert_eq!(call().succeeded(), "x");
+    let call =
+        |options| Running::start(&mut stranger.shell(&format!("exec \"$BELLROPE\" call {options}echo x"))).finish();
+    let shared = "--transport shm ";
+    assert_eq!(call(shared).succeeded(), "x");
 
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([TEST, "--exact", "--nocapture"]).env(IN_FLIGHT, "1");
@@ -219,7 +221,7 @@ fn descriptors_in_flight_of_the_same_user_are_named_to_both_sides() {
     let Ok(mut holder) = command.spawn() else { return skip("another user may not run this test where it was built") };
     let mut said = BufReader::new(holder.stdout.take().unwrap()).lines();
     let holds = said.any(|line| line.is_ok_and(|line| line == "in flight"));
-    let refused = call();
+    let (refused, fell_back) = (call(shared), call(""));
     let _ = holder.kill();
     let _ = holder.wait();
     assert!(holds, "it could not send its descriptors");
@@ -227,7 +229,10 @@ fn descriptors_in_flight_of_the_same_user_are_named_to_both_sides() {
         format!("more descriptors of user {} are in flight than its limit on open files allows", stranger.user);
     assert!(refused.failed(1).contains(&reason));
     server.said(&reason);
-    eventually("the server is as it was", || call().code == Some(0));
+    // Whoever may do without shared memory is served, and told as well.
+    assert!(fell_back.code == Some(0) && fell_back.stdout == "x", "{fell_back:?}");
+    assert!(fell_back.stderr.contains(&reason), "{fell_back:?}");
+    eventually("the server is as it was", || call(shared).code == Some(0));
 }
 
 /// Says which test is to filter its system calls and then become the program.
@@ -254,8 +259,9 @@ fn number_of_memfd_create() -> i64 {
 
 // Fault 68.
 #[test]
-fn where_a_sandbox_denies_shared_memory_a_server_does_not_start_and_doctor_says_why() {
-    const TEST: &str = "confined::where_a_sandbox_denies_shared_memory_a_server_does_not_start_and_doctor_says_why";
+fn where_a_sandbox_denies_shared_memory_a_server_serves_over_the_socket_and_doctor_says_why() {
+    const TEST: &str =
+        "confined::where_a_sandbox_denies_shared_memory_a_server_serves_over_the_socket_and_doctor_says_why";
     if std::env::var_os(FILTERED).is_some() {
         become_filtered(env!("CARGO_BIN_EXE_bellrope"));
     }
@@ -264,16 +270,44 @@ fn where_a_sandbox_denies_shared_memory_a_server_does_not_start_and_doctor_says_
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([TEST, "--exact", "--nocapture"]).env_clear().env("XDG_RUNTIME_DIR", home.path(""));
         command.env(FILTERED, arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running::start(&mut command).finish()
+        Running::start(&mut command)
     };
-    let said = run("serve");
+    let server = run("serve");
+    let warned = server.said("making the shared memory that every connection needs");
+    assert!(warned.contains("WARN") && warned.contains("Operation not permitted"), "{warned}");
+    assert!(warned.contains("connections go over the socket alone"), "{warned}");
+    server.said("bellrope serves ");
+    for options in ["", "--transport auto ", "--transport stream "] {
+        let rung = run_behind(&home, "exec", &format!("call {options}echo ding"));
+        assert_eq!(rung.stdout, "ding", "{rung:?}");
+        let fell_back = rung.stderr.contains("no shared memory for this connection");
+        assert_eq!(fell_back, options != "--transport stream ", "{rung:?}");
+    }
+    let refused = run_behind(&home, "exec", "call --transport shm echo ding").failed(1);
+    assert!(refused.contains("the server could not make the memory of the connection"), "{refused}");
+    server.signal(Signal::TERM);
+    assert_eq!(server.finish().code, Some(0));
+
+    let said = run("serve --set server.stream_transport=false").finish();
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stderr.contains("making the shared memory that every connection needs"), "{said:?}");
     assert!(said.stderr.contains("memfd_create") && said.stderr.contains("Operation not permitted"), "{said:?}");
     assert!(!said.stderr.contains("bellrope serves "), "{said:?}");
-    let said = run("doctor");
-    assert_eq!(said.code, Some(1), "{said:?}");
+    let said = run("doctor").finish();
     assert!(said.stdout.contains("let memfd_create through where a sandbox filters system calls"), "{said:?}");
+    assert!(said.stdout.contains("connections go over the socket alone"), "{said:?}");
+}
+
+// Fault 68.
+#[test]
+fn a_client_without_a_descriptor_for_shared_memory_calls_over_the_socket_and_says_so() {
+    let home = Home::new();
+    let _server = serve_behind(&home, "exec", "");
+    // With ever more descriptors, until it can call at all.
+    let rung = (4..64).map(|limit| run_behind(&home, &format!("ulimit -n {limit}; exec"), "call echo ding"));
+    let rung = rung.skip_while(|rung| rung.code != Some(0)).next().expect("64 descriptors are enough");
+    assert_eq!(rung.stdout, "ding");
+    assert!(rung.stderr.contains("no shared memory for this connection"), "{rung:?}");
 }
 
 // Fault 68.
@@ -281,7 +315,7 @@ fn where_a_sandbox_denies_shared_memory_a_server_does_not_start_and_doctor_says_
 fn a_limit_on_the_size_of_files_refuses_the_start_or_loses_lines_and_ends_nothing() {
     let home = Home::new();
     // In blocks of 512 bytes: less than the rings of a connection.
-    let said = run_behind(&home, "ulimit -f 100; exec", "serve").failed(1);
+    let said = run_behind(&home, "ulimit -f 100; exec", "serve --set server.stream_transport=false").failed(1);
     assert!(said.contains("making the shared memory that every connection needs"), "{said}");
     assert!(said.contains("the limit on the size of files, 51200 bytes (RLIMIT_FSIZE, ulimit -f)"), "{said}");
 

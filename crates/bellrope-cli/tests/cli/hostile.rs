@@ -46,8 +46,8 @@ fn a_peer_that_does_not_speak_the_protocol_is_refused_and_all_calls_of_another_s
             for (first_bytes, status, words) in [
                 (vec![b'x'; 88], 2, "does not speak Bellrope"),
                 (b"GET /chat HTTP/1.1\r\nHost: bell\r\n\r\n".repeat(8), 2, "does not speak Bellrope"),
-                (hello_with(8, 7), 1, "this server speaks version 1.0, the client 7.0"),
-                (hello_with(12, 1), 2, "transport 1 is not supported"),
+                (hello_with(8, 7), 1, "this server speaks version 1.1, the client 7.0"),
+                (hello_with(12, 2), 2, "transport 2 is not supported"),
                 (hello_with(14, 255), 2, "name_len"),
             ] {
                 let before = calls.load(Ordering::Relaxed);

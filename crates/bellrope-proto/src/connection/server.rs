@@ -320,6 +320,16 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.outbox.wants_room()
     }
 
+    /// How many requests were not taken: to be asked when nothing will be, as they are gone then.
+    pub fn untaken_requests(&mut self) -> u64 {
+        let mut untaken = 0;
+        while let Ok(Some(record)) = self.requests.peek() {
+            untaken += u64::from(record.header.kind == Kind::Request);
+            self.wake |= self.requests.advance(&record);
+        }
+        untaken
+    }
+
     /// Prepares to sleep until the client rings; commits what was not. The wake-up that may need is told by the next
     /// [commit](Self::commit).
     ///

@@ -148,11 +148,28 @@ impl Mapping {
     fn writable(handle: &MemoryHandle, len: usize) -> rustix::io::Result<Self> {
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;
         let mapping = Self::map(handle, len, ProtFlags::READ | ProtFlags::WRITE, flags)?;
-        // A child of fork would write into its parent's rings: it gets none of this. A kernel that cannot say so to the
-        // mapping leaves it as it was.
-        // SAFETY: the very mapping that was just made. The advice changes nothing for this process.
-        let _ = unsafe { rustix::mm::madvise(mapping.base.as_ptr().cast(), len, Advice::LinuxDontFork) };
+        mapping.keep_from_children();
         Ok(mapping)
+    }
+
+    /// Fresh, zeroed memory of `len` bytes that no other process can have, and that no descriptor stands for. It behaves as
+    /// shared memory does: pages that are released keep their contents.
+    pub(crate) fn of_own(len: usize) -> io::Result<Self> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a fresh mapping at an address of the kernel's choice overlaps nothing that Rust knows of. Nobody else can
+        // reach it, so all its pages stay backed for as long as it is mapped.
+        let base = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, access, flags)? };
+        let mapping = Self { base: NonNull::new(base.cast::<u8>()).expect("mmap never answers with null"), len };
+        mapping.keep_from_children();
+        Ok(mapping)
+    }
+
+    /// A child of fork would write into its parent's rings: it gets none of this. A kernel that cannot say so to the
+    /// mapping leaves it as it was.
+    fn keep_from_children(&self) {
+        // SAFETY: the whole of a mapping that `self` keeps alive. The advice changes nothing for this process.
+        let _ = unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.len, Advice::LinuxDontFork) };
     }
 
     fn map(handle: &MemoryHandle, len: usize, access: ProtFlags, flags: MapFlags) -> rustix::io::Result<Self> {

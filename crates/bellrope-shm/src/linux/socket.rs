@@ -17,8 +17,8 @@ use std::{
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-        SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
     },
 };
 
@@ -193,6 +193,20 @@ impl Socket {
         Ok(retry(|| rustix::net::recv(&self.stream, &mut *into, RecvFlags::empty()))?.0)
     }
 
+    /// Receives bytes, as [`Self::receive`] does, and answers whether there may be more though fewer came than were asked for:
+    /// receiving ends early where descriptors were sent along.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn receive_some(&self, into: &mut [u8]) -> io::Result<(usize, bool)> {
+        let asked = into.len();
+        let mut nothing = RecvAncillaryBuffer::default();
+        let received = retry(|| {
+            rustix::net::recvmsg(&self.stream, &mut [IoSliceMut::new(into)], &mut nothing, RecvFlags::CMSG_CLOEXEC)
+        })?;
+        Ok((received.bytes, received.bytes == asked || received.flags.contains(ReturnFlags::CTRUNC)))
+    }
+
     /// Receives bytes and the first descriptor sent with them, if any, which is memory only if it can be mapped. More than
     /// one is never kept.
     ///
@@ -262,6 +276,28 @@ mod tests {
             .filter(|metadata| std::os::unix::fs::MetadataExt::ino(metadata) == target)
             .count();
         assert_eq!(ours, 1);
+    }
+
+    // Fault 21.
+    #[test]
+    fn who_reads_to_the_end_is_not_stopped_by_descriptors() {
+        let (left, right) = Socket::pair().unwrap();
+        let (_memory, handle) = SharedMemory::create(4096).unwrap();
+        left.send(b"a").unwrap();
+        left.send_with_memory(b"b", &handle).unwrap();
+        left.send_with_memory(b"c", &handle).unwrap();
+        left.send(b"de").unwrap();
+        let mut bytes = [0; 16];
+        let (mut read, mut reads, mut more) = (Vec::new(), 0, true);
+        while more {
+            let (count, goes_on) = right.receive_some(&mut bytes).unwrap();
+            read.extend_from_slice(&bytes[..count]);
+            (reads, more) = (reads + 1, goes_on);
+        }
+        assert_eq!(read, b"abcde");
+        assert!(reads > 1, "they were cut");
+        left.send(&[7; 16]).unwrap();
+        assert_eq!(right.receive_some(&mut bytes).unwrap(), (16, true), "as much as was asked for");
     }
 
     // Fault 16.

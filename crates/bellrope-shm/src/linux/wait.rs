@@ -4,7 +4,7 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::atomic::AtomicU32,
+    sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -19,12 +19,45 @@ pub trait Waitable: AsFd {}
 
 impl<T: AsFd> Waitable for T {}
 
+/// What a socket is waited for, beside its hang-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes to read.
+    Bytes,
+    /// Bytes to read, or room for bytes to write.
+    BytesOrRoom,
+}
+
+impl Interest {
+    fn to_poll(self) -> PollFlags {
+        match self {
+            Self::Bytes => PollFlags::IN,
+            Self::BytesOrRoom => PollFlags::IN.union(PollFlags::OUT),
+        }
+    }
+
+    fn to_epoll(self) -> epoll::EventFlags {
+        match self {
+            Self::Bytes => epoll::EventFlags::IN,
+            Self::BytesOrRoom => epoll::EventFlags::IN.union(epoll::EventFlags::OUT),
+        }
+    }
+}
+
 /// Waits until `source` is readable or hung up, at most `timeout`. Answers whether it is; a signal counts as "no".
 ///
 /// # Errors
 /// What the kernel says.
 pub fn readable(source: impl Waitable, timeout: Option<Duration>) -> io::Result<bool> {
-    let mut fds = [PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN)];
+    ready(source, Interest::Bytes, timeout)
+}
+
+/// As [`readable`], for whatever one is interested in.
+///
+/// # Errors
+/// What the kernel says.
+pub fn ready(source: impl Waitable, interest: Interest, timeout: Option<Duration>) -> io::Result<bool> {
+    let mut fds = [PollFd::from_borrowed_fd(source.as_fd(), interest.to_poll())];
     match rustix::event::poll(&mut fds, timeout.map(timespec).as_ref()) {
         Ok(count) => Ok(count > 0),
         Err(Errno::INTR) => Ok(false),
@@ -32,14 +65,20 @@ pub fn readable(source: impl Waitable, timeout: Option<Duration>) -> io::Result<
     }
 }
 
-/// Waits until one of two is readable or hung up, at most `timeout`. Answers whether the second is; a signal
-/// counts as "no".
+/// Waits until the first of two is [`ready`] or the second is readable or hung up, at most `timeout`. Answers whether the
+/// second is; a signal counts as "no".
 ///
 /// # Errors
 /// What the kernel says.
-pub fn either_readable(first: impl Waitable, second: impl Waitable, timeout: Option<Duration>) -> io::Result<bool> {
+pub fn either_ready(
+    first: impl Waitable,
+    interest: Interest,
+    second: impl Waitable,
+    timeout: Option<Duration>,
+) -> io::Result<bool> {
     let (first, second) = (first.as_fd(), second.as_fd());
-    let mut fds = [PollFd::from_borrowed_fd(first, PollFlags::IN), PollFd::from_borrowed_fd(second, PollFlags::IN)];
+    let mut fds =
+        [PollFd::from_borrowed_fd(first, interest.to_poll()), PollFd::from_borrowed_fd(second, PollFlags::IN)];
     match rustix::event::poll(&mut fds, timeout.map(timespec).as_ref()) {
         Ok(_) => Ok(!fds[1].revents().is_empty()),
         Err(Errno::INTR) => Ok(false),
@@ -59,11 +98,38 @@ pub struct Event {
 /// Events taken from the kernel at once.
 const EVENTS: usize = 128;
 
-/// A level-triggered set of what is watched for readability and hang-ups.
+/// A set of what is watched for readability and hang-ups: level-triggered, but what is [added by its
+/// edges](Self::add_edges).
 #[derive(Debug)]
 pub struct Poller {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     events: Vec<Event>,
+}
+
+/// How something is watched by its edges, to be changed by whoever serves it.
+#[derive(Debug)]
+pub struct EdgeWatch {
+    fd: Arc<OwnedFd>,
+    key: u64,
+    interest: Interest,
+}
+
+impl EdgeWatch {
+    /// Watches `source`, the very one that was added, for this from now on. What is the case now is reported anew.
+    ///
+    /// # Errors
+    /// If it is watched no longer.
+    pub fn watch_for(&mut self, source: impl Waitable, interest: Interest) -> io::Result<()> {
+        if self.interest != interest {
+            epoll::modify(&self.fd, source, epoll::EventData::new_u64(self.key), edges(interest))?;
+            self.interest = interest;
+        }
+        Ok(())
+    }
+}
+
+fn edges(interest: Interest) -> epoll::EventFlags {
+    interest.to_epoll() | epoll::EventFlags::RDHUP | epoll::EventFlags::ET
 }
 
 impl Poller {
@@ -72,7 +138,7 @@ impl Poller {
     /// # Errors
     /// Out of descriptors.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { fd: epoll::create(epoll::CreateFlags::CLOEXEC)?, events: Vec::new() })
+        Ok(Self { fd: Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?), events: Vec::new() })
     }
 
     /// Watches `source` under `key`.
@@ -90,6 +156,17 @@ impl Poller {
     /// As [`Self::add`].
     pub fn add_for_hang_up(&self, source: impl Waitable, key: u64) -> io::Result<()> {
         Ok(epoll::add(&self.fd, source, epoll::EventData::new_u64(key), epoll::EventFlags::RDHUP)?)
+    }
+
+    /// Watches `source` under `key` for bytes and hang-ups, and reports each when it comes, once: whoever is told reads until
+    /// nothing is left, or remembers that something is.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn add_edges(&self, source: impl Waitable, key: u64) -> io::Result<EdgeWatch> {
+        let interest = Interest::Bytes;
+        epoll::add(&self.fd, source, epoll::EventData::new_u64(key), edges(interest))?;
+        Ok(EdgeWatch { fd: Arc::clone(&self.fd), key, interest })
     }
 
     /// Stops watching `source`.
@@ -194,11 +271,37 @@ mod tests {
     fn the_second_of_two_ends_the_wait_too() {
         let (left, right) = Socket::pair().unwrap();
         let wake = Notifier::new().unwrap();
-        assert!(!either_readable(&right, &wake, Some(Duration::ZERO)).unwrap());
+        let either = |interest, timeout| either_ready(&right, interest, &wake, timeout).unwrap();
+        assert!(!either(Interest::Bytes, Some(Duration::ZERO)));
+        assert!(!either(Interest::BytesOrRoom, None), "there is room in the first");
         left.ring();
-        assert!(!either_readable(&right, &wake, None).unwrap(), "the first");
+        assert!(!either(Interest::Bytes, None), "the first");
         wake.wake();
-        assert!(either_readable(&right, &wake, None).unwrap(), "the second");
+        assert!(either(Interest::Bytes, None), "the second");
+    }
+
+    #[test]
+    fn who_waits_for_room_wakes_when_the_other_side_reads() {
+        let (left, right) = Socket::pair().unwrap();
+        left.set_nonblocking(true).unwrap();
+        while left.send(&[0; 4096]).is_ok() {}
+        let now = Some(Duration::ZERO);
+        assert!(!ready(&left, Interest::BytesOrRoom, now).unwrap());
+        let mut poller = Poller::new().unwrap();
+        let mut watch = poller.add_edges(&left, 5).unwrap();
+        watch.watch_for(&left, Interest::BytesOrRoom).unwrap();
+        assert_eq!(poller.wait(now).unwrap(), []);
+        let mut bytes = vec![0; 1 << 20];
+        assert!(right.receive(&mut bytes).unwrap() > 0);
+        assert!(ready(&left, Interest::BytesOrRoom, now).unwrap());
+        assert_eq!(poller.wait(None).unwrap(), [Event { key: 5, hung_up: false }]);
+        assert_eq!(poller.wait(now).unwrap(), [], "once");
+        watch.watch_for(&left, Interest::Bytes).unwrap();
+        right.ring();
+        assert_eq!(poller.wait(None).unwrap(), [Event { key: 5, hung_up: false }]);
+        assert_eq!(poller.wait(now).unwrap(), [], "though it was not read");
+        drop(right);
+        assert_eq!(poller.wait(None).unwrap(), [Event { key: 5, hung_up: true }]);
     }
 
     #[test]

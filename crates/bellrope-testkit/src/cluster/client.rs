@@ -9,7 +9,9 @@ use std::{
 
 use bellrope::{
     CallError, Client,
-    client::{CallOptions, CancelToken, ClientConfig, ConnectError, Connection, Rejection, Retry, SpinPolicy},
+    client::{
+        CallOptions, CancelToken, ClientConfig, ConnectError, Connection, Rejection, Retry, SpinPolicy, Transport,
+    },
 };
 use fastrand::Rng;
 
@@ -62,6 +64,9 @@ pub(super) fn run(number: u64, seed: u64, socket: &Path, journal: &Path) {
     config.call_timeout = PATIENCE;
     if number.is_multiple_of(2) {
         config.spin = SpinPolicy::Never;
+    }
+    if number.is_multiple_of(3) {
+        config.transport = Transport::Stream;
     }
     let (dismissed, end_of_watch) = (AtomicBool::new(false), CancelToken::new());
     let client = patiently(|| Client::with(config.clone()));
@@ -221,7 +226,9 @@ impl Caller<'_> {
         // Numbers of connections are as unique as those of calls.
         let mut connection_number = self.next;
         while self.goes_on() {
-            let mut connection = patiently(|| Connection::with(config));
+            let mut config = config.clone();
+            config.transport = if self.rng.bool() { Transport::Stream } else { Transport::Shm };
+            let mut connection = patiently(|| Connection::with(&config));
             connection_number += 1;
             let mut alive = true;
             while alive && self.goes_on() && self.rng.u32(0..TURNS) > 0 {

@@ -47,7 +47,7 @@ pub(super) struct Life {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Usage {
     descriptors: usize,
-    /// Of shared memory.
+    /// Of the rings of connections, shared or its own.
     pub(super) mappings: usize,
     threads: usize,
 }
@@ -153,7 +153,7 @@ impl Usage {
         let maps = fs::read_to_string(format!("/proc/{id}/maps")).unwrap_or_default();
         Self {
             descriptors: entries("fd"),
-            mappings: maps.lines().filter(|line| line.contains("/memfd:bellrope")).count(),
+            mappings: maps.lines().filter(|line| is_of_rings(line)).count(),
             threads: entries("task"),
         }
     }
@@ -162,6 +162,11 @@ impl Usage {
     pub(super) fn with_connections(self, connections: usize) -> Self {
         Self { descriptors: self.descriptors + connections, mappings: self.mappings + connections, ..self }
     }
+}
+
+/// Whether a line of a process's mappings is one of a connection's memory: shared, or shared with nobody but made as that is.
+fn is_of_rings(line: &str) -> bool {
+    line.contains("/memfd:bellrope") || line.ends_with("/dev/zero (deleted)")
 }
 
 pub(super) fn was_killed(status: ExitStatus) -> bool {

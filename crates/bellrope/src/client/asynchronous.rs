@@ -21,7 +21,7 @@ pub use streams::{AsyncChunkSink, AsyncStream, AsyncUpload};
 use tokio::{runtime::Handle, sync::watch, time::timeout_at};
 
 use super::{
-    config::{ClientConfig, ConnectionState},
+    config::{ClientConfig, ConnectionState, Transport},
     deadline::{from_now, left},
     mailboxes::Ticket,
     options::{Again, CallOptions, CancelToken, SENT_ONCE},
@@ -55,11 +55,11 @@ use crate::error::{CallError, ConnectError};
 /// #     })
 /// #     .bind(&path)?;
 /// use std::time::Duration;
-/// use bellrope::client::{CallOptions, ClientConfig, ConnectionState, Retry, Style};
+/// use bellrope::client::{CallOptions, ClientConfig, ConnectionState, Retry, Style, Transport};
 /// use bellrope::{AsyncClient, CallError};
 ///
 /// let client = AsyncClient::with(ClientConfig::new(&path)).await?; // or AsyncClient::connect(&path)
-/// assert_eq!(client.state(), ConnectionState::Connected);
+/// assert_eq!((client.state(), client.transport()), (ConnectionState::Connected, Some(Transport::Shm)));
 /// assert_eq!(*client.state_changes().borrow(), ConnectionState::Connected);
 /// assert!(client.message_types().contains(&("count".to_owned(), Style::ServerStream)));
 ///
@@ -148,6 +148,13 @@ impl AsyncClient {
     #[must_use]
     pub fn state(&self) -> ConnectionState {
         self.shared.lock().connection_state()
+    }
+
+    /// What carries its calls now: [`Transport::Shm`] or [`Transport::Stream`]. `None` while there is no connection.
+    /// [Example](Self).
+    #[must_use]
+    pub fn transport(&self) -> Option<Transport> {
+        self.shared.lock().transport()
     }
 
     /// Tells of every change of the connection. Of several changes in a row only the last may be seen. [Example](Self).

@@ -10,7 +10,7 @@ use caller::Caller;
 pub use streams::{ChunkSink, ChunkStream, Upload};
 
 use super::{
-    config::{ClientConfig, ConnectionState},
+    config::{ClientConfig, ConnectionState, Transport},
     options::{Again, CallOptions, SENT_ONCE},
     types::{MessageType, Target},
 };
@@ -43,11 +43,11 @@ use crate::error::{CallError, ConnectError};
 /// #     })
 /// #     .bind(&path)?;
 /// use std::time::Duration;
-/// use bellrope::client::{CallOptions, ClientConfig, ConnectionState, Retry, Style};
+/// use bellrope::client::{CallOptions, ClientConfig, ConnectionState, Retry, Style, Transport};
 /// use bellrope::{CallError, Client};
 ///
 /// let client = Client::with(ClientConfig::new(&path))?; // or Client::connect(&path)
-/// assert_eq!(client.state(), ConnectionState::Connected);
+/// assert_eq!((client.state(), client.transport()), (ConnectionState::Connected, Some(Transport::Shm)));
 /// assert!(client.message_types().contains(&("spell".to_owned(), Style::ServerStream)));
 ///
 /// // One answer.
@@ -121,6 +121,13 @@ impl Client {
     #[must_use]
     pub fn state(&self) -> ConnectionState {
         self.caller.shared().lock().connection_state()
+    }
+
+    /// What carries its calls now: [`Transport::Shm`] or [`Transport::Stream`]. `None` while there is no connection.
+    /// [Example](Self).
+    #[must_use]
+    pub fn transport(&self) -> Option<Transport> {
+        self.caller.shared().lock().transport()
     }
 
     /// Has `watcher` called whenever the connection is lost, made anew or closed. It runs on a thread that all clients of

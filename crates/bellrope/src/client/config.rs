@@ -6,6 +6,22 @@ use bellrope_proto::layout::DEFAULT_MAX_MESSAGE;
 
 use crate::{breaker::BreakerConfig, settings::setters, spin::SpinPolicy};
 
+/// What carries the records of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Transport {
+    /// Shared memory, or else the socket alone: where this side or the server has no memory to share or no descriptors for it.
+    /// That is logged once for each server. Whoever reconnects tries shared memory again.
+    #[default]
+    Auto,
+    /// Shared memory.
+    Shm,
+    /// The socket alone: every promise holds, every call costs some system calls, and of calls that a killed server had been
+    /// sent nothing is known. For sandboxes without shared memory, and sockets that are forwarded from elsewhere. Needs a
+    /// server of version 1.1.
+    Stream,
+}
+
 /// How a client connects and waits.
 ///
 /// ```
@@ -42,7 +58,9 @@ pub struct ClientConfig {
     /// found no room, and a deadline that passed after the breaker's `slow_call_ms` at least. What does not: a handler's own
     /// errors, which are answers; refusals; shorter deadlines, cancels and mistakes of this side. Default none.
     pub breaker: Option<BreakerConfig>,
-    /// When to spin instead of sleeping. Default adaptive.
+    /// What carries the records. Default [`Transport::Auto`].
+    pub transport: Transport,
+    /// When to spin instead of sleeping. Default adaptive. Over the socket alone nobody spins.
     pub spin: SpinPolicy,
     /// Most time that an adaptive waiter spins before it sleeps. Default 50 us.
     pub spin_cap: Duration,
@@ -62,6 +80,7 @@ impl ClientConfig {
             call_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE,
             breaker: None,
+            transport: Transport::Auto,
             spin: SpinPolicy::Adaptive,
             spin_cap: Duration::from_micros(50),
         }
@@ -82,6 +101,7 @@ setters!(ClientConfig {
     call_timeout: Duration,
     max_message_bytes: u32,
     breaker: Option<BreakerConfig>,
+    transport: Transport,
     spin: SpinPolicy,
     spin_cap: Duration,
 });

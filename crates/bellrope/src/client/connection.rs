@@ -18,7 +18,7 @@ use deadlines::Deadlines;
 use limit::Limit;
 
 use super::{
-    config::ClientConfig,
+    config::{ClientConfig, Transport},
     handshake,
     link::{ClientLink, Rest, SWEEP},
     options::CallOptions,
@@ -41,11 +41,12 @@ const NO_OTHER_SERVER: &str = "a Connection does not reconnect; use a Client, or
 /// # let server = bellrope::Server::builder()
 /// #     .unary("echo", |call, reply| { reply.put(call.payload()); Ok(()) }).bind(&path)?;
 /// use std::time::Duration;
-/// use bellrope::client::{CallOptions, ClientConfig, Connection, Style};
+/// use bellrope::client::{CallOptions, ClientConfig, Connection, Style, Transport};
 /// use bellrope::CallError;
 ///
 /// let mut connection = Connection::with(&ClientConfig::new(&path))?; // or Connection::connect(&path)
 /// assert!(connection.is_healthy() && connection.max_message() == 10 << 20);
+/// assert_eq!(connection.transport(), Transport::Shm);
 /// assert_eq!(connection.message_types().next(), Some(("echo", Style::Unary)));
 /// let echo = connection.message_type("echo")?;
 ///
@@ -131,6 +132,12 @@ impl Connection {
     /// [`CallError::UnknownMessageType`] with the nearest known names, or [`CallError::WrongStyle`].
     pub fn message_type(&self, name: &str) -> Result<MessageType, CallError> {
         self.link.types.find_styled(Target::Name(name), Style::Unary)
+    }
+
+    /// What carries its calls: [`Transport::Shm`] or [`Transport::Stream`]. [Example](Self).
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.link.transport()
     }
 
     /// Bytes of the largest message. [Example](Self).

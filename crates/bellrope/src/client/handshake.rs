@@ -1,27 +1,35 @@
 //! Connecting: the client's half of the handshake. It never waits by itself, so that one thread can have many under way.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use bellrope_proto::{
     connection::ClientConnection,
-    handshake::{ANSWER_HEAD_LEN, AnswerHead, Hello, PRIORITY, Welcome},
+    handshake::{ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PRIORITY, Status, Transport, Welcome},
+    stream::StreamEnd,
 };
 use bellrope_shm::{
-    MemoryHandle, SharedMemory, clock, process,
+    MapError, MemoryHandle, SharedMemory, clock, process,
     socket::{LONGEST_PATH, Socket},
     wait,
 };
 
-use super::{config::ClientConfig, deadline::from_now, types::TypeTable};
+use super::{
+    config::{self, ClientConfig},
+    deadline::from_now,
+    types::TypeTable,
+};
 use crate::{error::ConnectError, kill_points::KillPoint};
 
 /// Between two tries where so many wait for the server that the kernel takes no more.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
+/// Servers of which it is remembered that they had no shared memory.
+const REMEMBERED: usize = 64;
 /// A server whose clock differs by less than this, in microseconds, has ours: the rest is the way of its answer.
 const SAME_CLOCK_US: u64 = 5_000_000;
 
@@ -30,6 +38,8 @@ const SAME_CLOCK_US: u64 = 5_000_000;
 pub(crate) struct Established {
     pub(crate) socket: Arc<Socket>,
     pub(crate) connection: ClientConnection,
+    /// Where the records travel over the socket: what serves the rings of the connection.
+    pub(crate) stream: Option<StreamEnd>,
     pub(crate) types: TypeTable,
     /// What to add to our monotonic clock to have the server's, in microseconds, wrapping.
     pub(crate) clock_offset_us: u64,
@@ -39,6 +49,7 @@ pub(crate) struct Established {
 #[derive(Debug)]
 pub(crate) struct Handshake {
     path: PathBuf,
+    transport: Transport,
     max_message: u32,
     socket: Arc<Socket>,
     answer: Vec<u8>,
@@ -48,11 +59,62 @@ pub(crate) struct Handshake {
     pub(crate) deadline: Instant,
 }
 
-/// Connects once. Blocks, at most until the handshake's time is over.
+/// Connects once, over whatever transport the configuration has. Blocks, at most until the handshake's time is over, or twice
+/// that where the first transport cannot be had.
 pub(crate) fn connect(config: &ClientConfig) -> Result<Established, ConnectError> {
+    let error = match connect_over(first_transport(config), config) {
+        Err(error) if may_fall_back(config, &error) => error,
+        other => return other,
+    };
+    match connect_over(Transport::Stream, config) {
+        Ok(established) => {
+            note_fall_back(&config.path, &error.to_string());
+            Ok(established)
+        }
+        // What is wrong with the transport that one would rather have tells more.
+        Err(_) => Err(error),
+    }
+}
+
+/// What is asked for first.
+pub(crate) fn first_transport(config: &ClientConfig) -> Transport {
+    match config.transport {
+        config::Transport::Stream => Transport::Stream,
+        config::Transport::Auto | config::Transport::Shm => Transport::Shm,
+    }
+}
+
+/// Whether, after a handshake over shared memory has failed with this error, one over the socket alone is worth a try.
+pub(crate) fn may_fall_back(config: &ClientConfig, error: &ConnectError) -> bool {
+    config.transport == config::Transport::Auto
+        && matches!(
+            error,
+            ConnectError::Handshake(HandshakeError::Refused { status: Status::Transport, .. })
+                | ConnectError::MissingMemory
+                | ConnectError::Memory(MapError::Io(_))
+        )
+}
+
+/// Says that shared memory could not be had, the first time for each server.
+pub(crate) fn note_fall_back(path: &Path, reason: &str) {
+    /// The servers of which it was said.
+    static SAID: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if said.len() >= REMEMBERED {
+        said.clear();
+    }
+    if said.insert(path.to_owned()) {
+        tracing::warn!(
+            path = %path.display(),
+            "no shared memory for this connection: its calls go over the socket alone, which is slower ({reason})"
+        );
+    }
+}
+
+fn connect_over(transport: Transport, config: &ClientConfig) -> Result<Established, ConnectError> {
     let deadline = from_now(config.connect_timeout);
     let mut handshake = loop {
-        match Handshake::begin(config) {
+        match Handshake::begin(transport, config) {
             Err(ConnectError::Io { source, .. })
                 if source.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline =>
             {
@@ -72,7 +134,7 @@ pub(crate) fn connect(config: &ClientConfig) -> Result<Established, ConnectError
 
 impl Handshake {
     /// Connects and says hello.
-    pub(crate) fn begin(config: &ClientConfig) -> Result<Self, ConnectError> {
+    pub(crate) fn begin(transport: Transport, config: &ClientConfig) -> Result<Self, ConnectError> {
         let path = config.path.as_path();
         let failed = |source| ConnectError::Io { path: path.to_owned(), source };
         let length = path.as_os_str().len();
@@ -86,7 +148,7 @@ impl Handshake {
         check_owner(&socket, path)?;
         KillPoint::Dialled.reached();
         let class = if config.priority { PRIORITY } else { 0 };
-        let hello = Hello { features: 0, class, name: config.name.clone() }.encode();
+        let hello = Hello { features: 0, class, transport, name: config.name.clone() }.encode();
         match socket.send(&hello) {
             // A fresh socket takes a hello whole.
             Ok(sent) if sent == hello.len() => {}
@@ -98,6 +160,7 @@ impl Handshake {
         KillPoint::Greeted.reached();
         Ok(Self {
             path: path.to_owned(),
+            transport,
             max_message: config.max_message_bytes,
             socket: Arc::new(socket),
             answer: Vec::new(),
@@ -137,7 +200,10 @@ impl Handshake {
     fn read(&mut self, due: usize) -> Result<bool, ConnectError> {
         let filled = self.answer.len();
         self.answer.resize(due, 0);
-        let received = self.socket.receive_with_memory(&mut self.answer[filled..]);
+        let received = match self.transport {
+            Transport::Shm => self.socket.receive_with_memory(&mut self.answer[filled..]),
+            Transport::Stream => self.socket.receive(&mut self.answer[filled..]).map(|count| (count, None)),
+        };
         let count = received.as_ref().map_or(0, |(count, _)| *count);
         self.answer.truncate(filled + count);
         match received {
@@ -162,8 +228,12 @@ impl Handshake {
 
     fn establish(&mut self, welcome: Welcome) -> Result<Established, ConnectError> {
         let Welcome { mut terms, clock_us, types, .. } = welcome;
-        let memory = self.memory.take().ok_or(ConnectError::MissingMemory)?;
-        let memory = SharedMemory::open(&memory, terms.geometry.mapping_len())?;
+        let len = terms.geometry.mapping_len();
+        let memory = match (self.transport, self.memory.take()) {
+            (Transport::Stream, _) => SharedMemory::private(len).map_err(|source| self.failed(source))?,
+            (Transport::Shm, Some(memory)) => SharedMemory::open(&memory, len)?,
+            (Transport::Shm, None) => return Err(ConnectError::MissingMemory),
+        };
         KillPoint::Mapped.reached();
         terms.max_message = terms.max_message.min(self.max_message);
         let offset = clock_us.wrapping_sub(clock::monotonic_us());
@@ -171,6 +241,7 @@ impl Handshake {
         Ok(Established {
             socket: Arc::clone(&self.socket),
             connection: ClientConnection::new(&memory, terms),
+            stream: (self.transport == Transport::Stream).then(|| StreamEnd::of_client(&memory, terms.geometry)),
             types: TypeTable::new(types),
             clock_offset_us: if same_clock { 0 } else { offset },
         })

@@ -15,15 +15,16 @@ use bellrope_shm::{
     clock,
     socket::{Drained, Socket},
     sync::spin_loop,
-    wait,
+    wait::{self, Interest, Notifier},
 };
 
 use super::{
-    config::ClientConfig,
+    config::{ClientConfig, Transport},
     handshake::Established,
+    stream::LinkStream,
     types::{MessageType, TypeTable},
 };
-use crate::{error::CallError, kill_points::KillPoint, spin::Spinner};
+use crate::{error::CallError, kill_points::KillPoint, pump::Fault, spin::Spinner};
 
 /// Most doorbell bytes read at once; far more than an honest server ever sends.
 const RINGS: usize = 64 * 1024;
@@ -41,10 +42,14 @@ pub(super) const SWEEP: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct ClientLink {
     socket: Arc<Socket>,
+    /// Where the records travel over the socket: what moves them.
+    stream: Option<Box<LinkStream>>,
     pub(crate) connection: ClientConnection,
     pub(crate) types: TypeTable,
     spinner: Spinner,
     polls: u32,
+    /// Fruitless polls between two looks at the socket.
+    polls_per_look: u32,
     clock_offset_us: u64,
     /// What has come of a response in parts.
     partial: Vec<u8>,
@@ -57,6 +62,16 @@ pub(crate) struct ClientLink {
 pub(crate) enum Broken {
     HungUp,
     Violation(Violation),
+}
+
+impl From<Fault> for Broken {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Violation(violation) => Self::Violation(violation),
+            // A socket that fails has hung up, too.
+            Fault::HungUp | Fault::Io(_) => Self::HungUp,
+        }
+    }
 }
 
 /// What a waiter should do next.
@@ -72,9 +87,12 @@ pub(crate) enum Rest {
 
 impl ClientLink {
     pub(crate) fn new(established: Established, config: &ClientConfig) -> Self {
-        let Established { socket, connection, types, clock_offset_us } = established;
-        Self {
+        let Established { socket, connection, stream, types, clock_offset_us } = established;
+        let mut link = Self {
             socket,
+            // Whatever comes over the socket is to be read there.
+            polls_per_look: if stream.is_some() { 1 } else { POLLS_PER_LOOK },
+            stream: stream.map(|end| Box::new(LinkStream::new(end))),
             connection,
             types,
             clock_offset_us,
@@ -82,7 +100,27 @@ impl ClientLink {
             spinner: Spinner::new(config.spin, config.spin_cap),
             polls: 0,
             broken: None,
+        };
+        // From now on the ring says when there is something to be moved.
+        link.ring();
+        link
+    }
+
+    /// What carries its records.
+    pub(crate) fn transport(&self) -> Transport {
+        if self.stream.is_some() { Transport::Stream } else { Transport::Shm }
+    }
+
+    /// Has somebody woken who sleeps on the socket alone, when the socket takes no more.
+    pub(crate) fn wake_when_blocked(&mut self, sleeper: &Arc<Notifier>) {
+        if let Some(stream) = &mut self.stream {
+            stream.wake_when_blocked(sleeper);
         }
+    }
+
+    /// What whoever sleeps on the socket waits for.
+    pub(crate) fn interest(&self) -> Interest {
+        self.stream.as_ref().map_or(Interest::Bytes, |stream| stream.interest())
     }
 
     pub(crate) fn socket(&self) -> Arc<Socket> {
@@ -238,7 +276,7 @@ impl ClientLink {
     /// After a look that found nothing: spins a little, or arms the ring for sleep.
     #[inline]
     pub(crate) fn rest(&mut self, for_room: bool) -> Result<Rest, CallError> {
-        if self.spinner.keep_on() {
+        if self.spinner.keep_on() && self.stream.is_none() {
             for _ in 0..LINGER_POLLS {
                 if self.connection.is_ready() {
                     return Ok(Rest::Look);
@@ -254,7 +292,7 @@ impl ClientLink {
     #[inline]
     pub(crate) fn idle(&mut self) -> Result<Rest, CallError> {
         self.polls += 1;
-        if self.polls < POLLS_PER_LOOK {
+        if self.polls < self.polls_per_look {
             return Ok(Rest::Look);
         }
         self.polls = 0;
@@ -264,10 +302,15 @@ impl ClientLink {
 
     /// Arms the ring, so that the server will ring for what comes next.
     pub(crate) fn arm(&mut self, for_room: bool) -> Result<Rest, CallError> {
+        if let Some(stream) = &mut self.stream {
+            // What was moved before is seen by the rings themselves.
+            stream.moved();
+        }
         let armed = self.connection.arm(for_room);
         self.commit();
         match armed.map_err(|violation| self.violated(violation))? {
             Armed::Ready => Ok(Rest::Look),
+            Armed::Asleep if self.has_moved() => Ok(Rest::Look),
             Armed::Asleep => Ok(Rest::Sleep),
         }
     }
@@ -284,6 +327,11 @@ impl ClientLink {
 
     /// Takes the rings and notes a hang-up.
     pub(crate) fn hear(&mut self) -> Result<(), CallError> {
+        if let Some(stream) = &mut self.stream {
+            let heard = stream.hear(&self.socket);
+            self.broken = self.broken.or(stream.fault().map(Into::into));
+            return Ok(heard?);
+        }
         if self.socket.drain(RINGS)? == Drained::HungUp {
             self.broken.get_or_insert(Broken::HungUp);
         }
@@ -307,10 +355,26 @@ impl ClientLink {
         Some((id, error))
     }
 
+    /// The server has hung up: notes it, unless there is something to take that it sent before.
+    pub(crate) fn hung_up(&mut self) {
+        match &mut self.stream {
+            None => drop(self.broken.get_or_insert(Broken::HungUp)),
+            Some(stream) => {
+                stream.hear_hang_up(&self.socket);
+                self.broken = self.broken.or(stream.fault().map(Into::into));
+            }
+        }
+    }
+
+    /// Whether there is more to take after a commit: what found no room in the ring before.
+    pub(crate) fn has_more(&self) -> bool {
+        self.stream.is_some() && self.connection.is_ready()
+    }
+
     /// Sleeps until the server rings, at most `timeout`.
     pub(crate) fn sleep(&mut self, timeout: Duration) -> Result<(), CallError> {
         let since = Instant::now();
-        wait::readable(&self.socket, Some(timeout))?;
+        wait::ready(&*self.socket, self.interest(), Some(timeout))?;
         self.woke(since.elapsed())
     }
 
@@ -318,8 +382,25 @@ impl ClientLink {
     #[inline(always)]
     pub(crate) fn commit(&mut self) {
         if self.connection.commit().needed() {
-            self.socket.ring();
+            self.ring();
         }
+    }
+
+    /// Wakes who reads and writes the other ends of the rings: the server, or what moves the records to it.
+    #[inline(never)]
+    fn ring(&mut self) {
+        match &mut self.stream {
+            None => self.socket.ring(),
+            Some(stream) => {
+                stream.turn(&self.socket);
+                self.broken = self.broken.or(stream.fault().map(Into::into));
+            }
+        }
+    }
+
+    /// Whether the rings are to be looked at again, because of what was moved since they were armed.
+    fn has_moved(&mut self) -> bool {
+        self.stream.as_mut().is_some_and(|stream| stream.moved()) || self.broken.is_some()
     }
 
     #[cold]

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope_proto::handshake::{HandshakeError, Status};
+use bellrope_proto::handshake::{HandshakeError, Status, Transport};
 use bellrope_shm::{
     socket::Socket,
     wait::{Notifier, Poller},
@@ -23,7 +23,7 @@ use bellrope_shm::{
 
 use super::{
     config::{ClientConfig, ConnectionState},
-    handshake::{Established, Handshake},
+    handshake::{Established, Handshake, first_transport, may_fall_back, note_fall_back},
 };
 use crate::error::ConnectError;
 
@@ -143,6 +143,8 @@ struct Entry {
     client: Weak<dyn Watched>,
     path: PathBuf,
     phase: Phase,
+    /// Why the next try is for the socket alone: what the last one, for shared memory, ended with.
+    fell_back: Option<String>,
 }
 
 enum Phase {
@@ -217,7 +219,8 @@ impl Rounds {
         if let Err(error) = self.poller.add_for_hang_up(&*socket, 2 * number) {
             tracing::error!(%error, "a connection could not be watched");
         }
-        self.clients.insert(number, Entry { client, path, phase: Phase::Linked { socket, generation } });
+        self.clients
+            .insert(number, Entry { client, path, phase: Phase::Linked { socket, generation }, fell_back: None });
     }
 
     /// A socket has something to say: a link has broken, or an answer to a hello has come.
@@ -259,7 +262,11 @@ impl Rounds {
                 self.clients.remove(&number);
                 continue;
             };
-            match Handshake::begin(client.config()) {
+            let transport = match entry.fell_back {
+                Some(_) => Transport::Stream,
+                None => first_transport(client.config()),
+            };
+            match Handshake::begin(transport, client.config()) {
                 Ok(handshake) => {
                     room -= 1;
                     let added = self.poller.add(handshake.socket(), 2 * number + 1);
@@ -287,6 +294,9 @@ impl Rounds {
             Ok(None) => {}
             Ok(Some(established)) => {
                 let _ = self.poller.remove(handshake.socket());
+                if let Some(reason) = entry.fell_back.take() {
+                    note_fall_back(&entry.path, &reason);
+                }
                 let socket = Arc::clone(&established.socket);
                 let path = entry.path.clone();
                 match entry.client.upgrade() {
@@ -307,7 +317,11 @@ impl Rounds {
             }
             Err(error) => {
                 let _ = self.poller.remove(handshake.socket());
+                let config = |client: Arc<dyn Watched>| may_fall_back(client.config(), &error);
+                let falls_back = entry.fell_back.is_none() && entry.client.upgrade().is_some_and(config);
+                entry.fell_back = falls_back.then(|| error.to_string());
                 let again = match &error {
+                    _ if falls_back => Duration::ZERO,
                     ConnectError::NoServer { .. } | ConnectError::Io { .. } => away_pause(now - since),
                     ConnectError::Handshake(HandshakeError::Refused { status, .. }) if is_passing(*status) => {
                         pause(LONG_PAUSE)

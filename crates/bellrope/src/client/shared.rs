@@ -20,10 +20,10 @@ use bellrope_proto::{
 use bellrope_shm::{socket::Socket, wait::Notifier};
 
 use super::{
-    config::{ClientConfig, ConnectionState},
+    config::{ClientConfig, ConnectionState, Transport},
     free_list::FreeList,
     handshake::{self, Established},
-    link::{Broken, ClientLink, Rest},
+    link::{ClientLink, Rest},
     mailboxes::{Event, Mailboxes, Role, Ticket},
     reconnector::{Reconnector, Watched, Watcher},
     types::MessageType,
@@ -41,7 +41,7 @@ pub(crate) struct SharedClient {
     /// Signalled when there is a link again, or never will be.
     pub(crate) changed: Condvar,
     /// Ends the sleep of the leader when something happened that its socket does not report.
-    pub(crate) leader: Notifier,
+    pub(crate) leader: Arc<Notifier>,
     reconnector: &'static Reconnector,
     breaker: Option<Arc<Breaker>>,
     #[cfg(feature = "tokio")]
@@ -128,7 +128,7 @@ impl SharedClient {
             config,
             state: Mutex::new(state),
             changed: Condvar::new(),
-            leader: Notifier::new()?,
+            leader: Arc::new(Notifier::new()?),
             reconnector,
             breaker,
             #[cfg(feature = "tokio")]
@@ -161,7 +161,8 @@ impl SharedClient {
     /// Installs a fresh link, which the reconnector watches from now on, and returns its generation. `None`: there is a
     /// link already, or the client is closed.
     fn install_link(self: &Arc<Self>, established: Established) -> Option<u64> {
-        let link = ClientLink::new(established, &self.config);
+        let mut link = ClientLink::new(established, &self.config);
+        link.wake_when_blocked(&self.leader);
         let mut state = self.lock();
         if state.link.is_some() || state.closed {
             return None;
@@ -236,7 +237,7 @@ impl Watched for SharedClient {
             return;
         }
         if let Some(link) = &mut state.link {
-            link.broken.get_or_insert(Broken::HungUp);
+            link.hung_up();
         }
         self.pump(&mut state);
     }
@@ -264,6 +265,11 @@ impl State {
         if !self.watchers.is_empty() {
             self.reconnector.tell(self.watchers.clone(), now);
         }
+    }
+
+    /// What carries the records of the link, if there is one.
+    pub(crate) fn transport(&self) -> Option<Transport> {
+        self.link.as_ref().map(ClientLink::transport)
     }
 
     /// The message types on offer. Empty without a link.
@@ -341,7 +347,13 @@ impl State {
         let mut payload = self.free_list.reply();
         let violated = loop {
             match link.next_answer() {
-                Ok(None) => break false,
+                Ok(None) => {
+                    link.commit();
+                    if link.has_more() {
+                        continue;
+                    }
+                    break false;
+                }
                 Err(_) => break true,
                 Ok(Some(answer)) => {
                     if !link.take(&answer, &mut payload) {
@@ -368,7 +380,6 @@ impl State {
             }
         };
         self.free_list.keep_reply(payload);
-        link.commit();
         violated || link.broken.is_some()
     }
 

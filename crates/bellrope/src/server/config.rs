@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bellrope_proto::{
     connection::Terms,
     layout::{CAPACITIES, DEFAULT_CAPACITY, DEFAULT_MAX_MESSAGE, Geometry, MESSAGE_LIMITS},
+    stream::most_buffered,
 };
 use bellrope_shm::process;
 
@@ -80,6 +81,9 @@ pub struct ServerConfig {
     pub max_in_flight: u32,
     /// Bytes a stream may send ahead of its reader. Default 64 KiB.
     pub stream_window: u32,
+    /// Whether clients may have their records sent over the socket alone, without shared memory: those that cannot map memory,
+    /// and all of them where the system has none for the server. Default yes.
+    pub stream_transport: bool,
     /// Worker threads. 0, the default, means one for every four CPUs, and at least one.
     pub workers: u32,
     /// When the breaker of a message type opens, and what closes it. There is one a type.
@@ -109,6 +113,7 @@ impl Default for ServerConfig {
             violation_pause: Duration::from_millis(100),
             max_in_flight: 1_024,
             stream_window: 64 * 1024,
+            stream_transport: true,
             workers: 0,
             breaker: BreakerConfig::default(),
             spin: SpinPolicy::Adaptive,
@@ -133,6 +138,7 @@ setters!(ServerConfig {
     violation_pause: Duration,
     max_in_flight: u32,
     stream_window: u32,
+    stream_transport: bool,
     workers: u32,
     breaker: BreakerConfig,
     spin: SpinPolicy,
@@ -156,18 +162,25 @@ impl ServerConfig {
     }
 
     /// Bytes that connections, all of them open and each with its rings full, and the buffer budget may come to at the very
-    /// most: `max_connections` times two rings and one reply that waits for room, and `buffer_budget_bytes`. The program
-    /// itself, its threads and its handlers come on top.
+    /// most: `max_connections` times two rings, one reply that waits for room and, with `stream_transport`, two buffers of a
+    /// record, and `buffer_budget_bytes`. The program itself, its threads and its handlers come on top.
     ///
     /// ```
-    /// assert!(bellrope::server::ServerConfig::default().memory_bound() < 1_288_490_188, "1.2 GiB");
+    /// assert!(bellrope::server::ServerConfig::default().memory_bound() < 1_610_612_736, "1.5 GiB");
     /// ```
     #[must_use]
     pub fn memory_bound(&self) -> u64 {
         let ring = u64::from(self.ring_bytes);
         let rings = Geometry::new(self.ring_bytes).map_or(2 * ring, |geometry| geometry.mapping_len() as u64);
         let reply = (ring / 4).min(self.max_message_bytes.into());
-        u64::from(self.max_connections).saturating_mul(rings + reply).saturating_add(self.buffer_budget_bytes)
+        // What a connection over the socket alone may gather of records beside its rings.
+        let buffered = match Geometry::new(self.ring_bytes) {
+            Some(geometry) if self.stream_transport => most_buffered(geometry),
+            _ => 0,
+        };
+        u64::from(self.max_connections)
+            .saturating_mul(rings + reply + buffered)
+            .saturating_add(self.buffer_budget_bytes)
     }
 
     /// Checks every setting and makes what a connection is offered.
@@ -234,6 +247,7 @@ impl ServerConfig {
     pub(crate) fn fixed(&self) -> Result<FixedSettings, BindError> {
         Ok(FixedSettings {
             terms: self.terms()?,
+            stream_transport: self.stream_transport,
             workers: match self.workers {
                 0 => (process::usable_cpus() / 4).max(1),
                 count => count as usize,
@@ -256,6 +270,8 @@ impl ServerConfig {
 pub(crate) struct FixedSettings {
     /// What every connection is offered.
     pub(crate) terms: Terms,
+    /// Whether it may ask for transport 1.
+    pub(crate) stream_transport: bool,
     /// Worker threads.
     pub(crate) workers: usize,
     /// When a worker spins instead of sleeping, and for how long at the most.

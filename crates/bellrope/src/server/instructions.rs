@@ -175,6 +175,7 @@ pub(crate) fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
     let mut session = Session::new(
         connection,
         holder,
+        None,
         #[cfg(feature = "tokio")]
         0,
     );
@@ -190,6 +191,7 @@ pub(crate) fn accepted(core: &Arc<Core>) -> (ClientConnection, NewConnection) {
     let connection = NewConnection {
         socket,
         connection,
+        stream: None,
         serial: 1,
         peer: PeerCredentials { pid: 0, uid: 0 },
         slot: core.connection_limits.take(&core.live, 0, false).unwrap(),

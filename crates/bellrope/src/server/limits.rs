@@ -133,6 +133,7 @@ mod tests {
             let other: Value = match key.as_str() {
                 "spin" => "never".into(),
                 "ring_bytes" => 4_096.into(),
+                "stream_transport" => false.into(),
                 "breaker" => {
                     serde_json::to_value(crate::breaker::BreakerConfig { failure_threshold: 7, ..Default::default() })
                         .unwrap()

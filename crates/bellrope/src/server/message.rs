@@ -2,7 +2,7 @@
 
 #[cfg(feature = "tokio")]
 use bellrope_proto::connection::Failure;
-use bellrope_proto::connection::ServerConnection;
+use bellrope_proto::{connection::ServerConnection, stream::StreamEnd};
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
 use super::{accept::connection_limits::ConnectionSlot, calls::body::Body};
@@ -22,6 +22,8 @@ pub(crate) enum Message {
 pub(crate) struct NewConnection {
     pub(crate) socket: Socket,
     pub(crate) connection: ServerConnection<Body>,
+    /// Where its records travel over the socket: what serves its rings.
+    pub(crate) stream: Option<StreamEnd>,
     /// The server's number for it, never used again.
     pub(crate) serial: u64,
     pub(crate) peer: PeerCredentials,

@@ -57,17 +57,22 @@ pub(super) fn starting(source: io::Error) -> BindError {
     BindError::Io { what: format!("starting the server's threads{fix}"), source }
 }
 
-/// Makes memory as every connection has it, and lets go of it: a server that could serve nobody does not start.
-pub(super) fn try_memory(len: usize) -> Result<(), BindError> {
+/// Makes memory as every connection has it, and lets go of it. A server that could serve nobody does not start; one that has
+/// no memory to share says so, and serves over the socket alone.
+pub(super) fn try_memory(len: usize, stream_transport: bool) -> Result<(), BindError> {
     let made = SharedMemory::create(len).and_then(|(memory, handle)| {
         drop(memory);
         SharedMemory::open(&handle, len).map_err(io::Error::other)
     });
-    made.map(drop).map_err(|source| BindError::Io {
-        what: format!(
-            "making the shared memory that every connection needs, {len} bytes (memfd_create, fcntl and mmap, which a \
-             sandbox must allow)"
-        ),
-        source,
-    })
+    let Err(source) = made else { return Ok(()) };
+    let what = format!(
+        "making the shared memory that every connection needs, {len} bytes (memfd_create, fcntl and mmap, which a sandbox \
+         must allow)"
+    );
+    if !stream_transport {
+        return Err(BindError::Io { what, source });
+    }
+    tracing::warn!("{what} failed: {source}; connections go over the socket alone, which is slower (stream_transport)");
+    let own = SharedMemory::private(len).map(drop);
+    own.map_err(|source| BindError::Io { what: format!("making the memory of a connection, {len} bytes"), source })
 }

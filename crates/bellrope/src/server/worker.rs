@@ -5,12 +5,14 @@
 //! others. When nothing is left to do it spins for as long as that pays, then arms everything and sleeps.
 
 mod care;
+mod carrier;
 mod closing;
 #[cfg(feature = "tokio")]
 mod deliveries;
 mod executor;
 mod patience;
 pub(crate) mod session;
+mod streams;
 pub(crate) mod visit;
 
 use std::{
@@ -23,7 +25,7 @@ use bellrope_proto::Violation;
 use bellrope_shm::{
     socket::Drained,
     sync::{Ordering, spin_loop},
-    wait::Poller,
+    wait::{Event, Poller},
 };
 
 use self::{
@@ -76,8 +78,8 @@ pub(crate) struct Worker {
     /// Visits that found work since that was last asked; one that took too long counts for as many as make us look.
     worked: u32,
     visitor: Visitor,
-    /// Keys that epoll reported, kept to save an allocation a sleep.
-    rung: Vec<u64>,
+    /// What epoll reported, kept to save an allocation a sleep.
+    rung: Vec<Event>,
 }
 
 impl Worker {
@@ -189,6 +191,7 @@ impl Worker {
     fn is_drained(&self) -> bool {
         let mut connections = self.sessions.iter().flatten().map(|session| &session.connection);
         connections.all(|connection| connection.open_calls() == 0 && !connection.wants_room())
+            && !self.sessions.iter().flatten().flat_map(|session| &session.carrier).any(|carrier| carrier.is_blocked())
     }
 
     /// Does what other threads ask for.
@@ -217,12 +220,17 @@ impl Worker {
             self.sessions.push(None);
             self.sessions.len() - 1
         });
-        let added = self.poller.add(&connection.socket, index as u64);
+        let added = match connection.stream {
+            None => self.poller.add(&connection.socket, index as u64).map(|()| None),
+            Some(_) => self.poller.add_edges(&connection.socket, index as u64).map(Some),
+        };
         KillPoint::Adopted.reached();
         let holder = self.core.holder_for(connection.peer);
+        let (watch, added) = added.map_or_else(|error| (None, Err(error)), |watch| (watch, Ok(())));
         let session = Session::new(
             connection,
             holder,
+            watch,
             #[cfg(feature = "tokio")]
             index,
         );
@@ -231,6 +239,7 @@ impl Worker {
             Ok(()) => self.heat(index),
             Err(error) => self.close(index, &Closing::Io(error)),
         }
+        self.hear_stream(index, false);
     }
 
     /// Puts a connection on the list of those that are polled, unless it is there.
@@ -257,14 +266,19 @@ impl Worker {
                 Ok(Visit::Nothing) => {
                     let Some(session) = &mut self.sessions[index] else { continue };
                     session.idle_visits += 1;
-                    if session.idle_visits > IDLE_VISITS && self.hot.len() + self.priority.len() > 1 {
+                    let has_others = self.hot.len() + self.priority.len() > 1;
+                    // Whoever comes over a socket rings for everything: to poll its ring would be in vain.
+                    if session.idle_visits > IDLE_VISITS && has_others || session.carrier.is_some() {
                         match session.rest() {
                             Ok(Rests::Armed) => {
                                 self.hot.swap_remove(place);
                                 continue;
                             }
                             Ok(Rests::Ready | Rests::Starved) => session.idle_visits = 0,
-                            Err(violation) => self.close(index, &violation.into()),
+                            Err(fault) => {
+                                self.close(index, &fault.into());
+                                continue;
+                            }
                         }
                     }
                 }
@@ -339,8 +353,8 @@ impl Worker {
                     Ok(Rests::Armed) => {}
                     Ok(Rests::Starved) => self.starved.push(index),
                     Ok(Rests::Ready) => return false,
-                    Err(violation) => {
-                        self.close(index, &violation.into());
+                    Err(fault) => {
+                        self.close(index, &fault.into());
                         continue;
                     }
                 }
@@ -370,16 +384,20 @@ impl Worker {
     fn look_after_sleepers(&mut self, timeout: Option<Duration>) {
         let mut rung = std::mem::take(&mut self.rung);
         match self.poller.wait(timeout) {
-            Ok(events) => rung.extend(events.iter().map(|event| event.key)),
+            Ok(events) => rung.extend_from_slice(events),
             Err(error) => tracing::error!(%error, "waiting for doorbells failed"),
         }
-        for key in rung.drain(..) {
+        for Event { key, hung_up } in rung.drain(..) {
             if key == INBOX_KEY {
                 self.inbox.notifier().clear();
                 continue;
             }
             let index = key as usize;
             let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { continue };
+            if session.carrier.is_some() {
+                self.hear_stream(index, hung_up);
+                continue;
+            }
             match session.socket.drain(MAX_RINGS + 1) {
                 Ok(Drained::Rings(rings)) => {
                     session.rings += rings;
@@ -402,7 +420,8 @@ impl Worker {
 
     /// Ends a connection: its descriptor, mapping and handlers are gone when this returns.
     fn close(&mut self, index: usize, why: &Closing) {
-        let Some(session) = self.sessions[index].take() else { return };
+        let Some(mut session) = self.sessions[index].take() else { return };
+        session.say_farewell();
         KillPoint::ServerClosing.reached();
         #[cfg(feature = "tokio")]
         self.visitor.asynchronous.abandoned(&session);

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{CallError, Client, client::ClientConfig};
+use bellrope::{
+    CallError, Client,
+    client::{ClientConfig, Transport},
+};
 use bellrope_testkit::{
     ledger::{Event, Flow, Outcome},
     payload,
@@ -64,6 +67,10 @@ pub(crate) struct Seen {
 pub(crate) fn live(field: &Field, crowd: &Crowd, number: u64, seed: u64) -> Result<Seen, String> {
     let mut config = ClientConfig::new(&field.path);
     config.call_timeout = Duration::from_secs(30);
+    // Every fifth has no shared memory.
+    if number.is_multiple_of(5) {
+        config.transport = Transport::Stream;
+    }
     let client = Client::with(config).map_err(|error| format!("client {number}: {error}"))?;
     let mut seen = Seen::default();
     let mut rng = Rng::with_seed(seed ^ number);

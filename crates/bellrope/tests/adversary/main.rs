@@ -120,14 +120,14 @@ fn is_of_the_server() -> bool {
 
 /// Makes an attack and looks what comes of it.
 fn make(attack: &Attack, field: &Field, log: &Log) {
-    let Attack { name, end, run } = attack;
+    let Attack { name, end, .. } = attack;
     let (counts, began) = (field.counts(), Instant::now());
-    let peer = run(field);
+    let peer = attack.run(field);
     match (end, peer) {
         (End::Closed(reason), Some(peer)) => {
             assert!(peer.becomes_hung_up(), "{name}: goes unpunished");
             eventually(name, || field.counts().violations == counts.violations + 1);
-            let told = [format!("connection={} ", peer.welcome.connection), format!("reason=\"{reason}\"")];
+            let told = [format!("connection={} ", peer.connection()), format!("reason=\"{reason}\"")];
             eventually(&format!("{name}: a line with {told:?}"), || {
                 // Where it logs too much about one process, the server leaves lines out and counts them.
                 log.has(&told.each_ref().map(String::as_str))

@@ -21,7 +21,7 @@ fn honest_clients_connect_at_the_first_try_beside_processes_that_send_half_a_hel
     const TEST: &str =
         "half_hellos::honest_clients_connect_at_the_first_try_beside_processes_that_send_half_a_hello_over_and_over";
     if let Some(path) = path_of_role() {
-        let hello = Hello { features: 0, class: 0, name: String::new() }.encode();
+        let hello = Hello::default().encode();
         let mut held = VecDeque::new();
         loop {
             let Ok(socket) = Socket::connect(&path) else {

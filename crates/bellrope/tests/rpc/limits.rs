@@ -66,7 +66,7 @@ fn a_hello_that_does_not_come_is_given_up_and_too_many_at_once_are_refused() {
     let silent = [connect(), connect()];
     let half = connect();
     // It may be the one that is refused, and then the server does not listen any more.
-    let _ = half.send(&Hello { features: 0, class: 0, name: String::new() }.encode()[..HELLO_LEN / 2]);
+    let _ = half.send(&Hello::default().encode()[..HELLO_LEN / 2]);
     let refused = |socket: &Socket| {
         let mut answer = vec![0; 4096];
         let count = socket.receive(&mut answer).unwrap();

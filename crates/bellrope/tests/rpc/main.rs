@@ -14,6 +14,7 @@ mod pool;
 mod reconnect;
 mod shares;
 mod streams;
+mod transports;
 mod turns;
 
 use bellrope_testkit::support::TestServer;

@@ -23,12 +23,17 @@ pub(super) fn memfd(config: Option<&ServerConfig>) -> Finding {
     let opened = made.and_then(|(_, fd)| SharedMemory::open(&fd, bytes).map_err(|error| error.to_string()));
     match opened {
         Ok(_) => Finding::ok(check, "memfd with seals works"),
-        Err(error) => Finding::fail(
-            check,
-            format!("memfd with seals does not work: {error}"),
-            "use Linux 3.17 or newer, let memfd_create through where a sandbox filters system calls, and allow files as \
-             large as two rings (ulimit -f)",
-        ),
+        Err(error) => {
+            let fix = "use Linux 3.17 or newer, let memfd_create through where a sandbox filters system calls, and allow \
+                       files as large as two rings (ulimit -f)";
+            let fault = format!("memfd with seals does not work: {error}");
+            match config {
+                Some(config) if !config.stream_transport => Finding::fail(check, fault, fix),
+                _ => {
+                    Finding::warn(check, format!("{fault}; connections go over the socket alone, which is slower"), fix)
+                }
+            }
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn connect(path: &Path) -> anyhow::Result<Self> {
         let socket = Socket::connect(path).context("connecting a raw client")?;
-        let hello = Hello { features: 0, class: 0, name: "stress".to_owned() }.encode();
+        let hello = Hello { name: "stress".to_owned(), ..Hello::default() }.encode();
         ensure!(socket.send(&hello)? == hello.len(), "the socket does not take the hello");
         let mut head = [0; ANSWER_HEAD_LEN];
         await_bytes(&socket)?;

@@ -10,6 +10,7 @@ use bellrope_shm::socket::Socket;
 use tokio::{io::Interest, net::UnixStream, runtime::Handle};
 
 use super::super::{
+    config::Transport,
     link::Rest,
     shared::{SharedClient, State},
 };
@@ -44,20 +45,33 @@ pub(super) fn settle(shared: &SharedClient, state: &mut State) {
 async fn drive(shared: Weak<SharedClient>, socket: UnixStream, generation: u64) {
     // What came before we watched has rung already.
     let Some(strong) = shared.upgrade() else { return };
-    settle(&strong, &mut strong.lock());
+    let streams = {
+        let mut state = strong.lock();
+        settle(&strong, &mut state);
+        state.transport() == Some(Transport::Stream)
+    };
     drop(strong);
-    while socket.readable().await.is_ok() {
+    // Over the socket alone, room in it is news as well: the reactor reports each time that the server has read.
+    let interest = if streams { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+    while socket.ready(interest).await.is_ok() {
         let Some(shared) = shared.upgrade() else { return };
         let mut state = shared.lock();
         if state.generation != generation {
             return;
         }
         let Some(link) = &mut state.link else { return };
+        if streams {
+            // Before we look: whatever comes from now on is reported anew.
+            for seen in [Interest::READABLE, Interest::WRITABLE] {
+                let _: std::io::Result<()> = socket.try_io(seen, || Err(std::io::ErrorKind::WouldBlock.into()));
+            }
+        }
         // Having taken all rings, we report the socket as empty, so that the reactor waits for the next.
-        let heard = socket.try_io(Interest::READABLE, || match link.woke(Duration::ZERO) {
+        let mut look = || match link.woke(Duration::ZERO) {
             Ok(()) => Err(std::io::ErrorKind::WouldBlock.into()),
             Err(error) => Ok(error),
-        });
+        };
+        let heard = if streams { look() } else { socket.try_io(Interest::READABLE, look) };
         if let Ok(error) = heard {
             tracing::debug!(%error, "the connection is lost");
         }

@@ -15,7 +15,7 @@ use bellrope_shm::wait;
 use super::super::{
     config::{ClientConfig, ConnectionState},
     deadline::{from_now, left},
-    link::{ClientLink, Rest, SWEEP},
+    link::{Rest, SWEEP},
     mailboxes::{Event, Role, Ticket},
     options::{CallOptions, Registration},
     shared::{Begun, Sent, SharedClient, State, settle_permit},
@@ -244,9 +244,9 @@ impl Caller {
             return Err(CallError::DeadlineExceeded);
         }
         if state.arm(true)? == Rest::Sleep {
-            if let Some(socket) = state.link.as_ref().map(ClientLink::socket) {
+            if let Some((socket, interest)) = state.link.as_ref().map(|link| (link.socket(), link.interest())) {
                 drop(state);
-                wait::readable(&*socket, Some((deadline - now).min(ROOM_PAUSE)))?;
+                wait::ready(&*socket, interest, Some((deadline - now).min(ROOM_PAUSE)))?;
                 state = self.shared.lock();
                 if let Some(link) = &mut state.link {
                     link.hear()?;
@@ -347,13 +347,13 @@ impl Caller {
             }
             Rest::Sleep => {}
         }
-        let socket = link.socket();
+        let (socket, interest) = (link.socket(), link.interest());
         let generation = state.generation;
         let left = time_left(deadline)?;
         state.leader_sleeps = true;
         drop(state);
         let since = Instant::now();
-        let woken = wait::either_readable(&*socket, &self.shared.leader, Some(left));
+        let woken = wait::either_ready(&*socket, interest, &self.shared.leader, Some(left));
         let mut state = self.shared.lock();
         state.leader_sleeps = false;
         if woken? {

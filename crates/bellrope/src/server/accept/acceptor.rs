@@ -12,7 +12,8 @@ use std::{
 
 use bellrope_proto::{
     connection::ServerConnection,
-    handshake::{HELLO_LEN, HandshakeError, Hello, PRIORITY, Status, VERSION, Welcome, encode_refusal},
+    handshake::{HELLO_LEN, HandshakeError, Hello, PRIORITY, Status, Transport, VERSION, Welcome, encode_refusal},
+    stream::StreamEnd,
 };
 use bellrope_shm::{
     SharedMemory, clock,
@@ -248,11 +249,17 @@ impl Acceptor {
         if self.core.draining.load(Acquire) || self.core.stopping.load(Acquire) {
             return self.refuse(&socket, peer.pid, Status::Draining, "the server is going away");
         }
+        if hello.transport == Transport::Stream && !self.core.fixed.stream_transport {
+            let text = "connections over the socket alone, transport 1, are switched off here (stream_transport)";
+            return self.refuse(&socket, peer.pid, Status::Transport, text);
+        }
         let slot = match self.core.connection_limits.take(&self.core.live, peer.uid, hello.class == PRIORITY) {
             Ok(slot) => slot,
             Err(text) => return self.refuse(&socket, peer.pid, Status::Full, &text),
         };
         KillPoint::Seated.reached();
+        // Whoever is told so may ask for the other one.
+        let only_this = hello.transport == Transport::Stream || !self.core.fixed.stream_transport;
         match self.connect(&socket, hello, peer, slot) {
             Ok(make_connection) => {
                 let worker = &self.workers[self.next_serial as usize % self.workers.len()];
@@ -264,12 +271,13 @@ impl Acceptor {
                 self.next_serial += 1;
             }
             Err(error) => {
-                self.refuse(&socket, peer.pid, Status::Full, &reason(&error));
+                let status = if only_this { Status::Full } else { Status::Transport };
+                self.refuse(&socket, peer.pid, status, &reason(&error));
             }
         }
     }
 
-    /// Makes the memory of a connection and sends the welcome with it.
+    /// Makes the memory of a connection and sends the welcome, with the memory if it is to be shared.
     fn connect(
         &self,
         socket: &Socket,
@@ -281,7 +289,11 @@ impl Acceptor {
             tracing::debug!(uid = peer.uid, "a client of another user");
         }
         let terms = self.core.fixed.terms;
-        let (memory, handle) = SharedMemory::create(terms.geometry.mapping_len())?;
+        let len = terms.geometry.mapping_len();
+        let (memory, handle) = match hello.transport {
+            Transport::Shm => SharedMemory::create(len).map(|(memory, handle)| (memory, Some(handle)))?,
+            Transport::Stream => (SharedMemory::private(len)?, None),
+        };
         KillPoint::MemoryMade.reached();
         let welcome = Welcome {
             features: 0,
@@ -293,7 +305,10 @@ impl Acceptor {
         let bytes = welcome.encode();
         // Before the client can know of it: whoever is connected is among those that are counted.
         self.core.metrics.accepted.fetch_add(1, Relaxed);
-        let sent = socket.send_with_memory(&bytes, &handle);
+        let sent = match &handle {
+            Some(handle) => socket.send_with_memory(&bytes, handle),
+            None => socket.send(&bytes),
+        };
         // A fresh socket takes a welcome whole; one that does not is no client worth waiting for.
         if !sent.as_ref().is_ok_and(|sent| *sent == bytes.len()) {
             self.core.metrics.closed.fetch_add(1, Relaxed);
@@ -303,9 +318,12 @@ impl Acceptor {
         }
         KillPoint::Welcomed.reached();
         let serial = self.next_serial;
-        tracing::debug!(connection = serial, pid = peer.pid, client = hello.name, "client connected");
+        let transport = hello.transport.name();
+        tracing::debug!(connection = serial, pid = peer.pid, client = hello.name, transport, "client connected");
+        let stream = handle.is_none().then(|| StreamEnd::of_server(&memory, terms.geometry));
         Ok(move |socket| NewConnection {
             socket,
+            stream,
             connection: ServerConnection::new(&memory, terms),
             serial,
             peer,

@@ -39,7 +39,10 @@ impl Worker {
         for index in 0..self.sessions.len() {
             let Some(session) = &mut self.sessions[index] else { continue };
             match self.visitor.large.reclaim(session, waited) {
-                Ok(unfinished) => any |= unfinished,
+                Ok(unfinished) => {
+                    any |= unfinished;
+                    self.look_after_stream(index);
+                }
                 Err(violation) => self.close(index, &violation.into()),
             }
         }
@@ -104,7 +107,7 @@ impl Worker {
             Ok(false) => {}
             Ok(true) => {
                 session.commit();
-                if session.connection.wants_room() {
+                if session.wants_care() {
                     self.heat(index);
                 }
             }
@@ -119,6 +122,9 @@ impl Worker {
         for session in self.sessions.iter_mut().flatten() {
             if !session.hot && session.resident {
                 session.connection.release_pages();
+                if let Some(carrier) = &mut session.carrier {
+                    carrier.release();
+                }
                 session.resident = false;
             }
         }

@@ -5,7 +5,7 @@ use std::io;
 use bellrope_proto::Violation;
 
 use super::session::Session;
-use crate::server::core::Core;
+use crate::{pump::Fault, server::core::Core};
 
 /// Why a connection ended.
 pub(crate) enum Closing {
@@ -26,6 +26,16 @@ pub(crate) enum Closing {
 impl From<Violation> for Closing {
     fn from(violation: Violation) -> Self {
         Self::Violation(violation)
+    }
+}
+
+impl From<Fault> for Closing {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::HungUp => Self::HungUp,
+            Fault::Violation(violation) => Self::Violation(violation),
+            Fault::Io(error) => Self::Io(error),
+        }
     }
 }
 

@@ -65,7 +65,7 @@ impl Worker {
         session.commit();
         let more = !session.said.is_empty();
         // What found no room waits for it on the hot list, where it is armed before we sleep.
-        if session.connection.wants_room() {
+        if session.wants_care() {
             self.heat(index);
         }
         Ok(more)

@@ -8,12 +8,17 @@ use std::{
 };
 
 use bellrope_proto::{Holder, Violation, connection::ServerConnection, keeps_for, ring::Armed};
-use bellrope_shm::socket::{PeerCredentials, Socket};
+use bellrope_shm::{
+    socket::{PeerCredentials, Socket},
+    wait::EdgeWatch,
+};
 
+use super::carrier::Carrier;
 #[cfg(feature = "tokio")]
 use crate::server::{calls::dispatch::OpenCalls, message::FromHandler};
 use crate::{
     breaker::Caller as BreakerCaller,
+    pump::Fault,
     server::{
         accept::connection_limits::ConnectionSlot,
         calls::{body::Body, budget_claim::BudgetClaim, caller_id::CallerId},
@@ -26,6 +31,8 @@ use crate::{
 pub(crate) struct Session {
     pub(crate) socket: Socket,
     pub(crate) connection: ServerConnection<Body>,
+    /// Where its records travel over the socket: what moves them.
+    pub(crate) carrier: Option<Box<Carrier>>,
     /// The server's number for it, never used again.
     pub(crate) serial: u64,
     pub(crate) peer: PeerCredentials,
@@ -86,12 +93,19 @@ pub(crate) enum Rests {
 }
 
 impl Session {
-    /// The session of a new connection, at this place among its worker's.
-    pub(crate) fn new(connection: NewConnection, holder: Arc<Holder>, #[cfg(feature = "tokio")] index: usize) -> Self {
-        let NewConnection { socket, connection, serial, peer, slot, name } = connection;
+    /// The session of a new connection, at this place among its worker's. `watch` is there if its records travel over the
+    /// socket.
+    pub(crate) fn new(
+        connection: NewConnection,
+        holder: Arc<Holder>,
+        watch: Option<EdgeWatch>,
+        #[cfg(feature = "tokio")] index: usize,
+    ) -> Self {
+        let NewConnection { socket, connection, stream, serial, peer, slot, name } = connection;
         Self {
             socket,
             connection,
+            carrier: stream.zip(watch).map(|(end, watch)| Box::new(Carrier::new(end, watch))),
             serial,
             caller: CallerId::new(peer.pid, serial),
             peer,
@@ -124,15 +138,29 @@ impl Session {
     pub(crate) fn commit(&mut self) {
         self.resident = true;
         if self.connection.commit().needed() {
-            self.socket.ring();
+            self.ring();
+        }
+    }
+
+    /// Wakes who reads and writes the other ends of the rings: the client, or what moves the records to it.
+    #[inline(never)]
+    fn ring(&mut self) {
+        match &mut self.carrier {
+            None => self.socket.ring(),
+            Some(carrier) => carrier.turn(&self.socket),
         }
     }
 
     /// Prepares for the worker's sleep.
-    pub(crate) fn rest(&mut self) -> Result<Rests, Violation> {
+    pub(crate) fn rest(&mut self) -> Result<Rests, Fault> {
         let armed = self.connection.arm()?;
         self.commit();
+        let moved = match &mut self.carrier {
+            None => false,
+            Some(carrier) => carrier.moved()?,
+        };
         let rests = match armed {
+            Armed::Asleep if moved => Rests::Ready,
             Armed::Asleep => Rests::Armed,
             Armed::Ready if self.budget_claim.is_starved() => Rests::Starved,
             Armed::Ready => Rests::Ready,
@@ -144,10 +172,24 @@ impl Session {
         Ok(rests)
     }
 
+    /// Whether it is to be looked at again, because of what was done to it apart from its turns.
+    pub(crate) fn wants_care(&self) -> bool {
+        self.connection.wants_room() || self.carrier.as_ref().is_some_and(|carrier| carrier.wants_care())
+    }
+
+    /// Says what a server says last that ends a connection over the socket by itself: how many requests it took.
+    pub(crate) fn say_farewell(&mut self) {
+        if let Some(carrier) = &mut self.carrier {
+            carrier.turn(&self.socket);
+            carrier.say_farewell(&self.socket, self.connection.untaken_requests());
+        }
+    }
+
     /// Whether the client has left something half done for `patience`, without any progress in that: what it does
     /// otherwise is none. To be asked now and then.
     pub(crate) fn is_stuck(&mut self, now: Instant, patience: Duration) -> Result<bool, Violation> {
-        let (unread, unfinished) = (self.connection.unread()?, self.connection.assembled());
+        let (unread, assembled) = (self.connection.unread()?, self.connection.assembled());
+        let unfinished = assembled.or_else(|| self.carrier.as_mut().and_then(|carrier| carrier.unfinished()));
         Ok(self.unread.lasts(unread, now, patience) | self.unfinished.lasts(unfinished, now, patience))
     }
 

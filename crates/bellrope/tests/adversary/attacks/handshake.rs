@@ -5,7 +5,7 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use bellrope_proto::handshake::{ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, Hello};
+use bellrope_proto::handshake::{ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, Hello, Transport};
 use bellrope_shm::{SharedMemory, socket::Socket};
 use bellrope_testkit::{
     raw,
@@ -27,9 +27,21 @@ pub(super) const ATTACKS: &[Attack] = &[
     }),
     attack("one wrong bit in the magic", Refused, |field| changed(field, 7, b'E' ^ 1, "does not speak Bellrope")),
     attack("a version of the future", Refused, |field| {
-        changed(field, 8, 7, "this server speaks version 1.0, the client 7.0")
+        changed(field, 8, 7, "this server speaks version 1.1, the client 7.1")
     }),
     attack("a transport that is not there", Refused, |field| changed(field, 12, 9, "transport 9 is not supported")),
+    attack("descriptors with a hello for the socket alone", Seen, |field| {
+        let (_memory, fd) = SharedMemory::create(4096).unwrap();
+        let socket = connect(field);
+        let hello = Hello { transport: Transport::Stream, ..Hello::default() }.encode();
+        for byte in hello {
+            assert_eq!(socket.send_with_memory(&[byte], &fd).unwrap(), 1);
+        }
+        let mut answer = [0; ANSWER_HEAD_LEN];
+        let (count, memory) = socket.receive_with_memory(&mut answer).unwrap();
+        assert!(count == ANSWER_HEAD_LEN && memory.is_none(), "nothing is shared that was not asked for");
+        None
+    }),
     attack("a name longer than the hello", Refused, |field| changed(field, 14, 255, "name_len")),
     attack("half a hello and then silence", Refused, |field| {
         refused(field, &hello("")[..HELLO_LEN / 2], &no_hello_in_time())
@@ -68,7 +80,7 @@ pub(super) const ATTACKS: &[Attack] = &[
 ];
 
 fn hello(name: &str) -> [u8; HELLO_LEN] {
-    Hello { features: u64::MAX, class: 0, name: name.into() }.encode()
+    Hello { features: u64::MAX, name: name.into(), ..Hello::default() }.encode()
 }
 
 fn no_hello_in_time() -> String {

@@ -1,0 +1,79 @@
+//! What moves the records of one connection over transport 1 between its socket and its private rings.
+
+use bellrope_proto::stream::StreamEnd;
+use bellrope_shm::{socket::Socket, wait::EdgeWatch};
+
+use crate::{
+    kill_points::KillPoint,
+    pump::{Fault, Pump},
+};
+
+/// What moves the records of one connection.
+#[derive(Debug)]
+pub(crate) struct Carrier {
+    pump: Pump,
+    watch: EdgeWatch,
+    /// Whether the connection has to look at its rings again.
+    moved: bool,
+}
+
+impl Carrier {
+    pub(crate) fn new(end: StreamEnd, watch: EdgeWatch) -> Self {
+        Self { pump: Pump::new(end), watch, moved: false }
+    }
+
+    /// The socket has something to say: moves what can be moved.
+    pub(crate) fn hear(&mut self, socket: &Socket) {
+        self.pump.heard();
+        self.turn(socket);
+    }
+
+    /// Moves what can be moved, and has the socket watched for room if it takes no more.
+    pub(crate) fn turn(&mut self, socket: &Socket) {
+        self.pump.turn(socket);
+        self.moved |= self.pump.end().woke();
+        // It fails for no socket that is watched.
+        let watched = self.watch.watch_for(socket, self.pump.interest());
+        debug_assert!(watched.is_ok(), "{watched:?}");
+        KillPoint::StreamMoved.reached();
+    }
+
+    /// Whether the connection has to look at its rings again since this was last asked, or why it ends.
+    pub(crate) fn moved(&mut self) -> Result<bool, Fault> {
+        match self.pump.fault() {
+            Some(fault) => Err(fault),
+            None => Ok(std::mem::take(&mut self.moved)),
+        }
+    }
+
+    /// Whether [`Self::moved`] has something to say.
+    pub(crate) fn wants_care(&self) -> bool {
+        self.moved || self.pump.fault().is_some()
+    }
+
+    /// How much came in all, if its client has left half a record there, and nothing else that could be read.
+    pub(crate) fn unfinished(&mut self) -> Option<u64> {
+        if self.pump.is_readable() { None } else { self.pump.end().unfinished() }
+    }
+
+    /// Whether answers wait for the socket to take them.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.pump.is_blocked()
+    }
+
+    /// Lets go of buffers that hold nothing.
+    pub(crate) fn release(&mut self) {
+        self.pump.end().release();
+    }
+
+    /// Says, once everything else is said, how many requests were taken, of those that came but so many. If the socket does
+    /// not take it now, it is left unsaid.
+    pub(crate) fn say_farewell(&mut self, socket: &Socket, untaken: u64) {
+        let end = self.pump.end();
+        if !end.has_unsent() {
+            let taken = end.requests() - untaken;
+            end.say_admitted(taken);
+            self.pump.flush(socket);
+        }
+    }
+}
