@@ -1,0 +1,225 @@
+"""How calls end, if not with a response. The names are those of docs/wire.md."""
+
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+_CODES = {
+    1: "handler_error",
+    2: "handler_panic",
+    3: "unknown_message_type",
+    4: "message_too_large",
+    5: "deadline_exceeded",
+    6: "cancelled",
+    7: "rejected",
+    8: "invalid_request",
+    9: "exhausted",
+    10: "upstream_error",
+}
+_REASONS = {1: "busy", 2: "breaker", 3: "draining"}
+
+
+class CallError(Exception):
+    """A call that ended without its response. Every call ends exactly once."""
+
+    #: Whether the same call may be sent again without the risk that it runs twice.
+    retryable: bool = False
+    #: Who can fix it: "caller", "handler", "server" or "system".
+    blame: str = "server"
+
+    @property
+    def kind(self) -> str:
+        """The name of the outcome, the same in every language."""
+        return type(self).__name__
+
+
+class Handler(CallError):
+    """The handler answered with an error of its own."""
+
+    blame = "handler"
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"handler_error: {text}")
+        self.code = code
+        self.text = text
+
+
+class InvalidRequest(CallError):
+    """The handler refused the contents of the request."""
+
+    blame = "caller"
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"invalid_request: {text}")
+        self.text = text
+
+
+class HandlerPanic(CallError):
+    """The handler panicked. Connection and server go on."""
+
+    blame = "handler"
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"handler_panic: {text}")
+        self.text = text
+
+
+class UnknownMessageType(CallError):
+    """The server offers no such message type; nothing was sent."""
+
+    blame = "caller"
+
+    def __init__(self, name: str, nearest: Sequence[str]) -> None:
+        known = f"nearest known: {', '.join(nearest)}" if nearest else "it offers none"
+        super().__init__(f'the server knows no message type "{name}"; {known}')
+        self.name = name
+        self.nearest = list(nearest)
+
+
+class WrongStyle(CallError):
+    """The message type is called in another way; nothing was sent."""
+
+    blame = "caller"
+
+    def __init__(self, name: str, method: str) -> None:
+        super().__init__(f'the message type "{name}" is called with {method}()')
+        self.name = name
+        self.method = method
+
+
+class UnusableOption(CallError):
+    """An option makes no sense for this form of call; nothing was sent."""
+
+    blame = "caller"
+
+
+class MessageTooLarge(CallError):
+    """The message is larger than a message may be. If it is the request, nothing has run; if it is the reply, the handler has."""
+
+    blame = "caller"
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"the message of {size} bytes exceeds the limit of {limit} bytes")
+        self.size = size
+        self.limit = limit
+
+
+class DeadlineExceeded(CallError):
+    """The deadline passed. The call was cancelled at the server, but may have run."""
+
+    def __init__(self) -> None:
+        super().__init__("the deadline passed before the answer came")
+
+
+class Cancelled(CallError):
+    """The caller cancelled it. It may have run in part."""
+
+    blame = "caller"
+
+    def __init__(self) -> None:
+        super().__init__("the call was cancelled")
+
+
+class Rejected(CallError):
+    """It was refused before its handler ran. `retry_after` is in seconds, None if it is not known."""
+
+    retryable = True
+
+    def __init__(self, reason: str, retry_after: Optional[float], text: str) -> None:
+        super().__init__(f"rejected ({reason}): {text}")
+        self.reason = reason
+        self.retry_after = retry_after
+        self.text = text
+
+
+class Exhausted(CallError):
+    """The handler has run, but the server's memory had no room for its reply."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"exhausted: {text}")
+        self.text = text
+
+
+class NotExecuted(CallError):
+    """The server is gone and has not run the call: it is safe to send it again."""
+
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("the server went away before it took the call; it is safe to send it again")
+
+
+class Unknown(CallError):
+    """The server is gone and may have run the call, once."""
+
+    def __init__(self) -> None:
+        super().__init__("the server went away while the call was under way; it may have run")
+
+
+class Violation(CallError):
+    """The server broke the protocol, and the connection was closed. `name` is that of the rule."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"the server broke the protocol: {text}")
+        self.name = name
+
+
+class Connect(CallError):
+    """There is no connection and none could be made; nothing was sent.
+
+    `reason` is "NoServer", "PathTooLong", "ForeignServer", "Handshake" or "Io". Where a server refused, `status` is its
+    reason: "full", "draining", "paced", ...
+    """
+
+    retryable = True
+
+    def __init__(self, reason: str, text: str, status: Optional[str] = None) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.status = status
+
+
+class Closed(CallError):
+    """The client was closed on this side, or belongs to the process that this one was forked from."""
+
+    blame = "caller"
+
+    def __init__(self, text: str = "the client was closed") -> None:
+        super().__init__(text)
+
+
+class Other(CallError):
+    """Anything else that the server answered with."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{_CODES.get(code, f'error code {code}')}: {text}")
+        self.code = code
+        self.text = text
+
+
+def from_record(code: int, detail: int, payload: bytes, limit: int) -> CallError:
+    """The outcome that an error record means. `limit` is that on the size of messages."""
+    text = payload.decode("utf-8", "replace")
+    if code in (1, 10):
+        return Handler(detail if detail < 1 << 32 else 0, text)
+    if code == 2:
+        return HandlerPanic(text)
+    if code == 4:
+        return MessageTooLarge(detail, limit)
+    if code == 5:
+        return DeadlineExceeded()
+    if code == 6:
+        return Cancelled()
+    if code == 7:
+        after = detail >> 8
+        return Rejected(_REASONS.get(detail & 0xFF, "other"), after / 1000 if after else None, text)
+    if code == 8:
+        return InvalidRequest(text)
+    if code == 9:
+        return Exhausted(text)
+    return Other(code, text)
+
+
+def too_many_in_flight(limit: int) -> Rejected:
+    """Refused on this side."""
+    return Rejected("busy", None, f"{limit} calls are under way on this connection, the limit max_in_flight")
