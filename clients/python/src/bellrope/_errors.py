@@ -223,3 +223,8 @@ def from_record(code: int, detail: int, payload: bytes, limit: int) -> CallError
 def too_many_in_flight(limit: int) -> Rejected:
     """Refused on this side."""
     return Rejected("busy", None, f"{limit} calls are under way on this connection, the limit max_in_flight")
+
+
+def interrupted(error: BaseException) -> CallError:
+    """How a call ends whose caller was interrupted by this."""
+    return error if isinstance(error, CallError) else Cancelled()

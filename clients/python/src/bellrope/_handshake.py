@@ -10,7 +10,7 @@ from ._errors import CallError, Connect, UnknownMessageType, WrongStyle
 
 MAGIC = b"BELLROPE"
 MAJOR = 1
-MINOR = 0
+MINOR = 1
 STREAM = 1
 ANSWER_HEAD = 64
 MAX_BODY = 65536
@@ -67,8 +67,7 @@ class Welcome(NamedTuple):
 
 def hello(name: str, priority: bool) -> bytes:
     """The hello as it travels. A longer name is cut between two characters; control characters are left out."""
-    text = "".join(letter for letter in name if letter.isprintable())
-    cut = text.encode("utf-8", "replace")[:64].decode("utf-8", "ignore").encode()
+    cut = _plain(name).encode("utf-8", "replace")[:64].decode("utf-8", "ignore").encode()
     return _HELLO.pack(MAGIC, MAJOR, MINOR, STREAM, int(priority), len(cut), 0, 0, cut)
 
 
@@ -118,7 +117,7 @@ class Answer:
         _, _, status, _, _, connection, capacity, max_message, in_flight, window, _, _, clock_us = head
         if status != 0:
             name = _STATUSES[status] if status < len(_STATUSES) else f"status {status}"
-            text = "".join(letter for letter in body.decode("utf-8", "replace") if letter.isprintable())[:512]
+            text = _plain(body.decode("utf-8", "replace"))[:512]
             raise Connect("Handshake", f"the server refused the connection ({name}): {text}", name)
         limit = min(max_message, self._max_message)
         return Welcome(connection, capacity, limit, in_flight, window, clock_us, _table(body))
@@ -136,7 +135,7 @@ def _table(body: bytes) -> dict[str, MessageType]:
             name = raw.decode("utf-8")
         except UnicodeDecodeError:
             name = ""
-        if len(raw) != length or not name or any(_is_control(letter) for letter in name):
+        if len(raw) != length or not name or _plain(name) != name:
             raise _out_of_range("types")
         if entry[2] < len(STYLES):
             number = int.from_bytes(entry[:2], "little")
@@ -144,8 +143,9 @@ def _table(body: bytes) -> dict[str, MessageType]:
     return types
 
 
-def _is_control(letter: str) -> bool:
-    return letter < " " or "\x7f" <= letter <= "\x9f"
+def _plain(text: str) -> str:
+    """The text without control characters."""
+    return "".join(letter for letter in text if not (letter < " " or "\x7f" <= letter <= "\x9f"))
 
 
 def _out_of_range(field: str) -> CallError:

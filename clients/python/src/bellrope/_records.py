@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import struct
-from typing import Iterator, NamedTuple, Optional, Union
+from typing import Iterator, NamedTuple, Optional
 
 from ._errors import Violation
-
-Buffer = Union[bytes, bytearray, memoryview]
 
 REQUEST = 2
 CANCEL = 3
@@ -23,7 +21,6 @@ _EXTENDED = 1
 _HEAD = struct.Struct("<IHBBQ")
 _EXTENDED_HEAD = struct.Struct("<IHBBQQ")
 _WORD = struct.Struct("<Q")
-_PADDING = (b"", b"\0" * 7, b"\0" * 6, b"\0" * 5, b"\0" * 4, b"\0" * 3, b"\0" * 2, b"\0")
 
 # What a server may send: kind -> (extension, payload), each True for "needs", False for "must not have", None for "may have".
 _FORMS: dict[int, tuple[Optional[bool], Optional[bool]]] = {
@@ -48,14 +45,11 @@ class Record(NamedTuple):
     payload: bytes
 
 
-def encode(kind: int, message_type: int, call: int, extension: Optional[int], payload: Buffer = b"") -> bytes:
-    """The record as it travels."""
-    length = len(payload)
+def head(kind: int, message_type: int, call: int, extension: Optional[int], length: int = 0) -> bytes:
+    """The record as it travels, up to its payload of so many bytes."""
     if extension is None:
-        head = _HEAD.pack(length, message_type, kind, 0, call)
-    else:
-        head = _EXTENDED_HEAD.pack(length, message_type, kind, _EXTENDED, call, extension)
-    return b"".join((head, payload, _PADDING[length & 7])) if length else head
+        return _HEAD.pack(length, message_type, kind, 0, call)
+    return _EXTENDED_HEAD.pack(length, message_type, kind, _EXTENDED, call, extension)
 
 
 class Reader:
@@ -73,19 +67,19 @@ class Reader:
         at, end = 0, len(data)
         while end - at >= 16:
             length, message_type, kind, flags, call = _HEAD.unpack_from(data, at)
-            self._check(length, kind, flags, data[at : at + 8])
-            head = 24 if flags else 16
-            size = head + (length + 7 & ~7)
-            if end - at < size:
+            self._check(length, message_type, kind, flags)
+            begin = at + (24 if flags else 16)
+            if end - begin < length:
                 break
             extension = _WORD.unpack_from(data, at + 16)[0] if flags else 0
-            yield Record(kind, message_type, call, extension, data[at + head : at + head + length])
-            at += size
+            at = begin + length
+            yield Record(kind, message_type, call, extension, data[begin:at])
         self._rest = data[at:]
 
-    def _check(self, length: int, kind: int, flags: int, header: bytes) -> None:
+    def _check(self, length: int, message_type: int, kind: int, flags: int) -> None:
         if flags > _EXTENDED or kind not in _KINDS:
-            raise Violation("bad_header", f"record header {int.from_bytes(header, 'little'):#018x} is not valid")
+            word = length | message_type << 32 | kind << 48 | flags << 56
+            raise Violation("bad_header", f"record header {word:#018x} is not valid")
         form = _FORMS.get(kind)
         if form is None:
             raise Violation("bad_direction", f"record kind {kind} does not travel in this direction")

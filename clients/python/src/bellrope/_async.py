@@ -1,0 +1,287 @@
+"""The client for asyncio. Everything happens on one event loop; nothing here waits but by `await`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import weakref
+from types import TracebackType
+from typing import Callable, NoReturn, Optional, Type, Union
+
+from ._async_link import AsyncLink, dial
+from ._async_streams import AsyncDuplex, AsyncStream, AsyncUpload
+from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
+from ._core import Call
+from ._dial import pause
+from ._errors import Closed, Connect, DeadlineExceeded, NotExecuted, Unknown, interrupted
+from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
+from ._waiters import Waiters
+
+_log = logging.getLogger("bellrope")
+_clients: "weakref.WeakSet[AsyncClient]" = weakref.WeakSet()
+
+
+class AsyncClient:
+    """A connection to a server that the tasks of one event loop share, and that connects again by itself.
+
+    It connects with `async with`, with `connect`, or with the first call. Cancelling a task cancels its call at the server. Times are in
+    seconds, as for `Client`.
+    """
+
+    def __init__(
+        self,
+        path: Union[str, "os.PathLike[str]", None] = None,
+        *,
+        name: Optional[str] = None,
+        priority: bool = False,
+        connect_timeout: float = 5.0,
+        reconnect_timeout: float = 1.0,
+        call_timeout: Optional[float] = 30.0,
+        max_message_bytes: int = 10 * 1024 * 1024,
+        on_state_change: Optional[Callable[[State], object]] = None,
+    ) -> None:
+        self._config = Config(path, name, priority, connect_timeout, reconnect_timeout, call_timeout, max_message_bytes)
+        self._pid = os.getpid()
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._link: Optional[AsyncLink] = None
+        # Of the connection.
+        self._changed: Optional[Waiters] = None
+        self._connector: Optional["asyncio.Task[None]"] = None
+        self._tries = 0
+        self._error: Optional[Connect] = None
+        self._was_connected = False
+        self._closed = False
+        self._listeners: list[tuple[contextvars.Context, Callable[[State], object]]] = []
+        if on_state_change is not None:
+            self.on_state_change(on_state_change)
+        _clients.add(self)
+
+    # What users call.
+
+    async def connect(self) -> None:
+        """Connects, unless it is connected. Raises Connect if that fails."""
+        await self._connected(None)
+
+    async def call(
+        self, name: str, payload: Payload = b"", *, timeout: Timeout = Default.TIMEOUT, retry: Retry = Retry.NEVER
+    ) -> bytes:
+        """Calls a unary message type and returns its response. Raises a CallError if there is none."""
+        until = self._moment(self._config.seconds(timeout))
+        request = as_bytes(payload)
+        while True:
+            try:
+                return await self._call_once(name, request, until)
+            except (NotExecuted, Unknown) as error:
+                if not retry.allows(error) or self._is_over(until):
+                    raise
+
+    def stream(
+        self, name: str, payload: Payload = b"", *, timeout: Optional[float] = None, retry: Retry = Retry.NEVER
+    ) -> AsyncStream:
+        """Calls a message type that answers with a stream: an async iterator of its chunks, which begins with the first one asked for.
+
+        Leaving its `async with` block, closing it or dropping it cancels what is left. `timeout` is for all of it, `retry` for what
+        happens before the first chunk.
+        """
+        return AsyncStream(self, SERVER_STREAM, name, as_bytes(payload), timeout, retry)
+
+    async def client_stream(self, name: str, payload: Payload = b"", *, timeout: Optional[float] = None) -> AsyncUpload:
+        """Calls a message type that takes a stream: `send` chunks, then `finish` for the response. `timeout` is for all of it."""
+        upload = AsyncUpload(self, CLIENT_STREAM, name, as_bytes(payload), timeout, Retry.NEVER)
+        await upload._begin()
+        return upload
+
+    async def duplex(self, name: str, payload: Payload = b"", *, timeout: Optional[float] = None) -> AsyncDuplex:
+        """Calls a message type with streams both ways: `send` chunks and `end`, and iterate. Two tasks may share it."""
+        duplex = AsyncDuplex(self, DUPLEX, name, as_bytes(payload), timeout, Retry.NEVER)
+        await duplex._begin()
+        return duplex
+
+    async def types(self) -> "list[MessageType]":
+        """The message types that the server offers."""
+        return list((await self._connected(None)).core.welcome.types.values())
+
+    @property
+    def state(self) -> State:
+        """Whether there is a server at the moment."""
+        if self._closed or os.getpid() != self._pid:
+            return State.CLOSED
+        return State.RECONNECTING if self._link is None else State.CONNECTED
+
+    def on_state_change(self, listener: Callable[[State], object]) -> None:
+        """Calls the listener, on the event loop and with the context variables of now, after each change."""
+        self._listeners.append((contextvars.copy_context(), listener))
+
+    def close(self) -> None:
+        """Hangs up. Calls under way end as Closed. In a forked child it does nothing, since the connection is the parent's."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        if self._connector is not None:
+            self._connector.cancel()
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+            link.core.close(Closed)
+        if self._changed is not None:
+            self._changed.wake()
+        self._tell(State.CLOSED)
+
+    async def aclose(self) -> None:
+        """The same, and waits until nothing of the client runs any more."""
+        self.close()
+        connector = self._connector
+        if connector is not None and connector is not asyncio.current_task():
+            await asyncio.gather(connector, return_exceptions=True)
+
+    async def __aenter__(self) -> "AsyncClient":
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        await self.aclose()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a bellrope.AsyncClient belongs to its process and cannot be pickled; make one in the other process")
+
+    # Calls.
+
+    async def _call_once(self, name: str, payload: bytes, until: Optional[float]) -> bytes:
+        link, call, waiters = await self._begin(name, UNARY, payload, until)
+        try:
+            if not await waiters.wait(lambda: call.done, until):
+                raise DeadlineExceeded
+        except BaseException as error:
+            link.cancel(call, interrupted(error))
+            raise
+        return call.outcome()
+
+    async def _begin(self, name: str, style: int, payload: bytes, until: Optional[float]) -> "tuple[AsyncLink, Call, Waiters]":
+        """Sends a request, as soon as there are a connection and room."""
+        link = await self._connected(until)
+        core = link.core
+        number = core.welcome.find(name, style)
+        if not await link.room.wait(lambda: link.broken or core.has_room, until):
+            raise DeadlineExceeded
+        if link.broken:
+            raise Closed if self._closed else NotExecuted
+        loop = self._running_loop()
+        left = None if until is None else until - loop.time()
+        if left is not None and left <= 0:
+            raise DeadlineExceeded
+        call = core.begin(number, style, payload, link.dialled.deadline_us(left))
+        waiters = Waiters(loop)
+        call.wake = waiters.wake
+        link.flush()
+        return link, call, waiters
+
+    # The connection.
+
+    async def _connected(self, until: Optional[float]) -> AsyncLink:
+        """The connection, made anew if there is none. Waits for a server that went away, but not for long."""
+        loop = self._running_loop()
+        if self._link is not None:
+            return self._link
+        changed = self._changed
+        if changed is None:
+            changed = self._changed = Waiters(loop)
+        patience = loop.time() + (self._config.reconnect_timeout if self._was_connected else 0)
+        while True:
+            if self._closed:
+                raise Closed
+            if self._link is not None:
+                return self._link
+            if self._connector is None:
+                self._connector = loop.create_task(self._keep_connecting(loop, changed))
+            tries = self._tries
+            if not await changed.wait(lambda: self._closed or self._link is not None or self._tries != tries, until):
+                raise DeadlineExceeded
+            if self._link is None and self._error is not None and not self._closed and loop.time() >= patience:
+                raise self._error
+
+    async def _keep_connecting(self, loop: asyncio.AbstractEventLoop, changed: Waiters, first: float = 0.0) -> None:
+        """Tries, after the first pause, until there is a connection; but only once where there never was one."""
+        away_since = loop.time()
+        try:
+            await asyncio.sleep(first)
+            while not self._closed and self._link is None:
+                try:
+                    dialled = await dial(self._config, loop)
+                except Connect as error:
+                    self._error = error
+                    self._tries += 1
+                    changed.wake()
+                    if not self._was_connected:
+                        return
+                    await asyncio.sleep(pause(loop.time() - away_since, error))
+                    continue
+                self._link = AsyncLink(loop, dialled, self._lost)
+                if self._was_connected:
+                    self._tell(State.CONNECTED)
+                self._was_connected = True
+        finally:
+            self._connector = None
+            changed.wake()
+
+    def _lost(self, link: AsyncLink) -> None:
+        """Told by a connection that is over, once its calls have ended."""
+        if self._link is not link or self._loop is None or self._changed is None:
+            return
+        self._link = None
+        self._tell(State.RECONNECTING)
+        if not self._closed and self._connector is None:
+            # A server that hangs up on everybody is not asked without end.
+            first = pause(0.0, link.violation)
+            self._connector = self._loop.create_task(self._keep_connecting(self._loop, self._changed, first))
+
+    def _tell(self, state: State) -> None:
+        if self._loop is None or self._loop.is_closed():
+            return
+        for context, listener in self._listeners:
+            self._loop.call_soon(_call_listener, listener, state, context=context)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop, which is that of the first call."""
+        if os.getpid() != self._pid:
+            raise Closed("this client belongs to the process that was forked; make a new one here")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise RuntimeError(
+                "this AsyncClient belongs to another event loop; make one for each loop, use asyncio.run_coroutine_threadsafe, "
+                "or a Client, which any thread may use"
+            )
+        return loop
+
+    def _moment(self, seconds: Optional[float]) -> Optional[float]:
+        """A moment so far ahead on the loop's clock."""
+        loop = self._running_loop()
+        return None if seconds is None else loop.time() + seconds
+
+    def _is_over(self, until: Optional[float]) -> bool:
+        return until is not None and self._running_loop().time() >= until
+
+    def _abandon_in_child(self) -> None:
+        """Lets go, after a fork, of what is the parent's."""
+        if self._link is not None:
+            self._link.close_in_child()
+
+
+def _call_listener(listener: Callable[[State], object], state: State) -> None:
+    try:
+        listener(state)
+    except Exception:
+        _log.exception("a listener for the state of a connection failed")
+
+
+def _abandon_all_in_child() -> None:
+    for client in list(_clients):
+        client._abandon_in_child()
+
+
+os.register_at_fork(after_in_child=_abandon_all_in_child)

@@ -1,0 +1,149 @@
+"""A connection with its socket on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Callable, Optional
+
+from ._core import Call, Core
+from ._config import Config
+from ._dial import BACKLOG_PAUSE, Dialled, Dialling
+from ._doorbell import forget
+from ._errors import CallError, Violation
+from ._waiters import Waiters
+
+_READ = 256 * 1024
+
+
+class AsyncLink:
+    """One connection. It reads and writes from callbacks of the loop, and never waits."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, dialled: Dialled, lost: Callable[["AsyncLink"], None]) -> None:
+        self.dialled = dialled
+        self.core = Core(dialled.welcome)
+        self.broken = False
+        self.violation: Optional[Violation] = None
+        #: Who waits for room to queue.
+        self.room = Waiters(loop)
+        self._loop = loop
+        self._lost = lost
+        self._socket = dialled.socket
+        # After a failed write there is nothing left to do but read.
+        self._mute = False
+        self._writing = False
+        loop.add_reader(self._socket, self._readable)
+
+    def flush(self) -> None:
+        """Writes what the socket takes now, and the rest as soon as there is room."""
+        had_room = self.core.has_room
+        while self.core.wants_write and not self._mute and not self.broken:
+            buffers = self.core.pending()
+            try:
+                if len(buffers) == 1:
+                    count = self._socket.send(buffers[0], socket.MSG_NOSIGNAL)
+                else:
+                    count = self._socket.sendmsg(buffers, (), socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                break
+            except OSError:
+                # Not at once, as the caller is in the middle of something.
+                self._mute = True
+                self._loop.call_soon(self._read_rest)
+                break
+            self.core.sent(count)
+        self._watch_room(self.core.wants_write and not self._mute and not self.broken)
+        if not had_room and self.core.has_room:
+            self.room.wake()
+
+    def cancel(self, call: Call, error: CallError) -> None:
+        """Gives a call up, if it is still under way."""
+        self.core.cancel(call, error)
+        self.flush()
+
+    def close(self) -> None:
+        """Hangs up, also where a child process has the socket."""
+        if self.broken:
+            return
+        self.broken = True
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._socket)
+            self._watch_room(False)
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self._socket.close()
+        self.room.wake()
+
+    def close_in_child(self) -> None:
+        """Lets go of the socket, which the parent goes on using."""
+        self.broken = True
+        forget(self._socket)
+
+    def _watch_room(self, wanted: bool) -> None:
+        if wanted == self._writing:
+            return
+        self._writing = wanted
+        if wanted:
+            self._loop.add_writer(self._socket, self.flush)
+        else:
+            self._loop.remove_writer(self._socket)
+
+    def _readable(self) -> None:
+        if self._read():
+            self.flush()
+
+    def _read(self) -> bool:
+        """Reads once, and ends the connection if it is over. Answers whether something came."""
+        try:
+            data = self._socket.recv(_READ)
+            self.core.receive(data)
+        except BlockingIOError:
+            if not self._mute:
+                return False
+            data = b""
+        except OSError:
+            data = b""
+        except Violation as error:
+            data, self.violation = b"", error
+        if not data:
+            self.close()
+            self.core.lose(self.violation)
+            self._lost(self)
+        return bool(data)
+
+    def _read_rest(self) -> None:
+        """After a failed write: takes what has arrived, without waiting for more."""
+        while not self.broken and self._read():
+            pass
+
+
+async def dial(config: Config, loop: asyncio.AbstractEventLoop) -> Dialled:
+    """Connects, within the time for it."""
+    until = loop.time() + config.connect_timeout
+    dialling = Dialling(config)
+    try:
+        while not dialling.connect():
+            if loop.time() >= until:
+                raise dialling.failed("no answer came in time")
+            await asyncio.sleep(BACKLOG_PAUSE)
+        readable = Waiters(loop)
+        loop.add_reader(dialling.socket, readable.wake)
+        try:
+            found: list[Dialled] = []
+            if not await readable.wait(lambda: _arrived(dialling, found), until):
+                raise dialling.failed("no answer came in time")
+            return found[0]
+        finally:
+            loop.remove_reader(dialling.socket)
+    except BaseException:
+        dialling.socket.close()
+        raise
+
+
+def _arrived(dialling: Dialling, found: "list[Dialled]") -> bool:
+    dialled = dialling.read()
+    if dialled is not None:
+        found.append(dialled)
+    return dialled is not None

@@ -1,0 +1,330 @@
+"""One connection without a socket, a clock or a thread: what is under way on it, and what each record does to that.
+
+The client tells it what came in (`receive`, `lose`) and writes what is to go out (`pending`, `sent`). Nothing here waits. Where
+something changes for a call, its `wake` is called.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Callable, Optional, Union
+
+from . import _records as records
+from ._credit import Inflow, Outflow
+from ._errors import CallError, MessageTooLarge, NotExecuted, Unknown, Violation, from_record, too_many_in_flight
+from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, Welcome
+
+# Bytes that wait for the socket: parts of large messages are made up to the lower mark, and above the higher one nobody may
+# queue more.
+_LOW = 128 * 1024
+_HIGH = 256 * 1024
+# A payload from this size on is not copied to stand behind its header.
+_APART = 4096
+_BUFFERS = 64
+
+
+def _nobody() -> None:
+    """What a call wakes for which nobody waits."""
+
+
+class Call:
+    """A call under way, or how it ended."""
+
+    __slots__ = ("id", "streams", "uploads", "inflow", "outflow", "chunks", "done", "error", "response", "bell", "wake", "number", "end", "partial", "size")
+
+    def __init__(self, call: int, style: int, window: int) -> None:
+        self.id = call
+        self.streams = style in (SERVER_STREAM, DUPLEX)
+        self.inflow = Inflow(window) if self.streams else None
+        self.uploads = style in (CLIENT_STREAM, DUPLEX)
+        self.outflow = Outflow(window) if self.uploads else None
+        #: Chunks that came and were not taken.
+        self.chunks: deque[bytes] = deque()
+        self.done = False
+        self.error: Optional[CallError] = None
+        self.response = b""
+        self.wake: Callable[[], object] = _nobody
+        #: Where threads wait for it.
+        self.bell: Optional[threading.Condition] = None
+        #: Which of the connection's request records it is, and where that ends among all bytes sent. None: it is not queued.
+        self.number: Optional[int] = None
+        self.end: Optional[int] = None
+        #: What came of a response in parts, and the size of the whole.
+        self.partial = bytearray()
+        self.size = 0
+
+    def outcome(self) -> bytes:
+        """The response of a call that is done. Raises its error."""
+        if self.error is not None:
+            raise self.error
+        return self.response
+
+
+class _Large:
+    """A request that travels in parts."""
+
+    __slots__ = ("call", "message_type", "payload", "deadline_us", "at")
+
+    def __init__(self, call: Call, message_type: int, payload: bytes, deadline_us: Optional[int]) -> None:
+        self.call = call
+        self.message_type = message_type
+        self.payload = memoryview(payload)
+        self.deadline_us = deadline_us
+        self.at = 0
+
+
+class Core:
+    """The state of one connection."""
+
+    def __init__(self, welcome: Welcome) -> None:
+        self.welcome = welcome
+        self._reader = records.Reader(welcome.capacity // 4)
+        self._calls: dict[int, Call] = {}
+        self._last_id = 0
+        self._out: deque[Union[bytes, memoryview]] = deque()
+        self._waiting = 0
+        self._queued = 0
+        self._requests = 0
+        self._large: deque[_Large] = deque()
+        self._receiving: Optional[Call] = None
+        self._admitted: Optional[int] = None
+
+    # What the application does.
+
+    def begin(self, message_type: int, style: int, payload: bytes, deadline_us: Optional[int]) -> Call:
+        """Begins a call. Raises what forbids it; nothing was sent then."""
+        limit = self.welcome.max_message
+        if len(payload) > limit:
+            raise MessageTooLarge(len(payload), limit)
+        if len(self._calls) >= self.welcome.max_in_flight:
+            raise too_many_in_flight(self.welcome.max_in_flight)
+        self._last_id += 1
+        call = Call(self._last_id, style, self.welcome.stream_window)
+        self._calls[call.id] = call
+        if len(payload) <= self.welcome.max_record:
+            self._request(call, message_type, payload, deadline_us)
+        else:
+            self._large.append(_Large(call, message_type, payload, deadline_us))
+        return call
+
+    def may_send(self, call: Call) -> bool:
+        """Whether a chunk may be sent, or why not shows at once."""
+        return call.done or call.outflow is None or call.outflow.available and call.end is not None and self.has_room
+
+    def send_chunk(self, call: Call, payload: bytes) -> bool:
+        """Sends a chunk, once it may be sent. Answers False if the call or its upload has ended."""
+        if call.done or call.outflow is None:
+            return False
+        if len(payload) > self.welcome.max_record:
+            raise MessageTooLarge(len(payload), self.welcome.max_record)
+        self._queue(records.CHUNK, 0, call.id, call.outflow.number, payload)
+        call.outflow.spend(len(payload))
+        return True
+
+    def end_upload(self, call: Call) -> None:
+        """Ends the stream to the server. The call goes on."""
+        if not call.done and call.outflow is not None:
+            self._queue(records.END, 0, call.id, call.outflow.number)
+            call.outflow = None
+
+    def take_chunk(self, call: Call) -> bytes:
+        """Takes the next chunk that came, and returns credit for it in time."""
+        chunk = call.chunks.popleft()
+        if not call.done and call.inflow is not None:
+            credit = call.inflow.consumed(len(chunk))
+            if credit:
+                self._queue(records.CREDIT, 0, call.id, credit)
+        return chunk
+
+    def cancel(self, call: Call, error: CallError) -> None:
+        """Ends a call on this side with this error, and tells the server. Chunks that were not taken are dropped."""
+        call.chunks.clear()
+        if call.done:
+            return
+        began = self._finish(call, error)
+        if began:
+            self._queue(records.CANCEL, 0, call.id, None)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be queued."""
+        return self._waiting < _HIGH
+
+    # What the socket takes and brings.
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether something is to be written."""
+        return self._waiting > 0 or bool(self._large)
+
+    def pending(self) -> list[Union[bytes, memoryview]]:
+        """What is to be written next."""
+        while self._large and self._waiting < _LOW:
+            self._part(self._large[0])
+        if len(self._out) <= _BUFFERS:
+            return list(self._out)
+        return [self._out[index] for index in range(_BUFFERS)]
+
+    def sent(self, count: int) -> None:
+        """Notes that the socket took so many bytes."""
+        self._waiting -= count
+        while count:
+            first = self._out[0]
+            if len(first) > count:
+                self._out[0] = memoryview(first)[count:]
+                return
+            count -= len(first)
+            self._out.popleft()
+
+    def receive(self, data: bytes) -> None:
+        """Takes what came. Raises Violation, after which the connection is to be given up."""
+        for record in self._reader.feed(data):
+            self._take(record)
+
+    def lose(self, violation: Optional[Violation] = None) -> None:
+        """Ends every call, as the connection is gone and all that came was taken."""
+        flushed = self._queued - self._waiting
+        for call in list(self._calls.values()):
+            error: CallError = violation or Unknown()
+            if violation is None:
+                unsent = call.end is None or call.end > flushed
+                untaken = self._admitted is not None and (call.number or 0) > self._admitted
+                if unsent or untaken:
+                    error = NotExecuted()
+            self._finish(call, error)
+
+    def close(self, error: Callable[[], CallError]) -> None:
+        """Ends every call with an error of this side."""
+        for call in list(self._calls.values()):
+            call.chunks.clear()
+            self._finish(call, error())
+
+    # How it is done.
+
+    def _queue(self, kind: int, message_type: int, call: int, extension: Optional[int], payload: Union[bytes, memoryview] = b"") -> None:
+        length = len(payload)
+        head = records.head(kind, message_type, call, extension, length)
+        if length < _APART:
+            self._out.append(head + payload if length else head)
+        else:
+            self._out.append(head)
+            self._out.append(payload)
+        size = len(head) + length
+        self._waiting += size
+        self._queued += size
+
+    def _request(self, call: Call, message_type: int, payload: Union[bytes, memoryview], deadline_us: Optional[int]) -> None:
+        self._queue(records.REQUEST, message_type, call.id, deadline_us, payload)
+        self._requests += 1
+        call.number = self._requests
+        call.end = self._queued
+
+    def _part(self, large: _Large) -> None:
+        rest = large.payload[large.at :]
+        part = self.welcome.part
+        if len(rest) <= part:
+            self._large.popleft()
+            self._request(large.call, large.message_type, rest, large.deadline_us)
+            large.call.wake()  # it may upload now
+            return
+        self._queue(records.FRAGMENT, 0, large.call.id, len(large.payload), rest[:part])
+        large.at += part
+
+    def _finish(self, call: Call, error: Optional[CallError]) -> bool:
+        """Ends a call. Answers whether any of its request was sent or queued."""
+        del self._calls[call.id]
+        call.done = True
+        call.error = error
+        call.partial = bytearray()
+        call.inflow = call.outflow = None
+        if self._receiving is call:
+            self._receiving = None
+        large = next((large for large in self._large if large.call is call), None)
+        if large is not None:
+            self._large.remove(large)
+        call.wake()
+        return large is None or large.at > 0
+
+    def _take(self, record: records.Record) -> None:
+        kind = record.kind
+        if kind == records.ADMITTED or self._admitted is not None:
+            return self._note_admitted(record)
+        call = self._calls.get(record.call)
+        if call is None:
+            return
+        if kind == records.RESPONSE:
+            self._respond(call, record.payload)
+        elif kind == records.CHUNK:
+            inflow = _needs(call.inflow, kind)
+            inflow.take(record.extension, len(record.payload))
+            call.chunks.append(record.payload)
+            call.wake()
+        elif kind == records.END:
+            _needs(call.inflow, kind).check(record.extension)
+            self._finish(call, None)
+        elif kind == records.ERROR:
+            self._fail(call, record)
+        elif kind == records.CREDIT:
+            self._credit(call, record.extension)
+        else:
+            self._fragment(call, record)
+
+    def _note_admitted(self, record: records.Record) -> None:
+        if record.kind != records.ADMITTED or self._admitted is not None or record.extension > self._requests:
+            raise Violation("bad_form", f"record kind {record.kind} came where the connection was over")
+        self._admitted = record.extension
+
+    def _respond(self, call: Call, payload: bytes) -> None:
+        if call.streams:
+            raise _bad_form(records.RESPONSE)
+        call.response = payload
+        if self._receiving is call:
+            if len(call.partial) + len(payload) != call.size:
+                raise _bad_size(call)
+            call.response = bytes(call.partial + payload)
+        self._answered(call, None)
+
+    def _fail(self, call: Call, record: records.Record) -> None:
+        error = from_record(record.message_type, record.extension, record.payload, self.welcome.max_message)
+        self._answered(call, error)
+
+    def _answered(self, call: Call, error: Optional[CallError]) -> None:
+        # Of a large request that was answered in the middle, mostly refused, no more is sent, and the server is told so.
+        in_parts = any(large.call is call and large.at > 0 for large in self._large)
+        self._finish(call, error)
+        if in_parts:
+            self._queue(records.CANCEL, 0, call.id, None)
+
+    def _credit(self, call: Call, amount: int) -> None:
+        if call.outflow is not None:
+            call.outflow.refill(amount)
+            call.wake()
+        elif not call.uploads:
+            raise _bad_form(records.CREDIT)
+
+    def _fragment(self, call: Call, record: records.Record) -> None:
+        if call.streams:
+            raise _bad_form(record.kind)
+        if self._receiving is None:
+            self._receiving, call.size = call, record.extension
+        elif self._receiving is not call:
+            raise Violation("interleaved", f"a part of message {call.id} came before another message was whole")
+        filled = len(call.partial) + len(record.payload)
+        if record.extension != call.size or call.size > self.welcome.max_message or filled >= call.size:
+            raise _bad_size(call)
+        call.partial += record.payload
+
+
+def _needs(inflow: Optional[Inflow], kind: int) -> Inflow:
+    if inflow is None:
+        raise _bad_form(kind)
+    return inflow
+
+
+def _bad_form(kind: int) -> Violation:
+    return Violation("bad_form", f"record kind {kind} has the wrong form")
+
+
+def _bad_size(call: Call) -> Violation:
+    return Violation("bad_size", f"the parts of message {call.id} do not add up to the {call.size} bytes announced")

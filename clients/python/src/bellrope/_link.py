@@ -1,0 +1,109 @@
+"""A connection with its socket, as the blocking client's threads share it. Everything here is called with the client's lock held."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections import deque
+from typing import Optional
+
+from ._core import Core
+from ._dial import Dialled
+from ._doorbell import Doorbell, forget
+from ._errors import Violation
+
+_READ = 256 * 1024
+
+
+class Link:
+    """One connection. One of the threads that wait leads: it alone reads and polls."""
+
+    def __init__(self, dialled: Dialled, nudge: Doorbell) -> None:
+        self.dialled = dialled
+        self.core = Core(dialled.welcome)
+        #: The thread that leads, if one does.
+        self.leader: Optional[int] = None
+        #: Those who wait and do not lead.
+        self.followers: deque[threading.Condition] = deque()
+        self.broken = False
+        self.violation: Optional[Violation] = None
+        self._socket = dialled.socket
+        # After a failed write there is nothing left to do but read.
+        self._mute = False
+        self._events = select.POLLIN
+        self._poller = select.poll()
+        self._poller.register(self._socket, self._events)
+        self._poller.register(nudge, select.POLLIN)
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether nothing can be written any more, so that only what has arrived is left to be read."""
+        return self._mute and not self.broken
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether something is to be written, and can be."""
+        return not self._mute and not self.broken and self.core.wants_write
+
+    def poller(self) -> "select.poll":
+        """What the leader polls without the lock."""
+        events = select.POLLIN | (select.POLLOUT if self.wants_write else 0)
+        if events != self._events:
+            self._events = events
+            self._poller.modify(self._socket, events)
+        return self._poller
+
+    def fileno(self) -> int:
+        """The socket's descriptor, -1 once it is closed."""
+        return self._socket.fileno()
+
+    def flush(self) -> None:
+        """Writes as much as the socket takes."""
+        while self.wants_write:
+            buffers = self.core.pending()
+            try:
+                if len(buffers) == 1:
+                    count = self._socket.send(buffers[0], socket.MSG_NOSIGNAL)
+                else:
+                    count = self._socket.sendmsg(buffers, (), socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._mute = True
+                return
+            self.core.sent(count)
+
+    def read(self) -> bool:
+        """Reads once. Answers False if the connection is over, because of a violation if there is one."""
+        try:
+            data = self._socket.recv(_READ)
+        except BlockingIOError:
+            return not self._mute
+        except OSError:
+            return False
+        if not data:
+            return False
+        try:
+            self.core.receive(data)
+        except Violation as violation:
+            self.violation = violation
+            return False
+        return True
+
+    def hang_up(self) -> None:
+        """Ends the connection, also where a child process has the socket. The descriptor stays, as somebody may poll it."""
+        self.broken = True
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Gives the descriptor back, once nobody leads."""
+        self._socket.close()
+
+    def close_in_child(self) -> None:
+        """Lets go of the socket, which the parent goes on using."""
+        self.broken = True
+        forget(self._socket)
