@@ -9,7 +9,7 @@ import struct
 import tempfile
 import threading
 from types import TracebackType
-from typing import Callable, List, NamedTuple, Optional, Tuple, Type
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Type
 
 _HEAD = struct.Struct("<IHBBQ")
 _ANSWER = struct.Struct("<8sHHHHQQIIIIIIQ")
@@ -78,8 +78,8 @@ class Peer:
             if got.kind == REQUEST:
                 return got._replace(payload=whole)
 
-    def welcome(self, **terms: int) -> None:
-        self.socket.sendall(answer(**terms))  # type: ignore[arg-type]
+    def welcome(self, **terms: Any) -> None:
+        self.socket.sendall(answer(**terms))
 
     def send(self, kind: int, message_type: int, call: int, extension: Optional[int] = None, payload: bytes = b"") -> None:
         self.socket.sendall(record(kind, message_type, call, extension, payload))
@@ -111,10 +111,10 @@ Script = Callable[[Peer], None]
 class Double:
     """Listens, and runs one script a connection, the last one for all that follow."""
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, path: Optional[str] = None) -> None:
         self._scripts = scripts
         self._folder = tempfile.mkdtemp(prefix="bellrope-double-")
-        self.path = os.path.join(self._folder, "s")
+        self.path = path or os.path.join(self._folder, "s")
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(self.path)
         self._listener.listen(64)

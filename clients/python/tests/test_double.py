@@ -228,7 +228,11 @@ class Broken(unittest.TestCase):
                 bellrope.Client(double.path)
             self.assertEqual(caught.exception.status, "full")
             self.assertIn("2000 connections", str(caught.exception))
-        with Double(lambda peer: bool(peer.heard_hang_up()) and None) as double:
+
+        def silent(peer: Peer) -> None:
+            peer.heard_hang_up()
+
+        with Double(silent) as double:
             with self.assertRaises(bellrope.Connect):
                 bellrope.Client(double.path, connect_timeout=0.05)
         with self.assertRaises(bellrope.Connect) as caught:
@@ -276,7 +280,12 @@ class GivenUp(unittest.TestCase):
             sent.clear()
             with Double(never) as double, bellrope.Client(double.path) as client:
                 token = bellrope.CancelToken()
-                canceller = threading.Thread(target=lambda: (sent.wait(PATIENCE), token.cancel()))
+
+                def cancel(token: bellrope.CancelToken = token) -> None:
+                    sent.wait(PATIENCE)
+                    token.cancel()
+
+                canceller = threading.Thread(target=cancel)
                 canceller.start()
                 with self.assertRaises(bellrope.Cancelled):
                     client.call("unary", b"x" * size, cancel=token)

@@ -50,6 +50,8 @@ class AsyncClient:
         self._changed: Optional[Waiters] = None
         self._connector: Optional["asyncio.Task[None]"] = None
         self._tries = 0
+        # A call waits for a connection, so that the next try is not put off.
+        self._wanted = False
         self._error: Optional[Connect] = None
         self._was_connected = False
         self._closed = False
@@ -190,6 +192,7 @@ class AsyncClient:
         if changed is None:
             changed = self._changed = Waiters(loop)
         patience = loop.time() + (self._config.reconnect_timeout if self._was_connected else 0)
+        asked = False
         while True:
             if self._closed:
                 raise Closed
@@ -197,6 +200,9 @@ class AsyncClient:
                 return self._link
             if self._connector is None:
                 self._connector = loop.create_task(self._keep_connecting(loop, changed))
+            elif not asked:
+                self._wanted = asked = True
+                changed.wake()
             tries = self._tries
             if not await changed.wait(lambda: self._closed or self._link is not None or self._tries != tries, until):
                 raise DeadlineExceeded
@@ -207,8 +213,9 @@ class AsyncClient:
         """Tries, after the first pause, until there is a connection; but only once where there never was one."""
         away_since = loop.time()
         try:
-            await asyncio.sleep(first)
+            await changed.wait(lambda: self._wanted, loop.time() + first)
             while not self._closed and self._link is None:
+                self._wanted = False
                 try:
                     dialled = await dial(self._config, loop)
                 except Connect as error:
@@ -217,7 +224,7 @@ class AsyncClient:
                     changed.wake()
                     if not self._was_connected:
                         return
-                    await asyncio.sleep(pause(loop.time() - away_since, error))
+                    await changed.wait(lambda: self._wanted, loop.time() + pause(loop.time() - away_since, error))
                     continue
                 self._link = AsyncLink(loop, dialled, self._lost)
                 if self._was_connected:
