@@ -271,8 +271,9 @@ class Core:
             self._fragment(call, record)
 
     def _note_admitted(self, record: records.Record) -> None:
-        if record.kind != records.ADMITTED or self._admitted is not None or record.extension > self._requests:
-            raise Violation("bad_form", f"record kind {record.kind} came where the connection was over")
+        over = record.kind != records.ADMITTED or self._admitted is not None
+        if over or record.call or record.message_type or record.extension > self._requests:
+            raise _bad_form(record.kind)
         self._admitted = record.extension
 
     def _respond(self, call: Call, payload: bytes) -> None:

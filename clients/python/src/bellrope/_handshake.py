@@ -25,7 +25,16 @@ _METHODS = ("call", "stream", "client_stream", "duplex")
 
 _HELLO = struct.Struct("<8sHHBBBBQ64s")
 _ANSWER = struct.Struct("<8sHHHHQQIIIIIIQ")
-_STATUSES = ("accepted", "version mismatch", "malformed hello", "full", "draining", "forbidden", "paced")
+_STATUSES = (
+    "accepted",
+    "version mismatch",
+    "malformed hello",
+    "full",
+    "draining",
+    "forbidden",
+    "paced",
+    "transport not available",
+)
 
 
 class MessageType(NamedTuple):

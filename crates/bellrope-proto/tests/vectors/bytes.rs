@@ -3,7 +3,11 @@
 use bellrope_proto::{
     Failure,
     frame::{ErrorCode, Header, Kind, RawHeader, Rejection},
+    layout::Geometry,
+    ring::{Producer, RecordClass},
+    stream::StreamEnd,
 };
+use bellrope_shm::SharedMemory;
 use serde_json::{Value, json};
 
 /// A record as it travels on transport 1.
@@ -76,9 +80,11 @@ pub(crate) fn records() -> Value {
         record(Kind::Chunk, 0, 9, Some(u64::from(u32::MAX)), b"x"),
         record(Kind::End, 0, 9, Some(2), b""),
         record(Kind::Fragment, 0, 10, Some(70_000), &[0xA5; 40]),
+        record(Kind::Admitted, 0, 0, Some(3), b""),
     ];
     for record in &valid {
         assert_eq!(&Travelling::decode(&record.encode()), record);
+        assert_eq!(sent(record), record.encode());
     }
     let header =
         |kind: u64, flags: u64, message_type: u64, len: u64| len | message_type << 32 | kind << 48 | flags << 56;
@@ -136,6 +142,17 @@ pub(crate) fn errors() -> Value {
         case
     });
     json!({ "errors": cases })
+}
+
+/// The bytes that the end of a connection over a socket makes of a record in its ring.
+fn sent(record: &Travelling) -> Vec<u8> {
+    let geometry = Geometry::new(4096).unwrap();
+    let memory = SharedMemory::anonymous(geometry.mapping_len());
+    let mut ring = Producer::new(memory.view(geometry.responses()), geometry);
+    let Travelling { kind, message_type, call, extension, payload } = record;
+    assert!(ring.push(RecordClass::Bulk, *kind, *message_type, *call, *extension, payload).unwrap());
+    let _ = ring.publish();
+    StreamEnd::of_server(&memory, geometry).outgoing().unwrap().to_vec()
 }
 
 fn rejected(text: &'static str) -> Failure {

@@ -3,7 +3,8 @@
 use bellrope_proto::{
     Terms,
     handshake::{
-        ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PRIORITY, Status, Style, TypeEntry, Welcome, encode_refusal,
+        ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PRIORITY, Status, Style, Transport, TypeEntry, Welcome,
+        encode_refusal,
     },
     layout::Geometry,
 };
@@ -16,7 +17,7 @@ pub(crate) fn vectors() -> Value {
 }
 
 fn hellos() -> Value {
-    let named = |name: &str| Hello { features: 0, class: 0, name: name.to_owned() };
+    let named = |name: &str| Hello { name: name.to_owned(), ..Hello::default() };
     [
         named("editor"),
         Hello { class: PRIORITY, ..named("") },
@@ -24,10 +25,10 @@ fn hellos() -> Value {
         named(&"\u{fc}".repeat(40)),
     ]
     .map(|hello| {
-        let transports = [0, 1].map(|transport| {
-            let mut bytes = hello.encode();
-            (bytes[10], bytes[12]) = (1, transport);
-            json!({ "transport": transport, "bytes": hex(&bytes) })
+        let transports = [Transport::Shm, Transport::Stream].map(|transport| {
+            let bytes = Hello { transport, ..hello.clone() }.encode();
+            assert_eq!(Hello::decode(&bytes).unwrap().transport, transport);
+            json!({ "transport": bytes[12], "bytes": hex(&bytes) })
         });
         json!({
             "class": hello.class, "features": hello.features.to_string(), "name": hello.name, "transports": transports,
@@ -120,6 +121,7 @@ fn refusals() -> Value {
         encode_refusal(Status::Malformed, ""),
         encode_refusal(Status::Forbidden, "no"),
         encode_refusal(Status::Paced, "come back in 90 ms"),
+        encode_refusal(Status::Transport, "transport 1 is switched off (stream_transport)"),
         encode_refusal(Status::Other(99), "of a newer version"),
         of_another_version,
     ]

@@ -4,6 +4,7 @@
 mod bytes;
 mod conversations;
 mod handshake;
+mod lost;
 mod ring;
 mod streams;
 mod violations;
@@ -42,6 +43,11 @@ fn credit_and_parts_are_those_of_the_vectors() {
 #[test]
 fn every_rule_of_the_vectors_is_told_apart_at_both_ends() {
     check("violations.json", &violations::vectors());
+}
+
+#[test]
+fn calls_of_a_lost_server_end_as_in_the_vectors() {
+    check("lost.json", &lost::vectors());
 }
 
 #[test]

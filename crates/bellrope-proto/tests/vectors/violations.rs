@@ -7,6 +7,7 @@ use bellrope_proto::{
     handshake::Style,
     layout::Geometry,
     ring::{Producer, RecordClass},
+    stream::StreamEnd,
 };
 use bellrope_shm::SharedMemory;
 use serde_json::{Value, json};
@@ -32,9 +33,47 @@ pub(crate) fn vectors() -> Value {
     })
 }
 
-fn case(what: &str, records: &[Travelling], said: Result<(), Violation>) -> Value {
+/// What both ends say to these records, over either transport.
+fn case(what: &str, records: &[Travelling], said: [Result<(), Violation>; 2]) -> Value {
+    assert_eq!(said[0], said[1], "{what}");
     let bytes: Vec<_> = records.iter().map(|record| hex(&record.encode())).collect();
-    json!({ "what": what, "records": bytes, "rule": said.err().map(Violation::name) })
+    json!({ "what": what, "records": bytes, "rule": said[0].err().map(Violation::name) })
+}
+
+/// The same of what is told apart over a socket alone.
+fn case_of_stream(what: &str, records: &[Vec<u8>], said: Result<(), Violation>) -> Value {
+    let bytes: Vec<_> = records.iter().map(|record| hex(record)).collect();
+    json!({ "what": what, "records": bytes, "rule": said.err().map(Violation::name), "only": "transport 1" })
+}
+
+/// Gives bytes to an end, a few at a time, and has its connection take what comes.
+fn feed(
+    end: &mut StreamEnd,
+    records: &[Vec<u8>],
+    mut take: impl FnMut() -> Result<(), Violation>,
+) -> Result<(), Violation> {
+    for piece in records.iter().flat_map(|record| record.chunks(1000)) {
+        let mut piece = piece;
+        while !piece.is_empty() {
+            while !end.put()? {
+                take()?;
+            }
+            let space = end.space();
+            let count = piece.len().min(space.len());
+            space[..count].copy_from_slice(&piece[..count]);
+            end.came(count);
+            piece = &piece[count..];
+        }
+        let put = end.put();
+        // What came before a bad record is in the ring.
+        take()?;
+        put?;
+    }
+    Ok(())
+}
+
+fn header(kind: u64, len: u64) -> Vec<u8> {
+    [(kind << 48 | len).to_le_bytes(), [0; 8]].concat()
 }
 
 fn record(kind: Kind, message_type: u16, call: u64, extension: Option<u64>, len: usize) -> Travelling {
@@ -93,17 +132,37 @@ fn from_client() -> Vec<Value> {
         ("an empty fragment", vec![part(1, 3000, 0)]),
         ("a fragment with a type", vec![record(Kind::Fragment, 1, 1, Some(3000), 1000)]),
     ];
-    cases.iter().map(|(what, records)| case(what, records, server_says(records))).collect()
+    let admitted = record(Kind::Admitted, 0, 0, Some(1), 0).encode();
+    let of_stream = [
+        ("an admitted record", vec![admitted]),
+        ("a pad", vec![header(1, 0)]),
+        ("a payload above a quarter of the capacity", vec![header(2, 4097)]),
+    ];
+    let of_stream = of_stream.map(|(what, bytes)| case_of_stream(what, &bytes, server_says_to(&bytes)));
+    let both = cases.iter().map(|(what, records)| case(what, records, server_says(records)));
+    both.chain(of_stream).collect()
 }
 
 /// What a server says to a client that sends these. Nothing is answered or consumed.
-fn server_says(records: &[Travelling]) -> Result<(), Violation> {
+fn server_says(records: &[Travelling]) -> [Result<(), Violation>; 2] {
     let memory = SharedMemory::anonymous(terms().geometry.mapping_len());
     let (_, mut server) = pair::<Vec<u8>>(&memory, terms());
     write(&mut Producer::new(memory.view(terms().geometry.requests()), terms().geometry), records);
+    let over_memory = take_all(&mut server);
+    [over_memory, server_says_to(&records.iter().map(Travelling::encode).collect::<Vec<_>>())]
+}
+
+fn server_says_to(records: &[Vec<u8>]) -> Result<(), Violation> {
+    let memory = SharedMemory::anonymous(terms().geometry.mapping_len());
+    let (_, mut server) = pair::<Vec<u8>>(&memory, terms());
+    feed(&mut StreamEnd::of_server(&memory, terms().geometry), records, || take_all(&mut server))
+}
+
+fn take_all(server: &mut ServerConnection<Vec<u8>>) -> Result<(), Violation> {
     while let Some(inbound) = server.next_inbound()? {
-        take(&mut server, &inbound)?;
+        take(server, &inbound)?;
     }
+    let _ = server.commit();
     Ok(())
 }
 
@@ -173,26 +232,60 @@ fn from_server() -> Value {
         ("a request", vec![record(Kind::Request, 1, 1, None, 10)]),
         ("a cancel", vec![record(Kind::Cancel, 0, 1, None, 0)]),
     ];
-    let cases: Vec<_> = cases.iter().map(|(what, records)| case(what, records, client_says(records))).collect();
+    let admitted = |taken| record(Kind::Admitted, 0, 0, Some(taken), 0).encode();
+    let of_stream = [
+        ("the last word", vec![response(1, 10).encode(), admitted(5)]),
+        ("more requests than there were", vec![admitted(6)]),
+        ("a response behind the last word", vec![admitted(5), response(1, 10).encode()]),
+        ("two last words", vec![admitted(5), admitted(5)]),
+        ("a last word with a call id", vec![record(Kind::Admitted, 0, 1, Some(5), 0).encode()]),
+        ("a last word with a type", vec![record(Kind::Admitted, 1, 0, Some(5), 0).encode()]),
+        ("a last word with a payload", vec![record(Kind::Admitted, 0, 0, Some(5), 1).encode()]),
+        ("a last word without a number", vec![record(Kind::Admitted, 0, 0, None, 0).encode()]),
+        ("a pad", vec![header(1, 0)]),
+        ("a payload above a quarter of the capacity", vec![header(5, 4097)]),
+    ];
+    let of_stream = of_stream.map(|(what, bytes)| case_of_stream(what, &bytes, client_says_to(|_| bytes.clone())));
+    let both = cases.iter().map(|(what, records)| case(what, records, client_says(records)));
+    let cases: Vec<_> = both.chain(of_stream).collect();
     json!({ "calls": "before the records come, the client has calls 1 to 5 under way, of the message types 1, 2, 3, 4 and 1", "cases": cases })
 }
 
 /// What a client says to a server that sends these, written for calls 1 to 5. Of what comes, nothing is consumed.
-fn client_says(records: &[Travelling]) -> Result<(), Violation> {
+fn client_says(records: &[Travelling]) -> [Result<(), Violation>; 2] {
     let memory = SharedMemory::anonymous(terms().geometry.mapping_len());
     let (mut client, _) = pair::<Vec<u8>>(&memory, terms());
-    let ids = [0, 1, 2, 3, 0].map(|style: usize| client.submit(style as u16 + 1, STYLES[style], b"", None).unwrap());
-    // A client's own ids are of another form.
+    let ids = five_calls(&mut client);
+    write(&mut Producer::new(memory.view(terms().geometry.responses()), terms().geometry), &for_calls(records, ids));
+    let over_memory = drain(&mut client);
+    [over_memory, client_says_to(|ids| for_calls(records, ids).iter().map(Travelling::encode).collect())]
+}
+
+fn client_says_to(records: impl Fn([u64; 5]) -> Vec<Vec<u8>>) -> Result<(), Violation> {
+    let memory = SharedMemory::anonymous(terms().geometry.mapping_len());
+    let (mut client, _) = pair::<Vec<u8>>(&memory, terms());
+    let ids = five_calls(&mut client);
+    let _ = client.commit();
+    let mut end = StreamEnd::of_client(&memory, terms().geometry);
+    let sent = end.outgoing()?.len();
+    end.sent(sent);
+    feed(&mut end, &records(ids), || drain(&mut client))
+}
+
+fn five_calls(client: &mut ClientConnection) -> [u64; 5] {
+    [0, 1, 2, 3, 0].map(|style: usize| client.submit(style as u16 + 1, STYLES[style], b"", None).unwrap())
+}
+
+/// The records for a client whose own ids are of another form.
+fn for_calls(records: &[Travelling], ids: [u64; 5]) -> Vec<Travelling> {
     let own = |call: u64| ids.get(call as usize - 1).copied().unwrap_or(call << 40);
-    let records: Vec<_> =
-        records.iter().map(|record| Travelling { call: own(record.call), ..record.clone() }).collect();
-    write(&mut Producer::new(memory.view(terms().geometry.responses()), terms().geometry), &records);
-    drain(&mut client)
+    records.iter().map(|record| Travelling { call: own(record.call), ..record.clone() }).collect()
 }
 
 fn drain(client: &mut ClientConnection) -> Result<(), Violation> {
     while let Some(answer) = client.next_answer()? {
         client.take(&answer, &mut vec![0; answer.len]);
     }
+    let _ = client.commit();
     Ok(())
 }
