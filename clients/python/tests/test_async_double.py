@@ -140,6 +140,7 @@ class Cancelling(unittest.TestCase):
             peer.heard_hang_up()
 
         async def main() -> None:
+            before = len(asyncio.all_tasks())
             for steps in range(6):
                 client = bellrope.AsyncClient(double.path, connect_timeout=60)
                 task = asyncio.create_task(client.call("unary"))
@@ -149,7 +150,7 @@ class Cancelling(unittest.TestCase):
                 with self.assertRaises(asyncio.CancelledError):
                     await task
                 await client.aclose()
-            self.assertEqual(len(asyncio.all_tasks()), 2)
+            self.assertEqual(len(asyncio.all_tasks()), before)
 
         with Double(silent) as double:
             run(main())
@@ -282,6 +283,7 @@ class Lost(unittest.TestCase):
 
     def test_closing_while_calls_wait_or_the_server_is_away_ends_them_all(self) -> None:
         async def main() -> None:
+            before = len(asyncio.all_tasks())
             client = bellrope.AsyncClient(double.path, reconnect_timeout=60)
             calls = [asyncio.create_task(kind_of(client.call("unary"))) for _ in range(3)]
             await wait_for(lambda: client._link is not None and len(client._link.core._calls) == 3)
@@ -296,7 +298,7 @@ class Lost(unittest.TestCase):
             await asyncio.sleep(0.01)
             await away.aclose()
             self.assertEqual(await call, "Closed")
-            self.assertEqual(len(asyncio.all_tasks()), 2, "the test and its watchdog")
+            self.assertEqual(len(asyncio.all_tasks()), before)
 
         def silent(peer: Peer) -> None:
             peer.welcome()
