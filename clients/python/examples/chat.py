@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Asks the AI gateway and prints the answer as it comes: `bellrope serve`, then `python chat.py "What is a bell rope for?"`.
+"""Asks the AI gateway and prints the answer as it comes: `bellrope serve`, then `python chat.py "What is a bell rope
+for?"`.
 
 The socket is $BELLROPE_SOCKET, or where `bellrope serve` listens by default.
 """

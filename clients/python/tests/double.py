@@ -81,7 +81,9 @@ class Peer:
     def welcome(self, **terms: Any) -> None:
         self.socket.sendall(answer(**terms))
 
-    def send(self, kind: int, message_type: int, call: int, extension: Optional[int] = None, payload: bytes = b"") -> None:
+    def send(
+        self, kind: int, message_type: int, call: int, extension: Optional[int] = None, payload: bytes = b""
+    ) -> None:
         self.socket.sendall(record(kind, message_type, call, extension, payload))
 
     def respond(self, call: int, payload: bytes) -> None:

@@ -1,4 +1,5 @@
-"""A real server with message types of every style: the example `styles` of the crate `bellrope`, named by BELLROPE_STYLES."""
+"""A real server with message types of every style: the example `styles` of the crate `bellrope`, named by
+BELLROPE_STYLES."""
 
 from __future__ import annotations
 

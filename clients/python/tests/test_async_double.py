@@ -88,7 +88,10 @@ class Whole(unittest.TestCase):
         async def main() -> None:
             async with bellrope.AsyncClient(double.path) as client:
                 sizes = (65535, 65536, 65537, 10 << 20)
-                calls = [asyncio.create_task(client.call("unary", bytes(range(250)) * (size // 250) + b"x" * (size % 250))) for size in sizes]
+                calls = [
+                    asyncio.create_task(client.call("unary", bytes(range(250)) * (size // 250) + b"x" * (size % 250)))
+                    for size in sizes
+                ]
                 await asyncio.sleep(0)
                 go_on.set()
                 for size, call in zip(sizes, calls):
@@ -358,7 +361,9 @@ class Contexts(unittest.TestCase):
             thread.start()
             await asyncio.get_running_loop().run_in_executor(None, thread.join)
             loop = asyncio.get_running_loop()
-            threadsafe = lambda: asyncio.run_coroutine_threadsafe(client.call("unary", b"x"), loop).result(PATIENCE)  # noqa: E731
+            threadsafe = lambda: asyncio.run_coroutine_threadsafe(client.call("unary", b"x"), loop).result(
+                PATIENCE
+            )  # noqa: E731
             self.assertEqual(await loop.run_in_executor(None, threadsafe), b"x")
             await client.aclose()
 

@@ -29,7 +29,9 @@ class Gateway(unittest.TestCase):
         self.socket = os.path.join(folder, "private", "s")
         self.environment = dict(os.environ, BELLROPE_SOCKET=self.socket, HOME=folder, XDG_CONFIG_HOME=folder)
         command = [PROGRAM, "serve", "--socket", self.socket]
-        self.server = subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.server = subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         self.addCleanup(self.server.wait, PATIENCE)
         self.addCleanup(self.server.kill)
         until = time.monotonic() + PATIENCE
@@ -97,7 +99,9 @@ class Readme(unittest.TestCase):
         with Double(serve, path=os.path.join(folder, "bellrope", "bellrope.sock")):
             for block in blocks:
                 environment = dict(os.environ, XDG_RUNTIME_DIR=folder)
-                done = subprocess.run([sys.executable, "-c", block], env=environment, capture_output=True, text=True, timeout=PATIENCE)
+                done = subprocess.run(
+                    [sys.executable, "-c", block], env=environment, capture_output=True, text=True, timeout=PATIENCE
+                )
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
 
 

@@ -59,7 +59,9 @@ class Blocking(WithServer):
     def test_every_style_is_called(self) -> None:
         with bellrope.Client(self.server.path) as client:
             styles = {known.name: known.style for known in client.types()}
-            self.assertEqual((styles["echo"], styles["count"], styles["join"]), ("unary", "server_stream", "client_stream"))
+            self.assertEqual(
+                (styles["echo"], styles["count"], styles["join"]), ("unary", "server_stream", "client_stream")
+            )
             self.assertEqual(client.call("echo", b"ding"), b"ding")
             self.assertEqual(list(client.stream("count", b"1000")), [b"%d" % number for number in range(1000)])
             with client.client_stream("join") as upload:
@@ -318,7 +320,10 @@ class Asynchronous(WithServer):
             async with bellrope.AsyncClient(self.server.path) as client:
                 self.assertIn("echo", [known.name for known in await client.types()])
                 self.assertEqual(await client.call("echo", b"ding"), b"ding")
-                self.assertEqual([chunk async for chunk in client.stream("count", b"1000")], [b"%d" % number for number in range(1000)])
+                self.assertEqual(
+                    [chunk async for chunk in client.stream("count", b"1000")],
+                    [b"%d" % number for number in range(1000)],
+                )
                 async with await client.client_stream("join") as upload:
                     for number in range(1000):
                         self.assertTrue(await upload.send(b"%d," % number))

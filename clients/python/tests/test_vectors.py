@@ -53,7 +53,9 @@ class Handshake(unittest.TestCase):
             for field in ("capacity", "max_message", "max_in_flight", "stream_window", "max_record"):
                 self.assertEqual(getattr(welcome, field), case[field])
             self.assertEqual((welcome.connection, welcome.clock_us), (int(case["connection"]), int(case["clock_us"])))
-            types = [{"type": known.number, "style": known.style, "name": known.name} for known in welcome.types.values()]
+            types = [
+                {"type": known.number, "style": known.style, "name": known.name} for known in welcome.types.values()
+            ]
             self.assertEqual(types, case["types"])
 
     def test_a_refusal_shows_its_text(self) -> None:

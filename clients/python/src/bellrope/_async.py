@@ -26,8 +26,8 @@ _clients: "weakref.WeakSet[AsyncClient]" = weakref.WeakSet()
 class AsyncClient:
     """A connection to a server that the tasks of one event loop share, and that connects again by itself.
 
-    It connects with `async with`, with `connect`, or with the first call. Cancelling a task cancels its call at the server. Times are in
-    seconds, as for `Client`.
+    It connects with `async with`, with `connect`, or with the first call. Cancelling a task cancels its call at the
+    server. Times are in seconds, as for `Client`.
     """
 
     def __init__(
@@ -82,15 +82,17 @@ class AsyncClient:
     def stream(
         self, name: str, payload: Payload = b"", *, timeout: Optional[float] = None, retry: Retry = Retry.NEVER
     ) -> AsyncStream:
-        """Calls a message type that answers with a stream: an async iterator of its chunks, which begins with the first one asked for.
+        """Calls a message type that answers with a stream: an async iterator of its chunks, which begins with the first
+        one asked for.
 
-        Leaving its `async with` block, closing it or dropping it cancels what is left. `timeout` is for all of it, `retry` for what
-        happens before the first chunk.
+        Leaving its `async with` block, closing it or dropping it cancels what is left. `timeout` is for all of it,
+        `retry` for what happens before the first chunk.
         """
         return AsyncStream(self, SERVER_STREAM, name, as_bytes(payload), timeout, retry)
 
     async def client_stream(self, name: str, payload: Payload = b"", *, timeout: Optional[float] = None) -> AsyncUpload:
-        """Calls a message type that takes a stream: `send` chunks, then `finish` for the response. `timeout` is for all of it."""
+        """Calls a message type that takes a stream: `send` chunks, then `finish` for the response. `timeout` is for all
+        of it."""
         upload = AsyncUpload(self, CLIENT_STREAM, name, as_bytes(payload), timeout, Retry.NEVER)
         await upload._begin()
         return upload
@@ -117,7 +119,8 @@ class AsyncClient:
         self._listeners.append((contextvars.copy_context(), listener))
 
     def close(self) -> None:
-        """Hangs up. Calls under way end as Closed. In a forked child it does nothing, since the connection is the parent's."""
+        """Hangs up. Calls under way end as Closed. In a forked child it does nothing, since the connection is the
+        parent's."""
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
@@ -148,7 +151,9 @@ class AsyncClient:
         await self.aclose()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a bellrope.AsyncClient belongs to its process and cannot be pickled; make one in the other process")
+        raise TypeError(
+            "a bellrope.AsyncClient belongs to its process and cannot be pickled; make one in the other process"
+        )
 
     # Calls.
 
@@ -162,7 +167,9 @@ class AsyncClient:
             raise
         return call.outcome()
 
-    async def _begin(self, name: str, style: int, payload: bytes, until: Optional[float]) -> "tuple[AsyncLink, Call, Waiters]":
+    async def _begin(
+        self, name: str, style: int, payload: bytes, until: Optional[float]
+    ) -> "tuple[AsyncLink, Call, Waiters]":
         """Sends a request, as soon as there are a connection and room."""
         link = await self._connected(until)
         core = link.core
@@ -260,8 +267,8 @@ class AsyncClient:
             self._loop = loop
         if self._loop is not loop:
             raise RuntimeError(
-                "this AsyncClient belongs to another event loop; make one for each loop, use asyncio.run_coroutine_threadsafe, "
-                "or a Client, which any thread may use"
+                "this AsyncClient belongs to another event loop; make one for each loop, use "
+                "asyncio.run_coroutine_threadsafe, or a Client, which any thread may use"
             )
         return loop
 

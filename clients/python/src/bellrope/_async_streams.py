@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class _Streaming:
-    """A call that is not over with one answer. Leaving its `async with` block, closing it or dropping it cancels what is left."""
+    """A call that is not over with one answer. Leaving its `async with` block, closing it or dropping it cancels what
+    is left."""
 
     def __init__(
         self, client: "AsyncClient", style: int, name: str, payload: bytes, timeout: Optional[float], retry: Retry
@@ -147,7 +148,8 @@ class AsyncUpload(_Streaming):
         return self
 
     async def send(self, chunk: Payload) -> bool:
-        """Sends a chunk, once there is credit for it. False if the server has answered already, which `finish` tells."""
+        """Sends a chunk, once there is credit for it. False if the server has answered already, which `finish`
+        tells."""
         return await self._send(chunk)
 
     async def finish(self, timeout: Optional[float] = None) -> bytes:

@@ -53,7 +53,15 @@ Timeout = Union[float, None, Default]
 class Config:
     """What a client was made with. Times are in seconds."""
 
-    __slots__ = ("path", "name", "priority", "connect_timeout", "reconnect_timeout", "call_timeout", "max_message_bytes")
+    __slots__ = (
+        "path",
+        "name",
+        "priority",
+        "connect_timeout",
+        "reconnect_timeout",
+        "call_timeout",
+        "max_message_bytes",
+    )
 
     def __init__(
         self,
@@ -80,8 +88,8 @@ class Config:
 
 
 def default_socket_path() -> str:
-    """Where the server's socket lies when nobody says so: `$XDG_RUNTIME_DIR/bellrope/bellrope.sock`, else a directory of the
-    user's own under the temporary directory."""
+    """Where the server's socket lies when nobody says so: `$XDG_RUNTIME_DIR/bellrope/bellrope.sock`, else a directory
+    of the user's own under the temporary directory."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         return os.path.join(runtime, "bellrope", "bellrope.sock")
@@ -95,4 +103,6 @@ def as_bytes(payload: Payload) -> bytes:
         return payload
     if isinstance(payload, (bytearray, memoryview)):
         return bytes(payload)
-    raise TypeError(f"a payload is bytes, not {type(payload).__name__}; encode it first, as with json.dumps(...).encode()")
+    raise TypeError(
+        f"a payload is bytes, not {type(payload).__name__}; encode it first, as with json.dumps(...).encode()"
+    )

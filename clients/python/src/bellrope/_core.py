@@ -1,7 +1,7 @@
 """One connection without a socket, a clock or a thread: what is under way on it, and what each record does to that.
 
-The client tells it what came in (`receive`, `lose`) and writes what is to go out (`pending`, `sent`). Nothing here waits. Where
-something changes for a call, its `wake` is called.
+The client tells it what came in (`receive`, `lose`) and writes what is to go out (`pending`, `sent`). Nothing here
+waits. Where something changes for a call, its `wake` is called.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ._credit import Inflow, Outflow
 from ._errors import CallError, MessageTooLarge, NotExecuted, Unknown, Violation, from_record, too_many_in_flight
 from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, Welcome
 
-# Bytes that wait for the socket: parts of large messages are made up to the lower mark, and above the higher one nobody may
-# queue more.
+# Bytes that wait for the socket: parts of large messages are made up to the lower mark, and above the higher one nobody
+# may queue more.
 _LOW = 128 * 1024
 _HIGH = 256 * 1024
 # A payload from this size on is not copied to stand behind its header.
@@ -31,7 +31,23 @@ def _nobody() -> None:
 class Call:
     """A call under way, or how it ended."""
 
-    __slots__ = ("id", "streams", "uploads", "inflow", "outflow", "chunks", "done", "error", "response", "bell", "wake", "number", "end", "partial", "size")
+    __slots__ = (
+        "id",
+        "streams",
+        "uploads",
+        "inflow",
+        "outflow",
+        "chunks",
+        "done",
+        "error",
+        "response",
+        "bell",
+        "wake",
+        "number",
+        "end",
+        "partial",
+        "size",
+    )
 
     def __init__(self, call: int, style: int, window: int) -> None:
         self.id = call
@@ -47,7 +63,8 @@ class Call:
         self.wake: Callable[[], object] = _nobody
         #: Where threads wait for it.
         self.bell: Optional[threading.Condition] = None
-        #: Which of the connection's request records it is, and where that ends among all bytes sent. None: it is not queued.
+        #: Which of the connection's request records it is, and where that ends among all bytes sent. None: it is not
+        # queued.
         self.number: Optional[int] = None
         self.end: Optional[int] = None
         #: What came of a response in parts, and the size of the whole.
@@ -202,7 +219,9 @@ class Core:
 
     # How it is done.
 
-    def _queue(self, kind: int, message_type: int, call: int, extension: Optional[int], payload: Union[bytes, memoryview] = b"") -> None:
+    def _queue(
+        self, kind: int, message_type: int, call: int, extension: Optional[int], payload: Union[bytes, memoryview] = b""
+    ) -> None:
         length = len(payload)
         head = records.head(kind, message_type, call, extension, length)
         if length < _APART:
@@ -214,7 +233,9 @@ class Core:
         self._waiting += size
         self._queued += size
 
-    def _request(self, call: Call, message_type: int, payload: Union[bytes, memoryview], deadline_us: Optional[int]) -> None:
+    def _request(
+        self, call: Call, message_type: int, payload: Union[bytes, memoryview], deadline_us: Optional[int]
+    ) -> None:
         self._queue(records.REQUEST, message_type, call.id, deadline_us, payload)
         self._requests += 1
         call.number = self._requests
@@ -291,7 +312,8 @@ class Core:
         self._answered(call, error)
 
     def _answered(self, call: Call, error: Optional[CallError]) -> None:
-        # Of a large request that was answered in the middle, mostly refused, no more is sent, and the server is told so.
+        # Of a large request that was answered in the middle, mostly refused, no more is sent, and the server is told
+        # so.
         in_parts = any(large.call is call and large.at > 0 for large in self._large)
         self._finish(call, error)
         if in_parts:

@@ -96,10 +96,15 @@ class Dialling:
 
 
 def pause(away: float, error: Optional[CallError]) -> float:
-    """How long to wait for the next try at a server that has been away for so long; `error` is why the last try failed, or why the
-    connection was given up."""
+    """How long to wait for the next try at a server that has been away for so long; `error` is why the last try failed,
+    or why the connection was given up."""
     shortest = 0.002 if away < 2.0 else 0.008 if away < 30.0 else 0.1
-    if isinstance(error, Violation) or isinstance(error, Connect) and error.reason == "Handshake" and error.status not in _PASSING:
+    if (
+        isinstance(error, Violation)
+        or isinstance(error, Connect)
+        and error.reason == "Handshake"
+        and error.status not in _PASSING
+    ):
         shortest = 0.5
     return shortest * random.uniform(1.0, 2.0)
 
@@ -109,7 +114,9 @@ def _check_owner(sock: socket.socket, path: str) -> None:
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, uid, _ = _CREDENTIALS.unpack(raw)
     if uid != 0 and (uid != os.geteuid() or uid == _overflow_user()):
-        raise Connect("ForeignServer", f"the server at {path} runs as user {uid}, neither you nor root; it was not trusted")
+        raise Connect(
+            "ForeignServer", f"the server at {path} runs as user {uid}, neither you nor root; it was not trusted"
+        )
 
 
 def _overflow_user() -> Optional[int]:

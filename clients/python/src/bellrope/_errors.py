@@ -94,7 +94,8 @@ class UnusableOption(CallError):
 
 
 class MessageTooLarge(CallError):
-    """The message is larger than a message may be. If it is the request, nothing has run; if it is the reply, the handler has."""
+    """The message is larger than a message may be. If it is the request, nothing has run; if it is the reply, the
+    handler has."""
 
     blame = "caller"
 

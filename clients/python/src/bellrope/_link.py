@@ -1,4 +1,5 @@
-"""A connection with its socket, as the blocking client's threads share it. Everything here is called with the client's lock held."""
+"""A connection with its socket, as the blocking client's threads share it. Everything here is called with the client's
+lock held."""
 
 from __future__ import annotations
 
@@ -92,7 +93,8 @@ class Link:
         return True
 
     def hang_up(self) -> None:
-        """Ends the connection, also where a child process has the socket. The descriptor stays, as somebody may poll it."""
+        """Ends the connection, also where a child process has the socket. The descriptor stays, as somebody may poll
+        it."""
         self.broken = True
         try:
             self._socket.shutdown(socket.SHUT_RDWR)

@@ -22,7 +22,8 @@ _HEAD = struct.Struct("<IHBBQ")
 _EXTENDED_HEAD = struct.Struct("<IHBBQQ")
 _WORD = struct.Struct("<Q")
 
-# What a server may send: kind -> (extension, payload), each True for "needs", False for "must not have", None for "may have".
+# What a server may send: kind -> (extension, payload), each True for "needs", False for "must not have", None for "may
+# have".
 _FORMS: dict[int, tuple[Optional[bool], Optional[bool]]] = {
     CREDIT: (True, False),
     RESPONSE: (False, None),

@@ -14,13 +14,16 @@ from ._errors import Cancelled, DeadlineExceeded, MessageTooLarge, interrupted
 from ._link import Link
 
 if TYPE_CHECKING:
-    from ._blocking import Client
+    from ._shared import Shared
 
 
 class _Streaming:
-    """A call that is not over with one answer. Leaving its `with` block, closing it or dropping it cancels what is left."""
+    """A call that is not over with one answer. Leaving its `with` block, closing it or dropping it cancels what is
+    left."""
 
-    def __init__(self, client: "Client", link: Link, call: Call, registration: Registration, until: Optional[float]) -> None:
+    def __init__(
+        self, client: "Shared", link: Link, call: Call, registration: Registration, until: Optional[float]
+    ) -> None:
         self._client = client
         self._link = link
         self._call = call
@@ -140,7 +143,8 @@ class Upload(_Streaming):
         return self
 
     def send(self, chunk: Payload) -> bool:
-        """Sends a chunk, once there is credit for it. False if the server has answered already, which `finish` tells."""
+        """Sends a chunk, once there is credit for it. False if the server has answered already, which `finish`
+        tells."""
         return self._send(chunk)
 
     def finish(self, timeout: Optional[float] = None) -> bytes:

@@ -1,5 +1,5 @@
-"""The thread that looks after a blocking client while nobody waits: it notices that the server went away, connects again, writes what
-could not be written at once, and calls the listeners of the connection's state.
+"""The thread that looks after a blocking client while nobody waits: it notices that the server went away, connects
+again, writes what could not be written at once, and calls the listeners of the connection's state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ._doorbell import Doorbell
 from ._errors import Cancelled
 
 if TYPE_CHECKING:
-    from ._blocking import Client
+    from ._shared import Shared
     from ._link import Link
 
 _log = logging.getLogger("bellrope")
@@ -39,9 +39,11 @@ class Watcher:
         self._listeners: list[tuple[contextvars.Context, Callable[[State], object]]] = []
         self._news: deque[State] = deque()
 
-    def start(self, client: "Client") -> None:
+    def start(self, client: "Shared") -> None:
         """Begins to watch. The thread does not keep the client alive."""
-        self._thread = threading.Thread(target=_watch, args=(self, weakref.ref(client)), name="bellrope-watch", daemon=True)
+        self._thread = threading.Thread(
+            target=_watch, args=(self, weakref.ref(client)), name="bellrope-watch", daemon=True
+        )
         self._thread.start()
 
     def listen(self, listener: Callable[[State], object]) -> None:
@@ -85,7 +87,7 @@ class Watcher:
                     _log.exception("a listener for the state of a connection failed")
 
 
-def _watch(watcher: Watcher, reference: "weakref.ref[Client]") -> None:
+def _watch(watcher: Watcher, reference: "weakref.ref[Shared]") -> None:
     away_since: Optional[float] = None
     while True:
         watcher.call_listeners()
@@ -106,9 +108,11 @@ def _watch(watcher: Watcher, reference: "weakref.ref[Client]") -> None:
         watcher._bell.close()
 
 
-def _look_after(client: "Client", away_since: Optional[float]) -> "tuple[Optional[Link], Optional[float], Optional[float]]":
-    """Does what is to be done now. Answers with the connection, how long there is nothing else to do, and since when there has been
-    no connection."""
+def _look_after(
+    client: "Shared", away_since: Optional[float]
+) -> "tuple[Optional[Link], Optional[float], Optional[float]]":
+    """Does what is to be done now. Answers with the connection, how long there is nothing else to do, and since when
+    there has been no connection."""
     with client._lock:
         if client._closed:
             return None, None, None
@@ -133,7 +137,7 @@ def _look_after(client: "Client", away_since: Optional[float]) -> "tuple[Optiona
         return None, pause(now - away_since, error), away_since
 
 
-def _serve(client: "Client", link: "Link") -> None:
+def _serve(client: "Shared", link: "Link") -> None:
     """Reads and writes where nobody leads: after a hang-up, or while something is to be written."""
     if link.leader is not None:
         return

@@ -1,0 +1,304 @@
+"""What the threads that share a blocking client share: its connection, and who of them waits how.
+
+Of the threads that wait on a connection the first one leads: it polls and reads for all, and passes the role on when it
+has what it waited for. So a lone caller pays no other thread.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import threading
+import time
+import weakref
+from collections import deque
+from typing import Callable, Optional
+
+from ._cancel import Registration
+from ._config import Config, State
+from ._core import Call
+from ._dial import BACKLOG_PAUSE, Dialled, Dialling, pause
+from ._doorbell import Doorbell, forget
+from ._errors import CallError, Cancelled, Closed, Connect, DeadlineExceeded, Violation
+from ._link import Link
+from ._watcher import Watcher
+
+_all: "weakref.WeakSet[Shared]" = weakref.WeakSet()
+
+
+class Shared:
+    """The state of a blocking client. What is here is called with the lock held, unless it says otherwise."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        # Of the connection, of room to queue, of tokens.
+        self._changed = threading.Condition(self._lock)
+        self._link: Optional[Link] = None
+        # Why the last connection was given up, if its server broke the protocol.
+        self._violation: Optional[Violation] = None
+        self._connecting = False
+        self._dialling: Optional[Dialling] = None
+        self._closed = False
+        # Interrupts the thread that leads.
+        self._nudge = Doorbell()
+        # Calls that were dropped where the lock could not be taken.
+        self._dropped: deque[tuple[Link, Call]] = deque()
+        self._watcher = Watcher()
+        _all.add(self)
+
+    def _wait_for(self, link: Link, call: Call, ready: Callable[[], bool], until: Optional[float]) -> bool:
+        """Waits for something of a call, which holds at the latest when the call is done. Answers False if time is
+        over."""
+        if ready():
+            return True
+        if link.leader in (None, threading.get_ident()):
+            return self._wait(link, ready, until, self._changed)
+        if call.bell is None:
+            call.bell = threading.Condition(self._lock)
+            call.wake = call.bell.notify_all
+        return self._wait(link, ready, until, call.bell)
+
+    def _wait(self, link: Link, ready: Callable[[], bool], until: Optional[float], bell: threading.Condition) -> bool:
+        """Waits until something is ready that a record or room to write may bring, as leader or as follower."""
+        leads = False
+        me = threading.get_ident()
+        # A signal's handler that calls interrupts its own thread, which may lead; it leads in its place meanwhile.
+        before = me if link.leader == me else None
+        try:
+            while not ready():
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                if leads or link.leader in (None, me):
+                    leads, link.leader = True, me
+                    self._lead(link, left)
+                else:
+                    link.followers.append(bell)
+                    try:
+                        bell.wait(left)
+                    finally:
+                        link.followers.remove(bell)
+            return True
+        finally:
+            if leads:
+                link.leader = before
+                if link.broken and before is None:
+                    link.close()
+                    self._changed.notify_all()
+            # Also one that was woken to lead, and need not any more, passes the role on.
+            if link.leader is None and link.followers:
+                link.followers[0].notify_all()
+
+    def _lead(self, link: Link, left: Optional[float]) -> None:
+        """Waits for the socket without the lock, then reads and writes."""
+        poller = link.poller()
+        self._lock.release()
+        try:
+            ready = poller.poll(None if left is None else math.ceil(left * 1000))
+        finally:
+            self._lock.acquire()
+        if len(ready) > 1 or ready and ready[0][0] != link.fileno():
+            self._nudge.clear()
+        if link.broken:
+            return
+        self._exchange(link)
+
+    def _exchange(self, link: Link) -> None:
+        """Writes and reads as far as that goes without waiting."""
+        over = True
+        try:
+            self._flush(link, waits=True)
+            over = not link.read()
+            while link.is_mute and not over:
+                over = not link.read()
+        finally:
+            # Also where an interrupt came in the middle: nobody knows what was read then.
+            if over:
+                self._lose(link)
+
+    def _flush(self, link: Link, waits: bool = False) -> None:
+        """Writes what the socket takes, and lets somebody care for the rest: the leader if there is one, else the
+        caller if it `waits` next, else the watcher."""
+        had_room = link.core.has_room
+        link.flush()
+        if not had_room and link.core.has_room:
+            self._changed.notify_all()
+        if not (link.wants_write or link.is_mute) or link.leader == threading.get_ident():
+            return
+        if link.leader is not None:
+            self._nudge.ring()
+        elif not waits:
+            self._watcher.ring()
+
+    def _cancel(self, link: Link, call: Call, error: CallError) -> None:
+        """Gives a call up, if it is still under way."""
+        link.core.cancel(call, error)
+        if not link.broken:
+            self._flush(link)
+
+    def _token_cancelled(self, begun: list[tuple[Link, Call]]) -> None:
+        """Called by a token, without the lock."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            for link, call in begun:
+                self._cancel(link, call, Cancelled())
+            self._changed.notify_all()
+            self._nudge.ring()
+
+    def _give_up(self, link: Link, call: Call) -> None:
+        """Gives a call up. Called without the lock."""
+        if os.getpid() == self._pid and not call.done:
+            with self._lock:
+                self._cancel(link, call, Cancelled())
+
+    def _drop(self, link: Link, call: Call) -> None:
+        """Gives a call up that nobody refers to any more. Called without the lock, or by a garbage collector that may
+        hold it."""
+        if os.getpid() != self._pid or call.done:
+            return
+        if self._lock.acquire(blocking=False):
+            try:
+                self._cancel(link, call, Cancelled())
+            finally:
+                self._lock.release()
+        else:
+            self._dropped.append((link, call))
+            self._watcher.ring()
+
+    # The connection.
+
+    def _connected(self, until: Optional[float], registration: Optional[Registration]) -> Link:
+        """The connection, made anew if there is none. Waits for a server that went away, but not for long."""
+        began = time.monotonic()
+        patience = began + self._config.reconnect_timeout
+        while True:
+            if self._closed:
+                raise Closed
+            if registration is not None and registration.cancelled():
+                raise Cancelled
+            if self._link is not None:
+                return self._link
+            error = None if self._connecting else self._connect(until)
+            if self._link is not None:
+                continue
+            now = time.monotonic()
+            if until is not None and now >= until:
+                raise DeadlineExceeded
+            if error is not None and now >= patience:
+                raise error
+            self._changed.wait(0.05 if error is None else min(pause(now - began, error), max(patience - now, 0.001)))
+
+    def _connect(self, until: Optional[float]) -> Optional[Connect]:
+        """Tries to connect once, without the lock. Answers why it failed, unless the client was closed meanwhile."""
+        self._connecting = True
+        self._lock.release()
+        dialled: Optional[Dialled] = None
+        failed: Optional[Connect] = None
+        try:
+            dialled = self._dial(until)
+        except Connect as error:
+            failed = error
+        finally:
+            self._lock.acquire()
+            self._connecting = False
+            self._changed.notify_all()
+        if dialled is not None and self._closed:
+            dialled.socket.close()
+        elif dialled is not None:
+            self._link = Link(dialled, self._nudge)
+            self._watcher.tell(State.CONNECTED)
+        return failed
+
+    def _dial(self, until: Optional[float]) -> Dialled:
+        """Connects, within the time for it. Called without the lock."""
+        latest = time.monotonic() + self._config.connect_timeout
+        until = latest if until is None else min(until, latest)
+        dialling = self._dialling = Dialling(self._config)
+        try:
+            while not dialling.connect():
+                if time.monotonic() >= until:
+                    raise dialling.failed("no answer came in time")
+                time.sleep(BACKLOG_PAUSE)
+            poller = select.poll()
+            poller.register(dialling.socket, select.POLLIN)
+            while True:
+                dialled = dialling.read()
+                if dialled is not None:
+                    return dialled
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise dialling.failed("no answer came in time")
+                poller.poll(math.ceil(left * 1000))
+        except BaseException:
+            dialling.socket.close()
+            raise
+        finally:
+            self._dialling = None
+
+    def _lose(self, link: Link) -> None:
+        """Ends every call of a connection that is over."""
+        if link.broken:
+            return
+        link.hang_up()
+        if link.leader is None:
+            link.close()
+        link.core.lose(link.violation)
+        self._changed.notify_all()
+        if self._link is link:
+            self._link = None
+            self._violation = link.violation
+            self._watcher.tell(State.RECONNECTING)
+
+    def _shut(self) -> bool:
+        """Ends the connection for good. Answers False if that was done."""
+        if self._closed:
+            return False
+        self._closed = True
+        link, self._link = self._link, None
+        if link is not None:
+            link.hang_up()
+            link.core.close(Closed)
+            self._nudge.ring()
+            # Its descriptor may be given back once nobody polls it.
+            while link.leader not in (None, threading.get_ident()):
+                self._changed.wait(1.0)
+            if link.leader is None:
+                link.close()
+        self._changed.notify_all()
+        self._watcher.tell(State.CLOSED)
+        return True
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise Closed("this client belongs to the process that was forked; make a new one here")
+
+    def _release(self) -> None:
+        """Gives the descriptors back that outlive a connection."""
+        self._nudge.close()
+        self._watcher.close()
+
+    def _abandon_in_child(self) -> None:
+        """Lets go, after a fork, of what is the parent's. No lock is taken: its holder may not exist here."""
+        if self._link is not None:
+            self._link.close_in_child()
+        if self._dialling is not None:
+            forget(self._dialling.socket)
+        self._nudge.close_in_child()
+        self._watcher.close_in_child()
+
+
+def moment(seconds: Optional[float]) -> Optional[float]:
+    """A moment so far ahead."""
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _abandon_all_in_child() -> None:
+    for client in list(_all):
+        client._abandon_in_child()
+
+
+os.register_at_fork(after_in_child=_abandon_all_in_child)
