@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 import unittest
@@ -328,6 +329,41 @@ class GivenUp(unittest.TestCase):
             self.assertEqual(client.call("unary", b"next"), b"next")
             self.assertEqual(kinds[-1], CANCEL)
             self.assertLess(len(kinds), 300)
+
+    def test_a_signal_ends_a_call_and_its_handler_may_call_or_is_told_that_it_may_not(self) -> None:
+        done: List[object] = []
+
+        def slow(peer: Peer) -> None:
+            peer.welcome()
+            while True:
+                got = peer.request()
+                if got.payload == b"interrupt":
+                    main = threading.main_thread().ident
+                    assert main is not None
+                    signal.pthread_kill(main, signal.SIGALRM)
+                else:
+                    peer.respond(got.call, got.payload)
+
+        with Double(slow) as double, bellrope.Client(double.path) as client:
+
+            def calls(*_: object) -> None:
+                try:
+                    done.append(client.call("unary", b"handler"))
+                except RuntimeError as error:
+                    done.append(error)
+                    raise KeyboardInterrupt from None
+                raise KeyboardInterrupt
+
+            before = signal.signal(signal.SIGALRM, calls)
+            try:
+                with self.assertRaises(KeyboardInterrupt):
+                    client.call("unary", b"interrupt")
+            finally:
+                signal.signal(signal.SIGALRM, before)
+            self.assertEqual(len(done), 1)
+            if done != [b"handler"]:
+                self.assertIn("signal's handler", str(done[0]))
+            self.assertEqual(client.call("unary", b"x"), b"x")
 
     def test_as_many_calls_as_the_server_allows(self) -> None:
         def one(peer: Peer) -> None:

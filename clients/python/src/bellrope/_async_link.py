@@ -44,6 +44,7 @@ class AsyncLink:
                     count = self._socket.send(buffers[0], socket.MSG_NOSIGNAL)
                 else:
                     count = self._socket.sendmsg(buffers, (), socket.MSG_NOSIGNAL)
+                self.core.sent(count)
             except BlockingIOError:
                 break
             except OSError:
@@ -51,7 +52,11 @@ class AsyncLink:
                 self._mute = True
                 self._loop.call_soon(self._read_rest)
                 break
-            self.core.sent(count)
+            except BaseException:
+                self._mute = True
+                self.core.doubt()
+                self._loop.call_soon(self._read_rest)
+                raise
         self._watch_room(self.core.wants_write and not self._mute and not self.broken)
         if not had_room and self.core.has_room:
             self.room.wake()

@@ -194,6 +194,13 @@ class Core:
             count -= len(first)
             self._out.popleft()
 
+    def doubt(self) -> None:
+        """After an interrupt where nobody knows how much was sent: nothing is sent again, and all of it may have run. The
+        connection is to be given up."""
+        self._out.clear()
+        self._large.clear()
+        self._waiting = 0
+
     def receive(self, data: bytes) -> None:
         """Takes what came. Raises Violation, after which the connection is to be given up."""
         for record in self._reader.feed(data):

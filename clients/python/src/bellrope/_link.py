@@ -30,6 +30,7 @@ class Link:
         self.broken = False
         self.violation: Optional[Violation] = None
         self._socket = dialled.socket
+        self._nudge = nudge
         # After a failed write there is nothing left to do but read.
         self._mute = False
         self._events = select.POLLIN
@@ -47,8 +48,13 @@ class Link:
         """Whether something is to be written, and can be."""
         return not self._mute and not self.broken and self.core.wants_write
 
-    def poller(self) -> "select.poll":
-        """What the leader polls without the lock."""
+    def poller(self, nested: bool) -> "select.poll":
+        """What the leader polls without the lock. One that is `nested` interrupts its own thread in the middle of that."""
+        if nested:
+            poller = select.poll()
+            poller.register(self._socket, select.POLLIN | (select.POLLOUT if self.wants_write else 0))
+            poller.register(self._nudge, select.POLLIN)
+            return poller
         events = select.POLLIN | (select.POLLOUT if self.wants_write else 0)
         if events != self._events:
             self._events = events
@@ -68,12 +74,16 @@ class Link:
                     count = self._socket.send(buffers[0], socket.MSG_NOSIGNAL)
                 else:
                     count = self._socket.sendmsg(buffers, (), socket.MSG_NOSIGNAL)
+                self.core.sent(count)
             except BlockingIOError:
                 return
             except OSError:
                 self._mute = True
                 return
-            self.core.sent(count)
+            except BaseException:
+                self._mute = True
+                self.core.doubt()
+                raise
 
     def read(self) -> bool:
         """Reads once. Answers False if the connection is over, because of a violation if there is one."""

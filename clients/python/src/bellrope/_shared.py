@@ -22,6 +22,7 @@ from ._dial import BACKLOG_PAUSE, Dialled, Dialling, pause
 from ._doorbell import Doorbell, forget
 from ._errors import CallError, Cancelled, Closed, Connect, DeadlineExceeded, Violation
 from ._link import Link
+from ._lock import Lock
 from ._watcher import Watcher
 
 _all: "weakref.WeakSet[Shared]" = weakref.WeakSet()
@@ -33,9 +34,9 @@ class Shared:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         # Of the connection, of room to queue, of tokens.
-        self._changed = threading.Condition(self._lock)
+        self._changed = self._bell()
         self._link: Optional[Link] = None
         # Why the last connection was given up, if its server broke the protocol.
         self._violation: Optional[Violation] = None
@@ -49,6 +50,10 @@ class Shared:
         self._watcher = Watcher()
         _all.add(self)
 
+    def _bell(self) -> threading.Condition:
+        """Something to wait for with the lock held."""
+        return threading.Condition(self._lock)  # type: ignore[arg-type]  # it needs no more than this lock has
+
     def _wait_for(self, link: Link, call: Call, ready: Callable[[], bool], until: Optional[float]) -> bool:
         """Waits for something of a call, which holds at the latest when the call is done. Answers False if time is
         over."""
@@ -57,7 +62,7 @@ class Shared:
         if link.leader in (None, threading.get_ident()):
             return self._wait(link, ready, until, self._changed)
         if call.bell is None:
-            call.bell = threading.Condition(self._lock)
+            call.bell = self._bell()
             call.wake = call.bell.notify_all
         return self._wait(link, ready, until, call.bell)
 
@@ -74,7 +79,7 @@ class Shared:
                     return False
                 if leads or link.leader in (None, me):
                     leads, link.leader = True, me
-                    self._lead(link, left)
+                    self._lead(link, left, before is not None)
                 else:
                     link.followers.append(bell)
                     try:
@@ -92,9 +97,11 @@ class Shared:
             if link.leader is None and link.followers:
                 link.followers[0].notify_all()
 
-    def _lead(self, link: Link, left: Optional[float]) -> None:
+    def _lead(self, link: Link, left: Optional[float], nested: bool) -> None:
         """Waits for the socket without the lock, then reads and writes."""
-        poller = link.poller()
+        if link.is_mute:
+            return self._exchange(link)
+        poller = link.poller(nested)
         self._lock.release()
         try:
             ready = poller.poll(None if left is None else math.ceil(left * 1000))
@@ -180,6 +187,8 @@ class Shared:
                 raise Closed
             if registration is not None and registration.cancelled():
                 raise Cancelled
+            if self._link is not None and self._link.is_mute:
+                self._exchange(self._link)
             if self._link is not None:
                 return self._link
             error = None if self._connecting else self._connect(until)

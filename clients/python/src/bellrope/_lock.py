@@ -1,0 +1,40 @@
+"""A lock that tells its own holder, who would wait for ever, so instead."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import Optional, Type
+
+
+class Lock:
+    """As `threading.Lock`; but a thread that holds it, and asks again in a signal's handler, gets an error."""
+
+    __slots__ = ("_lock", "_holder")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holder: Optional[int] = None
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Takes the lock."""
+        me = threading.get_ident()
+        if blocking and self._holder == me:
+            raise RuntimeError("a bellrope.Client was used by a signal's handler in the middle of a call of its thread")
+        taken = self._lock.acquire(blocking, timeout)
+        if taken:
+            self._holder = me
+        return taken
+
+    def release(self) -> None:
+        """Gives it back."""
+        self._holder = None
+        self._lock.release()
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        self.release()
