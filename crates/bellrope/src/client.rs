@@ -17,6 +17,7 @@ mod options;
 mod pool;
 mod reconnector;
 mod shared;
+mod spawn;
 mod types;
 
 #[cfg(feature = "tokio")]
@@ -30,6 +31,7 @@ pub use config::{ClientConfig, ConnectionState};
 pub use connection::{CallId, Completion, Connection};
 pub use options::{CallOptions, CancelToken, Retry};
 pub use pool::{Pool, PoolConfig, PoolError, PoolStats, Pooled};
+pub use spawn::{Spawn, SpawnError, Started};
 pub use types::{MessageType, Target};
 
 pub use crate::{
