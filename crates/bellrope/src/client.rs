@@ -24,7 +24,7 @@ mod types;
 pub use asynchronous::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
 pub use bellrope_proto::{
     frame::{ErrorCode, Rejection},
-    handshake::Style,
+    handshake::{HandshakeError, Status, Style},
 };
 pub use blocking::{ChunkSink, ChunkStream, Client, Upload};
 pub use config::{ClientConfig, ConnectionState};

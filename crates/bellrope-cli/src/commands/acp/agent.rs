@@ -34,7 +34,7 @@ use super::{
     sessions::{Sessions, Unready},
     wire::{self, Editor, Flow, Input, MAX_LINE, Taken},
 };
-use crate::{commands::chat::Conversation, socket, socket::SocketArg};
+use crate::{commands::chat::Conversation, socket, spawn::ServerArg};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope::acp::agent";
@@ -48,7 +48,7 @@ const MAX_TASKS: usize = 256;
 /// The agent of one editor.
 #[derive(Debug)]
 pub(super) struct Agent {
-    server: SocketArg,
+    server: ServerArg,
     /// How questions are asked where a session does not say otherwise.
     request: ChatRequest,
     flow: Arc<Flow>,
@@ -260,7 +260,7 @@ fn introduction() -> InitializeResponse {
 }
 
 impl Agent {
-    pub(super) fn new(server: SocketArg, request: ChatRequest, flow: Arc<Flow>) -> Self {
+    pub(super) fn new(server: ServerArg, request: ChatRequest, flow: Arc<Flow>) -> Self {
         Self {
             server,
             request,
@@ -271,13 +271,14 @@ impl Agent {
         }
     }
 
-    /// The connection to the server.
+    /// The connection to the server, which is started if there is none.
     pub(super) async fn client(&self) -> anyhow::Result<AsyncClient> {
         let mut client = self.client.lock().await;
-        if let Some(client) = &*client {
-            return Ok(client.clone());
-        }
-        Ok(client.insert(socket::connect_async(self.server.config()).await?).clone())
+        let found = match client.clone() {
+            Some(client) => self.server.revive(client).await?,
+            None => self.server.connect().await?,
+        };
+        Ok(client.insert(found).clone())
     }
 
     /// Opens a session, if there is a server to ask.
@@ -449,9 +450,9 @@ mod tests {
             #[derive(Parser)]
             struct Nowhere {
                 #[command(flatten)]
-                server: SocketArg,
+                server: ServerArg,
             }
-            let server = Nowhere::parse_from(["test", "--socket", "/nonexistent/bellrope.sock"]).server;
+            let server = Nowhere::parse_from(["test", "--no-spawn", "--socket", "/nonexistent/bellrope.sock"]).server;
             let agent = Arc::new(Agent::new(server, ChatRequest::default(), Arc::new(Flow::new())));
             let (near, far) = tokio::io::duplex(1024);
             let (input, output) = tokio::io::split(near);
