@@ -37,6 +37,11 @@ impl SocketArg {
     }
 }
 
+/// Nobody listens, with how to start a server. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NoServer(String);
+
 /// Connects a client that needs no runtime.
 pub(crate) fn connect(config: ClientConfig) -> anyhow::Result<Client> {
     Client::with(config).map_err(explain)
@@ -68,7 +73,7 @@ pub(crate) fn explain(error: ConnectError) -> anyhow::Error {
         path if *path == default_socket_path() => "bellrope serve".to_owned(),
         path => format!("bellrope serve --socket {}", quoted(path)),
     };
-    anyhow!("{error}; start one with `{command}`")
+    NoServer(format!("{error}; start one with `{command}`")).into()
 }
 
 /// A path as a shell takes it.

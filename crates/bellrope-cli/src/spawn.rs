@@ -3,13 +3,12 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::Context as _;
 use bellrope::{
     AsyncClient,
-    client::{ConnectionState, Spawn, SpawnError},
+    client::{Spawn, SpawnError},
     default_log_path,
 };
 use bellrope_terminal::output;
@@ -17,13 +16,11 @@ use clap::Args;
 
 use crate::{
     settings::{self, CONFIG, NO_SPAWN, Origin, Settings, SettingsArgs},
-    socket::{self, SocketArg, environment},
+    socket::{self, NoServer, SocketArg, environment},
 };
 
 /// How long such a server goes on without a client.
 const IDLE: &str = "10m";
-/// How long a server that was there may be away before another one is started: it may be about to come back.
-const RESTART: Duration = Duration::from_secs(1);
 
 /// What of our own environment such a server has beside what every started server has: its settings. What the providers
 /// take their keys from comes with them.
@@ -54,12 +51,11 @@ impl ServerArg {
         }
     }
 
-    /// The client of a server that is there: this one, or a new one if its server is gone for good.
-    pub(crate) async fn revive(&self, client: AsyncClient) -> anyhow::Result<AsyncClient> {
-        let mut changes = client.state_changes();
-        let connected = async { changes.wait_for(|state| *state == ConnectionState::Connected).await.is_ok() };
-        if self.may_not_spawn() || tokio::time::timeout(RESTART, connected).await.unwrap_or(false) {
-            return Ok(client);
+    /// A client of the next server, where one was gone for good, as this error says. Any other error comes back, and so does
+    /// this one where no server may be started.
+    pub(crate) async fn connect_after(&self, error: anyhow::Error) -> anyhow::Result<AsyncClient> {
+        if self.may_not_spawn() || !error.is::<NoServer>() {
+            return Err(error);
         }
         self.connect().await
     }

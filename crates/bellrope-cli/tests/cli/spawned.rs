@@ -58,7 +58,7 @@ fn a_chat_in_a_substitution_returns_at_once_and_its_server_holds_only_descriptor
     assert!(targets.contains(&log) && targets.contains(&"/dev/null".into()), "{targets:?}");
     let foreign = |target: &Path| target == marker || target.to_string_lossy().starts_with("pipe:");
     assert!(!targets.iter().any(|target| foreign(target)), "{targets:?}");
-    assert!(fs::read_to_string(&log).unwrap().contains("bellrope serves "));
+    eventually("the ready line in the log", || fs::read_to_string(&log).unwrap().contains("bellrope serves "));
 }
 
 #[test]

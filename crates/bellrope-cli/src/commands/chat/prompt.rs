@@ -92,7 +92,10 @@ fn answer(
         // A new one for every answer: it hears nothing of what was pressed before.
         let mut interrupts = signal(SignalKind::interrupt()).context("waiting for Ctrl-C")?;
         let asked = async {
-            *client = server.revive(client.clone()).await?;
+            match turn(client, conversation, screen).await {
+                Err(error) => *client = server.connect_after(error).await?,
+                outcome => return outcome,
+            }
             turn(client, conversation, screen).await
         };
         tokio::select! {
