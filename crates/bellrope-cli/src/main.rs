@@ -7,6 +7,7 @@ mod operator;
 mod serve;
 mod settings;
 mod socket;
+mod spawn;
 
 use std::{process::ExitCode, time::Duration};
 

@@ -8,11 +8,12 @@ mod service_manager;
 use std::{
     fmt::Write,
     net::SocketAddr,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use bellrope::{Server, server::inherited_listener, status::OPERATOR_TYPES};
+use bellrope::{LogFile, Server, server::inherited_listener, status::OPERATOR_TYPES};
 use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use bellrope_health::HealthServer;
 use bellrope_measure::served::{register, stay_small};
@@ -34,20 +35,25 @@ use crate::{
 
 /// How long answers under way may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long what is to be said at a terminal may take before the log goes to its file.
+const FLUSH: Duration = Duration::from_secs(1);
 
 const HELP: &str = r#"Examples:
   bellrope serve
   OPENAI_BASE_URL=http://127.0.0.1:8080 bellrope serve --provider openai --health 127.0.0.1:9090
   bellrope serve --openai-port 8484
+  bellrope serve --exit-when-idle 10m --log-file ~/.local/state/bellrope/bellrope.log
 
 The configuration file is TOML, and every key of it has a default:
   socket = "/run/bellrope/bellrope.sock"
   health = "127.0.0.1:9090"
   openai_port = 8484
   log = "info"
+  log_file = "/var/log/bellrope.log"   # with FILE.1 never more than log_file_bytes, 16 MiB
   otlp_endpoint = "http://127.0.0.1:4318"   # where spans of calls go, in a program built with --features otlp
   [server]
   max_connections = 2000
+  exit_when_idle_ms = 600000
   [gateway]
   provider = "openai"
   [gateway.openai]
@@ -64,6 +70,9 @@ else the log says that it needs a restart. Settings with a fault in them change 
 
 A service manager may hand over the socket (LISTEN_FDS), is told when the server is ready and when it stops
 (NOTIFY_SOCKET), and has its watchdog fed by the workers' own loops (WATCHDOG_USEC).
+
+With exit_when_idle_ms it ends when nobody was connected for so long, and nothing came to its OpenAI port. It also ends,
+after its last client, when its socket was removed or replaced.
 
 SIGTERM and SIGINT stop the server: nothing new is taken, and what is under way has 5 seconds to end. A second one ends
 it at once, with 143 or 130."#;
@@ -91,8 +100,11 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let provider = gateway.default_provider().name().to_owned();
     let gateway = LiveGateway::new(gateway);
     let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone());
+    let log_file = open_log(&settings)?;
     let Settings { socket, health, openai_port, server, .. } = settings;
+    let waiting = signals.handle();
     let builder = register(Server::builder().config(server), gateway.clone()).operator();
+    let builder = builder.on_ending(move |_| waiting.close());
     let (server, socket) = match inherited_listener()? {
         Some(listener) => {
             // Whoever opened it knows better than any setting where it is.
@@ -119,7 +131,13 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     if let Some(api_port) = &api_port {
         let _ = write!(ready, ", OpenAI's API on http://{}/v1", api_port.local_addr());
     }
+    if let Some((path, _)) = &log_file {
+        let _ = write!(ready, ", log in {}", path.display());
+    }
     output::note(format_args!("{ready}"));
+    if let Some((_, log)) = log_file {
+        stderr::write_elsewhere(log, FLUSH);
+    }
     service_manager::feed_watchdog(server.metrics())?;
     service_manager::ready(&ready);
     for signal in signals.forever() {
@@ -141,8 +159,19 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         tracing::warn!("some answers were not done within {DRAIN:?} and were cut off");
     }
     drop(health);
+    // The next server may have the path, whatever is still to be sent.
+    drop(server);
     spans.finish();
     Ok(())
+}
+
+/// Opens the log, if it is to be a file.
+fn open_log(settings: &Settings) -> anyhow::Result<Option<(PathBuf, LogFile)>> {
+    let Some(path) = settings.log_file.clone() else { return Ok(None) };
+    let opened = LogFile::open(&path, settings.log_file_bytes.into());
+    let log = opened
+        .with_context(|| format!("the log {} cannot be written; choose another with --log-file", path.display()))?;
+    Ok(Some((path, log)))
 }
 
 fn start_health(address: SocketAddr, server: &Server) -> anyhow::Result<HealthServer> {

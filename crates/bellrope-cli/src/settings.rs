@@ -12,6 +12,7 @@ use std::{
     fmt, io,
     net::{SocketAddr, ToSocketAddrs},
     path::PathBuf,
+    time::Duration,
 };
 
 use bellrope::{
@@ -26,7 +27,7 @@ use serde_json::Value;
 
 use document::Document;
 use layers::Layers;
-pub(crate) use layers::{Origin, Origins};
+pub(crate) use layers::{CONFIG, NO_SPAWN, Origin, Origins, ours as variables};
 use schema::{Key, flatten, shown};
 
 use crate::{
@@ -63,6 +64,13 @@ pub(crate) struct SettingsArgs {
     /// How it is logged [default: pretty].
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
+    /// Log into this file instead of standard error, once the server is ready; a full one is moved to FILE.1 [default: not
+    /// at all].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log_file: Option<PathBuf>,
+    /// End when nobody was connected for so long, as in 90s, 10m or 2h [default: never].
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) exit_when_idle: Option<Duration>,
     /// Any other key of the configuration, as in `server.max_in_flight=64`. May be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
     pub(crate) set: Vec<(String, String)>,
@@ -82,6 +90,10 @@ pub(crate) struct Settings {
     /// How much is logged. It can be.
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
+    /// Where it is logged once the server is ready; absent for standard error.
+    pub(crate) log_file: Option<PathBuf>,
+    /// The most that this file and the one before it may have together.
+    pub(crate) log_file_bytes: u32,
     /// The OpenTelemetry collector that spans are sent to; absent for none.
     pub(crate) otlp_endpoint: Option<String>,
     pub(crate) server: ServerConfig,
@@ -123,7 +135,7 @@ impl Settings {
     fn resolve(args: &SettingsArgs, vars: &[(OsString, OsString)]) -> Result<Self, Faults> {
         let var = |name: &str| vars.iter().find(|(other, value)| other == name && !value.is_empty());
         let mut layers = Layers::new();
-        let path = args.config.clone().or_else(|| var(layers::CONFIG).map(|(_, path)| path.into()));
+        let path = args.config.clone().or_else(|| var(CONFIG).map(|(_, path)| path.into()));
         if let Some(path) = &path {
             layers.file(path);
         }
@@ -188,13 +200,17 @@ impl Settings {
         // Plain structs with text keys: writing them cannot fail.
         let mut written = serde_json::to_value(&document).unwrap_or_default();
         written["socket"] = socket.to_string_lossy().into();
-        let Document { openai_port, log, log_format, otlp_endpoint, server, gateway, .. } = document;
+        let Document { openai_port, log, log_format, log_file, log_file_bytes, .. } = document;
+        let Document { otlp_endpoint, server, gateway, .. } = document;
         Ok(Self {
             socket,
             health,
             openai_port,
             log,
             log_format,
+            // An absolute path is one in every directory.
+            log_file: log_file.map(|path| std::path::absolute(&path).unwrap_or(path)),
+            log_file_bytes,
             otlp_endpoint,
             server,
             gateway,
@@ -271,6 +287,29 @@ impl Settings {
         })
     }
 
+    /// Where the value of a key came from.
+    pub(crate) fn origin(&self, key: &str) -> Origin {
+        self.origins.of(&parts(key))
+    }
+
+    /// The variables that the providers take something from, their keys among it.
+    pub(crate) fn provider_variables(&self) -> Vec<String> {
+        let asked = RefCell::new(Vec::new());
+        // Whatever is wrong with the providers, they have been asked.
+        let _ = Gateway::from_settings_and_vars(self.gateway.clone(), &|name: &str| {
+            asked.borrow_mut().push(name.to_owned());
+            None
+        });
+        asked.into_inner()
+    }
+
+    /// Files that are named as they are found from the current directory, with their keys.
+    pub(crate) fn relative_files(&self) -> Vec<(String, String)> {
+        let entries = self.entries().into_iter().filter(|entry| entry.key.ends_with(".api_key_file"));
+        let named = entries.filter_map(|entry| Some((entry.key, entry.value.as_str()?.to_owned())));
+        named.filter(|(_, file)| std::path::Path::new(file).is_relative()).collect()
+    }
+
     /// Every setting with its origin, in the order of the sections. What is absent is null.
     pub(crate) fn entries(&self) -> Vec<Entry> {
         let mut entries = Vec::new();
@@ -324,7 +363,8 @@ impl Settings {
 impl SettingsArgs {
     fn add_to(&self, layers: &mut Layers) {
         let number = |number: Option<u32>| number.map(|number| number.to_string());
-        let flags: [(&str, &[&str], Option<OsString>); 8] = [
+        let millis = |time: Duration| time.as_millis().to_string();
+        let flags: [(&str, &[&str], Option<OsString>); 10] = [
             ("--socket", &["socket"], self.server.socket.as_ref().map(|path| path.as_os_str().to_owned())),
             ("--provider", &["gateway", "provider"], self.provider.as_ref().map(OsString::from)),
             ("--health", &["health"], self.health.as_ref().map(OsString::from)),
@@ -333,6 +373,12 @@ impl SettingsArgs {
             ("--workers", &["server", "workers"], number(self.workers).map(OsString::from)),
             ("--log", &["log"], self.log.as_ref().map(OsString::from)),
             ("--log-format", &["log_format"], self.log_format.map(|format| format.name().into())),
+            ("--log-file", &["log_file"], self.log_file.as_ref().map(|path| path.as_os_str().to_owned())),
+            (
+                "--exit-when-idle",
+                &["server", "exit_when_idle_ms"],
+                self.exit_when_idle.map(|time| OsString::from(millis(time))),
+            ),
         ];
         for (key, value) in &self.set {
             let key: Vec<_> = key.split('.').collect();
@@ -360,6 +406,16 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn address_text(text: &str) -> Result<String, String> {
     address(text).map(|_| text.to_owned())
+}
+
+/// A time as people write it: a number and its unit.
+fn time(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor = units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+    let millis = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    millis.map(Duration::from_millis).ok_or_else(|| "give a number with ms, s, m or h, as in 10m".to_owned())
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

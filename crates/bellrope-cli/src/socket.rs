@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::anyhow;
 use bellrope::{
-    AsyncClient, CallError, Client,
-    client::{ClientConfig, ConnectError},
+    CallError, Client,
+    client::{ClientConfig, ConnectError, HandshakeError, Status},
     default_socket_path,
 };
 use clap::Args;
@@ -37,14 +37,14 @@ impl SocketArg {
     }
 }
 
+/// Nobody listens, with how to start a server. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NoServer(String);
+
 /// Connects a client that needs no runtime.
 pub(crate) fn connect(config: ClientConfig) -> anyhow::Result<Client> {
     Client::with(config).map_err(explain)
-}
-
-/// Connects a client for tokio.
-pub(crate) async fn connect_async(config: ClientConfig) -> anyhow::Result<AsyncClient> {
-    AsyncClient::with(config).await.map_err(explain)
 }
 
 /// A call that found no server, with how to start one.
@@ -60,14 +60,20 @@ pub(crate) fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// Says how to start the server that was not there.
-fn explain(error: ConnectError) -> anyhow::Error {
-    let ConnectError::NoServer { path, .. } = &error else { return error.into() };
+/// Says what to do about a server that was not there, or is of another version.
+pub(crate) fn explain(error: ConnectError) -> anyhow::Error {
+    let path = match &error {
+        ConnectError::NoServer { path, .. } => path,
+        ConnectError::Handshake(
+            HandshakeError::Version { .. } | HandshakeError::Refused { status: Status::Version, .. },
+        ) => return anyhow!("{error}; bring both to one version, and start the server anew"),
+        _ => return error.into(),
+    };
     let command = match path {
         path if *path == default_socket_path() => "bellrope serve".to_owned(),
         path => format!("bellrope serve --socket {}", quoted(path)),
     };
-    anyhow!("{error}; start one with `{command}`")
+    NoServer(format!("{error}; start one with `{command}`")).into()
 }
 
 /// A path as a shell takes it.

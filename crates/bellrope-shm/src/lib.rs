@@ -46,7 +46,7 @@ pub use model::{SharedMemory, View};
 #[cfg(not(loom))]
 pub use sealed::SealedBytes;
 #[cfg(not(loom))]
-pub use system::{memory::MemoryHandle, proc, process, socket, wait};
+pub use system::{detach::spawn_detached, memory::MemoryHandle, proc, process, socket, wait};
 
 /// The example of this crate's README, compiled and run with the documentation tests.
 #[cfg(doctest)]

@@ -2,7 +2,8 @@
 //!
 //! Standard error may be a pipe that nobody reads, and then a write to it never ends. A program that has called [`start`]
 //! writes there from one thread alone, which nothing else waits for. A line that finds no room in the queue is dropped and
-//! counted, and when everything that waited is written, a line says how many were. Programs that have not called it write at once.
+//! counted, and when everything that waited is written, a line says how many were. Programs that have not called it write at
+//! once. A program may have its lines [written elsewhere](write_elsewhere) from some moment on.
 
 use std::{
     collections::VecDeque,
@@ -30,10 +31,15 @@ const STACK_BYTES: usize = 64 * 1024;
 static QUEUE: LazyLock<Arc<Queue>> = LazyLock::new(Arc::default);
 static STARTED: AtomicBool = AtomicBool::new(false);
 
+/// Where lines go instead of standard error.
+type Elsewhere = Box<dyn Write + Send>;
+
 /// Lines on their way.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Queue {
     state: Mutex<State>,
+    /// Taken by the thread that writes, and once by whoever sets it.
+    elsewhere: Mutex<Option<Elsewhere>>,
     /// Something waits.
     filled: Condvar,
     /// Nothing waits, and nothing is being written.
@@ -63,6 +69,13 @@ pub fn start() -> io::Result<()> {
     thread::Builder::new().name("bellrope-stderr".to_owned()).stack_size(STACK_BYTES).spawn(run)?;
     STARTED.store(true, Relaxed);
     Ok(())
+}
+
+/// Has everything that comes from now on written into a log, a line with each write. What came before goes to standard
+/// error; it is waited for, at most for so long. Does nothing before [`start`].
+pub fn write_elsewhere(log: impl Write + Send + 'static, patience: Duration) {
+    flush(patience);
+    *QUEUE.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(log));
 }
 
 /// Writes a line, or as many as the text has, at once or in its turn. Never fails: there is nobody to tell.
@@ -118,7 +131,16 @@ impl Queue {
     fn write_all(&self, mut into: impl Write) {
         loop {
             let line = self.next();
-            self.note(&write_line(&mut into, &line));
+            let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+            // A log takes a line whole, so that it is told apart from the next.
+            let written = match &mut *elsewhere {
+                Some(log) => log.write_all(&line),
+                None => {
+                    drop(elsewhere);
+                    write_line(&mut into, &line)
+                }
+            };
+            self.note(&written);
         }
     }
 

@@ -18,19 +18,21 @@ mod pool;
 mod reconnector;
 mod shared;
 mod stream;
+mod spawn;
 mod types;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
 pub use bellrope_proto::{
     frame::{ErrorCode, Rejection},
-    handshake::Style,
+    handshake::{HandshakeError, Status, Style},
 };
 pub use blocking::{ChunkSink, ChunkStream, Client, Upload};
 pub use config::{ClientConfig, ConnectionState, Transport};
 pub use connection::{CallId, Completion, Connection};
 pub use options::{CallOptions, CancelToken, Retry};
 pub use pool::{Pool, PoolConfig, PoolError, PoolStats, Pooled};
+pub use spawn::{Spawn, SpawnError, Started};
 pub use types::{MessageType, Target};
 
 pub use crate::{

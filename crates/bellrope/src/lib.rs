@@ -45,7 +45,10 @@ pub mod client;
 mod error;
 #[cfg(any(feature = "client", feature = "server", feature = "kill-points"))]
 mod kill_points;
+mod log_file;
 mod path;
+#[cfg(any(feature = "client", feature = "server"))]
+mod private_directory;
 #[cfg(any(feature = "client", feature = "server"))]
 mod pump;
 pub mod rate;
@@ -58,12 +61,13 @@ pub mod status;
 mod sync;
 
 // What nearly every program that serves or calls names: the two ends, what a handler is given and answers with, how a call
-// ends, and where the socket lies. Everything else is looked up in its module.
+// ends, and where the socket and the log lie. Everything else is looked up in its module.
 #[cfg(all(feature = "client", feature = "tokio"))]
 pub use client::AsyncClient;
 #[cfg(feature = "client")]
 pub use client::{CallError, Client};
-pub use path::default_socket_path;
+pub use log_file::LogFile;
+pub use path::{default_log_path, default_socket_path};
 #[cfg(feature = "server")]
 pub use server::{Call, HandlerError, Reply, Server};
 

@@ -38,8 +38,18 @@ pub use self::handler::{
     owned_call::{Cancelled, OwnedCall},
     streams::{ChunkReceiver, ChunkSender, StreamClosed},
 };
+pub use self::{
+    accept::retirement::Ending,
+    config::ServerConfig,
+    error::{BindError, HandlerError},
+    handler::call::{Call, CallInPlace},
+    path::inherited_listener,
+};
 use self::{
-    accept::acceptor::Acceptor,
+    accept::{
+        acceptor::Acceptor,
+        retirement::{OnEnding, Retirement},
+    },
     core::Core,
     handler::registry::{Handler, Registry},
     inbox::Inbox,
@@ -47,12 +57,6 @@ use self::{
     path::OwnedPath,
     start::{spawn, starting, try_memory},
     worker::Worker,
-};
-pub use self::{
-    config::ServerConfig,
-    error::{BindError, HandlerError},
-    handler::call::{Call, CallInPlace},
-    path::inherited_listener,
 };
 pub use crate::spin::SpinPolicy;
 use crate::{kill_points::KillPoint, status::Metrics};
@@ -62,6 +66,7 @@ use crate::{kill_points::KillPoint, status::Metrics};
 pub struct ServerBuilder {
     registry: Registry,
     config: ServerConfig,
+    on_ending: Option<OnEnding>,
     #[cfg(feature = "tokio")]
     operator: Option<operator::Operator>,
 }
@@ -252,6 +257,15 @@ impl ServerBuilder {
         self
     }
 
+    /// Has `tell` called when the server ends by itself: because nobody used it for as long as
+    /// [`exit_when_idle`](ServerConfig#structfield.exit_when_idle) says, or because its socket was removed and its last client
+    /// has gone. Its threads end then, and [`Server::wait`] returns. It is called by one of these threads, so it must not block.
+    #[must_use]
+    pub fn on_ending(mut self, tell: impl Fn(Ending) + Send + Sync + 'static) -> Self {
+        self.on_ending = Some(OnEnding(Arc::new(tell)));
+        self
+    }
+
     /// Takes the socket path and starts to serve there, on threads of its own.
     ///
     /// The path's directory is created with mode 0700 if it is missing, and refused if others can write to it. The
@@ -282,7 +296,8 @@ impl ServerBuilder {
 
     fn start(self, listener: UnixListener, owned_path: Option<OwnedPath>) -> Result<Server, BindError> {
         self.check()?;
-        let Self { registry, config, .. } = self;
+        let Self { registry, config, on_ending, .. } = self;
+        let retirement = Retirement::new(owned_path.as_ref().map(OwnedPath::watch), on_ending);
         process::raise_descriptor_limit();
         #[cfg(feature = "tokio")]
         let runtime = if registry.needs_runtime() { Some(start::build_runtime()?) } else { None };
@@ -312,7 +327,7 @@ impl ServerBuilder {
             server.spawn(&format!("bellrope-work-{index}"), move || worker.run())?;
         }
         let (accept_inbox, acceptor) =
-            Acceptor::new(Arc::clone(&server.core), listener, server.inboxes.clone()).map_err(starting)?;
+            Acceptor::new(Arc::clone(&server.core), listener, server.inboxes.clone(), retirement).map_err(starting)?;
         server.inboxes.push(accept_inbox);
         server.spawn("bellrope-accept", move || acceptor.run())?;
         for (index, inbox) in server.inboxes.iter().cloned().enumerate() {

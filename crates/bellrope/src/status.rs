@@ -4,6 +4,8 @@
 //! `Metrics` and what comes of it are a server's own, with the feature `server`.
 
 #[cfg(feature = "server")]
+mod activity;
+#[cfg(feature = "server")]
 mod condition;
 #[cfg(feature = "server")]
 mod counters;
@@ -18,6 +20,8 @@ mod settings;
 #[cfg(feature = "server")]
 mod snapshot;
 
+#[cfg(feature = "server")]
+pub use activity::{Activity, Working};
 #[cfg(feature = "server")]
 pub use condition::{Condition, LivenessProbe};
 #[cfg(feature = "server")]

@@ -1,5 +1,5 @@
 //! `bellrope acp`: the Agent Client Protocol over standard input and output, so that an editor which speaks it needs no
-//! plugin. The agent is a client of a running `bellrope serve`, and outlives it.
+//! plugin. The agent is a client of `bellrope serve`, which it starts if none runs, and outlives it.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -26,25 +26,29 @@ use bellrope_terminal::{Outcome, in_words, output, signals, stderr};
 use clap::Args;
 use tokio::io::BufReader;
 
-use crate::{commands::chat::AskArgs, logging, socket::SocketArg};
+use crate::{commands::chat::AskArgs, logging, spawn::ServerArg};
 
 /// How long what is still to be said may take once the editor has closed standard input.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long the editor waits for the server at first.
+const FIRST_SERVER: Duration = Duration::from_secs(2);
 
 const HELP: &str = r#"Examples:
   bellrope acp
   bellrope acp --provider openai --model gpt-5-mini --system 'Answer briefly.'
 
 Editors start it themselves: docs/editors.md has what to write into whose settings. It speaks the Agent Client Protocol,
-version 1, on standard input and output, and nothing else is written there; it logs to standard error. It needs a running
-`bellrope serve`, and finds it again when that is restarted. It ends when standard input does."#;
+version 1, on standard input and output, and nothing else is written there; it logs to standard error. Where no
+server runs it starts one in the background, as `bellrope chat` does, and it finds a server again that is restarted. It
+ends when standard input does."#;
 
 /// Whom to ask for an editor.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct AcpArgs {
     #[command(flatten)]
-    server: SocketArg,
+    server: ServerArg,
     #[command(flatten)]
     ask: AskArgs,
 }
@@ -60,7 +64,8 @@ pub(crate) fn run(args: AcpArgs) -> Outcome {
     let outcome = runtime.block_on(async {
         let flow = Arc::new(wire::Flow::new());
         let agent = Arc::new(agent::Agent::new(server, ask.into_request(), Arc::clone(&flow)));
-        if let Err(error) = agent.client().await {
+        // Where that takes longer, the editor must not wait for it.
+        if let Ok(Err(error)) = tokio::time::timeout(FIRST_SERVER, agent.client()).await {
             // No reason to end: it is asked for again with the first session.
             output::note(format_args!("warning: {}", in_words(&error)));
         }

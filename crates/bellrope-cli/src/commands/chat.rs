@@ -30,7 +30,7 @@ pub(crate) use conversation::{AskArgs, Conversation};
 use screen::Screen;
 use turn::turn;
 
-use crate::{logging, socket, socket::SocketArg};
+use crate::{logging, spawn::ServerArg};
 
 const HELP: &str = r#"Examples:
   bellrope chat 'Who is there?'
@@ -42,6 +42,10 @@ Without a question, at a terminal, it opens a conversation: Ctrl-C cancels an an
 `/quit` or Ctrl-C twice at the prompt leave; `/help` says what there is. The questions are kept for the arrow keys in
 $XDG_STATE_HOME/bellrope/chat_history, readable by you alone.
 
+Where no server runs it starts one in the background, which all programs of this user share: `bellrope serve` with the
+settings of the environment around it (BELLROPE_CONFIG names a file). It ends when it has had no client for ten minutes, and
+logs to $XDG_STATE_HOME/bellrope/bellrope.log, or below ~/.local/state.
+
 What a pipe or a file holds on standard input is sent after the question. The answer alone goes to standard output, with
 a line break after it if it does not end in one; everything else goes to standard error: reasoning, and in the end what
 the answer took. The exit code is 0 only if the answer came whole, and 1 where the most tokens or a
@@ -52,7 +56,7 @@ content filter cut it. Ctrl-C cancels the answer at the server, too."#;
 #[command(after_help = HELP)]
 pub(crate) struct ChatArgs {
     #[command(flatten)]
-    server: SocketArg,
+    server: ServerArg,
     #[command(flatten)]
     ask: AskArgs,
     /// Print the chunks of the answer as they come from the server, a line of JSON each.
@@ -73,8 +77,8 @@ pub(crate) fn run(args: ChatArgs) -> Outcome {
         if json || !io::stdout().is_terminal() {
             bail!("there is no question; give one, as in `bellrope chat 'Who is there?'`");
         }
-        let client = runtime.block_on(socket::connect_async(server.config()))?;
-        prompt::converse(&runtime, &client, conversation)
+        let client = runtime.block_on(server.connect())?;
+        prompt::converse(&runtime, &server, client, conversation)
     } else {
         let question = question::from_outside(text)?;
         runtime.block_on(ask_once(&server, conversation, question, json))
@@ -83,13 +87,13 @@ pub(crate) fn run(args: ChatArgs) -> Outcome {
     outcome
 }
 
-async fn ask_once(server: &SocketArg, mut conversation: Conversation, question: String, json: bool) -> Outcome {
+async fn ask_once(server: &ServerArg, mut conversation: Conversation, question: String, json: bool) -> Outcome {
     let mut interrupts = signal(SignalKind::interrupt()).context("waiting for Ctrl-C")?;
     signals::second_ends_at_once(&[SIGINT]).context("waiting for Ctrl-C")?;
     let mut screen = Screen::new(json);
     conversation.ask(question);
     let asked = async {
-        let client = socket::connect_async(server.config()).await?;
+        let client = server.connect().await?;
         // What cut the answer is said already.
         if turn(&client, &mut conversation, &mut screen).await? { Ok(()) } else { Err(Failed.into()) }
     };

@@ -62,9 +62,14 @@ impl ApiPort {
         let fix = || format!("OpenAI's API cannot be served on port {port}; choose another with --openai-port");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(fix)?;
         let service = Arc::new(Service::new(gateway));
+        let activity = metrics.activity();
         let service = service_fn(move |request| {
-            let service = Arc::clone(&service);
-            async move { Ok::<_, Infallible>(service.answer(request).await) }
+            let (service, working) = (Arc::clone(&service), activity.begin());
+            async move {
+                let answer = service.answer(request).await;
+                // Until the answer has left, or its reader is gone.
+                Ok::<_, Infallible>(answer.map(|body| service::while_it_lasts(body, working)))
+            }
         });
         let listener = HttpListener::on(listener, listener_config(), service)?;
         let help = "Connections to OpenAI's API that were refused, put out for others, or found no place.";

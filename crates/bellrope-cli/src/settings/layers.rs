@@ -14,6 +14,8 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
+use crate::socket::VARIABLE;
+
 use super::schema::{Key, Kind, Known, Schema, nearest, shown};
 
 /// What variables of ours begin with.
@@ -31,7 +33,11 @@ const PROVIDER: (&str, &[&str]) = ("BELLROPE_PROVIDER", &["gateway", "provider"]
 /// The option that sets any key.
 pub(super) const SET: &str = "--set";
 /// A variable that is no setting: it names the file.
-pub(super) const CONFIG: &str = "BELLROPE_CONFIG";
+pub(crate) const CONFIG: &str = "BELLROPE_CONFIG";
+/// Variables that begin like ours and are no settings of a server.
+const OTHERS: [&str; 2] = [CONFIG, NO_SPAWN];
+/// The variable that forbids clients to start a server.
+pub(crate) const NO_SPAWN: &str = "BELLROPE_NO_SPAWN";
 
 /// Where a value came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -139,7 +145,7 @@ impl Layers {
             }
         }
         for (name, value) in variables {
-            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX) && *name != CONFIG) else { continue };
+            let Some(name) = name.to_str().filter(|name| is_ours(name)) else { continue };
             if ALIASES.iter().all(|(alias, _)| *alias != name) {
                 let key = name[PREFIX.len()..].to_ascii_lowercase().split(BETWEEN).map(str::to_owned).collect();
                 self.variable(name, key, value);
@@ -252,6 +258,17 @@ impl Layers {
             key.pop();
         }
     }
+}
+
+/// The variables that name settings, or the file that has them, but for the socket's.
+pub(crate) fn ours(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    let is_ours = |name: &str| name == CONFIG || is_ours(name) && name != VARIABLE;
+    variables.filter(|(name, _)| name.to_str().is_some_and(is_ours)).collect()
+}
+
+/// Whether a variable may be a setting.
+fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX) && !OTHERS.contains(&name)
 }
 
 /// Puts a value where its key says. A section that is no table becomes one: what it was is somebody's fault already.

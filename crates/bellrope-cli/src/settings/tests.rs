@@ -108,7 +108,7 @@ fn every_key_can_be_set_by_the_environment() {
         ("BELLROPE_HEALTH", " "),
     ];
     let settings = resolve("[gateway.providers.work]\nmax_retries = 1", &vars, SettingsArgs::default()).unwrap();
-    assert_eq!(settings.server.breaker.timeout, std::time::Duration::from_millis(5));
+    assert_eq!(settings.server.breaker.timeout, Duration::from_millis(5));
     assert_eq!(settings.gateway.providers["work"].model.as_deref(), Some("7"));
     assert_eq!(settings.gateway.providers["work"].max_retries, 1);
     assert_eq!(settings.gateway.embedded.tokens, Some(3));

@@ -21,6 +21,7 @@ mod real_model;
 mod reload;
 mod serve;
 mod service_manager;
+mod spawned;
 mod strangers;
 mod stress;
 mod support;

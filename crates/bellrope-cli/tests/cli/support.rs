@@ -11,14 +11,39 @@ use std::{
 
 use bellrope_testkit::program::COVERAGE;
 pub(crate) use bellrope_testkit::program::{Finished, PATIENCE, Running};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// A private place for sockets and configuration files.
-pub(crate) struct Home(TempDir);
+pub(crate) struct Home(TempDir, Spawning);
+
+/// Whether programs may start a server in the background.
+#[derive(PartialEq, Eq)]
+enum Spawning {
+    Forbidden,
+    Allowed,
+}
 
 impl Home {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(tempfile::tempdir().unwrap(), Spawning::Forbidden)
+    }
+
+    /// One whose programs start a server where none runs. It ends with the test.
+    pub(crate) fn spawning() -> Self {
+        Self(tempfile::tempdir().unwrap(), Spawning::Allowed)
+    }
+
+    /// The server that holds the socket, if one does.
+    pub(crate) fn holder(&self) -> Option<u32> {
+        let holder = std::fs::read_to_string(self.socket().with_extension("sock.lock")).ok()?;
+        holder.trim().parse().ok().filter(|pid| self.is_server(*pid))
+    }
+
+    /// Whether a process was started with the socket of this home, and has not ended.
+    pub(crate) fn is_server(&self, pid: u32) -> bool {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).any(|argument| argument == self.socket().as_os_str().as_encoded_bytes())
     }
 
     /// Where a server of this home listens if nothing says otherwise.
@@ -51,6 +76,12 @@ impl Home {
     pub(crate) fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bellrope"));
         command.args(arguments).env_clear().env("XDG_RUNTIME_DIR", self.0.path());
+        command.env("XDG_STATE_HOME", self.path("state"));
+        match self.1 {
+            Spawning::Forbidden => command.env("BELLROPE_NO_SPAWN", "1"),
+            // Should its test end without it.
+            Spawning::Allowed => command.env("BELLROPE_SERVER__EXIT_WHEN_IDLE_MS", "30000"),
+        };
         // Where line coverage is measured, the processes count, too.
         command.envs(std::env::var_os(COVERAGE).map(|place| (COVERAGE, place)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -89,6 +120,17 @@ impl Home {
         let server = Running::start(&mut command);
         server.said("bellrope serves ");
         server
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if self.1 == Spawning::Allowed
+            && let Some(pid) = self.holder()
+        {
+            let _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL);
+            eventually("the end of the server", || !self.is_server(pid));
+        }
     }
 }
 

@@ -33,6 +33,14 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Gives a lock back before its file is closed, and whichever descriptor of the file it was taken with.
+///
+/// # Errors
+/// What the system says.
+pub fn unlock(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::flock(file, rustix::fs::FlockOperation::Unlock)?)
+}
+
 /// Whether a user id that the kernel told us names a user. In a user namespace it puts one number, 65534 as a rule, in the
 /// place of every user that the namespace does not map, so that number says nothing about who it is.
 #[must_use]

@@ -26,6 +26,7 @@ use super::{
     mailboxes::Ticket,
     options::{Again, CallOptions, CancelToken, SENT_ONCE},
     shared::{Begun, SharedClient, State, settle_permit},
+    spawn::{Spawn, SpawnError},
     types::{MessageType, Target},
 };
 use crate::error::{CallError, ConnectError};
@@ -128,14 +129,34 @@ impl AsyncClient {
     /// # Panics
     /// Outside of a tokio runtime.
     pub async fn with(config: ClientConfig) -> Result<Self, ConnectError> {
-        let path = config.path.clone();
-        let shared = SharedClient::new(config).map_err(|source| ConnectError::Io { path, source })?;
+        let client = Self::unconnected(config)?;
+        client.connect_once().await?;
+        Ok(client)
+    }
+
+    /// Connects, or starts the server first if there is none:
+    /// [`Client::connect_or_spawn`](crate::Client::connect_or_spawn). Dropping the future does not end a server that was
+    /// started, nor the search for it.
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn connect_or_spawn(config: ClientConfig, spawn: &Spawn) -> Result<Self, SpawnError> {
+        let client = Self::unconnected(config).map_err(SpawnError::Connect)?;
+        let (shared, spawn) = (Arc::clone(&client.shared), spawn.clone());
+        let connecting = tokio::task::spawn_blocking(move || shared.connect_or_spawn(&spawn));
+        connecting.await.expect("connecting does not panic")?;
+        Ok(client)
+    }
+
+    fn unconnected(config: ClientConfig) -> Result<Self, ConnectError> {
+        let shared = SharedClient::checked(config)?;
         let runtime = Handle::current();
         shared.lock().on_link =
             Some(Box::new(move |shared, socket, generation| watch_link(&runtime, shared, socket, generation)));
-        let client = Self { shared };
-        client.connect_once().await?;
-        Ok(client)
+        Ok(Self { shared })
     }
 
     /// The message types that the server offers: name and style. Empty while there is no connection. [Example](Self).

@@ -12,6 +12,7 @@ pub use streams::{ChunkSink, ChunkStream, Upload};
 use super::{
     config::{ClientConfig, ConnectionState, Transport},
     options::{Again, CallOptions, SENT_ONCE},
+    spawn::{Spawn, SpawnError},
     types::{MessageType, Target},
 };
 use crate::error::{CallError, ConnectError};
@@ -109,6 +110,31 @@ impl Client {
     /// [`ConnectError`].
     pub fn with(config: ClientConfig) -> Result<Self, ConnectError> {
         Ok(Self { caller: Caller::connect(config)? })
+    }
+
+    /// Connects, or starts the server first if there is none. Of any number of clients that do so at the same time one starts
+    /// it, and all of them connect to it. A server that refuses the connection, or speaks another version, is left alone.
+    ///
+    /// [`Spawn`] says what a server has of its starter. The client is one like others: where its server ends later it waits
+    /// for the next one, and starts none by itself.
+    ///
+    /// ```no_run
+    /// use bellrope::Client;
+    /// use bellrope::client::{ClientConfig, Spawn};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let path = bellrope::default_socket_path();
+    /// let spawn = Spawn::program("bellrope").args(["serve", "--exit-when-idle", "10m", "--socket"]).arg(&path);
+    /// let client = Client::connect_or_spawn(ClientConfig::new(&path), &spawn)?;
+    /// println!("{}", String::from_utf8(client.call("echo", b"ding")?)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SpawnError`] says how the program ended, and its last line.
+    pub fn connect_or_spawn(config: ClientConfig, spawn: &Spawn) -> Result<Self, SpawnError> {
+        Ok(Self { caller: Caller::connect_or_spawn(config, spawn)? })
     }
 
     /// The message types that the server offers: name and style. Empty while there is no connection. [Example](Self).

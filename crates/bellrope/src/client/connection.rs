@@ -19,9 +19,10 @@ use limit::Limit;
 
 use super::{
     config::{ClientConfig, Transport},
-    handshake,
+    handshake::{self, Established},
     link::{ClientLink, Rest, SWEEP},
     options::CallOptions,
+    spawn::{self, Spawn, SpawnError},
     types::{MessageType, Target},
 };
 use crate::error::{CallError, ConnectError};
@@ -117,8 +118,20 @@ impl Connection {
     /// # Errors
     /// [`ConnectError`].
     pub fn with(config: &ClientConfig) -> Result<Self, ConnectError> {
-        let link = ClientLink::new(handshake::connect(config)?, config);
-        Ok(Self { link, call_timeout: config.call_timeout, early: VecDeque::new(), deadlines: Deadlines::new() })
+        Ok(Self::over(handshake::connect(config)?, config))
+    }
+
+    /// Connects, or starts the server first if there is none: [`Client::connect_or_spawn`](crate::Client::connect_or_spawn).
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    pub fn connect_or_spawn(config: &ClientConfig, spawn: &Spawn) -> Result<Self, SpawnError> {
+        Ok(Self::over(spawn::find_or_start(config, spawn)?, config))
+    }
+
+    fn over(established: Established, config: &ClientConfig) -> Self {
+        let link = ClientLink::new(established, config);
+        Self { link, call_timeout: config.call_timeout, early: VecDeque::new(), deadlines: Deadlines::new() }
     }
 
     /// The message types that the server offers: name and style. [Example](Self).

@@ -26,6 +26,7 @@ use super::{
     link::{ClientLink, Rest},
     mailboxes::{Event, Mailboxes, Role, Ticket},
     reconnector::{Reconnector, Watched, Watcher},
+    spawn::{self, Spawn, SpawnError},
     types::MessageType,
 };
 use crate::{
@@ -136,6 +137,12 @@ impl SharedClient {
         }))
     }
 
+    /// The state of a client that is about to connect.
+    pub(crate) fn checked(config: ClientConfig) -> Result<Arc<Self>, ConnectError> {
+        let path = config.path.clone();
+        Self::new(config).map_err(|source| ConnectError::Io { path, source })
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,6 +162,12 @@ impl SharedClient {
     /// Connects, and installs the link unless another one came first. Blocks, at most as long as a handshake may take.
     pub(crate) fn connect(self: &Arc<Self>) -> Result<(), ConnectError> {
         self.install_link(handshake::connect(&self.config)?);
+        Ok(())
+    }
+
+    /// The same with a server that is started if there is none. Blocks longer, as that may take.
+    pub(crate) fn connect_or_spawn(self: &Arc<Self>, spawn: &Spawn) -> Result<(), SpawnError> {
+        self.install_link(spawn::find_or_start(&self.config, spawn)?);
         Ok(())
     }
 

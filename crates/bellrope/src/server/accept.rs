@@ -4,3 +4,4 @@ pub(crate) mod acceptor;
 pub(crate) mod connection_limits;
 pub(crate) mod half_open;
 pub(crate) mod penalty;
+pub(crate) mod retirement;

@@ -70,6 +70,10 @@ pub struct ServerConfig {
     /// connection is closed. Default 30 s. In files `stall_timeout_ms`.
     #[serde(rename = "stall_timeout_ms", with = "millis")]
     pub stall_timeout: Duration,
+    /// How long the server goes on without any connection. Then it ends in good order; a new one waits for its first client
+    /// for 5 s at the least. Default 0: for ever. In files `exit_when_idle_ms`.
+    #[serde(rename = "exit_when_idle_ms", with = "millis")]
+    pub exit_when_idle: Duration,
     /// Breaks of the protocol that a process may be guilty of at once before its handshakes wait, at most 10,000. Default
     /// 10. A process that breaks none never waits.
     pub violation_allowance: u32,
@@ -109,6 +113,7 @@ impl Default for ServerConfig {
             budget_wait: Duration::from_secs(1),
             budget_grace: Duration::from_millis(500),
             stall_timeout: Duration::from_secs(30),
+            exit_when_idle: Duration::ZERO,
             violation_allowance: 10,
             violation_pause: Duration::from_millis(100),
             max_in_flight: 1_024,
@@ -134,6 +139,7 @@ setters!(ServerConfig {
     budget_wait: Duration,
     budget_grace: Duration,
     stall_timeout: Duration,
+    exit_when_idle: Duration,
     violation_allowance: u32,
     violation_pause: Duration,
     max_in_flight: u32,
@@ -194,6 +200,7 @@ impl ServerConfig {
             ("stall_timeout_ms", self.stall_timeout),
             ("handshake_timeout_ms", self.handshake_timeout),
             ("budget_wait_ms", self.budget_wait),
+            ("exit_when_idle_ms", self.exit_when_idle),
         ]
         .map(|(key, time)| (key, millis::of(time)));
         let counts = [
@@ -205,7 +212,7 @@ impl ServerConfig {
         ]
         .map(|(key, count)| (key, u64::from(count)));
         for (key, value) in counts.into_iter().chain(times) {
-            if value == 0 && key != "budget_wait_ms" {
+            if value == 0 && !["budget_wait_ms", "exit_when_idle_ms"].contains(&key) {
                 return Err(setting(key, value, "and must be at least 1"));
             }
         }

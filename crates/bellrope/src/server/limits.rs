@@ -53,7 +53,7 @@ live!(
         max_priority_connections,
         max_half_open,
         violation_allowance;
-    times: handshake_timeout, budget_wait, budget_grace, stall_timeout, violation_pause;
+    times: handshake_timeout, budget_wait, budget_grace, stall_timeout, exit_when_idle, violation_pause;
 );
 
 /// A time that was checked, as it is kept.
@@ -92,6 +92,10 @@ impl LiveSettings {
 
     pub(crate) fn stall_timeout(&self) -> Duration {
         milliseconds(&self.stall_timeout)
+    }
+
+    pub(crate) fn exit_when_idle(&self) -> Duration {
+        milliseconds(&self.exit_when_idle)
     }
 
     /// How many breaks of the protocol are overlooked, and how soon each further one is forgiven.
@@ -159,6 +163,7 @@ mod tests {
                 "breaker",
                 "budget_grace_ms",
                 "budget_wait_ms",
+                "exit_when_idle_ms",
                 "handshake_timeout_ms",
                 "max_connections",
                 "max_connections_per_uid",

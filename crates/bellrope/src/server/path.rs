@@ -4,10 +4,12 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, Write},
     os::unix::{
-        fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+        fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
         net::UnixListener,
     },
     path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bellrope_shm::{
@@ -16,9 +18,14 @@ use bellrope_shm::{
 };
 
 use super::error::BindError;
+use crate::private_directory::{self, Unfit, directory_of};
 
 /// Tries to take a lock whose file was replaced meanwhile.
 const LOCK_TRIES: u32 = 100;
+/// How long a server may hold its lock when it listens no more.
+const LEAVING: Duration = Duration::from_secs(5);
+/// Between two looks whether it is gone.
+const LEAVING_PAUSE: Duration = Duration::from_millis(2);
 
 /// The listener that a service manager opened for this process (socket activation, `LISTEN_FDS`), if it did. It can be
 /// taken once.
@@ -44,27 +51,56 @@ pub(crate) struct OwnedPath {
     /// What stands there, by which it is told from another server's socket when we go.
     socket: Identity,
     /// Locked. The file stays when we go: unlinking it would let two servers lock two files of one name.
-    _lock: File,
+    lock: Arc<File>,
 }
 
 impl OwnedPath {
     /// Takes the path and listens there: directory, lock, probe, unlink, bind.
     pub(crate) fn bind(path: &Path) -> Result<(Self, UnixListener), BindError> {
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
         let length = path.as_os_str().len();
         if length > LONGEST_PATH {
             return Err(BindError::PathTooLong { path: path.to_owned(), length, limit: LONGEST_PATH });
         }
-        prepare_directory(&directory)?;
+        let directory = directory_of(path);
+        private_directory::prepare(&directory).map_err(|unfit| match unfit {
+            Unfit::Fault(fault) => BindError::Directory { path: directory.clone(), fault },
+            Unfit::Io(what, source) => io_error(what, &directory, source),
+        })?;
         let lock = lock(path)?;
         remove_stale(path)?;
         let listener = UnixListener::bind(path).map_err(|source| io_error("binding", path, source))?;
         let bound = fs::set_permissions(path, fs::Permissions::from_mode(0o600)).and_then(|()| Identity::of(path));
         let socket = bound.map_err(|source| io_error("setting the mode of", path, source))?;
-        Ok((Self { path: path.to_owned(), socket, _lock: lock }, listener))
+        Ok((Self { path: path.to_owned(), socket, lock: Arc::new(lock) }, listener))
+    }
+
+    /// The same path, for whoever is to see that it is lost.
+    pub(crate) fn watch(&self) -> WatchedPath {
+        WatchedPath { path: self.path.clone(), socket: self.socket, lock: Arc::clone(&self.lock) }
+    }
+}
+
+/// A socket path that a server has, and may lose.
+#[derive(Debug)]
+pub(crate) struct WatchedPath {
+    pub(crate) path: PathBuf,
+    socket: Identity,
+    lock: Arc<File>,
+}
+
+impl WatchedPath {
+    /// Whether something else stands there now, or nothing. A path that cannot be looked at says neither.
+    pub(crate) fn is_lost(&self) -> bool {
+        match Identity::of(&self.path) {
+            Ok(there) => there != self.socket,
+            Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        }
+    }
+
+    /// Lets another server have the path.
+    pub(crate) fn give_up(&self) {
+        // If this fails, the next server waits until this one has ended.
+        let _ = process::unlock(&self.lock);
     }
 }
 
@@ -98,34 +134,15 @@ impl From<&fs::Metadata> for Identity {
     }
 }
 
-/// Makes sure that nobody else can put anything into the socket's directory.
-fn prepare_directory(directory: &Path) -> Result<(), BindError> {
-    match fs::DirBuilder::new().mode(0o700).create(directory) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(source) => return Err(io_error("creating the directory", directory, source)),
-    }
-    let metadata =
-        fs::symlink_metadata(directory).map_err(|source| io_error("looking at the directory", directory, source))?;
-    let unsafe_because = |fault| Err(BindError::Directory { path: directory.to_owned(), fault });
-    if metadata.file_type().is_symlink() || !metadata.is_dir() {
-        return unsafe_because("is not a directory");
-    }
-    if metadata.uid() != process::user_id() {
-        return unsafe_because("belongs to another user");
-    }
-    if metadata.mode() & 0o022 != 0 {
-        return unsafe_because("can be written by others");
-    }
-    Ok(())
-}
-
-/// Locks `PATH.lock` and writes our process id into it, for whoever comes second.
+/// Locks `PATH.lock` and writes our process id into it, for whoever comes second. A server that is about to end, or about to
+/// begin, holds it and does not listen: it is waited for.
 fn lock(path: &Path) -> Result<File, BindError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let lock_path = PathBuf::from(lock_path);
-    for _ in 0..LOCK_TRIES {
+    let until = Instant::now() + LEAVING;
+    let mut tries = 0;
+    while tries < LOCK_TRIES {
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -136,10 +153,15 @@ fn lock(path: &Path) -> Result<File, BindError> {
             .map_err(|source| io_error("opening the lock file", &lock_path, source))?;
         let locked = process::try_lock(&file).map_err(|source| io_error("locking", &lock_path, source))?;
         if !locked {
+            if is_free(path) && Instant::now() < until {
+                std::thread::sleep(LEAVING_PAUSE);
+                continue;
+            }
             let mut holder = String::new();
             let _ = file.take(32).read_to_string(&mut holder);
             return Err(BindError::InUse { path: path.to_owned(), holder: holder.trim().parse().ok() });
         }
+        tries += 1;
         // The file that we locked may be gone from its path by now, and then others lock another one there.
         let locked = file.metadata().map_err(|source| io_error("looking at", &lock_path, source))?;
         if !Identity::of(&lock_path).is_ok_and(|there| there == Identity::from(&locked)) {
@@ -154,6 +176,12 @@ fn lock(path: &Path) -> Result<File, BindError> {
     }
     let source = io::Error::other("it was replaced each time we had locked it");
     Err(io_error("locking", &lock_path, source))
+}
+
+/// Whether nobody listens at a path.
+fn is_free(path: &Path) -> bool {
+    let error = Socket::connect(path).err();
+    error.is_some_and(|error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
 }
 
 /// Removes the socket that a dead server left. We hold the lock, so a living one is no server of ours.

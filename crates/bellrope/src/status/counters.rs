@@ -15,6 +15,7 @@ use std::{
 use bellrope_proto::{Budget, frame::ErrorCode};
 
 use super::{
+    activity::Activity,
     liveness::Liveness,
     settings::Settings,
     snapshot::{Snapshot, TypeSnapshot},
@@ -188,7 +189,13 @@ pub struct Metrics {
     pub(crate) serving: AtomicBool,
     pub(crate) started: Instant,
     pub(crate) max_connections: AtomicU64,
+    /// Work that comes by other ways than the socket.
+    pub(crate) activity: Activity,
+    /// When the server ends by itself if nobody comes: milliseconds since its start, or `NEVER`.
+    ends_at_ms: AtomicU64,
 }
+
+const NEVER: u64 = u64::MAX;
 
 /// Whether the acceptor takes connections, in its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,6 +247,8 @@ impl Metrics {
             serving: AtomicBool::new(true),
             started: Instant::now(),
             max_connections: max_connections.into(),
+            activity: Activity::default(),
+            ends_at_ms: NEVER.into(),
         }
     }
 
@@ -344,6 +353,25 @@ impl Metrics {
     /// Counts that the settings were read again, and whether that went well. To be called by whoever reads them.
     pub fn note_reload(&self, ok: bool) {
         self.settings.note_reload(ok);
+    }
+
+    /// Work that comes to the server by another way than its socket.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        self.activity.clone()
+    }
+
+    /// Notes when the server ends by itself if nobody comes.
+    pub(crate) fn ends_at(&self, at: Option<Instant>) {
+        let ms = |at: Instant| u64::try_from(at.saturating_duration_since(self.started).as_millis()).unwrap_or(NEVER);
+        self.ends_at_ms.store(at.map_or(NEVER, ms), Relaxed);
+    }
+
+    /// How long until the server ends by itself if nobody comes. `None`: it does not, or somebody is there.
+    #[must_use]
+    pub fn ends_in(&self) -> Option<Duration> {
+        let at = Some(self.ends_at_ms.load(Relaxed)).filter(|at| *at != NEVER)?;
+        Some(Duration::from_millis(at).saturating_sub(self.started.elapsed()))
     }
 
     /// Whether the server serves, that is, has not begun to stop.

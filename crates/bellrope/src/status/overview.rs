@@ -21,6 +21,7 @@ impl Health {
             status: condition.status().to_owned(),
             reason: condition.not_ready(),
             uptime_seconds: snapshot.uptime.as_secs(),
+            ends_in_seconds: metrics.ends_in().map(|left| left.as_secs()),
             total_requests: snapshot.total_requests(),
             active_connections: snapshot.active_connections,
             max_connections: snapshot.max_connections,

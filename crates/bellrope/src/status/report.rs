@@ -24,6 +24,9 @@ pub struct Health {
     pub reason: Option<String>,
     /// Seconds since the server started.
     pub uptime_seconds: u64,
+    /// Seconds until the server ends because nobody uses it, if nobody comes (`exit_when_idle_ms`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends_in_seconds: Option<u64>,
     /// Calls that have ended.
     pub total_requests: u64,
     /// Connections that are open.

@@ -19,7 +19,7 @@ use agent_client_protocol_schema::{
         SetSessionConfigOptionRequest, SetSessionConfigOptionResponse, StopReason,
     },
 };
-use bellrope::AsyncClient;
+use bellrope::{AsyncClient, client::ConnectionState};
 use bellrope_gateway::{ChatRequest, Chunk, ModelList, StopReason as Stop};
 use serde_json::Value;
 use tokio::{
@@ -34,7 +34,7 @@ use super::{
     sessions::{Sessions, Unready},
     wire::{self, Editor, Flow, Input, MAX_LINE, Taken},
 };
-use crate::{commands::chat::Conversation, socket, socket::SocketArg};
+use crate::{commands::chat::Conversation, socket, spawn::ServerArg};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope::acp::agent";
@@ -48,7 +48,7 @@ const MAX_TASKS: usize = 256;
 /// The agent of one editor.
 #[derive(Debug)]
 pub(super) struct Agent {
-    server: SocketArg,
+    server: ServerArg,
     /// How questions are asked where a session does not say otherwise.
     request: ChatRequest,
     flow: Arc<Flow>,
@@ -260,7 +260,7 @@ fn introduction() -> InitializeResponse {
 }
 
 impl Agent {
-    pub(super) fn new(server: SocketArg, request: ChatRequest, flow: Arc<Flow>) -> Self {
+    pub(super) fn new(server: ServerArg, request: ChatRequest, flow: Arc<Flow>) -> Self {
         Self {
             server,
             request,
@@ -271,13 +271,22 @@ impl Agent {
         }
     }
 
-    /// The connection to the server.
+    /// The connection to the server, which is started if there is none.
     pub(super) async fn client(&self) -> anyhow::Result<AsyncClient> {
         let mut client = self.client.lock().await;
         if let Some(client) = &*client {
             return Ok(client.clone());
         }
-        Ok(client.insert(socket::connect_async(self.server.config()).await?).clone())
+        Ok(client.insert(self.server.connect().await?).clone())
+    }
+
+    /// The same after an error, if that is to be tried. Of those whose server is gone one starts the next.
+    async fn next_client(&self, error: anyhow::Error) -> anyhow::Result<AsyncClient> {
+        let mut client = self.client.lock().await;
+        if let Some(client) = client.as_ref().filter(|client| client.state() == ConnectionState::Connected) {
+            return if error.is::<socket::NoServer>() { Ok(client.clone()) } else { Err(error) };
+        }
+        Ok(client.insert(self.server.connect_after(error).await?).clone())
     }
 
     /// Opens a session, if there is a server to ask.
@@ -308,14 +317,9 @@ impl Agent {
 
     /// The models to choose from. None, if they take too long to be listed: a session works without.
     async fn models(&self) -> anyhow::Result<ModelList> {
-        let client = self.client().await?;
-        match client.call_within("ai.models", b"", MODELS_TIMEOUT).await {
-            Ok(list) => Ok(serde_json::from_slice(&list)?),
-            Err(error @ bellrope::CallError::Connect(_)) => Err(socket::explain_call(error)),
-            Err(error) => {
-                tracing::warn!(target: TARGET, %error, "the models cannot be listed");
-                Ok(ModelList { version: 1, models: Vec::new(), faults: Vec::new() })
-            }
+        match list(&self.client().await?).await {
+            Err(error) => list(&self.next_client(error).await?).await,
+            models => models,
         }
     }
 
@@ -359,36 +363,17 @@ impl Agent {
         }
     }
 
-    /// Passes an answer on, piece by piece, at the pace at which the editor reads.
+    /// Asks, and passes the answer on.
     async fn turn(
         &self,
         id: &SessionId,
         conversation: &mut Conversation,
         editor: &Editor,
     ) -> anyhow::Result<StopReason> {
-        let client = self.client().await?;
-        let mut answer = conversation.begin(&client).await?;
-        if let Some(note) = conversation.forgotten() {
-            tracing::warn!(target: TARGET, session = %id, "{note}");
-        }
-        loop {
-            let update = match answer.next().await?.chunk {
-                Chunk::Text { text } => {
-                    conversation.hear(&text);
-                    SessionUpdate::AgentMessageChunk(ContentChunk::new(text.into()))
-                }
-                Chunk::Reasoning { text } | Chunk::Notice { text } => {
-                    SessionUpdate::AgentThoughtChunk(ContentChunk::new(text.into()))
-                }
-                Chunk::Done { stop_reason } => {
-                    answer.part().await;
-                    return Ok(stopped(stop_reason));
-                }
-                Chunk::Error(info) => anyhow::bail!("{}: {}", info.code, info.message),
-                // No tools are offered; what an answer took has no place in the protocol yet.
-                _ => continue,
-            };
-            editor.update(&SessionNotification::new(id.clone(), update)).await?;
+        match pass_on(&self.client().await?, id, conversation, editor).await {
+            // There is another try only if nothing was sent.
+            Err(error) => pass_on(&self.next_client(error).await?, id, conversation, editor).await,
+            outcome => outcome,
         }
     }
 
@@ -398,6 +383,50 @@ impl Agent {
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The models that a server knows. None, if they take too long to be listed.
+async fn list(client: &AsyncClient) -> anyhow::Result<ModelList> {
+    match client.call_within("ai.models", b"", MODELS_TIMEOUT).await {
+        Ok(list) => Ok(serde_json::from_slice(&list)?),
+        Err(error @ bellrope::CallError::Connect(_)) => Err(socket::explain_call(error)),
+        Err(error) => {
+            tracing::warn!(target: TARGET, %error, "the models cannot be listed");
+            Ok(ModelList { version: 1, models: Vec::new(), faults: Vec::new() })
+        }
+    }
+}
+
+/// Passes an answer on, piece by piece, at the pace at which the editor reads.
+async fn pass_on(
+    client: &AsyncClient,
+    id: &SessionId,
+    conversation: &mut Conversation,
+    editor: &Editor,
+) -> anyhow::Result<StopReason> {
+    let mut answer = conversation.begin(client).await?;
+    if let Some(note) = conversation.forgotten() {
+        tracing::warn!(target: TARGET, session = %id, "{note}");
+    }
+    loop {
+        let update = match answer.next().await?.chunk {
+            Chunk::Text { text } => {
+                conversation.hear(&text);
+                SessionUpdate::AgentMessageChunk(ContentChunk::new(text.into()))
+            }
+            Chunk::Reasoning { text } | Chunk::Notice { text } => {
+                SessionUpdate::AgentThoughtChunk(ContentChunk::new(text.into()))
+            }
+            Chunk::Done { stop_reason } => {
+                answer.part().await;
+                return Ok(stopped(stop_reason));
+            }
+            Chunk::Error(info) => anyhow::bail!("{}: {}", info.code, info.message),
+            // No tools are offered; what an answer took has no place in the protocol yet.
+            _ => continue,
+        };
+        editor.update(&SessionNotification::new(id.clone(), update)).await?;
     }
 }
 
@@ -449,9 +478,9 @@ mod tests {
             #[derive(Parser)]
             struct Nowhere {
                 #[command(flatten)]
-                server: SocketArg,
+                server: ServerArg,
             }
-            let server = Nowhere::parse_from(["test", "--socket", "/nonexistent/bellrope.sock"]).server;
+            let server = Nowhere::parse_from(["test", "--no-spawn", "--socket", "/nonexistent/bellrope.sock"]).server;
             let agent = Arc::new(Agent::new(server, ChatRequest::default(), Arc::new(Flow::new())));
             let (near, far) = tokio::io::duplex(1024);
             let (input, output) = tokio::io::split(near);

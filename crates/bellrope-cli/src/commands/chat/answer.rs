@@ -6,6 +6,8 @@ use anyhow::{Context, bail, ensure};
 use bellrope::{AsyncClient, CallError, client::AsyncStream};
 use bellrope_gateway::{Chunk, SequencedChunk};
 
+use crate::socket;
+
 /// How long a stream may take to end after its last chunk.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -50,7 +52,7 @@ impl ChatAnswer {
             && matches!(&next, Some(Err(error)) if error.is_retryable())
         {
             // The request never reached a handler: it cannot be answered twice.
-            self.stream = send(&client, &request).await?;
+            self.stream = send(&client, &request).await.map_err(socket::explain_call)?;
             next = self.stream.next().await;
         }
         let Some(json) = next.transpose()? else {

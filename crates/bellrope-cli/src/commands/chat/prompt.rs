@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{conversation::Conversation, screen::Screen, turn::turn};
-use crate::socket::environment;
+use crate::{socket::environment, spawn::ServerArg};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope::chat::prompt";
@@ -35,7 +35,12 @@ const HELP: &str = "/help shows this; /exit, /quit, exit, quit and Ctrl-D leave;
 const HISTORY: usize = 1000;
 
 /// Asks what is written at the prompt, turn by turn, until whoever writes leaves.
-pub(super) fn converse(runtime: &Runtime, client: &AsyncClient, mut conversation: Conversation) -> Outcome {
+pub(super) fn converse(
+    runtime: &Runtime,
+    server: &ServerArg,
+    mut client: AsyncClient,
+    mut conversation: Conversation,
+) -> Outcome {
     // Raised by Ctrl-C during an answer; one more, should the program be stuck, ends it.
     let cancelled = signals::second_ends_at_once(&[SIGINT]).context("waiting for Ctrl-C")?;
     let mut prompt = Prompt::open()?;
@@ -55,7 +60,8 @@ pub(super) fn converse(runtime: &Runtime, client: &AsyncClient, mut conversation
             }
             Written::Question(question) => {
                 conversation.ask(question);
-                interrupted = answer(runtime, client, &mut conversation, &mut screen, &cancelled)?;
+                let asked = Asked { server, client: &mut client, conversation: &mut conversation };
+                interrupted = answer(runtime, asked, &mut screen, &cancelled)?;
             }
             Written::Nothing => interrupted = false,
             Written::Interrupt if !interrupted => {
@@ -67,11 +73,17 @@ pub(super) fn converse(runtime: &Runtime, client: &AsyncClient, mut conversation
     }
 }
 
+/// Who is asked, and what.
+struct Asked<'a> {
+    server: &'a ServerArg,
+    client: &'a mut AsyncClient,
+    conversation: &'a mut Conversation,
+}
+
 /// Shows an answer. Returns whether it was cancelled. That it fails is no reason to end the conversation.
 fn answer(
     runtime: &Runtime,
-    client: &AsyncClient,
-    conversation: &mut Conversation,
+    Asked { server, client, conversation }: Asked<'_>,
     screen: &mut Screen,
     cancelled: &AtomicBool,
 ) -> anyhow::Result<bool> {
@@ -79,8 +91,15 @@ fn answer(
     let outcome = runtime.block_on(async {
         // A new one for every answer: it hears nothing of what was pressed before.
         let mut interrupts = signal(SignalKind::interrupt()).context("waiting for Ctrl-C")?;
+        let asked = async {
+            match turn(client, conversation, screen).await {
+                Err(error) => *client = server.connect_after(error).await?,
+                outcome => return outcome,
+            }
+            turn(client, conversation, screen).await
+        };
         tokio::select! {
-            outcome = turn(client, conversation, screen) => outcome.map(|_whole| false),
+            outcome = asked => outcome.map(|_whole| false),
             // The stream is dropped, and so cancelled at the server.
             _ = interrupts.recv() => Ok(true),
         }

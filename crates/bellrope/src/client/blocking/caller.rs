@@ -19,6 +19,7 @@ use super::super::{
     mailboxes::{Event, Role, Ticket},
     options::{CallOptions, Registration},
     shared::{Begun, Sent, SharedClient, State, settle_permit},
+    spawn::{Spawn, SpawnError},
     types::{MessageType, Target},
 };
 use crate::error::{CallError, ConnectError};
@@ -37,9 +38,15 @@ pub(super) struct Caller {
 impl Caller {
     /// Connects.
     pub(super) fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
-        let path = config.path.clone();
-        let shared = SharedClient::new(config).map_err(|source| ConnectError::Io { path, source })?;
+        let shared = SharedClient::checked(config)?;
         shared.connect()?;
+        Ok(Self { shared })
+    }
+
+    /// The same with a server that is started if there is none.
+    pub(super) fn connect_or_spawn(config: ClientConfig, spawn: &Spawn) -> Result<Self, SpawnError> {
+        let shared = SharedClient::checked(config).map_err(SpawnError::Connect)?;
+        shared.connect_or_spawn(spawn)?;
         Ok(Self { shared })
     }
 

@@ -5,7 +5,7 @@ use std::{
     os::unix::net::UnixListener,
     sync::{
         Arc,
-        atomic::Ordering::{Acquire, Relaxed},
+        atomic::Ordering::{Acquire, Relaxed, Release},
     },
     time::{Duration, Instant},
 };
@@ -22,7 +22,7 @@ use bellrope_shm::{
     wait::Poller,
 };
 
-use super::{connection_limits::ConnectionSlot, half_open::HalfOpens, penalty::Admission};
+use super::{connection_limits::ConnectionSlot, half_open::HalfOpens, penalty::Admission, retirement::Retirement};
 use crate::{
     kill_points::KillPoint,
     server::{
@@ -53,6 +53,7 @@ pub(crate) struct Acceptor {
     next_serial: u64,
     /// Accepting rests until then.
     paused_until: Option<Instant>,
+    retirement: Retirement,
 }
 
 /// A handshake under way.
@@ -87,6 +88,7 @@ impl Acceptor {
         core: Arc<Core>,
         listener: UnixListener,
         workers: Vec<Arc<Inbox<Message>>>,
+        retirement: Retirement,
     ) -> io::Result<(Arc<Inbox<Message>>, Self)> {
         listener.set_nonblocking(true)?;
         let poller = Poller::new()?;
@@ -104,6 +106,7 @@ impl Acceptor {
             next_key: FIRST_HANDSHAKE_KEY,
             next_serial: 1,
             paused_until: None,
+            retirement,
         };
         Ok((inbox, acceptor))
     }
@@ -123,15 +126,37 @@ impl Acceptor {
                 }
             }
             self.expire(Instant::now());
+            self.end_if_unused();
             self.core.metrics.accepting(self.paused_until.is_some());
         }
         self.core.metrics.liveness().end(self.workers.len());
     }
 
+    /// Ends the server if its time has come: nothing is under way then, so it ends at once.
+    fn end_if_unused(&mut self) {
+        let draining = self.core.draining.load(Acquire) || self.core.stopping.load(Acquire);
+        if draining || self.retirement.look(&self.core, self.is_shaking_hands(), Instant::now()).is_none() {
+            return;
+        }
+        // Whoever came meanwhile is served. Whoever comes from now on finds the next server.
+        self.accept();
+        let Some(ending) = self.retirement.look(&self.core, self.is_shaking_hands(), Instant::now()) else { return };
+        self.core.metrics.serving.store(false, Release);
+        self.core.draining.store(true, Release);
+        self.retirement.announce(&self.core, ending);
+        self.core.stopping.store(true, Release);
+        self.workers.iter().for_each(|worker| worker.wake());
+    }
+
+    fn is_shaking_hands(&self) -> bool {
+        self.half_open.len() > 0 || !self.waiting.is_empty()
+    }
+
     /// How long nothing will happen by itself.
     fn patience(&self) -> Duration {
         let deadlines = self.half_open.iter().map(|(_, half_open)| half_open.deadline);
-        let next = deadlines.chain(self.waiting.iter().map(|waiting| waiting.due)).chain(self.paused_until).min();
+        let next = deadlines.chain(self.waiting.iter().map(|waiting| waiting.due)).chain(self.paused_until);
+        let next = next.chain(self.retirement.due(&self.core)).min();
         next.map_or(SWEEP, |next| next.saturating_duration_since(Instant::now()).min(SWEEP))
     }
 

@@ -55,6 +55,11 @@ impl ConnectionLimits {
         Ok(ConnectionSlot { limits: Arc::clone(self), uid, priority })
     }
 
+    /// Places that are taken now.
+    pub(crate) fn open(&self) -> u32 {
+        self.lock().connections
+    }
+
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
