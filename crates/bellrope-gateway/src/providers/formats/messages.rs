@@ -57,6 +57,15 @@ impl WireFormat for Messages {
         request::body(request, model, notes)
     }
 
+    fn count(
+        &self,
+        request: &ChatRequest,
+        model: Option<&str>,
+    ) -> Result<Option<(&'static [Segment], Vec<u8>)>, ProviderError> {
+        const PATH: &[Segment] = &[Segment::Word("messages"), Segment::Word("count_tokens")];
+        request::count_body(request, model).map(|body| Some((PATH, body)))
+    }
+
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {
         Box::new(Translator::new(key))
     }
