@@ -23,6 +23,8 @@ mod embeddings;
 mod fault;
 mod messages;
 mod responses;
+#[cfg(all(test, feature = "http"))]
+mod round_trip;
 mod stamp;
 mod wire;
 mod writer;
