@@ -270,7 +270,8 @@ mod tests {
 
     #[test]
     fn details_of_reasoning_that_do_not_fit_into_a_chunk_are_left_out_in_words() {
-        let details = |length| Chunk::ReasoningDetails { details: serde_json::json!({"signature": "x".repeat(length)}) };
+        let details =
+            |length| Chunk::ReasoningDetails { details: serde_json::json!({"signature": "x".repeat(length)}) };
         assert_eq!(bounded(details(100)).unwrap(), details(100));
         let left_out = bounded(details(MAX_CHUNK)).unwrap();
         assert!(matches!(&left_out, Chunk::Notice { text } if text.contains("8192 bytes")), "{left_out:?}");

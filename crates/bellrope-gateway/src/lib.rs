@@ -72,8 +72,8 @@ pub use gateway::{AnswerStream, Gateway, GatewaySettings, GatewaySnapshot, LiveG
 pub use handlers::{MAX_CHUNK, MESSAGE_TYPES, register};
 pub use message::{
     ChatRequest, ChatResponse, Chunk, CompletionRequest, Content, ErrorInfo, HealthReport, Message, ModelInfo,
-    ModelList, Part, Prompt, ProviderFault, ProviderHealth, Role, SequencedChunk, StopReason, Tool, ToolCall, ToolCallDelta,
-    ToolChoice, Usage, WIRE_VERSION,
+    ModelList, Part, Prompt, ProviderFault, ProviderHealth, Role, SequencedChunk, StopReason, Tool, ToolCall,
+    ToolCallDelta, ToolChoice, Usage, WIRE_VERSION,
 };
 pub use notes::{MAX_NOTE, MAX_NOTES};
 pub use provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};

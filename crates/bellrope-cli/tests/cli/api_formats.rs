@@ -53,7 +53,8 @@ fn exchange(address: &str, method: &str, path: &str, headers: &str, body: &str) 
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}");
-    let length = if method == "GET" || method == "HEAD" { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let length =
+        if method == "GET" || method == "HEAD" { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let _ = stream.write_all(format!("{head}{length}\r\n{body}").as_bytes());
     let mut text = String::new();
     let _ = stream.read_to_string(&mut text);
@@ -85,8 +86,7 @@ fn get(address: &str, path: &str) -> Response {
 
 /// A provider that calls a tool.
 fn calling() -> Provider {
-    let call =
-        json!({"index": 0, "id": "look:0", "type": "function", "function": {"name": "look", "arguments": "{\"at\":1}"}});
+    let call = json!({"index": 0, "id": "look:0", "type": "function", "function": {"name": "look", "arguments": "{\"at\":1}"}});
     Provider::of_events(&[
         json!({"choices": [{"index": 0, "delta": {"content": "I look."}}]}),
         json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}),
@@ -94,7 +94,6 @@ fn calling() -> Provider {
     ])
 }
 
-// Cases T 32, 35, 36.
 #[test]
 fn a_tool_of_anthropics_format_is_answered_by_a_provider_of_openais() {
     let home = Home::new();
@@ -150,7 +149,6 @@ fn a_tool_of_anthropics_format_is_answered_by_a_provider_of_openais() {
     assert_eq!(answered["content"], "a bell");
 }
 
-// Cases T 1, 8.
 #[test]
 fn a_tool_of_the_format_of_responses_is_answered_by_a_provider_of_chat_completions() {
     let home = Home::new();
@@ -186,7 +184,6 @@ fn a_tool_of_the_format_of_responses_is_answered_by_a_provider_of_chat_completio
     assert_eq!((&messages[2]["content"], &messages[2]["tool_calls"][0]["id"]), (&json!("I look."), &json!("look:0")));
 }
 
-// Cases T 16, 22.
 #[test]
 fn no_response_is_kept_and_no_other_protocol_spoken() {
     let home = Home::new();
@@ -209,7 +206,6 @@ fn no_response_is_kept_and_no_other_protocol_spoken() {
     assert_eq!(get(&address, "/v1/responses").status, 405);
 }
 
-// Case T 31.
 #[test]
 fn tokens_that_no_provider_counts_are_estimated_and_the_header_says_so() {
     let home = Home::new();
@@ -254,7 +250,6 @@ fn errors_have_the_form_of_their_format() {
     assert!(compressed.status == 415 && compressed.body.contains("compressed"), "{compressed:?}");
 }
 
-// Case T 63.
 #[test]
 fn tools_find_out_that_somebody_listens_and_which_models_there_are() {
     let home = Home::new();
@@ -280,7 +275,6 @@ fn tools_find_out_that_somebody_listens_and_which_models_there_are() {
     assert!(vectors.status == 400 && vectors.body.contains("`embedded` has no embeddings"), "{vectors:?}");
 }
 
-// Case T 63.
 #[test]
 fn a_tool_that_waits_for_leave_to_send_its_body_gets_it() {
     let home = Home::new();

@@ -19,6 +19,7 @@ mod otlp;
 mod printed;
 mod provider;
 mod real_model;
+mod real_tools;
 mod reload;
 mod serve;
 mod service_manager;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::Asked;
 use super::fault::{ErrorForm, Fault};
 use super::stamp::{seconds_since_1970, serial};
-use super::wire::{DEFAULT_MODEL, FromText, OneOrMany, read_wire, route};
+use super::wire::{FromText, OneOrMany, model_of, read_wire, route};
 use super::writer::{AnswerWriter, comment, data};
 use crate::message::fields::{Known, Known::All, Known::Fields, unknown};
 use crate::message::{ChatRequest, ChatResponse, Chunk, Message, Prompt, Role, StopReason, Usage, lenient};
@@ -41,12 +41,15 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Asked, Fault> {
         return Err(Fault::invalid(Some("prompt"), "one prompt is continued at a time; give one text"));
     };
     if wire.n.is_some_and(|n| n > 1) || wire.best_of.is_some_and(|best_of| best_of > 1) {
-        return Err(Fault::invalid(Some("n"), "one choice is made at a time; leave out n and best_of, or set them to 1"));
+        return Err(Fault::invalid(
+            Some("n"),
+            "one choice is made at a time; leave out n and best_of, or set them to 1",
+        ));
     }
     if wire.echo == Some(true) {
         return Err(Fault::invalid(Some("echo"), "echo is not supported; put the prompt before the answer yourself"));
     }
-    let model = wire.model.unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+    let model = model_of(wire.model)?;
     let (provider, asked) = route(&model, providers);
     let suffix = wire.suffix.filter(|suffix| !suffix.is_empty());
     let chat = ChatRequest {
@@ -68,7 +71,8 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Asked, Fault> {
         ..ChatRequest::default()
     };
     let include_usage = wire.stream_options.is_some_and(|options| options.include_usage.unwrap_or(false));
-    let writer = Script { id: format!("cmpl-{}", serial()), created: seconds_since_1970(), model, include_usage, usage: None };
+    let writer =
+        Script { id: format!("cmpl-{}", serial()), created: seconds_since_1970(), model, include_usage, usage: None };
     Ok(Asked { chat, stream: wire.stream.unwrap_or(false), writer: Box::new(writer) })
 }
 
@@ -132,21 +136,21 @@ struct Script {
 }
 
 impl Script {
-    fn object(&self, choices: Vec<Choice<'_>>) -> Value {
+    fn object(&self, choices: &[Choice<'_>]) -> Value {
         json!({
             "id": self.id, "object": "text_completion", "created": self.created, "model": self.model, "choices": choices,
         })
     }
 
     fn piece(&self, text: &str, finish_reason: Option<&'static str>, out: &mut Vec<u8>) {
-        data(&self.object(vec![Choice { index: 0, text, logprobs: (), finish_reason }]), out);
+        data(&self.object(&[Choice { index: 0, text, logprobs: (), finish_reason }]), out);
     }
 }
 
 impl AnswerWriter for Script {
     fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
         let finish_reason = Some(finish(response.stop_reason));
-        let mut whole = self.object(vec![Choice { index: 0, text: &response.text, logprobs: (), finish_reason }]);
+        let mut whole = self.object(&[Choice { index: 0, text: &response.text, logprobs: (), finish_reason }]);
         if let Some(usage) = &response.usage {
             whole["usage"] = counts(usage);
         }
@@ -163,7 +167,7 @@ impl AnswerWriter for Script {
             Chunk::Done { stop_reason } => {
                 self.piece("", Some(finish(stop_reason)), out);
                 if self.include_usage {
-                    let mut last = self.object(Vec::new());
+                    let mut last = self.object(&[]);
                     last["usage"] = counts(&self.usage.clone().unwrap_or_default());
                     data(&last, out);
                 }
@@ -218,7 +222,10 @@ mod tests {
         });
         let chat = of(&body).unwrap().chat;
         let prompt = Prompt { text: "fn a(".into(), suffix: Some(") {}".into()) };
-        assert_eq!((chat.prompt, chat.provider.as_deref(), chat.model.as_deref()), (Some(prompt), Some("local"), Some("qwen")));
+        assert_eq!(
+            (chat.prompt, chat.provider.as_deref(), chat.model.as_deref()),
+            (Some(prompt), Some("local"), Some("qwen"))
+        );
         assert_eq!((chat.max_tokens, chat.seed, chat.stop), (Some(9), Some(7), vec!["\n".to_owned()]));
         assert_eq!(chat.notes, ["`logprobs` was left out: no such field is known here"]);
         let prompt = of(&json!({"prompt": "a", "suffix": ""})).unwrap().chat.prompt.unwrap();
@@ -243,7 +250,8 @@ mod tests {
 
     #[test]
     fn an_answer_has_the_form_that_tools_know() {
-        let mut writer = of(&json!({"prompt": "a", "model": "m", "stream_options": {"include_usage": true}})).unwrap().writer;
+        let mut writer =
+            of(&json!({"prompt": "a", "model": "m", "stream_options": {"include_usage": true}})).unwrap().writer;
         let mut out = Vec::new();
         writer.begin(&mut out);
         let usage = Usage { input_tokens: 3, output_tokens: 4, ..Usage::default() };
@@ -259,10 +267,14 @@ mod tests {
         let events: Vec<_> = text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap()).collect();
         let [piece, end, usage, "[DONE]"] = events[..] else { panic!("{events:?}") };
         let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
-        assert_eq!((&json(piece)["choices"][0]["text"], &json(piece)["object"]), (&json!("b"), &json!("text_completion")));
+        assert_eq!(
+            (&json(piece)["choices"][0]["text"], &json(piece)["object"]),
+            (&json!("b"), &json!("text_completion"))
+        );
         assert_eq!(json(end)["choices"][0]["finish_reason"], "length");
         assert_eq!((&json(usage)["choices"], &json(usage)["usage"]["total_tokens"]), (&json!([]), &json!(7)));
-        let response = json!({"text": "b", "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 2}});
+        let response =
+            json!({"text": "b", "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 2}});
         let whole = writer.whole(serde_json::from_value(response).unwrap()).unwrap();
         let whole: Value = serde_json::from_slice(&whole).unwrap();
         assert_eq!((&whole["choices"][0]["text"], &whole["usage"]["total_tokens"]), (&json!("b"), &json!(3)));

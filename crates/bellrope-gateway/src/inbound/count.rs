@@ -52,10 +52,10 @@ mod tests {
 
     use super::*;
 
-    // Case T 31: nothing of a request is free.
     #[test]
     fn everything_that_a_provider_reads_is_counted() {
-        let mut request: ChatRequest = serde_json::from_value(json!({"messages": [{"role": "user", "content": "Hi"}]})).unwrap();
+        let mut request: ChatRequest =
+            serde_json::from_value(json!({"messages": [{"role": "user", "content": "Hi"}]})).unwrap();
         let mut last = estimate_tokens(&request);
         let mut grows = |request: &ChatRequest| {
             let now = estimate_tokens(request);

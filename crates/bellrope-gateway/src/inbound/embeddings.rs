@@ -100,7 +100,10 @@ fn decoded(text: &str) -> Option<Vec<f32>> {
         }
     }
     let numbers = bytes.chunks_exact(4);
-    numbers.remainder().is_empty().then(|| numbers.map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect())
+    numbers
+        .remainder()
+        .is_empty()
+        .then(|| numbers.map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])).collect())
 }
 
 #[cfg(test)]
@@ -127,7 +130,6 @@ mod tests {
         }
     }
 
-    // Case T 51.
     #[test]
     fn vectors_come_in_the_form_that_was_asked_for() {
         let answer = |vector: Value| json!({"data": [{"index": 0, "embedding": vector}], "usage": {"total_tokens": 1}});

@@ -7,6 +7,10 @@ use serde::Serialize;
 use super::stamp::serial;
 use crate::error::ProviderError;
 use crate::message::ErrorInfo;
+use crate::text::boundary;
+
+/// The longest message, in bytes. What comes after it is left out.
+const MAX_MESSAGE: usize = 2 * 1024;
 
 /// What an error looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +142,9 @@ impl Fault {
     }
 
     fn of(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
-        let (code, message) = (code.into(), message.into());
+        let (code, mut message) = (code.into(), message.into());
+        // It may hold what a request said.
+        message.truncate(boundary(&message, MAX_MESSAGE));
         Self { status, retryable: false, retry_after: None, code, message, param: None }
     }
 }
@@ -255,6 +261,12 @@ mod tests {
             assert_eq!((&body["type"], &body["error"]["type"]), (&"error".into(), &anthropic.into()), "{code}");
             assert!(body["request_id"].as_str().unwrap().starts_with("req_"), "{body}");
         }
+    }
+
+    #[test]
+    fn what_a_request_said_makes_no_long_error() {
+        let fault = Fault::invalid(None, "é".repeat(100_000));
+        assert!(fault.body(ErrorForm::OpenAi).len() < 2 * MAX_MESSAGE);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 mod answer;
 mod blocks;
-mod request;
 mod ids;
+mod request;
 
 use super::Asked;
 use super::count::estimate_tokens;

@@ -15,6 +15,9 @@ use crate::notes::Notes;
 /// The name of a model that leaves the choice to the server.
 pub(super) const DEFAULT_MODEL: &str = "default";
 
+/// The longest name of a model, in bytes.
+const MAX_MODEL: usize = 512;
+
 /// Reads a body.
 ///
 /// # Errors
@@ -28,6 +31,18 @@ pub(super) fn read_wire<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
         let place = place.map(|path| format!("{path}: ")).unwrap_or_default();
         Fault::invalid(None, format!("the request cannot be read: {place}{error}"))
     })
+}
+
+/// The model that a request names. It stands in every event of the answer again, so its length is bounded.
+///
+/// # Errors
+/// It is longer than [`MAX_MODEL`].
+pub(super) fn model_of(model: Option<String>) -> Result<String, Fault> {
+    let model = model.unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+    if model.len() > MAX_MODEL {
+        return Err(Fault::invalid(Some("model"), format!("the model's name has more than {MAX_MODEL} bytes")));
+    }
+    Ok(model)
 }
 
 /// The provider and the model that a name stands for: `PROVIDER/MODEL`, a provider alone, or a model of the default
@@ -49,9 +64,9 @@ pub(super) fn route(name: &str, providers: &[String]) -> (Option<String>, Option
 pub(super) struct Told(Notes);
 
 impl Told {
-    pub(super) fn new(unknown: Vec<String>) -> Self {
+    pub(super) fn new(unknown: &[String]) -> Self {
         let mut notes = Notes::default();
-        for note in &unknown {
+        for note in unknown {
             notes.add(note);
         }
         Self(notes)
@@ -139,6 +154,13 @@ mod tests {
         ] {
             assert_eq!(route(name, &providers), (provider, model), "{name}");
         }
+    }
+
+    #[test]
+    fn the_name_of_a_model_is_bounded() {
+        assert_eq!(model_of(None).unwrap(), DEFAULT_MODEL);
+        assert_eq!(model_of(Some("m".into())).unwrap(), "m");
+        assert!(model_of(Some("m".repeat(MAX_MODEL + 1))).is_err());
     }
 
     #[test]

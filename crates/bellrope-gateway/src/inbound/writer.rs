@@ -27,7 +27,11 @@ pub trait AnswerWriter: Send {
 
     /// Appends the one event that ends an answer which failed before its first piece.
     fn fail(&mut self, fault: &Fault, out: &mut Vec<u8>) {
-        let info = ErrorInfo { code: fault.code().to_owned(), message: fault.message().to_owned(), retryable: fault.retryable };
+        let info = ErrorInfo {
+            code: fault.code().to_owned(),
+            message: fault.message().to_owned(),
+            retryable: fault.retryable,
+        };
         self.chunk(Chunk::Error(info), out);
     }
 

@@ -349,7 +349,8 @@ mod tests {
         let json = serde_json::to_vec(&chat).unwrap();
         assert!(json.len() > 400);
         assert_eq!(unknown(&json, CHAT_REQUEST), Vec::<String>::new());
-        let completion = CompletionRequest { max_tokens: Some(1), suffix: Some("b".into()), ..CompletionRequest::new("a") };
+        let completion =
+            CompletionRequest { max_tokens: Some(1), suffix: Some("b".into()), ..CompletionRequest::new("a") };
         assert_eq!(unknown(&serde_json::to_vec(&completion).unwrap(), COMPLETION_REQUEST), Vec::<String>::new());
     }
 }

@@ -106,7 +106,11 @@ impl Upstream {
             named.push("reasoning".to_owned());
         }
         let is_named = |said: &str| {
-            let is_in_example = |token| named.iter().any(|name| tokens(name).any(|word| word == token));
+            // A field within another one stands after its name.
+            let is_of = |token: &str, word: &str| {
+                token.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+            };
+            let is_in_example = |token| named.iter().any(|name| tokens(name).any(|word| is_of(token, word)));
             tokens(said).any(|token| !COMMON.contains(&token) && is_in_example(token))
         };
         let (plain, unasked) = match self.send(tool, &least).await {

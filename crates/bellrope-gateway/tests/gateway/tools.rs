@@ -95,7 +95,8 @@ impl Said {
                     said.call(&call["id"], &call["function"]["name"], parsed(&call["function"]["arguments"]));
                 }
                 said.reason = text(&choice["finish_reason"]);
-                said.tokens = (number(&answer["usage"]["prompt_tokens"]), number(&answer["usage"]["completion_tokens"]));
+                said.tokens =
+                    (number(&answer["usage"]["prompt_tokens"]), number(&answer["usage"]["completion_tokens"]));
             }
         }
         said
@@ -275,7 +276,8 @@ data: {"type":"message_stop"}
         {"type": "tool_use", "id": "c1", "name": "look", "input": {}},
     ]);
     assert_eq!(answer["content"], content);
-    let result = json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "a bell"}]});
+    let result =
+        json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "a bell"}]});
     let messages = question["messages"].as_array_mut().unwrap();
     messages.extend([json!({"role": "assistant", "content": content}), result.clone()]);
     whole(&gateway, read(ToolFormat::Messages, &question)).await;
@@ -284,7 +286,6 @@ data: {"type":"message_stop"}
     assert_eq!(sent["thinking"], question["thinking"]);
 }
 
-// Case T 5.
 #[tokio::test]
 async fn an_answer_that_breaks_off_has_one_end_which_is_an_error() {
     for provider in PROVIDERS {
@@ -331,7 +332,6 @@ async fn a_prompt_is_continued_where_the_provider_speaks_completions_and_refused
     }
 }
 
-// Case T 31.
 #[tokio::test]
 async fn tokens_are_counted_by_the_provider_that_can_and_a_failure_of_it_harms_nobody() {
     for (status, body, expected) in [
@@ -343,7 +343,8 @@ async fn tokens_are_counted_by_the_provider_that_can_and_a_failure_of_it_harms_n
             peer.reply(status, "content-type: application/json\r\n", body).await;
         })
         .await;
-        let gateway = gateway(&fake, Format::Messages, ProviderConfig { max_retries: 0, ..fake.config(Format::Messages) });
+        let gateway =
+            gateway(&fake, Format::Messages, ProviderConfig { max_retries: 0, ..fake.config(Format::Messages) });
         let asked = read(ToolFormat::Messages, &question(ToolFormat::Messages));
         assert_eq!(soon(gateway.count_tokens(asked.chat)).await.unwrap(), expected);
         let sent = fake.requests().pop().unwrap();

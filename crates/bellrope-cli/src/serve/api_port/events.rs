@@ -34,12 +34,7 @@ impl Events {
         Self::with_silence(SILENCE, writer, first, pieces)
     }
 
-    fn with_silence(
-        silence: Duration,
-        mut writer: Box<dyn AnswerWriter>,
-        first: Chunk,
-        pieces: AnswerStream,
-    ) -> Self {
+    fn with_silence(silence: Duration, mut writer: Box<dyn AnswerWriter>, first: Chunk, pieces: AnswerStream) -> Self {
         let mut ready = Vec::new();
         writer.begin(&mut ready);
         let mut events = Self { pieces: Some(pieces), writer, ready, silence, ping: Box::pin(sleep(silence)) };
@@ -122,7 +117,6 @@ mod tests {
         }
     }
 
-    // Case T 37.
     #[tokio::test]
     async fn a_reader_hears_of_a_silent_answer_that_it_is_alive() {
         for (format, expected) in [

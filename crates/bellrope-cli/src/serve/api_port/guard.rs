@@ -7,7 +7,6 @@ use hyper::{
     header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, ORIGIN},
 };
 
-
 /// Refuses what a browser sends for a page of another origin.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Fault> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));

@@ -105,9 +105,14 @@ mod tests {
 
     #[test]
     fn escapes_of_a_path_are_read_and_what_is_none_stays() {
-        for (path, expected) in
-            [("openai%2Fgpt-5", "openai/gpt-5"), ("a/b", "a/b"), ("%", "%"), ("%4", "%4"), ("%zz", "%zz"), ("%C3%A9", "é")]
-        {
+        for (path, expected) in [
+            ("openai%2Fgpt-5", "openai/gpt-5"),
+            ("a/b", "a/b"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%zz", "%zz"),
+            ("%C3%A9", "é"),
+        ] {
             assert_eq!(unescaped(path), expected);
         }
     }

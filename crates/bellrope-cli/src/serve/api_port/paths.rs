@@ -130,6 +130,8 @@ mod tests {
                 assert_eq!(outcome.is_ok(), other == method, "{other} {path}");
             }
         }
-        assert!(Endpoint::Root.check_method(&Method::HEAD).is_ok() && Endpoint::Root.check_method(&Method::POST).is_err());
+        assert!(
+            Endpoint::Root.check_method(&Method::HEAD).is_ok() && Endpoint::Root.check_method(&Method::POST).is_err()
+        );
     }
 }

@@ -91,7 +91,8 @@ impl Service {
             Endpoint::Model(name) => {
                 let name = models::unescaped(name);
                 let found = models::one(&self.gateway.current().models().await, &name, form);
-                let missing = || Fault::not_found(format!("the model {name:?} does not exist; GET /v1/models lists them"));
+                let missing =
+                    || Fault::not_found(format!("the model {name:?} does not exist; GET /v1/models lists them"));
                 json(found.ok_or_else(missing)?)
             }
             Endpoint::Response(id) => Err(Fault::no_response(id)),
@@ -103,7 +104,8 @@ impl Service {
         let (body, room) = self.read(body).await?;
         // The same providers from reading the model's name to the end of the answer.
         let gateway = self.gateway.current();
-        let Asked { chat, stream, mut writer } = apart(&gateway, body, move |body, names| format.read(body, names)).await?;
+        let Asked { chat, stream, mut writer } =
+            apart(&gateway, body, move |body, names| format.read(body, names)).await?;
         if !stream {
             let mut response = gateway.chat(chat).await?;
             let notes = std::mem::take(&mut response.notes);

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::inbound::fault::Fault;
-use crate::inbound::wire::{DEFAULT_MODEL, FromText, OneOrMany, read_wire, route};
+use crate::inbound::wire::{FromText, OneOrMany, model_of, read_wire, route};
 use crate::message::fields::{Known, Known::All, Known::Fields, unknown};
 use crate::message::{ChatRequest, Content, Message, Part, Role, Tool, ToolChoice, lenient};
 
@@ -88,7 +88,7 @@ pub(super) struct Completion {
 pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Completion, Fault> {
     let wire: Wire = read_wire(body)?;
     wire.refuse_what_cannot_be_done()?;
-    let model = wire.model.unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+    let model = model_of(wire.model)?;
     let (provider, asked) = route(&model, providers);
     let chat = ChatRequest {
         provider,

@@ -141,7 +141,9 @@ fn part(block: Block, role: Role, told: &mut Told) -> Result<Option<Part>, Fault
         // The signature of another provider's reasoning is empty.
         "thinking" => Part::Reasoning {
             text: thinking.unwrap_or_default(),
-            details: signature.filter(|signature| !signature.is_empty()).map(|signature| json!({"signature": signature})),
+            details: signature
+                .filter(|signature| !signature.is_empty())
+                .map(|signature| json!({"signature": signature})),
         },
         "redacted_thinking" => {
             Part::Reasoning { text: String::new(), details: Some(json!({"data": data.unwrap_or_default()})) }
@@ -168,7 +170,8 @@ fn part(block: Block, role: Role, told: &mut Told) -> Result<Option<Part>, Fault
             return Ok(None);
         }
         other => {
-            let fault = format!("blocks of type {other:?} are not supported; known: text, image, document, tool_result");
+            let fault =
+                format!("blocks of type {other:?} are not supported; known: text, image, document, tool_result");
             return Err(Fault::invalid(Some("messages"), fault));
         }
     }))
@@ -204,7 +207,8 @@ fn picture(source: Source) -> Result<String, Fault> {
         ("url", Some(url), ..) => Ok(url),
         ("base64", _, Some(media_type), Some(data)) => Ok(format!("data:{media_type};base64,{data}")),
         (kind, ..) => {
-            let fault = format!("a picture whose source is of type {kind:?} cannot be passed on; give its base64 or its url");
+            let fault =
+                format!("a picture whose source is of type {kind:?} cannot be passed on; give its base64 or its url");
             Err(Fault::invalid(Some("messages"), fault))
         }
     }
@@ -223,7 +227,8 @@ fn document(source: Source, told: &mut Told) -> Result<String, Fault> {
         }
         (kind, media_type, _) => {
             let kind = media_type.unwrap_or_else(|| kind.to_owned());
-            let fault = format!("a document of type {kind:?} cannot be passed on; give its text, or pictures of its pages");
+            let fault =
+                format!("a document of type {kind:?} cannot be passed on; give its text, or pictures of its pages");
             Err(Fault::invalid(Some("messages"), fault))
         }
     }

@@ -25,7 +25,6 @@ fn hash(text: &str) -> u64 {
 mod tests {
     use super::*;
 
-    // Case T 32.
     #[test]
     fn an_id_that_others_refuse_becomes_one_that_they_take_and_no_two_the_same() {
         for id in ["toolu_01A-b", "c"] {

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::blocks::{Block, Blocks, message, system};
 use crate::inbound::fault::Fault;
-use crate::inbound::wire::{DEFAULT_MODEL, OneOrMany, Told, read_wire, route};
+use crate::inbound::wire::{OneOrMany, Told, model_of, read_wire, route};
 use crate::message::fields::{Known, Known::All, Known::Fields, unknown};
 use crate::message::{ChatRequest, Tool, ToolChoice, lenient};
 
@@ -79,8 +79,8 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Turn, Fault> {
     if wire.messages.is_empty() {
         return Err(Fault::invalid(Some("messages"), "there are no messages"));
     }
-    let mut told = Told::new(unknown(body, KNOWN));
-    let model = wire.model.unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+    let mut told = Told::new(&unknown(body, KNOWN));
+    let model = model_of(wire.model)?;
     let (provider, asked) = route(without_mark(&model), providers);
     let mut messages = Vec::with_capacity(wire.messages.len() + 1);
     messages.extend(system(wire.system, &mut told));
@@ -108,7 +108,7 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Turn, Fault> {
         top_k: wire.top_k,
         metadata,
         thinking: wire.thinking.filter(Value::is_object),
-        response_format: format.map(response_format).transpose()?,
+        response_format: format.as_ref().map(response_format).transpose()?,
         service_tier: wire.service_tier,
         notes: told.into_vec(),
         ..ChatRequest::default()
@@ -161,7 +161,7 @@ fn tools(wire: Option<Vec<WireTool>>, choice: Option<&ToolChoice>, told: &mut To
 }
 
 /// The form of an answer, as OpenAI writes it.
-fn response_format(format: WireFormat) -> Result<Value, Fault> {
+fn response_format(format: &WireFormat) -> Result<Value, Fault> {
     if format.kind != "json_schema" {
         return Err(Fault::invalid(Some("output_config"), "the format of an answer must be of type json_schema"));
     }
@@ -321,7 +321,6 @@ mod tests {
         assert_eq!((chat.service_tier.as_deref(), chat.notes), (Some("auto"), Vec::new()));
     }
 
-    // Cases T 11, 27, 35, 40.
     #[test]
     fn what_goes_no_further_is_noted_by_name() {
         let chat = of(&json!({
@@ -367,7 +366,6 @@ mod tests {
         }
     }
 
-    // Case T 36.
     #[test]
     fn the_mark_of_a_long_context_is_no_part_of_a_models_name() {
         for (name, expected) in [
@@ -382,15 +380,18 @@ mod tests {
         }
     }
 
-    // Case T 43.
     #[test]
     fn each_choice_among_tools_keeps_its_meaning() {
         let of = |choice: Value| {
-            let chat = of(&json!({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": choice})).unwrap().chat;
+            let chat =
+                of(&json!({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": choice})).unwrap().chat;
             (chat.tool_choice, chat.parallel_tool_calls)
         };
         assert_eq!(of(json!({"type": "auto"})), (Some(ToolChoice::Auto), None));
-        assert_eq!(of(json!({"type": "auto", "disable_parallel_tool_use": false})), (Some(ToolChoice::Auto), Some(true)));
+        assert_eq!(
+            of(json!({"type": "auto", "disable_parallel_tool_use": false})),
+            (Some(ToolChoice::Auto), Some(true))
+        );
         assert_eq!(of(json!({"type": "any"})), (Some(ToolChoice::Required), None));
         assert_eq!(of(json!({"type": "none"})), (Some(ToolChoice::None), None));
         assert_eq!(of(json!({"type": "tool", "name": "f"})), (Some(ToolChoice::Tool { name: "f".into() }), None));

@@ -52,7 +52,11 @@ enum Kind {
     Message,
     /// With what goes back with it.
     Reasoning(Option<String>),
-    Call { index: u32, call_id: String, called: Called },
+    Call {
+        index: u32,
+        call_id: String,
+        called: Called,
+    },
 }
 
 impl Script {
@@ -252,13 +256,12 @@ impl Script {
     }
 
     fn response(&self, status: &str) -> Value {
-        let Echo { model, instructions, max_output_tokens, temperature, top_p, parallel_tool_calls, effort, metadata } =
-            &self.echo;
+        let Echo { model, max_output_tokens, temperature, top_p, parallel_tool_calls, effort, metadata } = &self.echo;
         let output: Vec<_> = self.items.iter().map(|item| item.json("completed")).collect();
         json!({
             "id": self.id, "object": "response", "created_at": self.created_at, "status": status, "model": model,
             "output": output, "error": null, "incomplete_details": null, "usage": null, "background": false,
-            "instructions": instructions, "max_output_tokens": max_output_tokens, "temperature": temperature,
+            "instructions": null, "max_output_tokens": max_output_tokens, "temperature": temperature,
             "top_p": top_p, "parallel_tool_calls": parallel_tool_calls.unwrap_or(true), "previous_response_id": null,
             "reasoning": {"effort": effort, "summary": null}, "metadata": metadata, "store": false,
             "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "truncation": "disabled",
@@ -338,7 +341,8 @@ impl Item {
             }
             Kind::Reasoning(encrypted) => {
                 let has_text = is_begun && !text.is_empty();
-                let summary: Vec<_> = has_text.then(|| json!({"type": "summary_text", "text": text})).into_iter().collect();
+                let summary: Vec<_> =
+                    has_text.then(|| json!({"type": "summary_text", "text": text})).into_iter().collect();
                 let mut item = json!({"type": "reasoning", "id": id, "summary": summary});
                 if let Some(encrypted) = encrypted {
                     item["encrypted_content"] = encrypted.as_str().into();

@@ -111,13 +111,8 @@ impl Conversation {
             }
             "function_call_output" | "custom_tool_call_output" => {
                 let (content, images) = result(output)?;
-                let part = Part::ToolResult {
-                    tool_use_id: call_id,
-                    content,
-                    images,
-                    is_error: false,
-                    cache_control: None,
-                };
+                let part =
+                    Part::ToolResult { tool_use_id: call_id, content, images, is_error: false, cache_control: None };
                 self.push(Role::Tool, vec![part]);
             }
             "item_reference" => {
@@ -197,7 +192,8 @@ fn part(wire: WirePart) -> Result<Option<Part>, Fault> {
             return Err(Fault::invalid(Some("input"), fault));
         }
         (other, ..) => {
-            let fault = format!("parts of type {other:?} are not supported; known: input_text, output_text, input_image");
+            let fault =
+                format!("parts of type {other:?} are not supported; known: input_text, output_text, input_image");
             return Err(Fault::invalid(Some("input"), fault));
         }
     }))

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::items::{Item, messages};
 use super::tools::{Names, WireTool, choice, tools};
 use crate::inbound::fault::Fault;
-use crate::inbound::wire::{DEFAULT_MODEL, OneOrMany, Told, read_wire, route};
+use crate::inbound::wire::{OneOrMany, Told, model_of, read_wire, route};
 use crate::message::fields::{Known, Known::All, Known::Fields, unknown};
 use crate::message::{ChatRequest, lenient};
 
@@ -78,12 +78,19 @@ pub(super) struct Turn {
     pub(super) names: Names,
 }
 
+/// What stands in each of several events of an answer again has no more bytes.
+const MAX_ECHO: usize = 4 * 1024;
+
+fn is_short(metadata: &Map<String, Value>) -> bool {
+    let length = |value: &Value| value.as_str().map_or(MAX_ECHO, str::len);
+    metadata.iter().map(|(name, value)| name.len() + length(value)).sum::<usize>() < MAX_ECHO
+}
+
 /// What of a request stands in its response again.
 #[derive(Debug, Default)]
 pub(super) struct Echo {
     /// The model, as the tool calls it.
     pub(super) model: String,
-    pub(super) instructions: Option<String>,
     pub(super) max_output_tokens: Option<u32>,
     pub(super) temperature: Option<f64>,
     pub(super) top_p: Option<f64>,
@@ -96,14 +103,14 @@ pub(super) struct Echo {
 pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Turn, Fault> {
     let wire: Wire = read_wire(body)?;
     wire.refuse_what_is_not_kept()?;
-    let mut told = Told::new(unknown(body, KNOWN));
+    let mut told = Told::new(&unknown(body, KNOWN));
     if wire.store == Some(true) {
         told.left_out("`store`", "no response is kept");
     }
     if wire.truncation.as_deref() == Some("auto") {
         told.left_out("`truncation`", "no conversation is cut");
     }
-    let model = wire.model.unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+    let model = model_of(wire.model)?;
     let (provider, asked) = route(&model, providers);
     let mut names = Names::default();
     let mut tools = tools(wire.tools.unwrap_or_default(), &mut names, &mut told)?;
@@ -116,13 +123,12 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Turn, Fault> {
     let effort = wire.reasoning.and_then(|reasoning| reasoning.effort);
     let echo = Echo {
         model,
-        instructions: wire.instructions.clone(),
         max_output_tokens: wire.max_output_tokens,
         temperature: wire.temperature,
         top_p: wire.top_p,
         parallel_tool_calls: wire.parallel_tool_calls,
-        effort: effort.clone(),
-        metadata: wire.metadata.clone(),
+        effort: effort.clone().filter(|effort| effort.len() < MAX_ECHO),
+        metadata: if is_short(&wire.metadata) { wire.metadata.clone() } else { Map::new() },
     };
     let chat = ChatRequest {
         provider,
@@ -195,11 +201,12 @@ impl Wire {
             return Err(Fault::missing("previous_response_not_found", Some("previous_response_id"), words));
         }
         if self.conversation.is_some() {
-            let words = "Conversation not found: none is kept here; send the whole of it as `input`.";
+            let words = "The `conversation` was not found: none is kept here; send the whole of it as `input`.";
             return Err(Fault::missing("not_found", Some("conversation"), words));
         }
         if self.background == Some(true) {
-            let words = "background is not supported: no response is kept to be asked for later; leave it out, and stream";
+            let words =
+                "background is not supported: no response is kept to be asked for later; leave it out, and stream";
             return Err(Fault::invalid(Some("background"), words));
         }
         Ok(())

@@ -32,9 +32,9 @@ impl Names {
         self.0.get(name).cloned().unwrap_or_else(unknown)
     }
 
-    fn add(&mut self, seen: &str, called: Called) -> Result<(), Fault> {
+    fn add(&mut self, seen: &str, called: &Called) -> Result<(), Fault> {
         match self.0.insert(seen.to_owned(), called.clone()) {
-            Some(other) if other != called => {
+            Some(other) if other != *called => {
                 let fault = format!("two tools would be called `{seen}`; give one of them another name");
                 Err(Fault::invalid(Some("tools"), fault))
             }
@@ -98,7 +98,7 @@ fn add(
             continue;
         }
         let seen = namespace.map_or_else(|| name.clone(), |namespace| qualified(namespace, &name));
-        names.add(&seen, Called { name, namespace: namespace.map(str::to_owned), is_custom })?;
+        names.add(&seen, &Called { name, namespace: namespace.map(str::to_owned), is_custom })?;
         tools.push(if is_custom {
             let (description, parameters) = (Some(of_text(description, format.as_ref())), takes_text());
             Tool { name: seen, description, parameters, ..Tool::default() }
@@ -128,11 +128,7 @@ fn of_text(description: Option<String>, format: Option<&Value>) -> String {
 }
 
 /// The choice among tools. One among some of them leaves the others out.
-pub(super) fn choice(
-    wire: Option<&Value>,
-    tools: &mut Vec<Tool>,
-    names: &Names,
-) -> Result<Option<ToolChoice>, Fault> {
+pub(super) fn choice(wire: Option<&Value>, tools: &mut Vec<Tool>, names: &Names) -> Result<Option<ToolChoice>, Fault> {
     let Some(wire) = wire.filter(|wire| !wire.is_null()) else { return Ok(None) };
     let text = |name: &str| wire.get(name).and_then(Value::as_str);
     let kind = wire.as_str().or_else(|| text("type"));
@@ -150,7 +146,8 @@ pub(super) fn choice(
             _ => return Err(Fault::invalid(Some("tool_choice"), "tool_choice names none of the tools")),
         },
         Some("allowed_tools") => {
-            let allowed: Vec<_> = wire.get("tools").and_then(Value::as_array).into_iter().flatten().filter_map(seen).collect();
+            let allowed: Vec<_> =
+                wire.get("tools").and_then(Value::as_array).into_iter().flatten().filter_map(seen).collect();
             tools.retain(|tool| allowed.contains(&tool.name));
             if text("mode") == Some("required") { ToolChoice::Required } else { ToolChoice::Auto }
         }

@@ -10,7 +10,7 @@ use reqwest::header::{AUTHORIZATION, HeaderName};
 
 use super::address::parse_base;
 use super::translate::Translate;
-use super::wire_format::{Segment, Server, WireFormat};
+use super::wire_format::{Post, Segment, Server, WireFormat};
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Prompt};
 use crate::notes::Notes;
@@ -52,7 +52,7 @@ impl WireFormat for ChatCompletions {
         model: Option<&str>,
         server: Server,
         notes: &mut Notes,
-    ) -> Result<(&'static [Segment], Vec<u8>), ProviderError> {
+    ) -> Result<Post, ProviderError> {
         let body = completion::body(request, prompt, model, server, notes)?;
         Ok((&[Segment::Word("completions")], body))
     }

@@ -61,7 +61,7 @@ pub(crate) trait WireFormat: Send + Sync {
         _model: Option<&str>,
         _server: Server,
         _notes: &mut Notes,
-    ) -> Result<(&'static [Segment], Vec<u8>), ProviderError> {
+    ) -> Result<Post, ProviderError> {
         Err(ProviderError::InvalidRequest { reason: NO_COMPLETIONS.into() })
     }
 
@@ -74,11 +74,7 @@ pub(crate) trait WireFormat: Send + Sync {
     ///
     /// # Errors
     /// The request cannot be said in this format.
-    fn count(
-        &self,
-        _request: &ChatRequest,
-        _model: Option<&str>,
-    ) -> Result<Option<(&'static [Segment], Vec<u8>)>, ProviderError> {
+    fn count(&self, _request: &ChatRequest, _model: Option<&str>) -> Result<Option<Post>, ProviderError> {
         Ok(None)
     }
 
@@ -96,6 +92,9 @@ pub(crate) struct Server {
     /// Whether it knows `stream_options`.
     pub(crate) stream_options: bool,
 }
+
+/// Where something is posted, and its JSON.
+pub(crate) type Post = (&'static [Segment], Vec<u8>);
 
 /// A segment of a request's path.
 #[derive(Debug, Clone, Copy)]

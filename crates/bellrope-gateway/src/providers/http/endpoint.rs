@@ -112,9 +112,8 @@ impl Endpoint {
         limit: usize,
     ) -> Result<Vec<u8>, ProviderError> {
         let body = Bytes::from(body);
-        let post = |client: &Client, url| {
-            client.post(url).header(ACCEPT, JSON).header(CONTENT_TYPE, JSON).body(body.clone())
-        };
+        let post =
+            |client: &Client, url| client.post(url).header(ACCEPT, JSON).header(CONTENT_TYPE, JSON).body(body.clone());
         let response = self.send(self.url(path), post).await?;
         self.json_in(response, limit).await
     }

@@ -21,9 +21,7 @@ use crate::error::{ConfigError, Excerpt, ProviderError};
 use crate::json::Few;
 use crate::message::{ChatRequest, Chunk, ModelInfo, ProviderHealth};
 use crate::notes::Notes;
-use crate::provider::{
-    BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, MAX_ANSWER, Provider, ProviderLimits,
-};
+use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, MAX_ANSWER, Provider, ProviderLimits};
 use crate::providers::formats::{Progress, ProviderKind, Server, Translate, push_extra};
 use crate::secret::Secret;
 

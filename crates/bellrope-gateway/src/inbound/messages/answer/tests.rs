@@ -68,7 +68,6 @@ fn done(stop_reason: StopReason) -> Chunk {
     Chunk::Done { stop_reason }
 }
 
-// Cases T 30, 42, 53, 54.
 #[test]
 fn a_stream_has_the_form_that_tools_know() {
     let usage = Usage {
@@ -111,7 +110,6 @@ fn a_stream_has_the_form_that_tools_know() {
     assert_eq!(of_call.len(), 2, "pieces go on as they come");
 }
 
-// Case T 33.
 #[test]
 fn calls_that_interleave_have_a_block_each_one_after_another() {
     let seen = events(vec![
@@ -150,7 +148,6 @@ fn what_waits_for_a_call_that_is_never_whole_comes_at_the_end() {
     assert_eq!(seen[seen.len() - 2]["delta"]["stop_reason"], "max_tokens");
 }
 
-// Case T 39.
 #[test]
 fn every_reason_to_stop_has_its_word() {
     for (reason, word) in [
@@ -190,7 +187,6 @@ fn what_waits_is_bounded() {
     assert_eq!(events(chunks).last().unwrap()["type"], "error");
 }
 
-// Case T 32.
 #[test]
 fn a_whole_answer_has_the_form_that_tools_know() {
     let response = json!({

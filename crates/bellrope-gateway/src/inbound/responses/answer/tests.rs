@@ -47,7 +47,6 @@ fn done(stop_reason: StopReason) -> Chunk {
     Chunk::Done { stop_reason }
 }
 
-// Cases T 1, 3.
 #[test]
 fn a_stream_has_the_form_that_tools_know() {
     let usage = Usage { input_tokens: 9, output_tokens: 4, cache_read_tokens: Some(5), ..Usage::default() };
@@ -116,7 +115,6 @@ fn a_stream_has_the_form_that_tools_know() {
     assert_eq!((&last["usage"], &last["status"], &last["store"]), (&expected, &json!("completed"), &json!(false)));
 }
 
-// Case T 8.
 #[test]
 fn a_tool_that_takes_a_text_gets_the_text() {
     for (written, input) in [("{\"input\":\"*** Begin\\n\"}", "*** Begin\n"), ("no JSON", "no JSON"), ("{}", "{}")] {
@@ -137,11 +135,13 @@ fn a_tool_that_takes_a_text_gets_the_text() {
         assert_eq!(names[2..], expected);
         assert_eq!((&seen[2]["item"]["input"], &seen[3]["delta"]), (&json!(""), &json!(input)));
         let item = &seen[5]["item"];
-        assert_eq!((&item["type"], &item["input"], &item["call_id"]), (&json!("custom_tool_call"), &json!(input), &json!("c")));
+        assert_eq!(
+            (&item["type"], &item["input"], &item["call_id"]),
+            (&json!("custom_tool_call"), &json!(input), &json!("c"))
+        );
     }
 }
 
-// Cases T 3, 6, 39.
 #[test]
 fn every_reason_to_stop_has_its_ending_and_the_output_is_kept() {
     for (reason, name, why) in [
@@ -167,7 +167,6 @@ fn every_reason_to_stop_has_its_ending_and_the_output_is_kept() {
     }
 }
 
-// Case T 5.
 #[test]
 fn a_failure_is_the_only_end_and_has_the_code_by_which_tools_decide() {
     for (code, message, expected) in [

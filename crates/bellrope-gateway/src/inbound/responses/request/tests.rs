@@ -13,7 +13,6 @@ fn parts(message: &Message) -> &[Part] {
     parts
 }
 
-// Cases T 15, 17.
 #[test]
 fn a_whole_request_is_taken_over() {
     let Turn { chat, stream, echo, .. } = of(&json!({
@@ -46,11 +45,8 @@ fn a_whole_request_is_taken_over() {
     assert_eq!(chat.system.as_deref(), Some("Be brief."));
     let [developer, asked, said, results, more] = &chat.messages[..] else { panic!("{:?}", chat.messages) };
     assert_eq!(developer, &Message::new(Role::System, "Use tools."));
-    let image = Part::Image {
-        url: "data:image/png;base64,AA==".into(),
-        detail: Some("low".into()),
-        cache_control: None,
-    };
+    let image =
+        Part::Image { url: "data:image/png;base64,AA==".into(), detail: Some("low".into()), cache_control: None };
     assert_eq!((asked.role, parts(asked)), (Role::User, &[Part::text("What is it?"), image][..]));
     let expected = [
         Part::Reasoning { text: "hm".into(), details: Some(json!({"encrypted_content": "QUJD", "id": "rs_1"})) },
@@ -77,7 +73,6 @@ fn a_whole_request_is_taken_over() {
     assert_eq!((&chat.metadata["a"], chat.service_tier.as_deref()), (&json!("b"), Some("auto")));
 }
 
-// Cases T 15, 17.
 #[test]
 fn what_tools_write_in_odd_ways_is_read_as_they_mean_it() {
     let chat = of(&json!({"input": "Hi"})).unwrap().chat;
@@ -103,7 +98,6 @@ fn what_tools_write_in_odd_ways_is_read_as_they_mean_it() {
     assert_eq!(parts(result), [Part::tool_result("c", "")]);
 }
 
-// Case T 8.
 #[test]
 fn a_tool_that_takes_a_text_is_offered_as_one_that_takes_an_object_with_it() {
     let Turn { chat, names, .. } = of(&json!({
@@ -127,7 +121,6 @@ fn a_tool_that_takes_a_text_is_offered_as_one_that_takes_an_object_with_it() {
     assert_eq!(parts(&chat.messages[2]), [Part::tool_result("c", "done")]);
 }
 
-// Case T 12.
 #[test]
 fn a_tool_in_a_namespace_is_found_again_and_no_two_have_one_name() {
     let space = json!({"type": "namespace", "name": "files", "tools": [
@@ -153,7 +146,6 @@ fn a_tool_in_a_namespace_is_found_again_and_no_two_have_one_name() {
     assert!(of(&clash).unwrap_err().contains("two tools would be called `files__read`"));
 }
 
-// Case T 11.
 #[test]
 fn what_would_run_at_openais_servers_is_left_out_and_noted_unless_it_is_demanded() {
     let mut request = json!({
@@ -184,15 +176,22 @@ fn what_would_run_at_openais_servers_is_left_out_and_noted_unless_it_is_demanded
     assert!(of(&request).unwrap_err().contains("web_search"));
 }
 
-// Case T 16.
 #[test]
 fn what_would_need_a_kept_response_is_answered_as_openai_does() {
     for (field, value, words) in [
-        ("previous_response_id", json!("resp_\r\n1"), "404 {\"error\":{\"message\":\"Previous response with id 'resp_1' not found.\""),
+        (
+            "previous_response_id",
+            json!("resp_\r\n1"),
+            "404 {\"error\":{\"message\":\"Previous response with id 'resp_1' not found.\"",
+        ),
         ("previous_response_id", json!("r"), "previous_response_not_found"),
         ("conversation", json!("conv_1"), "404 "),
         ("background", json!(true), "400 {\"error\":{\"message\":\"background is not supported"),
-        ("input", json!([{"type": "item_reference", "id": "i"}]), "404 {\"error\":{\"message\":\"Item with id 'i' not found."),
+        (
+            "input",
+            json!([{"type": "item_reference", "id": "i"}]),
+            "404 {\"error\":{\"message\":\"Item with id 'i' not found.",
+        ),
     ] {
         let mut request = json!({"input": "Hi"});
         request[field] = value;
