@@ -49,9 +49,10 @@ pub(crate) struct SettingsArgs {
     /// Serve health and metrics over HTTP at this address [default: not at all].
     #[arg(long, value_name = "HOST:PORT", value_parser = address_text)]
     pub(crate) health: Option<String>,
-    /// Serve OpenAI's chat completions to programs of this machine on this port; 0 for any free one [default: not at all].
-    #[arg(long, value_name = "PORT")]
-    pub(crate) openai_port: Option<u16>,
+    /// Serve the formats of OpenAI and Anthropic to programs of this machine on this port; 0 for any free one [default: not
+    /// at all].
+    #[arg(long, visible_alias = "openai-port", value_name = "PORT")]
+    pub(crate) api_port: Option<u16>,
     /// Connections open at once [default: 2000].
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_connections: Option<u32>,
@@ -85,8 +86,8 @@ pub(crate) struct Settings {
     pub(crate) socket: PathBuf,
     /// Where to serve health; absent for not at all.
     pub(crate) health: Option<SocketAddr>,
-    /// The port of OpenAI's API on the loopback address; absent for not at all.
-    pub(crate) openai_port: Option<u16>,
+    /// The API port on the loopback address; absent for not at all.
+    pub(crate) api_port: Option<u16>,
     /// How much is logged. It can be.
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
@@ -200,12 +201,12 @@ impl Settings {
         // Plain structs with text keys: writing them cannot fail.
         let mut written = serde_json::to_value(&document).unwrap_or_default();
         written["socket"] = socket.to_string_lossy().into();
-        let Document { openai_port, log, log_format, log_file, log_file_bytes, .. } = document;
+        let Document { api_port, log, log_format, log_file, log_file_bytes, .. } = document;
         let Document { otlp_endpoint, server, gateway, .. } = document;
         Ok(Self {
             socket,
             health,
-            openai_port,
+            api_port,
             log,
             log_format,
             // An absolute path is one in every directory.
@@ -368,7 +369,7 @@ impl SettingsArgs {
             ("--socket", &["socket"], self.server.socket.as_ref().map(|path| path.as_os_str().to_owned())),
             ("--provider", &["gateway", "provider"], self.provider.as_ref().map(OsString::from)),
             ("--health", &["health"], self.health.as_ref().map(OsString::from)),
-            ("--openai-port", &["openai_port"], number(self.openai_port.map(u32::from)).map(OsString::from)),
+            ("--api-port", &["api_port"], number(self.api_port.map(u32::from)).map(OsString::from)),
             ("--max-connections", &["server", "max_connections"], number(self.max_connections).map(OsString::from)),
             ("--workers", &["server", "workers"], number(self.workers).map(OsString::from)),
             ("--log", &["log"], self.log.as_ref().map(OsString::from)),

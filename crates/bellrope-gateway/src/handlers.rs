@@ -121,7 +121,7 @@ where
 async fn forward(mut pieces: AnswerStream, mut chunks: ChunkSender) -> Result<(), HandlerError> {
     let mut seq = 0;
     while let Some(piece) = pieces.next().await {
-        let mut rest = Some(piece.chunk);
+        let mut rest = Some(bounded(piece.chunk)?);
         while let Some(mut chunk) = rest {
             rest = split_off(&mut chunk);
             let bytes = encode(&SequencedChunk { seq, chunk })?;
@@ -135,6 +135,15 @@ async fn forward(mut pieces: AnswerStream, mut chunks: ChunkSender) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Says that the details of some reasoning do not fit into a chunk, in their place.
+fn bounded(chunk: Chunk) -> Result<Chunk, HandlerError> {
+    if matches!(chunk, Chunk::ReasoningDetails { .. }) && encode(&chunk)?.len() > MAX_CHUNK / 2 {
+        let text = format!("the details of some reasoning were left out: they have more than {} bytes", MAX_CHUNK / 2);
+        return Ok(Chunk::Notice { text });
+    }
+    Ok(chunk)
 }
 
 /// Cuts a chunk whose text is longer than [`MAX_TEXT`], and returns what comes after the cut.
@@ -257,6 +266,15 @@ mod tests {
             }
             assert_eq!(whole, long);
         }
+    }
+
+    #[test]
+    fn details_of_reasoning_that_do_not_fit_into_a_chunk_are_left_out_in_words() {
+        let details =
+            |length| Chunk::ReasoningDetails { details: serde_json::json!({"signature": "x".repeat(length)}) };
+        assert_eq!(bounded(details(100)).unwrap(), details(100));
+        let left_out = bounded(details(MAX_CHUNK)).unwrap();
+        assert!(matches!(&left_out, Chunk::Notice { text } if text.contains("8192 bytes")), "{left_out:?}");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! | [`message`] | the JSON between editor and gateway |
 //! | [`client`] | the other end: calls with the types of `message` |
 //! | [`handlers`] | the gateway as message types of a server |
+//! | [`inbound`] | the formats of tools that ask over HTTP |
 //! | [`gateway`] | the providers by name, and the promises that hold for all of them |
 //! | [`provider`] | what every provider offers |
 //! | [`providers`] | the providers themselves: embedded, and behind HTTP in each of the wire formats |
@@ -52,6 +53,7 @@ pub mod config;
 pub mod error;
 pub mod gateway;
 pub mod handlers;
+pub mod inbound;
 pub mod json;
 pub mod message;
 mod notes;
@@ -70,11 +72,11 @@ pub use gateway::{AnswerStream, Gateway, GatewaySettings, GatewaySnapshot, LiveG
 pub use handlers::{MAX_CHUNK, MESSAGE_TYPES, register};
 pub use message::{
     ChatRequest, ChatResponse, Chunk, CompletionRequest, Content, ErrorInfo, HealthReport, Message, ModelInfo,
-    ModelList, Part, ProviderFault, ProviderHealth, Role, SequencedChunk, StopReason, Tool, ToolCall, ToolCallDelta,
-    ToolChoice, Usage, WIRE_VERSION,
+    ModelList, Part, Prompt, ProviderFault, ProviderHealth, Role, SequencedChunk, StopReason, Tool, ToolCall,
+    ToolCallDelta, ToolChoice, Usage, WIRE_VERSION,
 };
 pub use notes::{MAX_NOTE, MAX_NOTES};
-pub use provider::{BoxFuture, Capabilities, ChunkStream, Provider, ProviderLimits};
+pub use provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
 pub use providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use providers::formats::{self, ProviderKind};
 #[cfg(feature = "http")]

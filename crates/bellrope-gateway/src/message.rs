@@ -23,5 +23,5 @@ pub use answer::{
     ChatResponse, Chunk, ErrorInfo, HealthReport, ModelInfo, ModelList, ProviderFault, ProviderHealth, SequencedChunk,
     StopReason, ToolCall, ToolCallDelta, Usage,
 };
-pub use request::{ChatRequest, CompletionRequest, Content, Message, Part, Role, Tool, ToolChoice};
+pub use request::{ChatRequest, CompletionRequest, Content, Message, Part, Prompt, Role, Tool, ToolChoice};
 pub use version::WIRE_VERSION;

@@ -10,7 +10,8 @@ use futures_util::StreamExt;
 
 use crate::error::{Excerpt, ProviderError};
 use crate::message::{
-    ChatRequest, ChatResponse, Chunk, ModelInfo, ProviderHealth, StopReason, ToolCall, ToolCallDelta, WIRE_VERSION,
+    ChatRequest, ChatResponse, Chunk, ModelInfo, Part, ProviderHealth, StopReason, ToolCall, ToolCallDelta,
+    WIRE_VERSION,
 };
 use crate::notes::Notes;
 
@@ -60,6 +61,17 @@ pub trait Provider: Send + Sync + 'static {
     /// The models it offers.
     fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>>;
 
+    /// The vectors of texts: JSON as OpenAI's embeddings have it, both ways. By default there are none.
+    fn embed(&self, _request: EmbeddingRequest) -> BoxFuture<'_, Result<Vec<u8>, ProviderError>> {
+        let reason = format!("`{}` has no embeddings; they need a provider that speaks OpenAI's format", self.name());
+        Box::pin(async move { Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) }) })
+    }
+
+    /// How many tokens the provider counts in a request, if it can do that. By default it cannot.
+    fn count_tokens(&self, _request: ChatRequest) -> BoxFuture<'_, Result<Option<u64>, ProviderError>> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// Whether a request sent now can be expected to be answered. Takes some seconds at most, and costs no tokens.
     fn health(&self) -> BoxFuture<'_, ProviderHealth>;
 
@@ -69,6 +81,17 @@ pub trait Provider: Send + Sync + 'static {
         let stream = self.chat_stream(request);
         Box::pin(collect(stream, model))
     }
+}
+
+/// A request for the vectors of texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddingRequest {
+    /// The provider's name; the gateway's default one if absent.
+    pub provider: Option<String>,
+    /// The model's name as the provider knows it; the provider's default one if absent.
+    pub model: Option<String>,
+    /// The other fields of the request, without the model: the JSON text of an object.
+    pub fields: String,
 }
 
 /// What a provider can do.
@@ -117,6 +140,8 @@ pub async fn collect(mut stream: ChunkStream, model: Option<String>) -> Result<C
 
 struct Collector {
     response: ChatResponse,
+    /// From where on the reasoning belongs to no part.
+    thought: usize,
     notes: Notes,
     /// Where in `response.tool_calls` the call with the provider's index is.
     calls: BTreeMap<u32, usize>,
@@ -131,12 +156,13 @@ impl Collector {
             model,
             text: String::new(),
             reasoning: String::new(),
+            reasoning_parts: Vec::new(),
             tool_calls: Vec::new(),
             usage: None,
             stop_reason: StopReason::Other,
             notes: Vec::new(),
         };
-        Self { response, notes: Notes::default(), calls: BTreeMap::new(), room: MAX_ANSWER }
+        Self { response, thought: 0, notes: Notes::default(), calls: BTreeMap::new(), room: MAX_ANSWER }
     }
 
     /// Takes one piece in; a reason to stop says that it was the last.
@@ -149,6 +175,13 @@ impl Collector {
             Chunk::Reasoning { text } => {
                 self.take_room(text.len())?;
                 self.response.reasoning.push_str(&text);
+            }
+            Chunk::ReasoningDetails { details } => {
+                // A part has its text once more.
+                let text = self.response.reasoning[self.thought..].to_owned();
+                self.take_room(text.len() + details.to_string().len())?;
+                self.thought = self.response.reasoning.len();
+                self.response.reasoning_parts.push(Part::Reasoning { text, details: Some(details) });
             }
             Chunk::ToolCall(delta) => self.add_call(delta)?,
             Chunk::ToolCallExtra { index, extra_content } => {
@@ -198,6 +231,11 @@ impl Collector {
     }
 
     fn finish(mut self, stop_reason: StopReason) -> ChatResponse {
+        let rest = &self.response.reasoning[self.thought..];
+        if !rest.is_empty() && !self.response.reasoning_parts.is_empty() {
+            let text = rest.to_owned();
+            self.response.reasoning_parts.push(Part::Reasoning { text, details: None });
+        }
         self.response.stop_reason = stop_reason;
         self.response.notes = self.notes.into_vec();
         self.response

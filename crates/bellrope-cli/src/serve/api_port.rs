@@ -1,24 +1,24 @@
-//! OpenAI's chat completions on the loopback address, for the many programs that speak them: the gateway's providers
-//! behind one address. Off unless a port is given.
+//! The gateway's providers behind one address on the loopback, for the many programs that speak the formats of OpenAI or
+//! Anthropic. Off unless a port is given. The formats themselves are in [`bellrope_gateway::inbound`].
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`answer`] | the gateway's chunks in OpenAI's form |
-//! | [`fault`] | errors in OpenAI's form, each with its status |
+//! | [`events`] | an answer as a stream of events |
 //! | [`guard`] | who may ask: not a web page, and not another user |
+//! | [`models`] | the models of all providers |
+//! | [`paths`] | the paths, and the methods they take |
 //! | [`peer`] | which user is at the other end of a connection |
-//! | [`request`] | requests in OpenAI's form, as the gateway takes them |
-//! | [`service`] | the paths, and the bodies of requests |
+//! | [`service`] | the bodies of requests, and the way to the gateway |
 //!
 //! Its [listener](HttpListener) has a thread of its own, and bounds connections, bytes and time. It asks the gateway
 //! within the process. Everything pulls: a client that reads slowly slows its provider down, and one that goes away takes
 //! its provider's stream along.
 
-mod answer;
-mod fault;
+mod events;
 mod guard;
+mod models;
+mod paths;
 mod peer;
-mod request;
 mod service;
 
 use std::{
@@ -41,8 +41,8 @@ const TARGET: &str = "bellrope::ingress";
 
 /// Connections open at once. For one more, one that asks nothing gives way, or the new one hears that there is no place.
 const MAX_CONNECTIONS: usize = 1_024;
-/// What it hears then, as [`fault`] has it.
-const FULL: &str = r#"{"error":{"message":"1024 connections are at work, as many as may be; try again","type":"server_error","param":null,"code":"overloaded"}}"#;
+/// What it hears then, in the form that both kinds of tools read.
+const FULL: &str = r#"{"type":"error","error":{"message":"1024 connections are at work, as many as may be; try again","type":"overloaded_error","param":null,"code":"overloaded"}}"#;
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 8 * 1024;
 /// How long a client may take to send a request's head, or to begin its next request.
@@ -50,7 +50,7 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How long a client may read nothing while there is something to read.
 const READ_TIME: Duration = Duration::from_secs(120);
 
-/// Serves OpenAI's chat completions until it is dropped.
+/// Serves the formats of tools until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ApiPort {
     listener: HttpListener,
@@ -59,7 +59,7 @@ pub(crate) struct ApiPort {
 impl ApiPort {
     /// Takes a port of the loopback address and starts to serve there. Port 0 means any free one.
     pub(crate) fn start(port: u16, gateway: LiveGateway, metrics: &Metrics) -> anyhow::Result<Self> {
-        let fix = || format!("OpenAI's API cannot be served on port {port}; choose another with --openai-port");
+        let fix = || format!("the API port cannot be {port}; choose another with --api-port");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(fix)?;
         let service = Arc::new(Service::new(gateway));
         let activity = metrics.activity();
@@ -72,7 +72,7 @@ impl ApiPort {
             }
         });
         let listener = HttpListener::on(listener, listener_config(), service)?;
-        let help = "Connections to OpenAI's API that were refused, put out for others, or found no place.";
+        let help = "Connections to the API port that were refused, put out for others, or found no place.";
         metrics.watch_counter("ipc_openai_connections_dropped_total", help, listener.dropped());
         Ok(Self { listener })
     }
@@ -95,7 +95,7 @@ impl ApiPort {
 
 /// What a client may take. An answer may last as long as its reader keeps reading.
 fn listener_config() -> ListenerConfig {
-    let mut config = ListenerConfig::new("OpenAI's API", "bellrope-openai");
+    let mut config = ListenerConfig::new("the API port", "bellrope-api");
     config.max_connections = MAX_CONNECTIONS;
     config.full_answer = FULL;
     config.max_head_bytes = MAX_HEAD;
@@ -113,26 +113,26 @@ fn listener_config() -> ListenerConfig {
 fn log(event: &ListenerEvent<'_>) {
     match event {
         ListenerEvent::CannotAccept { error, rest } => {
-            tracing::warn!(target: TARGET, %error, "OpenAI's API can not accept; resting for {rest:?}");
+            tracing::warn!(target: TARGET, %error, "the API port can not accept; resting for {rest:?}");
         }
         ListenerEvent::Full { limit } => {
-            tracing::warn!(target: TARGET, limit, "OpenAI's API is full; further connections are answered with 503");
+            tracing::warn!(target: TARGET, limit, "the API port is full; further connections are answered with 503");
         }
         ListenerEvent::Displaced { limit, from } => {
             tracing::warn!(
                 target: TARGET,
                 limit,
                 %from,
-                "OpenAI's API has no place left; connections that ask nothing are closed for new ones"
+                "the API port has no place left; connections that ask nothing are closed for new ones"
             );
         }
         ListenerEvent::Refused { from, reason, left_out } => {
-            tracing::warn!(target: TARGET, %from, left_out, "a connection to OpenAI's API was closed: {reason}");
+            tracing::warn!(target: TARGET, %from, left_out, "a connection to the API port was closed: {reason}");
         }
         ListenerEvent::Failed(error) => {
-            tracing::debug!(target: TARGET, %error, "a connection to OpenAI's API failed");
+            tracing::debug!(target: TARGET, %error, "a connection to the API port failed");
         }
-        ListenerEvent::Panicked => tracing::error!(target: TARGET, "the thread for OpenAI's API panicked"),
+        ListenerEvent::Panicked => tracing::error!(target: TARGET, "the thread of the API port panicked"),
         // It logs nothing about what is as it should be.
         _ => {}
     }

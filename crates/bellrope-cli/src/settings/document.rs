@@ -14,7 +14,7 @@ use crate::logging::LogFormat;
 pub(super) struct Document {
     pub(super) socket: Option<PathBuf>,
     pub(super) health: Option<String>,
-    pub(super) openai_port: Option<u16>,
+    pub(super) api_port: Option<u16>,
     pub(super) log: String,
     pub(super) log_format: LogFormat,
     pub(super) log_file: Option<PathBuf>,
@@ -29,7 +29,7 @@ impl Default for Document {
         Self {
             socket: None,
             health: None,
-            openai_port: None,
+            api_port: None,
             log: "info".to_owned(),
             log_format: LogFormat::default(),
             log_file: None,

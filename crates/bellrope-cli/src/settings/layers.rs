@@ -16,7 +16,7 @@ use toml::{
 
 use crate::socket::VARIABLE;
 
-use super::schema::{Key, Kind, Known, Schema, nearest, shown};
+use super::schema::{Key, Kind, Known, Schema, current_name, nearest, shown};
 
 /// What variables of ours begin with.
 const PREFIX: &str = "BELLROPE_";
@@ -24,11 +24,13 @@ const PREFIX: &str = "BELLROPE_";
 const BETWEEN: &str = "__";
 /// Variables with a name of their own for a key, the later ones over the earlier ones.
 const ALIASES: &[(&str, &[&str])] = if cfg!(feature = "otlp") {
-    &[("RUST_LOG", &["log"]), PROVIDER, ("OTEL_EXPORTER_OTLP_ENDPOINT", &["otlp_endpoint"])]
+    &[("RUST_LOG", &["log"]), PROVIDER, OPENAI_PORT, ("OTEL_EXPORTER_OTLP_ENDPOINT", &["otlp_endpoint"])]
 } else {
     // A machine may name its collector to all programs; one that can send nothing has nothing to say about it.
-    &[("RUST_LOG", &["log"]), PROVIDER]
+    &[("RUST_LOG", &["log"]), PROVIDER, OPENAI_PORT]
 };
+/// The earlier name of `BELLROPE_API_PORT`.
+const OPENAI_PORT: (&str, &[&str]) = ("BELLROPE_OPENAI_PORT", &["api_port"]);
 const PROVIDER: (&str, &[&str]) = ("BELLROPE_PROVIDER", &["gateway", "provider"]);
 /// The option that sets any key.
 pub(super) const SET: &str = "--set";
@@ -127,7 +129,14 @@ impl Layers {
                 self.places(path, &text, places.get_ref(), &mut Vec::new(), &mut faults);
                 faults.sort_unstable();
                 self.faults.extend(faults.into_iter().map(|(_, fault)| fault));
-                self.values = table;
+                for (name, value) in table {
+                    let current = current_name(&name);
+                    if current != name && self.values.contains_key(current) {
+                        let path = path.display();
+                        self.faults.push(format!("{path}: {name} is another name of {current}; give one of them"));
+                    }
+                    self.values.insert(current.to_owned(), value);
+                }
             }
             Err(error) => {
                 // Not the error's own form, which quotes the line: a key that does not belong there may stand in it.
@@ -155,7 +164,8 @@ impl Layers {
 
     /// Sets a key by an option of the command line.
     pub(super) fn flag(&mut self, name: &'static str, key: &[&str], value: &OsStr) {
-        let key: Key = key.iter().map(|part| (*part).to_owned()).collect();
+        let current = |at: usize, part: &str| if at == 0 { current_name(part).to_owned() } else { part.to_owned() };
+        let key: Key = key.iter().enumerate().map(|(at, part)| current(at, part)).collect();
         match self.schema.look_up(&key) {
             Known::Leaf(kind) => {
                 let source = if name == SET { format!("{SET} {}", shown(&key)) } else { name.to_owned() };
@@ -238,7 +248,8 @@ impl Layers {
     ) {
         for (name, value) in table {
             let name: &Spanned<_> = name;
-            key.push(name.get_ref().to_string());
+            let written = name.get_ref().as_ref();
+            key.push(if key.is_empty() { current_name(written).to_owned() } else { written.to_owned() });
             let (line, column) = place(text, &name.span());
             let known = self.schema.look_up(key);
             match (known, value.get_ref()) {

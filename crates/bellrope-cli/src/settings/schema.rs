@@ -6,7 +6,15 @@ use serde_json::{Map, Value};
 use super::document::Document;
 
 /// Keys that are absent by default and hold a number; all others that are absent hold a text.
-const ABSENT_NUMBERS: [&str; 2] = ["openai_port", "tokens"];
+const ABSENT_NUMBERS: [&str; 2] = ["api_port", "tokens"];
+
+/// Earlier names of keys, which still mean them.
+const EARLIER_NAMES: [(&str, &str); 1] = [("openai_port", "api_port")];
+
+/// What a key is called now.
+pub(super) fn current_name(name: &str) -> &str {
+    EARLIER_NAMES.iter().find(|(earlier, _)| *earlier == name).map_or(name, |(_, current)| current)
+}
 
 /// A key: its sections and its own name.
 pub(crate) type Key = Vec<String>;
@@ -166,7 +174,7 @@ mod tests {
             assert!(!matches!(look_up(key), Known::Nothing(_)), "{key}");
         }
         assert_eq!(look_up("server.max_connections"), Known::Leaf(Kind::Number { example: 2_000 }));
-        assert_eq!(look_up("openai_port"), Known::Leaf(Kind::Number { example: 8_080 }));
+        assert_eq!(look_up("api_port"), Known::Leaf(Kind::Number { example: 8_080 }));
         assert_eq!(look_up("server.stream_transport"), Known::Leaf(Kind::Switch));
         assert_eq!(look_up("gateway.fallback"), Known::Leaf(Kind::List));
         assert_eq!(look_up("gateway.providers"), Known::Section);

@@ -45,7 +45,7 @@ fn flags() -> SettingsArgs {
         server: SocketArg { socket: Some("/flag.sock".into()) },
         provider: Some("flag".into()),
         health: Some("127.0.0.1:3".into()),
-        openai_port: Some(3),
+        api_port: Some(3),
         max_connections: Some(9),
         log: Some("error".into()),
         log_format: Some(LogFormat::Pretty),
@@ -67,7 +67,7 @@ fn flags_come_before_the_environment_before_the_file_before_the_defaults() {
         let settings = settings.unwrap();
         assert_eq!(settings.socket, socket);
         assert_eq!(settings.health.map(|address| address.port()), port);
-        assert_eq!(settings.openai_port, port);
+        assert_eq!(settings.api_port, port);
         assert_eq!(settings.gateway.provider, provider);
         assert_eq!(settings.server.max_connections, connections);
         assert_eq!(settings.log, log);
@@ -80,7 +80,7 @@ fn every_value_knows_where_it_came_from() {
     let entries = settings.entries();
     let entry = |key: &str| entries.iter().find(|entry| entry.key == key).unwrap_or_else(|| panic!("no {key}"));
     let origin = |key: &str| entry(key).origin.to_string();
-    assert_eq!(origin("openai_port"), "--openai-port");
+    assert_eq!(origin("api_port"), "--api-port");
     assert_eq!((origin("log_format"), &entry("log_format").value), ("--log-format".to_owned(), &"pretty".into()));
     assert_eq!(origin("server.workers"), "--set");
     assert_eq!(origin("server.breaker.timeout_ms"), "default");
@@ -92,6 +92,23 @@ fn every_value_knows_where_it_came_from() {
     let origin = |key: &str| entries.iter().find(|entry| entry.key == key).unwrap().origin.to_string();
     assert_eq!(origin("server.max_connections"), "BELLROPE_SERVER__MAX_CONNECTIONS");
     assert_eq!(origin("gateway.provider"), "BELLROPE_PROVIDER");
+}
+
+#[test]
+fn the_api_port_has_an_earlier_name_everywhere() {
+    let port = |text: &str, vars: &[(&str, &str)], set: &[(&str, &str)]| {
+        let set = set.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        resolve(text, vars, SettingsArgs { set, ..SettingsArgs::default() }).unwrap().api_port
+    };
+    assert_eq!(port("openai_port = 1", &[], &[]), Some(1));
+    assert_eq!(port("api_port = 1", &[("BELLROPE_OPENAI_PORT", "2")], &[]), Some(2));
+    let both = [("BELLROPE_API_PORT", "3"), ("BELLROPE_OPENAI_PORT", "2")];
+    assert_eq!(port("", &both, &[]), Some(3), "the name of today counts");
+    assert_eq!(port("", &both, &[("openai_port", "4")]), Some(4));
+    let fault = error("openai_port = 1\napi_port = 2");
+    assert!(fault.contains("openai_port is another name of api_port"), "{fault}");
+    let fault = error("openai_port = \"x\"");
+    assert!(fault.contains(":1:1: api_port"), "{fault}");
 }
 
 #[test]

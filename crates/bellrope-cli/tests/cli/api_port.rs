@@ -1,4 +1,5 @@
-//! `serve --openai-port`: OpenAI's chat completions on the loopback address, with raw HTTP and with OpenAI's own client.
+//! `serve --api-port`: OpenAI's chat completions on the loopback address, with raw HTTP and with OpenAI's own client. What
+//! belongs to the other formats is in `api_port/`.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -18,13 +19,13 @@ use crate::{
     support::{Home, PATIENCE, Running, eventually},
 };
 
-const PORT: [&str; 2] = ["--openai-port", "0"];
+const PORT: [&str; 2] = ["--api-port", "0"];
 
-/// Where a server said that it serves OpenAI's API, as HOST:PORT.
+/// Where a server said that its API port is, as HOST:PORT.
 #[track_caller]
 pub(crate) fn address(server: &Running) -> String {
-    let line = server.said("OpenAI's API on http://");
-    line.rsplit("http://").next().unwrap().trim().strip_suffix("/v1").unwrap().to_owned()
+    let line = server.said("API port on http://");
+    line.rsplit("http://").next().unwrap().trim().to_owned()
 }
 
 /// A response as it came.
@@ -105,14 +106,14 @@ fn chat(question: &str) -> Value {
 fn it_is_off_unless_a_port_is_given_and_then_on_the_loopback_address_alone() {
     let home = Home::new();
     let server = home.serve::<&str>([]);
-    assert!(!server.said("bellrope serves").contains("OpenAI"));
+    assert!(!server.said("bellrope serves").contains("API port"));
     drop(server);
     let server = home.serve(PORT);
     assert!(address(&server).starts_with("127.0.0.1:"));
     let taken = address(&server).rsplit(':').next().unwrap().to_owned();
     let second = Home::new();
     let error = second.run(["serve", "--openai-port", &taken]).failed(1);
-    assert!(error.contains("choose another with --openai-port"), "{error}");
+    assert!(error.contains("choose another with --api-port"), "{error}");
     let config = second.config("openai_port = 0\n");
     address(&second.serve(["--config".as_ref(), config.as_os_str()]));
     address(&second.serve_with::<&str>([], &[("BELLROPE_OPENAI_PORT", "0")]));
@@ -242,7 +243,7 @@ fn the_fields_of_a_request_go_to_the_provider_and_a_header_names_those_that_do_n
 fn errors_have_openais_form_and_the_right_status() {
     let home = Home::new();
     // It has a key, and lacks the name of a model.
-    let server = home.serve_with(["--openai-port", "0", "--provider", "openai"], &[("OPENAI_API_KEY", "sk-nobody")]);
+    let server = home.serve_with(["--api-port", "0", "--provider", "openai"], &[("OPENAI_API_KEY", "sk-nobody")]);
     let address = address(&server);
     let ask = |body: &Value| exchange(&address, &post(&address, body));
     let unconfigured = ask(&chat("hi"));
@@ -263,7 +264,7 @@ fn errors_have_openais_form_and_the_right_status() {
     assert!(raw("GET /v2/models", "").error(404)["message"].as_str().unwrap().contains("/v1/models"));
     raw("POST /v1/chat/completions", "Content-Length: 2\r\nContent-Type: text/plain\r\n\r\n{}").error(415);
     let json = "Content-Type: application/json\r\n";
-    raw("POST /v1/chat/completions", &format!("{json}Content-Length: 10485761\r\n")).error(413);
+    raw("POST /v1/chat/completions", &format!("{json}Content-Length: 33554433\r\n")).error(413);
     assert_eq!(raw("GET /v1/models", &format!("X: {}\r\n", "x".repeat(16 * 1024))).status, 431);
 }
 
@@ -364,11 +365,11 @@ fn more_connections_than_may_be_put_out_those_that_ask_nothing_and_make_one_line
     for _ in 0..20 {
         assert!(alive(&mut connect(&address)), "whoever asks is answered");
     }
-    server.said("OpenAI's API has no place left");
+    server.said("the API port has no place left");
     drop(silent);
     server.signal(Signal::TERM);
     let said = server.finish().stderr;
-    assert_eq!(said.matches("OpenAI's API has no place left").count(), 1, "a flood makes one line: {said}");
+    assert_eq!(said.matches("the API port has no place left").count(), 1, "a flood makes one line: {said}");
 }
 
 #[test]
@@ -386,8 +387,8 @@ fn bodies_that_take_too_much_memory_together_are_refused_for_a_while() {
              Connection: close\r\nContent-Length: {length}\r\n\r\n"
         )
     };
-    // Bodies that lack one byte, and together leave 1 KiB of the 32 MiB that there are.
-    let unfinished = [10_239, 10_239, 10_239, 2_050].map(|kib| {
+    // Bodies that lack one byte, and together leave 1 KiB of the 64 MiB that there are.
+    let unfinished = [32_767, 32_767, 1].map(|kib| {
         let mut stream = connect(&address);
         let body = body(kib);
         stream.write_all((head(body.len() + 1) + &body).as_bytes()).unwrap();
@@ -491,7 +492,7 @@ fn openais_own_client_gets_answers_streams_tools_and_errors() {
         ]
         "#,
     );
-    let server = home.serve(["--openai-port".as_ref(), "0".as_ref(), "--config".as_ref(), config.as_os_str()]);
+    let server = home.serve(["--api-port".as_ref(), "0".as_ref(), "--config".as_ref(), config.as_os_str()]);
     let mut command = Command::new(python);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/openai_client.py"));
     command.arg(format!("http://{}/v1", address(&server))).env_clear();

@@ -1,6 +1,7 @@
 //! The real program, as its users run it: every command is a process, every server has a private socket.
 
 mod acp;
+mod api_formats;
 mod api_port;
 mod bench;
 mod breakers;
@@ -18,6 +19,7 @@ mod otlp;
 mod printed;
 mod provider;
 mod real_model;
+mod real_tools;
 mod reload;
 mod serve;
 mod service_manager;

@@ -100,7 +100,7 @@ fn openais_api_serves_no_other_user() {
         return skip("only root can connect as another user");
     }
     let home = Home::new();
-    let server = home.serve(["--openai-port", "0"]);
+    let server = home.serve(["--api-port", "0"]);
     let address = api_port::address(&server);
     let (host, port) = address.rsplit_once(':').unwrap();
     let ask = |user: u32| {
@@ -114,6 +114,6 @@ fn openais_api_serves_no_other_user() {
     let served = ask(0);
     assert!(served.starts_with("HTTP/1.1 200 "), "{served}");
     assert_eq!(ask(NOBODY), "");
-    let said = server.said("a connection to OpenAI's API was closed: ");
+    let said = server.said("a connection to the API port was closed: ");
     assert!(said.contains("it comes from user 65534; only user 0 and root are served"), "{said}");
 }

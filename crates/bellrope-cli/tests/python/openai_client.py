@@ -1,4 +1,4 @@
-"""OpenAI's own client against `bellrope serve --openai-port`.
+"""OpenAI's own client against `bellrope serve --api-port`.
 
 Usage: openai_client.py BASE_URL
 

@@ -23,7 +23,7 @@ fn stopped(stage: &Stage, server: Running) -> String {
 #[test]
 fn a_server_logs_what_it_did_about_clients_breakers_and_its_end() {
     let stage = Stage::new();
-    let server = stage.serve(&["--health", "127.0.0.1:0", "--openai-port", "0"]);
+    let server = stage.serve(&["--health", "127.0.0.1:0", "--api-port", "0"]);
     stage.run(&["breaker", "open", "ai.chat"]);
     server.said("a breaker was steered by hand");
     stage.run(&["breaker", "reset", "ai.chat"]);
@@ -72,7 +72,7 @@ fn settings_that_are_read_again_are_logged_as_they_were() {
     reload("log = \"loud=loud=loud\"\n", "loud=loud");
     let changed = "[server]\nmax_connections = 9\n[server.breaker]\ntimeout_ms = 5000\n";
     reload(changed, "reloaded, and applied: server.breaker.timeout_ms, server.max_connections");
-    let waiting = "openai_port = 0\n[server]\nworkers = 3\nmax_connections = 9\n[server.breaker]\ntimeout_ms = 5000\n";
+    let waiting = "api_port = 0\n[server]\nworkers = 3\nmax_connections = 9\n[server.breaker]\ntimeout_ms = 5000\n";
     reload(waiting, "not applied until the next start");
     let providers = format!("{waiting}[gateway.openai]\nbase_url = \"http://127.0.0.1:1\"\n");
     reload(&providers, "providers set up anew");

@@ -137,8 +137,8 @@ fn the_health_port_answers_what_it_did() {
 #[test]
 fn the_openai_port_answers_what_it_did() {
     let stage = Stage::new();
-    let server = stage.serve(&["--openai-port", "0"]);
-    let address = address(&server, "OpenAI's API");
+    let server = stage.serve(&["--api-port", "0"]);
+    let address = address(&server, "API port");
     let chat = "/v1/chat/completions";
     let kind = "Content-Type: application/json\r\n";
     let question = json!({"model": "default", "messages": [{"role": "user", "content": "Who is there?"}]});

@@ -34,8 +34,7 @@ fn config_show_names_every_origin_and_hides_every_key_as_it_did() {
         ("OPENAI_API_KEY", "sk-654321"),
         ("OPENAI_MODEL", "gpt"),
     ];
-    let arguments =
-        ["config", "show", "--config", &file, "--openai-port", "8484", "--set", "server.stream_window=9000"];
+    let arguments = ["config", "show", "--config", &file, "--api-port", "8484", "--set", "server.stream_window=9000"];
     let table = stage.run_with(&variables, &arguments, "").shown();
     let json = stage.run_with(&variables, &[&arguments[..], &["--json"]].concat(), "");
     let (_, printed) = table.split_once("--- standard output").unwrap();

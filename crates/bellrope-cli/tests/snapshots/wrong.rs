@@ -15,7 +15,7 @@ fn wrong_usage_is_refused_with_2_and_the_words_it_was() {
         &["serve", "--max-connections", "many"],
         &["serve", "--max-conections", "5"],
         &["serve", "--health", "9090"],
-        &["serve", "--openai-port", "70000"],
+        &["serve", "--api-port", "70000"],
         &["serve", "--log-format", "xml"],
         &["serve", "--set", "workers"],
         &["serve", "now"],
@@ -106,7 +106,7 @@ fn what_a_server_cannot_have_is_said_as_it_was() {
         shown.push_str(&stage.run(arguments).shown().replace(&port.to_string(), "[PORT]"));
         shown.push('\n');
     }
-    let openai = stage.run(&["serve", "--openai-port", &port.to_string()]);
+    let openai = stage.run(&["serve", "--api-port", &port.to_string()]);
     shown.push_str(&openai.shown().replace(&port.to_string(), "[PORT]"));
     shown.push('\n');
     let server = stage.serve(&[]);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bellrope::breaker::Breaker;
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
+use tracing::debug;
 
 use super::answer_stream::{AnswerStream, log};
 use super::notices::Notices;
@@ -17,7 +18,10 @@ use crate::error::{Excerpt, ProviderError};
 use crate::message::{
     ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, ProviderFault, WIRE_VERSION,
 };
-use crate::provider::Provider;
+use crate::provider::{EmbeddingRequest, Provider};
+
+/// The target of its log lines, which filters name: it stays when the file moves.
+const TARGET: &str = "bellrope_gateway::gateway";
 
 /// What is kept of what is to be known before an answer begins, if its reader is slow. In notices.
 const MAX_NOTICES: usize = 8;
@@ -149,6 +153,26 @@ impl Gateway {
         self.chat(request.into()).await
     }
 
+    /// The vectors of texts: JSON as OpenAI's embeddings have it. No fallback is asked: another model's vectors mean
+    /// something else.
+    ///
+    /// # Errors
+    /// The request cannot be answered.
+    pub async fn embed(&self, request: EmbeddingRequest) -> Result<Vec<u8>, ProviderError> {
+        self.upstream_of(request.provider.as_deref())?.embed(request).await.inspect_err(log)
+    }
+
+    /// How many tokens the provider of a request counts in it. `None` if it cannot say, or does not: that counts against
+    /// nobody.
+    ///
+    /// # Errors
+    /// The request cannot go to any provider.
+    pub async fn count_tokens(&self, request: ChatRequest) -> Result<Option<u64>, ProviderError> {
+        let upstream = self.upstream_of(request.provider.as_deref())?;
+        let counted = upstream.provider.count_tokens(request).await;
+        Ok(counted.inspect_err(|error| debug!(target: TARGET, %error, "tokens were not counted")).ok().flatten())
+    }
+
     /// The models of all providers, asked at the same time: `ai.models`.
     pub async fn models(&self) -> ModelList {
         let asked = self
@@ -186,12 +210,8 @@ impl Gateway {
             let reason = format!("n is {n}, and one answer is made at a time; leave it out, or ask {n} times");
             return Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) });
         }
-        if let Some(name) = &request.provider {
-            return self
-                .upstreams
-                .get(name)
-                .map(|upstream| Route(vec![Arc::clone(upstream)]))
-                .ok_or_else(|| self.unknown(name));
+        if request.provider.is_some() {
+            return self.upstream_of(request.provider.as_deref()).map(|upstream| Route(vec![upstream]));
         }
         let mut route = vec![Arc::clone(&self.default)];
         for upstream in self.fallback.iter().filter_map(|name| self.upstreams.get(name)) {
@@ -200,6 +220,12 @@ impl Gateway {
             }
         }
         Ok(Route(route))
+    }
+
+    /// The provider of this name, or the default one.
+    fn upstream_of(&self, name: Option<&str>) -> Result<Arc<Upstream>, ProviderError> {
+        let Some(name) = name else { return Ok(Arc::clone(&self.default)) };
+        self.upstreams.get(name).map(Arc::clone).ok_or_else(|| self.unknown(name))
     }
 
     fn unknown(&self, name: &str) -> ProviderError {

@@ -12,8 +12,8 @@ use super::stats::{ProviderSnapshot, Stats};
 use crate::bucket::Bucket;
 use crate::config::{ProviderConfig, section};
 use crate::error::ProviderError;
-use crate::message::{ChatRequest, ChatResponse, Chunk, ProviderHealth};
-use crate::provider::{BoxFuture, ChunkStream, Provider, ProviderLimits};
+use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part, ProviderHealth, StopReason};
+use crate::provider::{BoxFuture, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
 use crate::providers::embedded::EmbeddedSettings;
 
 /// The target of its log lines, which filters name: it stays when the file moves.
@@ -133,6 +133,21 @@ impl Upstream {
         Ok(permit)
     }
 
+    /// Asks the provider for vectors, if its guards allow it, and tells the breaker how it went.
+    pub(super) async fn embed(self: &Arc<Self>, request: EmbeddingRequest) -> Result<Vec<u8>, ProviderError> {
+        let permit = self.admit()?;
+        let mut running = Running::new(Arc::clone(self));
+        let outcome = self.provider.embed(request).await;
+        settle(permit, &outcome);
+        match outcome {
+            Ok(answer) => {
+                running.take_in(&Chunk::Done { stop_reason: StopReason::EndTurn });
+                Ok(answer)
+            }
+            Err(error) => Err(running.fail(error)),
+        }
+    }
+
     /// Asks the provider, if its guards allow it, and tells the breaker how it went.
     async fn ask<T>(
         self: &Arc<Self>,
@@ -142,12 +157,17 @@ impl Upstream {
     ) -> Result<T, ProviderError> {
         let permit = self.admit()?;
         let outcome = ask(Arc::clone(self), request, notices.clone()).await;
-        match (&outcome, permit) {
-            (Ok(_), Some(permit)) => permit.succeed(now()),
-            (Err(error), Some(permit)) if error.is_failure() => permit.fail(now()),
-            (_, permit) => drop(permit),
-        }
+        settle(permit, &outcome);
         outcome
+    }
+}
+
+/// Tells the breaker how it went.
+fn settle<T>(permit: Option<Permit<&Breaker>>, outcome: &Result<T, ProviderError>) {
+    match (outcome, permit) {
+        (Ok(_), Some(permit)) => permit.succeed(now()),
+        (Err(error), Some(permit)) if error.is_failure() => permit.fail(now()),
+        (_, permit) => drop(permit),
     }
 }
 
@@ -214,8 +234,21 @@ impl Route {
             upstream.stats.count_passed_on();
             // The name of a model means nothing to another provider.
             request.model = None;
+            forget_details(&mut request);
         }
         Err(silent())
+    }
+}
+
+/// Takes out what one provider gave with its reasoning: it means nothing to another one, which may refuse it.
+fn forget_details(request: &mut ChatRequest) {
+    for message in &mut request.messages {
+        let Content::Parts(parts) = &mut message.content else { continue };
+        for part in parts {
+            if let Part::Reasoning { details, .. } = part {
+                *details = None;
+            }
+        }
     }
 }
 
@@ -268,7 +301,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::message::{ModelInfo, StopReason};
+    use crate::message::ModelInfo;
     use crate::provider::Capabilities;
 
     /// A provider that is well or not, and takes its time.

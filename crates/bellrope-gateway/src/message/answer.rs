@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::request::Part;
 use super::version::wire_version;
 
 /// One piece of a streamed answer, told apart by `kind`.
@@ -31,6 +32,13 @@ pub enum Chunk {
         index: u32,
         /// An object that means nothing to anybody else.
         extra_content: Value,
+    },
+    /// What the provider gave with the reasoning since the last piece of this kind, and wants back with it: Anthropic's
+    /// signature, the encrypted content of OpenAI's responses. After the reasoning that it belongs to, of which there need
+    /// not be any.
+    ReasoningDetails {
+        /// An object, as of [`Part::Reasoning`].
+        details: Value,
     },
     /// Something to know about the answer that is no part of it: why it is late, or what of the request was left out, changed
     /// or put in other words on its way. At any place in the stream, and at most [`MAX_NOTES`](crate::MAX_NOTES) times.
@@ -173,6 +181,9 @@ pub struct ChatResponse {
     /// What the model thought aloud; often empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reasoning: String,
+    /// The reasoning once more, in parts to be sent back, where the provider gave something with it that it wants back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasoning_parts: Vec<Part>,
     /// The tools it wants called, in the order in which the calls began.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,

@@ -49,6 +49,7 @@ pub const CHAT_REQUEST: Known = Fields(&[
     ("user", All),
     ("metadata", All),
     ("reasoning_effort", All),
+    ("thinking", All),
     ("parallel_tool_calls", All),
     ("response_format", All),
     ("service_tier", All),
@@ -79,6 +80,7 @@ pub const COMPLETION_REQUEST: Known = Fields(&[
     ("model", All),
     ("system", All),
     ("prompt", All),
+    ("suffix", All),
     ("temperature", All),
     ("max_tokens", All),
     ("stop", All),
@@ -341,13 +343,14 @@ mod tests {
         let all = r#"{"version":1,"messages":[{"role":"user","content":[{"type":"text","text":"a","cache_control":{}}]}],
             "tools":[{"name":"f","parameters":{},"strict":true,"cache_control":{"type":"ephemeral"}}],"top_p":1,"top_k":1,
             "seed":1,"presence_penalty":1,"frequency_penalty":1,"logit_bias":{"1":1},"user":"u","metadata":{"a":"b"},
-            "reasoning_effort":"low","parallel_tool_calls":true,"response_format":{"type":"text"},"service_tier":"auto",
+            "reasoning_effort":"low","thinking":{"type":"adaptive"},"parallel_tool_calls":true,"response_format":{"type":"text"},"service_tier":"auto",
             "n":1}"#;
         let chat: ChatRequest = serde_json::from_str(all).unwrap();
         let json = serde_json::to_vec(&chat).unwrap();
         assert!(json.len() > 400);
         assert_eq!(unknown(&json, CHAT_REQUEST), Vec::<String>::new());
-        let completion = CompletionRequest { max_tokens: Some(1), ..CompletionRequest::new("a") };
+        let completion =
+            CompletionRequest { max_tokens: Some(1), suffix: Some("b".into()), ..CompletionRequest::new("a") };
         assert_eq!(unknown(&serde_json::to_vec(&completion).unwrap(), COMPLETION_REQUEST), Vec::<String>::new());
     }
 }

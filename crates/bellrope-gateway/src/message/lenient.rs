@@ -1,7 +1,7 @@
 //! Reading fields of a request that programs write in more than one way: a number as text or with a fraction, a list as
 //! its only element, null for what is absent.
 //!
-//! Both ways into the gateway read with these: `ai.*` and OpenAI's API.
+//! Both ways into the gateway read with these: `ai.*` and the formats of tools.
 
 use std::fmt;
 

@@ -82,6 +82,10 @@ pub struct ChatRequest {
     /// How long the model reasons, in the provider's word: usually `low`, `medium` or `high`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning_effort: Option<String>,
+    /// How long the model reasons, as Anthropic writes it: an object whose `type` is `enabled` (with `budget_tokens`),
+    /// `adaptive` or `disabled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<Value>,
     /// Whether the model may call several tools at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallel_tool_calls: Option<bool>,
@@ -94,6 +98,9 @@ pub struct ChatRequest {
     /// How many answers to make. Only one is ever made, and more are refused.
     #[serde(default, deserialize_with = "lenient::count", skip_serializing_if = "Option::is_none")]
     pub n: Option<u32>,
+    /// A text to be continued as it stands, rather than answered: of completions alone, and never part of the JSON.
+    #[serde(skip)]
+    pub prompt: Option<Prompt>,
     /// What of the request was left out before it came here. Told with the answer, and never part of the JSON.
     #[serde(skip)]
     pub notes: Vec<String>,
@@ -128,18 +135,30 @@ impl Default for ChatRequest {
             user: None,
             metadata: Map::new(),
             reasoning_effort: None,
+            thinking: None,
             parallel_tool_calls: None,
             response_format: None,
             service_tier: None,
             n: None,
+            prompt: None,
             notes: Vec::new(),
         }
     }
 }
 
+/// A text to be continued as it stands, by providers that speak OpenAI's completions.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Prompt {
+    /// What stands before the place to fill.
+    pub text: String,
+    /// What stands after it.
+    pub suffix: Option<String>,
+}
+
 /// A single prompt to be answered: the payload of `ai.complete` and `ai.complete_stream`.
 ///
-/// It is a [`ChatRequest`] with one message of the user, and is converted into one.
+/// It is a [`ChatRequest`] with one message of the user, and is converted into one. With a `suffix` the prompt is not
+/// answered but continued, up to the suffix.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CompletionRequest {
     /// As in [`ChatRequest::version`].
@@ -156,6 +175,9 @@ pub struct CompletionRequest {
     pub system: Option<String>,
     /// The text to answer.
     pub prompt: String,
+    /// The text that stands after the place to fill. Only providers that speak OpenAI's completions have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suffix: Option<String>,
     /// As in [`ChatRequest::temperature`].
     #[serde(default, deserialize_with = "lenient::number", skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
@@ -179,6 +201,7 @@ impl CompletionRequest {
             model: None,
             system: None,
             prompt: prompt.into(),
+            suffix: None,
             temperature: None,
             max_tokens: None,
             stop: Vec::new(),
@@ -189,7 +212,10 @@ impl CompletionRequest {
 
 impl From<CompletionRequest> for ChatRequest {
     fn from(request: CompletionRequest) -> Self {
+        let suffix = request.suffix.filter(|suffix| !suffix.is_empty());
+        let prompt = suffix.map(|suffix| Prompt { text: request.prompt.clone(), suffix: Some(suffix) });
         Self {
+            prompt,
             version: request.version,
             provider: request.provider,
             model: request.model,

@@ -9,7 +9,7 @@
 //! | `request.rs` | the body of a request, written from what the editor asks |
 //! | `translate.rs` | a [`Translate`] that reads the events of the answer |
 //!
-//! These serve the way to a provider. The way from and to a tool that calls the API port belongs into the same folders.
+//! These serve the way to a provider. The way from and to a tool is [`inbound`](crate::inbound)'s, which needs no HTTP client.
 //! No format knows a socket or a clock. What an answer is, whatever its format, is in `answer.rs`, `calls.rs` (calls of tools),
 //! `parts.rs` (content), `reason.rs` (why it stopped), `details.rs` (what it took) and `fault.rs` (errors).
 //! Without the feature `http` only their names are here, so that settings that name

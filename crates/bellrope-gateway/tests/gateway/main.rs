@@ -3,6 +3,7 @@
 //!
 //! What looks at its whole process is a program of its own: `pressure`. The corpus of the fuzz targets is another.
 
+mod api_document;
 mod departures;
 mod fake;
 mod formats;
@@ -20,6 +21,7 @@ mod script;
 mod secrecy;
 mod setup;
 mod tls;
+mod tools;
 mod waits;
 
 /// Makes a test of every function for each wire format: `departures::responses::fin_without_a_terminator_is_truncated`.

@@ -162,8 +162,22 @@ fn rows() -> Vec<Row> {
             json!({"response_format": {"type": "json_schema", "json_schema": named}}),
             json!({"response_format": {"type": "json_schema", "json_schema": named}}),
             json!({"text": {"format": {"type": "json_schema", "name": "n", "schema": schema, "strict": true}}}),
-            json!("response_format"),
+            json!({"output_config": {"format": {"type": "json_schema", "schema": schema}}}),
             none,
+        ),
+        row(
+            json!({"thinking": {"type": "enabled", "budget_tokens": 1024}}),
+            json!({"thinking": null, "reasoning_effort": null}),
+            json!({"thinking": null, "reasoning": null}),
+            json!({"thinking": {"type": "enabled", "budget_tokens": 1024}}),
+            [&["`thinking`"], &["`thinking`"], &[]],
+        ),
+        row(
+            json!({"metadata": {"user_id": "u"}}),
+            json!({"metadata": null}),
+            json!({"metadata": null}),
+            json!({"metadata": {"user_id": "u"}}),
+            [&["`metadata.user_id`"], &["`metadata.user_id`"], &[]],
         ),
         row(
             json!({"response_format": {"type": "text"}}),

@@ -71,7 +71,10 @@ fn every_kind_of_chunk_has_an_example() {
     let mut kinds: Vec<_> = examples.iter().map(|example| example["kind"].as_str().unwrap()).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds, ["done", "error", "notice", "reasoning", "text", "tool_call", "tool_call_extra", "usage"]);
+    assert_eq!(
+        kinds,
+        ["done", "error", "notice", "reasoning", "reasoning_details", "text", "tool_call", "tool_call_extra", "usage"]
+    );
 }
 
 #[test]

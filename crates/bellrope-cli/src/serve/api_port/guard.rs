@@ -1,12 +1,11 @@
 //! Who may ask: no web page. A page that a browser shows can reach ports of its own machine, and by a name that resolves
 //! to the loopback address even reads what it gets. Programs send no `Origin`, and name the host as they reached it.
 
+use bellrope_gateway::inbound::Fault;
 use hyper::{
     HeaderMap,
-    header::{CONTENT_TYPE, HOST, ORIGIN},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, ORIGIN},
 };
-
-use super::fault::Fault;
 
 /// Refuses what a browser sends for a page of another origin.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Fault> {
@@ -29,8 +28,12 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Refuses a body that does not say it is JSON: a page can send everything else without asking first.
+/// Refuses a body that does not say it is JSON: a page can send everything else without asking first. And one that is
+/// compressed, which would be no JSON.
 pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Fault> {
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Fault::unsupported_media_type("the body must not be compressed; send it without Content-Encoding"));
+    }
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     if media_type.eq_ignore_ascii_case("application/json") {
@@ -109,6 +112,12 @@ mod tests {
             check_json(&map).is_ok()
         };
         assert!(of("application/json") && of("Application/JSON; charset=utf-8"));
+        for (encoding, passes) in [("identity", true), ("gzip", false), ("zstd", false)] {
+            let mut map = HeaderMap::new();
+            map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            map.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+            assert_eq!(check_json(&map).is_ok(), passes, "{encoding}");
+        }
         assert!(!of("text/plain") && !of("application/jsonp") && check_json(&HeaderMap::new()).is_err());
     }
 }

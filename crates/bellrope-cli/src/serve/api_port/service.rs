@@ -2,36 +2,39 @@
 
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
-use bellrope_gateway::{Chunk, LiveGateway};
+use bellrope_gateway::{
+    Chunk, Gateway, LiveGateway,
+    inbound::{
+        AnswerWriter, Asked, ErrorForm, Fault, ToolFormat, embedding_request, embedding_response, estimate_tokens,
+    },
+};
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Bytes, Incoming},
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS},
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, UPGRADE, X_CONTENT_TYPE_OPTIONS},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{
-    answer::{self, Events, Heading},
-    fault::Fault,
-    guard, request,
-};
+use super::{events::Events, guard, models, paths::Endpoint};
 
 /// The largest body of a request, in bytes.
-const MAX_BODY: usize = 10 * 1024 * 1024;
+const MAX_BODY: usize = 32 * 1024 * 1024;
 /// How long a client may take to send a body.
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// What the bodies of all requests under way may take together, in KiB.
-const BODY_BUDGET: usize = 32 * 1024;
+const BODY_BUDGET: usize = 64 * 1024;
+/// A larger body is read on another thread, so that others need not wait for it.
+const LARGE_BODY: usize = 128 * 1024;
 
 /// The header that says what of a request was left out, changed or put in other words on its way to the provider.
 const NOTES: &str = "x-bellrope-notes";
 /// The longest value of it, in bytes: clients bound the head of an answer, too.
 const MAX_NOTES_HEADER: usize = 4 * 1024;
 
-const CHAT: &str = "/v1/chat/completions";
-const MODELS: &str = "/v1/models";
+/// What is said of a number of tokens that no provider has counted.
+const ESTIMATED: &str = "input_tokens is an estimate: this provider cannot count the tokens of a request";
 
 /// The body of an answer.
 pub(super) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
@@ -51,43 +54,70 @@ impl Service {
 
     /// The answer to a request. Dropping it, or the body of what it returns, drops the provider's stream.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
-        self.route(request).await.unwrap_or_else(|fault| refusal(&fault))
+        let path = request.uri().path().trim_end_matches('/').to_owned();
+        let endpoint = Endpoint::of(&path);
+        let form = match &endpoint {
+            Ok(endpoint) => endpoint.form(request.headers()),
+            Err(_) => Endpoint::form_of_unknown(&path, request.headers()),
+        };
+        let answer = match endpoint {
+            Ok(endpoint) => self.route(endpoint, form, request).await,
+            // Whoever may not ask learns nothing of the paths.
+            Err(unknown) => guard::check(request.headers()).and(Err(unknown)),
+        };
+        answer.unwrap_or_else(|fault| refusal(&fault, form))
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Fault> {
+    async fn route(
+        &self,
+        endpoint: Endpoint<'_>,
+        form: ErrorForm,
+        request: Request<Incoming>,
+    ) -> Result<Response<AnswerBody>, Fault> {
         guard::check(request.headers())?;
-        let path = request.uri().path().trim_end_matches('/');
-        match (path, request.method()) {
-            (CHAT, &Method::POST) => {
-                guard::check_json(request.headers())?;
-                self.chat(request.into_body()).await
+        if request.headers().contains_key(UPGRADE) {
+            return Err(Fault::upgrade("no other protocol is spoken here, WebSockets among them; send plain requests"));
+        }
+        endpoint.check_method(request.method())?;
+        if request.method() == Method::POST {
+            guard::check_json(request.headers())?;
+        }
+        let body = request.into_body();
+        match endpoint {
+            Endpoint::Ask(format) => self.ask(format, body).await,
+            Endpoint::CountTokens => self.count_tokens(body).await,
+            Endpoint::Embeddings => self.embed(body).await,
+            Endpoint::Models => json(models::list(&self.gateway.current().models().await, form)),
+            Endpoint::Model(name) => {
+                let name = models::unescaped(name);
+                let found = models::one(&self.gateway.current().models().await, &name, form);
+                let missing =
+                    || Fault::not_found(format!("the model {name:?} does not exist; GET /v1/models lists them"));
+                json(found.ok_or_else(missing)?)
             }
-            (MODELS, &Method::GET) => json(answer::models(&self.gateway.current().models().await)),
-            (CHAT, _) => Err(Fault::method_not_allowed(format!("{CHAT} takes POST"))),
-            (MODELS, _) => Err(Fault::method_not_allowed(format!("{MODELS} takes GET"))),
-            _ => Err(Fault::not_found(format!("there is no such path; known: {CHAT}, {MODELS}"))),
+            Endpoint::Response(id) => Err(Fault::no_response(id)),
+            Endpoint::Root => Ok(response(StatusCode::OK, "text/plain; charset=utf-8", full(Vec::new()))),
         }
     }
 
-    async fn chat(&self, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+    async fn ask(&self, format: ToolFormat, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
         let (body, room) = self.read(body).await?;
         // The same providers from reading the model's name to the end of the answer.
         let gateway = self.gateway.current();
-        let completion = request::read(&body, &gateway.names())?;
-        drop(body);
-        let heading = Heading::new(completion.model);
-        if !completion.stream {
-            let mut response = gateway.chat(completion.chat).await?;
+        let Asked { chat, stream, mut writer } =
+            apart(&gateway, body, move |body, names| format.read(body, names)).await?;
+        if !stream {
+            let mut response = gateway.chat(chat).await?;
             let notes = std::mem::take(&mut response.notes);
-            return Ok(noted(json(heading.whole(response))?, &notes));
+            return Ok(noted(json(writer.whole(response))?, &notes));
         }
-        let mut pieces = gateway.chat_stream(completion.chat);
+        let mut pieces = gateway.chat_stream(chat);
         let mut notes = Vec::new();
         // What fails before it begins has a status of its own; what is to be told before it has a header.
         let first = loop {
             match pieces.next().await {
                 Some(piece) => match piece.chunk {
-                    Chunk::Error(info) => return Err(info.into()),
+                    Chunk::Error(info) => return failed(&info.into(), writer),
                     Chunk::Notice { text } => notes.push(text),
                     chunk => break chunk,
                 },
@@ -95,8 +125,27 @@ impl Service {
             }
         };
         drop(room);
-        let events = StreamBody::new(Events::new(heading, completion.include_usage, first, pieces));
-        Ok(noted(response(StatusCode::OK, "text/event-stream; charset=utf-8", events.boxed_unsync()), &notes))
+        let events = StreamBody::new(Events::new(writer, first, pieces));
+        Ok(noted(event_stream(events.boxed_unsync()), &notes))
+    }
+
+    async fn count_tokens(&self, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+        let (body, _room) = self.read(body).await?;
+        let gateway = self.gateway.current();
+        let asked = apart(&gateway, body, |body, names| ToolFormat::Messages.read(body, names)).await?;
+        let estimate = estimate_tokens(&asked.chat);
+        let counted = gateway.count_tokens(asked.chat).await?;
+        let note = counted.is_none().then(|| ESTIMATED.to_owned());
+        let body = serde_json::to_vec(&serde_json::json!({"input_tokens": counted.unwrap_or(estimate)}));
+        Ok(noted(json(body)?, note.as_slice()))
+    }
+
+    async fn embed(&self, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+        let (body, _room) = self.read(body).await?;
+        let gateway = self.gateway.current();
+        let (request, is_base64) = apart(&gateway, body, embedding_request).await?;
+        let answer = gateway.embed(request).await?;
+        json(tokio::task::spawn_blocking(move || embedding_response(&answer, is_base64)).await.map_err(|_| broken())?)
     }
 
     /// Reads a body, within its bounds and those of all bodies together.
@@ -135,14 +184,51 @@ async fn in_time<T>(limit: Duration, reading: impl Future<Output = Result<T, Fau
     tokio::time::timeout(limit, reading).await.unwrap_or_else(|_| Err(late()))
 }
 
+/// Reads a body, a large one on another thread.
+async fn apart<T: Send + 'static>(
+    gateway: &Gateway,
+    body: Vec<u8>,
+    read: impl FnOnce(&[u8], &[String]) -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Fault> {
+    let names = gateway.names();
+    if body.len() < LARGE_BODY {
+        return read(&body, &names);
+    }
+    tokio::task::spawn_blocking(move || read(&body, &names)).await.map_err(|_| broken())?
+}
+
+/// A fault of this program.
+fn broken() -> Fault {
+    Fault::busy("the request could not be worked on; try again")
+}
+
+/// A stream that failed before its first piece: with the status of the fault, unless the tool would not read it there.
+fn failed(fault: &Fault, mut writer: Box<dyn AnswerWriter>) -> Result<Response<AnswerBody>, Fault> {
+    if !writer.tells_in_stream(fault) {
+        return Err(fault.clone());
+    }
+    let mut events = Vec::new();
+    writer.begin(&mut events);
+    writer.fail(fault, &mut events);
+    Ok(event_stream(full(events)))
+}
+
+fn event_stream(body: AnswerBody) -> Response<AnswerBody> {
+    response(StatusCode::OK, "text/event-stream; charset=utf-8", body)
+}
+
 fn json(body: serde_json::Result<Vec<u8>>) -> Result<Response<AnswerBody>, Fault> {
     let body = body.map_err(|error| Fault::busy(format!("the answer cannot be written: {error}")))?;
     Ok(response(StatusCode::OK, "application/json", full(body)))
 }
 
-fn refusal(fault: &Fault) -> Response<AnswerBody> {
-    let mut refusal = response(fault.status, "application/json", full(fault.body().unwrap_or_default()));
+fn refusal(fault: &Fault, form: ErrorForm) -> Response<AnswerBody> {
+    let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut refusal = response(status, "application/json", full(fault.body(form)));
     let headers: &mut HeaderMap = refusal.headers_mut();
+    if fault.status == StatusCode::UPGRADE_REQUIRED {
+        headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+    }
     // OpenAI's own clients go by this before they go by the status.
     let again = HeaderValue::from_static(if fault.retryable { "true" } else { "false" });
     headers.insert("x-should-retry", again);
@@ -216,7 +302,7 @@ mod tests {
     async fn a_body_that_does_not_come_is_waited_for_no_longer_than_the_limit() {
         let limit = Duration::from_millis(5);
         let fault = in_time(limit, std::future::pending::<Result<(), Fault>>()).await.unwrap_err();
-        let response = refusal(&fault);
+        let response = refusal(&fault, ErrorForm::OpenAi);
         assert_eq!(
             (response.status(), response.headers()["x-should-retry"].as_bytes()),
             (StatusCode::REQUEST_TIMEOUT, &b"false"[..])

@@ -1,6 +1,7 @@
 //! OpenAI's chat completions, and every server that speaks them: llama.cpp, Ollama, vLLM, OpenRouter and others.
 
 mod azure;
+mod completion;
 mod request;
 mod translate;
 
@@ -9,9 +10,9 @@ use reqwest::header::{AUTHORIZATION, HeaderName};
 
 use super::address::parse_base;
 use super::translate::Translate;
-use super::wire_format::{Segment, Server, WireFormat};
+use super::wire_format::{Post, Segment, Server, WireFormat};
 use crate::error::ProviderError;
-use crate::message::ChatRequest;
+use crate::message::{ChatRequest, Prompt};
 use crate::notes::Notes;
 use crate::secret::Secret;
 
@@ -42,6 +43,22 @@ impl WireFormat for ChatCompletions {
         notes: &mut Notes,
     ) -> Result<Vec<u8>, ProviderError> {
         request::body(request, model, server, notes)
+    }
+
+    fn completion(
+        &self,
+        request: &ChatRequest,
+        prompt: &Prompt,
+        model: Option<&str>,
+        server: Server,
+        notes: &mut Notes,
+    ) -> Result<Post, ProviderError> {
+        let body = completion::body(request, prompt, model, server, notes)?;
+        Ok((&[Segment::Word("completions")], body))
+    }
+
+    fn embeddings(&self) -> Option<&'static [Segment]> {
+        Some(&[Segment::Word("embeddings")])
     }
 
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {

@@ -8,7 +8,7 @@ use reqwest::header::HeaderName;
 
 use super::address::{parse_base, push_segment};
 use super::translate::Translate;
-use super::wire_format::{Segment, Server, WireFormat};
+use super::wire_format::{Post, Segment, Server, WireFormat};
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
 use crate::notes::Notes;
@@ -55,6 +55,11 @@ impl WireFormat for Messages {
         notes: &mut Notes,
     ) -> Result<Vec<u8>, ProviderError> {
         request::body(request, model, notes)
+    }
+
+    fn count(&self, request: &ChatRequest, model: Option<&str>) -> Result<Option<Post>, ProviderError> {
+        const PATH: &[Segment] = &[Segment::Word("messages"), Segment::Word("count_tokens")];
+        request::count_body(request, model).map(|body| Some((PATH, body)))
     }
 
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {

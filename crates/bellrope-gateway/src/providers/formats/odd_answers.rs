@@ -64,7 +64,8 @@ fn written(out: VecDeque<Chunk>, ended: Result<(), ProviderError>) -> String {
                 let word = serde_json::to_value(stop_reason).unwrap();
                 ("done", word.as_str().unwrap().to_owned())
             }
-            Chunk::Notice { .. } => continue,
+            // What goes back with reasoning has tests of its own.
+            Chunk::Notice { .. } | Chunk::ReasoningDetails { .. } => continue,
             other => panic!("{other:?}"),
         };
         match parts.last_mut().filter(|last| matches!(what, "text" | "reasoning") && last.starts_with(what)) {

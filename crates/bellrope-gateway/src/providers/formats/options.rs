@@ -73,6 +73,16 @@ pub(super) fn response_format(request: &ChatRequest) -> Result<Option<Form<'_>>,
     }
 }
 
+/// What the provider keeps with the request. A `user_id` alone is Anthropic's word for who asks, and of use there alone.
+pub(super) fn metadata<'a>(request: &'a ChatRequest, notes: &mut Notes) -> Option<&'a Map<String, Value>> {
+    let metadata = Some(&request.metadata).filter(|metadata| !metadata.is_empty())?;
+    if metadata.keys().eq(["user_id"]) {
+        notes.left_out("`metadata.user_id`", "only Anthropic's messages have it");
+        return None;
+    }
+    Some(metadata)
+}
+
 /// A form of an answer other than text.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Form<'a> {
@@ -91,6 +101,7 @@ pub(super) fn note_left_out(request: &ChatRequest, fields: &[&str], reason: &str
             "logit_bias" => !request.logit_bias.is_empty(),
             "metadata" => !request.metadata.is_empty(),
             "reasoning_effort" => request.reasoning_effort.is_some(),
+            "thinking" => request.thinking.as_ref().is_some_and(|thinking| thinking["type"] != "disabled"),
             _ => unreachable!("no optional field is called {field}"),
         };
         if is_set {

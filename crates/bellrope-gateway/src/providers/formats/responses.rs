@@ -42,6 +42,10 @@ impl WireFormat for Responses {
         request::body(request, model, server, notes)
     }
 
+    fn embeddings(&self) -> Option<&'static [Segment]> {
+        Some(&[Segment::Word("embeddings")])
+    }
+
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {
         Box::new(Translator::new(key))
     }

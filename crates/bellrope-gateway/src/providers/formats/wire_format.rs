@@ -5,9 +5,13 @@ use reqwest::header::HeaderName;
 
 use super::translate::Translate;
 use crate::error::ProviderError;
-use crate::message::ChatRequest;
+use crate::message::{ChatRequest, Prompt};
 use crate::notes::Notes;
 use crate::secret::Secret;
+
+/// What a request for a completion hears where there are none.
+const NO_COMPLETIONS: &str = "this provider's format continues no prompt; completions with a suffix need a provider that \
+                              speaks OpenAI's completions (kind = \"openai\")";
 
 /// A wire format on the way to a provider: the request out, the answer back.
 pub(crate) trait WireFormat: Send + Sync {
@@ -45,6 +49,35 @@ pub(crate) trait WireFormat: Send + Sync {
         notes: &mut Notes,
     ) -> Result<Vec<u8>, ProviderError>;
 
+    /// Where a request for the continuation of a prompt goes, and the JSON to post. The answer's events are those of this
+    /// format's other answers.
+    ///
+    /// # Errors
+    /// There is no such request in this format.
+    fn completion(
+        &self,
+        _request: &ChatRequest,
+        _prompt: &Prompt,
+        _model: Option<&str>,
+        _server: Server,
+        _notes: &mut Notes,
+    ) -> Result<Post, ProviderError> {
+        Err(ProviderError::InvalidRequest { reason: NO_COMPLETIONS.into() })
+    }
+
+    /// Where vectors are asked for, if this format has them.
+    fn embeddings(&self) -> Option<&'static [Segment]> {
+        None
+    }
+
+    /// Where the tokens of a request are counted, if this format can do that without an answer, and the JSON to post.
+    ///
+    /// # Errors
+    /// The request cannot be said in this format.
+    fn count(&self, _request: &ChatRequest, _model: Option<&str>) -> Result<Option<Post>, ProviderError> {
+        Ok(None)
+    }
+
     /// What turns the events of one answer into chunks, with errors that never hold `key`.
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate>;
 }
@@ -59,6 +92,9 @@ pub(crate) struct Server {
     /// Whether it knows `stream_options`.
     pub(crate) stream_options: bool,
 }
+
+/// Where something is posted, and its JSON.
+pub(crate) type Post = (&'static [Segment], Vec<u8>);
 
 /// A segment of a request's path.
 #[derive(Debug, Clone, Copy)]

@@ -101,6 +101,24 @@ impl Endpoint {
     /// Gets a JSON document of at most `limit` bytes.
     pub(super) async fn get_json(&self, path: &str, limit: usize) -> Result<Vec<u8>, ProviderError> {
         let response = self.send(self.url([path]), |client, url| client.get(url).header(ACCEPT, JSON)).await?;
+        self.json_in(response, limit).await
+    }
+
+    /// Posts JSON, and gets a JSON document of at most `limit` bytes.
+    pub(super) async fn post_json<'a>(
+        &self,
+        path: impl IntoIterator<Item = &'a str>,
+        body: Vec<u8>,
+        limit: usize,
+    ) -> Result<Vec<u8>, ProviderError> {
+        let body = Bytes::from(body);
+        let post =
+            |client: &Client, url| client.post(url).header(ACCEPT, JSON).header(CONTENT_TYPE, JSON).body(body.clone());
+        let response = self.send(self.url(path), post).await?;
+        self.json_in(response, limit).await
+    }
+
+    async fn json_in(&self, response: Response, limit: usize) -> Result<Vec<u8>, ProviderError> {
         let mut response = self.expect_content(response, JSON, "JSON").await?;
         let mut body = Vec::new();
         loop {

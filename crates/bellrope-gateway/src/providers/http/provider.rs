@@ -17,16 +17,19 @@ use super::events::{EventStream, Next};
 use super::retry::RetryPolicy;
 use super::timeouts::Timeouts;
 use crate::config::{MAX_RETRY_WAIT, Preset, ProviderConfig, check_name, section};
-use crate::error::{ConfigError, ProviderError};
+use crate::error::{ConfigError, Excerpt, ProviderError};
 use crate::json::Few;
 use crate::message::{ChatRequest, Chunk, ModelInfo, ProviderHealth};
 use crate::notes::Notes;
-use crate::provider::{BoxFuture, Capabilities, ChunkStream, Provider, ProviderLimits};
+use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, MAX_ANSWER, Provider, ProviderLimits};
 use crate::providers::formats::{Progress, ProviderKind, Server, Translate, push_extra};
 use crate::secret::Secret;
 
 /// Where every format has its list of models, below the base address.
 const MODELS: &str = "models";
+
+/// The largest count of tokens, in bytes: a number in an object.
+const MAX_COUNT: usize = 64 * 1024;
 
 /// The largest list of models, in bytes.
 const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
@@ -195,6 +198,14 @@ impl Provider for HttpProvider {
         Box::pin(self.remote.models())
     }
 
+    fn embed(&self, request: EmbeddingRequest) -> BoxFuture<'_, Result<Vec<u8>, ProviderError>> {
+        Box::pin(async move { self.remote.embed(&request).await })
+    }
+
+    fn count_tokens(&self, request: ChatRequest) -> BoxFuture<'_, Result<Option<u64>, ProviderError>> {
+        Box::pin(async move { self.remote.count_tokens(&request).await })
+    }
+
     fn health(&self) -> BoxFuture<'_, ProviderHealth> {
         Box::pin(async {
             let started = Instant::now();
@@ -213,16 +224,50 @@ impl Remote {
     /// Sends a request; gets the events of its answer. Notes what was not sent as it came.
     async fn ask(&self, request: &ChatRequest, notes: &mut Notes) -> Result<EventStream, ProviderError> {
         self.check_key()?;
-        let model = request.model.as_deref().or(self.model.as_deref());
+        let model = self.model_of(request.model.as_deref())?;
+        let format = self.kind.format();
+        let (path, body) = match &request.prompt {
+            Some(prompt) => format.completion(request, prompt, model, self.server, notes)?,
+            None => (format.path(), format.body(request, model, self.server, notes)?),
+        };
+        self.endpoint.post_for_events(path.iter().map(|segment| segment.of(model)), body).await
+    }
+
+    /// The model to ask.
+    fn model_of<'a>(&'a self, asked: Option<&'a str>) -> Result<Option<&'a str>, ProviderError> {
+        let model = asked.or(self.model.as_deref());
         if model.is_none() && self.needs_model {
             return Err(ProviderError::NotConfigured {
                 missing: format!("{} needs the name of a model", self.title).into(),
                 mend: format!("name a model in the request, or set {}", self.model_setting).into(),
             });
         }
-        let format = self.kind.format();
-        let body = format.body(request, model, self.server, notes)?;
-        self.endpoint.post_for_events(format.path().iter().map(|segment| segment.of(model)), body).await
+        Ok(model)
+    }
+
+    async fn embed(&self, request: &EmbeddingRequest) -> Result<Vec<u8>, ProviderError> {
+        self.check_key()?;
+        let Some(path) = self.kind.format().embeddings() else {
+            let reason = format!("{} has no embeddings; they need a provider that speaks OpenAI's format", self.title);
+            return Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) });
+        };
+        let model = self.model_of(request.model.as_deref())?;
+        let body = with_model(&request.fields, model);
+        self.endpoint.post_json(path.iter().map(|segment| segment.of(model)), body, MAX_ANSWER).await
+    }
+
+    async fn count_tokens(&self, request: &ChatRequest) -> Result<Option<u64>, ProviderError> {
+        #[derive(Deserialize)]
+        struct Counted {
+            input_tokens: u64,
+        }
+
+        self.check_key()?;
+        let model = self.model_of(request.model.as_deref())?;
+        let Some((path, body)) = self.kind.format().count(request, model)? else { return Ok(None) };
+        let answer = self.endpoint.post_json(path.iter().map(|segment| segment.of(model)), body, MAX_COUNT).await?;
+        // What is no count is none.
+        Ok(serde_json::from_slice::<Counted>(&answer).ok().map(|counted| counted.input_tokens))
     }
 
     fn translator(&self) -> Box<dyn Translate> {
@@ -270,6 +315,14 @@ impl Remote {
         let missing = format!("{} needs a key", self.title).into();
         Err(ProviderError::NotConfigured { missing, mend: format!("set {setting}").into() })
     }
+}
+
+/// The JSON text of an object with the name of a model in it. What it holds beside it, it does not have.
+fn with_model(fields: &str, model: Option<&str>) -> Vec<u8> {
+    let Some(model) = model else { return fields.as_bytes().to_vec() };
+    let rest = fields.trim().strip_prefix('{').unwrap_or("}");
+    let separator = if rest.trim_start().starts_with('}') { "" } else { "," };
+    format!("{{\"model\":{}{separator}{rest}", serde_json::Value::from(model)).into_bytes()
 }
 
 /// The address that the paths of requests are added to. `known` knows where it is if the settings do not say.

@@ -53,6 +53,10 @@ impl WireFormat for Azure {
         request::body(request, model, Server { at_inventor: true, message_extras: false, ..server }, notes)
     }
 
+    fn embeddings(&self) -> Option<&'static [Segment]> {
+        Some(&[Segment::Word("deployments"), Segment::Model, Segment::Word("embeddings")])
+    }
+
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {
         Box::new(Translator::new(key))
     }

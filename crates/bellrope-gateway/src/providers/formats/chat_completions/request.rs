@@ -49,6 +49,7 @@ pub(crate) fn body(
     }
     let tokens = options::max_tokens(request);
     let (max_completion_tokens, max_tokens) = if is_openai { (tokens, None) } else { (None, tokens) };
+    options::note_left_out(request, &["thinking"], "only Anthropic's messages have it", notes);
     if is_openai {
         options::check_stop(request, MAX_STOP)?;
         options::note_left_out(request, &["top_k"], "OpenAI's chat completions have no such field", notes);
@@ -74,7 +75,7 @@ pub(crate) fn body(
         frequency_penalty: request.frequency_penalty,
         logit_bias: Some(&request.logit_bias).filter(|bias| !bias.is_empty()),
         user: request.user.as_deref(),
-        metadata: Some(&request.metadata).filter(|metadata| !metadata.is_empty() && !is_openai),
+        metadata: if is_openai { None } else { options::metadata(request, notes) },
         reasoning_effort: request.reasoning_effort.as_deref(),
         response_format: options::response_format(request)?.and(request.response_format.as_ref()),
         service_tier: request.service_tier.as_deref(),

@@ -8,7 +8,7 @@ use crate::notes::Notes;
 use crate::providers::formats::body::Body;
 use crate::providers::formats::history::{self, Spoken};
 use crate::providers::formats::ids::CallRules;
-use crate::providers::formats::options;
+use crate::providers::formats::options::{self, Form};
 use crate::providers::formats::said::{Call, Output, Reasoning, Said, arguments_object, invalid, is_blank, role_name};
 use crate::providers::formats::tools::{Offered, Tools, tools};
 
@@ -40,8 +40,24 @@ pub(crate) fn body(request: &ChatRequest, model: Option<&str>, notes: &mut Notes
     set_tools(&mut body, tools, &conversation, notes);
     body.set("messages", conversation.turns.into_iter().map(Turn::into_json).collect::<Value>());
     set_options(&mut body, request, notes)?;
+    body.set_some("thinking", request.thinking.clone().filter(Value::is_object));
     body.set_list("stop_sequences", &request.stop, |text| text.as_str().into());
     body.set("stream", true);
+    body.write()
+}
+
+/// The JSON to post where tokens are counted: what is read, and nothing of how to answer.
+pub(crate) fn count_body(request: &ChatRequest, model: Option<&str>) -> Result<Vec<u8>, ProviderError> {
+    // Whoever counts is told the number alone.
+    let notes = &mut Notes::default();
+    let tools = tools(request, Some(LONGEST_NAME), notes)?;
+    let conversation = Conversation::of(request, notes)?;
+    let mut body = Body::default();
+    body.set_some("model", model);
+    body.set_some("system", system(&conversation.system));
+    set_tools(&mut body, tools, &conversation, notes);
+    body.set("messages", conversation.turns.into_iter().map(Turn::into_json).collect::<Value>());
+    body.set_some("thinking", request.thinking.clone().filter(Value::is_object));
     body.write()
 }
 
@@ -50,9 +66,10 @@ fn check(request: &ChatRequest) -> Result<(), ProviderError> {
     if request.stop.iter().any(|text| is_blank(text)) {
         return Err(invalid("stop has a text of nothing but white space, which Anthropic's messages do not take"));
     }
-    if options::response_format(request)?.is_some() {
+    if let Some(Form::Object) = options::response_format(request)? {
         return Err(invalid(
-            "response_format is not known to Anthropic's messages; leave it out, and ask for JSON in words or by a tool",
+            "response_format of type json_object is not known to Anthropic's messages; give a json_schema, or ask for JSON \
+             in words or by a tool",
         ));
     }
     Ok(())
@@ -64,6 +81,11 @@ fn set_options(body: &mut Body, request: &ChatRequest, notes: &mut Notes) -> Res
     let top_p = options::top_p(request)?;
     if temperature.is_some() && top_p.is_some() {
         notes.left_out("`top_p`", "Anthropic's newer models do not take it beside temperature");
+    }
+    if let Some(Form::Schema(schema)) = options::response_format(request)? {
+        // The format has no name, and its schema is always kept to.
+        let schema = schema.get("schema").cloned().unwrap_or_else(|| json!({"type": "object"}));
+        body.set("output_config", json!({"format": {"type": "json_schema", "schema": schema}}));
     }
     body.set_some("temperature", temperature);
     body.set_some("top_p", top_p.filter(|_| temperature.is_none()));

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::error::ProviderError;
@@ -39,12 +40,17 @@ use crate::secret::Secret;
 #[derive(Debug, Default)]
 pub struct Translator {
     answer: Answer,
+    /// The signature of the reasoning so far, or nothing.
+    signature: String,
 }
+
+/// The longest signature, and the longest data of a redacted thought, in bytes. Longer ones are noted and left out.
+const MAX_SIGNATURE: usize = 1 << 20;
 
 impl Translator {
     /// A translator whose errors never hold `key`.
     pub fn new(key: Option<Secret>) -> Self {
-        Self { answer: Answer::new(EventReader::new(key)) }
+        Self { answer: Answer::new(EventReader::new(key)), signature: String::new() }
     }
 
     /// Takes a message in, or the beginning of one.
@@ -55,22 +61,63 @@ impl Translator {
         self.answer.usage().update(usage);
         if let Some(content) = content {
             let at_index = |at: usize| at.try_into().map_or(Place::Latest, Place::Index);
-            let is_list = each(content, |at, part| parts::begin(&mut self.answer, part, at_index(at), out))?;
+            let is_list = each(content, |at, part| self.block(part, at_index(at), true, out))?;
             if !is_list {
-                parts::begin(&mut self.answer, content, Place::Latest, out)?;
+                self.block(content, Place::Latest, true, out)?;
             }
         }
         self.answer.stopped(stop_reason)
     }
 
+    /// Takes in a block as it begins or, `is_whole`, as it is.
+    fn block(
+        &mut self,
+        block: &RawValue,
+        place: Place,
+        is_whole: bool,
+        out: &mut VecDeque<Chunk>,
+    ) -> Result<(), ProviderError> {
+        self.close(out);
+        parts::begin(&mut self.answer, block, place, out)?;
+        let Some([kind, signature, data]) = fields(block, ["type", "signature", "data"]) else { return Ok(()) };
+        match kind.and_then(words).as_deref() {
+            Some("thinking") => self.sign(signature),
+            Some("redacted_thinking") => {
+                if let Some(data) = data.and_then(words).filter(|data| data.len() <= MAX_SIGNATURE) {
+                    out.push_back(Chunk::ReasoningDetails { details: json!({ "data": data }) });
+                }
+            }
+            _ => {}
+        }
+        if is_whole {
+            self.close(out);
+        }
+        Ok(())
+    }
+
+    /// Takes in more of a signature.
+    fn sign(&mut self, signature: Option<&RawValue>) {
+        let Some(more) = signature.and_then(words) else { return };
+        if self.signature.len() + more.len() <= MAX_SIGNATURE {
+            self.signature.push_str(&more);
+        }
+    }
+
+    /// Hands out the signature of a block that is over.
+    fn close(&mut self, out: &mut VecDeque<Chunk>) {
+        let signature = std::mem::take(&mut self.signature);
+        if !signature.is_empty() {
+            out.push_back(Chunk::ReasoningDetails { details: json!({ "signature": signature }) });
+        }
+    }
+
     /// Takes in more of a block.
     fn delta(&mut self, delta: &RawValue, place: Place, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
-        let names = ["type", "text", "thinking", "partial_json", "refusal"];
+        let names = ["type", "text", "thinking", "partial_json", "refusal", "signature"];
         let mut other = None;
-        let found = fields_and(delta, names, |name, value| {
-            other = Some((name.to_owned(), value)).filter(|_| name != "signature").or(other.take());
-        });
-        let Some([kind, text, thinking, json, refusal]) = found else { return Ok(()) };
+        let found = fields_and(delta, names, |name, value| other = Some((name.to_owned(), value)));
+        let Some([kind, text, thinking, json, refusal, signature]) = found else { return Ok(()) };
+        self.sign(signature);
         let kind = kind.and_then(words);
         let said = [text, thinking, json, refusal].map(|said| said.and_then(Piece::of));
         let says_nothing = said.iter().all(Option::is_none);
@@ -115,15 +162,17 @@ impl Frames for Translator {
         }
         match kind.as_deref().unwrap_or(name) {
             "message_start" => message.map_or(Ok(()), |message| self.message(message, out))?,
-            "content_block_start" => block.map_or(Ok(()), |block| parts::begin(&mut self.answer, block, place, out))?,
+            "content_block_start" => block.map_or(Ok(()), |block| self.block(block, place, false, out))?,
+            "content_block_stop" => self.close(out),
             "content_block_delta" => delta.map_or(Ok(()), |delta| self.delta(delta, place, out))?,
             "message_delta" => {
+                self.close(out);
                 self.answer.usage().update(usage);
                 let reason = delta.and_then(|delta| fields(delta, ["stop_reason"])).and_then(|[reason]| reason);
                 self.answer.stopped(reason)?;
             }
             "message_stop" => return self.answer.end(out).map(|()| Progress::Ended),
-            // Pings, ends of blocks, and what is unknown.
+            // Pings, and what is unknown.
             _ => {}
         }
         Ok(Progress::Continues)
@@ -176,7 +225,15 @@ mod tests {
             ..Usage::default()
         };
         let done = Chunk::Done { stop_reason: StopReason::MaxTokens };
-        let expected = vec![Chunk::reasoning("hm"), Chunk::text("Hi"), Chunk::Usage(usage), done];
+        let details = |details| Chunk::ReasoningDetails { details };
+        let expected = vec![
+            Chunk::reasoning("hm"),
+            details(json!({"signature": "c2ln"})),
+            details(json!({"data": "eA=="})),
+            Chunk::text("Hi"),
+            Chunk::Usage(usage),
+            done,
+        ];
         assert_eq!((chunks, ended), (expected, Ok(Progress::Ended)));
     }
 

@@ -82,7 +82,7 @@ fn set_options(body: &mut Body, request: &ChatRequest, server: Server, notes: &m
     body.set_some("top_p", options::top_p(request)?);
     body.set_some("user", request.user.as_deref());
     body.set_some("service_tier", request.service_tier.as_deref());
-    body.set_some("metadata", (!request.metadata.is_empty()).then(|| request.metadata.clone()));
+    body.set_some("metadata", options::metadata(request, notes).cloned());
     body.set_some("reasoning", request.reasoning_effort.as_deref().map(|effort| json!({"effort": effort})));
     let format = options::response_format(request)?.map(|form| match form {
         Form::Object => json!({"type": "json_object"}),
@@ -93,7 +93,7 @@ fn set_options(body: &mut Body, request: &ChatRequest, server: Server, notes: &m
         }
     });
     body.set_some("text", format.map(|format| json!({"format": format})));
-    let others = ["seed", "presence_penalty", "frequency_penalty", "logit_bias", "top_k"];
+    let others = ["seed", "presence_penalty", "frequency_penalty", "logit_bias", "top_k", "thinking"];
     options::note_left_out(request, &others, "OpenAI's responses have no such field", notes);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::error::ProviderError;
@@ -43,7 +44,13 @@ pub struct Translator {
     answer: Answer,
     /// The parts that came in pieces, so that their repetition at the end says nothing new.
     spoken: BTreeSet<Part>,
+    /// Whether details of reasoning were handed out, and whether what comes now only repeats them.
+    has_details: bool,
+    is_again: bool,
 }
+
+/// The longest encrypted content of a piece of reasoning, in bytes. A longer one is left out.
+const MAX_ENCRYPTED: usize = 1 << 20;
 
 /// A part of an item, by hashes: a server may give it names of any length.
 type Part = (Speech, u64, u64);
@@ -117,8 +124,10 @@ impl Translator {
         is_over: bool,
         out: &mut VecDeque<Chunk>,
     ) -> Result<(), ProviderError> {
-        let names = ["type", "id", "call_id", "name", "arguments", "content", "summary"];
-        let Some([kind, id, call_id, name, text, said, summary]) = fields(item, names) else { return Ok(()) };
+        let names = ["type", "id", "call_id", "name", "arguments", "content", "summary", "encrypted_content"];
+        let Some([kind, id, call_id, name, text, said, summary, encrypted]) = fields(item, names) else {
+            return Ok(());
+        };
         let at = Where { item_id: at.item_id.or(id), ..at };
         match kind.and_then(words).as_deref() {
             Some("function_call") => {
@@ -136,9 +145,13 @@ impl Translator {
             Some("message") if is_over && !self.answer.has_text() => {
                 said.map_or(Ok(()), |said| content(&mut self.answer, said, Speech::Text, out))
             }
-            Some("reasoning") if is_over && !self.answer.has_reasoning() => {
+            Some("reasoning") if is_over => {
                 let said = [summary, said].into_iter().flatten().find(|said| !is_nothing(said));
-                said.map_or(Ok(()), |said| content(&mut self.answer, said, Speech::Reasoning, out))
+                if let Some(said) = said.filter(|_| !self.answer.has_reasoning()) {
+                    content(&mut self.answer, said, Speech::Reasoning, out)?;
+                }
+                self.details(id, encrypted, out);
+                Ok(())
             }
             Some("message" | "reasoning") | None => Ok(()),
             Some(other) => {
@@ -146,6 +159,18 @@ impl Translator {
                 self.answer.no_call(at.place())
             }
         }
+    }
+
+    /// Hands out what goes back with a piece of reasoning.
+    fn details(&mut self, id: Option<&RawValue>, encrypted: Option<&RawValue>, out: &mut VecDeque<Chunk>) {
+        let encrypted = encrypted.and_then(words).filter(|encrypted| encrypted.len() <= MAX_ENCRYPTED);
+        let Some(encrypted) = encrypted.filter(|_| !self.is_again) else { return };
+        self.has_details = true;
+        let mut details = json!({ "encrypted_content": encrypted });
+        if let Some(id) = id.and_then(words) {
+            details["id"] = id.into();
+        }
+        out.push_back(Chunk::ReasoningDetails { details });
     }
 
     /// Takes in the end of an answer, or a whole one. Only one that is completed, without an error, is whole.
@@ -162,6 +187,7 @@ impl Translator {
         self.answer.usage().update(usage);
         self.answer.limit(most.and_then(count));
         if let Some(output) = output {
+            self.is_again = self.has_details;
             each(output, |at, item| {
                 let index = serde_json::value::to_raw_value(&at).ok();
                 self.item(item, Where { output_index: index.as_deref(), ..Where::default() }, true, out)
@@ -378,6 +404,20 @@ mod tests {
             Chunk::Done { stop_reason: StopReason::MaxTokens },
         ];
         assert_eq!((chunks, ended), (expected.to_vec(), Ok(Progress::Ended)));
+    }
+
+    #[test]
+    fn what_goes_back_with_reasoning_is_handed_out_once() {
+        let item = r#"{"type":"reasoning","id":"rs_1","summary":[{"type":"summary_text","text":"hm"}],"encrypted_content":"QUJD"}"#;
+        let text = r#"{"type":"response.output_text.delta","delta":"Hi"}"#;
+        let done = format!(r#"{{"type":"response.output_item.done","output_index":0,"item":{item}}}"#);
+        let end = format!(r#"{{"type":"response.completed","response":{{"status":"completed","output":[{item}]}}}}"#);
+        let details = Chunk::ReasoningDetails { details: json!({"id": "rs_1", "encrypted_content": "QUJD"}) };
+        let ended = Chunk::Done { stop_reason: StopReason::EndTurn };
+        let expected = vec![Chunk::reasoning("hm"), details, Chunk::text("Hi"), ended];
+        assert_eq!(play(&[&done, text, &end]).0, expected);
+        let (chunks, _) = play(&[text, &end]);
+        assert!(chunks.contains(&expected[1]), "{chunks:?}");
     }
 
     #[test]

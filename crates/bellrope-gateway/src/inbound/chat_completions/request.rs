@@ -3,24 +3,13 @@
 //! What cannot be passed on and would change the answer's form is refused by name (several choices, sound). A field that
 //! is not known here is passed over and noted.
 
-use std::fmt;
-use std::marker::PhantomData;
-
-use bellrope_gateway::message::{
-    fields::{Known, Known::All, Known::Fields, unknown},
-    lenient,
-};
-use bellrope_gateway::{ChatRequest, Content, Message, Part, Role, Tool, ToolChoice, json};
-use serde::{
-    Deserialize, Deserializer,
-    de::{
-        Error, MapAccess, SeqAccess, Visitor,
-        value::{MapAccessDeserializer, SeqAccessDeserializer},
-    },
-};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::fault::Fault;
+use crate::inbound::fault::Fault;
+use crate::inbound::wire::{FromText, OneOrMany, model_of, read_wire, route};
+use crate::message::fields::{Known, Known::All, Known::Fields, unknown};
+use crate::message::{ChatRequest, Content, Message, Part, Role, Tool, ToolChoice, lenient};
 
 /// The fields that are passed on, or refused.
 const KNOWN: Known = Fields(&[
@@ -84,9 +73,6 @@ const TOOL: Known = Fields(&[
     ("cache_control", All),
 ]);
 
-/// The name of a model that leaves the choice to the server.
-const DEFAULT_MODEL: &str = "default";
-
 /// A request for a chat completion.
 #[derive(Debug)]
 pub(super) struct Completion {
@@ -100,9 +86,9 @@ pub(super) struct Completion {
 
 /// Reads a request. `providers`: the names that may stand before a model's name.
 pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Completion, Fault> {
-    let wire: Wire = json::from_slice(body).map_err(|error| unreadable(body, &error))?;
+    let wire: Wire = read_wire(body)?;
     wire.refuse_what_cannot_be_done()?;
-    let model = wire.model.unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+    let model = model_of(wire.model)?;
     let (provider, asked) = route(&model, providers);
     let chat = ChatRequest {
         provider,
@@ -130,30 +116,6 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Completion, Faul
     };
     let include_usage = wire.stream_options.is_some_and(|options| options.include_usage.unwrap_or(false));
     Ok(Completion { chat, model, stream: wire.stream.unwrap_or(false), include_usage })
-}
-
-/// What cannot be read in a request, with the field where it stands.
-fn unreadable(body: &[u8], error: &serde_json::Error) -> Fault {
-    let text = String::from_utf8_lossy(body);
-    let text = json::repaired(&text);
-    let read = serde_path_to_error::deserialize::<_, Wire>(&mut serde_json::Deserializer::from_str(&text));
-    let place = read.err().map(|error| error.path().to_string()).filter(|path| path != "." && path != "?");
-    let place = place.map(|path| format!("{path}: ")).unwrap_or_default();
-    Fault::invalid(None, format!("the request cannot be read: {place}{error}"))
-}
-
-/// The provider and the model that a name stands for: `PROVIDER/MODEL`, a provider alone, or a model of the default
-/// provider, whose name may hold a slash of its own.
-fn route(name: &str, providers: &[String]) -> (Option<String>, Option<String>) {
-    let known = |provider: &str| providers.iter().any(|known| known == provider);
-    match name.split_once('/') {
-        Some((provider, model)) if known(provider) && !model.is_empty() => {
-            (Some(provider.to_owned()), Some(model.to_owned()))
-        }
-        None if known(name) => (Some(name.to_owned()), None),
-        None if name.is_empty() || name == DEFAULT_MODEL => (None, None),
-        _ => (None, Some(name.to_owned())),
-    }
 }
 
 #[derive(Deserialize)]
@@ -374,14 +336,6 @@ fn tool_choice(wire: &Value) -> Result<ToolChoice, Fault> {
     Err(Fault::invalid(Some("tool_choice"), "tool_choice is none of auto, none, required and a function"))
 }
 
-/// A list, or a string or an object that stands for a list of one.
-struct OneOrMany<T>(Vec<T>);
-
-/// What a string can stand for.
-trait FromText {
-    fn from_text(text: String) -> Self;
-}
-
 impl FromText for ImageUrl {
     fn from_text(url: String) -> Self {
         Self { url, detail: None }
@@ -394,45 +348,17 @@ impl FromText for WirePart {
     }
 }
 
-// By hand, because the derived code for untagged enums hides what was wrong.
-impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for OneOrMany<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrManyVisitor<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de> + FromText> Visitor<'de> for OneOrManyVisitor<T> {
-            type Value = OneOrMany<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or a list")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(OneOrMany(vec![T::from_text(text.to_owned())]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(list)).map(OneOrMany)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, one: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(one)).map(|one| OneOrMany(vec![one]))
-            }
-        }
-
-        deserializer.deserialize_any(OneOrManyVisitor(PhantomData))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::inbound::fault::ErrorForm;
 
     fn of(body: &Value) -> Result<Completion, String> {
         let providers = ["embedded".to_owned(), "openai".to_owned()];
         read(&serde_json::to_vec(body).unwrap(), &providers)
-            .map_err(|fault| String::from_utf8(fault.body().unwrap()).unwrap())
+            .map_err(|fault| String::from_utf8(fault.body(ErrorForm::OpenAi)).unwrap())
     }
 
     #[test]
@@ -498,9 +424,12 @@ mod tests {
     fn a_field_that_is_not_known_here_is_noted_and_what_is_known_is_not() {
         let hi = json!([{"role": "user", "content": "hi", "name": "Bo"}]);
         let asked = of(&json!({"messages": hi, "logprobs": true, "store": false, "n": 1, "seed": 7})).unwrap();
+        let mut notes = asked.chat.notes;
+        // The order of the fields is that of the build's maps.
+        notes.sort_unstable();
         let expected =
-            ["`messages.name`", "`logprobs`"].map(|name| format!("{name} was left out: no such field is known here"));
-        assert_eq!((asked.chat.notes, asked.chat.seed), (expected.to_vec(), Some(7)));
+            ["`logprobs`", "`messages.name`"].map(|name| format!("{name} was left out: no such field is known here"));
+        assert_eq!((notes, asked.chat.seed), (expected.to_vec(), Some(7)));
     }
 
     // Fault 74.
@@ -556,23 +485,6 @@ mod tests {
     fn half_a_surrogate_pair_is_read_as_a_replacement_character() {
         let read = read(br#"{"messages":[{"role":"user","content":"cut \ud83d here"}]}"#, &[]).unwrap();
         assert_eq!(read.chat, ChatRequest::user("cut \u{fffd} here"));
-    }
-
-    #[test]
-    fn a_models_name_may_name_its_provider() {
-        let providers = ["embedded".to_owned(), "openai".to_owned()];
-        let some = |text: &str| Some(text.to_owned());
-        for (name, provider, model) in [
-            ("openai/gpt-5", some("openai"), some("gpt-5")),
-            ("openai/meta/llama", some("openai"), some("meta/llama")),
-            ("meta/llama", None, some("meta/llama")),
-            ("gpt-5", None, some("gpt-5")),
-            ("embedded", some("embedded"), None),
-            ("default", None, None),
-            ("", None, None),
-        ] {
-            assert_eq!(route(name, &providers), (provider, model), "{name}");
-        }
     }
 
     #[test]

@@ -1,29 +1,21 @@
 //! The gateway's chunks in OpenAI's form.
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    pin::Pin,
-    task::{Context, Poll},
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::collections::HashMap;
 
-use bellrope_gateway::{AnswerStream, ChatResponse, Chunk, ErrorInfo, ModelList, StopReason, ToolCallDelta, Usage};
-use futures_util::Stream;
-use hyper::body::{Bytes, Frame};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::fault::Fault;
+use crate::inbound::fault::{ErrorForm, Fault};
+use crate::inbound::stamp::{seconds_since_1970, serial};
+use crate::inbound::writer::{AnswerWriter, comment, data};
+use crate::message::{ChatResponse, Chunk, ErrorInfo, StopReason, ToolCallDelta, Usage};
 
-/// Events that are ready at once go out in pieces of about this many bytes.
-const PIECE: usize = 16 * 1024;
 /// The most calls of tools in one answer.
 const MAX_CALLS: usize = 256;
 
 /// What stands in every object of one answer.
 #[derive(Debug, Clone)]
-pub(super) struct Heading {
+pub(crate) struct Heading {
     id: String,
     /// Seconds since 1970.
     created: u64,
@@ -32,13 +24,12 @@ pub(super) struct Heading {
 
 impl Heading {
     /// The heading of a new answer by `model`, as the client calls it.
-    pub(super) fn new(model: String) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { id: format!("chatcmpl-{:x}", now.as_nanos()), created: now.as_secs(), model }
+    pub(crate) fn new(model: String) -> Self {
+        Self { id: format!("chatcmpl-{}", serial()), created: seconds_since_1970(), model }
     }
 
     /// A whole answer.
-    pub(super) fn whole(&self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
+    fn whole(&self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
         let ChatResponse { text, reasoning, tool_calls, usage, stop_reason, .. } = response;
         let calls: Vec<_> = tool_calls
             .iter()
@@ -72,76 +63,8 @@ impl Heading {
     }
 }
 
-/// The models of all providers.
-pub(super) fn models(list: &ModelList) -> serde_json::Result<Vec<u8>> {
-    #[derive(Serialize)]
-    struct List<'a> {
-        object: &'static str,
-        data: Vec<Model<'a>>,
-    }
-
-    #[derive(Serialize)]
-    struct Model<'a> {
-        id: String,
-        object: &'static str,
-        created: u64,
-        owned_by: &'a str,
-    }
-
-    let model = |model: &'_ bellrope_gateway::ModelInfo| format!("{}/{}", model.provider, model.id);
-    let data = list.models.iter().map(|info| Model {
-        id: model(info),
-        object: "model",
-        created: 0,
-        owned_by: info.owner.as_deref().unwrap_or(&info.provider),
-    });
-    serde_json::to_vec(&List { object: "list", data: data.collect() })
-}
-
-/// An answer as server-sent events, pulled from the gateway as they are asked for.
-pub(super) struct Events {
-    pieces: AnswerStream,
-    script: Script,
-    /// What is ready to go out.
-    ready: Vec<u8>,
-    over: bool,
-}
-
-impl Events {
-    /// An answer that has begun with `first`.
-    pub(super) fn new(heading: Heading, include_usage: bool, first: Chunk, pieces: AnswerStream) -> Self {
-        let mut events = Self { pieces, script: Script::new(heading, include_usage), ready: Vec::new(), over: false };
-        events.script.begin(&mut events.ready);
-        events.take(first);
-        events
-    }
-
-    fn take(&mut self, chunk: Chunk) {
-        self.over |= chunk.is_terminal();
-        self.script.chunk(chunk, &mut self.ready);
-    }
-}
-
-impl Stream for Events {
-    type Item = Result<Frame<Bytes>, Infallible>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        while !self.over && self.ready.len() < PIECE {
-            match Pin::new(&mut self.pieces).poll_next(context) {
-                Poll::Ready(Some(piece)) => self.take(piece.chunk),
-                Poll::Ready(None) => self.over = true,
-                Poll::Pending => break,
-            }
-        }
-        if !self.ready.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.ready).into()))));
-        }
-        if self.over { Poll::Ready(None) } else { Poll::Pending }
-    }
-}
-
-/// Writes the events of one answer.
-struct Script {
+/// Writes one answer.
+pub(crate) struct Script {
     heading: Heading,
     include_usage: bool,
     usage: Option<Usage>,
@@ -150,11 +73,17 @@ struct Script {
 }
 
 impl Script {
-    fn new(heading: Heading, include_usage: bool) -> Self {
+    pub(crate) fn new(heading: Heading, include_usage: bool) -> Self {
         Self { heading, include_usage, usage: None, calls: HashMap::new() }
     }
+}
 
-    fn begin(&self, out: &mut Vec<u8>) {
+impl AnswerWriter for Script {
+    fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
+        self.heading.whole(response)
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>) {
         let delta = Message { role: Some("assistant"), content: Some(Some("")), ..Message::default() };
         self.delta(delta, None, out);
     }
@@ -173,16 +102,14 @@ impl Script {
             Chunk::Done { stop_reason } => self.end(stop_reason, out),
             Chunk::Error(info) => fail(info, out),
             // A comment keeps the connection alive and is nothing to a client.
-            Chunk::Notice { text } => {
-                out.extend_from_slice(b": ");
-                out.extend(text.bytes().map(|byte| if byte.is_ascii_control() { b' ' } else { byte }));
-                out.extend_from_slice(b"\n\n");
-            }
-            // A kind of a later version.
+            Chunk::Notice { text } => comment(&text, out),
+            // What chat completions have no place for, and kinds of a later version.
             _ => {}
         }
     }
+}
 
+impl Script {
     fn call(&mut self, delta: &ToolCallDelta, out: &mut Vec<u8>) {
         let next = self.calls.len();
         let index = match self.calls.get(&delta.index) {
@@ -211,7 +138,7 @@ impl Script {
         self.delta(Message::default(), Some(finish(stop_reason)), out);
         if self.include_usage {
             let usage = self.usage.as_ref().map(WireUsage::from).unwrap_or_default();
-            event(&self.heading.object("chat.completion.chunk", None, Some(Some(usage))), out);
+            data(&self.heading.object("chat.completion.chunk", None, Some(Some(usage))), out);
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }
@@ -220,23 +147,14 @@ impl Script {
         let choice = Choice { index: 0, message: None, delta: Some(delta), finish_reason };
         // With usage asked for, every chunk has the field.
         let usage = self.include_usage.then_some(None);
-        event(&self.heading.object("chat.completion.chunk", Some(choice), usage), out);
+        data(&self.heading.object("chat.completion.chunk", Some(choice), usage), out);
     }
 }
 
 /// An answer that fails after it has begun: OpenAI's clients take such an event for an error.
 fn fail(info: ErrorInfo, out: &mut Vec<u8>) {
-    if let Ok(body) = Fault::from(info).body() {
-        out.extend_from_slice(b"data: ");
-        out.extend_from_slice(&body);
-        out.extend_from_slice(b"\n\n");
-    }
-}
-
-fn event(object: &Object<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: ");
-    // Plain structs with text keys, and into memory: writing them cannot fail.
-    let _ = serde_json::to_writer(&mut *out, object);
+    out.extend_from_slice(&Fault::from(info).body(ErrorForm::OpenAi));
     out.extend_from_slice(b"\n\n");
 }
 

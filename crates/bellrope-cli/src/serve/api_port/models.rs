@@ -1,0 +1,119 @@
+//! The models of all providers, in the form of OpenAI or of Anthropic.
+
+use bellrope_gateway::{ModelInfo, ModelList, inbound::ErrorForm};
+use serde::Serialize;
+
+/// When a model was made, for tools that want to know: providers do not say.
+const UNKNOWN_TIME: &str = "1970-01-01T00:00:00Z";
+
+/// All of them.
+pub(super) fn list(list: &ModelList, form: ErrorForm) -> serde_json::Result<Vec<u8>> {
+    let models = &list.models;
+    match form {
+        ErrorForm::OpenAi => {
+            serde_json::to_vec(&OpenAiList { object: "list", data: models.iter().map(OpenAi::from).collect() })
+        }
+        ErrorForm::Anthropic => serde_json::to_vec(&AnthropicList {
+            data: models.iter().map(Anthropic::from).collect(),
+            has_more: false,
+            first_id: models.first().map(id),
+            last_id: models.last().map(id),
+        }),
+    }
+}
+
+/// The one of this name, as the list has it or as its provider calls it. `None` if there is none.
+pub(super) fn one(list: &ModelList, name: &str, form: ErrorForm) -> Option<serde_json::Result<Vec<u8>>> {
+    let found = list.models.iter().find(|model| id(model) == name);
+    let found = found.or_else(|| list.models.iter().find(|model| model.id == name))?;
+    Some(match form {
+        ErrorForm::OpenAi => serde_json::to_vec(&OpenAi::from(found)),
+        ErrorForm::Anthropic => serde_json::to_vec(&Anthropic::from(found)),
+    })
+}
+
+/// A path's segment with its escapes read: `%2F` is a slash.
+pub(super) fn unescaped(path: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
+    while let [first, more @ ..] = rest {
+        let escape = more.get(..2).filter(|_| *first == b'%').and_then(|digits| str::from_utf8(digits).ok());
+        match escape.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &more[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = more;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The name by which a tool asks for a model.
+fn id(model: &ModelInfo) -> String {
+    format!("{}/{}", model.provider, model.id)
+}
+
+#[derive(Serialize)]
+struct OpenAiList<'a> {
+    object: &'static str,
+    data: Vec<OpenAi<'a>>,
+}
+
+#[derive(Serialize)]
+struct OpenAi<'a> {
+    id: String,
+    object: &'static str,
+    created: u64,
+    owned_by: &'a str,
+}
+
+impl<'a> From<&'a ModelInfo> for OpenAi<'a> {
+    fn from(model: &'a ModelInfo) -> Self {
+        let owned_by = model.owner.as_deref().unwrap_or(&model.provider);
+        Self { id: id(model), object: "model", created: 0, owned_by }
+    }
+}
+
+#[derive(Serialize)]
+struct AnthropicList {
+    data: Vec<Anthropic>,
+    has_more: bool,
+    first_id: Option<String>,
+    last_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Anthropic {
+    r#type: &'static str,
+    id: String,
+    display_name: String,
+    created_at: &'static str,
+}
+
+impl From<&ModelInfo> for Anthropic {
+    fn from(model: &ModelInfo) -> Self {
+        Self { r#type: "model", id: id(model), display_name: model.id.clone(), created_at: UNKNOWN_TIME }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_of_a_path_are_read_and_what_is_none_stays() {
+        for (path, expected) in [
+            ("openai%2Fgpt-5", "openai/gpt-5"),
+            ("a/b", "a/b"),
+            ("%", "%"),
+            ("%4", "%4"),
+            ("%zz", "%zz"),
+            ("%C3%A9", "é"),
+        ] {
+            assert_eq!(unescaped(path), expected);
+        }
+    }
+}

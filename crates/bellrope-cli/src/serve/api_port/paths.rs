@@ -1,0 +1,137 @@
+//! The paths, the methods they take, and the form of their errors.
+
+use bellrope_gateway::inbound::{ErrorForm, Fault, ToolFormat};
+use hyper::{HeaderMap, Method};
+
+/// Where one model is asked for, before its name.
+const MODEL: &str = "/v1/models/";
+/// Where a response is asked for, before its id.
+const RESPONSE: &str = "/v1/responses/";
+
+/// What a path stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint<'a> {
+    /// An answer.
+    Ask(ToolFormat),
+    /// The tokens of a request.
+    CountTokens,
+    Embeddings,
+    Models,
+    /// The model of this name, with the escapes of a path.
+    Model(&'a str),
+    /// A response that is kept. None is.
+    Response(&'a str),
+    /// Nothing: tools look there whether anybody listens.
+    Root,
+}
+
+/// The paths that have no name in them, each with its method.
+const PATHS: [(&str, &str, Endpoint<'static>); 7] = [
+    ("POST", "/v1/chat/completions", Endpoint::Ask(ToolFormat::ChatCompletions)),
+    ("POST", "/v1/responses", Endpoint::Ask(ToolFormat::Responses)),
+    ("POST", "/v1/completions", Endpoint::Ask(ToolFormat::Completions)),
+    ("POST", "/v1/embeddings", Endpoint::Embeddings),
+    ("POST", "/v1/messages", Endpoint::Ask(ToolFormat::Messages)),
+    ("POST", "/v1/messages/count_tokens", Endpoint::CountTokens),
+    ("GET", "/v1/models", Endpoint::Models),
+];
+
+impl<'a> Endpoint<'a> {
+    /// What a path without slashes at its end stands for.
+    ///
+    /// # Errors
+    /// Nothing; the words list what there is.
+    pub(super) fn of(path: &'a str) -> Result<Self, Fault> {
+        if let Some((.., endpoint)) = PATHS.iter().find(|(_, known, _)| *known == path) {
+            return Ok(*endpoint);
+        }
+        if let Some(name) = path.strip_prefix(MODEL) {
+            return Ok(Self::Model(name));
+        }
+        if let Some(id) = path.strip_prefix(RESPONSE).filter(|id| id.starts_with("resp")) {
+            return Ok(Self::Response(id.split('/').next().unwrap_or_default()));
+        }
+        if matches!(path, "" | "/v1" | "/api/hello") {
+            return Ok(Self::Root);
+        }
+        let known: Vec<_> = PATHS.iter().map(|(_, path, _)| *path).collect();
+        Err(Fault::not_found(format!("there is no such path; known: {}, {MODEL}NAME", known.join(", "))))
+    }
+
+    /// The form of its errors, and of what both have.
+    pub(super) fn form(&self, headers: &HeaderMap) -> ErrorForm {
+        match self {
+            Self::Ask(format) => format.errors(),
+            Self::CountTokens => ErrorForm::Anthropic,
+            Self::Embeddings | Self::Response(_) => ErrorForm::OpenAi,
+            Self::Models | Self::Model(_) | Self::Root => form_by(headers),
+        }
+    }
+
+    /// The form of errors where there is no such path.
+    pub(super) fn form_of_unknown(path: &str, headers: &HeaderMap) -> ErrorForm {
+        if path.starts_with("/v1/messages") { ErrorForm::Anthropic } else { form_by(headers) }
+    }
+
+    /// Refuses a method that the path does not take.
+    pub(super) fn check_method(&self, method: &Method) -> Result<(), Fault> {
+        let (path, taken) = match self {
+            Self::Model(_) => ("a model", "GET"),
+            Self::Root => ("this path", "GET and HEAD"),
+            // Each is answered in the same way.
+            Self::Response(_) => return Ok(()),
+            known => match PATHS.iter().find(|(.., endpoint)| endpoint == known) {
+                Some((method, path, _)) => (*path, *method),
+                None => return Ok(()),
+            },
+        };
+        if taken.split(" and ").any(|taken| taken == method) {
+            return Ok(());
+        }
+        Err(Fault::method_not_allowed(format!("{path} takes {taken}")))
+    }
+}
+
+/// Anthropic's own clients say which version of its format they speak.
+fn form_by(headers: &HeaderMap) -> ErrorForm {
+    if headers.contains_key("anthropic-version") { ErrorForm::Anthropic } else { ErrorForm::OpenAi }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_has_its_path_here() {
+        for format in ToolFormat::ALL {
+            assert_eq!(Endpoint::of(format.path()).unwrap(), Endpoint::Ask(format));
+        }
+    }
+
+    #[test]
+    fn an_unknown_path_lists_those_that_there_are() {
+        for path in ["/v1/nowhere", "/v1/messages/batches", "/v2/messages", "/v1/responses/compact", "/v1/modelsx"] {
+            let fault = Endpoint::of(path).unwrap_err();
+            assert_eq!(fault.status, 404);
+            for (_, known, _) in PATHS {
+                assert!(fault.to_string().contains(known), "{fault}");
+            }
+        }
+        assert_eq!(Endpoint::of("/v1/models/a/b").unwrap(), Endpoint::Model("a/b"));
+        assert_eq!(Endpoint::of("/v1/responses/resp_1/cancel").unwrap(), Endpoint::Response("resp_1"));
+    }
+
+    #[test]
+    fn each_path_takes_its_method_alone() {
+        for (method, path, _) in PATHS {
+            let endpoint = Endpoint::of(path).unwrap();
+            for other in [Method::GET, Method::POST, Method::PUT, Method::HEAD] {
+                let outcome = endpoint.check_method(&other);
+                assert_eq!(outcome.is_ok(), other == method, "{other} {path}");
+            }
+        }
+        assert!(
+            Endpoint::Root.check_method(&Method::HEAD).is_ok() && Endpoint::Root.check_method(&Method::POST).is_err()
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! The way in for tools that speak a provider's format: their requests as the gateway takes them, and its answers and
+//! errors in the form that they know.
+//!
+//! Nothing here knows a socket, a path's server or a provider: a port reads a body, hands it to [`ToolFormat::read`], asks
+//! the gateway, and sends what the [`AnswerWriter`] writes. The way out, to a provider, is in
+//! [`formats`](crate::formats).
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `chat_completions`, `completions`, `messages`, `responses` | one format each: `request` reads, `answer` writes |
+//! | `embeddings` | vectors, which go to providers of OpenAI's format as they come |
+//! | `fault` | errors, each with its status, in the form of OpenAI or of Anthropic |
+//! | `wire` | what tools write in several ways, and the names of models |
+//! | `writer` | what writes an answer |
+//! | `count` | an estimate of the tokens of a request |
+//!
+//! docs/api.md says for each field of each format what becomes of it.
+
+mod chat_completions;
+mod completions;
+mod count;
+mod embeddings;
+mod fault;
+mod messages;
+mod responses;
+#[cfg(all(test, feature = "http"))]
+mod round_trip;
+mod stamp;
+mod wire;
+mod writer;
+
+pub use count::estimate_tokens;
+pub use embeddings::{embedding_request, embedding_response};
+pub use fault::{ErrorForm, Fault};
+pub use writer::AnswerWriter;
+
+use crate::message::ChatRequest;
+
+/// A format in which tools ask for answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ToolFormat {
+    /// OpenAI's chat completions.
+    ChatCompletions,
+    /// OpenAI's responses.
+    Responses,
+    /// OpenAI's completions of a prompt, with `suffix`.
+    Completions,
+    /// Anthropic's messages.
+    Messages,
+}
+
+/// What a tool asks.
+pub struct Asked {
+    /// The request as the gateway takes it.
+    pub chat: ChatRequest,
+    /// Whether the answer is to come in pieces.
+    pub stream: bool,
+    /// What writes the answer in the tool's format.
+    pub writer: Box<dyn AnswerWriter>,
+}
+
+impl ToolFormat {
+    /// All formats.
+    pub const ALL: [Self; 4] = [Self::ChatCompletions, Self::Responses, Self::Completions, Self::Messages];
+
+    /// Where requests of this format are posted.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "/v1/chat/completions",
+            Self::Responses => "/v1/responses",
+            Self::Completions => "/v1/completions",
+            Self::Messages => "/v1/messages",
+        }
+    }
+
+    /// The form of its errors.
+    pub fn errors(self) -> ErrorForm {
+        match self {
+            Self::Messages => ErrorForm::Anthropic,
+            _ => ErrorForm::OpenAi,
+        }
+    }
+
+    /// Reads a request. `providers`: the names that may stand before a model's name, as in `PROVIDER/MODEL`.
+    ///
+    /// ```
+    /// use bellrope_gateway::inbound::ToolFormat;
+    ///
+    /// let body = br#"{"model":"openai/gpt-5","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
+    /// let asked = ToolFormat::Messages.read(body, &["openai".to_owned()])?;
+    /// assert_eq!((asked.chat.provider.as_deref(), asked.chat.max_tokens), (Some("openai"), Some(9)));
+    /// # Ok::<(), bellrope_gateway::inbound::Fault>(())
+    /// ```
+    ///
+    /// # Errors
+    /// It cannot be read, or asks for what cannot be done.
+    pub fn read(self, body: &[u8], providers: &[String]) -> Result<Asked, Fault> {
+        match self {
+            Self::ChatCompletions => chat_completions::read(body, providers),
+            Self::Responses => responses::read(body, providers),
+            Self::Completions => completions::read(body, providers),
+            Self::Messages => messages::read(body, providers),
+        }
+    }
+}

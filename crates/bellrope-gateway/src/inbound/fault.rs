@@ -1,0 +1,289 @@
+//! Errors, each with its status, in the form of OpenAI or of Anthropic.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::stamp::serial;
+use crate::error::ProviderError;
+use crate::message::ErrorInfo;
+use crate::text::boundary;
+
+/// The longest message, in bytes. What comes after it is left out.
+const MAX_MESSAGE: usize = 2 * 1024;
+
+/// What an error looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorForm {
+    /// `{"error":{"message":"…","type":"…","param":null,"code":"…"}}`.
+    OpenAi,
+    /// `{"type":"error","error":{"type":"…","message":"…"},"request_id":"…"}`.
+    Anthropic,
+}
+
+/// Why a request is not answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The HTTP status.
+    pub status: u16,
+    /// Whether the same request may succeed when it is sent again. OpenAI's own clients ask for this.
+    pub retryable: bool,
+    /// How long to wait before that, in seconds.
+    pub retry_after: Option<u64>,
+    code: String,
+    message: String,
+    /// The field of the request that is at fault.
+    param: Option<&'static str>,
+}
+
+impl Fault {
+    /// The request is at fault.
+    pub fn invalid(param: Option<&'static str>, message: impl Into<String>) -> Self {
+        Self { param, ..Self::of(400, "invalid_request", message) }
+    }
+
+    /// Whoever asks may not.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::of(403, "forbidden", message)
+    }
+
+    /// There is no such thing.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::of(404, "not_found", message)
+    }
+
+    /// There is no such thing, with a code and a field of their own.
+    pub(crate) fn missing(code: &str, param: Option<&'static str>, message: impl Into<String>) -> Self {
+        Self { param, ..Self::of(404, code, message) }
+    }
+
+    /// An earlier response is asked for. None is kept, so this is what OpenAI says of one that it does not know.
+    pub fn no_response(id: &str) -> Self {
+        Self::of(404, "not_found", format!("Response with id '{}' not found.", shown(id)))
+    }
+
+    /// The path takes another method.
+    pub fn method_not_allowed(message: impl Into<String>) -> Self {
+        Self::of(405, "method_not_allowed", message)
+    }
+
+    /// The body is of another type, or compressed.
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::of(415, "unsupported_media_type", message)
+    }
+
+    /// Another protocol is wanted, which is not spoken here.
+    pub fn upgrade(message: impl Into<String>) -> Self {
+        Self::of(426, "upgrade_required", message)
+    }
+
+    /// The request is larger than is taken.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::of(413, "too_large", message)
+    }
+
+    /// The request did not come in time.
+    pub fn too_slow(message: impl Into<String>) -> Self {
+        Self::of(408, "timeout", message)
+    }
+
+    /// There is no room now.
+    pub fn busy(message: impl Into<String>) -> Self {
+        Self { retryable: true, retry_after: Some(1), ..Self::of(503, "overloaded", message) }
+    }
+
+    /// As JSON.
+    pub fn body(&self, form: ErrorForm) -> Vec<u8> {
+        let json = match form {
+            ErrorForm::OpenAi => serde_json::to_vec(&OpenAi { error: self.openai() }),
+            ErrorForm::Anthropic => serde_json::to_vec(&self.anthropic()),
+        };
+        // Plain structs with text keys: writing them cannot fail.
+        json.unwrap_or_default()
+    }
+
+    /// The kind of error in the gateway's word.
+    pub(super) fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// What is wrong.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(super) fn anthropic(&self) -> Anthropic<'_> {
+        let kind = match self.status {
+            401 => "authentication_error",
+            402 => "billing_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            503 | 529 => "overloaded_error",
+            408 | 504 => "timeout_error",
+            400..=499 => "invalid_request_error",
+            _ => "api_error",
+        };
+        let error = AnthropicError { r#type: kind, message: &self.message };
+        Anthropic { r#type: "error", error, request_id: format!("req_{}", serial()) }
+    }
+
+    fn openai(&self) -> OpenAiError<'_> {
+        let kind = match self.status {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            429 => "rate_limit_error",
+            400..=499 => "invalid_request_error",
+            _ => "server_error",
+        };
+        OpenAiError { message: &self.message, r#type: kind, param: self.param, code: &self.code }
+    }
+
+    fn of(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
+        let (code, mut message) = (code.into(), message.into());
+        // It may hold what a request said.
+        message.truncate(boundary(&message, MAX_MESSAGE));
+        Self { status, retryable: false, retry_after: None, code, message, param: None }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// An id that a tool sent, fit to be said again.
+fn shown(id: &str) -> String {
+    id.chars().filter(|c| c.is_ascii_graphic()).take(64).collect()
+}
+
+#[derive(Serialize)]
+struct OpenAi<'a> {
+    error: OpenAiError<'a>,
+}
+
+#[derive(Serialize)]
+struct OpenAiError<'a> {
+    message: &'a str,
+    r#type: &'static str,
+    param: Option<&'static str>,
+    code: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct Anthropic<'a> {
+    r#type: &'static str,
+    error: AnthropicError<'a>,
+    request_id: String,
+}
+
+#[derive(Serialize)]
+struct AnthropicError<'a> {
+    r#type: &'static str,
+    message: &'a str,
+}
+
+impl From<ErrorInfo> for Fault {
+    fn from(info: ErrorInfo) -> Self {
+        let ErrorInfo { code, message, retryable, .. } = info;
+        Self { retryable, ..Self::of(status(&code), code, message) }
+    }
+}
+
+impl From<ProviderError> for Fault {
+    fn from(error: ProviderError) -> Self {
+        let retry_after =
+            error.retry_after().map(|after| after.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX));
+        Self { retry_after, ..error.info().into() }
+    }
+}
+
+/// The status that goes with one of the gateway's codes. One that is not known here is no fault of the request.
+fn status(code: &str) -> u16 {
+    match code {
+        "invalid_request" | "unsupported_version" => 400,
+        "authentication" => 401,
+        "billing" => 402,
+        "permission" => 403,
+        "not_found" | "unknown_provider" => 404,
+        "too_large" => 413,
+        "rate_limited" => 429,
+        "overloaded" | "unavailable" => 503,
+        "timeout" => 504,
+        "not_configured" => 500,
+        _ => 502,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_has_openais_form_and_its_status() {
+        let error = ProviderError::UnknownProvider { name: "delphi".into(), known: vec!["embedded".into()] };
+        let fault = Fault::from(error);
+        assert_eq!((fault.status, fault.retryable), (404, false));
+        let body: serde_json::Value = serde_json::from_slice(&fault.body(ErrorForm::OpenAi)).unwrap();
+        let expected = serde_json::json!({"error": {
+            "message": "there is no provider `delphi`; known: embedded",
+            "type": "not_found_error",
+            "param": null,
+            "code": "unknown_provider",
+        }});
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn the_kind_of_an_error_goes_by_its_status() {
+        for (code, status, kind, anthropic) in [
+            ("invalid_request", 400, "invalid_request_error", "invalid_request_error"),
+            ("authentication", 401, "authentication_error", "authentication_error"),
+            ("billing", 402, "invalid_request_error", "billing_error"),
+            ("permission", 403, "permission_error", "permission_error"),
+            ("not_found", 404, "not_found_error", "not_found_error"),
+            ("too_large", 413, "invalid_request_error", "request_too_large"),
+            ("rate_limited", 429, "rate_limit_error", "rate_limit_error"),
+            ("overloaded", 503, "server_error", "overloaded_error"),
+            ("timeout", 504, "server_error", "timeout_error"),
+            ("unheard_of", 502, "server_error", "api_error"),
+        ] {
+            let info = ErrorInfo { code: code.into(), message: "no".into(), retryable: false };
+            let fault = Fault::from(info);
+            let body: serde_json::Value = serde_json::from_slice(&fault.body(ErrorForm::OpenAi)).unwrap();
+            assert_eq!((fault.status, body["error"]["type"].as_str()), (status, Some(kind)), "{code}");
+            let body: serde_json::Value = serde_json::from_slice(&fault.body(ErrorForm::Anthropic)).unwrap();
+            assert_eq!((&body["type"], &body["error"]["type"]), (&"error".into(), &anthropic.into()), "{code}");
+            assert!(body["request_id"].as_str().unwrap().starts_with("req_"), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_a_request_said_makes_no_long_error() {
+        let fault = Fault::invalid(None, "é".repeat(100_000));
+        assert!(fault.body(ErrorForm::OpenAi).len() < 2 * MAX_MESSAGE);
+    }
+
+    #[test]
+    fn what_may_succeed_later_says_when() {
+        let refused = ProviderError::Refused {
+            status: 429,
+            code: None,
+            message: "slow down".into(),
+            retry_after: Some(std::time::Duration::from_millis(2500)),
+            retryable: true,
+            mend: None,
+        };
+        let fault = Fault::from(refused);
+        assert_eq!((fault.status, fault.retryable, fault.retry_after), (429, true, Some(3)));
+
+        let retry_after = std::time::Duration::from_millis(200);
+        let fault = Fault::from(ProviderError::Suspended { provider: "openai".into(), retry_after });
+        assert_eq!((fault.status, fault.retryable, fault.retry_after), (503, true, Some(1)));
+    }
+}

@@ -1,0 +1,419 @@
+//! The gateway's chunks in the form of OpenAI's responses: an event for everything that happens, each with its number, and
+//! one at the end that has the whole response.
+
+use serde_json::{Value, json};
+
+use super::request::Echo;
+use super::tools::{Called, Names};
+use crate::error::ProviderError;
+use crate::inbound::fault::Fault;
+use crate::inbound::stamp::{seconds_since_1970, serial};
+use crate::inbound::writer::{AnswerWriter, comment, named};
+use crate::message::{ChatResponse, Chunk, Part, StopReason, ToolCall, ToolCallDelta, Usage};
+use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
+
+/// What the ids of reasoning begin with that are made here.
+pub(super) const OWN_REASONING: &str = "rs_own_";
+
+/// Words by which providers say that a conversation is too long, in small letters.
+const TOO_LONG: [&str; 6] = [
+    "context length",
+    "context window",
+    "context_length",
+    "maximum context",
+    "prompt is too long",
+    "exceeds the context",
+];
+
+/// Writes one answer.
+pub(super) struct Script {
+    id: String,
+    created_at: u64,
+    echo: Echo,
+    names: Names,
+    sequence: u64,
+    /// The items in their order; their texts are said again when they are over.
+    items: Vec<Item>,
+    /// The item that text goes on in.
+    open: Option<usize>,
+    held: usize,
+    usage: Option<Usage>,
+    is_over: bool,
+}
+
+struct Item {
+    id: String,
+    kind: Kind,
+    text: String,
+    is_done: bool,
+}
+
+enum Kind {
+    Message,
+    /// With what goes back with it.
+    Reasoning(Option<String>),
+    Call {
+        index: u32,
+        call_id: String,
+        called: Called,
+    },
+}
+
+impl Script {
+    /// An answer to a request, of which `echo` stands in it again.
+    pub(super) fn new(echo: Echo, names: Names) -> Self {
+        Self {
+            id: format!("resp_{}", serial()),
+            created_at: seconds_since_1970(),
+            echo,
+            names,
+            sequence: 0,
+            items: Vec::new(),
+            open: None,
+            held: 0,
+            usage: None,
+            is_over: false,
+        }
+    }
+
+    fn event(&mut self, name: &str, mut event: Value, out: &mut Vec<u8>) {
+        event["type"] = name.into();
+        event["sequence_number"] = self.sequence.into();
+        self.sequence += 1;
+        named(name, &event, out);
+    }
+
+    /// Counts what is kept until the end; `false`, and the answer fails, if it is too much.
+    fn keep(&mut self, bytes: usize, out: &mut Vec<u8>) -> bool {
+        self.held += bytes;
+        if self.held > MAX_ANSWER || self.items.len() > 4 * MAX_TOOL_CALLS {
+            let error = ProviderError::TooLarge { what: "the answer", limit: MAX_ANSWER };
+            self.fail(&error.into(), out);
+            return false;
+        }
+        true
+    }
+
+    /// More text of a message or of reasoning.
+    fn say(&mut self, text: &str, is_reasoning: bool, out: &mut Vec<u8>) {
+        if !self.keep(text.len(), out) {
+            return;
+        }
+        let goes_on = self.open.is_some_and(|at| matches!(self.items[at].kind, Kind::Reasoning(_)) == is_reasoning);
+        if !goes_on {
+            let kind = if is_reasoning { Kind::Reasoning(None) } else { Kind::Message };
+            self.begin_item(kind, out);
+        }
+        let Some(at) = self.open else { return };
+        if text.is_empty() {
+            return;
+        }
+        self.items[at].text.push_str(text);
+        let (name, mut event) = if is_reasoning {
+            ("response.reasoning_summary_text.delta", json!({"summary_index": 0}))
+        } else {
+            ("response.output_text.delta", json!({"content_index": 0, "logprobs": []}))
+        };
+        event["delta"] = text.into();
+        self.of_item(name, at, event, out);
+    }
+
+    /// Begins an item of text, after the one before it has ended.
+    fn begin_item(&mut self, kind: Kind, out: &mut Vec<u8>) {
+        self.close(out);
+        let at = self.items.len();
+        let is_reasoning = matches!(kind, Kind::Reasoning(_));
+        let id = if is_reasoning { format!("{OWN_REASONING}{}", serial()) } else { format!("msg_{}", serial()) };
+        self.items.push(Item { id, kind, text: String::new(), is_done: false });
+        self.open = Some(at);
+        self.added(at, out);
+        let (name, event) = if is_reasoning {
+            let part = json!({"type": "summary_text", "text": ""});
+            ("response.reasoning_summary_part.added", json!({"summary_index": 0, "part": part}))
+        } else {
+            ("response.content_part.added", json!({"content_index": 0, "part": text_part("")}))
+        };
+        self.of_item(name, at, event, out);
+    }
+
+    /// What goes back with the reasoning. That of another format means nothing to a tool of this one.
+    fn details(&mut self, details: &Value, out: &mut Vec<u8>) {
+        let encrypted = details.get("encrypted_content").and_then(Value::as_str);
+        if encrypted.is_some_and(|encrypted| !self.keep(encrypted.len(), out)) {
+            return;
+        }
+        let is_open = |script: &Self| script.open.is_some_and(|at| matches!(script.items[at].kind, Kind::Reasoning(_)));
+        if let Some(encrypted) = encrypted {
+            if !is_open(self) {
+                self.begin_item(Kind::Reasoning(None), out);
+            }
+            if let Some(Item { kind: Kind::Reasoning(kept), .. }) = self.open.map(|at| &mut self.items[at]) {
+                *kept = Some(encrypted.to_owned());
+            }
+        }
+        if is_open(self) {
+            self.close(out);
+        }
+    }
+
+    fn call(&mut self, delta: &ToolCallDelta, out: &mut Vec<u8>) {
+        if !self.keep(delta.arguments.len(), out) {
+            return;
+        }
+        let known = |item: &Item| matches!(item.kind, Kind::Call { index, .. } if index == delta.index);
+        let at = match self.items.iter().rposition(known) {
+            Some(at) => at,
+            None => {
+                self.close(out);
+                let called = self.names.called(delta.name.as_deref().unwrap_or_default());
+                let id = format!("{}_{}", if called.is_custom { "ctc" } else { "fc" }, serial());
+                let call_id = delta.id.clone().unwrap_or_default();
+                let kind = Kind::Call { index: delta.index, call_id, called };
+                self.items.push(Item { id, kind, text: String::new(), is_done: false });
+                let at = self.items.len() - 1;
+                self.added(at, out);
+                at
+            }
+        };
+        self.items[at].text.push_str(&delta.arguments);
+        let is_custom = matches!(&self.items[at].kind, Kind::Call { called, .. } if called.is_custom);
+        // The text of a tool that takes one is known when its object is whole.
+        if !delta.arguments.is_empty() && !is_custom {
+            self.of_item("response.function_call_arguments.delta", at, json!({"delta": delta.arguments}), out);
+        }
+    }
+
+    fn added(&mut self, at: usize, out: &mut Vec<u8>) {
+        let event = json!({"output_index": at, "item": self.items[at].json("in_progress")});
+        self.event("response.output_item.added", event, out);
+    }
+
+    fn of_item(&mut self, name: &str, at: usize, mut event: Value, out: &mut Vec<u8>) {
+        event["item_id"] = self.items[at].id.as_str().into();
+        event["output_index"] = at.into();
+        self.event(name, event, out);
+    }
+
+    /// Ends the item that text goes on in.
+    fn close(&mut self, out: &mut Vec<u8>) {
+        if let Some(at) = self.open.take() {
+            self.finish(at, out);
+        }
+    }
+
+    fn finish(&mut self, at: usize, out: &mut Vec<u8>) {
+        let item = &mut self.items[at];
+        item.is_done = true;
+        let text = item.text.clone();
+        match &item.kind {
+            Kind::Message => {
+                let event = json!({"content_index": 0, "text": text, "logprobs": []});
+                self.of_item("response.output_text.done", at, event, out);
+                let event = json!({"content_index": 0, "part": text_part(&text)});
+                self.of_item("response.content_part.done", at, event, out);
+            }
+            Kind::Reasoning(_) => {
+                let event = json!({"summary_index": 0, "text": text});
+                self.of_item("response.reasoning_summary_text.done", at, event, out);
+                let part = json!({"type": "summary_text", "text": text});
+                let event = json!({"summary_index": 0, "part": part});
+                self.of_item("response.reasoning_summary_part.done", at, event, out);
+            }
+            Kind::Call { called, .. } if called.is_custom => {
+                let input = input_of(&text);
+                self.of_item("response.custom_tool_call_input.delta", at, json!({"delta": input}), out);
+                self.of_item("response.custom_tool_call_input.done", at, json!({"input": input}), out);
+            }
+            Kind::Call { called, .. } => {
+                let event = json!({"arguments": text, "name": called.name});
+                self.of_item("response.function_call_arguments.done", at, event, out);
+            }
+        }
+        let event = json!({"output_index": at, "item": self.items[at].json("completed")});
+        self.event("response.output_item.done", event, out);
+    }
+
+    fn end(&mut self, reason: StopReason, out: &mut Vec<u8>) {
+        self.close(out);
+        for at in 0..self.items.len() {
+            if !self.items[at].is_done {
+                self.finish(at, out);
+            }
+        }
+        let (name, status, details) = ending(reason);
+        let mut response = self.response(status);
+        response["incomplete_details"] = details;
+        response["usage"] = counts(self.usage.as_ref());
+        self.event(name, json!({"response": response}), out);
+        self.is_over = true;
+    }
+
+    fn fail(&mut self, fault: &Fault, out: &mut Vec<u8>) {
+        let mut response = self.response("failed");
+        response["error"] = json!({"code": code(fault), "message": fault.message()});
+        self.event("response.failed", json!({"response": response}), out);
+        self.is_over = true;
+    }
+
+    fn response(&self, status: &str) -> Value {
+        let Echo { model, max_output_tokens, temperature, top_p, parallel_tool_calls, effort, metadata } = &self.echo;
+        let output: Vec<_> = self.items.iter().map(|item| item.json("completed")).collect();
+        json!({
+            "id": self.id, "object": "response", "created_at": self.created_at, "status": status, "model": model,
+            "output": output, "error": null, "incomplete_details": null, "usage": null, "background": false,
+            "instructions": null, "max_output_tokens": max_output_tokens, "temperature": temperature,
+            "top_p": top_p, "parallel_tool_calls": parallel_tool_calls.unwrap_or(true), "previous_response_id": null,
+            "reasoning": {"effort": effort, "summary": null}, "metadata": metadata, "store": false,
+            "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "truncation": "disabled",
+        })
+    }
+}
+
+impl AnswerWriter for Script {
+    fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
+        let ChatResponse { text, reasoning, reasoning_parts, tool_calls, usage, stop_reason, .. } = response;
+        // The items are those of a stream of the same pieces.
+        let unread = &mut Vec::new();
+        for part in &reasoning_parts {
+            let Part::Reasoning { text, details } = part else { continue };
+            if !text.is_empty() {
+                self.say(text, true, unread);
+            }
+            if let Some(details) = details {
+                self.details(details, unread);
+            }
+        }
+        if reasoning_parts.is_empty() && !reasoning.is_empty() {
+            self.say(&reasoning, true, unread);
+        }
+        if !text.is_empty() {
+            self.say(&text, false, unread);
+        }
+        for (index, ToolCall { id, name, arguments, .. }) in (0..).zip(tool_calls) {
+            self.call(&ToolCallDelta { index, id: Some(id), name: Some(name), arguments }, unread);
+        }
+        let (_, status, details) = ending(stop_reason);
+        let mut whole = self.response(status);
+        whole["incomplete_details"] = details;
+        whole["usage"] = counts(usage.as_ref());
+        serde_json::to_vec(&whole)
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        for name in ["response.created", "response.in_progress"] {
+            let response = self.response("in_progress");
+            self.event(name, json!({"response": response}), out);
+        }
+    }
+
+    fn chunk(&mut self, chunk: Chunk, out: &mut Vec<u8>) {
+        if self.is_over {
+            return;
+        }
+        match chunk {
+            Chunk::Text { text } => self.say(&text, false, out),
+            Chunk::Reasoning { text } => self.say(&text, true, out),
+            Chunk::ReasoningDetails { details } => self.details(&details, out),
+            Chunk::ToolCall(delta) => self.call(&delta, out),
+            Chunk::Usage(usage) => self.usage = Some(usage),
+            Chunk::Notice { text } => comment(&text, out),
+            Chunk::Done { stop_reason } => self.end(stop_reason, out),
+            Chunk::Error(info) => self.fail(&info.into(), out),
+            // What this format has no place for, and kinds of a later version.
+            _ => {}
+        }
+    }
+
+    fn tells_in_stream(&self, fault: &Fault) -> bool {
+        matches!(code(fault), "context_length_exceeded" | "insufficient_quota")
+    }
+}
+
+impl Item {
+    fn json(&self, status: &str) -> Value {
+        let Self { id, kind, text, is_done } = self;
+        // An item that has only been added is empty.
+        let is_begun = status != "in_progress" || *is_done;
+        match kind {
+            Kind::Message => {
+                let content = if is_begun { vec![text_part(text)] } else { Vec::new() };
+                json!({"type": "message", "id": id, "status": status, "role": "assistant", "content": content})
+            }
+            Kind::Reasoning(encrypted) => {
+                let has_text = is_begun && !text.is_empty();
+                let summary: Vec<_> =
+                    has_text.then(|| json!({"type": "summary_text", "text": text})).into_iter().collect();
+                let mut item = json!({"type": "reasoning", "id": id, "summary": summary});
+                if let Some(encrypted) = encrypted {
+                    item["encrypted_content"] = encrypted.as_str().into();
+                }
+                item
+            }
+            Kind::Call { call_id, called: Called { name, namespace, is_custom }, .. } => {
+                let mut item = if *is_custom {
+                    let input = if is_begun { input_of(text) } else { String::new() };
+                    json!({"type": "custom_tool_call", "input": input})
+                } else {
+                    json!({"type": "function_call", "arguments": if is_begun { text } else { "" }})
+                };
+                item["id"] = id.as_str().into();
+                item["call_id"] = call_id.as_str().into();
+                item["name"] = name.as_str().into();
+                item["status"] = status.into();
+                if let Some(namespace) = namespace {
+                    item["namespace"] = namespace.as_str().into();
+                }
+                item
+            }
+        }
+    }
+}
+
+fn text_part(text: &str) -> Value {
+    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
+}
+
+/// The text for a tool that takes one. Where the model did not write the object that it was asked for, all it wrote.
+fn input_of(arguments: &str) -> String {
+    let object: Option<Value> = serde_json::from_str(arguments).ok();
+    let input = object.as_ref().and_then(|object| object.get("input")).and_then(Value::as_str);
+    input.unwrap_or(arguments).to_owned()
+}
+
+/// The last event, the status, and why the response is incomplete.
+fn ending(reason: StopReason) -> (&'static str, &'static str, Value) {
+    let incomplete = |why: &str| ("response.incomplete", "incomplete", json!({ "reason": why }));
+    match reason {
+        StopReason::MaxTokens => incomplete("max_output_tokens"),
+        StopReason::ContentFilter => incomplete("content_filter"),
+        _ => ("response.completed", "completed", Value::Null),
+    }
+}
+
+/// What an answer took. Every count is there, because tools take one that is not for a broken answer.
+fn counts(usage: Option<&Usage>) -> Value {
+    let usage = usage.cloned().unwrap_or_default();
+    json!({
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cache_read_tokens.unwrap_or(0)},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens.unwrap_or(0)},
+        "total_tokens": usage.input_tokens.saturating_add(usage.output_tokens),
+    })
+}
+
+/// OpenAI's word for an error, by which tools decide whether to try again.
+fn code(fault: &Fault) -> &'static str {
+    let words = fault.message().to_ascii_lowercase();
+    let is_too_long = || TOO_LONG.iter().any(|said| words.contains(said));
+    match fault.code() {
+        "rate_limited" => "rate_limit_exceeded",
+        "billing" => "insufficient_quota",
+        "invalid_request" | "too_large" | "provider_error" if is_too_long() => "context_length_exceeded",
+        "invalid_request" | "unsupported_version" => "invalid_prompt",
+        _ => "server_error",
+    }
+}
+
+#[cfg(test)]
+mod tests;

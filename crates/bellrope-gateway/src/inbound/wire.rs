@@ -1,0 +1,178 @@
+//! What tools write in several ways, and the names of models.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{DeserializeOwned, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+use super::fault::Fault;
+use crate::json;
+use crate::notes::Notes;
+
+/// The name of a model that leaves the choice to the server.
+pub(super) const DEFAULT_MODEL: &str = "default";
+
+/// The longest name of a model, in bytes.
+const MAX_MODEL: usize = 512;
+
+/// Reads a body.
+///
+/// # Errors
+/// It cannot be read; the words name the field.
+pub(super) fn read_wire<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    json::from_slice(body).map_err(|error| {
+        let text = String::from_utf8_lossy(body);
+        let text = json::repaired(&text);
+        let read = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(&text));
+        let place = read.err().map(|error| error.path().to_string()).filter(|path| path != "." && path != "?");
+        let place = place.map(|path| format!("{path}: ")).unwrap_or_default();
+        Fault::invalid(None, format!("the request cannot be read: {place}{error}"))
+    })
+}
+
+/// The model that a request names. It stands in every event of the answer again, so its length is bounded.
+///
+/// # Errors
+/// It is longer than [`MAX_MODEL`].
+pub(super) fn model_of(model: Option<String>) -> Result<String, Fault> {
+    let model = model.unwrap_or_else(|| DEFAULT_MODEL.to_owned());
+    if model.len() > MAX_MODEL {
+        return Err(Fault::invalid(Some("model"), format!("the model's name has more than {MAX_MODEL} bytes")));
+    }
+    Ok(model)
+}
+
+/// The provider and the model that a name stands for: `PROVIDER/MODEL`, a provider alone, or a model of the default
+/// provider, whose name may hold a slash of its own.
+pub(super) fn route(name: &str, providers: &[String]) -> (Option<String>, Option<String>) {
+    let known = |provider: &str| providers.iter().any(|known| known == provider);
+    match name.split_once('/') {
+        Some((provider, model)) if known(provider) && !model.is_empty() => {
+            (Some(provider.to_owned()), Some(model.to_owned()))
+        }
+        None if known(name) => (Some(name.to_owned()), None),
+        None if name.is_empty() || name == DEFAULT_MODEL => (None, None),
+        _ => (None, Some(name.to_owned())),
+    }
+}
+
+/// The notes of a request: of the fields that nobody knows, and others.
+#[derive(Default)]
+pub(super) struct Told(Notes);
+
+impl Told {
+    pub(super) fn new(unknown: &[String]) -> Self {
+        let mut notes = Notes::default();
+        for note in unknown {
+            notes.add(note);
+        }
+        Self(notes)
+    }
+
+    /// Notes that something goes no further, and why.
+    pub(super) fn left_out(&mut self, what: &str, reason: &str) {
+        self.0.left_out(what, reason);
+    }
+
+    pub(super) fn into_vec(self) -> Vec<String> {
+        self.0.into_vec()
+    }
+}
+
+/// The arguments of a call as the object that some formats demand. A text that is none stands in one, so that it is not lost.
+pub(super) fn arguments_object(text: &str) -> Value {
+    match serde_json::from_str(text) {
+        Ok(object @ Value::Object(_)) => object,
+        _ if text.trim().is_empty() => json!({}),
+        _ => json!({ "text": text }),
+    }
+}
+
+/// A list, or a string or an object that stands for a list of one.
+#[derive(Debug)]
+pub(super) struct OneOrMany<T>(pub(super) Vec<T>);
+
+impl<T> Default for OneOrMany<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+/// What a string can stand for.
+pub(super) trait FromText {
+    fn from_text(text: String) -> Self;
+}
+
+// By hand, because the derived code for untagged enums hides what was wrong.
+impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrManyVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de> + FromText> Visitor<'de> for OneOrManyVisitor<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(OneOrMany(vec![T::from_text(text.to_owned())]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(OneOrMany)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, one: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(one)).map(|one| OneOrMany(vec![one]))
+            }
+        }
+
+        deserializer.deserialize_any(OneOrManyVisitor(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_models_name_may_name_its_provider() {
+        let providers = ["embedded".to_owned(), "openai".to_owned()];
+        let some = |text: &str| Some(text.to_owned());
+        for (name, provider, model) in [
+            ("openai/gpt-5", some("openai"), some("gpt-5")),
+            ("openai/meta/llama", some("openai"), some("meta/llama")),
+            ("meta/llama", None, some("meta/llama")),
+            ("gpt-5", None, some("gpt-5")),
+            ("embedded", some("embedded"), None),
+            ("default", None, None),
+            ("", None, None),
+        ] {
+            assert_eq!(route(name, &providers), (provider, model), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_model_is_bounded() {
+        assert_eq!(model_of(None).unwrap(), DEFAULT_MODEL);
+        assert_eq!(model_of(Some("m".into())).unwrap(), "m");
+        assert!(model_of(Some("m".repeat(MAX_MODEL + 1))).is_err());
+    }
+
+    #[test]
+    fn arguments_that_are_no_object_stand_in_one() {
+        for (text, object) in [
+            (r#"{"a":1}"#, json!({"a": 1})),
+            ("", json!({})),
+            (" ", json!({})),
+            ("[1]", json!({"text": "[1]"})),
+            ("{\"a\":", json!({"text": "{\"a\":"})),
+        ] {
+            assert_eq!(arguments_object(text), object, "{text}");
+        }
+    }
+}
