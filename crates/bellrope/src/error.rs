@@ -200,6 +200,24 @@ pub enum CallError {
     /// The system refused a wait.
     #[error("waiting for the answer failed: {0}")]
     Io(#[from] io::Error),
+    /// An argument, or an item of a stream, cannot travel with the codec of its service; nothing was sent.
+    #[cfg(feature = "service")]
+    #[error("what {method} is to be given cannot be sent: {fault}")]
+    Unwritable {
+        /// The method.
+        method: &'static str,
+        /// What cannot travel, and where it stands.
+        fault: crate::service::CodecError,
+    },
+    /// What a service answered is not what its method answers with. The method has run.
+    #[cfg(feature = "service")]
+    #[error("what {method} answered cannot be read: {fault}")]
+    Unreadable {
+        /// The method.
+        method: &'static str,
+        /// What is wrong with it, and where.
+        fault: crate::service::CodecError,
+    },
     /// Anything else that the server answered with.
     #[error("{code}: {text}")]
     Other {
@@ -288,6 +306,10 @@ impl CallError {
             | Self::MessageTooLarge { .. }
             | Self::Cancelled
             | Self::Closed => Blame::Caller,
+            #[cfg(feature = "service")]
+            Self::Unwritable { .. } => Blame::Caller,
+            #[cfg(feature = "service")]
+            Self::Unreadable { .. } => Blame::Server,
             Self::DeadlineExceeded
             | Self::Rejected { .. }
             | Self::Exhausted { .. }

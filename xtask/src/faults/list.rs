@@ -283,6 +283,12 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
                 "bounded in time as in messages; after a long one the worker looks after whoever slept meanwhile",
             ),
             (
+                64,
+                "A handler blocks a worker or an async thread",
+                "a bounded pool for handlers that block, one's own runtime or as many async threads as are set; whoever holds a \
+                 thread for over 10 ms is counted, and named in the log once a minute",
+            ),
+            (
                 66,
                 "A table of the kernel says less than it seems to",
                 "a row speaks for a user only if both ends match, it is established and has an owner",

@@ -35,10 +35,21 @@ static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 pub struct MessageType {
     pub(crate) number: u16,
     pub(crate) style: Style,
+    /// Whether it is good for that table alone, and not for what another one has under its name.
+    pinned: bool,
     /// The fingerprint of the table that the number is from.
     table: u64,
     /// The hash of its name, by which other tables are asked.
     name: u64,
+}
+
+impl MessageType {
+    /// The same, for the server that is there now: with another table a call ends as [`CallError::MessageTypeGone`], so that
+    /// whoever has checked what this server offers can do so again.
+    #[cfg(feature = "service")]
+    pub(crate) fn pinned(self) -> Self {
+        Self { pinned: true, ..self }
+    }
 }
 
 /// What a call is addressed to. Every method that calls takes a name or a [`MessageType`], as `impl Into<Target>`.
@@ -130,9 +141,12 @@ impl TypeTable {
             Target::Name(name) => entry
                 .filter(|entry| entry.name == name)
                 .ok_or_else(|| CallError::UnknownMessageType { name: name.to_owned(), nearest: self.nearest(name) }),
-            Target::Type(_) => entry.ok_or(CallError::MessageTypeGone),
+            Target::Type(known) => {
+                entry.filter(|_| !known.pinned || known.table == self.fingerprint).ok_or(CallError::MessageTypeGone)
+            }
         }?;
-        let found = MessageType { number: entry.message_type, style: entry.style, table: self.fingerprint, name: hash };
+        let (number, style) = (entry.message_type, entry.style);
+        let found = MessageType { number, style, pinned: false, table: self.fingerprint, name: hash };
         Ok((entry, found))
     }
 

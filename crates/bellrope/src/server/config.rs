@@ -82,6 +82,12 @@ pub struct ServerConfig {
     pub stream_window: u32,
     /// Worker threads. 0, the default, means one for every four CPUs, and at least one.
     pub workers: u32,
+    /// Threads for async handlers, unless they have a [runtime](crate::server::ServerBuilder::runtime) of their own. Default
+    /// 1. There are none without such handlers.
+    pub async_threads: u32,
+    /// Handlers that may [block](crate::server::ServerBuilder::unary_blocking) at once, each on a thread. Default 16; threads
+    /// are started as they are needed, and end when they are not.
+    pub blocking_threads: u32,
     /// When the breaker of a message type opens, and what closes it. There is one a type.
     pub breaker: BreakerConfig,
     /// When a worker spins instead of sleeping. Default `adaptive`.
@@ -110,6 +116,8 @@ impl Default for ServerConfig {
             max_in_flight: 1_024,
             stream_window: 64 * 1024,
             workers: 0,
+            async_threads: 1,
+            blocking_threads: 16,
             breaker: BreakerConfig::default(),
             spin: SpinPolicy::Adaptive,
             spin_cap: Duration::from_micros(50),
@@ -134,6 +142,8 @@ setters!(ServerConfig {
     max_in_flight: u32,
     stream_window: u32,
     workers: u32,
+    async_threads: u32,
+    blocking_threads: u32,
     breaker: BreakerConfig,
     spin: SpinPolicy,
     spin_cap: Duration,
@@ -203,6 +213,11 @@ impl ServerConfig {
         }
         if self.workers > 1024 {
             return Err(setting("workers", self.workers, "and must be at most 1024"));
+        }
+        for (key, threads) in [("async_threads", self.async_threads), ("blocking_threads", self.blocking_threads)] {
+            if !(1..=1024).contains(&threads) {
+                return Err(setting(key, threads, "and must be from 1 to 1024"));
+            }
         }
         if self.violation_allowance > 10_000 {
             return Err(setting("violation_allowance", self.violation_allowance, "and must be at most 10000"));

@@ -1,6 +1,9 @@
 //! What other threads tell a worker, through its [inbox](super::inbox::Inbox).
 
 #[cfg(feature = "tokio")]
+use std::time::Duration;
+
+#[cfg(feature = "tokio")]
 use bellrope_proto::connection::Failure;
 use bellrope_proto::connection::ServerConnection;
 use bellrope_shm::socket::{PeerCredentials, Socket};
@@ -48,4 +51,6 @@ pub(crate) enum FromHandler {
     Finished(Result<(), Failure>),
     /// It has taken chunks of these sizes from its caller's stream.
     Consumed(Vec<usize>),
+    /// The handler of this message type has held its thread for so long.
+    Held(u16, Duration),
 }

@@ -13,7 +13,7 @@ use bellrope_shm::proc;
 use super::error::BindError;
 
 #[cfg(feature = "tokio")]
-pub(super) fn build_runtime() -> Result<tokio::runtime::Runtime, BindError> {
+pub(super) fn build_runtime(async_threads: usize) -> Result<tokio::runtime::Runtime, BindError> {
     // tokio panics where the system has no thread for it. That is found out before, and said as an error.
     let threads = || proc::entries(std::process::id(), "task");
     let before = threads();
@@ -26,7 +26,11 @@ pub(super) fn build_runtime() -> Result<tokio::runtime::Runtime, BindError> {
         }
     }
     let build = || {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("bellrope-async").enable_all().build()
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(async_threads)
+            .thread_name("bellrope-async")
+            .enable_all()
+            .build()
     };
     let built = std::panic::catch_unwind(build);
     built.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())).map_err(starting)

@@ -1,0 +1,5 @@
+//! Typed services: traits in every style, both clients, both codecs. cases/types.md has what went wrong elsewhere.
+
+mod codecs;
+mod files;
+mod styles;
