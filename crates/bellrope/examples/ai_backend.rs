@@ -62,9 +62,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let _server = Server::builder().service(Echo).bind(&path)?;
     let backend = BackendBlockingClient::connect(&path)?;
     let said = vec![Message::User("who is there?".to_owned()), Message::Assistant("a bell".to_owned())];
-    for piece in backend.chat(backend.models()?.remove(0), said.clone()).unwrap() {
-        println!("{:?}", piece.unwrap());
-    }
+    let pieces: Vec<_> = backend.chat(backend.models()?.remove(0), said.clone()).unwrap().map(Result::unwrap).collect();
+    assert_eq!(pieces, [Piece::Text("a ".to_owned()), Piece::Text("bell".to_owned()), Piece::Done { tokens: 2 }]);
     let refused = backend.chat("other".to_owned(), said).unwrap().next().unwrap().unwrap_err();
     assert_eq!(refused.application(), Some(ChatError::UnknownModel { known: vec!["echo".to_owned()] }));
     Ok(())
