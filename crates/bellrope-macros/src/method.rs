@@ -137,6 +137,7 @@ impl Method {
                 type Codec = #codec;
                 type Answer = #answer;
                 type Sent = #sent;
+                type Request<'call> = #declared;
             }
         }
     }

@@ -54,6 +54,7 @@ fn register(service: &Service, method: &Method) -> TokenStream {
     let conditions = method.conditions();
     let server = quote!(#bellrope::service::server);
     let request = method.request_type(&quote!('_));
+    let described = method.request_type(&quote!('static));
     let read = if method.arguments.fields().next().is_some() {
         quote!(let request = #server::request::<#codec, #request>(#name, call.payload())?;)
     } else {
@@ -139,7 +140,7 @@ fn register(service: &Service, method: &Method) -> TokenStream {
         let builder = {
             let service = ::std::sync::Arc::clone(&service);
             #body
-            builder
+            #server::describe::<#described>(builder)
         };
     }
 }

@@ -200,6 +200,16 @@ pub enum CallError {
     /// The system refused a wait.
     #[error("waiting for the answer failed: {0}")]
     Io(#[from] io::Error),
+    /// The service that is there now takes or answers something else than this client's, and its codec sends no names by which
+    /// they could do with each other; nothing was sent.
+    #[cfg(feature = "service")]
+    #[error("the server's {method} is another one than this client's: {differences}")]
+    Incompatible {
+        /// The method.
+        method: &'static str,
+        /// What differs, `here` at the client and `there` at the server.
+        differences: String,
+    },
     /// An argument, or an item of a stream, cannot travel with the codec of its service; nothing was sent.
     #[cfg(feature = "service")]
     #[error("what {method} is to be given cannot be sent: {fault}")]
@@ -307,7 +317,7 @@ impl CallError {
             | Self::Cancelled
             | Self::Closed => Blame::Caller,
             #[cfg(feature = "service")]
-            Self::Unwritable { .. } => Blame::Caller,
+            Self::Unwritable { .. } | Self::Incompatible { .. } => Blame::Caller,
             #[cfg(feature = "service")]
             Self::Unreadable { .. } => Blame::Server,
             Self::DeadlineExceeded

@@ -64,12 +64,15 @@ use crate::{kill_points::KillPoint, status::Metrics};
 /// Collects handlers and settings, then binds.
 #[derive(Debug, Default)]
 pub struct ServerBuilder {
-    registry: Registry,
+    pub(crate) registry: Registry,
     config: ServerConfig,
     #[cfg(feature = "tokio")]
     operator: Option<operator::Operator>,
     #[cfg(feature = "tokio")]
     blocking: BlockingPool,
+    /// The schemas of the methods of services, if there are any.
+    #[cfg(feature = "service")]
+    pub(crate) schemas: Option<Arc<crate::service::Schemas>>,
     /// What async handlers run on, if that is not to be the server's own.
     #[cfg(feature = "tokio")]
     runtime: Option<tokio::runtime::Handle>,

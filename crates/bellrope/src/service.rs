@@ -72,6 +72,7 @@ mod method;
 mod postcard;
 mod producer;
 mod refusals;
+mod schema;
 #[doc(hidden)]
 pub mod server;
 
@@ -84,12 +85,21 @@ pub use futures_core::Stream;
 pub use incoming::Incoming;
 pub use producer::{Sender, produce};
 
-pub use self::{bytes::Bytes, error::ServiceError, json::Json, postcard::Postcard, server::Service};
+pub use self::{
+    bytes::Bytes,
+    error::ServiceError,
+    json::Json,
+    postcard::Postcard,
+    schema::{Form, SCHEMA, Schema, Shape, Type},
+    server::Service,
+};
 #[doc(hidden)]
 pub use self::{
     lent::Lent,
     method::{Answer, Method, Plain},
 };
+
+pub(crate) use self::schema::Schemas;
 
 /// What the code that the macro writes needs of others.
 #[doc(hidden)]

@@ -6,6 +6,8 @@ use std::{
     sync::LazyLock,
 };
 
+#[cfg(feature = "service")]
+use bellrope_proto::handshake::SchemaMark;
 use bellrope_proto::handshake::{Style, TypeEntry};
 
 use crate::error::CallError;
@@ -97,8 +99,8 @@ impl TypeTable {
     pub(crate) fn new(entries: Vec<TypeEntry>) -> Self {
         let mut all = KEYS.build_hasher();
         let mut by_name = HashMap::with_capacity_and_hasher(entries.len(), BuildHasherDefault::default());
-        for (at, TypeEntry { message_type, style, name }) in entries.iter().enumerate() {
-            (message_type, style, name).hash(&mut all);
+        for (at, TypeEntry { message_type, style, name, schema }) in entries.iter().enumerate() {
+            (message_type, style, name, schema).hash(&mut all);
             by_name.entry(KEYS.hash_one(name.as_str())).or_insert(at);
         }
         Self { fingerprint: all.finish(), entries, by_name }
@@ -129,6 +131,12 @@ impl TypeTable {
     /// Looks a name up, of whatever style.
     pub(crate) fn find(&self, name: &str) -> Result<MessageType, CallError> {
         self.look_up(Target::Name(name)).map(|(_, found)| found)
+    }
+
+    /// As [`Self::find`], with what its payloads are.
+    #[cfg(feature = "service")]
+    pub(crate) fn find_marked(&self, name: &str) -> Result<(MessageType, SchemaMark), CallError> {
+        self.look_up(Target::Name(name)).map(|(entry, found)| (found, entry.schema))
     }
 
     fn look_up(&self, target: Target<'_>) -> Result<(&TypeEntry, MessageType), CallError> {
@@ -206,6 +214,7 @@ mod tests {
             message_type: index as u16 + 1,
             style: if name.ends_with("stream") { Style::ServerStream } else { Style::Unary },
             name: (*name).to_owned(),
+            schema: Default::default(),
         };
         TypeTable::new(names.iter().enumerate().map(entry).collect())
     }
@@ -242,7 +251,8 @@ mod tests {
         assert_eq!((chat.number, again.number), (2, 3));
         assert_eq!(other.find("ai.chat").unwrap(), again);
         // Only the style differs, or only the numbers.
-        let unary = TypeEntry { message_type: 2, style: Style::Unary, name: "ai.chat".to_owned() };
+        let unary =
+            TypeEntry { message_type: 2, style: Style::Unary, name: "ai.chat".to_owned(), schema: Default::default() };
         let duplex = TypeTable::new(vec![TypeEntry { style: Style::Duplex, ..unary.clone() }]);
         assert!(matches!(duplex.find_styled(chat.into(), Style::Unary), Err(CallError::WrongStyle { .. })));
         let renumbered = TypeTable::new(vec![TypeEntry { message_type: 7, ..unary }]);

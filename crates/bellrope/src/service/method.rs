@@ -18,7 +18,9 @@ pub trait Method {
     /// What it is answered with, or what each item of its stream is.
     type Answer: Answer;
     /// What each item of the stream from its caller is; `()` if there is none.
-    type Sent: Serialize;
+    type Sent: Serialize + DeserializeOwned;
+    /// What is sent first.
+    type Request<'call>: Serialize + Deserialize<'call>;
 }
 
 /// What a method answers with: a `Result`, or something [`Plain`].

@@ -1,8 +1,12 @@
 //! What the server's side of a service is made of.
 
-use std::{future::poll_fn, pin::pin};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, PoisonError},
+};
 
-use bellrope_proto::connection::Reply;
+use bellrope_proto::{connection::Reply, handshake::SchemaMark};
 use futures_core::Stream;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -10,7 +14,10 @@ pub use super::incoming::Refusal;
 use super::{
     codec::Codec,
     incoming::Incoming,
+    json::Json,
+    method::Method,
     refusals::{too_large, unreadable, unwritable},
+    schema::{Question, SCHEMA, Schemas, schema_of},
 };
 use crate::server::{ChunkReceiver, ChunkSender, HandlerError, ServerBuilder};
 
@@ -27,6 +34,37 @@ impl ServerBuilder {
     pub fn service(self, service: impl Service) -> Self {
         service.register(self)
     }
+}
+
+/// Notes what the payloads of a method are, which clients compare with what they have.
+pub fn describe<M: Method>(mut builder: ServerBuilder) -> ServerBuilder {
+    let mut mark = SchemaMark { codec: M::Codec::NUMBER, hash: 0 };
+    match schema_of::<M>() {
+        Ok(None) => {}
+        Ok(Some(schema)) => {
+            mark.hash = schema.hash();
+            if builder.schemas.is_none() {
+                let schemas = Arc::<Schemas>::default();
+                builder.schemas = Some(Arc::clone(&schemas));
+                builder = builder.unary(SCHEMA, move |call, reply| hand_out(&schemas, call.payload(), reply));
+            }
+            if let Some(schemas) = &builder.schemas {
+                schemas.lock().unwrap_or_else(PoisonError::into_inner).insert(M::NAME.to_owned(), schema);
+            }
+        }
+        Err(error) => builder.registry.refuse(M::NAME, error.to_string()),
+    }
+    builder.registry.mark(M::NAME, mark);
+    builder
+}
+
+/// Answers whoever asks for a schema.
+fn hand_out(schemas: &Schemas, question: &[u8], answer: &mut Reply<'_>) -> Result<(), HandlerError> {
+    let Question { method } = request::<Json, _>(SCHEMA, question)?;
+    let schemas = schemas.lock().unwrap_or_else(PoisonError::into_inner);
+    let schema =
+        schemas.get(&method).ok_or_else(|| HandlerError::new("no schema is known of a method of that name"))?;
+    reply::<Json, _>(SCHEMA, schema, answer)
 }
 
 /// Reads the arguments of a call.

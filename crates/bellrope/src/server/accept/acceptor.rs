@@ -12,7 +12,7 @@ use std::{
 
 use bellrope_proto::{
     connection::ServerConnection,
-    handshake::{HELLO_LEN, HandshakeError, Hello, PRIORITY, Status, VERSION, Welcome, encode_refusal},
+    handshake::{HELLO_LEN, HandshakeError, Hello, PRIORITY, SCHEMAS, Status, VERSION, Welcome, encode_refusal},
 };
 use bellrope_shm::{
     SharedMemory, clock,
@@ -284,7 +284,7 @@ impl Acceptor {
         let (memory, handle) = SharedMemory::create(terms.geometry.mapping_len())?;
         KillPoint::MemoryMade.reached();
         let welcome = Welcome {
-            features: 0,
+            features: hello.features & SCHEMAS,
             connection: self.next_serial,
             terms,
             clock_us: clock::monotonic_us(),

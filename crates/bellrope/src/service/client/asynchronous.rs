@@ -12,13 +12,14 @@ use futures_core::Stream;
 
 use super::{
     blocking::{Read, WriteItem, write_item},
-    caller::{Buffers, Request, ServiceCaller},
+    caller::{Buffers, Compared, PATIENCE, Request, ServiceCaller, incompatible, question},
 };
 use crate::{
     client::{AsyncChunkSink, AsyncClient, AsyncStream, CallError, CallOptions, MessageType},
     service::{
         error::ServiceError,
         method::{Answer, Failed, Method, Outcome, read},
+        schema::SCHEMA,
     },
 };
 
@@ -44,7 +45,16 @@ impl ServiceCaller<AsyncClient> {
     async fn find<M: Method>(&self) -> Result<MessageType, CallError> {
         match self.known::<M>() {
             Some(known) => Ok(known),
-            None => Ok(self.keep::<M>(self.client.message_type(M::NAME).await?)),
+            None => {
+                let (found, theirs) = self.client.marked_type(M::NAME).await?;
+                match self.compare::<M>(theirs)? {
+                    Compared::Same => Ok(self.keep::<M>(found)),
+                    Compared::Differs(ours) => {
+                        let theirs = self.client.call_within(SCHEMA, &question::<M>(), PATIENCE).await;
+                        Err(incompatible::<M>(&ours, theirs))
+                    }
+                }
+            }
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::{fmt, marker::PhantomData};
 
-use super::caller::{Buffers, Request, ServiceCaller};
+use super::caller::{Buffers, Compared, PATIENCE, Request, ServiceCaller, incompatible, question};
 use crate::{
     client::{CallError, CallOptions, ChunkSink, ChunkStream, Client, MessageType},
     service::{
         error::ServiceError,
         method::{Answer, Failed, Method, Outcome, read, write},
+        schema::SCHEMA,
     },
 };
 
@@ -15,7 +16,15 @@ impl ServiceCaller<Client> {
     fn find<M: Method>(&self) -> Result<MessageType, CallError> {
         match self.known::<M>() {
             Some(known) => Ok(known),
-            None => Ok(self.keep::<M>(self.client.message_type(M::NAME)?)),
+            None => {
+                let (found, theirs) = self.client.marked_type(M::NAME)?;
+                match self.compare::<M>(theirs)? {
+                    Compared::Same => Ok(self.keep::<M>(found)),
+                    Compared::Differs(ours) => {
+                        Err(incompatible::<M>(&ours, self.client.call_within(SCHEMA, &question::<M>(), PATIENCE)))
+                    }
+                }
+            }
         }
     }
 

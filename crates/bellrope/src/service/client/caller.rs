@@ -3,13 +3,22 @@
 use std::{
     cell::Cell,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
+
+use bellrope_proto::handshake::SchemaMark;
 
 use serde::Serialize;
 
 use crate::{
     client::{CallError, MessageType},
-    service::method::{Method, write},
+    service::{
+        codec::Codec,
+        json::Json,
+        method::{Method, write},
+        postcard::Postcard,
+        schema::{Question, Schema, between, schema_of},
+    },
 };
 
 /// A client of a service, on top of a [`Client`](crate::Client) or an [`AsyncClient`](crate::AsyncClient).
@@ -33,6 +42,23 @@ impl<C> ServiceCaller<C> {
 
     pub(super) fn known<M: Method>(&self) -> Option<MessageType> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)[M::INDEX]
+    }
+
+    /// Whether a method of the server that is there is this one.
+    pub(super) fn compare<M: Method>(&self, theirs: SchemaMark) -> Result<Compared, CallError> {
+        let incompatible = |differences| Err(CallError::Incompatible { method: M::NAME, differences });
+        if theirs.codec != 0 && theirs.codec != M::Codec::NUMBER {
+            let [here, there] = [M::Codec::NUMBER, theirs.codec].map(codec_name);
+            return incompatible(format!("its codec is {here} here and {there} there"));
+        }
+        if M::Codec::NAMED || theirs.hash == 0 {
+            return Ok(Compared::Same);
+        }
+        let ours = schema_of::<M>().map_err(|fault| CallError::Unwritable { method: M::NAME, fault })?;
+        Ok(match ours {
+            Some(ours) if ours.hash() != theirs.hash => Compared::Differs(Box::new(ours)),
+            _ => Compared::Same,
+        })
     }
 
     /// Keeps what was looked up and checked.
@@ -64,6 +90,42 @@ impl Request {
         let mut buffers = Buffers::take();
         write::<M>(request, &mut buffers.request)?;
         Ok(Self(buffers))
+    }
+}
+
+/// What came of a comparison.
+pub(super) enum Compared {
+    Same,
+    /// The other side has another schema than this one, and the codec sends no names.
+    Differs(Box<Schema>),
+}
+
+/// What is asked to learn what differs.
+pub(super) fn question<M: Method>() -> Vec<u8> {
+    let mut question = Vec::new();
+    // A name can always be written.
+    let _ = Json::encode(&Question { method: M::NAME.to_owned() }, &mut question);
+    question
+}
+
+/// The error of a method that is another one at the server, as that says.
+pub(super) fn incompatible<M: Method>(ours: &Schema, theirs: Result<Vec<u8>, CallError>) -> CallError {
+    let theirs = theirs.ok().and_then(|answer| Json::decode::<Schema>(&answer).ok());
+    let differences = match theirs {
+        Some(theirs) => between(ours, &theirs),
+        None => "their types differ, and the server does not say in what".to_owned(),
+    };
+    CallError::Incompatible { method: M::NAME, differences }
+}
+
+/// Until when a server must have said what differs.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+fn codec_name(number: u8) -> String {
+    match number {
+        Json::NUMBER => Json::NAME.to_owned(),
+        Postcard::NUMBER => Postcard::NAME.to_owned(),
+        own => format!("number {own}"),
     }
 }
 
