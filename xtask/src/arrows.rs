@@ -35,7 +35,12 @@ enum Outside {
 const TABLE: &[Row] = &[
     Row { package: "bellrope-shm", imports: &[], outside: Outside::Only(&["libc", "loom", "rustix"]) },
     Row { package: "bellrope-proto", imports: &["bellrope-shm"], outside: Outside::Only(&["thiserror"]) },
-    Row { package: "bellrope", imports: &["bellrope-shm", "bellrope-proto"], outside: Outside::Light },
+    Row { package: "bellrope-macros", imports: &[], outside: Outside::Only(&["proc-macro2", "quote", "syn"]) },
+    Row {
+        package: "bellrope",
+        imports: &["bellrope-shm", "bellrope-proto", "bellrope-macros"],
+        outside: Outside::Light,
+    },
     Row { package: "bellrope-health", imports: &["bellrope-shm", "bellrope"], outside: Outside::Free },
     Row { package: "bellrope-gateway", imports: &["bellrope"], outside: Outside::Free },
     Row { package: "bellrope-terminal", imports: &[], outside: Outside::Free },

@@ -50,8 +50,8 @@ fn calls(page: &mut Page, snapshot: &Snapshot) {
     page.family(
         "ipc_latency_microseconds",
         "histogram",
-        "Time from taking a call to having answered it, in microseconds. Sampled: of the calls that run on a worker only \
-         one in a few dozen is timed, and counts for that many; calls of async handlers are all timed. For exact counts \
+        "Time from taking a call to having answered it, in microseconds. Sampled: of the calls that quick handlers \
+         answer on a worker only one in a few dozen is timed, and counts for that many; all other calls are timed. For exact counts \
          of calls see ipc_requests_total.",
     );
     for row in &snapshot.types {
@@ -76,6 +76,11 @@ fn work(page: &mut Page, snapshot: &Snapshot) {
     page.family("ipc_running_calls", "gauge", "Calls and streams that an async handler is working on.");
     for row in &snapshot.types {
         page.sample("ipc_running_calls", &[("type", &row.name)], row.running);
+    }
+    let help = "Times that a handler held a worker, or an async thread between two waits, for over 10 ms.";
+    page.family("ipc_held_threads_total", "counter", help);
+    for row in snapshot.types.iter().filter(|row| row.name != TypeSnapshot::UNKNOWN) {
+        page.sample("ipc_held_threads_total", &[("type", &row.name)], row.held_threads);
     }
     let help = "Requests that the workers found waiting in their last round over all connections.";
     page.single("ipc_queued_requests", "gauge", help, snapshot.queued_requests);

@@ -11,6 +11,8 @@
 //! table   { message_type:u16 style:u8 name_len:u8 name[name_len] }*
 //! ```
 //!
+//! With the feature [`SCHEMAS`], which both sides must name, `codec:u8 hash:u64` follows each name in the table.
+//!
 //! Unknown feature bits are ignored. Minor versions only add; another major version is refused, with both versions in
 //! the message. Message types of a style that the client does not know are not for it. Transport 0 is shared memory, whose
 //! descriptor comes with the answer; 1 is the socket itself (since 1.1): no descriptor comes, and behind the answer begin
@@ -27,6 +29,8 @@ pub use crate::{style::Style, transport::Transport};
 pub const MAGIC: [u8; 8] = *b"BELLROPE";
 /// The version this crate speaks: major, minor.
 pub const VERSION: (u16, u16) = (1, 1);
+/// The feature bit by which a client asks for a [`SchemaMark`] with each message type, and a server says that they are there.
+pub const SCHEMAS: u64 = 1;
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 88;
 /// Bytes of the head of an answer.
@@ -197,6 +201,23 @@ pub struct TypeEntry {
     pub style: Style,
     /// Its name, 1 to 255 bytes.
     pub name: String,
+    /// What its payloads are.
+    pub schema: SchemaMark,
+}
+
+/// What the payloads of a message type are, so that both sides can tell whether they mean the same. It travels with
+/// [`SCHEMAS`] alone; without it nothing is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct SchemaMark {
+    /// The number of the codec; 0 if that is not known.
+    pub codec: u8,
+    /// The hash of the types; 0 if that is not known.
+    pub hash: u64,
+}
+
+impl SchemaMark {
+    /// Bytes of a mark in the table.
+    pub const LEN: usize = 9;
 }
 
 /// A server's welcome.
@@ -241,6 +262,10 @@ impl Welcome {
             body.push(entry.style.to_bits());
             body.push(name_len);
             body.extend_from_slice(entry.name.as_bytes());
+            if self.features & SCHEMAS != 0 {
+                body.push(entry.schema.codec);
+                body.extend_from_slice(&entry.schema.hash.to_le_bytes());
+            }
         }
         encode_answer(Status::Accepted, self.features, self.connection, Some((&self.terms, self.clock_us)), &body)
     }
@@ -314,7 +339,7 @@ impl AnswerHead {
             let text = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(512).collect();
             return Err(HandshakeError::Refused { status, text });
         };
-        Ok(Welcome { features, connection, terms, clock_us, types: decode_table(body)? })
+        Ok(Welcome { features, connection, terms, clock_us, types: decode_table(body, features & SCHEMAS != 0)? })
     }
 }
 
@@ -338,7 +363,7 @@ fn decode_terms(bytes: &[u8; ANSWER_HEAD_LEN]) -> Result<Terms, HandshakeError> 
     Ok(terms)
 }
 
-fn decode_table(mut body: &[u8]) -> Result<Vec<TypeEntry>, HandshakeError> {
+fn decode_table(mut body: &[u8], with_schemas: bool) -> Result<Vec<TypeEntry>, HandshakeError> {
     let mut types = Vec::new();
     while let Some((&[t0, t1, style, name_len], rest)) = body.split_first_chunk() {
         let name_len = usize::from(name_len);
@@ -346,10 +371,18 @@ fn decode_table(mut body: &[u8]) -> Result<Vec<TypeEntry>, HandshakeError> {
         let Some(name) = name.filter(|name| !name.is_empty() && !name.contains(char::is_control)) else {
             return Err(HandshakeError::Field("types"));
         };
-        if let Some(style) = Style::from_bits(style) {
-            types.push(TypeEntry { message_type: u16::from_le_bytes([t0, t1]), style, name: name.to_owned() });
-        }
         body = &rest[name_len..];
+        let mut schema = SchemaMark::default();
+        if with_schemas {
+            let Some((&[codec, ref hash @ ..], rest)) = body.split_first_chunk::<{ SchemaMark::LEN }>() else {
+                return Err(HandshakeError::Field("types"));
+            };
+            schema = SchemaMark { codec, hash: u64_at(hash, 0) };
+            body = rest;
+        }
+        if let Some(style) = Style::from_bits(style) {
+            types.push(TypeEntry { message_type: u16::from_le_bytes([t0, t1]), style, name: name.to_owned(), schema });
+        }
     }
     if body.is_empty() { Ok(types) } else { Err(HandshakeError::Field("types")) }
 }
@@ -397,7 +430,12 @@ mod tests {
             types: [Style::Unary, Style::ServerStream, Style::ClientStream, Style::Duplex]
                 .into_iter()
                 .enumerate()
-                .map(|(n, style)| TypeEntry { message_type: n as u16 + 1, style, name: format!("type {n}") })
+                .map(|(n, style)| TypeEntry {
+                    message_type: n as u16 + 1,
+                    style,
+                    name: format!("type {n}"),
+                    schema: SchemaMark::default(),
+                })
                 .collect(),
         }
     }
@@ -412,6 +450,22 @@ mod tests {
         let hello = Hello { features: 5, class: 1, transport: Transport::Stream, name: "editor ü".into() };
         assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
         assert_eq!(decode(&welcome().encode()), Ok(welcome()));
+    }
+
+    /// A mark travels only where both sides name the feature: whoever knows none reads what it always did.
+    #[test]
+    fn marks_travel_by_the_feature_bit_alone() {
+        let mut marked = welcome();
+        for (n, entry) in marked.types.iter_mut().enumerate() {
+            entry.schema = SchemaMark { codec: 2, hash: u64::MAX - n as u64 };
+        }
+        assert_eq!(decode(&marked.encode()), Ok(welcome()), "without the bit");
+        marked.features = SCHEMAS;
+        assert_eq!(decode(&marked.encode()), Ok(marked.clone()));
+        let mut cut = marked.encode();
+        cut.truncate(cut.len() - 1);
+        cut[48] -= 1;
+        assert_eq!(decode(&cut), Err(HandshakeError::Field("types")));
     }
 
     #[test]

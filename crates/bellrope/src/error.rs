@@ -200,6 +200,34 @@ pub enum CallError {
     /// The system refused a wait.
     #[error("waiting for the answer failed: {0}")]
     Io(#[from] io::Error),
+    /// The service that is there now takes or answers something else than this client's, and its codec sends no names by which
+    /// they could do with each other; nothing was sent.
+    #[cfg(feature = "service")]
+    #[error("the server's {method} is another one than this client's: {differences}")]
+    Incompatible {
+        /// The method.
+        method: &'static str,
+        /// What differs, `here` at the client and `there` at the server.
+        differences: String,
+    },
+    /// An argument, or an item of a stream, cannot travel with the codec of its service; nothing was sent.
+    #[cfg(feature = "service")]
+    #[error("what {method} is to be given cannot be sent: {fault}")]
+    Unwritable {
+        /// The method.
+        method: &'static str,
+        /// What cannot travel, and where it stands.
+        fault: crate::service::CodecError,
+    },
+    /// What a service answered is not what its method answers with. The method has run.
+    #[cfg(feature = "service")]
+    #[error("what {method} answered cannot be read: {fault}")]
+    Unreadable {
+        /// The method.
+        method: &'static str,
+        /// What is wrong with it, and where.
+        fault: crate::service::CodecError,
+    },
     /// Anything else that the server answered with.
     #[error("{code}: {text}")]
     Other {
@@ -288,6 +316,10 @@ impl CallError {
             | Self::MessageTooLarge { .. }
             | Self::Cancelled
             | Self::Closed => Blame::Caller,
+            #[cfg(feature = "service")]
+            Self::Unwritable { .. } | Self::Incompatible { .. } => Blame::Caller,
+            #[cfg(feature = "service")]
+            Self::Unreadable { .. } => Blame::Server,
             Self::DeadlineExceeded
             | Self::Rejected { .. }
             | Self::Exhausted { .. }

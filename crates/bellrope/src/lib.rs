@@ -11,6 +11,7 @@
 //! | [`breaker`] | the circuit breaker of a message type, also for use of your own |
 //! | [`status`] | a server's counters and what an operator is shown |
 //! | [`rate`] | the rate limiter |
+//! | `service` | typed services, made of a trait, with the feature of that name |
 //!
 //! ```
 //! use bellrope::{Client, Server};
@@ -35,7 +36,7 @@
 //! A call that ends in an error says what happened and whether it is safe to send it again: see [`CallError`].
 //!
 //! The features `client`, `server` and `tokio` (async handlers, the async client) are on by default. A program that only calls
-//! takes `default-features = false, features = ["client"]`, and compiles no server.
+//! takes `default-features = false, features = ["client"]`, and compiles no server. The feature `service` adds typed services.
 #![forbid(unsafe_code)]
 
 pub mod breaker;
@@ -54,6 +55,8 @@ mod pump;
 pub mod rate;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "service")]
+pub mod service;
 mod settings;
 #[cfg(any(feature = "client", feature = "server"))]
 mod spin;
@@ -62,6 +65,8 @@ mod sync;
 
 // What nearly every program that serves or calls names: the two ends, what a handler is given and answers with, how a call
 // ends, and where the socket and the log lie. Everything else is looked up in its module.
+#[cfg(feature = "service")]
+pub use bellrope_macros::service;
 #[cfg(all(feature = "client", feature = "tokio"))]
 pub use client::AsyncClient;
 #[cfg(feature = "client")]

@@ -4,6 +4,8 @@
 //! stays with it. Workers share nothing on the data path. What async handlers produce comes back through the worker's inbox.
 
 mod accept;
+#[cfg(feature = "tokio")]
+mod blocking;
 mod calls;
 mod config;
 mod core;
@@ -33,6 +35,8 @@ use std::{
 pub use bellrope_proto::connection::Reply;
 use bellrope_shm::process;
 
+#[cfg(feature = "tokio")]
+use self::calls::blocking_pool::BlockingPool;
 #[cfg(feature = "tokio")]
 pub use self::handler::{
     owned_call::{Cancelled, OwnedCall},
@@ -64,11 +68,19 @@ use crate::{kill_points::KillPoint, status::Metrics};
 /// Collects handlers and settings, then binds.
 #[derive(Debug, Default)]
 pub struct ServerBuilder {
-    registry: Registry,
+    pub(crate) registry: Registry,
     config: ServerConfig,
     on_ending: Option<OnEnding>,
     #[cfg(feature = "tokio")]
     operator: Option<operator::Operator>,
+    #[cfg(feature = "tokio")]
+    blocking: BlockingPool,
+    /// The schemas of the methods of services, if there are any.
+    #[cfg(feature = "service")]
+    pub(crate) schemas: Option<Arc<crate::service::Schemas>>,
+    /// What async handlers run on, if that is not to be the server's own.
+    #[cfg(feature = "tokio")]
+    runtime: Option<tokio::runtime::Handle>,
 }
 
 impl ServerBuilder {
@@ -300,13 +312,18 @@ impl ServerBuilder {
         let retirement = Retirement::new(owned_path.as_ref().map(OwnedPath::watch), on_ending);
         process::raise_descriptor_limit();
         #[cfg(feature = "tokio")]
-        let runtime = if registry.needs_runtime() { Some(start::build_runtime()?) } else { None };
+        let runtime = match registry.needs_runtime() && self.runtime.is_none() {
+            true => Some(start::build_runtime(config.async_threads as usize)?),
+            false => None,
+        };
         let core = Arc::new(Core::new(
             registry,
             &config,
             #[cfg(feature = "tokio")]
-            runtime.as_ref().map(|runtime| runtime.handle().clone()),
+            self.runtime.or_else(|| runtime.as_ref().map(|runtime| runtime.handle().clone())),
         )?);
+        #[cfg(feature = "tokio")]
+        self.blocking.open(config.blocking_threads as usize);
         #[cfg(feature = "tokio")]
         if let Some(operator) = self.operator {
             operator.attach(Arc::clone(&core.metrics));

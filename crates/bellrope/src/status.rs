@@ -10,6 +10,8 @@ mod condition;
 #[cfg(feature = "server")]
 mod counters;
 #[cfg(feature = "server")]
+mod held;
+#[cfg(feature = "server")]
 mod liveness;
 mod operator;
 #[cfg(feature = "server")]
@@ -28,6 +30,8 @@ pub use condition::{Condition, LivenessProbe};
 pub use counters::Metrics;
 #[cfg(feature = "server")]
 pub(crate) use counters::{LATENCY_BOUNDS_US, OUTCOMES, Readiness, Shard, UNKNOWN};
+#[cfg(feature = "server")]
+pub(crate) use held::LONGEST_HOLD;
 pub use operator::{BREAKER, BreakerAction, BreakerRequest, Breakers, OPERATOR, OPERATOR_TYPES, STATS};
 pub use report::{BreakerRow, Buffers, CallerRow, Counts, Health, MemoryUse, Reloads, Status, TypeRow};
 #[cfg(feature = "server")]

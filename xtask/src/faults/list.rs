@@ -283,9 +283,16 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
                 "bounded in time as in messages; after a long one the worker looks after whoever slept meanwhile",
             ),
             (
+                64,
+                "A handler blocks a worker or an async thread",
+                "a bounded pool for handlers that block, one's own runtime or as many async threads as are set; whoever holds a \
+                 thread for over 10 ms is counted, and named in the log once a minute",
+            ),
+            (
                 65,
                 "One connection's async calls run before all others'",
-                "of each connection a few tasks are in the runtime's queue, and the others wait for their turn; answers and chunks are taken from the inbox in turns as well",
+                "of each connection a few tasks are in the runtime's queue, and the others wait for their turn; answers and \
+                 chunks are taken from the inbox in turns as well",
             ),
             (
                 66,

@@ -61,6 +61,34 @@ fn a_call_hands_over_a_stream_piece_by_piece_and_prints_what_comes_back() {
 }
 
 #[test]
+fn a_typed_server_is_listed_with_its_schemas_and_called_with_json() {
+    #[bellrope::service]
+    trait Files {
+        fn size(&self, path: &str) -> Result<u64, String>;
+    }
+
+    struct Disk;
+
+    #[bellrope::service]
+    impl Files for Disk {
+        fn size(&self, path: &str) -> Result<u64, String> {
+            if path.is_empty() { Err("no path".to_owned()) } else { Ok(path.len() as u64) }
+        }
+    }
+
+    let home = Home::new();
+    let _server = serve(&home, Server::builder().service(Disk).unary("echo", |_, _| Ok(())));
+    let call = |arguments: &str| home.run(["call", "Files.size", arguments]);
+    assert_eq!(call(r#"{"path":"bell"}"#).succeeded(), r#"{"Ok":4}"#);
+    assert_eq!(call(r#"{"path":""}"#).succeeded(), r#"{"Err":"no path"}"#);
+    assert!(call(r#"{"path":7}"#).failed(1).contains("Files.size: the arguments cannot be read: path: invalid type"));
+    let schemas: Value = serde_json::from_str(&home.run(["list", "--schema"]).succeeded()).unwrap();
+    assert_eq!(schemas.as_object().unwrap().keys().collect::<Vec<_>>(), ["Files.size"]);
+    let types = schemas["Files.size"]["types"].as_array().unwrap();
+    assert!(types.iter().any(|ty| ty["form"] == json!({ "struct": [["path", "text"]] })), "{schemas}");
+}
+
+#[test]
 fn an_operator_is_told_that_a_server_has_nothing_for_one() {
     let home = Home::new();
     let _server = serve(&home, Server::builder().unary("echo", |_, _| Ok(())));

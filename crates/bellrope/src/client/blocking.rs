@@ -5,6 +5,8 @@ mod streams;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+#[cfg(feature = "service")]
+use bellrope_proto::handshake::SchemaMark;
 use bellrope_proto::handshake::Style;
 use caller::Caller;
 pub use streams::{ChunkSink, ChunkStream, Upload};
@@ -174,6 +176,12 @@ impl Client {
     /// [`CallError::UnknownMessageType`] with the nearest known names; an error of the connection.
     pub fn message_type(&self, name: &str) -> Result<MessageType, CallError> {
         self.caller.message_type(name)
+    }
+
+    /// As [`Self::message_type`], with what its payloads are.
+    #[cfg(feature = "service")]
+    pub(crate) fn marked_type(&self, name: &str) -> Result<(MessageType, SchemaMark), CallError> {
+        self.caller.in_table(|types| types.find_marked(name))
     }
 
     /// Calls a message type and waits for the answer, at most as long as the configuration's `call_timeout`.

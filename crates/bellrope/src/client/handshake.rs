@@ -10,7 +10,7 @@ use std::{
 
 use bellrope_proto::{
     connection::ClientConnection,
-    handshake::{ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PRIORITY, Status, Transport, Welcome},
+    handshake::{ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PRIORITY, SCHEMAS, Status, Transport, Welcome},
     stream::StreamEnd,
 };
 use bellrope_shm::{
@@ -32,6 +32,9 @@ const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
 const REMEMBERED: usize = 64;
 /// A server whose clock differs by less than this, in microseconds, has ours: the rest is the way of its answer.
 const SAME_CLOCK_US: u64 = 5_000_000;
+
+/// The features that are asked for: only typed clients look at schemas.
+const WANTED: u64 = if cfg!(feature = "service") { SCHEMAS } else { 0 };
 
 /// A connection that a server has agreed to.
 #[derive(Debug)]
@@ -148,7 +151,7 @@ impl Handshake {
         check_owner(&socket, path)?;
         KillPoint::Dialled.reached();
         let class = if config.priority { PRIORITY } else { 0 };
-        let hello = Hello { features: 0, class, transport, name: config.name.clone() }.encode();
+        let hello = Hello { features: WANTED, class, transport, name: config.name.clone() }.encode();
         match socket.send(&hello) {
             // A fresh socket takes a hello whole.
             Ok(sent) if sent == hello.len() => {}

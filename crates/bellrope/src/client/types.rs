@@ -6,6 +6,8 @@ use std::{
     sync::LazyLock,
 };
 
+#[cfg(feature = "service")]
+use bellrope_proto::handshake::SchemaMark;
 use bellrope_proto::handshake::{Style, TypeEntry};
 
 use crate::error::CallError;
@@ -35,10 +37,21 @@ static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 pub struct MessageType {
     pub(crate) number: u16,
     pub(crate) style: Style,
+    /// Whether it is good for that table alone, and not for what another one has under its name.
+    pinned: bool,
     /// The fingerprint of the table that the number is from.
     table: u64,
     /// The hash of its name, by which other tables are asked.
     name: u64,
+}
+
+impl MessageType {
+    /// The same, for the server that is there now: with another table a call ends as [`CallError::MessageTypeGone`], so that
+    /// whoever has checked what this server offers can do so again.
+    #[cfg(feature = "service")]
+    pub(crate) fn pinned(self) -> Self {
+        Self { pinned: true, ..self }
+    }
 }
 
 /// What a call is addressed to. Every method that calls takes a name or a [`MessageType`], as `impl Into<Target>`.
@@ -86,8 +99,8 @@ impl TypeTable {
     pub(crate) fn new(entries: Vec<TypeEntry>) -> Self {
         let mut all = KEYS.build_hasher();
         let mut by_name = HashMap::with_capacity_and_hasher(entries.len(), BuildHasherDefault::default());
-        for (at, TypeEntry { message_type, style, name }) in entries.iter().enumerate() {
-            (message_type, style, name).hash(&mut all);
+        for (at, TypeEntry { message_type, style, name, schema }) in entries.iter().enumerate() {
+            (message_type, style, name, schema).hash(&mut all);
             by_name.entry(KEYS.hash_one(name.as_str())).or_insert(at);
         }
         Self { fingerprint: all.finish(), entries, by_name }
@@ -120,6 +133,12 @@ impl TypeTable {
         self.look_up(Target::Name(name)).map(|(_, found)| found)
     }
 
+    /// As [`Self::find`], with what its payloads are.
+    #[cfg(feature = "service")]
+    pub(crate) fn find_marked(&self, name: &str) -> Result<(MessageType, SchemaMark), CallError> {
+        self.look_up(Target::Name(name)).map(|(entry, found)| (found, entry.schema))
+    }
+
     fn look_up(&self, target: Target<'_>) -> Result<(&TypeEntry, MessageType), CallError> {
         let hash = match target {
             Target::Name(name) => KEYS.hash_one(name),
@@ -130,9 +149,12 @@ impl TypeTable {
             Target::Name(name) => entry
                 .filter(|entry| entry.name == name)
                 .ok_or_else(|| CallError::UnknownMessageType { name: name.to_owned(), nearest: self.nearest(name) }),
-            Target::Type(_) => entry.ok_or(CallError::MessageTypeGone),
+            Target::Type(known) => {
+                entry.filter(|_| !known.pinned || known.table == self.fingerprint).ok_or(CallError::MessageTypeGone)
+            }
         }?;
-        let found = MessageType { number: entry.message_type, style: entry.style, table: self.fingerprint, name: hash };
+        let (number, style) = (entry.message_type, entry.style);
+        let found = MessageType { number, style, pinned: false, table: self.fingerprint, name: hash };
         Ok((entry, found))
     }
 
@@ -192,6 +214,7 @@ mod tests {
             message_type: index as u16 + 1,
             style: if name.ends_with("stream") { Style::ServerStream } else { Style::Unary },
             name: (*name).to_owned(),
+            schema: Default::default(),
         };
         TypeTable::new(names.iter().enumerate().map(entry).collect())
     }
@@ -228,7 +251,8 @@ mod tests {
         assert_eq!((chat.number, again.number), (2, 3));
         assert_eq!(other.find("ai.chat").unwrap(), again);
         // Only the style differs, or only the numbers.
-        let unary = TypeEntry { message_type: 2, style: Style::Unary, name: "ai.chat".to_owned() };
+        let unary =
+            TypeEntry { message_type: 2, style: Style::Unary, name: "ai.chat".to_owned(), schema: Default::default() };
         let duplex = TypeTable::new(vec![TypeEntry { style: Style::Duplex, ..unary.clone() }]);
         assert!(matches!(duplex.find_styled(chat.into(), Style::Unary), Err(CallError::WrongStyle { .. })));
         let renumbered = TypeTable::new(vec![TypeEntry { message_type: 7, ..unary }]);

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "tokio")]
 pub(crate) mod asynchronous;
+#[cfg(feature = "tokio")]
+pub(crate) mod blocking_pool;
 pub(crate) mod body;
 pub(crate) mod budget_claim;
 pub(crate) mod buffers;

@@ -90,6 +90,12 @@ pub struct ServerConfig {
     pub stream_transport: bool,
     /// Worker threads. 0, the default, means one for every four CPUs, and at least one.
     pub workers: u32,
+    /// Threads for async handlers, unless they have a [runtime](crate::server::ServerBuilder::runtime) of their own. Default
+    /// 1. There are none without such handlers.
+    pub async_threads: u32,
+    /// Handlers that may [block](crate::server::ServerBuilder::unary_blocking) at once, each on a thread. Default 16; threads
+    /// are started as they are needed, and end when they are not.
+    pub blocking_threads: u32,
     /// When the breaker of a message type opens, and what closes it. There is one a type.
     pub breaker: BreakerConfig,
     /// When a worker spins instead of sleeping. Default `adaptive`.
@@ -120,6 +126,8 @@ impl Default for ServerConfig {
             stream_window: 64 * 1024,
             stream_transport: true,
             workers: 0,
+            async_threads: 1,
+            blocking_threads: 16,
             breaker: BreakerConfig::default(),
             spin: SpinPolicy::Adaptive,
             spin_cap: Duration::from_micros(50),
@@ -146,6 +154,8 @@ setters!(ServerConfig {
     stream_window: u32,
     stream_transport: bool,
     workers: u32,
+    async_threads: u32,
+    blocking_threads: u32,
     breaker: BreakerConfig,
     spin: SpinPolicy,
     spin_cap: Duration,
@@ -223,6 +233,11 @@ impl ServerConfig {
         }
         if self.workers > 1024 {
             return Err(setting("workers", self.workers, "and must be at most 1024"));
+        }
+        for (key, threads) in [("async_threads", self.async_threads), ("blocking_threads", self.blocking_threads)] {
+            if !(1..=1024).contains(&threads) {
+                return Err(setting(key, threads, "and must be from 1 to 1024"));
+            }
         }
         if self.violation_allowance > 10_000 {
             return Err(setting("violation_allowance", self.violation_allowance, "and must be at most 10000"));

@@ -19,7 +19,11 @@ use super::{
     limits::{LiveSettings, changed_to, differences},
     log_limit::LogLimit,
 };
-use crate::{breaker::Breaker, server::error::BindError, status::Metrics};
+use crate::{
+    breaker::Breaker,
+    server::error::BindError,
+    status::{LONGEST_HOLD, Metrics},
+};
 
 /// How long a thread that has nothing to do sleeps at the most, so that nothing can be missed for ever.
 pub(crate) const SWEEP: Duration = Duration::from_secs(1);
@@ -136,6 +140,29 @@ impl Core {
                 true
             }
         }
+    }
+
+    /// The handler of a message type held a thread for so long. Counts it if that is too long, and has the log name it once a
+    /// minute.
+    #[cold]
+    pub(crate) fn held_thread(&self, message_type: u16, held: Duration) {
+        if held < LONGEST_HOLD || !self.metrics.held_threads.note(message_type, self.metrics.started.elapsed()) {
+            return;
+        }
+        let advice = match self.registry.find(message_type) {
+            Some(handler) if handler.runs_on_worker() => {
+                "the worker's other connections waited meanwhile: register it as unary_blocking or unary_async"
+            }
+            _ => {
+                "other async handlers waited meanwhile: block in tokio's spawn_blocking, or register it as unary_blocking"
+            }
+        };
+        let millis = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(
+            message_type = self.registry.name(message_type),
+            held_ms = millis,
+            "a handler held its thread; {advice}"
+        );
     }
 
     /// The breaker of a message type that is registered.

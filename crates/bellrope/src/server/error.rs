@@ -140,6 +140,14 @@ pub enum BindError {
         /// What is wrong.
         fault: &'static str,
     },
+    /// What a method of a service takes or answers cannot travel with its codec.
+    #[error("the method {name} cannot be served: {fault}")]
+    Service {
+        /// Its name.
+        name: String,
+        /// What cannot travel, and where it stands.
+        fault: String,
+    },
     /// A setting is out of its range.
     #[error("the setting {key} is {value}, {expected}")]
     Setting {

@@ -1,6 +1,9 @@
 //! What other threads tell a worker, through its [inbox](super::inbox::Inbox).
 
 #[cfg(feature = "tokio")]
+use std::time::Duration;
+
+#[cfg(feature = "tokio")]
 use bellrope_proto::connection::Failure;
 use bellrope_proto::{connection::ServerConnection, stream::StreamEnd};
 use bellrope_shm::socket::{PeerCredentials, Socket};
@@ -50,6 +53,8 @@ pub(crate) enum FromHandler {
     Finished(Result<(), Failure>),
     /// It has taken chunks of these sizes from its caller's stream.
     Consumed(Vec<usize>),
+    /// The handler of this message type has held its thread for so long.
+    Held(u16, Duration),
 }
 
 #[cfg(feature = "tokio")]

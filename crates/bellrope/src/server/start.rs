@@ -18,7 +18,7 @@ use super::error::BindError;
 const POLLS_PER_LOOK: (u32, u32) = (2, 16);
 
 #[cfg(feature = "tokio")]
-pub(super) fn build_runtime() -> Result<tokio::runtime::Runtime, BindError> {
+pub(super) fn build_runtime(async_threads: usize) -> Result<tokio::runtime::Runtime, BindError> {
     // tokio panics where the system has no thread for it. That is found out before, and said as an error.
     let threads = || proc::entries(std::process::id(), "task");
     let before = threads();
@@ -32,7 +32,7 @@ pub(super) fn build_runtime() -> Result<tokio::runtime::Runtime, BindError> {
     }
     let build = || {
         tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
+            .worker_threads(async_threads)
             .thread_name("bellrope-async")
             .global_queue_interval(POLLS_PER_LOOK.0)
             .event_interval(POLLS_PER_LOOK.1)

@@ -16,6 +16,7 @@ use bellrope_proto::{Budget, frame::ErrorCode};
 
 use super::{
     activity::Activity,
+    held::HeldThreads,
     liveness::Liveness,
     settings::Settings,
     snapshot::{Snapshot, TypeSnapshot},
@@ -153,8 +154,8 @@ impl Shard {
 /// All counters of a server.
 ///
 /// Calls are counted exactly. Latencies, from being taken to being answered, are sampled, so that most calls need not
-/// read a clock: of the calls that run on a worker only one in a few dozen is timed, and counts for that many; calls of
-/// async handlers are all timed.
+/// read a clock: of the calls that quick handlers answer on a worker only one in a few dozen is timed, and counts for that
+/// many; all other calls are timed.
 #[derive(Debug)]
 pub struct Metrics {
     names: Vec<String>,
@@ -171,6 +172,7 @@ pub struct Metrics {
     pub(crate) run_on_worker: OnceLock<Vec<bool>>,
     /// What connections hold outside their rings, once it is known.
     pub(crate) budget: OnceLock<Arc<Budget>>,
+    pub(crate) held_threads: HeldThreads,
     pub(crate) accepted: AtomicU64,
     pub(crate) closed: AtomicU64,
     pub(crate) refused: AtomicU64,
@@ -233,6 +235,7 @@ impl Metrics {
             run_on_worker: OnceLock::new(),
             budget: OnceLock::new(),
             shards: (0..workers).map(|_| Arc::new(shard())).collect(),
+            held_threads: HeldThreads::new(names.len() - 1),
             names,
             accepted: AtomicU64::new(0),
             closed: AtomicU64::new(0),
@@ -404,6 +407,7 @@ impl Metrics {
                 .map(|bucket| sum(&|shard| shard.types[index].buckets[bucket].value()))
                 .collect(),
             latency_sum: Duration::from_micros(sum(&|shard| shard.types[index].latency_sum_us.value())),
+            held_threads: self.held_threads.count(index),
         });
         Snapshot {
             types: types.collect(),

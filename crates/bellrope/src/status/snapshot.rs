@@ -20,6 +20,8 @@ pub struct TypeSnapshot {
     pub buckets: Vec<u64>,
     /// The sum of all latencies, to the microsecond. Sampled as well.
     pub latency_sum: Duration,
+    /// How often its handler held a worker, or an async thread between two points where it waits, for over 10 ms.
+    pub held_threads: u64,
 }
 
 impl TypeSnapshot {

@@ -24,6 +24,36 @@ fn a_small_call_allocates_nothing_on_either_side() {
     alone("allocations::a_small_call_allocates_nothing_on_either_side", count_allocations);
 }
 
+/// Arguments that are borrowed are read where they lie, and the answer is written into the ring.
+#[cfg(feature = "service")]
+#[test]
+fn a_small_typed_call_allocates_nothing_on_either_side() {
+    alone("allocations::a_small_typed_call_allocates_nothing_on_either_side", || {
+        #[bellrope::service(codec = "postcard")]
+        trait Lengths {
+            fn length(&self, text: &str, bytes: &[u8], times: u32) -> Result<u64, String>;
+        }
+
+        struct Adder;
+
+        #[bellrope::service]
+        impl Lengths for Adder {
+            fn length(&self, text: &str, bytes: &[u8], times: u32) -> Result<u64, String> {
+                Ok((text.len() + bytes.len()) as u64 * u64::from(times))
+            }
+        }
+
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run").join("allocations.sock");
+        let server = Server::builder().service(Adder).bind(&path).unwrap();
+        let lengths = LengthsBlockingClient::connect(&path).unwrap();
+        let counted = count(|| assert_eq!(lengths.length("ding", &[7; 100], 3).unwrap(), 312));
+        assert_eq!(counted, 0);
+        drop(lengths);
+        assert!(server.drain(Duration::from_secs(60)));
+    });
+}
+
 fn count_allocations() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("allocations.sock");

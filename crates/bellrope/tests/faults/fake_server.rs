@@ -112,7 +112,12 @@ impl FakeServer {
     pub(crate) fn prepare(socket: Socket) -> (Vec<u8>, MemoryHandle, Self) {
         let geometry = Geometry::new(64 * 1024).unwrap();
         let (memory, fd) = SharedMemory::create(geometry.mapping_len()).unwrap();
-        let entry = |message_type, style, name: &str| TypeEntry { message_type, style, name: name.to_owned() };
+        let entry = |message_type, style, name: &str| TypeEntry {
+            message_type,
+            style,
+            name: name.to_owned(),
+            schema: Default::default(),
+        };
         let welcome = Welcome {
             features: 0,
             connection: 1,

@@ -4,6 +4,7 @@
 //! here starts a process: until a child runs its program it holds a copy of every descriptor, and with it the lock of a
 //! server that another test has just ended and starts anew.
 
+mod blocking;
 mod calls;
 mod faces;
 mod limits;

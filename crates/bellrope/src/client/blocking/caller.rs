@@ -20,7 +20,7 @@ use super::super::{
     options::{CallOptions, Registration},
     shared::{Begun, Sent, SharedClient, State, settle_permit},
     spawn::{Spawn, SpawnError},
-    types::{MessageType, Target},
+    types::{MessageType, Target, TypeTable},
 };
 use crate::error::{CallError, ConnectError};
 
@@ -102,11 +102,16 @@ impl Caller {
 
     /// Looks a name up.
     pub(super) fn message_type(&self, name: &str) -> Result<MessageType, CallError> {
+        self.in_table(|types| types.find(name))
+    }
+
+    /// Looks into the table of the server that is there, for which it waits.
+    pub(super) fn in_table<T>(&self, look: impl FnOnce(&TypeTable) -> Result<T, CallError>) -> Result<T, CallError> {
         let (deadline, options) = (self.patience(), CallOptions::new());
         let mut state = self.shared.lock();
         loop {
             match &state.link {
-                Some(link) => return link.types.find(name),
+                Some(link) => return look(&link.types),
                 None => state = self.await_link(state, deadline, &options)?,
             }
         }

@@ -12,7 +12,9 @@ use std::{
 
 use bellrope_proto::{
     connection::ServerConnection,
-    handshake::{HELLO_LEN, HandshakeError, Hello, PRIORITY, Status, Transport, VERSION, Welcome, encode_refusal},
+    handshake::{
+        HELLO_LEN, HandshakeError, Hello, PRIORITY, SCHEMAS, Status, Transport, VERSION, Welcome, encode_refusal,
+    },
     stream::StreamEnd,
 };
 use bellrope_shm::{
@@ -321,7 +323,7 @@ impl Acceptor {
         };
         KillPoint::MemoryMade.reached();
         let welcome = Welcome {
-            features: 0,
+            features: hello.features & SCHEMAS,
             connection: self.next_serial,
             terms,
             clock_us: clock::monotonic_us(),

@@ -123,7 +123,10 @@ impl AsyncCalls {
             permit: Some(permit),
             span: CallSpan::new(core, request.message_type, session.serial),
         };
+        let began = Instant::now();
         let open = dispatch::start((runtime, &session.open.turns), handler, request.message_type, call, &port, held);
+        // What the handler does before its future is there, it does on the worker.
+        core.held_thread(request.message_type, open.started.saturating_duration_since(began));
         session.open.insert(request.id, open);
         self.counters.began(request.message_type);
         KillPoint::Started.reached();
@@ -139,6 +142,10 @@ impl AsyncCalls {
             }
             FromHandler::Consumed(sizes) => {
                 sizes.into_iter().try_for_each(|len| session.connection.consumed(call, len))
+            }
+            FromHandler::Held(message_type, held) => {
+                self.core.held_thread(message_type, held);
+                Ok(())
             }
             FromHandler::Answered(outcome) => {
                 let mut open = session.open.close(call);

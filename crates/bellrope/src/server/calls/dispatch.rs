@@ -27,6 +27,7 @@ use crate::{
         message::FromHandler,
         span::CallSpan,
     },
+    status::LONGEST_HOLD,
 };
 
 /// The open calls of one connection. Dropping them drops their handlers.
@@ -129,7 +130,7 @@ pub(crate) fn start(
     held: Held,
 ) -> OpenCall {
     let deadline_us = call.context.deadline_us;
-    let until = Until { context: call.context, cancelled: call.cancelled.clone() };
+    let until = Until { message_type, context: call.context, cancelled: call.cancelled.clone() };
     let cancelled = call.cancelled.clone();
     let span = held.span.span();
     let (mut permits, mut upload) = (None, None);
@@ -163,6 +164,7 @@ pub(crate) fn start(
 
 /// How long a handler may run.
 struct Until {
+    message_type: u16,
     context: CallContext,
     cancelled: Cancelled,
 }
@@ -176,7 +178,7 @@ fn answer(
     begin: impl FnOnce() -> Answering<Vec<u8>>,
 ) -> TaskHandle {
     let (port, begun) = (port.clone(), span.in_scope(|| guarded(begin)));
-    let run = async move { port.send(FromHandler::Answered(bounded(begun, until).await)) };
+    let run = async move { port.send(FromHandler::Answered(bounded(begun, until, &port).await)) };
     turns.spawn(runtime, run.instrument(span.clone()))
 }
 
@@ -189,17 +191,25 @@ fn stream(
     begin: impl FnOnce() -> Answering<()>,
 ) -> TaskHandle {
     let (port, begun) = (port.clone(), span.in_scope(|| guarded(begin)));
-    let run = async move { port.send(FromHandler::Finished(bounded(begun, until).await)) };
+    let run = async move { port.send(FromHandler::Finished(bounded(begun, until, &port).await)) };
     turns.spawn(runtime, run.instrument(span.clone()))
 }
 
 /// Drives a handler to its end, its deadline or its panic.
-async fn bounded<T>(begun: Result<Answering<T>, Failure>, until: Until) -> Result<T, Failure> {
+async fn bounded<T>(begun: Result<Answering<T>, Failure>, until: Until, port: &Port) -> Result<T, Failure> {
     let mut answering = begun?;
-    let panics_are_caught = std::future::poll_fn(|context| match guarded(|| answering.as_mut().poll(context)) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(outcome)) => Poll::Ready(outcome.map_err(Failure::from)),
-        Err(failure) => Poll::Ready(Err(failure)),
+    let panics_are_caught = std::future::poll_fn(|context| {
+        let began = Instant::now();
+        let polled = guarded(|| answering.as_mut().poll(context));
+        let held = began.elapsed();
+        if held >= LONGEST_HOLD {
+            port.send(FromHandler::Held(until.message_type, held));
+        }
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(outcome)) => Poll::Ready(outcome.map_err(Failure::from)),
+            Err(failure) => Poll::Ready(Err(failure)),
+        }
     });
     match until.context.time_left() {
         None => panics_are_caught.await,

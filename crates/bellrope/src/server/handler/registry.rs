@@ -1,12 +1,13 @@
 //! Which handler answers which message type.
 
+use std::collections::HashMap;
 #[cfg(feature = "tokio")]
 use std::{future::Future, pin::Pin};
 
 use bellrope_proto::{
     connection::{Failure, Reply},
     frame::ErrorCode,
-    handshake::{MAX_BODY, Style, TypeEntry},
+    handshake::{MAX_BODY, SchemaMark, Style, TypeEntry},
 };
 
 use super::call::{Call, CallInPlace};
@@ -67,6 +68,10 @@ impl Handler {
 #[derive(Default)]
 pub(crate) struct Registry {
     entries: Vec<(String, Handler)>,
+    /// What the payloads of types are, by name, where that is known.
+    schemas: HashMap<String, SchemaMark>,
+    /// Why a type cannot be what its author says.
+    fault: Option<(String, String)>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -80,9 +85,24 @@ impl Registry {
         self.entries.push((name.to_owned(), handler));
     }
 
+    /// Notes what the payloads of a type are.
+    #[cfg(feature = "service")]
+    pub(crate) fn mark(&mut self, name: &str, schema: SchemaMark) {
+        self.schemas.insert(name.to_owned(), schema);
+    }
+
+    /// Notes why a type cannot be what its author says, to be told before the server starts.
+    #[cfg(feature = "service")]
+    pub(crate) fn refuse(&mut self, name: &str, fault: String) {
+        self.fault.get_or_insert((name.to_owned(), fault));
+    }
+
     /// Checks the names, once, before the server starts.
     pub(crate) fn check(&self) -> Result<(), BindError> {
         let refuse = |name: &str, fault| Err(BindError::Registry { name: name.to_owned(), fault });
+        if let Some((name, fault)) = &self.fault {
+            return Err(BindError::Service { name: name.clone(), fault: fault.clone() });
+        }
         let mut table_len = 0;
         for (index, (name, _)) in self.entries.iter().enumerate() {
             if name.is_empty() || name.len() > 255 || name.contains(char::is_control) {
@@ -94,7 +114,7 @@ impl Registry {
             if self.entries[..index].iter().any(|(other, _)| other == name) {
                 return refuse(name, "the name is taken");
             }
-            table_len += 4 + name.len();
+            table_len += 4 + name.len() + SchemaMark::LEN;
             if table_len > MAX_BODY || index >= usize::from(u16::MAX) {
                 return refuse(name, "the table of message types is full");
             }
@@ -134,6 +154,7 @@ impl Registry {
             message_type: index as u16 + 1,
             style: handler.style(),
             name: name.clone(),
+            schema: self.schemas.get(name).copied().unwrap_or_default(),
         };
         self.entries.iter().enumerate().map(entry).collect()
     }
@@ -173,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_table_that_no_welcome_can_hold_is_refused() {
-        let names: Vec<_> = (0..MAX_BODY / 259 + 1).map(|number| format!("{number:0>255}")).collect();
+        let names: Vec<_> = (0..MAX_BODY / 268 + 1).map(|number| format!("{number:0>255}")).collect();
         let mut names: Vec<_> = names.iter().map(String::as_str).collect();
         let error = registry(&names).check().unwrap_err().to_string();
         let last = names.pop().unwrap();

@@ -1,6 +1,9 @@
 //! The two ends of an async handler's streams.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use tokio::sync::{Semaphore, mpsc};
 
@@ -106,14 +109,19 @@ impl ChunkReceiver {
     /// away instead, the handler is dropped, and until then this waits: in a task of your own, wait for
     /// [`Cancelled::wait`](crate::server::Cancelled::wait) as well.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// As [`Self::next`], for whatever is polled itself.
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
         if self.ended {
-            return None;
+            return Poll::Ready(None);
         }
         let received = match self.chunks.try_recv() {
             Ok(received) => Some(received),
             Err(_) => {
                 self.tell();
-                self.chunks.recv().await
+                ready!(self.chunks.poll_recv(context))
             }
         };
         match received {
@@ -122,14 +130,14 @@ impl ChunkReceiver {
                 if self.taken.len() >= Self::TOLD_AT_ONCE {
                     self.tell();
                 }
-                Some(chunk)
+                Poll::Ready(Some(chunk))
             }
             Some(FromCaller::End) => {
                 self.ended = true;
-                None
+                Poll::Ready(None)
             }
             // The handler is about to be dropped. To let it go on would show it half a stream as a whole one.
-            None => std::future::pending().await,
+            None => Poll::Pending,
         }
     }
 

@@ -30,10 +30,10 @@ use crate::{
         },
         span::CallSpan,
     },
-    status::Shard,
+    status::{LONGEST_HOLD, Shard},
 };
 
-/// One call in this many is timed.
+/// One call in this many of a quick handler is timed; those of others all are.
 const TIME_EVERY: u32 = 32;
 /// A handler that takes less than this may have its answers committed together with others'.
 const QUICK: Duration = Duration::from_micros(2);
@@ -98,13 +98,15 @@ impl Executor {
                 return outcome::refuse(core, &self.counters, session, id, message_type, open_breaker(&rejected));
             }
         };
-        // Answers to quick calls go out together; nobody's waits for a slow handler to end.
-        if !quick {
+        let started = if quick {
+            self.timing.start()
+        } else {
+            // Answers to quick calls go out together; nobody's waits for a slow handler to end.
             session.commit();
-        }
+            Some(Instant::now())
+        };
         let span = CallSpan::new(core, message_type, session.serial);
         let entered = span.span().enter();
-        let started = self.timing.start();
         let context = CallContext { connection: session.serial, deadline_us };
         let kept = Cell::new(false);
         let keep = |reply| {
@@ -135,7 +137,7 @@ impl Executor {
         }
         outcome::note(core, &self.counters, session, message_type, failed.as_deref());
         if let Some(started) = started {
-            self.timed(message_type, started.elapsed());
+            self.timed(core, message_type, started.elapsed(), quick);
         }
         Ok(())
     }
@@ -197,10 +199,13 @@ impl Executor {
     }
 
     #[inline(never)]
-    fn timed(&mut self, message_type: u16, elapsed: Duration) {
+    fn timed(&mut self, core: &Core, message_type: u16, elapsed: Duration, quick: bool) {
         self.timing.note(message_type, elapsed);
         let micros = elapsed.as_micros() as u64;
-        self.counters.time(message_type, micros, TIME_EVERY.into());
+        self.counters.time(message_type, micros, if quick { TIME_EVERY.into() } else { 1 });
+        if elapsed >= LONGEST_HOLD {
+            core.held_thread(message_type, elapsed);
+        }
     }
 }
 

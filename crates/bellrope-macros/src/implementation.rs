@@ -1,0 +1,36 @@
+//! An implementation of a service, to be given to a server as it is.
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote};
+use syn::{Error, ItemImpl, Result};
+
+use crate::options::Options;
+
+/// Writes the implementation, and what makes a service of it.
+pub(crate) fn expand(options: &Options, item: &ItemImpl) -> Result<TokenStream> {
+    let Some((the_trait, _)) = &item.trait_ else {
+        return Err(Error::new_spanned(
+            &item.self_ty,
+            "this stands on the implementation of a service, `impl TheTrait for ...`, or on the trait itself",
+        ));
+    };
+    if let Some(name) = &options.name {
+        return Err(Error::new_spanned(name, "the name of a service stands on its trait"));
+    }
+    options.refuse_codec()?;
+    let mut server = the_trait.clone();
+    let last = server.segments.last_mut().expect("a path has a segment");
+    last.ident = format_ident!("{}Server", last.ident);
+    let bellrope = &options.bellrope;
+    let self_ty = &item.self_ty;
+    let (generics, _, conditions) = item.generics.split_for_impl();
+    Ok(quote! {
+        #item
+
+        impl #generics #bellrope::service::Service for #self_ty #conditions {
+            fn register(self, builder: #bellrope::server::ServerBuilder) -> #bellrope::server::ServerBuilder {
+                #bellrope::service::Service::register(#server::new(self), builder)
+            }
+        }
+    })
+}

@@ -1,0 +1,15 @@
+//! What is known of a service.
+
+use proc_macro2::TokenStream;
+use syn::{Ident, Path, Visibility};
+
+use crate::method::Method;
+
+/// A service.
+pub(crate) struct Service {
+    pub(crate) ident: Ident,
+    pub(crate) visibility: Visibility,
+    pub(crate) bellrope: Path,
+    pub(crate) codec: TokenStream,
+    pub(crate) methods: Vec<Method>,
+}

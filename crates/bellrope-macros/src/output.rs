@@ -1,0 +1,122 @@
+//! What a method answers with.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{Error, GenericArgument, Path, PathArguments, Result, ReturnType, Type, TypeParamBound};
+
+use crate::arguments::owned;
+
+/// What a method answers with, or what each item of its stream is.
+pub(crate) struct Output {
+    pub(crate) kind: OutputKind,
+    /// As its author wrote it.
+    pub(crate) written: TokenStream,
+    /// What is asked for.
+    value: TokenStream,
+    /// The application's error.
+    error: Option<TokenStream>,
+    /// Whether it is a stream.
+    pub(crate) stream: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutputKind {
+    /// A value: the method cannot fail by itself.
+    Plain,
+    /// A value or the application's error.
+    Result,
+    /// A value, or the service has failed.
+    Failing,
+}
+
+impl Output {
+    pub(crate) fn parse(output: &ReturnType) -> Result<Self> {
+        let ReturnType::Type(_, ty) = output else {
+            return Ok(Self {
+                kind: OutputKind::Plain,
+                written: quote!(()),
+                value: quote!(()),
+                error: None,
+                stream: false,
+            });
+        };
+        match stream_item(ty)? {
+            Some(item) => Ok(Self { stream: true, ..Self::of(&item)? }),
+            None => Self::of(ty),
+        }
+    }
+
+    fn of(ty: &Type) -> Result<Self> {
+        if let Type::ImplTrait(found) = ty {
+            return Err(Error::new_spanned(
+                found,
+                "a method answers with a type that has a name, or `impl Stream<Item = T>`",
+            ));
+        }
+        owned(ty)?;
+        let written = quote!(#ty);
+        let plain = Self {
+            kind: OutputKind::Plain,
+            written: written.clone(),
+            value: written.clone(),
+            error: None,
+            stream: false,
+        };
+        let Type::Path(path) = ty else { return Ok(plain) };
+        let Some(last) = path.path.segments.last().filter(|last| last.ident == "Result") else { return Ok(plain) };
+        let types: Vec<_> = match &last.arguments {
+            PathArguments::AngleBracketed(arguments) => arguments.args.iter().collect(),
+            _ => Vec::new(),
+        };
+        let [GenericArgument::Type(value), GenericArgument::Type(error)] = types[..] else {
+            return Err(Error::new_spanned(ty, "say both types, `Result<T, E>`, because both travel"));
+        };
+        let failing = matches!(error, Type::Path(path)
+            if path.path.segments.last().is_some_and(|last| last.ident == "HandlerError"));
+        if failing {
+            return Ok(Self { kind: OutputKind::Failing, written, value: quote!(#value), error: None, stream: false });
+        }
+        Ok(Self {
+            kind: OutputKind::Result,
+            written,
+            value: quote!(#value),
+            error: Some(quote!(#error)),
+            stream: false,
+        })
+    }
+
+    /// What travels.
+    pub(crate) fn answer(&self, bellrope: &Path) -> TokenStream {
+        let Self { written, value, .. } = self;
+        match self.kind {
+            OutputKind::Result => written.clone(),
+            OutputKind::Plain | OutputKind::Failing => quote!(#bellrope::service::Plain<#value>),
+        }
+    }
+
+    /// The value and the error, as clients see them.
+    pub(crate) fn for_clients(&self) -> (TokenStream, TokenStream) {
+        let error = self.error.clone().unwrap_or_else(|| quote!(::std::convert::Infallible));
+        (self.value.clone(), error)
+    }
+}
+
+/// The type of the items, if this is a stream of them.
+fn stream_item(ty: &Type) -> Result<Option<Type>> {
+    let Type::ImplTrait(stream) = ty else { return Ok(None) };
+    for bound in &stream.bounds {
+        let TypeParamBound::Trait(bound) = bound else { continue };
+        let Some(last) = bound.path.segments.last().filter(|last| last.ident == "Stream") else { continue };
+        if let PathArguments::AngleBracketed(arguments) = &last.arguments {
+            for argument in &arguments.args {
+                if let GenericArgument::AssocType(item) = argument {
+                    if item.ident == "Item" {
+                        return Ok(Some(item.ty.clone()));
+                    }
+                }
+            }
+        }
+        return Err(Error::new_spanned(&bound.path, "say what its items are: `impl Stream<Item = T>`"));
+    }
+    Ok(None)
+}

@@ -1,0 +1,99 @@
+//! A trait that becomes a service.
+
+use std::collections::HashMap;
+
+use proc_macro2::TokenStream;
+use quote::{ToTokens as _, quote};
+use syn::{Error, ItemTrait, Result, TraitItem, ext::IdentExt as _};
+
+use crate::{client, method::Method, model::Service, options::Options, server};
+
+/// Writes the trait and all that is made of it.
+pub(crate) fn expand(options: &Options, mut item: ItemTrait) -> Result<TokenStream> {
+    let service = parse(options, &mut item)?;
+    let Service { bellrope, codec, methods, .. } = &service;
+    item.supertraits.push(syn::parse_quote!(::core::marker::Send));
+    item.supertraits.push(syn::parse_quote!(::core::marker::Sync));
+    item.supertraits.push(syn::parse_quote!('static));
+    item.items = methods.iter().map(|method| TraitItem::Fn(method.in_trait())).collect();
+    let descriptions = methods.iter().map(|method| method.describe(codec, bellrope));
+    let server = server::expand(&service);
+    let clients = [false, true].map(|blocking| client::expand(&service, blocking));
+    Ok(quote! {
+        #item
+
+        #(#descriptions)*
+
+        #server
+
+        #(#clients)*
+    })
+}
+
+fn parse(options: &Options, item: &mut ItemTrait) -> Result<Service> {
+    if let Some(parameter) = item.generics.params.first() {
+        return Err(Error::new_spanned(
+            parameter,
+            "a service has one set of types, which both sides know: it cannot be generic",
+        ));
+    }
+    if let Some(keyword) = &item.unsafety {
+        return Err(Error::new_spanned(keyword, "a service is no `unsafe trait`"));
+    }
+    let prefix = options.name.as_ref().map_or_else(|| item.ident.unraw().to_string(), syn::LitStr::value);
+    let (mut methods, mut faults): (Vec<Method>, Option<Error>) = (Vec::new(), None);
+    for item_in in std::mem::take(&mut item.items) {
+        let method = match item_in {
+            TraitItem::Fn(method) => Method::parse(&item.ident, &prefix, methods.len(), method, &options.bellrope),
+            other => Err(Error::new_spanned(other, "a service has methods and nothing else")),
+        };
+        match method {
+            Ok(method) => methods.push(method),
+            Err(fault) => match &mut faults {
+                Some(faults) => faults.combine(fault),
+                None => faults = Some(fault),
+            },
+        }
+    }
+    if let Some(faults) = faults {
+        return Err(faults);
+    }
+    check_names(&methods)?;
+    Ok(Service {
+        ident: item.ident.clone(),
+        visibility: item.vis.clone(),
+        bellrope: options.bellrope.clone(),
+        codec: options.codec()?,
+        methods,
+    })
+}
+
+/// No two methods have one name, on the wire or at the clients.
+fn check_names(methods: &[Method]) -> Result<()> {
+    let mut on_the_wire = HashMap::new();
+    let idents: HashMap<_, _> = methods.iter().map(|method| (method.ident.unraw().to_string(), method)).collect();
+    for method in methods {
+        if on_the_wire.insert(method.name.value(), method).is_some() {
+            return Err(Error::new_spanned(
+                &method.name,
+                format!("two methods are called {:?} on the wire", method.name.value()),
+            ));
+        }
+        let with = format!("{}_with", method.ident.unraw());
+        if let Some(other) = idents.get(&with) {
+            let text = format!(
+                "clients have `{with}` already: it is `{}` with options; rename this one, and give it its name on the wire \
+                 with #[name = \"{with}\"]",
+                method.ident
+            );
+            return Err(Error::new_spanned(other.ident.to_token_stream(), text));
+        }
+        if methods.iter().filter(|other| other.request == method.request).count() > 1 {
+            return Err(Error::new_spanned(
+                &method.ident,
+                "another method's name differs only in its underscores or capitals",
+            ));
+        }
+    }
+    Ok(())
+}

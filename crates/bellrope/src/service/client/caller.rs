@@ -1,0 +1,159 @@
+//! What both kinds of clients of a service have.
+
+use std::{
+    cell::Cell,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bellrope_proto::handshake::SchemaMark;
+
+use serde::Serialize;
+
+use crate::{
+    client::{CallError, MessageType},
+    service::{
+        codec::Codec,
+        json::Json,
+        method::{Method, write},
+        postcard::Postcard,
+        schema::{Question, Schema, between, schema_of},
+    },
+};
+
+/// A client of a service, on top of a [`Client`](crate::Client) or an [`AsyncClient`](crate::AsyncClient).
+#[derive(Debug, Clone)]
+pub struct ServiceCaller<C> {
+    pub(super) client: C,
+    /// The message type of each method that was looked up.
+    known: Arc<RwLock<Vec<Option<MessageType>>>>,
+}
+
+impl<C> ServiceCaller<C> {
+    /// A client whose service has so many methods.
+    pub fn new(client: C, methods: usize) -> Self {
+        Self { client, known: Arc::new(RwLock::new(vec![None; methods])) }
+    }
+
+    /// What calls bytes.
+    pub fn raw(&self) -> &C {
+        &self.client
+    }
+
+    pub(super) fn known<M: Method>(&self) -> Option<MessageType> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)[M::INDEX]
+    }
+
+    /// Whether a method of the server that is there is this one.
+    pub(super) fn compare<M: Method>(&self, theirs: SchemaMark) -> Result<Compared, CallError> {
+        let incompatible = |differences| Err(CallError::Incompatible { method: M::NAME, differences });
+        if theirs.codec != 0 && theirs.codec != M::Codec::NUMBER {
+            let [here, there] = [M::Codec::NUMBER, theirs.codec].map(codec_name);
+            return incompatible(format!("its codec is {here} here and {there} there"));
+        }
+        if M::Codec::NAMED || theirs.hash == 0 {
+            return Ok(Compared::Same);
+        }
+        let ours = schema_of::<M>().map_err(|fault| CallError::Unwritable { method: M::NAME, fault })?;
+        Ok(match ours {
+            Some(ours) if ours.hash() != theirs.hash => Compared::Differs(Box::new(ours)),
+            _ => Compared::Same,
+        })
+    }
+
+    /// Keeps what was looked up and checked.
+    pub(super) fn keep<M: Method>(&self, found: MessageType) -> MessageType {
+        let found = found.pinned();
+        self.known.write().unwrap_or_else(PoisonError::into_inner)[M::INDEX] = Some(found);
+        found
+    }
+
+    /// Whether a call that has ended so is to be made again with what the server that is there now offers. Nothing of it was
+    /// sent.
+    pub(super) fn is_outdated<M: Method>(&self, error: &CallError, tries: &mut u32) -> bool {
+        *tries += 1;
+        let outdated = matches!(error, CallError::MessageTypeGone) && *tries <= MOST_LOOKS;
+        if outdated {
+            self.known.write().unwrap_or_else(PoisonError::into_inner)[M::INDEX] = None;
+        }
+        outdated
+    }
+}
+
+/// What a method is given, as it travels.
+#[derive(Debug)]
+pub struct Request(pub(super) Buffers);
+
+impl Request {
+    /// Writes it.
+    pub fn of<M: Method>(request: &impl Serialize) -> Result<Self, CallError> {
+        let mut buffers = Buffers::take();
+        write::<M>(request, &mut buffers.request)?;
+        Ok(Self(buffers))
+    }
+}
+
+/// What came of a comparison.
+pub(super) enum Compared {
+    Same,
+    /// The other side has another schema than this one, and the codec sends no names.
+    Differs(Box<Schema>),
+}
+
+/// What is asked to learn what differs.
+pub(super) fn question<M: Method>() -> Vec<u8> {
+    let mut question = Vec::new();
+    // A name can always be written.
+    let _ = Json::encode(&Question { method: M::NAME.to_owned() }, &mut question);
+    question
+}
+
+/// The error of a method that is another one at the server, as that says.
+pub(super) fn incompatible<M: Method>(ours: &Schema, theirs: Result<Vec<u8>, CallError>) -> CallError {
+    let theirs = theirs.ok().and_then(|answer| Json::decode::<Schema>(&answer).ok());
+    let differences = match theirs {
+        Some(theirs) => between(ours, &theirs),
+        None => "their types differ, and the server does not say in what".to_owned(),
+    };
+    CallError::Incompatible { method: M::NAME, differences }
+}
+
+/// Until when a server must have said what differs.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+fn codec_name(number: u8) -> String {
+    match number {
+        Json::NUMBER => Json::NAME.to_owned(),
+        Postcard::NUMBER => Postcard::NAME.to_owned(),
+        own => format!("number {own}"),
+    }
+}
+
+/// How often one call looks its type up anew, because another server is there each time.
+const MOST_LOOKS: u32 = 3;
+
+/// Memory that calls of a thread use one after another.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    pub(super) request: Vec<u8>,
+    pub(super) reply: Vec<u8>,
+}
+
+impl Buffers {
+    /// Most bytes of memory that are kept.
+    const MOST_KEPT: usize = 64 * 1024;
+
+    /// This thread's, if no call has them.
+    fn take() -> Self {
+        BUFFERS.take()
+    }
+
+    pub(super) fn give_back(self) {
+        let kept = |buffer: Vec<u8>| if buffer.capacity() > Self::MOST_KEPT { Vec::new() } else { buffer };
+        BUFFERS.set(Self { request: kept(self.request), reply: kept(self.reply) });
+    }
+}
+
+thread_local! {
+    static BUFFERS: Cell<Buffers> = const { Cell::new(Buffers { request: Vec::new(), reply: Vec::new() }) };
+}

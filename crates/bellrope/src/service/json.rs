@@ -1,0 +1,50 @@
+//! The codec `json`.
+//!
+//! It reads with serde_json. It writes itself, because what serde_json writes cannot always be read back as the same value:
+//! NaN and `Some(None)` become `null` there.
+
+mod output;
+mod place;
+mod text;
+mod writing;
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::codec::{Codec, CodecError};
+
+/// Values that any language can read, with names: see [`Codec`]. Fields may be added.
+///
+/// What JSON cannot say is an error where it is written, and never another value: floats that are no number or infinite,
+/// `Some(None)`, keys of maps that are neither texts, numbers, booleans nor plain variants. Numbers of 64 and 128 bits are
+/// exact. Values nest at most 127 deep. Lists of bytes are long as JSON: see [`Bytes`](super::Bytes).
+///
+/// ```
+/// use bellrope::service::{Codec, Json};
+///
+/// let mut text = Vec::new();
+/// Json::encode(&(u64::MAX, "ding", 0.5), &mut text).unwrap();
+/// assert_eq!(text, br#"[18446744073709551615,"ding",0.5]"#);
+/// assert_eq!(Json::decode::<(u64, &str, f64)>(&text).unwrap(), (u64::MAX, "ding", 0.5));
+/// assert_eq!(Json::encode(&[1.0, f64::NAN], &mut text).unwrap_err().place(), "[1]");
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Json;
+
+impl Codec for Json {
+    const NAME: &'static str = "json";
+    const NUMBER: u8 = 1;
+    const NAMED: bool = true;
+
+    fn encode<T: Serialize + ?Sized>(value: &T, to: impl io::Write) -> Result<(), CodecError> {
+        value.serialize(&mut output::Writer::new(to))
+    }
+
+    fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
+        serde_json::from_slice(bytes).map_err(|error| {
+            let fault = CodecError::new(&error);
+            place::steps(bytes, error.line(), error.column()).into_iter().rev().fold(fault, CodecError::within)
+        })
+    }
+}

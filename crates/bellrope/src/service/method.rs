@@ -1,0 +1,77 @@
+//! What the macro says of a method.
+
+use std::convert::Infallible;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{codec::Codec, error::ServiceError};
+use crate::error::CallError;
+
+/// A method of a service, as its clients see it.
+pub trait Method {
+    /// On the wire.
+    const NAME: &'static str;
+    /// Its place in its trait.
+    const INDEX: usize;
+    /// Its service's.
+    type Codec: Codec;
+    /// What it is answered with, or what each item of its stream is.
+    type Answer: Answer;
+    /// What each item of the stream from its caller is; `()` if there is none.
+    type Sent: Serialize + DeserializeOwned;
+    /// What is sent first.
+    type Request<'call>: Serialize + Deserialize<'call>;
+}
+
+/// What a method answers with: a `Result`, or something [`Plain`].
+pub trait Answer: Serialize + DeserializeOwned {
+    /// What is asked for.
+    type Value;
+    /// What may come in place of it.
+    type Error;
+
+    /// One of both.
+    fn split(self) -> Result<Self::Value, Self::Error>;
+}
+
+impl<T: Serialize + DeserializeOwned, E: Serialize + DeserializeOwned> Answer for Result<T, E> {
+    type Value = T;
+    type Error = E;
+
+    fn split(self) -> Self {
+        self
+    }
+}
+
+/// What is no `Result`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Plain<T>(pub T);
+
+impl<T: Serialize + DeserializeOwned> Answer for Plain<T> {
+    type Value = T;
+    type Error = Infallible;
+
+    fn split(self) -> Result<T, Infallible> {
+        Ok(self.0)
+    }
+}
+
+/// What a client's method returns.
+pub(super) type Outcome<M> = Result<<<M as Method>::Answer as Answer>::Value, Failed<M>>;
+
+/// Why it returns something else.
+pub(super) type Failed<M> = ServiceError<<<M as Method>::Answer as Answer>::Error>;
+
+/// Writes what a method is given into an empty buffer.
+pub(super) fn write<M: Method>(value: &(impl Serialize + ?Sized), buffer: &mut Vec<u8>) -> Result<(), CallError> {
+    buffer.clear();
+    M::Codec::encode(value, &mut *buffer).map_err(|fault| CallError::Unwritable { method: M::NAME, fault })
+}
+
+/// Reads what a method has answered with.
+pub(super) fn read<M: Method>(bytes: &[u8]) -> Outcome<M> {
+    let answer = M::Codec::decode::<M::Answer>(bytes);
+    let answer = answer.map_err(|fault| CallError::Unreadable { method: M::NAME, fault })?;
+    answer.split().map_err(ServiceError::Application)
+}

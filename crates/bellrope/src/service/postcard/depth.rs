@@ -1,0 +1,11 @@
+//! How deep values may nest.
+
+use super::super::codec::CodecError;
+
+/// How deep values may nest.
+pub(super) const MOST_DEPTH: u32 = 128;
+
+#[cold]
+pub(super) fn too_deep() -> CodecError {
+    CodecError::new(format_args!("it nests deeper than {MOST_DEPTH}"))
+}

@@ -1,0 +1,115 @@
+//! The words in which a schema is said.
+
+use std::{collections::BTreeMap, sync::Mutex};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{codec::Codec, json::Json};
+
+/// The form of a value, as it travels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Shape {
+    /// Nothing.
+    Unit,
+    /// Yes or no.
+    Bool,
+    /// A whole number: with a sign or without, and of so many bits.
+    Integer {
+        /// Whether it may be negative.
+        signed: bool,
+        /// How many bits it has.
+        bits: u8,
+    },
+    /// A floating-point number of so many bits.
+    Float {
+        /// How many bits it has.
+        bits: u8,
+    },
+    /// One character.
+    Char,
+    /// Text.
+    Text,
+    /// Bytes.
+    Bytes,
+    /// Something that may be missing.
+    Optional(Box<Shape>),
+    /// Any number of these. `None`: it was never seen what they are.
+    List(Option<Box<Shape>>),
+    /// Keys and values.
+    Map(Option<Box<(Shape, Shape)>>),
+    /// One after the other.
+    Tuple(Vec<Shape>),
+    /// The type in this place of the schema's list.
+    Type(u32),
+    /// Whatever comes says what it is.
+    Any,
+}
+
+/// The form of a type that has a name, or of what is inside of a variant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Form {
+    /// Nothing.
+    Unit,
+    /// Its one field.
+    Newtype(Shape),
+    /// Fields without names.
+    Tuple(Vec<Shape>),
+    /// Fields with names, in order.
+    Struct(Vec<(String, Shape)>),
+    /// One of these, in order.
+    Enum(Vec<(String, Form)>),
+}
+
+/// A type that has a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Type {
+    /// Its name in the sources, for people. Two types of one name are told apart by a number.
+    pub name: String,
+    /// What it is made of.
+    pub form: Form,
+}
+
+/// What travels when a method is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schema {
+    /// The codec.
+    pub codec: String,
+    /// What is sent first.
+    pub request: Shape,
+    /// What it is answered with, or each item of its stream.
+    pub answer: Shape,
+    /// Each item that its caller sends; [`Shape::Unit`] if it sends none.
+    pub sent: Shape,
+    /// The types that the others name.
+    pub types: Vec<Type>,
+}
+
+impl Schema {
+    /// The same for schemas that say the same, whatever their types are called. Never 0.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let forms: Vec<_> = self.types.iter().map(|ty| &ty.form).collect();
+        let mut bytes = Vec::new();
+        let said = (&self.codec, "request", &self.request, "answer", &self.answer, "sent", &self.sent, forms);
+        // What is made of texts and lists can always be written.
+        let _ = Json::encode(&said, &mut bytes);
+        // FNV-1a: it tells changes apart, not forgeries; a server may say of itself what it likes.
+        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        hash.max(1)
+    }
+}
+
+/// The schemas of a server's methods, by name.
+pub(crate) type Schemas = Mutex<BTreeMap<String, Schema>>;
+
+/// What a client asks `bellrope.schema`: the name of a method.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Question {
+    pub(crate) method: String,
+}

@@ -1,0 +1,194 @@
+//! Handlers that block hold nobody up but themselves; those that should not are named.
+
+use std::{
+    sync::{
+        Arc, Barrier, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::current,
+    time::Duration,
+};
+
+use bellrope::{
+    CallError, Client, HandlerError, Server, client::CallOptions, client::CancelToken, server::ServerConfig,
+};
+use bellrope_testkit::support::{PATIENCE, eventually};
+use tempfile::TempDir;
+
+/// What blocks, until it is opened.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+    inside: AtomicUsize,
+    most: AtomicUsize,
+    ran: AtomicUsize,
+}
+
+impl Gate {
+    fn wait(&self) {
+        let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(inside, Ordering::SeqCst);
+        let open = self.open.lock().unwrap();
+        let (_open, timeout) = self.opened.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap();
+        assert!(!timeout.timed_out(), "nobody opens the gate");
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+        self.ran.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+fn home() -> (TempDir, std::path::PathBuf) {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("blocking.sock");
+    (home, path)
+}
+
+// Fault 64.
+#[test]
+fn blocking_handlers_have_a_bounded_pool_and_let_the_worker_and_async_handlers_go_on() {
+    let gate = Arc::new(Gate::default());
+    let (home, path) = home();
+    let _server = Server::builder()
+        .config(ServerConfig::new().workers(1).blocking_threads(2))
+        .unary_blocking("block", {
+            let gate = Arc::clone(&gate);
+            move |call| {
+                gate.wait();
+                Ok(call.payload().to_ascii_uppercase())
+            }
+        })
+        .unary_blocking("fail", |_| Err(HandlerError::with_code(7, "no")))
+        .unary_blocking("panic", |_| panic!("a blocking handler fell"))
+        .in_place("echo", |_| Ok(()))
+        .unary_async("later", |call| async move { Ok(call.into_payload()) })
+        .bind(&path)
+        .unwrap();
+    let client = Client::connect(&path).unwrap();
+    let options = CallOptions::new().timeout(PATIENCE);
+    let callers: Vec<_> = (0..5)
+        .map(|_| {
+            let (client, options) = (client.clone(), options.clone());
+            std::thread::spawn(move || client.call_with("block", b"ding", &options))
+        })
+        .collect();
+    eventually("two handlers are inside", || gate.inside.load(Ordering::SeqCst) == 2);
+    // One more waits for its turn, is cancelled there, and never runs.
+    let token = CancelToken::new();
+    let cancelled = std::thread::spawn({
+        let (client, options) = (client.clone(), options.clone().cancel(&token));
+        move || client.call_with("block", b"dong", &options)
+    });
+    eventually("six calls are under way", || {
+        _server.metrics().snapshot().types.iter().map(|row| row.running).sum::<u64>() == 6
+    });
+    token.cancel();
+    assert!(matches!(cancelled.join().unwrap(), Err(CallError::Cancelled)));
+    assert_eq!(client.call_with("echo", b"ding", &options).unwrap(), b"ding", "the worker goes on");
+    assert_eq!(client.call_with("later", b"ding", &options).unwrap(), b"ding", "async handlers go on");
+    gate.open();
+    for caller in callers {
+        assert_eq!(caller.join().unwrap().unwrap(), b"DING");
+    }
+    assert_eq!(gate.most.load(Ordering::SeqCst), 2, "as many as blocking_threads");
+    assert!(matches!(client.call("fail", b""), Err(CallError::Handler { code: 7, .. })));
+    let error = client.call("panic", b"").unwrap_err();
+    assert!(matches!(&error, CallError::HandlerPanic { text } if text.contains("a blocking handler fell")), "{error}");
+    // The cancelled call may still be on its way to be dropped, but its turn is over if another one has had its own.
+    assert_eq!(client.call_with("block", b"", &options).unwrap(), b"");
+    assert_eq!(gate.ran.load(Ordering::SeqCst), 6, "what is cancelled before its turn does not run");
+    drop(home);
+}
+
+#[test]
+fn async_handlers_run_on_the_runtime_that_they_are_given() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("own").enable_all().build().unwrap();
+    let (_home, path) = home();
+    let server = Server::builder()
+        .runtime(runtime.handle().clone())
+        .unary_async("where", |_| async { Ok(current().name().unwrap_or_default().as_bytes().to_vec()) })
+        .unary_blocking("where.blocking", |_| Ok(current().name().unwrap_or_default().as_bytes().to_vec()))
+        .bind(&path)
+        .unwrap();
+    let client = Client::connect(&path).unwrap();
+    assert_eq!(client.call("where", b"").unwrap(), b"own");
+    assert_eq!(client.call("where.blocking", b"").unwrap(), b"own");
+    server.shutdown();
+    // It is its owner's still.
+    assert_eq!(runtime.block_on(async { 7 }), 7);
+}
+
+#[test]
+fn as_many_async_handlers_work_at_once_as_there_are_async_threads() {
+    // Two that wait for each other without giving their threads up: with one thread neither would ever end.
+    let meeting = Arc::new(Barrier::new(2));
+    let (_home, path) = home();
+    let _server = Server::builder()
+        .config(ServerConfig::new().async_threads(2))
+        .unary_async("meet", move |_| {
+            let meeting = Arc::clone(&meeting);
+            async move {
+                meeting.wait();
+                Ok(Vec::new())
+            }
+        })
+        .bind(&path)
+        .unwrap();
+    let client = Client::connect(&path).unwrap();
+    let options = CallOptions::new().timeout(PATIENCE);
+    let callers = [(); 2].map(|()| {
+        let (client, options) = (client.clone(), options.clone());
+        std::thread::spawn(move || client.call_with("meet", b"", &options))
+    });
+    for caller in callers {
+        caller.join().unwrap().unwrap();
+    }
+    for threads in [0, 1025] {
+        let config = ServerConfig::new().async_threads(threads);
+        let error = config.check().unwrap_err().to_string();
+        assert_eq!(error, format!("the setting async_threads is {threads}, and must be from 1 to 1024"));
+        ServerConfig::new().blocking_threads(threads).check().unwrap_err();
+    }
+}
+
+// Fault 64.
+#[test]
+fn a_handler_that_holds_a_worker_or_an_async_thread_is_counted() {
+    let hold = || std::thread::sleep(Duration::from_millis(11));
+    let (_home, path) = home();
+    let server = Server::builder()
+        .unary("worker", move |_, _| {
+            hold();
+            Ok(())
+        })
+        .unary_async("polled", move |_| async move {
+            tokio::task::yield_now().await;
+            hold();
+            Ok(Vec::new())
+        })
+        .unary_async("begun", move |_| {
+            hold();
+            async { Ok(Vec::new()) }
+        })
+        .bind(&path)
+        .unwrap();
+    let client = Client::connect(&path).unwrap();
+    let held = |name: &str| {
+        let snapshot = server.metrics().snapshot();
+        snapshot.types.iter().find(|row| row.name == name).map(|row| row.held_threads)
+    };
+    assert_eq!(["worker", "polled", "begun"].map(held), [Some(0); 3]);
+    for _ in 0..3 {
+        client.call("worker", b"").unwrap();
+        client.call("polled", b"").unwrap();
+        client.call("begun", b"").unwrap();
+    }
+    for name in ["worker", "polled", "begun"] {
+        eventually(name, || held(name).is_some_and(|count| count >= 3));
+    }
+}
