@@ -226,12 +226,14 @@ export class Connection {
 
   // From here on: the end.
 
-  // Answers and the admitted record may have arrived. They are read until a turn of the event loop brings nothing.
-  #writeFailed() {
+  // Answers and the admitted record may have arrived. They are read until two turns of the event loop have brought nothing:
+  // the first may end before it gets to the socket.
+  #writeFailed(quiet = 0) {
     const before = this.#reads;
     setImmediate(() => {
       if (this.#ended) return;
       if (this.#reads > before) this.#writeFailed();
+      else if (quiet < 1) this.#writeFailed(quiet + 1);
       else this.#lost(null);
     });
   }

@@ -78,14 +78,16 @@ export class Outgoing {
     }
   }
 
+  // Why the call ended is also said where its answer is awaited. So whoever does not await `send` misses nothing, and a
+  // rejection that nobody looks at is no fault.
   #enqueue(chunk, keeper) {
-    if (this.#finished) return this.#error === null ? Promise.resolve(false) : Promise.reject(this.#error);
-    const sent = new Promise((resolve, reject) => {
-      this.#waiting.push({ chunk, resolve, reject, keeper });
-      if (this.#credit !== null) this.pump();
-    });
-    // Why the call ended is also said where its answer is awaited. So whoever does not await `send` misses nothing.
+    const sent = this.#finished ? this.#over() : new Promise((resolve, reject) => this.#waiting.push({ chunk, resolve, reject, keeper }));
     sent.catch(() => {});
+    if (this.#credit !== null) this.pump();
     return sent;
+  }
+
+  #over() {
+    return this.#error === null ? Promise.resolve(false) : Promise.reject(this.#error);
   }
 }

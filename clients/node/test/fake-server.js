@@ -119,6 +119,7 @@ export class Peer {
   broken = null;
   closed = false;
   bytesRead = 0;
+  reads = 0;
   #options;
   #rules;
   #head = Buffer.alloc(0);
@@ -210,6 +211,7 @@ export class Peer {
 
   #read(bytes) {
     this.bytesRead += bytes.length;
+    this.reads += 1;
     if (this.hello === null) {
       this.#head = Buffer.concat([this.#head, bytes]);
       if (this.#head.length < 88) return;
