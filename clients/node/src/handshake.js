@@ -21,7 +21,7 @@ const STATUS_NAMES = {
   4: 'draining',
   5: 'forbidden',
   6: 'paced',
-  7: 'transport',
+  7: 'transport not available',
 };
 // Refusals that pass without anybody doing something.
 const PASSING = new Set([3, 4]);

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Client, connect, decodeText, defaultSocketPath, textOf } from '../index.js';
-import { folder, startFake, TYPES } from './fake-server.js';
+import { Client, decodeText, defaultSocketPath, textOf } from '../index.js';
+import { clientOf, folder, startFake, TYPES } from './fake-server.js';
 
 const SECONDS = { timeout: 30_000 };
 
@@ -15,8 +15,7 @@ async function all(chunks) {
 
 async function connected(t, options) {
   const server = await startFake(t, options);
-  const client = await connect({ path: server.path, reconnectTimeout: 500 });
-  t.after(() => client.close());
+  const client = await clientOf(t, { path: server.path, reconnectTimeout: 500 });
   return { server, client, peer: await server.peer() };
 }
 
@@ -192,12 +191,12 @@ test('the default path is that of the user', (t) => {
 
 test('the hello names the client and its class', SECONDS, async (t) => {
   const server = await startFake(t);
-  const client = await connect({ path: server.path, name: 'editor', priority: true });
+  const client = await clientOf(t, { path: server.path, name: 'editor', priority: true });
   const { hello } = await server.peer();
   assert.equal(hello.toString('latin1', 24, 30), 'editor');
   assert.deepEqual([hello[12], hello[13], hello[14]], [1, 1, 6]);
   client.close();
-  const plain = await connect(server.path);
+  const plain = await clientOf(t, server.path);
   assert.ok((await server.peer(1)).hello[14] > 0);
   plain.close();
 });

@@ -6,15 +6,14 @@ import { setFlagsFromString } from 'node:v8';
 import { setImmediate as turn } from 'node:timers/promises';
 import { test } from 'node:test';
 import { runInNewContext } from 'node:vm';
-import { connect, decodeText } from '../index.js';
-import { startFake } from './fake-server.js';
+import { decodeText } from '../index.js';
+import { clientOf, startFake } from './fake-server.js';
 
 const SECONDS = { timeout: 30_000 };
 
 async function connected(t, options) {
   const server = await startFake(t, options);
-  const client = await connect(server.path);
-  t.after(() => client.close());
+  const client = await clientOf(t, server.path);
   return { server, client, peer: await server.peer() };
 }
 
@@ -169,7 +168,7 @@ test('a large request that is cancelled or refused half way gives way to the nex
         if (kind === 'request' && whole !== null) peer.respond(call, String(whole.length));
       },
     });
-    const client = await connect(server.path);
+    const client = await clientOf(t, server.path);
     const peer = await server.peer();
     const abort = new AbortController();
     const first = client.call('unary', Buffer.alloc(10_000_000), { signal: abort.signal });

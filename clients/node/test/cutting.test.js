@@ -4,15 +4,14 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { setImmediate as turn } from 'node:timers/promises';
 import { test } from 'node:test';
-import { connect, decodeText, textOf } from '../index.js';
-import { startFake } from './fake-server.js';
+import { decodeText, textOf } from '../index.js';
+import { clientOf, startFake } from './fake-server.js';
 
 const MINUTE = { timeout: 60_000 };
 
 async function connected(t, options) {
   const server = await startFake(t, options);
-  const client = await connect(server.path);
-  t.after(() => client.close());
+  const client = await clientOf(t, server.path);
   return { server, client, peer: await server.peer() };
 }
 

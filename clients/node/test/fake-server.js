@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { connect } from '../index.js';
 import { ServerRules } from './server-rules.js';
 
 const NUMBERS = { request: 2, cancel: 3, credit: 4, response: 5, error: 6, chunk: 7, end: 8, fragment: 9, admitted: 10 };
@@ -62,6 +63,13 @@ export function folder(t) {
   const path = mkdtempSync(join(tmpdir(), 'bellrope-node-'));
   t.after(() => rmSync(path, { recursive: true, force: true }));
   return path;
+}
+
+/** A client that `t` closes. */
+export async function clientOf(t, options) {
+  const client = await connect(options);
+  t.after(() => client.close());
+  return client;
 }
 
 /**

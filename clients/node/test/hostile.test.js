@@ -3,9 +3,9 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
-import { connect, BellropeError, decodeText } from '../index.js';
+import { BellropeError, connect, decodeText } from '../index.js';
 import { Growing } from '../src/growing.js';
-import { encodeAnswer, encodeRecord, startFake } from './fake-server.js';
+import { clientOf, encodeAnswer, encodeRecord, startFake } from './fake-server.js';
 
 const MINUTE = { timeout: 60_000 };
 const terms = { capacity: 4_096, maxMessage: 100_000, maxInFlight: 16, streamWindow: 1_000 };
@@ -34,7 +34,7 @@ function mangled(pick) {
 
 async function attack(t, seed, bytesOf) {
   const server = await startFake(t, { ...terms, onRecord() {} });
-  const client = await connect(server.path);
+  const client = await clientOf(t, server.path);
   const upload = client.clientStream('client_stream');
   const both = client.duplex('duplex');
   const stream = client.stream('server_stream');
@@ -96,7 +96,7 @@ test('memory follows what has come, not what was announced', MINUTE, async (t) =
   assert.ok(growing.take().length <= 4_096);
   // A message of 1 GiB is announced, and one part of it comes.
   const server = await startFake(t, { capacity: 16_777_216, maxMessage: 2 ** 30, maxInFlight: 1, streamWindow: 1, onRecord() {} });
-  const client = await connect(server.path);
+  const client = await clientOf(t, server.path);
   const call = client.call('unary').catch((error) => error);
   const peer = await server.peer();
   await peer.record(0);
@@ -114,8 +114,7 @@ test('memory follows what has come, not what was announced', MINUTE, async (t) =
 
 test('an own limit holds messages of the server', MINUTE, async (t) => {
   const server = await startFake(t, {});
-  const client = await connect({ path: server.path, maxMessage: 70_000 });
-  t.after(() => client.close());
+  const client = await clientOf(t, { path: server.path, maxMessage: 70_000 });
   assert.equal((await client.call('unary', Buffer.alloc(70_000))).length, 70_000);
   await assert.rejects(client.call('unary', Buffer.alloc(70_001)), { code: 'MessageTooLarge', limit: 70_000 });
   const peer = await server.peer();
@@ -130,15 +129,13 @@ test('a text of an error that is too long or no UTF-8 does no harm', MINUTE, asy
       peer.send({ kind: 'error', type: 1, call, payload: Buffer.concat([Buffer.from([0xff]), Buffer.alloc(5_000, 'x')]) });
     },
   });
-  const client = await connect(server.path);
-  t.after(() => client.close());
+  const client = await clientOf(t, server.path);
   await assert.rejects(client.call('unary'), (error) => error.code === 'Handler' && error.message === `\ufffd${'x'.repeat(1_023)}`);
 });
 
 test('records of calls that have ended are passed over', MINUTE, async (t) => {
   const server = await startFake(t, { onRecord() {} });
-  const client = await connect(server.path);
-  t.after(() => client.close());
+  const client = await clientOf(t, server.path);
   const abort = new AbortController();
   const gone = client.call('unary', 'x', { signal: abort.signal });
   const peer = await server.peer();

@@ -9,7 +9,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { test } from 'node:test';
 import { connect, Connect, decodeText } from '../index.js';
 import { Backoff } from '../src/backoff.js';
-import { encodeAnswer, folder, startFake, TYPES } from './fake-server.js';
+import { clientOf, encodeAnswer, folder, startFake, TYPES } from './fake-server.js';
 
 const SECONDS = { timeout: 30_000 };
 
@@ -22,8 +22,7 @@ async function becomes(client, state) {
 
 async function connected(t, options, more) {
   const server = await startFake(t, options);
-  const client = await connect({ path: server.path, ...more });
-  t.after(() => client.close());
+  const client = await clientOf(t, { path: server.path, ...more });
   return { server, client, peer: await server.peer() };
 }
 
@@ -175,7 +174,7 @@ test('a server that is killed at any moment leaves every call with one end', { t
         else if (!peer.socket.destroyed && record.kind === 'request' && record.type === 1 && seen % 2 === 0) peer.respond(record.call, record.whole);
       },
     });
-    const client = await connect({ path: server.path, reconnectTimeout: 20 });
+    const client = await clientOf(t, { path: server.path, reconnectTimeout: 20 });
     let ends = 0;
     const ended = (promise) => promise.then(() => (ends += 1), (error) => {
       ends += 1;
@@ -288,8 +287,7 @@ test('records that come with the answer are not lost', SECONDS, async (t) => {
       peer.socket.end(Buffer.concat([encodeAnswer(terms), Buffer.from('00000000000005000100000000000000', 'hex')]));
     },
   });
-  const client = await connect(server.path);
-  t.after(() => client.close());
+  const client = await clientOf(t, server.path);
   assert.equal(decodeText(await client.call('unary', 'x').catch(() => client.call('unary', 'x'))), 'x');
   assert.equal(server.peers.length, 2);
 });
