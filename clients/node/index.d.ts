@@ -1,0 +1,323 @@
+// Types of the client of Bellrope. They need no other types; with @types/node, bytes are Buffers.
+
+/** What comes from the server: a Buffer. */
+export type Bytes = typeof globalThis extends { Buffer: { alloc(size: number): infer B } } ? B : Uint8Array;
+
+/**
+ * What goes to the server: text as UTF-8, or bytes, or nothing. Bytes are not copied: do not change them before the call
+ * has ended.
+ */
+export type Payload = string | ArrayBufferView | ArrayBuffer | null | undefined;
+
+/** An AbortSignal, as far as it is needed. */
+export interface Signal {
+  readonly aborted: boolean;
+  readonly reason?: any;
+  addEventListener(type: 'abort', listener: () => void): void;
+  removeEventListener(type: 'abort', listener: () => void): void;
+}
+
+export interface CallOptions {
+  /** Milliseconds for the whole call, streams included. Then it ends as DeadlineExceeded. */
+  timeout?: number | undefined;
+  /** The same as a moment: a Date or its milliseconds. With both, the earlier one counts. */
+  deadline?: Date | number | undefined;
+  /** Ends the call as Cancelled when it fires. Any number of calls may share a signal. */
+  signal?: Signal | undefined;
+}
+
+export interface ConnectOptions {
+  /** The server's socket. Without it, `defaultSocketPath()`. */
+  path?: string | undefined;
+  /** The name for the server's log, cut to 64 bytes. Without it, the name of the program's file. */
+  name?: string | undefined;
+  /** Ask for the priority class, which a server allows to few. */
+  priority?: boolean | undefined;
+  /** Milliseconds for each try to connect. 5,000 if absent. */
+  connectTimeout?: number | undefined;
+  /** Milliseconds that a call waits while there is no connection. 1,000 if absent. */
+  reconnectTimeout?: number | undefined;
+  /** Bytes of the largest message in either direction, if that is to be less than the server allows. */
+  maxMessage?: number | undefined;
+  /** Whether the socket must lie where only this user or root can put one, which is checked if this is absent. */
+  checkOwner?: boolean | undefined;
+  /** Gives up the first try to connect. */
+  signal?: Signal | undefined;
+}
+
+export type State = 'connecting' | 'connected' | 'reconnecting' | 'closed';
+
+export interface StateChange {
+  readonly state: State;
+  /** Why the connection was lost. */
+  readonly error?: Connect | Violation;
+}
+
+export interface MessageType {
+  readonly name: string;
+  readonly style: 'unary' | 'server stream' | 'client stream' | 'duplex';
+}
+
+export interface Limits {
+  /** Bytes of the largest request and response. */
+  readonly maxMessage: number;
+  /** Calls under way at once. */
+  readonly maxInFlight: number;
+  /** Bytes that a stream may be ahead of its reader. */
+  readonly streamWindow: number;
+}
+
+/** Connects to a server. Rejects with a Connect if there is none. */
+export function connect(pathOrOptions?: string | ConnectOptions): Promise<Client>;
+
+/** One connection to a server, made again when it is lost. Made by `connect`. */
+export class Client {
+  private constructor();
+  readonly state: State;
+  readonly path: string;
+  /** The message types of the present connection. */
+  readonly messageTypes: MessageType[];
+  /** The limits of the present connection, or null. */
+  readonly limits: Limits | null;
+
+  /** One request, one response. */
+  call(name: string, payload?: Payload, options?: CallOptions): Promise<Bytes>;
+  /** As `call`, with JSON both ways. */
+  callJson<T = unknown>(name: string, value: unknown, options?: CallOptions): Promise<T>;
+  /** One request, chunks from the server. The call begins at once. */
+  stream(name: string, payload?: Payload, options?: CallOptions): ServerStream;
+  /** As `stream`, with JSON both ways. */
+  streamJson<T = unknown>(name: string, value: unknown, options?: CallOptions): JsonStream<T>;
+  /** A request, chunks to the server, one response. */
+  clientStream(name: string, payload?: Payload, options?: CallOptions): ClientStream;
+  /** A request, chunks both ways. */
+  duplex(name: string, payload?: Payload, options?: CallOptions): Duplex;
+
+  /** Ends all calls as Closed, and everything that this client does. */
+  close(): void;
+  /** Keeps the program running while the client is open, which is the default. */
+  ref(): this;
+  /** Lets the program end although the client is open. */
+  unref(): this;
+
+  on(event: 'state', listener: (change: StateChange) => void): this;
+  once(event: 'state', listener: (change: StateChange) => void): this;
+  off(event: 'state', listener: (change: StateChange) => void): this;
+  addListener(event: 'state', listener: (change: StateChange) => void): this;
+  removeListener(event: 'state', listener: (change: StateChange) => void): this;
+  removeAllListeners(event?: 'state'): this;
+}
+
+interface Cancel {
+  /** Ends the call. What waits for it ends as Cancelled, with the reason as its cause. */
+  cancel(reason?: unknown): void;
+}
+
+interface Reading<T> extends AsyncIterableIterator<T> {
+  next(): Promise<IteratorResult<T, undefined>>;
+  /** Cancels the call if it has not ended. What waits in `next` settles as done. */
+  return(value?: any): Promise<IteratorResult<T, any>>;
+  throw(error?: any): Promise<IteratorResult<T, any>>;
+  [Symbol.asyncIterator](): this;
+}
+
+interface Writing {
+  /**
+   * Sends a chunk. Resolves to true when it is on its way, which waits for a slow server; to false if the server has ended
+   * the call and wants no more. Rejects with why the call has failed.
+   */
+  send(chunk: Payload): Promise<boolean>;
+  /** Sends every chunk, until the server wants no more. */
+  sendAll(chunks: AsyncIterable<Payload> | Iterable<Payload>): Promise<boolean>;
+}
+
+/** Chunks from the server. Leaving a loop over it cancels the call. */
+export class ServerStream implements Reading<Bytes>, Cancel {
+  private constructor();
+  next(): Promise<IteratorResult<Bytes, undefined>>;
+  return(value?: any): Promise<IteratorResult<Bytes, any>>;
+  throw(error?: any): Promise<IteratorResult<Bytes, any>>;
+  [Symbol.asyncIterator](): this;
+  cancel(reason?: unknown): void;
+}
+
+/** Chunks from the server, each a value. Leaving a loop over it cancels the call. */
+export class JsonStream<T = unknown> implements Reading<T>, Cancel {
+  private constructor();
+  next(): Promise<IteratorResult<T, undefined>>;
+  return(value?: any): Promise<IteratorResult<T, any>>;
+  throw(error?: any): Promise<IteratorResult<T, any>>;
+  [Symbol.asyncIterator](): this;
+  cancel(reason?: unknown): void;
+}
+
+/** Chunks to the server, and its one response. */
+export class ClientStream implements Writing, Cancel {
+  private constructor();
+  /** The response. The server may give it before the stream was ended. */
+  readonly response: Promise<Bytes>;
+  send(chunk: Payload): Promise<boolean>;
+  sendAll(chunks: AsyncIterable<Payload> | Iterable<Payload>): Promise<boolean>;
+  /** Ends the stream and waits for the response. */
+  finish(): Promise<Bytes>;
+  cancel(reason?: unknown): void;
+}
+
+/** Chunks both ways. Leaving a loop over it cancels the call. */
+export class Duplex implements Reading<Bytes>, Writing, Cancel {
+  private constructor();
+  next(): Promise<IteratorResult<Bytes, undefined>>;
+  return(value?: any): Promise<IteratorResult<Bytes, any>>;
+  throw(error?: any): Promise<IteratorResult<Bytes, any>>;
+  [Symbol.asyncIterator](): this;
+  send(chunk: Payload): Promise<boolean>;
+  sendAll(chunks: AsyncIterable<Payload> | Iterable<Payload>): Promise<boolean>;
+  /** Ends the client's stream. The server's goes on. */
+  end(): Promise<boolean>;
+  cancel(reason?: unknown): void;
+}
+
+/** The socket of this user's server, unless somebody names another. */
+export function defaultSocketPath(): string;
+
+/** A value as JSON. */
+export function encodeJson(value: unknown): Bytes;
+/** The value that a payload of JSON holds. */
+export function decodeJson<T = unknown>(bytes: Uint8Array): T;
+/** The text that a payload holds. */
+export function decodeText(bytes: Uint8Array): string;
+/** The text of a stream whose chunks may cut characters: yields whole characters only. */
+export function textOf(chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): AsyncGenerator<string, void, undefined>;
+
+export type Code =
+  | 'Handler'
+  | 'InvalidRequest'
+  | 'HandlerPanic'
+  | 'Exhausted'
+  | 'Other'
+  | 'Rejected'
+  | 'MessageTooLarge'
+  | 'DeadlineExceeded'
+  | 'Cancelled'
+  | 'UnknownMessageType'
+  | 'WrongStyle'
+  | 'NotExecuted'
+  | 'Unknown'
+  | 'Violation'
+  | 'Connect'
+  | 'Closed';
+
+/** How a call ended that did not succeed. */
+export class BellropeError extends Error {
+  readonly name: Code;
+  /** The outcome's name in the specification; the name of the class, too. */
+  readonly code: Code;
+  /** Whether the same call may be sent again without running twice. */
+  readonly retryable: boolean;
+  readonly cause?: unknown;
+}
+
+/** The handler answered with an error. */
+export class Handler extends BellropeError {
+  readonly code: 'Handler';
+  /** The handler's own number. */
+  readonly number: number;
+}
+
+/** The handler refused the contents of the request. */
+export class InvalidRequest extends BellropeError {
+  readonly code: 'InvalidRequest';
+}
+
+/** The handler panicked. */
+export class HandlerPanic extends BellropeError {
+  readonly code: 'HandlerPanic';
+}
+
+/** The server had no memory for the response, or nobody read the stream for too long. */
+export class Exhausted extends BellropeError {
+  readonly code: 'Exhausted';
+}
+
+/** An error of the server that this version has no name for. */
+export class Other extends BellropeError {
+  readonly code: 'Other';
+  readonly number: number;
+}
+
+/** Refused for now; no handler saw the call. */
+export class Rejected extends BellropeError {
+  readonly code: 'Rejected';
+  readonly reason: 'busy' | 'breaker' | 'draining' | 'other';
+  /** After how many milliseconds another try may be worth it, if that is known. */
+  readonly retryAfterMs: number | null;
+}
+
+/** The request, the response or a chunk has more bytes than the limit. */
+export class MessageTooLarge extends BellropeError {
+  readonly code: 'MessageTooLarge';
+  readonly size: number;
+  readonly limit: number;
+}
+
+/** The time for the call was over. */
+export class DeadlineExceeded extends BellropeError {
+  readonly code: 'DeadlineExceeded';
+}
+
+/** The caller cancelled the call. `cause` is the reason of the signal, if it was a signal. */
+export class Cancelled extends BellropeError {
+  readonly code: 'Cancelled';
+}
+
+/** The server has no message type of this name; nothing was sent. */
+export class UnknownMessageType extends BellropeError {
+  readonly code: 'UnknownMessageType';
+  readonly messageType: string;
+}
+
+/** The message type has another style than the call; nothing was sent. */
+export class WrongStyle extends BellropeError {
+  readonly code: 'WrongStyle';
+  readonly messageType: string;
+  readonly style: MessageType['style'];
+  readonly asked: MessageType['style'];
+}
+
+/** The connection was lost, and it is certain that no handler saw the call. */
+export class NotExecuted extends BellropeError {
+  readonly code: 'NotExecuted';
+}
+
+/** The connection was lost, and the call may have run, once. */
+export class Unknown extends BellropeError {
+  readonly code: 'Unknown';
+}
+
+/** The server broke the protocol. */
+export class Violation extends BellropeError {
+  readonly code: 'Violation';
+  /** The name of the rule. */
+  readonly rule: string;
+}
+
+export interface Refusal {
+  /** The status of the server's answer, or -1 if this side refused. */
+  readonly status: number;
+  readonly name: string;
+  readonly text: string;
+  /** Whether it passes by itself. */
+  readonly passing: boolean;
+}
+
+/** There is no connection, and none could be made; nothing was sent. */
+export class Connect extends BellropeError {
+  readonly code: 'Connect';
+  /** There if it was refused, by the server or on this side. */
+  readonly refusal?: Refusal;
+}
+
+/** The client was closed on this side. */
+export class Closed extends BellropeError {
+  readonly code: 'Closed';
+}

@@ -1,0 +1,175 @@
+// How calls end when they do not succeed: one class for each outcome of the specification.
+//
+// `code` is the outcome's name. `retryable` says whether the same call may be sent again without running twice.
+
+export class BellropeError extends Error {
+  constructor(message, options) {
+    super(message, options);
+    this.code = this.constructor.code;
+    this.retryable = this.constructor.retryable;
+  }
+
+  // On the prototype, so that it is not listed with the fields.
+  get name() {
+    return this.code;
+  }
+
+  static code = 'BellropeError';
+  static retryable = false;
+}
+
+/** The handler answered with an error. */
+export class Handler extends BellropeError {
+  constructor(text, number) {
+    super(text || `the handler failed with the number ${number}`);
+    this.number = number;
+  }
+
+  static code = 'Handler';
+}
+
+/** The handler refused the contents of the request. */
+export class InvalidRequest extends BellropeError {
+  static code = 'InvalidRequest';
+}
+
+/** The handler panicked. */
+export class HandlerPanic extends BellropeError {
+  static code = 'HandlerPanic';
+}
+
+/** The server had no memory for the response, or nobody read the stream for too long. */
+export class Exhausted extends BellropeError {
+  static code = 'Exhausted';
+}
+
+/** An error of the server that this version has no name for. */
+export class Other extends BellropeError {
+  constructor(text, number) {
+    super(text || `the server answered with the error ${number}`);
+    this.number = number;
+  }
+
+  static code = 'Other';
+}
+
+/** Refused for now; no handler saw the call. */
+export class Rejected extends BellropeError {
+  constructor(text, reason, retryAfterMs) {
+    super(text || `refused: ${reason}`);
+    this.reason = reason;
+    this.retryAfterMs = retryAfterMs;
+  }
+
+  static code = 'Rejected';
+  static retryable = true;
+}
+
+/** The request, the response or a chunk has more bytes than the limit. */
+export class MessageTooLarge extends BellropeError {
+  constructor(text, size, limit) {
+    super(text || `${size} bytes exceed the limit of ${limit} bytes`);
+    this.size = size;
+    this.limit = limit;
+  }
+
+  static code = 'MessageTooLarge';
+}
+
+/** The time for the call was over. */
+export class DeadlineExceeded extends BellropeError {
+  static code = 'DeadlineExceeded';
+}
+
+/** The caller cancelled the call. `cause` is the reason of the signal, if it was a signal. */
+export class Cancelled extends BellropeError {
+  static code = 'Cancelled';
+}
+
+/** The server has no message type of this name; nothing was sent. */
+export class UnknownMessageType extends BellropeError {
+  constructor(messageType) {
+    super(`the server has no message type ${JSON.stringify(messageType)}`);
+    this.messageType = messageType;
+  }
+
+  static code = 'UnknownMessageType';
+}
+
+/** The message type has another style than the call; nothing was sent. */
+export class WrongStyle extends BellropeError {
+  constructor(messageType, style, asked) {
+    super(`${JSON.stringify(messageType)} is called as ${style}, not as ${asked}`);
+    this.messageType = messageType;
+    this.style = style;
+    this.asked = asked;
+  }
+
+  static code = 'WrongStyle';
+}
+
+/** The connection was lost, and it is certain that no handler saw the call. */
+export class NotExecuted extends BellropeError {
+  static code = 'NotExecuted';
+  static retryable = true;
+}
+
+/** The connection was lost, and the call may have run, once. */
+export class Unknown extends BellropeError {
+  static code = 'Unknown';
+}
+
+/** The server broke the protocol. `rule` is the name of the rule. */
+export class Violation extends BellropeError {
+  constructor(rule, text) {
+    super(`the server broke the protocol (${rule}): ${text}`);
+    this.rule = rule;
+  }
+
+  static code = 'Violation';
+}
+
+/** There is no connection, and none could be made; nothing was sent. `refusal` is there if a server answered so. */
+export class Connect extends BellropeError {
+  constructor(text, { refusal, cause } = {}) {
+    super(text, cause === undefined ? undefined : { cause });
+    this.refusal = refusal;
+  }
+
+  static code = 'Connect';
+  static retryable = true;
+}
+
+/** The client was closed on this side. */
+export class Closed extends BellropeError {
+  static code = 'Closed';
+}
+
+const REASONS = { 1: 'busy', 2: 'breaker', 3: 'draining' };
+
+/** The error that an error record means. `low` and `high` are the halves of its detail. */
+export function fromRecord(code, low, high, text, limit) {
+  switch (code) {
+    case 1:
+    case 10:
+      return new Handler(text, high === 0 ? low : 0);
+    case 2:
+      return new HandlerPanic(text || 'the handler panicked');
+    case 4:
+      return new MessageTooLarge(text, high * 2 ** 32 + low, limit);
+    case 5:
+      return new DeadlineExceeded(text || 'the deadline passed');
+    case 6:
+      return new Cancelled(text || 'the server cancelled the call');
+    case 7: {
+      const after = high * 2 ** 24 + (low >>> 8);
+      return new Rejected(text, REASONS[low & 0xff] ?? 'other', after === 0 ? null : after);
+    }
+    case 8:
+      return new InvalidRequest(text || 'the request is invalid');
+    case 9:
+      return new Exhausted(text || 'the server had no room for the answer');
+    default:
+      return new Other(text, code);
+  }
+}

@@ -1,0 +1,43 @@
+// The options of `connect`.
+
+import { basename } from 'node:path';
+import { defaultSocketPath } from './path.js';
+
+const CONNECT_TIMEOUT_MS = 5_000;
+const RECONNECT_TIMEOUT_MS = 1_000;
+/** Longest time of a timer in Node, in milliseconds. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/** The options with all that was left out. Throws a TypeError. */
+export function optionsOf(given = {}) {
+  const options = typeof given === 'string' ? { path: given } : given;
+  if (options === null || typeof options !== 'object') throw new TypeError('connect takes a path or options');
+  const {
+    path = defaultSocketPath(),
+    name = basename(process.argv[1] ?? 'node'),
+    priority = false,
+    connectTimeout = CONNECT_TIMEOUT_MS,
+    reconnectTimeout = RECONNECT_TIMEOUT_MS,
+    maxMessage = Infinity,
+    checkOwner = true,
+    signal,
+  } = options;
+  if (typeof path !== 'string' || path === '' || path.includes('\0')) throw new TypeError('path must be the path of a socket');
+  if (typeof name !== 'string') throw new TypeError('name must be a string');
+  if (typeof maxMessage !== 'number' || !(maxMessage >= 1)) throw new TypeError('maxMessage must be bytes');
+  return {
+    path,
+    name,
+    priority,
+    connectTimeout: milliseconds(connectTimeout, 'connectTimeout'),
+    reconnectTimeout: milliseconds(reconnectTimeout, 'reconnectTimeout'),
+    maxMessage,
+    checkOwner,
+    signal,
+  };
+}
+
+function milliseconds(value, name) {
+  if (typeof value !== 'number' || !(value > 0)) throw new TypeError(`${name} must be milliseconds`);
+  return Math.min(value, MAX_TIMER_MS);
+}

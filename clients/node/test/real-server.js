@@ -1,0 +1,77 @@
+// A real server for a test: the program that BELLROPE_PROGRAM names, or the one with types of every style that
+// BELLROPE_STYLES names.
+
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { connect } from '../index.js';
+import { folder } from './fake-server.js';
+
+export const PROGRAM = process.env.BELLROPE_PROGRAM;
+export const STYLES = process.env.BELLROPE_STYLES;
+
+const START_MS = 20_000;
+
+export class RealServer {
+  path;
+  #start;
+  #child = null;
+  log = '';
+
+  constructor(path, start) {
+    this.path = path;
+    this.#start = start;
+  }
+
+  /** `bellrope serve` with the embedded provider. */
+  static async serve(t, ...settings) {
+    const home = folder(t);
+    const path = join(home, 'run', 'bellrope.sock');
+    const server = new RealServer(path, () =>
+      spawn(PROGRAM, ['serve', '--socket', path, '--provider', 'embedded', ...settings], {
+        env: { PATH: process.env.PATH, HOME: home },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      }),
+    );
+    return server.#begin(t);
+  }
+
+  /** The example with types of every style, which ends with its standard input. */
+  static async styles(t) {
+    const path = join(folder(t), 'run', 'styles.sock');
+    return new RealServer(path, () => spawn(STYLES, [path], { stdio: ['pipe', 'pipe', 'pipe'] })).#begin(t);
+  }
+
+  start() {
+    const child = this.#start();
+    for (const output of [child.stdout, child.stderr]) output.on('data', (text) => (this.log += text));
+    child.gone = new Promise((resolve) => child.once('exit', resolve));
+    this.#child = child;
+  }
+
+  /** Ends the server with a signal and waits until it is gone. */
+  async end(signal) {
+    this.#child.kill(signal);
+    await this.#child.gone;
+  }
+
+  /** A client, as soon as the server takes one. */
+  async client(options) {
+    for (const until = Date.now() + START_MS; ; ) {
+      try {
+        return await connect({ path: this.path, ...options });
+      } catch (error) {
+        if (error.code !== 'Connect' || error.refusal !== undefined || this.#child.exitCode !== null || Date.now() > until) {
+          throw new Error(`no server: ${this.log}`, { cause: error });
+        }
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+    }
+  }
+
+  async #begin(t) {
+    this.start();
+    t.after(() => this.end('SIGKILL'));
+    (await this.client()).close();
+    return this;
+  }
+}
