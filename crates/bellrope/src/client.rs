@@ -17,8 +17,8 @@ mod options;
 mod pool;
 mod reconnector;
 mod shared;
-mod stream;
 mod spawn;
+mod stream;
 mod types;
 
 #[cfg(feature = "tokio")]

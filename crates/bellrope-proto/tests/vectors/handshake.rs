@@ -3,8 +3,8 @@
 use bellrope_proto::{
     Terms,
     handshake::{
-        ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PRIORITY, Status, Style, Transport, TypeEntry, Welcome,
-        encode_refusal,
+        ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PRIORITY, SchemaMark, Status, Style, Transport, TypeEntry,
+        Welcome, encode_refusal,
     },
     layout::Geometry,
 };
@@ -60,7 +60,12 @@ fn types() -> Vec<TypeEntry> {
         (700, Style::ClientStream, "s\u{fc}m"),
         (65_535, Style::Duplex, "x"),
     ]
-    .map(|(message_type, style, name)| TypeEntry { message_type, style, name: name.to_owned() })
+    .map(|(message_type, style, name)| TypeEntry {
+        message_type,
+        style,
+        name: name.to_owned(),
+        schema: SchemaMark::default(),
+    })
     .into()
 }
 

@@ -326,7 +326,7 @@ fn clients_and_servers_that_know_no_schemas_go_on_working() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("private").join("shared.sock");
     let _server = Server::builder().service(Host).bind(&path).unwrap();
-    let mut hello = Hello { features: 0, class: 0, name: "old".to_owned() }.encode();
+    let mut hello = Hello { name: "old".to_owned(), ..Hello::default() }.encode();
     (hello[8], hello[10]) = (1, 0);
     let names = |features: u64| {
         hello[16..24].copy_from_slice(&features.to_le_bytes());

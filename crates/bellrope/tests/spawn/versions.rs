@@ -57,7 +57,7 @@ fn clients_of_two_versions_that_alternate_leave_one_server_and_its_streams_whole
         // The other version's client, which would find a server of its own version, or start none.
         let newer = Socket::connect(&home.socket()).unwrap();
         newer.set_nonblocking(false).unwrap();
-        let mut hello = Hello { features: 0, class: 0, name: "newer".into() }.encode();
+        let mut hello = Hello { name: "newer".into(), ..Hello::default() }.encode();
         hello[MAJOR].copy_from_slice(&2_u16.to_le_bytes());
         newer.send(&hello).unwrap();
         let mut head = [0; ANSWER_HEAD_LEN];
