@@ -3,12 +3,9 @@
 // A call has a holder: the client while it waits for a connection, then the connection. The holder ends it with `end`.
 // What ends it on this side (signal, deadline, an iterator that is dropped) goes through `abandon`, which tells the holder.
 
-import { nowUs } from './clock.js';
+import { MAX_TIMER_MS, nowUs } from './clock.js';
 import { Cancelled, DeadlineExceeded } from './errors.js';
 import { listen, unlisten } from './signals.js';
-
-/** Longest time of a timer in Node, in milliseconds. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 export class Call {
   /** Given when the first of its records is written. */

@@ -18,3 +18,6 @@ export function clockOffset(serverUs, ownUs) {
 export function onServerClock(ownUs, offset) {
   return BigInt.asUintN(64, BigInt(Math.floor(ownUs)) + offset);
 }
+
+/** Longest time of a timer in Node, in milliseconds. */
+export const MAX_TIMER_MS = 2 ** 31 - 1;

@@ -1,12 +1,11 @@
 // The options of `connect`.
 
 import { basename } from 'node:path';
+import { MAX_TIMER_MS } from './clock.js';
 import { defaultSocketPath } from './path.js';
 
 const CONNECT_TIMEOUT_MS = 5_000;
 const RECONNECT_TIMEOUT_MS = 1_000;
-/** Longest time of a timer in Node, in milliseconds. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** The options with all that was left out. Throws a TypeError. */
 export function optionsOf(given = {}) {

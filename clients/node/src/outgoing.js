@@ -8,7 +8,8 @@ export class Outgoing {
   #credit = null;
   #maxRecord = 0;
   #next = 0;
-  // What waits for credit or room, in order: { chunk, resolve, reject, keeper }. The end is one without a chunk.
+  // What waits for credit or room, in order: { chunk, sent, resolve, reject, keeper }, of which `sent` is the promise that the
+  // sender holds. The end is one without a chunk.
   #waiting = [];
   #ending = false;
   #finished = false;
@@ -72,22 +73,29 @@ export class Outgoing {
     if (this.#finished) return;
     this.#finished = true;
     this.#error = error ?? null;
-    for (const { resolve, reject } of this.#waiting.splice(0)) {
-      if (this.#error === null) resolve(false);
-      else reject(this.#error);
+    for (const { sent, resolve, reject } of this.#waiting.splice(0)) {
+      if (this.#error === null) {
+        resolve(false);
+      } else {
+        known(sent);
+        reject(this.#error);
+      }
     }
   }
 
-  // Why the call ended is also said where its answer is awaited. So whoever does not await `send` misses nothing, and a
-  // rejection that nobody looks at is no fault.
   #enqueue(chunk, keeper) {
-    const sent = this.#finished ? this.#over() : new Promise((resolve, reject) => this.#waiting.push({ chunk, resolve, reject, keeper }));
-    sent.catch(() => {});
+    if (this.#finished) return this.#error === null ? Promise.resolve(false) : known(Promise.reject(this.#error));
+    const waiter = { chunk, keeper };
+    waiter.sent = new Promise((resolve, reject) => Object.assign(waiter, { resolve, reject }));
+    this.#waiting.push(waiter);
     if (this.#credit !== null) this.pump();
-    return sent;
+    return waiter.sent;
   }
+}
 
-  #over() {
-    return this.#error === null ? Promise.resolve(false) : Promise.reject(this.#error);
-  }
+// Why a call ended is also said where its answer is awaited. So whoever does not await `send` misses nothing, and a
+// rejection for that reason which nobody looks at is no fault.
+function known(promise) {
+  promise.catch(() => {});
+  return promise;
 }
