@@ -97,7 +97,7 @@ class FakeServer {
 
   async listen() {
     this.#server = createServer((socket) => this.#accept(socket));
-    await new Promise((resolve, reject) => this.#server.once('error', reject).listen(this.path, resolve));
+    await new Promise((resolve, reject) => this.#server.once('error', reject).listen({ path: this.path, backlog: this.#options.backlog }, resolve));
   }
 
   /** The peer with that index, once it has connected. */

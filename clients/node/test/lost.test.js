@@ -1,9 +1,10 @@
 // Connections that are lost, and made again: each call ends once, as the specification says, and nothing runs on.
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect as connectPlain, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { test } from 'node:test';
@@ -276,6 +277,31 @@ test('a server that does not answer, or hangs up, is no connection', SECONDS, as
     },
   });
   await assert.rejects(connect(short.path), { code: 'Connect' });
+});
+
+test('a full queue of connections is waited for', SECONDS, async (t) => {
+  // A server that takes nothing until it is told so, with a short queue.
+  const path = join(folder(t), 'busy.sock');
+  const script = `
+    import { readSync } from 'node:fs';
+    import { startFake } from ${JSON.stringify(new URL('fake-server.js', import.meta.url).href)};
+    await startFake({ after() {} }, { path: ${JSON.stringify(path)}, backlog: 1 });
+    process.stdout.write('ready');
+    readSync(0, Buffer.alloc(1));
+    process.stdin.resume().on('end', () => process.exit());`;
+  const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['pipe', 'pipe', 'inherit'] });
+  t.after(() => child.kill('SIGKILL'));
+  await once(child.stdout, 'data');
+  const plain = await new Promise((resolve) => {
+    const seen = (error) => resolve(error.code);
+    for (let i = 0; i < 8; i += 1) connectPlain(path).on('error', seen).unref();
+  });
+  assert.equal(plain, 'EAGAIN');
+  const clients = Array.from({ length: 5 }, () => clientOf(t, { path, connectTimeout: 20_000 }));
+  for (let i = 0; i < 10; i += 1) await turn();
+  await assert.rejects(connect({ path, connectTimeout: 30 }), { code: 'Connect', message: /in time/ });
+  child.stdin.write('x');
+  for (const client of await Promise.all(clients)) assert.equal(decodeText(await client.call('unary', 'x')), 'x');
 });
 
 test('records that come with the answer are not lost', SECONDS, async (t) => {
