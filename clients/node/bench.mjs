@@ -1,8 +1,9 @@
 // What a call costs beside a plain socket, in the same run: node bench.mjs PROGRAM
 //
 // PROGRAM is the bellrope program; its `echo` answers over transport 1. The plain socket is a Unix socket of Node, to an
-// echo of Node in a process of its own, with a length of four bytes ahead of each message. Rounds of both alternate. It
-// prints, and judges nothing.
+// echo of Node in a process of its own, with a length of four bytes ahead of each message. `client alone` is this client
+// with the tests' server, also Node in a process of its own: both ends of the same language, as the plain socket has them.
+// Rounds alternate. It prints, and judges nothing.
 
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -11,6 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { connect } from './index.js';
+import { startFake } from './test/fake-server.js';
 
 const BYTES = 64;
 const ROUNDS = 7;
@@ -45,6 +47,15 @@ function servePlain(path) {
     socket.on('end', () => process.exit());
   });
   server.listen(path);
+}
+
+async function serveFake(path) {
+  const onRecord = (peer, { call, whole }) => {
+    peer.respond(call, whole);
+    peer.records.length = 0;
+  };
+  const types = [{ name: 'echo', number: 1, style: 0 }];
+  await startFake({ after() {} }, { path, types, onRecord, onPeer: ({ socket }) => socket.on('close', () => process.exit()) });
 }
 
 async function plainClient(path) {
@@ -109,28 +120,37 @@ function median(numbers) {
 
 async function main(program) {
   const folder = mkdtempSync(join(tmpdir(), 'bellrope-bench-'));
-  const paths = { bellrope: join(folder, 'private', 'bellrope.sock'), plain: join(folder, 'plain.sock') };
+  const paths = { bellrope: join(folder, 'private', 'bellrope.sock'), alone: join(folder, 'fake.sock'), plain: join(folder, 'plain.sock') };
+  const self = fileURLToPath(import.meta.url);
   const children = [
     spawn(program, ['serve', '--socket', paths.bellrope, '--log', 'error'], { stdio: 'ignore' }),
-    spawn(process.execPath, [fileURLToPath(import.meta.url), '--plain', paths.plain], { stdio: 'inherit' }),
+    spawn(process.execPath, [self, '--fake', paths.alone], { stdio: 'inherit' }),
+    spawn(process.execPath, [self, '--plain', paths.plain], { stdio: 'inherit' }),
   ];
   try {
     const client = await retried(() => connect(paths.bellrope));
+    const alone = await retried(() => connect(paths.alone));
     const plain = await plainClient(paths.plain);
-    const sides = { bellrope: (message) => client.call('echo', message), plain: plain.call };
+    const sides = {
+      bellrope: (message) => client.call('echo', message),
+      'client alone': (message) => alone.call('echo', message),
+      'plain socket': plain.call,
+    };
     const message = Buffer.alloc(BYTES, 7);
     for (const [what, measure] of [['one at a time, median', roundTrip], [`${DEPTH} under way, mean`, pipelined]]) {
-      const rounds = { bellrope: [], plain: [] };
+      const rounds = Object.fromEntries(Object.keys(sides).map((side) => [side, []]));
       for (let round = 0; round <= ROUNDS; round += 1) {
         for (const [side, call] of Object.entries(sides)) {
           const time = await measure(call, message);
           if (round > 0) rounds[side].push(time); // The first round warms up.
         }
       }
-      const [bellrope, socket] = [median(rounds.bellrope), median(rounds.plain)];
-      const ratio = (bellrope / socket).toFixed(2);
-      console.log(`${BYTES} bytes, ${what}: bellrope ${bellrope.toFixed(1)} us, plain socket ${socket.toFixed(1)} us, ratio ${ratio}`);
+      const times = Object.entries(rounds).map(([side, all]) => [side, median(all)]);
+      const socket = times.at(-1)[1];
+      const shown = times.map(([side, time]) => `${side} ${time.toFixed(1)} us (${(time / socket).toFixed(2)} x)`);
+      console.log(`${BYTES} bytes, ${what}: ${shown.join(', ')}`);
     }
+    alone.close();
     client.close();
     plain.close();
   } finally {
@@ -140,5 +160,6 @@ async function main(program) {
 }
 
 if (process.argv[2] === '--plain') servePlain(process.argv[3]);
+else if (process.argv[2] === '--fake') await serveFake(process.argv[3]);
 else if (process.argv[2] === undefined) console.error('usage: node bench.mjs PROGRAM');
 else await main(process.argv[2]);
