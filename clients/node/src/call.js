@@ -32,13 +32,13 @@ export class Call {
     this.style = style;
     this.name = name;
     this.payload = payload;
-    this.#signal = options?.signal;
-    if (options !== undefined) this.deadlineUs = deadlineOf(options);
+    this.#signal = options?.signal ?? null;
+    if (options != null) this.deadlineUs = deadlineOf(options);
   }
 
   /** Starts the clock and listens to the signal. Ends the call at once if it is too late for either. */
   arm() {
-    if (this.#signal !== undefined) {
+    if (this.#signal !== null) {
       if (this.#signal.aborted) return this.aborted(this.#signal.reason);
       listen(this.#signal, this);
     }
@@ -64,7 +64,7 @@ export class Call {
     this.parts = null;
     this.payload = null;
     if (this.#timer !== null) clearTimeout(this.#timer);
-    if (this.#signal !== undefined) unlisten(this.#signal, this);
+    if (this.#signal !== null) unlisten(this.#signal, this);
     this.outgoing?.finish(error);
     this.incoming?.finish(error, here);
     this.settled(error, response);

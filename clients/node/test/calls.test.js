@@ -94,11 +94,11 @@ test('a chunk above the limit is refused and the stream goes on', SECONDS, async
 test('a deadline travels on the server clock and ends the call on this side', SECONDS, async (t) => {
   const { client, peer } = await connected(t, { onRecord() {} });
   const before = process.hrtime.bigint() / 1000n;
-  const late = client.call('unary', 'x', { timeout: 80, deadline: Date.now() + 60_000 });
+  const late = client.call('unary', 'x', { timeout: 250, deadline: Date.now() + 60_000 });
   await assert.rejects(late, { code: 'DeadlineExceeded', retryable: false });
   const after = process.hrtime.bigint() / 1000n;
   const { extension } = await peer.record(0);
-  assert.ok(extension >= before + 80_000n - 1_000n && extension <= after, `${before} ${extension} ${after}`);
+  assert.ok(extension >= before + 250_000n && extension <= after, `${before} ${extension} ${after}`);
   assert.equal((await peer.record(1)).kind, 'cancel');
   const stream = client.stream('server_stream', 'x', { timeout: 50 });
   await assert.rejects(stream.next(), { code: 'DeadlineExceeded' });
