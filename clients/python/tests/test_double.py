@@ -332,6 +332,7 @@ class GivenUp(unittest.TestCase):
 
     def test_a_signal_ends_a_call_and_its_handler_may_call_or_is_told_that_it_may_not(self) -> None:
         done: List[object] = []
+        entered = threading.Event()
 
         def slow(peer: Peer) -> None:
             peer.welcome()
@@ -341,12 +342,16 @@ class GivenUp(unittest.TestCase):
                     main = threading.main_thread().ident
                     assert main is not None
                     signal.pthread_kill(main, signal.SIGALRM)
+                    # A signal that comes right before the poll is seen only after it.
+                    while not entered.wait(0.005):
+                        peer.respond(999, b"to nobody")
                 else:
                     peer.respond(got.call, got.payload)
 
         with Double(slow) as double, bellrope.Client(double.path) as client:
 
             def calls(*_: object) -> None:
+                entered.set()
                 try:
                     done.append(client.call("unary", b"handler"))
                 except RuntimeError as error:
