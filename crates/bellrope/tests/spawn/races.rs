@@ -121,6 +121,7 @@ fn processes_that_race_have_one_server_whichever_of_them_lives_on() {
     assert_eq!(servers[0], home.server().map(u64::from));
 }
 
+#[expect(unreachable_pub, reason = "as an example it is a program of its own")]
 #[path = "../../examples/own_server.rs"]
 mod own_server;
 
