@@ -125,8 +125,10 @@ fn call(service: &Service, method: &Method, face: &Face) -> TokenStream {
     };
     let names: Vec<_> = arguments.fields().map(|argument| &argument.ident).collect();
     let types: Vec<_> = arguments.fields().map(|argument| &argument.written).collect();
-    let sent = arguments.fields().map(|argument| &argument.sent);
-    let fields = arguments.fields().map(|argument| &argument.ident);
+    let fields = arguments.fields().map(|argument| {
+        let (field, sent) = (&argument.ident, &argument.sent);
+        if *field == sent.to_string() { quote!(#field) } else { quote!(#field: #sent) }
+    });
     let options = free_name("options", &names);
     let marker = method.request_type(&quote!('static));
     let as_above = format!("As [`{ident}`](Self::{ident}), with options.");
@@ -142,12 +144,13 @@ fn call(service: &Service, method: &Method, face: &Face) -> TokenStream {
 
         #[doc = #as_above]
         #(#conditions)*
+        #[allow(clippy::too_many_arguments)]
         pub #asyncness fn #with(
             &self,
             #(#names: #types,)*
             #options: &#bellrope::client::CallOptions,
         ) -> ::core::result::Result<#returned, #bellrope::service::ServiceError<#error>> {
-            let request = #bellrope::service::Request::of::<#marker>(&#request { #(#fields: #sent,)* })?;
+            let request = #bellrope::service::Request::of::<#marker>(&#request { #(#fields,)* })?;
             self.caller.#form::<#marker>(request, #options)#awaited
         }
     }

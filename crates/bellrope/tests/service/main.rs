@@ -3,4 +3,5 @@
 mod codecs;
 mod compatibility;
 mod files;
+mod schemas;
 mod styles;

@@ -295,10 +295,7 @@ fn a_dropped_stream_and_a_cancelled_call_end_at_the_service() {
 
     let token = CancelToken::new();
     let options = CallOptions::new().timeout(Duration::MAX).cancel(&token);
-    let waiting = std::thread::spawn({
-        let bells = bells.clone();
-        move || bells.wait_with(&options)
-    });
+    let waiting = std::thread::spawn(move || bells.wait_with(&options));
     until(1);
     token.cancel();
     let error = waiting.join().unwrap().unwrap_err();
@@ -307,6 +304,7 @@ fn a_dropped_stream_and_a_cancelled_call_end_at_the_service() {
 }
 
 /// Names that clients, futures and constructors have are free for methods, and keywords for arguments.
+#[expect(clippy::wrong_self_convention, clippy::new_ret_no_self, reason = "whatever a method is called")]
 #[tokio::test]
 async fn methods_and_arguments_may_have_any_name() {
     #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]

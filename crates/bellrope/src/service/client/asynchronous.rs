@@ -43,17 +43,16 @@ macro_rules! with_type {
 
 impl ServiceCaller<AsyncClient> {
     async fn find<M: Method>(&self) -> Result<MessageType, CallError> {
-        match self.known::<M>() {
-            Some(known) => Ok(known),
-            None => {
-                let (found, theirs) = self.client.marked_type(M::NAME).await?;
-                match self.compare::<M>(theirs)? {
-                    Compared::Same => Ok(self.keep::<M>(found)),
-                    Compared::Differs(ours) => {
-                        let theirs = self.client.call_within(SCHEMA, &question::<M>(), PATIENCE).await;
-                        Err(incompatible::<M>(&ours, theirs))
-                    }
-                }
+        if let Some(known) = self.known::<M>() {
+            return Ok(known);
+        }
+        let mut looks = 0;
+        loop {
+            let (found, theirs) = self.client.marked_type(M::NAME).await?;
+            let Compared::Differs(ours) = self.compare::<M>(theirs)? else { return Ok(self.keep::<M>(found)) };
+            let theirs = self.client.call_within(SCHEMA, &question::<M>(), PATIENCE).await;
+            if let Some(error) = incompatible::<M>(&ours, theirs, &mut looks) {
+                return Err(error);
             }
         }
     }

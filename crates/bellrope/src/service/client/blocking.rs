@@ -14,16 +14,16 @@ use crate::{
 
 impl ServiceCaller<Client> {
     fn find<M: Method>(&self) -> Result<MessageType, CallError> {
-        match self.known::<M>() {
-            Some(known) => Ok(known),
-            None => {
-                let (found, theirs) = self.client.marked_type(M::NAME)?;
-                match self.compare::<M>(theirs)? {
-                    Compared::Same => Ok(self.keep::<M>(found)),
-                    Compared::Differs(ours) => {
-                        Err(incompatible::<M>(&ours, self.client.call_within(SCHEMA, &question::<M>(), PATIENCE)))
-                    }
-                }
+        if let Some(known) = self.known::<M>() {
+            return Ok(known);
+        }
+        let mut looks = 0;
+        loop {
+            let (found, theirs) = self.client.marked_type(M::NAME)?;
+            let Compared::Differs(ours) = self.compare::<M>(theirs)? else { return Ok(self.keep::<M>(found)) };
+            let theirs = self.client.call_within(SCHEMA, &question::<M>(), PATIENCE);
+            if let Some(error) = incompatible::<M>(&ours, theirs, &mut looks) {
+                return Err(error);
             }
         }
     }

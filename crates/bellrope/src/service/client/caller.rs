@@ -108,14 +108,26 @@ pub(super) fn question<M: Method>() -> Vec<u8> {
     question
 }
 
-/// The error of a method that is another one at the server, as that says.
-pub(super) fn incompatible<M: Method>(ours: &Schema, theirs: Result<Vec<u8>, CallError>) -> CallError {
-    let theirs = theirs.ok().and_then(|answer| Json::decode::<Schema>(&answer).ok());
+/// The error of a method that is another one at the server, as that says. `None` if that server is gone meanwhile, and the
+/// next one is to be looked at.
+pub(super) fn incompatible<M: Method>(
+    ours: &Schema,
+    theirs: Result<Vec<u8>, CallError>,
+    looks: &mut u32,
+) -> Option<CallError> {
+    *looks += 1;
+    let theirs = match theirs {
+        Err(error @ (CallError::NotExecuted | CallError::Unknown | CallError::Connect(_))) => {
+            return (*looks >= MOST_LOOKS).then_some(error);
+        }
+        other => other.ok().and_then(|answer| Json::decode::<Schema>(&answer).ok()),
+    };
     let differences = match theirs {
+        Some(theirs) if theirs.hash() == ours.hash() && *looks < MOST_LOOKS => return None,
         Some(theirs) => between(ours, &theirs),
         None => "their types differ, and the server does not say in what".to_owned(),
     };
-    CallError::Incompatible { method: M::NAME, differences }
+    Some(CallError::Incompatible { method: M::NAME, differences })
 }
 
 /// Until when a server must have said what differs.
