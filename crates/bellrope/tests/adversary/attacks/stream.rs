@@ -15,7 +15,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         says(peer, &b"GET / HTTP/1.1\r\n".repeat(8));
     }),
     over_socket("a kind that does not exist", Closed("bad_header"), |peer| {
-        says(peer, &header_word(0, 11).to_le_bytes())
+        says(peer, &header_word(0, 11).to_le_bytes());
     }),
     over_socket("a flag that does not exist", Closed("bad_header"), |peer| {
         says(peer, &(header_word(0, 2) | 1 << 57).to_le_bytes());
