@@ -31,7 +31,9 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     reports: List[Any] = []
 
     async def watched() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+        loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = 60  # the machine may be busy
+        loop.set_exception_handler(lambda _, context: reports.append(context))
         await asyncio.wait_for(main, 120)
 
     asyncio.run(watched())
