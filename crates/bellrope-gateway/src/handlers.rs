@@ -4,15 +4,17 @@
 //! reader slows its provider down. No task is started: when the caller cancels or goes away the server drops the
 //! handler, and the provider's stream, and with it its socket, goes in the same moment.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bellrope::{
     HandlerError,
-    server::{ChunkSender, OwnedCall, ServerBuilder},
+    server::{ChunkSender, ClaimedRoom, OwnedCall, ServerBuilder},
 };
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::{AnswerStream, Gateway, LiveGateway};
@@ -37,6 +39,21 @@ pub const MAX_CHUNK: usize = 16 * 1024;
 
 /// Longer texts are cut. In bytes; JSON makes at most six of one, which leaves room for the rest of the chunk.
 const MAX_TEXT: usize = 2 * 1024;
+
+/// How often a request counts in the server's buffer budget: what is read out of it, what is sent to the provider, and a
+/// part of that on its way from the one to the other.
+const WEIGHT: u32 = 3;
+
+/// What a value of a request takes at the most while it is read and sent on, and an object beside that: a tree of it, and a
+/// copy of that. In bytes.
+const VALUE: u64 = 160;
+const OBJECT: u64 = 1_200;
+
+/// Larger requests are read by a thread of their own. In bytes.
+const READ_AT_ONCE: usize = 64 * 1024;
+
+/// What is kept as text if it is long: the arguments of calls.
+const ARGUMENTS: json::Place = &["messages", json::IN_LIST, "content", json::IN_LIST, "input"];
 
 /// Adds the gateway's [message types](crate::message) to a server.
 ///
@@ -69,13 +86,26 @@ const MAX_TEXT: usize = 2 * 1024;
 pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> ServerBuilder {
     let gateway = gateway.into();
     builder
-        .unary_async(CHAT, unary(&gateway, |gateway, call| async move { answer(gateway.chat(asked(&call)?).await) }))
-        .server_stream(CHAT_STREAM, stream(&gateway, |gateway, call| Ok(gateway.chat_stream(asked(call)?))))
+        .unary_async(
+            CHAT,
+            unary(&gateway, |gateway, call| async move {
+                let Asked { request, room: _room } = asked(call).await?;
+                answer(gateway.chat(request).await)
+            }),
+        )
+        .server_stream(CHAT_STREAM, stream(&gateway, Gateway::chat_stream))
         .unary_async(
             COMPLETE,
-            unary(&gateway, |gateway, call| async move { answer(gateway.complete(asked(&call)?).await) }),
+            unary(&gateway, |gateway, call| async move {
+                let Asked { request, room: _room } = asked(call).await?;
+                answer(gateway.complete(request).await)
+            }),
         )
-        .server_stream(COMPLETE_STREAM, stream(&gateway, |gateway, call| Ok(gateway.complete_stream(asked(call)?))))
+        .server_stream(COMPLETE_STREAM, stream(&gateway, Gateway::complete_stream))
+        .weight(CHAT, WEIGHT)
+        .weight(CHAT_STREAM, WEIGHT)
+        .weight(COMPLETE, WEIGHT)
+        .weight(COMPLETE_STREAM, WEIGHT)
         .unary_async(
             MODELS,
             unary(&gateway, |gateway, call| async move {
@@ -102,18 +132,18 @@ where
 }
 
 /// A handler that answers with the pieces of what `begin` begins.
-fn stream<F>(
+fn stream<T: WithNotes>(
     gateway: &LiveGateway,
-    begin: F,
-) -> impl Fn(OwnedCall, ChunkSender) -> BoxFuture<'static, Result<(), HandlerError>> + use<F>
-where
-    F: Fn(&Gateway, &OwnedCall) -> Result<AnswerStream, HandlerError> + Copy + Send + 'static,
-{
+    begin: fn(&Gateway, T) -> AnswerStream,
+) -> impl Fn(OwnedCall, ChunkSender) -> BoxFuture<'static, Result<(), HandlerError>> + use<T> {
     let gateway = gateway.clone();
     move |call, chunks| {
         let gateway = gateway.current();
         // The request is read in here: outside of the future it would keep the worker from its other connections.
-        Box::pin(async move { forward(begin(&gateway, &call)?, chunks).await })
+        Box::pin(async move {
+            let Asked { request, room: _room } = asked(call).await?;
+            forward(begin(&gateway, request), chunks).await
+        })
     }
 }
 
@@ -181,7 +211,7 @@ fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, Han
 }
 
 /// A request that tells of its fields which nobody here knows.
-trait WithNotes: DeserializeOwned {
+trait WithNotes: DeserializeOwned + Send + 'static {
     const KNOWN: Known;
 
     /// The field that no request lacks, and a value for it.
@@ -208,13 +238,61 @@ impl WithNotes for CompletionRequest {
     }
 }
 
-/// The request that a call holds, with a note for each field of it that is passed over.
-fn asked<T: WithNotes>(call: &OwnedCall) -> Result<T, HandlerError> {
-    let mut request: T = json::from_slice(call.payload()).map_err(|error| {
-        let place = misread::<T>(call.payload(), T::KNOWN, T::REQUIRED);
+/// A request, and the room that it takes beside that of its call.
+struct Asked<T> {
+    request: T,
+    room: Option<ClaimedRoom>,
+}
+
+/// The request that a call holds, with a note for each field of it that is passed over. A large one is read by a thread
+/// that serves nobody else.
+async fn asked<T: WithNotes>(call: OwnedCall) -> Result<Asked<T>, HandlerError> {
+    let size = call.payload().len();
+    let weigh = |call: &OwnedCall| {
+        let json::Values { all, objects } = json::values(call.payload(), ARGUMENTS);
+        all as u64 * VALUE + objects as u64 * OBJECT
+    };
+    let (call, weight) = if size <= READ_AT_ONCE {
+        let weight = weigh(&call);
+        (call, weight)
+    } else {
+        apart(move || {
+            let weight = weigh(&call);
+            Ok((call, weight))
+        })
+        .await?
+    };
+    // What the call holds for itself is enough for most.
+    let more = weight.saturating_sub(u64::from(WEIGHT - 1) * size as u64);
+    let room = if more == 0 { None } else { Some(call.claim(more).await?) };
+    let payload = call.into_payload();
+    let request = if size <= READ_AT_ONCE { read(&payload)? } else { apart(move || read(&payload)).await? };
+    Ok(Asked { request, room })
+}
+
+/// Does work that takes long on a thread of its own, one at a time: what is given up meanwhile goes on to its end, and
+/// takes its memory until then.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HandlerError> + Send + 'static,
+) -> Result<T, HandlerError> {
+    static ONE: Semaphore = Semaphore::const_new(1);
+    let turn = ONE.acquire().await;
+    let run = move || {
+        let _turn = turn;
+        work()
+    };
+    // tokio panics where the system has no thread for it.
+    let running = std::panic::catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(run)));
+    let running = running.map_err(|_| HandlerError::new("the system has no thread to read a large request with"))?;
+    running.await.unwrap_or_else(|error| Err(HandlerError::failure(format!("reading the request: {error}"))))
+}
+
+fn read<T: WithNotes>(payload: &[u8]) -> Result<T, HandlerError> {
+    let mut request: T = json::from_slice(payload).map_err(|error| {
+        let place = misread::<T>(payload, T::KNOWN, T::REQUIRED);
         unreadable(&place.map_or_else(|| error.to_string(), |field| format!("{field}: {error}")))
     })?;
-    *request.notes() = unknown(call.payload(), T::KNOWN);
+    *request.notes() = unknown(payload, T::KNOWN);
     Ok(request)
 }
 

@@ -10,6 +10,7 @@
 mod lenient;
 mod piece;
 mod repair;
+mod scan;
 
 #[cfg(feature = "http")]
 pub(crate) use lenient::{Few, amount, count, each, fields, fields_and, is_nothing, number, words};
@@ -18,3 +19,4 @@ pub(crate) use piece::{Piece, Seam};
 #[cfg(feature = "http")]
 pub(crate) use repair::raw;
 pub use repair::{from_slice, from_str, repaired};
+pub(crate) use scan::{IN_LIST, MAX_DEPTH, MAX_TREE, Place, Values, depth, values};

@@ -16,6 +16,7 @@
 mod answer;
 pub mod fields;
 pub mod lenient;
+mod part;
 mod request;
 mod version;
 

@@ -39,7 +39,7 @@ use bellrope_shm::process;
 use self::calls::blocking_pool::BlockingPool;
 #[cfg(feature = "tokio")]
 pub use self::handler::{
-    owned_call::{Cancelled, OwnedCall},
+    owned_call::{Cancelled, ClaimedRoom, OwnedCall},
     streams::{ChunkReceiver, ChunkSender, StreamClosed},
 };
 pub use self::{
@@ -178,6 +178,22 @@ impl ServerBuilder {
         A: Future<Output = Result<Vec<u8>, HandlerError>> + Send + 'static,
     {
         self.registry.add(name, Handler::UnaryAsync(Box::new(move |call| Box::pin(handler(call)))));
+        self
+    }
+
+    /// Has requests of a message type with an async handler count `weight` times in the buffer budget, 1 to 16, as far as
+    /// one call may have as much. For handlers that hold more than the request itself: what they read out of it, what they
+    /// send to somebody else for it.
+    ///
+    /// ```
+    /// let server = bellrope::Server::builder()
+    ///     .unary_async("reverse", |call| async move { Ok(call.payload().iter().rev().copied().collect()) })
+    ///     .weight("reverse", 2);
+    /// ```
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn weight(mut self, name: &str, weight: u32) -> Self {
+        self.registry.weigh(name, weight);
         self
     }
 

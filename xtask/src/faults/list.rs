@@ -257,6 +257,11 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
                 "every refusal and every drop has a reason, a counter and a line, limited in rate",
             ),
             (
+                58,
+                "A message that costs a multiple of its bytes: nested JSON, many small values",
+                "the arguments of calls are kept as text; what else a request takes is counted before it is read, and needs room in the buffer budget; large requests are read by a thread that serves nobody else",
+            ),
+            (
                 59,
                 "One connection, process or user holds the buffer budget with what it does not read or send",
                 "unread streams count as stalled; while others wait, nobody gets more than his share, and who lets them wait \

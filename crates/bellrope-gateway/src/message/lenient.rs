@@ -8,6 +8,10 @@ use std::fmt;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::json::{MAX_DEPTH, MAX_TREE, depth, repaired};
 
 /// A value; its default for null.
 ///
@@ -15,6 +19,25 @@ use serde::{Deserialize, Deserializer};
 /// It is something else.
 pub fn or_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// The arguments of a call of a tool: any value. A list or an object of more than 256 bytes is kept as a string that holds
+/// its text, as arguments may be: a tree of it could take a hundred times as much memory.
+///
+/// # Errors
+/// Its lists and objects lie deeper in one another than any reader takes.
+pub fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    let json = Box::<RawValue>::deserialize(deserializer)?;
+    if json.get().len() <= MAX_TREE || !json.get().starts_with(['{', '[']) {
+        return serde_json::from_str(json.get()).map_err(D::Error::custom);
+    }
+    if depth(json.get().as_bytes()) > MAX_DEPTH {
+        return Err(D::Error::custom("the arguments of a call of a tool lie too deep in one another"));
+    }
+    Ok(match repaired(json.get()) {
+        std::borrow::Cow::Owned(repaired) => repaired.into(),
+        std::borrow::Cow::Borrowed(_) => String::from(Box::<str>::from(json)).into(),
+    })
 }
 
 /// A number, written as one or as text. Nothing for null.

@@ -315,7 +315,7 @@ impl<'de> Deserialize<'de> for Content {
 ///
 /// `cache_control` is Anthropic's mark up to where the provider may keep what it has read. It goes to providers that
 /// speak Anthropic's format, and to no other.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Part {
@@ -324,7 +324,7 @@ pub enum Part {
         /// The text itself.
         text: String,
         /// See [`Part`].
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<Value>,
     },
     /// A picture.
@@ -332,53 +332,49 @@ pub enum Part {
         /// A data URL (`data:image/png;base64,...`) or an address that the provider can fetch.
         url: String,
         /// How closely to look: `low`, `high` or `auto`. Only OpenAI's formats have it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
         /// See [`Part`].
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<Value>,
     },
     /// What the model thought in an earlier turn.
     Reasoning {
         /// The text.
-        #[serde(default, deserialize_with = "lenient::or_default")]
         text: String,
         /// What the provider that thought it gave with it, and wants back as it was: an object with Anthropic's
         /// `signature` or `data` (of a redacted block), or with the `id` and `encrypted_content` of OpenAI's responses.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         details: Option<Value>,
     },
     /// A call of a tool that the model made in an earlier turn.
     ToolUse {
         /// The call's id, which its result refers to.
-        #[serde(default, deserialize_with = "lenient::or_default")]
         id: String,
         /// The tool's name.
         name: String,
-        /// The arguments: usually a JSON object. A string is the text that the model wrote, which may be anything.
-        #[serde(default)]
+        /// The arguments: usually a JSON object. A string is the text that the model wrote, which may be anything. A list
+        /// or an object of more than 256 bytes is read as such a string, which takes far less memory.
         input: Value,
         /// What the provider gave with the call, and wants back as it was: Gemini's thought signature.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         extra_content: Option<Value>,
     },
     /// What a tool answered.
     ToolResult {
         /// The id of the call.
-        #[serde(default, deserialize_with = "lenient::or_default")]
         tool_use_id: String,
         /// The answer as text.
-        #[serde(default, deserialize_with = "lenient::or_default")]
         content: String,
         /// The pictures of the answer, after its text: each a URL as of [`Part::Image`]. In chat completions, which have
         /// no place for them, words stand for each.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         images: Vec<String>,
         /// Whether the tool failed. Providers without such a mark get the text alone.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
         is_error: bool,
         /// See [`Part`].
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<Value>,
     },
 }

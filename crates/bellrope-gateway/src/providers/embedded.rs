@@ -204,9 +204,11 @@ impl Words {
 
 /// A word with the white space before it, of at most [`MAX_TOKEN`] bytes.
 fn first_token(text: &str) -> Option<&str> {
+    // What follows is not looked at: a word may be as long as a request.
+    let text = &text[..boundary(text, MAX_TOKEN)];
     let word = text.find(|c: char| !c.is_whitespace()).unwrap_or(text.len());
     let end = text[word..].find(char::is_whitespace).map_or(text.len(), |len| word + len);
-    let token = &text[..boundary(text, end.min(MAX_TOKEN))];
+    let token = &text[..end];
     (!token.is_empty()).then_some(token)
 }
 

@@ -13,7 +13,12 @@ use bellrope_shm::{clock, socket::PeerCredentials};
 
 use super::{
     accept::{connection_limits::ConnectionLimits, penalty::Penalties},
-    calls::{body::Body, buffers::Buffers, failures::draining, holders::Holders},
+    calls::{
+        body::Body,
+        buffers::Buffers,
+        failures::{draining, no_room_for_reply},
+        holders::Holders,
+    },
     config::{FixedSettings, ServerConfig, breaker_setting},
     handler::registry::Registry,
     limits::{LiveSettings, changed_to, differences},
@@ -55,6 +60,10 @@ pub(crate) struct Core {
     pub(crate) stopping: AtomicBool,
     #[cfg(feature = "tokio")]
     pub(crate) runtime: Option<tokio::runtime::Handle>,
+    /// One of the claims that handlers make waits for the budget at a time: whoever holds something gets nothing while
+    /// others wait.
+    #[cfg(feature = "tokio")]
+    pub(crate) claims: Arc<tokio::sync::Semaphore>,
 }
 
 impl Core {
@@ -84,14 +93,16 @@ impl Core {
             breakers,
             holders: Holders::new(&budget),
             heaviest: (0..fixed.workers).map(|_| AtomicU64::new(0)).collect(),
+            buffers: Arc::new(Buffers::new(&budget)),
             budget,
-            buffers: Arc::default(),
             log_limit: LogLimit::default(),
             penalties: Penalties::default(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             #[cfg(feature = "tokio")]
             runtime,
+            #[cfg(feature = "tokio")]
+            claims: Arc::new(tokio::sync::Semaphore::new(1)),
         })
     }
 
@@ -197,6 +208,12 @@ impl Core {
         self.holders.connection(peer)
     }
 
+    /// Room in the budget for a request of this size that counts `weight` times, as far as one call may have it.
+    pub(crate) fn room_for(&self, size: u64, weight: u64) -> u64 {
+        let limit = self.budget.limit();
+        size.max(size.saturating_mul(weight).min(limit - limit / 8))
+    }
+
     /// A request waits for the budget. When the first of a connection does, every worker is to look whether one of its
     /// clients lets others wait.
     #[cold]
@@ -224,12 +241,7 @@ impl Core {
             _ => holder.reserve(size),
         };
         if reservation.is_none() && !(alone && reply.len() <= self.fixed.terms.max_record()) {
-            let limit = self.budget.limit();
-            let text = format!(
-                "the reply of {size} bytes found no room in the buffer budget of {limit} bytes (buffer_budget_bytes); \
-                 the handler has run"
-            );
-            return Err(Failure::new(ErrorCode::Exhausted, text));
+            return Err(no_room_for_reply(size, self.budget.limit()));
         }
         Ok(Body::new(reply, reservation, &self.buffers))
     }

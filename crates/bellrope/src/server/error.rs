@@ -69,6 +69,12 @@ impl HandlerError {
         Self { of_service: false, ..self }
     }
 
+    /// The call found no room for what its handler needs.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn exhausted(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: ErrorCode::Exhausted, ..Self::new(text) }
+    }
+
     /// The caller's mistake: the request's contents are wrong. Logged as a warning, and no sign of a failing handler.
     #[must_use]
     pub fn invalid_request(text: impl Into<Cow<'static, str>>) -> Self {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 #[cfg(feature = "tokio")]
-use bellrope_proto::connection::Failure;
+use bellrope_proto::{Reservation, connection::Failure};
 use bellrope_proto::{connection::ServerConnection, stream::StreamEnd};
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
@@ -44,11 +44,20 @@ pub(crate) struct SessionId {
     pub(crate) serial: u64,
 }
 
+/// What an async handler answers with.
+#[cfg(feature = "tokio")]
+#[derive(Debug)]
+pub(crate) struct AsyncReply {
+    pub(crate) bytes: Vec<u8>,
+    /// Room for it in the budget, if it needs more than its call holds.
+    pub(crate) reservation: Option<Reservation>,
+}
+
 /// What an async handler says.
 #[cfg(feature = "tokio")]
 #[derive(Debug)]
 pub(crate) enum FromHandler {
-    Answered(Result<Vec<u8>, Failure>),
+    Answered(Result<AsyncReply, Failure>),
     Chunk(Body),
     Finished(Result<(), Failure>),
     /// It has taken chunks of these sizes from its caller's stream.
@@ -62,7 +71,7 @@ impl FromHandler {
     /// Bytes that it has for its caller.
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Answered(Ok(reply)) => reply.len(),
+            Self::Answered(Ok(reply)) => reply.bytes.len(),
             Self::Chunk(body) => body.as_ref().len(),
             _ => 0,
         }

@@ -4,10 +4,11 @@
 use std::collections::VecDeque;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use crate::json;
+use crate::json::{self, Few};
 use crate::message::Chunk;
+use crate::provider::MAX_TOOL_CALLS;
 
 /// The name of the field.
 const FIELD: &[u8] = b"extra_content";
@@ -24,16 +25,24 @@ pub(crate) fn push_extra(data: &str, from: usize, out: &mut VecDeque<Chunk>) {
     let Ok(frame) = json::from_str::<Frame>(data) else { return };
     let mut indices: Vec<_> = out.iter().skip(from).filter_map(index).collect();
     indices.dedup();
-    let calls = frame.choices.into_iter().next().and_then(|choice| choice.delta.or(choice.message)).unwrap_or_default();
-    let extras: Vec<_> = calls.tool_calls.unwrap_or_default().into_iter().map(|call| call.extra_content).collect();
+    let calls = frame
+        .choices
+        .into_iter()
+        .flatten()
+        .next()
+        .and_then(|choice| choice.delta.or(choice.message))
+        .unwrap_or_default();
+    let extras = calls.tool_calls.into_iter().flatten().map(|call| call.extra_content);
     let mut made = Vec::new();
     for (index, extra) in indices.into_iter().zip(extras) {
-        let Some(extra_content) = extra.filter(|extra| !extra.is_null()) else { continue };
-        made.push(if extra_content.to_string().len() <= MAX_EXTRA {
-            Chunk::ToolCallExtra { index, extra_content }
-        } else {
-            let text = format!("the `extra_content` of a call was left out: it has more than {MAX_EXTRA} bytes");
-            Chunk::Notice { text }
+        let Some(extra) = extra else { continue };
+        let small = Some(extra.get()).filter(|extra| extra.len() <= MAX_EXTRA);
+        made.push(match small.and_then(|extra| serde_json::from_str(extra).ok()) {
+            Some(extra_content) => Chunk::ToolCallExtra { index, extra_content },
+            None => {
+                let text = format!("the `extra_content` of a call was left out: it has more than {MAX_EXTRA} bytes");
+                Chunk::Notice { text }
+            }
         });
     }
     // Nothing may follow the last piece.
@@ -56,8 +65,7 @@ fn index(chunk: &Chunk) -> Option<u32> {
 
 #[derive(Deserialize)]
 struct Frame {
-    #[serde(default)]
-    choices: Vec<Choice>,
+    choices: Option<Few<Choice, MAX_TOOL_CALLS>>,
 }
 
 #[derive(Deserialize)]
@@ -68,17 +76,17 @@ struct Choice {
 
 #[derive(Deserialize, Default)]
 struct Calls {
-    tool_calls: Option<Vec<Call>>,
+    tool_calls: Option<Few<Call, MAX_TOOL_CALLS>>,
 }
 
 #[derive(Deserialize)]
 struct Call {
-    extra_content: Option<Value>,
+    extra_content: Option<Box<RawValue>>,
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::message::StopReason;

@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use crate::error::ProviderError;
+use crate::json::{MAX_DEPTH, depth, repaired};
 use crate::message::{Content, Message, Part, Role};
 
 /// One thing that a message says in so many words or pictures.
@@ -106,27 +109,34 @@ pub(super) fn role_name(role: Role) -> &'static str {
 }
 
 /// The arguments of a call as text: what the model wrote, as it was; an empty object for none.
-pub(super) fn arguments(input: &Value) -> String {
+pub(super) fn arguments(input: &Value) -> Cow<'_, str> {
     match input {
-        Value::Null => "{}".to_owned(),
-        Value::String(text) if is_blank(text) => "{}".to_owned(),
-        Value::String(text) => text.clone(),
-        json => json.to_string(),
+        Value::Null => "{}".into(),
+        Value::String(text) if is_blank(text) => "{}".into(),
+        Value::String(text) => text.into(),
+        json => json.to_string().into(),
     }
 }
 
-/// The arguments of a call as an object. A text that is none stands in one, so that it is not lost.
-pub(super) fn arguments_object(input: &Value) -> Value {
-    match input {
-        Value::Object(_) => input.clone(),
-        Value::Null => json!({}),
-        Value::String(text) if is_blank(text) => json!({}),
-        Value::String(text) => match serde_json::from_str(text) {
-            Ok(object @ Value::Object(_)) => object,
-            _ => json!({"text": text}),
-        },
-        json => json!({"value": json}),
-    }
+/// The arguments of a call as the JSON of an object. A text that is none stands in one, so that it is not lost.
+pub(super) fn arguments_object(input: &Value) -> Result<Box<RawValue>, ProviderError> {
+    let json = match input {
+        Value::Object(_) => to_raw_value(input),
+        Value::Null => to_raw_value(&json!({})),
+        Value::String(text) if is_blank(text) => to_raw_value(&json!({})),
+        Value::String(text) if is_object(text) => RawValue::from_string(text.trim().to_owned()),
+        Value::String(text) => to_raw_value(&json!({"text": text})),
+        json => to_raw_value(&json!({"value": json})),
+    };
+    json.map_err(|error| unwritable(&error))
+}
+
+/// Whether a text is the JSON of an object, in a form that every reader takes.
+fn is_object(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+        && depth(text.as_bytes()) <= MAX_DEPTH
+        && serde_json::from_str::<IgnoredAny>(text).is_ok()
+        && matches!(repaired(text), Cow::Borrowed(_))
 }
 
 /// Whether a text has nothing but white space.
@@ -179,7 +189,8 @@ mod tests {
             (json!("[1]"), "[1]", json!({"text": "[1]"})),
             (json!([1]), "[1]", json!({"value": [1]})),
         ] {
-            assert_eq!((arguments(&input).as_str(), arguments_object(&input)), (text, object));
+            let written: Value = serde_json::from_str(arguments_object(&input).unwrap().get()).unwrap();
+            assert_eq!((&*arguments(&input), written), (text, object));
         }
     }
 }

@@ -57,16 +57,18 @@ impl AsyncCalls {
         let core = &*self.core;
         let Some(handler) = core.registry.find(request.message_type) else { return Ok(true) };
         let style = handler.style();
+        let weight = core.registry.weight(request.message_type);
         let may_run = core.may_run(request.deadline_us, request.len);
         let mut refusal = (!may_run).then(|| core.refusal(request.len));
         let (payload, reservation) = if request.large {
-            let (payload, reservation) = session.connection.take_large(request)?;
+            let (payload, mut reservation) = session.connection.take_large(request)?;
             session.budget_claim.came_whole();
+            reservation.shrink_to(core.room_for(payload.len() as u64, weight));
             (payload, Some(reservation))
         } else {
             let streams = if style.streams() { ChunkSender::AHEAD as u64 } else { 0 };
             let uploads = if style.uploads() { u64::from(core.fixed.terms.stream_window) } else { 0 };
-            let bytes = request.len as u64 + CALL_OVERHEAD + streams + uploads;
+            let bytes = core.room_for(request.len as u64, weight) + CALL_OVERHEAD + streams + uploads;
             let reservation = match &refusal {
                 Some(_) => None,
                 None => match session.budget_claim.reserve(bytes, core.live.budget_wait()) {
@@ -111,6 +113,9 @@ impl AsyncCalls {
             payload,
             context: CallContext { connection: session.serial, deadline_us: request.deadline_us },
             cancelled: Cancelled::default(),
+            holder: Arc::clone(session.budget_claim.holder()),
+            patience: core.live.budget_wait(),
+            claims: Arc::clone(&core.claims),
         };
         let port = Port {
             inbox: Arc::clone(&self.inbox),
@@ -149,7 +154,12 @@ impl AsyncCalls {
             }
             FromHandler::Answered(outcome) => {
                 let mut open = session.open.close(call);
-                let reservation = open.as_mut().and_then(|open| open.held.reservation.take());
+                let of_call = open.as_mut().and_then(|open| open.held.reservation.take());
+                let (outcome, of_reply) = match outcome {
+                    Ok(reply) => (Ok(reply.bytes), reply.reservation),
+                    Err(failure) => (Err(failure), None),
+                };
+                let reservation = of_reply.or(of_call);
                 let alone = !session.connection.is_stalled();
                 let outcome =
                     outcome.and_then(|reply| self.core.keep(reply, reservation, alone, session.budget_claim.holder()));

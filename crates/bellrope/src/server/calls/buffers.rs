@@ -1,7 +1,9 @@
 //! Buffers used again: of large messages, because fresh ones cost a page fault for every 4 KiB, and of small replies that
 //! had to wait for room, so that a client which is a little behind costs no allocation.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bellrope_proto::Budget;
 
 /// Buffers kept at once: one for a request and one for its reply.
 const SPARES: usize = 2;
@@ -11,10 +13,13 @@ const LARGE: usize = 64 * 1024;
 const SMALL_SPARES: usize = 16;
 const SMALL: usize = 8 * 1024;
 
-/// A few buffers between uses, for all workers. They are part of the server's constant memory, not of the budget, and go
-/// when a worker has slept for a second.
-#[derive(Debug, Default)]
-pub(crate) struct Buffers(Mutex<Spares>);
+/// A few buffers between uses, for all workers. They count for nothing in the budget, but a large one is kept only if there
+/// is as much room left, and all go when a worker has slept for a second.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    spares: Mutex<Spares>,
+    budget: Arc<Budget>,
+}
 
 #[derive(Debug, Default)]
 struct Spares {
@@ -23,6 +28,10 @@ struct Spares {
 }
 
 impl Buffers {
+    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+        Self { spares: Mutex::default(), budget: Arc::clone(budget) }
+    }
+
     /// A buffer of exactly `len` bytes. What is in it means nothing. `None`: the system gives us no memory of that size, as
     /// where a limit on data (`RLIMIT_DATA`) is lower than the budget.
     pub(crate) fn take(&self, len: usize) -> Option<Vec<u8>> {
@@ -52,7 +61,13 @@ impl Buffers {
         let mut spares = self.lock();
         let (kind, most) = match buffer.capacity() {
             1..=SMALL => (&mut spares.small, SMALL_SPARES),
-            LARGE.. => (&mut spares.large, SPARES),
+            LARGE.. => {
+                let kept: usize = spares.large.iter().map(Vec::capacity).sum();
+                if self.budget.used() + (kept + buffer.capacity()) as u64 > self.budget.limit() {
+                    return;
+                }
+                (&mut spares.large, SPARES)
+            }
             _ => return,
         };
         if kind.len() < most {
@@ -75,7 +90,7 @@ impl Buffers {
     }
 
     fn lock(&self) -> MutexGuard<'_, Spares> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,8 +99,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_large_buffer_is_kept_where_the_budget_is_used() {
+        let budget = Budget::new(1_000_000);
+        let buffers = Buffers::new(&budget);
+        let used = budget.reserve(700_001).unwrap();
+        buffers.put(vec![7; 300_000]);
+        assert!(buffers.lock().large.is_empty());
+        drop(used);
+        buffers.put(vec![7; 600_000]);
+        buffers.put(vec![7; 500_000]);
+        assert_eq!(buffers.lock().large.len(), 1);
+    }
+
+    #[test]
     fn a_buffer_is_used_again_where_it_fits_and_few_are_kept() {
-        let buffers = Buffers::default();
+        let buffers = Buffers::new(&Budget::new(1_000_000));
         for len in [100_000, 200_000, 400_000] {
             buffers.put(vec![7; len]);
         }
@@ -101,7 +129,7 @@ mod tests {
 
     #[test]
     fn small_buffers_are_used_again_too_and_neither_many_nor_middling_ones_are_kept() {
-        let buffers = Buffers::default();
+        let buffers = Buffers::new(&Budget::new(1_000_000));
         buffers.put(vec![7; 1000]);
         let again = buffers.take_small();
         assert!(again.is_empty() && again.capacity() == 1000);

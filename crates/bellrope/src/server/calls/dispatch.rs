@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Instant};
 
-use bellrope_proto::{Reservation, connection::Failure, frame::ErrorCode};
+use bellrope_proto::{Holder, Reservation, connection::Failure, frame::ErrorCode};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc},
@@ -14,7 +14,7 @@ use crate::{
     breaker::{Breaker, Caller as BreakerCaller, Permit},
     server::{
         calls::{
-            failures::panic_failure,
+            failures::{no_room_for_reply, panic_failure},
             turns::{TaskHandle, Turns},
         },
         handler::{
@@ -24,11 +24,15 @@ use crate::{
             registry::{Answering, Handler},
             streams::{ChunkReceiver, ChunkSender, FromCaller},
         },
-        message::FromHandler,
+        message::{AsyncReply, FromHandler},
         span::CallSpan,
     },
     status::LONGEST_HOLD,
 };
+
+/// A reply that waits for its worker without room of its own in the budget, if there is none. In bytes; a call counts for
+/// as many there anyway.
+const SMALL_REPLY: u64 = 1024;
 
 /// The open calls of one connection. Dropping them drops their handlers.
 #[derive(Debug, Default)]
@@ -133,6 +137,7 @@ pub(crate) fn start(
     let until = Until { message_type, context: call.context, cancelled: call.cancelled.clone() };
     let cancelled = call.cancelled.clone();
     let span = held.span.span();
+    let room = (held.reservation.as_ref().map_or(0, Reservation::bytes), Arc::clone(&call.holder));
     let (mut permits, mut upload) = (None, None);
     let mut sender = || {
         let ahead = permits.insert(Arc::new(Semaphore::new(ChunkSender::AHEAD)));
@@ -145,10 +150,10 @@ pub(crate) fn start(
     };
     let task = match handler {
         Handler::Unary(_) | Handler::InPlace(_) => unreachable!("these run on the worker"),
-        Handler::UnaryAsync(handler) => answer(runtime, port, until, span, || handler(call)),
+        Handler::UnaryAsync(handler) => answer(runtime, port, until, room, span, || handler(call)),
         Handler::ClientStream(handler) => {
             let chunks = receiver();
-            answer(runtime, port, until, span, || handler(call, chunks))
+            answer(runtime, port, until, room, span, || handler(call, chunks))
         }
         Handler::ServerStream(handler) => {
             let chunks = sender();
@@ -169,16 +174,31 @@ struct Until {
     cancelled: Cancelled,
 }
 
+/// A reply with room for it in the budget, if it is larger than what its call holds there: what waits for its worker or
+/// for its ring has a bound.
+fn roomy(reply: Vec<u8>, held: u64, holder: &Arc<Holder>) -> Result<AsyncReply, Failure> {
+    let size = reply.len() as u64;
+    let reservation = if size > held { holder.reserve(size) } else { None };
+    if size > held.max(SMALL_REPLY) && reservation.is_none() {
+        return Err(no_room_for_reply(size, holder.budget().limit()));
+    }
+    Ok(AsyncReply { bytes: reply, reservation })
+}
+
 /// Runs a handler that answers once.
 fn answer(
     (runtime, turns): (&Handle, &Turns),
     port: &Port,
     until: Until,
+    (held, holder): (u64, Arc<Holder>),
     span: &Span,
     begin: impl FnOnce() -> Answering<Vec<u8>>,
 ) -> TaskHandle {
     let (port, begun) = (port.clone(), span.in_scope(|| guarded(begin)));
-    let run = async move { port.send(FromHandler::Answered(bounded(begun, until, &port).await)) };
+    let run = async move {
+        let answered = bounded(begun, until, &port).await.and_then(|reply| roomy(reply, held, &holder));
+        port.send(FromHandler::Answered(answered));
+    };
     turns.spawn(runtime, run.instrument(span.clone()))
 }
 

@@ -53,3 +53,12 @@ pub(crate) fn panic_failure(panic: Box<dyn Any + Send>) -> Failure {
     }
     Failure { of_service: true, ..Failure::new(ErrorCode::HandlerPanic, text) }
 }
+
+/// A reply that found no room.
+pub(crate) fn no_room_for_reply(size: u64, limit: u64) -> Failure {
+    let text = format!(
+        "the reply of {size} bytes found no room in the buffer budget of {limit} bytes (buffer_budget_bytes); the handler \
+         has run"
+    );
+    Failure::new(ErrorCode::Exhausted, text)
+}

@@ -43,7 +43,9 @@ impl LargeRequests {
             Some(draining())
         } else {
             session.budget_claim.announced();
-            match session.budget_claim.reserve(announced.size, core.live.budget_wait()) {
+            // Its type is known when all of it is there.
+            let room = core.room_for(announced.size, core.registry.largest_weight());
+            match session.budget_claim.reserve(room, core.live.budget_wait()) {
                 Reserve::Granted(reservation) => match core.buffers.take(announced.size as usize) {
                     Some(buffer) => {
                         session.connection.accept_large(announced, buffer, reservation);

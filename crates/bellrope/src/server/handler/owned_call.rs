@@ -8,9 +8,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use bellrope_proto::{Holder, Reservation};
+use tokio::sync::{Notify, Semaphore};
 
 use super::context::CallContext;
+use crate::server::error::HandlerError;
+
+/// How long a claim of the buffer budget that found no room pauses before it asks again.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A call as an async handler sees it.
 #[derive(Debug)]
@@ -18,6 +23,18 @@ pub struct OwnedCall {
     pub(crate) payload: Vec<u8>,
     pub(crate) context: CallContext,
     pub(crate) cancelled: Cancelled,
+    /// Of the buffer budget.
+    pub(crate) holder: Arc<Holder>,
+    /// How long it waits for room there.
+    pub(crate) patience: Duration,
+    /// Those that wait.
+    pub(crate) claims: Arc<Semaphore>,
+}
+
+/// Room in the server's buffer budget that a handler [claimed](OwnedCall::claim). Dropping it gives it back.
+#[derive(Debug)]
+pub struct ClaimedRoom {
+    _reservation: Reservation,
 }
 
 impl OwnedCall {
@@ -31,6 +48,47 @@ impl OwnedCall {
     #[must_use]
     pub fn into_payload(self) -> Vec<u8> {
         self.payload
+    }
+
+    /// Claims `bytes` of the server's buffer budget for what the handler makes of the request, beside what the call holds
+    /// for the request itself and its [weight](crate::server::ServerBuilder::weight). Waits for `budget_wait` where there is
+    /// no room: the call keeps what it has meanwhile, so claim once, and early.
+    ///
+    /// # Errors
+    /// There is no such room, in words for the caller, who sees it as [`CallError::Exhausted`](crate::CallError::Exhausted).
+    ///
+    /// ```
+    /// # use bellrope::Server;
+    /// let server = Server::builder().unary_async("index", |call| async move {
+    ///     let _room = call.claim(8 * call.payload().len() as u64).await?;
+    ///     let words: Vec<_> = call.payload().split(|byte| *byte == b' ').collect();
+    ///     Ok(words.len().to_string().into_bytes())
+    /// });
+    /// ```
+    pub async fn claim(&self, bytes: u64) -> Result<ClaimedRoom, HandlerError> {
+        let limit = self.holder.budget().limit();
+        let mut reservation = self.holder.reserve(bytes);
+        if reservation.is_none() && bytes <= limit {
+            reservation = tokio::time::timeout(self.patience, self.room(bytes)).await.ok();
+        }
+        reservation.map(|reservation| ClaimedRoom { _reservation: reservation }).ok_or_else(|| {
+            HandlerError::exhausted(format!(
+                "reading the request takes {bytes} bytes more, which found no room in the buffer budget of {limit} bytes \
+                 (buffer_budget_bytes)"
+            ))
+        })
+    }
+
+    /// Waits for so much room, after those that wait already.
+    async fn room(&self, bytes: u64) -> Reservation {
+        let _turn = self.claims.acquire().await;
+        let _waiting = self.holder.wait(bytes);
+        loop {
+            if let Some(reservation) = self.holder.reserve(bytes) {
+                return reservation;
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
     }
 
     /// The server's number for the caller's connection.

@@ -64,6 +64,9 @@ impl Handler {
     }
 }
 
+/// The largest weight of a message type.
+const MAX_WEIGHT: u32 = 16;
+
 /// All message types of a server. The number of a type is its place, counted from 1.
 #[derive(Default)]
 pub(crate) struct Registry {
@@ -72,6 +75,8 @@ pub(crate) struct Registry {
     schemas: HashMap<String, SchemaMark>,
     /// Why a type cannot be what its author says.
     fault: Option<(String, String)>,
+    /// By name, of those that have one: how often a request counts in the buffer budget.
+    weights: Vec<(String, u32)>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -97,6 +102,23 @@ impl Registry {
         self.fault.get_or_insert((name.to_owned(), fault));
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn weigh(&mut self, name: &str, weight: u32) {
+        self.weights.push((name.to_owned(), weight));
+    }
+
+    /// How often a request of this type counts in the buffer budget.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn weight(&self, message_type: u16) -> u64 {
+        let of_name = |name: &str| self.weights.iter().rev().find(|(weighed, _)| weighed == name);
+        self.weights.first().and_then(|_| of_name(self.name(message_type))).map_or(1, |(_, weight)| (*weight).into())
+    }
+
+    /// The largest weight of any type, for a request whose type is not known yet.
+    pub(crate) fn largest_weight(&self) -> u64 {
+        self.weights.iter().map(|(_, weight)| u64::from(*weight)).max().unwrap_or(1).max(1)
+    }
+
     /// Checks the names, once, before the server starts.
     pub(crate) fn check(&self) -> Result<(), BindError> {
         let refuse = |name: &str, fault| Err(BindError::Registry { name: name.to_owned(), fault });
@@ -117,6 +139,15 @@ impl Registry {
             table_len += 4 + name.len() + SchemaMark::LEN;
             if table_len > MAX_BODY || index >= usize::from(u16::MAX) {
                 return refuse(name, "the table of message types is full");
+            }
+        }
+        for (name, weight) in &self.weights {
+            let handler = self.entries.iter().find(|(known, _)| known == name).map(|(_, handler)| handler);
+            if handler.is_none_or(Handler::runs_on_worker) {
+                return refuse(name, "it has a weight, and no async handler");
+            }
+            if !(1..=MAX_WEIGHT).contains(weight) {
+                return refuse(name, "its weight is not 1 to 16");
             }
         }
         Ok(())

@@ -275,7 +275,8 @@ impl Visitor {
         request: &Request,
         first: bool,
     ) -> Result<(), Violation> {
-        let (mut message, reservation) = session.connection.take_large(request)?;
+        let (mut message, mut reservation) = session.connection.take_large(request)?;
+        reservation.shrink_to(message.len() as u64);
         session.budget_claim.came_whole();
         let served = match handler {
             Some(handler) => {

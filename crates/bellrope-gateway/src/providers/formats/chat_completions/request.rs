@@ -299,7 +299,7 @@ struct WireCall<'a> {
 struct CalledFunction<'a> {
     name: &'a str,
     /// JSON as a string.
-    arguments: String,
+    arguments: Cow<'a, str>,
 }
 
 #[derive(Serialize)]

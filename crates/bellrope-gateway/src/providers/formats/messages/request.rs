@@ -1,5 +1,7 @@
 //! A request in the format of Anthropic's messages.
 
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::error::ProviderError;
@@ -38,7 +40,7 @@ pub(crate) fn body(request: &ChatRequest, model: Option<&str>, notes: &mut Notes
     body.set("max_tokens", options::max_tokens(request).unwrap_or(DEFAULT_MAX_TOKENS));
     body.set_some("system", system(&conversation.system));
     set_tools(&mut body, tools, &conversation, notes);
-    body.set("messages", conversation.turns.into_iter().map(Turn::into_json).collect::<Value>());
+    body.set_json("messages", &conversation.turns)?;
     set_options(&mut body, request, notes)?;
     body.set_some("thinking", request.thinking.clone().filter(Value::is_object));
     body.set_list("stop_sequences", &request.stop, |text| text.as_str().into());
@@ -56,7 +58,7 @@ pub(crate) fn count_body(request: &ChatRequest, model: Option<&str>) -> Result<V
     body.set_some("model", model);
     body.set_some("system", system(&conversation.system));
     set_tools(&mut body, tools, &conversation, notes);
-    body.set("messages", conversation.turns.into_iter().map(Turn::into_json).collect::<Value>());
+    body.set_json("messages", &conversation.turns)?;
     body.set_some("thinking", request.thinking.clone().filter(Value::is_object));
     body.write()
 }
@@ -121,7 +123,7 @@ fn set_tools(body: &mut Body, tools: Tools<'_>, conversation: &Conversation, not
     if offered.iter().any(|Offered { tool, .. }| tool.strict == Some(true)) {
         notes.left_out("`tools.strict`", "Anthropic's messages have no such field");
     }
-    body.set_list("tools", &offered, tool);
+    body.set("tools", offered.into_iter().map(tool).collect::<Value>());
     let mut choice = choice.map(tool_choice);
     if let Some(parallel) = parallel.filter(|_| choice.as_ref().is_none_or(|choice| choice["type"] != "none")) {
         choice.get_or_insert_with(|| json!({"type": "auto"}))["disable_parallel_tool_use"] = (!parallel).into();
@@ -142,7 +144,15 @@ struct Conversation {
 struct Turn {
     role: Role,
     results: Vec<Value>,
-    rest: Vec<Value>,
+    rest: Vec<Block>,
+}
+
+/// What a turn consists of beside results.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum Block {
+    Plain(Value),
+    Call { r#type: &'static str, id: String, name: String, input: Box<RawValue> },
 }
 
 impl Conversation {
@@ -156,10 +166,10 @@ impl Conversation {
                 history::Turn::System(said) => said.iter().for_each(|said| conversation.instruct(said)),
                 history::Turn::User(said) => {
                     let blocks = blocks(&said, notes)?;
-                    conversation.turn(Role::User).rest.extend(blocks);
+                    conversation.turn(Role::User).rest.extend(blocks.into_iter().map(Block::Plain));
                 }
                 history::Turn::Stray(text) => {
-                    conversation.turn(Role::User).rest.push(json!({"type": "text", "text": text}));
+                    conversation.turn(Role::User).rest.push(Block::Plain(json!({"type": "text", "text": text})));
                 }
                 history::Turn::Assistant(spoken) => conversation.speak(&spoken, notes)?,
             }
@@ -177,16 +187,18 @@ impl Conversation {
     }
 
     fn speak(&mut self, spoken: &Spoken<'_>, notes: &mut Notes) -> Result<(), ProviderError> {
-        let mut said: Vec<_> = spoken.reasoning.iter().filter_map(|reasoning| thought(reasoning, notes)).collect();
-        said.extend(blocks(&spoken.said, notes)?);
+        let thoughts = spoken.reasoning.iter().filter_map(|reasoning| thought(reasoning, notes)).map(Block::Plain);
+        let mut said: Vec<_> = thoughts.collect();
+        said.extend(blocks(&spoken.said, notes)?.into_iter().map(Block::Plain));
         for Call { id, name, input, extra, .. } in &spoken.calls {
             if extra.is_some() {
                 notes.left_out("`extra_content` of calls", "Anthropic's messages have no place for it");
             }
-            said.push(json!({"type": "tool_use", "id": id, "name": name, "input": arguments_object(input)}));
-            if !self.called.iter().any(|known| known == name) {
-                self.called.push(name.to_string());
+            let (id, name, input) = (id.to_string(), name.to_string(), arguments_object(input)?);
+            if !self.called.contains(&name) {
+                self.called.push(name.clone());
             }
+            said.push(Block::Call { r#type: "tool_use", id, name, input });
         }
         self.turn(Role::Assistant).rest.extend(said);
         for call in &spoken.calls {
@@ -222,7 +234,7 @@ impl Conversation {
                 let first = Turn {
                     role: Role::User,
                     results: Vec::new(),
-                    rest: vec![json!({"type": "text", "text": BEGINNING})],
+                    rest: vec![Block::Plain(json!({"type": "text", "text": BEGINNING}))],
                 };
                 self.turns.insert(0, first);
             }
@@ -230,7 +242,8 @@ impl Conversation {
         }
         // An answer that has begun must not end in white space.
         if let Some(Turn { role: Role::Assistant, rest, .. }) = self.turns.last_mut()
-            && let Some(Value::String(text)) = rest.last_mut().and_then(|block| block.get_mut("text"))
+            && let Some(Block::Plain(block)) = rest.last_mut()
+            && let Some(Value::String(text)) = block.get_mut("text")
         {
             text.truncate(text.trim_end().len());
         }
@@ -242,10 +255,27 @@ impl Turn {
     fn is_empty(&self) -> bool {
         self.results.is_empty() && self.rest.is_empty()
     }
+}
 
-    fn into_json(mut self) -> Value {
-        self.results.append(&mut self.rest);
-        json!({"role": role_name(self.role), "content": self.results})
+impl Serialize for Turn {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        /// Results stand first.
+        struct Content<'a>(&'a Turn);
+
+        impl Serialize for Content<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let Turn { results, rest, .. } = self.0;
+                let mut list = serializer.serialize_seq(Some(results.len() + rest.len()))?;
+                results.iter().try_for_each(|result| list.serialize_element(result))?;
+                rest.iter().try_for_each(|block| list.serialize_element(block))?;
+                list.end()
+            }
+        }
+
+        let mut turn = serializer.serialize_map(Some(2))?;
+        turn.serialize_entry("role", role_name(self.role))?;
+        turn.serialize_entry("content", &Content(self))?;
+        turn.end()
     }
 }
 
@@ -335,9 +365,10 @@ fn image(url: &str) -> Result<Value, ProviderError> {
     Ok(json!({"type": "image", "source": source}))
 }
 
-fn tool(offered: &Offered<'_>) -> Value {
-    let Offered { tool, schema } = offered;
-    let mut wire = json!({"name": tool.name, "input_schema": schema});
+fn tool(Offered { tool, schema }: Offered<'_>) -> Value {
+    let mut wire = json!({"name": tool.name});
+    // Not copied: it may be large.
+    wire["input_schema"] = schema;
     if let Some(description) = &tool.description {
         wire["description"] = description.as_str().into();
     }

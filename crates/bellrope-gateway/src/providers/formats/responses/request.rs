@@ -1,6 +1,6 @@
 //! A request in the format of OpenAI's responses.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, ToolChoice};
@@ -60,7 +60,7 @@ pub(crate) fn body(
     if tools.offered.iter().any(|offered| offered.tool.cache_control.is_some()) {
         note_cache(notes);
     }
-    set_tools(&mut body, &tools);
+    set_tools(&mut body, tools);
     set_options(&mut body, request, server, notes)?;
     if input.has_encrypted || request.reasoning_effort.is_some() {
         // Models that do not reason refuse it.
@@ -92,14 +92,16 @@ fn set_options(body: &mut Body, request: &ChatRequest, server: Server, notes: &m
             format.into()
         }
     });
-    body.set_some("text", format.map(|format| json!({"format": format})));
+    body.set_some("text", format.map(|format| Value::from(Map::from_iter([("format".to_owned(), format)]))));
     let others = ["seed", "presence_penalty", "frequency_penalty", "logit_bias", "top_k", "thinking"];
     options::note_left_out(request, &others, "OpenAI's responses have no such field", notes);
     Ok(())
 }
 
-fn set_tools(body: &mut Body, tools: &Tools<'_>) {
-    body.set_list("tools", &tools.offered, tool);
+fn set_tools(body: &mut Body, tools: Tools<'_>) {
+    if !tools.offered.is_empty() {
+        body.set("tools", tools.offered.into_iter().map(tool).collect::<Value>());
+    }
     body.set_some("tool_choice", tools.choice.map(tool_choice));
     body.set_some("parallel_tool_calls", tools.parallel);
 }
@@ -200,11 +202,12 @@ fn result(output: &Output<'_>) -> Value {
     text.into_iter().chain(images).collect()
 }
 
-fn tool(offered: &Offered<'_>) -> Value {
-    let Offered { tool, schema } = offered;
+fn tool(Offered { tool, schema }: Offered<'_>) -> Value {
     // Strict mode, which is the default there, refuses most schemas that were not written for it.
     let strict = tool.strict.unwrap_or(false);
-    let mut wire = json!({"type": "function", "name": tool.name, "parameters": schema, "strict": strict});
+    let mut wire = json!({"type": "function", "name": tool.name, "strict": strict});
+    // Not copied: it may be large.
+    wire["parameters"] = schema;
     if let Some(description) = &tool.description {
         wire["description"] = description.as_str().into();
     }

@@ -7,7 +7,7 @@ use crate::server::{
     calls::body::Body,
     handler::registry::{Handler, Registry},
     instructions,
-    message::Message,
+    message::{AsyncReply, Message},
     worker::visit::Turn,
 };
 
@@ -57,6 +57,11 @@ impl Still {
     }
 }
 
+/// An answer of nothing.
+fn empty() -> FromHandler {
+    FromHandler::Answered(Ok(AsyncReply { bytes: Vec::new(), reservation: None }))
+}
+
 /// What has come for a client.
 fn came(client: &mut ClientConnection) -> Vec<u64> {
     let mut came = Vec::new();
@@ -73,9 +78,8 @@ fn an_answer_waits_for_a_batch_of_another_connections_and_not_for_all_of_them() 
     let mut still = Still::new();
     let (mut crowd, crowded, calls) = still.client(MANY, ASYNC);
     let (mut lone, alone, call) = still.client(1, ASYNC);
-    let answered = || FromHandler::Answered(Ok(Vec::new()));
-    still.heed(calls.iter().map(|call| (crowded, *call, answered())));
-    still.heed([(alone, call[0], answered())]);
+    still.heed(calls.iter().map(|call| (crowded, *call, empty())));
+    still.heed([(alone, call[0], empty())]);
     assert!(still.worker.deliver_in_turns());
     let first = came(&mut crowd);
     assert_eq!(first, calls[..BATCH_MESSAGES as usize], "in the order in which they were given");
@@ -99,7 +103,7 @@ fn a_turn_ends_with_its_bytes_where_handlers_have_much_to_say() {
         FromHandler::Chunk(Body::with_permit(vec![7; len], permit))
     };
     still.heed(streams.iter().map(|call| (crowded, *call, chunk(BATCH_BYTES / 2))));
-    still.heed([(alone, call[0], FromHandler::Answered(Ok(Vec::new())))]);
+    still.heed([(alone, call[0], empty())]);
     assert!(still.worker.deliver_in_turns());
     let left = still.worker.sessions[crowded.index].as_ref().unwrap().said.len();
     assert_eq!((left, came(&mut lone)), (14, call));
@@ -109,12 +113,12 @@ fn a_turn_ends_with_its_bytes_where_handlers_have_much_to_say() {
 fn what_was_said_to_a_connection_that_is_gone_goes_with_it() {
     let mut still = Still::new();
     let (_crowd, crowded, calls) = still.client(MANY, ASYNC);
-    still.heed(calls.iter().map(|call| (crowded, *call, FromHandler::Answered(Ok(Vec::new())))));
+    still.heed(calls.iter().map(|call| (crowded, *call, empty())));
     assert!(still.worker.deliver_in_turns());
     still.worker.close(crowded.index, &crate::server::worker::closing::Closing::HungUp);
     assert!(!still.worker.deliver_in_turns());
     let (mut next, index, call) = still.client(1, ASYNC);
-    still.heed([(index, call[0], FromHandler::Answered(Ok(Vec::new())))]);
+    still.heed([(index, call[0], empty())]);
     assert!(still.worker.deliver_in_turns());
     assert_eq!(came(&mut next), call);
 }
