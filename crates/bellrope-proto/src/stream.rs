@@ -31,6 +31,7 @@
 mod admission;
 mod inlet;
 mod outlet;
+mod record;
 
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ use admission::Admission;
 use bellrope_shm::SharedMemory;
 use inlet::Inlet;
 use outlet::Outlet;
+pub use record::BATCH;
 
 use crate::{
     Violation,
@@ -45,9 +47,6 @@ use crate::{
     layout::Geometry,
     ring::{Consumer, Producer, Wake},
 };
-
-/// Bytes that are gathered for one write, and read ahead, unless a single record is larger.
-pub const BATCH: usize = 16 * 1024;
 
 /// What stands in place of the other process at the private rings of a connection.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Records that come as bytes, on their way into the ring that this side reads.
 
-use super::BATCH;
+use super::record::{BATCH, size_of_record};
 use crate::{
     Violation,
     frame::{Header, Kind, RawHeader},
@@ -126,11 +126,6 @@ impl Inlet {
             (self.bytes, self.start, self.end) = (Vec::new(), 0, 0);
         }
     }
-}
-
-/// Bytes of a record as it travels.
-pub(super) fn size_of_record(header: Header) -> usize {
-    RECORD_HEAD as usize + usize::from(header.extended) * WORD as usize + header.len as usize
 }
 
 /// How many requests were taken, from the record that says so.

@@ -1,6 +1,6 @@
 //! Records out of the ring that this side writes, on their way as bytes.
 
-use super::{BATCH, inlet::size_of_record};
+use super::record::{BATCH, size_of_record};
 use crate::{
     Violation,
     frame::{Header, Kind},
