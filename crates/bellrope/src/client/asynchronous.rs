@@ -1,6 +1,8 @@
 //! The async client.
 
 mod driver;
+#[cfg(feature = "service")]
+mod marked;
 mod pending;
 mod restart;
 mod streams;
@@ -13,8 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-#[cfg(feature = "service")]
-use bellrope_proto::handshake::SchemaMark;
 use bellrope_proto::{connection::Sending, handshake::Style};
 use driver::{settle, watch_link};
 use pending::Pending;
@@ -200,17 +200,6 @@ impl AsyncClient {
         loop {
             if let Some(link) = &self.shared.lock().link {
                 return link.types.find(name);
-            }
-            self.await_link().await?;
-        }
-    }
-
-    /// As [`Self::message_type`], with what its payloads are.
-    #[cfg(feature = "service")]
-    pub(crate) async fn marked_type(&self, name: &str) -> Result<(MessageType, SchemaMark), CallError> {
-        loop {
-            if let Some(link) = &self.shared.lock().link {
-                return link.types.find_marked(name);
             }
             self.await_link().await?;
         }
