@@ -1,6 +1,8 @@
 //! The async client.
 
 mod driver;
+#[cfg(feature = "service")]
+mod marked;
 mod pending;
 mod restart;
 mod sending;
@@ -8,8 +10,6 @@ mod streams;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-#[cfg(feature = "service")]
-use bellrope_proto::handshake::SchemaMark;
 use bellrope_proto::handshake::Style;
 use driver::watch_link;
 use restart::Restart;
@@ -193,17 +193,6 @@ impl AsyncClient {
         loop {
             if let Some(link) = &self.shared.lock().link {
                 return link.types.find(name);
-            }
-            self.await_link().await?;
-        }
-    }
-
-    /// As [`Self::message_type`], with what its payloads are.
-    #[cfg(feature = "service")]
-    pub(crate) async fn marked_type(&self, name: &str) -> Result<(MessageType, SchemaMark), CallError> {
-        loop {
-            if let Some(link) = &self.shared.lock().link {
-                return link.types.find_marked(name);
             }
             self.await_link().await?;
         }

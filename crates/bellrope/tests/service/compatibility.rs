@@ -47,9 +47,9 @@ macro_rules! row {
     ($test:ident, there { $($there:tt)* } here { $($here:tt)* } sends $sample:expr, $check:expr) => {
         #[test]
         fn $test() {
-            row!(@side json_there "json" { $($there)* });
+            row!(@side json_there "json" { $($there)* row!(@host); });
             row!(@side json_here "json" { $($here)* });
-            row!(@side postcard_there "postcard" { $($there)* });
+            row!(@side postcard_there "postcard" { $($there)* row!(@host); });
             row!(@side postcard_here "postcard" { $($here)* });
             let home = tempfile::tempdir().unwrap();
             let json = {
@@ -84,14 +84,15 @@ macro_rules! row {
             pub(super) trait Things {
                 fn give(&self, thing: Thing) -> Thing;
             }
+        }
+    };
+    (@host) => {
+        pub(super) struct Host;
 
-            pub(super) struct Host;
-
-            #[bellrope::service]
-            impl Things for Host {
-                fn give(&self, thing: Thing) -> Thing {
-                    thing
-                }
+        #[bellrope::service]
+        impl Things for Host {
+            fn give(&self, thing: Thing) -> Thing {
+                thing
             }
         }
     };
