@@ -1,6 +1,7 @@
 //! A library that brings its own server: the programs that use it share one, which the first of them starts and which ends
 //! when none is left. `cargo run --release -p bellrope --example own_server`, as often and as many at once as you like.
 #![allow(dead_code, reason = "a test takes it in without `main`")]
+#![allow(clippy::print_stdout, reason = "its user reads what it prints")]
 
 use std::{
     error::Error,

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`events`] | an answer as a stream of events |
 //! | [`guard`] | who may ask: not a web page, and not another user |
+//! | [`lasting`] | work that lasts as long as the body of its answer |
 //! | [`models`] | the models of all providers |
 //! | [`paths`] | the paths, and the methods they take |
 //! | [`peer`] | which user is at the other end of a connection |
@@ -16,6 +17,7 @@
 
 mod events;
 mod guard;
+mod lasting;
 mod models;
 mod paths;
 mod peer;
@@ -34,6 +36,7 @@ use bellrope_gateway::LiveGateway;
 use bellrope_health::http::{HttpListener, ListenerConfig, ListenerEvent};
 use hyper::service::service_fn;
 
+use lasting::Lasting;
 use service::Service;
 
 /// The target of its log lines, which filters name: it stays when the file moves.
@@ -68,7 +71,7 @@ impl ApiPort {
             async move {
                 let answer = service.answer(request).await;
                 // Until the answer has left, or its reader is gone.
-                Ok::<_, Infallible>(answer.map(|body| service::while_it_lasts(body, working)))
+                Ok::<_, Infallible>(answer.map(|body| Lasting { body, _working: working }))
             }
         });
         let listener = HttpListener::on(listener, listener_config(), service)?;

@@ -259,15 +259,6 @@ fn noted(mut response: Response<AnswerBody>, notes: &[String]) -> Response<Answe
     response
 }
 
-/// A body that keeps something until it has been sent.
-pub(super) fn while_it_lasts(body: AnswerBody, kept: impl Send + 'static) -> AnswerBody {
-    body.map_frame(move |frame| {
-        let _ = &kept;
-        frame
-    })
-    .boxed_unsync()
-}
-
 fn full(body: Vec<u8>) -> AnswerBody {
     Full::new(Bytes::from(body)).boxed_unsync()
 }
