@@ -129,9 +129,8 @@ impl AsyncClient {
         Ok(client)
     }
 
-    /// Connects, or starts the server first if there is none:
-    /// [`Client::connect_or_spawn`](crate::Client::connect_or_spawn). Dropping the future does not end a server that was
-    /// started, nor the search for it.
+    /// Connects, or starts the server if there is none: [`Client::connect_or_spawn`](crate::Client::connect_or_spawn).
+    /// Dropping the future ends neither that server nor the search for it.
     ///
     /// # Errors
     /// [`SpawnError`].
