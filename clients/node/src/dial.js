@@ -13,7 +13,9 @@ import { openPipe, stoppable } from './socket.js';
 export async function dial(options, stop) {
   const own = new AbortController();
   const stopped = () => own.abort(stop.reason);
-  const timer = setTimeout(() => own.abort(new Connect('no connection in time')), options.connectTimeout);
+  const late = () => own.abort(new Connect('no connection in time'));
+  // A program that was stopped for a while finds its timers first, and then what has arrived meanwhile. So it is read first.
+  const timer = setTimeout(() => setImmediate(late), options.connectTimeout);
   stop.addEventListener('abort', stopped);
   if (stop.aborted) stopped();
   try {

@@ -65,9 +65,10 @@ export function folder(t) {
   return path;
 }
 
-/** A client that `t` closes. */
-export async function clientOf(t, options) {
-  const client = await connect(options);
+/** A client that `t` closes. It has all the time to connect: a busy machine may stand still for seconds. */
+export async function clientOf(t, pathOrOptions) {
+  const options = typeof pathOrOptions === 'string' ? { path: pathOrOptions } : pathOrOptions;
+  const client = await connect({ connectTimeout: 60_000, ...options });
   t.after(() => client.close());
   return client;
 }

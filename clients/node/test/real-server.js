@@ -9,7 +9,7 @@ import { folder } from './fake-server.js';
 export const PROGRAM = process.env.BELLROPE_PROGRAM;
 export const STYLES = process.env.BELLROPE_STYLES;
 
-const START_MS = 20_000;
+const START_MS = 60_000;
 
 export class RealServer {
   path;
@@ -58,7 +58,7 @@ export class RealServer {
   async client(options) {
     for (const until = Date.now() + START_MS; ; ) {
       try {
-        return await connect({ path: this.path, ...options });
+        return await connect({ path: this.path, connectTimeout: START_MS, ...options });
       } catch (error) {
         if (error.code !== 'Connect' || error.refusal !== undefined || this.#child.exitCode !== null || Date.now() > until) {
           throw new Error(`no server: ${this.log}`, { cause: error });
