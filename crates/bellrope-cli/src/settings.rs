@@ -297,7 +297,7 @@ impl Settings {
     pub(crate) fn provider_variables(&self) -> Vec<String> {
         let asked = RefCell::new(Vec::new());
         // Whatever is wrong with the providers, they have been asked.
-        let _ = Gateway::from_settings_and_vars(self.gateway.clone(), &|name: &str| {
+        let _ = Gateway::from_settings_and_vars(self.gateway.clone(), |name: &str| {
             asked.borrow_mut().push(name.to_owned());
             None
         });
