@@ -261,7 +261,7 @@ fn memory_stays_within_rings_budget_and_a_rest_whatever_is_asked() {
     }
 }
 
-// Faults 59 and 69.
+// Faults 59, 69.
 #[test]
 fn memory_stays_within_the_same_bound_whatever_is_left_unread_answered_or_sent() {
     let fresh = || {

@@ -304,8 +304,8 @@ fn a_client_without_a_descriptor_for_shared_memory_calls_over_the_socket_and_say
     let home = Home::new();
     let _server = serve_behind(&home, "exec", "");
     // With ever more descriptors, until it can call at all.
-    let rung = (4..64).map(|limit| run_behind(&home, &format!("ulimit -n {limit}; exec"), "call echo ding"));
-    let rung = rung.skip_while(|rung| rung.code != Some(0)).next().expect("64 descriptors are enough");
+    let mut rungs = (4..64).map(|limit| run_behind(&home, &format!("ulimit -n {limit}; exec"), "call echo ding"));
+    let rung = rungs.find(|rung| rung.code == Some(0)).expect("64 descriptors are enough");
     assert_eq!(rung.stdout, "ding");
     assert!(rung.stderr.contains("no shared memory for this connection"), "{rung:?}");
 }
