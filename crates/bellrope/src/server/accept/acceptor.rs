@@ -285,7 +285,6 @@ impl Acceptor {
             Err(text) => return self.refuse(&socket, peer.pid, Status::Full, &text),
         };
         KillPoint::Seated.reached();
-        // Whoever is told so may ask for the other one.
         let only_this = hello.transport == Transport::Stream || !self.core.fixed.stream_transport;
         match self.connect(&socket, hello, peer, slot) {
             Ok(make_connection) => {
@@ -298,7 +297,11 @@ impl Acceptor {
                 self.next_serial += 1;
             }
             Err(error) => {
-                let status = if only_this { Status::Full } else { Status::Transport };
+                // Whoever is told so may ask for the other transport. But a server that has no descriptors left would take the
+                // last of them for it, and then could refuse nobody in words.
+                let is_full =
+                    matches!(shortage(&error), Some(Shortage::ProcessDescriptors | Shortage::MachineDescriptors));
+                let status = if only_this || is_full { Status::Full } else { Status::Transport };
                 self.refuse(&socket, peer.pid, status, &reason(&error));
             }
         }
