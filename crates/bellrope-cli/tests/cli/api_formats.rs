@@ -194,8 +194,7 @@ fn no_response_is_kept_and_no_other_protocol_spoken() {
         ("DELETE", "/v1/responses/resp_1"),
         ("POST", "/v1/responses/resp_1/cancel"),
     ] {
-        let kind = "Content-Type: application/json\r\n";
-        let response = exchange(&address, method, path, kind, "");
+        let response = exchange(&address, method, path, "", "");
         let message = &response.json()["error"]["message"];
         assert_eq!((response.status, message), (404, &json!("Response with id 'resp_1' not found.")));
     }
