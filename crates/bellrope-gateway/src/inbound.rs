@@ -8,14 +8,16 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `chat_completions`, `completions`, `messages`, `responses` | one format each: `request` reads, `answer` writes |
+//! | `asked` | what a tool asks |
 //! | `embeddings` | vectors, which go to providers of OpenAI's format as they come |
 //! | `fault` | errors, each with its status, in the form of OpenAI or of Anthropic |
 //! | `wire` | what tools write in several ways, and the names of models |
-//! | `writer` | what writes an answer |
+//! | `writer`, `stamp` | what writes an answer; its id and time |
 //! | `count` | an estimate of the tokens of a request |
 //!
 //! docs/api.md says for each field of each format what becomes of it.
 
+mod asked;
 mod chat_completions;
 mod completions;
 mod count;
@@ -29,12 +31,11 @@ mod stamp;
 mod wire;
 mod writer;
 
+pub use asked::Asked;
 pub use count::estimate_tokens;
 pub use embeddings::{embedding_request, embedding_response};
 pub use fault::{ErrorForm, Fault};
 pub use writer::AnswerWriter;
-
-use crate::message::ChatRequest;
 
 /// A format in which tools ask for answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,16 +49,6 @@ pub enum ToolFormat {
     Completions,
     /// Anthropic's messages.
     Messages,
-}
-
-/// What a tool asks.
-pub struct Asked {
-    /// The request as the gateway takes it.
-    pub chat: ChatRequest,
-    /// Whether the answer is to come in pieces.
-    pub stream: bool,
-    /// What writes the answer in the tool's format.
-    pub writer: Box<dyn AnswerWriter>,
 }
 
 impl ToolFormat {

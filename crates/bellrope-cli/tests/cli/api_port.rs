@@ -1,5 +1,4 @@
-//! `serve --api-port`: OpenAI's chat completions on the loopback address, with raw HTTP and with OpenAI's own client. What
-//! belongs to the other formats is in `api_port/`.
+//! `serve --api-port`: OpenAI's chat completions on the loopback address, with raw HTTP and with OpenAI's own client.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

@@ -3,7 +3,7 @@
 mod answer;
 mod request;
 
-use super::Asked;
+use super::asked::Asked;
 use super::fault::Fault;
 use answer::{Heading, Script};
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::Asked;
+use super::asked::Asked;
 use super::fault::{ErrorForm, Fault};
 use super::stamp::{seconds_since_1970, serial};
 use super::wire::{FromText, OneOrMany, model_of, read_wire, route};

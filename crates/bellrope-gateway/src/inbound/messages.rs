@@ -5,7 +5,7 @@ mod blocks;
 mod ids;
 mod request;
 
-use super::Asked;
+use super::asked::Asked;
 use super::count::estimate_tokens;
 use super::fault::Fault;
 use answer::Script;

@@ -1,11 +1,12 @@
 //! OpenAI's responses.
 
 mod answer;
+mod echo;
 mod items;
 mod request;
 mod tools;
 
-use super::Asked;
+use super::asked::Asked;
 use super::fault::Fault;
 use answer::Script;
 

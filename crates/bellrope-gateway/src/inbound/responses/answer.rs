@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::request::Echo;
+use super::echo::{Echo, OWN_REASONING};
 use super::tools::{Called, Names};
 use crate::error::ProviderError;
 use crate::inbound::fault::Fault;
@@ -11,9 +11,6 @@ use crate::inbound::stamp::{seconds_since_1970, serial};
 use crate::inbound::writer::{AnswerWriter, comment, named};
 use crate::message::{ChatResponse, Chunk, Part, StopReason, ToolCall, ToolCallDelta, Usage};
 use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
-
-/// What the ids of reasoning begin with that are made here.
-pub(super) const OWN_REASONING: &str = "rs_own_";
 
 /// Words by which providers say that a conversation is too long, in small letters.
 const TOO_LONG: [&str; 6] = [

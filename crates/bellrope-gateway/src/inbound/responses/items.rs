@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::OWN_REASONING;
+use super::echo::OWN_REASONING;
 use super::tools::qualified;
 use crate::inbound::fault::Fault;
 use crate::inbound::wire::{FromText, OneOrMany, Told};

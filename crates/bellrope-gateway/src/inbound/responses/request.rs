@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::echo::{Echo, MAX_ECHO, is_short};
 use super::items::{Item, messages};
 use super::tools::{Names, WireTool, choice, tools};
 use crate::inbound::fault::Fault;
@@ -76,27 +77,6 @@ pub(super) struct Turn {
     pub(super) echo: Echo,
     /// What the tools are called by the caller.
     pub(super) names: Names,
-}
-
-/// What stands in each of several events of an answer again has no more bytes.
-const MAX_ECHO: usize = 4 * 1024;
-
-fn is_short(metadata: &Map<String, Value>) -> bool {
-    let length = |value: &Value| value.as_str().map_or(MAX_ECHO, str::len);
-    metadata.iter().map(|(name, value)| name.len() + length(value)).sum::<usize>() < MAX_ECHO
-}
-
-/// What of a request stands in its response again.
-#[derive(Debug, Default)]
-pub(super) struct Echo {
-    /// The model, as the tool calls it.
-    pub(super) model: String,
-    pub(super) max_output_tokens: Option<u32>,
-    pub(super) temperature: Option<f64>,
-    pub(super) top_p: Option<f64>,
-    pub(super) parallel_tool_calls: Option<bool>,
-    pub(super) effort: Option<String>,
-    pub(super) metadata: Map<String, Value>,
 }
 
 /// Reads a request. `providers`: the names that may stand before a model's name.

@@ -64,7 +64,6 @@ fn written(out: VecDeque<Chunk>, ended: Result<(), ProviderError>) -> String {
                 let word = serde_json::to_value(stop_reason).unwrap();
                 ("done", word.as_str().unwrap().to_owned())
             }
-            // What goes back with reasoning has tests of its own.
             Chunk::Notice { .. } | Chunk::ReasoningDetails { .. } => continue,
             other => panic!("{other:?}"),
         };

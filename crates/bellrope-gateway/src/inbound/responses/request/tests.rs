@@ -81,7 +81,7 @@ fn what_tools_write_in_odd_ways_is_read_as_they_mean_it() {
         {"role": "user", "content": "Hi"},
         {"type": "reasoning", "id": "rs_2", "summary": [], "content": [{"type": "reasoning_text", "text": "so"}]},
         {"type": "reasoning", "id": "rs_3", "summary": []},
-        {"type": "reasoning", "id": format!("{OWN}1", OWN = super::super::answer::OWN_REASONING), "summary": [], "encrypted_content": "x"},
+        {"type": "reasoning", "id": format!("{OWN}1", OWN = super::super::echo::OWN_REASONING), "summary": [], "encrypted_content": "x"},
         {"type": "function_call", "id": "fc", "call_id": "c", "name": "f", "arguments": {"a": 1}},
         {"type": "function_call_output", "call_id": "c", "output": null},
         {"type": "message", "role": "assistant", "content": []},
