@@ -66,14 +66,18 @@ fn text() -> impl Strategy<Value = String> {
     "[a-zé🔔{}\"\\\\]{1,8}( [a-z\u{1}]{1,4})?".prop_map(|text| format!("{text}."))
 }
 
-/// A call of the model's with its result.
-fn call() -> impl Strategy<Value = (String, Value, String)> {
+/// The name of a called tool, its input and its result.
+type Called = (String, Value, String);
+
+/// What the user says, whether a picture is shown, what the model says to it, and what it calls.
+type Exchange = (Vec<String>, bool, Vec<String>, Vec<Called>);
+
+fn call() -> impl Strategy<Value = Called> {
     ("[a-z_]{1,12}", proptest::collection::btree_map("[a-z\"]{1,4}", text(), 0..3), text())
         .prop_map(|(name, input, result)| (name, json!(input), result))
 }
 
-/// A turn: what the user says and shows, what the model says to it, and what it calls.
-fn turn() -> impl Strategy<Value = (Vec<String>, bool, Vec<String>, Vec<(String, Value, String)>)> {
+fn turn() -> impl Strategy<Value = Exchange> {
     let texts = |least| proptest::collection::vec(text(), least..3);
     (texts(1), any::<bool>(), texts(0), proptest::collection::vec(call(), 0..4))
 }
