@@ -1,5 +1,6 @@
 // Where the server's socket lies, and whether what lies there can be trusted.
 
+import { lstatSync } from 'node:fs';
 import { realpath, stat } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { Connect } from './errors.js';
@@ -13,7 +14,15 @@ const OTHERS_WRITE = 0o022;
 export function defaultSocketPath() {
   const runtime = process.env.XDG_RUNTIME_DIR;
   if (runtime) return join(runtime, 'bellrope', 'bellrope.sock');
-  return join(process.env.TMPDIR || '/tmp', `bellrope-${process.getuid()}`, 'bellrope.sock');
+  // Programs that are given other temporary directories must find the same server, so TMPDIR plays no part.
+  const uid = process.getuid();
+  const ofUser = `/run/user/${uid}`;
+  return join(isOwnFolder(ofUser, uid) ? `${ofUser}/bellrope` : `/tmp/bellrope-${uid}`, 'bellrope.sock');
+}
+
+function isOwnFolder(path, uid) {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  return found !== undefined && found.isDirectory() && found.uid === uid;
 }
 
 /** Refuses a path that the kernel, or an older Node, would cut. */

@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 import math
 import os
+import stat
 import sys
-import tempfile
 from typing import Optional, Union
 
 from ._errors import CallError, NotExecuted, Unknown
@@ -88,13 +88,20 @@ class Config:
 
 
 def default_socket_path() -> str:
-    """Where the server's socket lies when nobody says so: `$XDG_RUNTIME_DIR/bellrope/bellrope.sock`, else a directory
-    of the user's own under the temporary directory."""
+    """Where the server's socket lies when nobody says so: `$XDG_RUNTIME_DIR/bellrope/bellrope.sock`, else the same
+    below `/run/user/UID` if this user has that directory, else `/tmp/bellrope-UID/bellrope.sock`."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         return os.path.join(runtime, "bellrope", "bellrope.sock")
-    directory = os.environ.get("TMPDIR", "/tmp") or tempfile.gettempdir()
-    return os.path.join(directory, f"bellrope-{os.geteuid()}", "bellrope.sock")
+    # Programs that are given other temporary directories must find the same server, so TMPDIR plays no part.
+    uid = os.geteuid()
+    of_user = f"/run/user/{uid}"
+    try:
+        found = os.lstat(of_user)
+        own = stat.S_ISDIR(found.st_mode) and found.st_uid == uid
+    except OSError:
+        own = False
+    return f"{of_user}/bellrope/bellrope.sock" if own else f"/tmp/bellrope-{uid}/bellrope.sock"
 
 
 def as_bytes(payload: Payload) -> bytes:
