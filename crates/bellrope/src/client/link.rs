@@ -101,8 +101,10 @@ impl ClientLink {
             polls: 0,
             broken: None,
         };
-        // From now on the ring says when there is something to be moved.
-        link.ring();
+        if link.stream.is_some() {
+            // From now on the ring says when there is something to be moved.
+            link.ring();
+        }
         link
     }
 
