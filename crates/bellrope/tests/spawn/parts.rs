@@ -1,7 +1,9 @@
 //! The parts that this program plays in processes of its own, and the home of each test. No process outlives its test.
 
+#![expect(clippy::print_stderr, reason = "what a server says as it fails is what its starter is told")]
+
 use std::{
-    ffi::OsString,
+    ffi::OsStr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -169,10 +171,10 @@ fn the_server() {
 }
 
 fn myself() -> Value {
-    let names = |variables: std::env::VarsOs| variables.map(|(name, _)| text(name)).collect::<Vec<_>>();
+    let names = |variables: std::env::VarsOs| variables.map(|(name, _)| text(&name)).collect::<Vec<_>>();
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
     let targets =
-        descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).map(|path| text(path.into()));
+        descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).map(|path| text(path.as_os_str()));
     json!({
         "pid": std::process::id(),
         "directory": std::env::current_dir().unwrap(),
@@ -182,7 +184,7 @@ fn myself() -> Value {
     })
 }
 
-fn text(value: OsString) -> String {
+fn text(value: &OsStr) -> String {
     value.to_string_lossy().into_owned()
 }
 
