@@ -9,7 +9,7 @@ use std::{
 
 use bellrope::{Client, client::SpawnError};
 use bellrope_proto::handshake::{
-    ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, HandshakeError, Hello, Status, encode_refusal,
+    ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, HandshakeError, Hello, Status, VERSION, encode_refusal,
 };
 use bellrope_shm::socket::Socket;
 
@@ -68,7 +68,8 @@ fn clients_of_two_versions_that_alternate_leave_one_server_and_its_streams_whole
         let Err(HandshakeError::Refused { status: Status::Version, text }) = head.with_body(&body) else {
             panic!("it was let in")
         };
-        assert_eq!(text, "this server speaks version 1.0, the client 2.0");
+        let (major, minor) = VERSION;
+        assert_eq!(text, format!("this server speaks version {major}.{minor}, the client 2.{minor}"));
         let ours = Client::connect_or_spawn(home.config(), &spawn).unwrap();
         assert_eq!(who(&ours)["pid"], server);
         assert_eq!(ticks.next().unwrap().unwrap(), n.to_le_bytes());
