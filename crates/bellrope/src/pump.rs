@@ -44,6 +44,7 @@ impl Pump {
     }
 
     /// The other side has hung up. What it sent before is read all the same.
+    #[cfg(feature = "client")]
     pub(crate) fn heard_hang_up(&mut self) {
         (self.readable, self.ending) = (true, true);
     }
@@ -107,6 +108,7 @@ impl Pump {
     }
 
     /// Sends what waits, as far as the socket takes it, and nothing that was committed since.
+    #[cfg(feature = "server")]
     pub(crate) fn flush(&mut self, socket: &Socket) {
         let bytes = self.end.unsent();
         if let (false, Ok(count)) = (self.deaf, socket.send(bytes)) {
@@ -115,6 +117,7 @@ impl Pump {
     }
 
     /// Whether the socket may have bytes that were not read.
+    #[cfg(feature = "server")]
     pub(crate) fn is_readable(&self) -> bool {
         self.readable
     }

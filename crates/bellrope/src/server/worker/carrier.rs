@@ -47,6 +47,7 @@ impl Carrier {
     }
 
     /// Whether [`Self::moved`] has something to say.
+    #[cfg(feature = "tokio")]
     pub(crate) fn wants_care(&self) -> bool {
         self.moved || self.pump.fault().is_some()
     }

@@ -173,6 +173,7 @@ impl Session {
     }
 
     /// Whether it is to be looked at again, because of what was done to it apart from its turns.
+    #[cfg(feature = "tokio")]
     pub(crate) fn wants_care(&self) -> bool {
         self.connection.wants_room() || self.carrier.as_ref().is_some_and(|carrier| carrier.wants_care())
     }
