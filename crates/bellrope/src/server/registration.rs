@@ -254,7 +254,7 @@ impl ServerBuilder {
 
     /// Has `tell` called when the server ends by itself: because nobody used it for as long as
     /// [`exit_when_idle`](ServerConfig#structfield.exit_when_idle) says, or because its socket was removed and its last client
-    /// has gone. Its threads end then, and [`Server::wait`] returns. It is called by one of these threads, so it must not block.
+    /// has gone. Its threads end then, and [`Server::wait`](super::Server::wait) returns. It is called by one of these threads, so it must not block.
     #[must_use]
     pub fn on_ending(mut self, tell: impl Fn(Ending) + Send + Sync + 'static) -> Self {
         self.on_ending = Some(OnEnding(Arc::new(tell)));
