@@ -244,7 +244,9 @@ fn a_log_file_stays_within_its_bytes_however_much_fails() {
     assert!(most <= BYTES, "{most}");
     drop(client);
     let finished = server.stop();
-    assert_eq!((finished.code, finished.stderr.lines().count()), (Some(0), 1), "{finished:?}");
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    // What was logged while it said that it is ready may stand on standard error still.
+    assert!(!finished.stderr.contains("stopping on SIGTERM"), "{finished:?}");
     assert!(fs::read_to_string(&log).unwrap().contains("stopping on SIGTERM"));
     let error = home.run(["serve", "--log-file", "/proc/nothing/here.log"]).failed(1);
     assert!(
