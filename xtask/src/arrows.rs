@@ -362,7 +362,7 @@ mod tests {
     fn a_forbidden_arrow_is_named_with_what_to_do() {
         for (package, dependency, expected) in [
             ("bellrope-shm", normal("bellrope-proto"), "bellrope-shm -> bellrope-proto: of the workspace's"),
-            ("bellrope", normal("bellrope-gateway"), "may import bellrope-shm, bellrope-proto."),
+            ("bellrope", normal("bellrope-gateway"), "may import bellrope-shm, bellrope-proto, bellrope-macros."),
             ("bellrope-gateway", normal("bellrope-shm"), "may import bellrope."),
             ("bellrope-proto", normal("tokio"), "from outside it may import thiserror."),
             ("bellrope-shm", normal("loom"), "put it under [target.'cfg(loom)'.dependencies]"),
