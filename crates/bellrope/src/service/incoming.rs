@@ -61,7 +61,7 @@ impl<T> Incoming<T> {
                 Poll::Ready(Some(item))
             }
             Err(error) => {
-                let what = format_args!("item {} of the stream", self.taken);
+                let what = format!("item {} of the stream", self.taken);
                 // Whoever gets this drops the method; if it is gone already, so is its caller.
                 let _ = self.refusing.take().map(|refusing| refusing.send(unreadable(self.method, what, &error)));
                 Poll::Pending
