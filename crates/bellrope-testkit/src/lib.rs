@@ -7,6 +7,7 @@
 pub mod alone;
 #[cfg(feature = "runtime")]
 pub mod cluster;
+pub mod http;
 pub mod ledger;
 #[cfg(feature = "runtime")]
 pub mod local_server;

@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use bellrope_testkit::http;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -79,22 +80,8 @@ fn exchange(address: &str, request: &str) -> Response {
 }
 
 fn response(text: &str) -> Response {
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no response: {text:?}"));
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    let body = if chunked { joined(body) } else { body.to_owned() };
-    Response { status, head: head.to_owned(), body }
-}
-
-/// The data of a chunked body.
-fn joined(mut body: &str) -> String {
-    let mut data = String::new();
-    while let Some((size, rest)) = body.split_once("\r\n") {
-        let size = usize::from_str_radix(size, 16).unwrap();
-        data.push_str(&rest[..size]);
-        body = rest[size..].strip_prefix("\r\n").unwrap();
-    }
-    data
+    let (status, head, body) = http::response(text);
+    Response { status, head, body }
 }
 
 fn chat(question: &str) -> Value {

@@ -5,6 +5,7 @@ use std::{
     net::TcpStream,
 };
 
+use bellrope_testkit::http;
 use serde_json::{Value, json};
 
 use crate::{
@@ -62,21 +63,8 @@ fn exchange(address: &str, method: &str, path: &str, headers: &str, body: &str) 
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
     let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{method} {path}: no response: {text:?}"));
-    let head = head.replace("\r\n", "\n");
-    let body = if head.contains("transfer-encoding: chunked") { joined(body) } else { body.to_owned() };
-    Response { head, body }
-}
-
-/// The data of a chunked body.
-fn joined(mut body: &str) -> String {
-    let mut data = String::new();
-    while let Some((size, rest)) = body.split_once("\r\n") {
-        let size = usize::from_str_radix(size, 16).unwrap();
-        data.push_str(&rest[..size]);
-        body = rest[size..].strip_prefix("\r\n").unwrap();
-    }
-    data
+    let (_, head, body) = http::response(&text);
+    Response { head: head.replace("\r\n", "\n"), body }
 }
 
 /// The names of the metrics with their help, type and labels, without values.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::asked::Asked;
 use super::fault::{ErrorForm, Fault};
 use super::stamp::{seconds_since_1970, serial};
-use super::wire::{FromText, OneOrMany, model_of, read_wire, route};
+use super::wire::{FromText, OneOrMany, StreamOptions, model_of, read_wire, route};
 use super::writer::{AnswerWriter, comment, data};
 use crate::message::fields::{Known, Known::All, Known::Fields, unknown};
 use crate::message::{ChatRequest, ChatResponse, Chunk, Message, Prompt, Role, StopReason, Usage, lenient};
@@ -70,7 +70,7 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Asked, Fault> {
         notes: unknown(body, KNOWN),
         ..ChatRequest::default()
     };
-    let include_usage = wire.stream_options.is_some_and(|options| options.include_usage.unwrap_or(false));
+    let include_usage = wire.stream_options.is_some_and(|options| options.include_usage());
     let writer =
         Script { id: format!("cmpl-{}", serial()), created: seconds_since_1970(), model, include_usage, usage: None };
     Ok(Asked { chat, stream: wire.stream.unwrap_or(false), writer: Box::new(writer) })
@@ -107,11 +107,6 @@ struct Wire {
     #[serde(default, deserialize_with = "lenient::or_default")]
     logit_bias: Map<String, Value>,
     user: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct StreamOptions {
-    include_usage: Option<bool>,
 }
 
 /// A prompt. One of tokens is no text.

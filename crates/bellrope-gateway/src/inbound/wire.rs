@@ -91,6 +91,18 @@ pub(super) fn arguments_object(text: &str) -> Value {
     }
 }
 
+/// What OpenAI's formats ask for beside the pieces of a stream.
+#[derive(Deserialize)]
+pub(super) struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+impl StreamOptions {
+    pub(super) fn include_usage(&self) -> bool {
+        self.include_usage.unwrap_or(false)
+    }
+}
+
 /// A list, or a string or an object that stands for a list of one.
 #[derive(Debug)]
 pub(super) struct OneOrMany<T>(pub(super) Vec<T>);

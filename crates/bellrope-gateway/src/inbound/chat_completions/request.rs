@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::inbound::fault::Fault;
-use crate::inbound::wire::{FromText, OneOrMany, model_of, read_wire, route};
+use crate::inbound::wire::{FromText, OneOrMany, StreamOptions, model_of, read_wire, route};
 use crate::message::fields::{Known, Known::All, Known::Fields, unknown};
 use crate::message::{ChatRequest, Content, Message, Part, Role, Tool, ToolChoice, lenient};
 
@@ -114,7 +114,7 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Completion, Faul
         notes: unknown(body, KNOWN),
         ..ChatRequest::default()
     };
-    let include_usage = wire.stream_options.is_some_and(|options| options.include_usage.unwrap_or(false));
+    let include_usage = wire.stream_options.is_some_and(|options| options.include_usage());
     Ok(Completion { chat, model, stream: wire.stream.unwrap_or(false), include_usage })
 }
 
@@ -171,11 +171,6 @@ impl Wire {
         }
         Ok(())
     }
-}
-
-#[derive(Deserialize)]
-struct StreamOptions {
-    include_usage: Option<bool>,
 }
 
 #[derive(Deserialize)]

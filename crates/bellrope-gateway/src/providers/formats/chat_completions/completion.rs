@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::request::StreamOptions;
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Prompt};
 use crate::notes::Notes;
@@ -70,9 +71,4 @@ struct Body<'a> {
     stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream_options: Option<StreamOptions>,
-}
-
-#[derive(Serialize)]
-struct StreamOptions {
-    include_usage: bool,
 }

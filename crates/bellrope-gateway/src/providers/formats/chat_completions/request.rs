@@ -236,9 +236,10 @@ struct Body<'a> {
     stream_options: Option<StreamOptions>,
 }
 
+/// What a stream is to have beside its pieces.
 #[derive(Serialize)]
-struct StreamOptions {
-    include_usage: bool,
+pub(super) struct StreamOptions {
+    pub(super) include_usage: bool,
 }
 
 #[derive(Serialize)]
