@@ -245,33 +245,24 @@ struct Asked<T> {
 }
 
 /// The request that a call holds, with a note for each field of it that is passed over. A large one is read by a thread
-/// that serves nobody else.
+/// that serves nobody else, which keeps the call, and so its room in the budget, although it may be cancelled meanwhile.
 async fn asked<T: WithNotes>(call: OwnedCall) -> Result<Asked<T>, HandlerError> {
     let size = call.payload().len();
-    let weigh = |call: &OwnedCall| {
+    let large = size > READ_AT_ONCE;
+    let weigh = move |call: OwnedCall| {
         let json::Values { all, objects } = json::values(call.payload(), ARGUMENTS);
-        all as u64 * VALUE + objects as u64 * OBJECT
+        Ok((all as u64 * VALUE + objects as u64 * OBJECT, call))
     };
-    let (call, weight) = if size <= READ_AT_ONCE {
-        let weight = weigh(&call);
-        (call, weight)
-    } else {
-        apart(move || {
-            let weight = weigh(&call);
-            Ok((call, weight))
-        })
-        .await?
-    };
+    let (weight, call) = if large { apart(move || weigh(call)).await? } else { weigh(call)? };
     // What the call holds for itself is enough for most.
     let more = weight.saturating_sub(u64::from(WEIGHT - 1) * size as u64);
     let room = if more == 0 { None } else { Some(call.claim(more).await?) };
-    let payload = call.into_payload();
-    let request = if size <= READ_AT_ONCE { read(&payload)? } else { apart(move || read(&payload)).await? };
-    Ok(Asked { request, room })
+    let read = move || Ok(Asked { request: read(call.payload())?, room });
+    if large { apart(read).await } else { read() }
 }
 
-/// Does work that takes long on a thread of its own, one at a time: what is given up meanwhile goes on to its end, and
-/// takes its memory until then.
+/// Does work that takes long on a thread of its own, one at a time. What is given up meanwhile goes on to its end, with all that
+/// it holds.
 async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, HandlerError> + Send + 'static,
 ) -> Result<T, HandlerError> {

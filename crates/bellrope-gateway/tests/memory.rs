@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use bellrope::client::{CallError, CallOptions, Client, Connection};
+use bellrope::client::{CallError, CallOptions, Client, ClientConfig, Connection, Transport};
 use bellrope::server::ServerConfig;
 use bellrope_gateway::{Gateway, GatewaySettings, register};
 use bellrope_testkit::support::builder;
@@ -124,7 +124,11 @@ impl Served {
     }
 
     fn client(&self) -> Client {
-        Client::connect(Self::socket(self.home.path())).unwrap()
+        Client::with(self.over(Transport::Auto)).unwrap()
+    }
+
+    fn over(&self, transport: Transport) -> ClientConfig {
+        ClientConfig::new(Self::socket(self.home.path())).transport(transport)
     }
 
     /// A line of its status, in bytes.
@@ -264,6 +268,12 @@ fn memory_stays_within_rings_budget_and_a_rest_whatever_is_asked() {
 // Faults 59, 69.
 #[test]
 fn memory_stays_within_the_same_bound_whatever_is_left_unread_answered_or_sent() {
+    for transport in [Transport::Shm, Transport::Stream] {
+        leave_unread_answer_and_send(transport);
+    }
+}
+
+fn leave_unread_answer_and_send(transport: Transport) {
     let fresh = || {
         let served = Served::start();
         assert_eq!(served.client().call("echo", b"there").unwrap(), b"there");
@@ -272,9 +282,9 @@ fn memory_stays_within_the_same_bound_whatever_is_left_unread_answered_or_sent()
     };
     let options = CallOptions::new().timeout(Duration::from_secs(1));
     let (served, before) = fresh();
-    let client = served.client();
-    within_bounds(&served, before, "unread streams", || {
-        let hostile: Vec<_> = (0..CLIENTS - 1).map(|_| served.client()).collect();
+    let client = Client::with(served.over(transport)).unwrap();
+    within_bounds(&served, before, &format!("unread streams, {transport:?}"), || {
+        let hostile: Vec<_> = (0..CLIENTS - 1).map(|_| Client::with(served.over(transport)).unwrap()).collect();
         let asked = json!({"provider": "chat", "model": "endless", "messages": [{"role": "user", "content": "x".repeat(60_000)}]});
         let asked = asked.to_string().into_bytes();
         let streams: Vec<_> = hostile
@@ -293,12 +303,12 @@ fn memory_stays_within_the_same_bound_whatever_is_left_unread_answered_or_sent()
         drop(streams);
     });
     let (served, before) = fresh();
-    within_bounds(&served, before, "large replies", || {
+    within_bounds(&served, before, &format!("large replies, {transport:?}"), || {
         std::thread::scope(|scope| {
             for number in 0..CLIENTS - 1 {
                 let served = &served;
                 scope.spawn(move || {
-                    let mut connection = Connection::connect(Served::socket(served.home.path())).unwrap();
+                    let mut connection = Connection::with(&served.over(transport)).unwrap();
                     let name = ["grow", "grow_later"][number % 2];
                     let grow = connection.message_type(name).unwrap();
                     for size in ["4000000", "10000000", "60000", "200000"].into_iter().cycle().take(32) {
@@ -314,12 +324,12 @@ fn memory_stays_within_the_same_bound_whatever_is_left_unread_answered_or_sent()
         });
     });
     let (served, before) = fresh();
-    within_bounds(&served, before, "uploads", || {
+    within_bounds(&served, before, &format!("uploads, {transport:?}"), || {
         std::thread::scope(|scope| {
             for number in 0..CLIENTS - 1 {
                 let served = &served;
                 scope.spawn(move || {
-                    let client = served.client();
+                    let client = Client::with(served.over(transport)).unwrap();
                     for _ in 0..8 {
                         let _ = client.call_within("later", &vec![7; 10_000_000], PATIENCE);
                         let mut upload = client.client_stream("total", b"").unwrap();

@@ -157,6 +157,19 @@ impl Reservation {
         self.bytes
     }
 
+    /// Makes two of it: this one keeps all but `bytes`.
+    ///
+    /// # Panics
+    /// If it has fewer.
+    #[must_use]
+    pub fn split_off(&mut self, bytes: u64) -> Self {
+        self.bytes = self.bytes.checked_sub(bytes).expect("no more is split off than there is");
+        if let Some(holder) = &self.holder {
+            holder.begin_use();
+        }
+        Self { budget: Arc::clone(&self.budget), bytes, holder: self.holder.clone() }
+    }
+
     /// Gives back all but `bytes`. A smaller reservation stays as it is.
     pub fn shrink_to(&mut self, bytes: u64) {
         let surplus = self.bytes.saturating_sub(bytes);
@@ -411,6 +424,19 @@ mod tests {
         assert_eq!((user.held(), budget.used(), budget.lacking()), (0, 0, 0));
         let none = |holder: &Holder| holder.active.load(Relaxed) == 0 && holder.uses.load(Relaxed) == 0;
         assert!(none(&user) && none(&crowd) && none(&one) && budget.active.load(Relaxed) == 0);
+    }
+
+    #[test]
+    fn what_was_split_off_is_given_back_apart() {
+        let budget = Budget::new(100);
+        let holder = Holder::new(&budget, None);
+        let mut one = holder.reserve(80).unwrap();
+        let other = one.split_off(30);
+        assert_eq!((one.bytes(), other.bytes(), budget.used()), (50, 30, 80));
+        drop(one);
+        assert_eq!((holder.held(), budget.used(), budget.active.load(Relaxed)), (30, 30, 1));
+        drop(other);
+        assert_eq!((holder.held(), budget.used(), budget.active.load(Relaxed)), (0, 0, 0));
     }
 
     // Fault 59.

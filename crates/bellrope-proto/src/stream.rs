@@ -16,8 +16,9 @@
 //! that ends the connection by itself says in a last record of the kind [`Admitted`](crate::frame::Kind::Admitted): how
 //! many requests it took. Of one that was killed nothing is known.
 //!
-//! **Bounds.** Beside the rings there are [`BATCH`] bytes in each direction, or those of one longer record. When a ring is full,
-//! nothing more is read, and the socket fills.
+//! **Bounds.** Beside the rings there are [`READ_AHEAD`] bytes, however long the records are: what comes is written into the ring
+//! piece by piece, and what leaves stays in the ring until it was sent. When a ring is full, nothing more is read, and the
+//! socket fills. Bytes on their way lie in a [`Scratch`], which the connections of a thread share.
 //!
 //! **Wake-ups.** A ring says whether its other end must be woken, here as everywhere. To wake a `StreamEnd` is to give it a
 //! turn: the end of the connection that commits does that. Whether the connection has to look again shows in
@@ -32,6 +33,7 @@ mod admission;
 mod inlet;
 mod outlet;
 mod record;
+mod scratch;
 
 use std::sync::Arc;
 
@@ -39,14 +41,18 @@ use admission::Admission;
 use bellrope_shm::SharedMemory;
 use inlet::Inlet;
 use outlet::Outlet;
-pub use record::BATCH;
+use record::Head;
+pub use scratch::Scratch;
 
 use crate::{
     Violation,
-    frame::{Kind, record_size},
+    frame::{Header, Kind},
     layout::Geometry,
     ring::{Consumer, Producer, Wake},
 };
+
+/// Bytes that an end keeps beside the rings at most: those that came and find no room in the ring.
+pub const READ_AHEAD: usize = 8 * 1024;
 
 /// What stands in place of the other process at the private rings of a connection.
 #[derive(Debug)]
@@ -97,10 +103,8 @@ impl StreamEnd {
     pub fn put(&mut self) -> Result<bool, Violation> {
         let put = self.inlet.put();
         self.wake |= self.inlet.publish();
-        let (Ok(wants_more), Some(admission)) = (put, &mut self.admission) else { return put };
-        if let Some(taken) = self.inlet.admitted() {
-            admission.settle(taken)?;
-        }
+        let wants_more = put?;
+        self.heed()?;
         Ok(wants_more)
     }
 
@@ -120,16 +124,30 @@ impl StreamEnd {
     }
 
     /// Where the next bytes belong. Never empty after [`Self::put`] wanted more.
-    pub fn space(&mut self) -> &mut [u8] {
-        self.inlet.space()
+    pub fn space<'a>(&self, scratch: &'a mut Scratch) -> &'a mut [u8] {
+        self.inlet.space(scratch)
     }
 
-    /// So many bytes came into the front of [`Self::space`].
+    /// So many bytes came into the front of [`Self::space`]: puts their records into the ring, and keeps the rest.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
     ///
     /// # Panics
     /// If that had not so much room.
-    pub fn came(&mut self, count: usize) {
-        self.inlet.came(count);
+    pub fn came(&mut self, scratch: &Scratch, count: usize) -> Result<(), Violation> {
+        let came = self.inlet.came(scratch, count);
+        self.wake |= self.inlet.publish();
+        came?;
+        self.heed()
+    }
+
+    /// Heeds what the server said of the requests it took.
+    fn heed(&self) -> Result<(), Violation> {
+        match (&self.admission, self.inlet.admitted()) {
+            (Some(admission), Some(taken)) => admission.settle(taken),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the server has said what it says last: it hangs up then.
@@ -144,42 +162,38 @@ impl StreamEnd {
         self.inlet.unfinished()
     }
 
-    /// Bytes to be sent: those that wait, or of the next records in the ring. If there are none, the next commit of the
-    /// connection's end says that there are.
+    /// Bytes to be sent, of the next records in the ring. If there are none, the next commit of the connection's end says that
+    /// there are.
     ///
     /// # Errors
     /// A [`Violation`] if the ring is not as its own end must have left it.
-    pub fn outgoing(&mut self) -> Result<&[u8], Violation> {
-        let Self { outlet, admission, wake, .. } = self;
-        *wake |= outlet.fill(|end, position| {
-            if let Some(admission) = admission {
-                admission.leaves(end, position);
-            }
-        })?;
-        Ok(self.outlet.waiting())
+    pub fn outgoing<'a>(&mut self, scratch: &'a mut Scratch) -> Result<&'a [u8], Violation> {
+        let (len, wake) = self.outlet.gather(scratch)?;
+        self.wake |= wake;
+        Ok(&scratch.0[..len])
     }
 
     /// The first so many of these bytes were sent.
     ///
+    /// # Errors
+    /// As [`Self::outgoing`].
+    ///
     /// # Panics
     /// If there were not so many.
-    pub fn sent(&mut self, count: usize) {
-        let sent = self.outlet.sent(count);
-        if let Some(admission) = &mut self.admission {
-            admission.sent(sent);
-        }
+    pub fn sent(&mut self, count: usize) -> Result<(), Violation> {
+        let Self { outlet, admission, wake, .. } = self;
+        *wake |= outlet.sent(count, |position| {
+            if let Some(admission) = admission {
+                admission.sent(position);
+            }
+        })?;
+        Ok(())
     }
 
-    /// The bytes that wait to be sent, and none of what is in the ring.
-    #[must_use]
-    pub fn unsent(&self) -> &[u8] {
-        self.outlet.waiting()
-    }
-
-    /// Whether bytes wait to be sent that were taken out of the ring.
+    /// Whether something in the ring, or the rest of it, was not sent.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        !self.unsent().is_empty()
+        self.outlet.has_unsent()
     }
 
     /// Requests that were put into the ring.
@@ -188,10 +202,13 @@ impl StreamEnd {
         self.inlet.requests()
     }
 
-    /// Says as the last thing how many requests were taken. To be called by a server that ends the connection, when nothing
-    /// else waits to be sent.
-    pub fn say_admitted(&mut self, taken: u64) {
-        self.outlet.append(Kind::Admitted, taken);
+    /// The bytes that say as the last thing how many requests were taken. To be sent by a server that ends the connection, when
+    /// nothing else waits to be sent.
+    #[must_use]
+    pub fn last_words(taken: u64) -> Vec<u8> {
+        let header = Header { len: 0, message_type: 0, kind: Kind::Admitted, extended: true };
+        let (bytes, size) = Head { header, id: 0, extension: Some(taken) }.bytes();
+        bytes[..size].to_vec()
     }
 
     /// Whether the connection has to look at its rings again because of what was done since this was last asked: a record
@@ -199,18 +216,6 @@ impl StreamEnd {
     pub fn woke(&mut self) -> bool {
         std::mem::take(&mut self.wake).needed()
     }
-
-    /// Lets go of buffers that hold nothing.
-    pub fn release(&mut self) {
-        self.inlet.release();
-        self.outlet.release();
-    }
-}
-
-/// Most bytes that both buffers of one end have together.
-#[must_use]
-pub fn most_buffered(geometry: Geometry) -> u64 {
-    2 * record_size(geometry.max_payload(), true).max(BATCH as u64)
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 
 use std::io;
 
-use bellrope_proto::{Violation, stream::StreamEnd};
+use bellrope_proto::{
+    Violation,
+    stream::{Scratch, StreamEnd},
+};
 use bellrope_shm::{socket::Socket, wait::Interest};
 
-/// Bytes that are read in one turn before the connection has to take some, at the least a record.
+/// Bytes that are read in one turn before the connection has to take some, and at the least a record.
 const TURN_BYTES: usize = 256 * 1024;
 
 /// What moves the bytes of one connection.
@@ -50,23 +53,31 @@ impl Pump {
     }
 
     /// Moves what can be moved, both ways.
-    pub(crate) fn turn(&mut self, socket: &Socket) {
-        let moved = self.send(socket).and_then(|()| self.receive(socket));
+    pub(crate) fn turn(&mut self, socket: &Socket, scratch: &mut Scratch) {
+        let moved = self.send(socket, scratch).and_then(|()| self.receive(socket, scratch));
         if let Err(fault) = moved {
             self.fault.get_or_insert(fault);
         }
     }
 
     /// Sends what the connection has committed, as far as the socket takes it.
-    fn send(&mut self, socket: &Socket) -> Result<(), Fault> {
+    fn send(&mut self, socket: &Socket, scratch: &mut Scratch) -> Result<(), Fault> {
         while !self.deaf {
-            let bytes = self.end.outgoing()?;
+            let bytes = self.end.outgoing(scratch)?;
             if bytes.is_empty() {
                 self.blocked = false;
                 return Ok(());
             }
+            let len = bytes.len();
             match socket.send(bytes) {
-                Ok(count) => self.end.sent(count),
+                Ok(count) => {
+                    self.end.sent(count)?;
+                    // A socket that takes a part takes no more, and gathering the rest for it again would be for nothing.
+                    if count < len {
+                        self.blocked = true;
+                        return Ok(());
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked = true;
                     return Ok(());
@@ -80,7 +91,7 @@ impl Pump {
     }
 
     /// Reads what there is, as far as the ring has room.
-    fn receive(&mut self, socket: &Socket) -> Result<(), Fault> {
+    fn receive(&mut self, socket: &Socket, scratch: &mut Scratch) -> Result<(), Fault> {
         if self.fault.is_some() {
             return Ok(());
         }
@@ -90,12 +101,11 @@ impl Pump {
             if bytes >= TURN_BYTES && self.end.position() != began && self.end.pause()? {
                 return Ok(());
             }
-            match socket.receive_some(self.end.space()) {
+            match socket.receive_some(self.end.space(scratch)) {
                 Ok((0, _)) => return Err(Fault::HungUp),
                 Ok((count, more)) => {
-                    self.end.came(count);
+                    self.end.came(scratch, count)?;
                     bytes += count;
-                    self.end.put()?;
                     // What comes from now on is reported anew, but for a hang-up that was reported or announced.
                     self.readable = more || self.ending || self.end.is_last();
                 }
@@ -107,12 +117,11 @@ impl Pump {
         Ok(())
     }
 
-    /// Sends what waits, as far as the socket takes it, and nothing that was committed since.
+    /// Says something after all else, as far as the socket takes it now.
     #[cfg(feature = "server")]
-    pub(crate) fn flush(&mut self, socket: &Socket) {
-        let bytes = self.end.unsent();
-        if let (false, Ok(count)) = (self.deaf, socket.send(bytes)) {
-            self.end.sent(count);
+    pub(crate) fn say_last(&self, socket: &Socket, bytes: &[u8]) {
+        if !self.deaf && !self.end.has_unsent() {
+            let _ = socket.send(bytes);
         }
     }
 

@@ -5,7 +5,7 @@ use bellrope_proto::{
     frame::Header,
     layout::Geometry,
     ring::Consumer,
-    stream::{StreamEnd, most_buffered},
+    stream::{READ_AHEAD, Scratch, StreamEnd},
 };
 use bellrope_shm::SharedMemory;
 
@@ -31,6 +31,7 @@ fn heard<'a>(from_client: bool, pieces: impl Iterator<Item = &'a [u8]>) -> (Reco
     };
     let mut connection = Consumer::new(memory.view(ring), geometry);
     let mut records = Vec::new();
+    let mut scratch = Scratch::new();
     for mut piece in pieces {
         while !piece.is_empty() {
             match end.put() {
@@ -40,11 +41,15 @@ fn heard<'a>(from_client: bool, pieces: impl Iterator<Item = &'a [u8]>) -> (Reco
                 }
                 Ok(false) => assert!(take(&mut connection, &mut records), "it waits for room that is there"),
                 Ok(true) => {
-                    let space = end.space();
-                    assert!(!space.is_empty() && space.len() as u64 <= most_buffered(geometry) / 2);
+                    let space = end.space(&mut scratch);
+                    assert!(!space.is_empty() && space.len() as u64 <= geometry.max_payload() + READ_AHEAD as u64);
                     let count = piece.len().min(space.len());
                     space[..count].copy_from_slice(&piece[..count]);
-                    end.came(count);
+                    let came = end.came(&scratch, count);
+                    if let Err(violation) = came {
+                        take(&mut connection, &mut records);
+                        return (records, Some(violation));
+                    }
                     piece = &piece[count..];
                 }
             }

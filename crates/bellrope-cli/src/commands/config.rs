@@ -73,9 +73,10 @@ fn show(args: &ShowArgs) -> Outcome {
     output::line(format_args!("{:key$}  {:value$}  FROM", "KEY", "VALUE"))?;
     rows.iter().try_for_each(|row| output::line(format_args!("{:key$}  {:value$}  {}", row.0, row.1, row.2)))?;
     output::line(format_args!(
-        "\nAt the very most {} MiB: server.max_connections x (two rings and a reply that waits) + \
+        "\nAt the very most {} MiB: server.max_connections x (two rings, a reply that waits{}) + \
          server.buffer_budget_bytes",
-        settings.server.memory_bound() / 1_048_576
+        settings.server.memory_bound() / 1_048_576,
+        if settings.server.stream_transport { ", 8 KiB read ahead" } else { "" }
     ))
 }
 

@@ -153,6 +153,17 @@ impl Consumer {
         if self.position - self.published >= in_use / 4 { self.publish() } else { Wake::NO }
     }
 
+    /// Looks past the record at the front, which stays: [`Self::step_back`] returns to it.
+    pub(crate) fn step(&mut self, record: &Record) {
+        self.position = record.end();
+    }
+
+    /// Returns to where we stood before we [stepped](Self::step) past records. The producer has learned nothing of it.
+    pub(crate) fn step_back(&mut self, position: u64) {
+        debug_assert!((self.published..=self.position).contains(&position));
+        self.position = position;
+    }
+
     /// Notes that everything before our position has been taken for good, before it is acted upon. The producer's side
     /// reads it only after this side has died.
     #[inline(always)]

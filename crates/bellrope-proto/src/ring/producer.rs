@@ -184,6 +184,12 @@ impl Producer {
         Ok(Some(Draft { producer: self }))
     }
 
+    /// Goes on with the record that was begun last. To be called only if that was neither staged nor given up: what lies in
+    /// the ring before it may have been published and taken meanwhile.
+    pub(crate) fn resume(&mut self) -> Draft<'_> {
+        Draft { producer: self }
+    }
+
     /// Tags the consumer's position, so that the consumer wakes us when it moves on. Answers `false` if it has moved
     /// already: then look again instead of sleeping.
     ///

@@ -18,8 +18,6 @@ const REMEMBERED: usize = 4096;
 pub(super) struct Admission {
     /// The request ring.
     view: View,
-    /// Requests that were not sent whole: the end of each among the bytes, and in the ring.
-    leaving: VecDeque<(u64, u64)>,
     /// Requests that were sent whole.
     sent: u64,
     /// Where the last of them end in the ring.
@@ -28,25 +26,17 @@ pub(super) struct Admission {
 
 impl Admission {
     pub(super) fn new(view: View) -> Self {
-        Self { view, leaving: VecDeque::new(), sent: 0, ends: VecDeque::new() }
+        Self { view, sent: 0, ends: VecDeque::new() }
     }
 
-    /// A request is to be sent that ends here, among all bytes and in the ring.
-    pub(super) fn leaves(&mut self, end: u64, position: u64) {
-        self.leaving.push_back((end, position));
-    }
-
-    /// So many bytes were sent in all.
-    pub(super) fn sent(&mut self, bytes: u64) {
-        while let Some((_, position)) = self.leaving.front().copied().filter(|(end, _)| *end <= bytes) {
-            self.leaving.pop_front();
-            self.sent += 1;
-            if self.ends.len() == REMEMBERED {
-                self.ends.pop_front();
-            }
-            self.ends.push_back(position);
-            self.note(position);
+    /// A request was sent whole that ends here in the ring.
+    pub(super) fn sent(&mut self, position: u64) {
+        self.sent += 1;
+        if self.ends.len() == REMEMBERED {
+            self.ends.pop_front();
         }
+        self.ends.push_back(position);
+        self.note(position);
     }
 
     /// The server has said how many it took.

@@ -1,10 +1,12 @@
 //! Records that come as bytes, on their way into the ring that this side reads.
 
-use super::record::{BATCH, size_of_record};
+use super::{
+    record::{Head, is_control},
+    scratch::Scratch,
+};
 use crate::{
     Violation,
     frame::{Header, Kind, RawHeader},
-    layout::{RECORD_HEAD, WORD},
     ring::{Producer, RecordClass, Wake},
 };
 
@@ -12,10 +14,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Inlet {
     ring: Producer,
-    /// What came and is in no ring yet lies from `start` to `end`.
-    bytes: Vec<u8>,
-    start: usize,
-    end: usize,
+    /// What came and found no room in the ring, or is no whole head. At most [`READ_AHEAD`](super::READ_AHEAD) bytes.
+    kept: Vec<u8>,
+    /// The record that is being written into the ring as its bytes come, and how many are lacking.
+    begun: Option<(Head, usize)>,
     /// Bytes that came in all.
     came: u64,
     /// Requests that were put into the ring.
@@ -28,40 +30,65 @@ pub(super) struct Inlet {
 
 impl Inlet {
     pub(super) fn new(ring: Producer, from_server: bool) -> Self {
-        Self { ring, bytes: Vec::new(), start: 0, end: 0, came: 0, requests: 0, from_server, admitted: None }
+        Self { ring, kept: Vec::new(), begun: None, came: 0, requests: 0, from_server, admitted: None }
     }
 
     pub(super) fn put(&mut self) -> Result<bool, Violation> {
-        loop {
-            let Some(header) = self.header()? else { return Ok(true) };
-            let size = size_of_record(header);
-            let Some(record) = self.bytes[self.start..self.end].get(..size) else { return Ok(true) };
-            let id = word(&record[WORD as usize..]);
-            let extension = header.extended.then(|| word(&record[RECORD_HEAD as usize..]));
-            if header.kind == Kind::Admitted {
-                self.admitted = Some(admitted(header, id, extension)?);
-            } else {
-                let payload = &record[size - header.len as usize..];
-                // Cancels and credits may use the room that bulk leaves, as where their sender puts them into the ring.
-                let class = match header.kind {
-                    Kind::Cancel | Kind::Credit | Kind::End => RecordClass::Control,
-                    _ => RecordClass::Bulk,
-                };
-                if !self.ring.push(class, header.kind, header.message_type, id, extension, payload)? {
-                    if self.ring.await_room()? {
-                        return Ok(false);
-                    }
-                    continue;
-                }
-                self.requests += u64::from(header.kind == Kind::Request);
-            }
-            self.start += size;
+        if self.kept.is_empty() {
+            return Ok(true);
         }
+        let kept = std::mem::take(&mut self.kept);
+        let (used, wants_more) = self.absorb(&kept)?;
+        self.kept = if used == 0 { kept } else { kept[used..].to_vec() };
+        Ok(wants_more)
     }
 
-    /// The checked header of the record at the front, if its bytes are there.
-    fn header(&self) -> Result<Option<Header>, Violation> {
-        let Some(bytes) = self.bytes[self.start..self.end].first_chunk() else { return Ok(None) };
+    /// Writes bytes into the ring, as far as they make records and there is room. Answers how many, and whether there is
+    /// room for what comes next.
+    fn absorb(&mut self, bytes: &[u8]) -> Result<(usize, bool), Violation> {
+        let mut rest = bytes;
+        let wants_more = loop {
+            let (head, lacking) = match self.begun {
+                Some(begun) => begun,
+                None => {
+                    let Some(header) = self.header(rest)? else { break true };
+                    let Some(head) = Head::of(header, rest) else { break true };
+                    if header.kind == Kind::Admitted {
+                        self.admitted = Some(admitted(head)?);
+                        rest = &rest[head.size()..];
+                        continue;
+                    }
+                    let class = if is_control(header.kind) { RecordClass::Control } else { RecordClass::Bulk };
+                    if self.ring.begin(class, header.extended, header.len as usize)?.is_none() {
+                        if self.ring.await_room()? {
+                            break false;
+                        }
+                        continue;
+                    }
+                    rest = &rest[head.size()..];
+                    (head, header.len as usize)
+                }
+            };
+            let (piece, after) = rest.split_at(lacking.min(rest.len()));
+            rest = after;
+            let mut draft = self.ring.resume();
+            let fits = draft.append(piece);
+            debug_assert!(fits, "room was made for all of it");
+            if piece.len() < lacking {
+                self.begun = Some((head, lacking - piece.len()));
+                break true;
+            }
+            let Head { header, id, extension } = head;
+            draft.stage(header.kind, header.message_type, id, extension.unwrap_or(0));
+            self.begun = None;
+            self.requests += u64::from(header.kind == Kind::Request);
+        };
+        Ok((bytes.len() - rest.len(), wants_more))
+    }
+
+    /// The checked header of the record at the front of these bytes, if all of it is there.
+    fn header(&self, bytes: &[u8]) -> Result<Option<Header>, Violation> {
+        let Some(bytes) = bytes.first_chunk() else { return Ok(None) };
         let raw = u64::from_le_bytes(*bytes);
         let header = Header::try_from(RawHeader(raw))?;
         match header.kind {
@@ -89,28 +116,27 @@ impl Inlet {
         self.ring.await_room()
     }
 
-    pub(super) fn space(&mut self) -> &mut [u8] {
-        if self.start > 0 {
-            self.bytes.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-        }
-        if self.end == self.bytes.len() {
-            // It grows with what has really come, and never beyond the largest record.
-            let most = BATCH.max(RECORD_HEAD as usize + WORD as usize + self.ring.max_payload() as usize);
-            self.bytes.resize((2 * self.end).clamp(BATCH, most), 0);
-        }
-        &mut self.bytes[self.end..]
+    /// What was kept stands before the place for more. What is lacking of a record finds its room for certain, so only what
+    /// is behind it may have to be kept.
+    pub(super) fn space<'a>(&self, scratch: &'a mut Scratch) -> &'a mut [u8] {
+        let lacking = self.begun.map_or(0, |(_, lacking)| lacking);
+        let (kept, space) = scratch.0.split_at_mut(self.kept.len());
+        kept.copy_from_slice(&self.kept);
+        let most = (lacking + super::READ_AHEAD - kept.len()).min(space.len());
+        &mut space[..most]
     }
 
-    pub(super) fn came(&mut self, count: usize) {
-        assert!(count <= self.bytes.len() - self.end, "no more came than there was room for");
-        self.end += count;
+    pub(super) fn came(&mut self, scratch: &Scratch, count: usize) -> Result<(), Violation> {
         self.came += count as u64;
+        let bytes = &scratch.0[..self.kept.len() + count];
+        let (used, _) = self.absorb(bytes)?;
+        self.kept = bytes[used..].to_vec();
+        debug_assert!(self.kept.len() <= super::READ_AHEAD);
+        Ok(())
     }
 
     pub(super) fn unfinished(&self) -> Option<u64> {
-        (self.start < self.end).then_some(self.came)
+        (self.begun.is_some() || !self.kept.is_empty()).then_some(self.came)
     }
 
     pub(super) fn requests(&self) -> u64 {
@@ -121,19 +147,14 @@ impl Inlet {
         self.admitted
     }
 
-    pub(super) fn release(&mut self) {
-        if self.start == self.end {
-            (self.bytes, self.start, self.end) = (Vec::new(), 0, 0);
-        }
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.kept.capacity()
     }
 }
 
 /// How many requests were taken, from the record that says so.
-fn admitted(header: Header, id: u64, extension: Option<u64>) -> Result<u64, Violation> {
+fn admitted(Head { header, id, extension }: Head) -> Result<u64, Violation> {
     let bare = header.len == 0 && header.message_type == 0 && id == 0;
     extension.filter(|_| bare).ok_or(Violation::Form(header.kind as u8))
-}
-
-fn word(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(*bytes.first_chunk().expect("a record has all of its words"))
 }

@@ -1,95 +1,109 @@
 //! Records out of the ring that this side writes, on their way as bytes.
 
-use super::record::{BATCH, size_of_record};
+use super::{
+    record::{Head, size_of_record},
+    scratch::Scratch,
+};
 use crate::{
     Violation,
-    frame::{Header, Kind},
-    ring::{Armed, Consumer, Wake},
+    frame::Kind,
+    ring::{Armed, Consumer, Record, Wake},
 };
 
-/// See the [module](self).
+/// See the [module](self). It keeps no bytes: a record stays in the ring until all of it was sent.
 #[derive(Debug)]
 pub(super) struct Outlet {
     ring: Consumer,
-    bytes: Vec<u8>,
-    /// How many of these were sent.
+    /// How many bytes of the record at the front were sent.
     gone: usize,
-    /// Bytes that were sent in all.
-    sent: u64,
 }
 
 impl Outlet {
     pub(super) fn new(ring: Consumer) -> Self {
-        Self { ring, bytes: Vec::new(), gone: 0, sent: 0 }
+        Self { ring, gone: 0 }
     }
 
-    /// If nothing waits, makes bytes of the next records; if there are none, arms the ring. Of each request, tells where it
-    /// ends among all bytes and in the ring.
-    pub(super) fn fill(&mut self, mut on_request: impl FnMut(u64, u64)) -> Result<Wake, Violation> {
+    /// Makes bytes of the next records, as many as the scratch can take, and answers how many. If there are none, arms the
+    /// ring.
+    pub(super) fn gather(&mut self, scratch: &mut Scratch) -> Result<(usize, Wake), Violation> {
         let mut wake = Wake::NO;
-        while self.bytes.is_empty() {
-            loop {
-                let next = self.ring.peek()?;
-                // One that is longer than all of them together may be goes alone.
-                let fits = |size| self.bytes.is_empty() || self.bytes.len() + size <= BATCH;
-                let Some(record) = next.filter(|record| fits(size_of_record(record.header))) else { break };
-                let Header { len, kind, extended, .. } = record.header;
-                self.head(record.header, record.id, extended.then_some(record.extension));
-                let at = self.bytes.len();
-                self.bytes.resize(at + len as usize, 0);
-                self.ring.read(&record, 0, &mut self.bytes[at..]);
-                wake |= self.ring.advance(&record);
-                if kind == Kind::Request {
-                    on_request(self.sent + self.bytes.len() as u64, record.end());
-                }
-            }
-            if self.bytes.is_empty() {
-                let (armed, room) = self.ring.arm();
-                wake |= room;
-                if armed == Armed::Asleep {
+        loop {
+            let front = self.ring.position();
+            let mut bytes = Bytes { space: &mut scratch.0, len: 0 };
+            let mut skip = self.gone;
+            while let Some(record) = self.ring.peek()? {
+                if !bytes.append(&self.ring, &record, skip) {
                     break;
                 }
-            } else {
+                skip = 0;
+                self.ring.step(&record);
+            }
+            let len = bytes.len;
+            self.ring.step_back(front);
+            if len > 0 {
                 wake |= self.ring.relieve();
+                return Ok((len, wake));
+            }
+            let (armed, room) = self.ring.arm();
+            wake |= room;
+            if armed == Armed::Asleep {
+                return Ok((0, wake));
+            }
+        }
+    }
+
+    /// Notes that so many of the bytes that were gathered are sent. Tells where each request ends that is sent whole by that.
+    pub(super) fn sent(&mut self, count: usize, mut on_request: impl FnMut(u64)) -> Result<Wake, Violation> {
+        let mut wake = Wake::NO;
+        self.gone += count;
+        while self.gone > 0 {
+            let record = self.ring.peek()?.expect("no more was sent than there was");
+            let size = size_of_record(record.header);
+            if self.gone < size {
+                break;
+            }
+            self.gone -= size;
+            wake |= self.ring.advance(&record);
+            if record.header.kind == Kind::Request {
+                on_request(record.end());
             }
         }
         Ok(wake)
     }
 
-    /// Appends a record that comes out of no ring and has no payload.
-    pub(super) fn append(&mut self, kind: Kind, extension: u64) {
-        self.head(Header { len: 0, message_type: 0, kind, extended: true }, 0, Some(extension));
+    pub(super) fn has_unsent(&self) -> bool {
+        self.gone > 0 || self.ring.is_ready()
     }
+}
 
-    fn head(&mut self, header: Header, id: u64, extension: Option<u64>) {
-        // In the usual case all of it at once, so that the buffer grows once.
-        self.bytes.reserve(size_of_record(header));
-        self.bytes.extend_from_slice(&header.encode().to_le_bytes());
-        self.bytes.extend_from_slice(&id.to_le_bytes());
-        if let Some(extension) = extension {
-            self.bytes.extend_from_slice(&extension.to_le_bytes());
+/// Bytes on their way into the scratch.
+struct Bytes<'a> {
+    space: &'a mut [u8],
+    len: usize,
+}
+
+impl Bytes<'_> {
+    /// Appends a record, without the first bytes of it, as far as there is room. Answers whether that was all of it.
+    fn append(&mut self, ring: &Consumer, record: &Record, skip: usize) -> bool {
+        let Record { header, id, extension, .. } = *record;
+        let head = Head { header, id, extension: header.extended.then_some(extension) };
+        let (bytes, size) = head.bytes();
+        if !self.write(&bytes[skip.min(size)..size]) {
+            return false;
         }
+        let from = skip.saturating_sub(size);
+        let rest = header.len as usize - from;
+        let piece = rest.min(self.space.len() - self.len);
+        ring.read(record, from, &mut self.space[self.len..self.len + piece]);
+        self.len += piece;
+        piece == rest
     }
 
-    pub(super) fn waiting(&self) -> &[u8] {
-        &self.bytes[self.gone..]
-    }
-
-    /// Notes that so many bytes were sent, and answers how many were in all.
-    pub(super) fn sent(&mut self, count: usize) -> u64 {
-        assert!(count <= self.bytes.len() - self.gone, "no more was sent than there was");
-        self.gone += count;
-        let all = self.sent + self.gone as u64;
-        if self.gone == self.bytes.len() {
-            self.bytes.clear();
-            (self.sent, self.gone) = (all, 0);
-        }
-        all
-    }
-
-    pub(super) fn release(&mut self) {
-        if self.bytes.is_empty() {
-            self.bytes = Vec::new();
-        }
+    /// Heads are not cut: there is always another write.
+    fn write(&mut self, bytes: &[u8]) -> bool {
+        let Some(place) = self.space[self.len..].get_mut(..bytes.len()) else { return false };
+        place.copy_from_slice(bytes);
+        self.len += bytes.len();
+        true
     }
 }

@@ -5,7 +5,7 @@ use bellrope_proto::{
     frame::{ErrorCode, Header, Kind, RawHeader, Rejection},
     layout::Geometry,
     ring::{Producer, RecordClass},
-    stream::StreamEnd,
+    stream::{Scratch, StreamEnd},
 };
 use bellrope_shm::SharedMemory;
 use serde_json::{Value, json};
@@ -152,7 +152,7 @@ fn sent(record: &Travelling) -> Vec<u8> {
     let Travelling { kind, message_type, call, extension, payload } = record;
     assert!(ring.push(RecordClass::Bulk, *kind, *message_type, *call, *extension, payload).unwrap());
     let _ = ring.publish();
-    StreamEnd::of_server(&memory, geometry).outgoing().unwrap().to_vec()
+    StreamEnd::of_server(&memory, geometry).outgoing(&mut Scratch::new()).unwrap().to_vec()
 }
 
 fn rejected(text: &'static str) -> Failure {

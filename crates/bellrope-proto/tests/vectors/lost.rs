@@ -5,7 +5,7 @@ use bellrope_proto::{
     connection::{ClientConnection, Loss},
     frame::Kind,
     layout::Geometry,
-    stream::StreamEnd,
+    stream::{Scratch, StreamEnd},
 };
 use bellrope_shm::SharedMemory;
 use serde_json::{Value, json};
@@ -65,18 +65,18 @@ fn outcomes(requests: [usize; 3], sent: usize, admitted: Option<u64>) -> [&'stat
         sending.id
     });
     let _ = client.commit();
+    let mut scratch = Scratch::new();
     let mut left = sent;
     while left > 0 {
-        let count = end.outgoing().unwrap().len().min(left);
-        end.sent(count);
+        let count = end.outgoing(&mut scratch).unwrap().len().min(left);
+        end.sent(count).unwrap();
         left -= count;
     }
     if let Some(taken) = admitted {
         let last = Travelling::new(Kind::Admitted, 0, 0, Some(taken), b"").encode();
         assert!(end.put().unwrap());
-        end.space()[..last.len()].copy_from_slice(&last);
-        end.came(last.len());
-        end.put().unwrap();
+        end.space(&mut scratch)[..last.len()].copy_from_slice(&last);
+        end.came(&scratch, last.len()).unwrap();
         assert!(end.is_last());
     }
     ids.map(|id| match client.loss(id) {

@@ -7,7 +7,7 @@ use bellrope_proto::{
     handshake::Style,
     layout::Geometry,
     ring::{Producer, RecordClass},
-    stream::StreamEnd,
+    stream::{Scratch, StreamEnd},
 };
 use bellrope_shm::SharedMemory;
 use serde_json::{Value, json};
@@ -52,22 +52,22 @@ fn feed(
     records: &[Vec<u8>],
     mut take: impl FnMut() -> Result<(), Violation>,
 ) -> Result<(), Violation> {
+    let mut scratch = Scratch::new();
     for piece in records.iter().flat_map(|record| record.chunks(1000)) {
         let mut piece = piece;
         while !piece.is_empty() {
             while !end.put()? {
                 take()?;
             }
-            let space = end.space();
+            let space = end.space(&mut scratch);
             let count = piece.len().min(space.len());
             space[..count].copy_from_slice(&piece[..count]);
-            end.came(count);
+            let came = end.came(&scratch, count);
+            // What came before a bad record is in the ring.
+            take()?;
+            came?;
             piece = &piece[count..];
         }
-        let put = end.put();
-        // What came before a bad record is in the ring.
-        take()?;
-        put?;
     }
     Ok(())
 }
@@ -267,8 +267,8 @@ fn client_says_to(records: impl Fn([u64; 5]) -> Vec<Vec<u8>>) -> Result<(), Viol
     let ids = five_calls(&mut client);
     let _ = client.commit();
     let mut end = StreamEnd::of_client(&memory, terms().geometry);
-    let sent = end.outgoing()?.len();
-    end.sent(sent);
+    let sent = end.outgoing(&mut Scratch::new())?.len();
+    end.sent(sent)?;
     feed(&mut end, &records(ids), || drain(&mut client))
 }
 

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use bellrope_proto::stream::StreamEnd;
+use bellrope_proto::stream::{Scratch, StreamEnd};
 use bellrope_shm::{
     socket::Socket,
     wait::{Interest, Notifier},
@@ -17,13 +17,14 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct LinkStream {
     pump: Pump,
+    scratch: Scratch,
     /// Who is to be woken when the socket takes no more: it may sleep on its bytes alone.
     sleeper: Option<Arc<Notifier>>,
 }
 
 impl LinkStream {
     pub(super) fn new(end: StreamEnd) -> Self {
-        Self { pump: Pump::new(end), sleeper: None }
+        Self { pump: Pump::new(end), scratch: Scratch::new(), sleeper: None }
     }
 
     pub(super) fn wake_when_blocked(&mut self, sleeper: &Arc<Notifier>) {
@@ -49,7 +50,7 @@ impl LinkStream {
     /// Moves what can be moved.
     pub(super) fn turn(&mut self, socket: &Socket) {
         let was_blocked = self.pump.is_blocked();
-        self.pump.turn(socket);
+        self.pump.turn(socket, &mut self.scratch);
         if let (false, true, Some(sleeper)) = (was_blocked, self.pump.is_blocked(), &self.sleeper) {
             sleeper.wake();
         }

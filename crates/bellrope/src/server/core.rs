@@ -243,6 +243,7 @@ impl Core {
         if reservation.is_none() && !(alone && reply.len() <= self.fixed.terms.max_record()) {
             return Err(no_room_for_reply(size, self.budget.limit()));
         }
+        self.buffers.make_way();
         Ok(Body::new(reply, reservation, &self.buffers))
     }
 }

@@ -17,11 +17,11 @@ pub(crate) mod visit;
 
 use std::{
     io,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use bellrope_proto::Violation;
+use bellrope_proto::{Violation, stream::Scratch};
 use bellrope_shm::{
     socket::Drained,
     sync::{Ordering, spin_loop},
@@ -29,6 +29,7 @@ use bellrope_shm::{
 };
 
 use self::{
+    carrier::Carrier,
     closing::Closing,
     patience::Patience,
     session::{Rests, Session},
@@ -80,6 +81,8 @@ pub(crate) struct Worker {
     visitor: Visitor,
     /// What epoll reported, kept to save an allocation a sleep.
     rung: Vec<Event>,
+    /// Where bytes lie for a moment that travel over sockets, since there was a connection that has some.
+    scratch: Option<Arc<Mutex<Scratch>>>,
 }
 
 impl Worker {
@@ -108,6 +111,7 @@ impl Worker {
                 Arc::clone(&inbox),
             ),
             rung: Vec::new(),
+            scratch: None,
             core,
         };
         Ok((inbox, worker))
@@ -215,22 +219,25 @@ impl Worker {
     }
 
     /// Takes a new connection over.
-    fn adopt(&mut self, connection: NewConnection) {
+    fn adopt(&mut self, mut connection: NewConnection) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.sessions.push(None);
             self.sessions.len() - 1
         });
-        let added = match connection.stream {
+        let added = match connection.stream.take() {
             None => self.poller.add(&connection.socket, index as u64).map(|()| None),
-            Some(_) => self.poller.add_edges(&connection.socket, index as u64).map(Some),
+            Some(end) => self.poller.add_edges(&connection.socket, index as u64).map(|watch| {
+                let scratch = self.scratch.get_or_insert_default();
+                Some(Box::new(Carrier::new(end, watch, Arc::clone(scratch))))
+            }),
         };
         KillPoint::Adopted.reached();
         let holder = self.core.holder_for(connection.peer);
-        let (watch, added) = added.map_or_else(|error| (None, Err(error)), |watch| (watch, Ok(())));
+        let (carrier, added) = added.map_or_else(|error| (None, Err(error)), |carrier| (carrier, Ok(())));
         let session = Session::new(
             connection,
             holder,
-            watch,
+            carrier,
             #[cfg(feature = "tokio")]
             index,
         );

@@ -104,6 +104,74 @@ fn blocking_handlers_have_a_bounded_pool_and_let_the_worker_and_async_handlers_g
     drop(home);
 }
 
+// Faults 34, 58.
+#[test]
+fn what_goes_on_although_its_call_was_cancelled_counts_in_the_budget_until_it_ends() {
+    let gate = Arc::new(Gate::default());
+    let (_home, path) = home();
+    let server = Server::builder()
+        .unary_blocking("block", {
+            let gate = Arc::clone(&gate);
+            move |call| {
+                gate.wait();
+                Ok(call.payload()[..1].to_vec())
+            }
+        })
+        .unary_async("elsewhere", {
+            let gate = Arc::clone(&gate);
+            move |call| {
+                let gate = Arc::clone(&gate);
+                async move {
+                    let work = tokio::task::spawn_blocking(move || {
+                        gate.wait();
+                        call.payload().len()
+                    });
+                    Ok(work.await.map_err(|error| HandlerError::new(error.to_string()))?.to_string().into_bytes())
+                }
+            }
+        })
+        .bind(&path)
+        .unwrap();
+    let client = Client::connect(&path).unwrap();
+    let used = || server.metrics().snapshot().buffers.unwrap().0;
+    let running = || server.metrics().snapshot().types.iter().map(|row| row.running).sum::<u64>();
+    for (number, name) in ["block", "elsewhere"].into_iter().enumerate() {
+        let token = CancelToken::new();
+        let options = CallOptions::new().timeout(PATIENCE).cancel(&token);
+        let calling = std::thread::spawn({
+            let client = client.clone();
+            move || client.call_with(name, &vec![7; 1_000_000], &options)
+        });
+        eventually("it is at work", || gate.inside.load(Ordering::SeqCst) == number + 1);
+        token.cancel();
+        assert!(matches!(calling.join().unwrap(), Err(CallError::Cancelled)));
+        eventually("the server has forgotten the call", || running() == 0);
+        assert!(used() >= 1_000_000 * (number as u64 + 1), "{name}: {}", used());
+    }
+    gate.open();
+    eventually("all of it is given back", || used() == 0);
+}
+
+// Fault 34.
+#[test]
+fn a_reply_has_the_room_of_its_request_where_there_is_no_other() {
+    let (_home, path) = home();
+    let config = ServerConfig::new().max_message_bytes(1 << 20).buffer_budget_bytes(1_500_000).budget_wait(PATIENCE);
+    let server = Server::builder()
+        .config(config)
+        .unary_async("later", |call| async move { Ok(call.payload().to_vec()) })
+        .unary_blocking("block", |call| Ok(call.payload().to_vec()))
+        .bind(&path)
+        .unwrap();
+    let client = Client::connect(&path).unwrap();
+    for name in ["later", "block"] {
+        for _ in 0..3 {
+            assert_eq!(client.call(name, &vec![7; 1_000_000]).unwrap().len(), 1_000_000, "{name}");
+        }
+    }
+    eventually("all of it is given back", || server.metrics().snapshot().buffers.unwrap().0 == 0);
+}
+
 #[test]
 fn async_handlers_run_on_the_runtime_that_they_are_given() {
     let runtime =

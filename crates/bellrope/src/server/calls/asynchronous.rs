@@ -102,17 +102,20 @@ impl AsyncCalls {
             let text = format!("{limit} calls are open on this connection, the limit max_in_flight");
             refusal = Some(Failure::rejected(Rejection::Busy, text));
         }
-        let (Some(reservation), Some(permit), None) = (reservation, permit, &refusal) else {
+        let (Some(mut reservation), Some(permit), None) = (reservation, permit, &refusal) else {
             let failure = refusal.unwrap_or_else(draining);
             outcome::note(core, &self.counters, session, request.message_type, Some(&failure));
             session.connection.fail(request.id, failure)?;
             return Ok(true);
         };
+        let ahead = style.streams().then(|| reservation.split_off(reservation.bytes().min(ChunkSender::AHEAD as u64)));
+        let room = Arc::new(reservation);
         let runtime = core.runtime.as_ref().expect("a server with async handlers has a runtime");
         let call = OwnedCall {
             payload,
             context: CallContext { connection: session.serial, deadline_us: request.deadline_us },
             cancelled: Cancelled::default(),
+            _room: Arc::clone(&room),
             holder: Arc::clone(session.budget_claim.holder()),
             patience: core.live.budget_wait(),
             claims: Arc::clone(&core.claims),
@@ -124,7 +127,8 @@ impl AsyncCalls {
             max_chunk: session.connection.max_record(),
         };
         let held = Held {
-            reservation: Some(reservation),
+            room: Some(room),
+            ahead,
             permit: Some(permit),
             span: CallSpan::new(core, request.message_type, session.serial),
         };
@@ -154,7 +158,7 @@ impl AsyncCalls {
             }
             FromHandler::Answered(outcome) => {
                 let mut open = session.open.close(call);
-                let of_call = open.as_mut().and_then(|open| open.held.reservation.take());
+                let of_call = open.as_mut().and_then(|open| open.held.room.take()).and_then(Arc::into_inner);
                 let (outcome, of_reply) = match outcome {
                     Ok(reply) => (Ok(reply.bytes), reply.reservation),
                     Err(failure) => (Err(failure), None),
@@ -171,8 +175,7 @@ impl AsyncCalls {
             FromHandler::Finished(outcome) => {
                 if let Some(mut open) = session.open.close(call) {
                     // Its last chunks may wait for their reader for long.
-                    if let Some(mut reservation) = open.held.reservation.take() {
-                        reservation.shrink_to(ChunkSender::AHEAD as u64);
+                    if let Some(reservation) = open.held.ahead.take() {
                         session.connection.hold(call, reservation);
                     }
                     self.ended(session, open, outcome.as_ref().err());

@@ -13,8 +13,8 @@ const LARGE: usize = 64 * 1024;
 const SMALL_SPARES: usize = 16;
 const SMALL: usize = 8 * 1024;
 
-/// A few buffers between uses, for all workers. They count for nothing in the budget, but a large one is kept only if there
-/// is as much room left, and all go when a worker has slept for a second.
+/// A few buffers between uses, for all workers. They count for nothing in the budget, but large ones are there only as long as
+/// it has as much room left, and all go when a worker has slept for a second.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     spares: Mutex<Spares>,
@@ -75,6 +75,15 @@ impl Buffers {
         }
     }
 
+    /// Lets go of the large spares if the budget has no room for them any more: to be called when much of it was given out.
+    pub(crate) fn make_way(&self) {
+        let mut spares = self.lock();
+        let kept: usize = spares.large.iter().map(Vec::capacity).sum();
+        if kept > 0 && self.budget.used() + kept as u64 > self.budget.limit() {
+            spares.large.clear();
+        }
+    }
+
     /// Lets go of all spares.
     pub(crate) fn clear(&self) {
         *self.lock() = Spares::default();
@@ -99,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_large_buffer_is_kept_where_the_budget_is_used() {
+    fn no_large_buffer_is_kept_where_the_budget_is_used_or_comes_to_be() {
         let budget = Budget::new(1_000_000);
         let buffers = Buffers::new(&budget);
         let used = budget.reserve(700_001).unwrap();
@@ -109,6 +118,12 @@ mod tests {
         buffers.put(vec![7; 600_000]);
         buffers.put(vec![7; 500_000]);
         assert_eq!(buffers.lock().large.len(), 1);
+        let _most = budget.reserve(400_000).unwrap();
+        buffers.make_way();
+        assert_eq!(buffers.lock().large.len(), 1, "both have room");
+        let _rest = budget.reserve(1).unwrap();
+        buffers.make_way();
+        assert!(buffers.lock().large.is_empty());
     }
 
     #[test]

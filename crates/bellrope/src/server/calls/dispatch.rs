@@ -1,7 +1,13 @@
 //! Calls that async handlers work on: started on tokio, answered through the worker's inbox, dropped when nobody wants
 //! the answer any more.
 
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Instant};
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Weak},
+    task::Poll,
+    time::Instant,
+};
 
 use bellrope_proto::{Holder, Reservation, connection::Failure, frame::ErrorCode};
 use tokio::{
@@ -60,8 +66,11 @@ pub(crate) struct OpenCall {
 /// What a call holds besides its task, until it has ended.
 #[derive(Debug)]
 pub(crate) struct Held {
-    /// For the payload, the reply and the streams. Taken by the reply.
-    pub(crate) reservation: Option<Reservation>,
+    /// For the payload and the reply, which takes it. The call that the handler got shares it: where a handler has given work
+    /// to others, the payload is there until they are done.
+    pub(crate) room: Option<Arc<Reservation>>,
+    /// For the chunks that a stream may have waiting, until its end was sent.
+    pub(crate) ahead: Option<Reservation>,
     /// Its breaker's. Taken when its handler has answered, or begun to.
     pub(crate) permit: Option<Permit<Arc<Breaker>>>,
     /// Its own, held with the others.
@@ -137,7 +146,7 @@ pub(crate) fn start(
     let until = Until { message_type, context: call.context, cancelled: call.cancelled.clone() };
     let cancelled = call.cancelled.clone();
     let span = held.span.span();
-    let room = (held.reservation.as_ref().map_or(0, Reservation::bytes), Arc::clone(&call.holder));
+    let room = (held.room.as_ref().map(Arc::downgrade).unwrap_or_default(), Arc::clone(&call.holder));
     let (mut permits, mut upload) = (None, None);
     let mut sender = || {
         let ahead = permits.insert(Arc::new(Semaphore::new(ChunkSender::AHEAD)));
@@ -175,9 +184,10 @@ struct Until {
 }
 
 /// A reply with room for it in the budget, if it is larger than what its call holds there: what waits for its worker or
-/// for its ring has a bound.
-fn roomy(reply: Vec<u8>, held: u64, holder: &Arc<Holder>) -> Result<AsyncReply, Failure> {
+/// for its ring has a bound. Where the payload lives on elsewhere, the room of the call is that one's.
+fn roomy(reply: Vec<u8>, room: &Weak<Reservation>, holder: &Arc<Holder>) -> Result<AsyncReply, Failure> {
     let size = reply.len() as u64;
+    let held = room.upgrade().filter(|room| Arc::strong_count(room) == 2).map_or(0, |room| room.bytes());
     let reservation = if size > held { holder.reserve(size) } else { None };
     if size > held.max(SMALL_REPLY) && reservation.is_none() {
         return Err(no_room_for_reply(size, holder.budget().limit()));
@@ -190,13 +200,13 @@ fn answer(
     (runtime, turns): (&Handle, &Turns),
     port: &Port,
     until: Until,
-    (held, holder): (u64, Arc<Holder>),
+    (room, holder): (Weak<Reservation>, Arc<Holder>),
     span: &Span,
     begin: impl FnOnce() -> Answering<Vec<u8>>,
 ) -> TaskHandle {
     let (port, begun) = (port.clone(), span.in_scope(|| guarded(begin)));
     let run = async move {
-        let answered = bounded(begun, until, &port).await.and_then(|reply| roomy(reply, held, &holder));
+        let answered = bounded(begun, until, &port).await.and_then(|reply| roomy(reply, &room, &holder));
         port.send(FromHandler::Answered(answered));
     };
     turns.spawn(runtime, run.instrument(span.clone()))

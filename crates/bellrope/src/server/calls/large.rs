@@ -48,6 +48,7 @@ impl LargeRequests {
             match session.budget_claim.reserve(room, core.live.budget_wait()) {
                 Reserve::Granted(reservation) => match core.buffers.take(announced.size as usize) {
                     Some(buffer) => {
+                        core.buffers.make_way();
                         session.connection.accept_large(announced, buffer, reservation);
                         session.budget_claim.began();
                         self.unfinished = true;

@@ -23,6 +23,8 @@ pub struct OwnedCall {
     pub(crate) payload: Vec<u8>,
     pub(crate) context: CallContext,
     pub(crate) cancelled: Cancelled,
+    /// What it holds of the buffer budget: as long as its payload is there, wherever that is.
+    pub(crate) _room: Arc<Reservation>,
     /// Of the buffer budget.
     pub(crate) holder: Arc<Holder>,
     /// How long it waits for room there.
@@ -44,7 +46,8 @@ impl OwnedCall {
         &self.payload
     }
 
-    /// What the caller sent, to keep.
+    /// What the caller sent, to keep. Its room in the server's buffer budget is then that of the call, and free when this has
+    /// ended: work that goes on although its call was cancelled should keep the `OwnedCall` instead.
     #[must_use]
     pub fn into_payload(self) -> Vec<u8> {
         self.payload

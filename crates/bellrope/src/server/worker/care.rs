@@ -122,9 +122,6 @@ impl Worker {
         for session in self.sessions.iter_mut().flatten() {
             if !session.hot && session.resident {
                 session.connection.release_pages();
-                if let Some(carrier) = &mut session.carrier {
-                    carrier.release();
-                }
                 session.resident = false;
             }
         }

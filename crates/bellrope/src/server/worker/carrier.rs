@@ -1,6 +1,8 @@
 //! What moves the records of one connection over transport 1 between its socket and its private rings.
 
-use bellrope_proto::stream::StreamEnd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bellrope_proto::stream::{Scratch, StreamEnd};
 use bellrope_shm::{socket::Socket, wait::EdgeWatch};
 
 use crate::{
@@ -13,13 +15,15 @@ use crate::{
 pub(crate) struct Carrier {
     pump: Pump,
     watch: EdgeWatch,
+    /// That of its worker: nobody ever waits for it.
+    scratch: Arc<Mutex<Scratch>>,
     /// Whether the connection has to look at its rings again.
     moved: bool,
 }
 
 impl Carrier {
-    pub(crate) fn new(end: StreamEnd, watch: EdgeWatch) -> Self {
-        Self { pump: Pump::new(end), watch, moved: false }
+    pub(crate) fn new(end: StreamEnd, watch: EdgeWatch, scratch: Arc<Mutex<Scratch>>) -> Self {
+        Self { pump: Pump::new(end), watch, scratch, moved: false }
     }
 
     /// The socket has something to say: moves what can be moved.
@@ -30,7 +34,7 @@ impl Carrier {
 
     /// Moves what can be moved, and has the socket watched for room if it takes no more.
     pub(crate) fn turn(&mut self, socket: &Socket) {
-        self.pump.turn(socket);
+        self.pump.turn(socket, &mut self.scratch.lock().unwrap_or_else(PoisonError::into_inner));
         self.moved |= self.pump.end().woke();
         // It fails for no socket that is watched.
         let watched = self.watch.watch_for(socket, self.pump.interest());
@@ -62,19 +66,10 @@ impl Carrier {
         self.pump.is_blocked()
     }
 
-    /// Lets go of buffers that hold nothing.
-    pub(crate) fn release(&mut self) {
-        self.pump.end().release();
-    }
-
     /// Says, once everything else is said, how many requests were taken, of those that came but so many. If the socket does
     /// not take it now, it is left unsaid.
     pub(crate) fn say_farewell(&mut self, socket: &Socket, untaken: u64) {
-        let end = self.pump.end();
-        if !end.has_unsent() {
-            let taken = end.requests() - untaken;
-            end.say_admitted(taken);
-            self.pump.flush(socket);
-        }
+        let taken = self.pump.end().requests() - untaken;
+        self.pump.say_last(socket, &StreamEnd::last_words(taken));
     }
 }

@@ -8,10 +8,7 @@ use std::{
 };
 
 use bellrope_proto::{Holder, Violation, connection::ServerConnection, keeps_for, ring::Armed};
-use bellrope_shm::{
-    socket::{PeerCredentials, Socket},
-    wait::EdgeWatch,
-};
+use bellrope_shm::socket::{PeerCredentials, Socket};
 
 use super::carrier::Carrier;
 #[cfg(feature = "tokio")]
@@ -93,19 +90,19 @@ pub(crate) enum Rests {
 }
 
 impl Session {
-    /// The session of a new connection, at this place among its worker's. `watch` is there if its records travel over the
+    /// The session of a new connection, at this place among its worker's. `carrier` is there if its records travel over the
     /// socket.
     pub(crate) fn new(
         connection: NewConnection,
         holder: Arc<Holder>,
-        watch: Option<EdgeWatch>,
+        carrier: Option<Box<Carrier>>,
         #[cfg(feature = "tokio")] index: usize,
     ) -> Self {
-        let NewConnection { socket, connection, stream, serial, peer, slot, name } = connection;
+        let NewConnection { socket, connection, serial, peer, slot, name, .. } = connection;
         Self {
             socket,
             connection,
-            carrier: stream.zip(watch).map(|(end, watch)| Box::new(Carrier::new(end, watch))),
+            carrier,
             serial,
             caller: CallerId::new(peer.pid, serial),
             peer,
