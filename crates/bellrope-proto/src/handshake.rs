@@ -6,12 +6,13 @@
 //! ```text
 //! hello   magic[8] major:u16 minor:u16 transport:u8 class:u8 name_len:u8 0:u8 features:u64 name[64]
 //! answer  magic[8] major:u16 minor:u16 status:u16 0:u16 features:u64 connection:u64
-//!         capacity:u32 max_message:u32 max_in_flight:u32 stream_window:u32 body_len:u32 0:u32 clock_us:u64
+//!         capacity:u32 max_message:u32 max_in_flight:u32 stream_window:u32 body_len:u32 entries:u32 clock_us:u64
 //!         body[body_len]
-//! table   { message_type:u16 style:u8 name_len:u8 name[name_len] }*
 //! ```
 //!
-//! With the feature [`SCHEMAS`], which both sides must name, `codec:u8 hash:u64` follows each name in the table.
+//! The entries of the [table](crate::table) are the body. With the feature [`TABLE`], which both sides must name, the answer
+//! tells how many there are in all, and those that find no room in the body follow in pages. With [`SCHEMAS`] each entry says
+//! what its payloads are.
 //!
 //! Unknown feature bits are ignored. Minor versions only add; another major version is refused, with both versions in
 //! the message. Message types of a style that the client does not know are not for it. Transport 0 is shared memory, whose
@@ -21,9 +22,14 @@
 use crate::{
     failure::beginning,
     layout::{Geometry, MESSAGE_LIMITS},
+    table::{self, BadTable},
     terms::Terms,
 };
-pub use crate::{style::Style, transport::Transport};
+pub use crate::{
+    style::Style,
+    table::{MAX_TYPES, PAGE_HEAD_LEN, PageHead, Pages, SchemaMark, TypeEntry},
+    transport::Transport,
+};
 
 /// The first bytes of both messages.
 pub const MAGIC: [u8; 8] = *b"BELLROPE";
@@ -31,6 +37,8 @@ pub const MAGIC: [u8; 8] = *b"BELLROPE";
 pub const VERSION: (u16, u16) = (1, 1);
 /// The feature bit by which a client asks for a [`SchemaMark`] with each message type, and a server says that they are there.
 pub const SCHEMAS: u64 = 1;
+/// The feature bit by which a client asks for the whole [table](crate::table) of message types and for its changes.
+pub const TABLE: u64 = 32;
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 88;
 /// Bytes of the head of an answer.
@@ -69,6 +77,12 @@ pub enum HandshakeError {
     /// A field is out of its range.
     #[error("the field {0} of the handshake is out of range")]
     Field(&'static str),
+}
+
+impl From<BadTable> for HandshakeError {
+    fn from(BadTable(field): BadTable) -> Self {
+        Self::Field(field)
+    }
 }
 
 /// The outcome that a server's answer names.
@@ -192,34 +206,6 @@ impl Hello {
     }
 }
 
-/// One message type that a server offers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TypeEntry {
-    /// The number that travels in headers.
-    pub message_type: u16,
-    /// How it is answered.
-    pub style: Style,
-    /// Its name, 1 to 255 bytes.
-    pub name: String,
-    /// What its payloads are.
-    pub schema: SchemaMark,
-}
-
-/// What the payloads of a message type are, so that both sides can tell whether they mean the same. It travels with
-/// [`SCHEMAS`] alone; without it nothing is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub struct SchemaMark {
-    /// The number of the codec; 0 if that is not known.
-    pub codec: u8,
-    /// The hash of the types; 0 if that is not known.
-    pub hash: u64,
-}
-
-impl SchemaMark {
-    /// Bytes of a mark in the table.
-    pub const LEN: usize = 9;
-}
-
 /// A server's welcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
@@ -245,29 +231,37 @@ pub struct AnswerHead {
     terms: Option<Terms>,
     clock_us: u64,
     body_len: usize,
+    /// Entries of the whole table, as the server says.
+    entries: u32,
 }
 
 impl Welcome {
-    /// The message as it travels.
+    /// The message as it travels: with the first [`Self::in_body`] message types. The others follow in
+    /// [pages](Self::encode_pages) with the feature [`TABLE`]; without it the client never hears of them.
     ///
     /// # Panics
-    /// If the table of message types is larger than [`MAX_BODY`] or has a name of 0 or more than 255 bytes; a
-    /// registry checks both.
+    /// If a name has 0 or more than 255 bytes, which a registry checks.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut body = Vec::new();
-        for entry in &self.types {
-            let name_len = u8::try_from(entry.name.len()).expect("a name of a message type has at most 255 bytes");
-            body.extend_from_slice(&entry.message_type.to_le_bytes());
-            body.push(entry.style.to_bits());
-            body.push(name_len);
-            body.extend_from_slice(entry.name.as_bytes());
-            if self.features & SCHEMAS != 0 {
-                body.push(entry.schema.codec);
-                body.extend_from_slice(&entry.schema.hash.to_le_bytes());
-            }
+        let body = table::encode(&self.types[..self.in_body()], self.features & SCHEMAS != 0);
+        let entries = if self.features & TABLE != 0 { self.types.len() as u32 } else { 0 };
+        let accepted = Some((&self.terms, self.clock_us, entries));
+        encode_answer(Status::Accepted, self.features, self.connection, accepted, &body)
+    }
+
+    /// How many of the message types find room in the body of the answer.
+    #[must_use]
+    pub fn in_body(&self) -> usize {
+        table::fitting(&self.types, self.features & SCHEMAS != 0, MAX_BODY)
+    }
+
+    /// What follows the answer with the feature [`TABLE`]: nothing, if the body has all of the table.
+    #[must_use]
+    pub fn encode_pages(&self) -> Vec<u8> {
+        if self.features & TABLE == 0 {
+            return Vec::new();
         }
-        encode_answer(Status::Accepted, self.features, self.connection, Some((&self.terms, self.clock_us)), &body)
+        table::encode_pages(&self.types, self.in_body(), self.features & SCHEMAS != 0)
     }
 }
 
@@ -277,11 +271,17 @@ pub fn encode_refusal(status: Status, text: &str) -> Vec<u8> {
     encode_answer(status, 0, 0, None, beginning(text, MAX_BODY).as_bytes())
 }
 
-fn encode_answer(status: Status, features: u64, connection: u64, terms: Option<(&Terms, u64)>, body: &[u8]) -> Vec<u8> {
-    assert!(body.len() <= MAX_BODY, "the table of message types is bounded when it is made");
-    let (numbers, clock_us) = terms.map_or(([0; 4], 0), |(terms, clock_us)| {
+fn encode_answer(
+    status: Status,
+    features: u64,
+    connection: u64,
+    accepted: Option<(&Terms, u64, u32)>,
+    body: &[u8],
+) -> Vec<u8> {
+    assert!(body.len() <= MAX_BODY, "both kinds of body are bounded when they are made");
+    let (numbers, clock_us, entries) = accepted.map_or(([0; 4], 0, 0), |(terms, clock_us, entries)| {
         let capacity = u32::try_from(terms.geometry.capacity).expect("capacities are far below 4 GiB");
-        ([capacity, terms.max_message, terms.max_in_flight, terms.stream_window], clock_us)
+        ([capacity, terms.max_message, terms.max_in_flight, terms.stream_window], clock_us, entries)
     });
     let mut bytes = Vec::with_capacity(ANSWER_HEAD_LEN + body.len());
     bytes.extend_from_slice(&MAGIC);
@@ -295,7 +295,7 @@ fn encode_answer(status: Status, features: u64, connection: u64, terms: Option<(
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&entries.to_le_bytes());
     bytes.extend_from_slice(&clock_us.to_le_bytes());
     debug_assert_eq!(bytes.len(), ANSWER_HEAD_LEN);
     bytes.extend_from_slice(body);
@@ -320,7 +320,8 @@ impl AnswerHead {
         }
         let terms = if status == Status::Accepted { Some(decode_terms(bytes)?) } else { None };
         let (features, connection, clock_us) = (u64_at(bytes, 16), u64_at(bytes, 24), u64_at(bytes, 56));
-        Ok(Self { status, features, connection, terms, clock_us, body_len })
+        let entries = if features & TABLE != 0 { u32_at(bytes, 52) } else { 0 };
+        Ok(Self { status, features, connection, terms, clock_us, body_len, entries })
     }
 
     /// Bytes of the body that follows, at most [`MAX_BODY`].
@@ -329,17 +330,30 @@ impl AnswerHead {
         self.body_len
     }
 
-    /// The whole answer, with its body.
+    /// The whole answer, with its body, of a server whose table has no pages.
+    ///
+    /// # Errors
+    /// The server's refusal, what is wrong with the body, or that pages follow.
+    pub fn with_body(self, body: &[u8]) -> Result<Welcome, HandshakeError> {
+        let (welcome, pages) = self.begin(body)?;
+        if pages.is_whole() { Ok(welcome) } else { Err(HandshakeError::Field("entries")) }
+    }
+
+    /// The answer with its body, and what is to come of the table: the welcome has the message types of the body, to which
+    /// those of each page are to be added.
     ///
     /// # Errors
     /// The server's refusal, or what is wrong with the body.
-    pub fn with_body(self, body: &[u8]) -> Result<Welcome, HandshakeError> {
-        let Self { status, features, connection, terms, clock_us, .. } = self;
+    pub fn begin(self, body: &[u8]) -> Result<(Welcome, Pages), HandshakeError> {
+        let Self { status, features, connection, terms, clock_us, entries, .. } = self;
         let Some(terms) = terms else {
             let text = String::from_utf8_lossy(body).chars().filter(|c| !c.is_control()).take(512).collect();
             return Err(HandshakeError::Refused { status, text });
         };
-        Ok(Welcome { features, connection, terms, clock_us, types: decode_table(body, features & SCHEMAS != 0)? })
+        let mut types = Vec::new();
+        let entries = (features & TABLE != 0).then_some(entries);
+        let pages = Pages::begin(body, features & SCHEMAS != 0, entries, &mut types)?;
+        Ok((Welcome { features, connection, terms, clock_us, types }, pages))
     }
 }
 
@@ -361,30 +375,6 @@ fn decode_terms(bytes: &[u8; ANSWER_HEAD_LEN]) -> Result<Terms, HandshakeError> 
         return Err(HandshakeError::Field("stream_window"));
     }
     Ok(terms)
-}
-
-fn decode_table(mut body: &[u8], with_schemas: bool) -> Result<Vec<TypeEntry>, HandshakeError> {
-    let mut types = Vec::new();
-    while let Some((&[t0, t1, style, name_len], rest)) = body.split_first_chunk() {
-        let name_len = usize::from(name_len);
-        let name = rest.get(..name_len).and_then(|name| std::str::from_utf8(name).ok());
-        let Some(name) = name.filter(|name| !name.is_empty() && !name.contains(char::is_control)) else {
-            return Err(HandshakeError::Field("types"));
-        };
-        body = &rest[name_len..];
-        let mut schema = SchemaMark::default();
-        if with_schemas {
-            let Some((&[codec, ref hash @ ..], rest)) = body.split_first_chunk::<{ SchemaMark::LEN }>() else {
-                return Err(HandshakeError::Field("types"));
-            };
-            schema = SchemaMark { codec, hash: u64_at(hash, 0) };
-            body = rest;
-        }
-        if let Some(style) = Style::from_bits(style) {
-            types.push(TypeEntry { message_type: u16::from_le_bytes([t0, t1]), style, name: name.to_owned(), schema });
-        }
-    }
-    if body.is_empty() { Ok(types) } else { Err(HandshakeError::Field("types")) }
 }
 
 fn check_magic_and_version(bytes: &[u8]) -> Result<(), HandshakeError> {

@@ -5,7 +5,7 @@
 //!
 //! Read from the bottom up: [`layout`] is the picture of a mapping, [`frame`] what a record means, [`ring`] how records
 //! travel, [`connection`] what calls and streams are made of, [`stream`] how records travel where no memory is shared,
-//! [`handshake`] how two ends agree to talk. The words that these share lie below them: [`Terms`], [`Style`],
+//! [`handshake`] how two ends agree to talk, [`table`] what a server then offers. The words that these share lie below them: [`Terms`], [`Style`],
 //! [`Transport`], [`Failure`], [`Violation`].
 #![forbid(unsafe_code)]
 
@@ -19,6 +19,7 @@ pub mod layout;
 pub mod ring;
 pub mod stream;
 mod style;
+pub mod table;
 mod terms;
 mod transport;
 mod violation;

@@ -70,6 +70,9 @@ pub enum Violation {
     /// More credit than a stream can have.
     #[error("credit for stream {0} exceeds its window")]
     CreditOverflow(u64),
+    /// A change of the message types that does not fit those that are known.
+    #[error("the change of the message types does not fit those known: {0}")]
+    Types(&'static str),
     /// Doorbell rings far beyond what any traffic needs.
     #[error("the doorbell was rung {0} times while nobody slept")]
     DoorbellFlood(usize),
@@ -92,6 +95,7 @@ impl Violation {
             Self::Sequence { .. } => "bad_sequence",
             Self::CreditExceeded(_) => "credit_exceeded",
             Self::CreditOverflow(_) => "credit_overflow",
+            Self::Types(_) => "bad_types",
             Self::DoorbellFlood(_) => "doorbell_flood",
         }
     }

@@ -68,16 +68,27 @@ impl StreamPeer {
     /// # Panics
     /// If there is no server.
     pub fn try_to_connect(path: &Path, name: &str) -> Result<Self, HandshakeError> {
+        Self::try_to_connect_with(path, name, 0)
+    }
+
+    /// As [`Self::try_to_connect`], asking for these features. Of a table in pages it reads none.
+    ///
+    /// # Errors
+    /// As [`Self::try_to_connect`].
+    ///
+    /// # Panics
+    /// As [`Self::try_to_connect`].
+    pub fn try_to_connect_with(path: &Path, name: &str, features: u64) -> Result<Self, HandshakeError> {
         let socket = Socket::connect(path).unwrap();
         socket.set_nonblocking(false).unwrap();
-        let hello = Hello { name: name.into(), transport: Transport::Stream, ..Hello::default() };
+        let hello = Hello { name: name.into(), features, transport: Transport::Stream, ..Hello::default() };
         socket.send(&hello.encode()).unwrap();
         let mut head = [0; ANSWER_HEAD_LEN];
         assert!(read(&socket, &mut head).unwrap(), "the server hung up in mid-handshake");
         let head = AnswerHead::decode(&head)?;
         let mut body = vec![0; head.body_len()];
         assert!(read(&socket, &mut body).unwrap(), "the server hung up in mid-handshake");
-        Ok(Self { socket, welcome: head.with_body(&body)?, next_id: 1 << 32 })
+        Ok(Self { socket, welcome: head.begin(&body)?.0, next_id: 1 << 32 })
     }
 
     /// The number of a message type.

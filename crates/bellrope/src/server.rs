@@ -10,6 +10,7 @@ mod calls;
 mod config;
 mod core;
 mod error;
+mod for_added;
 mod handler;
 mod inbox;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod message;
 mod operator;
 mod path;
 mod registration;
+mod running_types;
 mod span;
 mod start;
 mod worker;
@@ -56,6 +58,7 @@ use self::{
         retirement::{OnEnding, Retirement},
     },
     core::Core,
+    for_added::ForAdded,
     handler::registry::Registry,
     inbox::Inbox,
     message::Message,
@@ -131,6 +134,12 @@ impl ServerBuilder {
         )?);
         #[cfg(feature = "tokio")]
         self.blocking.open(config.blocking_threads as usize);
+        let for_added = ForAdded {
+            #[cfg(feature = "tokio")]
+            blocking: self.blocking,
+            #[cfg(feature = "service")]
+            schemas: Mutex::new(self.schemas),
+        };
         #[cfg(feature = "tokio")]
         if let Some(operator) = self.operator {
             operator.attach(Arc::clone(&core.metrics));
@@ -141,6 +150,7 @@ impl ServerBuilder {
             core,
             inboxes: Vec::new(),
             threads: Mutex::default(),
+            for_added,
             _path: owned_path,
             #[cfg(feature = "tokio")]
             runtime: Mutex::new(runtime),
@@ -167,6 +177,7 @@ pub struct Server {
     core: Arc<Core>,
     inboxes: Vec<Arc<Inbox<Message>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    for_added: ForAdded,
     /// The socket's path, unless somebody else looks after it.
     _path: Option<OwnedPath>,
     #[cfg(feature = "tokio")]

@@ -3,7 +3,8 @@
 use bellrope_proto::{
     frame::{ErrorCode, Header, RawHeader, Rejection},
     handshake::{
-        ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, HandshakeError, Hello, MAX_BODY, MAX_NAME, Status, encode_refusal,
+        ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, HandshakeError, Hello, MAX_BODY, MAX_NAME, MAX_TYPES, PAGE_HEAD_LEN,
+        Status, TABLE, encode_refusal,
     },
     layout::{CAPACITIES, RECORD_HEAD, WORD},
 };
@@ -34,6 +35,37 @@ pub fn handshake(input: &[u8]) {
     }
 }
 
+/// A table is within its limits after each page and each change, and one that came whole travels as it is.
+fn table(head: AnswerHead, body: &[u8], mut rest: &[u8]) {
+    let Ok((mut welcome, mut pages)) = head.begin(body) else { return };
+    while !pages.is_whole() {
+        let Some((head, behind)) = rest.split_first_chunk::<PAGE_HEAD_LEN>() else { return };
+        let Ok(head) = pages.head(head) else { return };
+        assert!((1..=MAX_BODY).contains(&head.len()));
+        let (page, behind) = behind.split_at(head.len().min(behind.len()));
+        if pages.page(head, page, &mut welcome.types).is_err() {
+            return;
+        }
+        rest = behind;
+    }
+    let asked = welcome.features & TABLE != 0;
+    assert!(!asked || welcome.types.len() <= MAX_TYPES);
+    let (again, of_pages) = (welcome.encode(), welcome.encode_pages());
+    assert!(asked || of_pages.is_empty());
+    assert!(again.len() <= ANSWER_HEAD_LEN + MAX_BODY);
+    while let Some((len, behind)) = rest.split_first() {
+        let (change, behind) = behind.split_at(usize::from(*len).min(behind.len()));
+        let known = welcome.types.len() as u64;
+        let changed =
+            (0..3).any(|entries| pages.clone().change(change, known + entries, &mut welcome.types.clone()).is_ok());
+        if changed && pages.change(change, known + 1, &mut welcome.types).is_err() {
+            return;
+        }
+        assert!(!asked || welcome.types.len() <= MAX_TYPES);
+        rest = behind;
+    }
+}
+
 fn hello(bytes: &[u8]) {
     let Some(bytes) = bytes.first_chunk::<HELLO_LEN>() else { return };
     let Ok(hello) = Hello::decode(bytes) else { return };
@@ -50,6 +82,7 @@ fn answer(bytes: &[u8]) {
     assert!(head.body_len() <= MAX_BODY);
     // A body that is cut off is what a reader never hands on; here it is as good as any other.
     let body = &rest[..rest.len().min(head.body_len())];
+    table(head, body, &rest[body.len()..]);
     match head.with_body(body) {
         Ok(welcome) => {
             let capacity = u32::try_from(welcome.terms.geometry.capacity).expect("a capacity");

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 pub use answer::{Answer, AnswerKind};
 use bellrope_shm::{SharedMemory, View};
-use check::{Receiving, check};
+use check::{Receiving, check, check_types};
 
 use super::slots::{Slots, index_of};
 use crate::{
@@ -38,6 +38,8 @@ pub struct ClientConnection {
     waiting: VecDeque<(Kind, u64, Option<u64>)>,
     /// Answers for calls that nobody waits for any more.
     dropped: u64,
+    /// Whether the server may tell of changes of its message types.
+    hears_types: bool,
     wake: Wake,
 }
 
@@ -102,8 +104,16 @@ impl ClientConnection {
             receiving: None,
             waiting: VecDeque::new(),
             dropped: 0,
+            hears_types: false,
             wake: Wake::NO,
         }
+    }
+
+    /// The same, of a client that both sides agreed is told of changes of the message types.
+    #[must_use]
+    pub fn hearing_types(mut self) -> Self {
+        self.hears_types = true;
+        self
     }
 
     /// Bytes of the largest message.
@@ -328,6 +338,9 @@ impl ClientConnection {
                 }
                 break;
             };
+            if record.header.kind == Kind::Types {
+                return check_types(&record, self.hears_types).map(|kind| Some(Answer::new(record, kind, 0)));
+            }
             if let Some((kind, at)) = check(&record, &mut self.calls, self.receiving, &self.terms)? {
                 return Ok(Some(Answer::new(record, kind, at)));
             }

@@ -429,6 +429,19 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         }
     }
 
+    /// See [`ServerConnection::tell_types`](super::ServerConnection::tell_types). A client that calls nothing reads nothing,
+    /// and may have half of the ring unread before it is told no more.
+    pub(super) fn tell_types(&mut self, entries: u64, change: &[u8]) -> Result<bool, Violation> {
+        if self.is_stalled() {
+            return Ok(false);
+        }
+        self.responses.look()?;
+        if self.sent() - self.taken() > self.terms.geometry.capacity / 2 {
+            return Ok(false);
+        }
+        self.responses.push(RecordClass::Bulk, Kind::Types, 0, 0, Some(entries), change)
+    }
+
     /// Tells the caller that its cancel was heard.
     pub(super) fn cancelled(&mut self, id: u64) -> Result<(), Violation> {
         self.send_ending(id, Ending::Failed(Failure::new(ErrorCode::Cancelled, "cancelled by the caller")))

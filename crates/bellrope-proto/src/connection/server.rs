@@ -313,6 +313,21 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         Ok(self.outbox.sent() != before)
     }
 
+    /// Tells a client that agreed to hear it of a [change](crate::table) of the message types, of which there are `entries`
+    /// then. Answers `false` if it is to be told later, because it has not read enough of what it was sent.
+    ///
+    /// # Errors
+    /// The peer's [`Violation`]; the connection must be closed.
+    pub fn tell_types(&mut self, entries: u64, change: &[u8]) -> Result<bool, Violation> {
+        self.outbox.tell_types(entries, change)
+    }
+
+    /// Most bytes that [`Self::tell_types`] takes at once.
+    #[must_use]
+    pub fn max_types_change(&self) -> usize {
+        self.terms.geometry.max_payload() as usize
+    }
+
     /// Whether something waits for room in the response ring.
     #[inline(always)]
     #[must_use]

@@ -7,6 +7,7 @@ mod handshake;
 mod lost;
 mod ring;
 mod streams;
+mod table;
 mod violations;
 
 use std::{fs, path::Path};
@@ -26,6 +27,11 @@ fn check(name: &str, made: &Value) {
 #[test]
 fn the_handshake_is_that_of_the_vectors() {
     check("handshake.json", &handshake::vectors());
+}
+
+#[test]
+fn pages_and_changes_of_the_table_are_those_of_the_vectors() {
+    check("table.json", &table::vectors());
 }
 
 #[test]

@@ -1,17 +1,16 @@
 //! The async client.
 
 mod driver;
-#[cfg(feature = "service")]
-mod marked;
 mod pending;
 mod restart;
 mod sending;
 mod streams;
+mod table;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bellrope_proto::handshake::Style;
-use driver::watch_link;
+use driver::{settle, watch_link};
 use restart::Restart;
 pub use streams::{AsyncChunkSink, AsyncStream, AsyncUpload};
 use tokio::{runtime::Handle, sync::watch, time::timeout_at};
@@ -156,7 +155,10 @@ impl AsyncClient {
     /// The message types that the server offers: name and style. Empty while there is no connection. [Example](Self).
     #[must_use]
     pub fn message_types(&self) -> Vec<(String, Style)> {
-        self.shared.lock().message_types()
+        let mut state = self.shared.lock();
+        self.shared.catch_up(&mut state);
+        settle(&self.shared, &mut state);
+        state.message_types()
     }
 
     /// Whether there is a connection now. [Example](Self).
@@ -190,8 +192,8 @@ impl AsyncClient {
     /// [`CallError::UnknownMessageType`] with the nearest known names; an error of the connection.
     pub async fn message_type(&self, name: &str) -> Result<MessageType, CallError> {
         loop {
-            if let Some(link) = &self.shared.lock().link {
-                return link.types.find(name);
+            if let Some(found) = self.look_up(|types| types.find(name)) {
+                return found;
             }
             self.await_link().await?;
         }

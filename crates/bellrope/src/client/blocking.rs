@@ -142,7 +142,10 @@ impl Client {
     /// The message types that the server offers: name and style. Empty while there is no connection. [Example](Self).
     #[must_use]
     pub fn message_types(&self) -> Vec<(String, Style)> {
-        self.caller.shared().lock().message_types()
+        let shared = self.caller.shared();
+        let mut state = shared.lock();
+        shared.catch_up(&mut state);
+        state.message_types()
     }
 
     /// Whether there is a connection now. [Example](Self).

@@ -134,7 +134,8 @@ impl Connection {
         Self { link, call_timeout: config.call_timeout, early: VecDeque::new(), deadlines: Deadlines::new() }
     }
 
-    /// The message types that the server offers: name and style. [Example](Self).
+    /// The message types that the server offers: name and style. Where it adds some or takes some out later, that shows after
+    /// the next call or [poll](Self::poll). [Example](Self).
     pub fn message_types(&self) -> impl Iterator<Item = (&str, Style)> {
         self.link.types.entries().iter().map(|entry| (entry.name.as_str(), entry.style))
     }
@@ -212,7 +213,7 @@ impl Connection {
         reply: &mut Vec<u8>,
         mut limit: Limit<'_>,
     ) -> Result<(), CallError> {
-        let message_type = self.link.types.find_styled(target, Style::Unary)?;
+        let message_type = self.find(target)?;
         if !self.early.is_empty() {
             self.check_early()?;
         }

@@ -10,7 +10,10 @@ use std::{
 
 use bellrope_proto::{
     connection::ClientConnection,
-    handshake::{ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PRIORITY, SCHEMAS, Status, Transport, Welcome},
+    handshake::{
+        ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PAGE_HEAD_LEN, PRIORITY, PageHead, Pages, SCHEMAS, Status,
+        TABLE, Transport, Welcome,
+    },
     stream::StreamEnd,
 };
 use bellrope_shm::{
@@ -34,7 +37,7 @@ const REMEMBERED: usize = 64;
 const SAME_CLOCK_US: u64 = 5_000_000;
 
 /// The features that are asked for: only typed clients look at schemas.
-const WANTED: u64 = if cfg!(feature = "service") { SCHEMAS } else { 0 };
+const WANTED: u64 = TABLE | if cfg!(feature = "service") { SCHEMAS } else { 0 };
 
 /// A connection that a server has agreed to.
 #[derive(Debug)]
@@ -57,9 +60,20 @@ pub(crate) struct Handshake {
     socket: Arc<Socket>,
     answer: Vec<u8>,
     head: Option<AnswerHead>,
+    /// The answer as far as it came, while pages of the table follow.
+    table: Option<Box<Table>>,
     memory: Option<MemoryHandle>,
     /// When it is given up.
     pub(crate) deadline: Instant,
+}
+
+/// A table of message types that comes in pages.
+#[derive(Debug)]
+struct Table {
+    welcome: Welcome,
+    pages: Pages,
+    /// The head of the page that comes.
+    page: Option<PageHead>,
 }
 
 /// Connects once, over whatever transport the configuration has. Blocks, at most until the handshake's time is over, or twice
@@ -168,6 +182,7 @@ impl Handshake {
             socket: Arc::new(socket),
             answer: Vec::new(),
             head: None,
+            table: None,
             memory: None,
             deadline: from_now(config.connect_timeout),
         })
@@ -181,6 +196,18 @@ impl Handshake {
     /// Reads what there is of the answer. `None`: it is not whole yet.
     pub(crate) fn advance(&mut self) -> Result<Option<Established>, ConnectError> {
         loop {
+            if let Some(table) = &self.table {
+                let due = table.page.map_or(PAGE_HEAD_LEN, |page| page.len());
+                if self.answer.len() >= due {
+                    self.take_page()?;
+                } else if !self.read(due)? {
+                    return Ok(None);
+                }
+                if let Some(table) = self.table.take_if(|table| table.pages.is_whole()) {
+                    return self.establish(table.welcome, table.pages).map(Some);
+                }
+                continue;
+            }
             let due = ANSWER_HEAD_LEN + self.head.map_or(0, |head| head.body_len());
             if self.answer.len() < due {
                 if !self.read(due)? {
@@ -194,9 +221,27 @@ impl Handshake {
                 KillPoint::Answered.reached();
                 continue;
             };
-            let welcome = head.with_body(&self.answer[ANSWER_HEAD_LEN..])?;
-            return self.establish(welcome).map(Some);
+            let (welcome, pages) = head.begin(&self.answer[ANSWER_HEAD_LEN..])?;
+            if pages.is_whole() {
+                return self.establish(welcome, pages).map(Some);
+            }
+            self.answer.clear();
+            self.table = Some(Box::new(Table { welcome, pages, page: None }));
         }
+    }
+
+    /// Takes the head of a page, or its entries.
+    fn take_page(&mut self) -> Result<(), HandshakeError> {
+        let Some(table) = &mut self.table else { return Ok(()) };
+        table.page = match table.page {
+            None => Some(table.pages.head(self.answer.first_chunk().expect("a whole head was read"))?),
+            Some(page) => {
+                table.pages.page(page, &self.answer, &mut table.welcome.types)?;
+                None
+            }
+        };
+        self.answer.clear();
+        Ok(())
     }
 
     /// Reads until the answer has `due` bytes, a number that is bounded. `false`: no more is there now.
@@ -229,8 +274,8 @@ impl Handshake {
         }
     }
 
-    fn establish(&mut self, welcome: Welcome) -> Result<Established, ConnectError> {
-        let Welcome { mut terms, clock_us, types, .. } = welcome;
+    fn establish(&mut self, welcome: Welcome, pages: Pages) -> Result<Established, ConnectError> {
+        let Welcome { features, mut terms, clock_us, types, .. } = welcome;
         let len = terms.geometry.mapping_len();
         let memory = match (self.transport, self.memory.take()) {
             (Transport::Stream, _) => SharedMemory::private(len).map_err(|source| self.failed(source))?,
@@ -241,11 +286,12 @@ impl Handshake {
         terms.max_message = terms.max_message.min(self.max_message);
         let offset = clock_us.wrapping_sub(clock::monotonic_us());
         let same_clock = offset.wrapping_add(SAME_CLOCK_US) < 2 * SAME_CLOCK_US;
+        let connection = ClientConnection::new(&memory, terms);
         Ok(Established {
             socket: Arc::clone(&self.socket),
-            connection: ClientConnection::new(&memory, terms),
+            connection: if features & TABLE != 0 { connection.hearing_types() } else { connection },
             stream: (self.transport == Transport::Stream).then(|| StreamEnd::of_client(&memory, terms.geometry)),
-            types: TypeTable::new(types),
+            types: TypeTable::new(types, pages),
             clock_offset_us: if same_clock { 0 } else { offset },
         })
     }

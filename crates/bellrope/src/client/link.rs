@@ -232,8 +232,8 @@ impl ClientLink {
     /// it are there; answers whether they are.
     pub(crate) fn take(&mut self, answer: &Answer, into: &mut Vec<u8>) -> bool {
         self.spinner.found();
-        if answer.at > 0 || matches!(answer.kind, AnswerKind::Part { .. }) {
-            return self.take_part(answer, into);
+        if answer.at > 0 || matches!(answer.kind, AnswerKind::Part { .. } | AnswerKind::Types { .. }) {
+            return self.take_rarer(answer, into);
         }
         into.resize(answer.len, 0);
         self.connection.take(answer, into);
@@ -241,6 +241,18 @@ impl ClientLink {
     }
 
     #[cold]
+    fn take_rarer(&mut self, answer: &Answer, into: &mut Vec<u8>) -> bool {
+        if let AnswerKind::Types { entries } = answer.kind {
+            let mut change = vec![0; answer.len];
+            self.connection.take(answer, &mut change);
+            if let Err(fault) = self.types.change(&change, entries) {
+                self.violated(fault.into());
+            }
+            return false;
+        }
+        self.take_part(answer, into)
+    }
+
     fn take_part(&mut self, answer: &Answer, into: &mut Vec<u8>) -> bool {
         let end = answer.at + answer.len;
         if answer.at == 0 {

@@ -200,6 +200,20 @@ impl SharedClient {
         }
     }
 
+    /// Takes what has come over the socket as well, before a look into the table of message types or after one in vain: the
+    /// server may have changed it while nobody read.
+    pub(crate) fn catch_up(&self, state: &mut State) {
+        if let Some(link) = &mut state.link {
+            // What is wrong with the link, the next who uses it finds out.
+            let _ = link.hear();
+        }
+        self.pump(state);
+        // What was taken from the socket may have been meant for the leader.
+        if state.leader_sleeps {
+            self.leader.wake();
+        }
+    }
+
     /// Ends every call of a broken link.
     pub(crate) fn lose(&self, state: &mut State) {
         if state.lose() {
@@ -386,7 +400,10 @@ impl State {
                             let limit = link.connection.max_message();
                             Event::Failed(CallError::from_server(code, detail, &payload, limit))
                         }
-                        AnswerKind::Credit | AnswerKind::Response | AnswerKind::Part { .. } => Event::Response(payload),
+                        AnswerKind::Response => Event::Response(payload),
+                        AnswerKind::Credit | AnswerKind::Part { .. } | AnswerKind::Types { .. } => {
+                            unreachable!("neither is whole, or it was handled above")
+                        }
                     };
                     self.mailboxes.deliver(ticket, event);
                 }

@@ -8,7 +8,10 @@ use std::{
 
 #[cfg(feature = "service")]
 use bellrope_proto::handshake::SchemaMark;
-use bellrope_proto::handshake::{Style, TypeEntry};
+use bellrope_proto::{
+    handshake::{Pages, Style, TypeEntry},
+    table::BadTable,
+};
 
 use crate::error::CallError;
 
@@ -85,7 +88,7 @@ impl From<&MessageType> for Target<'_> {
     }
 }
 
-/// The table from the handshake.
+/// The table from the handshake, and what it has become.
 #[derive(Debug)]
 pub(crate) struct TypeTable {
     /// The same for tables that say the same.
@@ -93,17 +96,27 @@ pub(crate) struct TypeTable {
     entries: Vec<TypeEntry>,
     /// Where a name stands, by its hash.
     by_name: HashMap<u64, usize, BuildHasherDefault<Hashed>>,
+    /// What follows the changes.
+    pages: Pages,
 }
 
 impl TypeTable {
-    pub(crate) fn new(entries: Vec<TypeEntry>) -> Self {
+    pub(crate) fn new(entries: Vec<TypeEntry>, pages: Pages) -> Self {
         let mut all = KEYS.build_hasher();
         let mut by_name = HashMap::with_capacity_and_hasher(entries.len(), BuildHasherDefault::default());
         for (at, TypeEntry { message_type, style, name, schema }) in entries.iter().enumerate() {
             (message_type, style, name, schema).hash(&mut all);
             by_name.entry(KEYS.hash_one(name.as_str())).or_insert(at);
         }
-        Self { fingerprint: all.finish(), entries, by_name }
+        Self { fingerprint: all.finish(), entries, by_name, pages }
+    }
+
+    /// Changes the table as the server says, which has so many entries then.
+    pub(crate) fn change(&mut self, change: &[u8], entries: u64) -> Result<(), BadTable> {
+        let (mut types, mut pages) = (std::mem::take(&mut self.entries), std::mem::take(&mut self.pages));
+        let changed = pages.change(change, entries, &mut types);
+        *self = Self::new(types, pages);
+        changed
     }
 
     pub(crate) fn entries(&self) -> &[TypeEntry] {
@@ -216,7 +229,7 @@ mod tests {
             name: (*name).to_owned(),
             schema: Default::default(),
         };
-        TypeTable::new(names.iter().enumerate().map(entry).collect())
+        TypeTable::new(names.iter().enumerate().map(entry).collect(), Pages::default())
     }
 
     #[test]
@@ -253,9 +266,9 @@ mod tests {
         // Only the style differs, or only the numbers.
         let unary =
             TypeEntry { message_type: 2, style: Style::Unary, name: "ai.chat".to_owned(), schema: Default::default() };
-        let duplex = TypeTable::new(vec![TypeEntry { style: Style::Duplex, ..unary.clone() }]);
+        let duplex = TypeTable::new(vec![TypeEntry { style: Style::Duplex, ..unary.clone() }], Pages::default());
         assert!(matches!(duplex.find_styled(chat.into(), Style::Unary), Err(CallError::WrongStyle { .. })));
-        let renumbered = TypeTable::new(vec![TypeEntry { message_type: 7, ..unary }]);
+        let renumbered = TypeTable::new(vec![TypeEntry { message_type: 7, ..unary }], Pages::default());
         assert_eq!(renumbered.find_styled(chat.into(), Style::Unary).unwrap().number, 7);
         let without = table(&["echo", "ai.models"]);
         let error = without.find_styled(chat.into(), Style::Unary).unwrap_err();

@@ -3,5 +3,8 @@
 pub(crate) mod acceptor;
 pub(crate) mod connection_limits;
 pub(crate) mod half_open;
+pub(crate) mod pages;
 pub(crate) mod penalty;
 pub(crate) mod retirement;
+pub(crate) mod unfinished;
+pub(crate) mod welcome;

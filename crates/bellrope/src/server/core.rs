@@ -77,13 +77,15 @@ impl Core {
         #[cfg(feature = "tokio")] runtime: Option<tokio::runtime::Handle>,
     ) -> Result<Self, BindError> {
         let fixed = config.fixed()?;
-        let breakers = config.breakers(registry.names().len())?;
+        let breakers = config.breakers(registry.numbers())?;
         let budget = Budget::new(config.buffer_budget_bytes);
-        let metrics = Metrics::new(registry.names(), fixed.workers, config.max_connections.into());
+        let metrics = Metrics::new(registry.names(), registry.room(), fixed.workers, config.max_connections.into());
         metrics.settings.set(config);
         let _ = metrics.budget.set(Arc::clone(&budget));
         registry.names().zip(&breakers).for_each(|(name, breaker)| metrics.watch_breaker(name, Arc::clone(breaker)));
-        let _ = metrics.run_on_worker.set(registry.run_on_worker());
+        for (number, (name, runs_on_worker)) in (1..).zip(registry.names().zip(registry.run_on_worker())) {
+            metrics.show_type(number, name, runs_on_worker);
+        }
         Ok(Self {
             registry,
             fixed,
@@ -160,7 +162,8 @@ impl Core {
         if held < LONGEST_HOLD || !self.metrics.held_threads.note(message_type, self.metrics.started.elapsed()) {
             return;
         }
-        let advice = match self.registry.find(message_type) {
+        let added = self.registry.find_added(message_type);
+        let advice = match self.registry.find(message_type).or(added.as_deref()) {
             Some(handler) if handler.runs_on_worker() => {
                 "the worker's other connections waited meanwhile: register it as unary_blocking or unary_async"
             }
@@ -170,7 +173,7 @@ impl Core {
         };
         let millis = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
         tracing::warn!(
-            message_type = self.registry.name(message_type),
+            message_type = &*self.registry.name(message_type),
             held_ms = millis,
             "a handler held its thread; {advice}"
         );

@@ -1,5 +1,7 @@
 //! Handlers: what they are given, what they answer with, and which one answers which message type.
 
+pub(crate) mod added;
+mod adding;
 pub(crate) mod call;
 pub(crate) mod context;
 #[cfg(feature = "tokio")]

@@ -196,6 +196,7 @@ pub(crate) fn accepted(core: &Arc<Core>) -> (ClientConnection, NewConnection) {
         peer: PeerCredentials { pid: 0, uid: 0 },
         slot: core.connection_limits.take(&core.live, 0, false).unwrap(),
         name: "counted".to_owned(),
+        told: None,
     };
     (client, connection)
 }

@@ -1,5 +1,6 @@
 //! What other threads tell a worker, through its [inbox](super::inbox::Inbox).
 
+use std::sync::Arc;
 #[cfg(feature = "tokio")]
 use std::time::Duration;
 
@@ -8,13 +9,15 @@ use bellrope_proto::{Reservation, connection::Failure};
 use bellrope_proto::{connection::ServerConnection, stream::StreamEnd};
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
-use super::{accept::connection_limits::ConnectionSlot, calls::body::Body};
+use super::{accept::connection_limits::ConnectionSlot, calls::body::Body, handler::added::AddedTypes};
 
 /// One thing for a worker to do.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// A new connection.
     Connected(Box<NewConnection>),
+    /// Message types were added or taken out.
+    TypesChanged,
     /// Something from an async handler.
     #[cfg(feature = "tokio")]
     FromHandler { session: SessionId, call: u64, what: FromHandler },
@@ -34,6 +37,15 @@ pub(crate) struct NewConnection {
     pub(crate) slot: ConnectionSlot,
     /// The name its client gave, free of control characters.
     pub(crate) name: String,
+    /// What its client knows of the types that come and go, and whether it reads schemas. `None`: it has not asked for that.
+    pub(crate) told: Option<ToldTypes>,
+}
+
+/// What the client of a connection was told of the message types that come and go.
+#[derive(Debug)]
+pub(crate) struct ToldTypes {
+    pub(crate) types: Arc<AddedTypes>,
+    pub(crate) with_schemas: bool,
 }
 
 /// Names a session of a worker. The serial number keeps a late message from reaching another session.

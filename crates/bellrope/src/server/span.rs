@@ -30,7 +30,7 @@ impl CallSpan {
         // The fields are looked at only if somebody listens.
         let span = tracing::debug_span!(
             "call",
-            message_type = core.registry.name(message_type),
+            message_type = &*core.registry.name(message_type),
             connection,
             outcome = Empty,
             duration_us = Empty

@@ -13,6 +13,7 @@ mod executor;
 mod patience;
 pub(crate) mod session;
 mod streams;
+mod types;
 pub(crate) mod visit;
 
 use std::{
@@ -74,6 +75,8 @@ pub(crate) struct Worker {
     /// Those whose handlers have said what was not yet done.
     #[cfg(feature = "tokio")]
     told: Vec<usize>,
+    /// Whether some client has not been told yet of all changes of the message types.
+    types_untold: bool,
     patience: Patience,
     spinner: Spinner,
     /// Visits that found work since that was last asked; one that took too long counts for as many as make us look.
@@ -101,6 +104,7 @@ impl Worker {
             starved: Vec::new(),
             #[cfg(feature = "tokio")]
             told: Vec::new(),
+            types_untold: false,
             patience: Patience::new(Instant::now()),
             spinner: Spinner::new(core.fixed.spin, core.fixed.spin_cap),
             worked: 0,
@@ -212,6 +216,7 @@ impl Worker {
         for message in messages {
             match message {
                 Message::Connected(connection) => self.adopt(*connection),
+                Message::TypesChanged => self.tell_types(),
                 #[cfg(feature = "tokio")]
                 Message::FromHandler { session, call, what } => self.told(session, call, what),
             }
@@ -246,6 +251,8 @@ impl Worker {
             Ok(()) => self.heat(index),
             Err(error) => self.close(index, &Closing::Io(error)),
         }
+        // They may have changed since its handshake.
+        self.tell_types_to(index);
         self.hear_stream(index, false);
     }
 

@@ -158,7 +158,9 @@ impl Shard {
 /// many; all other calls are timed.
 #[derive(Debug)]
 pub struct Metrics {
-    names: Vec<String>,
+    /// One a number of a message type, and a last one for all unknown types. Numbers that are kept for types which are added
+    /// later have no name until then, and are not shown.
+    names: Vec<OnceLock<String>>,
     shards: Vec<Arc<Shard>>,
     /// The loops of the workers, and then that of the acceptor.
     liveness: Liveness,
@@ -168,8 +170,8 @@ pub struct Metrics {
     breakers: Mutex<Vec<(String, Arc<Breaker>)>>,
     /// What the server allows, and how often that was changed.
     pub(crate) settings: Settings,
-    /// For each type, whether its handler runs on the worker, once it is known.
-    pub(crate) run_on_worker: OnceLock<Vec<bool>>,
+    /// For each number, whether its type's handler runs on the worker.
+    run_on_worker: Vec<AtomicBool>,
     /// What connections hold outside their rings, once it is known.
     pub(crate) budget: OnceLock<Arc<Budget>>,
     pub(crate) held_threads: HeldThreads,
@@ -199,6 +201,10 @@ pub struct Metrics {
 
 const NEVER: u64 = u64::MAX;
 
+fn named(name: &str) -> OnceLock<String> {
+    OnceLock::from(name.to_owned())
+}
+
 /// Whether the acceptor takes connections, in its own words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
@@ -220,8 +226,15 @@ type Counted = Vec<(&'static str, &'static str, Arc<AtomicU64>)>;
 const MAX_COUNTERS: usize = 64;
 
 impl Metrics {
-    pub(crate) fn new<'a>(names: impl Iterator<Item = &'a str>, workers: usize, max_connections: u64) -> Self {
-        let names: Vec<_> = names.map(str::to_owned).chain([UNKNOWN.to_owned()]).collect();
+    /// The counters of a server with types of these names, and room for so many more.
+    pub(crate) fn new<'a>(
+        names: impl Iterator<Item = &'a str>,
+        room: usize,
+        workers: usize,
+        max_connections: u64,
+    ) -> Self {
+        let spare = (0..room).map(|_| OnceLock::new());
+        let names: Vec<_> = names.map(named).chain(spare).chain([named(UNKNOWN)]).collect();
         let shard = || Shard {
             types: names.iter().map(|_| TypeCounters::default()).collect(),
             queued: Counter::default(),
@@ -232,7 +245,7 @@ impl Metrics {
             readiness: AtomicU8::new(Readiness::Starting as u8),
             breakers: Mutex::default(),
             settings: Settings::default(),
-            run_on_worker: OnceLock::new(),
+            run_on_worker: names.iter().map(|_| AtomicBool::new(false)).collect(),
             budget: OnceLock::new(),
             shards: (0..workers).map(|_| Arc::new(shard())).collect(),
             held_threads: HeldThreads::new(names.len() - 1),
@@ -252,6 +265,15 @@ impl Metrics {
             max_connections: max_connections.into(),
             activity: Activity::default(),
             ends_at_ms: NEVER.into(),
+        }
+    }
+
+    /// Shows the type of this number, which was added or has got its handler.
+    pub(crate) fn show_type(&self, message_type: u16, name: &str, runs_on_worker: bool) {
+        let place = usize::from(message_type).wrapping_sub(1);
+        if let (Some(known), Some(runs)) = (self.names.get(place), self.run_on_worker.get(place)) {
+            known.get_or_init(|| name.to_owned());
+            runs.store(runs_on_worker, Relaxed);
         }
     }
 
@@ -390,9 +412,10 @@ impl Metrics {
         let now = Instant::now();
         let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         let breakers = breakers.iter().map(|(name, breaker)| (name.clone(), breaker.snapshot(now))).collect();
-        let types = self.names.iter().enumerate().map(|(index, name)| TypeSnapshot {
+        let shown = self.names.iter().enumerate().filter_map(|(index, name)| Some((index, name.get()?)));
+        let types = shown.map(|(index, name)| TypeSnapshot {
             name: name.clone(),
-            runs_on_worker: self.run_on_worker.get().and_then(|types| types.get(index)).copied().unwrap_or(false),
+            runs_on_worker: self.run_on_worker[index].load(Relaxed),
             // Read in this order, a call that ends meanwhile can not make the difference negative.
             running: {
                 let ended = sum(&|shard| shard.types[index].ended.value());

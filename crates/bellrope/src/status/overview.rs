@@ -114,7 +114,7 @@ mod tests {
 
     /// Counters of a server whose loops answer by themselves; the first is the worker's, the second the acceptor's.
     fn server(loops_that_answer: &[usize]) -> Arc<Metrics> {
-        let metrics = Arc::new(Metrics::new(["echo"].into_iter(), 1, 2));
+        let metrics = Arc::new(Metrics::new(["echo"].into_iter(), 0, 1, 2));
         for index in loops_that_answer.iter().copied() {
             let answering = Arc::downgrade(&metrics);
             metrics.liveness().wake_with(index, move || {
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn errors_are_summed_over_types_and_a_cancelled_call_is_none() {
-        let metrics = Metrics::new(["one", "two"].into_iter(), 1, 1);
+        let metrics = Metrics::new(["one", "two"].into_iter(), 0, 1, 1);
         for (message_type, code) in
             [(1, ErrorCode::HandlerPanic), (2, ErrorCode::HandlerPanic), (1, ErrorCode::Cancelled)]
         {
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_sample_counts_for_its_weight_in_the_bucket_of_its_time() {
-        let metrics = Metrics::new(["echo"].into_iter(), 2, 1);
+        let metrics = Metrics::new(["echo"].into_iter(), 0, 2, 1);
         metrics.shard(0).time(1, 1, 32);
         metrics.shard(1).time(1, 10, 32);
         metrics.shard(1).time(1, 99_000_000, 1);
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_budget_is_shown_once_there_is_one() {
-        let metrics = Metrics::new([].into_iter(), 1, 1);
+        let metrics = Metrics::new([].into_iter(), 0, 1, 1);
         assert_eq!(metrics.snapshot().buffers, None);
         let budget = bellrope_proto::Budget::new(1_000);
         let _used = budget.reserve(10);

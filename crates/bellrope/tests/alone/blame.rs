@@ -1,7 +1,7 @@
 //! What goes wrong is told apart by blame: each kind has its level in the log, its metric, and its effect, which is never
 //! on anybody else.
 
-use bellrope::{Client, server::ServerConfig, status::Snapshot};
+use bellrope::{Client, Server, server::ServerConfig, status::Snapshot};
 use bellrope_proto::{
     connection::{Answer, AnswerKind, ClientConnection},
     frame::ErrorCode,
@@ -111,4 +111,25 @@ fn tell_faults_apart() {
 
     assert_eq!(honest.call("echo", b"served all the while").unwrap(), b"served all the while");
     assert_eq!((metrics.active_connections(), server.dropped()), (1, 0));
+}
+
+#[test]
+fn the_log_names_the_types_that_a_client_without_pages_does_not_get_to_know() {
+    alone("blame::the_log_names_the_types_that_a_client_without_pages_does_not_get_to_know", name_what_is_left_out);
+}
+
+fn name_what_is_left_out() {
+    let log = Log::listen(LevelFilter::WARN);
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let names = (0..400).map(|number| format!("{number:0>240}"));
+    let builder = names.fold(Server::builder(), |builder, name| builder.in_place(&name, |_| Ok(())));
+    let _server = builder.bind(&path).unwrap();
+    assert_eq!(Client::connect(&path).unwrap().message_types().len(), 400);
+    assert!(!log.has(&["left_out"]), "a client that reads pages knows all");
+    let (_socket, _memory, welcome) = shake_hands(&path, "old");
+    let (known, left_out) = (welcome.types.len(), 400 - welcome.types.len());
+    let first = format!("left out are {known:0>240}, ");
+    eventually("the log says so", || log.has(&["client=\"old\"", &format!("left_out={left_out}"), &first, ", ..."]));
+    assert!(!log.has(&[&format!("{:0>240}", known + 8)]), "it names a few");
 }

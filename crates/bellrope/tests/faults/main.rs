@@ -12,3 +12,4 @@ mod offenders;
 mod panics;
 mod processes;
 mod slow_servers;
+mod tables;

@@ -15,6 +15,7 @@ mod pool;
 mod reconnect;
 mod shares;
 mod streams;
+mod table;
 mod transports;
 mod turns;
 

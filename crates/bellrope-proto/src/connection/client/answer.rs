@@ -46,6 +46,11 @@ pub enum AnswerKind {
     End,
     /// The stream to the server has credit again. Nothing is to be taken but the answer itself.
     Credit,
+    /// The message types of the server have changed: for no call.
+    Types {
+        /// How many there are now.
+        entries: u64,
+    },
 }
 
 impl AnswerKind {

@@ -42,6 +42,18 @@ pub(super) fn check(
     }
 }
 
+/// Checks what the server says of its message types. Whether it fits those that are known, their owner checks.
+pub(super) fn check_types(record: &Record, agreed: bool) -> Result<AnswerKind, Violation> {
+    let header = record.header;
+    if !agreed {
+        return Err(Violation::Direction(header.kind as u8));
+    }
+    if record.id != 0 || header.message_type != 0 || !header.extended || header.len == 0 {
+        return Err(Violation::Form(header.kind as u8));
+    }
+    Ok(AnswerKind::Types { entries: record.extension })
+}
+
 /// Checks the last part of a response, or a whole one while another comes in parts.
 fn check_last(record: &Record, receiving: Receiving) -> Result<Option<(AnswerKind, usize)>, Violation> {
     if receiving.id != record.id {

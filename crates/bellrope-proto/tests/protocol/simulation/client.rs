@@ -208,6 +208,7 @@ impl Client {
         let call = self.calls.get_mut(&id).expect("an answer is for a call under way");
         match answer.kind {
             AnswerKind::Credit => {}
+            AnswerKind::Types { .. } => unreachable!("nobody asked for it"),
             // Whole ones pass between the parts of a large one.
             AnswerKind::Response if answer.at == 0 => {
                 let by = payload::call_of(bytes);

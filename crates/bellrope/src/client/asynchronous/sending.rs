@@ -95,7 +95,14 @@ impl AsyncClient {
         let mut begun = None;
         let polled = self.poll_room(context, |state| {
             let Some(link) = &state.link else { return Ok(true) };
-            let message_type = link.types.find_styled(target, style)?;
+            let message_type = match link.types.find_styled(target, style) {
+                Ok(found) => found,
+                Err(_) => {
+                    self.shared.catch_up(state);
+                    let Some(link) = &state.link else { return Ok(true) };
+                    link.types.find_styled(target, style)?
+                }
+            };
             begun = match state.begin(message_type, payload, left(deadline))? {
                 Begun::NoRoom => return Ok(false),
                 Begun::Whole(ticket) => Some((ticket, None)),

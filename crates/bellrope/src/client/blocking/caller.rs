@@ -110,6 +110,7 @@ impl Caller {
         let (deadline, options) = (self.patience(), CallOptions::new());
         let mut state = self.shared.lock();
         loop {
+            self.shared.catch_up(&mut state);
             match &state.link {
                 Some(link) => return look(&link.types),
                 None => state = self.await_link(state, deadline, &options)?,
@@ -152,6 +153,7 @@ impl Caller {
     ) -> Result<Ticket, CallError> {
         let room_deadline = deadline.unwrap_or_else(|| self.patience());
         let mut state = self.shared.lock();
+        let mut caught_up = false;
         loop {
             if options.is_cancelled() {
                 return Err(CallError::Cancelled);
@@ -160,7 +162,15 @@ impl Caller {
                 state = self.await_link(state, room_deadline, options)?;
                 continue;
             };
-            let message_type = link.types.find_styled(target, style)?;
+            let message_type = match link.types.find_styled(target, style) {
+                Ok(found) => found,
+                Err(_) if !caught_up => {
+                    self.shared.catch_up(&mut state);
+                    caught_up = true;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match state.begin(message_type, payload, left(deadline)) {
                 Ok(Begun::Whole(ticket)) => return Ok(ticket),
                 Ok(Begun::Partly(ticket, sending)) => {

@@ -23,7 +23,7 @@ impl Connection {
     /// [`CallError`]; the call was not sent, and will not run.
     #[inline]
     pub fn submit<'a>(&mut self, message_type: impl Into<Target<'a>>, payload: &[u8]) -> Result<CallId, CallError> {
-        let message_type = self.link.types.find_styled(message_type.into(), Style::Unary)?;
+        let message_type = self.find(message_type.into())?;
         self.send(message_type, payload, &mut Limit::default())
     }
 
@@ -47,7 +47,7 @@ impl Connection {
 
     /// Checks the options of a call that is not waited for.
     fn prepare<'a>(
-        &self,
+        &mut self,
         form: &'static str,
         target: Target<'_>,
         options: &'a CallOptions,
@@ -55,7 +55,7 @@ impl Connection {
         options.without_retry(form, NO_OTHER_SERVER)?;
         options
             .without_token(form, "nobody waits who could look at a token; use Connection::cancel with the call's id")?;
-        Ok((self.link.types.find_styled(target, Style::Unary)?, Limit::of(options)))
+        Ok((self.find(target)?, Limit::of(options)))
     }
 
     fn keep_time(&mut self, id: CallId, limit: &Limit<'_>) {
@@ -111,17 +111,8 @@ impl Connection {
     /// Waits until there may be room, and takes the answers that come meanwhile: until they are taken, the server may
     /// have nowhere to put the next one, and takes no request before that.
     fn wait_for_room(&mut self, limit: &mut Limit<'_>) -> Result<(), CallError> {
-        let mut came = false;
         let most = self.link.connection.max_in_flight();
-        while self.early.len() < most as usize {
-            let Some(answer) = self.link.next_answer()? else { break };
-            came = true;
-            let mut reply = Vec::new();
-            if let Some(outcome) = self.accept(&answer, &mut reply) {
-                self.early.push_back((Completion { id: CallId(answer.id), outcome }, reply));
-            }
-        }
-        if came {
+        if self.take_early()? {
             self.link.commit();
             return self.check(limit).map(drop).map_err(unsent);
         }
@@ -130,6 +121,38 @@ impl Connection {
             return Err(CallError::too_many_in_flight(most));
         }
         self.rest(None, true, limit).map_err(unsent)
+    }
+
+    /// Keeps the answers that have come, as many as there is room for. Answers whether that were any.
+    fn take_early(&mut self) -> Result<bool, CallError> {
+        let mut came = false;
+        while self.early.len() < self.link.connection.max_in_flight() as usize {
+            let Some(answer) = self.link.next_answer()? else { break };
+            came = true;
+            let mut reply = Vec::new();
+            if let Some(outcome) = self.accept(&answer, &mut reply) {
+                self.early.push_back((Completion { id: CallId(answer.id), outcome }, reply));
+            }
+        }
+        Ok(came)
+    }
+
+    /// Finds what is called.
+    #[inline(always)]
+    pub(super) fn find(&mut self, target: Target<'_>) -> Result<MessageType, CallError> {
+        match self.link.types.find_styled(target, Style::Unary) {
+            Ok(found) => Ok(found),
+            Err(_) => self.find_again(target),
+        }
+    }
+
+    /// The server may have changed its table since something was last taken.
+    #[cold]
+    fn find_again(&mut self, target: Target<'_>) -> Result<MessageType, CallError> {
+        self.link.hear()?;
+        self.take_early()?;
+        self.link.commit();
+        self.link.types.find_styled(target, Style::Unary)
     }
 
     /// Queues a call, to be sent together with others by the next [`Self::flush`], [`Self::poll`] or [`Self::wait`]:
@@ -144,7 +167,7 @@ impl Connection {
         message_type: impl Into<Target<'a>>,
         payload: &[u8],
     ) -> Result<Option<CallId>, CallError> {
-        let message_type = self.link.types.find_styled(message_type.into(), Style::Unary)?;
+        let message_type = self.find(message_type.into())?;
         Ok(self.link.submit(message_type, payload, None)?.map(CallId))
     }
 

@@ -10,21 +10,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope_proto::{
-    connection::ServerConnection,
-    handshake::{
-        HELLO_LEN, HandshakeError, Hello, PRIORITY, SCHEMAS, Status, Transport, VERSION, Welcome, encode_refusal,
-    },
-    stream::StreamEnd,
-};
+use bellrope_proto::handshake::{HELLO_LEN, Hello, PRIORITY, Status, Transport, encode_refusal};
 use bellrope_shm::{
-    SharedMemory, clock,
     process::{self, Shortage, shortage},
     socket::{PeerCredentials, Socket},
     wait::Poller,
 };
 
-use super::{connection_limits::ConnectionSlot, half_open::HalfOpens, penalty::Admission, retirement::Retirement};
+use super::{
+    half_open::HalfOpens,
+    pages::{PageCache, Paging},
+    penalty::Admission,
+    retirement::Retirement,
+    unfinished::{HalfOpen, Heard, Unfinished},
+    welcome::{let_in, reason},
+};
 use crate::{
     kill_points::KillPoint,
     server::{
@@ -48,7 +48,8 @@ pub(crate) struct Acceptor {
     workers: Vec<Arc<Inbox<Message>>>,
     inbox: Arc<Inbox<Message>>,
     poller: Poller,
-    half_open: HalfOpens<HalfOpen>,
+    half_open: HalfOpens<Unfinished>,
+    pages: PageCache,
     /// As many as may be half open, at most.
     waiting: Vec<Waiting>,
     next_key: u64,
@@ -58,15 +59,6 @@ pub(crate) struct Acceptor {
     retirement: Retirement,
 }
 
-/// A handshake under way.
-struct HalfOpen {
-    socket: Socket,
-    peer: PeerCredentials,
-    hello: [u8; HELLO_LEN],
-    filled: usize,
-    deadline: Instant,
-}
-
 /// A handshake that has to wait because of what its process did.
 struct Waiting {
     socket: Socket,
@@ -74,15 +66,6 @@ struct Waiting {
     due: Instant,
     /// How long its process has to stay away, if it is turned away then.
     turned_away: Option<Duration>,
-}
-
-/// What came of reading a hello.
-enum Heard {
-    NotYet,
-    Hello(Hello),
-    Refuse(Status, String),
-    /// The client hung up first, or its socket failed.
-    Gone(Option<io::Error>),
 }
 
 impl Acceptor {
@@ -104,6 +87,7 @@ impl Acceptor {
             inbox: Arc::clone(&inbox),
             poller,
             half_open: HalfOpens::default(),
+            pages: PageCache::default(),
             waiting: Vec::new(),
             next_key: FIRST_HANDSHAKE_KEY,
             next_serial: 1,
@@ -156,7 +140,7 @@ impl Acceptor {
 
     /// How long nothing will happen by itself.
     fn patience(&self) -> Duration {
-        let deadlines = self.half_open.iter().map(|(_, half_open)| half_open.deadline);
+        let deadlines = self.half_open.iter().map(|(_, unfinished)| unfinished.deadline());
         let next = deadlines.chain(self.waiting.iter().map(|waiting| waiting.due)).chain(self.paused_until);
         let next = next.chain(self.retirement.due(&self.core)).min();
         next.map_or(SWEEP, |next| next.saturating_duration_since(Instant::now()).min(SWEEP))
@@ -223,33 +207,87 @@ impl Acceptor {
         if !matches!(heard, Heard::NotYet) {
             return self.heed(half_open, heard);
         }
-        // One place at the least: without any, nobody could connect who has not said hello already.
-        let limit = self.core.live.max_half_open().max(1);
-        while self.half_open.len() >= limit as usize {
-            let Some(last) = self.half_open.give_way(peer) else { break };
-            let _ = self.poller.remove(&last.socket);
-            let text = format!(
-                "{limit} handshakes are under way, the limit max_half_open, and no process has more of them than this one"
-            );
-            self.refuse(&last.socket, last.peer.pid, Status::Full, &text);
-        }
-        let key = self.next_key;
-        self.next_key += 1;
+        let key = self.next_place(peer);
         match self.poller.add(&half_open.socket, key) {
-            Ok(()) => self.half_open.insert(key, peer, half_open),
+            Ok(()) => self.half_open.insert(key, peer, Unfinished::Hello(half_open)),
             Err(error) => self.refuse(&half_open.socket, peer.pid, Status::Full, &reason(&error)),
         }
     }
 
-    fn listen_to(&mut self, key: u64) {
-        let Some(half_open) = self.half_open.of(key) else { return };
-        let heard = half_open.read();
-        if matches!(heard, Heard::NotYet) {
-            return;
+    /// Makes room for one more handshake under way, and gives it a key.
+    fn next_place(&mut self, peer: PeerCredentials) -> u64 {
+        // One place at the least: without any, nobody could connect who has not said hello already.
+        let limit = self.core.live.max_half_open().max(1);
+        while self.half_open.len() >= limit as usize {
+            let Some(last) = self.half_open.give_way(peer) else { break };
+            let text = format!(
+                "{limit} handshakes are under way, the limit max_half_open, and no process has more of them than this one"
+            );
+            self.give_up(&last, Status::Full, &text);
         }
-        let Some(half_open) = self.half_open.remove(key) else { return };
-        let _ = self.poller.remove(&half_open.socket);
-        self.heed(half_open, heard);
+        self.next_key += 1;
+        self.next_key - 1
+    }
+
+    /// Ends a handshake under way, in words if its client can hear them.
+    fn give_up(&self, unfinished: &Unfinished, status: Status, text: &str) {
+        let _ = self.poller.remove(unfinished.socket());
+        match unfinished {
+            Unfinished::Hello(half_open) => self.refuse(&half_open.socket, half_open.peer.pid, status, text),
+            Unfinished::Pages(paging) => {
+                self.core.metrics.closed.fetch_add(1, Relaxed);
+                self.core.metrics.unfinished.fetch_add(1, Relaxed);
+                let (pid, sent, whole) = (paging.peer.pid, paging.sent(), paging.whole());
+                if self.core.may_log(pid) {
+                    tracing::warn!(
+                        pid,
+                        "connection closed in mid-handshake: its client took {sent} of {whole} bytes of the pages of \
+                         message types; {text}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn listen_to(&mut self, key: u64) {
+        match self.half_open.of(key) {
+            None => {}
+            Some(Unfinished::Hello(half_open)) => {
+                let heard = half_open.read();
+                if matches!(heard, Heard::NotYet) {
+                    return;
+                }
+                let Some(Unfinished::Hello(half_open)) = self.half_open.remove(key) else { return };
+                let _ = self.poller.remove(&half_open.socket);
+                self.heed(half_open, heard);
+            }
+            Some(Unfinished::Pages(paging)) => {
+                let sent = paging.send();
+                if matches!(sent, Ok(false)) {
+                    return;
+                }
+                let Some(Unfinished::Pages(paging)) = self.half_open.remove(key) else { return };
+                let _ = self.poller.remove(&paging.socket);
+                match sent {
+                    Ok(_) => self.hand_over(paging.into_connection()),
+                    Err(error) => {
+                        self.core.metrics.closed.fetch_add(1, Relaxed);
+                        self.gone(paging.peer.pid, &error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives a connection whose handshake has ended to a worker.
+    fn hand_over(&self, connection: NewConnection) {
+        let worker = &self.workers[connection.serial as usize % self.workers.len()];
+        let pid = connection.peer.pid;
+        if !worker.send(Message::Connected(Box::new(connection))) {
+            // The server has stopped meanwhile, and the client learns it by the hang-up.
+            self.core.metrics.closed.fetch_add(1, Relaxed);
+            tracing::debug!(pid, "connection closed: the server has stopped meanwhile");
+        }
     }
 
     /// Does what a hello asks for, or says what is wrong with it.
@@ -286,15 +324,16 @@ impl Acceptor {
         };
         KillPoint::Seated.reached();
         let only_this = hello.transport == Transport::Stream || !self.core.fixed.stream_transport;
-        match self.connect(&socket, hello, peer, slot) {
-            Ok(make_connection) => {
-                let worker = &self.workers[self.next_serial as usize % self.workers.len()];
-                if !worker.send(Message::Connected(Box::new(make_connection(socket)))) {
-                    // The server has stopped meanwhile, and the client learns it by the hang-up.
-                    self.core.metrics.closed.fetch_add(1, Relaxed);
-                    tracing::debug!(pid = peer.pid, "connection closed: the server has stopped meanwhile");
-                }
+        match let_in(&self.core, &mut self.pages, self.next_serial, &socket, hello, peer, slot) {
+            Ok((pages, make_connection)) => {
                 self.next_serial += 1;
+                match pages {
+                    None => self.hand_over(make_connection(socket)),
+                    Some(pages) => {
+                        let deadline = Instant::now() + self.core.live.handshake_timeout();
+                        self.send_pages(Paging::new(socket, peer, deadline, pages, make_connection));
+                    }
+                }
             }
             Err(error) => {
                 // Whoever is told so may ask for the other transport. But a server that has no descriptors left would take the
@@ -307,59 +346,23 @@ impl Acceptor {
         }
     }
 
-    /// Makes the memory of a connection and sends the welcome, with the memory if it is to be shared.
-    fn connect(
-        &self,
-        socket: &Socket,
-        hello: Hello,
-        peer: PeerCredentials,
-        slot: ConnectionSlot,
-    ) -> io::Result<impl FnOnce(Socket) -> NewConnection + use<>> {
-        if peer.uid != process::user_id() && peer.uid != 0 {
-            tracing::debug!(uid = peer.uid, "a client of another user");
+    /// Sends the pages of the table, which the socket may not take at once.
+    fn send_pages(&mut self, mut paging: Paging) {
+        let (key, peer) = (self.next_place(paging.peer), paging.peer);
+        // Watched before the first try, so that room is reported that there is after it.
+        let sent = paging.watch(&self.poller, key).and_then(|()| paging.send());
+        match sent {
+            Ok(false) => self.half_open.insert(key, peer, Unfinished::Pages(paging)),
+            Ok(true) => {
+                let _ = self.poller.remove(&paging.socket);
+                self.hand_over(paging.into_connection());
+            }
+            Err(error) => {
+                let _ = self.poller.remove(&paging.socket);
+                self.core.metrics.closed.fetch_add(1, Relaxed);
+                self.gone(peer.pid, &error);
+            }
         }
-        let terms = self.core.fixed.terms;
-        let len = terms.geometry.mapping_len();
-        let (memory, handle) = match hello.transport {
-            Transport::Shm => SharedMemory::create(len).map(|(memory, handle)| (memory, Some(handle)))?,
-            Transport::Stream => (SharedMemory::private(len)?, None),
-        };
-        KillPoint::MemoryMade.reached();
-        let welcome = Welcome {
-            features: hello.features & SCHEMAS,
-            connection: self.next_serial,
-            terms,
-            clock_us: clock::monotonic_us(),
-            types: self.core.registry.table(),
-        };
-        let bytes = welcome.encode();
-        // Before the client can know of it: whoever is connected is among those that are counted.
-        self.core.metrics.accepted.fetch_add(1, Relaxed);
-        let sent = match &handle {
-            Some(handle) => socket.send_with_memory(&bytes, handle),
-            None => socket.send(&bytes),
-        };
-        // A fresh socket takes a welcome whole; one that does not is no client worth waiting for.
-        if !sent.as_ref().is_ok_and(|sent| *sent == bytes.len()) {
-            self.core.metrics.closed.fetch_add(1, Relaxed);
-            return Err(sent
-                .err()
-                .unwrap_or_else(|| io::Error::other("the client's socket does not take the welcome")));
-        }
-        KillPoint::Welcomed.reached();
-        let serial = self.next_serial;
-        let transport = hello.transport.name();
-        tracing::debug!(connection = serial, pid = peer.pid, client = hello.name, transport, "client connected");
-        let stream = handle.is_none().then(|| StreamEnd::of_server(&memory, terms.geometry));
-        Ok(move |socket| NewConnection {
-            socket,
-            stream,
-            connection: ServerConnection::new(&memory, terms),
-            serial,
-            peer,
-            slot,
-            name: hello.name,
-        })
     }
 
     fn turn_away(&self, socket: &Socket, pid: i32, wait: Duration) {
@@ -399,13 +402,14 @@ impl Acceptor {
             }
         }
         let late: Vec<_> =
-            self.half_open.iter().filter(|(_, half_open)| half_open.deadline <= now).map(|(key, _)| key).collect();
+            self.half_open.iter().filter(|(_, unfinished)| unfinished.deadline() <= now).map(|(key, _)| key).collect();
         for key in late {
-            if let Some(half_open) = self.half_open.remove(key) {
-                let _ = self.poller.remove(&half_open.socket);
+            if let Some(unfinished) = self.half_open.remove(key) {
                 let timeout = self.core.live.handshake_timeout().as_millis();
-                let text = format!("no hello came within {timeout} ms, the limit handshake_timeout_ms");
-                self.refuse(&half_open.socket, half_open.peer.pid, Status::Malformed, &text);
+                let what =
+                    if matches!(unfinished, Unfinished::Hello(_)) { "no hello came" } else { "no more was taken" };
+                let text = format!("{what} within {timeout} ms, the limit handshake_timeout_ms");
+                self.give_up(&unfinished, Status::Malformed, &text);
             }
         }
         if self.paused_until.is_some_and(|until| until <= now) {
@@ -414,51 +418,6 @@ impl Acceptor {
                 tracing::error!(%error, "accepting could not go on");
                 self.paused_until = Some(now + EXHAUSTED_PAUSE);
             }
-        }
-    }
-}
-
-/// Why the system gives us no connection, in words that say whose limit it is.
-fn reason(error: &io::Error) -> String {
-    match shortage(error) {
-        Some(Shortage::ProcessDescriptors) => {
-            "the server has no descriptor left; raise its limit on open files (LimitNOFILE=, ulimit -n)".to_owned()
-        }
-        Some(Shortage::MachineDescriptors) => {
-            "the machine has no descriptor left; raise fs.file-max, or find out who holds them".to_owned()
-        }
-        Some(Shortage::DescriptorsInFlight) => format!(
-            "more descriptors of user {} are in flight than its limit on open files allows (ETOOMANYREFS): some process \
-             of this user sends descriptors that nobody takes; end it, or raise the limit",
-            process::user_id()
-        ),
-        Some(Shortage::Memory) => "the server has no memory left for a connection".to_owned(),
-        None => format!("the server could not make the memory of the connection: {error}"),
-    }
-}
-
-impl HalfOpen {
-    /// Reads what there is of the hello.
-    fn read(&mut self) -> Heard {
-        while self.filled < HELLO_LEN {
-            match self.socket.receive(&mut self.hello[self.filled..]) {
-                Ok(count @ 1..) => self.filled += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::NotYet,
-                Ok(0) => return Heard::Gone(None),
-                Err(error) => return Heard::Gone(Some(error)),
-            }
-        }
-        match Hello::decode(&self.hello) {
-            Ok(hello) => Heard::Hello(hello),
-            Err(HandshakeError::Version { theirs }) => {
-                let (ours_major, ours_minor) = VERSION;
-                let text = format!(
-                    "this server speaks version {ours_major}.{ours_minor}, the client {}.{}",
-                    theirs.0, theirs.1
-                );
-                Heard::Refuse(Status::Version, text)
-            }
-            Err(error) => Heard::Refuse(Status::Malformed, error.to_string()),
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::{
             context::CallContext,
             owned_call::{Cancelled, OwnedCall},
             port::Port,
+            registry::Handler,
             streams::ChunkSender,
         },
         inbox::Inbox,
@@ -53,9 +54,8 @@ impl AsyncCalls {
     }
 
     /// Hands a call to its async handler, unless too many are open. Answers `false` if it has to wait for the budget.
-    pub(crate) fn start(&self, session: &mut Session, request: &Request) -> Result<bool, Violation> {
+    pub(crate) fn start(&self, session: &mut Session, handler: &Handler, request: &Request) -> Result<bool, Violation> {
         let core = &*self.core;
-        let Some(handler) = core.registry.find(request.message_type) else { return Ok(true) };
         let style = handler.style();
         let weight = core.registry.weight(request.message_type);
         let may_run = core.may_run(request.deadline_us, request.len);

@@ -10,7 +10,7 @@ use tokio::{
 use crate::server::error::HandlerError;
 
 /// The threads that handlers may block.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct BlockingPool {
     /// One for each handler that may run.
     pub(crate) permits: Arc<Semaphore>,

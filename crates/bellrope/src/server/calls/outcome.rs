@@ -37,6 +37,7 @@ fn log(core: &Core, session: &Session, message_type: u16, failure: &Failure) {
         return;
     }
     let name = core.registry.name(message_type);
+    let name = &*name;
     let (connection, pid) = (session.serial, session.peer.pid);
     let text = failure.bounded_text().escape_debug().to_string();
     match failure.code {

@@ -1,16 +1,23 @@
 //! Which handler answers which message type.
 
-use std::collections::HashMap;
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    sync::{Arc, PoisonError, RwLock},
+};
 #[cfg(feature = "tokio")]
 use std::{future::Future, pin::Pin};
 
 use bellrope_proto::{
     connection::{Failure, Reply},
     frame::ErrorCode,
-    handshake::{MAX_BODY, SchemaMark, Style, TypeEntry},
+    handshake::{MAX_TYPES, SchemaMark, Style, TypeEntry},
 };
 
-use super::call::{Call, CallInPlace};
+use super::{
+    added::AddedTypes,
+    call::{Call, CallInPlace},
+};
 #[cfg(feature = "tokio")]
 use super::{
     owned_call::OwnedCall,
@@ -67,16 +74,28 @@ impl Handler {
 /// The largest weight of a message type.
 const MAX_WEIGHT: u32 = 16;
 
-/// All message types of a server. The number of a type is its place, counted from 1.
+/// All message types of a server. The number of a type is its place, counted from 1; those that are added while it runs have
+/// the numbers behind them.
 #[derive(Default)]
 pub(crate) struct Registry {
-    entries: Vec<(String, Handler)>,
+    pub(super) entries: Vec<(String, Handler)>,
     /// What the payloads of types are, by name, where that is known.
-    schemas: HashMap<String, SchemaMark>,
+    pub(super) schemas: HashMap<String, SchemaMark>,
     /// Why a type cannot be what its author says.
     fault: Option<(String, String)>,
     /// By name, of those that have one: how often a request counts in the buffer budget.
     weights: Vec<(String, u32)>,
+    /// How many numbers are kept for types that are added later.
+    room: usize,
+    /// Those that were.
+    pub(super) added: RwLock<Added>,
+}
+
+/// The types that were added, and the handlers of those that are there.
+#[derive(Default)]
+pub(super) struct Added {
+    pub(super) types: Arc<AddedTypes>,
+    pub(super) handlers: Vec<Option<Arc<Handler>>>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -110,13 +129,34 @@ impl Registry {
     /// How often a request of this type counts in the buffer budget.
     #[cfg(feature = "tokio")]
     pub(crate) fn weight(&self, message_type: u16) -> u64 {
-        let of_name = |name: &str| self.weights.iter().rev().find(|(weighed, _)| weighed == name);
-        self.weights.first().and_then(|_| of_name(self.name(message_type))).map_or(1, |(_, weight)| (*weight).into())
+        match self.entries.get(usize::from(message_type).wrapping_sub(1)) {
+            Some((name, _)) => self.weight_of(name).into(),
+            None => self.added_types().of(self.entries.len(), message_type).map_or(1, |added| added.weight.into()),
+        }
+    }
+
+    pub(super) fn weight_of(&self, name: &str) -> u32 {
+        self.weights.iter().rev().find(|(weighed, _)| weighed == name).map_or(1, |(_, weight)| *weight)
     }
 
     /// The largest weight of any type, for a request whose type is not known yet.
     pub(crate) fn largest_weight(&self) -> u64 {
-        self.weights.iter().map(|(_, weight)| u64::from(*weight)).max().unwrap_or(1).max(1)
+        let fixed = self.weights.iter().map(|(_, weight)| *weight).max().unwrap_or(1);
+        fixed.max(self.added_types().largest_weight()).into()
+    }
+
+    /// Keeps so many numbers for types that are added later.
+    pub(crate) fn keep_room(&mut self, types: usize) {
+        self.room = types;
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        self.room
+    }
+
+    /// How many numbers there are for types, whether they are given out or not.
+    pub(crate) fn numbers(&self) -> usize {
+        self.entries.len() + self.room
     }
 
     /// Checks the names, once, before the server starts.
@@ -125,7 +165,7 @@ impl Registry {
         if let Some((name, fault)) = &self.fault {
             return Err(BindError::Service { name: name.clone(), fault: fault.clone() });
         }
-        let mut table_len = 0;
+        let mut names = HashSet::new();
         for (index, (name, _)) in self.entries.iter().enumerate() {
             if name.is_empty() || name.len() > 255 || name.contains(char::is_control) {
                 return refuse(name, "a name has 1 to 255 bytes and no control characters");
@@ -133,13 +173,20 @@ impl Registry {
             if name == UNKNOWN {
                 return refuse(name, "the name stands for all unknown types in the metrics");
             }
-            if self.entries[..index].iter().any(|(other, _)| other == name) {
+            if !names.insert(name) {
                 return refuse(name, "the name is taken");
             }
-            table_len += 4 + name.len() + SchemaMark::LEN;
-            if table_len > MAX_BODY || index >= usize::from(u16::MAX) {
-                return refuse(name, "the table of message types is full");
+            if index >= MAX_TYPES {
+                debug_assert_eq!(MAX_TYPES, 4096);
+                return refuse(name, "a server has at most 4096 message types");
             }
+        }
+        if self.numbers() > MAX_TYPES {
+            return Err(BindError::Setting {
+                key: "room_for_types",
+                value: self.room as u64,
+                expected: "and must leave at most 4096 message types, together with those that are there at the start",
+            });
         }
         for (name, weight) in &self.weights {
             let handler = self.entries.iter().find(|(known, _)| known == name).map(|(_, handler)| handler);
@@ -158,10 +205,20 @@ impl Registry {
         self.entries.get(usize::from(message_type).wrapping_sub(1)).map(|(_, handler)| handler)
     }
 
-    /// The name of a type; `unknown` for all that no handler has.
-    pub(crate) fn name(&self, message_type: u16) -> &str {
-        let entry = self.entries.get(usize::from(message_type).wrapping_sub(1));
-        entry.map_or(UNKNOWN, |(name, _)| name)
+    /// The types that were added, as they are now.
+    pub(crate) fn added_types(&self) -> Arc<AddedTypes> {
+        Arc::clone(&self.added.read().unwrap_or_else(PoisonError::into_inner).types)
+    }
+
+    /// The name of a type; `unknown` for all that never had a handler.
+    pub(crate) fn name(&self, message_type: u16) -> Cow<'_, str> {
+        match self.entries.get(usize::from(message_type).wrapping_sub(1)) {
+            Some((name, _)) => Cow::Borrowed(name),
+            None => match self.added_types().of(self.entries.len(), message_type) {
+                Some(added) => Cow::Owned(added.name.to_string()),
+                None => Cow::Borrowed(UNKNOWN),
+            },
+        }
     }
 
     pub(crate) fn names(&self) -> impl ExactSizeIterator<Item = &str> {
@@ -176,18 +233,18 @@ impl Registry {
     /// Whether any handler needs an async runtime.
     #[cfg(feature = "tokio")]
     pub(crate) fn needs_runtime(&self) -> bool {
-        self.entries.iter().any(|(_, handler)| !handler.runs_on_worker())
+        self.room > 0 || self.entries.iter().any(|(_, handler)| !handler.runs_on_worker())
     }
 
-    /// The table that clients get in the handshake.
-    pub(crate) fn table(&self) -> Vec<TypeEntry> {
+    /// The table that clients get in the handshake: of the types that are there from the start, and then of those added.
+    pub(crate) fn table(&self, added: &AddedTypes) -> Vec<TypeEntry> {
         let entry = |(index, (name, handler)): (usize, &(String, Handler))| TypeEntry {
             message_type: index as u16 + 1,
             style: handler.style(),
             name: name.clone(),
             schema: self.schemas.get(name).copied().unwrap_or_default(),
         };
-        self.entries.iter().enumerate().map(entry).collect()
+        self.entries.iter().enumerate().map(entry).chain(added.entries(self.entries.len())).collect()
     }
 
     /// The answer to a number that no handler has.
@@ -224,14 +281,18 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_no_welcome_can_hold_is_refused() {
-        let names: Vec<_> = (0..MAX_BODY / 268 + 1).map(|number| format!("{number:0>255}")).collect();
+    fn more_types_than_a_table_has_are_refused_in_words() {
+        let names: Vec<_> = (0..=MAX_TYPES).map(|number| format!("{number:0>255}")).collect();
         let mut names: Vec<_> = names.iter().map(String::as_str).collect();
         let error = registry(&names).check().unwrap_err().to_string();
         let last = names.pop().unwrap();
-        let expected = format!("message type {last:?} cannot be registered: the table of message types is full");
+        let expected = format!("message type {last:?} cannot be registered: a server has at most 4096 message types");
         assert_eq!(error, expected);
-        assert!(registry(&names).check().is_ok(), "one less fits");
+        let mut full = registry(&names);
+        assert!(full.check().is_ok(), "one less fits");
+        full.keep_room(1);
+        let error = full.check().unwrap_err().to_string();
+        assert!(error.starts_with("the setting room_for_types is 1, and must leave at most 4096"), "{error}");
     }
 
     #[test]

@@ -82,6 +82,9 @@ impl Worker {
         if !self.patience.is_time_to_sweep(now) {
             return;
         }
+        if self.types_untold {
+            self.tell_types();
+        }
         let patience = self.core.live.stall_timeout();
         let mut unread = 0;
         for index in 0..self.sessions.len() {

@@ -19,7 +19,7 @@ use crate::{
     server::{
         accept::connection_limits::ConnectionSlot,
         calls::{body::Body, budget_claim::BudgetClaim, caller_id::CallerId},
-        message::NewConnection,
+        message::{NewConnection, ToldTypes},
     },
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Session {
     pub(crate) slot: ConnectionSlot,
     /// The name its client gave, free of control characters.
     pub(crate) name: String,
+    /// What its client knows of the message types that come and go, if it has asked for that.
+    pub(crate) told: Option<ToldTypes>,
     /// Its place among its worker's connections.
     #[cfg(feature = "tokio")]
     pub(crate) index: usize,
@@ -98,7 +100,7 @@ impl Session {
         carrier: Option<Box<Carrier>>,
         #[cfg(feature = "tokio")] index: usize,
     ) -> Self {
-        let NewConnection { socket, connection, serial, peer, slot, name, .. } = connection;
+        let NewConnection { socket, connection, serial, peer, slot, name, told, .. } = connection;
         Self {
             socket,
             connection,
@@ -108,6 +110,7 @@ impl Session {
             peer,
             slot,
             name,
+            told,
             #[cfg(feature = "tokio")]
             index,
             #[cfg(feature = "tokio")]

@@ -247,9 +247,14 @@ impl Visitor {
     /// Answers one call, or hands it to its async handler. Answers `false` if it has to wait for the budget.
     fn serve(&mut self, session: &mut Session, request: &Request, first: bool) -> Result<bool, Violation> {
         let core = Arc::clone(&self.core);
-        match core.registry.find(request.message_type) {
+        let fixed = core.registry.find(request.message_type);
+        // One that is taken out meanwhile answers the calls that it has.
+        let added = if fixed.is_none() { core.registry.find_added(request.message_type) } else { None };
+        match fixed.or(added.as_deref()) {
             #[cfg(feature = "tokio")]
-            Some(handler) if !handler.runs_on_worker() => return self.asynchronous.start(session, request),
+            Some(handler) if !handler.runs_on_worker() => {
+                return self.asynchronous.start(session, handler, request);
+            }
             handler if request.large => self.serve_large(session, handler, request, first)?,
             Some(handler) => {
                 self.message.resize(request.len, 0);
@@ -298,7 +303,8 @@ impl Visitor {
         } else {
             self.core.refusal(size)
         };
-        outcome::refuse(&self.core, &self.executor.counters, session, request.id, request.message_type, failure)
+        // Not under its number, which may be one that is kept for a type to come.
+        outcome::refuse(&self.core, &self.executor.counters, session, request.id, 0, failure)
     }
 
     /// What a handler that answers in place may have made larger than small requests are is not kept.

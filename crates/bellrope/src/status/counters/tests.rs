@@ -3,7 +3,7 @@ use super::*;
 // Fault 49.
 #[test]
 fn counts_are_summed_over_workers_and_unknown_types_share_a_row() {
-    let metrics = Metrics::new(["echo", "chat"].into_iter(), 2, 10);
+    let metrics = Metrics::new(["echo", "chat"].into_iter(), 0, 2, 10);
     metrics.shard(0).count(1, None);
     metrics.shard(1).count(1, Some(ErrorCode::HandlerPanic));
     metrics.shard(1).count(999, Some(ErrorCode::UnknownMessageType));
@@ -22,7 +22,7 @@ fn counts_are_summed_over_workers_and_unknown_types_share_a_row() {
 
 #[test]
 fn what_an_async_handler_has_begun_is_running_until_it_has_ended() {
-    let metrics = Metrics::new(["chat"].into_iter(), 2, 10);
+    let metrics = Metrics::new(["chat"].into_iter(), 0, 2, 10);
     metrics.shard(0).began(1);
     metrics.shard(1).began(1);
     assert_eq!(metrics.snapshot().types[0].running, 2);
@@ -36,7 +36,7 @@ fn what_an_async_handler_has_begun_is_running_until_it_has_ended() {
 #[cfg(feature = "tokio")]
 #[test]
 fn what_the_acceptor_says_is_what_others_hear() {
-    let metrics = Metrics::new(["chat"].into_iter(), 1, 2);
+    let metrics = Metrics::new(["chat"].into_iter(), 0, 1, 2);
     assert_eq!(metrics.readiness(), Readiness::Starting);
     metrics.accepting(false);
     assert_eq!(metrics.readiness(), Readiness::Ready);
@@ -54,7 +54,7 @@ fn what_the_acceptor_says_is_what_others_hear() {
 
 #[test]
 fn the_latest_breaker_of_a_name_is_shown() {
-    let metrics = Metrics::new(["chat"].into_iter(), 1, 10);
+    let metrics = Metrics::new(["chat"].into_iter(), 0, 1, 10);
     let breaker = || Arc::new(Breaker::new(crate::breaker::BreakerConfig::default()).unwrap());
     metrics.watch_breaker("chat", breaker());
     let second = breaker();
@@ -73,7 +73,7 @@ fn the_latest_breaker_of_a_name_is_shown() {
 #[expect(clippy::print_stdout, reason = "a measurement prints what it found")]
 fn what_counting_costs() {
     const CALLS: u32 = 32_000_000;
-    let metrics = Metrics::new(["echo"].into_iter(), 1, 10);
+    let metrics = Metrics::new(["echo"].into_iter(), 0, 1, 10);
     let shard = metrics.shard(0);
     let began = Instant::now();
     for _ in 0..CALLS / 32 {

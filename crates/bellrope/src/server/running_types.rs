@@ -1,0 +1,103 @@
+//! Message types that a server adds and takes out while it runs.
+
+#[cfg(feature = "service")]
+use std::sync::PoisonError;
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{BindError, Server, ServerBuilder, message::Message};
+
+impl ServerBuilder {
+    /// Keeps numbers for so many message types that are [added](Server::add_types) while the server runs. Default 0. Together
+    /// with those that are registered at the start there are at most 4,096. A number takes some 300 bytes for each worker, and
+    /// is never given to another type.
+    #[must_use]
+    pub fn room_for_types(mut self, types: u32) -> Self {
+        self.registry.keep_room(types as usize);
+        self
+    }
+}
+
+impl Server {
+    /// Adds message types to the running server: those that `register` registers, all of them or none. Of the builder that it is
+    /// given only that counts, and no settings. Clients that read changes of the table, as those of this crate do, hear of the
+    /// new names within moments; others do not know them until they connect anew.
+    ///
+    /// A handler that answers on the worker costs a little more here than one that is registered at the start.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// use bellrope::{CallError, Client, Server};
+    ///
+    /// let server = Server::builder().in_place("echo", |_| Ok(())).room_for_types(16).bind(&path)?;
+    /// let client = Client::connect(&path)?;
+    ///
+    /// server.add_types(|types| types.unary_async("later", |call| async move { Ok(call.into_payload()) }))?;
+    /// while client.message_type("later").is_err() {
+    ///     std::thread::yield_now(); // it hears of it within moments
+    /// }
+    /// assert_eq!(client.call("later", b"ding")?, b"ding");
+    ///
+    /// assert!(server.remove_type("later"));
+    /// while client.message_type("later").is_ok() {
+    ///     std::thread::yield_now();
+    /// }
+    /// assert!(matches!(client.call("later", b"ding"), Err(CallError::UnknownMessageType { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`BindError`]: a name is taken, or no number is left for it ([`ServerBuilder::room_for_types`]).
+    pub fn add_types(&self, register: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Result<(), BindError> {
+        // One at a time: the schemas of a second one would be lost.
+        #[cfg(feature = "service")]
+        let mut schemas = self.for_added.schemas.lock().unwrap_or_else(PoisonError::into_inner);
+        let builder = ServerBuilder {
+            #[cfg(feature = "tokio")]
+            blocking: self.for_added.blocking.clone(),
+            #[cfg(feature = "service")]
+            schemas: schemas.clone(),
+            ..ServerBuilder::default()
+        };
+        let builder = register(builder);
+        #[cfg(feature = "tokio")]
+        if let Some(operator) = builder.operator {
+            operator.attach(self.metrics());
+        }
+        let core = &self.core;
+        for (number, name) in core.registry.add_all(builder.registry)? {
+            let runs_on_worker = core.registry.find_added(number).is_some_and(|handler| handler.runs_on_worker());
+            core.metrics.show_type(number, &name, runs_on_worker);
+            core.metrics.watch_breaker(&*name, Arc::clone(core.breaker(number)));
+            tracing::info!(message_type = &*name, number, "message type added");
+        }
+        #[cfg(feature = "service")]
+        {
+            *schemas = builder.schemas;
+        }
+        self.types_changed();
+        Ok(())
+    }
+
+    /// Takes out a message type that was [added](Self::add_types). Calls of it that are under way go on to their end; new ones
+    /// are refused as unknown. Answers whether it was there.
+    pub fn remove_type(&self, name: &str) -> bool {
+        let was_there = self.core.registry.take_out(name);
+        if was_there {
+            self.core.metrics.forget_breaker(name);
+            tracing::info!(message_type = name, "message type taken out");
+            self.types_changed();
+        }
+        was_there
+    }
+
+    fn types_changed(&self) {
+        if !self.core.stopping.load(Ordering::Acquire) {
+            for worker in &self.inboxes[..self.core.fixed.workers] {
+                worker.send(Message::TypesChanged);
+            }
+        }
+    }
+}
