@@ -56,6 +56,10 @@ export interface StateChange {
 export interface MessageType {
   readonly name: string;
   readonly style: 'unary' | 'server stream' | 'client stream' | 'duplex';
+  /** The number of its codec: 1 JSON, 2 postcard, 0 if that is not known. */
+  readonly codec: number;
+  /** The hash of its types, 0n if that is not known. */
+  readonly schema: bigint;
 }
 
 export interface Limits {
@@ -82,16 +86,30 @@ export class Client {
 
   /** One request, one response. */
   call(name: string, payload?: Payload, options?: CallOptions): Promise<Bytes>;
-  /** As `call`, with JSON both ways. */
-  callJson<T = unknown>(name: string, value: unknown, options?: CallOptions): Promise<T>;
   /** One request, chunks from the server. The call begins at once. */
   stream(name: string, payload?: Payload, options?: CallOptions): ServerStream;
-  /** As `stream`, with JSON both ways. */
-  streamJson<T = unknown>(name: string, value: unknown, options?: CallOptions): JsonStream<T>;
   /** A request, chunks to the server, one response. */
   clientStream(name: string, payload?: Payload, options?: CallOptions): ClientStream;
   /** A request, chunks both ways. */
   duplex(name: string, payload?: Payload, options?: CallOptions): Duplex;
+
+  /** As `call`, with JSON both ways. Whole numbers beyond 2^53 are a bigint. */
+  callJson<T = unknown>(name: string, value: unknown, options?: CallOptions): Promise<T>;
+  /** As `stream`, with JSON both ways. Throws an Unwritable at once. */
+  streamJson<T = unknown>(name: string, value: unknown, options?: CallOptions): Items<T>;
+  /** As `clientStream`, with JSON both ways. */
+  clientStreamJson<Sent = unknown, T = unknown>(name: string, value: unknown, options?: CallOptions): ItemUpload<Sent, T>;
+  /** As `duplex`, with JSON both ways. */
+  duplexJson<Sent = unknown, T = unknown>(name: string, value: unknown, options?: CallOptions): ItemDuplex<Sent, T>;
+
+  /** As `call`, of a method of a typed service. Rejects with a ServiceError if the method answers with its own error. */
+  callTyped<Request, Answer, Sent>(method: Method<Request, Answer, Sent>, value: Request, options?: CallOptions): Promise<Answer>;
+  /** As `stream`, of a method of a typed service. */
+  streamTyped<Request, Answer, Sent>(method: Method<Request, Answer, Sent>, value: Request, options?: CallOptions): Items<Answer>;
+  /** As `clientStream`, of a method of a typed service. */
+  clientStreamTyped<Request, Answer, Sent>(method: Method<Request, Answer, Sent>, value: Request, options?: CallOptions): ItemUpload<Sent, Answer>;
+  /** As `duplex`, of a method of a typed service. */
+  duplexTyped<Request, Answer, Sent>(method: Method<Request, Answer, Sent>, value: Request, options?: CallOptions): ItemDuplex<Sent, Answer>;
 
   /** Ends all calls as Closed, and everything that this client does. */
   close(): void;
@@ -141,16 +159,6 @@ export class ServerStream implements Reading<Bytes>, Cancel {
   cancel(reason?: unknown): void;
 }
 
-/** Chunks from the server, each a value. Leaving a loop over it cancels the call. */
-export class JsonStream<T = unknown> implements Reading<T>, Cancel {
-  private constructor();
-  next(): Promise<IteratorResult<T, undefined>>;
-  return(value?: any): Promise<IteratorResult<T, any>>;
-  throw(error?: any): Promise<IteratorResult<T, any>>;
-  [Symbol.asyncIterator](): this;
-  cancel(reason?: unknown): void;
-}
-
 /** Chunks to the server, and its one response. */
 export class ClientStream implements Writing, Cancel {
   private constructor();
@@ -177,12 +185,107 @@ export class Duplex implements Reading<Bytes>, Writing, Cancel {
   cancel(reason?: unknown): void;
 }
 
+/** How values travel. */
+export interface Codec {
+  /** For people. */
+  readonly name: string;
+  /** 1 is JSON, 2 postcard. */
+  readonly number: number;
+  /** Whether fields travel with their names. Otherwise both sides must have the same schema. */
+  readonly named: boolean;
+  /** Throws what cannot be written. */
+  encode(value: unknown, place: 'request' | 'sent'): Uint8Array;
+  /** Throws what cannot be read. A Result comes as `{ Ok: value }` or `{ Err: error }`. */
+  decode(bytes: Uint8Array, place: 'answer'): unknown;
+}
+
+/** The codec of services that name none. */
+export const json: Codec;
+
+export interface MethodOptions<Request, Answer, Sent> {
+  /** `json` if absent. */
+  readonly codec?: Codec;
+  /** The hash of its types, 0n if it is not known. With a codec that is not `named`, a server with another hash is refused. */
+  readonly schema?: bigint;
+  /** Whether it answers with `Ok` or `Err`: then `Err` becomes a ServiceError. */
+  readonly result?: boolean;
+  /** From what callers give to what the codec takes. */
+  readonly write?: ((request: Request) => unknown) | undefined;
+  readonly writeItem?: ((item: Sent) => unknown) | undefined;
+  /** From what the codec gives to what callers get: of an answer or item, and of `Err`. */
+  readonly read?: ((answer: any) => Answer) | undefined;
+  readonly readError?: ((error: any) => unknown) | undefined;
+}
+
+/** What a client knows of a method of a typed service. Generated clients have one for each method. */
+export class Method<Request = unknown, Answer = unknown, Sent = never> implements MethodOptions<Request, Answer, Sent> {
+  constructor(name: string, options?: MethodOptions<Request, Answer, Sent>);
+  /** On the wire, such as `Files.read`. */
+  readonly name: string;
+  readonly codec: Codec;
+  readonly schema: bigint;
+  readonly result: boolean;
+  readonly write: ((request: Request) => unknown) | undefined;
+  readonly writeItem: ((item: Sent) => unknown) | undefined;
+  readonly read: ((answer: any) => Answer) | undefined;
+  readonly readError: ((error: any) => unknown) | undefined;
+}
+
+/**
+ * The method has answered with its own error. The call has succeeded, so that this is no BellropeError: it is never
+ * retryable, and no circuit breaker counts it.
+ */
+export class ServiceError<E = any> extends Error {
+  constructor(method: string, error: E);
+  readonly name: 'ServiceError';
+  readonly method: string;
+  /** What the method has answered with. */
+  readonly error: E;
+}
+
+/** Items from the server. Leaving a loop over it cancels the call. */
+export class Items<T = unknown> implements Reading<T>, Cancel {
+  protected constructor();
+  /** The next item. If it is an error of the application's, cancels the call and rejects with a ServiceError. */
+  next(): Promise<IteratorResult<T, undefined>>;
+  return(value?: any): Promise<IteratorResult<T, any>>;
+  throw(error?: any): Promise<IteratorResult<T, any>>;
+  [Symbol.asyncIterator](): this;
+  /** The same stream, in which an error of the application's is an item, behind which it goes on. */
+  results(): AsyncIterableIterator<T | ServiceError>;
+  cancel(reason?: unknown): void;
+  /** The stream of bytes below. */
+  readonly stream: ServerStream | Duplex;
+}
+
+/** Items to the server, and its one answer. */
+export class ItemUpload<Sent = unknown, T = unknown> implements Cancel {
+  private constructor();
+  /** As of a ClientStream. */
+  send(item: Sent): Promise<boolean>;
+  sendAll(items: AsyncIterable<Sent> | Iterable<Sent>): Promise<boolean>;
+  /** Ends the stream and waits for the answer. */
+  finish(): Promise<T>;
+  cancel(reason?: unknown): void;
+  readonly stream: ClientStream;
+}
+
+/** Items both ways. Leaving a loop over it cancels the call. */
+export class ItemDuplex<Sent = unknown, T = unknown> extends Items<T> {
+  private constructor();
+  send(item: Sent): Promise<boolean>;
+  sendAll(items: AsyncIterable<Sent> | Iterable<Sent>): Promise<boolean>;
+  /** Ends the client's stream. The server's goes on. */
+  end(): Promise<boolean>;
+  readonly stream: Duplex;
+}
+
 /** The socket of this user's server, unless somebody names another. */
 export function defaultSocketPath(): string;
 
-/** A value as JSON. */
+/** A value as JSON. A bigint is a whole number. Throws what JSON cannot say, such as NaN. */
 export function encodeJson(value: unknown): Bytes;
-/** The value that a payload of JSON holds. */
+/** The value that a payload of JSON holds. Whole numbers beyond 2^53 are a bigint. */
 export function decodeJson<T = unknown>(bytes: Uint8Array): T;
 /** The text that a payload holds. */
 export function decodeText(bytes: Uint8Array): string;
@@ -201,6 +304,9 @@ export type Code =
   | 'Cancelled'
   | 'UnknownMessageType'
   | 'WrongStyle'
+  | 'Unwritable'
+  | 'Unreadable'
+  | 'Incompatible'
   | 'NotExecuted'
   | 'Unknown'
   | 'Violation'
@@ -282,6 +388,25 @@ export class WrongStyle extends BellropeError {
   readonly messageType: string;
   readonly style: MessageType['style'];
   readonly asked: MessageType['style'];
+}
+
+/** A value cannot be written as what travels; nothing was sent. `cause` says why. */
+export class Unwritable extends BellropeError {
+  readonly code: 'Unwritable';
+  readonly method: string;
+}
+
+/** What the method has answered with cannot be read. It has run. `cause` says why. */
+export class Unreadable extends BellropeError {
+  readonly code: 'Unreadable';
+  readonly method: string;
+}
+
+/** The server's method is another one than this client was made for; nothing was sent. */
+export class Incompatible extends BellropeError {
+  readonly code: 'Incompatible';
+  readonly method: string;
+  readonly differences: string;
 }
 
 /** The connection was lost, and it is certain that no handler saw the call. */

@@ -10,16 +10,23 @@ export {
   Exhausted,
   Handler,
   HandlerPanic,
+  Incompatible,
   InvalidRequest,
   MessageTooLarge,
   NotExecuted,
   Other,
   Rejected,
+  ServiceError,
   Unknown,
   UnknownMessageType,
+  Unreadable,
+  Unwritable,
   Violation,
   WrongStyle,
 } from './src/errors.js';
 export { defaultSocketPath } from './src/path.js';
-export { decodeJson, decodeText, encodeJson, textOf } from './src/payload.js';
-export { ClientStream, Duplex, JsonStream, ServerStream } from './src/streams.js';
+export { ItemDuplex, Items, ItemUpload } from './src/items.js';
+export { decodeJson, encodeJson } from './src/json.js';
+export { json, Method } from './src/method.js';
+export { decodeText, textOf } from './src/payload.js';
+export { ClientStream, Duplex, ServerStream } from './src/streams.js';

@@ -28,9 +28,11 @@ export class Call {
   #signal;
   #timer = null;
 
-  constructor(style, name, payload, options) {
+  /** `method` is what the caller knows of a typed method, else null. */
+  constructor(style, name, payload, options, method) {
     this.style = style;
     this.name = name;
+    this.method = method;
     this.payload = payload;
     this.#signal = options?.signal ?? null;
     if (options != null) this.deadlineUs = deadlineOf(options);
@@ -87,8 +89,8 @@ export class Answered extends Call {
   #reject;
 
   /** `resolve` and `reject` are those of the promise that the caller holds. */
-  constructor(style, name, payload, options, resolve, reject) {
-    super(style, name, payload, options);
+  constructor(style, name, payload, options, resolve, reject, method = null) {
+    super(style, name, payload, options, method);
     this.#resolve = resolve;
     this.#reject = reject;
   }

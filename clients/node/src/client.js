@@ -6,8 +6,10 @@ import { Answered } from './call.js';
 import { dial } from './dial.js';
 import { Cancelled, Closed, Connect, Violation } from './errors.js';
 import { optionsOf } from './options.js';
-import { bytesOf, decodeJson, encodeJson } from './payload.js';
-import { ClientStream, Duplex, JsonStream, ServerStream, StreamCall } from './streams.js';
+import { ItemDuplex, Items, ItemUpload } from './items.js';
+import { answerOf, Method, requestBytes } from './method.js';
+import { bytesOf } from './payload.js';
+import { ClientStream, Duplex, ServerStream, StreamCall } from './streams.js';
 import { Waiting } from './waiting.js';
 import { Style, STYLE_NAMES } from './wire.js';
 
@@ -58,10 +60,10 @@ export class Client extends EventEmitter {
     return this.#options.path;
   }
 
-  /** The message types of the present connection: name and style. None while there is no connection. */
+  /** The message types of the present connection. None while there is no connection. */
   get messageTypes() {
     const types = this.#connection?.terms.types.values() ?? [];
-    return Array.from(types, ({ name, style }) => ({ name, style: STYLE_NAMES[style] }));
+    return Array.from(types, ({ name, style, codec, schema }) => ({ name, style: STYLE_NAMES[style], codec, schema }));
   }
 
   /** The limits of the present connection, or null. */
@@ -78,19 +80,9 @@ export class Client extends EventEmitter {
     });
   }
 
-  /** As `call`, with JSON both ways. */
-  async callJson(name, value, options) {
-    return decodeJson(await this.call(name, encodeJson(value), options));
-  }
-
   /** One request, chunks from the server. */
   stream(name, payload, options) {
     return this.#stream(Style.serverStream, ServerStream, name, payload, options);
-  }
-
-  /** As `stream`, with JSON both ways. */
-  streamJson(name, value, options) {
-    return new JsonStream(this.stream(name, encodeJson(value), options));
   }
 
   /** A request, chunks to the server, one response. */
@@ -101,6 +93,50 @@ export class Client extends EventEmitter {
   /** A request, chunks both ways. */
   duplex(name, payload, options) {
     return this.#stream(Style.duplex, Duplex, name, payload, options);
+  }
+
+  /** As `call`, of a method of a typed service: values both ways. */
+  async callTyped(method, value, options) {
+    const bytes = requestBytes(method, value);
+    const answer = await new Promise((resolve, reject) => {
+      this.#start(new Answered(Style.unary, method.name, bytes, options, resolve, reject, method));
+    });
+    return answerOf(method, answer);
+  }
+
+  /** As `stream`, of a method of a typed service. */
+  streamTyped(method, value, options) {
+    return new Items(method, this.#typed(Style.serverStream, ServerStream, method, value, options));
+  }
+
+  /** As `clientStream`, of a method of a typed service. */
+  clientStreamTyped(method, value, options) {
+    return new ItemUpload(method, this.#typed(Style.clientStream, ClientStream, method, value, options));
+  }
+
+  /** As `duplex`, of a method of a typed service. */
+  duplexTyped(method, value, options) {
+    return new ItemDuplex(method, this.#typed(Style.duplex, Duplex, method, value, options));
+  }
+
+  /** As `call`, with JSON both ways. */
+  callJson(name, value, options) {
+    return this.callTyped(new Method(name), value, options);
+  }
+
+  /** As `stream`, with JSON both ways. */
+  streamJson(name, value, options) {
+    return this.streamTyped(new Method(name), value, options);
+  }
+
+  /** As `clientStream`, with JSON both ways. */
+  clientStreamJson(name, value, options) {
+    return this.clientStreamTyped(new Method(name), value, options);
+  }
+
+  /** As `duplex`, with JSON both ways. */
+  duplexJson(name, value, options) {
+    return this.duplexTyped(new Method(name), value, options);
   }
 
   /** Ends all calls as Closed, and everything that this client does. */
@@ -146,7 +182,14 @@ export class Client extends EventEmitter {
   }
 
   #stream(style, Type, name, payload, options) {
-    const call = new StreamCall(style, name, bytesOf(payload), options);
+    return this.#begin(Type, new StreamCall(style, name, bytesOf(payload), options));
+  }
+
+  #typed(style, Type, method, value, options) {
+    return this.#begin(Type, new StreamCall(style, method.name, requestBytes(method, value), options, method));
+  }
+
+  #begin(Type, call) {
     const stream = new Type(call);
     this.#start(call);
     return stream;

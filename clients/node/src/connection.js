@@ -6,6 +6,7 @@ import {
   Closed,
   Connect,
   fromRecord,
+  Incompatible,
   MessageTooLarge,
   NotExecuted,
   Rejected,
@@ -16,6 +17,7 @@ import {
 } from './errors.js';
 import { Growing } from './growing.js';
 import { maxRecordOf } from './handshake.js';
+import { mismatch } from './method.js';
 import { Outbox } from './outbox.js';
 import { Reader } from './reader.js';
 import { Kind, MAX_ERROR_TEXT, Style, STYLE_NAMES } from './wire.js';
@@ -140,6 +142,8 @@ export class Connection {
     const type = this.#terms.types.get(call.name);
     if (type === undefined) return new UnknownMessageType(call.name);
     if (type.style !== call.style) return new WrongStyle(call.name, STYLE_NAMES[type.style], STYLE_NAMES[call.style]);
+    const differences = call.method === null ? null : mismatch(call.method, type);
+    if (differences !== null) return new Incompatible(call.name, differences);
     const limit = this.#terms.maxMessage;
     const size = call.payload.length;
     if (size > limit) return new MessageTooLarge(`a request of ${size} bytes exceeds the limit of ${limit} bytes`, size, limit);

@@ -108,6 +108,37 @@ export class WrongStyle extends BellropeError {
   static code = 'WrongStyle';
 }
 
+/** A value cannot be written as what travels; nothing was sent. `cause` says why. */
+export class Unwritable extends BellropeError {
+  constructor(method, what, cause) {
+    super(`${method}: ${what} cannot be written: ${cause.message}`, { cause });
+    this.method = method;
+  }
+
+  static code = 'Unwritable';
+}
+
+/** What the method has answered with cannot be read. It has run. `cause` says why. */
+export class Unreadable extends BellropeError {
+  constructor(method, what, cause) {
+    super(`${method}: ${what} cannot be read: ${cause.message}`, { cause });
+    this.method = method;
+  }
+
+  static code = 'Unreadable';
+}
+
+/** The server's method is another one than this client was made for; nothing was sent. */
+export class Incompatible extends BellropeError {
+  constructor(method, differences) {
+    super(`${method} is another method at the server: ${differences}`);
+    this.method = method;
+    this.differences = differences;
+  }
+
+  static code = 'Incompatible';
+}
+
 /** The connection was lost, and it is certain that no handler saw the call. */
 export class NotExecuted extends BellropeError {
   static code = 'NotExecuted';
@@ -143,6 +174,36 @@ export class Connect extends BellropeError {
 /** The client was closed on this side. */
 export class Closed extends BellropeError {
   static code = 'Closed';
+}
+
+/** Characters of an application's error that its message shows. */
+const SHOWN = 300;
+
+/**
+ * The method has answered with its own error, which is `error`: a value of the application's. The call has succeeded, so
+ * this is no BellropeError.
+ */
+export class ServiceError extends Error {
+  constructor(method, error) {
+    super(`${method}: ${shown(error)}`);
+    this.method = method;
+    this.error = error;
+  }
+
+  get name() {
+    return 'ServiceError';
+  }
+}
+
+function shown(error) {
+  if (error instanceof Error) return error.message;
+  let text;
+  try {
+    text = typeof error === 'string' ? error : (JSON.stringify(error) ?? String(error));
+  } catch {
+    text = String(error);
+  }
+  return text.length > SHOWN ? `${text.slice(0, SHOWN)}...` : text;
 }
 
 const REASONS = { 1: 'busy', 2: 'breaker', 3: 'draining' };

@@ -7,6 +7,9 @@ const MAGIC = Buffer.from('BELLROPE');
 const MAJOR = 1;
 const MINOR = 1;
 const TRANSPORT_SOCKET = 1;
+/** The feature bit by which codec and schema come with each message type. */
+const SCHEMAS = 1n;
+const MARK_BYTES = 9;
 const HELLO_BYTES = 88;
 const HEAD_BYTES = 64;
 const MAX_BODY = 65_536;
@@ -27,7 +30,7 @@ const STATUS_NAMES = {
 const PASSING = new Set([3, 4]);
 
 /** The hello's 88 bytes. `name` is cut to 64 bytes, between characters. */
-export function encodeHello({ name = '', priority = false, features = 0n, transport = TRANSPORT_SOCKET } = {}) {
+export function encodeHello({ name = '', priority = false, features = SCHEMAS, transport = TRANSPORT_SOCKET } = {}) {
   const hello = Buffer.alloc(HELLO_BYTES);
   const bytes = Buffer.from(name);
   let length = Math.min(bytes.length, MAX_NAME);
@@ -103,7 +106,7 @@ function decodeAnswer(head, body) {
     maxInFlight: head.readUInt32LE(40),
     streamWindow: head.readUInt32LE(44),
     clockUs: head.readBigUInt64LE(56),
-    types: decodeTypes(body),
+    types: decodeTypes(body, (head.readBigUInt64LE(16) & SCHEMAS) !== 0n),
   };
 }
 
@@ -112,7 +115,7 @@ export function maxRecordOf({ capacity, maxMessage }) {
   return Math.min(capacity / 4, maxMessage);
 }
 
-function decodeTypes(body) {
+function decodeTypes(body, marked) {
   const types = new Map();
   const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
   for (let at = 0; at < body.length; ) {
@@ -128,9 +131,13 @@ function decodeTypes(body) {
       throw invalid('types');
     }
     if (/[\u0000-\u001f\u007f-\u009f]/u.test(name)) throw invalid('types');
+    const next = marked ? end + MARK_BYTES : end;
+    if (next > body.length) throw invalid('types');
+    const codec = marked ? body[end] : 0;
+    const schema = marked ? body.readBigUInt64LE(end + 1) : 0n;
     // Other styles belong to newer versions.
-    if (style <= 3 && !types.has(name)) types.set(name, { name, number, style });
-    at = end;
+    if (style <= 3 && !types.has(name)) types.set(name, { name, number, style, codec, schema });
+    at = next;
   }
   return types;
 }

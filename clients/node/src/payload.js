@@ -9,19 +9,7 @@ export function bytesOf(payload) {
   if (payload === undefined || payload === null) return EMPTY;
   if (ArrayBuffer.isView(payload)) return new Uint8Array(payload.buffer, payload.byteOffset, payload.byteLength);
   if (payload instanceof ArrayBuffer) return new Uint8Array(payload);
-  throw new TypeError(`a payload is a string or bytes, not ${typeof payload}; JSON goes through callJson and streamJson`);
-}
-
-/** A value as JSON. */
-export function encodeJson(value) {
-  const text = JSON.stringify(value);
-  if (text === undefined) throw new TypeError(`${typeof value} cannot be written as JSON`);
-  return Buffer.from(text);
-}
-
-/** The value that a payload of JSON holds. */
-export function decodeJson(bytes) {
-  return JSON.parse(decodeText(bytes));
+  throw new TypeError(`a payload is a string or bytes, not ${typeof payload}; JSON goes through callJson and its like`);
 }
 
 /** The text that a payload holds. */

@@ -5,7 +5,7 @@ import { Call } from './call.js';
 import { Cancelled } from './errors.js';
 import { Incoming } from './incoming.js';
 import { Outgoing } from './outgoing.js';
-import { bytesOf, decodeJson } from './payload.js';
+import { bytesOf } from './payload.js';
 import { Style } from './wire.js';
 
 const dropped = new FinalizationRegistry((call) => call.abandon(new Cancelled('nobody reads the stream any more')));
@@ -18,8 +18,8 @@ export class StreamCall extends Call {
   #resolve;
   #reject;
 
-  constructor(style, name, payload, options) {
-    super(style, name, payload, options);
+  constructor(style, name, payload, options, method = null) {
+    super(style, name, payload, options, method);
     if (style !== Style.clientStream) this.incoming = new Incoming(this);
     if (style !== Style.serverStream) this.outgoing = new Outgoing(this);
     if (style === Style.clientStream) {
@@ -110,44 +110,6 @@ const writing = (Base) =>
 
 /** Chunks from the server. */
 export class ServerStream extends reading(Stream) {}
-
-/** Chunks from the server, each a value as JSON. */
-export class JsonStream {
-  #chunks;
-
-  constructor(chunks) {
-    this.#chunks = chunks;
-  }
-
-  async next() {
-    const { done, value } = await this.#chunks.next();
-    if (done) return DONE;
-    try {
-      return { done: false, value: decodeJson(value) };
-    } catch (error) {
-      // A loop does not call `return` when `next` fails.
-      await this.#chunks.return();
-      throw error;
-    }
-  }
-
-  return(value) {
-    return this.#chunks.return(value);
-  }
-
-  throw(error) {
-    return this.#chunks.throw(error);
-  }
-
-  [Symbol.asyncIterator]() {
-    return this;
-  }
-
-  /** Ends the call. What waits for it ends as Cancelled. */
-  cancel(reason) {
-    this.#chunks.cancel(reason);
-  }
-}
 
 /** Chunks to the server, and its one response. */
 export class ClientStream extends writing(Stream) {

@@ -1,5 +1,5 @@
-// A real server for a test: the program that BELLROPE_PROGRAM names, or the one with types of every style that
-// BELLROPE_STYLES names.
+// A real server for a test: the program that BELLROPE_PROGRAM names, the one with types of every style that BELLROPE_STYLES
+// names, or the one with typed services that BELLROPE_TYPED names.
 
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
@@ -8,6 +8,7 @@ import { folder } from './fake-server.js';
 
 export const PROGRAM = process.env.BELLROPE_PROGRAM;
 export const STYLES = process.env.BELLROPE_STYLES;
+export const TYPED = process.env.BELLROPE_TYPED;
 
 const START_MS = 60_000;
 
@@ -36,9 +37,18 @@ export class RealServer {
   }
 
   /** The example with types of every style, which ends with its standard input. */
-  static async styles(t) {
-    const path = join(folder(t), 'run', 'styles.sock');
-    return new RealServer(path, () => spawn(STYLES, [path], { stdio: ['pipe', 'pipe', 'pipe'] })).#begin(t);
+  static styles(t) {
+    return RealServer.#example(t, STYLES);
+  }
+
+  /** The example with typed services, likewise. */
+  static typed(t) {
+    return RealServer.#example(t, TYPED);
+  }
+
+  static #example(t, program) {
+    const path = join(folder(t), 'run', 'example.sock');
+    return new RealServer(path, () => spawn(program, [path], { stdio: ['pipe', 'pipe', 'pipe'] })).#begin(t);
   }
 
   start() {

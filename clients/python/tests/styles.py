@@ -1,5 +1,5 @@
-"""A real server with message types of every style: the example `styles` of the crate `bellrope`, named by
-BELLROPE_STYLES."""
+"""A real server: the example `styles` of the crate `bellrope`, with message types of every style, named by BELLROPE_STYLES,
+or the example `typed`, with typed services, named by BELLROPE_TYPED."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from typing import Callable, Dict, Optional, Type, Union
 import bellrope
 
 PROGRAM = os.environ.get("BELLROPE_STYLES", "")
+TYPED = os.environ.get("BELLROPE_TYPED", "")
 PATIENCE = 20.0
 
 
 class Server:
     """The process. It ends with this one, as its standard input does."""
 
-    def __init__(self, folder: Optional[str] = None) -> None:
+    def __init__(self, folder: Optional[str] = None, program: str = PROGRAM) -> None:
+        self._program = program
         self._own = folder is None
         self.folder = tempfile.mkdtemp(prefix="bellrope-styles-") if folder is None else folder
         self.path = os.path.join(self.folder, "private", "s")
@@ -32,7 +34,7 @@ class Server:
         """Starts it, and waits until it listens."""
         # Of what it says elsewhere, such as that a handler panicked, some is meant to happen.
         pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
-        process = subprocess.Popen([PROGRAM, self.path], stdin=pipe, stdout=pipe, stderr=nothing)
+        process = subprocess.Popen([self._program, self.path], stdin=pipe, stdout=pipe, stderr=nothing)
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
         assert ready and process.stdout.readline() == b"ready\n", "the server did not come up"

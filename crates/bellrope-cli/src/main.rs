@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod input;
 mod logging;
 mod operator;
+mod schemas;
 mod serve;
 mod settings;
 mod socket;
@@ -28,7 +30,8 @@ Examples:
   bellrope serve &
   bellrope chat 'Who is there?'
 
-Exit codes: 0 success, 1 failure, 2 wrong usage or settings, 130 or 143 ended by a signal. Results go to standard output,
+Exit codes: 0 success, 1 failure, 2 wrong usage or settings, 3 an application's own error,
+130 or 143 ended by a signal. Results go to standard output,
 everything else to standard error. `bellrope help COMMAND` has an example of every command.";
 
 /// Local RPC over shared memory, with an AI gateway for editors.
@@ -47,7 +50,7 @@ enum Command {
     Chat(chat::ChatArgs),
     /// Be the agent of an editor: the Agent Client Protocol on standard input and output.
     Acp(acp::AcpArgs),
-    /// Call any message type with raw bytes.
+    /// Call a method of a typed service with JSON, or any message type with raw bytes.
     Call(call::CallArgs),
     /// List the message types that a server offers.
     List(list::ListArgs),

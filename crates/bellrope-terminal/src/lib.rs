@@ -12,5 +12,5 @@ pub mod signals;
 pub mod stderr;
 
 pub use exit::exit_code;
-pub use outcome::{Failed, Interrupted, Outcome, WrongSettings, in_words, is_closed_pipe};
+pub use outcome::{ApplicationError, Failed, Interrupted, Outcome, WrongSettings, in_words, is_closed_pipe};
 pub use progress::Progress;

@@ -20,6 +20,11 @@ pub struct Failed;
 #[error("{}", self.0.as_deref().unwrap_or("wrong settings"))]
 pub struct WrongSettings(pub Option<String>);
 
+/// A call was answered with its application's own error, in these words. Without any it has been said already, as a result.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.0.as_deref().unwrap_or("an application's error"))]
+pub struct ApplicationError(pub Option<String>);
+
 /// What failed, with every cause that is not in the words before it already.
 #[must_use]
 pub fn in_words(error: &anyhow::Error) -> String {

@@ -75,6 +75,7 @@ mod refusals;
 mod schema;
 #[doc(hidden)]
 pub mod server;
+mod transcode;
 
 pub use client::{AsyncItems, AsyncOutgoing, AsyncUpload, Items, Outgoing, Upload};
 #[doc(hidden)]

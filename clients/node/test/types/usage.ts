@@ -9,7 +9,9 @@ import {
   defaultSocketPath,
   encodeJson,
   Handler,
+  Method,
   Rejected,
+  ServiceError,
   textOf,
   type Bytes,
   type CallOptions,
@@ -47,6 +49,25 @@ export async function usage(signal: AbortSignal): Promise<void> {
   for await (const chunk of client.streamJson<Chunk>('ai.chat_stream', {}, options)) same<typeof chunk, Chunk>(true);
   for await (const text of textOf(client.stream('x'))) same<typeof text, string>(true);
 
+  const size = new Method<{ path: string }, number | bigint>('Files.size', { schema: 0x1234n, result: true });
+  const bytesOfIt = await client.callTyped(size, { path: '/' }, options);
+  same<typeof bytesOfIt, number | bigint>(true);
+  const lines = new Method<{ path: string }, string>('Files.lines', { result: true });
+  for await (const line of client.streamTyped(lines, { path: '/' })) same<typeof line, string>(true);
+  for await (const line of client.streamTyped(lines, { path: '/' }).results()) same<typeof line, string | ServiceError>(true);
+  const upload2 = new Method<{ name: string }, number, { bytes: Uint8Array }>('Files.upload', { writeItem: ({ bytes }) => [...bytes] });
+  const parts = client.clientStreamTyped(upload2, { name: 'x' });
+  await parts.send({ bytes: asArray });
+  (await parts.finish()).toFixed();
+  const edit = client.duplexTyped(new Method<{}, string, string>('Files.edit'), {});
+  await edit.sendAll(['a']);
+  await edit.end();
+  for await (const edited of edit) same<typeof edited, string>(true);
+  // @ts-expect-error the argument has another name
+  await client.callTyped(size, { file: '/' });
+  // @ts-expect-error items have another type
+  await parts.send('text');
+
   const upload = client.clientStream('sum');
   const wanted: boolean = await upload.send('x');
   await upload.sendAll(['a', asArray]);
@@ -74,6 +95,7 @@ export async function usage(signal: AbortSignal): Promise<void> {
       const retryable: boolean = error.retryable;
       void [code, retryable, wanted, answer];
     }
+    if (error instanceof ServiceError) void [error.error, error.method];
     if (error instanceof Rejected) same<typeof error.retryAfterMs, number | null>(true);
     if (error instanceof Handler) error.number.toFixed();
     if (error instanceof Connect) error.refusal?.passing;

@@ -10,7 +10,7 @@ from ._async import AsyncClient
 from ._async_streams import AsyncDuplex, AsyncStream, AsyncUpload
 from ._blocking import Client
 from ._cancel import CancelToken
-from ._config import Retry, State, default_socket_path
+from ._config import DEFAULT_TIMEOUT, Retry, State, Timeout, default_socket_path
 from ._errors import (
     CallError,
     Cancelled,
@@ -20,23 +20,33 @@ from ._errors import (
     Exhausted,
     Handler,
     HandlerPanic,
+    Incompatible,
     InvalidRequest,
     MessageTooLarge,
     NotExecuted,
     Other,
     Rejected,
+    ServiceError,
     Unknown,
     UnknownMessageType,
+    Unreadable,
     UnusableOption,
+    Unwritable,
     Violation,
     WrongStyle,
 )
 from ._handshake import MessageType
+from ._items import AsyncItemDuplex, AsyncItems, AsyncItemUpload, ItemDuplex, Items, ItemUpload
+from ._method import Codec, Json, Method
 from ._streams import Duplex, Stream, Upload
 
 __all__ = [
+    "DEFAULT_TIMEOUT",
     "AsyncClient",
     "AsyncDuplex",
+    "AsyncItemDuplex",
+    "AsyncItemUpload",
+    "AsyncItems",
     "AsyncStream",
     "AsyncUpload",
     "CallError",
@@ -44,24 +54,35 @@ __all__ = [
     "Cancelled",
     "Client",
     "Closed",
+    "Codec",
     "Connect",
     "DeadlineExceeded",
     "Duplex",
     "Exhausted",
     "Handler",
     "HandlerPanic",
+    "Incompatible",
     "InvalidRequest",
+    "ItemDuplex",
+    "ItemUpload",
+    "Items",
+    "Json",
     "MessageTooLarge",
     "MessageType",
+    "Method",
     "NotExecuted",
     "Other",
     "Rejected",
     "Retry",
+    "ServiceError",
     "State",
     "Stream",
+    "Timeout",
     "Unknown",
     "UnknownMessageType",
+    "Unreadable",
     "UnusableOption",
+    "Unwritable",
     "Upload",
     "Violation",
     "WrongStyle",

@@ -8,7 +8,7 @@ import logging
 import os
 import weakref
 from types import TracebackType
-from typing import Callable, NoReturn, Optional, Type, Union
+from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 
 from ._async_link import AsyncLink, dial
 from ._async_streams import AsyncDuplex, AsyncStream, AsyncUpload
@@ -17,7 +17,13 @@ from ._core import Call
 from ._dial import pause
 from ._errors import Closed, Connect, DeadlineExceeded, NotExecuted, Unknown, interrupted
 from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
+from ._items import AsyncItemDuplex, AsyncItems, AsyncItemUpload
+from ._method import Method
 from ._waiters import Waiters
+
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
+_Sent = TypeVar("_Sent")
 
 _log = logging.getLogger("bellrope")
 _clients: "weakref.WeakSet[AsyncClient]" = weakref.WeakSet()
@@ -70,14 +76,7 @@ class AsyncClient:
         self, name: str, payload: Payload = b"", *, timeout: Timeout = Default.TIMEOUT, retry: Retry = Retry.NEVER
     ) -> bytes:
         """Calls a unary message type and returns its response. Raises a CallError if there is none."""
-        until = self._moment(self._config.seconds(timeout))
-        request = as_bytes(payload)
-        while True:
-            try:
-                return await self._call_once(name, request, until)
-            except (NotExecuted, Unknown) as error:
-                if not retry.allows(error) or self._is_over(until):
-                    raise
+        return await self._call(name, None, as_bytes(payload), timeout, retry)
 
     def stream(
         self, name: str, payload: Payload = b"", *, timeout: Optional[float] = None, retry: Retry = Retry.NEVER
@@ -88,20 +87,87 @@ class AsyncClient:
         Leaving its `async with` block, closing it or dropping it cancels what is left. `timeout` is for all of it,
         `retry` for what happens before the first chunk.
         """
-        return AsyncStream(self, SERVER_STREAM, name, as_bytes(payload), timeout, retry)
+        return AsyncStream(self, SERVER_STREAM, name, None, as_bytes(payload), timeout, retry)
 
     async def client_stream(self, name: str, payload: Payload = b"", *, timeout: Optional[float] = None) -> AsyncUpload:
         """Calls a message type that takes a stream: `send` chunks, then `finish` for the response. `timeout` is for all
         of it."""
-        upload = AsyncUpload(self, CLIENT_STREAM, name, as_bytes(payload), timeout, Retry.NEVER)
+        upload = AsyncUpload(self, CLIENT_STREAM, name, None, as_bytes(payload), timeout, Retry.NEVER)
         await upload._begin()
         return upload
 
     async def duplex(self, name: str, payload: Payload = b"", *, timeout: Optional[float] = None) -> AsyncDuplex:
         """Calls a message type with streams both ways: `send` chunks and `end`, and iterate. Two tasks may share it."""
-        duplex = AsyncDuplex(self, DUPLEX, name, as_bytes(payload), timeout, Retry.NEVER)
+        duplex = AsyncDuplex(self, DUPLEX, name, None, as_bytes(payload), timeout, Retry.NEVER)
         await duplex._begin()
         return duplex
+
+    async def call_typed(
+        self,
+        method: "Method[_Request, _Answer, Any]",
+        value: _Request,
+        *,
+        timeout: Timeout = Default.TIMEOUT,
+        retry: Retry = Retry.NEVER,
+    ) -> _Answer:
+        """As `call`, of a method of a typed service: values both ways. Raises ServiceError if it answers with its own
+        error."""
+        return method.answer(await self._call(method.name, method, method.request(value), timeout, retry))
+
+    def stream_typed(
+        self,
+        method: "Method[_Request, _Answer, Any]",
+        value: _Request,
+        *,
+        timeout: Optional[float] = None,
+        retry: Retry = Retry.NEVER,
+    ) -> "AsyncItems[_Answer]":
+        """As `stream`, of a method of a typed service."""
+        request = method.request(value)
+        return AsyncItems(method, AsyncStream(self, SERVER_STREAM, method.name, method, request, timeout, retry))
+
+    async def client_stream_typed(
+        self, method: "Method[_Request, _Answer, _Sent]", value: _Request, *, timeout: Optional[float] = None
+    ) -> "AsyncItemUpload[_Sent, _Answer]":
+        """As `client_stream`, of a method of a typed service."""
+        request = method.request(value)
+        upload = AsyncUpload(self, CLIENT_STREAM, method.name, method, request, timeout, Retry.NEVER)
+        await upload._begin()
+        return AsyncItemUpload(method, upload)
+
+    async def duplex_typed(
+        self, method: "Method[_Request, _Answer, _Sent]", value: _Request, *, timeout: Optional[float] = None
+    ) -> "AsyncItemDuplex[_Sent, _Answer]":
+        """As `duplex`, of a method of a typed service."""
+        duplex = AsyncDuplex(self, DUPLEX, method.name, method, method.request(value), timeout, Retry.NEVER)
+        await duplex._begin()
+        return AsyncItemDuplex(method, duplex)
+
+    async def call_json(
+        self, name: str, value: Any, *, timeout: Timeout = Default.TIMEOUT, retry: Retry = Retry.NEVER
+    ) -> Any:
+        """As `call`, with JSON both ways."""
+        method: "Method[Any, Any, Any]" = Method(name)
+        return await self.call_typed(method, value, timeout=timeout, retry=retry)
+
+    def stream_json(
+        self, name: str, value: Any, *, timeout: Optional[float] = None, retry: Retry = Retry.NEVER
+    ) -> "AsyncItems[Any]":
+        """As `stream`, with JSON both ways."""
+        method: "Method[Any, Any, Any]" = Method(name)
+        return self.stream_typed(method, value, timeout=timeout, retry=retry)
+
+    async def client_stream_json(
+        self, name: str, value: Any, *, timeout: Optional[float] = None
+    ) -> "AsyncItemUpload[Any, Any]":
+        """As `client_stream`, with JSON both ways."""
+        method: "Method[Any, Any, Any]" = Method(name)
+        return await self.client_stream_typed(method, value, timeout=timeout)
+
+    async def duplex_json(self, name: str, value: Any, *, timeout: Optional[float] = None) -> "AsyncItemDuplex[Any, Any]":
+        """As `duplex`, with JSON both ways."""
+        method: "Method[Any, Any, Any]" = Method(name)
+        return await self.duplex_typed(method, value, timeout=timeout)
 
     async def types(self) -> "list[MessageType]":
         """The message types that the server offers."""
@@ -157,8 +223,21 @@ class AsyncClient:
 
     # Calls.
 
-    async def _call_once(self, name: str, payload: bytes, until: Optional[float]) -> bytes:
-        link, call, waiters = await self._begin(name, UNARY, payload, until)
+    async def _call(
+        self, name: str, method: "Optional[Method[Any, Any, Any]]", request: bytes, timeout: Timeout, retry: Retry
+    ) -> bytes:
+        until = self._moment(self._config.seconds(timeout))
+        while True:
+            try:
+                return await self._call_once(name, method, request, until)
+            except (NotExecuted, Unknown) as error:
+                if not retry.allows(error) or self._is_over(until):
+                    raise
+
+    async def _call_once(
+        self, name: str, method: "Optional[Method[Any, Any, Any]]", payload: bytes, until: Optional[float]
+    ) -> bytes:
+        link, call, waiters = await self._begin(name, method, UNARY, payload, until)
         try:
             if not await waiters.wait(lambda: call.done, until):
                 raise DeadlineExceeded
@@ -168,12 +247,17 @@ class AsyncClient:
         return call.outcome()
 
     async def _begin(
-        self, name: str, style: int, payload: bytes, until: Optional[float]
+        self,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        style: int,
+        payload: bytes,
+        until: Optional[float],
     ) -> "tuple[AsyncLink, Call, Waiters]":
         """Sends a request, as soon as there are a connection and room."""
         link = await self._connected(until)
         core = link.core
-        number = core.welcome.find(name, style)
+        number = core.welcome.find(name, style, method)
         if not await link.room.wait(lambda: link.broken or core.has_room, until):
             raise DeadlineExceeded
         if link.broken:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 from types import TracebackType
-from typing import TYPE_CHECKING, AsyncIterator, Callable, Optional, Type
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Optional, Type
 
 from ._async_link import AsyncLink
 from ._config import Payload, Retry, as_bytes
@@ -14,6 +14,7 @@ from ._waiters import Waiters
 
 if TYPE_CHECKING:
     from ._async import AsyncClient
+    from ._method import Method
 
 
 class _Streaming:
@@ -21,11 +22,19 @@ class _Streaming:
     is left."""
 
     def __init__(
-        self, client: "AsyncClient", style: int, name: str, payload: bytes, timeout: Optional[float], retry: Retry
+        self,
+        client: "AsyncClient",
+        style: int,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        payload: bytes,
+        timeout: Optional[float],
+        retry: Retry,
     ) -> None:
         self._client = client
         self._style = style
         self._name = name
+        self._method = method
         self._payload = payload
         self._timeout = timeout
         self._retry = retry
@@ -62,7 +71,7 @@ class _Streaming:
         self._until = client._moment(client._config.seconds(self._timeout))
         while True:
             try:
-                self._begun = await client._begin(self._name, self._style, self._payload, self._until)
+                self._begun = await client._begin(self._name, self._method, self._style, self._payload, self._until)
                 if self._retry is not Retry.NEVER:
                     _, call, _ = self._begun
                     await self._wait(lambda: bool(call.chunks) or call.done)

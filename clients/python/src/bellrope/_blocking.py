@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import time
 from types import TracebackType
-from typing import Callable, NoReturn, Optional, Type, Union
+from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 
 from ._cancel import CancelToken, Registration
 from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
 from ._errors import Cancelled, Closed, DeadlineExceeded, NotExecuted, Unknown, interrupted
 from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
+from ._items import ItemDuplex, Items, ItemUpload
 from ._link import Link
+from ._method import Method
 from ._shared import Shared, moment
 from ._streams import Duplex, Stream, Upload
+
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
+_Sent = TypeVar("_Sent")
 
 
 class Client(Shared):
@@ -61,14 +67,7 @@ class Client(Shared):
         cancel: Optional[CancelToken] = None,
     ) -> bytes:
         """Calls a unary message type and returns its response. Raises a CallError if there is none."""
-        until = moment(self._config.seconds(timeout))
-        request = as_bytes(payload)
-        while True:
-            try:
-                return self._call_once(name, request, until, cancel)
-            except (NotExecuted, Unknown) as error:
-                if not retry.allows(error) or until is not None and time.monotonic() >= until:
-                    raise
+        return self._call(name, None, as_bytes(payload), timeout, retry, cancel)
 
     def stream(
         self,
@@ -84,18 +83,7 @@ class Client(Shared):
 
         Closing the iterator, or dropping it, cancels what is left. `retry` is for what happens before the first chunk.
         """
-        until = moment(self._config.seconds(timeout))
-        request = as_bytes(payload)
-        while True:
-            stream = Stream(self, *self._begin(name, SERVER_STREAM, request, until, cancel), until)
-            if retry is Retry.NEVER:
-                return stream
-            try:
-                stream._first()
-                return stream
-            except (NotExecuted, Unknown) as error:
-                if not retry.allows(error) or until is not None and time.monotonic() >= until:
-                    raise
+        return self._stream(name, None, as_bytes(payload), timeout, retry, cancel)
 
     def client_stream(
         self,
@@ -107,8 +95,7 @@ class Client(Shared):
     ) -> Upload:
         """Calls a message type that takes a stream: `send` chunks, then `finish` for the response. `timeout` is for all
         of it."""
-        until = moment(self._config.seconds(timeout))
-        return Upload(self, *self._begin(name, CLIENT_STREAM, as_bytes(payload), until, cancel), until)
+        return self._upload(name, None, as_bytes(payload), timeout, cancel)
 
     def duplex(
         self,
@@ -120,8 +107,94 @@ class Client(Shared):
     ) -> Duplex:
         """Calls a message type with streams both ways: `send` chunks and `end`, and iterate. Two threads may share
         it."""
-        until = moment(self._config.seconds(timeout))
-        return Duplex(self, *self._begin(name, DUPLEX, as_bytes(payload), until, cancel), until)
+        return self._duplex(name, None, as_bytes(payload), timeout, cancel)
+
+    def call_typed(
+        self,
+        method: "Method[_Request, _Answer, Any]",
+        value: _Request,
+        *,
+        timeout: Timeout = Default.TIMEOUT,
+        retry: Retry = Retry.NEVER,
+        cancel: Optional[CancelToken] = None,
+    ) -> _Answer:
+        """As `call`, of a method of a typed service: values both ways. Raises ServiceError if it answers with its own
+        error."""
+        return method.answer(self._call(method.name, method, method.request(value), timeout, retry, cancel))
+
+    def stream_typed(
+        self,
+        method: "Method[_Request, _Answer, Any]",
+        value: _Request,
+        *,
+        timeout: Optional[float] = None,
+        retry: Retry = Retry.NEVER,
+        cancel: Optional[CancelToken] = None,
+    ) -> "Items[_Answer]":
+        """As `stream`, of a method of a typed service."""
+        return Items(method, self._stream(method.name, method, method.request(value), timeout, retry, cancel))
+
+    def client_stream_typed(
+        self,
+        method: "Method[_Request, _Answer, _Sent]",
+        value: _Request,
+        *,
+        timeout: Optional[float] = None,
+        cancel: Optional[CancelToken] = None,
+    ) -> "ItemUpload[_Sent, _Answer]":
+        """As `client_stream`, of a method of a typed service."""
+        return ItemUpload(method, self._upload(method.name, method, method.request(value), timeout, cancel))
+
+    def duplex_typed(
+        self,
+        method: "Method[_Request, _Answer, _Sent]",
+        value: _Request,
+        *,
+        timeout: Optional[float] = None,
+        cancel: Optional[CancelToken] = None,
+    ) -> "ItemDuplex[_Sent, _Answer]":
+        """As `duplex`, of a method of a typed service."""
+        return ItemDuplex(method, self._duplex(method.name, method, method.request(value), timeout, cancel))
+
+    def call_json(
+        self,
+        name: str,
+        value: Any,
+        *,
+        timeout: Timeout = Default.TIMEOUT,
+        retry: Retry = Retry.NEVER,
+        cancel: Optional[CancelToken] = None,
+    ) -> Any:
+        """As `call`, with JSON both ways."""
+        method: "Method[Any, Any, Any]" = Method(name)
+        return self.call_typed(method, value, timeout=timeout, retry=retry, cancel=cancel)
+
+    def stream_json(
+        self,
+        name: str,
+        value: Any,
+        *,
+        timeout: Optional[float] = None,
+        retry: Retry = Retry.NEVER,
+        cancel: Optional[CancelToken] = None,
+    ) -> "Items[Any]":
+        """As `stream`, with JSON both ways."""
+        method: "Method[Any, Any, Any]" = Method(name)
+        return self.stream_typed(method, value, timeout=timeout, retry=retry, cancel=cancel)
+
+    def client_stream_json(
+        self, name: str, value: Any, *, timeout: Optional[float] = None, cancel: Optional[CancelToken] = None
+    ) -> "ItemUpload[Any, Any]":
+        """As `client_stream`, with JSON both ways."""
+        method: "Method[Any, Any, Any]" = Method(name)
+        return self.client_stream_typed(method, value, timeout=timeout, cancel=cancel)
+
+    def duplex_json(
+        self, name: str, value: Any, *, timeout: Optional[float] = None, cancel: Optional[CancelToken] = None
+    ) -> "ItemDuplex[Any, Any]":
+        """As `duplex`, with JSON both ways."""
+        method: "Method[Any, Any, Any]" = Method(name)
+        return self.duplex_typed(method, value, timeout=timeout, cancel=cancel)
 
     def types(self) -> list[MessageType]:
         """The message types that the server offers."""
@@ -173,9 +246,76 @@ class Client(Shared):
 
     # How calls begin.
 
-    def _call_once(self, name: str, payload: bytes, until: Optional[float], token: Optional[CancelToken]) -> bytes:
+    def _call(
+        self,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        request: bytes,
+        timeout: Timeout,
+        retry: Retry,
+        cancel: Optional[CancelToken],
+    ) -> bytes:
+        until = moment(self._config.seconds(timeout))
+        while True:
+            try:
+                return self._call_once(name, method, request, until, cancel)
+            except (NotExecuted, Unknown) as error:
+                if not retry.allows(error) or until is not None and time.monotonic() >= until:
+                    raise
+
+    def _stream(
+        self,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        request: bytes,
+        timeout: Optional[float],
+        retry: Retry,
+        cancel: Optional[CancelToken],
+    ) -> Stream:
+        until = moment(self._config.seconds(timeout))
+        while True:
+            stream = Stream(self, *self._begin(name, method, SERVER_STREAM, request, until, cancel), until)
+            if retry is Retry.NEVER:
+                return stream
+            try:
+                stream._first()
+                return stream
+            except (NotExecuted, Unknown) as error:
+                if not retry.allows(error) or until is not None and time.monotonic() >= until:
+                    raise
+
+    def _upload(
+        self,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        request: bytes,
+        timeout: Optional[float],
+        cancel: Optional[CancelToken],
+    ) -> Upload:
+        until = moment(self._config.seconds(timeout))
+        return Upload(self, *self._begin(name, method, CLIENT_STREAM, request, until, cancel), until)
+
+    def _duplex(
+        self,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        request: bytes,
+        timeout: Optional[float],
+        cancel: Optional[CancelToken],
+    ) -> Duplex:
+        until = moment(self._config.seconds(timeout))
+        return Duplex(self, *self._begin(name, method, DUPLEX, request, until, cancel), until)
+
+    def _call_once(
+        self,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        payload: bytes,
+        until: Optional[float],
+        token: Optional[CancelToken],
+    ) -> bytes:
         """One try, called without the lock."""
-        link, call, registration = self._begin(name, UNARY, payload, until, token)
+        link, call, registration = self._begin(name, method, UNARY, payload, until, token)
         with self._lock:
             try:
                 if not self._wait_for(link, call, lambda: call.done, until):
@@ -188,7 +328,13 @@ class Client(Shared):
         return call.outcome()
 
     def _begin(
-        self, name: str, style: int, payload: bytes, until: Optional[float], token: Optional[CancelToken]
+        self,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        style: int,
+        payload: bytes,
+        until: Optional[float],
+        token: Optional[CancelToken],
     ) -> tuple[Link, Call, Registration]:
         """Sends a request. Called without the lock."""
         self._check_process()
@@ -199,7 +345,7 @@ class Client(Shared):
                 if registration.cancelled():
                     raise Cancelled
                 link = self._connected(until, registration)
-                number = link.core.welcome.find(name, style)
+                number = link.core.welcome.find(name, style, method)
                 if not link.core.has_room and not self._wait(
                     link, lambda: link.broken or link.core.has_room or registration.cancelled(), until, self._changed
                 ):

@@ -7,7 +7,7 @@ import math
 import os
 import stat
 import sys
-from typing import Optional, Union
+from typing import Final, Optional, Union
 
 from ._errors import CallError, NotExecuted, Unknown
 
@@ -47,7 +47,10 @@ class Default(enum.Enum):
     TIMEOUT = "the client's call_timeout"
 
 
+#: Seconds, None for ever, or that of the client.
 Timeout = Union[float, None, Default]
+#: The client's call_timeout.
+DEFAULT_TIMEOUT: Final = Default.TIMEOUT
 
 
 class Config:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+import json
+from typing import Any, Optional, Sequence
 
 _CODES = {
     1: "handler_error",
@@ -189,6 +190,45 @@ class Closed(CallError):
         super().__init__(text)
 
 
+class Unwritable(CallError):
+    """A value cannot be written as what travels, of which `__cause__` is the reason; nothing was sent."""
+
+    blame = "caller"
+
+    def __init__(self, method: str, what: str, cause: Exception) -> None:
+        super().__init__(f"{method}: {what} cannot be written: {cause}")
+        self.method = method
+
+
+class Unreadable(CallError):
+    """What a method has answered with cannot be read, of which `__cause__` is the reason. It has run."""
+
+    def __init__(self, method: str, what: str, cause: Exception) -> None:
+        super().__init__(f"{method}: {what} cannot be read: {cause}")
+        self.method = method
+
+
+class Incompatible(CallError):
+    """The server's method is another one than this client was made for; nothing was sent."""
+
+    blame = "caller"
+
+    def __init__(self, method: str, differences: str) -> None:
+        super().__init__(f"{method} is another method at the server: {differences}")
+        self.method = method
+        self.differences = differences
+
+
+class ServiceError(Exception):
+    """The method has answered with its own error, which is `error`: a value of the application's. The call has succeeded,
+    so that this is no CallError."""
+
+    def __init__(self, method: str, error: Any) -> None:
+        super().__init__(f"{method}: {_shown(error)}")
+        self.method = method
+        self.error = error
+
+
 class Other(CallError):
     """Anything else that the server answered with."""
 
@@ -196,6 +236,17 @@ class Other(CallError):
         super().__init__(f"{_CODES.get(code, f'error code {code}')}: {text}")
         self.code = code
         self.text = text
+
+
+def _shown(error: Any) -> str:
+    if isinstance(error, (str, Exception)):
+        text = str(error)
+    else:
+        try:
+            text = json.dumps(error, ensure_ascii=False)
+        except (TypeError, ValueError, RecursionError):
+            text = repr(error)
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def from_record(code: int, detail: int, payload: bytes, limit: int) -> CallError:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import difflib
 import struct
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ._errors import CallError, Connect, UnknownMessageType, WrongStyle
+
+if TYPE_CHECKING:
+    from ._method import Method
 
 MAGIC = b"BELLROPE"
 MAJOR = 1
 MINOR = 1
 STREAM = 1
+#: The feature bit by which codec and schema come with each message type.
+SCHEMAS = 1
 ANSWER_HEAD = 64
 MAX_BODY = 65536
 PART = 32768
@@ -24,6 +29,7 @@ STYLES = ("unary", "server_stream", "client_stream", "duplex")
 _METHODS = ("call", "stream", "client_stream", "duplex")
 
 _HELLO = struct.Struct("<8sHHBBBBQ64s")
+_MARK = struct.Struct("<BQ")
 _ANSWER = struct.Struct("<8sHHHHQQIIIIIIQ")
 _STATUSES = (
     "accepted",
@@ -38,11 +44,14 @@ _STATUSES = (
 
 
 class MessageType(NamedTuple):
-    """A message type that the server offers. `style` is "unary", "server_stream", "client_stream" or "duplex"."""
+    """A message type that the server offers. `style` is "unary", "server_stream", "client_stream" or "duplex"; `codec` is
+    1 for JSON, 2 for postcard; `schema` is the hash of its types. Both are 0 if that is not known."""
 
     name: str
     style: str
     number: int
+    codec: int = 0
+    schema: int = 0
 
 
 class Welcome(NamedTuple):
@@ -64,20 +73,22 @@ class Welcome(NamedTuple):
     def part(self) -> int:
         return min(self.max_record, PART)
 
-    def find(self, name: str, style: int) -> int:
-        """The number of a message type, which must be called in this style."""
+    def find(self, name: str, style: int, method: "Optional[Method[Any, Any, Any]]") -> int:
+        """The number of a message type, which must be called in this style, and be this method if there is one."""
         found = self.types.get(name)
         if found is None:
             raise UnknownMessageType(name, difflib.get_close_matches(name, self.types, 3, 0))
         if found.style != STYLES[style]:
             raise WrongStyle(name, _METHODS[STYLES.index(found.style)])
+        if method is not None:
+            method.check(found)
         return found.number
 
 
-def hello(name: str, priority: bool) -> bytes:
+def hello(name: str, priority: bool, features: int = SCHEMAS) -> bytes:
     """The hello as it travels. A longer name is cut between two characters; control characters are left out."""
     cut = _plain(name).encode("utf-8", "replace")[:64].decode("utf-8", "ignore").encode()
-    return _HELLO.pack(MAGIC, MAJOR, MINOR, STREAM, int(priority), len(cut), 0, 0, cut)
+    return _HELLO.pack(MAGIC, MAJOR, MINOR, STREAM, int(priority), len(cut), 0, features, cut)
 
 
 class Answer:
@@ -123,16 +134,16 @@ class Answer:
         return tuple(numbers)
 
     def _finish(self, head: tuple[int, ...], body: bytes) -> Welcome:
-        _, _, status, _, _, connection, capacity, max_message, in_flight, window, _, _, clock_us = head
+        _, _, status, _, features, connection, capacity, max_message, in_flight, window, _, _, clock_us = head
         if status != 0:
             name = _STATUSES[status] if status < len(_STATUSES) else f"status {status}"
             text = _plain(body.decode("utf-8", "replace"))[:512]
             raise Connect("Handshake", f"the server refused the connection ({name}): {text}", name)
         limit = min(max_message, self._max_message)
-        return Welcome(connection, capacity, limit, in_flight, window, clock_us, _table(body))
+        return Welcome(connection, capacity, limit, in_flight, window, clock_us, _table(body, bool(features & SCHEMAS)))
 
 
-def _table(body: bytes) -> dict[str, MessageType]:
+def _table(body: bytes, marked: bool) -> dict[str, MessageType]:
     types: dict[str, MessageType] = {}
     at = 0
     while at < len(body):
@@ -140,15 +151,17 @@ def _table(body: bytes) -> dict[str, MessageType]:
         length = entry[3] if len(entry) == 4 else 0
         raw = body[at + 4 : at + 4 + length]
         at += 4 + length
+        mark = body[at : at + _MARK.size] if marked else _MARK.pack(0, 0)
+        at += _MARK.size if marked else 0
         try:
             name = raw.decode("utf-8")
         except UnicodeDecodeError:
             name = ""
-        if len(raw) != length or not name or _plain(name) != name:
+        if len(raw) != length or len(mark) != _MARK.size or not name or _plain(name) != name:
             raise _out_of_range("types")
         if entry[2] < len(STYLES):
             number = int.from_bytes(entry[:2], "little")
-            types.setdefault(name, MessageType(name, STYLES[entry[2]], number))
+            types.setdefault(name, MessageType(name, STYLES[entry[2]], number, *_MARK.unpack(mark)))
     return types
 
 

@@ -1,33 +1,38 @@
-//! `bellrope call`: raw bytes in, raw bytes out.
+//! `bellrope call`: JSON in and out for a method of a typed service, raw bytes for everything else.
+
+mod typed;
 
 use std::{
     ffi::OsString,
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::ffi::OsStringExt,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{anyhow, bail, ensure};
 use bellrope::{
     CallError, Client,
-    client::{ChunkStream, ConnectError, Style, Transport},
+    client::{CallOptions, ChunkStream, ConnectError, Style, Transport},
 };
 use bellrope_gateway::{Chunk, MESSAGE_TYPES, SequencedChunk};
 use bellrope_terminal::Outcome;
 use clap::{Args, ValueEnum};
 
-use crate::{logging, socket, socket::SocketArg};
-
-/// The most bytes that are read from standard input: far more than any server takes in one message.
-pub(crate) const MAX_INPUT: u64 = 64 * 1024 * 1024;
+use crate::{input::read_input, logging, schemas, socket, socket::SocketArg};
+use typed::{Arguments, TypedCall};
 
 /// Bytes of one chunk that goes to a message type which takes a stream.
 const PIECE: usize = 16 * 1024;
 
 const EXAMPLES: &str = r#"Examples:
+  bellrope call Files.read '{"path":"notes.txt"}'
   bellrope call echo 'ring the bell'
   bellrope call ai.models
   echo '{"messages":[{"role":"user","content":"Hello"}]}' | bellrope call ai.chat_stream -
+
+A method of a typed service takes its arguments as JSON, whatever its codec is, and each answer or item is printed as a line
+of JSON. What it takes as a stream is read from standard input, a line of JSON each. If it answers with its own error, that
+is printed on standard error, and the exit code is 3.
 
 A stream of an ai.* type whose last chunk is an error ends with exit code 1."#;
 
@@ -44,11 +49,14 @@ pub(crate) struct CallArgs {
     /// What carries the call: shared memory, the socket alone, or that where there is no memory to share.
     #[arg(long, value_enum, default_value_t = Carrier::Auto)]
     transport: Carrier,
+    /// Print each answer of a typed method as {"ok": ...}, {"error": ...} (its own error) or {"failure": ...}.
+    #[arg(long)]
+    json: bool,
     /// The name of the message type, one of those that `bellrope list` shows.
     #[arg(value_name = "TYPE")]
     message_type: String,
-    /// The bytes to send; `-` reads them from standard input, and nothing at all sends none. A message type that takes a
-    /// stream gets them in chunks.
+    /// The arguments of a typed method as JSON, or the bytes to send; `-` reads them from standard input (the first line, if a
+    /// typed method takes a stream), and nothing at all sends none. A message type that takes a stream gets bytes in chunks.
     payload: Option<OsString>,
 }
 
@@ -70,12 +78,13 @@ impl From<Carrier> for Transport {
     }
 }
 
-/// Prints the reply just as it is, or every chunk of a stream with a line break after it.
+/// Prints the reply just as it is, or every chunk of a stream with a line break after it; of a typed method, each answer as
+/// a line of JSON.
 pub(crate) fn run(args: CallArgs) -> Outcome {
     logging::init("warn")?;
-    let payload = match args.payload {
-        Some(payload) if payload == "-" => read_input()?,
-        payload => payload.unwrap_or_default().into_vec(),
+    let arguments = match args.payload {
+        Some(payload) if payload == "-" => Arguments::Piped,
+        payload => Arguments::Given(payload.unwrap_or_default().into_vec()),
     };
     let late = |error| in_time(error, args.timeout);
     let (timeout, began) = (Duration::from_secs(args.timeout.into()), Instant::now());
@@ -87,7 +96,18 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
     let client = Client::with(config).map_err(|error| late(error.into()))?;
 
     let style = client.message_types().into_iter().find(|(known, _)| *known == args.message_type);
-    match style.map_or(Style::Unary, |(_, style)| style) {
+    let style = style.map_or(Style::Unary, |(_, style)| style);
+    if let Some(schema) = schemas::of(&client, &args.message_type)? {
+        let options = CallOptions::new().timeout(timeout.saturating_sub(began.elapsed()));
+        let (method, json) = (args.message_type, args.json);
+        return TypedCall { client, method, style, schema, options, json }.run(arguments, late);
+    }
+    ensure!(!args.json, "{} has no schema, so what it answers is bytes; leave --json away", args.message_type);
+    let payload = match arguments {
+        Arguments::Piped => read_input()?,
+        Arguments::Given(payload) => payload,
+    };
+    match style {
         Style::Unary => {
             let left = timeout.saturating_sub(began.elapsed());
             let reply = client.call_within(&args.message_type, &payload, left).map_err(late)?;
@@ -154,12 +174,4 @@ fn in_time(error: CallError, timeout: u32) -> anyhow::Error {
         }
         error => socket::explain_call(error),
     }
-}
-
-/// All of standard input.
-pub(crate) fn read_input() -> anyhow::Result<Vec<u8>> {
-    let mut input = Vec::new();
-    io::stdin().lock().take(MAX_INPUT + 1).read_to_end(&mut input).context("cannot read standard input")?;
-    ensure!(input.len() as u64 <= MAX_INPUT, "standard input holds more than {MAX_INPUT} bytes; send less at a time");
-    Ok(input)
 }

@@ -2,19 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use bellrope::{CallError, Client, client::Style};
+use bellrope::{Client, client::Style};
 use bellrope_terminal::{Outcome, output};
 use clap::Args;
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use crate::{
     logging,
+    schemas::{self, Described, word},
     socket::{self, SocketArg},
 };
-
-/// By which a server hands out the schema of a method: `bellrope::service::SCHEMA`.
-const SCHEMA: &str = "bellrope.schema";
 
 /// What to list, and how.
 #[derive(Debug, Args)]
@@ -40,11 +37,11 @@ struct Row {
 pub(crate) fn run(args: &ListArgs) -> Outcome {
     logging::init("warn")?;
     let client = socket::connect(args.server.config())?;
-    let types = client.message_types().into_iter();
-    let rows: Vec<_> = types.map(|(name, style)| Row { name, style: word(style) }).collect();
+    let types = client.message_types();
     if args.schema {
-        return output::json(&schemas(&client, &rows)?);
+        return output::json(&schemas(&client, types)?);
     }
+    let rows: Vec<_> = types.into_iter().map(|(name, style)| Row { name, style: word(style) }).collect();
     if args.json {
         return output::json(&rows);
     }
@@ -54,29 +51,10 @@ pub(crate) fn run(args: &ListArgs) -> Outcome {
 }
 
 /// The schema of every method that has one, by name.
-fn schemas(client: &Client, rows: &[Row]) -> anyhow::Result<BTreeMap<String, Value>> {
-    let mut schemas = BTreeMap::new();
-    // A server without typed services does not have it.
-    if rows.iter().all(|row| row.name != SCHEMA) {
-        return Ok(schemas);
-    }
-    for row in rows {
-        match client.call(SCHEMA, &serde_json::to_vec(&json!({ "method": row.name }))?) {
-            Ok(schema) => drop(schemas.insert(row.name.clone(), serde_json::from_slice(&schema)?)),
-            // Bytes are described nowhere.
-            Err(CallError::Handler { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(schemas)
-}
-
-/// What a style is called, here and in JSON.
-fn word(style: Style) -> &'static str {
-    match style {
-        Style::Unary => "unary",
-        Style::ServerStream => "server_stream",
-        Style::ClientStream => "client_stream",
-        Style::Duplex => "duplex",
-    }
+fn schemas(client: &Client, types: Vec<(String, Style)>) -> anyhow::Result<BTreeMap<String, Described>> {
+    let described = types.into_iter().filter_map(|(name, style)| match schemas::of(client, &name) {
+        Ok(schema) => schema.map(|schema| Ok((name, Described { style, schema }))),
+        Err(error) => Some(Err(error)),
+    });
+    described.collect()
 }

@@ -79,8 +79,8 @@ fn a_typed_server_is_listed_with_its_schemas_and_called_with_json() {
     let home = Home::new();
     let _server = serve(&home, Server::builder().service(Disk).unary("echo", |_, _| Ok(())));
     let call = |arguments: &str| home.run(["call", "Files.size", arguments]);
-    assert_eq!(call(r#"{"path":"bell"}"#).succeeded(), r#"{"Ok":4}"#);
-    assert_eq!(call(r#"{"path":""}"#).succeeded(), r#"{"Err":"no path"}"#);
+    assert_eq!(call(r#"{"path":"bell"}"#).succeeded(), "4\n");
+    assert_eq!(call(r#"{"path":""}"#).failed(3), "error: Files.size has answered with its own error: \"no path\"\n");
     assert!(call(r#"{"path":7}"#).failed(1).contains("Files.size: the arguments cannot be read: path: invalid type"));
     let schemas: Value = serde_json::from_str(&home.run(["list", "--schema"]).succeeded()).unwrap();
     assert_eq!(schemas.as_object().unwrap().keys().collect::<Vec<_>>(), ["Files.size"]);

@@ -28,3 +28,4 @@ mod strangers;
 mod stress;
 mod support;
 mod terminal;
+mod typed;

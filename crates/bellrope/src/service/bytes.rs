@@ -138,7 +138,7 @@ const VALUES: [u8; 256] = {
     values
 };
 
-fn encode(bytes: &[u8]) -> String {
+pub(super) fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let all = group.iter().enumerate().fold(0, |all, (at, byte)| all | u32::from(*byte) << (16 - 8 * at));
@@ -151,7 +151,7 @@ fn encode(bytes: &[u8]) -> String {
 }
 
 /// `None` if that is not what [`encode`] makes of any bytes.
-fn decode(text: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     if text.len() % 4 != 0 {
         return None;
     }

@@ -42,9 +42,12 @@ impl Codec for Json {
     }
 
     fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
-        serde_json::from_slice(bytes).map_err(|error| {
-            let fault = CodecError::new(&error);
-            place::steps(bytes, error.line(), error.column()).into_iter().rev().fold(fault, CodecError::within)
-        })
+        serde_json::from_slice(bytes).map_err(|error| located(bytes, &error))
     }
+}
+
+/// What serde_json found in these bytes, with its place.
+pub(super) fn located(bytes: &[u8], error: &serde_json::Error) -> CodecError {
+    let steps = place::steps(bytes, error.line(), error.column());
+    steps.into_iter().rev().fold(CodecError::new(error), CodecError::within)
 }

@@ -3,8 +3,8 @@
 //! Nothing but values travels: no names, no types. It is written here, and not taken from there, because bytes from a peer
 //! may nest as deep as they like, and because a field that is left out must be an error rather than another value.
 
-mod depth;
-mod reading;
+pub(super) mod depth;
+pub(super) mod reading;
 mod writing;
 
 use std::io;

@@ -3,6 +3,7 @@
 //! Nobody writes a schema: it is found by having serde read a value of the type, and looking at what it asks for. So it says
 //! what travels, and not what a type is called in the sources or what is written about it.
 
+mod checked;
 mod difference;
 mod found;
 mod model;

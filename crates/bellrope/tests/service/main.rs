@@ -5,3 +5,4 @@ mod compatibility;
 mod files;
 mod schemas;
 mod styles;
+mod transcode;

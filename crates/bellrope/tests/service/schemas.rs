@@ -7,7 +7,7 @@ use bellrope::{
     service::{Codec as _, Json, Schema},
 };
 
-fn schema(path: &Path, method: &str) -> Schema {
+pub(crate) fn schema(path: &Path, method: &str) -> Schema {
     let client = Client::connect(path).unwrap();
     let answer = client.call("bellrope.schema", format!("{{\"method\":{method:?}}}").as_bytes()).unwrap();
     Json::decode(&answer).unwrap()
@@ -68,6 +68,52 @@ fn a_schema_tells_request_reply_and_stream_apart_and_types_of_one_name() {
     let client = Client::connect(&path).unwrap();
     let error = client.call("bellrope.schema", br#"{"method":"Shapes.none"}"#).unwrap_err();
     assert!(matches!(error, CallError::Handler { .. }), "{error}");
+}
+
+/// Bytes, addresses and numbers that are never nought are no reason to know nothing, not even beside each other.
+#[test]
+fn types_that_take_few_values_are_known_with_both_codecs() {
+    use std::net::{IpAddr, SocketAddr};
+
+    use bellrope::service::{Bytes, Form};
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize)]
+    struct Few {
+        bytes: Bytes<'static>,
+        address: IpAddr,
+        port: std::num::NonZeroU16,
+        both: SocketAddr,
+        name: String,
+    }
+
+    macro_rules! known {
+        ($codec:literal) => {{
+            #[bellrope::service(codec = $codec)]
+            trait Net {
+                fn few(&self, few: Few, raw: &[u8]) -> Bytes<'static>;
+            }
+
+            struct Any;
+
+            #[bellrope::service]
+            impl Net for Any {
+                fn few(&self, few: Few, _raw: &[u8]) -> Bytes<'static> {
+                    few.bytes
+                }
+            }
+
+            let home = tempfile::tempdir().unwrap();
+            let path = home.path().join("private").join("net.sock");
+            let _server = Server::builder().service(Any).bind(&path).unwrap();
+            schema(&path, "Net.few")
+        }};
+    }
+
+    for known in [known!("json"), known!("postcard")] {
+        let few = known.types.iter().find(|ty| ty.name == "Few").unwrap();
+        assert!(matches!(&few.form, Form::Struct(fields) if fields.len() == 5), "{few:?}");
+    }
 }
 
 /// What a codec without names cannot carry is found out before anything is served.

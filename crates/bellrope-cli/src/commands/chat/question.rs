@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, ensure};
 use bellrope_terminal::output;
 
-use crate::commands::call::read_input;
+use crate::input::read_input;
 
 /// How long standard input may take to end before whoever waits is told what is waited for.
 const SILENCE: Duration = Duration::from_secs(2);

@@ -120,7 +120,7 @@ pub(super) fn incompatible<M: Method>(
         Err(error @ (CallError::NotExecuted | CallError::Unknown | CallError::Connect(_))) => {
             return (*looks >= MOST_LOOKS).then_some(error);
         }
-        other => other.ok().and_then(|answer| Json::decode::<Schema>(&answer).ok()),
+        other => other.ok().and_then(|answer| Schema::from_json(&answer).ok()),
     };
     let differences = match theirs {
         Some(theirs) if theirs.hash() == ours.hash() && *looks < MOST_LOOKS => return None,

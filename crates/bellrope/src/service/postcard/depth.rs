@@ -3,9 +3,9 @@
 use super::super::codec::CodecError;
 
 /// How deep values may nest.
-pub(super) const MOST_DEPTH: u32 = 128;
+pub(in crate::service) const MOST_DEPTH: u32 = 128;
 
 #[cold]
-pub(super) fn too_deep() -> CodecError {
+pub(in crate::service) fn too_deep() -> CodecError {
     CodecError::new(format_args!("it nests deeper than {MOST_DEPTH}"))
 }

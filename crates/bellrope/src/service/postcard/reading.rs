@@ -10,19 +10,19 @@ use super::{
 };
 
 /// Reads values.
-pub(super) struct Reader<'de> {
+pub(in crate::service) struct Reader<'de> {
     left: &'de [u8],
     /// How much deeper values may nest.
     depth_left: u32,
 }
 
 impl<'de> Reader<'de> {
-    pub(super) fn new(bytes: &'de [u8]) -> Self {
+    pub(in crate::service) fn new(bytes: &'de [u8]) -> Self {
         Self { left: bytes, depth_left: MOST_DEPTH }
     }
 
     /// Nothing may follow a value.
-    pub(super) fn is_done(&self) -> Result<(), CodecError> {
+    pub(in crate::service) fn is_done(&self) -> Result<(), CodecError> {
         match self.left.len() {
             0 => Ok(()),
             left => Err(CodecError::new(format_args!("{left} bytes follow where it should end"))),
@@ -87,7 +87,7 @@ impl<'de> Reader<'de> {
 
     /// A number of elements, each of which takes at least a byte.
     #[inline]
-    fn len(&mut self) -> Result<usize, CodecError> {
+    pub(in crate::service) fn len(&mut self) -> Result<usize, CodecError> {
         let len = self.varint(64)?;
         if len > self.left.len() as u64 {
             return Err(too_many(len, self.left.len()));
@@ -396,7 +396,7 @@ fn too_many(len: u64, left: usize) -> CodecError {
 }
 
 #[cold]
-fn unknown_variant(number: u32, names: &[&str]) -> CodecError {
+pub(in crate::service) fn unknown_variant(number: u32, names: &[&str]) -> CodecError {
     CodecError::new(format_args!("unknown variant number {number}; known are {}", names.join(", ")))
 }
 

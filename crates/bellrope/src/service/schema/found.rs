@@ -9,9 +9,10 @@ use super::model::{Form, Type};
 
 /// Values within values that are read at the most, all together.
 pub(super) const MOST_STEPS: usize = 200_000;
-/// Tries with other texts and numbers, for types that do not take any.
-pub(super) const TEXTS: [&str; 8] = [
+/// Texts and numbers that are tried, for types that do not take any.
+pub(super) const TEXTS: [&str; 9] = [
     "a",
+    "aaaa",
     "1",
     "127.0.0.1",
     "127.0.0.1:1",
@@ -39,7 +40,10 @@ pub(super) struct Found {
     pub(super) too_deep: bool,
     /// Whether a type asked what comes, where no names travel.
     pub(super) asked: bool,
-    pub(super) attempt: usize,
+    /// How many texts or numbers each kind of reader has refused, by its name.
+    refused: HashMap<&'static str, usize>,
+    /// The kind of reader that was last given one.
+    last_given: Option<&'static str>,
     pub(super) steps: usize,
 }
 
@@ -73,7 +77,8 @@ impl Found {
             last_choice: None,
             too_deep: false,
             asked: false,
-            attempt: 0,
+            refused: HashMap::new(),
+            last_given: None,
             steps: 0,
         }
     }
@@ -82,7 +87,22 @@ impl Found {
     pub(super) fn begin(&mut self) {
         self.inside.clear();
         (self.recursing, self.last_choice, self.too_deep, self.asked) = (0, None, false, false);
+        self.last_given = None;
         self.known.iter_mut().for_each(|traced| traced.active = 0);
+    }
+
+    /// Which of the values that are tried comes next for this kind of reader.
+    pub(super) fn offer(&mut self, reader: &'static str) -> usize {
+        self.last_given = Some(reader);
+        self.refused.get(reader).copied().unwrap_or(0)
+    }
+
+    /// After a value that was refused: has whoever was last given a text or a number try another. `false` if there is none.
+    pub(super) fn offer_another(&mut self) -> bool {
+        let Some(reader) = self.last_given else { return false };
+        let refused = self.refused.entry(reader).or_default();
+        *refused += 1;
+        *refused < TEXTS.len()
     }
 
     /// After a value that was too deep: has the enum that chose last end in another way. `false` if there is none.

@@ -1,5 +1,7 @@
 //! Answers whatever serde asks for when it reads a value, and notes what that was.
 
+use std::any::type_name;
+
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
     Visitor, value::Error,
@@ -18,12 +20,12 @@ pub(super) struct Reader<'t> {
 }
 
 impl Reader<'_> {
-    fn text(&self) -> &'static str {
-        TEXTS[self.found.attempt % TEXTS.len()]
+    fn text<V>(&mut self) -> &'static str {
+        TEXTS[self.found.offer(type_name::<V>()) % TEXTS.len()]
     }
 
-    fn number(&self) -> u8 {
-        NUMBERS[self.found.attempt % NUMBERS.len()]
+    fn number<V>(&mut self) -> u8 {
+        NUMBERS[self.found.offer(type_name::<V>()) % NUMBERS.len()]
     }
 
     fn is(self, shape: Shape) -> Result<Self, Error> {
@@ -51,9 +53,9 @@ impl Reader<'_> {
 macro_rules! plain {
     ($($method:ident, $visit:ident, $shape:expr, $value:expr;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            let reader = self.is($shape)?;
-            let value: fn(&Self) -> _ = $value;
-            visitor.$visit(value(&reader))
+            let mut reader = self.is($shape)?;
+            let value: fn(&mut Self) -> _ = $value;
+            visitor.$visit(value(&mut reader))
         }
     )*};
 }
@@ -67,21 +69,21 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     plain! {
         deserialize_bool, visit_bool, Shape::Bool, |_| true;
-        deserialize_i8, visit_i8, integer(true, 8), |reader| reader.number() as i8;
-        deserialize_i16, visit_i16, integer(true, 16), |reader| reader.number().into();
-        deserialize_i32, visit_i32, integer(true, 32), |reader| reader.number().into();
-        deserialize_i64, visit_i64, integer(true, 64), |reader| reader.number().into();
-        deserialize_i128, visit_i128, integer(true, 128), |reader| reader.number().into();
-        deserialize_u8, visit_u8, integer(false, 8), |reader| reader.number();
-        deserialize_u16, visit_u16, integer(false, 16), |reader| reader.number().into();
-        deserialize_u32, visit_u32, integer(false, 32), |reader| reader.number().into();
-        deserialize_u64, visit_u64, integer(false, 64), |reader| reader.number().into();
-        deserialize_u128, visit_u128, integer(false, 128), |reader| reader.number().into();
-        deserialize_f32, visit_f32, Shape::Float { bits: 32 }, |reader| reader.number().into();
-        deserialize_f64, visit_f64, Shape::Float { bits: 64 }, |reader| reader.number().into();
+        deserialize_i8, visit_i8, integer(true, 8), |reader| reader.number::<V>() as i8;
+        deserialize_i16, visit_i16, integer(true, 16), |reader| reader.number::<V>().into();
+        deserialize_i32, visit_i32, integer(true, 32), |reader| reader.number::<V>().into();
+        deserialize_i64, visit_i64, integer(true, 64), |reader| reader.number::<V>().into();
+        deserialize_i128, visit_i128, integer(true, 128), |reader| reader.number::<V>().into();
+        deserialize_u8, visit_u8, integer(false, 8), |reader| reader.number::<V>();
+        deserialize_u16, visit_u16, integer(false, 16), |reader| reader.number::<V>().into();
+        deserialize_u32, visit_u32, integer(false, 32), |reader| reader.number::<V>().into();
+        deserialize_u64, visit_u64, integer(false, 64), |reader| reader.number::<V>().into();
+        deserialize_u128, visit_u128, integer(false, 128), |reader| reader.number::<V>().into();
+        deserialize_f32, visit_f32, Shape::Float { bits: 32 }, |reader| reader.number::<V>().into();
+        deserialize_f64, visit_f64, Shape::Float { bits: 64 }, |reader| reader.number::<V>().into();
         deserialize_char, visit_char, Shape::Char, |_| 'a';
-        deserialize_str, visit_borrowed_str, Shape::Text, |reader| reader.text();
-        deserialize_string, visit_borrowed_str, Shape::Text, |reader| reader.text();
+        deserialize_str, visit_borrowed_str, Shape::Text, |reader| reader.text::<V>();
+        deserialize_string, visit_borrowed_str, Shape::Text, |reader| reader.text::<V>();
         deserialize_bytes, visit_borrowed_bytes, Shape::Bytes, |_| b"a".as_slice();
         deserialize_byte_buf, visit_borrowed_bytes, Shape::Bytes, |_| b"a".as_slice();
     }

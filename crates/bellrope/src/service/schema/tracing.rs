@@ -7,7 +7,7 @@ use super::{
         codec::{Codec, CodecError},
         method::Method,
     },
-    found::{Found, MOST_STEPS, TEXTS},
+    found::{Found, MOST_STEPS},
     model::{Schema, Shape},
     reading::Reader,
 };
@@ -30,7 +30,9 @@ pub(crate) fn schema_of<M: Method>() -> Result<Option<Schema>, CodecError> {
     let (Some(request), Some(answer), Some(sent), Some(types)) = (request, answer, sent, found.types()) else {
         return Ok(None);
     };
-    Ok(Some(Schema { codec: M::Codec::NAME.to_owned(), request, answer, sent, types }))
+    let schema = Schema { codec: M::Codec::NAME.to_owned(), request, answer, sent, types };
+    schema.check_size()?;
+    Ok(Some(schema))
 }
 
 /// Finds a type out. `None` if it takes no value that is offered.
@@ -42,7 +44,6 @@ fn trace<C: Codec, T: Serialize + Deserialize<'static>>(
     what: &'static str,
     again: impl Fn(&[u8]) -> Result<Vec<u8>, CodecError>,
 ) -> Result<Option<Shape>, CodecError> {
-    found.attempt = 0;
     for _ in 0..MOST_PASSES {
         found.begin();
         let mut shape = None;
@@ -66,8 +67,7 @@ fn trace<C: Codec, T: Serialize + Deserialize<'static>>(
                 }
             }
             Err(_) => {
-                found.attempt += 1;
-                if found.attempt >= TEXTS.len() {
+                if !found.offer_another() {
                     return Ok(None);
                 }
             }

@@ -1,0 +1,186 @@
+//! A method of a typed service: JSON in, JSON out, whatever its codec is.
+
+use std::{
+    io::{self, Write as _},
+    sync::mpsc,
+};
+
+use anyhow::{Context as _, anyhow};
+use bellrope::{
+    CallError, Client,
+    client::{CallOptions, CancelToken, ChunkStream, Style},
+    service::Schema,
+};
+use bellrope_terminal::{ApplicationError, Failed, Outcome};
+use serde_json::json;
+
+use crate::input::{next_line, read_input};
+
+/// A call of a method.
+pub(super) struct TypedCall {
+    pub(super) client: Client,
+    pub(super) method: String,
+    pub(super) style: Style,
+    pub(super) schema: Schema,
+    /// For the answer of a method that gives one.
+    pub(super) options: CallOptions,
+    pub(super) json: bool,
+}
+
+/// Where the arguments are.
+pub(super) enum Arguments {
+    Given(Vec<u8>),
+    /// At the beginning of standard input: all of it, or its first line if items follow.
+    Piped,
+}
+
+impl TypedCall {
+    /// Makes it. Words for errors that are not the application's come from `explain`.
+    pub(super) fn run(self, arguments: Arguments, explain: impl Fn(CallError) -> anyhow::Error) -> Outcome {
+        let mut shown = Shown { json: self.json, failed: None };
+        match self.make(arguments, &mut shown) {
+            Ok(()) => {}
+            Err(error) => match error.downcast::<CallError>() {
+                Ok(error) if self.json => return shown.failure(error, explain),
+                Ok(error) => return Err(explain(error)),
+                Err(error) => return Err(error),
+            },
+        }
+        shown.failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    fn make(&self, arguments: Arguments, shown: &mut Shown) -> Outcome {
+        let streams_up = matches!(self.style, Style::ClientStream | Style::Duplex);
+        let arguments = match arguments {
+            Arguments::Given(arguments) => arguments,
+            Arguments::Piped if streams_up => next_line()?.unwrap_or_default(),
+            Arguments::Piped => read_input()?,
+        };
+        let arguments = if arguments.is_empty() { b"{}".to_vec() } else { arguments };
+        let request = self.schema.write(&self.schema.request, &arguments).map_err(|error| {
+            anyhow!(
+                "{}: the arguments cannot be sent: {error}; `bellrope list --schema` shows what it takes",
+                self.method
+            )
+        })?;
+        let name = self.method.as_str();
+        match self.style {
+            Style::Unary => self.show(shown, &self.client.call_with(name, &request, &self.options)?),
+            Style::ServerStream => self.show_all(shown, self.client.stream(name, &request)?),
+            Style::ClientStream => {
+                let mut upload = self.client.client_stream(name, &request)?;
+                let mut number = 0;
+                while let Some(item) = next_item(&self.method, &self.schema, &mut number)? {
+                    if !upload.send(&item)? {
+                        break;
+                    }
+                }
+                self.show(shown, &upload.finish_with(&self.options)?)
+            }
+            Style::Duplex => self.both_ways(shown, &request),
+        }
+    }
+
+    /// Both ways at once: the server may want its answers read before it takes more.
+    fn both_ways(&self, shown: &mut Shown, request: &[u8]) -> Outcome {
+        let unusable = CancelToken::new();
+        let options = CallOptions::new().cancel(&unusable);
+        let (mut sink, items) = self.client.duplex_with(self.method.as_str(), request, &options)?;
+        let (method, schema) = (self.method.clone(), self.schema.clone());
+        let (say, said) = mpsc::channel();
+        // The server may end the call while this waits for a line. Then it ends with the program.
+        std::thread::spawn(move || {
+            let mut number = 0;
+            let sent = loop {
+                match next_item(&method, &schema, &mut number) {
+                    Ok(Some(item)) if sink.send(&item).unwrap_or(false) => {}
+                    // What has ended the call is said where its answers are read.
+                    Ok(_) => break None,
+                    Err(error) => break Some(error),
+                }
+            };
+            if let Some(error) = sent {
+                let _ = say.send(error);
+                unusable.cancel();
+            }
+        });
+        let shown = self.show_all(shown, items);
+        match said.try_recv() {
+            Ok(error) => Err(error),
+            Err(_) => shown,
+        }
+    }
+
+    fn show_all(&self, shown: &mut Shown, items: ChunkStream) -> Outcome {
+        for item in items {
+            self.show(shown, &item?)?;
+        }
+        Ok(())
+    }
+
+    fn show(&self, shown: &mut Shown, answer: &[u8]) -> Outcome {
+        let answer = self.schema.read_answer(answer);
+        match answer.with_context(|| format!("what {} answered cannot be read", self.method))? {
+            Ok(value) => shown.value(&value),
+            Err(error) => shown.error(&self.method, &error),
+        }
+    }
+}
+
+/// What is to be sent next: a line of standard input that is not empty.
+fn next_item(method: &str, schema: &Schema, number: &mut usize) -> anyhow::Result<Option<Vec<u8>>> {
+    loop {
+        *number += 1;
+        match next_line()? {
+            None => return Ok(None),
+            Some(line) if line.is_empty() => {}
+            Some(line) => {
+                let item = schema.write(&schema.sent, &line);
+                return item
+                    .map(Some)
+                    .with_context(|| format!("{method}: line {number} of standard input cannot be sent"));
+            }
+        }
+    }
+}
+
+/// What was printed.
+struct Shown {
+    json: bool,
+    /// The last error of the application.
+    failed: Option<ApplicationError>,
+}
+
+impl Shown {
+    fn value(&self, value: &str) -> Outcome {
+        if self.json { line(&format!("{{\"ok\":{value}}}")) } else { line(value) }
+    }
+
+    fn error(&mut self, method: &str, error: &str) -> Outcome {
+        if self.json {
+            self.failed = Some(ApplicationError(None));
+            return line(&format!("{{\"error\":{error}}}"));
+        }
+        let words = format!("{method} has answered with its own error: {error}");
+        // Items may follow it.
+        if let Some(ApplicationError(Some(earlier))) = self.failed.replace(ApplicationError(Some(words))) {
+            bellrope_terminal::output::note(format_args!("error: {earlier}"));
+        }
+        Ok(())
+    }
+
+    /// Says for machines why there is no answer.
+    fn failure(&self, error: CallError, explain: impl Fn(CallError) -> anyhow::Error) -> Outcome {
+        let (blame, retryable) = (format!("{:?}", error.blame()).to_lowercase(), error.is_retryable());
+        let message = bellrope_terminal::in_words(&explain(error));
+        line(&json!({ "failure": { "message": message, "blame": blame, "retryable": retryable } }).to_string())?;
+        Err(Failed.into())
+    }
+}
+
+/// Prints a line at once: the next may be long in coming.
+fn line(text: &str) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    Ok(stdout.flush()?)
+}

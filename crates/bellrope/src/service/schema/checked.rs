@@ -1,0 +1,98 @@
+//! Schemas that others say, and their bounds.
+
+use super::{
+    super::{
+        codec::{Codec, CodecError},
+        json::Json,
+    },
+    model::{Form, Schema, Shape},
+};
+
+/// Most bytes of a schema as JSON.
+const MOST_BYTES: usize = 1 << 20;
+/// Most bytes of the name of a type, a field or a variant.
+const MOST_NAME: usize = 4096;
+
+impl Schema {
+    /// Reads what `bellrope.schema` answers with, of whatever server. A schema has at most 1 MiB, its names 4 KiB, and it
+    /// names no types but its own.
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    pub fn from_json(json: &[u8]) -> Result<Self, CodecError> {
+        if json.len() > MOST_BYTES {
+            return Err(too_large(json.len()));
+        }
+        let schema: Self = Json::decode(json)?;
+        schema.check()?;
+        Ok(schema)
+    }
+
+    /// Whether others will read it.
+    pub(super) fn check_size(&self) -> Result<(), CodecError> {
+        let mut json = Vec::new();
+        Json::encode(self, &mut json)?;
+        if json.len() > MOST_BYTES { Err(too_large(json.len())) } else { self.check() }
+    }
+
+    fn check(&self) -> Result<(), CodecError> {
+        let shapes = [("request", &self.request), ("answer", &self.answer), ("sent", &self.sent)];
+        shapes.iter().try_for_each(|(name, shape)| self.check_shape(shape).map_err(|error| error.in_field(*name)))?;
+        self.types.iter().try_for_each(|ty| {
+            let known = name(&ty.name).and_then(|()| self.check_form(&ty.form));
+            known.map_err(|error| error.in_field(ty.name.clone()))
+        })
+    }
+
+    fn check_form(&self, form: &Form) -> Result<(), CodecError> {
+        match form {
+            Form::Unit => Ok(()),
+            Form::Newtype(shape) => self.check_shape(shape),
+            Form::Tuple(shapes) => shapes.iter().try_for_each(|shape| self.check_shape(shape)),
+            Form::Struct(fields) => fields.iter().try_for_each(|(field, shape)| {
+                name(field).and_then(|()| self.check_shape(shape)).map_err(|error| error.in_field(field.clone()))
+            }),
+            Form::Enum(variants) => variants.iter().try_for_each(|(variant, form)| {
+                let known = name(variant).and_then(|()| match form {
+                    Form::Enum(_) => Err(CodecError::new("a variant is no enum")),
+                    form => self.check_form(form),
+                });
+                known.map_err(|error| error.in_field(variant.clone()))
+            }),
+        }
+    }
+
+    fn check_shape(&self, shape: &Shape) -> Result<(), CodecError> {
+        match shape {
+            Shape::Optional(inner) => self.check_shape(inner),
+            Shape::List(inner) => inner.as_deref().map_or(Ok(()), |inner| self.check_shape(inner)),
+            Shape::Map(entry) => entry.as_deref().map_or(Ok(()), |(key, value)| {
+                self.check_shape(key)?;
+                self.check_shape(value)
+            }),
+            Shape::Tuple(shapes) => shapes.iter().try_for_each(|shape| self.check_shape(shape)),
+            Shape::Type(at) if *at as usize >= self.types.len() => {
+                Err(CodecError::new(format_args!("type {at} is named, and there are {}", self.types.len())))
+            }
+            Shape::Integer { bits, .. } if ![8, 16, 32, 64, 128].contains(bits) => {
+                Err(CodecError::new(format_args!("there are no integers of {bits} bits")))
+            }
+            Shape::Float { bits } if ![32, 64].contains(bits) => {
+                Err(CodecError::new(format_args!("there are no floats of {bits} bits")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn name(name: &str) -> Result<(), CodecError> {
+    if name.len() > MOST_NAME {
+        return Err(CodecError::new(format_args!("the name has {} bytes, and at most {MOST_NAME}", name.len())));
+    }
+    Ok(())
+}
+
+#[cold]
+fn too_large(size: usize) -> CodecError {
+    CodecError::new(format_args!("the schema has {size} bytes, and at most {MOST_BYTES}"))
+}
