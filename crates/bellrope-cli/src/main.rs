@@ -8,6 +8,7 @@ mod serve;
 mod settings;
 mod socket;
 mod spawn;
+mod state;
 
 use std::{process::ExitCode, time::Duration};
 

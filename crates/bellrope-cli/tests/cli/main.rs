@@ -21,6 +21,7 @@ mod provider;
 mod real_model;
 mod real_tools;
 mod reload;
+mod resumable;
 mod serve;
 mod service_manager;
 mod spawned;

@@ -113,6 +113,7 @@ impl AsyncCalls {
             payload,
             context: CallContext { connection: session.serial, deadline_us: request.deadline_us },
             cancelled: Cancelled::default(),
+            user: session.peer.uid,
             holder: Arc::clone(session.budget_claim.holder()),
             patience: core.live.budget_wait(),
             claims: Arc::clone(&core.claims),
@@ -207,7 +208,7 @@ impl AsyncCalls {
     /// Drops the handler of a call that its caller no longer wants.
     pub(crate) fn cancelled(&self, session: &mut Session, call: u64) {
         if let Some(open) = session.open.close(call) {
-            open.cancel();
+            open.withdraw();
             self.counters.ended(open.message_type);
             self.counters.count(open.message_type, Some(ErrorCode::Cancelled));
         }

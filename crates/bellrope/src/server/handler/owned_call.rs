@@ -23,6 +23,8 @@ pub struct OwnedCall {
     pub(crate) payload: Vec<u8>,
     pub(crate) context: CallContext,
     pub(crate) cancelled: Cancelled,
+    /// Who is at the other end of its connection.
+    pub(crate) user: u32,
     /// Of the buffer budget.
     pub(crate) holder: Arc<Holder>,
     /// How long it waits for room there.
@@ -97,6 +99,12 @@ impl OwnedCall {
         self.context.connection
     }
 
+    /// The user at the other end of the connection, as the kernel said when it was made.
+    #[must_use]
+    pub fn user(&self) -> u32 {
+        self.user
+    }
+
     /// Time that is left for the answer, if its caller set a deadline. The handler is dropped when it is over.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
@@ -130,6 +138,7 @@ pub struct Cancelled(Arc<Cancellation>);
 #[derive(Debug, Default)]
 struct Cancellation {
     happened: AtomicBool,
+    withdrawn: AtomicBool,
     notify: Notify,
 }
 
@@ -138,6 +147,13 @@ impl Cancelled {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.happened.load(Ordering::Acquire)
+    }
+
+    /// Whether the caller said that it does not want the answer any more. `false` if it just went away, died or let its
+    /// deadline pass: it may come back for what a handler keeps for it. Known before the handler's future is dropped.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.0.withdrawn.load(Ordering::Acquire)
     }
 
     /// Waits until [`Self::is_cancelled`]: for ever, if the call is answered first.
@@ -149,6 +165,11 @@ impl Cancelled {
             }
             notified.await;
         }
+    }
+
+    pub(crate) fn withdraw(&self) {
+        self.0.withdrawn.store(true, Ordering::Release);
+        self.set();
     }
 
     pub(crate) fn set(&self) {
