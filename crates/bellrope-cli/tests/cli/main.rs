@@ -25,6 +25,7 @@ mod resumable;
 mod serve;
 mod service_manager;
 mod spawned;
+mod stored;
 mod strangers;
 mod stress;
 mod support;

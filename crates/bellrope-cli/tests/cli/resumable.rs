@@ -1,8 +1,12 @@
 //! `chat --resumable` and `--resume`: an answer that survives the program that asked for it.
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    sync::{Arc, Mutex, mpsc},
+    io::{BufRead, BufReader, Read, Write},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
 };
 
 use rustix::process::Signal;
@@ -13,19 +17,24 @@ use crate::{
     support::{Home, PATIENCE, Running, eventually},
 };
 
-/// A provider that says words as they are handed to it, and ends when nobody hands it any more.
-fn handed() -> (Provider, mpsc::Sender<String>) {
+/// A provider that says words as they are handed to it, and ends when nobody hands it any more. It says whether its reader
+/// has gone, as soon as it has a word for it.
+pub(crate) fn handed() -> (Provider, mpsc::Sender<String>, Arc<AtomicBool>) {
     let (hand, words) = mpsc::channel::<String>();
-    let words = Mutex::new(words);
+    let (words, is_left) = (Mutex::new(words), Arc::<AtomicBool>::default());
+    let left = Arc::clone(&is_left);
     let provider = Provider::start(Arc::new(move |_, stream| {
         let words = words.lock().unwrap();
         while let Ok(word) = words.recv_timeout(PATIENCE) {
-            provider::say(stream, &json!({"choices": [{"index": 0, "delta": {"content": word}}]}).to_string());
+            let event = json!({"choices": [{"index": 0, "delta": {"content": word}}]});
+            if write!(stream, "data: {event}\n\n").is_err() {
+                return left.store(true, Ordering::SeqCst);
+            }
         }
         provider::say(stream, &json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}).to_string());
         provider::say(stream, "[DONE]");
     }));
-    (provider, hand)
+    (provider, hand, is_left)
 }
 
 /// A chat whose first word has been printed.
@@ -40,7 +49,7 @@ fn begun(home: &Home, hand: &mpsc::Sender<String>) -> (Running, BufReader<impl R
 #[test]
 fn a_program_that_is_killed_in_mid_answer_is_started_again_and_has_the_whole_answer_once_and_in_order() {
     let home = Home::new();
-    let (provider, hand) = handed();
+    let (provider, hand, _) = handed();
     let _server = provider.serve(&home, &[]);
     let (chat, _stdout) = begun(&home, &hand);
     let said = chat.said("goes on with it");
@@ -71,7 +80,7 @@ fn a_program_that_is_killed_in_mid_answer_is_started_again_and_has_the_whole_ans
 #[test]
 fn ctrl_c_ends_a_resumable_answer_at_its_provider_too() {
     let home = Home::new();
-    let (provider, hand) = handed();
+    let (provider, hand, is_left) = handed();
     let _server = provider.serve(&home, &[]);
     let (chat, mut stdout) = begun(&home, &hand);
     let reading = std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
@@ -84,7 +93,10 @@ fn ctrl_c_ends_a_resumable_answer_at_its_provider_too() {
         last = finished.stderr;
         finished.stdout == "one \n" && last.contains("error: cancelled: the answer was cancelled")
     });
-    drop(hand);
+    eventually("the end of the provider's stream", || {
+        hand.send("more".to_owned()).unwrap();
+        is_left.load(Ordering::SeqCst)
+    });
 }
 
 #[test]
