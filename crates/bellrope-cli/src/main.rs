@@ -10,6 +10,7 @@ mod serve;
 mod settings;
 mod socket;
 mod spawn;
+mod state;
 
 use std::{process::ExitCode, time::Duration};
 

@@ -115,6 +115,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         None => (builder.bind(&socket)?, socket),
     };
     providers::watch(&server.metrics(), &gateway.current());
+    gateway.answers().keep_awake(server.metrics().activity());
     let help =
         "Lines of the log that were lost, because nobody took what came before them or they could not be written.";
     server.metrics().watch_counter("ipc_log_lines_lost_total", help, stderr::lost());

@@ -288,6 +288,11 @@ impl Settings {
         })
     }
 
+    /// What a server with these settings may come to hold at the very most, in bytes, beside a constant.
+    pub(crate) fn memory_bound(&self) -> u64 {
+        self.server.memory_bound().saturating_add(self.gateway.answers.keep_bytes)
+    }
+
     /// Where the value of a key came from.
     pub(crate) fn origin(&self, key: &str) -> Origin {
         self.origins.of(&parts(key))

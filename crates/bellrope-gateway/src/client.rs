@@ -14,8 +14,11 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::error::Excerpt;
-use crate::handlers::{CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, HEALTH, MODELS};
-use crate::message::{ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, SequencedChunk};
+use crate::handlers::{CANCEL, CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, HEALTH, MODELS, RESUME};
+use crate::message::{
+    CancelReport, CancelRequest, ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, ResumeRequest,
+    SequencedChunk, WIRE_VERSION,
+};
 
 /// Why a call has no answer. An answer that the *provider* broke off is none of these: its stream ends with
 /// [`Chunk::Error`](crate::Chunk::Error).
@@ -124,6 +127,26 @@ impl ChatClient {
     /// As of [`ChatClient::chat_stream`].
     pub fn complete_stream(&self, request: &CompletionRequest) -> Result<ChatStream, ChatError> {
         self.stream(COMPLETE_STREAM, request)
+    }
+
+    /// Goes on with an answer that was asked for as [`resumable`](ChatRequest::resumable), after the piece with the number
+    /// `last_seq`, or from its beginning: `ai.resume`. Whoever read it until now reads it no longer. Dropping the stream
+    /// cancels the answer; to leave it for later, end the process or the connection instead.
+    ///
+    /// # Errors
+    /// As of [`ChatClient::chat_stream`]. That there is no such answer is a [`Chunk::Error`](crate::Chunk::Error).
+    pub fn resume(&self, id: &str, last_seq: Option<u64>) -> Result<ChatStream, ChatError> {
+        let chunks = self.client.stream(RESUME, &write(&resume_of(id, last_seq))?)?;
+        Ok(ChatStream { chunks, order: Order::after(last_seq) })
+    }
+
+    /// Cancels such an answer: `ai.cancel`. Whether it was under way.
+    ///
+    /// # Errors
+    /// There is no such answer, or the call failed.
+    pub fn cancel(&self, id: &str) -> Result<bool, ChatError> {
+        let request = CancelRequest { version: WIRE_VERSION, id: id.to_owned() };
+        read::<CancelReport>(&self.client.call(CANCEL, &write(&request)?)?).map(|report| report.cancelled)
     }
 
     /// The models of all providers: `ai.models`.
@@ -242,6 +265,24 @@ impl AsyncChatClient {
         self.stream(COMPLETE_STREAM, request).await
     }
 
+    /// As [`ChatClient::resume`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn resume(&self, id: &str, last_seq: Option<u64>) -> Result<AsyncChatStream, ChatError> {
+        let chunks = self.client.stream(RESUME, &write(&resume_of(id, last_seq))?).await?;
+        Ok(AsyncChatStream { chunks, order: Order::after(last_seq) })
+    }
+
+    /// As [`ChatClient::cancel`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn cancel(&self, id: &str) -> Result<bool, ChatError> {
+        let request = CancelRequest { version: WIRE_VERSION, id: id.to_owned() };
+        read::<CancelReport>(&self.client.call(CANCEL, &write(&request)?).await?).map(|report| report.cancelled)
+    }
+
     /// As [`ChatClient::models`].
     ///
     /// # Errors
@@ -289,6 +330,10 @@ struct Order {
 }
 
 impl Order {
+    fn after(last_seq: Option<u64>) -> Self {
+        Self { next: last_seq.map_or(0, |last| last.saturating_add(1)), is_over: false }
+    }
+
     /// Checks what came of the stream; nothing means that it ended.
     fn take_in(&mut self, came: Option<Result<Vec<u8>, CallError>>) -> Result<SequencedChunk, ChatError> {
         let piece = self.check(came);
@@ -304,6 +349,10 @@ impl Order {
         }
         Ok(piece)
     }
+}
+
+fn resume_of(id: &str, last_seq: Option<u64>) -> ResumeRequest {
+    ResumeRequest { version: WIRE_VERSION, id: id.to_owned(), last_seq }
 }
 
 fn write(request: &impl Serialize) -> Result<Vec<u8>, ChatError> {

@@ -271,11 +271,29 @@ pub enum ProviderError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// No answer of this id is kept for whoever asks.
+    #[error(
+        "no answer of this id is kept here for you: answers are kept for a while, by the program that asked for it alone, and \
+         not when the server starts anew; ask again"
+    )]
+    UnknownAnswer,
+    /// An answer cannot be gone on with from this place.
+    #[error("{reason}")]
+    NotResumable {
+        /// Why, and from where it can be gone on with.
+        reason: Excerpt,
+    },
+    /// Somebody else goes on reading the answer.
+    #[error("another reader goes on with this answer")]
+    Superseded,
+    /// The answer was cancelled.
+    #[error("the answer was cancelled")]
+    Cancelled,
 }
 
 impl ProviderError {
     /// Everything that [`ProviderError::code`] can be.
-    pub const CODES: [&str; 19] = [
+    pub const CODES: [&str; 23] = [
         "unsupported_version",
         "invalid_request",
         "unknown_provider",
@@ -295,6 +313,10 @@ impl ProviderError {
         "malformed",
         "too_large",
         "truncated",
+        "unknown_answer",
+        "not_resumable",
+        "superseded",
+        "cancelled",
     ];
 
     /// The kind of error in one word, as it stands in [`ErrorInfo::code`]. This is the whole list:
@@ -307,6 +329,7 @@ impl ProviderError {
     /// | `rate_limited`, `overloaded`, `unavailable`, `provider_error` | the provider cannot answer now, or failed |
     /// | `unexpected_content`, `malformed`, `too_large` | what came is not an answer |
     /// | `truncated` | the answer broke off |
+    /// | `unknown_answer`, `not_resumable`, `superseded`, `cancelled` | an answer that is kept cannot be read, or no longer |
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnsupportedVersion { .. } => "unsupported_version",
@@ -325,15 +348,23 @@ impl ProviderError {
             Self::Malformed { .. } => "malformed",
             Self::Truncated { .. } => "truncated",
             Self::TooLarge { .. } => "too_large",
+            Self::UnknownAnswer => "unknown_answer",
+            Self::NotResumable { .. } => "not_resumable",
+            Self::Superseded => "superseded",
+            Self::Cancelled => "cancelled",
         }
     }
 
     /// Who has to act.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::UnsupportedVersion { .. } | Self::InvalidRequest { .. } | Self::UnknownProvider { .. } => {
-                Blame::Caller
-            }
+            Self::UnsupportedVersion { .. }
+            | Self::InvalidRequest { .. }
+            | Self::UnknownProvider { .. }
+            | Self::UnknownAnswer
+            | Self::NotResumable { .. }
+            | Self::Superseded
+            | Self::Cancelled => Blame::Caller,
             Self::NotConfigured { .. } | Self::Setup { .. } | Self::Limited { .. } => Blame::Configuration,
             Self::Connect { .. } | Self::Disconnected { .. } => Blame::Network,
             Self::Refused { .. } if self.code() == "billing" => Blame::Configuration,

@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `core.rs` | [`Gateway`]: which provider a request goes to |
+//! | `answers.rs` | [`Answers`]: those that are kept for a while, for readers that were lost |
 //! | `answer_stream.rs` | [`AnswerStream`]: the pieces of an answer, numbered, with one end |
 //! | `upstream.rs` | one provider with its breaker, its rate limit and its counters |
 //! | `stats.rs` | the counters |
@@ -10,6 +11,7 @@
 //! | `live.rs` | [`LiveGateway`]: a gateway that is exchanged while it is used |
 
 mod answer_stream;
+mod answers;
 mod core;
 mod live;
 mod notices;
@@ -19,6 +21,7 @@ mod upstream;
 
 pub use self::core::Gateway;
 pub use answer_stream::AnswerStream;
+pub use answers::{Answer, AnswerReader, AnswerSettings, Answers, AnswersFull, Beside, Owner};
 pub use live::LiveGateway;
 pub use settings::GatewaySettings;
 pub use stats::{FIRST_PIECE_BOUNDS_MS, FirstPiece, GatewaySnapshot, ProviderSnapshot};

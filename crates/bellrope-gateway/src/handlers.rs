@@ -2,7 +2,11 @@
 //!
 //! Everything pulls: a piece is asked of the provider only when the one before has been taken for sending, so a slow
 //! reader slows its provider down. No task is started: when the caller cancels or goes away the server drops the
-//! handler, and the provider's stream, and with it its socket, goes in the same moment.
+//! handler, and the provider's stream, and with it its socket, goes in the same moment. An answer that is to survive its
+//! reader is the one exception.
+
+mod pieces;
+mod resumable;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,7 +15,6 @@ use bellrope::{
     HandlerError,
     server::{ChunkSender, ClaimedRoom, OwnedCall, ServerBuilder},
 };
-use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -20,25 +23,23 @@ use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::{AnswerStream, Gateway, LiveGateway};
 use crate::json;
 use crate::message::fields::{CHAT_REQUEST, COMPLETION_REQUEST, Known, misread, unknown};
-use crate::message::{ChatRequest, Chunk, CompletionRequest, SequencedChunk, ToolCallDelta, WIRE_VERSION};
+use crate::message::{ChatRequest, CompletionRequest, WIRE_VERSION};
 use crate::provider::BoxFuture;
-use crate::text::boundary;
+pub use pieces::MAX_CHUNK;
+use pieces::{encode, forward};
+use resumable::Caller;
 
 /// The message types that [`register`] adds.
-pub const MESSAGE_TYPES: [&str; 6] = [CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, MODELS, HEALTH];
+pub const MESSAGE_TYPES: [&str; 8] = [CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, RESUME, CANCEL, MODELS, HEALTH];
 
 pub(crate) const CHAT: &str = "ai.chat";
 pub(crate) const CHAT_STREAM: &str = "ai.chat_stream";
 pub(crate) const COMPLETE: &str = "ai.complete";
 pub(crate) const COMPLETE_STREAM: &str = "ai.complete_stream";
+pub(crate) const RESUME: &str = "ai.resume";
+pub(crate) const CANCEL: &str = "ai.cancel";
 pub(crate) const MODELS: &str = "ai.models";
 pub(crate) const HEALTH: &str = "ai.health";
-
-/// The most bytes of one chunk of a stream. A server needs `ring_bytes` of at least four times as much.
-pub const MAX_CHUNK: usize = 16 * 1024;
-
-/// Longer texts are cut. In bytes; JSON makes at most six of one, which leaves room for the rest of the chunk.
-const MAX_TEXT: usize = 2 * 1024;
 
 /// How often a request counts in the server's buffer budget: what is read out of it, what is sent to the provider, and a
 /// part of that on its way from the one to the other.
@@ -51,6 +52,9 @@ const OBJECT: u64 = 1_200;
 
 /// Larger requests are read by a thread of their own. In bytes.
 const READ_AT_ONCE: usize = 64 * 1024;
+
+/// What is said of a request for an answer that is kept, where none is.
+const NOT_RESUMABLE: &str = "`resumable` was left out: only answers of ai.chat_stream are kept";
 
 /// What is kept as text if it is long: the arguments of calls.
 const ARGUMENTS: json::Place = &["messages", json::IN_LIST, "content", json::IN_LIST, "input"];
@@ -89,19 +93,30 @@ pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> Serv
         .unary_async(
             CHAT,
             unary(&gateway, |gateway, call| async move {
-                let Asked { request, room: _room } = asked(call).await?;
+                let Asked::<ChatRequest> { mut request, room: _room, .. } = asked(call).await?;
+                if request.resumable {
+                    request.notes.push(NOT_RESUMABLE.to_owned());
+                }
                 answer(gateway.chat(request).await)
             }),
         )
-        .server_stream(CHAT_STREAM, stream(&gateway, Gateway::chat_stream))
+        .server_stream(CHAT_STREAM, chat_stream(&gateway))
         .unary_async(
             COMPLETE,
             unary(&gateway, |gateway, call| async move {
-                let Asked { request, room: _room } = asked(call).await?;
+                let Asked { request, room: _room, .. } = asked(call).await?;
                 answer(gateway.complete(request).await)
             }),
         )
         .server_stream(COMPLETE_STREAM, stream(&gateway, Gateway::complete_stream))
+        .server_stream(RESUME, {
+            let gateway = gateway.clone();
+            move |call, chunks| resumable::resume(gateway.clone(), call, chunks)
+        })
+        .unary_async(CANCEL, {
+            let gateway = gateway.clone();
+            move |call| resumable::cancel(gateway.clone(), call)
+        })
         .weight(CHAT, WEIGHT)
         .weight(CHAT_STREAM, WEIGHT)
         .weight(COMPLETE, WEIGHT)
@@ -141,55 +156,9 @@ fn stream<T: WithNotes>(
         let gateway = gateway.current();
         // The request is read in here: outside of the future it would keep the worker from its other connections.
         Box::pin(async move {
-            let Asked { request, room: _room } = asked(call).await?;
+            let Asked { request, room: _room, .. } = asked(call).await?;
             forward(begin(&gateway, request), chunks).await
         })
-    }
-}
-
-/// Sends an answer piece by piece, at the pace of its reader.
-async fn forward(mut pieces: AnswerStream, mut chunks: ChunkSender) -> Result<(), HandlerError> {
-    let mut seq = 0;
-    while let Some(piece) = pieces.next().await {
-        let mut rest = Some(bounded(piece.chunk)?);
-        while let Some(mut chunk) = rest {
-            rest = split_off(&mut chunk);
-            let bytes = encode(&SequencedChunk { seq, chunk })?;
-            if bytes.len() > MAX_CHUNK {
-                let error = ProviderError::TooLarge { what: "a piece of the answer", limit: MAX_CHUNK };
-                chunks.send(encode(&SequencedChunk { seq, chunk: error.into() })?).await?;
-                return Ok(());
-            }
-            chunks.send(bytes).await?;
-            seq += 1;
-        }
-    }
-    Ok(())
-}
-
-/// Says that the details of some reasoning do not fit into a chunk, in their place.
-fn bounded(chunk: Chunk) -> Result<Chunk, HandlerError> {
-    if matches!(chunk, Chunk::ReasoningDetails { .. }) && encode(&chunk)?.len() > MAX_CHUNK / 2 {
-        let text = format!("the details of some reasoning were left out: they have more than {} bytes", MAX_CHUNK / 2);
-        return Ok(Chunk::Notice { text });
-    }
-    Ok(chunk)
-}
-
-/// Cuts a chunk whose text is longer than [`MAX_TEXT`], and returns what comes after the cut.
-fn split_off(chunk: &mut Chunk) -> Option<Chunk> {
-    let cut = |text: &mut String| {
-        let at = boundary(text, MAX_TEXT);
-        (at < text.len()).then(|| text.split_off(at))
-    };
-    match chunk {
-        Chunk::Text { text } => cut(text).map(|text| Chunk::Text { text }),
-        Chunk::Reasoning { text } => cut(text).map(|text| Chunk::Reasoning { text }),
-        Chunk::ToolCall(delta) => {
-            let arguments = cut(&mut delta.arguments)?;
-            Some(Chunk::ToolCall(ToolCallDelta { index: delta.index, id: None, name: None, arguments }))
-        }
-        _ => None,
     }
 }
 
@@ -207,6 +176,23 @@ fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, Han
                 HandlerError::upstream(text).guarded()
             })
         }
+    }
+}
+
+/// The handler of `ai.chat_stream`: as [`stream`], but for an answer that is to survive its reader.
+fn chat_stream(
+    gateway: &LiveGateway,
+) -> impl Fn(OwnedCall, ChunkSender) -> BoxFuture<'static, Result<(), HandlerError>> + use<> {
+    let live = gateway.clone();
+    move |call, chunks| {
+        let (live, gateway, caller) = (live.clone(), live.current(), Caller::of(&call));
+        Box::pin(async move {
+            let Asked::<ChatRequest> { request, size, room: _room } = asked(call).await?;
+            if request.resumable {
+                return resumable::begin(&live, request, size, caller, chunks).await;
+            }
+            forward(gateway.chat_stream(request), chunks).await
+        })
     }
 }
 
@@ -241,6 +227,8 @@ impl WithNotes for CompletionRequest {
 /// A request, and the room that it takes beside that of its call.
 struct Asked<T> {
     request: T,
+    /// Of the request as it came, in bytes.
+    size: usize,
     room: Option<ClaimedRoom>,
 }
 
@@ -257,7 +245,7 @@ async fn asked<T: WithNotes>(call: OwnedCall) -> Result<Asked<T>, HandlerError> 
     // What the call holds for itself is enough for most.
     let more = weight.saturating_sub(u64::from(WEIGHT - 1) * size as u64);
     let room = if more == 0 { None } else { Some(call.claim(more).await?) };
-    let read = move || Ok(Asked { request: read(call.payload())?, room });
+    let read = move || Ok(Asked { request: read(call.payload())?, size, room });
     if large { apart(read).await } else { read() }
 }
 
@@ -314,55 +302,9 @@ fn check_question(call: &OwnedCall) -> Result<(), HandlerError> {
     }
 }
 
-fn encode(value: &impl Serialize) -> Result<Vec<u8>, HandlerError> {
-    serde_json::to_vec(value).map_err(|error| HandlerError::failure(format!("the answer cannot be written: {error}")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_long_text_is_cut_between_characters_and_none_of_it_is_lost() {
-        let long = "é".repeat(5000);
-        for kind in [Chunk::text(&long), Chunk::reasoning(&long)] {
-            let (mut whole, mut rest) = (String::new(), Some(kind));
-            while let Some(mut chunk) = rest {
-                rest = split_off(&mut chunk);
-                let (Chunk::Text { text } | Chunk::Reasoning { text }) = chunk else { panic!("{chunk:?}") };
-                assert!(!text.is_empty() && text.len() <= MAX_TEXT);
-                whole.push_str(&text);
-            }
-            assert_eq!(whole, long);
-        }
-    }
-
-    #[test]
-    fn details_of_reasoning_that_do_not_fit_into_a_chunk_are_left_out_in_words() {
-        let details =
-            |length| Chunk::ReasoningDetails { details: serde_json::json!({"signature": "x".repeat(length)}) };
-        assert_eq!(bounded(details(100)).unwrap(), details(100));
-        let left_out = bounded(details(MAX_CHUNK)).unwrap();
-        assert!(matches!(&left_out, Chunk::Notice { text } if text.contains("8192 bytes")), "{left_out:?}");
-    }
-
-    #[test]
-    fn only_the_first_piece_of_a_tool_call_names_it() {
-        let arguments = "x".repeat(MAX_TEXT + 1);
-        let mut first =
-            Chunk::ToolCall(ToolCallDelta { index: 3, id: Some("c".into()), name: Some("n".into()), arguments });
-        let second = split_off(&mut first).unwrap();
-        let expected = ToolCallDelta { index: 3, id: None, name: None, arguments: "x".into() };
-        assert_eq!(second, Chunk::ToolCall(expected));
-        assert!(matches!(first, Chunk::ToolCall(ToolCallDelta { id: Some(_), name: Some(_), .. })));
-    }
-
-    #[test]
-    fn the_worst_text_still_fits_into_a_chunk() {
-        let mut chunk = Chunk::text("\u{1}".repeat(MAX_TEXT));
-        assert!(split_off(&mut chunk).is_none());
-        assert!(encode(&SequencedChunk { seq: u64::MAX, chunk }).unwrap().len() <= MAX_CHUNK);
-    }
 
     #[test]
     fn every_mend_stands_in_the_words_of_its_error() {

@@ -35,6 +35,7 @@ pub use asked::Asked;
 pub use count::estimate_tokens;
 pub use embeddings::{embedding_request, embedding_response};
 pub use fault::{ErrorForm, Fault};
+pub use responses::{Replay, StoredRequest, StoredResponse};
 pub use writer::AnswerWriter;
 
 /// A format in which tools ask for answers.

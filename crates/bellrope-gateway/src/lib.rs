@@ -68,12 +68,15 @@ mod text;
 pub use client::{AsyncChatClient, ChatClient, ChatError};
 pub use config::ProviderConfig;
 pub use error::{Blame, ConfigError, Excerpt, Phase, ProviderError};
-pub use gateway::{AnswerStream, Gateway, GatewaySettings, GatewaySnapshot, LiveGateway, ProviderSnapshot};
+pub use gateway::{
+    Answer, AnswerReader, AnswerSettings, AnswerStream, Answers, AnswersFull, Gateway, GatewaySettings,
+    GatewaySnapshot, LiveGateway, Owner, ProviderSnapshot,
+};
 pub use handlers::{MAX_CHUNK, MESSAGE_TYPES, register};
 pub use message::{
-    ChatRequest, ChatResponse, Chunk, CompletionRequest, Content, ErrorInfo, HealthReport, Message, ModelInfo,
-    ModelList, Part, Prompt, ProviderFault, ProviderHealth, Role, SequencedChunk, StopReason, Tool, ToolCall,
-    ToolCallDelta, ToolChoice, Usage, WIRE_VERSION,
+    CancelReport, CancelRequest, ChatRequest, ChatResponse, Chunk, CompletionRequest, Content, ErrorInfo, HealthReport,
+    Message, ModelInfo, ModelList, Part, Prompt, ProviderFault, ProviderHealth, ResumeRequest, Role, SequencedChunk,
+    StopReason, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage, WIRE_VERSION,
 };
 pub use notes::{MAX_NOTE, MAX_NOTES};
 pub use provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};

@@ -10,11 +10,14 @@
 //! | `ai.chat_stream` | [`ChatRequest`] | a stream of [`SequencedChunk`] |
 //! | `ai.complete` | [`CompletionRequest`] | [`ChatResponse`] |
 //! | `ai.complete_stream` | [`CompletionRequest`] | a stream of [`SequencedChunk`] |
+//! | `ai.resume` | [`ResumeRequest`] | a stream of [`SequencedChunk`] |
+//! | `ai.cancel` | [`CancelRequest`] | [`CancelReport`] |
 //! | `ai.models` | empty | [`ModelList`] |
 //! | `ai.health` | empty | [`HealthReport`] |
 
 mod answer;
 pub mod fields;
+mod kept;
 pub mod lenient;
 mod part;
 mod request;
@@ -24,5 +27,6 @@ pub use answer::{
     ChatResponse, Chunk, ErrorInfo, HealthReport, ModelInfo, ModelList, ProviderFault, ProviderHealth, SequencedChunk,
     StopReason, ToolCall, ToolCallDelta, Usage,
 };
+pub use kept::{CancelReport, CancelRequest, ResumeRequest};
 pub use request::{ChatRequest, CompletionRequest, Content, Message, Part, Prompt, Role, Tool, ToolChoice};
 pub use version::WIRE_VERSION;

@@ -200,7 +200,7 @@ impl Collector {
                     retryable: info.retryable,
                 });
             }
-            Chunk::Unknown => {}
+            Chunk::Resumable { .. } | Chunk::Unknown => {}
         }
         Ok(None)
     }

@@ -74,8 +74,8 @@ fn show(args: &ShowArgs) -> Outcome {
     rows.iter().try_for_each(|row| output::line(format_args!("{:key$}  {:value$}  {}", row.0, row.1, row.2)))?;
     output::line(format_args!(
         "\nAt the very most {} MiB: server.max_connections x (two rings, a reply that waits{}) + \
-         server.buffer_budget_bytes",
-        settings.server.memory_bound() / 1_048_576,
+         server.buffer_budget_bytes + gateway.answers.keep_bytes",
+        settings.memory_bound() / 1_048_576,
         if settings.server.stream_transport { ", 8 KiB read ahead" } else { "" }
     ))
 }

@@ -10,6 +10,7 @@
 //! | [`paths`] | the paths, and the methods they take |
 //! | [`peer`] | which user is at the other end of a connection |
 //! | [`service`] | the bodies of requests, and the way to the gateway |
+//! | [`stored`] | responses that are kept |
 //!
 //! Its [listener](HttpListener) has a thread of its own, and bounds connections, bytes and time. It asks the gateway
 //! within the process. Everything pulls: a client that reads slowly slows its provider down, and one that goes away takes
@@ -22,6 +23,7 @@ mod models;
 mod paths;
 mod peer;
 mod service;
+mod stored;
 
 use std::{
     convert::Infallible,

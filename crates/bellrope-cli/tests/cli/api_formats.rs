@@ -18,15 +18,15 @@ const PORT: [&str; 2] = ["--api-port", "0"];
 
 /// A response as it came.
 #[derive(Debug)]
-struct Response {
-    status: u16,
+pub(crate) struct Response {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Response {
     #[track_caller]
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
     }
 
@@ -36,7 +36,7 @@ impl Response {
     }
 
     /// The names of the events of a stream, and their data.
-    fn events(&self) -> Vec<(&str, Value)> {
+    pub(crate) fn events(&self) -> Vec<(&str, Value)> {
         // Comments are nothing to a tool.
         let events = self.body.split_terminator("\n\n").filter(|event| !event.starts_with(':'));
         let events = events.map(|event| event.strip_prefix("event: ").unwrap_or_else(|| panic!("{event:?}")));
@@ -50,7 +50,7 @@ impl Response {
 }
 
 /// Sends a request and reads the response to the end of the connection.
-fn exchange(address: &str, method: &str, path: &str, headers: &str, body: &str) -> Response {
+pub(crate) fn exchange(address: &str, method: &str, path: &str, headers: &str, body: &str) -> Response {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}");
@@ -172,7 +172,7 @@ fn a_tool_of_the_format_of_responses_is_answered_by_a_provider_of_chat_completio
 }
 
 #[test]
-fn no_response_is_kept_and_no_other_protocol_spoken() {
+fn a_response_that_is_not_kept_is_answered_as_openai_does_and_no_other_protocol_is_spoken() {
     let home = Home::new();
     let server = home.serve(PORT);
     let address = address(&server);

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::answer_stream::{AnswerStream, log};
+use super::answers::AnswerSettings;
 use super::notices::Notices;
 use super::stats::GatewaySnapshot;
 use super::upstream::{Route, Upstream};
@@ -46,6 +47,8 @@ pub struct Gateway {
     pub(super) default: Arc<Upstream>,
     /// Names of `upstreams`, in the order in which they are asked.
     pub(super) fallback: Arc<[String]>,
+    /// How answers are kept.
+    pub(super) answers: AnswerSettings,
 }
 
 impl Gateway {
@@ -53,7 +56,8 @@ impl Gateway {
     pub fn new(default: Arc<dyn Provider>) -> Self {
         let name = default.name().to_owned();
         let default = Arc::new(Upstream::new(default, None));
-        Self { upstreams: BTreeMap::from([(name, Arc::clone(&default))]), default, fallback: Arc::new([]) }
+        let (upstreams, answers) = (BTreeMap::from([(name, Arc::clone(&default))]), AnswerSettings::default());
+        Self { upstreams, default, fallback: Arc::new([]), answers }
     }
 
     /// This gateway with one more provider, in the place of another of its name. Its counters, its breaker and its rate
@@ -61,6 +65,13 @@ impl Gateway {
     #[must_use]
     pub fn with_provider(self, provider: Arc<dyn Provider>) -> Self {
         self.with_upstream(Upstream::new(provider, None))
+    }
+
+    /// This gateway with other settings of the answers that it keeps.
+    #[must_use]
+    pub fn with_answers(mut self, answers: AnswerSettings) -> Self {
+        self.answers = answers;
+        self
     }
 
     pub(super) fn with_upstream(mut self, upstream: Upstream) -> Self {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::answers::Answers;
 use super::core::Gateway;
 
 /// The gateway that is used at this moment, shared by all who ask it. Whoever has begun an answer keeps the providers it
@@ -16,7 +17,10 @@ use super::core::Gateway;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct LiveGateway(Arc<RwLock<Arc<Gateway>>>);
+pub struct LiveGateway {
+    current: Arc<RwLock<Arc<Gateway>>>,
+    answers: Answers,
+}
 
 impl LiveGateway {
     /// Begins with this one.
@@ -28,14 +32,14 @@ impl LiveGateway {
     /// The one that is used now. To be asked for anew with every request.
     #[must_use]
     pub fn current(&self) -> Arc<Gateway> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Uses another one for every request that begins from now on, and answers with the names of the providers that are
     /// new, gone or set up otherwise, sorted. A provider whose settings are the same in both stays as it is, with its
     /// breaker, its rate limit and its counters.
     pub fn replace(&self, gateway: Gateway) -> Vec<String> {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let next = gateway.keeping(&current);
         let differs = |name: &&String| match (current.upstreams.get(*name), next.upstreams.get(*name)) {
             (Some(old), Some(new)) => !Arc::ptr_eq(old, new),
@@ -45,14 +49,22 @@ impl LiveGateway {
             current.upstreams.keys().chain(next.upstreams.keys()).filter(differs).cloned().collect();
         changed.sort_unstable();
         changed.dedup();
+        self.answers.change(next.answers.clone());
         *current = Arc::new(next);
         changed
+    }
+
+    /// The answers that are kept for readers that were lost. They outlive an exchange of providers.
+    #[must_use]
+    pub fn answers(&self) -> &Answers {
+        &self.answers
     }
 }
 
 impl From<Arc<Gateway>> for LiveGateway {
     fn from(gateway: Arc<Gateway>) -> Self {
-        Self(Arc::new(RwLock::new(gateway)))
+        let answers = Answers::new(gateway.answers.clone());
+        Self { current: Arc::new(RwLock::new(gateway)), answers }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::answers::AnswerSettings;
 use super::core::Gateway;
 use super::upstream::{MadeOf, Upstream};
 #[cfg(not(feature = "http"))]
@@ -55,6 +56,8 @@ pub struct GatewaySettings {
     /// default 20,000, at most 3,600,000.
     #[serde(rename = "max_retry_wait_ms", with = "millis")]
     pub max_retry_wait: Duration,
+    /// How answers are kept that are to survive their readers.
+    pub answers: AnswerSettings,
     /// The scripted provider, which needs no network.
     pub embedded: EmbeddedSettings,
     /// Short for `providers.openai`.
@@ -70,6 +73,7 @@ impl Default for GatewaySettings {
             provider: embedded::NAME.to_owned(),
             fallback: Vec::new(),
             max_retry_wait: MAX_RETRY_WAIT,
+            answers: AnswerSettings::default(),
             embedded: EmbeddedSettings::default(),
             openai: None,
             providers: BTreeMap::new(),
@@ -101,7 +105,7 @@ impl Gateway {
 impl GatewaySettings {
     /// Sets the providers up. Makes no connection.
     fn into_gateway(self, vars: impl Fn(&str) -> Option<String>) -> Result<Gateway, ConfigError> {
-        let Self { provider, fallback, max_retry_wait, embedded, openai, mut providers } = self;
+        let Self { provider, fallback, max_retry_wait, answers, embedded, openai, mut providers } = self;
         let invalid =
             |key: &'static str, reason: String| ConfigError::Invalid { key: key.into(), reason: reason.into() };
         #[cfg(feature = "http")]
@@ -110,6 +114,7 @@ impl GatewaySettings {
             let reason = format!("is {}; set it to at most {}", max_retry_wait.as_millis(), LONGEST_WAIT.as_millis());
             return Err(invalid("gateway.max_retry_wait_ms", reason));
         }
+        answers.check()?;
         if openai.is_some_and(|openai| providers.insert(OPENAI.to_owned(), openai).is_some()) {
             let reason = "stands there a second time as gateway.providers.openai; keep one of them";
             return Err(invalid("gateway.openai", reason.to_owned()));
@@ -150,6 +155,7 @@ impl GatewaySettings {
             return Err(invalid("gateway.fallback", reason));
         }
         gateway.fallback = fallback.into();
+        gateway.answers = answers;
         Ok(gateway)
     }
 }

@@ -1,5 +1,6 @@
 //! What a tool asks.
 
+use super::responses::StoredRequest;
 use super::writer::AnswerWriter;
 use crate::message::ChatRequest;
 
@@ -11,4 +12,6 @@ pub struct Asked {
     pub stream: bool,
     /// What writes the answer in the tool's format.
     pub writer: Box<dyn AnswerWriter>,
+    /// What is to be kept of the answer, or what it goes on from: of OpenAI's responses alone.
+    pub stored: Option<StoredRequest>,
 }

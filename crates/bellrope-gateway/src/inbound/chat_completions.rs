@@ -10,5 +10,5 @@ use answer::{Heading, Script};
 /// Reads a request.
 pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Asked, Fault> {
     let request::Completion { chat, model, stream, include_usage } = request::read(body, providers)?;
-    Ok(Asked { chat, stream, writer: Box::new(Script::new(Heading::new(model), include_usage)) })
+    Ok(Asked { chat, stream, writer: Box::new(Script::new(Heading::new(model), include_usage)), stored: None })
 }

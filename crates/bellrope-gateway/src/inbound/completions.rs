@@ -73,7 +73,7 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Asked, Fault> {
     let include_usage = wire.stream_options.is_some_and(|options| options.include_usage());
     let writer =
         Script { id: format!("cmpl-{}", serial()), created: seconds_since_1970(), model, include_usage, usage: None };
-    Ok(Asked { chat, stream: wire.stream.unwrap_or(false), writer: Box::new(writer) })
+    Ok(Asked { chat, stream: wire.stream.unwrap_or(false), writer: Box::new(writer), stored: None })
 }
 
 #[derive(Deserialize)]

@@ -57,7 +57,7 @@ impl Fault {
         Self { param, ..Self::of(404, code, message) }
     }
 
-    /// An earlier response is asked for. None is kept, so this is what OpenAI says of one that it does not know.
+    /// A response is asked for that is not kept: what OpenAI says of one that it does not know.
     pub fn no_response(id: &str) -> Self {
         Self::of(404, "not_found", format!("Response with id '{}' not found.", shown(id)))
     }

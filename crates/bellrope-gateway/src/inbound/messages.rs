@@ -15,5 +15,5 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Asked, Fault> {
     let request::Turn { chat, model, stream } = request::read(body, providers)?;
     // What the tool shows until the provider has counted.
     let writer = Script::new(model, estimate_tokens(&chat));
-    Ok(Asked { chat, stream, writer: Box::new(writer) })
+    Ok(Asked { chat, stream, writer: Box::new(writer), stored: None })
 }

@@ -4,14 +4,18 @@ mod answer;
 mod echo;
 mod items;
 mod request;
+mod stored;
 mod tools;
 
 use super::asked::Asked;
 use super::fault::Fault;
 use answer::Script;
+pub use stored::{Replay, StoredRequest, StoredResponse};
 
 /// Reads a request.
 pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Asked, Fault> {
     let request::Turn { chat, stream, echo, names } = request::read(body, providers)?;
-    Ok(Asked { chat, stream, writer: Box::new(Script::new(echo, names)) })
+    let script = Script::new(echo, names);
+    let stored = StoredRequest::of(&script);
+    Ok(Asked { chat, stream, writer: Box::new(script), stored })
 }

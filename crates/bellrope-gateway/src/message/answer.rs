@@ -13,6 +13,13 @@ use super::version::wire_version;
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Chunk {
+    /// The answer can be gone on with if its reader is lost: the first piece of one that was asked for as
+    /// [`resumable`](super::ChatRequest::resumable).
+    Resumable {
+        /// What [`ResumeRequest`](super::ResumeRequest) and [`CancelRequest`](super::CancelRequest) call it: 32 hexadecimal
+        /// digits. Whoever has it, and is the same user, can read the answer.
+        id: String,
+    },
     /// More of the answer's text.
     Text {
         /// The text to append. Never empty.

@@ -54,6 +54,7 @@ pub const CHAT_REQUEST: Known = Fields(&[
     ("response_format", All),
     ("service_tier", All),
     ("n", All),
+    ("resumable", All),
 ]);
 
 const PARTS: Known = Fields(&[

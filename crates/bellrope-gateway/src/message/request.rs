@@ -98,6 +98,10 @@ pub struct ChatRequest {
     /// How many answers to make. Only one is ever made, and more are refused.
     #[serde(default, deserialize_with = "lenient::count", skip_serializing_if = "Option::is_none")]
     pub n: Option<u32>,
+    /// Whether the answer is to be kept for a while, so that it can be gone on with if its reader is lost: of
+    /// `ai.chat_stream` alone. By default it ends with its reader.
+    #[serde(default, deserialize_with = "lenient::or_default", skip_serializing_if = "is_false")]
+    pub resumable: bool,
     /// A text to be continued as it stands, rather than answered: of completions alone, and never part of the JSON.
     #[serde(skip)]
     pub prompt: Option<Prompt>,
@@ -140,10 +144,16 @@ impl Default for ChatRequest {
             response_format: None,
             service_tier: None,
             n: None,
+            resumable: false,
             prompt: None,
             notes: Vec::new(),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A text to be continued as it stands, by providers that speak OpenAI's completions.

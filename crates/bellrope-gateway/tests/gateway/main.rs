@@ -16,6 +16,7 @@ mod protocol;
 mod proxies;
 mod real_model;
 mod refusals;
+mod resumable;
 mod retries;
 mod script;
 mod secrecy;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use bellrope_gateway::{
-    ChatRequest, ChatResponse, CompletionRequest, HealthReport, MESSAGE_TYPES, ModelList, ProviderError, SequencedChunk,
+    CancelReport, ChatRequest, ChatResponse, CompletionRequest, HealthReport, MESSAGE_TYPES, ModelList, ProviderError,
+    ResumeRequest, SequencedChunk,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -56,6 +57,11 @@ fn every_example_is_what_the_types_read_and_write() {
     for example in examples("Answer") {
         comes_back::<ChatResponse>(&example);
     }
+    let [resume, cancelled] = &examples("Answers that are kept")[..] else { panic!("two examples") };
+    let mut resume = resume.clone();
+    resume.as_object_mut().unwrap().insert("version".to_owned(), 1.into());
+    comes_back::<ResumeRequest>(&resume);
+    comes_back::<CancelReport>(cancelled);
     for example in examples("Models") {
         comes_back::<ModelList>(&example);
     }
@@ -73,7 +79,18 @@ fn every_kind_of_chunk_has_an_example() {
     kinds.dedup();
     assert_eq!(
         kinds,
-        ["done", "error", "notice", "reasoning", "reasoning_details", "text", "tool_call", "tool_call_extra", "usage"]
+        [
+            "done",
+            "error",
+            "notice",
+            "reasoning",
+            "reasoning_details",
+            "resumable",
+            "text",
+            "tool_call",
+            "tool_call_extra",
+            "usage"
+        ]
     );
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bellrope::{AsyncClient, CallError, client::AsyncStream};
-use bellrope_gateway::{Chunk, SequencedChunk};
+use bellrope_gateway::{Chunk, SequencedChunk, WIRE_VERSION};
 
 use crate::socket;
 
@@ -39,6 +39,16 @@ impl ChatAnswer {
     pub(crate) async fn begin(client: &AsyncClient, request: Vec<u8>) -> Result<Self, CallError> {
         let stream = send(client, &request).await?;
         Ok(Self { stream, due: 0, again: Some((client.clone(), request)) })
+    }
+
+    /// Goes on with an answer that is kept, from its beginning.
+    ///
+    /// # Errors
+    /// [`CallError`] if it could not be asked for.
+    pub(crate) async fn resume(client: &AsyncClient, id: &str) -> Result<Self, CallError> {
+        let request = serde_json::json!({"version": WIRE_VERSION, "id": id}).to_string();
+        let stream = client.stream("ai.resume", request.as_bytes()).await?;
+        Ok(Self { stream, due: 0, again: None })
     }
 
     /// Waits for the next piece. After a terminal one comes none. Dropping what this returns before it is done loses the

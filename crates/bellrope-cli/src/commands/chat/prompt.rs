@@ -4,9 +4,6 @@
 //! never both, so what an editor does to the terminal cannot disturb an answer.
 
 use std::{
-    ffi::OsString,
-    fs::DirBuilder,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -22,7 +19,7 @@ use tokio::{
 };
 
 use super::{conversation::Conversation, screen::Screen, turn::turn};
-use crate::{socket::environment, spawn::ServerArg};
+use crate::{spawn::ServerArg, state};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope::chat::prompt";
@@ -163,7 +160,7 @@ impl Prompt {
     fn open() -> anyhow::Result<Self> {
         let config = Config::builder().max_history_size(HISTORY)?.history_ignore_space(true).auto_add_history(false);
         let mut editor = Editor::with_config(config.build()).context("opening the prompt")?;
-        let history = history_path(environment).filter(|path| make_home(path));
+        let history = state::file("chat_history").filter(|path| make_home(path));
         if let Some(path) = &history {
             // The first time there is none.
             let _ = editor.load_history(path);
@@ -195,15 +192,9 @@ impl Prompt {
     }
 }
 
-fn history_path(vars: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let state = vars("XDG_STATE_HOME").map(PathBuf::from);
-    let state = state.or_else(|| Some(PathBuf::from(vars("HOME")?).join(".local/state")))?;
-    state.is_absolute().then(|| state.join("bellrope").join("chat_history"))
-}
-
 /// Makes the folder of a file, readable by its user alone. Whether it is there.
 fn make_home(path: &Path) -> bool {
-    let made = path.parent().map_or(Ok(()), |home| DirBuilder::new().recursive(true).mode(0o700).create(home));
+    let made = path.parent().map_or(Ok(()), state::make_folder);
     if let Err(error) = &made {
         output::note(format_args!("questions are not kept: {}: {error}", path.display()));
     }
@@ -223,16 +214,5 @@ mod tests {
         for line in ["exit the loop", " exit", " /help", "/tokens 4", "/etc/passwd", "/", "help", "Exit"] {
             assert_eq!(local(line), None, "{line}");
         }
-    }
-
-    #[test]
-    fn questions_are_kept_where_the_user_keeps_state_and_never_in_the_current_folder() {
-        let path = |vars: &'static [(&str, &str)]| {
-            history_path(|name| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
-        };
-        assert_eq!(path(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]), Some("/s/bellrope/chat_history".into()));
-        assert_eq!(path(&[("HOME", "/h")]), Some("/h/.local/state/bellrope/chat_history".into()));
-        assert_eq!(path(&[("XDG_STATE_HOME", "s")]), None);
-        assert_eq!(path(&[]), None);
     }
 }

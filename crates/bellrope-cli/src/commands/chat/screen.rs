@@ -85,6 +85,9 @@ impl Screen {
             }
             Chunk::Reasoning { text } => self.think(&text)?,
             Chunk::Notice { text } => self.aside(&text)?,
+            Chunk::Resumable { id } => {
+                self.aside(&format!("if this is cut off, `bellrope chat --resume {id}` goes on with it"))?;
+            }
             Chunk::ToolCall(delta) => {
                 if let Some(name) = delta.name {
                     self.note(&format!("the model wants to call the tool {name:?}, and there is none"))?;

@@ -6,7 +6,8 @@ use bellrope::AsyncClient;
 use bellrope_gateway::{Chunk, StopReason};
 use bellrope_terminal::Outcome;
 
-use super::{conversation::Conversation, figures::Figures, screen::Screen};
+use super::{answer::ChatAnswer, conversation::Conversation, figures::Figures, kept, screen::Screen};
+use crate::socket;
 
 /// How long nothing may come before somebody at a terminal is told that the answer is waited for.
 const QUIET: Duration = Duration::from_secs(1);
@@ -18,11 +19,27 @@ pub(super) async fn turn(
     conversation: &mut Conversation,
     screen: &mut Screen,
 ) -> anyhow::Result<bool> {
-    let mut figures = Figures::start();
-    let mut answer = conversation.begin(client).await?;
+    let figures = Figures::start();
+    let answer = conversation.begin(client).await?;
     if let Some(note) = conversation.forgotten() {
         screen.note(&note)?;
     }
+    show(answer, figures, screen, |text| conversation.hear(text)).await
+}
+
+/// Shows an answer that is kept, from its beginning. As [`turn`].
+pub(super) async fn resume(client: &AsyncClient, id: &str, screen: &mut Screen) -> anyhow::Result<bool> {
+    let figures = Figures::start();
+    let answer = ChatAnswer::resume(client, id).await.map_err(socket::explain_call)?;
+    show(answer, figures, screen, |_| {}).await
+}
+
+async fn show(
+    mut answer: ChatAnswer,
+    mut figures: Figures,
+    screen: &mut Screen,
+    mut hear: impl FnMut(&str),
+) -> anyhow::Result<bool> {
     loop {
         let piece = {
             let mut next = std::pin::pin!(answer.next());
@@ -36,7 +53,12 @@ pub(super) async fn turn(
         };
         figures.take(&piece.chunk);
         if let Chunk::Text { text } = &piece.chunk {
-            conversation.hear(text);
+            hear(text);
+        }
+        if let Chunk::Resumable { id } = &piece.chunk
+            && let Some(fault) = kept::note(id)
+        {
+            screen.note(&fault)?;
         }
         let stop_reason = match &piece.chunk {
             Chunk::Done { stop_reason } => Some(*stop_reason),

@@ -85,14 +85,15 @@ pub(super) fn descriptors(connections: u32) -> Finding {
 }
 
 /// What the server may come to hold at the very most.
-pub(super) fn memory(config: &ServerConfig) -> Finding {
-    let most = config.memory_bound();
+/// `kept`: of answers that are kept.
+pub(super) fn memory(config: &ServerConfig, kept: u64) -> Finding {
+    let most = config.memory_bound().saturating_add(kept);
     let Some(there) = [proc::available_memory(), proc::memory_limit_of_group()].into_iter().flatten().min() else {
         return Finding::warn("memory", "the system does not say how much is there", "mount /proc");
     };
     let mib = |bytes: u64| bytes / 1_048_576;
     let found = format!(
-        "{} MiB there; at the very most {} MiB in {} connections and the buffer budget",
+        "{} MiB there; at the very most {} MiB in {} connections, the buffer budget and answers that are kept",
         mib(there),
         mib(most),
         config.max_connections
@@ -162,12 +163,12 @@ mod tests {
         assert!(finding.level == Level::Ok || finding.mend.unwrap().contains("max_connections"));
         let mut config = ServerConfig::default();
         config.buffer_budget_bytes = u64::MAX;
-        let finding = memory(&config);
+        let finding = memory(&config, 0);
         assert_eq!((finding.level, finding.mend.unwrap().contains("buffer_budget_bytes")), (Level::Fail, true));
         // Rings that no machine has room for, if all were in use.
         config.buffer_budget_bytes = 0;
         (config.max_connections, config.ring_bytes) = (u32::MAX, 1 << 30);
-        let finding = memory(&config);
+        let finding = memory(&config, 0);
         assert_eq!((finding.level, finding.mend.unwrap().contains("server.max_connections")), (Level::Warn, true));
     }
 

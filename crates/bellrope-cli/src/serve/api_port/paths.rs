@@ -3,6 +3,8 @@
 use bellrope_gateway::inbound::{ErrorForm, Fault, ToolFormat};
 use hyper::{HeaderMap, Method};
 
+use super::stored::Deed;
+
 /// Where one model is asked for, before its name.
 const MODEL: &str = "/v1/models/";
 /// Where a response is asked for, before its id.
@@ -19,8 +21,8 @@ pub(super) enum Endpoint<'a> {
     Models,
     /// The model of this name, with the escapes of a path.
     Model(&'a str),
-    /// A response that is kept. None is.
-    Response(&'a str),
+    /// The response with this id, and what is done with it.
+    Response(&'a str, Deed),
     /// Nothing: tools look there whether anybody listens.
     Root,
 }
@@ -49,13 +51,20 @@ impl<'a> Endpoint<'a> {
             return Ok(Self::Model(name));
         }
         if let Some(id) = path.strip_prefix(RESPONSE).filter(|id| id.starts_with("resp")) {
-            return Ok(Self::Response(id.split('/').next().unwrap_or_default()));
+            match id.split_once('/') {
+                None => return Ok(Self::Response(id, Deed::Whole)),
+                Some((id, "cancel")) => return Ok(Self::Response(id, Deed::Cancel)),
+                Some(_) => {}
+            }
         }
         if matches!(path, "" | "/v1" | "/api/hello") {
             return Ok(Self::Root);
         }
         let known: Vec<_> = PATHS.iter().map(|(_, path, _)| *path).collect();
-        Err(Fault::not_found(format!("there is no such path; known: {}, {MODEL}NAME", known.join(", "))))
+        Err(Fault::not_found(format!(
+            "there is no such path; known: {}, {MODEL}NAME, {RESPONSE}ID, {RESPONSE}ID/cancel",
+            known.join(", ")
+        )))
     }
 
     /// The form of its errors, and of what both have.
@@ -63,7 +72,7 @@ impl<'a> Endpoint<'a> {
         match self {
             Self::Ask(format) => format.errors(),
             Self::CountTokens => ErrorForm::Anthropic,
-            Self::Embeddings | Self::Response(_) => ErrorForm::OpenAi,
+            Self::Embeddings | Self::Response(..) => ErrorForm::OpenAi,
             Self::Models | Self::Model(_) | Self::Root => form_by(headers),
         }
     }
@@ -78,8 +87,8 @@ impl<'a> Endpoint<'a> {
         let (path, taken) = match self {
             Self::Model(_) => ("a model", "GET"),
             Self::Root => ("this path", "GET and HEAD"),
-            // Each is answered in the same way.
-            Self::Response(_) => return Ok(()),
+            // Its methods are known where it is.
+            Self::Response(..) => return Ok(()),
             known => match PATHS.iter().find(|(.., endpoint)| endpoint == known) {
                 Some((method, path, _)) => (*path, *method),
                 None => return Ok(()),
@@ -118,7 +127,9 @@ mod tests {
             }
         }
         assert_eq!(Endpoint::of("/v1/models/a/b").unwrap(), Endpoint::Model("a/b"));
-        assert_eq!(Endpoint::of("/v1/responses/resp_1/cancel").unwrap(), Endpoint::Response("resp_1"));
+        assert_eq!(Endpoint::of("/v1/responses/resp_1").unwrap(), Endpoint::Response("resp_1", Deed::Whole));
+        assert_eq!(Endpoint::of("/v1/responses/resp_1/cancel").unwrap(), Endpoint::Response("resp_1", Deed::Cancel));
+        assert!(Endpoint::of("/v1/responses/resp_1/input_items").is_err());
     }
 
     #[test]

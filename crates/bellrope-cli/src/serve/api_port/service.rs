@@ -3,7 +3,7 @@
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use bellrope_gateway::{
-    Chunk, Gateway, LiveGateway,
+    Chunk, Gateway, LiveGateway, Owner,
     inbound::{
         AnswerWriter, Asked, ErrorForm, Fault, ToolFormat, embedding_request, embedding_response, estimate_tokens,
     },
@@ -17,7 +17,12 @@ use hyper::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{events::Events, guard, models, paths::Endpoint};
+use super::{
+    events::Events,
+    guard, models,
+    paths::Endpoint,
+    stored::{self, Next, Owners},
+};
 
 /// The largest body of a request, in bytes.
 const MAX_BODY: usize = 32 * 1024 * 1024;
@@ -40,16 +45,16 @@ const ESTIMATED: &str = "input_tokens is an estimate: this provider cannot count
 pub(super) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Answers requests, one after another or many at once.
-#[derive(Debug)]
 pub(super) struct Service {
     gateway: LiveGateway,
+    owners: Owners,
     /// In KiB.
     budget: Arc<Semaphore>,
 }
 
 impl Service {
     pub(super) fn new(gateway: LiveGateway) -> Self {
-        Self { gateway, budget: Arc::new(Semaphore::new(BODY_BUDGET)) }
+        Self { gateway, owners: Owners::new(), budget: Arc::new(Semaphore::new(BODY_BUDGET)) }
     }
 
     /// The answer to a request. Dropping it, or the body of what it returns, drops the provider's stream.
@@ -80,12 +85,17 @@ impl Service {
         }
         endpoint.check_method(request.method())?;
         // Of what has no body to be read nothing can come.
-        if request.method() == Method::POST && !matches!(endpoint, Endpoint::Response(_)) {
+        if request.method() == Method::POST && !matches!(endpoint, Endpoint::Response(..)) {
             guard::check_json(request.headers())?;
+        }
+        let owner = self.owners.of(request.headers());
+        if let Endpoint::Response(id, deed) = endpoint {
+            let (method, query) = (request.method(), request.uri().query());
+            return kept(stored::about(&self.gateway, &owner, (method, deed), id, query)?);
         }
         let body = request.into_body();
         match endpoint {
-            Endpoint::Ask(format) => self.ask(format, body).await,
+            Endpoint::Ask(format) => self.ask(format, owner, body).await,
             Endpoint::CountTokens => self.count_tokens(body).await,
             Endpoint::Embeddings => self.embed(body).await,
             Endpoint::Models => json(models::list(&self.gateway.current().models().await, form)),
@@ -96,17 +106,23 @@ impl Service {
                     || Fault::not_found(format!("the model {name:?} does not exist; GET /v1/models lists them"));
                 json(found.ok_or_else(missing)?)
             }
-            Endpoint::Response(id) => Err(Fault::no_response(id)),
+            Endpoint::Response(id, _) => Err(Fault::no_response(id)),
             Endpoint::Root => Ok(response(StatusCode::OK, "text/plain; charset=utf-8", full(Vec::new()))),
         }
     }
 
-    async fn ask(&self, format: ToolFormat, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+    async fn ask(&self, format: ToolFormat, owner: Owner, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
         let (body, room) = self.read(body).await?;
         // The same providers from reading the model's name to the end of the answer.
         let gateway = self.gateway.current();
-        let Asked { chat, stream, mut writer } =
+        let Asked { mut chat, stream, mut writer, stored } =
             apart(&gateway, body, move |body, names| format.read(body, names)).await?;
+        if let Some(stored) = stored {
+            match stored::ask(self.gateway.answers(), &gateway, owner, stored, (&mut chat, stream), writer)? {
+                Next::Asked(keeping) => writer = keeping,
+                Next::Begun(body) => return kept(body),
+            }
+        }
         if !stream {
             let mut response = gateway.chat(chat).await?;
             let notes = std::mem::take(&mut response.notes);
@@ -212,6 +228,14 @@ fn failed(fault: &Fault, mut writer: Box<dyn AnswerWriter>) -> Result<Response<A
     writer.begin(&mut events);
     writer.fail(fault, &mut events);
     Ok(event_stream(full(events)))
+}
+
+/// A response that is kept.
+fn kept(body: stored::Body) -> Result<Response<AnswerBody>, Fault> {
+    match body {
+        stored::Body::Json(body) => json(Ok(body)),
+        stored::Body::Events(events) => Ok(event_stream(events)),
+    }
 }
 
 fn event_stream(body: AnswerBody) -> Response<AnswerBody> {

@@ -12,6 +12,9 @@ use crate::inbound::writer::{AnswerWriter, comment, named};
 use crate::message::{ChatResponse, Chunk, Part, StopReason, ToolCall, ToolCallDelta, Usage};
 use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
 
+/// The code of an answer that was cancelled, and its status.
+const CANCELLED: &str = "cancelled";
+
 /// Words by which providers say that a conversation is too long, in small letters.
 const TOO_LONG: [&str; 6] = [
     "context length",
@@ -22,22 +25,30 @@ const TOO_LONG: [&str; 6] = [
     "exceeds the context",
 ];
 
-/// Writes one answer.
+/// Writes one answer. Clones of one that has not begun write the same for the same chunks.
+#[derive(Clone)]
 pub(super) struct Script {
-    id: String,
+    pub(super) id: String,
     created_at: u64,
-    echo: Echo,
+    pub(super) echo: Echo,
     names: Names,
     sequence: u64,
+    /// The number of the first event that is written.
+    pub(super) from: u64,
     /// The items in their order; their texts are said again when they are over.
     items: Vec<Item>,
     /// The item that text goes on in.
     open: Option<usize>,
     held: usize,
     usage: Option<Usage>,
+    status: &'static str,
+    /// Why the response is incomplete, and how it failed.
+    details: Value,
+    error: Value,
     is_over: bool,
 }
 
+#[derive(Clone)]
 struct Item {
     id: String,
     kind: Kind,
@@ -45,15 +56,20 @@ struct Item {
     is_done: bool,
 }
 
+#[derive(Clone)]
 enum Kind {
     Message,
-    /// With what goes back with it.
-    Reasoning(Option<String>),
-    Call {
-        index: u32,
-        call_id: String,
-        called: Called,
-    },
+    Reasoning(Thought),
+    Call { index: u32, call_id: String, called: Called },
+}
+
+/// What goes back with reasoning.
+#[derive(Clone, Default)]
+struct Thought {
+    /// To a tool of this format, and by it.
+    encrypted: Option<String>,
+    /// To the provider, as it gave it.
+    details: Option<Value>,
 }
 
 impl Script {
@@ -65,19 +81,71 @@ impl Script {
             echo,
             names,
             sequence: 0,
+            from: 0,
             items: Vec::new(),
             open: None,
             held: 0,
             usage: None,
+            status: "in_progress",
+            details: Value::Null,
+            error: Value::Null,
             is_over: false,
         }
     }
 
-    fn event(&mut self, name: &str, mut event: Value, out: &mut Vec<u8>) {
+    /// The response as it is now.
+    pub(super) fn now(&self) -> Value {
+        let mut response = self.response();
+        if self.is_over {
+            response["usage"] = counts(self.usage.as_ref());
+        }
+        response
+    }
+
+    /// How much of the answer is held, in bytes.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether the answer has come to its end.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Whether it came whole: neither failed nor was cancelled.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_over && self.error.is_null() && self.status != CANCELLED
+    }
+
+    /// What the model said, as a turn of a conversation.
+    pub(super) fn said(&self) -> Vec<Part> {
+        let part = |item: &Item| match &item.kind {
+            Kind::Message => Part::text(item.text.clone()),
+            Kind::Reasoning(Thought { details, .. }) => {
+                Part::Reasoning { text: item.text.clone(), details: details.clone() }
+            }
+            Kind::Call { call_id, called, .. } => Part::ToolUse {
+                id: call_id.clone(),
+                name: called.seen(),
+                input: item.text.as_str().into(),
+                extra_content: None,
+            },
+        };
+        self.items.iter().map(part).collect()
+    }
+
+    fn item_id(&self, kind: &str) -> String {
+        let own = self.id.strip_prefix("resp_").unwrap_or(&self.id);
+        format!("{kind}{own}{:04x}", self.items.len())
+    }
+
+    pub(super) fn event(&mut self, name: &str, mut event: Value, out: &mut Vec<u8>) {
         event["type"] = name.into();
         event["sequence_number"] = self.sequence.into();
         self.sequence += 1;
-        named(name, &event, out);
+        if self.sequence > self.from {
+            named(name, &event, out);
+        }
     }
 
     /// Counts what is kept until the end; `false`, and the answer fails, if it is too much.
@@ -98,7 +166,7 @@ impl Script {
         }
         let goes_on = self.open.is_some_and(|at| matches!(self.items[at].kind, Kind::Reasoning(_)) == is_reasoning);
         if !goes_on {
-            let kind = if is_reasoning { Kind::Reasoning(None) } else { Kind::Message };
+            let kind = if is_reasoning { Kind::Reasoning(Thought::default()) } else { Kind::Message };
             self.begin_item(kind, out);
         }
         let Some(at) = self.open else { return };
@@ -120,7 +188,7 @@ impl Script {
         self.close(out);
         let at = self.items.len();
         let is_reasoning = matches!(kind, Kind::Reasoning(_));
-        let id = if is_reasoning { format!("{OWN_REASONING}{}", serial()) } else { format!("msg_{}", serial()) };
+        let id = self.item_id(if is_reasoning { OWN_REASONING } else { "msg_" });
         self.items.push(Item { id, kind, text: String::new(), is_done: false });
         self.open = Some(at);
         self.added(at, out);
@@ -140,13 +208,11 @@ impl Script {
             return;
         }
         let is_open = |script: &Self| script.open.is_some_and(|at| matches!(script.items[at].kind, Kind::Reasoning(_)));
-        if let Some(encrypted) = encrypted {
-            if !is_open(self) {
-                self.begin_item(Kind::Reasoning(None), out);
-            }
-            if let Some(Item { kind: Kind::Reasoning(kept), .. }) = self.open.map(|at| &mut self.items[at]) {
-                *kept = Some(encrypted.to_owned());
-            }
+        if encrypted.is_some() && !is_open(self) {
+            self.begin_item(Kind::Reasoning(Thought::default()), out);
+        }
+        if let Some(Item { kind: Kind::Reasoning(thought), .. }) = self.open.map(|at| &mut self.items[at]) {
+            *thought = Thought { encrypted: encrypted.map(str::to_owned), details: Some(details.clone()) };
         }
         if is_open(self) {
             self.close(out);
@@ -163,7 +229,7 @@ impl Script {
             None => {
                 self.close(out);
                 let called = self.names.called(delta.name.as_deref().unwrap_or_default());
-                let id = format!("{}_{}", if called.is_custom { "ctc" } else { "fc" }, serial());
+                let id = self.item_id(if called.is_custom { "ctc_" } else { "fc_" });
                 let call_id = delta.id.clone().unwrap_or_default();
                 let kind = Kind::Call { index: delta.index, call_id, called };
                 self.items.push(Item { id, kind, text: String::new(), is_done: false });
@@ -238,29 +304,36 @@ impl Script {
             }
         }
         let (name, status, details) = ending(reason);
-        let mut response = self.response(status);
-        response["incomplete_details"] = details;
-        response["usage"] = counts(self.usage.as_ref());
+        (self.status, self.details, self.is_over) = (status, details, true);
+        let response = self.now();
         self.event(name, json!({"response": response}), out);
-        self.is_over = true;
     }
 
     fn fail(&mut self, fault: &Fault, out: &mut Vec<u8>) {
-        let mut response = self.response("failed");
-        response["error"] = json!({"code": code(fault), "message": fault.message()});
-        self.event("response.failed", json!({"response": response}), out);
+        let name = if fault.code() == CANCELLED {
+            self.status = CANCELLED;
+            "response.incomplete"
+        } else {
+            self.status = "failed";
+            self.error = json!({"code": code(fault), "message": fault.message()});
+            "response.failed"
+        };
+        let response = self.response();
         self.is_over = true;
+        self.event(name, json!({"response": response}), out);
     }
 
-    fn response(&self, status: &str) -> Value {
-        let Echo { model, max_output_tokens, temperature, top_p, parallel_tool_calls, effort, metadata } = &self.echo;
+    fn response(&self) -> Value {
+        let Echo { model, max_output_tokens, temperature, top_p, parallel_tool_calls, effort, .. } = &self.echo;
+        let Echo { metadata, store, background, previous, .. } = &self.echo;
         let output: Vec<_> = self.items.iter().map(|item| item.json("completed")).collect();
         json!({
-            "id": self.id, "object": "response", "created_at": self.created_at, "status": status, "model": model,
-            "output": output, "error": null, "incomplete_details": null, "usage": null, "background": false,
+            "id": self.id, "object": "response", "created_at": self.created_at, "status": self.status, "model": model,
+            "output": output, "error": self.error, "incomplete_details": self.details, "usage": null,
+            "background": background,
             "instructions": null, "max_output_tokens": max_output_tokens, "temperature": temperature,
-            "top_p": top_p, "parallel_tool_calls": parallel_tool_calls.unwrap_or(true), "previous_response_id": null,
-            "reasoning": {"effort": effort, "summary": null}, "metadata": metadata, "store": false,
+            "top_p": top_p, "parallel_tool_calls": parallel_tool_calls.unwrap_or(true), "previous_response_id": previous,
+            "reasoning": {"effort": effort, "summary": null}, "metadata": metadata, "store": store,
             "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "truncation": "disabled",
         })
     }
@@ -290,15 +363,13 @@ impl AnswerWriter for Script {
             self.call(&ToolCallDelta { index, id: Some(id), name: Some(name), arguments }, unread);
         }
         let (_, status, details) = ending(stop_reason);
-        let mut whole = self.response(status);
-        whole["incomplete_details"] = details;
-        whole["usage"] = counts(usage.as_ref());
-        serde_json::to_vec(&whole)
+        (self.status, self.details, self.usage, self.is_over) = (status, details, usage, true);
+        serde_json::to_vec(&self.now())
     }
 
     fn begin(&mut self, out: &mut Vec<u8>) {
         for name in ["response.created", "response.in_progress"] {
-            let response = self.response("in_progress");
+            let response = self.response();
             self.event(name, json!({"response": response}), out);
         }
     }
@@ -313,7 +384,7 @@ impl AnswerWriter for Script {
             Chunk::ReasoningDetails { details } => self.details(&details, out),
             Chunk::ToolCall(delta) => self.call(&delta, out),
             Chunk::Usage(usage) => self.usage = Some(usage),
-            Chunk::Notice { text } => comment(&text, out),
+            Chunk::Notice { text } if self.sequence >= self.from => comment(&text, out),
             Chunk::Done { stop_reason } => self.end(stop_reason, out),
             Chunk::Error(info) => self.fail(&info.into(), out),
             // What this format has no place for, and kinds of a later version.
@@ -336,7 +407,7 @@ impl Item {
                 let content = if is_begun { vec![text_part(text)] } else { Vec::new() };
                 json!({"type": "message", "id": id, "status": status, "role": "assistant", "content": content})
             }
-            Kind::Reasoning(encrypted) => {
+            Kind::Reasoning(Thought { encrypted, .. }) => {
                 let has_text = is_begun && !text.is_empty();
                 let summary: Vec<_> =
                     has_text.then(|| json!({"type": "summary_text", "text": text})).into_iter().collect();

@@ -15,7 +15,7 @@ pub(super) fn is_short(metadata: &Map<String, Value>) -> bool {
 }
 
 /// What of a request stands in its response again.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Echo {
     /// The model, as the tool calls it.
     pub(super) model: String,
@@ -25,4 +25,8 @@ pub(super) struct Echo {
     pub(super) parallel_tool_calls: Option<bool>,
     pub(super) effort: Option<String>,
     pub(super) metadata: Map<String, Value>,
+    /// Whether it is kept, whether it goes on without a reader, and the id of the one that it goes on from.
+    pub(super) store: bool,
+    pub(super) background: bool,
+    pub(super) previous: Option<String>,
 }

@@ -1,7 +1,6 @@
 //! Requests in the form of OpenAI's responses, as the gateway takes them.
 //!
-//! No response is kept, so one that is to go on from another is answered as OpenAI answers for a response that it does not
-//! know. What would run at OpenAI's servers is left out and noted, unless the request demands it.
+//! What would run at OpenAI's servers is left out and noted, unless the request demands it.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -82,11 +81,8 @@ pub(super) struct Turn {
 /// Reads a request. `providers`: the names that may stand before a model's name.
 pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Turn, Fault> {
     let wire: Wire = read_wire(body)?;
-    wire.refuse_what_is_not_kept()?;
+    wire.refuse_what_cannot_be_kept()?;
     let mut told = Told::new(&unknown(body, KNOWN));
-    if wire.store == Some(true) {
-        told.left_out("`store`", "no response is kept");
-    }
     if wire.truncation.as_deref() == Some("auto") {
         told.left_out("`truncation`", "no conversation is cut");
     }
@@ -109,6 +105,9 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Turn, Fault> {
         parallel_tool_calls: wire.parallel_tool_calls,
         effort: effort.clone().filter(|effort| effort.len() < MAX_ECHO),
         metadata: if is_short(&wire.metadata) { wire.metadata.clone() } else { Map::new() },
+        store: wire.store == Some(true) || wire.background == Some(true),
+        background: wire.background == Some(true),
+        previous: wire.previous_response_id.filter(|id| !id.is_empty()),
     };
     let chat = ChatRequest {
         provider,
@@ -173,20 +172,14 @@ struct Wire {
 }
 
 impl Wire {
-    /// Refuses what needs an earlier response, or makes one that is asked for later.
-    fn refuse_what_is_not_kept(&self) -> Result<(), Fault> {
-        if let Some(id) = self.previous_response_id.as_deref().filter(|id| !id.is_empty()) {
-            let id: String = id.chars().filter(char::is_ascii_graphic).take(64).collect();
-            let words = format!("Previous response with id '{id}' not found.");
-            return Err(Fault::missing("previous_response_not_found", Some("previous_response_id"), words));
-        }
+    /// Refuses what needs what is kept nowhere here.
+    fn refuse_what_cannot_be_kept(&self) -> Result<(), Fault> {
         if self.conversation.is_some() {
             let words = "The `conversation` was not found: none is kept here; send the whole of it as `input`.";
             return Err(Fault::missing("not_found", Some("conversation"), words));
         }
-        if self.background == Some(true) {
-            let words =
-                "background is not supported: no response is kept to be asked for later; leave it out, and stream";
+        if self.background == Some(true) && self.store == Some(false) {
+            let words = "background needs a response that is kept; leave `store` out, or set it to true";
             return Err(Fault::invalid(Some("background"), words));
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::message::{Tool, ToolChoice};
 const BETWEEN: &str = "__";
 
 /// What the caller calls the tools that it is asked to run, by the names that the model sees.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Names(HashMap<String, Called>);
 
 /// A tool as the caller calls it.
@@ -23,6 +23,13 @@ pub(super) struct Called {
     pub(super) namespace: Option<String>,
     /// Whether it takes a text in place of an object.
     pub(super) is_custom: bool,
+}
+
+impl Called {
+    /// What the model calls it.
+    pub(super) fn seen(&self) -> String {
+        self.namespace.as_ref().map_or_else(|| self.name.clone(), |namespace| qualified(namespace, &self.name))
+    }
 }
 
 impl Names {

@@ -116,6 +116,7 @@ impl AsyncCalls {
             context: CallContext { connection: session.serial, deadline_us: request.deadline_us },
             cancelled: Cancelled::default(),
             _room: Arc::clone(&room),
+            user: session.peer.uid,
             holder: Arc::clone(session.budget_claim.holder()),
             patience: core.live.budget_wait(),
             claims: Arc::clone(&core.claims),
@@ -210,7 +211,7 @@ impl AsyncCalls {
     /// Drops the handler of a call that its caller no longer wants.
     pub(crate) fn cancelled(&self, session: &mut Session, call: u64) {
         if let Some(open) = session.open.close(call) {
-            open.cancel();
+            open.withdraw();
             self.counters.ended(open.message_type);
             self.counters.count(open.message_type, Some(ErrorCode::Cancelled));
         }

@@ -78,7 +78,13 @@ pub(crate) struct Held {
 }
 
 impl OpenCall {
-    /// Tells whatever the handler has started elsewhere that the answer is not wanted any more.
+    /// Tells whatever the handler has started elsewhere that its caller does not want the answer any more.
+    pub(crate) fn withdraw(&self) {
+        self.cancelled.withdraw();
+        self.held.span.ended(ErrorCode::Cancelled.name());
+    }
+
+    /// Tells whatever the handler has started elsewhere that nobody is there for the answer any more.
     pub(crate) fn cancel(&self) {
         self.cancelled.set();
         self.held.span.ended(ErrorCode::Cancelled.name());

@@ -25,6 +25,8 @@ pub struct OwnedCall {
     pub(crate) cancelled: Cancelled,
     /// What it holds of the buffer budget: as long as its payload is there, wherever that is.
     pub(crate) _room: Arc<Reservation>,
+    /// Who is at the other end of its connection.
+    pub(crate) user: u32,
     /// Of the buffer budget.
     pub(crate) holder: Arc<Holder>,
     /// How long it waits for room there.
@@ -100,6 +102,12 @@ impl OwnedCall {
         self.context.connection
     }
 
+    /// The user at the other end of the connection, as the kernel said when it was made.
+    #[must_use]
+    pub fn user(&self) -> u32 {
+        self.user
+    }
+
     /// Time that is left for the answer, if its caller set a deadline. The handler is dropped when it is over.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
@@ -133,6 +141,7 @@ pub struct Cancelled(Arc<Cancellation>);
 #[derive(Debug, Default)]
 struct Cancellation {
     happened: AtomicBool,
+    withdrawn: AtomicBool,
     notify: Notify,
 }
 
@@ -141,6 +150,13 @@ impl Cancelled {
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.happened.load(Ordering::Acquire)
+    }
+
+    /// Whether the caller said that it does not want the answer any more. `false` if it just went away, died or let its
+    /// deadline pass: it may come back for what a handler keeps for it. Known before the handler's future is dropped.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        self.0.withdrawn.load(Ordering::Acquire)
     }
 
     /// Waits until [`Self::is_cancelled`]: for ever, if the call is answered first.
@@ -152,6 +168,11 @@ impl Cancelled {
             }
             notified.await;
         }
+    }
+
+    pub(crate) fn withdraw(&self) {
+        self.0.withdrawn.store(true, Ordering::Release);
+        self.set();
     }
 
     pub(crate) fn set(&self) {

@@ -163,7 +163,6 @@ fn what_would_run_at_openais_servers_is_left_out_and_noted_unless_it_is_demanded
     for name in [
         "a tool of type \"web_search\"",
         "web_search_call",
-        "`store`",
         "`truncation`",
         "`prompt_cache_key`",
         "`text.verbosity`",
@@ -179,14 +178,7 @@ fn what_would_run_at_openais_servers_is_left_out_and_noted_unless_it_is_demanded
 #[test]
 fn what_would_need_a_kept_response_is_answered_as_openai_does() {
     for (field, value, words) in [
-        (
-            "previous_response_id",
-            json!("resp_\r\n1"),
-            "404 {\"error\":{\"message\":\"Previous response with id 'resp_1' not found.\"",
-        ),
-        ("previous_response_id", json!("r"), "previous_response_not_found"),
         ("conversation", json!("conv_1"), "404 "),
-        ("background", json!(true), "400 {\"error\":{\"message\":\"background is not supported"),
         (
             "input",
             json!([{"type": "item_reference", "id": "i"}]),
@@ -197,6 +189,22 @@ fn what_would_need_a_kept_response_is_answered_as_openai_does() {
         request[field] = value;
         let fault = of(&request).unwrap_err();
         assert!(fault.contains(words), "{fault}");
+    }
+    let fault = of(&json!({"input": "Hi", "background": true, "store": false})).unwrap_err();
+    assert!(fault.contains("background needs a response that is kept"), "{fault}");
+}
+
+#[test]
+fn what_is_kept_only_if_it_is_asked_for_is_said_in_the_response() {
+    for (request, kept) in [
+        (json!({"input": "Hi"}), (false, false, None)),
+        (json!({"input": "Hi", "store": false}), (false, false, None)),
+        (json!({"input": "Hi", "store": true, "previous_response_id": ""}), (true, false, None)),
+        (json!({"input": "Hi", "background": true}), (true, true, None)),
+        (json!({"input": "Hi", "previous_response_id": "resp_1"}), (false, false, Some("resp_1"))),
+    ] {
+        let echo = read(&serde_json::to_vec(&request).unwrap(), &[]).unwrap().echo;
+        assert_eq!((echo.store, echo.background, echo.previous.as_deref()), kept, "{request}");
     }
 }
 

@@ -1,0 +1,209 @@
+//! OpenAI's responses that are kept: how one begins, is asked for later, is read again, cancelled and deleted.
+
+use std::{
+    convert::Infallible,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use bellrope_gateway::{
+    Answer, AnswerReader, Answers, ChatRequest, Gateway, LiveGateway, Owner,
+    inbound::{AnswerWriter, Fault, Replay, StoredRequest, StoredResponse},
+};
+use bellrope_shm::process;
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{
+    HeaderMap, Method,
+    body::{Bytes, Frame},
+    header::AUTHORIZATION,
+};
+use tokio::time::timeout;
+
+use super::service::AnswerBody;
+
+/// How long nothing comes before the reader hears that the connection is alive.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// What is done with a response that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// `GET` and `DELETE` of the response itself.
+    Whole,
+    /// `POST` to `cancel` below it.
+    Cancel,
+}
+
+/// What an answer is: a body of JSON, or of events.
+pub(super) enum Body {
+    Json(Vec<u8>),
+    Events(AnswerBody),
+}
+
+/// Who asks: whoever sends this key, or, without one, our own user, as nobody else is let in but root.
+pub(super) struct Owners([RandomState; 2]);
+
+impl Owners {
+    pub(super) fn new() -> Self {
+        Self([RandomState::new(), RandomState::new()])
+    }
+
+    pub(super) fn of(&self, headers: &HeaderMap) -> Owner {
+        let key = headers.get(AUTHORIZATION).or_else(|| headers.get("x-api-key"));
+        let Some(key) = key else { return Owner::User(process::user_id()) };
+        // The key itself is not kept.
+        let [high, low] = self.0.each_ref().map(|state| u128::from(state.hash_one(key.as_bytes())));
+        Owner::Token(high << 64 | low)
+    }
+}
+
+/// What goes on with a request for a response that is kept, or goes on from one.
+pub(super) enum Next {
+    /// It is answered as every other request, by this.
+    Asked(Box<dyn AnswerWriter>),
+    /// It runs without a reader.
+    Begun(Body),
+}
+
+/// Begins what a request asks for. `writer`: for one that is not to be kept.
+pub(super) fn ask(
+    answers: &Answers,
+    gateway: &Gateway,
+    owner: Owner,
+    stored: StoredRequest,
+    (chat, stream): (&mut ChatRequest, bool),
+    writer: Box<dyn AnswerWriter>,
+) -> Result<Next, Fault> {
+    stored.go_on(answers, &owner, chat)?;
+    if !stored.is_stored() {
+        return Ok(Next::Asked(writer));
+    }
+    let asked = chat.messages.clone();
+    if !stored.is_background() {
+        return Ok(Next::Asked(stored.writer(answers, owner, asked)?));
+    }
+    let (answer, response) = stored.begin(answers, owner, asked)?;
+    let reader = stream.then(|| events(&answer, &response, None)).transpose()?;
+    Arc::clone(&response).run(answer, gateway.chat_stream(std::mem::take(chat)));
+    Ok(Next::Begun(reader.map_or_else(|| Body::Json(response.json()), Body::Events)))
+}
+
+/// Answers a request about the response with this id.
+pub(super) fn about(
+    gateway: &LiveGateway,
+    owner: &Owner,
+    (method, deed): (&Method, Deed),
+    id: &str,
+    query: Option<&str>,
+) -> Result<Body, Fault> {
+    let (answer, response) = StoredResponse::find(gateway.answers(), owner, id)?;
+    match (deed, method.as_str()) {
+        (Deed::Whole, "GET") => {
+            let query = Query::read(query)?;
+            if query.stream {
+                return Ok(Body::Events(events(&answer, &response, query.starting_after)?));
+            }
+            Ok(Body::Json(response.json()))
+        }
+        (Deed::Whole, "DELETE") => {
+            answer.remove();
+            Ok(Body::Json(serde_json::json!({"id": id, "object": "response", "deleted": true}).to_string().into()))
+        }
+        (Deed::Cancel, "POST") => {
+            response.cancel(&answer)?;
+            Ok(Body::Json(response.json()))
+        }
+        (Deed::Whole, _) => Err(Fault::method_not_allowed("a response takes GET and DELETE")),
+        (Deed::Cancel, _) => Err(Fault::method_not_allowed("cancel takes POST")),
+    }
+}
+
+/// What is asked behind the `?`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Query {
+    stream: bool,
+    starting_after: Option<u64>,
+}
+
+impl Query {
+    fn read(query: Option<&str>) -> Result<Self, Fault> {
+        let mut read = Self::default();
+        for pair in query.unwrap_or_default().split('&') {
+            match pair.split_once('=').unwrap_or((pair, "")) {
+                ("stream", "true" | "1") => read.stream = true,
+                ("starting_after", number) => {
+                    let fault = || Fault::invalid(Some("starting_after"), "starting_after is the number of an event");
+                    read.starting_after = Some(number.parse().map_err(|_| fault())?);
+                }
+                _ => {}
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// The events of a response, those after a number alone.
+fn events(answer: &Answer, response: &StoredResponse, after: Option<u64>) -> Result<AnswerBody, Fault> {
+    let mut replay = response.replay(after)?;
+    // All of its chunks are read, as the numbers of events are not those of chunks.
+    let reader = answer.read(0).map_err(|error| Fault::invalid(Some("stream"), error.to_string()))?;
+    let mut begun = Vec::new();
+    replay.begin(&mut begun);
+    let pieces = stream::unfold(Some((reader, replay, begun)), async |state| {
+        let (mut reader, mut replay, mut ready) = state?;
+        let goes_on = more(&mut reader, &mut replay, &mut ready).await;
+        let frame = Frame::data(Bytes::from(std::mem::take(&mut ready)));
+        Some((Ok::<_, Infallible>(frame), goes_on.then_some((reader, replay, ready))))
+    });
+    Ok(StreamBody::new(pieces).boxed_unsync())
+}
+
+/// Waits until there is something to send. Whether more may follow.
+async fn more(reader: &mut AnswerReader, replay: &mut Replay, ready: &mut Vec<u8>) -> bool {
+    loop {
+        if !ready.is_empty() {
+            return true;
+        }
+        match timeout(SILENCE, reader.next()).await {
+            Ok(Ok(Some(piece))) => replay.piece(&piece, ready),
+            Ok(Ok(None)) => return false,
+            Ok(Err(error)) => {
+                replay.break_off(&error, ready);
+                return false;
+            }
+            Err(_) => replay.ping(ready),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_key_stands_for_its_owner_and_nothing_else_does() {
+        let owners = Owners::new();
+        let of = |headers: &[(&'static str, &'static str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.insert(*name, HeaderValue::from_static(value));
+            }
+            owners.of(&map)
+        };
+        let key = of(&[("authorization", "Bearer a"), ("x-api-key", "stale")]);
+        assert_eq!(key, of(&[("authorization", "Bearer a")]));
+        assert!(key != of(&[("authorization", "Bearer b")]) && key != of(&[("x-api-key", "a")]));
+        assert_eq!(of(&[]), Owner::User(process::user_id()));
+    }
+
+    #[test]
+    fn what_is_asked_behind_the_question_mark_is_read() {
+        assert_eq!(Query::read(None).unwrap(), Query::default());
+        let query = Query::read(Some("include[]=x&stream=true&starting_after=7")).unwrap();
+        assert_eq!(query, Query { stream: true, starting_after: Some(7) });
+        assert!(Query::read(Some("starting_after=x")).is_err() && !Query::read(Some("stream=false")).unwrap().stream);
+    }
+}

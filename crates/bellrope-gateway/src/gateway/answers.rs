@@ -1,0 +1,628 @@
+//! Answers that are kept for a while, so that they can be gone on with when their reader was lost.
+//!
+//! Such an answer is pulled from its provider by a task of its own, into a log that is bounded in bytes and in time, and
+//! is read from there. It has one reader at a time: who comes last has it. All other answers end with their reader.
+
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bellrope::status::Activity;
+use bytes::Bytes;
+use futures_core::Stream;
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::{ConfigError, Excerpt, ProviderError};
+use crate::message::{Chunk, ErrorInfo, SequencedChunk};
+
+/// The most answers that are kept, whatever they hold.
+const MAX_KEPT: usize = 256;
+/// One answer's pieces may take one part in so many of all bytes, and what is kept beside them half.
+const SHARE: u64 = 4;
+/// What an answer takes beside what it holds, and a piece beside its bytes.
+const ANSWER: u64 = 512;
+const PIECE: u64 = 64;
+/// The least and the most that `keep_bytes` may be, and the most of `keep_s`.
+const KEEP_BYTES: std::ops::RangeInclusive<u64> = 256 * 1024..=4 * 1024 * 1024 * 1024;
+const MAX_KEEP: u32 = 86_400;
+
+/// How long and how much is kept of answers that are to survive their readers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AnswerSettings {
+    /// How long an answer is kept after its end or after its last reader left, whichever is later; one under way that
+    /// nobody reads for so long ends. In seconds, 1 to 86,400; default 60.
+    pub keep_s: u32,
+    /// The most bytes of all answers that are kept, 256 KiB to 4 GiB, or 0 to keep none. The pieces of one take at most a
+    /// quarter. Default 16 MiB: that is also the worst case of their memory.
+    pub keep_bytes: u64,
+}
+
+impl Default for AnswerSettings {
+    fn default() -> Self {
+        Self { keep_s: 60, keep_bytes: 8 * 1024 * 1024 }
+    }
+}
+
+impl AnswerSettings {
+    /// Checks what can be wrong.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let invalid =
+            |key: &'static str, reason: String| ConfigError::Invalid { key: key.into(), reason: reason.into() };
+        if self.keep_s == 0 || self.keep_s > MAX_KEEP {
+            let reason = format!("is {}; set it to 1 to {MAX_KEEP}", self.keep_s);
+            return Err(invalid("gateway.answers.keep_s", reason));
+        }
+        if self.keep_bytes != 0 && !KEEP_BYTES.contains(&self.keep_bytes) {
+            let (least, most) = (KEEP_BYTES.start(), KEEP_BYTES.end());
+            let reason = format!("is {}; set it to {least} to {most}, or to 0 to keep none", self.keep_bytes);
+            return Err(invalid("gateway.answers.keep_bytes", reason));
+        }
+        Ok(())
+    }
+}
+
+/// Whose an answer is: nobody else can read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A user of this machine.
+    User(u32),
+    /// Whoever has a token, as a number that stands for it.
+    Token(u128),
+}
+
+/// Why an answer cannot be kept.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the answer cannot be kept: {0}")]
+pub struct AnswersFull(&'static str);
+
+impl From<AnswersFull> for Chunk {
+    fn from(full: AnswersFull) -> Self {
+        Self::Error(ErrorInfo { code: "overloaded".to_owned(), message: full.to_string(), retryable: true })
+    }
+}
+
+/// The answers that are kept. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Answers(Arc<Shared>);
+
+/// An answer that is kept. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    answers: Answers,
+    id: u128,
+    changed: Arc<Notify>,
+}
+
+/// Reads an answer from one of its pieces on.
+#[derive(Debug)]
+pub struct AnswerReader {
+    answer: Answer,
+    serial: u64,
+    next: u64,
+}
+
+/// What is kept beside the pieces of an answer.
+pub type Beside = Arc<dyn Any + Send + Sync>;
+
+#[derive(Debug)]
+struct Shared {
+    kept: Mutex<Kept>,
+    /// Told when there may be room.
+    room: Notify,
+    awake: OnceLock<Activity>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    settings: AnswerSettings,
+    answers: HashMap<u128, Entry>,
+    /// Of all of them.
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    owner: Owner,
+    beside: Option<Beside>,
+    /// Whether it goes on to its end though nobody reads.
+    goes_on_unread: bool,
+    pieces: VecDeque<Bytes>,
+    /// The number of the first of them.
+    first: u64,
+    /// What the pieces take, and what is held beside them.
+    bytes: u64,
+    held: u64,
+    is_over: bool,
+    is_cancelled: bool,
+    /// Who reads it, and the number of the piece that it takes next.
+    reader: Option<(u64, u64)>,
+    readers: u64,
+    /// Since when nobody reads it, or since its end if that was later.
+    unread_since: Instant,
+    changed: Arc<Notify>,
+}
+
+/// When an answer is forgotten.
+enum Due {
+    At(Instant),
+    /// Not as long as it is read, or goes on.
+    Unknown,
+    Gone,
+}
+
+/// What came of a piece that is to be kept.
+enum Push {
+    Done,
+    Full,
+    TooLarge(u64),
+    /// The answer is not kept any more.
+    Gone,
+}
+
+impl Answers {
+    /// Keeps none yet.
+    #[must_use]
+    pub fn new(settings: AnswerSettings) -> Self {
+        let kept = Kept { settings, answers: HashMap::new(), bytes: 0 };
+        Self(Arc::new(Shared { kept: Mutex::new(kept), room: Notify::new(), awake: OnceLock::new() }))
+    }
+
+    /// Goes by other settings from now on.
+    pub fn change(&self, settings: AnswerSettings) {
+        self.kept().settings = settings;
+        self.0.room.notify_waiters();
+    }
+
+    /// Answers that are kept count as work of this server from now on, which else may end when nobody is connected.
+    pub fn keep_awake(&self, activity: Activity) {
+        let _ = self.0.awake.set(activity);
+    }
+
+    /// An id for an answer: 128 random bits.
+    ///
+    /// # Errors
+    /// The system gives no random bits.
+    pub fn new_id() -> Result<u128, AnswersFull> {
+        let mut bits = [0; 16];
+        getrandom::getrandom(&mut bits).map_err(|_| AnswersFull("the system gives no random bits for its id"))?;
+        Ok(u128::from_ne_bytes(bits))
+    }
+
+    /// Begins to keep an answer. `held`: what is kept beside its pieces, in bytes. `goes_on_unread`: whether it goes on to
+    /// its end though nobody reads; its first pieces are forgotten then if there are too many.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn begin(
+        &self,
+        id: u128,
+        owner: Owner,
+        goes_on_unread: bool,
+        beside: Option<Beside>,
+        held: u64,
+    ) -> Result<Answer, AnswersFull> {
+        let mut kept = self.kept();
+        let limit = kept.settings.keep_bytes;
+        if limit == 0 {
+            return Err(AnswersFull("none is kept here, as gateway.answers.keep_bytes is 0"));
+        }
+        if held > limit / 2 {
+            return Err(AnswersFull("its request is too large for that (gateway.answers.keep_bytes)"));
+        }
+        while kept.answers.len() >= MAX_KEPT || kept.bytes + held + ANSWER > limit {
+            if !kept.forget_one(id) {
+                return Err(AnswersFull("too many are under way; try again, or raise gateway.answers.keep_bytes"));
+            }
+        }
+        kept.bytes += held + ANSWER;
+        let changed = Arc::new(Notify::new());
+        let entry = Entry {
+            owner,
+            beside,
+            goes_on_unread,
+            pieces: VecDeque::new(),
+            first: 0,
+            bytes: ANSWER,
+            held,
+            is_over: false,
+            is_cancelled: false,
+            reader: None,
+            readers: 0,
+            unread_since: Instant::now(),
+            changed: Arc::clone(&changed),
+        };
+        kept.answers.insert(id, entry);
+        Ok(Answer { answers: self.clone(), id, changed })
+    }
+
+    /// The answer of this id, if it is kept and belongs to `owner`.
+    ///
+    /// # Errors
+    /// [`ProviderError::UnknownAnswer`]; nothing tells whether it is another's.
+    pub fn find(&self, id: &str, owner: &Owner) -> Result<Answer, ProviderError> {
+        let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'));
+        let id = is_id.then(|| u128::from_str_radix(id, 16).ok()).flatten().ok_or(ProviderError::UnknownAnswer)?;
+        let kept = self.kept();
+        let entry = kept.answers.get(&id).filter(|entry| entry.owner == *owner);
+        let changed = Arc::clone(&entry.ok_or(ProviderError::UnknownAnswer)?.changed);
+        Ok(Answer { answers: self.clone(), id, changed })
+    }
+
+    /// How many are kept, and their bytes.
+    #[must_use]
+    pub fn size(&self) -> (usize, u64) {
+        let kept = self.kept();
+        (kept.answers.len(), kept.bytes)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Answer {
+    /// What the answer is asked for by.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{:032x}", self.id)
+    }
+
+    /// Pulls the answer from its provider in a task of its own, and keeps it until it is forgotten. Nothing is pulled
+    /// while there is no room. When the answer is cancelled, or forgotten, the provider's stream is dropped at once.
+    pub fn pull(self, pieces: impl Stream<Item = Chunk> + Send + 'static) {
+        let working = self.answers.0.awake.get().map(Activity::begin);
+        tokio::spawn(async move {
+            let _working = working;
+            let failed = {
+                let (cancelled, forgotten) = (pin!(self.cancelled()), pin!(self.forgotten()));
+                let (stopped, whole) = (select(cancelled, forgotten), pin!(self.take_in(pieces)));
+                match select(stopped, whole).await {
+                    Either::Left((Either::Left(_), _)) => Some(ProviderError::Cancelled),
+                    Either::Left((Either::Right(_), _)) => None,
+                    Either::Right((failed, _)) => failed,
+                }
+            };
+            // The provider's stream is gone by now.
+            if let Some(error) = failed {
+                self.end(Some(error.into()));
+            }
+            self.forgotten().await;
+        });
+    }
+
+    /// Keeps an answer that is whole already until it is forgotten.
+    pub fn keep(self) {
+        self.end(None);
+        self.pull(futures_util::stream::empty());
+    }
+
+    /// Begins to read with this piece. Whoever reads the answer until now reads it no longer.
+    ///
+    /// # Errors
+    /// The answer is not kept any more, or not from there on.
+    pub fn read(&self, from: u64) -> Result<AnswerReader, ProviderError> {
+        let mut kept = self.answers.kept();
+        let entry = kept.answers.get_mut(&self.id).ok_or(ProviderError::UnknownAnswer)?;
+        let (first, end) = (entry.first, entry.end());
+        let refuse = |reason: String| Err(ProviderError::NotResumable { reason: Excerpt::new(&reason) });
+        if from < first {
+            let last = first - 1;
+            return refuse(format!(
+                "the pieces up to number {last} are no longer kept, as the answer is long; go on after a later one"
+            ));
+        }
+        if entry.is_over && from >= end {
+            return refuse(format!("the answer is over; number {} was its last piece", end.saturating_sub(1)));
+        }
+        if from > end {
+            return refuse(format!("no piece with the number {} has come yet", from - 1));
+        }
+        entry.readers += 1;
+        let serial = entry.readers;
+        entry.reader = Some((serial, from));
+        entry.changed.notify_waiters();
+        Ok(AnswerReader { answer: self.clone(), serial, next: from })
+    }
+
+    /// Cancels the answer, if it is under way; whether it was. What came of it stays for a while.
+    pub fn cancel(&self) -> bool {
+        let mut kept = self.answers.kept();
+        let Some(entry) = kept.answers.get_mut(&self.id).filter(|entry| !entry.is_over && !entry.is_cancelled) else {
+            return false;
+        };
+        entry.is_cancelled = true;
+        entry.changed.notify_waiters();
+        true
+    }
+
+    /// Forgets the answer at once, and cancels it if it is under way. Whether it was kept.
+    pub fn remove(&self) -> bool {
+        let removed = self.answers.kept().remove(self.id);
+        self.answers.0.room.notify_waiters();
+        removed
+    }
+
+    /// What is kept beside the pieces, if it is a `T`.
+    #[must_use]
+    pub fn beside<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let beside = self.answers.kept().answers.get(&self.id)?.beside.clone()?;
+        beside.downcast().ok()
+    }
+
+    /// Whether nothing more comes of it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.answers.kept().answers.get(&self.id).is_none_or(|entry| entry.is_over || entry.is_cancelled)
+    }
+
+    /// Holds so many bytes more beside the pieces, or fewer. More only if there is room; whether it does.
+    pub fn hold(&self, held: u64) -> bool {
+        let mut kept = self.answers.kept();
+        let limit = kept.settings.keep_bytes;
+        loop {
+            let Some(entry) = kept.answers.get(&self.id) else { return false };
+            let before = entry.held;
+            if held <= before || (held <= limit / 2 && kept.bytes - before + held <= limit) {
+                kept.bytes = kept.bytes - before + held;
+                kept.answers.entry(self.id).and_modify(|entry| entry.held = held);
+                break;
+            }
+            if held > limit / 2 || !kept.forget_one(self.id) {
+                return false;
+            }
+        }
+        drop(kept);
+        self.answers.0.room.notify_waiters();
+        true
+    }
+
+    /// Takes the pieces in until the last one. Why they failed, if they did.
+    async fn take_in(&self, pieces: impl Stream<Item = Chunk>) -> Option<ProviderError> {
+        let mut pieces = pin!(pieces);
+        while let Some(chunk) = pieces.next().await {
+            if chunk.is_terminal() {
+                self.end(Some(chunk));
+                return None;
+            }
+            let piece = self.numbered(chunk)?;
+            let mut room = pin!(self.answers.0.room.notified());
+            loop {
+                room.as_mut().enable();
+                match self.answers.kept().push(self.id, &piece) {
+                    Push::Done => break,
+                    Push::Full => {}
+                    Push::TooLarge(limit) => {
+                        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+                        return Some(ProviderError::TooLarge { what: "a piece of the answer", limit });
+                    }
+                    Push::Gone => return None,
+                }
+                room.as_mut().await;
+                room.set(self.answers.0.room.notified());
+            }
+            self.changed.notify_waiters();
+        }
+        (!self.is_over()).then(|| ProviderError::Truncated { reason: "the stream ended without a word".into() })
+    }
+
+    /// Takes the last piece in, for which there is always room.
+    fn end(&self, last: Option<Chunk>) {
+        let piece = last.and_then(|last| self.numbered(last));
+        let mut kept = self.answers.kept();
+        let Some(entry) = kept.answers.get_mut(&self.id).filter(|entry| !entry.is_over) else { return };
+        entry.is_over = true;
+        entry.unread_since = Instant::now();
+        let cost = piece.as_ref().map_or(0, |piece| piece.len() as u64 + PIECE);
+        entry.pieces.extend(piece);
+        entry.bytes += cost;
+        kept.bytes += cost;
+        drop(kept);
+        self.changed.notify_waiters();
+    }
+
+    /// A piece with the number that comes next. Only one task ever adds pieces.
+    fn numbered(&self, chunk: Chunk) -> Option<Bytes> {
+        let seq = self.answers.kept().answers.get(&self.id)?.end();
+        // Plain structs with text keys: writing them cannot fail.
+        serde_json::to_vec(&SequencedChunk { seq, chunk }).ok().map(Bytes::from)
+    }
+
+    /// Waits until the answer is cancelled or forgotten.
+    async fn cancelled(&self) {
+        self.until(|entry| entry.is_none_or(|entry| entry.is_cancelled && !entry.is_over)).await;
+    }
+
+    /// Waits until the answer is kept no longer: because nobody has read it for long enough, or somebody removed it.
+    async fn forgotten(&self) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            match self.forget_if_due() {
+                Due::Gone => return,
+                // Whether it changed or the time has come: what is due is looked at again.
+                Due::At(due) => drop(timeout_at(due, changed).await),
+                Due::Unknown => changed.await,
+            }
+        }
+    }
+
+    /// Forgets the answer, if it is time. In one step, so that no reader comes in between.
+    fn forget_if_due(&self) -> Due {
+        let mut kept = self.answers.kept();
+        let keep = Duration::from_secs(kept.settings.keep_s.into());
+        let Some(entry) = kept.answers.get(&self.id) else { return Due::Gone };
+        if entry.reader.is_some() || (entry.goes_on_unread && !entry.is_over) {
+            return Due::Unknown;
+        }
+        let due = entry.unread_since + keep;
+        if due > Instant::now() {
+            return Due::At(due);
+        }
+        kept.remove(self.id);
+        drop(kept);
+        self.answers.0.room.notify_waiters();
+        Due::Gone
+    }
+
+    async fn until(&self, holds: impl Fn(Option<&Entry>) -> bool) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if holds(self.answers.kept().answers.get(&self.id)) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+impl AnswerReader {
+    /// The next piece: a [`SequencedChunk`] as JSON. `None` after the last one. Safe to be dropped while it waits.
+    ///
+    /// # Errors
+    /// There is another reader, or the answer is not kept any more.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ProviderError> {
+        let changed = Arc::clone(&self.answer.changed);
+        loop {
+            let mut changed = pin!(changed.notified());
+            changed.as_mut().enable();
+            if let Some(outcome) = self.look() {
+                return outcome;
+            }
+            changed.await;
+        }
+    }
+
+    /// The number of the piece that comes next.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// Cancels the answer, unless somebody else reads it by now.
+    pub fn cancel(&self) {
+        let is_reader = {
+            let kept = self.answer.answers.kept();
+            kept.answers.get(&self.answer.id).is_some_and(|entry| entry.is_read_by(self.serial))
+        };
+        if is_reader {
+            self.answer.cancel();
+        }
+    }
+
+    fn look(&mut self) -> Option<Result<Option<Bytes>, ProviderError>> {
+        let mut kept = self.answer.answers.kept();
+        let Some(entry) = kept.answers.get_mut(&self.answer.id) else {
+            return Some(Err(ProviderError::UnknownAnswer));
+        };
+        if !entry.is_read_by(self.serial) {
+            return Some(Err(ProviderError::Superseded));
+        }
+        // What it has not taken is only forgotten where the answer goes on unread.
+        let Some(at) = self.next.checked_sub(entry.first) else {
+            let reason = format!("the pieces from number {} on are no longer kept, as they were not read", self.next);
+            return Some(Err(ProviderError::NotResumable { reason: Excerpt::new(&reason) }));
+        };
+        let piece = usize::try_from(at).ok().and_then(|at| entry.pieces.get(at)).cloned();
+        match piece {
+            Some(piece) => {
+                self.next += 1;
+                entry.reader = Some((self.serial, self.next));
+                drop(kept);
+                self.answer.answers.0.room.notify_waiters();
+                Some(Ok(Some(piece)))
+            }
+            None => entry.is_over.then_some(Ok(None)),
+        }
+    }
+}
+
+impl Drop for AnswerReader {
+    fn drop(&mut self) {
+        let mut kept = self.answer.answers.kept();
+        if let Some(entry) = kept.answers.get_mut(&self.answer.id).filter(|entry| entry.is_read_by(self.serial)) {
+            entry.reader = None;
+            entry.unread_since = Instant::now();
+            entry.changed.notify_waiters();
+        }
+    }
+}
+
+impl Kept {
+    /// Keeps a piece, if there is room. Older answers that are over make room first, then pieces of the same answer that
+    /// were read.
+    fn push(&mut self, id: u128, piece: &Bytes) -> Push {
+        let (limit, cost) = (self.settings.keep_bytes, piece.len() as u64 + PIECE);
+        let share = limit / SHARE;
+        loop {
+            let all = self.bytes;
+            let Some(entry) = self.answers.get_mut(&id).filter(|entry| !entry.is_over) else { return Push::Gone };
+            if cost + ANSWER > share {
+                return Push::TooLarge(share);
+            }
+            let has_share = entry.bytes + cost <= share;
+            if has_share && all + cost <= limit {
+                entry.pieces.push_back(piece.clone());
+                entry.bytes += cost;
+                self.bytes += cost;
+                return Push::Done;
+            }
+            if has_share && self.forget_one(id) {
+                continue;
+            }
+            let freed = self.answers.get_mut(&id).and_then(Entry::forget_first);
+            match freed {
+                Some(freed) => self.bytes -= freed,
+                None => return Push::Full,
+            }
+        }
+    }
+
+    /// Forgets the answer that has been over and unread for longest, but for this one.
+    fn forget_one(&mut self, but: u128) -> bool {
+        let over = self.answers.iter().filter(|(id, entry)| **id != but && entry.is_over && entry.reader.is_none());
+        let oldest = over.min_by_key(|(_, entry)| entry.unread_since).map(|(id, _)| *id);
+        oldest.is_some_and(|id| self.remove(id))
+    }
+
+    fn remove(&mut self, id: u128) -> bool {
+        let Some(entry) = self.answers.remove(&id) else { return false };
+        self.bytes -= entry.bytes + entry.held;
+        entry.changed.notify_waiters();
+        true
+    }
+}
+
+impl Entry {
+    /// The number of the piece that comes next.
+    fn end(&self) -> u64 {
+        self.first + self.pieces.len() as u64
+    }
+
+    fn is_read_by(&self, serial: u64) -> bool {
+        self.reader.is_some_and(|(reader, _)| reader == serial)
+    }
+
+    /// Forgets the first piece, if it was read or need not be. The bytes that this frees.
+    fn forget_first(&mut self) -> Option<u64> {
+        let was_read = self.reader.is_some_and(|(_, next)| self.first < next);
+        if !was_read && !self.goes_on_unread {
+            return None;
+        }
+        let freed = self.pieces.pop_front()?.len() as u64 + PIECE;
+        self.first += 1;
+        self.bytes -= freed;
+        Some(freed)
+    }
+}
+
+#[cfg(test)]
+mod tests;
