@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+use crate::asker::{Asker, AskerKind};
 use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::{AnswerStream, Gateway, LiveGateway};
 use crate::json;
@@ -89,7 +90,9 @@ pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> Serv
         .unary_async(
             CHAT,
             unary(&gateway, |gateway, call| async move {
-                let Asked { request, room: _room } = asked(call).await?;
+                let asker = asker(&gateway, &call, CHAT);
+                let Asked { mut request, room: _room } = asked::<ChatRequest>(call).await?;
+                request.asker = asker;
                 answer(gateway.chat(request).await)
             }),
         )
@@ -97,7 +100,9 @@ pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> Serv
         .unary_async(
             COMPLETE,
             unary(&gateway, |gateway, call| async move {
-                let Asked { request, room: _room } = asked(call).await?;
+                let asker = asker(&gateway, &call, COMPLETE);
+                let Asked { mut request, room: _room } = asked::<CompletionRequest>(call).await?;
+                request.asker = asker;
                 answer(gateway.complete(request).await)
             }),
         )
@@ -141,10 +146,18 @@ fn stream<T: WithNotes>(
         let gateway = gateway.current();
         // The request is read in here: outside of the future it would keep the worker from its other connections.
         Box::pin(async move {
-            let Asked { request, room: _room } = asked(call).await?;
+            let asker = asker(&gateway, &call, T::STREAM);
+            let Asked { mut request, room: _room } = asked::<T>(call).await?;
+            *request.asker() = asker;
             forward(begin(&gateway, request), chunks).await
         })
     }
+}
+
+/// Who calls, as the books are to know it.
+fn asker(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Asker {
+    let name = if gateway.keeps_books() { call.process_name() } else { None };
+    Asker::new(AskerKind::Process, name.as_deref().unwrap_or_default(), endpoint)
 }
 
 /// Sends an answer piece by piece, at the pace of its reader.
@@ -217,24 +230,39 @@ trait WithNotes: DeserializeOwned + Send + 'static {
     /// The field that no request lacks, and a value for it.
     const REQUIRED: (&str, &str);
 
+    /// The message type that streams its answer.
+    const STREAM: &str;
+
     fn notes(&mut self) -> &mut Vec<String>;
+
+    fn asker(&mut self) -> &mut Asker;
 }
 
 impl WithNotes for ChatRequest {
     const KNOWN: Known = CHAT_REQUEST;
     const REQUIRED: (&str, &str) = ("messages", "[]");
+    const STREAM: &str = CHAT_STREAM;
 
     fn notes(&mut self) -> &mut Vec<String> {
         &mut self.notes
+    }
+
+    fn asker(&mut self) -> &mut Asker {
+        &mut self.asker
     }
 }
 
 impl WithNotes for CompletionRequest {
     const KNOWN: Known = COMPLETION_REQUEST;
     const REQUIRED: (&str, &str) = ("prompt", "\"\"");
+    const STREAM: &str = COMPLETE_STREAM;
 
     fn notes(&mut self) -> &mut Vec<String> {
         &mut self.notes
+    }
+
+    fn asker(&mut self) -> &mut Asker {
+        &mut self.asker
     }
 }
 
