@@ -83,13 +83,13 @@ const TODAY: &str = "";
 
 impl Bookkeeper {
     /// Keeps books by these settings, which were [checked](BookSettings::check). The ledger is opened with the first row;
-    /// with budgets it is read now, if it is there.
+    /// if it is there it is read now. `tokens`: those whose budgets count.
     #[must_use]
-    pub fn start(settings: BookSettings) -> Self {
-        Self::with(settings, None, clock())
+    pub fn start(settings: BookSettings, tokens: Option<Tokens>) -> Self {
+        Self::with(settings, tokens, clock())
     }
 
-    /// As [`Self::start`], with the tokens whose budgets count, and the time from elsewhere.
+    /// As [`Self::start`], with the time from elsewhere.
     #[must_use]
     pub fn with(settings: BookSettings, tokens: Option<Tokens>, clock: Clock) -> Self {
         let mut number = [0; 8];
@@ -366,7 +366,7 @@ fn micros_of(amount: f64) -> Option<u64> {
 }
 
 /// The system's clocks.
-pub(crate) fn clock() -> Clock {
+fn clock() -> Clock {
     let began = Instant::now();
     Arc::new(move || {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

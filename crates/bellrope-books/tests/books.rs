@@ -11,7 +11,7 @@ use bellrope_gateway::{
     Asker, AskerKind, BoxFuture, Capabilities, ChatRequest, Chunk, ChunkStream, EmbeddingRequest, Gateway, ModelInfo,
     Provider, ProviderError, ProviderHealth, StopReason, Usage,
 };
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::Semaphore;
 
 const DAY: i64 = 86_400_000;
@@ -154,14 +154,14 @@ async fn sixteen_requests_at_once_cannot_overrun_a_budget() {
         provider.will(whole(10, 100));
         let request = ChatRequest { max_tokens: Some(100), ..ChatRequest::user("Hello") };
         let mut answer = gateway.chat_stream(request);
-        match futures_util::poll!(answer.next()) {
-            std::task::Poll::Pending => streams.push(answer),
-            std::task::Poll::Ready(Some(piece)) => {
+        match answer.next().now_or_never() {
+            None => streams.push(answer),
+            Some(Some(piece)) => {
                 let Chunk::Error(error) = piece.chunk else { panic!("{piece:?}") };
                 assert_eq!((&*error.code, error.retryable), ("budget_exceeded", true), "{error:?}");
                 refused += 1;
             }
-            std::task::Poll::Ready(None) => panic!(),
+            Some(None) => panic!(),
         }
     }
     assert!(refused >= 6 && streams.len() == 16 - refused, "{refused} were refused");
@@ -373,7 +373,7 @@ async fn without_a_ledger_budgets_count_in_memory_and_no_file_is_made() {
     let budget = Budget { requests: Some(1), ..Budget::named("b", Window::Day) };
     let stage = Stage::new(BookSettings { budgets: vec![budget], ..BookSettings::default() });
     let settings = BookSettings { path: None, ..stage.settings.clone() };
-    let books = Bookkeeper::start(settings);
+    let books = Bookkeeper::start(settings, None);
     let provider = Scripted::named("p");
     let gateway = gateway(&provider, &books);
     gateway.chat(from("a")).await.unwrap();

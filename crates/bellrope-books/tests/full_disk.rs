@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 fn a_full_disk_loses_no_answer_and_is_said_and_rows_come_when_there_is_room() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("state").join("books.db");
-    let books = Bookkeeper::start(BookSettings { path: Some(path.clone()), ..BookSettings::default() });
+    let books = Bookkeeper::start(BookSettings { path: Some(path.clone()), ..BookSettings::default() }, None);
     let gateway = Gateway::from_settings_and_vars(GatewaySettings::default(), |_| None).unwrap();
     let gateway = gateway.with_books(Arc::new(books.clone()));
     let tokio = runtime();

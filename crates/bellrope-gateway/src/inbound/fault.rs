@@ -42,6 +42,11 @@ impl Fault {
         Self { param, ..Self::of(400, "invalid_request", message) }
     }
 
+    /// Whoever asks must show another key.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::of(401, "invalid_api_key", message)
+    }
+
     /// Whoever asks may not.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::of(403, "forbidden", message)
