@@ -9,4 +9,6 @@ pub(crate) mod doctor;
 pub(crate) mod health;
 pub(crate) mod list;
 pub(crate) mod manual;
+pub(crate) mod token;
 pub(crate) mod top;
+pub(crate) mod usage;

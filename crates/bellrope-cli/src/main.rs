@@ -19,7 +19,7 @@ use bellrope_shm::CountingAllocator;
 use bellrope_terminal::{WrongSettings, signals, stderr};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use commands::{acp, breaker, call, chat, config, doctor, health, list, manual, top};
+use commands::{acp, breaker, call, chat, config, doctor, health, list, manual, token, top, usage};
 
 /// Counts allocations while a measurement asks for that; otherwise it costs an allocation one load.
 #[global_allocator]
@@ -66,6 +66,11 @@ enum Command {
     /// See the circuit breakers of a server, and open, close or reset them by hand.
     #[command(subcommand)]
     Breaker(breaker::BreakerCommand),
+    /// What AI requests took and cost, by day, model, provider or client.
+    Usage(usage::UsageArgs),
+    /// Tokens by which tools at the API port are told apart, each with its budget.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// What the settings are and where they come from, or what is wrong with a configuration file.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -104,6 +109,8 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Breaker(command) => breaker::run(command),
+        Command::Usage(args) => usage::run(&args),
+        Command::Token(command) => token::run(command),
         Command::Config(command) => config::run(command),
         Command::Completions(args) => manual::completions(&args, Cli::command()),
         Command::Man(args) => manual::man(&args, Cli::command()),

@@ -9,11 +9,13 @@ use std::{
     fmt::Write,
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use bellrope::{LogFile, Server, server::inherited_listener, status::OPERATOR_TYPES};
+use bellrope_books::Bookkeeper;
 use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use bellrope_health::HealthServer;
 use bellrope_measure::served::{register, stay_small};
@@ -25,7 +27,7 @@ use signal_hook::{
     low_level::signal_name,
 };
 
-use api_port::ApiPort;
+use api_port::{ApiPort, Keys};
 use reload::Reload;
 
 use crate::{
@@ -35,6 +37,8 @@ use crate::{
 
 /// How long answers under way may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long the last rows of the ledger may take.
+const BOOKS: Duration = Duration::from_secs(2);
 /// How long what is to be said at a terminal may take before the log goes to its file.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -58,6 +62,12 @@ The configuration file is TOML, and every key of it has a default:
   provider = "openai"
   [gateway.openai]
   base_url = "http://127.0.0.1:8080"
+  [books]
+  path = "/var/lib/bellrope/books.db"       # or "off"
+  [[budgets]]
+  name = "daily"
+  window = "day"
+  tokens = 2000000
 
 Every key may also stand in the environment, as in BELLROPE_SERVER__MAX_CONNECTIONS=500 or BELLROPE_LOG=debug, and be
 given as in --set server.max_connections=500. Flags come before the environment (BELLROPE_CONFIG names the file; there are
@@ -65,7 +75,7 @@ also BELLROPE_PROVIDER, RUST_LOG, OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL)
 `bellrope config show` prints every setting and where it comes from.
 
 SIGHUP reads all of it again, files with keys too. At once change: how much is logged, all of [gateway], [server.breaker],
-and of [server] what limits connections, handshakes and waiting; an answer under way keeps its provider. Of everything
+prices and budgets, and of [server] what limits connections, handshakes and waiting; an answer under way keeps its provider. Of everything
 else the log says that it needs a restart. Settings with a fault in them change nothing.
 
 A service manager may hand over the socket (LISTEN_FDS), is told when the server is ready and when it stops
@@ -96,10 +106,12 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("waiting for signals")?;
     signals::second_ends_at_once(&[SIGTERM, SIGINT]).context("waiting for signals")?;
 
-    let gateway = settings.gateway()?;
+    let books = Bookkeeper::start(settings.books(), settings.tokens());
+    let gateway = settings.gateway()?.with_books(Arc::new(books.clone()));
+    let keys = Keys::new(settings.tokens(), settings.needs_token());
     let provider = gateway.default_provider().name().to_owned();
     let gateway = LiveGateway::new(gateway);
-    let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone());
+    let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone(), books.clone());
     let log_file = open_log(&settings)?;
     let Settings { socket, health, api_port, server, .. } = settings;
     let waiting = signals.handle();
@@ -116,11 +128,12 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     };
     providers::watch(&server.metrics(), &gateway.current());
     gateway.answers().keep_awake(server.metrics().activity());
+    books.watch(&server.metrics());
     let help =
         "Lines of the log that were lost, because nobody took what came before them or they could not be written.";
     server.metrics().watch_counter("ipc_log_lines_lost_total", help, stderr::lost());
     let health = health.map(|address| start_health(address, &server)).transpose()?;
-    let api_port = api_port.map(|port| ApiPort::start(port, gateway.clone(), &server.metrics())).transpose()?;
+    let api_port = api_port.map(|port| ApiPort::start(port, gateway.clone(), keys, &server.metrics())).transpose()?;
 
     stay_small(server.metrics())?;
     let types = 1 + MESSAGE_TYPES.len() + OPERATOR_TYPES.len();
@@ -160,6 +173,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         tracing::warn!("some answers were not done within {DRAIN:?} and were cut off");
     }
     drop(health);
+    books.close(BOOKS);
     // The next server may have the path, whatever is still to be sent.
     drop(server);
     spans.finish();

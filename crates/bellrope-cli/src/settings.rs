@@ -20,12 +20,13 @@ use bellrope::{
     default_socket_path,
     server::{BindError, ServerConfig},
 };
+use bellrope_books::{BookSettings, SettingFault, Tokens, default_books_path, default_tokens_path};
 use bellrope_gateway::{ConfigError, Gateway, GatewaySettings, MAX_CHUNK, ProviderConfig};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use document::Document;
+use document::{Document, TokenSettings};
 use layers::Layers;
 pub(crate) use layers::{CONFIG, NO_SPAWN, Origin, Origins, ours as variables};
 use schema::{Key, flatten, shown};
@@ -34,6 +35,9 @@ use crate::{
     logging::{self, LogFormat},
     socket::{SocketArg, VARIABLE},
 };
+
+/// The path of a ledger that there is not.
+const OFF: &str = "off";
 
 /// The rings have to hold the gateway's chunks, which have at most a quarter of one.
 const MIN_RING_BYTES: usize = 4 * MAX_CHUNK;
@@ -99,6 +103,9 @@ pub(crate) struct Settings {
     pub(crate) otlp_endpoint: Option<String>,
     pub(crate) server: ServerConfig,
     pub(crate) gateway: GatewaySettings,
+    /// With prices and budgets, and the path of the ledger as it stands in the settings.
+    books: BookSettings,
+    tokens: TokenSettings,
     pub(crate) origins: Origins,
     /// All of it, as the configuration file would say it.
     document: Value,
@@ -194,6 +201,11 @@ impl Settings {
             }
             Ok(()) => {}
         }
+        let Document { books, prices, budgets, .. } = &document;
+        let books = BookSettings { prices: prices.clone(), budgets: budgets.clone(), ..books.clone() };
+        if let Err(SettingFault { key, fault }) = books.check() {
+            faults.push((place(&key), format!("{} {fault}", naming(&key))));
+        }
         if !faults.is_empty() {
             faults.sort_by_key(|(place, _)| *place);
             return Err(Faults(faults.into_iter().map(|(_, fault)| fault).collect()));
@@ -202,7 +214,7 @@ impl Settings {
         let mut written = serde_json::to_value(&document).unwrap_or_default();
         written["socket"] = socket.to_string_lossy().into();
         let Document { api_port, log, log_format, log_file, log_file_bytes, .. } = document;
-        let Document { otlp_endpoint, server, gateway, .. } = document;
+        let Document { otlp_endpoint, server, gateway, tokens, .. } = document;
         Ok(Self {
             socket,
             health,
@@ -215,6 +227,8 @@ impl Settings {
             otlp_endpoint,
             server,
             gateway,
+            books,
+            tokens,
             origins,
             document: written,
         })
@@ -293,6 +307,26 @@ impl Settings {
         self.server.memory_bound().saturating_add(self.gateway.answers.keep_bytes)
     }
 
+    /// What the books are told.
+    pub(crate) fn books(&self) -> BookSettings {
+        let path = match &self.books.path {
+            None => default_books_path(),
+            Some(path) if path.as_os_str() == OFF => None,
+            Some(path) => Some(path.clone()),
+        };
+        BookSettings { path, ..self.books.clone() }
+    }
+
+    /// The tokens of tools. `None`: there is no place for them.
+    pub(crate) fn tokens(&self) -> Option<Tokens> {
+        self.tokens.path.clone().or_else(default_tokens_path).map(Tokens::at)
+    }
+
+    /// Whether the API port asks for a token.
+    pub(crate) fn needs_token(&self) -> bool {
+        self.tokens.required
+    }
+
     /// Where the value of a key came from.
     pub(crate) fn origin(&self, key: &str) -> Origin {
         self.origins.of(&parts(key))
@@ -309,9 +343,10 @@ impl Settings {
         asked.into_inner()
     }
 
-    /// Files that are named as they are found from the current directory, with their keys.
+    /// Files that are named as they are found from the current directory, with the keys of the settings.
     pub(crate) fn relative_files(&self) -> Vec<(String, String)> {
-        let entries = self.entries().into_iter().filter(|entry| entry.key.ends_with(".api_key_file"));
+        let is_file = |key: &str| key.ends_with(".api_key_file") || ["books.path", "tokens.path"].contains(&key);
+        let entries = self.entries().into_iter().filter(|entry| is_file(&entry.key) && entry.value != OFF);
         let named = entries.filter_map(|entry| Some((entry.key, entry.value.as_str()?.to_owned())));
         named.filter(|(_, file)| std::path::Path::new(file).is_relative()).collect()
     }

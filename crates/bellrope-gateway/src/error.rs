@@ -118,6 +118,9 @@ impl fmt::Display for Phase {
     }
 }
 
+/// What is worth to be sent again by itself, if it may be after so long.
+const SOON: Duration = Duration::from_secs(60);
+
 /// Why a provider gave no whole answer.
 ///
 /// Every text in it that came from outside is an [`Excerpt`], free of the provider's key. `mend` fields name the
@@ -176,6 +179,18 @@ pub enum ProviderError {
         provider: String,
         /// Requests a minute.
         limit: u32,
+        /// After how long it is worth asking again.
+        retry_after: Duration,
+        /// The mend.
+        mend: Cow<'static, str>,
+    },
+    /// A budget allows no more.
+    #[error("the budget `{budget}` allows no more: {reason}; {mend}")]
+    Budget {
+        /// The budget's name.
+        budget: String,
+        /// What is spent or held of it, and when its window ends.
+        reason: String,
         /// After how long it is worth asking again.
         retry_after: Duration,
         /// The mend.
@@ -293,7 +308,7 @@ pub enum ProviderError {
 
 impl ProviderError {
     /// Everything that [`ProviderError::code`] can be.
-    pub const CODES: [&str; 23] = [
+    pub const CODES: [&str; 24] = [
         "unsupported_version",
         "invalid_request",
         "unknown_provider",
@@ -301,6 +316,7 @@ impl ProviderError {
         "authentication",
         "permission",
         "billing",
+        "budget_exceeded",
         "not_found",
         "connect",
         "disconnected",
@@ -325,6 +341,7 @@ impl ProviderError {
     /// |---|---|
     /// | `unsupported_version`, `invalid_request`, `unknown_provider` | the request is at fault |
     /// | `not_configured`, `authentication`, `permission`, `billing`, `not_found` | the configuration or the account is |
+    /// | `budget_exceeded` | a budget of this gateway allows no more for now |
     /// | `connect`, `disconnected`, `timeout` | no answer came |
     /// | `rate_limited`, `overloaded`, `unavailable`, `provider_error` | the provider cannot answer now, or failed |
     /// | `unexpected_content`, `malformed`, `too_large` | what came is not an answer |
@@ -338,6 +355,7 @@ impl ProviderError {
             Self::NotConfigured { .. } | Self::Setup { .. } => "not_configured",
             Self::Suspended { .. } => "unavailable",
             Self::Limited { .. } => "rate_limited",
+            Self::Budget { .. } => "budget_exceeded",
             Self::Connect { .. } => "connect",
             Self::Disconnected { .. } => "disconnected",
             Self::TimedOut { .. } => "timeout",
@@ -365,7 +383,9 @@ impl ProviderError {
             | Self::NotResumable { .. }
             | Self::Superseded
             | Self::Cancelled => Blame::Caller,
-            Self::NotConfigured { .. } | Self::Setup { .. } | Self::Limited { .. } => Blame::Configuration,
+            Self::NotConfigured { .. } | Self::Setup { .. } | Self::Limited { .. } | Self::Budget { .. } => {
+                Blame::Configuration
+            }
             Self::Connect { .. } | Self::Disconnected { .. } => Blame::Network,
             Self::Refused { .. } if self.code() == "billing" => Blame::Configuration,
             Self::Refused { status, .. } => match status {
@@ -389,6 +409,8 @@ impl ProviderError {
             // One that was opened by hand says no time.
             Self::Suspended { retry_after, .. } => !retry_after.is_zero(),
             Self::Limited { .. } => true,
+            // Clients wait for what is to be sent again, and not for hours.
+            Self::Budget { retry_after, .. } => *retry_after <= SOON,
             Self::Disconnected { .. } | Self::TimedOut { .. } | Self::Truncated { .. } => true,
             Self::Connect { retryable, .. } | Self::Refused { retryable, .. } | Self::Reported { retryable, .. } => {
                 *retryable
@@ -402,6 +424,7 @@ impl ProviderError {
         match self {
             Self::NotConfigured { mend, .. }
             | Self::Limited { mend, .. }
+            | Self::Budget { mend, .. }
             | Self::Connect { mend, .. }
             | Self::UnexpectedContent { mend, .. } => Some(mend),
             Self::Refused { mend, .. } => mend.as_deref(),
@@ -412,7 +435,9 @@ impl ProviderError {
     /// How long to wait before the next request, where the provider or the gateway says so.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Suspended { retry_after, .. } | Self::Limited { retry_after, .. } => Some(*retry_after),
+            Self::Suspended { retry_after, .. }
+            | Self::Limited { retry_after, .. }
+            | Self::Budget { retry_after, .. } => Some(*retry_after),
             Self::Refused { retry_after, .. } => *retry_after,
             _ => None,
         }
@@ -428,6 +453,21 @@ impl ProviderError {
             Self::Reported { status, .. } => matches!(status, Some(503 | 504 | 529)),
             _ => false,
         }
+    }
+
+    /// Whether it says that the request did not leave this program.
+    pub(crate) fn was_not_sent(&self) -> bool {
+        matches!(
+            self,
+            Self::UnsupportedVersion { .. }
+                | Self::InvalidRequest { .. }
+                | Self::UnknownProvider { .. }
+                | Self::NotConfigured { .. }
+                | Self::Setup { .. }
+                | Self::Suspended { .. }
+                | Self::Limited { .. }
+                | Self::Budget { .. }
+        )
     }
 
     /// Whether another provider may well answer the same request.

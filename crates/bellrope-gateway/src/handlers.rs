@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+use crate::asker::{Asker, AskerKind};
 use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::{AnswerStream, Gateway, LiveGateway};
 use crate::json;
@@ -93,10 +94,12 @@ pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> Serv
         .unary_async(
             CHAT,
             unary(&gateway, |gateway, call| async move {
+                let asker = asker(&gateway, &call, CHAT);
                 let Asked::<ChatRequest> { mut request, room: _room, .. } = asked(call).await?;
                 if request.resumable {
                     request.notes.push(NOT_RESUMABLE.to_owned());
                 }
+                request.asker = asker;
                 answer(gateway.chat(request).await)
             }),
         )
@@ -104,7 +107,9 @@ pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> Serv
         .unary_async(
             COMPLETE,
             unary(&gateway, |gateway, call| async move {
-                let Asked { request, room: _room, .. } = asked(call).await?;
+                let asker = asker(&gateway, &call, COMPLETE);
+                let Asked { mut request, room: _room, .. } = asked::<CompletionRequest>(call).await?;
+                request.asker = asker;
                 answer(gateway.complete(request).await)
             }),
         )
@@ -156,10 +161,18 @@ fn stream<T: WithNotes>(
         let gateway = gateway.current();
         // The request is read in here: outside of the future it would keep the worker from its other connections.
         Box::pin(async move {
-            let Asked { request, room: _room, .. } = asked(call).await?;
+            let asker = asker(&gateway, &call, T::STREAM);
+            let Asked { mut request, room: _room, .. } = asked::<T>(call).await?;
+            *request.asker() = asker;
             forward(begin(&gateway, request), chunks).await
         })
     }
+}
+
+/// Who calls, as the books are to know it.
+fn asker(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Asker {
+    let name = if gateway.keeps_books() { call.process_name() } else { None };
+    Asker::new(AskerKind::Process, name.as_deref().unwrap_or_default(), endpoint)
 }
 
 /// A whole answer, or an error for the caller.
@@ -187,7 +200,9 @@ fn chat_stream(
     move |call, chunks| {
         let (live, gateway, caller) = (live.clone(), live.current(), Caller::of(&call));
         Box::pin(async move {
-            let Asked::<ChatRequest> { request, size, room: _room } = asked(call).await?;
+            let asker = asker(&gateway, &call, CHAT_STREAM);
+            let Asked::<ChatRequest> { mut request, size, room: _room } = asked(call).await?;
+            request.asker = asker;
             if request.resumable {
                 return resumable::begin(&live, request, size, caller, chunks).await;
             }
@@ -203,24 +218,39 @@ trait WithNotes: DeserializeOwned + Send + 'static {
     /// The field that no request lacks, and a value for it.
     const REQUIRED: (&str, &str);
 
+    /// The message type that streams its answer.
+    const STREAM: &str;
+
     fn notes(&mut self) -> &mut Vec<String>;
+
+    fn asker(&mut self) -> &mut Asker;
 }
 
 impl WithNotes for ChatRequest {
     const KNOWN: Known = CHAT_REQUEST;
     const REQUIRED: (&str, &str) = ("messages", "[]");
+    const STREAM: &str = CHAT_STREAM;
 
     fn notes(&mut self) -> &mut Vec<String> {
         &mut self.notes
+    }
+
+    fn asker(&mut self) -> &mut Asker {
+        &mut self.asker
     }
 }
 
 impl WithNotes for CompletionRequest {
     const KNOWN: Known = COMPLETION_REQUEST;
     const REQUIRED: (&str, &str) = ("prompt", "\"\"");
+    const STREAM: &str = COMPLETE_STREAM;
 
     fn notes(&mut self) -> &mut Vec<String> {
         &mut self.notes
+    }
+
+    fn asker(&mut self) -> &mut Asker {
+        &mut self.asker
     }
 }
 

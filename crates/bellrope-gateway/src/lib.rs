@@ -6,6 +6,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`account`] | who keeps the books of what is asked |
 //! | [`message`] | the JSON between editor and gateway |
 //! | [`client`] | the other end: calls with the types of `message` |
 //! | [`handlers`] | the gateway as message types of a server |
@@ -47,6 +48,8 @@
     )
 )]
 
+pub mod account;
+mod asker;
 mod bucket;
 pub mod client;
 pub mod config;
@@ -65,6 +68,7 @@ pub mod sse;
 mod testing;
 mod text;
 
+pub use asker::{Asker, AskerKind};
 pub use client::{AsyncChatClient, ChatClient, ChatError};
 pub use config::ProviderConfig;
 pub use error::{Blame, ConfigError, Excerpt, Phase, ProviderError};

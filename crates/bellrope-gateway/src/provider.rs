@@ -8,6 +8,7 @@ use bellrope::breaker::BreakerConfig;
 use futures_core::Stream;
 use futures_util::StreamExt;
 
+use crate::asker::Asker;
 use crate::error::{Excerpt, ProviderError};
 use crate::message::{
     ChatRequest, ChatResponse, Chunk, ModelInfo, Part, ProviderHealth, StopReason, ToolCall, ToolCallDelta,
@@ -92,6 +93,8 @@ pub struct EmbeddingRequest {
     pub model: Option<String>,
     /// The other fields of the request, without the model: the JSON text of an object.
     pub fields: String,
+    /// Who asks, and by which way.
+    pub asker: Asker,
 }
 
 /// What a provider can do.

@@ -30,6 +30,13 @@ pub(crate) fn page(snapshot: &Snapshot, process: &ProcessFacts) -> String {
     for (name, help, count) in &snapshot.counted {
         page.single(name, "counter", help, count);
     }
+    for family in &snapshot.families {
+        page.family(family.name, if family.is_counter { "counter" } else { "gauge" }, family.help);
+        for (labels, value) in &family.samples {
+            let labels: Vec<_> = labels.iter().map(|(name, text)| (*name, text.as_str())).collect();
+            page.sample(family.name, &labels, value);
+        }
+    }
     if let Some(memory) = process.memory {
         page.single("ipc_shm_bytes", "gauge", "Shared memory resident in this process.", memory.shmem_kb * 1024);
     }

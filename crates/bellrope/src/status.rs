@@ -10,12 +10,15 @@ mod condition;
 #[cfg(feature = "server")]
 mod counters;
 #[cfg(feature = "server")]
+mod exhibit;
+#[cfg(feature = "server")]
 mod held;
 #[cfg(feature = "server")]
 mod liveness;
 mod operator;
 #[cfg(feature = "server")]
 mod overview;
+mod panel;
 mod report;
 #[cfg(feature = "server")]
 mod settings;
@@ -32,7 +35,10 @@ pub use counters::Metrics;
 pub(crate) use counters::{LATENCY_BOUNDS_US, OUTCOMES, Readiness, Shard, UNKNOWN};
 #[cfg(feature = "server")]
 pub(crate) use held::LONGEST_HOLD;
+#[cfg(feature = "server")]
+pub use exhibit::{Exhibit, Family, SampleValue};
 pub use operator::{BREAKER, BreakerAction, BreakerRequest, Breakers, OPERATOR, OPERATOR_TYPES, STATS};
+pub use panel::{Panel, PanelTable};
 pub use report::{BreakerRow, Buffers, CallerRow, Counts, Health, MemoryUse, Reloads, Status, TypeRow};
 #[cfg(feature = "server")]
 pub use snapshot::{Snapshot, TypeSnapshot};

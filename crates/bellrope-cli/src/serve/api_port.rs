@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`events`] | an answer as a stream of events |
 //! | [`guard`] | who may ask: not a web page, and not another user |
+//! | [`keys`] | the tokens that tools show |
 //! | [`lasting`] | work that lasts as long as the body of its answer |
 //! | [`models`] | the models of all providers |
 //! | [`paths`] | the paths, and the methods they take |
@@ -18,6 +19,7 @@
 
 mod events;
 mod guard;
+mod keys;
 mod lasting;
 mod models;
 mod paths;
@@ -38,6 +40,7 @@ use bellrope_gateway::LiveGateway;
 use bellrope_health::http::{HttpListener, ListenerConfig, ListenerEvent};
 use hyper::service::service_fn;
 
+pub(crate) use keys::Keys;
 use lasting::Lasting;
 use service::Service;
 
@@ -63,10 +66,10 @@ pub(crate) struct ApiPort {
 
 impl ApiPort {
     /// Takes a port of the loopback address and starts to serve there. Port 0 means any free one.
-    pub(crate) fn start(port: u16, gateway: LiveGateway, metrics: &Metrics) -> anyhow::Result<Self> {
+    pub(crate) fn start(port: u16, gateway: LiveGateway, keys: Keys, metrics: &Metrics) -> anyhow::Result<Self> {
         let fix = || format!("the API port cannot be {port}; choose another with --api-port");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(fix)?;
-        let service = Arc::new(Service::new(gateway));
+        let service = Arc::new(Service::new(gateway, keys));
         let activity = metrics.activity();
         let service = service_fn(move |request| {
             let (service, working) = (Arc::clone(&service), activity.begin());

@@ -4,6 +4,7 @@
 //! the next start on; that it changed is said.
 
 use bellrope::Server;
+use bellrope_books::Bookkeeper;
 use bellrope_gateway::LiveGateway;
 
 use super::providers;
@@ -19,6 +20,11 @@ const TARGET: &str = "bellrope::reload";
 const LOG: &str = "log";
 /// Everything below is applied to a running gateway.
 const GATEWAY: &str = "gateway.";
+/// What the books are told is applied, but for the place of the ledger.
+const BOOKS: &str = "books.";
+const LEDGER: &str = "books.path";
+const PRICES: &str = "prices";
+const BUDGETS: &str = "budgets";
 /// Which of the settings below can be applied is the server's matter.
 const SERVER: &str = "server.";
 
@@ -28,6 +34,7 @@ pub(crate) struct Reload {
     args: SettingsArgs,
     applied: Vec<Entry>,
     gateway: LiveGateway,
+    books: Bookkeeper,
 }
 
 /// What came of reading the settings again.
@@ -40,8 +47,8 @@ struct Changes {
 }
 
 impl Reload {
-    pub(crate) fn new(args: SettingsArgs, settings: &Settings, gateway: LiveGateway) -> Self {
-        Self { args, applied: settings.entries(), gateway }
+    pub(crate) fn new(args: SettingsArgs, settings: &Settings, gateway: LiveGateway, books: Bookkeeper) -> Self {
+        Self { args, applied: settings.entries(), gateway, books }
     }
 
     /// Reads the settings again, applies what can be, and logs what was and what was not.
@@ -63,13 +70,16 @@ impl Reload {
         let gateway = settings.gateway()?;
         let server_waits = server.reload(&settings.server).map_err(|error| Faults(vec![error.to_string()]))?;
         let providers = self.gateway.replace(gateway);
+        self.books.replace(settings.books());
         providers::watch(&server.metrics(), &self.gateway.current());
         if let Err(fault) = logging::change(&settings.log) {
             tracing::error!(target: TARGET, "how much is logged cannot be changed: {fault}");
         }
         let is_live = |key: &str| match key.strip_prefix(SERVER) {
             Some(key) => !server_waits.iter().any(|waiting| waiting == key),
-            None => key == LOG || key.starts_with(GATEWAY),
+            None => {
+                [LOG, PRICES, BUDGETS].contains(&key) || key.starts_with(GATEWAY) || key.starts_with(BOOKS) && key != LEDGER
+            }
         };
         let entries = settings.entries();
         let changed = changed(&self.applied, &entries);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bellrope::server::ServerConfig;
+use bellrope_books::{BookSettings, Budget, Price};
 use bellrope_gateway::GatewaySettings;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,20 @@ pub(super) struct Document {
     pub(super) otlp_endpoint: Option<String>,
     pub(super) server: ServerConfig,
     pub(super) gateway: GatewaySettings,
+    pub(super) books: BookSettings,
+    pub(super) prices: Vec<Price>,
+    pub(super) budgets: Vec<Budget>,
+    pub(super) tokens: TokenSettings,
+}
+
+/// The tokens of tools that ask over HTTP.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TokenSettings {
+    /// The file that has them. Default: `tokens.json` beside the ledger's default place.
+    pub(crate) path: Option<PathBuf>,
+    /// Whether the API port asks for one. Default: no, but one that is wrong is refused.
+    pub(crate) required: bool,
 }
 
 impl Default for Document {
@@ -37,6 +52,10 @@ impl Default for Document {
             otlp_endpoint: None,
             server: ServerConfig::default(),
             gateway: GatewaySettings::default(),
+            books: BookSettings::default(),
+            prices: Vec::new(),
+            budgets: Vec::new(),
+            tokens: TokenSettings::default(),
         }
     }
 }

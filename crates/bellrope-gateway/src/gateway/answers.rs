@@ -41,7 +41,7 @@ pub struct AnswerSettings {
     /// nobody reads for so long ends. In seconds, 1 to 86,400; default 60.
     pub keep_s: u32,
     /// The most bytes of all answers that are kept, 256 KiB to 4 GiB, or 0 to keep none. The pieces of one take at most a
-    /// quarter. Default 16 MiB: that is also the worst case of their memory.
+    /// quarter. Default 8 MiB: that is also the worst case of their memory.
     pub keep_bytes: u64,
 }
 

@@ -13,9 +13,11 @@ use super::answer_stream::{AnswerStream, log};
 use super::answers::AnswerSettings;
 use super::notices::Notices;
 use super::stats::GatewaySnapshot;
-use super::upstream::{Route, Upstream};
+use super::upstream::{Accounts, Route, Upstream, forget_details};
+use crate::account::{Books, Opened};
 use crate::config::Preset;
 use crate::error::{Excerpt, ProviderError};
+use crate::inbound::estimate_tokens;
 use crate::message::{
     ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, ProviderFault, WIRE_VERSION,
 };
@@ -26,6 +28,9 @@ const TARGET: &str = "bellrope_gateway::gateway";
 
 /// What is kept of what is to be known before an answer begins, if its reader is slow. In notices.
 const MAX_NOTICES: usize = 8;
+
+/// How often a request may be sent on from model to model, because of budgets.
+const MAX_MOVES: usize = 4;
 
 /// All AI providers behind one face.
 ///
@@ -49,6 +54,8 @@ pub struct Gateway {
     pub(super) fallback: Arc<[String]>,
     /// How answers are kept.
     pub(super) answers: AnswerSettings,
+    /// Who keeps the books, if anybody does.
+    books: Option<Arc<dyn Books>>,
 }
 
 impl Gateway {
@@ -57,7 +64,7 @@ impl Gateway {
         let name = default.name().to_owned();
         let default = Arc::new(Upstream::new(default, None));
         let (upstreams, answers) = (BTreeMap::from([(name, Arc::clone(&default))]), AnswerSettings::default());
-        Self { upstreams, default, fallback: Arc::new([]), answers }
+        Self { upstreams, default, fallback: Arc::new([]), answers, books: None }
     }
 
     /// This gateway with one more provider, in the place of another of its name. Its counters, its breaker and its rate
@@ -74,6 +81,17 @@ impl Gateway {
         self
     }
 
+    /// This gateway with somebody who keeps the books of what it is asked.
+    #[must_use]
+    pub fn with_books(self, books: Arc<dyn Books>) -> Self {
+        Self { books: Some(books), ..self }
+    }
+
+    /// Whether somebody keeps the books, who wants to know who asks.
+    pub(crate) fn keeps_books(&self) -> bool {
+        self.books.is_some()
+    }
+
     pub(super) fn with_upstream(mut self, upstream: Upstream) -> Self {
         let (name, upstream) = (upstream.provider.name().to_owned(), Arc::new(upstream));
         if name == self.default.provider.name() {
@@ -83,8 +101,10 @@ impl Gateway {
         self
     }
 
-    /// This gateway with the upstreams of another one that were made of the same settings.
+    /// This gateway with the upstreams of another one that were made of the same settings, and with its books unless it has
+    /// some.
     pub(super) fn keeping(mut self, other: &Self) -> Self {
+        self.books = self.books.or_else(|| other.books.clone());
         for (name, upstream) in &mut self.upstreams {
             if let Some(kept) = other.upstreams.get(name).filter(|kept| kept.is_made_like(upstream)) {
                 if Arc::ptr_eq(&self.default, upstream) {
@@ -129,7 +149,7 @@ impl Gateway {
 
     /// Begins an answer: `ai.chat_stream`.
     pub fn chat_stream(&self, mut request: ChatRequest) -> AnswerStream {
-        let route = self.route_of(&request);
+        let route = self.enter(&mut request);
         let notes = std::mem::take(&mut request.notes);
         let (notices, heard) = mpsc::channel(MAX_NOTICES);
         AnswerStream::new(Box::pin(async move { route?.begin(request, &notices).await }), heard, notes)
@@ -140,8 +160,9 @@ impl Gateway {
     /// # Errors
     /// The request cannot be answered, or the answer broke off.
     pub async fn chat(&self, mut request: ChatRequest) -> Result<ChatResponse, ProviderError> {
+        let route = self.enter(&mut request);
         let mut notices = Notices::new(std::mem::take(&mut request.notes));
-        let answer = match self.route_of(&request) {
+        let answer = match route {
             Ok(route) => route.whole(request).await,
             Err(error) => Err(error),
         };
@@ -170,7 +191,9 @@ impl Gateway {
     /// # Errors
     /// The request cannot be answered.
     pub async fn embed(&self, request: EmbeddingRequest) -> Result<Vec<u8>, ProviderError> {
-        self.upstream_of(request.provider.as_deref())?.embed(request).await.inspect_err(log)
+        let upstream = self.upstream_of(request.provider.as_deref())?;
+        let account = self.books.as_ref().map(|books| upstream.open_vectors(books, &request)).transpose();
+        upstream.embed(request, account.inspect_err(log)?).await.inspect_err(log)
     }
 
     /// How many tokens the provider of a request counts in it. `None` if it cannot say, or does not: that counts against
@@ -209,8 +232,42 @@ impl Gateway {
         }
     }
 
+    /// The way of a request, with its account where books are kept. It may lead to another model than it names, which its
+    /// notes say.
+    fn enter(&self, request: &mut ChatRequest) -> Result<Route, ProviderError> {
+        let mut upstreams = self.upstreams_for(request)?;
+        let Some(books) = &self.books else { return Ok(Route { upstreams, accounts: None }) };
+        let input_tokens = estimate_tokens(request);
+        for _ in 0..MAX_MOVES {
+            let first = upstreams.first().unwrap_or(&self.default);
+            match first.open(books, request, input_tokens)? {
+                Opened::Here { account, max_tokens, notices } => {
+                    request.max_tokens = max_tokens.or(request.max_tokens);
+                    request.notes.extend(notices);
+                    let books = Arc::clone(books);
+                    return Ok(Route { upstreams, accounts: Some(Accounts { books, first: account, input_tokens }) });
+                }
+                Opened::Elsewhere { model, notice } => {
+                    let at_other = model.split_once('/').filter(|(name, _)| self.upstreams.contains_key(*name));
+                    let (provider, model) = match at_other {
+                        Some((provider, model)) => (provider.to_owned(), model.to_owned()),
+                        None => (first.provider.name().to_owned(), model),
+                    };
+                    if provider != first.provider.name() {
+                        forget_details(request);
+                    }
+                    (request.provider, request.model) = (Some(provider), Some(model));
+                    request.notes.push(notice);
+                    upstreams = self.upstreams_for(request)?;
+                }
+            }
+        }
+        let reason = format!("budgets send it on from model to model, over {MAX_MOVES} times");
+        Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) })
+    }
+
     /// The providers that a request may go to, once it is known to be one we understand.
-    fn route_of(&self, request: &ChatRequest) -> Result<Route, ProviderError> {
+    fn upstreams_for(&self, request: &ChatRequest) -> Result<Vec<Arc<Upstream>>, ProviderError> {
         if request.version > WIRE_VERSION {
             return Err(ProviderError::UnsupportedVersion { asked: request.version, known: WIRE_VERSION });
         }
@@ -222,7 +279,7 @@ impl Gateway {
             return Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) });
         }
         if request.provider.is_some() {
-            return self.upstream_of(request.provider.as_deref()).map(|upstream| Route(vec![upstream]));
+            return self.upstream_of(request.provider.as_deref()).map(|upstream| vec![upstream]);
         }
         let mut route = vec![Arc::clone(&self.default)];
         for upstream in self.fallback.iter().filter_map(|name| self.upstreams.get(name)) {
@@ -230,7 +287,7 @@ impl Gateway {
                 route.push(Arc::clone(upstream));
             }
         }
-        Ok(Route(route))
+        Ok(route)
     }
 
     /// The provider of this name, or the default one.

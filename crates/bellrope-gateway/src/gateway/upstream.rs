@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use bellrope::breaker::{Breaker, BreakerSetting, BreakerState, Permit, Rejected};
 use futures_util::StreamExt;
+use serde::Deserialize;
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::stats::{ProviderSnapshot, Stats};
+use crate::account::{Account, Books, Intent, Opened};
 use crate::bucket::Bucket;
 use crate::config::{ProviderConfig, section};
 use crate::error::ProviderError;
-use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part, ProviderHealth, StopReason};
+use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part, ProviderHealth, StopReason, Usage};
 use crate::provider::{BoxFuture, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
 use crate::providers::embedded::EmbeddedSettings;
 
@@ -40,7 +42,22 @@ pub(super) enum MadeOf {
 }
 
 /// The providers that a request may go to, in order. At least one.
-pub(super) struct Route(pub(super) Vec<Arc<Upstream>>);
+pub(super) struct Route {
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+    /// Who keeps the books, if anybody does, and the request in them as the first of these is asked.
+    pub(super) accounts: Option<Accounts>,
+}
+
+/// The books of a route.
+pub(super) struct Accounts {
+    pub(super) books: Arc<dyn Books>,
+    pub(super) first: Account,
+    /// About how many tokens the request has.
+    pub(super) input_tokens: u64,
+}
+
+/// Bytes of a text that is to become a vector, for each of its tokens.
+const BYTES_A_TOKEN: u64 = 4;
 
 /// Where what is to be known goes before an answer has begun, until nobody reads it any longer. What does not fit is lost.
 pub(super) type Notices = mpsc::Sender<String>;
@@ -56,6 +73,7 @@ pub(super) struct Begun {
 pub(super) struct Running {
     upstream: Arc<Upstream>,
     started: Instant,
+    account: Option<Account>,
     has_piece: bool,
     settled: bool,
 }
@@ -133,14 +151,87 @@ impl Upstream {
         Ok(permit)
     }
 
+    /// As [`Self::admit`], for a request in the books.
+    fn admit_to(&self, account: &mut Option<Account>) -> Result<Option<Permit<&Breaker>>, ProviderError> {
+        self.admit().inspect_err(|error| {
+            if let Some(account) = account {
+                account.fail(error);
+            }
+        })
+    }
+
+    /// The account of a request that comes here because others failed. It stays here, whatever the books would rather have.
+    fn account(
+        &self,
+        books: &Arc<dyn Books>,
+        request: &mut ChatRequest,
+        input: u64,
+        notices: &Notices,
+    ) -> Result<Account, ProviderError> {
+        match self.open(books, request, input)? {
+            Opened::Here { account, max_tokens, notices: told } => {
+                request.max_tokens = max_tokens.or(request.max_tokens);
+                told.into_iter().for_each(|notice| drop(notices.try_send(notice)));
+                Ok(account)
+            }
+            Opened::Elsewhere { notice, .. } => Err(cannot_move(&notice)),
+        }
+    }
+
+    /// Asks the books whether a request may be sent to this provider.
+    pub(super) fn open(
+        &self,
+        books: &Arc<dyn Books>,
+        request: &ChatRequest,
+        input_tokens: u64,
+    ) -> Result<Opened, ProviderError> {
+        let default = request.model.is_none().then(|| self.provider.capabilities().default_model).flatten();
+        let intent = Intent {
+            asker: &request.asker,
+            provider: self.provider.name(),
+            model: request.model.as_deref().or(default.as_deref()),
+            input_tokens,
+            max_tokens: request.max_tokens,
+            has_answer: true,
+        };
+        Account::open(books, &intent)
+    }
+
+    /// As [`Self::open`], for vectors. No other model can make them.
+    pub(super) fn open_vectors(
+        &self,
+        books: &Arc<dyn Books>,
+        request: &EmbeddingRequest,
+    ) -> Result<Account, ProviderError> {
+        let intent = Intent {
+            asker: &request.asker,
+            provider: self.provider.name(),
+            model: request.model.as_deref(),
+            input_tokens: (request.fields.len() as u64).div_ceil(BYTES_A_TOKEN),
+            max_tokens: None,
+            has_answer: false,
+        };
+        match Account::open(books, &intent)? {
+            Opened::Here { account, .. } => Ok(account),
+            Opened::Elsewhere { notice, .. } => Err(cannot_move(&notice)),
+        }
+    }
+
     /// Asks the provider for vectors, if its guards allow it, and tells the breaker how it went.
-    pub(super) async fn embed(self: &Arc<Self>, request: EmbeddingRequest) -> Result<Vec<u8>, ProviderError> {
-        let permit = self.admit()?;
-        let mut running = Running::new(Arc::clone(self));
+    pub(super) async fn embed(
+        self: &Arc<Self>,
+        request: EmbeddingRequest,
+        mut account: Option<Account>,
+    ) -> Result<Vec<u8>, ProviderError> {
+        let permit = self.admit_to(&mut account)?;
+        let mut running = Running::new(Arc::clone(self), account);
         let outcome = self.provider.embed(request).await;
         settle(permit, &outcome);
         match outcome {
             Ok(answer) => {
+                if let Some(usage) = usage_of_vectors(&answer) {
+                    running.take_in(&Chunk::Usage(usage));
+                }
                 running.take_in(&Chunk::Done { stop_reason: StopReason::EndTurn });
                 Ok(answer)
             }
@@ -153,10 +244,11 @@ impl Upstream {
         self: &Arc<Self>,
         request: ChatRequest,
         notices: &Notices,
+        mut account: Option<Account>,
         ask: Ask<T>,
     ) -> Result<T, ProviderError> {
-        let permit = self.admit()?;
-        let outcome = ask(Arc::clone(self), request, notices.clone()).await;
+        let permit = self.admit_to(&mut account)?;
+        let outcome = ask(Arc::clone(self), request, notices.clone(), account).await;
         settle(permit, &outcome);
         outcome
     }
@@ -172,16 +264,16 @@ fn settle<T>(permit: Option<Permit<&Breaker>>, outcome: &Result<T, ProviderError
 }
 
 /// A way to ask a provider.
-type Ask<T> = fn(Arc<Upstream>, ChatRequest, Notices) -> BoxFuture<'static, Result<T, ProviderError>>;
+type Ask<T> = fn(Arc<Upstream>, ChatRequest, Notices, Option<Account>) -> BoxFuture<'static, Result<T, ProviderError>>;
 
 impl Route {
     /// Begins an answer: of the first provider that has a first piece. That piece settles whether the provider is well;
     /// after it nobody else is asked.
     pub(super) async fn begin(self, request: ChatRequest, notices: &Notices) -> Result<Begun, ProviderError> {
-        self.ask(request, notices, |upstream, request, notices| {
+        self.ask(request, notices, |upstream, request, notices, account| {
             Box::pin(async move {
                 let mut rest = upstream.provider.chat_stream(request);
-                let mut running = Running::new(upstream);
+                let mut running = Running::new(upstream, account);
                 loop {
                     match rest.next().await.unwrap_or_else(|| Err(silent())) {
                         // It settles nothing yet.
@@ -202,12 +294,13 @@ impl Route {
     pub(super) async fn whole(self, request: ChatRequest) -> Result<ChatResponse, ProviderError> {
         // Nobody reads before it is whole.
         let (notices, _) = mpsc::channel(1);
-        self.ask(request, &notices, |upstream, request, _| {
+        self.ask(request, &notices, |upstream, request, _, account| {
             Box::pin(async move {
                 let provider = Arc::clone(&upstream.provider);
-                let mut running = Running::new(upstream);
+                let mut running = Running::new(upstream, account);
                 match provider.chat(request).await {
                     Ok(response) => {
+                        running.said(&response);
                         if let Some(usage) = &response.usage {
                             running.take_in(&Chunk::Usage(usage.clone()));
                         }
@@ -222,10 +315,19 @@ impl Route {
     }
 
     async fn ask<T>(self, mut request: ChatRequest, notices: &Notices, ask: Ask<T>) -> Result<T, ProviderError> {
-        let mut upstreams = self.0.into_iter().peekable();
+        let (books, first) = match self.accounts {
+            Some(Accounts { books, first, input_tokens }) => (Some((books, input_tokens)), Some(first)),
+            None => (None, None),
+        };
+        let mut account = first;
+        let mut upstreams = self.upstreams.into_iter().peekable();
         while let Some(upstream) = upstreams.next() {
-            let Some(next) = upstreams.peek() else { return upstream.ask(request, notices, ask).await };
-            let error = match upstream.ask(request.clone(), notices, ask).await {
+            if let (Some((books, input)), None) = (&books, &account) {
+                account = Some(upstream.account(books, &mut request, *input, notices)?);
+            }
+            let account = account.take();
+            let Some(next) = upstreams.peek() else { return upstream.ask(request, notices, account, ask).await };
+            let error = match upstream.ask(request.clone(), notices, account, ask).await {
                 Err(error) if error.may_pass_on(request.model.is_some()) => error,
                 outcome => return outcome,
             };
@@ -241,7 +343,7 @@ impl Route {
 }
 
 /// Takes out what one provider gave with its reasoning: it means nothing to another one, which may refuse it.
-fn forget_details(request: &mut ChatRequest) {
+pub(super) fn forget_details(request: &mut ChatRequest) {
     for message in &mut request.messages {
         let Content::Parts(parts) = &mut message.content else { continue };
         for part in parts {
@@ -253,9 +355,17 @@ fn forget_details(request: &mut ChatRequest) {
 }
 
 impl Running {
-    fn new(upstream: Arc<Upstream>) -> Self {
+    fn new(upstream: Arc<Upstream>, account: Option<Account>) -> Self {
         upstream.stats.count_begun();
-        Self { upstream, started: now(), has_piece: false, settled: false }
+        Self { upstream, started: now(), account, has_piece: false, settled: false }
+    }
+
+    /// Counts what a whole answer says, for the books.
+    fn said(&mut self, response: &ChatResponse) {
+        if let Some(account) = &mut self.account {
+            let arguments: usize = response.tool_calls.iter().map(|call| call.arguments.len()).sum();
+            account.said(response.text.len() + response.reasoning.len() + arguments);
+        }
     }
 
     /// Counts a piece of the answer.
@@ -266,12 +376,18 @@ impl Running {
             stats.count_first_piece(now().saturating_duration_since(self.started));
         }
         stats.count_piece(chunk);
+        if let Some(account) = &mut self.account {
+            account.take_in(chunk);
+        }
         self.settled |= chunk.is_terminal();
     }
 
     /// Counts how the answer failed.
     pub(super) fn fail(&mut self, error: ProviderError) -> ProviderError {
         self.upstream.stats.count_failed(error.code());
+        if let Some(account) = &mut self.account {
+            account.fail(&error);
+        }
         self.settled = true;
         error
     }
@@ -280,6 +396,32 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.upstream.stats.count_over(self.settled);
+    }
+}
+
+/// What vectors took, as OpenAI's format has it.
+fn usage_of_vectors(answer: &[u8]) -> Option<Usage> {
+    #[derive(Deserialize)]
+    struct Answer {
+        usage: Option<Tokens>,
+    }
+    #[derive(Deserialize)]
+    struct Tokens {
+        prompt_tokens: Option<u64>,
+        total_tokens: Option<u64>,
+    }
+
+    let Tokens { prompt_tokens, total_tokens } = serde_json::from_slice::<Answer>(answer).ok()?.usage?;
+    Some(Usage { input_tokens: prompt_tokens.or(total_tokens)?, ..Usage::default() })
+}
+
+/// The error of a request that would have to go to another model, and cannot.
+fn cannot_move(notice: &str) -> ProviderError {
+    ProviderError::Budget {
+        budget: String::new(),
+        reason: notice.to_owned(),
+        retry_after: Duration::from_secs(60),
+        mend: "name that model".into(),
     }
 }
 
@@ -303,6 +445,12 @@ mod tests {
     use super::*;
     use crate::message::ModelInfo;
     use crate::provider::Capabilities;
+
+    impl Route {
+        fn alone(upstream: &Arc<Upstream>) -> Self {
+            Self { upstreams: vec![Arc::clone(upstream)], accounts: None }
+        }
+    }
 
     /// A provider that is well or not, and takes its time.
     #[derive(Default)]
@@ -351,7 +499,7 @@ mod tests {
     /// The code of the error that a request meets; `None` if it is answered.
     async fn meets(upstream: &Arc<Upstream>) -> Option<&'static str> {
         let (notices, _) = mpsc::channel(1);
-        let begun = Route(vec![Arc::clone(upstream)]).begin(ChatRequest::user("Hello"), &notices).await;
+        let begun = Route::alone(upstream).begin(ChatRequest::user("Hello"), &notices).await;
         begun.err().map(|error| error.code())
     }
 
@@ -382,7 +530,7 @@ mod tests {
     #[tokio::test]
     async fn a_route_to_nobody_ends_with_an_error() {
         let (notices, _) = mpsc::channel(1);
-        let error = Route(Vec::new()).begin(ChatRequest::user("Hello"), &notices).await.err().unwrap();
+        let error = Route { upstreams: Vec::new(), accounts: None }.begin(ChatRequest::user("Hello"), &notices).await.err().unwrap();
         assert_eq!(error.to_string(), silent().to_string());
     }
 

@@ -1,5 +1,9 @@
 //! An estimate of the tokens of a request, for providers that cannot count.
 
+use std::io::{self, Write};
+
+use serde::Serialize;
+
 use crate::message::{ChatRequest, Content, Part};
 
 /// Bytes of text to a token: what English and code come to in the usual tokenizers, a little more than less.
@@ -21,7 +25,7 @@ pub fn estimate_tokens(request: &ChatRequest) -> u64 {
     let system = request.system.as_deref().map_or(0, text);
     let tools = request.tools.iter().map(|tool| {
         let description = tool.description.as_deref().map_or(0, text);
-        AROUND + text(&tool.name) + description + text(&tool.parameters.to_string())
+        AROUND + text(&tool.name) + description + json(&tool.parameters)
     });
     let messages = request.messages.iter().map(|message| {
         AROUND
@@ -37,9 +41,30 @@ fn part(part: &Part) -> u64 {
     match part {
         Part::Text { text: said, .. } | Part::Reasoning { text: said, .. } => text(said),
         Part::Image { .. } => PICTURE,
-        Part::ToolUse { name, input, .. } => AROUND + text(name) + text(&input.to_string()),
+        Part::ToolUse { name, input, .. } => AROUND + text(name) + json(input),
         Part::ToolResult { content, images, .. } => AROUND + text(content) + PICTURE * images.len() as u64,
     }
+}
+
+/// The tokens of a value as JSON, which is not written for that.
+fn json(value: &impl Serialize) -> u64 {
+    struct Length(u64);
+
+    impl Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut length = Length(0);
+    // What was read as JSON can be written as such.
+    let _ = serde_json::to_writer(&mut length, value);
+    length.0.div_ceil(BYTES_A_TOKEN)
 }
 
 fn text(text: &str) -> u64 {

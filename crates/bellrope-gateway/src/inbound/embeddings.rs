@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::fault::Fault;
 use super::wire::{DEFAULT_MODEL, read_wire, route};
+use crate::asker::Asker;
 use crate::json;
 use crate::provider::EmbeddingRequest;
 
@@ -40,7 +41,7 @@ pub fn embedding_request(body: &[u8], providers: &[String]) -> Result<(Embedding
     let mut fields: Map<String, Value> = read_wire(body)?;
     fields.remove("model");
     let fields = Value::Object(fields).to_string();
-    Ok((EmbeddingRequest { provider, model, fields }, encoding_format.as_deref() == Some("base64")))
+    Ok((EmbeddingRequest { provider, model, fields, asker: Asker::default() }, encoding_format.as_deref() == Some("base64")))
 }
 
 /// The answer of a provider, with its vectors in the form that was asked for.

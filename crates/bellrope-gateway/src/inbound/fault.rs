@@ -42,6 +42,11 @@ impl Fault {
         Self { param, ..Self::of(400, "invalid_request", message) }
     }
 
+    /// Whoever asks must show another key.
+    pub fn unauthorized(message: impl Into<String>) -> Self {
+        Self::of(401, "invalid_api_key", message)
+    }
+
     /// Whoever asks may not.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::of(403, "forbidden", message)
@@ -212,7 +217,7 @@ fn status(code: &str) -> u16 {
         "permission" => 403,
         "not_found" | "unknown_provider" => 404,
         "too_large" => 413,
-        "rate_limited" => 429,
+        "rate_limited" | "budget_exceeded" => 429,
         "overloaded" | "unavailable" => 503,
         "timeout" => 504,
         "not_configured" => 500,
@@ -249,6 +254,7 @@ mod tests {
             ("not_found", 404, "not_found_error", "not_found_error"),
             ("too_large", 413, "invalid_request_error", "request_too_large"),
             ("rate_limited", 429, "rate_limit_error", "rate_limit_error"),
+            ("budget_exceeded", 429, "rate_limit_error", "rate_limit_error"),
             ("overloaded", 503, "server_error", "overloaded_error"),
             ("timeout", 504, "server_error", "timeout_error"),
             ("unheard_of", 502, "server_error", "api_error"),

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::lenient;
 use super::version::{WIRE_VERSION, wire_version};
+use crate::asker::Asker;
 
 /// A conversation to be continued: the payload of `ai.chat` and `ai.chat_stream`.
 ///
@@ -108,6 +109,9 @@ pub struct ChatRequest {
     /// What of the request was left out before it came here. Told with the answer, and never part of the JSON.
     #[serde(skip)]
     pub notes: Vec<String>,
+    /// Who asks, and by which way. Never part of the JSON.
+    #[serde(skip)]
+    pub asker: Asker,
 }
 
 impl ChatRequest {
@@ -147,6 +151,7 @@ impl Default for ChatRequest {
             resumable: false,
             prompt: None,
             notes: Vec::new(),
+            asker: Asker::default(),
         }
     }
 }
@@ -200,6 +205,9 @@ pub struct CompletionRequest {
     /// As in [`ChatRequest::notes`].
     #[serde(skip)]
     pub notes: Vec<String>,
+    /// As in [`ChatRequest::asker`].
+    #[serde(skip)]
+    pub asker: Asker,
 }
 
 impl CompletionRequest {
@@ -216,6 +224,7 @@ impl CompletionRequest {
             max_tokens: None,
             stop: Vec::new(),
             notes: Vec::new(),
+            asker: Asker::default(),
         }
     }
 }
@@ -235,6 +244,7 @@ impl From<CompletionRequest> for ChatRequest {
             max_tokens: request.max_tokens,
             stop: request.stop,
             notes: request.notes,
+            asker: request.asker,
             ..Self::default()
         }
     }

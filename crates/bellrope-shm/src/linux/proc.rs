@@ -109,6 +109,12 @@ pub fn started_at(pid: u32) -> Option<u64> {
     stat_field(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, 22)
 }
 
+/// The name of a process, cut to 15 bytes. `None` where that is not known.
+#[must_use]
+pub fn name_of(pid: u32) -> Option<String> {
+    Some(fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned())
+}
+
 /// Bytes of address space of this process.
 #[must_use]
 pub fn virtual_bytes() -> Option<u64> {

@@ -16,6 +16,7 @@ use bellrope_proto::{Budget, frame::ErrorCode};
 
 use super::{
     activity::Activity,
+    exhibit::Exhibit,
     held::HeldThreads,
     liveness::Liveness,
     settings::Settings,
@@ -186,6 +187,8 @@ pub struct Metrics {
     pub(crate) broken: AtomicU64,
     /// What is counted around the server, by name.
     counted: Mutex<Counted>,
+    /// What things around the server show.
+    exhibits: Mutex<Vec<Arc<dyn Exhibit>>>,
     pub(crate) log_lines_dropped: AtomicU64,
     /// Handshakes that had to wait, or were turned away, because their process breaks the protocol over and over.
     pub(crate) paced: AtomicU64,
@@ -224,6 +227,8 @@ const MAX_BREAKERS: usize = 4_096;
 type Counted = Vec<(&'static str, &'static str, Arc<AtomicU64>)>;
 /// See [`Metrics::watch_counter`].
 const MAX_COUNTERS: usize = 64;
+/// See [`Metrics::watch_exhibit`].
+const MAX_EXHIBITS: usize = 8;
 
 impl Metrics {
     /// The counters of a server with types of these names, and room for so many more.
@@ -258,6 +263,7 @@ impl Metrics {
             unfinished: AtomicU64::new(0),
             broken: AtomicU64::new(0),
             counted: Mutex::default(),
+            exhibits: Mutex::default(),
             log_lines_dropped: AtomicU64::new(0),
             paced: AtomicU64::new(0),
             serving: AtomicBool::new(true),
@@ -307,6 +313,19 @@ impl Metrics {
         if counted.len() < MAX_COUNTERS {
             counted.push((name, help, counter));
         }
+    }
+
+    /// Shows the metrics and the panel of something around the server. Beyond eight such things nothing more is shown.
+    pub fn watch_exhibit(&self, exhibit: Arc<dyn Exhibit>) {
+        let mut exhibits = self.exhibits.lock().unwrap_or_else(PoisonError::into_inner);
+        if exhibits.len() < MAX_EXHIBITS {
+            exhibits.push(exhibit);
+        }
+    }
+
+    /// Everything that is shown.
+    pub(crate) fn exhibits(&self) -> Vec<Arc<dyn Exhibit>> {
+        self.exhibits.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn counted(&self) -> MutexGuard<'_, Counted> {
@@ -441,6 +460,7 @@ impl Metrics {
             stalled: self.stalled.load(Relaxed),
             unfinished_handshakes: self.unfinished.load(Relaxed),
             broken_connections: self.broken.load(Relaxed),
+            families: self.exhibits().iter().flat_map(|exhibit| exhibit.families()).collect(),
             counted: self.counted().iter().map(|(name, help, count)| (*name, *help, count.load(Relaxed))).collect(),
             log_lines_dropped: self.log_lines_dropped.load(Relaxed),
             paced_handshakes: self.paced.load(Relaxed),

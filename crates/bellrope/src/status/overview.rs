@@ -54,6 +54,7 @@ impl Status {
             buckets: snapshot.types.iter().map(|row| row.buckets.clone()).collect(),
             errors: snapshot.errors().collect(),
             health: Health::from_snapshot(metrics, snapshot, condition),
+            panels: metrics.exhibits().iter().map(|exhibit| exhibit.panel()).collect(),
         }
     }
 }

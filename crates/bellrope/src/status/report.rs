@@ -7,6 +7,7 @@ use std::{borrow::Cow, fmt, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::panel::Panel;
 use crate::{
     breaker::{BreakerSnapshot, BreakerState, CallerSnapshot},
     settings::millis,
@@ -83,6 +84,9 @@ pub struct Status {
     pub errors: Counts,
     /// The health.
     pub health: Health,
+    /// What things around the server show.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub panels: Vec<Panel>,
 }
 
 /// What connections hold outside their rings.

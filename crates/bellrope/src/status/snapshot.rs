@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::report::Reloads;
+use super::{exhibit::Family, report::Reloads};
 use crate::breaker::BreakerSnapshot;
 
 /// The counters of one message type, summed over the workers.
@@ -54,6 +54,8 @@ pub struct Snapshot {
     pub broken_connections: u64,
     /// What is counted around the server: name, explanation, count.
     pub counted: Vec<(&'static str, &'static str, u64)>,
+    /// What things around the server show.
+    pub families: Vec<Family>,
     /// Lines of the log that were left out, so that no client floods it.
     pub log_lines_dropped: u64,
     /// Handshakes that had to wait, or were turned away, because their process broke the protocol over and over.

@@ -82,6 +82,16 @@ impl<'a> Endpoint<'a> {
         if path.starts_with("/v1/messages") { ErrorForm::Anthropic } else { form_by(headers) }
     }
 
+    /// The path, as the books are to know it.
+    pub(super) fn path(&self) -> &'static str {
+        match self {
+            Self::Model(_) => MODEL,
+            Self::Response(_) => RESPONSE,
+            Self::Root => "/",
+            known => PATHS.iter().find(|(.., endpoint)| endpoint == known).map_or("", |(_, path, _)| *path),
+        }
+    }
+
     /// Refuses a method that the path does not take.
     pub(super) fn check_method(&self, method: &Method) -> Result<(), Fault> {
         let (path, taken) = match self {

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use bellrope_gateway::{
-    Chunk, Gateway, LiveGateway, Owner,
+    Asker, Chunk, Gateway, LiveGateway, Owner,
     inbound::{
         AnswerWriter, Asked, ErrorForm, Fault, ToolFormat, embedding_request, embedding_response, estimate_tokens,
     },
@@ -13,13 +13,15 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Bytes, Incoming},
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, UPGRADE, X_CONTENT_TYPE_OPTIONS},
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     events::Events,
-    guard, models,
+    guard,
+    keys::Keys,
+    models,
     paths::Endpoint,
     stored::{self, Next, Owners},
 };
@@ -48,13 +50,14 @@ pub(super) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 pub(super) struct Service {
     gateway: LiveGateway,
     owners: Owners,
+    keys: Keys,
     /// In KiB.
     budget: Arc<Semaphore>,
 }
 
 impl Service {
-    pub(super) fn new(gateway: LiveGateway) -> Self {
-        Self { gateway, owners: Owners::new(), budget: Arc::new(Semaphore::new(BODY_BUDGET)) }
+    pub(super) fn new(gateway: LiveGateway, keys: Keys) -> Self {
+        Self { gateway, owners: Owners::new(), keys, budget: Arc::new(Semaphore::new(BODY_BUDGET)) }
     }
 
     /// The answer to a request. Dropping it, or the body of what it returns, drops the provider's stream.
@@ -84,6 +87,7 @@ impl Service {
             return Err(Fault::upgrade("no other protocol is spoken here, WebSockets among them; send plain requests"));
         }
         endpoint.check_method(request.method())?;
+        let asker = self.keys.asker(request.headers(), &endpoint)?;
         // Of what has no body to be read nothing can come.
         if request.method() == Method::POST && !matches!(endpoint, Endpoint::Response(..)) {
             guard::check_json(request.headers())?;
@@ -95,9 +99,9 @@ impl Service {
         }
         let body = request.into_body();
         match endpoint {
-            Endpoint::Ask(format) => self.ask(format, owner, body).await,
+            Endpoint::Ask(format) => self.ask(format, (owner, asker), body).await,
             Endpoint::CountTokens => self.count_tokens(body).await,
-            Endpoint::Embeddings => self.embed(body).await,
+            Endpoint::Embeddings => self.embed(asker, body).await,
             Endpoint::Models => json(models::list(&self.gateway.current().models().await, form)),
             Endpoint::Model(name) => {
                 let name = models::unescaped(name);
@@ -111,12 +115,13 @@ impl Service {
         }
     }
 
-    async fn ask(&self, format: ToolFormat, owner: Owner, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+    async fn ask(&self, format: ToolFormat, (owner, asker): (Owner, Asker), body: Incoming) -> Result<Response<AnswerBody>, Fault> {
         let (body, room) = self.read(body).await?;
         // The same providers from reading the model's name to the end of the answer.
         let gateway = self.gateway.current();
         let Asked { mut chat, stream, mut writer, stored } =
             apart(&gateway, body, move |body, names| format.read(body, names)).await?;
+        chat.asker = asker;
         if let Some(stored) = stored {
             match stored::ask(self.gateway.answers(), &gateway, owner, stored, (&mut chat, stream), writer)? {
                 Next::Asked(keeping) => writer = keeping,
@@ -157,10 +162,11 @@ impl Service {
         Ok(noted(json(body)?, note.as_slice()))
     }
 
-    async fn embed(&self, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+    async fn embed(&self, asker: Asker, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
         let (body, _room) = self.read(body).await?;
         let gateway = self.gateway.current();
-        let (request, is_base64) = apart(&gateway, body, embedding_request).await?;
+        let (mut request, is_base64) = apart(&gateway, body, embedding_request).await?;
+        request.asker = asker;
         let answer = gateway.embed(request).await?;
         json(tokio::task::spawn_blocking(move || embedding_response(&answer, is_base64)).await.map_err(|_| broken())?)
     }
@@ -253,6 +259,9 @@ fn refusal(fault: &Fault, form: ErrorForm) -> Response<AnswerBody> {
     let headers: &mut HeaderMap = refusal.headers_mut();
     if fault.status == StatusCode::UPGRADE_REQUIRED {
         headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+    }
+    if fault.status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     // OpenAI's own clients go by this before they go by the status.
     let again = HeaderValue::from_static(if fault.retryable { "true" } else { "false" });

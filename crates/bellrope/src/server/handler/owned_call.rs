@@ -33,6 +33,8 @@ pub struct OwnedCall {
     pub(crate) patience: Duration,
     /// Those that wait.
     pub(crate) claims: Arc<Semaphore>,
+    /// The process at the other end; 0 for one that is not known.
+    pub(crate) pid: i32,
 }
 
 /// Room in the server's buffer budget that a handler [claimed](OwnedCall::claim). Dropping it gives it back.
@@ -106,6 +108,19 @@ impl OwnedCall {
     #[must_use]
     pub fn user(&self) -> u32 {
         self.user
+    }
+
+    /// The caller's process, where the kernel knows it: not of another PID namespace.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        u32::try_from(self.pid).ok().filter(|pid| *pid > 0)
+    }
+
+    /// The name of the caller's process, cut to 15 bytes, as the kernel has it at this moment. It asks the system each time,
+    /// and proves nothing: a process chooses its name.
+    #[must_use]
+    pub fn process_name(&self) -> Option<String> {
+        bellrope_shm::proc::name_of(self.process()?)
     }
 
     /// Time that is left for the answer, if its caller set a deadline. The handler is dropped when it is over.

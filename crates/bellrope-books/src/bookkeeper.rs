@@ -1,0 +1,381 @@
+//! Who is asked before a request is sent, and told when it is over.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bellrope::status::Metrics;
+use bellrope_gateway::account::{Admission, Books, Intent, Outcome, Spent, Verdict};
+use bellrope_gateway::{AskerKind, ProviderError, Usage};
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::budget::{Budgets, Hold, Question, Refusal, Reserved, Sum, Want};
+use crate::calendar::DAY;
+use crate::exhibit::Shown;
+use crate::ledger::{Ledger, Owner};
+use crate::price::{Money, Prices, Rate};
+use crate::row::{Counted, Row};
+use crate::settings::BookSettings;
+use crate::tally::Tally;
+use crate::token::Tokens;
+
+/// Bytes of an answer to a token, where no provider counts: what English and code come to in the usual tokenizers.
+const BYTES_A_TOKEN: u64 = 4;
+/// How far the wall clock may be from where it would be if nobody had set it, for rows to be erased by it. In milliseconds.
+const TRUSTED: u64 = DAY as u64;
+
+/// The time, from wherever it comes.
+pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
+
+/// A moment on two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Milliseconds since 1970. Somebody may set this clock, in either direction.
+    pub wall_ms: i64,
+    /// Time since some moment, which nobody sets.
+    pub steady: Duration,
+}
+
+/// Keeps the books of a gateway. Clones keep the same.
+#[derive(Clone)]
+pub struct Bookkeeper(Arc<Inner>);
+
+pub(crate) struct Inner {
+    clock: Clock,
+    started: Moment,
+    pub(crate) ledger: Option<Ledger>,
+    tokens: Option<Tokens>,
+    state: Mutex<State>,
+}
+
+pub(crate) struct State {
+    settings: BookSettings,
+    prices: Prices,
+    pub(crate) budgets: Budgets,
+    /// Of the tokens that the budgets were made with.
+    tokens: u64,
+    /// The last number of a request.
+    last: u64,
+    /// By number: what is under way.
+    pub(crate) running: BTreeMap<u64, Entry>,
+    pub(crate) tally: Tally,
+    /// What others spent today, by client.
+    pub(crate) others_today: HashMap<String, Sum>,
+}
+
+/// A request that is under way.
+pub(crate) struct Entry {
+    at: Moment,
+    pub(crate) provider: String,
+    pub(crate) model: Option<String>,
+    pub(crate) client: String,
+    kind: AskerKind,
+    pub(crate) endpoint: &'static str,
+    /// An estimate.
+    input: u64,
+    rate: Option<Rate>,
+    hold: Hold,
+}
+
+/// The question to the ledger what others used today.
+const TODAY: &str = "";
+
+impl Bookkeeper {
+    /// Keeps books by these settings, which were [checked](BookSettings::check). The ledger is opened with the first row;
+    /// if it is there it is read now. `tokens`: those whose budgets count.
+    #[must_use]
+    pub fn start(settings: BookSettings, tokens: Option<Tokens>) -> Self {
+        Self::with(settings, tokens, clock())
+    }
+
+    /// As [`Self::start`], with the time from elsewhere.
+    #[must_use]
+    pub fn with(settings: BookSettings, tokens: Option<Tokens>, clock: Clock) -> Self {
+        let mut number = [0; 8];
+        // Without random bytes two servers of the same moment would take each other for one.
+        let server = match SystemRandom::new().fill(&mut number) {
+            Ok(()) => i64::from_ne_bytes(number),
+            Err(_) => clock().wall_ms ^ i64::from(std::process::id()) << 32,
+        };
+        let ledger = settings.path.clone().map(|path| Ledger::new(path, server));
+        let state = State {
+            settings: BookSettings::default(),
+            prices: Prices::default(),
+            budgets: Budgets::default(),
+            tokens: 0,
+            last: 0,
+            running: BTreeMap::new(),
+            tally: Tally::default(),
+            others_today: HashMap::new(),
+        };
+        let started = clock();
+        let inner = Arc::new(Inner { clock, started, ledger, tokens, state: Mutex::new(state) });
+        inner.set_up(settings);
+        if let Some(ledger) = &inner.ledger {
+            ledger.read_now(&*inner);
+        }
+        Self(inner)
+    }
+
+    /// Goes on by other settings: prices, budgets and all but the path of the ledger. Requests under way keep their prices.
+    pub fn replace(&self, settings: BookSettings) {
+        self.0.set_up(settings);
+    }
+
+    /// Shows what is kept among the server's metrics and on its page.
+    pub fn watch(&self, metrics: &Metrics) {
+        metrics.watch_exhibit(Arc::new(Shown(Arc::clone(&self.0))));
+    }
+
+    /// Writes what waits, and then nothing more. Whether all of it was written in time.
+    pub fn close(&self, within: Duration) -> bool {
+        self.0.ledger.as_ref().is_none_or(|ledger| ledger.close(within))
+    }
+
+    /// What is wrong with the ledger now, in words.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.0.ledger.as_ref()?.trouble()
+    }
+
+    /// Rows of the ledger that were written, and that were lost.
+    #[must_use]
+    pub fn written_and_lost(&self) -> (u64, u64) {
+        self.0.ledger.as_ref().map_or((0, 0), |ledger| (ledger.written(), ledger.lost()))
+    }
+}
+
+impl Books for Bookkeeper {
+    fn admit(&self, intent: &Intent<'_>) -> Result<Verdict, ProviderError> {
+        let now = self.0.now();
+        let mut state = self.0.state();
+        if intent.asker.kind == AskerKind::Token {
+            self.0.take_in_tokens(&mut state);
+        }
+        let State { settings, prices, budgets, .. } = &mut *state;
+        let rate = prices.of(intent.provider, intent.model, now.wall_ms);
+        let assumed = || rate.and_then(|rate| rate.max_output).unwrap_or(settings.reserve_tokens);
+        let want = Want {
+            asker: intent.asker,
+            provider: intent.provider,
+            model: intent.model,
+            input: intent.input_tokens,
+            output: if intent.has_answer { intent.max_tokens.unwrap_or_else(assumed).into() } else { 0 },
+            rate,
+        };
+        let reserved = budgets.reserve(now.wall_ms, &want);
+        let entry = |hold: Hold| Entry {
+            at: now,
+            provider: intent.provider.to_owned(),
+            model: intent.model.map(str::to_owned),
+            client: intent.asker.name().to_owned(),
+            kind: intent.asker.kind,
+            endpoint: intent.asker.endpoint,
+            input: intent.input_tokens,
+            rate: rate.cloned(),
+            hold,
+        };
+        match reserved {
+            Reserved::Held { hold, max_output, notices } => {
+                let running = entry(hold);
+                state.last += 1;
+                let entry = state.last;
+                state.running.insert(entry, running);
+                let max_tokens = max_output.map(|most| u32::try_from(most).unwrap_or(u32::MAX));
+                Ok(Verdict::Send(Admission { entry, max_tokens, notices }))
+            }
+            Reserved::Instead { model, notice } => Ok(Verdict::Instead { model, notice }),
+            Reserved::Refused(Refusal { budget, reason, retry_after }) => {
+                let row = entry(Hold::default()).over(now, Outcome::Refused, Counted::default(), None, settings);
+                state.tally.count(&row, now.wall_ms);
+                drop(state);
+                self.0.add(row);
+                let mend = "wait, or raise it where it is set".into();
+                Err(ProviderError::Budget { budget, reason, retry_after, mend })
+            }
+        }
+    }
+
+    fn settle(&self, entry: u64, outcome: Outcome, spent: &Spent) {
+        let now = self.0.now();
+        let mut state = self.0.state();
+        let Some(mut entry) = state.running.remove(&entry) else { return };
+        let tokens = entry.counted(outcome, spent);
+        let said = spent.usage.as_ref().filter(|_| outcome == Outcome::Done).and_then(|usage| usage.total_cost);
+        let hold = std::mem::take(&mut entry.hold);
+        let row = entry.over(now, outcome, tokens, said, &state.settings);
+        let micros = row.cost.as_ref().map_or(0, |cost| cost.micros);
+        let took = Sum { micros, tokens: tokens.total(), requests: 0 };
+        state.budgets.settle(hold, took, outcome != Outcome::Refused);
+        state.tally.count(&row, now.wall_ms);
+        drop(state);
+        self.0.add(row);
+    }
+}
+
+impl State {
+    /// The currency of what names none.
+    pub(crate) fn currency(&self) -> &str {
+        &self.settings.currency
+    }
+}
+
+impl Inner {
+    pub(crate) fn now(&self) -> Moment {
+        (self.clock)()
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_up(&self, settings: BookSettings) {
+        let mut state = self.state();
+        state.prices = Prices::new(&settings.prices, &settings.currency);
+        state.settings = settings;
+        self.take_in_budgets(&mut state);
+    }
+
+    /// Makes the budgets anew if the tokens have changed.
+    fn take_in_tokens(&self, state: &mut State) {
+        if self.tokens.as_ref().is_some_and(|tokens| tokens.current().1 != state.tokens) {
+            self.take_in_budgets(state);
+        }
+    }
+
+    fn take_in_budgets(&self, state: &mut State) {
+        let mut budgets = state.settings.budgets.clone();
+        if let Some(tokens) = &self.tokens {
+            let (rows, version) = tokens.current();
+            state.tokens = version;
+            budgets.extend(rows.iter().flat_map(|row| row.budgets()));
+        }
+        let State { settings, budgets: kept, .. } = state;
+        kept.replace(&budgets, &settings.currency, settings.warn_percent);
+    }
+
+    fn add(self: &Arc<Self>, row: Row) {
+        if let Some(ledger) = &self.ledger {
+            let owner: Arc<dyn Owner> = Arc::clone(self) as _;
+            ledger.add(row, &owner);
+        }
+    }
+}
+
+impl Owner for Inner {
+    fn oldest_ms(&self) -> Option<i64> {
+        let (now, keep) = (self.now(), self.state().settings.keep_days);
+        // A clock that was set while we ran may be wrong, and what is erased does not come back.
+        let run = now.steady.saturating_sub(self.started.steady).as_millis();
+        let expected = self.started.wall_ms.saturating_add(i64::try_from(run).unwrap_or(i64::MAX));
+        (now.wall_ms.abs_diff(expected) < TRUSTED).then(|| now.wall_ms - i64::from(keep) * DAY)
+    }
+
+    fn questions(&self) -> Vec<Question> {
+        let now = self.now().wall_ms;
+        let state = self.state();
+        let mut questions = state.budgets.questions(now);
+        questions.push(Question::of_day(TODAY, now, &state.settings.currency));
+        questions
+    }
+
+    fn answered(&self, question: &Question, sums: Vec<(String, Sum)>) {
+        let mut state = self.state();
+        match question.budget == TODAY {
+            true => state.others_today = sums.into_iter().collect(),
+            false => state.budgets.others_spent(question, sums),
+        }
+    }
+}
+
+impl Entry {
+    /// How long it has taken.
+    pub(crate) fn took(&self, now: Moment) -> Duration {
+        now.steady.saturating_sub(self.at.steady)
+    }
+
+    /// The tokens that a request took. What a provider says counts, zero too; of an answer that did not come whole it has
+    /// said nothing yet, or only what it begins with.
+    fn counted(&self, outcome: Outcome, spent: &Spent) -> Counted {
+        let said = spent.said_bytes.div_ceil(BYTES_A_TOKEN);
+        match (outcome, &spent.usage) {
+            (Outcome::Refused | Outcome::Failed, None) => Counted::default(),
+            (Outcome::Done, Some(usage)) => Counted::of(usage),
+            (_, Some(usage)) => {
+                let input = if usage.input_tokens == 0 { self.input } else { usage.input_tokens };
+                let output = usage.output_tokens.max(said);
+                Counted { input, output, estimated: true, ..Counted::of(usage) }
+            }
+            (_, None) => Counted { input: self.input, output: said, estimated: true, ..Counted::default() },
+        }
+    }
+
+    /// Its row in the ledger. `said`: what the provider says that it cost.
+    fn over(self, now: Moment, outcome: Outcome, tokens: Counted, said: Option<f64>, settings: &BookSettings) -> Row {
+        let currency = || self.rate.as_ref().map_or_else(|| settings.currency.clone(), |rate| rate.currency.clone());
+        let cost = match said.and_then(micros_of) {
+            Some(micros) => Some(Money { micros, currency: currency() }),
+            // What was not sent costs nothing, whatever it would have cost.
+            None if outcome == Outcome::Refused => Some(Money { micros: 0, currency: currency() }),
+            None => self.rate.as_ref().map(|rate| rate.cost(&tokens.as_usage())),
+        };
+        let took = self.took(now);
+        Row {
+            at_ms: self.at.wall_ms,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            provider: self.provider,
+            model: self.model,
+            client: self.client,
+            kind: self.kind,
+            endpoint: self.endpoint,
+            outcome,
+            tokens,
+            cost,
+        }
+    }
+}
+
+impl Counted {
+    fn of(usage: &Usage) -> Self {
+        Self {
+            input: usage.input_tokens,
+            output: usage.output_tokens,
+            cached: usage.cache_read_tokens,
+            cache_write: usage.cache_write_tokens,
+            reasoning: usage.reasoning_tokens,
+            estimated: false,
+        }
+    }
+
+    fn as_usage(&self) -> Usage {
+        Usage {
+            input_tokens: self.input,
+            output_tokens: self.output,
+            cache_read_tokens: self.cached,
+            cache_write_tokens: self.cache_write,
+            ..Usage::default()
+        }
+    }
+}
+
+/// Money as a provider says it. `None`: that is no amount.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within 0 and a billion")]
+fn micros_of(amount: f64) -> Option<u64> {
+    (0.0..=1e9).contains(&amount).then(|| (amount * 1e6).round() as u64)
+}
+
+/// The system's clocks.
+fn clock() -> Clock {
+    let began = Instant::now();
+    Arc::new(move || {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Moment { wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX), steady: began.elapsed() }
+    })
+}
+
+impl fmt::Debug for Bookkeeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bookkeeper").field("ledger", &self.0.ledger).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,220 @@
+//! What the books are told, and what can be wrong with it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::budget::{Action, Budget};
+use crate::calendar::day_of;
+use crate::price::{DEAREST, Price};
+
+/// What the books are told: the section `[books]`, with the tables `[[prices]]` and `[[budgets]]` beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BookSettings {
+    /// The ledger. `None`: there is none, and what is counted is forgotten with the process. Up to 300 bytes a request.
+    pub path: Option<PathBuf>,
+    /// How long a row of the ledger is kept, in days, 1 to 36,500. Default 400.
+    pub keep_days: u32,
+    /// The tokens of an answer that a budget reserves where neither the request nor the table of prices names a number, 1 to
+    /// 1,000,000. Default 4,096.
+    pub reserve_tokens: u32,
+    /// The currency of prices and budgets that name none: 1 to 8 capital letters. Default `USD`.
+    pub currency: String,
+    /// From which part of a budget on an answer comes with a notice, in percent, 1 to 100. Default 80.
+    pub warn_percent: u32,
+    /// What tokens cost.
+    #[serde(skip)]
+    pub prices: Vec<Price>,
+    /// What may be spent.
+    #[serde(skip)]
+    pub budgets: Vec<Budget>,
+}
+
+impl Default for BookSettings {
+    fn default() -> Self {
+        Self {
+            path: None,
+            keep_days: 400,
+            reserve_tokens: 4_096,
+            currency: "USD".to_owned(),
+            warn_percent: 80,
+            prices: Vec::new(),
+            budgets: Vec::new(),
+        }
+    }
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} {fault}")]
+pub struct SettingFault {
+    /// Its key: below `books`, or `prices` or `budgets`.
+    pub key: String,
+    /// What is wrong with it, and what would be right.
+    pub fault: String,
+}
+
+/// The most rows of the table of prices, and the most budgets: all are looked at for every request.
+const MAX_ROWS: usize = 1_000;
+
+impl BookSettings {
+    /// Whether all of it can be used.
+    ///
+    /// # Errors
+    /// The first setting that cannot.
+    pub fn check(&self) -> Result<(), SettingFault> {
+        let fault = |key: &str, fault: String| Err(SettingFault { key: key.to_owned(), fault });
+        let numbers = [
+            ("books.keep_days", self.keep_days, 36_500),
+            ("books.reserve_tokens", self.reserve_tokens, 1_000_000),
+            ("books.warn_percent", self.warn_percent, 100),
+        ];
+        for (key, value, most) in numbers {
+            if !(1..=most).contains(&value) {
+                return fault(key, format!("is {value}; set it to 1 to {most}"));
+            }
+        }
+        if !is_currency(&self.currency) {
+            return fault("books.currency", format!("is {:?}; give 1 to 8 capital letters, as in USD", self.currency));
+        }
+        for (key, rows) in [("prices", self.prices.len()), ("budgets", self.budgets.len())] {
+            if rows > MAX_ROWS {
+                return fault(key, format!("has {rows} rows; give at most {MAX_ROWS}"));
+            }
+        }
+        for (at, price) in self.prices.iter().enumerate() {
+            if let Err(text) = price.check() {
+                return fault("prices", format!("row {} ({}/{}): {text}", at + 1, shown(&price.provider), shown(&price.model)));
+            }
+        }
+        let mut names = BTreeSet::new();
+        for budget in &self.budgets {
+            let checked = budget.check().and_then(|()| match names.insert(&budget.name) {
+                true => Ok(()),
+                false => Err("is there twice; give each budget a name of its own".to_owned()),
+            });
+            if let Err(text) = checked {
+                return fault("budgets", format!("`{}`: {text}", shown(&budget.name)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Price {
+    fn check(&self) -> Result<(), String> {
+        if self.provider.is_empty() || self.model.is_empty() {
+            return Err("give a provider and a model; `*` is any".to_owned());
+        }
+        let prices = [
+            ("input", Some(self.input)),
+            ("output", Some(self.output)),
+            ("cached", self.cached),
+            ("cache_write", self.cache_write),
+        ];
+        for (key, price) in prices {
+            // Not a number is in no range.
+            if let Some(price) = price.filter(|price| !(0.0..=DEAREST).contains(price)) {
+                return Err(format!("{key} is {price}; give what a million tokens cost, 0 to {DEAREST}"));
+            }
+        }
+        if let Some(from) = self.from.as_deref().filter(|from| day_of(from).is_none()) {
+            return Err(format!("from is {from:?}; give a day, as in 2026-11-30"));
+        }
+        check_currency(self.currency.as_deref())
+    }
+}
+
+impl Budget {
+    /// Whether it can be used.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.name.is_empty() || self.name.len() > 128 || self.name.chars().any(char::is_control) {
+            return Err("give it a name of at most 128 bytes".to_owned());
+        }
+        if self.token.is_some() && self.client.is_some() {
+            return Err("it is for a token or for a client; give one of them".to_owned());
+        }
+        if self.cost.is_none() && self.tokens.is_none() && self.requests.is_none() {
+            return Err("give at least one of cost, tokens and requests".to_owned());
+        }
+        if let Some(cost) = self.cost.filter(|cost| !(0.0..=1e12).contains(cost)) {
+            return Err(format!("cost is {cost}; give an amount of money, 0 or more"));
+        }
+        if self.action == Some(Action::Warn) && self.model.is_some() {
+            return Err("action = \"warn\" lets a request pass as it is, and model sends it on; give one of them".to_owned());
+        }
+        if self.model.as_ref().is_some_and(String::is_empty) {
+            return Err("model is empty; name the model that requests go over to, as in ollama/llama3.2".to_owned());
+        }
+        check_currency(self.currency.as_deref())
+    }
+}
+
+fn check_currency(currency: Option<&str>) -> Result<(), String> {
+    match currency.filter(|currency| !is_currency(currency)) {
+        Some(currency) => Err(format!("currency is {currency:?}; give 1 to 8 capital letters, as in USD")),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn is_currency(text: &str) -> bool {
+    (1..=8).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
+/// A text of the settings within an error: bounded, and without what a terminal obeys.
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect::<String>().escape_debug().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calendar::Window;
+
+    #[test]
+    fn what_cannot_be_used_is_named_with_what_would_be_right() {
+        let good = BookSettings {
+            prices: vec![serde_json::from_str(r#"{"provider":"p","model":"m","input":1,"output":2.5}"#).unwrap()],
+            budgets: vec![Budget { cost: Some(5.0), ..Budget::named("all", Window::Day) }],
+            ..BookSettings::default()
+        };
+        good.check().unwrap();
+        let with_price = |change: fn(&mut Price)| {
+            let mut settings = good.clone();
+            change(&mut settings.prices[0]);
+            settings
+        };
+        let with_budget = |change: fn(&mut Budget)| {
+            let mut settings = good.clone();
+            change(&mut settings.budgets[0]);
+            settings
+        };
+        for (settings, expected) in [
+            (BookSettings { keep_days: 0, ..good.clone() }, "books.keep_days is 0; set it to 1 to 36500"),
+            (BookSettings { currency: "usd".into(), ..good.clone() }, "books.currency is \"usd\"; give 1 to 8"),
+            (with_price(|price| price.input = f64::NAN), "prices row 1 (p/m): input is NaN; give what a million"),
+            (with_price(|price| price.cached = Some(-1.0)), "prices row 1 (p/m): cached is -1; "),
+            (with_price(|price| price.from = Some("1.11.2026".into())), "prices row 1 (p/m): from is \"1.11.2026\"; give a day"),
+            (with_price(|price| price.model.clear()), "prices row 1 (p/): give a provider and a model"),
+            (with_budget(|budget| budget.cost = None), "budgets `all`: give at least one of cost, tokens and requests"),
+            (with_budget(|budget| budget.cost = Some(f64::INFINITY)), "budgets `all`: cost is inf; "),
+            (
+                with_budget(|budget| (budget.token, budget.client) = (Some("a".into()), Some("b".into()))),
+                "budgets `all`: it is for a token or for a client",
+            ),
+            (
+                with_budget(|budget| (budget.action, budget.model) = (Some(Action::Warn), Some("x".into()))),
+                "budgets `all`: action = \"warn\" lets",
+            ),
+            (
+                BookSettings { budgets: [good.budgets.clone(), good.budgets.clone()].concat(), ..good.clone() },
+                "budgets `all`: is there twice",
+            ),
+        ] {
+            let fault = settings.check().unwrap_err().to_string();
+            assert!(fault.starts_with(expected), "{fault}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! `bellrope usage`: what AI requests took and cost, by the ledger. It needs no server.
+
+use std::{
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use bellrope_books::{By, Forget, UsageQuery, UsageReport, UsageRow, day_of, forget, usage};
+use bellrope_terminal::{Outcome, output};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
+
+use crate::settings::{Settings, SettingsArgs};
+
+const DAY_MS: i64 = 86_400_000;
+
+const HELP: &str = "\
+Examples:
+  bellrope usage
+  bellrope usage --by model --since 7d
+  bellrope usage --by client --since 2026-11-01 --json
+  bellrope usage forget --before 90d
+  bellrope usage forget --client codex
+
+The ledger is the file that books.path names, else $XDG_STATE_HOME/bellrope/books.db, or the same below ~/.local/state. Days
+begin at midnight in UTC. It holds no text of a request or an answer.";
+
+/// What to show of the ledger, or to erase.
+#[derive(Debug, Args)]
+#[command(after_help = HELP, args_conflicts_with_subcommands = true)]
+pub(crate) struct UsageArgs {
+    #[command(subcommand)]
+    command: Option<UsageCommand>,
+    #[command(flatten)]
+    place: Place,
+    /// What requests are summed by.
+    #[arg(long, value_enum, default_value_t = Kind::Day)]
+    by: Kind,
+    /// From when on: a number of days, as in 7d, or a day, as in 2026-11-01 [default: everything].
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    since: Option<i64>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum UsageCommand {
+    /// Erase requests from the ledger, for good.
+    Forget(ForgetArgs),
+}
+
+/// What to erase. With several options, what fits all of them.
+#[derive(Debug, Args)]
+#[group(id = "what", required = true, multiple = true, args = ["before", "client", "all"])]
+struct ForgetArgs {
+    #[command(flatten)]
+    place: Place,
+    /// What is from before: a number of days ago, as in 90d, or a day, as in 2026-11-01.
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    before: Option<i64>,
+    /// What this client asked.
+    #[arg(long, value_name = "NAME")]
+    client: Option<String>,
+    /// Everything.
+    #[arg(long, conflicts_with_all = ["before", "client"])]
+    all: bool,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where the ledger is.
+#[derive(Debug, Args)]
+struct Place {
+    /// The ledger [default: as the settings say].
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
+    /// The configuration file that may name it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    Day,
+    Model,
+    Provider,
+    Client,
+}
+
+/// Shows or erases.
+pub(crate) fn run(args: &UsageArgs) -> Outcome {
+    if let Some(UsageCommand::Forget(args)) = &args.command {
+        return erase(args);
+    }
+    let by = match args.by {
+        Kind::Day => By::Day,
+        Kind::Model => By::Model,
+        Kind::Provider => By::Provider,
+        Kind::Client => By::Client,
+    };
+    let report = usage(&args.place.path()?, &UsageQuery { by, since_ms: args.since.unwrap_or(0) })?;
+    if args.json {
+        return output::json(&report);
+    }
+    table(&report, args.by)
+}
+
+fn erase(args: &ForgetArgs) -> Outcome {
+    let what = Forget { before_ms: args.before, client: args.client.clone(), all: args.all };
+    let erased = forget(&args.place.path()?, &what)?;
+    if args.json {
+        return output::json(&json!({ "erased": erased }));
+    }
+    output::line(format_args!("erased {erased} {}", if erased == 1 { "request" } else { "requests" }))
+}
+
+impl Place {
+    fn path(&self) -> anyhow::Result<PathBuf> {
+        if let Some(path) = &self.ledger {
+            return Ok(path.clone());
+        }
+        let settings = Settings::load(&SettingsArgs { config: self.config.clone(), ..SettingsArgs::default() })?;
+        settings.books().path.context("there is no ledger: books.path is \"off\", or neither XDG_STATE_HOME nor HOME is set; name one with --ledger")
+    }
+}
+
+fn table(report: &UsageReport, by: Kind) -> Outcome {
+    let heading = match by {
+        Kind::Day => "DAY",
+        Kind::Model => "MODEL",
+        Kind::Provider => "PROVIDER",
+        Kind::Client => "CLIENT",
+    };
+    let name = |row: &UsageRow| {
+        let kind = row.kind.as_deref().filter(|kind| *kind != row.of).map(|kind| format!(" ({kind})"));
+        format!("{}{}", row.of.escape_debug(), kind.unwrap_or_default())
+    };
+    let mut rows: Vec<[String; 6]> =
+        vec![[heading, "REQUESTS", "INPUT", "OUTPUT", "CACHED", "COST"].map(str::to_owned)];
+    let total = UsageRow { of: "all".to_owned(), ..report.total.clone() };
+    rows.extend(report.rows.iter().chain([&total]).map(|row| {
+        [
+            name(row),
+            row.requests.to_string(),
+            row.input_tokens.to_string(),
+            row.output_tokens.to_string(),
+            row.cached_tokens.to_string(),
+            cost(row),
+        ]
+    }));
+    let wide: Vec<_> = (0..6).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
+    for row in &rows {
+        let [of, requests, input, output, cached, cost] = row;
+        output::line(format_args!(
+            "{of:0$}  {requests:>1$}  {input:>2$}  {output:>3$}  {cached:>4$}  {cost}",
+            wide[0], wide[1], wide[2], wide[3], wide[4]
+        ))?;
+    }
+    let total = &report.total;
+    let ends = [
+        (total.cancelled, "cancelled"),
+        (total.cut, "cut"),
+        (total.failed, "failed"),
+        (total.refused, "refused"),
+        (total.estimated, "with an estimate of tokens"),
+    ];
+    let ends: Vec<_> =
+        ends.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    if !ends.is_empty() {
+        output::line(format_args!("\nOf these: {}", ends.join(", ")))?;
+    }
+    match report.left_out {
+        0 => Ok(()),
+        left_out => output::line(format_args!("{left_out} more rows are left out; ask from a later day on with --since")),
+    }
+}
+
+fn cost(row: &UsageRow) -> String {
+    let mut parts: Vec<_> = row.costs.iter().map(ToString::to_string).collect();
+    if row.without_price > 0 {
+        parts.push(format!("{} without a price", row.without_price));
+    }
+    if parts.is_empty() { "-".to_owned() } else { parts.join(" + ") }
+}
+
+/// A moment as people write it, in milliseconds since 1970.
+fn moment(text: &str) -> Result<i64, String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    moment_from(text, i64::try_from(now).unwrap_or(i64::MAX))
+}
+
+fn moment_from(text: &str, now_ms: i64) -> Result<i64, String> {
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+    days.map(|days| now_ms - i64::from(days) * DAY_MS)
+        .or_else(|| day_of(text).map(|day| day * DAY_MS))
+        .ok_or_else(|| "give a number of days, as in 7d, or a day, as in 2026-11-01".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_read_as_people_write_them() {
+        assert_eq!(moment_from("7d", 10 * DAY_MS), Ok(3 * DAY_MS));
+        assert_eq!(moment_from("1970-01-03", 0), Ok(2 * DAY_MS));
+        for wrong in ["", "d", "7", "-1d", "7h", "1970-13-01", "yesterday"] {
+            assert!(moment_from(wrong, 0).is_err(), "{wrong}");
+        }
+    }
+}

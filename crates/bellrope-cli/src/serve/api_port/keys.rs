@@ -1,0 +1,114 @@
+//! The tokens that tools show, and who asks by them.
+
+use bellrope_books::{Found, Tokens};
+use bellrope_gateway::{Asker, AskerKind, inbound::Fault};
+use hyper::{
+    HeaderMap,
+    header::{AUTHORIZATION, USER_AGENT},
+};
+
+use super::paths::Endpoint;
+
+/// Where tools show a key, beside `Authorization`.
+const KEYS: [&str; 2] = ["x-api-key", "api-key"];
+
+/// Who may ask, by the keys that tools show.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    /// `None`: there is no place for them, so there are none.
+    tokens: Option<Tokens>,
+    required: bool,
+}
+
+impl Keys {
+    pub(crate) fn new(tokens: Option<Tokens>, required: bool) -> Self {
+        Self { tokens, required }
+    }
+
+    /// Who asks. A tool may show several keys, such as one of ours and a stale one of somebody else: one of ours that is
+    /// right counts, wherever it stands. What is not ours goes no further than this.
+    ///
+    /// # Errors
+    /// A key is one of ours, and is wrong; or none is, and one is needed.
+    pub(super) fn asker(&self, headers: &HeaderMap, endpoint: &Endpoint<'_>) -> Result<Asker, Fault> {
+        let endpoint_path = endpoint.path();
+        let mut is_wrong = false;
+        for shown in shown(headers) {
+            match self.tokens.as_ref().map_or(Found::Foreign, |tokens| tokens.find(shown)) {
+                Found::Token(name) => return Ok(Asker::new(AskerKind::Token, &name, endpoint_path)),
+                Found::Wrong => is_wrong = true,
+                Found::Foreign => {}
+            }
+        }
+        if is_wrong {
+            return Err(Fault::unauthorized(
+                "this token is not known; `bellrope token list` names those that are, `bellrope token add NAME` makes one",
+            ));
+        }
+        // Tools look there before anybody gave them a key.
+        if self.required && *endpoint != Endpoint::Root {
+            return Err(Fault::unauthorized(
+                "a token is needed (tokens.required); `bellrope token add NAME` makes one, to be sent as `Authorization: \
+                 Bearer TOKEN` or `x-api-key: TOKEN`",
+            ));
+        }
+        let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        let program = agent.split(['/', ' ', ';', '(']).next().unwrap_or_default();
+        Ok(Asker::new(AskerKind::Program, program, endpoint_path))
+    }
+}
+
+/// Every key of a request.
+fn shown(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
+        let (scheme, key) = value.to_str().ok()?.trim().split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+    });
+    let plain = KEYS.iter().flat_map(|name| headers.get_all(*name)).filter_map(|value| value.to_str().ok());
+    bearer.chain(plain.map(str::trim))
+}
+
+#[cfg(test)]
+mod tests {
+    use bellrope_gateway::inbound::ToolFormat;
+    use hyper::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    // Row 61: Bearer plus a stale x-api-key.
+    #[test]
+    fn a_token_of_ours_counts_in_whatever_place_it_is_shown_and_others_are_nobodys() {
+        let home = tempfile::tempdir().unwrap();
+        let tokens = Tokens::at(home.path().join("tokens.json"));
+        let token = tokens.add("codex", &[]).unwrap().token;
+        let endpoint = Endpoint::Ask(ToolFormat::Responses);
+        let (may, must) = (Keys::new(Some(tokens.clone()), false), Keys::new(Some(tokens), true));
+        let bearer = format!("Bearer {token}");
+        let name = |keys: &Keys, pairs: &[(&'static str, &str)]| {
+            keys.asker(&headers(pairs), &endpoint).map(|asker| (asker.kind, asker.name().to_owned())).map_err(|fault| fault.status)
+        };
+        let ours = Ok((AskerKind::Token, "codex".to_owned()));
+        for keys in [&may, &must] {
+            assert_eq!(name(keys, &[("authorization", &bearer)]), ours);
+            assert_eq!(name(keys, &[("authorization", &format!("bearer  {token} "))]), ours);
+            assert_eq!(name(keys, &[("x-api-key", &token)]), ours);
+            assert_eq!(name(keys, &[("authorization", &bearer), ("x-api-key", "sk-ant-stale")]), ours);
+            assert_eq!(name(keys, &[("authorization", "Bearer sk-stale"), ("x-api-key", &token)]), ours);
+            assert_eq!(name(keys, &[("authorization", &bearer), ("x-api-key", "brt_0000")]), ours);
+            assert_eq!(name(keys, &[("authorization", "Bearer brt_0000")]), Err(401));
+            assert_eq!(name(keys, &[("x-api-key", &token[..20]), ("authorization", "Bearer sk-1")]), Err(401));
+        }
+        let agent = ("user-agent", "claude-cli/2.0.1 (external, cli)");
+        assert_eq!(name(&may, &[("authorization", "Bearer sk-1"), agent]), Ok((AskerKind::Program, "claude-cli".into())));
+        assert_eq!(name(&may, &[]), Ok((AskerKind::Unknown, "unknown".into())));
+        assert_eq!(name(&must, &[("authorization", "Bearer sk-1"), agent]), Err(401));
+        assert!(must.asker(&headers(&[]), &Endpoint::Root).is_ok());
+    }
+}
