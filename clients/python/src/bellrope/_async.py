@@ -14,11 +14,13 @@ from ._async_link import AsyncLink, dial
 from ._async_streams import AsyncDuplex, AsyncStream, AsyncUpload
 from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
-from ._dial import pause
+from ._dial import Dialled, pause
 from ._errors import Closed, Connect, DeadlineExceeded, NotExecuted, Unknown, interrupted
 from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 from ._items import AsyncItemDuplex, AsyncItems, AsyncItemUpload
 from ._method import Method
+from ._search import Search
+from ._spawn import Spawn
 from ._waiters import Waiters
 
 _Request = TypeVar("_Request")
@@ -71,6 +73,34 @@ class AsyncClient:
     async def connect(self) -> None:
         """Connects, unless it is connected. Raises Connect if that fails."""
         await self._connected(None)
+
+    @classmethod
+    async def connect_or_spawn(
+        cls,
+        path: Union[str, "os.PathLike[str]", None],
+        spawn: Spawn,
+        *,
+        name: Optional[str] = None,
+        priority: bool = False,
+        connect_timeout: float = 5.0,
+        reconnect_timeout: float = 1.0,
+        call_timeout: Optional[float] = 30.0,
+        max_message_bytes: int = 10 * 1024 * 1024,
+        on_state_change: Optional[Callable[[State], object]] = None,
+    ) -> "AsyncClient":
+        """As of Client: connects to the server, or starts it and connects then."""
+        client = cls(
+            path,
+            name=name,
+            priority=priority,
+            connect_timeout=connect_timeout,
+            reconnect_timeout=reconnect_timeout,
+            call_timeout=call_timeout,
+            max_message_bytes=max_message_bytes,
+            on_state_change=on_state_change,
+        )
+        await client._find_or_start(spawn)
+        return client
 
     async def call(
         self, name: str, payload: Payload = b"", *, timeout: Timeout = Default.TIMEOUT, retry: Retry = Retry.NEVER
@@ -300,6 +330,28 @@ class AsyncClient:
             if self._link is None and self._error is not None and not self._closed and loop.time() >= patience:
                 raise self._error
 
+    async def _find_or_start(self, spawn: Spawn) -> None:
+        loop = self._running_loop()
+        search = Search(self._config, spawn)
+        try:
+            while self._link is None:
+                search.look()
+                try:
+                    self._install(await dial(self._config, loop), loop)
+                except Connect as error:
+                    # Starting a program takes a millisecond or two, once; nothing of this waits.
+                    await asyncio.sleep(search.failed(error))
+        finally:
+            search.end()
+
+    def _install(self, dialled: Dialled, loop: asyncio.AbstractEventLoop) -> None:
+        if self._changed is None:
+            self._changed = Waiters(loop)
+        self._link = AsyncLink(loop, dialled, self._lost)
+        if self._was_connected:
+            self._tell(State.CONNECTED)
+        self._was_connected = True
+
     async def _keep_connecting(self, loop: asyncio.AbstractEventLoop, changed: Waiters, first: float = 0.0) -> None:
         """Tries, after the first pause, until there is a connection; but only once where there never was one."""
         away_since = loop.time()
@@ -317,10 +369,7 @@ class AsyncClient:
                         return
                     await changed.wait(lambda: self._wanted, loop.time() + pause(loop.time() - away_since, error))
                     continue
-                self._link = AsyncLink(loop, dialled, self._lost)
-                if self._was_connected:
-                    self._tell(State.CONNECTED)
-                self._was_connected = True
+                self._install(dialled, loop)
         finally:
             self._connector = None
             changed.wake()

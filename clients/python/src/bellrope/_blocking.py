@@ -10,12 +10,15 @@ from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 from ._cancel import CancelToken, Registration
 from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
-from ._errors import Cancelled, Closed, DeadlineExceeded, NotExecuted, Unknown, interrupted
+from ._dial import Dialled
+from ._errors import Cancelled, Closed, Connect, DeadlineExceeded, NotExecuted, Unknown, interrupted
 from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 from ._items import ItemDuplex, Items, ItemUpload
 from ._link import Link
 from ._method import Method
+from ._search import Search
 from ._shared import Shared, moment
+from ._spawn import Spawn
 from ._streams import Duplex, Stream, Upload
 
 _Request = TypeVar("_Request")
@@ -41,6 +44,7 @@ class Client(Shared):
         call_timeout: Optional[float] = 30.0,
         max_message_bytes: int = 10 * 1024 * 1024,
         on_state_change: Optional[Callable[[State], object]] = None,
+        _spawn: Optional[Spawn] = None,
     ) -> None:
         """Connects. Raises Connect if that fails."""
         super().__init__(
@@ -49,11 +53,42 @@ class Client(Shared):
         if on_state_change is not None:
             self._watcher.listen(on_state_change)
         try:
-            self._link = Link(self._dial(moment(connect_timeout)), self._nudge)
+            self._link = Link(self._dial(None) if _spawn is None else self._find_or_start(_spawn), self._nudge)
         except BaseException:
             self._release()
             raise
         self._watcher.start(self)
+
+    @classmethod
+    def connect_or_spawn(
+        cls,
+        path: Union[str, "os.PathLike[str]", None],
+        spawn: Spawn,
+        *,
+        name: Optional[str] = None,
+        priority: bool = False,
+        connect_timeout: float = 5.0,
+        reconnect_timeout: float = 1.0,
+        call_timeout: Optional[float] = 30.0,
+        max_message_bytes: int = 10 * 1024 * 1024,
+        on_state_change: Optional[Callable[[State], object]] = None,
+    ) -> "Client":
+        """Connects to the server, or starts it and connects then. Of any number of clients that do so at once, in any
+        language, one starts it. Raises Connect, or a SpawnError, which is one.
+
+        A server that ends later is waited for, as by every client, and not started again.
+        """
+        return cls(
+            path,
+            name=name,
+            priority=priority,
+            connect_timeout=connect_timeout,
+            reconnect_timeout=reconnect_timeout,
+            call_timeout=call_timeout,
+            max_message_bytes=max_message_bytes,
+            on_state_change=on_state_change,
+            _spawn=spawn,
+        )
 
     # What users call.
 
@@ -245,6 +280,19 @@ class Client(Shared):
         raise TypeError("a bellrope.Client belongs to its process and cannot be pickled; make one in the other process")
 
     # How calls begin.
+
+    def _find_or_start(self, spawn: Spawn) -> Dialled:
+        search = Search(self._config, spawn)
+        try:
+            while True:
+                search.look()
+                try:
+                    return self._dial(None)
+                except Connect as error:
+                    pause = search.failed(error)
+                time.sleep(pause)
+        finally:
+            search.end()
 
     def _call(
         self,

@@ -84,7 +84,7 @@ class Dialling:
             except OSError as error:
                 raise self.failed(str(error)) from error
             if not data:
-                raise self.failed("the server hung up in mid-handshake")
+                raise self.failed("the server hung up in mid-handshake") from EOFError()
             welcome = self._answer.feed(data)
             if welcome is not None:
                 offset = welcome.clock_us - time.monotonic_ns() // 1000
