@@ -86,7 +86,7 @@ impl<'a> Endpoint<'a> {
     pub(super) fn path(&self) -> &'static str {
         match self {
             Self::Model(_) => MODEL,
-            Self::Response(_) => RESPONSE,
+            Self::Response(..) => RESPONSE,
             Self::Root => "/",
             known => PATHS.iter().find(|(.., endpoint)| endpoint == known).map_or("", |(_, path, _)| *path),
         }
