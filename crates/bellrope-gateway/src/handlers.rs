@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bellrope::{
     HandlerError,
+    breaker::Caller,
     server::{ChunkSender, ClaimedRoom, OwnedCall, ServerBuilder},
 };
 use futures_util::StreamExt;
@@ -152,8 +153,8 @@ fn stream<T: WithNotes>(
 async fn forward(mut pieces: AnswerStream, mut chunks: ChunkSender) -> Result<(), HandlerError> {
     let mut seq = 0;
     while let Some(piece) = pieces.next().await {
-        let mut cut = Cut::new(bounded(piece.chunk)?);
-        while let Some(chunk) = cut.next() {
+        let cut = Cut::new(bounded(piece.chunk)?);
+        for chunk in cut {
             let bytes = encode(&SequencedChunk { seq, chunk })?;
             if bytes.len() > MAX_CHUNK {
                 let error = ProviderError::TooLarge { what: "a piece of the answer", limit: MAX_CHUNK };
@@ -252,15 +253,16 @@ trait WithNotes: DeserializeOwned + Send + 'static {
     /// The field that no request lacks, and a value for it.
     const REQUIRED: (&str, &str);
 
-    fn notes(&mut self) -> &mut Vec<String>;
+    /// Where the notes go, and who asks.
+    fn notes(&mut self) -> (&mut Vec<String>, &mut Option<Caller>);
 }
 
 impl WithNotes for ChatRequest {
     const KNOWN: Known = CHAT_REQUEST;
     const REQUIRED: (&str, &str) = ("messages", "[]");
 
-    fn notes(&mut self) -> &mut Vec<String> {
-        &mut self.notes
+    fn notes(&mut self) -> (&mut Vec<String>, &mut Option<Caller>) {
+        (&mut self.notes, &mut self.caller)
     }
 }
 
@@ -268,8 +270,8 @@ impl WithNotes for CompletionRequest {
     const KNOWN: Known = COMPLETION_REQUEST;
     const REQUIRED: (&str, &str) = ("prompt", "\"\"");
 
-    fn notes(&mut self) -> &mut Vec<String> {
-        &mut self.notes
+    fn notes(&mut self) -> (&mut Vec<String>, &mut Option<Caller>) {
+        (&mut self.notes, &mut self.caller)
     }
 }
 
@@ -292,7 +294,7 @@ async fn asked<T: WithNotes>(call: OwnedCall) -> Result<Asked<T>, HandlerError> 
     // What the call holds for itself is enough for most.
     let more = weight.saturating_sub(u64::from(WEIGHT - 1) * size as u64);
     let room = if more == 0 { None } else { Some(call.claim(more).await?) };
-    let read = move || Ok(Asked { request: read(call.payload())?, room });
+    let read = move || Ok(Asked { request: read(&call)?, room });
     if large { apart(read).await } else { read() }
 }
 
@@ -313,12 +315,14 @@ async fn apart<T: Send + 'static>(
     running.await.unwrap_or_else(|error| Err(HandlerError::failure(format!("reading the request: {error}"))))
 }
 
-fn read<T: WithNotes>(payload: &[u8]) -> Result<T, HandlerError> {
+fn read<T: WithNotes>(call: &OwnedCall) -> Result<T, HandlerError> {
+    let payload = call.payload();
     let mut request: T = json::from_slice(payload).map_err(|error| {
         let place = misread::<T>(payload, T::KNOWN, T::REQUIRED);
         unreadable(&place.map_or_else(|| error.to_string(), |field| format!("{field}: {error}")))
     })?;
-    *request.notes() = unknown(payload, T::KNOWN);
+    let (notes, caller) = request.notes();
+    (*notes, *caller) = (unknown(payload, T::KNOWN), Some(call.caller()));
     Ok(request)
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bellrope::breaker::Caller;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -104,6 +105,9 @@ pub struct ChatRequest {
     /// What of the request was left out before it came here. Told with the answer, and never part of the JSON.
     #[serde(skip)]
     pub notes: Vec<String>,
+    /// Who asks, as the breakers of providers tell callers apart; all that are not known are one. Never part of the JSON.
+    #[serde(skip)]
+    pub caller: Option<Caller>,
 }
 
 impl ChatRequest {
@@ -142,6 +146,7 @@ impl Default for ChatRequest {
             n: None,
             prompt: None,
             notes: Vec::new(),
+            caller: None,
         }
     }
 }
@@ -190,6 +195,9 @@ pub struct CompletionRequest {
     /// As in [`ChatRequest::notes`].
     #[serde(skip)]
     pub notes: Vec<String>,
+    /// As in [`ChatRequest::caller`].
+    #[serde(skip)]
+    pub caller: Option<Caller>,
 }
 
 impl CompletionRequest {
@@ -206,6 +214,7 @@ impl CompletionRequest {
             max_tokens: None,
             stop: Vec::new(),
             notes: Vec::new(),
+            caller: None,
         }
     }
 }
@@ -225,6 +234,7 @@ impl From<CompletionRequest> for ChatRequest {
             max_tokens: request.max_tokens,
             stop: request.stop,
             notes: request.notes,
+            caller: request.caller,
             ..Self::default()
         }
     }
