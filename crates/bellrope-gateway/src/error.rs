@@ -443,15 +443,20 @@ impl ProviderError {
         }
     }
 
-    /// Whether it says that the provider is unwell for everybody: it cannot be reached, takes too long or is overloaded.
-    /// What may depend on this one request says nothing of the next one: a refusal, a body that cannot be read, an answer
-    /// that broke off. A provider that asks for a pause is well.
-    pub(crate) fn is_failure(&self) -> bool {
+    /// What it says of the provider, for its breaker. That it is unwell for everybody: it cannot be reached, or is overloaded.
+    /// Or that it failed at a request, which may be to blame for that: one that makes a server fall over, or takes it too long.
+    /// `None`: nothing, as a refusal, a body that cannot be read, an answer that broke off. A provider that asks for a pause is
+    /// well.
+    pub(crate) fn failing(&self) -> Option<Failing> {
         match self {
-            Self::Connect { .. } | Self::Disconnected { .. } | Self::TimedOut { .. } => true,
-            Self::Refused { status, .. } => matches!(status, 408 | 500..) && self.code() != "billing",
-            Self::Reported { status, .. } => matches!(status, Some(503 | 504 | 529)),
-            _ => false,
+            Self::Connect { .. } | Self::TimedOut { phase: Phase::Connect, .. } => Some(Failing::ForAll),
+            Self::Disconnected { .. } | Self::TimedOut { .. } => Some(Failing::ForCaller),
+            Self::Refused { .. } if self.code() == "billing" => None,
+            // The last four are those of a proxy that does not reach the server behind it.
+            Self::Refused { status: 502..=504 | 529 | 521..=524, .. } => Some(Failing::ForAll),
+            Self::Refused { status: 408 | 500.., .. } => Some(Failing::ForCaller),
+            Self::Reported { status: Some(502..=504 | 529), .. } => Some(Failing::ForAll),
+            _ => None,
         }
     }
 
@@ -486,6 +491,15 @@ impl From<ProviderError> for Chunk {
     fn from(error: ProviderError) -> Self {
         Self::Error(error.info())
     }
+}
+
+/// For whom a provider fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failing {
+    /// For everybody, whoever asked.
+    ForAll,
+    /// Perhaps only for the caller whose request it was.
+    ForCaller,
 }
 
 /// Why a gateway or a provider cannot be set up from its settings.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellrope::breaker::{Breaker, BreakerSetting, BreakerState, Permit, Rejected};
+use bellrope::breaker::{Breaker, BreakerSetting, BreakerState, Caller, Permit, Rejected};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -13,8 +13,13 @@ use super::stats::{ProviderSnapshot, Stats};
 use crate::account::{Account, Books, Intent, Opened};
 use crate::bucket::Bucket;
 use crate::config::{ProviderConfig, section};
+<<<<<<< HEAD
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part, ProviderHealth, StopReason, Usage};
+=======
+use crate::error::{Failing, ProviderError};
+use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part, ProviderHealth, StopReason};
+>>>>>>> h14
 use crate::provider::{BoxFuture, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
 use crate::providers::embedded::EmbeddedSettings;
 
@@ -78,10 +83,25 @@ pub(super) struct Running {
     settled: bool,
 }
 
+/// Leave to ask a provider once.
+struct Leave<'a> {
+    permit: Option<Permit<&'a Breaker>>,
+    caller: Caller,
+    /// Whether the breaker is not closed: then it is to be seen whether the provider is well for everybody.
+    is_probe: bool,
+}
+
+/// As many callers as a breaker tells apart.
+const ALL_CALLERS: u32 = 32;
+
 impl Upstream {
     pub(super) fn new(provider: Arc<dyn Provider>, made_of: Option<MadeOf>) -> Self {
         let ProviderLimits { requests_per_minute, burst, breaker } = provider.limits();
-        let breaker = breaker.and_then(|config| {
+        let breaker = breaker.and_then(|mut config| {
+            // What depends on the request counts for its caller alone, however many have such requests.
+            if config.min_callers > 1 {
+                config.min_callers = ALL_CALLERS;
+            }
             // Those of a configuration were checked when it was read.
             let unusable = |error: BreakerSetting| {
                 warn!(target: TARGET, %error, provider = provider.name(), "there is no breaker");
@@ -130,10 +150,14 @@ impl Upstream {
     }
 
     /// Leave to ask the provider once.
-    fn admit(&self) -> Result<Option<Permit<&Breaker>>, ProviderError> {
+    fn admit(&self, caller: Option<Caller>) -> Result<Leave<'_>, ProviderError> {
         let now = now();
+        let caller = caller.unwrap_or_else(somebody);
+        let is_probe = self.breaker.as_ref().is_some_and(|breaker| breaker.state(now) != BreakerState::Closed);
         // The breaker first: what it refuses takes no token.
-        let permit = self.breaker.as_ref().map(|breaker| breaker.acquire(now)).transpose();
+        let acquire =
+            |breaker| if is_probe { Breaker::acquire(breaker, now) } else { breaker.acquire_for(|| caller, now) };
+        let permit = self.breaker.as_deref().map(acquire).transpose();
         let permit = permit.map_err(|rejected| {
             self.stats.count_suspended();
             self.suspended(rejected)
@@ -148,7 +172,7 @@ impl Upstream {
                 provider,
             });
         }
-        Ok(permit)
+        Ok(Leave { permit, caller, is_probe })
     }
 
     /// As [`Self::admit`], for a request in the books.
@@ -218,6 +242,7 @@ impl Upstream {
     }
 
     /// Asks the provider for vectors, if its guards allow it, and tells the breaker how it went.
+<<<<<<< HEAD
     pub(super) async fn embed(
         self: &Arc<Self>,
         request: EmbeddingRequest,
@@ -225,8 +250,13 @@ impl Upstream {
     ) -> Result<Vec<u8>, ProviderError> {
         let permit = self.admit_to(&mut account)?;
         let mut running = Running::new(Arc::clone(self), account);
+=======
+    pub(super) async fn embed(self: &Arc<Self>, request: EmbeddingRequest) -> Result<Vec<u8>, ProviderError> {
+        let leave = self.admit(None)?;
+        let mut running = Running::new(Arc::clone(self));
+>>>>>>> h14
         let outcome = self.provider.embed(request).await;
-        settle(permit, &outcome);
+        leave.settle(&outcome);
         match outcome {
             Ok(answer) => {
                 if let Some(usage) = usage_of_vectors(&answer) {
@@ -247,20 +277,37 @@ impl Upstream {
         mut account: Option<Account>,
         ask: Ask<T>,
     ) -> Result<T, ProviderError> {
+<<<<<<< HEAD
         let permit = self.admit_to(&mut account)?;
         let outcome = ask(Arc::clone(self), request, notices.clone(), account).await;
         settle(permit, &outcome);
+=======
+        let leave = self.admit(request.caller)?;
+        let outcome = ask(Arc::clone(self), request, notices.clone()).await;
+        leave.settle(&outcome);
+>>>>>>> h14
         outcome
     }
 }
 
-/// Tells the breaker how it went.
-fn settle<T>(permit: Option<Permit<&Breaker>>, outcome: &Result<T, ProviderError>) {
-    match (outcome, permit) {
-        (Ok(_), Some(permit)) => permit.succeed(now()),
-        (Err(error), Some(permit)) if error.is_failure() => permit.fail(now()),
-        (_, permit) => drop(permit),
+impl Leave<'_> {
+    /// Tells the breaker how it went.
+    fn settle<T>(self, outcome: &Result<T, ProviderError>) {
+        let Self { permit: Some(permit), caller, is_probe } = self else { return };
+        match outcome.as_ref().map_err(ProviderError::failing) {
+            Ok(_) if is_probe => permit.succeed(now()),
+            Ok(_) => permit.succeed_for(|| caller, now()),
+            Err(Some(Failing::ForAll)) => permit.fail(now()),
+            Err(Some(Failing::ForCaller)) if !is_probe => permit.fail_for(caller, now()),
+            // It says nothing of the others' requests.
+            Err(_) => drop(permit),
+        }
     }
+}
+
+/// Whoever asks without a name, as the API port does: this process.
+fn somebody() -> Caller {
+    Caller::Process { pid: std::process::id().try_into().unwrap_or_default(), started: 0 }
 }
 
 /// A way to ask a provider.
@@ -437,6 +484,7 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
     use futures_util::stream;
@@ -458,6 +506,14 @@ mod tests {
         limits: ProviderLimits,
         is_well: AtomicBool,
         asked: AtomicU32,
+        /// How it fails; else it is overloaded.
+        failure: Mutex<Option<ProviderError>>,
+    }
+
+    impl Moody {
+        fn failing(failure: ProviderError) -> Self {
+            Self { failure: Mutex::new(Some(failure)), ..Self::default() }
+        }
     }
 
     impl Provider for Moody {
@@ -478,7 +534,7 @@ mod tests {
             let outcome = if self.is_well.load(Relaxed) {
                 Ok(Chunk::Done { stop_reason: StopReason::EndTurn })
             } else {
-                Err(ProviderError::Disconnected { reason: "down".into() })
+                Err(self.failure.lock().unwrap().clone().unwrap_or_else(|| refused(503)))
             };
             Box::pin(stream::once(async {
                 tokio::time::sleep(Duration::from_millis(30)).await;
@@ -498,9 +554,79 @@ mod tests {
 
     /// The code of the error that a request meets; `None` if it is answered.
     async fn meets(upstream: &Arc<Upstream>) -> Option<&'static str> {
+        asks(upstream, None).await
+    }
+
+    async fn asks(upstream: &Arc<Upstream>, caller: Option<u64>) -> Option<&'static str> {
         let (notices, _) = mpsc::channel(1);
+<<<<<<< HEAD
         let begun = Route::alone(upstream).begin(ChatRequest::user("Hello"), &notices).await;
+=======
+        let request = ChatRequest { caller: caller.map(Caller::Connection), ..ChatRequest::user("Hello") };
+        let begun = Route(vec![Arc::clone(upstream)]).begin(request, &notices).await;
+>>>>>>> h14
         begun.err().map(|error| error.code())
+    }
+
+    fn refused(status: u16) -> ProviderError {
+        let message = "no".into();
+        ProviderError::Refused { status, code: None, message, retry_after: None, retryable: true, mend: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_may_depend_on_the_request_keeps_its_caller_away_and_nobody_else() {
+        for depends in
+            [refused(500), refused(501), refused(408), ProviderError::Disconnected { reason: "reset".into() }]
+        {
+            let moody = Arc::new(Moody::failing(depends.clone()));
+            let upstream = Arc::new(Upstream::new(moody.clone(), None));
+            for caller in 1..=3 {
+                for _ in 0..5 {
+                    assert_eq!(asks(&upstream, Some(caller)).await, Some(depends.code()), "caller {caller}");
+                }
+                assert_eq!(asks(&upstream, Some(caller)).await, Some("unavailable"), "caller {caller}");
+            }
+            assert!(upstream.health().await.healthy, "{depends}");
+            moody.is_well.store(true, Relaxed);
+            assert_eq!((asks(&upstream, Some(4)).await, asks(&upstream, None).await), (None, None), "{depends}");
+            assert_eq!(asks(&upstream, Some(1)).await, Some("unavailable"), "its time is not over");
+            advance(Duration::from_secs(61)).await;
+            assert_eq!(asks(&upstream, Some(1)).await, None, "{depends}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn overload_and_what_cannot_be_reached_count_whoever_asked_also_while_it_is_tried_again() {
+        let connect = ProviderError::Connect { reason: "refused".into(), mend: "".into(), retryable: true };
+        for failure in [refused(502), refused(503), refused(504), refused(529), connect] {
+            let moody = Arc::new(Moody::failing(failure.clone()));
+            let upstream = Arc::new(Upstream::new(moody.clone(), None));
+            for caller in 1..=5 {
+                assert_eq!(asks(&upstream, Some(caller)).await, Some(failure.code()));
+            }
+            assert_eq!(asks(&upstream, Some(6)).await, Some("unavailable"), "{failure}");
+            assert!(!upstream.health().await.healthy);
+            advance(Duration::from_secs(61)).await;
+            assert_eq!(asks(&upstream, Some(1)).await, Some(failure.code()), "the try after the pause");
+            assert_eq!(asks(&upstream, Some(6)).await, Some("unavailable"), "is everybody's: {failure}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_a_provider_falls_over_does_not_keep_it_from_being_tried_by_others() {
+        let moody = Arc::new(Moody::failing(refused(503)));
+        let upstream = Arc::new(Upstream::new(moody.clone(), None));
+        for _ in 0..5 {
+            assert!(asks(&upstream, Some(1)).await.is_some());
+        }
+        advance(Duration::from_secs(61)).await;
+        *moody.failure.lock().unwrap() = Some(refused(500));
+        for _ in 0..10 {
+            assert_eq!(asks(&upstream, Some(1)).await, Some(refused(500).code()));
+        }
+        moody.is_well.store(true, Relaxed);
+        assert_eq!((asks(&upstream, Some(2)).await, asks(&upstream, Some(3)).await), (None, None));
+        assert_eq!(upstream.snapshot().breaker, BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]
@@ -508,12 +634,12 @@ mod tests {
         let moody = Arc::new(Moody::default());
         let upstream = Arc::new(Upstream::new(moody.clone(), None));
         for _ in 0..5 {
-            assert_eq!(meets(&upstream).await, Some("disconnected"));
+            assert_eq!(meets(&upstream).await, Some("overloaded"));
         }
         assert_eq!(meets(&upstream).await, Some("unavailable"));
         assert!(!upstream.health().await.healthy);
         advance(Duration::from_secs(61)).await;
-        assert_eq!(meets(&upstream).await, Some("disconnected"), "the try after the pause");
+        assert_eq!(meets(&upstream).await, Some("overloaded"), "the try after the pause");
         moody.is_well.store(true, Relaxed);
         advance(Duration::from_secs(61)).await;
         assert_eq!(meets(&upstream).await, Some("unavailable"), "the second pause is longer");

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bellrope::breaker::Caller;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -109,9 +110,15 @@ pub struct ChatRequest {
     /// What of the request was left out before it came here. Told with the answer, and never part of the JSON.
     #[serde(skip)]
     pub notes: Vec<String>,
+<<<<<<< HEAD
     /// Who asks, and by which way. Never part of the JSON.
     #[serde(skip)]
     pub asker: Asker,
+=======
+    /// Who asks, as the breakers of providers tell callers apart; all that are not known are one. Never part of the JSON.
+    #[serde(skip)]
+    pub caller: Option<Caller>,
+>>>>>>> h14
 }
 
 impl ChatRequest {
@@ -151,7 +158,11 @@ impl Default for ChatRequest {
             resumable: false,
             prompt: None,
             notes: Vec::new(),
+<<<<<<< HEAD
             asker: Asker::default(),
+=======
+            caller: None,
+>>>>>>> h14
         }
     }
 }
@@ -205,9 +216,15 @@ pub struct CompletionRequest {
     /// As in [`ChatRequest::notes`].
     #[serde(skip)]
     pub notes: Vec<String>,
+<<<<<<< HEAD
     /// As in [`ChatRequest::asker`].
     #[serde(skip)]
     pub asker: Asker,
+=======
+    /// As in [`ChatRequest::caller`].
+    #[serde(skip)]
+    pub caller: Option<Caller>,
+>>>>>>> h14
 }
 
 impl CompletionRequest {
@@ -224,7 +241,11 @@ impl CompletionRequest {
             max_tokens: None,
             stop: Vec::new(),
             notes: Vec::new(),
+<<<<<<< HEAD
             asker: Asker::default(),
+=======
+            caller: None,
+>>>>>>> h14
         }
     }
 }
@@ -244,7 +265,11 @@ impl From<CompletionRequest> for ChatRequest {
             max_tokens: request.max_tokens,
             stop: request.stop,
             notes: request.notes,
+<<<<<<< HEAD
             asker: request.asker,
+=======
+            caller: request.caller,
+>>>>>>> h14
             ..Self::default()
         }
     }

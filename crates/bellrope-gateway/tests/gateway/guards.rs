@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellrope::breaker::{BreakerConfig, BreakerState};
+use bellrope::{AsyncClient, Server};
 use bellrope_gateway::{
     ChatRequest, Chunk, EmbeddedProvider, Gateway, GatewaySettings, HttpProvider, ProviderConfig, ProviderSnapshot,
-    SequencedChunk,
+    SequencedChunk, register,
 };
 use futures_util::StreamExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -113,7 +114,7 @@ for_each_format! {
     async fn a_provider_that_fails_again_and_again_is_spared_and_tried_after_a_pause(format: Format) {
         let fake = Fake::start(move |number, mut peer| async move {
             if number < 5 {
-                return peer.reply("500 Oops", "connection: close\r\n", "").await;
+                return peer.reply("503 Oops", "connection: close\r\n", "").await;
             }
             peer.begin_events().await;
             peer.chunk(format.answer("well again")).await;
@@ -126,7 +127,7 @@ for_each_format! {
         let gateway = Gateway::new(Arc::new(HttpProvider::new(config).unwrap()));
         let name = gateway.names().remove(0);
         for _ in 0..5 {
-            assert_eq!(code(&gateway).await, "provider_error");
+            assert_eq!(code(&gateway).await, "overloaded");
         }
         // Open for 1,500 to 2,000 ms; on a machine that is that slow this proves less.
         let spared = counters(&gateway, &name).breaker == BreakerState::Open;
@@ -139,7 +140,7 @@ for_each_format! {
         soon(recovered).await;
         assert!(!spared || code == "unavailable", "{code}");
         let seen = counters(&gateway, &name);
-        assert_eq!((seen.requests, failures(&seen)), (6, vec![("provider_error", 5)]));
+        assert_eq!((seen.requests, failures(&seen)), (6, vec![("overloaded", 5)]));
         assert_eq!((seen.done, seen.breaker, fake.requests().len()), (1, BreakerState::HalfOpen, 6));
         soon(gateway.chat(ChatRequest::user("Hello"))).await.unwrap();
         assert_eq!(counters(&gateway, &name).breaker, BreakerState::Closed);
@@ -148,7 +149,7 @@ for_each_format! {
     async fn a_provider_that_is_spared_is_not_called_healthy(format: Format) {
         let fake = Fake::start(move |_, mut peer| async move {
             // Only the list of models is there.
-            let status = if peer.last_request().starts_with("GET ") { "200 OK" } else { "500 Oops" };
+            let status = if peer.last_request().starts_with("GET ") { "200 OK" } else { "503 Busy" };
             peer.reply(status, "connection: close\r\ncontent-type: application/json\r\n", "{\"data\":[]}").await;
         })
         .await;
@@ -161,6 +162,23 @@ for_each_format! {
         let health = soon(gateway.health()).await.providers.remove(0);
         assert!(!health.healthy, "{health:?}");
         assert_eq!(health.error.unwrap().code, "unavailable");
+    }
+
+    async fn a_server_error_that_one_client_meets_keeps_that_client_away_alone(format: Format) {
+        let fake = Fake::replying("500 Oops", "", "").await;
+        let config = ProviderConfig { max_retries: 0, local_probe_ms: 0, ..fake.config(format) };
+        let gateway = Arc::new(Gateway::new(Arc::new(HttpProvider::new(config).unwrap())));
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run").join("ai.sock");
+        let _server = register(Server::builder(), Arc::clone(&gateway)).bind(&path).unwrap();
+        let client = AsyncClient::connect(&path).await.unwrap();
+        let request = serde_json::to_vec(&ChatRequest::user("Hello")).unwrap();
+        for number in 0..6 {
+            let error = client.call("ai.chat", &request).await.unwrap_err().to_string();
+            assert_eq!(error.contains("unavailable"), number == 5, "{number}: {error}");
+        }
+        assert_eq!(code(&gateway).await, "provider_error", "who asks from elsewhere is let through");
+        assert_eq!(gateway.snapshot().providers[0].breaker, BreakerState::Closed);
     }
 
     async fn what_is_no_failure_of_the_provider_does_not_open_its_breaker(format: Format) {

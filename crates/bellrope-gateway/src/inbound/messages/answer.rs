@@ -3,7 +3,7 @@
 //! Blocks come one after another, each opened when there is something in it. Pieces of calls that interleave are held until
 //! the call before theirs is whole: not every tool takes blocks that are open at the same time.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ pub(super) struct Script {
     /// The calls that are over.
     closed: HashSet<u32>,
     /// What waits for the open call to be whole.
-    held: Vec<Held>,
+    held: VecDeque<Held>,
     held_bytes: usize,
     is_over: bool,
 }
@@ -63,7 +63,7 @@ impl Script {
             next: 0,
             open: None,
             closed: HashSet::new(),
-            held: Vec::new(),
+            held: VecDeque::new(),
             held_bytes: 0,
             is_over: false,
         }
@@ -132,12 +132,12 @@ impl Script {
             self.fail(&error.into(), out);
             return;
         }
-        match (chunk, self.held.last_mut()) {
+        match (chunk, self.held.back_mut()) {
             (Chunk::Text { text }, Some(Held::Text(held))) => held.push_str(&text),
-            (Chunk::Text { text }, _) => self.held.push(Held::Text(text)),
+            (Chunk::Text { text }, _) => self.held.push_back(Held::Text(text)),
             (Chunk::Reasoning { text }, Some(Held::Thinking(held))) => held.push_str(&text),
-            (Chunk::Reasoning { text }, _) => self.held.push(Held::Thinking(text)),
-            (Chunk::ReasoningDetails { details }, _) => self.held.push(Held::Details(details)),
+            (Chunk::Reasoning { text }, _) => self.held.push_back(Held::Thinking(text)),
+            (Chunk::ReasoningDetails { details }, _) => self.held.push_back(Held::Details(details)),
             (Chunk::ToolCall(delta), _) => self.hold_call(delta),
             _ => {}
         }
@@ -150,14 +150,15 @@ impl Script {
         });
         match held {
             Some(held) => held.arguments.push_str(&delta.arguments),
-            None => self.held.push(Held::Call(delta)),
+            None => self.held.push_back(Held::Call(delta)),
         }
     }
 
     /// Writes what waited, up to a call that is not whole, or all of it.
     fn release(&mut self, all: bool, out: &mut Vec<u8>) {
-        while !self.held.is_empty() && (all || !self.is_within_call(None)) {
-            match self.held.remove(0) {
+        while all || !self.is_within_call(None) {
+            let Some(held) = self.held.pop_front() else { break };
+            match held {
                 Held::Text(text) => self.text(&text, out),
                 Held::Thinking(text) => self.thinking(&text, out),
                 Held::Details(details) => self.details(&details, out),

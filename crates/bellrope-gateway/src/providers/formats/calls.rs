@@ -22,7 +22,7 @@ use crate::json::{Piece, Seam};
 use crate::message::{Chunk, ToolCallDelta};
 use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
 
-use form::Form;
+use form::{Form, is_blank};
 pub(super) use made_id::AnswerHash;
 use made_id::made_id;
 
@@ -165,7 +165,7 @@ impl Calls {
                 continue;
             }
             let rest = call.seam.rest();
-            call.arguments.extend(rest);
+            call.append_half(rest);
             if call.is_blank() && call.sent == 0 {
                 call.arguments = "{}".to_owned();
                 call.form = Form::whole();
@@ -329,11 +329,18 @@ impl Call {
                     self.append(&text);
                 } else {
                     // What was handed out cannot be taken back.
-                    self.arguments.extend(rest);
+                    self.append_half(rest);
                 }
                 self.is_start = false;
                 text.len()
             }
+        }
+    }
+
+    /// Appends what stands for half of a character that got no other half.
+    fn append_half(&mut self, rest: Option<char>) {
+        if let Some(rest) = rest {
+            self.append(rest.encode_utf8(&mut [0; 4]));
         }
     }
 
@@ -350,7 +357,7 @@ impl Call {
 
     /// Whether the arguments say nothing so far.
     fn is_blank(&self) -> bool {
-        is_blank(&self.arguments)
+        self.form.is_blank()
     }
 
     /// Whether the arguments are whole, as far as can be seen.
@@ -376,11 +383,6 @@ impl Call {
         let index = at.try_into().unwrap_or(u32::MAX);
         out.push_back(Chunk::ToolCall(ToolCallDelta { index, id, name, arguments }));
     }
-}
-
-/// Whether arguments say nothing: servers send an empty object where none are needed, or before the true ones.
-fn is_blank(arguments: &str) -> bool {
-    matches!(arguments.trim(), "" | "{}" | "null" | "[]")
 }
 
 fn too_many() -> ProviderError {

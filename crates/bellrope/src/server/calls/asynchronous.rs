@@ -115,6 +115,7 @@ impl AsyncCalls {
             payload,
             context: CallContext { connection: session.serial, deadline_us: request.deadline_us },
             cancelled: Cancelled::default(),
+            pid: session.peer.pid,
             _room: Arc::clone(&room),
             user: session.peer.uid,
             holder: Arc::clone(session.budget_claim.holder()),

@@ -12,7 +12,10 @@ use bellrope_proto::{Holder, Reservation};
 use tokio::sync::{Notify, Semaphore};
 
 use super::context::CallContext;
-use crate::server::error::HandlerError;
+use crate::{
+    breaker::Caller,
+    server::{calls::caller_id::CallerId, error::HandlerError},
+};
 
 /// How long a claim of the buffer budget that found no room pauses before it asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
@@ -23,6 +26,8 @@ pub struct OwnedCall {
     pub(crate) payload: Vec<u8>,
     pub(crate) context: CallContext,
     pub(crate) cancelled: Cancelled,
+    /// The process at the other end; 0 for an unknown one.
+    pub(crate) pid: i32,
     /// What it holds of the buffer budget: as long as its payload is there, wherever that is.
     pub(crate) _room: Arc<Reservation>,
     /// Who is at the other end of its connection.
@@ -104,6 +109,7 @@ impl OwnedCall {
         self.context.connection
     }
 
+<<<<<<< HEAD
     /// The user at the other end of the connection, as the kernel said when it was made.
     #[must_use]
     pub fn user(&self) -> u32 {
@@ -121,6 +127,12 @@ impl OwnedCall {
     #[must_use]
     pub fn process_name(&self) -> Option<String> {
         bellrope_shm::proc::name_of(self.process()?)
+=======
+    /// Who calls, as breakers tell callers apart: for a breaker of the handler's own.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        CallerId::new(self.pid, self.context.connection).who()
+>>>>>>> h14
     }
 
     /// Time that is left for the answer, if its caller set a deadline. The handler is dropped when it is over.
