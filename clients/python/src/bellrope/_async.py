@@ -7,6 +7,7 @@ import contextvars
 import logging
 import os
 import weakref
+from functools import partial
 from types import TracebackType
 from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 
@@ -216,8 +217,11 @@ class AsyncClient:
 
     def close(self) -> None:
         """Hangs up. Calls under way end as Closed. In a forked child it does nothing, since the connection is the
-        parent's."""
+        parent's. Another thread only has it done, by the event loop."""
         if self._closed or os.getpid() != self._pid:
+            return
+        if self._loop is not None and self._loop.is_running() and asyncio._get_running_loop() is not self._loop:
+            self._loop.call_soon_threadsafe(self.close)
             return
         self._closed = True
         if self._connector is not None:
@@ -267,10 +271,21 @@ class AsyncClient:
     async def _call_once(
         self, name: str, method: "Optional[Method[Any, Any, Any]]", payload: bytes, until: Optional[float]
     ) -> bytes:
-        link, call, waiters = await self._begin(name, method, UNARY, payload, until)
+        link, call = await self._request(name, method, UNARY, payload, until)
         try:
-            if not await waiters.wait(lambda: call.done, until):
-                raise DeadlineExceeded
+            while not call.done:
+                future = link.future()
+                call.wake = partial(_settle, future)
+                if until is None:
+                    await future
+                    continue
+                link.expiry.add(future, until)
+                try:
+                    await future
+                finally:
+                    link.expiry.discard(future)
+                if not call.done and link.loop.time() >= until:
+                    raise DeadlineExceeded
         except BaseException as error:
             link.cancel(call, interrupted(error))
             raise
@@ -284,23 +299,38 @@ class AsyncClient:
         payload: bytes,
         until: Optional[float],
     ) -> "tuple[AsyncLink, Call, Waiters]":
+        """Sends the request of a stream, as soon as there are a connection and room."""
+        link, call = await self._request(name, method, style, payload, until)
+        waiters = Waiters(link.loop, link.expiry)
+        call.wake = waiters.wake
+        return link, call, waiters
+
+    async def _request(
+        self,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        style: int,
+        payload: bytes,
+        until: Optional[float],
+    ) -> "tuple[AsyncLink, Call]":
         """Sends a request, as soon as there are a connection and room."""
-        link = await self._connected(until)
+        link = self._link
+        if link is None:
+            link = await self._connected(until)
         core = link.core
         number = core.welcome.find(name, style, method)
-        if not await link.room.wait(lambda: link.broken or core.has_room, until):
+        if not core.has_room and not await link.room.wait(lambda: link.broken or core.has_room, until):
             raise DeadlineExceeded
         if link.broken:
             raise Closed if self._closed else NotExecuted
-        loop = self._running_loop()
-        left = None if until is None else until - loop.time()
-        if left is not None and left <= 0:
-            raise DeadlineExceeded
+        left = None
+        if until is not None:
+            left = until - link.loop.time()
+            if left <= 0:
+                raise DeadlineExceeded
         call = core.begin(number, style, payload, link.dialled.deadline_us(left))
-        waiters = Waiters(loop)
-        call.wake = waiters.wake
         link.flush()
-        return link, call, waiters
+        return link, call
 
     # The connection.
 
@@ -417,6 +447,11 @@ class AsyncClient:
         """Lets go, after a fork, of what is the parent's."""
         if self._link is not None:
             self._link.close_in_child()
+
+
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _call_listener(listener: Callable[[State], object], state: State) -> None:

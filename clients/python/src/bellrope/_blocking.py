@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 
-from ._cancel import CancelToken, Registration
+from ._cancel import NO_REGISTRATION, CancelToken, Registration
 from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
 from ._dial import Dialled
@@ -363,16 +363,23 @@ class Client(Shared):
         token: Optional[CancelToken],
     ) -> bytes:
         """One try, called without the lock."""
-        link, call, registration = self._begin(name, method, UNARY, payload, until, token)
-        with self._lock:
-            try:
-                if not self._wait_for(link, call, lambda: call.done, until):
-                    raise DeadlineExceeded
-            except BaseException as error:
-                self._cancel(link, call, interrupted(error))
-                raise
-            finally:
-                registration.end()
+        self._check_process()
+        begun: list[tuple[Link, Call]] = []
+        registration = NO_REGISTRATION
+        if token is not None:
+            registration = Registration(token, lambda: self._token_cancelled(begun))
+        try:
+            with self._lock:
+                try:
+                    link, call = self._begin_locked(name, method, UNARY, payload, until, registration, begun)
+                    if not self._wait_for(link, call, lambda: call.done, until):
+                        raise DeadlineExceeded
+                except BaseException as error:
+                    for link, call in begun:
+                        self._cancel(link, call, interrupted(error))
+                    raise
+        finally:
+            registration.end()
         return call.outcome()
 
     def _begin(
@@ -390,28 +397,44 @@ class Client(Shared):
         registration = Registration(token, lambda: self._token_cancelled(begun))
         try:
             with self._lock:
-                if registration.cancelled():
-                    raise Cancelled
-                link = self._connected(until, registration)
-                number = link.core.welcome.find(name, style, method)
-                if not link.core.has_room and not self._wait(
-                    link, lambda: link.broken or link.core.has_room or registration.cancelled(), until, self._changed
-                ):
-                    raise DeadlineExceeded
-                if registration.cancelled():
-                    raise Cancelled
-                if link.broken:
-                    raise NotExecuted
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    raise DeadlineExceeded
-                call = link.core.begin(number, style, payload, link.dialled.deadline_us(left))
-                begun.append((link, call))
-                self._flush(link, waits=style == UNARY)
-                return link, call, registration
+                link, call = self._begin_locked(name, method, style, payload, until, registration, begun)
+            return link, call, registration
         except BaseException as error:
             registration.end()
             for link, call in begun:
                 with self._lock:
                     self._cancel(link, call, interrupted(error))
             raise
+
+    def _begin_locked(
+        self,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        style: int,
+        payload: bytes,
+        until: Optional[float],
+        registration: Registration,
+        begun: list[tuple[Link, Call]],
+    ) -> tuple[Link, Call]:
+        """The same with the lock held. What is `begun` is noted, so that an interrupt does not leave it behind."""
+        if registration.cancelled():
+            raise Cancelled
+        link = self._link
+        if link is None or link.is_mute or self._closed:
+            link = self._connected(until, registration)
+        core = link.core
+        number = core.welcome.find(name, style, method)
+        if not core.has_room and not self._wait(
+            link, lambda: link.broken or core.has_room or registration.cancelled(), until, self._changed
+        ):
+            raise DeadlineExceeded
+        if registration.cancelled():
+            raise Cancelled
+        if link.broken:
+            raise NotExecuted
+        if until is not None and until <= time.monotonic():
+            raise DeadlineExceeded
+        call = core.begin(number, style, payload, None if until is None else link.dialled.moment_us(until))
+        begun.append((link, call))
+        self._flush(link, waits=style == UNARY)
+        return link, call
