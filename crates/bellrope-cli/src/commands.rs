@@ -6,6 +6,7 @@ pub(crate) mod call;
 pub(crate) mod chat;
 pub(crate) mod config;
 pub(crate) mod doctor;
+pub(crate) mod generate;
 pub(crate) mod health;
 pub(crate) mod list;
 pub(crate) mod manual;

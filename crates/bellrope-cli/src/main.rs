@@ -19,7 +19,7 @@ use bellrope_shm::CountingAllocator;
 use bellrope_terminal::{WrongSettings, signals, stderr};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use commands::{acp, breaker, call, chat, config, doctor, health, list, manual, token, top, usage};
+use commands::{acp, breaker, call, chat, config, doctor, generate, health, list, manual, token, top, usage};
 
 /// Counts allocations while a measurement asks for that; otherwise it costs an allocation one load.
 #[global_allocator]
@@ -55,6 +55,8 @@ enum Command {
     Call(call::CallArgs),
     /// List the message types that a server offers.
     List(list::ListArgs),
+    /// Make clients in other languages, or a page, from the schemas of typed services.
+    Generate(generate::GenerateArgs),
     /// See it work: a chat, 100 clients, and the criteria as a table of PASS and FAIL.
     Demo(demo::DemoArgs),
     /// Watch a server live: rates, latencies, memory, breakers, message types.
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
         Command::Acp(args) => acp::run(args),
         Command::Call(args) => call::run(args),
         Command::List(args) => list::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Demo(args) => demo::run(&args, &ALLOCATOR),
         Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args),

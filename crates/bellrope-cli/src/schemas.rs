@@ -1,6 +1,6 @@
 //! What a server says of the methods of its typed services.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use bellrope::{
@@ -30,6 +30,15 @@ pub(crate) fn of(client: &Client, method: &str) -> anyhow::Result<Option<Schema>
         Err(CallError::Handler { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Every method that has a schema, by name.
+pub(crate) fn all(client: &Client) -> anyhow::Result<BTreeMap<String, Described>> {
+    let described = client.message_types().into_iter().filter_map(|(name, style)| match of(client, &name) {
+        Ok(schema) => schema.map(|schema| Ok((name, Described { style, schema }))),
+        Err(error) => Some(Err(error)),
+    });
+    described.collect()
 }
 
 /// What a style is called, here and in JSON.

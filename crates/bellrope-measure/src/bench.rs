@@ -17,6 +17,7 @@ mod samples;
 mod sealed;
 mod spin;
 mod throughput;
+mod typed;
 
 use bellrope_shm::CountingAllocator;
 use bellrope_terminal::{Failed, Outcome, output};
@@ -60,6 +61,8 @@ pub enum BenchCommand {
     Pool(pool::PoolArgs),
     /// Round trips and CPU time of the policies of waiting, beside two processes that sleep on a futex.
     Spin(spin::SpinArgs),
+    /// What types add to a call, with both codecs, beside calls of the same bytes in the same run.
+    Typed(typed::TypedArgs),
     /// What the AI gateway adds to a chunk on its way from its provider, and how many chunks a second a stream carries.
     Gateway(gateway::GatewayArgs),
 }
@@ -93,6 +96,7 @@ pub fn run(command: &BenchCommand, allocator: &CountingAllocator) -> Outcome {
         }
         BenchCommand::Pool(args) => show(args.run.json, &pool::measure(args, true)?, pool::PoolReport::print),
         BenchCommand::Spin(args) => show(args.run.json, &spin::measure(args, true)?, spin::SpinReport::print),
+        BenchCommand::Typed(args) => show(args.run.json, &typed::measure(args, true)?, typed::TypedReport::print),
         BenchCommand::Gateway(args) => show(args.json, &gateway::measure(args, true)?, gateway::GatewayReport::print),
     }
 }

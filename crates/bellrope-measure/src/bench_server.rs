@@ -16,7 +16,7 @@ use bellrope_shm::{clock, process};
 use bellrope_terminal::{Outcome, output};
 use clap::Args;
 
-use crate::{bench, served, server_process::Counters, slots::Shape};
+use crate::{bench, served, server_process::Counters, slots::Shape, typed};
 
 /// The message type that holds up the worker which takes it: the payload says for how many milliseconds.
 pub(crate) const HOLD: &str = "bench.hold";
@@ -45,7 +45,7 @@ pub fn run(args: &BenchServerArgs, allocator: &CountingAllocator) -> Outcome {
     }
     let gateway = Gateway::from_settings(GatewaySettings::default())?;
     let builder = served::register(Server::builder().config(args.config.clone()), Arc::new(gateway).into());
-    let builder = register_hold(builder);
+    let builder = typed::register(register_hold(builder));
     let listening_us = clock::monotonic_us();
     let server = builder.bind(&args.socket)?;
     let health = HealthServer::start((Ipv4Addr::LOCALHOST, 0).into(), server.metrics()).context("serving health")?;

@@ -31,3 +31,5 @@ mod server_process;
 pub mod slots;
 #[cfg(feature = "suites")]
 pub mod stress;
+#[cfg(feature = "suites")]
+mod typed;

@@ -160,6 +160,14 @@ pub enum CallError {
         /// The limit, in bytes.
         limit: u64,
     },
+    /// The chunk is larger than a chunk may be: it travels in one piece, or not at all. It was not sent, and others may be.
+    #[error("the chunk of {size} bytes exceeds the limit of {limit} bytes (a quarter of ring_bytes)")]
+    ChunkTooLarge {
+        /// Its size, in bytes.
+        size: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// The deadline passed. The call was cancelled at the server, but may have run.
     #[error("the deadline passed before the answer came")]
     DeadlineExceeded,
@@ -314,6 +322,7 @@ impl CallError {
             | Self::MessageTypeGone
             | Self::UnusableOption { .. }
             | Self::MessageTooLarge { .. }
+            | Self::ChunkTooLarge { .. }
             | Self::Cancelled
             | Self::Closed => Blame::Caller,
             #[cfg(feature = "service")]

@@ -43,7 +43,7 @@ use self::calls::blocking_pool::BlockingPool;
 #[cfg(feature = "tokio")]
 pub use self::handler::{
     owned_call::{Cancelled, ClaimedRoom, OwnedCall},
-    streams::{ChunkReceiver, ChunkSender, StreamClosed},
+    streams::{ChunkReceiver, ChunkSender, SendError},
 };
 pub use self::{
     accept::retirement::Ending,

@@ -1,15 +1,12 @@
 //! `bellrope list`: what a server offers.
 
-use std::collections::BTreeMap;
-
-use bellrope::{Client, client::Style};
 use bellrope_terminal::{Outcome, output};
 use clap::Args;
 use serde::Serialize;
 
 use crate::{
     logging,
-    schemas::{self, Described, word},
+    schemas::{self, word},
     socket::{self, SocketArg},
 };
 
@@ -37,24 +34,15 @@ struct Row {
 pub(crate) fn run(args: &ListArgs) -> Outcome {
     logging::init("warn")?;
     let client = socket::connect(args.server.config())?;
-    let types = client.message_types();
     if args.schema {
-        return output::json(&schemas(&client, types)?);
+        return output::json(&schemas::all(&client)?);
     }
-    let rows: Vec<_> = types.into_iter().map(|(name, style)| Row { name, style: word(style) }).collect();
+    let rows: Vec<_> =
+        client.message_types().into_iter().map(|(name, style)| Row { name, style: word(style) }).collect();
     if args.json {
         return output::json(&rows);
     }
     let wide = rows.iter().map(|row| row.name.chars().count()).chain([4]).max().unwrap_or(0);
     output::line(format_args!("{:wide$}  STYLE", "NAME"))?;
     rows.iter().try_for_each(|row| output::line(format_args!("{:wide$}  {}", row.name, row.style)))
-}
-
-/// The schema of every method that has one, by name.
-fn schemas(client: &Client, types: Vec<(String, Style)>) -> anyhow::Result<BTreeMap<String, Described>> {
-    let described = types.into_iter().filter_map(|(name, style)| match schemas::of(client, &name) {
-        Ok(schema) => schema.map(|schema| Ok((name, Described { style, schema }))),
-        Err(error) => Some(Err(error)),
-    });
-    described.collect()
 }

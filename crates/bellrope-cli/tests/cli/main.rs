@@ -11,6 +11,7 @@ mod confined;
 mod conversation;
 mod editor;
 mod foreign;
+mod generate;
 mod hostile;
 mod manual;
 mod operator;

@@ -71,6 +71,14 @@ pub enum SubmitError {
         /// The limit.
         limit: usize,
     },
+    /// The chunk is larger than a quarter of the ring.
+    #[error("the chunk of {size} bytes exceeds the limit of {limit} bytes (a quarter of ring_bytes)")]
+    ChunkTooLarge {
+        /// Payload bytes.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The server broke the protocol; the connection must be closed.
     #[error(transparent)]
     Violation(#[from] Violation),
@@ -268,7 +276,7 @@ impl ClientConnection {
     /// [`SubmitError`]; nothing was sent then.
     pub fn send_chunk(&mut self, id: u64, payload: &[u8]) -> Result<bool, SubmitError> {
         if payload.len() > self.max_record() {
-            return Err(SubmitError::TooLarge { size: payload.len(), limit: self.max_record() });
+            return Err(SubmitError::ChunkTooLarge { size: payload.len(), limit: self.max_record() });
         }
         let Some(outflow) = self.calls.outflow(id) else { return Ok(false) };
         let number = Some(outflow.number());

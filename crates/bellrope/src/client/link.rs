@@ -207,6 +207,7 @@ impl ClientLink {
             SubmitError::TooLarge { size, limit } => {
                 CallError::MessageTooLarge { size: size as u64, limit: limit as u64 }
             }
+            SubmitError::ChunkTooLarge { size, limit } => CallError::ChunkTooLarge { size, limit },
             SubmitError::Violation(violation) => self.violated(violation),
             SubmitError::Full => unreachable!("told apart by the caller"),
         }

@@ -78,6 +78,68 @@ fn a_call_goes_through_every_step_that_is_counted() {
     for (step, times) in ["commit", "receive", "dispatch", "batch", "complete", "breaker"].into_iter().zip(times) {
         println!("counted {step} {times}");
     }
+    #[cfg(feature = "service")]
+    typed::count();
+}
+
+/// What a typed call has over a raw one of the same bytes: arguments of three small fields and an answer of three, written
+/// and read.
+#[cfg(feature = "service")]
+#[expect(clippy::print_stdout, reason = "scripts/instructions reads how often each step was done")]
+mod typed {
+    use std::{borrow::Cow, hint::black_box};
+
+    use serde::{Deserialize, Serialize};
+
+    use super::CALLS;
+    use crate::service::{Codec, Json, Postcard};
+
+    /// As the macro makes them of `fn see(&self, id: u32, name: &str, on: bool) -> Result<Seen, String>`.
+    #[derive(Serialize, Deserialize)]
+    struct Request<'call> {
+        id: u32,
+        #[serde(borrow)]
+        name: Cow<'call, str>,
+        on: bool,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Seen {
+        id: u32,
+        length: u32,
+        on: bool,
+    }
+
+    pub(super) fn count() {
+        let (mut request, mut answer) = (Vec::with_capacity(256), Vec::with_capacity(256));
+        for _ in 0..CALLS {
+            assert_eq!(json(&mut request, &mut answer), 9);
+            assert_eq!(postcard(&mut request, &mut answer), 9);
+        }
+        println!("counted json {CALLS}\ncounted postcard {CALLS}");
+    }
+
+    #[inline(never)]
+    fn json(request: &mut Vec<u8>, answer: &mut Vec<u8>) -> u32 {
+        codec::<Json>(request, answer)
+    }
+
+    #[inline(never)]
+    fn postcard(request: &mut Vec<u8>, answer: &mut Vec<u8>) -> u32 {
+        codec::<Postcard>(request, answer)
+    }
+
+    #[inline(always)]
+    fn codec<C: Codec>(request: &mut Vec<u8>, answer: &mut Vec<u8>) -> u32 {
+        request.clear();
+        answer.clear();
+        let asked = Request { id: black_box(70_000), name: Cow::Borrowed(black_box("bell rope")), on: true };
+        C::encode(&asked, &mut *request).unwrap();
+        let Request { id, name, on } = C::decode(black_box(request)).unwrap();
+        let seen = Seen { id, length: name.len() as u32, on };
+        C::encode(&Ok::<_, String>(seen), &mut *answer).unwrap();
+        C::decode::<Result<Seen, String>>(black_box(answer)).unwrap().unwrap().length
+    }
 }
 
 /// The client sends a call.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::codec::CodecError;
-use crate::server::HandlerError;
+use crate::server::{HandlerError, SendError};
 
 #[cold]
 pub(super) fn unreadable(method: &str, what: impl fmt::Display, error: &CodecError) -> HandlerError {
@@ -16,9 +16,11 @@ pub(super) fn unwritable(method: &str, what: impl fmt::Display, error: &CodecErr
     HandlerError::new(format!("{method}: {what} cannot be written: {error}"))
 }
 
+/// In the words of a chunk of bytes, which the client has for its own items, too.
 #[cold]
-pub(super) fn too_large(method: &str, sent: usize, size: usize, limit: usize) -> HandlerError {
-    HandlerError::new(format!(
-        "{method}: item {sent} of the stream has {size} bytes, and a chunk at most {limit} (a quarter of ring_bytes)"
-    ))
+pub(super) fn unsendable(method: &str, sent: usize, error: SendError) -> HandlerError {
+    match error {
+        SendError::ChunkTooLarge { .. } => HandlerError::new(format!("{method}: item {sent} of the stream: {error}")),
+        error => error.into(),
+    }
 }

@@ -16,7 +16,7 @@ use super::{
     incoming::Incoming,
     json::Json,
     method::Method,
-    refusals::{too_large, unreadable, unwritable},
+    refusals::{unreadable, unsendable, unwritable},
     schema::{Question, SCHEMA, Schemas, schema_of},
 };
 use crate::server::{ChunkReceiver, ChunkSender, HandlerError, ServerBuilder};
@@ -108,13 +108,10 @@ pub async fn send<C: Codec, T: Serialize>(
             .map_err(|error| unwritable(method, format_args!("item {sent} of the stream"), &error))?;
         // Nothing may be held over what follows that could not go to another thread.
         drop(item);
-        if bytes.len() > chunks.max_chunk() {
-            return Err(too_large(method, sent, bytes.len(), chunks.max_chunk()));
-        }
         if bytes.is_empty() {
             return Err(HandlerError::new(format!("{method}: item {sent} of the stream takes no bytes")));
         }
-        chunks.send(&bytes).await?;
+        chunks.send(&bytes).await.map_err(|error| unsendable(method, sent, error))?;
         sent += 1;
     }
     Ok(())

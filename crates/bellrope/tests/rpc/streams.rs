@@ -5,7 +5,7 @@ use std::time::Duration;
 use bellrope::{
     AsyncClient, CallError, Client, Server,
     client::{CallOptions, ClientConfig, Connection, Rejection},
-    server::ServerConfig,
+    server::{SendError, ServerConfig},
 };
 use bellrope_testkit::support::{TestServer, eventually, serve};
 
@@ -48,10 +48,7 @@ fn a_chunk_as_large_as_may_be_travels_in_one_piece_and_the_end_of_an_upload_stay
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("test.sock");
     let _server = Server::builder()
-        .server_stream("largest", |call, mut chunks| async move {
-            let size = chunks.max_chunk() + call.payload().len();
-            Ok(chunks.send(vec![7; size]).await?)
-        })
+        .server_stream("largest", |_, mut chunks| async move { Ok(chunks.send(vec![7; chunks.max_chunk()]).await?) })
         .client_stream("ends", |_, mut chunks| async move {
             while chunks.next().await.is_some() {}
             Ok(vec![u8::from(chunks.next().await.is_none())])
@@ -59,15 +56,53 @@ fn a_chunk_as_large_as_may_be_travels_in_one_piece_and_the_end_of_an_upload_stay
         .bind(&path)
         .unwrap();
     let client = Client::connect(&path).unwrap();
-    let sizes = |more: &[u8]| {
-        let chunks = client.stream("largest", more).unwrap().map(|chunk| chunk.unwrap().len());
-        chunks.collect::<Vec<_>>()
-    };
-    let [largest] = sizes(b"")[..] else { panic!("it was cut") };
-    assert_eq!(sizes(b"!"), [largest, 1]);
+    let sizes: Vec<_> = client.stream("largest", b"").unwrap().map(|chunk| chunk.unwrap().len()).collect();
+    assert!(sizes.len() == 1 && sizes[0] > 65_000, "{sizes:?}");
     let mut upload = client.client_stream("ends", b"").unwrap();
     upload.send(b"all").unwrap();
     assert_eq!(upload.finish().unwrap(), [1]);
+}
+
+/// Whoever sends it: it is refused whole, in the same words, and smaller ones go on.
+#[test]
+fn a_chunk_over_the_limit_is_refused_by_either_side_in_the_same_words() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("chunks.sock");
+    let largest = |chunk: usize, limit| {
+        format!("the chunk of {chunk} bytes exceeds the limit of {limit} bytes (a quarter of ring_bytes)")
+    };
+    let builder = Server::builder().config(ServerConfig::default().ring_bytes(4096));
+    let builder = builder.server_stream("spell", |_, mut chunks| async move {
+        let limit = chunks.max_chunk();
+        chunks.send(vec![1; limit]).await?;
+        let refused = chunks.send(vec![2; limit + 1]).await;
+        assert_eq!(refused, Err(SendError::ChunkTooLarge { size: limit + 1, limit }));
+        chunks.send("on").await?;
+        Ok(chunks.send(vec![3; 2 * limit]).await?)
+    });
+    let _server = builder
+        .client_stream("join", |_, mut chunks| async move {
+            let mut sizes = Vec::new();
+            while let Some(chunk) = chunks.next().await {
+                sizes.extend((chunk.len() as u32).to_le_bytes());
+            }
+            Ok(sizes)
+        })
+        .bind(&path)
+        .unwrap();
+    let client = Client::connect(&path).unwrap();
+    let came: Vec<_> = client.stream("spell", b"").unwrap().collect();
+    let [Ok(whole), Ok(on), Err(error)] = &came[..] else { panic!("{came:?}") };
+    assert_eq!(on, b"on");
+    let limit = whole.len();
+    assert_eq!(error.to_string(), format!("handler_error: {}", largest(2 * limit, limit)));
+
+    let mut upload = client.client_stream("join", b"").unwrap();
+    let error = upload.send(&vec![0; limit + 1]).unwrap_err();
+    assert_eq!(error.to_string(), largest(limit + 1, limit));
+    assert!(matches!(error, CallError::ChunkTooLarge { size, limit: l } if (size, l) == (limit + 1, limit)));
+    assert!(upload.send(&vec![0; limit]).unwrap());
+    assert_eq!(upload.finish().unwrap(), (limit as u32).to_le_bytes());
 }
 
 #[test]

@@ -210,6 +210,11 @@ fn hostile_bytes_and_schemas_end_in_errors_and_cost_little() {
             ),
             "the name has 5000 bytes, and at most 4096",
         ),
+        (
+            r#"{"codec":"json","request":"unit","answer":"unit","sent":"unit","types":[{"name":"T","form":{"struct":[["a","bool"],["a","text"]]}}]}"#
+                .to_owned(),
+            "T.a: the name comes twice",
+        ),
         (format!("{}{}", "[".repeat(1000), "]".repeat(1000)), "expected"),
         (" ".repeat(2 << 20), "has 2097152 bytes, and at most 1048576"),
     ] {

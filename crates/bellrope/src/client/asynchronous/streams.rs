@@ -111,7 +111,7 @@ impl AsyncChunkSink {
     /// has ended, so that no more is wanted; the receiving half tells how. [Example](super::AsyncClient).
     ///
     /// # Errors
-    /// [`CallError::MessageTooLarge`] if the chunk is larger than a quarter of the ring;
+    /// [`CallError::ChunkTooLarge`] if the chunk is larger than a quarter of the ring;
     /// [`CallError::DeadlineExceeded`]; an error of the connection.
     pub async fn send(&mut self, chunk: &[u8]) -> Result<bool, CallError> {
         let sent = poll_fn(|context| self.poll_send(context, chunk));

@@ -135,7 +135,7 @@ impl ChunkSink {
     /// [Example](ChunkStream).
     ///
     /// # Errors
-    /// [`CallError::MessageTooLarge`] if the chunk is larger than a quarter of the ring;
+    /// [`CallError::ChunkTooLarge`] if the chunk is larger than a quarter of the ring;
     /// [`CallError::DeadlineExceeded`]; an error of the connection.
     pub fn send(&mut self, chunk: &[u8]) -> Result<bool, CallError> {
         self.caller.send_chunk(self.ticket, chunk, self.deadline)

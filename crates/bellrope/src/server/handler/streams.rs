@@ -10,14 +10,26 @@ use tokio::sync::{Semaphore, mpsc};
 use super::port::Port;
 use crate::server::calls::body::Body;
 
-/// The stream was cancelled by its reader, or the reader is gone. Nothing more can be sent.
+/// Why a chunk was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the reader of the stream is gone")]
-pub struct StreamClosed;
+#[non_exhaustive]
+pub enum SendError {
+    /// The stream was cancelled by its reader, or the reader is gone. Nothing more can be sent.
+    #[error("the reader of the stream is gone")]
+    Closed,
+    /// The chunk is larger than [`ChunkSender::max_chunk`]. The client says the same of chunks of its own.
+    #[error("the chunk of {size} bytes exceeds the limit of {limit} bytes (a quarter of ring_bytes)")]
+    ChunkTooLarge {
+        /// Its size, in bytes.
+        size: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+}
 
-impl From<StreamClosed> for crate::server::error::HandlerError {
-    fn from(closed: StreamClosed) -> Self {
-        Self::new(closed.to_string())
+impl From<SendError> for crate::server::error::HandlerError {
+    fn from(error: SendError) -> Self {
+        Self::new(error.to_string())
     }
 }
 
@@ -38,22 +50,28 @@ impl ChunkSender {
     pub const AHEAD: usize = 16 * 1024;
     const LEAST: usize = 64;
 
-    /// Largest chunk, in bytes, that travels in one piece.
+    /// Largest chunk, in bytes: a quarter of the ring. The same holds for those of the client.
     #[must_use]
     pub fn max_chunk(&self) -> usize {
         self.port.max_chunk
     }
 
-    /// Sends a chunk, cut into several if it is larger than [`Self::max_chunk`]. Waits while the reader is slow.
+    /// Sends a chunk, which arrives as one. Waits while the reader is slow. One without bytes is not sent.
     ///
     /// # Errors
-    /// [`StreamClosed`] if nobody reads any more; the handler should end.
-    pub async fn send(&mut self, chunk: impl AsRef<[u8]>) -> Result<(), StreamClosed> {
-        for piece in chunk.as_ref().chunks(self.port.max_chunk) {
-            let cost = piece.len().clamp(Self::LEAST, Self::AHEAD) as u32;
-            let permit = Arc::clone(&self.permits).acquire_many_owned(cost).await.map_err(|_| StreamClosed)?;
-            self.port.chunk(Body::with_permit(piece.to_vec(), permit));
+    /// [`SendError::Closed`] if nobody reads any more; the handler should end. [`SendError::ChunkTooLarge`] if it is larger
+    /// than [`Self::max_chunk`]: nothing of it was sent, and smaller ones may be.
+    pub async fn send(&mut self, chunk: impl AsRef<[u8]>) -> Result<(), SendError> {
+        let (chunk, limit) = (chunk.as_ref(), self.port.max_chunk);
+        if chunk.is_empty() {
+            return Ok(());
         }
+        if chunk.len() > limit {
+            return Err(SendError::ChunkTooLarge { size: chunk.len(), limit });
+        }
+        let cost = chunk.len().clamp(Self::LEAST, Self::AHEAD) as u32;
+        let permit = Arc::clone(&self.permits).acquire_many_owned(cost).await.map_err(|_| SendError::Closed)?;
+        self.port.chunk(Body::with_permit(chunk.to_vec(), permit));
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! Schemas that others say, and their bounds.
 
+use std::collections::HashSet;
+
 use super::{
     super::{
         codec::{Codec, CodecError},
@@ -35,7 +37,11 @@ impl Schema {
         if json.len() > MOST_BYTES { Err(too_large(json.len())) } else { self.check() }
     }
 
-    fn check(&self) -> Result<(), CodecError> {
+    /// Whether its names are not too long, and it names no types but its own and no numbers that there are not.
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    pub fn check(&self) -> Result<(), CodecError> {
         let shapes = [("request", &self.request), ("answer", &self.answer), ("sent", &self.sent)];
         shapes.iter().try_for_each(|(name, shape)| self.check_shape(shape).map_err(|error| error.in_field(*name)))?;
         self.types.iter().try_for_each(|ty| {
@@ -45,6 +51,11 @@ impl Schema {
     }
 
     fn check_form(&self, form: &Form) -> Result<(), CodecError> {
+        match form {
+            Form::Struct(named) => are_distinct(named)?,
+            Form::Enum(named) => are_distinct(named)?,
+            _ => {}
+        }
         match form {
             Form::Unit => Ok(()),
             Form::Newtype(shape) => self.check_shape(shape),
@@ -82,6 +93,14 @@ impl Schema {
             }
             _ => Ok(()),
         }
+    }
+}
+
+fn are_distinct<T>(named: &[(String, T)]) -> Result<(), CodecError> {
+    let mut seen = HashSet::new();
+    match named.iter().find(|(name, _)| !seen.insert(name)) {
+        Some((name, _)) => Err(CodecError::new("the name comes twice").in_field(name.clone())),
+        None => Ok(()),
     }
 }
 

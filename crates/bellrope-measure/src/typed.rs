@@ -1,0 +1,56 @@
+//! The service of the measurement of typed calls: three small fields there, three back, with both codecs; and the same
+//! bytes without types.
+
+use bellrope::server::ServerBuilder;
+use serde::{Deserialize, Serialize};
+
+/// Answers with the bytes of the request, as a handler without types does.
+pub(crate) const RAW: &str = "bench.raw";
+
+/// What comes back.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) id: u32,
+    pub(crate) length: u32,
+    pub(crate) on: bool,
+}
+
+#[bellrope::service(name = "bench.json")]
+pub(crate) trait AsJson {
+    fn see(&self, id: u32, name: &str, on: bool) -> Result<Seen, String>;
+}
+
+#[bellrope::service(codec = "postcard", name = "bench.postcard")]
+pub(crate) trait AsPostcard {
+    fn see(&self, id: u32, name: &str, on: bool) -> Result<Seen, String>;
+}
+
+struct JsonEye;
+struct PostcardEye;
+
+fn seen(id: u32, name: &str, on: bool) -> Result<Seen, String> {
+    if name.is_empty() { Err("no name".to_owned()) } else { Ok(Seen { id, length: name.len() as u32, on }) }
+}
+
+#[bellrope::service]
+impl AsJson for JsonEye {
+    fn see(&self, id: u32, name: &str, on: bool) -> Result<Seen, String> {
+        seen(id, name, on)
+    }
+}
+
+#[bellrope::service]
+impl AsPostcard for PostcardEye {
+    fn see(&self, id: u32, name: &str, on: bool) -> Result<Seen, String> {
+        seen(id, name, on)
+    }
+}
+
+/// Registers all three.
+pub(crate) fn register(builder: ServerBuilder) -> ServerBuilder {
+    let builder = builder.unary(RAW, |call, reply| {
+        reply.put(call.payload());
+        Ok(())
+    });
+    builder.service(JsonEye).service(PostcardEye)
+}
