@@ -8,7 +8,6 @@
 mod pieces;
 mod resumable;
 
-use std::mem;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -171,91 +170,10 @@ fn stream<T: WithNotes>(
     }
 }
 
-<<<<<<< HEAD
 /// Who calls, as the books are to know it.
 fn asker(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Asker {
     let name = if gateway.keeps_books() { call.process_name() } else { None };
     Asker::new(AskerKind::Process, name.as_deref().unwrap_or_default(), endpoint)
-=======
-/// Sends an answer piece by piece, at the pace of its reader.
-async fn forward(mut pieces: AnswerStream, mut chunks: ChunkSender) -> Result<(), HandlerError> {
-    let mut seq = 0;
-    while let Some(piece) = pieces.next().await {
-        let cut = Cut::new(bounded(piece.chunk)?);
-        for chunk in cut {
-            let bytes = encode(&SequencedChunk { seq, chunk })?;
-            if bytes.len() > MAX_CHUNK {
-                let error = ProviderError::TooLarge { what: "a piece of the answer", limit: MAX_CHUNK };
-                chunks.send(encode(&SequencedChunk { seq, chunk: error.into() })?).await?;
-                return Ok(());
-            }
-            chunks.send(bytes).await?;
-            seq += 1;
-        }
-    }
-    Ok(())
-}
-
-/// Says that the details of some reasoning do not fit into a chunk, in their place.
-fn bounded(chunk: Chunk) -> Result<Chunk, HandlerError> {
-    if matches!(chunk, Chunk::ReasoningDetails { .. }) && encode(&chunk)?.len() > MAX_CHUNK / 2 {
-        let text = format!("the details of some reasoning were left out: they have more than {} bytes", MAX_CHUNK / 2);
-        return Ok(Chunk::Notice { text });
-    }
-    Ok(chunk)
-}
-
-/// A chunk in pieces whose texts are no longer than [`MAX_TEXT`]. Each byte of it is copied at most once.
-struct Cut {
-    /// What is left of it, but for the text.
-    chunk: Option<Chunk>,
-    text: String,
-    /// How much of the text was handed out.
-    at: usize,
-}
-
-impl Cut {
-    fn new(mut chunk: Chunk) -> Self {
-        let text = text_of(&mut chunk).filter(|text| text.len() > MAX_TEXT).map(mem::take).unwrap_or_default();
-        Self { chunk: Some(chunk), text, at: 0 }
-    }
-}
-
-impl Iterator for Cut {
-    type Item = Chunk;
-
-    fn next(&mut self) -> Option<Chunk> {
-        let mut chunk = self.chunk.take()?;
-        let rest = &self.text[self.at..];
-        let piece = &rest[..boundary(rest, MAX_TEXT)];
-        self.at += piece.len();
-        if self.at < self.text.len() {
-            self.chunk = Some(match &chunk {
-                // Its first piece names it.
-                Chunk::ToolCall(delta) => Chunk::ToolCall(ToolCallDelta {
-                    index: delta.index,
-                    id: None,
-                    name: None,
-                    arguments: String::new(),
-                }),
-                other => other.clone(),
-            });
-        }
-        if let Some(text) = text_of(&mut chunk).filter(|_| !piece.is_empty()) {
-            piece.clone_into(text);
-        }
-        Some(chunk)
-    }
-}
-
-/// The text of a chunk that may be cut.
-fn text_of(chunk: &mut Chunk) -> Option<&mut String> {
-    match chunk {
-        Chunk::Text { text } | Chunk::Reasoning { text } => Some(text),
-        Chunk::ToolCall(delta) => Some(&mut delta.arguments),
-        _ => None,
-    }
->>>>>>> h14
 }
 
 /// A whole answer, or an error for the caller.
@@ -301,17 +219,13 @@ trait WithNotes: DeserializeOwned + Send + 'static {
     /// The field that no request lacks, and a value for it.
     const REQUIRED: (&str, &str);
 
-<<<<<<< HEAD
     /// The message type that streams its answer.
     const STREAM: &str;
 
-    fn notes(&mut self) -> &mut Vec<String>;
+    /// Where the notes go, and who asks as breakers tell callers apart.
+    fn notes(&mut self) -> (&mut Vec<String>, &mut Option<Caller>);
 
     fn asker(&mut self) -> &mut Asker;
-=======
-    /// Where the notes go, and who asks.
-    fn notes(&mut self) -> (&mut Vec<String>, &mut Option<Caller>);
->>>>>>> h14
 }
 
 impl WithNotes for ChatRequest {
@@ -363,11 +277,7 @@ async fn asked<T: WithNotes>(call: OwnedCall) -> Result<Asked<T>, HandlerError> 
     // What the call holds for itself is enough for most.
     let more = weight.saturating_sub(u64::from(WEIGHT - 1) * size as u64);
     let room = if more == 0 { None } else { Some(call.claim(more).await?) };
-<<<<<<< HEAD
-    let read = move || Ok(Asked { request: read(call.payload())?, size, room });
-=======
-    let read = move || Ok(Asked { request: read(&call)?, room });
->>>>>>> h14
+    let read = move || Ok(Asked { request: read(&call)?, size, room });
     if large { apart(read).await } else { read() }
 }
 
@@ -431,54 +341,6 @@ mod tests {
     use super::*;
 
     #[test]
-<<<<<<< HEAD
-=======
-    fn a_long_text_is_cut_between_characters_and_none_of_it_is_lost() {
-        let long = "é".repeat(5000);
-        for kind in [Chunk::text(&long), Chunk::reasoning(&long)] {
-            let mut whole = String::new();
-            for chunk in Cut::new(kind) {
-                let (Chunk::Text { text } | Chunk::Reasoning { text }) = chunk else { panic!("{chunk:?}") };
-                assert!(!text.is_empty() && text.len() <= MAX_TEXT);
-                whole.push_str(&text);
-            }
-            assert_eq!(whole, long);
-        }
-        for whole in [Chunk::text(""), Chunk::text("short"), Chunk::Notice { text: long }] {
-            assert_eq!(Cut::new(whole.clone()).collect::<Vec<_>>(), [whole]);
-        }
-    }
-
-    #[test]
-    fn details_of_reasoning_that_do_not_fit_into_a_chunk_are_left_out_in_words() {
-        let details =
-            |length| Chunk::ReasoningDetails { details: serde_json::json!({"signature": "x".repeat(length)}) };
-        assert_eq!(bounded(details(100)).unwrap(), details(100));
-        let left_out = bounded(details(MAX_CHUNK)).unwrap();
-        assert!(matches!(&left_out, Chunk::Notice { text } if text.contains("8192 bytes")), "{left_out:?}");
-    }
-
-    #[test]
-    fn only_the_first_piece_of_a_tool_call_names_it() {
-        let arguments = "x".repeat(MAX_TEXT + 1);
-        let call = |id: Option<&str>, name: Option<&str>, arguments: &str| {
-            let (id, name, arguments) = (id.map(str::to_owned), name.map(str::to_owned), arguments.to_owned());
-            Chunk::ToolCall(ToolCallDelta { index: 3, id, name, arguments })
-        };
-        let (first, second) = arguments.split_at(MAX_TEXT);
-        let expected = [call(Some("c"), Some("n"), first), call(None, None, second)];
-        assert_eq!(Cut::new(call(Some("c"), Some("n"), &arguments)).collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn the_worst_text_still_fits_into_a_chunk() {
-        let pieces: Vec<_> = Cut::new(Chunk::text("\u{1}".repeat(MAX_TEXT))).collect();
-        let [chunk] = <[Chunk; 1]>::try_from(pieces).unwrap();
-        assert!(encode(&SequencedChunk { seq: u64::MAX, chunk }).unwrap().len() <= MAX_CHUNK);
-    }
-
-    #[test]
->>>>>>> h14
     fn every_mend_stands_in_the_words_of_its_error() {
         let mend = "set SOME_KEY";
         let errors = [

@@ -13,13 +13,8 @@ use super::stats::{ProviderSnapshot, Stats};
 use crate::account::{Account, Books, Intent, Opened};
 use crate::bucket::Bucket;
 use crate::config::{ProviderConfig, section};
-<<<<<<< HEAD
-use crate::error::ProviderError;
-use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part, ProviderHealth, StopReason, Usage};
-=======
 use crate::error::{Failing, ProviderError};
-use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part, ProviderHealth, StopReason};
->>>>>>> h14
+use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part, ProviderHealth, StopReason, Usage};
 use crate::provider::{BoxFuture, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
 use crate::providers::embedded::EmbeddedSettings;
 
@@ -176,8 +171,8 @@ impl Upstream {
     }
 
     /// As [`Self::admit`], for a request in the books.
-    fn admit_to(&self, account: &mut Option<Account>) -> Result<Option<Permit<&Breaker>>, ProviderError> {
-        self.admit().inspect_err(|error| {
+    fn admit_to(&self, caller: Option<Caller>, account: &mut Option<Account>) -> Result<Leave<'_>, ProviderError> {
+        self.admit(caller).inspect_err(|error| {
             if let Some(account) = account {
                 account.fail(error);
             }
@@ -242,19 +237,13 @@ impl Upstream {
     }
 
     /// Asks the provider for vectors, if its guards allow it, and tells the breaker how it went.
-<<<<<<< HEAD
     pub(super) async fn embed(
         self: &Arc<Self>,
         request: EmbeddingRequest,
         mut account: Option<Account>,
     ) -> Result<Vec<u8>, ProviderError> {
-        let permit = self.admit_to(&mut account)?;
+        let leave = self.admit_to(None, &mut account)?;
         let mut running = Running::new(Arc::clone(self), account);
-=======
-    pub(super) async fn embed(self: &Arc<Self>, request: EmbeddingRequest) -> Result<Vec<u8>, ProviderError> {
-        let leave = self.admit(None)?;
-        let mut running = Running::new(Arc::clone(self));
->>>>>>> h14
         let outcome = self.provider.embed(request).await;
         leave.settle(&outcome);
         match outcome {
@@ -277,15 +266,9 @@ impl Upstream {
         mut account: Option<Account>,
         ask: Ask<T>,
     ) -> Result<T, ProviderError> {
-<<<<<<< HEAD
-        let permit = self.admit_to(&mut account)?;
+        let leave = self.admit_to(request.caller, &mut account)?;
         let outcome = ask(Arc::clone(self), request, notices.clone(), account).await;
-        settle(permit, &outcome);
-=======
-        let leave = self.admit(request.caller)?;
-        let outcome = ask(Arc::clone(self), request, notices.clone()).await;
         leave.settle(&outcome);
->>>>>>> h14
         outcome
     }
 }
@@ -559,12 +542,8 @@ mod tests {
 
     async fn asks(upstream: &Arc<Upstream>, caller: Option<u64>) -> Option<&'static str> {
         let (notices, _) = mpsc::channel(1);
-<<<<<<< HEAD
-        let begun = Route::alone(upstream).begin(ChatRequest::user("Hello"), &notices).await;
-=======
         let request = ChatRequest { caller: caller.map(Caller::Connection), ..ChatRequest::user("Hello") };
-        let begun = Route(vec![Arc::clone(upstream)]).begin(request, &notices).await;
->>>>>>> h14
+        let begun = Route::alone(upstream).begin(request, &notices).await;
         begun.err().map(|error| error.code())
     }
 

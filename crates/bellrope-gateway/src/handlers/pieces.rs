@@ -1,5 +1,7 @@
 //! The pieces of an answer as chunks of a stream.
 
+use std::mem;
+
 use bellrope::{HandlerError, server::ChunkSender};
 use futures_util::StreamExt;
 use serde::Serialize;
@@ -19,9 +21,7 @@ const MAX_TEXT: usize = 2 * 1024;
 pub(super) async fn forward(mut pieces: AnswerStream, mut chunks: ChunkSender) -> Result<(), HandlerError> {
     let mut seq = 0;
     while let Some(piece) = pieces.next().await {
-        let mut rest = Some(bounded(piece.chunk)?);
-        while let Some(mut chunk) = rest {
-            rest = split_off(&mut chunk);
+        for chunk in Cut::new(bounded(piece.chunk)?) {
             let bytes = encode(&SequencedChunk { seq, chunk })?;
             if bytes.len() > MAX_CHUNK {
                 let error = ProviderError::TooLarge { what: "a piece of the answer", limit: MAX_CHUNK };
@@ -39,9 +39,7 @@ pub(super) async fn forward(mut pieces: AnswerStream, mut chunks: ChunkSender) -
 pub(super) fn cut(chunk: Chunk) -> Vec<Chunk> {
     let too_large = || ProviderError::TooLarge { what: "a piece of the answer", limit: MAX_CHUNK }.into();
     let mut chunks = Vec::with_capacity(1);
-    let mut rest = Some(bounded(chunk).unwrap_or_else(|_| too_large()));
-    while let Some(mut chunk) = rest {
-        rest = split_off(&mut chunk);
+    for chunk in Cut::new(bounded(chunk).unwrap_or_else(|_| too_large())) {
         let piece = SequencedChunk { seq: u64::MAX, chunk };
         if !encode(&piece).is_ok_and(|bytes| bytes.len() <= MAX_CHUNK) {
             chunks.push(too_large());
@@ -61,19 +59,54 @@ fn bounded(chunk: Chunk) -> Result<Chunk, HandlerError> {
     Ok(chunk)
 }
 
-/// Cuts a chunk whose text is longer than [`MAX_TEXT`], and returns what comes after the cut.
-fn split_off(chunk: &mut Chunk) -> Option<Chunk> {
-    let cut = |text: &mut String| {
-        let at = boundary(text, MAX_TEXT);
-        (at < text.len()).then(|| text.split_off(at))
-    };
-    match chunk {
-        Chunk::Text { text } => cut(text).map(|text| Chunk::Text { text }),
-        Chunk::Reasoning { text } => cut(text).map(|text| Chunk::Reasoning { text }),
-        Chunk::ToolCall(delta) => {
-            let arguments = cut(&mut delta.arguments)?;
-            Some(Chunk::ToolCall(ToolCallDelta { index: delta.index, id: None, name: None, arguments }))
+/// A chunk in pieces whose texts are no longer than [`MAX_TEXT`]. Each byte of it is copied at most once.
+struct Cut {
+    /// What is left of it, but for the text.
+    chunk: Option<Chunk>,
+    text: String,
+    /// How much of the text was handed out.
+    at: usize,
+}
+
+impl Cut {
+    fn new(mut chunk: Chunk) -> Self {
+        let text = text_of(&mut chunk).filter(|text| text.len() > MAX_TEXT).map(mem::take).unwrap_or_default();
+        Self { chunk: Some(chunk), text, at: 0 }
+    }
+}
+
+impl Iterator for Cut {
+    type Item = Chunk;
+
+    fn next(&mut self) -> Option<Chunk> {
+        let mut chunk = self.chunk.take()?;
+        let rest = &self.text[self.at..];
+        let piece = &rest[..boundary(rest, MAX_TEXT)];
+        self.at += piece.len();
+        if self.at < self.text.len() {
+            self.chunk = Some(match &chunk {
+                // Its first piece names it.
+                Chunk::ToolCall(delta) => Chunk::ToolCall(ToolCallDelta {
+                    index: delta.index,
+                    id: None,
+                    name: None,
+                    arguments: String::new(),
+                }),
+                other => other.clone(),
+            });
         }
+        if let Some(text) = text_of(&mut chunk).filter(|_| !piece.is_empty()) {
+            piece.clone_into(text);
+        }
+        Some(chunk)
+    }
+}
+
+/// The text of a chunk that may be cut.
+fn text_of(chunk: &mut Chunk) -> Option<&mut String> {
+    match chunk {
+        Chunk::Text { text } | Chunk::Reasoning { text } => Some(text),
+        Chunk::ToolCall(delta) => Some(&mut delta.arguments),
         _ => None,
     }
 }
@@ -90,14 +123,16 @@ mod tests {
     fn a_long_text_is_cut_between_characters_and_none_of_it_is_lost() {
         let long = "é".repeat(5000);
         for kind in [Chunk::text(&long), Chunk::reasoning(&long)] {
-            let (mut whole, mut rest) = (String::new(), Some(kind));
-            while let Some(mut chunk) = rest {
-                rest = split_off(&mut chunk);
+            let mut whole = String::new();
+            for chunk in Cut::new(kind) {
                 let (Chunk::Text { text } | Chunk::Reasoning { text }) = chunk else { panic!("{chunk:?}") };
                 assert!(!text.is_empty() && text.len() <= MAX_TEXT);
                 whole.push_str(&text);
             }
             assert_eq!(whole, long);
+        }
+        for whole in [Chunk::text(""), Chunk::text("short"), Chunk::Notice { text: long }] {
+            assert_eq!(Cut::new(whole.clone()).collect::<Vec<_>>(), [whole]);
         }
     }
 
@@ -113,18 +148,19 @@ mod tests {
     #[test]
     fn only_the_first_piece_of_a_tool_call_names_it() {
         let arguments = "x".repeat(MAX_TEXT + 1);
-        let mut first =
-            Chunk::ToolCall(ToolCallDelta { index: 3, id: Some("c".into()), name: Some("n".into()), arguments });
-        let second = split_off(&mut first).unwrap();
-        let expected = ToolCallDelta { index: 3, id: None, name: None, arguments: "x".into() };
-        assert_eq!(second, Chunk::ToolCall(expected));
-        assert!(matches!(first, Chunk::ToolCall(ToolCallDelta { id: Some(_), name: Some(_), .. })));
+        let call = |id: Option<&str>, name: Option<&str>, arguments: &str| {
+            let (id, name, arguments) = (id.map(str::to_owned), name.map(str::to_owned), arguments.to_owned());
+            Chunk::ToolCall(ToolCallDelta { index: 3, id, name, arguments })
+        };
+        let (first, second) = arguments.split_at(MAX_TEXT);
+        let expected = [call(Some("c"), Some("n"), first), call(None, None, second)];
+        assert_eq!(Cut::new(call(Some("c"), Some("n"), &arguments)).collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn the_worst_text_still_fits_into_a_chunk() {
-        let mut chunk = Chunk::text("\u{1}".repeat(MAX_TEXT));
-        assert!(split_off(&mut chunk).is_none());
+        let pieces: Vec<_> = Cut::new(Chunk::text("\u{1}".repeat(MAX_TEXT))).collect();
+        let [chunk] = <[Chunk; 1]>::try_from(pieces).unwrap();
         assert!(encode(&SequencedChunk { seq: u64::MAX, chunk }).unwrap().len() <= MAX_CHUNK);
     }
 }

@@ -110,15 +110,12 @@ pub struct ChatRequest {
     /// What of the request was left out before it came here. Told with the answer, and never part of the JSON.
     #[serde(skip)]
     pub notes: Vec<String>,
-<<<<<<< HEAD
     /// Who asks, and by which way. Never part of the JSON.
     #[serde(skip)]
     pub asker: Asker,
-=======
     /// Who asks, as the breakers of providers tell callers apart; all that are not known are one. Never part of the JSON.
     #[serde(skip)]
     pub caller: Option<Caller>,
->>>>>>> h14
 }
 
 impl ChatRequest {
@@ -158,11 +155,8 @@ impl Default for ChatRequest {
             resumable: false,
             prompt: None,
             notes: Vec::new(),
-<<<<<<< HEAD
             asker: Asker::default(),
-=======
             caller: None,
->>>>>>> h14
         }
     }
 }
@@ -216,15 +210,12 @@ pub struct CompletionRequest {
     /// As in [`ChatRequest::notes`].
     #[serde(skip)]
     pub notes: Vec<String>,
-<<<<<<< HEAD
     /// As in [`ChatRequest::asker`].
     #[serde(skip)]
     pub asker: Asker,
-=======
     /// As in [`ChatRequest::caller`].
     #[serde(skip)]
     pub caller: Option<Caller>,
->>>>>>> h14
 }
 
 impl CompletionRequest {
@@ -241,11 +232,8 @@ impl CompletionRequest {
             max_tokens: None,
             stop: Vec::new(),
             notes: Vec::new(),
-<<<<<<< HEAD
             asker: Asker::default(),
-=======
             caller: None,
->>>>>>> h14
         }
     }
 }
@@ -265,11 +253,8 @@ impl From<CompletionRequest> for ChatRequest {
             max_tokens: request.max_tokens,
             stop: request.stop,
             notes: request.notes,
-<<<<<<< HEAD
             asker: request.asker,
-=======
             caller: request.caller,
->>>>>>> h14
             ..Self::default()
         }
     }

@@ -121,7 +121,6 @@ impl AsyncCalls {
             holder: Arc::clone(session.budget_claim.holder()),
             patience: core.live.budget_wait(),
             claims: Arc::clone(&core.claims),
-            pid: session.peer.pid,
         };
         let port = Port {
             inbox: Arc::clone(&self.inbox),

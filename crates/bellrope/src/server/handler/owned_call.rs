@@ -38,8 +38,6 @@ pub struct OwnedCall {
     pub(crate) patience: Duration,
     /// Those that wait.
     pub(crate) claims: Arc<Semaphore>,
-    /// The process at the other end; 0 for one that is not known.
-    pub(crate) pid: i32,
 }
 
 /// Room in the server's buffer budget that a handler [claimed](OwnedCall::claim). Dropping it gives it back.
@@ -109,7 +107,6 @@ impl OwnedCall {
         self.context.connection
     }
 
-<<<<<<< HEAD
     /// The user at the other end of the connection, as the kernel said when it was made.
     #[must_use]
     pub fn user(&self) -> u32 {
@@ -127,12 +124,12 @@ impl OwnedCall {
     #[must_use]
     pub fn process_name(&self) -> Option<String> {
         bellrope_shm::proc::name_of(self.process()?)
-=======
+    }
+
     /// Who calls, as breakers tell callers apart: for a breaker of the handler's own.
     #[must_use]
     pub fn caller(&self) -> Caller {
         CallerId::new(self.pid, self.context.connection).who()
->>>>>>> h14
     }
 
     /// Time that is left for the answer, if its caller set a deadline. The handler is dropped when it is over.
