@@ -161,28 +161,34 @@ impl Tokens {
         &self.path
     }
 
-    /// Whose a key is that a tool shows. What changed in the file counts within a second. If the file cannot be read no
+    /// Whose a key is that a tool shows. One that was made is known at once, one that was removed is refused within a second. If the file cannot be read no
     /// key is known.
     #[must_use]
     pub fn find(&self, shown: &str) -> Found {
         if !shown.starts_with(PREFIX) {
             return Found::Foreign;
         }
-        let rows = Arc::clone(&self.known().rows);
         let hash = hash_of(shown);
-        let mut found = None;
-        // All of them, whichever it is.
-        for row in &*rows {
-            if bool::from(row.sha256.as_bytes().ct_eq(hash.as_bytes())) {
-                found = Some(&row.name);
+        // One that was just made is known at once.
+        for looks in [LOOK, Duration::ZERO] {
+            let rows = Arc::clone(&self.known(looks).rows);
+            let mut found = None;
+            // All of them, whichever it is.
+            for row in &*rows {
+                if bool::from(row.sha256.as_bytes().ct_eq(hash.as_bytes())) {
+                    found = Some(&row.name);
+                }
+            }
+            if let Some(name) = found {
+                return Found::Token(name.clone());
             }
         }
-        found.map_or(Found::Wrong, |name| Found::Token(name.clone()))
+        Found::Wrong
     }
 
     /// All tokens, and a number that grows with every change.
     pub(crate) fn current(&self) -> (Arc<Vec<TokenRow>>, u64) {
-        let known = self.known();
+        let known = self.known(LOOK);
         (Arc::clone(&known.rows), known.version)
     }
 
@@ -245,9 +251,10 @@ impl Tokens {
         })
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    /// What the file holds, as it was at most so long ago.
+    fn known(&self, looks: Duration) -> MutexGuard<'_, Known> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+        if known.looked.is_some_and(|looked| looked.elapsed() < looks) {
             return known;
         }
         known.looked = Some(Instant::now());
@@ -361,6 +368,8 @@ mod tests {
         let made = tokens.add("codex", &["5USD/day".to_owned()]).unwrap();
         assert_eq!((made.token.len(), made.token.starts_with(PREFIX)), (4 + 2 * RANDOM, true));
         assert_eq!(tokens.find(&made.token), Found::Token("codex".into()));
+        let later = Tokens::at(tokens.path().to_owned()).add("later", &[]).unwrap();
+        assert_eq!(tokens.find(&later.token), Found::Token("later".into()), "another process made it");
         let text = fs::read_to_string(tokens.path()).unwrap();
         assert!(!text.contains(&made.token[4..]) && text.contains("5USD/day"), "{text}");
         assert!(!format!("{made:?}").contains(&made.token[4..]));
@@ -368,7 +377,7 @@ mod tests {
         assert_eq!((mode(tokens.path()), mode(tokens.path().parent().unwrap())), (0o600, 0o700));
         assert_ne!(tokens.add("other", &[]).unwrap().token, made.token);
         let names: Vec<_> = tokens.list().unwrap().into_iter().map(|row| row.name).collect();
-        assert_eq!(names, ["codex", "other"]);
+        assert_eq!(names, ["codex", "later", "other"]);
     }
 
     #[test]

@@ -106,9 +106,10 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("waiting for signals")?;
     signals::second_ends_at_once(&[SIGTERM, SIGINT]).context("waiting for signals")?;
 
-    let books = Bookkeeper::start(settings.books(), settings.tokens());
+    let tokens = settings.tokens();
+    let books = Bookkeeper::start(settings.books(), tokens.clone());
     let gateway = settings.gateway()?.with_books(Arc::new(books.clone()));
-    let keys = Keys::new(settings.tokens(), settings.needs_token());
+    let keys = Keys::new(tokens, settings.needs_token());
     let provider = gateway.default_provider().name().to_owned();
     let gateway = LiveGateway::new(gateway);
     let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone(), books.clone());

@@ -4,6 +4,7 @@ mod acp;
 mod api_formats;
 mod api_port;
 mod bench;
+mod books;
 mod breakers;
 mod chat;
 mod config;

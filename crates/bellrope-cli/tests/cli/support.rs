@@ -148,7 +148,7 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 #[track_caller]
 pub(crate) fn http(server: &Running, path: &str) -> String {
     let line = server.said("health on http://");
-    let address = line.rsplit("http://").next().unwrap().trim();
+    let address = line.split("health on http://").nth(1).unwrap().split(',').next().unwrap().trim();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();

@@ -3,6 +3,7 @@
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_core::Stream;
 use tokio::sync::mpsc;
@@ -29,6 +30,8 @@ pub struct AnswerStream {
     notices: Notices,
     /// The next piece, while there are notices to be told before it.
     next: Option<Chunk>,
+    /// When it is worth asking again, once it has failed.
+    retry_after: Option<Duration>,
 }
 
 enum Stage {
@@ -47,7 +50,13 @@ impl AnswerStream {
         notes: Vec<String>,
     ) -> Self {
         let stage = Stage::Beginning(beginning, heard);
-        Self { stage, seq: 0, asked: notes, notices: Notices::default(), next: None }
+        Self { stage, seq: 0, asked: notes, notices: Notices::default(), next: None, retry_after: None }
+    }
+
+    /// How long to wait before the next request, once the answer has failed and it is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// The next piece as the provider has it, those that tell something among them.
@@ -99,6 +108,7 @@ impl Stream for AnswerStream {
                 Some(Ok(chunk)) => self.next = Some(chunk),
                 Some(Err(error)) => {
                     log(&error);
+                    self.retry_after = error.retry_after();
                     break Chunk::from(error);
                 }
             }

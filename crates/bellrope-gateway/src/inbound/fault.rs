@@ -1,6 +1,7 @@
 //! Errors, each with its status, in the form of OpenAI or of Anthropic.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -95,6 +96,13 @@ impl Fault {
     /// There is no room now.
     pub fn busy(message: impl Into<String>) -> Self {
         Self { retryable: true, retry_after: Some(1), ..Self::of(503, "overloaded", message) }
+    }
+
+    /// This fault, with how long to wait before the next request.
+    #[must_use]
+    pub fn after(self, wait: Option<Duration>) -> Self {
+        let seconds = |wait: Duration| wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX);
+        Self { retry_after: wait.map(seconds), ..self }
     }
 
     /// As JSON.
@@ -202,9 +210,7 @@ impl From<ErrorInfo> for Fault {
 
 impl From<ProviderError> for Fault {
     fn from(error: ProviderError) -> Self {
-        let retry_after =
-            error.retry_after().map(|after| after.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX));
-        Self { retry_after, ..error.info().into() }
+        Self::from(error.info()).after(error.retry_after())
     }
 }
 
@@ -281,14 +287,14 @@ mod tests {
             status: 429,
             code: None,
             message: "slow down".into(),
-            retry_after: Some(std::time::Duration::from_millis(2500)),
+            retry_after: Some(Duration::from_millis(2500)),
             retryable: true,
             mend: None,
         };
         let fault = Fault::from(refused);
         assert_eq!((fault.status, fault.retryable, fault.retry_after), (429, true, Some(3)));
 
-        let retry_after = std::time::Duration::from_millis(200);
+        let retry_after = Duration::from_millis(200);
         let fault = Fault::from(ProviderError::Suspended { provider: "openai".into(), retry_after });
         assert_eq!((fault.status, fault.retryable, fault.retry_after), (503, true, Some(1)));
     }

@@ -73,6 +73,7 @@ function show(now) {
     return [type.name, number(whole(type.total)), number(short(rate((moment) => moment.health.types[index].total))),
       number(whole(type.running)), number(micros(quantile(now, mine, 0.5))), number(micros(quantile(now, mine, 0.99))), number(whole(failed))];
   }));
+  panels(now.panels || []);
   byId("nobreakers").hidden = health.breakers.length > 0;
   byId("breakers").hidden = health.breakers.length === 0;
   const colour = { closed: "good", half_open: "warn", open: "bad" };
@@ -130,6 +131,36 @@ function quantile(now, buckets, wanted) {
     left -= buckets[place];
   }
   return last(now.bounds_us);
+}
+
+// What things around the server show: texts in tables.
+function panels(list) {
+  const shown = list.filter((panel) => panel.alarm || panel.tables.length > 0);
+  byId("panels").replaceChildren(...shown.map((panel) => {
+    const section = document.createElement("section");
+    section.appendChild(document.createElement("h2")).textContent = panel.title;
+    if (panel.alarm) {
+      const alarm = section.appendChild(document.createElement("p"));
+      alarm.className = "wrong";
+      alarm.textContent = panel.alarm;
+    }
+    for (const table of panel.tables) {
+      const element = section.appendChild(document.createElement("table"));
+      element.createCaption().textContent = table.caption;
+      const head = element.createTHead().insertRow();
+      const body = element.createTBody();
+      const put = (cell, words, at) => {
+        cell.textContent = words;
+        if (at >= table.numbers_from) cell.className = "n";
+      };
+      table.columns.forEach((words, at) => put(head.appendChild(document.createElement("th")), words, at));
+      for (const cells of table.rows) {
+        const row = body.insertRow();
+        cells.forEach((words, at) => put(row.insertCell(), words, at));
+      }
+    }
+    return section;
+  }));
 }
 
 function rows(id, wanted) {

@@ -139,7 +139,7 @@ impl Service {
         let first = loop {
             match pieces.next().await {
                 Some(piece) => match piece.chunk {
-                    Chunk::Error(info) => return failed(&info.into(), writer),
+                    Chunk::Error(info) => return failed(&Fault::from(info).after(pieces.retry_after()), writer),
                     Chunk::Notice { text } => notes.push(text),
                     chunk => break chunk,
                 },
