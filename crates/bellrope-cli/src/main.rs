@@ -4,6 +4,7 @@
 mod commands;
 mod logging;
 mod operator;
+mod percent;
 mod serve;
 mod settings;
 mod socket;
