@@ -5,6 +5,7 @@ mod commands;
 mod input;
 mod logging;
 mod operator;
+mod percent;
 mod schemas;
 mod serve;
 mod settings;

@@ -34,6 +34,7 @@ use schema::{Key, flatten, shown};
 use crate::{
     logging::{self, LogFormat},
     socket::{SocketArg, VARIABLE},
+    state,
 };
 
 /// The path of a ledger that there is not.
@@ -281,7 +282,7 @@ impl Settings {
 
     /// The providers that these settings describe, whether or not they have a key. Makes no connection.
     pub(crate) fn providers(&self) -> Result<Gateway, Faults> {
-        Gateway::from_settings(self.gateway.clone()).map_err(|error| {
+        Gateway::from_settings(with_kept_keys(self.gateway.clone())).map_err(|error| {
             let key = match &error {
                 ConfigError::UnknownProvider { .. } => "gateway.provider".to_owned(),
                 ConfigError::Invalid { key, .. } | ConfigError::KeyFile { key, .. } => key.to_string(),
@@ -434,6 +435,28 @@ impl SettingsArgs {
 }
 
 /// A key as its sections and its own name.
+/// Where the key of a provider is, or would be, that its user has set in a terminal.
+pub(crate) fn kept_key(provider: &str) -> Option<PathBuf> {
+    state::file("keys").map(|folder| folder.join(provider))
+}
+
+/// These settings with the keys that their user has set in a terminal. Whatever else names a key comes before them.
+fn with_kept_keys(mut settings: GatewaySettings) -> GatewaySettings {
+    let files = state::file("keys").and_then(|folder| std::fs::read_dir(folder).ok());
+    for file in files.into_iter().flatten().flatten() {
+        let Ok(name) = file.file_name().into_string() else { continue };
+        if name.contains('.') {
+            continue;
+        }
+        let short = settings.openai.as_mut().filter(|_| name == "openai");
+        let config = short.unwrap_or_else(|| settings.providers.entry(name).or_default());
+        if config.api_key_variable.is_none() && config.api_key_file.is_none() {
+            config.api_key_file = Some(file.path());
+        }
+    }
+    settings
+}
+
 fn parts(key: &str) -> Key {
     key.split('.').map(str::to_owned).collect()
 }

@@ -4,19 +4,28 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`agent`] | what is answered to which request, and the turn of a prompt |
+//! | [`files`] | files that a prompt links to, read through the editor |
+//! | [`keeping`], [`store`] | sessions on disk: what is done with them, and their files |
 //! | [`models`] | the models to choose from |
 //! | [`prompt`] | what an editor sends as a prompt, as a message to a model |
+//! | [`questions`] | what the editor is asked |
 //! | [`rpc`] | what a line means, and the lines that answer it: JSON-RPC |
+//! | [`setup`] | the key of a provider, asked for in a terminal |
 //! | [`sessions`] | the conversations, and which of them waits for an answer |
 //! | [`wire`] | the lines on standard input and output, with their bounds |
 //!
-//! It knows no tools and touches no files: it answers, and the editor does the rest.
+//! It knows no tools, and of the editor's files it reads those that a prompt links to, through the editor.
 
 mod agent;
+mod files;
+mod keeping;
 mod models;
 mod prompt;
+mod questions;
 mod rpc;
 mod sessions;
+mod setup;
+mod store;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -41,7 +50,10 @@ const HELP: &str = r#"Examples:
 Editors start it themselves: docs/editors.md has what to write into whose settings. It speaks the Agent Client Protocol,
 version 1, on standard input and output, and nothing else is written there; it logs to standard error. Where no
 server runs it starts one in the background, as `bellrope chat` does, and it finds a server again that is restarted. It
-ends when standard input does."#;
+ends when standard input does.
+
+Sessions are kept in $XDG_STATE_HOME/bellrope/acp_sessions, readable by you alone: at most 200, 128 MiB, 90 days. Editors list,
+load and delete them; --no-store keeps none. Keys of --setup are in $XDG_STATE_HOME/bellrope/keys."#;
 
 /// Whom to ask for an editor.
 #[derive(Debug, Args)]
@@ -51,19 +63,29 @@ pub(crate) struct AcpArgs {
     server: ServerArg,
     #[command(flatten)]
     ask: AskArgs,
+    /// Keep no sessions on disk, and know of none.
+    #[arg(long)]
+    no_store: bool,
+    /// Ask for the key of a provider in this terminal and keep it, in place of being an agent.
+    #[arg(long)]
+    setup: bool,
 }
 
 /// Serves one editor until it closes standard input.
 pub(crate) fn run(args: AcpArgs) -> Outcome {
+    if args.setup {
+        return setup::run();
+    }
     // An editor may read nothing of what its agent says beside the protocol.
     stderr::start().context("starting the thread that writes the log")?;
     signals::write_panics_in_turn();
     logging::init("warn")?;
-    let AcpArgs { server, ask } = args;
+    let AcpArgs { server, ask, no_store, .. } = args;
+    let store = if no_store { store::Store::none() } else { store::Store::of_user() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let flow = Arc::new(wire::Flow::new());
-        let agent = Arc::new(agent::Agent::new(server, ask.into_request(), Arc::clone(&flow)));
+        let agent = Arc::new(agent::Agent::new(server, ask.into_request(), store, Arc::clone(&flow)));
         // Where that takes longer, the editor must not wait for it.
         if let Ok(Err(error)) = tokio::time::timeout(FIRST_SERVER, agent.client()).await {
             // No reason to end: it is asked for again with the first session.

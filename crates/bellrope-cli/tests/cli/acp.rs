@@ -24,7 +24,7 @@ fn an_editor_is_told_who_answers_and_gets_the_answer_in_chunks() {
     assert_eq!(introduction["protocolVersion"], 1);
     assert_eq!(introduction["agentInfo"]["name"], "bellrope");
     assert_eq!(introduction["agentCapabilities"]["promptCapabilities"]["embeddedContext"], true);
-    assert!(introduction["agentCapabilities"]["loadSession"] != true);
+    assert_eq!(introduction["agentCapabilities"]["loadSession"], true);
     let session = editor.open();
     let (answer, updates) = editor.prompt(&session, "Who is there?");
     assert_eq!(stopped(&answer), "end_turn");
@@ -203,7 +203,8 @@ fn what_cannot_be_answered_is_refused_with_a_reason_and_the_rest_goes_on() {
         ("session/prompt", json!({"prompt": 3}), -32602),
         ("session/prompt", prompt("nobody", "hi"), -32002),
         ("session/close", json!({"sessionId": "nobody"}), -32002),
-        ("session/load", json!({"sessionId": "nobody", "cwd": "/", "mcpServers": []}), -32601),
+        ("session/load", json!({"sessionId": "nobody", "cwd": "/", "mcpServers": []}), -32002),
+        ("session/fork", json!({"sessionId": "nobody", "cwd": "/", "mcpServers": []}), -32601),
     ];
     for (method, params, code) in codes {
         let (answer, _) = editor.ask(method, &params);

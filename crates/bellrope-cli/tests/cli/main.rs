@@ -1,6 +1,8 @@
 //! The real program, as its users run it: every command is a process, every server has a private socket.
 
 mod acp;
+mod acp_package;
+mod acp_sessions;
 mod api_formats;
 mod api_port;
 mod bench;

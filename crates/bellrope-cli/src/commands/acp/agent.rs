@@ -5,22 +5,29 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use agent_client_protocol_schema::{
     ProtocolVersion,
     v1::{
-        AgentCapabilities, CancelNotification, CancelRequestNotification, CloseSessionRequest, CloseSessionResponse,
-        ContentChunk, Error, ErrorCode, Implementation, InitializeRequest, InitializeResponse, NewSessionRequest,
-        NewSessionResponse, PromptCapabilities, PromptRequest, PromptResponse, RequestId, SessionCapabilities,
-        SessionCloseCapabilities, SessionConfigOptionValue, SessionId, SessionNotification, SessionUpdate,
+        AgentCapabilities, AuthMethod, AuthMethodTerminal, CancelNotification, CancelRequestNotification,
+        ClientCapabilities, CloseSessionRequest, CloseSessionResponse, ContentBlock, ContentChunk,
+        DeleteSessionRequest, Error, ErrorCode, Implementation, InitializeRequest, InitializeResponse,
+        LoadSessionRequest, LoadSessionResponse, NewSessionRequest, NewSessionResponse, PromptCapabilities,
+        PromptRequest, PromptResponse, RequestId, ResumeSessionRequest, ResumeSessionResponse, SessionCapabilities,
+        SessionCloseCapabilities, SessionConfigOptionValue, SessionDeleteCapabilities, SessionId,
+        SessionListCapabilities, SessionNotification, SessionResumeCapabilities, SessionUpdate,
         SetSessionConfigOptionRequest, SetSessionConfigOptionResponse, StopReason,
     },
 };
 use bellrope::{AsyncClient, client::ConnectionState};
-use bellrope_gateway::{ChatRequest, Chunk, ModelList, StopReason as Stop};
+use bellrope_gateway::{ChatRequest, Chunk, Content, ModelList, StopReason as Stop};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufRead, AsyncWrite},
@@ -29,9 +36,12 @@ use tokio::{
 };
 
 use super::{
+    files::{self, Files},
     models, prompt,
+    questions::Questions,
     rpc::{self, Incoming},
     sessions::{Sessions, Unready},
+    store::{self, Header, Store},
     wire::{self, Editor, Flow, Input, MAX_LINE, Taken},
 };
 use crate::{commands::chat::Conversation, socket, spawn::ServerArg};
@@ -50,9 +60,13 @@ const MAX_TASKS: usize = 256;
 pub(super) struct Agent {
     server: ServerArg,
     /// How questions are asked where a session does not say otherwise.
-    request: ChatRequest,
+    pub(super) request: ChatRequest,
     flow: Arc<Flow>,
     sessions: Mutex<Sessions>,
+    pub(super) store: Store,
+    pub(super) questions: Questions,
+    /// Whether the editor reads files for the agent.
+    reads_files: AtomicBool,
     /// Prompts at work, by the request, with what tells them that it is withdrawn.
     withdrawals: Mutex<HashMap<RequestId, Arc<Notify>>>,
     /// Connected with the first need of it; then it connects anew by itself.
@@ -125,7 +139,11 @@ impl Dispatcher {
                 }
             }
             Incoming::Notification { method, params } => self.notification(&method, &params),
-            Incoming::Response => tracing::debug!(target: TARGET, "a response to nothing is passed over"),
+            Incoming::Response { id, answer } => {
+                if !id.is_some_and(|id| self.agent.questions.answered(&id, answer)) {
+                    tracing::debug!(target: TARGET, "a response to nothing is passed over");
+                }
+            }
             Incoming::Refused(error) => {
                 tracing::debug!(target: TARGET, code = i32::from(error.code), "a line is no message");
                 self.editor.answer(&RequestId::Null, Err::<(), _>(error)).await;
@@ -151,8 +169,10 @@ impl Dispatcher {
     /// Answers a request, now or in a task. `Err` is its answer, too.
     async fn request(&mut self, id: &RequestId, method: &str, params: &Value) -> Result<(), Error> {
         if method == "initialize" {
-            self.initialize(params)?;
-            self.editor.answer(id, Ok(introduction())).await;
+            let capabilities = self.initialize(params)?;
+            self.agent.reads_files.store(capabilities.fs.read_text_file, Ordering::Relaxed);
+            let introduction = introduction(self.agent.store.keeps(), capabilities.auth.terminal);
+            self.editor.answer(id, Ok(introduction)).await;
             return Ok(());
         }
         if self.introduced == Introduced::No {
@@ -163,10 +183,46 @@ impl Dispatcher {
         let (agent, editor, id) = (Arc::clone(&self.agent), self.editor.clone(), id.clone());
         match method {
             "session/new" => {
-                rpc::params::<NewSessionRequest>(&without_servers(params))?;
+                let request: NewSessionRequest = rpc::params(&without_servers(params))?;
                 let brief = agent.flow.brief().await;
                 self.tasks.spawn(async move {
-                    editor.answer(&id, agent.open().await).await;
+                    editor.answer(&id, agent.open(request.cwd).await).await;
+                    drop(brief);
+                });
+            }
+            "session/load" if agent.store.keeps() => {
+                let request: LoadSessionRequest = rpc::params(&without_servers(params))?;
+                let brief = agent.flow.brief().await;
+                self.tasks.spawn(async move {
+                    let options = agent.load(&request.session_id, request.cwd, Some(&editor)).await;
+                    let answer = options.map(|options| LoadSessionResponse::new().config_options(options));
+                    editor.answer(&id, answer).await;
+                    drop(brief);
+                });
+            }
+            "session/resume" if agent.store.keeps() => {
+                let request: ResumeSessionRequest = rpc::params(&without_servers(params))?;
+                let brief = agent.flow.brief().await;
+                self.tasks.spawn(async move {
+                    let options = agent.load(&request.session_id, request.cwd, None).await;
+                    let answer = options.map(|options| ResumeSessionResponse::new().config_options(options));
+                    editor.answer(&id, answer).await;
+                    drop(brief);
+                });
+            }
+            "session/list" if agent.store.keeps() => {
+                let request = rpc::params(params)?;
+                let brief = agent.flow.brief().await;
+                self.tasks.spawn(async move {
+                    editor.answer(&id, agent.list(request).await).await;
+                    drop(brief);
+                });
+            }
+            "session/delete" if agent.store.keeps() => {
+                let request: DeleteSessionRequest = rpc::params(params)?;
+                let brief = agent.flow.brief().await;
+                self.tasks.spawn(async move {
+                    editor.answer(&id, agent.delete(&request.session_id).await).await;
                     drop(brief);
                 });
             }
@@ -195,17 +251,17 @@ impl Dispatcher {
     }
 
     /// Version 1 is all there is: whatever version the editor prefers, it is told so.
-    fn initialize(&mut self, params: &Value) -> Result<(), Error> {
-        if rpc::params::<InitializeRequest>(params).is_err() {
+    fn initialize(&mut self, params: &Value) -> Result<ClientCapabilities, Error> {
+        let Ok(request) = rpc::params::<InitializeRequest>(params) else {
             let told = "initialize.protocolVersion must be a valid ACP protocol version";
             return Err(Error::invalid_params().data(Value::from(told)));
-        }
+        };
         if self.introduced == Introduced::Yes {
             let told = "ACP initialization cannot be repeated after any other request; reconnect to initialize again";
             return Err(Error::invalid_request().data(Value::from(told)));
         }
         self.introduced = Introduced::Just;
-        Ok(())
+        Ok(request.client_capabilities)
     }
 
     /// Those that nobody knows are passed over.
@@ -250,22 +306,41 @@ fn ended_well(task: Result<(), JoinError>) {
     }
 }
 
-fn introduction() -> InitializeResponse {
+/// `keeps`: whether sessions are kept on disk. `terminal`: whether the editor lets its user set keys in a terminal.
+fn introduction(keeps: bool, terminal: bool) -> InitializeResponse {
     let prompts = PromptCapabilities::new().image(true).embedded_context(true);
-    let sessions = SessionCapabilities::new().close(SessionCloseCapabilities::new());
+    let mut sessions = SessionCapabilities::new().close(SessionCloseCapabilities::new());
+    if keeps {
+        sessions = sessions
+            .list(SessionListCapabilities::new())
+            .delete(SessionDeleteCapabilities::new())
+            .resume(SessionResumeCapabilities::new());
+    }
+    let capabilities =
+        AgentCapabilities::new().prompt_capabilities(prompts).session_capabilities(sessions).load_session(keeps);
+    let mut methods = Vec::new();
+    if terminal {
+        let method = AuthMethodTerminal::new("setup", "Set the key of a provider").args(vec!["--setup".to_owned()]);
+        methods
+            .push(AuthMethod::Terminal(method.description("Asks for a provider and its key, and keeps it".to_owned())));
+    }
     let version = env!("CARGO_PKG_VERSION");
     InitializeResponse::new(ProtocolVersion::V1)
-        .agent_capabilities(AgentCapabilities::new().prompt_capabilities(prompts).session_capabilities(sessions))
+        .agent_capabilities(capabilities)
+        .auth_methods(methods)
         .agent_info(Implementation::new("bellrope", version).title("Bellrope".to_owned()))
 }
 
 impl Agent {
-    pub(super) fn new(server: ServerArg, request: ChatRequest, flow: Arc<Flow>) -> Self {
+    pub(super) fn new(server: ServerArg, request: ChatRequest, store: Store, flow: Arc<Flow>) -> Self {
         Self {
             server,
             request,
             flow,
             sessions: Mutex::default(),
+            store,
+            questions: Questions::default(),
+            reads_files: AtomicBool::new(false),
             withdrawals: Mutex::default(),
             client: tokio::sync::Mutex::new(None),
         }
@@ -290,9 +365,11 @@ impl Agent {
     }
 
     /// Opens a session, if there is a server to ask.
-    async fn open(&self) -> Result<NewSessionResponse, Error> {
+    async fn open(&self, cwd: PathBuf) -> Result<NewSessionResponse, Error> {
         let models = self.models().await.map_err(|error| failed(&error))?;
-        let id = self.sessions().open(self.request.clone()).map_err(|fault| unready(fault, &SessionId::new("")))?;
+        let id = store::new_id().map_err(|error| failed(&error))?;
+        let (header, conversation) = (Header::new(id.clone(), cwd), Conversation::new(self.request.clone()));
+        self.sessions().open(header, conversation).map_err(|fault| unready(fault, &SessionId::new("")))?;
         let option = models::option(&models.models, &models::chosen(&self.request));
         Ok(NewSessionResponse::new(id).config_options(option.map(|option| vec![option])))
     }
@@ -316,7 +393,7 @@ impl Agent {
     }
 
     /// The models to choose from. None, if they take too long to be listed: a session works without.
-    async fn models(&self) -> anyhow::Result<ModelList> {
+    pub(super) async fn models(&self) -> anyhow::Result<ModelList> {
         match list(&self.client().await?).await {
             Err(error) => list(&self.next_client(error).await?).await,
             models => models,
@@ -331,9 +408,11 @@ impl Agent {
         editor: Editor,
     ) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
         let PromptRequest { session_id: id, prompt, .. } = request;
-        let content = prompt::content(prompt).map_err(invalid)?;
+        // What cannot be sent is refused at once; what is linked to is read when the turn has begun.
+        let links = self.reads_files.load(Ordering::Relaxed) && files::links(&prompt);
+        let linked = if links { prompt.clone() } else { Vec::new() };
+        let content = prompt::content(prompt, &Files::new()).map_err(invalid)?;
         let (mut conversation, cancelled) = self.sessions().begin(&id.0).map_err(|fault| unready(fault, &id))?;
-        conversation.ask_in_parts(content);
         let withdrawn = Arc::new(Notify::new());
         self.withdrawals().insert(request_id.clone(), Arc::clone(&withdrawn));
         Ok(async move {
@@ -342,17 +421,31 @@ impl Agent {
                 // The stream is dropped, and so cancelled at the server.
                 _ = cancelled => Ok(StopReason::Cancelled),
                 () = withdrawn.notified() => Ok(StopReason::Cancelled),
-                outcome = self.turn(&id, &mut conversation, &editor) => outcome,
+                outcome = async {
+                    let content = match links {
+                        true => self.with_files(&id, linked, &editor).await.unwrap_or(content),
+                        false => content,
+                    };
+                    conversation.ask_in_parts(content);
+                    self.turn(&id, &mut conversation, &editor).await
+                } => outcome,
             };
             match outcome {
                 // The protocol says of a refusal that its prompt is not part of the next.
                 Err(_) | Ok(StopReason::Refusal) => conversation.take_back(),
                 Ok(_) => conversation.settle(),
             }
+            self.keep(&id, &conversation).await;
             self.sessions().end(&id.0, conversation);
             self.forget(&request_id, &withdrawn);
             editor.answer(&request_id, outcome.map(PromptResponse::new).map_err(|error| failed(&error))).await;
         })
+    }
+
+    /// What a prompt says, with the files that it links to.
+    async fn with_files(&self, id: &SessionId, prompt: Vec<ContentBlock>, editor: &Editor) -> Option<Content> {
+        let files = files::read(&self.questions, editor, id, &prompt).await;
+        prompt::content(prompt, &files).ok()
     }
 
     /// Takes note that a prompt is answered. An editor that uses an id twice withdraws what it asked last.
@@ -381,7 +474,7 @@ impl Agent {
         self.withdrawals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+    pub(super) fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -439,15 +532,15 @@ fn stopped(reason: Stop) -> StopReason {
 }
 
 /// An error in the words that an editor shows.
-fn failed(error: &anyhow::Error) -> Error {
+pub(super) fn failed(error: &anyhow::Error) -> Error {
     Error::new(ErrorCode::InternalError.into(), bellrope_terminal::in_words(error))
 }
 
-fn invalid(fault: String) -> Error {
+pub(super) fn invalid(fault: String) -> Error {
     Error::new(ErrorCode::InvalidParams.into(), fault)
 }
 
-fn unready(fault: Unready, id: &SessionId) -> Error {
+pub(super) fn unready(fault: Unready, id: &SessionId) -> Error {
     match fault {
         Unready::Unknown => Error::session_not_found(id.clone()),
         Unready::Busy => invalid("this session waits for an answer; cancel it first".to_owned()),
@@ -481,7 +574,7 @@ mod tests {
                 server: ServerArg,
             }
             let server = Nowhere::parse_from(["test", "--no-spawn", "--socket", "/nonexistent/bellrope.sock"]).server;
-            let agent = Arc::new(Agent::new(server, ChatRequest::default(), Arc::new(Flow::new())));
+            let agent = Arc::new(Agent::new(server, ChatRequest::default(), Store::none(), Arc::new(Flow::new())));
             let (near, far) = tokio::io::duplex(1024);
             let (input, output) = tokio::io::split(near);
             let serving = tokio::spawn(serve(Arc::clone(&agent), BufReader::new(input), output));
@@ -588,7 +681,9 @@ mod tests {
     async fn while_one_request_runs_others_are_answered_and_it_can_be_withdrawn() {
         let mut far = Far::introduced().await;
         let agent = Arc::clone(&far.agent);
-        let session = agent.sessions().open(ChatRequest::default()).unwrap();
+        let session = store::new_id().unwrap();
+        let header = Header::new(session.clone(), "/".into());
+        agent.sessions().open(header, Conversation::new(ChatRequest::default())).unwrap();
         // As long as this is held, a turn waits for its connection.
         let connecting = agent.client.lock().await;
         for end in ["$/cancel_request", "session/cancel"] {

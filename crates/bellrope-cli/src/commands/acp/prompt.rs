@@ -3,15 +3,22 @@
 use agent_client_protocol_schema::v1::{ContentBlock, EmbeddedResourceResource, ImageContent};
 use bellrope_gateway::{Content, Part};
 
-/// The message that the blocks of a prompt make. `Err` says what cannot be sent.
+use super::files::Files;
+
+/// The message that the blocks of a prompt make. `Err` says what cannot be sent. `files`: those linked to that were read.
 ///
 /// Text stays as it is, what the editor attached is named where it stands, and its contents follow after the text.
-pub(super) fn content(blocks: Vec<ContentBlock>) -> Result<Content, String> {
+pub(super) fn content(blocks: Vec<ContentBlock>, files: &Files) -> Result<Content, String> {
     let (mut text, mut attached, mut images) = (String::new(), String::new(), Vec::new());
     for block in blocks {
         match block {
             ContentBlock::Text(block) => text.push_str(&block.text),
-            ContentBlock::ResourceLink(link) => mention(&mut text, &link.name, &link.uri),
+            ContentBlock::ResourceLink(link) => {
+                mention(&mut text, &link.name, &link.uri);
+                if let Some(contents) = files.get(&link.uri) {
+                    attach(&mut attached, &link.uri, contents);
+                }
+            }
             ContentBlock::Resource(resource) => match resource.resource {
                 EmbeddedResourceResource::TextResourceContents(contents) => {
                     let name = contents.uri.rsplit('/').next().unwrap_or(&contents.uri);
@@ -67,7 +74,7 @@ mod tests {
     use super::*;
 
     fn of(blocks: Value) -> Result<Content, String> {
-        content(serde_json::from_value(blocks).unwrap())
+        content(serde_json::from_value(blocks).unwrap(), &Files::new())
     }
 
     #[test]
@@ -80,6 +87,15 @@ mod tests {
         ]));
         let expected = "Compare [@a.rs](file:///src/a.rs) with [@b.rs](file:///src/b.rs)\n\n\
                         <resource uri=\"file:///src/a.rs\">\nmod a;\n</resource>";
+        assert_eq!(message, Ok(Content::Text(expected.into())));
+    }
+
+    #[test]
+    fn a_linked_file_that_was_read_follows_the_text() {
+        let blocks = json!([{"type": "resource_link", "name": "b.rs", "uri": "file:///b.rs"}]);
+        let files = Files::from([("file:///b.rs".to_owned(), "mod b;\n".to_owned())]);
+        let message = content(serde_json::from_value(blocks).unwrap(), &files);
+        let expected = "[@b.rs](file:///b.rs)\n\n<resource uri=\"file:///b.rs\">\nmod b;\n</resource>";
         assert_eq!(message, Ok(Content::Text(expected.into())));
     }
 

@@ -22,8 +22,11 @@ pub(super) enum Incoming {
         method: String,
         params: Value,
     },
-    /// A response. Nothing is asked of the editor, so it answers nothing.
-    Response,
+    /// A response: to what was asked of the editor, or to nothing.
+    Response {
+        id: Option<RequestId>,
+        answer: Result<Value, String>,
+    },
     /// No message. The editor is told, with the id null.
     Refused(Error),
 }
@@ -46,7 +49,7 @@ pub(super) fn parse(line: &str) -> Incoming {
 fn message(mut object: Map<String, Value>) -> Option<Incoming> {
     let outcome = object.contains_key("result") || object.contains_key("error");
     let Some(method) = object.remove("method") else {
-        return outcome.then_some(Incoming::Response);
+        return outcome.then(|| response(object));
     };
     let Value::String(method) = method else { return None };
     if outcome || object.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
@@ -60,6 +63,21 @@ fn message(mut object: Map<String, Value>) -> Option<Incoming> {
         Some(id) => Incoming::Request { id: serde_json::from_value(id).ok()?, method, params },
         None => Incoming::Notification { method, params },
     })
+}
+
+fn response(mut object: Map<String, Value>) -> Incoming {
+    let id = object.remove("id").and_then(|id| serde_json::from_value(id).ok());
+    let answer = match object.remove("error") {
+        None => Ok(object.remove("result").unwrap_or_default()),
+        Some(error) => Err(error.get("message").and_then(Value::as_str).unwrap_or("it failed").to_owned()),
+    };
+    Incoming::Response { id, answer }
+}
+
+/// The line that asks the editor something.
+pub(super) fn question(id: u64, method: &str, params: &Value) -> String {
+    // A tree with text keys: writing it cannot fail.
+    line(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})).unwrap_or_default()
 }
 
 /// The id of a request, in the beginning of its line.
@@ -209,12 +227,17 @@ mod tests {
 
     #[test]
     fn responses_are_told_apart_even_where_they_are_wrong() {
+        let right = parse(r#"{"jsonrpc":"2.0","id":3,"result":{"content":"x"}}"#);
+        let id = Some(RequestId::Number(3));
+        assert_eq!(right, Incoming::Response { id: id.clone(), answer: Ok(json!({"content": "x"})) });
+        let wrong = parse(r#"{"jsonrpc":"2.0","id":3,"error":{"code":1,"message":"no such file"}}"#);
+        assert_eq!(wrong, Incoming::Response { id, answer: Err("no such file".to_owned()) });
         for line in [
             r#"{"jsonrpc":"2.0","id":99,"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":99,"error":{"code":1,"message":"m"}}"#,
             r#"{"id":99,"result":1,"error":2}"#,
         ] {
-            assert_eq!(parse(line), Incoming::Response, "{line}");
+            assert!(matches!(parse(line), Incoming::Response { .. }), "{line}");
         }
     }
 

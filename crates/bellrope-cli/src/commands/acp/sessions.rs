@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use bellrope_gateway::ChatRequest;
 use tokio::sync::oneshot;
 
+use super::store::Header;
 use crate::commands::chat::Conversation;
 
 /// The most sessions that are kept; each holds a conversation of at most about 10 MiB. Beyond it the one that was not
@@ -22,6 +22,7 @@ pub(super) struct Sessions {
 #[derive(Debug)]
 struct Session {
     used: u64,
+    header: Header,
     state: State,
 }
 
@@ -44,18 +45,30 @@ pub(super) enum Unready {
 }
 
 impl Sessions {
-    /// Opens a session whose questions are asked as `request` says.
-    pub(super) fn open(&mut self, request: ChatRequest) -> Result<String, Unready> {
-        if self.open.len() >= MAX_SESSIONS {
-            let idle = self.open.iter().filter(|(_, session)| matches!(session.state, State::Idle(_)));
-            let oldest = idle.min_by_key(|(_, session)| session.used).map(|(id, _)| id.clone());
-            self.open.remove(&oldest.ok_or(Unready::Full)?);
+    /// Opens a session with this conversation. One that is open already and waits for nothing gives way to it.
+    pub(super) fn open(&mut self, header: Header, conversation: Conversation) -> Result<(), Unready> {
+        let is_busy = |session: &Session| matches!(session.state, State::Answering(_));
+        match self.open.get(&header.id) {
+            Some(session) if is_busy(session) => return Err(Unready::Busy),
+            Some(_) => {}
+            None if self.open.len() >= MAX_SESSIONS => {
+                let idle = self.open.iter().filter(|(_, session)| !is_busy(session));
+                let oldest = idle.min_by_key(|(_, session)| session.used).map(|(id, _)| id.clone());
+                self.open.remove(&oldest.ok_or(Unready::Full)?);
+            }
+            None => {}
         }
         self.uses += 1;
-        let id = format!("bellrope-{}-{}", std::process::id(), self.uses);
-        self.open
-            .insert(id.clone(), Session { used: self.uses, state: State::Idle(Box::new(Conversation::new(request))) });
-        Ok(id)
+        let state = State::Idle(Box::new(conversation));
+        self.open.insert(header.id.clone(), Session { used: self.uses, header, state });
+        Ok(())
+    }
+
+    /// What is known of a session beside its conversation, after its title was given, if it has none.
+    pub(super) fn named(&mut self, id: &str, question: &str) -> Option<Header> {
+        let session = self.open.get_mut(id)?;
+        session.header.name(question);
+        Some(session.header.clone())
     }
 
     /// Hands out the conversation of a session for a turn, and what tells that the turn is cancelled.
@@ -111,16 +124,26 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use bellrope_gateway::ChatRequest;
+
     use super::*;
+
+    impl Sessions {
+        fn begin_one(&mut self) -> Result<String, Unready> {
+            let id = crate::commands::acp::store::new_id().unwrap();
+            let header = Header::new(id.clone(), "/".into());
+            self.open(header, Conversation::new(ChatRequest::default())).map(|()| id)
+        }
+    }
 
     #[test]
     fn the_session_that_was_not_used_for_longest_makes_room_and_one_at_work_never_does() {
         let mut sessions = Sessions::default();
-        let ids: Vec<_> = (0..MAX_SESSIONS).map(|_| sessions.open(ChatRequest::default()).unwrap()).collect();
+        let ids: Vec<_> = (0..MAX_SESSIONS).map(|_| sessions.begin_one().unwrap()).collect();
         let (_at_work, _cancelled) = sessions.begin(&ids[0]).unwrap();
         let (used, _) = sessions.begin(&ids[1]).unwrap();
         sessions.end(&ids[1], used);
-        sessions.open(ChatRequest::default()).unwrap();
+        sessions.begin_one().unwrap();
         assert_eq!(sessions.begin(&ids[2]).err(), Some(Unready::Unknown));
         assert_eq!(sessions.begin(&ids[0]).err(), Some(Unready::Busy));
         assert!(sessions.begin(&ids[1]).is_ok());
@@ -130,7 +153,7 @@ mod tests {
     #[test]
     fn a_turn_is_cancelled_once_and_the_session_goes_on() {
         let mut sessions = Sessions::default();
-        let id = sessions.open(ChatRequest::default()).unwrap();
+        let id = sessions.begin_one().unwrap();
         sessions.cancel(&id);
         let (conversation, mut cancelled) = sessions.begin(&id).unwrap();
         assert!(cancelled.try_recv().is_err(), "what was cancelled before was another turn");
@@ -145,7 +168,7 @@ mod tests {
     #[test]
     fn closing_a_session_ends_its_turn() {
         let mut sessions = Sessions::default();
-        let id = sessions.open(ChatRequest::default()).unwrap();
+        let id = sessions.begin_one().unwrap();
         let (conversation, cancelled) = sessions.begin(&id).unwrap();
         assert!(sessions.close(&id) && !sessions.close(&id));
         assert!(cancelled.blocking_recv().is_err(), "the sender is gone");

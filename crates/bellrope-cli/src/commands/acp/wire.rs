@@ -65,6 +65,11 @@ impl Editor {
         let _ = self.lines.send(Line { text, piece: false }).await;
     }
 
+    /// Sends a line that is no answer.
+    pub(super) async fn say(&self, text: String) {
+        let _ = self.lines.send(Line { text, piece: false }).await;
+    }
+
     /// Sends a piece of an answer, once there is room for it.
     pub(super) async fn update(&self, params: &SessionNotification) -> anyhow::Result<()> {
         let text = rpc::update(params)?;

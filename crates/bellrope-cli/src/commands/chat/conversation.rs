@@ -103,6 +103,11 @@ impl Conversation {
         }
     }
 
+    /// All that was said.
+    pub(crate) fn request(&self) -> &ChatRequest {
+        &self.request
+    }
+
     /// Changes how questions are asked from the next one on.
     pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut ChatRequest) -> T) -> T {
         change(&mut self.request)

@@ -32,25 +32,6 @@ pub(super) fn one(list: &ModelList, name: &str, form: ErrorForm) -> Option<serde
     })
 }
 
-/// A path's segment with its escapes read: `%2F` is a slash.
-pub(super) fn unescaped(path: &str) -> String {
-    let (mut bytes, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
-    while let [first, more @ ..] = rest {
-        let escape = more.get(..2).filter(|_| *first == b'%').and_then(|digits| str::from_utf8(digits).ok());
-        match escape.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &more[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = more;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 /// The name by which a tool asks for a model.
 fn id(model: &ModelInfo) -> String {
     format!("{}/{}", model.provider, model.id)
@@ -96,24 +77,5 @@ struct Anthropic {
 impl From<&ModelInfo> for Anthropic {
     fn from(model: &ModelInfo) -> Self {
         Self { r#type: "model", id: id(model), display_name: model.id.clone(), created_at: UNKNOWN_TIME }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn escapes_of_a_path_are_read_and_what_is_none_stays() {
-        for (path, expected) in [
-            ("openai%2Fgpt-5", "openai/gpt-5"),
-            ("a/b", "a/b"),
-            ("%", "%"),
-            ("%4", "%4"),
-            ("%zz", "%zz"),
-            ("%C3%A9", "é"),
-        ] {
-            assert_eq!(unescaped(path), expected);
-        }
     }
 }

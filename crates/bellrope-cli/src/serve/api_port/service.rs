@@ -17,6 +17,8 @@ use hyper::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::percent::unescaped;
+
 use super::{
     events::Events,
     guard,
@@ -104,7 +106,7 @@ impl Service {
             Endpoint::Embeddings => self.embed(asker, body).await,
             Endpoint::Models => json(models::list(&self.gateway.current().models().await, form)),
             Endpoint::Model(name) => {
-                let name = models::unescaped(name);
+                let name = unescaped(name);
                 let found = models::one(&self.gateway.current().models().await, &name, form);
                 let missing =
                     || Fault::not_found(format!("the model {name:?} does not exist; GET /v1/models lists them"));
