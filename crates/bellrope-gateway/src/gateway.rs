@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `core.rs` | [`Gateway`]: which provider a request goes to |
 //! | `answer_stream.rs` | [`AnswerStream`]: the pieces of an answer, numbered, with one end |
+//! | `pass.rs` | requests that go through as they came |
 //! | `upstream.rs` | one provider with its breaker, its rate limit and its counters |
 //! | `stats.rs` | the counters |
 //! | `settings.rs` | [`GatewaySettings`], and the gateway they make |
@@ -13,6 +14,7 @@ mod answer_stream;
 mod core;
 mod live;
 mod notices;
+mod pass;
 mod settings;
 mod stats;
 mod upstream;
@@ -20,5 +22,6 @@ mod upstream;
 pub use self::core::Gateway;
 pub use answer_stream::AnswerStream;
 pub use live::LiveGateway;
+pub use pass::{PassedAnswer, PassedStream, Told, Way};
 pub use settings::GatewaySettings;
 pub use stats::{FIRST_PIECE_BOUNDS_MS, FirstPiece, GatewaySnapshot, ProviderSnapshot};

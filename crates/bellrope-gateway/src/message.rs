@@ -15,6 +15,7 @@
 
 mod answer;
 pub mod fields;
+mod from_tool;
 pub mod lenient;
 mod part;
 mod request;
@@ -24,5 +25,6 @@ pub use answer::{
     ChatResponse, Chunk, ErrorInfo, HealthReport, ModelInfo, ModelList, ProviderFault, ProviderHealth, SequencedChunk,
     StopReason, ToolCall, ToolCallDelta, Usage,
 };
+pub use from_tool::FromTool;
 pub use request::{ChatRequest, CompletionRequest, Content, Message, Part, Prompt, Role, Tool, ToolChoice};
 pub use version::WIRE_VERSION;

@@ -2,6 +2,7 @@
 
 mod acp;
 mod api_formats;
+mod api_pass;
 mod api_port;
 mod bench;
 mod breakers;

@@ -12,7 +12,7 @@ use tracing::debug;
 use super::answer_stream::{AnswerStream, log};
 use super::notices::Notices;
 use super::stats::GatewaySnapshot;
-use super::upstream::{Route, Upstream};
+use super::upstream::{Route, Upstream, forget};
 use crate::config::Preset;
 use crate::error::{Excerpt, ProviderError};
 use crate::message::{
@@ -119,6 +119,7 @@ impl Gateway {
     /// Begins an answer: `ai.chat_stream`.
     pub fn chat_stream(&self, mut request: ChatRequest) -> AnswerStream {
         let route = self.route_of(&request);
+        forget_if_tried(&mut request);
         let notes = std::mem::take(&mut request.notes);
         let (notices, heard) = mpsc::channel(MAX_NOTICES);
         AnswerStream::new(Box::pin(async move { route?.begin(request, &notices).await }), heard, notes)
@@ -130,7 +131,9 @@ impl Gateway {
     /// The request cannot be answered, or the answer broke off.
     pub async fn chat(&self, mut request: ChatRequest) -> Result<ChatResponse, ProviderError> {
         let mut notices = Notices::new(std::mem::take(&mut request.notes));
-        let answer = match self.route_of(&request) {
+        let route = self.route_of(&request);
+        forget_if_tried(&mut request);
+        let answer = match route {
             Ok(route) => route.whole(request).await,
             Err(error) => Err(error),
         };
@@ -210,8 +213,15 @@ impl Gateway {
             let reason = format!("n is {n}, and one answer is made at a time; leave it out, or ask {n} times");
             return Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) });
         }
-        if request.provider.is_some() {
-            return self.upstream_of(request.provider.as_deref()).map(|upstream| Route(vec![upstream]));
+        let mut route = self.providers_for(request.provider.as_deref())?;
+        route.0.drain(..request.from_tool.tried.min(route.0.len()));
+        Ok(route)
+    }
+
+    /// The providers that a request for this one may go to, in order.
+    pub(super) fn providers_for(&self, name: Option<&str>) -> Result<Route, ProviderError> {
+        if name.is_some() {
+            return self.upstream_of(name).map(|upstream| Route(vec![upstream]));
         }
         let mut route = vec![Arc::clone(&self.default)];
         for upstream in self.fallback.iter().filter_map(|name| self.upstreams.get(name)) {
@@ -236,6 +246,13 @@ impl Gateway {
             },
             None => ProviderError::UnknownProvider { name: Excerpt::new(name), known: self.names() },
         }
+    }
+}
+
+/// Makes a request that another provider has failed to answer one for the next.
+fn forget_if_tried(request: &mut ChatRequest) {
+    if request.from_tool.tried > 0 {
+        forget(request);
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) type Notices = mpsc::Sender<String>;
 pub(super) struct Begun {
     pub(super) first: Chunk,
     pub(super) rest: ChunkStream,
+    /// What is to be told of fields that this provider did not get.
+    pub(super) unsaid: Vec<String>,
     pub(super) running: Running,
 }
 
@@ -105,6 +107,17 @@ impl Upstream {
         breaker.acquire(now).err().map(|rejected| self.suspended(rejected))
     }
 
+    /// What is to be told of fields that are not known here, if the provider does not get them as they came.
+    fn unsaid(&self, request: &ChatRequest) -> Vec<String> {
+        let carried = request.from_tool.carried.as_ref().filter(|carried| !self.provider.carries(carried.format()));
+        carried.map(|carried| carried.notes().to_vec()).unwrap_or_default()
+    }
+
+    /// Counts a request that goes on to a fallback.
+    pub(super) fn count_passed_on(&self) {
+        self.stats.count_passed_on();
+    }
+
     fn suspended(&self, rejected: Rejected) -> ProviderError {
         // Only a breaker that was opened by hand knows no time.
         let retry_after = rejected.retry_after.map_or(Duration::ZERO, |after| after.max(Duration::from_millis(1)));
@@ -112,7 +125,7 @@ impl Upstream {
     }
 
     /// Leave to ask the provider once.
-    fn admit(&self) -> Result<Option<Permit<&Breaker>>, ProviderError> {
+    pub(super) fn admit(&self) -> Result<Option<Permit<&Breaker>>, ProviderError> {
         let now = now();
         // The breaker first: what it refuses takes no token.
         let permit = self.breaker.as_ref().map(|breaker| breaker.acquire(now)).transpose();
@@ -138,7 +151,7 @@ impl Upstream {
         let permit = self.admit()?;
         let mut running = Running::new(Arc::clone(self));
         let outcome = self.provider.embed(request).await;
-        settle(permit, &outcome);
+        settle(permit, outcome.as_ref().err());
         match outcome {
             Ok(answer) => {
                 running.take_in(&Chunk::Done { stop_reason: StopReason::EndTurn });
@@ -157,16 +170,16 @@ impl Upstream {
     ) -> Result<T, ProviderError> {
         let permit = self.admit()?;
         let outcome = ask(Arc::clone(self), request, notices.clone()).await;
-        settle(permit, &outcome);
+        settle(permit, outcome.as_ref().err());
         outcome
     }
 }
 
 /// Tells the breaker how it went.
-fn settle<T>(permit: Option<Permit<&Breaker>>, outcome: &Result<T, ProviderError>) {
-    match (outcome, permit) {
-        (Ok(_), Some(permit)) => permit.succeed(now()),
-        (Err(error), Some(permit)) if error.is_failure() => permit.fail(now()),
+pub(super) fn settle(permit: Option<Permit<&Breaker>>, failed: Option<&ProviderError>) {
+    match (failed, permit) {
+        (None, Some(permit)) => permit.succeed(now()),
+        (Some(error), Some(permit)) if error.is_failure() => permit.fail(now()),
         (_, permit) => drop(permit),
     }
 }
@@ -180,6 +193,7 @@ impl Route {
     pub(super) async fn begin(self, request: ChatRequest, notices: &Notices) -> Result<Begun, ProviderError> {
         self.ask(request, notices, |upstream, request, notices| {
             Box::pin(async move {
+                let unsaid = upstream.unsaid(&request);
                 let mut rest = upstream.provider.chat_stream(request);
                 let mut running = Running::new(upstream);
                 loop {
@@ -188,7 +202,7 @@ impl Route {
                         Ok(Chunk::Notice { text }) => drop(notices.try_send(text)),
                         Ok(first) => {
                             running.take_in(&first);
-                            return Ok(Begun { first, rest, running });
+                            return Ok(Begun { first, rest, unsaid, running });
                         }
                         Err(error) => return Err(running.fail(error)),
                     }
@@ -205,9 +219,12 @@ impl Route {
         self.ask(request, &notices, |upstream, request, _| {
             Box::pin(async move {
                 let provider = Arc::clone(&upstream.provider);
+                let mut unsaid = upstream.unsaid(&request);
                 let mut running = Running::new(upstream);
                 match provider.chat(request).await {
-                    Ok(response) => {
+                    Ok(mut response) => {
+                        unsaid.append(&mut response.notes);
+                        response.notes = unsaid;
                         if let Some(usage) = &response.usage {
                             running.take_in(&Chunk::Usage(usage.clone()));
                         }
@@ -231,17 +248,18 @@ impl Route {
             };
             let (from, to) = (upstream.provider.name(), next.provider.name());
             warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
-            upstream.stats.count_passed_on();
-            // The name of a model means nothing to another provider.
-            request.model = None;
-            forget_details(&mut request);
+            upstream.count_passed_on();
+            forget(&mut request);
         }
         Err(silent())
     }
 }
 
-/// Takes out what one provider gave with its reasoning: it means nothing to another one, which may refuse it.
-fn forget_details(request: &mut ChatRequest) {
+/// Takes out what means nothing to another provider, or is none of its business: the name of the model, the tool's key, and
+/// what came with the reasoning of the one before, which it may refuse.
+pub(super) fn forget(request: &mut ChatRequest) {
+    request.model = None;
+    request.from_tool.key = None;
     for message in &mut request.messages {
         let Content::Parts(parts) = &mut message.content else { continue };
         for part in parts {
@@ -253,20 +271,29 @@ fn forget_details(request: &mut ChatRequest) {
 }
 
 impl Running {
-    fn new(upstream: Arc<Upstream>) -> Self {
+    pub(super) fn new(upstream: Arc<Upstream>) -> Self {
         upstream.stats.count_begun();
         Self { upstream, started: now(), has_piece: false, settled: false }
     }
 
     /// Counts a piece of the answer.
     pub(super) fn take_in(&mut self, chunk: &Chunk) {
-        let stats = &self.upstream.stats;
+        self.begins();
+        self.upstream.stats.count_piece(chunk);
+        self.settled |= chunk.is_terminal();
+    }
+
+    /// Counts how long its first piece took.
+    pub(super) fn begins(&mut self) {
         if !self.has_piece {
             self.has_piece = true;
-            stats.count_first_piece(now().saturating_duration_since(self.started));
+            self.upstream.stats.count_first_piece(now().saturating_duration_since(self.started));
         }
-        stats.count_piece(chunk);
-        self.settled |= chunk.is_terminal();
+    }
+
+    /// Counts pieces of which nothing but their number is known.
+    pub(super) fn count_pieces(&self, count: u64) {
+        self.upstream.stats.count_pieces(count);
     }
 
     /// Counts how the answer failed.

@@ -7,6 +7,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::from_tool::FromTool;
 use super::lenient;
 use super::version::{WIRE_VERSION, wire_version};
 
@@ -104,6 +105,9 @@ pub struct ChatRequest {
     /// What of the request was left out before it came here. Told with the answer, and never part of the JSON.
     #[serde(skip)]
     pub notes: Vec<String>,
+    /// What came with it from a tool at the API port. Never part of the JSON.
+    #[serde(skip)]
+    pub from_tool: FromTool,
 }
 
 impl ChatRequest {
@@ -142,6 +146,7 @@ impl Default for ChatRequest {
             n: None,
             prompt: None,
             notes: Vec::new(),
+            from_tool: FromTool::default(),
         }
     }
 }

@@ -1,23 +1,30 @@
 //! The paths, and the bodies of requests.
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bellrope_gateway::{
     Chunk, Gateway, LiveGateway,
     inbound::{
         AnswerWriter, Asked, ErrorForm, Fault, ToolFormat, embedding_request, embedding_response, estimate_tokens,
     },
+    pass::PassFormat,
 };
 use futures_util::StreamExt;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Bytes, Incoming},
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, UPGRADE, X_CONTENT_TYPE_OPTIONS},
+    header::{HeaderMap, HeaderValue, RETRY_AFTER, UPGRADE},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{events::Events, guard, models, paths::Endpoint};
+use super::{
+    body::{AnswerBody, full, response},
+    events::Events,
+    guard, models,
+    pass::{self, Head, Sent},
+    paths::Endpoint,
+};
 
 /// The largest body of a request, in bytes.
 const MAX_BODY: usize = 32 * 1024 * 1024;
@@ -35,9 +42,6 @@ const MAX_NOTES_HEADER: usize = 4 * 1024;
 
 /// What is said of a number of tokens that no provider has counted.
 const ESTIMATED: &str = "input_tokens is an estimate: this provider cannot count the tokens of a request";
-
-/// The body of an answer.
-pub(super) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Answers requests, one after another or many at once.
 #[derive(Debug)]
@@ -83,11 +87,12 @@ impl Service {
         if request.method() == Method::POST && !matches!(endpoint, Endpoint::Response(_)) {
             guard::check_json(request.headers())?;
         }
+        let head = Head::of(request.headers());
         let body = request.into_body();
         match endpoint {
-            Endpoint::Ask(format) => self.ask(format, body).await,
-            Endpoint::CountTokens => self.count_tokens(body).await,
-            Endpoint::Embeddings => self.embed(body).await,
+            Endpoint::Ask(format) => self.ask(format, head, body).await,
+            Endpoint::CountTokens => self.count_tokens(head, body).await,
+            Endpoint::Embeddings => self.embed(head, body).await,
             Endpoint::Models => json(models::list(&self.gateway.current().models().await, form)),
             Endpoint::Model(name) => {
                 let name = models::unescaped(name);
@@ -101,12 +106,17 @@ impl Service {
         }
     }
 
-    async fn ask(&self, format: ToolFormat, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+    async fn ask(&self, format: ToolFormat, head: Head, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
         let (body, room) = self.read(body).await?;
         // The same providers from reading the model's name to the end of the answer.
         let gateway = self.gateway.current();
-        let Asked { chat, stream, mut writer } =
+        let tried = match pass::send(&gateway, format.into(), &head, &body).await? {
+            Sent::Answered(answer) => return Ok(answer),
+            Sent::Not { tried } => tried,
+        };
+        let Asked { mut chat, stream, mut writer } =
             apart(&gateway, body, move |body, names| format.read(body, names)).await?;
+        (chat.from_tool.key, chat.from_tool.tried) = (head.key, tried);
         if !stream {
             let mut response = gateway.chat(chat).await?;
             let notes = std::mem::take(&mut response.notes);
@@ -130,10 +140,14 @@ impl Service {
         Ok(noted(event_stream(events.boxed_unsync()), &notes))
     }
 
-    async fn count_tokens(&self, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+    async fn count_tokens(&self, head: Head, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
         let (body, _room) = self.read(body).await?;
         let gateway = self.gateway.current();
-        let asked = apart(&gateway, body, |body, names| ToolFormat::Messages.read(body, names)).await?;
+        if let Sent::Answered(answer) = pass::send(&gateway, PassFormat::CountTokens, &head, &body).await? {
+            return Ok(answer);
+        }
+        let mut asked = apart(&gateway, body, |body, names| ToolFormat::Messages.read(body, names)).await?;
+        asked.chat.from_tool.key = head.key;
         let estimate = estimate_tokens(&asked.chat);
         let counted = gateway.count_tokens(asked.chat).await?;
         let note = counted.is_none().then(|| ESTIMATED.to_owned());
@@ -141,16 +155,17 @@ impl Service {
         Ok(noted(json(body)?, note.as_slice()))
     }
 
-    async fn embed(&self, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+    async fn embed(&self, head: Head, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
         let (body, _room) = self.read(body).await?;
         let gateway = self.gateway.current();
-        let (request, is_base64) = apart(&gateway, body, embedding_request).await?;
+        let (mut request, is_base64) = apart(&gateway, body, embedding_request).await?;
+        request.key = head.key;
         let answer = gateway.embed(request).await?;
         json(tokio::task::spawn_blocking(move || embedding_response(&answer, is_base64)).await.map_err(|_| broken())?)
     }
 
     /// Reads a body, within its bounds and those of all bodies together.
-    async fn read(&self, mut body: Incoming) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Fault> {
+    async fn read(&self, mut body: Incoming) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Fault> {
         let too_large = || Fault::too_large(format!("the request has more than {MAX_BODY} bytes"));
         if body.size_hint().lower() > MAX_BODY as u64 {
             return Err(too_large());
@@ -174,7 +189,7 @@ impl Service {
                 }
                 bytes.extend_from_slice(&data);
             }
-            Ok((bytes, taken))
+            Ok((bytes.into(), taken))
         };
         in_time(BODY_TIME, read).await
     }
@@ -188,7 +203,7 @@ async fn in_time<T>(limit: Duration, reading: impl Future<Output = Result<T, Fau
 /// Reads a body, a large one on another thread.
 async fn apart<T: Send + 'static>(
     gateway: &Gateway,
-    body: Vec<u8>,
+    body: Bytes,
     read: impl FnOnce(&[u8], &[String]) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     let names = gateway.names();
@@ -256,20 +271,6 @@ fn noted(mut response: Response<AnswerBody>, notes: &[String]) -> Response<Answe
     if let Some(value) = HeaderValue::from_str(&value).ok().filter(|value| !value.is_empty()) {
         response.headers_mut().insert(NOTES, value);
     }
-    response
-}
-
-fn full(body: Vec<u8>) -> AnswerBody {
-    Full::new(Bytes::from(body)).boxed_unsync()
-}
-
-fn response(status: StatusCode, media_type: &'static str, body: AnswerBody) -> Response<AnswerBody> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
