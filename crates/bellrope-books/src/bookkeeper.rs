@@ -197,6 +197,13 @@ impl Books for Bookkeeper {
         }
     }
 
+    fn withdraw(&self, entry: u64) {
+        let mut state = self.0.state();
+        if let Some(entry) = state.running.remove(&entry) {
+            state.budgets.settle(entry.hold, Sum::default(), false);
+        }
+    }
+
     fn settle(&self, entry: u64, outcome: Outcome, spent: &Spent) {
         let now = self.0.now();
         let mut state = self.0.state();

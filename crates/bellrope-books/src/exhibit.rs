@@ -47,13 +47,14 @@ impl Exhibit for Shown {
         });
         let cost = of(&|totals| {
             let micros = totals.micros.iter();
-            micros.map(|(currency, micros)| (("currency", currency.clone()), SampleValue::Millionths(*micros))).collect()
+            micros
+                .map(|(currency, micros)| (("currency", currency.clone()), SampleValue::Millionths(*micros)))
+                .collect()
         });
         let without = of(&|totals| vec![(("", String::new()), whole(totals.without_price))]);
         let counter = |name, help, samples| Family { name, is_counter: true, help, samples };
-        let gauge = |name, help, value| {
-            Family { name, is_counter: false, help, samples: vec![(Vec::new(), whole(value))] }
-        };
+        let gauge =
+            |name, help, value| Family { name, is_counter: false, help, samples: vec![(Vec::new(), whole(value))] };
         let mut families = vec![
             counter("ai_requests_total", "Requests to AI providers that are over, by how they ended.", requests),
             counter(
@@ -96,7 +97,13 @@ impl Exhibit for Shown {
                 "Budgets",
                 &["budget", "spent"],
                 2,
-                state.budgets.shown(now.wall_ms).into_iter().take(MAX_ROWS).map(|(name, spent)| vec![name, spent]).collect(),
+                state
+                    .budgets
+                    .shown(now.wall_ms)
+                    .into_iter()
+                    .take(MAX_ROWS)
+                    .map(|(name, spent)| vec![name, spent])
+                    .collect(),
             ),
         ];
         drop(state);
@@ -133,13 +140,15 @@ fn today(state: &mut State, now_ms: i64) -> Vec<Vec<String>> {
         rows.truncate(MAX_ROWS);
         rows.push(("all".to_owned(), all));
     }
-    let in_words = |(client, (requests, tokens, without_price, micros)): (String, (u64, u64, u64, BTreeMap<String, u64>))| {
-        let mut cost: Vec<_> = micros.iter().map(|(currency, micros)| format!("{} {currency}", amount(*micros))).collect();
-        if without_price > 0 {
-            cost.push(format!("{without_price} without a price"));
-        }
-        vec![client, requests.to_string(), tokens.to_string(), cost.join(" + ")]
-    };
+    let in_words =
+        |(client, (requests, tokens, without_price, micros)): (String, (u64, u64, u64, BTreeMap<String, u64>))| {
+            let mut cost: Vec<_> =
+                micros.iter().map(|(currency, micros)| format!("{} {currency}", amount(*micros))).collect();
+            if without_price > 0 {
+                cost.push(format!("{without_price} without a price"));
+            }
+            vec![client, requests.to_string(), tokens.to_string(), cost.join(" + ")]
+        };
     rows.into_iter().map(in_words).collect()
 }
 

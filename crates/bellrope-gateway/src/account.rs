@@ -21,6 +21,9 @@ pub trait Books: fmt::Debug + Send + Sync + 'static {
 
     /// How a request ended that was admitted under this number.
     fn settle(&self, entry: u64, outcome: Outcome, spent: &Spent);
+
+    /// A request that was admitted under this number is asked for anew in another form: it leaves no trace.
+    fn withdraw(&self, entry: u64);
 }
 
 /// A request that is about to be sent.
@@ -175,6 +178,13 @@ impl Account {
             error if error.was_not_sent() => Outcome::Refused,
             _ => Outcome::Failed,
         });
+    }
+
+    /// It is asked for anew in another form.
+    pub(crate) fn withdraw(mut self) {
+        if !std::mem::replace(&mut self.settled, true) {
+            self.books.withdraw(self.entry);
+        }
     }
 
     fn end(&mut self, outcome: Outcome) {

@@ -1,5 +1,6 @@
 //! Where a provider is, what it speaks, and how long to wait for it.
 
+mod pass_through;
 mod preset;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::error::ConfigError;
 use crate::providers::formats::ProviderKind;
 use crate::secret::Secret;
 
+pub use pass_through::{Credentials, PassThrough};
 pub(crate) use preset::{PRESETS, Preset};
 
 /// How long a provider may ask for a pause and get it, unless the settings say otherwise.
@@ -108,6 +110,17 @@ pub struct ProviderConfig {
     /// Whether messages of chat completions may hold what OpenAI's do not: `reasoning_content` of earlier turns, and the
     /// `extra_content` of calls. Default: true, but for OpenAI, Azure, Groq and Mistral, which refuse it.
     pub message_extras: Option<bool>,
+    /// What becomes of a request whose format the provider speaks itself, at the API port: `exact`, it goes through as it
+    /// came, and so does the answer; `repaired`, both are put in order on their way, and fields that are not known here
+    /// are carried on; `off`, these are left out. Default: `exact` at the address of the format's inventor, else
+    /// `repaired`.
+    pub pass_through: Option<PassThrough>,
+    /// Whose key is sent: `server`, the one that is set here, or `client`, the one that the tool sent with its request to
+    /// the API port. Default: `server`.
+    pub credentials: Credentials,
+    /// How many idle connections to the provider are kept for the next requests. Each takes a few KiB, with TLS some 50.
+    /// Default: 64.
+    pub idle_connections: usize,
     /// How many requests a minute this provider is asked at most; more are refused, or go to a fallback. Default: 0, no
     /// limit.
     pub requests_per_minute: u32,
@@ -142,6 +155,9 @@ impl Default for ProviderConfig {
             retry_delay: Duration::from_millis(500),
             stream_options: true,
             message_extras: None,
+            pass_through: None,
+            credentials: Credentials::Server,
+            idle_connections: 64,
             headers: BTreeMap::new(),
             requests_per_minute: 0,
             burst: 0,

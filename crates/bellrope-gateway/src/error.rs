@@ -1,5 +1,6 @@
 //! What can go wrong, who is to blame, and what mends it.
 
+mod excerpt;
 mod words;
 
 use std::borrow::Cow;
@@ -10,76 +11,12 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub(crate) use words::CHECK_BALANCE;
+pub(crate) use excerpt::escape;
+pub use excerpt::{Excerpt, MAX_EXCERPT};
+pub(crate) use words::{CHECK_BALANCE, CHECK_TOOLS_KEY};
 use words::{after_semicolon, again, cause, in_brackets, seconds, status_code, suspended};
 
 use crate::message::{Chunk, ErrorInfo};
-
-/// The longest [`Excerpt`], in characters.
-pub const MAX_EXCERPT: usize = 512;
-
-/// Text that came from outside, made fit for a log, a terminal or an editor: at most [`MAX_EXCERPT`] characters, with
-/// control and direction-changing characters escaped.
-///
-/// ```
-/// # use bellrope_gateway::Excerpt;
-/// assert_eq!(Excerpt::new("  red\x1b[31m\n").as_str(), r"red\u{1b}[31m");
-/// ```
-#[derive(Clone, PartialEq, Eq)]
-pub struct Excerpt(Box<str>);
-
-impl Excerpt {
-    /// Trims, escapes and cuts `text`; a cut ends in `…`.
-    pub fn new(text: &str) -> Self {
-        Self(escape(text.trim(), MAX_EXCERPT).into())
-    }
-
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Text with control and direction-changing characters escaped, cut to so many characters; a cut ends in `…`.
-pub(crate) fn escape(text: &str, most: usize) -> String {
-    let mut shown = String::with_capacity(text.len().min(most));
-    let mut left = most - 1;
-    for c in text.chars() {
-        let escaped = c.escape_default();
-        let wide = if must_escape(c) { escaped.len() } else { 1 };
-        if wide > left {
-            shown.push('…');
-            break;
-        }
-        left -= wide;
-        if must_escape(c) { shown.extend(escaped) } else { shown.push(c) }
-    }
-    shown
-}
-
-/// Controls, and what makes a text read differently from what it says: bidirectional marks and line separators.
-fn must_escape(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-}
-
-impl fmt::Display for Excerpt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Excerpt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0)
-    }
-}
-
-impl From<&str> for Excerpt {
-    fn from(text: &str) -> Self {
-        Self::new(text)
-    }
-}
 
 /// Who has to act on a [`ProviderError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +86,15 @@ pub enum ProviderError {
         name: Excerpt,
         /// The names that exist, sorted.
         known: Vec<String>,
+    },
+    /// The provider takes the key of whoever asks, and the request has none.
+    #[error(
+        "`{provider}` takes the tool's own key, and the request has none; send it to the API port as `Authorization: \
+         Bearer KEY` or `x-api-key`, or set gateway.providers.{provider}.credentials to \"server\""
+    )]
+    NoCredentials {
+        /// The provider's name.
+        provider: String,
     },
     /// A setting is missing that this request needs.
     #[error("{missing}; {mend}")]
@@ -352,6 +298,7 @@ impl ProviderError {
             Self::UnsupportedVersion { .. } => "unsupported_version",
             Self::InvalidRequest { .. } => "invalid_request",
             Self::UnknownProvider { .. } => "unknown_provider",
+            Self::NoCredentials { .. } => "authentication",
             Self::NotConfigured { .. } | Self::Setup { .. } => "not_configured",
             Self::Suspended { .. } => "unavailable",
             Self::Limited { .. } => "rate_limited",
@@ -382,12 +329,15 @@ impl ProviderError {
             | Self::UnknownAnswer
             | Self::NotResumable { .. }
             | Self::Superseded
-            | Self::Cancelled => Blame::Caller,
+            | Self::Cancelled
+            | Self::NoCredentials { .. } => Blame::Caller,
             Self::NotConfigured { .. } | Self::Setup { .. } | Self::Limited { .. } | Self::Budget { .. } => {
                 Blame::Configuration
             }
             Self::Connect { .. } | Self::Disconnected { .. } => Blame::Network,
             Self::Refused { .. } if self.code() == "billing" => Blame::Configuration,
+            // Nobody else's key is to stand in for the tool's.
+            Self::Refused { mend, .. } if mend.as_deref() == Some(CHECK_TOOLS_KEY) => Blame::Caller,
             Self::Refused { status, .. } => match status {
                 401..=404 | 300..=399 => Blame::Configuration,
                 408 | 409 | 429 | 500.. => Blame::Provider,

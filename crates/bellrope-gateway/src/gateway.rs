@@ -5,6 +5,7 @@
 //! | `core.rs` | [`Gateway`]: which provider a request goes to |
 //! | `answers.rs` | [`Answers`]: those that are kept for a while, for readers that were lost |
 //! | `answer_stream.rs` | [`AnswerStream`]: the pieces of an answer, numbered, with one end |
+//! | `pass.rs` | requests that go through as they came |
 //! | `upstream.rs` | one provider with its breaker, its rate limit and its counters |
 //! | `stats.rs` | the counters |
 //! | `settings.rs` | [`GatewaySettings`], and the gateway they make |
@@ -15,6 +16,7 @@ mod answers;
 mod core;
 mod live;
 mod notices;
+mod pass;
 mod settings;
 mod stats;
 mod upstream;
@@ -23,5 +25,6 @@ pub use self::core::Gateway;
 pub use answer_stream::AnswerStream;
 pub use answers::{Answer, AnswerReader, AnswerSettings, Answers, AnswersFull, Beside, Owner};
 pub use live::LiveGateway;
+pub use pass::{PassedAnswer, PassedStream, Told, Way};
 pub use settings::GatewaySettings;
 pub use stats::{FIRST_PIECE_BOUNDS_MS, FirstPiece, GatewaySnapshot, ProviderSnapshot};

@@ -29,7 +29,7 @@ use crate::message::{ChatRequest, CompletionRequest, WIRE_VERSION};
 use crate::provider::BoxFuture;
 pub use pieces::MAX_CHUNK;
 use pieces::{encode, forward};
-use resumable::Caller;
+use resumable::Reader;
 
 /// The message types that [`register`] adds.
 pub const MESSAGE_TYPES: [&str; 8] = [CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, RESUME, CANCEL, MODELS, HEALTH];
@@ -199,7 +199,7 @@ fn chat_stream(
 ) -> impl Fn(OwnedCall, ChunkSender) -> BoxFuture<'static, Result<(), HandlerError>> + use<> {
     let live = gateway.clone();
     move |call, chunks| {
-        let (live, gateway, caller) = (live.clone(), live.current(), Caller::of(&call));
+        let (live, gateway, caller) = (live.clone(), live.current(), Reader::of(&call));
         Box::pin(async move {
             let asker = asker(&gateway, &call, CHAT_STREAM);
             let Asked::<ChatRequest> { mut request, size, room: _room } = asked(call).await?;

@@ -12,6 +12,7 @@
 //! | `embeddings` | vectors, which go to providers of OpenAI's format as they come |
 //! | `fault` | errors, each with its status, in the form of OpenAI or of Anthropic |
 //! | `wire` | what tools write in several ways, and the names of models |
+//! | `pass` | requests that go to a provider as they came |
 //! | `writer`, `stamp` | what writes an answer; its id and time |
 //! | `count` | an estimate of the tokens of a request |
 //!
@@ -24,6 +25,7 @@ mod count;
 mod embeddings;
 mod fault;
 mod messages;
+mod pass;
 mod responses;
 #[cfg(all(test, feature = "http"))]
 mod round_trip;
@@ -31,10 +33,13 @@ mod stamp;
 mod wire;
 mod writer;
 
+use crate::pass::PassFormat;
+
 pub use asked::Asked;
 pub use count::estimate_tokens;
 pub use embeddings::{embedding_request, embedding_response};
 pub use fault::{ErrorForm, Fault};
+pub use pass::{cut_off, pass_request};
 pub use responses::{Replay, StoredRequest, StoredResponse};
 pub use writer::AnswerWriter;
 
@@ -88,11 +93,25 @@ impl ToolFormat {
     /// # Errors
     /// It cannot be read, or asks for what cannot be done.
     pub fn read(self, body: &[u8], providers: &[String]) -> Result<Asked, Fault> {
-        match self {
+        let mut asked = match self {
             Self::ChatCompletions => chat_completions::read(body, providers),
             Self::Responses => responses::read(body, providers),
             Self::Completions => completions::read(body, providers),
             Self::Messages => messages::read(body, providers),
+        }?;
+        asked.chat.from_tool.format = Some(self.into());
+        asked.chat.from_tool.carried = pass::carried(self.into(), body, &mut asked.chat.notes);
+        Ok(asked)
+    }
+}
+
+impl From<ToolFormat> for PassFormat {
+    fn from(format: ToolFormat) -> Self {
+        match format {
+            ToolFormat::ChatCompletions => Self::ChatCompletions,
+            ToolFormat::Completions => Self::Completions,
+            ToolFormat::Responses => Self::Responses,
+            ToolFormat::Messages => Self::Messages,
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | [`client`] | the other end: calls with the types of `message` |
 //! | [`handlers`] | the gateway as message types of a server |
 //! | [`inbound`] | the formats of tools that ask over HTTP |
+//! | [`pass`] | requests and answers that go through as they are |
 //! | [`gateway`] | the providers by name, and the promises that hold for all of them |
 //! | [`provider`] | what every provider offers |
 //! | [`providers`] | the providers themselves: embedded, and behind HTTP in each of the wire formats |
@@ -60,6 +61,7 @@ pub mod inbound;
 pub mod json;
 pub mod message;
 mod notes;
+pub mod pass;
 pub mod provider;
 pub mod providers;
 pub mod secret;
@@ -70,17 +72,17 @@ mod text;
 
 pub use asker::{Asker, AskerKind};
 pub use client::{AsyncChatClient, ChatClient, ChatError};
-pub use config::ProviderConfig;
+pub use config::{Credentials, PassThrough, ProviderConfig};
 pub use error::{Blame, ConfigError, Excerpt, Phase, ProviderError};
 pub use gateway::{
     Answer, AnswerReader, AnswerSettings, AnswerStream, Answers, AnswersFull, Gateway, GatewaySettings,
-    GatewaySnapshot, LiveGateway, Owner, ProviderSnapshot,
+    GatewaySnapshot, LiveGateway, Owner, PassedAnswer, PassedStream, ProviderSnapshot, Told, Way,
 };
 pub use handlers::{MAX_CHUNK, MESSAGE_TYPES, register};
 pub use message::{
-    CancelReport, CancelRequest, ChatRequest, ChatResponse, Chunk, CompletionRequest, Content, ErrorInfo, HealthReport,
-    Message, ModelInfo, ModelList, Part, Prompt, ProviderFault, ProviderHealth, ResumeRequest, Role, SequencedChunk,
-    StopReason, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage, WIRE_VERSION,
+    CancelReport, CancelRequest, ChatRequest, ChatResponse, Chunk, CompletionRequest, Content, ErrorInfo, FromTool,
+    HealthReport, Message, ModelInfo, ModelList, Part, Prompt, ProviderFault, ProviderHealth, ResumeRequest, Role,
+    SequencedChunk, StopReason, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage, WIRE_VERSION,
 };
 pub use notes::{MAX_NOTE, MAX_NOTES};
 pub use provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};

@@ -17,6 +17,7 @@
 
 mod answer;
 pub mod fields;
+mod from_tool;
 mod kept;
 pub mod lenient;
 mod part;
@@ -27,6 +28,7 @@ pub use answer::{
     ChatResponse, Chunk, ErrorInfo, HealthReport, ModelInfo, ModelList, ProviderFault, ProviderHealth, SequencedChunk,
     StopReason, ToolCall, ToolCallDelta, Usage,
 };
+pub use from_tool::FromTool;
 pub use kept::{CancelReport, CancelRequest, ResumeRequest};
 pub use request::{ChatRequest, CompletionRequest, Content, Message, Part, Prompt, Role, Tool, ToolChoice};
 pub use version::WIRE_VERSION;

@@ -15,6 +15,7 @@ use crate::message::{
     WIRE_VERSION,
 };
 use crate::notes::Notes;
+use crate::pass::{PassError, PassFormat, PassRequest, Passed, ToolKey};
 
 /// The most text a collected answer may hold, in bytes: below the default limit of a message.
 pub const MAX_ANSWER: usize = 8 * 1024 * 1024;
@@ -73,6 +74,23 @@ pub trait Provider: Send + Sync + 'static {
         Box::pin(async { Ok(None) })
     }
 
+    /// Whether it takes requests of this format as they come, and gives its answers back so. By default it does not.
+    fn passes(&self, _format: PassFormat) -> bool {
+        false
+    }
+
+    /// Whether it takes what is not known here of requests of this format, which are put in order on their way. By default
+    /// it does not.
+    fn carries(&self, _format: PassFormat) -> bool {
+        false
+    }
+
+    /// Sends a request as it came. Only for formats of which [`Provider::passes`] says so.
+    fn pass(&self, _request: PassRequest) -> BoxFuture<'_, Result<Passed, PassError>> {
+        let reason = format!("`{}` takes no request as it comes", self.name());
+        Box::pin(async move { Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) }.into()) })
+    }
+
     /// Whether a request sent now can be expected to be answered. Takes some seconds at most, and costs no tokens.
     fn health(&self) -> BoxFuture<'_, ProviderHealth>;
 
@@ -95,6 +113,8 @@ pub struct EmbeddingRequest {
     pub fields: String,
     /// Who asks, and by which way.
     pub asker: Asker,
+    /// The tool's own key, for providers that take it.
+    pub key: Option<ToolKey>,
 }
 
 /// What a provider can do.

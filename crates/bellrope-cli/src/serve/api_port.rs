@@ -3,11 +3,13 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`body`] | the bodies of answers |
 //! | [`events`] | an answer as a stream of events |
 //! | [`guard`] | who may ask: not a web page, and not another user |
 //! | [`keys`] | the tokens that tools show |
 //! | [`lasting`] | work that lasts as long as the body of its answer |
 //! | [`models`] | the models of all providers |
+//! | [`pass`] | requests and answers that go through as they are |
 //! | [`paths`] | the paths, and the methods they take |
 //! | [`peer`] | which user is at the other end of a connection |
 //! | [`service`] | the bodies of requests, and the way to the gateway |
@@ -17,11 +19,13 @@
 //! within the process. Everything pulls: a client that reads slowly slows its provider down, and one that goes away takes
 //! its provider's stream along.
 
+mod body;
 mod events;
 mod guard;
 mod keys;
 mod lasting;
 mod models;
+mod pass;
 mod paths;
 mod peer;
 mod service;

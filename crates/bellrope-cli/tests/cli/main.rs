@@ -4,6 +4,7 @@ mod acp;
 mod acp_package;
 mod acp_sessions;
 mod api_formats;
+mod api_pass;
 mod api_port;
 mod bench;
 mod books;

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// The mend of a refusal because nothing is left to spend: that is what tells it apart from a rate limit.
 pub(crate) const CHECK_BALANCE: &str = "check the plan and the balance of the account";
 
+/// The mend of a refusal of a key that is not set here: no other key is to stand in for it.
+pub(crate) const CHECK_TOOLS_KEY: &str = "check the key that the tool sends";
+
 pub(super) fn status_code(status: u16) -> &'static str {
     match status {
         401 => "authentication",

@@ -63,8 +63,9 @@ impl AnswerStream {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, ProviderError>>> {
         Poll::Ready(Some(match &mut self.stage {
             Stage::Beginning(beginning, heard) => match beginning.as_mut().poll(cx) {
-                Poll::Ready(Ok(Begun { first, rest, running })) => {
+                Poll::Ready(Ok(Begun { first, rest, unsaid, running })) => {
                     self.notices.extend(mem::take(&mut self.asked));
+                    self.notices.extend(unsaid);
                     while let Ok(text) = heard.try_recv() {
                         self.notices.extend(vec![text]);
                     }

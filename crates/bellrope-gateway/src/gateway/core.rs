@@ -13,7 +13,7 @@ use super::answer_stream::{AnswerStream, log};
 use super::answers::AnswerSettings;
 use super::notices::Notices;
 use super::stats::GatewaySnapshot;
-use super::upstream::{Accounts, Route, Upstream, forget_details};
+use super::upstream::{Accounts, Route, Upstream, forget};
 use crate::account::{Books, Opened};
 use crate::config::Preset;
 use crate::error::{Excerpt, ProviderError};
@@ -55,7 +55,7 @@ pub struct Gateway {
     /// How answers are kept.
     pub(super) answers: AnswerSettings,
     /// Who keeps the books, if anybody does.
-    books: Option<Arc<dyn Books>>,
+    pub(super) books: Option<Arc<dyn Books>>,
 }
 
 impl Gateway {
@@ -149,6 +149,7 @@ impl Gateway {
 
     /// Begins an answer: `ai.chat_stream`.
     pub fn chat_stream(&self, mut request: ChatRequest) -> AnswerStream {
+        forget_if_tried(&mut request);
         let route = self.enter(&mut request);
         let notes = std::mem::take(&mut request.notes);
         let (notices, heard) = mpsc::channel(MAX_NOTICES);
@@ -160,6 +161,7 @@ impl Gateway {
     /// # Errors
     /// The request cannot be answered, or the answer broke off.
     pub async fn chat(&self, mut request: ChatRequest) -> Result<ChatResponse, ProviderError> {
+        forget_if_tried(&mut request);
         let route = self.enter(&mut request);
         let mut notices = Notices::new(std::mem::take(&mut request.notes));
         let answer = match route {
@@ -254,7 +256,7 @@ impl Gateway {
                         None => (first.provider.name().to_owned(), model),
                     };
                     if provider != first.provider.name() {
-                        forget_details(request);
+                        forget(request);
                     }
                     (request.provider, request.model) = (Some(provider), Some(model));
                     request.notes.push(notice);
@@ -278,8 +280,15 @@ impl Gateway {
             let reason = format!("n is {n}, and one answer is made at a time; leave it out, or ask {n} times");
             return Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) });
         }
-        if request.provider.is_some() {
-            return self.upstream_of(request.provider.as_deref()).map(|upstream| vec![upstream]);
+        let mut upstreams = self.providers_for(request.provider.as_deref())?;
+        upstreams.drain(..request.from_tool.tried.min(upstreams.len()));
+        Ok(upstreams)
+    }
+
+    /// The providers that a request for this one may go to, in order.
+    pub(super) fn providers_for(&self, name: Option<&str>) -> Result<Vec<Arc<Upstream>>, ProviderError> {
+        if name.is_some() {
+            return self.upstream_of(name).map(|upstream| vec![upstream]);
         }
         let mut route = vec![Arc::clone(&self.default)];
         for upstream in self.fallback.iter().filter_map(|name| self.upstreams.get(name)) {
@@ -304,6 +313,13 @@ impl Gateway {
             },
             None => ProviderError::UnknownProvider { name: Excerpt::new(name), known: self.names() },
         }
+    }
+}
+
+/// Makes a request that another provider has failed to answer one for the next.
+fn forget_if_tried(request: &mut ChatRequest) {
+    if request.from_tool.tried > 0 {
+        forget(request);
     }
 }
 

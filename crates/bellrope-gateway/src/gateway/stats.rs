@@ -121,6 +121,10 @@ impl Stats {
         add(&self.first_piece_sum_us, after.as_micros().try_into().unwrap_or(u64::MAX));
     }
 
+    pub(super) fn count_pieces(&self, count: u64) {
+        add(&self.pieces, count);
+    }
+
     pub(super) fn count_piece(&self, chunk: &Chunk) {
         add(&self.pieces, 1);
         match chunk {

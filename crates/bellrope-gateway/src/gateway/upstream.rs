@@ -15,6 +15,7 @@ use crate::bucket::Bucket;
 use crate::config::{ProviderConfig, section};
 use crate::error::{Failing, ProviderError};
 use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part, ProviderHealth, StopReason, Usage};
+use crate::pass::PassRequest;
 use crate::provider::{BoxFuture, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
 use crate::providers::embedded::EmbeddedSettings;
 
@@ -66,6 +67,8 @@ pub(super) type Notices = mpsc::Sender<String>;
 pub(super) struct Begun {
     pub(super) first: Chunk,
     pub(super) rest: ChunkStream,
+    /// What is to be told of fields that this provider did not get.
+    pub(super) unsaid: Vec<String>,
     pub(super) running: Running,
 }
 
@@ -79,7 +82,7 @@ pub(super) struct Running {
 }
 
 /// Leave to ask a provider once.
-struct Leave<'a> {
+pub(super) struct Leave<'a> {
     permit: Option<Permit<&'a Breaker>>,
     caller: Caller,
     /// Whether the breaker is not closed: then it is to be seen whether the provider is well for everybody.
@@ -138,6 +141,17 @@ impl Upstream {
         breaker.acquire(now).err().map(|rejected| self.suspended(rejected))
     }
 
+    /// What is to be told of fields that are not known here, if the provider does not get them as they came.
+    fn unsaid(&self, request: &ChatRequest) -> Vec<String> {
+        let carried = request.from_tool.carried.as_ref().filter(|carried| !self.provider.carries(carried.format()));
+        carried.map(|carried| carried.notes().to_vec()).unwrap_or_default()
+    }
+
+    /// Counts a request that goes on to a fallback.
+    pub(super) fn count_passed_on(&self) {
+        self.stats.count_passed_on();
+    }
+
     fn suspended(&self, rejected: Rejected) -> ProviderError {
         // Only a breaker that was opened by hand knows no time.
         let retry_after = rejected.retry_after.map_or(Duration::ZERO, |after| after.max(Duration::from_millis(1)));
@@ -171,7 +185,11 @@ impl Upstream {
     }
 
     /// As [`Self::admit`], for a request in the books.
-    fn admit_to(&self, caller: Option<Caller>, account: &mut Option<Account>) -> Result<Leave<'_>, ProviderError> {
+    pub(super) fn admit_to(
+        &self,
+        caller: Option<Caller>,
+        account: &mut Option<Account>,
+    ) -> Result<Leave<'_>, ProviderError> {
         self.admit(caller).inspect_err(|error| {
             if let Some(account) = account {
                 account.fail(error);
@@ -216,6 +234,31 @@ impl Upstream {
         Account::open(books, &intent)
     }
 
+    /// As [`Self::open`], for a request that goes through as it came. `None`: it would have to be changed.
+    pub(super) fn open_passed(
+        &self,
+        books: &Arc<dyn Books>,
+        request: &PassRequest,
+    ) -> Result<Option<(Account, Vec<String>)>, ProviderError> {
+        let default = request.model.is_none().then(|| self.provider.capabilities().default_model).flatten();
+        let intent = Intent {
+            asker: &request.asker,
+            provider: self.provider.name(),
+            model: request.model.as_deref().or(default.as_deref()),
+            input_tokens: (request.size() as u64).div_ceil(BYTES_A_TOKEN),
+            max_tokens: request.max_tokens(),
+            has_answer: true,
+        };
+        Ok(match Account::open(books, &intent)? {
+            Opened::Here { account, max_tokens: None, notices } => Some((account, notices)),
+            Opened::Here { account, .. } => {
+                account.withdraw();
+                None
+            }
+            Opened::Elsewhere { .. } => None,
+        })
+    }
+
     /// As [`Self::open`], for vectors. No other model can make them.
     pub(super) fn open_vectors(
         &self,
@@ -245,7 +288,7 @@ impl Upstream {
         let leave = self.admit_to(None, &mut account)?;
         let mut running = Running::new(Arc::clone(self), account);
         let outcome = self.provider.embed(request).await;
-        leave.settle(&outcome);
+        leave.settle(outcome.as_ref().err());
         match outcome {
             Ok(answer) => {
                 if let Some(usage) = usage_of_vectors(&answer) {
@@ -268,22 +311,22 @@ impl Upstream {
     ) -> Result<T, ProviderError> {
         let leave = self.admit_to(request.caller, &mut account)?;
         let outcome = ask(Arc::clone(self), request, notices.clone(), account).await;
-        leave.settle(&outcome);
+        leave.settle(outcome.as_ref().err());
         outcome
     }
 }
 
 impl Leave<'_> {
     /// Tells the breaker how it went.
-    fn settle<T>(self, outcome: &Result<T, ProviderError>) {
+    pub(super) fn settle(self, failed: Option<&ProviderError>) {
         let Self { permit: Some(permit), caller, is_probe } = self else { return };
-        match outcome.as_ref().map_err(ProviderError::failing) {
-            Ok(_) if is_probe => permit.succeed(now()),
-            Ok(_) => permit.succeed_for(|| caller, now()),
-            Err(Some(Failing::ForAll)) => permit.fail(now()),
-            Err(Some(Failing::ForCaller)) if !is_probe => permit.fail_for(caller, now()),
+        match failed.map(ProviderError::failing) {
+            None if is_probe => permit.succeed(now()),
+            None => permit.succeed_for(|| caller, now()),
+            Some(Some(Failing::ForAll)) => permit.fail(now()),
+            Some(Some(Failing::ForCaller)) if !is_probe => permit.fail_for(caller, now()),
             // It says nothing of the others' requests.
-            Err(_) => drop(permit),
+            Some(_) => drop(permit),
         }
     }
 }
@@ -302,6 +345,7 @@ impl Route {
     pub(super) async fn begin(self, request: ChatRequest, notices: &Notices) -> Result<Begun, ProviderError> {
         self.ask(request, notices, |upstream, request, notices, account| {
             Box::pin(async move {
+                let unsaid = upstream.unsaid(&request);
                 let mut rest = upstream.provider.chat_stream(request);
                 let mut running = Running::new(upstream, account);
                 loop {
@@ -310,7 +354,7 @@ impl Route {
                         Ok(Chunk::Notice { text }) => drop(notices.try_send(text)),
                         Ok(first) => {
                             running.take_in(&first);
-                            return Ok(Begun { first, rest, running });
+                            return Ok(Begun { first, rest, unsaid, running });
                         }
                         Err(error) => return Err(running.fail(error)),
                     }
@@ -327,9 +371,12 @@ impl Route {
         self.ask(request, &notices, |upstream, request, _, account| {
             Box::pin(async move {
                 let provider = Arc::clone(&upstream.provider);
+                let mut unsaid = upstream.unsaid(&request);
                 let mut running = Running::new(upstream, account);
                 match provider.chat(request).await {
-                    Ok(response) => {
+                    Ok(mut response) => {
+                        unsaid.append(&mut response.notes);
+                        response.notes = unsaid;
                         running.said(&response);
                         if let Some(usage) = &response.usage {
                             running.take_in(&Chunk::Usage(usage.clone()));
@@ -363,17 +410,18 @@ impl Route {
             };
             let (from, to) = (upstream.provider.name(), next.provider.name());
             warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
-            upstream.stats.count_passed_on();
-            // The name of a model means nothing to another provider.
-            request.model = None;
-            forget_details(&mut request);
+            upstream.count_passed_on();
+            forget(&mut request);
         }
         Err(silent())
     }
 }
 
-/// Takes out what one provider gave with its reasoning: it means nothing to another one, which may refuse it.
-pub(super) fn forget_details(request: &mut ChatRequest) {
+/// Takes out what means nothing to another provider, or is none of its business: the name of the model, the tool's key, and
+/// what came with the reasoning of the one before, which it may refuse.
+pub(super) fn forget(request: &mut ChatRequest) {
+    request.model = None;
+    request.from_tool.key = None;
     for message in &mut request.messages {
         let Content::Parts(parts) = &mut message.content else { continue };
         for part in parts {
@@ -385,7 +433,7 @@ pub(super) fn forget_details(request: &mut ChatRequest) {
 }
 
 impl Running {
-    fn new(upstream: Arc<Upstream>, account: Option<Account>) -> Self {
+    pub(super) fn new(upstream: Arc<Upstream>, account: Option<Account>) -> Self {
         upstream.stats.count_begun();
         Self { upstream, started: now(), account, has_piece: false, settled: false }
     }
@@ -400,16 +448,28 @@ impl Running {
 
     /// Counts a piece of the answer.
     pub(super) fn take_in(&mut self, chunk: &Chunk) {
-        let stats = &self.upstream.stats;
-        if !self.has_piece {
-            self.has_piece = true;
-            stats.count_first_piece(now().saturating_duration_since(self.started));
-        }
-        stats.count_piece(chunk);
+        self.begins();
+        self.upstream.stats.count_piece(chunk);
         if let Some(account) = &mut self.account {
             account.take_in(chunk);
         }
         self.settled |= chunk.is_terminal();
+    }
+
+    /// Counts how long its first piece took.
+    pub(super) fn begins(&mut self) {
+        if !self.has_piece {
+            self.has_piece = true;
+            self.upstream.stats.count_first_piece(now().saturating_duration_since(self.started));
+        }
+    }
+
+    /// Counts pieces of which nothing but their number is known: about a token each.
+    pub(super) fn count_pieces(&mut self, count: u64) {
+        self.upstream.stats.count_pieces(count);
+        if let Some(account) = self.account.as_mut().filter(|_| count > 0) {
+            account.said((count * BYTES_A_TOKEN) as usize);
+        }
     }
 
     /// Counts how the answer failed.
@@ -635,7 +695,11 @@ mod tests {
     #[tokio::test]
     async fn a_route_to_nobody_ends_with_an_error() {
         let (notices, _) = mpsc::channel(1);
-        let error = Route { upstreams: Vec::new(), accounts: None }.begin(ChatRequest::user("Hello"), &notices).await.err().unwrap();
+        let error = Route { upstreams: Vec::new(), accounts: None }
+            .begin(ChatRequest::user("Hello"), &notices)
+            .await
+            .err()
+            .unwrap();
         assert_eq!(error.to_string(), silent().to_string());
     }
 

@@ -13,12 +13,12 @@ use crate::json;
 use crate::message::{CancelReport, CancelRequest, ChatRequest, Chunk, ResumeRequest, SequencedChunk, WIRE_VERSION};
 
 /// Who called, and whether it still wants an answer.
-pub(super) struct Caller {
+pub(super) struct Reader {
     owner: Owner,
     cancelled: Cancelled,
 }
 
-impl Caller {
+impl Reader {
     pub(super) fn of(call: &OwnedCall) -> Self {
         Self { owner: Owner::User(call.user()), cancelled: call.cancelled() }
     }
@@ -29,7 +29,7 @@ pub(super) async fn begin(
     gateway: &LiveGateway,
     request: ChatRequest,
     size: usize,
-    caller: Caller,
+    caller: Reader,
     mut chunks: ChunkSender,
 ) -> Result<(), HandlerError> {
     let begun = Answers::new_id().and_then(|id| gateway.answers().begin(id, caller.owner, false, None, size as u64));
@@ -54,7 +54,7 @@ pub(super) async fn begin(
 
 /// Goes on with an answer.
 pub(super) async fn resume(gateway: LiveGateway, call: OwnedCall, chunks: ChunkSender) -> Result<(), HandlerError> {
-    let caller = Caller::of(&call);
+    let caller = Reader::of(&call);
     let ResumeRequest { version, id, last_seq } = read(&call)?;
     let from = last_seq.map_or(0, |last| last.saturating_add(1));
     let reader = check_version(version)
@@ -66,7 +66,7 @@ pub(super) async fn resume(gateway: LiveGateway, call: OwnedCall, chunks: ChunkS
 /// Cancels an answer.
 pub(super) async fn cancel(gateway: LiveGateway, call: OwnedCall) -> Result<Vec<u8>, HandlerError> {
     let CancelRequest { version, id } = read(&call)?;
-    let found = check_version(version).and_then(|()| gateway.answers().find(&id, &Caller::of(&call).owner));
+    let found = check_version(version).and_then(|()| gateway.answers().find(&id, &Reader::of(&call).owner));
     let answer = found.map_err(|error| HandlerError::invalid_request(format!("{}: {error}", error.code())))?;
     encode(&CancelReport { version: WIRE_VERSION, cancelled: answer.cancel() })
 }

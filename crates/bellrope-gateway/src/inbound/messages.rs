@@ -9,6 +9,7 @@ use super::asked::Asked;
 use super::count::estimate_tokens;
 use super::fault::Fault;
 use answer::Script;
+pub(super) use request::without_mark;
 
 /// Reads a request.
 pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Asked, Fault> {

@@ -8,6 +8,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::from_tool::FromTool;
 use super::lenient;
 use super::version::{WIRE_VERSION, wire_version};
 use crate::asker::Asker;
@@ -116,6 +117,9 @@ pub struct ChatRequest {
     /// Who asks, as the breakers of providers tell callers apart; all that are not known are one. Never part of the JSON.
     #[serde(skip)]
     pub caller: Option<Caller>,
+    /// What came with it from a tool at the API port. Never part of the JSON.
+    #[serde(skip)]
+    pub from_tool: FromTool,
 }
 
 impl ChatRequest {
@@ -157,6 +161,7 @@ impl Default for ChatRequest {
             notes: Vec::new(),
             asker: Asker::default(),
             caller: None,
+            from_tool: FromTool::default(),
         }
     }
 }

@@ -2,16 +2,20 @@
 //!
 //! There is no time-out for a whole request: an answer may take as long as it keeps coming.
 
+mod answer;
 mod asked;
 mod client;
 mod endpoint;
 mod events;
 mod explain;
+mod pass;
 mod provider;
 mod proxy;
+mod remote;
 mod retry;
 mod timeouts;
 mod trust;
+mod watch;
 
 pub use provider::HttpProvider;
 pub(crate) use trust::check as check_trust;

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
-use bellrope_gateway::inbound::{Asked, ToolFormat};
+use bellrope_gateway::Way;
+use bellrope_gateway::inbound::{Asked, ToolFormat, pass_request};
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::fake::{Fake, soon};
+use crate::pass::exact;
 use crate::script::Format;
 use crate::tools::gateway;
 
@@ -94,6 +97,21 @@ impl Upstream {
         Ok((sent, response.notes))
     }
 
+    /// The word for a request that goes to a provider of its own format as it came.
+    async fn passed(&self, tool: ToolFormat, example: &Value) -> String {
+        let mut request = least(tool);
+        request.as_object_mut().unwrap().extend(example.as_object().unwrap().clone());
+        let body = request.to_string();
+        let Some(request) = pass_request(tool.into(), Bytes::from(body.clone()), &[]).unwrap() else {
+            return self.tried(tool, example).await;
+        };
+        let gateway = gateway(&self.fake, self.format, exact(&self.fake, self.format));
+        let way = soon(gateway.pass(request)).await;
+        assert!(matches!(way, Way::Passed(_)), "{way:?}");
+        let sent = self.fake.requests().last().unwrap().body.clone();
+        if sent == body { "passed".to_owned() } else { format!("sent as {sent}") }
+    }
+
     /// The word for what becomes of the fields of an example; or what names none of them.
     async fn tried(&self, tool: ToolFormat, example: &Value) -> String {
         let least = least(tool);
@@ -154,6 +172,12 @@ async fn every_cell_of_the_tables_of_fields_is_true() {
             for upstream in &upstreams {
                 seen.push(upstream.tried(tool, &example).await);
             }
+            let own = match tool {
+                ToolFormat::Responses => 1,
+                ToolFormat::Messages => 2,
+                _ => 0,
+            };
+            seen.push(upstreams[own].passed(tool, &example).await);
             if cells != seen {
                 wrong.push(format!("| `{example}` | {} |", seen.join(" | ")));
             }

@@ -12,6 +12,7 @@ mod handlers;
 mod incoming;
 mod independent;
 mod outgoing;
+mod pass;
 mod protocol;
 mod proxies;
 mod real_model;

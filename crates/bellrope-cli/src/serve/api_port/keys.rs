@@ -25,6 +25,11 @@ impl Keys {
         Self { tokens, required }
     }
 
+    /// Whether a key is a token of ours, right or wrong.
+    pub(super) fn is_ours(&self, key: &str) -> bool {
+        self.tokens.as_ref().is_some_and(|tokens| !matches!(tokens.find(key), Found::Foreign))
+    }
+
     /// Who asks. A tool may show several keys, such as one of ours and a stale one of somebody else: one of ours that is
     /// right counts, wherever it stands. What is not ours goes no further than this.
     ///
@@ -92,7 +97,9 @@ mod tests {
         let (may, must) = (Keys::new(Some(tokens.clone()), false), Keys::new(Some(tokens), true));
         let bearer = format!("Bearer {token}");
         let name = |keys: &Keys, pairs: &[(&'static str, &str)]| {
-            keys.asker(&headers(pairs), &endpoint).map(|asker| (asker.kind, asker.name().to_owned())).map_err(|fault| fault.status)
+            keys.asker(&headers(pairs), &endpoint)
+                .map(|asker| (asker.kind, asker.name().to_owned()))
+                .map_err(|fault| fault.status)
         };
         let ours = Ok((AskerKind::Token, "codex".to_owned()));
         for keys in [&may, &must] {
@@ -106,7 +113,10 @@ mod tests {
             assert_eq!(name(keys, &[("x-api-key", &token[..20]), ("authorization", "Bearer sk-1")]), Err(401));
         }
         let agent = ("user-agent", "claude-cli/2.0.1 (external, cli)");
-        assert_eq!(name(&may, &[("authorization", "Bearer sk-1"), agent]), Ok((AskerKind::Program, "claude-cli".into())));
+        assert_eq!(
+            name(&may, &[("authorization", "Bearer sk-1"), agent]),
+            Ok((AskerKind::Program, "claude-cli".into()))
+        );
         assert_eq!(name(&may, &[]), Ok((AskerKind::Unknown, "unknown".into())));
         assert_eq!(name(&must, &[("authorization", "Bearer sk-1"), agent]), Err(401));
         assert!(must.asker(&headers(&[]), &Endpoint::Root).is_ok());

@@ -9,7 +9,7 @@ use std::{
 use bellrope::status::Working;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
-use super::service::AnswerBody;
+use super::body::AnswerBody;
 
 /// A body, and the work that ends when it has been sent or its reader is gone.
 #[derive(Debug)]

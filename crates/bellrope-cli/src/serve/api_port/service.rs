@@ -1,29 +1,33 @@
 //! The paths, and the bodies of requests.
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bellrope_gateway::{
     Asker, Chunk, Gateway, LiveGateway, Owner,
     inbound::{
-        AnswerWriter, Asked, ErrorForm, Fault, ToolFormat, embedding_request, embedding_response, estimate_tokens,
+        AnswerWriter, Asked, ErrorForm, Fault, StoredResponse, ToolFormat, embedding_request, embedding_response,
+        estimate_tokens,
     },
+    pass::PassFormat,
 };
 use futures_util::StreamExt;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Bytes, Incoming},
-    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS},
+    header::{HeaderMap, HeaderValue, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::percent::unescaped;
 
 use super::{
+    body::{AnswerBody, full, noted, response},
     events::Events,
     guard,
     keys::Keys,
     models,
+    pass::{self, Head, Sent},
     paths::Endpoint,
     stored::{self, Next, Owners},
 };
@@ -37,16 +41,8 @@ const BODY_BUDGET: usize = 64 * 1024;
 /// A larger body is read on another thread, so that others need not wait for it.
 const LARGE_BODY: usize = 128 * 1024;
 
-/// The header that says what of a request was left out, changed or put in other words on its way to the provider.
-const NOTES: &str = "x-bellrope-notes";
-/// The longest value of it, in bytes: clients bound the head of an answer, too.
-const MAX_NOTES_HEADER: usize = 4 * 1024;
-
 /// What is said of a number of tokens that no provider has counted.
 const ESTIMATED: &str = "input_tokens is an estimate: this provider cannot count the tokens of a request";
-
-/// The body of an answer.
-pub(super) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Answers requests, one after another or many at once.
 pub(super) struct Service {
@@ -99,11 +95,12 @@ impl Service {
             let (method, query) = (request.method(), request.uri().query());
             return kept(stored::about(&self.gateway, &owner, (method, deed), id, query)?);
         }
+        let head = Head::of(request.headers(), |key| self.keys.is_ours(key), asker);
         let body = request.into_body();
         match endpoint {
-            Endpoint::Ask(format) => self.ask(format, (owner, asker), body).await,
-            Endpoint::CountTokens => self.count_tokens(body).await,
-            Endpoint::Embeddings => self.embed(asker, body).await,
+            Endpoint::Ask(format) => self.ask(format, owner, head, body).await,
+            Endpoint::CountTokens => self.count_tokens(head, body).await,
+            Endpoint::Embeddings => self.embed(head, body).await,
             Endpoint::Models => json(models::list(&self.gateway.current().models().await, form)),
             Endpoint::Model(name) => {
                 let name = unescaped(name);
@@ -117,13 +114,25 @@ impl Service {
         }
     }
 
-    async fn ask(&self, format: ToolFormat, (owner, asker): (Owner, Asker), body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+    async fn ask(
+        &self,
+        format: ToolFormat,
+        owner: Owner,
+        head: Head,
+        body: Incoming,
+    ) -> Result<Response<AnswerBody>, Fault> {
         let (body, room) = self.read(body).await?;
         // The same providers from reading the model's name to the end of the answer.
         let gateway = self.gateway.current();
+        let answers = self.gateway.answers();
+        let is_kept = |id: &str| StoredResponse::find(answers, &owner, id).is_ok();
+        let tried = match pass::send(&gateway, format.into(), &head, &body, is_kept).await? {
+            Sent::Answered(answer) => return Ok(answer),
+            Sent::Not { tried } => tried,
+        };
         let Asked { mut chat, stream, mut writer, stored } =
             apart(&gateway, body, move |body, names| format.read(body, names)).await?;
-        chat.asker = asker;
+        (chat.from_tool.key, chat.from_tool.tried, chat.asker) = (head.key, tried, head.asker);
         if let Some(stored) = stored {
             match stored::ask(self.gateway.answers(), &gateway, owner, stored, (&mut chat, stream), writer)? {
                 Next::Asked(keeping) => writer = keeping,
@@ -153,10 +162,14 @@ impl Service {
         Ok(noted(event_stream(events.boxed_unsync()), &notes))
     }
 
-    async fn count_tokens(&self, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+    async fn count_tokens(&self, head: Head, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
         let (body, _room) = self.read(body).await?;
         let gateway = self.gateway.current();
-        let asked = apart(&gateway, body, |body, names| ToolFormat::Messages.read(body, names)).await?;
+        if let Sent::Answered(answer) = pass::send(&gateway, PassFormat::CountTokens, &head, &body).await? {
+            return Ok(answer);
+        }
+        let mut asked = apart(&gateway, body, |body, names| ToolFormat::Messages.read(body, names)).await?;
+        asked.chat.from_tool.key = head.key;
         let estimate = estimate_tokens(&asked.chat);
         let counted = gateway.count_tokens(asked.chat).await?;
         let note = counted.is_none().then(|| ESTIMATED.to_owned());
@@ -164,17 +177,17 @@ impl Service {
         Ok(noted(json(body)?, note.as_slice()))
     }
 
-    async fn embed(&self, asker: Asker, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+    async fn embed(&self, head: Head, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
         let (body, _room) = self.read(body).await?;
         let gateway = self.gateway.current();
         let (mut request, is_base64) = apart(&gateway, body, embedding_request).await?;
-        request.asker = asker;
+        (request.key, request.asker) = (head.key, head.asker);
         let answer = gateway.embed(request).await?;
         json(tokio::task::spawn_blocking(move || embedding_response(&answer, is_base64)).await.map_err(|_| broken())?)
     }
 
     /// Reads a body, within its bounds and those of all bodies together.
-    async fn read(&self, mut body: Incoming) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Fault> {
+    async fn read(&self, mut body: Incoming) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Fault> {
         let too_large = || Fault::too_large(format!("the request has more than {MAX_BODY} bytes"));
         if body.size_hint().lower() > MAX_BODY as u64 {
             return Err(too_large());
@@ -198,7 +211,7 @@ impl Service {
                 }
                 bytes.extend_from_slice(&data);
             }
-            Ok((bytes, taken))
+            Ok((bytes.into(), taken))
         };
         in_time(BODY_TIME, read).await
     }
@@ -212,7 +225,7 @@ async fn in_time<T>(limit: Duration, reading: impl Future<Output = Result<T, Fau
 /// Reads a body, a large one on another thread.
 async fn apart<T: Send + 'static>(
     gateway: &Gateway,
-    body: Vec<u8>,
+    body: Bytes,
     read: impl FnOnce(&[u8], &[String]) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     let names = gateway.names();
@@ -274,56 +287,9 @@ fn refusal(fault: &Fault, form: ErrorForm) -> Response<AnswerBody> {
     refusal
 }
 
-/// An answer whose header [`NOTES`] says what of the request was not sent as it came. Of notes that are too long for a
-/// header it has the first.
-fn noted(mut response: Response<AnswerBody>, notes: &[String]) -> Response<AnswerBody> {
-    let mut value = String::new();
-    for note in notes {
-        let plain = note.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' });
-        let separator = if value.is_empty() { "" } else { "; " };
-        if value.len() + separator.len() + note.len() > MAX_NOTES_HEADER {
-            break;
-        }
-        value.push_str(separator);
-        value.extend(plain);
-    }
-    // It holds what a header may hold.
-    if let Some(value) = HeaderValue::from_str(&value).ok().filter(|value| !value.is_empty()) {
-        response.headers_mut().insert(NOTES, value);
-    }
-    response
-}
-
-fn full(body: Vec<u8>) -> AnswerBody {
-    Full::new(Bytes::from(body)).boxed_unsync()
-}
-
-fn response(status: StatusCode, media_type: &'static str, body: AnswerBody) -> Response<AnswerBody> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    // Fault 75.
-    #[test]
-    fn notes_are_a_header_of_plain_characters_and_bounded_length() {
-        let of = |notes: &[String]| {
-            let response = noted(response(StatusCode::OK, "text/plain", full(Vec::new())), notes);
-            response.headers().get(NOTES).map(|value| value.to_str().unwrap().to_owned())
-        };
-        assert_eq!(of(&[]), None);
-        assert_eq!(of(&["a\r\nb".to_owned(), "\u{fc}".to_owned()]).as_deref(), Some("a??b; ?"));
-        let many = vec!["x".repeat(256); 32];
-        assert_eq!(of(&many).unwrap().len(), 256 + 14 * 258);
-    }
 
     #[tokio::test]
     async fn a_body_that_does_not_come_is_waited_for_no_longer_than_the_limit() {

@@ -117,7 +117,7 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Turn, Fault> {
 }
 
 /// The name of a model without the mark of a long context, however often it stands there.
-fn without_mark(model: &str) -> &str {
+pub(in crate::inbound) fn without_mark(model: &str) -> &str {
     let mut name = model.trim();
     while let Some(at) = name.len().checked_sub(LONG_CONTEXT.len())
         && name.get(at..).is_some_and(|end| end.eq_ignore_ascii_case(LONG_CONTEXT))

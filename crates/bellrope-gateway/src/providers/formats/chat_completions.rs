@@ -14,10 +14,14 @@ use super::wire_format::{Post, Segment, Server, WireFormat};
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Prompt};
 use crate::notes::Notes;
+use crate::pass::PassFormat;
 use crate::secret::Secret;
 
 pub(super) use azure::Azure;
 pub use translate::Translator;
+
+/// Where prompts are continued.
+const COMPLETIONS: &[Segment] = &[Segment::Word("completions")];
 
 /// Chat completions as most servers speak them.
 pub(super) struct ChatCompletions;
@@ -54,11 +58,19 @@ impl WireFormat for ChatCompletions {
         notes: &mut Notes,
     ) -> Result<Post, ProviderError> {
         let body = completion::body(request, prompt, model, server, notes)?;
-        Ok((&[Segment::Word("completions")], body))
+        Ok((COMPLETIONS, body))
     }
 
     fn embeddings(&self) -> Option<&'static [Segment]> {
         Some(&[Segment::Word("embeddings")])
+    }
+
+    fn passes(&self, format: PassFormat) -> Option<&'static [Segment]> {
+        match format {
+            PassFormat::ChatCompletions => Some(self.path()),
+            PassFormat::Completions => Some(COMPLETIONS),
+            _ => None,
+        }
     }
 
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {

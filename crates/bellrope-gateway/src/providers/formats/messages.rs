@@ -12,12 +12,16 @@ use super::wire_format::{Post, Segment, Server, WireFormat};
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
 use crate::notes::Notes;
+use crate::pass::PassFormat;
 use crate::secret::Secret;
 
 pub use translate::Translator;
 
 /// The version of the format, sent with every request.
 const VERSION: &str = "2023-06-01";
+
+/// Where tokens are counted.
+const COUNT: &[Segment] = &[Segment::Word("messages"), Segment::Word("count_tokens")];
 
 /// The format.
 pub(super) struct Messages;
@@ -58,8 +62,15 @@ impl WireFormat for Messages {
     }
 
     fn count(&self, request: &ChatRequest, model: Option<&str>) -> Result<Option<Post>, ProviderError> {
-        const PATH: &[Segment] = &[Segment::Word("messages"), Segment::Word("count_tokens")];
-        request::count_body(request, model).map(|body| Some((PATH, body)))
+        request::count_body(request, model).map(|body| Some((COUNT, body)))
+    }
+
+    fn passes(&self, format: PassFormat) -> Option<&'static [Segment]> {
+        match format {
+            PassFormat::Messages => Some(self.path()),
+            PassFormat::CountTokens => Some(COUNT),
+            _ => None,
+        }
     }
 
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {

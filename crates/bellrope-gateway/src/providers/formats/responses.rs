@@ -12,6 +12,7 @@ use super::wire_format::{Segment, Server, WireFormat};
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
 use crate::notes::Notes;
+use crate::pass::PassFormat;
 use crate::secret::Secret;
 
 pub use translate::Translator;
@@ -44,6 +45,10 @@ impl WireFormat for Responses {
 
     fn embeddings(&self) -> Option<&'static [Segment]> {
         Some(&[Segment::Word("embeddings")])
+    }
+
+    fn passes(&self, format: PassFormat) -> Option<&'static [Segment]> {
+        (format == PassFormat::Responses).then(|| self.path())
     }
 
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {

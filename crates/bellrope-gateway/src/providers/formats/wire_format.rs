@@ -7,6 +7,7 @@ use super::translate::Translate;
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Prompt};
 use crate::notes::Notes;
+use crate::pass::PassFormat;
 use crate::secret::Secret;
 
 /// What a request for a completion hears where there are none.
@@ -77,6 +78,9 @@ pub(crate) trait WireFormat: Send + Sync {
     fn count(&self, _request: &ChatRequest, _model: Option<&str>) -> Result<Option<Post>, ProviderError> {
         Ok(None)
     }
+
+    /// Where a tool's request of this format may go as it came, if the provider's format is the same.
+    fn passes(&self, format: PassFormat) -> Option<&'static [Segment]>;
 
     /// What turns the events of one answer into chunks, with errors that never hold `key`.
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate>;

@@ -14,9 +14,6 @@ use super::proxy::Proxy;
 use super::trust;
 use crate::error::{Excerpt, ProviderError};
 
-/// Idle connections kept to the provider.
-const MAX_IDLE_CONNECTIONS: usize = 16;
-
 const USER_AGENT: &str = concat!("bellrope/", env!("CARGO_PKG_VERSION"));
 
 /// The way to one provider.
@@ -48,12 +45,12 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// Builds the client of one endpoint. Reads the machine's root certificates, away from the runtime's threads.
-pub(super) async fn build(base: Url, connect_timeout: Duration) -> Result<Link, ProviderError> {
-    let built = tokio::task::spawn_blocking(move || build_blocking(&base, connect_timeout)).await;
+pub(super) async fn build(base: Url, connect_timeout: Duration, most_idle: usize) -> Result<Link, ProviderError> {
+    let built = tokio::task::spawn_blocking(move || build_blocking(&base, connect_timeout, most_idle)).await;
     built.unwrap_or_else(|error| Err(setup(&error)))
 }
 
-fn build_blocking(base: &Url, connect_timeout: Duration) -> Result<Link, ProviderError> {
+fn build_blocking(base: &Url, connect_timeout: Duration, most_idle: usize) -> Result<Link, ProviderError> {
     let loopback = is_loopback(base);
     let proxy = if loopback { None } else { Proxy::of(base, &|name: &str| std::env::var(name).ok())? };
     let needs_tls = base.scheme() == "https" || proxy.as_ref().is_some_and(|proxy| proxy.url.scheme() == "https");
@@ -73,7 +70,7 @@ fn build_blocking(base: &Url, connect_timeout: Duration) -> Result<Link, Provide
         .user_agent(USER_AGENT)
         .default_headers(headers)
         .connect_timeout(connect_timeout)
-        .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+        .pool_max_idle_per_host(most_idle)
         // A redirect would carry prompt and key to a place nobody configured.
         .redirect(Policy::none())
         // The HTTP client's own reading of the environment knows less of NO_PROXY.
@@ -137,6 +134,6 @@ mod tests {
     #[tokio::test]
     async fn a_loopback_client_needs_no_root_certificates() {
         let base = Url::parse("http://127.0.0.1:1/v1").unwrap();
-        assert!(build(base, Duration::from_secs(1)).await.is_ok());
+        assert!(build(base, Duration::from_secs(1), 1).await.is_ok());
     }
 }

@@ -19,7 +19,7 @@ use super::events::{EventStream, Look, look};
 use super::explain::Failed;
 use super::retry::{RetryPolicy, verdict};
 use super::timeouts::Timeouts;
-use crate::error::{CHECK_BALANCE, Excerpt, Phase, ProviderError};
+use crate::error::{CHECK_BALANCE, CHECK_TOOLS_KEY, Excerpt, Phase, ProviderError};
 use crate::providers::formats::{Fault, MAX_ERROR_BODY, is_retryable};
 use crate::secret::Secret;
 
@@ -58,11 +58,66 @@ pub(super) struct Endpoint {
     /// The key once more, to keep it out of error messages.
     secret: Option<Secret>,
     timeouts: Timeouts,
+    /// How many idle connections are kept.
+    idle_connections: usize,
     retry: RetryPolicy,
     mends: Mends,
     link: OnceCell<Link>,
     /// Whether nothing is to be waited for any longer, as the server stops.
     draining: watch::Sender<bool>,
+}
+
+/// The headers of one request, and what in them must not be shown.
+#[derive(Debug)]
+pub(super) struct Sent {
+    headers: HeaderMap,
+    secrets: Vec<Secret>,
+    /// Whether the key is the tool's own.
+    is_tools: bool,
+}
+
+impl Sent {
+    /// These headers, and those that carry a tool's key.
+    pub(super) fn of_tool(mut headers: HeaderMap, keys: HeaderMap, secrets: Vec<Secret>) -> Self {
+        headers.extend(keys);
+        Self { headers, secrets, is_tools: true }
+    }
+
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// This with other headers.
+    pub(super) fn with(self, headers: impl FnOnce(HeaderMap) -> HeaderMap) -> Self {
+        Self { headers: headers(self.headers), ..self }
+    }
+
+    /// The key, to keep it out of what is made of the answer.
+    pub(super) fn secret(&self) -> Option<&Secret> {
+        self.secrets.first()
+    }
+
+    /// Text of the provider, fit to be shown.
+    fn excerpt(&self, text: &str) -> Excerpt {
+        let mut text = Cow::Borrowed(text);
+        for secret in &self.secrets {
+            text = secret.redact(&text).into_owned().into();
+        }
+        Excerpt::new(&text)
+    }
+
+    /// A body as it came, but for the key where the provider quotes it.
+    pub(super) fn without_secrets(&self, body: Vec<u8>) -> Bytes {
+        let holds = |secret: &Secret| memchr::memmem::find(&body, secret.expose().as_bytes()).is_some();
+        if !self.secrets.iter().any(holds) {
+            return body.into();
+        }
+        let mut text = String::from_utf8_lossy(&body).into_owned();
+        for secret in &self.secrets {
+            text = secret.redact(&text).into_owned();
+        }
+        text.into_bytes().into()
+    }
 }
 
 impl Endpoint {
@@ -71,6 +126,7 @@ impl Endpoint {
         headers: HeaderMap,
         secret: Option<Secret>,
         timeouts: Timeouts,
+        idle_connections: usize,
         retry: RetryPolicy,
         mends: Mends,
     ) -> Self {
@@ -79,6 +135,7 @@ impl Endpoint {
             headers,
             secret,
             timeouts,
+            idle_connections,
             retry,
             mends,
             link: OnceCell::new(),
@@ -91,16 +148,18 @@ impl Endpoint {
         &self,
         path: impl IntoIterator<Item = &'a str>,
         body: Vec<u8>,
+        sent: &Sent,
     ) -> Result<EventStream, ProviderError> {
         let link = self.link().await?;
         let request = link.client.post(self.url(path)).header(ACCEPT, EVENT_STREAM).header(CONTENT_TYPE, JSON);
-        let response = self.attempt(link, request.body(body)).await?;
+        let response = self.attempt(link, request.body(body), sent).await?;
         self.answer_in(response).await
     }
 
     /// Gets a JSON document of at most `limit` bytes.
     pub(super) async fn get_json(&self, path: &str, limit: usize) -> Result<Vec<u8>, ProviderError> {
-        let response = self.send(self.url([path]), |client, url| client.get(url).header(ACCEPT, JSON)).await?;
+        let get = |client: &Client, url| client.get(url).header(ACCEPT, JSON);
+        let response = self.send(self.url([path]), &self.own(), get).await?;
         self.json_in(response, limit).await
     }
 
@@ -110,11 +169,12 @@ impl Endpoint {
         path: impl IntoIterator<Item = &'a str>,
         body: Vec<u8>,
         limit: usize,
+        sent: &Sent,
     ) -> Result<Vec<u8>, ProviderError> {
         let body = Bytes::from(body);
         let post =
             |client: &Client, url| client.post(url).header(ACCEPT, JSON).header(CONTENT_TYPE, JSON).body(body.clone());
-        let response = self.send(self.url(path), post).await?;
+        let response = self.send(self.url(path), sent, post).await?;
         self.json_in(response, limit).await
     }
 
@@ -139,7 +199,7 @@ impl Endpoint {
         let link = self.link().await?;
         let request = link.client.get(self.url([path])).header(ACCEPT, JSON);
         let within = PROBE_TIMEOUT.min(self.timeouts.first_byte);
-        let attempt = timeout(within, self.attempt(link, request)).await;
+        let attempt = timeout(within, self.attempt(link, request, &self.own())).await;
         attempt.unwrap_or(Err(ProviderError::TimedOut { phase: Phase::FirstByte, after: within })).map(drop)
     }
 
@@ -172,11 +232,16 @@ impl Endpoint {
     }
 
     /// Sends a request until it is answered with success, by the rules of [`RetryPolicy`].
-    async fn send(&self, url: Url, make: impl Fn(&Client, Url) -> RequestBuilder) -> Result<Response, ProviderError> {
+    async fn send(
+        &self,
+        url: Url,
+        sent: &Sent,
+        make: impl Fn(&Client, Url) -> RequestBuilder,
+    ) -> Result<Response, ProviderError> {
         let link = self.link().await?;
         let (mut retries, mut waited) = (0, Duration::ZERO);
         loop {
-            let error = match self.attempt(link, make(&link.client, url.clone())).await {
+            let error = match self.attempt(link, make(&link.client, url.clone()), sent).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -189,15 +254,36 @@ impl Endpoint {
         }
     }
 
-    async fn attempt(&self, link: &Link, request: RequestBuilder) -> Result<Response, ProviderError> {
-        let request = request.headers(self.headers.clone());
-        let first_byte = self.timeouts.first_byte;
-        match timeout(first_byte, request.send()).await {
-            Err(_) => Err(ProviderError::TimedOut { phase: Phase::FirstByte, after: first_byte }),
-            Ok(Ok(response)) if response.status().is_success() => Ok(response),
-            Ok(Ok(response)) => Err(self.refused(link, response).await),
+    async fn attempt(&self, link: &Link, request: RequestBuilder, sent: &Sent) -> Result<Response, ProviderError> {
+        let request = request.headers(sent.headers.clone());
+        let response = self.send_once(link, request, self.timeouts.first_byte).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(self.refused(link, response, sent).await.0)
+    }
+
+    /// Sends a request once, and waits so long for the head of the response.
+    pub(super) async fn send_once(
+        &self,
+        link: &Link,
+        request: RequestBuilder,
+        within: Duration,
+    ) -> Result<Response, ProviderError> {
+        match timeout(within, request.send()).await {
+            Err(_) => Err(ProviderError::TimedOut { phase: Phase::FirstByte, after: within }),
+            Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(self.failed(link).explain(&error).await),
         }
+    }
+
+    /// What every request has with it.
+    pub(super) fn own(&self) -> Sent {
+        Sent { headers: self.headers.clone(), secrets: self.secret.iter().cloned().collect(), is_tools: false }
+    }
+
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.timeouts
     }
 
     fn failed<'a>(&'a self, link: &'a Link) -> Failed<'a> {
@@ -205,8 +291,19 @@ impl Endpoint {
         Failed { link, base: &self.base, check_base: &self.mends.base_url, connect_timeout }
     }
 
-    /// The error that a response without success stands for.
-    async fn refused(&self, link: &Link, mut response: Response) -> ProviderError {
+    /// The error that a response without success stands for, its status, and what came of its body.
+    pub(super) async fn refused(
+        &self,
+        link: &Link,
+        mut response: Response,
+        sent: &Sent,
+    ) -> (ProviderError, u16, Vec<u8>) {
+        let body = read_some(&mut response).await;
+        let status = response.status().as_u16();
+        (self.refusal(link, &response, &body, sent), status, body)
+    }
+
+    fn refusal(&self, link: &Link, response: &Response, body: &[u8], sent: &Sent) -> ProviderError {
         let status = response.status().as_u16();
         // What goes through a proxy without a tunnel is answered by it where the provider cannot.
         let proxy = link.proxy.as_ref().filter(|_| self.base.scheme() == "http");
@@ -217,13 +314,12 @@ impl Endpoint {
         let verdict = verdict(&headers);
         let redirected = headers.get(LOCATION).filter(|_| response.status().is_redirection());
         let redirected = redirected.map(|to| format!("redirects to {} are not followed", to.to_str().unwrap_or("?")));
-        let body = read_some(&mut response).await;
-        let fault = redirected.map(Fault::of_message).or_else(|| Fault::in_body(&body));
+        let fault = redirected.map(Fault::of_message).or_else(|| Fault::in_body(body));
         let (code, message) = match &fault {
-            Some(fault) => (fault.code.as_deref().map(|code| self.excerpt(code)), self.excerpt(&fault.message)),
+            Some(fault) => (fault.code.as_deref().map(|code| sent.excerpt(code)), sent.excerpt(&fault.message)),
             None => (None, "no message".into()),
         };
-        let words = String::from_utf8_lossy(&body);
+        let words = String::from_utf8_lossy(body);
         let out_of_money = status == 402 || fault.is_some_and(|fault| fault.is_out_of_money());
         let mend = match status {
             _ if out_of_money => Some(CHECK_BALANCE.into()),
@@ -231,6 +327,7 @@ impl Endpoint {
                 Some(format!("write https:// in place of http://: {}", self.mends.base_url).into())
             }
             300..=399 => Some(self.mends.base_url.clone()),
+            401 | 403 if sent.is_tools => Some(CHECK_TOOLS_KEY.into()),
             401 | 403 => Some(self.mends.api_key.clone()),
             404 if words.trim_start().starts_with('<') => {
                 let path = self.excerpt(response.url().path());
@@ -263,6 +360,18 @@ impl Endpoint {
             let response = self.expect_content(response, EVENT_STREAM, AN_EVENT_STREAM).await?;
             return Ok(EventStream::new(response, Bytes::new(), self.timeouts));
         }
+        let mut begun = self.first_bytes(&mut response).await?;
+        if matches!(look(&begun), Look::Events | Look::Json) {
+            return Ok(EventStream::new(response, begun.into(), self.timeouts));
+        }
+        let content_type = response.headers().get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let content_type = content_type.unwrap_or_default().into_owned();
+        begun.extend(read_some(&mut response).await);
+        Err(self.unexpected(AN_EVENT_STREAM, &content_type, &begun))
+    }
+
+    /// As much of a response as shows what it is.
+    pub(super) async fn first_bytes(&self, response: &mut Response) -> Result<Vec<u8>, ProviderError> {
         let mut begun = Vec::new();
         while matches!(look(&begun), Look::Blank | Look::Unclear) && begun.len() < MAX_ERROR_BODY {
             match timeout(self.timeouts.idle, response.chunk()).await {
@@ -271,13 +380,7 @@ impl Endpoint {
                 Ok(Ok(None) | Err(_)) => break,
             }
         }
-        if matches!(look(&begun), Look::Events | Look::Json) {
-            return Ok(EventStream::new(response, begun.into(), self.timeouts));
-        }
-        let content_type = response.headers().get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
-        let content_type = content_type.unwrap_or_default().into_owned();
-        begun.extend(read_some(&mut response).await);
-        Err(self.unexpected(AN_EVENT_STREAM, &content_type, &begun))
+        Ok(begun)
     }
 
     /// The error of a response that is not what was asked for, or of another type.
@@ -314,12 +417,12 @@ impl Endpoint {
         Err(self.unexpected(expected_name, &content_type, &body))
     }
 
-    async fn link(&self) -> Result<&Link, ProviderError> {
-        self.link.get_or_try_init(|| build(self.base.clone(), self.timeouts.connect)).await
+    pub(super) async fn link(&self) -> Result<&Link, ProviderError> {
+        self.link.get_or_try_init(|| build(self.base.clone(), self.timeouts.connect, self.idle_connections)).await
     }
 
     /// The address of a path, whose segments may hold anything.
-    fn url<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Url {
+    pub(super) fn url<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);

@@ -1,44 +1,30 @@
-//! A provider behind HTTP, whichever of the wire formats it speaks.
+//! A provider behind HTTP, whichever of the wire formats it speaks: set up from its configuration.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::mem;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::answer::RemoteAnswer;
 use super::client::is_this_machine;
-use super::endpoint::{AN_EVENT_STREAM, Endpoint, Mends};
-use super::events::{EventStream, Next};
+use super::endpoint::{Endpoint, Mends};
+use super::remote::Remote;
 use super::retry::RetryPolicy;
 use super::timeouts::Timeouts;
-use crate::config::{MAX_RETRY_WAIT, Preset, ProviderConfig, check_name, section};
-use crate::error::{ConfigError, Excerpt, ProviderError};
-use crate::json::Few;
-use crate::message::{ChatRequest, Chunk, ModelInfo, ProviderHealth};
-use crate::notes::Notes;
-use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, MAX_ANSWER, Provider, ProviderLimits};
-use crate::providers::formats::{Progress, ProviderKind, Server, Translate, push_extra};
+use crate::config::{Credentials, MAX_RETRY_WAIT, PassThrough, Preset, ProviderConfig, check_name, section};
+use crate::error::{ConfigError, ProviderError};
+use crate::message::{ChatRequest, ModelInfo, ProviderHealth};
+use crate::pass::{PassError, PassFormat, PassRequest, Passed};
+use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
+use crate::providers::formats::{ProviderKind, Server};
 use crate::secret::Secret;
-
-/// Where every format has its list of models, below the base address.
-const MODELS: &str = "models";
-
-/// The largest count of tokens, in bytes: a number in an object.
-const MAX_COUNT: usize = 64 * 1024;
-
-/// The largest list of models, in bytes.
-const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
 
 /// Presets whose servers refuse fields of messages that OpenAI's do not have.
 const NO_EXTRAS: [&str; 3] = ["openai", "groq", "mistral"];
-
-/// The most models in it.
-const MAX_MODELS: usize = 10_000;
 
 /// A provider that speaks one of the wire formats over HTTP.
 ///
@@ -59,24 +45,6 @@ const MAX_MODELS: usize = 10_000;
 #[derive(Debug, Clone)]
 pub struct HttpProvider {
     remote: Arc<Remote>,
-}
-
-/// The provider as all its answers share it.
-#[derive(Debug)]
-struct Remote {
-    name: String,
-    /// The name as it stands in sentences.
-    title: String,
-    kind: ProviderKind,
-    endpoint: Endpoint,
-    model: Option<String>,
-    /// Whether it answers no request without a model.
-    needs_model: bool,
-    server: Server,
-    /// The setting that holds the key, while there has to be one and is none.
-    missing_key: Option<String>,
-    model_setting: String,
-    limits: ProviderLimits,
 }
 
 impl HttpProvider {
@@ -119,7 +87,10 @@ impl HttpProvider {
         let needs_key = home.is_some_and(|home| home.needs_key);
         let key_setting = config.key_setting(name);
         let api_key = config.read_key(name)?;
-        let missing_key = (needs_key && api_key.is_none()).then(|| key_setting.clone());
+        let is_clients = config.credentials == Credentials::Client;
+        // One that is set all the same is none of the tools' business.
+        let api_key = api_key.filter(|_| !is_clients);
+        let missing_key = (needs_key && api_key.is_none() && !is_clients).then(|| key_setting.clone());
         let headers = headers(kind, api_key.as_ref()).ok_or_else(|| ConfigError::Invalid {
             key: key_setting.clone().into(),
             reason: "holds a character that no key has".into(),
@@ -137,22 +108,26 @@ impl HttpProvider {
             api_key: format!("check {key_setting}").into(),
             not_found: format!("check the model's name and {base_setting}").into(),
         };
+        let at_inventor = home.is_some_and(|home| home.name == kind.name());
+        let usual = if at_inventor { PassThrough::Exact } else { PassThrough::Repaired };
         let breaker = config.breaker_for(is_this_machine(&base));
         Ok(Self {
             remote: Arc::new(Remote {
                 title: preset.map_or_else(|| format!("`{name}`"), |preset| preset.title.to_owned()),
                 name: name.to_owned(),
                 kind,
-                endpoint: Endpoint::new(base, headers, api_key, timeouts, retry, mends),
+                endpoint: Endpoint::new(base, headers, api_key, timeouts, config.idle_connections, retry, mends),
                 needs_model: needs_key || kind.format().needs_model(),
                 server: Server {
-                    at_inventor: home.is_some_and(|home| home.name == kind.name()),
+                    at_inventor,
                     message_extras: config
                         .message_extras
                         .unwrap_or_else(|| !home.is_some_and(|home| NO_EXTRAS.contains(&home.name))),
                     stream_options: config.stream_options,
                 },
                 missing_key,
+                pass_through: config.pass_through.unwrap_or(usual),
+                credentials: config.credentials,
                 model_setting: preset.map_or_else(|| format!("{section}.model"), |preset| preset.model_var.to_owned()),
                 model: config.model,
                 limits: ProviderLimits {
@@ -206,6 +181,18 @@ impl Provider for HttpProvider {
         Box::pin(async move { self.remote.count_tokens(&request).await })
     }
 
+    fn passes(&self, format: PassFormat) -> bool {
+        self.remote.pass_through == PassThrough::Exact && self.remote.kind.format().passes(format).is_some()
+    }
+
+    fn carries(&self, format: PassFormat) -> bool {
+        self.remote.carries(format)
+    }
+
+    fn pass(&self, request: PassRequest) -> BoxFuture<'_, Result<Passed, PassError>> {
+        Box::pin(async move { self.remote.pass(&request).await })
+    }
+
     fn health(&self) -> BoxFuture<'_, ProviderHealth> {
         Box::pin(async {
             let started = Instant::now();
@@ -218,111 +205,6 @@ impl Provider for HttpProvider {
             }
         })
     }
-}
-
-impl Remote {
-    /// Sends a request; gets the events of its answer. Notes what was not sent as it came.
-    async fn ask(&self, request: &ChatRequest, notes: &mut Notes) -> Result<EventStream, ProviderError> {
-        self.check_key()?;
-        let model = self.model_of(request.model.as_deref())?;
-        let format = self.kind.format();
-        let (path, body) = match &request.prompt {
-            Some(prompt) => format.completion(request, prompt, model, self.server, notes)?,
-            None => (format.path(), format.body(request, model, self.server, notes)?),
-        };
-        self.endpoint.post_for_events(path.iter().map(|segment| segment.of(model)), body).await
-    }
-
-    /// The model to ask.
-    fn model_of<'a>(&'a self, asked: Option<&'a str>) -> Result<Option<&'a str>, ProviderError> {
-        let model = asked.or(self.model.as_deref());
-        if model.is_none() && self.needs_model {
-            return Err(ProviderError::NotConfigured {
-                missing: format!("{} needs the name of a model", self.title).into(),
-                mend: format!("name a model in the request, or set {}", self.model_setting).into(),
-            });
-        }
-        Ok(model)
-    }
-
-    async fn embed(&self, request: &EmbeddingRequest) -> Result<Vec<u8>, ProviderError> {
-        self.check_key()?;
-        let Some(path) = self.kind.format().embeddings() else {
-            let reason = format!("{} has no embeddings; they need a provider that speaks OpenAI's format", self.title);
-            return Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) });
-        };
-        let model = self.model_of(request.model.as_deref())?;
-        let body = with_model(&request.fields, model);
-        self.endpoint.post_json(path.iter().map(|segment| segment.of(model)), body, MAX_ANSWER).await
-    }
-
-    async fn count_tokens(&self, request: &ChatRequest) -> Result<Option<u64>, ProviderError> {
-        #[derive(Deserialize)]
-        struct Counted {
-            input_tokens: u64,
-        }
-
-        self.check_key()?;
-        let model = self.model_of(request.model.as_deref())?;
-        let Some((path, body)) = self.kind.format().count(request, model)? else { return Ok(None) };
-        let answer = self.endpoint.post_json(path.iter().map(|segment| segment.of(model)), body, MAX_COUNT).await?;
-        // What is no count is none.
-        Ok(serde_json::from_slice::<Counted>(&answer).ok().map(|counted| counted.input_tokens))
-    }
-
-    fn translator(&self) -> Box<dyn Translate> {
-        self.kind.format().translator(self.endpoint.secret().cloned())
-    }
-
-    async fn models(&self) -> Result<Vec<ModelInfo>, ProviderError> {
-        #[derive(Deserialize)]
-        struct Listed {
-            data: Few<Model, MAX_MODELS>,
-        }
-
-        #[derive(Deserialize)]
-        struct Model {
-            id: String,
-            owned_by: Option<String>,
-        }
-
-        self.check_key()?;
-        let body = self.endpoint.get_json(MODELS, MAX_MODEL_LIST).await?;
-        let listed: Listed = serde_json::from_slice(&body)
-            .map_err(|error| ProviderError::Malformed { reason: self.endpoint.excerpt(&error.to_string()) })?;
-        let model = |Model { id, owned_by }| ModelInfo { id, provider: self.name.clone(), owner: owned_by };
-        Ok(listed.data.into_iter().map(model).collect())
-    }
-
-    async fn probe(&self) -> Result<(), ProviderError> {
-        self.check_key()?;
-        self.endpoint.probe(MODELS).await
-    }
-
-    /// Tells the caller why nothing comes for a while.
-    fn waits(&self, pause: Duration, error: &ProviderError) -> String {
-        let why = match error.code() {
-            "rate_limited" => "it has had too many requests",
-            "overloaded" => "it is overloaded",
-            _ => "it cannot answer now",
-        };
-        let seconds = pause.as_secs_f64().ceil().max(1.0);
-        format!("{} asks to wait {seconds} s, as {why}; it is asked again then", self.title)
-    }
-
-    fn check_key(&self) -> Result<(), ProviderError> {
-        let Some(setting) = &self.missing_key else { return Ok(()) };
-        let missing = format!("{} needs a key", self.title).into();
-        Err(ProviderError::NotConfigured { missing, mend: format!("set {setting}").into() })
-    }
-}
-
-/// The JSON text of an object with the name of a model in it. What it holds beside it, it does not have.
-fn with_model(fields: &str, model: Option<&str>) -> Vec<u8> {
-    let Some(model) = model else { return fields.as_bytes().to_vec() };
-    let rest = fields.trim().strip_prefix('{').unwrap_or("}");
-    let separator = if rest.trim_start().starts_with('}') { "" } else { "," };
-    format!("{{\"model\":{}{separator}{rest}", serde_json::Value::from(model)).into_bytes()
 }
 
 /// The address that the paths of requests are added to. `known` knows where it is if the settings do not say.
@@ -366,136 +248,6 @@ fn with_more(mut headers: HeaderMap, more: &BTreeMap<String, String>) -> HeaderM
     });
     headers.extend(more);
     headers
-}
-
-/// An answer on its way.
-struct RemoteAnswer {
-    remote: Arc<Remote>,
-    stage: Stage,
-    translator: Box<dyn Translate>,
-    /// What is to be told before the first piece, and only with an answer.
-    notes: VecDeque<String>,
-    /// Pieces of the last event that were not asked for yet.
-    ready: VecDeque<Chunk>,
-    /// The error that comes after them.
-    failed: Option<ProviderError>,
-    /// How often the request was sent again, and after how long a wait in all.
-    retries: u32,
-    waited: Duration,
-}
-
-enum Stage {
-    /// Nothing was sent yet.
-    Asked(Box<ChatRequest>),
-    /// It failed, and is sent again after a pause.
-    Waiting(Box<ChatRequest>, Duration, ProviderError),
-    Answering(Box<EventStream>),
-    /// The connection is given back, or closed.
-    Ended,
-}
-
-impl RemoteAnswer {
-    fn new(remote: Arc<Remote>, request: ChatRequest) -> Self {
-        let mut translator = remote.translator();
-        translator.limit(request.max_tokens);
-        let stage = Stage::Asked(Box::new(request));
-        let (notes, ready) = (VecDeque::new(), VecDeque::new());
-        Self { remote, stage, translator, notes, ready, failed: None, retries: 0, waited: Duration::ZERO }
-    }
-
-    async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
-        // While keep-alives come in, of whatever form, this moment stays.
-        let mut asked = Instant::now();
-        loop {
-            if !self.ready.is_empty()
-                && let Some(text) = self.notes.pop_front()
-            {
-                return Some(Ok(Chunk::Notice { text }));
-            }
-            if let Some(chunk) = self.ready.pop_front() {
-                return Some(Ok(chunk));
-            }
-            if matches!(self.stage, Stage::Ended) {
-                return self.failed.take().map(Err);
-            }
-            let begins = matches!(self.stage, Stage::Asked(_) | Stage::Waiting(..));
-            match self.advance(asked).await {
-                // The head of the response had its own time.
-                Ok(Progress::Continues) if begins => asked = Instant::now(),
-                Ok(Progress::Continues) => {}
-                Ok(Progress::Ended) => {
-                    if let Stage::Answering(events) = mem::replace(&mut self.stage, Stage::Ended) {
-                        events.give_back();
-                    }
-                }
-                Err(error) => {
-                    self.stage = Stage::Ended;
-                    self.failed = Some(error);
-                }
-            }
-        }
-    }
-
-    /// Sends the request, or takes one event in.
-    async fn advance(&mut self, asked: Instant) -> Result<Progress, ProviderError> {
-        let events = match &mut self.stage {
-            Stage::Asked(request) => {
-                let mut notes = Notes::default();
-                let error = match self.remote.ask(request, &mut notes).await {
-                    Ok(events) => {
-                        self.notes = notes.into_vec().into();
-                        self.stage = Stage::Answering(Box::new(events));
-                        return Ok(Progress::Continues);
-                    }
-                    Err(error) => error,
-                };
-                let Some(pause) = self.remote.endpoint.pause(&error, self.retries, self.waited) else {
-                    return Err(error);
-                };
-                if error.retry_after().is_some() {
-                    self.ready.push_back(Chunk::Notice { text: self.remote.waits(pause, &error) });
-                }
-                let request = mem::take(request);
-                self.stage = Stage::Waiting(request, pause, error);
-                return Ok(Progress::Continues);
-            }
-            Stage::Waiting(request, pause, error) => {
-                if !self.remote.endpoint.wait(*pause).await {
-                    return Err(error.clone());
-                }
-                self.retries += 1;
-                self.waited += *pause;
-                self.stage = Stage::Asked(mem::take(request));
-                return Ok(Progress::Continues);
-            }
-            Stage::Answering(events) => events,
-            Stage::Ended => return Ok(Progress::Ended),
-        };
-        match events.next(asked).await {
-            Ok(Next::Event(event)) => {
-                let from = self.ready.len();
-                let progress = self.translator.event(event, &mut self.ready);
-                push_extra(event.data, from, &mut self.ready);
-                progress
-            }
-            Ok(Next::End { unfinished, reason }) => self.translator.end(unfinished, reason, &mut self.ready),
-            Ok(Next::Document(json)) => {
-                let from = self.ready.len();
-                if self.translator.document(&json, &mut self.ready)? {
-                    push_extra(&json, from, &mut self.ready);
-                    return Ok(Progress::Ended);
-                }
-                Err(self.remote.endpoint.unexpected(AN_EVENT_STREAM, events.content_type(), json.as_bytes()))
-            }
-            // An answer that has said why it stopped is whole, however the connection ends.
-            Err(error) => {
-                if self.translator.finish(&mut self.ready)? {
-                    return Ok(Progress::Ended);
-                }
-                Err(error)
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::translate::Translator;
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
 use crate::notes::Notes;
+use crate::pass::PassFormat;
 use crate::providers::formats::address::{parse_base, push_segment};
 use crate::providers::formats::translate::Translate;
 use crate::providers::formats::wire_format::{Segment, Server, WireFormat};
@@ -55,6 +56,10 @@ impl WireFormat for Azure {
 
     fn embeddings(&self) -> Option<&'static [Segment]> {
         Some(&[Segment::Word("deployments"), Segment::Model, Segment::Word("embeddings")])
+    }
+
+    fn passes(&self, format: PassFormat) -> Option<&'static [Segment]> {
+        (format == PassFormat::ChatCompletions).then(|| self.path())
     }
 
     fn translator(&self, key: Option<Secret>) -> Box<dyn Translate> {

@@ -1,0 +1,125 @@
+//! Requests that go to a provider as they came, and answers that come back so.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bellrope_gateway::{
+    Asker, Gateway, PassedAnswer, PassedStream, Told, Way,
+    inbound::{Fault, cut_off, pass_request},
+    pass::{HEADERS_FROM_TOOL, HeaderPairs, PassFormat, ToolKey},
+};
+use futures_util::Stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{
+    Response, StatusCode,
+    body::{Bytes, Frame},
+    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
+};
+
+use super::body::{AnswerBody, full, noted, response};
+
+/// Where a tool may have its key beside `Authorization`.
+const KEYS: [&str; 2] = ["x-api-key", "api-key"];
+
+/// What of a request's head matters to providers.
+#[derive(Debug)]
+pub(super) struct Head {
+    headers: HeaderPairs,
+    /// The tool's own key.
+    pub(super) key: Option<ToolKey>,
+    /// Who asks.
+    pub(super) asker: Asker,
+}
+
+impl Head {
+    /// `is_ours`: whether a key is a token of this program, which is no provider's business.
+    pub(super) fn of(headers: &HeaderMap, is_ours: impl Fn(&str) -> bool, asker: Asker) -> Self {
+        let pairs = HEADERS_FROM_TOOL.iter().flat_map(|name| {
+            headers.get_all(*name).iter().map(|value| ((*name).to_owned(), value.as_bytes().to_vec()))
+        });
+        let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+        let foreign = |shown: &String| !is_ours(shown.split_once(' ').map_or(shown, |(_, key)| key).trim());
+        let bearer = headers.get(AUTHORIZATION).and_then(text).filter(foreign);
+        let key = KEYS.iter().filter_map(|name| headers.get(*name)).filter_map(text).find(foreign);
+        Self { headers: pairs.collect(), key: ToolKey::new(bearer.as_deref(), key.as_deref()), asker }
+    }
+}
+
+/// What became of a request.
+pub(super) enum Sent {
+    /// The answer.
+    Answered(Response<AnswerBody>),
+    /// It is to be translated, after so many providers were asked in vain.
+    Not { tried: usize },
+}
+
+/// Sends a request as it came, if the provider whose turn it is takes it so. `is_kept`: whether a response of this id is kept
+/// here, so that no provider knows it.
+pub(super) async fn send(
+    gateway: &Gateway,
+    format: PassFormat,
+    head: &Head,
+    body: &Bytes,
+    is_kept: impl Fn(&str) -> bool,
+) -> Result<Sent, Fault> {
+    if !gateway.passes(format) {
+        return Ok(Sent::Not { tried: 0 });
+    }
+    let Some(mut request) = pass_request(format, body.clone(), &gateway.names())? else {
+        return Ok(Sent::Not { tried: 0 });
+    };
+    if request.previous().is_some_and(is_kept) {
+        return Ok(Sent::Not { tried: 0 });
+    }
+    request.headers.clone_from(&head.headers);
+    request.key.clone_from(&head.key);
+    request.asker.clone_from(&head.asker);
+    match gateway.pass(request).await {
+        Way::Passed(PassedAnswer { status, headers, body, notes }) => {
+            let body = match body {
+                Ok(whole) => full(whole),
+                Err(events) => StreamBody::new(Passing { format, events }).boxed_unsync(),
+            };
+            Ok(Sent::Answered(noted(answer(status, &headers, body), &notes)))
+        }
+        // They can be estimated.
+        Way::Refused(_) | Way::Failed(_) if format == PassFormat::CountTokens => Ok(Sent::Not { tried: 0 }),
+        Way::Refused(refusal) => Ok(Sent::Answered(answer(refusal.status, &refusal.headers, full(refusal.body)))),
+        Way::Failed(error) => Err(error.into()),
+        Way::Translated { tried } => Ok(Sent::Not { tried }),
+    }
+}
+
+/// An answer with the status and the headers that the provider gave it.
+fn answer(status: u16, headers: &HeaderPairs, body: AnswerBody) -> Response<AnswerBody> {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut answer = response(status, "application/json", body);
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    answer
+}
+
+/// The events of an answer as they come. One that breaks off ends with an error in its format.
+struct Passing {
+    format: PassFormat,
+    events: PassedStream,
+}
+
+impl Stream for Passing {
+    type Item = Result<Frame<Bytes>, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let told = ready!(Pin::new(&mut self.events).poll_next(context));
+        let bytes = told.map(|told| match told {
+            Told::Bytes(bytes) => bytes,
+            Told::Cut(error, mark) => cut_off(self.format, &error, &mark).into(),
+        });
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}

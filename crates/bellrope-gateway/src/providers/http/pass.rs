@@ -1,0 +1,318 @@
+//! Requests that go to a provider as they came, and its answers on their way back.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Response, Url};
+use tokio::time::{Instant, timeout};
+
+use super::client::{Link, root_cause};
+use super::endpoint::{AN_EVENT_STREAM, Endpoint, Sent};
+use super::events::{Look, look};
+use super::timeouts::Timeouts;
+use super::watch::{Closing, Watch};
+use crate::error::{Phase, ProviderError};
+use crate::message::{Chunk, StopReason};
+use crate::pass::{
+    HEADERS_FROM_TOOL, HeaderPairs, PassEnd, PassError, PassPiece, PassStream, Passed, PassedBody, Refusal, Seen,
+};
+use crate::provider::MAX_ANSWER;
+use crate::providers::formats::Translate;
+
+/// The headers of an answer that go to the tool, and the beginnings of the names of others.
+const FROM_PROVIDER: [&str; 12] = [
+    "anthropic-organization-id",
+    "content-type",
+    "openai-organization",
+    "openai-processing-ms",
+    "openai-project",
+    "openai-version",
+    "request-id",
+    "retry-after",
+    "retry-after-ms",
+    "x-client-request-id",
+    "x-request-id",
+    "x-should-retry",
+];
+const LIMITS_FROM_PROVIDER: [&str; 4] = ["anthropic-ratelimit-", "ratelimit-", "x-codex-", "x-ratelimit-"];
+
+/// The most headers that go either way, and the most bytes of one value.
+const MAX_HEADERS: usize = 48;
+const MAX_VALUE: usize = 4 * 1024;
+
+/// How long an answer may consist of comments alone until these are handed on, and nobody else can be asked any more.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is still handed on after the end of an answer, in bytes, and how long is waited for it.
+const MAX_REST: usize = 64 * 1024;
+const REST_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A request, ready to be sent.
+pub(super) struct Post {
+    pub(super) url: Url,
+    pub(super) sent: Sent,
+    pub(super) body: Bytes,
+    /// Whether the answer is to be a stream of events.
+    pub(super) streams: bool,
+    /// Whether the event with what the answer took is taken out.
+    pub(super) hides_usage: bool,
+    /// Whether the format is that of responses.
+    pub(super) is_numbered: bool,
+}
+
+/// The headers of a request that go with it: those of the tool, and before them those of the settings.
+pub(super) fn with_tools_headers(mut headers: HeaderMap, from_tool: &HeaderPairs) -> HeaderMap {
+    let own = headers.clone();
+    for (name, value) in from_tool.iter().take(MAX_HEADERS) {
+        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) else {
+            continue;
+        };
+        if !HEADERS_FROM_TOOL.contains(&name.as_str()) || value.len() > MAX_VALUE {
+            continue;
+        }
+        match name.as_str() {
+            // No setting has it: this is the version that the tool speaks.
+            "anthropic-version" => drop(headers.insert(name, value)),
+            // It may stand there several times.
+            "anthropic-beta" => drop(headers.append(name, value)),
+            _ if own.contains_key(&name) => {}
+            _ => drop(headers.append(name, value)),
+        }
+    }
+    headers
+}
+
+/// The headers of an answer that go back with it.
+pub(super) fn kept(headers: &HeaderMap) -> HeaderPairs {
+    let goes =
+        |name: &str| FROM_PROVIDER.contains(&name) || LIMITS_FROM_PROVIDER.iter().any(|begin| name.starts_with(begin));
+    let going = headers.iter().filter(|(name, value)| goes(name.as_str()) && value.len() <= MAX_VALUE);
+    going.take(MAX_HEADERS).map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
+}
+
+/// Sends a request until it is answered, by the rules for all requests. `translator` reads the answer; without it nothing
+/// of it is looked at.
+pub(super) async fn pass(
+    endpoint: &Endpoint,
+    post: Post,
+    translator: Option<Box<dyn Translate>>,
+) -> Result<Passed, PassError> {
+    let link = endpoint.link().await?;
+    let (mut retries, mut waited) = (0, Duration::ZERO);
+    loop {
+        let failed = match once(endpoint, link, &post).await {
+            Ok(response) => return begin(endpoint, response, post, translator).await,
+            Err(failed) => failed,
+        };
+        let Some(pause) = endpoint.pause(&failed.error, retries, waited) else { return Err(failed) };
+        if !endpoint.wait(pause).await {
+            return Err(failed);
+        }
+        retries += 1;
+        waited += pause;
+    }
+}
+
+async fn once(endpoint: &Endpoint, link: &Link, post: &Post) -> Result<Response, PassError> {
+    let accept = if post.streams { "text/event-stream" } else { "application/json" };
+    let request = link.client.post(post.url.clone()).header(ACCEPT, accept).header(CONTENT_TYPE, "application/json");
+    let request = request.headers(post.sent.headers().clone()).body(post.body.clone());
+    let Timeouts { first_byte, event, .. } = endpoint.timeouts();
+    // The head of a whole answer comes when all of it has been made.
+    let within = if post.streams { first_byte } else { first_byte.max(event) };
+    let response = endpoint.send_once(link, request, within).await?;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let headers = kept(response.headers());
+    let (error, status, body) = endpoint.refused(link, response, &post.sent).await;
+    // Where a redirect leads, or what a proxy says, is told in this program's words.
+    let is_told = matches!(status, 300..=399 | 407);
+    let refusal = (!is_told).then(|| Box::new(Refusal { status, headers, body: post.sent.without_secrets(body) }));
+    Err(PassError { error, refusal })
+}
+
+/// The beginning of an answer: as far as it takes to know that there is one.
+async fn begin(
+    endpoint: &Endpoint,
+    mut response: Response,
+    post: Post,
+    translator: Option<Box<dyn Translate>>,
+) -> Result<Passed, PassError> {
+    let Post { sent, hides_usage, is_numbered, .. } = post;
+    let status = response.status().as_u16();
+    let headers = kept(response.headers());
+    let text = |name| response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let content_type = text(CONTENT_TYPE).unwrap_or_default();
+    if let Some(encoding) = text(CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return Err(endpoint.unexpected(AN_EVENT_STREAM, &encoding, b"").into());
+    }
+    let begun = endpoint.first_bytes(&mut response).await?;
+    let says_events = content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream");
+    let answer = Passed { status, headers, body: PassedBody::Whole(Bytes::new(), Seen::default()) };
+    match (look(&begun), translator) {
+        (Look::Json, translator) => whole(endpoint, response, begun, translator, answer, &sent).await,
+        (found, Some(translator)) if says_events || found == Look::Events => {
+            let watch = Watch::new(translator, hides_usage, is_numbered);
+            let events = Passing::new(response, begun.into(), watch, endpoint.timeouts());
+            begin_events(events, answer, &sent).await
+        }
+        _ => Err(endpoint.unexpected("JSON or events", &content_type, &begun).into()),
+    }
+}
+
+/// An answer that is one document. It is handed on when it is whole, so that one that breaks off has the status of an error.
+async fn whole(
+    endpoint: &Endpoint,
+    mut response: Response,
+    mut body: Vec<u8>,
+    translator: Option<Box<dyn Translate>>,
+    answer: Passed,
+    sent: &Sent,
+) -> Result<Passed, PassError> {
+    let idle = endpoint.timeouts().idle;
+    loop {
+        match timeout(idle, response.chunk()).await {
+            Err(_) => return Err(ProviderError::TimedOut { phase: Phase::Idle, after: idle }.into()),
+            Ok(Err(error)) => return Err(ProviderError::Truncated { reason: root_cause(&error) }.into()),
+            Ok(Ok(None)) => break,
+            Ok(Ok(Some(bytes))) if bytes.len() > MAX_ANSWER.saturating_sub(body.len()) => {
+                return Err(ProviderError::TooLarge { what: "the answer", limit: MAX_ANSWER }.into());
+            }
+            Ok(Ok(Some(bytes))) => body.extend_from_slice(&bytes),
+        }
+    }
+    let mut seen = Seen { stop: Some(StopReason::Other), ..Seen::default() };
+    let mut made = VecDeque::new();
+    let read = translator.map(|mut translator| translator.document(&String::from_utf8_lossy(&body), &mut made));
+    for chunk in made {
+        match chunk {
+            Chunk::Usage(usage) => seen.usage = Some(usage),
+            Chunk::Done { stop_reason } => seen.stop = Some(stop_reason),
+            _ => {}
+        }
+    }
+    let Passed { status, headers, .. } = answer;
+    match read {
+        // The JSON has no end.
+        Some(Err(error @ ProviderError::Truncated { .. })) if is_cut(&body) => Err(error.into()),
+        Some(Err(error @ ProviderError::Reported { .. })) => {
+            let body = sent.without_secrets(body);
+            Err(PassError { error, refusal: Some(Box::new(Refusal { status, headers, body })) })
+        }
+        // What is odd to this program may be all right to the tool.
+        _ => Ok(Passed { status, headers, body: PassedBody::Whole(body.into(), seen) }),
+    }
+}
+
+fn is_cut(json: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(json).is_err_and(|error| error.is_eof())
+}
+
+/// Waits for the first event. One that says that the provider failed is a refusal: another provider can be asked.
+async fn begin_events(mut events: Passing, answer: Passed, sent: &Sent) -> Result<Passed, PassError> {
+    let asked = Instant::now();
+    let Passed { status, headers, .. } = answer;
+    while let Some(mut piece) = events.next().await {
+        match piece.end.take() {
+            Some(PassEnd::Cut(error, _)) => return Err(error.into()),
+            Some(PassEnd::Failed(error)) => {
+                let mut body: Vec<u8> = events.first.iter().flat_map(|piece| piece.bytes.clone()).collect();
+                body.extend_from_slice(&piece.bytes);
+                while let Some(piece) = events.next().await {
+                    body.extend_from_slice(&piece.bytes);
+                }
+                let refusal = Refusal { status, headers, body: sent.without_secrets(body) };
+                return Err(PassError { error, refusal: Some(Box::new(refusal)) });
+            }
+            end => piece.end = end,
+        }
+        let has_begun = piece.end.is_some() || events.watch.has_begun() || asked.elapsed() > PATIENCE;
+        events.first.push_back(piece);
+        if has_begun {
+            break;
+        }
+    }
+    let rest: PassStream = Box::pin(stream::unfold(events, |mut events| async {
+        let piece = match events.first.pop_front() {
+            Some(first) => first,
+            None => events.next().await?,
+        };
+        Some((piece, events))
+    }));
+    Ok(Passed { status, headers, body: PassedBody::Stream(rest) })
+}
+
+/// A stream of events on its way.
+struct Passing {
+    /// `None` after the end.
+    response: Option<Response>,
+    /// What was read of it already.
+    begun: Bytes,
+    watch: Watch,
+    timeouts: Timeouts,
+    /// When something came last that is more than a keep-alive.
+    since: Instant,
+    /// Bytes that came after the end of the answer.
+    rest: usize,
+    is_settled: bool,
+    /// Pieces that were read before the answer was known to have begun.
+    first: VecDeque<PassPiece>,
+}
+
+impl Passing {
+    fn new(response: Response, begun: Bytes, watch: Watch, timeouts: Timeouts) -> Self {
+        let (since, first) = (Instant::now(), VecDeque::new());
+        Self { response: Some(response), begun, watch, timeouts, since, rest: 0, is_settled: false, first }
+    }
+
+    async fn next(&mut self) -> Option<PassPiece> {
+        loop {
+            let bytes = self.read().await?;
+            let (seen, end) = (self.watch.take_seen(), self.watch.take_end());
+            self.is_settled |= end.is_some();
+            if seen.pieces > 0 {
+                self.since = Instant::now();
+            }
+            if !bytes.is_empty() || end.is_some() || seen != Seen::default() {
+                return Some(PassPiece { bytes, seen, end });
+            }
+        }
+    }
+
+    /// Reads once, within its time. `None` after the end.
+    async fn read(&mut self) -> Option<Bytes> {
+        let Timeouts { idle, event, .. } = self.timeouts;
+        let response = self.response.as_mut()?;
+        if !self.is_settled && self.since.elapsed() > event {
+            self.response = None;
+            return Some(
+                self.watch.finish(Closing::Failed(ProviderError::TimedOut { phase: Phase::Event, after: event })),
+            );
+        }
+        let begun = std::mem::take(&mut self.begun);
+        let read = if begun.is_empty() {
+            timeout(if self.is_settled { REST_TIMEOUT } else { idle }, response.chunk()).await
+        } else {
+            Ok(Ok(Some(begun)))
+        };
+        let closing = match read {
+            Ok(Ok(Some(bytes))) => {
+                self.rest += if self.is_settled { bytes.len() } else { 0 };
+                if self.rest > MAX_REST {
+                    self.response = None;
+                }
+                return Some(self.watch.take_in(&bytes));
+            }
+            Ok(Ok(None)) => Closing::Ended,
+            Ok(Err(error)) => Closing::Broken(root_cause(&error)),
+            Err(_) if self.is_settled => Closing::Ended,
+            Err(_) => Closing::Failed(ProviderError::TimedOut { phase: Phase::Idle, after: idle }),
+        };
+        self.response = None;
+        Some(self.watch.finish(closing))
+    }
+}

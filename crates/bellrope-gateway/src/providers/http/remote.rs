@@ -1,0 +1,233 @@
+//! What all requests to one provider share: where it is, whose key it gets, and what is posted there.
+
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+
+use super::endpoint::{Endpoint, Sent};
+use super::events::EventStream;
+use super::pass::{Post, pass, with_tools_headers};
+use crate::config::{Credentials, PassThrough};
+use crate::error::{Excerpt, ProviderError};
+use crate::json::Few;
+use crate::message::{ChatRequest, FromTool, ModelInfo};
+use crate::notes::Notes;
+use crate::pass::{PassError, PassFormat, PassRequest, Passed, ToolKey};
+use crate::provider::{EmbeddingRequest, MAX_ANSWER, ProviderLimits};
+use crate::providers::formats::{ProviderKind, Server, Translate};
+use crate::secret::Secret;
+
+/// Where every format has its list of models, below the base address.
+const MODELS: &str = "models";
+
+/// The largest count of tokens, in bytes: a number in an object.
+const MAX_COUNT: usize = 64 * 1024;
+
+/// The largest list of models, in bytes, and the most models in it.
+const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
+const MAX_MODELS: usize = 10_000;
+
+/// The provider as all its answers share it.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) name: String,
+    /// The name as it stands in sentences.
+    pub(super) title: String,
+    pub(super) kind: ProviderKind,
+    pub(super) endpoint: Endpoint,
+    pub(super) model: Option<String>,
+    /// Whether it answers no request without a model.
+    pub(super) needs_model: bool,
+    pub(super) server: Server,
+    /// The setting that holds the key, while there has to be one and is none.
+    pub(super) missing_key: Option<String>,
+    pub(super) pass_through: PassThrough,
+    pub(super) credentials: Credentials,
+    pub(super) model_setting: String,
+    pub(super) limits: ProviderLimits,
+}
+
+impl Remote {
+    /// Sends a request; gets the events of its answer. Notes what was not sent as it came.
+    pub(super) async fn ask(&self, request: &ChatRequest, notes: &mut Notes) -> Result<EventStream, ProviderError> {
+        let sent = self.sent(&request.from_tool)?;
+        let model = self.model_of(request.model.as_deref())?;
+        let format = self.kind.format();
+        let (path, body) = match &request.prompt {
+            Some(prompt) => format.completion(request, prompt, model, self.server, notes)?,
+            None => (format.path(), format.body(request, model, self.server, notes)?),
+        };
+        let carried = request.from_tool.carried.as_ref().filter(|carried| self.carries(carried.format()));
+        let body = match carried {
+            Some(carried) => carried.put_into(body),
+            None => body,
+        };
+        self.endpoint.post_for_events(path.iter().map(|segment| segment.of(model)), body, &sent).await
+    }
+
+    /// Whether it takes what is not known here of requests of this format.
+    pub(super) fn carries(&self, format: PassFormat) -> bool {
+        self.pass_through == PassThrough::Repaired && self.kind.format().passes(format).is_some()
+    }
+
+    /// Sends a request as it came.
+    pub(super) async fn pass(&self, request: &PassRequest) -> Result<Passed, PassError> {
+        let Some(path) = self.kind.format().passes(request.format) else {
+            let reason = format!("{} speaks another format", self.title);
+            return Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) }.into());
+        };
+        let from_tool = FromTool { format: Some(request.format), key: request.key.clone(), ..FromTool::default() };
+        let sent = self.sent(&from_tool)?;
+        let model = self.model_of(request.model.as_deref())?;
+        let (body, hides_usage) = request.body_for(model, self.server.stream_options);
+        let is_watched = request.format != PassFormat::CountTokens;
+        let translator = is_watched.then(|| self.kind.format().translator(sent.secret().cloned()));
+        let post = Post {
+            url: self.endpoint.url(path.iter().map(|segment| segment.of(model))),
+            sent: sent.with(|headers| with_tools_headers(headers, &request.headers)),
+            body,
+            streams: request.streams(),
+            hides_usage,
+            is_numbered: request.format == PassFormat::Responses,
+        };
+        pass(&self.endpoint, post, translator).await
+    }
+
+    /// What goes with a request beside its body: the key that is set, or the tool's own.
+    fn sent(&self, from_tool: &FromTool) -> Result<Sent, ProviderError> {
+        if self.credentials == Credentials::Server {
+            self.check_key()?;
+            return Ok(self.endpoint.own());
+        }
+        let none = || ProviderError::NoCredentials { provider: self.name.clone() };
+        let key = from_tool.key.as_ref().ok_or_else(none)?;
+        let is_same = from_tool.format.is_some_and(|format| self.kind.format().passes(format).is_some());
+        let keys = keys(self.kind, key, is_same).ok_or_else(none)?;
+        Ok(Sent::of_tool(self.endpoint.own().headers().clone(), keys, key.secrets().cloned().collect()))
+    }
+
+    /// The model to ask.
+    fn model_of<'a>(&'a self, asked: Option<&'a str>) -> Result<Option<&'a str>, ProviderError> {
+        let model = asked.or(self.model.as_deref());
+        if model.is_none() && self.needs_model {
+            return Err(ProviderError::NotConfigured {
+                missing: format!("{} needs the name of a model", self.title).into(),
+                mend: format!("name a model in the request, or set {}", self.model_setting).into(),
+            });
+        }
+        Ok(model)
+    }
+
+    pub(super) async fn embed(&self, request: &EmbeddingRequest) -> Result<Vec<u8>, ProviderError> {
+        let sent = self.sent(&FromTool { key: request.key.clone(), ..FromTool::default() })?;
+        let Some(path) = self.kind.format().embeddings() else {
+            let reason = format!("{} has no embeddings; they need a provider that speaks OpenAI's format", self.title);
+            return Err(ProviderError::InvalidRequest { reason: Excerpt::new(&reason) });
+        };
+        let model = self.model_of(request.model.as_deref())?;
+        let body = with_model(&request.fields, model);
+        self.endpoint.post_json(path.iter().map(|segment| segment.of(model)), body, MAX_ANSWER, &sent).await
+    }
+
+    pub(super) async fn count_tokens(&self, request: &ChatRequest) -> Result<Option<u64>, ProviderError> {
+        #[derive(Deserialize)]
+        struct Counted {
+            input_tokens: u64,
+        }
+
+        let sent = self.sent(&request.from_tool)?;
+        let model = self.model_of(request.model.as_deref())?;
+        let Some((path, body)) = self.kind.format().count(request, model)? else { return Ok(None) };
+        let path = path.iter().map(|segment| segment.of(model));
+        let answer = self.endpoint.post_json(path, body, MAX_COUNT, &sent).await?;
+        // What is no count is none.
+        Ok(serde_json::from_slice::<Counted>(&answer).ok().map(|counted| counted.input_tokens))
+    }
+
+    pub(super) fn translator(&self, from_tool: &FromTool) -> Box<dyn Translate> {
+        let key = match (self.credentials, &from_tool.key) {
+            (Credentials::Client, Some(key)) => key.secrets().next(),
+            _ => self.endpoint.secret(),
+        };
+        self.kind.format().translator(key.cloned())
+    }
+
+    pub(super) async fn models(&self) -> Result<Vec<ModelInfo>, ProviderError> {
+        #[derive(Deserialize)]
+        struct Listed {
+            data: Few<Model, MAX_MODELS>,
+        }
+
+        #[derive(Deserialize)]
+        struct Model {
+            id: String,
+            owned_by: Option<String>,
+        }
+
+        self.check_key()?;
+        let body = self.endpoint.get_json(MODELS, MAX_MODEL_LIST).await?;
+        let listed: Listed = serde_json::from_slice(&body)
+            .map_err(|error| ProviderError::Malformed { reason: self.endpoint.excerpt(&error.to_string()) })?;
+        let model = |Model { id, owned_by }| ModelInfo { id, provider: self.name.clone(), owner: owned_by };
+        Ok(listed.data.into_iter().map(model).collect())
+    }
+
+    pub(super) async fn probe(&self) -> Result<(), ProviderError> {
+        self.check_key()?;
+        match self.endpoint.probe(MODELS).await {
+            // It has no key to show, and answers.
+            Err(ProviderError::Refused { status: 401 | 403, .. }) if self.credentials == Credentials::Client => Ok(()),
+            probed => probed,
+        }
+    }
+
+    /// Tells the caller why nothing comes for a while.
+    pub(super) fn waits(&self, pause: Duration, error: &ProviderError) -> String {
+        let why = match error.code() {
+            "rate_limited" => "it has had too many requests",
+            "overloaded" => "it is overloaded",
+            _ => "it cannot answer now",
+        };
+        let seconds = pause.as_secs_f64().ceil().max(1.0);
+        format!("{} asks to wait {seconds} s, as {why}; it is asked again then", self.title)
+    }
+
+    pub(super) fn check_key(&self) -> Result<(), ProviderError> {
+        let Some(setting) = &self.missing_key else { return Ok(()) };
+        let missing = format!("{} needs a key", self.title).into();
+        Err(ProviderError::NotConfigured { missing, mend: format!("set {setting}").into() })
+    }
+}
+
+/// The JSON text of an object with the name of a model in it. What it holds beside it, it does not have.
+fn with_model(fields: &str, model: Option<&str>) -> Vec<u8> {
+    let Some(model) = model else { return fields.as_bytes().to_vec() };
+    let rest = fields.trim().strip_prefix('{').unwrap_or("}");
+    let separator = if rest.trim_start().starts_with('}') { "" } else { "," };
+    format!("{{\"model\":{}{separator}{rest}", serde_json::Value::from(model)).into_bytes()
+}
+
+/// The headers that carry a tool's own key. `is_same`: the tool speaks the provider's format, and so knows where its key
+/// stands. `None` if it cannot stand in any.
+fn keys(kind: ProviderKind, key: &ToolKey, is_same: bool) -> Option<HeaderMap> {
+    let (own, before) = kind.format().key_header();
+    let has_own = own != AUTHORIZATION;
+    let mut headers = HeaderMap::new();
+    let mut add = |name: &HeaderName, before: &str, secret: &Secret| {
+        let mut value = HeaderValue::from_str(&format!("{before}{}", secret.expose())).ok()?;
+        value.set_sensitive(true);
+        headers.insert(name.clone(), value);
+        Some(())
+    };
+    match (key.key(), key.bearer()) {
+        (key, bearer) if has_own && is_same => {
+            key.map(|key| add(&own, before, key));
+            bearer.map(|bearer| add(&AUTHORIZATION, "Bearer ", bearer));
+        }
+        (Some(key), _) if has_own => add(&own, before, key)?,
+        (_, Some(bearer)) | (Some(bearer), None) => add(&own, before, bearer)?,
+        (None, None) => return None,
+    }
+    (!headers.is_empty()).then_some(headers)
+}

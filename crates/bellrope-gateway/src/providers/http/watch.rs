@@ -1,0 +1,340 @@
+//! A look at the events of an answer that is handed on as it comes: its end, its errors, what it took and why it stopped.
+//!
+//! It reads by the translator of the format, and keeps no more of the answer than the event that is coming in. That is held
+//! back until it is whole, so that an answer that breaks off ends between two events, where an error can follow.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use bytes::Bytes;
+use memchr::memchr2;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::error::{Excerpt, ProviderError};
+use crate::message::{Chunk, StopReason};
+use crate::pass::{Mark, PassEnd, Seen};
+use crate::providers::formats::{Progress, Translate};
+use crate::sse::{Event, SseDecoder};
+
+const CLOSED: &str = "the provider closed the connection";
+
+/// A larger event is handed on as it comes, in bytes.
+const MAX_HELD: usize = 64 * 1024;
+
+/// Looks at the events of one answer.
+#[derive(Debug)]
+pub(super) struct Watch {
+    decoder: SseDecoder,
+    translator: Box<dyn Translate>,
+    /// Whether the event that says what the answer took is for this program alone.
+    hides_usage: bool,
+    /// Whether events have numbers, the next of which is in `mark`.
+    is_numbered: bool,
+    mark: Mark,
+    /// The beginning of an event whose end has not come in.
+    held: Vec<u8>,
+    /// Whether a part of that event was handed on already.
+    leaks: bool,
+    /// Whether what was handed on last ends within a line.
+    within_line: bool,
+    /// Whether a line feed that comes next belongs to the event before, and whether that was taken out.
+    after_return: Option<bool>,
+    /// How far it can see.
+    sight: Sight,
+    end: Option<PassEnd>,
+    /// Whether it was ever known.
+    is_settled: bool,
+    seen: Seen,
+    /// Events so far.
+    events: u64,
+    /// What the translator makes of an event.
+    made: VecDeque<Chunk>,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum Closing {
+    /// As it should.
+    Ended,
+    Broken(Excerpt),
+    /// This program has ended it.
+    Failed(ProviderError),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    Clear,
+    /// The answer has ended, or its events mean nothing here: only their bounds are seen.
+    Bounds,
+    /// Not even these.
+    Blind,
+}
+
+impl Watch {
+    /// `hides_usage`: the event with what the answer took is taken out. `is_numbered`: the format is that of responses.
+    pub(super) fn new(translator: Box<dyn Translate>, hides_usage: bool, is_numbered: bool) -> Self {
+        Self {
+            decoder: SseDecoder::default(),
+            translator,
+            hides_usage,
+            is_numbered,
+            mark: Mark::default(),
+            held: Vec::new(),
+            leaks: false,
+            within_line: false,
+            after_return: None,
+            sight: Sight::Clear,
+            end: None,
+            is_settled: false,
+            seen: Seen::default(),
+            events: 0,
+            made: VecDeque::new(),
+        }
+    }
+
+    /// Whether an event has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.events > 0 || self.sight != Sight::Clear
+    }
+
+    /// What was seen since this was asked for last.
+    pub(super) fn take_seen(&mut self) -> Seen {
+        mem::take(&mut self.seen)
+    }
+
+    /// How the answer has ended, once.
+    pub(super) fn take_end(&mut self) -> Option<PassEnd> {
+        self.end.take()
+    }
+
+    /// Takes bytes in; gives those that are to be handed on.
+    pub(super) fn take_in(&mut self, bytes: &Bytes) -> Bytes {
+        if self.sight == Sight::Blind {
+            return bytes.clone();
+        }
+        let mut input: &[u8] = bytes;
+        let mut kept = mem::take(&mut self.held);
+        // What of `bytes` is handed on begins at `from`; the event that is coming in began at `start`.
+        let (mut from, mut start) = (0, 0);
+        if let Some(is_hidden) = self.after_return.take_if(|_| !bytes.is_empty())
+            && bytes[0] == b'\n'
+        {
+            (from, start) = (usize::from(is_hidden), 1);
+        }
+        // How much of `kept` belongs to that event.
+        let mut earlier = kept.len();
+        loop {
+            match self.decoder.push(&mut input) {
+                Ok(true) => {
+                    let mut end = bytes.len() - input.len();
+                    let is_hidden = self.hides_usage && !self.leaks && says_usage_alone(self.decoder.event().data);
+                    self.see();
+                    match (bytes[end - 1], bytes.get(end)) {
+                        (b'\r', Some(b'\n')) => end += 1,
+                        (b'\r', None) => self.after_return = Some(is_hidden),
+                        _ => {}
+                    }
+                    if is_hidden {
+                        kept.truncate(kept.len() - earlier);
+                        kept.extend_from_slice(&bytes[from..start]);
+                        from = end;
+                    }
+                    (start, earlier, self.leaks, self.within_line) = (end, 0, false, false);
+                }
+                Ok(false) => break,
+                Err(_) => {
+                    self.sight = Sight::Blind;
+                    start = bytes.len();
+                    earlier = 0;
+                    break;
+                }
+            }
+        }
+        self.hand_on(bytes, kept, earlier, from, start)
+    }
+
+    /// What is whole, and of the rest what cannot be the beginning of an event. The rest is held.
+    fn hand_on(&mut self, bytes: &Bytes, mut kept: Vec<u8>, earlier: usize, from: usize, start: usize) -> Bytes {
+        if earlier == 0 {
+            let release = start + self.release(&bytes[start..]);
+            self.held.extend_from_slice(&bytes[release..]);
+            if kept.is_empty() {
+                return bytes.slice(from..release);
+            }
+            kept.extend_from_slice(&bytes[from..release]);
+        } else {
+            // The event began before these bytes, and has not ended in them: `from` and `start` are the same.
+            let whole = kept.len() - earlier;
+            kept.extend_from_slice(&bytes[from..]);
+            let release = whole + self.release(&kept[whole..]);
+            self.held = kept.split_off(release);
+        }
+        kept.into()
+    }
+
+    /// How many bytes of the beginning of an event may go: lines of comments, empty ones, and all if it is too large.
+    fn release(&mut self, begun: &[u8]) -> usize {
+        if begun.len() > MAX_HELD {
+            self.leaks = true;
+            self.within_line = !matches!(begun.last(), Some(b'\n' | b'\r'));
+            return begun.len();
+        }
+        if self.leaks {
+            return begun.len();
+        }
+        let mut at = 0;
+        while let Some(first) = begun.get(at) {
+            let is_free = self.within_line || matches!(first, b':' | b'\n' | b'\r');
+            if !is_free {
+                break;
+            }
+            match memchr2(b'\n', b'\r', &begun[at..]) {
+                Some(end) => {
+                    at += end + 1;
+                    self.within_line = false;
+                }
+                None => {
+                    self.within_line = true;
+                    at = begun.len();
+                }
+            }
+        }
+        at
+    }
+
+    /// Says that the connection is no more. Gives what is still to be handed on; how the answer has ended is known then.
+    pub(super) fn finish(&mut self, closing: Closing) -> Bytes {
+        let held = Bytes::from(mem::take(&mut self.held));
+        if self.sight != Sight::Clear {
+            if !self.is_settled {
+                match closing {
+                    // Nobody can say that it was cut.
+                    Closing::Ended => self.settle(PassEnd::Done(StopReason::Other)),
+                    Closing::Broken(reason) => self.cut(ProviderError::Truncated { reason }),
+                    Closing::Failed(error) => self.cut(error),
+                }
+            }
+            return held;
+        }
+        let unfinished = self.decoder.finish().unwrap_or(false);
+        let event = unfinished.then(|| self.decoder.event());
+        let is_hidden = self.hides_usage && event.is_some_and(|event| says_usage_alone(event.data));
+        let is_whole = match closing {
+            Closing::Ended => self.translator.end(event, CLOSED.into(), &mut self.made).map(|_| ()),
+            Closing::Broken(reason) => self.translator.end(event, reason, &mut self.made).map(|_| ()),
+            Closing::Failed(error) => match self.translator.finish(&mut self.made) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(error),
+                Err(error) => Err(error),
+            },
+        };
+        self.count();
+        self.sight = Sight::Bounds;
+        match is_whole {
+            Ok(()) if is_hidden => Bytes::new(),
+            Ok(()) => held,
+            Err(error @ ProviderError::Reported { .. }) => {
+                self.settle(PassEnd::Failed(error));
+                held
+            }
+            Err(error) => {
+                self.cut(error);
+                Bytes::new()
+            }
+        }
+    }
+
+    /// Says that the answer breaks off here.
+    fn cut(&mut self, error: ProviderError) {
+        let mark = mem::take(&mut self.mark);
+        self.settle(PassEnd::Cut(error, mark));
+    }
+
+    fn settle(&mut self, end: PassEnd) {
+        if !mem::replace(&mut self.is_settled, true) {
+            self.end = Some(end);
+        }
+    }
+
+    /// Looks at the event that the decoder has.
+    fn see(&mut self) {
+        self.events += 1;
+        if self.sight != Sight::Clear {
+            return;
+        }
+        let event = self.decoder.event();
+        if self.is_numbered {
+            self.mark.see(event);
+        }
+        let progress = self.translator.event(event, &mut self.made);
+        self.count();
+        match progress {
+            Ok(Progress::Continues) => {}
+            Ok(Progress::Ended) => self.sight = Sight::Bounds,
+            // What is odd to this program may be all right to the tool.
+            Err(ProviderError::Malformed { .. } | ProviderError::TooLarge { .. }) => self.sight = Sight::Bounds,
+            Err(error) => {
+                self.sight = Sight::Bounds;
+                self.settle(PassEnd::Failed(error));
+            }
+        }
+    }
+
+    /// Counts what the translator has made.
+    fn count(&mut self) {
+        while let Some(chunk) = self.made.pop_front() {
+            match chunk {
+                Chunk::Usage(usage) => self.seen.usage = Some(usage),
+                Chunk::Done { stop_reason } => {
+                    self.seen.stop = Some(stop_reason);
+                    self.settle(PassEnd::Done(stop_reason));
+                }
+                Chunk::Notice { .. } | Chunk::Unknown => {}
+                _ => self.seen.pieces += 1,
+            }
+        }
+    }
+}
+
+impl Mark {
+    /// Takes in an event of responses.
+    fn see(&mut self, event: Event<'_>) {
+        const NUMBER: &[u8] = b"\"sequence_number\":";
+        #[derive(Deserialize)]
+        struct Created {
+            response: Option<Id>,
+        }
+        #[derive(Deserialize)]
+        struct Id {
+            id: String,
+        }
+        let data = event.data.as_bytes();
+        if self.id.is_none() {
+            let created = serde_json::from_slice::<Created>(data).ok().and_then(|created| created.response);
+            // It comes back to whoever sent it, so it is bounded.
+            self.id = created.map(|response| response.id).filter(|id| id.len() <= 256);
+        }
+        if let Some(at) = memchr::memmem::find(data, NUMBER) {
+            let digits = event.data[at + NUMBER.len()..].trim_start();
+            let digits = &digits[..digits.bytes().take_while(u8::is_ascii_digit).count()];
+            self.next = digits.parse::<u64>().map_or(self.next, |number| number.saturating_add(1));
+        }
+    }
+}
+
+/// Whether an event of chat completions says what the answer took, and nothing else.
+fn says_usage_alone(data: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Extra {
+        choices: Option<Vec<IgnoredAny>>,
+        usage: Option<IgnoredAny>,
+    }
+    // Hardly any event has it.
+    memchr::memmem::find(data.as_bytes(), b"\"usage\"").is_some()
+        && serde_json::from_str::<Extra>(data)
+            .is_ok_and(|extra| extra.usage.is_some() && extra.choices.is_some_and(|choices| choices.is_empty()))
+}
+
+#[cfg(test)]
+mod tests;
