@@ -3,6 +3,7 @@
 mod acp;
 mod api_formats;
 mod api_port;
+mod api_port_memory;
 mod bench;
 mod breakers;
 mod chat;

@@ -1,11 +1,12 @@
 //! The paths, and the bodies of requests.
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bellrope_gateway::{
     Chunk, Gateway, LiveGateway,
     inbound::{
         AnswerWriter, Asked, ErrorForm, Fault, ToolFormat, embedding_request, embedding_response, estimate_tokens,
+        weight,
     },
 };
 use futures_util::StreamExt;
@@ -25,8 +26,10 @@ const MAX_BODY: usize = 32 * 1024 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// What the bodies of all requests under way may take together, in KiB.
 const BODY_BUDGET: usize = 64 * 1024;
-/// A larger body is read on another thread, so that others need not wait for it.
-const LARGE_BODY: usize = 128 * 1024;
+/// What may be made of them together, beside a copy of their texts, in KiB.
+const VALUES_BUDGET: usize = 64 * 1024;
+/// A larger body is read on another thread, one at a time, so that others need not wait for it.
+const LARGE_BODY: usize = 64 * 1024;
 
 /// The header that says what of a request was left out, changed or put in other words on its way to the provider.
 const NOTES: &str = "x-bellrope-notes";
@@ -45,11 +48,28 @@ pub(super) struct Service {
     gateway: LiveGateway,
     /// In KiB.
     budget: Arc<Semaphore>,
+    values: Arc<Semaphore>,
+}
+
+/// What a request takes of the bounds for all of them: until it is answered, and its body is not read any more.
+type Room = Arc<[OwnedSemaphorePermit]>;
+
+/// A body, and what it takes.
+struct Kept {
+    bytes: Vec<u8>,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Service {
     pub(super) fn new(gateway: LiveGateway) -> Self {
-        Self { gateway, budget: Arc::new(Semaphore::new(BODY_BUDGET)) }
+        let [budget, values] = [BODY_BUDGET, VALUES_BUDGET].map(|most| Arc::new(Semaphore::new(most)));
+        Self { gateway, budget, values }
     }
 
     /// The answer to a request. Dropping it, or the body of what it returns, drops the provider's stream.
@@ -150,7 +170,32 @@ impl Service {
     }
 
     /// Reads a body, within its bounds and those of all bodies together.
-    async fn read(&self, mut body: Incoming) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Fault> {
+    async fn read(&self, body: Incoming) -> Result<(Bytes, Room), Fault> {
+        let (bytes, taken) = self.receive(body).await?;
+        let (bytes, weight) = if bytes.len() < LARGE_BODY {
+            let weight = weight(&bytes);
+            (bytes, weight)
+        } else {
+            on_its_own(move || {
+                let weight = weight(&bytes);
+                (bytes, weight)
+            })
+            .await?
+        };
+        // A copy of the texts, and what is sent to the provider, are about as large as the body.
+        let kib = weight.saturating_sub(2 * bytes.len() as u64).div_ceil(1024);
+        let mib = VALUES_BUDGET / 1024;
+        let too_many = || {
+            let words = format!("the JSON of the request has so many values that they take over {mib} MiB; send fewer");
+            Fault::too_large(words)
+        };
+        let kib = u32::try_from(kib).ok().filter(|kib| *kib as usize <= VALUES_BUDGET).ok_or_else(too_many)?;
+        let values = Arc::clone(&self.values).try_acquire_many_owned(kib).map_err(|_| no_room())?;
+        let room: Room = taken.into_iter().chain([values]).collect();
+        Ok((Bytes::from_owner(Kept { bytes, _room: Arc::clone(&room) }), room))
+    }
+
+    async fn receive(&self, mut body: Incoming) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Fault> {
         let too_large = || Fault::too_large(format!("the request has more than {MAX_BODY} bytes"));
         if body.size_hint().lower() > MAX_BODY as u64 {
             return Err(too_large());
@@ -166,7 +211,7 @@ impl Service {
                 let (held, needed) = (bytes.len().div_ceil(1024), (bytes.len() + data.len()).div_ceil(1024));
                 if needed > held {
                     let room = Arc::clone(&self.budget).try_acquire_many_owned((needed - held) as u32);
-                    let room = room.map_err(|_| Fault::busy("too many large requests are under way; try again"))?;
+                    let room = room.map_err(|_| no_room())?;
                     match &mut taken {
                         Some(taken) => taken.merge(room),
                         None => taken = Some(room),
@@ -185,17 +230,34 @@ async fn in_time<T>(limit: Duration, reading: impl Future<Output = Result<T, Fau
     tokio::time::timeout(limit, reading).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Reads a body, a large one on another thread.
+/// Reads a body, a large one on another thread. It takes its room until it is read, also for a client that has gone.
 async fn apart<T: Send + 'static>(
     gateway: &Gateway,
-    body: Vec<u8>,
+    body: Bytes,
     read: impl FnOnce(&[u8], &[String]) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     let names = gateway.names();
     if body.len() < LARGE_BODY {
         return read(&body, &names);
     }
-    tokio::task::spawn_blocking(move || read(&body, &names)).await.map_err(|_| broken())?
+    on_its_own(move || read(&body, &names)).await?
+}
+
+/// Does work that takes long on a thread that serves nobody, one at a time.
+async fn on_its_own<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+    static ONE: Semaphore = Semaphore::const_new(1);
+    let turn = ONE.acquire().await.map_err(|_| broken())?;
+    let run = move || {
+        let _turn = turn;
+        work()
+    };
+    // tokio panics where the system has no thread for it.
+    let running = std::panic::catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(run)));
+    running.map_err(|_| no_room())?.await.map_err(|_| broken())
+}
+
+fn no_room() -> Fault {
+    Fault::busy("too many large requests are under way; try again")
 }
 
 /// A fault of this program.
