@@ -47,11 +47,6 @@ pub(crate) const HEALTH: &str = "ai.health";
 /// part of that on its way from the one to the other.
 const WEIGHT: u32 = 3;
 
-/// What a value of a request takes at the most while it is read and sent on, and an object beside that: a tree of it, and a
-/// copy of that. In bytes.
-const VALUE: u64 = 160;
-const OBJECT: u64 = 1_200;
-
 /// Larger requests are read by a thread of their own. In bytes.
 const READ_AT_ONCE: usize = 64 * 1024;
 
@@ -269,10 +264,7 @@ struct Asked<T> {
 async fn asked<T: WithNotes>(call: OwnedCall) -> Result<Asked<T>, HandlerError> {
     let size = call.payload().len();
     let large = size > READ_AT_ONCE;
-    let weigh = move |call: OwnedCall| {
-        let json::Values { all, objects } = json::values(call.payload(), ARGUMENTS);
-        Ok((all as u64 * VALUE + objects as u64 * OBJECT, call))
-    };
+    let weigh = move |call: OwnedCall| Ok((json::weight(call.payload(), ARGUMENTS), call));
     let (weight, call) = if large { apart(move || weigh(call)).await? } else { weigh(call)? };
     // What the call holds for itself is enough for most.
     let more = weight.saturating_sub(u64::from(WEIGHT - 1) * size as u64);

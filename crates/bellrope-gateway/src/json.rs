@@ -19,4 +19,4 @@ pub(crate) use piece::{Piece, Seam};
 #[cfg(feature = "http")]
 pub(crate) use repair::raw;
 pub use repair::{from_slice, from_str, repaired};
-pub(crate) use scan::{IN_LIST, MAX_DEPTH, MAX_TREE, Place, Values, depth, values};
+pub(crate) use scan::{IN_LIST, MAX_DEPTH, MAX_TREE, Place, depth, weight};

@@ -6,6 +6,7 @@ mod acp_sessions;
 mod api_formats;
 mod api_pass;
 mod api_port;
+mod api_port_memory;
 mod bench;
 mod books;
 mod breakers;

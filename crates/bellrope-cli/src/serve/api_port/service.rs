@@ -1,12 +1,12 @@
 //! The paths, and the bodies of requests.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bellrope_gateway::{
     Asker, Chunk, Gateway, LiveGateway, Owner,
     inbound::{
         AnswerWriter, Asked, ErrorForm, Fault, StoredResponse, ToolFormat, embedding_request, embedding_response,
-        estimate_tokens,
+        estimate_tokens, weight,
     },
     pass::PassFormat,
 };
@@ -38,8 +38,10 @@ const MAX_BODY: usize = 32 * 1024 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// What the bodies of all requests under way may take together, in KiB.
 const BODY_BUDGET: usize = 64 * 1024;
-/// A larger body is read on another thread, so that others need not wait for it.
-const LARGE_BODY: usize = 128 * 1024;
+/// What may be made of them together, beside a copy of their texts, in KiB.
+const VALUES_BUDGET: usize = 64 * 1024;
+/// A larger body is read on another thread, one at a time, so that others need not wait for it.
+const LARGE_BODY: usize = 64 * 1024;
 
 /// What is said of a number of tokens that no provider has counted.
 const ESTIMATED: &str = "input_tokens is an estimate: this provider cannot count the tokens of a request";
@@ -51,11 +53,33 @@ pub(super) struct Service {
     keys: Keys,
     /// In KiB.
     budget: Arc<Semaphore>,
+    values: Arc<Semaphore>,
+}
+
+/// What a request takes of the bounds for all of them: until it is answered, and its body is not read any more.
+type Room = Arc<[OwnedSemaphorePermit]>;
+
+/// A body, and what it takes.
+struct Held<T> {
+    bytes: T,
+    _room: Room,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Held<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+/// A body that holds what it takes as long as anybody has it.
+fn held(bytes: impl AsRef<[u8]> + Send + 'static, room: Room) -> (Bytes, Room) {
+    (Bytes::from_owner(Held { bytes, _room: Arc::clone(&room) }), room)
 }
 
 impl Service {
     pub(super) fn new(gateway: LiveGateway, keys: Keys) -> Self {
-        Self { gateway, owners: Owners::new(), keys, budget: Arc::new(Semaphore::new(BODY_BUDGET)) }
+        let [budget, values] = [BODY_BUDGET, VALUES_BUDGET].map(|most| Arc::new(Semaphore::new(most)));
+        Self { gateway, owners: Owners::new(), keys, budget, values }
     }
 
     /// The answer to a request. Dropping it, or the body of what it returns, drops the provider's stream.
@@ -130,6 +154,7 @@ impl Service {
             Sent::Answered(answer) => return Ok(answer),
             Sent::Not { tried } => tried,
         };
+        let (body, values) = self.weighed((body, Arc::clone(&room))).await?;
         let Asked { mut chat, stream, mut writer, stored } =
             apart(&gateway, body, move |body, names| format.read(body, names)).await?;
         (chat.from_tool.key, chat.from_tool.tried, chat.asker) = (head.key, tried, head.asker);
@@ -157,7 +182,7 @@ impl Service {
                 None => return Err(Fault::not_found("the gateway gave no answer")),
             }
         };
-        drop(room);
+        drop((room, values));
         let events = StreamBody::new(Events::new(writer, first, pieces));
         Ok(noted(event_stream(events.boxed_unsync()), &notes))
     }
@@ -165,9 +190,10 @@ impl Service {
     async fn count_tokens(&self, head: Head, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
         let (body, _room) = self.read(body).await?;
         let gateway = self.gateway.current();
-        if let Sent::Answered(answer) = pass::send(&gateway, PassFormat::CountTokens, &head, &body).await? {
+        if let Sent::Answered(answer) = pass::send(&gateway, PassFormat::CountTokens, &head, &body, |_| false).await? {
             return Ok(answer);
         }
+        let (body, _values) = self.weighed((body, _room)).await?;
         let mut asked = apart(&gateway, body, |body, names| ToolFormat::Messages.read(body, names)).await?;
         asked.chat.from_tool.key = head.key;
         let estimate = estimate_tokens(&asked.chat);
@@ -178,7 +204,7 @@ impl Service {
     }
 
     async fn embed(&self, head: Head, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
-        let (body, _room) = self.read(body).await?;
+        let (body, _values) = self.weighed(self.read(body).await?).await?;
         let gateway = self.gateway.current();
         let (mut request, is_base64) = apart(&gateway, body, embedding_request).await?;
         (request.key, request.asker) = (head.key, head.asker);
@@ -187,7 +213,34 @@ impl Service {
     }
 
     /// Reads a body, within its bounds and those of all bodies together.
-    async fn read(&self, mut body: Incoming) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Fault> {
+    async fn read(&self, body: Incoming) -> Result<(Bytes, Room), Fault> {
+        let (bytes, taken) = self.receive(body).await?;
+        Ok(held(bytes, taken.into_iter().collect()))
+    }
+
+    /// A body that is to be translated, with room for what is made of it.
+    async fn weighed(&self, (body, room): (Bytes, Room)) -> Result<(Bytes, Room), Fault> {
+        let weighing = body.clone();
+        let weight = if body.len() < LARGE_BODY {
+            weight(&weighing)
+        } else {
+            on_its_own(move || weight(&weighing)).await?
+        };
+        // A copy of the texts, and what is sent to the provider, are about as large as the body.
+        let kib = weight.saturating_sub(2 * body.len() as u64).div_ceil(1024);
+        let mib = VALUES_BUDGET / 1024;
+        let too_many = || {
+            let words = format!("the JSON of the request has so many values that they take over {mib} MiB; send fewer");
+            Fault::too_large(words)
+        };
+        let kib = u32::try_from(kib).ok().filter(|kib| *kib as usize <= VALUES_BUDGET).ok_or_else(too_many)?;
+        let values = Arc::clone(&self.values).try_acquire_many_owned(kib).map_err(|_| no_room())?;
+        // The body it came from has the room of its bytes.
+        drop(room);
+        Ok(held(body, [values].into()))
+    }
+
+    async fn receive(&self, mut body: Incoming) -> Result<(Vec<u8>, Option<OwnedSemaphorePermit>), Fault> {
         let too_large = || Fault::too_large(format!("the request has more than {MAX_BODY} bytes"));
         if body.size_hint().lower() > MAX_BODY as u64 {
             return Err(too_large());
@@ -203,7 +256,7 @@ impl Service {
                 let (held, needed) = (bytes.len().div_ceil(1024), (bytes.len() + data.len()).div_ceil(1024));
                 if needed > held {
                     let room = Arc::clone(&self.budget).try_acquire_many_owned((needed - held) as u32);
-                    let room = room.map_err(|_| Fault::busy("too many large requests are under way; try again"))?;
+                    let room = room.map_err(|_| no_room())?;
                     match &mut taken {
                         Some(taken) => taken.merge(room),
                         None => taken = Some(room),
@@ -211,7 +264,7 @@ impl Service {
                 }
                 bytes.extend_from_slice(&data);
             }
-            Ok((bytes.into(), taken))
+            Ok((bytes, taken))
         };
         in_time(BODY_TIME, read).await
     }
@@ -222,7 +275,7 @@ async fn in_time<T>(limit: Duration, reading: impl Future<Output = Result<T, Fau
     tokio::time::timeout(limit, reading).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Reads a body, a large one on another thread.
+/// Reads a body, a large one on another thread. It takes its room until it is read, also for a client that has gone.
 async fn apart<T: Send + 'static>(
     gateway: &Gateway,
     body: Bytes,
@@ -232,7 +285,24 @@ async fn apart<T: Send + 'static>(
     if body.len() < LARGE_BODY {
         return read(&body, &names);
     }
-    tokio::task::spawn_blocking(move || read(&body, &names)).await.map_err(|_| broken())?
+    on_its_own(move || read(&body, &names)).await?
+}
+
+/// Does work that takes long on a thread that serves nobody, one at a time.
+async fn on_its_own<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+    static ONE: Semaphore = Semaphore::const_new(1);
+    let turn = ONE.acquire().await.map_err(|_| broken())?;
+    let run = move || {
+        let _turn = turn;
+        work()
+    };
+    // tokio panics where the system has no thread for it.
+    let running = std::panic::catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(run)));
+    running.map_err(|_| no_room())?.await.map_err(|_| broken())
+}
+
+fn no_room() -> Fault {
+    Fault::busy("too many large requests are under way; try again")
 }
 
 /// A fault of this program.

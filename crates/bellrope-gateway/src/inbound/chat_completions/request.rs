@@ -213,7 +213,7 @@ struct WireCall {
 struct CalledFunction {
     name: String,
     /// Text that need not be JSON; some clients send the JSON itself.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::arguments")]
     arguments: Value,
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Block {
     data: Option<String>,
     id: Option<String>,
     name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::arguments")]
     input: Value,
     tool_use_id: Option<String>,
     #[serde(default, deserialize_with = "lenient::or_default")]

@@ -21,7 +21,7 @@ pub(super) struct Item {
     name: Option<String>,
     namespace: Option<String>,
     /// Text that need not be JSON; some clients send the JSON itself.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::arguments")]
     arguments: Value,
     #[serde(default)]
     input: Value,
