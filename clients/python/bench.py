@@ -125,7 +125,7 @@ class Caller(Framed):
         self._waiting.popleft().set_result(message)
 
     async def call(self, message: bytes) -> bytes:
-        future = self._loop.create_future()
+        future: "asyncio.Future[bytes]" = self._loop.create_future()
         self._waiting.append(future)
         self.send(message)
         return await future

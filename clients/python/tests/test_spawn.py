@@ -188,7 +188,6 @@ bellrope.Client.connect_or_spawn(sys.argv[1], bellrope.Spawn("/bin/sh", ["-c", '
             thread.start()
             wait_for(lambda: leaving.connections >= 3)
             self.assertEqual(self.home.started, [])
-        os.unlink(self.home.socket)
         thread.join(PATIENCE)
         self.assertEqual(found, [1])
 
@@ -395,6 +394,17 @@ print("done")
             self.assertEqual(home.started[0].log, f"{home.socket}.log")
         error = self.fails(self.home.spawn(log=self.home.path("file/log")))
         self.assertEqual(error.reason, "Log")
+
+    def test_the_default_socket_is_that_of_the_user_whatever_temporary_directory_there_is(self) -> None:
+        with mock.patch.dict(os.environ, {"XDG_RUNTIME_DIR": "/r", "TMPDIR": "/x"}):
+            self.assertEqual(bellrope.default_socket_path(), "/r/bellrope/bellrope.sock")
+        found = set()
+        for temporary in ("/sandbox/1", "/sandbox/2", ""):
+            with mock.patch.dict(os.environ, {"XDG_RUNTIME_DIR": "", "TMPDIR": temporary}):
+                found.add(bellrope.default_socket_path())
+        uid = os.geteuid()
+        self.assertEqual(len(found), 1)
+        self.assertLessEqual(found, {f"/run/user/{uid}/bellrope/bellrope.sock", f"/tmp/bellrope-{uid}/bellrope.sock"})
 
     def test_the_lock_lies_beside_the_socket_whatever_home_and_temporary_directory_are(self) -> None:
         for variables in ({"TMPDIR": self.home.path("t")}, {"HOME": self.home.path("shared over NFS")}):

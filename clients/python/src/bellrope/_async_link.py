@@ -45,6 +45,8 @@ class AsyncLink:
 
     def flush(self) -> None:
         """Has what is queued written: at once, or together with what others queue before the loop goes on."""
+        if self.broken or not self.core.wants_write:
+            return
         if self._eager:
             self._eager = False
             self._write()

@@ -11,7 +11,7 @@ from ._cancel import NO_REGISTRATION, CancelToken, Registration
 from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
 from ._dial import Dialled
-from ._errors import Cancelled, Closed, Connect, DeadlineExceeded, NotExecuted, Unknown, interrupted
+from ._errors import Cancelled, Connect, DeadlineExceeded, NotExecuted, Unknown, interrupted
 from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 from ._items import ItemDuplex, Items, ItemUpload
 from ._link import Link
