@@ -53,7 +53,7 @@ impl Inlet {
                     }
                     continue;
                 }
-                self.requests += u64::from(header.kind == Kind::Request);
+                self.requests += u64::from(header.kind.is_request());
             }
             self.start += size;
         }

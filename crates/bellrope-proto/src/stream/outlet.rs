@@ -39,7 +39,7 @@ impl Outlet {
                 self.bytes.resize(at + len as usize, 0);
                 self.ring.read(&record, 0, &mut self.bytes[at..]);
                 wake |= self.ring.advance(&record);
-                if kind == Kind::Request {
+                if kind.is_request() {
                     on_request(self.sent + self.bytes.len() as u64, record.end());
                 }
             }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bellrope_proto::{Holder, Reservation};
+use bellrope_proto::{Holder, Reservation, metadata::Metadata};
 use tokio::sync::{Notify, Semaphore};
 
 use super::context::CallContext;
@@ -22,6 +22,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(5);
 pub struct OwnedCall {
     pub(crate) payload: Vec<u8>,
     pub(crate) context: CallContext,
+    pub(crate) metadata: Option<Box<Metadata>>,
     pub(crate) cancelled: Cancelled,
     /// Of the buffer budget.
     pub(crate) holder: Arc<Holder>,
@@ -89,6 +90,12 @@ impl OwnedCall {
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
+    }
+
+    /// What its caller says of the call beyond the request, if that is anything.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_deref()
     }
 
     /// The server's number for the caller's connection.
