@@ -6,6 +6,8 @@ mod otlp;
 use std::{fmt, io::IsTerminal, sync::OnceLock};
 
 use anyhow::anyhow;
+#[cfg(not(feature = "otlp"))]
+use bellrope::server::ServerBuilder;
 use bellrope_terminal::{Outcome, stderr::Lines};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -64,9 +66,14 @@ pub(crate) fn serve(level: &str, format: LogFormat, collector: Option<&str>) -> 
     Ok(Spans::default())
 }
 
-/// Whether spans can be sent to a collector at this address.
 #[cfg(feature = "otlp")]
-pub(crate) use otlp::check as check_collector;
+pub(crate) use otlp::{adopt_traces, check as check_collector};
+
+/// Spans go nowhere.
+#[cfg(not(feature = "otlp"))]
+pub(crate) fn adopt_traces(builder: ServerBuilder) -> ServerBuilder {
+    builder
+}
 
 /// Whether spans can be sent to a collector at this address.
 #[cfg(not(feature = "otlp"))]

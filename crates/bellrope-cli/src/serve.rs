@@ -117,7 +117,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let Settings { socket, health, api_port, server, .. } = settings;
     let waiting = signals.handle();
     let builder = register(Server::builder().config(server), gateway.clone()).operator();
-    let builder = builder.on_ending(move |_| waiting.close());
+    let builder = logging::adopt_traces(builder.on_ending(move |_| waiting.close()));
     let (server, socket) = match inherited_listener()? {
         Some(listener) => {
             // Whoever opened it knows better than any setting where it is.

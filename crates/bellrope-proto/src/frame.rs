@@ -36,9 +36,19 @@ pub enum Kind {
     /// Server: its message types have changed; the payload says [how](crate::table), the extension how many there are now.
     /// For clients that asked for it with [`TABLE`](crate::handshake::TABLE).
     Types = 12,
+    /// Client: as a [request](Self::Request), whose payload begins with [metadata](crate::metadata). For servers that agreed
+    /// to [`METADATA`](crate::handshake::METADATA).
+    Described = 13,
 }
 
 impl Kind {
+    /// Whether it is a call, or the last part of one.
+    #[inline]
+    #[must_use]
+    pub fn is_request(self) -> bool {
+        matches!(self, Self::Request | Self::Described)
+    }
+
     fn from_bits(bits: u8) -> Option<Self> {
         Some(match bits {
             1 => Self::Pad,
@@ -52,6 +62,7 @@ impl Kind {
             9 => Self::Fragment,
             10 => Self::Admitted,
             12 => Self::Types,
+            13 => Self::Described,
             _ => return None,
         })
     }
@@ -299,7 +310,7 @@ mod tests {
     proptest! {
         // Fault 7.
         #[test]
-        fn a_word_is_refused_or_encodes_back_to_itself(word in any::<u64>(), kind in 0_u8..14) {
+        fn a_word_is_refused_or_encodes_back_to_itself(word in any::<u64>(), kind in 0_u8..15) {
             let word = word & !(0xFF << 48) | u64::from(kind) << 48;
             if let Ok(header) = Header::try_from(RawHeader(word)) {
                 prop_assert_eq!(header.encode(), word);
@@ -307,7 +318,7 @@ mod tests {
         }
 
         #[test]
-        fn every_header_survives_its_word(len: u32, message_type: u16, extended: bool, kind in prop::sample::select(vec![2_u8, 3, 4, 5, 6, 7, 8, 9, 10, 12])) {
+        fn every_header_survives_its_word(len: u32, message_type: u16, extended: bool, kind in prop::sample::select(vec![2_u8, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13])) {
             let header = Header { len, message_type, kind: Kind::from_bits(kind).unwrap(), extended };
             prop_assert_eq!(Header::try_from(RawHeader(header.encode())), Ok(header));
         }

@@ -37,6 +37,8 @@ pub const MAGIC: [u8; 8] = *b"BELLROPE";
 pub const VERSION: (u16, u16) = (1, 1);
 /// The feature bit by which a client asks for a [`SchemaMark`] with each message type, and a server says that they are there.
 pub const SCHEMAS: u64 = 1;
+/// The feature bit by which a client asks whether the server reads [metadata](crate::metadata) of calls.
+pub const METADATA: u64 = 16;
 /// The feature bit by which a client asks for the whole [table](crate::table) of message types and for its changes.
 pub const TABLE: u64 = 32;
 /// Bytes of a hello.

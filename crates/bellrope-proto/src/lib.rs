@@ -16,6 +16,7 @@ pub mod frame;
 pub mod handshake;
 mod kill_points;
 pub mod layout;
+pub mod metadata;
 pub mod ring;
 pub mod stream;
 mod style;

@@ -1,6 +1,6 @@
 //! What the two ends of a connection agree on, before anything travels on it.
 
-use crate::layout::Geometry;
+use crate::{layout::Geometry, metadata::MAX_METADATA};
 
 /// Bytes of one part of a large message, unless a record holds less. Small enough that both sides work on a part at the
 /// same time and find it in their caches.
@@ -25,6 +25,12 @@ impl Terms {
     #[must_use]
     pub fn max_record(&self) -> usize {
         (self.geometry.max_payload() as usize).min(self.max_message as usize)
+    }
+
+    /// As [`Self::max_record`], of a request with metadata in front of it, however many.
+    #[must_use]
+    pub fn max_described(&self) -> usize {
+        (self.geometry.max_payload() as usize).saturating_sub(MAX_METADATA).clamp(1, self.max_message as usize)
     }
 
     /// Bytes of a part of a message that does not fit a record.

@@ -73,6 +73,9 @@ pub enum Violation {
     /// A change of the message types that does not fit those that are known.
     #[error("the change of the message types does not fit those known: {0}")]
     Types(&'static str),
+    /// Metadata of a call that cannot be any.
+    #[error("the metadata of a call are not valid: {0}")]
+    Metadata(&'static str),
     /// Doorbell rings far beyond what any traffic needs.
     #[error("the doorbell was rung {0} times while nobody slept")]
     DoorbellFlood(usize),
@@ -96,6 +99,7 @@ impl Violation {
             Self::CreditExceeded(_) => "credit_exceeded",
             Self::CreditOverflow(_) => "credit_overflow",
             Self::Types(_) => "bad_types",
+            Self::Metadata(_) => "bad_metadata",
             Self::DoorbellFlood(_) => "doorbell_flood",
         }
     }

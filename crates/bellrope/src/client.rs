@@ -26,6 +26,7 @@ pub use asynchronous::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
 pub use bellrope_proto::{
     frame::{ErrorCode, Rejection},
     handshake::{HandshakeError, Status, Style},
+    metadata::{Metadata, MetadataError, TraceContext},
 };
 pub use blocking::{ChunkSink, ChunkStream, Client, Upload};
 pub use config::{ClientConfig, ConnectionState, Transport};

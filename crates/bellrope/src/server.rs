@@ -35,7 +35,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use bellrope_proto::connection::Reply;
+pub use bellrope_proto::{
+    connection::Reply,
+    metadata::{Metadata, TraceContext},
+};
 use bellrope_shm::process;
 
 #[cfg(feature = "tokio")]
@@ -57,7 +60,7 @@ use self::{
         acceptor::Acceptor,
         retirement::{OnEnding, Retirement},
     },
-    core::Core,
+    core::{AdoptTrace, Core},
     for_added::ForAdded,
     handler::registry::Registry,
     inbox::Inbox,
@@ -75,6 +78,7 @@ pub struct ServerBuilder {
     pub(crate) registry: Registry,
     config: ServerConfig,
     on_ending: Option<OnEnding>,
+    adopt_trace: Option<AdoptTrace>,
     #[cfg(feature = "tokio")]
     operator: Option<operator::Operator>,
     #[cfg(feature = "tokio")]
@@ -118,7 +122,7 @@ impl ServerBuilder {
 
     fn start(self, listener: UnixListener, owned_path: Option<OwnedPath>) -> Result<Server, BindError> {
         self.check()?;
-        let Self { registry, config, on_ending, .. } = self;
+        let Self { registry, config, on_ending, adopt_trace, .. } = self;
         let retirement = Retirement::new(owned_path.as_ref().map(OwnedPath::watch), on_ending);
         process::raise_descriptor_limit();
         #[cfg(feature = "tokio")]
@@ -126,12 +130,14 @@ impl ServerBuilder {
             true => Some(start::build_runtime(config.async_threads as usize)?),
             false => None,
         };
-        let core = Arc::new(Core::new(
+        let mut core = Core::new(
             registry,
             &config,
             #[cfg(feature = "tokio")]
             self.runtime.or_else(|| runtime.as_ref().map(|runtime| runtime.handle().clone())),
-        )?);
+        )?;
+        core.adopt_trace = adopt_trace;
+        let core = Arc::new(core);
         #[cfg(feature = "tokio")]
         self.blocking.open(config.blocking_threads as usize);
         let for_added = ForAdded {

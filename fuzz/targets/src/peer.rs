@@ -41,7 +41,7 @@ impl Word {
     fn bits(&self) -> u64 {
         match *self {
             Self::Header { len, message_type, kind, extended } => {
-                u64::from(len) | u64::from(message_type) << 32 | u64::from(kind % 14) << 48 | u64::from(extended) << 56
+                u64::from(len) | u64::from(message_type) << 32 | u64::from(kind % 15) << 48 | u64::from(extended) << 56
             }
             Self::Position(words) => u64::from(words) * 8,
             Self::Small(value) => value.into(),
@@ -69,7 +69,7 @@ impl Scribble {
 
 /// A kind of record that can be pushed.
 pub(crate) fn kind(bits: u8) -> Kind {
-    const KINDS: [Kind; 9] = [
+    const KINDS: [Kind; 10] = [
         Kind::Request,
         Kind::Cancel,
         Kind::Credit,
@@ -79,6 +79,7 @@ pub(crate) fn kind(bits: u8) -> Kind {
         Kind::End,
         Kind::Fragment,
         Kind::Types,
+        Kind::Described,
     ];
     KINDS[usize::from(bits) % KINDS.len()]
 }

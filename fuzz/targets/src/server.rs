@@ -67,7 +67,7 @@ pub fn server(input: &[u8]) {
     let memory = SharedMemory::anonymous(geometry.mapping_len());
     let (requests, responses) = (memory.view(geometry.requests()), memory.view(geometry.responses()));
     let mut end = End {
-        server: ServerConnection::new(&memory, terms),
+        server: ServerConnection::new(&memory, terms).hearing_metadata(),
         taken: Vec::new(),
         scratch: vec![0; terms.max_record()],
         spill: Vec::new(),
@@ -177,7 +177,7 @@ impl End {
 
     fn handle(&mut self, inbound: Inbound) -> Result<(), Violation> {
         match inbound {
-            Inbound::Call(request) => {
+            Inbound::Call(request) | Inbound::Described(request, _) => {
                 let payload = if request.large {
                     self.server.take_large(&request)?.0
                 } else {

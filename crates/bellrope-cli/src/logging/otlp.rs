@@ -15,10 +15,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use bellrope::server::ServerBuilder;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response, Uri, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use opentelemetry::{Context, Value, trace::Status, trace::TracerProvider as _};
+use opentelemetry::{
+    Context, Value,
+    trace::{SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState, TracerProvider as _},
+};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::{
@@ -28,6 +32,7 @@ use opentelemetry_sdk::{
 };
 use tokio::net::TcpStream;
 use tracing::Level;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{Layer, Registry, filter::Targets};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
@@ -103,6 +108,17 @@ pub(crate) fn start(endpoint: &str) -> anyhow::Result<(Box<dyn Layer<Registry> +
         .with_tracked_inactivity(false)
         .with_filter(Targets::new().with_target("bellrope", Level::DEBUG));
     Ok((layer.boxed(), Sending { provider, counts }))
+}
+
+/// Makes the span of a call whose caller names a trace a child of the caller's span.
+pub(crate) fn adopt_traces(builder: ServerBuilder) -> ServerBuilder {
+    builder.adopt_trace(|span, trace| {
+        let (id, parent) = (TraceId::from_bytes(trace.trace_id()), SpanId::from_bytes(trace.parent_id()));
+        let flags = TraceFlags::new(trace.flags());
+        let caller = SpanContext::new(id, parent, flags, true, TraceState::NONE);
+        // It fails where no collector is: then there is nothing to adopt.
+        let _ = span.set_parent(Context::new().with_remote_span_context(caller));
+    })
 }
 
 impl Sending {

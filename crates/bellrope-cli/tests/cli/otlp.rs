@@ -7,6 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bellrope::{
+    Client,
+    client::{CallOptions, Metadata},
+};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{KeyValue, any_value::Value},
@@ -120,6 +124,32 @@ fn the_collector_gets_a_span_for_every_call_with_type_connection_outcome_and_dur
         said.code == Some(0) && is_there("cannot be read") && !is_there("call{") && !is_there("\"echo\""),
         "{said:?}"
     );
+}
+
+#[test]
+fn a_call_of_a_traced_caller_is_a_child_of_its_span() {
+    let (home, collector) = (Home::new(), Collector::start());
+    let server = home.serve(["--set", &format!("otlp_endpoint={}", collector.url())]);
+    let client = Client::connect(home.socket()).unwrap();
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
+    let metadata = Metadata::new().trace(trace).unwrap().session("window 3").unwrap();
+    let options = CallOptions::new().metadata(metadata);
+    client.call_with("echo", b"on the worker", &options).unwrap();
+    client.call_with("ai.models", b"", &options).unwrap();
+    client.call("echo", b"of nobody's trace").unwrap();
+    eventually("the spans", || collector.calls("echo").len() == 2 && collector.calls("ai.models").len() == 1);
+    let session = Some(Value::StringValue("window 3".to_owned()));
+    let (traced, alone): (Vec<_>, Vec<_>) = [collector.calls("echo"), collector.calls("ai.models")]
+        .concat()
+        .into_iter()
+        .partition(|span| value(&span.attributes, "session") == session);
+    assert_eq!((traced.len(), alone.len()), (2, 1));
+    for span in traced {
+        assert_eq!(u128::from_be_bytes(span.trace_id.try_into().unwrap()), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
+        assert_eq!(u64::from_be_bytes(span.parent_span_id.try_into().unwrap()), 0x00f0_67aa_0ba9_02b7);
+    }
+    assert!(alone[0].parent_span_id.is_empty());
+    drop(server);
 }
 
 #[test]

@@ -63,24 +63,29 @@ impl Assembly {
         if record.extension != announced || record.header.len as usize >= left {
             return Err(Violation::PartialSize { id: record.id, announced });
         }
-        filling.append(requests, record);
+        filling.append(requests, record, 0);
         Ok(())
     }
 }
 
 impl Filling {
-    /// Takes the last part, and gives the whole out.
-    pub(super) fn last(mut self, requests: &Consumer, record: &Record) -> Result<(Vec<u8>, Reservation), Violation> {
-        if record.header.len as usize != self.buffer.len() - self.filled {
+    /// Takes the last part, which is behind so many other bytes of its record, and gives the whole out.
+    pub(super) fn last(
+        mut self,
+        requests: &Consumer,
+        record: &Record,
+        skip: usize,
+    ) -> Result<(Vec<u8>, Reservation), Violation> {
+        if record.header.len as usize - skip != self.buffer.len() - self.filled {
             return Err(Violation::PartialSize { id: record.id, announced: self.buffer.len() as u64 });
         }
-        self.append(requests, record);
+        self.append(requests, record, skip);
         Ok((self.buffer, self.reservation))
     }
 
-    fn append(&mut self, requests: &Consumer, record: &Record) {
-        let len = record.header.len as usize;
-        requests.read(record, 0, &mut self.buffer[self.filled..self.filled + len]);
+    fn append(&mut self, requests: &Consumer, record: &Record, skip: usize) {
+        let len = record.header.len as usize - skip;
+        requests.read(record, skip, &mut self.buffer[self.filled..self.filled + len]);
         self.filled += len;
     }
 }

@@ -1,5 +1,7 @@
 mod answer;
 mod check;
+mod described;
+mod large;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -40,6 +42,8 @@ pub struct ClientConnection {
     dropped: u64,
     /// Whether the server may tell of changes of its message types.
     hears_types: bool,
+    /// Whether the server reads metadata of calls.
+    tells_metadata: bool,
     wake: Wake,
 }
 
@@ -113,6 +117,7 @@ impl ClientConnection {
             waiting: VecDeque::new(),
             dropped: 0,
             hears_types: false,
+            tells_metadata: false,
             wake: Wake::NO,
         }
     }
@@ -121,6 +126,13 @@ impl ClientConnection {
     #[must_use]
     pub fn hearing_types(mut self) -> Self {
         self.hears_types = true;
+        self
+    }
+
+    /// The same, of a client whose server agreed to read metadata of calls.
+    #[must_use]
+    pub fn telling_metadata(mut self) -> Self {
+        self.tells_metadata = true;
         self
     }
 
@@ -199,75 +211,6 @@ impl ClientConnection {
         }
         self.calls.insert(id, self.requests.position(), style, self.terms.stream_window);
         Ok(id)
-    }
-
-    /// Begins a call whose request of `size` bytes may be too large for a record. It is to be sent with
-    /// [`Self::push_large`], or given up with [`Self::cancel`]; meanwhile there can be no other.
-    ///
-    /// # Errors
-    /// [`SubmitError`]; nothing was begun then.
-    pub fn begin_large(&mut self, style: Style, size: usize) -> Result<Sending, SubmitError> {
-        if size > self.max_message() {
-            return Err(SubmitError::TooLarge { size, limit: self.max_message() });
-        }
-        if self.sending.is_some() {
-            return Err(SubmitError::Full);
-        }
-        self.check_slots()?;
-        let id = self.calls.next_id();
-        self.calls.insert(id, u64::MAX, style, self.terms.stream_window);
-        self.sending = Some(id);
-        Ok(Sending { id, sent: 0 })
-    }
-
-    /// Sends and commits as many further parts of a large request as there is room for, or fewer if the server must be
-    /// woken first. Answers whether that was all; it is, too, when the call has ended meanwhile, because the server
-    /// refused it.
-    ///
-    /// # Errors
-    /// The server's [`Violation`]; the connection must be closed.
-    pub fn push_large(
-        &mut self,
-        sending: &mut Sending,
-        message_type: u16,
-        payload: &[u8],
-        deadline_us: Option<u64>,
-    ) -> Result<bool, Violation> {
-        let id = sending.id;
-        if self.calls.find(id).is_none() {
-            // The server is to know that no more of it comes.
-            self.give_up(id)?;
-            return Ok(true);
-        }
-        // The cancel of the large request before this one has to arrive first, or the server sees two at a time.
-        self.flush()?;
-        if !self.waiting.is_empty() {
-            return Ok(false);
-        }
-        let part = self.terms.part();
-        loop {
-            let rest = &payload[sending.sent..];
-            if rest.len() <= part {
-                let pushed =
-                    self.requests.push(RecordClass::Bulk, Kind::Request, message_type, id, deadline_us, rest)?;
-                if pushed {
-                    self.sending = None;
-                    self.calls.sent(id, self.requests.position());
-                }
-                return Ok(pushed);
-            }
-            let whole = Some(payload.len() as u64);
-            if !self.requests.push(RecordClass::Bulk, Kind::Fragment, 0, id, whole, &rest[..part])? {
-                return Ok(false);
-            }
-            sending.sent += part;
-            // The server copies this part while we copy the next. If it sleeps, it is to be woken now.
-            self.wake |= self.requests.publish();
-            KillPoint::ClientPartSent.reached();
-            if self.wake.needed() {
-                return Ok(false);
-            }
-        }
     }
 
     /// Sends a chunk of a stream to the server. Answers `false` if the call has ended or its stream has been ended.

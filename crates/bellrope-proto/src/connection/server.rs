@@ -1,3 +1,4 @@
+mod described;
 mod inbound;
 mod large;
 
@@ -32,6 +33,8 @@ pub struct ServerConnection<B> {
     open: HashSet<u64>,
     /// The request that is on its way in parts, if one is.
     assembly: Option<Assembly>,
+    /// Whether the client may say something of its calls.
+    hears_metadata: bool,
     wake: Wake,
 }
 
@@ -49,6 +52,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
             terms,
             open: HashSet::new(),
             assembly: None,
+            hears_metadata: false,
             wake: Wake::NO,
         }
     }
@@ -151,13 +155,13 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
                 self.wake |= self.requests.relieve();
                 break;
             };
-            if record.header.kind == Kind::Request {
+            if record.header.kind.is_request() {
                 if self.is_stalled() {
                     break;
                 }
                 let large = self.is_assembling_of(record.id);
                 if !large || !self.drop_if_discarded(&record) {
-                    return Ok(Some(Inbound::Call(Request::new(record, large))));
+                    return self.call(Request::new(record, large)).map(Some);
                 }
             } else if record.header.kind == Kind::Fragment && self.assembly.is_none() && self.is_stalled() {
                 break;
@@ -177,7 +181,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     pub fn take(&mut self, request: &Request, into: &mut [u8]) {
         // Not by reference, as `assert_eq` would: the request would have to lie in memory for it.
         assert!(into.len() == request.len, "a request is taken whole");
-        self.requests.read(&request.record, 0, into);
+        self.requests.read(&request.record, request.skip, into);
         self.wake |= self.requests.advance(&request.record);
         self.requests.admit();
     }
@@ -339,7 +343,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     pub fn untaken_requests(&mut self) -> u64 {
         let mut untaken = 0;
         while let Ok(Some(record)) = self.requests.peek() {
-            untaken += u64::from(record.header.kind == Kind::Request);
+            untaken += u64::from(record.header.kind.is_request());
             self.wake |= self.requests.advance(&record);
         }
         untaken

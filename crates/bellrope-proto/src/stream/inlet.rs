@@ -81,7 +81,7 @@ impl Inlet {
             let Head { header, id, extension } = head;
             draft.stage(header.kind, header.message_type, id, extension.unwrap_or(0));
             self.begun = None;
-            self.requests += u64::from(header.kind == Kind::Request);
+            self.requests += u64::from(header.kind.is_request());
         };
         Ok((bytes.len() - rest.len(), wants_more))
     }

@@ -64,7 +64,7 @@ impl Outlet {
             }
             self.gone -= size;
             wake |= self.ring.advance(&record);
-            if record.header.kind == Kind::Request {
+            if record.header.kind.is_request() {
                 on_request(record.end());
             }
         }

@@ -18,7 +18,7 @@ pub(crate) struct Both {
     /// Whether the client had to ring.
     pub(crate) rung: bool,
     /// The response that comes in parts.
-    partial: Vec<u8>,
+    pub(crate) partial: Vec<u8>,
 }
 
 pub(crate) fn connect(capacity: u32, max_in_flight: u32) -> Both {

@@ -31,14 +31,14 @@ fn drive_server(server: &mut ServerConnection<Vec<u8>>) -> Result<(), Violation>
         server.flush()?;
         let Some(inbound) = server.next_inbound()? else { break };
         match inbound {
-            Inbound::Call(request) if request.large => {
+            Inbound::Call(request) | Inbound::Described(request, _) if request.large => {
                 let (payload, _reservation) = server.take_large(&request)?;
                 server.answer(request.id, payload.len(), &mut spill, Ok, |reply| {
                     reply.put(&payload);
                     Ok(())
                 })?;
             }
-            Inbound::Call(request) => {
+            Inbound::Call(request) | Inbound::Described(request, _) => {
                 let payload = &mut scratch[..request.len];
                 server.take(&request, payload);
                 let style = [Style::Unary, Style::ServerStream, Style::ClientStream, Style::Duplex];

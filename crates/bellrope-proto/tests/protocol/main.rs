@@ -3,6 +3,7 @@
 
 mod both;
 mod connection;
+mod described;
 mod hostile_memory;
 mod ring;
 mod ring_model;

@@ -45,8 +45,10 @@ fn server_says(records: &[Written]) -> Result<(), Violation> {
 fn drive_server(server: &mut ServerConnection<Vec<u8>>) -> Result<(), Violation> {
     while let Some(inbound) = server.next_inbound()? {
         match inbound {
-            Inbound::Call(request) if request.large => drop(server.take_large(&request)?),
-            Inbound::Call(request) => {
+            Inbound::Call(request) | Inbound::Described(request, _) if request.large => {
+                drop(server.take_large(&request)?);
+            }
+            Inbound::Call(request) | Inbound::Described(request, _) => {
                 server.take(&request, &mut vec![0; request.len]);
                 let styles = [Style::Unary, Style::ServerStream, Style::ClientStream, Style::Duplex];
                 server.open(request.id, styles[usize::from(request.message_type)])?;

@@ -5,6 +5,7 @@ mod bytes;
 mod conversations;
 mod handshake;
 mod lost;
+mod metadata;
 mod ring;
 mod streams;
 mod table;
@@ -32,6 +33,11 @@ fn the_handshake_is_that_of_the_vectors() {
 #[test]
 fn pages_and_changes_of_the_table_are_those_of_the_vectors() {
     check("table.json", &table::vectors());
+}
+
+#[test]
+fn metadata_of_calls_are_those_of_the_vectors() {
+    check("metadata.json", &metadata::vectors());
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn take_all(server: &mut ServerConnection<Vec<u8>>) -> Result<(), Violation> {
 
 fn take(server: &mut ServerConnection<Vec<u8>>, inbound: &Inbound) -> Result<(), Violation> {
     match inbound {
-        Inbound::Call(request) => {
+        Inbound::Call(request) | Inbound::Described(request, _) => {
             if request.large {
                 server.take_large(request)?;
             } else {

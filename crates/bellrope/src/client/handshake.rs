@@ -11,8 +11,8 @@ use std::{
 use bellrope_proto::{
     connection::ClientConnection,
     handshake::{
-        ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PAGE_HEAD_LEN, PRIORITY, PageHead, Pages, SCHEMAS, Status,
-        TABLE, Transport, Welcome,
+        ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, METADATA, PAGE_HEAD_LEN, PRIORITY, PageHead, Pages,
+        SCHEMAS, Status, TABLE, Transport, Welcome,
     },
     stream::StreamEnd,
 };
@@ -37,7 +37,7 @@ const REMEMBERED: usize = 64;
 const SAME_CLOCK_US: u64 = 5_000_000;
 
 /// The features that are asked for: only typed clients look at schemas.
-const WANTED: u64 = TABLE | if cfg!(feature = "service") { SCHEMAS } else { 0 };
+const WANTED: u64 = TABLE | METADATA | if cfg!(feature = "service") { SCHEMAS } else { 0 };
 
 /// A connection that a server has agreed to.
 #[derive(Debug)]
@@ -286,10 +286,16 @@ impl Handshake {
         terms.max_message = terms.max_message.min(self.max_message);
         let offset = clock_us.wrapping_sub(clock::monotonic_us());
         let same_clock = offset.wrapping_add(SAME_CLOCK_US) < 2 * SAME_CLOCK_US;
-        let connection = ClientConnection::new(&memory, terms);
+        let mut connection = ClientConnection::new(&memory, terms);
+        if features & TABLE != 0 {
+            connection = connection.hearing_types();
+        }
+        if features & METADATA != 0 {
+            connection = connection.telling_metadata();
+        }
         Ok(Established {
             socket: Arc::clone(&self.socket),
-            connection: if features & TABLE != 0 { connection.hearing_types() } else { connection },
+            connection,
             stream: (self.transport == Transport::Stream).then(|| StreamEnd::of_client(&memory, terms.geometry)),
             types: TypeTable::new(types, pages),
             clock_offset_us: if same_clock { 0 } else { offset },

@@ -9,6 +9,7 @@ use bellrope_proto::{
     Violation,
     connection::{Answer, AnswerKind, ClientConnection, Loss, Sending, SubmitError},
     handshake::Style,
+    metadata::Metadata,
     ring::Armed,
 };
 use bellrope_shm::{
@@ -148,6 +149,34 @@ impl ClientLink {
         self.room(submitted)
     }
 
+    /// As [`Self::submit`], with what its caller says of the call, if the server reads that.
+    #[inline(always)]
+    pub(crate) fn submit_with(
+        &mut self,
+        message_type: MessageType,
+        payload: &[u8],
+        time_left: Option<Duration>,
+        metadata: Option<&Metadata>,
+    ) -> Result<Option<u64>, CallError> {
+        match metadata {
+            None => self.submit(message_type, payload, time_left),
+            Some(metadata) => self.submit_described(message_type, payload, time_left, metadata),
+        }
+    }
+
+    #[cold]
+    fn submit_described(
+        &mut self,
+        MessageType { number, style, .. }: MessageType,
+        payload: &[u8],
+        time_left: Option<Duration>,
+        metadata: &Metadata,
+    ) -> Result<Option<u64>, CallError> {
+        let deadline_us = time_left.map(|left| self.deadline_us(left));
+        let submitted = self.connection.submit_described(number, style, metadata, payload, deadline_us);
+        self.room(submitted)
+    }
+
     /// Begins a call whose request may travel in parts. `None`: another one does.
     pub(crate) fn begin_large(&mut self, style: Style, size: usize) -> Result<Option<Sending>, CallError> {
         let begun = self.connection.begin_large(style, size);
@@ -161,11 +190,13 @@ impl ClientLink {
         message_type: MessageType,
         payload: &[u8],
         time_left: Option<Duration>,
+        metadata: Option<&Metadata>,
     ) -> Result<bool, CallError> {
         let deadline_us = time_left.map(|left| self.deadline_us(left));
+        let number = message_type.number;
         loop {
             let before = *sending;
-            let pushed = self.connection.push_large(sending, message_type.number, payload, deadline_us);
+            let pushed = self.connection.push_large_described(sending, number, metadata, payload, deadline_us);
             self.commit();
             match pushed {
                 // It stopped to wake the server, or for want of room: the next try tells.

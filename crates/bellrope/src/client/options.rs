@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bellrope_proto::metadata::Metadata;
+
 use super::{
     deadline::from_now,
     mailboxes::Ticket,
@@ -30,6 +32,8 @@ use crate::error::CallError;
 /// | `finish_with` of an upload | waiting for the answer | no | yes |
 /// | `call_with` of a `Connection` | the call | no: it does not reconnect | yes |
 /// | `submit_with`, `queue_with` of a `Connection` | the call, once it is sent | no | no: `Connection::cancel` does it |
+///
+/// [`metadata`](Self::metadata) go with every call, retries too; an upload's `finish_with` takes none, as its call was sent.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -55,6 +59,7 @@ pub struct CallOptions {
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Retry,
     pub(crate) cancel: Option<CancelToken>,
+    metadata: Option<Arc<Metadata>>,
 }
 
 /// Which calls a client sends again by itself, to the server that it finds after one went away. All of it happens within
@@ -98,6 +103,49 @@ impl CallOptions {
         self
     }
 
+    /// What the server is told of the call beyond its request: whose trace it belongs to, whose session, who asks. A server of
+    /// version 1.0 is told nothing of it.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// use bellrope::{Client, Server, client::{CallOptions, Metadata}};
+    ///
+    /// let server = Server::builder()
+    ///     .unary("whose", |call, reply| {
+    ///         let session = call.metadata().and_then(|metadata| metadata.session_text());
+    ///         reply.put(session.unwrap_or("nobody's").as_bytes());
+    ///         Ok(())
+    ///     })
+    ///     .bind(&path)?;
+    /// let client = Client::connect(&path)?;
+    /// let metadata = Metadata::new()
+    ///     .trace("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse()?)?
+    ///     .session("window 3")?;
+    /// assert_eq!(client.call_with("whose", b"", &CallOptions::new().metadata(metadata))?, b"window 3");
+    /// assert_eq!(client.call("whose", b"")?, b"nobody's");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = Some(Arc::new(metadata));
+        self
+    }
+
+    pub(crate) fn said(&self) -> Option<&Metadata> {
+        self.metadata.as_deref()
+    }
+
+    /// Refuses metadata.
+    pub(crate) fn without_metadata(&self, form: &'static str, reason: &'static str) -> Result<(), CallError> {
+        if self.metadata.is_none() {
+            return Ok(());
+        }
+        Err(CallError::UnusableOption { option: "metadata", form, reason })
+    }
+
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancel.as_ref().is_some_and(CancelToken::is_cancelled)
     }
@@ -123,6 +171,9 @@ impl CallOptions {
         Err(CallError::UnusableOption { option: "cancel", form, reason })
     }
 }
+
+/// Why metadata come too late at the end of an upload.
+pub(super) const SAID_ALREADY: &str = "the call was sent already; give them to client_stream_with";
 
 /// Why a call with chunks from the client is never sent again.
 pub(super) const SENT_ONCE: &str =

@@ -16,6 +16,7 @@ use bellrope_proto::{
     connection::{AnswerKind, ClientConnection, Sending},
     frame::Rejection,
     handshake::Style,
+    metadata::Metadata,
 };
 use bellrope_shm::{socket::Socket, wait::Notifier};
 
@@ -311,12 +312,13 @@ impl State {
         message_type: MessageType,
         payload: &[u8],
         time_left: Option<Duration>,
+        metadata: Option<&Metadata>,
     ) -> Result<Begun, CallError> {
         let Some(link) = &mut self.link else { return Err(CallError::NotExecuted) };
-        let begun = if payload.len() > link.connection.max_record() {
+        let begun = if payload.len() > link.connection.max_record_with(metadata) {
             link.begin_large(message_type.style, payload.len())?.map(|sending| (sending.id, Some(sending)))
         } else {
-            let submitted = link.submit(message_type, payload, time_left);
+            let submitted = link.submit_with(message_type, payload, time_left, metadata);
             link.commit();
             submitted?.map(|id| (id, None))
         };
@@ -337,10 +339,11 @@ impl State {
         message_type: MessageType,
         payload: &[u8],
         time_left: Option<Duration>,
+        metadata: Option<&Metadata>,
     ) -> Result<bool, CallError> {
         match &mut self.link {
             Some(link) if ticket.generation == self.generation => {
-                link.push_large(sending, message_type, payload, time_left)
+                link.push_large(sending, message_type, payload, time_left, metadata)
             }
             _ => Ok(true),
         }

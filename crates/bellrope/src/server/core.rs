@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope_proto::{Budget, Holder, Reservation, connection::Failure, frame::ErrorCode};
+use bellrope_proto::{Budget, Holder, Reservation, connection::Failure, frame::ErrorCode, metadata::TraceContext};
 use bellrope_shm::{clock, socket::PeerCredentials};
 
 use super::{
@@ -33,6 +33,9 @@ use crate::{
 /// How long a thread that has nothing to do sleeps at the most, so that nothing can be missed for ever.
 pub(crate) const SWEEP: Duration = Duration::from_secs(1);
 
+/// See [`ServerBuilder::adopt_trace`](super::ServerBuilder::adopt_trace).
+pub(crate) type AdoptTrace = fn(&tracing::Span, TraceContext);
+
 /// What all threads of a server share.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -53,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) heaviest: Box<[AtomicU64]>,
     pub(crate) buffers: Arc<Buffers>,
     log_limit: LogLimit,
+    /// What makes a call's span a child of its caller's.
+    pub(crate) adopt_trace: Option<AdoptTrace>,
     pub(crate) penalties: Penalties,
     /// Set when nothing new is taken any more; what is under way goes on.
     pub(crate) draining: AtomicBool,
@@ -98,6 +103,7 @@ impl Core {
             buffers: Arc::new(Buffers::new(&budget)),
             budget,
             log_limit: LogLimit::default(),
+            adopt_trace: None,
             penalties: Penalties::default(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

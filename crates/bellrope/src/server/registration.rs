@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bellrope_proto::metadata::TraceContext;
+
 use super::{
     Call, CallInPlace, Ending, HandlerError, Reply, ServerBuilder, ServerConfig, accept::retirement::OnEnding,
     handler::registry::Handler,
@@ -249,6 +251,20 @@ impl ServerBuilder {
     #[must_use]
     pub fn operator(mut self) -> Self {
         self.operator.get_or_insert_default().register(&mut self.registry);
+        self
+    }
+
+    /// Has `adopt` called with the span of each call whose caller says which trace it belongs to
+    /// ([`CallOptions::metadata`](crate::client::CallOptions::metadata)), before the span is entered and while somebody listens
+    /// at `debug`: for whoever sends spans on, to make it a child of the caller's.
+    ///
+    /// ```
+    /// # let builder = bellrope::Server::builder();
+    /// let builder = builder.adopt_trace(|_span, trace| println!("a call of the trace {trace}"));
+    /// ```
+    #[must_use]
+    pub fn adopt_trace(mut self, adopt: fn(&tracing::Span, TraceContext)) -> Self {
+        self.adopt_trace = Some(adopt);
         self
     }
 

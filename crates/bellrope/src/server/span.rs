@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bellrope_proto::metadata::Metadata;
 use tracing::{Span, field::Empty, level_filters::LevelFilter};
 
 use super::core::Core;
@@ -16,25 +17,30 @@ pub(crate) struct CallSpan {
 
 impl CallSpan {
     #[inline(always)]
-    pub(crate) fn new(core: &Core, message_type: u16, connection: u64) -> Self {
+    pub(crate) fn new(core: &Core, message_type: u16, connection: u64, metadata: Option<&Metadata>) -> Self {
         if LevelFilter::current() < LevelFilter::DEBUG {
             return Self { span: Span::none(), began: None };
         }
-        Self::heard(core, message_type, connection)
+        Self::heard(core, message_type, connection, metadata)
     }
 
     /// Where somebody may listen.
     #[cold]
     #[inline(never)]
-    fn heard(core: &Core, message_type: u16, connection: u64) -> Self {
+    fn heard(core: &Core, message_type: u16, connection: u64, metadata: Option<&Metadata>) -> Self {
         // The fields are looked at only if somebody listens.
         let span = tracing::debug_span!(
             "call",
             message_type = &*core.registry.name(message_type),
             connection,
+            session = metadata.and_then(Metadata::session_text),
+            caller = metadata.and_then(Metadata::caller_text),
             outcome = Empty,
             duration_us = Empty
         );
+        if let (Some(adopt), Some(trace)) = (core.adopt_trace, metadata.and_then(Metadata::trace_context)) {
+            adopt(&span, trace);
+        }
         let began = (!span.is_disabled()).then(Instant::now);
         Self { span, began }
     }

@@ -8,6 +8,7 @@ mod blocking;
 mod calls;
 mod faces;
 mod limits;
+mod metadata;
 mod names;
 mod options;
 mod outcomes;

@@ -1,6 +1,6 @@
 //! What a client sent, as its server sees it.
 
-use crate::ring::Record;
+use crate::{metadata::Metadata, ring::Record};
 
 /// A call at the front of the request ring, or the last part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Request {
     pub deadline_us: Option<u64>,
     /// Whether it came in parts. Then it is to be taken with `ServerConnection::take_large`, else with `take`.
     pub large: bool,
+    /// Bytes of the record's payload before those of the request.
+    pub(super) skip: usize,
     pub(super) record: Record,
 }
 
@@ -29,16 +31,24 @@ impl Request {
             len: header.len as usize,
             deadline_us: header.extended.then_some(extension),
             large,
+            skip: 0,
             record,
         }
+    }
+
+    /// The same, of which the first so many bytes are metadata.
+    pub(super) fn behind(self, skip: usize) -> Self {
+        Self { len: self.len - skip, skip, ..self }
     }
 }
 
 /// What came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inbound {
     /// A call. It stays where it is until it is taken.
     Call(Request),
+    /// The same, and what its caller says of it.
+    Described(Request, Metadata),
     /// A large request begins. It stays where it is, and with it all that follows, until it is
     /// accepted or refused: `ServerConnection::accept_large`, `refuse_large`.
     Large(Announced),

@@ -56,7 +56,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         let Some(Assembly::Filling(filling)) = self.assembly.take() else {
             return Err(Violation::Form(Kind::Request as u8));
         };
-        let whole = filling.last(&self.requests, &request.record)?;
+        let whole = filling.last(&self.requests, &request.record, request.skip)?;
         self.wake |= self.requests.advance(&request.record);
         self.requests.admit();
         Ok(whole)

@@ -95,7 +95,7 @@ impl Server {
         for _ in 0..most {
             let Some(inbound) = self.connection.next_inbound().unwrap() else { break };
             let goes_on = match inbound {
-                Inbound::Call(request) => self.serve(setting, &request)?,
+                Inbound::Call(request) | Inbound::Described(request, _) => self.serve(setting, &request)?,
                 Inbound::Large(announced) => self.let_in(setting, &announced),
                 Inbound::Part(_) => true,
                 Inbound::Chunk(chunk) => {

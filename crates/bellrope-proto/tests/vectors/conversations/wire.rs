@@ -164,7 +164,7 @@ impl Wire {
     fn take(&mut self) {
         while let Some(inbound) = self.server.next_inbound().unwrap() {
             match inbound {
-                Inbound::Call(request) => {
+                Inbound::Call(request) | Inbound::Described(request, _) => {
                     if request.large {
                         self.server.take_large(&request).unwrap();
                     } else {

@@ -66,14 +66,14 @@ impl AsyncClient {
     ) -> Result<Pending, CallError> {
         loop {
             self.await_link().await?;
-            let begun = poll_fn(|context| self.poll_begin(context, target, style, payload, deadline)).await?;
+            let begun = poll_fn(|context| self.poll_begin(context, target, style, payload, deadline, options)).await?;
             let Some((ticket, parts)) = begun else { continue };
             let registration = options.cancel.as_ref().map(|token| token.register(&self.shared, ticket));
             let pending = Pending::new(&self.shared, ticket, registration);
             if let Some((message_type, mut sending)) = parts {
                 poll_fn(|context| {
                     self.poll_room(context, |state| {
-                        state.push(ticket, &mut sending, message_type, payload, left(deadline))
+                        state.push(ticket, &mut sending, message_type, payload, left(deadline), options.said())
                     })
                 })
                 .await?;
@@ -91,6 +91,7 @@ impl AsyncClient {
         style: Style,
         payload: &[u8],
         deadline: Option<Instant>,
+        options: &CallOptions,
     ) -> Poll<Result<Option<(Ticket, Option<(MessageType, Sending)>)>, CallError>> {
         let mut begun = None;
         let polled = self.poll_room(context, |state| {
@@ -103,7 +104,7 @@ impl AsyncClient {
                     link.types.find_styled(target, style)?
                 }
             };
-            begun = match state.begin(message_type, payload, left(deadline))? {
+            begun = match state.begin(message_type, payload, left(deadline), options.said())? {
                 Begun::NoRoom => return Ok(false),
                 Begun::Whole(ticket) => Some((ticket, None)),
                 Begun::Partly(ticket, sending) => Some((ticket, Some((message_type, sending)))),

@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep_until, timeout_at};
 use super::{
     super::{
         mailboxes::{Event, Role, Ticket},
-        options::{CallOptions, SENT_ONCE},
+        options::{CallOptions, SAID_ALREADY, SENT_ONCE},
         shared::{Sent, SharedClient},
     },
     driver::settle,
@@ -183,9 +183,10 @@ impl AsyncUpload {
     /// [Example](super::AsyncClient).
     ///
     /// # Errors
-    /// As there; [`CallError::UnusableOption`] for a retry, which also ends the call.
+    /// As there; [`CallError::UnusableOption`] for a retry or metadata, which also ends the call.
     pub async fn finish_with(mut self, options: &CallOptions) -> Result<Vec<u8>, CallError> {
         options.without_retry("finish", SENT_ONCE)?;
+        options.without_metadata("finish", SAID_ALREADY)?;
         let deadline = match (self.sink.deadline, options.deadline()) {
             (Some(whole), Some(answer)) => whole.min(answer),
             (whole, answer) => whole.or(answer).unwrap_or_else(|| self.pending.patience()),

@@ -171,7 +171,7 @@ impl Caller {
                 }
                 Err(error) => return Err(error),
             };
-            match state.begin(message_type, payload, left(deadline)) {
+            match state.begin(message_type, payload, left(deadline), options.said()) {
                 Ok(Begun::Whole(ticket)) => return Ok(ticket),
                 Ok(Begun::Partly(ticket, sending)) => {
                     drop(state);
@@ -205,7 +205,7 @@ impl Caller {
                 state.abandon(ticket);
                 return Err(CallError::Cancelled);
             }
-            match state.push(ticket, &mut sending, message_type, payload, left(deadline)) {
+            match state.push(ticket, &mut sending, message_type, payload, left(deadline), options.said()) {
                 Ok(true) => return Ok(ticket),
                 Ok(false) => {}
                 Err(error) => {

@@ -7,7 +7,7 @@ use bellrope_proto::handshake::Style;
 use super::{
     super::{
         mailboxes::{Event, Ticket},
-        options::{Again, CallOptions, Registration, SENT_ONCE},
+        options::{Again, CallOptions, Registration, SAID_ALREADY, SENT_ONCE},
     },
     caller::Caller,
 };
@@ -211,9 +211,10 @@ impl Upload {
     /// [Example](Self).
     ///
     /// # Errors
-    /// As there; [`CallError::UnusableOption`] for a retry, which also ends the call.
+    /// As there; [`CallError::UnusableOption`] for a retry or metadata, which also ends the call.
     pub fn finish_with(mut self, options: &CallOptions) -> Result<Vec<u8>, CallError> {
         options.without_retry("finish", SENT_ONCE)?;
+        options.without_metadata("finish", SAID_ALREADY)?;
         let ChunkSink { caller, ticket, deadline } = &self.sink;
         let deadline = match (*deadline, options.deadline()) {
             (Some(whole), Some(answer)) => whole.min(answer),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use bellrope_proto::metadata::Metadata;
+
 use super::super::{
     deadline::from_now,
     options::{CallOptions, CancelToken},
@@ -19,12 +21,14 @@ pub(super) struct Limit<'a> {
     /// What holds: what was given, or else the configuration's, from the first time that somebody looks at the clock.
     deadline: Option<Instant>,
     pub(super) token: Option<&'a CancelToken>,
+    /// What is said of the call.
+    pub(super) said: Option<&'a Metadata>,
 }
 
 impl<'a> Limit<'a> {
     pub(super) fn of(options: &'a CallOptions) -> Self {
         let given = options.deadline();
-        Self { given, deadline: given, token: options.cancel.as_ref() }
+        Self { given, deadline: given, token: options.cancel.as_ref(), said: options.said() }
     }
 
     /// Time left until something else must be looked at: `next` is the first moment at which another call has to be over.

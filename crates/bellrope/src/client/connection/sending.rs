@@ -72,11 +72,11 @@ impl Connection {
         payload: &[u8],
         limit: &mut Limit<'_>,
     ) -> Result<CallId, CallError> {
-        if payload.len() > self.link.connection.max_record() {
+        if payload.len() > self.link.connection.max_record_with(limit.said) {
             return self.send_large(message_type, payload, limit);
         }
         loop {
-            if let Some(id) = self.link.submit(message_type, payload, left(limit.given))? {
+            if let Some(id) = self.link.submit_with(message_type, payload, left(limit.given), limit.said)? {
                 self.link.commit();
                 return Ok(CallId(id));
             }
@@ -99,7 +99,7 @@ impl Connection {
         };
         let id = CallId(sending.id);
         loop {
-            let pushed = self.link.push_large(&mut sending, message_type, payload, left(limit.given));
+            let pushed = self.link.push_large(&mut sending, message_type, payload, left(limit.given), limit.said);
             match pushed.and_then(|all| if all { Ok(true) } else { self.wait_for_room(limit).map(|()| false) }) {
                 Ok(true) => return Ok(id),
                 Ok(false) => {}
@@ -182,7 +182,7 @@ impl Connection {
         options: &CallOptions,
     ) -> Result<Option<CallId>, CallError> {
         let (message_type, limit) = self.prepare("queue", message_type.into(), options)?;
-        let id = self.link.submit(message_type, payload, options.timeout)?.map(CallId);
+        let id = self.link.submit_with(message_type, payload, options.timeout, options.said())?.map(CallId);
         id.into_iter().for_each(|id| self.keep_time(id, &limit));
         Ok(id)
     }

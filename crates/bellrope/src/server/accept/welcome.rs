@@ -7,7 +7,7 @@ use std::{
 
 use bellrope_proto::{
     connection::ServerConnection,
-    handshake::{Hello, MAX_BODY, SCHEMAS, TABLE, Transport, Welcome},
+    handshake::{Hello, MAX_BODY, METADATA, SCHEMAS, TABLE, Transport, Welcome},
     stream::StreamEnd,
 };
 use bellrope_shm::{
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The features that a server has.
-const OFFERED: u64 = SCHEMAS | TABLE;
+const OFFERED: u64 = SCHEMAS | METADATA | TABLE;
 /// Names of message types in a line of the log that tells of more.
 const NAMED: usize = 8;
 
@@ -80,7 +80,10 @@ pub(crate) fn let_in(
     let make_connection = move |socket| NewConnection {
         socket,
         stream,
-        connection: ServerConnection::new(&memory, terms),
+        connection: match ServerConnection::new(&memory, terms) {
+            connection if features & METADATA != 0 => connection.hearing_metadata(),
+            connection => connection,
+        },
         serial,
         peer,
         slot,

@@ -9,6 +9,7 @@ use bellrope_proto::{
     Violation,
     connection::{Failure, Request},
     frame::{ErrorCode, Rejection},
+    metadata::Metadata,
 };
 use bellrope_shm::clock;
 
@@ -54,7 +55,13 @@ impl AsyncCalls {
     }
 
     /// Hands a call to its async handler, unless too many are open. Answers `false` if it has to wait for the budget.
-    pub(crate) fn start(&self, session: &mut Session, handler: &Handler, request: &Request) -> Result<bool, Violation> {
+    pub(crate) fn start(
+        &self,
+        session: &mut Session,
+        handler: &Handler,
+        request: &Request,
+        metadata: Option<Metadata>,
+    ) -> Result<bool, Violation> {
         let core = &*self.core;
         let style = handler.style();
         let weight = core.registry.weight(request.message_type);
@@ -111,8 +118,10 @@ impl AsyncCalls {
         let ahead = style.streams().then(|| reservation.split_off(reservation.bytes().min(ChunkSender::AHEAD as u64)));
         let room = Arc::new(reservation);
         let runtime = core.runtime.as_ref().expect("a server with async handlers has a runtime");
+        let span = CallSpan::new(core, request.message_type, session.serial, metadata.as_ref());
         let call = OwnedCall {
             payload,
+            metadata: metadata.map(Box::new),
             context: CallContext { connection: session.serial, deadline_us: request.deadline_us },
             cancelled: Cancelled::default(),
             pid: session.peer.pid,
@@ -128,12 +137,7 @@ impl AsyncCalls {
             call: request.id,
             max_chunk: session.connection.max_record(),
         };
-        let held = Held {
-            room: Some(room),
-            ahead,
-            permit: Some(permit),
-            span: CallSpan::new(core, request.message_type, session.serial),
-        };
+        let held = Held { room: Some(room), ahead, permit: Some(permit), span };
         let began = Instant::now();
         let open = dispatch::start((runtime, &session.open.turns), handler, request.message_type, call, &port, held);
         // What the handler does before its future is there, it does on the worker.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bellrope_proto::metadata::Metadata;
+
 use super::context::CallContext;
 
 /// A call as a handler on the worker sees it: the payload is a private copy that nobody else can change.
@@ -9,6 +11,7 @@ use super::context::CallContext;
 pub struct Call<'a> {
     pub(crate) payload: &'a [u8],
     pub(crate) context: CallContext,
+    pub(crate) metadata: Option<&'a Metadata>,
 }
 
 impl<'a> Call<'a> {
@@ -16,6 +19,12 @@ impl<'a> Call<'a> {
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
         self.payload
+    }
+
+    /// What its caller says of the call beyond the request, if that is anything.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&'a Metadata> {
+        self.metadata
     }
 
     /// The server's number for the caller's connection.
@@ -36,6 +45,7 @@ impl<'a> Call<'a> {
 pub struct CallInPlace<'a> {
     pub(crate) message: &'a mut Vec<u8>,
     pub(crate) context: CallContext,
+    pub(crate) metadata: Option<&'a Metadata>,
 }
 
 impl CallInPlace<'_> {
@@ -44,6 +54,12 @@ impl CallInPlace<'_> {
     #[must_use]
     pub fn message(&mut self) -> &mut Vec<u8> {
         self.message
+    }
+
+    /// What its caller says of the call beyond the request, if that is anything.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata
     }
 
     /// The server's number for the caller's connection.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bellrope_proto::{Holder, Reservation};
+use bellrope_proto::{Holder, Reservation, metadata::Metadata};
 use tokio::sync::{Notify, Semaphore};
 
 use super::context::CallContext;
@@ -25,6 +25,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(5);
 pub struct OwnedCall {
     pub(crate) payload: Vec<u8>,
     pub(crate) context: CallContext,
+    pub(crate) metadata: Option<Box<Metadata>>,
     pub(crate) cancelled: Cancelled,
     /// The process at the other end; 0 for an unknown one.
     pub(crate) pid: i32,
@@ -99,6 +100,12 @@ impl OwnedCall {
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
+    }
+
+    /// What its caller says of the call beyond the request, if that is anything.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_deref()
     }
 
     /// The server's number for the caller's connection.

@@ -11,6 +11,7 @@ use std::{
 use bellrope_proto::{
     Reservation, Violation,
     connection::{Failure, Reply, Request},
+    metadata::Metadata,
 };
 
 use super::session::Session;
@@ -86,6 +87,7 @@ impl Executor {
         reservation: Option<Reservation>,
         first: bool,
         quick: bool,
+        metadata: Option<&Metadata>,
     ) -> Result<(), Violation> {
         let &Request { id, message_type, deadline_us, .. } = request;
         let size = message.len();
@@ -105,7 +107,7 @@ impl Executor {
             session.commit();
             Some(Instant::now())
         };
-        let span = CallSpan::new(core, message_type, session.serial);
+        let span = CallSpan::new(core, message_type, session.serial, metadata);
         let entered = span.span().enter();
         let context = CallContext { connection: session.serial, deadline_us };
         let kept = Cell::new(false);
@@ -115,7 +117,7 @@ impl Executor {
         };
         let failed =
             session.connection.answer(id, size, &mut self.spill, keep, |reply| {
-                match std::panic::catch_unwind(AssertUnwindSafe(|| run(handler, message, context, reply))) {
+                match std::panic::catch_unwind(AssertUnwindSafe(|| run(handler, message, context, metadata, reply))) {
                     Ok(Ok(())) => Ok(()),
                     Ok(Err(error)) => Err(Box::new(Failure::from(error))),
                     Err(panic) => Err(Box::new(panic_failure(panic))),
@@ -154,9 +156,10 @@ impl Executor {
         message: &mut Vec<u8>,
         reservation: Option<Reservation>,
         first: bool,
+        metadata: Option<&Metadata>,
     ) -> Result<(), Violation> {
         let quick = self.is_quick(request.message_type);
-        self.serve(core, session, handler, request, message, reservation, first, quick)
+        self.serve(core, session, handler, request, message, reservation, first, quick, metadata)
     }
 
     /// As [`Self::serve`], for a call whose request came in parts. A reply that is made beside it has as much room.
@@ -170,6 +173,7 @@ impl Executor {
         message: &mut Vec<u8>,
         reservation: Reservation,
         first: bool,
+        metadata: Option<&Metadata>,
     ) -> Result<(), Violation> {
         let spill = match handler {
             Handler::InPlace(_) => Some(Vec::new()),
@@ -180,7 +184,7 @@ impl Executor {
             return outcome::refuse(core, &self.counters, session, request.id, request.message_type, failure);
         };
         let small = std::mem::replace(&mut self.spill, spill);
-        let served = self.serve_apart(core, session, handler, request, message, Some(reservation), first);
+        let served = self.serve_apart(core, session, handler, request, message, Some(reservation), first, metadata);
         core.buffers.put(std::mem::replace(&mut self.spill, small));
         served
     }
@@ -215,12 +219,13 @@ fn run(
     handler: &Handler,
     message: &mut Vec<u8>,
     context: CallContext,
+    metadata: Option<&Metadata>,
     reply: &mut Reply<'_>,
 ) -> Result<(), HandlerError> {
     match handler {
-        Handler::Unary(handler) => handler(&Call { payload: message, context }, reply),
+        Handler::Unary(handler) => handler(&Call { payload: message, context, metadata }, reply),
         Handler::InPlace(handler) => {
-            handler(&mut CallInPlace { message, context })?;
+            handler(&mut CallInPlace { message, context, metadata })?;
             reply.adopt(message);
             Ok(())
         }

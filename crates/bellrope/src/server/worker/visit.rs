@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bellrope_proto::{
     Violation,
     connection::{Inbound, Request},
+    metadata::Metadata,
 };
 use bellrope_shm::clock;
 
@@ -143,6 +144,7 @@ impl Visitor {
                             None,
                             first,
                             !is_slow,
+                            None,
                         )?;
                         self.bound_message();
                         turn.bytes += request.len;
@@ -187,7 +189,11 @@ impl Visitor {
             None => Ok(false),
             Some(Inbound::Call(request)) => {
                 turn.bytes += request.len;
-                self.serve(session, &request, first)
+                self.serve(session, &request, None, first)
+            }
+            Some(Inbound::Described(request, metadata)) => {
+                turn.bytes += request.len;
+                self.serve(session, &request, Some(metadata), first)
             }
             Some(inbound) => self.handle(session, &inbound, turn),
         }
@@ -245,7 +251,13 @@ impl Visitor {
     }
 
     /// Answers one call, or hands it to its async handler. Answers `false` if it has to wait for the budget.
-    fn serve(&mut self, session: &mut Session, request: &Request, first: bool) -> Result<bool, Violation> {
+    fn serve(
+        &mut self,
+        session: &mut Session,
+        request: &Request,
+        metadata: Option<Metadata>,
+        first: bool,
+    ) -> Result<bool, Violation> {
         let core = Arc::clone(&self.core);
         let fixed = core.registry.find(request.message_type);
         // One that is taken out meanwhile answers the calls that it has.
@@ -253,13 +265,14 @@ impl Visitor {
         match fixed.or(added.as_deref()) {
             #[cfg(feature = "tokio")]
             Some(handler) if !handler.runs_on_worker() => {
-                return self.asynchronous.start(session, handler, request);
+                return self.asynchronous.start(session, handler, request, metadata);
             }
-            handler if request.large => self.serve_large(session, handler, request, first)?,
+            handler if request.large => self.serve_large(session, handler, request, metadata.as_ref(), first)?,
             Some(handler) => {
                 self.message.resize(request.len, 0);
                 session.connection.take(request, &mut self.message);
-                self.executor.serve_apart(&core, session, handler, request, &mut self.message, None, first)?;
+                let (message, metadata) = (&mut self.message, metadata.as_ref());
+                self.executor.serve_apart(&core, session, handler, request, message, None, first, metadata)?;
                 self.bound_message();
             }
             None => {
@@ -278,6 +291,7 @@ impl Visitor {
         session: &mut Session,
         handler: Option<&Handler>,
         request: &Request,
+        metadata: Option<&Metadata>,
         first: bool,
     ) -> Result<(), Violation> {
         let (mut message, mut reservation) = session.connection.take_large(request)?;
@@ -285,7 +299,8 @@ impl Visitor {
         session.budget_claim.came_whole();
         let served = match handler {
             Some(handler) => {
-                self.executor.serve_large(&self.core, session, handler, request, &mut message, reservation, first)
+                let core = &self.core;
+                self.executor.serve_large(core, session, handler, request, &mut message, reservation, first, metadata)
             }
             None => self.refuse_unknown(session, request, message.len()),
         };
