@@ -88,7 +88,9 @@ impl Budget {
     pub fn parse(token: &str, text: &str) -> Result<Self, String> {
         let wrong = || {
             let windows = Window::ALL.map(Window::word).join(", ");
-            format!("{text:?} is no budget; give AMOUNT/WINDOW, as in 5USD/day, 200000tokens/hour or 60requests/minute; windows: {windows}")
+            format!(
+                "{text:?} is no budget; give AMOUNT/WINDOW, as in 5USD/day, 200000tokens/hour or 60requests/minute; windows: {windows}"
+            )
         };
         let (limit, window) = text.split_once('/').ok_or_else(wrong)?;
         let window = Window::ALL.into_iter().find(|known| known.word() == window).ok_or_else(wrong)?;

@@ -104,7 +104,8 @@ impl Date {
 pub fn day_of(text: &str) -> Option<i64> {
     let mut parts = text.splitn(3, '-');
     let mut next = |digits: usize| {
-        let part = parts.next().filter(|part| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_digit()))?;
+        let part =
+            parts.next().filter(|part| part.len() == digits && part.bytes().all(|byte| byte.is_ascii_digit()))?;
         part.parse::<i64>().ok()
     };
     let date = Date { year: next(4)?, month: next(2)?, day: next(2)? };
@@ -138,7 +139,9 @@ mod tests {
             let text = shown_day(day);
             assert_eq!(day_of(&text), Some(day), "{text}");
         }
-        for wrong in ["", "2026", "2026-1-1", "2026-13-01", "2026-00-10", "2025-02-29", "2026-11-31", "2026-11-1x", "-026-01-01"] {
+        for wrong in
+            ["", "2026", "2026-1-1", "2026-13-01", "2026-00-10", "2025-02-29", "2026-11-31", "2026-11-1x", "-026-01-01"]
+        {
             assert_eq!(day_of(wrong), None, "{wrong}");
         }
     }

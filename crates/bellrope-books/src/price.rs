@@ -153,7 +153,8 @@ impl std::fmt::Display for Money {
 /// Millionths as a decimal number: at least two places, and no zeros after them.
 pub(crate) fn amount(micros: u64) -> String {
     let mut text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
-    while text.ends_with('0') && !text[..text.len() - 1].ends_with('.') && text.len() - text.find('.').unwrap_or(0) > 3 {
+    while text.ends_with('0') && !text[..text.len() - 1].ends_with('.') && text.len() - text.find('.').unwrap_or(0) > 3
+    {
         text.pop();
     }
     text
@@ -215,9 +216,18 @@ mod tests {
     #[test]
     fn a_pattern_fits_the_whole_name() {
         for (pattern, text, fits) in [
-            ("a", "a", true), ("a", "ab", false), ("a*", "ab", true), ("*b", "ab", true), ("a*c", "abc", true),
-            ("a*b*c", "axxbyyc", true), ("a*b*c", "axxbyy", false), ("*", "", true), ("", "", true), ("", "a", false),
-            ("a**a", "aa", true), ("a*a", "a", false),
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("a*", "ab", true),
+            ("*b", "ab", true),
+            ("a*c", "abc", true),
+            ("a*b*c", "axxbyyc", true),
+            ("a*b*c", "axxbyy", false),
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("a**a", "aa", true),
+            ("a*a", "a", false),
         ] {
             assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
         }
@@ -225,7 +235,9 @@ mod tests {
 
     #[test]
     fn money_is_written_with_two_places_or_as_many_as_it_has() {
-        for (micros, text) in [(0, "0.00"), (1, "0.000001"), (1_500_000, "1.50"), (12_345_600, "12.3456"), (10, "0.00001")] {
+        for (micros, text) in
+            [(0, "0.00"), (1, "0.000001"), (1_500_000, "1.50"), (12_345_600, "12.3456"), (10, "0.00001")]
+        {
             assert_eq!(amount(micros), text);
         }
     }

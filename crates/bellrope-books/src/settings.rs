@@ -86,7 +86,10 @@ impl BookSettings {
         }
         for (at, price) in self.prices.iter().enumerate() {
             if let Err(text) = price.check() {
-                return fault("prices", format!("row {} ({}/{}): {text}", at + 1, shown(&price.provider), shown(&price.model)));
+                return fault(
+                    "prices",
+                    format!("row {} ({}/{}): {text}", at + 1, shown(&price.provider), shown(&price.model)),
+                );
             }
         }
         let mut names = BTreeSet::new();
@@ -143,7 +146,9 @@ impl Budget {
             return Err(format!("cost is {cost}; give an amount of money, 0 or more"));
         }
         if self.action == Some(Action::Warn) && self.model.is_some() {
-            return Err("action = \"warn\" lets a request pass as it is, and model sends it on; give one of them".to_owned());
+            return Err(
+                "action = \"warn\" lets a request pass as it is, and model sends it on; give one of them".to_owned()
+            );
         }
         if self.model.as_ref().is_some_and(String::is_empty) {
             return Err("model is empty; name the model that requests go over to, as in ollama/llama3.2".to_owned());
@@ -196,7 +201,10 @@ mod tests {
             (BookSettings { currency: "usd".into(), ..good.clone() }, "books.currency is \"usd\"; give 1 to 8"),
             (with_price(|price| price.input = f64::NAN), "prices row 1 (p/m): input is NaN; give what a million"),
             (with_price(|price| price.cached = Some(-1.0)), "prices row 1 (p/m): cached is -1; "),
-            (with_price(|price| price.from = Some("1.11.2026".into())), "prices row 1 (p/m): from is \"1.11.2026\"; give a day"),
+            (
+                with_price(|price| price.from = Some("1.11.2026".into())),
+                "prices row 1 (p/m): from is \"1.11.2026\"; give a day",
+            ),
             (with_price(|price| price.model.clear()), "prices row 1 (p/): give a provider and a model"),
             (with_budget(|budget| budget.cost = None), "budgets `all`: give at least one of cost, tokens and requests"),
             (with_budget(|budget| budget.cost = Some(f64::INFINITY)), "budgets `all`: cost is inf; "),

@@ -143,7 +143,10 @@ mod tests {
         assert_eq!(tally.series().count(), MAX_SERIES + 1);
         let sum = |of: fn(&Totals) -> u64| tally.series().map(|(_, totals)| of(totals)).sum::<u64>();
         assert_eq!((sum(|totals| totals.outcomes[0]), sum(|totals| totals.output)), (1_000, 2_000));
-        assert_eq!((sum(|totals| totals.without_price), sum(|totals| totals.micros.get("USD").copied().unwrap_or(0))), (500, 2_500));
+        assert_eq!(
+            (sum(|totals| totals.without_price), sum(|totals| totals.micros.get("USD").copied().unwrap_or(0))),
+            (500, 2_500)
+        );
         let rows = tally.today(8);
         assert_eq!((rows.len(), rows[0].0, rows[0].1.requests), (MAX_CLIENTS + 1, OTHER, 1_000 - MAX_CLIENTS as u64));
         assert!(tally.today(DAY).is_empty());

@@ -225,12 +225,7 @@ impl Tokens {
             SystemRandom::new().fill(&mut random).map_err(|_| TokenError::Random)?;
             let token = format!("{PREFIX}{}", hex(&random));
             let added = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            rows.push(TokenRow {
-                name: name.to_owned(),
-                sha256: hash_of(&token),
-                added,
-                budgets: budgets.to_vec(),
-            });
+            rows.push(TokenRow { name: name.to_owned(), sha256: hash_of(&token), added, budgets: budgets.to_vec() });
             Ok(NewToken { name: name.to_owned(), token })
         })
     }
@@ -297,7 +292,10 @@ impl Tokens {
         let mut file = private().create_new(true).open(&next).map_err(io)?;
         // Plain structs with text keys: writing them cannot fail.
         let text = serde_json::to_string_pretty(&Document { version: VERSION, tokens: rows }).unwrap_or_default();
-        file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")).and_then(|()| file.sync_all()).map_err(io)?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.write_all(b"\n"))
+            .and_then(|()| file.sync_all())
+            .map_err(io)?;
         fs::rename(&next, &self.path).map_err(io)?;
         self.known.lock().unwrap_or_else(PoisonError::into_inner).looked = None;
         Ok(changed)

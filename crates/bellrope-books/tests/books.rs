@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bellrope_books::{BookSettings, Bookkeeper, Budget, By, Moment, Price, Tokens, UsageQuery, UsageRow, Window, usage};
+use bellrope_books::{
+    BookSettings, Bookkeeper, Budget, By, Moment, Price, Tokens, UsageQuery, UsageRow, Window, usage,
+};
 use bellrope_gateway::{
     Asker, AskerKind, BoxFuture, Capabilities, ChatRequest, Chunk, ChunkStream, EmbeddingRequest, Gateway, ModelInfo,
     Provider, ProviderError, ProviderHealth, StopReason, Usage,
@@ -179,14 +181,18 @@ async fn sixteen_requests_at_once_cannot_overrun_a_budget() {
 #[tokio::test]
 async fn a_budget_that_is_spent_refuses_with_when_its_window_ends_and_counts_again_from_then_on() {
     let budget = Budget { cost: Some(0.001), ..Budget::named("money", Window::Day) };
-    let settings = BookSettings { budgets: vec![budget], prices: vec![price("p", "usual", 10.0)], ..BookSettings::default() };
+    let settings =
+        BookSettings { budgets: vec![budget], prices: vec![price("p", "usual", 10.0)], ..BookSettings::default() };
     let stage = Stage::new(settings);
     let (books, provider) = (stage.books(), Scripted::named("p"));
     let gateway = gateway(&provider, &books);
     provider.will(whole(20, 60));
     gateway.chat(ChatRequest { max_tokens: Some(64), ..from("codex") }).await.unwrap();
     let answer = gateway.chat(ChatRequest { max_tokens: Some(8), ..from("codex") }).await.unwrap();
-    assert!(answer.notes[0].starts_with("of the budget `money` 0.0008 of 0.001 USD are spent until 2024-10-05"), "{answer:?}");
+    assert!(
+        answer.notes[0].starts_with("of the budget `money` 0.0008 of 0.001 USD are spent until 2024-10-05"),
+        "{answer:?}"
+    );
     let error = gateway.chat(ChatRequest { max_tokens: Some(64), ..from("codex") }).await.unwrap_err();
     assert_eq!(error.code(), "budget_exceeded");
     assert_eq!(error.retry_after(), Some(Duration::from_millis((DAY - 3_600_000) as u64)));
@@ -244,7 +250,10 @@ async fn every_end_is_counted_as_what_it_was() {
     ] {
         assert_eq!(counts(&row(name)), expected, "{name}");
     }
-    assert_eq!((row("cancelled").cancelled, row("placeholder").cancelled, row("cut").cut, row("failed").failed), (1, 1, 1, 1));
+    assert_eq!(
+        (row("cancelled").cancelled, row("placeholder").cancelled, row("cut").cut, row("failed").failed),
+        (1, 1, 1, 1)
+    );
     assert_eq!((row("silent").done, row("zero").done), (1, 1));
     assert_eq!(row("cancelled").costs[0].micros, 106);
 }
@@ -270,17 +279,16 @@ async fn a_price_that_is_not_known_is_unknown_and_not_nothing_and_a_providers_ow
 
 #[tokio::test]
 async fn a_budget_sends_requests_on_to_another_model_of_another_provider_and_says_so() {
-    let cheap = Budget {
-        tokens: Some(10),
-        model: Some("local/llama".into()),
-        ..Budget::named("dear", Window::Hour)
-    };
+    let cheap = Budget { tokens: Some(10), model: Some("local/llama".into()), ..Budget::named("dear", Window::Hour) };
     let stage = Stage::new(BookSettings { budgets: vec![cheap], ..BookSettings::default() });
     let (books, dear, local) = (stage.books(), Scripted::named("dear"), Scripted::named("local"));
     let gateway = gateway(&dear, &books).with_provider(Arc::clone(&local) as _);
     gateway.chat(ChatRequest { max_tokens: Some(1), ..from("a") }).await.unwrap();
     let answer = gateway.chat(from("a")).await.unwrap();
-    assert!(answer.notes[0].starts_with("asked local/llama instead: of the budget `dear` 15 of 10 tokens are spent"), "{answer:?}");
+    assert!(
+        answer.notes[0].starts_with("asked local/llama instead: of the budget `dear` 15 of 10 tokens are spent"),
+        "{answer:?}"
+    );
     assert_eq!((dear.asked().len(), local.asked()[0].model.as_deref()), (1, Some("llama")));
     close(&books);
     assert_eq!((stage.row(By::Provider, "dear").requests, stage.row(By::Provider, "local").requests), (1, 1));

@@ -34,9 +34,9 @@ pub use counters::Metrics;
 #[cfg(feature = "server")]
 pub(crate) use counters::{LATENCY_BOUNDS_US, OUTCOMES, Readiness, Shard, UNKNOWN};
 #[cfg(feature = "server")]
-pub(crate) use held::LONGEST_HOLD;
-#[cfg(feature = "server")]
 pub use exhibit::{Exhibit, Family, SampleValue};
+#[cfg(feature = "server")]
+pub(crate) use held::LONGEST_HOLD;
 pub use operator::{BREAKER, BreakerAction, BreakerRequest, Breakers, OPERATOR, OPERATOR_TYPES, STATS};
 pub use panel::{Panel, PanelTable};
 pub use report::{BreakerRow, Buffers, CallerRow, Counts, Health, MemoryUse, Reloads, Status, TypeRow};

@@ -65,7 +65,8 @@ fn sixteen_at_once_cannot_overrun_a_budget_together() {
     assert_eq!(budgets.held(), Sum::default());
     let refusal = refused(budgets.reserve(NOW, &want(&asker, 10, 100, None)));
     assert_eq!(refusal.retry_after, Duration::from_millis((DAY - 1_000) as u64));
-    let expected = "990 of 1000 tokens are spent (this request has about 10), and this day ends at 2024-10-05 00:00 UTC";
+    let expected =
+        "990 of 1000 tokens are spent (this request has about 10), and this day ends at 2024-10-05 00:00 UTC";
     assert_eq!(refusal.reason, expected);
     held(budgets.reserve(NOW + DAY, &want(&asker, 10, 100, None)));
 }
@@ -114,7 +115,10 @@ fn money_counts_where_the_price_is_known_and_tokens_count_always() {
     assert!((98_900..=99_000).contains(&most), "{most}");
     budgets.settle(hold, Sum { micros: 999_000, tokens: 99_900, requests: 0 }, true);
     let refusal = refused(budgets.reserve(NOW, &want(&asker, 1_000, 200_000, rate)));
-    assert!(refusal.reason.starts_with("0.999 of 1.00 USD are spent (this request costs at least 0.01256), and this month"), "{refusal:?}");
+    assert!(
+        refusal.reason.starts_with("0.999 of 1.00 USD are spent (this request costs at least 0.01256), and this month"),
+        "{refusal:?}"
+    );
     // One whose price is not known.
     let hold = held(budgets.reserve(NOW, &want(&asker, 1_000, 200_000, None)));
     budgets.settle(hold, took(400_100), true);

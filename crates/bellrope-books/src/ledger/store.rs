@@ -266,7 +266,16 @@ impl Store {
             )?;
             let from_until = (question.from, question.until);
             let rows = ask.query_map(
-                params![from_until.0, from_until.1, server, kind, client, by_client, question.currency, MAX_CLIENTS as i64],
+                params![
+                    from_until.0,
+                    from_until.1,
+                    server,
+                    kind,
+                    client,
+                    by_client,
+                    question.currency,
+                    MAX_CLIENTS as i64
+                ],
                 |row| {
                     let sum = Sum {
                         requests: unsigned(row.get(1)?),

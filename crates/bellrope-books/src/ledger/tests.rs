@@ -98,7 +98,10 @@ fn rows_are_written_as_they_were_and_only_their_user_reads_them() {
     assert_eq!((ledger.written(), ledger.lost(), ledger.trouble()), (100, 0, None));
     assert_eq!((mode(&place.path()), mode(place.path().parent().unwrap())), (0o600, 0o700));
     let by_day = usage(&place.path(), &UsageQuery::default()).unwrap();
-    assert_eq!(by_day.rows.iter().map(|row| (&*row.of, row.requests)).collect::<Vec<_>>(), [("1970-01-01", 50), ("1970-01-02", 50)]);
+    assert_eq!(
+        by_day.rows.iter().map(|row| (&*row.of, row.requests)).collect::<Vec<_>>(),
+        [("1970-01-01", 50), ("1970-01-02", 50)]
+    );
     let total = &by_day.total;
     assert_eq!((total.input_tokens, total.output_tokens, total.cached_tokens), (10_000, 1_000, 4_000));
     assert_eq!(total.costs[0].to_string(), "0.0007 USD");
@@ -189,7 +192,10 @@ fn a_ledger_of_a_later_program_or_of_another_one_is_refused_in_words() {
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
     let error = Store::open(&place.path()).unwrap_err().to_string();
-    assert!(error.contains("has version 99, and this program knows versions up to 1; use the program that wrote it"), "{error}");
+    assert!(
+        error.contains("has version 99, and this program knows versions up to 1; use the program that wrote it"),
+        "{error}"
+    );
     let (ledger, owner) = (place.ledger(1), owner());
     ledger.add(row("a", 0), &owner);
     eventually("the trouble", || ledger.trouble().is_some_and(|trouble| trouble.contains("has version 99")));

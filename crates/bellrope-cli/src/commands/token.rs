@@ -79,7 +79,9 @@ struct Place {
 impl Place {
     fn tokens(&self) -> anyhow::Result<Tokens> {
         let settings = Settings::load(&SettingsArgs { config: self.config.clone(), ..SettingsArgs::default() })?;
-        settings.tokens().context("there is no place for tokens: neither XDG_STATE_HOME nor HOME is set; set tokens.path")
+        settings
+            .tokens()
+            .context("there is no place for tokens: neither XDG_STATE_HOME nor HOME is set; set tokens.path")
     }
 }
 
@@ -108,7 +110,8 @@ fn add(args: &AddArgs) -> Outcome {
 fn list(args: &ListArgs) -> Outcome {
     let rows = args.place.tokens()?.list()?;
     if args.json {
-        let row = |row: &bellrope_books::TokenRow| json!({ "name": row.name, "added": row.added, "budgets": row.budgets });
+        let row =
+            |row: &bellrope_books::TokenRow| json!({ "name": row.name, "added": row.added, "budgets": row.budgets });
         return output::json(&rows.iter().map(row).collect::<Vec<_>>());
     }
     let wide = rows.iter().map(|row| row.name.len()).chain([4]).max().unwrap_or(0);

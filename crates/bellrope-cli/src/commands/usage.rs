@@ -174,7 +174,9 @@ fn table(report: &UsageReport, by: Kind) -> Outcome {
     }
     match report.left_out {
         0 => Ok(()),
-        left_out => output::line(format_args!("{left_out} more rows are left out; ask from a later day on with --since")),
+        left_out => {
+            output::line(format_args!("{left_out} more rows are left out; ask from a later day on with --since"))
+        }
     }
 }
 

@@ -78,7 +78,9 @@ impl Reload {
         let is_live = |key: &str| match key.strip_prefix(SERVER) {
             Some(key) => !server_waits.iter().any(|waiting| waiting == key),
             None => {
-                [LOG, PRICES, BUDGETS].contains(&key) || key.starts_with(GATEWAY) || key.starts_with(BOOKS) && key != LEDGER
+                [LOG, PRICES, BUDGETS].contains(&key)
+                    || key.starts_with(GATEWAY)
+                    || key.starts_with(BOOKS) && key != LEDGER
             }
         };
         let entries = settings.entries();

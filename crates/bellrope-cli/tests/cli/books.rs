@@ -32,7 +32,8 @@ fn post(address: &str, path: &str, headers: &str, body: &Value) -> Response {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let body = body.to_string();
     let length = body.len();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n");
     let _ = write!(stream, "{head}{headers}Content-Length: {length}\r\n\r\n{body}");
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
@@ -183,7 +184,8 @@ fn a_budget_refuses_in_each_formats_form_with_when_it_ends() {
         assert!(message.starts_with(expected), "{message}");
         let refused = post(&address, "/v1/messages", "", &body);
         assert_eq!((refused.status, &refused.json["error"]["type"]), (429, &json!("rate_limit_error")));
-        let refused = post(&address, "/v1/responses", "", &json!({"model": "openai/m", "input": "Hi", "stream": stream}));
+        let refused =
+            post(&address, "/v1/responses", "", &json!({"model": "openai/m", "input": "Hi", "stream": stream}));
         assert_eq!((refused.status, &refused.json["error"]["type"]), (429, &json!("rate_limit_error")));
     }
     assert_eq!(provider.asked().len(), 1);
@@ -268,7 +270,10 @@ fn settings_of_the_books_that_cannot_be_used_are_named_with_their_place() {
     for (config, expected) in [
         ("[books]\nkeep_days = 0\n", "bellrope.toml:2:1: books.keep_days is 0; set it to 1 to 36500"),
         ("[[prices]]\nprovider = \"p\"\nmodel = \"m\"\ninput = -1\noutput = 1\n", "prices row 1 (p/m): input is -1; "),
-        ("[[budgets]]\nname = \"b\"\nwindow = \"day\"\n", "budgets `b`: give at least one of cost, tokens and requests"),
+        (
+            "[[budgets]]\nname = \"b\"\nwindow = \"day\"\n",
+            "budgets `b`: give at least one of cost, tokens and requests",
+        ),
         ("[[budgets]]\nname = \"b\"\nwindow = \"year\"\n", "unknown variant `year`, expected one of"),
         ("[[prices]]\nprovider = \"p\"\n", "missing field `model`"),
     ] {

@@ -530,7 +530,11 @@ mod tests {
     #[tokio::test]
     async fn a_route_to_nobody_ends_with_an_error() {
         let (notices, _) = mpsc::channel(1);
-        let error = Route { upstreams: Vec::new(), accounts: None }.begin(ChatRequest::user("Hello"), &notices).await.err().unwrap();
+        let error = Route { upstreams: Vec::new(), accounts: None }
+            .begin(ChatRequest::user("Hello"), &notices)
+            .await
+            .err()
+            .unwrap();
         assert_eq!(error.to_string(), silent().to_string());
     }
 

@@ -41,7 +41,10 @@ pub fn embedding_request(body: &[u8], providers: &[String]) -> Result<(Embedding
     let mut fields: Map<String, Value> = read_wire(body)?;
     fields.remove("model");
     let fields = Value::Object(fields).to_string();
-    Ok((EmbeddingRequest { provider, model, fields, asker: Asker::default() }, encoding_format.as_deref() == Some("base64")))
+    Ok((
+        EmbeddingRequest { provider, model, fields, asker: Asker::default() },
+        encoding_format.as_deref() == Some("base64"),
+    ))
 }
 
 /// The answer of a provider, with its vectors in the form that was asked for.

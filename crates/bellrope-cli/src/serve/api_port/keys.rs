@@ -92,7 +92,9 @@ mod tests {
         let (may, must) = (Keys::new(Some(tokens.clone()), false), Keys::new(Some(tokens), true));
         let bearer = format!("Bearer {token}");
         let name = |keys: &Keys, pairs: &[(&'static str, &str)]| {
-            keys.asker(&headers(pairs), &endpoint).map(|asker| (asker.kind, asker.name().to_owned())).map_err(|fault| fault.status)
+            keys.asker(&headers(pairs), &endpoint)
+                .map(|asker| (asker.kind, asker.name().to_owned()))
+                .map_err(|fault| fault.status)
         };
         let ours = Ok((AskerKind::Token, "codex".to_owned()));
         for keys in [&may, &must] {
@@ -106,7 +108,10 @@ mod tests {
             assert_eq!(name(keys, &[("x-api-key", &token[..20]), ("authorization", "Bearer sk-1")]), Err(401));
         }
         let agent = ("user-agent", "claude-cli/2.0.1 (external, cli)");
-        assert_eq!(name(&may, &[("authorization", "Bearer sk-1"), agent]), Ok((AskerKind::Program, "claude-cli".into())));
+        assert_eq!(
+            name(&may, &[("authorization", "Bearer sk-1"), agent]),
+            Ok((AskerKind::Program, "claude-cli".into()))
+        );
         assert_eq!(name(&may, &[]), Ok((AskerKind::Unknown, "unknown".into())));
         assert_eq!(name(&must, &[("authorization", "Bearer sk-1"), agent]), Err(401));
         assert!(must.asker(&headers(&[]), &Endpoint::Root).is_ok());
