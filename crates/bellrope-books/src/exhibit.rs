@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use bellrope::status::{Exhibit, Family, Panel, PanelTable, SampleValue};
+use bellrope::status::{Exhibit, Family, Metrics, Panel, PanelTable, SampleValue};
 use bellrope_gateway::account::Outcome;
 
-use crate::bookkeeper::{Inner, State};
+use crate::bookkeeper::{Bookkeeper, Inner, State};
 use crate::price::amount;
 use crate::tally::{Series, Totals};
 
@@ -21,7 +21,14 @@ type Labelled = ((&'static str, String), SampleValue);
 type Used = (u64, u64, u64, BTreeMap<String, u64>);
 
 /// The books, as they are shown.
-pub(crate) struct Shown(pub(crate) Arc<Inner>);
+struct Shown(Arc<Inner>);
+
+impl Bookkeeper {
+    /// Shows what is kept among the server's metrics and on its page.
+    pub fn watch(&self, metrics: &Metrics) {
+        metrics.watch_exhibit(Arc::new(Shown(Arc::clone(&self.0))));
+    }
+}
 
 impl Exhibit for Shown {
     fn families(&self) -> Vec<Family> {
