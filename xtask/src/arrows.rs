@@ -43,6 +43,7 @@ const TABLE: &[Row] = &[
     },
     Row { package: "bellrope-health", imports: &["bellrope-shm", "bellrope"], outside: Outside::Free },
     Row { package: "bellrope-gateway", imports: &["bellrope"], outside: Outside::Free },
+    Row { package: "bellrope-books", imports: &["bellrope", "bellrope-gateway"], outside: Outside::Free },
     Row { package: "bellrope-terminal", imports: &[], outside: Outside::Free },
     Row {
         package: "bellrope-measure",
@@ -68,6 +69,7 @@ const TABLE: &[Row] = &[
             "bellrope",
             "bellrope-health",
             "bellrope-gateway",
+            "bellrope-books",
             "bellrope-measure",
             "bellrope-terminal",
         ],

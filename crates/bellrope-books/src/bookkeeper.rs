@@ -5,16 +5,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bellrope::status::Metrics;
 use bellrope_gateway::account::{Admission, Books, Intent, Outcome, Spent, Verdict};
 use bellrope_gateway::{AskerKind, ProviderError, Usage};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use crate::budget::{Budgets, Hold, Question, Refusal, Reserved, Sum, Want};
 use crate::calendar::DAY;
-use crate::exhibit::Shown;
 use crate::ledger::{Ledger, Owner};
 use crate::price::{Money, Prices, Rate};
+use crate::reserve::{Budgets, Hold, Question, Refusal, Reserved, Sum, Want};
 use crate::row::{Counted, Row};
 use crate::settings::BookSettings;
 use crate::tally::Tally;
@@ -39,7 +37,7 @@ pub struct Moment {
 
 /// Keeps the books of a gateway. Clones keep the same.
 #[derive(Clone)]
-pub struct Bookkeeper(Arc<Inner>);
+pub struct Bookkeeper(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     clock: Clock,
@@ -121,11 +119,6 @@ impl Bookkeeper {
     /// Goes on by other settings: prices, budgets and all but the path of the ledger. Requests under way keep their prices.
     pub fn replace(&self, settings: BookSettings) {
         self.0.set_up(settings);
-    }
-
-    /// Shows what is kept among the server's metrics and on its page.
-    pub fn watch(&self, metrics: &Metrics) {
-        metrics.watch_exhibit(Arc::new(Shown(Arc::clone(&self.0))));
     }
 
     /// Writes what waits, and then nothing more. Whether all of it was written in time.

@@ -4,27 +4,40 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use bellrope::status::{Exhibit, Family, Panel, PanelTable, SampleValue};
+use bellrope::status::{Exhibit, Family, Metrics, Panel, PanelTable, SampleValue};
 use bellrope_gateway::account::Outcome;
 
-use crate::bookkeeper::{Inner, State};
+use crate::bookkeeper::{Bookkeeper, Inner, State};
 use crate::price::amount;
 use crate::tally::{Series, Totals};
 
 /// Rows of a table on the page.
 const MAX_ROWS: usize = 32;
 
+/// A value with one more label; an empty one is none.
+type Labelled = ((&'static str, String), SampleValue);
+
+/// Requests, tokens, requests without a price, and money by currency.
+type Used = (u64, u64, u64, BTreeMap<String, u64>);
+
 /// The books, as they are shown.
-pub(crate) struct Shown(pub(crate) Arc<Inner>);
+struct Shown(Arc<Inner>);
+
+impl Bookkeeper {
+    /// Shows what is kept among the server's metrics and on its page.
+    pub fn watch(&self, metrics: &Metrics) {
+        metrics.watch_exhibit(Arc::new(Shown(Arc::clone(&self.0))));
+    }
+}
 
 impl Exhibit for Shown {
     fn families(&self) -> Vec<Family> {
         let state = self.0.state();
         let series: Vec<_> = state.tally.series().collect();
-        let of = |samples: &dyn Fn(&Totals) -> Vec<((&'static str, String), SampleValue)>| {
+        let of = |samples: &dyn Fn(&Totals) -> Vec<Labelled>| {
             let of_one = |(series, totals): &(&Series, &Totals)| {
                 let labels = labels(series);
-                let with = move |(label, value): ((&'static str, String), SampleValue)| {
+                let with = move |(label, value): Labelled| {
                     (labels.iter().cloned().chain(Some(label).filter(|label| !label.0.is_empty())).collect(), value)
                 };
                 samples(totals).into_iter().map(with).collect::<Vec<_>>()
@@ -118,7 +131,7 @@ impl Exhibit for Shown {
 fn today(state: &mut State, now_ms: i64) -> Vec<Vec<String>> {
     let currency = state.currency().to_owned();
     let others = state.others_today.clone();
-    let mut clients: BTreeMap<String, (u64, u64, u64, BTreeMap<String, u64>)> = BTreeMap::new();
+    let mut clients: BTreeMap<String, Used> = BTreeMap::new();
     for (client, today) in state.tally.today(now_ms) {
         clients.insert(client.to_owned(), (today.requests, today.tokens, today.without_price, today.micros.clone()));
     }
@@ -128,7 +141,7 @@ fn today(state: &mut State, now_ms: i64) -> Vec<Vec<String>> {
         *row.3.entry(currency.clone()).or_default() += sum.micros;
     }
     let mut rows: Vec<_> = clients.into_iter().collect();
-    rows.sort_by(|a, b| b.1.0.cmp(&a.1.0));
+    rows.sort_by_key(|(_, (requests, ..))| std::cmp::Reverse(*requests));
     let all = rows.iter().fold((0, 0, 0, BTreeMap::new()), |mut all, (_, row)| {
         (all.0, all.1, all.2) = (all.0 + row.0, all.1 + row.1, all.2 + row.2);
         for (currency, micros) in &row.3 {
@@ -140,15 +153,14 @@ fn today(state: &mut State, now_ms: i64) -> Vec<Vec<String>> {
         rows.truncate(MAX_ROWS);
         rows.push(("all".to_owned(), all));
     }
-    let in_words =
-        |(client, (requests, tokens, without_price, micros)): (String, (u64, u64, u64, BTreeMap<String, u64>))| {
-            let mut cost: Vec<_> =
-                micros.iter().map(|(currency, micros)| format!("{} {currency}", amount(*micros))).collect();
-            if without_price > 0 {
-                cost.push(format!("{without_price} without a price"));
-            }
-            vec![client, requests.to_string(), tokens.to_string(), cost.join(" + ")]
-        };
+    let in_words = |(client, (requests, tokens, without_price, micros)): (String, Used)| {
+        let mut cost: Vec<_> =
+            micros.iter().map(|(currency, micros)| format!("{} {currency}", amount(*micros))).collect();
+        if without_price > 0 {
+            cost.push(format!("{without_price} without a price"));
+        }
+        vec![client, requests.to_string(), tokens.to_string(), cost.join(" + ")]
+    };
     rows.into_iter().map(in_words).collect()
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::budget::{Question, Sum};
+use crate::reserve::{Question, Sum};
 use crate::row::Row;
 use store::{Store, StoreError};
 

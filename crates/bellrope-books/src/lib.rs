@@ -7,7 +7,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `bookkeeper` | [`Bookkeeper`]: who is asked and told; what runs, and what an operator sees of it |
-//! | `budget` | what may be spent in a window: reserved, held, settled. Told the time; knows no file |
+//! | `budget`, `reserve` | what may be spent in a window; what is reserved, held and settled of it. Told the time; knows no file |
 //! | `price` | what tokens cost at a date |
 //! | `calendar` | days and windows, in UTC |
 //! | `ledger` | the queue of rows and the thread that writes them; `ledger/store`: the SQLite file |
@@ -25,6 +25,7 @@ mod exhibit;
 mod ledger;
 mod place;
 mod price;
+mod reserve;
 mod row;
 mod settings;
 mod tally;

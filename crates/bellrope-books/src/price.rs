@@ -143,6 +143,19 @@ fn matches(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// Whether a currency that is named is one.
+pub(crate) fn check_currency(currency: Option<&str>) -> Result<(), String> {
+    match currency.filter(|currency| !is_currency(currency)) {
+        Some(currency) => Err(format!("currency is {currency:?}; give 1 to 8 capital letters, as in USD")),
+        None => Ok(()),
+    }
+}
+
+/// Whether a text can be the name of a currency.
+pub(crate) fn is_currency(text: &str) -> bool {
+    (1..=8).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
 impl std::fmt::Display for Money {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&amount(self.micros))?;

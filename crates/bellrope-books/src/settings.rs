@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::budget::{Action, Budget};
+use crate::budget::Budget;
 use crate::calendar::day_of;
-use crate::price::{DEAREST, Price};
+use crate::price::{DEAREST, Price, check_currency, is_currency};
 
 /// What the books are told: the section `[books]`, with the tables `[[prices]]` and `[[budgets]]` beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -130,44 +130,6 @@ impl Price {
     }
 }
 
-impl Budget {
-    /// Whether it can be used.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        if self.name.is_empty() || self.name.len() > 128 || self.name.chars().any(char::is_control) {
-            return Err("give it a name of at most 128 bytes".to_owned());
-        }
-        if self.token.is_some() && self.client.is_some() {
-            return Err("it is for a token or for a client; give one of them".to_owned());
-        }
-        if self.cost.is_none() && self.tokens.is_none() && self.requests.is_none() {
-            return Err("give at least one of cost, tokens and requests".to_owned());
-        }
-        if let Some(cost) = self.cost.filter(|cost| !(0.0..=1e12).contains(cost)) {
-            return Err(format!("cost is {cost}; give an amount of money, 0 or more"));
-        }
-        if self.action == Some(Action::Warn) && self.model.is_some() {
-            return Err(
-                "action = \"warn\" lets a request pass as it is, and model sends it on; give one of them".to_owned()
-            );
-        }
-        if self.model.as_ref().is_some_and(String::is_empty) {
-            return Err("model is empty; name the model that requests go over to, as in ollama/llama3.2".to_owned());
-        }
-        check_currency(self.currency.as_deref())
-    }
-}
-
-fn check_currency(currency: Option<&str>) -> Result<(), String> {
-    match currency.filter(|currency| !is_currency(currency)) {
-        Some(currency) => Err(format!("currency is {currency:?}; give 1 to 8 capital letters, as in USD")),
-        None => Ok(()),
-    }
-}
-
-pub(crate) fn is_currency(text: &str) -> bool {
-    (1..=8).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_uppercase())
-}
-
 /// A text of the settings within an error: bounded, and without what a terminal obeys.
 fn shown(text: &str) -> String {
     text.chars().take(64).collect::<String>().escape_debug().to_string()
@@ -176,6 +138,7 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Action;
     use crate::calendar::Window;
 
     #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
-use crate::budget::{Question, Sum, Who};
 use crate::place::{Identity, make_private};
+use crate::reserve::{Question, Sum, Who};
 use crate::row::Row;
 
 /// Says that a database is ours: `Bell`.

@@ -8,8 +8,8 @@ use bellrope_gateway::account::Outcome;
 use rusqlite::Connection;
 
 use super::*;
-use crate::budget::Who;
 use crate::price::Money;
+use crate::reserve::Who;
 use crate::row::Counted;
 use crate::usage::{By, Forget, UsageQuery, forget, usage};
 

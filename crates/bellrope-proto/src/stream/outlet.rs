@@ -6,7 +6,6 @@ use super::{
 };
 use crate::{
     Violation,
-    frame::Kind,
     ring::{Armed, Consumer, Record, Wake},
 };
 

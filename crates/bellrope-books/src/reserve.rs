@@ -1,0 +1,436 @@
+//! What is spent and held of budgets. A request reserves what it may take before it is sent, and gives back what it did not
+//! take, so that requests at once cannot overrun a budget together. Knows no file and no clock.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use bellrope_gateway::{Asker, AskerKind, Usage};
+
+use crate::budget::{Action, Budget};
+use crate::calendar::{Window, shown};
+use crate::price::{Rate, amount};
+
+/// All budgets, with what is spent and held of each.
+#[derive(Debug, Default)]
+pub(crate) struct Budgets {
+    rules: Vec<Rule>,
+    counters: HashMap<Key, Counter>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    name: String,
+    window: Window,
+    who: Who,
+    cost: Option<u64>,
+    currency: String,
+    tokens: Option<u64>,
+    requests: Option<u64>,
+    over: Over,
+    warn_percent: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Who {
+    All,
+    Token(String),
+    Client(String),
+}
+
+#[derive(Debug)]
+enum Over {
+    Refuse,
+    Warn,
+    Model(String),
+}
+
+/// A budget's name, and whose part of it, where everybody has one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key(String, String);
+
+/// Of one budget, or of one's part of it.
+#[derive(Debug, Clone, Default)]
+struct Counter {
+    window: Range<i64>,
+    /// What was spent here.
+    own: Sum,
+    /// What is in the ledger from before this server, and from others.
+    others: Sum,
+    /// What requests under way may take.
+    held: Sum,
+}
+
+/// Money in millionths, tokens, requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Sum {
+    pub(crate) micros: u64,
+    pub(crate) tokens: u64,
+    pub(crate) requests: u64,
+}
+
+/// What a request may take.
+#[derive(Debug)]
+pub(crate) struct Want<'a> {
+    pub(crate) asker: &'a Asker,
+    pub(crate) provider: &'a str,
+    pub(crate) model: Option<&'a str>,
+    pub(crate) input: u64,
+    /// Of the answer: what is asked for, or assumed.
+    pub(crate) output: u64,
+    pub(crate) rate: Option<&'a Rate>,
+}
+
+/// What became of a reservation.
+#[derive(Debug)]
+pub(crate) enum Reserved {
+    Held { hold: Hold, max_output: Option<u64>, notices: Vec<String> },
+    Instead { model: String, notice: String },
+    Refused(Refusal),
+}
+
+/// What one request holds, until it is settled.
+#[derive(Debug, Default)]
+pub(crate) struct Hold(Vec<(Key, i64, Sum)>);
+
+/// Why a request may not be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) budget: String,
+    pub(crate) reason: String,
+    pub(crate) retry_after: Duration,
+}
+
+/// What the ledger is asked for a budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Question {
+    pub(crate) budget: String,
+    pub(crate) from: i64,
+    pub(crate) until: i64,
+    pub(crate) who: Who,
+    pub(crate) currency: String,
+}
+
+impl Question {
+    /// What each client spent on the day of this moment.
+    pub(crate) fn of_day(budget: &str, at_ms: i64, currency: &str) -> Self {
+        let Range { start, end } = Window::Day.around(at_ms);
+        let who = Who::Client("*".to_owned());
+        Self { budget: budget.to_owned(), from: start, until: end, who, currency: currency.to_owned() }
+    }
+}
+
+/// Budgets of one kind of client may have so many parts.
+const MAX_COUNTERS: usize = 4_096;
+/// An answer is not cut to fewer tokens than this, unless it asks for fewer.
+const FEWEST_OUTPUT: u64 = 256;
+/// When to ask again what others hold at the moment.
+const HELD: Duration = Duration::from_secs(2);
+
+impl Budgets {
+    /// These budgets, of which those go on that were there before. `currency`, `warn_percent`: of all that say nothing else.
+    pub(crate) fn replace(&mut self, budgets: &[Budget], currency: &str, warn_percent: u32) {
+        self.rules = budgets.iter().map(|budget| Rule::new(budget, currency, warn_percent)).collect();
+        let rules = &self.rules;
+        self.counters.retain(|Key(name, _), counter| {
+            rules.iter().any(|rule| rule.name == *name && rule.window.around(counter.window.start) == counter.window)
+        });
+    }
+
+    /// Reserves what a request may take, of all budgets that it is for or of none.
+    pub(crate) fn reserve(&mut self, now: i64, want: &Want<'_>) -> Reserved {
+        let mut notices = Vec::new();
+        let (mut allowed, mut refusal) = (want.output, None);
+        for (rule, part) in concerned(&self.rules, want.asker) {
+            let counter = counter(&mut self.counters, rule, part, now);
+            if let Some(notice) = rule.warning(counter) {
+                notices.push(notice);
+            }
+            match (&rule.over, rule.room(counter, want, now)) {
+                (Over::Warn, _) | (_, Ok(None)) => {}
+                (_, Ok(Some(most))) => allowed = allowed.min(most),
+                (Over::Model(model), Err(_)) if is_of(want, model) => {}
+                (Over::Model(model), Err(Refusal { reason, .. })) => {
+                    let notice = format!("asked {model} instead: of the budget `{}` {reason}", rule.name);
+                    return Reserved::Instead { model: model.clone(), notice };
+                }
+                (Over::Refuse, Err(reason)) => drop(refusal.get_or_insert(reason)),
+            }
+        }
+        if let Some(refusal) = refusal {
+            return Reserved::Refused(refusal);
+        }
+        let mut hold = Hold::default();
+        for (rule, part) in concerned(&self.rules, want.asker) {
+            let counter = counter(&mut self.counters, rule, part, now);
+            let micros = rule.cost_of(want, allowed).unwrap_or(0);
+            let sum = Sum { micros, tokens: want.input.saturating_add(allowed), requests: 0 };
+            counter.held = counter.held.plus(sum);
+            counter.own.requests += 1;
+            hold.0.push((Key(rule.name.clone(), part.to_owned()), counter.window.start, sum));
+        }
+        let max_output = (allowed < want.output).then_some(allowed);
+        if let Some(most) = max_output {
+            notices.push(format!("the answer has at most {most} tokens: a budget has no more left"));
+        }
+        Reserved::Held { hold, max_output, notices }
+    }
+
+    /// Gives back what a request held, and counts what it took. `sent`: whether it left at all.
+    pub(crate) fn settle(&mut self, hold: Hold, took: Sum, sent: bool) {
+        for (key, window, held) in hold.0 {
+            // What began in a window that is over counts there.
+            let Some(counter) = self.counters.get_mut(&key).filter(|counter| counter.window.start == window) else {
+                continue;
+            };
+            counter.held = counter.held.minus(held);
+            counter.own = counter.own.plus(Sum { requests: 0, ..took });
+            if !sent {
+                counter.own.requests = counter.own.requests.saturating_sub(1);
+            }
+        }
+    }
+
+    /// What the ledger is to be asked.
+    pub(crate) fn questions(&self, now: i64) -> Vec<Question> {
+        let question = |rule: &Rule| {
+            let window = rule.window.around(now);
+            Question {
+                budget: rule.name.clone(),
+                from: window.start,
+                until: window.end,
+                who: rule.who.clone(),
+                currency: rule.currency.clone(),
+            }
+        };
+        self.rules.iter().map(question).collect()
+    }
+
+    /// What the ledger says that others spent of a budget, by client.
+    pub(crate) fn others_spent(&mut self, question: &Question, sums: Vec<(String, Sum)>) {
+        let Some(rule) = self.rules.iter().find(|rule| rule.name == question.budget) else { return };
+        for (client, sum) in sums {
+            let part = if rule.has_parts() { &*client } else { "" };
+            let counter = counter(&mut self.counters, rule, part, question.from);
+            if counter.window.start == question.from {
+                counter.others = sum;
+            }
+        }
+    }
+
+    /// Every budget with what is spent of it, in words.
+    pub(crate) fn shown(&self, now: i64) -> Vec<(String, String)> {
+        let mut rows: Vec<_> = self
+            .counters
+            .iter()
+            .filter(|(_, counter)| counter.window.contains(&now))
+            .filter_map(|(Key(name, part), counter)| {
+                let rule = self.rules.iter().find(|rule| rule.name == *name)?;
+                let name = if part.is_empty() { name.clone() } else { format!("{name} ({part})") };
+                Some((name, rule.in_words(counter)))
+            })
+            .collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    /// What is held of all budgets together.
+    #[cfg(test)]
+    fn held(&self) -> Sum {
+        self.counters.values().fold(Sum::default(), |sum, counter| sum.plus(counter.held))
+    }
+}
+
+/// The budgets that a request counts for, each with the part of it.
+fn concerned<'a>(rules: &'a [Rule], asker: &'a Asker) -> impl Iterator<Item = (&'a Rule, &'a str)> {
+    rules.iter().filter_map(|rule| {
+        let (name, is_token) = (asker.name(), asker.kind == AskerKind::Token);
+        match &rule.who {
+            Who::All => Some((rule, "")),
+            Who::Token(token) if token == "*" => is_token.then_some((rule, name)),
+            Who::Token(token) => (is_token && token == name).then_some((rule, "")),
+            Who::Client(client) if client == "*" => Some((rule, name)),
+            Who::Client(client) => (client == name).then_some((rule, "")),
+        }
+    })
+}
+
+/// The counter of a budget, in its window of this moment.
+fn counter<'a>(counters: &'a mut HashMap<Key, Counter>, rule: &Rule, part: &str, now: i64) -> &'a mut Counter {
+    let window = rule.window.around(now);
+    let mut key = Key(rule.name.clone(), part.to_owned());
+    if counters.len() >= MAX_COUNTERS && !counters.contains_key(&key) {
+        counters.retain(|_, counter| counter.window.end > now);
+        if counters.len() >= MAX_COUNTERS {
+            // Whoever comes with ever new names shares what is left.
+            key.1 = "others".to_owned();
+        }
+    }
+    let counter = counters.entry(key).or_default();
+    let length = window.end - window.start;
+    // A clock that is set back opens no window that was used up, unless it is far from there.
+    if now >= counter.window.end || counter.window.start - now > length {
+        *counter = Counter { window, ..Counter::default() };
+    }
+    counter
+}
+
+/// Whether a request is for this model already.
+fn is_of(want: &Want<'_>, model: &str) -> bool {
+    let Some(own) = want.model else { return false };
+    own == model || model.split_once('/').is_some_and(|(provider, model)| provider == want.provider && own == model)
+}
+
+impl Rule {
+    fn new(budget: &Budget, currency: &str, warn_percent: u32) -> Self {
+        let over = match (&budget.model, budget.action) {
+            (Some(model), _) => Over::Model(model.clone()),
+            (None, Some(Action::Warn)) => Over::Warn,
+            (None, _) => Over::Refuse,
+        };
+        let who = match (&budget.token, &budget.client) {
+            (Some(token), _) => Who::Token(token.clone()),
+            (None, Some(client)) => Who::Client(client.clone()),
+            (None, None) => Who::All,
+        };
+        Self {
+            name: budget.name.clone(),
+            window: budget.window,
+            who,
+            cost: budget.cost.map(micros),
+            currency: budget.currency.clone().unwrap_or_else(|| currency.to_owned()),
+            tokens: budget.tokens,
+            requests: budget.requests,
+            over,
+            warn_percent: warn_percent.into(),
+        }
+    }
+
+    fn has_parts(&self) -> bool {
+        matches!(&self.who, Who::Token(name) | Who::Client(name) if name == "*")
+    }
+
+    /// What a request costs with an answer of so many tokens, in the currency of this budget.
+    fn cost_of(&self, want: &Want<'_>, output: u64) -> Option<u64> {
+        let rate = want.rate.filter(|rate| rate.currency == self.currency)?;
+        let usage = Usage { input_tokens: want.input, output_tokens: output, ..Usage::default() };
+        Some(rate.cost(&usage).micros)
+    }
+
+    /// The most tokens that an answer may have, if that is less than is wanted.
+    ///
+    /// # Errors
+    /// Nothing is left, or others hold it.
+    fn room(&self, counter: &Counter, want: &Want<'_>, now: i64) -> Result<Option<u64>, Refusal> {
+        let (spent, held) = (counter.spent(), counter.held);
+        let over = |reason: String| {
+            let end = format!("this {} ends at {}", self.window.word(), shown(counter.window.end));
+            let left = u64::try_from(counter.window.end - now).unwrap_or(0);
+            Refusal {
+                budget: self.name.clone(),
+                reason: format!("{reason}, and {end}"),
+                retry_after: Duration::from_millis(left.max(1)),
+            }
+        };
+        let busy = |unit: &str| Refusal {
+            budget: self.name.clone(),
+            reason: format!("requests under way hold the {unit} that are left"),
+            retry_after: HELD,
+        };
+        if let Some(limit) = self.requests.filter(|limit| spent.requests >= *limit) {
+            return Err(over(format!("{} of {limit} requests are made", spent.requests)));
+        }
+        let fewest = want.output.min(FEWEST_OUTPUT);
+        let mut most = None::<u64>;
+        if let Some(limit) = self.tokens {
+            let left = limit.saturating_sub(spent.tokens);
+            if want.input.saturating_add(fewest) > left || left == 0 {
+                let request = format!("this request has about {}", want.input);
+                return Err(over(format!("{} of {limit} tokens are spent ({request})", spent.tokens)));
+            }
+            let free = left.saturating_sub(held.tokens);
+            if want.input.saturating_add(want.output) > free {
+                if held.tokens > 0 {
+                    return Err(busy("tokens"));
+                }
+                most = Some(free - want.input);
+            }
+        }
+        if let (Some(limit), Some(cost)) = (self.cost, self.cost_of(want, want.output)) {
+            let left = limit.saturating_sub(spent.micros);
+            let least = self.cost_of(want, fewest).unwrap_or(0);
+            // What costs nothing may go on for ever.
+            if least > left {
+                let money = format!("{} of {} {} are spent", amount(spent.micros), amount(limit), self.currency);
+                return Err(over(format!("{money} (this request costs at least {})", amount(least))));
+            }
+            let free = left.saturating_sub(held.micros);
+            if cost > free {
+                if held.micros > 0 {
+                    return Err(busy(&self.currency));
+                }
+                let input = self.cost_of(want, 0).unwrap_or(0);
+                let rate = want.rate.map_or(1, |rate| rate.output.max(1));
+                // The whole request is rounded up once.
+                let affordable = (free - input).saturating_sub(1).saturating_mul(1_000) / rate;
+                most = Some(most.unwrap_or(u64::MAX).min(affordable.max(fewest)));
+            }
+        }
+        Ok(most)
+    }
+
+    /// What whoever asks should know of this budget.
+    fn warning(&self, counter: &Counter) -> Option<String> {
+        let spent = counter.spent();
+        let parts = [(spent.micros, self.cost), (spent.tokens, self.tokens), (spent.requests, self.requests)];
+        let near = |(spent, limit): &(u64, Option<u64>)| {
+            let limit = limit.unwrap_or(u64::MAX);
+            u128::from(*spent) * 100 >= u128::from(limit) * u128::from(self.warn_percent) && limit < u64::MAX
+        };
+        // A budget of nothing refuses before it warns.
+        parts.iter().any(|part| near(part) && part.0 > 0).then(|| {
+            format!("of the budget `{}` {} until {}", self.name, self.in_words(counter), shown(counter.window.end))
+        })
+    }
+
+    fn in_words(&self, counter: &Counter) -> String {
+        let spent = counter.spent();
+        let cost = self.cost.map(|limit| format!("{} of {} {}", amount(spent.micros), amount(limit), self.currency));
+        let tokens = self.tokens.map(|limit| format!("{} of {limit} tokens", spent.tokens));
+        let requests = self.requests.map(|limit| format!("{} of {limit} requests", spent.requests));
+        let parts: Vec<_> = [cost, tokens, requests].into_iter().flatten().collect();
+        format!("{} are spent", parts.join(", "))
+    }
+}
+
+impl Counter {
+    fn spent(&self) -> Sum {
+        self.own.plus(self.others)
+    }
+}
+
+impl Sum {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            micros: self.micros.saturating_add(other.micros),
+            tokens: self.tokens.saturating_add(other.tokens),
+            requests: self.requests.saturating_add(other.requests),
+        }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self {
+            micros: self.micros.saturating_sub(other.micros),
+            tokens: self.tokens.saturating_sub(other.tokens),
+            requests: self.requests.saturating_sub(other.requests),
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is checked: 0 to a billion")]
+fn micros(amount: f64) -> u64 {
+    (amount * 1e6).round() as u64
+}
+
+#[cfg(test)]
+mod tests;
