@@ -41,7 +41,7 @@ impl Head {
             headers.get_all(*name).iter().map(|value| ((*name).to_owned(), value.as_bytes().to_vec()))
         });
         let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
-        let foreign = |shown: &String| !is_ours(shown.split_once(' ').map_or(shown, |(_, key)| key).trim());
+        let foreign = |shown: &String| !is_ours(shown.split_once(' ').map_or(shown.as_str(), |(_, key)| key).trim());
         let bearer = headers.get(AUTHORIZATION).and_then(text).filter(foreign);
         let key = KEYS.iter().filter_map(|name| headers.get(*name)).filter_map(text).find(foreign);
         Self { headers: pairs.collect(), key: ToolKey::new(bearer.as_deref(), key.as_deref()), asker }

@@ -3,7 +3,7 @@
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bellrope_gateway::{
-    Asker, Chunk, Gateway, LiveGateway, Owner,
+    Chunk, Gateway, LiveGateway, Owner,
     inbound::{
         AnswerWriter, Asked, ErrorForm, Fault, StoredResponse, ToolFormat, embedding_request, embedding_response,
         estimate_tokens, weight,

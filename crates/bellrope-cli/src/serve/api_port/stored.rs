@@ -21,7 +21,7 @@ use hyper::{
 };
 use tokio::time::timeout;
 
-use super::service::AnswerBody;
+use super::body::AnswerBody;
 
 /// How long nothing comes before the reader hears that the connection is alive.
 const SILENCE: Duration = Duration::from_secs(15);
