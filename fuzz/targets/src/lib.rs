@@ -1,5 +1,5 @@
 //! What must hold whatever the other side writes, sends or does when, whatever a provider sends, or a configuration file
-//! says. Each function claims it of one input, and panics where it does not hold.
+//! or a schema says. Each function claims it of one input, and panics where it does not hold.
 //!
 //! The fuzz targets look for counterexamples; the tests of this crate replay the corpora.
 
@@ -9,6 +9,7 @@ mod config;
 mod peer;
 mod ring;
 mod server;
+mod service;
 mod stream;
 mod wire;
 
@@ -17,5 +18,6 @@ pub use client::client;
 pub use config::config;
 pub use ring::ring;
 pub use server::server;
+pub use service::{json, postcard, schema};
 pub use stream::stream;
 pub use wire::{frame, handshake};

@@ -54,6 +54,21 @@ fn every_configuration_of_the_corpus_is_refused_in_words_or_means_the_same_when_
     replay("config", targets::config);
 }
 
+#[test]
+fn what_json_reads_of_the_corpus_it_writes_the_same() {
+    replay("json", targets::json);
+}
+
+#[test]
+fn what_postcard_reads_of_the_corpus_it_writes_the_same_and_as_json() {
+    replay("postcard", targets::postcard);
+}
+
+#[test]
+fn every_schema_of_the_corpus_is_refused_or_keeps_its_bounds() {
+    replay("schema", targets::schema);
+}
+
 /// Runs a property over every input of a corpus, and names those of which it does not hold.
 fn replay(corpus: &str, property: fn(&[u8])) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(corpus).with_extension("tar");
