@@ -52,6 +52,7 @@ The configuration file is TOML, and every key of it has a default:
   socket = "/run/bellrope/bellrope.sock"
   health = "127.0.0.1:9090"
   api_port = 8484
+  api_threads = 2                      # that serve it; 0, the default, for one for every four CPUs
   log = "info"
   log_file = "/var/log/bellrope.log"   # with FILE.1 never more than log_file_bytes, 16 MiB
   otlp_endpoint = "http://127.0.0.1:4318"   # where spans of calls go, in a program built with --features otlp
@@ -114,7 +115,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let gateway = LiveGateway::new(gateway);
     let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone(), books.clone());
     let log_file = open_log(&settings)?;
-    let Settings { socket, health, api_port, server, .. } = settings;
+    let Settings { socket, health, api_port, api_threads, server, .. } = settings;
     let waiting = signals.handle();
     let builder = register(Server::builder().config(server), gateway.clone()).operator();
     let builder = logging::adopt_traces(builder.on_ending(move |_| waiting.close()));
@@ -134,7 +135,8 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         "Lines of the log that were lost, because nobody took what came before them or they could not be written.";
     server.metrics().watch_counter("ipc_log_lines_lost_total", help, stderr::lost());
     let health = health.map(|address| start_health(address, &server)).transpose()?;
-    let api_port = api_port.map(|port| ApiPort::start(port, gateway.clone(), keys, &server.metrics())).transpose()?;
+    let start_api = |port| ApiPort::start(port, api_threads, gateway.clone(), keys, &server.metrics());
+    let api_port = api_port.map(start_api).transpose()?;
 
     stay_small(server.metrics())?;
     let types = 1 + MESSAGE_TYPES.len() + OPERATOR_TYPES.len();

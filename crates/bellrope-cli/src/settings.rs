@@ -42,6 +42,8 @@ const OFF: &str = "off";
 
 /// The rings have to hold the gateway's chunks, which have at most a quarter of one.
 const MIN_RING_BYTES: usize = 4 * MAX_CHUNK;
+/// More threads than this serve the API port no faster on any machine.
+const MAX_API_THREADS: u32 = 64;
 
 /// Where settings come from, apart from the environment.
 #[derive(Debug, Default, Clone, Args)]
@@ -93,6 +95,8 @@ pub(crate) struct Settings {
     pub(crate) health: Option<SocketAddr>,
     /// The API port on the loopback address; absent for not at all.
     pub(crate) api_port: Option<u16>,
+    /// The threads that serve it; 0 for one for every four CPUs.
+    pub(crate) api_threads: u32,
     /// How much is logged. It can be.
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
@@ -207,6 +211,11 @@ impl Settings {
         if let Err(SettingFault { key, fault }) = books.check() {
             faults.push((place(&key), format!("{} {fault}", naming(&key))));
         }
+        if document.api_threads > MAX_API_THREADS {
+            let (key, threads) = ("api_threads", document.api_threads);
+            let fault = format!("{} is {threads}; it can be at most {MAX_API_THREADS}", naming(key));
+            faults.push((place(key), fault));
+        }
         if !faults.is_empty() {
             faults.sort_by_key(|(place, _)| *place);
             return Err(Faults(faults.into_iter().map(|(_, fault)| fault).collect()));
@@ -214,12 +223,13 @@ impl Settings {
         // Plain structs with text keys: writing them cannot fail.
         let mut written = serde_json::to_value(&document).unwrap_or_default();
         written["socket"] = socket.to_string_lossy().into();
-        let Document { api_port, log, log_format, log_file, log_file_bytes, .. } = document;
+        let Document { api_port, api_threads, log, log_format, log_file, log_file_bytes, .. } = document;
         let Document { otlp_endpoint, server, gateway, tokens, .. } = document;
         Ok(Self {
             socket,
             health,
             api_port,
+            api_threads,
             log,
             log_format,
             // An absolute path is one in every directory.

@@ -1,4 +1,4 @@
-//! A bounded HTTP/1.1 listener: one thread, any service, and a limit on all that a client can take.
+//! A bounded HTTP/1.1 listener: one thread or several, any service, and a limit on all that a client can take.
 //!
 //! Connections, bytes of a request's head, the time to send it, the time that a client may read nothing and the time that
 //! a connection may last are all limited: see [`ListenerConfig`]. Bodies of requests are the service's business; none is
@@ -131,7 +131,7 @@ impl HttpListener {
         let door = Door::new(config, local_addr, Arc::clone(&dropped));
         let run = move || {
             let _lifeline = lifeline;
-            match prepare(listener) {
+            match prepare(listener, &config) {
                 Ok((runtime, listener)) => {
                     let _ = report.send(Ok(()));
                     runtime.block_on(serve(listener, door, Arc::new(service), phases));
@@ -189,8 +189,19 @@ impl Drop for HttpListener {
     }
 }
 
-fn prepare(listener: std::net::TcpListener) -> io::Result<(Runtime, TcpListener)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_io_events_per_tick(64).build()?;
+fn prepare(listener: std::net::TcpListener, config: &ListenerConfig) -> io::Result<(Runtime, TcpListener)> {
+    let mut runtime = match config.threads {
+        0 | 1 => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            runtime.worker_threads(threads).thread_name(config.thread_name);
+            if let Some(bytes) = config.stack_bytes {
+                runtime.thread_stack_size(bytes);
+            }
+            runtime
+        }
+    };
+    let runtime = runtime.enable_all().max_io_events_per_tick(64).build()?;
     let context = runtime.enter();
     let listener = TcpListener::from_std(listener)?;
     drop(context);

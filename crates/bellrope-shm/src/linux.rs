@@ -10,4 +10,5 @@ pub(crate) mod memory;
 pub mod proc;
 pub mod process;
 pub mod socket;
+mod tcp_peer;
 pub mod wait;

@@ -15,7 +15,7 @@
 //! | [`service`] | the bodies of requests, and the way to the gateway |
 //! | [`stored`] | responses that are kept |
 //!
-//! Its [listener](HttpListener) has a thread of its own, and bounds connections, bytes and time. It asks the gateway
+//! Its [listener](HttpListener) has threads of its own, and bounds connections, bytes and time. It asks the gateway
 //! within the process. Everything pulls: a client that reads slowly slows its provider down, and one that goes away takes
 //! its provider's stream along.
 
@@ -55,6 +55,8 @@ const TARGET: &str = "bellrope::ingress";
 const MAX_CONNECTIONS: usize = 1_024;
 /// What it hears then, in the form that both kinds of tools read.
 const FULL: &str = r#"{"type":"error","error":{"message":"1024 connections are at work, as many as may be; try again","type":"overloaded_error","param":null,"code":"overloaded"}}"#;
+/// The most threads that it takes of its own accord.
+const MOST_THREADS: usize = 4;
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 8 * 1024;
 /// How long a client may take to send a request's head, or to begin its next request.
@@ -70,7 +72,14 @@ pub(crate) struct ApiPort {
 
 impl ApiPort {
     /// Takes a port of the loopback address and starts to serve there. Port 0 means any free one.
-    pub(crate) fn start(port: u16, gateway: LiveGateway, keys: Keys, metrics: &Metrics) -> anyhow::Result<Self> {
+    /// `threads`: how many serve it; 0 for one for every four CPUs.
+    pub(crate) fn start(
+        port: u16,
+        threads: u32,
+        gateway: LiveGateway,
+        keys: Keys,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
         let fix = || format!("the API port cannot be {port}; choose another with --api-port");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(fix)?;
         let service = Arc::new(Service::new(gateway, keys));
@@ -83,7 +92,7 @@ impl ApiPort {
                 Ok::<_, Infallible>(answer.map(|body| Lasting { body, _working: working }))
             }
         });
-        let listener = HttpListener::on(listener, listener_config(), service)?;
+        let listener = HttpListener::on(listener, listener_config(threads), service)?;
         let help = "Connections to the API port that were refused, put out for others, or found no place.";
         metrics.watch_counter("ipc_openai_connections_dropped_total", help, listener.dropped());
         Ok(Self { listener })
@@ -106,8 +115,12 @@ impl ApiPort {
 }
 
 /// What a client may take. An answer may last as long as its reader keeps reading.
-fn listener_config() -> ListenerConfig {
+fn listener_config(threads: u32) -> ListenerConfig {
     let mut config = ListenerConfig::new("the API port", "bellrope-api");
+    config.threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 4).clamp(1, MOST_THREADS)),
+        threads => threads as usize,
+    };
     config.max_connections = MAX_CONNECTIONS;
     config.full_answer = FULL;
     config.max_head_bytes = MAX_HEAD;

@@ -11,7 +11,9 @@ pub struct ListenerConfig {
     pub name: &'static str,
     /// The name of its thread, at most 15 bytes.
     pub thread_name: &'static str,
-    /// Virtual memory of the thread's stack; only touched pages count. Default `None`: as the standard library has it,
+    /// How many threads serve its connections. Default 1.
+    pub threads: usize,
+    /// Virtual memory of a thread's stack; only touched pages count. Default `None`: as the standard library has it,
     /// 2 MiB.
     pub stack_bytes: Option<usize>,
     /// Connections open at once. For one more, one that has not asked anything gives way, or the new one is answered with
@@ -51,6 +53,7 @@ impl ListenerConfig {
         Self {
             name,
             thread_name,
+            threads: 1,
             stack_bytes: None,
             max_connections: 64,
             max_of_address: usize::MAX,

@@ -160,3 +160,19 @@ fn strangers_take_nobodys_place_and_a_flood_of_them_makes_few_lines_and_a_count(
     // One more a second, on a machine that takes long for it.
     assert!((1..200).contains(&LINES.load(Relaxed)), "{LINES:?} lines");
 }
+
+#[test]
+fn a_listener_with_several_threads_answers_that_many_requests_at_the_same_time() {
+    // Both are at work at once, or neither ends.
+    let both = std::sync::Barrier::new(2);
+    let service = service_fn(move |_: Request<Incoming>| {
+        both.wait();
+        async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"ding")))) }
+    });
+    let mut config = ListenerConfig::new("the listener under test", "test-http");
+    config.threads = 2;
+    let listener = HttpListener::start(ADDR.into(), config, service).unwrap();
+    for socket in [asked(&listener), asked(&listener)] {
+        assert!(answer(socket).ends_with("ding"));
+    }
+}
