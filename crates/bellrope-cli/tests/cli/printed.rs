@@ -60,7 +60,10 @@ fn large_messages_pools_types_and_reconnecting_are_printed_with_their_units() {
     let text = printed(&["bench", "pool", "--threads", "2", "--quick"]);
     assert_says(&text, &["2 threads", "calls/s", "taking a connection: p50 ", "goal: p99 below "]);
     let text = printed(&["bench", "typed", "--quick", "--no-pin"]);
-    assert_says(&text, &["json, ", " calls: typed p50 ", "raw p50 ", "types add ", "goal: at most 0.6 us", "postcard, "]);
+    assert_says(
+        &text,
+        &["json, ", " calls: typed p50 ", "raw p50 ", "types add ", "goal: at most 0.6 us", "postcard, "],
+    );
     let text = printed(&["bench", "reconnect", "--clients", "3", "--quick"]);
     assert_says(&text, &["3 clients, 3 kills: p50 ", " ms ", "goals: one client within "]);
 }
