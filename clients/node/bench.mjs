@@ -1,9 +1,8 @@
-// What a call costs beside a plain socket, in the same run: node bench.mjs PROGRAM
+// What a call costs beside a plain socket, in the same run: node bench.mjs [--json] COMMAND...
 //
-// PROGRAM is the bellrope program; its `echo` answers over transport 1. The plain socket is a Unix socket of Node, to an
-// echo of Node in a process of its own, with a length of four bytes ahead of each message. `client alone` is this client
-// with the tests' server, also Node in a process of its own: both ends of the same language, as the plain socket has them.
-// Rounds alternate. It prints, and judges nothing.
+// COMMAND starts a server with a unary `echo` at the socket that {} stands for: `target/release/bellrope serve --socket {}`.
+// The plain socket is a Unix socket of Node, to an echo of Node in a process of its own, with a length of four bytes ahead of
+// each message. Rounds alternate. It prints, and judges nothing.
 
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -12,7 +11,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { connect } from './index.js';
-import { startFake } from './test/fake-server.js';
 
 const BYTES = 64;
 const ROUNDS = 7;
@@ -47,15 +45,6 @@ function servePlain(path) {
     socket.on('end', () => process.exit());
   });
   server.listen(path);
-}
-
-async function serveFake(path) {
-  const onRecord = (peer, { call, whole }) => {
-    peer.respond(call, whole);
-    peer.records.length = 0;
-  };
-  const types = [{ name: 'echo', number: 1, style: 0 }];
-  await startFake({ after() {} }, { path, types, onRecord, onPeer: ({ socket }) => socket.on('close', () => process.exit()) });
 }
 
 async function plainClient(path) {
@@ -118,39 +107,33 @@ function median(numbers) {
   return numbers.sort((a, b) => a - b)[numbers.length >> 1];
 }
 
-async function main(program) {
+async function main(command, asJson) {
   const folder = mkdtempSync(join(tmpdir(), 'bellrope-bench-'));
-  const paths = { bellrope: join(folder, 'private', 'bellrope.sock'), alone: join(folder, 'fake.sock'), plain: join(folder, 'plain.sock') };
-  const self = fileURLToPath(import.meta.url);
+  const paths = { bellrope: join(folder, 'private', 's'), plain: join(folder, 'plain') };
+  const [program, ...args] = command.map((part) => part.replaceAll('{}', paths.bellrope));
   const children = [
-    spawn(program, ['serve', '--socket', paths.bellrope, '--log', 'error'], { stdio: 'ignore' }),
-    spawn(process.execPath, [self, '--fake', paths.alone], { stdio: 'inherit' }),
-    spawn(process.execPath, [self, '--plain', paths.plain], { stdio: 'inherit' }),
+    spawn(program, args, { stdio: ['pipe', 'ignore', 'ignore'] }),
+    spawn(process.execPath, [fileURLToPath(import.meta.url), '--plain', paths.plain], { stdio: 'inherit' }),
   ];
   try {
     const client = await retried(() => connect(paths.bellrope));
-    const alone = await retried(() => connect(paths.alone));
     const plain = await plainClient(paths.plain);
-    const sides = {
-      bellrope: (message) => client.call('echo', message),
-      'client alone': (message) => alone.call('echo', message),
-      'plain socket': plain.call,
-    };
+    const sides = { bellrope: (message) => client.call('echo', message), plain: plain.call };
     const message = Buffer.alloc(BYTES, 7);
+    const rows = [];
     for (const [what, measure] of [['one at a time, median', roundTrip], [`${DEPTH} under way, mean`, pipelined]]) {
-      const rounds = Object.fromEntries(Object.keys(sides).map((side) => [side, []]));
+      const rounds = { bellrope: [], plain: [] };
       for (let round = 0; round <= ROUNDS; round += 1) {
         for (const [side, call] of Object.entries(sides)) {
           const time = await measure(call, message);
           if (round > 0) rounds[side].push(time); // The first round warms up.
         }
       }
-      const times = Object.entries(rounds).map(([side, all]) => [side, median(all)]);
-      const socket = times.at(-1)[1];
-      const shown = times.map(([side, time]) => `${side} ${time.toFixed(1)} us (${(time / socket).toFixed(2)} x)`);
-      console.log(`${BYTES} bytes, ${what}: ${shown.join(', ')}`);
+      const [bellrope, socket] = [median(rounds.bellrope), median(rounds.plain)];
+      rows.push({ bytes: BYTES, what, bellrope_us: rounded(bellrope, 10), plain_us: rounded(socket, 10), ratio: rounded(bellrope / socket, 100) });
     }
-    alone.close();
+    if (asJson) console.log(JSON.stringify({ node: process.version, rounds: ROUNDS, rows }));
+    else for (const row of rows) console.log(`${row.bytes} bytes, ${row.what}: bellrope ${row.bellrope_us} us, plain socket ${row.plain_us} us (${row.ratio} x)`);
     client.close();
     plain.close();
   } finally {
@@ -159,7 +142,18 @@ async function main(program) {
   }
 }
 
-if (process.argv[2] === '--plain') servePlain(process.argv[3]);
-else if (process.argv[2] === '--fake') await serveFake(process.argv[3]);
-else if (process.argv[2] === undefined) console.error('usage: node bench.mjs PROGRAM');
-else await main(process.argv[2]);
+function rounded(number, steps) {
+  return Math.round(number * steps) / steps;
+}
+
+const given = process.argv.slice(2);
+const asJson = given[0] === '--json';
+const command = asJson ? given.slice(1) : given;
+if (given[0] === '--plain') {
+  servePlain(given[1]);
+} else if (!command.some((part) => part.includes('{}'))) {
+  console.error('usage: node bench.mjs [--json] COMMAND...    {} in it stands for the socket');
+  process.exitCode = 2;
+} else {
+  await main(command, asJson);
+}

@@ -74,6 +74,44 @@ export interface Limits {
 /** Connects to a server. Rejects with a Connect if there is none. */
 export function connect(pathOrOptions?: string | ConnectOptions): Promise<Client>;
 
+/** A server that was started just now. It may be starting still. */
+export interface Started {
+  readonly pid: number;
+  /** Where its standard output and error go, if anywhere. */
+  readonly log: string | null;
+}
+
+/**
+ * How to start the server that is not found. It outlives whoever started it, and belongs to all clients alike: it has a
+ * session of its own, `/` as current directory (give it absolute paths), no descriptors, and few of the variables.
+ */
+export interface Spawn {
+  /** A path, or a name that is looked up in PATH. */
+  program: string;
+  args?: readonly string[] | undefined;
+  /** Names of further variables that it has, if they are set. */
+  inherit?: readonly string[] | undefined;
+  /** Further variables. */
+  env?: Readonly<Record<string, string>> | undefined;
+  /** Where its output goes. `$XDG_STATE_HOME/bellrope/PROGRAM.log`, the same below ~/.local/state, or beside the socket. */
+  log?: string | undefined;
+  /** Most bytes of the log and the one before it when it is started. 16 MiB if absent. */
+  logBytes?: number | undefined;
+  /** Milliseconds to wait until a server answers. 30,000 if absent. */
+  timeout?: number | undefined;
+  /** Called when a server was started, before it is waited for. */
+  onStart?: ((started: Started) => void) | undefined;
+}
+
+/**
+ * Connects to a server, or starts it and connects then. Of any number of clients that do so at once, in any language, one
+ * starts it. Rejects with a Connect, of which SpawnErrors are a kind. Needs the program `flock`.
+ */
+export function connectOrSpawn(pathOrOptions: string | ConnectOptions | undefined, spawn: Spawn): Promise<Client>;
+
+/** Where the log of a started server of this name lies, or null. */
+export function defaultLogPath(name: string): string | null;
+
 /** One connection to a server, made again when it is lost. Made by `connect`. */
 export class Client {
   private constructor();
@@ -440,6 +478,23 @@ export class Connect extends BellropeError {
   readonly code: 'Connect';
   /** There if it was refused, by the server or on this side. */
   readonly refusal?: Refusal;
+}
+
+/** There is no server, though one might have been started. Its code is that of a Connect. */
+export class SpawnError extends Connect {
+  /**
+   * `OtherVersion`: a server is there, of another version; it was left alone. `Start`: the program cannot be started.
+   * `Ended`: it ended before it answered. `TimedOut`: nobody answered in time; what was started was ended. `Directory`,
+   * `Lock`, `Log`, `Io`: what the message says. `Forbidden`: BELLROPE_NO_SPAWN is set.
+   */
+  readonly reason: 'OtherVersion' | 'Start' | 'Ended' | 'TimedOut' | 'Directory' | 'Lock' | 'Log' | 'Io' | 'Forbidden';
+  readonly program: string | null;
+  readonly exitCode: number | null;
+  readonly signal: string | null;
+  /** The last line that the program wrote. */
+  readonly lastLine: string | null;
+  /** Where all of it is. */
+  readonly log: string | null;
 }
 
 /** The client was closed on this side. */

@@ -1,6 +1,6 @@
 // A client of Bellrope over transport 1, in plain JavaScript. README.md shows how to use it, index.d.ts has every type.
 
-export { Client, connect } from './src/client.js';
+export { Client, connect, connectOrSpawn } from './src/client.js';
 export {
   BellropeError,
   Cancelled,
@@ -17,6 +17,7 @@ export {
   Other,
   Rejected,
   ServiceError,
+  SpawnError,
   Unknown,
   UnknownMessageType,
   Unreadable,
@@ -29,4 +30,5 @@ export { ItemDuplex, Items, ItemUpload } from './src/items.js';
 export { decodeJson, encodeJson } from './src/json.js';
 export { json, Method } from './src/method.js';
 export { decodeText, textOf } from './src/payload.js';
+export { defaultLogPath } from './src/started.js';
 export { ClientStream, Duplex, ServerStream } from './src/streams.js';

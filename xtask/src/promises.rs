@@ -55,7 +55,7 @@ fn check_row(document: &Path, text: &str, row: &str, faults: &mut Vec<String>) -
             let path = document.parent().unwrap_or(Path::new("")).join(target);
             let text: String = texts(&path)?;
             for name in names.drain(..) {
-                if !text.contains(&format!("fn {name}(")) {
+                if !has_test(&text, name) {
                     faults.push(format!("{} has no test {name}: {row}", path.display()));
                 }
                 checked += 1;
@@ -66,6 +66,11 @@ fn check_row(document: &Path, text: &str, row: &str, faults: &mut Vec<String>) -
         faults.push(format!("no file is named for {names:?}: {row}"));
     }
     Ok(checked)
+}
+
+/// Whether a text has a test of this name, as Rust, Python and Node write them.
+fn has_test(text: &str, name: &str) -> bool {
+    [format!("fn {name}("), format!("def {name}("), format!("test('{name}',")].iter().any(|test| text.contains(test))
 }
 
 /// Where the first link in a piece of text leads; `Some(None)` if its label is defined nowhere.
@@ -93,11 +98,15 @@ mod tests {
     fn a_promise_whose_test_or_link_is_missing_is_a_fault() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("one.rs"), "#[test]\nfn kept() {}\n").unwrap();
+        std::fs::write(folder.path().join("one.py"), "    def test_kept(self) -> None:\n").unwrap();
+        std::fs::write(folder.path().join("one.js"), "test('a promise is kept', options, async (t) => {\n").unwrap();
         let document = folder.path().join("README.md");
         let text = "\n[one]: one.rs\n";
         for (row, tests, fault) in [
             ("| p | `kept` in [one](one.rs) |", 1, None),
             ("| p | `kept` in [one][one] |", 1, None),
+            ("| p | `test_kept` in [one](one.py), `a promise is kept` in [one](one.js) |", 2, None),
+            ("| p | `a promise` in [one](one.js) |", 1, Some("has no test a promise")),
             ("| p | `kept`, `gone` in [one](one.rs) |", 2, Some("has no test gone")),
             ("| p | `kept` in [one][two] |", 0, Some("leads nowhere")),
             ("| p | `kept` |", 0, Some("no file is named")),

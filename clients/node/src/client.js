@@ -5,10 +5,11 @@ import { Backoff } from './backoff.js';
 import { Answered } from './call.js';
 import { dial } from './dial.js';
 import { Cancelled, Closed, Connect, Violation } from './errors.js';
-import { optionsOf } from './options.js';
+import { optionsOf, spawnOf } from './options.js';
 import { ItemDuplex, Items, ItemUpload } from './items.js';
 import { answerOf, Method, requestBytes } from './method.js';
 import { bytesOf } from './payload.js';
+import { findOrStart } from './search.js';
 import { ClientStream, Duplex, ServerStream, StreamCall } from './streams.js';
 import { Waiting } from './waiting.js';
 import { Style, STYLE_NAMES } from './wire.js';
@@ -20,10 +21,20 @@ const LONG_PAUSE_MS = 50;
 let open;
 
 /** Connects to a server. Rejects with a Connect if there is none. */
-export async function connect(pathOrOptions) {
+export function connect(pathOrOptions) {
+  return opened(pathOrOptions, dial);
+}
+
+/** Connects to a server, or starts it and connects then. Rejects with a Connect, of which SpawnErrors are a kind. */
+export async function connectOrSpawn(pathOrOptions, spawn) {
+  const server = spawnOf(spawn);
+  return opened(pathOrOptions, (options, stop) => findOrStart(options, server, stop));
+}
+
+async function opened(pathOrOptions, find) {
   const options = optionsOf(pathOrOptions);
   const client = new Client(options, INTERNAL);
-  await open(client, options.signal);
+  await open(client, find, options.signal);
   return client;
 }
 
@@ -48,7 +59,7 @@ export class Client extends EventEmitter {
   }
 
   static {
-    open = (client, signal) => client.#open(signal);
+    open = (client, find, signal) => client.#open(find, signal);
   }
 
   /** `connecting`, `connected`, `reconnecting` or `closed`. */
@@ -167,12 +178,12 @@ export class Client extends EventEmitter {
   }
 
   // The first try, and the only one before the application has the client.
-  async #open(signal) {
+  async #open(find, signal) {
     const stop = () => this.#closing.abort(new Cancelled('the caller gave up', { cause: signal.reason }));
     signal?.addEventListener('abort', stop);
     if (signal?.aborted) stop();
     try {
-      this.#install(await dial(this.#options, this.#closing.signal));
+      this.#install(await find(this.#options, this.#closing.signal));
     } catch (error) {
       this.#state = 'closed';
       throw error;

@@ -39,7 +39,7 @@ async function attempt(options, stop) {
 function shakeHands(socket, options, stop) {
   const answer = new AnswerReader();
   return stoppable(stop, (resolve, reject) => {
-    const hungUp = () => reject(new Connect('the server hung up before it had answered'));
+    const hungUp = () => reject(new Connect('the server hung up before it had answered', { cause: endOfFile() }));
     const failed = (error) => reject(new Connect(`the server did not answer: ${error.message}`, { cause: error }));
     socket.once('end', hungUp);
     socket.once('error', failed);
@@ -62,4 +62,8 @@ function shakeHands(socket, options, stop) {
     socket.writePieces([encodeHello(options)], () => {});
     return () => socket.destroy();
   });
+}
+
+function endOfFile() {
+  return Object.assign(new Error('end of file'), { code: 'EOF' });
 }

@@ -171,6 +171,19 @@ export class Connect extends BellropeError {
   static retryable = true;
 }
 
+/** There is no server, though one might have been started. index.d.ts explains the reasons. */
+export class SpawnError extends Connect {
+  constructor(reason, text, { program = null, exitCode = null, signal = null, lastLine = null, log = null, cause } = {}) {
+    super(text, { cause });
+    this.reason = reason;
+    this.program = program;
+    this.exitCode = exitCode;
+    this.signal = signal;
+    this.lastLine = lastLine;
+    this.log = log;
+  }
+}
+
 /** The client was closed on this side. */
 export class Closed extends BellropeError {
   static code = 'Closed';

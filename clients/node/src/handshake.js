@@ -26,6 +26,9 @@ const STATUS_NAMES = {
   6: 'paced',
   7: 'transport not available',
 };
+/** The names of refusals that mean another version: the server's, and this side's. */
+const OTHER_VERSION = 'invalid version';
+export const OTHER_VERSIONS = Object.freeze([STATUS_NAMES[1], OTHER_VERSION]);
 // Refusals that pass without anybody doing something.
 const PASSING = new Set([3, 4]);
 
@@ -79,7 +82,7 @@ function fill(growing, bytes, at, end) {
 function bodyLength(head) {
   if (!head.subarray(0, 8).equals(MAGIC)) throw invalid('magic');
   const refused = head.readUInt16LE(12) !== 0;
-  if (!refused && head.readUInt16LE(8) !== MAJOR) throw invalid('version');
+  if (!refused && head.readUInt16LE(8) !== MAJOR) throw otherVersion(head.readUInt16LE(8), head.readUInt16LE(10));
   const length = head.readUInt32LE(48);
   if (length > MAX_BODY) throw invalid('body');
   if (!refused) checkRanges(head);
@@ -140,6 +143,11 @@ function decodeTypes(body, marked) {
     at = next;
   }
   return types;
+}
+
+function otherVersion(major, minor) {
+  const text = `the server speaks version ${major}.${minor}, this client ${MAJOR}.${MINOR}`;
+  return new Connect(`the answer to the hello is invalid: ${text}`, { refusal: { status: -1, name: OTHER_VERSION, text, passing: false } });
 }
 
 function invalid(field) {

@@ -36,6 +36,19 @@ export function optionsOf(given = {}) {
   };
 }
 
+const SPAWN_TIMEOUT_MS = 30_000;
+const LOG_BYTES = 16 * 1024 * 1024;
+
+/** What a server is started with, with all that was left out. Throws a TypeError. */
+export function spawnOf(given) {
+  if (given === null || typeof given !== 'object') throw new TypeError('connectOrSpawn takes options of the server to start');
+  const { program, args = [], inherit = [], env = {}, log = null, logBytes = LOG_BYTES, timeout = SPAWN_TIMEOUT_MS, onStart } = given;
+  if (typeof program !== 'string' || program === '') throw new TypeError('program must be a path, or a name in PATH');
+  if (!Array.isArray(args)) throw new TypeError('args must be an array');
+  if (!Array.isArray(inherit)) throw new TypeError('inherit must be an array of names');
+  return { program, arguments: args.map(String), inherit, env, log, logBytes, timeout: milliseconds(timeout, 'timeout'), onStart };
+}
+
 function milliseconds(value, name) {
   if (typeof value !== 'number' || !(value > 0)) throw new TypeError(`${name} must be milliseconds`);
   return Math.min(value, MAX_TIMER_MS);

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BellropeError, json, Method, ServiceError } from '../index.js';
-import { RealServer, TYPED } from './real-server.js';
+import { RealServer, STYLES, TYPED } from './real-server.js';
 
 const options = { timeout: 120_000, skip: TYPED ? false : 'BELLROPE_TYPED names no program' };
 
@@ -128,4 +128,34 @@ test('a client of another codec, or of other types with a codec without names, i
   assert.equal(await client.callTyped(new Method('Files.size', { schema: 1n, result: true }), { path: 'ding' }), 4);
   const stale = client.streamTyped(new Method('Places.lines', { codec: { ...postcard, encode: () => Buffer.alloc(1) }, schema: 1n }), {});
   await assert.rejects(stale.next(), { code: 'Incompatible' });
+});
+
+test('leaving a stream of values cancels it, and return settles what waits', { ...options, skip: STYLES ? false : 'BELLROPE_STYLES names no program' }, async (t) => {
+  const server = await RealServer.styles(t);
+  const client = await server.client({ name: 'test' });
+  t.after(() => client.close());
+  const dropped = async (count) => {
+    while ((await client.callJson('calls', '')).dropped !== count) await new Promise(setImmediate);
+  };
+  for await (const item of client.streamJson('count', 1e9)) if (item === 3) break;
+  await dropped(1);
+  await assert.rejects(async () => {
+    for await (const item of client.streamJson('count', 1e9).results()) throw new RangeError(String(item));
+  }, RangeError);
+  await dropped(2);
+  const read = (number) => {
+    if (number === 3) throw new RangeError('three');
+    return number;
+  };
+  await assert.rejects(all(client.streamTyped(new Method('count', { read }), 1e9)), { code: 'Unreadable' });
+  await dropped(3);
+  const both = client.duplexJson('shout', '');
+  await both.send('ding');
+  assert.equal((await both.next()).value, 'DING');
+  const waiting = [both.next(), both.next()];
+  assert.deepEqual(await both.return('left'), { done: true, value: 'left' });
+  assert.deepEqual(await Promise.all(waiting), [{ done: true, value: undefined }, { done: true, value: undefined }]);
+  await dropped(4);
+  await assert.rejects(all(client.streamJson('count', 1e9, { timeout: 20 })), { code: 'DeadlineExceeded' });
+  await dropped(5);
 });

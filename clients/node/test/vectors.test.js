@@ -61,7 +61,13 @@ test('answers mean what the vectors say, however they are cut', () => {
       assert.equal(terms.connection, BigInt(wanted.connection));
       assert.equal(terms.features, BigInt(wanted.features));
       assert.equal(maxRecordOf(terms), wanted.max_record);
-      const types = [...terms.types.values()].map(({ name, number, style }) => ({ name, style: STYLES[style], type: number }));
+      const types = [...terms.types.values()].map(({ name, number, style, codec, schema }) => ({
+        name,
+        style: STYLES[style],
+        type: number,
+        codec,
+        schema: String(schema),
+      }));
       assert.deepEqual(types, wanted.types);
     }
   }

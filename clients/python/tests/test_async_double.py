@@ -351,6 +351,27 @@ class Contexts(unittest.TestCase):
                 self.assertEqual(client.call("unary", b"x"), b"x")
         self.assertEqual(seen, ["here"] * 3)
 
+    def test_another_thread_may_close_and_what_waits_ends(self) -> None:
+        def script(peer: Peer) -> None:
+            peer.welcome()
+            peer.heard_hang_up()
+
+        async def main() -> None:
+            with Double(script) as server:
+                client = bellrope.AsyncClient(server.path)
+                call = asyncio.ensure_future(client.call("unary", b"x"))
+                while client.state is not State.CONNECTED:
+                    await asyncio.sleep(0.001)
+                thread = threading.Thread(target=client.close)
+                thread.start()
+                with self.assertRaises(bellrope.Closed):
+                    await asyncio.wait_for(call, PATIENCE)
+                thread.join()
+                await client.aclose()
+                self.assertIs(client.state, State.CLOSED)
+
+        run(main())
+
     def test_another_loop_is_told_that_it_is_the_wrong_one(self) -> None:
         async def call() -> None:
             with self.assertRaises(RuntimeError) as caught:

@@ -266,51 +266,6 @@ class GivenUp(unittest.TestCase):
                 self.assertEqual(client.call("unary", b"%d" % number), b"%d" % number)
             self.assertEqual(heard, [CANCEL])
 
-    def test_a_token_cancels_wherever_the_call_is(self) -> None:
-        sent = threading.Event()
-
-        def never(peer: Peer) -> None:
-            peer.welcome()
-            peer.record()
-            sent.set()
-            while peer.record().kind != CANCEL:
-                pass
-            peer.echo()
-
-        for size in (1, 8 << 20):
-            sent.clear()
-            with Double(never) as double, bellrope.Client(double.path) as client:
-                token = bellrope.CancelToken()
-
-                def cancel(token: bellrope.CancelToken = token) -> None:
-                    sent.wait(PATIENCE)
-                    token.cancel()
-
-                canceller = threading.Thread(target=cancel)
-                canceller.start()
-                with self.assertRaises(bellrope.Cancelled):
-                    client.call("unary", b"x" * size, cancel=token)
-                canceller.join()
-                self.assertEqual(token._calls, {})
-                for number in range(100):
-                    self.assertEqual(client.call("unary", b"%d" % number), b"%d" % number)
-
-    def test_a_token_that_was_cancelled_sends_nothing(self) -> None:
-        kinds: List[bytes] = []
-
-        def listens(peer: Peer) -> None:
-            peer.welcome()
-            kinds.append(peer.request().payload)
-
-        with Double(listens) as double, bellrope.Client(double.path) as client:
-            token = bellrope.CancelToken()
-            token.cancel()
-            with self.assertRaises(bellrope.Cancelled):
-                client.call("unary", b"no", cancel=token)
-            with self.assertRaises(bellrope.CallError):
-                client.call("unary", b"yes")
-            self.assertEqual(kinds, [b"yes"])
-
     def test_a_refused_large_request_is_given_up(self) -> None:
         kinds: List[int] = []
 

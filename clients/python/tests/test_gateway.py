@@ -66,7 +66,7 @@ class Gateway(unittest.TestCase):
 
 class Readme(unittest.TestCase):
     def test_its_code_runs(self) -> None:
-        types = (("echo", 0), ("ai.chat_stream", 1), ("join", 2), ("shout", 3))
+        types = (("echo", 0), ("ai.chat_stream", 1), ("join", 2), ("shout", 3), ("Files.size", 0))
 
         def serve(peer: Peer) -> None:
             table = b"".join(
@@ -87,6 +87,8 @@ class Readme(unittest.TestCase):
                 elif got.kind == END:
                     # Of "join" it ends what is waited for, of "shout" as well.
                     peer.send(RESPONSE if style == 3 else END, 0, got.call, None if style == 3 else 0)
+                elif got.message_type == 5:
+                    peer.respond(got.call, b'{"Ok":2}')
                 elif got.message_type:
                     style = got.message_type
 
@@ -95,7 +97,7 @@ class Readme(unittest.TestCase):
         os.mkdir(os.path.join(folder, "bellrope"))
         text = (HOME / "README.md").read_text(encoding="utf-8")
         blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-        self.assertEqual(len(blocks), 2)
+        self.assertEqual(len(blocks), 4)
         with Double(serve, path=os.path.join(folder, "bellrope", "bellrope.sock")):
             for block in blocks:
                 environment = dict(os.environ, XDG_RUNTIME_DIR=folder)

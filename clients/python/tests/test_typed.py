@@ -9,7 +9,7 @@ from typing import Any, Callable, List
 import bellrope
 from bellrope import Method, ServiceError
 
-from .styles import TYPED, Server
+from .styles import PROGRAM, TYPED, Server, counts, wait_for
 from .test_server import run
 
 M = Method[Any, Any, Any]
@@ -141,6 +141,46 @@ class Typed(unittest.TestCase):
         # With names, fields may have been added.
         named: M = Method("Files.size", schema=1, result=True)
         self.assertEqual(client.call_typed(named, {"path": "ding"}), 4)
+
+    @unittest.skipUnless(PROGRAM, "BELLROPE_STYLES names no server")
+    def test_every_way_to_leave_a_stream_of_values_drops_its_handler(self) -> None:
+        with Server() as server, bellrope.Client(server.path) as client:
+            for item in client.stream_json("count", 10**9):
+                if item == 3:
+                    break
+            with client.stream_json("count", 10**9) as items:
+                self.assertEqual(next(items.results()), 0)
+            with self.assertRaises(KeyError):
+                for item in client.stream_json("count", 10**9).results():
+                    raise KeyError(item)
+            with self.assertRaises(bellrope.DeadlineExceeded):
+                for item in client.stream_json("count", 10**9, timeout=0.02):
+                    pass
+            unreadable: M = Method("count", read=lambda number: 1 // (3 - number))
+            with self.assertRaises(bellrope.Unreadable):
+                list(client.stream_typed(unreadable, 10**9))
+            wait_for(lambda: counts(client)["running"] == 0)
+            self.assertEqual(counts(client)["dropped"], 5)
+
+            async def main() -> None:
+                async with bellrope.AsyncClient(server.path) as other:
+                    async for item in other.stream_json("count", 10**9):
+                        if item == 3:
+                            break
+                    async with other.stream_json("count", 10**9) as items:
+                        async for item in items.results():
+                            break
+                    with self.assertRaises(asyncio.TimeoutError):
+                        await asyncio.wait_for(drain(other.stream_json("count", 10**9)), 0.02)
+                    while counts(await other.call("calls"))["running"]:
+                        await asyncio.sleep(0.001)
+                    self.assertEqual(counts(await other.call("calls"))["dropped"], 8)
+
+            async def drain(items: "bellrope.AsyncItems[Any]") -> None:
+                async for _ in items:
+                    pass
+
+            run(main())
 
     def test_tasks_call_with_values(self) -> None:
         async def main() -> None:

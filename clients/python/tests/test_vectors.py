@@ -52,7 +52,14 @@ class Handshake(unittest.TestCase):
                 self.assertEqual(getattr(welcome, field), case[field])
             self.assertEqual((welcome.connection, welcome.clock_us), (int(case["connection"]), int(case["clock_us"])))
             types = [
-                {"type": known.number, "style": known.style, "name": known.name} for known in welcome.types.values()
+                {
+                    "type": known.number,
+                    "style": known.style,
+                    "name": known.name,
+                    "codec": known.codec,
+                    "schema": str(known.schema),
+                }
+                for known in welcome.types.values()
             ]
             self.assertEqual(types, case["types"])
 

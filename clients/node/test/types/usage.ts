@@ -3,6 +3,7 @@
 import {
   BellropeError,
   connect,
+  connectOrSpawn,
   Connect,
   decodeJson,
   decodeText,
@@ -12,6 +13,7 @@ import {
   Method,
   Rejected,
   ServiceError,
+  SpawnError,
   textOf,
   type Bytes,
   type CallOptions,
@@ -33,6 +35,8 @@ export async function usage(signal: AbortSignal): Promise<void> {
   const client: Client = await connect();
   await connect('/run/x.sock');
   await connect({ path: defaultSocketPath(), name: 'editor', priority: true, connectTimeout: 1, reconnectTimeout: 1, maxMessage: 1, checkOwner: false, signal });
+
+  await connectOrSpawn(undefined, { program: 'bellrope', args: ['serve'], inherit: ['KEY'], env: { A: 'b' }, onStart: ({ pid }) => pid.toFixed() });
 
   const options: CallOptions = { timeout: 1_000, deadline: new Date(), signal };
   const bytes: Bytes = await client.call('echo', 'text', options);
@@ -95,6 +99,7 @@ export async function usage(signal: AbortSignal): Promise<void> {
       const retryable: boolean = error.retryable;
       void [code, retryable, wanted, answer];
     }
+    if (error instanceof SpawnError) void [error.lastLine?.length, error.reason === 'Ended', error.code === 'Connect'];
     if (error instanceof ServiceError) void [error.error, error.method];
     if (error instanceof Rejected) same<typeof error.retryAfterMs, number | null>(true);
     if (error instanceof Handler) error.number.toFixed();

@@ -27,6 +27,7 @@ from ._errors import (
     Other,
     Rejected,
     ServiceError,
+    SpawnError,
     Unknown,
     UnknownMessageType,
     Unreadable,
@@ -38,6 +39,7 @@ from ._errors import (
 from ._handshake import MessageType
 from ._items import AsyncItemDuplex, AsyncItems, AsyncItemUpload, ItemDuplex, Items, ItemUpload
 from ._method import Codec, Json, Method
+from ._spawn import Spawn, Started, default_log_path
 from ._streams import Duplex, Stream, Upload
 
 __all__ = [
@@ -75,6 +77,9 @@ __all__ = [
     "Rejected",
     "Retry",
     "ServiceError",
+    "Spawn",
+    "SpawnError",
+    "Started",
     "State",
     "Stream",
     "Timeout",
@@ -86,5 +91,6 @@ __all__ = [
     "Upload",
     "Violation",
     "WrongStyle",
+    "default_log_path",
     "default_socket_path",
 ]

@@ -7,6 +7,7 @@ import contextvars
 import logging
 import os
 import weakref
+from functools import partial
 from types import TracebackType
 from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 
@@ -14,11 +15,13 @@ from ._async_link import AsyncLink, dial
 from ._async_streams import AsyncDuplex, AsyncStream, AsyncUpload
 from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
-from ._dial import pause
+from ._dial import Dialled, pause
 from ._errors import Closed, Connect, DeadlineExceeded, NotExecuted, Unknown, interrupted
 from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 from ._items import AsyncItemDuplex, AsyncItems, AsyncItemUpload
 from ._method import Method
+from ._search import Search
+from ._spawn import Spawn
 from ._waiters import Waiters
 
 _Request = TypeVar("_Request")
@@ -71,6 +74,34 @@ class AsyncClient:
     async def connect(self) -> None:
         """Connects, unless it is connected. Raises Connect if that fails."""
         await self._connected(None)
+
+    @classmethod
+    async def connect_or_spawn(
+        cls,
+        path: Union[str, "os.PathLike[str]", None],
+        spawn: Spawn,
+        *,
+        name: Optional[str] = None,
+        priority: bool = False,
+        connect_timeout: float = 5.0,
+        reconnect_timeout: float = 1.0,
+        call_timeout: Optional[float] = 30.0,
+        max_message_bytes: int = 10 * 1024 * 1024,
+        on_state_change: Optional[Callable[[State], object]] = None,
+    ) -> "AsyncClient":
+        """As of Client: connects to the server, or starts it and connects then."""
+        client = cls(
+            path,
+            name=name,
+            priority=priority,
+            connect_timeout=connect_timeout,
+            reconnect_timeout=reconnect_timeout,
+            call_timeout=call_timeout,
+            max_message_bytes=max_message_bytes,
+            on_state_change=on_state_change,
+        )
+        await client._find_or_start(spawn)
+        return client
 
     async def call(
         self, name: str, payload: Payload = b"", *, timeout: Timeout = Default.TIMEOUT, retry: Retry = Retry.NEVER
@@ -186,8 +217,11 @@ class AsyncClient:
 
     def close(self) -> None:
         """Hangs up. Calls under way end as Closed. In a forked child it does nothing, since the connection is the
-        parent's."""
+        parent's. Another thread only has it done, by the event loop."""
         if self._closed or os.getpid() != self._pid:
+            return
+        if self._loop is not None and self._loop.is_running() and asyncio._get_running_loop() is not self._loop:
+            self._loop.call_soon_threadsafe(self.close)
             return
         self._closed = True
         if self._connector is not None:
@@ -237,10 +271,21 @@ class AsyncClient:
     async def _call_once(
         self, name: str, method: "Optional[Method[Any, Any, Any]]", payload: bytes, until: Optional[float]
     ) -> bytes:
-        link, call, waiters = await self._begin(name, method, UNARY, payload, until)
+        link, call = await self._request(name, method, UNARY, payload, until)
         try:
-            if not await waiters.wait(lambda: call.done, until):
-                raise DeadlineExceeded
+            while not call.done:
+                future = link.future()
+                call.wake = partial(_settle, future)
+                if until is None:
+                    await future
+                    continue
+                link.expiry.add(future, until)
+                try:
+                    await future
+                finally:
+                    link.expiry.discard(future)
+                if not call.done and link.loop.time() >= until:
+                    raise DeadlineExceeded
         except BaseException as error:
             link.cancel(call, interrupted(error))
             raise
@@ -254,23 +299,38 @@ class AsyncClient:
         payload: bytes,
         until: Optional[float],
     ) -> "tuple[AsyncLink, Call, Waiters]":
+        """Sends the request of a stream, as soon as there are a connection and room."""
+        link, call = await self._request(name, method, style, payload, until)
+        waiters = Waiters(link.loop, link.expiry)
+        call.wake = waiters.wake
+        return link, call, waiters
+
+    async def _request(
+        self,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        style: int,
+        payload: bytes,
+        until: Optional[float],
+    ) -> "tuple[AsyncLink, Call]":
         """Sends a request, as soon as there are a connection and room."""
-        link = await self._connected(until)
+        link = self._link
+        if link is None:
+            link = await self._connected(until)
         core = link.core
         number = core.welcome.find(name, style, method)
-        if not await link.room.wait(lambda: link.broken or core.has_room, until):
+        if not core.has_room and not await link.room.wait(lambda: link.broken or core.has_room, until):
             raise DeadlineExceeded
         if link.broken:
             raise Closed if self._closed else NotExecuted
-        loop = self._running_loop()
-        left = None if until is None else until - loop.time()
-        if left is not None and left <= 0:
-            raise DeadlineExceeded
+        left = None
+        if until is not None:
+            left = until - link.loop.time()
+            if left <= 0:
+                raise DeadlineExceeded
         call = core.begin(number, style, payload, link.dialled.deadline_us(left))
-        waiters = Waiters(loop)
-        call.wake = waiters.wake
         link.flush()
-        return link, call, waiters
+        return link, call
 
     # The connection.
 
@@ -300,6 +360,28 @@ class AsyncClient:
             if self._link is None and self._error is not None and not self._closed and loop.time() >= patience:
                 raise self._error
 
+    async def _find_or_start(self, spawn: Spawn) -> None:
+        loop = self._running_loop()
+        search = Search(self._config, spawn)
+        try:
+            while self._link is None:
+                search.look()
+                try:
+                    self._install(await dial(self._config, loop), loop)
+                except Connect as error:
+                    # Starting a program takes a millisecond or two, once; nothing of this waits.
+                    await asyncio.sleep(search.failed(error))
+        finally:
+            search.end()
+
+    def _install(self, dialled: Dialled, loop: asyncio.AbstractEventLoop) -> None:
+        if self._changed is None:
+            self._changed = Waiters(loop)
+        self._link = AsyncLink(loop, dialled, self._lost)
+        if self._was_connected:
+            self._tell(State.CONNECTED)
+        self._was_connected = True
+
     async def _keep_connecting(self, loop: asyncio.AbstractEventLoop, changed: Waiters, first: float = 0.0) -> None:
         """Tries, after the first pause, until there is a connection; but only once where there never was one."""
         away_since = loop.time()
@@ -317,10 +399,7 @@ class AsyncClient:
                         return
                     await changed.wait(lambda: self._wanted, loop.time() + pause(loop.time() - away_since, error))
                     continue
-                self._link = AsyncLink(loop, dialled, self._lost)
-                if self._was_connected:
-                    self._tell(State.CONNECTED)
-                self._was_connected = True
+                self._install(dialled, loop)
         finally:
             self._connector = None
             changed.wake()
@@ -368,6 +447,11 @@ class AsyncClient:
         """Lets go, after a fork, of what is the parent's."""
         if self._link is not None:
             self._link.close_in_child()
+
+
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _call_listener(listener: Callable[[State], object], state: State) -> None:

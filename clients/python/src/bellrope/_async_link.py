@@ -11,9 +11,11 @@ from ._config import Config
 from ._dial import BACKLOG_PAUSE, Dialled, Dialling
 from ._doorbell import forget
 from ._errors import CallError, Violation
-from ._waiters import Waiters
+from ._waiters import Expiry, Waiters
 
-_READ = 256 * 1024
+# Bytes of a read: more while they come.
+_READ = 64 * 1024
+_LARGE_READ = 256 * 1024
 
 
 class AsyncLink:
@@ -24,9 +26,16 @@ class AsyncLink:
         self.core = Core(dialled.welcome)
         self.broken = False
         self.violation: Optional[Violation] = None
+        #: Ends what waits for too long.
+        self.expiry = Expiry(loop)
         #: Who waits for room to queue.
-        self.room = Waiters(loop)
-        self._loop = loop
+        self.room = Waiters(loop, self.expiry)
+        # The first flush after something came writes at once: a lone caller waits for nothing. Those that follow it write
+        # together.
+        self._eager = True
+        self._scheduled = False
+        self._read_size = _READ
+        self.loop = loop
         self._lost = lost
         self._socket = dialled.socket
         # After a failed write there is nothing left to do but read.
@@ -35,7 +44,19 @@ class AsyncLink:
         loop.add_reader(self._socket, self._readable)
 
     def flush(self) -> None:
+        """Has what is queued written: at once, or together with what others queue before the loop goes on."""
+        if self.broken or not self.core.wants_write:
+            return
+        if self._eager:
+            self._eager = False
+            self._write()
+        elif not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._write)
+
+    def _write(self) -> None:
         """Writes what the socket takes now, and the rest as soon as there is room."""
+        self._scheduled = False
         had_room = self.core.has_room
         while self.core.wants_write and not self._mute and not self.broken:
             buffers = self.core.pending()
@@ -50,16 +71,20 @@ class AsyncLink:
             except OSError:
                 # Not at once, as the caller is in the middle of something.
                 self._mute = True
-                self._loop.call_soon(self._read_rest)
+                self.loop.call_soon(self._read_rest)
                 break
             except BaseException:
                 self._mute = True
                 self.core.doubt()
-                self._loop.call_soon(self._read_rest)
+                self.loop.call_soon(self._read_rest)
                 raise
         self._watch_room(self.core.wants_write and not self._mute and not self.broken)
         if not had_room and self.core.has_room:
             self.room.wake()
+
+    def future(self) -> "asyncio.Future[None]":
+        """Something to wait for."""
+        return self.loop.create_future()
 
     def cancel(self, call: Call, error: CallError) -> None:
         """Gives a call up, if it is still under way."""
@@ -71,8 +96,8 @@ class AsyncLink:
         if self.broken:
             return
         self.broken = True
-        if not self._loop.is_closed():
-            self._loop.remove_reader(self._socket)
+        if not self.loop.is_closed():
+            self.loop.remove_reader(self._socket)
             self._watch_room(False)
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -80,6 +105,7 @@ class AsyncLink:
             pass
         self._socket.close()
         self.room.wake()
+        self.expiry.close()
 
     def close_in_child(self) -> None:
         """Lets go of the socket, which the parent goes on using."""
@@ -91,18 +117,20 @@ class AsyncLink:
             return
         self._writing = wanted
         if wanted:
-            self._loop.add_writer(self._socket, self.flush)
+            self.loop.add_writer(self._socket, self._write)
         else:
-            self._loop.remove_writer(self._socket)
+            self.loop.remove_writer(self._socket)
 
     def _readable(self) -> None:
-        if self._read():
-            self.flush()
+        self._eager = True
+        if self._read() and self.core.wants_write:
+            self._write()
 
     def _read(self) -> bool:
         """Reads once, and ends the connection if it is over. Answers whether something came."""
         try:
-            data = self._socket.recv(_READ)
+            data = self._socket.recv(self._read_size)
+            self._read_size = _LARGE_READ if len(data) == self._read_size else _READ
             self.core.receive(data)
         except BlockingIOError:
             if not self._mute:

@@ -7,15 +7,18 @@ import time
 from types import TracebackType
 from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 
-from ._cancel import CancelToken, Registration
+from ._cancel import NO_REGISTRATION, CancelToken, Registration
 from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
-from ._errors import Cancelled, Closed, DeadlineExceeded, NotExecuted, Unknown, interrupted
+from ._dial import Dialled
+from ._errors import Cancelled, Connect, DeadlineExceeded, NotExecuted, Unknown, interrupted
 from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 from ._items import ItemDuplex, Items, ItemUpload
 from ._link import Link
 from ._method import Method
+from ._search import Search
 from ._shared import Shared, moment
+from ._spawn import Spawn
 from ._streams import Duplex, Stream, Upload
 
 _Request = TypeVar("_Request")
@@ -41,6 +44,7 @@ class Client(Shared):
         call_timeout: Optional[float] = 30.0,
         max_message_bytes: int = 10 * 1024 * 1024,
         on_state_change: Optional[Callable[[State], object]] = None,
+        _spawn: Optional[Spawn] = None,
     ) -> None:
         """Connects. Raises Connect if that fails."""
         super().__init__(
@@ -49,11 +53,42 @@ class Client(Shared):
         if on_state_change is not None:
             self._watcher.listen(on_state_change)
         try:
-            self._link = Link(self._dial(moment(connect_timeout)), self._nudge)
+            self._link = Link(self._dial(None) if _spawn is None else self._find_or_start(_spawn), self._nudge)
         except BaseException:
             self._release()
             raise
         self._watcher.start(self)
+
+    @classmethod
+    def connect_or_spawn(
+        cls,
+        path: Union[str, "os.PathLike[str]", None],
+        spawn: Spawn,
+        *,
+        name: Optional[str] = None,
+        priority: bool = False,
+        connect_timeout: float = 5.0,
+        reconnect_timeout: float = 1.0,
+        call_timeout: Optional[float] = 30.0,
+        max_message_bytes: int = 10 * 1024 * 1024,
+        on_state_change: Optional[Callable[[State], object]] = None,
+    ) -> "Client":
+        """Connects to the server, or starts it and connects then. Of any number of clients that do so at once, in any
+        language, one starts it. Raises Connect, or a SpawnError, which is one.
+
+        A server that ends later is waited for, as by every client, and not started again.
+        """
+        return cls(
+            path,
+            name=name,
+            priority=priority,
+            connect_timeout=connect_timeout,
+            reconnect_timeout=reconnect_timeout,
+            call_timeout=call_timeout,
+            max_message_bytes=max_message_bytes,
+            on_state_change=on_state_change,
+            _spawn=spawn,
+        )
 
     # What users call.
 
@@ -246,6 +281,19 @@ class Client(Shared):
 
     # How calls begin.
 
+    def _find_or_start(self, spawn: Spawn) -> Dialled:
+        search = Search(self._config, spawn)
+        try:
+            while True:
+                search.look()
+                try:
+                    return self._dial(None)
+                except Connect as error:
+                    pause = search.failed(error)
+                time.sleep(pause)
+        finally:
+            search.end()
+
     def _call(
         self,
         name: str,
@@ -315,16 +363,23 @@ class Client(Shared):
         token: Optional[CancelToken],
     ) -> bytes:
         """One try, called without the lock."""
-        link, call, registration = self._begin(name, method, UNARY, payload, until, token)
-        with self._lock:
-            try:
-                if not self._wait_for(link, call, lambda: call.done, until):
-                    raise DeadlineExceeded
-            except BaseException as error:
-                self._cancel(link, call, interrupted(error))
-                raise
-            finally:
-                registration.end()
+        self._check_process()
+        begun: list[tuple[Link, Call]] = []
+        registration = NO_REGISTRATION
+        if token is not None:
+            registration = Registration(token, lambda: self._token_cancelled(begun))
+        try:
+            with self._lock:
+                try:
+                    link, call = self._begin_locked(name, method, UNARY, payload, until, registration, begun)
+                    if not self._wait_for(link, call, lambda: call.done, until):
+                        raise DeadlineExceeded
+                except BaseException as error:
+                    for link, call in begun:
+                        self._cancel(link, call, interrupted(error))
+                    raise
+        finally:
+            registration.end()
         return call.outcome()
 
     def _begin(
@@ -342,28 +397,44 @@ class Client(Shared):
         registration = Registration(token, lambda: self._token_cancelled(begun))
         try:
             with self._lock:
-                if registration.cancelled():
-                    raise Cancelled
-                link = self._connected(until, registration)
-                number = link.core.welcome.find(name, style, method)
-                if not link.core.has_room and not self._wait(
-                    link, lambda: link.broken or link.core.has_room or registration.cancelled(), until, self._changed
-                ):
-                    raise DeadlineExceeded
-                if registration.cancelled():
-                    raise Cancelled
-                if link.broken:
-                    raise NotExecuted
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    raise DeadlineExceeded
-                call = link.core.begin(number, style, payload, link.dialled.deadline_us(left))
-                begun.append((link, call))
-                self._flush(link, waits=style == UNARY)
-                return link, call, registration
+                link, call = self._begin_locked(name, method, style, payload, until, registration, begun)
+            return link, call, registration
         except BaseException as error:
             registration.end()
             for link, call in begun:
                 with self._lock:
                     self._cancel(link, call, interrupted(error))
             raise
+
+    def _begin_locked(
+        self,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        style: int,
+        payload: bytes,
+        until: Optional[float],
+        registration: Registration,
+        begun: list[tuple[Link, Call]],
+    ) -> tuple[Link, Call]:
+        """The same with the lock held. What is `begun` is noted, so that an interrupt does not leave it behind."""
+        if registration.cancelled():
+            raise Cancelled
+        link = self._link
+        if link is None or link.is_mute or self._closed:
+            link = self._connected(until, registration)
+        core = link.core
+        number = core.welcome.find(name, style, method)
+        if not core.has_room and not self._wait(
+            link, lambda: link.broken or core.has_room or registration.cancelled(), until, self._changed
+        ):
+            raise DeadlineExceeded
+        if registration.cancelled():
+            raise Cancelled
+        if link.broken:
+            raise NotExecuted
+        if until is not None and until <= time.monotonic():
+            raise DeadlineExceeded
+        call = core.begin(number, style, payload, None if until is None else link.dialled.moment_us(until))
+        begun.append((link, call))
+        self._flush(link, waits=style == UNARY)
+        return link, call

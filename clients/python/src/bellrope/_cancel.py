@@ -57,3 +57,7 @@ class Registration:
         if self.token is not None:
             self.token._unregister(self._number)
             self.token = None
+
+
+#: That of a call without a token.
+NO_REGISTRATION = Registration(None, lambda: None)

@@ -24,6 +24,10 @@ _APART = 4096
 _BUFFERS = 64
 
 
+# Of calls that stream nothing to us: nothing is ever put in.
+_NO_CHUNKS: deque[bytes] = deque(maxlen=0)
+
+
 def _nobody() -> None:
     """What a call wakes for which nobody waits."""
 
@@ -56,7 +60,7 @@ class Call:
         self.uploads = style in (CLIENT_STREAM, DUPLEX)
         self.outflow = Outflow(window) if self.uploads else None
         #: Chunks that came and were not taken.
-        self.chunks: deque[bytes] = deque()
+        self.chunks: deque[bytes] = deque() if self.streams else _NO_CHUNKS
         self.done = False
         self.error: Optional[CallError] = None
         self.response = b""
@@ -68,7 +72,7 @@ class Call:
         self.number: Optional[int] = None
         self.end: Optional[int] = None
         #: What came of a response in parts, and the size of the whole.
-        self.partial = bytearray()
+        self.partial: Optional[bytearray] = None
         self.size = 0
 
     def outcome(self) -> bytes:
@@ -96,6 +100,8 @@ class Core:
 
     def __init__(self, welcome: Welcome) -> None:
         self.welcome = welcome
+        self._max_message = welcome.max_message
+        self._max_record = welcome.max_record
         self._reader = records.Reader(welcome.capacity // 4)
         self._calls: dict[int, Call] = {}
         self._last_id = 0
@@ -111,15 +117,14 @@ class Core:
 
     def begin(self, message_type: int, style: int, payload: bytes, deadline_us: Optional[int]) -> Call:
         """Begins a call. Raises what forbids it; nothing was sent then."""
-        limit = self.welcome.max_message
-        if len(payload) > limit:
-            raise MessageTooLarge(len(payload), limit)
+        if len(payload) > self._max_message:
+            raise MessageTooLarge(len(payload), self._max_message)
         if len(self._calls) >= self.welcome.max_in_flight:
             raise too_many_in_flight(self.welcome.max_in_flight)
         self._last_id += 1
         call = Call(self._last_id, style, self.welcome.stream_window)
         self._calls[call.id] = call
-        if len(payload) <= self.welcome.max_record:
+        if len(payload) <= self._max_record:
             self._request(call, message_type, payload, deadline_us)
         else:
             self._large.append(_Large(call, message_type, payload, deadline_us))
@@ -179,6 +184,8 @@ class Core:
         """What is to be written next."""
         while self._large and self._waiting < _LOW:
             self._part(self._large[0])
+        if len(self._out) == 1:
+            return [self._out[0]]
         if len(self._out) <= _BUFFERS:
             return list(self._out)
         return [self._out[index] for index in range(_BUFFERS)]
@@ -186,6 +193,9 @@ class Core:
     def sent(self, count: int) -> None:
         """Notes that the socket took so many bytes."""
         self._waiting -= count
+        if not self._waiting:
+            self._out.clear()
+            return
         while count:
             first = self._out[0]
             if len(first) > count:
@@ -264,25 +274,27 @@ class Core:
         del self._calls[call.id]
         call.done = True
         call.error = error
-        call.partial = bytearray()
+        call.partial = None
         call.inflow = call.outflow = None
         if self._receiving is call:
             self._receiving = None
-        large = next((large for large in self._large if large.call is call), None)
-        if large is not None:
-            self._large.remove(large)
+        large = None
+        if self._large:
+            large = next((large for large in self._large if large.call is call), None)
+            if large is not None:
+                self._large.remove(large)
         call.wake()
         return large is None or large.at > 0
 
     def _take(self, record: records.Record) -> None:
-        kind = record.kind
+        kind, _, number, _, payload = record
         if kind == records.ADMITTED or self._admitted is not None:
             return self._note_admitted(record)
-        call = self._calls.get(record.call)
+        call = self._calls.get(number)
         if call is None:
             return
         if kind == records.RESPONSE:
-            self._respond(call, record.payload)
+            self._respond(call, payload)
         elif kind == records.CHUNK:
             inflow = _needs(call.inflow, kind)
             inflow.take(record.extension, len(record.payload))
@@ -308,7 +320,7 @@ class Core:
         if call.streams:
             raise _bad_form(records.RESPONSE)
         call.response = payload
-        if self._receiving is call:
+        if call.partial is not None:
             if len(call.partial) + len(payload) != call.size:
                 raise _bad_size(call)
             call.response = bytes(call.partial + payload)
@@ -321,7 +333,7 @@ class Core:
     def _answered(self, call: Call, error: Optional[CallError]) -> None:
         # Of a large request that was answered in the middle, mostly refused, no more is sent, and the server is told
         # so.
-        in_parts = any(large.call is call and large.at > 0 for large in self._large)
+        in_parts = bool(self._large) and any(large.call is call and large.at > 0 for large in self._large)
         self._finish(call, error)
         if in_parts:
             self._queue(records.CANCEL, 0, call.id, None)
@@ -337,9 +349,10 @@ class Core:
         if call.streams:
             raise _bad_form(record.kind)
         if self._receiving is None:
-            self._receiving, call.size = call, record.extension
+            self._receiving, call.size, call.partial = call, record.extension, bytearray()
         elif self._receiving is not call:
             raise Violation("interleaved", f"a part of message {call.id} came before another message was whole")
+        assert call.partial is not None
         filled = len(call.partial) + len(record.payload)
         if record.extension != call.size or call.size > self.welcome.max_message or filled >= call.size:
             raise _bad_size(call)

@@ -32,9 +32,11 @@ class Dialled(NamedTuple):
 
     def deadline_us(self, seconds: Optional[float]) -> Optional[int]:
         """A moment so far ahead, as the server's clock will show it."""
-        if seconds is None:
-            return None
-        moment = time.monotonic_ns() // 1000 + int(max(seconds, 0.0) * 1_000_000) + self.clock_offset_us
+        return None if seconds is None else self.moment_us(time.monotonic() + max(seconds, 0.0))
+
+    def moment_us(self, moment_: float) -> int:
+        """A moment of our own clock, likewise."""
+        moment = int(moment_ * 1_000_000) + self.clock_offset_us
         return min(moment, (1 << 64) - 1) if moment > 0 else moment & (1 << 64) - 1
 
 
@@ -84,7 +86,7 @@ class Dialling:
             except OSError as error:
                 raise self.failed(str(error)) from error
             if not data:
-                raise self.failed("the server hung up in mid-handshake")
+                raise self.failed("the server hung up in mid-handshake") from EOFError()
             welcome = self._answer.feed(data)
             if welcome is not None:
                 offset = welcome.clock_us - time.monotonic_ns() // 1000

@@ -181,6 +181,31 @@ class Connect(CallError):
         self.status = status
 
 
+class SpawnError(Connect):
+    """There is no server, though one might have been started.
+
+    `reason` is "OtherVersion", "Start", "Ended", "TimedOut", "Directory", "Log", "Io" or "Forbidden". Of a program that was
+    started: `exit_code` (a signal's number below 0), the `last_line` that it wrote, and where its `log` is.
+    """
+
+    blame = "system"
+
+    def __init__(
+        self,
+        reason: str,
+        text: str,
+        program: Optional[str] = None,
+        exit_code: Optional[int] = None,
+        last_line: Optional[str] = None,
+        log: Optional[str] = None,
+    ) -> None:
+        super().__init__(reason, text)
+        self.program = program
+        self.exit_code = exit_code
+        self.last_line = last_line
+        self.log = log
+
+
 class Closed(CallError):
     """The client was closed on this side, or belongs to the process that this one was forked from."""
 

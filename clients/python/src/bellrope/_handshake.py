@@ -119,7 +119,8 @@ class Answer:
             raise _invalid(f"the peer does not speak Bellrope (its first bytes are {magic.hex(' ')})")
         # A refusal has the same form in every version, so that its text can be read.
         if major != MAJOR and status == 0:
-            raise _invalid(f"the peer speaks version {major}.{minor}, this side {MAJOR}.{MINOR}")
+            text = f"the peer speaks version {major}.{minor}, this side {MAJOR}.{MINOR}"
+            raise Connect("Handshake", text, _STATUSES[1])
         if body > MAX_BODY:
             raise _out_of_range("body_len")
         if status == 0:

@@ -6,6 +6,8 @@ import threading
 from types import TracebackType
 from typing import Optional, Type
 
+_me = threading.get_ident
+
 
 class Lock:
     """As `threading.Lock`; but a thread that holds it, and asks again in a signal's handler, gets an error."""
@@ -18,8 +20,14 @@ class Lock:
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Takes the lock."""
-        me = threading.get_ident()
-        if blocking and self._holder == me:
+        me = _me()
+        # The first try is the usual case, and the only one if this thread has it already.
+        if self._lock.acquire(False):
+            self._holder = me
+            return True
+        if not blocking:
+            return False
+        if self._holder == me:
             raise RuntimeError("a bellrope.Client was used by a signal's handler in the middle of a call of its thread")
         taken = self._lock.acquire(blocking, timeout)
         if taken:
@@ -32,9 +40,13 @@ class Lock:
         self._lock.release()
 
     def __enter__(self) -> bool:
+        if self._lock.acquire(False):
+            self._holder = _me()
+            return True
         return self.acquire()
 
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:
-        self.release()
+        self._holder = None
+        self._lock.release()

@@ -34,6 +34,13 @@ _FORMS: dict[int, tuple[Optional[bool], Optional[bool]]] = {
     ADMITTED: (True, False),
 }
 _KINDS = range(REQUEST, ADMITTED + 1)
+# The same as one look: flags and kind -> 0 no payload, 1 a payload, 2 either.
+_RULES = {
+    flags << 8 | kind: 2 if filled is None else int(filled)
+    for kind, (extended, filled) in _FORMS.items()
+    for flags in (0, _EXTENDED)
+    if extended in (None, bool(flags))
+}
 
 
 class Record(NamedTuple):
@@ -44,6 +51,9 @@ class Record(NamedTuple):
     call: int
     extension: int
     payload: bytes
+
+
+_new = tuple.__new__
 
 
 def head(kind: int, message_type: int, call: int, extension: Optional[int], length: int = 0) -> bytes:
@@ -68,24 +78,24 @@ class Reader:
         at, end = 0, len(data)
         while end - at >= 16:
             length, message_type, kind, flags, call = _HEAD.unpack_from(data, at)
-            self._check(length, message_type, kind, flags)
+            rule = _RULES.get(flags << 8 | kind)
+            if rule is None or length > self._max_payload or rule != 2 and rule != (length > 0):
+                raise self._fault(length, message_type, kind, flags)
             begin = at + (24 if flags else 16)
             if end - begin < length:
                 break
             extension = _WORD.unpack_from(data, at + 16)[0] if flags else 0
             at = begin + length
-            yield Record(kind, message_type, call, extension, data[begin:at])
+            yield _new(Record, (kind, message_type, call, extension, data[begin:at]))
         self._rest = data[at:]
 
-    def _check(self, length: int, message_type: int, kind: int, flags: int) -> None:
+    def _fault(self, length: int, message_type: int, kind: int, flags: int) -> Violation:
+        """Which rule such a header breaks."""
         if flags > _EXTENDED or kind not in _KINDS:
             word = length | message_type << 32 | kind << 48 | flags << 56
-            raise Violation("bad_header", f"record header {word:#018x} is not valid")
-        form = _FORMS.get(kind)
-        if form is None:
-            raise Violation("bad_direction", f"record kind {kind} does not travel in this direction")
+            return Violation("bad_header", f"record header {word:#018x} is not valid")
+        if kind not in _FORMS:
+            return Violation("bad_direction", f"record kind {kind} does not travel in this direction")
         if length > self._max_payload:
-            raise Violation("bad_length", f"record of {length} bytes is larger than {self._max_payload}")
-        extended, filled = form
-        if extended not in (None, flags == _EXTENDED) or filled not in (None, length > 0):
-            raise Violation("bad_form", f"record kind {kind} has the wrong form")
+            return Violation("bad_length", f"record of {length} bytes is larger than {self._max_payload}")
+        return Violation("bad_form", f"record kind {kind} has the wrong form")

@@ -101,13 +101,18 @@ class Shared:
         """Waits for the socket without the lock, then reads and writes."""
         if link.is_mute:
             return self._exchange(link)
+        if link.reads_first():
+            self._exchange(link)
+            if link.broken or link.has_read_first():
+                return
         poller = link.poller(nested)
+        patience = None if left is None else int(left * 1000) + 1
         self._lock.release()
         try:
-            ready = poller.poll(None if left is None else math.ceil(left * 1000))
+            ready = poller.poll(patience)
         finally:
             self._lock.acquire()
-        if len(ready) > 1 or ready and ready[0][0] != link.fileno():
+        if len(ready) > 1 or ready and ready[0][0] != link.descriptor:
             self._nudge.clear()
         if link.broken:
             return
@@ -117,9 +122,10 @@ class Shared:
         """Writes and reads as far as that goes without waiting."""
         over = True
         try:
-            self._flush(link, waits=True)
+            if link.core.wants_write:
+                self._flush(link, waits=True)
             over = not link.read()
-            while link.is_mute and not over:
+            while not over and link.is_mute:
                 over = not link.read()
         finally:
             # Also where an interrupt came in the middle: nobody knows what was read then.
@@ -129,9 +135,12 @@ class Shared:
     def _flush(self, link: Link, waits: bool = False) -> None:
         """Writes what the socket takes, and lets somebody care for the rest: the leader if there is one, else the
         caller if it `waits` next, else the watcher."""
-        had_room = link.core.has_room
+        core = link.core
+        had_room = core.has_room
         link.flush()
-        if not had_room and link.core.has_room:
+        if not core.wants_write and had_room and not link.is_mute:
+            return
+        if not had_room and core.has_room:
             self._changed.notify_all()
         if not (link.wants_write or link.is_mute) or link.leader == threading.get_ident():
             return

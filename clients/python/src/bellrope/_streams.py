@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Iterator, Optional, Type
 from ._cancel import Registration
 from ._config import Payload, as_bytes
 from ._core import Call
-from ._errors import Cancelled, DeadlineExceeded, MessageTooLarge, interrupted
+from ._errors import DeadlineExceeded, MessageTooLarge, interrupted
 from ._link import Link
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 use bellrope_proto::{
     Terms,
     handshake::{
-        ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PRIORITY, SchemaMark, Status, Style, Transport, TypeEntry,
-        Welcome, encode_refusal,
+        ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PRIORITY, SCHEMAS, SchemaMark, Status, Style, Transport,
+        TypeEntry, Welcome, encode_refusal,
     },
     layout::Geometry,
 };
@@ -69,6 +69,16 @@ fn types() -> Vec<TypeEntry> {
     .into()
 }
 
+/// With what the feature bit `SCHEMAS` adds: a codec and a hash, one of them unknown, both unknown.
+fn marked() -> Welcome {
+    let marks = [(1, 0x0123_4567_89ab_cdef), (2, u64::MAX), (200, 0), (0, 0)];
+    let mut marked = Welcome { features: SCHEMAS, ..welcome(types()) };
+    for (entry, (codec, hash)) in marked.types.iter_mut().zip(marks) {
+        entry.schema = SchemaMark { codec, hash };
+    }
+    marked
+}
+
 fn decode(bytes: &[u8]) -> Result<Welcome, HandshakeError> {
     let (head, body) = bytes.split_first_chunk::<ANSWER_HEAD_LEN>().unwrap();
     let head = AnswerHead::decode(head)?;
@@ -80,7 +90,12 @@ fn fields(bytes: &[u8]) -> Value {
     let Welcome { features, connection, terms, clock_us, types } = decode(bytes).unwrap();
     let types: Vec<_> = types
         .iter()
-        .map(|entry| json!({ "type": entry.message_type, "style": style(entry.style), "name": entry.name }))
+        .map(|entry| {
+            json!({
+                "type": entry.message_type, "style": style(entry.style), "name": entry.name,
+                "codec": entry.schema.codec, "schema": entry.schema.hash.to_string(),
+            })
+        })
         .collect();
     json!({
         "bytes": hex(bytes), "features": features.to_string(), "connection": connection.to_string(),
@@ -111,6 +126,7 @@ fn answers() -> Value {
         Welcome { terms: small, ..welcome(types()) }.encode(),
         of_a_newer_version,
         with_an_unknown_style,
+        marked().encode(),
     ]
     .map(|bytes| fields(&bytes))
     .as_slice()
@@ -147,6 +163,11 @@ fn invalid_answers() -> Value {
         bytes
     };
     let table = ANSWER_HEAD_LEN;
+    // The last mark lacks a byte.
+    let mut cut = marked().encode();
+    cut.pop();
+    let body = u32::try_from(cut.len() - ANSWER_HEAD_LEN).unwrap();
+    cut[48..52].copy_from_slice(&body.to_le_bytes());
     [
         with(0, b"X"),
         with(8, &[2]),
@@ -160,6 +181,7 @@ fn invalid_answers() -> Value {
         with(table + 3, &[0]),
         with(table + 4, &[7]),
         with(table + 4, &[0xFF]),
+        cut,
     ]
     .map(|bytes| {
         let wrong = match decode(&bytes).unwrap_err() {
