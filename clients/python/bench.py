@@ -3,8 +3,8 @@
 
 COMMAND starts a server with a unary `echo` at the socket that {} stands for: `target/release/bellrope serve --socket {}`. The
 plain socket is a Unix socket of Python, to an echo of Python in a process of its own, with a length of four bytes ahead of each
-message: of blocking sockets beside the blocking client, of asyncio's protocols beside the one for asyncio. Rounds alternate. It
-prints, and judges nothing.
+message: of blocking sockets beside the blocking client, one for each thread, and of asyncio's protocols beside the one for
+asyncio. Rounds alternate. It prints, and judges nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from functools import partial
-from typing import Any, Awaitable, Callable, Deque, Dict, List, Tuple
+from typing import Any, Awaitable, Callable, Deque, Dict, List, Sequence, Tuple
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "src"))
 
@@ -42,12 +43,16 @@ _LENGTH = struct.Struct("<I")
 def serve_blocking(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
-        listener.listen()
-        peer, _ = listener.accept()
-        with peer:
-            plain = Plain(peer)
-            while True:
-                peer.sendall(plain.frame(plain.receive()))
+        listener.listen(2 * DEPTH)
+        while True:
+            peer, _ = listener.accept()
+            threading.Thread(target=echo, args=(peer,), daemon=True).start()
+
+
+def echo(peer: socket.socket) -> None:
+    plain = Plain(peer)
+    while True:
+        peer.sendall(plain.frame(plain.receive()))
 
 
 class Plain:
@@ -153,6 +158,24 @@ def one_at_a_time(call: Callable[[bytes], bytes]) -> float:
         times.append(time.perf_counter() - began)
 
 
+def many_threads(calls: Sequence[Callable[[bytes], bytes]]) -> float:
+    """Microseconds for each call with one under way in each of several threads, their mean."""
+    message, counts = bytes(BYTES), [0] * len(calls)
+    began = time.perf_counter()
+
+    def thread(number: int) -> None:
+        while time.perf_counter() < began + ROUND_SECONDS:
+            calls[number](message)
+            counts[number] += 1
+
+    threads = [threading.Thread(target=thread, args=(number,)) for number in range(len(calls))]
+    for running in threads:
+        running.start()
+    for running in threads:
+        running.join()
+    return (time.perf_counter() - began) / sum(counts) * 1e6
+
+
 async def one_task(call: Callable[[bytes], Awaitable[bytes]]) -> float:
     message = bytes(BYTES)
     times: List[float] = []
@@ -214,13 +237,22 @@ def plain_socket(path: str) -> socket.socket:
 
 def measure(server: str, blocking: str, on_loop: str) -> List[Tuple[str, Dict[str, float]]]:
     figures: List[Tuple[str, Dict[str, float]]] = []
-    with retried(lambda: bellrope.Client(server)) as client, retried(lambda: plain_socket(blocking)) as peer:
-        plain = Plain(peer)
+    peers = [retried(lambda: plain_socket(blocking)) for _ in range(DEPTH)]
+    plain = [Plain(peer).call for peer in peers]
+    with retried(lambda: bellrope.Client(server)) as client:
+        call = partial(client.call, "echo")
         sides: Dict[str, Callable[[], float]] = {
-            "bellrope": lambda: one_at_a_time(partial(client.call, "echo")),
-            "plain socket": lambda: one_at_a_time(plain.call),
+            "bellrope": lambda: one_at_a_time(call),
+            "plain socket": lambda: one_at_a_time(plain[0]),
         }
         figures.append(("blocking, one at a time, median", rounds(sides)))
+        sides = {
+            "bellrope": lambda: many_threads([call] * DEPTH),
+            "plain socket": lambda: many_threads(plain),
+        }
+        figures.append((f"blocking, {DEPTH} threads, mean", rounds(sides)))
+    for peer in peers:
+        peer.close()
     loop = asyncio.new_event_loop()
 
     async def connected() -> Tuple[bellrope.AsyncClient, Caller]:

@@ -1,7 +1,7 @@
 //! The service of the measurement of typed calls: three small fields there, three back, with both codecs; and the same
 //! bytes without types.
 
-use bellrope::server::ServerBuilder;
+use bellrope::{Client, server::ServerBuilder};
 use serde::{Deserialize, Serialize};
 
 /// Answers with the bytes of the request, as a handler without types does.
@@ -16,12 +16,12 @@ pub(crate) struct Seen {
 }
 
 #[bellrope::service(name = "bench.json")]
-pub(crate) trait AsJson {
+trait AsJson {
     fn see(&self, id: u32, name: &str, on: bool) -> Result<Seen, String>;
 }
 
 #[bellrope::service(codec = "postcard", name = "bench.postcard")]
-pub(crate) trait AsPostcard {
+trait AsPostcard {
     fn see(&self, id: u32, name: &str, on: bool) -> Result<Seen, String>;
 }
 
@@ -43,6 +43,29 @@ impl AsJson for JsonEye {
 impl AsPostcard for PostcardEye {
     fn see(&self, id: u32, name: &str, on: bool) -> Result<Seen, String> {
         seen(id, name, on)
+    }
+}
+
+/// What calls it, with either codec.
+pub(crate) struct TypedClients {
+    json: AsJsonBlockingClient,
+    postcard: AsPostcardBlockingClient,
+}
+
+impl TypedClients {
+    /// Both go through one client of bytes.
+    pub(crate) fn over(client: &Client) -> Self {
+        Self { json: client.clone().into(), postcard: client.clone().into() }
+    }
+
+    #[inline]
+    pub(crate) fn json(&self, id: u32, name: &str, on: bool) -> anyhow::Result<Seen> {
+        Ok(self.json.see(id, name, on)?)
+    }
+
+    #[inline]
+    pub(crate) fn postcard(&self, id: u32, name: &str, on: bool) -> anyhow::Result<Seen> {
+        Ok(self.postcard.see(id, name, on)?)
     }
 }
 

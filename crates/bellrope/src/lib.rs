@@ -12,6 +12,7 @@
 //! | [`status`] | a server's counters and what an operator is shown |
 //! | [`rate`] | the rate limiter |
 //! | `service` | typed services, made of a trait, with the feature of that name |
+//! | `tower` | calls and handlers as services of tower, with the feature of that name |
 //!
 //! ```
 //! use bellrope::{Client, Server};
@@ -62,6 +63,8 @@ mod settings;
 mod spin;
 pub mod status;
 mod sync;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 // What nearly every program that serves or calls names: the two ends, what a handler is given and answers with, how a call
 // ends, and where the socket and the log lie. Everything else is looked up in its module.

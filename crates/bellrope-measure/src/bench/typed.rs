@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     server_process::{ServerProcess, pin_client},
-    typed::{AsJsonBlockingClient, AsPostcardBlockingClient, RAW, Seen},
+    typed::{RAW, Seen, TypedClients},
 };
 
 /// Runs whose median is reported.
@@ -73,7 +73,7 @@ pub(super) fn measure(args: &TypedArgs, progress: bool) -> anyhow::Result<TypedR
     let server = ServerProcess::start(!args.no_pin)?;
     pin_client(!args.no_pin)?;
     let client = Client::connect(server.socket())?;
-    let (json, postcard) = (AsJsonBlockingClient::from(client.clone()), AsPostcardBlockingClient::from(client.clone()));
+    let typed = TypedClients::over(&client);
     let raw = client.message_type(RAW)?;
     let time = args.run.time(args.seconds) / (4 * RUNS);
     let bar = Progress::new(progress, "typed calls", RUNS.into());
@@ -83,10 +83,10 @@ pub(super) fn measure(args: &TypedArgs, progress: bool) -> anyhow::Result<TypedR
     let seen = Seen { id: ID, length: NAME.len() as u32, on: true };
     for _ in 0..RUNS {
         let raw_json = turn(time, || Ok(client.call_into(raw, &as_json, &mut reply).map(|()| reply == as_json)?))?;
-        let typed_json = turn(time, || Ok(json.see(ID, NAME, true)? == seen))?;
+        let typed_json = turn(time, || Ok(typed.json(ID, NAME, true)? == seen))?;
         let raw_postcard =
             turn(time, || Ok(client.call_into(raw, &as_postcard, &mut reply).map(|()| reply == as_postcard)?))?;
-        let typed_postcard = turn(time, || Ok(postcard.see(ID, NAME, true)? == seen))?;
+        let typed_postcard = turn(time, || Ok(typed.postcard(ID, NAME, true)? == seen))?;
         let turns = [raw_json, typed_json, raw_postcard, typed_postcard];
         taken.iter_mut().zip(turns).for_each(|(taken, samples)| taken.push(samples));
         bar.step();

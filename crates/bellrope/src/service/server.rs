@@ -29,7 +29,7 @@ pub trait Service {
 }
 
 impl ServerBuilder {
-    /// Registers the methods of a [service](crate::service), each under its name.
+    /// Registers the methods of a [service](mod@crate::service), each under its name.
     #[must_use]
     pub fn service(self, service: impl Service) -> Self {
         service.register(self)

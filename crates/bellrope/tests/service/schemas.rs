@@ -189,3 +189,40 @@ fn types_that_postcard_cannot_carry_are_refused_when_they_are_served() {
         }
     );
 }
+
+/// The method that stands in the way is named, before anything is served.
+#[test]
+fn two_services_of_one_name_are_refused_with_the_name() {
+    mod one {
+        #[bellrope::service(name = "Same")]
+        pub(super) trait First {
+            fn call(&self) -> u8;
+        }
+        pub(super) struct Any;
+        #[bellrope::service]
+        impl First for Any {
+            fn call(&self) -> u8 {
+                1
+            }
+        }
+    }
+
+    mod two {
+        #[bellrope::service(name = "Same")]
+        pub(super) trait Second {
+            fn call(&self) -> u8;
+        }
+        pub(super) struct Any;
+        #[bellrope::service]
+        impl Second for Any {
+            fn call(&self) -> u8 {
+                2
+            }
+        }
+    }
+
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("twice.sock");
+    let error = Server::builder().service(one::Any).service(two::Any).bind(&path).unwrap_err().to_string();
+    assert!(error.contains("Same.call") && error.contains("the name is taken"), "{error}");
+}
