@@ -22,6 +22,8 @@ pub mod raw;
 pub mod raw_stream;
 #[cfg(feature = "runtime")]
 pub mod support;
+#[cfg(feature = "runtime")]
+pub mod version_1_0;
 
 /// The examples of the repository's README and documents, compiled and run with the documentation tests. They stand here
 /// because a crate that is packaged has no files outside of its own folder.

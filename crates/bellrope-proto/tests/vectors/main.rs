@@ -9,6 +9,7 @@ mod metadata;
 mod ring;
 mod streams;
 mod table;
+mod version_1_0;
 mod violations;
 
 use std::{fs, path::Path};
@@ -38,6 +39,11 @@ fn pages_and_changes_of_the_table_are_those_of_the_vectors() {
 #[test]
 fn metadata_of_calls_are_those_of_the_vectors() {
     check("metadata.json", &metadata::vectors());
+}
+
+#[test]
+fn both_ends_say_what_those_of_version_1_0_said() {
+    version_1_0::replay();
 }
 
 #[test]

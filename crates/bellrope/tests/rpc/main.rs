@@ -12,6 +12,7 @@ mod metadata;
 mod names;
 mod options;
 mod outcomes;
+mod pairings;
 mod pool;
 mod reconnect;
 mod shares;
