@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod local_models;
 mod logging;
 mod operator;
 mod percent;

@@ -29,7 +29,7 @@ use api_port::ApiPort;
 use reload::Reload;
 
 use crate::{
-    logging,
+    local_models, logging,
     settings::{Settings, SettingsArgs},
 };
 
@@ -87,7 +87,7 @@ pub(crate) struct ServeArgs {
 
 /// Serves until a signal comes.
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
-    let settings = Settings::load(&args.settings)?;
+    let mut settings = Settings::load(&args.settings)?;
     // From here on nothing waits for whoever should read standard error.
     stderr::start().context("starting the thread that writes the log")?;
     signals::write_panics_in_turn();
@@ -96,10 +96,13 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("waiting for signals")?;
     signals::second_ends_at_once(&[SIGTERM, SIGINT]).context("waiting for signals")?;
 
+    let found = local_models::look(&settings.gateway()?);
+    local_models::add(&mut settings.gateway, &found);
     let gateway = settings.gateway()?;
+    settings.tell_missing_keys(&gateway);
     let provider = gateway.default_provider().name().to_owned();
     let gateway = LiveGateway::new(gateway);
-    let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone());
+    let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone(), found.clone());
     let log_file = open_log(&settings)?;
     let Settings { socket, health, api_port, server, .. } = settings;
     let waiting = signals.handle();
@@ -136,6 +139,10 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         let _ = write!(ready, ", log in {}", path.display());
     }
     output::note(format_args!("{ready}"));
+    for server in found {
+        let name = server.name;
+        output::note(format_args!("{}; `bellrope serve --provider {name}` lets it answer", server.words()));
+    }
     if let Some((_, log)) = log_file {
         stderr::write_elsewhere(log, FLUSH);
     }

@@ -8,6 +8,7 @@ use bellrope_gateway::LiveGateway;
 
 use super::providers;
 use crate::{
+    local_models::{self, Found},
     logging,
     settings::{Entry, Faults, Settings, SettingsArgs},
 };
@@ -28,6 +29,8 @@ pub(crate) struct Reload {
     args: SettingsArgs,
     applied: Vec<Entry>,
     gateway: LiveGateway,
+    /// Servers of models that were found at the start.
+    found: Vec<Found>,
 }
 
 /// What came of reading the settings again.
@@ -40,8 +43,8 @@ struct Changes {
 }
 
 impl Reload {
-    pub(crate) fn new(args: SettingsArgs, settings: &Settings, gateway: LiveGateway) -> Self {
-        Self { args, applied: settings.entries(), gateway }
+    pub(crate) fn new(args: SettingsArgs, settings: &Settings, gateway: LiveGateway, found: Vec<Found>) -> Self {
+        Self { args, applied: settings.entries(), gateway, found }
     }
 
     /// Reads the settings again, applies what can be, and logs what was and what was not.
@@ -59,7 +62,8 @@ impl Reload {
     fn apply(&mut self, server: &Server) -> Result<Changes, Faults> {
         // What can fail comes first, and changes nothing; the server's settings are the last that can, and were checked
         // with the others.
-        let settings = Settings::load(&self.args)?;
+        let mut settings = Settings::load(&self.args)?;
+        local_models::add(&mut settings.gateway, &self.found);
         let gateway = settings.gateway()?;
         let server_waits = server.reload(&settings.server).map_err(|error| Faults(vec![error.to_string()]))?;
         let providers = self.gateway.replace(gateway);

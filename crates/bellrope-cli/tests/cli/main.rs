@@ -14,6 +14,7 @@ mod conversation;
 mod editor;
 mod foreign;
 mod hostile;
+mod local_models;
 mod manual;
 mod operator;
 #[cfg(feature = "otlp")]

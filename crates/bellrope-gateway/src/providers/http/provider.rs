@@ -1,19 +1,19 @@
 //! A provider behind HTTP, whichever of the wire formats it speaks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
 use reqwest::Url;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::client::is_this_machine;
 use super::endpoint::{AN_EVENT_STREAM, Endpoint, Mends};
 use super::events::{EventStream, Next};
+use super::headers::headers;
 use super::retry::RetryPolicy;
 use super::timeouts::Timeouts;
 use crate::config::{MAX_RETRY_WAIT, Preset, ProviderConfig, check_name, section};
@@ -22,8 +22,9 @@ use crate::json::Few;
 use crate::message::{ChatRequest, Chunk, ModelInfo, ProviderHealth};
 use crate::notes::Notes;
 use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, MAX_ANSWER, Provider, ProviderLimits};
+use crate::providers::fill::Fill;
 use crate::providers::formats::{Progress, ProviderKind, Server, Translate, push_extra};
-use crate::secret::Secret;
+use crate::providers::shape::{Shape, shaped};
 
 /// Where every format has its list of models, below the base address.
 const MODELS: &str = "models";
@@ -36,6 +37,9 @@ const MAX_MODEL_LIST: usize = 8 * 1024 * 1024;
 
 /// Presets whose servers refuse fields of messages that OpenAI's do not have.
 const NO_EXTRAS: [&str; 3] = ["openai", "groq", "mistral"];
+
+/// Presets whose servers know no `suffix`.
+const NO_SUFFIX: [&str; 2] = ["llamacpp", "vllm"];
 
 /// The most models in it.
 const MAX_MODELS: usize = 10_000;
@@ -76,6 +80,9 @@ struct Remote {
     /// The setting that holds the key, while there has to be one and is none.
     missing_key: Option<String>,
     model_setting: String,
+    max_tokens: Option<u32>,
+    think_tags: bool,
+    fill: Fill,
     limits: ProviderLimits,
 }
 
@@ -120,11 +127,10 @@ impl HttpProvider {
         let key_setting = config.key_setting(name);
         let api_key = config.read_key(name)?;
         let missing_key = (needs_key && api_key.is_none()).then(|| key_setting.clone());
-        let headers = headers(kind, api_key.as_ref()).ok_or_else(|| ConfigError::Invalid {
+        let headers = headers(kind, api_key.as_ref(), &config.headers).ok_or_else(|| ConfigError::Invalid {
             key: key_setting.clone().into(),
             reason: "holds a character that no key has".into(),
         })?;
-        let headers = with_more(headers, &config.headers);
         let timeouts = Timeouts {
             connect: config.connect_timeout,
             first_byte: config.first_byte_timeout,
@@ -137,7 +143,8 @@ impl HttpProvider {
             api_key: format!("check {key_setting}").into(),
             not_found: format!("check the model's name and {base_setting}").into(),
         };
-        let breaker = config.breaker_for(is_this_machine(&base));
+        let is_local = is_this_machine(&base);
+        let breaker = config.breaker_for(is_local);
         Ok(Self {
             remote: Arc::new(Remote {
                 title: preset.map_or_else(|| format!("`{name}`"), |preset| preset.title.to_owned()),
@@ -155,6 +162,9 @@ impl HttpProvider {
                 missing_key,
                 model_setting: preset.map_or_else(|| format!("{section}.model"), |preset| preset.model_var.to_owned()),
                 model: config.model,
+                max_tokens: config.max_tokens,
+                think_tags: config.think_tags.unwrap_or(is_local),
+                fill: config.fill.unwrap_or(if NO_SUFFIX.contains(&name) { Fill::Auto } else { Fill::Server }),
                 limits: ProviderLimits {
                     requests_per_minute: config.requests_per_minute,
                     burst: config.burst,
@@ -186,12 +196,20 @@ impl Provider for HttpProvider {
         self.remote.endpoint.begin_drain();
     }
 
-    fn chat_stream(&self, request: ChatRequest) -> ChunkStream {
-        let answer = RemoteAnswer::new(Arc::clone(&self.remote), request);
-        Box::pin(stream::unfold(answer, |mut answer| async {
+    fn chat_stream(&self, mut request: ChatRequest) -> ChunkStream {
+        let remote = &self.remote;
+        if request.max_tokens.is_none_or(|tokens| tokens == 0) {
+            request.max_tokens = remote.max_tokens;
+        }
+        let model = request.model.clone().or_else(|| remote.model.clone());
+        let stops = remote.fill.apply(&mut request, model.as_deref());
+        let shape = Shape::new(remote.think_tags && request.prompt.is_none(), stops);
+        let answer = RemoteAnswer::new(Arc::clone(remote), request);
+        let pieces: ChunkStream = Box::pin(stream::unfold(answer, |mut answer| async {
             let item = answer.next().await?;
             Some((item, answer))
-        }))
+        }));
+        if shape.is_idle() { pieces } else { shaped(pieces, shape) }
     }
 
     fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>> {
@@ -343,31 +361,6 @@ fn is_home(known: &Preset, base: &Url) -> bool {
     known.base_url.is_empty() || known.base_url.parse().is_ok_and(has_host)
 }
 
-/// The headers of every request; `None` if the key cannot stand in one.
-fn headers(kind: ProviderKind, key: Option<&Secret>) -> Option<HeaderMap> {
-    let format = kind.format();
-    let mut headers = HeaderMap::new();
-    for (name, value) in format.headers() {
-        headers.insert(*name, HeaderValue::from_static(value));
-    }
-    if let Some(key) = key {
-        let (name, before) = format.key_header();
-        let mut value = HeaderValue::from_str(&format!("{before}{}", key.expose())).ok()?;
-        value.set_sensitive(true);
-        headers.insert(name, value);
-    }
-    Some(headers)
-}
-
-/// These headers, and those of the settings, which were checked.
-fn with_more(mut headers: HeaderMap, more: &BTreeMap<String, String>) -> HeaderMap {
-    let more = more.iter().filter_map(|(name, value)| {
-        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
-    });
-    headers.extend(more);
-    headers
-}
-
 /// An answer on its way.
 struct RemoteAnswer {
     remote: Arc<Remote>,
@@ -501,6 +494,7 @@ impl RemoteAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     fn base_of(kind: ProviderKind, written: &str) -> String {
         let config = ProviderConfig { base_url: written.to_owned(), ..ProviderConfig::default() };
