@@ -3,6 +3,7 @@
 
 mod commands;
 mod input;
+mod local_models;
 mod logging;
 mod operator;
 mod percent;

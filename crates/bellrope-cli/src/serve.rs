@@ -31,7 +31,7 @@ use api_port::{ApiPort, Keys};
 use reload::Reload;
 
 use crate::{
-    logging,
+    local_models, logging,
     settings::{Settings, SettingsArgs},
 };
 
@@ -98,7 +98,7 @@ pub(crate) struct ServeArgs {
 
 /// Serves until a signal comes.
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
-    let settings = Settings::load(&args.settings)?;
+    let mut settings = Settings::load(&args.settings)?;
     // From here on nothing waits for whoever should read standard error.
     stderr::start().context("starting the thread that writes the log")?;
     signals::write_panics_in_turn();
@@ -107,13 +107,16 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("waiting for signals")?;
     signals::second_ends_at_once(&[SIGTERM, SIGINT]).context("waiting for signals")?;
 
+    let found = local_models::look(&settings.gateway()?);
+    local_models::add(&mut settings.gateway, &found);
     let tokens = settings.tokens();
     let books = Bookkeeper::start(settings.books(), tokens.clone());
     let gateway = settings.gateway()?.with_books(Arc::new(books.clone()));
+    settings.tell_missing_keys(&gateway);
     let keys = Keys::new(tokens, settings.needs_token());
     let provider = gateway.default_provider().name().to_owned();
     let gateway = LiveGateway::new(gateway);
-    let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone(), books.clone());
+    let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone(), books.clone(), found.clone());
     let log_file = open_log(&settings)?;
     let Settings { socket, health, api_port, api_threads, server, .. } = settings;
     let waiting = signals.handle();
@@ -152,6 +155,10 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         let _ = write!(ready, ", log in {}", path.display());
     }
     output::note(format_args!("{ready}"));
+    for server in found {
+        let name = server.name;
+        output::note(format_args!("{}; `bellrope serve --provider {name}` lets it answer", server.words()));
+    }
     if let Some((_, log)) = log_file {
         stderr::write_elsewhere(log, FLUSH);
     }

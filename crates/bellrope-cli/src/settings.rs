@@ -28,7 +28,7 @@ use serde_json::Value;
 
 use document::{Document, TokenSettings};
 use layers::Layers;
-pub(crate) use layers::{CONFIG, NO_SPAWN, Origin, Origins, ours as variables};
+pub(crate) use layers::{CONFIG, LOCAL_MODELS, NO_SPAWN, Origin, Origins, ours as variables};
 use schema::{Key, flatten, shown};
 
 use crate::{
@@ -287,6 +287,16 @@ impl Settings {
         match faults.is_empty() {
             true => Ok(()),
             false => Err(Faults(faults.into_iter().map(|(_, fault)| fault).collect())),
+        }
+    }
+
+    /// Says which providers of these settings lack a key: of those that are asked only if a request names them.
+    pub(crate) fn tell_missing_keys(&self, gateway: &Gateway) {
+        let names = self.gateway.providers.keys().map(String::as_str);
+        for name in names.chain(self.gateway.openai.iter().map(|_| "openai")) {
+            if let Some(missing) = gateway.missing(name) {
+                tracing::warn!(target: "bellrope::settings", "the provider {name} cannot answer: {missing}");
+            }
         }
     }
 

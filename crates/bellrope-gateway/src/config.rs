@@ -13,6 +13,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::ConfigError;
+use crate::providers::fill::Fill;
 use crate::providers::formats::ProviderKind;
 use crate::secret::Secret;
 
@@ -121,6 +122,16 @@ pub struct ProviderConfig {
     /// How many idle connections to the provider are kept for the next requests. Each takes a few KiB, with TLS some 50.
     /// Default: 64.
     pub idle_connections: usize,
+    /// The most tokens of an answer to a request that says nothing of it. Default: none, which leaves it to the provider
+    /// (4,096 for Anthropic's messages, which need a number).
+    pub max_tokens: Option<u32>,
+    /// Whether what a model thinks, if its answer begins with `<think>`, is told apart from the answer as reasoning.
+    /// Default: true for a server on this machine, else false.
+    pub think_tags: Option<bool>,
+    /// How a prompt with a suffix is sent to `/completions`: `server` (as `suffix`), `auto` (in the template of the model, if
+    /// its name tells which), or a template: `qwen`, `starcoder`, `codellama`, `deepseek`, `codestral`, `codegemma`.
+    /// Default: `auto` for `llamacpp` and `vllm`, which know no `suffix`, else `server`.
+    pub fill: Option<Fill>,
     /// How many requests a minute this provider is asked at most; more are refused, or go to a fallback. Default: 0, no
     /// limit.
     pub requests_per_minute: u32,
@@ -158,6 +169,9 @@ impl Default for ProviderConfig {
             pass_through: None,
             credentials: Credentials::Server,
             idle_connections: 64,
+            max_tokens: None,
+            think_tags: None,
+            fill: None,
             headers: BTreeMap::new(),
             requests_per_minute: 0,
             burst: 0,
@@ -224,6 +238,10 @@ impl ProviderConfig {
                 let key = format!("{section}.{key}").into();
                 return Err(ConfigError::Invalid { key, reason: "is 0; set it to 1 or more".into() });
             }
+        }
+        if self.max_tokens == Some(0) {
+            let key = format!("{section}.max_tokens").into();
+            return Err(ConfigError::Invalid { key, reason: "is 0; set it to 1 or more, or leave it out".into() });
         }
         #[cfg(feature = "http")]
         self.check_headers(section)?;

@@ -5,6 +5,7 @@
 //! handler, and the provider's stream, and with it its socket, goes in the same moment. An answer that is to survive its
 //! reader is the one exception.
 
+mod embed;
 mod pieces;
 mod resumable;
 
@@ -32,7 +33,8 @@ use pieces::{encode, forward};
 use resumable::Reader;
 
 /// The message types that [`register`] adds.
-pub const MESSAGE_TYPES: [&str; 8] = [CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, RESUME, CANCEL, MODELS, HEALTH];
+pub const MESSAGE_TYPES: [&str; 9] =
+    [CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, RESUME, CANCEL, EMBED, MODELS, HEALTH];
 
 pub(crate) const CHAT: &str = "ai.chat";
 pub(crate) const CHAT_STREAM: &str = "ai.chat_stream";
@@ -40,6 +42,7 @@ pub(crate) const COMPLETE: &str = "ai.complete";
 pub(crate) const COMPLETE_STREAM: &str = "ai.complete_stream";
 pub(crate) const RESUME: &str = "ai.resume";
 pub(crate) const CANCEL: &str = "ai.cancel";
+pub(crate) const EMBED: &str = "ai.embed";
 pub(crate) const MODELS: &str = "ai.models";
 pub(crate) const HEALTH: &str = "ai.health";
 
@@ -118,6 +121,8 @@ pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> Serv
             let gateway = gateway.clone();
             move |call| resumable::cancel(gateway.clone(), call)
         })
+        .unary_async(EMBED, unary(&gateway, |gateway, call| async move { embed::embed(&gateway, call).await }))
+        .weight(EMBED, WEIGHT)
         .weight(CHAT, WEIGHT)
         .weight(CHAT_STREAM, WEIGHT)
         .weight(COMPLETE, WEIGHT)

@@ -80,9 +80,10 @@ pub use gateway::{
 };
 pub use handlers::{MAX_CHUNK, MESSAGE_TYPES, register};
 pub use message::{
-    CancelReport, CancelRequest, ChatRequest, ChatResponse, Chunk, CompletionRequest, Content, ErrorInfo, FromTool,
-    HealthReport, Message, ModelInfo, ModelList, Part, Prompt, ProviderFault, ProviderHealth, ResumeRequest, Role,
-    SequencedChunk, StopReason, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage, WIRE_VERSION,
+    CancelReport, CancelRequest, ChatRequest, ChatResponse, Chunk, CompletionRequest, Content, EmbedRequest,
+    EmbedResponse, ErrorInfo, FromTool, HealthReport, Message, ModelInfo, ModelList, Part, Prompt, ProviderFault,
+    ProviderHealth, ResumeRequest, Role, SequencedChunk, StopReason, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage,
+    WIRE_VERSION,
 };
 pub use notes::{MAX_NOTE, MAX_NOTES};
 pub use provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};

@@ -12,10 +12,12 @@
 //! | `ai.complete_stream` | [`CompletionRequest`] | a stream of [`SequencedChunk`] |
 //! | `ai.resume` | [`ResumeRequest`] | a stream of [`SequencedChunk`] |
 //! | `ai.cancel` | [`CancelRequest`] | [`CancelReport`] |
+//! | `ai.embed` | [`EmbedRequest`] | [`EmbedResponse`] |
 //! | `ai.models` | empty | [`ModelList`] |
 //! | `ai.health` | empty | [`HealthReport`] |
 
 mod answer;
+mod embed;
 pub mod fields;
 mod from_tool;
 mod kept;
@@ -28,6 +30,7 @@ pub use answer::{
     ChatResponse, Chunk, ErrorInfo, HealthReport, ModelInfo, ModelList, ProviderFault, ProviderHealth, SequencedChunk,
     StopReason, ToolCall, ToolCallDelta, Usage,
 };
+pub use embed::{EmbedRequest, EmbedResponse};
 pub use from_tool::FromTool;
 pub use kept::{CancelReport, CancelRequest, ResumeRequest};
 pub use request::{ChatRequest, CompletionRequest, Content, Message, Part, Prompt, Role, Tool, ToolChoice};

@@ -5,8 +5,10 @@
 //! |---|---|
 //! | [`agent`] | what is answered to which request, and the turn of a prompt |
 //! | [`files`] | files that a prompt links to, read through the editor |
+//! | [`introduction`] | what the agent says of itself |
 //! | [`keeping`], [`store`] | sessions on disk: what is done with them, and their files |
 //! | [`models`] | the models to choose from |
+//! | [`passing`] | an answer on its way to the editor |
 //! | [`prompt`] | what an editor sends as a prompt, as a message to a model |
 //! | [`questions`] | what the editor is asked |
 //! | [`rpc`] | what a line means, and the lines that answer it: JSON-RPC |
@@ -18,8 +20,10 @@
 
 mod agent;
 mod files;
+mod introduction;
 mod keeping;
 mod models;
+mod passing;
 mod prompt;
 mod questions;
 mod rpc;

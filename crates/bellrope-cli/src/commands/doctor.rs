@@ -11,7 +11,7 @@ use clap::Args;
 use finding::{Finding, Level};
 
 use crate::{
-    logging,
+    local_models, logging,
     settings::{Faults, Settings, SettingsArgs},
 };
 
@@ -59,6 +59,8 @@ pub(crate) fn run(args: &DoctorArgs) -> Outcome {
             findings.push(machine::cpus(&settings.server));
             findings.push(place::directory(&settings.socket));
             findings.extend(place::server(&settings.socket));
+            let found = gateway.as_ref().map(local_models::look).unwrap_or_default();
+            findings.extend(found.iter().map(|found| Finding::ok("local models", found.words())));
             if let (true, Ok(gateway)) = (args.providers, &gateway) {
                 findings.extend(place::providers(gateway, place::PROVIDERS_PATIENCE));
             }

@@ -9,6 +9,7 @@ use bellrope_gateway::LiveGateway;
 
 use super::providers;
 use crate::{
+    local_models::{self, Found},
     logging,
     settings::{Entry, Faults, Settings, SettingsArgs},
 };
@@ -35,6 +36,8 @@ pub(crate) struct Reload {
     applied: Vec<Entry>,
     gateway: LiveGateway,
     books: Bookkeeper,
+    /// Servers of models that were found at the start.
+    found: Vec<Found>,
 }
 
 /// What came of reading the settings again.
@@ -47,8 +50,14 @@ struct Changes {
 }
 
 impl Reload {
-    pub(crate) fn new(args: SettingsArgs, settings: &Settings, gateway: LiveGateway, books: Bookkeeper) -> Self {
-        Self { args, applied: settings.entries(), gateway, books }
+    pub(crate) fn new(
+        args: SettingsArgs,
+        settings: &Settings,
+        gateway: LiveGateway,
+        books: Bookkeeper,
+        found: Vec<Found>,
+    ) -> Self {
+        Self { args, applied: settings.entries(), gateway, books, found }
     }
 
     /// Reads the settings again, applies what can be, and logs what was and what was not.
@@ -66,7 +75,8 @@ impl Reload {
     fn apply(&mut self, server: &Server) -> Result<Changes, Faults> {
         // What can fail comes first, and changes nothing; the server's settings are the last that can, and were checked
         // with the others.
-        let settings = Settings::load(&self.args)?;
+        let mut settings = Settings::load(&self.args)?;
+        local_models::add(&mut settings.gateway, &self.found);
         let gateway = settings.gateway()?;
         let server_waits = server.reload(&settings.server).map_err(|error| Faults(vec![error.to_string()]))?;
         let providers = self.gateway.replace(gateway);

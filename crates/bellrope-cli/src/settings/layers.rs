@@ -37,9 +37,11 @@ pub(super) const SET: &str = "--set";
 /// A variable that is no setting: it names the file.
 pub(crate) const CONFIG: &str = "BELLROPE_CONFIG";
 /// Variables that begin like ours and are no settings of a server.
-const OTHERS: [&str; 2] = [CONFIG, NO_SPAWN];
+const OTHERS: [&str; 3] = [CONFIG, NO_SPAWN, LOCAL_MODELS];
 /// The variable that forbids clients to start a server.
 pub(crate) const NO_SPAWN: &str = "BELLROPE_NO_SPAWN";
+/// The variable that names the ports at which servers of models are looked for; an empty one that none is.
+pub(crate) const LOCAL_MODELS: &str = "BELLROPE_LOCAL_MODELS";
 
 /// Where a value came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -273,7 +275,7 @@ impl Layers {
 
 /// The variables that name settings, or the file that has them, but for the socket's.
 pub(crate) fn ours(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    let is_ours = |name: &str| name == CONFIG || is_ours(name) && name != VARIABLE;
+    let is_ours = |name: &str| [CONFIG, LOCAL_MODELS].contains(&name) || is_ours(name) && name != VARIABLE;
     variables.filter(|(name, _)| name.to_str().is_some_and(is_ours)).collect()
 }
 

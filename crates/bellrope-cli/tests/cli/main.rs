@@ -18,6 +18,7 @@ mod editor;
 mod foreign;
 mod generate;
 mod hostile;
+mod local_models;
 mod manual;
 mod operator;
 #[cfg(feature = "otlp")]

@@ -77,6 +77,8 @@ impl Home {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bellrope"));
         command.args(arguments).env_clear().env("XDG_RUNTIME_DIR", self.0.path());
         command.env("XDG_STATE_HOME", self.path("state"));
+        // Whatever else runs on this machine is nothing to a test.
+        command.env("BELLROPE_LOCAL_MODELS", "");
         match self.1 {
             Spawning::Forbidden => command.env("BELLROPE_NO_SPAWN", "1"),
             // Should its test end without it.

@@ -49,7 +49,7 @@ impl Stage {
         command.envs([("COLUMNS", "120"), ("LINES", "40"), ("TERM", "dumb"), ("LC_ALL", "C"), ("NO_COLOR", "1")]);
         command.env("PATH", self.path("no-programs")).env("TMPDIR", self.path("tmp"));
         // A test that wants a server to be started says so.
-        command.env("BELLROPE_NO_SPAWN", "1");
+        command.env("BELLROPE_NO_SPAWN", "1").env("BELLROPE_LOCAL_MODELS", "");
         for name in ["HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"]
         {
             command.env(name, home);

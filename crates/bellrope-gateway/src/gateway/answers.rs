@@ -3,8 +3,10 @@
 //! Such an answer is pulled from its provider by a task of its own, into a log that is bounded in bytes and in time, and
 //! is read from there. It has one reader at a time: who comes last has it. All other answers end with their reader.
 
-use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+mod kept;
+mod settings;
+
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -14,69 +16,15 @@ use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::{ConfigError, Excerpt, ProviderError};
+use crate::error::{Excerpt, ProviderError};
 use crate::message::{Chunk, ErrorInfo, SequencedChunk};
-
-/// The most answers that are kept, whatever they hold.
-const MAX_KEPT: usize = 256;
-/// One answer's pieces may take one part in so many of all bytes, and what is kept beside them half.
-const SHARE: u64 = 4;
-/// What an answer takes beside what it holds, and a piece beside its bytes.
-const ANSWER: u64 = 512;
-const PIECE: u64 = 64;
-/// The least and the most that `keep_bytes` may be, and the most of `keep_s`.
-const KEEP_BYTES: std::ops::RangeInclusive<u64> = 256 * 1024..=4 * 1024 * 1024 * 1024;
-const MAX_KEEP: u32 = 86_400;
-
-/// How long and how much is kept of answers that are to survive their readers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AnswerSettings {
-    /// How long an answer is kept after its end or after its last reader left, whichever is later; one under way that
-    /// nobody reads for so long ends. In seconds, 1 to 86,400; default 60.
-    pub keep_s: u32,
-    /// The most bytes of all answers that are kept, 256 KiB to 4 GiB, or 0 to keep none. The pieces of one take at most a
-    /// quarter. Default 8 MiB: that is also the worst case of their memory.
-    pub keep_bytes: u64,
-}
-
-impl Default for AnswerSettings {
-    fn default() -> Self {
-        Self { keep_s: 60, keep_bytes: 8 * 1024 * 1024 }
-    }
-}
-
-impl AnswerSettings {
-    /// Checks what can be wrong.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let invalid =
-            |key: &'static str, reason: String| ConfigError::Invalid { key: key.into(), reason: reason.into() };
-        if self.keep_s == 0 || self.keep_s > MAX_KEEP {
-            let reason = format!("is {}; set it to 1 to {MAX_KEEP}", self.keep_s);
-            return Err(invalid("gateway.answers.keep_s", reason));
-        }
-        if self.keep_bytes != 0 && !KEEP_BYTES.contains(&self.keep_bytes) {
-            let (least, most) = (KEEP_BYTES.start(), KEEP_BYTES.end());
-            let reason = format!("is {}; set it to {least} to {most}, or to 0 to keep none", self.keep_bytes);
-            return Err(invalid("gateway.answers.keep_bytes", reason));
-        }
-        Ok(())
-    }
-}
-
-/// Whose an answer is: nobody else can read it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
-    /// A user of this machine.
-    User(u32),
-    /// Whoever has a token, as a number that stands for it.
-    Token(u128),
-}
+use kept::{ANSWER, Entry, Kept, MAX_KEPT, PIECE, Push};
+pub use kept::{Beside, Owner};
+pub use settings::AnswerSettings;
 
 /// Why an answer cannot be kept.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -109,9 +57,6 @@ pub struct AnswerReader {
     next: u64,
 }
 
-/// What is kept beside the pieces of an answer.
-pub type Beside = Arc<dyn Any + Send + Sync>;
-
 #[derive(Debug)]
 struct Shared {
     kept: Mutex<Kept>,
@@ -120,50 +65,11 @@ struct Shared {
     awake: OnceLock<Activity>,
 }
 
-#[derive(Debug)]
-struct Kept {
-    settings: AnswerSettings,
-    answers: HashMap<u128, Entry>,
-    /// Of all of them.
-    bytes: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    owner: Owner,
-    beside: Option<Beside>,
-    /// Whether it goes on to its end though nobody reads.
-    goes_on_unread: bool,
-    pieces: VecDeque<Bytes>,
-    /// The number of the first of them.
-    first: u64,
-    /// What the pieces take, and what is held beside them.
-    bytes: u64,
-    held: u64,
-    is_over: bool,
-    is_cancelled: bool,
-    /// Who reads it, and the number of the piece that it takes next.
-    reader: Option<(u64, u64)>,
-    readers: u64,
-    /// Since when nobody reads it, or since its end if that was later.
-    unread_since: Instant,
-    changed: Arc<Notify>,
-}
-
 /// When an answer is forgotten.
 enum Due {
     At(Instant),
     /// Not as long as it is read, or goes on.
     Unknown,
-    Gone,
-}
-
-/// What came of a piece that is to be kept.
-enum Push {
-    Done,
-    Full,
-    TooLarge(u64),
-    /// The answer is not kept any more.
     Gone,
 }
 
@@ -228,7 +134,7 @@ impl Answers {
             owner,
             beside,
             goes_on_unread,
-            pieces: VecDeque::new(),
+            pieces: Default::default(),
             first: 0,
             bytes: ANSWER,
             held,
@@ -553,74 +459,6 @@ impl Drop for AnswerReader {
             entry.unread_since = Instant::now();
             entry.changed.notify_waiters();
         }
-    }
-}
-
-impl Kept {
-    /// Keeps a piece, if there is room. Older answers that are over make room first, then pieces of the same answer that
-    /// were read.
-    fn push(&mut self, id: u128, piece: &Bytes) -> Push {
-        let (limit, cost) = (self.settings.keep_bytes, piece.len() as u64 + PIECE);
-        let share = limit / SHARE;
-        loop {
-            let all = self.bytes;
-            let Some(entry) = self.answers.get_mut(&id).filter(|entry| !entry.is_over) else { return Push::Gone };
-            if cost + ANSWER > share {
-                return Push::TooLarge(share);
-            }
-            let has_share = entry.bytes + cost <= share;
-            if has_share && all + cost <= limit {
-                entry.pieces.push_back(piece.clone());
-                entry.bytes += cost;
-                self.bytes += cost;
-                return Push::Done;
-            }
-            if has_share && self.forget_one(id) {
-                continue;
-            }
-            let freed = self.answers.get_mut(&id).and_then(Entry::forget_first);
-            match freed {
-                Some(freed) => self.bytes -= freed,
-                None => return Push::Full,
-            }
-        }
-    }
-
-    /// Forgets the answer that has been over and unread for longest, but for this one.
-    fn forget_one(&mut self, but: u128) -> bool {
-        let over = self.answers.iter().filter(|(id, entry)| **id != but && entry.is_over && entry.reader.is_none());
-        let oldest = over.min_by_key(|(_, entry)| entry.unread_since).map(|(id, _)| *id);
-        oldest.is_some_and(|id| self.remove(id))
-    }
-
-    fn remove(&mut self, id: u128) -> bool {
-        let Some(entry) = self.answers.remove(&id) else { return false };
-        self.bytes -= entry.bytes + entry.held;
-        entry.changed.notify_waiters();
-        true
-    }
-}
-
-impl Entry {
-    /// The number of the piece that comes next.
-    fn end(&self) -> u64 {
-        self.first + self.pieces.len() as u64
-    }
-
-    fn is_read_by(&self, serial: u64) -> bool {
-        self.reader.is_some_and(|(reader, _)| reader == serial)
-    }
-
-    /// Forgets the first piece, if it was read or need not be. The bytes that this frees.
-    fn forget_first(&mut self) -> Option<u64> {
-        let was_read = self.reader.is_some_and(|(_, next)| self.first < next);
-        if !was_read && !self.goes_on_unread {
-            return None;
-        }
-        let freed = self.pieces.pop_front()?.len() as u64 + PIECE;
-        self.first += 1;
-        self.bytes -= freed;
-        Some(freed)
     }
 }
 

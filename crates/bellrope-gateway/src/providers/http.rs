@@ -8,6 +8,7 @@ mod client;
 mod endpoint;
 mod events;
 mod explain;
+mod headers;
 mod pass;
 mod provider;
 mod proxy;

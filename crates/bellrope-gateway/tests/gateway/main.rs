@@ -11,6 +11,7 @@ mod guards;
 mod handlers;
 mod incoming;
 mod independent;
+mod local;
 mod outgoing;
 mod pass;
 mod protocol;

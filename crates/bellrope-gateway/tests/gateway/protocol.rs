@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use bellrope_gateway::{
-    CancelReport, ChatRequest, ChatResponse, CompletionRequest, HealthReport, MESSAGE_TYPES, ModelList, ProviderError,
-    ResumeRequest, SequencedChunk,
+    CancelReport, ChatRequest, ChatResponse, CompletionRequest, EmbedRequest, EmbedResponse, HealthReport,
+    MESSAGE_TYPES, ModelList, ProviderError, ResumeRequest, SequencedChunk,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -62,6 +62,9 @@ fn every_example_is_what_the_types_read_and_write() {
     resume.as_object_mut().unwrap().insert("version".to_owned(), 1.into());
     comes_back::<ResumeRequest>(&resume);
     comes_back::<CancelReport>(cancelled);
+    let [asked, vectors] = &examples("Vectors")[..] else { panic!("two examples") };
+    comes_back::<EmbedRequest>(asked);
+    comes_back::<EmbedResponse>(vectors);
     for example in examples("Models") {
         comes_back::<ModelList>(&example);
     }

@@ -13,21 +13,15 @@ use std::{
     time::Duration,
 };
 
-use agent_client_protocol_schema::{
-    ProtocolVersion,
-    v1::{
-        AgentCapabilities, AuthMethod, AuthMethodTerminal, CancelNotification, CancelRequestNotification,
-        ClientCapabilities, CloseSessionRequest, CloseSessionResponse, ContentBlock, ContentChunk,
-        DeleteSessionRequest, Error, ErrorCode, Implementation, InitializeRequest, InitializeResponse,
-        LoadSessionRequest, LoadSessionResponse, NewSessionRequest, NewSessionResponse, PromptCapabilities,
-        PromptRequest, PromptResponse, RequestId, ResumeSessionRequest, ResumeSessionResponse, SessionCapabilities,
-        SessionCloseCapabilities, SessionConfigOptionValue, SessionDeleteCapabilities, SessionId,
-        SessionListCapabilities, SessionNotification, SessionResumeCapabilities, SessionUpdate,
-        SetSessionConfigOptionRequest, SetSessionConfigOptionResponse, StopReason,
-    },
+use agent_client_protocol_schema::v1::{
+    CancelNotification, CancelRequestNotification, ClientCapabilities, CloseSessionRequest, CloseSessionResponse,
+    ContentBlock, DeleteSessionRequest, Error, ErrorCode, InitializeRequest, LoadSessionRequest, LoadSessionResponse,
+    NewSessionRequest, NewSessionResponse, PromptRequest, PromptResponse, RequestId, ResumeSessionRequest,
+    ResumeSessionResponse, SessionConfigOptionValue, SessionId, SetSessionConfigOptionRequest,
+    SetSessionConfigOptionResponse, StopReason,
 };
 use bellrope::{AsyncClient, client::ConnectionState};
-use bellrope_gateway::{ChatRequest, Chunk, Content, ModelList, StopReason as Stop};
+use bellrope_gateway::{ChatRequest, Content, ModelList};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufRead, AsyncWrite},
@@ -37,7 +31,10 @@ use tokio::{
 
 use super::{
     files::{self, Files},
-    models, prompt,
+    introduction::introduction,
+    models,
+    passing::pass_on,
+    prompt,
     questions::Questions,
     rpc::{self, Incoming},
     sessions::{Sessions, Unready},
@@ -306,31 +303,6 @@ fn ended_well(task: Result<(), JoinError>) {
     }
 }
 
-/// `keeps`: whether sessions are kept on disk. `terminal`: whether the editor lets its user set keys in a terminal.
-fn introduction(keeps: bool, terminal: bool) -> InitializeResponse {
-    let prompts = PromptCapabilities::new().image(true).embedded_context(true);
-    let mut sessions = SessionCapabilities::new().close(SessionCloseCapabilities::new());
-    if keeps {
-        sessions = sessions
-            .list(SessionListCapabilities::new())
-            .delete(SessionDeleteCapabilities::new())
-            .resume(SessionResumeCapabilities::new());
-    }
-    let capabilities =
-        AgentCapabilities::new().prompt_capabilities(prompts).session_capabilities(sessions).load_session(keeps);
-    let mut methods = Vec::new();
-    if terminal {
-        let method = AuthMethodTerminal::new("setup", "Set the key of a provider").args(vec!["--setup".to_owned()]);
-        methods
-            .push(AuthMethod::Terminal(method.description("Asks for a provider and its key, and keeps it".to_owned())));
-    }
-    let version = env!("CARGO_PKG_VERSION");
-    InitializeResponse::new(ProtocolVersion::V1)
-        .agent_capabilities(capabilities)
-        .auth_methods(methods)
-        .agent_info(Implementation::new("bellrope", version).title("Bellrope".to_owned()))
-}
-
 impl Agent {
     pub(super) fn new(server: ServerArg, request: ChatRequest, store: Store, flow: Arc<Flow>) -> Self {
         Self {
@@ -488,46 +460,6 @@ async fn list(client: &AsyncClient) -> anyhow::Result<ModelList> {
             tracing::warn!(target: TARGET, %error, "the models cannot be listed");
             Ok(ModelList { version: 1, models: Vec::new(), faults: Vec::new() })
         }
-    }
-}
-
-/// Passes an answer on, piece by piece, at the pace at which the editor reads.
-async fn pass_on(
-    client: &AsyncClient,
-    id: &SessionId,
-    conversation: &mut Conversation,
-    editor: &Editor,
-) -> anyhow::Result<StopReason> {
-    let mut answer = conversation.begin(client).await?;
-    if let Some(note) = conversation.forgotten() {
-        tracing::warn!(target: TARGET, session = %id, "{note}");
-    }
-    loop {
-        let update = match answer.next().await?.chunk {
-            Chunk::Text { text } => {
-                conversation.hear(&text);
-                SessionUpdate::AgentMessageChunk(ContentChunk::new(text.into()))
-            }
-            Chunk::Reasoning { text } | Chunk::Notice { text } => {
-                SessionUpdate::AgentThoughtChunk(ContentChunk::new(text.into()))
-            }
-            Chunk::Done { stop_reason } => {
-                answer.part().await;
-                return Ok(stopped(stop_reason));
-            }
-            Chunk::Error(info) => anyhow::bail!("{}: {}", info.code, info.message),
-            // No tools are offered; what an answer took has no place in the protocol yet.
-            _ => continue,
-        };
-        editor.update(&SessionNotification::new(id.clone(), update)).await?;
-    }
-}
-
-fn stopped(reason: Stop) -> StopReason {
-    match reason {
-        Stop::MaxTokens => StopReason::MaxTokens,
-        Stop::Refusal | Stop::ContentFilter => StopReason::Refusal,
-        _ => StopReason::EndTurn,
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) async fn read(
                 files.insert(uri, text);
             }
             Ok(_) => {
-                tracing::warn!(target: TARGET, uri, "a linked file is not read: all have more than {MAX_ALL} bytes")
+                tracing::warn!(target: TARGET, uri, "a linked file is not read: all have more than {MAX_ALL} bytes");
             }
             Err(why) => tracing::warn!(target: TARGET, uri, "a linked file is not read: {why}"),
         }

@@ -13,15 +13,13 @@ use bellrope_gateway::{
 };
 use bellrope_shm::process;
 use futures_util::stream;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     HeaderMap, Method,
     body::{Bytes, Frame},
     header::AUTHORIZATION,
 };
 use tokio::time::timeout;
-
-use super::body::AnswerBody;
 
 /// How long nothing comes before the reader hears that the connection is alive.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -35,10 +33,13 @@ pub(super) enum Deed {
     Cancel,
 }
 
+/// A body of events.
+type Events = UnsyncBoxBody<Bytes, Infallible>;
+
 /// What an answer is: a body of JSON, or of events.
 pub(super) enum Body {
     Json(Vec<u8>),
-    Events(AnswerBody),
+    Events(Events),
 }
 
 /// Who asks: whoever sends this key, or, without one, our own user, as nobody else is let in but root.
@@ -144,7 +145,7 @@ impl Query {
 }
 
 /// The events of a response, those after a number alone.
-fn events(answer: &Answer, response: &StoredResponse, after: Option<u64>) -> Result<AnswerBody, Fault> {
+fn events(answer: &Answer, response: &StoredResponse, after: Option<u64>) -> Result<Events, Fault> {
     let mut replay = response.replay(after)?;
     // All of its chunks are read, as the numbers of events are not those of chunks.
     let reader = answer.read(0).map_err(|error| Fault::invalid(Some("stream"), error.to_string()))?;

@@ -1,17 +1,16 @@
 //! A provider behind HTTP, whichever of the wire formats it speaks: set up from its configuration.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
 use reqwest::Url;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
 use super::answer::RemoteAnswer;
 use super::client::is_this_machine;
 use super::endpoint::{Endpoint, Mends};
+use super::headers::headers;
 use super::remote::Remote;
 use super::retry::RetryPolicy;
 use super::timeouts::Timeouts;
@@ -20,11 +19,15 @@ use crate::error::{ConfigError, ProviderError};
 use crate::message::{ChatRequest, ModelInfo, ProviderHealth};
 use crate::pass::{PassError, PassFormat, PassRequest, Passed};
 use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
+use crate::providers::fill::Fill;
 use crate::providers::formats::{ProviderKind, Server};
-use crate::secret::Secret;
+use crate::providers::shape::{Shape, shaped};
 
 /// Presets whose servers refuse fields of messages that OpenAI's do not have.
 const NO_EXTRAS: [&str; 3] = ["openai", "groq", "mistral"];
+
+/// Presets whose servers know no `suffix`.
+const NO_SUFFIX: [&str; 2] = ["llamacpp", "vllm"];
 
 /// A provider that speaks one of the wire formats over HTTP.
 ///
@@ -91,11 +94,10 @@ impl HttpProvider {
         // One that is set all the same is none of the tools' business.
         let api_key = api_key.filter(|_| !is_clients);
         let missing_key = (needs_key && api_key.is_none() && !is_clients).then(|| key_setting.clone());
-        let headers = headers(kind, api_key.as_ref()).ok_or_else(|| ConfigError::Invalid {
+        let headers = headers(kind, api_key.as_ref(), &config.headers).ok_or_else(|| ConfigError::Invalid {
             key: key_setting.clone().into(),
             reason: "holds a character that no key has".into(),
         })?;
-        let headers = with_more(headers, &config.headers);
         let timeouts = Timeouts {
             connect: config.connect_timeout,
             first_byte: config.first_byte_timeout,
@@ -110,7 +112,8 @@ impl HttpProvider {
         };
         let at_inventor = home.is_some_and(|home| home.name == kind.name());
         let usual = if at_inventor { PassThrough::Exact } else { PassThrough::Repaired };
-        let breaker = config.breaker_for(is_this_machine(&base));
+        let is_local = is_this_machine(&base);
+        let breaker = config.breaker_for(is_local);
         Ok(Self {
             remote: Arc::new(Remote {
                 title: preset.map_or_else(|| format!("`{name}`"), |preset| preset.title.to_owned()),
@@ -130,6 +133,9 @@ impl HttpProvider {
                 credentials: config.credentials,
                 model_setting: preset.map_or_else(|| format!("{section}.model"), |preset| preset.model_var.to_owned()),
                 model: config.model,
+                max_tokens: config.max_tokens,
+                think_tags: config.think_tags.unwrap_or(is_local),
+                fill: config.fill.unwrap_or(if NO_SUFFIX.contains(&name) { Fill::Auto } else { Fill::Server }),
                 limits: ProviderLimits {
                     requests_per_minute: config.requests_per_minute,
                     burst: config.burst,
@@ -161,12 +167,20 @@ impl Provider for HttpProvider {
         self.remote.endpoint.begin_drain();
     }
 
-    fn chat_stream(&self, request: ChatRequest) -> ChunkStream {
-        let answer = RemoteAnswer::new(Arc::clone(&self.remote), request);
-        Box::pin(stream::unfold(answer, |mut answer| async {
+    fn chat_stream(&self, mut request: ChatRequest) -> ChunkStream {
+        let remote = &self.remote;
+        if request.max_tokens.is_none_or(|tokens| tokens == 0) {
+            request.max_tokens = remote.max_tokens;
+        }
+        let model = request.model.clone().or_else(|| remote.model.clone());
+        let stops = remote.fill.apply(&mut request, model.as_deref());
+        let shape = Shape::new(remote.think_tags && request.prompt.is_none(), stops);
+        let answer = RemoteAnswer::new(Arc::clone(remote), request);
+        let pieces: ChunkStream = Box::pin(stream::unfold(answer, |mut answer| async {
             let item = answer.next().await?;
             Some((item, answer))
-        }))
+        }));
+        if shape.is_idle() { pieces } else { shaped(pieces, shape) }
     }
 
     fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>> {
@@ -225,34 +239,12 @@ fn is_home(known: &Preset, base: &Url) -> bool {
     known.base_url.is_empty() || known.base_url.parse().is_ok_and(has_host)
 }
 
-/// The headers of every request; `None` if the key cannot stand in one.
-fn headers(kind: ProviderKind, key: Option<&Secret>) -> Option<HeaderMap> {
-    let format = kind.format();
-    let mut headers = HeaderMap::new();
-    for (name, value) in format.headers() {
-        headers.insert(*name, HeaderValue::from_static(value));
-    }
-    if let Some(key) = key {
-        let (name, before) = format.key_header();
-        let mut value = HeaderValue::from_str(&format!("{before}{}", key.expose())).ok()?;
-        value.set_sensitive(true);
-        headers.insert(name, value);
-    }
-    Some(headers)
-}
-
-/// These headers, and those of the settings, which were checked.
-fn with_more(mut headers: HeaderMap, more: &BTreeMap<String, String>) -> HeaderMap {
-    let more = more.iter().filter_map(|(name, value)| {
-        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
-    });
-    headers.extend(more);
-    headers
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     fn base_of(kind: ProviderKind, written: &str) -> String {
         let config = ProviderConfig { base_url: written.to_owned(), ..ProviderConfig::default() };

@@ -15,6 +15,7 @@ use crate::message::{ChatRequest, FromTool, ModelInfo};
 use crate::notes::Notes;
 use crate::pass::{PassError, PassFormat, PassRequest, Passed, ToolKey};
 use crate::provider::{EmbeddingRequest, MAX_ANSWER, ProviderLimits};
+use crate::providers::fill::Fill;
 use crate::providers::formats::{ProviderKind, Server, Translate};
 use crate::secret::Secret;
 
@@ -45,6 +46,9 @@ pub(super) struct Remote {
     pub(super) pass_through: PassThrough,
     pub(super) credentials: Credentials,
     pub(super) model_setting: String,
+    pub(super) max_tokens: Option<u32>,
+    pub(super) think_tags: bool,
+    pub(super) fill: Fill,
     pub(super) limits: ProviderLimits,
 }
 

@@ -1,0 +1,77 @@
+//! Vectors of texts: `ai.embed`.
+
+use bellrope::{HandlerError, server::OwnedCall};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::pieces::encode;
+use crate::error::{Blame, Excerpt, ProviderError};
+use crate::gateway::Gateway;
+use crate::inbound::embedding_response;
+use crate::json;
+use crate::message::{EmbedRequest, EmbedResponse, Usage, WIRE_VERSION};
+use crate::provider::EmbeddingRequest;
+
+/// Answers a call.
+pub(super) async fn embed(gateway: &Gateway, call: OwnedCall) -> Result<Vec<u8>, HandlerError> {
+    let request = json::from_slice(call.payload())
+        .map_err(|error| HandlerError::invalid_request(format!("the request cannot be read: {error}")))?;
+    match vectors(gateway, request).await {
+        Ok(response) => encode(&response),
+        Err(error) => {
+            let text = format!("{}: {error}", error.code());
+            // Each provider has a breaker of its own: one that fails must not close the way to the others.
+            Err(match error.blame() {
+                Blame::Caller => HandlerError::invalid_request(text),
+                _ => HandlerError::upstream(text).guarded(),
+            })
+        }
+    }
+}
+
+async fn vectors(gateway: &Gateway, request: EmbedRequest) -> Result<EmbedResponse, ProviderError> {
+    let EmbedRequest { version, provider, model, input, dimensions } = request;
+    if version > WIRE_VERSION {
+        return Err(ProviderError::UnsupportedVersion { asked: version, known: WIRE_VERSION });
+    }
+    if input.is_empty() {
+        return Err(ProviderError::InvalidRequest { reason: "it has no input".into() });
+    }
+    let wanted = input.len();
+    let mut fields = Map::from_iter([("input".to_owned(), Value::from(input))]);
+    fields.extend(dimensions.map(|dimensions| ("dimensions".to_owned(), dimensions.into())));
+    let request = EmbeddingRequest { provider, model, fields: Value::Object(fields).to_string() };
+    let answer = gateway.embed(request).await?;
+    let malformed = |reason: &str| ProviderError::Malformed { reason: Excerpt::new(reason) };
+    let lists = embedding_response(&answer, false).map_err(|error| malformed(&error.to_string()))?;
+    let Listed { model, mut data, usage } =
+        serde_json::from_slice(&lists).map_err(|error| malformed(&error.to_string()))?;
+    if data.len() != wanted {
+        return Err(malformed(&format!("{} vectors came for {wanted} texts", data.len())));
+    }
+    data.sort_by_key(|row| row.index);
+    let embeddings = data.into_iter().map(|row| row.embedding).collect();
+    let usage = usage.map(|usage| Usage { input_tokens: usage.prompt_tokens, ..Usage::default() });
+    Ok(EmbedResponse { version: WIRE_VERSION, model, embeddings, usage })
+}
+
+/// An answer in OpenAI's format.
+#[derive(Deserialize)]
+struct Listed {
+    model: Option<String>,
+    data: Vec<Row>,
+    usage: Option<Counted>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    #[serde(default)]
+    index: u64,
+    embedding: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct Counted {
+    #[serde(default)]
+    prompt_tokens: u64,
+}

@@ -1,0 +1,184 @@
+//! Filling in the middle: the templates of the usual local models, for servers that continue a prompt and know no suffix.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::ChatRequest;
+
+/// The most texts that end an answer which servers take; the others are looked for here.
+const MAX_STOPS: usize = 4;
+
+/// How a prompt with a suffix is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fill {
+    /// As `suffix`: the server knows the model's template.
+    Server,
+    /// In the template that the model's name tells, if it tells one.
+    Auto,
+    /// Qwen's coders.
+    Qwen,
+    /// StarCoder, Granite and their like.
+    Starcoder,
+    /// Code Llama.
+    Codellama,
+    /// DeepSeek's coders.
+    Deepseek,
+    /// Codestral.
+    Codestral,
+    /// CodeGemma.
+    Codegemma,
+}
+
+/// Words in the names of models, in small letters, the first of which that is found tells the template.
+const NAMES: [(&str, Fill); 10] = [
+    ("codegemma", Fill::Codegemma),
+    ("codestral", Fill::Codestral),
+    ("codellama", Fill::Codellama),
+    ("code-llama", Fill::Codellama),
+    ("deepseek-coder", Fill::Deepseek),
+    ("deepseek_coder", Fill::Deepseek),
+    ("starcoder", Fill::Starcoder),
+    ("granite", Fill::Starcoder),
+    ("qwen", Fill::Qwen),
+    ("codeqwen", Fill::Qwen),
+];
+
+/// What stands before, between and after the two texts; and what ends the answer, the likeliest first.
+struct Template {
+    prefix: &'static str,
+    suffix: &'static str,
+    middle: &'static str,
+    is_suffix_first: bool,
+    stops: &'static [&'static str],
+}
+
+impl Fill {
+    /// The template to use for a model, if one is to be used.
+    fn template(self, model: Option<&str>) -> Option<Template> {
+        let usual =
+            |prefix, suffix, middle, stops| Some(Template { prefix, suffix, middle, is_suffix_first: false, stops });
+        match self {
+            Self::Server => None,
+            Self::Auto => {
+                let model = model?.to_ascii_lowercase();
+                let (_, fill) = NAMES.iter().find(|(name, _)| model.contains(name))?;
+                fill.template(None)
+            }
+            Self::Qwen => usual(
+                "<|fim_prefix|>",
+                "<|fim_suffix|>",
+                "<|fim_middle|>",
+                &[
+                    "<|endoftext|>",
+                    "<|fim_pad|>",
+                    "<|file_sep|>",
+                    "<|repo_name|>",
+                    "<|fim_prefix|>",
+                    "<|fim_suffix|>",
+                    "<|fim_middle|>",
+                    "<|im_start|>",
+                    "<|im_end|>",
+                ],
+            ),
+            Self::Codegemma => usual(
+                "<|fim_prefix|>",
+                "<|fim_suffix|>",
+                "<|fim_middle|>",
+                &["<|file_separator|>", "<end_of_turn>", "<eos>", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"],
+            ),
+            Self::Starcoder => usual(
+                "<fim_prefix>",
+                "<fim_suffix>",
+                "<fim_middle>",
+                &[
+                    "<|endoftext|>",
+                    "<file_sep>",
+                    "<fim_pad>",
+                    "<repo_name>",
+                    "<fim_prefix>",
+                    "<fim_suffix>",
+                    "<fim_middle>",
+                ],
+            ),
+            Self::Codellama => usual("<PRE> ", " <SUF>", " <MID>", &["<EOT>", "<PRE>", "<SUF>", "<MID>"]),
+            Self::Deepseek => usual(
+                "<｜fim▁begin｜>",
+                "<｜fim▁hole｜>",
+                "<｜fim▁end｜>",
+                &["<｜end▁of▁sentence｜>", "<|EOT|>", "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"],
+            ),
+            Self::Codestral => Some(Template {
+                prefix: "[PREFIX]",
+                suffix: "[SUFFIX]",
+                middle: "",
+                is_suffix_first: true,
+                stops: &["</s>", "[PREFIX]", "[SUFFIX]"],
+            }),
+        }
+    }
+
+    /// Puts the prompt and its suffix into the template of `model`, if there is one. What ends the answer and is to be
+    /// looked for here.
+    pub(crate) fn apply(self, request: &mut ChatRequest, model: Option<&str>) -> Vec<String> {
+        let Some(prompt) = &mut request.prompt else { return Vec::new() };
+        let mut stops = Vec::new();
+        if let (Some(suffix), Some(template)) = (&prompt.suffix, self.template(model)) {
+            let Template { prefix, suffix: between, middle, is_suffix_first, stops: own } = template;
+            prompt.text = match is_suffix_first {
+                true => format!("{between}{suffix}{prefix}{}{middle}", prompt.text),
+                false => format!("{prefix}{}{between}{suffix}{middle}", prompt.text),
+            };
+            prompt.suffix = None;
+            stops.extend(own.iter().map(|stop| (*stop).to_owned()));
+            request.stop.extend(stops.iter().cloned());
+        }
+        if request.stop.len() > MAX_STOPS {
+            stops.extend(request.stop.drain(MAX_STOPS..));
+        }
+        stops.sort_unstable();
+        stops.dedup();
+        stops
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Prompt;
+
+    fn filled(fill: Fill, model: &str, stop: &[&str]) -> (Prompt, Vec<String>, Vec<String>) {
+        let prompt = Some(Prompt { text: "fn a(".into(), suffix: Some(") {}".into()) });
+        let stop = stop.iter().map(|stop| (*stop).to_owned()).collect();
+        let mut request = ChatRequest { prompt, stop, ..ChatRequest::user("fn a(") };
+        let local = fill.apply(&mut request, Some(model));
+        (request.prompt.unwrap(), request.stop, local)
+    }
+
+    #[test]
+    fn a_models_name_tells_its_template_and_one_that_tells_none_leaves_it_to_the_server() {
+        for (model, text) in [
+            ("qwen2.5-coder:7b", "<|fim_prefix|>fn a(<|fim_suffix|>) {}<|fim_middle|>"),
+            ("bigcode/StarCoder2-3b", "<fim_prefix>fn a(<fim_suffix>) {}<fim_middle>"),
+            ("granite-code", "<fim_prefix>fn a(<fim_suffix>) {}<fim_middle>"),
+            ("codellama-7b", "<PRE> fn a( <SUF>) {} <MID>"),
+            ("deepseek-coder-v2", "<｜fim▁begin｜>fn a(<｜fim▁hole｜>) {}<｜fim▁end｜>"),
+            ("Codestral-22B", "[SUFFIX]) {}[PREFIX]fn a("),
+            ("codegemma-2b", "<|fim_prefix|>fn a(<|fim_suffix|>) {}<|fim_middle|>"),
+        ] {
+            let (prompt, stop, local) = filled(Fill::Auto, model, &["\n\n"]);
+            assert_eq!((&*prompt.text, prompt.suffix), (text, None), "{model}");
+            assert!(stop.len() <= MAX_STOPS && stop[0] == "\n\n" && local.len() >= 3, "{stop:?} {local:?}");
+        }
+        for (fill, model) in [(Fill::Auto, "llama3.2"), (Fill::Server, "qwen2.5-coder")] {
+            let (prompt, stop, local) = filled(fill, model, &["a", "b", "c", "d", "e"]);
+            assert_eq!((&*prompt.text, prompt.suffix.as_deref()), ("fn a(", Some(") {}")));
+            assert_eq!((stop.len(), local), (4, vec!["e".to_owned()]));
+        }
+    }
+
+    #[test]
+    fn a_chat_has_no_template() {
+        let mut request = ChatRequest { stop: vec!["a".into(); 9], ..ChatRequest::user("hi") };
+        assert!(Fill::Qwen.apply(&mut request, None).is_empty() && request.stop.len() == 9);
+    }
+}
