@@ -120,7 +120,8 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         "Lines of the log that were lost, because nobody took what came before them or they could not be written.";
     server.metrics().watch_counter("ipc_log_lines_lost_total", help, stderr::lost());
     let health = health.map(|address| start_health(address, &server)).transpose()?;
-    let api_port = api_port.map(|port| ApiPort::start(port, api_threads, gateway.clone(), &server.metrics())).transpose()?;
+    let api_port =
+        api_port.map(|port| ApiPort::start(port, api_threads, gateway.clone(), &server.metrics())).transpose()?;
 
     stay_small(server.metrics())?;
     let types = 1 + MESSAGE_TYPES.len() + OPERATOR_TYPES.len();

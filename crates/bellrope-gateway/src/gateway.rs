@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `core.rs` | [`Gateway`]: which provider a request goes to |
 //! | `answer_stream.rs` | [`AnswerStream`]: the pieces of an answer, numbered, with one end |
+//! | `origins.rs` | which provider signed which reasoning |
 //! | `pass.rs` | requests that go through as they came |
 //! | `upstream.rs` | one provider with its breaker, its rate limit and its counters |
 //! | `stats.rs` | the counters |
@@ -14,6 +15,7 @@ mod answer_stream;
 mod core;
 mod live;
 mod notices;
+mod origins;
 mod pass;
 mod settings;
 mod stats;

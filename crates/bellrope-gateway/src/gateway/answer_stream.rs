@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::notices::Notices;
+use super::origins::Origins;
 use super::upstream::{Begun, Running, silent};
 use crate::error::ProviderError;
 use crate::message::{Chunk, SequencedChunk};
@@ -27,6 +28,7 @@ pub struct AnswerStream {
     /// What is to be told of the request, if it is answered.
     asked: Vec<String>,
     notices: Notices,
+    origins: Origins,
     /// The next piece, while there are notices to be told before it.
     next: Option<Chunk>,
 }
@@ -45,9 +47,10 @@ impl AnswerStream {
         beginning: BoxFuture<'static, Result<Begun, ProviderError>>,
         heard: mpsc::Receiver<String>,
         notes: Vec<String>,
+        origins: Origins,
     ) -> Self {
         let stage = Stage::Beginning(beginning, heard);
-        Self { stage, seq: 0, asked: notes, notices: Notices::default(), next: None }
+        Self { stage, seq: 0, asked: notes, notices: Notices::default(), origins, next: None }
     }
 
     /// The next piece as the provider has it, those that tell something among them.
@@ -60,6 +63,7 @@ impl AnswerStream {
                     while let Ok(text) = heard.try_recv() {
                         self.notices.extend(vec![text]);
                     }
+                    self.origins.note(&first, running.provider());
                     self.stage = Stage::Answering(rest, running);
                     Ok(first)
                 }
@@ -72,6 +76,7 @@ impl AnswerStream {
             Stage::Answering(pieces, running) => match ready!(pieces.as_mut().poll_next(cx)) {
                 Some(Ok(chunk)) => {
                     running.take_in(&chunk);
+                    self.origins.note(&chunk, running.provider());
                     Ok(chunk)
                 }
                 failed => Err(running.fail(failed.and_then(Result::err).unwrap_or_else(silent))),

@@ -11,12 +11,13 @@ use tracing::debug;
 
 use super::answer_stream::{AnswerStream, log};
 use super::notices::Notices;
+use super::origins::{NOTE, Origins};
 use super::stats::GatewaySnapshot;
 use super::upstream::{Route, Upstream, forget};
 use crate::config::Preset;
 use crate::error::{Excerpt, ProviderError};
 use crate::message::{
-    ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, ProviderFault, WIRE_VERSION,
+    ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, Part, ProviderFault, WIRE_VERSION,
 };
 use crate::provider::{EmbeddingRequest, Provider};
 
@@ -46,6 +47,7 @@ pub struct Gateway {
     pub(super) default: Arc<Upstream>,
     /// Names of `upstreams`, in the order in which they are asked.
     pub(super) fallback: Arc<[String]>,
+    origins: Origins,
 }
 
 impl Gateway {
@@ -53,7 +55,8 @@ impl Gateway {
     pub fn new(default: Arc<dyn Provider>) -> Self {
         let name = default.name().to_owned();
         let default = Arc::new(Upstream::new(default, None));
-        Self { upstreams: BTreeMap::from([(name, Arc::clone(&default))]), default, fallback: Arc::new([]) }
+        let upstreams = BTreeMap::from([(name, Arc::clone(&default))]);
+        Self { upstreams, default, fallback: Arc::new([]), origins: Origins::default() }
     }
 
     /// This gateway with one more provider, in the place of another of its name. Its counters, its breaker and its rate
@@ -74,6 +77,7 @@ impl Gateway {
 
     /// This gateway with the upstreams of another one that were made of the same settings.
     pub(super) fn keeping(mut self, other: &Self) -> Self {
+        self.origins = other.origins.clone();
         for (name, upstream) in &mut self.upstreams {
             if let Some(kept) = other.upstreams.get(name).filter(|kept| kept.is_made_like(upstream)) {
                 if Arc::ptr_eq(&self.default, upstream) {
@@ -119,10 +123,11 @@ impl Gateway {
     /// Begins an answer: `ai.chat_stream`.
     pub fn chat_stream(&self, mut request: ChatRequest) -> AnswerStream {
         let route = self.route_of(&request);
-        forget_if_tried(&mut request);
+        self.fit_to(&route, &mut request);
         let notes = std::mem::take(&mut request.notes);
         let (notices, heard) = mpsc::channel(MAX_NOTICES);
-        AnswerStream::new(Box::pin(async move { route?.begin(request, &notices).await }), heard, notes)
+        let begun = Box::pin(async move { route?.begin(request, &notices).await });
+        AnswerStream::new(begun, heard, notes, self.origins.clone())
     }
 
     /// A whole answer: `ai.chat`.
@@ -130,14 +135,19 @@ impl Gateway {
     /// # Errors
     /// The request cannot be answered, or the answer broke off.
     pub async fn chat(&self, mut request: ChatRequest) -> Result<ChatResponse, ProviderError> {
-        let mut notices = Notices::new(std::mem::take(&mut request.notes));
         let route = self.route_of(&request);
-        forget_if_tried(&mut request);
+        self.fit_to(&route, &mut request);
+        let mut notices = Notices::new(std::mem::take(&mut request.notes));
         let answer = match route {
             Ok(route) => route.whole(request).await,
             Err(error) => Err(error),
         };
-        let mut response = answer.inspect_err(log)?;
+        let (mut response, provider) = answer.inspect_err(log)?;
+        for part in &response.reasoning_parts {
+            if let Part::Reasoning { details: Some(details), .. } = part {
+                self.origins.remember(details, &provider);
+            }
+        }
         notices.extend(std::mem::take(&mut response.notes));
         response.notes = notices.into_vec();
         Ok(response)
@@ -218,6 +228,17 @@ impl Gateway {
         Ok(route)
     }
 
+    /// Takes out of a request what means nothing to the provider whose turn it is.
+    fn fit_to(&self, route: &Result<Route, ProviderError>, request: &mut ChatRequest) {
+        if request.from_tool.tried > 0 {
+            forget(request);
+        }
+        let first = route.iter().flat_map(|route| &route.0).next();
+        if first.is_some_and(|first| self.origins.untie(request, first.provider.name())) {
+            request.notes.push(NOTE.to_owned());
+        }
+    }
+
     /// The providers that a request for this one may go to, in order.
     pub(super) fn providers_for(&self, name: Option<&str>) -> Result<Route, ProviderError> {
         if name.is_some() {
@@ -246,13 +267,6 @@ impl Gateway {
             },
             None => ProviderError::UnknownProvider { name: Excerpt::new(name), known: self.names() },
         }
-    }
-}
-
-/// Makes a request that another provider has failed to answer one for the next.
-fn forget_if_tried(request: &mut ChatRequest) {
-    if request.from_tool.tried > 0 {
-        forget(request);
     }
 }
 

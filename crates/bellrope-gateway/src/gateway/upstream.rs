@@ -212,8 +212,8 @@ impl Route {
         .await
     }
 
-    /// A whole answer: of the first provider that has one.
-    pub(super) async fn whole(self, request: ChatRequest) -> Result<ChatResponse, ProviderError> {
+    /// A whole answer, and the name of its provider: of the first that has one.
+    pub(super) async fn whole(self, request: ChatRequest) -> Result<(ChatResponse, String), ProviderError> {
         // Nobody reads before it is whole.
         let (notices, _) = mpsc::channel(1);
         self.ask(request, &notices, |upstream, request, _| {
@@ -229,7 +229,7 @@ impl Route {
                             running.take_in(&Chunk::Usage(usage.clone()));
                         }
                         running.take_in(&Chunk::Done { stop_reason: response.stop_reason });
-                        Ok(response)
+                        Ok((response, provider.name().to_owned()))
                     }
                     Err(error) => Err(running.fail(error)),
                 }
@@ -281,6 +281,11 @@ impl Running {
         self.begins();
         self.upstream.stats.count_piece(chunk);
         self.settled |= chunk.is_terminal();
+    }
+
+    /// The name of the provider that is at work.
+    pub(super) fn provider(&self) -> &str {
+        self.upstream.provider.name()
     }
 
     /// Counts how long its first piece took.
