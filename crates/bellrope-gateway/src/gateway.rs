@@ -5,6 +5,7 @@
 //! | `core.rs` | [`Gateway`]: which provider a request goes to |
 //! | `answers.rs` | [`Answers`]: those that are kept for a while, for readers that were lost |
 //! | `answer_stream.rs` | [`AnswerStream`]: the pieces of an answer, numbered, with one end |
+//! | `origins.rs` | which provider signed which reasoning |
 //! | `pass.rs` | requests that go through as they came |
 //! | `upstream.rs` | one provider with its breaker, its rate limit and its counters |
 //! | `stats.rs` | the counters |
@@ -16,6 +17,7 @@ mod answers;
 mod core;
 mod live;
 mod notices;
+mod origins;
 mod pass;
 mod settings;
 mod stats;

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::notices::Notices;
+use super::origins::Origins;
 use super::upstream::{Begun, Running, silent};
 use crate::error::ProviderError;
 use crate::message::{Chunk, SequencedChunk};
@@ -28,6 +29,7 @@ pub struct AnswerStream {
     /// What is to be told of the request, if it is answered.
     asked: Vec<String>,
     notices: Notices,
+    origins: Origins,
     /// The next piece, while there are notices to be told before it.
     next: Option<Chunk>,
     /// When it is worth asking again, once it has failed.
@@ -48,9 +50,10 @@ impl AnswerStream {
         beginning: BoxFuture<'static, Result<Begun, ProviderError>>,
         heard: mpsc::Receiver<String>,
         notes: Vec<String>,
+        origins: Origins,
     ) -> Self {
         let stage = Stage::Beginning(beginning, heard);
-        Self { stage, seq: 0, asked: notes, notices: Notices::default(), next: None, retry_after: None }
+        Self { stage, seq: 0, asked: notes, notices: Notices::default(), origins, next: None, retry_after: None }
     }
 
     /// How long to wait before the next request, once the answer has failed and it is known.
@@ -69,6 +72,7 @@ impl AnswerStream {
                     while let Ok(text) = heard.try_recv() {
                         self.notices.extend(vec![text]);
                     }
+                    self.origins.note(&first, running.provider());
                     self.stage = Stage::Answering(rest, running);
                     Ok(first)
                 }
@@ -81,6 +85,7 @@ impl AnswerStream {
             Stage::Answering(pieces, running) => match ready!(pieces.as_mut().poll_next(cx)) {
                 Some(Ok(chunk)) => {
                     running.take_in(&chunk);
+                    self.origins.note(&chunk, running.provider());
                     Ok(chunk)
                 }
                 failed => Err(running.fail(failed.and_then(Result::err).unwrap_or_else(silent))),

@@ -12,6 +12,7 @@ use tracing::debug;
 use super::answer_stream::{AnswerStream, log};
 use super::answers::AnswerSettings;
 use super::notices::Notices;
+use super::origins::{NOTE, Origins};
 use super::stats::GatewaySnapshot;
 use super::upstream::{Accounts, Route, Upstream, forget};
 use crate::account::{Books, Opened};
@@ -19,7 +20,7 @@ use crate::config::Preset;
 use crate::error::{Excerpt, ProviderError};
 use crate::inbound::estimate_tokens;
 use crate::message::{
-    ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, ProviderFault, WIRE_VERSION,
+    ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, Part, ProviderFault, WIRE_VERSION,
 };
 use crate::provider::{EmbeddingRequest, Provider};
 
@@ -56,6 +57,7 @@ pub struct Gateway {
     pub(super) answers: AnswerSettings,
     /// Who keeps the books, if anybody does.
     pub(super) books: Option<Arc<dyn Books>>,
+    origins: Origins,
 }
 
 impl Gateway {
@@ -64,7 +66,8 @@ impl Gateway {
         let name = default.name().to_owned();
         let default = Arc::new(Upstream::new(default, None));
         let (upstreams, answers) = (BTreeMap::from([(name, Arc::clone(&default))]), AnswerSettings::default());
-        Self { upstreams, default, fallback: Arc::new([]), answers, books: None }
+        let fallback = Arc::new([]);
+        Self { upstreams, default, fallback, answers, books: None, origins: Origins::default() }
     }
 
     /// This gateway with one more provider, in the place of another of its name. Its counters, its breaker and its rate
@@ -105,6 +108,7 @@ impl Gateway {
     /// some.
     pub(super) fn keeping(mut self, other: &Self) -> Self {
         self.books = self.books.or_else(|| other.books.clone());
+        self.origins = other.origins.clone();
         for (name, upstream) in &mut self.upstreams {
             if let Some(kept) = other.upstreams.get(name).filter(|kept| kept.is_made_like(upstream)) {
                 if Arc::ptr_eq(&self.default, upstream) {
@@ -151,9 +155,11 @@ impl Gateway {
     pub fn chat_stream(&self, mut request: ChatRequest) -> AnswerStream {
         forget_if_tried(&mut request);
         let route = self.enter(&mut request);
+        self.fit_to(&route, &mut request);
         let notes = std::mem::take(&mut request.notes);
         let (notices, heard) = mpsc::channel(MAX_NOTICES);
-        AnswerStream::new(Box::pin(async move { route?.begin(request, &notices).await }), heard, notes)
+        let begun = Box::pin(async move { route?.begin(request, &notices).await });
+        AnswerStream::new(begun, heard, notes, self.origins.clone())
     }
 
     /// A whole answer: `ai.chat`.
@@ -163,12 +169,18 @@ impl Gateway {
     pub async fn chat(&self, mut request: ChatRequest) -> Result<ChatResponse, ProviderError> {
         forget_if_tried(&mut request);
         let route = self.enter(&mut request);
+        self.fit_to(&route, &mut request);
         let mut notices = Notices::new(std::mem::take(&mut request.notes));
         let answer = match route {
             Ok(route) => route.whole(request).await,
             Err(error) => Err(error),
         };
-        let mut response = answer.inspect_err(log)?;
+        let (mut response, provider) = answer.inspect_err(log)?;
+        for part in &response.reasoning_parts {
+            if let Part::Reasoning { details: Some(details), .. } = part {
+                self.origins.remember(details, &provider);
+            }
+        }
         notices.extend(std::mem::take(&mut response.notes));
         response.notes = notices.into_vec();
         Ok(response)
@@ -285,6 +297,14 @@ impl Gateway {
         Ok(upstreams)
     }
 
+    /// Takes out of a request what means nothing to the provider whose turn it is.
+    fn fit_to(&self, route: &Result<Route, ProviderError>, request: &mut ChatRequest) {
+        let first = route.iter().flat_map(|route| &route.upstreams).next();
+        if first.is_some_and(|first| self.origins.untie(request, first.provider.name())) {
+            request.notes.push(NOTE.to_owned());
+        }
+    }
+
     /// The providers that a request for this one may go to, in order.
     pub(super) fn providers_for(&self, name: Option<&str>) -> Result<Vec<Arc<Upstream>>, ProviderError> {
         if name.is_some() {
@@ -313,13 +333,6 @@ impl Gateway {
             },
             None => ProviderError::UnknownProvider { name: Excerpt::new(name), known: self.names() },
         }
-    }
-}
-
-/// Makes a request that another provider has failed to answer one for the next.
-fn forget_if_tried(request: &mut ChatRequest) {
-    if request.from_tool.tried > 0 {
-        forget(request);
     }
 }
 

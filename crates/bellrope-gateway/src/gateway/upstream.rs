@@ -364,8 +364,8 @@ impl Route {
         .await
     }
 
-    /// A whole answer: of the first provider that has one.
-    pub(super) async fn whole(self, request: ChatRequest) -> Result<ChatResponse, ProviderError> {
+    /// A whole answer, and the name of its provider: of the first that has one.
+    pub(super) async fn whole(self, request: ChatRequest) -> Result<(ChatResponse, String), ProviderError> {
         // Nobody reads before it is whole.
         let (notices, _) = mpsc::channel(1);
         self.ask(request, &notices, |upstream, request, _, account| {
@@ -382,7 +382,7 @@ impl Route {
                             running.take_in(&Chunk::Usage(usage.clone()));
                         }
                         running.take_in(&Chunk::Done { stop_reason: response.stop_reason });
-                        Ok(response)
+                        Ok((response, provider.name().to_owned()))
                     }
                     Err(error) => Err(running.fail(error)),
                 }
@@ -454,6 +454,11 @@ impl Running {
             account.take_in(chunk);
         }
         self.settled |= chunk.is_terminal();
+    }
+
+    /// The name of the provider that is at work.
+    pub(super) fn provider(&self) -> &str {
+        self.upstream.provider.name()
     }
 
     /// Counts how long its first piece took.

@@ -156,6 +156,9 @@ pub enum StopReason {
     ToolUse,
     /// It declined to answer.
     Refusal,
+    /// It paused, and goes on when it is asked with what it has said: Anthropic's servers, within a long turn of their own
+    /// tools.
+    PauseTurn,
     /// The provider's filter cut it off.
     ContentFilter,
     /// Something else, or not said.

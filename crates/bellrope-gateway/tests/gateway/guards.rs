@@ -7,8 +7,8 @@ use std::time::Duration;
 use bellrope::breaker::{BreakerConfig, BreakerState};
 use bellrope::{AsyncClient, Server};
 use bellrope_gateway::{
-    ChatRequest, Chunk, EmbeddedProvider, Gateway, GatewaySettings, HttpProvider, ProviderConfig, ProviderSnapshot,
-    SequencedChunk, register,
+    ChatRequest, Chunk, Content, EmbeddedProvider, Gateway, GatewaySettings, HttpProvider, Message, Part,
+    ProviderConfig, ProviderSnapshot, Role, SequencedChunk, register,
 };
 use futures_util::StreamExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -309,4 +309,33 @@ async fn tokens_and_the_time_to_the_first_piece_are_counted_for_each_provider() 
     assert_eq!(counters(&gateway, "embedded").requests, 0);
     let json = serde_json::to_value(gateway.snapshot()).unwrap();
     assert_eq!(json["providers"][0]["breaker"], "closed");
+}
+
+#[tokio::test]
+async fn reasoning_that_one_provider_signed_goes_to_no_other() {
+    let answer = Format::Messages.script().reasoning("hm").text("Ding").stop("stop").end();
+    let thinking = "{\"index\":0,\"delta\":{\"signature\":\"c2lnbmVk\",\"type\":\"signature_delta\"},\"type\":\"content_block_delta\"}";
+    let signed = answer.replacen(
+        "event: content_block_stop",
+        &format!("event: content_block_delta\ndata: {thinking}\n\nevent: content_block_stop"),
+        1,
+    );
+    assert_ne!(signed, answer);
+    let (one, other) = (Fake::streaming([&*signed]).await, Fake::streaming([&*answer]).await);
+    let config = |fake: &Fake| serde_json::json!({"kind": "anthropic", "base_url": fake.url(), "model": "m"});
+    let settings = serde_json::json!({"provider": "one", "providers": {"one": config(&one), "other": config(&other)}});
+    let gateway = Gateway::from_settings_and_vars(serde_json::from_value(settings).unwrap(), |_| None).unwrap();
+    let said = soon(gateway.chat(ChatRequest::user("Hi"))).await.unwrap();
+    assert!(!said.reasoning_parts.is_empty(), "{said:?}");
+    for (provider, fake, is_sent) in [("one", &one, true), ("other", &other, false)] {
+        let mut request = ChatRequest::user("Hi");
+        let mut parts = said.reasoning_parts.clone();
+        parts.push(Part::text("Ding"));
+        request.messages.push(Message { content: Content::Parts(parts), ..Message::new(Role::Assistant, "") });
+        request.messages.extend(ChatRequest::user("Again").messages);
+        request.provider = Some(provider.to_owned());
+        let answer = soon(gateway.chat(request)).await.unwrap();
+        assert_eq!(fake.requests().last().unwrap().body.contains("c2lnbmVk"), is_sent, "{provider}");
+        assert_eq!(answer.notes.iter().any(|note| note.contains("signature")), !is_sent, "{:?}", answer.notes);
+    }
 }

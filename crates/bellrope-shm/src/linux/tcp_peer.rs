@@ -27,8 +27,7 @@ const ANSWER: usize = 72;
 /// The user who owns the end `theirs` of a connection to `ours`, while it is established. `None`: the kernel does not say so
 /// here, which need not mean that there is none.
 pub(super) fn user_of(theirs: SocketAddr, ours: SocketAddr) -> Option<u32> {
-    let monitor =
-        socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(SOCK_DIAG)).ok()?;
+    let monitor = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(SOCK_DIAG)).ok()?;
     sendto(&monitor, &request(theirs, ours), SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).ok()?;
     // The kernel has answered when it has taken the question.
     let mut answer = [0; 512];

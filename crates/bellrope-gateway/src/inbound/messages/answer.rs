@@ -304,6 +304,7 @@ fn stop_reason(reason: StopReason) -> &'static str {
         StopReason::MaxTokens => "max_tokens",
         StopReason::ToolUse => "tool_use",
         StopReason::Refusal | StopReason::ContentFilter => "refusal",
+        StopReason::PauseTurn => "pause_turn",
         StopReason::EndTurn | StopReason::Other => "end_turn",
     }
 }

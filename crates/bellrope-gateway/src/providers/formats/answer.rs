@@ -187,8 +187,10 @@ impl Answer {
             self.note("a call of a tool was left out: it names no tool");
         }
         let stop_reason = self.stop_reason(reason);
-        let explains_nothing =
-            !matches!(stop_reason, StopReason::MaxTokens | StopReason::ContentFilter | StopReason::Refusal);
+        let explains_nothing = !matches!(
+            stop_reason,
+            StopReason::MaxTokens | StopReason::ContentFilter | StopReason::Refusal | StopReason::PauseTurn
+        );
         if explains_nothing && !self.has_text && !self.has_reasoning && !self.has_calls() {
             return Err(self.nothing());
         }

@@ -24,8 +24,7 @@ impl Reason {
             "refusal" => Self::Stop(StopReason::Refusal),
             "content_filter" | "content_filtered" | "safety" | "recitation" | "blocklist" | "prohibited_content"
             | "spii" | "sensitive" => Self::Stop(StopReason::ContentFilter),
-            // Anthropic's servers want to be asked to go on.
-            "pause_turn" => Self::Stop(StopReason::Other),
+            "pause_turn" => Self::Stop(StopReason::PauseTurn),
             "error"
             | "failed"
             | "failure"

@@ -158,6 +158,7 @@ fn every_reason_to_stop_has_its_word() {
         (StopReason::Refusal, "refusal"),
         (StopReason::ContentFilter, "refusal"),
         (StopReason::Other, "end_turn"),
+        (StopReason::PauseTurn, "pause_turn"),
     ] {
         let seen = events(vec![Chunk::text("a"), done(reason)]);
         assert_eq!(seen[seen.len() - 2]["delta"]["stop_reason"], word);

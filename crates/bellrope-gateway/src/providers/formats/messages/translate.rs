@@ -264,7 +264,7 @@ mod tests {
             ("max_tokens", StopReason::MaxTokens),
             ("stop_sequence", StopReason::StopSequence),
             ("tool_use", StopReason::EndTurn),
-            ("pause_turn", StopReason::Other),
+            ("pause_turn", StopReason::PauseTurn),
             ("refusal", StopReason::Refusal),
             ("model_context_window_exceeded", StopReason::MaxTokens),
         ] {
