@@ -81,8 +81,12 @@ pub struct Header {
     pub extended: bool,
 }
 
-/// The one flag there is: an extension word follows the call id.
-const EXTENDED: u8 = 1;
+/// The one flag that every record may have: an extension word follows the call id.
+pub(crate) const EXTENDED: u64 = 1 << 56;
+
+/// The flag that only header words in the front of a compact ring have: the next record begins at the start of the front.
+/// A pad with it leads to the front, one without it to the back. It is the ring's alone: no [`Header`] has it.
+pub(crate) const RESTART: u64 = 2 << 56;
 
 impl Header {
     /// The header word.
@@ -122,7 +126,7 @@ impl TryFrom<RawHeader> for Header {
     #[inline]
     fn try_from(raw: RawHeader) -> Result<Self, Violation> {
         let kind = Kind::from_bits((raw.0 >> 48) as u8).ok_or(Violation::Header(raw.0))?;
-        let flags = (raw.0 >> 56) as u8;
+        let flags = raw.0 & !(EXTENDED - 1);
         if flags & !EXTENDED != 0 || kind == Kind::Pad && raw.0 != Self::pad() {
             return Err(Violation::Header(raw.0));
         }

@@ -37,6 +37,9 @@ pub const MAGIC: [u8; 8] = *b"BELLROPE";
 pub const VERSION: (u16, u16) = (1, 1);
 /// The feature bit by which a client asks for a [`SchemaMark`] with each message type, and a server says that they are there.
 pub const SCHEMAS: u64 = 1;
+/// The feature bit of compact rings, over shared memory only: a client says that it can use them, a server that these are
+/// such. See [`layout`](crate::layout).
+pub const COMPACT: u64 = 2;
 /// The feature bit by which a client asks whether the server reads [metadata](crate::metadata) of calls.
 pub const METADATA: u64 = 16;
 /// The feature bit by which a client asks for the whole [table](crate::table) of message types and for its changes.
@@ -320,8 +323,9 @@ impl AnswerHead {
         if body_len > MAX_BODY {
             return Err(HandshakeError::Field("body_len"));
         }
-        let terms = if status == Status::Accepted { Some(decode_terms(bytes)?) } else { None };
         let (features, connection, clock_us) = (u64_at(bytes, 16), u64_at(bytes, 24), u64_at(bytes, 56));
+        let is_compact = features & COMPACT != 0;
+        let terms = if status == Status::Accepted { Some(decode_terms(bytes, is_compact)?) } else { None };
         let entries = if features & TABLE != 0 { u32_at(bytes, 52) } else { 0 };
         Ok(Self { status, features, connection, terms, clock_us, body_len, entries })
     }
@@ -359,10 +363,10 @@ impl AnswerHead {
     }
 }
 
-fn decode_terms(bytes: &[u8; ANSWER_HEAD_LEN]) -> Result<Terms, HandshakeError> {
+fn decode_terms(bytes: &[u8; ANSWER_HEAD_LEN], is_compact: bool) -> Result<Terms, HandshakeError> {
     let geometry = Geometry::new(u32_at(bytes, 32)).ok_or(HandshakeError::Field("capacity"))?;
     let terms = Terms {
-        geometry,
+        geometry: if is_compact { geometry.into_compact() } else { geometry },
         max_message: u32_at(bytes, 36),
         max_in_flight: u32_at(bytes, 40),
         stream_window: u32_at(bytes, 44),
@@ -458,6 +462,17 @@ mod tests {
         cut.truncate(cut.len() - 1);
         cut[48] -= 1;
         assert_eq!(decode(&cut), Err(HandshakeError::Field("types")));
+    }
+
+    #[test]
+    fn rings_are_compact_by_the_feature_bit_alone() {
+        let mut compact = Welcome { features: COMPACT, ..welcome() };
+        compact.terms.geometry = compact.terms.geometry.into_compact();
+        assert_eq!(decode(&compact.encode()), Ok(compact.clone()));
+        let len = compact.terms.geometry.mapping_len();
+        assert_eq!(len, 4096 + 2 * compact.terms.geometry.capacity as usize);
+        compact.features = SCHEMAS;
+        assert_eq!(decode(&compact.encode()).unwrap().terms, welcome().terms);
     }
 
     #[test]

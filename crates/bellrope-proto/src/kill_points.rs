@@ -13,6 +13,8 @@ bellrope_shm::kill_points! {
         PushWrapped = "ring.push.wrapped",
         /// The record is staged.
         PushStaged = "ring.push.staged",
+        /// In a compact ring, the offer to start over behind the last record is withdrawn.
+        PushWithdrawn = "ring.push.withdrawn",
         /// Staged records are about to become visible.
         CommitDue = "ring.commit.due",
         /// They are visible, and the other side was not rung.
@@ -27,6 +29,8 @@ bellrope_shm::kill_points! {
         PopRead = "ring.pop.read",
         /// We are past it, and the producer does not know.
         PopAdvanced = "ring.pop.advanced",
+        /// In a compact ring, it starts over behind the record, and the producer does not know.
+        PopRestarted = "ring.pop.restarted",
         /// The producer can know.
         PopPublished = "ring.pop.published",
         /// The sleep tag is set.

@@ -22,6 +22,16 @@
 //!
 //! A *position* counts bytes since the ring was made; its remainder by the capacity is an offset into the records. A
 //! producer that wraps moves its position on to the next multiple of the capacity (the next *lap*).
+//!
+//! ```text
+//! compact mapping: the beginnings of both segments share the first page
+//! 0x0000  head of requests | 0x0100  front of requests, 1,792 bytes
+//! 0x0800  head of responses | 0x0900  front of responses, 1,792 bytes
+//! 0x1000  back of requests, capacity bytes
+//! ...     back of responses, capacity bytes
+//! ```
+//!
+//! There each lap lies either in the front or in the back. The word that ends a lap says where the next one lies.
 
 use std::ops::Range;
 
@@ -56,14 +66,19 @@ pub const AWAITED: u64 = 1 << 63;
 pub const EMPTY: u64 = 0;
 /// The header word that a consumer leaves before it sleeps.
 pub const ASLEEP: u64 = u64::MAX;
+/// Bytes of the front of a compact ring: two heads and two fronts fill a page.
+pub const FRONT: u64 = (PAGE / 2 - RECORDS) as u64;
 
 /// Size of a ring's record space and of its first window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// Bytes of record space, a power of two.
     pub capacity: u64,
-    /// A producer past this offset starts over as soon as the start of the ring is free.
+    /// A producer past this offset starts over as soon as the start of the ring is free. Of a compact ring: the bytes of
+    /// its front.
     pub window: u64,
+    /// Whether the ring has a front, which shares a page with that of the other direction, and a back.
+    pub compact: bool,
 }
 
 impl Geometry {
@@ -72,31 +87,55 @@ impl Geometry {
     #[must_use]
     pub fn new(capacity: u32) -> Option<Self> {
         let valid = capacity.is_power_of_two() && CAPACITIES.contains(&capacity);
-        valid.then_some(Self { capacity: u64::from(capacity), window: (PAGE - RECORDS) as u64 })
+        valid.then_some(Self { capacity: u64::from(capacity), window: (PAGE - RECORDS) as u64, compact: false })
     }
 
-    /// Bytes of one segment.
+    /// The same ring with a front and a back.
+    #[must_use]
+    pub fn into_compact(self) -> Self {
+        Self { window: FRONT, compact: true, ..self }
+    }
+
+    /// Bytes of one segment that is not compact, or from the head to the end of the back of one that is.
     #[must_use]
     pub fn segment_len(&self) -> usize {
-        (RECORDS + usize::try_from(self.capacity).expect("capacities are far below 4 GiB")).next_multiple_of(PAGE)
+        let capacity = usize::try_from(self.capacity).expect("capacities are far below 4 GiB");
+        if self.compact { PAGE + capacity } else { (RECORDS + capacity).next_multiple_of(PAGE) }
     }
 
     /// Bytes of the mapping of one connection.
     #[must_use]
     pub fn mapping_len(&self) -> usize {
-        2 * self.segment_len()
+        2 * self.segment_len() - if self.compact { PAGE } else { 0 }
     }
 
-    /// Where the requests lie in a mapping.
+    /// Where the requests lie in a mapping. A compact ring's range begins with its head and ends with its back; what
+    /// lies in between is also the other direction's.
     #[must_use]
     pub fn requests(&self) -> Range<usize> {
         0..self.segment_len()
     }
 
-    /// Where the responses lie in a mapping.
+    /// Where the responses lie in a mapping. As with [`Self::requests`].
     #[must_use]
     pub fn responses(&self) -> Range<usize> {
-        self.segment_len()..self.mapping_len()
+        let start = if self.compact { PAGE / 2 } else { self.segment_len() };
+        start..self.mapping_len()
+    }
+
+    /// Where the back of a compact ring begins in a view of so many bytes, which ends with it.
+    ///
+    /// # Panics
+    /// If the view is too small for a front before it.
+    pub(crate) fn back_of(&self, view_len: usize) -> usize {
+        let back = view_len - self.capacity as usize;
+        assert!(back >= RECORDS + self.window as usize, "front and back must fit the view");
+        back
+    }
+
+    /// What stands for the window in the back of a compact ring.
+    pub(crate) fn back_window(&self) -> u64 {
+        self.window.max(PAGE as u64).min(self.capacity)
     }
 
     /// Largest payload of one record: a quarter of the ring, so that an empty ring can always take it, wherever the

@@ -25,9 +25,13 @@ use loom::{
 
 /// A ring small enough for every schedule to be tried. Records here have 8 bytes of payload: 24 bytes each.
 fn ring(capacity: u64, window: u64) -> (Producer, Consumer, View) {
-    let geometry = Geometry { capacity, window };
-    let memory = SharedMemory::anonymous(RECORDS + capacity as usize);
-    let view = memory.view(0..RECORDS + capacity as usize);
+    made_of(Geometry { capacity, window, compact: false })
+}
+
+fn made_of(geometry: Geometry) -> (Producer, Consumer, View) {
+    let Geometry { capacity, window, compact } = geometry;
+    let len = RECORDS + (capacity + if compact { window } else { 0 }) as usize;
+    let view = SharedMemory::anonymous(len).view(0..len);
     (Producer::new(view.clone(), geometry), Consumer::new(view.clone(), geometry), view)
 }
 
@@ -90,21 +94,36 @@ fn consume(consumer: &mut Consumer, bells: &Bells) -> Record {
 
 /// `count` records through the ring, `batch` a commit, both sides sleeping whenever they can.
 fn every_record_arrives(capacity: u64, window: u64, count: u64, batch: u64) {
+    every_record_arrives_in(Geometry { capacity, window, compact: false }, 0, count, batch);
+}
+
+/// As [`every_record_arrives`], after so many records were sent and taken one by one, but for two at first.
+fn every_record_arrives_in(geometry: Geometry, before: u64, count: u64, batch: u64) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(move || {
-        let (mut producer, mut consumer, _) = ring(capacity, window);
+        let (mut producer, mut consumer, _) = made_of(geometry);
         let bells = Bells::new();
+        for id in 1..=before {
+            produce(&mut producer, &bells, id);
+            publish(&mut producer, &bells);
+            if id > 1 {
+                consume(&mut consumer, &bells);
+            }
+        }
+        if before > 0 {
+            consume(&mut consumer, &bells);
+        }
         let theirs = bells.clone();
         let thread = thread::spawn(move || {
             for id in 1..=count {
-                produce(&mut producer, &theirs, id);
+                produce(&mut producer, &theirs, before + id);
                 if id % batch == 0 || id == count {
                     publish(&mut producer, &theirs);
                 }
             }
         });
-        for id in 1..=count {
+        for id in before + 1..=before + count {
             assert_eq!(consume(&mut consumer, &bells).id, id, "records come in order");
         }
         thread.join().unwrap();
@@ -130,6 +149,35 @@ fn a_producer_without_room_is_woken_when_there_is_room_again() {
 fn early_wrap_shows_no_stale_record() {
     // The window holds one record: the producer starts over as soon as it sees the start free.
     every_record_arrives(256, 32, 4, 1);
+}
+
+/// A ring whose front holds so many records.
+fn compact(records: u64) -> Geometry {
+    Geometry { capacity: 128, window: 24 * records + 8, compact: true }
+}
+
+// Faults 11, 13.
+#[test]
+fn a_ring_starts_over_or_goes_on_and_both_sides_know_which() {
+    // Each record lets the ring start over, unless the next one comes before it is taken.
+    every_record_arrives_in(compact(1), 0, 3, 1);
+    every_record_arrives_in(compact(2), 0, 4, 1);
+}
+
+// Faults 11, 13.
+#[test]
+fn a_ring_that_starts_over_takes_records_committed_together() {
+    every_record_arrives_in(compact(2), 0, 4, 2);
+    every_record_arrives_in(compact(3), 0, 5, 3);
+}
+
+// Fault 13.
+#[test]
+fn a_ring_goes_on_in_the_back_and_returns_to_the_front() {
+    // The records before take it to the back; those checked return, and leave again. None of that loses a wake-up.
+    for before in [3, 7, 8, 9, 10] {
+        every_record_arrives_in(compact(1), before, 3, 1);
+    }
 }
 
 #[test]
@@ -186,7 +234,7 @@ fn what_a_dead_consumer_acted_upon_was_admitted() {
 
 /// Both ends of a connection whose streams may be one chunk ahead.
 fn connection() -> (ClientConnection, ServerConnection<Vec<u8>>) {
-    let geometry = Geometry { capacity: 512, window: 512 };
+    let geometry = Geometry { capacity: 512, window: 512, compact: false };
     let terms = Terms { geometry, max_message: 128, max_in_flight: 2, stream_window: 1 };
     pair(&SharedMemory::anonymous(geometry.mapping_len()), terms)
 }

@@ -52,6 +52,8 @@ const fn letter(id: u64, len: usize) -> Letter {
 
 struct Push {
     name: &'static str,
+    /// Whether the ring has a front and a back.
+    compact: bool,
     /// Sent and received before.
     before: &'static [Letter],
     /// Whether the consumer sleeps.
@@ -64,31 +66,62 @@ struct Push {
 const LAP: [Letter; 4] = [letter(1, 900), letter(2, 900), letter(3, 900), letter(4, 500)];
 
 const PUSHES: &[Push] = &[
-    Push { name: "a record", before: &[], asleep: false, act: &[letter(1, 40)] },
-    Push { name: "a record to a sleeper", before: &[letter(1, 8)], asleep: true, act: &[letter(2, 200)] },
+    Push { name: "a record", compact: false, before: &[], asleep: false, act: &[letter(1, 40)] },
+    Push {
+        name: "a record to a sleeper",
+        compact: false,
+        before: &[letter(1, 8)],
+        asleep: true,
+        act: &[letter(2, 200)],
+    },
     Push {
         name: "an extended record",
+        compact: false,
         before: &[],
         asleep: false,
         act: &[Letter { id: 1, extension: Some(u64::MAX - 5), len: 100 }],
     },
     Push {
         name: "three records at once",
+        compact: false,
         before: &[],
         asleep: true,
         act: &[letter(1, 40), letter(2, 0), Letter { id: 3, extension: Some(9), len: 77 }],
     },
-    Push { name: "the first record of a lap", before: &LAP, asleep: false, act: &[letter(5, 500)] },
+    Push { name: "the first record of a lap", compact: false, before: &LAP, asleep: false, act: &[letter(5, 500)] },
     Push {
         name: "the first two of a lap, to a sleeper",
+        compact: false,
         before: &LAP,
         asleep: true,
         act: &[letter(5, 500), letter(6, 8)],
+    },
+    Push {
+        name: "a record at which a ring starts over",
+        compact: true,
+        before: &[],
+        asleep: false,
+        act: &[letter(1, 1000)],
+    },
+    Push {
+        name: "a record where a ring has started over, to a sleeper",
+        compact: true,
+        before: &[letter(1, 1000)],
+        asleep: true,
+        act: &[letter(2, 1000)],
+    },
+    Push {
+        name: "three records, the last two of which go to the back",
+        compact: true,
+        before: &[letter(1, 1000)],
+        asleep: true,
+        act: &[letter(2, 1000), letter(3, 1000), letter(4, 40)],
     },
 ];
 
 struct Pop {
     name: &'static str,
+    compact: bool,
     /// Sent before.
     letters: &'static [Letter],
     /// Whether the producer waits for room.
@@ -98,10 +131,41 @@ struct Pop {
 }
 
 const POPS: &[Pop] = &[
-    Pop { name: "a record", letters: &[letter(1, 40)], awaited: false, act: pop },
-    Pop { name: "a record that frees much room", letters: &[letter(1, 1000), letter(2, 8)], awaited: false, act: pop },
+    Pop { name: "a record", compact: false, letters: &[letter(1, 40)], awaited: false, act: pop },
+    Pop {
+        name: "a record that frees much room",
+        compact: false,
+        letters: &[letter(1, 1000), letter(2, 8)],
+        awaited: false,
+        act: pop,
+    },
+    Pop {
+        name: "a record at which a ring starts over",
+        compact: true,
+        letters: &[letter(1, 1000)],
+        awaited: false,
+        act: pop,
+    },
+    Pop {
+        name: "a record behind which a ring does not start over after all",
+        compact: true,
+        letters: &[letter(1, 1000), letter(2, 8)],
+        awaited: false,
+        act: pop,
+    },
+    Pop {
+        name: "the last record before a ring starts over, and sleep",
+        compact: true,
+        letters: &[letter(1, 1000)],
+        awaited: false,
+        act: |consumer| {
+            pop(consumer);
+            let _ = consumer.arm();
+        },
+    },
     Pop {
         name: "a record, for a producer that waits",
+        compact: false,
         letters: &LAP,
         awaited: true,
         act: |consumer| {
@@ -109,9 +173,16 @@ const POPS: &[Pop] = &[
             let _ = consumer.relieve();
         },
     },
-    Pop { name: "nothing, and sleep", letters: &[], awaited: false, act: |consumer| _ = consumer.arm() },
+    Pop {
+        name: "nothing, and sleep",
+        compact: false,
+        letters: &[],
+        awaited: false,
+        act: |consumer| _ = consumer.arm(),
+    },
     Pop {
         name: "the last record, and sleep",
+        compact: false,
         letters: &[letter(1, 100)],
         awaited: false,
         act: |consumer| {
@@ -123,7 +194,7 @@ const POPS: &[Pop] = &[
 
 #[test]
 fn a_record_is_there_wholly_or_not_at_all_whichever_instruction_is_its_producers_last() {
-    if let Some((scene, view)) = part() {
+    if let Some((scene, view)) = part(|scene| PUSHES[scene].compact) {
         return act_push(&PUSHES[scene], &view);
     }
     for (number, scene) in PUSHES.iter().enumerate() {
@@ -137,8 +208,8 @@ fn a_record_is_there_wholly_or_not_at_all_whichever_instruction_is_its_producers
 
 #[test]
 fn a_producer_goes_on_whichever_instruction_is_its_consumers_last() {
-    if let Some((scene, view)) = part() {
-        let mut consumer = Consumer::new(view, geometry());
+    if let Some((scene, view)) = part(|scene| POPS[scene].compact) {
+        let mut consumer = Consumer::new(view, geometry(POPS[scene].compact));
         return between_two_stops(|| (POPS[scene].act)(&mut consumer));
     }
     for (number, scene) in POPS.iter().enumerate() {
@@ -152,9 +223,9 @@ fn a_producer_goes_on_whichever_instruction_is_its_consumers_last() {
 
 /// Steps through a push, or kills the process after so many instructions. Answers how many there were.
 fn step_push(number: usize, scene: &Push, kill_after: Option<usize>) -> Option<usize> {
-    let (view, memory) = mapping();
+    let (view, memory) = mapping(scene.compact);
     let mut traced = Traced::start(PUSHING, number, &memory)?;
-    let mut consumer = Consumer::new(view, geometry());
+    let mut consumer = Consumer::new(view, geometry(scene.compact));
     for letter in scene.before {
         receive(&mut consumer, *letter);
     }
@@ -181,7 +252,7 @@ fn step_push(number: usize, scene: &Push, kill_after: Option<usize>) -> Option<u
 
 /// Steps through a pop, or kills the process after so many instructions. Answers how many there were.
 fn step_pop(number: usize, scene: &Pop, kill_after: Option<usize>) -> Option<usize> {
-    let (view, memory) = mapping();
+    let (view, memory) = mapping(scene.compact);
     let mut before = vec![0; view.len()];
     let sent = send(&view, scene);
     let mut traced = Traced::start(POPPING, number, &memory)?;
@@ -197,19 +268,23 @@ fn step_pop(number: usize, scene: &Pop, kill_after: Option<usize>) -> Option<usi
     let steps = traced.step_through(kill_after, &mut look);
     look();
     if kill_after.is_none() && !scene.letters.is_empty() {
-        assert!(admitted(&view) > 0 && admitted(&view) <= sent, "{}: what was taken is admitted", scene.name);
+        let most = if scene.compact { geometry(true).capacity } else { sent };
+        assert!(admitted(&view) > 0 && admitted(&view) <= most, "{}: what was taken is admitted", scene.name);
     }
     Some(steps)
 }
 
 /// The producer of a ring that looks like this may go on: it finds room, or waits for it, and wakes who sleeps.
 fn producer_goes_on(scene: &Pop, ring: &[u8]) {
-    let view = SharedMemory::anonymous(geometry().segment_len()).view(0..geometry().segment_len());
+    let len = geometry(scene.compact).segment_len();
+    let view = SharedMemory::anonymous(len).view(0..len);
     let sent = send(&view, scene);
     let mut producer = twin(&view, scene);
     view.write(0, ring);
     let published = view.load(CONSUMER_POSITION, Ordering::Relaxed) & !AWAITED;
-    let first = scene.letters.first().map_or(0, |letter| 16 + letter.len.next_multiple_of(8) as u64);
+    let behind = scene.letters.first().map_or(0, |letter| 16 + letter.len.next_multiple_of(8) as u64);
+    // A ring that starts over is in its next lap.
+    let first = if scene.compact && scene.letters.len() == 1 { geometry(true).capacity } else { behind };
     for at in [published, view.load(ADMITTED, Ordering::Relaxed)] {
         assert!(at == 0 || at == first, "{}: {at} is neither before nor behind the record", scene.name);
     }
@@ -232,7 +307,7 @@ fn send(view: &View, scene: &Pop) -> u64 {
 }
 
 fn twin(view: &View, scene: &Pop) -> Producer {
-    let mut producer = Producer::new(view.clone(), geometry());
+    let mut producer = Producer::new(view.clone(), geometry(scene.compact));
     for letter in scene.letters {
         push(&mut producer, *letter);
         let _ = producer.publish();
@@ -245,7 +320,7 @@ fn twin(view: &View, scene: &Pop) -> Producer {
 }
 
 fn act_push(scene: &Push, view: &View) {
-    let mut producer = Producer::new(view.clone(), geometry());
+    let mut producer = Producer::new(view.clone(), geometry(scene.compact));
     for letter in scene.before {
         push(&mut producer, *letter);
         let _ = producer.publish();
@@ -291,25 +366,28 @@ fn payload(id: u64, len: usize) -> Vec<u8> {
     (0..len).map(|index| (id as usize * 31 + index) as u8 | 1).collect()
 }
 
-fn geometry() -> Geometry {
-    Geometry::new(4096).unwrap()
+fn geometry(compact: bool) -> Geometry {
+    let geometry = Geometry::new(4096).unwrap();
+    if compact { geometry.into_compact() } else { geometry }
 }
 
-fn mapping() -> (View, MemoryHandle) {
-    let (memory, descriptor) = SharedMemory::create(geometry().segment_len()).unwrap();
-    (memory.view(0..geometry().segment_len()), descriptor)
+fn mapping(compact: bool) -> (View, MemoryHandle) {
+    let len = geometry(compact).segment_len();
+    let (memory, descriptor) = SharedMemory::create(len).unwrap();
+    (memory.view(0..len), descriptor)
 }
 
 /// The scene that this process was started to play, and its ring.
-fn part() -> Option<(usize, View)> {
+fn part(compact: impl Fn(usize) -> bool) -> Option<(usize, View)> {
     let scene = std::env::var(SCENE).ok()?.parse().expect("set by the test");
+    let len = geometry(compact(scene)).segment_len();
     let path = std::env::var_os(MEMORY).expect("set by the test");
     let file = File::options().read(true).write(true).open(path).unwrap();
-    let memory = SharedMemory::open(&file.into(), geometry().segment_len()).unwrap();
+    let memory = SharedMemory::open(&file.into(), len).unwrap();
     if ptrace::traceme().is_err() {
         std::process::exit(FORBIDDEN);
     }
-    Some((scene, memory.view(0..geometry().segment_len())))
+    Some((scene, memory.view(0..len)))
 }
 
 /// Does something between two stops, between which the tracer steps.

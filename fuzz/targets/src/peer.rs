@@ -42,6 +42,8 @@ impl Word {
         match *self {
             Self::Header { len, message_type, kind, extended } => {
                 u64::from(len) | u64::from(message_type) << 32 | u64::from(kind % 15) << 48 | u64::from(extended) << 56
+                    // The flag of compact rings.
+                    | u64::from(kind >= 0xF0) << 57
             }
             Self::Position(words) => u64::from(words) * 8,
             Self::Small(value) => value.into(),

@@ -43,8 +43,12 @@ type Sent = (u64, Option<u64>, Vec<u8>);
 pub fn ring(input: &[u8]) {
     let Some((&size, rest)) = input.split_first() else { return };
     let geometry = match size % 3 {
-        0 => Geometry { capacity: 256, window: 64 },
-        1 => Geometry { capacity: 1024, window: 1024 },
+        _ if size >= 0xF0 => match size % 2 {
+            0 => Geometry { capacity: 256, window: 128, compact: true },
+            _ => Geometry::new(4096).expect("a capacity").into_compact(),
+        },
+        0 => Geometry { capacity: 256, window: 64, compact: false },
+        1 => Geometry { capacity: 1024, window: 1024, compact: false },
         _ => Geometry::new(4096).expect("a capacity"),
     };
     let mut pair = Pair::new(geometry);

@@ -63,6 +63,12 @@ enum Number {
 /// the connection with its first violation.
 pub fn server(input: &[u8]) {
     let geometry = Geometry::new(4096).expect("a capacity");
+    for geometry in [geometry, geometry.into_compact()] {
+        server_over(geometry, input);
+    }
+}
+
+fn server_over(geometry: Geometry, input: &[u8]) {
     let terms = Terms { geometry, max_message: MAX_MESSAGE, max_in_flight: MAX_IN_FLIGHT, stream_window: 512 };
     let memory = SharedMemory::anonymous(geometry.mapping_len());
     let (requests, responses) = (memory.view(geometry.requests()), memory.view(geometry.responses()));

@@ -18,6 +18,8 @@ const OFTEN: usize = 7;
 fn request(name: &str) -> &'static str {
     match name {
         "ai.chat" | "ai.chat_stream" => r#"{"messages":[{"role":"user","content":"Take your time"}]}"#,
+        "ai.embed" => r#"{"input":"Hi"}"#,
+        "ai.resume" | "ai.cancel" => r#"{"id":"0"}"#,
         "ai.complete" | "ai.complete_stream" => r#"{"prompt":"fn main"}"#,
         _ => "",
     }

@@ -336,6 +336,13 @@ impl Gateway {
     }
 }
 
+/// Makes a request that another provider has failed to answer one for the next.
+fn forget_if_tried(request: &mut ChatRequest) {
+    if request.from_tool.tried > 0 {
+        forget(request);
+    }
+}
+
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let default = self.default.provider.name();

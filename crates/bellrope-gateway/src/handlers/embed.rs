@@ -4,7 +4,8 @@ use bellrope::{HandlerError, server::OwnedCall};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::pieces::encode;
+use super::{EMBED, asker, pieces::encode};
+use crate::asker::Asker;
 use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::Gateway;
 use crate::inbound::embedding_response;
@@ -14,9 +15,10 @@ use crate::provider::EmbeddingRequest;
 
 /// Answers a call.
 pub(super) async fn embed(gateway: &Gateway, call: OwnedCall) -> Result<Vec<u8>, HandlerError> {
+    let asker = asker(gateway, &call, EMBED);
     let request = json::from_slice(call.payload())
         .map_err(|error| HandlerError::invalid_request(format!("the request cannot be read: {error}")))?;
-    match vectors(gateway, request).await {
+    match vectors(gateway, request, asker).await {
         Ok(response) => encode(&response),
         Err(error) => {
             let text = format!("{}: {error}", error.code());
@@ -29,7 +31,7 @@ pub(super) async fn embed(gateway: &Gateway, call: OwnedCall) -> Result<Vec<u8>,
     }
 }
 
-async fn vectors(gateway: &Gateway, request: EmbedRequest) -> Result<EmbedResponse, ProviderError> {
+async fn vectors(gateway: &Gateway, request: EmbedRequest, asker: Asker) -> Result<EmbedResponse, ProviderError> {
     let EmbedRequest { version, provider, model, input, dimensions } = request;
     if version > WIRE_VERSION {
         return Err(ProviderError::UnsupportedVersion { asked: version, known: WIRE_VERSION });
@@ -40,7 +42,7 @@ async fn vectors(gateway: &Gateway, request: EmbedRequest) -> Result<EmbedRespon
     let wanted = input.len();
     let mut fields = Map::from_iter([("input".to_owned(), Value::from(input))]);
     fields.extend(dimensions.map(|dimensions| ("dimensions".to_owned(), dimensions.into())));
-    let request = EmbeddingRequest { provider, model, fields: Value::Object(fields).to_string() };
+    let request = EmbeddingRequest { provider, model, fields: Value::Object(fields).to_string(), asker, key: None };
     let answer = gateway.embed(request).await?;
     let malformed = |reason: &str| ProviderError::Malformed { reason: Excerpt::new(reason) };
     let lists = embedding_response(&answer, false).map_err(|error| malformed(&error.to_string()))?;

@@ -12,6 +12,10 @@ use crate::{
     terms::Terms,
 };
 
+/// Bytes of large responses that may wait while further requests are admitted: enough that the next request is taken and
+/// worked on while parts of the last answer are on their way. What waits is in the budget.
+const LARGE_AHEAD: u64 = 1024 * 1024;
+
 /// The sending side of a [`ServerConnection`](super::ServerConnection).
 #[derive(Debug)]
 pub(super) struct Outbox<B> {
@@ -21,6 +25,8 @@ pub(super) struct Outbox<B> {
     waiting: VecDeque<(u64, Ending<B>)>,
     /// Responses that are too large for a record. Parts of the first are on their way.
     large: VecDeque<LargeResponse<B>>,
+    /// Bytes of them that were not sent.
+    large_unsent: u64,
     /// Streams from the server.
     streams: HashMap<u64, Stream<B>>,
     /// Those of them that have something to send and credit for it.
@@ -77,6 +83,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             terms,
             waiting: VecDeque::new(),
             large: VecDeque::new(),
+            large_unsent: 0,
             streams: HashMap::new(),
             runnable: VecDeque::new(),
             uploads: Uploads::default(),
@@ -84,16 +91,22 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         }
     }
 
-    /// Whether answers wait for room.
+    /// Whether so many answers wait for room that no request is admitted.
     #[inline(always)]
     pub(super) fn is_stalled(&self) -> bool {
+        !self.waiting.is_empty() || self.large_unsent > LARGE_AHEAD
+    }
+
+    /// Whether answers wait for room.
+    #[inline(always)]
+    fn has_unsent_answers(&self) -> bool {
         !self.waiting.is_empty() || !self.large.is_empty()
     }
 
     /// Whether anything waits for room.
     #[inline(always)]
     pub(super) fn wants_room(&self) -> bool {
-        self.is_stalled() || !self.runnable.is_empty() || self.uploads.any_due()
+        self.has_unsent_answers() || !self.runnable.is_empty() || self.uploads.any_due()
     }
 
     /// How far we have written.
@@ -177,6 +190,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     pub(super) fn respond(&mut self, id: u64, outcome: Result<B, Failure>) -> Result<(), Violation> {
         let ending = match outcome {
             Ok(body) if body.as_ref().len() > self.terms.max_record() => {
+                self.large_unsent += body.as_ref().len() as u64;
                 self.large.push_back(LargeResponse { id, body, sent: 0 });
                 return self.flush();
             }
@@ -203,7 +217,12 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Forgets a call: its stream, or what was not sent yet of a large response. Answers whether there was a stream.
     pub(super) fn forget(&mut self, id: u64) -> bool {
-        self.large.retain(|large| large.id != id);
+        let unsent = &mut self.large_unsent;
+        self.large.retain(|large| {
+            let stays = large.id != id;
+            *unsent -= if stays { 0 } else { (large.body.as_ref().len() - large.sent) as u64 };
+            stays
+        });
         let Some(stream) = self.streams.remove(&id) else { return false };
         if stream.listed {
             // Or ids of streams that are gone would pile up behind a chunk that finds no room.
@@ -226,7 +245,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// How far the client has read, if something waits for room or credit.
     pub(super) fn awaits_reader(&mut self) -> Result<Option<u64>, Violation> {
-        if !self.is_stalled() && self.streams.values().all(|stream| stream.parked.is_empty()) {
+        if !self.has_unsent_answers() && self.streams.values().all(|stream| stream.parked.is_empty()) {
             return Ok(None);
         }
         self.responses.look()?;
@@ -358,7 +377,9 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         if !pushed {
             return Ok(Progress::NoRoom);
         }
-        *sent += rest.len().min(part);
+        let now = rest.len().min(part);
+        *sent += now;
+        self.large_unsent -= now as u64;
         // The client copies this part while we copy the next.
         self.wake |= self.responses.publish();
         KillPoint::ServerPartSent.reached();

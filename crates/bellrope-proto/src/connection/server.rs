@@ -69,7 +69,8 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.open.len() + self.outbox.streams()
     }
 
-    /// Whether answers wait for room, so that no request is admitted.
+    /// Whether so many answers wait for room that no request is admitted: any that fit a record, or more of the others than
+    /// a megabyte.
     #[must_use]
     pub fn is_stalled(&self) -> bool {
         self.outbox.is_stalled()

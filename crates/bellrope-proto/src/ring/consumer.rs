@@ -1,9 +1,11 @@
+mod compact;
+
 use bellrope_shm::{View, sync::Ordering};
 
 use super::wake::Wake;
 use crate::{
     Violation,
-    frame::{Header, Kind, RawHeader, record_size},
+    frame::{Header, Kind, RESTART, RawHeader, record_size},
     kill_points::KillPoint,
     layout::{ADMITTED, ASLEEP, AWAITED, CONSUMER_POSITION, EMPTY, Geometry, LINE, RECORDS, WORD},
 };
@@ -19,10 +21,17 @@ pub struct Consumer {
     geometry: Geometry,
     /// Where the next record is. Ours alone.
     position: u64,
-    /// The position that the producer can see.
+    /// The position that the producer can see, or one so far back that the next record is published for sure.
     published: u64,
+    /// Where the lap that we read in begins in the view, and where it ends.
+    base: usize,
+    end: u64,
+    /// The pad that leads to the next lap beside this one.
+    pad: u64,
     /// Whether the last look found a record: then there are likely more.
     burst: bool,
+    /// What more is known of a ring with a front and a back.
+    compact: Option<Box<Compact>>,
 }
 
 /// A record at the front of the ring. Its header, id and extension are private copies; its payload still lies in shared
@@ -57,6 +66,22 @@ pub enum Armed {
     Ready,
 }
 
+/// What the consumer of a ring with a front and a back knows beyond others.
+#[derive(Debug)]
+struct Compact {
+    /// Where the back begins in the view, and bytes of the front.
+    back: usize,
+    front_len: u64,
+    /// The header word of the last record that was seen to let the ring start over, until we are past it.
+    word: u64,
+}
+
+impl Compact {
+    fn new(view: &View, geometry: &Geometry) -> Self {
+        Self { back: geometry.back_of(view.len()), front_len: geometry.window, word: EMPTY }
+    }
+}
+
 impl Consumer {
     /// The reading end of the ring in `view`, which must be fresh (zeroed).
     ///
@@ -65,7 +90,11 @@ impl Consumer {
     #[must_use]
     pub fn new(view: View, geometry: Geometry) -> Self {
         assert!(view.len() as u64 >= RECORDS as u64 + geometry.capacity);
-        Self { view, geometry, position: 0, published: 0, burst: false }
+        let compact = geometry.compact.then(|| Box::new(Compact::new(&view, &geometry)));
+        let (base, end) =
+            (RECORDS, RECORDS as u64 + if geometry.compact { geometry.window } else { geometry.capacity });
+        let pad = Header::pad() | if geometry.compact { RESTART } else { 0 };
+        Self { view, geometry, position: 0, published: 0, base, end, pad, burst: false, compact }
     }
 
     /// Our position: the end of the last record that was read.
@@ -86,8 +115,8 @@ impl Consumer {
             return Ok(None);
         }
         match self.record(word, at) {
-            Some(record) => Ok(Some(record)),
-            None => Err(self.violation(word)),
+            Some(record) if record.header.kind != Kind::Pad => Ok(Some(record)),
+            _ => self.turn(word, at),
         }
     }
 
@@ -105,11 +134,18 @@ impl Consumer {
         let at = self.at(0);
         // Pairs with the releasing swap in `Producer::publish`.
         let word = self.view.load(at, Ordering::Acquire);
-        if word != Header::pad() || at == RECORDS {
+        if word == self.pad { self.start_lap(word, at) } else { (word, at) }
+    }
+
+    /// As [`Self::look`] where a pad stands, which leads nowhere at the start of a lap.
+    #[cold]
+    #[inline(never)]
+    fn start_lap(&mut self, word: u64, at: usize) -> (u64, usize) {
+        if at == self.base {
             return (word, at);
         }
-        self.position += self.geometry.capacity - (at - RECORDS) as u64;
-        (self.view.load(RECORDS, Ordering::Acquire), RECORDS)
+        self.position = self.lap_after();
+        (self.view.load(self.base, Ordering::Acquire), self.base)
     }
 
     /// Whether [`Self::peek`] would find something: the cheapest look there is.
@@ -147,10 +183,11 @@ impl Consumer {
     #[inline(always)]
     pub fn advance(&mut self, record: &Record) -> Wake {
         debug_assert_eq!(record.position, self.position);
+        let before = self.position;
         self.position = record.end();
         KillPoint::PopAdvanced.reached();
         let in_use = self.geometry.window.max(self.position & (self.geometry.capacity - 1));
-        if self.position - self.published >= in_use / 4 { self.publish() } else { Wake::NO }
+        if self.position.wrapping_sub(self.published) >= in_use / 4 { self.publish_past(before) } else { Wake::NO }
     }
 
     /// Looks past the record at the front, which stays: [`Self::step_back`] returns to it.
@@ -206,6 +243,20 @@ impl Consumer {
         self.view.release_pages();
     }
 
+    /// Publishes our position, which is right behind the record at `before`, unless that lets the ring start over.
+    #[inline(never)]
+    fn publish_past(&mut self, before: u64) -> Wake {
+        if self.compact.is_some() {
+            self.restart_past(before);
+        }
+        self.publish()
+    }
+
+    /// The position at which the lap after ours begins.
+    fn lap_after(&self) -> u64 {
+        (self.position | (self.geometry.capacity - 1)) + 1
+    }
+
     fn publish(&mut self) -> Wake {
         self.published = self.position;
         // Releases the bytes we have read to the producer's acquire-load in `Producer::place`.
@@ -214,17 +265,21 @@ impl Consumer {
         if old & AWAITED != 0 { Wake::YES } else { Wake::NO }
     }
 
-    /// Makes a record of a header word that is neither empty nor a sleep tag, if it is as it must be.
+    /// Makes a record of a header word that is neither empty nor a sleep tag, if it is as it must be. It may be a pad.
     #[inline(always)]
     fn record(&mut self, word: u64, at: usize) -> Option<Record> {
         if std::mem::replace(&mut self.burst, true) {
             self.view.prefetch(at + AHEAD);
         }
         KillPoint::PopLooked.reached();
-        let header = Header::try_from(RawHeader(word)).ok()?;
+        let header = match Header::try_from(RawHeader(word)) {
+            Ok(header) => header,
+            // Not by a record, which would have to lie in memory for it.
+            Err(_) => Header::try_from(RawHeader(self.without_restart(word))).ok()?,
+        };
         let size = header.record_size();
         let too_long = u64::from(header.len) > self.geometry.max_payload();
-        if too_long || at as u64 + size + WORD > RECORDS as u64 + self.geometry.capacity || header.kind == Kind::Pad {
+        if too_long || at as u64 + size + WORD > self.end {
             return None;
         }
         let id = self.view.load(at + 8, Ordering::Relaxed);
@@ -235,20 +290,20 @@ impl Consumer {
 
     /// What is wrong with a header word of which [`Self::record`] made nothing.
     #[cold]
-    fn violation(&self, word: u64) -> Violation {
-        match Header::try_from(RawHeader(word)) {
+    fn violation(&self, word: u64, at: usize) -> Violation {
+        // In the front of a compact ring the flag is no fault.
+        let is_flagged = self.compact.is_some() && self.base == RECORDS && word & RESTART != 0;
+        match Header::try_from(RawHeader(if is_flagged { word & !RESTART } else { word })) {
             Err(violation) => violation,
             Ok(Header { kind: Kind::Pad, .. }) => Violation::PadAtStart,
-            Ok(Header { len, .. }) => {
-                Violation::RecordBeyondRing { len, offset: self.position & (self.geometry.capacity - 1) }
-            }
+            Ok(Header { len, .. }) => Violation::RecordBeyondRing { len, offset: (at - self.base) as u64 },
         }
     }
 
     /// Where `skip` bytes behind our position lie in the view.
     #[inline]
     fn at(&self, skip: u64) -> usize {
-        RECORDS + ((self.position & (self.geometry.capacity - 1)) + skip) as usize
+        self.base + ((self.position & (self.geometry.capacity - 1)) + skip) as usize
     }
 }
 

@@ -1,9 +1,11 @@
+mod compact;
+
 use bellrope_shm::{View, sync::Ordering};
 
 use super::wake::Wake;
 use crate::{
     Violation,
-    frame::{Header, Kind, record_size},
+    frame::{EXTENDED, Header, Kind, record_size},
     kill_points::KillPoint,
     layout::{ASLEEP, AWAITED, CONSUMER_POSITION, EMPTY, Geometry, LINE, RECORDS, WORD},
 };
@@ -15,6 +17,10 @@ const CONTROL_ROOM: u64 = 512;
 const AHEAD: u64 = 4 * LINE;
 /// How much of a long record is fetched before it is written: one of 1 KB whole.
 const FETCHED: u64 = 17 * LINE;
+
+/// For how many records a large one is remembered, and how exactly, in bytes.
+const MEMORY: u32 = 64;
+const GRAIN: u64 = 128;
 
 /// What a record is for, which decides how close to the end of the room it may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +38,16 @@ pub struct Producer {
     geometry: Geometry,
     /// Where the next record goes. Ours alone.
     position: u64,
+    /// Where the lap that we write in begins in the view, and how many bytes it has: none if every place in it is to be
+    /// found with care, as in the front of a compact ring.
+    base: usize,
+    limit: u64,
+    /// Where the lap of the place that was found last begins in the view, and the flag that a record gets there: `base` and
+    /// none, but in a compact ring.
+    place_base: usize,
+    restart: u64,
+    /// What counts of the consumer's position for room in this lap: `consumer`, or more in a compact ring.
+    behind: u64,
     /// The last position of the consumer that we accepted. It may be behind the real one.
     consumer: u64,
     /// Before this position it does not pay to look whether the start of the ring is free.
@@ -39,19 +55,22 @@ pub struct Producer {
     spare: u64,
     /// The record that is being written, if one is.
     draft: Outline,
-    /// The word that will make every staged record visible: where it goes and what it is.
-    staged: Option<(u64, u64)>,
+    /// The word that will make every staged record visible: where it goes in the view and what it is.
+    staged: Option<(usize, u64)>,
+    /// What more is known of a ring with a front and a back.
+    compact: Option<Box<Compact>>,
 }
 
 /// Where a record being written lies, and how far it has got. Kept here rather than in the [`Draft`], because moving it
 /// around would make the processor wait for the stores into shared memory before it.
 #[derive(Debug, Default)]
 struct Outline {
-    /// Offset of the record; 0 with our position elsewhere means that committing starts a new lap.
-    offset: u64,
-    /// Offset of its payload.
-    payload: u64,
-    extended: bool,
+    /// Where it lies in the view; elsewhere than our position means that committing starts a new lap.
+    at: usize,
+    /// Where its payload lies in the view.
+    payload: usize,
+    /// The flags of its header word.
+    flags: u64,
     /// Payload bytes written so far, at most `room`.
     len: u64,
     room: u64,
@@ -60,7 +79,7 @@ struct Outline {
 }
 
 /// Where a record will go, and how far it may reach.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Place {
     /// Offset of the record.
     offset: u64,
@@ -68,6 +87,67 @@ struct Place {
     end: u64,
     /// We would rather start over but do not know yet that we may.
     would_wrap: bool,
+}
+
+/// What the producer of a ring with a front and a back knows beyond others.
+#[derive(Debug)]
+struct Compact {
+    /// Where the back begins in the view, and bytes of the front.
+    back: usize,
+    front_len: u64,
+    /// Where we stood when we left the back, if we did: it is free once the consumer is beyond that.
+    left_back: Option<u64>,
+    /// The consumer is here at least, since it let the ring start over.
+    seen: u64,
+    /// The lap that this one follows lies elsewhere, so that nothing before this position takes room from it.
+    apart: u64,
+    /// The last record, if it lets the ring start over.
+    restarting: Option<Restarting>,
+    /// Size of the largest of the last records, and how many came after it.
+    largest: u64,
+    since: u32,
+    /// How many in a row were so small that they find room in the front without starting over.
+    small: u32,
+    /// How often in a row the back was found empty.
+    calm: u32,
+    /// The place that was found last.
+    place: Place,
+}
+
+/// A record whose header word lets the ring start over.
+#[derive(Debug, Clone, Copy)]
+struct Restarting {
+    /// Where it lies in the view.
+    at: usize,
+    /// Our position before it was written: one that was not staged left no trace.
+    before: u64,
+}
+
+impl Compact {
+    fn new(view: &View, geometry: &Geometry) -> Self {
+        Self {
+            back: geometry.back_of(view.len()),
+            front_len: geometry.window,
+            left_back: None,
+            seen: 0,
+            apart: 0,
+            restarting: None,
+            largest: 0,
+            since: 0,
+            small: 0,
+            calm: 0,
+            place: Place::default(),
+        }
+    }
+
+    /// Notes the size of a record, rounded up, since the next one may be a little larger.
+    fn note(&mut self, size: u64) {
+        let size = size.next_multiple_of(GRAIN);
+        self.since += 1;
+        if size >= self.largest || self.since > MEMORY {
+            (self.largest, self.since) = (size, 0);
+        }
+    }
 }
 
 impl Producer {
@@ -80,8 +160,23 @@ impl Producer {
         assert!(view.len() as u64 >= RECORDS as u64 + geometry.capacity);
         // A ring too small for the reserve (only models have one) does without.
         let spare = if geometry.capacity >= 8 * CONTROL_ROOM { CONTROL_ROOM } else { 0 };
-        let draft = Outline::default();
-        Self { view, geometry, position: 0, consumer: 0, next_look: 0, spare, draft, staged: None }
+        let compact = geometry.compact.then(|| Box::new(Compact::new(&view, &geometry)));
+        Self {
+            base: RECORDS,
+            place_base: RECORDS,
+            restart: 0,
+            limit: if geometry.compact { 0 } else { geometry.capacity },
+            view,
+            geometry,
+            position: 0,
+            behind: 0,
+            consumer: 0,
+            next_look: 0,
+            spare,
+            draft: Outline::default(),
+            staged: None,
+            compact,
+        }
     }
 
     /// Our position: the end of the last record that was committed or staged.
@@ -141,10 +236,10 @@ impl Producer {
     /// it. A batch costs one locked instruction however many records it has.
     #[inline(always)]
     pub fn publish(&mut self) -> Wake {
-        let Some((offset, word)) = self.staged.take() else { return Wake::NO };
+        let Some((at, word)) = self.staged.take() else { return Wake::NO };
         KillPoint::CommitDue.reached();
         // Releases all that was staged to the consumer's acquire-load in `Consumer::peek`.
-        let old = self.view.swap(RECORDS + offset as usize, word, Ordering::AcqRel);
+        let old = self.view.swap(at, word, Ordering::AcqRel);
         KillPoint::CommitDone.reached();
         if old == ASLEEP { Wake::YES } else { Wake::NO }
     }
@@ -165,21 +260,25 @@ impl Producer {
         let Some(place) = self.place(size, spare)? else {
             return Ok(None);
         };
-        let payload = place.offset + record_size(0, extended);
-        let room = (place.end - spare - WORD - payload).min(self.geometry.max_payload());
+        let Place { offset, end, .. } = place;
+        let head = record_size(0, extended);
+        let room = (end - spare - WORD - offset - head).min(self.geometry.max_payload());
+        let at = self.place_base + offset as usize;
         // Where the next header will be if the hint is right: first, for the same reason as in `Draft::append`.
-        self.view.store(RECORDS + (place.offset + size) as usize, EMPTY, Ordering::Relaxed);
+        self.view.store(at + size as usize, EMPTY, Ordering::Relaxed);
         if self.staged.is_some() {
             // One of many: the lines after it will be written too, and are still in the consumer's cache.
-            self.view.prefetch_to_write(RECORDS + (place.offset + size + AHEAD) as usize);
+            self.view.prefetch_to_write(at + (size + AHEAD) as usize);
         }
         if size > AHEAD {
             // A long one: its lines come all at once, and not one after the other as the copy gets to them.
             for line in (LINE..size.min(FETCHED)).step_by(LINE as usize) {
-                self.view.prefetch_to_write(RECORDS + (place.offset + line) as usize);
+                self.view.prefetch_to_write(at + line as usize);
             }
         }
-        self.draft = Outline { offset: place.offset, payload, extended, len: 0, room, emptied: size };
+        let payload = at + head as usize;
+        let flags = self.restart | if extended { EXTENDED } else { 0 };
+        self.draft = Outline { at, payload, flags, len: 0, room, emptied: size };
         KillPoint::PushBegun.reached();
         Ok(Some(Draft { producer: self }))
     }
@@ -225,6 +324,11 @@ impl Producer {
             Some(place) if !place.would_wrap || self.position < self.next_look => return Ok(Some(place)),
             _ => {}
         }
+        if self.compact.is_some() {
+            // Not by its answer, which would make every place lie in memory.
+            let found = self.place_with_care(size, need)?;
+            return Ok(self.compact.as_ref().filter(|_| found).map(|compact| compact.place));
+        }
         self.look()?;
         let place = self.fit(size, need);
         if place.is_some_and(|place| place.would_wrap) {
@@ -233,32 +337,55 @@ impl Producer {
         Ok(place)
     }
 
-    /// Finds a place by what we know of the consumer.
+    /// Finds a place in this lap, or at the start of the next one in the same part, by what we know of the consumer.
     #[inline(always)]
     fn fit(&self, size: u64, need: u64) -> Option<Place> {
-        let Geometry { capacity, window } = self.geometry;
+        let Geometry { capacity, window, .. } = self.geometry;
+        let limit = self.limit;
         let offset = self.position & (capacity - 1);
-        let consumer = self.consumer & (capacity - 1);
-        if self.consumer < self.position - offset {
+        let consumer = self.behind & (capacity - 1);
+        if self.behind < self.position - offset {
             // The consumer is still in the lap before: what it has not read begins at `consumer`.
             return (offset + need <= consumer).then_some(Place { offset, end: consumer, would_wrap: false });
         }
         let past_window = offset > 0 && offset + size + WORD > window;
-        let fits_here = offset + need <= capacity;
+        let fits_here = offset + need <= limit;
         if (past_window || !fits_here) && need <= consumer {
             return Some(Place { offset: 0, end: consumer, would_wrap: false });
         }
-        fits_here.then_some(Place { offset, end: capacity, would_wrap: past_window })
+        fits_here.then_some(Place { offset, end: limit, would_wrap: past_window })
     }
 
     /// Checks a position that the consumer published, and keeps it.
     fn accept(&mut self, found: u64) -> Result<(), Violation> {
         let position = found & !AWAITED;
-        if position < self.consumer || position > self.position || position % WORD != 0 {
-            return Err(Violation::Position { found: position, from: self.consumer, to: self.position });
+        if !self.may_stand_at(position) {
+            // It may have started over, of which we have not heard.
+            self.settle()?;
+            if !self.may_stand_at(position) {
+                return Err(Violation::Position { found: position, from: self.consumer, to: self.position });
+            }
         }
         self.consumer = position;
+        self.note_behind();
         Ok(())
+    }
+
+    fn may_stand_at(&self, position: u64) -> bool {
+        position >= self.consumer && position <= self.position && position % WORD == 0
+    }
+
+    /// Moves our position to the start of the next lap, where a record was written at `at`. Answers with the pad that leads
+    /// there.
+    fn start_lap(&mut self, at: usize) -> u64 {
+        let stand = self.position;
+        self.position = self.lap_after();
+        if self.compact.is_some() { self.turn_to(at, stand) } else { Header::pad() }
+    }
+
+    /// The position at which the lap after ours begins.
+    fn lap_after(&self) -> u64 {
+        (self.position | (self.geometry.capacity - 1)) + 1
     }
 }
 
@@ -277,7 +404,7 @@ impl Draft<'_> {
         if bytes.len() as u64 > draft.room - draft.len {
             return false;
         }
-        let at = RECORDS + (draft.payload + draft.len) as usize;
+        let at = draft.payload + draft.len as usize;
         let to_next_line = at.next_multiple_of(LINE as usize) - at;
         if draft.len == 0 && bytes.len() > to_next_line {
             // The consumer polls the line of the header: what lies beyond goes first, so that we take that line away
@@ -307,44 +434,43 @@ impl Draft<'_> {
 
     /// Reads back what was written. The peer may have changed it meanwhile; it is good for nobody but that peer.
     pub fn read_back(&self, into: &mut [u8]) {
-        self.producer.view.read(RECORDS + self.producer.draft.payload as usize, into);
+        self.producer.view.read(self.producer.draft.payload, into);
     }
 
     /// Completes the record; it becomes visible with the next [`Producer::publish`]. `extension` is ignored if the draft
     /// was begun without one.
     #[inline(always)]
     pub fn stage(self, kind: Kind, message_type: u16, id: u64, extension: u64) {
-        let Producer { view, geometry, position, draft, staged, .. } = self.producer;
-        let Outline { offset, extended, len, emptied, .. } = *draft;
+        let producer = self.producer;
+        let Outline { at, flags, len, emptied, .. } = producer.draft;
+        let extended = flags & EXTENDED != 0;
         let len = u32::try_from(len).expect("a record is far below 4 GiB");
-        let header = Header { len, message_type, kind, extended };
-        let at = |offset: u64| RECORDS + offset as usize;
+        let word = Header { len, message_type, kind, extended: false }.encode() | flags;
 
-        let size = header.record_size();
+        let size = record_size(len.into(), extended);
         if size != emptied {
-            view.store(at(offset + size), EMPTY, Ordering::Relaxed);
+            producer.view.store(at + size as usize, EMPTY, Ordering::Relaxed);
         }
-        view.store(at(offset + 8), id, Ordering::Relaxed);
+        producer.view.store(at + 8, id, Ordering::Relaxed);
         if extended {
-            view.store(at(offset + 16), extension, Ordering::Relaxed);
+            producer.view.store(at + 16, extension, Ordering::Relaxed);
         }
         KillPoint::PushDescribed.reached();
-        let stand = *position & (geometry.capacity - 1);
-        let word = if offset == stand {
-            *position += size;
-            (offset, header.encode())
+        let stand = producer.base + (producer.position & (producer.geometry.capacity - 1)) as usize;
+        let word = if at == stand {
+            (at, word)
         } else {
             // The new lap becomes visible through the pad, and all at once.
-            view.store(at(offset), header.encode(), Ordering::Relaxed);
+            producer.view.store(at, word, Ordering::Relaxed);
             KillPoint::PushWrapped.reached();
-            *position += geometry.capacity - stand + size;
-            (stand, Header::pad())
+            (stand, producer.start_lap(at))
         };
+        producer.position += size;
         // The consumer cannot get past the first staged record, so only that one's word is held back. The others'
         // stores are released by its swap.
-        match staged {
-            None => *staged = Some(word),
-            Some(_) => view.store(at(word.0), word.1, Ordering::Relaxed),
+        match &producer.staged {
+            None => producer.staged = Some(word),
+            Some(_) => producer.view.store(word.0, word.1, Ordering::Relaxed),
         }
         KillPoint::PushStaged.reached();
     }

@@ -9,11 +9,11 @@ use crate::{
     frame::{ErrorCode, Header},
 };
 
-const GEOMETRY: Geometry = Geometry { capacity: 4096, window: 3840 };
+const GEOMETRY: Geometry = Geometry { capacity: 4096, window: 3840, compact: false };
 const TERMS: Terms = Terms { geometry: GEOMETRY, max_message: 100_000, max_in_flight: 64, stream_window: 2048 };
 /// With records that are longer than what any end reads ahead or gathers for one write.
 const LONG_RECORDS: Terms = Terms {
-    geometry: Geometry { capacity: 128 * 1024, window: 3840 },
+    geometry: Geometry { capacity: 128 * 1024, window: 3840, compact: false },
     max_message: 300_000,
     max_in_flight: 64,
     stream_window: 2048,

@@ -19,8 +19,13 @@ fn terms() -> Terms {
     Terms { geometry: Geometry::new(CAPACITY).unwrap(), max_message: 64 * 1024, max_in_flight: 16, stream_window: 1024 }
 }
 
-fn memory() -> Arc<SharedMemory> {
-    SharedMemory::anonymous(terms().geometry.mapping_len())
+/// The same with rings that have a front and a back.
+fn compact_terms() -> Terms {
+    Terms { geometry: terms().geometry.into_compact(), ..terms() }
+}
+
+fn memory(terms: Terms) -> Arc<SharedMemory> {
+    SharedMemory::anonymous(terms.geometry.mapping_len())
 }
 
 /// Everything a server does in a visit, a bounded number of times.
@@ -89,11 +94,14 @@ fn drive_client(client: &mut ClientConnection) -> Result<(), Violation> {
 fn plausible_word() -> impl Strategy<Value = u64> {
     prop_oneof![
         2 => any::<u64>(),
-        8 => (0..2000_u32, 0..4_u16, 1..11_u8, any::<bool>()).prop_map(|(len, message_type, kind, extended)| {
-            u64::from(len) | u64::from(message_type) << 32 | u64::from(kind) << 48 | u64::from(extended) << 56
+        8 => (0..2000_u32, 0..4_u16, 1..11_u8, 0..4_u8).prop_map(|(len, message_type, kind, flags)| {
+            // An extension or none is what honest records have, and the other flag is for the front of compact rings.
+            let flags = if flags == 3 { 3 } else { flags & 1 };
+            u64::from(len) | u64::from(message_type) << 32 | u64::from(kind) << 48 | u64::from(flags) << 56
         }),
         2 => 0..CAPACITY as u64 * 4,
         1 => Just(Header::pad()),
+        1 => Just(Header::pad() | 2 << 56),
         1 => Just(u64::MAX),
         1 => Just(0),
     ]
@@ -114,11 +122,12 @@ proptest! {
 
     // Faults 1, 7.
     #[test]
-    fn a_server_survives_any_memory(rounds in prop::collection::vec(writes(), 1..6)) {
-        let memory = memory();
-        let (_, mut server) = pair::<Vec<u8>>(&memory, terms());
-        let requests = memory.view(terms().geometry.requests());
-        let responses = memory.view(terms().geometry.responses());
+    fn a_server_survives_any_memory(rounds in prop::collection::vec(writes(), 1..6), compact: bool) {
+        let terms = if compact { compact_terms() } else { terms() };
+        let memory = memory(terms);
+        let (_, mut server) = pair::<Vec<u8>>(&memory, terms);
+        let requests = memory.view(terms.geometry.requests());
+        let responses = memory.view(terms.geometry.responses());
         for round in rounds {
             for (at, word) in round {
                 if at == usize::MAX {
@@ -135,11 +144,16 @@ proptest! {
 
     // Faults 1, 7, 39.
     #[test]
-    fn a_client_survives_any_memory(rounds in prop::collection::vec(writes(), 1..6), calls in 0..8_u64) {
-        let memory = memory();
-        let (mut client, _) = pair::<Vec<u8>>(&memory, terms());
-        let requests = memory.view(terms().geometry.requests());
-        let responses = memory.view(terms().geometry.responses());
+    fn a_client_survives_any_memory(
+        rounds in prop::collection::vec(writes(), 1..6),
+        calls in 0..8_u64,
+        compact: bool,
+    ) {
+        let terms = if compact { compact_terms() } else { terms() };
+        let memory = memory(terms);
+        let (mut client, _) = pair::<Vec<u8>>(&memory, terms);
+        let requests = memory.view(terms.geometry.requests());
+        let responses = memory.view(terms.geometry.responses());
         let ids: Vec<_> = (0..calls)
             .map(|call| {
                 let styles = [Style::Unary, Style::ServerStream, Style::ClientStream, Style::Duplex];
@@ -165,10 +179,43 @@ proptest! {
 
 /// What a server says to one request record written by hand, if its header is `word`.
 fn verdict(word: u64) -> Result<(), Violation> {
-    let memory = memory();
-    let (_, mut server) = pair::<Vec<u8>>(&memory, terms());
-    memory.view(terms().geometry.requests()).store(RECORDS, word, Ordering::Relaxed);
+    verdict_with(terms(), RECORDS, word)
+}
+
+fn verdict_with(terms: Terms, at: usize, word: u64) -> Result<(), Violation> {
+    let memory = memory(terms);
+    let (_, mut server) = pair::<Vec<u8>>(&memory, terms);
+    let requests = memory.view(terms.geometry.requests());
+    if at > RECORDS {
+        // A record before it, of the right size.
+        let len = (at - RECORDS - 16) as u32;
+        let header = Header { len, message_type: 0, kind: Kind::Request, extended: false };
+        requests.store(RECORDS, header.encode(), Ordering::Relaxed);
+    }
+    requests.store(at, word, Ordering::Relaxed);
     drive_server(&mut server)
+}
+
+// Faults 1, 7.
+#[test]
+fn each_bad_word_of_a_compact_ring_has_its_own_reason() {
+    let header = |len, kind| Header { len, message_type: 0, kind, extended: false }.encode();
+    let flag = 2 << 56;
+    let at_start = |word| verdict_with(compact_terms(), RECORDS, word);
+    let further = |word| verdict_with(compact_terms(), RECORDS + 256, word);
+    // A record that lets the ring start over, where nothing follows; a pad to the back, where nothing is.
+    assert_eq!(at_start(header(10, Kind::Request) | flag), Ok(()));
+    assert_eq!(further(header(10, Kind::Request) | flag), Ok(()));
+    assert_eq!((at_start(Header::pad()), further(Header::pad())), (Ok(()), Ok(())));
+    assert_eq!(further(Header::pad() | flag), Ok(()), "it leads to the first record, once more");
+    assert_eq!(at_start(Header::pad() | flag).unwrap_err().name(), "bad_pad");
+    assert_eq!(at_start(header(1800, Kind::Request)).unwrap_err().name(), "bad_length");
+    assert_eq!(at_start(header(1800, Kind::Request) | flag).unwrap_err().name(), "bad_length");
+    assert_eq!(further(header(1500, Kind::Request)).unwrap_err().name(), "bad_length");
+    assert_eq!(at_start(header(1, Kind::Request) | 4 << 56).unwrap_err().name(), "bad_header");
+    assert_eq!(at_start(0x00FF_0000_0000_0001 | flag).unwrap_err().name(), "bad_header");
+    assert_eq!(verdict(header(10, Kind::Request) | flag).unwrap_err().name(), "bad_header", "other rings have no flag");
+    assert_eq!(verdict(Header::pad() | flag).unwrap_err().name(), "bad_header");
 }
 
 // Faults 1, 7.
@@ -191,7 +238,7 @@ fn each_kind_of_bad_record_has_its_own_reason() {
 // Fault 8.
 #[test]
 fn a_flood_of_pads_and_cancels_is_handled_in_bounded_turns() {
-    let memory = memory();
+    let memory = memory(terms());
     let (_, mut server) = pair::<Vec<u8>>(&memory, terms());
     let requests = memory.view(terms().geometry.requests());
     let cancel = Header { len: 0, message_type: 0, kind: Kind::Cancel, extended: false }.encode();

@@ -155,7 +155,7 @@ fn a_pad_leads_to_no_other_pad() {
 fn a_record_may_end_with_the_ring_and_not_a_word_later() {
     // It takes 16 bytes at the start of the ring, one of `len` behind it, and a header word.
     let verdict = |len: u32, at: u64| {
-        let mut ring = ring(Geometry { capacity: 1024, window: 1024 });
+        let mut ring = ring(Geometry { capacity: 1024, window: 1024, compact: false });
         let header = |len| Header { len, message_type: 0, kind: Kind::Request, extended: false }.encode();
         for offset in (0..at).step_by(16) {
             ring.view.store(RECORDS + offset as usize, header(0), Relaxed);
@@ -199,7 +199,7 @@ fn what_lies_behind_a_payload_is_not_read() {
 
 #[test]
 fn a_consumer_publishes_its_position_after_every_quarter_of_the_window_in_use() {
-    let mut ring = ring(Geometry { capacity: 4096, window: 1024 });
+    let mut ring = ring(Geometry { capacity: 4096, window: 1024, compact: false });
     assert_eq!(ring.fill(RecordClass::Control, SIZE_64), 4032);
     let _ = ring.producer.publish();
     let mut published = vec![0];
@@ -309,7 +309,7 @@ fn a_producer_whose_consumer_stands_at_the_start_of_the_lap_has_the_rest_of_it()
 fn a_producer_starts_over_where_the_next_record_would_leave_the_window_if_the_start_is_free() {
     // (where the consumer stands, whether that leaves room for a record of 24 bytes and the control room)
     for (received, free) in [(23, true), (22, false)] {
-        let mut ring = ring(Geometry { capacity: 4096, window: 1024 });
+        let mut ring = ring(Geometry { capacity: 4096, window: 1024, compact: false });
         ring.send(1, SIZE_16);
         ring.send(40, SIZE_24);
         ring.send(1, SIZE_16);
@@ -323,7 +323,7 @@ fn a_producer_starts_over_where_the_next_record_would_leave_the_window_if_the_st
 
 #[test]
 fn beyond_the_window_a_producer_looks_for_the_consumer_once_in_a_quarter_of_it() {
-    let mut ring = ring(Geometry { capacity: 8192, window: 1024 });
+    let mut ring = ring(Geometry { capacity: 8192, window: 1024, compact: false });
     ring.send(16, SIZE_64); // it looked before the last of these
     assert_eq!(ring.receive(16), 1024);
     let mut positions = Vec::new();
@@ -424,10 +424,10 @@ fn resident_kib(mapping_len: usize) -> usize {
 #[test]
 fn either_end_can_take_its_ring_out_of_the_resident_set_and_loses_nothing() {
     // No other shared memory of this process has this size.
-    let geometry = Geometry { capacity: 37 * 4096 - RECORDS as u64, window: 1024 };
+    let geometry = Geometry { capacity: 37 * 4096 - RECORDS as u64, window: 1024, compact: false };
     let mapping_len = geometry.segment_len();
     let view = SharedMemory::anonymous(mapping_len).view(0..mapping_len);
-    let geometry = Geometry { capacity: 128 * 1024, window: 1024 };
+    let geometry = Geometry { capacity: 128 * 1024, window: 1024, compact: false };
     let (producer, consumer) = (Producer::new(view.clone(), geometry), Consumer::new(view.clone(), geometry));
     let releases: [&dyn Fn(); 2] = [&|| producer.release_pages(), &|| consumer.release_pages()];
     for release in releases {

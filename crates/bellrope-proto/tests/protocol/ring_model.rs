@@ -158,7 +158,19 @@ proptest! {
     // Fault 7.
     #[test]
     fn a_tiny_ring_behaves_like_a_queue(steps in steps(64)) {
-        check(Geometry { capacity: 256, window: 64 }, steps)?;
+        check(Geometry { capacity: 256, window: 64, compact: false }, steps)?;
+    }
+
+    // Fault 11.
+    #[test]
+    fn a_compact_ring_behaves_like_a_queue(steps in steps(1024)) {
+        check(Geometry::new(4096).unwrap().into_compact(), steps)?;
+    }
+
+    // Fault 7.
+    #[test]
+    fn a_tiny_compact_ring_behaves_like_a_queue(steps in steps(64), window in 6..=32_u64) {
+        check(Geometry { capacity: 256, window: 8 * window, compact: true }, steps)?;
     }
 }
 
@@ -193,6 +205,55 @@ fn a_consumer_that_keeps_up_keeps_the_ring_within_its_first_page() {
         }
         let beyond = (4096..RECORDS + 65536).step_by(8).find(|at| view.load(*at, Ordering::Relaxed) != 0);
         assert_eq!(beyond, None, "with {len}-byte payloads");
+    }
+}
+
+#[test]
+fn a_consumer_that_keeps_up_keeps_a_compact_ring_within_its_front() {
+    let geometry = Geometry::new(65536).unwrap().into_compact();
+    let mixed: Vec<usize> = (0..1_000).map(|n| n * 7_919 % 1_100).collect();
+    for lens in [&[0][..], &[64], &[256], &[600], &[1024], &[1200], &[64, 1024], &[1024, 0, 0, 300], &mixed] {
+        let (mut producer, mut consumer, view) = ring(geometry);
+        for id in 0..10_000 {
+            let payload = bytes(id, lens[id as usize % lens.len()]);
+            assert!(producer.push(RecordClass::Bulk, Kind::Request, 1, id, None, &payload).unwrap());
+            let _ = producer.publish();
+            let record = consumer.peek().unwrap().unwrap();
+            let mut read = vec![0; payload.len()];
+            consumer.read(&record, 0, &mut read);
+            assert_eq!((record.id, read), (id, payload));
+            let _ = consumer.advance(&record);
+            assert_eq!(consumer.peek(), Ok(None));
+            if id == 50 {
+                // Sizes are learnt by then.
+                view.write(2048, &vec![0; view.len() - 2048]);
+            }
+        }
+        let beyond = (2048..geometry.segment_len()).step_by(8).find(|at| view.load(*at, Ordering::Relaxed) != 0);
+        assert_eq!(beyond, None, "with payloads of {lens:?}");
+    }
+}
+
+#[test]
+fn a_producer_whose_bursts_are_over_returns_to_the_front() {
+    let geometry = Geometry::new(65536).unwrap().into_compact();
+    for len in [64, 1024] {
+        let (mut producer, mut consumer, view) = ring(geometry);
+        let mut send = |count: u64| {
+            for id in 0..count {
+                assert!(producer.push(RecordClass::Bulk, Kind::Request, 1, id, None, &bytes(id, len)).unwrap());
+                let _ = producer.publish();
+            }
+            while let Some(record) = consumer.peek().unwrap() {
+                let _ = consumer.advance(&record);
+            }
+        };
+        send(30);
+        assert_ne!(view.load(4096, Ordering::Relaxed), 0, "a burst needs the back");
+        (0..400).for_each(|_| send(1));
+        view.write(4096, &[0; 65536]);
+        (0..400).for_each(|_| send(1));
+        assert!((4096..4096 + 65536).step_by(8).all(|at| view.load(at, Ordering::Relaxed) == 0), "with {len} bytes");
     }
 }
 

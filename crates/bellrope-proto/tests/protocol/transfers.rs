@@ -255,6 +255,40 @@ fn a_large_response_is_overtaken_by_small_ones_and_dropped_when_cancelled() {
     assert_eq!(both.receive().unwrap().2, b"on");
 }
 
+#[test]
+fn requests_are_admitted_while_large_responses_are_on_their_way_until_those_are_more_than_a_megabyte() {
+    let mut both = connect(65536, 64);
+    let mut ids = Vec::new();
+    while !both.server.is_stalled() {
+        let id = both.client.submit(ECHO, Style::Unary, b"", None).unwrap();
+        assert_eq!(both.take().unwrap().0, id, "it is admitted");
+        ids.push(id);
+        both.server.open(id, Style::Unary).unwrap();
+        both.server.respond(id, Ok(pattern(200_000))).unwrap();
+    }
+    assert!((6..=7).contains(&ids.len()), "{} responses of 200,000 bytes wait", ids.len());
+    let last = ids.pop().unwrap();
+    both.client.cancel(last).unwrap();
+    assert_eq!(both.inbound(), None);
+    assert!(!both.server.is_stalled(), "what was cancelled is not sent");
+    let id = both.client.submit(ECHO, Style::Unary, b"", None).unwrap();
+    both.take().unwrap();
+    both.server.open(id, Style::Unary).unwrap();
+    both.server.respond(id, Ok(pattern(200_000))).unwrap();
+    ids.push(id);
+    both.client.submit(ECHO, Style::Unary, b"", None).unwrap();
+    assert_eq!(both.inbound(), None, "the next one waits in its ring");
+    assert!(both.server.is_stalled() && both.server.unread().unwrap().is_some());
+    while let Some(id) = ids.first().copied() {
+        if let Some((answered, AnswerKind::Response, response)) = both.receive() {
+            assert_eq!((answered, response.len()), (id, 200_000), "one after the other");
+            ids.remove(0);
+        }
+        both.server.flush().unwrap();
+    }
+    assert!(!both.server.wants_room() && both.server.unread() == Ok(None));
+}
+
 /// Sends chunks until there is no credit, lets the server take them, and so on. Answers what the server got.
 fn upload(both: &mut Both, id: u64, chunks: u32, consume: bool) -> Vec<u32> {
     let (mut next, mut got, mut idle) = (0, Vec::new(), 0);

@@ -3,7 +3,8 @@
 use bellrope_proto::{
     Terms,
     handshake::{
-        ANSWER_HEAD_LEN, AnswerHead, HandshakeError, Hello, PRIORITY, SCHEMAS, SchemaMark, Status, Style, Transport,
+        ANSWER_HEAD_LEN, AnswerHead, COMPACT, HandshakeError, Hello, PRIORITY, SCHEMAS, SchemaMark, Status, Style,
+        Transport,
         TypeEntry, Welcome, encode_refusal,
     },
     layout::Geometry,
@@ -101,6 +102,7 @@ fn fields(bytes: &[u8]) -> Value {
         "bytes": hex(bytes), "features": features.to_string(), "connection": connection.to_string(),
         "capacity": terms.geometry.capacity, "max_message": terms.max_message, "max_in_flight": terms.max_in_flight,
         "stream_window": terms.stream_window, "clock_us": clock_us.to_string(), "max_record": terms.max_record(),
+        "mapping": terms.geometry.mapping_len(),
         "types": types,
     })
 }
@@ -119,10 +121,13 @@ fn answers() -> Value {
     of_a_newer_version[10] = 200;
     let mut with_an_unknown_style = welcome(types()).encode();
     with_an_unknown_style[ANSWER_HEAD_LEN + 2] = 4;
+    let mut compact = Welcome { features: COMPACT, ..welcome(types()) };
+    compact.terms.geometry = compact.terms.geometry.into_compact();
     let small = Terms { geometry: Geometry::new(4096).unwrap(), max_message: 1000, max_in_flight: 1, stream_window: 1 };
     [
         welcome(types()).encode(),
         welcome(Vec::new()).encode(),
+        compact.encode(),
         Welcome { terms: small, ..welcome(types()) }.encode(),
         of_a_newer_version,
         with_an_unknown_style,

@@ -76,4 +76,5 @@ fn whole_calls_travel_as_in_the_vectors() {
 #[test]
 fn a_ring_looks_as_in_the_vectors_after_every_step() {
     check("ring.json", &ring::vectors());
+    check("ring_compact.json", &ring::compact_vectors());
 }

@@ -23,15 +23,7 @@ struct Ring {
 
 pub(crate) fn vectors() -> Value {
     let geometry = Geometry::new(4096).unwrap();
-    let memory: Arc<SharedMemory> = SharedMemory::anonymous(geometry.segment_len());
-    let view = memory.view(0..geometry.segment_len());
-    let mut ring = Ring {
-        producer: Producer::new(view.clone(), geometry),
-        consumer: Consumer::new(view.clone(), geometry),
-        view,
-        words: BTreeMap::new(),
-        steps: Vec::new(),
-    };
+    let mut ring = Ring::new(geometry);
     ring.pass();
     json!({
         "capacity": geometry.capacity,
@@ -41,7 +33,73 @@ pub(crate) fn vectors() -> Value {
     })
 }
 
+/// The request ring of a compact mapping.
+pub(crate) fn compact_vectors() -> Value {
+    let geometry = Geometry::new(4096).unwrap().into_compact();
+    let mut ring = Ring::new(geometry);
+    ring.pass_compact();
+    json!({
+        "capacity": geometry.capacity,
+        "front": geometry.window,
+        "mapping": geometry.mapping_len(),
+        "words": "each step names the words of the mapping that it changed: offset -> value. All begin as 0",
+        "steps": ring.steps,
+    })
+}
+
 impl Ring {
+    fn new(geometry: Geometry) -> Self {
+        let memory: Arc<SharedMemory> = SharedMemory::anonymous(geometry.segment_len());
+        let view = memory.view(0..geometry.segment_len());
+        Self {
+            producer: Producer::new(view.clone(), geometry),
+            consumer: Consumer::new(view.clone(), geometry),
+            view,
+            words: BTreeMap::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    fn pass_compact(&mut self) {
+        let large = |call| [(Kind::Request, 1, call, None, 400)];
+        self.push("a record behind which the ring may start over", &large(1));
+        self.consume("the consumer takes it, and empties its header word: the ring starts over");
+        self.arm("the consumer sleeps on that very word");
+        self.push("the next record takes the place of the last one, and finds the sleep tag: ring", &large(2));
+        self.push("before that was taken: the flag is withdrawn, and the record lies behind it", &large(3));
+        self.push("and so does the next one", &[(Kind::Request, 1, 4, Some(77), 400)]);
+        self.push("no room in the front: a pad, and the record begins a lap in the back", &large(5));
+        self.consume("the consumer takes all: its lap is that in the back");
+        for call in 6..60 {
+            self.producer.push(RecordClass::Bulk, Kind::Request, 1, call, None, &[call as u8; 400]).unwrap();
+            let _ = self.producer.publish();
+            while let Some(record) = self.consumer.peek().unwrap() {
+                let _ = self.consumer.advance(&record);
+            }
+        }
+        self.step(
+            "fifty-four such records, 6 to 59, each taken before the next one: when bursts are over the producer returns to the front",
+            json!({ "position": self.producer.position().to_string() }),
+        );
+        self.push("and so it goes on there", &large(60));
+        self.consume("the consumer takes it");
+        for call in 61..161 {
+            self.producer.push(RecordClass::Bulk, Kind::Cancel, 0, call, None, &[]).unwrap();
+            let _ = self.producer.publish();
+            while let Some(record) = self.consumer.peek().unwrap() {
+                let _ = self.consumer.advance(&record);
+            }
+        }
+        self.step(
+            "a hundred small records, 61 to 160, each taken before the next one",
+            json!({
+                "position": self.producer.position().to_string(),
+            }),
+        );
+        self.push("small records follow each other, as in other rings", &[(Kind::Cancel, 0, 161, None, 0)]);
+        self.consume("the consumer takes it");
+    }
+
     fn pass(&mut self) {
         self.push("one record", &[(Kind::Request, 1, 1, None, 4)]);
         self.consume("the consumer takes it; it need not publish yet");

@@ -239,8 +239,6 @@ fn is_home(known: &Preset, base: &Url) -> bool {
     known.base_url.is_empty() || known.base_url.parse().is_ok_and(has_host)
 }
 
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

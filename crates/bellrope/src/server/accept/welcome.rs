@@ -7,7 +7,7 @@ use std::{
 
 use bellrope_proto::{
     connection::ServerConnection,
-    handshake::{Hello, MAX_BODY, METADATA, SCHEMAS, TABLE, Transport, Welcome},
+    handshake::{COMPACT, Hello, MAX_BODY, METADATA, SCHEMAS, TABLE, Transport, Welcome},
     stream::StreamEnd,
 };
 use bellrope_shm::{
@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// The features that a server has.
+/// The features that a server has on every connection.
 const OFFERED: u64 = SCHEMAS | METADATA | TABLE;
 /// Names of message types in a line of the log that tells of more.
 const NAMED: usize = 8;
@@ -45,14 +45,18 @@ pub(crate) fn let_in(
     if peer.uid != process::user_id() && peer.uid != 0 {
         tracing::debug!(uid = peer.uid, "a client of another user");
     }
-    let terms = core.fixed.terms;
+    let mut terms = core.fixed.terms;
+    let mut features = hello.features & OFFERED;
+    if hello.transport == Transport::Shm && hello.features & COMPACT != 0 {
+        terms.geometry = terms.geometry.into_compact();
+        features |= COMPACT;
+    }
     let len = terms.geometry.mapping_len();
     let (memory, handle) = match hello.transport {
         Transport::Shm => SharedMemory::create(len).map(|(memory, handle)| (memory, Some(handle)))?,
         Transport::Stream => (SharedMemory::private(len)?, None),
     };
     KillPoint::MemoryMade.reached();
-    let features = hello.features & OFFERED;
     let added = core.registry.added_types();
     let types = core.registry.table(&added);
     let welcome = Welcome { features, connection: serial, terms, clock_us: clock::monotonic_us(), types };
