@@ -360,7 +360,7 @@ async fn a_clock_that_jumps_back_makes_no_request_last_for_ever_and_erases_nothi
 }
 
 #[tokio::test]
-async fn each_provider_that_was_asked_has_its_row_and_vectors_have_one() {
+async fn vectors_have_their_row() {
     let stage = Stage::new(BookSettings::default());
     let (books, first) = (stage.books(), Scripted::named("first"));
     let gateway = gateway(&first, &books);

@@ -119,7 +119,12 @@ pub enum StoreError {
 
 impl StoreError {
     fn of(path: &Path, error: &rusqlite::Error) -> Self {
-        let (path, reason) = (path.to_owned(), error.to_string());
+        let path = path.to_owned();
+        // Of input and output the words are the same whatever failed; the number says what it was.
+        let reason = match error.sqlite_error() {
+            Some(known) if known.code == ErrorCode::SystemIoFailure => format!("{error}, code {}", known.extended_code),
+            _ => error.to_string(),
+        };
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Broken { path, reason },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { path },

@@ -136,6 +136,53 @@ fn what_requests_took_and_cost_is_in_the_ledger_on_the_page_and_in_the_metrics()
     assert!(!bytes.windows(5).any(|window| window == b"Hello"), "the ledger holds words of a request or an answer");
 }
 
+// Rows 53, 54, 57: cached tokens are part of the input, usage that comes again replaces the earlier one, and may ride on a piece.
+#[test]
+fn tokens_are_counted_once_however_often_and_wherever_a_provider_says_them() {
+    let home = Home::new();
+    let usage_of = |input: u64, output: u64| json!({"prompt_tokens": input, "completion_tokens": output, "prompt_tokens_details": {"cached_tokens": 80}});
+    let provider = Provider::of_events(&[
+        json!({"choices": [{"index": 0, "delta": {"content": "He"}}], "usage": usage_of(100, 1)}),
+        json!({"choices": [{"index": 0, "delta": {"content": "llo."}}], "usage": usage_of(100, 2)}),
+        json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage_of(100, 3)}),
+    ]);
+    let prices = "[[prices]]\nprovider = \"*\"\nmodel = \"*\"\ninput = 10\noutput = 100\ncached = 1\n";
+    let server = serve(&home, &provider, prices);
+    let mut body = ask("openai/m");
+    for (path, stream) in [("/v1/chat/completions", false), ("/v1/chat/completions", true), ("/v1/messages", true)] {
+        body["stream"] = stream.into();
+        assert_eq!(post(&address(&server), path, "", &body).status, 200);
+    }
+    assert!(
+        provider.asked().iter().all(|asked| asked["stream_options"]["include_usage"] == true),
+        "it was not asked for"
+    );
+    stop(server);
+    let total = usage(&home, &[])["total"].clone();
+    let count = |name: &str| total[name].as_u64().unwrap();
+    assert_eq!(
+        (count("input_tokens"), count("cached_tokens"), count("output_tokens"), count("estimated")),
+        (300, 240, 9, 0)
+    );
+    assert_eq!(total["costs"][0]["micros"], 3 * (20 * 10 + 80 + 3 * 100));
+}
+
+#[test]
+fn a_request_that_goes_to_a_fallback_has_a_row_for_each_provider() {
+    let (home, provider) = (Home::new(), provider());
+    let config = "[gateway]\nprovider = \"away\"\nfallback = [\"openai\"]\n[gateway.providers.away]\nkind = \"openai\"\n\
+                  base_url = \"http://127.0.0.1:1\"\nmodel = \"m\"\nmax_retries = 0\n";
+    let config = home.config(config);
+    let variables = [("OPENAI_BASE_URL", &*provider.url()), ("OPENAI_MODEL", "usual")];
+    let server = home.serve_with(["--api-port", "0", "--config", config.to_str().unwrap()], &variables);
+    assert_eq!(post(&address(&server), "/v1/chat/completions", "", &ask("default")).status, 200);
+    stop(server);
+    let report = usage(&home, &["--by", "provider"]);
+    let row = |name: &str| report["rows"].as_array().unwrap().iter().find(|row| row["of"] == name).cloned().unwrap();
+    assert_eq!((&row("away")["failed"], &row("away")["output_tokens"]), (&json!(1), &json!(0)));
+    assert_eq!((&row("openai")["done"], &row("openai")["output_tokens"]), (&json!(1), &json!(7)));
+}
+
 #[test]
 fn usage_is_a_table_and_can_be_forgotten() {
     let (home, provider) = (Home::new(), provider());
