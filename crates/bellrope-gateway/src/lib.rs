@@ -47,6 +47,7 @@
     )
 )]
 
+mod apart;
 mod bucket;
 pub mod client;
 pub mod config;

@@ -16,13 +16,14 @@ use super::endpoint::{AN_EVENT_STREAM, Endpoint, Mends};
 use super::events::{EventStream, Next};
 use super::retry::RetryPolicy;
 use super::timeouts::Timeouts;
+use crate::apart::{LARGE, apart};
 use crate::config::{MAX_RETRY_WAIT, Preset, ProviderConfig, check_name, section};
 use crate::error::{ConfigError, Excerpt, ProviderError};
 use crate::json::Few;
 use crate::message::{ChatRequest, Chunk, ModelInfo, ProviderHealth};
 use crate::notes::Notes;
 use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, MAX_ANSWER, Provider, ProviderLimits};
-use crate::providers::formats::{Progress, ProviderKind, Server, Translate, push_extra};
+use crate::providers::formats::{Post, Progress, ProviderKind, Server, Translate, push_extra};
 use crate::secret::Secret;
 
 /// Where every format has its list of models, below the base address.
@@ -221,16 +222,37 @@ impl Provider for HttpProvider {
 }
 
 impl Remote {
-    /// Sends a request; gets the events of its answer. Notes what was not sent as it came.
-    async fn ask(&self, request: &ChatRequest, notes: &mut Notes) -> Result<EventStream, ProviderError> {
+    /// Sends a request; gets the events of its answer. Notes what was not sent as it came. A large one is written apart.
+    async fn ask(
+        self: &Arc<Self>,
+        request: &mut Box<ChatRequest>,
+        notes: &mut Notes,
+    ) -> Result<EventStream, ProviderError> {
         self.check_key()?;
+        let (path, body) = if request.is_large(LARGE) {
+            let (remote, taken) = (Arc::clone(self), mem::take(request));
+            let write = move || {
+                let mut notes = Notes::default();
+                (remote.write(&taken, &mut notes), notes, taken)
+            };
+            let (written, noted, given_back) = apart(write).await.map_err(|fault| setup(&fault))?;
+            (*notes, *request) = (noted, given_back);
+            written?
+        } else {
+            self.write(request, notes)?
+        };
+        let model = self.model_of(request.model.as_deref())?;
+        self.endpoint.post_for_events(path.iter().map(|segment| segment.of(model)), body).await
+    }
+
+    /// What is sent, and where.
+    fn write(&self, request: &ChatRequest, notes: &mut Notes) -> Result<Post, ProviderError> {
         let model = self.model_of(request.model.as_deref())?;
         let format = self.kind.format();
-        let (path, body) = match &request.prompt {
-            Some(prompt) => format.completion(request, prompt, model, self.server, notes)?,
-            None => (format.path(), format.body(request, model, self.server, notes)?),
-        };
-        self.endpoint.post_for_events(path.iter().map(|segment| segment.of(model)), body).await
+        match &request.prompt {
+            Some(prompt) => format.completion(request, prompt, model, self.server, notes),
+            None => Ok((format.path(), format.body(request, model, self.server, notes)?)),
+        }
     }
 
     /// The model to ask.
@@ -315,6 +337,10 @@ impl Remote {
         let missing = format!("{} needs a key", self.title).into();
         Err(ProviderError::NotConfigured { missing, mend: format!("set {setting}").into() })
     }
+}
+
+fn setup(fault: &str) -> ProviderError {
+    ProviderError::Setup { reason: Excerpt::new(fault) }
 }
 
 /// The JSON text of an object with the name of a model in it. What it holds beside it, it does not have.
