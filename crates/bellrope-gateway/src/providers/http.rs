@@ -7,6 +7,7 @@ mod client;
 mod endpoint;
 mod events;
 mod explain;
+mod headers;
 mod provider;
 mod proxy;
 mod retry;

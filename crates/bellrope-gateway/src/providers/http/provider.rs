@@ -1,19 +1,19 @@
 //! A provider behind HTTP, whichever of the wire formats it speaks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
 use reqwest::Url;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::client::is_this_machine;
 use super::endpoint::{AN_EVENT_STREAM, Endpoint, Mends};
 use super::events::{EventStream, Next};
+use super::headers::{headers, with_more};
 use super::retry::RetryPolicy;
 use super::timeouts::Timeouts;
 use crate::apart::{LARGE, apart};
@@ -24,7 +24,6 @@ use crate::message::{ChatRequest, Chunk, ModelInfo, ProviderHealth};
 use crate::notes::Notes;
 use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, MAX_ANSWER, Provider, ProviderLimits};
 use crate::providers::formats::{Post, Progress, ProviderKind, Server, Translate, push_extra};
-use crate::secret::Secret;
 
 /// Where every format has its list of models, below the base address.
 const MODELS: &str = "models";
@@ -369,31 +368,6 @@ fn is_home(known: &Preset, base: &Url) -> bool {
     known.base_url.is_empty() || known.base_url.parse().is_ok_and(has_host)
 }
 
-/// The headers of every request; `None` if the key cannot stand in one.
-fn headers(kind: ProviderKind, key: Option<&Secret>) -> Option<HeaderMap> {
-    let format = kind.format();
-    let mut headers = HeaderMap::new();
-    for (name, value) in format.headers() {
-        headers.insert(*name, HeaderValue::from_static(value));
-    }
-    if let Some(key) = key {
-        let (name, before) = format.key_header();
-        let mut value = HeaderValue::from_str(&format!("{before}{}", key.expose())).ok()?;
-        value.set_sensitive(true);
-        headers.insert(name, value);
-    }
-    Some(headers)
-}
-
-/// These headers, and those of the settings, which were checked.
-fn with_more(mut headers: HeaderMap, more: &BTreeMap<String, String>) -> HeaderMap {
-    let more = more.iter().filter_map(|(name, value)| {
-        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
-    });
-    headers.extend(more);
-    headers
-}
-
 /// An answer on its way.
 struct RemoteAnswer {
     remote: Arc<Remote>,
@@ -527,6 +501,7 @@ impl RemoteAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Secret;
 
     fn base_of(kind: ProviderKind, written: &str) -> String {
         let config = ProviderConfig { base_url: written.to_owned(), ..ProviderConfig::default() };
