@@ -9,7 +9,6 @@ mod embed;
 mod pieces;
 mod resumable;
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bellrope::{
@@ -19,8 +18,8 @@ use bellrope::{
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
+use crate::apart::{LARGE, apart};
 use crate::asker::{Asker, AskerKind};
 use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::{AnswerStream, Gateway, LiveGateway};
@@ -49,9 +48,6 @@ pub(crate) const HEALTH: &str = "ai.health";
 /// How often a request counts in the server's buffer budget: what is read out of it, what is sent to the provider, and a
 /// part of that on its way from the one to the other.
 const WEIGHT: u32 = 3;
-
-/// Larger requests are read by a thread of their own. In bytes.
-const READ_AT_ONCE: usize = 64 * 1024;
 
 /// What is said of a request for an answer that is kept, where none is.
 const NOT_RESUMABLE: &str = "`resumable` was left out: only answers of ai.chat_stream are kept";
@@ -268,31 +264,18 @@ struct Asked<T> {
 /// that serves nobody else, which keeps the call, and so its room in the budget, although it may be cancelled meanwhile.
 async fn asked<T: WithNotes>(call: OwnedCall) -> Result<Asked<T>, HandlerError> {
     let size = call.payload().len();
-    let large = size > READ_AT_ONCE;
-    let weigh = move |call: OwnedCall| Ok((json::weight(call.payload(), ARGUMENTS), call));
-    let (weight, call) = if large { apart(move || weigh(call)).await? } else { weigh(call)? };
+    let large = size > LARGE;
+    let weigh = move |call: OwnedCall| (json::weight(call.payload(), ARGUMENTS), call);
+    let (weight, call) = if large { apart(move || weigh(call)).await.map_err(no_thread)? } else { weigh(call) };
     // What the call holds for itself is enough for most.
     let more = weight.saturating_sub(u64::from(WEIGHT - 1) * size as u64);
     let room = if more == 0 { None } else { Some(call.claim(more).await?) };
     let read = move || Ok(Asked { request: read(&call)?, size, room });
-    if large { apart(read).await } else { read() }
+    if large { apart(read).await.map_err(no_thread)? } else { read() }
 }
 
-/// Does work that takes long on a thread of its own, one at a time. What is given up meanwhile goes on to its end, with all that
-/// it holds.
-async fn apart<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, HandlerError> + Send + 'static,
-) -> Result<T, HandlerError> {
-    static ONE: Semaphore = Semaphore::const_new(1);
-    let turn = ONE.acquire().await;
-    let run = move || {
-        let _turn = turn;
-        work()
-    };
-    // tokio panics where the system has no thread for it.
-    let running = std::panic::catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(run)));
-    let running = running.map_err(|_| HandlerError::new("the system has no thread to read a large request with"))?;
-    running.await.unwrap_or_else(|error| Err(HandlerError::failure(format!("reading the request: {error}"))))
+fn no_thread(fault: String) -> HandlerError {
+    HandlerError::failure(fault)
 }
 
 fn read<T: WithNotes>(call: &OwnedCall) -> Result<T, HandlerError> {

@@ -50,6 +50,7 @@
 )]
 
 pub mod account;
+mod apart;
 mod asker;
 mod bucket;
 pub mod client;

@@ -42,7 +42,7 @@ use bellrope_shm::SharedMemory;
 use inlet::Inlet;
 use outlet::Outlet;
 use record::Head;
-pub use scratch::Scratch;
+pub use scratch::{READ_AHEAD, Scratch};
 
 use crate::{
     Violation,
@@ -50,9 +50,6 @@ use crate::{
     layout::Geometry,
     ring::{Consumer, Producer, Wake},
 };
-
-/// Bytes that an end keeps beside the rings at most: those that came and find no room in the ring.
-pub const READ_AHEAD: usize = 8 * 1024;
 
 /// What stands in place of the other process at the private rings of a connection.
 #[derive(Debug)]

@@ -127,6 +127,29 @@ impl ChatRequest {
     pub fn user(text: impl Into<String>) -> Self {
         Self { messages: vec![Message::new(Role::User, text)], ..Self::default() }
     }
+
+    /// Whether its texts have more than so many bytes, as far as a quick look shows. Everything counts for something.
+    pub(crate) fn is_large(&self, bytes: usize) -> bool {
+        let mut left = bytes;
+        let mut takes = |size: usize| {
+            let fits = left.checked_sub(size + 64);
+            left = fits.unwrap_or_default();
+            fits.is_none()
+        };
+        let of_tools = |tool: &Tool| {
+            let parameters = match &tool.parameters {
+                Value::Object(fields) => fields.len() * 1024,
+                _ => 0,
+            };
+            parameters + tool.description.as_ref().map_or(0, String::len)
+        };
+        self.system.as_ref().is_some_and(|text| takes(text.len()))
+            || self.tools.iter().any(|tool| takes(of_tools(tool)))
+            || self.messages.iter().any(|message| match &message.content {
+                Content::Text(text) => takes(text.len()),
+                Content::Parts(parts) => parts.iter().any(|part| takes(part.text_len())),
+            })
+    }
 }
 
 impl Default for ChatRequest {
@@ -415,6 +438,16 @@ pub enum Part {
 }
 
 impl Part {
+    /// Bytes of its longest text.
+    fn text_len(&self) -> usize {
+        match self {
+            Self::Text { text, .. } | Self::Reasoning { text, .. } | Self::Image { url: text, .. } => text.len(),
+            Self::ToolUse { input: Value::String(text), .. } => text.len(),
+            Self::ToolUse { .. } => 256,
+            Self::ToolResult { content, images, .. } => content.len() + images.iter().map(String::len).sum::<usize>(),
+        }
+    }
+
     /// A text.
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text { text: text.into(), cache_control: None }
@@ -480,6 +513,29 @@ pub enum ToolChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_is_large_by_all_that_it_says_wherever_that_stands() {
+        let of = |json: Value| serde_json::from_value::<ChatRequest>(json).unwrap();
+        let half = "x".repeat(600);
+        let user = |content: Value| of(serde_json::json!({"messages": [{"role": "user", "content": content}]}));
+        for (request, large) in [
+            (ChatRequest::user("Hi"), false),
+            (user(half.repeat(2).into()), true),
+            (user(serde_json::json!([{"type": "text", "text": half}])), false),
+            (user(serde_json::json!([{"type": "text", "text": half}, {"type": "image", "url": half}])), true),
+            (
+                user(
+                    serde_json::json!([{"type": "tool_result", "tool_use_id": "a", "content": half, "images": [half]}]),
+                ),
+                true,
+            ),
+            (ChatRequest { system: Some(half.repeat(2)), ..ChatRequest::user("Hi") }, true),
+            (ChatRequest { messages: vec![Message::new(Role::User, ""); 20], ..ChatRequest::default() }, true),
+        ] {
+            assert_eq!(request.is_large(1000), large, "{request:?}");
+        }
+    }
 
     #[test]
     fn unknown_fields_are_ignored_and_the_version_defaults() {

@@ -68,7 +68,7 @@ pub(crate) use fault::{Fault, MAX_ERROR_BODY, is_retryable};
 #[cfg(feature = "http")]
 pub use translate::{Progress, Translate};
 #[cfg(feature = "http")]
-pub(crate) use wire_format::{Server, WireFormat};
+pub(crate) use wire_format::{Post, Server, WireFormat};
 
 /// Declares [`ProviderKind`] and [`TABLE`], of which each row is documentation, kind, name in the settings, and format.
 macro_rules! formats {

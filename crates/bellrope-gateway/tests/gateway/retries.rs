@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use bellrope_gateway::ProviderError;
+use bellrope_gateway::{ChatRequest, Provider, ProviderError};
 
-use crate::fake::{Fake, ask};
+use crate::fake::{Fake, ask, soon};
 use crate::for_each_format;
 use crate::script::Format;
 
@@ -31,6 +31,14 @@ async fn refusing(format: Format, refusals: usize, status: &str, headers: &str, 
 }
 
 for_each_format! {
+    async fn a_large_request_which_is_written_apart_is_sent_again_whole(format: Format) {
+        let fake = refusing(format, 1, "503 Busy", "retry-after-ms: 1\r\n", "").await;
+        let answer = soon(fake.provider(format).chat(ChatRequest::user("x".repeat(300_000)))).await.unwrap();
+        assert_eq!(answer.text, "at last");
+        let sent: Vec<_> = fake.requests().into_iter().map(|request| request.body).collect();
+        assert!(sent.len() == 2 && sent[0].len() > 300_000 && sent[0] == sent[1]);
+    }
+
     // Fault 53.
     async fn a_429_or_529_with_retry_after_is_waited_out_as_long_as_the_provider_asks(format: Format) {
         for status in ["429 Too Many Requests", "529 Overloaded"] {

@@ -2,7 +2,7 @@
 
 use super::{
     record::{Head, is_control},
-    scratch::Scratch,
+    scratch::{READ_AHEAD, Scratch},
 };
 use crate::{
     Violation,
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Inlet {
     ring: Producer,
-    /// What came and found no room in the ring, or is no whole head. At most [`READ_AHEAD`](super::READ_AHEAD) bytes.
+    /// What came and found no room in the ring, or is no whole head. At most [`READ_AHEAD`] bytes.
     kept: Vec<u8>,
     /// The record that is being written into the ring as its bytes come, and how many are lacking.
     begun: Option<(Head, usize)>,
@@ -122,7 +122,7 @@ impl Inlet {
         let lacking = self.begun.map_or(0, |(_, lacking)| lacking);
         let (kept, space) = scratch.0.split_at_mut(self.kept.len());
         kept.copy_from_slice(&self.kept);
-        let most = (lacking + super::READ_AHEAD - kept.len()).min(space.len());
+        let most = (lacking + READ_AHEAD - kept.len()).min(space.len());
         &mut space[..most]
     }
 
@@ -131,7 +131,7 @@ impl Inlet {
         let bytes = &scratch.0[..self.kept.len() + count];
         let (used, _) = self.absorb(bytes)?;
         self.kept = bytes[used..].to_vec();
-        debug_assert!(self.kept.len() <= super::READ_AHEAD);
+        debug_assert!(self.kept.len() <= READ_AHEAD);
         Ok(())
     }
 

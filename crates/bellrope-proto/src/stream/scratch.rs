@@ -1,6 +1,7 @@
 //! Where bytes lie for a moment on their way between a socket and a ring.
 
-use super::READ_AHEAD;
+/// Bytes that an end keeps beside the rings at most: those that came and find no room in the ring.
+pub const READ_AHEAD: usize = 8 * 1024;
 
 /// Bytes that one read or write moves at most.
 const LEN: usize = 64 * 1024;

@@ -1,5 +1,7 @@
 //! What all requests to one provider share: where it is, whose key it gets, and what is posted there.
 
+use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
@@ -8,6 +10,7 @@ use serde::Deserialize;
 use super::endpoint::{Endpoint, Sent};
 use super::events::EventStream;
 use super::pass::{Post, pass, with_tools_headers};
+use crate::apart::{LARGE, apart};
 use crate::config::{Credentials, PassThrough};
 use crate::error::{Excerpt, ProviderError};
 use crate::json::Few;
@@ -16,7 +19,7 @@ use crate::notes::Notes;
 use crate::pass::{PassError, PassFormat, PassRequest, Passed, ToolKey};
 use crate::provider::{EmbeddingRequest, MAX_ANSWER, ProviderLimits};
 use crate::providers::fill::Fill;
-use crate::providers::formats::{ProviderKind, Server, Translate};
+use crate::providers::formats::{self, ProviderKind, Server, Translate};
 use crate::secret::Secret;
 
 /// Where every format has its list of models, below the base address.
@@ -53,9 +56,31 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Sends a request; gets the events of its answer. Notes what was not sent as it came.
-    pub(super) async fn ask(&self, request: &ChatRequest, notes: &mut Notes) -> Result<EventStream, ProviderError> {
+    /// Sends a request; gets the events of its answer. Notes what was not sent as it came. A large one is written apart.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        request: &mut Box<ChatRequest>,
+        notes: &mut Notes,
+    ) -> Result<EventStream, ProviderError> {
         let sent = self.sent(&request.from_tool)?;
+        let (path, body) = if request.is_large(LARGE) {
+            let (remote, taken) = (Arc::clone(self), mem::take(request));
+            let write = move || {
+                let mut notes = Notes::default();
+                (remote.write(&taken, &mut notes), notes, taken)
+            };
+            let (written, noted, given_back) = apart(write).await.map_err(|fault| setup(&fault))?;
+            (*notes, *request) = (noted, given_back);
+            written?
+        } else {
+            self.write(request, notes)?
+        };
+        let model = self.model_of(request.model.as_deref())?;
+        self.endpoint.post_for_events(path.iter().map(|segment| segment.of(model)), body, &sent).await
+    }
+
+    /// What is sent, and where.
+    fn write(&self, request: &ChatRequest, notes: &mut Notes) -> Result<formats::Post, ProviderError> {
         let model = self.model_of(request.model.as_deref())?;
         let format = self.kind.format();
         let (path, body) = match &request.prompt {
@@ -63,11 +88,10 @@ impl Remote {
             None => (format.path(), format.body(request, model, self.server, notes)?),
         };
         let carried = request.from_tool.carried.as_ref().filter(|carried| self.carries(carried.format()));
-        let body = match carried {
-            Some(carried) => carried.put_into(body),
-            None => body,
-        };
-        self.endpoint.post_for_events(path.iter().map(|segment| segment.of(model)), body, &sent).await
+        Ok(match carried {
+            Some(carried) => (path, carried.put_into(body)),
+            None => (path, body),
+        })
     }
 
     /// Whether it takes what is not known here of requests of this format.
@@ -202,6 +226,10 @@ impl Remote {
         let missing = format!("{} needs a key", self.title).into();
         Err(ProviderError::NotConfigured { missing, mend: format!("set {setting}").into() })
     }
+}
+
+fn setup(fault: &str) -> ProviderError {
+    ProviderError::Setup { reason: Excerpt::new(fault) }
 }
 
 /// The JSON text of an object with the name of a model in it. What it holds beside it, it does not have.

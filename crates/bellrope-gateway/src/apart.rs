@@ -1,0 +1,25 @@
+//! Work that takes long, apart from the threads that serve others.
+
+use std::panic::AssertUnwindSafe;
+
+use tokio::sync::Semaphore;
+
+/// Larger requests are read and written apart. In bytes.
+pub(crate) const LARGE: usize = 64 * 1024;
+
+/// Does work on a thread of its own, one at a time. What is given up meanwhile goes on to its end, with all that it holds.
+///
+/// # Errors
+/// There is no thread for it, or it panicked, in words.
+pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    static ONE: Semaphore = Semaphore::const_new(1);
+    let turn = ONE.acquire().await;
+    let run = move || {
+        let _turn = turn;
+        work()
+    };
+    // tokio panics where the system has no thread for it.
+    let running = std::panic::catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(run)));
+    let running = running.map_err(|_| "the system has no thread to work on a large request with".to_owned())?;
+    running.await.map_err(|error| format!("working on a large request: {error}"))
+}
