@@ -91,7 +91,8 @@ fn ask(kind: &Kind, port: u16) -> Option<Found> {
     let left = || due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
     let mut stream = TcpStream::connect_timeout(&address, left()?).ok()?;
     stream.set_write_timeout(left()).ok()?;
-    write!(stream, "GET {} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\n\r\n", kind.path).ok()?;
+    let request = format!("GET {} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\n\r\n", kind.path);
+    stream.write_all(request.as_bytes()).ok()?;
     let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
     while (answer.len() as u64) < MAX_ANSWER {
         stream.set_read_timeout(Some(left()?)).ok()?;

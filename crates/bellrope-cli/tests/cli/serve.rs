@@ -54,7 +54,7 @@ fn list_shows_name_and_style_of_every_type() {
         "{table}"
     );
     let json: serde_json::Value = serde_json::from_str(&home.run(["list", "--json"]).succeeded()).unwrap();
-    assert_eq!(json.as_array().unwrap().len(), 9);
+    assert_eq!(json.as_array().unwrap().len(), 12);
     assert_eq!(json[0], serde_json::json!({"name": "echo", "style": "unary"}));
 }
 
