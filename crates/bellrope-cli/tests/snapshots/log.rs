@@ -17,7 +17,8 @@ use crate::{
 #[track_caller]
 fn stopped(stage: &Stage, server: Running) -> String {
     let ended = server.stop();
-    let logged: String = ended.stderr.split_inclusive('\n').filter(|line| !line.contains("a handler held its thread")).collect();
+    let logged: String =
+        ended.stderr.split_inclusive('\n').filter(|line| !line.contains("a handler held its thread")).collect();
     format!("{}{}\n", stage.clean(&logged), how(ended.code))
 }
 

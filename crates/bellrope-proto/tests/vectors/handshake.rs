@@ -4,8 +4,7 @@ use bellrope_proto::{
     Terms,
     handshake::{
         ANSWER_HEAD_LEN, AnswerHead, COMPACT, HandshakeError, Hello, PRIORITY, SCHEMAS, SchemaMark, Status, Style,
-        Transport,
-        TypeEntry, Welcome, encode_refusal,
+        Transport, TypeEntry, Welcome, encode_refusal,
     },
     layout::Geometry,
 };

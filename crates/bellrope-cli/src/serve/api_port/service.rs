@@ -221,11 +221,8 @@ impl Service {
     /// A body that is to be translated, with room for what is made of it.
     async fn weighed(&self, (body, room): (Bytes, Room)) -> Result<(Bytes, Room), Fault> {
         let weighing = body.clone();
-        let weight = if body.len() < LARGE_BODY {
-            weight(&weighing)
-        } else {
-            on_its_own(move || weight(&weighing)).await?
-        };
+        let weight =
+            if body.len() < LARGE_BODY { weight(&weighing) } else { on_its_own(move || weight(&weighing)).await? };
         // A copy of the texts, and what is sent to the provider, are about as large as the body.
         let kib = weight.saturating_sub(2 * body.len() as u64).div_ceil(1024);
         let mib = VALUES_BUDGET / 1024;
