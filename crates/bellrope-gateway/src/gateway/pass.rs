@@ -69,6 +69,9 @@ pub enum Told {
     Cut(ProviderError, Mark),
 }
 
+/// A request's account, and what is to be said of it.
+type Noted = (Option<Account>, Vec<String>);
+
 impl Gateway {
     /// Whether any provider takes requests of this format as they come.
     pub fn passes(&self, format: PassFormat) -> bool {
@@ -123,11 +126,7 @@ impl Gateway {
 
     /// The account of a request in the books, if they are kept, and what is to be said of it. `None`: for its budget it
     /// would have to be changed.
-    fn account_of(
-        &self,
-        upstream: &Upstream,
-        request: &PassRequest,
-    ) -> Result<Option<(Option<Account>, Vec<String>)>, ProviderError> {
+    fn account_of(&self, upstream: &Upstream, request: &PassRequest) -> Result<Option<Noted>, ProviderError> {
         let Some(books) = self.books.as_ref().filter(|_| request.format != PassFormat::CountTokens) else {
             return Ok(Some((None, Vec::new())));
         };
