@@ -54,7 +54,8 @@ fn an_old_client_and_a_new_server() {
     let new = Client::connect(&server.path).unwrap();
     let mut names: Vec<_> = new.message_types().into_iter().map(|(name, _)| name).collect();
     let mut known: Vec<_> = client.names().map(str::to_owned).collect();
-    (names.sort(), known.sort());
+    names.sort();
+    known.sort();
     assert_eq!(known, names);
     assert_eq!(server.server.metrics().snapshot().violations, 0);
 }
