@@ -109,7 +109,7 @@ fn whoever_did_not_ask_may_not_say_them_and_a_block_that_cannot_be_closes_its_co
     let mut asked = StreamPeer::try_to_connect_with(&path, "asked", METADATA).unwrap();
     asked.send(Kind::Described, asked.number("unary"), 1, None, &good);
     assert_eq!(asked.answer_to(1).payload, b"None Some(\"me\") None None of 1");
-    let blocks = [
+    let hostile = [
         (0, &good[..]),
         (METADATA, b""),
         (METADATA, &[1]),
@@ -119,11 +119,11 @@ fn whoever_did_not_ask_may_not_say_them_and_a_block_that_cannot_be_closes_its_co
         (METADATA, &[4, 0, 3, 0, 2, 0]),
         (METADATA, &[255; 400]),
     ];
-    for (before, (features, block)) in (0..).zip(blocks) {
+    for (violations, (features, block)) in (1..).zip(hostile) {
         let mut peer = StreamPeer::try_to_connect_with(&path, "hostile", features).unwrap();
         peer.send(Kind::Described, peer.number("unary"), 1, None, block);
         assert!(peer.becomes_hung_up(), "{block:?}");
-        eventually("it is counted", || server.metrics().snapshot().violations == before + 1);
+        eventually("it is counted", || server.metrics().snapshot().violations == violations);
         asked.is_served();
     }
     // What means nothing is passed over, and so is what is of a newer version.
