@@ -175,13 +175,13 @@ impl End {
         self.server.flush()?;
         for _ in 0..TURN {
             let Some(inbound) = self.server.next_inbound()? else { break };
-            self.handle(inbound)?;
+            self.handle(&inbound)?;
         }
         let _ = self.server.commit();
         Ok(())
     }
 
-    fn handle(&mut self, inbound: Inbound) -> Result<(), Violation> {
+    fn handle(&mut self, inbound: &Inbound) -> Result<(), Violation> {
         match inbound {
             Inbound::Call(request) | Inbound::Described(request, _) => {
                 let payload = if request.large {
@@ -218,7 +218,7 @@ impl End {
                 self.taken.push((chunk.id, chunk.len));
             }
             Inbound::Ended(_) | Inbound::Cancelled(_) => {}
-            Inbound::Part(len) => assert!(len <= self.server.max_record()),
+            Inbound::Part(len) => assert!(*len <= self.server.max_record()),
         }
         Ok(())
     }
