@@ -185,9 +185,9 @@ impl End {
         match inbound {
             Inbound::Call(request) | Inbound::Described(request, _) => {
                 let payload = if request.large {
-                    self.server.take_large(&request)?.0
+                    self.server.take_large(request)?.0
                 } else {
-                    self.server.take(&request, &mut self.scratch[..request.len]);
+                    self.server.take(request, &mut self.scratch[..request.len]);
                     self.scratch[..request.len].to_vec()
                 };
                 assert!(payload.len() <= MAX_MESSAGE as usize);
@@ -207,14 +207,14 @@ impl End {
             }
             Inbound::Large(announced) if announced.size > MAX_MESSAGE.into() => {
                 let failure = Failure::too_large("request", announced.size, MAX_MESSAGE.into());
-                self.server.refuse_large(&announced, failure)?;
+                self.server.refuse_large(announced, failure)?;
             }
             Inbound::Large(announced) => {
                 let reservation = Budget::new(announced.size).reserve(announced.size).expect("all of it");
-                self.server.accept_large(&announced, vec![0; announced.size as usize], reservation);
+                self.server.accept_large(announced, vec![0; announced.size as usize], reservation);
             }
             Inbound::Chunk(chunk) => {
-                self.server.take_chunk(&chunk, &mut self.scratch[..chunk.len]);
+                self.server.take_chunk(chunk, &mut self.scratch[..chunk.len]);
                 self.taken.push((chunk.id, chunk.len));
             }
             Inbound::Ended(_) | Inbound::Cancelled(_) => {}
