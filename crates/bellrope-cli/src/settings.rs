@@ -3,14 +3,15 @@
 //! Every value keeps its [`Origin`], so that an error, and `bellrope config show`, can name the place to change.
 
 mod document;
+mod given;
 mod layers;
 mod schema;
 
 use std::{
     cell::RefCell,
     ffi::{OsStr, OsString},
-    fmt, io,
-    net::{SocketAddr, ToSocketAddrs},
+    fmt,
+    net::SocketAddr,
     path::PathBuf,
     time::Duration,
 };
@@ -27,6 +28,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use document::{Document, TokenSettings};
+use given::{address, address_text, assignment, time};
 use layers::Layers;
 pub(crate) use layers::{CONFIG, LOCAL_MODELS, NO_SPAWN, Origin, Origins, ours as variables};
 use schema::{Key, flatten, shown};
@@ -454,7 +456,6 @@ impl SettingsArgs {
     }
 }
 
-/// A key as its sections and its own name.
 /// Where the key of a provider is, or would be, that its user has set in a terminal.
 pub(crate) fn kept_key(provider: &str) -> Option<PathBuf> {
     state::file("keys").map(|folder| folder.join(provider))
@@ -477,34 +478,9 @@ fn with_kept_keys(mut settings: GatewaySettings) -> GatewaySettings {
     settings
 }
 
+/// A key as its sections and its own name.
 fn parts(key: &str) -> Key {
     key.split('.').map(str::to_owned).collect()
-}
-
-/// An address to listen at, given as `HOST:PORT`.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let resolved = text.to_socket_addrs();
-    let first = resolved.and_then(|mut all| all.next().ok_or_else(|| io::Error::other("the host has no address")));
-    first.map_err(|error| format!("{error}; give HOST:PORT, as in 127.0.0.1:9090"))
-}
-
-fn address_text(text: &str) -> Result<String, String> {
-    address(text).map(|_| text.to_owned())
-}
-
-/// A time as people write it: a number and its unit.
-fn time(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor = units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
-    let millis = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
-    millis.map(Duration::from_millis).ok_or_else(|| "give a number with ms, s, m or h, as in 10m".to_owned())
-}
-
-fn assignment(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("give KEY=VALUE, as in server.max_in_flight=64")?;
-    Ok((key.trim().to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 mod answer_stream;
 mod answers;
 mod core;
+mod leave;
 mod live;
 mod notices;
 mod origins;

@@ -117,7 +117,13 @@ pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> Serv
             let gateway = gateway.clone();
             move |call| resumable::cancel(gateway.clone(), call)
         })
-        .unary_async(EMBED, unary(&gateway, |gateway, call| async move { embed::embed(&gateway, call).await }))
+        .unary_async(
+            EMBED,
+            unary(&gateway, |gateway, call| async move {
+                let asker = asker(&gateway, &call, EMBED);
+                embed::embed(&gateway, call, asker).await
+            }),
+        )
         .weight(EMBED, WEIGHT)
         .weight(CHAT, WEIGHT)
         .weight(CHAT_STREAM, WEIGHT)

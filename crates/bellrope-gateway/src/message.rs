@@ -17,6 +17,7 @@
 //! | `ai.health` | empty | [`HealthReport`] |
 
 mod answer;
+mod completion;
 mod embed;
 pub mod fields;
 mod from_tool;
@@ -30,8 +31,9 @@ pub use answer::{
     ChatResponse, Chunk, ErrorInfo, HealthReport, ModelInfo, ModelList, ProviderFault, ProviderHealth, SequencedChunk,
     StopReason, ToolCall, ToolCallDelta, Usage,
 };
+pub use completion::CompletionRequest;
 pub use embed::{EmbedRequest, EmbedResponse};
 pub use from_tool::FromTool;
 pub use kept::{CancelReport, CancelRequest, ResumeRequest};
-pub use request::{ChatRequest, CompletionRequest, Content, Message, Part, Prompt, Role, Tool, ToolChoice};
+pub use request::{ChatRequest, Content, Message, Part, Prompt, Role, Tool, ToolChoice};
 pub use version::WIRE_VERSION;

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellrope::breaker::{Breaker, BreakerSetting, BreakerState, Caller, Permit, Rejected};
+use bellrope::breaker::{Breaker, BreakerSetting, BreakerState, Caller, Rejected};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::leave::{Leave, now, somebody};
 use super::stats::{ProviderSnapshot, Stats};
 use crate::account::{Account, Books, Intent, Opened};
 use crate::bucket::Bucket;
 use crate::config::{ProviderConfig, section};
-use crate::error::{Failing, ProviderError};
+use crate::error::ProviderError;
 use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part, ProviderHealth, StopReason, Usage};
 use crate::pass::PassRequest;
 use crate::provider::{BoxFuture, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
@@ -79,14 +80,6 @@ pub(super) struct Running {
     account: Option<Account>,
     has_piece: bool,
     settled: bool,
-}
-
-/// Leave to ask a provider once.
-pub(super) struct Leave<'a> {
-    permit: Option<Permit<&'a Breaker>>,
-    caller: Caller,
-    /// Whether the breaker is not closed: then it is to be seen whether the provider is well for everybody.
-    is_probe: bool,
 }
 
 /// As many callers as a breaker tells apart.
@@ -316,26 +309,6 @@ impl Upstream {
     }
 }
 
-impl Leave<'_> {
-    /// Tells the breaker how it went.
-    pub(super) fn settle(self, failed: Option<&ProviderError>) {
-        let Self { permit: Some(permit), caller, is_probe } = self else { return };
-        match failed.map(ProviderError::failing) {
-            None if is_probe => permit.succeed(now()),
-            None => permit.succeed_for(|| caller, now()),
-            Some(Some(Failing::ForAll)) => permit.fail(now()),
-            Some(Some(Failing::ForCaller)) if !is_probe => permit.fail_for(caller, now()),
-            // It says nothing of the others' requests.
-            Some(_) => drop(permit),
-        }
-    }
-}
-
-/// Whoever asks without a name, as the API port does: this process.
-fn somebody() -> Caller {
-    Caller::Process { pid: std::process::id().try_into().unwrap_or_default(), started: 0 }
-}
-
 /// A way to ask a provider.
 type Ask<T> = fn(Arc<Upstream>, ChatRequest, Notices, Option<Account>) -> BoxFuture<'static, Result<T, ProviderError>>;
 
@@ -523,11 +496,6 @@ fn cannot_move(notice: &str) -> ProviderError {
 /// The error of a provider whose stream ends at once.
 pub(super) fn silent() -> ProviderError {
     ProviderError::Truncated { reason: "the provider ended without a word".into() }
-}
-
-/// The runtime's time, which tests may stop.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use bellrope::{HandlerError, server::OwnedCall};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{EMBED, asker, pieces::encode};
+use super::pieces::encode;
 use crate::asker::Asker;
 use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::Gateway;
@@ -14,8 +14,7 @@ use crate::message::{EmbedRequest, EmbedResponse, Usage, WIRE_VERSION};
 use crate::provider::EmbeddingRequest;
 
 /// Answers a call.
-pub(super) async fn embed(gateway: &Gateway, call: OwnedCall) -> Result<Vec<u8>, HandlerError> {
-    let asker = asker(gateway, &call, EMBED);
+pub(super) async fn embed(gateway: &Gateway, call: OwnedCall, asker: Asker) -> Result<Vec<u8>, HandlerError> {
     let request = json::from_slice(call.payload())
         .map_err(|error| HandlerError::invalid_request(format!("the request cannot be read: {error}")))?;
     match vectors(gateway, request, asker).await {

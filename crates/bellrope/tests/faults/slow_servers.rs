@@ -207,10 +207,7 @@ async fn an_async_sink_says_when_nobody_wants_more_and_what_is_too_large() {
     assert!(sink.send(b"one").await.unwrap());
     let limit = 16 * 1024;
     let error = sink.send(&vec![0; limit + 1]).await.unwrap_err();
-    assert!(
-        matches!(error, CallError::ChunkTooLarge { size, limit: l } if (size, l) == (limit + 1, limit)),
-        "{error}"
-    );
+    assert!(matches!(error, CallError::ChunkTooLarge { size, limit: l } if (size, l) == (limit + 1, limit)), "{error}");
     let id = server.request();
     server.write(Kind::End, id, Some(0), b"");
     server.socket.ring();

@@ -1,0 +1,40 @@
+//! Leave to ask a provider, and what its breaker is told of how that went.
+
+use std::time::Instant;
+
+use bellrope::breaker::{Breaker, Caller, Permit};
+
+use crate::error::{Failing, ProviderError};
+
+/// Leave to ask a provider once.
+pub(super) struct Leave<'a> {
+    pub(super) permit: Option<Permit<&'a Breaker>>,
+    pub(super) caller: Caller,
+    /// Whether the breaker is not closed: then it is to be seen whether the provider is well for everybody.
+    pub(super) is_probe: bool,
+}
+
+impl Leave<'_> {
+    /// Tells the breaker how it went.
+    pub(super) fn settle(self, failed: Option<&ProviderError>) {
+        let Self { permit: Some(permit), caller, is_probe } = self else { return };
+        match failed.map(ProviderError::failing) {
+            None if is_probe => permit.succeed(now()),
+            None => permit.succeed_for(|| caller, now()),
+            Some(Some(Failing::ForAll)) => permit.fail(now()),
+            Some(Some(Failing::ForCaller)) if !is_probe => permit.fail_for(caller, now()),
+            // It says nothing of the others' requests.
+            Some(_) => drop(permit),
+        }
+    }
+}
+
+/// Whoever asks without a name, as the API port does: this process.
+pub(super) fn somebody() -> Caller {
+    Caller::Process { pid: std::process::id().try_into().unwrap_or_default(), started: 0 }
+}
+
+/// The runtime's time, which tests may stop.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
