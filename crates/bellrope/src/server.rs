@@ -183,6 +183,7 @@ pub struct Server {
     core: Arc<Core>,
     inboxes: Vec<Arc<Inbox<Message>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    #[cfg_attr(not(any(feature = "tokio", feature = "service")), expect(dead_code, reason = "it is empty"))]
     for_added: ForAdded,
     /// The socket's path, unless somebody else looks after it.
     _path: Option<OwnedPath>,
