@@ -1,7 +1,7 @@
 //! The one place where requests are accounted for: before one is sent, while its answer comes, and however it ends.
 //!
 //! The gateway keeps no books itself. Whoever does implements [`Books`] and is told of every request to a provider twice:
-//! when it is to be sent, and when it is over. The [`Account`] in between goes with the request; dropped before an end it
+//! when it is to be sent, and when it is over. The `Account` in between goes with the request; dropped before an end it
 //! says that the answer was cancelled, so no way out of the code leaves anything reserved.
 
 use std::fmt;

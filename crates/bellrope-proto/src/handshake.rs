@@ -10,7 +10,7 @@
 //!         body[body_len]
 //! ```
 //!
-//! The entries of the [table](crate::table) are the body. With the feature [`TABLE`], which both sides must name, the answer
+//! The entries of the [table of types](crate::table) are the body. With the feature [`TABLE`], which both sides must name, the answer
 //! tells how many there are in all, and those that find no room in the body follow in pages. With [`SCHEMAS`] each entry says
 //! what its payloads are.
 //!
@@ -42,7 +42,7 @@ pub const SCHEMAS: u64 = 1;
 pub const COMPACT: u64 = 2;
 /// The feature bit by which a client asks whether the server reads [metadata](crate::metadata) of calls.
 pub const METADATA: u64 = 16;
-/// The feature bit by which a client asks for the whole [table](crate::table) of message types and for its changes.
+/// The feature bit by which a client asks for the whole [table of types](crate::table) and for its changes.
 pub const TABLE: u64 = 32;
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 88;
