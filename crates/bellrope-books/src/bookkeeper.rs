@@ -171,12 +171,13 @@ impl Books for Bookkeeper {
         };
         match reserved {
             Reserved::Held { hold, max_output, notices } => {
+                let is_bounded = !hold.is_empty();
                 let running = entry(hold);
                 state.last += 1;
                 let entry = state.last;
                 state.running.insert(entry, running);
                 let max_tokens = max_output.map(|most| u32::try_from(most).unwrap_or(u32::MAX));
-                Ok(Verdict::Send(Admission { entry, max_tokens, notices }))
+                Ok(Verdict::Send(Admission { entry, max_tokens, is_bounded, notices }))
             }
             Reserved::Instead { model, notice } => Ok(Verdict::Instead { model, notice }),
             Reserved::Refused(Refusal { budget, reason, retry_after }) => {

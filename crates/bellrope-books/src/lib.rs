@@ -38,7 +38,7 @@ pub use calendar::Window;
 pub use ledger::store::StoreError;
 pub use price::Price;
 pub use settings::{BookSettings, SettingFault};
-pub use token::{Found, NewToken, TokenError, TokenRow, Tokens};
+pub use token::{Found, NewToken, TokenError, TokenRow, Tokens, holds_token};
 pub use usage::{By, Forget, UsageQuery, UsageReport, UsageRow, forget, usage};
 
 pub use calendar::day_of;

@@ -93,6 +93,13 @@ pub(crate) enum Reserved {
 #[derive(Debug, Default)]
 pub(crate) struct Hold(Vec<(Key, i64, Sum)>);
 
+impl Hold {
+    /// Whether no budget is concerned.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// Why a request may not be sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {

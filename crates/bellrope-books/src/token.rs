@@ -31,6 +31,8 @@ const MAX_BUDGETS: usize = 8;
 const MAX_FILE: u64 = 1024 * 1024;
 /// How often the file is looked at, at the most.
 const LOOK: Duration = Duration::from_millis(500);
+/// What people paste around a key.
+const AROUND: [char; 3] = ['"', '\'', ' '];
 /// The form of the file.
 const VERSION: u32 = 1;
 
@@ -165,10 +167,10 @@ impl Tokens {
     /// key is known.
     #[must_use]
     pub fn find(&self, shown: &str) -> Found {
-        if !shown.starts_with(PREFIX) {
+        if !holds_token(shown) {
             return Found::Foreign;
         }
-        let hash = hash_of(shown);
+        let hash = hash_of(plain(shown));
         // One that was just made is known at once.
         for looks in [LOOK, Duration::ZERO] {
             let rows = Arc::clone(&self.known(looks).rows);
@@ -349,6 +351,19 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Whether a text has a token of ours in it, however it is written: it is nobody else's business.
+#[must_use]
+pub fn holds_token(text: &str) -> bool {
+    text.as_bytes().windows(PREFIX.len()).any(|part| part.eq_ignore_ascii_case(PREFIX.as_bytes()))
+}
+
+/// A token without what was pasted around it.
+fn plain(shown: &str) -> &str {
+    let shown = shown.trim_matches(AROUND);
+    let bare = shown.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    bare.map_or(shown, |(_, token)| token).trim_matches(AROUND)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -383,6 +398,7 @@ mod tests {
         let (tokens, _home) = tokens();
         assert_eq!(tokens.find("sk-ant-1"), Found::Foreign);
         assert_eq!(tokens.find("brt_00"), Found::Wrong);
+        assert_eq!(tokens.find("sk-1,BRT_00"), Found::Wrong, "it is ours, however it is written");
         let made = tokens.add("codex", &[]).unwrap();
         // Another process removes it.
         let other = Tokens::at(tokens.path().to_owned());

@@ -64,6 +64,8 @@ pub struct Admission {
     pub entry: u64,
     /// The most tokens that its answer may have, if that is less than it asks for.
     pub max_tokens: Option<u32>,
+    /// Whether a budget counts it: then it has to be known what it may take, and no more.
+    pub is_bounded: bool,
     /// What whoever asked should know.
     pub notices: Vec<String>,
 }
@@ -112,7 +114,7 @@ impl Outcome {
 /// What was asked of the books, and their answer.
 #[derive(Debug)]
 pub(crate) enum Opened {
-    Here { account: Account, max_tokens: Option<u32>, notices: Vec<String> },
+    Here { account: Account, max_tokens: Option<u32>, is_bounded: bool, notices: Vec<String> },
     Elsewhere { model: String, notice: String },
 }
 
@@ -133,10 +135,10 @@ impl Account {
     /// It may not.
     pub(crate) fn open(books: &Arc<dyn Books>, intent: &Intent<'_>) -> Result<Opened, ProviderError> {
         Ok(match books.admit(intent)? {
-            Verdict::Send(Admission { entry, max_tokens, notices }) => {
+            Verdict::Send(Admission { entry, max_tokens, is_bounded, notices }) => {
                 let books = Arc::clone(books);
                 let account = Self { books, entry, spent: Spent::default(), has_piece: false, settled: false };
-                Opened::Here { account, max_tokens, notices }
+                Opened::Here { account, max_tokens, is_bounded, notices }
             }
             Verdict::Instead { model, notice } => Opened::Elsewhere { model, notice },
         })

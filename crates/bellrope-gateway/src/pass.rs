@@ -158,6 +158,8 @@ pub struct PassPiece {
 pub struct Seen {
     /// Pieces of text, of reasoning and of calls of tools.
     pub pieces: u64,
+    /// Bytes of their texts.
+    pub said_bytes: usize,
     /// What the answer took, as far as the provider says it.
     pub usage: Option<Usage>,
     /// Why the model stopped.

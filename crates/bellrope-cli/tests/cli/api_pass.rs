@@ -124,3 +124,54 @@ fn a_tools_own_key_is_asked_for_and_never_said() {
     let said = server.finish().stderr;
     assert!(!said.contains(KEY), "{said}");
 }
+
+#[test]
+fn a_token_of_ours_goes_to_no_provider_however_it_is_written() {
+    let home = Home::new();
+    let provider = Provider::of_text("Ding.");
+    let server = serve(&home, &provider.url(), "http://127.0.0.1:1", "credentials = \"client\"");
+    let address = address(&server);
+    let token = home.run(["token", "add", "codex"]).succeeded().trim().to_owned();
+    for shown in [
+        format!("Authorization: Bearer {token}"),
+        format!("Authorization: Bearer Bearer {token}"),
+        format!("Authorization: Bearer \"{token}\""),
+        format!("Authorization: Bearer sk-mine, Bearer {token}"),
+        format!("X-Api-Key: '{token}'"),
+        format!("X-Api-Key: sk-mine,{token}"),
+        format!("X-Api-Key: {}", token.to_uppercase()),
+    ] {
+        let (status, _, body) = post(&address, &format!("{shown}\r\n"), HI);
+        assert!(status == 401 && !body.contains(&token), "{shown}: {status} {body}");
+    }
+    assert!(provider.asked().is_empty(), "nobody was asked");
+    let other = format!("X-Api-Key: sk-mine\r\nX-Request-Id: {token}\r\nOpenAI-Project: p\r\n");
+    let (status, _, body) = post(&address, &other, HI);
+    assert!(status == 200 && body.contains("Ding."), "{body}");
+}
+
+#[test]
+fn what_a_budget_counts_is_translated_so_that_no_field_can_ask_for_more() {
+    let home = Home::new();
+    let provider = Provider::of_text("Ding.");
+    let server = serve(&home, &provider.url(), "http://127.0.0.1:1", "");
+    let address = address(&server);
+    let token = home.run(["token", "add", "codex", "--budget", "2000tokens/day"]).succeeded().trim().to_owned();
+    let ask =
+        r#"{"model":"m","max_tokens":20000,"max_completion_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
+    let many = r#"{"model":"m","max_tokens":50,"n":100,"messages":[{"role":"user","content":"Hi"}]}"#;
+    let key = format!("Authorization: Bearer {token}\r\n");
+    let (status, _, body) = post(&address, &key, many);
+    assert_eq!(status, 400, "{body}");
+    let (status, _, body) = post(&address, &key, ask);
+    assert_eq!(status, 200, "{body}");
+    let asked = provider.asked();
+    let most = |asked: &Value| {
+        ["max_tokens", "max_completion_tokens"].map(|name| asked[name].as_u64().unwrap_or(0)).into_iter().max()
+    };
+    assert!(asked.len() == 1 && most(&asked[0]).unwrap() <= 2000, "{asked:?}");
+    // Whom no budget concerns has it as it came.
+    let (status, _, body) = post(&address, "", ask);
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(provider.asked().pop().unwrap()["max_tokens"], 20000);
+}

@@ -145,7 +145,7 @@ fn memory_is_measured_idle_and_busy_for_each_number_of_connections() {
             let parts = part("anon_kb") + part("file_kb") + part("shmem_kb");
             assert!(part("rss_kb") > 0.0 && (part("rss_kb") - parts).abs() < 1.0, "the parts are the whole");
         }
-        assert!(of("busy/shmem_kb") >= 8.0 * connections, "every ring of a busy connection is in use");
+        assert!(of("busy/shmem_kb") >= 4.0 * connections, "the page of a busy connection's rings is in use");
     }
     assert!(figure("/rows/1/idle/shmem_kb") < figure("/rows/1/busy/shmem_kb"), "silence gives memory back");
 }

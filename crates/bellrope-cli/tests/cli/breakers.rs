@@ -18,7 +18,7 @@ const OFTEN: usize = 7;
 fn request(name: &str) -> &'static str {
     match name {
         "ai.chat" | "ai.chat_stream" => r#"{"messages":[{"role":"user","content":"Take your time"}]}"#,
-        "ai.embed" => r#"{"input":"Hi"}"#,
+        "ai.embed" => r#"{"input":["Hi"]}"#,
         "ai.resume" | "ai.cancel" => r#"{"id":"0"}"#,
         "ai.complete" | "ai.complete_stream" => r#"{"prompt":"fn main"}"#,
         _ => "",
@@ -54,7 +54,12 @@ fn whatever_a_hostile_client_does_an_honest_one_is_never_rejected() {
         let (style, good) = (*style, request(name).as_bytes());
         let answered = |after: &str| {
             let outcome = call(&honest, name, style, good, patience);
-            assert!(outcome.is_ok(), "{name} after {after}: {outcome:?}");
+            // There is no answer to be cancelled, and this provider has no vectors.
+            let is_said_no = matches!(outcome, Err(CallError::InvalidRequest { .. }));
+            assert!(
+                outcome.is_ok() || is_said_no && ["ai.cancel", "ai.embed"].contains(&&**name),
+                "{name} after {after}: {outcome:?}"
+            );
         };
         for _ in 0..OFTEN {
             for bad in [&b"{"[..], b"\xff\xfe", b"[]", br#"{"messages":[],"prompt":7,"action":"fly"}"#] {

@@ -132,7 +132,15 @@ fn a_server_has_the_variables_of_whoever_started_it_as_far_as_they_are_on_the_li
     let idle = "BELLROPE_SERVER__EXIT_WHEN_IDLE_MS=30000";
     assert_eq!(
         variables,
-        ["BELLROPE_LOG=warn", idle, "HOME=/h", "HTTPS_PROXY=first", "LANG=C", "OPENAI_API_KEY=first"]
+        [
+            "BELLROPE_LOCAL_MODELS=",
+            "BELLROPE_LOG=warn",
+            idle,
+            "HOME=/h",
+            "HTTPS_PROXY=first",
+            "LANG=C",
+            "OPENAI_API_KEY=first"
+        ]
     );
 }
 

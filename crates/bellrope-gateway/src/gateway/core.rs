@@ -255,16 +255,18 @@ impl Gateway {
         for _ in 0..MAX_MOVES {
             let first = upstreams.first().unwrap_or(&self.default);
             match first.open(books, request, input_tokens)? {
-                Opened::Here { account, max_tokens, notices } => {
+                Opened::Here { account, max_tokens, notices, .. } => {
                     request.max_tokens = max_tokens.or(request.max_tokens);
                     request.notes.extend(notices);
                     let books = Arc::clone(books);
                     return Ok(Route { upstreams, accounts: Some(Accounts { books, first: account, input_tokens }) });
                 }
                 Opened::Elsewhere { model, notice } => {
-                    let at_other = model.split_once('/').filter(|(name, _)| self.upstreams.contains_key(*name));
-                    let (provider, model) = match at_other {
-                        Some((provider, model)) => (provider.to_owned(), model.to_owned()),
+                    let (provider, model) = match model.split_once('/') {
+                        Some((provider, model)) => {
+                            self.upstream_of(Some(provider))?;
+                            (provider.to_owned(), model.to_owned())
+                        }
                         None => (first.provider.name().to_owned(), model),
                     };
                     if provider != first.provider.name() {

@@ -176,8 +176,8 @@ impl Upstream {
 
 impl Running {
     /// Counts what was seen of an answer that goes through.
-    fn take_seen(&mut self, Seen { pieces, usage, .. }: &Seen) {
-        self.count_pieces(*pieces);
+    fn take_seen(&mut self, Seen { pieces, said_bytes, usage, .. }: &Seen) {
+        self.count_pieces(*pieces, *said_bytes);
         if let Some(usage) = usage {
             self.take_in(&Chunk::Usage(usage.clone()));
         }

@@ -199,7 +199,7 @@ impl Upstream {
         notices: &Notices,
     ) -> Result<Account, ProviderError> {
         match self.open(books, request, input)? {
-            Opened::Here { account, max_tokens, notices: told } => {
+            Opened::Here { account, max_tokens, notices: told, .. } => {
                 request.max_tokens = max_tokens.or(request.max_tokens);
                 told.into_iter().for_each(|notice| drop(notices.try_send(notice)));
                 Ok(account)
@@ -227,7 +227,8 @@ impl Upstream {
         Account::open(books, &intent)
     }
 
-    /// As [`Self::open`], for a request that goes through as it came. `None`: it would have to be changed.
+    /// As [`Self::open`], for a request that goes through as it came. `None`: a budget counts it, so that all that it
+    /// may take has to be known.
     pub(super) fn open_passed(
         &self,
         books: &Arc<dyn Books>,
@@ -243,7 +244,7 @@ impl Upstream {
             has_answer: true,
         };
         Ok(match Account::open(books, &intent)? {
-            Opened::Here { account, max_tokens: None, notices } => Some((account, notices)),
+            Opened::Here { account, is_bounded: false, notices, .. } => Some((account, notices)),
             Opened::Here { account, .. } => {
                 account.withdraw();
                 None
@@ -442,11 +443,11 @@ impl Running {
         }
     }
 
-    /// Counts pieces of which nothing but their number is known: about a token each.
-    pub(super) fn count_pieces(&mut self, count: u64) {
+    /// Counts pieces of which nothing but their number and their length is known.
+    pub(super) fn count_pieces(&mut self, count: u64, said_bytes: usize) {
         self.upstream.stats.count_pieces(count);
         if let Some(account) = self.account.as_mut().filter(|_| count > 0) {
-            account.said((count * BYTES_A_TOKEN) as usize);
+            account.said(said_bytes);
         }
     }
 

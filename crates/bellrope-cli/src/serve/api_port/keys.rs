@@ -25,11 +25,6 @@ impl Keys {
         Self { tokens, required }
     }
 
-    /// Whether a key is a token of ours, right or wrong.
-    pub(super) fn is_ours(&self, key: &str) -> bool {
-        self.tokens.as_ref().is_some_and(|tokens| !matches!(tokens.find(key), Found::Foreign))
-    }
-
     /// Who asks. A tool may show several keys, such as one of ours and a stale one of somebody else: one of ours that is
     /// right counts, wherever it stands. What is not ours goes no further than this.
     ///

@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bellrope_books::holds_token;
 use bellrope_gateway::{
     Asker, Gateway, PassedAnswer, PassedStream, Told, Way,
     inbound::{Fault, cut_off, pass_request},
@@ -35,13 +36,15 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// `is_ours`: whether a key is a token of this program, which is no provider's business.
-    pub(super) fn of(headers: &HeaderMap, is_ours: impl Fn(&str) -> bool, asker: Asker) -> Self {
+    /// A token of this program is no provider's business, wherever it stands.
+    pub(super) fn of(headers: &HeaderMap, asker: Asker) -> Self {
         let pairs = HEADERS_FROM_TOOL.iter().flat_map(|name| {
-            headers.get_all(*name).iter().map(|value| ((*name).to_owned(), value.as_bytes().to_vec()))
+            let values =
+                headers.get_all(*name).iter().filter(|value| !holds_token(&String::from_utf8_lossy(value.as_bytes())));
+            values.map(|value| ((*name).to_owned(), value.as_bytes().to_vec()))
         });
         let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
-        let foreign = |shown: &String| !is_ours(shown.split_once(' ').map_or(shown.as_str(), |(_, key)| key).trim());
+        let foreign = |shown: &String| !holds_token(shown);
         let bearer = headers.get(AUTHORIZATION).and_then(text).filter(foreign);
         let key = KEYS.iter().filter_map(|name| headers.get(*name)).filter_map(text).find(foreign);
         Self { headers: pairs.collect(), key: ToolKey::new(bearer.as_deref(), key.as_deref()), asker }

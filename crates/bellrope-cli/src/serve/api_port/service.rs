@@ -119,7 +119,7 @@ impl Service {
             let (method, query) = (request.method(), request.uri().query());
             return kept(stored::about(&self.gateway, &owner, (method, deed), id, query)?);
         }
-        let head = Head::of(request.headers(), |key| self.keys.is_ours(key), asker);
+        let head = Head::of(request.headers(), asker);
         let body = request.into_body();
         match endpoint {
             Endpoint::Ask(format) => self.ask(format, owner, head, body).await,

@@ -291,7 +291,14 @@ impl Watch {
                     self.settle(PassEnd::Done(stop_reason));
                 }
                 Chunk::Notice { .. } | Chunk::Unknown => {}
-                _ => self.seen.pieces += 1,
+                piece => {
+                    self.seen.pieces += 1;
+                    self.seen.said_bytes += match &piece {
+                        Chunk::Text { text } | Chunk::Reasoning { text } => text.len(),
+                        Chunk::ToolCall(delta) => delta.arguments.len(),
+                        _ => 0,
+                    };
+                }
             }
         }
     }

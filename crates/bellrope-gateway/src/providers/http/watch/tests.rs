@@ -26,8 +26,10 @@ fn play(mut watch: Watch, pieces: &[&[u8]], closing: Closing) -> (String, Seen, 
     let (mut out, mut seen, mut end) = (Vec::new(), Seen::default(), None);
     let mut note = |watch: &mut Watch, bytes: Bytes| {
         out.extend_from_slice(&bytes);
-        let Seen { pieces, usage, stop } = watch.take_seen();
-        seen = Seen { pieces: seen.pieces + pieces, usage: usage.or(seen.usage.take()), stop: stop.or(seen.stop) };
+        let Seen { pieces, said_bytes, usage, stop } = watch.take_seen();
+        seen.pieces += pieces;
+        seen.said_bytes += said_bytes;
+        (seen.usage, seen.stop) = (usage.or(seen.usage.take()), stop.or(seen.stop));
         end = end.take().or(watch.take_end());
     };
     for piece in pieces {
