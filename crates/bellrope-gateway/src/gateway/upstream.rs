@@ -227,8 +227,7 @@ impl Upstream {
         Account::open(books, &intent)
     }
 
-    /// As [`Self::open`], for a request that goes through as it came. `None`: a budget counts it, so that all that it
-    /// may take has to be known.
+    /// As [`Self::open`], for a request that goes through as it came. `None`: a budget counts it, and has to know all of it.
     pub(super) fn open_passed(
         &self,
         books: &Arc<dyn Books>,
