@@ -241,8 +241,8 @@ impl Shared {
 
     fn write(&self, store: &mut Option<Store>, rows: &[Row]) -> Result<(), StoreError> {
         // One that was moved away goes on to be written, and nobody would see it.
-        if store.as_ref().is_some_and(|store| !store.is_there()) {
-            *store = None;
+        if let Some(moved) = store.take_if(|store| !store.is_there()) {
+            moved.leave();
         }
         let store = match store {
             Some(store) => store,

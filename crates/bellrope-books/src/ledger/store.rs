@@ -1,5 +1,6 @@
 //! The SQLite file: its tables, and what is written to and read from it.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -142,12 +143,24 @@ fn is_of_writing(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == WRITE)
 }
 
+/// How the file beside a ledger ends that has what is not in it yet.
+const LOG: &str = "-wal";
+
+/// A file beside another one.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(ending);
+    beside.into()
+}
+
 /// The file, open.
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,
     connection: Connection,
     file: Option<Identity>,
+    /// The file beside it with what is not in it yet.
+    log: Option<Identity>,
 }
 
 impl Store {
@@ -156,8 +169,9 @@ impl Store {
         make_private(path).map_err(|source| StoreError::Make { path: path.to_owned(), source })?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(|error| StoreError::of(path, &error))?;
-        let mut store = Self { path: path.to_owned(), connection, file: Identity::of(path) };
+        let mut store = Self { path: path.to_owned(), connection, file: Identity::of(path), log: None };
         store.set_up().map_err(|error| error.into_store_error(path))?;
+        store.log = Identity::of(&beside(path, LOG));
         Ok(store)
     }
 
@@ -205,6 +219,18 @@ impl Store {
     /// Whether the file at the path is still the one that is open.
     pub(crate) fn is_there(&self) -> bool {
         self.file.is_some() && Identity::of(&self.path) == self.file
+    }
+
+    /// Closes a ledger in whose place another file is now. What was not in the old one yet would be written into the new one
+    /// by whoever opens that, so it is put aside.
+    pub(crate) fn leave(self) {
+        let Self { path, connection, log, .. } = self;
+        drop(connection);
+        let beside_it = beside(&path, LOG);
+        if path.exists() && log.is_some() && Identity::of(&beside_it) == log {
+            let _ = fs::rename(&beside_it, beside(&path, ".replaced-wal"));
+            let _ = fs::remove_file(beside(&path, "-shm"));
+        }
     }
 
     /// Writes all rows or none.

@@ -238,6 +238,31 @@ fn a_ledger_that_is_moved_away_is_made_anew_for_the_next_row() {
 }
 
 #[test]
+fn a_file_that_is_put_in_the_place_of_a_ledger_in_use_keeps_what_it_has() {
+    let (place, backup, owner) = (Place::new(), Place::new(), owner());
+    let old = backup.ledger(1);
+    (0..40).for_each(|number| old.add(row("old", number), &owner));
+    assert!(old.close(PATIENCE));
+    let ledger = place.ledger(2);
+    ledger.add(row("a", 0), &owner);
+    eventually("the first row", || ledger.written() == 1);
+    fs::rename(backup.path(), place.path()).unwrap();
+    ledger.add(row("b", 0), &owner);
+    assert!(ledger.close(PATIENCE));
+    assert_eq!((ledger.written(), place.requests()), (2, 41));
+
+    let ledger = place.ledger(3);
+    ledger.add(row("c", 0), &owner);
+    eventually("one more row", || ledger.written() == 1);
+    let garbage = backup.path();
+    fs::write(&garbage, "not ours ".repeat(2000)).unwrap();
+    fs::rename(&garbage, place.path()).unwrap();
+    ledger.add(row("d", 0), &owner);
+    assert!(!ledger.close(Duration::from_secs(2)));
+    assert!(fs::read(place.path()).unwrap().starts_with(b"not ours "), "it is left as it is");
+}
+
+#[test]
 fn rows_that_are_too_old_are_erased() {
     let place = Place::new();
     let plain = Arc::new(Plain { oldest: AtomicI64::new(i64::MIN) });
