@@ -44,7 +44,8 @@ fn breakers_are_shown_and_steered_as_they_were() {
 #[test]
 fn calls_print_what_they_did() {
     let stage = Stage::new();
-    let _server = stage.serve(&["--set", "server.max_message_bytes=70000"]);
+    let _server =
+        stage.serve(&["--set", "server.max_message_bytes=70000", "--set", "gateway.embedded.tokens_per_second=1000"]);
     let large = "x".repeat(100_000);
     let mut shown = stage.all(&[
         &["call", "echo", "ring the bell"],
