@@ -57,7 +57,7 @@ pub struct Producer {
     draft: Outline,
     /// The word that will make every staged record visible: where it goes in the view and what it is.
     staged: Option<(usize, u64)>,
-    /// What more is known of a ring with a front and a back.
+    /// What more is known of a ring with a front and a back, once it has been written to: most connections are idle.
     compact: Option<Box<Compact>>,
 }
 
@@ -160,7 +160,6 @@ impl Producer {
         assert!(view.len() as u64 >= RECORDS as u64 + geometry.capacity);
         // A ring too small for the reserve (only models have one) does without.
         let spare = if geometry.capacity >= 8 * CONTROL_ROOM { CONTROL_ROOM } else { 0 };
-        let compact = geometry.compact.then(|| Box::new(Compact::new(&view, &geometry)));
         Self {
             base: RECORDS,
             place_base: RECORDS,
@@ -175,7 +174,7 @@ impl Producer {
             spare,
             draft: Outline::default(),
             staged: None,
-            compact,
+            compact: None,
         }
     }
 
@@ -324,7 +323,7 @@ impl Producer {
             Some(place) if !place.would_wrap || self.position < self.next_look => return Ok(Some(place)),
             _ => {}
         }
-        if self.compact.is_some() {
+        if self.geometry.compact {
             // Not by its answer, which would make every place lie in memory.
             let found = self.place_with_care(size, need)?;
             return Ok(self.compact.as_ref().filter(|_| found).map(|compact| compact.place));

@@ -3,7 +3,7 @@
 
 use bellrope_shm::sync::Ordering;
 
-use super::{MEMORY, Place, Producer, Restarting};
+use super::{Compact, MEMORY, Place, Producer, Restarting};
 use crate::{
     Violation,
     frame::{Header, RESTART},
@@ -20,6 +20,8 @@ impl Producer {
     /// do so, and the lap may have to go on elsewhere. It is left in [`Compact::place`], if there is one.
     #[inline(never)]
     pub(super) fn place_with_care(&mut self, size: u64, need: u64) -> Result<bool, Violation> {
+        let (view, geometry) = (&self.view, &self.geometry);
+        self.compact.get_or_insert_with(|| Box::new(Compact::new(view, geometry)));
         let place = self.find_with_care(size, need)?;
         if let (Some(place), Some(compact)) = (place, &mut self.compact) {
             compact.place = place;
