@@ -185,8 +185,8 @@ impl Books for Bookkeeper {
                 state.tally.count(&row, now.wall_ms);
                 drop(state);
                 self.0.add(row);
-                let mend = "wait, or raise it where it is set".into();
-                Err(ProviderError::Budget { budget, reason, retry_after, mend })
+                let fix = "wait, or raise it where it is set".into();
+                Err(ProviderError::Budget { budget, reason, retry_after, fix })
             }
         }
     }

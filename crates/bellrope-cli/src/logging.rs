@@ -52,7 +52,7 @@ pub(crate) fn init(default: &str) -> Outcome {
 
 /// Starts logging as a server's settings say, and sending spans to a collector, if there is one.
 pub(crate) fn serve(level: &str, format: LogFormat, collector: Option<&str>) -> anyhow::Result<Spans> {
-    let filter = filter(level).map_err(|mend| Unusable { name: "log".to_owned(), value: level.to_owned(), mend })?;
+    let filter = filter(level).map_err(|fix| Unusable { name: "log".to_owned(), value: level.to_owned(), fix })?;
     #[cfg(feature = "otlp")]
     if let Some(collector) = collector {
         let (layer, sending) = otlp::start(collector)?;
@@ -99,7 +99,7 @@ pub(crate) fn change(level: &str) -> Result<(), String> {
     change(filter(level)?)
 }
 
-/// What a text means that says how much is logged, or how to mend it.
+/// What a text means that says how much is logged, or how to fix it.
 ///
 /// As [`Targets`], but for what stays out of its way: blanks around a part, empty parts (which would be targets that say
 /// nothing), and no part at all, which stands for errors alone. Spans and fields cannot be named.
@@ -152,12 +152,12 @@ fn start(filter: Targets, format: LogFormat, mut parts: Vec<Part>) -> Outcome {
 pub(crate) struct Unusable {
     name: String,
     value: String,
-    mend: String,
+    fix: String,
 }
 
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is {:?}; {}", self.name, self.value, self.mend)
+        write!(f, "{} is {:?}; {}", self.name, self.value, self.fix)
     }
 }
 
@@ -166,7 +166,7 @@ fn chosen(default: &str, vars: impl Fn(&str) -> Option<String>) -> Result<Target
     let Some((name, value)) = VARIABLES.iter().find_map(|name| Some((*name, set(name)?))) else {
         return Ok(filter(default).unwrap_or_else(|_| Targets::new().with_default(LevelFilter::ERROR)));
     };
-    filter(&value).map_err(|mend| Unusable { name: name.to_owned(), value, mend })
+    filter(&value).map_err(|fix| Unusable { name: name.to_owned(), value, fix })
 }
 
 #[cfg(test)]
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_that_does_not_exist_is_refused_with_the_variable_and_the_mend() {
+    fn a_level_that_does_not_exist_is_refused_with_the_variable_and_the_fix() {
         let error = chosen("info", |name| (name == "BELLROPE_LOG").then(|| "bellrope=loud".to_owned())).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with(r#"BELLROPE_LOG is "bellrope=loud"; set it to error, warn,"#), "{text}");

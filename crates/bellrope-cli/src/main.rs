@@ -63,7 +63,7 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Watch a server live: rates, latencies, memory, breakers, message types.
     Top(top::TopArgs),
-    /// Say what stands in the way of a server here, and what mends it.
+    /// Say what stands in the way of a server here, and what fixes it.
     Doctor(doctor::DoctorArgs),
     /// Say how a server is. Exit code 0 if it is healthy.
     Health(health::HealthArgs),

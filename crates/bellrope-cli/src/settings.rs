@@ -118,7 +118,7 @@ pub(crate) struct Settings {
     document: Value,
 }
 
-/// Everything that is wrong with the settings, each with its place and its mend.
+/// Everything that is wrong with the settings, each with its place and its fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) struct Faults(pub(crate) Vec<String>);
 
@@ -180,8 +180,8 @@ impl Settings {
                 None
             }
         });
-        if let Err(mend) = logging::filter(&document.log) {
-            faults.push((place("log"), format!("{} is {:?}; {mend}", naming("log"), document.log)));
+        if let Err(fix) = logging::filter(&document.log) {
+            faults.push((place("log"), format!("{} is {:?}; {fix}", naming("log"), document.log)));
         }
         if let Some(endpoint) = &document.otlp_endpoint
             && let Err(fault) = logging::check_collector(endpoint)
@@ -270,10 +270,10 @@ impl Settings {
             if let Some(variable) = unset {
                 let key = [section, vec!["api_key".to_owned()]].concat();
                 let name = self.origins.naming(&key);
-                let mend = "set it, or name a file that holds the key with `api_key_file`";
+                let fix = "set it, or name a file that holds the key with `api_key_file`";
                 faults.push((
                     self.origins.place(&key),
-                    format!("{name} names the variable {variable}, which is not set; {mend}"),
+                    format!("{name} names the variable {variable}, which is not set; {fix}"),
                 ));
             }
         }

@@ -1,4 +1,4 @@
-//! What can go wrong, who is to blame, and what mends it.
+//! What can go wrong, who is to blame, and what fixes it.
 
 mod excerpt;
 mod words;
@@ -23,7 +23,7 @@ use crate::message::{Chunk, ErrorInfo};
 pub enum Blame {
     /// The one who asked: the request cannot be answered as it is.
     Caller,
-    /// Whoever configures the gateway; [`ProviderError::mend`] says what to set.
+    /// Whoever configures the gateway; [`ProviderError::fix`] says what to set.
     Configuration,
     /// The way to the provider.
     Network,
@@ -60,7 +60,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// Why a provider gave no whole answer.
 ///
-/// Every text in it that came from outside is an [`Excerpt`], free of the provider's key. `mend` fields name the
+/// Every text in it that came from outside is an [`Excerpt`], free of the provider's key. `fix` fields name the
 /// setting to change, as in `check OPENAI_BASE_URL`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -97,12 +97,12 @@ pub enum ProviderError {
         provider: String,
     },
     /// A setting is missing that this request needs.
-    #[error("{missing}; {mend}")]
+    #[error("{missing}; {fix}")]
     NotConfigured {
         /// What is missing.
         missing: Cow<'static, str>,
-        /// The mend.
-        mend: Cow<'static, str>,
+        /// The fix.
+        fix: Cow<'static, str>,
     },
     /// The HTTP client could not be set up.
     #[error("the HTTP client cannot be set up: {reason}")]
@@ -119,7 +119,7 @@ pub enum ProviderError {
         retry_after: Duration,
     },
     /// The provider is asked as often as the configuration allows.
-    #[error("`{provider}` is asked at most {limit} times a minute; try again in {}, or {mend}", seconds(*retry_after))]
+    #[error("`{provider}` is asked at most {limit} times a minute; try again in {}, or {fix}", seconds(*retry_after))]
     Limited {
         /// The provider's name.
         provider: String,
@@ -127,11 +127,11 @@ pub enum ProviderError {
         limit: u32,
         /// After how long it is worth asking again.
         retry_after: Duration,
-        /// The mend.
-        mend: Cow<'static, str>,
+        /// The fix.
+        fix: Cow<'static, str>,
     },
     /// A budget allows no more.
-    #[error("the budget `{budget}` allows no more: {reason}; {mend}")]
+    #[error("the budget `{budget}` allows no more: {reason}; {fix}")]
     Budget {
         /// The budget's name.
         budget: String,
@@ -139,16 +139,16 @@ pub enum ProviderError {
         reason: String,
         /// After how long it is worth asking again.
         retry_after: Duration,
-        /// The mend.
-        mend: Cow<'static, str>,
+        /// The fix.
+        fix: Cow<'static, str>,
     },
     /// No connection to the provider.
-    #[error("cannot connect to the provider: {reason}; {mend}")]
+    #[error("cannot connect to the provider: {reason}; {fix}")]
     Connect {
         /// What failed, where, and what the operating system or the TLS library says.
         reason: Excerpt,
-        /// The mend.
-        mend: Cow<'static, str>,
+        /// The fix.
+        fix: Cow<'static, str>,
         /// Whether the same request may succeed later.
         retryable: bool,
     },
@@ -169,10 +169,10 @@ pub enum ProviderError {
     /// The provider answered with an HTTP status other than success.
     #[error(
         "the provider answered {status}{}{}: {message}{}{}",
-        cause(*status, mend.as_deref()),
+        cause(*status, fix.as_deref()),
         in_brackets(code.as_ref().map(Excerpt::as_str)),
         again(*retryable, *retry_after),
-        after_semicolon(mend.as_deref())
+        after_semicolon(fix.as_deref())
     )]
     Refused {
         /// The HTTP status.
@@ -185,8 +185,8 @@ pub enum ProviderError {
         retry_after: Option<Duration>,
         /// Whether the same request may succeed later.
         retryable: bool,
-        /// The mend, where the status gives one away.
-        mend: Option<Cow<'static, str>>,
+        /// The fix, where the status gives one away.
+        fix: Option<Cow<'static, str>>,
     },
     /// The provider reported an error within its stream.
     #[error("the provider broke off with an error{}: {message}", in_brackets(code.as_ref().map(Excerpt::as_str)))]
@@ -201,7 +201,7 @@ pub enum ProviderError {
         retryable: bool,
     },
     /// The provider answered with something else than was asked for, such as a web page.
-    #[error("the provider answered with `{content_type}` instead of {expected}: {excerpt}; {mend}")]
+    #[error("the provider answered with `{content_type}` instead of {expected}: {excerpt}; {fix}")]
     UnexpectedContent {
         /// What was asked for.
         expected: &'static str,
@@ -209,8 +209,8 @@ pub enum ProviderError {
         content_type: Excerpt,
         /// How it begins.
         excerpt: Excerpt,
-        /// The mend.
-        mend: Cow<'static, str>,
+        /// The fix.
+        fix: Cow<'static, str>,
     },
     /// The provider does not keep to its wire format.
     #[error("the provider sent what cannot be read: {reason}")]
@@ -306,7 +306,7 @@ impl ProviderError {
             Self::Connect { .. } => "connect",
             Self::Disconnected { .. } => "disconnected",
             Self::TimedOut { .. } => "timeout",
-            Self::Refused { mend, .. } if mend.as_deref() == Some(CHECK_BALANCE) => "billing",
+            Self::Refused { fix, .. } if fix.as_deref() == Some(CHECK_BALANCE) => "billing",
             Self::Refused { status, .. } => status_code(*status),
             Self::Reported { status, .. } => status.map_or("provider_error", status_code),
             Self::UnexpectedContent { .. } => "unexpected_content",
@@ -337,7 +337,7 @@ impl ProviderError {
             Self::Connect { .. } | Self::Disconnected { .. } => Blame::Network,
             Self::Refused { .. } if self.code() == "billing" => Blame::Configuration,
             // Nobody else's key is to stand in for the tool's.
-            Self::Refused { mend, .. } if mend.as_deref() == Some(CHECK_TOOLS_KEY) => Blame::Caller,
+            Self::Refused { fix, .. } if fix.as_deref() == Some(CHECK_TOOLS_KEY) => Blame::Caller,
             Self::Refused { status, .. } => match status {
                 401..=404 | 300..=399 => Blame::Configuration,
                 408 | 409 | 429 | 500.. => Blame::Provider,
@@ -370,14 +370,14 @@ impl ProviderError {
     }
 
     /// The setting to change, where one is known: `set OPENAI_API_KEY`, `check OPENAI_BASE_URL`.
-    pub fn mend(&self) -> Option<&str> {
+    pub fn fix(&self) -> Option<&str> {
         match self {
-            Self::NotConfigured { mend, .. }
-            | Self::Limited { mend, .. }
-            | Self::Budget { mend, .. }
-            | Self::Connect { mend, .. }
-            | Self::UnexpectedContent { mend, .. } => Some(mend),
-            Self::Refused { mend, .. } => mend.as_deref(),
+            Self::NotConfigured { fix, .. }
+            | Self::Limited { fix, .. }
+            | Self::Budget { fix, .. }
+            | Self::Connect { fix, .. }
+            | Self::UnexpectedContent { fix, .. } => Some(fix),
+            Self::Refused { fix, .. } => fix.as_deref(),
             _ => None,
         }
     }

@@ -182,7 +182,7 @@ fn asker(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Asker {
 fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, HandlerError> {
     match outcome {
         Ok(response) => encode(&response),
-        // The error's own words hold its mend.
+        // The error's own words hold its fix.
         Err(error) => {
             let text = format!("{}: {error}", error.code());
             Err(if error.blame() == Blame::Caller {
@@ -327,29 +327,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_mend_stands_in_the_words_of_its_error() {
-        let mend = "set SOME_KEY";
+    fn every_fix_stands_in_the_words_of_its_error() {
+        let fix = "set SOME_KEY";
         let errors = [
-            ProviderError::NotConfigured { missing: "a key is missing".into(), mend: mend.into() },
-            ProviderError::Connect { reason: "refused".into(), mend: mend.into(), retryable: true },
+            ProviderError::NotConfigured { missing: "a key is missing".into(), fix: fix.into() },
+            ProviderError::Connect { reason: "refused".into(), fix: fix.into(), retryable: true },
             ProviderError::Refused {
                 status: 401,
                 code: None,
                 message: "no".into(),
                 retry_after: None,
                 retryable: false,
-                mend: Some(mend.into()),
+                fix: Some(fix.into()),
             },
             ProviderError::UnexpectedContent {
                 expected: "JSON",
                 content_type: "text/html".into(),
                 excerpt: "<html>".into(),
-                mend: mend.into(),
+                fix: fix.into(),
             },
         ];
         for error in errors {
             let text = answer(Err::<(), _>(error.clone())).unwrap_err().to_string();
-            assert!(text.starts_with(&format!("{}: ", error.code())) && text.contains(mend), "{text}");
+            assert!(text.starts_with(&format!("{}: ", error.code())) && text.contains(fix), "{text}");
         }
     }
 }

@@ -18,7 +18,7 @@
 //! | [`config`] | where a provider is, what it speaks, how long to wait for it |
 //! | [`json`] | JSON whose strings may hold anything, read without loss |
 //! | [`sse`] | server-sent events, decoded as the bytes come in |
-//! | [`error`] | what can go wrong, who is to blame, and what mends it |
+//! | [`error`] | what can go wrong, who is to blame, and what fixes it |
 //! | [`secret`] | keys that cannot be shown |
 //!
 //! Providers behind HTTP come with the feature `http`, which is on by default.

@@ -246,7 +246,7 @@ pub enum CallError {
     },
 }
 
-/// Who can mend what went wrong with a call.
+/// Who can fix what went wrong with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Blame {
     /// The caller: the request, or what was done with it.
@@ -311,7 +311,7 @@ impl CallError {
         }
     }
 
-    /// Who can mend it. [Example](Self).
+    /// Who can fix it. [Example](Self).
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {

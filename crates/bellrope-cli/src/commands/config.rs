@@ -13,7 +13,7 @@ use crate::settings::{Faults, Settings, SettingsArgs};
 pub(crate) enum ConfigCommand {
     /// Print every setting that `bellrope serve` would have here, with its origin.
     Show(ShowArgs),
-    /// Say what is wrong with a configuration file, and what mends it. Exit code 2 if anything is.
+    /// Say what is wrong with a configuration file, and what fixes it. Exit code 2 if anything is.
     Check(CheckArgs),
 }
 

@@ -1,4 +1,4 @@
-//! `bellrope doctor`: what stands in the way of a server on this machine, and what mends it.
+//! `bellrope doctor`: what stands in the way of a server on this machine, and what fixes it.
 //!
 //! It looks and asks, and changes nothing: no file is written, no provider is sent a request unless `--providers` says so.
 
@@ -82,20 +82,20 @@ fn configuration(faults: &Faults) -> Finding {
     Finding::fail(
         "configuration",
         faults.to_string(),
-        "mend what is named; `bellrope config show` shows where values come from",
+        "fix what is named; `bellrope config show` shows where values come from",
     )
 }
 
 fn print(findings: &[Finding]) -> Outcome {
-    for Finding { check, level, found, mend } in findings {
+    for Finding { check, level, found, fix } in findings {
         let word = match level {
             Level::Ok => "ok",
             Level::Warn => "warn",
             Level::Fail => "FAIL",
         };
         output::line(format_args!("{word:4}  {check:13}  {}", found.replace('\n', "\n                     ")))?;
-        if let Some(mend) = mend {
-            output::line(format_args!("                     mend: {mend}"))?;
+        if let Some(fix) = fix {
+            output::line(format_args!("                     fix: {fix}"))?;
         }
     }
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_cannot_be_is_refused_with_the_mend() {
+    fn an_address_that_cannot_be_is_refused_with_the_fix() {
         assert_eq!(check("http://127.0.0.1:4318"), Ok(()));
         for wrong in ["https://collector", "collector:4318", "http://", ""] {
             assert!(check(wrong).unwrap_err().contains("as in http://127.0.0.1:4318"), "{wrong}");

@@ -235,7 +235,7 @@ impl Layers {
                 insert(&mut self.values, &key, value);
                 self.origins.put(key, origin);
             }
-            Err(mend) => self.faults.push(format!("{source} is {text:?}; {mend}")),
+            Err(fix) => self.faults.push(format!("{source} is {text:?}; {fix}")),
         }
     }
 

@@ -170,7 +170,7 @@ fn a_key_of_a_provider_in_the_file_is_refused_and_not_shown() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_named_with_their_place_and_the_mend() {
+fn settings_that_cannot_work_are_named_with_their_place_and_the_fix() {
     let text = error("health = \"nowhere\"");
     assert!(text.contains(":1:1: health is \"nowhere\"") && text.contains("as in 127.0.0.1:9090"), "{text}");
     let text = error_of(&[("BELLROPE_OPENAI_PORT", "http")]);

@@ -130,7 +130,7 @@ fn health_ends_with_0_only_while_the_server_is_healthy() {
 }
 
 #[test]
-fn doctor_finds_what_stands_in_the_way_and_says_the_mend() {
+fn doctor_finds_what_stands_in_the_way_and_says_the_fix() {
     let home = Home::new();
     let finding = |rows: &Value, check: &str| {
         rows.as_array().unwrap().iter().find(|row| row["check"] == check).unwrap_or_else(|| panic!("{rows}")).clone()

@@ -178,7 +178,7 @@ fn without_its_collector_a_server_serves_on_and_ends_in_time_and_says_what_was_l
 }
 
 #[test]
-fn a_collector_that_cannot_be_is_named_with_the_mend() {
+fn a_collector_that_cannot_be_is_named_with_the_fix() {
     let home = Home::new();
     let said = home.run(["serve", "--set", "otlp_endpoint=https://collector"]).failed(2);
     assert!(said.contains("--set otlp_endpoint is \"https://collector\": it must start with http://"), "{said}");

@@ -29,7 +29,7 @@ fn a_socket_that_is_handed_over_is_served_and_left_in_place() {
 }
 
 #[test]
-fn a_descriptor_that_is_no_listener_is_refused_with_the_mend() {
+fn a_descriptor_that_is_no_listener_is_refused_with_the_fix() {
     let home = Home::new();
     let mut command = home.shell(r#"exec 3</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$BELLROPE" serve"#);
     let error = Running::start(&mut command).finish().failed(1);

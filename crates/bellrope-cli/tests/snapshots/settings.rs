@@ -114,7 +114,7 @@ const MACHINE: [&str; 6] = ["sealed memory", "kernel", "clock", "descriptors", "
 #[test]
 fn doctor_looks_at_what_it_did_and_says_it_in_the_same_shape() {
     let stage = Stage::new();
-    let look = Look { kept: &["[].check"], loose: &[("[].mend", "string | missing")] };
+    let look = Look { kept: &["[].check"], loose: &[("[].fix", "string | missing")] };
     // All but what is said about the machine, and how many things were well.
     let digit = |character: char| character.is_ascii_digit();
     let mine = |arguments: &[&str]| {

@@ -18,7 +18,7 @@ fn errors_say_what_to_do_and_fit_into_a_chunk() {
         message: "Incorrect API key".into(),
         retry_after: None,
         retryable: false,
-        mend: Some("check OPENAI_API_KEY".into()),
+        fix: Some("check OPENAI_API_KEY".into()),
     };
     assert_eq!(error.blame(), Blame::Configuration);
     let Chunk::Error(info) = Chunk::from(error) else { panic!("not an error") };
@@ -36,18 +36,18 @@ fn a_time_out_says_what_did_not_come() {
     ] {
         let error = ProviderError::TimedOut { phase, after: Duration::from_secs(2) };
         assert!(error.to_string().contains(expected), "{error}");
-        assert_eq!(error.mend(), None);
+        assert_eq!(error.fix(), None);
     }
 }
 
 #[test]
-fn whoever_knows_the_mend_tells_it_apart_too() {
-    let (mend, retry_after) = ("set SOME_LIMIT", Duration::from_secs(1));
+fn whoever_knows_the_fix_tells_it_apart_too() {
+    let (fix, retry_after) = ("set SOME_LIMIT", Duration::from_secs(1));
     for error in [
-        ProviderError::Limited { provider: "x".into(), limit: 6, retry_after, mend: mend.into() },
-        ProviderError::Connect { reason: "refused".into(), mend: mend.into(), retryable: true },
+        ProviderError::Limited { provider: "x".into(), limit: 6, retry_after, fix: fix.into() },
+        ProviderError::Connect { reason: "refused".into(), fix: fix.into(), retryable: true },
     ] {
-        assert_eq!(error.mend(), Some(mend), "{error}");
+        assert_eq!(error.fix(), Some(fix), "{error}");
     }
 }
 
@@ -63,9 +63,9 @@ fn a_refusal_is_named_after_its_status() {
         (504, "timeout"),
         (529, "overloaded"),
     ] {
-        let (code, mend) = (None, None);
+        let (code, fix) = (None, None);
         let error =
-            ProviderError::Refused { status, code, message: "".into(), retry_after: None, retryable: false, mend };
+            ProviderError::Refused { status, code, message: "".into(), retry_after: None, retryable: false, fix };
         assert_eq!(error.code(), name, "{status}");
     }
 }

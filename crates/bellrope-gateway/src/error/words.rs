@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// The mend of a refusal because nothing is left to spend: that is what tells it apart from a rate limit.
+/// The fix of a refusal because nothing is left to spend: that is what tells it apart from a rate limit.
 pub(crate) const CHECK_BALANCE: &str = "check the plan and the balance of the account";
 
-/// The mend of a refusal of a key that is not set here: no other key is to stand in for it.
+/// The fix of a refusal of a key that is not set here: no other key is to stand in for it.
 pub(crate) const CHECK_TOOLS_KEY: &str = "check the key that the tool sends";
 
 pub(super) fn status_code(status: u16) -> &'static str {
@@ -30,9 +30,9 @@ pub(super) fn seconds(duration: Duration) -> String {
 }
 
 /// What a status means, where that says more than the provider's own words may.
-pub(super) fn cause(status: u16, mend: Option<&str>) -> &'static str {
+pub(super) fn cause(status: u16, fix: Option<&str>) -> &'static str {
     match status {
-        _ if mend == Some(CHECK_BALANCE) => ", nothing left to spend",
+        _ if fix == Some(CHECK_BALANCE) => ", nothing left to spend",
         429 => ", too many requests",
         503 | 529 => ", overloaded",
         _ => "",
@@ -46,8 +46,8 @@ pub(super) fn again(retryable: bool, retry_after: Option<Duration>) -> String {
 
 pub(super) fn suspended(provider: &str, retry_after: Duration) -> String {
     if retry_after.is_zero() {
-        let mend = format!("`bellrope breaker reset provider:{provider}` lets it be asked again");
-        return format!("`{provider}` is not asked, as its breaker was opened by hand; {mend}");
+        let fix = format!("`bellrope breaker reset provider:{provider}` lets it be asked again");
+        return format!("`{provider}` is not asked, as its breaker was opened by hand; {fix}");
     }
     format!("`{provider}` failed too often lately and is not asked for another {}", seconds(retry_after))
 }
@@ -56,6 +56,6 @@ pub(super) fn in_brackets(code: Option<&str>) -> String {
     code.map(|code| format!(" ({code})")).unwrap_or_default()
 }
 
-pub(super) fn after_semicolon(mend: Option<&str>) -> String {
-    mend.map(|mend| format!("; {mend}")).unwrap_or_default()
+pub(super) fn after_semicolon(fix: Option<&str>) -> String {
+    fix.map(|fix| format!("; {fix}")).unwrap_or_default()
 }

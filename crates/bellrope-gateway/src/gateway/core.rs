@@ -331,7 +331,7 @@ impl Gateway {
         match Preset::named(name) {
             Some(preset) => ProviderError::NotConfigured {
                 missing: format!("{} is not set up", preset.title).into(),
-                mend: format!("set {} or {} where the server starts", preset.key_var, preset.base_url_var).into(),
+                fix: format!("set {} or {} where the server starts", preset.key_var, preset.base_url_var).into(),
             },
             None => ProviderError::UnknownProvider { name: Excerpt::new(name), known: self.names() },
         }

@@ -170,7 +170,7 @@ impl Upstream {
             return Err(ProviderError::Limited {
                 limit: self.requests_per_minute,
                 retry_after,
-                mend: format!("raise {}.requests_per_minute", section(&provider)).into(),
+                fix: format!("raise {}.requests_per_minute", section(&provider)).into(),
                 provider,
             });
         }
@@ -489,7 +489,7 @@ fn cannot_move(notice: &str) -> ProviderError {
         budget: String::new(),
         reason: notice.to_owned(),
         retry_after: Duration::from_secs(60),
-        mend: "name that model".into(),
+        fix: "name that model".into(),
     }
 }
 
@@ -582,7 +582,7 @@ mod tests {
 
     fn refused(status: u16) -> ProviderError {
         let message = "no".into();
-        ProviderError::Refused { status, code: None, message, retry_after: None, retryable: true, mend: None }
+        ProviderError::Refused { status, code: None, message, retry_after: None, retryable: true, fix: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -609,7 +609,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn overload_and_what_cannot_be_reached_count_whoever_asked_also_while_it_is_tried_again() {
-        let connect = ProviderError::Connect { reason: "refused".into(), mend: "".into(), retryable: true };
+        let connect = ProviderError::Connect { reason: "refused".into(), fix: "".into(), retryable: true };
         for failure in [refused(502), refused(503), refused(504), refused(529), connect] {
             let moody = Arc::new(Moody::failing(failure.clone()));
             let upstream = Arc::new(Upstream::new(moody.clone(), None));

@@ -289,7 +289,7 @@ mod tests {
             message: "slow down".into(),
             retry_after: Some(Duration::from_millis(2500)),
             retryable: true,
-            mend: None,
+            fix: None,
         };
         let fault = Fault::from(refused);
         assert_eq!((fault.status, fault.retryable, fault.retry_after), (429, true, Some(3)));

@@ -49,7 +49,7 @@ impl Proxy {
 
 #[tokio::test]
 async fn a_proxy_that_refuses_is_named_with_its_status_and_what_to_change() {
-    for (status, words, mend, retryable) in [
+    for (status, words, fix, retryable) in [
         ("403 Forbidden", "refuses the way to api.invalid:443 (403)", "add api.invalid to NO_PROXY", false),
         ("407 Login", "wants a user name and a password (407)", "set HTTPS_PROXY to http://USER:PASSWORD@", false),
         ("502 Bad Gateway", "cannot reach api.invalid:443 (502)", "check HTTPS_PROXY", true),
@@ -59,7 +59,7 @@ async fn a_proxy_that_refuses_is_named_with_its_status_and_what_to_change() {
         let proxy = Proxy::answering(&format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n")).await;
         let said = said_by_one_who_asks(NOWHERE, &[("HTTPS_PROXY", &format!("http://{}", proxy.address))]).await;
         assert!(said.contains(&format!("the proxy {} of HTTPS_PROXY {words}", proxy.address)), "{said}");
-        assert!(said.contains(mend) && said.contains(&format!("connect, retryable {retryable}: ")), "{said}");
+        assert!(said.contains(fix) && said.contains(&format!("connect, retryable {retryable}: ")), "{said}");
         assert!(proxy.seen().starts_with("CONNECT api.invalid:443 HTTP/1.1\r\n"), "{}", proxy.seen());
     }
 }

@@ -34,7 +34,7 @@ for_each_format! {
         assert!(fake.requests().is_empty());
     }
 
-    async fn a_wrong_key_is_told_with_its_mend_and_without_the_key(format: Format) {
+    async fn a_wrong_key_is_told_with_its_fix_and_without_the_key(format: Format) {
         let body = format.error("authentication_error", &format!("Incorrect API key provided: {KEY}.\u{1b}[31m"));
         let fake = Fake::replying("401 Unauthorized", JSON, &body).await;
         let error = refusal(&fake, format).await;
@@ -55,14 +55,14 @@ for_each_format! {
         let fake = Fake::replying("404 Not Found", JSON, &body).await;
         let error = refusal(&fake, format).await;
         assert_eq!((error.code(), error.blame()), ("not_found", Blame::Configuration));
-        let mend = format!("check the model's name and {}", base_setting(format));
+        let fix = format!("check the model's name and {}", base_setting(format));
         assert!(error.to_string().contains("model: gpt-0 does not exist"), "{error}");
-        assert_eq!(error.mend(), Some(mend.as_str()));
+        assert_eq!(error.fix(), Some(fix.as_str()));
     }
 
     async fn other_refusals_have_their_own_codes(format: Format) {
         let key = format!("check {}_API_KEY", format.prefix());
-        for (status, code, mend) in [
+        for (status, code, fix) in [
             ("400 Bad Request", "invalid_request", None),
             ("402 Payment Required", "billing", Some("check the plan and the balance of the account")),
             ("403 Forbidden", "permission", Some(key.as_str())),
@@ -71,7 +71,7 @@ for_each_format! {
         ] {
             let fake = Fake::replying(status, "", "").await;
             let error = refusal(&fake, format).await;
-            assert_eq!((error.code(), error.mend(), error.retryable()), (code, mend, false), "{status}");
+            assert_eq!((error.code(), error.fix(), error.retryable()), (code, fix, false), "{status}");
             assert_eq!(fake.requests().len(), 1, "{status}");
         }
     }
@@ -106,7 +106,7 @@ for_each_format! {
         let config = ProviderConfig { base_url: fake.url().replace("/v1", "/api/v1"), ..fake.config(format) };
         let error = ask(&HttpProvider::new(config).unwrap()).await.unwrap_err();
         let path = format!("/api{}", format.path());
-        assert_eq!(error.mend(), Some(format!("check {} (`{path}` was asked for)", base_setting(format)).as_str()));
+        assert_eq!(error.fix(), Some(format!("check {} (`{path}` was asked for)", base_setting(format)).as_str()));
     }
 
     async fn a_long_or_hostile_error_is_cut_and_escaped(format: Format) {
@@ -117,7 +117,7 @@ for_each_format! {
     }
 
     // Fault 53.
-    async fn a_web_page_with_200_is_typed_and_names_the_address_to_mend(format: Format) {
+    async fn a_web_page_with_200_is_typed_and_names_the_address_to_fix(format: Format) {
         let page = "<!doctype html><title>Sign in</title>";
         let fake = Fake::replying("200 OK", "content-type: text/html; charset=utf-8\r\n", page).await;
         let error = refusal(&fake, format).await;
@@ -154,7 +154,7 @@ for_each_format! {
         assert!(elsewhere.requests().is_empty(), "the key went elsewhere");
     }
 
-    async fn a_server_that_is_not_there_is_told_with_its_mend(format: Format) {
+    async fn a_server_that_is_not_there_is_told_with_its_fix(format: Format) {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let provider = HttpProvider::new(ProviderConfig {
             kind: Some(format.kind()),
@@ -169,7 +169,7 @@ for_each_format! {
         let message = error.to_string();
         assert!(message.contains("Connection refused"), "{message}");
         assert!(message.ends_with(&format!("; check {}", base_setting(format))), "{message}");
-        assert_eq!(error.mend(), Some(format!("check {}", base_setting(format)).as_str()));
+        assert_eq!(error.fix(), Some(format!("check {}", base_setting(format)).as_str()));
         let health = soon(provider.health()).await;
         assert_eq!((health.healthy, health.error.unwrap().code.as_str()), (false, "connect"));
     }

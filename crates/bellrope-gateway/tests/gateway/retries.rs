@@ -95,7 +95,7 @@ for_each_format! {
         let code = if format == Format::Messages { "billing_error" } else { "insufficient_quota" };
         let fake = refusing(format, 1, "429 Too Many Requests", "", &format.error(code, "Your balance is 0")).await;
         let error = refusal(&fake, format).await;
-        assert_eq!(error.mend(), Some("check the plan and the balance of the account"));
+        assert_eq!(error.fix(), Some("check the plan and the balance of the account"));
         assert_eq!(fake.requests().len(), 1);
     }
 

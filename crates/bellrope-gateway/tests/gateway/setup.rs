@@ -20,7 +20,7 @@ async fn a_hosted_provider_needs_a_key_and_a_model_before_anything_is_sent() {
         assert_eq!(error.code(), "not_configured");
         let config = ProviderConfig { api_key: Some(Secret::new(KEY)), ..ProviderConfig::default() };
         let error = ask(&HttpProvider::named(name, config).unwrap()).await.unwrap_err();
-        assert_eq!(error.mend(), Some(format!("name a model in the request, or set {prefix}_MODEL").as_str()));
+        assert_eq!(error.fix(), Some(format!("name a model in the request, or set {prefix}_MODEL").as_str()));
     }
 }
 
@@ -68,11 +68,11 @@ async fn a_provider_of_ones_own_is_named_in_its_errors_by_its_own_settings() {
     assert_eq!(error.to_string(), "`work` needs a key; set gateway.providers.work.api_key");
     let config = ProviderConfig { api_key_variable: Some("WORK_KEY".to_owned()), ..config };
     let error = ask(&HttpProvider::named("work", config.clone()).unwrap()).await.unwrap_err();
-    assert_eq!(error.mend(), Some("set WORK_KEY"));
+    assert_eq!(error.fix(), Some("set WORK_KEY"));
     let config = ProviderConfig { api_key: Some(Secret::new(KEY)), max_retries: 0, ..config };
     let provider = HttpProvider::named("work", config).unwrap();
     let error = ask(&provider).await.unwrap_err();
-    assert_eq!(error.mend(), Some("name a model in the request, or set gateway.providers.work.model"));
+    assert_eq!(error.fix(), Some("name a model in the request, or set gateway.providers.work.model"));
 }
 
 #[tokio::test]

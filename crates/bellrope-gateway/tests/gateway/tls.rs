@@ -124,11 +124,11 @@ async fn a_provider_with_a_certificate_that_nobody_vouches_for_never_sees_the_re
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_certificate_is_named_with_its_mend() {
+async fn what_is_wrong_with_a_certificate_is_named_with_its_fix() {
     let past = |params: &mut CertificateParams| params.not_after = date_time_ymd(2001, 1, 1);
     let future = |params: &mut CertificateParams| params.not_before = date_time_ymd(4000, 1, 1);
     let authority = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    for (sealed, cause, mend) in [
+    for (sealed, cause, fix) in [
         (Sealed::with("localhost", past).await, "has expired", "this machine's clock says "),
         (Sealed::with("localhost", future).await, "is not valid yet", "this machine's clock says "),
         (
@@ -140,7 +140,7 @@ async fn what_is_wrong_with_a_certificate_is_named_with_its_mend() {
     ] {
         let said = sealed.asked_by_one_who_trusts(sealed.certificate.path()).await;
         assert!(said.contains("error connect, retryable false: ") && said.contains(cause), "{cause}: {said}");
-        assert!(said.contains(mend), "{said}");
+        assert!(said.contains(fix), "{said}");
         assert_eq!(*sealed.seen.lock().unwrap(), "");
     }
 }

@@ -1,4 +1,4 @@
-//! What was found of one thing, and what mends it.
+//! What was found of one thing, and what fixes it.
 
 use serde::Serialize;
 
@@ -21,19 +21,19 @@ pub(super) struct Finding {
     /// What was found.
     pub(super) found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) mend: Option<String>,
+    pub(super) fix: Option<String>,
 }
 
 impl Finding {
     pub(super) fn ok(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, level: Level::Ok, found: found.into(), mend: None }
+        Self { check, level: Level::Ok, found: found.into(), fix: None }
     }
 
-    pub(super) fn warn(check: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { check, level: Level::Warn, found: found.into(), mend: Some(mend.into()) }
+    pub(super) fn warn(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { check, level: Level::Warn, found: found.into(), fix: Some(fix.into()) }
     }
 
-    pub(super) fn fail(check: &'static str, found: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { check, level: Level::Fail, found: found.into(), mend: Some(mend.into()) }
+    pub(super) fn fail(check: &'static str, found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { check, level: Level::Fail, found: found.into(), fix: Some(fix.into()) }
     }
 }

@@ -76,10 +76,10 @@ pub(super) fn descriptors(connections: u32) -> Finding {
     let words = |limit: u64| if limit == u64::MAX { "no limit".to_owned() } else { limit.to_string() };
     let found = format!("soft limit {}, hard {}, max_connections {connections}", words(soft), words(hard));
     if hard < needed {
-        let mend = format!(
+        let fix = format!(
             "raise the hard limit to {needed} (LimitNOFILE= in the unit, ulimit -Hn), or lower max_connections"
         );
-        return Finding::warn(check, found, mend);
+        return Finding::warn(check, found, fix);
     }
     Finding::ok(check, format!("{found}; a server raises the soft limit itself"))
 }
@@ -99,13 +99,13 @@ pub(super) fn memory(config: &ServerConfig, kept: u64) -> Finding {
         config.max_connections
     );
     if config.buffer_budget_bytes > there {
-        let mend = "lower server.buffer_budget_bytes below what is there";
-        return Finding::fail("memory", found, mend);
+        let fix = "lower server.buffer_budget_bytes below what is there";
+        return Finding::fail("memory", found, fix);
     }
     if most > there {
-        let mend = "typically two pages a connection are in use; where every client may be hostile lower \
+        let fix = "typically two pages a connection are in use; where every client may be hostile lower \
                     server.max_connections or server.ring_bytes";
-        return Finding::warn("memory", found, mend);
+        return Finding::warn("memory", found, fix);
     }
     Finding::ok("memory", found)
 }
@@ -157,19 +157,19 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_below_what_the_settings_need_is_a_warning_with_its_mend() {
+    fn a_limit_below_what_the_settings_need_is_a_warning_with_its_fix() {
         let finding = descriptors(u32::MAX);
         // Whoever has no limit at all is no worse off.
-        assert!(finding.level == Level::Ok || finding.mend.unwrap().contains("max_connections"));
+        assert!(finding.level == Level::Ok || finding.fix.unwrap().contains("max_connections"));
         let mut config = ServerConfig::default();
         config.buffer_budget_bytes = u64::MAX;
         let finding = memory(&config, 0);
-        assert_eq!((finding.level, finding.mend.unwrap().contains("buffer_budget_bytes")), (Level::Fail, true));
+        assert_eq!((finding.level, finding.fix.unwrap().contains("buffer_budget_bytes")), (Level::Fail, true));
         // Rings that no machine has room for, if all were in use.
         config.buffer_budget_bytes = 0;
         (config.max_connections, config.ring_bytes) = (u32::MAX, 1 << 30);
         let finding = memory(&config, 0);
-        assert_eq!((finding.level, finding.mend.unwrap().contains("server.max_connections")), (Level::Warn, true));
+        assert_eq!((finding.level, finding.fix.unwrap().contains("server.max_connections")), (Level::Warn, true));
     }
 
     #[test]
@@ -178,15 +178,15 @@ mod tests {
         let many = 5_000;
         let mut found = |spin, workers| {
             (config.spin, config.workers) = (spin, workers);
-            let Finding { level, found, mend, .. } = cpus(&config);
-            (level, found, mend.unwrap_or_default())
+            let Finding { level, found, fix, .. } = cpus(&config);
+            (level, found, fix.unwrap_or_default())
         };
-        let (level, said, mend) = found(SpinPolicy::Always, many);
+        let (level, said, fix) = found(SpinPolicy::Always, many);
         assert_eq!((level, said.ends_with("spin is always")), (Level::Warn, true), "{said}");
-        assert_eq!(mend, "a spinning worker leaves no CPU to its callers: set server.spin to adaptive");
-        let (level, said, mend) = found(SpinPolicy::Never, many);
+        assert_eq!(fix, "a spinning worker leaves no CPU to its callers: set server.spin to adaptive");
+        let (level, said, fix) = found(SpinPolicy::Never, many);
         assert_eq!((level, said.ends_with("spin is never, with 5000 workers")), (Level::Warn, true), "{said}");
-        assert_eq!(mend, "set server.workers to no more than CPUs");
+        assert_eq!(fix, "set server.workers to no more than CPUs");
         let (level, said, _) = found(SpinPolicy::Adaptive, 1);
         assert_eq!((level, said.ends_with("spin is adaptive")), (Level::Ok, true), "{said}");
     }

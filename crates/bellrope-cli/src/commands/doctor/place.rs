@@ -62,8 +62,8 @@ pub(super) fn server(socket: &Path) -> Vec<Finding> {
     match fs::symlink_metadata(socket) {
         Err(_) => return vec![Finding::ok(check, format!("none at {shown}; start one with `bellrope serve`"))],
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            let mend = "use another --socket";
-            return vec![Finding::fail(check, format!("{shown} exists and is no socket"), mend)];
+            let fix = "use another --socket";
+            return vec![Finding::fail(check, format!("{shown} exists and is no socket"), fix)];
         }
         Ok(_) => {}
     }
@@ -138,10 +138,10 @@ fn reported(report: &HealthReport) -> Vec<Finding> {
         let Some(error) = provider.error.as_ref().filter(|_| !provider.healthy) else {
             return Finding::ok("provider", format!("{name} answers, in {} ms", provider.latency_ms));
         };
-        let (found, mend) =
-            (format!("{name}: {}", error.message.escape_debug()), "mend that, or choose another --provider");
+        let (found, fix) =
+            (format!("{name}: {}", error.message.escape_debug()), "fix that, or choose another --provider");
         match provider.provider == report.default_provider {
-            true => Finding::fail("provider", found, mend),
+            true => Finding::fail("provider", found, fix),
             false => Finding::warn("provider", found, "nothing, unless it is to be used"),
         }
     };
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_of_itself_and_of_its_providers_is_told_with_a_mend() {
+    fn what_a_server_says_of_itself_and_of_its_providers_is_told_with_a_fix() {
         let answering = |health: &'static str, providers: &'static str| {
             let saying = |builder: ServerBuilder, name, text: &'static str| {
                 builder.unary(name, move |_, reply| {

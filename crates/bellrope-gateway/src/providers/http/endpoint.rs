@@ -40,7 +40,7 @@ const JSON: &str = "application/json";
 
 /// What to tell the user to change.
 #[derive(Debug)]
-pub(super) struct Mends {
+pub(super) struct Fixes {
     /// When the endpoint cannot be reached, or is not what was expected.
     pub(super) base_url: Cow<'static, str>,
     /// When the key is not accepted.
@@ -61,7 +61,7 @@ pub(super) struct Endpoint {
     /// How many idle connections are kept.
     idle_connections: usize,
     retry: RetryPolicy,
-    mends: Mends,
+    fixes: Fixes,
     link: OnceCell<Link>,
     /// Whether nothing is to be waited for any longer, as the server stops.
     draining: watch::Sender<bool>,
@@ -128,7 +128,7 @@ impl Endpoint {
         timeouts: Timeouts,
         idle_connections: usize,
         retry: RetryPolicy,
-        mends: Mends,
+        fixes: Fixes,
     ) -> Self {
         Self {
             base,
@@ -137,7 +137,7 @@ impl Endpoint {
             timeouts,
             idle_connections,
             retry,
-            mends,
+            fixes,
             link: OnceCell::new(),
             draining: watch::Sender::new(false),
         }
@@ -288,7 +288,7 @@ impl Endpoint {
 
     fn failed<'a>(&'a self, link: &'a Link) -> Failed<'a> {
         let connect_timeout = self.timeouts.connect;
-        Failed { link, base: &self.base, check_base: &self.mends.base_url, connect_timeout }
+        Failed { link, base: &self.base, check_base: &self.fixes.base_url, connect_timeout }
     }
 
     /// The error that a response without success stands for, its status, and what came of its body.
@@ -321,25 +321,25 @@ impl Endpoint {
         };
         let words = String::from_utf8_lossy(body);
         let out_of_money = status == 402 || fault.is_some_and(|fault| fault.is_out_of_money());
-        let mend = match status {
+        let fix = match status {
             _ if out_of_money => Some(CHECK_BALANCE.into()),
             400 if expects_tls(&words) => {
-                Some(format!("write https:// in place of http://: {}", self.mends.base_url).into())
+                Some(format!("write https:// in place of http://: {}", self.fixes.base_url).into())
             }
-            300..=399 => Some(self.mends.base_url.clone()),
+            300..=399 => Some(self.fixes.base_url.clone()),
             401 | 403 if sent.is_tools => Some(CHECK_TOOLS_KEY.into()),
-            401 | 403 => Some(self.mends.api_key.clone()),
+            401 | 403 => Some(self.fixes.api_key.clone()),
             404 if words.trim_start().starts_with('<') => {
                 let path = self.excerpt(response.url().path());
-                Some(format!("{} (`{path}` was asked for)", self.mends.base_url).into())
+                Some(format!("{} (`{path}` was asked for)", self.fixes.base_url).into())
             }
-            404 => Some(self.mends.not_found.clone()),
+            404 => Some(self.fixes.not_found.clone()),
             _ => None,
         };
         let by_proxy = proxy.filter(|_| matches!(status, 403 | 502..=504)).map(|proxy| {
             let (shown, variable) = (proxy.shown(), proxy.variable);
             let host = self.base.host_str().unwrap_or_default();
-            let own = mend.as_deref().map(|mend| format!("{mend}, ")).unwrap_or_default();
+            let own = fix.as_deref().map(|fix| format!("{fix}, ")).unwrap_or_default();
             format!("{own}the proxy {shown} of {variable} may have said that: check it, or add {host} to NO_PROXY")
         });
         ProviderError::Refused {
@@ -348,7 +348,7 @@ impl Endpoint {
             message,
             retry_after: asked_delay(status, &headers, &words, SystemTime::now()),
             retryable: verdict.unwrap_or_else(|| is_retryable(status)) && !out_of_money,
-            mend: by_proxy.map(Cow::Owned).or(mend),
+            fix: by_proxy.map(Cow::Owned).or(fix),
         }
     }
 
@@ -392,7 +392,7 @@ impl Endpoint {
                 Some(fault) => self.excerpt(&fault.message),
                 None => "no readable text".into(),
             },
-            mend: self.mends.base_url.clone(),
+            fix: self.fixes.base_url.clone(),
         }
     }
 

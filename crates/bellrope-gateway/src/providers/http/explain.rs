@@ -22,10 +22,10 @@ pub(super) struct Failed<'a> {
     pub(super) connect_timeout: Duration,
 }
 
-/// What a step failed by, in words, with its mend.
+/// What a step failed by, in words, with its fix.
 struct Cause {
     reason: String,
-    mend: String,
+    fix: String,
     retryable: bool,
 }
 
@@ -62,7 +62,7 @@ impl Failed<'_> {
             // The first bytes of a TLS alert, as a rule.
             return Cause {
                 reason: format!("{} does not answer in HTTP ({reason})", host_and_port(self.base)),
-                mend: format!("if it expects TLS, write https:// in place of http://: {}", self.check_base),
+                fix: format!("if it expects TLS, write https:// in place of http://: {}", self.check_base),
                 retryable: false,
             }
             .into();
@@ -101,7 +101,7 @@ impl Failed<'_> {
                 let shown = proxy.shown();
                 return Cause {
                     reason: format!("the proxy {shown} of {variable} wants a user name and a password (407)"),
-                    mend: format!("set {variable} to http://USER:PASSWORD@{shown}"),
+                    fix: format!("set {variable} to http://USER:PASSWORD@{shown}"),
                     retryable: false,
                 }
                 .into();
@@ -124,7 +124,7 @@ impl Failed<'_> {
         let host = self.base.host_str().unwrap_or_default();
         Cause {
             reason: format!("the proxy {} of {variable} {words}", proxy.shown()),
-            mend: format!("check {variable}, or add {host} to NO_PROXY to do without the proxy"),
+            fix: format!("check {variable}, or add {host} to NO_PROXY to do without the proxy"),
             retryable,
         }
         .into()
@@ -153,7 +153,7 @@ fn connect_cause(error: &reqwest::Error, to: &Url, check: &str) -> Cause {
         }
     };
     let reason = if question.is_empty() { reason } else { format!("{question} {reason}") };
-    Cause { reason, mend: check.to_owned(), retryable: true }
+    Cause { reason, fix: check.to_owned(), retryable: true }
 }
 
 /// What the TLS handshake failed by, if it was that.
@@ -163,11 +163,11 @@ fn tls_cause(error: &reqwest::Error, to: &Url, check: &str) -> Option<Cause> {
         let ended = chain(error).any(|cause| cause.to_string().contains("tls handshake eof"));
         return ended.then(|| Cause {
             reason: format!("{place} ended the TLS handshake"),
-            mend: format!("{check}: does it speak TLS? if not, write http:// in place of https://"),
+            fix: format!("{check}: does it speak TLS? if not, write http:// in place of https://"),
             retryable: true,
         });
     };
-    let (reason, mend) = match fault {
+    let (reason, fix) = match fault {
         rustls::Error::InvalidCertificate(fault) => certificate_cause(fault, &place, check),
         rustls::Error::InvalidMessage(_) => (
             format!("{place} does not answer in TLS"),
@@ -175,12 +175,12 @@ fn tls_cause(error: &reqwest::Error, to: &Url, check: &str) -> Option<Cause> {
         ),
         _ => (format!("no TLS with {place} came about"), format!("{check}, and what stands between here and there")),
     };
-    Some(Cause { reason: format!("{reason} ({fault})"), mend, retryable: false })
+    Some(Cause { reason: format!("{reason} ({fault})"), fix, retryable: false })
 }
 
 impl From<Cause> for ProviderError {
-    fn from(Cause { reason, mend, retryable }: Cause) -> Self {
-        Self::Connect { reason: Excerpt::new(&reason), mend: mend.into(), retryable }
+    fn from(Cause { reason, fix, retryable }: Cause) -> Self {
+        Self::Connect { reason: Excerpt::new(&reason), fix: fix.into(), retryable }
     }
 }
 

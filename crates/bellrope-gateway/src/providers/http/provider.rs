@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::answer::RemoteAnswer;
 use super::client::is_this_machine;
-use super::endpoint::{Endpoint, Mends};
+use super::endpoint::{Endpoint, Fixes};
 use super::headers::headers;
 use super::remote::Remote;
 use super::retry::RetryPolicy;
@@ -105,7 +105,7 @@ impl HttpProvider {
             event: config.event_timeout,
         };
         let retry = RetryPolicy { max_retries: config.max_retries, base_delay: config.retry_delay, max_wait };
-        let mends = Mends {
+        let fixes = Fixes {
             base_url: format!("check {base_setting}").into(),
             api_key: format!("check {key_setting}").into(),
             not_found: format!("check the model's name and {base_setting}").into(),
@@ -119,7 +119,7 @@ impl HttpProvider {
                 title: preset.map_or_else(|| format!("`{name}`"), |preset| preset.title.to_owned()),
                 name: name.to_owned(),
                 kind,
-                endpoint: Endpoint::new(base, headers, api_key, timeouts, config.idle_connections, retry, mends),
+                endpoint: Endpoint::new(base, headers, api_key, timeouts, config.idle_connections, retry, fixes),
                 needs_model: needs_key || kind.format().needs_model(),
                 server: Server {
                     at_inventor,

@@ -52,7 +52,7 @@ impl Proxy {
         }
         let wrong = |what: &str| ProviderError::NotConfigured {
             missing: format!("{variable} {what}").into(),
-            mend: format!(
+            fix: format!(
                 "set {variable} to one like http://proxy.example.com:3128, or unset it, or add {} to NO_PROXY",
                 base.host_str().unwrap_or_default()
             )

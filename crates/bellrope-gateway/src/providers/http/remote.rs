@@ -141,7 +141,7 @@ impl Remote {
         if model.is_none() && self.needs_model {
             return Err(ProviderError::NotConfigured {
                 missing: format!("{} needs the name of a model", self.title).into(),
-                mend: format!("name a model in the request, or set {}", self.model_setting).into(),
+                fix: format!("name a model in the request, or set {}", self.model_setting).into(),
             });
         }
         Ok(model)
@@ -224,7 +224,7 @@ impl Remote {
     pub(super) fn check_key(&self) -> Result<(), ProviderError> {
         let Some(setting) = &self.missing_key else { return Ok(()) };
         let missing = format!("{} needs a key", self.title).into();
-        Err(ProviderError::NotConfigured { missing, mend: format!("set {setting}").into() })
+        Err(ProviderError::NotConfigured { missing, fix: format!("set {setting}").into() })
     }
 }
 

@@ -61,7 +61,7 @@ mod tests {
 
     fn refused(status: u16, retry_after: Option<Duration>) -> ProviderError {
         let retryable = is_retryable(status);
-        ProviderError::Refused { status, code: None, message: "".into(), retry_after, retryable, mend: None }
+        ProviderError::Refused { status, code: None, message: "".into(), retry_after, retryable, fix: None }
     }
 
     #[test]

@@ -24,14 +24,14 @@ pub(crate) fn check(vars: &impl Fn(&str) -> Option<String>) -> Result<(), Config
     let invalid = |key: &'static str, reason: String| ConfigError::Invalid { key: key.into(), reason: reason.into() };
     if let Some(path) = set(FILE).map(PathBuf::from) {
         check_file(&path).map_err(|fault| {
-            let mend = "name a file with the certificates of authorities in PEM form, or unset it";
-            invalid(FILE, format!("names {}, which {fault}; {mend}", path.display()))
+            let fix = "name a file with the certificates of authorities in PEM form, or unset it";
+            invalid(FILE, format!("names {}, which {fault}; {fix}", path.display()))
         })?;
     }
     if let Some(paths) = set(DIRECTORY) {
         check_directories(&paths).map_err(|fault| {
-            let mend = "name a directory with certificates of authorities in PEM form, or unset it";
-            invalid(DIRECTORY, format!("{fault}; {mend}"))
+            let fix = "name a directory with certificates of authorities in PEM form, or unset it";
+            invalid(DIRECTORY, format!("{fault}; {fix}"))
         })?;
     }
     Ok(())
