@@ -99,7 +99,7 @@ pub(crate) struct Settings {
     pub(crate) api_port: Option<u16>,
     /// The threads that serve it; 0 for one for every four CPUs.
     pub(crate) api_threads: u32,
-    /// How much is logged. It can be.
+    /// How much is logged; valid, since it was read once before.
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
     /// Where it is logged once the server is ready; absent for standard error.

@@ -27,7 +27,7 @@ struct HealthLimits {
     lifetime: Duration,
     /// Connections that may listen to events, of all.
     listeners: usize,
-    /// How long such a connection may last; who wants more comes back.
+    /// How long such a connection may last; a listener that wants more connects again.
     listening: Duration,
 }
 
