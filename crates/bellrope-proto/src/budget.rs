@@ -426,6 +426,21 @@ mod tests {
         assert!(none(&user) && none(&crowd) && none(&one) && budget.active.load(Relaxed) == 0);
     }
 
+    // Fault 59.
+    #[test]
+    fn the_last_eighth_and_a_share_are_kept_to_the_byte() {
+        let budget = Budget::new(1000);
+        let [most, modest] = [(); 2].map(|()| Holder::new(&budget, None));
+        let (_most, _modest) = (most.reserve(800).unwrap(), modest.reserve(60).unwrap());
+        assert!(most.may_have(15) && !most.may_have(16), "what leaves an eighth of 1000 free, and no byte more");
+        assert!(modest.may_have(65) && !modest.may_have(66), "of the last eighth, up to an eighth in all");
+        let half = Budget::new(1000);
+        let [one, other] = [(); 2].map(|()| Holder::new(&half, None));
+        let (_all_of_it, _waits) = (one.reserve(500).unwrap(), other.wait(600));
+        assert_eq!(one.exceeds_share(), None, "a share is no more than a share");
+        assert!(!one.may_have(1) && other.may_have(375));
+    }
+
     #[test]
     fn what_was_split_off_is_given_back_apart() {
         let budget = Budget::new(100);
