@@ -20,7 +20,7 @@ pub struct Unfinished {
 #[derive(Debug)]
 pub(super) enum Assembly {
     /// It is being put together.
-    Filling(Filling),
+    Filling(Box<Filling>),
     /// It was refused: what still comes of it is dropped.
     Discarding {
         /// The call.
@@ -28,7 +28,7 @@ pub(super) enum Assembly {
     },
 }
 
-/// A request that is being put together, in memory that was reserved for all of it.
+/// A request that is being put together, in memory that was reserved for all of it. In a box: most connections have none.
 #[derive(Debug)]
 pub(super) struct Filling {
     id: u64,
@@ -40,17 +40,19 @@ pub(super) struct Filling {
 
 impl Assembly {
     pub(super) fn fill(id: u64, buffer: Vec<u8>, reservation: Reservation) -> Self {
-        Self::Filling(Filling { id, buffer, filled: 0, reservation })
+        Self::Filling(Box::new(Filling { id, buffer, filled: 0, reservation }))
     }
 
     pub(super) fn id(&self) -> u64 {
         match self {
-            Self::Filling(Filling { id, .. }) | Self::Discarding { id } => *id,
+            Self::Filling(filling) => filling.id,
+            Self::Discarding { id } => *id,
         }
     }
 
     pub(super) fn unfinished(&self) -> Option<Unfinished> {
-        let Self::Filling(Filling { id, buffer, filled, .. }) = self else { return None };
+        let Self::Filling(filling) = self else { return None };
+        let Filling { id, buffer, filled, .. } = &**filling;
         Some(Unfinished { id: *id, size: buffer.len() as u64, filled: *filled as u64 })
     }
 

@@ -26,12 +26,15 @@ pub struct Consumer {
     /// Where the lap that we read in begins in the view, and where it ends.
     base: usize,
     end: u64,
+    /// What counts as the window in the part of the ring that the lap lies in.
+    window: u64,
     /// The pad that leads to the next lap beside this one.
     pad: u64,
     /// Whether the last look found a record: then there are likely more.
     burst: bool,
-    /// What more is known of a ring with a front and a back.
-    compact: Option<Box<Compact>>,
+    /// In a ring with a front and a back: the header word of the last record that was seen to let the ring start over, until
+    /// we are past it.
+    restart: u64,
 }
 
 /// A record at the front of the ring. Its header, id and extension are private copies; its payload still lies in shared
@@ -66,22 +69,6 @@ pub enum Armed {
     Ready,
 }
 
-/// What the consumer of a ring with a front and a back knows beyond others.
-#[derive(Debug)]
-struct Compact {
-    /// Where the back begins in the view, and bytes of the front.
-    back: usize,
-    front_len: u64,
-    /// The header word of the last record that was seen to let the ring start over, until we are past it.
-    word: u64,
-}
-
-impl Compact {
-    fn new(view: &View, geometry: &Geometry) -> Self {
-        Self { back: geometry.back_of(view.len()), front_len: geometry.window, word: EMPTY }
-    }
-}
-
 impl Consumer {
     /// The reading end of the ring in `view`, which must be fresh (zeroed).
     ///
@@ -90,11 +77,11 @@ impl Consumer {
     #[must_use]
     pub fn new(view: View, geometry: Geometry) -> Self {
         assert!(view.len() as u64 >= RECORDS as u64 + geometry.capacity);
-        let compact = geometry.compact.then(|| Box::new(Compact::new(&view, &geometry)));
         let (base, end) =
             (RECORDS, RECORDS as u64 + if geometry.compact { geometry.window } else { geometry.capacity });
+        let window = geometry.window;
         let pad = Header::pad() | if geometry.compact { RESTART } else { 0 };
-        Self { view, geometry, position: 0, published: 0, base, end, pad, burst: false, compact }
+        Self { view, geometry, position: 0, published: 0, base, end, window, pad, burst: false, restart: EMPTY }
     }
 
     /// Our position: the end of the last record that was read.
@@ -186,7 +173,7 @@ impl Consumer {
         let before = self.position;
         self.position = record.end();
         KillPoint::PopAdvanced.reached();
-        let in_use = self.geometry.window.max(self.position & (self.geometry.capacity - 1));
+        let in_use = self.window.max(self.position & (self.geometry.capacity - 1));
         if self.position.wrapping_sub(self.published) >= in_use / 4 { self.publish_past(before) } else { Wake::NO }
     }
 
@@ -246,7 +233,7 @@ impl Consumer {
     /// Publishes our position, which is right behind the record at `before`, unless that lets the ring start over.
     #[inline(never)]
     fn publish_past(&mut self, before: u64) -> Wake {
-        if self.compact.is_some() {
+        if self.geometry.compact {
             self.restart_past(before);
         }
         self.publish()
@@ -292,7 +279,7 @@ impl Consumer {
     #[cold]
     fn violation(&self, word: u64, at: usize) -> Violation {
         // In the front of a compact ring the flag is no fault.
-        let is_flagged = self.compact.is_some() && self.base == RECORDS && word & RESTART != 0;
+        let is_flagged = self.geometry.compact && self.base == RECORDS && word & RESTART != 0;
         match Header::try_from(RawHeader(if is_flagged { word & !RESTART } else { word })) {
             Err(violation) => violation,
             Ok(Header { kind: Kind::Pad, .. }) => Violation::PadAtStart,

@@ -15,22 +15,19 @@ impl Consumer {
     /// such record, a word that is no header.
     #[inline(never)]
     pub(super) fn without_restart(&mut self, word: u64) -> u64 {
-        match &mut self.compact {
-            Some(compact) if self.base == RECORDS && word & RESTART != 0 => {
-                compact.word = word;
-                // So that `Self::advance` comes to `Self::restart_past`.
-                self.published = self.position.wrapping_sub(self.geometry.capacity);
-                word & !RESTART
-            }
-            _ => EMPTY,
+        if !self.geometry.compact || self.base != RECORDS || word & RESTART == 0 {
+            return EMPTY;
         }
+        self.restart = word;
+        // So that `Self::advance` comes to `Self::restart_past`.
+        self.published = self.position.wrapping_sub(self.geometry.capacity);
+        word & !RESTART
     }
 
     /// Lets the ring start over behind the record at `before`, which has been read, if it may: unless the producer has
     /// withdrawn that. Exactly one of the two exchanges of that word succeeds.
     pub(super) fn restart_past(&mut self, before: u64) {
-        let Some(compact) = &mut self.compact else { return };
-        let word = std::mem::replace(&mut compact.word, EMPTY);
+        let word = std::mem::replace(&mut self.restart, EMPTY);
         if word == EMPTY || self.base != RECORDS {
             return;
         }
@@ -47,15 +44,16 @@ impl Consumer {
     pub(super) fn turn(&mut self, word: u64, at: usize) -> Result<Option<Record>, Violation> {
         let in_front = self.base == RECORDS;
         let leads = if in_front { Header::pad() } else { Header::pad() | RESTART };
-        let Some(compact) = self.compact.as_ref().filter(|_| word == leads) else {
+        if !self.geometry.compact || word != leads {
             return Err(self.violation(word, at));
-        };
-        let (base, len) = if in_front { (compact.back, self.geometry.capacity) } else { (RECORDS, compact.front_len) };
+        }
+        let back = self.geometry.back_of(self.view.len());
+        let (base, len) = if in_front { (back, self.geometry.capacity) } else { (RECORDS, self.geometry.window) };
         self.position = self.lap_after();
         self.base = base;
         self.end = base as u64 + len;
         self.pad = if in_front { Header::pad() } else { Header::pad() | RESTART };
-        self.geometry.window = if in_front { self.geometry.back_window() } else { len };
+        self.window = if in_front { self.geometry.back_window() } else { len };
         let word = self.view.load(base, Ordering::Acquire);
         if word == EMPTY || word == ASLEEP {
             return Ok(None);

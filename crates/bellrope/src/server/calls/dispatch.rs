@@ -40,12 +40,16 @@ use crate::{
 /// as many there anyway.
 const SMALL_REPLY: u64 = 1024;
 
-/// The open calls of one connection. Dropping them drops their handlers.
+/// The open calls of one connection. Dropping them drops their handlers. Most connections never have any, so there is a word
+/// for them until then.
 #[derive(Debug, Default)]
-pub(crate) struct OpenCalls {
+pub(crate) struct OpenCalls(Option<Box<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
     calls: HashMap<u64, OpenCall>,
     /// Which of their handlers are polled next.
-    pub(crate) turns: Turns,
+    turns: Turns,
 }
 
 /// A call that an async handler works on.
@@ -103,24 +107,25 @@ impl Drop for OpenCall {
 impl OpenCalls {
     /// Takes a call that has ended off the list. Its handler is dropped with what this returns.
     pub(crate) fn close(&mut self, call: u64) -> Option<OpenCall> {
-        self.calls.remove(&call)
+        self.0.as_mut()?.calls.remove(&call)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &OpenCall> {
-        self.calls.values()
+        self.0.iter().flat_map(|table| table.calls.values())
     }
 
     /// A stream has its first chunk, or a further one. The first tells its breaker that all is well: a stream may go on
     /// for as long as it likes, which a probe may not.
     pub(crate) fn began_to_answer(&mut self, call: u64, caller: impl FnOnce() -> BreakerCaller) {
-        if let Some(permit) = self.calls.get_mut(&call).and_then(|open| open.held.permit.take()) {
+        if let Some(permit) = self.open(call).and_then(|open| open.held.permit.take()) {
             permit.succeed_for(caller, Instant::now);
         }
     }
 
     /// Hands a chunk of the caller's to its handler.
     pub(crate) fn chunk(&self, call: u64, chunk: Vec<u8>) {
-        if let Some(OpenCall { upload: Some(upload), .. }) = self.calls.get(&call) {
+        let Some(table) = &self.0 else { return };
+        if let Some(OpenCall { upload: Some(upload), .. }) = table.calls.get(&call) {
             // A handler that no longer listens gives no credit back: its caller stops by itself.
             let _ = upload.send(FromCaller::Chunk(chunk));
         }
@@ -128,14 +133,23 @@ impl OpenCalls {
 
     /// Tells the handler that its caller's stream is done.
     pub(crate) fn end_upload(&mut self, call: u64) {
-        if let Some(upload) = self.calls.get_mut(&call).and_then(|open| open.upload.take()) {
+        if let Some(upload) = self.open(call).and_then(|open| open.upload.take()) {
             let _ = upload.send(FromCaller::End);
         }
     }
 
     /// Puts a call on the list whose handler was started.
     pub(crate) fn insert(&mut self, call: u64, open: OpenCall) {
-        self.calls.insert(call, open);
+        self.0.get_or_insert_default().calls.insert(call, open);
+    }
+
+    /// The turns that their handlers take.
+    pub(crate) fn turns(&mut self) -> &Turns {
+        &self.0.get_or_insert_default().turns
+    }
+
+    fn open(&mut self, call: u64) -> Option<&mut OpenCall> {
+        self.0.as_mut()?.calls.get_mut(&call)
     }
 }
 

@@ -60,11 +60,18 @@ pub(crate) struct Session {
     pub(crate) idle_visits: u32,
     /// What it wants or has of the buffer budget.
     pub(crate) budget_claim: BudgetClaim,
-    /// Answers and chunks that its client does not read.
+    /// What its client was found to keep us waiting with, since it first was.
+    delays: Option<Box<Delays>>,
+}
+
+/// What a client keeps us waiting with. Most never do.
+#[derive(Debug, Default)]
+struct Delays {
+    /// Answers and chunks that it does not read.
     unread: HalfDone,
     /// A large request of which nothing more comes.
     unfinished: HalfDone,
-    /// How long its client has kept us waiting while others waited for the budget.
+    /// How long it has kept us waiting while others waited for the budget.
     idle: Option<Idle>,
 }
 
@@ -122,9 +129,7 @@ impl Session {
             rings: 0,
             idle_visits: 0,
             budget_claim: BudgetClaim::new(holder),
-            unread: HalfDone::default(),
-            unfinished: HalfDone::default(),
-            idle: None,
+            delays: None,
         }
     }
 
@@ -191,12 +196,16 @@ impl Session {
     pub(crate) fn is_stuck(&mut self, now: Instant, patience: Duration) -> Result<bool, Violation> {
         let (unread, assembled) = (self.connection.unread()?, self.connection.assembled());
         let unfinished = assembled.or_else(|| self.carrier.as_mut().and_then(|carrier| carrier.unfinished()));
-        Ok(self.unread.lasts(unread, now, patience) | self.unfinished.lasts(unfinished, now, patience))
+        if self.delays.is_none() && unread.is_none() && unfinished.is_none() {
+            return Ok(false);
+        }
+        let delays = self.delays.get_or_insert_default();
+        Ok(delays.unread.lasts(unread, now, patience) | delays.unfinished.lasts(unfinished, now, patience))
     }
 
     /// Whether the client had left something unread when that was last asked.
     pub(crate) fn is_unread(&self) -> bool {
-        self.unread.0.is_some()
+        self.delays.as_ref().is_some_and(|delays| delays.unread.0.is_some())
     }
 
     /// Told while others wait for the buffer budget, for the first time since `waited`: whether the client has kept us
@@ -208,16 +217,19 @@ impl Session {
         grace: Duration,
     ) -> Result<bool, Violation> {
         let Some(progress) = self.connection.awaited()? else {
-            self.idle = None;
+            if let Some(delays) = &mut self.delays {
+                delays.idle = None;
+            }
             return Ok(false);
         };
+        let delays = self.delays.get_or_insert_default();
         // What was long ago was for others.
-        let idle = self.idle.take().filter(|idle| now - idle.looked <= grace.max(2 * waited));
+        let idle = delays.idle.take().filter(|idle| now - idle.looked <= grace.max(2 * waited));
         let mut idle = idle.unwrap_or(Idle { began_at: progress, waited: Duration::ZERO, looked: now });
         idle.waited = idle.waited.saturating_add(waited);
         idle.looked = now;
         let too_long = idle.waited >= keeps_for(grace, progress.saturating_sub(idle.began_at));
-        self.idle = Some(idle);
+        delays.idle = Some(idle);
         Ok(too_long)
     }
 }
@@ -230,5 +242,17 @@ impl HalfDone {
             _ => (progress, now),
         });
         self.0.is_some_and(|(_, since)| now - since >= patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A thousand connections that wait for their next call are to fit 3 MB with the program: what only calls of some kinds
+    // need, or clients that misbehave, is made when it first is.
+    #[test]
+    fn a_connection_that_has_nothing_to_do_is_small() {
+        assert!(size_of::<Session>() <= 896, "{} bytes", size_of::<Session>());
     }
 }
