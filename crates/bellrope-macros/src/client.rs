@@ -15,9 +15,16 @@ pub(crate) fn expand(service: &Service, blocking: bool) -> TokenStream {
     let face = Face::new(service, blocking);
     let Face { client, raw, asyncness, awaited, .. } = &face;
     let count = methods.len();
-    let calls = methods.iter().map(|method| call(service, method, &face));
+    let (once, streamed): (Vec<_>, Vec<_>) =
+        methods.iter().partition(|method| matches!(method.style, Style::Worker | Style::Blocking | Style::Async));
+    let once = once.into_iter().map(|method| call(service, method, &face));
+    let streamed: Vec<_> = streamed.into_iter().map(|method| call(service, method, &face)).collect();
     let what = if blocking {
-        format!("Calls [`{ident}`] and waits for the answers. Clones share one connection across threads.")
+        format!(
+            "Calls [`{ident}`] and waits for the answers. Clones share one connection across threads. What it stands on may also \
+             be another [`ByteClient`]({}::service::ByteClient).",
+            quote!(#bellrope).to_string().replace(' ', "")
+        )
     } else {
         format!("Calls [`{ident}`] from tokio tasks. Clones share one connection.")
     };
@@ -37,22 +44,29 @@ pub(crate) fn expand(service: &Service, blocking: bool) -> TokenStream {
             }
         }
     });
+    // A blocking client stands on whatever calls bytes; streams and connecting are of the shared one.
+    let (declared, generic, bounded, below) = if blocking {
+        let bounded = quote!(<__Below: #bellrope::service::ByteClient>);
+        (quote!(<__Below = #raw>), quote!(<__Below>), bounded, quote!(__Below))
+    } else {
+        (quote!(), quote!(), quote!(), raw.clone())
+    };
     quote! {
         #[doc = #what]
         #[derive(::core::clone::Clone, ::core::fmt::Debug)]
         #[allow(dead_code)]
-        #visibility struct #client {
-            caller: #bellrope::service::ServiceCaller<#raw>,
+        #visibility struct #client #declared {
+            caller: #bellrope::service::ServiceCaller<#below>,
         }
 
-        impl ::core::convert::From<#raw> for #client {
-            fn from(client: #raw) -> Self {
+        impl #bounded ::core::convert::From<#below> for #client #generic {
+            fn from(client: #below) -> Self {
                 Self { caller: #bellrope::service::ServiceCaller::new(client, #count) }
             }
         }
 
-        impl ::core::convert::AsRef<#raw> for #client {
-            fn as_ref(&self) -> &#raw {
+        impl #bounded ::core::convert::AsRef<#below> for #client #generic {
+            fn as_ref(&self) -> &#below {
                 self.caller.raw()
             }
         }
@@ -60,7 +74,12 @@ pub(crate) fn expand(service: &Service, blocking: bool) -> TokenStream {
         #[allow(dead_code)]
         impl #client {
             #connect
-            #(#calls)*
+            #(#streamed)*
+        }
+
+        #[allow(dead_code)]
+        impl #bounded #client #generic {
+            #(#once)*
         }
     }
 }

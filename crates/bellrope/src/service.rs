@@ -54,6 +54,8 @@
 //! `Result<T, HandlerError>` speaks for the service instead: see [`HandlerError`](crate::HandlerError). A method that
 //! answers with something else cannot fail by itself; its `E` is [`Infallible`](std::convert::Infallible).
 //!
+//! A `GreeterBlockingClient` may also stand on a pool, or on a connection of its own: see [`ByteClient`].
+//!
 //! Each method of a client has a form `method_with` that takes [`CallOptions`](crate::client::CallOptions) last.
 //!
 //! `#[bellrope::service(codec = "postcard")]` on the trait chooses the [`Codec`], JSON without it. `Greeter.greet` is
@@ -77,7 +79,7 @@ mod schema;
 pub mod server;
 mod transcode;
 
-pub use client::{AsyncItems, AsyncOutgoing, AsyncUpload, Items, Outgoing, Upload};
+pub use client::{AsyncItems, AsyncOutgoing, AsyncUpload, ByteClient, Items, Outgoing, Upload};
 #[doc(hidden)]
 pub use client::{Request, ServiceCaller};
 pub use codec::{Codec, CodecError};

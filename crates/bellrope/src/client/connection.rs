@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "service")]
+use bellrope_proto::handshake::SchemaMark;
 use bellrope_proto::{
     connection::{Answer, AnswerKind},
     handshake::Style,
@@ -146,6 +148,12 @@ impl Connection {
     /// [`CallError::UnknownMessageType`] with the nearest known names, or [`CallError::WrongStyle`].
     pub fn message_type(&self, name: &str) -> Result<MessageType, CallError> {
         self.link.types.find_styled(Target::Name(name), Style::Unary)
+    }
+
+    /// As [`Self::message_type`], of whatever style, with what its payloads are.
+    #[cfg(feature = "service")]
+    pub(crate) fn marked_type(&self, name: &str) -> Result<(MessageType, SchemaMark), CallError> {
+        self.link.types.find_marked(name)
     }
 
     /// What carries its calls: [`Transport::Shm`] or [`Transport::Stream`]. [Example](Self).

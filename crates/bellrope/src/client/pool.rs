@@ -6,7 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "service")]
+use bellrope_proto::frame::Rejection;
+
 use super::{config::ClientConfig, connection::Connection, deadline::from_now, reconnector::Reconnector};
+#[cfg(feature = "service")]
+use crate::error::CallError;
 use crate::{error::ConnectError, settings::setters};
 
 /// How a [`Pool`] keeps connections.
@@ -75,6 +80,19 @@ pub enum PoolError {
     /// A new one could not be made.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+}
+
+/// A call without a connection was not sent.
+#[cfg(feature = "service")]
+impl From<PoolError> for CallError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Connect(error) => Self::Connect(error),
+            exhausted @ PoolError::Exhausted { .. } => {
+                Self::Rejected { reason: Rejection::Busy, retry_after: None, text: exhausted.to_string() }
+            }
+        }
+    }
 }
 
 /// What a pool has done so far.
@@ -162,8 +180,14 @@ impl Pool {
     /// # Errors
     /// [`PoolError`].
     pub fn acquire(&self) -> Result<Pooled, PoolError> {
+        self.acquire_within(None)
+    }
+
+    /// As [`Self::acquire`], and no longer than that, if a call has a time-out.
+    pub(crate) fn acquire_within(&self, most: Option<Duration>) -> Result<Pooled, PoolError> {
         let began = Instant::now();
         let config = &self.inner.config;
+        let patience = most.map_or(config.acquire_timeout, |most| most.min(config.acquire_timeout));
         let mut state = self.inner.lock();
         loop {
             while let Some(mut idle) = state.idle.pop() {
@@ -185,7 +209,7 @@ impl Pool {
                 break;
             }
             let waited = began.elapsed();
-            let Some(left) = config.acquire_timeout.checked_sub(waited).filter(|left| !left.is_zero()) else {
+            let Some(left) = patience.checked_sub(waited).filter(|left| !left.is_zero()) else {
                 return Err(PoolError::Exhausted { max_size: config.max_size, waited });
             };
             state = self.inner.returned.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;

@@ -2,10 +2,12 @@
 
 mod asynchronous;
 mod blocking;
+mod byte_client;
 mod caller;
 
 pub use self::{
     asynchronous::{AsyncItems, AsyncOutgoing, AsyncUpload},
     blocking::{Items, Outgoing, Upload},
+    byte_client::ByteClient,
     caller::{Request, ServiceCaller},
 };

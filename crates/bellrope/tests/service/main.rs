@@ -1,5 +1,6 @@
 //! Typed services: traits in every style, both clients, both codecs. cases/types.md has what went wrong elsewhere.
 
+mod below;
 mod codecs;
 mod compatibility;
 mod files;

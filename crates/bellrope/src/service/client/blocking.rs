@@ -2,7 +2,10 @@
 
 use std::{fmt, marker::PhantomData};
 
-use super::caller::{Buffers, Compared, PATIENCE, Request, ServiceCaller, incompatible, question};
+use super::{
+    byte_client::ByteClient,
+    caller::{Buffers, Compared, PATIENCE, Request, ServiceCaller, incompatible, question},
+};
 use crate::{
     client::{CallError, CallOptions, ChunkSink, ChunkStream, Client, MessageType},
     service::{
@@ -12,16 +15,16 @@ use crate::{
     },
 };
 
-impl ServiceCaller<Client> {
+impl<C: ByteClient> ServiceCaller<C> {
     fn find<M: Method>(&self) -> Result<MessageType, CallError> {
         if let Some(known) = self.known::<M>() {
             return Ok(known);
         }
         let mut looks = 0;
         loop {
-            let (found, theirs) = self.client.marked_type(M::NAME)?;
+            let (found, theirs) = self.client.find(M::NAME)?;
             let Compared::Differs(ours) = self.compare::<M>(theirs)? else { return Ok(self.keep::<M>(found)) };
-            let theirs = self.client.call_within(SCHEMA, &question::<M>(), PATIENCE);
+            let theirs = self.client.ask(SCHEMA, &question::<M>(), &CallOptions::new().timeout(PATIENCE));
             if let Some(error) = incompatible::<M>(&ours, theirs, &mut looks) {
                 return Err(error);
             }
@@ -45,12 +48,14 @@ impl ServiceCaller<Client> {
     /// Calls a method that answers once.
     pub fn call<M: Method>(&self, request: Request, options: &CallOptions) -> Outcome<M> {
         let Request(Buffers { request: bytes, mut reply }) = request;
-        let called = self.with_type::<M, _>(|found| self.client.call_into_with(found, &bytes, &mut reply, options));
+        let called = self.with_type::<M, _>(|found| self.client.call_once(found, &bytes, &mut reply, options));
         let outcome = called.map_err(ServiceError::Call).and_then(|()| read::<M>(&reply));
         Buffers { request: bytes, reply }.give_back();
         outcome
     }
+}
 
+impl ServiceCaller<Client> {
     /// Calls a method that answers with a stream.
     pub fn stream<M: Method + 'static>(
         &self,

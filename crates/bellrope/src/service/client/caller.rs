@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// A client of a service, on top of a [`Client`](crate::Client) or an [`AsyncClient`](crate::AsyncClient).
+/// A client of a service, on top of a [`ByteClient`](super::ByteClient) or an [`AsyncClient`](crate::AsyncClient).
 #[derive(Debug, Clone)]
 pub struct ServiceCaller<C> {
     pub(super) client: C,
