@@ -68,7 +68,7 @@ impl Budget {
         }
     }
 
-    /// Reads `5USD/day`, `2.50/month`, `200000tokens/hour` or `60requests/minute`: the budget of a token.
+    /// Reads `5USD/day`, `200000tokens/hour` or `60requests/minute`: the budget of a token.
     ///
     /// ```
     /// let budget = bellrope_books::Budget::parse("editor", "2.50EUR/month")?;
@@ -85,8 +85,8 @@ impl Budget {
                 "{text:?} is no budget; give AMOUNT/WINDOW, as in 5USD/day, 200000tokens/hour or 60requests/minute; windows: {windows}"
             )
         };
-        let (limit, window) = text.split_once('/').ok_or_else(wrong)?;
-        let window = Window::ALL.into_iter().find(|known| known.word() == window).ok_or_else(wrong)?;
+        let (limit, span) = text.split_once('/').ok_or_else(wrong)?;
+        let window = Window::ALL.into_iter().find(|known| known.word() == span).ok_or_else(wrong)?;
         let split = limit.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(limit.len());
         let (number, unit) = limit.split_at(split);
         let mut budget = Self { token: Some(token.to_owned()), ..Self::named(&format!("{token}: {text}"), window) };
@@ -94,9 +94,15 @@ impl Budget {
         match unit {
             "tokens" => budget.tokens = Some(whole()?),
             "requests" => budget.requests = Some(whole()?),
-            currency if currency.is_empty() || is_currency(currency) => {
+            currency if is_currency(currency) => {
                 budget.cost = Some(number.parse().map_err(|_| wrong())?);
-                budget.currency = Some(currency.to_owned()).filter(|currency| !currency.is_empty());
+                budget.currency = Some(currency.to_owned());
+            }
+            "" if !number.is_empty() => {
+                return Err(format!(
+                    "{text:?} does not say of what; give {number}tokens/{span}, {number}requests/{span}, or money with its \
+                     currency, as in {number}USD/{span}"
+                ));
             }
             _ => return Err(wrong()),
         }
@@ -115,6 +121,11 @@ impl Budget {
         }
         if self.cost.is_none() && self.tokens.is_none() && self.requests.is_none() {
             return Err("give at least one of cost, tokens and requests".to_owned());
+        }
+        for (key, limit) in [("tokens", self.tokens), ("requests", self.requests)] {
+            if limit == Some(0) {
+                return Err(format!("{key} is 0, which would refuse every request; give 1 or more"));
+            }
         }
         if let Some(cost) = self.cost.filter(|cost| !(0.0..=1e12).contains(cost)) {
             return Err(format!("cost is {cost}; give an amount of money, 0 or more"));

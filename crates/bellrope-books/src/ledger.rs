@@ -19,7 +19,7 @@ const TARGET: &str = "bellrope_books::ledger";
 
 /// Rows that may wait, at about 300 bytes each.
 const MAX_WAITING: usize = 4_096;
-/// How long rows are gathered before they are written together.
+/// How long after rows were written the next ones are gathered, to be written together.
 const GATHER: Duration = Duration::from_millis(200);
 /// How long after a failure writing is tried again: doubled each time, up to the second.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
@@ -174,10 +174,12 @@ impl Shared {
     fn write_all(&self, owner: &dyn Owner) {
         let mut store = None;
         let (mut pruned, mut asked, mut said) = (None::<Instant>, None::<Instant>, None::<Instant>);
+        let mut written = None::<Instant>;
         let mut again = AGAIN[0];
-        while let Some(rows) = self.next_batch() {
+        while let Some(rows) = self.next_batch(written) {
             let is_due = |last: Option<Instant>, every: Duration| last.is_none_or(|last| last.elapsed() >= every);
             let outcome = self.write(&mut store, &rows);
+            written = Some(Instant::now());
             let count = rows.len();
             match outcome {
                 Ok(()) => {
@@ -217,8 +219,8 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits for rows, and then a little for more. `None`: it is over.
-    fn next_batch(&self) -> Option<Vec<Row>> {
+    /// Waits for rows, and for more where others were `written` just before. `None`: it is over.
+    fn next_batch(&self, written: Option<Instant>) -> Option<Vec<Row>> {
         let mut queue = self.queue();
         if queue.stop.is_some_and(|stop| Instant::now() >= stop) {
             return None;
@@ -229,7 +231,8 @@ impl Shared {
             }
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        let due = Instant::now() + GATHER;
+        // What comes alone is there at once for whoever reads the file next.
+        let due = written.map_or_else(Instant::now, |written| written + GATHER);
         while queue.stop.is_none() && queue.rows.len() < MAX_WAITING / 2 {
             let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else { break };
             queue = self.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;

@@ -52,6 +52,8 @@ impl Default for BookSettings {
 pub struct SettingFault {
     /// Its key: below `books`, or `prices` or `budgets`.
     pub key: String,
+    /// The row of that table, counted from 0.
+    pub row: Option<usize>,
     /// What is wrong with it, and what would be right.
     pub fault: String,
 }
@@ -65,7 +67,7 @@ impl BookSettings {
     /// # Errors
     /// The first setting that cannot.
     pub fn check(&self) -> Result<(), SettingFault> {
-        let fault = |key: &str, fault: String| Err(SettingFault { key: key.to_owned(), fault });
+        let fault = |key: &str, fault: String| Err(SettingFault { key: key.to_owned(), row: None, fault });
         let numbers = [
             ("books.keep_days", self.keep_days, 36_500),
             ("books.reserve_tokens", self.reserve_tokens, 1_000_000),
@@ -84,22 +86,23 @@ impl BookSettings {
                 return fault(key, format!("has {rows} rows; give at most {MAX_ROWS}"));
             }
         }
+        let row_fault = |key: &str, row: usize, fault: String| {
+            Err(SettingFault { key: key.to_owned(), row: Some(row), fault })
+        };
         for (at, price) in self.prices.iter().enumerate() {
             if let Err(text) = price.check() {
-                return fault(
-                    "prices",
-                    format!("row {} ({}/{}): {text}", at + 1, shown(&price.provider), shown(&price.model)),
-                );
+                let which = format!("row {} ({}/{})", at + 1, shown(&price.provider), shown(&price.model));
+                return row_fault("prices", at, format!("{which}: {text}"));
             }
         }
         let mut names = BTreeSet::new();
-        for budget in &self.budgets {
+        for (at, budget) in self.budgets.iter().enumerate() {
             let checked = budget.check().and_then(|()| match names.insert(&budget.name) {
                 true => Ok(()),
                 false => Err("is there twice; give each budget a name of its own".to_owned()),
             });
             if let Err(text) = checked {
-                return fault("budgets", format!("`{}`: {text}", shown(&budget.name)));
+                return row_fault("budgets", at, format!("`{}`: {text}", shown(&budget.name)));
             }
         }
         Ok(())

@@ -112,7 +112,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let tokens = settings.tokens();
     let books = Bookkeeper::start(settings.books(), tokens.clone());
     let gateway = settings.gateway()?.with_books(Arc::new(books.clone()));
-    settings.tell_missing_keys(&gateway);
+    settings.tell_what_is_missing(&gateway);
     let keys = Keys::new(tokens, settings.needs_token());
     let provider = gateway.default_provider().name().to_owned();
     let gateway = LiveGateway::new(gateway);

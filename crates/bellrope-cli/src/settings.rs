@@ -2,6 +2,7 @@
 //!
 //! Every value keeps its [`Origin`], so that an error, and `bellrope config show`, can name the place to change.
 
+mod checks;
 mod document;
 mod given;
 mod layers;
@@ -16,36 +17,28 @@ use std::{
     time::Duration,
 };
 
-use bellrope::{
-    breaker::BreakerSetting,
-    default_socket_path,
-    server::{BindError, ServerConfig},
-};
-use bellrope_books::{BookSettings, SettingFault, Tokens, default_books_path, default_tokens_path};
-use bellrope_gateway::{ConfigError, Gateway, GatewaySettings, MAX_CHUNK, ProviderConfig};
+use bellrope::{default_socket_path, server::ServerConfig};
+use bellrope_books::{BookSettings, Tokens, default_books_path, default_tokens_path};
+use bellrope_gateway::{ConfigError, Gateway, GatewaySettings, ProviderConfig};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
+use serde_path_to_error::Segment;
 
 use document::{Document, TokenSettings};
 use given::{address, address_text, assignment, time};
-use layers::Layers;
+use layers::{Layers, row};
 pub(crate) use layers::{CONFIG, LOCAL_MODELS, NO_SPAWN, Origin, Origins, ours as variables};
-use schema::{Key, flatten, shown};
+use schema::{Key, flatten, parts, shown};
 
 use crate::{
-    logging::{self, LogFormat},
+    logging::LogFormat,
     socket::{SocketArg, VARIABLE},
     state,
 };
 
 /// The path of a ledger that there is not.
 const OFF: &str = "off";
-
-/// The rings have to hold the gateway's chunks, which have at most a quarter of one.
-const MIN_RING_BYTES: usize = 4 * MAX_CHUNK;
-/// More threads than this serve the API port no faster on any machine.
-const MAX_API_THREADS: u32 = 64;
 
 /// Where settings come from, apart from the environment.
 #[derive(Debug, Default, Clone, Args)]
@@ -161,7 +154,11 @@ impl Settings {
             return Err(Faults(faults));
         }
         let document: Document = serde_path_to_error::deserialize(toml::Value::Table(values)).map_err(|error| {
-            let key = error.path().iter().map(|segment| segment.to_string()).collect::<Vec<_>>();
+            let part = |segment: &Segment| match segment {
+                Segment::Seq { index } => row(*index),
+                segment => segment.to_string(),
+            };
+            let key = error.path().iter().map(part).collect::<Vec<_>>();
             Faults(vec![format!("{}: {}", origins.naming(&key), error.inner().message())])
         })?;
         let raw_socket = args.server.socket.clone().or_else(|| var(VARIABLE).map(|(_, path)| path.into()));
@@ -170,66 +167,20 @@ impl Settings {
     }
 
     fn checked(document: Document, socket: PathBuf, origins: Origins) -> Result<Self, Faults> {
-        let mut faults = Vec::new();
-        let naming = |key: &str| origins.naming(&parts(key));
-        let place = |key: &str| origins.place(&parts(key));
-        let health = document.health.as_deref().and_then(|text| match address(text) {
-            Ok(address) => Some(address),
-            Err(fault) => {
-                faults.push((place("health"), format!("{} is {text:?}: {fault}", naming("health"))));
-                None
-            }
-        });
-        if let Err(fix) = logging::filter(&document.log) {
-            faults.push((place("log"), format!("{} is {:?}; {fix}", naming("log"), document.log)));
-        }
-        if let Some(endpoint) = &document.otlp_endpoint
-            && let Err(fault) = logging::check_collector(endpoint)
-        {
-            faults.push((place("otlp_endpoint"), format!("{} is {endpoint:?}: {fault}", naming("otlp_endpoint"))));
-        }
-        let ring_bytes = document.server.ring_bytes;
-        if let Err(BreakerSetting { key, value, expected }) = document.server.breaker.check() {
-            let key = format!("server.breaker.{key}");
-            faults.push((place(&key), format!("{} is {value}, {expected}", naming(&key))));
-        }
-        match document.server.check() {
-            // Said already.
-            Err(_) if !faults.is_empty() => {}
-            Err(BindError::Setting { key, value, expected }) => {
-                let key = format!("server.{key}");
-                faults.push((place(&key), format!("{} is {value}, {expected}", naming(&key))));
-            }
-            Err(error) => faults.push(((0, 0), error.to_string())),
-            Ok(()) if (ring_bytes as usize) < MIN_RING_BYTES => {
-                let key = "server.ring_bytes";
-                let fault = format!("{} is {ring_bytes}; the AI gateway needs at least {MIN_RING_BYTES}", naming(key));
-                faults.push((place(key), fault));
-            }
-            Ok(()) => {}
-        }
-        let Document { books, prices, budgets, .. } = &document;
-        let books = BookSettings { prices: prices.clone(), budgets: budgets.clone(), ..books.clone() };
-        if let Err(SettingFault { key, fault }) = books.check() {
-            faults.push((place(&key), format!("{} {fault}", naming(&key))));
-        }
-        if document.api_threads > MAX_API_THREADS {
-            let (key, threads) = ("api_threads", document.api_threads);
-            let fault = format!("{} is {threads}; it can be at most {MAX_API_THREADS}", naming(key));
-            faults.push((place(key), fault));
-        }
+        let faults = checks::document(&document, &origins);
         if !faults.is_empty() {
-            faults.sort_by_key(|(place, _)| *place);
-            return Err(Faults(faults.into_iter().map(|(_, fault)| fault).collect()));
+            return Err(Faults(faults));
         }
         // Plain structs with text keys: writing them cannot fail.
         let mut written = serde_json::to_value(&document).unwrap_or_default();
         written["socket"] = socket.to_string_lossy().into();
+        let books = document.books();
         let Document { api_port, api_threads, log, log_format, log_file, log_file_bytes, .. } = document;
-        let Document { otlp_endpoint, server, gateway, tokens, .. } = document;
+        let Document { health, otlp_endpoint, server, gateway, tokens, .. } = document;
         Ok(Self {
             socket,
-            health,
+            // It is one, by the check above.
+            health: health.and_then(|text| address(&text).ok()),
             api_port,
             api_threads,
             log,
@@ -292,8 +243,30 @@ impl Settings {
         }
     }
 
+    /// Whether each budget is for a token that there is, and goes over to a model of a provider that is set up.
+    pub(crate) fn check_budgets(&self, gateway: &Gateway) -> Result<(), Faults> {
+        // Where the file of tokens cannot be read, whoever asks for one is told.
+        let tokens = self.tokens().and_then(|tokens| tokens.list().ok()).unwrap_or_default();
+        let faults = checks::budgets(&self.books.budgets, &tokens, gateway, &self.origins);
+        if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+    }
+
+    /// Says what of these settings will keep requests from being answered as they ask: which providers lack a key or a model, and
+    /// which budgets are for nobody.
+    pub(crate) fn tell_what_is_missing(&self, gateway: &Gateway) {
+        self.tell_missing_keys(gateway);
+        let provider = gateway.default_provider();
+        if let Some(missing) = provider.missing_model() {
+            let name = provider.name();
+            tracing::warn!(target: "bellrope::settings", "the provider {name} has no model of its own: {missing}");
+        }
+        for fault in self.check_budgets(gateway).err().map(|faults| faults.0).unwrap_or_default() {
+            tracing::warn!(target: "bellrope::settings", "{fault}");
+        }
+    }
+
     /// Says which providers of these settings lack a key: of those that are asked only if a request names them.
-    pub(crate) fn tell_missing_keys(&self, gateway: &Gateway) {
+    fn tell_missing_keys(&self, gateway: &Gateway) {
         let names = self.gateway.providers.keys().map(String::as_str);
         for name in names.chain(self.gateway.openai.iter().map(|_| "openai")) {
             if let Some(missing) = gateway.missing(name) {
@@ -388,6 +361,21 @@ impl Settings {
         entries
     }
 
+    /// What becomes of requests in each provider's own format: where no setting says so, by its address.
+    pub(crate) fn pass_through(&self) -> Vec<Entry> {
+        let gateway = Gateway::from_settings(self.gateway.clone()).ok();
+        let all = gateway.iter().flat_map(|gateway| gateway.names().into_iter().map(move |name| (gateway, name)));
+        let known = all.filter_map(|(gateway, name)| Some((gateway.pass_through(&name)?, name)));
+        let entry = |(way, name): (_, String)| {
+            let is_short = name == "openai" && self.gateway.openai.is_some();
+            let section = if is_short { parts("gateway") } else { parts("gateway.providers") };
+            let key: Key = section.into_iter().chain([name, "pass_through".to_owned()]).collect();
+            let value = serde_json::to_value(way).unwrap_or_default();
+            Entry { origin: self.origins.of(&key), key: shown(&key), value }
+        };
+        known.map(entry).collect()
+    }
+
     /// What the providers take from variables of their own, such as `OPENAI_BASE_URL`, which come before all of this. Of
     /// a key only where it comes from.
     pub(crate) fn providers_own(&self, var: impl Fn(&str) -> Option<String>) -> Vec<Entry> {
@@ -476,11 +464,6 @@ fn with_kept_keys(mut settings: GatewaySettings) -> GatewaySettings {
         }
     }
     settings
-}
-
-/// A key as its sections and its own name.
-fn parts(key: &str) -> Key {
-    key.split('.').map(str::to_owned).collect()
 }
 
 #[cfg(test)]

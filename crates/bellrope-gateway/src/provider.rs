@@ -9,6 +9,7 @@ use futures_core::Stream;
 use futures_util::StreamExt;
 
 use crate::asker::Asker;
+use crate::config::PassThrough;
 use crate::error::{Excerpt, ProviderError};
 use crate::message::{
     ChatRequest, ChatResponse, Chunk, ModelInfo, Part, ProviderHealth, StopReason, ToolCall, ToolCallDelta,
@@ -51,6 +52,16 @@ pub trait Provider: Send + Sync + 'static {
 
     /// What has to be set before it can answer anything, as far as that is known without asking it. By default nothing.
     fn missing(&self) -> Option<ProviderError> {
+        None
+    }
+
+    /// What has to be set before it can answer a request that names no model. By default nothing.
+    fn missing_model(&self) -> Option<ProviderError> {
+        None
+    }
+
+    /// What becomes of a request whose format it speaks itself. `None`, by default: it speaks none.
+    fn pass_through(&self) -> Option<PassThrough> {
         None
     }
 

@@ -10,6 +10,7 @@ mod large;
 mod limit;
 mod memory;
 mod pool;
+mod port;
 mod priority;
 mod reconnect;
 mod rtt;
@@ -65,6 +66,8 @@ pub enum BenchCommand {
     Typed(typed::TypedArgs),
     /// What the AI gateway adds to a chunk on its way from its provider, and how many chunks a second a stream carries.
     Gateway(gateway::GatewayArgs),
+    /// What the API port adds to a request and to a chunk, beside the provider itself and a bare relay in the same run.
+    Port(port::PortArgs),
 }
 
 /// Measures what was asked for. `allocator` is the one that this program allocates with.
@@ -98,6 +101,7 @@ pub fn run(command: &BenchCommand, allocator: &CountingAllocator) -> Outcome {
         BenchCommand::Spin(args) => show(args.run.json, &spin::measure(args, true)?, spin::SpinReport::print),
         BenchCommand::Typed(args) => show(args.run.json, &typed::measure(args, true)?, typed::TypedReport::print),
         BenchCommand::Gateway(args) => show(args.json, &gateway::measure(args, true)?, gateway::GatewayReport::print),
+        BenchCommand::Port(args) => show(args.json, &port::measure(args, true)?, port::PortReport::print),
     }
 }
 

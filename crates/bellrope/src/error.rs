@@ -107,7 +107,7 @@ pub enum CallError {
         text: String,
     },
     /// The handler refused the contents of the request.
-    #[error("invalid_request: {text}")]
+    #[error("{}{text}", unless_said("invalid_request: ", text))]
     InvalidRequest {
         /// The handler's own words.
         text: String,
@@ -340,6 +340,11 @@ impl CallError {
             Self::Io(_) => Blame::System,
         }
     }
+}
+
+/// What a text is introduced with, unless it begins so already.
+fn unless_said(introduction: &'static str, text: &str) -> &'static str {
+    if text.starts_with(introduction) { "" } else { introduction }
 }
 
 fn suggest(nearest: &[String]) -> String {

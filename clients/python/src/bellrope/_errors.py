@@ -51,7 +51,7 @@ class InvalidRequest(CallError):
     blame = "caller"
 
     def __init__(self, text: str) -> None:
-        super().__init__(f"invalid_request: {text}")
+        super().__init__(text if text.startswith("invalid_request: ") else f"invalid_request: {text}")
         self.text = text
 
 

@@ -215,12 +215,18 @@ fn what_others_spent_counts_and_a_change_of_the_settings_forgets_nothing() {
 
 #[test]
 fn the_budget_of_a_token_is_read_or_refused_in_words() {
-    let day = Budget::parse("t", "5/day").unwrap();
-    assert_eq!((day.cost, day.currency, day.window), (Some(5.0), None, Window::Day));
+    let day = Budget::parse("t", "5USD/day").unwrap();
+    assert_eq!((day.cost, day.currency.as_deref(), day.window), (Some(5.0), Some("USD"), Window::Day));
     assert_eq!(Budget::parse("t", "60requests/minute").unwrap().requests, Some(60));
-    for wrong in ["", "5", "5/year", "USD/day", "1.5tokens/day", "5usd/day", "-5USD/day", "5.5.5USD/day"] {
+    for wrong in ["", "5", "5/year", "USD/day", "1.5tokens/day", "5usd/day", "-5USD/day", "5.5.5USD/day", "5/day"] {
         assert!(Budget::parse("t", wrong).unwrap_err().contains("5USD/day"), "{wrong}");
     }
+    let error = Budget::parse("t", "1000/day").unwrap_err();
+    assert!(error.contains("1000tokens/day, 1000requests/day, or money") && error.contains("1000USD/day"), "{error}");
+    for wrong in ["0tokens/day", "0requests/day"] {
+        assert!(Budget::parse("t", wrong).unwrap_err().contains("is 0, which would refuse every request"), "{wrong}");
+    }
+    assert_eq!(Budget::parse("t", "0USD/day").unwrap().cost, Some(0.0), "what costs nothing may be asked for");
 }
 
 #[test]

@@ -57,7 +57,8 @@ pub(crate) fn run(command: ConfigCommand) -> Outcome {
 fn show(args: &ShowArgs) -> Outcome {
     let settings = Settings::load(&args.settings)?;
     let mut entries = settings.entries();
-    let own = settings.providers_own(|name| std::env::var(name).ok());
+    let mut own = settings.providers_own(|name| std::env::var(name).ok());
+    own.extend(settings.pass_through());
     // What they say comes before the same key elsewhere.
     entries.retain(|entry| own.iter().all(|own| own.key != entry.key));
     entries.extend(own);
@@ -83,7 +84,10 @@ fn show(args: &ShowArgs) -> Outcome {
 fn check(args: CheckArgs) -> Outcome {
     let file = args.file.or(args.config).unwrap_or_default();
     let shown = file.display().to_string();
-    let found = Settings::of_file(file).and_then(|settings| settings.gateway());
+    let found = Settings::of_file(file).and_then(|settings| {
+        let gateway = settings.gateway()?;
+        settings.check_budgets(&gateway)
+    });
     let faults = found.err().unwrap_or(Faults(Vec::new()));
     if args.json {
         output::json(&json!({ "file": shown, "ok": faults.0.is_empty(), "faults": faults.0 }))?;

@@ -30,6 +30,13 @@ pub(super) struct Document {
     pub(super) tokens: TokenSettings,
 }
 
+impl Document {
+    /// The books with their tables, and the path of the ledger as it stands here.
+    pub(super) fn books(&self) -> BookSettings {
+        BookSettings { prices: self.prices.clone(), budgets: self.budgets.clone(), ..self.books.clone() }
+    }
+}
+
 /// The tokens of tools that ask over HTTP.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -239,6 +239,26 @@ impl Layers {
         }
     }
 
+    /// Notes where the rows of a table stand, and their fields, which serde checks.
+    fn rows(&mut self, path: &Path, text: &str, value: &DeValue<'_>, key: &mut Key) {
+        let DeValue::Array(rows) = value else { return };
+        for (at, value) in rows.iter().enumerate() {
+            let DeValue::Table(fields) = value.get_ref() else { continue };
+            let mut note = |key: &Key, span: Range<usize>| {
+                let (line, column) = place(text, &span);
+                self.origins.put(key.clone(), Origin::File { path: path.to_owned(), line, column });
+            };
+            key.push(row(at));
+            note(key, value.span());
+            for name in fields.keys() {
+                key.push(name.get_ref().as_ref().to_owned());
+                note(key, name.span());
+                key.pop();
+            }
+            key.pop();
+        }
+    }
+
     /// Notes where every key of a file stands, and which are unknown. The keys come by name, the faults with their place.
     fn places(
         &mut self,
@@ -266,11 +286,19 @@ impl Layers {
                     let fault = format!("{path}:{line}:{column}: unknown key `{}`; {meant}", shown(key));
                     faults.push(((line, column), fault));
                 }
-                _ => self.origins.put(key.clone(), Origin::File { path: path.to_owned(), line, column }),
+                (Known::Leaf(_), value) => {
+                    self.origins.put(key.clone(), Origin::File { path: path.to_owned(), line, column });
+                    self.rows(path, text, value, key);
+                }
             }
             key.pop();
         }
     }
+}
+
+/// A row of a table as a part of a key.
+pub(super) fn row(at: usize) -> String {
+    at.to_string()
 }
 
 /// The variables that name settings, or the file that has them, but for the socket's.

@@ -316,16 +316,42 @@ fn settings_of_the_books_that_cannot_be_used_are_named_with_their_place() {
     let home = Home::new();
     for (config, expected) in [
         ("[books]\nkeep_days = 0\n", "bellrope.toml:2:1: books.keep_days is 0; set it to 1 to 36500"),
-        ("[[prices]]\nprovider = \"p\"\nmodel = \"m\"\ninput = -1\noutput = 1\n", "prices row 1 (p/m): input is -1; "),
+        ("[[prices]]\nprovider = \"p\"\nmodel = \"m\"\ninput = -1\noutput = 1\n", "bellrope.toml:1:1: prices row 1 (p/m): input is -1; "),
         (
-            "[[budgets]]\nname = \"b\"\nwindow = \"day\"\n",
-            "budgets `b`: give at least one of cost, tokens and requests",
+            "[[budgets]]\nname = \"a\"\nwindow = \"day\"\ntokens = 5\n\n[[budgets]]\nname = \"b\"\nwindow = \"day\"\n",
+            "bellrope.toml:6:1: budgets `b`: give at least one of cost, tokens and requests",
         ),
-        ("[[budgets]]\nname = \"b\"\nwindow = \"year\"\n", "unknown variant `year`, expected one of"),
+        (
+            "[[budgets]]\nname = \"b\"\nwindow = \"day\"\nrequests = 0\n",
+            "bellrope.toml:1:1: budgets `b`: requests is 0, which would refuse every request",
+        ),
+        (
+            "[[budgets]]\nname = \"b\"\nwindow = \"year\"\n",
+            "bellrope.toml:3:1: budgets.0.window: unknown variant `year`, expected one of",
+        ),
+        ("[books]\npath = \"\"\n", "bellrope.toml:2:1: books.path is empty; name a file"),
+        (
+            "[[budgets]]\nname = \"b\"\nwindow = \"day\"\ntokens = 5\ntoken = \"codex\"\n",
+            "bellrope.toml:5:1: budgets `b`: there is no token \"codex\"; make it with `bellrope token add codex`",
+        ),
+        (
+            "[[budgets]]\nname = \"b\"\nwindow = \"day\"\ntokens = 5\nmodel = \"olama/m\"\n",
+            "bellrope.toml:5:1: budgets `b`: model is of the provider \"olama\", which is not set up; known: ",
+        ),
         ("[[prices]]\nprovider = \"p\"\n", "missing field `model`"),
     ] {
         let path = home.config(config);
         let checked = home.run(["config", "check", path.to_str().unwrap()]);
         assert!(checked.code == Some(2) && checked.stderr.contains(expected), "{checked:?}");
     }
+    let text = "[[budgets]]\nname = \"b\"\nwindow = \"day\"\ntokens = 5\ntoken = \"codex\"\nmodel = \"ollama/m\"\n\
+                [gateway.providers.ollama]\n";
+    let path = home.config(text);
+    let server = home.serve(["--config", path.to_str().unwrap()]);
+    server.said("there is no token \"codex\"");
+    add_token(&home, "codex", &[]);
+    home.run(["config", "check", path.to_str().unwrap()]).succeeded();
+    let wrong = home.run(["token", "add", "other", "--budget", "1000/day"]).failed(1);
+    assert!(wrong.contains("1000tokens/day, 1000requests/day, or money with its currency, as in 1000USD/day"), "{wrong}");
 }
+

@@ -30,6 +30,19 @@ fn config_show_prints_every_value_with_its_origin_and_no_key() {
     assert_eq!(from("server.stream_window"), "9000 --set");
     assert_eq!(from("gateway.providers.work.api_key"), "(hidden) WORK_KEY");
     assert!(!table.contains("123456"), "{table}");
+    let own = "[gateway.openai]\nbase_url = \"http://127.0.0.1:1\"\n[gateway.providers.anthropic]\n\
+               [gateway.providers.off]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:1\"\npass_through = \"off\"\n";
+    let own = home.config(own);
+    let shown = home.run(["config".as_ref(), "show".as_ref(), "--config".as_ref(), own.as_os_str()]).succeeded();
+    let ways: Vec<_> = shown.lines().filter(|line| line.contains(".pass_through ")).collect();
+    let words = |line: &str| line.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+    let expected = [
+        "gateway.providers.anthropic.pass_through exact default".to_owned(),
+        "gateway.openai.pass_through repaired default".to_owned(),
+        format!("gateway.providers.off.pass_through off {}:7:1", own.display()),
+    ];
+    assert_eq!(ways.len(), 3, "{shown}");
+    assert!(expected.iter().all(|row| ways.iter().any(|line| words(line) == *row)), "{ways:?}");
     let json = Running::start(command.arg("--json")).finish().succeeded();
     let entries: Value = serde_json::from_str(&json).unwrap();
     let workers = entries.as_array().unwrap().iter().find(|entry| entry["key"] == "server.workers").unwrap();

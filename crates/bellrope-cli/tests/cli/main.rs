@@ -29,6 +29,7 @@ mod real_model;
 mod real_tools;
 mod reload;
 mod resumable;
+mod scripted;
 mod serve;
 mod service_manager;
 mod spawned;

@@ -96,6 +96,22 @@ fn a_request_that_is_no_json_is_answered_with_what_is_wrong_and_where() {
 
 // Fault 50.
 #[test]
+fn a_request_that_is_refused_is_told_once_of_what_kind_that_is() {
+    let home = Home::new();
+    let _server = home.serve::<&str>([]);
+    let error = home.run(["call", "ai.chat", r#"{"messages":[]}"#]).failed(1);
+    assert_eq!(error.matches("invalid_request").count(), 1, "{error}");
+}
+
+#[test]
+fn a_server_whose_provider_has_no_model_says_so_as_it_starts() {
+    let home = Home::new();
+    let server = home.serve_with(["--provider", "openai"], &[("OPENAI_API_KEY", "sk-1")]);
+    let said = server.said("the provider openai has no model of its own");
+    assert!(said.contains("or set OPENAI_MODEL"), "{said}");
+}
+
+#[test]
 fn a_signal_stops_the_server_which_takes_its_socket_along() {
     for signal in [Signal::TERM, Signal::INT] {
         let home = Home::new();

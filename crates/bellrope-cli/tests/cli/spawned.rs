@@ -69,7 +69,7 @@ fn a_server_that_cannot_start_is_told_with_its_last_line() {
     let lines: Vec<_> = said.lines().collect();
     assert!(lines[0].starts_with(STARTED), "{said}");
     assert!(
-        lines[1].contains(" was started as a server and ended before it answered (exit status: 2); its last line is: "),
+        lines[1].contains(" was started as a server and ended before it answered (exit status: 2); it said: "),
         "{said}"
     );
     assert!(lines[1].contains("bellrope.toml:2:1: unknown key `server.max_conections`"), "{said}");

@@ -16,7 +16,7 @@ use super::origins::{NOTE, Origins};
 use super::stats::GatewaySnapshot;
 use super::upstream::{Accounts, Route, Upstream, forget};
 use crate::account::{Books, Opened};
-use crate::config::Preset;
+use crate::config::{PassThrough, Preset};
 use crate::error::{Excerpt, ProviderError};
 use crate::inbound::estimate_tokens;
 use crate::message::{
@@ -133,6 +133,12 @@ impl Gateway {
     /// What has to be set before the provider of this name can answer anything, such as its key.
     pub fn missing(&self, name: &str) -> Option<ProviderError> {
         self.upstreams.get(name)?.provider.missing()
+    }
+
+    /// What becomes of requests whose format the provider of this name speaks itself. `None`: there is none, or it speaks no
+    /// format.
+    pub fn pass_through(&self, name: &str) -> Option<PassThrough> {
+        self.upstreams.get(name)?.provider.pass_through()
     }
 
     /// The providers' circuit breakers, by the providers' names: to be shown and to be steered.

@@ -2,7 +2,7 @@
 //! stream carries. Provider and editor are threads of this process, the server is a child; beside it, in the same run,
 //! the same chunks are read by a bare HTTP client.
 
-mod provider;
+pub(super) mod provider;
 
 use std::time::{Duration, Instant};
 
@@ -98,13 +98,13 @@ pub(super) fn measure(args: &GatewayArgs, progress: bool) -> anyhow::Result<Gate
         let samples = delays(direct_texts(&provider, single, time)?)?;
         direct.push(samples.percentiles());
         bar.step();
-        let samples = delays(texts(&client, &provider, single, time)?)?;
+        let samples = delays(paced_texts(&client, &provider, "openai", single, time)?)?;
         chunks += samples.len();
         through.push(samples.percentiles());
         bar.step();
         direct_rates.push(rate(direct_texts(&provider, Pace::Full, time)?)?);
         bar.step();
-        rates.push(rate(texts(&client, &provider, Pace::Full, time)?)?);
+        rates.push(rate(paced_texts(&client, &provider, "openai", Pace::Full, time)?)?);
         bar.step();
     }
     let (through, direct) = (median(&through), median(&direct));
@@ -123,15 +123,16 @@ pub(super) fn measure(args: &GatewayArgs, progress: bool) -> anyhow::Result<Gate
     })
 }
 
-/// The texts of an answer, as the editor gets them.
-fn texts<'a>(
+/// The texts of an answer, as the editor gets them from the server's provider `name`.
+pub(super) fn paced_texts<'a>(
     client: &Client,
     provider: &'a Provider,
+    name: &str,
     pace: Pace,
     time: Duration,
 ) -> anyhow::Result<impl Iterator<Item = anyhow::Result<String>> + use<'a>> {
     provider.prepare(pace, time);
-    let request = ChatRequest { provider: Some("openai".to_owned()), ..ChatRequest::user("Go on.") };
+    let request = ChatRequest { provider: Some(name.to_owned()), ..ChatRequest::user("Go on.") };
     let stream = client.stream("ai.chat_stream", &serde_json::to_vec(&request)?)?;
     Ok(stream.filter_map(|chunk| chunk.map_err(Into::into).and_then(|piece| text_of(&piece)).transpose()))
 }
@@ -153,7 +154,7 @@ fn direct_texts(provider: &Provider, pace: Pace, time: Duration) -> anyhow::Resu
 }
 
 /// How long each chunk of an answer was under way.
-fn delays(texts: impl Iterator<Item = anyhow::Result<String>>) -> anyhow::Result<Samples> {
+pub(super) fn delays(texts: impl Iterator<Item = anyhow::Result<String>>) -> anyhow::Result<Samples> {
     let mut samples = Samples::with_capacity(1 << 16);
     for (number, text) in texts.enumerate() {
         let written: u64 = text?.trim().parse().context("a chunk without its time")?;

@@ -27,7 +27,12 @@ fn a_server_that_cannot_start_is_told_by_its_exit_code_and_its_last_line() {
     let SpawnError::Ended { status, last_line, log, .. } = error else { panic!("{text}") };
     assert_eq!((status.code(), last_line.as_deref()), (Some(3), Some("the licence has expired")));
     assert_eq!(log, Some(home.path("log")));
-    assert!(text.contains("(exit status: 3); its last line is: the licence has expired (its log is /"), "{text}");
+    assert!(text.contains("(exit status: 3); it said: the licence has expired (its log is /"), "{text}");
+    // Behind an error may stand hints.
+    let script = "printf 'error: no such option\n\nFor more information, try --help.\n'; exit 2";
+    let hinting = Spawn::program("/bin/sh").args(["-c", script]).log(Some(home.path("log")));
+    let text = Client::connect_or_spawn(home.config(), &hinting).unwrap_err().to_string();
+    assert!(text.contains("(exit status: 2); it said: error: no such option (its log is /"), "{text}");
     // A server that says nothing has said nothing, whatever stands in the log before.
     let silent = Spawn::program("false").log(Some(home.path("log")));
     let text = Client::connect_or_spawn(home.config(), &silent).unwrap_err().to_string();

@@ -163,6 +163,14 @@ impl Provider for HttpProvider {
         self.remote.check_key().err()
     }
 
+    fn missing_model(&self) -> Option<ProviderError> {
+        self.remote.model_of(None).err()
+    }
+
+    fn pass_through(&self) -> Option<PassThrough> {
+        Some(self.remote.pass_through)
+    }
+
     fn begin_drain(&self) {
         self.remote.endpoint.begin_drain();
     }

@@ -136,7 +136,7 @@ impl Remote {
     }
 
     /// The model to ask.
-    fn model_of<'a>(&'a self, asked: Option<&'a str>) -> Result<Option<&'a str>, ProviderError> {
+    pub(super) fn model_of<'a>(&'a self, asked: Option<&'a str>) -> Result<Option<&'a str>, ProviderError> {
         let model = asked.or(self.model.as_deref());
         if model.is_none() && self.needs_model {
             return Err(ProviderError::NotConfigured {

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How an answer is given.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Pace {
+pub(in super::super) enum Pace {
     /// One chunk at a time, each with the clock's reading of when it was written.
     Single { pause: Duration },
     /// As many as the reader takes.
@@ -33,14 +33,14 @@ pub(super) enum Pace {
 
 /// The provider. Its threads end with this process, or with their connections.
 #[derive(Debug)]
-pub(super) struct Provider {
+pub(in super::super) struct Provider {
     address: SocketAddr,
     /// How the next answer is given, and for how long.
     plan: Arc<Mutex<(Pace, Duration)>>,
 }
 
 impl Provider {
-    pub(super) fn start() -> io::Result<Self> {
+    pub(in super::super) fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let plan = Arc::new(Mutex::new((Pace::Full, Duration::ZERO)));
@@ -62,28 +62,38 @@ impl Provider {
         Ok(Self { address, plan })
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(in super::super) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Says how the next answer is to be given, and for how long.
-    pub(super) fn prepare(&self, pace: Pace, time: Duration) {
+    pub(in super::super) fn prepare(&self, pace: Pace, time: Duration) {
         *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = (pace, time);
     }
 
-    /// Asks with no more than a socket.
-    pub(super) fn ask(&self) -> io::Result<DirectAnswer> {
-        let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {}\r\nContent-Length: 2", self.address);
-        write!(stream, "{head}\r\n\r\n{{}}")?;
-        Ok(DirectAnswer { lines: BufReader::with_capacity(64 * 1024, stream), line: Vec::new() })
+    pub(in super::super) fn address(&self) -> SocketAddr {
+        self.address
     }
+
+    /// Asks with no more than a socket.
+    pub(in super::super) fn ask(&self) -> io::Result<DirectAnswer> {
+        ask(self.address, "/v1/chat/completions", "{}")
+    }
+}
+
+/// Asks for a stream with no more than a socket: the provider, or whatever stands before it.
+pub(in super::super) fn ask(address: SocketAddr, path: &str, body: &str) -> io::Result<DirectAnswer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json");
+    // In one piece, as a client writes it.
+    stream.write_all(format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
+    Ok(DirectAnswer { lines: BufReader::with_capacity(64 * 1024, stream), line: Vec::new() })
 }
 
 /// An answer read by the line.
 #[derive(Debug)]
-pub(super) struct DirectAnswer {
+pub(in super::super) struct DirectAnswer {
     lines: BufReader<TcpStream>,
     line: Vec<u8>,
 }
@@ -99,17 +109,26 @@ impl Iterator for DirectAnswer {
                 Ok(_) => {}
                 Err(error) => return Some(Err(error.into())),
             }
-            if self.line.starts_with(b"data: [DONE]") {
+            if self.line.starts_with(b"data: [DONE]") || self.line.starts_with(b"event: message_stop") {
                 return None;
             }
             // Lines of the chunked coding and the last event hold no text.
-            if let Some(rest) = self.line.strip_prefix(BEFORE.as_bytes())
-                && let Some(text) = rest.strip_suffix(AFTER_LINE.as_bytes())
-            {
+            if let Some(text) = text_of(&self.line) {
                 return Some(Ok(String::from_utf8_lossy(text).into_owned()));
             }
         }
     }
+}
+
+/// The text of a line, as it came or in Anthropic's form.
+fn text_of(line: &[u8]) -> Option<&[u8]> {
+    if let Some(rest) = line.strip_prefix(BEFORE.as_bytes()) {
+        return rest.strip_suffix(AFTER_LINE.as_bytes());
+    }
+    let before = b"\"text_delta\",\"text\":\"";
+    let at = line.windows(before.len()).position(|window| window == before)?;
+    let rest = &line[at + before.len()..];
+    rest.iter().position(|byte| *byte == b'"').map(|end| &rest[..end])
 }
 
 /// Reads one request and gives the answer that is planned.
@@ -152,17 +171,24 @@ fn push(out: &mut Vec<u8>, data: &str) {
 
 fn read_request(stream: &mut TcpStream) -> io::Result<()> {
     let mut reader = BufReader::new(stream);
-    let (mut line, mut length) = (String::new(), 0);
+    let length = read_head(&mut reader)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    io::copy(&mut reader.take(length), &mut io::sink()).map(drop)
+}
+
+/// Reads the head of a request; how long its body is. `None`: none came any more.
+pub(in super::super) fn read_head(reader: &mut impl BufRead) -> io::Result<Option<u64>> {
+    let (mut line, mut length, mut is_first) = (String::new(), 0, true);
     loop {
         line.clear();
         if reader.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return if is_first { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         }
+        is_first = false;
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().map_err(io::Error::other)?;
         }
         if line == "\r\n" {
-            return io::copy(&mut reader.take(length), &mut io::sink()).map(drop);
+            return Ok(Some(length));
         }
     }
 }

@@ -61,7 +61,7 @@ pub enum SpawnError {
         program: PathBuf,
         /// How it ended.
         status: ExitStatus,
-        /// The last line that it wrote, if it wrote any.
+        /// The last line that it wrote, or the last one that begins with `error:`, if it wrote any.
         last_line: Option<String>,
         /// Where all that it wrote is found.
         log: Option<PathBuf>,
@@ -73,7 +73,7 @@ pub enum SpawnError {
         path: PathBuf,
         /// How long it was waited for.
         waited: Duration,
-        /// The last line that the program wrote which this client had started.
+        /// As in [`SpawnError::Ended`], of the program that this client had started.
         last_line: Option<String>,
         /// Where all that it wrote is found.
         log: Option<PathBuf>,
@@ -112,7 +112,7 @@ impl SpawnError {
 
 /// What a program said at last, and where the rest is.
 fn said(last_line: Option<&str>, log: Option<&Path>) -> String {
-    let last_line = last_line.map(|line| format!("; its last line is: {line}")).unwrap_or_default();
+    let last_line = last_line.map(|line| format!("; it said: {line}")).unwrap_or_default();
     let log = log.map(|log| format!(" (its log is {})", log.display())).unwrap_or_default();
     format!("{last_line}{log}")
 }

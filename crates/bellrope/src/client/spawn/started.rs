@@ -119,7 +119,8 @@ fn output(spawn: &Spawn, socket: &Path) -> Result<(Option<Output>, [Stdio; 2]), 
 }
 
 impl Output {
-    /// The last line that is not empty.
+    /// The line that says most: the last one that begins with `error:`, behind which there may be hints, else the last one
+    /// that is not empty.
     fn last_line(&self) -> io::Result<Option<String>> {
         let mut file = &self.file;
         let end = file.metadata()?.len();
@@ -127,7 +128,9 @@ impl Output {
         let mut tail = Vec::new();
         file.take(TAIL).read_to_end(&mut tail)?;
         let text = String::from_utf8_lossy(&tail);
-        let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
+        let lines = || text.lines().rev().map(str::trim).filter(|line| !line.is_empty());
+        let is_error = |line: &&str| line.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("error:"));
+        let line = lines().find(is_error).or_else(|| lines().next());
         Ok(line.map(|line| line.chars().filter(|c| !c.is_control()).take(LONGEST_LINE).collect()))
     }
 }

@@ -1,0 +1,303 @@
+//! What a request and a chunk that pass through the API port cost the server: system calls, counted by tracing the port's thread,
+//! and wake-ups, which the kernel counts. How long they take is for `bellrope bench port` to print.
+//!
+//! Where processes may not be traced the system calls are skipped, and that is said.
+#![cfg(target_arch = "x86_64")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Command, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc::{Sender, channel},
+    },
+};
+
+use bellrope_testkit::program::{PATIENCE, Running};
+use nix::{
+    errno::Errno,
+    sys::{
+        ptrace,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+
+/// Requests, or chunks, that are counted.
+const COUNT: usize = 200;
+/// Those before: connections are opened, and buffers grow to their size.
+const WARM_UP: usize = 20;
+/// What a request takes at most, and a chunk: see the lists that the tests print.
+const CALLS_OF_A_REQUEST: f64 = 12.0;
+const CALLS_OF_A_CHUNK: f64 = 4.0;
+/// It sleeps until the tool asks, and until the provider answers. The ledger's thread wakes a few times a second.
+const WAKE_UPS_OF_A_REQUEST: f64 = 2.5;
+const WAKE_UPS_OF_A_CHUNK: f64 = 1.5;
+
+const WHOLE: &str = r#"{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"bell"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":1,"total_tokens":6}}"#;
+const CHUNK: &str =
+    "data: {\"id\":\"1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"bell\"},\"finish_reason\":null}]}\n\n";
+const END: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+
+/// One at a time: each counts what the machine does.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A server whose provider this process is, and a connection to its port.
+struct Scene {
+    server: Running,
+    port: BufReader<TcpStream>,
+    /// Lets the provider write a chunk; closed, it ends its answer.
+    chunks: Option<Sender<()>>,
+    _home: tempfile::TempDir,
+}
+
+/// A provider that answers whole requests at once. Of a stream each chunk comes when it is told.
+fn provider() -> (SocketAddr, Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (chunks, told) = channel::<()>();
+    let mut told = Some(told);
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            connection.set_nodelay(true).unwrap();
+            let mut reader = BufReader::new(connection);
+            while let Some(body) = request(&mut reader) {
+                let writer = reader.get_mut();
+                if !body.contains("\"stream\":true") {
+                    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+                    write!(writer, "{head}Content-Length: {}\r\n\r\n{WHOLE}", WHOLE.len()).unwrap();
+                    continue;
+                }
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+                writer.write_all(head.as_bytes()).unwrap();
+                for () in told.take().into_iter().flatten() {
+                    writer.write_all(chunk_of(CHUNK).as_bytes()).unwrap();
+                }
+                write!(writer, "{}0\r\n\r\n", chunk_of(END)).unwrap();
+            }
+        }
+    });
+    (address, chunks)
+}
+
+fn chunk_of(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
+}
+
+/// The body of the next request of a connection.
+fn request(reader: &mut BufReader<TcpStream>) -> Option<String> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    String::from_utf8(body).ok()
+}
+
+impl Scene {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let (provider, chunks) = provider();
+        let config = format!(
+            "[gateway]\nprovider = \"p\"\n[gateway.providers.p]\nkind = \"openai\"\nbase_url = \"http://{provider}\"\n\
+             model = \"m\"\npass_through = \"exact\"\n"
+        );
+        let file = home.path().join("bellrope.toml");
+        fs::write(&file, config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bellrope"));
+        command.args(["serve", "--api-port", "0", "--config"]).arg(&file).env_clear();
+        command.env("XDG_RUNTIME_DIR", home.path()).env("XDG_STATE_HOME", home.path().join("state"));
+        command.env("BELLROPE_LOCAL_MODELS", "").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let server = Running::start(&mut command);
+        let line = server.said("API port on http://");
+        let port = TcpStream::connect(line.rsplit("http://").next().unwrap().trim()).unwrap();
+        port.set_nodelay(true).unwrap();
+        port.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { server, port: BufReader::new(port), chunks: Some(chunks), _home: home }
+    }
+
+    fn send(&mut self, stream: bool) {
+        let body = format!(r#"{{"model":"p/m","stream":{stream},"messages":[{{"role":"user","content":"Hi"}}]}}"#);
+        let host = self.port.get_ref().peer_addr().unwrap();
+        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n");
+        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        self.port.get_mut().write_all(request.as_bytes()).unwrap();
+    }
+
+    /// Reads up to the end of a line that begins so.
+    fn read_to(&mut self, start: &str) {
+        let mut line = String::new();
+        while !line.starts_with(start) {
+            line.clear();
+            assert!(self.port.read_line(&mut line).unwrap() > 0, "the answer ended before {start:?}");
+        }
+    }
+
+    /// One request and its whole answer.
+    fn ask(&mut self) {
+        self.send(false);
+        let mut line = String::new();
+        let mut length = 0;
+        while line != "\r\n" {
+            line.clear();
+            assert!(self.port.read_line(&mut line).unwrap() > 0, "the answer ended in its head");
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        self.port.read_exact(&mut body).unwrap();
+        assert_eq!(String::from_utf8(body).unwrap(), WHOLE);
+    }
+
+    /// One chunk, from the provider to here.
+    fn chunk(&mut self) {
+        self.chunks.as_ref().unwrap().send(()).unwrap();
+        self.read_to("data: {\"id\":\"1\"");
+    }
+
+    /// Begins the stream whose chunks are counted.
+    fn stream(&mut self) {
+        self.send(true);
+        self.read_to("HTTP/1.1 200");
+    }
+
+    /// How often the threads of the server went to sleep so far.
+    fn sleeps(&self) -> u64 {
+        let of = |status: String| {
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:").map(str::to_owned));
+            line.unwrap().trim().parse::<u64>().unwrap()
+        };
+        self.threads().map(|id| of(fs::read_to_string(format!("/proc/{}/task/{id}/status", self.server.id())).unwrap())).sum()
+    }
+
+    fn threads(&self) -> impl Iterator<Item = i32> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.server.id())).unwrap();
+        tasks.map(|task| task.unwrap().file_name().to_str().unwrap().parse().unwrap())
+    }
+
+    /// The threads that serve the port.
+    fn port_threads(&self) -> Vec<i32> {
+        let name = |id: &i32| fs::read_to_string(format!("/proc/{}/task/{id}/comm", self.server.id())).unwrap();
+        self.threads().filter(|id| name(id).trim() == "bellrope-api").collect()
+    }
+}
+
+/// Wake-ups of each of the things that `act` does.
+fn wake_ups(scene: &mut Scene, act: fn(&mut Scene)) -> f64 {
+    (0..WARM_UP).for_each(|_| act(scene));
+    let before = scene.sleeps();
+    (0..COUNT).for_each(|_| act(scene));
+    (scene.sleeps() - before) as f64 / COUNT as f64
+}
+
+/// The system calls of the port's thread while `act` is done so often, by their numbers; `None`: nobody may trace here.
+fn system_calls(scene: &mut Scene, act: fn(&mut Scene)) -> Option<BTreeMap<u64, usize>> {
+    let [thread] = scene.port_threads()[..] else { panic!("it is one thread: {:?}", scene.port_threads()) };
+    (0..WARM_UP).for_each(|_| act(scene));
+    let over = AtomicBool::new(false);
+    let (ready, is_ready) = channel();
+    std::thread::scope(|scope| {
+        // Whoever traces has to be the thread that waits.
+        let tracing = scope.spawn(|| trace(Pid::from_raw(thread), &over, &ready));
+        let is_traced = is_ready.recv_timeout(PATIENCE).unwrap();
+        if is_traced {
+            (0..COUNT).for_each(|_| act(scene));
+            over.store(true, SeqCst);
+            // The thread sleeps; what it does next ends the count.
+            act(scene);
+        }
+        tracing.join().unwrap()
+    })
+}
+
+/// Counts the system calls of a thread until it is over, and then lets it go.
+fn trace(thread: Pid, over: &AtomicBool, ready: &Sender<bool>) -> Option<BTreeMap<u64, usize>> {
+    let mut calls = BTreeMap::new();
+    match ptrace::seize(thread, ptrace::Options::PTRACE_O_TRACESYSGOOD) {
+        Ok(()) => {}
+        Err(Errno::EPERM | Errno::ENOSYS) => {
+            ready.send(false).unwrap();
+            return None;
+        }
+        Err(error) => panic!("{error}"),
+    }
+    ptrace::interrupt(thread).unwrap();
+    let mut is_first = true;
+    let mut enters = true;
+    loop {
+        let signal = match waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap() {
+            WaitStatus::PtraceSyscall(_) => {
+                if enters && !over.load(SeqCst) {
+                    *calls.entry(ptrace::getregs(thread).unwrap().orig_rax).or_default() += 1;
+                }
+                enters = !enters;
+                None
+            }
+            WaitStatus::PtraceEvent(..) => {
+                if is_first {
+                    is_first = false;
+                    ready.send(true).unwrap();
+                }
+                None
+            }
+            WaitStatus::Stopped(_, signal) => Some(signal),
+            status => panic!("{status:?}"),
+        };
+        if over.load(SeqCst) {
+            ptrace::detach(thread, signal).unwrap();
+            return Some(calls);
+        }
+        ptrace::syscall(thread, signal).unwrap();
+    }
+}
+
+/// Holds the number of system calls against a bound.
+fn check(what: &str, calls: Option<&BTreeMap<u64, usize>>, most: f64) {
+    let Some(calls) = calls else {
+        // Straight to the stream: what is printed by a test that passes is not shown.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: processes may not be traced here; system calls were not counted");
+        return;
+    };
+    let each = calls.values().sum::<usize>() as f64 / COUNT as f64;
+    println!("{what}: {each:.2} system calls, by number: {calls:?}");
+    // What waits is in the list, so that a bound that nothing can exceed is noticed.
+    assert!((1.0..=most).contains(&each), "{what} takes {each} system calls: {calls:?}");
+}
+
+#[test]
+fn a_request_that_passes_through_takes_few_system_calls_and_wake_ups() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut scene = Scene::new();
+    let wake_ups = wake_ups(&mut scene, Scene::ask);
+    println!("a request: {wake_ups:.2} wake-ups");
+    assert!((0.5..=WAKE_UPS_OF_A_REQUEST).contains(&wake_ups), "{wake_ups}");
+    check("a request", system_calls(&mut scene, Scene::ask).as_ref(), CALLS_OF_A_REQUEST);
+}
+
+#[test]
+fn a_chunk_that_passes_through_takes_few_system_calls_and_wake_ups() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut scene = Scene::new();
+    scene.stream();
+    let wake_ups = wake_ups(&mut scene, Scene::chunk);
+    println!("a chunk: {wake_ups:.2} wake-ups");
+    assert!((0.5..=WAKE_UPS_OF_A_CHUNK).contains(&wake_ups), "{wake_ups}");
+    check("a chunk", system_calls(&mut scene, Scene::chunk).as_ref(), CALLS_OF_A_CHUNK);
+    scene.chunks = None;
+    scene.read_to("data: [DONE]");
+}
