@@ -154,8 +154,12 @@ fn figures(view: &View) -> Vec<Line<'static>> {
             memory.rss_kb, memory.anon_kb, memory.file_kb, memory.shmem_kb
         ),
         format!(
-            "Connections  {} of {}, {} requests queued",
-            view.active_connections, view.max_connections, view.queued_requests
+            "Connections  {} of {} ({} shm, {} stream), {} requests queued",
+            view.active_connections,
+            view.max_connections,
+            view.transports.shm,
+            view.transports.stream,
+            view.queued_requests
         ),
     ];
     if let Some(buffers) = &view.buffers {

@@ -68,6 +68,7 @@ pub(crate) fn let_in(
     let told = (features & TABLE != 0).then_some(ToldTypes { types: added, with_schemas: features & SCHEMAS != 0 });
     // Before the client can know of it: whoever is connected is among those that are counted.
     core.metrics.accepted.fetch_add(1, Relaxed);
+    let counted = (hello.transport == Transport::Stream).then(|| core.metrics.streams.enter());
     let sent = match &handle {
         Some(handle) => socket.send_with_memory(&bytes, handle),
         None => socket.send(&bytes),
