@@ -17,6 +17,7 @@ use bellrope_proto::{Budget, frame::ErrorCode};
 use super::{
     activity::Activity,
     exhibit::Exhibit,
+    gauge::Gauge,
     held::HeldThreads,
     liveness::Liveness,
     settings::Settings,

@@ -242,7 +242,7 @@ mod tests {
         }
         let text = drawn(&screen, 80, 24);
         for part in
-            ["healthy", "/run/bell.sock", "p50 1 us, p95 10 us", "0 of 9", "echo is open, 3 rejected", "CALLS/S"]
+            ["healthy", "/run/bell.sock", "p50 1 us, p95 10 us", "0 of 9 (0 shm, 0 stream)", "echo is open, 3 rejected", "CALLS/S"]
         {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }

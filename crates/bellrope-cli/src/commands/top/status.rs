@@ -1,6 +1,6 @@
 //! What the server says of itself, and what two such moments make: rates and quantiles. No socket, no terminal.
 
-use bellrope::status::{BreakerRow, Buffers, MemoryUse, Status};
+use bellrope::status::{BreakerRow, Buffers, MemoryUse, Status, Transports};
 use serde::Serialize;
 
 /// What is shown, and printed as JSON.

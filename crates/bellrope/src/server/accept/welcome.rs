@@ -81,7 +81,7 @@ pub(crate) fn let_in(
     KillPoint::Welcomed.reached();
     let transport = hello.transport.name();
     tracing::debug!(connection = serial, pid = peer.pid, client = hello.name, transport, "client connected");
-    let stream = handle.is_none().then(|| StreamEnd::of_server(&memory, terms.geometry));
+    let stream = counted.map(|counted| (StreamEnd::of_server(&memory, terms.geometry), counted));
     let make_connection = move |socket| NewConnection {
         socket,
         stream,
