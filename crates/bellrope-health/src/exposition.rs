@@ -138,6 +138,11 @@ fn breakers(page: &mut Page, snapshot: &Snapshot) {
 
 fn connections(page: &mut Page, snapshot: &Snapshot) {
     page.single("ipc_active_connections", "gauge", "Connections open now.", snapshot.active_connections);
+    page.family("ipc_connections", "gauge", "Connections open now, by transport.");
+    let shm = snapshot.active_connections.saturating_sub(snapshot.stream_connections);
+    for (transport, count) in [("shm", shm), ("stream", snapshot.stream_connections)] {
+        page.sample("ipc_connections", &[("transport", transport)], count);
+    }
     page.single("ipc_max_connections", "gauge", "Connections that may be open at once.", snapshot.max_connections);
 }
 

@@ -16,6 +16,8 @@ mod share_bar;
 mod victim;
 mod watch;
 
+use anyhow::bail;
+use bellrope::client::Transport;
 use bellrope_terminal::{Failed, Outcome, output};
 use clap::{Args, ValueEnum};
 use course::Course;
@@ -29,6 +31,7 @@ Examples:
   bellrope stress connection-bomb
   bellrope stress chaos --seconds 300 --seed 42
   bellrope stress all --quick --json
+  bellrope stress chaos --transport stream
 
 Suites:
   connection-bomb     1,000 connections at once, with 5,000 calls of 1 KB on each
@@ -58,9 +61,28 @@ pub struct StressArgs {
     /// What random events follow from [default: a random one, which is printed].
     #[arg(long)]
     seed: Option<u64>,
+    /// What carries the records of all clients. Over `stream`, the socket alone, latency-torture is left out: its times are
+    /// those of shared memory.
+    #[arg(long, value_enum, default_value_t = Over::Shm)]
+    transport: Over,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Over {
+    Shm,
+    Stream,
+}
+
+impl From<Over> for Transport {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Shm => Self::Shm,
+            Over::Stream => Self::Stream,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -84,11 +106,19 @@ pub fn run(args: &StressArgs) -> Outcome {
         quick: args.quick,
         seconds: args.seconds,
         seed: args.seed.unwrap_or_else(|| fastrand::u64(1..1 << 32)),
+        transport: args.transport.into(),
     };
     output::note(format_args!("seed {}", course.seed));
     bellrope_shm::process::raise_descriptor_limit();
     let mut report = Report::new(course.seed);
-    for suite in args.suite.suites() {
+    let left_out = |choice| args.transport == Over::Stream && matches!(choice, Choice::LatencyTorture);
+    if left_out(args.suite) {
+        bail!("latency-torture is about shared memory: run it without --transport stream");
+    }
+    for (choice, suite) in args.suite.suites() {
+        if left_out(*choice) {
+            continue;
+        }
         let found = suite(course)?;
         if !args.json {
             found.print()?;
@@ -104,8 +134,14 @@ pub fn run(args: &StressArgs) -> Outcome {
 }
 
 impl Choice {
-    fn suites(self) -> &'static [Suite] {
-        const ALL: [Suite; 5] = [bomb::run, memory::run, latency::run, leak::run, chaos::run];
+    fn suites(self) -> &'static [(Choice, Suite)] {
+        const ALL: [(Choice, Suite); 5] = [
+            (Choice::ConnectionBomb, bomb::run),
+            (Choice::MemoryDestruction, memory::run),
+            (Choice::LatencyTorture, latency::run),
+            (Choice::Leak, leak::run),
+            (Choice::Chaos, chaos::run),
+        ];
         match self {
             Self::ConnectionBomb => &ALL[..1],
             Self::MemoryDestruction => &ALL[1..2],
@@ -124,7 +160,7 @@ mod tests {
     #[test]
     fn all_are_the_suites_that_there_are_one_after_another() {
         let single = Choice::value_variants().iter().filter(|choice| !matches!(choice, Choice::All));
-        let single: Vec<usize> = single.flat_map(|choice| choice.suites()).map(|suite| *suite as usize).collect();
-        assert_eq!(Choice::All.suites().iter().map(|suite| *suite as usize).collect::<Vec<_>>(), single);
+        let single: Vec<usize> = single.flat_map(|choice| choice.suites()).map(|(_, suite)| *suite as usize).collect();
+        assert_eq!(Choice::All.suites().iter().map(|(_, suite)| *suite as usize).collect::<Vec<_>>(), single);
     }
 }

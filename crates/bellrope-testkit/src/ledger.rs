@@ -31,6 +31,10 @@ pub enum Event {
     Whole { call: u64, flow: Flow, total: u64 },
     /// Its handler is gone, whether it has answered or not. Not noted by every handler.
     Left { call: u64 },
+    /// Its server is lost, and what the client has seen proves that it did not run. Noted over transport 1 where that is known.
+    Spared { call: u64 },
+    /// Its server is lost, and nothing that the client can have seen says whether it ran. As above.
+    Unprovable { call: u64 },
     /// Its caller knows how it ended.
     Ended { call: u64, outcome: Outcome },
 }
@@ -72,6 +76,8 @@ pub enum Rule {
     AnsweredOnlyIfRun,
     /// A call that ended as not executed has not run.
     NeverRunIfNotExecuted,
+    /// A call of a lost server ends as not executed if that is proven, and as unknown if it is not.
+    EndsAsProven,
     /// A call that was refused has not run.
     NeverRunIfRefused,
     /// The response of a call was made for it.
@@ -148,6 +154,8 @@ struct Entry {
     deadline_us: Option<u64>,
     ran: bool,
     left: bool,
+    /// How it must end if its server was lost, where that was noted.
+    lost: Option<Outcome>,
     outcome: Option<Outcome>,
     down: Stream,
     up: Stream,
@@ -210,6 +218,8 @@ fn note(entry: &mut Entry, event: &Event, tally: &mut Tally) -> Result<(), Rule>
             hold(Rule::StreamWhole, total == stream.next)?;
             stream.whole = true;
         }
+        Event::Spared { .. } => entry.lost = Some(Outcome::NotExecuted),
+        Event::Unprovable { .. } => entry.lost = Some(Outcome::Unknown),
         Event::Left { .. } => {
             hold(Rule::LeavesOnceAndOnlyIfRun, entry.ran && !entry.left)?;
             entry.left = true;
@@ -220,6 +230,7 @@ fn note(entry: &mut Entry, event: &Event, tally: &mut Tally) -> Result<(), Rule>
                 hold(Rule::AnswerReachesItsCaller, by == call)?;
             }
             hold(Rule::StreamWhole, outcome != Outcome::Finished || entry.down.whole)?;
+            hold(Rule::EndsAsProven, entry.lost.is_none_or(|lost| lost == outcome))?;
             entry.outcome = Some(outcome);
         }
     }
@@ -299,6 +310,8 @@ impl Event {
             | Self::Chunk { call, .. }
             | Self::Whole { call, .. }
             | Self::Left { call }
+            | Self::Spared { call }
+            | Self::Unprovable { call }
             | Self::Ended { call, .. } => call,
         }
     }
@@ -409,6 +422,9 @@ mod tests {
         breaks(Rule::LeavesOnceAndOnlyIfRun, &[begun(1), left]);
         breaks(Rule::NeverRunIfNotExecuted, &[begun(1), ended(1, Outcome::NotExecuted), ran(1)]);
         breaks(Rule::NeverRunIfRefused, &[begun(1), ran(1), ended(1, Outcome::Refused)]);
+        breaks(Rule::EndsAsProven, &[begun(1), Event::Spared { call: 1 }, ended(1, Outcome::Unknown)]);
+        breaks(Rule::EndsAsProven, &[begun(1), Event::Unprovable { call: 1 }, ended(1, Outcome::NotExecuted)]);
+        breaks(Rule::NeverRunIfNotExecuted, &[begun(1), ran(1), Event::Spared { call: 1 }, ended(1, Outcome::NotExecuted)]);
         let late = Event::Begun { call: 1, deadline_us: Some(10) };
         breaks(Rule::NeverRunLate, &[late, ran(1), answered(1)]);
     }

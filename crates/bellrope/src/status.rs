@@ -12,6 +12,8 @@ mod counters;
 #[cfg(feature = "server")]
 mod exhibit;
 #[cfg(feature = "server")]
+mod gauge;
+#[cfg(feature = "server")]
 mod held;
 #[cfg(feature = "server")]
 mod liveness;
@@ -36,9 +38,11 @@ pub(crate) use counters::{LATENCY_BOUNDS_US, OUTCOMES, Readiness, Shard, UNKNOWN
 #[cfg(feature = "server")]
 pub use exhibit::{Exhibit, Family, SampleValue};
 #[cfg(feature = "server")]
+pub(crate) use gauge::Counted;
+#[cfg(feature = "server")]
 pub(crate) use held::LONGEST_HOLD;
 pub use operator::{BREAKER, BreakerAction, BreakerRequest, Breakers, OPERATOR, OPERATOR_TYPES, STATS};
 pub use panel::{Panel, PanelTable};
-pub use report::{BreakerRow, Buffers, CallerRow, Counts, Health, MemoryUse, Reloads, Status, TypeRow};
+pub use report::{BreakerRow, Buffers, CallerRow, Counts, Health, MemoryUse, Reloads, Status, Transports, TypeRow};
 #[cfg(feature = "server")]
 pub use snapshot::{Snapshot, TypeSnapshot};

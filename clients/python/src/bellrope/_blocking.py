@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 
@@ -368,16 +369,22 @@ class Client(Shared):
         registration = NO_REGISTRATION
         if token is not None:
             registration = Registration(token, lambda: self._token_cancelled(begun))
+        lock, me = self._lock, get_ident()
         try:
-            with self._lock:
-                try:
-                    link, call = self._begin_locked(name, method, UNARY, payload, until, registration, begun)
-                    if not self._wait_for(link, call, lambda: call.done, until):
-                        raise DeadlineExceeded
-                except BaseException as error:
-                    for link, call in begun:
-                        self._cancel(link, call, interrupted(error))
-                    raise
+            lock.acquire()
+            try:
+                link, call = self._begin_locked(name, method, UNARY, payload, until, registration, begun)
+                if not self._wait_done(link, call, until):
+                    raise DeadlineExceeded
+            except BaseException as error:
+                if lock.holder != me:
+                    lock.acquire()
+                for link, call in begun:
+                    self._cancel(link, call, interrupted(error))
+                raise
+            finally:
+                if lock.holder == me:
+                    lock.release()
         finally:
             registration.end()
         return call.outcome()

@@ -108,6 +108,8 @@ class Core:
         self._out: deque[Union[bytes, memoryview]] = deque()
         self._waiting = 0
         self._queued = 0
+        # Of those that wait: bytes that somebody is about to send.
+        self._handed_over = 0
         self._requests = 0
         self._large: deque[_Large] = deque()
         self._receiving: Optional[Call] = None
@@ -180,18 +182,23 @@ class Core:
         """Whether something is to be written."""
         return self._waiting > 0 or bool(self._large)
 
-    def pending(self) -> list[Union[bytes, memoryview]]:
-        """What is to be written next."""
+    def pending(self, hands_over: bool = False) -> list[Union[bytes, memoryview]]:
+        """What is to be written next. What is handed over counts as sent until `sent` says how much was."""
         while self._large and self._waiting < _LOW:
             self._part(self._large[0])
         if len(self._out) == 1:
-            return [self._out[0]]
-        if len(self._out) <= _BUFFERS:
-            return list(self._out)
-        return [self._out[index] for index in range(_BUFFERS)]
+            buffers = [self._out[0]]
+        elif len(self._out) <= _BUFFERS:
+            buffers = list(self._out)
+        else:
+            buffers = [self._out[index] for index in range(_BUFFERS)]
+        if hands_over:
+            self._handed_over = sum(map(len, buffers))
+        return buffers
 
     def sent(self, count: int) -> None:
         """Notes that the socket took so many bytes."""
+        self._handed_over = 0
         self._waiting -= count
         if not self._waiting:
             self._out.clear()
@@ -209,7 +216,7 @@ class Core:
         connection is to be given up."""
         self._out.clear()
         self._large.clear()
-        self._waiting = 0
+        self._waiting = self._handed_over = 0
 
     def receive(self, data: bytes) -> None:
         """Takes what came. Raises Violation, after which the connection is to be given up."""
@@ -218,7 +225,7 @@ class Core:
 
     def lose(self, violation: Optional[Violation] = None) -> None:
         """Ends every call, as the connection is gone and all that came was taken."""
-        flushed = self._queued - self._waiting
+        flushed = self._queued - self._waiting + self._handed_over
         for call in list(self._calls.values()):
             error: CallError = violation or Unknown()
             if violation is None:

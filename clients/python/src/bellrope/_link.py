@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import select
 import socket
-import threading
-from collections import deque
-from typing import Optional
+from typing import Optional, Union
 
 from ._core import Core
 from ._dial import Dialled
 from ._doorbell import Doorbell, forget
 from ._errors import Violation
+from ._lock import Lock
+from ._seat import Followers
 
 # Bytes of a read: more while they come.
 _READ = 64 * 1024
@@ -30,8 +30,11 @@ class Link:
         self.core = Core(dialled.welcome)
         #: The thread that leads, if one does.
         self.leader: Optional[int] = None
-        #: Those who wait and do not lead.
-        self.followers: deque[threading.Condition] = deque()
+        #: Those who wait and do not lead, in the order in which they came.
+        self.followers: Followers = {}
+        #: Whether a thread writes without the lock; and whether the leader has read something that was not taken yet.
+        self.writing = False
+        self.reading = False
         self.broken = False
         self.violation: Optional[Violation] = None
         self._socket = dialled.socket
@@ -63,7 +66,7 @@ class Link:
 
     def poller(self, nested: bool) -> "select.poll":
         """What the leader polls without the lock. One that is `nested` interrupts its own thread in the middle of that."""
-        events = _IN_AND_OUT if self.core.wants_write and not self._mute and not self.broken else _IN
+        events = _IN_AND_OUT if self.core.wants_write and not (self.writing or self._mute or self.broken) else _IN
         if nested:
             poller = select.poll()
             poller.register(self._socket, events)
@@ -80,26 +83,59 @@ class Link:
 
     def flush(self) -> None:
         """Writes as much as the socket takes."""
-        if self._mute or self.broken:
-            return
-        core = self.core
-        while core.wants_write:
-            buffers = core.pending()
+        while self.wants_write:
+            count = 0
             try:
-                if len(buffers) == 1:
-                    count = self._socket.send(buffers[0], _NO_SIGNAL)
-                else:
-                    count = self._socket.sendmsg(buffers, (), _NO_SIGNAL)
-            except BlockingIOError:
-                return
-            except OSError:
-                self._mute = True
-                return
+                count = self.send(self.core.pending())
             except BaseException:
-                self._mute = True
-                core.doubt()
+                self.doubt()
                 raise
-            core.sent(count)
+            if count < 0:
+                return
+            self.core.sent(count)
+
+    def flush_without(self, lock: Lock) -> None:
+        """The same, but for the system calls gives the lock back: while these run other threads do, which would wait for it
+        one after the other. What they queue goes along."""
+        core = self.core
+        self.writing = True
+        unsure = False
+        try:
+            while self.wants_write:
+                buffers = core.pending(hands_over=True)
+                unsure = True
+                lock.release()
+                try:
+                    count = self.send(buffers)
+                finally:
+                    lock.acquire()
+                core.sent(max(count, 0))
+                unsure = False
+                if count < 0:
+                    return
+        finally:
+            self.writing = False
+            if unsure:
+                self.doubt()
+            if self.broken and self.leader is None:
+                self.close()
+
+    def send(self, buffers: "list[Union[bytes, memoryview]]") -> int:
+        """Writes once. Answers how many bytes the socket took; -1: none, for now or for ever. Needs no lock."""
+        try:
+            if len(buffers) == 1:
+                return self._socket.send(buffers[0], _NO_SIGNAL)
+            return self._socket.sendmsg(buffers, (), _NO_SIGNAL)
+        except BlockingIOError:
+            return -1
+        except OSError:
+            self._mute = True
+            return -1
+
+    def doubt(self) -> None:
+        """After an interrupt in the middle of a write."""
+        self._mute = True
+        self.core.doubt()
 
     def reads_first(self) -> bool:
         """Whether to read before polling: where a server answers while it is written to, that saves a system call."""
@@ -113,16 +149,24 @@ class Link:
 
     def read(self) -> bool:
         """Reads once. Answers False if the connection is over, because of a violation if there is one."""
+        return self.take(self.fetch())
+
+    def fetch(self) -> Optional[bytes]:
+        """What has come: nothing at the end, None if there is nothing yet. For whoever leads; needs no lock."""
         try:
-            data = self._socket.recv(self._read)
+            return self._socket.recv(self._read)
         except BlockingIOError:
-            self.came = False
-            return not self._mute
+            return None
         except OSError:
-            return False
+            return b""
+
+    def take(self, data: Optional[bytes]) -> bool:
+        """Takes what was fetched. Answers as `read`."""
+        self.came = bool(data)
+        if data is None:
+            return not self._mute
         if not data:
             return False
-        self.came = True
         self._read = _LARGE_READ if len(data) == self._read else _READ
         try:
             self.core.receive(data)

@@ -12,41 +12,42 @@ _me = threading.get_ident
 class Lock:
     """As `threading.Lock`; but a thread that holds it, and asks again in a signal's handler, gets an error."""
 
-    __slots__ = ("_lock", "_holder")
+    __slots__ = ("_lock", "holder")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._holder: Optional[int] = None
+        #: The thread that has it.
+        self.holder: Optional[int] = None
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Takes the lock."""
         me = _me()
         # The first try is the usual case, and the only one if this thread has it already.
         if self._lock.acquire(False):
-            self._holder = me
+            self.holder = me
             return True
         if not blocking:
             return False
-        if self._holder == me:
+        if self.holder == me:
             raise RuntimeError("a bellrope.Client was used by a signal's handler in the middle of a call of its thread")
         taken = self._lock.acquire(blocking, timeout)
         if taken:
-            self._holder = me
+            self.holder = me
         return taken
 
     def release(self) -> None:
         """Gives it back."""
-        self._holder = None
+        self.holder = None
         self._lock.release()
 
     def __enter__(self) -> bool:
         if self._lock.acquire(False):
-            self._holder = _me()
+            self.holder = _me()
             return True
         return self.acquire()
 
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
     ) -> None:
-        self._holder = None
+        self.holder = None
         self._lock.release()

@@ -23,6 +23,7 @@ from ._doorbell import Doorbell, forget
 from ._errors import CallError, Cancelled, Closed, Connect, DeadlineExceeded, Violation
 from ._link import Link
 from ._lock import Lock
+from ._seat import Place, Seat
 from ._watcher import Watcher
 
 _all: "weakref.WeakSet[Shared]" = weakref.WeakSet()
@@ -66,6 +67,34 @@ class Shared:
             call.wake = call.bell.notify_all
         return self._wait(link, ready, until, call.bell)
 
+    def _wait_done(self, link: Link, call: Call, until: Optional[float]) -> bool:
+        """Waits for the end of a call of this thread alone. Answers False if time is over. The lock may have been given back
+        where the call is done."""
+        me = threading.get_ident()
+        while not call.done:
+            if link.leader in (None, me):
+                return self._wait(link, lambda: call.done, until, self._changed)
+            left = -1.0 if until is None else until - time.monotonic()
+            if until is not None and left <= 0:
+                return False
+            seat = Seat(link.followers)
+            call.wake = seat.wake
+            self._lock.release()
+            try:
+                seat.wait(left)
+            finally:
+                if not call.done or seat.called:
+                    self._lock.acquire()
+                    seat.leave()
+                    if call.done or until is not None and time.monotonic() >= until:
+                        self._pass_on(link)
+        return True
+
+    def _pass_on(self, link: Link) -> None:
+        """Has the next one lead that waits, if nobody does."""
+        if link.leader is None and link.followers:
+            next(iter(link.followers)).call()
+
     def _wait(self, link: Link, ready: Callable[[], bool], until: Optional[float], bell: threading.Condition) -> bool:
         """Waits until something is ready that a record or room to write may bring, as leader or as follower."""
         leads = False
@@ -81,42 +110,55 @@ class Shared:
                     leads, link.leader = True, me
                     self._lead(link, left, before is not None)
                 else:
-                    link.followers.append(bell)
+                    place = Place(bell)
+                    link.followers[place] = None
                     try:
                         bell.wait(left)
                     finally:
-                        link.followers.remove(bell)
+                        del link.followers[place]
             return True
         finally:
             if leads:
                 link.leader = before
                 if link.broken and before is None:
-                    link.close()
+                    if not link.writing:
+                        link.close()
                     self._changed.notify_all()
             # Also one that was woken to lead, and need not any more, passes the role on.
-            if link.leader is None and link.followers:
-                link.followers[0].notify_all()
+            self._pass_on(link)
 
     def _lead(self, link: Link, left: Optional[float], nested: bool) -> None:
         """Waits for the socket without the lock, then reads and writes."""
+        if link.reading or link.writing and nested:
+            raise RuntimeError("a bellrope.Client was used by a signal's handler in the middle of a call of its thread")
         if link.is_mute:
             return self._exchange(link)
-        if link.reads_first():
+        if not link.followers and link.reads_first():
             self._exchange(link)
             if link.broken or link.has_read_first():
                 return
         poller = link.poller(nested)
         patience = None if left is None else int(left * 1000) + 1
-        self._lock.release()
+        over = True
         try:
-            ready = poller.poll(patience)
+            self._lock.release()
+            try:
+                ready = poller.poll(patience)
+                link.reading = True
+                # Here, too, others would wait for the lock one after the other.
+                data = link.fetch() if ready else None
+            finally:
+                self._lock.acquire()
+            if len(ready) > 1 or ready and ready[0][0] != link.descriptor:
+                self._nudge.clear()
+            if link.core.wants_write:
+                self._flush(link, waits=True)
+            over = not link.broken and not link.take(data)
         finally:
-            self._lock.acquire()
-        if len(ready) > 1 or ready and ready[0][0] != link.descriptor:
-            self._nudge.clear()
-        if link.broken:
-            return
-        self._exchange(link)
+            link.reading = False
+            # Also where an interrupt came in the middle: nobody knows what was read then.
+            if over:
+                self._lose(link)
 
     def _exchange(self, link: Link) -> None:
         """Writes and reads as far as that goes without waiting."""
@@ -136,8 +178,13 @@ class Shared:
         """Writes what the socket takes, and lets somebody care for the rest: the leader if there is one, else the
         caller if it `waits` next, else the watcher."""
         core = link.core
+        if link.writing:
+            return  # Whoever writes takes it along.
         had_room = core.has_room
-        link.flush()
+        if link.followers:
+            link.flush_without(self._lock)
+        else:
+            link.flush()
         if not core.wants_write and had_room and not link.is_mute:
             return
         if not had_room and core.has_room:
@@ -196,11 +243,13 @@ class Shared:
                 raise Closed
             if registration is not None and registration.cancelled():
                 raise Cancelled
-            if self._link is not None and self._link.is_mute:
-                self._exchange(self._link)
-            if self._link is not None:
-                return self._link
-            error = None if self._connecting else self._connect(until)
+            link = self._link
+            if link is not None and link.is_mute and link.leader is None:
+                self._exchange(link)
+            elif link is not None and (not link.is_mute or link.leader == threading.get_ident()):
+                return link
+            # Else the one who leads reads to the end.
+            error = None if self._connecting or self._link is not None else self._connect(until)
             if self._link is not None:
                 continue
             now = time.monotonic()
@@ -262,7 +311,7 @@ class Shared:
         if link.broken:
             return
         link.hang_up()
-        if link.leader is None:
+        if link.leader is None and not link.writing:
             link.close()
         link.core.lose(link.violation)
         self._changed.notify_all()
@@ -284,7 +333,7 @@ class Shared:
             # Its descriptor may be given back once nobody polls it.
             while link.leader not in (None, threading.get_ident()):
                 self._changed.wait(1.0)
-            if link.leader is None:
+            if link.leader is None and not link.writing:
                 link.close()
         self._changed.notify_all()
         self._watcher.tell(State.CLOSED)

@@ -53,7 +53,7 @@ function show(now) {
   text("memory", figures.memory.toFixed(2));
   text("memoryparts", `${kib(health.memory.anon_kb)} heap, ${kib(health.memory.file_kb)} program, ${kib(health.memory.shmem_kb)} rings`);
   text("connections", whole(figures.connections));
-  text("maxconnections", `of ${whole(health.max_connections)}`);
+  text("maxconnections", `of ${whole(health.max_connections)}: ${whole(health.transports.shm)} shm, ${whole(health.transports.stream)} stream`);
   text("errors", short(figures.errors));
   const kinds = Object.entries(now.errors).filter(([, count]) => count > 0);
   text("errorkinds", kinds.map(([kind, count]) => `${whole(count)} ${kind}`).join(", ") || "none so far");

@@ -47,6 +47,7 @@ fn health_and_metrics_count_the_calls_made() {
     let page = page();
     assert_eq!(page["status"], "healthy");
     assert_eq!((&page["active_connections"], &page["max_connections"]), (&1.into(), &2_000.into()));
+    assert_eq!(page["transports"], serde_json::json!({ "shm": 1, "stream": 0 }));
     assert_eq!(page["version"], env!("CARGO_PKG_VERSION"));
     assert!(page["uptime_seconds"].as_u64().unwrap() < 600);
     let memory = |field: &str| page["memory"][field].as_u64().unwrap();
@@ -68,6 +69,8 @@ fn health_and_metrics_count_the_calls_made() {
     assert_eq!(exposition.value("ipc_errors_total", &[("kind", "handler_error")]), 4.0);
     assert_eq!(exposition.sum("ipc_errors_total"), 7.0);
     assert_eq!(exposition.value("ipc_active_connections", &[]), 1.0);
+    let of = |transport| exposition.value("ipc_connections", &[("transport", transport)]);
+    assert_eq!([of("shm"), of("stream")], [1.0, 0.0]);
     // Calls that run on tokio are all timed, and none of these takes less than 5 ms.
     let later = |le: &str| exposition.value("ipc_latency_microseconds_bucket", &[("type", "later"), ("le", le)]);
     assert_eq!((later("1000"), later("+Inf")), (0.0, 5.0));

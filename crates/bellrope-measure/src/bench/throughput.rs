@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use bellrope::{
-    client::{Connection, MessageType},
+    client::{ClientConfig, Connection, MessageType},
     status::MemoryUse,
 };
 use bellrope_shm::process;
@@ -88,8 +88,13 @@ impl Load {
 
     /// Connects `connections` times.
     pub(crate) fn new(server: &ServerProcess, connections: u32, size: usize, depth: usize) -> anyhow::Result<Self> {
+        Self::over(&ClientConfig::new(server.socket()), connections, size, depth)
+    }
+
+    /// The same over any transport.
+    pub(crate) fn over(config: &ClientConfig, connections: u32, size: usize, depth: usize) -> anyhow::Result<Self> {
         let connect = |_| -> anyhow::Result<_> {
-            let connection = Connection::connect(server.socket())?;
+            let connection = Connection::with(config)?;
             let echo = connection.message_type("echo")?;
             Ok((connection, echo))
         };

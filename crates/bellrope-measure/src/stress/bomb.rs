@@ -2,12 +2,12 @@
 
 use std::{
     ops::Range,
-    path::Path,
     sync::Barrier,
     time::{Duration, Instant},
 };
 
 use anyhow::{anyhow, ensure};
+use bellrope::client::ClientConfig;
 use bellrope_shm::process;
 use bellrope_terminal::Progress;
 
@@ -40,7 +40,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     let memory_before = server.memory()?;
     forget_peak(&server)?;
     let extent = course.count(CALLS_EACH);
-    let Burst { opened, fewest, tally, connect_seconds, call_seconds } = burst(&mut server, extent)?;
+    let Burst { opened, fewest, tally, connect_seconds, call_seconds } = burst(&mut server, course, extent)?;
     let peak = peak_kb(&server)? as f64;
     let Counters { answered: counted, .. } = quiet(&mut server, 0, PATIENCE)?;
     let counted = counted - before.answered;
@@ -81,8 +81,8 @@ struct Burst {
     call_seconds: f64,
 }
 
-fn burst(server: &mut ServerProcess, extent: Extent) -> anyhow::Result<Burst> {
-    let path = server.socket();
+fn burst(server: &mut ServerProcess, course: Course, extent: Extent) -> anyhow::Result<Burst> {
+    let config = course.client(server.socket());
     // One CPU is left to the server, where there are more.
     let senders = (process::online_cpus() as u64 - 1).clamp(1, 8);
     let bar = Progress::new(true, "connections", senders * BAR_STEPS);
@@ -91,8 +91,8 @@ fn burst(server: &mut ServerProcess, extent: Extent) -> anyhow::Result<Burst> {
     let began = Instant::now();
     std::thread::scope(|scope| {
         let share = |nth: u64| nth * CONNECTIONS / senders..(nth + 1) * CONNECTIONS / senders;
-        let (path, bar, gate) = (&path, &bar, &gate);
-        let spawn = |nth| scope.spawn(move || send(path, share(nth), extent, gate, bar));
+        let (config, bar, gate) = (&config, &bar, &gate);
+        let spawn = |nth| scope.spawn(move || send(config, share(nth), extent, gate, bar));
         let threads: Vec<_> = (0..senders).map(spawn).collect();
         gate.wait();
         let counters = server.counters();
@@ -113,13 +113,13 @@ fn burst(server: &mut ServerProcess, extent: Extent) -> anyhow::Result<Burst> {
 /// Connects callers with these numbers, then has all of them call. Returns what came of it, and the calls of the one that
 /// made fewest.
 fn send(
-    path: &Path,
+    config: &ClientConfig,
     numbers: Range<u64>,
     extent: Extent,
     gate: &Barrier,
     bar: &Progress,
 ) -> anyhow::Result<(Tally, u64)> {
-    let callers: anyhow::Result<Vec<_>> = numbers.map(|number| Caller::connect(path, number, SIZE)).collect();
+    let callers: anyhow::Result<Vec<_>> = numbers.map(|number| Caller::connect(config, number, SIZE)).collect();
     // Also if that went wrong: the others wait there.
     gate.wait();
     gate.wait();
@@ -161,7 +161,7 @@ mod tests {
     fn every_connection_makes_as_many_calls_as_are_counted_and_no_more() {
         let server = LocalServer::echo();
         let (gate, bar) = (Barrier::new(1), Progress::new(false, "connections", BAR_STEPS));
-        let (tally, fewest) = send(&server.socket(), 0..3, Extent::Count(5), &gate, &bar).unwrap();
+        let (tally, fewest) = send(&ClientConfig::new(server.socket()), 0..3, Extent::Count(5), &gate, &bar).unwrap();
         assert_eq!((tally.answered, fewest), (15, 5));
         assert_eq!((tally.wrong, tally.refused, tally.failed), (0, 0, 0));
         assert_eq!(calls_due(Extent::Count(5)), Target::Equal(5_000.0));

@@ -9,12 +9,15 @@ mod plan;
 
 use std::{
     collections::VecDeque,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, anyhow, bail};
-use bellrope::{CallError, client::Connection, server::ServerConfig};
+use bellrope::{
+    CallError,
+    client::{ClientConfig, Connection},
+    server::ServerConfig,
+};
 use bellrope_shm::clock;
 use bellrope_shm::socket::Socket;
 use bellrope_terminal::Progress;
@@ -54,9 +57,10 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     // The honest clients live in the same process as those who break the protocol, and more is broken if nobody waits.
     config.violation_pause = Duration::from_millis(0);
     let server = ServerProcess::start_configured(false, config)?;
-    let honest_clients = HonestClients::start(&server.socket())?;
+    let config = course.client(server.socket());
+    let honest_clients = HonestClients::start(&config)?;
     let mut chaos =
-        Chaos { path: server.socket(), server, honest_clients, standing: VecDeque::new(), found: Found::default() };
+        Chaos { config, server, honest_clients, standing: VecDeque::new(), found: Found::default() };
     let (time, start) = (course.time(60.0, 15.0), Instant::now());
     let bar = Progress::new(true, "chaos", BAR_STEPS);
     let mut bar = ShareBar::new(&bar);
@@ -115,7 +119,8 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
 
 /// A server, those who do nothing wrong, and those who stand still.
 struct Chaos {
-    path: PathBuf,
+    /// How everybody connects.
+    config: ClientConfig,
     server: ServerProcess,
     honest_clients: HonestClients,
     standing: VecDeque<Standing>,
@@ -180,45 +185,45 @@ impl Chaos {
         let from = clock::monotonic_us();
         match *fault {
             Fault::Corrupt(corruption) => {
-                let peer = Peer::connect(&self.path)?;
+                let peer = Peer::connect(&self.config)?;
                 peer.corrupt(corruption);
                 self.found.unpunished += u64::from(!peer.is_hung_up_on(PATIENCE)?);
             }
             Fault::Babble { ref bytes } => {
-                let socket = Socket::connect(&self.path).context("connecting")?;
+                let socket = Socket::connect(&self.config.path).context("connecting")?;
                 // The server may have hung up before all of it was sent.
                 let _ = socket.send(bytes);
             }
             Fault::KillClient { size, after_ms } => {
-                let victim = Victim::start(&self.path, size)?;
+                let victim = Victim::start(&self.config, size)?;
                 std::thread::sleep(Duration::from_millis(after_ms));
                 drop(victim);
                 return Ok(clock::monotonic_us());
             }
             Fault::HoldServer { ms } => {
-                let mut connection = Connection::connect(&self.path)?;
+                let mut connection = Connection::with(&self.config)?;
                 let hold = connection.message_type(HOLD)?;
                 connection.call(hold, &[ms], &mut Vec::new())?;
                 return Ok(clock::monotonic_us());
             }
             Fault::ReadNothing { size } => {
-                let mut connection = Connection::connect(&self.path)?;
+                let mut connection = Connection::with(&self.config)?;
                 let echo = connection.message_type("echo")?;
                 fill(&mut connection, |connection| connection.queue(echo, &vec![0x5A; size]))?;
                 stand(&mut self.standing, Standing::Reader(Box::new(connection)));
             }
             Fault::FinishNothing { bytes } => {
-                let peer = Peer::connect(&self.path)?;
+                let peer = Peer::connect(&self.config)?;
                 peer.begin_large(bytes)?;
                 stand(&mut self.standing, Standing::Sender(peer));
             }
             Fault::Oversize { by } => {
-                let peer = Peer::connect(&self.path)?;
+                let peer = Peer::connect(&self.config)?;
                 peer.begin_large(peer.max_message() + by)?;
                 self.found.unpunished += u64::from(!peer.is_answered(PATIENCE)?);
             }
             Fault::ComeAndGo { connections } => {
-                let many: Result<Vec<_>, _> = (0..connections).map(|_| Connection::connect(&self.path)).collect();
+                let many: Result<Vec<_>, _> = (0..connections).map(|_| Connection::with(&self.config)).collect();
                 drop(many?);
             }
             Fault::KillServer | Fault::PressMemory { .. } | Fault::Flood { .. } => {
@@ -240,8 +245,8 @@ impl Chaos {
 
     /// Large calls, together larger than the budget. All must be well while they go on.
     fn press_memory(&mut self, senders: u64, size: usize, time: Duration) -> anyhow::Result<Option<Duration>> {
-        let (path, honest_clients) = (self.path.as_path(), &self.honest_clients);
-        let senders = (0..senders).map(|number| move || press(path, number, size, time)).collect();
+        let (config, honest_clients) = (&self.config, &self.honest_clients);
+        let senders = (0..senders).map(|number| move || press(config, number, size, time)).collect();
         let (recovery, tally) = beside(honest_clients, senders)?;
         tally.into_iter().for_each(|tally| self.found.tally.add(tally));
         Ok(recovery)
@@ -249,8 +254,8 @@ impl Chaos {
 
     /// As many tiny calls as there is room for. All must be well while they go on.
     fn flood(&mut self, connections: u32, size: usize, time: Duration) -> anyhow::Result<Option<Duration>> {
-        let (server, honest_clients) = (&self.server, &self.honest_clients);
-        let flood = move || Load::new(server, connections, size, FLOOD_DEPTH)?.run(time);
+        let (config, honest_clients) = (&self.config, &self.honest_clients);
+        let flood = move || Load::over(config, connections, size, FLOOD_DEPTH)?.run(time);
         let (recovery, _) = beside(honest_clients, vec![flood])?;
         Ok(recovery)
     }
@@ -278,8 +283,8 @@ fn beside<T: Send>(
 }
 
 /// One sender of large calls.
-fn press(path: &Path, number: u64, size: usize, time: Duration) -> anyhow::Result<Tally> {
-    let mut caller = Caller::connect(path, number, size)?;
+fn press(config: &ClientConfig, number: u64, size: usize, time: Duration) -> anyhow::Result<Tally> {
+    let mut caller = Caller::connect(config, number, size)?;
     let (mut tally, mut reply, start) = (Tally::default(), Vec::new(), Instant::now());
     while start.elapsed() < time && !caller.is_broken() {
         caller.call(&mut reply, &mut tally);

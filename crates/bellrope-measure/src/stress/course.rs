@@ -1,6 +1,11 @@
 //! How a suite is run, and when it is over.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use bellrope::client::{ClientConfig, Transport};
 
 /// How a suite is run.
 #[derive(Debug, Clone, Copy)]
@@ -8,6 +13,8 @@ pub(super) struct Course {
     pub(super) quick: bool,
     pub(super) seconds: Option<f64>,
     pub(super) seed: u64,
+    /// Of all clients.
+    pub(super) transport: Transport,
 }
 
 /// When a suite is over.
@@ -26,6 +33,11 @@ impl Course {
             Some(seconds) => Extent::Time(Duration::from_secs_f64(seconds)),
             None => Extent::Count(if self.quick { full / 10 } else { full }),
         }
+    }
+
+    /// How its clients connect.
+    pub(super) fn client(self, socket: impl Into<PathBuf>) -> ClientConfig {
+        ClientConfig::new(socket).transport(self.transport)
     }
 
     /// How long a suite runs that has a time.
@@ -56,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_suite_ends_after_its_count_a_tenth_of_it_or_the_seconds_asked_for() {
-        let course = Course { quick: false, seconds: None, seed: 1 };
+        let course = Course { quick: false, seconds: None, seed: 1, transport: Transport::Shm };
         let (whole, quick) = (course.count(500), Course { quick: true, ..course }.count(500));
         let start = Instant::now();
         assert!(!whole.is_over(499, start) && whole.is_over(500, start) && whole.is_over(501, start));

@@ -1,10 +1,8 @@
 //! Connections whose every answer is compared with what was sent.
 
-use std::path::Path;
-
 use bellrope::{
     CallError,
-    client::{Connection, MessageType},
+    client::{ClientConfig, Connection, MessageType},
 };
 
 /// What became of calls.
@@ -59,8 +57,8 @@ impl Tally {
 
 impl Caller {
     /// Connects. Each caller has a `number` of its own; its calls have `size` bytes, at least 16.
-    pub(super) fn connect(path: &Path, number: u64, size: usize) -> anyhow::Result<Self> {
-        let connection = Connection::connect(path)?;
+    pub(super) fn connect(config: &ClientConfig, number: u64, size: usize) -> anyhow::Result<Self> {
+        let connection = Connection::with(config)?;
         let echo = connection.message_type("echo")?;
         let mut sent: Vec<u8> = (0..size as u64).map(|index| (number.wrapping_mul(31) + index) as u8).collect();
         sent[8..16].copy_from_slice(&number.to_le_bytes());
@@ -154,7 +152,7 @@ mod tests {
     fn a_caller_whose_server_is_gone_counts_what_failed_and_calls_no_more() {
         let server = LocalServer::echo();
         let (mut tally, mut reply) = (Tally::default(), Vec::new());
-        let mut caller = Caller::connect(&server.socket(), 1, 64).unwrap();
+        let mut caller = Caller::connect(&ClientConfig::new(server.socket()), 1, 64).unwrap();
         caller.call(&mut reply, &mut tally);
         assert_eq!((tally.answered, tally.failed, caller.is_broken()), (1, 0, false));
         server.stop();

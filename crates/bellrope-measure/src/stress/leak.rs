@@ -1,10 +1,8 @@
 //! `leak`: connections that come, call and go, for many cycles; afterwards the server is what it was before.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use bellrope::client::ClientConfig;
 use bellrope_shm::socket::Socket;
 use bellrope_terminal::Progress;
 use fastrand::Rng;
@@ -35,10 +33,10 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     let mut report = SuiteReport::begin("leak");
     let mut rng = Rng::with_seed(course.seed);
     let mut server = ServerProcess::start(false)?;
-    let path = server.socket();
+    let config = course.client(server.socket());
     let (mut tally, mut connections) = (Tally::default(), 0);
     for _ in 0..WARM_UP {
-        cycle(&path, *CONNECTIONS.end(), &mut rng, &mut tally)?;
+        cycle(&config, *CONNECTIONS.end(), &mut rng, &mut tally)?;
         quiet(&mut server, 0, PATIENCE)?;
     }
     // What was kept for a second is gone after two.
@@ -51,7 +49,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     let mut bar = ShareBar::new(&bar);
     while !extent.is_over(cycles, start) {
         let many = rng.u64(CONNECTIONS);
-        cycle(&path, many, &mut rng, &mut tally)?;
+        cycle(&config, many, &mut rng, &mut tally)?;
         connections += many;
         quiet(&mut server, 0, PATIENCE)?;
         last = rest(&mut server, SETTLE, |found| {
@@ -89,16 +87,16 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
 
 /// So many connections come, call, and go: most when they have their answers, some in the middle of a call or of their
 /// handshake.
-fn cycle(path: &Path, connections: u64, rng: &mut Rng, tally: &mut Tally) -> anyhow::Result<()> {
+fn cycle(config: &ClientConfig, connections: u64, rng: &mut Rng, tally: &mut Tally) -> anyhow::Result<()> {
     let mut reply = Vec::new();
     let mut callers = Vec::new();
     for number in 0..connections {
         // One in sixteen has a message that travels in parts.
         let size = if number % 16 == 0 { SIZES[3] } else { SIZES[rng.usize(..3)] };
-        callers.push(Caller::connect(path, number, size)?);
+        callers.push(Caller::connect(config, number, size)?);
         if rng.u8(..) < 16 {
             // Hangs up before it has said who it is.
-            drop(Socket::connect(path));
+            drop(Socket::connect(&config.path));
         }
     }
     for caller in &mut callers {

@@ -2,14 +2,16 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, ensure};
-use bellrope::client::{Connection, MessageType};
+use bellrope::client::{ClientConfig, Connection, MessageType, Transport};
 use bellrope_terminal::{Outcome, output};
 use clap::Args;
+
+use super::Over;
 
 /// Calls in flight.
 const DEPTH: usize = 16;
@@ -19,6 +21,8 @@ const DEPTH: usize = 16;
 pub struct StressClientArgs {
     #[arg(long)]
     socket: PathBuf,
+    #[arg(long, value_enum)]
+    transport: Over,
     /// Payload bytes of a call.
     #[arg(long)]
     size: usize,
@@ -29,7 +33,7 @@ pub struct StressClientArgs {
 /// # Errors
 /// The server cannot be reached, or refuses a call.
 pub fn run(args: &StressClientArgs) -> Outcome {
-    let mut connection = Connection::connect(&args.socket)?;
+    let mut connection = Connection::with(&ClientConfig::new(&args.socket).transport(args.transport.into()))?;
     let echo = connection.message_type("echo")?;
     let (payload, mut reply) = (vec![0x5A; args.size], Vec::new());
     flood_once(&mut connection, echo, &payload, &mut reply)?;
@@ -59,10 +63,11 @@ pub(super) struct Victim(Child);
 
 impl Victim {
     /// Starts it. When this returns, it floods.
-    pub(super) fn start(socket: &Path, size: usize) -> anyhow::Result<Self> {
+    pub(super) fn start(config: &ClientConfig, size: usize) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("finding the path of this program")?;
         let mut command = Command::new(program);
-        command.arg("stress-client").arg("--socket").arg(socket).arg("--size").arg(size.to_string());
+        command.arg("stress-client").arg("--socket").arg(&config.path).arg("--size").arg(size.to_string());
+        command.args(["--transport", if config.transport == Transport::Stream { "stream" } else { "shm" }]);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut victim = Self(child.context("starting a client")?);
         let mut said = String::new();

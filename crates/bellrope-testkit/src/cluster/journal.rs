@@ -75,6 +75,8 @@ fn encode(note: &Note) -> [u8; NOTE] {
             (5, code, call, by)
         }
         Event::Left { call } => (6, 0, call, 0),
+        Event::Spared { call } => (7, 0, call, 0),
+        Event::Unprovable { call } => (8, 0, call, 0),
     };
     let mut bytes = [0; NOTE];
     (bytes[0], bytes[1]) = (kind, detail);
@@ -109,6 +111,8 @@ fn decode(note: [u8; NOTE]) -> Note {
             Event::Ended { call, outcome }
         }
         6 => Event::Left { call },
+        7 => Event::Spared { call },
+        8 => Event::Unprovable { call },
         other => panic!("{other} is no note"),
     };
     Note { event, at_us: word(24) }
@@ -138,6 +142,8 @@ mod tests {
             Event::Sent { call: 1, connection: 9 },
             Event::Ran { call: 1, at_us: 77 },
             Event::Left { call: 1 },
+            Event::Spared { call: 1 },
+            Event::Unprovable { call: 1 },
         ];
         for flow in [Flow::Down, Flow::Up] {
             events.extend([Event::Chunk { call: 1, flow, number: 4 }, Event::Whole { call: 1, flow, total: 5 }]);

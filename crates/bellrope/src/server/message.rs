@@ -10,6 +10,7 @@ use bellrope_proto::{connection::ServerConnection, stream::StreamEnd};
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
 use super::{accept::connection_limits::ConnectionSlot, calls::body::Body, handler::added::AddedTypes};
+use crate::status::Counted;
 
 /// One thing for a worker to do.
 #[derive(Debug)]
@@ -28,8 +29,8 @@ pub(crate) enum Message {
 pub(crate) struct NewConnection {
     pub(crate) socket: Socket,
     pub(crate) connection: ServerConnection<Body>,
-    /// Where its records travel over the socket: what serves its rings.
-    pub(crate) stream: Option<StreamEnd>,
+    /// Where its records travel over the socket: what serves its rings, and what keeps it counted among those.
+    pub(crate) stream: Option<(StreamEnd, Counted)>,
     /// The server's number for it, never used again.
     pub(crate) serial: u64,
     pub(crate) peer: PeerCredentials,

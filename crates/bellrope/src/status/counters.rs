@@ -17,6 +17,7 @@ use bellrope_proto::{Budget, frame::ErrorCode};
 use super::{
     activity::Activity,
     exhibit::Exhibit,
+    gauge::Gauge,
     held::HeldThreads,
     liveness::Liveness,
     settings::Settings,
@@ -178,6 +179,8 @@ pub struct Metrics {
     pub(crate) held_threads: HeldThreads,
     pub(crate) accepted: AtomicU64,
     pub(crate) closed: AtomicU64,
+    /// Connections over transport 1 that are open.
+    pub(crate) streams: Gauge,
     pub(crate) refused: AtomicU64,
     pub(crate) violations: AtomicU64,
     pub(crate) stalled: AtomicU64,
@@ -257,6 +260,7 @@ impl Metrics {
             names,
             accepted: AtomicU64::new(0),
             closed: AtomicU64::new(0),
+            streams: Gauge::default(),
             refused: AtomicU64::new(0),
             violations: AtomicU64::new(0),
             stalled: AtomicU64::new(0),
@@ -454,6 +458,7 @@ impl Metrics {
         Snapshot {
             types: types.collect(),
             active_connections: self.active_connections(),
+            stream_connections: self.streams.value(),
             max_connections: self.max_connections.load(Relaxed),
             refused_connections: self.refused.load(Relaxed),
             violations: self.violations.load(Relaxed),

@@ -3,7 +3,7 @@
 use super::{
     LATENCY_BOUNDS_US, Metrics, OUTCOMES, Snapshot, TypeSnapshot, UNKNOWN,
     condition::Condition,
-    report::{Buffers, Health, MemoryUse, Status, TypeRow},
+    report::{Buffers, Health, MemoryUse, Status, Transports, TypeRow},
 };
 
 /// Outcomes that are nobody's error.
@@ -24,6 +24,10 @@ impl Health {
             ends_in_seconds: metrics.ends_in().map(|left| left.as_secs()),
             total_requests: snapshot.total_requests(),
             active_connections: snapshot.active_connections,
+            transports: Transports {
+                shm: snapshot.active_connections.saturating_sub(snapshot.stream_connections),
+                stream: snapshot.stream_connections,
+            },
             max_connections: snapshot.max_connections,
             queued_requests: snapshot.queued_requests,
             unread_connections: snapshot.unread_connections,

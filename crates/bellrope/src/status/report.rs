@@ -32,6 +32,8 @@ pub struct Health {
     pub total_requests: u64,
     /// Connections that are open.
     pub active_connections: u64,
+    /// How many of those use which transport.
+    pub transports: Transports,
     /// Connections that may be open.
     pub max_connections: u64,
     /// Requests that the workers found waiting in their last round over their connections.
@@ -87,6 +89,17 @@ pub struct Status {
     /// What things around the server show.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub panels: Vec<Panel>,
+}
+
+/// Open connections by their transport.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Transports {
+    /// Over shared memory.
+    pub shm: u64,
+    /// Over the socket alone.
+    pub stream: u64,
 }
 
 /// What connections hold outside their rings.

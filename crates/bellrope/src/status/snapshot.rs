@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub types: Vec<TypeSnapshot>,
     /// Connections that are open.
     pub active_connections: u64,
+    /// Of those, connections over the socket alone (transport 1).
+    pub stream_connections: u64,
     /// Connections that may be open.
     pub max_connections: u64,
     /// Connections refused in the handshake.

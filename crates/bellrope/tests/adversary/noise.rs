@@ -1,5 +1,7 @@
 //! Attacks by chance: peers that write anything anywhere, and a thread that flips bits under them and the server. They
-//! live in a process of their own, as attackers do.
+//! live in a process of their own, as attackers do. Every other connection is one over transport 1.
+
+mod stream;
 
 use std::{
     io::{Read, Write},
@@ -17,6 +19,7 @@ use bellrope_proto::{
     layout::{ADMITTED, CONSUMER_POSITION, RECORDS},
 };
 use bellrope_shm::{SharedMemory, sync::Ordering::Relaxed};
+use bellrope_testkit::raw_stream::StreamPeer;
 use fastrand::Rng;
 
 use crate::{StopOnDrop, peer::Peer};
@@ -87,6 +90,12 @@ fn scribble(path: &Path, seed: u64, length: Duration) -> u64 {
                     let mut connections = 0;
                     while Instant::now() < deadline {
                         // Those that left may still have their places for a moment.
+                        if rng.bool() {
+                            let Ok(mut peer) = StreamPeer::try_to_connect(path, "adversary") else { continue };
+                            stream::live(&mut peer, &mut rng);
+                            connections += 1;
+                            continue;
+                        }
                         let Ok(mut peer) = Peer::try_to_connect(path) else { continue };
                         peer.careless = true;
                         memory.lock().unwrap().push(Arc::clone(&peer.memory));
@@ -144,37 +153,47 @@ fn live(peer: &mut Peer, rng: &mut Rng) {
             4 => peer.socket.ring(),
             5 => peer.responses.punch_pages(rng.usize(0..64) * 4096),
             6 => peer.responses.store(CONSUMER_POSITION, rng.u64(0..4096) * 8, Relaxed),
-            7..=12 => {
-                let message_type = any_type(rng);
-                peer.try_send(rng, Kind::Request, message_type);
+            7..=18 => {
+                let AnyRecord { kind, message_type, id, extension, payload } = any_record(rng);
+                peer.send(kind, message_type, id, extension, &payload);
             }
-            13 => peer.try_send(rng, Kind::Cancel, 0),
-            14 => peer.try_send(rng, Kind::Credit, 0),
-            15 => peer.try_send(rng, Kind::End, 0),
-            16 => peer.try_send(rng, Kind::Fragment, 0),
-            17..=18 => peer.try_send(rng, Kind::Chunk, 0),
             // The server gets a chance to see it.
             _ => std::thread::sleep(Duration::from_micros(rng.u64(0..300))),
         }
     }
 }
 
-impl Peer {
-    /// Sends a record that may be right.
-    fn try_send(&mut self, rng: &mut Rng, kind: Kind, message_type: u16) {
-        let extended = match kind {
-            Kind::Cancel => false,
-            Kind::Request => rng.u32(0..8) == 0,
-            _ => true,
-        };
-        let empty = matches!(kind, Kind::Cancel | Kind::Credit | Kind::End);
-        let most = if rng.u32(0..8) == 0 { 60_000 } else { 300 };
-        let len = if empty { 0 } else { rng.usize(0..most) };
-        let mut payload = vec![0; len];
-        rng.fill(&mut payload);
-        let extension = extended.then(|| if rng.bool() { rng.u64(0..4) } else { word(rng) });
-        self.send(kind, message_type, rng.u64(0..IDS), extension, &payload);
-    }
+/// A record that may be right.
+struct AnyRecord {
+    kind: Kind,
+    message_type: u16,
+    id: u64,
+    extension: Option<u64>,
+    payload: Vec<u8>,
+}
+
+fn any_record(rng: &mut Rng) -> AnyRecord {
+    let kind = match rng.u32(0..12) {
+        0 => Kind::Cancel,
+        1 => Kind::Credit,
+        2 => Kind::End,
+        3 => Kind::Fragment,
+        4..=5 => Kind::Chunk,
+        _ => Kind::Request,
+    };
+    let extended = match kind {
+        Kind::Cancel => false,
+        Kind::Request => rng.u32(0..8) == 0,
+        _ => true,
+    };
+    let empty = matches!(kind, Kind::Cancel | Kind::Credit | Kind::End);
+    let most = if rng.u32(0..8) == 0 { 60_000 } else { 300 };
+    let len = if empty { 0 } else { rng.usize(0..most) };
+    let mut payload = vec![0; len];
+    rng.fill(&mut payload);
+    let extension = extended.then(|| if rng.bool() { rng.u64(0..4) } else { word(rng) });
+    let message_type = if kind == Kind::Request { any_type(rng) } else { 0 };
+    AnyRecord { kind, message_type, id: rng.u64(0..IDS), extension, payload }
 }
 
 fn any_type(rng: &mut Rng) -> u16 {

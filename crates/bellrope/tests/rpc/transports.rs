@@ -48,6 +48,25 @@ fn bytes(len: usize) -> Vec<u8> {
 }
 
 #[test]
+fn a_server_says_how_many_connections_use_which_transport() {
+    let server = serve(ServerConfig::default());
+    let counted = || {
+        let snapshot = server.server.metrics().snapshot();
+        (snapshot.active_connections, snapshot.stream_connections)
+    };
+    let (shared, alone) = (client(Transport::Shm, &server), client(Transport::Stream, &server));
+    assert_eq!(counted(), (2, 1), "whoever is connected is counted");
+    drop(alone);
+    eventually("one is gone", || counted() == (1, 0));
+    let again = client(Transport::Stream, &server);
+    assert_eq!(counted(), (2, 1));
+    drop(shared);
+    eventually("the other one is gone", || counted() == (1, 1));
+    drop(again);
+    eventually("both are gone", || counted() == (0, 0));
+}
+
+#[test]
 fn a_call_is_answered_over_every_transport_whatever_its_size() {
     for ring_bytes in [4096, 256 * 1024] {
         let server = serve(ServerConfig::default().ring_bytes(ring_bytes));

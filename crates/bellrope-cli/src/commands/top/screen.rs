@@ -154,8 +154,12 @@ fn figures(view: &View) -> Vec<Line<'static>> {
             memory.rss_kb, memory.anon_kb, memory.file_kb, memory.shmem_kb
         ),
         format!(
-            "Connections  {} of {}, {} requests queued",
-            view.active_connections, view.max_connections, view.queued_requests
+            "Connections  {} of {} ({} shm, {} stream), {} requests queued",
+            view.active_connections,
+            view.max_connections,
+            view.transports.shm,
+            view.transports.stream,
+            view.queued_requests
         ),
     ];
     if let Some(buffers) = &view.buffers {
@@ -238,7 +242,7 @@ mod tests {
         }
         let text = drawn(&screen, 80, 24);
         for part in
-            ["healthy", "/run/bell.sock", "p50 1 us, p95 10 us", "0 of 9", "echo is open, 3 rejected", "CALLS/S"]
+            ["healthy", "/run/bell.sock", "p50 1 us, p95 10 us", "0 of 9 (0 shm, 0 stream)", "echo is open, 3 rejected", "CALLS/S"]
         {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }

@@ -1,6 +1,6 @@
 //! What the server says of itself, and what two such moments make: rates and quantiles. No socket, no terminal.
 
-use bellrope::status::{BreakerRow, Buffers, MemoryUse, Status};
+use bellrope::status::{BreakerRow, Buffers, MemoryUse, Status, Transports};
 use serde::Serialize;
 
 /// What is shown, and printed as JSON.
@@ -17,6 +17,7 @@ pub(crate) struct View {
     /// Of the types whose handlers run on a worker.
     pub(crate) latency: Latency,
     pub(crate) active_connections: u64,
+    pub(crate) transports: Transports,
     pub(crate) max_connections: u64,
     pub(crate) queued_requests: u64,
     pub(crate) memory: MemoryUse,
@@ -90,6 +91,7 @@ pub(super) fn since(status: &Status, before: Option<&Status>) -> View {
         errors_per_second: rate(status.errors.total(), before.map(|before| before.errors.total())),
         latency: latency(status, &on_workers),
         active_connections: health.active_connections,
+        transports: health.transports,
         max_connections: health.max_connections,
         queued_requests: health.queued_requests,
         memory: health.memory,

@@ -1,7 +1,6 @@
 //! Clients that do nothing wrong while everything around them does.
 
 use std::{
-    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
@@ -64,10 +63,10 @@ pub(super) struct Seen {
 }
 
 impl HonestClients {
-    pub(super) fn start(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn start(config: &ClientConfig) -> anyhow::Result<Self> {
         let mut honest_clients = Self { record: Arc::default(), threads: Vec::new() };
         for number in 0..MANY {
-            let mut config = ClientConfig::new(path);
+            let mut config = config.clone();
             config.call_timeout = CALL_TIMEOUT;
             let client = Client::with(config)?;
             let record = Arc::clone(&honest_clients.record);
@@ -190,7 +189,7 @@ mod tests {
         let server = LocalServer::start(|builder| {
             builder.unary("echo", |_, _| Err(HandlerError::invalid_request("the bell is cracked")))
         });
-        let honest_clients = HonestClients::start(&server.socket()).unwrap();
+        let honest_clients = HonestClients::start(&ClientConfig::new(server.socket())).unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         while honest_clients.record.failed.load(Relaxed) == 0 {
             assert!(Instant::now() < deadline, "nobody calls");

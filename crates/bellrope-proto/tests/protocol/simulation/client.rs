@@ -13,7 +13,10 @@ use bellrope_testkit::{
     payload,
 };
 
-use super::world::{Plan, Setting, Sleep};
+use super::{
+    wire::Wire,
+    world::{Plan, Setting, Sleep},
+};
 
 pub(crate) struct Client {
     pub(crate) connection: ClientConnection,
@@ -270,12 +273,27 @@ impl Client {
     }
 
     /// The server is gone: takes what it left, then asks how every other call ended.
-    pub(crate) fn lose_server(mut self, setting: &mut Setting) {
-        while self.take(setting, 1000) || self.connection.is_ready() {}
+    pub(crate) fn lose_server(mut self, setting: &mut Setting, mut wire: Option<Wire>) {
+        // What has arrived counts, however much more of it there is than the ring has room for.
+        let mut goes_on = true;
+        while goes_on {
+            wire.as_mut().map(Wire::turn_client);
+            let took = self.take(setting, 1000) || self.connection.is_ready();
+            goes_on = took || self.connection.commit().needed();
+        }
         assert_eq!(self.connection.in_flight(), self.calls.len());
         let ids: Vec<_> = self.connection.calls().collect();
         for id in ids {
-            let outcome = match self.connection.loss(id) {
+            let loss = self.connection.loss(id);
+            if let Some(wire) = &wire {
+                assert_eq!(wire.unread(), 0, "all that arrived was read");
+                let proof = match wire.verdict(id) {
+                    Loss::NotExecuted => Event::Spared { call: self.calls[&id].call },
+                    Loss::Unknown => Event::Unprovable { call: self.calls[&id].call },
+                };
+                setting.events.push(proof);
+            }
+            let outcome = match loss {
                 Loss::NotExecuted => Outcome::NotExecuted,
                 Loss::Unknown => Outcome::Unknown,
             };

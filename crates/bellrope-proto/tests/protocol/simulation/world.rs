@@ -15,7 +15,7 @@ use bellrope_testkit::{
 };
 use fastrand::Rng;
 
-use super::{client::Client, server::Server};
+use super::{client::Client, server::Server, wire::Wire};
 
 const MAX_MESSAGE: u32 = 60_000;
 const LINKS: usize = 2;
@@ -64,6 +64,8 @@ pub(crate) struct Sleep {
 struct Link {
     client: Option<Client>,
     server: Option<Server>,
+    /// What carries the records, where that is no shared memory.
+    wire: Option<Wire>,
 }
 
 pub(crate) struct World {
@@ -94,7 +96,7 @@ impl World {
         let budget = Budget::new(u64::from(MAX_MESSAGE) + rng.u64(0..40_000));
         let (events, totals) = (Vec::new(), BTreeMap::new());
         let setting = Setting { rng, now_us: 1, events, totals, deaths: true, calls: 0 };
-        let links = (0..LINKS).map(|_| Link { client: None, server: None }).collect();
+        let links = (0..LINKS).map(|_| Link { client: None, server: None, wire: None }).collect();
         let rng = &mut Rng::with_seed(!seed);
         let mood = Mood {
             client: rng.u32(150..850),
@@ -120,10 +122,13 @@ impl World {
     fn step(&mut self) {
         let index = self.setting.rng.usize(0..LINKS);
         match self.setting.rng.u32(0..1000) {
-            0..2 => self.kill_server(),
+            0 => self.kill_server(),
+            1 => self.retire_server(),
             2..4 => {
-                if let Some(client) = self.links[index].client.take() {
+                let Link { client, wire, .. } = &mut self.links[index];
+                if let Some(client) = client.take() {
                     client.die(&mut self.setting);
+                    wire.iter_mut().for_each(Wire::lose_client);
                 }
             }
             4..60 => self.setting.now_us += self.setting.rng.u64(0..2_000),
@@ -134,7 +139,9 @@ impl World {
 
     fn step_client(&mut self, index: usize) {
         let Self { setting, links, mood, .. } = self;
-        let Link { client: Some(client), server } = &mut links[index] else {
+        let link = &mut links[index];
+        link.hear_client(setting.rng.bool());
+        let Link { client: Some(client), server, .. } = link else {
             return self.settle(index);
         };
         if server.is_none() && setting.rng.u32(0..4) == 0 {
@@ -157,13 +164,15 @@ impl World {
         client.wake(false);
         client.sleep.uncommitted = setting.rng.bool() && !client.sleep.asleep;
         if !client.sleep.uncommitted {
-            ring(client.connection.commit(), server.as_mut().map(|server| &mut server.sleep));
+            link.commit_client();
         }
     }
 
     fn step_server(&mut self, index: usize) {
         let Self { setting, links, .. } = self;
-        let Link { client, server: Some(server) } = &mut links[index] else { return };
+        let link = &mut links[index];
+        link.hear_server(setting.rng.bool());
+        let Link { client, server: Some(server), .. } = link else { return };
         if client.is_none() && setting.rng.u32(0..4) == 0 {
             return self.settle(index);
         }
@@ -189,25 +198,46 @@ impl World {
         // A worker with unsent answers does not sleep.
         server.sleep.uncommitted = setting.rng.u32(0..4) == 0 && !server.sleep.asleep;
         if !server.sleep.uncommitted {
-            ring(server.connection.commit(), client.as_mut().map(|client| &mut client.sleep));
+            link.commit_server();
         }
     }
 
     /// The server process dies, with all its connections.
     fn kill_server(&mut self) {
-        self.links.iter_mut().for_each(|link| link.server = None);
+        for link in &mut self.links {
+            link.server = None;
+            link.wire.iter_mut().for_each(Wire::lose_server);
+        }
         assert_eq!(self.budget.used(), 0, "the budget goes with its connections");
+    }
+
+    /// The server process ends by itself. Clients that share no memory with it are told how many of their requests it took.
+    fn retire_server(&mut self) {
+        for Link { server, wire, .. } in &mut self.links {
+            if let (Some(server), Some(wire)) = (server, wire) {
+                let _ = server.connection.commit();
+                wire.say_farewell(server.connection.untaken_requests());
+            }
+        }
+        self.kill_server();
     }
 
     /// Whoever has lost the other side notices; then both connect anew.
     fn settle(&mut self, index: usize) {
         let link = &mut self.links[index];
+        let wire = link.wire.take();
         if let (Some(client), None) = (link.client.take(), link.server.take()) {
-            client.lose_server(&mut self.setting);
+            client.lose_server(&mut self.setting, wire);
         }
         self.connections += 1;
-        let memory = SharedMemory::anonymous(self.terms.geometry.mapping_len());
-        let (client, server) = pair(&memory, self.terms);
+        let (client, server);
+        if self.setting.rng.bool() {
+            let (ours, theirs, wire) = Wire::connect(self.terms, self.setting.rng.fork());
+            (client, server, link.wire) = (ours, theirs, Some(wire));
+        } else {
+            let memory = SharedMemory::anonymous(self.terms.geometry.mapping_len());
+            (client, server) = pair(&memory, self.terms);
+        }
         link.client = Some(Client::new(client, self.connections));
         link.server = Some(Server::new(server, &self.budget, MAX_MESSAGE as usize));
     }
@@ -215,7 +245,7 @@ impl World {
     /// Who sleeps and was not rung has nothing to look at.
     fn check_wake_ups(&self) {
         for link in &self.links {
-            let Link { client: Some(client), server: Some(server) } = link else { continue };
+            let Link { client: Some(client), server: Some(server), .. } = link else { continue };
             if client.sleep.is_fast() && !server.sleep.uncommitted {
                 assert!(!client.connection.is_ready(), "the client sleeps over an answer");
             }
@@ -230,7 +260,7 @@ impl World {
     fn come_to_an_end(&mut self) {
         self.setting.deaths = false;
         for index in 0..LINKS {
-            let Link { client, server } = &self.links[index];
+            let Link { client, server, .. } = &self.links[index];
             if client.is_none() || server.is_none() {
                 self.settle(index);
             }
@@ -247,10 +277,11 @@ impl World {
             for index in 0..LINKS {
                 self.finish_client(index);
                 self.finish_server(index);
+                self.links[index].hear();
                 self.check_wake_ups();
             }
         }
-        for Link { client, server } in &self.links {
+        for Link { client, server, .. } in &self.links {
             let (Some(client), Some(server)) = (client, server) else { unreachable!("all are connected") };
             assert_eq!((client.connection.in_flight(), server.connection.open_calls()), (0, 0));
         }
@@ -258,7 +289,7 @@ impl World {
     }
 
     fn finish_client(&mut self, index: usize) {
-        let Link { client: Some(client), server: Some(server) } = &mut self.links[index] else { return };
+        let Some(client) = &mut self.links[index].client else { return };
         let setting = &mut self.setting;
         if client.wake(false) {
             client.send_all(setting);
@@ -269,11 +300,11 @@ impl World {
             }
         }
         client.sleep.uncommitted = false;
-        ring(client.connection.commit(), Some(&mut server.sleep));
+        self.links[index].commit_client();
     }
 
     fn finish_server(&mut self, index: usize) {
-        let Link { client: Some(client), server: Some(server) } = &mut self.links[index] else { return };
+        let Some(server) = &mut self.links[index].server else { return };
         let setting = &mut self.setting;
         if server.wake(false) {
             let Ok(()) = server.visit(setting, 64) else { unreachable!("nobody dies any more") };
@@ -285,11 +316,11 @@ impl World {
             server.rest();
         }
         server.sleep.uncommitted = false;
-        ring(server.connection.commit(), Some(&mut client.sleep));
+        self.links[index].commit_server();
     }
 
     fn describe(&self) -> String {
-        let one = |Link { client, server }: &Link| {
+        let one = |Link { client, server, .. }: &Link| {
             let client = client.as_ref().map(|client| format!("{:?} {:#?}", client.sleep, client.connection));
             let server = server.as_ref().map(|server| format!("{:?} {:#?}", server.sleep, server.connection));
             format!("client {}\nserver {}\n", client.unwrap_or_default(), server.unwrap_or_default())
@@ -310,6 +341,62 @@ fn ring(wake: Wake, sleeper: Option<&mut Sleep>) {
 impl Link {
     fn is_done(&self) -> bool {
         self.client.as_ref().is_none_or(Client::is_done) && self.server.as_ref().is_none_or(Server::is_done)
+    }
+
+    /// Makes visible what the client has done. Over a wire that is for its own end, which looks at the ring at once.
+    fn commit_client(&mut self) {
+        let Self { client: Some(client), server, wire } = self else { return };
+        let wake = client.connection.commit();
+        match wire {
+            None => ring(wake, server.as_mut().map(|server| &mut server.sleep)),
+            Some(wire) => {
+                if wake.needed() && wire.turn_client() {
+                    client.sleep.ring();
+                }
+            }
+        }
+    }
+
+    fn commit_server(&mut self) {
+        let Self { client, server: Some(server), wire } = self else { return };
+        let wake = server.connection.commit();
+        match wire {
+            None => ring(wake, client.as_mut().map(|client| &mut client.sleep)),
+            Some(wire) => {
+                if wake.needed() && wire.turn_server() {
+                    server.sleep.ring();
+                }
+            }
+        }
+    }
+
+    /// The client's side looks at its socket, if that has said something and `now` is the time.
+    fn hear_client(&mut self, now: bool) {
+        if let Self { client: Some(client), wire: Some(wire), .. } = self
+            && now
+            && wire.calls_client()
+            && wire.turn_client()
+        {
+            client.sleep.ring();
+        }
+    }
+
+    fn hear_server(&mut self, now: bool) {
+        if let Self { server: Some(server), wire: Some(wire), .. } = self
+            && now
+            && wire.calls_server()
+            && wire.turn_server()
+        {
+            server.sleep.ring();
+        }
+    }
+
+    /// Both look at their sockets until these say nothing more.
+    fn hear(&mut self) {
+        while self.wire.as_ref().is_some_and(|wire| wire.calls_client() || wire.calls_server()) {
+            self.hear_client(true);
+            self.hear_server(true);
+        }
     }
 }
 

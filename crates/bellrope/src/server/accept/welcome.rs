@@ -68,6 +68,7 @@ pub(crate) fn let_in(
     let told = (features & TABLE != 0).then_some(ToldTypes { types: added, with_schemas: features & SCHEMAS != 0 });
     // Before the client can know of it: whoever is connected is among those that are counted.
     core.metrics.accepted.fetch_add(1, Relaxed);
+    let counted = (hello.transport == Transport::Stream).then(|| core.metrics.streams.enter());
     let sent = match &handle {
         Some(handle) => socket.send_with_memory(&bytes, handle),
         None => socket.send(&bytes),
@@ -80,7 +81,7 @@ pub(crate) fn let_in(
     KillPoint::Welcomed.reached();
     let transport = hello.transport.name();
     tracing::debug!(connection = serial, pid = peer.pid, client = hello.name, transport, "client connected");
-    let stream = handle.is_none().then(|| StreamEnd::of_server(&memory, terms.geometry));
+    let stream = counted.map(|counted| (StreamEnd::of_server(&memory, terms.geometry), counted));
     let make_connection = move |socket| NewConnection {
         socket,
         stream,

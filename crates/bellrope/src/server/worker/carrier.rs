@@ -8,6 +8,7 @@ use bellrope_shm::{socket::Socket, wait::EdgeWatch};
 use crate::{
     kill_points::KillPoint,
     pump::{Fault, Pump},
+    status::Counted,
 };
 
 /// What moves the records of one connection.
@@ -19,11 +20,17 @@ pub(crate) struct Carrier {
     scratch: Arc<Mutex<Scratch>>,
     /// Whether the connection has to look at its rings again.
     moved: bool,
+    /// Counts it for as long as it is there.
+    _counted: Counted,
 }
 
 impl Carrier {
-    pub(crate) fn new(end: StreamEnd, watch: EdgeWatch, scratch: Arc<Mutex<Scratch>>) -> Self {
-        Self { pump: Pump::new(end), watch, scratch, moved: false }
+    pub(crate) fn new(
+        (end, counted): (StreamEnd, Counted),
+        watch: EdgeWatch,
+        scratch: Arc<Mutex<Scratch>>,
+    ) -> Self {
+        Self { pump: Pump::new(end), watch, scratch, moved: false, _counted: counted }
     }
 
     /// The socket has something to say: moves what can be moved.
