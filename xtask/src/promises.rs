@@ -1,4 +1,5 @@
-//! The tables of promises name tests that are there, each in the file or folder that it links to.
+//! Tables of promises, and of what was reported and how it ends, name tests that are there, each in the file or folder that it
+//! links to.
 
 use std::path::{Path, PathBuf};
 
@@ -6,8 +7,8 @@ use anyhow::Context as _;
 
 use crate::{documents, found::Found, sources};
 
-/// The head of a table of promises.
-const HEAD: &str = "| promise | test |";
+/// How the heads of such tables end.
+const HEAD: &str = " | test |";
 /// Fewer promised tests than this mean that a table is no longer found.
 const FEWEST: usize = 40;
 
@@ -22,14 +23,15 @@ pub fn check(root: &Path) -> anyhow::Result<Found> {
         let text = sources::text(&document)?;
         let mut in_table = false;
         for line in text.lines() {
-            in_table = line == HEAD || in_table && line.starts_with('|');
-            if in_table && line != HEAD && !line.starts_with("|--") {
+            let is_head = line.starts_with("| ") && line.ends_with(HEAD);
+            in_table = is_head || in_table && line.starts_with('|');
+            if in_table && !is_head && !line.starts_with("|--") {
                 checked += check_row(&document, &text, line, &mut faults)?;
             }
         }
     }
     if checked <= FEWEST {
-        faults.push(format!("only {checked} tests were found in tables that begin with `{HEAD}`"));
+        faults.push(format!("only {checked} tests were found in tables whose heads end with `{HEAD}`"));
     }
     Ok(Found::new(format!("{checked} promised tests"), faults))
 }

@@ -45,7 +45,9 @@ impl Failure {
     /// The same with no more text than may travel, to be kept until there is room for it.
     #[must_use]
     pub fn bounded(mut self) -> Self {
-        if self.text.len() > MAX_ERROR_TEXT {
+        // What a text was cut from, or written into, may have more room than it has bytes.
+        let room = if let Cow::Owned(text) = &self.text { text.capacity() } else { 0 };
+        if self.text.len() > MAX_ERROR_TEXT || room > MAX_ERROR_TEXT {
             self.text = self.bounded_text().to_owned().into();
         }
         self

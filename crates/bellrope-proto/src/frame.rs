@@ -81,6 +81,10 @@ pub struct Header {
     pub extended: bool,
 }
 
+/// In the place of a call id: an [error](Kind::Error) of no call, by which a server says why it is about to close the
+/// connection. No client of ours gives a call this id.
+pub(crate) const WHOLE_CONNECTION: u64 = 0;
+
 /// The one flag that every record may have: an extension word follows the call id.
 pub(crate) const EXTENDED: u64 = 1 << 56;
 

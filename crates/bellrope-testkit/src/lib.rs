@@ -20,6 +20,7 @@ pub mod program;
 pub mod raw;
 #[cfg(feature = "runtime")]
 pub mod raw_stream;
+pub mod role;
 #[cfg(feature = "runtime")]
 pub mod support;
 #[cfg(feature = "runtime")]

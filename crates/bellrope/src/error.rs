@@ -196,6 +196,17 @@ pub enum CallError {
     /// The server is gone and may have run the call, once.
     #[error("the server went away while the call was under way; it may have run")]
     Unknown,
+    /// The server has closed the connection on account of this client, and has said why. Other calls get a new connection.
+    #[error(
+        "the server closed the connection: {reason}; the call {}",
+        if *may_have_run { "may have run" } else { "has not run" }
+    )]
+    ClosedByServer {
+        /// The server's own words: which limit or rule, its value, and what to do.
+        reason: String,
+        /// Whether it may have run, once. If not, it is safe to send it again.
+        may_have_run: bool,
+    },
     /// The server broke the protocol, and the connection was closed.
     #[error("the server broke the protocol: {0}")]
     Violation(#[from] Violation),
@@ -292,7 +303,13 @@ impl CallError {
     /// Whether the same call may be sent again without the risk that it runs twice. [Example](Self).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::NotExecuted | Self::Connect(_) | Self::Rejected { .. })
+        matches!(
+            self,
+            Self::NotExecuted
+                | Self::ClosedByServer { may_have_run: false, .. }
+                | Self::Connect(_)
+                | Self::Rejected { .. }
+        )
     }
 
     /// Whether the server failed, as a client's own breaker sees it. A handler's answer "no" is an answer, a refusal is
@@ -324,6 +341,7 @@ impl CallError {
             | Self::MessageTooLarge { .. }
             | Self::ChunkTooLarge { .. }
             | Self::Cancelled
+            | Self::ClosedByServer { .. }
             | Self::Closed => Blame::Caller,
             #[cfg(feature = "service")]
             Self::Unwritable { .. } | Self::Incompatible { .. } => Blame::Caller,

@@ -18,6 +18,7 @@ mod protocol;
 mod proxies;
 mod real_model;
 mod refusals;
+mod reported;
 mod resumable;
 mod retries;
 mod script;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::fake::{Fake, soon};
 use crate::script::{Format, USAGE};
 
-const PROVIDERS: [Format; 3] = [Format::ChatCompletions, Format::Responses, Format::Messages];
+pub(crate) const PROVIDERS: [Format; 3] = [Format::ChatCompletions, Format::Responses, Format::Messages];
 pub(crate) const TOOLS: [ToolFormat; 3] = [ToolFormat::ChatCompletions, ToolFormat::Responses, ToolFormat::Messages];
 
 /// A gateway whose only real provider is this one.
@@ -19,12 +19,12 @@ pub(crate) fn gateway(fake: &Fake, format: Format, config: ProviderConfig) -> Ga
     Gateway::new(Arc::new(HttpProvider::new(config).unwrap()))
 }
 
-fn read(format: ToolFormat, body: &Value) -> Asked {
+pub(crate) fn read(format: ToolFormat, body: &Value) -> Asked {
     format.read(body.to_string().as_bytes(), &[]).unwrap_or_else(|fault| panic!("{format:?}: {fault}"))
 }
 
 /// A question in a tool's format, with a tool to call.
-fn question(format: ToolFormat) -> Value {
+pub(crate) fn question(format: ToolFormat) -> Value {
     let schema = json!({"type": "object", "properties": {"at": {"type": "number"}}});
     match format {
         ToolFormat::Responses => json!({
@@ -44,22 +44,26 @@ fn question(format: ToolFormat) -> Value {
 
 /// What an answer says, whatever its format.
 #[derive(Debug, PartialEq, Default)]
-struct Said {
-    text: String,
-    reasoning: String,
+pub(crate) struct Said {
+    pub(crate) text: String,
+    pub(crate) reasoning: String,
     /// Id, name and arguments.
-    calls: Vec<(String, String, Value)>,
+    pub(crate) calls: Vec<(String, String, Value)>,
     reason: String,
     tokens: (u64, u64),
 }
 
 impl Said {
+    pub(crate) fn reason(&self) -> &str {
+        &self.reason
+    }
+
     fn call(&mut self, id: &Value, name: &Value, arguments: Value) {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         self.calls.push((text(id), text(name), arguments));
     }
 
-    fn in_whole(format: ToolFormat, answer: &Value) -> Self {
+    pub(crate) fn in_whole(format: ToolFormat, answer: &Value) -> Self {
         let mut said = Self::default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let number = |value: &Value| value.as_u64().unwrap_or_default();
@@ -103,7 +107,7 @@ impl Said {
     }
 
     /// What the events of a stream say, as a tool puts them together.
-    fn in_stream(format: ToolFormat, text: &str) -> Self {
+    pub(crate) fn in_stream(format: ToolFormat, text: &str) -> Self {
         let events = text.split_terminator("\n\n").filter(|event| !event.starts_with(':'));
         let events = events.map(|event| event.split_once("data: ").unwrap().1).filter(|data| *data != "[DONE]");
         let events: Vec<Value> = events.map(|data| serde_json::from_str(data).unwrap()).collect();
@@ -175,7 +179,7 @@ impl Said {
 }
 
 /// The whole stream of an answer.
-async fn streamed(gateway: &Gateway, asked: Asked) -> String {
+pub(crate) async fn streamed(gateway: &Gateway, asked: Asked) -> String {
     let Asked { chat, mut writer, .. } = asked;
     let mut pieces = gateway.chat_stream(chat);
     let mut out = Vec::new();
@@ -186,7 +190,7 @@ async fn streamed(gateway: &Gateway, asked: Asked) -> String {
     String::from_utf8(out).unwrap()
 }
 
-async fn whole(gateway: &Gateway, asked: Asked) -> Value {
+pub(crate) async fn whole(gateway: &Gateway, asked: Asked) -> Value {
     let Asked { chat, mut writer, .. } = asked;
     let response = soon(gateway.chat(chat)).await.unwrap();
     serde_json::from_slice(&writer.whole(response).unwrap()).unwrap()

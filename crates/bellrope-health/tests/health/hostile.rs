@@ -1,13 +1,16 @@
 //! Clients that mean no good, and the server's own end.
 
 use std::{
+    collections::VecDeque,
     io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
+    os::unix::net::UnixStream,
     time::{Duration, Instant},
 };
 
-use bellrope::server::ServerConfig;
+use bellrope::{Client, server::ServerConfig};
 use bellrope_health::HealthServer;
+use bellrope_testkit::role;
 
 use super::{
     support::{eventually, serve},
@@ -69,6 +72,68 @@ fn every_probe_is_answered_whoever_holds_connections_open() {
     let page = get(health.local_addr(), "/metrics").body;
     let dropped = page.lines().find_map(|line| line.strip_prefix("ipc_health_connections_dropped_total "));
     assert!(dropped.unwrap().parse::<usize>().unwrap() >= 80 + 64 - 64, "{page}");
+}
+
+// Faults 19, 51, 62.
+#[test]
+fn a_thousand_half_handshakes_and_a_thousand_silent_connections_of_one_process_keep_nobody_out() {
+    const TEST: &str =
+        "hostile::a_thousand_half_handshakes_and_a_thousand_silent_connections_of_one_process_keep_nobody_out";
+    const HELD: usize = 1_000;
+    const ROUNDS: usize = 40;
+    if let Some(places) = role::is_played_here("holder") {
+        let places = places.into_string().unwrap();
+        let (socket, health) = places.split_once(' ').unwrap();
+        bellrope_shm::process::raise_descriptor_limit();
+        let (mut half, mut silent) = (VecDeque::new(), VecDeque::new());
+        loop {
+            // What cannot be had now is tried again: as many wait as the kernel lets wait.
+            if let Ok(mut stream) = UnixStream::connect(socket) {
+                let _ = stream.write_all(b"BELLROPE half a hello");
+                half.push_back(stream);
+            }
+            silent.extend(TcpStream::connect(health).ok());
+            for _ in HELD..half.len().max(silent.len()) {
+                // It holds so many, and goes on.
+                half.pop_front();
+                silent.pop_front();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+    let mut config = ServerConfig::default();
+    // Time gives no place back within this test.
+    config.handshake_timeout = Duration::from_secs(120);
+    let server = serve(config);
+    let health = watch(&server);
+    let places = format!("{} {}", server.path.display(), health.local_addr());
+    let holder = role::start(TEST, "holder", &places, &[], false);
+    eventually("it holds as many as it likes", || {
+        let (sockets, refused) = (sockets_of(holder.pid()), server.server.metrics().snapshot().refused_connections);
+        sockets >= 2 * HELD - HELD / 10 && refused > 0
+    });
+    let (mut late, mut slowest) = (0, Duration::ZERO);
+    for round in 0..ROUNDS {
+        let began = Instant::now();
+        let client = Client::connect(&server.path).unwrap_or_else(|error| panic!("number {round}: {error}"));
+        assert_eq!(client.call("echo", b"honest").unwrap(), b"honest");
+        let connected = began.elapsed();
+        for page in ["/live", "/ready"] {
+            assert_eq!(get(health.local_addr(), page).status, 200, "number {round}");
+        }
+        let probed = began.elapsed() - connected;
+        slowest = slowest.max(connected).max(probed);
+        late += usize::from(connected.max(probed) > Duration::from_secs(1));
+    }
+    holder.kill();
+    assert!(late <= ROUNDS / 20, "{late} of {ROUNDS} took over a second, the slowest {slowest:?}");
+}
+
+/// Sockets that a process has open.
+fn sockets_of(pid: u32) -> usize {
+    let links = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let targets = links.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
 }
 
 /// Connects from another address of this machine.

@@ -12,9 +12,10 @@ use check::{Receiving, check, check_types};
 use super::slots::{Slots, index_of};
 use crate::{
     Violation,
-    frame::Kind,
+    failure::MAX_ERROR_TEXT,
+    frame::{Kind, WHOLE_CONNECTION},
     kill_points::KillPoint,
-    ring::{Armed, Consumer, Producer, RecordClass, Wake, admitted},
+    ring::{Armed, Consumer, Producer, Record, RecordClass, Wake, admitted},
     style::Style,
     terms::Terms,
 };
@@ -40,6 +41,8 @@ pub struct ClientConnection {
     waiting: VecDeque<(Kind, u64, Option<u64>)>,
     /// Answers for calls that nobody waits for any more.
     dropped: u64,
+    /// What the server said of why it closes the connection.
+    closed_because: Option<Box<str>>,
     /// Whether the server may tell of changes of its message types.
     hears_types: bool,
     /// Whether the server reads metadata of calls.
@@ -116,6 +119,7 @@ impl ClientConnection {
             receiving: None,
             waiting: VecDeque::new(),
             dropped: 0,
+            closed_because: None,
             hears_types: false,
             tells_metadata: false,
             wake: Wake::NO,
@@ -295,7 +299,11 @@ impl ClientConnection {
             if let Some((kind, at)) = check(&record, &mut self.calls, self.receiving, &self.terms)? {
                 return Ok(Some(Answer::new(record, kind, at)));
             }
-            self.dropped += 1;
+            if record.header.kind == Kind::Error && record.id == WHOLE_CONNECTION {
+                self.hear_why(&record);
+            } else {
+                self.dropped += 1;
+            }
             self.wake |= self.responses.advance(&record);
         }
         Ok(None)
@@ -395,6 +403,19 @@ impl ClientConnection {
     /// Takes the sleep tag back.
     pub fn disarm(&self) {
         self.responses.disarm();
+    }
+
+    /// Why the server closes the connection on this client's account, in its words, if it said so.
+    #[must_use]
+    pub fn closed_because(&self) -> Option<&str> {
+        self.closed_because.as_deref()
+    }
+
+    #[cold]
+    fn hear_why(&mut self, record: &Record) {
+        let mut text = vec![0; (record.header.len as usize).min(MAX_ERROR_TEXT)];
+        self.responses.read(record, 0, &mut text);
+        self.closed_because = Some(String::from_utf8_lossy(&text).into());
     }
 
     /// What can be said of a call under way after the server has died and every answer it left was taken.

@@ -1,12 +1,14 @@
 //! What the server has to say on one connection: answers, chunks and credit, and what of it waits for room.
 
+mod errors;
+
 use std::collections::{HashMap, VecDeque};
 
 use super::{flow::Outflow, reply::Reply, uploads::Uploads};
 use crate::{
     Reservation, Violation,
     failure::Failure,
-    frame::{ErrorCode, Kind},
+    frame::Kind,
     kill_points::KillPoint,
     ring::{Producer, RecordClass, Wake},
     terms::Terms,
@@ -57,7 +59,11 @@ struct Stream<B> {
 enum Ending<B> {
     Response(B),
     End,
-    Failed(Failure),
+    Failed {
+        failure: Failure,
+        /// Room in the budget for its text, until it was sent.
+        _held: Option<Reservation>,
+    },
 }
 
 /// A response that travels in parts.
@@ -195,7 +201,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
                 return self.flush();
             }
             Ok(body) => Ending::Response(body),
-            Err(failure) => Ending::Failed(failure.bounded()),
+            Err(failure) => Ending::Failed { failure: failure.bounded(), _held: None },
         };
         self.send_ending(id, ending)
     }
@@ -229,11 +235,6 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             self.runnable.retain(|listed| *listed != id);
         }
         true
-    }
-
-    /// Ends a stream at once, without what is parked.
-    pub(super) fn abort(&mut self, id: u64, failure: Failure) -> Result<(), Violation> {
-        if self.forget(id) { self.send_ending(id, Ending::Failed(failure.bounded())) } else { Ok(()) }
     }
 
     /// Keeps room in the budget until the end of a stream has been sent.
@@ -287,7 +288,8 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.ending.get_or_insert(match outcome {
                 Ok(()) => Ending::End,
-                Err(failure) => Ending::Failed(failure.bounded()),
+                // The stream holds its room.
+                Err(failure) => Ending::Failed { failure: failure.bounded(), _held: None },
             });
             self.list(id);
         }
@@ -354,7 +356,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         let (kind, code, extension, bytes) = match &ending {
             Ending::Response(body) => (Kind::Response, 0, None, body.as_ref()),
             Ending::End => (Kind::End, 0, Some(chunks), &[][..]),
-            Ending::Failed(failure) => {
+            Ending::Failed { failure, .. } => {
                 let detail = (failure.detail != 0).then_some(failure.detail);
                 (Kind::Error, failure.code.to_bits(), detail, failure.bounded_text().as_bytes())
             }
@@ -461,11 +463,6 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             return Ok(false);
         }
         self.responses.push(RecordClass::Bulk, Kind::Types, 0, 0, Some(entries), change)
-    }
-
-    /// Tells the caller that its cancel was heard.
-    pub(super) fn cancelled(&mut self, id: u64) -> Result<(), Violation> {
-        self.send_ending(id, Ending::Failed(Failure::new(ErrorCode::Cancelled, "cancelled by the caller")))
     }
 
     /// Whether this stream is there: it goes when its end has been sent.

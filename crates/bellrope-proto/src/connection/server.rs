@@ -284,6 +284,26 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.outbox.chunk(id, body)
     }
 
+    /// Answers an open call with an error, which has room in the budget for its text until it was sent. A call that was
+    /// cancelled meanwhile is left alone.
+    ///
+    /// # Errors
+    /// The peer's [`Violation`]; the connection must be closed.
+    pub fn fail_open(&mut self, id: u64, failure: Failure, held: Option<Reservation>) -> Result<(), Violation> {
+        if !self.open.remove(&id) {
+            return Ok(());
+        }
+        self.outbox.uploads.close(id);
+        self.outbox.fail(id, failure, held)?;
+        KillPoint::Responded.reached();
+        Ok(())
+    }
+
+    /// Says why this side is about to close the connection, if there is room for it. Nothing may be sent after it.
+    pub fn say_why(&mut self, failure: &Failure) {
+        self.outbox.say_why(failure);
+    }
+
     /// Ends an open stream after everything parked.
     ///
     /// # Errors

@@ -386,10 +386,14 @@ impl ClientLink {
 
     /// How a call under way ends now that the link is broken and every answer that came was taken.
     pub(crate) fn loss(&mut self, id: u64) -> CallError {
-        match (self.broken, self.connection.loss(id)) {
-            (Some(Broken::Violation(violation)), _) => CallError::Violation(violation),
-            (_, Loss::NotExecuted) => CallError::NotExecuted,
-            (_, Loss::Unknown) => CallError::Unknown,
+        let loss = self.connection.loss(id);
+        match (self.broken, self.connection.closed_because(), loss) {
+            (Some(Broken::Violation(violation)), ..) => CallError::Violation(violation),
+            (_, Some(reason), _) => {
+                CallError::ClosedByServer { reason: reason.to_owned(), may_have_run: loss == Loss::Unknown }
+            }
+            (_, None, Loss::NotExecuted) => CallError::NotExecuted,
+            (_, None, Loss::Unknown) => CallError::Unknown,
         }
     }
 

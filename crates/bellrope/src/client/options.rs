@@ -183,8 +183,8 @@ impl Retry {
     /// Whether a call that ended with this error is sent again.
     pub(super) fn allows(self, error: &CallError) -> bool {
         match error {
-            CallError::NotExecuted => self != Self::Never,
-            CallError::Unknown => self == Self::Idempotent,
+            CallError::NotExecuted | CallError::ClosedByServer { may_have_run: false, .. } => self != Self::Never,
+            CallError::Unknown | CallError::ClosedByServer { may_have_run: true, .. } => self == Self::Idempotent,
             _ => false,
         }
     }

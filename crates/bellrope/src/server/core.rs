@@ -1,5 +1,7 @@
 //! What all threads of a server share, and what is decided by that alone. It knows no thread and no socket.
 
+#[cfg(feature = "tokio")]
+use std::borrow::Cow;
 use std::{
     sync::{
         Arc,
@@ -254,5 +256,35 @@ impl Core {
         }
         self.buffers.make_way();
         Ok(Body::new(reply, reservation, &self.buffers))
+    }
+
+    /// What is to be said of a failure, and room for its text, which may wait for its reader: that of its call if that is
+    /// enough. One that will be its connection's only one needs none. Where there is no room, the text is left out.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn keep_error(
+        &self,
+        failure: Failure,
+        held: Option<Reservation>,
+        alone: bool,
+        holder: &Arc<Holder>,
+    ) -> (Failure, Option<Reservation>) {
+        use super::calls::failures::NO_ROOM_FOR_TEXT;
+
+        let failure = failure.bounded();
+        let size = match &failure.text {
+            Cow::Owned(text) => text.len() as u64,
+            Cow::Borrowed(_) => return (failure, None),
+        };
+        let room = match held {
+            Some(mut held) if held.bytes() >= size => {
+                held.shrink_to(size);
+                Some(held)
+            }
+            _ => holder.reserve(size),
+        };
+        if room.is_none() && !alone {
+            return (Failure { text: NO_ROOM_FOR_TEXT.into(), ..failure }, None);
+        }
+        (failure, room)
     }
 }

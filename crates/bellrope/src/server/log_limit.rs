@@ -37,8 +37,16 @@ impl LogLimit {
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pid = pid;
         if !buckets.contains_key(&pid) && buckets.len() >= PROCESSES {
-            // A full bucket with nothing left out says no more than none.
-            buckets.retain(|_, bucket| bucket.left_out > 0 || !bucket.debt.is_paid(now));
+            // A full bucket says no more than none, but for what was left out: those that share one tell it.
+            let mut left_out = 0;
+            buckets.retain(|_, bucket| {
+                let stays = !bucket.debt.is_paid(now);
+                left_out += if stays { 0 } else { bucket.left_out };
+                stays
+            });
+            if left_out > 0 {
+                buckets.entry(SHARED).or_insert(Bucket { debt: Debt::none(now), left_out: 0 }).left_out += left_out;
+            }
             if buckets.len() >= PROCESSES {
                 pid = SHARED;
             }
@@ -84,5 +92,20 @@ mod tests {
         assert_eq!(limit.admits(20_000, start), None, "newcomers share a bucket, which is empty");
         // Processes about which nothing is logged make room.
         assert_eq!(limit.admits(20_001, start + Duration::from_secs(60)), Some(0));
+    }
+
+    // Fault 48.
+    #[test]
+    fn processes_that_once_logged_too_much_do_not_make_others_share_a_bucket_for_ever() {
+        let (limit, start) = (LogLimit::default(), Instant::now());
+        let flood = BURST + 7;
+        for pid in 1..=PROCESSES as i32 {
+            assert_eq!((0..flood).filter(|_| limit.admits(pid, start).is_none()).count(), 7);
+        }
+        let later = start + Duration::from_secs(60);
+        for pid in 20_000..20_100 {
+            assert!((0..BURST).all(|_| limit.admits(pid, later) == Some(0)), "each has a bucket of its own");
+        }
+        assert_eq!(limit.admits(SHARED, later), Some(PROCESSES as u64 * 7), "what was left out is told all the same");
     }
 }

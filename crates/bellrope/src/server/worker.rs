@@ -435,6 +435,9 @@ impl Worker {
     /// Ends a connection: its descriptor, mapping and handlers are gone when this returns.
     fn close(&mut self, index: usize, why: &Closing) {
         let Some(mut session) = self.sessions[index].take() else { return };
+        if let Some(why) = why.told(&self.core) {
+            session.connection.say_why(&why);
+        }
         session.say_farewell();
         KillPoint::ServerClosing.reached();
         #[cfg(feature = "tokio")]

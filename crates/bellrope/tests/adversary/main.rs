@@ -9,6 +9,7 @@ mod field;
 mod honest;
 mod noise;
 mod peer;
+mod siege;
 
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},

@@ -4,9 +4,7 @@
 mod stream;
 
 use std::{
-    io::{Read, Write},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed as Plain},
@@ -19,15 +17,15 @@ use bellrope_proto::{
     layout::{ADMITTED, CONSUMER_POSITION, RECORDS},
 };
 use bellrope_shm::{SharedMemory, sync::Ordering::Relaxed};
-use bellrope_testkit::raw_stream::StreamPeer;
+use bellrope_testkit::{raw_stream::StreamPeer, role};
 use fastrand::Rng;
 
 use crate::{StopOnDrop, peer::Peer};
 
 /// Peers at once.
 pub(crate) const PEERS: u64 = 2;
-/// The variables that make a further run of this program a noisy process: the socket's path, the seed, milliseconds.
-const PATH: &str = "BELLROPE_NOISE_PATH";
+/// The part of a noisy process, and what it is told: the seed, milliseconds.
+const ROLE: &str = "noise";
 const SEED: &str = "BELLROPE_NOISE_SEED";
 const LENGTH_MS: &str = "BELLROPE_NOISE_MS";
 /// What such a process says before how many connections it took.
@@ -42,36 +40,14 @@ const IDS: u64 = 8;
 /// Has another process of this program, which runs this test, make noise for so long. Answers how many connections it
 /// took.
 pub(crate) fn make(test: &str, path: &Path, seed: u64, length: Duration) -> u64 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env(PATH, path)
-        .env(SEED, seed.to_string())
-        .env(LENGTH_MS, length.as_millis().to_string())
-        // Open until it has ended, so that it ends with us at the latest.
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let input = child.stdin.take();
-    let ended = child.wait_with_output().unwrap();
-    drop(input);
-    let said = String::from_utf8(ended.stdout).unwrap();
-    assert!(ended.status.success(), "the noisy process failed: {said}");
-    let took = said.lines().find_map(|line| line.strip_prefix(TOOK));
-    took.unwrap_or_else(|| panic!("no count: {said}")).parse().unwrap()
+    let more = [(SEED, seed.to_string()), (LENGTH_MS, length.as_millis().to_string())];
+    role::start(test, ROLE, path, &more, false).end(TOOK).parse().unwrap()
 }
 
 /// Makes the noise if this is the process for it, and says whether it is.
 pub(crate) fn is_made_here() -> bool {
-    let Some(path) = std::env::var_os(PATH).map(PathBuf::from) else { return false };
-    let number = |name: &str| std::env::var(name).unwrap().parse::<u64>().unwrap();
-    std::thread::spawn(|| {
-        // Nothing ever comes: that it ends means that whoever started us has.
-        let _ = std::io::stdin().read(&mut [0]);
-        std::process::exit(1);
-    });
-    let took = scribble(&path, number(SEED), Duration::from_millis(number(LENGTH_MS)));
-    std::io::stdout().write_all(format!("\n{TOOK}{took}\n").as_bytes()).unwrap();
+    let Some(path) = role::is_played_here(ROLE) else { return false };
+    role::say(TOOK, scribble(Path::new(&path), role::number(SEED), Duration::from_millis(role::number(LENGTH_MS))));
     true
 }
 

@@ -14,6 +14,7 @@ mod options;
 mod outcomes;
 mod pairings;
 mod pool;
+mod put_out;
 mod reconnect;
 mod shares;
 mod streams;

@@ -373,6 +373,8 @@ fn of_requests_behind_a_violation_a_raw_client_learns_that_they_were_not_taken()
     bytes.extend(record(Kind::Request, echo, 2, None, b"dong"));
     assert!(peer.say(&bytes));
     assert_eq!(peer.answer_to(1).payload, b"ding");
+    let why = peer.next_record().unwrap();
+    assert_eq!((why.header.kind, why.id), (Kind::Error, 0));
     let last = peer.next_record().unwrap();
     assert_eq!((last.header.kind, last.extension), (Kind::Admitted, 1));
     assert_eq!(peer.next_record(), None);

@@ -1,7 +1,7 @@
 use bellrope_shm::SharedMemory;
 
 use super::*;
-use crate::layout::Geometry;
+use crate::{frame::ErrorCode, layout::Geometry};
 
 const WINDOW: u32 = 640;
 
@@ -71,13 +71,48 @@ fn an_error_that_waits_for_room_keeps_no_more_text_than_travels() {
     outbox.abort(7, failure()).unwrap();
     assert_eq!(outbox.waiting.len(), 2);
     for (_, ending) in &outbox.waiting {
-        let Ending::Failed(failure) = ending else { panic!("an error was to wait") };
+        let Ending::Failed { failure, .. } = ending else { panic!("an error was to wait") };
         assert_eq!(failure.text.len(), crate::failure::MAX_ERROR_TEXT);
     }
     outbox.open_stream(8);
     outbox.finish(8, Err(failure())).unwrap();
-    let Some(Ending::Failed(failure)) = &outbox.streams[&8].ending else { panic!("an error was to wait") };
+    let Some(Ending::Failed { failure, .. }) = &outbox.streams[&8].ending else { panic!("an error was to wait") };
     assert_eq!(failure.text.len(), crate::failure::MAX_ERROR_TEXT);
+}
+
+// Faults 34, 69.
+#[test]
+fn an_error_that_waits_for_room_keeps_its_room_in_the_budget_and_no_longer() {
+    let (mut outbox, budget) = (full(), crate::Budget::new(10_000));
+    let failure = || Failure::new(ErrorCode::Handler, "x".repeat(500));
+    let room = || budget.reserve(1_000);
+    outbox.fail(1, failure(), room()).unwrap();
+    outbox.open_stream(2);
+    outbox.hold(2, room().unwrap());
+    outbox.abort(2, failure()).unwrap();
+    outbox.open_stream(3);
+    outbox.hold(3, room().unwrap());
+    outbox.finish(3, Err(failure())).unwrap();
+    assert_eq!((outbox.waiting.len(), budget.used()), (2, 3_000));
+    drop(outbox);
+    assert_eq!(budget.used(), 0);
+    let mut roomy = self::outbox(8);
+    roomy.fail(1, failure(), room()).unwrap();
+    assert_eq!((roomy.waiting.len(), budget.used()), (0, 0), "what was sent holds nothing");
+}
+
+// Fault 57.
+#[test]
+fn why_a_connection_ends_is_said_though_its_client_reads_nothing() {
+    let mut outbox = outbox(8);
+    while outbox.responses.push(RecordClass::Bulk, Kind::Response, 0, 1, None, &[0; 400]).unwrap() {}
+    let before = outbox.sent();
+    outbox.say_why(&Failure::new(ErrorCode::Exhausted, "w".repeat(300)));
+    assert!(outbox.sent() >= before + 300 && outbox.waiting.is_empty());
+    // And where credit has used that room up, nothing waits for more.
+    let mut outbox = full();
+    outbox.say_why(&Failure::new(ErrorCode::Exhausted, "w".repeat(300)));
+    assert!(!outbox.wants_room());
 }
 
 // Fault 59.

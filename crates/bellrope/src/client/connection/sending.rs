@@ -192,6 +192,7 @@ impl Connection {
 fn unsent(error: CallError) -> CallError {
     match error {
         CallError::Unknown => CallError::NotExecuted,
+        CallError::ClosedByServer { reason, .. } => CallError::ClosedByServer { reason, may_have_run: false },
         error => error,
     }
 }

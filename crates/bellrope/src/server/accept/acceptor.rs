@@ -115,7 +115,20 @@ impl Acceptor {
             self.end_if_unused();
             self.core.metrics.accepting(self.paused_until.is_some());
         }
+        self.dismiss();
         self.core.metrics.liveness().end(self.workers.len());
+    }
+
+    /// Tells those whose handshakes have not ended that the server goes away.
+    fn dismiss(&mut self) {
+        let text = "the server is going away";
+        let keys: Vec<_> = self.half_open.iter().map(|(key, _)| key).collect();
+        for unfinished in keys.into_iter().filter_map(|key| self.half_open.remove(key)).collect::<Vec<_>>() {
+            self.give_up(&unfinished, Status::Draining, text);
+        }
+        for Waiting { socket, peer, .. } in std::mem::take(&mut self.waiting) {
+            self.refuse(&socket, peer.pid, Status::Draining, text);
+        }
     }
 
     /// Ends the server if its time has come: nothing is under way then, so it ends at once.

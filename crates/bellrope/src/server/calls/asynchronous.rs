@@ -169,14 +169,21 @@ impl AsyncCalls {
                     Ok(reply) => (Ok(reply.bytes), reply.reservation),
                     Err(failure) => (Err(failure), None),
                 };
-                let reservation = of_reply.or(of_call);
+                let mut reservation = of_reply.or(of_call);
                 let alone = !session.connection.is_stalled();
-                let outcome =
-                    outcome.and_then(|reply| self.core.keep(reply, reservation, alone, session.budget_claim.holder()));
+                let outcome = outcome
+                    .and_then(|reply| self.core.keep(reply, reservation.take(), alone, session.budget_claim.holder()));
                 if let Some(open) = open {
                     self.ended(session, open, outcome.as_ref().err());
                 }
-                session.connection.respond(call, outcome)
+                match outcome {
+                    Ok(body) => session.connection.respond(call, Ok(body)),
+                    Err(failure) => {
+                        let (failure, room) =
+                            self.core.keep_error(failure, reservation, alone, session.budget_claim.holder());
+                        session.connection.fail_open(call, failure, room)
+                    }
+                }
             }
             FromHandler::Finished(outcome) => {
                 if let Some(mut open) = session.open.close(call) {
@@ -203,7 +210,11 @@ impl AsyncCalls {
                 patience.as_millis()
             );
             let failure = Failure::new(ErrorCode::Exhausted, text);
-            if let Some(open) = session.open.close(call) {
+            if let Some(mut open) = session.open.close(call) {
+                // What says so waits for room, too.
+                if let Some(room) = open.held.ahead.take() {
+                    session.connection.hold(call, room);
+                }
                 open.cancel();
                 self.counters.ended(open.message_type);
                 outcome::note(&self.core, &self.counters, session, open.message_type, Some(&failure));

@@ -20,6 +20,7 @@ use crate::{
     breaker::{Breaker, Caller as BreakerCaller, Permit},
     server::{
         calls::{
+            body::fitted,
             failures::{no_room_for_reply, panic_failure},
             turns::{TaskHandle, Turns},
         },
@@ -206,6 +207,7 @@ struct Until {
 /// A reply with room for it in the budget, if it is larger than what its call holds there: what waits for its worker or
 /// for its ring has a bound. Where the payload lives on elsewhere, the room of the call is that one's.
 fn roomy(reply: Vec<u8>, room: &Weak<Reservation>, holder: &Arc<Holder>) -> Result<AsyncReply, Failure> {
+    let reply = fitted(reply);
     let size = reply.len() as u64;
     let held = room.upgrade().filter(|room| Arc::strong_count(room) == 2).map_or(0, |room| room.bytes());
     let reservation = if size > held { holder.reserve(size) } else { None };
@@ -257,7 +259,8 @@ async fn bounded<T>(begun: Result<Answering<T>, Failure>, until: Until, port: &P
         }
         match polled {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(outcome)) => Poll::Ready(outcome.map_err(Failure::from)),
+            // What a handler says of a large request may be large, and waits for the worker.
+            Ok(Poll::Ready(outcome)) => Poll::Ready(outcome.map_err(|error| Failure::from(error).bounded())),
             Err(failure) => Poll::Ready(Err(failure)),
         }
     });
@@ -272,5 +275,5 @@ async fn bounded<T>(begun: Result<Answering<T>, Failure>, until: Until, port: &P
 
 /// Runs a handler's code; a panic becomes a failure.
 fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, Failure> {
-    std::panic::catch_unwind(AssertUnwindSafe(run)).map_err(panic_failure)
+    std::panic::catch_unwind(AssertUnwindSafe(run)).map_err(|panic| panic_failure(panic).bounded())
 }

@@ -54,6 +54,11 @@ pub(crate) fn panic_failure(panic: Box<dyn Any + Send>) -> Failure {
     Failure { of_service: true, ..Failure::new(ErrorCode::HandlerPanic, text) }
 }
 
+/// What is left of an error of which the text found no room.
+#[cfg(feature = "tokio")]
+pub(crate) const NO_ROOM_FOR_TEXT: &str =
+    "(the text of this error found no room in the buffer budget, buffer_budget_bytes)";
+
 /// A reply that found no room.
 pub(crate) fn no_room_for_reply(size: u64, limit: u64) -> Failure {
     let text = format!(

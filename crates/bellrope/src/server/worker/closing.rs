@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bellrope_proto::Violation;
+use bellrope_proto::{Violation, connection::Failure, frame::ErrorCode};
 
 use super::session::Session;
 use crate::{pump::Fault, server::core::Core};
@@ -40,6 +40,42 @@ impl From<Fault> for Closing {
 }
 
 impl Closing {
+    /// What its client is told of it, if there is room for that: why, and what to do. Few enough words for the room that a
+    /// ring keeps for credit. `None`: the client has gone by itself, or all of them go.
+    pub(crate) fn told(&self, core: &Core) -> Option<Failure> {
+        let (code, text) = match self {
+            Self::HungUp => return None,
+            Self::Violation(violation) => (
+                ErrorCode::InvalidRequest,
+                format!(
+                    "this client broke the protocol ({}): {violation}; that is a bug of the client, or something else wrote \
+                     to its connection",
+                    violation.name()
+                ),
+            ),
+            Self::Stalled => (
+                ErrorCode::Exhausted,
+                format!(
+                    "for {} ms, the limit stall_timeout_ms, this client read nothing of what waited for it and finished \
+                     nothing that it had begun; take answers and chunks as they come, or raise the limit",
+                    core.live.stall_timeout().as_millis()
+                ),
+            ),
+            Self::LetOthersWait { held, share } => (
+                ErrorCode::Exhausted,
+                format!(
+                    "it held {held} of {} bytes (buffer_budget_bytes), its share was {share}, and it read or sent too \
+                     little for {} ms (budget_grace_ms) while others waited; take answers and chunks sooner, send large \
+                     requests without pauses, or raise the budget",
+                    core.budget.limit(),
+                    core.live.budget_grace().as_millis()
+                ),
+            ),
+            Self::Io(error) => (ErrorCode::Rejected, format!("the server's system failed it ({error}); connect again")),
+        };
+        Some(Failure::new(code, text))
+    }
+
     /// Logs the end of a connection, and charges a break of the protocol to its process.
     pub(crate) fn log(&self, core: &Core, session: &Session) {
         let (connection, pid) = (session.serial, session.peer.pid);

@@ -126,6 +126,9 @@ impl Executor {
         KillPoint::Ran.reached();
         if kept.get() {
             self.spill = core.buffers.take_small();
+        } else if failed.is_some() && self.spill.capacity() > core.fixed.terms.geometry.max_payload() as usize {
+            // Of a reply that was too large, or that its handler thought better of.
+            self.spill = Vec::new();
         }
         drop(entered);
         span.ended(failed.as_ref().map_or("ok", |failure| failure.code.name()));

@@ -117,7 +117,12 @@ pub(super) fn incompatible<M: Method>(
 ) -> Option<CallError> {
     *looks += 1;
     let theirs = match theirs {
-        Err(error @ (CallError::NotExecuted | CallError::Unknown | CallError::Connect(_))) => {
+        Err(
+            error @ (CallError::NotExecuted
+            | CallError::Unknown
+            | CallError::ClosedByServer { .. }
+            | CallError::Connect(_)),
+        ) => {
             return (*looks >= MOST_LOOKS).then_some(error);
         }
         other => other.ok().and_then(|answer| Schema::from_json(&answer).ok()),

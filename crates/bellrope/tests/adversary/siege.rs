@@ -1,0 +1,139 @@
+//! Two hundred hostile connections of every kind at once, niced, in a process of their own. Beside them every honest call,
+//! stream and handshake succeeds. How long these took is printed beside what they took next to as many well-behaved
+//! connections that make both processes use as much CPU: a time would judge by luck.
+//!
+//! `BELLROPE_SIEGE_SECONDS=n` is how long each of the two lasts.
+
+mod besiegers;
+mod townsfolk;
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use bellrope::server::ServerConfig;
+use bellrope_testkit::{
+    role,
+    support::{TestServer, eventually, serve},
+};
+use fastrand::Rng;
+
+use crate::say;
+use besiegers::KINDS;
+use townsfolk::{Errand, Took};
+
+const BESIEGERS: &str = "besiegers";
+const NEIGHBOURS: &str = "neighbours";
+/// Connections of either.
+const CONNECTIONS: usize = 200;
+const TEST: &str = "siege::honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connections";
+const SECONDS: &str = "BELLROPE_SIEGE_SECONDS";
+/// What either is told: how long it lasts, and to how much CPU time in a second of it the two processes may come.
+const LENGTH_MS: &str = "BELLROPE_SIEGE_MS";
+const CPU_US: &str = "BELLROPE_SIEGE_CPU_US";
+const DID: &str = "what came of it: ";
+/// Errands of each kind that have to be run beside either, at the least.
+const FEWEST: usize = 20;
+
+// Faults 31, 32, 33, 47, 59, 60, 62, 63, 65, 69.
+#[test]
+fn honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connections() {
+    if let Some(path) = role::is_played_here(BESIEGERS) {
+        return besiege(Path::new(&path));
+    }
+    if let Some(path) = role::is_played_here(NEIGHBOURS) {
+        return townsfolk::live_next_door(Path::new(&path), CONNECTIONS);
+    }
+    let seconds = std::env::var(SECONDS).ok().map_or(3, |value| value.parse().expect("a number"));
+    let length = Duration::from_secs(seconds);
+    let mut config = ServerConfig::default();
+    // So that it comes to that within the test.
+    config.stall_timeout = Duration::from_millis(1_500);
+    let server = serve(config);
+    let (hostile, cpu_us, lives) = beside(&server, BESIEGERS, length, 0);
+    let lives: BTreeMap<&str, u64> =
+        KINDS.iter().map(|kind| kind.0).zip(lives.split(' ').map(|n| n.parse().unwrap())).collect();
+    let counts = server.server.metrics().snapshot();
+    say(&format!(
+        "{} violations, {} put out, {} handshakes refused, {} unfinished, {} paced; lives: {lives:?}",
+        counts.violations,
+        counts.stalled,
+        counts.refused_connections,
+        counts.unfinished_handshakes,
+        counts.paced_handshakes
+    ));
+    assert!(
+        counts.violations > 0 && counts.stalled > 0 && counts.refused_connections > 0,
+        "nobody attacked: {counts:?}"
+    );
+    assert!(lives.values().all(|lives| *lives > 0), "every kind of attack was made: {lives:?}");
+    eventually("nobody hostile is left", || server.server.metrics().active_connections() == 0);
+    let (peaceful, cpu_of_control, _) = beside(&server, NEIGHBOURS, length, cpu_us);
+    say(&format!(
+        "CPU of both processes: {cpu_us} us in a second beside the hostile, {cpu_of_control} us beside the others"
+    ));
+    for errand in Errand::ALL {
+        let p99 = |took: &Took| took.percentile(errand, 99);
+        say(&format!(
+            "{}: p50 {} us, p99 {} us beside {CONNECTIONS} hostile connections; p50 {} us, p99 {} us beside as many well-behaved ones; p99 {:.2} x",
+            errand.name(),
+            hostile.percentile(errand, 50),
+            p99(&hostile),
+            peaceful.percentile(errand, 50),
+            p99(&peaceful),
+            p99(&hostile) as f64 / p99(&peaceful).max(1) as f64
+        ));
+    }
+}
+
+/// Runs honest errands while another process plays this part. Answers how long they took, how much CPU time both processes
+/// used in a second, and what the other says that it did.
+fn beside(server: &TestServer, part: &str, length: Duration, cpu_us: u64) -> (Took, u64, String) {
+    let more = [(LENGTH_MS, length.as_millis().to_string()), (CPU_US, cpu_us.to_string())];
+    let other = role::start(TEST, part, &server.path, &more, true);
+    eventually("they are many", || server.server.metrics().active_connections() as usize > CONNECTIONS / 4);
+    let (began, before) = (Instant::now(), cpu_time_us(other.pid()) + cpu_time_us(std::process::id()));
+    let took = townsfolk::run_errands(&server.path, length - length / 4, FEWEST);
+    let (took_us, used) =
+        (began.elapsed().as_micros() as u64, cpu_time_us(other.pid()) + cpu_time_us(std::process::id()) - before);
+    (took, used * 1_000_000 / took_us.max(1), other.end(DID))
+}
+
+/// The hostile process: each connection makes its attack, and when it is put out, again.
+fn besiege(path: &Path) {
+    // What is done to them they do not expect, and it is of no interest.
+    std::panic::set_hook(Box::new(|_| {}));
+    let lives: Vec<_> = KINDS.iter().map(|_| Arc::new(AtomicU64::new(0))).collect();
+    for number in 0..CONNECTIONS {
+        let (path, kind) = (path.to_owned(), number % KINDS.len());
+        let lives = Arc::clone(&lives[kind]);
+        std::thread::spawn(move || {
+            let mut rng = Rng::with_seed(number as u64);
+            loop {
+                lives.fetch_add(1, Relaxed);
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| KINDS[kind].1(&path, &mut rng)));
+                std::thread::sleep(Duration::from_millis(rng.u64(1..20)));
+            }
+        });
+    }
+    std::thread::sleep(Duration::from_millis(role::number(LENGTH_MS)));
+    let lives: Vec<_> = lives.iter().map(|lives| lives.load(Relaxed).to_string()).collect();
+    role::say(DID, lives.join(" "));
+    // The others are in the middle of something.
+    std::process::exit(0);
+}
+
+/// CPU time that a process has used, in microseconds. 0 if it is gone.
+fn cpu_time_us(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may have blanks and brackets in it: user and system time are the 12th and 13th.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace().skip(11).take(2);
+    // In hundredths of a second, whatever the kernel was built with.
+    fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>() * 10_000
+}
