@@ -1,4 +1,4 @@
-// Methods of typed services, against a real server: the program of crates/bellrope/examples/typed.rs, which BELLROPE_TYPED
+// Methods of typed services, against a real server: the program of crates/bellrope/examples/typed, which BELLROPE_TYPED
 // names. Skipped without it.
 
 import assert from 'node:assert/strict';

@@ -7,17 +7,17 @@ use std::path::PathBuf;
 
 use bellrope::{
     AsyncClient, CallError, Client,
-    client::{AsyncStream, ConnectError},
+    client::{AsyncStream, CallOptions, ConnectError},
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::error::Excerpt;
-use crate::handlers::{CANCEL, CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, HEALTH, MODELS, RESUME};
+use crate::handlers::{CANCEL, CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, EMBED, HEALTH, MODELS, RESUME};
 use crate::message::{
-    CancelReport, CancelRequest, ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, ResumeRequest,
-    SequencedChunk, WIRE_VERSION,
+    CancelReport, CancelRequest, ChatRequest, ChatResponse, CompletionRequest, EmbedRequest, EmbedResponse,
+    HealthReport, ModelList, ResumeRequest, SequencedChunk, WIRE_VERSION,
 };
 
 /// Why a call has no answer. An answer that the *provider* broke off is none of these: its stream ends with
@@ -81,6 +81,7 @@ pub enum ChatError {
 #[derive(Clone)]
 pub struct ChatClient {
     client: Client,
+    options: CallOptions,
 }
 
 impl ChatClient {
@@ -94,7 +95,32 @@ impl ChatClient {
 
     /// Calls over a connection that is there already.
     pub fn over(client: Client) -> Self {
-        Self { client }
+        Self { client, options: CallOptions::new() }
+    }
+
+    /// The same client, whose calls have these options: a time-out, a token, a retry.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use bellrope_gateway::{ChatRequest, Gateway, GatewaySettings};
+    /// # use bellrope_gateway::client::ChatClient;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("ai.sock");
+    /// # let gateway = Arc::new(Gateway::from_settings_and_vars(GatewaySettings::default(), |_| None)?);
+    /// # let _server = bellrope_gateway::register(bellrope::Server::builder(), gateway).bind(&path)?;
+    /// use std::time::Duration;
+    /// use bellrope::client::CallOptions;
+    ///
+    /// let ai = ChatClient::connect(&path)?;
+    /// let soon = CallOptions::new().timeout(Duration::from_secs(60));
+    /// assert!(ai.with_options(soon).chat(&ChatRequest::user("Hello"))?.text.ends_with("Hello"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_options(&self, options: CallOptions) -> Self {
+        Self { client: self.client.clone(), options }
     }
 
     /// A whole answer: `ai.chat`.
@@ -102,7 +128,7 @@ impl ChatClient {
     /// # Errors
     /// There is none; [`CallError::Handler`] has the provider's error as `code: message`.
     pub fn chat(&self, request: &ChatRequest) -> Result<ChatResponse, ChatError> {
-        read(&self.client.call(CHAT, &write(request)?)?)
+        read(&self.client.call_with(CHAT, &write(request)?, &self.options)?)
     }
 
     /// Begins an answer: `ai.chat_stream`. Dropping the stream cancels it.
@@ -118,7 +144,7 @@ impl ChatClient {
     /// # Errors
     /// As of [`ChatClient::chat`].
     pub fn complete(&self, request: &CompletionRequest) -> Result<ChatResponse, ChatError> {
-        read(&self.client.call(COMPLETE, &write(request)?)?)
+        read(&self.client.call_with(COMPLETE, &write(request)?, &self.options)?)
     }
 
     /// Begins an answer to a single prompt: `ai.complete_stream`.
@@ -136,7 +162,7 @@ impl ChatClient {
     /// # Errors
     /// As of [`ChatClient::chat_stream`]. That there is no such answer is a [`Chunk::Error`](crate::Chunk::Error).
     pub fn resume(&self, id: &str, last_seq: Option<u64>) -> Result<ChatStream, ChatError> {
-        let chunks = self.client.stream(RESUME, &write(&resume_of(id, last_seq))?)?;
+        let chunks = self.client.stream_with(RESUME, &write(&resume_of(id, last_seq))?, &self.options)?;
         Ok(ChatStream { chunks, order: Order::after(last_seq) })
     }
 
@@ -146,7 +172,16 @@ impl ChatClient {
     /// There is no such answer, or the call failed.
     pub fn cancel(&self, id: &str) -> Result<bool, ChatError> {
         let request = CancelRequest { version: WIRE_VERSION, id: id.to_owned() };
-        read::<CancelReport>(&self.client.call(CANCEL, &write(&request)?)?).map(|report| report.cancelled)
+        read::<CancelReport>(&self.client.call_with(CANCEL, &write(&request)?, &self.options)?)
+            .map(|report| report.cancelled)
+    }
+
+    /// The vectors of texts: `ai.embed`.
+    ///
+    /// # Errors
+    /// As of [`ChatClient::chat`].
+    pub fn embed(&self, request: &EmbedRequest) -> Result<EmbedResponse, ChatError> {
+        read(&self.client.call_with(EMBED, &write(request)?, &self.options)?)
     }
 
     /// The models of all providers: `ai.models`.
@@ -154,7 +189,7 @@ impl ChatClient {
     /// # Errors
     /// The call failed; a provider that could not say is no error, but one of [`ModelList::faults`].
     pub fn models(&self) -> Result<ModelList, ChatError> {
-        read(&self.client.call(MODELS, b"")?)
+        read(&self.client.call_with(MODELS, b"", &self.options)?)
     }
 
     /// How all providers are: `ai.health`.
@@ -162,11 +197,11 @@ impl ChatClient {
     /// # Errors
     /// The call failed.
     pub fn health(&self) -> Result<HealthReport, ChatError> {
-        read(&self.client.call(HEALTH, b"")?)
+        read(&self.client.call_with(HEALTH, b"", &self.options)?)
     }
 
     fn stream(&self, name: &str, request: &impl Serialize) -> Result<ChatStream, ChatError> {
-        let chunks = self.client.stream(name, &write(request)?)?;
+        let chunks = self.client.stream_with(name, &write(request)?, &self.options)?;
         Ok(ChatStream { chunks, order: Order::default() })
     }
 }
@@ -217,6 +252,7 @@ impl Iterator for ChatStream {
 #[derive(Clone)]
 pub struct AsyncChatClient {
     client: AsyncClient,
+    options: CallOptions,
 }
 
 impl AsyncChatClient {
@@ -230,7 +266,13 @@ impl AsyncChatClient {
 
     /// Calls over a connection that is there already.
     pub fn over(client: AsyncClient) -> Self {
-        Self { client }
+        Self { client, options: CallOptions::new() }
+    }
+
+    /// As [`ChatClient::with_options`].
+    #[must_use]
+    pub fn with_options(&self, options: CallOptions) -> Self {
+        Self { client: self.client.clone(), options }
     }
 
     /// As [`ChatClient::chat`].
@@ -238,7 +280,7 @@ impl AsyncChatClient {
     /// # Errors
     /// As there.
     pub async fn chat(&self, request: &ChatRequest) -> Result<ChatResponse, ChatError> {
-        read(&self.client.call(CHAT, &write(request)?).await?)
+        read(&self.client.call_with(CHAT, &write(request)?, &self.options).await?)
     }
 
     /// As [`ChatClient::chat_stream`].
@@ -254,7 +296,7 @@ impl AsyncChatClient {
     /// # Errors
     /// As there.
     pub async fn complete(&self, request: &CompletionRequest) -> Result<ChatResponse, ChatError> {
-        read(&self.client.call(COMPLETE, &write(request)?).await?)
+        read(&self.client.call_with(COMPLETE, &write(request)?, &self.options).await?)
     }
 
     /// As [`ChatClient::complete_stream`].
@@ -270,7 +312,7 @@ impl AsyncChatClient {
     /// # Errors
     /// As there.
     pub async fn resume(&self, id: &str, last_seq: Option<u64>) -> Result<AsyncChatStream, ChatError> {
-        let chunks = self.client.stream(RESUME, &write(&resume_of(id, last_seq))?).await?;
+        let chunks = self.client.stream_with(RESUME, &write(&resume_of(id, last_seq))?, &self.options).await?;
         Ok(AsyncChatStream { chunks, order: Order::after(last_seq) })
     }
 
@@ -280,7 +322,16 @@ impl AsyncChatClient {
     /// As there.
     pub async fn cancel(&self, id: &str) -> Result<bool, ChatError> {
         let request = CancelRequest { version: WIRE_VERSION, id: id.to_owned() };
-        read::<CancelReport>(&self.client.call(CANCEL, &write(&request)?).await?).map(|report| report.cancelled)
+        read::<CancelReport>(&self.client.call_with(CANCEL, &write(&request)?, &self.options).await?)
+            .map(|report| report.cancelled)
+    }
+
+    /// As [`ChatClient::embed`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn embed(&self, request: &EmbedRequest) -> Result<EmbedResponse, ChatError> {
+        read(&self.client.call_with(EMBED, &write(request)?, &self.options).await?)
     }
 
     /// As [`ChatClient::models`].
@@ -288,7 +339,7 @@ impl AsyncChatClient {
     /// # Errors
     /// As there.
     pub async fn models(&self) -> Result<ModelList, ChatError> {
-        read(&self.client.call(MODELS, b"").await?)
+        read(&self.client.call_with(MODELS, b"", &self.options).await?)
     }
 
     /// As [`ChatClient::health`].
@@ -296,11 +347,11 @@ impl AsyncChatClient {
     /// # Errors
     /// As there.
     pub async fn health(&self) -> Result<HealthReport, ChatError> {
-        read(&self.client.call(HEALTH, b"").await?)
+        read(&self.client.call_with(HEALTH, b"", &self.options).await?)
     }
 
     async fn stream(&self, name: &str, request: &impl Serialize) -> Result<AsyncChatStream, ChatError> {
-        let chunks = self.client.stream(name, &write(request)?).await?;
+        let chunks = self.client.stream_with(name, &write(request)?, &self.options).await?;
         Ok(AsyncChatStream { chunks, order: Order::default() })
     }
 }

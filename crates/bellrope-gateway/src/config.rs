@@ -145,7 +145,8 @@ pub struct ProviderConfig {
     /// For a server on this machine: the longest time between two probes while its breaker is open, in place of what
     /// `breaker` says, so that a server that was started again is asked again at once. In milliseconds; default 1,000. 0
     /// leaves it to `breaker`.
-    pub local_probe_ms: u32,
+    #[serde(rename = "local_probe_ms", with = "millis")]
+    pub local_probe: Duration,
 }
 
 impl Default for ProviderConfig {
@@ -176,7 +177,7 @@ impl Default for ProviderConfig {
             requests_per_minute: 0,
             burst: 0,
             breaker: BreakerConfig::default(),
-            local_probe_ms: 1_000,
+            local_probe: Duration::from_secs(1),
         }
     }
 }
@@ -218,8 +219,8 @@ impl ProviderConfig {
     /// The breaker that it is to have. `is_local`: whether the server is on this machine.
     pub(crate) fn breaker_for(&self, is_local: bool) -> BreakerConfig {
         let mut breaker = self.breaker.clone();
-        if is_local && self.local_probe_ms > 0 {
-            let probe = Duration::from_millis(self.local_probe_ms.into());
+        if is_local && !self.local_probe.is_zero() {
+            let probe = self.local_probe;
             breaker.timeout = breaker.timeout.min(probe);
             breaker.max_timeout = breaker.max_timeout.min(probe).max(breaker.timeout);
         }
@@ -435,7 +436,7 @@ mod tests {
         assert_eq!((breaker.failure_threshold, breaker.success_threshold, breaker.half_open_max_requests), (5, 2, 3));
         config.breaker.timeout = Duration::from_millis(200);
         assert_eq!(times(&config, true), (200, 1_000));
-        config.local_probe_ms = 0;
+        config.local_probe = Duration::ZERO;
         assert_eq!(times(&config, true), (200, 600_000));
     }
 

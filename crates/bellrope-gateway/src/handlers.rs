@@ -8,6 +8,7 @@
 mod embed;
 mod pieces;
 mod resumable;
+mod schemas;
 
 use std::sync::Arc;
 
@@ -85,7 +86,7 @@ const ARGUMENTS: json::Place = &["messages", json::IN_LIST, "content", json::IN_
 #[must_use]
 pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> ServerBuilder {
     let gateway = gateway.into();
-    builder
+    let builder = builder
         .unary_async(
             CHAT,
             unary(&gateway, |gateway, call| async move {
@@ -142,7 +143,8 @@ pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> Serv
                 check_question(&call)?;
                 encode(&gateway.health().await)
             }),
-        )
+        );
+    schemas::describe(builder)
 }
 
 /// A handler that answers once, with the gateway at hand.

@@ -15,6 +15,7 @@ mod priority;
 mod reconnect;
 mod rtt;
 mod samples;
+mod scaling;
 mod sealed;
 mod spin;
 mod throughput;
@@ -62,6 +63,8 @@ pub enum BenchCommand {
     Pool(pool::PoolArgs),
     /// Round trips and CPU time of the policies of waiting, beside two processes that sleep on a futex.
     Spin(spin::SpinArgs),
+    /// What more CPUs and NUMA nodes would carry: a model, with a check of what it rests on.
+    Scaling(scaling::ScalingArgs),
     /// What types add to a call, with both codecs, beside calls of the same bytes in the same run.
     Typed(typed::TypedArgs),
     /// What the AI gateway adds to a chunk on its way from its provider, and how many chunks a second a stream carries.
@@ -87,19 +90,22 @@ pub fn run(command: &BenchCommand, allocator: &CountingAllocator) -> Outcome {
         BenchCommand::Throughput(args) => {
             show(args.json, &throughput::measure(&args.settled(), true)?, throughput::ThroughputReport::print)
         }
-        BenchCommand::Large(args) => show(args.run.json, &large::measure(args, true)?, large::LargeReport::print),
+        BenchCommand::Large(args) => show(args.timed.run.json, &large::measure(args, true)?, large::LargeReport::print),
         BenchCommand::Priority(args) => {
-            show(args.run.json, &priority::measure(args, true)?, priority::PriorityReport::print)
+            show(args.timed.run.json, &priority::measure(args, true)?, priority::PriorityReport::print)
         }
         BenchCommand::Fairness(args) => {
-            show(args.run.json, &fairness::measure(args, true)?, fairness::FairnessReport::print)
+            show(args.timed.run.json, &fairness::measure(args, true)?, fairness::FairnessReport::print)
         }
         BenchCommand::Reconnect(args) => {
             show(args.run.json, &reconnect::measure(args, true)?, reconnect::ReconnectReport::print)
         }
         BenchCommand::Pool(args) => show(args.run.json, &pool::measure(args, true)?, pool::PoolReport::print),
-        BenchCommand::Spin(args) => show(args.run.json, &spin::measure(args, true)?, spin::SpinReport::print),
-        BenchCommand::Typed(args) => show(args.run.json, &typed::measure(args, true)?, typed::TypedReport::print),
+        BenchCommand::Spin(args) => show(args.timed.run.json, &spin::measure(args, true)?, spin::SpinReport::print),
+        BenchCommand::Scaling(args) => {
+            show_lines(args.timed.run.json, &scaling::measure(args, true)?, scaling::ScalingReport::lines)
+        }
+        BenchCommand::Typed(args) => show(args.timed.run.json, &typed::measure(args, true)?, typed::TypedReport::print),
         BenchCommand::Gateway(args) => show(args.json, &gateway::measure(args, true)?, gateway::GatewayReport::print),
         BenchCommand::Port(args) => show(args.json, &port::measure(args, true)?, port::PortReport::print),
     }

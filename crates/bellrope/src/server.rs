@@ -9,6 +9,7 @@ mod blocking;
 mod calls;
 mod config;
 mod core;
+mod cpu_list;
 mod error;
 mod for_added;
 mod handler;
@@ -51,6 +52,7 @@ pub use self::handler::{
 pub use self::{
     accept::retirement::Ending,
     config::ServerConfig,
+    cpu_list::{CpuList, CpuListError},
     error::{BindError, HandlerError},
     handler::call::{Call, CallInPlace},
     path::inherited_listener,
@@ -161,10 +163,15 @@ impl ServerBuilder {
             #[cfg(feature = "tokio")]
             runtime: Mutex::new(runtime),
         };
+        let cpus: Vec<_> = config.worker_cpus.iter().collect();
         for index in 0..server.core.fixed.workers {
             let (inbox, worker) = Worker::new(Arc::clone(&server.core), index).map_err(starting)?;
             server.inboxes.push(inbox);
-            server.spawn(&format!("bellrope-work-{index}"), move || worker.run())?;
+            let cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
+            server.spawn(&format!("bellrope-work-{index}"), move || {
+                start::place(cpu);
+                worker.run();
+            })?;
         }
         let (accept_inbox, acceptor) =
             Acceptor::new(Arc::clone(&server.core), listener, server.inboxes.clone(), retirement).map_err(starting)?;

@@ -10,11 +10,12 @@ use std::{
 };
 
 use anyhow::{anyhow, bail, ensure};
+use bellrope::status::OPERATOR;
 use bellrope::{
     CallError, Client,
     client::{CallOptions, ChunkStream, ConnectError, Style, Transport},
 };
-use bellrope_gateway::{Chunk, MESSAGE_TYPES, SequencedChunk};
+use bellrope_gateway::{Chunk, ErrorInfo, MESSAGE_TYPES, SequencedChunk};
 use bellrope_terminal::Outcome;
 use clap::{Args, ValueEnum};
 
@@ -97,7 +98,10 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
 
     let style = client.message_types().into_iter().find(|(known, _)| *known == args.message_type);
     let style = style.map_or(Style::Unary, |(_, style)| style);
-    if let Some(schema) = schemas::of(&client, &args.message_type)? {
+    // The AI gateway's and the operator's are called with bytes as ever; their schemas are for those who ask for JSON.
+    let is_own = MESSAGE_TYPES.contains(&args.message_type.as_str()) || args.message_type.starts_with(OPERATOR);
+    let schema = if is_own && !args.json { None } else { schemas::of(&client, &args.message_type)? };
+    if let Some(schema) = schema {
         let options = CallOptions::new().timeout(timeout.saturating_sub(began.elapsed()));
         let (method, json) = (args.message_type, args.json);
         return TypedCall { client, method, style, schema, options, json }.run(arguments, late);
@@ -151,11 +155,17 @@ fn print_chunks(chunks: ChunkStream, message_type: &str) -> Outcome {
         stdout.write_all(b"\n")?;
         stdout.flush()?;
     }
-    match serde_json::from_slice(&last) {
-        Ok(SequencedChunk { chunk: Chunk::Error(info), .. }) if MESSAGE_TYPES.contains(&message_type) => {
-            bail!("{}: {}", info.code, info.message)
-        }
-        _ => Ok(()),
+    match error_of(message_type, &last) {
+        Some(info) => bail!("{}: {}", info.code, info.message),
+        None => Ok(()),
+    }
+}
+
+/// The error with which a stream of the gateway's has ended.
+fn error_of(message_type: &str, last: &[u8]) -> Option<ErrorInfo> {
+    match serde_json::from_slice(last) {
+        Ok(SequencedChunk { chunk: Chunk::Error(info), .. }) if MESSAGE_TYPES.contains(&message_type) => Some(info),
+        _ => None,
     }
 }
 

@@ -209,3 +209,49 @@ fn names_of_anybody_are_no_code() {
         home.run_with(json!({ "S.a": method }).to_string().into_bytes(), ["generate", "ts", "--from", "-"]).succeeded();
     assert!(text.contains("export type A = null;") && text.contains("export type B = null;"), "{text}");
 }
+
+/// The gateway's and the operator's types are no methods of a trait, and are described all the same.
+#[test]
+fn the_types_of_the_gateway_and_of_the_operator_are_generated() {
+    use bellrope_gateway::{Gateway, GatewaySettings};
+
+    let gateway = Gateway::from_settings(GatewaySettings::default()).unwrap();
+    let builder = bellrope_gateway::register(Server::builder().operator(), std::sync::Arc::new(gateway));
+    let (home, _server) = served(builder);
+    let contains = |text: &str, words: &[&str]| {
+        words.iter().for_each(|words| assert!(text.contains(words), "{words:?} is not in\n{text}"));
+    };
+    let typescript = home.run(["generate", "ts"]).succeeded();
+    contains(
+        &typescript,
+        &[
+            "export type Content = string | Part[];",
+            "\nexport type SequencedChunk =\n  | { kind: 'resumable'; seq: Integer; id: string }\n",
+            "  | { type: 'tool_use'; id?: string | null; name: string; input?: Json | null;",
+            "  messages: Message[];\n  tools?: Tool[] | null;\n  tool_choice?: ToolChoice | null;\n",
+            "export class AiClient {",
+            "export class BellropeClient {",
+        ],
+    );
+    let python = home.run(["generate", "python", "--service", "ai"]).succeeded();
+    contains(
+        &python,
+        &[
+            "Content = Union[str, List[\"Part\"]]",
+            "class SequencedChunkText(TypedDict):\n    kind: Literal[\"text\"]\n    seq: int\n    text: str\n",
+            "class AsyncAiClient:",
+        ],
+    );
+    let page = home.run(["generate", "markdown", "--service", "ai"]).succeeded();
+    contains(
+        &page,
+        &["An object, of which `kind` says what it is:", "| `done` | `{ seq: u64, stop_reason: StopReason }` |"],
+    );
+
+    let answer =
+        home.run(["call", "--json", "ai.chat", r#"{"messages":[{"role":"user","content":"Hello"}]}"#]).succeeded();
+    assert!(answer.starts_with("{\"ok\":{\"version\":1,"), "{answer}");
+    let ended = home.run(["call", "--json", "ai.resume", r#"{"id":"00112233445566778899aabbccddeeff"}"#]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(1), ""), "what went wrong is among the items: {ended:?}");
+    assert!(ended.stdout.starts_with("{\"ok\":{\"seq\":0,\"kind\":\"error\","), "{ended:?}");
+}

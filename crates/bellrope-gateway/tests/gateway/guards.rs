@@ -153,7 +153,7 @@ for_each_format! {
             peer.reply(status, "connection: close\r\ncontent-type: application/json\r\n", "{\"data\":[]}").await;
         })
         .await;
-        let config = ProviderConfig { max_retries: 0, local_probe_ms: 0, ..fake.config(format) };
+        let config = ProviderConfig { max_retries: 0, local_probe: Duration::ZERO, ..fake.config(format) };
         let gateway = Gateway::new(Arc::new(HttpProvider::new(config).unwrap()));
         assert!(soon(gateway.health()).await.providers[0].healthy);
         for _ in 0..5 {
@@ -166,7 +166,7 @@ for_each_format! {
 
     async fn a_server_error_that_one_client_meets_keeps_that_client_away_alone(format: Format) {
         let fake = Fake::replying("500 Oops", "", "").await;
-        let config = ProviderConfig { max_retries: 0, local_probe_ms: 0, ..fake.config(format) };
+        let config = ProviderConfig { max_retries: 0, local_probe: Duration::ZERO, ..fake.config(format) };
         let gateway = Arc::new(Gateway::new(Arc::new(HttpProvider::new(config).unwrap())));
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("run").join("ai.sock");

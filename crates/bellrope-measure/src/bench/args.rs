@@ -22,6 +22,31 @@ impl RunArgs {
     }
 }
 
+/// What is measured for a time, between a client and a server that have a CPU each. How long by default, each measurement says.
+#[derive(Debug, Clone, Args)]
+pub(super) struct TimedArgs {
+    /// Seconds to measure.
+    #[arg(long, value_parser = seconds)]
+    pub(super) seconds: f64,
+    /// Leave client and server where the scheduler puts them, instead of on one CPU each.
+    #[arg(long)]
+    no_pin: bool,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+}
+
+impl TimedArgs {
+    /// How long to measure.
+    pub(super) fn time(&self) -> Duration {
+        self.run.time(self.seconds)
+    }
+
+    /// Whether client and server have a CPU each.
+    pub(super) fn pin(&self) -> bool {
+        !self.no_pin
+    }
+}
+
 /// Reads how long to measure.
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;

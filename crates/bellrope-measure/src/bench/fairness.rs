@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    args::{RunArgs, seconds},
+    args::TimedArgs,
     samples::{Percentiles, Samples, median, median_of},
 };
 use crate::server_process::{ServerProcess, pin_client};
@@ -32,7 +32,7 @@ calls between two looks at the others; that time at the client is part of what i
 
 /// How to measure what a client that floods does to the others.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.default_value("10").help("Seconds to measure: half of it with the flood, half without")))]
 pub struct FairnessArgs {
     /// Clients with one call at a time and a pause after each.
     #[arg(long, default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=9999))]
@@ -43,14 +43,8 @@ pub struct FairnessArgs {
     /// Payload bytes of the flood's calls.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=65536))]
     flood_size: u32,
-    /// Seconds to measure: half of it with the flood, half without.
-    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
-    seconds: f64,
-    /// Leave client and server where the scheduler puts them, instead of on one CPU each.
-    #[arg(long)]
-    no_pin: bool,
     #[command(flatten)]
-    pub(super) run: RunArgs,
+    pub(super) timed: TimedArgs,
 }
 
 /// Polite clients with and without a flood.
@@ -75,11 +69,11 @@ pub(crate) struct FairnessReport {
 pub(super) fn measure(args: &FairnessArgs, progress: bool) -> anyhow::Result<FairnessReport> {
     process::raise_descriptor_limit();
     // A worker that dozes off between polite calls, and is kept awake by the flood, would make the flood look like help.
-    let server = ServerProcess::start_spinning(!args.no_pin, SpinPolicy::Always)?;
-    pin_client(!args.no_pin)?;
+    let server = ServerProcess::start_spinning(args.timed.pin(), SpinPolicy::Always)?;
+    pin_client(args.timed.pin())?;
     let mut crowd = Crowd::connect(&server, args)?;
     let mut flood = Flood::connect(&server, args.flood_size as usize)?;
-    let time = args.run.time(args.seconds) / (2 * RUNS);
+    let time = args.timed.time() / (2 * RUNS);
     crowd.run(None, time / 2)?;
     let bar = Progress::new(progress, "fairness", (2 * RUNS).into());
     let (mut alone, mut beside, mut rates, mut calls) = (vec![], vec![], vec![], 0);
@@ -97,7 +91,7 @@ pub(super) fn measure(args: &FairnessArgs, progress: bool) -> anyhow::Result<Fai
     }
     let (alone, beside_flood) = (median(&alone), median(&beside));
     Ok(FairnessReport {
-        pinned: !args.no_pin,
+        pinned: args.timed.pin(),
         clients: args.clients,
         pause_us: args.pause,
         flood_size: args.flood_size,

@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    args::{RunArgs, seconds},
+    args::TimedArgs,
     samples::{Percentiles, Samples, median, median_of},
     sealed::SealedEcho,
 };
@@ -38,19 +38,13 @@ trip costs by memory that is sealed against writing and handed over by its descr
 
 /// How to measure large messages.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.default_value("4").help("Seconds to measure each size")))]
 pub struct LargeArgs {
     /// Payload bytes of a call, and of its echo; any number of times [default: 64 KiB, 256 KiB, 1 MiB, 10 MiB].
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=10 << 20))]
     size: Vec<u32>,
-    /// Seconds to measure each size.
-    #[arg(long, default_value_t = 4.0, value_parser = seconds)]
-    seconds: f64,
-    /// Leave client and server where the scheduler puts them, instead of on one CPU each.
-    #[arg(long)]
-    no_pin: bool,
     #[command(flatten)]
-    pub(super) run: RunArgs,
+    pub(super) timed: TimedArgs,
 }
 
 /// Echoes of large messages.
@@ -83,15 +77,15 @@ struct Row {
 
 /// Measures echoes and `memcpy` in turns, so that both see the same machine.
 pub(super) fn measure(args: &LargeArgs, progress: bool) -> anyhow::Result<LargeReport> {
-    let mut server = ServerProcess::start(!args.no_pin)?;
-    pin_client(!args.no_pin)?;
+    let mut server = ServerProcess::start(args.timed.pin())?;
+    pin_client(args.timed.pin())?;
     let mut connection = Connection::connect(server.socket())?;
     let sizes = if args.size.is_empty() { &SIZES[..] } else { &args.size };
-    let time = args.run.time(args.seconds) / RUNS;
+    let time = args.timed.time() / RUNS;
     let bar = Progress::new(progress, "large messages", u64::from(RUNS) * sizes.len() as u64);
     let row = |&size| measure_size(&mut server, &mut connection, size, time, &bar);
     Ok(LargeReport {
-        pinned: !args.no_pin,
+        pinned: args.timed.pin(),
         goal_both_ways_to_memcpy: GOAL,
         sizes: sizes.iter().map(row).collect::<anyhow::Result<_>>()?,
     })

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    args::{RunArgs, seconds},
+    args::TimedArgs,
     samples::{Percentiles, Samples, median, median_of},
     throughput::Load,
 };
@@ -29,7 +29,7 @@ another, and looks for its answer in between; so a turn of another connection at
 
 /// How to measure what priority is worth.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.default_value("10").help("Seconds to measure: half of it with priority, half without")))]
 pub struct PriorityArgs {
     /// Connections that saturate the server.
     #[arg(long, default_value_t = 999, value_parser = clap::value_parser!(u32).range(1..=9999))]
@@ -43,14 +43,8 @@ pub struct PriorityArgs {
     /// Payload bytes of the calls that are timed.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=65536))]
     size: u32,
-    /// Seconds to measure: half of it with priority, half without.
-    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
-    seconds: f64,
-    /// Leave client and server where the scheduler puts them, instead of on one CPU each.
-    #[arg(long)]
-    no_pin: bool,
     #[command(flatten)]
-    pub(super) run: RunArgs,
+    pub(super) timed: TimedArgs,
 }
 
 /// One caller beside many.
@@ -78,11 +72,11 @@ struct Side {
 /// Measures with and without priority in turns, so that both see the same machine.
 pub(super) fn measure(args: &PriorityArgs, progress: bool) -> anyhow::Result<PriorityReport> {
     process::raise_descriptor_limit();
-    let server = ServerProcess::start(!args.no_pin)?;
-    pin_client(!args.no_pin)?;
+    let server = ServerProcess::start(args.timed.pin())?;
+    pin_client(args.timed.pin())?;
     let mut load = Load::new(&server, args.connections, args.background_size as usize, args.depth as usize)?;
     load.run(WARM_UP)?;
-    let time = args.run.time(args.seconds) / (2 * RUNS);
+    let time = args.timed.time() / (2 * RUNS);
     let bar = Progress::new(progress, "priority", (2 * RUNS).into());
     let (mut with, mut without) = (vec![], vec![]);
     for _ in 0..RUNS {
@@ -97,7 +91,7 @@ pub(super) fn measure(args: &PriorityArgs, progress: bool) -> anyhow::Result<Pri
         }
     }
     Ok(PriorityReport {
-        pinned: !args.no_pin,
+        pinned: args.timed.pin(),
         size: args.size,
         background_connections: args.connections,
         background_size: args.background_size,

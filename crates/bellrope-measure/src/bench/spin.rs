@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    args::{RunArgs, seconds},
+    args::TimedArgs,
     limit,
     samples::{Percentiles, Samples, median, median_of},
 };
@@ -41,16 +41,10 @@ futex, has the same gaps in the same run.";
 
 /// How to compare the policies of waiting.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.default_value("1.5").help("Seconds to measure each pair of policies at each gap")))]
 pub struct SpinArgs {
-    /// Seconds to measure each pair of policies at each gap.
-    #[arg(long, default_value_t = 1.5, value_parser = seconds)]
-    seconds: f64,
-    /// Leave client and server where the scheduler puts them, instead of on one CPU each.
-    #[arg(long)]
-    no_pin: bool,
     #[command(flatten)]
-    pub(super) run: RunArgs,
+    pub(super) timed: TimedArgs,
 }
 
 /// All pairs of policies.
@@ -98,10 +92,10 @@ fn name(policy: SpinPolicy) -> &'static str {
 
 /// Measures all pairs in turns, so that all see the same machine.
 pub(super) fn measure(args: &SpinArgs, progress: bool) -> anyhow::Result<SpinReport> {
-    let start = |policy| Ok((policy, ServerProcess::start_spinning(!args.no_pin, policy)?));
+    let start = |policy| Ok((policy, ServerProcess::start_spinning(args.timed.pin(), policy)?));
     let mut servers = POLICIES.into_iter().map(start).collect::<anyhow::Result<Vec<_>>>()?;
-    pin_client(!args.no_pin)?;
-    let (runs, time) = if args.run.quick { (1, 0.03) } else { (RUNS, args.seconds / f64::from(RUNS)) };
+    pin_client(args.timed.pin())?;
+    let (runs, time) = if args.timed.run.quick { (1, 0.03) } else { (RUNS, args.timed.seconds / f64::from(RUNS)) };
     let time = Duration::from_secs_f64(time);
     let steps = runs as usize * GAPS_US.len() * (1 + POLICIES.len() * POLICIES.len());
     let bar = Progress::new(progress, "spin policies", steps as u64);
@@ -125,7 +119,7 @@ pub(super) fn measure(args: &SpinArgs, progress: bool) -> anyhow::Result<SpinRep
     let limit = futex.iter().find(|futex| futex.gap_us == GOAL_GAP_US);
     let (adaptive, limit) = adaptive.zip(limit).context("there is no gap for the goal")?;
     Ok(SpinReport {
-        pinned: !args.no_pin,
+        pinned: args.timed.pin(),
         size: SIZE,
         adaptive_to_futex: adaptive.round_trip.p50_us / limit.round_trip.p50_us,
         cells,

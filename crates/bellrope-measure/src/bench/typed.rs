@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    args::{RunArgs, seconds},
+    args::TimedArgs,
     samples::{Percentiles, Samples, median},
 };
 use crate::{
@@ -35,16 +35,10 @@ same run.";
 
 /// How to measure typed calls.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.default_value("5").help("Seconds to measure")))]
 pub struct TypedArgs {
-    /// Seconds to measure.
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
-    seconds: f64,
-    /// Leave client and server where the scheduler puts them, instead of on one CPU each.
-    #[arg(long)]
-    no_pin: bool,
     #[command(flatten)]
-    pub(super) run: RunArgs,
+    pub(super) timed: TimedArgs,
 }
 
 /// What types cost.
@@ -70,12 +64,12 @@ struct Codecs {
 
 /// Measures typed and raw calls in turns, so that all of them see the same machine.
 pub(super) fn measure(args: &TypedArgs, progress: bool) -> anyhow::Result<TypedReport> {
-    let server = ServerProcess::start(!args.no_pin)?;
-    pin_client(!args.no_pin)?;
+    let server = ServerProcess::start(args.timed.pin())?;
+    pin_client(args.timed.pin())?;
     let client = Client::connect(server.socket())?;
     let typed = TypedClients::over(&client);
     let raw = client.message_type(RAW)?;
-    let time = args.run.time(args.seconds) / (4 * RUNS);
+    let time = args.timed.time() / (4 * RUNS);
     let bar = Progress::new(progress, "typed calls", RUNS.into());
     let mut taken: [Vec<Samples>; 4] = [(); 4].map(|()| Vec::new());
     let (as_json, as_postcard) = (request::<Json>()?, request::<Postcard>()?);

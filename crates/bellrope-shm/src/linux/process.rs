@@ -95,9 +95,33 @@ pub fn pin_to_cpu(nth: usize) -> io::Result<()> {
     let Some(cpu) = cpus.get(nth % cpus.len().max(1)) else {
         return Ok(());
     };
+    pin_to(*cpu)
+}
+
+/// Pins the calling thread to the CPU of this number.
+///
+/// # Errors
+/// What the kernel says; [`io::ErrorKind::InvalidInput`] where no mask has room for it.
+pub fn pin_to(cpu: usize) -> io::Result<()> {
+    if cpu >= rustix::thread::CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut one = rustix::thread::CpuSet::new();
-    one.set(*cpu);
+    one.set(cpu);
     Ok(rustix::thread::sched_setaffinity(None, &one)?)
+}
+
+/// Whether this thread may run on the CPU of this number.
+#[must_use]
+pub fn may_run_on(cpu: usize) -> bool {
+    cpu < rustix::thread::CpuSet::MAX_CPU
+        && rustix::thread::sched_getaffinity(None).is_ok_and(|usable| usable.is_set(cpu))
+}
+
+/// The CPUs that this thread may run on, the smallest number first.
+#[must_use]
+pub fn usable_cpu_numbers() -> Vec<usize> {
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| may_run_on(*cpu)).collect()
 }
 
 /// Raises the soft limit on open descriptors to the hard one and returns what it is now (`None`: unlimited).
@@ -302,6 +326,10 @@ mod tests {
             super::pin_to_cpu(0).unwrap();
             assert_eq!(super::usable_cpus(), 1);
             assert!(super::online_cpus() >= 1);
+            let [only] = super::usable_cpu_numbers()[..] else { panic!("one CPU") };
+            assert!(super::may_run_on(only) && !super::may_run_on(only + 1) && !super::may_run_on(usize::MAX));
+            super::pin_to(only).unwrap();
+            assert!(super::pin_to(usize::MAX).is_err());
         })
         .join()
         .unwrap();

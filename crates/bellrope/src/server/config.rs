@@ -11,7 +11,7 @@ use bellrope_shm::process;
 
 use crate::{
     breaker::{Breaker, BreakerConfig, BreakerSetting},
-    server::error::BindError,
+    server::{cpu_list::CpuList, error::BindError},
     settings::{millis, setters},
     spin::SpinPolicy,
 };
@@ -90,6 +90,10 @@ pub struct ServerConfig {
     pub stream_transport: bool,
     /// Worker threads. 0, the default, means one for every four CPUs, and at least one.
     pub workers: u32,
+    /// The CPUs that workers run on: each has one of them, the first worker the first CPU, and so on. Default none: the
+    /// scheduler places them, which suits most machines. With several NUMA nodes, name CPUs of the node on which the clients
+    /// run. Where `workers` is 0 there is one for each of these.
+    pub worker_cpus: CpuList,
     /// Threads for async handlers, unless they have a [runtime](crate::server::ServerBuilder::runtime) of their own. Default
     /// 1. There are none without such handlers.
     pub async_threads: u32,
@@ -126,6 +130,7 @@ impl Default for ServerConfig {
             stream_window: 64 * 1024,
             stream_transport: true,
             workers: 0,
+            worker_cpus: CpuList::default(),
             async_threads: 1,
             blocking_threads: 16,
             breaker: BreakerConfig::default(),
@@ -154,6 +159,7 @@ setters!(ServerConfig {
     stream_window: u32,
     stream_transport: bool,
     workers: u32,
+    worker_cpus: CpuList,
     async_threads: u32,
     blocking_threads: u32,
     breaker: BreakerConfig,
@@ -229,6 +235,10 @@ impl ServerConfig {
         if self.workers > 1024 {
             return Err(setting("workers", self.workers, "and must be at most 1024"));
         }
+        if let Some(cpu) = self.worker_cpus.iter().find(|cpu| !process::may_run_on(*cpu)) {
+            let expected = "which is no CPU that this process may run on (nproc, taskset)";
+            return Err(setting("worker_cpus", cpu as u64, expected));
+        }
         for (key, threads) in [("async_threads", self.async_threads), ("blocking_threads", self.blocking_threads)] {
             if !(1..=1024).contains(&threads) {
                 return Err(setting(key, threads, "and must be from 1 to 1024"));
@@ -266,6 +276,7 @@ impl ServerConfig {
             terms: self.terms()?,
             stream_transport: self.stream_transport,
             workers: match self.workers {
+                0 if !self.worker_cpus.is_empty() => self.worker_cpus.len(),
                 0 => (process::usable_cpus() / 4).max(1),
                 count => count as usize,
             },

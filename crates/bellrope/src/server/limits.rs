@@ -138,6 +138,7 @@ mod tests {
                 "spin" => "never".into(),
                 "ring_bytes" => 4_096.into(),
                 "stream_transport" => false.into(),
+                "worker_cpus" => bellrope_shm::process::usable_cpu_numbers()[0].to_string().into(),
                 "breaker" => {
                     serde_json::to_value(crate::breaker::BreakerConfig { failure_threshold: 7, ..Default::default() })
                         .unwrap()

@@ -251,6 +251,9 @@ impl ServerBuilder {
     #[must_use]
     pub fn operator(mut self) -> Self {
         self.operator.get_or_insert_default().register(&mut self.registry);
+        #[cfg(feature = "service")]
+        return crate::service::server::describe_operator(self);
+        #[cfg(not(feature = "service"))]
         self
     }
 

@@ -6,9 +6,9 @@ use std::{io, thread::JoinHandle};
 #[cfg(feature = "tokio")]
 use std::time::Duration;
 
-use bellrope_shm::SharedMemory;
 #[cfg(feature = "tokio")]
 use bellrope_shm::proc;
+use bellrope_shm::{SharedMemory, process};
 
 use super::error::BindError;
 
@@ -45,6 +45,13 @@ pub(super) fn build_runtime(async_threads: usize) -> Result<tokio::runtime::Runt
 
 pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BindError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(starting)
+}
+
+/// Keeps this thread on a CPU. One that was taken away since the settings were checked is none that it needs.
+pub(super) fn place(cpu: Option<usize>) {
+    if let Some((cpu, error)) = cpu.and_then(|cpu| Some((cpu, process::pin_to(cpu).err()?))) {
+        tracing::warn!(cpu, "a worker cannot be kept on its CPU (worker_cpus): {error}");
+    }
 }
 
 pub(super) fn starting(source: io::Error) -> BindError {

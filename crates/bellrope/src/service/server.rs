@@ -12,14 +12,16 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use super::incoming::Refusal;
 use super::{
-    codec::Codec,
+    codec::{Codec, CodecError},
     incoming::Incoming,
     json::Json,
-    method::Method,
+    method::{Method, Plain},
+    postcard::Postcard,
     refusals::{unreadable, unsendable, unwritable},
-    schema::{Question, SCHEMA, Schemas, schema_of},
+    schema::{Question, SCHEMA, Schema, Schemas, schema_of},
 };
 use crate::server::{ChunkReceiver, ChunkSender, HandlerError, ServerBuilder};
+use crate::status::{BREAKER, BreakerRequest, Breakers, STATS, Status};
 
 /// What answers the calls of a service. `#[bellrope::service]` makes it: for the trait `Greeter` it is `GreeterServer`, and
 /// whatever has the same attribute on its `impl Greeter`.
@@ -36,26 +38,110 @@ impl ServerBuilder {
     }
 }
 
-/// Notes what the payloads of a method are, which clients compare with what they have.
-pub fn describe<M: Method>(mut builder: ServerBuilder) -> ServerBuilder {
-    let mut mark = SchemaMark { codec: M::Codec::NUMBER, hash: 0 };
-    match schema_of::<M>() {
-        Ok(None) => {}
-        Ok(Some(schema)) => {
-            mark.hash = schema.hash();
-            if builder.schemas.is_none() {
-                let schemas = Arc::<Schemas>::default();
-                builder.schemas = Some(Arc::clone(&schemas));
-                builder = builder.unary(SCHEMA, move |call, reply| hand_out(&schemas, call.payload(), reply));
-            }
-            if let Some(schemas) = &builder.schemas {
-                schemas.lock().unwrap_or_else(PoisonError::into_inner).insert(M::NAME.to_owned(), schema);
+impl ServerBuilder {
+    /// Says what the payloads of a message type are that is no method of a service, so that `bellrope list --schema`, `call` and
+    /// `generate` know it. The server does not hold its handler to that, and clients of bytes call it as before.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("count.sock");
+    /// use bellrope::service::{SCHEMA, Schema, Shape};
+    ///
+    /// let schema = Schema {
+    ///     codec: "json".to_owned(),
+    ///     request: Shape::List(Some(Box::new(Shape::Any))),
+    ///     answer: Shape::Integer { signed: false, bits: 64 },
+    ///     sent: Shape::Unit,
+    ///     types: Vec::new(),
+    /// };
+    /// let server = bellrope::Server::builder()
+    ///     .unary("count", |call, reply| {
+    ///         let list: Vec<serde_json::Value> = serde_json::from_slice(call.payload())
+    ///             .map_err(|error| bellrope::HandlerError::invalid_request(error.to_string()))?;
+    ///         reply.put(list.len().to_string().as_bytes());
+    ///         Ok(())
+    ///     })
+    ///     .schema("count", schema.clone())
+    ///     .bind(&path)?;
+    /// let said = bellrope::Client::connect(&path)?.call(SCHEMA, br#"{"method":"count"}"#)?;
+    /// assert_eq!(Schema::from_json(&said)?, schema);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn schema(mut self, name: &str, schema: Schema) -> Self {
+        let codec = match schema.codec.as_str() {
+            Json::NAME => Ok(Json::NUMBER),
+            Postcard::NAME => Ok(Postcard::NUMBER),
+            other => Err(CodecError::new(format_args!("the codec {other:?} is neither json nor postcard"))),
+        };
+        match codec.and_then(|codec| schema.check_size().map(|()| codec)) {
+            Ok(codec) => hand_out_also(self, name, codec, Some(schema)),
+            Err(error) => {
+                self.registry.refuse(name, error.to_string());
+                self
             }
         }
-        Err(error) => builder.registry.refuse(M::NAME, error.to_string()),
     }
-    builder.registry.mark(M::NAME, mark);
+}
+
+/// Notes what the payloads of a method are, which clients compare with what they have.
+pub fn describe<M: Method>(mut builder: ServerBuilder) -> ServerBuilder {
+    match schema_of::<M>() {
+        Ok(schema) => hand_out_also(builder, M::NAME, M::Codec::NUMBER, schema),
+        Err(error) => {
+            builder.registry.refuse(M::NAME, error.to_string());
+            builder
+        }
+    }
+}
+
+fn hand_out_also(mut builder: ServerBuilder, name: &str, codec: u8, schema: Option<Schema>) -> ServerBuilder {
+    let hash = schema.as_ref().map_or(0, Schema::hash);
+    if let Some(schema) = schema {
+        if builder.schemas.is_none() {
+            let schemas = Arc::<Schemas>::default();
+            builder.schemas = Some(Arc::clone(&schemas));
+            builder = builder.unary(SCHEMA, move |call, reply| hand_out(&schemas, call.payload(), reply));
+        }
+        if let Some(schemas) = &builder.schemas {
+            schemas.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), schema);
+        }
+    }
+    builder.registry.mark(name, SchemaMark { codec, hash });
     builder
+}
+
+/// Says what the operator's message types take and answer with. They are no methods of a service, because they may be called
+/// with no payload at all.
+pub(crate) fn describe_operator(builder: ServerBuilder) -> ServerBuilder {
+    describe::<Breaker>(describe::<Stats>(builder))
+}
+
+enum Stats {}
+
+#[derive(Serialize, Deserialize)]
+struct Nothing {}
+
+impl Method for Stats {
+    const NAME: &'static str = STATS;
+    const INDEX: usize = 0;
+    type Codec = Json;
+    type Answer = Plain<Status>;
+    type Sent = ();
+    type Request<'call> = Nothing;
+}
+
+enum Breaker {}
+
+impl Method for Breaker {
+    const NAME: &'static str = BREAKER;
+    const INDEX: usize = 1;
+    type Codec = Json;
+    type Answer = Plain<Breakers>;
+    type Sent = ();
+    type Request<'call> = BreakerRequest;
 }
 
 /// Answers whoever asks for a schema.

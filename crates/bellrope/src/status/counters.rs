@@ -96,8 +96,9 @@ struct TypeCounters {
     ended: Counter,
 }
 
-/// What one worker counts.
+/// What one worker counts. Its worker writes it every round, so no other worker's shard may share a line with it.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Shard {
     /// One a message type, and a last one shared by all unknown types.
     types: Vec<TypeCounters>,

@@ -10,7 +10,8 @@ use std::{
 };
 
 use bellrope::{
-    CallError, Client, HandlerError, Server, client::CallOptions, client::CancelToken, server::ServerConfig,
+    CallError, Client, HandlerError, Server, client::CallOptions, client::CancelToken, server::CpuList,
+    server::ServerConfig,
 };
 use bellrope_testkit::support::{PATIENCE, eventually};
 use tempfile::TempDir;
@@ -221,6 +222,41 @@ fn as_many_async_handlers_work_at_once_as_there_are_async_threads() {
         let error = config.check().unwrap_err().to_string();
         assert_eq!(error, format!("the setting async_threads is {threads}, and must be from 1 to 1024"));
         ServerConfig::new().blocking_threads(threads).check().unwrap_err();
+    }
+}
+
+/// Each worker runs on its CPU alone, and there are as many as CPUs were named; a CPU that there is not is refused.
+#[test]
+fn workers_stay_on_the_cpus_that_were_named() {
+    let allowed = || {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        line.trim().to_owned()
+    };
+    let usable: CpuList = allowed().parse().unwrap();
+    let (_home, path) = home();
+    let server = Server::builder()
+        .config(ServerConfig::new().worker_cpus(usable.clone()))
+        .unary("where", move |_, reply| {
+            reply.put(allowed().as_bytes());
+            Ok(())
+        })
+        .bind(&path)
+        .unwrap();
+    // New connections go to the workers in turn.
+    let clients: Vec<_> = usable.iter().map(|_| Client::connect(&path).unwrap()).collect();
+    let mut seen: Vec<usize> = clients
+        .iter()
+        .map(|client| String::from_utf8(client.call("where", b"").unwrap()).unwrap().parse().unwrap())
+        .collect();
+    seen.sort_unstable();
+    assert_eq!(seen, usable.iter().collect::<Vec<_>>());
+    server.shutdown();
+
+    let last: CpuList = "1023".parse().unwrap();
+    if usable.iter().all(|cpu| cpu != 1023) {
+        let error = ServerConfig::new().worker_cpus(last).check().unwrap_err().to_string();
+        assert!(error.starts_with("the setting worker_cpus is 1023, which is no CPU"), "{error}");
     }
 }
 

@@ -32,7 +32,7 @@ macro_rules! once {
             assert_eq!(files.size_with("four", &options).unwrap(), 4);
             assert_eq!(files.size("").unwrap_err().application(), Some(FileError::Missing));
             files.touch().unwrap();
-            let part = Part { name: "x".to_owned(), bytes: vec![7; 300] };
+            let part = Part { name: "x".to_owned(), bytes: vec![7; 300].into(), at: None };
             assert_eq!(files.join("a".into(), &[0, 255], &["b".to_owned()], &part).unwrap(), "a [0, 255] b x");
             let denied = files.index("/root".to_owned(), 2).unwrap_err();
             assert_eq!(denied.application(), Some(FileError::Denied { path: "/root".to_owned() }));
@@ -140,7 +140,7 @@ fn an_exhausted_pool_refuses_within_the_time_out_of_the_call() {
 #[test]
 fn a_pool_finds_the_next_server_and_checks_what_it_offers() {
     mod other {
-        #[bellrope::service(codec = "postcard")]
+        #[bellrope::service(name = "Places", codec = "postcard")]
         pub(super) trait Files {
             fn size(&self, path: &str, deep: bool) -> Result<u64, String>;
         }

@@ -463,6 +463,50 @@ fn lengths_are_bounded_by_the_bytes_that_are_there() {
     assert_eq!(unknown.fault(), "unknown variant number 7; known are Low, so high");
 }
 
+/// JSON is UTF-8, in what is passed over as well; where it is not, that has a place.
+#[test]
+fn json_that_is_no_text_is_refused_with_its_place() {
+    #[derive(Debug, Deserialize)]
+    struct Named {
+        #[expect(dead_code, reason = "it is read")]
+        name: String,
+    }
+    let error = Json::decode::<Vec<Named>>(b"[{\"name\":\"a\"},{\"name\":\"b\xFF\"}]").unwrap_err();
+    assert_eq!((error.place().as_str(), error.fault()), ("[1].name", "byte 25 is not UTF-8, which JSON is"));
+    assert!(Json::decode::<Vec<Named>>(b"[{\"name\":\"a\",\"other\":\"\xC3\"}]").is_err());
+    assert!(Json::decode::<u8>(b"\xFF").unwrap_err().place().is_empty());
+}
+
+/// The names of fields are written in one piece if they are short and plain, and as serde_json writes them if not.
+#[test]
+fn names_of_fields_of_any_length_and_letters_are_written_as_by_serde_json() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Names {
+        a: u8,
+        #[serde(rename = "\"\\\n\u{1}")]
+        escaped: u8,
+        #[serde(rename = "é ü")]
+        accents: u8,
+        twenty_eight_letters_are_all_: u8,
+        twenty_nine_letters_and_more_x: u8,
+        #[serde(rename = "")]
+        empty: u8,
+        inner: Option<Box<Names>>,
+    }
+    let names = |inner| Names {
+        a: 1,
+        escaped: 2,
+        accents: 3,
+        twenty_eight_letters_are_all_: 4,
+        twenty_nine_letters_and_more_x: 5,
+        empty: 6,
+        inner,
+    };
+    let value = names(Some(Box::new(names(None))));
+    both(&value);
+    assert_eq!(written::<Json>(&value).unwrap(), serde_json::to_vec(&value).unwrap());
+}
+
 /// Whatever comes, it is a value or an error: no panic, no endless loop, and what is quoted is bounded.
 #[test]
 fn any_bytes_are_a_value_or_an_error() {

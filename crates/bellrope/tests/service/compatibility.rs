@@ -98,6 +98,61 @@ macro_rules! row {
     };
 }
 
+/// One new variant among others: it is named with its place, or is what the reader has for variants that it does not know, and
+/// the others are read.
+#[test]
+fn a_new_variant_inside_of_a_list_is_unknown_or_named() {
+    macro_rules! marks {
+        ($module:ident, $codec:literal, { $($kinds:tt)* } $($host:item)*) => {
+            mod $module {
+                use serde::{Deserialize, Serialize};
+
+                #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+                pub(super) enum Kind { Plain, $($kinds)* }
+
+                #[bellrope::service(codec = $codec)]
+                pub(super) trait Marks {
+                    fn all(&self) -> Vec<Kind>;
+                }
+
+                $($host)*
+            }
+        };
+        (served $module:ident, $codec:literal, { $($kinds:tt)* }) => {
+            marks!($module, $codec, { $($kinds)* }
+                pub(super) struct Host;
+                #[bellrope::service]
+                impl Marks for Host {
+                    fn all(&self) -> Vec<Kind> {
+                        vec![Kind::Plain, Kind::Bold, Kind::Plain]
+                    }
+                }
+            );
+        };
+    }
+    marks!(served new, "json", { Bold });
+    marks!(strict, "json", {});
+    marks!(lenient, "json", {
+        #[serde(other)]
+        Unknown
+    });
+    marks!(served new_by_number, "postcard", { Bold });
+    marks!(strict_by_number, "postcard", {});
+
+    let home = tempfile::tempdir().unwrap();
+    let [path, by_number] = ["json", "postcard"].map(|codec| home.path().join(codec).join("marks.sock"));
+    let _server = Server::builder().service(new::Host).bind(&path).unwrap();
+    let lenient = lenient::MarksBlockingClient::connect(&path).unwrap();
+    assert_eq!(lenient.all().unwrap(), [lenient::Kind::Plain, lenient::Kind::Unknown, lenient::Kind::Plain]);
+    let error = strict::MarksBlockingClient::connect(&path).unwrap().all().unwrap_err().to_string();
+    assert!(error.starts_with("what Marks.all answered cannot be read: [1]: unknown variant `Bold`"), "{error}");
+
+    let _by_number = Server::builder().service(new_by_number::Host).bind(&by_number).unwrap();
+    let error = strict_by_number::MarksBlockingClient::connect(&by_number).unwrap().all().unwrap_err();
+    let Some(CallError::Incompatible { differences, .. }) = error.call_error() else { panic!("{error}") };
+    assert!(differences.contains("answer[].Bold is only there"), "{differences}");
+}
+
 type Outcome = Result<String, ServiceError<Infallible>>;
 
 /// That nothing was sent, because of these differences.

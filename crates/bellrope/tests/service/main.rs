@@ -3,6 +3,7 @@
 mod below;
 mod codecs;
 mod compatibility;
+#[path = "../../examples/typed/files.rs"]
 mod files;
 mod schemas;
 mod styles;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bellrope::{
     CallError, Client, Server,
-    service::{Codec as _, Json, Schema},
+    service::{Codec as _, Form, Json, Schema, Shape},
 };
 
 pub(crate) fn schema(path: &Path, method: &str) -> Schema {
@@ -225,4 +225,119 @@ fn two_services_of_one_name_are_refused_with_the_name() {
     let path = home.path().join("private").join("twice.sock");
     let error = Server::builder().service(one::Any).service(two::Any).bind(&path).unwrap_err().to_string();
     assert!(error.contains("Same.call") && error.contains("the name is taken"), "{error}");
+}
+
+/// Whether a value has the shape that a schema says: no field more, none less that must be there, and each of its type.
+fn fits(schema: &Schema, shape: &Shape, value: &serde_json::Value, place: &str) {
+    use serde_json::Value;
+
+    let is = match (shape, value) {
+        (Shape::Any, _) | (Shape::Optional(_), Value::Null) | (Shape::List(None), Value::Array(_)) => true,
+        (Shape::Bool, value) => value.is_boolean(),
+        (Shape::Integer { .. }, value) => value.is_u64() || value.is_i64(),
+        (Shape::Float { .. }, value) => value.is_number(),
+        (Shape::Text, value) => value.is_string(),
+        (Shape::Optional(inner), value) => return fits(schema, inner, value, place),
+        (Shape::List(Some(inner)), Value::Array(list)) => {
+            return list
+                .iter()
+                .enumerate()
+                .for_each(|(at, value)| fits(schema, inner, value, &format!("{place}[{at}]")));
+        }
+        (Shape::Map(entry), Value::Object(map)) => {
+            let Some(entry) = entry else { return };
+            return map.iter().for_each(|(key, value)| fits(schema, &entry.1, value, &format!("{place}.{key}")));
+        }
+        (Shape::Tuple(shapes), Value::Array(list)) if shapes.len() == list.len() => {
+            return shapes.iter().zip(list).for_each(|(shape, value)| fits(schema, shape, value, place));
+        }
+        (Shape::Type(at), value) => match (&schema.types[*at as usize].form, value) {
+            (Form::Newtype(inner), value) => return fits(schema, inner, value, place),
+            (Form::Struct(fields), Value::Object(object)) => {
+                let unknown: Vec<_> =
+                    object.keys().filter(|key| !fields.iter().any(|(name, _)| name == *key)).collect();
+                assert!(unknown.is_empty(), "{place} has {unknown:?}, of which the schema says nothing");
+                for (name, shape) in fields {
+                    match object.get(name) {
+                        Some(value) => fits(schema, shape, value, &format!("{place}.{name}")),
+                        None => assert!(matches!(shape, Shape::Optional(_)), "{place}.{name} is missing"),
+                    }
+                }
+                return;
+            }
+            (Form::Enum(variants), Value::String(word)) => {
+                variants.iter().any(|(name, form)| name == word && *form == Form::Unit)
+            }
+            _ => false,
+        },
+        _ => false,
+    };
+    assert!(is, "{place} is {value}, and {shape:?} in the schema");
+}
+
+/// The operator's types are called as ever, and a schema says what they answer.
+#[test]
+fn the_operators_message_types_are_described_as_they_are() {
+    use bellrope::status::{BREAKER, OPERATOR_TYPES, STATS};
+
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("operated.sock");
+    let _server = Server::builder().unary("echo", |_, _| Ok(())).operator().bind(&path).unwrap();
+    let client = Client::connect(&path).unwrap();
+    client.call("echo", b"").unwrap();
+    for name in OPERATOR_TYPES {
+        let schema = schema(&path, name);
+        for request in [&b""[..], b"{}"] {
+            let answer = client.call(name, request).unwrap();
+            fits(&schema, &schema.answer, &serde_json::from_slice(&answer).unwrap(), name);
+        }
+    }
+    let Some(Form::Struct(fields)) = schema(&path, BREAKER).types.into_iter().map(|ty| ty.form).next() else {
+        panic!("a request has fields")
+    };
+    assert_eq!(fields.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["action", "name"]);
+    assert_ne!(schema(&path, STATS).hash(), schema(&path, BREAKER).hash());
+}
+
+/// What is said by hand is handed out as it was said, if it can be read.
+#[test]
+fn schemas_said_by_hand_are_handed_out_or_refused_when_they_are_served() {
+    use bellrope::service::Type;
+
+    let with = |form: Form| Schema {
+        codec: "json".to_owned(),
+        request: Shape::Type(0),
+        answer: Shape::Unit,
+        sent: Shape::Unit,
+        types: vec![Type { name: "Said".to_owned(), form }],
+    };
+    let named = |name: &str| (name.to_owned(), vec![("text".to_owned(), Shape::Text)]);
+    let tagged = |variants| Form::Tagged { tag: "kind".to_owned(), variants };
+    let good = [
+        with(tagged(vec![named("a"), named("b")])),
+        with(Form::Either(vec![Shape::Text, Shape::List(Some(Box::new(Shape::Type(0))))])),
+    ];
+    let home = tempfile::tempdir().unwrap();
+    for (number, said) in good.iter().enumerate() {
+        let path = home.path().join(number.to_string()).join("said.sock");
+        let _server = Server::builder().unary("say", |_, _| Ok(())).schema("say", said.clone()).bind(&path).unwrap();
+        assert_eq!(schema(&path, "say"), *said);
+        let postcard = Schema { codec: "postcard".to_owned(), ..said.clone() };
+        assert!(postcard.write(&postcard.request, br#"{"kind":"a"}"#).is_err(), "only names tell them apart");
+        assert!(postcard.read(&postcard.request, &[0, 0]).is_err());
+    }
+    assert_ne!(good[0].hash(), good[1].hash());
+
+    let twice = vec![("kind".to_owned(), Shape::Text)];
+    for (said, fault) in [
+        (with(tagged(vec![named("a"), named("a")])), "Said.a: the name comes twice"),
+        (with(tagged(vec![("a".to_owned(), twice)])), "Said.a.kind: the name comes twice"),
+        (with(Form::Either(vec![Shape::Type(1)])), "Said: type 1 is named, and there are 1"),
+        (with(Form::Enum(vec![("a".to_owned(), tagged(vec![]))])), "Said.a: a variant is no enum"),
+        (Schema { codec: "xml".to_owned(), ..with(Form::Unit) }, "the codec \"xml\" is neither json nor postcard"),
+    ] {
+        let path = home.path().join("refused").join("said.sock");
+        let refused = Server::builder().unary("say", |_, _| Ok(())).schema("say", said).bind(&path).unwrap_err();
+        assert!(refused.to_string().contains(fault) && refused.to_string().contains("say"), "{refused}");
+    }
 }

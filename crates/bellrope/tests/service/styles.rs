@@ -10,7 +10,7 @@ use bellrope::{
 };
 
 fn part(name: &str) -> Part {
-    Part { name: name.to_owned(), bytes: vec![7; 300] }
+    Part { name: name.to_owned(), bytes: vec![7; 300].into(), at: None }
 }
 
 macro_rules! styles {
@@ -45,6 +45,7 @@ macro_rules! styles {
             assert_eq!(lines.next().unwrap().unwrap(), "a");
             assert_eq!(lines.next().unwrap().unwrap(), "b");
             assert_eq!(lines.next().unwrap().unwrap_err().application(), Some(FileError::Missing));
+            assert_eq!(lines.next().unwrap().unwrap(), "after it");
             assert!(lines.next().is_none());
 
             let mut upload = files.upload("name").unwrap();
@@ -93,6 +94,7 @@ macro_rules! styles {
             assert_eq!(lines.next().await.unwrap().unwrap(), "a");
             assert_eq!(lines.next().await.unwrap().unwrap(), "b");
             assert_eq!(lines.next().await.unwrap().unwrap_err().application(), Some(FileError::Missing));
+            assert_eq!(lines.next().await.unwrap().unwrap(), "after it");
             assert!(lines.next().await.is_none());
 
             let mut upload = files.upload("name").await.unwrap();
@@ -162,17 +164,18 @@ fn what_cannot_be_read_is_refused_with_method_and_field() {
     };
     let text = refused(&named, "Files.size", b"{\"path\":5}");
     assert!(text.starts_with("Files.size: the arguments cannot be read: path: invalid type: integer `5`"), "{text}");
-    let text = refused(&named, "Files.join", br#"{"text":"","raw":"!!!!","words":[],"part":{"name":"","bytes":[]}}"#);
+    let text = refused(&named, "Files.join", br#"{"text":"","raw":"!!!!","words":[],"part":{"name":"","bytes":""}}"#);
     assert!(text.contains("raw: not base64"), "{text}");
-    let text = refused(&named, "Files.join", br#"{"text":"","raw":"","words":[],"part":{"name":"","bytes":[1,300]}}"#);
-    assert!(text.contains("part.bytes[1]: invalid value"), "{text}");
+    let text =
+        refused(&named, "Files.join", br#"{"text":"","raw":"","words":[],"part":{"name":"","bytes":"","at":[1,"x"]}}"#);
+    assert!(text.contains("part.at[1]: invalid type"), "{text}");
     assert!(refused(&named, "Files.size", b"{}").contains("missing field `path`"));
     assert!(refused(&named, "Files.size", b"").contains("EOF"));
-    let text = refused(&positional, "Files.size", b"\x05abc");
+    let text = refused(&positional, "Places.size", b"\x05abc");
     assert!(text.contains("path: 5 elements cannot be in the 3 bytes that are left"), "{text}");
-    assert!(refused(&positional, "Files.size", b"\x01ab").contains("1 bytes follow"), "leftovers");
-    let text = refused(&positional, "Files.join", b"\x00\x00\x00\x00\xFF\xFF\xFF\xFF\x0F");
-    assert!(text.contains("Files.join: the arguments cannot be read: part.bytes: 4294967295 elements"), "{text}");
+    assert!(refused(&positional, "Places.size", b"\x01ab").contains("1 bytes follow"), "leftovers");
+    let text = refused(&positional, "Places.join", b"\x00\x00\x00\x00\xFF\xFF\xFF\xFF\x0F");
+    assert!(text.contains("Places.join: the arguments cannot be read: part.bytes: 4294967295 elements"), "{text}");
 
     // A field more is none too many where fields have names, and an option may be left out.
     let answer = named.call("Files.read", br#"{"path":"x","new":[[1]]}"#).unwrap();
@@ -181,13 +184,14 @@ fn what_cannot_be_read_is_refused_with_method_and_field() {
     // Items of a stream likewise, while the method waits for them.
     for (client, item) in [(&named, &b"{\"name\":1}"[..]), (&positional, b"\x09")] {
         let name: &[u8] = if item.len() > 1 { b"{\"name\":\"\"}" } else { b"\x00" };
-        let mut upload = client.client_stream("Files.upload", name).unwrap();
-        let good: &[u8] = if item.len() > 1 { b"{\"name\":\"\",\"bytes\":[]}" } else { b"\x00\x00" };
+        let method = if item.len() > 1 { "Files.upload" } else { "Places.upload" };
+        let mut upload = client.client_stream(method, name).unwrap();
+        let good: &[u8] = if item.len() > 1 { b"{\"name\":\"\",\"bytes\":\"\"}" } else { b"\x00\x00\x00" };
         assert!(upload.send(good).unwrap());
         let _ = upload.send(item).unwrap();
         let error = upload.finish().unwrap_err();
         let CallError::InvalidRequest { text } = error else { panic!("{error}") };
-        assert!(text.starts_with("Files.upload: item 1 of the stream cannot be read: name: "), "{text}");
+        assert!(text.starts_with(&format!("{method}: item 1 of the stream cannot be read: name: ")), "{text}");
     }
 }
 

@@ -14,6 +14,7 @@ use bellrope::{
 use bellrope_terminal::{ApplicationError, Failed, Outcome};
 use serde_json::json;
 
+use super::error_of;
 use crate::input::{next_line, read_input};
 
 /// A call of a method.
@@ -112,10 +113,13 @@ impl TypedCall {
     }
 
     fn show_all(&self, shown: &mut Shown, items: ChunkStream) -> Outcome {
+        let mut last = Vec::new();
         for item in items {
-            self.show(shown, &item?)?;
+            last = item?;
+            self.show(shown, &last)?;
         }
-        Ok(())
+        // What a stream of the gateway's ends with is among its items.
+        if error_of(&self.method, &last).is_some() { Err(Failed.into()) } else { Ok(()) }
     }
 
     fn show(&self, shown: &mut Shown, answer: &[u8]) -> Outcome {

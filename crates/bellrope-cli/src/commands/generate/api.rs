@@ -205,6 +205,10 @@ fn each_shape(form: &Form, call: &mut dyn FnMut(&Shape)) {
         Form::Tuple(shapes) => shapes.iter().for_each(call),
         Form::Struct(fields) => fields.iter().for_each(|(_, shape)| call(shape)),
         Form::Enum(variants) => variants.iter().for_each(|(_, form)| each_shape(form, call)),
+        Form::Tagged { variants, .. } => {
+            variants.iter().flat_map(|(_, fields)| fields).for_each(|(_, shape)| call(shape));
+        }
+        Form::Either(shapes) => shapes.iter().for_each(call),
         _ => {}
     }
 }
@@ -283,14 +287,21 @@ fn map_form(form: &Form, place: &mut dyn FnMut(u32) -> Shape) -> Form {
     match form {
         Form::Newtype(shape) => Form::Newtype(map_shape(shape, place)),
         Form::Tuple(shapes) => Form::Tuple(shapes.iter().map(|shape| map_shape(shape, place)).collect()),
-        Form::Struct(fields) => {
-            Form::Struct(fields.iter().map(|(name, shape)| (name.clone(), map_shape(shape, place))).collect())
-        }
+        Form::Struct(fields) => Form::Struct(map_fields(fields, place)),
+        Form::Tagged { tag, variants } => Form::Tagged {
+            tag: tag.clone(),
+            variants: variants.iter().map(|(name, fields)| (name.clone(), map_fields(fields, place))).collect(),
+        },
+        Form::Either(shapes) => Form::Either(shapes.iter().map(|shape| map_shape(shape, place)).collect()),
         Form::Enum(variants) => {
             Form::Enum(variants.iter().map(|(name, form)| (name.clone(), map_form(form, place))).collect())
         }
         _ => Form::Unit,
     }
+}
+
+fn map_fields(fields: &[(String, Shape)], place: &mut dyn FnMut(u32) -> Shape) -> Vec<(String, Shape)> {
+    fields.iter().map(|(name, shape)| (name.clone(), map_shape(shape, place))).collect()
 }
 
 fn map_shape(shape: &Shape, place: &mut dyn FnMut(u32) -> Shape) -> Shape {

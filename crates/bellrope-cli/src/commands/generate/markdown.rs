@@ -83,6 +83,21 @@ impl Page<'_> {
                     let _ = writeln!(to, "| {} | {with} |", code(name));
                 }
             }
+            Form::Tagged { tag, variants } => {
+                let _ = write!(
+                    to,
+                    "\nAn object, of which {} says what it is:\n\n| {} | with |\n|---|---|\n",
+                    code(tag),
+                    code(tag)
+                );
+                for (name, fields) in variants {
+                    let _ = writeln!(to, "| {} | {} |", code(name), code(&self.form(&Form::Struct(fields.clone()))));
+                }
+            }
+            Form::Either(shapes) => {
+                let shapes: Vec<_> = shapes.iter().map(|shape| code(&self.shape(shape))).collect();
+                let _ = writeln!(to, "\n{}", shapes.join(" or "));
+            }
             form => {
                 let _ = writeln!(to, "\n{}", code(&self.form(form)));
             }

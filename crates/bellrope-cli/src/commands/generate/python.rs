@@ -89,6 +89,11 @@ impl Writer<'_> {
             _ if api.is_empty_circle(at) => self.alias(&name, "None"),
             Form::Enum(variants) if variants.is_empty() => self.alias(&name, "Any"),
             Form::Enum(variants) => self.variants(&name, variants),
+            Form::Tagged { tag, variants } if !variants.is_empty() => self.tagged(&name, tag, variants),
+            Form::Either(shapes) if !shapes.is_empty() => {
+                let shapes: Vec<_> = shapes.iter().map(|shape| self.shape(shape)).collect();
+                self.alias(&name, &format!("Union[{}]", shapes.join(", ")));
+            }
             form => {
                 let form = self.form(&name, form);
                 // A text alone would be one, and no type.
@@ -133,6 +138,18 @@ impl Writer<'_> {
         }
     }
 
+    /// A class for each variant, whose first field says which it is.
+    fn tagged(&mut self, name: &str, tag: &str, variants: &[(String, Vec<(String, Shape)>)]) {
+        let mut parts = Vec::new();
+        for (variant, fields) in variants {
+            let class = self.names.take(&format!("{name}{}", camel(variant)));
+            self.exported.push(class.clone());
+            self.typed_dict_of(&class, Some((tag, variant)), fields);
+            parts.push(format!("\"{class}\""));
+        }
+        self.alias(name, &format!("Union[{}]", parts.join(", ")));
+    }
+
     /// A form that has no name of its own, inside of `outer`.
     fn form(&mut self, outer: &str, form: &Form) -> String {
         match form {
@@ -150,12 +167,20 @@ impl Writer<'_> {
     }
 
     fn typed_dict(&mut self, name: &str, fields: &[(String, Shape)]) {
+        self.typed_dict_of(name, None, fields);
+    }
+
+    /// With a field whose value is known, if there is one.
+    fn typed_dict_of(&mut self, name: &str, tag: Option<(&str, &str)>, fields: &[(String, Shape)]) {
         let typed = |writer: &Self, optional| -> Vec<_> {
             let fields = fields.iter().filter(|(_, shape)| matches!(shape, Shape::Optional(_)) == optional);
             fields.map(|(name, shape)| (name.clone(), writer.shape(shape))).collect()
         };
-        let (needed, optional) = (typed(self, false), typed(self, true));
-        if needed.is_empty() != optional.is_empty() || fields.is_empty() {
+        let (mut needed, optional) = (typed(self, false), typed(self, true));
+        if let Some((tag, value)) = tag {
+            needed.insert(0, (tag.to_owned(), format!("Literal[{}]", text(value))));
+        }
+        if needed.is_empty() || optional.is_empty() {
             let (fields, total) = if optional.is_empty() { (needed, true) } else { (optional, false) };
             return self.dict(name, &fields, total);
         }

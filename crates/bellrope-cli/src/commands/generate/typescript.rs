@@ -172,8 +172,8 @@ impl Writer<'_> {
                 writeln!(to, "\nexport interface {name} {{\n{lines}}}")
             }
             _ if self.api.is_empty_circle(at) => writeln!(to, "\nexport type {name} = null;"),
-            Form::Enum(variants) if !variants.is_empty() => {
-                let variants: Vec<_> = variants.iter().map(|(name, form)| self.variant(name, form)).collect();
+            Form::Enum(_) | Form::Tagged { .. } | Form::Either(_) if !self.alternatives(form).is_empty() => {
+                let variants = self.alternatives(form);
                 let line = format!("export type {name} = {};", variants.join(" | "));
                 if line.len() <= WIDE {
                     writeln!(to, "\n{line}")
@@ -192,6 +192,23 @@ impl Writer<'_> {
             Form::Tuple(shapes) => self.shape(&Shape::Tuple(shapes.clone())),
             Form::Struct(fields) => self.object(fields),
             _ => "never".to_owned(),
+        }
+    }
+
+    /// What a value of this form may be, if that is one of several.
+    fn alternatives(&self, form: &Form) -> Vec<String> {
+        match form {
+            Form::Enum(variants) => variants.iter().map(|(name, form)| self.variant(name, form)).collect(),
+            Form::Tagged { tag, variants } => {
+                let object = |(name, fields): &(String, Vec<_>)| {
+                    let tag = format!("{}: {}", key(tag), text(name));
+                    let fields = std::iter::once(tag).chain(fields.iter().map(|field| self.field(field)));
+                    format!("{{ {} }}", fields.collect::<Vec<_>>().join("; "))
+                };
+                variants.iter().map(object).collect()
+            }
+            Form::Either(shapes) => shapes.iter().map(|shape| self.shape(shape)).collect(),
+            _ => Vec::new(),
         }
     }
 

@@ -31,6 +31,38 @@ impl<W: io::Write> Writer<W> {
         self.to.write_all(bytes).map_err(CodecError::new)
     }
 
+    /// Writes the name of a field and what stands around it: mostly in one piece, for each piece costs more than its bytes.
+    #[inline]
+    pub(super) fn key(&mut self, name: &str, is_first: bool) -> Result<(), CodecError> {
+        const MOST: usize = 28;
+        let mut piece = [0; MOST + 4];
+        if name.len() > MOST || name.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+            return self.long_key(name, is_first);
+        }
+        let mut len = 0;
+        let mut add = |byte| {
+            piece[len] = byte;
+            len += 1;
+        };
+        if !is_first {
+            add(b',');
+        }
+        add(b'"');
+        name.bytes().for_each(&mut add);
+        add(b'"');
+        add(b':');
+        self.put(&piece[..len])
+    }
+
+    #[cold]
+    fn long_key(&mut self, name: &str, is_first: bool) -> Result<(), CodecError> {
+        if !is_first {
+            self.put(b",")?;
+        }
+        self.plain(name)?;
+        self.put(b":")
+    }
+
     /// Writes what has no parts as serde_json does.
     #[inline]
     pub(super) fn plain<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
@@ -56,8 +88,7 @@ impl<W: io::Write> Writer<W> {
     /// Opens an object with a variant, whose contents follow.
     pub(super) fn open_variant(&mut self, variant: &'static str) -> Result<(), CodecError> {
         self.open(b"{")?;
-        self.plain(variant)?;
-        self.put(b":")
+        self.key(variant, true)
     }
 }
 

@@ -182,9 +182,8 @@ impl<W: io::Write> Compound<'_, W> {
         if self.raw {
             return field.serialize(text::Text { writer: self.writer, quoted: false });
         }
-        self.next()?;
-        self.writer.plain(name)?;
-        self.writer.put(b":")?;
+        self.writer.key(name, self.index == 0)?;
+        self.index += 1;
         field.serialize(&mut *self.writer).map_err(|error| error.in_field(name))
     }
 

@@ -31,7 +31,7 @@ impl Schema {
     }
 
     /// Whether others will read it.
-    pub(super) fn check_size(&self) -> Result<(), CodecError> {
+    pub(in crate::service) fn check_size(&self) -> Result<(), CodecError> {
         let mut json = Vec::new();
         Json::encode(self, &mut json)?;
         if json.len() > MOST_BYTES { Err(too_large(json.len())) } else { self.check() }
@@ -54,23 +54,41 @@ impl Schema {
         match form {
             Form::Struct(named) => are_distinct(named)?,
             Form::Enum(named) => are_distinct(named)?,
+            Form::Tagged { variants, .. } => are_distinct(variants)?,
             _ => {}
         }
         match form {
             Form::Unit => Ok(()),
             Form::Newtype(shape) => self.check_shape(shape),
-            Form::Tuple(shapes) => shapes.iter().try_for_each(|shape| self.check_shape(shape)),
-            Form::Struct(fields) => fields.iter().try_for_each(|(field, shape)| {
-                name(field).and_then(|()| self.check_shape(shape)).map_err(|error| error.in_field(field.clone()))
-            }),
+            Form::Tuple(shapes) | Form::Either(shapes) => shapes.iter().try_for_each(|shape| self.check_shape(shape)),
+            Form::Struct(fields) => self.check_fields(fields),
+            Form::Tagged { tag, variants } => {
+                name(tag)?;
+                variants.iter().try_for_each(|(variant, fields)| {
+                    if fields.iter().any(|(field, _)| field == tag) {
+                        return Err(CodecError::new("the name comes twice").in_field(tag.clone()));
+                    }
+                    let known =
+                        name(variant).and_then(|()| are_distinct(fields)).and_then(|()| self.check_fields(fields));
+                    known.map_err(|error| error.in_field(variant.clone()))
+                })
+            }
             Form::Enum(variants) => variants.iter().try_for_each(|(variant, form)| {
                 let known = name(variant).and_then(|()| match form {
-                    Form::Enum(_) => Err(CodecError::new("a variant is no enum")),
+                    Form::Enum(_) | Form::Tagged { .. } | Form::Either(_) => {
+                        Err(CodecError::new("a variant is no enum"))
+                    }
                     form => self.check_form(form),
                 });
                 known.map_err(|error| error.in_field(variant.clone()))
             }),
         }
+    }
+
+    fn check_fields(&self, fields: &[(String, Shape)]) -> Result<(), CodecError> {
+        fields.iter().try_for_each(|(field, shape)| {
+            name(field).and_then(|()| self.check_shape(shape)).map_err(|error| error.in_field(field.clone()))
+        })
     }
 
     fn check_shape(&self, shape: &Shape) -> Result<(), CodecError> {

@@ -60,6 +60,12 @@ impl Comparison<'_> {
             (Form::Tuple(here), Form::Tuple(there)) => self.tuples(place, here, there),
             (Form::Struct(here), Form::Struct(there)) => self.fields(place, here, there),
             (Form::Enum(here), Form::Enum(there)) => self.variants(place, here, there),
+            (Form::Either(here), Form::Either(there)) => self.tuples(place, here, there),
+            (Form::Tagged { tag: here_by, variants: here }, Form::Tagged { tag: there_by, variants: there })
+                if here_by == there_by =>
+            {
+                self.tagged(place, here, there);
+            }
             (here, there) if here != there => {
                 self.found.push(format!("{place} is {} here and {} there", kind(here), kind(there)));
             }
@@ -79,6 +85,19 @@ impl Comparison<'_> {
         if self.names(place, "variant", &names(here), &names(there)) {
             for ((name, here), (_, there)) in here.iter().zip(there) {
                 self.forms(&format!("{place}.{name}"), here, there);
+            }
+        }
+    }
+
+    fn tagged(
+        &mut self,
+        place: &str,
+        here: &[(String, Vec<(String, Shape)>)],
+        there: &[(String, Vec<(String, Shape)>)],
+    ) {
+        if self.names(place, "variant", &names(here), &names(there)) {
+            for ((name, here), (_, there)) in here.iter().zip(there) {
+                self.fields(&format!("{place}.{name}"), here, there);
             }
         }
     }
@@ -145,5 +164,7 @@ fn kind(form: &Form) -> &'static str {
         Form::Tuple(_) => "a tuple",
         Form::Struct(_) => "a struct",
         Form::Enum(_) => "an enum",
+        Form::Tagged { .. } => "an object told apart by a field",
+        Form::Either(_) => "one of several",
     }
 }

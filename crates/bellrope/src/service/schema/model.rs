@@ -62,6 +62,16 @@ pub enum Form {
     Struct(Vec<(String, Shape)>),
     /// One of these, in order.
     Enum(Vec<(String, Form)>),
+    /// An object of which one field says which of these it is, each with its further fields. Said by hand, of what travels as
+    /// JSON alone: serde does not tell.
+    Tagged {
+        /// The name of that field.
+        tag: String,
+        /// What it may say, with the fields that come with it.
+        variants: Vec<(String, Vec<(String, Shape)>)>,
+    },
+    /// One of these, told apart by what comes. Said by hand, as the one before.
+    Either(Vec<Shape>),
 }
 
 /// A type that has a name.

@@ -89,6 +89,7 @@ impl<'s, 'b> Reading<'s, 'b> {
             Form::Tuple(shapes) => self.tuple(shapes),
             Form::Struct(fields) => self.fields(fields),
             Form::Enum(variants) => self.variant(variants),
+            Form::Tagged { .. } | Form::Either(_) => Err(no_such(&Shape::Any)),
         }
     }
 

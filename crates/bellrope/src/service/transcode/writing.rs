@@ -64,6 +64,7 @@ impl<'s> Value<'s, '_> {
             Form::Tuple(shapes) => from.deserialize_seq(Tuple(self, shapes)),
             Form::Struct(fields) => from.deserialize_map(Fields(self, fields)),
             Form::Enum(variants) => from.deserialize_enum("", &[], Variants(self, variants)),
+            Form::Tagged { .. } | Form::Either(_) => Err(Error::custom(no_such(&Shape::Any))),
         }
     }
 }
@@ -328,7 +329,9 @@ impl<'de> Visitor<'de> for Variants<'_, '_> {
             Form::Newtype(inner) => contents.newtype_variant_seed(self.0.part(inner)?),
             Form::Tuple(shapes) => contents.tuple_variant(shapes.len(), Tuple(self.0, shapes)),
             Form::Struct(fields) => contents.struct_variant(&[], Fields(self.0, fields)),
-            Form::Enum(_) => Err(Error::custom("the schema has a variant that is an enum")),
+            Form::Enum(_) | Form::Tagged { .. } | Form::Either(_) => {
+                Err(Error::custom("the schema has a variant that is an enum"))
+            }
         }
     }
 }

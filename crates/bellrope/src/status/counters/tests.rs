@@ -20,6 +20,29 @@ fn counts_are_summed_over_workers_and_unknown_types_share_a_row() {
     assert_eq!(snapshot.total_requests(), 4);
 }
 
+/// Counters are written with every call: two workers that shared a line would take it from each other each time.
+#[test]
+fn no_line_has_counters_of_two_workers() {
+    const LINE: usize = 64;
+    const WORKERS: usize = 8;
+    fn note<T>(part: &T, worker: usize, owners: &mut std::collections::HashMap<usize, usize>) {
+        let start = std::ptr::from_ref(part).addr();
+        for line in start / LINE..=(start + size_of::<T>() - 1) / LINE {
+            let owner = *owners.entry(line).or_insert(worker);
+            assert_eq!(owner, worker, "line {line:#x} has counters of both");
+        }
+    }
+    let metrics = Metrics::new(["echo", "chat"].into_iter(), 3, WORKERS, 10);
+    let mut owners = std::collections::HashMap::new();
+    for worker in 0..WORKERS {
+        let shard: &Shard = metrics.shard(worker);
+        note(shard, worker, &mut owners);
+        shard.types.iter().for_each(|counters| note(counters, worker, &mut owners));
+    }
+    // Three lines and a bit for each of six types, and one for the shard.
+    assert!(owners.len() >= WORKERS * (1 + 6 * 3));
+}
+
 #[test]
 fn what_an_async_handler_has_begun_is_running_until_it_has_ended() {
     let metrics = Metrics::new(["chat"].into_iter(), 0, 2, 10);

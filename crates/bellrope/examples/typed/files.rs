@@ -1,8 +1,12 @@
-//! The service that the tests call: a method of each style, with arguments of each kind.
+//! The service that tests call, in every language: a method of each style, with arguments of each kind, as JSON (`Files`) and as
+//! postcard (`Places`).
 
 use std::borrow::Cow;
 
-use bellrope::service::{Incoming, Stream, produce};
+use bellrope::{
+    HandlerError,
+    service::{Bytes, Incoming, Stream, produce},
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,28 +26,35 @@ impl std::error::Error for FileError {}
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Part {
     pub(crate) name: String,
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Bytes<'static>,
+    pub(crate) at: Option<(i64, f64)>,
 }
 
-/// Every style, as design and documentation have them.
 macro_rules! files {
-    ($module:ident, $codec:literal) => {
+    ($module:ident, $name:literal, $codec:literal) => {
         pub(crate) mod $module {
             use super::*;
 
-            #[bellrope::service(codec = $codec)]
+            #[bellrope::service(name = $name, codec = $codec)]
             pub(crate) trait Files {
-                /// The size of a file.
+                /// The size of a file; the largest there is for `huge`.
                 fn size(&self, path: &str) -> Result<u64, FileError>;
                 /// No argument, no error, no answer.
                 fn touch(&self);
+                /// What it is given.
+                fn same(&self, part: Part) -> Part;
                 /// Arguments that are borrowed in every way.
                 fn join(&self, text: Cow<'_, str>, raw: &[u8], words: &[String], part: &Part) -> String;
+                /// The service speaks, and not the application.
+                fn broken(&self) -> Result<u32, HandlerError>;
                 #[blocking]
                 fn index(&self, root: String, depth: u32) -> Result<Vec<String>, FileError>;
                 async fn read(&self, path: &str, limit: Option<u64>) -> Result<String, FileError>;
+                /// The parts of a path, then an error, then one more item.
                 fn lines(&self, path: String) -> impl Stream<Item = Result<String, FileError>>;
+                /// The bytes of all parts.
                 async fn upload(&self, name: &str, parts: Incoming<Part>) -> Result<u64, FileError>;
+                /// What was said, in capitals.
                 fn edit(&self, said: Incoming<String>) -> impl Stream<Item = String>;
                 /// A default.
                 async fn version(&self) -> u32 {
@@ -59,6 +70,8 @@ macro_rules! files {
                 fn size(&self, path: &str) -> Result<u64, FileError> {
                     match path {
                         "" => Err(FileError::Missing),
+                        "huge" => Ok(u64::MAX),
+                        "/root" => Err(FileError::Denied { path: path.to_owned() }),
                         "panic" => panic!("no disk"),
                         _ => Ok(path.len() as u64),
                     }
@@ -66,8 +79,16 @@ macro_rules! files {
 
                 fn touch(&self) {}
 
+                fn same(&self, part: Part) -> Part {
+                    part
+                }
+
                 fn join(&self, text: Cow<'_, str>, raw: &[u8], words: &[String], part: &Part) -> String {
                     format!("{text} {raw:?} {} {}", words.join("+"), part.name)
+                }
+
+                fn broken(&self) -> Result<u32, HandlerError> {
+                    Err(HandlerError::with_code(7, "no disk"))
                 }
 
                 fn index(&self, root: String, depth: u32) -> Result<Vec<String>, FileError> {
@@ -86,6 +107,7 @@ macro_rules! files {
                             lines.send(Ok(line.to_owned())).await;
                         }
                         lines.send(Err(FileError::Missing)).await;
+                        lines.send(Ok("after it".to_owned())).await;
                     })
                 }
 
@@ -109,5 +131,5 @@ macro_rules! files {
     };
 }
 
-files!(json, "json");
-files!(postcard, "postcard");
+files!(json, "Files", "json");
+files!(postcard, "Places", "postcard");
