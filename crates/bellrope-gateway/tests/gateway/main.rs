@@ -5,6 +5,7 @@
 
 mod api_document;
 mod departures;
+mod exact;
 mod fake;
 mod formats;
 mod guards;
@@ -24,6 +25,7 @@ mod script;
 mod secrecy;
 mod setup;
 mod tls;
+mod tool_cases;
 mod tools;
 mod waits;
 
