@@ -155,7 +155,12 @@ fn today(state: &mut State, now_ms: i64) -> Vec<Vec<String>> {
     }
     let in_words = |(client, (requests, tokens, without_price, micros)): (String, Used)| {
         let mut cost: Vec<_> =
-            micros.iter().map(|(currency, micros)| format!("{} {currency}", amount(*micros))).collect();
+            // That what was never sent cost nothing says nothing of what has no price.
+            micros
+                .iter()
+                .filter(|(_, micros)| **micros > 0 || without_price == 0)
+                .map(|(currency, micros)| format!("{} {currency}", amount(*micros)))
+                .collect();
         if without_price > 0 {
             cost.push(format!("{without_price} without a price"));
         }

@@ -4,12 +4,16 @@
 //! when it is to be sent, and when it is over. The `Account` in between goes with the request; dropped before an end it
 //! says that the answer was cancelled, so no way out of the code leaves anything reserved.
 
+mod meter;
+
 use std::fmt;
 use std::sync::Arc;
 
 use crate::asker::Asker;
 use crate::error::ProviderError;
 use crate::message::{Chunk, Usage};
+
+pub use meter::Meter;
 
 /// Somebody who keeps the books. Called from many tasks at once; must not wait.
 pub trait Books: fmt::Debug + Send + Sync + 'static {
@@ -124,6 +128,8 @@ pub(crate) struct Account {
     books: Arc<dyn Books>,
     entry: u64,
     spent: Spent,
+    /// What is known before the end.
+    meter: Meter,
     has_piece: bool,
     settled: bool,
 }
@@ -137,11 +143,18 @@ impl Account {
         Ok(match books.admit(intent)? {
             Verdict::Send(Admission { entry, max_tokens, is_bounded, notices }) => {
                 let books = Arc::clone(books);
-                let account = Self { books, entry, spent: Spent::default(), has_piece: false, settled: false };
+                let meter = Meter::read_by_books();
+                let spent = Spent::default();
+                let account = Self { books, entry, spent, meter, has_piece: false, settled: false };
                 Opened::Here { account, max_tokens, is_bounded, notices }
             }
             Verdict::Instead { model, notice } => Opened::Elsewhere { model, notice },
         })
+    }
+
+    /// Where it is noted what is known before the end.
+    pub(crate) fn meter(&self) -> Meter {
+        self.meter.clone()
     }
 
     /// Takes a piece of the answer in, the last one among them.
@@ -191,6 +204,10 @@ impl Account {
 
     fn end(&mut self, outcome: Outcome) {
         if !std::mem::replace(&mut self.settled, true) {
+            let (usage, unshown_bytes) = self.meter.take();
+            // What came with the answer was said last.
+            self.spent.usage = self.spent.usage.take().or(usage);
+            self.spent.said_bytes += unshown_bytes as u64;
             self.books.settle(self.entry, outcome, &self.spent);
         }
     }

@@ -5,13 +5,20 @@ use std::panic::AssertUnwindSafe;
 use tokio::sync::Semaphore;
 
 /// Larger requests are read and written apart. In bytes.
-pub(crate) const LARGE: usize = 64 * 1024;
+pub const LARGE: usize = 64 * 1024;
 
-/// Does work on a thread of its own, one at a time. What is given up meanwhile goes on to its end, with all that it holds.
+/// Does work on a thread of its own, one at a time in this process. What is given up meanwhile goes on to its end, with all
+/// that it holds. Inside a tokio runtime.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// assert_eq!(bellrope_gateway::apart::apart(|| 6 * 7).await, Ok(42));
+/// # });
+/// ```
 ///
 /// # Errors
 /// There is no thread for it, or it panicked, in words.
-pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
     static ONE: Semaphore = Semaphore::const_new(1);
     let turn = ONE.acquire().await;
     let run = move || {

@@ -431,6 +431,15 @@ impl ProviderError {
         self.blame() != Blame::Caller && !(names_model && self.code() == "not_found")
     }
 
+    /// Whether a provider that takes the tool's own key had none, or refused it.
+    pub(crate) fn is_of_tools_key(&self) -> bool {
+        match self {
+            Self::NoCredentials { .. } => true,
+            Self::Refused { status: 401 | 403, fix, .. } => fix.as_deref() == Some(CHECK_TOOLS_KEY),
+            _ => false,
+        }
+    }
+
     /// The error in the words of the wire.
     pub fn info(&self) -> ErrorInfo {
         ErrorInfo { code: self.code().to_owned(), message: self.to_string(), retryable: self.retryable() }

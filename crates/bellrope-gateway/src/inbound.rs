@@ -37,10 +37,11 @@ use crate::pass::PassFormat;
 
 pub use asked::Asked;
 pub use count::estimate_tokens;
+pub(crate) use count::estimate_tokens_of;
 pub use embeddings::{embedding_request, embedding_response};
 pub use fault::{ErrorForm, Fault};
 pub use pass::{cut_off, pass_request};
-pub use responses::{Replay, StoredRequest, StoredResponse};
+pub use responses::{ItemsPage, Replay, StoredRequest, StoredResponse};
 pub use writer::AnswerWriter;
 
 use crate::json;

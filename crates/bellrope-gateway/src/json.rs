@@ -19,4 +19,6 @@ pub(crate) use piece::{Piece, Seam};
 #[cfg(feature = "http")]
 pub(crate) use repair::raw;
 pub use repair::{from_slice, from_str, repaired};
-pub(crate) use scan::{IN_LIST, MAX_DEPTH, MAX_TREE, Place, depth, weight};
+#[cfg(feature = "http")]
+pub(crate) use scan::text_len;
+pub(crate) use scan::{IN_LIST, MAX_DEPTH, MAX_TREE, Place, depth, end_of_string, weight};

@@ -50,7 +50,7 @@
 )]
 
 pub mod account;
-mod apart;
+pub mod apart;
 mod asker;
 mod bucket;
 pub mod client;
@@ -83,11 +83,11 @@ pub use handlers::{MAX_CHUNK, MESSAGE_TYPES, register};
 pub use message::{
     CancelReport, CancelRequest, ChatRequest, ChatResponse, Chunk, CompletionRequest, Content, EmbedRequest,
     EmbedResponse, ErrorInfo, FromTool, HealthReport, Message, ModelInfo, ModelList, Part, Prompt, ProviderFault,
-    ProviderHealth, ResumeRequest, Role, SequencedChunk, StopReason, Tool, ToolCall, ToolCallDelta, ToolChoice, Usage,
-    WIRE_VERSION,
+    ProviderHealth, ResumeRequest, Role, SequencedChunk, StopReason, TokenLogprob, Tool, ToolCall, ToolCallDelta,
+    ToolChoice, TopLogprob, Usage, WIRE_VERSION,
 };
 pub use notes::{MAX_NOTE, MAX_NOTES};
-pub use provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
+pub use provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits, TakesKey};
 pub use providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use providers::formats::{self, ProviderKind};
 #[cfg(feature = "http")]

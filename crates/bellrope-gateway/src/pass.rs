@@ -25,6 +25,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures_core::Stream;
 
+use crate::account::Meter;
 use crate::asker::Asker;
 use crate::error::ProviderError;
 use crate::message::{StopReason, Usage};
@@ -59,12 +60,16 @@ pub struct PassRequest {
     pub model: Option<String>,
     /// The headers that go with it.
     pub headers: HeaderPairs,
-    /// The tool's own key, for providers that take it.
+    /// The tool's own key, for providers that are set to take it.
     pub key: Option<ToolKey>,
     /// Who asks, and by which way.
     pub asker: Asker,
+    /// Where it is noted what the answer has taken before its end.
+    pub meter: Meter,
     envelope: Envelope,
     body: Bytes,
+    /// The most tokens of the answer, if a budget allows fewer than are asked for.
+    limit: Option<u32>,
 }
 
 impl PassRequest {
@@ -78,8 +83,10 @@ impl PassRequest {
             headers: Vec::new(),
             key: None,
             asker: Asker::default(),
+            meter: Meter::default(),
             envelope,
             body,
+            limit: None,
         }
     }
 
@@ -95,29 +102,48 @@ impl PassRequest {
         self.envelope.previous.as_deref()
     }
 
-    /// Bytes of its body.
-    pub(crate) fn size(&self) -> usize {
-        self.body.len()
+    /// Its body.
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
     }
 
     /// The most tokens of its answer, where it says so.
     pub(crate) fn max_tokens(&self) -> Option<u32> {
-        self.envelope.max_tokens
+        self.envelope.max_tokens(self.format.token_fields())
+    }
+
+    /// Whether it asks for no more than [`Self::max_tokens`] says, however it is read.
+    pub(crate) fn is_countable(&self) -> bool {
+        self.envelope.is_countable(self.format.token_fields())
+    }
+
+    /// Sets the most tokens that the answer may have, if that is less than is asked for.
+    pub(crate) fn set_limit(&mut self, limit: Option<u32>) {
+        self.limit = limit;
+    }
+
+    /// How many answers are made at once.
+    pub(crate) fn choices(&self) -> u32 {
+        self.envelope.choices.unwrap_or(1)
     }
 
     /// The body for a provider that calls the model so, and whether the answer will tell what it took though the tool did
-    /// not ask for it. `knows_options`: whether the provider can be asked for that.
-    pub(crate) fn body_for(&self, model: Option<&str>, knows_options: bool) -> (Bytes, bool) {
+    /// not ask for it. `knows_options`: whether the provider can be asked for that. `is_inventors`: whether it knows the
+    /// newest names of fields.
+    pub(crate) fn body_for(&self, model: Option<&str>, knows_options: bool, is_inventors: bool) -> (Bytes, bool) {
         let asks = knows_options && self.envelope.stream && self.format.asks_for_usage();
         let adds_usage = asks && !self.envelope.wants_usage;
-        (self.envelope.edited(&self.body, model, adds_usage), adds_usage)
+        let mut fields = self.limit.map(|_| self.format.token_fields().to_vec()).unwrap_or_default();
+        if !is_inventors {
+            fields.reverse();
+        }
+        let limit = self.limit.map(|limit| (limit, &*fields));
+        (self.envelope.edited(&self.body, model, adds_usage, limit), adds_usage)
     }
 
-    /// Makes it a request for another provider, to which the name of a model means nothing, and whom the tool's key is
-    /// none of its business.
+    /// Makes it a request for another provider, to which the name of a model means nothing.
     pub(crate) fn forget(&mut self) {
         self.model = None;
-        self.key = None;
     }
 }
 

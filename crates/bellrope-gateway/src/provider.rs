@@ -12,8 +12,8 @@ use crate::asker::Asker;
 use crate::config::PassThrough;
 use crate::error::{Excerpt, ProviderError};
 use crate::message::{
-    ChatRequest, ChatResponse, Chunk, ModelInfo, Part, ProviderHealth, StopReason, ToolCall, ToolCallDelta,
-    WIRE_VERSION,
+    ChatRequest, ChatResponse, Chunk, ModelInfo, Part, ProviderHealth, StopReason, TokenLogprob, ToolCall,
+    ToolCallDelta, WIRE_VERSION,
 };
 use crate::notes::Notes;
 use crate::pass::{PassError, PassFormat, PassRequest, Passed, ToolKey};
@@ -96,6 +96,16 @@ pub trait Provider: Send + Sync + 'static {
         false
     }
 
+    /// Whose key it is sent with a request of a tool that speaks this format. By default one of this program.
+    fn takes_key(&self, _format: Option<PassFormat>) -> TakesKey {
+        TakesKey::OfServer
+    }
+
+    /// Whether it refuses calls of earlier turns without what the model thought before them. By default it does not.
+    fn wants_thoughts(&self) -> bool {
+        false
+    }
+
     /// Sends a request as it came. Only for formats of which [`Provider::passes`] says so.
     fn pass(&self, _request: PassRequest) -> BoxFuture<'_, Result<Passed, PassError>> {
         let reason = format!("`{}` takes no request as it comes", self.name());
@@ -111,6 +121,18 @@ pub trait Provider: Send + Sync + 'static {
         let stream = self.chat_stream(request);
         Box::pin(collect(stream, model))
     }
+}
+
+/// Whose key a provider is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakesKey {
+    /// One of this program, or none.
+    OfServer,
+    /// The one that the tool sent (`credentials = "client"`).
+    OfTool {
+        /// Whether the tool speaks the provider's format. Otherwise its key was made by somebody else.
+        is_its_format: bool,
+    },
 }
 
 /// A request for the vectors of texts.
@@ -191,6 +213,7 @@ impl Collector {
             text: String::new(),
             reasoning: String::new(),
             reasoning_parts: Vec::new(),
+            logprobs: Vec::new(),
             tool_calls: Vec::new(),
             usage: None,
             stop_reason: StopReason::Other,
@@ -216,6 +239,10 @@ impl Collector {
                 self.take_room(text.len() + details.to_string().len())?;
                 self.thought = self.response.reasoning.len();
                 self.response.reasoning_parts.push(Part::Reasoning { text, details: Some(details) });
+            }
+            Chunk::Logprobs { mut tokens } => {
+                self.take_room(tokens.iter().map(TokenLogprob::size).sum())?;
+                self.response.logprobs.append(&mut tokens);
             }
             Chunk::ToolCall(delta) => self.add_call(delta)?,
             Chunk::ToolCallExtra { index, extra_content } => {

@@ -1,5 +1,7 @@
 //! Keys that cannot be shown.
 
+mod strike;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
@@ -11,11 +13,12 @@ use thiserror::Error;
 
 use crate::error::Excerpt;
 
+pub(crate) use strike::Strike;
+#[cfg(feature = "http")]
+pub(crate) use strike::Striking;
+
 /// A key file larger than this is not a key file. In bytes.
 const MAX_FILE: u64 = 8 * 1024;
-
-/// A shorter key is not looked for in texts: it would match by chance. In bytes.
-const MIN_REDACTED: usize = 6;
 
 const SHOWN: &str = "[secret]";
 
@@ -136,12 +139,18 @@ impl Secret {
         &self.0
     }
 
-    /// `text` with every occurrence of the key replaced: some providers quote the key in their error messages.
+    /// `text` with every occurrence of the key replaced: some providers quote the key in their error messages, also with
+    /// escapes of JSON or of addresses, and in base64. A key of less than 6 bytes is not looked for.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if self.0.len() < MIN_REDACTED || !text.contains(&*self.0) {
-            return Cow::Borrowed(text);
+        match self.strike().and_then(|strike| strike.struck(text.as_bytes())) {
+            Some(struck) => Cow::Owned(String::from_utf8_lossy(&struck).into_owned()),
+            None => Cow::Borrowed(text),
         }
-        Cow::Owned(text.replace(&*self.0, SHOWN))
+    }
+
+    /// What finds the key in bytes, unless it is too short.
+    pub(crate) fn strike(&self) -> Option<Strike> {
+        Strike::new(&self.0)
     }
 
     /// An excerpt of `text` without the key, if there is one.

@@ -181,7 +181,9 @@ fn table(report: &UsageReport, by: Kind) -> Outcome {
 }
 
 fn cost(row: &UsageRow) -> String {
-    let mut parts: Vec<_> = row.costs.iter().map(ToString::to_string).collect();
+    // That what was never sent cost nothing says nothing of what has no price.
+    let costs = row.costs.iter().filter(|cost| cost.micros > 0 || row.without_price == 0);
+    let mut parts: Vec<_> = costs.map(ToString::to_string).collect();
     if row.without_price > 0 {
         parts.push(format!("{} without a price", row.without_price));
     }

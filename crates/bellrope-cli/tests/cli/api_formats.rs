@@ -255,6 +255,10 @@ fn tools_find_out_that_somebody_listens_and_which_models_there_are() {
     let list = exchange(&address, "GET", "/v1/models?limit=1000", version, "").json();
     assert_eq!((&list["data"][0]["type"], &list["has_more"]), (&json!("model"), &json!(false)));
     assert_eq!(list["first_id"], "embedded/embedded");
+    // Row 20: Codex reads `models` beside `data`, and takes a list without it for broken.
+    let catalog = get(&address, "/v1/models?client_version=0.60.0").json();
+    assert_eq!((&catalog["models"], &catalog["data"][0]["id"]), (&json!([]), &json!("embedded/embedded")));
+    assert!(get(&address, "/v1/models").json().get("models").is_none());
     let slash = post(&address, "/v1/completions/", &json!({"prompt": "Who is there?", "stream": true}));
     assert!(slash.body.contains("text_completion") && slash.body.ends_with("data: [DONE]\n\n"), "{slash:?}");
     let vectors = post(&address, "/v1/embeddings", &json!({"input": "Hi"}));

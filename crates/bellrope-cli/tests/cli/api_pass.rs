@@ -151,14 +151,13 @@ fn a_token_of_ours_goes_to_no_provider_however_it_is_written() {
 }
 
 #[test]
-fn what_a_budget_counts_is_translated_so_that_no_field_can_ask_for_more() {
+fn a_budget_changes_what_asks_for_more_and_nothing_else() {
     let home = Home::new();
     let provider = Provider::of_text("Ding.");
     let server = serve(&home, &provider.url(), "http://127.0.0.1:1", "");
     let address = address(&server);
     let token = home.run(["token", "add", "codex", "--budget", "2000tokens/day"]).succeeded().trim().to_owned();
-    let ask =
-        r#"{"model":"m","max_tokens":20000,"max_completion_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
+    let ask = r#"{"model":"m","new":{"a":1},"max_tokens":20000,"max_completion_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
     let many = r#"{"model":"m","max_tokens":50,"n":100,"messages":[{"role":"user","content":"Hi"}]}"#;
     let key = format!("Authorization: Bearer {token}\r\n");
     let (status, _, body) = post(&address, &key, many);
@@ -170,8 +169,24 @@ fn what_a_budget_counts_is_translated_so_that_no_field_can_ask_for_more() {
         ["max_tokens", "max_completion_tokens"].map(|name| asked[name].as_u64().unwrap_or(0)).into_iter().max()
     };
     assert!(asked.len() == 1 && most(&asked[0]).unwrap() <= 2000, "{asked:?}");
+    assert_eq!((&asked[0]["max_completion_tokens"], &asked[0]["new"]), (&json!(9), &json!({"a": 1})));
     // Whom no budget concerns has it as it came.
     let (status, _, body) = post(&address, "", ask);
     assert_eq!(status, 200, "{body}");
     assert_eq!(provider.asked().pop().unwrap()["max_tokens"], 20000);
+}
+
+#[test]
+fn what_is_no_field_of_a_format_is_its_providers_business() {
+    let home = Home::new();
+    let provider = Provider::of_text("Ding.");
+    let server = serve(&home, &provider.url(), "http://127.0.0.1:1", "");
+    let body = HI.replace("\"new\"", "\"background\":true,\"new\"");
+    let (status, head, answer) = post(&address(&server), "", &body);
+    assert!(status == 200 && answer.contains("Ding.") && !head.contains("x-bellrope-notes"), "{head}{answer}");
+    assert_eq!(provider.asked().pop().unwrap()["background"], true);
+    let doubled = "Authorization: Bearer a\r\nAuthorization: Bearer b\r\n";
+    let (status, _, answer) = post(&address(&server), doubled, HI);
+    assert!(status == 400 && answer.contains("authorization stands there several times"), "{answer}");
+    assert_eq!(provider.asked().len(), 1);
 }

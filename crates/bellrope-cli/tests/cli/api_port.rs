@@ -201,7 +201,7 @@ fn the_fields_of_a_request_go_to_the_provider_and_a_header_names_those_that_do_n
             "model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": stream,
             "top_p": 0.5, "seed": 7, "presence_penalty": 1, "frequency_penalty": 1, "logit_bias": {"5": 1}, "user": "u",
             "metadata": {"a": "b"}, "reasoning_effort": "low", "response_format": {"type": "json_object"},
-            "service_tier": "auto", "max_tokens": 100.0, "logprobs": true, "store": false, "prediction": {"x": 1},
+            "service_tier": "auto", "max_tokens": 100.0, "logprobs": true, "modalities": ["text"], "store": false, "prediction": {"x": 1},
         });
         let answer = exchange(&address, &post(&address, &request));
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -215,6 +215,7 @@ fn the_fields_of_a_request_go_to_the_provider_and_a_header_names_those_that_do_n
             "reasoning_effort",
             "response_format",
             "service_tier",
+            "logprobs",
             "prediction",
         ];
         for field in fields {
@@ -223,7 +224,13 @@ fn the_fields_of_a_request_go_to_the_provider_and_a_header_names_those_that_do_n
         assert_eq!((&asked["max_tokens"], &asked["presence_penalty"]), (&json!(100), &json!(1.0)));
         let named = answer.head.lines().find_map(|line| line.strip_prefix("x-bellrope-notes: "));
         let named = named.unwrap_or_else(|| panic!("{answer:?}"));
-        assert!(named.contains("`logprobs`") && !named.contains("prediction") && !named.contains("store"), "{named}");
+        assert!(
+            named.contains("`modalities`")
+                && !named.contains("logprobs")
+                && !named.contains("prediction")
+                && !named.contains("store"),
+            "{named}"
+        );
     }
     // A text that JSON can hold and Rust cannot.
     let request = post(&address, &chat("cut ???\u{fffd}")).replace("???\u{fffd}", "\\ud83d");

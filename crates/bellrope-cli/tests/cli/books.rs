@@ -251,6 +251,9 @@ fn a_budget_refuses_in_each_formats_form_with_when_it_ends() {
     stop(server);
     let total = &usage(&home, &[])["total"];
     assert_eq!((&total["done"], &total["refused"]), (&json!(2), &json!(8)));
+    // That what was refused cost nothing is no price of the others.
+    let table = home.run(["usage"]).succeeded();
+    assert!(table.contains("  2 without a price\n") && !table.contains("0.00"), "{table}");
 }
 
 #[test]

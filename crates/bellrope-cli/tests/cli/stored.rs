@@ -95,11 +95,29 @@ fn a_response_in_the_background_outlives_its_reader_and_is_read_on_from_any_even
 
     // Whoever has another key has no such response, and after a restart nobody has.
     let stranger = Tool { address: &address, key: "two" };
-    for (method, below) in [("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "?stream=true")] {
-        let refused = stranger.send(method, &format!("/{id}{below}"), "");
-        let message = format!("Response with id '{id}' not found.");
-        assert_eq!((refused.status, &refused.json()["error"]["message"]), (404, &json!(message)), "{method} {below}");
+    for (method, below) in
+        [("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "?stream=true"), ("GET", "/input_items")]
+    {
+        for (tool, id) in [(&stranger, &*id), (&tool, "resp_00000000000000000000000000000000")] {
+            let refused = tool.send(method, &format!("/{id}{below}"), "");
+            let error = json!({"message": format!("Response with id '{id}' not found."),
+                "type": "invalid_request_error", "param": null, "code": null});
+            assert_eq!((refused.status, &refused.json()["error"]), (404, &error), "{method} {below}");
+        }
     }
+    // The same key is the same asker in whatever header it stands.
+    let input = exchange(&address, "GET", &format!("/v1/responses/{id}/input_items"), "X-Api-Key: one\r\n", "").json();
+    assert_eq!(
+        (&input["object"], &input["data"][0]["content"][0]["text"], &input["has_more"]),
+        (&json!("list"), &json!("Tell me"), &json!(false))
+    );
+    let doubled = "Authorization: Bearer two\r\nAuthorization: Bearer one\r\n";
+    let refused = exchange(&address, "GET", &format!("/v1/responses/{id}"), doubled, "");
+    assert!(
+        refused.status == 400 && refused.body.contains("authorization stands there several times"),
+        "{}",
+        refused.body
+    );
     assert_eq!(tool.send("PUT", &format!("/{id}"), "").status, 405);
     let deleted = tool.send("DELETE", &format!("/{id}"), "").json();
     assert_eq!(deleted, json!({"id": id, "object": "response", "deleted": true}));

@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::notices::Notices;
 use super::origins::Origins;
+use super::thoughts::Thinking;
 use super::upstream::{Begun, Running, silent};
 use crate::error::ProviderError;
 use crate::message::{Chunk, SequencedChunk};
@@ -30,6 +31,8 @@ pub struct AnswerStream {
     asked: Vec<String>,
     notices: Notices,
     origins: Origins,
+    /// What it thinks, if a provider may want that back.
+    thinking: Option<Thinking>,
     /// The next piece, while there are notices to be told before it.
     next: Option<Chunk>,
     /// When it is worth asking again, once it has failed.
@@ -50,10 +53,11 @@ impl AnswerStream {
         beginning: BoxFuture<'static, Result<Begun, ProviderError>>,
         heard: mpsc::Receiver<String>,
         notes: Vec<String>,
-        origins: Origins,
+        (origins, thinking): (Origins, Option<Thinking>),
     ) -> Self {
         let stage = Stage::Beginning(beginning, heard);
-        Self { stage, seq: 0, asked: notes, notices: Notices::default(), origins, next: None, retry_after: None }
+        let notices = Notices::default();
+        Self { stage, seq: 0, asked: notes, notices, origins, thinking, next: None, retry_after: None }
     }
 
     /// How long to wait before the next request, once the answer has failed and it is known.
@@ -73,6 +77,7 @@ impl AnswerStream {
                         self.notices.extend(vec![text]);
                     }
                     self.origins.note(&first, running.provider());
+                    self.thinking.iter_mut().for_each(|thinking| thinking.take_in(&first));
                     self.stage = Stage::Answering(rest, running);
                     Ok(first)
                 }
@@ -86,6 +91,7 @@ impl AnswerStream {
                 Some(Ok(chunk)) => {
                     running.take_in(&chunk);
                     self.origins.note(&chunk, running.provider());
+                    self.thinking.iter_mut().for_each(|thinking| thinking.take_in(&chunk));
                     Ok(chunk)
                 }
                 failed => Err(running.fail(failed.and_then(Result::err).unwrap_or_else(silent))),

@@ -14,7 +14,8 @@ use super::answers::AnswerSettings;
 use super::notices::Notices;
 use super::origins::{NOTE, Origins};
 use super::stats::GatewaySnapshot;
-use super::upstream::{Accounts, Route, Upstream, forget};
+use super::thoughts::{Thinking, Thoughts};
+use super::upstream::{Accounts, MAX_NOTICES, Route, Upstream, forget};
 use crate::account::{Books, Opened};
 use crate::config::{PassThrough, Preset};
 use crate::error::{Excerpt, ProviderError};
@@ -26,9 +27,6 @@ use crate::provider::{EmbeddingRequest, Provider};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope_gateway::gateway";
-
-/// What is kept of what is to be known before an answer begins, if its reader is slow. In notices.
-const MAX_NOTICES: usize = 8;
 
 /// How often a request may be sent on from model to model, because of budgets.
 const MAX_MOVES: usize = 4;
@@ -58,6 +56,8 @@ pub struct Gateway {
     /// Who keeps the books, if anybody does.
     pub(super) books: Option<Arc<dyn Books>>,
     origins: Origins,
+    /// What models thought, if a provider wants it back.
+    thoughts: Option<Thoughts>,
 }
 
 impl Gateway {
@@ -67,7 +67,8 @@ impl Gateway {
         let default = Arc::new(Upstream::new(default, None));
         let (upstreams, answers) = (BTreeMap::from([(name, Arc::clone(&default))]), AnswerSettings::default());
         let fallback = Arc::new([]);
-        Self { upstreams, default, fallback, answers, books: None, origins: Origins::default() }
+        Self { upstreams, default, fallback, answers, books: None, origins: Origins::default(), thoughts: None }
+            .remembering()
     }
 
     /// This gateway with one more provider, in the place of another of its name. Its counters, its breaker and its rate
@@ -101,6 +102,14 @@ impl Gateway {
             self.default = Arc::clone(&upstream);
         }
         self.upstreams.insert(name, upstream);
+        self.remembering()
+    }
+
+    /// This gateway with room for thoughts, if a provider wants any.
+    fn remembering(mut self) -> Self {
+        if self.thoughts.is_none() && self.upstreams.values().any(|upstream| upstream.provider.wants_thoughts()) {
+            self.thoughts = Some(Thoughts::default());
+        }
         self
     }
 
@@ -109,6 +118,9 @@ impl Gateway {
     pub(super) fn keeping(mut self, other: &Self) -> Self {
         self.books = self.books.or_else(|| other.books.clone());
         self.origins = other.origins.clone();
+        if self.thoughts.is_some() && other.thoughts.is_some() {
+            self.thoughts.clone_from(&other.thoughts);
+        }
         for (name, upstream) in &mut self.upstreams {
             if let Some(kept) = other.upstreams.get(name).filter(|kept| kept.is_made_like(upstream)) {
                 if Arc::ptr_eq(&self.default, upstream) {
@@ -164,8 +176,9 @@ impl Gateway {
         self.fit_to(&route, &mut request);
         let notes = std::mem::take(&mut request.notes);
         let (notices, heard) = mpsc::channel(MAX_NOTICES);
+        let thinking = self.thoughts.clone().map(|thoughts| Thinking::new(thoughts, request.asker.clone()));
         let begun = Box::pin(async move { route?.begin(request, &notices).await });
-        AnswerStream::new(begun, heard, notes, self.origins.clone())
+        AnswerStream::new(begun, heard, notes, (self.origins.clone(), thinking))
     }
 
     /// A whole answer: `ai.chat`.
@@ -177,6 +190,7 @@ impl Gateway {
         let route = self.enter(&mut request);
         self.fit_to(&route, &mut request);
         let mut notices = Notices::new(std::mem::take(&mut request.notes));
+        let thinks = self.thoughts.as_ref().map(|thoughts| (thoughts, request.asker.clone()));
         let answer = match route {
             Ok(route) => route.whole(request).await,
             Err(error) => Err(error),
@@ -186,6 +200,9 @@ impl Gateway {
             if let Part::Reasoning { details: Some(details), .. } = part {
                 self.origins.remember(details, &provider);
             }
+        }
+        for (thoughts, asker) in thinks.iter().filter(|_| !response.reasoning.is_empty()) {
+            response.tool_calls.iter().for_each(|call| thoughts.remember(asker, &call.id, &response.reasoning));
         }
         notices.extend(std::mem::take(&mut response.notes));
         response.notes = notices.into_vec();
@@ -305,9 +322,14 @@ impl Gateway {
         Ok(upstreams)
     }
 
-    /// Takes out of a request what means nothing to the provider whose turn it is.
+    /// Takes out of a request what means nothing to the provider whose turn it is, and puts in what it wants back.
     fn fit_to(&self, route: &Result<Route, ProviderError>, request: &mut ChatRequest) {
         let first = route.iter().flat_map(|route| &route.upstreams).next();
+        if let Some(thoughts) =
+            self.thoughts.as_ref().filter(|_| first.is_some_and(|first| first.provider.wants_thoughts()))
+        {
+            thoughts.restore(request);
+        }
         if first.is_some_and(|first| self.origins.untie(request, first.provider.name())) {
             request.notes.push(NOTE.to_owned());
         }

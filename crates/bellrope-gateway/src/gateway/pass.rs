@@ -13,7 +13,7 @@ use super::core::Gateway;
 use super::upstream::{Running, Upstream, silent};
 use crate::account::Account;
 use crate::error::ProviderError;
-use crate::message::Chunk;
+use crate::message::{Chunk, StopReason};
 use crate::pass::{
     HeaderPairs, Mark, PassEnd, PassError, PassFormat, PassPiece, PassRequest, PassStream, Passed, PassedBody, Refusal,
     Seen,
@@ -36,6 +36,8 @@ pub enum Way {
     Translated {
         /// How many.
         tried: usize,
+        /// What is to be said of that beside the answer.
+        notes: Vec<String>,
     },
 }
 
@@ -87,16 +89,17 @@ impl Gateway {
                 return Way::Failed(error);
             }
         };
-        let mut upstreams = route.into_iter().peekable();
-        let mut tried = 0;
-        while let Some(upstream) = upstreams.next() {
+        let mut upstreams = route.into_iter();
+        let (mut tried, mut said) = (0, Vec::new());
+        let mut next = upstreams.next();
+        while let Some(upstream) = next {
             if !upstream.provider.passes(request.format) {
-                return Way::Translated { tried };
+                return Way::Translated { tried, notes: said };
             }
-            let (account, notes) = match self.account_of(&upstream, &request) {
+            let (account, notes) = match self.account_of(&upstream, &mut request) {
                 Ok(Some(account)) => account,
                 // What its budget has to say is said of the request that is made of it.
-                Ok(None) => return Way::Translated { tried },
+                Ok(None) => return Way::Translated { tried, notes: said },
                 Err(error) => {
                     log(&error);
                     return Way::Failed(error);
@@ -104,18 +107,27 @@ impl Gateway {
             };
             let names_model = request.model.is_some();
             let PassError { error, refusal } = match upstream.pass(request.clone(), account).await {
-                Ok(answer) => return Way::Passed(PassedAnswer { notes, ..answer }),
+                Ok(answer) => {
+                    said.extend(notes);
+                    return Way::Passed(PassedAnswer { notes: said, ..answer });
+                }
                 Err(failed) => failed,
             };
-            match upstreams.peek() {
-                Some(next) if error.may_pass_on(names_model) => {
+            // Whether its key is right, the tool learns of the provider that it asked.
+            let may_pass_on = error.may_pass_on(names_model) || tried > 0 && error.is_of_tools_key();
+            next = upstreams.by_ref().filter(|_| may_pass_on).find(|next| {
+                tried += 1;
+                let note = next.passed_over(request.key.as_ref(), Some(request.format));
+                note.map(|note| said.push(note)).is_none()
+            });
+            match &next {
+                Some(next) => {
                     let (from, to) = (upstream.provider.name(), next.provider.name());
                     warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
                     upstream.count_passed_on();
                     request.forget();
-                    tried += 1;
                 }
-                _ => {
+                None => {
                     log(&error);
                     return refusal.map_or(Way::Failed(error), |refusal| Way::Refused(*refusal));
                 }
@@ -126,7 +138,7 @@ impl Gateway {
 
     /// The account of a request in the books, if they are kept, and what is to be said of it. `None`: for its budget it
     /// would have to be changed.
-    fn account_of(&self, upstream: &Upstream, request: &PassRequest) -> Result<Option<Noted>, ProviderError> {
+    fn account_of(&self, upstream: &Upstream, request: &mut PassRequest) -> Result<Option<Noted>, ProviderError> {
         let Some(books) = self.books.as_ref().filter(|_| request.format != PassFormat::CountTokens) else {
             return Ok(Some((None, Vec::new())));
         };
@@ -139,7 +151,7 @@ impl Upstream {
     /// Asks the provider, if its guards allow it, and tells the breaker how it went.
     async fn pass(
         self: &Arc<Self>,
-        request: PassRequest,
+        mut request: PassRequest,
         mut account: Option<Account>,
     ) -> Result<PassedAnswer, PassError> {
         if request.format == PassFormat::CountTokens {
@@ -150,6 +162,7 @@ impl Upstream {
             });
         }
         let leave = self.admit_to(None, &mut account)?;
+        request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
         let mut running = Running::new(Arc::clone(self), account);
         let outcome = self.provider.pass(request).await;
         leave.settle(outcome.as_ref().err().map(|failed| &failed.error));
@@ -161,7 +174,7 @@ impl Upstream {
             PassedBody::Whole(bytes, seen) => {
                 running.take_seen(&seen);
                 if let Some(stop_reason) = seen.stop {
-                    running.take_in(&Chunk::Done { stop_reason });
+                    running.is_whole(stop_reason);
                 }
                 Ok(bytes)
             }
@@ -175,11 +188,17 @@ impl Upstream {
 }
 
 impl Running {
+    /// Counts that an answer that goes through is whole.
+    fn is_whole(&mut self, stop_reason: StopReason) {
+        self.count_used();
+        self.take_in(&Chunk::Done { stop_reason });
+    }
+
     /// Counts what was seen of an answer that goes through.
     fn take_seen(&mut self, Seen { pieces, said_bytes, usage, .. }: &Seen) {
         self.count_pieces(*pieces, *said_bytes);
         if let Some(usage) = usage {
-            self.take_in(&Chunk::Usage(usage.clone()));
+            self.used_so_far(usage);
         }
     }
 }
@@ -199,7 +218,7 @@ impl Stream for PassedStream {
             self.running.take_seen(&seen);
             match end {
                 None => {}
-                Some(PassEnd::Done(stop_reason)) => self.running.take_in(&Chunk::Done { stop_reason }),
+                Some(PassEnd::Done(stop_reason)) => self.running.is_whole(stop_reason),
                 Some(PassEnd::Failed(error)) => log(&self.running.fail(error)),
                 Some(PassEnd::Cut(error, mark)) => {
                     let error = self.running.fail(error);

@@ -15,9 +15,10 @@ use crate::account::{Account, Books, Intent, Opened};
 use crate::bucket::Bucket;
 use crate::config::{ProviderConfig, section};
 use crate::error::ProviderError;
+use crate::inbound::estimate_tokens_of;
 use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part, ProviderHealth, StopReason, Usage};
-use crate::pass::PassRequest;
-use crate::provider::{BoxFuture, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
+use crate::pass::{PassFormat, PassRequest, ToolKey};
+use crate::provider::{BoxFuture, ChunkStream, EmbeddingRequest, Provider, ProviderLimits, TakesKey};
 use crate::providers::embedded::EmbeddedSettings;
 
 /// The target of its log lines, which filters name: it stays when the file moves.
@@ -58,8 +59,8 @@ pub(super) struct Accounts {
     pub(super) input_tokens: u64,
 }
 
-/// Bytes of a text that is to become a vector, for each of its tokens.
-const BYTES_A_TOKEN: u64 = 4;
+/// What is kept of what is to be known before an answer begins, if its reader is slow. In notices.
+pub(super) const MAX_NOTICES: usize = 8;
 
 /// Where what is to be known goes before an answer has begun, until nobody reads it any longer. What does not fit is lost.
 pub(super) type Notices = mpsc::Sender<String>;
@@ -78,6 +79,8 @@ pub(super) struct Running {
     upstream: Arc<Upstream>,
     started: Instant,
     account: Option<Account>,
+    /// What the provider has said so far of what the answer takes, of one that goes through.
+    usage: Option<Usage>,
     has_piece: bool,
     settled: bool,
 }
@@ -138,6 +141,20 @@ impl Upstream {
     fn unsaid(&self, request: &ChatRequest) -> Vec<String> {
         let carried = request.from_tool.carried.as_ref().filter(|carried| !self.provider.carries(carried.format()));
         carried.map(|carried| carried.notes().to_vec()).unwrap_or_default()
+    }
+
+    /// Why it is not asked in the place of another, if it is not: it takes the tool's own key, and there is none that may be
+    /// meant for it.
+    pub(super) fn passed_over(&self, key: Option<&ToolKey>, format: Option<PassFormat>) -> Option<String> {
+        let why = match self.provider.takes_key(format) {
+            TakesKey::OfServer => return None,
+            TakesKey::OfTool { .. } if key.is_none() => "came with the request",
+            TakesKey::OfTool { is_its_format: false } => "of its own format came with the request",
+            TakesKey::OfTool { is_its_format: true } => return None,
+        };
+        let name = self.provider.name();
+        warn!(target: TARGET, provider = name, "a fallback is passed over: no key of a tool {why}");
+        Some(format!("the fallback `{name}` was passed over: it takes the tool's own key, and none {why}"))
     }
 
     /// Counts a request that goes on to a fallback.
@@ -227,23 +244,27 @@ impl Upstream {
         Account::open(books, &intent)
     }
 
-    /// As [`Self::open`], for a request that goes through as it came. `None`: a budget counts it, and has to know all of it.
+    /// As [`Self::open`], for a request that goes through as it came, but for the most tokens of its answer. `None`: a
+    /// budget counts it, and how much it asks for is not clear; or it has to go to another model.
     pub(super) fn open_passed(
         &self,
         books: &Arc<dyn Books>,
-        request: &PassRequest,
+        request: &mut PassRequest,
     ) -> Result<Option<(Account, Vec<String>)>, ProviderError> {
         let default = request.model.is_none().then(|| self.provider.capabilities().default_model).flatten();
         let intent = Intent {
             asker: &request.asker,
             provider: self.provider.name(),
             model: request.model.as_deref().or(default.as_deref()),
-            input_tokens: (request.size() as u64).div_ceil(BYTES_A_TOKEN),
+            input_tokens: estimate_tokens_of(request.body()),
             max_tokens: request.max_tokens(),
             has_answer: true,
         };
         Ok(match Account::open(books, &intent)? {
-            Opened::Here { account, is_bounded: false, notices, .. } => Some((account, notices)),
+            Opened::Here { account, max_tokens, is_bounded, notices } if !is_bounded || request.is_countable() => {
+                request.set_limit(max_tokens);
+                Some((account, notices))
+            }
             Opened::Here { account, .. } => {
                 account.withdraw();
                 None
@@ -258,11 +279,12 @@ impl Upstream {
         books: &Arc<dyn Books>,
         request: &EmbeddingRequest,
     ) -> Result<Account, ProviderError> {
+        let default = request.model.is_none().then(|| self.provider.capabilities().default_model).flatten();
         let intent = Intent {
             asker: &request.asker,
             provider: self.provider.name(),
-            model: request.model.as_deref(),
-            input_tokens: (request.fields.len() as u64).div_ceil(BYTES_A_TOKEN),
+            model: request.model.as_deref().or(default.as_deref()),
+            input_tokens: estimate_tokens_of(request.fields.as_bytes()),
             max_tokens: None,
             has_answer: false,
         };
@@ -316,9 +338,10 @@ impl Route {
     /// Begins an answer: of the first provider that has a first piece. That piece settles whether the provider is well;
     /// after it nobody else is asked.
     pub(super) async fn begin(self, request: ChatRequest, notices: &Notices) -> Result<Begun, ProviderError> {
-        self.ask(request, notices, |upstream, request, notices, account| {
+        self.ask(request, notices, |upstream, mut request, notices, account| {
             Box::pin(async move {
                 let unsaid = upstream.unsaid(&request);
+                request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
                 let mut rest = upstream.provider.chat_stream(request);
                 let mut running = Running::new(upstream, account);
                 loop {
@@ -339,10 +362,11 @@ impl Route {
 
     /// A whole answer, and the name of its provider: of the first that has one.
     pub(super) async fn whole(self, request: ChatRequest) -> Result<(ChatResponse, String), ProviderError> {
-        // Nobody reads before it is whole.
-        let (notices, _) = mpsc::channel(1);
-        self.ask(request, &notices, |upstream, request, _, account| {
+        // They are read when it is whole.
+        let (notices, mut heard) = mpsc::channel(MAX_NOTICES);
+        let asked = self.ask(request, &notices, |upstream, mut request, _, account| {
             Box::pin(async move {
+                request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
                 let provider = Arc::clone(&upstream.provider);
                 let mut unsaid = upstream.unsaid(&request);
                 let mut running = Running::new(upstream, account);
@@ -360,8 +384,12 @@ impl Route {
                     Err(error) => Err(running.fail(error)),
                 }
             })
-        })
-        .await
+        });
+        let (mut response, provider) = asked.await?;
+        while let Ok(notice) = heard.try_recv() {
+            response.notes.push(notice);
+        }
+        Ok((response, provider))
     }
 
     async fn ask<T>(self, mut request: ChatRequest, notices: &Notices, ask: Ask<T>) -> Result<T, ProviderError> {
@@ -370,17 +398,30 @@ impl Route {
             None => (None, None),
         };
         let mut account = first;
-        let mut upstreams = self.upstreams.into_iter().peekable();
-        while let Some(upstream) = upstreams.next() {
+        let mut is_fallback = request.from_tool.tried > 0;
+        let mut upstreams = self.upstreams.into_iter();
+        let mut next = upstreams.next();
+        while let Some(upstream) = next {
             if let (Some((books, input)), None) = (&books, &account) {
                 account = Some(upstream.account(books, &mut request, *input, notices)?);
             }
             let account = account.take();
-            let Some(next) = upstreams.peek() else { return upstream.ask(request, notices, account, ask).await };
+            if upstreams.as_slice().is_empty() {
+                return upstream.ask(request, notices, account, ask).await;
+            }
             let error = match upstream.ask(request.clone(), notices, account, ask).await {
                 Err(error) if error.may_pass_on(request.model.is_some()) => error,
+                // Whether its key is right, the tool learns of the provider that it asked.
+                Err(error) if is_fallback && error.is_of_tools_key() => error,
                 outcome => return outcome,
             };
+            is_fallback = true;
+            next = upstreams.by_ref().find(|next| {
+                let from_tool = &request.from_tool;
+                let note = next.passed_over(from_tool.key.as_ref(), from_tool.format);
+                note.map(|note| drop(notices.try_send(note))).is_none()
+            });
+            let Some(next) = &next else { return Err(error) };
             let (from, to) = (upstream.provider.name(), next.provider.name());
             warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
             upstream.count_passed_on();
@@ -390,11 +431,10 @@ impl Route {
     }
 }
 
-/// Takes out what means nothing to another provider, or is none of its business: the name of the model, the tool's key, and
-/// what came with the reasoning of the one before, which it may refuse.
+/// Takes out what means nothing to another provider: the name of the model, and what came with the reasoning of the one
+/// before, which it may refuse.
 pub(super) fn forget(request: &mut ChatRequest) {
     request.model = None;
-    request.from_tool.key = None;
     for message in &mut request.messages {
         let Content::Parts(parts) = &mut message.content else { continue };
         for part in parts {
@@ -408,7 +448,7 @@ pub(super) fn forget(request: &mut ChatRequest) {
 impl Running {
     pub(super) fn new(upstream: Arc<Upstream>, account: Option<Account>) -> Self {
         upstream.stats.count_begun();
-        Self { upstream, started: now(), account, has_piece: false, settled: false }
+        Self { upstream, started: now(), account, usage: None, has_piece: false, settled: false }
     }
 
     /// Counts what a whole answer says, for the books.
@@ -450,8 +490,24 @@ impl Running {
         }
     }
 
+    /// Takes in what an answer that goes through has taken so far. It is counted when the answer is over.
+    pub(super) fn used_so_far(&mut self, usage: &Usage) {
+        self.usage = Some(usage.clone());
+        if let Some(account) = &mut self.account {
+            account.used(usage.clone());
+        }
+    }
+
+    /// Counts that usage.
+    pub(super) fn count_used(&mut self) {
+        if let Some(usage) = self.usage.take() {
+            self.upstream.stats.count_piece(&Chunk::Usage(usage));
+        }
+    }
+
     /// Counts how the answer failed.
     pub(super) fn fail(&mut self, error: ProviderError) -> ProviderError {
+        self.count_used();
         self.upstream.stats.count_failed(error.code());
         if let Some(account) = &mut self.account {
             account.fail(&error);
@@ -463,6 +519,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.count_used();
         self.upstream.stats.count_over(self.settled);
     }
 }

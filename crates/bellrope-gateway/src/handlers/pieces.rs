@@ -21,7 +21,7 @@ const MAX_TEXT: usize = 2 * 1024;
 pub(super) async fn forward(mut pieces: AnswerStream, mut chunks: ChunkSender) -> Result<(), HandlerError> {
     let mut seq = 0;
     while let Some(piece) = pieces.next().await {
-        for chunk in Cut::new(bounded(piece.chunk)?) {
+        for chunk in Parts::of(piece.chunk)?.flat_map(Cut::new) {
             let bytes = encode(&SequencedChunk { seq, chunk })?;
             if bytes.len() > MAX_CHUNK {
                 let error = ProviderError::TooLarge { what: "a piece of the answer", limit: MAX_CHUNK };
@@ -39,7 +39,8 @@ pub(super) async fn forward(mut pieces: AnswerStream, mut chunks: ChunkSender) -
 pub(super) fn cut(chunk: Chunk) -> Vec<Chunk> {
     let too_large = || ProviderError::TooLarge { what: "a piece of the answer", limit: MAX_CHUNK }.into();
     let mut chunks = Vec::with_capacity(1);
-    for chunk in Cut::new(bounded(chunk).unwrap_or_else(|_| too_large())) {
+    let parts = Parts::of(chunk).unwrap_or_else(|_| Parts::One(Some(too_large())));
+    for chunk in parts.flat_map(Cut::new) {
         let piece = SequencedChunk { seq: u64::MAX, chunk };
         if !encode(&piece).is_ok_and(|bytes| bytes.len() <= MAX_CHUNK) {
             chunks.push(too_large());
@@ -57,6 +58,53 @@ fn bounded(chunk: Chunk) -> Result<Chunk, HandlerError> {
         return Ok(Chunk::Notice { text });
     }
     Ok(chunk)
+}
+
+/// A piece as several, where it is a list that does not fit into a chunk.
+enum Parts {
+    One(Option<Chunk>),
+    Many(std::vec::IntoIter<Chunk>),
+}
+
+impl Parts {
+    fn of(chunk: Chunk) -> Result<Self, HandlerError> {
+        let Chunk::Logprobs { tokens } = chunk else { return Ok(Self::One(Some(bounded(chunk)?))) };
+        let (mut parts, mut part, mut size) = (Vec::new(), Vec::new(), 0);
+        let mut is_left_out = false;
+        for token in tokens {
+            let takes = encode(&token)?.len() + 1;
+            if takes > MAX_CHUNK / 2 {
+                is_left_out = true;
+                continue;
+            }
+            if size + takes > MAX_CHUNK / 2 {
+                parts.push(Chunk::Logprobs { tokens: mem::take(&mut part) });
+                size = 0;
+            }
+            size += takes;
+            part.push(token);
+        }
+        if !part.is_empty() {
+            parts.push(Chunk::Logprobs { tokens: part });
+        }
+        if is_left_out {
+            let text =
+                format!("the likelihood of some tokens was left out: it takes more than {} bytes", MAX_CHUNK / 2);
+            parts.push(Chunk::Notice { text });
+        }
+        Ok(Self::Many(parts.into_iter()))
+    }
+}
+
+impl Iterator for Parts {
+    type Item = Chunk;
+
+    fn next(&mut self) -> Option<Chunk> {
+        match self {
+            Self::One(chunk) => chunk.take(),
+            Self::Many(chunks) => chunks.next(),
+        }
+    }
 }
 
 /// A chunk in pieces whose texts are no longer than [`MAX_TEXT`]. Each byte of it is copied at most once.
@@ -118,6 +166,7 @@ pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>, HandlerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::TokenLogprob;
 
     #[test]
     fn a_long_text_is_cut_between_characters_and_none_of_it_is_lost() {
@@ -143,6 +192,24 @@ mod tests {
         assert_eq!(bounded(details(100)).unwrap(), details(100));
         let left_out = bounded(details(MAX_CHUNK)).unwrap();
         assert!(matches!(&left_out, Chunk::Notice { text } if text.contains("8192 bytes")), "{left_out:?}");
+    }
+
+    #[test]
+    fn a_long_list_of_tokens_is_cut_between_them_and_none_is_lost() {
+        let token = |token: String| TokenLogprob { token, logprob: -0.5, bytes: None, top_logprobs: Vec::new() };
+        let tokens: Vec<_> = (0..1_000).map(|at| token(at.to_string())).collect();
+        let mut seen = Vec::new();
+        for chunk in cut(Chunk::Logprobs { tokens: tokens.clone() }) {
+            assert!(encode(&chunk).unwrap().len() <= MAX_CHUNK / 2 + 64);
+            let Chunk::Logprobs { tokens } = chunk else { panic!("{chunk:?}") };
+            seen.extend(tokens);
+        }
+        assert_eq!(seen, tokens);
+        let long = cut(Chunk::Logprobs { tokens: vec![token("x".repeat(MAX_CHUNK)), token("a".into())] });
+        assert!(
+            matches!(&long[..], [Chunk::Logprobs { tokens }, Chunk::Notice { .. }] if tokens.len() == 1),
+            "{long:?}"
+        );
     }
 
     #[test]

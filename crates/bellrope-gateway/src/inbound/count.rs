@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::json::end_of_string;
 use crate::message::{ChatRequest, Content, Part};
 
 /// Bytes of text to a token: what English and code come to in the usual tokenizers, a little more than less.
@@ -12,6 +13,8 @@ const BYTES_A_TOKEN: u64 = 4;
 const AROUND: u64 = 4;
 /// What a picture is counted as. Providers go by its size, which is not known here.
 const PICTURE: u64 = 1_600;
+/// A text without a blank is data rather than words from this length on, in bytes.
+const DATA: usize = 8 * 1024;
 
 /// About how many tokens a request has, with its instructions, tools, calls, results and pictures. It is an estimate, and
 /// no provider's count: good for a gauge, and not for a bill.
@@ -35,6 +38,29 @@ pub fn estimate_tokens(request: &ChatRequest) -> u64 {
             }
     });
     system + tools.sum::<u64>() + messages.sum::<u64>()
+}
+
+/// About how many tokens a request has of which only its bytes are known. Data in it, such as a picture, counts as one.
+pub(crate) fn estimate_tokens_of(json: &[u8]) -> u64 {
+    let (mut data, mut pictures, mut at) = (0, 0, 0);
+    while json.len() - at >= DATA
+        && let Some(found) = memchr::memchr(b'"', &json[at..])
+    {
+        let begin = at + found + 1;
+        let end = end_of_string(json, begin);
+        if end.saturating_sub(begin) >= DATA && is_data(&json[begin..end]) {
+            data += end - begin;
+            pictures += 1;
+        }
+        at = (end + 1).min(json.len());
+    }
+    ((json.len() - data) as u64).div_ceil(BYTES_A_TOKEN) + pictures * PICTURE
+}
+
+/// Whether a text is base64, perhaps behind the beginning of a data URL.
+fn is_data(text: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_\\".contains(byte);
+    text.iter().skip(128).all(is_digit)
 }
 
 fn part(part: &Part) -> u64 {
@@ -76,6 +102,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn data_in_a_request_that_is_not_read_counts_as_a_picture() {
+        let picture = format!("data:image/png;base64,{}", "iVBORw0KGgo/+\\/".repeat(10_000));
+        let text = "Some words, and more. ".repeat(1_000);
+        let body = format!("{{\"a\":\"{picture}\",\"b\":[\"{text}\",\"{picture}\"]}}");
+        let expected = (text.len() as u64 + 20).div_ceil(BYTES_A_TOKEN) + 2 * PICTURE;
+        assert_eq!(estimate_tokens_of(body.as_bytes()).abs_diff(expected), 0, "{}", body.len());
+        for odd in ["", "\"", "{\"a\":\"b", &"\"".repeat(20_001), &picture] {
+            assert!(estimate_tokens_of(odd.as_bytes()) <= odd.len() as u64, "{odd:.20}");
+        }
+    }
 
     #[test]
     fn everything_that_a_provider_reads_is_counted() {

@@ -35,6 +35,8 @@ pub struct Fault {
     message: String,
     /// The field of the request that is at fault.
     param: Option<&'static str>,
+    /// Whether OpenAI has an error of its own for it, which calls all that is not there an invalid request.
+    is_openais: bool,
 }
 
 impl Fault {
@@ -60,12 +62,13 @@ impl Fault {
 
     /// There is no such thing, with a code and a field of their own.
     pub(crate) fn missing(code: &str, param: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { param, ..Self::of(404, code, message) }
+        Self { param, is_openais: true, ..Self::of(404, code, message) }
     }
 
     /// A response is asked for that is not kept: what OpenAI says of one that it does not know.
     pub fn no_response(id: &str) -> Self {
-        Self::of(404, "not_found", format!("Response with id '{}' not found.", shown(id)))
+        let message = format!("Response with id '{}' not found.", shown(id));
+        Self { is_openais: true, ..Self::of(404, "", message) }
     }
 
     /// The path takes another method.
@@ -146,19 +149,24 @@ impl Fault {
         let kind = match self.status {
             401 => "authentication_error",
             403 => "permission_error",
-            404 => "not_found_error",
+            404 if !self.is_openais => "not_found_error",
             429 => "rate_limit_error",
             400..=499 => "invalid_request_error",
             _ => "server_error",
         };
-        OpenAiError { message: &self.message, r#type: kind, param: self.param, code: &self.code }
+        OpenAiError {
+            message: &self.message,
+            r#type: kind,
+            param: self.param,
+            code: Some(&*self.code).filter(|code| !code.is_empty()),
+        }
     }
 
     fn of(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
         let (code, mut message) = (code.into(), message.into());
         // It may hold what a request said.
         message.truncate(boundary(&message, MAX_MESSAGE));
-        Self { status, retryable: false, retry_after: None, code, message, param: None }
+        Self { status, retryable: false, retry_after: None, code, message, param: None, is_openais: false }
     }
 }
 
@@ -185,7 +193,7 @@ struct OpenAiError<'a> {
     message: &'a str,
     r#type: &'static str,
     param: Option<&'static str>,
-    code: &'a str,
+    code: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -248,6 +256,18 @@ mod tests {
             "code": "unknown_provider",
         }});
         assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn what_is_not_kept_is_not_found_in_openais_own_words() {
+        let body = |fault: Fault| serde_json::from_slice::<serde_json::Value>(&fault.body(ErrorForm::OpenAi)).unwrap();
+        let expected = serde_json::json!({"error": {
+            "message": "Response with id 'resp_7' not found.", "type": "invalid_request_error", "param": null, "code": null,
+        }});
+        assert_eq!((body(Fault::no_response("resp_7")), Fault::no_response("x").status), (expected, 404));
+        let missing = body(Fault::missing("previous_response_not_found", Some("previous_response_id"), "No."));
+        assert_eq!(missing["error"]["type"], "invalid_request_error");
+        assert_eq!(missing["error"]["code"], "previous_response_not_found");
     }
 
     #[test]

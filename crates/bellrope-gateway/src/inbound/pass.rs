@@ -27,7 +27,8 @@ use crate::pass::{Carried, Envelope, Mark, PassFormat, PassRequest};
 /// It is no JSON object, or the name of its model is none.
 pub fn pass_request(format: PassFormat, body: Bytes, providers: &[String]) -> Result<Option<PassRequest>, Fault> {
     let envelope = Envelope::read(&body).map_err(|error| Fault::invalid(None, error.to_string()))?;
-    if envelope.background {
+    // No other format has such a field.
+    if envelope.background && format == PassFormat::Responses {
         return Ok(None);
     }
     let name = model_of(envelope.model.clone())?;
@@ -127,6 +128,12 @@ mod tests {
         let read = |body: &'static [u8]| pass_request(PassFormat::Responses, Bytes::from_static(body), &[]);
         assert!(read(br#"{"background":true,"input":"Hi"}"#).unwrap().is_none());
         assert!(read(br#"{"background":false,"input":"Hi"}"#).unwrap().is_some());
+        for format in
+            [PassFormat::ChatCompletions, PassFormat::Completions, PassFormat::Messages, PassFormat::CountTokens]
+        {
+            let passed = pass_request(format, Bytes::from_static(br#"{"background":true}"#), &[]).unwrap();
+            assert!(passed.is_some(), "{format:?} has no such field: it is the provider's business");
+        }
         assert_eq!(read(b"[]").unwrap_err().status, 400);
         assert_eq!(read(br#"{"model":"default"}"#).unwrap().unwrap().model, None);
     }

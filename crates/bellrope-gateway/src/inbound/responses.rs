@@ -2,7 +2,10 @@
 
 mod answer;
 mod echo;
+mod ending;
+mod input_items;
 mod items;
+mod logprobs;
 mod request;
 mod stored;
 mod tools;
@@ -10,6 +13,7 @@ mod tools;
 use super::asked::Asked;
 use super::fault::Fault;
 use answer::Script;
+pub use input_items::ItemsPage;
 pub use stored::{Replay, StoredRequest, StoredResponse};
 
 /// Reads a request.

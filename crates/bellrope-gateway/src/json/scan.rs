@@ -86,6 +86,24 @@ pub(crate) fn weight(json: &[u8], text: Place) -> u64 {
     all as u64 * VALUE + objects as u64 * OBJECT
 }
 
+/// Bytes of the texts in a value, as they are written: those of `id` and `type`, and the names of fields, are none.
+pub(crate) fn text_len(json: &[u8]) -> usize {
+    let (mut len, mut at, mut name) = (0_usize, 0, &[][..]);
+    while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr(b'"', rest)) {
+        let begin = at + found + 1;
+        let end = end_of_string(json, begin);
+        let text = &json[begin.min(end)..end];
+        at = end + 1;
+        let next = json.get(at..).and_then(|rest| rest.iter().find(|byte| !byte.is_ascii_whitespace()));
+        if next == Some(&b':') {
+            name = text;
+        } else if !matches!(name, b"id" | b"type") {
+            len = len.saturating_add(text.len());
+        }
+    }
+    len
+}
+
 /// How deep the lists and objects of a document lie in one another.
 pub(crate) fn depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest, mut at) = (0_usize, 0, 0);
@@ -105,7 +123,7 @@ pub(crate) fn depth(json: &[u8]) -> usize {
 }
 
 /// Where the quote stands that ends a string, or the end of the document.
-fn end_of_string(json: &[u8], mut at: usize) -> usize {
+pub(crate) fn end_of_string(json: &[u8], mut at: usize) -> usize {
     while let Some(found) = json.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
         at += found;
         if json[at] == b'"' {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::logprobs::TokenLogprob;
 use super::request::Part;
 use super::version::wire_version;
 
@@ -29,6 +30,12 @@ pub enum Chunk {
     Reasoning {
         /// The text to append. Never empty.
         text: String,
+    },
+    /// How likely the tokens of the text since the last piece of this kind were, if that was
+    /// [asked for](super::ChatRequest::logprobs).
+    Logprobs {
+        /// The tokens in their order. Never empty.
+        tokens: Vec<TokenLogprob>,
     },
     /// More of a call of a tool.
     ToolCall(ToolCallDelta),
@@ -194,6 +201,9 @@ pub struct ChatResponse {
     /// The reasoning once more, in parts to be sent back, where the provider gave something with it that it wants back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasoning_parts: Vec<Part>,
+    /// How likely the tokens of the text were, if that was asked for and the provider says it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<TokenLogprob>,
     /// The tools it wants called, in the order in which the calls began.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,

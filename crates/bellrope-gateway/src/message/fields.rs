@@ -46,6 +46,8 @@ pub const CHAT_REQUEST: Known = Fields(&[
     ("presence_penalty", All),
     ("frequency_penalty", All),
     ("logit_bias", All),
+    ("logprobs", All),
+    ("top_logprobs", All),
     ("user", All),
     ("metadata", All),
     ("reasoning_effort", All),
@@ -93,7 +95,7 @@ pub const COMPLETION_REQUEST: Known = Fields(&[
 /// ```
 /// use bellrope_gateway::message::fields::{CHAT_REQUEST, unknown};
 ///
-/// let json = br#"{"messages":[{"role":"user","content":"Hi","colour":"red"}],"logprobs":true,"store":false}"#;
+/// let json = br#"{"messages":[{"role":"user","content":"Hi","colour":"red"}],"audio":true,"store":false}"#;
 /// let notes = unknown(json, CHAT_REQUEST);
 /// assert_eq!(notes[0], "`messages.colour` was left out: no such field is known here");
 /// assert_eq!(notes.len(), 2);
@@ -307,10 +309,10 @@ mod tests {
             {"role":"user","content":"a","name":"Bo"},
             {"role":"user","name":"Ed","content":[{"type":"text","text":"b","mood":1}, 7]}
         ],"tools":[{"name":"f","parameters":{"any":"thing"},"kind":"x"}],
-        "logprobs":true,"store":false,"audio":null,"modalities":[],"prediction":{},"\u0065xtra":0,"metadata":{"a":"b"}}"#;
+        "verbosity":"low","store":false,"audio":null,"modalities":[],"prediction":{},"\u0065xtra":0,"metadata":{"a":"b"}}"#;
         let notes = unknown(json, CHAT_REQUEST);
         let names: Vec<_> = notes.iter().map(|note| note.split('`').nth(1).unwrap()).collect();
-        assert_eq!(names, ["messages.name", "messages.content.mood", "tools.kind", "logprobs", "extra"]);
+        assert_eq!(names, ["messages.name", "messages.content.mood", "tools.kind", "verbosity", "extra"]);
         assert!(unknown(b"{\"messages\":", CHAT_REQUEST).is_empty());
         assert!(unknown(b"7", CHAT_REQUEST).is_empty());
         let broken = br#"{"messages":[{"role":"user","content":"cut \ud83d here"}],"extra":"\ud83d"}"#;

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::from_tool::FromTool;
 use super::lenient;
 use super::version::{WIRE_VERSION, wire_version};
+use crate::account::Meter;
 use crate::asker::Asker;
 
 /// A conversation to be continued: the payload of `ai.chat` and `ai.chat_stream`.
@@ -76,6 +77,12 @@ pub struct ChatRequest {
     /// What is added to the likelihood of single tokens: their numbers, each with -100 to 100.
     #[serde(default, deserialize_with = "lenient::or_default", skip_serializing_if = "Map::is_empty")]
     pub logit_bias: Map<String, Value>,
+    /// Whether the answer is to say how likely its tokens were.
+    #[serde(default, deserialize_with = "lenient::or_default", skip_serializing_if = "is_false")]
+    pub logprobs: bool,
+    /// How many of the likeliest tokens of each place the answer is to say, usually up to 20. It means `logprobs`, too.
+    #[serde(default, deserialize_with = "lenient::count", skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<u32>,
     /// Who asks, as the provider is to know them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -120,12 +127,20 @@ pub struct ChatRequest {
     /// What came with it from a tool at the API port. Never part of the JSON.
     #[serde(skip)]
     pub from_tool: FromTool,
+    /// Where a provider notes what the answer has taken before its end. Never part of the JSON.
+    #[serde(skip)]
+    pub meter: Meter,
 }
 
 impl ChatRequest {
     /// A request with one message of the user and everything else by default.
     pub fn user(text: impl Into<String>) -> Self {
         Self { messages: vec![Message::new(Role::User, text)], ..Self::default() }
+    }
+
+    /// Whether the answer is to say how likely its tokens were.
+    pub(crate) fn wants_logprobs(&self) -> bool {
+        self.logprobs || self.top_logprobs.is_some()
     }
 
     /// Whether its texts have more than so many bytes, as far as a quick look shows. Everything counts for something.
@@ -171,6 +186,8 @@ impl Default for ChatRequest {
             presence_penalty: None,
             frequency_penalty: None,
             logit_bias: Map::new(),
+            logprobs: false,
+            top_logprobs: None,
             user: None,
             metadata: Map::new(),
             reasoning_effort: None,
@@ -185,6 +202,7 @@ impl Default for ChatRequest {
             asker: Asker::default(),
             caller: None,
             from_tool: FromTool::default(),
+            meter: Meter::default(),
         }
     }
 }

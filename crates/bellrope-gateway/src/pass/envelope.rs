@@ -50,8 +50,12 @@ pub struct Envelope {
     pub background: bool,
     /// The id of the response that it goes on from, if it is no longer than [`MAX_ID`].
     pub(super) previous: Option<String>,
-    /// The most tokens of the answer, by any of the names that formats have for it.
-    pub(super) max_tokens: Option<u32>,
+    /// How many answers are to be made at once, where it says so.
+    pub(super) choices: Option<u32>,
+    /// Whether it asks for several answers, by whatever name, or in a way that is not understood.
+    has_several: bool,
+    /// The most tokens of the answer, by each of the names that formats have for it.
+    most: Vec<Most>,
     /// Whether a stream of chat completions is to say what it took.
     pub(super) wants_usage: bool,
     /// Behind the bracket that opens the request, and whether nothing follows.
@@ -59,6 +63,23 @@ pub struct Envelope {
     is_empty: bool,
     models: Vec<Twin>,
     options: Vec<Range<usize>>,
+}
+
+/// One of the places where the most tokens of the answer stand.
+#[derive(Debug, Clone)]
+struct Most {
+    field: &'static str,
+    value: Range<usize>,
+    tokens: Tokens,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tokens {
+    /// It says `null`.
+    Any,
+    AtMost(u32),
+    /// What it says is no number of tokens.
+    Odd,
 }
 
 /// One of the places where the model stands.
@@ -87,8 +108,15 @@ impl Envelope {
                 Some("model") => envelope.take_model(body, &found)?,
                 Some("stream") => envelope.stream = is_true(),
                 Some("background") => envelope.background = is_true(),
-                Some("max_tokens" | "max_completion_tokens" | "max_output_tokens") => {
-                    envelope.max_tokens = serde_json::from_slice(&body[found.value]).ok().or(envelope.max_tokens);
+                Some(name @ ("max_tokens" | "max_completion_tokens" | "max_output_tokens")) => {
+                    envelope.take_most(name, body, found.value)?;
+                }
+                Some(name @ ("n" | "best_of")) => {
+                    let count = serde_json::from_slice::<Option<u32>>(&body[found.value]);
+                    envelope.has_several |= !matches!(count, Ok(None | Some(0 | 1)));
+                    if name == "n" {
+                        envelope.choices = count.unwrap_or_default();
+                    }
                 }
                 Some("previous_response_id") if found.value.len() <= MAX_ID => {
                     envelope.previous = serde_json::from_slice(&body[found.value]).ok();
@@ -104,6 +132,36 @@ impl Envelope {
             }
         }
         Ok(envelope)
+    }
+
+    fn take_most(&mut self, name: &str, body: &[u8], value: Range<usize>) -> Result<(), Unreadable> {
+        let fields = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
+        let Some(field) = fields.into_iter().find(|field| *field == name) else { return Ok(()) };
+        if self.most.len() == MAX_TWINS {
+            return Err(Unreadable::Twins(field));
+        }
+        let tokens = match serde_json::from_slice::<Option<u32>>(&body[value.clone()]) {
+            Ok(None) => Tokens::Any,
+            Ok(Some(most)) => Tokens::AtMost(most),
+            Err(_) => Tokens::Odd,
+        };
+        self.most.push(Most { field, value, tokens });
+        Ok(())
+    }
+
+    /// The most tokens of the answer by any of these fields.
+    pub(super) fn max_tokens(&self, fields: &[&str]) -> Option<u32> {
+        let of = |most: &Most| match most.tokens {
+            Tokens::AtMost(tokens) => Some(tokens),
+            Tokens::Any | Tokens::Odd => None,
+        };
+        self.most.iter().filter(|most| fields.contains(&most.field)).filter_map(of).max()
+    }
+
+    /// Whether it can be told for sure how much it asks for, by these fields: one answer, of a number of tokens that is one.
+    pub(super) fn is_countable(&self, fields: &[&str]) -> bool {
+        let is_odd = |most: &Most| fields.contains(&most.field) && most.tokens == Tokens::Odd;
+        !self.has_several && !self.most.iter().any(is_odd)
     }
 
     fn take_model(&mut self, body: &[u8], found: &Field) -> Result<(), Unreadable> {
@@ -127,8 +185,15 @@ impl Envelope {
     }
 
     /// The request for a provider that calls the model so, or chooses one itself. `adds_usage`: the answer is to say what
-    /// it took.
-    pub(super) fn edited(&self, body: &Bytes, model: Option<&str>, adds_usage: bool) -> Bytes {
+    /// it took. `limit`: the most tokens that the answer may have, and the fields that say so, of which the first is put in
+    /// where none is there.
+    pub(super) fn edited(
+        &self,
+        body: &Bytes,
+        model: Option<&str>,
+        adds_usage: bool,
+        limit: Option<(u32, &[&str])>,
+    ) -> Bytes {
         let mut edits = Edits::default();
         match model {
             Some(model) if self.models.is_empty() => {
@@ -144,7 +209,32 @@ impl Envelope {
         if adds_usage {
             self.add_usage(body, &mut edits);
         }
+        if let Some((limit, fields)) = limit {
+            self.limit(limit, fields, &mut edits);
+        }
         if edits.is_empty() { body.clone() } else { edits.apply(body).into() }
+    }
+
+    fn limit(&self, limit: u32, fields: &[&str], edits: &mut Edits) {
+        let mut is_there = false;
+        for most in self.most.iter().filter(|most| fields.contains(&most.field)) {
+            is_there |= most.tokens != Tokens::Any;
+            if matches!(most.tokens, Tokens::AtMost(tokens) if tokens > limit) {
+                edits.replace(most.value.clone(), limit.to_string());
+            }
+        }
+        if is_there {
+            return;
+        }
+        let mut fields = fields.iter();
+        let nothing = self.most.iter().find(|most| fields.clone().any(|field| *field == most.field));
+        match (nothing, fields.next()) {
+            (Some(nothing), _) => edits.replace(nothing.value.clone(), limit.to_string()),
+            (None, Some(field)) => {
+                edits.insert_field(self.open, self.is_empty, self::field(field, limit.to_string().as_bytes()));
+            }
+            (None, None) => {}
+        }
     }
 
     fn add_usage(&self, body: &[u8], edits: &mut Edits) {
@@ -197,7 +287,7 @@ mod tests {
 
     fn edited(body: &str, model: Option<&str>, adds_usage: bool) -> String {
         let envelope = Envelope::read(body.as_bytes()).unwrap();
-        let edited = envelope.edited(&Bytes::copy_from_slice(body.as_bytes()), model, adds_usage);
+        let edited = envelope.edited(&Bytes::copy_from_slice(body.as_bytes()), model, adds_usage, None);
         String::from_utf8(edited.to_vec()).unwrap()
     }
 
@@ -225,7 +315,7 @@ mod tests {
         let body = Bytes::from_static(br#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#);
         let envelope = Envelope::read(&body).unwrap();
         assert!(envelope.stream && envelope.wants_usage);
-        assert_eq!(envelope.edited(&body, Some("m"), false).as_ptr(), body.as_ptr());
+        assert_eq!(envelope.edited(&body, Some("m"), false, None).as_ptr(), body.as_ptr());
     }
 
     #[test]
@@ -260,6 +350,33 @@ mod tests {
         assert!(words(&many).contains("more than 8 times"));
         let many = format!("{{{}}}", [r#""stream_options":{}"#; MAX_TWINS + 1].join(","));
         assert!(words(&many).contains("stream_options"));
+    }
+
+    #[test]
+    fn a_limit_is_put_where_more_is_asked_for_and_nowhere_else() {
+        let chat: &[&str] = &["max_completion_tokens", "max_tokens"];
+        for (body, expected) in [
+            (r#"{ "max_tokens" : 900 ,"a":1.0}"#, r#"{ "max_tokens" : 500 ,"a":1.0}"#),
+            (r#"{"max_tokens":900,"max_completion_tokens":9}"#, r#"{"max_tokens":500,"max_completion_tokens":9}"#),
+            (r#"{"max_tokens":500,"max_tokens":501}"#, r#"{"max_tokens":500,"max_tokens":500}"#),
+            (r#"{"a":{"max_tokens":900}}"#, r#"{"max_completion_tokens":500,"a":{"max_tokens":900}}"#),
+            (r#"{"max_output_tokens":900}"#, r#"{"max_completion_tokens":500,"max_output_tokens":900}"#),
+            (r#"{"max_tokens":null}"#, r#"{"max_tokens":500}"#),
+            (r#"{"max_tokens":null,"max_completion_tokens":7}"#, r#"{"max_tokens":null,"max_completion_tokens":7}"#),
+            ("{}", r#"{"max_completion_tokens":500}"#),
+        ] {
+            let envelope = Envelope::read(body.as_bytes()).unwrap();
+            let edited = envelope.edited(&Bytes::copy_from_slice(body.as_bytes()), None, false, Some((500, chat)));
+            assert_eq!(edited, expected, "{body}");
+            assert!(envelope.is_countable(chat));
+        }
+        let of = |body: &str| Envelope::read(body.as_bytes()).unwrap();
+        assert_eq!(of(r#"{"max_tokens":7,"max_completion_tokens":3,"max_output_tokens":9}"#).max_tokens(chat), Some(7));
+        for odd in ["n\":2", "n\":\"2\"", "best_of\":3", "max_tokens\":1e9", "max_tokens\":\"900\"", "max_tokens\":-1"]
+        {
+            assert!(!of(&format!("{{\"{odd}}}")).is_countable(chat), "{odd}");
+        }
+        assert!(of(r#"{"n":1,"best_of":null,"max_output_tokens":"x"}"#).is_countable(chat));
     }
 
     proptest! {

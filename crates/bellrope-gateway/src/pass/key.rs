@@ -5,8 +5,9 @@ use crate::secret::Secret;
 /// What stands before a token in an `Authorization`.
 const BEARER: &str = "bearer ";
 
-/// The key or the token of a subscription that a tool sent. It goes to the one provider that was asked, if that is set to
-/// take it (`credentials = "client"`), and nowhere else: `Debug` shows `[secret]`, and it is dropped with its request.
+/// The key or the token of a subscription that a tool sent. It goes to the provider that was asked, if that is set to take
+/// it (`credentials = "client"`), to fallbacks that are set so and speak the tool's own format, and nowhere else: `Debug`
+/// shows `[secret]`, and it is dropped with its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolKey {
     /// The token of `Authorization: Bearer`.

@@ -66,7 +66,7 @@ pub(crate) use extra::push_extra;
 #[cfg(feature = "http")]
 pub(crate) use fault::{Fault, MAX_ERROR_BODY, is_retryable};
 #[cfg(feature = "http")]
-pub use translate::{Progress, Translate};
+pub use translate::{Heard, Progress, Translate};
 #[cfg(feature = "http")]
 pub(crate) use wire_format::{Post, Server, WireFormat};
 

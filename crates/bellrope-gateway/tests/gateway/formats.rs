@@ -40,7 +40,7 @@ for_each_format! {
                 "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hello"}]}],
             }),
             Format::Messages => json!({
-                "model": "fake-model", "stream": true, "max_tokens": 4096,
+                "model": "fake-model", "stream": true, "max_tokens": 8192,
                 "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
             }),
         };

@@ -5,6 +5,7 @@
 
 mod api_document;
 mod departures;
+mod exact;
 mod fake;
 mod formats;
 mod guards;
@@ -25,6 +26,7 @@ mod script;
 mod secrecy;
 mod setup;
 mod tls;
+mod tool_cases;
 mod tools;
 mod waits;
 

@@ -90,7 +90,7 @@ fn rows() -> Vec<Row> {
             json!({"max_tokens": -1}),
             json!({"max_tokens": null}),
             json!({"max_output_tokens": null}),
-            json!({"max_tokens": 4096}),
+            json!({"max_tokens": 8192}),
             none,
         ),
         row(
@@ -342,7 +342,8 @@ async fn ids_arguments_and_results_of_calls_are_what_each_format_takes() {
         }
         let sent = upstream.send(&called(&json!({}), &json!({"content": "seen", "images": [picture]}))).await.unwrap();
         let (expected, notes) = match format {
-            Format::ChatCompletions => (json!("seen\n(A picture stood here, which cannot be shown.)"), 1),
+            // Row 9: the picture follows all results of the turn, and is no text of theirs.
+            Format::ChatCompletions => (json!("seen\n(A picture stood here; it comes after the results.)"), 1),
             Format::Responses => {
                 let image = json!({"type": "input_image", "image_url": picture});
                 (json!([{"type": "input_text", "text": "seen"}, image]), 0)

@@ -312,7 +312,7 @@ fn unasked(answer: &str) -> String {
 }
 
 /// A whole answer of a format, with blanks that nobody would write again.
-fn whole(format: Format) -> String {
+pub(crate) fn whole(format: Format) -> String {
     let (read, written) = USAGE;
     match format {
         Format::ChatCompletions => format!(
@@ -342,7 +342,7 @@ async fn a_provider_that_speaks_another_format_or_repairs_is_not_asked_so() {
         let gateway = gateway(config);
         assert!(!gateway.passes(PassFormat::ChatCompletions));
         let way = send(&gateway, Format::ChatCompletions, &body("m", true)).await;
-        assert!(matches!(way, Way::Translated { tried: 0 }), "{way:?}");
+        assert!(matches!(way, Way::Translated { tried: 0, .. }), "{way:?}");
     }
     assert!(fake.requests().is_empty());
     // The hosts of the inventors are asked exactly unless the settings say otherwise.

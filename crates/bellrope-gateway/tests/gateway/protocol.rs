@@ -85,6 +85,7 @@ fn every_kind_of_chunk_has_an_example() {
         [
             "done",
             "error",
+            "logprobs",
             "notice",
             "reasoning",
             "reasoning_details",

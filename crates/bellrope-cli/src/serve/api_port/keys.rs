@@ -10,7 +10,19 @@ use hyper::{
 use super::paths::Endpoint;
 
 /// Where tools show a key, beside `Authorization`.
-const KEYS: [&str; 2] = ["x-api-key", "api-key"];
+pub(super) const KEYS: [&str; 2] = ["x-api-key", "api-key"];
+
+/// Refuses a head that shows two keys in one place: readers differ in which of them counts, and a provider would be sent
+/// another than the one that was looked at.
+pub(super) fn check(headers: &HeaderMap) -> Result<(), Fault> {
+    let is_doubled = |name: &&str| headers.get_all(*name).iter().nth(1).is_some();
+    match [AUTHORIZATION.as_str(), KEYS[0], KEYS[1]].iter().find(|name| is_doubled(name)) {
+        None => Ok(()),
+        Some(name) => {
+            Err(Fault::invalid(None, format!("the header {name} stands there several times; send one key in it")))
+        }
+    }
+}
 
 /// Who may ask, by the keys that tools show.
 #[derive(Debug)]
@@ -56,6 +68,12 @@ impl Keys {
         let program = agent.split(['/', ' ', ';', '(']).next().unwrap_or_default();
         Ok(Asker::new(AskerKind::Program, program, endpoint_path))
     }
+
+    /// The key that counts of those that a tool shows: one of ours that is right, else the first.
+    pub(super) fn shown<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let is_ours = |key: &&str| matches!(self.tokens.as_ref().map(|tokens| tokens.find(key)), Some(Found::Token(_)));
+        shown(headers).find(is_ours).or_else(|| shown(headers).find(|key| !key.is_empty()))
+    }
 }
 
 /// Every key of a request.
@@ -80,6 +98,40 @@ mod tests {
             (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
         };
         pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn a_place_with_two_keys_is_refused_in_words() {
+        let mut twice = headers(&[("authorization", "Bearer a"), ("x-api-key", "b")]);
+        assert!(check(&twice).is_ok());
+        twice.append("x-api-key", HeaderValue::from_static("b"));
+        let fault = check(&twice).unwrap_err();
+        assert!(fault.status == 400 && fault.to_string().contains("x-api-key"), "{fault}");
+        for name in ["authorization", "api-key"] {
+            let mut twice = HeaderMap::new();
+            twice.append(name, HeaderValue::from_static("Bearer a"));
+            twice.append(name, HeaderValue::from_static("Bearer b"));
+            assert!(check(&twice).unwrap_err().to_string().contains(name));
+        }
+    }
+
+    #[test]
+    fn one_key_counts_of_several() {
+        let home = tempfile::tempdir().unwrap();
+        let tokens = Tokens::at(home.path().join("tokens.json"));
+        let token = tokens.add("codex", &[]).unwrap().token;
+        let keys = Keys::new(Some(tokens), false);
+        let bearer = format!("Bearer {token}");
+        for pairs in [
+            &[("authorization", &*bearer)][..],
+            &[("x-api-key", &*token)],
+            &[("authorization", "Bearer sk-other"), ("x-api-key", &*token)],
+            &[("authorization", &*bearer), ("api-key", "sk-other")],
+        ] {
+            assert_eq!(keys.shown(&headers(pairs)), Some(&*token), "{pairs:?}");
+        }
+        assert_eq!(keys.shown(&headers(&[("authorization", "Bearer sk-1"), ("x-api-key", "sk-2")])), Some("sk-1"));
+        assert_eq!(keys.shown(&headers(&[("authorization", "Basic dTpw"), ("x-api-key", " ")])), None);
     }
 
     // Row 61: Bearer plus a stale x-api-key.

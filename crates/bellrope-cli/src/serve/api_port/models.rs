@@ -7,12 +7,16 @@ use serde::Serialize;
 const UNKNOWN_TIME: &str = "1970-01-01T00:00:00Z";
 
 /// All of them.
-pub(super) fn list(list: &ModelList, form: ErrorForm) -> serde_json::Result<Vec<u8>> {
+/// `wants_catalog`: the tool is one that reads a catalog beside the list, and takes a list without one for broken. What such a
+/// catalog says of each model is not known here; of a model that is not in it, the tool goes by what it knows itself.
+pub(super) fn list(list: &ModelList, form: ErrorForm, wants_catalog: bool) -> serde_json::Result<Vec<u8>> {
     let models = &list.models;
     match form {
-        ErrorForm::OpenAi => {
-            serde_json::to_vec(&OpenAiList { object: "list", data: models.iter().map(OpenAi::from).collect() })
-        }
+        ErrorForm::OpenAi => serde_json::to_vec(&OpenAiList {
+            object: "list",
+            data: models.iter().map(OpenAi::from).collect(),
+            models: wants_catalog.then_some([]),
+        }),
         ErrorForm::Anthropic => serde_json::to_vec(&AnthropicList {
             data: models.iter().map(Anthropic::from).collect(),
             has_more: false,
@@ -41,6 +45,8 @@ fn id(model: &ModelInfo) -> String {
 struct OpenAiList<'a> {
     object: &'static str,
     data: Vec<OpenAi<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    models: Option<[(); 0]>,
 }
 
 #[derive(Serialize)]

@@ -20,10 +20,10 @@ use hyper::{
     header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
 };
 
-use super::body::{AnswerBody, full, noted, response};
-
-/// Where a tool may have its key beside `Authorization`.
-const KEYS: [&str; 2] = ["x-api-key", "api-key"];
+use super::{
+    body::{AnswerBody, full, noted, response},
+    keys::KEYS,
+};
 
 /// What of a request's head matters to providers.
 #[derive(Debug)]
@@ -55,8 +55,13 @@ impl Head {
 pub(super) enum Sent {
     /// The answer.
     Answered(Response<AnswerBody>),
-    /// It is to be translated, after so many providers were asked in vain.
-    Not { tried: usize },
+    /// It is to be translated, after so many providers were asked in vain, of which something is to be said.
+    Not { tried: usize, notes: Vec<String> },
+}
+
+impl Sent {
+    /// It is to be translated, and nobody was asked.
+    const NOT: Self = Self::Not { tried: 0, notes: Vec::new() };
 }
 
 /// Sends a request as it came, if the provider whose turn it is takes it so. `is_kept`: whether a response of this id is kept
@@ -69,13 +74,13 @@ pub(super) async fn send(
     is_kept: impl Fn(&str) -> bool,
 ) -> Result<Sent, Fault> {
     if !gateway.passes(format) {
-        return Ok(Sent::Not { tried: 0 });
+        return Ok(Sent::NOT);
     }
     let Some(mut request) = pass_request(format, body.clone(), &gateway.names())? else {
-        return Ok(Sent::Not { tried: 0 });
+        return Ok(Sent::NOT);
     };
     if request.previous().is_some_and(is_kept) {
-        return Ok(Sent::Not { tried: 0 });
+        return Ok(Sent::NOT);
     }
     request.headers.clone_from(&head.headers);
     request.key.clone_from(&head.key);
@@ -89,10 +94,10 @@ pub(super) async fn send(
             Ok(Sent::Answered(noted(answer(status, &headers, body), &notes)))
         }
         // They can be estimated.
-        Way::Refused(_) | Way::Failed(_) if format == PassFormat::CountTokens => Ok(Sent::Not { tried: 0 }),
+        Way::Refused(_) | Way::Failed(_) if format == PassFormat::CountTokens => Ok(Sent::NOT),
         Way::Refused(refusal) => Ok(Sent::Answered(answer(refusal.status, &refusal.headers, full(refusal.body)))),
         Way::Failed(error) => Err(error.into()),
-        Way::Translated { tried } => Ok(Sent::Not { tried }),
+        Way::Translated { tried, notes } => Ok(Sent::Not { tried, notes }),
     }
 }
 

@@ -54,6 +54,7 @@ impl<'a> Endpoint<'a> {
             match id.split_once('/') {
                 None => return Ok(Self::Response(id, Deed::Whole)),
                 Some((id, "cancel")) => return Ok(Self::Response(id, Deed::Cancel)),
+                Some((id, "input_items")) => return Ok(Self::Response(id, Deed::Input)),
                 Some(_) => {}
             }
         }
@@ -62,7 +63,7 @@ impl<'a> Endpoint<'a> {
         }
         let known: Vec<_> = PATHS.iter().map(|(_, path, _)| *path).collect();
         Err(Fault::not_found(format!(
-            "there is no such path; known: {}, {MODEL}NAME, {RESPONSE}ID, {RESPONSE}ID/cancel",
+            "there is no such path; known: {}, {MODEL}NAME, {RESPONSE}ID, {RESPONSE}ID/cancel, {RESPONSE}ID/input_items",
             known.join(", ")
         )))
     }
@@ -139,7 +140,9 @@ mod tests {
         assert_eq!(Endpoint::of("/v1/models/a/b").unwrap(), Endpoint::Model("a/b"));
         assert_eq!(Endpoint::of("/v1/responses/resp_1").unwrap(), Endpoint::Response("resp_1", Deed::Whole));
         assert_eq!(Endpoint::of("/v1/responses/resp_1/cancel").unwrap(), Endpoint::Response("resp_1", Deed::Cancel));
-        assert!(Endpoint::of("/v1/responses/resp_1/input_items").is_err());
+        let input = Endpoint::Response("resp_1", Deed::Input);
+        assert_eq!(Endpoint::of("/v1/responses/resp_1/input_items").unwrap(), input);
+        assert!(Endpoint::of("/v1/responses/resp_1/output_items").is_err());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The paths, and the bodies of requests.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use bellrope_gateway::{
     Chunk, Gateway, LiveGateway, Owner,
+    apart::{LARGE, apart},
     inbound::{
         AnswerWriter, Asked, ErrorForm, Fault, StoredResponse, ToolFormat, embedding_request, embedding_response,
         estimate_tokens, weight,
@@ -25,7 +26,7 @@ use super::{
     body::{AnswerBody, full, noted, response},
     events::Events,
     guard,
-    keys::Keys,
+    keys::{self, Keys},
     models,
     pass::{self, Head, Sent},
     paths::Endpoint,
@@ -40,9 +41,6 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 const BODY_BUDGET: usize = 64 * 1024;
 /// What may be made of them together, beside a copy of their texts, in KiB.
 const VALUES_BUDGET: usize = 64 * 1024;
-/// A larger body is read on another thread, one at a time, so that others need not wait for it.
-const LARGE_BODY: usize = 64 * 1024;
-
 /// What is said of a number of tokens that no provider has counted.
 const ESTIMATED: &str = "input_tokens is an estimate: this provider cannot count the tokens of a request";
 
@@ -109,23 +107,26 @@ impl Service {
             return Err(Fault::upgrade("no other protocol is spoken here, WebSockets among them; send plain requests"));
         }
         endpoint.check_method(request.method())?;
+        keys::check(request.headers())?;
         let asker = self.keys.asker(request.headers(), &endpoint)?;
         // Of what has no body to be read nothing can come.
         if request.method() == Method::POST && !matches!(endpoint, Endpoint::Response(..)) {
             guard::check_json(request.headers())?;
         }
-        let owner = self.owners.of(request.headers());
+        let owner = self.owners.of(self.keys.shown(request.headers()));
         if let Endpoint::Response(id, deed) = endpoint {
             let (method, query) = (request.method(), request.uri().query());
             return kept(stored::about(&self.gateway, &owner, (method, deed), id, query)?);
         }
         let head = Head::of(request.headers(), asker);
+        // So asks Codex.
+        let wants_catalog = request.uri().query().is_some_and(|query| query.contains("client_version="));
         let body = request.into_body();
         match endpoint {
             Endpoint::Ask(format) => self.ask(format, owner, head, body).await,
             Endpoint::CountTokens => self.count_tokens(head, body).await,
             Endpoint::Embeddings => self.embed(head, body).await,
-            Endpoint::Models => json(models::list(&self.gateway.current().models().await, form)),
+            Endpoint::Models => json(models::list(&self.gateway.current().models().await, form, wants_catalog)),
             Endpoint::Model(name) => {
                 let name = unescaped(name);
                 let found = models::one(&self.gateway.current().models().await, &name, form);
@@ -150,14 +151,15 @@ impl Service {
         let gateway = self.gateway.current();
         let answers = self.gateway.answers();
         let is_kept = |id: &str| StoredResponse::find(answers, &owner, id).is_ok();
-        let tried = match pass::send(&gateway, format.into(), &head, &body, is_kept).await? {
+        let (tried, said) = match pass::send(&gateway, format.into(), &head, &body, is_kept).await? {
             Sent::Answered(answer) => return Ok(answer),
-            Sent::Not { tried } => tried,
+            Sent::Not { tried, notes } => (tried, notes),
         };
         let (body, values) = self.weighed((body, Arc::clone(&room))).await?;
         let Asked { mut chat, stream, mut writer, stored } =
-            apart(&gateway, body, move |body, names| format.read(body, names)).await?;
+            read_body(&gateway, body, move |body, names| format.read(body, names)).await?;
         (chat.from_tool.key, chat.from_tool.tried, chat.asker) = (head.key, tried, head.asker);
+        chat.notes.extend(said);
         if let Some(stored) = stored {
             match stored::ask(self.gateway.answers(), &gateway, owner, stored, (&mut chat, stream), writer)? {
                 Next::Asked(keeping) => writer = keeping,
@@ -194,7 +196,7 @@ impl Service {
             return Ok(answer);
         }
         let (body, _values) = self.weighed((body, _room)).await?;
-        let mut asked = apart(&gateway, body, |body, names| ToolFormat::Messages.read(body, names)).await?;
+        let mut asked = read_body(&gateway, body, |body, names| ToolFormat::Messages.read(body, names)).await?;
         asked.chat.from_tool.key = head.key;
         let estimate = estimate_tokens(&asked.chat);
         let counted = gateway.count_tokens(asked.chat).await?;
@@ -206,10 +208,10 @@ impl Service {
     async fn embed(&self, head: Head, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
         let (body, _values) = self.weighed(self.read(body).await?).await?;
         let gateway = self.gateway.current();
-        let (mut request, is_base64) = apart(&gateway, body, embedding_request).await?;
+        let (mut request, is_base64) = read_body(&gateway, body, embedding_request).await?;
         (request.key, request.asker) = (head.key, head.asker);
         let answer = gateway.embed(request).await?;
-        json(tokio::task::spawn_blocking(move || embedding_response(&answer, is_base64)).await.map_err(|_| broken())?)
+        json(on_its_own(move || embedding_response(&answer, is_base64)).await?)
     }
 
     /// Reads a body, within its bounds and those of all bodies together.
@@ -221,8 +223,7 @@ impl Service {
     /// A body that is to be translated, with room for what is made of it.
     async fn weighed(&self, (body, room): (Bytes, Room)) -> Result<(Bytes, Room), Fault> {
         let weighing = body.clone();
-        let weight =
-            if body.len() < LARGE_BODY { weight(&weighing) } else { on_its_own(move || weight(&weighing)).await? };
+        let weight = if body.len() < LARGE { weight(&weighing) } else { on_its_own(move || weight(&weighing)).await? };
         // A copy of the texts, and what is sent to the provider, are about as large as the body.
         let kib = weight.saturating_sub(2 * body.len() as u64).div_ceil(1024);
         let mib = VALUES_BUDGET / 1024;
@@ -273,38 +274,25 @@ async fn in_time<T>(limit: Duration, reading: impl Future<Output = Result<T, Fau
 }
 
 /// Reads a body, a large one on another thread. It takes its room until it is read, also for a client that has gone.
-async fn apart<T: Send + 'static>(
+async fn read_body<T: Send + 'static>(
     gateway: &Gateway,
     body: Bytes,
     read: impl FnOnce(&[u8], &[String]) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     let names = gateway.names();
-    if body.len() < LARGE_BODY {
+    if body.len() < LARGE {
         return read(&body, &names);
     }
     on_its_own(move || read(&body, &names)).await?
 }
 
-/// Does work that takes long on a thread that serves nobody, one at a time.
+/// Does work that takes long on a thread that serves nobody, in turn with what providers are to be sent.
 async fn on_its_own<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
-    static ONE: Semaphore = Semaphore::const_new(1);
-    let turn = ONE.acquire().await.map_err(|_| broken())?;
-    let run = move || {
-        let _turn = turn;
-        work()
-    };
-    // tokio panics where the system has no thread for it.
-    let running = std::panic::catch_unwind(AssertUnwindSafe(|| tokio::task::spawn_blocking(run)));
-    running.map_err(|_| no_room())?.await.map_err(|_| broken())
+    apart(work).await.map_err(|reason| Fault::busy(format!("{reason}; try again")))
 }
 
 fn no_room() -> Fault {
     Fault::busy("too many large requests are under way; try again")
-}
-
-/// A fault of this program.
-fn broken() -> Fault {
-    Fault::busy("the request could not be worked on; try again")
 }
 
 /// A stream that failed before its first piece: with the status of the fault, unless the tool would not read it there.

@@ -9,15 +9,14 @@ use std::{
 
 use bellrope_gateway::{
     Answer, AnswerReader, Answers, ChatRequest, Gateway, LiveGateway, Owner,
-    inbound::{AnswerWriter, Fault, Replay, StoredRequest, StoredResponse},
+    inbound::{AnswerWriter, Fault, ItemsPage, Replay, StoredRequest, StoredResponse},
 };
 use bellrope_shm::process;
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
-    HeaderMap, Method,
+    Method,
     body::{Bytes, Frame},
-    header::AUTHORIZATION,
 };
 use tokio::time::timeout;
 
@@ -31,6 +30,8 @@ pub(super) enum Deed {
     Whole,
     /// `POST` to `cancel` below it.
     Cancel,
+    /// `GET` of `input_items` below it.
+    Input,
 }
 
 /// A body of events.
@@ -50,8 +51,8 @@ impl Owners {
         Self([RandomState::new(), RandomState::new()])
     }
 
-    pub(super) fn of(&self, headers: &HeaderMap) -> Owner {
-        let key = headers.get(AUTHORIZATION).or_else(|| headers.get("x-api-key"));
+    /// Whose an answer is: whoever shows this key, in whatever header.
+    pub(super) fn of(&self, key: Option<&str>) -> Owner {
         let Some(key) = key else { return Owner::User(process::user_id()) };
         // The key itself is not kept.
         let [high, low] = self.0.each_ref().map(|state| u128::from(state.hash_one(key.as_bytes())));
@@ -115,6 +116,8 @@ pub(super) fn about(
             response.cancel(&answer)?;
             Ok(Body::Json(response.json()))
         }
+        (Deed::Input, "GET") => Ok(Body::Json(response.input_items(&Query::read(query)?.page)?)),
+        (Deed::Input, _) => Err(Fault::method_not_allowed("input_items takes GET")),
         (Deed::Whole, _) => Err(Fault::method_not_allowed("a response takes GET and DELETE")),
         (Deed::Cancel, _) => Err(Fault::method_not_allowed("cancel takes POST")),
     }
@@ -125,6 +128,7 @@ pub(super) fn about(
 struct Query {
     stream: bool,
     starting_after: Option<u64>,
+    page: ItemsPage,
 }
 
 impl Query {
@@ -137,6 +141,15 @@ impl Query {
                     let fault = || Fault::invalid(Some("starting_after"), "starting_after is the number of an event");
                     read.starting_after = Some(number.parse().map_err(|_| fault())?);
                 }
+                ("limit", number) => {
+                    let fault = || Fault::invalid(Some("limit"), "limit is a number of items");
+                    read.page.limit = Some(number.parse().map_err(|_| fault())?);
+                }
+                ("after", id) => read.page.after = Some(id.to_owned()),
+                ("order", "asc") => read.page.is_ascending = true,
+                ("order", "desc") => read.page.is_ascending = false,
+                ("order", _) => return Err(Fault::invalid(Some("order"), "order is asc or desc")),
+                // `include` among them: what there is of it comes anyway.
                 _ => {}
             }
         }
@@ -180,31 +193,25 @@ async fn more(reader: &mut AnswerReader, replay: &mut Replay, ready: &mut Vec<u8
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
-
     use super::*;
 
     #[test]
     fn a_key_stands_for_its_owner_and_nothing_else_does() {
         let owners = Owners::new();
-        let of = |headers: &[(&'static str, &'static str)]| {
-            let mut map = HeaderMap::new();
-            for (name, value) in headers {
-                map.insert(*name, HeaderValue::from_static(value));
-            }
-            owners.of(&map)
-        };
-        let key = of(&[("authorization", "Bearer a"), ("x-api-key", "stale")]);
-        assert_eq!(key, of(&[("authorization", "Bearer a")]));
-        assert!(key != of(&[("authorization", "Bearer b")]) && key != of(&[("x-api-key", "a")]));
-        assert_eq!(of(&[]), Owner::User(process::user_id()));
+        let key = owners.of(Some("a"));
+        assert_eq!(key, owners.of(Some("a")));
+        assert!(key != owners.of(Some("b")) && key != Owners::new().of(Some("a")));
+        assert_eq!(owners.of(None), Owner::User(process::user_id()));
     }
 
     #[test]
     fn what_is_asked_behind_the_question_mark_is_read() {
         assert_eq!(Query::read(None).unwrap(), Query::default());
         let query = Query::read(Some("include[]=x&stream=true&starting_after=7")).unwrap();
-        assert_eq!(query, Query { stream: true, starting_after: Some(7) });
+        assert_eq!(query, Query { stream: true, starting_after: Some(7), page: ItemsPage::default() });
+        let page = Query::read(Some("limit=5&order=asc&after=msg_1")).unwrap().page;
+        assert_eq!(page, ItemsPage { limit: Some(5), after: Some("msg_1".into()), is_ascending: true });
+        assert!(Query::read(Some("order=up")).is_err() && Query::read(Some("limit=all")).is_err());
         assert!(Query::read(Some("starting_after=x")).is_err() && !Query::read(Some("stream=false")).unwrap().stream);
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::inbound::fault::{ErrorForm, Fault};
 use crate::inbound::stamp::{seconds_since_1970, serial};
 use crate::inbound::writer::{AnswerWriter, comment, data};
-use crate::message::{ChatResponse, Chunk, ErrorInfo, StopReason, ToolCallDelta, Usage};
+use crate::message::{ChatResponse, Chunk, ErrorInfo, StopReason, TokenLogprob, ToolCallDelta, TopLogprob, Usage};
 
 /// The most calls of tools in one answer.
 const MAX_CALLS: usize = 256;
@@ -30,7 +30,7 @@ impl Heading {
 
     /// A whole answer.
     fn whole(&self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
-        let ChatResponse { text, reasoning, tool_calls, usage, stop_reason, .. } = response;
+        let ChatResponse { text, reasoning, logprobs, tool_calls, usage, stop_reason, .. } = response;
         let calls: Vec<_> = tool_calls
             .iter()
             .map(|call| Call {
@@ -47,7 +47,13 @@ impl Heading {
             reasoning_content: (!reasoning.is_empty()).then_some(&reasoning),
             tool_calls: calls,
         };
-        let choice = Choice { index: 0, message: Some(message), delta: None, finish_reason: Some(finish(stop_reason)) };
+        let choice = Choice {
+            index: 0,
+            message: Some(message),
+            delta: None,
+            logprobs: Logprobs::of(&logprobs),
+            finish_reason: Some(finish(stop_reason)),
+        };
         let usage = usage.as_ref().map(|usage| Some(WireUsage::from(usage)));
         serde_json::to_vec(&self.object("chat.completion", Some(choice), usage))
     }
@@ -96,6 +102,7 @@ impl AnswerWriter for Script {
             Chunk::Reasoning { text } => {
                 self.delta(Message { reasoning_content: Some(&text), ..Message::default() }, None, out);
             }
+            Chunk::Logprobs { tokens } => self.choice(Message::default(), Logprobs::of(&tokens), None, out),
             Chunk::ToolCall(delta) => self.call(&delta, out),
             Chunk::ToolCallExtra { index, extra_content } => self.extra(index, &extra_content, out),
             Chunk::Usage(usage) => self.usage = Some(usage),
@@ -144,7 +151,17 @@ impl Script {
     }
 
     fn delta(&self, delta: Message<'_>, finish_reason: Option<&'static str>, out: &mut Vec<u8>) {
-        let choice = Choice { index: 0, message: None, delta: Some(delta), finish_reason };
+        self.choice(delta, None, finish_reason, out);
+    }
+
+    fn choice(
+        &self,
+        delta: Message<'_>,
+        logprobs: Option<Logprobs<'_>>,
+        finish_reason: Option<&'static str>,
+        out: &mut Vec<u8>,
+    ) {
+        let choice = Choice { index: 0, message: None, delta: Some(delta), logprobs, finish_reason };
         // With usage asked for, every chunk has the field.
         let usage = self.include_usage.then_some(None);
         data(&self.heading.object("chat.completion.chunk", Some(choice), usage), out);
@@ -185,7 +202,44 @@ struct Choice<'a> {
     message: Option<Message<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     delta: Option<Message<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Logprobs<'a>>,
     finish_reason: Option<&'static str>,
+}
+
+/// How likely the tokens of a choice were.
+#[derive(Serialize)]
+struct Logprobs<'a> {
+    content: Vec<TokenOut<'a>>,
+    refusal: (),
+}
+
+/// A token, every field of which OpenAI's own clients take to be there.
+#[derive(Serialize)]
+struct TokenOut<'a> {
+    token: &'a str,
+    logprob: f64,
+    bytes: Option<&'a [u8]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_logprobs: Option<Vec<TokenOut<'a>>>,
+}
+
+impl<'a> Logprobs<'a> {
+    fn of(tokens: &'a [TokenLogprob]) -> Option<Self> {
+        let top = |top: &'a TopLogprob| TokenOut {
+            token: &top.token,
+            logprob: top.logprob,
+            bytes: top.bytes.as_deref(),
+            top_logprobs: None,
+        };
+        let one = |token: &'a TokenLogprob| TokenOut {
+            token: &token.token,
+            logprob: token.logprob,
+            bytes: token.bytes.as_deref(),
+            top_logprobs: Some(token.top_logprobs.iter().map(top).collect()),
+        };
+        (!tokens.is_empty()).then(|| Self { content: tokens.iter().map(one).collect(), refusal: () })
+    }
 }
 
 #[derive(Serialize, Default)]
@@ -288,6 +342,26 @@ mod tests {
             "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "p/m",
             "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
         })
+    }
+
+    #[test]
+    fn the_likelihood_of_tokens_stands_beside_their_text() {
+        let token = TokenLogprob {
+            token: "Hi".into(),
+            logprob: -0.5,
+            bytes: Some(vec![72, 105]),
+            top_logprobs: vec![TopLogprob { token: "Ho".into(), logprob: -1.5, bytes: None }],
+        };
+        let content = json!([{"token": "Hi", "logprob": -0.5, "bytes": [72, 105],
+            "top_logprobs": [{"token": "Ho", "logprob": -1.5, "bytes": null}]}]);
+        let events = events(vec![Chunk::text("Hi"), Chunk::Logprobs { tokens: vec![token.clone()] }], false);
+        assert_eq!(events[2]["choices"][0]["logprobs"], json!({"content": content, "refusal": null}));
+        assert_eq!(events[2]["choices"][0]["delta"], json!({}));
+        assert!(events[1]["choices"][0].get("logprobs").is_none());
+        let response: ChatResponse =
+            serde_json::from_value(json!({"text": "Hi", "stop_reason": "end_turn", "logprobs": [token]})).unwrap();
+        let whole: Value = serde_json::from_slice(&heading().whole(response).unwrap()).unwrap();
+        assert_eq!(whole["choices"][0]["logprobs"]["content"], content);
     }
 
     fn call(index: u32, id: Option<&str>, name: Option<&str>, arguments: &str) -> Chunk {

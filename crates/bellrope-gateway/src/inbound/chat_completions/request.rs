@@ -32,6 +32,8 @@ const KNOWN: Known = Fields(&[
     ("presence_penalty", All),
     ("frequency_penalty", All),
     ("logit_bias", All),
+    ("logprobs", All),
+    ("top_logprobs", All),
     ("user", All),
     ("metadata", All),
     ("reasoning_effort", All),
@@ -105,6 +107,8 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Completion, Faul
         presence_penalty: wire.presence_penalty,
         frequency_penalty: wire.frequency_penalty,
         logit_bias: wire.logit_bias,
+        logprobs: wire.logprobs,
+        top_logprobs: wire.top_logprobs,
         user: wire.user,
         metadata: wire.metadata,
         reasoning_effort: wire.reasoning_effort,
@@ -150,6 +154,10 @@ struct Wire {
     frequency_penalty: Option<f64>,
     #[serde(default, deserialize_with = "lenient::or_default")]
     logit_bias: Map<String, Value>,
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    logprobs: bool,
+    #[serde(default, deserialize_with = "lenient::count")]
+    top_logprobs: Option<u32>,
     user: Option<String>,
     #[serde(default, deserialize_with = "lenient::or_default")]
     metadata: Map<String, Value>,
@@ -418,12 +426,12 @@ mod tests {
     #[test]
     fn a_field_that_is_not_known_here_is_noted_and_what_is_known_is_not() {
         let hi = json!([{"role": "user", "content": "hi", "name": "Bo"}]);
-        let asked = of(&json!({"messages": hi, "logprobs": true, "store": false, "n": 1, "seed": 7})).unwrap();
+        let asked = of(&json!({"messages": hi, "verbosity": "low", "store": false, "n": 1, "seed": 7})).unwrap();
         let mut notes = asked.chat.notes;
         // The order of the fields is that of the build's maps.
         notes.sort_unstable();
         let expected =
-            ["`logprobs`", "`messages.name`"].map(|name| format!("{name} was left out: no such field is known here"));
+            ["`messages.name`", "`verbosity`"].map(|name| format!("{name} was left out: no such field is known here"));
         assert_eq!((notes, asked.chat.seed), (expected.to_vec(), Some(7)));
     }
 

@@ -4,26 +4,18 @@
 use serde_json::{Value, json};
 
 use super::echo::{Echo, OWN_REASONING};
+use super::ending::{code, counts, ending};
+use super::logprobs::{self, text_part};
 use super::tools::{Called, Names};
 use crate::error::ProviderError;
 use crate::inbound::fault::Fault;
 use crate::inbound::stamp::{seconds_since_1970, serial};
 use crate::inbound::writer::{AnswerWriter, comment, named};
-use crate::message::{ChatResponse, Chunk, Part, StopReason, ToolCall, ToolCallDelta, Usage};
+use crate::message::{ChatResponse, Chunk, Part, StopReason, TokenLogprob, ToolCall, ToolCallDelta, Usage};
 use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
 
 /// The code of an answer that was cancelled, and its status.
 const CANCELLED: &str = "cancelled";
-
-/// Words by which providers say that a conversation is too long, in small letters.
-const TOO_LONG: [&str; 6] = [
-    "context length",
-    "context window",
-    "context_length",
-    "maximum context",
-    "prompt is too long",
-    "exceeds the context",
-];
 
 /// Writes one answer. Clones of one that has not begun write the same for the same chunks.
 #[derive(Clone)]
@@ -53,6 +45,8 @@ struct Item {
     id: String,
     kind: Kind,
     text: String,
+    /// How likely the tokens of a message were, as far as that was said.
+    tokens: Vec<TokenLogprob>,
     is_done: bool,
 }
 
@@ -134,6 +128,11 @@ impl Script {
         self.items.iter().map(part).collect()
     }
 
+    /// What the caller calls the tool that the model calls by this name.
+    pub(super) fn called(&self, name: &str) -> Called {
+        self.names.called(name)
+    }
+
     fn item_id(&self, kind: &str) -> String {
         let own = self.id.strip_prefix("resp_").unwrap_or(&self.id);
         format!("{kind}{own}{:04x}", self.items.len())
@@ -183,20 +182,31 @@ impl Script {
         self.of_item(name, at, event, out);
     }
 
+    /// How likely the tokens of the text before were: told beside no further text.
+    fn likely(&mut self, tokens: Vec<TokenLogprob>, out: &mut Vec<u8>) {
+        let Some(at) = self.items.iter().rposition(|item| matches!(item.kind, Kind::Message)) else { return };
+        if self.items[at].is_done || !self.keep(tokens.iter().map(TokenLogprob::size).sum(), out) {
+            return;
+        }
+        let event = json!({"content_index": 0, "delta": "", "logprobs": logprobs::list(&tokens)});
+        self.items[at].tokens.extend(tokens);
+        self.of_item("response.output_text.delta", at, event, out);
+    }
+
     /// Begins an item of text, after the one before it has ended.
     fn begin_item(&mut self, kind: Kind, out: &mut Vec<u8>) {
         self.close(out);
         let at = self.items.len();
         let is_reasoning = matches!(kind, Kind::Reasoning(_));
         let id = self.item_id(if is_reasoning { OWN_REASONING } else { "msg_" });
-        self.items.push(Item { id, kind, text: String::new(), is_done: false });
+        self.items.push(Item { id, kind, text: String::new(), tokens: Vec::new(), is_done: false });
         self.open = Some(at);
         self.added(at, out);
         let (name, event) = if is_reasoning {
             let part = json!({"type": "summary_text", "text": ""});
             ("response.reasoning_summary_part.added", json!({"summary_index": 0, "part": part}))
         } else {
-            ("response.content_part.added", json!({"content_index": 0, "part": text_part("")}))
+            ("response.content_part.added", json!({"content_index": 0, "part": text_part("", &[])}))
         };
         self.of_item(name, at, event, out);
     }
@@ -232,7 +242,7 @@ impl Script {
                 let id = self.item_id(if called.is_custom { "ctc_" } else { "fc_" });
                 let call_id = delta.id.clone().unwrap_or_default();
                 let kind = Kind::Call { index: delta.index, call_id, called };
-                self.items.push(Item { id, kind, text: String::new(), is_done: false });
+                self.items.push(Item { id, kind, text: String::new(), tokens: Vec::new(), is_done: false });
                 let at = self.items.len() - 1;
                 self.added(at, out);
                 at
@@ -270,9 +280,10 @@ impl Script {
         let text = item.text.clone();
         match &item.kind {
             Kind::Message => {
-                let event = json!({"content_index": 0, "text": text, "logprobs": []});
+                let part = text_part(&text, &item.tokens);
+                let event = json!({"content_index": 0, "text": text, "logprobs": part["logprobs"]});
                 self.of_item("response.output_text.done", at, event, out);
-                let event = json!({"content_index": 0, "part": text_part(&text)});
+                let event = json!({"content_index": 0, "part": part});
                 self.of_item("response.content_part.done", at, event, out);
             }
             Kind::Reasoning(_) => {
@@ -341,7 +352,7 @@ impl Script {
 
 impl AnswerWriter for Script {
     fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
-        let ChatResponse { text, reasoning, reasoning_parts, tool_calls, usage, stop_reason, .. } = response;
+        let ChatResponse { text, reasoning, reasoning_parts, logprobs, tool_calls, usage, stop_reason, .. } = response;
         // The items are those of a stream of the same pieces.
         let unread = &mut Vec::new();
         for part in &reasoning_parts {
@@ -358,6 +369,7 @@ impl AnswerWriter for Script {
         }
         if !text.is_empty() {
             self.say(&text, false, unread);
+            self.likely(logprobs, unread);
         }
         for (index, ToolCall { id, name, arguments, .. }) in (0..).zip(tool_calls) {
             self.call(&ToolCallDelta { index, id: Some(id), name: Some(name), arguments }, unread);
@@ -381,6 +393,7 @@ impl AnswerWriter for Script {
         match chunk {
             Chunk::Text { text } => self.say(&text, false, out),
             Chunk::Reasoning { text } => self.say(&text, true, out),
+            Chunk::Logprobs { tokens } => self.likely(tokens, out),
             Chunk::ReasoningDetails { details } => self.details(&details, out),
             Chunk::ToolCall(delta) => self.call(&delta, out),
             Chunk::Usage(usage) => self.usage = Some(usage),
@@ -399,12 +412,12 @@ impl AnswerWriter for Script {
 
 impl Item {
     fn json(&self, status: &str) -> Value {
-        let Self { id, kind, text, is_done } = self;
+        let Self { id, kind, text, tokens, is_done } = self;
         // An item that has only been added is empty.
         let is_begun = status != "in_progress" || *is_done;
         match kind {
             Kind::Message => {
-                let content = if is_begun { vec![text_part(text)] } else { Vec::new() };
+                let content = if is_begun { vec![text_part(text, tokens)] } else { Vec::new() };
                 json!({"type": "message", "id": id, "status": status, "role": "assistant", "content": content})
             }
             Kind::Reasoning(Thought { encrypted, .. }) => {
@@ -437,50 +450,11 @@ impl Item {
     }
 }
 
-fn text_part(text: &str) -> Value {
-    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
-}
-
 /// The text for a tool that takes one. Where the model did not write the object that it was asked for, all it wrote.
-fn input_of(arguments: &str) -> String {
+pub(super) fn input_of(arguments: &str) -> String {
     let object: Option<Value> = serde_json::from_str(arguments).ok();
     let input = object.as_ref().and_then(|object| object.get("input")).and_then(Value::as_str);
     input.unwrap_or(arguments).to_owned()
-}
-
-/// The last event, the status, and why the response is incomplete.
-fn ending(reason: StopReason) -> (&'static str, &'static str, Value) {
-    let incomplete = |why: &str| ("response.incomplete", "incomplete", json!({ "reason": why }));
-    match reason {
-        StopReason::MaxTokens => incomplete("max_output_tokens"),
-        StopReason::ContentFilter => incomplete("content_filter"),
-        _ => ("response.completed", "completed", Value::Null),
-    }
-}
-
-/// What an answer took. Every count is there, because tools take one that is not for a broken answer.
-fn counts(usage: Option<&Usage>) -> Value {
-    let usage = usage.cloned().unwrap_or_default();
-    json!({
-        "input_tokens": usage.input_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cache_read_tokens.unwrap_or(0)},
-        "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens.unwrap_or(0)},
-        "total_tokens": usage.input_tokens.saturating_add(usage.output_tokens),
-    })
-}
-
-/// OpenAI's word for an error, by which tools decide whether to try again.
-fn code(fault: &Fault) -> &'static str {
-    let words = fault.message().to_ascii_lowercase();
-    let is_too_long = || TOO_LONG.iter().any(|said| words.contains(said));
-    match fault.code() {
-        "rate_limited" => "rate_limit_exceeded",
-        "billing" => "insufficient_quota",
-        "invalid_request" | "too_large" | "provider_error" if is_too_long() => "context_length_exceeded",
-        "invalid_request" | "unsupported_version" => "invalid_prompt",
-        _ => "server_error",
-    }
 }
 
 #[cfg(test)]

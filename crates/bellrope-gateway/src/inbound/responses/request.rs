@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::echo::{Echo, MAX_ECHO, is_short};
 use super::items::{Item, messages};
+use super::logprobs::INCLUDED;
 use super::tools::{Names, WireTool, choice, tools};
 use crate::inbound::fault::Fault;
 use crate::inbound::wire::{OneOrMany, Told, model_of, read_wire, route};
@@ -32,8 +33,9 @@ const KNOWN: Known = Fields(&[
     ("background", All),
     ("reasoning", Fields(&[("effort", All)])),
     ("text", Fields(&[("format", All)])),
-    // What there is of this comes anyway.
+    // What else there is of this comes anyway.
     ("include", All),
+    ("top_logprobs", All),
     ("metadata", All),
     ("user", All),
     ("service_tier", All),
@@ -120,6 +122,8 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Turn, Fault> {
         temperature: wire.temperature,
         top_p: wire.top_p,
         max_tokens: wire.max_output_tokens,
+        logprobs: wire.include.unwrap_or_default().iter().any(|wanted| wanted == INCLUDED),
+        top_logprobs: wire.top_logprobs,
         user: wire.user,
         metadata: wire.metadata,
         reasoning_effort: effort.filter(|effort| effort != "none"),
@@ -162,6 +166,9 @@ struct Wire {
     previous_response_id: Option<String>,
     conversation: Option<Value>,
     background: Option<bool>,
+    include: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    top_logprobs: Option<u32>,
     reasoning: Option<Reasoning>,
     text: Option<Text>,
     #[serde(default, deserialize_with = "lenient::or_default")]

@@ -10,6 +10,7 @@ use serde_json::json;
 use tracing::warn;
 
 use super::answer::Script;
+use super::input_items::{self, ItemsPage};
 use crate::error::ProviderError;
 use crate::gateway::{Answer, AnswerStream, Answers, AnswersFull, Owner};
 use crate::inbound::fault::Fault;
@@ -155,6 +156,14 @@ impl StoredResponse {
     pub fn json(&self) -> Vec<u8> {
         // A tree with text keys: writing it cannot fail.
         serde_json::to_vec(&self.state().now()).unwrap_or_default()
+    }
+
+    /// What was asked, as the JSON of a list of items.
+    ///
+    /// # Errors
+    /// There is no such page.
+    pub fn input_items(&self, page: &ItemsPage) -> Result<Vec<u8>, Fault> {
+        input_items::list(&self.asked, &self.script, page)
     }
 
     /// Cancels the response, if it is under way.

@@ -12,10 +12,11 @@ use super::details::Counts;
 use super::fault::Fault;
 use super::reader::EventReader;
 use super::reason::Reason;
+use super::translate::Heard;
 
 use crate::error::ProviderError;
-use crate::json::{Piece, Seam, is_nothing, words};
-use crate::message::{Chunk, StopReason, Usage};
+use crate::json::{Piece, Seam, is_nothing, repaired, text_len, words};
+use crate::message::{Chunk, StopReason, TokenLogprob, Usage};
 
 /// The most notes of one answer.
 const MAX_NOTES: usize = 16;
@@ -47,6 +48,8 @@ pub(super) struct Answer {
     notes: Vec<String>,
     hash: AnswerHash,
     is_identified: bool,
+    /// Bytes of what came and is not shown, since [`Self::heard`] was asked for last.
+    unshown: usize,
     max_output_tokens: Option<u64>,
 }
 
@@ -77,6 +80,16 @@ impl Answer {
     pub(super) fn reasoning(&mut self, piece: Piece, out: &mut VecDeque<Chunk>) {
         self.has_reasoning |= !piece.is_empty();
         push_reasoning(self.reasoning.join(piece), out);
+    }
+
+    /// How likely the tokens of more text were: a list of OpenAI's. It is a side matter: what cannot be read is left out.
+    pub(super) fn logprobs(&mut self, list: Option<&RawValue>, out: &mut VecDeque<Chunk>) {
+        let Some(list) = list.filter(|list| !is_nothing(list)) else { return };
+        match serde_json::from_str::<Vec<TokenLogprob>>(&repaired(list.get())) {
+            Ok(tokens) if tokens.is_empty() => {}
+            Ok(tokens) => out.push_back(Chunk::Logprobs { tokens }),
+            Err(_) => self.not_shown("logprobs", list),
+        }
     }
 
     /// More of a call of a tool.
@@ -148,8 +161,20 @@ impl Answer {
         self.max_output_tokens.is_some_and(|most| self.usage.output() >= Some(most))
     }
 
-    /// Notes that something was sent which is not shown, unless it is empty.
+    /// Notes that more of the answer was sent which is not shown, unless it is empty. It was written all the same, so its
+    /// text counts.
     pub(super) fn left_out(&mut self, what: &str, value: &RawValue) {
+        self.unshown = self.unshown.saturating_add(text_len(value.get().as_bytes()));
+        self.not_shown(what, value);
+    }
+
+    /// What the events so far say that no chunk does, since this was asked for last.
+    pub(super) fn heard(&mut self) -> Heard {
+        Heard { usage: self.usage.news(), unshown_bytes: std::mem::take(&mut self.unshown) }
+    }
+
+    /// Notes that something was sent which is not shown, unless it is empty, and whose text came before or is no answer.
+    pub(super) fn not_shown(&mut self, what: &str, value: &RawValue) {
         if !is_nothing(value) {
             self.note(&format!("`{what}` of the answer was left out: it cannot be shown"));
         }

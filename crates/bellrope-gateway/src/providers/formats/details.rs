@@ -10,6 +10,8 @@ use crate::message::Usage;
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     is_given: bool,
+    /// Whether anything came since [`Self::news`] was asked for last.
+    is_news: bool,
     input: Option<u64>,
     output: Option<u64>,
     cached: Option<u64>,
@@ -62,6 +64,7 @@ impl Counts {
         let first = |values: [Option<&RawValue>; 2]| values.into_iter().flatten().find_map(count);
         let cached_in = prompt_details.or(input_details).and_then(|details| inner(details, "cached_tokens"));
         self.is_given = true;
+        self.is_news = true;
         self.is_without_cache |= read.is_some() || written.is_some();
         set(&mut self.input, first([prompt, input]));
         set(&mut self.output, first([completion, output]));
@@ -81,15 +84,23 @@ impl Counts {
 
     /// The counts, if there are any.
     pub(super) fn take(&mut self) -> Option<Usage> {
-        let counts = std::mem::take(self);
-        let apart = if counts.is_without_cache { [counts.cached, counts.written_to_cache] } else { [None, None] };
-        counts.is_given.then(|| Usage {
-            input_tokens: apart.into_iter().flatten().fold(counts.input.unwrap_or(0), u64::saturating_add),
-            output_tokens: counts.output.unwrap_or(0),
-            cache_read_tokens: counts.cached,
-            cache_write_tokens: counts.written_to_cache,
-            reasoning_tokens: counts.reasoning,
-            total_cost: counts.cost,
+        std::mem::take(self).so_far()
+    }
+
+    /// The counts so far, if any came since this was asked for last.
+    pub(super) fn news(&mut self) -> Option<Usage> {
+        std::mem::take(&mut self.is_news).then(|| self.so_far()).flatten()
+    }
+
+    fn so_far(&self) -> Option<Usage> {
+        let apart = if self.is_without_cache { [self.cached, self.written_to_cache] } else { [None, None] };
+        self.is_given.then(|| Usage {
+            input_tokens: apart.into_iter().flatten().fold(self.input.unwrap_or(0), u64::saturating_add),
+            output_tokens: self.output.unwrap_or(0),
+            cache_read_tokens: self.cached,
+            cache_write_tokens: self.written_to_cache,
+            reasoning_tokens: self.reasoning,
+            total_cost: self.cost,
         })
     }
 }

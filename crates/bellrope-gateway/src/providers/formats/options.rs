@@ -98,6 +98,8 @@ pub(super) fn note_left_out(request: &ChatRequest, fields: &[&str], reason: &str
             "seed" => request.seed.is_some(),
             "presence_penalty" => request.presence_penalty.is_some_and(|penalty| penalty != 0.0),
             "frequency_penalty" => request.frequency_penalty.is_some_and(|penalty| penalty != 0.0),
+            "logprobs" => request.logprobs,
+            "top_logprobs" => request.top_logprobs.is_some(),
             "logit_bias" => !request.logit_bias.is_empty(),
             "metadata" => !request.metadata.is_empty(),
             "reasoning_effort" => request.reasoning_effort.is_some(),

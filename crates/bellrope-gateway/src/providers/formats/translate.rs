@@ -9,7 +9,7 @@ use super::answer::Answer;
 use super::fault::Fault;
 use crate::error::{Excerpt, ProviderError};
 use crate::json::raw;
-use crate::message::Chunk;
+use crate::message::{Chunk, Usage};
 use crate::sse::Event;
 
 /// Whether more events are expected.
@@ -19,6 +19,15 @@ pub enum Progress {
     Continues,
     /// The answer is whole, and [`Chunk::Done`] was handed out.
     Ended,
+}
+
+/// What events say that no chunk does, or not before the end: for whoever keeps the books of an answer that has none.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Heard {
+    /// What the answer has taken so far, as far as the provider has said it.
+    pub usage: Option<Usage>,
+    /// Bytes of text that came and cannot be shown, such as the input of a tool that is none of the gateway's.
+    pub unshown_bytes: usize,
 }
 
 /// Turns the events of one answer into [`Chunk`]s.
@@ -47,6 +56,17 @@ pub trait Translate: fmt::Debug + Send {
 
     /// Takes in how many tokens the answer may have, for formats in which that alone shows that it was cut.
     fn limit(&mut self, _max_output_tokens: Option<u32>) {}
+
+    /// What was said since this was asked for last, whether or not the answer comes to an end.
+    fn heard(&mut self) -> Heard {
+        Heard::default()
+    }
+
+    /// Whether the provider has said that each of so many choices is over. An answer that is handed on as it comes, and whose
+    /// last event is missing, is whole only then.
+    fn is_over(&self, _choices: u32) -> bool {
+        false
+    }
 
     /// Takes in that the connection is at its end or broken, for `reason`, perhaps within an event.
     ///
@@ -81,6 +101,11 @@ pub(super) trait Frames: fmt::Debug + Send {
     /// Takes a whole answer in; `false` if it is none.
     fn whole(&mut self, document: &RawValue, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError>;
 
+    /// See [`Translate::is_over`].
+    fn has_all(&self, _choices: u32) -> bool {
+        false
+    }
+
     /// See [`Translate::limit`].
     fn limited(&mut self, _max_output_tokens: Option<u32>) {}
 }
@@ -114,6 +139,14 @@ impl<F: Frames> Translate for F {
 
     fn finish(&mut self, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
         self.answer().finish(false, out)
+    }
+
+    fn heard(&mut self) -> Heard {
+        self.answer().heard()
+    }
+
+    fn is_over(&self, choices: u32) -> bool {
+        self.has_all(choices)
     }
 
     fn limit(&mut self, max_output_tokens: Option<u32>) {

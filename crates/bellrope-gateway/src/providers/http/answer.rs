@@ -10,16 +10,21 @@ use tokio::time::Instant;
 use super::endpoint::AN_EVENT_STREAM;
 use super::events::{EventStream, Next};
 use super::remote::Remote;
+use crate::account::Meter;
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Chunk};
 use crate::notes::Notes;
-use crate::providers::formats::{Progress, Translate, push_extra};
+use crate::providers::formats::{Heard, Progress, Translate, push_extra};
 
 /// An answer on its way.
 pub(super) struct RemoteAnswer {
     remote: Arc<Remote>,
     stage: Stage,
     translator: Box<dyn Translate>,
+    /// Whether it was asked how likely its tokens are. Some servers say it unasked.
+    wants_logprobs: bool,
+    /// Where what it says before its end is noted.
+    meter: Meter,
     /// What is to be told before the first piece, and only with an answer.
     notes: VecDeque<String>,
     /// Pieces of the last event that were not asked for yet.
@@ -45,9 +50,21 @@ impl RemoteAnswer {
     pub(super) fn new(remote: Arc<Remote>, request: ChatRequest) -> Self {
         let mut translator = remote.translator(&request.from_tool);
         translator.limit(request.max_tokens);
+        let (meter, wants_logprobs) = (request.meter.clone(), request.wants_logprobs());
         let stage = Stage::Asked(Box::new(request));
         let (notes, ready) = (VecDeque::new(), VecDeque::new());
-        Self { remote, stage, translator, notes, ready, failed: None, retries: 0, waited: Duration::ZERO }
+        Self {
+            remote,
+            stage,
+            translator,
+            wants_logprobs,
+            meter,
+            notes,
+            ready,
+            failed: None,
+            retries: 0,
+            waited: Duration::ZERO,
+        }
     }
 
     pub(super) async fn next(&mut self) -> Option<Result<Chunk, ProviderError>> {
@@ -59,14 +76,19 @@ impl RemoteAnswer {
             {
                 return Some(Ok(Chunk::Notice { text }));
             }
-            if let Some(chunk) = self.ready.pop_front() {
-                return Some(Ok(chunk));
+            match self.ready.pop_front() {
+                Some(Chunk::Logprobs { .. }) if !self.wants_logprobs => continue,
+                Some(chunk) => return Some(Ok(chunk)),
+                None => {}
             }
             if matches!(self.stage, Stage::Ended) {
                 return self.failed.take().map(Err);
             }
             let begins = matches!(self.stage, Stage::Asked(_) | Stage::Waiting(..));
-            match self.advance(asked).await {
+            let advanced = self.advance(asked).await;
+            let Heard { usage, unshown_bytes } = self.translator.heard();
+            self.meter.note(usage, unshown_bytes);
+            match advanced {
                 // The head of the response had its own time.
                 Ok(Progress::Continues) if begins => asked = Instant::now(),
                 Ok(Progress::Continues) => {}

@@ -4,6 +4,7 @@
 //! for a whole request: an answer may take as long as it keeps coming.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use super::retry::{RetryPolicy, verdict};
 use super::timeouts::Timeouts;
 use crate::error::{CHECK_BALANCE, CHECK_TOOLS_KEY, Excerpt, Phase, ProviderError};
 use crate::providers::formats::{Fault, MAX_ERROR_BODY, is_retryable};
-use crate::secret::Secret;
+use crate::secret::{Secret, Strike};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope_gateway::http";
@@ -57,6 +58,8 @@ pub(super) struct Endpoint {
     headers: HeaderMap,
     /// The key once more, to keep it out of error messages.
     secret: Option<Secret>,
+    /// What strikes it out of answers that are handed on as they come.
+    strike: Option<Arc<Strike>>,
     timeouts: Timeouts,
     /// How many idle connections are kept.
     idle_connections: usize,
@@ -72,6 +75,8 @@ pub(super) struct Endpoint {
 pub(super) struct Sent {
     headers: HeaderMap,
     secrets: Vec<Secret>,
+    /// What strikes them out of what is handed on as it comes.
+    strikes: Vec<Arc<Strike>>,
     /// Whether the key is the tool's own.
     is_tools: bool,
 }
@@ -80,7 +85,8 @@ impl Sent {
     /// These headers, and those that carry a tool's key.
     pub(super) fn of_tool(mut headers: HeaderMap, keys: HeaderMap, secrets: Vec<Secret>) -> Self {
         headers.extend(keys);
-        Self { headers, secrets, is_tools: true }
+        let strikes = secrets.iter().filter_map(Secret::strike).map(Arc::new).collect();
+        Self { headers, secrets, strikes, is_tools: true }
     }
 
     pub(super) fn headers(&self) -> &HeaderMap {
@@ -108,15 +114,12 @@ impl Sent {
 
     /// A body as it came, but for the key where the provider quotes it.
     pub(super) fn without_secrets(&self, body: Vec<u8>) -> Bytes {
-        let holds = |secret: &Secret| memchr::memmem::find(&body, secret.expose().as_bytes()).is_some();
-        if !self.secrets.iter().any(holds) {
-            return body.into();
-        }
-        let mut text = String::from_utf8_lossy(&body).into_owned();
-        for secret in &self.secrets {
-            text = secret.redact(&text).into_owned();
-        }
-        text.into_bytes().into()
+        self.strikes.iter().fold(body, |body, strike| strike.struck(&body).unwrap_or(body)).into()
+    }
+
+    /// What strikes the key of this program out of the answer. A tool may be told its own.
+    pub(super) fn strike(&self) -> Option<&Arc<Strike>> {
+        self.strikes.first().filter(|_| !self.is_tools)
     }
 }
 
@@ -133,6 +136,7 @@ impl Endpoint {
         Self {
             base,
             headers,
+            strike: secret.as_ref().and_then(Secret::strike).map(Arc::new),
             secret,
             timeouts,
             idle_connections,
@@ -279,7 +283,12 @@ impl Endpoint {
 
     /// What every request has with it.
     pub(super) fn own(&self) -> Sent {
-        Sent { headers: self.headers.clone(), secrets: self.secret.iter().cloned().collect(), is_tools: false }
+        Sent {
+            headers: self.headers.clone(),
+            secrets: self.secret.iter().cloned().collect(),
+            strikes: self.strike.iter().cloned().collect(),
+            is_tools: false,
+        }
     }
 
     pub(super) fn timeouts(&self) -> Timeouts {

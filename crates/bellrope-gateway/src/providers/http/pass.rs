@@ -1,26 +1,29 @@
 //! Requests that go to a provider as they came, and its answers on their way back.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, Url};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::client::{Link, root_cause};
 use super::endpoint::{AN_EVENT_STREAM, Endpoint, Sent};
 use super::events::{Look, look};
 use super::timeouts::Timeouts;
 use super::watch::{Closing, Watch};
+use crate::account::Meter;
 use crate::error::{Phase, ProviderError};
 use crate::message::{Chunk, StopReason};
 use crate::pass::{
     HEADERS_FROM_TOOL, HeaderPairs, PassEnd, PassError, PassPiece, PassStream, Passed, PassedBody, Refusal, Seen,
 };
 use crate::provider::MAX_ANSWER;
-use crate::providers::formats::Translate;
+use crate::providers::formats::{Heard, Translate};
+use crate::secret::Striking;
 
 /// The headers of an answer that go to the tool, and the beginnings of the names of others.
 const FROM_PROVIDER: [&str; 12] = [
@@ -61,6 +64,10 @@ pub(super) struct Post {
     pub(super) hides_usage: bool,
     /// Whether the format is that of responses.
     pub(super) is_numbered: bool,
+    /// How many answers are made at once.
+    pub(super) choices: u32,
+    /// Where it is noted what the answer takes, if it fails before it begins.
+    pub(super) meter: Meter,
 }
 
 /// The headers of a request that go with it: those of the tool, and before them those of the settings.
@@ -85,12 +92,15 @@ pub(super) fn with_tools_headers(mut headers: HeaderMap, from_tool: &HeaderPairs
     headers
 }
 
-/// The headers of an answer that go back with it.
-pub(super) fn kept(headers: &HeaderMap) -> HeaderPairs {
+/// The headers of an answer that go back with it, without the key where the provider quotes it.
+pub(super) fn kept(headers: &HeaderMap, sent: &Sent) -> HeaderPairs {
     let goes =
         |name: &str| FROM_PROVIDER.contains(&name) || LIMITS_FROM_PROVIDER.iter().any(|begin| name.starts_with(begin));
     let going = headers.iter().filter(|(name, value)| goes(name.as_str()) && value.len() <= MAX_VALUE);
-    going.take(MAX_HEADERS).map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
+    going
+        .take(MAX_HEADERS)
+        .map(|(name, value)| (name.as_str().to_owned(), sent.without_secrets(value.as_bytes().to_vec()).into()))
+        .collect()
 }
 
 /// Sends a request until it is answered, by the rules for all requests. `translator` reads the answer; without it nothing
@@ -127,7 +137,7 @@ async fn once(endpoint: &Endpoint, link: &Link, post: &Post) -> Result<Response,
     if response.status().is_success() {
         return Ok(response);
     }
-    let headers = kept(response.headers());
+    let headers = kept(response.headers(), &post.sent);
     let (error, status, body) = endpoint.refused(link, response, &post.sent).await;
     // Where a redirect leads, or what a proxy says, is told in this program's words.
     let is_told = matches!(status, 300..=399 | 407);
@@ -142,9 +152,9 @@ async fn begin(
     post: Post,
     translator: Option<Box<dyn Translate>>,
 ) -> Result<Passed, PassError> {
-    let Post { sent, hides_usage, is_numbered, .. } = post;
+    let Post { sent, hides_usage, is_numbered, choices, meter, .. } = post;
     let status = response.status().as_u16();
-    let headers = kept(response.headers());
+    let headers = kept(response.headers(), &sent);
     let text = |name| response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let content_type = text(CONTENT_TYPE).unwrap_or_default();
     if let Some(encoding) = text(CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
@@ -154,11 +164,12 @@ async fn begin(
     let says_events = content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream");
     let answer = Passed { status, headers, body: PassedBody::Whole(Bytes::new(), Seen::default()) };
     match (look(&begun), translator) {
-        (Look::Json, translator) => whole(endpoint, response, begun, translator, answer, &sent).await,
+        (Look::Json, translator) => whole(endpoint, response, begun, translator, answer, (&sent, &meter)).await,
         (found, Some(translator)) if says_events || found == Look::Events => {
-            let watch = Watch::new(translator, hides_usage, is_numbered);
-            let events = Passing::new(response, begun.into(), watch, endpoint.timeouts());
-            begin_events(events, answer, &sent).await
+            let watch = Watch::new(translator, hides_usage, is_numbered, choices);
+            let strike = sent.strike().map(|strike| Striking::new(Arc::clone(strike)));
+            let events = Passing::new(response, begun.into(), watch, strike, endpoint.timeouts());
+            begin_events(events, answer, (&sent, &meter)).await
         }
         _ => Err(endpoint.unexpected("JSON or events", &content_type, &begun).into()),
     }
@@ -171,7 +182,7 @@ async fn whole(
     mut body: Vec<u8>,
     translator: Option<Box<dyn Translate>>,
     answer: Passed,
-    sent: &Sent,
+    (sent, meter): (&Sent, &Meter),
 ) -> Result<Passed, PassError> {
     let idle = endpoint.timeouts().idle;
     loop {
@@ -187,7 +198,12 @@ async fn whole(
     }
     let mut seen = Seen { stop: Some(StopReason::Other), ..Seen::default() };
     let mut made = VecDeque::new();
-    let read = translator.map(|mut translator| translator.document(&String::from_utf8_lossy(&body), &mut made));
+    let read = translator.map(|mut translator| {
+        let read = translator.document(&String::from_utf8_lossy(&body), &mut made);
+        let Heard { usage, unshown_bytes } = translator.heard();
+        meter.note(usage, unshown_bytes);
+        read
+    });
     for chunk in made {
         match chunk {
             Chunk::Usage(usage) => seen.usage = Some(usage),
@@ -204,7 +220,10 @@ async fn whole(
             Err(PassError { error, refusal: Some(Box::new(Refusal { status, headers, body })) })
         }
         // What is odd to this program may be all right to the tool.
-        _ => Ok(Passed { status, headers, body: PassedBody::Whole(body.into(), seen) }),
+        _ => {
+            let body = sent.strike().and_then(|strike| strike.struck(&body)).unwrap_or(body);
+            Ok(Passed { status, headers, body: PassedBody::Whole(body.into(), seen) })
+        }
     }
 }
 
@@ -213,10 +232,17 @@ fn is_cut(json: &[u8]) -> bool {
 }
 
 /// Waits for the first event. One that says that the provider failed is a refusal: another provider can be asked.
-async fn begin_events(mut events: Passing, answer: Passed, sent: &Sent) -> Result<Passed, PassError> {
+async fn begin_events(
+    mut events: Passing,
+    answer: Passed,
+    (sent, meter): (&Sent, &Meter),
+) -> Result<Passed, PassError> {
     let asked = Instant::now();
     let Passed { status, headers, .. } = answer;
     while let Some(mut piece) = events.next().await {
+        if piece.end.is_some() {
+            meter.note(piece.seen.usage.clone(), 0);
+        }
         match piece.end.take() {
             Some(PassEnd::Cut(error, _)) => return Err(error.into()),
             Some(PassEnd::Failed(error)) => {
@@ -253,27 +279,38 @@ struct Passing {
     /// What was read of it already.
     begun: Bytes,
     watch: Watch,
+    /// Strikes out the key of this program, if it was sent.
+    striking: Option<Striking>,
     timeouts: Timeouts,
     /// When something came last that is more than a keep-alive.
     since: Instant,
     /// Bytes that came after the end of the answer.
     rest: usize,
-    is_settled: bool,
+    /// Until when more is waited for, once it has ended.
+    rest_until: Option<Instant>,
     /// Pieces that were read before the answer was known to have begun.
     first: VecDeque<PassPiece>,
 }
 
 impl Passing {
-    fn new(response: Response, begun: Bytes, watch: Watch, timeouts: Timeouts) -> Self {
+    fn new(response: Response, begun: Bytes, watch: Watch, striking: Option<Striking>, timeouts: Timeouts) -> Self {
         let (since, first) = (Instant::now(), VecDeque::new());
-        Self { response: Some(response), begun, watch, timeouts, since, rest: 0, is_settled: false, first }
+        Self { response: Some(response), begun, watch, striking, timeouts, since, rest: 0, rest_until: None, first }
     }
 
     async fn next(&mut self) -> Option<PassPiece> {
         loop {
             let bytes = self.read().await?;
-            let (seen, end) = (self.watch.take_seen(), self.watch.take_end());
-            self.is_settled |= end.is_some();
+            let bytes = self.without_key(bytes);
+            let (seen, mut end) = (self.watch.take_seen(), self.watch.take_end());
+            if let Some(PassEnd::Cut(_, mark)) = &mut end {
+                // The bytes that it stands in were told without the key.
+                let struck = |id: String| self.without_key(id.into_bytes().into());
+                mark.id = mark.id.take().map(struck).map(|id| String::from_utf8_lossy(&id).into_owned());
+            }
+            if end.is_some() {
+                self.rest_until.get_or_insert_with(|| Instant::now() + REST_TIMEOUT);
+            }
             if seen.pieces > 0 {
                 self.since = Instant::now();
             }
@@ -283,11 +320,23 @@ impl Passing {
         }
     }
 
+    /// These bytes as they may be told. After the end nothing is held back.
+    fn without_key(&mut self, bytes: Bytes) -> Bytes {
+        let Some(striking) = &mut self.striking else { return bytes };
+        let bytes = striking.take_in(bytes);
+        if self.response.is_some() {
+            return bytes;
+        }
+        let rest = striking.rest();
+        if rest.is_empty() { bytes } else { [&*bytes, &*rest].concat().into() }
+    }
+
     /// Reads once, within its time. `None` after the end.
     async fn read(&mut self) -> Option<Bytes> {
         let Timeouts { idle, event, .. } = self.timeouts;
         let response = self.response.as_mut()?;
-        if !self.is_settled && self.since.elapsed() > event {
+        let rest_until = self.rest_until;
+        if rest_until.is_none() && self.since.elapsed() > event {
             self.response = None;
             return Some(
                 self.watch.finish(Closing::Failed(ProviderError::TimedOut { phase: Phase::Event, after: event })),
@@ -295,13 +344,13 @@ impl Passing {
         }
         let begun = std::mem::take(&mut self.begun);
         let read = if begun.is_empty() {
-            timeout(if self.is_settled { REST_TIMEOUT } else { idle }, response.chunk()).await
+            timeout_at(rest_until.unwrap_or_else(|| Instant::now() + idle), response.chunk()).await
         } else {
             Ok(Ok(Some(begun)))
         };
         let closing = match read {
             Ok(Ok(Some(bytes))) => {
-                self.rest += if self.is_settled { bytes.len() } else { 0 };
+                self.rest += if rest_until.is_some() { bytes.len() } else { 0 };
                 if self.rest > MAX_REST {
                     self.response = None;
                 }
@@ -309,7 +358,7 @@ impl Passing {
             }
             Ok(Ok(None)) => Closing::Ended,
             Ok(Err(error)) => Closing::Broken(root_cause(&error)),
-            Err(_) if self.is_settled => Closing::Ended,
+            Err(_) if rest_until.is_some() => Closing::Ended,
             Err(_) => Closing::Failed(ProviderError::TimedOut { phase: Phase::Idle, after: idle }),
         };
         self.response = None;

@@ -18,13 +18,16 @@ use crate::config::{Credentials, MAX_RETRY_WAIT, PassThrough, Preset, ProviderCo
 use crate::error::{ConfigError, ProviderError};
 use crate::message::{ChatRequest, ModelInfo, ProviderHealth};
 use crate::pass::{PassError, PassFormat, PassRequest, Passed};
-use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
+use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits, TakesKey};
 use crate::providers::fill::Fill;
 use crate::providers::formats::{ProviderKind, Server};
 use crate::providers::shape::{Shape, shaped};
 
 /// Presets whose servers refuse fields of messages that OpenAI's do not have.
 const NO_EXTRAS: [&str; 3] = ["openai", "groq", "mistral"];
+
+/// Presets whose servers refuse calls of earlier turns without what led to them.
+const WANT_THOUGHTS: [&str; 1] = ["deepseek"];
 
 /// Presets whose servers know no `suffix`.
 const NO_SUFFIX: [&str; 2] = ["llamacpp", "vllm"];
@@ -128,6 +131,7 @@ impl HttpProvider {
                         .unwrap_or_else(|| !home.is_some_and(|home| NO_EXTRAS.contains(&home.name))),
                     stream_options: config.stream_options,
                 },
+                wants_thoughts: preset.is_some_and(|preset| WANT_THOUGHTS.contains(&preset.name)),
                 missing_key,
                 pass_through: config.pass_through.unwrap_or(usual),
                 credentials: config.credentials,
@@ -209,6 +213,14 @@ impl Provider for HttpProvider {
 
     fn carries(&self, format: PassFormat) -> bool {
         self.remote.carries(format)
+    }
+
+    fn wants_thoughts(&self) -> bool {
+        self.remote.wants_thoughts
+    }
+
+    fn takes_key(&self, format: Option<PassFormat>) -> TakesKey {
+        self.remote.takes_key(format)
     }
 
     fn pass(&self, request: PassRequest) -> BoxFuture<'_, Result<Passed, PassError>> {

@@ -17,7 +17,7 @@ use crate::json::Few;
 use crate::message::{ChatRequest, FromTool, ModelInfo};
 use crate::notes::Notes;
 use crate::pass::{PassError, PassFormat, PassRequest, Passed, ToolKey};
-use crate::provider::{EmbeddingRequest, MAX_ANSWER, ProviderLimits};
+use crate::provider::{EmbeddingRequest, MAX_ANSWER, ProviderLimits, TakesKey};
 use crate::providers::fill::Fill;
 use crate::providers::formats::{self, ProviderKind, Server, Translate};
 use crate::secret::Secret;
@@ -44,6 +44,8 @@ pub(super) struct Remote {
     /// Whether it answers no request without a model.
     pub(super) needs_model: bool,
     pub(super) server: Server,
+    /// Whether it refuses calls of earlier turns without what led to them.
+    pub(super) wants_thoughts: bool,
     /// The setting that holds the key, while there has to be one and is none.
     pub(super) missing_key: Option<String>,
     pub(super) pass_through: PassThrough,
@@ -99,6 +101,18 @@ impl Remote {
         self.pass_through == PassThrough::Repaired && self.kind.format().passes(format).is_some()
     }
 
+    /// Whose key it is sent with a request of a tool that speaks this format.
+    pub(super) fn takes_key(&self, format: Option<PassFormat>) -> TakesKey {
+        match self.credentials {
+            Credentials::Server => TakesKey::OfServer,
+            Credentials::Client => TakesKey::OfTool { is_its_format: self.speaks(format) },
+        }
+    }
+
+    fn speaks(&self, format: Option<PassFormat>) -> bool {
+        format.is_some_and(|format| self.kind.format().passes(format).is_some())
+    }
+
     /// Sends a request as it came.
     pub(super) async fn pass(&self, request: &PassRequest) -> Result<Passed, PassError> {
         let Some(path) = self.kind.format().passes(request.format) else {
@@ -108,7 +122,7 @@ impl Remote {
         let from_tool = FromTool { format: Some(request.format), key: request.key.clone(), ..FromTool::default() };
         let sent = self.sent(&from_tool)?;
         let model = self.model_of(request.model.as_deref())?;
-        let (body, hides_usage) = request.body_for(model, self.server.stream_options);
+        let (body, hides_usage) = request.body_for(model, self.server.stream_options, self.server.at_inventor);
         let is_watched = request.format != PassFormat::CountTokens;
         let translator = is_watched.then(|| self.kind.format().translator(sent.secret().cloned()));
         let post = Post {
@@ -118,6 +132,8 @@ impl Remote {
             streams: request.streams(),
             hides_usage,
             is_numbered: request.format == PassFormat::Responses,
+            choices: request.choices(),
+            meter: request.meter.clone(),
         };
         pass(&self.endpoint, post, translator).await
     }
@@ -130,8 +146,7 @@ impl Remote {
         }
         let none = || ProviderError::NoCredentials { provider: self.name.clone() };
         let key = from_tool.key.as_ref().ok_or_else(none)?;
-        let is_same = from_tool.format.is_some_and(|format| self.kind.format().passes(format).is_some());
-        let keys = keys(self.kind, key, is_same).ok_or_else(none)?;
+        let keys = keys(self.kind, key, self.speaks(from_tool.format)).ok_or_else(none)?;
         Ok(Sent::of_tool(self.endpoint.own().headers().clone(), keys, key.secrets().cloned().collect()))
     }
 

@@ -12,9 +12,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::error::{Excerpt, ProviderError};
+use crate::json::repaired;
 use crate::message::{Chunk, StopReason};
 use crate::pass::{Mark, PassEnd, Seen};
-use crate::providers::formats::{Progress, Translate};
+use crate::providers::formats::{Heard, Progress, Translate};
 use crate::sse::{Event, SseDecoder};
 
 const CLOSED: &str = "the provider closed the connection";
@@ -29,6 +30,8 @@ pub(super) struct Watch {
     translator: Box<dyn Translate>,
     /// Whether the event that says what the answer took is for this program alone.
     hides_usage: bool,
+    /// How many answers are made at once.
+    choices: u32,
     /// Whether events have numbers, the next of which is in `mark`.
     is_numbered: bool,
     mark: Mark,
@@ -73,11 +76,13 @@ enum Sight {
 
 impl Watch {
     /// `hides_usage`: the event with what the answer took is taken out. `is_numbered`: the format is that of responses.
-    pub(super) fn new(translator: Box<dyn Translate>, hides_usage: bool, is_numbered: bool) -> Self {
+    /// `choices`: how many answers are made at once.
+    pub(super) fn new(translator: Box<dyn Translate>, hides_usage: bool, is_numbered: bool, choices: u32) -> Self {
         Self {
             decoder: SseDecoder::default(),
             translator,
             hides_usage,
+            choices,
             is_numbered,
             mark: Mark::default(),
             held: Vec::new(),
@@ -206,49 +211,64 @@ impl Watch {
     /// Says that the connection is no more. Gives what is still to be handed on; how the answer has ended is known then.
     pub(super) fn finish(&mut self, closing: Closing) -> Bytes {
         let held = Bytes::from(mem::take(&mut self.held));
-        if self.sight != Sight::Clear {
-            if !self.is_settled {
-                match closing {
-                    // Nobody can say that it was cut.
-                    Closing::Ended => self.settle(PassEnd::Done(StopReason::Other)),
-                    Closing::Broken(reason) => self.cut(ProviderError::Truncated { reason }),
-                    Closing::Failed(error) => self.cut(error),
-                }
-            }
-            return held;
+        // An event whose end has not come: only its line end may lack.
+        let is_begun = self.sight != Sight::Blind && (!held.is_empty() || self.leaks);
+        let is_event = is_begun && self.decoder.finish().unwrap_or(false) && is_whole(self.decoder.event().data);
+        let is_half = is_begun && !is_event;
+        if self.is_settled {
+            // What was begun after the end of an answer is no part of it.
+            return if is_half { Bytes::new() } else { held };
         }
-        let unfinished = self.decoder.finish().unwrap_or(false);
-        let event = unfinished.then(|| self.decoder.event());
-        let is_hidden = self.hides_usage && event.is_some_and(|event| says_usage_alone(event.data));
-        let is_whole = match closing {
-            Closing::Ended => self.translator.end(event, CLOSED.into(), &mut self.made).map(|_| ()),
-            Closing::Broken(reason) => self.translator.end(event, reason, &mut self.made).map(|_| ()),
-            Closing::Failed(error) => match self.translator.finish(&mut self.made) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(error),
-                Err(error) => Err(error),
-            },
+        let error = match closing {
+            Closing::Ended => closed(),
+            Closing::Broken(reason) => ProviderError::Truncated { reason },
+            Closing::Failed(error) => error,
+        };
+        if is_half {
+            return self.cut(error);
+        }
+        // What was closed as it should be may be whole, and so may what the provider keeps open after its last word.
+        let may_be_whole = !matches!(error, ProviderError::Truncated { .. }) || error == closed();
+        if self.sight != Sight::Clear {
+            // Nobody can say that it was cut.
+            if error == closed() {
+                self.settle(PassEnd::Done(StopReason::Other));
+                return held;
+            }
+            return self.cut(error);
+        }
+        let is_hidden = self.hides_usage && !self.leaks && is_event && says_usage_alone(self.decoder.event().data);
+        let progress = match is_event.then(|| self.translator.event(self.decoder.event(), &mut self.made)) {
+            None => Ok(Progress::Continues),
+            Some(read) => read,
+        };
+        let is_whole = match progress {
+            Ok(Progress::Continues) if may_be_whole && self.translator.is_over(self.choices) => {
+                self.translator.finish(&mut self.made)
+            }
+            Ok(progress) => Ok(progress == Progress::Ended),
+            Err(error) => Err(error),
         };
         self.count();
         self.sight = Sight::Bounds;
         match is_whole {
-            Ok(()) if is_hidden => Bytes::new(),
-            Ok(()) => held,
+            Ok(true) if is_hidden => Bytes::new(),
+            Ok(true) => held,
             Err(error @ ProviderError::Reported { .. }) => {
                 self.settle(PassEnd::Failed(error));
                 held
             }
-            Err(error) => {
-                self.cut(error);
-                Bytes::new()
-            }
+            Ok(false) => self.cut(error),
+            Err(error) => self.cut(error),
         }
     }
 
-    /// Says that the answer breaks off here.
-    fn cut(&mut self, error: ProviderError) {
+    /// Says that the answer breaks off here. Gives what has to come before the word for it: the end of an event of which a
+    /// part was handed on.
+    fn cut(&mut self, error: ProviderError) -> Bytes {
         let mark = mem::take(&mut self.mark);
         self.settle(PassEnd::Cut(error, mark));
+        Bytes::from_static(if self.leaks { b"\n\n" } else { b"" })
     }
 
     fn settle(&mut self, end: PassEnd) {
@@ -283,6 +303,12 @@ impl Watch {
 
     /// Counts what the translator has made.
     fn count(&mut self) {
+        let Heard { usage, unshown_bytes } = self.translator.heard();
+        self.seen.usage = usage.or(self.seen.usage.take());
+        if unshown_bytes > 0 {
+            self.seen.pieces += 1;
+            self.seen.said_bytes += unshown_bytes;
+        }
         while let Some(chunk) = self.made.pop_front() {
             match chunk {
                 Chunk::Usage(usage) => self.seen.usage = Some(usage),
@@ -328,6 +354,15 @@ impl Mark {
             self.next = digits.parse::<u64>().map_or(self.next, |number| number.saturating_add(1));
         }
     }
+}
+
+/// Whether the data of an event is not cut.
+fn is_whole(data: &str) -> bool {
+    data.trim() == "[DONE]" || serde_json::from_str::<IgnoredAny>(&repaired(data)).is_ok()
+}
+
+fn closed() -> ProviderError {
+    ProviderError::Truncated { reason: CLOSED.into() }
 }
 
 /// Whether an event of chat completions says what the answer took, and nothing else.

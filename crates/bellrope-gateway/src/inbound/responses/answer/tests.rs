@@ -212,3 +212,30 @@ fn a_whole_answer_has_the_items_of_a_stream() {
     assert_eq!((&called["name"], &called["namespace"]), (&json!("read"), &json!("files")));
     assert_eq!(whole["usage"]["total_tokens"], 7);
 }
+
+#[test]
+fn the_likelihood_of_tokens_stands_beside_their_text_and_in_the_end() {
+    let token: TokenLogprob = serde_json::from_value(json!({"token": "Hi", "logprob": -0.5,
+        "top_logprobs": [{"token": "Ho", "logprob": -1.5, "bytes": [72, 111]}]}))
+    .unwrap();
+    let told = json!([{"token": "Hi", "logprob": -0.5, "bytes": [72, 105],
+        "top_logprobs": [{"token": "Ho", "logprob": -1.5, "bytes": [72, 111]}]}]);
+    let events = events(vec![
+        Chunk::text("Hi"),
+        Chunk::Logprobs { tokens: vec![token.clone()] },
+        Chunk::Done { stop_reason: StopReason::EndTurn },
+    ]);
+    let of = |name: &str| events.iter().filter(|event| event["type"] == name).collect::<Vec<_>>();
+    let deltas = of("response.output_text.delta");
+    assert_eq!((&deltas[0]["logprobs"], &deltas[1]["logprobs"], &deltas[1]["delta"]), (&json!([]), &told, &json!("")));
+    assert_eq!(of("response.output_text.done")[0]["logprobs"], told);
+    let output = &of("response.completed")[0]["response"]["output"];
+    assert_eq!(output[0]["content"][0]["logprobs"], told);
+    let response = ChatResponse {
+        logprobs: vec![token],
+        ..serde_json::from_value(json!({"text": "Hi", "stop_reason": "end_turn"})).unwrap()
+    };
+    let whole = Script::new(Echo::default(), Names::default()).whole(response).unwrap();
+    let whole: Value = serde_json::from_slice(&whole).unwrap();
+    assert_eq!(whole["output"][0]["content"][0]["logprobs"], told);
+}

@@ -23,8 +23,9 @@ const LONGEST_NAME: usize = 64;
 /// The most bytes of a call's id there; other servers take these too.
 const LONGEST_ID: usize = 40;
 
-/// What stands for each picture in the result of a tool.
-const PICTURE: &str = "(A picture stood here, which cannot be shown.)";
+/// What stands for each picture in the result of a tool, and what comes before the pictures of several results.
+const PICTURE: &str = "(A picture stood here; it comes after the results.)";
+const PICTURES: &str = "(The pictures of the results above:)";
 
 /// The JSON to post. OpenAI's own models, the newer of which refuse `max_tokens`, take no field that is not OpenAI's;
 /// other servers often know nothing but `max_tokens`.
@@ -74,6 +75,8 @@ pub(crate) fn body(
         presence_penalty: request.presence_penalty,
         frequency_penalty: request.frequency_penalty,
         logit_bias: Some(&request.logit_bias).filter(|bias| !bias.is_empty()),
+        logprobs: request.wants_logprobs().then_some(true),
+        top_logprobs: request.top_logprobs,
         user: request.user.as_deref(),
         metadata: if is_openai { None } else { options::metadata(request, notes) },
         reasoning_effort: request.reasoning_effort.as_deref(),
@@ -126,11 +129,19 @@ impl<'a> Writer<'a, '_> {
             message.content = Some(WireContent::Text("".into()));
         }
         self.messages.push(message);
+        let mut pictures = vec![WirePart::Text { text: PICTURES }];
         for Call { id, output, .. } in calls {
             if let Some(output) = output {
                 let result = WireMessage::text("tool", self.result(output));
                 self.messages.push(WireMessage { tool_call_id: Some(id), ..result });
+                let images = output.images.iter();
+                pictures.extend(images.map(|url| WirePart::ImageUrl { image_url: ImageUrl { url, detail: None } }));
             }
+        }
+        // Nothing may stand between the results of one turn.
+        if pictures.len() > 1 {
+            let content = Some(WireContent::Parts(pictures));
+            self.messages.push(WireMessage { content, ..WireMessage::new("user") });
         }
     }
 
@@ -155,7 +166,9 @@ impl<'a> Writer<'a, '_> {
         if output.images.is_empty() {
             return Cow::Borrowed(&output.text);
         }
-        self.notes.left_out("a picture in the result of a tool", "chat completions take text alone there");
+        self.notes.add(
+            "a picture in the result of a tool was sent after the results: chat completions take text alone there",
+        );
         let texts = std::iter::once(&*output.text).filter(|text| !text.is_empty());
         Cow::Owned(texts.chain(output.images.iter().map(|_| PICTURE)).collect::<Vec<_>>().join("\n"))
     }
@@ -221,6 +234,10 @@ struct Body<'a> {
     frequency_penalty: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     logit_bias: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_logprobs: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -39,7 +39,12 @@ pub struct Translator {
     choice: Option<u64>,
     /// Whether anything came in a `delta`.
     has_delta: bool,
+    /// Every choice that began, and whether it has said why it stopped.
+    choices: Vec<(u64, bool)>,
 }
+
+/// How many choices of an answer are told apart: as many as may be asked for.
+const MAX_CHOICES: usize = 128;
 
 impl Translator {
     /// A translator whose errors never hold `key`.
@@ -85,10 +90,12 @@ impl Translator {
         reason: &mut Option<&'a RawValue>,
         out: &mut VecDeque<Chunk>,
     ) -> Result<(), ProviderError> {
-        let names = ["index", "delta", "message", "text", "finish_reason", "error", "usage"];
-        let Some([index, delta, whole, text, finish_reason, error, usage]) = fields(choice, names) else {
+        let names = ["index", "delta", "message", "text", "finish_reason", "error", "usage", "logprobs"];
+        let Some([index, delta, whole, text, finish_reason, error, usage, logprobs]) = fields(choice, names) else {
             return Ok(());
         };
+        let is_over = finish_reason.is_some_and(|reason| !is_nothing(reason));
+        self.begun(index.and_then(count).unwrap_or_default(), is_over);
         if index.and_then(count).is_some_and(|index| *self.choice.get_or_insert(index) != index) {
             return Ok(());
         }
@@ -103,11 +110,23 @@ impl Translator {
         if let Some(text) = text {
             content(&mut self.answer, text, Speech::Text, out)?;
         }
+        if let Some([content, refusal]) = logprobs.and_then(|logprobs| fields(logprobs, ["content", "refusal"])) {
+            self.answer.logprobs(content, out);
+            self.answer.logprobs(refusal, out);
+        }
         self.answer.usage().update(usage);
         *reason = finish_reason.or(*reason);
         match error.and_then(Fault::in_field) {
             Some(fault) => Err(self.answer.reader().failed(&fault)),
             None => Ok(()),
+        }
+    }
+
+    fn begun(&mut self, index: u64, is_over: bool) {
+        if let Some((_, was_over)) = self.choices.iter_mut().find(|(known, _)| *known == index) {
+            *was_over |= is_over;
+        } else if self.choices.len() < MAX_CHOICES {
+            self.choices.push((index, is_over));
         }
     }
 
@@ -166,6 +185,11 @@ impl Frames for Translator {
 
     fn frame(&mut self, _: &str, frame: &RawValue, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
         self.take(frame, out).map(|_| Progress::Continues)
+    }
+
+    fn has_all(&self, choices: u32) -> bool {
+        let wanted = usize::try_from(choices.max(1)).unwrap_or(usize::MAX).min(MAX_CHOICES);
+        self.choices.len() >= wanted && self.choices.iter().all(|(_, is_over)| *is_over)
     }
 
     fn whole(&mut self, document: &RawValue, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {

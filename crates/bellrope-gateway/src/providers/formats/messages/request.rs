@@ -14,8 +14,20 @@ use crate::providers::formats::options::{self, Form};
 use crate::providers::formats::said::{Call, Output, Reasoning, Said, arguments_object, invalid, is_blank, role_name};
 use crate::providers::formats::tools::{Offered, Tools, tools};
 
-/// The most tokens of an answer where the request says nothing: the format demands a number.
-const DEFAULT_MAX_TOKENS: u32 = 4096;
+/// The most tokens of an answer where the request says nothing, as the format demands a number: what models of such names
+/// take at the most, but no more than 32,000. An answer that is cut for want of a number is one that nobody asked to be cut.
+const DEFAULT_MAX_TOKENS: [(&str, u32); 7] = [
+    ("claude-2", 4_096),
+    ("claude-instant", 4_096),
+    ("claude-3-haiku", 4_096),
+    ("claude-3-opus", 4_096),
+    ("claude-3-sonnet", 4_096),
+    ("claude-3-5", 8_192),
+    ("claude-", 32_000),
+];
+
+/// As that, of models of other names.
+const OTHERS_MAX_TOKENS: u32 = 8_192;
 
 /// The highest temperature.
 const MAX_TEMPERATURE: f64 = 1.0;
@@ -37,9 +49,9 @@ pub(crate) fn body(request: &ChatRequest, model: Option<&str>, notes: &mut Notes
     let conversation = Conversation::of(request, notes)?;
     let mut body = Body::default();
     body.set_some("model", model);
-    body.set("max_tokens", options::max_tokens(request).unwrap_or(DEFAULT_MAX_TOKENS));
+    body.set("max_tokens", options::max_tokens(request).unwrap_or_else(|| default_max_tokens(model)));
     body.set_some("system", system(&conversation.system));
-    set_tools(&mut body, tools, &conversation, notes);
+    set_tools(&mut body, tools, &conversation, thinks(request), notes);
     body.set_json("messages", &conversation.turns)?;
     set_options(&mut body, request, notes)?;
     body.set_some("thinking", request.thinking.clone().filter(Value::is_object));
@@ -57,10 +69,21 @@ pub(crate) fn count_body(request: &ChatRequest, model: Option<&str>) -> Result<V
     let mut body = Body::default();
     body.set_some("model", model);
     body.set_some("system", system(&conversation.system));
-    set_tools(&mut body, tools, &conversation, notes);
+    set_tools(&mut body, tools, &conversation, thinks(request), notes);
     body.set_json("messages", &conversation.turns)?;
     body.set_some("thinking", request.thinking.clone().filter(Value::is_object));
     body.write()
+}
+
+fn thinks(request: &ChatRequest) -> bool {
+    request.thinking.as_ref().is_some_and(|thinking| thinking.is_object() && thinking["type"] != "disabled")
+}
+
+fn default_max_tokens(model: Option<&str>) -> u32 {
+    // Routers put the inventor's name before that of the model.
+    let name = model.map_or("", |model| model.rsplit('/').next().unwrap_or_default());
+    let known = DEFAULT_MAX_TOKENS.iter().find(|(begin, _)| name.starts_with(begin));
+    known.map_or(OTHERS_MAX_TOKENS, |(_, most)| *most)
 }
 
 /// Refuses what this format cannot say and what would change the answer if it were left out.
@@ -101,7 +124,8 @@ fn set_options(body: &mut Body, request: &ChatRequest, notes: &mut Notes) -> Res
     // The only word that metadata has there.
     let user = request.user.as_deref().or_else(|| request.metadata.get("user_id")?.as_str());
     body.set_some("metadata", user.map(|user| json!({"user_id": user})));
-    let others = ["seed", "presence_penalty", "frequency_penalty", "logit_bias", "reasoning_effort"];
+    let others =
+        ["seed", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs", "reasoning_effort"];
     options::note_left_out(request, &others, NO_PLACE, notes);
     if request.metadata.keys().any(|key| key != "user_id") {
         options::note_left_out(request, &["metadata"], "Anthropic's messages keep a user_id alone", notes);
@@ -109,7 +133,8 @@ fn set_options(body: &mut Body, request: &ChatRequest, notes: &mut Notes) -> Res
     Ok(())
 }
 
-fn set_tools(body: &mut Body, tools: Tools<'_>, conversation: &Conversation, notes: &mut Notes) {
+/// `thinks`: whether the model is to think first.
+fn set_tools(body: &mut Body, tools: Tools<'_>, conversation: &Conversation, thinks: bool, notes: &mut Notes) {
     let Tools { offered, choice, parallel } = tools;
     if offered.is_empty() {
         if !conversation.called.is_empty() {
@@ -125,6 +150,11 @@ fn set_tools(body: &mut Body, tools: Tools<'_>, conversation: &Conversation, not
     }
     body.set("tools", offered.into_iter().map(tool).collect::<Value>());
     let mut choice = choice.map(tool_choice);
+    let is_forced = choice.as_ref().is_some_and(|choice| choice["type"] == "any" || choice["type"] == "tool");
+    if is_forced && thinks {
+        notes.add("`tool_choice` was sent as auto: Anthropic's messages force no call beside `thinking`");
+        choice = Some(json!({"type": "auto"}));
+    }
     if let Some(parallel) = parallel.filter(|_| choice.as_ref().is_none_or(|choice| choice["type"] != "none")) {
         choice.get_or_insert_with(|| json!({"type": "auto"}))["disable_parallel_tool_use"] = (!parallel).into();
     }
@@ -420,10 +450,42 @@ mod tests {
         }
     }
 
+    // Row 43.
+    #[test]
+    fn no_call_is_forced_beside_thinking() {
+        for (choice, thinking, expected) in [
+            (json!("required"), "enabled", json!({"type": "auto"})),
+            (json!({"tool": {"name": "f"}}), "adaptive", json!({"type": "auto"})),
+            (json!("none"), "enabled", json!({"type": "none"})),
+            (json!("required"), "disabled", json!({"type": "any"})),
+        ] {
+            let request = json!({"messages": [{"role": "user", "content": "Hi"}], "tool_choice": choice,
+                "tools": [{"name": "f"}], "thinking": {"type": thinking}});
+            assert_eq!(sent(request).unwrap()["tool_choice"], expected, "{choice} {thinking}");
+        }
+    }
+
+    // Row 45.
+    #[test]
+    fn an_answer_is_not_cut_for_want_of_a_number() {
+        for (model, most) in [
+            (Some("claude-sonnet-4-5"), 32_000),
+            (Some("anthropic/claude-opus-4-1"), 32_000),
+            (Some("claude-3-5-haiku-latest"), 8_192),
+            (Some("claude-3-haiku-20240307"), 4_096),
+            (Some("glm-5"), OTHERS_MAX_TOKENS),
+            (None, OTHERS_MAX_TOKENS),
+        ] {
+            assert_eq!(default_max_tokens(model), most, "{model:?}");
+        }
+        let request = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 7});
+        assert_eq!(sent(request).unwrap()["max_tokens"], 7, "what is said counts");
+    }
+
     #[test]
     fn a_number_of_tokens_is_always_named() {
         let body = sent(json!({"messages": [{"role": "user", "content": "Hi"}]})).unwrap();
-        assert_eq!(body["max_tokens"], 4096);
+        assert_eq!(body["max_tokens"], OTHERS_MAX_TOKENS);
         assert!(body.get("system").is_none() && body.get("tools").is_none());
     }
 

@@ -62,10 +62,15 @@ pub(crate) fn body(
     }
     set_tools(&mut body, tools);
     set_options(&mut body, request, server, notes)?;
-    if input.has_encrypted || request.reasoning_effort.is_some() {
-        // Models that do not reason refuse it.
-        body.set("include", json!(["reasoning.encrypted_content"]));
+    // Models that do not reason refuse it.
+    let encrypted =
+        (input.has_encrypted || request.reasoning_effort.is_some()).then_some("reasoning.encrypted_content");
+    let logprobs = request.wants_logprobs().then_some("message.output_text.logprobs");
+    let include: Vec<_> = encrypted.into_iter().chain(logprobs).collect();
+    if !include.is_empty() {
+        body.set("include", json!(include));
     }
+    body.set_some("top_logprobs", request.top_logprobs);
     body.set("stream", true);
     body.set("store", false);
     body.write()

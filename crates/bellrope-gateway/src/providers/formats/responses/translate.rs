@@ -155,7 +155,8 @@ impl Translator {
             }
             Some("message" | "reasoning") | None => Ok(()),
             Some(other) => {
-                self.answer.left_out(other, item);
+                // Its text comes in pieces, or stands in several events.
+                self.answer.not_shown(other, item);
                 self.answer.no_call(at.place())
             }
         }
@@ -252,6 +253,7 @@ impl Frames for Translator {
             "response",
             "error",
             "annotation",
+            "logprobs",
         ];
         let Some(
             [
@@ -268,6 +270,7 @@ impl Frames for Translator {
                 response,
                 error,
                 annotation,
+                logprobs,
             ],
         ) = fields(frame, names)
         else {
@@ -280,8 +283,15 @@ impl Frames for Translator {
             return Err(self.answer.reader().failed(&fault));
         }
         match kind.as_deref().unwrap_or(name) {
-            "response.output_text.delta" => self.more(delta, Speech::Text, at, out)?,
-            "response.output_text.done" => self.all(text, Speech::Text, at, out)?,
+            "response.output_text.delta" => {
+                self.more(delta, Speech::Text, at, out)?;
+                self.answer.logprobs(logprobs, out);
+            }
+            "response.output_text.done" => {
+                let is_again = self.is_spoken(Speech::Text, at);
+                self.all(text, Speech::Text, at, out)?;
+                self.answer.logprobs(logprobs.filter(|_| !is_again), out);
+            }
             "response.refusal.delta" => self.more(delta, Speech::Refusal, at, out)?,
             "response.refusal.done" => self.all(refusal, Speech::Refusal, at, out)?,
             "response.reasoning_text.delta" | "response.reasoning_summary_text.delta" => {
@@ -308,7 +318,9 @@ impl Frames for Translator {
                 return self.answer.end(out).map(|()| Progress::Ended);
             }
             word @ ("response.failed" | "response.cancelled") => {
-                let failed = response.and_then(|response| fields(response, ["error"])).and_then(|[error]| error);
+                let [failed, usage] =
+                    response.and_then(|response| fields(response, ["error", "usage"])).unwrap_or_default();
+                self.answer.usage().update(usage);
                 let fault = failed.and_then(Fault::in_field).or_else(|| Fault::in_event(response.unwrap_or(frame)));
                 return Err(fault.map_or_else(|| self.ended_as(word), |fault| self.answer.reader().failed(&fault)));
             }
@@ -321,8 +333,10 @@ impl Frames for Translator {
             "error" => return Err(self.answer.reader().reported(frame.get())),
             // Beginnings and ends of parts, and what is unknown.
             word => {
-                if let Some(more) = delta.or(annotation) {
+                if let Some(more) = delta {
                     self.answer.left_out(word, more);
+                } else if let Some(beside) = annotation {
+                    self.answer.not_shown(word, beside);
                 }
             }
         }

@@ -18,7 +18,11 @@ const MESSAGES: &str = "event: message_start\ndata: {\"type\":\"message_start\",
     event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
 
 fn watch(kind: ProviderKind, hides_usage: bool) -> Watch {
-    Watch::new(kind.format().translator(None), hides_usage, kind == ProviderKind::OpenAiResponses)
+    watch_choices(kind, hides_usage, 1)
+}
+
+fn watch_choices(kind: ProviderKind, hides_usage: bool, choices: u32) -> Watch {
+    Watch::new(kind.format().translator(None), hides_usage, kind == ProviderKind::OpenAiResponses, choices)
 }
 
 /// What is handed on of a stream that comes in these pieces and then ends, what was seen, and how it ended.
@@ -148,4 +152,111 @@ fn an_end_without_its_last_line_end_is_one() {
     let (out, _, end) = play(watch(ProviderKind::OpenAi, true), &[text.as_bytes()], Closing::Ended);
     assert_eq!(out, [CHAT, "data: [DONE]"].concat());
     assert!(matches!(end, Some(PassEnd::Done(StopReason::EndTurn))), "{end:?}");
+}
+
+fn is_cut(end: Option<&PassEnd>) -> bool {
+    matches!(end, Some(PassEnd::Cut(ProviderError::Truncated { .. }, _)))
+}
+
+#[test]
+fn a_message_that_ends_before_its_last_event_is_cut_however_much_of_it_came() {
+    let (all_but_the_end, _) = MESSAGES.split_once("event: message_stop").unwrap();
+    for closing in [Closing::Ended, Closing::Broken("reset".into())] {
+        let (out, seen, end) = play(watch(ProviderKind::Anthropic, false), &[all_but_the_end.as_bytes()], closing);
+        assert_eq!((out.as_str(), is_cut(end.as_ref())), (all_but_the_end, true), "{end:?}");
+        assert_eq!(seen.usage.map(|usage| (usage.input_tokens, usage.output_tokens)), Some((3, 4)));
+    }
+}
+
+#[test]
+fn an_answer_of_several_choices_is_whole_when_each_of_them_is() {
+    let choice = |index: u32, more: &str| format!("data: {{\"choices\":[{{\"index\":{index},{more}}}]}}\n\n");
+    let begun = [choice(0, "\"delta\":{\"content\":\"a\"}"), choice(1, "\"delta\":{\"content\":\"b\"}")].concat();
+    let [first, second] = [0, 1].map(|index| choice(index, "\"delta\":{},\"finish_reason\":\"stop\""));
+    for (text, choices, is_whole) in [
+        ([&*begun, &*first].concat(), 2, false),
+        ([&*begun, &*first, &*second].concat(), 2, true),
+        ([&*begun, &*first, DONE].concat(), 2, true),
+        (first.clone(), 2, false),
+        (first.clone(), 1, true),
+        ([&*begun, &*first].concat(), 1, false),
+    ] {
+        let (out, _, end) =
+            play(watch_choices(ProviderKind::OpenAi, false, choices), &[text.as_bytes()], Closing::Ended);
+        assert_eq!((&out, !is_cut(end.as_ref())), (&text, is_whole), "{choices}: {end:?}");
+    }
+    let (_, _, end) = play(watch(ProviderKind::OpenAi, false), &[CHAT.as_bytes()], Closing::Broken("reset".into()));
+    assert!(is_cut(end.as_ref()), "its last bytes are missing: {end:?}");
+}
+
+#[test]
+fn half_an_event_is_never_handed_on() {
+    for (kind, whole, is_whole) in [
+        (ProviderKind::OpenAi, CHAT.to_owned(), false),
+        (ProviderKind::OpenAi, [CHAT, DONE].concat(), true),
+        (ProviderKind::Anthropic, MESSAGES.to_owned(), true),
+        (ProviderKind::OpenAi, format!("data: {{\"choices\": nonsense}}\n\n{CHAT}"), false),
+    ] {
+        for half in ["data: {\"choices\":[],\"usa", "dat", "event: message_de", "data: [DON"] {
+            let text = [&*whole, half].concat();
+            let (out, _, end) = play(watch(kind, false), &[text.as_bytes()], Closing::Ended);
+            assert_eq!((&out, !is_cut(end.as_ref())), (&whole, is_whole), "{half}: {end:?}");
+        }
+    }
+    // A large one is whole without its line end.
+    let padding = "A".repeat(MAX_HELD);
+    let last = format!(
+        "data: {{\"type\":\"response.completed\",\"pad\":\"{padding}\",\"response\":{{\"status\":\"completed\"}}}}"
+    );
+    let text = [RESPONSES, &last].concat();
+    let pieces: Vec<&[u8]> = text.as_bytes().chunks(MAX_HELD + 100).collect();
+    let (out, _, end) = play(watch(ProviderKind::OpenAiResponses, false), &pieces, Closing::Ended);
+    assert!(out == text && matches!(end, Some(PassEnd::Done(StopReason::EndTurn))), "{end:?}");
+    // Of a large event a part was handed on: the word for its end does not stand within it.
+    let large = format!("data: {{\"type\":\"x\",\"b64\":\"{}", "A".repeat(MAX_HELD));
+    let (out, _, end) = play(watch(ProviderKind::OpenAiResponses, false), &[large.as_bytes()], Closing::Ended);
+    assert_eq!((out, is_cut(end.as_ref())), (large + "\n\n", true));
+}
+
+#[test]
+fn what_an_answer_took_until_it_was_cut_or_failed_is_seen() {
+    let used = |seen: Seen| seen.usage.map(|usage| (usage.input_tokens, usage.output_tokens));
+    let (begun, _) = MESSAGES.split_once("event: content_block_stop").unwrap();
+    let (_, seen, end) = play(watch(ProviderKind::Anthropic, false), &[begun.as_bytes()], Closing::Ended);
+    assert_eq!((used(seen), is_cut(end.as_ref())), (Some((3, 1)), true));
+    for (word, status) in [("failed", "failed"), ("incomplete", "incomplete")] {
+        let last = format!(
+            "data: {{\"type\":\"response.{word}\",\"response\":{{\"status\":\"{status}\",\
+             \"usage\":{{\"input_tokens\":7,\"output_tokens\":2}}}}}}\n\n"
+        );
+        let (_, seen, end) =
+            play(watch(ProviderKind::OpenAiResponses, false), &[RESPONSES.as_bytes(), last.as_bytes()], Closing::Ended);
+        assert_eq!(used(seen), Some((7, 2)), "{word}: {end:?}");
+    }
+}
+
+#[test]
+fn text_of_a_kind_that_is_not_known_counts() {
+    for (kind, event) in [
+        (
+            ProviderKind::OpenAiResponses,
+            r#"{"type":"response.custom_tool_call_input.delta","item_id":"i","delta":"0123456789"}"#,
+        ),
+        (
+            ProviderKind::OpenAiResponses,
+            r#"{"type":"response.later.delta","delta":{"type":"x","id":"y","code":"0123456789"}}"#,
+        ),
+        (
+            ProviderKind::Anthropic,
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"later_delta","later":"0123456789"}}"#,
+        ),
+        (ProviderKind::OpenAi, r#"{"choices":[{"index":0,"delta":{"later":{"data":"0123456789"}}}]}"#),
+        (
+            ProviderKind::OpenAi,
+            r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"c","type":"custom","custom":{"input":"0123456789"}}]}}]}"#,
+        ),
+    ] {
+        let (_, seen, _) = play(watch(kind, false), &[format!("data: {event}\n\n").as_bytes()], Closing::Ended);
+        assert_eq!((seen.pieces, seen.said_bytes), (1, 10), "{event}");
+    }
 }

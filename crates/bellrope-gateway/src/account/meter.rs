@@ -1,0 +1,53 @@
+//! What is known of an answer before its end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::message::Usage;
+
+/// What a provider has said so far of what an answer takes. It is filled where the events are read, and read by the books
+/// if the answer is cancelled or breaks off, as the pieces of an answer tell it at their end alone. It is no part of what
+/// is asked, so all are equal.
+///
+/// ```
+/// use bellrope_gateway::account::Meter;
+///
+/// // One that nobody reads keeps nothing.
+/// assert_eq!(Meter::default(), Meter::read_by_books());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Meter(Option<Arc<Mutex<Read>>>);
+
+#[derive(Debug, Default)]
+struct Read {
+    usage: Option<Usage>,
+    unshown: usize,
+}
+
+impl Meter {
+    /// One that keeps what is noted.
+    #[must_use]
+    pub fn read_by_books() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// Takes in what the answer has taken so far, where that was said, and so many bytes of text that came and are not shown.
+    pub fn note(&self, usage: Option<Usage>, unshown_bytes: usize) {
+        let Some(read) = self.0.as_ref().filter(|_| usage.is_some() || unshown_bytes > 0) else { return };
+        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.usage = usage.or(read.usage.take());
+        read.unshown = read.unshown.saturating_add(unshown_bytes);
+    }
+
+    /// What was noted, and nothing from then on.
+    pub(crate) fn take(&self) -> (Option<Usage>, usize) {
+        let Some(read) = &self.0 else { return (None, 0) };
+        let Read { usage, unshown } = std::mem::take(&mut *read.lock().unwrap_or_else(PoisonError::into_inner));
+        (usage, unshown)
+    }
+}
+
+impl PartialEq for Meter {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,51 @@
+//! How an answer ends: its last event and status, what it took, and the code of its failure.
+
+use serde_json::{Value, json};
+
+use crate::inbound::fault::Fault;
+use crate::message::{StopReason, Usage};
+
+/// Words by which providers say that a conversation is too long, in small letters.
+const TOO_LONG: [&str; 6] = [
+    "context length",
+    "context window",
+    "context_length",
+    "maximum context",
+    "prompt is too long",
+    "exceeds the context",
+];
+
+/// The last event, the status, and why the response is incomplete.
+pub(super) fn ending(reason: StopReason) -> (&'static str, &'static str, Value) {
+    let incomplete = |why: &str| ("response.incomplete", "incomplete", json!({ "reason": why }));
+    match reason {
+        StopReason::MaxTokens => incomplete("max_output_tokens"),
+        StopReason::ContentFilter => incomplete("content_filter"),
+        _ => ("response.completed", "completed", Value::Null),
+    }
+}
+
+/// What an answer took. Every count is there, because tools take one that is not for a broken answer.
+pub(super) fn counts(usage: Option<&Usage>) -> Value {
+    let usage = usage.cloned().unwrap_or_default();
+    json!({
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cache_read_tokens.unwrap_or(0)},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens.unwrap_or(0)},
+        "total_tokens": usage.input_tokens.saturating_add(usage.output_tokens),
+    })
+}
+
+/// OpenAI's word for an error, by which tools decide whether to try again.
+pub(super) fn code(fault: &Fault) -> &'static str {
+    let words = fault.message().to_ascii_lowercase();
+    let is_too_long = || TOO_LONG.iter().any(|said| words.contains(said));
+    match fault.code() {
+        "rate_limited" => "rate_limit_exceeded",
+        "billing" => "insufficient_quota",
+        "invalid_request" | "too_large" | "provider_error" if is_too_long() => "context_length_exceeded",
+        "invalid_request" | "unsupported_version" => "invalid_prompt",
+        _ => "server_error",
+    }
+}
