@@ -3,6 +3,7 @@ Needs BELLROPE_STYLES."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import threading
@@ -12,7 +13,7 @@ from typing import List
 
 import bellrope
 
-from .styles import PATIENCE, PROGRAM, Server, wait_for
+from .styles import PATIENCE, PROGRAM, Server, counts, wait_for
 
 THREADS = 48
 KILLS = 6
@@ -52,6 +53,64 @@ class _Worker:
         for chunk in chunks:
             upload.send(chunk)
         return upload.finish() == b"".join(chunks)
+
+
+UPLOADS = 24
+CHUNKS = [bytes([number]) * 60_000 for number in range(30)]
+
+
+@unittest.skipUnless(PROGRAM, "BELLROPE_STYLES names no server")
+class Room(unittest.TestCase):
+    """More is uploaded at once than may be queued, beside a call that hears nothing and so lets nobody else look."""
+
+    def test_threads_that_wait_for_room_go_on_as_soon_as_there_is_some(self) -> None:
+        uploaded: List[bool] = []
+
+        def upload() -> None:
+            stream = client.client_stream("join")
+            for chunk in CHUNKS:
+                stream.send(chunk)
+            uploaded.append(stream.finish() == b"".join(CHUNKS))
+
+        with Server() as server, bellrope.Client(server.path) as client:
+            token = bellrope.CancelToken()
+            quiet = threading.Thread(target=_never, args=(client, token), daemon=True)
+            quiet.start()
+            wait_for(lambda: counts(client)["running"] == 1)
+            for _ in range(3):
+                threads = [threading.Thread(target=upload, daemon=True) for _ in range(UPLOADS)]
+                for thread in threads:
+                    thread.start()
+                until = time.monotonic() + PATIENCE
+                for thread in threads:
+                    thread.join(max(until - time.monotonic(), 0.0))
+                    self.assertFalse(thread.is_alive(), "an upload waits for room that is there")
+            self.assertTrue(quiet.is_alive())
+            token.cancel()
+            quiet.join(PATIENCE)
+        self.assertEqual(uploaded, [True] * (3 * UPLOADS))
+
+    def test_tasks_that_wait_for_room_go_on_as_soon_as_there_is_some(self) -> None:
+        async def upload(client: bellrope.AsyncClient) -> bool:
+            stream = await client.client_stream("join", timeout=PATIENCE)
+            for chunk in CHUNKS:
+                await stream.send(chunk)
+            return await stream.finish() == b"".join(CHUNKS)
+
+        async def main(path: str) -> None:
+            async with bellrope.AsyncClient(path) as client:
+                for _ in range(3):
+                    self.assertTrue(all(await asyncio.gather(*(upload(client) for _ in range(UPLOADS)))))
+
+        with Server() as server:
+            asyncio.run(main(server.path))
+
+
+def _never(client: bellrope.Client, token: bellrope.CancelToken) -> None:
+    try:
+        client.call("never", timeout=None, cancel=token)
+    except bellrope.Cancelled:
+        pass
 
 
 @unittest.skipUnless(PROGRAM, "BELLROPE_STYLES names no server")

@@ -91,12 +91,12 @@ class Link:
                 return
             core.sent(count)
 
-    def flush_without(self, lock: Lock) -> None:
+    def flush_without(self, lock: Lock) -> bool:
         """The same, but for the system calls gives the lock back: while these run other threads do, which would wait for it
-        one after the other. What they queue goes along."""
+        one after the other. What they queue goes along. Answers whether there was no room to queue more meanwhile."""
         core = self.core
         self.writing = True
-        unsure = False
+        unsure = lacked_room = False
         try:
             while self.wants_write:
                 buffers = core.pending(hands_over=True)
@@ -106,10 +106,12 @@ class Link:
                     count = self.send(buffers)
                 finally:
                     lock.acquire()
+                lacked_room |= not core.has_room
                 core.sent(max(count, 0))
                 unsure = False
                 if count < 0:
-                    return
+                    break
+            return lacked_room
         finally:
             self.writing = False
             if unsure:

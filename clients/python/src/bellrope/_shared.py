@@ -189,13 +189,14 @@ class Shared:
             return  # Whoever writes takes it along.
         had_room = core.has_room
         if link.followers:
-            link.flush_without(self._lock)
+            had_room &= not link.flush_without(self._lock)
         else:
             link.flush()
         if not core.wants_write and had_room and not link.is_mute:
             return
         if not had_room and core.has_room:
             self._changed.notify_all()
+            core.wake_uploads()
         if not (link.wants_write or link.is_mute) or link.leader == threading.get_ident():
             return
         if link.leader is not None:
