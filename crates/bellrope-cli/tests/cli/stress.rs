@@ -101,7 +101,8 @@ fn after_cycles_of_connections_a_server_holds_what_it_held_before() {
 fn whatever_goes_wrong_normal_calls_come_back_right() {
     for transport in TRANSPORTS {
         let report = stress(&["chaos", "--seconds", "3", "--seed", "7", "--transport", transport]);
-        for name in ["faults", "differ", "while the server was there", "unpunished", "other than refused", "at the end"] {
+        for name in ["faults", "differ", "while the server was there", "unpunished", "other than refused", "at the end"]
+        {
             assert_met(&report, name);
         }
     }
