@@ -424,7 +424,10 @@ mod tests {
         breaks(Rule::NeverRunIfRefused, &[begun(1), ran(1), ended(1, Outcome::Refused)]);
         breaks(Rule::EndsAsProven, &[begun(1), Event::Spared { call: 1 }, ended(1, Outcome::Unknown)]);
         breaks(Rule::EndsAsProven, &[begun(1), Event::Unprovable { call: 1 }, ended(1, Outcome::NotExecuted)]);
-        breaks(Rule::NeverRunIfNotExecuted, &[begun(1), ran(1), Event::Spared { call: 1 }, ended(1, Outcome::NotExecuted)]);
+        breaks(
+            Rule::NeverRunIfNotExecuted,
+            &[begun(1), ran(1), Event::Spared { call: 1 }, ended(1, Outcome::NotExecuted)],
+        );
         let late = Event::Begun { call: 1, deadline_us: Some(10) };
         breaks(Rule::NeverRunLate, &[late, ran(1), answered(1)]);
     }

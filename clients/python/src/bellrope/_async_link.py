@@ -81,6 +81,7 @@ class AsyncLink:
         self._watch_room(self.core.wants_write and not self._mute and not self.broken)
         if not had_room and self.core.has_room:
             self.room.wake()
+            self.core.wake_uploads()
 
     def future(self) -> "asyncio.Future[None]":
         """Something to wait for."""

@@ -170,6 +170,12 @@ class Core:
         if began:
             self._queue(records.CANCEL, 0, call.id, None)
 
+    def wake_uploads(self) -> None:
+        """Has those look again that send chunks: there is room to queue more."""
+        for call in list(self._calls.values()):
+            if call.uploads:
+                call.wake()
+
     @property
     def has_room(self) -> bool:
         """Whether more may be queued."""

@@ -47,26 +47,21 @@ class Link:
         # How often an answer was there at once, lately; and how often there was a look.
         self._luck = 0
         self._looks = 0
-        # After a failed write there is nothing left to do but read.
-        self._mute = False
+        #: Whether nothing can be written any more, so that only what has arrived is left to be read.
+        self.is_mute = False
         self._events = select.POLLIN
         self._poller = select.poll()
         self._poller.register(self._socket, self._events)
         self._poller.register(nudge, select.POLLIN)
 
     @property
-    def is_mute(self) -> bool:
-        """Whether nothing can be written any more, so that only what has arrived is left to be read."""
-        return self._mute and not self.broken
-
-    @property
     def wants_write(self) -> bool:
         """Whether something is to be written, and can be."""
-        return not self._mute and not self.broken and self.core.wants_write
+        return not self.is_mute and not self.broken and self.core.wants_write
 
     def poller(self, nested: bool) -> "select.poll":
         """What the leader polls without the lock. One that is `nested` interrupts its own thread in the middle of that."""
-        events = _IN_AND_OUT if self.core.wants_write and not (self.writing or self._mute or self.broken) else _IN
+        events = _IN_AND_OUT if self.core.wants_write and not (self.writing or self.is_mute or self.broken) else _IN
         if nested:
             poller = select.poll()
             poller.register(self._socket, events)
@@ -83,23 +78,25 @@ class Link:
 
     def flush(self) -> None:
         """Writes as much as the socket takes."""
-        while self.wants_write:
-            count = 0
+        if self.is_mute or self.broken:
+            return
+        core = self.core
+        while core.wants_write:
             try:
-                count = self.send(self.core.pending())
+                count = self.send(core.pending())
             except BaseException:
                 self.doubt()
                 raise
             if count < 0:
                 return
-            self.core.sent(count)
+            core.sent(count)
 
-    def flush_without(self, lock: Lock) -> None:
+    def flush_without(self, lock: Lock) -> bool:
         """The same, but for the system calls gives the lock back: while these run other threads do, which would wait for it
-        one after the other. What they queue goes along."""
+        one after the other. What they queue goes along. Answers whether there was no room to queue more meanwhile."""
         core = self.core
         self.writing = True
-        unsure = False
+        unsure = lacked_room = False
         try:
             while self.wants_write:
                 buffers = core.pending(hands_over=True)
@@ -109,10 +106,12 @@ class Link:
                     count = self.send(buffers)
                 finally:
                     lock.acquire()
+                lacked_room |= not core.has_room
                 core.sent(max(count, 0))
                 unsure = False
                 if count < 0:
-                    return
+                    break
+            return lacked_room
         finally:
             self.writing = False
             if unsure:
@@ -129,12 +128,12 @@ class Link:
         except BlockingIOError:
             return -1
         except OSError:
-            self._mute = True
+            self.is_mute = not self.broken
             return -1
 
     def doubt(self) -> None:
         """After an interrupt in the middle of a write."""
-        self._mute = True
+        self.is_mute = not self.broken
         self.core.doubt()
 
     def reads_first(self) -> bool:
@@ -164,7 +163,7 @@ class Link:
         """Takes what was fetched. Answers as `read`."""
         self.came = bool(data)
         if data is None:
-            return not self._mute
+            return not self.is_mute
         if not data:
             return False
         self._read = _LARGE_READ if len(data) == self._read else _READ
@@ -178,7 +177,7 @@ class Link:
     def hang_up(self) -> None:
         """Ends the connection, also where a child process has the socket. The descriptor stays, as somebody may poll
         it."""
-        self.broken = True
+        self.broken, self.is_mute = True, False
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -190,5 +189,5 @@ class Link:
 
     def close_in_child(self) -> None:
         """Lets go of the socket, which the parent goes on using."""
-        self.broken = True
+        self.broken, self.is_mute = True, False
         forget(self._socket)

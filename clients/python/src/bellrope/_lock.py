@@ -7,6 +7,8 @@ from types import TracebackType
 from typing import Optional, Type
 
 _me = threading.get_ident
+#: What such a thread is told.
+IN_THE_MIDDLE = "a bellrope.Client was used by a signal's handler in the middle of a call of its thread"
 
 
 class Lock:
@@ -29,7 +31,7 @@ class Lock:
         if not blocking:
             return False
         if self.holder == me:
-            raise RuntimeError("a bellrope.Client was used by a signal's handler in the middle of a call of its thread")
+            raise RuntimeError(IN_THE_MIDDLE)
         taken = self._lock.acquire(blocking, timeout)
         if taken:
             self.holder = me

@@ -22,7 +22,7 @@ from ._dial import BACKLOG_PAUSE, Dialled, Dialling, pause
 from ._doorbell import Doorbell, forget
 from ._errors import CallError, Cancelled, Closed, Connect, DeadlineExceeded, Violation
 from ._link import Link
-from ._lock import Lock
+from ._lock import IN_THE_MIDDLE, Lock
 from ._seat import Place, Seat
 from ._watcher import Watcher
 
@@ -79,14 +79,17 @@ class Shared:
                 return False
             seat = Seat(link.followers)
             call.wake = seat.wake
+            interrupted = True
             self._lock.release()
             try:
                 seat.wait(left)
+                interrupted = False
             finally:
                 if not call.done or seat.called:
                     self._lock.acquire()
                     seat.leave()
-                    if call.done or until is not None and time.monotonic() >= until:
+                    # One that was woken to lead, and does not, passes the role on.
+                    if interrupted or call.done or until is not None and time.monotonic() >= until:
                         self._pass_on(link)
         return True
 
@@ -129,14 +132,16 @@ class Shared:
 
     def _lead(self, link: Link, left: Optional[float], nested: bool) -> None:
         """Waits for the socket without the lock, then reads and writes."""
-        if link.reading or link.writing and nested:
-            raise RuntimeError("a bellrope.Client was used by a signal's handler in the middle of a call of its thread")
+        if link.writing and nested:
+            raise RuntimeError(IN_THE_MIDDLE)
         if link.is_mute:
             return self._exchange(link)
         if not link.followers and link.reads_first():
             self._exchange(link)
             if link.broken or link.has_read_first():
                 return
+        if link.reading:
+            raise RuntimeError(IN_THE_MIDDLE)
         poller = link.poller(nested)
         patience = None if left is None else int(left * 1000) + 1
         over = True
@@ -162,6 +167,8 @@ class Shared:
 
     def _exchange(self, link: Link) -> None:
         """Writes and reads as far as that goes without waiting."""
+        if link.reading:
+            raise RuntimeError(IN_THE_MIDDLE)
         over = True
         try:
             if link.core.wants_write:
@@ -182,13 +189,14 @@ class Shared:
             return  # Whoever writes takes it along.
         had_room = core.has_room
         if link.followers:
-            link.flush_without(self._lock)
+            had_room &= not link.flush_without(self._lock)
         else:
             link.flush()
         if not core.wants_write and had_room and not link.is_mute:
             return
         if not had_room and core.has_room:
             self._changed.notify_all()
+            core.wake_uploads()
         if not (link.wants_write or link.is_mute) or link.leader == threading.get_ident():
             return
         if link.leader is not None:
@@ -244,13 +252,14 @@ class Shared:
             if registration is not None and registration.cancelled():
                 raise Cancelled
             link = self._link
-            if link is not None and link.is_mute and link.leader is None:
+            if link is not None and link.is_mute and link.leader in (None, threading.get_ident()):
                 self._exchange(link)
-            elif link is not None and (not link.is_mute or link.leader == threading.get_ident()):
+                continue
+            if link is not None and not link.is_mute:
                 return link
-            # Else the one who leads reads to the end.
-            error = None if self._connecting or self._link is not None else self._connect(until)
-            if self._link is not None:
+            # The one who leads reads such a connection to its end.
+            error = None if self._connecting or link is not None else self._connect(until)
+            if link is None and self._link is not None:
                 continue
             now = time.monotonic()
             if until is not None and now >= until:

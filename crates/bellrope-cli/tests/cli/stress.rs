@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use crate::support::{Home, Running, eventually};
 
+/// What carries the records: the same suites are judged the same way over both.
+const TRANSPORTS: [&str; 2] = ["shm", "stream"];
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs a suite; answers its report. The exit code and every verdict must follow from the values.
@@ -50,19 +52,23 @@ fn assert_met(report: &Value, name: &str) {
 
 #[test]
 fn of_a_thousand_connections_at_once_every_call_is_answered_with_what_it_sent() {
-    let report = stress(&["connection-bomb", "--seconds", "0.5"]);
-    for name in ["open at once", "fewest calls", "differ", "failed or refused", "server counted"] {
-        assert_met(&report, name);
+    for transport in TRANSPORTS {
+        let report = stress(&["connection-bomb", "--seconds", "0.5", "--transport", transport]);
+        for name in ["open at once", "fewest calls", "differ", "failed or refused", "server counted"] {
+            assert_met(&report, name);
+        }
     }
 }
 
 #[test]
 fn over_the_buffer_budget_memory_stays_within_what_is_configured_and_no_call_is_lost() {
-    let report = stress(&["memory-destruction", "--seconds", "1"]);
-    for name in ["budget + rings", "differ", "calls failed", "small calls refused"] {
-        assert_met(&report, name);
+    for transport in TRANSPORTS {
+        let report = stress(&["memory-destruction", "--seconds", "1", "--transport", transport]);
+        for name in ["budget + rings", "differ", "calls failed", "small calls refused"] {
+            assert_met(&report, name);
+        }
+        assert!(report["suites"][0]["facts"]["looks"].as_u64().unwrap() > 10);
     }
-    assert!(report["suites"][0]["facts"]["looks"].as_u64().unwrap() > 10);
 }
 
 #[test]
@@ -82,19 +88,30 @@ fn calls_with_priority_are_timed_and_those_set_aside_are_counted() {
 
 #[test]
 fn after_cycles_of_connections_a_server_holds_what_it_held_before() {
-    let report = stress(&["leak", "--seconds", "2", "--seed", "7"]);
-    for name in ["growth", "descriptors", "threads", "mappings", "still counts", "differ", "failed"] {
-        assert_met(&report, name);
+    for transport in TRANSPORTS {
+        let report = stress(&["leak", "--seconds", "2", "--seed", "7", "--transport", transport]);
+        for name in ["growth", "descriptors", "threads", "mappings", "still counts", "differ", "failed"] {
+            assert_met(&report, name);
+        }
+        assert_eq!(report["seed"], 7);
     }
-    assert_eq!(report["seed"], 7);
 }
 
 #[test]
 fn whatever_goes_wrong_normal_calls_come_back_right() {
-    let report = stress(&["chaos", "--seconds", "3", "--seed", "7"]);
-    for name in ["faults", "differ", "while the server was there", "unpunished", "other than refused", "at the end"] {
-        assert_met(&report, name);
+    for transport in TRANSPORTS {
+        let report = stress(&["chaos", "--seconds", "3", "--seed", "7", "--transport", transport]);
+        for name in ["faults", "differ", "while the server was there", "unpunished", "other than refused", "at the end"]
+        {
+            assert_met(&report, name);
+        }
     }
+}
+
+#[test]
+fn the_suite_about_times_of_shared_memory_is_none_for_the_other_transport() {
+    let error = Home::new().run(["stress", "latency-torture", "--transport", "stream"]).failed(1);
+    assert!(error.contains("latency-torture is about shared memory"), "{error}");
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     report.judge("answers that differ from what was sent", tally.wrong as f64, "", Target::Equal(0.0));
     report.judge("calls failed or refused", (tally.failed + tally.refused) as f64, "", Target::Equal(0.0));
     report.judge("calls that the server counted", counted as f64, "", Target::Equal(answered));
-    let most = SERVER_KB + CONNECTION_KB * CONNECTIONS as f64;
+    let most = SERVER_KB + (CONNECTION_KB + course.read_ahead_kb()) * CONNECTIONS as f64;
     report.judge("server memory, highest (VmHWM)", peak, "KiB", Target::AtMost(most));
     report.fact("calls_per_s", (answered / call_seconds).round());
     report.fact("connect_seconds", connect_seconds);

@@ -59,8 +59,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     let server = ServerProcess::start_configured(false, config)?;
     let config = course.client(server.socket());
     let honest_clients = HonestClients::start(&config)?;
-    let mut chaos =
-        Chaos { config, server, honest_clients, standing: VecDeque::new(), found: Found::default() };
+    let mut chaos = Chaos { config, server, honest_clients, standing: VecDeque::new(), found: Found::default() };
     let (time, start) = (course.time(60.0, 15.0), Instant::now());
     let bar = Progress::new(true, "chaos", BAR_STEPS);
     let mut bar = ShareBar::new(&bar);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bellrope::client::{ClientConfig, Transport};
+use bellrope_proto::stream::READ_AHEAD;
 
 /// How a suite is run.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +39,11 @@ impl Course {
     /// How its clients connect.
     pub(super) fn client(self, socket: impl Into<PathBuf>) -> ClientConfig {
         ClientConfig::new(socket).transport(self.transport)
+    }
+
+    /// Most KiB that a server holds of a connection beside its rings, because of its transport.
+    pub(super) fn read_ahead_kb(self) -> f64 {
+        if self.transport == Transport::Stream { READ_AHEAD as f64 / 1024.0 } else { 0.0 }
     }
 
     /// How long a suite runs that has a time.

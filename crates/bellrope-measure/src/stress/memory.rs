@@ -72,7 +72,9 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     let peak = peak_kb(&server)? as f64;
     quiet(&mut server, 0, PATIENCE)?;
 
-    let rings_kb = ((SMALL_SENDERS + LARGE_SENDERS) * 2 * (u64::from(RING) + PAGE) / 1024) as f64;
+    let connections = SMALL_SENDERS + LARGE_SENDERS;
+    let rings_kb = (connections * 2 * (u64::from(RING) + PAGE) / 1024) as f64;
+    let rings_kb = rings_kb + connections as f64 * course.read_ahead_kb();
     let budget_kb = (BUDGET / 1024) as f64;
     report.judge(
         "server memory, highest (VmHWM): budget + rings + 3 MB",

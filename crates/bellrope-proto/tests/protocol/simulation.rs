@@ -1,6 +1,6 @@
 //! Thousands of random lives of a server and its clients, in one thread and under a simulated clock. Each connection is one
-//! over shared memory or over a socket. Whatever they do, and whichever process dies, the history of their calls keeps
-//! every rule of the ledger, nobody sleeps over a message, and nothing is left behind.
+//! over shared memory, compact or not, or over a socket. Whatever they do, and whichever process dies, the history of their
+//! calls keeps every rule of the ledger, nobody sleeps over a message, and nothing is left behind.
 //!
 //! A failure names its seed. `BELLROPE_SIM_SEED=n` replays just that one; `BELLROPE_SIM_SEEDS=n` runs so many.
 

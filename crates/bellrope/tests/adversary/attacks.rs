@@ -6,6 +6,7 @@ mod queues;
 mod ring;
 mod stream;
 
+use bellrope_proto::handshake::METADATA;
 use bellrope_testkit::raw_stream::StreamPeer;
 
 use crate::{field::Field, peer::Peer};
@@ -73,7 +74,7 @@ impl Attack {
         match self.run {
             Run::Peer(run) => run(field).map(|peer| Box::new(peer) as _),
             Run::Stream(run) => {
-                let mut peer = StreamPeer::connect(&field.path, "adversary");
+                let mut peer = StreamPeer::try_to_connect_with(&field.path, "adversary", METADATA).unwrap();
                 run(&mut peer);
                 Some(Box::new(peer))
             }

@@ -241,9 +241,14 @@ mod tests {
             drawn(&screen, width, height);
         }
         let text = drawn(&screen, 80, 24);
-        for part in
-            ["healthy", "/run/bell.sock", "p50 1 us, p95 10 us", "0 of 9 (0 shm, 0 stream)", "echo is open, 3 rejected", "CALLS/S"]
-        {
+        for part in [
+            "healthy",
+            "/run/bell.sock",
+            "p50 1 us, p95 10 us",
+            "0 of 9 (0 shm, 0 stream)",
+            "echo is open, 3 rejected",
+            "CALLS/S",
+        ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
         screen.hear(News::Lost("no server listens".to_owned()));

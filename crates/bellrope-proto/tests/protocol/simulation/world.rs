@@ -235,8 +235,12 @@ impl World {
             let (ours, theirs, wire) = Wire::connect(self.terms, self.setting.rng.fork());
             (client, server, link.wire) = (ours, theirs, Some(wire));
         } else {
-            let memory = SharedMemory::anonymous(self.terms.geometry.mapping_len());
-            (client, server) = pair(&memory, self.terms);
+            let mut terms = self.terms;
+            if self.setting.rng.bool() {
+                terms.geometry = terms.geometry.into_compact();
+            }
+            let memory = SharedMemory::anonymous(terms.geometry.mapping_len());
+            (client, server) = pair(&memory, terms);
         }
         link.client = Some(Client::new(client, self.connections));
         link.server = Some(Server::new(server, &self.budget, MAX_MESSAGE as usize));

@@ -23,6 +23,7 @@ pub(crate) struct Buffers {
 
 #[derive(Debug, Default)]
 struct Spares {
+    /// Those used last are at the end.
     large: Vec<Vec<u8>>,
     small: Vec<Vec<u8>>,
 }
@@ -59,19 +60,20 @@ impl Buffers {
     /// Takes a buffer back.
     pub(crate) fn put(&self, buffer: Vec<u8>) {
         let mut spares = self.lock();
-        let (kind, most) = match buffer.capacity() {
-            1..=SMALL => (&mut spares.small, SMALL_SPARES),
+        let Spares { large, small } = &mut *spares;
+        match buffer.capacity() {
+            1..=SMALL if small.len() < SMALL_SPARES => small.push(buffer),
             LARGE.. => {
-                let kept: usize = spares.large.iter().map(Vec::capacity).sum();
-                if self.budget.used() + (kept + buffer.capacity()) as u64 > self.budget.limit() {
-                    return;
+                // The one that was not used for longest goes: messages of another size have come.
+                if large.len() == SPARES {
+                    large.remove(0);
                 }
-                (&mut spares.large, SPARES)
+                let kept: usize = large.iter().map(Vec::capacity).sum();
+                if self.budget.used() + (kept + buffer.capacity()) as u64 <= self.budget.limit() {
+                    large.push(buffer);
+                }
             }
-            _ => return,
-        };
-        if kind.len() < most {
-            kind.push(buffer);
+            _ => {}
         }
     }
 
@@ -95,7 +97,7 @@ impl Buffers {
         let spares = &mut spares.large;
         let fitting = spares.iter().enumerate().filter(|(_, spare)| (len..=4 * len).contains(&spare.capacity()));
         let smallest = fitting.min_by_key(|(_, spare)| spare.capacity()).map(|(index, _)| index);
-        smallest.map(|index| spares.swap_remove(index)).unwrap_or_default()
+        smallest.map(|index| spares.remove(index)).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Spares> {
@@ -106,6 +108,25 @@ impl Buffers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_messages_of_another_size_their_buffers_are_used_again() {
+        let buffers = Buffers::new(&Budget::new(100 << 20));
+        let two = |len: usize| {
+            let (request, reply) = (buffers.take(len).unwrap(), buffers.take(len).unwrap());
+            let places = [request.as_ptr(), reply.as_ptr()];
+            buffers.put(request);
+            buffers.put(reply);
+            places
+        };
+        for mib in [1, 8, 1, 8] {
+            let fresh = two(mib << 20);
+            for _ in 0..3 {
+                assert!(two(mib << 20).iter().all(|place| fresh.contains(place)), "{mib} MiB");
+            }
+        }
+        assert_eq!(buffers.lock().large.len(), SPARES);
+    }
 
     #[test]
     fn no_large_buffer_is_kept_where_the_budget_is_used_or_comes_to_be() {

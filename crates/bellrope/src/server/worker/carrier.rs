@@ -25,11 +25,7 @@ pub(crate) struct Carrier {
 }
 
 impl Carrier {
-    pub(crate) fn new(
-        (end, counted): (StreamEnd, Counted),
-        watch: EdgeWatch,
-        scratch: Arc<Mutex<Scratch>>,
-    ) -> Self {
+    pub(crate) fn new((end, counted): (StreamEnd, Counted), watch: EdgeWatch, scratch: Arc<Mutex<Scratch>>) -> Self {
         Self { pump: Pump::new(end), watch, scratch, moved: false, _counted: counted }
     }
 

@@ -57,6 +57,26 @@ pub(super) const ATTACKS: &[Attack] = &[
     over_socket("parts that are more than the whole", Closed("bad_size"), |peer| {
         (0..3).for_each(|_| peer.send(Kind::Fragment, 0, 1, Some(2000), &[7; 1000]));
     }),
+    over_socket("a last part that is empty", Closed("bad_size"), |peer| {
+        peer.send(Kind::Fragment, 0, 1, Some(2000), &[7; 1000]);
+        peer.call("echo", 1, b"");
+    }),
+    over_socket("an end that counts other chunks than came", Closed("bad_sequence"), |peer| {
+        peer.call("total", 1, b"");
+        peer.send(Kind::Chunk, 0, 1, Some(0), b"x");
+        peer.send(Kind::End, 0, 1, Some(2), b"");
+    }),
+    over_socket("changes of a table that is not the client's", Closed("bad_direction"), |peer| {
+        peer.send(Kind::Types, 0, 0, Some(1), &[1, 0, 255, 0]);
+    }),
+    over_socket("a description that ends beyond its record", Closed("bad_metadata"), |peer| {
+        peer.send(Kind::Described, peer.number("echo"), 1, None, &[200, 0, 1]);
+    }),
+    over_socket("descriptions whose entries are out of their order", Closed("bad_metadata"), |peer| {
+        let block = [6, 0, 3, 1, b'a', 2, 1, b'b'];
+        peer.send(Kind::Described, peer.number("echo"), 1, None, &block);
+    }),
+    over_socket("half a header and then silence", Evicted, |peer| says(peer, &header_word(4, 2).to_le_bytes()[..5])),
     over_socket("half a payload and then silence", Evicted, |peer| {
         says(peer, &record(Kind::Request, 1, 1, None, &[0; 50_000])[..40_000]);
     }),

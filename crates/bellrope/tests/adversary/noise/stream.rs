@@ -17,7 +17,11 @@ pub(super) fn live(peer: &mut StreamPeer, rng: &mut Rng) {
     for _ in 0..rng.u32(1..STEPS) {
         match rng.u32(0..24) {
             0 => waiting.extend(word(rng).to_le_bytes()),
-            1 => waiting.extend(std::iter::repeat_with(|| rng.u8(..)).take(rng.usize(1..64))),
+            1 => {
+                let mut bytes = vec![0; rng.usize(1..64)];
+                rng.fill(&mut bytes);
+                waiting.extend(bytes);
+            }
             // From here on it may be out of step.
             2 if rng.u32(0..4) == 0 => waiting.truncate(rng.usize(0..=waiting.len())),
             3 if !waiting.is_empty() => {
