@@ -1,5 +1,6 @@
 //! What a request and a chunk that pass through the API port cost the server: system calls, counted by tracing the port's thread,
-//! and wake-ups, which the kernel counts. How long they take is for `bellrope bench port` to print.
+//! wake-ups, which the kernel counts, and what the gateway behind the port allocates, with its HTTP client. How long they take is
+//! for `bellrope bench port` to print.
 //!
 //! Where processes may not be traced the system calls are skipped, and that is said.
 #![cfg(target_arch = "x86_64")]
@@ -9,6 +10,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     process::{Command, Stdio},
     sync::{
         Mutex, PoisonError,
@@ -17,7 +19,11 @@ use std::{
     },
 };
 
+use bellrope_gateway::{Gateway, GatewaySettings, PassedAnswer, PassedStream, Told, Way, inbound::pass_request, pass::PassFormat};
+use bellrope_shm::CountingAllocator;
 use bellrope_testkit::program::{PATIENCE, Running};
+use futures_util::StreamExt;
+use hyper::body::Bytes;
 use nix::{
     errno::Errno,
     sys::{
@@ -26,6 +32,9 @@ use nix::{
     },
     unistd::Pid,
 };
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 /// Requests, or chunks, that are counted.
 const COUNT: usize = 200;
@@ -42,6 +51,12 @@ const WHOLE: &str = r#"{"id":"1","object":"chat.completion","created":1,"model":
 const CHUNK: &str =
     "data: {\"id\":\"1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"bell\"},\"finish_reason\":null}]}\n\n";
 const END: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+
+/// Allocations of the gateway and its HTTP client. Those of the port itself, a process of its own, are not counted.
+const ALLOCATIONS_OF_A_REQUEST: u64 = 120;
+const ALLOCATIONS_OF_A_CHUNK: u64 = 8;
+/// Counts whose median is taken: a thread of the test program may say something meanwhile.
+const COUNTS: usize = 5;
 
 /// One at a time: each counts what the machine does.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -300,4 +315,107 @@ fn a_chunk_that_passes_through_takes_few_system_calls_and_wake_ups() {
     check("a chunk", system_calls(&mut scene, Scene::chunk).as_ref(), CALLS_OF_A_CHUNK);
     scene.chunks = None;
     scene.read_to("data: [DONE]");
+}
+
+/// A provider that allocates nothing for a request. A stream's chunks come as bytes come through `told`.
+fn frugal_provider(mut told: UnixStream) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    let whole = format!("{head}Content-Length: {}\r\n\r\n{WHOLE}", WHOLE.len());
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = chunk_of(CHUNK);
+    std::thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        connection.set_nodelay(true).unwrap();
+        let (mut buffer, mut held) = ([0; 8 * 1024], 0);
+        loop {
+            match connection.read(&mut buffer[held..]).unwrap() {
+                0 => return,
+                count => held += count,
+            }
+            // The body is the only JSON of a request.
+            if buffer[..held].last() != Some(&b'}') {
+                continue;
+            }
+            let is_stream = buffer[..held].windows(14).any(|window| window.starts_with(b"\"stream\":true"));
+            held = 0;
+            if !is_stream {
+                connection.write_all(whole.as_bytes()).unwrap();
+                continue;
+            }
+            connection.write_all(head.as_bytes()).unwrap();
+            while told.read_exact(&mut [0]).is_ok() {
+                if connection.write_all(chunk.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    address
+}
+
+async fn pass(gateway: &Gateway, names: &[String], body: &'static str) -> Result<Bytes, PassedStream> {
+    let request = pass_request(PassFormat::ChatCompletions, Bytes::from_static(body.as_bytes()), names);
+    match gateway.pass(request.unwrap().unwrap()).await {
+        Way::Passed(PassedAnswer { body, .. }) => body,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_passes_through_allocates_little() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut tell, told) = UnixStream::pair().unwrap();
+    let url = format!("http://{}", frugal_provider(told));
+    let settings = serde_json::json!({"provider": "p", "providers": {
+        "p": {"kind": "openai", "base_url": url, "model": "m", "pass_through": "exact"},
+    }});
+    let settings: GatewaySettings = serde_json::from_value(settings).unwrap();
+    let gateway = Gateway::from_settings_and_vars(settings, |_| None).unwrap();
+    let names = gateway.names();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let request = r#"{"model":"p/m","stream":false,"messages":[{"role":"user","content":"Hi"}]}"#;
+        let mut counts = [0; COUNTS];
+        for count in &mut counts {
+            for number in 0..WARM_UP + COUNT {
+                if number == WARM_UP {
+                    ALLOCATOR.start();
+                }
+                let Ok(whole) = pass(&gateway, &names, request).await else { panic!("a whole answer was asked for") };
+                assert_eq!(whole, WHOLE);
+            }
+            *count = ALLOCATOR.stop() / COUNT as u64;
+        }
+        check_allocations("a request", counts, ALLOCATIONS_OF_A_REQUEST);
+
+        let request = r#"{"model":"p/m","stream":true,"messages":[{"role":"user","content":"Hi"}]}"#;
+        // The first chunk is the beginning of the answer.
+        tell.write_all(b".").unwrap();
+        let Err(mut events) = pass(&gateway, &names, request).await else { panic!("a stream was asked for") };
+        let mut next = async || match events.next().await {
+            Some(Told::Bytes(bytes)) => assert_eq!(bytes, CHUNK),
+            other => panic!("{other:?}"),
+        };
+        next().await;
+        for count in &mut counts {
+            for number in 0..WARM_UP + COUNT {
+                if number == WARM_UP {
+                    ALLOCATOR.start();
+                }
+                tell.write_all(b".").unwrap();
+                next().await;
+            }
+            *count = ALLOCATOR.stop() / COUNT as u64;
+        }
+        check_allocations("a chunk", counts, ALLOCATIONS_OF_A_CHUNK);
+    });
+}
+
+fn check_allocations(what: &str, mut counts: [u64; COUNTS], most: u64) {
+    counts.sort_unstable();
+    let each = counts[COUNTS / 2];
+    println!("{what}: {each} allocations");
+    assert!(each <= most, "{what} takes {each} allocations: {counts:?}");
 }
