@@ -13,13 +13,15 @@ use std::{
     os::unix::net::UnixStream,
     process::{Command, Stdio},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::{Sender, channel},
     },
 };
 
-use bellrope_gateway::{Gateway, GatewaySettings, PassedAnswer, PassedStream, Told, Way, inbound::pass_request, pass::PassFormat};
+use bellrope_gateway::{
+    Gateway, GatewaySettings, PassedAnswer, PassedStream, Told, Way, inbound::pass_request, pass::PassFormat,
+};
 use bellrope_shm::CountingAllocator;
 use bellrope_testkit::program::{PATIENCE, Running};
 use futures_util::StreamExt;
@@ -58,6 +60,8 @@ const ALLOCATIONS_OF_A_CHUNK: u64 = 8;
 /// Counts whose median is taken: a thread of the test program may say something meanwhile.
 const COUNTS: usize = 5;
 
+const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
 /// One at a time: each counts what the machine does.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -72,31 +76,41 @@ struct Scene {
 
 /// A provider that answers whole requests at once. Of a stream each chunk comes when it is told.
 fn provider() -> (SocketAddr, Sender<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
     let (chunks, told) = channel::<()>();
-    let mut told = Some(told);
-    std::thread::spawn(move || {
-        for connection in listener.incoming().flatten() {
-            connection.set_nodelay(true).unwrap();
-            let mut reader = BufReader::new(connection);
-            while let Some(body) = request(&mut reader) {
-                let writer = reader.get_mut();
-                if !body.contains("\"stream\":true") {
-                    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-                    write!(writer, "{head}Content-Length: {}\r\n\r\n{WHOLE}", WHOLE.len()).unwrap();
-                    continue;
-                }
-                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-                writer.write_all(head.as_bytes()).unwrap();
-                for () in told.take().into_iter().flatten() {
-                    writer.write_all(chunk_of(CHUNK).as_bytes()).unwrap();
-                }
-                write!(writer, "{}0\r\n\r\n", chunk_of(END)).unwrap();
+    // Whoever begins the stream has it.
+    let told = Arc::new(Mutex::new(Some(told)));
+    let address = listen(move |connection| {
+        let mut reader = BufReader::new(connection);
+        while let Some(body) = request(&mut reader) {
+            let writer = reader.get_mut();
+            if !body.contains("\"stream\":true") {
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+                write!(writer, "{head}Content-Length: {}\r\n\r\n{WHOLE}", WHOLE.len()).unwrap();
+                continue;
             }
+            writer.write_all(STREAM_HEAD.as_bytes()).unwrap();
+            let told = told.lock().unwrap().take();
+            for () in told.into_iter().flatten() {
+                writer.write_all(chunk_of(CHUNK).as_bytes()).unwrap();
+            }
+            write!(writer, "{}0\r\n\r\n", chunk_of(END)).unwrap();
         }
     });
     (address, chunks)
+}
+
+/// Serves each connection on a thread of its own.
+fn listen(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            connection.set_nodelay(true).unwrap();
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(connection));
+        }
+    });
+    address
 }
 
 fn chunk_of(text: &str) -> String {
@@ -191,13 +205,14 @@ impl Scene {
         self.read_to("HTTP/1.1 200");
     }
 
-    /// How often the threads of the server went to sleep so far.
-    fn sleeps(&self) -> u64 {
-        let of = |status: String| {
-            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:").map(str::to_owned));
-            line.unwrap().trim().parse::<u64>().unwrap()
+    /// How often the threads of the server went to sleep so far, but for those that have ended.
+    fn sleeps(&self) -> i64 {
+        let of = |id: i32| {
+            let status = fs::read_to_string(format!("/proc/{}/task/{id}/status", self.server.id())).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            line.trim().parse::<i64>().ok()
         };
-        self.threads().map(|id| of(fs::read_to_string(format!("/proc/{}/task/{id}/status", self.server.id())).unwrap())).sum()
+        self.threads().filter_map(of).sum()
     }
 
     fn threads(&self) -> impl Iterator<Item = i32> {
@@ -207,8 +222,8 @@ impl Scene {
 
     /// The threads that serve the port.
     fn port_threads(&self) -> Vec<i32> {
-        let name = |id: &i32| fs::read_to_string(format!("/proc/{}/task/{id}/comm", self.server.id())).unwrap();
-        self.threads().filter(|id| name(id).trim() == "bellrope-api").collect()
+        let name = |id: &i32| fs::read_to_string(format!("/proc/{}/task/{id}/comm", self.server.id()));
+        self.threads().filter(|id| name(id).is_ok_and(|name| name.trim() == "bellrope-api")).collect()
     }
 }
 
@@ -318,21 +333,16 @@ fn a_chunk_that_passes_through_takes_few_system_calls_and_wake_ups() {
 }
 
 /// A provider that allocates nothing for a request. A stream's chunks come as bytes come through `told`.
-fn frugal_provider(mut told: UnixStream) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+fn frugal_provider(told: UnixStream) -> SocketAddr {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-    let whole = format!("{head}Content-Length: {}\r\n\r\n{WHOLE}", WHOLE.len());
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let chunk = chunk_of(CHUNK);
-    std::thread::spawn(move || {
-        let (mut connection, _) = listener.accept().unwrap();
-        connection.set_nodelay(true).unwrap();
+    let whole: Arc<str> = format!("{head}Content-Length: {}\r\n\r\n{WHOLE}", WHOLE.len()).into();
+    let (chunk, told): (Arc<str>, _) = (chunk_of(CHUNK).into(), Arc::new(told));
+    listen(move |mut connection| {
         let (mut buffer, mut held) = ([0; 8 * 1024], 0);
         loop {
-            match connection.read(&mut buffer[held..]).unwrap() {
-                0 => return,
-                count => held += count,
+            match connection.read(&mut buffer[held..]) {
+                Ok(count) if count > 0 => held += count,
+                _ => return,
             }
             // The body is the only JSON of a request.
             if buffer[..held].last() != Some(&b'}') {
@@ -344,15 +354,14 @@ fn frugal_provider(mut told: UnixStream) -> SocketAddr {
                 connection.write_all(whole.as_bytes()).unwrap();
                 continue;
             }
-            connection.write_all(head.as_bytes()).unwrap();
-            while told.read_exact(&mut [0]).is_ok() {
+            connection.write_all(STREAM_HEAD.as_bytes()).unwrap();
+            while (&*told).read_exact(&mut [0]).is_ok() {
                 if connection.write_all(chunk.as_bytes()).is_err() {
                     return;
                 }
             }
         }
-    });
-    address
+    })
 }
 
 async fn pass(gateway: &Gateway, names: &[String], body: &'static str) -> Result<Bytes, PassedStream> {

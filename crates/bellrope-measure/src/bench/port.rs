@@ -224,8 +224,12 @@ impl PortReport {
             "{:<12} {:>10} {:>10} {:>12} {:>12} {:>10}",
             "requests", "p50 us", "p99 us", "16 conn., /s", "64 conn., /s", "fresh p50"
         ))?;
-        let kinds =
-            [("direct", &self.direct), ("relay", &self.relay), ("exact", &self.exact), ("translated", &self.translated)];
+        let kinds = [
+            ("direct", &self.direct),
+            ("relay", &self.relay),
+            ("exact", &self.exact),
+            ("translated", &self.translated),
+        ];
         for (name, Requests { sequential, answers_per_s_16, answers_per_s_64, fresh }) in kinds {
             output::line(format_args!(
                 "{name:<12} {:>10.1} {:>10.1} {answers_per_s_16:>12.0} {answers_per_s_64:>12.0} {:>10.1}",
