@@ -86,9 +86,8 @@ impl BookSettings {
                 return fault(key, format!("has {rows} rows; give at most {MAX_ROWS}"));
             }
         }
-        let row_fault = |key: &str, row: usize, fault: String| {
-            Err(SettingFault { key: key.to_owned(), row: Some(row), fault })
-        };
+        let row_fault =
+            |key: &str, row: usize, fault: String| Err(SettingFault { key: key.to_owned(), row: Some(row), fault });
         for (at, price) in self.prices.iter().enumerate() {
             if let Err(text) = price.check() {
                 let which = format!("row {} ({}/{})", at + 1, shown(&price.provider), shown(&price.model));

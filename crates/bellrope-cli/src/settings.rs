@@ -27,8 +27,8 @@ use serde_path_to_error::Segment;
 
 use document::{Document, TokenSettings};
 use given::{address, address_text, assignment, time};
-use layers::{Layers, row};
 pub(crate) use layers::{CONFIG, LOCAL_MODELS, NO_SPAWN, Origin, Origins, ours as variables};
+use layers::{Layers, row};
 use schema::{Key, flatten, parts, shown};
 
 use crate::{

@@ -1,5 +1,6 @@
 //! What a request and a chunk that pass through the API port cost the server: system calls, counted by tracing the port's thread,
-//! and wake-ups, which the kernel counts. How long they take is for `bellrope bench port` to print.
+//! wake-ups, which the kernel counts, and what the gateway behind the port allocates, with its HTTP client. How long they take is
+//! for `bellrope bench port` to print.
 //!
 //! Where processes may not be traced the system calls are skipped, and that is said.
 #![cfg(target_arch = "x86_64")]
@@ -9,15 +10,22 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     process::{Command, Stdio},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::{Sender, channel},
     },
 };
 
+use bellrope_gateway::{
+    Gateway, GatewaySettings, PassedAnswer, PassedStream, Told, Way, inbound::pass_request, pass::PassFormat,
+};
+use bellrope_shm::CountingAllocator;
 use bellrope_testkit::program::{PATIENCE, Running};
+use futures_util::StreamExt;
+use hyper::body::Bytes;
 use nix::{
     errno::Errno,
     sys::{
@@ -26,6 +34,9 @@ use nix::{
     },
     unistd::Pid,
 };
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator::new();
 
 /// Requests, or chunks, that are counted.
 const COUNT: usize = 200;
@@ -43,6 +54,14 @@ const CHUNK: &str =
     "data: {\"id\":\"1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"bell\"},\"finish_reason\":null}]}\n\n";
 const END: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
 
+/// Allocations of the gateway and its HTTP client. Those of the port itself, a process of its own, are not counted.
+const ALLOCATIONS_OF_A_REQUEST: u64 = 120;
+const ALLOCATIONS_OF_A_CHUNK: u64 = 8;
+/// Counts whose median is taken: a thread of the test program may say something meanwhile.
+const COUNTS: usize = 5;
+
+const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
 /// One at a time: each counts what the machine does.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -57,31 +76,41 @@ struct Scene {
 
 /// A provider that answers whole requests at once. Of a stream each chunk comes when it is told.
 fn provider() -> (SocketAddr, Sender<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
     let (chunks, told) = channel::<()>();
-    let mut told = Some(told);
-    std::thread::spawn(move || {
-        for connection in listener.incoming().flatten() {
-            connection.set_nodelay(true).unwrap();
-            let mut reader = BufReader::new(connection);
-            while let Some(body) = request(&mut reader) {
-                let writer = reader.get_mut();
-                if !body.contains("\"stream\":true") {
-                    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
-                    write!(writer, "{head}Content-Length: {}\r\n\r\n{WHOLE}", WHOLE.len()).unwrap();
-                    continue;
-                }
-                let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-                writer.write_all(head.as_bytes()).unwrap();
-                for () in told.take().into_iter().flatten() {
-                    writer.write_all(chunk_of(CHUNK).as_bytes()).unwrap();
-                }
-                write!(writer, "{}0\r\n\r\n", chunk_of(END)).unwrap();
+    // Whoever begins the stream has it.
+    let told = Arc::new(Mutex::new(Some(told)));
+    let address = listen(move |connection| {
+        let mut reader = BufReader::new(connection);
+        while let Some(body) = request(&mut reader) {
+            let writer = reader.get_mut();
+            if !body.contains("\"stream\":true") {
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+                write!(writer, "{head}Content-Length: {}\r\n\r\n{WHOLE}", WHOLE.len()).unwrap();
+                continue;
             }
+            writer.write_all(STREAM_HEAD.as_bytes()).unwrap();
+            let told = told.lock().unwrap().take();
+            for () in told.into_iter().flatten() {
+                writer.write_all(chunk_of(CHUNK).as_bytes()).unwrap();
+            }
+            write!(writer, "{}0\r\n\r\n", chunk_of(END)).unwrap();
         }
     });
     (address, chunks)
+}
+
+/// Serves each connection on a thread of its own.
+fn listen(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            connection.set_nodelay(true).unwrap();
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(connection));
+        }
+    });
+    address
 }
 
 fn chunk_of(text: &str) -> String {
@@ -176,13 +205,14 @@ impl Scene {
         self.read_to("HTTP/1.1 200");
     }
 
-    /// How often the threads of the server went to sleep so far.
-    fn sleeps(&self) -> u64 {
-        let of = |status: String| {
-            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:").map(str::to_owned));
-            line.unwrap().trim().parse::<u64>().unwrap()
+    /// How often the threads of the server went to sleep so far, but for those that have ended.
+    fn sleeps(&self) -> i64 {
+        let of = |id: i32| {
+            let status = fs::read_to_string(format!("/proc/{}/task/{id}/status", self.server.id())).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            line.trim().parse::<i64>().ok()
         };
-        self.threads().map(|id| of(fs::read_to_string(format!("/proc/{}/task/{id}/status", self.server.id())).unwrap())).sum()
+        self.threads().filter_map(of).sum()
     }
 
     fn threads(&self) -> impl Iterator<Item = i32> {
@@ -192,8 +222,8 @@ impl Scene {
 
     /// The threads that serve the port.
     fn port_threads(&self) -> Vec<i32> {
-        let name = |id: &i32| fs::read_to_string(format!("/proc/{}/task/{id}/comm", self.server.id())).unwrap();
-        self.threads().filter(|id| name(id).trim() == "bellrope-api").collect()
+        let name = |id: &i32| fs::read_to_string(format!("/proc/{}/task/{id}/comm", self.server.id()));
+        self.threads().filter(|id| name(id).is_ok_and(|name| name.trim() == "bellrope-api")).collect()
     }
 }
 
@@ -300,4 +330,101 @@ fn a_chunk_that_passes_through_takes_few_system_calls_and_wake_ups() {
     check("a chunk", system_calls(&mut scene, Scene::chunk).as_ref(), CALLS_OF_A_CHUNK);
     scene.chunks = None;
     scene.read_to("data: [DONE]");
+}
+
+/// A provider that allocates nothing for a request. A stream's chunks come as bytes come through `told`.
+fn frugal_provider(told: UnixStream) -> SocketAddr {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+    let whole: Arc<str> = format!("{head}Content-Length: {}\r\n\r\n{WHOLE}", WHOLE.len()).into();
+    let (chunk, told): (Arc<str>, _) = (chunk_of(CHUNK).into(), Arc::new(told));
+    listen(move |mut connection| {
+        let (mut buffer, mut held) = ([0; 8 * 1024], 0);
+        loop {
+            match connection.read(&mut buffer[held..]) {
+                Ok(count) if count > 0 => held += count,
+                _ => return,
+            }
+            // The body is the only JSON of a request.
+            if buffer[..held].last() != Some(&b'}') {
+                continue;
+            }
+            let is_stream = buffer[..held].windows(14).any(|window| window.starts_with(b"\"stream\":true"));
+            held = 0;
+            if !is_stream {
+                connection.write_all(whole.as_bytes()).unwrap();
+                continue;
+            }
+            connection.write_all(STREAM_HEAD.as_bytes()).unwrap();
+            while (&*told).read_exact(&mut [0]).is_ok() {
+                if connection.write_all(chunk.as_bytes()).is_err() {
+                    return;
+                }
+            }
+        }
+    })
+}
+
+async fn pass(gateway: &Gateway, names: &[String], body: &'static str) -> Result<Bytes, PassedStream> {
+    let request = pass_request(PassFormat::ChatCompletions, Bytes::from_static(body.as_bytes()), names);
+    match gateway.pass(request.unwrap().unwrap()).await {
+        Way::Passed(PassedAnswer { body, .. }) => body,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_passes_through_allocates_little() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut tell, told) = UnixStream::pair().unwrap();
+    let url = format!("http://{}", frugal_provider(told));
+    let settings = serde_json::json!({"provider": "p", "providers": {
+        "p": {"kind": "openai", "base_url": url, "model": "m", "pass_through": "exact"},
+    }});
+    let settings: GatewaySettings = serde_json::from_value(settings).unwrap();
+    let gateway = Gateway::from_settings_and_vars(settings, |_| None).unwrap();
+    let names = gateway.names();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let request = r#"{"model":"p/m","stream":false,"messages":[{"role":"user","content":"Hi"}]}"#;
+        let mut counts = [0; COUNTS];
+        for count in &mut counts {
+            for number in 0..WARM_UP + COUNT {
+                if number == WARM_UP {
+                    ALLOCATOR.start();
+                }
+                let Ok(whole) = pass(&gateway, &names, request).await else { panic!("a whole answer was asked for") };
+                assert_eq!(whole, WHOLE);
+            }
+            *count = ALLOCATOR.stop() / COUNT as u64;
+        }
+        check_allocations("a request", counts, ALLOCATIONS_OF_A_REQUEST);
+
+        let request = r#"{"model":"p/m","stream":true,"messages":[{"role":"user","content":"Hi"}]}"#;
+        // The first chunk is the beginning of the answer.
+        tell.write_all(b".").unwrap();
+        let Err(mut events) = pass(&gateway, &names, request).await else { panic!("a stream was asked for") };
+        let mut next = async || match events.next().await {
+            Some(Told::Bytes(bytes)) => assert_eq!(bytes, CHUNK),
+            other => panic!("{other:?}"),
+        };
+        next().await;
+        for count in &mut counts {
+            for number in 0..WARM_UP + COUNT {
+                if number == WARM_UP {
+                    ALLOCATOR.start();
+                }
+                tell.write_all(b".").unwrap();
+                next().await;
+            }
+            *count = ALLOCATOR.stop() / COUNT as u64;
+        }
+        check_allocations("a chunk", counts, ALLOCATIONS_OF_A_CHUNK);
+    });
+}
+
+fn check_allocations(what: &str, mut counts: [u64; COUNTS], most: u64) {
+    counts.sort_unstable();
+    let each = counts[COUNTS / 2];
+    println!("{what}: {each} allocations");
+    assert!(each <= most, "{what} takes {each} allocations: {counts:?}");
 }

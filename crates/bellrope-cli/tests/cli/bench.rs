@@ -36,6 +36,26 @@ fn quick(arguments: &[&str]) -> impl Fn(&str) -> f64 {
 }
 
 #[test]
+fn the_port_is_measured_beside_the_provider_and_a_bare_relay() {
+    let figure = quick(&["port"]);
+    for kind in ["direct", "relay", "exact", "translated"] {
+        let of = |name: &str| figure(&format!("/{kind}/{name}"));
+        assert!(of("answers_per_s_16") > 0.0 && of("answers_per_s_64") > 0.0);
+        for times in ["sequential", "fresh"] {
+            assert!(of(&format!("{times}/p50_us")) > 0.0);
+            assert!(of(&format!("{times}/p50_us")) <= of(&format!("{times}/p99_us")), "{kind}");
+        }
+    }
+    for kind in ["direct", "relay", "exact", "translated", "shared_memory"] {
+        assert!(figure(&format!("/chunks/{kind}/p50_us")) > 0.0);
+    }
+    let added = figure("/exact/sequential/p50_us") - figure("/direct/sequential/p50_us");
+    assert!((figure("/added_p50_us") - added).abs() < 0.01);
+    let share = figure("/exact/answers_per_s_16") / figure("/direct/answers_per_s_16");
+    assert!((figure("/share_16") - share).abs() < 1e-9);
+}
+
+#[test]
 fn large_echoes_are_measured_beside_memcpy() {
     let figure = quick(&["large", "--size", "70000", "--size", "300000", "--no-pin"]);
     for (row, size) in [("/sizes/0", 70_000.0), ("/sizes/1", 300_000.0)] {

@@ -319,7 +319,10 @@ fn settings_of_the_books_that_cannot_be_used_are_named_with_their_place() {
     let home = Home::new();
     for (config, expected) in [
         ("[books]\nkeep_days = 0\n", "bellrope.toml:2:1: books.keep_days is 0; set it to 1 to 36500"),
-        ("[[prices]]\nprovider = \"p\"\nmodel = \"m\"\ninput = -1\noutput = 1\n", "bellrope.toml:1:1: prices row 1 (p/m): input is -1; "),
+        (
+            "[[prices]]\nprovider = \"p\"\nmodel = \"m\"\ninput = -1\noutput = 1\n",
+            "bellrope.toml:1:1: prices row 1 (p/m): input is -1; ",
+        ),
         (
             "[[budgets]]\nname = \"a\"\nwindow = \"day\"\ntokens = 5\n\n[[budgets]]\nname = \"b\"\nwindow = \"day\"\n",
             "bellrope.toml:6:1: budgets `b`: give at least one of cost, tokens and requests",
@@ -355,6 +358,8 @@ fn settings_of_the_books_that_cannot_be_used_are_named_with_their_place() {
     add_token(&home, "codex", &[]);
     home.run(["config", "check", path.to_str().unwrap()]).succeeded();
     let wrong = home.run(["token", "add", "other", "--budget", "1000/day"]).failed(1);
-    assert!(wrong.contains("1000tokens/day, 1000requests/day, or money with its currency, as in 1000USD/day"), "{wrong}");
+    assert!(
+        wrong.contains("1000tokens/day, 1000requests/day, or money with its currency, as in 1000USD/day"),
+        "{wrong}"
+    );
 }
-

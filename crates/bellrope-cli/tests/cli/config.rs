@@ -30,6 +30,16 @@ fn config_show_prints_every_value_with_its_origin_and_no_key() {
     assert_eq!(from("server.stream_window"), "9000 --set");
     assert_eq!(from("gateway.providers.work.api_key"), "(hidden) WORK_KEY");
     assert!(!table.contains("123456"), "{table}");
+    let json = Running::start(command.arg("--json")).finish().succeeded();
+    let entries: Value = serde_json::from_str(&json).unwrap();
+    let workers = entries.as_array().unwrap().iter().find(|entry| entry["key"] == "server.workers").unwrap();
+    assert_eq!((&workers["value"], &workers["origin"]["line"]), (&2.into(), &2.into()));
+    assert!(!json.contains("123456"), "{json}");
+}
+
+#[test]
+fn config_show_says_what_becomes_of_requests_in_each_providers_own_format() {
+    let home = Home::new();
     let own = "[gateway.openai]\nbase_url = \"http://127.0.0.1:1\"\n[gateway.providers.anthropic]\n\
                [gateway.providers.off]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:1\"\npass_through = \"off\"\n";
     let own = home.config(own);
@@ -43,11 +53,6 @@ fn config_show_prints_every_value_with_its_origin_and_no_key() {
     ];
     assert_eq!(ways.len(), 3, "{shown}");
     assert!(expected.iter().all(|row| ways.iter().any(|line| words(line) == *row)), "{ways:?}");
-    let json = Running::start(command.arg("--json")).finish().succeeded();
-    let entries: Value = serde_json::from_str(&json).unwrap();
-    let workers = entries.as_array().unwrap().iter().find(|entry| entry["key"] == "server.workers").unwrap();
-    assert_eq!((&workers["value"], &workers["origin"]["line"]), (&2.into(), &2.into()));
-    assert!(!json.contains("123456"), "{json}");
 }
 
 #[test]

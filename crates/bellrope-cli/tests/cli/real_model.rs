@@ -2,7 +2,13 @@
 
 use std::{io::Write, time::Duration};
 
-use crate::support::{Home, Running};
+use serde_json::{Value, json};
+
+use crate::{
+    api_formats::exchange,
+    api_port::address,
+    support::{Home, Running},
+};
 
 /// Names the base URL of any OpenAI-compatible server, such as `http://127.0.0.1:8080`.
 const URL: &str = "BELLROPE_REAL_MODEL_URL";
@@ -28,4 +34,67 @@ fn a_real_model_answers_through_serve_and_chat() {
     assert!(finished.stderr.contains("usage: "), "{finished:?}");
     let answer = finished.succeeded();
     assert!(answer.trim().len() > 1, "{answer:?}");
+}
+
+/// What the model is to answer with.
+fn schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": {"capital": {"type": "string", "maxLength": 20}, "is_large": {"type": "boolean"}},
+        "required": ["capital", "is_large"],
+        "additionalProperties": false,
+    })
+}
+
+#[test]
+fn a_real_model_keeps_to_a_json_schema_in_every_format_of_the_port_and_of_its_server() {
+    let Ok(url) = std::env::var(URL) else {
+        writeln!(std::io::stderr(), "SKIPPED: {URL} is not set; no real model was asked").unwrap();
+        return;
+    };
+    let home = Home::new();
+    let provider = |name: &str, kind: &str| {
+        format!("[gateway.providers.{name}]\nkind = \"{kind}\"\nbase_url = \"{url}\"\nmodel = \"real\"\n")
+    };
+    // Anthropic's messages have no schema at this server.
+    let config = home.config(&format!(
+        "[gateway]\nprovider = \"chat\"\n{}{}",
+        provider("chat", "openai"),
+        provider("responses", "openai-responses")
+    ));
+    let server = home.serve(["--api-port".as_ref(), "0".as_ref(), "--config".as_ref(), config.as_os_str()]);
+    let address = address(&server);
+    let question = json!([{"role": "user", "content": "What is the capital of France, and is it large?"}]);
+    let named = json!({"name": "city", "strict": true, "schema": schema()});
+    for provider in ["chat", "responses"] {
+        let model = format!("{provider}/real");
+        let asked = [
+            (
+                "/v1/chat/completions",
+                json!({"model": model, "messages": question, "max_tokens": 60, "temperature": 0,
+                    "response_format": {"type": "json_schema", "json_schema": named}}),
+                "/choices/0/message/content",
+            ),
+            (
+                "/v1/responses",
+                json!({"model": model, "input": question, "max_output_tokens": 60, "temperature": 0,
+                    "text": {"format": {"type": "json_schema", "name": "city", "strict": true, "schema": schema()}}}),
+                "/output/0/content/0/text",
+            ),
+            (
+                "/v1/messages",
+                json!({"model": model, "messages": question, "max_tokens": 60, "temperature": 0,
+                    "output_config": {"format": {"type": "json_schema", "schema": schema()}}}),
+                "/content/0/text",
+            ),
+        ];
+        for (path, body, place) in asked {
+            let response = exchange(&address, "POST", path, "Content-Type: application/json\r\n", &body.to_string());
+            assert_eq!(response.status, 200, "{provider} {path}: {}", response.body);
+            let answer = response.json();
+            let text = answer.pointer(place).and_then(Value::as_str).unwrap_or_else(|| panic!("{path}: {answer}"));
+            let city: Value = serde_json::from_str(text).unwrap_or_else(|_| panic!("{provider} {path}: {answer}"));
+            assert!(city["capital"].is_string() && city["is_large"].is_boolean(), "{provider} {path}: {city}");
+        }
+    }
 }

@@ -61,9 +61,7 @@ impl Wire {
         let all = |field: &str| body[field].as_array().cloned().unwrap_or_default();
         let results: Vec<Value> = match self {
             Self::ChatCompletions => all("messages").into_iter().filter(|message| message["role"] == "tool").collect(),
-            Self::Responses => {
-                all("input").into_iter().filter(|item| item["type"] == "function_call_output").collect()
-            }
+            Self::Responses => all("input").into_iter().filter(|item| item["type"] == "function_call_output").collect(),
             Self::Messages => {
                 let parts = |message: Value| message["content"].as_array().cloned().unwrap_or_default();
                 all("messages").into_iter().flat_map(parts).filter(|part| part["type"] == "tool_result").collect()
@@ -76,7 +74,10 @@ impl Wire {
 fn chat_completions(stream: &mut TcpStream, said: Said) {
     let mut chunk = |delta: Value, reason: Value| {
         let choice = json!({"index": 0, "delta": delta, "finish_reason": reason});
-        say(stream, &json!({"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}).to_string());
+        say(
+            stream,
+            &json!({"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]}).to_string(),
+        );
     };
     match said {
         Said::Text(text) => chunk(json!({ "content": text }), json!("stop")),
@@ -118,7 +119,8 @@ fn responses(stream: &mut TcpStream, said: Said) {
     next("response.created", json!({"response": response("in_progress", &[])}));
     let item = match said {
         Said::Text(text) => {
-            let begun = json!({"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []});
+            let begun =
+                json!({"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []});
             next("response.output_item.added", json!({"output_index": 0, "item": begun}));
             let part = |text: &str| json!({"type": "output_text", "text": text, "annotations": []});
             let at = json!({"item_id": "msg_1", "output_index": 0, "content_index": 0});

@@ -81,6 +81,13 @@ fn the_gateways_share_has_the_shape_that_it_had() {
     freeze_shapes("gateway", &[&["bench", "gateway", "--seconds", "2", "--pace", "100"]]);
 }
 
+#[test]
+#[ignore = "20 s in a debug build"]
+fn the_ports_share_has_the_shape_that_it_had() {
+    let _alone = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
+    freeze_shapes("port", &[&["bench", "port", "--quick"]]);
+}
+
 /// What is promised is no measured value. Whether Node and coverage are there is the machine's affair, and there are none
 /// in the folder of a test.
 const CRITERIA: Look<'_> =

@@ -23,8 +23,10 @@ use super::samples::{Percentiles, median, median_of};
 
 /// Runs whose median is reported.
 const RUNS: usize = 5;
+/// How much longer a stream is measured than requests are.
+const STREAM_PARTS: u32 = 3;
 /// Time between two chunks.
-const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_micros(500);
 
 /// What a request is to take more than one to the provider itself, at p50, in microseconds.
 const GOAL_ADDED_US: f64 = 60.0;
@@ -55,7 +57,7 @@ pub struct PortArgs {
     /// Threads that serve the port; 0 for one for every four CPUs.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
     threads: u32,
-    /// Measure for 6 seconds in all, if less exactly.
+    /// Measure for 10 seconds in all, if less exactly.
     #[arg(long, conflicts_with = "seconds")]
     quick: bool,
     /// Print JSON instead of a table.
@@ -165,9 +167,11 @@ pub(super) fn measure(args: &PortArgs, progress: bool) -> anyhow::Result<PortRep
         (server.port, MESSAGES, paced_messages),
     ];
 
-    let seconds = if args.quick { 6.0 } else { args.seconds };
-    // Four measurements of each of four kinds, and a stream of each of five.
-    let time = Duration::from_secs_f64(seconds / (RUNS * (4 * kinds.len() + streams.len() + 1)) as f64);
+    let seconds = if args.quick { 10.0 } else { args.seconds };
+    // Four measurements of each of four kinds, and a stream of each of five, which has pauses and so needs more time.
+    let parts = RUNS * (4 * kinds.len() + STREAM_PARTS as usize * (streams.len() + 1));
+    let time = Duration::from_secs_f64(seconds / parts as f64);
+    let (stream_time, pace) = (time * STREAM_PARTS, Pace::Single { pause: PAUSE });
     let bar = Progress::new(progress, "port", (RUNS * (kinds.len() + 1)) as u64);
     let mut rounds: [Rounds; 4] = Default::default();
     let mut chunks: [Vec<Percentiles>; 5] = Default::default();
@@ -177,12 +181,11 @@ pub(super) fn measure(args: &PortArgs, progress: bool) -> anyhow::Result<PortRep
             bar.step();
         }
         for ((address, path, body), chunks) in streams.iter().zip(&mut chunks) {
-            paced.prepare(Pace::Single { pause: PAUSE }, time);
+            paced.prepare(pace, stream_time);
             let texts = provider::ask(*address, path, body).context("asking for a stream")?;
             chunks.push(delays(texts)?.percentiles());
         }
-        let pace = Pace::Single { pause: PAUSE };
-        chunks[4].push(delays(paced_texts(&client, &paced, "paced", pace, time)?)?.percentiles());
+        chunks[4].push(delays(paced_texts(&client, &paced, "paced", pace, stream_time)?)?.percentiles());
         bar.step();
     }
     let [direct, relay, exact, translated] = rounds.map(|rounds| rounds.medians());
@@ -221,8 +224,12 @@ impl PortReport {
             "{:<12} {:>10} {:>10} {:>12} {:>12} {:>10}",
             "requests", "p50 us", "p99 us", "16 conn., /s", "64 conn., /s", "fresh p50"
         ))?;
-        let kinds =
-            [("direct", &self.direct), ("relay", &self.relay), ("exact", &self.exact), ("translated", &self.translated)];
+        let kinds = [
+            ("direct", &self.direct),
+            ("relay", &self.relay),
+            ("exact", &self.exact),
+            ("translated", &self.translated),
+        ];
         for (name, Requests { sequential, answers_per_s_16, answers_per_s_64, fresh }) in kinds {
             output::line(format_args!(
                 "{name:<12} {:>10.1} {:>10.1} {answers_per_s_16:>12.0} {answers_per_s_64:>12.0} {:>10.1}",
