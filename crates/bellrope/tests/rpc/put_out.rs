@@ -46,7 +46,14 @@ fn a_client_that_holds_what_others_wait_for_learns_its_share_and_the_limits() {
         assert_eq!(counts().stalled, 1);
         for stream in streams {
             let error = stream.map(|chunk| chunk.err()).find_map(|error| error).expect("it ends with the connection");
-            let CallError::ClosedByServer { reason, may_have_run: true } = &error else { panic!("{error}") };
+            let CallError::ClosedByServer { reason, may_have_run: true } = &error else {
+                // Where the client left its socket full, there is no room for a word.
+                assert!(
+                    transport == Transport::Stream && matches!(error, CallError::Unknown),
+                    "{transport:?}: {error}"
+                );
+                continue;
+            };
             for words in
                 ["(buffer_budget_bytes), its share was", "50 ms (budget_grace_ms)", "take answers and chunks sooner"]
             {
