@@ -12,7 +12,10 @@ mod peer;
 mod siege;
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -42,6 +45,7 @@ fn fifty_honest_clients_notice_nothing_of_any_attack() {
     if noise::is_made_here() {
         return;
     }
+    let _alone = one_at_a_time();
     let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().expect("a number"));
     let seed = number(SEED).unwrap_or_else(|| fastrand::u64(..));
     let length = Duration::from_secs(number(SECONDS).unwrap_or(5));
@@ -100,6 +104,12 @@ fn fifty_honest_clients_notice_nothing_of_any_attack() {
     eventually("every handler has ended", || field.counts().types.iter().all(|row| row.running == 0));
     eventually("nothing is left behind", || Holdings::count() == before);
     judge(&field, seen, seed);
+}
+
+/// Tests of this program count what their whole process holds, or how long calls take beside it.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// They are asked to. Printing it, with a trace of the stack perhaps, takes the worker longer than all else it does.

@@ -24,7 +24,7 @@ use bellrope_testkit::{
 };
 use fastrand::Rng;
 
-use crate::say;
+use crate::{one_at_a_time, say, say_nothing_of_handlers_that_panic};
 use besiegers::KINDS;
 use townsfolk::{Errand, Took};
 
@@ -50,12 +50,14 @@ fn honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connec
     if let Some(path) = role::is_played_here(NEIGHBOURS) {
         return townsfolk::live_next_door(Path::new(&path), CONNECTIONS);
     }
+    let _alone = one_at_a_time();
     let seconds = std::env::var(SECONDS).ok().map_or(3, |value| value.parse().expect("a number"));
     let length = Duration::from_secs(seconds);
     let mut config = ServerConfig::default();
     // So that it comes to that within the test.
     config.stall_timeout = Duration::from_millis(1_500);
     let server = serve(config);
+    say_nothing_of_handlers_that_panic();
     let (hostile, cpu_us, lives) = beside(&server, BESIEGERS, length, 0);
     let lives: BTreeMap<&str, u64> =
         KINDS.iter().map(|kind| kind.0).zip(lives.split(' ').map(|n| n.parse().unwrap())).collect();
