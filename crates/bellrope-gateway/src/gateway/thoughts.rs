@@ -119,7 +119,7 @@ mod tests {
     use crate::asker::AskerKind;
     use crate::testing::call;
 
-    fn asked(asker: &Asker, parts: serde_json::Value) -> ChatRequest {
+    fn asked(asker: &Asker, parts: &serde_json::Value) -> ChatRequest {
         let request = json!({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": parts}]});
         ChatRequest { asker: asker.clone(), ..serde_json::from_value(request).unwrap() }
     }
@@ -133,14 +133,15 @@ mod tests {
             thinking.take_in(&chunk);
         }
         let parts = json!([{"type": "tool_use", "id": "c", "name": "look"}]);
-        let mut request = asked(&own, parts.clone());
+        let mut request = asked(&own, &parts);
         thoughts.restore(&mut request);
         let Content::Parts(restored) = &request.messages[1].content else { panic!("{request:?}") };
         let expected = Part::Reasoning { text: "I have to look.".into(), details: None };
         assert_eq!((restored.len(), &restored[0]), (2, &expected));
         let sent = json!([{"type": "reasoning", "text": "own"}, {"type": "tool_use", "id": "c", "name": "look"}]);
         let other = Asker::new(AskerKind::Program, "other", "");
-        for request in [asked(&own, sent), asked(&other, parts), asked(&own, json!([{"type": "text", "text": "c"}]))] {
+        let text = json!([{"type": "text", "text": "c"}]);
+        for request in [asked(&own, &sent), asked(&other, &parts), asked(&own, &text)] {
             let mut restored = request.clone();
             thoughts.restore(&mut restored);
             assert_eq!(restored, request);

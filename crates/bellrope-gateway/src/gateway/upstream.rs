@@ -80,7 +80,7 @@ pub(super) struct Running {
     started: Instant,
     account: Option<Account>,
     /// What the provider has said so far of what the answer takes, of one that goes through.
-    usage: Option<Usage>,
+    usage: Option<Box<Usage>>,
     has_piece: bool,
     settled: bool,
 }
@@ -492,7 +492,7 @@ impl Running {
 
     /// Takes in what an answer that goes through has taken so far. It is counted when the answer is over.
     pub(super) fn used_so_far(&mut self, usage: &Usage) {
-        self.usage = Some(usage.clone());
+        self.usage = Some(Box::new(usage.clone()));
         if let Some(account) = &mut self.account {
             account.used(usage.clone());
         }
@@ -501,7 +501,7 @@ impl Running {
     /// Counts that usage.
     pub(super) fn count_used(&mut self) {
         if let Some(usage) = self.usage.take() {
-            self.upstream.stats.count_piece(&Chunk::Usage(usage));
+            self.upstream.stats.count_piece(&Chunk::Usage(*usage));
         }
     }
 

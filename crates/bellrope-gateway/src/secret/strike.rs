@@ -221,7 +221,7 @@ mod tests {
     fn base64(text: &str, alphabet: &[u8; 64]) -> String {
         let digits = base64_within(text.as_bytes(), 0, alphabet);
         let bits = text.len() * 8;
-        let rest = (bits % 6 != 0).then(|| {
+        let rest = (!bits.is_multiple_of(6)).then(|| {
             let last = u32::from(*text.as_bytes().last().unwrap());
             alphabet[(last << (6 - bits % 6) & 63) as usize]
         });
@@ -278,7 +278,7 @@ mod tests {
             striking.take_in(piece.into());
             assert!(striking.held.len() <= KEY.len() * 10, "{}", striking.held.len());
         }
-        assert_eq!(&striking.rest()[..], KEY[..9].as_bytes());
+        assert_eq!(&striking.rest()[..], &KEY.as_bytes()[..9]);
         let whole = Bytes::from_static(b"data: sk-\n\n");
         assert_eq!(striking.take_in(whole.clone()).as_ptr(), whole.as_ptr(), "and nothing is copied for it");
     }

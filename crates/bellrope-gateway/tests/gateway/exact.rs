@@ -26,13 +26,14 @@ use crate::script::{Format, USAGE};
 struct Ledger {
     /// The most tokens that an answer may have.
     limit: Option<u32>,
-    asked: Mutex<Vec<(Option<String>, u64, Option<u32>)>>,
+    /// The models that were asked.
+    asked: Mutex<Vec<Option<String>>>,
     settled: Mutex<Vec<(Outcome, Spent)>>,
 }
 
 impl Books for Ledger {
     fn admit(&self, intent: &Intent<'_>) -> Result<Verdict, ProviderError> {
-        self.asked.lock().unwrap().push((intent.model.map(str::to_owned), intent.input_tokens, intent.max_tokens));
+        self.asked.lock().unwrap().push(intent.model.map(str::to_owned));
         let lowered = self.limit.filter(|limit| intent.max_tokens.is_none_or(|asked| asked > *limit));
         Ok(Verdict::Send(Admission { max_tokens: lowered, is_bounded: self.limit.is_some(), ..Admission::default() }))
     }
@@ -257,7 +258,7 @@ for_each_format! {
         assert_eq!(read(stream(way)).await.1, None);
         let sent = fake.requests().pop().unwrap().body;
         assert_eq!(sent, body("").replacen('{', &format!("{{\"{field}\":500,"), 1));
-        assert!(ledger.asked.lock().unwrap().iter().all(|(model, ..)| model.as_deref() == Some("m")));
+        assert!(ledger.asked.lock().unwrap().iter().all(|model| model.as_deref() == Some("m")));
         // Nobody knows what this asks for.
         for odd in ["\"n\":3,", "\"best_of\":2,", &format!("\"{field}\":\"900\",")] {
             let way = send(&gateway, format, &body(odd), None).await;
@@ -353,6 +354,6 @@ async fn vectors_of_the_default_model_are_booked_as_its() {
         let body = json!({"model": model, "input": "Hi"}).to_string();
         let (request, _) = bellrope_gateway::inbound::embedding_request(body.as_bytes(), &[]).unwrap();
         soon(gateway.embed(request)).await.unwrap();
-        assert_eq!(ledger.asked.lock().unwrap().last().unwrap().0.as_deref(), Some(booked));
+        assert_eq!(ledger.asked.lock().unwrap().last().unwrap().as_deref(), Some(booked));
     }
 }

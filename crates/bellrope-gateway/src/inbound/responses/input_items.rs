@@ -69,7 +69,7 @@ impl<'a> Items<'a> {
             Role::User | Role::Tool => "user",
         };
         let parts = match &message.content {
-            Content::Text(text) => return self.say(role, vec![text_of(role, text)]),
+            Content::Text(text) => return self.say(role, &[text_of(role, text)]),
             Content::Parts(parts) => parts,
         };
         let mut said = Vec::new();
@@ -86,13 +86,13 @@ impl<'a> Items<'a> {
                 }
                 other => self.other(other),
             };
-            self.say(role, std::mem::take(&mut said));
+            self.say(role, &std::mem::take(&mut said));
             self.push(item);
         }
-        self.say(role, said);
+        self.say(role, &said);
     }
 
-    fn say(&mut self, role: &str, content: Vec<Value>) {
+    fn say(&mut self, role: &str, content: &[Value]) {
         if !content.is_empty() {
             self.push(json!({"type": "message", "status": "completed", "role": role, "content": content}));
         }
