@@ -33,6 +33,7 @@ BYTES = 64
 ROUNDS = 7
 ROUND_SECONDS = 0.5
 DEPTH = 64
+BURST = 22
 PATIENCE = 30.0
 _LENGTH = struct.Struct("<I")
 
@@ -140,6 +141,36 @@ def serve_async(path: str) -> None:
     loop = asyncio.new_event_loop()
     loop.run_until_complete(loop.create_unix_server(Echo, path))
     loop.run_forever()
+
+
+# What waking costs by itself.
+
+
+def waking() -> float:
+    """Microseconds for each time that one of several threads is woken, where nothing else happens: each waits for a lock of its
+    own, and as many are woken at once as answers come with one read. A client that many threads share cannot do better."""
+    waiting: Deque[Any] = deque()
+    counts = [0] * DEPTH
+    began = time.perf_counter()
+
+    def thread(number: int) -> None:
+        while time.perf_counter() < began + ROUND_SECONDS:
+            lock = threading.Lock()
+            lock.acquire()
+            waiting.append(lock)
+            lock.acquire()
+            counts[number] += 1
+
+    threads = [threading.Thread(target=thread, args=(number,)) for number in range(DEPTH)]
+    for running in threads:
+        running.start()
+    while any(running.is_alive() for running in threads):
+        if len(waiting) >= BURST or time.perf_counter() > began + ROUND_SECONDS:
+            for _ in range(min(BURST, len(waiting))):
+                waiting.popleft().release()
+        else:
+            time.sleep(0)
+    return (time.perf_counter() - began) / sum(counts) * 1e6
 
 
 # How it is measured.
@@ -251,6 +282,8 @@ def measure(server: str, blocking: str, on_loop: str) -> List[Tuple[str, Dict[st
             "plain socket": lambda: many_threads(plain),
         }
         figures.append((f"blocking, {DEPTH} threads, mean", rounds(sides)))
+        alone = statistics.median(waking() for _ in range(ROUNDS))
+        print(f"waking {DEPTH} threads, {BURST} at once, and nothing else: {alone:.1f} us each", file=sys.stderr)
     for peer in peers:
         peer.close()
     loop = asyncio.new_event_loop()

@@ -94,9 +94,9 @@ class Shared:
         return True
 
     def _pass_on(self, link: Link) -> None:
-        """Has the next one lead that waits, if nobody does."""
+        """Has one lead that waits, if nobody does: the one that came last, as the others have their answers sooner."""
         if link.leader is None and link.followers:
-            next(iter(link.followers)).call()
+            next(reversed(link.followers)).call()
 
     def _wait(self, link: Link, ready: Callable[[], bool], until: Optional[float], bell: threading.Condition) -> bool:
         """Waits until something is ready that a record or room to write may bring, as leader or as follower."""
