@@ -50,13 +50,19 @@ pub fn write_panics_in_turn() {
         let thread = thread::current();
         let name = thread.name().unwrap_or("<unnamed>");
         let place = info.location().map_or_else(String::new, ToString::to_string);
-        let mut text = told(name, &place, info.payload_as_str().unwrap_or("something that is no text"));
+        let mut text = told(name, &place, words_of(info.payload()));
         let backtrace = Backtrace::capture();
         if backtrace.status() == BacktraceStatus::Captured {
             text.push_str(&format!("{backtrace}\n"));
         }
         stderr::write(text.as_bytes());
     }));
+}
+
+/// What a panic was given to say.
+fn words_of(payload: &(dyn std::any::Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("something that is no text")
 }
 
 /// Most characters of a panic's words that are written.
