@@ -43,9 +43,12 @@ const COUNT: usize = 200;
 /// Those before: connections are opened, and buffers grow to their size.
 const WARM_UP: usize = 20;
 /// What a request takes at most, and a chunk: see the lists that the tests print.
-const CALLS_OF_A_REQUEST: f64 = 12.0;
+const CALLS_OF_A_REQUEST: f64 = 10.0;
+/// `write` is how a thread of tokio wakes itself: nothing of a request is written by it.
+const WRITE: u64 = 1;
 const CALLS_OF_A_CHUNK: f64 = 4.0;
-/// It sleeps until the tool asks, and until the provider answers. The ledger's thread wakes a few times a second.
+/// At most it sleeps until the tool asks, and until the provider answers: on a busy machine the next piece is often there
+/// already. The ledger's thread wakes a few times a second.
 const WAKE_UPS_OF_A_REQUEST: f64 = 2.5;
 const WAKE_UPS_OF_A_CHUNK: f64 = 1.5;
 
@@ -199,10 +202,10 @@ impl Scene {
         self.read_to("data: {\"id\":\"1\"");
     }
 
-    /// Begins the stream whose chunks are counted.
+    /// Begins the stream whose chunks are counted. An answer begins with its first chunk.
     fn stream(&mut self) {
         self.send(true);
-        self.read_to("HTTP/1.1 200");
+        self.chunk();
     }
 
     /// How often the threads of the server went to sleep so far, but for those that have ended.
@@ -296,17 +299,22 @@ fn trace(thread: Pid, over: &AtomicBool, ready: &Sender<bool>) -> Option<BTreeMa
     }
 }
 
+/// Straight to the stream: what is printed by a test that passes is not shown.
+fn tell(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Holds the number of system calls against a bound.
 fn check(what: &str, calls: Option<&BTreeMap<u64, usize>>, most: f64) {
     let Some(calls) = calls else {
-        // Straight to the stream: what is printed by a test that passes is not shown.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: processes may not be traced here; system calls were not counted");
-        return;
+        return tell(format_args!("SKIPPED: processes may not be traced here; system calls were not counted"));
     };
     let each = calls.values().sum::<usize>() as f64 / COUNT as f64;
-    println!("{what}: {each:.2} system calls, by number: {calls:?}");
+    tell(format_args!("{what}: {each:.2} system calls, by number: {calls:?}"));
     // What waits is in the list, so that a bound that nothing can exceed is noticed.
     assert!((1.0..=most).contains(&each), "{what} takes {each} system calls: {calls:?}");
+    let writes = calls.get(&WRITE).copied().unwrap_or_default();
+    assert!(writes < COUNT / 4, "{what} wakes the thread that it runs on: {calls:?}");
 }
 
 #[test]
@@ -314,8 +322,8 @@ fn a_request_that_passes_through_takes_few_system_calls_and_wake_ups() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut scene = Scene::new();
     let wake_ups = wake_ups(&mut scene, Scene::ask);
-    println!("a request: {wake_ups:.2} wake-ups");
-    assert!((0.5..=WAKE_UPS_OF_A_REQUEST).contains(&wake_ups), "{wake_ups}");
+    tell(format_args!("a request: {wake_ups:.2} wake-ups"));
+    assert!(wake_ups <= WAKE_UPS_OF_A_REQUEST, "{wake_ups}");
     check("a request", system_calls(&mut scene, Scene::ask).as_ref(), CALLS_OF_A_REQUEST);
 }
 
@@ -325,8 +333,8 @@ fn a_chunk_that_passes_through_takes_few_system_calls_and_wake_ups() {
     let mut scene = Scene::new();
     scene.stream();
     let wake_ups = wake_ups(&mut scene, Scene::chunk);
-    println!("a chunk: {wake_ups:.2} wake-ups");
-    assert!((0.5..=WAKE_UPS_OF_A_CHUNK).contains(&wake_ups), "{wake_ups}");
+    tell(format_args!("a chunk: {wake_ups:.2} wake-ups"));
+    assert!(wake_ups <= WAKE_UPS_OF_A_CHUNK, "{wake_ups}");
     check("a chunk", system_calls(&mut scene, Scene::chunk).as_ref(), CALLS_OF_A_CHUNK);
     scene.chunks = None;
     scene.read_to("data: [DONE]");
@@ -425,6 +433,6 @@ fn what_passes_through_allocates_little() {
 fn check_allocations(what: &str, mut counts: [u64; COUNTS], most: u64) {
     counts.sort_unstable();
     let each = counts[COUNTS / 2];
-    println!("{what}: {each} allocations");
+    tell(format_args!("{what}: {each} allocations"));
     assert!(each <= most, "{what} takes {each} allocations: {counts:?}");
 }

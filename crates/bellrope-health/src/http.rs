@@ -218,14 +218,27 @@ where
     // Whoever is open holds one end of it; nothing is ever sent.
     let (open, mut all_ended) = tokio::sync::mpsc::channel::<Infallible>(1);
     let over = phases.clone();
+    let config = door.config;
     tokio::select! {
         () = until(&mut phases, |phase| phase != Phase::Serving) => {}
+        () = be_the_earliest(&config) => {}
         () = accept(&listener, &mut door, &service, &over, &open) => {}
     }
     drop((listener, open));
     tokio::select! {
         _ = all_ended.recv() => {}
         () = until(&mut phases, |phase| phase == Phase::Stopped) => {}
+    }
+}
+
+/// Keeps a timer that is due before those of connections that wait for their next request. The runtime writes to wake its own
+/// thread for every timer that becomes the earliest of all, which each of theirs would be.
+async fn be_the_earliest(config: &ListenerConfig) {
+    if !config.keep_alive {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(config.head_time / 2).await;
     }
 }
 
