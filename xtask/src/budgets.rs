@@ -52,6 +52,8 @@ struct Program {
 struct Memory {
     idle_kib: u64,
     hundred_busy_connections_kib: u64,
+    thousand_idle_connections_kib: u64,
+    thousand_busy_connections_kib: u64,
 }
 
 /// Read by scripts/instructions.
@@ -189,21 +191,24 @@ fn stripped_bytes(program: &Path) -> anyhow::Result<Option<u64>> {
 }
 
 /// Asks the program's own benchmark.
-fn held_memory(program: &Path, budget: &Memory) -> anyhow::Result<[Held; 2]> {
-    let printed = output(Command::new(program).args(["bench", "memory", "--connections", "100", "--quick", "--json"]))?;
+fn held_memory(program: &Path, budget: &Memory) -> anyhow::Result<[Held; 4]> {
+    let counts = ["--connections", "100", "--connections", "1000"];
+    let printed = output(Command::new(program).args(["bench", "memory", "--quick", "--json"]).args(counts))?;
     let report: Value = serde_json::from_slice(&printed.stdout).context("bench memory prints JSON")?;
     memory_in(&report, budget)
 }
 
-fn memory_in(report: &Value, budget: &Memory) -> anyhow::Result<[Held; 2]> {
-    let kib = |value: &Value| value["rss_kb"].as_u64().with_context(|| format!("no memory in {report}"));
+fn memory_in(report: &Value, budget: &Memory) -> anyhow::Result<[Held; 4]> {
+    let held = |key: &str, value: &Value, at_most| {
+        let found = value["rss_kb"].as_u64().with_context(|| format!("no memory in {report}"))?;
+        anyhow::Ok(Held { key: format!("memory.{key}_kib"), found, at_most })
+    };
+    let [hundred, thousand] = [0, 1].map(|row| &report["rows"][row]);
     Ok([
-        Held { key: "memory.idle_kib".to_owned(), found: kib(&report["without"])?, at_most: budget.idle_kib },
-        Held {
-            key: "memory.hundred_busy_connections_kib".to_owned(),
-            found: kib(&report["rows"][0]["busy"])?,
-            at_most: budget.hundred_busy_connections_kib,
-        },
+        held("idle", &report["without"], budget.idle_kib)?,
+        held("hundred_busy_connections", &hundred["busy"], budget.hundred_busy_connections_kib)?,
+        held("thousand_idle_connections", &thousand["idle"], budget.thousand_idle_connections_kib)?,
+        held("thousand_busy_connections", &thousand["busy"], budget.thousand_busy_connections_kib)?,
     ])
 }
 
@@ -263,14 +268,24 @@ mod tests {
 
     #[test]
     fn memory_is_read_from_what_the_benchmark_prints() {
-        let budget = Memory { idle_kib: 2_000, hundred_busy_connections_kib: 3_072 };
+        let budget = Memory {
+            idle_kib: 2_000,
+            hundred_busy_connections_kib: 3_072,
+            thousand_idle_connections_kib: 2_800,
+            thousand_busy_connections_kib: 8_000,
+        };
         let report = json!({
             "without": { "rss_kb": 1_900, "anon_kb": 1 },
-            "rows": [{ "connections": 100, "idle": { "rss_kb": 5 }, "busy": { "rss_kb": 3_100, "cpu_percent": 1.0 } }],
+            "rows": [
+                { "connections": 100, "idle": { "rss_kb": 5 }, "busy": { "rss_kb": 3_100, "cpu_percent": 1.0 } },
+                { "connections": 1_000, "idle": { "rss_kb": 2_700 }, "busy": { "rss_kb": 8_001, "cpu_percent": 1.0 } },
+            ],
         });
-        let [idle, busy] = memory_in(&report, &budget).unwrap();
+        let [idle, busy, many_idle, many_busy] = memory_in(&report, &budget).unwrap();
         assert_eq!((idle.found, idle.fault()), (1_900, None));
         assert_eq!((busy.found, busy.fault().is_some()), (3_100, true));
+        assert_eq!((many_idle.found, many_idle.fault()), (2_700, None));
+        assert_eq!((many_busy.found, many_busy.fault().is_some()), (8_001, true));
         assert!(memory_in(&json!({}), &budget).is_err());
     }
 }

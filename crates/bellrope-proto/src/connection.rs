@@ -20,6 +20,7 @@ mod assembly;
 mod client;
 mod credit;
 mod flow;
+mod ids;
 mod outbox;
 mod reply;
 mod server;
@@ -32,6 +33,7 @@ pub use assembly::Unfinished;
 use bellrope_shm::SharedMemory;
 pub use client::{Answer, AnswerKind, ClientConnection, Loss, Sending, SubmitError};
 pub use credit::Credit;
+pub use outbox::Unsent;
 pub use reply::Reply;
 pub use server::{Announced, Inbound, InboundChunk, Request, ServerConnection};
 

@@ -62,14 +62,15 @@ pub(crate) unsafe fn into_shared(from: *const u8, into: *mut u8, len: usize) {
 #[inline(always)]
 unsafe fn through_registers(from: *const u8, into: *mut u8, len: usize) {
     // SAFETY: the caller's contract is ours, and each gets the lengths it takes.
-    unsafe { if len >= 64 { blocks(from, into, len) } else { few_blocks(from, into, len) } }
+    unsafe { if len > 64 { blocks(from, into, len) } else { few_blocks(from, into, len) } }
 }
 
-/// 16 to 63 bytes: 16 from either end, or 32 where those do not meet.
+/// 16 to 64 bytes: 16 from either end, or 32 where those do not meet. What comes last is stored first, as a consumer that
+/// polls the line in front of a record wants it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn few_blocks(from: *const u8, into: *mut u8, len: usize) {
-    debug_assert!((16..64).contains(&len));
+    debug_assert!((16..=64).contains(&len));
     // SAFETY: `len >= 16`, so both blocks lie inside both ranges, and where there are four, `len > 32`, so all do.
     unsafe {
         if len > 32 {
@@ -78,10 +79,10 @@ unsafe fn few_blocks(from: *const u8, into: *mut u8, len: usize) {
                 "movdqu {b}, [{from} + 16]",
                 "movdqu {c}, [{from} + {len} - 32]",
                 "movdqu {d}, [{from} + {len} - 16]",
-                "movdqu [{into}], {a}",
-                "movdqu [{into} + 16], {b}",
-                "movdqu [{into} + {len} - 32], {c}",
                 "movdqu [{into} + {len} - 16], {d}",
+                "movdqu [{into} + {len} - 32], {c}",
+                "movdqu [{into} + 16], {b}",
+                "movdqu [{into}], {a}",
                 len = in(reg) len,
                 from = in(reg) from,
                 into = in(reg) into,
@@ -95,8 +96,8 @@ unsafe fn few_blocks(from: *const u8, into: *mut u8, len: usize) {
             std::arch::asm!(
                 "movdqu {a}, [{from}]",
                 "movdqu {b}, [{from} + {len} - 16]",
-                "movdqu [{into}], {a}",
                 "movdqu [{into} + {len} - 16], {b}",
+                "movdqu [{into}], {a}",
                 len = in(reg) len,
                 from = in(reg) from,
                 into = in(reg) into,

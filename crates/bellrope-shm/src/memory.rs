@@ -128,14 +128,11 @@ unsafe impl Sync for View {}
 impl View {
     #[inline]
     fn word(&self, offset: usize) -> &AtomicU64 {
-        // The number of the word, were it not for the three bits that are zero in a multiple of 8 and make it huge
-        // otherwise: one comparison checks both.
-        let number = offset.rotate_right(3);
-        assert!(number < self.len / 8, "a shared word must lie inside its view");
+        assert!(offset % 8 == 0 && offset < self.len, "a shared word must lie inside its view");
         // SAFETY: `offset` is a multiple of 8 below `len`, which is a multiple of 8, so all 8 bytes lie inside the
         // mapping, which lives as long as `self`; mappings are page-aligned and views 8-aligned, so the word is
         // aligned; shared words are only ever accessed atomically.
-        unsafe { AtomicU64::from_ptr(self.base.as_ptr().cast::<u64>().add(number)) }
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast::<u64>()) }
     }
 
     #[inline]

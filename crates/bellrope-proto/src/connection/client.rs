@@ -276,6 +276,43 @@ impl ClientConnection {
         fits.then(|| Answer::new(record, AnswerKind::Response, 0))
     }
 
+    /// Takes the answer at the front, as [`Self::take`] does, if that is the response to a unary call, in one piece, and somebody
+    /// waits for it, as is nearly always so. `buffer` is asked for as many bytes as it has; returns whose it is. To whatever
+    /// else is there, [`Self::next_answer`] has an answer.
+    ///
+    /// # Panics
+    /// If `buffer` gives another number of bytes.
+    #[inline(always)]
+    pub fn take_response<'b>(&mut self, buffer: impl FnOnce(usize) -> &'b mut [u8]) -> Option<u64> {
+        if self.receiving.is_some() {
+            return None;
+        }
+        let record = self.responses.peek_for(Kind::Response)?;
+        let slot = self.calls.find_unary(record.id)?;
+        if record.header.extended {
+            return None;
+        }
+        let into = buffer(record.header.len as usize);
+        assert!(into.len() == record.header.len as usize, "an answer is taken whole");
+        self.responses.read(&record, 0, into);
+        self.wake |= self.responses.advance(&record);
+        self.calls.release(slot);
+        KillPoint::ClientAnswerTaken.reached();
+        Some(record.id)
+    }
+
+    /// Whether there is nothing for [`Self::next_answer`] to do, as cheaply as can be told. If there is nothing, the server
+    /// gets the room that it may wait for.
+    #[inline(always)]
+    pub fn is_drained(&mut self) -> bool {
+        if !self.waiting.is_empty() {
+            return false;
+        }
+        let Some(wake) = self.responses.relieve_if_drained() else { return false };
+        self.wake |= wake;
+        true
+    }
+
     /// The next answer, if one came. It must be [taken](Self::take) before the next is asked for.
     ///
     /// # Errors

@@ -1,10 +1,16 @@
 //! What the server has to say on one connection: answers, chunks and credit, and what of it waits for room.
 
+mod answer;
 mod errors;
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    mem::offset_of,
+};
 
-use super::{flow::Outflow, reply::Reply, uploads::Uploads};
+pub use answer::Unsent;
+
+use super::{flow::Outflow, uploads::Uploads};
 use crate::{
     Reservation, Violation,
     failure::Failure,
@@ -19,10 +25,17 @@ use crate::{
 const LARGE_AHEAD: u64 = 1024 * 1024;
 
 /// The sending side of a [`ServerConnection`](super::ServerConnection).
+///
+/// What a small answer needs comes first, in the lines that it touches.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Outbox<B> {
+    /// Bytes of the largest message.
+    max_message: u32,
+    /// What the commits made in between have to say.
+    wake: Wake,
     responses: Producer,
-    terms: Terms,
+    pub(super) terms: Terms,
     /// Ends of calls that found no room. While there are any, no request is admitted.
     waiting: VecDeque<(u64, Ending<B>)>,
     /// Responses that are too large for a record. Parts of the first are on their way.
@@ -35,8 +48,6 @@ pub(super) struct Outbox<B> {
     runnable: VecDeque<u64>,
     /// Streams from the client, whose credit is sent with the rest.
     pub(super) uploads: Uploads,
-    /// What the commits made in between have to say.
-    wake: Wake,
 }
 
 /// A stream from the server.
@@ -82,9 +93,16 @@ enum Progress {
     Idle,
 }
 
+impl<B> Outbox<B> {
+    /// So many of its first bytes a small answer touches.
+    pub(super) const SMALL_ANSWER: usize = offset_of!(Self, responses) + Producer::SMALL_RECORD;
+}
+
 impl<B: AsRef<[u8]>> Outbox<B> {
     pub(super) fn new(responses: Producer, terms: Terms) -> Self {
         Self {
+            max_message: terms.max_message,
+            wake: Wake::NO,
             responses,
             terms,
             waiting: VecDeque::new(),
@@ -93,7 +111,6 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             streams: HashMap::new(),
             runnable: VecDeque::new(),
             uploads: Uploads::default(),
-            wake: Wake::NO,
         }
     }
 
@@ -138,58 +155,6 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     #[cfg(not(loom))]
     pub(super) fn release_pages(&self) {
         self.responses.release_pages();
-    }
-
-    /// See [`ServerConnection::answer`](super::ServerConnection::answer).
-    #[inline(always)]
-    pub(super) fn answer(
-        &mut self,
-        id: u64,
-        hint: usize,
-        spill: &mut Vec<u8>,
-        keep: impl FnOnce(Vec<u8>) -> Result<B, Failure>,
-        fill: impl FnOnce(&mut Reply<'_>) -> Result<(), Box<Failure>>,
-    ) -> Result<Option<Box<Failure>>, Violation> {
-        let limit = self.terms.max_message as usize;
-        spill.clear();
-        let draft =
-            if hint <= self.terms.max_record() { self.responses.begin(RecordClass::Bulk, false, hint)? } else { None };
-        let mut reply = Reply { draft, spill, len: 0, limit };
-        let outcome = fill(&mut reply);
-        if outcome.is_ok() {
-            if let Some(draft) = reply.draft.take() {
-                reply.len = draft.len();
-                // What fits into the ring may still be more than a message may be.
-                if reply.len <= limit {
-                    draft.stage(Kind::Response, 0, id, 0);
-                    return Ok(None);
-                }
-            }
-        }
-        let len = reply.len();
-        self.answer_late(id, outcome, len, spill, keep)
-    }
-
-    /// Answers a call whose handler failed, or whose reply found no room in the ring.
-    #[cold]
-    #[inline(never)]
-    fn answer_late(
-        &mut self,
-        id: u64,
-        outcome: Result<(), Box<Failure>>,
-        len: usize,
-        spill: &mut Vec<u8>,
-        keep: impl FnOnce(Vec<u8>) -> Result<B, Failure>,
-    ) -> Result<Option<Box<Failure>>, Violation> {
-        let limit = self.terms.max_message as usize;
-        let kept = match outcome {
-            Ok(()) if len <= limit => keep(std::mem::take(spill)).map_err(Box::new),
-            Ok(()) => Err(Box::new(Failure::too_large("reply", len as u64, limit as u64))),
-            Err(failure) => Err(failure),
-        };
-        let failed = kept.as_ref().err().cloned();
-        self.respond(id, kept.map_err(|failure| *failure))?;
-        Ok(failed)
     }
 
     /// Ends a call that is no stream.

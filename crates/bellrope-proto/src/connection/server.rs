@@ -1,19 +1,25 @@
 mod described;
 mod inbound;
 mod large;
+mod rarer;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{mem::offset_of, ops::Range, sync::Arc};
 
 use bellrope_shm::SharedMemory;
 pub use inbound::{Announced, Inbound, InboundChunk, Request};
 
-use super::{assembly::Assembly, outbox::Outbox, reply::Reply};
+use super::{
+    assembly::Assembly,
+    ids::Ids,
+    outbox::{Outbox, Unsent},
+    reply::Reply,
+};
 use crate::{
     Reservation, Violation,
     failure::Failure,
     frame::Kind,
     kill_points::KillPoint,
-    ring::{Armed, Consumer, Producer, Record, Wake},
+    ring::{Armed, Consumer, Producer, Wake},
     style::Style,
     terms::Terms,
 };
@@ -24,18 +30,29 @@ const CONTROL_BUDGET: usize = 64;
 
 /// The server's end of a connection. `B` is what a body that has to wait for room is kept in; it is dropped as soon as
 /// its bytes are in the ring, so a body may carry a permit that bounds how many of them there are.
+///
+/// What a small call needs comes first, in the [lines](Self::SMALL_CALL) that it touches.
 #[derive(Debug)]
+#[repr(C)]
 pub struct ServerConnection<B> {
     requests: Consumer,
+    wake: Wake,
+    /// Whether more than small calls may be under way: whatever lets answers wait for room, or a large request come, sets it,
+    /// and [`Self::is_plain`] takes it back.
+    special: bool,
     outbox: Outbox<B>,
-    terms: Terms,
     /// Calls whose handler has not answered yet, but for those answered with a stream, which the outbox has.
-    open: HashSet<u64>,
+    open: Ids,
     /// The request that is on its way in parts, if one is.
     assembly: Option<Assembly>,
     /// Whether the client may say something of its calls.
     hears_metadata: bool,
-    wake: Wake,
+}
+
+impl<B> ServerConnection<B> {
+    /// The bytes of it that a small call touches: from the first to the last.
+    pub const SMALL_CALL: Range<usize> =
+        offset_of!(Self, requests)..offset_of!(Self, outbox) + Outbox::<B>::SMALL_ANSWER;
 }
 
 impl<B: AsRef<[u8]>> ServerConnection<B> {
@@ -48,19 +65,19 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         let geometry = terms.geometry;
         Self {
             requests: Consumer::new(memory.view(geometry.requests()), geometry),
+            wake: Wake::NO,
+            special: false,
             outbox: Outbox::new(Producer::new(memory.view(geometry.responses()), geometry), terms),
-            terms,
-            open: HashSet::new(),
+            open: Ids::default(),
             assembly: None,
             hears_metadata: false,
-            wake: Wake::NO,
         }
     }
 
     /// Bytes of the largest message that travels in one record, and of the largest chunk.
     #[must_use]
     pub fn max_record(&self) -> usize {
-        self.terms.max_record()
+        self.outbox.terms.max_record()
     }
 
     /// Calls and streams whose handler has not answered yet, or whose answer has not been sent whole.
@@ -137,10 +154,29 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// [`Self::next_inbound`] has an answer.
     #[inline(always)]
     pub fn next_call(&mut self) -> Option<Request> {
-        if self.assembly.is_some() || self.is_stalled() {
+        debug_assert!(self.special || !self.has_more(), "whatever begins something special says so");
+        if self.special && (self.assembly.is_some() || self.is_stalled()) {
             return None;
         }
         self.requests.peek_for(Kind::Request).map(|record| Request::new(record, false))
+    }
+
+    /// Whether nothing waits for room and no large request is on its way.
+    #[inline(always)]
+    pub fn is_plain(&mut self) -> bool {
+        if self.special {
+            self.special = self.has_more();
+        }
+        !self.special
+    }
+
+    /// Whether there is nothing for [`Self::next_inbound`] to answer with, as cheaply as can be told. If there is nothing,
+    /// the client gets the room that it may wait for.
+    #[inline(always)]
+    pub fn is_drained(&mut self) -> bool {
+        let Some(wake) = self.requests.relieve_if_drained() else { return false };
+        self.wake |= wake;
+        true
     }
 
     /// What came in next, if anything did.
@@ -204,6 +240,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn consumed(&mut self, id: u64, len: usize) -> Result<(), Violation> {
+        self.special = true;
         self.outbox.consumed(id, len)
     }
 
@@ -222,7 +259,41 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         keep: impl FnOnce(Vec<u8>) -> Result<B, Failure>,
         fill: impl FnOnce(&mut Reply<'_>) -> Result<(), Box<Failure>>,
     ) -> Result<Option<Box<Failure>>, Violation> {
-        self.outbox.answer(id, hint, spill, keep, fill)
+        match self.answer_at_once(id, hint, spill, fill)? {
+            None => Ok(None),
+            Some(unsent) => self.answer_late(id, unsent, spill, keep),
+        }
+    }
+
+    /// The common part of [`Self::answer`]: `None` if the reply was sent. If it was not, nothing was, and
+    /// [`Self::answer_late`] must be called with what this returns and the same buffer.
+    ///
+    /// # Errors
+    /// The peer's [`Violation`]; the connection must be closed.
+    #[inline(always)]
+    pub fn answer_at_once(
+        &mut self,
+        id: u64,
+        hint: usize,
+        spill: &mut Vec<u8>,
+        fill: impl FnOnce(&mut Reply<'_>) -> Result<(), Box<Failure>>,
+    ) -> Result<Option<Unsent>, Violation> {
+        self.outbox.answer(id, hint, spill, fill)
+    }
+
+    /// The rest of [`Self::answer`], of a reply that [was not sent](Self::answer_at_once).
+    ///
+    /// # Errors
+    /// The peer's [`Violation`]; the connection must be closed.
+    pub fn answer_late(
+        &mut self,
+        id: u64,
+        unsent: Unsent,
+        spill: &mut Vec<u8>,
+        keep: impl FnOnce(Vec<u8>) -> Result<B, Failure>,
+    ) -> Result<Option<Box<Failure>>, Violation> {
+        self.special = true;
+        self.outbox.answer_late(id, unsent, spill, keep)
     }
 
     /// Refuses a call, or answers it with an error.
@@ -230,6 +301,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn fail(&mut self, id: u64, failure: Failure) -> Result<(), Violation> {
+        self.special = true;
         self.outbox.respond(id, Err(failure))
     }
 
@@ -238,10 +310,10 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Errors
     /// [`Violation::DuplicateCall`] if the id is in use.
     pub fn open(&mut self, id: u64, style: Style) -> Result<bool, Violation> {
-        if self.open_calls() >= self.terms.max_in_flight as usize {
+        if self.open_calls() >= self.outbox.terms.max_in_flight as usize {
             return Ok(false);
         }
-        if self.open.contains(&id) || self.outbox.has_stream(id) {
+        if self.open.contains(id) || self.outbox.has_stream(id) {
             return Err(Violation::DuplicateCall(id));
         }
         if style.streams() {
@@ -250,7 +322,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
             self.open.insert(id);
         }
         if style.uploads() {
-            self.outbox.uploads.open(id, self.terms.stream_window);
+            self.outbox.uploads.open(id, self.outbox.terms.stream_window);
         }
         KillPoint::Opened.reached();
         Ok(true)
@@ -261,15 +333,16 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn respond(&mut self, id: u64, outcome: Result<B, Failure>) -> Result<(), Violation> {
-        if !self.open.remove(&id) {
+        if !self.open.remove(id) {
             return Ok(());
         }
         self.outbox.uploads.close(id);
-        let limit = u64::from(self.terms.max_message);
+        let limit = u64::from(self.outbox.terms.max_message);
         let outcome = outcome.and_then(|body| match body.as_ref().len() as u64 {
             size if size > limit => Err(Failure::too_large("reply", size, limit)),
             _ => Ok(body),
         });
+        self.special = true;
         self.outbox.respond(id, outcome)?;
         KillPoint::Responded.reached();
         Ok(())
@@ -281,6 +354,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn chunk(&mut self, id: u64, body: B) -> Result<(), Violation> {
+        self.special = true;
         self.outbox.chunk(id, body)
     }
 
@@ -310,6 +384,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn finish(&mut self, id: u64, outcome: Result<(), Failure>) -> Result<(), Violation> {
         self.outbox.uploads.close(id);
+        self.special = true;
         self.outbox.finish(id, outcome)
     }
 
@@ -319,6 +394,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn abort(&mut self, id: u64, failure: Failure) -> Result<(), Violation> {
         self.outbox.uploads.close(id);
+        self.special = true;
         self.outbox.abort(id, failure)
     }
 
@@ -350,7 +426,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// Most bytes that [`Self::tell_types`] takes at once.
     #[must_use]
     pub fn max_types_change(&self) -> usize {
-        self.terms.geometry.max_payload() as usize
+        self.outbox.terms.geometry.max_payload() as usize
     }
 
     /// Whether something waits for room in the response ring.
@@ -400,95 +476,13 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.outbox.release_pages();
     }
 
+    /// Whether anything waits for room, or a large request is on its way.
+    fn has_more(&self) -> bool {
+        self.assembly.is_some() || self.is_stalled() || self.wants_room()
+    }
+
     #[inline(always)]
     fn is_assembling_of(&self, id: u64) -> bool {
         self.assembly.as_ref().is_some_and(|assembly| assembly.id() == id)
-    }
-
-    /// Drops the last part of a large request that was refused. Answers whether it was one.
-    fn drop_if_discarded(&mut self, record: &Record) -> bool {
-        let discarded = matches!(self.assembly, Some(Assembly::Discarding { .. }));
-        if discarded {
-            self.assembly = None;
-            self.wake |= self.requests.advance(record);
-        }
-        discarded
-    }
-
-    /// Handles a record that is no request. Answers with what of it concerns others than the connection.
-    fn rarer(&mut self, record: &Record) -> Result<Option<Inbound>, Violation> {
-        let id = record.id;
-        match record.header.kind {
-            Kind::Fragment => return self.fragment(record),
-            Kind::Chunk => return self.chunk_in(record),
-            Kind::End => {
-                expect_form(record, true, true)?;
-                self.wake |= self.requests.advance(record);
-                if let Some(inflow) = self.outbox.uploads.get(id) {
-                    inflow.check(id, record.extension, false)?;
-                    self.outbox.uploads.close(id);
-                    return Ok(Some(Inbound::Ended(id)));
-                }
-            }
-            Kind::Cancel => {
-                expect_form(record, false, true)?;
-                self.wake |= self.requests.advance(record);
-                if self.is_assembling_of(id) {
-                    self.assembly = None;
-                }
-                KillPoint::ServerCancelTaken.reached();
-                self.outbox.uploads.close(id);
-                if self.outbox.forget(id) | self.open.remove(&id) {
-                    self.outbox.cancelled(id)?;
-                    return Ok(Some(Inbound::Cancelled(id)));
-                }
-            }
-            Kind::Credit => {
-                expect_form(record, true, true)?;
-                self.wake |= self.requests.advance(record);
-                self.outbox.credit(id, record.extension)?;
-            }
-            kind => return Err(Violation::Direction(kind as u8)),
-        }
-        Ok(None)
-    }
-
-    /// Handles a part of a large request that is not the last.
-    fn fragment(&mut self, record: &Record) -> Result<Option<Inbound>, Violation> {
-        expect_form(record, true, false)?;
-        let Some(assembly) = &mut self.assembly else {
-            return Ok(Some(Inbound::Large(Announced { id: record.id, size: record.extension })));
-        };
-        if assembly.id() != record.id {
-            return Err(Violation::Interleaved(record.id));
-        }
-        assembly.part(&self.requests, record)?;
-        self.wake |= self.requests.advance(record);
-        KillPoint::ServerPartTaken.reached();
-        Ok(Some(Inbound::Part(record.header.len as usize)))
-    }
-
-    /// Handles a chunk of a stream from the client.
-    fn chunk_in(&mut self, record: &Record) -> Result<Option<Inbound>, Violation> {
-        if !record.header.extended || record.header.message_type != 0 {
-            return Err(Violation::Form(record.header.kind as u8));
-        }
-        let Some(inflow) = self.outbox.uploads.get(record.id) else {
-            // Its call was answered before the client could know.
-            self.wake |= self.requests.advance(record);
-            return Ok(None);
-        };
-        inflow.check(record.id, record.extension, true)?;
-        Ok(Some(Inbound::Chunk(InboundChunk { id: record.id, len: record.header.len as usize, record: *record })))
-    }
-}
-
-/// Checks that a record has an extension or none, and a payload or none.
-fn expect_form(record: &Record, extended: bool, empty: bool) -> Result<(), Violation> {
-    let header = record.header;
-    if header.extended == extended && (header.len == 0) == empty && header.message_type == 0 {
-        Ok(())
-    } else {
-        Err(Violation::Form(header.kind as u8))
     }
 }

@@ -17,14 +17,21 @@ pub(super) struct Slot {
     /// Position right behind its request, [`u64::MAX`] while that has not been sent whole.
     pub(super) end: u64,
     pub(super) style: Style,
+    /// Of a free slot: the one that became free before it, or [`NONE`].
+    next_free: u16,
 }
+
+/// No slot: there are fewer than this.
+const NONE: u16 = MAX_SLOTS as u16;
 
 /// The calls under way, found by id in constant time.
 #[derive(Debug)]
 pub(super) struct Slots {
     slots: Vec<Slot>,
-    free: Vec<u16>,
     serial: u64,
+    /// The slot that became free last, or [`NONE`].
+    free: u16,
+    under_way: usize,
     limit: usize,
     /// The receiving ends of streams from the server.
     inflows: HashMap<u64, Inflow>,
@@ -37,8 +44,9 @@ impl Slots {
         let limit = limit.min(MAX_SLOTS) as usize;
         Self {
             slots: Vec::new(),
-            free: Vec::new(),
             serial: 0,
+            free: NONE,
+            under_way: 0,
             limit,
             inflows: HashMap::new(),
             outflows: HashMap::new(),
@@ -47,18 +55,18 @@ impl Slots {
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.under_way
     }
 
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.free.is_empty() && self.slots.len() >= self.limit
+        self.under_way >= self.limit
     }
 
     /// The id that the next call will have.
     #[inline]
     pub(super) fn next_id(&self) -> u64 {
-        let index = self.free.last().map_or(self.slots.len() as u64, |index| u64::from(*index));
+        let index = if self.free == NONE { self.slots.len() as u64 } else { u64::from(self.free) };
         (self.serial + 1) << INDEX_BITS | index
     }
 
@@ -67,10 +75,13 @@ impl Slots {
     pub(super) fn insert(&mut self, id: u64, end: u64, style: Style, window: u32) {
         debug_assert_eq!(id, self.next_id());
         self.serial += 1;
-        let slot = Slot { id, end, style };
-        match self.free.pop() {
-            Some(index) => self.slots[usize::from(index)] = slot,
-            None => self.slots.push(slot),
+        self.under_way += 1;
+        match self.slots.get_mut(index_of(id)) {
+            Some(slot) => {
+                self.free = slot.next_free;
+                (slot.id, slot.end, slot.style) = (id, end, style);
+            }
+            None => self.slots.push(Slot { id, end, style, next_free: NONE }),
         }
         if style.streams() {
             self.inflows.insert(id, Inflow::new(window));
@@ -107,12 +118,26 @@ impl Slots {
         self.outflows.remove(&id);
     }
 
+    /// Where the slot of a call is that ends with one response and nothing else.
+    #[inline(always)]
+    pub(super) fn find_unary(&self, id: u64) -> Option<usize> {
+        self.find(id).filter(|slot| slot.style == Style::Unary).map(|_| index_of(id))
+    }
+
+    /// Frees the slot of a call, which has no streams or had.
+    #[inline(always)]
+    pub(super) fn release(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        (slot.id, slot.next_free) = (0, self.free);
+        self.free = index as u16;
+        self.under_way -= 1;
+    }
+
     /// Forgets a call. Answers whether it was under way.
     #[inline(always)]
     pub(super) fn remove(&mut self, id: u64) -> bool {
         let Some(Slot { style, .. }) = self.find(id).copied() else { return false };
-        self.slots[index_of(id)].id = 0;
-        self.free.push(index_of(id) as u16);
+        self.release(index_of(id));
         if style.streams() {
             self.inflows.remove(&id);
         }

@@ -15,23 +15,33 @@ use crate::{
 const AHEAD: usize = 5 * LINE as usize;
 
 /// The reading end of a ring.
+///
+/// What every record needs comes first, in the lines that a small one touches.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Consumer {
     view: View,
-    geometry: Geometry,
     /// Where the next record is. Ours alone.
     position: u64,
-    /// The position that the producer can see, or one so far back that the next record is published for sure.
-    published: u64,
-    /// Where the lap that we read in begins in the view, and where it ends.
-    base: usize,
+    /// Where the position 0 would lie in the view if our lap went back as far as that.
+    origin: usize,
+    /// Before this position it is too early to publish ours.
+    publish_at: u64,
+    /// Where the lap that we read in ends in the view.
     end: u64,
-    /// What counts as the window in the part of the ring that the lap lies in.
-    window: u64,
     /// The pad that leads to the next lap beside this one.
     pad: u64,
+    /// Bytes of the largest payload of a record.
+    max_payload: u32,
     /// Whether the last look found a record: then there are likely more.
     burst: bool,
+    geometry: Geometry,
+    /// Where the lap that we read in begins in the view.
+    base: usize,
+    /// What counts as the window in the part of the ring that the lap lies in.
+    window: u64,
+    /// The position that the producer can see, or one so far back that the next record is published for sure.
+    published: u64,
     /// In a ring with a front and a back: the header word of the last record that was seen to let the ring start over, until
     /// we are past it.
     restart: u64,
@@ -80,8 +90,23 @@ impl Consumer {
         let (base, end) =
             (RECORDS, RECORDS as u64 + if geometry.compact { geometry.window } else { geometry.capacity });
         let window = geometry.window;
+        let max_payload = u32::try_from(geometry.max_payload()).expect("a record is far below 4 GiB");
         let pad = Header::pad() | if geometry.compact { RESTART } else { 0 };
-        Self { view, geometry, position: 0, published: 0, base, end, window, pad, burst: false, restart: EMPTY }
+        Self {
+            view,
+            position: 0,
+            origin: base,
+            publish_at: 0,
+            end,
+            pad,
+            max_payload,
+            burst: false,
+            geometry,
+            base,
+            window,
+            published: 0,
+            restart: EMPTY,
+        }
     }
 
     /// Our position: the end of the last record that was read.
@@ -112,7 +137,24 @@ impl Consumer {
     #[inline(always)]
     pub fn peek_for(&mut self, kind: Kind) -> Option<Record> {
         let (word, at) = self.look();
+        if word >> 48 == kind as u64 {
+            // No flag is set, so this is a header word of that kind as it must be.
+            let header = Header { len: word as u32, message_type: (word >> 32) as u16, kind, extended: false };
+            self.fetch_ahead(at);
+            return self.bounded(header, at);
+        }
         if (word >> 48) as u8 == kind as u8 { self.record(word, at) } else { None }
+    }
+
+    /// Where nothing is at the front, as [`Self::peek`] would say, does what [`Self::relieve`] does.
+    #[inline(always)]
+    pub fn relieve_if_drained(&mut self) -> Option<Wake> {
+        let word = self.view.load(self.at(0), Ordering::Relaxed);
+        if word != EMPTY && word != ASLEEP {
+            return None;
+        }
+        self.burst = false;
+        Some(self.relieve())
     }
 
     /// The header word at the front, where a pad has been stepped over, and where it lies in the view.
@@ -131,7 +173,7 @@ impl Consumer {
         if at == self.base {
             return (word, at);
         }
-        self.position = self.lap_after();
+        self.go_to(self.lap_after());
         (self.view.load(self.base, Ordering::Acquire), self.base)
     }
 
@@ -173,8 +215,7 @@ impl Consumer {
         let before = self.position;
         self.position = record.end();
         KillPoint::PopAdvanced.reached();
-        let in_use = self.window.max(self.position & (self.geometry.capacity - 1));
-        if self.position.wrapping_sub(self.published) >= in_use / 4 { self.publish_past(before) } else { Wake::NO }
+        if self.position < self.publish_at { Wake::NO } else { self.publish_past(before) }
     }
 
     /// Looks past the record at the front, which stays: [`Self::step_back`] returns to it.
@@ -185,7 +226,7 @@ impl Consumer {
     /// Returns to where we stood before we [stepped](Self::step) past records. The producer has learned nothing of it.
     pub(crate) fn step_back(&mut self, position: u64) {
         debug_assert!((self.published..=self.position).contains(&position));
-        self.position = position;
+        self.go_to(position);
     }
 
     /// Notes that everything before our position has been taken for good, before it is acted upon. The producer's side
@@ -230,9 +271,16 @@ impl Consumer {
         self.view.release_pages();
     }
 
-    /// Publishes our position, which is right behind the record at `before`, unless that lets the ring start over.
+    /// Publishes our position, which is right behind the record at `before`, unless that lets the ring start over, or it is
+    /// too early for that.
     #[inline(never)]
     fn publish_past(&mut self, before: u64) -> Wake {
+        let in_use = self.window.max(self.position & (self.geometry.capacity - 1));
+        if self.position.wrapping_sub(self.published) < in_use / 4 {
+            // The use grows with the position, so it is not due before this.
+            self.publish_at = self.published + in_use / 4;
+            return Wake::NO;
+        }
         if self.geometry.compact {
             self.restart_past(before);
         }
@@ -246,6 +294,7 @@ impl Consumer {
 
     fn publish(&mut self) -> Wake {
         self.published = self.position;
+        self.publish_at = self.position + self.window / 4;
         // Releases the bytes we have read to the producer's acquire-load in `Producer::place`.
         let old = self.view.swap(CONSUMER_POSITION, self.position, Ordering::AcqRel);
         KillPoint::PopPublished.reached();
@@ -255,18 +304,29 @@ impl Consumer {
     /// Makes a record of a header word that is neither empty nor a sleep tag, if it is as it must be. It may be a pad.
     #[inline(always)]
     fn record(&mut self, word: u64, at: usize) -> Option<Record> {
-        if std::mem::replace(&mut self.burst, true) {
-            self.view.prefetch(at + AHEAD);
-        }
-        KillPoint::PopLooked.reached();
+        self.fetch_ahead(at);
         let header = match Header::try_from(RawHeader(word)) {
             Ok(header) => header,
             // Not by a record, which would have to lie in memory for it.
             Err(_) => Header::try_from(RawHeader(self.without_restart(word))).ok()?,
         };
+        self.bounded(header, at)
+    }
+
+    /// Fetches what comes after a record that was found, if it is one of many.
+    #[inline(always)]
+    fn fetch_ahead(&mut self, at: usize) {
+        if std::mem::replace(&mut self.burst, true) {
+            self.view.prefetch(at + AHEAD);
+        }
+        KillPoint::PopLooked.reached();
+    }
+
+    /// The record at `at` whose header is as it must be, if it ends where it may.
+    #[inline(always)]
+    fn bounded(&self, header: Header, at: usize) -> Option<Record> {
         let size = header.record_size();
-        let too_long = u64::from(header.len) > self.geometry.max_payload();
-        if too_long || at as u64 + size + WORD > self.end {
+        if header.len > self.max_payload || at as u64 + size + WORD > self.end {
             return None;
         }
         let id = self.view.load(at + 8, Ordering::Relaxed);
@@ -288,9 +348,15 @@ impl Consumer {
     }
 
     /// Where `skip` bytes behind our position lie in the view.
-    #[inline]
+    #[inline(always)]
     fn at(&self, skip: u64) -> usize {
-        self.base + ((self.position & (self.geometry.capacity - 1)) + skip) as usize
+        self.origin.wrapping_add((self.position + skip) as usize)
+    }
+
+    /// Goes to a position in a lap that begins where `base` says.
+    fn go_to(&mut self, position: u64) {
+        self.position = position;
+        self.origin = self.base.wrapping_sub((position & !(self.geometry.capacity - 1)) as usize);
     }
 }
 

@@ -1,6 +1,11 @@
 mod compact;
+mod draft;
+
+use std::mem::offset_of;
 
 use bellrope_shm::{View, sync::Ordering};
+use compact::Compact;
+pub use draft::Draft;
 
 use super::wake::Wake;
 use crate::{
@@ -13,14 +18,13 @@ use crate::{
 /// Bytes that bulk records leave free, so that a ring full of them still takes cancels and credits.
 const CONTROL_ROOM: u64 = 512;
 
+/// Bytes that one copy stores back to front.
+const SMALL: usize = 64;
+
 /// How far behind a record that is one of many the lines of the next ones are fetched, in bytes.
 const AHEAD: u64 = 4 * LINE;
 /// How much of a long record is fetched before it is written: one of 1 KB whole.
 const FETCHED: u64 = 17 * LINE;
-
-/// For how many records a large one is remembered, and how exactly, in bytes.
-const MEMORY: u32 = 64;
-const GRAIN: u64 = 128;
 
 /// What a record is for, which decides how close to the end of the room it may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +36,29 @@ pub enum RecordClass {
 }
 
 /// The writing end of a ring.
+///
+/// What every record needs comes first, in the lines that a small one touches.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Producer {
     view: View,
-    geometry: Geometry,
     /// Where the next record goes. Ours alone.
     position: u64,
+    /// A record that ends up to here goes right where we stand: nothing has to be thought of. In a lap to come there is no
+    /// such place, so a position that has moved on to one is beyond it.
+    clear: u64,
+    /// Up to here a record that begins before `clear` may grow.
+    reach: u64,
+    /// Where the position 0 would lie in the view if the lap that `clear` is in went back as far as that.
+    origin: usize,
+    /// The word that will make every staged record visible, [`EMPTY`] if none is staged, and where it goes in the view.
+    staged: u64,
+    staged_at: usize,
+    /// The record that is being written, if one is.
+    draft: Outline,
+    /// Bytes of the largest payload of a record.
+    max_payload: u32,
+    geometry: Geometry,
     /// Where the lap that we write in begins in the view, and how many bytes it has: none if every place in it is to be
     /// found with care, as in the front of a compact ring.
     base: usize,
@@ -53,10 +74,6 @@ pub struct Producer {
     /// Before this position it does not pay to look whether the start of the ring is free.
     next_look: u64,
     spare: u64,
-    /// The record that is being written, if one is.
-    draft: Outline,
-    /// The word that will make every staged record visible: where it goes in the view and what it is.
-    staged: Option<(usize, u64)>,
     /// What more is known of a ring with a front and a back, once it has been written to: most connections are idle.
     compact: Option<Box<Compact>>,
 }
@@ -65,17 +82,25 @@ pub struct Producer {
 /// around would make the processor wait for the stores into shared memory before it.
 #[derive(Debug, Default)]
 struct Outline {
-    /// Where it lies in the view; elsewhere than our position means that committing starts a new lap.
+    /// Where it lies in the view.
     at: usize,
-    /// Where its payload lies in the view.
-    payload: usize,
     /// The flags of its header word.
     flags: u64,
     /// Payload bytes written so far, at most `room`.
-    len: u64,
-    room: u64,
+    len: u32,
+    room: u32,
     /// The size of the record for which the header word after it has been emptied.
-    emptied: u64,
+    emptied: u32,
+    /// Whether it lies elsewhere than at our position, so that committing starts a new lap.
+    wraps: bool,
+}
+
+impl Outline {
+    /// Where its payload lies in the view.
+    #[inline(always)]
+    fn payload(&self) -> usize {
+        self.at + record_size(0, self.flags & EXTENDED != 0) as usize
+    }
 }
 
 /// Where a record will go, and how far it may reach.
@@ -89,68 +114,10 @@ struct Place {
     would_wrap: bool,
 }
 
-/// What the producer of a ring with a front and a back knows beyond others.
-#[derive(Debug)]
-struct Compact {
-    /// Where the back begins in the view, and bytes of the front.
-    back: usize,
-    front_len: u64,
-    /// Where we stood when we left the back, if we did: it is free once the consumer is beyond that.
-    left_back: Option<u64>,
-    /// The consumer is here at least, since it let the ring start over.
-    seen: u64,
-    /// The lap that this one follows lies elsewhere, so that nothing before this position takes room from it.
-    apart: u64,
-    /// The last record, if it lets the ring start over.
-    restarting: Option<Restarting>,
-    /// Size of the largest of the last records, and how many came after it.
-    largest: u64,
-    since: u32,
-    /// How many in a row were so small that they find room in the front without starting over.
-    small: u32,
-    /// How often in a row the back was found empty.
-    calm: u32,
-    /// The place that was found last.
-    place: Place,
-}
-
-/// A record whose header word lets the ring start over.
-#[derive(Debug, Clone, Copy)]
-struct Restarting {
-    /// Where it lies in the view.
-    at: usize,
-    /// Our position before it was written: one that was not staged left no trace.
-    before: u64,
-}
-
-impl Compact {
-    fn new(view: &View, geometry: &Geometry) -> Self {
-        Self {
-            back: geometry.back_of(view.len()),
-            front_len: geometry.window,
-            left_back: None,
-            seen: 0,
-            apart: 0,
-            restarting: None,
-            largest: 0,
-            since: 0,
-            small: 0,
-            calm: 0,
-            place: Place::default(),
-        }
-    }
-
-    /// Notes the size of a record, rounded up, since the next one may be a little larger.
-    fn note(&mut self, size: u64) {
-        let size = size.next_multiple_of(GRAIN);
-        self.since += 1;
-        if size >= self.largest || self.since > MEMORY {
-            (self.largest, self.since) = (size, 0);
-        }
-    }
-}
-
 impl Producer {
+    /// So many of its first bytes a small record touches, where nothing has to be thought of.
+    pub const SMALL_RECORD: usize = offset_of!(Self, geometry);
+
     /// The writing end of the ring in `view`, which must be fresh (zeroed).
     ///
     /// # Panics
@@ -160,6 +127,7 @@ impl Producer {
         assert!(view.len() as u64 >= RECORDS as u64 + geometry.capacity);
         // A ring too small for the reserve (only models have one) does without.
         let spare = if geometry.capacity >= 8 * CONTROL_ROOM { CONTROL_ROOM } else { 0 };
+        let max_payload = u32::try_from(geometry.max_payload()).expect("a record is far below 4 GiB");
         Self {
             base: RECORDS,
             place_base: RECORDS,
@@ -168,12 +136,17 @@ impl Producer {
             view,
             geometry,
             position: 0,
+            clear: 0,
+            reach: 0,
+            origin: 0,
+            staged: EMPTY,
+            staged_at: 0,
+            draft: Outline::default(),
+            max_payload,
             behind: 0,
             consumer: 0,
             next_look: 0,
             spare,
-            draft: Outline::default(),
-            staged: None,
             compact: None,
         }
     }
@@ -201,7 +174,7 @@ impl Producer {
     /// Largest payload that [`Self::push`] takes.
     #[must_use]
     pub fn max_payload(&self) -> u64 {
-        self.geometry.max_payload()
+        self.max_payload.into()
     }
 
     /// Writes one record and stages it: it becomes visible with the next [`Self::publish`]. Answers `false` if there is
@@ -222,7 +195,20 @@ impl Producer {
         extension: Option<u64>,
         payload: &[u8],
     ) -> Result<bool, Violation> {
-        let Some(mut draft) = self.begin(class, extension.is_some(), payload.len())? else {
+        let extended = extension.is_some();
+        let size = record_size(payload.len() as u64, extended);
+        if self.position + size <= self.clear {
+            // All of it is known, so there is no need for a draft.
+            assert!(payload.len() <= self.max_payload as usize, "a record holds at most a quarter of the ring");
+            let at = self.origin.wrapping_add(self.position as usize);
+            self.open_at(at, size);
+            self.write_payload(at + record_size(0, extended) as usize, payload, true);
+            let header = Header { len: payload.len() as u32, message_type, kind, extended };
+            self.describe(at, id, extension);
+            self.stage_word(at, header.encode(), size);
+            return Ok(true);
+        }
+        let Some(mut draft) = self.begin(class, extended, payload.len())? else {
             return Ok(false);
         };
         let fits = draft.append(payload);
@@ -235,7 +221,11 @@ impl Producer {
     /// it. A batch costs one locked instruction however many records it has.
     #[inline(always)]
     pub fn publish(&mut self) -> Wake {
-        let Some((at, word)) = self.staged.take() else { return Wake::NO };
+        let word = std::mem::replace(&mut self.staged, EMPTY);
+        if word == EMPTY {
+            return Wake::NO;
+        }
+        let at = self.staged_at;
         KillPoint::CommitDue.reached();
         // Releases all that was staged to the consumer's acquire-load in `Consumer::peek`.
         let old = self.view.swap(at, word, Ordering::AcqRel);
@@ -253,32 +243,23 @@ impl Producer {
     /// If `hint` is larger than [`Self::max_payload`].
     #[inline(always)]
     pub fn begin(&mut self, class: RecordClass, extended: bool, hint: usize) -> Result<Option<Draft<'_>>, Violation> {
-        assert!(hint as u64 <= self.geometry.max_payload(), "a record holds at most a quarter of the ring");
-        let spare = if class == RecordClass::Bulk { self.spare } else { 0 };
+        assert!(hint <= self.max_payload as usize, "a record holds at most a quarter of the ring");
         let size = record_size(hint as u64, extended);
-        let Some(place) = self.place(size, spare)? else {
-            return Ok(None);
-        };
-        let Place { offset, end, .. } = place;
         let head = record_size(0, extended);
-        let room = (end - spare - WORD - offset - head).min(self.geometry.max_payload());
-        let at = self.place_base + offset as usize;
-        // Where the next header will be if the hint is right: first, for the same reason as in `Draft::append`.
-        self.view.store(at + size as usize, EMPTY, Ordering::Relaxed);
-        if self.staged.is_some() {
-            // One of many: the lines after it will be written too, and are still in the consumer's cache.
-            self.view.prefetch_to_write(at + (size + AHEAD) as usize);
+        if self.position + size <= self.clear {
+            self.draft.at = self.origin.wrapping_add(self.position as usize);
+            self.draft.wraps = false;
+            self.draft.flags = 0;
+            self.draft.room = (self.reach - self.position - head).min(self.max_payload.into()) as u32;
+        } else if !self.find(class, size, head)? {
+            return Ok(None);
         }
-        if size > AHEAD {
-            // A long one: its lines come all at once, and not one after the other as the copy gets to them.
-            for line in (LINE..size.min(FETCHED)).step_by(LINE as usize) {
-                self.view.prefetch_to_write(at + line as usize);
-            }
+        if extended {
+            self.draft.flags |= EXTENDED;
         }
-        let payload = at + head as usize;
-        let flags = self.restart | if extended { EXTENDED } else { 0 };
-        self.draft = Outline { at, payload, flags, len: 0, room, emptied: size };
-        KillPoint::PushBegun.reached();
+        self.draft.len = 0;
+        self.draft.emptied = size as u32;
+        self.open_at(self.draft.at, size);
         Ok(Some(Draft { producer: self }))
     }
 
@@ -313,6 +294,94 @@ impl Producer {
     #[cfg(not(loom))]
     pub fn release_pages(&self) {
         self.view.release_pages();
+    }
+
+    /// Begins a record of `size` bytes.
+    #[inline(always)]
+    fn open_at(&self, at: usize, size: u64) {
+        // Where the next header will be if the size is right: first, for the same reason as in `Self::write_payload`.
+        self.view.store(at + size as usize, EMPTY, Ordering::Relaxed);
+        if self.staged != EMPTY {
+            // One of many: the lines after it will be written too, and are still in the consumer's cache.
+            self.view.prefetch_to_write(at + (size + AHEAD) as usize);
+        }
+        if size > AHEAD {
+            // A long one: its lines come all at once, and not one after the other as the copy gets to them.
+            for line in (LINE..size.min(FETCHED)).step_by(LINE as usize) {
+                self.view.prefetch_to_write(at + line as usize);
+            }
+        }
+        KillPoint::PushBegun.reached();
+    }
+
+    /// Writes payload, or the first part of it.
+    #[inline(always)]
+    fn write_payload(&self, at: usize, bytes: &[u8], first: bool) {
+        // The consumer polls the line of the header: what lies beyond goes first, so that we take that line away from it
+        // once, at the very end. A copy of a few bytes does that by itself.
+        let to_next_line = if bytes.len() > SMALL { at.next_multiple_of(LINE as usize) - at } else { bytes.len() };
+        if first && bytes.len() > to_next_line {
+            let (head, tail) = bytes.split_at(to_next_line);
+            self.view.write(at + to_next_line, tail);
+            self.view.write(at, head);
+        } else {
+            self.view.write(at, bytes);
+        }
+        KillPoint::PushWritten.reached();
+    }
+
+    /// Writes what a record has beside its header word and its payload.
+    #[inline(always)]
+    fn describe(&self, at: usize, id: u64, extension: Option<u64>) {
+        self.view.store(at + 8, id, Ordering::Relaxed);
+        if let Some(extension) = extension {
+            self.view.store(at + 16, extension, Ordering::Relaxed);
+        }
+        KillPoint::PushDescribed.reached();
+    }
+
+    /// Moves on past a record of `size` bytes, which the word at `at` leads to.
+    #[inline(always)]
+    fn stage_word(&mut self, at: usize, word: u64, size: u64) {
+        self.position += size;
+        // The consumer cannot get past the first staged record, so only that one's word is held back. The others'
+        // stores are released by its swap.
+        if self.staged == EMPTY {
+            (self.staged_at, self.staged) = (at, word);
+        } else {
+            self.view.store(at, word, Ordering::Relaxed);
+        }
+        KillPoint::PushStaged.reached();
+    }
+
+    /// Finds the place of a record of `size` bytes, `head` of them before its payload, and notes up to where the next ones go
+    /// right where we stand then. Answers `false` if there is no room now.
+    #[inline(never)]
+    fn find(&mut self, class: RecordClass, size: u64, head: u64) -> Result<bool, Violation> {
+        self.clear = 0;
+        let spare = if class == RecordClass::Bulk { self.spare } else { 0 };
+        let Some(Place { offset, end, would_wrap }) = self.place(size, spare)? else {
+            return Ok(false);
+        };
+        self.draft.room = (end - spare - WORD - offset - head).min(self.max_payload.into()) as u32;
+        self.draft.flags = self.restart;
+        self.draft.at = self.place_base + offset as usize;
+        let lap_start = self.position & !(self.geometry.capacity - 1);
+        let stand = self.base + (self.position - lap_start) as usize;
+        self.draft.wraps = self.draft.at != stand;
+        // Where every place is to be found with care, the next one is, too.
+        if self.limit != 0 && self.restart == 0 && !self.draft.wraps && end > self.spare + WORD {
+            self.origin = self.base.wrapping_sub(lap_start as usize);
+            self.reach = lap_start + end - self.spare - WORD;
+            self.clear = match would_wrap {
+                // Beyond the window it is worth a look now and then whether the start of the ring is free.
+                true => self.reach.min(self.next_look),
+                // It is not while the consumer is still in the lap before.
+                false if self.behind < lap_start => self.reach,
+                false => self.reach.min(lap_start + self.geometry.window - WORD),
+            };
+        }
+        Ok(true)
     }
 
     /// Finds the place of a record of `size` bytes, with the header word after it and `spare` bytes to be left free.
@@ -374,6 +443,16 @@ impl Producer {
         position >= self.consumer && position <= self.position && position % WORD == 0
     }
 
+    /// Writes the header word of a record that begins the next lap, at `at`. Answers with the pad that leads there, and where
+    /// that goes: the new lap becomes visible through it, and all at once.
+    #[inline(never)]
+    fn wrap(&mut self, at: usize, word: u64) -> (usize, u64) {
+        let stand = self.base + (self.position & (self.geometry.capacity - 1)) as usize;
+        self.view.store(at, word, Ordering::Relaxed);
+        KillPoint::PushWrapped.reached();
+        (stand, self.start_lap(at))
+    }
+
     /// Moves our position to the start of the next lap, where a record was written at `at`. Answers with the pad that leads
     /// there.
     fn start_lap(&mut self, at: usize) -> u64 {
@@ -385,92 +464,5 @@ impl Producer {
     /// The position at which the lap after ours begins.
     fn lap_after(&self) -> u64 {
         (self.position | (self.geometry.capacity - 1)) + 1
-    }
-}
-
-/// A record that is being written.
-#[derive(Debug)]
-pub struct Draft<'a> {
-    producer: &'a mut Producer,
-}
-
-impl Draft<'_> {
-    /// Appends payload. Answers `false`, and leaves the draft as it was, if it does not fit.
-    #[inline(always)]
-    #[must_use]
-    pub fn append(&mut self, bytes: &[u8]) -> bool {
-        let Producer { view, draft, .. } = &mut *self.producer;
-        if bytes.len() as u64 > draft.room - draft.len {
-            return false;
-        }
-        let at = draft.payload + draft.len as usize;
-        let to_next_line = at.next_multiple_of(LINE as usize) - at;
-        if draft.len == 0 && bytes.len() > to_next_line {
-            // The consumer polls the line of the header: what lies beyond goes first, so that we take that line away
-            // from it once, at the very end.
-            let (head, tail) = bytes.split_at(to_next_line);
-            view.write(at + to_next_line, tail);
-            view.write(at, head);
-        } else {
-            view.write(at, bytes);
-        }
-        draft.len += bytes.len() as u64;
-        KillPoint::PushWritten.reached();
-        true
-    }
-
-    /// Payload bytes written so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.producer.draft.len as usize
-    }
-
-    /// Whether no payload has been written.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Reads back what was written. The peer may have changed it meanwhile; it is good for nobody but that peer.
-    pub fn read_back(&self, into: &mut [u8]) {
-        self.producer.view.read(self.producer.draft.payload, into);
-    }
-
-    /// Completes the record; it becomes visible with the next [`Producer::publish`]. `extension` is ignored if the draft
-    /// was begun without one.
-    #[inline(always)]
-    pub fn stage(self, kind: Kind, message_type: u16, id: u64, extension: u64) {
-        let producer = self.producer;
-        let Outline { at, flags, len, emptied, .. } = producer.draft;
-        let extended = flags & EXTENDED != 0;
-        let len = u32::try_from(len).expect("a record is far below 4 GiB");
-        let word = Header { len, message_type, kind, extended: false }.encode() | flags;
-
-        let size = record_size(len.into(), extended);
-        if size != emptied {
-            producer.view.store(at + size as usize, EMPTY, Ordering::Relaxed);
-        }
-        producer.view.store(at + 8, id, Ordering::Relaxed);
-        if extended {
-            producer.view.store(at + 16, extension, Ordering::Relaxed);
-        }
-        KillPoint::PushDescribed.reached();
-        let stand = producer.base + (producer.position & (producer.geometry.capacity - 1)) as usize;
-        let word = if at == stand {
-            (at, word)
-        } else {
-            // The new lap becomes visible through the pad, and all at once.
-            producer.view.store(at, word, Ordering::Relaxed);
-            KillPoint::PushWrapped.reached();
-            (stand, producer.start_lap(at))
-        };
-        producer.position += size;
-        // The consumer cannot get past the first staged record, so only that one's word is held back. The others'
-        // stores are released by its swap.
-        match &producer.staged {
-            None => producer.staged = Some(word),
-            Some(_) => producer.view.store(word.0, word.1, Ordering::Relaxed),
-        }
-        KillPoint::PushStaged.reached();
     }
 }

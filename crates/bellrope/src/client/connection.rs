@@ -246,15 +246,26 @@ impl Connection {
                 }
                 self.keep(answered, Ok(()), reply);
             }
-            while let Some(answer) = self.link.next_answer()? {
-                match self.accept(&answer, reply) {
-                    Some(outcome) if answer.id == id.0 => return outcome,
-                    Some(outcome) => self.keep(answer.id, outcome, reply),
-                    None => {}
+            if !self.link.connection.is_drained() {
+                if let Some(outcome) = self.take_rarer(id, reply)? {
+                    return outcome;
                 }
             }
             self.rest(Some(id.0), false, limit)?;
         }
+    }
+
+    /// Takes what came that is no response in one piece, until the call that is waited for has ended by it.
+    #[inline(never)]
+    fn take_rarer(&mut self, id: CallId, reply: &mut Vec<u8>) -> Result<Option<Result<(), CallError>>, CallError> {
+        while let Some(answer) = self.link.next_answer()? {
+            match self.accept(&answer, reply) {
+                Some(outcome) if answer.id == id.0 => return Ok(Some(outcome)),
+                Some(outcome) => self.keep(answer.id, outcome, reply),
+                None => {}
+            }
+        }
+        Ok(None)
     }
 
     /// Keeps the end of another call than the one that is waited for.

@@ -30,7 +30,7 @@ use crate::{error::CallError, kill_points::KillPoint, pump::Fault, spin::Spinner
 /// Most doorbell bytes read at once; far more than an honest server ever sends.
 const RINGS: usize = 64 * 1024;
 /// Looks at the header word between two rounds of everything else.
-const LINGER_POLLS: u32 = 8;
+const LINGER_POLLS: u32 = 16;
 /// The first step in which the buffer of a response in parts grows.
 const MIN_STEP: usize = 1024 * 1024;
 /// Fruitless polls between two looks for a hang-up, for a waiter that always spins.
@@ -248,11 +248,12 @@ impl ClientLink {
     /// there, [`Self::next_answer`] has an answer.
     #[inline(always)]
     pub(crate) fn take_response(&mut self, into: &mut Vec<u8>) -> Option<u64> {
-        let answer = self.connection.next_response()?;
+        let answered = self.connection.take_response(|len| {
+            into.resize(len, 0);
+            into
+        })?;
         self.spinner.found();
-        into.resize(answer.len, 0);
-        self.connection.take(&answer, into);
-        Some(answer.id)
+        Some(answered)
     }
 
     /// The next answer, if one came.

@@ -374,6 +374,13 @@ impl State {
     /// Takes every answer that came and puts it where it belongs. Answers whether the link is broken.
     fn pump(&mut self) -> bool {
         let Some(link) = &mut self.link else { return false };
+        // Most looks of whoever spins are in vain.
+        if link.connection.is_drained() {
+            link.commit();
+            if !link.has_more() {
+                return link.broken.is_some();
+            }
+        }
         let mut payload = self.free_list.reply();
         let violated = loop {
             match link.next_answer() {

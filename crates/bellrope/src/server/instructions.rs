@@ -173,9 +173,7 @@ fn batch(visitor: &mut Visitor, session: &mut Session) -> Visit {
 /// The client takes the answer.
 #[inline(never)]
 fn complete(client: &mut ClientConnection, into: &mut [u8]) -> u64 {
-    let answer = client.next_response().expect("the call was answered");
-    client.take(&answer, &mut into[..answer.len]);
-    answer.id
+    client.take_response(|len| &mut into[..len]).expect("the call was answered")
 }
 
 /// A closed breaker lets a call through and hears that it went well.

@@ -16,9 +16,15 @@ pub(crate) struct CallSpan {
 }
 
 impl CallSpan {
+    /// Whether somebody may listen.
+    #[inline(always)]
+    pub(crate) fn is_heard() -> bool {
+        LevelFilter::current() >= LevelFilter::DEBUG
+    }
+
     #[inline(always)]
     pub(crate) fn new(core: &Core, message_type: u16, connection: u64, metadata: Option<&Metadata>) -> Self {
-        if LevelFilter::current() < LevelFilter::DEBUG {
+        if !Self::is_heard() {
             return Self { span: Span::none(), began: None };
         }
         Self::heard(core, message_type, connection, metadata)

@@ -136,8 +136,12 @@ impl Worker {
                 // So that many busy connections, or slow ones, do not keep us from looking.
                 turns = turns.saturating_add(WORKED * std::mem::take(&mut self.worked).max(1));
             } else if !(self.hot.is_empty() && self.priority.is_empty()) && self.spinner.keep_on() {
-                self.linger();
                 turns += 1;
+                // What was seen is served at once, and everything else is looked at after that.
+                if self.linger() && self.visit_hot() {
+                    self.spinner.found();
+                    turns = turns.saturating_add(WORKED * std::mem::take(&mut self.worked).max(1));
+                }
             } else if self.arm_all() && self.inbox.prepare_sleep() {
                 let asleep_since = Instant::now();
                 self.look_after_sleepers(Some(self.longest_sleep()));
@@ -176,8 +180,9 @@ impl Worker {
         self.visitor.loop_ended();
     }
 
-    /// Waits a moment. Where there is but one hot connection, watches its header word as closely as can be.
-    fn linger(&self) {
+    /// Waits a moment. Where there is but one hot connection, watches its header word as closely as can be. Answers whether
+    /// something was seen there.
+    fn linger(&self) -> bool {
         let lone = match (&self.hot[..], &self.priority[..]) {
             ([index], []) | ([], [index]) => self.sessions[*index].as_deref(),
             _ => None,
@@ -187,12 +192,13 @@ impl Worker {
                 // Without a pause in between: it costs a tenth of a round trip.
                 for _ in 0..LINGER_POLLS {
                     if session.connection.is_ready() {
-                        return;
+                        return true;
                     }
                 }
             }
             None => spin_loop(),
         }
+        false
     }
 
     /// Whether every call that was taken has been answered in full.

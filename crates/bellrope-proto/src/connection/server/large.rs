@@ -19,6 +19,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// If the buffer has another length, or another large request is on its way.
     pub fn accept_large(&mut self, announced: &Announced, buffer: Vec<u8>, reservation: Reservation) {
         assert!(buffer.len() as u64 == announced.size && self.assembly.is_none());
+        self.special = true;
         self.assembly = Some(Assembly::fill(announced.id, buffer, reservation));
         KillPoint::ServerPartsAccepted.reached();
     }

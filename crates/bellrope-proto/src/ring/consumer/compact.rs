@@ -21,6 +21,7 @@ impl Consumer {
         self.restart = word;
         // So that `Self::advance` comes to `Self::restart_past`.
         self.published = self.position.wrapping_sub(self.geometry.capacity);
+        self.publish_at = 0;
         word & !RESTART
     }
 
@@ -34,7 +35,7 @@ impl Consumer {
         let at = self.base + (before & (self.geometry.capacity - 1)) as usize;
         // Releases the bytes we have read to the producer's acquire in `Producer::settle`.
         if self.view.compare_exchange(at, word, EMPTY, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            self.position = (before | (self.geometry.capacity - 1)) + 1;
+            self.go_to((before | (self.geometry.capacity - 1)) + 1);
             KillPoint::PopRestarted.reached();
         }
     }
@@ -49,8 +50,10 @@ impl Consumer {
         }
         let back = self.geometry.back_of(self.view.len());
         let (base, len) = if in_front { (back, self.geometry.capacity) } else { (RECORDS, self.geometry.window) };
-        self.position = self.lap_after();
+        let next = self.lap_after();
         self.base = base;
+        self.go_to(next);
+        self.publish_at = 0;
         self.end = base as u64 + len;
         self.pad = if in_front { Header::pad() } else { Header::pad() | RESTART };
         self.window = if in_front { self.geometry.back_window() } else { len };

@@ -10,12 +10,13 @@ use std::{
 
 use bellrope_proto::{
     Reservation, Violation,
-    connection::{Failure, Reply, Request},
+    connection::{Failure, Reply, Request, Unsent},
     metadata::Metadata,
 };
 
 use super::session::Session;
 use crate::{
+    breaker::{Breaker, Permit},
     kill_points::KillPoint,
     server::error::HandlerError,
     server::{
@@ -84,6 +85,55 @@ impl Executor {
         handler: &Handler,
         request: &Request,
         message: &mut Vec<u8>,
+        first: bool,
+        quick: bool,
+    ) -> Result<(), Violation> {
+        // Nobody looks at this call more closely than at others: all that there is to be done for it stands here.
+        if !quick || CallSpan::is_heard() || !self.timing.pass_untimed() {
+            return self.serve_with_care(core, session, handler, request, message, None, first, quick, None);
+        }
+        let &Request { id, message_type, deadline_us, .. } = request;
+        let size = message.len();
+        if !core.may_run(deadline_us, size) {
+            return outcome::refuse(core, &self.counters, session, id, message_type, core.refusal(size));
+        }
+        let permit = match core.breaker(message_type).acquire_for(|| session.caller(), Instant::now) {
+            Ok(permit) => permit,
+            Err(rejected) => {
+                return outcome::refuse(core, &self.counters, session, id, message_type, open_breaker(&rejected));
+            }
+        };
+        let context = CallContext { connection: session.serial, deadline_us };
+        let unsent = session
+            .connection
+            .answer_at_once(id, size, &mut self.spill, |reply| guarded(handler, message, context, None, reply))?;
+        KillPoint::Ran.reached();
+        if let Some(unsent) = unsent {
+            let failed = self.answer_late(core, session, id, unsent, None)?;
+            if first {
+                session.commit();
+            }
+            self.settle(core, session, message_type, deadline_us, permit, failed.as_deref());
+            return Ok(());
+        }
+        if first {
+            session.commit();
+        }
+        permit.succeed_for(|| session.caller(), Instant::now);
+        self.counters.count(message_type, None);
+        Ok(())
+    }
+
+    /// As [`Self::serve`], where the call is looked at more closely, or is not like others.
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "a struct of them would be built in memory for every call")]
+    fn serve_with_care(
+        &mut self,
+        core: &Core,
+        session: &mut Session,
+        handler: &Handler,
+        request: &Request,
+        message: &mut Vec<u8>,
         reservation: Option<Reservation>,
         first: bool,
         quick: bool,
@@ -110,41 +160,72 @@ impl Executor {
         let span = CallSpan::new(core, message_type, session.serial, metadata);
         let entered = span.span().enter();
         let context = CallContext { connection: session.serial, deadline_us };
+        let unsent = session
+            .connection
+            .answer_at_once(id, size, &mut self.spill, |reply| guarded(handler, message, context, metadata, reply))?;
+        KillPoint::Ran.reached();
+        let failed = match unsent {
+            None => {
+                // Before its caller can know: what it asks for next may need the room.
+                drop(reservation);
+                None
+            }
+            Some(unsent) => self.answer_late(core, session, id, unsent, reservation)?,
+        };
+        drop(entered);
+        span.ended(failed.as_ref().map_or("ok", |failure| failure.code.name()));
+        if first {
+            session.commit();
+        }
+        self.settle(core, session, message_type, deadline_us, permit, failed.as_deref());
+        if let Some(started) = started {
+            self.timed(core, message_type, started.elapsed(), quick);
+        }
+        Ok(())
+    }
+
+    /// Answers a call whose reply was not sent at once. Returns the failure that its caller gets instead, if any.
+    #[cold]
+    #[inline(never)]
+    fn answer_late(
+        &mut self,
+        core: &Core,
+        session: &mut Session,
+        id: u64,
+        unsent: Unsent,
+        reservation: Option<Reservation>,
+    ) -> Result<Option<Box<Failure>>, Violation> {
         let kept = Cell::new(false);
         let keep = |reply| {
             kept.set(true);
             core.keep(reply, reservation, true, session.budget_claim.holder())
         };
-        let failed =
-            session.connection.answer(id, size, &mut self.spill, keep, |reply| {
-                match std::panic::catch_unwind(AssertUnwindSafe(|| run(handler, message, context, metadata, reply))) {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(error)) => Err(Box::new(Failure::from(error))),
-                    Err(panic) => Err(Box::new(panic_failure(panic))),
-                }
-            })?;
-        KillPoint::Ran.reached();
+        let failed = session.connection.answer_late(id, unsent, &mut self.spill, keep)?;
         if kept.get() {
             self.spill = core.buffers.take_small();
         } else if failed.is_some() && self.spill.capacity() > core.fixed.terms.geometry.max_payload() as usize {
             // Of a reply that was too large, or that its handler thought better of.
             self.spill = Vec::new();
         }
-        drop(entered);
-        span.ended(failed.as_ref().map_or("ok", |failure| failure.code.name()));
-        if first {
-            session.commit();
-        }
-        match &failed {
+        Ok(failed)
+    }
+
+    /// Tells the breaker and the counters how a call ended.
+    fn settle(
+        &self,
+        core: &Core,
+        session: &Session,
+        message_type: u16,
+        deadline_us: Option<u64>,
+        permit: Permit<&Breaker>,
+        failed: Option<&Failure>,
+    ) {
+        match failed {
             None => permit.succeed_for(|| session.caller(), Instant::now),
             Some(failure) if is_of_service(failure, deadline_us) => permit.fail_for(session.caller(), Instant::now),
             Some(_) => drop(permit),
         }
-        outcome::note(core, &self.counters, session, message_type, failed.as_deref());
-        if let Some(started) = started {
-            self.timed(core, message_type, started.elapsed(), quick);
-        }
-        Ok(())
+        outcome::note(core, &self.counters, session, message_type, failed);
     }
 
     /// As [`Self::serve`], for whoever has other things to do as well.
@@ -162,7 +243,7 @@ impl Executor {
         metadata: Option<&Metadata>,
     ) -> Result<(), Violation> {
         let quick = self.is_quick(request.message_type);
-        self.serve(core, session, handler, request, message, reservation, first, quick, metadata)
+        self.serve_with_care(core, session, handler, request, message, reservation, first, quick, metadata)
     }
 
     /// As [`Self::serve`], for a call whose request came in parts. A reply that is made beside it has as much room.
@@ -216,6 +297,22 @@ impl Executor {
     }
 }
 
+/// As [`run`]; a panic becomes a failure.
+#[inline(always)]
+fn guarded(
+    handler: &Handler,
+    message: &mut Vec<u8>,
+    context: CallContext,
+    metadata: Option<&Metadata>,
+    reply: &mut Reply<'_>,
+) -> Result<(), Box<Failure>> {
+    match std::panic::catch_unwind(AssertUnwindSafe(|| run(handler, message, context, metadata, reply))) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Box::new(Failure::from(error))),
+        Err(panic) => Err(Box::new(panic_failure(panic))),
+    }
+}
+
 /// Has a call answered by its handler.
 #[inline(always)]
 fn run(
@@ -241,6 +338,14 @@ impl Timing {
     #[inline]
     fn is_quick(&self, message_type: u16) -> bool {
         self.quick.get(usize::from(message_type)).copied().unwrap_or(false)
+    }
+
+    /// Counts the next call if it is one that is not to be timed. Answers whether it is.
+    #[inline(always)]
+    fn pass_untimed(&mut self) -> bool {
+        let untimed = self.until_timed > 1;
+        self.until_timed -= u32::from(untimed);
+        untimed
     }
 
     /// The start of a call, if it is one to be timed.

@@ -23,15 +23,23 @@ use crate::{
     },
 };
 
-/// One connection as its worker owns it.
+/// One connection as its worker owns it. What a visit to answer a small call needs comes first, and fills few cache lines:
+/// where there are many connections, each of these is fetched anew.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Session {
-    pub(crate) socket: Socket,
-    pub(crate) connection: ServerConnection<Body>,
-    /// Where its records travel over the socket: what moves them.
-    pub(crate) carrier: Option<Box<Carrier>>,
     /// The server's number for it, never used again.
     pub(crate) serial: u64,
+    /// Where its records travel over the socket: what moves them.
+    pub(crate) carrier: Option<Box<Carrier>>,
+    /// Visits in a row that found nothing.
+    pub(crate) idle_visits: u32,
+    /// Whether its worker polls it instead of waiting for its doorbell.
+    pub(crate) hot: bool,
+    /// Whether its rings may have been used since their memory was last given back.
+    pub(crate) resident: bool,
+    pub(crate) connection: ServerConnection<Body>,
+    pub(crate) socket: Socket,
     pub(crate) peer: PeerCredentials,
     /// Who calls, for breakers.
     pub(crate) caller: CallerId,
@@ -50,14 +58,8 @@ pub(crate) struct Session {
     /// What these handlers have said and was not yet done, by call.
     #[cfg(feature = "tokio")]
     pub(crate) said: VecDeque<(u64, FromHandler)>,
-    /// Whether its worker polls it instead of waiting for its doorbell.
-    pub(crate) hot: bool,
-    /// Whether its rings may have been used since their memory was last given back.
-    pub(crate) resident: bool,
     /// Doorbell rings since it was last armed.
     pub(crate) rings: usize,
-    /// Visits in a row that found nothing.
-    pub(crate) idle_visits: u32,
     /// What it wants or has of the buffer budget.
     pub(crate) budget_claim: BudgetClaim,
     /// What its client was found to keep us waiting with, since it first was.
@@ -247,6 +249,8 @@ impl HalfDone {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
 
     // A thousand connections that wait for their next call are to fit 3 MB with the program: what only calls of some kinds
@@ -254,5 +258,17 @@ mod tests {
     #[test]
     fn a_connection_that_has_nothing_to_do_is_small() {
         assert!(size_of::<Session>() <= 896, "{} bytes", size_of::<Session>());
+    }
+
+    #[test]
+    fn a_small_call_touches_five_cache_lines_of_its_connection() {
+        // A visit looks at all before `connection`, and in there at what a small call touches.
+        let connection = offset_of!(Session, connection);
+        for before in [offset_of!(Session, serial), offset_of!(Session, idle_visits), offset_of!(Session, resident)] {
+            assert!(before < connection);
+        }
+        let end = connection + ServerConnection::<Body>::SMALL_CALL.end;
+        let lines = end.div_ceil(64);
+        assert!(align_of::<Session>() >= 64 && lines <= 5, "{end} bytes are {lines} lines");
     }
 }

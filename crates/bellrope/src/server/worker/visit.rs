@@ -115,7 +115,7 @@ impl Visitor {
     #[inline]
     pub(crate) fn visit(&mut self, session: &mut Session, turn: &mut Turn, slice: u32) -> Result<Visit, Violation> {
         let mut worked = false;
-        if session.connection.wants_room() {
+        if !session.connection.is_plain() && session.connection.wants_room() {
             worked = session.connection.flush()?;
             session.commit();
         }
@@ -141,10 +141,8 @@ impl Visitor {
                             handler,
                             &request,
                             &mut self.message,
-                            None,
                             first,
                             !is_slow,
-                            None,
                         )?;
                         self.bound_message();
                         turn.bytes += request.len;
@@ -154,7 +152,7 @@ impl Visitor {
             }
             let slow = match slow {
                 Some(slow) => slow,
-                None if self.visit_rarer(session, turn, first)? => true,
+                None if !session.connection.is_drained() && self.visit_rarer(session, turn, first)? => true,
                 None => {
                     more = false;
                     break;
