@@ -100,7 +100,8 @@ impl Client {
 
     /// Calls a message type whose request is written and whose reply is read part by part: one that the server has as
     /// `unary_filter`, or as any other duplex call. Each half may go to a thread of its own. Where one thread has both, it
-    /// must read while it writes: a handler that has an answer for each part takes no more of them while none is read.
+    /// must read while it writes: a handler that has an answer for each part takes no more of them while none is read. Where both
+    /// sides speak in turns, both have to flush what the other one waits for.
     /// Dropping either half cancels the call, the writer only before [`finish`](RequestWriter::finish).
     ///
     /// ```
@@ -113,14 +114,14 @@ impl Client {
     /// #     .unary_filter("echo", |_, request, reply| Ok(std::io::copy(request, reply).map(drop)?)).bind(&path)?;
     /// # let client = bellrope::Client::connect(&path)?;
     /// let (mut request, mut reply) = client.call_both_ways("echo", b"")?;
-    /// request.write_all(b"ding")?;
-    /// request.flush()?;
-    /// let mut came = [0; 4];
-    /// reply.read_exact(&mut came)?;
-    /// request.write_all(b"dong")?;
-    /// request.finish()?;
-    /// reply.read_exact(&mut came)?;
-    /// assert_eq!((&came, reply.read(&mut [0])?), (b"dong", 0));
+    /// let writing = std::thread::spawn(move || {
+    ///     request.write_all(b"ding dong")?;
+    ///     request.finish()
+    /// });
+    /// let mut came = String::new();
+    /// reply.read_to_string(&mut came)?;
+    /// assert_eq!(came, "ding dong");
+    /// writing.join().unwrap()?;
     /// # Ok(())
     /// # }
     /// ```

@@ -24,7 +24,8 @@ pub struct RequestReader {
 
 /// A reply as a handler writes it, while it leaves: [`ServerBuilder::unary_writer`](crate::server::ServerBuilder::unary_writer).
 ///
-/// What is written is gathered to parts of 32 KiB; [`flush`](Write::flush) sends what there is. Writing waits while the caller
+/// What is written is gathered to parts of 32 KiB; [`flush`](Write::flush) sends what there is, which a handler has to do whose
+/// caller waits for it before it goes on. Writing waits while the caller
 /// is slow, and fails as [`ErrorKind::BrokenPipe`] when it has cancelled or gone away. The rest is sent when the handler
 /// returns `Ok`.
 #[derive(Debug)]
