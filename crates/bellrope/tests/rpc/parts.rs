@@ -221,9 +221,10 @@ fn a_reader_that_is_dropped_stops_its_writer() {
 #[test]
 fn deadlines_and_tokens_end_both_halves() {
     let parts = serve(ServerConfig::default());
-    let soon = CallOptions::new().timeout(Duration::from_millis(50));
+    let soon = CallOptions::new().timeout(Duration::from_millis(500));
     let mut request = parts.client.call_writer_with("sum", b"", &soon).unwrap();
-    request.write_all(&[1; 100_000]).unwrap();
+    // On a machine that is busy it may be over before that.
+    let _ = request.write_all(&[1; 100_000]);
     assert_eq!(parts.broken.recv_timeout(PATIENCE).unwrap(), ErrorKind::ConnectionAborted);
     assert!(matches!(request.finish(), Err(CallError::DeadlineExceeded)));
 
