@@ -51,6 +51,25 @@ pub(crate) fn judge(report: &Report) -> Vec<Goal> {
         }
     }
 
+    let lending = [Peer::IceoryxPolling, Peer::IceoryxEvents, Peer::Shmipc];
+    for (size, shown) in [(SIZES[2], "64 KB"), (SIZES[3], "1 MB")] {
+        let took = |peer| report.round_trip(peer, size).map(|figures| figures.p50_us);
+        let theirs = lending.into_iter().filter_map(took).min_by(f64::total_cmp);
+        let text = format!("round trip {shown}, `always`, as fast as the better of iceoryx2 and shmipc");
+        goals.extend(times_faster(&text, 1.0, took(spinning), theirs));
+        let calls = |peer| report.throughput(peer, size, 1).map(|figures| figures.calls_per_s);
+        let theirs = lending.into_iter().filter_map(calls).max_by(f64::total_cmp);
+        let text = format!("calls a second of {shown}, `always`, as many as the better of iceoryx2 and shmipc");
+        goals.extend(times_more(&text, 1.0, calls(spinning), theirs));
+    }
+
+    for typed in [Peer::Tarpc, Peer::Tonic] {
+        let text = format!("round trip 64 B, typed, `always`, at least 20 times faster than {}", typed.label());
+        goals.extend(times_faster(&text, 20.0, round_trip(Peer::BellropeTypedSpinning), round_trip(typed)));
+        let text = format!("round trip 64 B, typed, `never`, faster than {}", typed.label());
+        goals.extend(times_faster(&text, 1.0, round_trip(Peer::BellropeTypedSleeping), round_trip(typed)));
+    }
+
     for (pinned, placed) in [(false, "placed by the scheduler"), (true, "a CPU each")] {
         let apart = |peer| report.apart(peer, pinned).map(|figures| figures.p50_us);
         let text = format!("1 ms apart, {placed}, `adaptive`, at most 1.3 times the futex ping-pong");

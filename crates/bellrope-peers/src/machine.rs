@@ -5,7 +5,7 @@ use std::process::Command;
 use serde::Serialize;
 
 /// Peers whose versions are told, as Cargo.lock has them.
-const PEERS: [&str; 5] = ["iceoryx2", "tokio", "tonic", "ipc-channel", "shmipc"];
+const PEERS: [&str; 6] = ["iceoryx2", "tokio", "tonic", "tarpc", "ipc-channel", "shmipc"];
 
 /// Where and with what was measured.
 #[derive(Debug, Serialize)]

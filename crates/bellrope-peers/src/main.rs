@@ -22,7 +22,7 @@ use signal_hook::{consts::TERM_SIGNALS, iterator::Signals};
 
 use crate::{
     plan::{Pace, Peer, Task},
-    report::{Report, Sample},
+    report::{Report, RoundLimit, Sample},
 };
 
 #[derive(Debug, Parser)]
@@ -30,9 +30,12 @@ use crate::{
 struct Arguments {
     #[command(subcommand)]
     role: Option<Role>,
-    /// One short round instead of three: a first look, in under a minute.
+    /// One short round instead of five: a first look, in a few minutes.
     #[arg(long)]
     quick: bool,
+    /// So many rounds, each as long as otherwise.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=99))]
+    rounds: Option<u8>,
     /// Print everything that was measured as JSON instead of tables.
     #[arg(long)]
     json: bool,
@@ -87,28 +90,33 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     end_tidily().context("waiting for signals")?;
-    let pace = if arguments.quick { Pace::QUICK } else { Pace::FULL };
+    let mut pace = if arguments.quick { Pace::QUICK } else { Pace::FULL };
+    pace.rounds = arguments.rounds.map_or(pace.rounds, usize::from);
     let (mut report, peers) = choose(arguments, pace);
-    let steps: usize = peers.iter().map(|peer| pace.tasks(*peer).len()).sum();
-    let progress = progress((steps * pace.rounds) as u64);
-    // Round after round, so that every peer sees the machine at its best and at its worst.
-    for _ in 0..pace.rounds {
-        for peer in &peers {
-            for task in pace.tasks(*peer) {
-                progress.set_message(format!("{}, {} B", peer.name(), task.size));
-                let sample = pair::measure(*peer, &task)
-                    .with_context(|| format!("{}, {} B, {} connections", peer.name(), task.size, task.connections));
-                match sample {
-                    Ok(measured) => report.samples.push(Sample { peer: *peer, task, measured }),
-                    // One peer that fails takes nothing away from the others; that it failed is part of the report.
-                    Err(error) => {
-                        progress.suspend(|| note(format_args!("FAILED: {error:#}")));
-                        report.failed.push(format!("{error:#}"));
-                    }
+    let order = order(&peers, pace);
+    let progress = progress((order.len() * pace.rounds) as u64);
+    for round in 0..pace.rounds {
+        let before = pair::limit_us()?;
+        // In turns forwards and backwards, so that nobody always comes first, when the machine is coldest.
+        let (forwards, backwards) = (order.iter(), order.iter().rev());
+        let tasks: Vec<_> = if round % 2 == 0 { forwards.collect() } else { backwards.collect() };
+        for (peer, task) in tasks {
+            progress.set_message(format!("{}, {} B", peer.name(), task.size));
+            let sample = pair::measure(*peer, task)
+                .with_context(|| format!("{}, {} B, {} connections", peer.name(), task.size, task.connections));
+            match sample {
+                Ok(measured) => report.samples.push(Sample { peer: *peer, task: task.clone(), round, measured }),
+                // One peer that fails takes nothing away from the others; that it failed is part of the report.
+                Err(error) => {
+                    progress.suspend(|| note(format_args!("FAILED: {error:#}")));
+                    report.failed.push(format!("{error:#}"));
                 }
-                progress.inc(1);
             }
+            progress.inc(1);
         }
+        let limit = RoundLimit { before_us: before, after_us: pair::limit_us()? };
+        progress.suspend(|| note(format_args!("round {}: {limit}", round + 1)));
+        report.limits.push(limit);
     }
     progress.finish_and_clear();
     if arguments.json {
@@ -121,6 +129,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     anyhow::ensure!(report.failed.is_empty(), "{} of the measurements failed", report.failed.len());
     Ok(())
+}
+
+/// A round: peer after peer at the same task, so that those who are compared see the same minute of the machine.
+fn order(peers: &[Peer], pace: Pace) -> Vec<(Peer, Task)> {
+    let mut order: Vec<(Peer, Task)> =
+        peers.iter().flat_map(|peer| pace.tasks(*peer).into_iter().map(|task| (*peer, task))).collect();
+    // Stable: peers stay in their order, and so do the tasks of one peer that are alike to this.
+    order.sort_by_key(|(_, task)| (task.connections, task.apart_ms > 0 && task.depth == 0, task.size));
+    order
 }
 
 /// What is measured: everything that was asked for and can be.
@@ -177,4 +194,19 @@ fn print(text: std::fmt::Arguments<'_>) -> std::io::Result<()> {
 fn note(text: std::fmt::Arguments<'_>) {
     // Nobody may be reading it any more; that is no reason to fail.
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_are_compared_are_measured_right_after_each_other() {
+        let peers = [Peer::Bellrope, Peer::IceoryxPolling, Peer::Shmipc];
+        let order = order(&peers, Pace::QUICK);
+        let large: Vec<_> = order.iter().enumerate().filter(|(_, (_, task))| task.size == 1024 * 1024).collect();
+        assert_eq!(large.len(), peers.len());
+        assert_eq!(large[2].0 - large[0].0, 2);
+        assert_eq!(order.len(), peers.iter().map(|peer| Pace::QUICK.tasks(*peer).len()).sum::<usize>());
+    }
 }

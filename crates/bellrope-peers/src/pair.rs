@@ -37,6 +37,12 @@ pub(crate) fn measure(peer: Peer, task: &Task) -> anyhow::Result<Measured> {
     serde_json::from_str(&line).with_context(|| format!("reading what the client measured: {line:?}"))
 }
 
+/// The limit of whatever spins, as it is now, in microseconds: the median of a cache line that is sent to and fro.
+pub(crate) fn limit_us() -> anyhow::Result<f64> {
+    let limit = measure(Peer::CacheLine, &Task::limit()).context("measuring the limit")?;
+    Ok(limit.round_trip.context("the limit was not measured")?.p50_us)
+}
+
 /// Version of Node, if there is one.
 pub(crate) fn node_version() -> Option<String> {
     let output = Command::new("node").arg("--version").output().ok().filter(|output| output.status.success())?;

@@ -9,6 +9,8 @@ mod limit;
 mod process;
 mod shmipc;
 mod socket;
+mod tarpc;
+mod typed;
 
 use std::path::Path;
 
@@ -29,10 +31,13 @@ pub(crate) fn serve(peer: Peer, home: &Path, task: &Task) -> anyhow::Result<()> 
         Peer::BellropeSpinning => bellrope::serve(home, SpinPolicy::Always),
         Peer::Bellrope => bellrope::serve(home, SpinPolicy::Adaptive),
         Peer::BellropeSleeping => bellrope::serve(home, SpinPolicy::Never),
+        Peer::BellropeTypedSpinning => typed::serve(home, SpinPolicy::Always),
+        Peer::BellropeTypedSleeping => typed::serve(home, SpinPolicy::Never),
         Peer::IceoryxPolling => iceoryx::serve(home, task, iceoryx::Wait::Polling),
         Peer::IceoryxEvents => iceoryx::serve(home, task, iceoryx::Wait::Events),
         Peer::UnixSocket => socket::serve(home),
         Peer::Tonic => grpc::serve(home),
+        Peer::Tarpc => tarpc::serve(home),
         Peer::IpcChannel => ipc_channel::serve(),
         Peer::Shmipc => shmipc::serve(home, task),
         Peer::NodeJson | Peer::NodeAdvanced | Peer::NodeSocket => bail!("Node's side is a script"),
@@ -53,12 +58,19 @@ pub(crate) fn call(peer: Peer, home: &Path, address: &str, server: u32, task: &T
         Peer::BellropeSleeping => {
             measure(task, server, &mut bellrope::Client::connect(address, task, SpinPolicy::Never)?)
         }
+        Peer::BellropeTypedSpinning => {
+            measure(task, server, &mut typed::Client::connect(address, task, SpinPolicy::Always)?)
+        }
+        Peer::BellropeTypedSleeping => {
+            measure(task, server, &mut typed::Client::connect(address, task, SpinPolicy::Never)?)
+        }
         Peer::IceoryxPolling => {
             measure(task, server, &mut iceoryx::Client::connect(home, task, iceoryx::Wait::Polling)?)
         }
         Peer::IceoryxEvents => measure(task, server, &mut iceoryx::Client::connect(home, task, iceoryx::Wait::Events)?),
         Peer::UnixSocket => measure(task, server, &mut socket::Client::connect(address, task)?),
         Peer::Tonic => measure(task, server, &mut grpc::Client::connect(address, task)?),
+        Peer::Tarpc => measure(task, server, &mut tarpc::Client::connect(address, task)?),
         Peer::IpcChannel => measure(task, server, &mut ipc_channel::Client::connect(address, task)?),
         Peer::Shmipc => measure(task, server, &mut shmipc::Client::connect(home, address, task)?),
         Peer::NodeJson | Peer::NodeAdvanced | Peer::NodeSocket => bail!("Node's side is a script"),

@@ -32,6 +32,10 @@ pub(crate) enum Peer {
     Bellrope,
     /// Bellrope, both sides sleeping at once.
     BellropeSleeping,
+    /// Bellrope with types: a method of a service, as postcard, both sides spinning.
+    BellropeTypedSpinning,
+    /// The same, both sides sleeping at once.
+    BellropeTypedSleeping,
     /// iceoryx2's request-response, both sides polling.
     IceoryxPolling,
     /// iceoryx2's request-response, both sides waiting for its events.
@@ -40,6 +44,8 @@ pub(crate) enum Peer {
     UnixSocket,
     /// gRPC over a Unix socket.
     Tonic,
+    /// tarpc's typed calls as bincode, over a Unix socket.
+    Tarpc,
     /// ipc-channel's channels of bytes.
     IpcChannel,
     /// shmipc, woken by eventfd.
@@ -77,10 +83,13 @@ impl Peer {
             Self::BellropeSpinning => "Bellrope, `always`",
             Self::Bellrope => "Bellrope, `adaptive` (default)",
             Self::BellropeSleeping => "Bellrope, `never`",
+            Self::BellropeTypedSpinning => "Bellrope, typed, `always`",
+            Self::BellropeTypedSleeping => "Bellrope, typed, `never`",
             Self::IceoryxPolling => "iceoryx2, polling",
             Self::IceoryxEvents => "iceoryx2, events",
             Self::UnixSocket => "tokio Unix socket",
             Self::Tonic => "tonic over a Unix socket",
+            Self::Tarpc => "tarpc over a Unix socket",
             Self::IpcChannel => "ipc-channel",
             Self::Shmipc => "shmipc",
             Self::NodeJson => "Node child_process, json",
@@ -91,7 +100,8 @@ impl Peer {
 
     pub(crate) fn mode(self) -> Mode {
         match self {
-            Self::CacheLine | Self::BareSlots | Self::BellropeSpinning | Self::IceoryxPolling => Mode::Spinning,
+            Self::CacheLine | Self::BareSlots | Self::IceoryxPolling => Mode::Spinning,
+            Self::BellropeSpinning | Self::BellropeTypedSpinning => Mode::Spinning,
             _ => Mode::Sleeping,
         }
     }
@@ -107,7 +117,12 @@ impl Peer {
     }
 
     pub(crate) fn is_bellrope(self) -> bool {
-        matches!(self, Self::Bellrope | Self::BellropeSpinning | Self::BellropeSleeping)
+        matches!(self, Self::Bellrope | Self::BellropeSpinning | Self::BellropeSleeping) || self.is_typed_bellrope()
+    }
+
+    /// Whether its payloads are values of a service, as tarpc's and tonic's are.
+    fn is_typed_bellrope(self) -> bool {
+        matches!(self, Self::BellropeTypedSpinning | Self::BellropeTypedSleeping)
     }
 
     pub(crate) fn is_node(self) -> bool {
@@ -145,6 +160,22 @@ pub(crate) struct Task {
     pub(crate) pinned: bool,
 }
 
+impl Task {
+    /// What tells how quick the machine is at this moment.
+    pub(crate) fn limit() -> Self {
+        Self {
+            size: SIZES[0],
+            connections: 1,
+            depth: 0,
+            round_trips: true,
+            apart_ms: 0,
+            time_ms: 100,
+            warm_up_ms: 25,
+            pinned: true,
+        }
+    }
+}
+
 /// How long all of it takes.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Pace {
@@ -156,7 +187,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(crate) const FULL: Self = Self { rounds: 3, time_ms: 400, apart_ms: 1_000, warm_up_ms: 50 };
+    pub(crate) const FULL: Self = Self { rounds: 5, time_ms: 250, apart_ms: 1_000, warm_up_ms: 50 };
     pub(crate) const QUICK: Self = Self { rounds: 1, time_ms: 100, apart_ms: 200, warm_up_ms: 25 };
 
     /// What is measured of a peer, in order.

@@ -42,12 +42,35 @@ fn machine(text: &mut String, report: &Report) {
             m.profile,
             if m.static_libc { ", static C library" } else { "" },
             peers.join(", "),
-            if rounds == 1 { "One round".to_owned() } else { format!("Medians of {rounds} rounds") },
+            if rounds == 1 {
+                "One round".to_owned()
+            } else {
+                format!("Medians of the {} quiet ones of {rounds} rounds", report.quiet_rounds())
+            },
         ),
     );
+    rounds_of(text, report);
     for said in report.skipped.iter().chain(&report.failed) {
         line(text, format_args!("- {said}"));
     }
+}
+
+/// How quick the machine was in each round.
+fn rounds_of(text: &mut String, report: &Report) {
+    line(
+        text,
+        format_args!(
+            "Every client copies its payload in and reads each byte of the answer; every server reads each byte of a \
+             request and writes each byte of its answer, in one copy where memory is lent. A round is quiet if the limit around it, \
+             a cache-line ping-pong, is at most 1.5 times that of the best round; the others are left out.\n"
+        ),
+    );
+    head(text, &["round", "ping-pong before, us", "after, us", "quiet"]);
+    for (round, limit) in report.limits.iter().enumerate() {
+        let quiet = if report.is_quiet(round) { "yes" } else { "no" };
+        line(text, format_args!("| {} | {} | {} | {quiet} |", round + 1, us(limit.before_us), us(limit.after_us)));
+    }
+    text.push('\n');
 }
 
 fn round_trips(text: &mut String, report: &Report) {

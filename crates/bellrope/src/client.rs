@@ -28,7 +28,10 @@ pub use bellrope_proto::{
     handshake::{HandshakeError, Status, Style},
     metadata::{Metadata, MetadataError, TraceContext},
 };
-pub use blocking::{ChunkSink, ChunkStream, Client, Upload};
+pub use blocking::{
+    ChunkSink, ChunkStream, Client, Upload,
+    parts::{CallReader, CallWriter, RequestWriter},
+};
 pub use config::{ClientConfig, ConnectionState, Transport};
 pub use connection::{CallId, Completion, Connection};
 pub use options::{CallOptions, CancelToken, Retry};

@@ -21,6 +21,8 @@ mod log_limit;
 mod message;
 #[cfg(feature = "tokio")]
 mod operator;
+#[cfg(feature = "tokio")]
+mod parts;
 mod path;
 mod registration;
 mod running_types;
@@ -47,6 +49,7 @@ use self::calls::blocking_pool::BlockingPool;
 #[cfg(feature = "tokio")]
 pub use self::handler::{
     owned_call::{Cancelled, ClaimedRoom, OwnedCall},
+    parts::{ReplyWriter, RequestReader},
     streams::{ChunkReceiver, ChunkSender, SendError},
 };
 pub use self::{

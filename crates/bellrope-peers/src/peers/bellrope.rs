@@ -1,16 +1,14 @@
-//! Bellrope: `unary` handlers, exclusive connections. One of those sends one large message at a time, so many large
-//! calls under way are those of an async client.
+//! Bellrope: `in_place` handlers, exclusive connections. What does not fit a record is submitted, and answers that come
+//! meanwhile are kept by the connection.
 
-use std::{cell::RefCell, path::Path};
+use std::path::Path;
 
 use anyhow::Context;
 use bellrope::{
-    AsyncClient, Server,
+    Server,
     client::{ClientConfig, Connection, MessageType, SpinPolicy},
     server::ServerConfig,
 };
-use futures_util::future::try_join_all;
-use tokio::runtime::Runtime;
 
 use super::process;
 use crate::{
@@ -34,7 +32,8 @@ pub(super) fn serve(home: &Path, spin: SpinPolicy) -> anyhow::Result<()> {
 
 pub(super) struct Client {
     connections: Vec<(Connection, MessageType)>,
-    large: Option<(Runtime, AsyncClient)>,
+    /// Whether a message is larger than a record.
+    large: bool,
     reply: Vec<u8>,
 }
 
@@ -48,14 +47,7 @@ impl Client {
             Ok((connection, echo))
         };
         let connections = (0..task.connections).map(connect).collect::<anyhow::Result<_>>()?;
-        let large = if task.size > LARGEST_RECORD {
-            let runtime = process::runtime()?;
-            let client = runtime.block_on(AsyncClient::with(config)).context("connecting")?;
-            Some((runtime, client))
-        } else {
-            None
-        };
-        Ok(Self { connections, large, reply: Vec::new() })
+        Ok(Self { connections, large: task.size > LARGEST_RECORD, reply: Vec::new() })
     }
 }
 
@@ -71,13 +63,8 @@ impl Caller for Client {
 
     /// One connection after the other: its answers, of which there is at least one to wait for, then new calls.
     fn keep_busy(&mut self, meter: &mut Answers, depth: usize) -> anyhow::Result<()> {
-        if let Some((runtime, client)) = &self.large {
-            let meter = RefCell::new(meter);
-            runtime.block_on(try_join_all((0..depth).map(|_| busy(client, &meter))))?;
-            return Ok(());
-        }
         for (connection, echo) in &mut self.connections {
-            refill(connection, *echo, meter, depth)?;
+            refill(connection, *echo, meter, depth, self.large)?;
         }
         loop {
             let mut under_way = 0;
@@ -90,7 +77,7 @@ impl Caller for Client {
                         meter.answered(&self.reply)?;
                     }
                 }
-                refill(connection, *echo, meter, depth)?;
+                refill(connection, *echo, meter, depth, self.large)?;
                 under_way += connection.in_flight();
             }
             if under_way == 0 {
@@ -100,24 +87,18 @@ impl Caller for Client {
     }
 }
 
-/// One call after the other; as many of these run at once as calls are under way.
-async fn busy(client: &AsyncClient, meter: &RefCell<&mut Answers>) -> anyhow::Result<()> {
-    let mut payload = Vec::new();
-    loop {
-        payload.clear();
-        match meter.borrow_mut().next() {
-            Some(next) => payload.extend_from_slice(next),
-            None => return Ok(()),
-        }
-        let reply = client.call("echo", &payload).await?;
-        meter.borrow_mut().answered(&reply)?;
-    }
-}
-
-fn refill(connection: &mut Connection, echo: MessageType, meter: &mut Answers, depth: usize) -> anyhow::Result<()> {
+fn refill(
+    connection: &mut Connection,
+    echo: MessageType,
+    meter: &mut Answers,
+    depth: usize,
+    large: bool,
+) -> anyhow::Result<()> {
     while connection.in_flight() < depth {
         let Some(payload) = meter.next() else { break };
-        if connection.queue(echo, payload)?.is_none() {
+        if large {
+            connection.submit(echo, payload)?;
+        } else if connection.queue(echo, payload)?.is_none() {
             break; // no room: first some answers have to be taken
         }
     }

@@ -1,6 +1,7 @@
 //! The blocking client.
 
 mod caller;
+pub(super) mod parts;
 mod streams;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -21,6 +21,7 @@ use limit::Limit;
 
 use super::{
     config::{ClientConfig, Transport},
+    free_list::FreeList,
     handshake::{self, Established},
     link::{ClientLink, Rest, SWEEP},
     options::CallOptions,
@@ -91,6 +92,8 @@ pub struct Connection {
     early: VecDeque<(Completion, Vec<u8>)>,
     /// Of the calls that were submitted or queued with a time-out.
     deadlines: Deadlines,
+    /// Buffers of replies that came early, and that their callers have had.
+    free_list: FreeList<()>,
 }
 
 /// Names a call under way on a [`Connection`].
@@ -133,7 +136,13 @@ impl Connection {
 
     fn over(established: Established, config: &ClientConfig) -> Self {
         let link = ClientLink::new(established, config);
-        Self { link, call_timeout: config.call_timeout, early: VecDeque::new(), deadlines: Deadlines::new() }
+        Self {
+            link,
+            call_timeout: config.call_timeout,
+            early: VecDeque::new(),
+            deadlines: Deadlines::new(),
+            free_list: FreeList::default(),
+        }
     }
 
     /// The message types that the server offers: name and style. Where it adds some or takes some out later, that shows after
@@ -332,7 +341,7 @@ impl Connection {
     #[inline(never)]
     fn poll_rarer(&mut self, reply: &mut Vec<u8>) -> Result<Option<Completion>, CallError> {
         if let Some((completion, early)) = self.early.pop_front() {
-            *reply = early;
+            self.free_list.keep_reply(std::mem::replace(reply, early));
             return Ok(Some(completion));
         }
         loop {

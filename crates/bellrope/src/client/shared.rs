@@ -393,6 +393,11 @@ impl State {
                 }
                 Err(_) => break true,
                 Ok(Some(answer)) => {
+                    if answer.at == 0
+                        && let AnswerKind::Part { size } = answer.kind
+                    {
+                        self.free_list.exchange(&mut payload, size);
+                    }
                     if !link.take(&answer, &mut payload) {
                         continue;
                     }

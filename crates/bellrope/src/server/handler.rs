@@ -7,6 +7,8 @@ pub(crate) mod context;
 #[cfg(feature = "tokio")]
 pub(crate) mod owned_call;
 #[cfg(feature = "tokio")]
+pub(crate) mod parts;
+#[cfg(feature = "tokio")]
 pub(crate) mod port;
 pub(crate) mod registry;
 #[cfg(feature = "tokio")]

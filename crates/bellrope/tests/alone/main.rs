@@ -5,3 +5,4 @@ mod allocations;
 mod blame;
 mod crowds;
 mod idle;
+mod parts;

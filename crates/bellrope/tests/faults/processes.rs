@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     os::unix::{net::UnixListener, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -205,4 +205,38 @@ fn a_lock_file_that_names_a_living_process_keeps_nobody_from_starting() {
     fs::write(home.path().join("test.sock.lock"), format!("{}\n", std::process::id())).unwrap();
     let _server = builder(&Default::default()).bind(&path).unwrap();
     assert_eq!(Client::connect(&path).unwrap().call("echo", b"served").unwrap(), b"served");
+}
+
+// Faults 15, 30.
+#[test]
+fn a_server_that_is_killed_in_the_middle_of_a_message_leaves_no_half_of_it_as_a_whole() {
+    const TEST: &str = "processes::a_server_that_is_killed_in_the_middle_of_a_message_leaves_no_half_of_it_as_a_whole";
+    if let Some(path) = path_of_role() {
+        let _server = Server::builder()
+            .unary_reader("size", |_, request| {
+                Ok(std::io::copy(request, &mut std::io::sink())?.to_string().into_bytes())
+            })
+            .unary_writer("endless", |_, reply| Ok(std::io::copy(&mut std::io::repeat(7), reply).map(drop)?))
+            .bind(&path)
+            .unwrap();
+        Role::wait_to_be_killed();
+    }
+    let home = tempfile::tempdir().unwrap();
+    let mut server = role(TEST, &home.path().join("run").join("test.sock"));
+    let client = server.connect();
+    let mut reply = client.call_reader("endless", b"").unwrap();
+    let mut request = client.call_writer("size", b"").unwrap();
+    reply.read_exact(&mut [0; 100_000]).unwrap();
+    request.write_all(&[7; 1_000_000]).unwrap();
+    server.kill();
+    let error = reply.read_to_end(&mut Vec::new()).unwrap_err();
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    assert!(matches!(inner, Some(CallError::Unknown)), "{error:?}");
+    let error = loop {
+        if let Err(error) = request.write_all(&[7; 1_000]) {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{error:?}");
+    assert!(matches!(request.finish(), Err(CallError::Unknown)));
 }

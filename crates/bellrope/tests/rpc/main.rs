@@ -13,6 +13,7 @@ mod names;
 mod options;
 mod outcomes;
 mod pairings;
+mod parts;
 mod pool;
 mod put_out;
 mod reconnect;

@@ -29,6 +29,9 @@ const TOKEN_PAUSE: Duration = Duration::from_millis(5);
 /// The same for room in the request ring: whoever leads may take the ring that was meant for us.
 const ROOM_PAUSE: Duration = Duration::from_millis(1);
 
+/// Bytes of the largest chunk where rings are as small as they may be.
+const LEAST_CHUNK: usize = 1024;
+
 /// Calls over a shared connection and waits on the thread that asks. Clones share the connection.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
@@ -308,6 +311,11 @@ impl Caller {
                 Sent::Ended | Sent::NoCredit => return Ok(false),
             }
         }
+    }
+
+    /// Bytes of the largest chunk; the least that there is, while there is no connection.
+    pub(super) fn max_chunk(&self) -> usize {
+        self.shared.lock().link.as_ref().map_or(LEAST_CHUNK, |link| link.connection.max_record())
     }
 
     pub(super) fn end_upload(&self, ticket: Ticket) {

@@ -143,6 +143,16 @@ impl ChunkSink {
 
     /// Ends the stream. [Example](ChunkStream).
     pub fn finish(self) {}
+
+    /// Bytes of the largest chunk.
+    pub(super) fn max_chunk(&self) -> usize {
+        self.caller.max_chunk()
+    }
+
+    /// Cancels the whole call, which its receiving half is told.
+    pub(super) fn cancel(&self) {
+        self.caller.shared().cancel(self.ticket);
+    }
 }
 
 impl Drop for ChunkSink {
@@ -196,6 +206,11 @@ impl Upload {
     /// As there.
     pub fn send(&mut self, chunk: &[u8]) -> Result<bool, CallError> {
         self.sink.send(chunk)
+    }
+
+    /// Bytes of the largest chunk.
+    pub(super) fn max_chunk(&self) -> usize {
+        self.sink.max_chunk()
     }
 
     /// Ends the stream and waits for the answer: until the call's own time-out, or without one at most the configuration's

@@ -1,6 +1,6 @@
 //! How an exclusive connection sends calls, and waits for room.
 
-use bellrope_proto::handshake::Style;
+use bellrope_proto::{connection::AnswerKind, handshake::Style};
 
 use super::{
     super::{
@@ -129,7 +129,15 @@ impl Connection {
         while self.early.len() < self.link.connection.max_in_flight() as usize {
             let Some(answer) = self.link.next_answer()? else { break };
             came = true;
-            let mut reply = Vec::new();
+            let mut reply = match answer.kind {
+                AnswerKind::Part { size } if answer.at == 0 => {
+                    let mut reply = Vec::new();
+                    self.free_list.exchange(&mut reply, size);
+                    reply
+                }
+                _ if answer.at > 0 => Vec::new(),
+                _ => self.free_list.reply(),
+            };
             if let Some(outcome) = self.accept(&answer, &mut reply) {
                 self.early.push_back((Completion { id: CallId(answer.id), outcome }, reply));
             }

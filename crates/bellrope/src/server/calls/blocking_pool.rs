@@ -29,10 +29,10 @@ impl BlockingPool {
     }
 
     /// Runs a handler when it is its turn. A call that ends while it waits never runs.
-    pub(crate) async fn run(
+    pub(crate) async fn run<T: Send + 'static>(
         permits: Arc<Semaphore>,
-        handler: impl FnOnce() -> Result<Vec<u8>, HandlerError> + Send + 'static,
-    ) -> Result<Vec<u8>, HandlerError> {
+        handler: impl FnOnce() -> Result<T, HandlerError> + Send + 'static,
+    ) -> Result<T, HandlerError> {
         let permit = permits.acquire_owned().await.expect("the permits are never closed");
         let ran = spawn_blocking(move || {
             let outcome = handler();

@@ -5,8 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bellrope_proto::Budget;
 
-/// Buffers kept at once: one for a request and one for its reply.
+/// Buffers kept at once, of whatever size: one for a request and one for its reply.
 const SPARES: usize = 2;
+/// Bytes up to which there may be more of them: a connection with many large calls under way has one that comes in, and
+/// replies of a megabyte and one more that go out.
+const SPARE_BYTES: usize = 4 * 1024 * 1024;
+/// Small or not, no more than so many.
+const MOST_SPARES: usize = 16;
 /// From here on a buffer is a large one.
 const LARGE: usize = 64 * 1024;
 /// Small buffers kept at once, and the largest that is kept as one. What is in between is rare.
@@ -64,12 +69,12 @@ impl Buffers {
         match buffer.capacity() {
             1..=SMALL if small.len() < SMALL_SPARES => small.push(buffer),
             LARGE.. => {
-                // The one that was not used for longest goes: messages of another size have come.
-                if large.len() == SPARES {
+                let kept = |large: &[Vec<u8>]| large.iter().map(Vec::capacity).sum::<usize>() + buffer.capacity();
+                // Those that were not used for longest go: messages of another size have come.
+                while large.len() == MOST_SPARES || large.len() >= SPARES && kept(large) > SPARE_BYTES {
                     large.remove(0);
                 }
-                let kept: usize = large.iter().map(Vec::capacity).sum();
-                if self.budget.used() + (kept + buffer.capacity()) as u64 <= self.budget.limit() {
+                if self.budget.used() + kept(large) as u64 <= self.budget.limit() {
                     large.push(buffer);
                 }
             }
@@ -150,10 +155,9 @@ mod tests {
     #[test]
     fn a_buffer_is_used_again_where_it_fits_and_few_are_kept() {
         let buffers = Buffers::new(&Budget::new(1_000_000));
-        for len in [100_000, 200_000, 400_000] {
+        for len in [100_000, 200_000] {
             buffers.put(vec![7; len]);
         }
-        assert_eq!(buffers.lock().large.len(), SPARES);
         let again = buffers.take(150_000).unwrap();
         assert!(again.len() == 150_000 && again.capacity() == 200_000 && again[0] == 7);
         assert!(buffers.take(1000).unwrap().capacity() < 100_000, "a far too large one is left alone");
@@ -161,6 +165,19 @@ mod tests {
         assert!(buffers.take(1 << 60).is_none() && buffers.take_empty(1 << 60).is_none());
         buffers.clear();
         assert!(buffers.lock().large.is_empty());
+    }
+
+    #[test]
+    fn of_large_buffers_two_are_kept_and_more_where_they_are_small_together() {
+        let buffers = Buffers::new(&Budget::new(1 << 30));
+        (0..100).for_each(|_| buffers.put(vec![7; 1 << 20]));
+        assert_eq!(buffers.lock().large.len(), SPARE_BYTES >> 20);
+        buffers.clear();
+        (0..100).for_each(|_| buffers.put(vec![7; 100_000]));
+        assert_eq!(buffers.lock().large.len(), MOST_SPARES);
+        buffers.clear();
+        (0..100).for_each(|_| buffers.put(vec![7; 10 << 20]));
+        assert_eq!(buffers.lock().large.len(), SPARES);
     }
 
     #[test]

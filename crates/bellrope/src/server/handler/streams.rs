@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::port::Port;
 use crate::server::calls::body::Body;
@@ -62,17 +62,30 @@ impl ChunkSender {
     /// [`SendError::Closed`] if nobody reads any more; the handler should end. [`SendError::ChunkTooLarge`] if it is larger
     /// than [`Self::max_chunk`]: nothing of it was sent, and smaller ones may be.
     pub async fn send(&mut self, chunk: impl AsRef<[u8]>) -> Result<(), SendError> {
-        let (chunk, limit) = (chunk.as_ref(), self.port.max_chunk);
+        let chunk = chunk.as_ref();
         if chunk.is_empty() {
             return Ok(());
         }
-        if chunk.len() > limit {
-            return Err(SendError::ChunkTooLarge { size: chunk.len(), limit });
-        }
-        let cost = chunk.len().clamp(Self::LEAST, Self::AHEAD) as u32;
-        let permit = Arc::clone(&self.permits).acquire_many_owned(cost).await.map_err(|_| SendError::Closed)?;
+        let permit = self.permit(chunk.len()).await?;
         self.port.chunk(Body::with_permit(chunk.to_vec(), permit));
         Ok(())
+    }
+
+    /// As [`Self::send`], without a copy of its own.
+    pub(crate) async fn send_owned(&mut self, chunk: Vec<u8>) -> Result<(), SendError> {
+        let permit = self.permit(chunk.len()).await?;
+        self.port.chunk(Body::with_permit(chunk, permit));
+        Ok(())
+    }
+
+    /// Waits until a chunk of this size may wait for the ring.
+    async fn permit(&self, size: usize) -> Result<OwnedSemaphorePermit, SendError> {
+        let limit = self.port.max_chunk;
+        if size > limit {
+            return Err(SendError::ChunkTooLarge { size, limit });
+        }
+        let cost = size.clamp(Self::LEAST, Self::AHEAD) as u32;
+        Arc::clone(&self.permits).acquire_many_owned(cost).await.map_err(|_| SendError::Closed)
     }
 }
 
@@ -115,6 +128,11 @@ pub(crate) enum FromCaller {
     End,
 }
 
+/// The caller cancelled, went away, or let its deadline pass, before its request was whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the caller is gone or wants no answer any more: its request ends here, and is not whole")]
+pub(crate) struct CallerGone;
+
 impl ChunkReceiver {
     /// Chunks taken before the caller is told, so that a message to the worker is worth its cost.
     const TOLD_AT_ONCE: usize = 32;
@@ -144,10 +162,7 @@ impl ChunkReceiver {
         };
         match received {
             Some(FromCaller::Chunk(chunk)) => {
-                self.taken.push(chunk.len());
-                if self.taken.len() >= Self::TOLD_AT_ONCE {
-                    self.tell();
-                }
+                self.take(&chunk);
                 Poll::Ready(Some(chunk))
             }
             Some(FromCaller::End) => {
@@ -156,6 +171,39 @@ impl ChunkReceiver {
             }
             // The handler is about to be dropped. To let it go on would show it half a stream as a whole one.
             None => Poll::Pending,
+        }
+    }
+
+    /// As [`Self::next`], for a thread that may block. That the caller is gone shows here.
+    pub(crate) fn blocking_next(&mut self) -> Result<Option<Vec<u8>>, CallerGone> {
+        if self.ended {
+            return Ok(None);
+        }
+        let received = match self.chunks.try_recv() {
+            Ok(received) => Some(received),
+            Err(_) => {
+                self.tell();
+                self.chunks.blocking_recv()
+            }
+        };
+        match received {
+            Some(FromCaller::Chunk(chunk)) => {
+                self.take(&chunk);
+                Ok(Some(chunk))
+            }
+            Some(FromCaller::End) => {
+                self.ended = true;
+                Ok(None)
+            }
+            None => Err(CallerGone),
+        }
+    }
+
+    /// Notes a chunk as taken.
+    fn take(&mut self, chunk: &[u8]) {
+        self.taken.push(chunk.len());
+        if self.taken.len() >= Self::TOLD_AT_ONCE {
+            self.tell();
         }
     }
 
