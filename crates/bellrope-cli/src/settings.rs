@@ -3,6 +3,8 @@
 //! Every value keeps its [`Origin`], so that an error, and `bellrope config show`, can name the place to change.
 
 mod document;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod given;
 mod layers;
 mod schema;
@@ -28,6 +30,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use document::{Document, TokenSettings};
+#[cfg(feature = "fleet")]
+pub(crate) use fleet::FleetArgs;
 use given::{address, address_text, assignment, time};
 use layers::Layers;
 pub(crate) use layers::{CONFIG, LOCAL_MODELS, NO_SPAWN, Origin, Origins, ours as variables};
@@ -87,6 +91,9 @@ pub(crate) struct SettingsArgs {
     /// A configuration file.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    #[cfg(feature = "fleet")]
+    #[command(flatten)]
+    pub(crate) fleet: FleetArgs,
 }
 
 /// All that a server needs to know.
@@ -110,6 +117,8 @@ pub(crate) struct Settings {
     pub(crate) otlp_endpoint: Option<String>,
     pub(crate) server: ServerConfig,
     pub(crate) gateway: GatewaySettings,
+    #[cfg(feature = "fleet")]
+    pub(crate) fleet: bellrope_fleet::FleetSettings,
     /// With prices and budgets, and the path of the ledger as it stands in the settings.
     books: BookSettings,
     tokens: TokenSettings,
@@ -208,6 +217,8 @@ impl Settings {
             }
             Ok(()) => {}
         }
+        #[cfg(feature = "fleet")]
+        faults.extend(fleet::fault(&document.fleet, &origins));
         let Document { books, prices, budgets, .. } = &document;
         let books = BookSettings { prices: prices.clone(), budgets: budgets.clone(), ..books.clone() };
         if let Err(SettingFault { key, fault }) = books.check() {
@@ -239,6 +250,8 @@ impl Settings {
             log_file_bytes,
             otlp_endpoint,
             server,
+            #[cfg(feature = "fleet")]
+            fleet: document.fleet,
             gateway,
             books,
             tokens,
@@ -448,6 +461,8 @@ impl SettingsArgs {
             let key: Vec<_> = key.split('.').collect();
             layers.flag(layers::SET, &key, OsStr::new(value));
         }
+        #[cfg(feature = "fleet")]
+        self.fleet.add_to(layers);
         for (name, key, value) in flags {
             if let Some(value) = value {
                 layers.flag(name, key, &value);
