@@ -93,7 +93,7 @@ pub(crate) struct SettingsArgs {
     pub(crate) config: Option<PathBuf>,
     #[cfg(feature = "fleet")]
     #[command(flatten)]
-    pub(crate) fleet: FleetArgs,
+    pub(crate) fleet: Box<FleetArgs>,
 }
 
 /// All that a server needs to know.

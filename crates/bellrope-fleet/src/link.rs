@@ -292,13 +292,13 @@ async fn connect(settings: &FleetSettings, watch: &Arc<Watch>) -> Result<Client,
         Ok(Err(error)) => error,
     };
     let reason = in_words(&error);
-    let beginning = reason.contains("INFO") || reason.contains("tls") || reason.contains("certificate");
+    let of_tls = ["tls", "TLS", "certificate"].iter().any(|word| reason.contains(word));
     Err(match error.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
             FleetError::Credentials { servers: shown, reason }
         }
         ConnectErrorKind::Tls => FleetError::Tls { servers: shown, reason },
-        ConnectErrorKind::Io | ConnectErrorKind::ServerParse if beginning => FleetError::Tls { servers: shown, reason },
+        ConnectErrorKind::Io | ConnectErrorKind::ServerParse if of_tls => FleetError::Tls { servers: shown, reason },
         ConnectErrorKind::TimedOut if !settings.tls_first => {
             let reason = format!("{reason}: it says nothing, as one that waits for TLS first does");
             FleetError::NoServer { servers: shown, reason }
@@ -347,6 +347,13 @@ fn options(settings: &FleetSettings, watch: &Arc<Watch>) -> Result<ConnectOption
     }
     if let Some(path) = &settings.nkey_seed_file {
         options = options.nkey(read("fleet.nkey_seed_file", path)?);
+    }
+    // Of an address that has them, as in nats://USER:PASSWORD@HOST.
+    let named = settings.servers.iter().filter_map(|server| server.parse::<ServerAddr>().ok());
+    if let Some((user, password)) =
+        named.filter_map(|server| Some((server.username()?.to_owned(), server.password()?.to_owned()))).next()
+    {
+        options = options.user_and_password(user, password);
     }
     if let (Some(user), Some(path)) = (&settings.user, &settings.password_file) {
         options = options.user_and_password(user.clone(), read("fleet.password_file", path)?);

@@ -77,7 +77,7 @@ pub(crate) fn run(command: &FleetCommand) -> Outcome {
 
 fn list(args: &ListArgs) -> Outcome {
     logging::init("warn")?;
-    let fleet = FleetArgs::at(args.fleet.clone());
+    let fleet = Box::new(FleetArgs::at(args.fleet.clone()));
     let settings = Settings::load(&SettingsArgs { config: args.config.clone(), fleet, ..SettingsArgs::default() })?;
     anyhow::ensure!(settings.fleet.is_wanted(), "no NATS server is named; give --fleet, or set fleet.servers");
     let listed = instances(&settings.fleet, Duration::from_millis(args.wait)).context("the fleet cannot be asked")?;

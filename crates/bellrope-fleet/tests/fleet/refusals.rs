@@ -134,7 +134,7 @@ fn typed_services_keep_their_check_across_the_fleet() {
 
     mod newer {
         #[bellrope::service(codec = "postcard")]
-        pub trait Greeter {
+        pub(crate) trait Greeter {
             fn greet(&self, name: String, times: u32) -> String;
         }
     }
@@ -157,5 +157,5 @@ fn typed_services_keep_their_check_across_the_fleet() {
     assert_eq!(greeter.greet("you".into()).unwrap(), "good day, you");
     let other = newer::GreeterBlockingClient::connect(&here.path).unwrap();
     let error = other.greet("you".into(), 2).unwrap_err();
-    assert!(matches!(error, bellrope::service::ServiceError::Call(CallError::Incompatible { .. })), "{error:?}");
+    assert!(matches!(error, service::ServiceError::Call(CallError::Incompatible { .. })), "{error:?}");
 }

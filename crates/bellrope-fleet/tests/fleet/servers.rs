@@ -19,22 +19,22 @@ use tempfile::TempDir;
 use bellrope_testkit::nats::eventually;
 
 /// A server in this process.
-pub struct Member {
-    pub fleet: Fleet,
-    pub server: Arc<Server>,
-    pub path: PathBuf,
-    pub seen: Arc<Seen>,
+pub(crate) struct Member {
+    pub(crate) fleet: Fleet,
+    _server: Arc<Server>,
+    pub(crate) path: PathBuf,
+    pub(crate) seen: Arc<Seen>,
     _home: TempDir,
 }
 
 /// What handlers have seen.
 #[derive(Default)]
-pub struct Seen {
-    pub began: AtomicUsize,
+pub(crate) struct Seen {
+    pub(crate) began: AtomicUsize,
     /// Those of `never` alone.
-    pub never_began: AtomicUsize,
-    pub dropped: AtomicUsize,
-    pub chunks: AtomicUsize,
+    pub(crate) never_began: AtomicUsize,
+    pub(crate) dropped: AtomicUsize,
+    pub(crate) chunks: AtomicUsize,
 }
 
 struct OnDrop(Arc<Seen>);
@@ -45,32 +45,32 @@ impl Drop for OnDrop {
     }
 }
 
-pub fn settings(url: &str) -> FleetSettings {
+pub(crate) fn settings(url: &str) -> FleetSettings {
     FleetSettings { servers: vec![url.to_owned()], ..FleetSettings::default() }
 }
 
 /// One that offers everything.
-pub fn offering(url: &str) -> Member {
+pub(crate) fn offering(url: &str) -> Member {
     join(FleetSettings { offer: vec!["*".into()], ..settings(url) }, builder).unwrap()
 }
 
 /// One that imports everything, and knows what the others have.
-pub fn importing(url: &str) -> Member {
+pub(crate) fn importing(url: &str) -> Member {
     join(FleetSettings { import: vec!["*".into()], ..settings(url) }, |_| Server::builder()).unwrap()
 }
 
-pub fn join(settings: FleetSettings, types: impl Fn(&Arc<Seen>) -> ServerBuilder) -> Result<Member, FleetError> {
+pub(crate) fn join(settings: FleetSettings, types: impl Fn(&Arc<Seen>) -> ServerBuilder) -> Result<Member, FleetError> {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("test.sock");
     let seen = Arc::<Seen>::default();
     let server = Arc::new(bellrope_fleet::prepare(types(&seen), &settings).bind(&path).unwrap());
     let fleet = Fleet::join(settings, &server, path.clone())?;
-    Ok(Member { fleet, server, path, seen, _home: home })
+    Ok(Member { fleet, _server: server, path, seen, _home: home })
 }
 
 impl Member {
     /// A client that knows the types of the fleet.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let client = Client::connect(&self.path).unwrap();
         eventually("the types of the fleet are known", || client.message_type("echo").is_ok());
         client
@@ -78,7 +78,7 @@ impl Member {
 }
 
 /// Handlers of every style.
-pub fn builder(seen: &Arc<Seen>) -> ServerBuilder {
+pub(crate) fn builder(seen: &Arc<Seen>) -> ServerBuilder {
     let [never, endless, held] = [(); 3].map(|()| Arc::clone(seen));
     let counted = Arc::clone(seen);
     Server::builder()
@@ -152,13 +152,13 @@ pub fn builder(seen: &Arc<Seen>) -> ServerBuilder {
 const MEMBER: &str = "BELLROPE_FLEET_MEMBER";
 
 /// A server in a process of its own, which can be killed. It notes each call that runs.
-pub struct Process {
-    pub child: Child,
+pub(crate) struct Process {
+    pub(crate) child: Child,
 }
 
 impl Process {
     /// `role` is `offer` or `import`; the socket and the notes are in `home` under this name.
-    pub fn start(role: &str, url: &str, home: &Path, name: &str) -> Self {
+    pub(crate) fn start(role: &str, url: &str, home: &Path, name: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["servers::as_a_member", "--exact", "--nocapture"]);
         command.env(MEMBER, format!("{role}\n{url}\n{}\n{name}", home.display()));
@@ -166,7 +166,7 @@ impl Process {
         Self { child }
     }
 
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -178,11 +178,11 @@ impl Drop for Process {
     }
 }
 
-pub fn socket(home: &Path, name: &str) -> PathBuf {
+pub(crate) fn socket(home: &Path, name: &str) -> PathBuf {
     home.join(name).join("member.sock")
 }
 
-pub fn notes(home: &Path, name: &str) -> PathBuf {
+pub(crate) fn notes(home: &Path, name: &str) -> PathBuf {
     home.join(format!("{name}.notes"))
 }
 
