@@ -44,6 +44,7 @@ const TABLE: &[Row] = &[
     Row { package: "bellrope-health", imports: &["bellrope-shm", "bellrope"], outside: Outside::Free },
     Row { package: "bellrope-gateway", imports: &["bellrope"], outside: Outside::Free },
     Row { package: "bellrope-books", imports: &["bellrope", "bellrope-gateway"], outside: Outside::Free },
+    Row { package: "bellrope-fleet", imports: &["bellrope"], outside: Outside::Free },
     Row { package: "bellrope-terminal", imports: &[], outside: Outside::Free },
     Row {
         package: "bellrope-measure",
@@ -70,6 +71,7 @@ const TABLE: &[Row] = &[
             "bellrope-health",
             "bellrope-gateway",
             "bellrope-books",
+            "bellrope-fleet",
             "bellrope-measure",
             "bellrope-terminal",
         ],

@@ -243,6 +243,10 @@ export function fromRecord(code, low, high, text, limit) {
       return new InvalidRequest(text || 'the request is invalid');
     case 9:
       return new Exhausted(text || 'the server had no room for the answer');
+    case 11:
+      return new NotExecuted(text || 'the call did not run');
+    case 12:
+      return new Unknown(text || 'the call may have run');
     default:
       return new Other(text, code);
   }

@@ -6,6 +6,8 @@ pub(crate) mod call;
 pub(crate) mod chat;
 pub(crate) mod config;
 pub(crate) mod doctor;
+#[cfg(feature = "fleet")]
+pub(crate) mod fleet;
 pub(crate) mod generate;
 pub(crate) mod health;
 pub(crate) mod list;

@@ -70,6 +70,10 @@ enum Command {
     /// See the circuit breakers of a server, and open, close or reset them by hand.
     #[command(subcommand)]
     Breaker(breaker::BreakerCommand),
+    /// Who is in a fleet, and what a fleet of some size takes.
+    #[cfg(feature = "fleet")]
+    #[command(subcommand)]
+    Fleet(commands::fleet::FleetCommand),
     /// What AI requests took and cost, by day, model, provider or client.
     Usage(usage::UsageArgs),
     /// Tokens by which tools at the API port are told apart, each with its budget.
@@ -114,6 +118,8 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Breaker(command) => breaker::run(command),
+        #[cfg(feature = "fleet")]
+        Command::Fleet(command) => commands::fleet::run(&command),
         Command::Usage(args) => usage::run(&args),
         Command::Token(command) => token::run(command),
         Command::Config(command) => config::run(command),

@@ -1,6 +1,8 @@
 //! `bellrope serve`: the server, with the AI gateway behind it.
 
 mod api_port;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod providers;
 mod reload;
 mod service_manager;
@@ -118,10 +120,14 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let gateway = LiveGateway::new(gateway);
     let mut reload = Reload::new(args.settings.clone(), &settings, gateway.clone(), books.clone(), found.clone());
     let log_file = open_log(&settings)?;
+    #[cfg(feature = "fleet")]
+    let settings_of_fleet = settings.fleet.clone();
     let Settings { socket, health, api_port, api_threads, server, .. } = settings;
     let waiting = signals.handle();
     let builder = register(Server::builder().config(server), gateway.clone()).operator();
     let builder = logging::adopt_traces(builder.on_ending(move |_| waiting.close()));
+    #[cfg(feature = "fleet")]
+    let builder = bellrope_fleet::prepare(builder, &settings_of_fleet);
     let (server, socket) = match inherited_listener()? {
         Some(listener) => {
             // Whoever opened it knows better than any setting where it is.
@@ -131,6 +137,9 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         }
         None => (builder.bind(&socket)?, socket),
     };
+    let server = Arc::new(server);
+    #[cfg(feature = "fleet")]
+    let fleet = fleet::join(settings_of_fleet, &server, &socket)?;
     providers::watch(&server.metrics(), &gateway.current());
     gateway.answers().keep_awake(server.metrics().activity());
     books.watch(&server.metrics());
@@ -151,6 +160,8 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     if let Some(api_port) = &api_port {
         let _ = write!(ready, ", API port on http://{}", api_port.local_addr());
     }
+    #[cfg(feature = "fleet")]
+    ready.push_str(&fleet::in_words(fleet.as_ref()));
     if let Some((path, _)) = &log_file {
         let _ = write!(ready, ", log in {}", path.display());
     }
@@ -178,7 +189,14 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let deadline = Instant::now() + DRAIN;
     gateway.current().begin_drain();
     api_port.iter().for_each(ApiPort::begin_drain);
-    let drained = server.drain(DRAIN);
+    // Calls of others first: they end while this server still answers.
+    #[cfg(feature = "fleet")]
+    let left = fleet.as_ref().is_none_or(|fleet| fleet.drain(DRAIN));
+    #[cfg(not(feature = "fleet"))]
+    let left = true;
+    let drained = server.drain(deadline.saturating_duration_since(Instant::now())) && left;
+    #[cfg(feature = "fleet")]
+    drop(fleet);
     if !api_port.iter().all(|api_port| api_port.drained_by(deadline)) || !drained {
         tracing::warn!("some answers were not done within {DRAIN:?} and were cut off");
     }

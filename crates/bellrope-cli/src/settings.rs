@@ -4,6 +4,8 @@
 
 mod checks;
 mod document;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod given;
 mod layers;
 mod schema;
@@ -26,6 +28,8 @@ use serde_json::Value;
 use serde_path_to_error::Segment;
 
 use document::{Document, TokenSettings};
+#[cfg(feature = "fleet")]
+pub(crate) use fleet::FleetArgs;
 use given::{address, address_text, assignment, time};
 pub(crate) use layers::{CONFIG, LOCAL_MODELS, NO_SPAWN, Origin, Origins, ours as variables};
 use layers::{Layers, row};
@@ -80,6 +84,9 @@ pub(crate) struct SettingsArgs {
     /// A configuration file.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    #[cfg(feature = "fleet")]
+    #[command(flatten)]
+    pub(crate) fleet: Box<FleetArgs>,
 }
 
 /// All that a server needs to know.
@@ -103,6 +110,8 @@ pub(crate) struct Settings {
     pub(crate) otlp_endpoint: Option<String>,
     pub(crate) server: ServerConfig,
     pub(crate) gateway: GatewaySettings,
+    #[cfg(feature = "fleet")]
+    pub(crate) fleet: bellrope_fleet::FleetSettings,
     /// With prices and budgets, and the path of the ledger as it stands in the settings.
     books: BookSettings,
     tokens: TokenSettings,
@@ -190,6 +199,8 @@ impl Settings {
             log_file_bytes,
             otlp_endpoint,
             server,
+            #[cfg(feature = "fleet")]
+            fleet: document.fleet,
             gateway,
             books,
             tokens,
@@ -436,6 +447,8 @@ impl SettingsArgs {
             let key: Vec<_> = key.split('.').collect();
             layers.flag(layers::SET, &key, OsStr::new(value));
         }
+        #[cfg(feature = "fleet")]
+        self.fleet.add_to(layers);
         for (name, key, value) in flags {
             if let Some(value) = value {
                 layers.flag(name, key, &value);

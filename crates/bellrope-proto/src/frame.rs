@@ -162,6 +162,10 @@ pub enum ErrorCode {
     Exhausted,
     /// Something behind the handler failed, which has a breaker of its own.
     Upstream,
+    /// Whoever the handler forwards to has not run the call: it is safe to send it again.
+    NotExecuted,
+    /// Whoever the handler forwards to is lost and may have run the call, once.
+    Unknown,
     /// A code of a newer version.
     Other(u16),
 }
@@ -181,6 +185,8 @@ impl ErrorCode {
             Self::InvalidRequest => 8,
             Self::Exhausted => 9,
             Self::Upstream => 10,
+            Self::NotExecuted => 11,
+            Self::Unknown => 12,
             Self::Other(bits) => bits,
         }
     }
@@ -199,6 +205,8 @@ impl ErrorCode {
             8 => Self::InvalidRequest,
             9 => Self::Exhausted,
             10 => Self::Upstream,
+            11 => Self::NotExecuted,
+            12 => Self::Unknown,
             bits => Self::Other(bits),
         }
     }
@@ -217,6 +225,8 @@ impl ErrorCode {
             Self::InvalidRequest => "invalid_request",
             Self::Exhausted => "exhausted",
             Self::Upstream => "upstream_error",
+            Self::NotExecuted => "not_executed",
+            Self::Unknown => "unknown",
             Self::Other(_) => "other",
         }
     }
@@ -307,7 +317,7 @@ mod tests {
 
     #[test]
     fn every_error_and_every_reason_to_reject_has_a_name_of_its_own() {
-        let codes: BTreeSet<_> = (1..=11).map(|bits| ErrorCode::from_bits(bits).name()).collect();
+        let codes: BTreeSet<_> = (1..=13).map(|bits| ErrorCode::from_bits(bits).name()).collect();
         assert_eq!((codes.len(), ErrorCode::from_bits(11).name()), (11, "other"));
         assert_eq!(ErrorCode::Exhausted.to_string(), "exhausted");
         assert_eq!(ErrorCode::Other(77).to_string(), "error code 77");

@@ -13,6 +13,8 @@ pub mod ledger;
 pub mod local_server;
 #[cfg(feature = "runtime")]
 pub mod log;
+#[cfg(feature = "runtime")]
+pub mod nats;
 pub mod payload;
 #[cfg(feature = "runtime")]
 pub mod program;

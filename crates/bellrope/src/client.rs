@@ -13,6 +13,8 @@ mod free_list;
 mod handshake;
 mod link;
 mod mailboxes;
+#[cfg(feature = "tokio")]
+mod offer;
 mod options;
 mod pool;
 mod reconnector;
@@ -34,6 +36,8 @@ pub use blocking::{
 };
 pub use config::{ClientConfig, ConnectionState, Transport};
 pub use connection::{CallId, Completion, Connection};
+#[cfg(feature = "tokio")]
+pub use offer::Offer;
 pub use options::{CallOptions, CancelToken, Retry};
 pub use pool::{Pool, PoolConfig, PoolError, PoolStats, Pooled};
 pub use spawn::{Spawn, SpawnError, Started};

@@ -289,6 +289,8 @@ impl CallError {
                 Self::Rejected { reason, retry_after: retry_after_ms.map(Duration::from_millis), text }
             }
             ErrorCode::Exhausted => Self::Exhausted { text },
+            ErrorCode::NotExecuted => Self::NotExecuted,
+            ErrorCode::Unknown => Self::Unknown,
             code => Self::Other { code, text },
         }
     }

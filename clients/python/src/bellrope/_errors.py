@@ -16,6 +16,8 @@ _CODES = {
     8: "invalid_request",
     9: "exhausted",
     10: "upstream_error",
+    11: "not_executed",
+    12: "unknown",
 }
 _REASONS = {1: "busy", 2: "breaker", 3: "draining"}
 
@@ -294,6 +296,10 @@ def from_record(code: int, detail: int, payload: bytes, limit: int) -> CallError
         return InvalidRequest(text)
     if code == 9:
         return Exhausted(text)
+    if code == 11:
+        return NotExecuted()
+    if code == 12:
+        return Unknown()
     return Other(code, text)
 
 

@@ -59,6 +59,10 @@ pub(super) fn document(document: &Document, origins: &Origins) -> Vec<String> {
     {
         found.add("otlp_endpoint", format_args!("is {endpoint:?}: {fault}"));
     }
+    #[cfg(feature = "fleet")]
+    if let Err(bellrope_fleet::SettingFault { key, fault }) = document.fleet.check() {
+        found.add(&format!("fleet.{key}"), fault);
+    }
     server(document, &mut found);
     let books = document.books();
     if books.path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {

@@ -24,6 +24,8 @@ pub(super) struct Document {
     pub(super) otlp_endpoint: Option<String>,
     pub(super) server: ServerConfig,
     pub(super) gateway: GatewaySettings,
+    #[cfg(feature = "fleet")]
+    pub(super) fleet: bellrope_fleet::FleetSettings,
     pub(super) books: BookSettings,
     pub(super) prices: Vec<Price>,
     pub(super) budgets: Vec<Budget>,
@@ -61,6 +63,8 @@ impl Default for Document {
             otlp_endpoint: None,
             server: ServerConfig::default(),
             gateway: GatewaySettings::default(),
+            #[cfg(feature = "fleet")]
+            fleet: bellrope_fleet::FleetSettings::default(),
             books: BookSettings::default(),
             prices: Vec::new(),
             budgets: Vec::new(),

@@ -15,6 +15,8 @@ mod config;
 mod confined;
 mod conversation;
 mod editor;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod foreign;
 mod generate;
 mod hostile;

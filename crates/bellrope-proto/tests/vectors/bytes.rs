@@ -123,6 +123,8 @@ pub(crate) fn errors() -> Value {
         ("Rejected", Failure { detail: 99 | 5 << 8, ..rejected("of a newer version") }),
         ("InvalidRequest", Failure::new(ErrorCode::InvalidRequest, "expected a number")),
         ("Exhausted", Failure::new(ErrorCode::Exhausted, "the buffer budget has no room")),
+        ("NotExecuted", Failure::new(ErrorCode::NotExecuted, "nobody offers it")),
+        ("Unknown", Failure::new(ErrorCode::Unknown, "the instance is gone")),
         ("Other", Failure { detail: 5, ..Failure::new(ErrorCode::Other(4711), "of a newer version") }),
         ("Handler", Failure::new(ErrorCode::Handler, "\u{1f514}".repeat(300))),
     ];

@@ -12,6 +12,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use bellrope_proto::handshake::Style;
 use driver::{settle, watch_link};
 use restart::Restart;
+
 pub use streams::{AsyncChunkSink, AsyncStream, AsyncUpload};
 use tokio::{runtime::Handle, sync::watch, time::timeout_at};
 

@@ -69,6 +69,28 @@ impl HandlerError {
         Self { of_service: false, ..self }
     }
 
+    /// Whoever this handler forwards to has not run the call, and that is proven. The caller gets
+    /// [`CallError::NotExecuted`](crate::CallError::NotExecuted) and may send it again; the text is for the log.
+    #[must_use]
+    pub fn not_executed(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: ErrorCode::NotExecuted, ..Self::new(text) }
+    }
+
+    /// Whoever this handler forwards to was lost, and may have run the call. The caller gets
+    /// [`CallError::Unknown`](crate::CallError::Unknown); the text is for the log.
+    #[must_use]
+    pub fn unknown(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { code: ErrorCode::Unknown, ..Self::new(text) }
+    }
+
+    /// What somebody else answered with, for a handler that forwards calls: with this code, and a detail as
+    /// [`Failure`] has it, of which 32 bits travel.
+    #[must_use]
+    pub fn forwarded(code: ErrorCode, detail: u64, text: impl Into<Cow<'static, str>>) -> Self {
+        let detail = u32::try_from(detail).unwrap_or(0);
+        Self { code, own_code: detail, text: text.into(), of_service: false }
+    }
+
     /// The call found no room for what its handler needs.
     #[cfg(feature = "tokio")]
     pub(crate) fn exhausted(text: impl Into<Cow<'static, str>>) -> Self {

@@ -225,6 +225,34 @@ impl ServerBuilder {
         self
     }
 
+    /// Notes what the payloads of a registered type are, for a server that forwards it: the number of the codec, and the hash
+    /// of the types, as [`AsyncClient::offers`](crate::AsyncClient::offers) has them. Clients of typed services compare them
+    /// with their own.
+    ///
+    /// ```
+    /// let server = bellrope::Server::builder()
+    ///     .unary_async("Files.read", |call| async move { Ok(call.into_payload()) })
+    ///     .payload_mark("Files.read", 2, 0x1234);
+    /// ```
+    #[cfg(feature = "service")]
+    #[must_use]
+    pub fn payload_mark(mut self, name: &str, codec: u8, hash: u64) -> Self {
+        self.registry.mark(name, bellrope_proto::handshake::SchemaMark { codec, hash });
+        self
+    }
+
+    /// Takes out the types whose name `unwanted` answers with `true`, as if they had never been registered: for a server that
+    /// leaves them to somebody else. Those that are registered later stay.
+    ///
+    /// ```
+    /// let server = bellrope::Server::builder().in_place("ai.chat", |_| Ok(())).without(|name| name.starts_with("ai."));
+    /// ```
+    #[must_use]
+    pub fn without(mut self, unwanted: impl Fn(&str) -> bool) -> Self {
+        self.registry.remove(unwanted);
+        self
+    }
+
     /// Registers the message types by which an operator watches a server and steers its breakers: those that the commands
     /// `top`, `health` and `breaker` ask. See [`status`](crate::status) for what they carry. Whoever may call this server may
     /// call them.

@@ -55,10 +55,11 @@ fn outcome_of(code: ErrorCode) -> usize {
         ErrorCode::DeadlineExceeded => 4,
         ErrorCode::Cancelled => 5,
         ErrorCode::UnknownMessageType => 6,
-        ErrorCode::Rejected => 7,
+        // Refused, whether here or where it was to go.
+        ErrorCode::Rejected | ErrorCode::NotExecuted => 7,
         ErrorCode::InvalidRequest => 8,
         ErrorCode::Exhausted => 9,
-        ErrorCode::Upstream => 10,
+        ErrorCode::Upstream | ErrorCode::Unknown => 10,
         _ => 1,
     }
 }

@@ -286,6 +286,8 @@ fn a_failure_is_told_as_what_the_server_calls_it() {
         (ErrorCode::DeadlineExceeded, "the deadline passed"),
         (ErrorCode::Upstream, "handler_error: in words"),
         (ErrorCode::Exhausted, "exhausted: in words"),
+        (ErrorCode::NotExecuted, "the server went away before it took the call"),
+        (ErrorCode::Unknown, "the server went away while the call was under way"),
     ] {
         let call = ask(&client);
         let id = server.request();

@@ -109,6 +109,13 @@ impl Registry {
         self.entries.push((name.to_owned(), handler));
     }
 
+    /// Takes out what was registered so far under such names.
+    pub(crate) fn remove(&mut self, unwanted: impl Fn(&str) -> bool) {
+        self.entries.retain(|(name, _)| !unwanted(name));
+        self.weights.retain(|(name, _)| !unwanted(name));
+        self.schemas.retain(|name, _| !unwanted(name));
+    }
+
     /// Notes what the payloads of a type are.
     #[cfg(feature = "service")]
     pub(crate) fn mark(&mut self, name: &str, schema: SchemaMark) {

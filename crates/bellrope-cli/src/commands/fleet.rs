@@ -1,0 +1,123 @@
+//! `bellrope fleet`: who is in a fleet, and what a fleet of some size takes.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use bellrope_fleet::{Size, instances, load};
+use bellrope_terminal::{Outcome, output};
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::{
+    logging,
+    settings::{FleetArgs, Settings, SettingsArgs},
+};
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FleetCommand {
+    /// List the instances of a fleet, what they offer, and how often that was called.
+    List(ListArgs),
+    /// Say what a fleet of some size asks of NATS: connections, subscriptions, messages a second.
+    Model(ModelArgs),
+}
+
+/// Whom to ask.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  bellrope fleet list --fleet nats://127.0.0.1:4222 --json")]
+pub(crate) struct ListArgs {
+    /// The NATS servers [default: as the settings say].
+    #[arg(long, value_name = "URLS")]
+    fleet: Option<String>,
+    /// A configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How long answers are collected, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    wait: u64,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The size of the fleet.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  bellrope fleet model --editors 10000 --backends 1000")]
+pub(crate) struct ModelArgs {
+    /// Servers that import.
+    #[arg(long, default_value_t = 10_000)]
+    editors: u64,
+    /// Servers that offer.
+    #[arg(long, default_value_t = 1_000)]
+    backends: u64,
+    /// Message types that each of these offers.
+    #[arg(long, default_value_t = 10)]
+    types: u64,
+    /// Small calls of one editor, a second.
+    #[arg(long, default_value_t = 1.0)]
+    calls: f64,
+    /// Streams of one editor under way, on average.
+    #[arg(long, default_value_t = 0.1)]
+    streams: f64,
+    /// Chunks of one stream, a second.
+    #[arg(long, default_value_t = 50.0)]
+    chunks: f64,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does it.
+pub(crate) fn run(command: &FleetCommand) -> Outcome {
+    match command {
+        FleetCommand::List(args) => list(args),
+        FleetCommand::Model(args) => model(args),
+    }
+}
+
+fn list(args: &ListArgs) -> Outcome {
+    logging::init("warn")?;
+    let fleet = Box::new(FleetArgs::at(args.fleet.clone()));
+    let settings = Settings::load(&SettingsArgs { config: args.config.clone(), fleet, ..SettingsArgs::default() })?;
+    anyhow::ensure!(settings.fleet.is_wanted(), "no NATS server is named; give --fleet, or set fleet.servers");
+    let listed = instances(&settings.fleet, Duration::from_millis(args.wait)).context("the fleet cannot be asked")?;
+    if args.json {
+        return output::json(&listed);
+    }
+    output::line(format_args!(
+        "{:16}  {:20}  {:>7}  {:>10}  {:>8}  TYPES",
+        "ID", "SERVER", "RUNNING", "CALLS", "ERRORS"
+    ))?;
+    for one in &listed {
+        let [calls, errors] =
+            [one.types.iter().map(|row| row.requests).sum::<u64>(), one.types.iter().map(|row| row.errors).sum()];
+        let types = one.types.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(" ");
+        let (id, server, running) = (&one.id, &one.server, one.running);
+        output::line(format_args!("{id:16}  {server:20}  {running:>7}  {calls:>10}  {errors:>8}  {types}"))?;
+    }
+    Ok(())
+}
+
+fn model(args: &ModelArgs) -> Outcome {
+    let size = Size {
+        importing: args.editors,
+        instances: args.backends,
+        types: args.types,
+        calls_per_second: args.calls,
+        streams: args.streams,
+        chunks_per_second: args.chunks,
+    };
+    let load = load(size);
+    if args.json {
+        return output::json(&json!({ "size": size, "load": load }));
+    }
+    let pairs = load.beat_messages_per_second;
+    output::line(format_args!("connections to NATS               {:>14}", load.connections))?;
+    output::line(format_args!("subscriptions                     {:>14}", load.subscriptions))?;
+    output::line(format_args!("messages a second: calls          {:>14.0}", load.call_messages_per_second))?;
+    output::line(format_args!("messages a second: chunks         {:>14.0}", load.chunk_messages_per_second))?;
+    output::line(format_args!("messages a second: beats          {pairs:>14.0}"))?;
+    output::line(format_args!("messages a second: discovery      {:>14.0}", load.discovery_messages_per_second))?;
+    output::line(format_args!("answers, if all start at once     {:>14}", load.answers_at_a_common_start))?;
+    output::line(format_args!("bytes of streams at one editor    {:>14.0}", load.importing_bytes))
+}

@@ -1,0 +1,213 @@
+//! A server's membership in a fleet.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc,
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use bellrope::{Server, status::OPERATOR_TYPES};
+use tokio::{sync::watch, time::timeout};
+
+use crate::{
+    clock::Clock,
+    counters::Counters,
+    importing::{Importer, Imports, Types},
+    link::FleetError,
+    offering::Offers,
+    session::{Membership, Phase, Session},
+    settings::FleetSettings,
+};
+
+/// Pauses between tries to connect: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How long the first connection may hold up the start of the server.
+const FIRST: Duration = Duration::from_secs(15);
+
+/// A server's membership in a fleet. Dropping it leaves the fleet: what is under way ends as lost.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::{sync::Arc, time::Duration};
+///
+/// use bellrope::Server;
+/// use bellrope_fleet::{Fleet, FleetSettings};
+///
+/// let path = "/run/user/1000/bellrope/bellrope.sock";
+/// let settings = FleetSettings { servers: vec!["nats://10.0.0.7".into()], offer: vec!["*".into()], ..Default::default() };
+/// let builder = Server::builder().unary_async("echo", |call| async move { Ok(call.into_payload()) });
+/// let server = Arc::new(bellrope_fleet::prepare(builder, &settings).bind(path)?);
+/// let fleet = Fleet::join(settings, &server, path.into())?;
+/// // ... and when it is to end:
+/// fleet.drain(Duration::from_secs(5));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Fleet {
+    membership: Arc<Membership>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Fleet {
+    /// Joins the fleet: offers what the settings say of the server that listens at `socket`, and adds the types of others to
+    /// `server`. Returns when the first connection is made and the types of the instances that are there are added. If no
+    /// NATS server answers, that is logged, and tried again for ever.
+    ///
+    /// # Errors
+    /// [`FleetError`], of what no other try makes better.
+    pub fn join(settings: FleetSettings, server: &Arc<Server>, socket: PathBuf) -> Result<Self, FleetError> {
+        settings.check()?;
+        let counters = Arc::<Counters>::default();
+        let types: Types = Arc::downgrade(server);
+        let importer = Importer::new(settings.name.clone(), Clock::start(), Arc::clone(&counters));
+        let membership = Arc::new(Membership {
+            imports: Imports::new(settings.import.clone(), types, Arc::clone(&importer)),
+            offers: Arc::new(Offers::new(settings.offer.clone(), &OPERATOR_TYPES)),
+            settings,
+            socket,
+            importer,
+            counters,
+            phase: watch::Sender::new(Phase::Serving),
+            settled: watch::Sender::new(false),
+            linked: AtomicBool::new(false),
+        });
+        let (told, first) = mpsc::channel();
+        let shared = Arc::clone(&membership);
+        let thread = std::thread::Builder::new().name("bellrope-fleet".to_owned()).spawn(move || run(&shared, &told));
+        let thread = thread.map_err(|error| local("no thread can be started for the fleet", &error))?;
+        let fleet = Self { membership, thread: Mutex::new(Some(thread)) };
+        match first.recv_timeout(FIRST) {
+            Ok(Err(error)) if !error.may_pass() => Err(error),
+            Ok(Err(error)) => {
+                tracing::warn!(target: "bellrope::fleet", "{error}; it is tried again and again");
+                Ok(fleet)
+            }
+            Ok(Ok(())) | Err(_) => Ok(fleet),
+        }
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.membership.counters
+    }
+
+    /// Whether there is a connection to NATS now.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.membership.linked.load(Relaxed)
+    }
+
+    /// Calls of this server that the fleet has now.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.membership.importer.under_way()
+    }
+
+    /// Offers nothing any more, and waits until the calls of others that run here have ended, at most so long. New calls go to
+    /// other instances meanwhile. Answers whether all ended. Calls of this server are forwarded still.
+    pub fn drain(&self, most: Duration) -> bool {
+        if !self.membership.offers.is_wanted() {
+            return true;
+        }
+        let until = Instant::now() + most;
+        self.membership.phase.send_if_modified(|phase| {
+            let serving = *phase == Phase::Serving;
+            if serving {
+                *phase = Phase::Draining;
+            }
+            serving
+        });
+        let mut phases = self.membership.phase.subscribe();
+        while *phases.borrow_and_update() < Phase::Drained {
+            // Without a link nobody else's calls run here.
+            if !self.is_linked() {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        true
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.membership.phase.send_replace(Phase::Stopped);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // It ends by itself, and has nothing to say.
+        thread.into_iter().for_each(|thread| drop(thread.join()));
+    }
+}
+
+fn local(what: &'static str, error: &std::io::Error) -> FleetError {
+    FleetError::Local { what, reason: error.to_string() }
+}
+
+/// Makes one link after another. Tells how the first try went.
+fn run(membership: &Arc<Membership>, told: &mpsc::Sender<Result<(), FleetError>>) {
+    let mut told = Some(told);
+    let mut pause = PAUSES.0;
+    while *membership.phase.borrow() != Phase::Stopped {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let error = local("no runtime can be made for the fleet", &error);
+                tracing::error!(target: "bellrope::fleet", "{error}");
+                if let Some(told) = told.take() {
+                    let _ = told.send(Err(error));
+                }
+                return;
+            }
+        };
+        runtime.block_on(async {
+            match Session::open(membership).await {
+                Ok(session) => {
+                    pause = PAUSES.0;
+                    membership.linked.store(true, Relaxed);
+                    tracing::info!(target: "bellrope::fleet", "connected to NATS");
+                    let running = session.run();
+                    tokio::pin!(running);
+                    let mut settled = membership.settled.subscribe();
+                    let settled = async { drop(settled.wait_for(|settled| *settled).await) };
+                    tokio::select! {
+                        () = &mut running => {}
+                        () = settled => {
+                            if let Some(told) = told.take() {
+                                let _ = told.send(Ok(()));
+                            }
+                            running.await;
+                        }
+                    }
+                    membership.linked.store(false, Relaxed);
+                    if *membership.phase.borrow() != Phase::Stopped {
+                        tracing::warn!(target: "bellrope::fleet", "the connection to NATS was lost");
+                    }
+                }
+                Err(error) => match told.take() {
+                    Some(told) => {
+                        let is_last = !error.may_pass();
+                        let _ = told.send(Err(error));
+                        if is_last {
+                            membership.phase.send_replace(Phase::Stopped);
+                        }
+                    }
+                    None => tracing::debug!(target: "bellrope::fleet", "{error}"),
+                },
+            }
+            let mut phases = membership.phase.subscribe();
+            let _ = timeout(pause, phases.wait_for(|phase| *phase == Phase::Stopped)).await;
+            pause = (pause * 2).min(PAUSES.1);
+        });
+        // With all that waits to be sent: see `link`.
+        runtime.shutdown_background();
+    }
+}

@@ -1,0 +1,255 @@
+//! The calls under way, as what arrives finds them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use async_nats::{Message, StatusCode};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::{
+    clock::Clock,
+    counters::{Counters, count},
+    flow::{Credit, WINDOW, cost},
+    frame::{self, Down, DownKind, Part, Up, UpKind},
+    link::Link,
+    times::LOST,
+};
+
+/// What may wait for the reader of one call; more is against the rules.
+const MOST_QUEUED: usize = WINDOW + WINDOW / 2;
+
+/// The calls of this server that were handed to the fleet.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) clock: Clock,
+    calls: Mutex<Calls>,
+    /// The name of this server, told with each call.
+    pub(super) name: String,
+    pub(super) counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Calls {
+    last: u64,
+    open: HashMap<u64, Slot>,
+}
+
+/// A call under way, as what arrives finds it.
+#[derive(Debug)]
+struct Slot {
+    events: mpsc::UnboundedSender<Event>,
+    queued: Arc<AtomicUsize>,
+    credit: Credit,
+    /// When something of it was heard last.
+    heard: Instant,
+    /// Who has it, once that is known.
+    instance: Option<u64>,
+}
+
+/// What happened to a call.
+#[derive(Debug)]
+pub(super) enum Event {
+    Taken(u64),
+    Data {
+        part: Part,
+        end: bool,
+        bytes: Bytes,
+    },
+    End {
+        items: u64,
+    },
+    Failed {
+        code: u16,
+        detail: u64,
+        text: String,
+    },
+    Refused {
+        code: u16,
+        detail: u64,
+        text: String,
+    },
+    NoResponders,
+    /// Nothing was heard of it for too long, or the link is lost, or rules were broken.
+    Lost(&'static str),
+}
+
+impl Table {
+    pub(super) fn new(name: String, clock: Clock, counters: Arc<Counters>) -> Self {
+        let calls = Mutex::new(Calls { last: crate::link::random() >> 1, ..Calls::default() });
+        Self { clock, calls, name, counters }
+    }
+
+    /// The link is lost, and with it all that was handed over.
+    pub(super) fn lose_all(&self) {
+        for slot in self.calls().open.values() {
+            let _ = slot.events.send(Event::Lost("the connection to NATS was lost"));
+        }
+    }
+
+    /// Who has a call, if that is known.
+    pub(super) fn instance_of(&self, call: u64) -> Option<u64> {
+        self.calls().open.get(&call).and_then(|slot| slot.instance)
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what NATS brought for this side.
+    pub(super) fn take(&self, link: &Arc<Link>, message: &Message) {
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            let call = message.subject.rsplit('.').next().and_then(|number| u64::from_str_radix(number, 16).ok());
+            let calls = self.calls();
+            if let Some(slot) = call.and_then(|call| calls.open.get(&call)).filter(|slot| slot.instance.is_none()) {
+                let _ = slot.events.send(Event::NoResponders);
+            }
+            return;
+        }
+        let Ok((down, rest)) = frame::read::<Down<'_>>(&message.payload) else {
+            return count(&self.counters.foreign);
+        };
+        match down.what {
+            DownKind::Ask { nonce } => {
+                let clock_us = self.clock.at(Instant::now());
+                let beat = Up { from: link.id, call: 0, what: UpKind::Beat { clock_us, nonce } };
+                link.post(link.inbox(down.from, "up"), frame::write(&beat, &[]));
+            }
+            DownKind::Holding => self.held(link, down.from, rest),
+            what => {
+                let bytes = message.payload.slice(message.payload.len() - rest.len()..);
+                self.deliver(down.from, down.call, &what, bytes);
+            }
+        }
+    }
+
+    /// An instance says which calls it has.
+    fn held(&self, link: &Arc<Link>, instance: u64, numbers: &[u8]) {
+        let now = Instant::now();
+        let mut orphans = Vec::new();
+        let mut calls = self.calls();
+        for number in frame::numbers(numbers) {
+            match calls.open.get_mut(&number) {
+                Some(slot) if slot.instance.is_none_or(|known| known == instance) => {
+                    slot.heard = now;
+                    slot.instance = Some(instance);
+                }
+                Some(_) => {}
+                None => orphans.push(number),
+            }
+        }
+        drop(calls);
+        // Given up before it was known who has them.
+        for call in orphans {
+            let cancel = Up { from: link.id, call, what: UpKind::Cancel };
+            link.post(link.inbox(instance, "up"), frame::write(&cancel, &[]));
+        }
+    }
+
+    fn deliver(&self, instance: u64, call: u64, what: &DownKind<'_>, bytes: Bytes) {
+        let mut calls = self.calls();
+        // The call may have ended meanwhile.
+        let Some(slot) = calls.open.get_mut(&call) else { return };
+        if slot.instance.is_some_and(|known| known != instance) {
+            return count(&self.counters.foreign);
+        }
+        slot.heard = Instant::now();
+        let refused = matches!(what, DownKind::Refused { .. });
+        if !refused {
+            slot.instance = Some(instance);
+        }
+        let event = match *what {
+            DownKind::Taken => Event::Taken(instance),
+            DownKind::Data { part, end } => {
+                let cost = cost(bytes.len());
+                if slot.queued.fetch_add(cost, Relaxed) > MOST_QUEUED {
+                    Event::Lost("the instance sent more than it was allowed to")
+                } else {
+                    Event::Data { part, end, bytes }
+                }
+            }
+            DownKind::End { items } => Event::End { items },
+            DownKind::Failed { code, detail, text } => Event::Failed { code, detail, text: text.to_owned() },
+            DownKind::Refused { code, detail, text } => Event::Refused { code, detail, text: text.to_owned() },
+            DownKind::Credit(bytes) if slot.credit.add(bytes) => return,
+            DownKind::Credit(_) => Event::Lost("the instance gave back more credit than it had"),
+            DownKind::Ask { .. } | DownKind::Holding => return,
+        };
+        let _ = slot.events.send(event);
+    }
+
+    /// Ends calls of which nothing was heard for too long. Answers who is to hear that this side lives.
+    fn sweep(&self) -> HashSet<u64> {
+        let now = Instant::now();
+        let calls = self.calls();
+        for slot in calls.open.values().filter(|slot| now.saturating_duration_since(slot.heard) > LOST) {
+            let _ = slot.events.send(Event::Lost("nothing was heard of whoever has the call"));
+        }
+        calls.open.values().filter_map(|slot| slot.instance).collect()
+    }
+
+    /// Ends what is lost, and says to everybody who has calls of this side that it lives.
+    pub(super) async fn beat(&self, link: &Link) {
+        for instance in self.sweep() {
+            let clock_us = self.clock.at(Instant::now());
+            let beat = Up { from: link.id, call: 0, what: UpKind::Beat { clock_us, nonce: 0 } };
+            if link.publish(link.inbox(instance, "up"), None, frame::write(&beat, &[])).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Calls under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.calls().open.len()
+    }
+}
+
+/// A call in the table of those under way, as long as this lives. Whoever has the call is told if it ends before its end.
+pub(super) struct Open<'a> {
+    table: &'a Table,
+    link: &'a Arc<Link>,
+    pub(super) number: u64,
+    pub(super) events: mpsc::UnboundedReceiver<Event>,
+    pub(super) queued: Arc<AtomicUsize>,
+    pub(super) credit: Credit,
+    pub(super) handed_over: bool,
+    pub(super) ended: bool,
+}
+
+impl<'a> Open<'a> {
+    pub(super) fn new(table: &'a Table, link: &'a Arc<Link>) -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        let (queued, credit) = (Arc::<AtomicUsize>::default(), Credit::new());
+        let mut calls = table.calls();
+        calls.last += 1;
+        let number = calls.last;
+        let slot = Slot {
+            events: sender,
+            queued: Arc::clone(&queued),
+            credit: credit.clone(),
+            heard: Instant::now(),
+            instance: None,
+        };
+        calls.open.insert(number, slot);
+        drop(calls);
+        Self { table, link, number, events, queued, credit, handed_over: false, ended: false }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        let slot = self.table.calls().open.remove(&self.number);
+        let instance = slot.and_then(|slot| slot.instance);
+        if let (Some(instance), true, false) = (instance, self.handed_over, self.ended) {
+            let cancel = Up { from: self.link.id, call: self.number, what: UpKind::Cancel };
+            self.link.post(self.link.inbox(instance, "up"), frame::write(&cancel, &[]));
+        }
+    }
+}

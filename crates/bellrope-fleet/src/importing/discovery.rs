@@ -1,0 +1,112 @@
+//! Which message types the fleet offers, and a handler here for each that is wanted.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use bellrope::{
+    Server,
+    client::Style,
+    server::{OwnedCall, ServerBuilder},
+};
+
+use super::importer::Importer;
+use crate::{
+    message_type::{FleetType, style_of},
+    names,
+    services::Info,
+};
+
+/// Most types that are taken in.
+const MOST_TYPES: usize = 1024;
+
+/// Where handlers are added.
+pub(crate) type Types = Weak<Server>;
+
+/// What is taken in, and what was.
+#[derive(Debug)]
+pub(crate) struct Imports {
+    patterns: Vec<String>,
+    types: Types,
+    importer: Arc<Importer>,
+    names: Mutex<Names>,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    imported: HashSet<String>,
+    /// Those that this server has itself.
+    own: HashSet<String>,
+}
+
+impl Imports {
+    pub(crate) fn new(patterns: Vec<String>, types: Types, importer: Arc<Importer>) -> Self {
+        Self { patterns, types, importer, names: Mutex::default() }
+    }
+
+    /// Whether anything is wanted.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.patterns.is_empty()
+    }
+
+    /// Whether this type is somebody else's.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner).imported.contains(name)
+    }
+
+    /// An instance says what it offers. Types that were seen once stay: while nobody offers them, their calls end as
+    /// `NotExecuted`.
+    pub(crate) fn learn(&self, info: &Info) {
+        for imported in info.types() {
+            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_new = !names.imported.contains(&imported.name) && !names.own.contains(&imported.name);
+            if !is_new || !names::any_matches(&self.patterns, &imported.name) || names.imported.len() >= MOST_TYPES {
+                continue;
+            }
+            let Some(server) = self.types.upgrade() else { return };
+            let name = imported.name.clone();
+            match server.add_types(|builder| self.register(builder, imported)) {
+                Ok(()) => {
+                    tracing::info!(target: "bellrope::fleet", message_type = name, "message type of the fleet");
+                    names.imported.insert(name);
+                }
+                Err(error) => {
+                    tracing::info!(target: "bellrope::fleet", "not taken from the fleet: {error}");
+                    if names.own.len() < MOST_TYPES {
+                        names.own.insert(name);
+                    }
+                }
+            }
+        }
+    }
+
+    fn register(&self, builder: ServerBuilder, imported: FleetType) -> ServerBuilder {
+        let Some(style) = style_of(imported.style) else { return builder };
+        let (name, codec, schema) = (imported.name.clone(), imported.codec, imported.schema);
+        let (importer, imported) = (Arc::clone(&self.importer), Arc::new(imported));
+        let shared = move || (Arc::clone(&importer), Arc::clone(&imported));
+        let builder = match style {
+            Style::Unary => builder.unary_async(&name, move |call: OwnedCall| {
+                let (importer, imported) = shared();
+                importer.forward(imported, call, None, None)
+            }),
+            Style::ServerStream => builder.server_stream(&name, move |call, outgoing| {
+                let (importer, imported) = shared();
+                async move { importer.forward(imported, call, None, Some(outgoing)).await.map(drop) }
+            }),
+            Style::ClientStream => builder.client_stream(&name, move |call, incoming| {
+                let (importer, imported) = shared();
+                importer.forward(imported, call, Some(incoming), None)
+            }),
+            Style::Duplex => builder.duplex(&name, move |call, incoming, outgoing| {
+                let (importer, imported) = shared();
+                async move { importer.forward(imported, call, Some(incoming), Some(outgoing)).await.map(drop) }
+            }),
+        };
+        match codec {
+            0 => builder,
+            codec => builder.payload_mark(&name, codec, schema),
+        }
+    }
+}

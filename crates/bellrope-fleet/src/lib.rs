@@ -1,0 +1,50 @@
+//! Message types of Bellrope servers on other machines, by way of [NATS](https://nats.io).
+//!
+//! A server [joins](Fleet::join) a fleet with a connection to NATS. Others may call what it offers, and what it imports is
+//! called by its own clients as if it were served here. A call keeps its promises: it runs at most once, it ends exactly once,
+//! and if whoever had it is lost, its caller learns whether it may have run. `docs/fleet.md` of the repository says how.
+//!
+//! The crate knows nothing of AI, and the server nothing of fleets: on both sides calls go through the server's own socket
+//! or handlers, with the limits, breakers and counters that hold for all calls.
+
+mod clock;
+mod counters;
+mod fleet;
+mod flow;
+mod frame;
+mod importing;
+mod link;
+mod listing;
+mod message_type;
+mod model;
+mod names;
+mod offering;
+mod services;
+mod session;
+mod settings;
+mod times;
+
+use bellrope::server::ServerBuilder;
+
+pub use self::{
+    counters::Counters,
+    fleet::Fleet,
+    link::FleetError,
+    listing::{Listed, ListedType, instances},
+    model::{Load, MESSAGES_OF_A_CALL, Size, load},
+    settings::{FleetSettings, Order, SettingFault},
+};
+
+/// Most types that a server takes in from its fleet.
+const ROOM: u32 = 1024;
+
+/// Makes room in a server for the types of its fleet, and takes out what it leaves to that ([`Order::Only`]). Call it after all
+/// other types are registered.
+#[must_use]
+pub fn prepare(builder: ServerBuilder, settings: &FleetSettings) -> ServerBuilder {
+    if !settings.is_wanted() || settings.import.is_empty() {
+        return builder;
+    }
+    let never = bellrope::status::OPERATOR_TYPES;
+    builder.room_for_types(ROOM).without(|name| settings.leaves_to_fleet(name) && !never.contains(&name))
+}

@@ -1,0 +1,346 @@
+//! The calls from the fleet that run here.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use bellrope::{
+    AsyncClient,
+    client::{ErrorCode, Rejection},
+};
+use bytes::Bytes;
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::AbortHandle,
+};
+
+use super::{
+    incoming::{self, Door, FromCaller, ROOM_UNIT},
+    offers::Offers,
+    peers::{Peers, Verdict},
+    running::{Fault, Running, options, say},
+};
+use crate::{
+    counters::{Counters, count},
+    flow::Credit,
+    frame::{self, Down, DownKind, Head, Part, Up, UpKind},
+    link::Link,
+    message_type::style_of,
+    services::Offered,
+    settings::FleetSettings,
+};
+
+/// Most bytes of a request or chunk. The local server has a limit of its own, which is lower by default.
+const MOST_ITEM: u64 = 64 * 1024 * 1024;
+
+/// What this side does for the fleet, as long as a link lives.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    link: Arc<Link>,
+    client: AsyncClient,
+    offers: Arc<Offers>,
+    calls: Mutex<HashMap<Key, Slot>>,
+    peers: Mutex<Peers>,
+    most: usize,
+    room: Arc<Semaphore>,
+    draining: AtomicBool,
+    ended: Notify,
+    counters: Arc<Counters>,
+}
+
+/// The number of a link, and that of a call of it.
+type Key = (u64, u64);
+
+#[derive(Debug)]
+struct Slot {
+    door: Door,
+    credit: Credit,
+    task: AbortHandle,
+}
+
+/// A call in the table, as long as its task lives.
+struct Registered(Arc<Instance>, Key);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.0.calls().remove(&self.1);
+        self.0.ended.notify_waiters();
+    }
+}
+
+impl Instance {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        client: AsyncClient,
+        offers: Arc<Offers>,
+        settings: &FleetSettings,
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
+        let room = Arc::new(Semaphore::new((u64::from(settings.assembly_bytes) / ROOM_UNIT) as usize));
+        Arc::new(Self {
+            link,
+            client,
+            offers,
+            calls: Mutex::default(),
+            peers: Mutex::default(),
+            most: settings.max_in_flight as usize,
+            room,
+            draining: AtomicBool::new(false),
+            ended: Notify::new(),
+            counters,
+        })
+    }
+
+    fn calls(&self) -> MutexGuard<'_, HashMap<Key, Slot>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn peers(&self) -> MutexGuard<'_, Peers> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls that run now.
+    pub(crate) fn running(&self) -> usize {
+        self.calls().len()
+    }
+
+    /// Takes a call that came on the subject of a type.
+    pub(crate) fn take_call(self: &Arc<Self>, message: &Bytes) {
+        match frame::read::<Up<'_>>(message) {
+            Ok((Up { from, call, what: UpKind::Call(head) }, rest)) => {
+                if let Err(fault) = self.begin(from, call, &head, rest, message) {
+                    self.refuse(from, call, fault);
+                }
+            }
+            _ => count(&self.counters.foreign),
+        }
+    }
+
+    /// Takes what is sent to this instance alone.
+    pub(crate) fn take(self: &Arc<Self>, message: &Bytes) {
+        let Ok((Up { from, call, what }, rest)) = frame::read::<Up<'_>>(message) else {
+            return count(&self.counters.foreign);
+        };
+        let now = Instant::now();
+        self.peers().heard(from, now);
+        match what {
+            UpKind::Beat { clock_us, nonce } => {
+                let (calls, again) = self.peers().beat(from, clock_us, nonce, now);
+                calls.iter().for_each(|call| self.take_call(call));
+                self.ask(from, again);
+            }
+            UpKind::Cancel => {
+                let slot = self.calls().remove(&(from, call));
+                slot.into_iter().for_each(|slot| slot.task.abort());
+            }
+            UpKind::Data(part) => {
+                let bytes = message.slice(message.len() - rest.len()..);
+                self.put(from, call, |slot| slot.door.put(FromCaller::Data(part, bytes)));
+            }
+            UpKind::Finish => self.put(from, call, |slot| slot.door.put(FromCaller::Finish)),
+            UpKind::Credit(bytes) => self.put(from, call, |slot| slot.credit.add(bytes)),
+            // A call comes on the subject of its type, where NATS decides who may send it.
+            UpKind::Call(_) => count(&self.counters.foreign),
+        }
+    }
+
+    /// Does something with a call; if that is against the rules, the call ends.
+    fn put(&self, from: u64, call: u64, with: impl FnOnce(&Slot) -> bool) {
+        let mut calls = self.calls();
+        // It may have ended meanwhile.
+        let Some(slot) = calls.get(&(from, call)) else { return };
+        if !with(slot) {
+            let slot = calls.remove(&(from, call));
+            drop(calls);
+            slot.into_iter().for_each(|slot| slot.task.abort());
+            let text = "more was sent than there was credit for";
+            self.tell(from, call, DownKind::Failed { code: ErrorCode::Unknown.to_bits(), detail: 0, text });
+        }
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        from: u64,
+        call: u64,
+        head: &Head<'_>,
+        first: &[u8],
+        message: &Bytes,
+    ) -> Result<(), Fault> {
+        if self.draining.load(Relaxed) {
+            let (code, detail) = (ErrorCode::Rejected, Rejection::Draining.to_detail(None));
+            return Err(Fault::Refused { code, detail, text: "the instance is going away".to_owned() });
+        }
+        let offered = self.offered(head)?;
+        let now = Instant::now();
+        let verdict = self.peers().judge(from, head.begin_by_us, message, now);
+        let theirs = match verdict {
+            Verdict::Begin(theirs) => theirs,
+            Verdict::Wait(nonce) => {
+                self.ask(from, nonce);
+                return Ok(());
+            }
+            Verdict::TooLate => {
+                return Err(Fault::refused(ErrorCode::NotExecuted, "the call came too late to begin"));
+            }
+            Verdict::Full => return Err(Fault::busy("the instance hears of too many importing servers")),
+        };
+        let left = head.deadline_us.map(|deadline| Duration::from_micros(deadline.saturating_sub(theirs)));
+        self.start(from, call, head, left, &offered, first)
+    }
+
+    /// What is offered under this name, if the caller means the same by it.
+    fn offered(&self, head: &Head<'_>) -> Result<Arc<Offered>, Fault> {
+        let offered = self.offers.find(head.name);
+        let offered = offered.ok_or_else(|| Fault::refused(ErrorCode::NotExecuted, "it is offered no longer"))?;
+        let ours = &offered.imported;
+        if ours.style != head.style {
+            return Err(Fault::refused(ErrorCode::NotExecuted, "the instance answers it in another style"));
+        }
+        if !ours.means_the_same(head.codec, head.schema) {
+            let text = "the instance has another version of this method, and its codec sends no names";
+            return Err(Fault::refused(ErrorCode::NotExecuted, text));
+        }
+        Ok(offered)
+    }
+
+    fn start(
+        self: &Arc<Self>,
+        from: u64,
+        call: u64,
+        head: &Head<'_>,
+        left: Option<Duration>,
+        offered: &Arc<Offered>,
+        first: &[u8],
+    ) -> Result<(), Fault> {
+        let Some(style) = style_of(head.style) else {
+            return Err(Fault::refused(ErrorCode::NotExecuted, "the style is unknown"));
+        };
+        let mut calls = self.calls();
+        if calls.len() >= self.most {
+            return Err(Fault::busy("the instance has as many calls as it may (fleet.max_in_flight)"));
+        }
+        if calls.contains_key(&(from, call)) {
+            // Nobody of ours sends one twice.
+            count(&self.counters.foreign);
+            return Ok(());
+        }
+        count(&self.counters.taken);
+        let (door, incoming) = incoming::channel(&self.room, MOST_ITEM);
+        let credit = Credit::new();
+        let running = Running {
+            link: Arc::clone(&self.link),
+            client: self.client.clone(),
+            name: head.name.to_owned(),
+            style,
+            options: options(head, left),
+            from,
+            call,
+            incoming,
+            credit: credit.clone(),
+        };
+        let (part, first) = (Part { seq: 0, size: head.size }, first.to_vec());
+        let (registered, offered) = (Registered(Arc::clone(self), (from, call)), Arc::clone(offered));
+        let task = tokio::spawn(async move {
+            let registered = registered;
+            let began = Instant::now();
+            let outcome = running.run(part, &first).await;
+            offered.ended(began.elapsed(), outcome.is_err());
+            if let Err(fault) = outcome {
+                registered.0.report(from, call, fault).await;
+            }
+        });
+        calls.insert((from, call), Slot { door, credit, task: task.abort_handle() });
+        Ok(())
+    }
+
+    /// Says how a call failed.
+    async fn report(&self, from: u64, call: u64, fault: Fault) {
+        let (code, detail, text, refused) = match &fault {
+            Fault::Failed { code, detail, text } => (code, detail, text, false),
+            Fault::Refused { code, detail, text } => (code, detail, text, true),
+            Fault::Lost => return,
+        };
+        let (code, detail, text) = (code.to_bits(), *detail, bounded(text));
+        let what = match refused {
+            true => DownKind::Refused { code, detail, text },
+            false => DownKind::Failed { code, detail, text },
+        };
+        // If the link is lost, the importing server knows as much by that.
+        let _ = say(&self.link, from, call, what, &[]).await;
+    }
+
+    fn refuse(self: &Arc<Self>, from: u64, call: u64, fault: Fault) {
+        count(&self.counters.refused);
+        let instance = Arc::clone(self);
+        self.link.runtime.spawn(async move { instance.report(from, call, fault).await });
+    }
+
+    fn tell(&self, from: u64, call: u64, what: DownKind<'_>) {
+        let message = frame::write(&Down { from: self.link.id, call, what }, &[]);
+        self.link.post(self.link.inbox(from, "down"), message);
+    }
+
+    fn ask(&self, from: u64, nonce: Option<u64>) {
+        if let Some(nonce) = nonce {
+            self.tell(from, 0, DownKind::Ask { nonce });
+        }
+    }
+
+    /// Ends the calls of importing servers that are gone, and says to all others which calls are here.
+    pub(crate) async fn beat(self: &Arc<Self>) {
+        let now = Instant::now();
+        let late = self.peers().sweep(now);
+        for message in late {
+            if let Ok((Up { from, call, .. }, _)) = frame::read::<Up<'_>>(&message) {
+                let text = "the importing server's clock could not be asked in time";
+                self.refuse(from, call, Fault::refused(ErrorCode::NotExecuted, text));
+            }
+        }
+        let mut held = HashMap::<u64, Vec<u8>>::new();
+        for (from, call) in self.calls().keys() {
+            held.entry(*from).or_default().extend_from_slice(&call.to_le_bytes());
+        }
+        let gone: HashSet<u64> = held.keys().copied().filter(|from| self.peers().is_gone(*from, now)).collect();
+        if !gone.is_empty() {
+            let orphans: Vec<_> = self.calls().extract_if(|(from, _), _| gone.contains(from)).collect();
+            for (_, slot) in orphans {
+                count(&self.counters.orphaned);
+                slot.task.abort();
+            }
+        }
+        for (from, calls) in held.into_iter().filter(|(from, _)| !gone.contains(from)) {
+            // As many numbers as fit.
+            for calls in calls.chunks(self.link.part / 8 * 8) {
+                if say(&self.link, from, 0, DownKind::Holding, calls).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes no further calls. Those that come still are refused, and asked of somebody else.
+    pub(crate) fn begin_drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// Waits until no call runs any more.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.calls().is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+/// A text as far as it may travel.
+fn bounded(text: &str) -> &str {
+    &text[..text.floor_char_boundary(1024)]
+}

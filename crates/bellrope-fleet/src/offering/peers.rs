@@ -1,0 +1,169 @@
+//! The importing servers that an instance hears of: whether they live, and what their clocks say.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::{clock::PeerClock, times::LOST};
+
+/// Most importing servers that are known at once.
+const MOST_PEERS: usize = 16_384;
+/// Calls of one of them that may wait until its clock is known; of all of them, which is 32 MiB at most.
+const MOST_WAITING: usize = 256;
+const ALL_WAITING: usize = 1024;
+/// One that was silent for so long is forgotten; the clocks of two machines drift apart meanwhile by less than what counts.
+const FORGET: Duration = Duration::from_secs(120);
+/// A call that seems to be too late is refused if the clock was asked within this time, and else the clock is asked again: an
+/// importing machine that slept has a clock that stood still.
+const FRESH: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Peer {
+    clock: PeerClock,
+    heard: Instant,
+    /// Calls that came before its clock was known, and when.
+    waiting: Vec<(Instant, Bytes)>,
+}
+
+/// All of them, by the number of their link.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    peers: HashMap<u64, Peer>,
+    /// Calls that wait, of all of them.
+    waiting: usize,
+}
+
+/// Whether a call may begin.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may, and its importing server's clock says this.
+    Begin(u64),
+    TooLate,
+    /// That is not known yet. With a number, the clock is to be asked by it.
+    Wait(Option<u64>),
+    /// Too many wait.
+    Full,
+}
+
+impl Peers {
+    /// Judges a call that came now.
+    pub(super) fn judge(&mut self, from: u64, begin_by_us: u64, message: &Bytes, now: Instant) -> Verdict {
+        if !self.peers.contains_key(&from) && self.peers.len() >= MOST_PEERS {
+            return Verdict::Full;
+        }
+        let new = || Peer { clock: PeerClock::default(), heard: now, waiting: Vec::new() };
+        let peer = self.peers.entry(from).or_insert_with(new);
+        peer.heard = now;
+        match peer.clock.says(now) {
+            Some(theirs) if theirs <= begin_by_us => return Verdict::Begin(theirs),
+            Some(_) if peer.clock.is_fresh(now, FRESH) => return Verdict::TooLate,
+            _ => {}
+        }
+        if peer.waiting.len() >= MOST_WAITING || self.waiting >= ALL_WAITING {
+            return Verdict::Full;
+        }
+        self.waiting += 1;
+        peer.waiting.push((now, message.clone()));
+        Verdict::Wait(peer.ask(now))
+    }
+
+    /// Something came from it.
+    pub(super) fn heard(&mut self, from: u64, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.heard = now;
+        }
+    }
+
+    /// It said what its clock says. Answers with the calls that waited for that, and a number by which to ask again.
+    pub(super) fn beat(&mut self, from: u64, clock_us: u64, nonce: u64, now: Instant) -> (Vec<Bytes>, Option<u64>) {
+        let Some(peer) = self.peers.get_mut(&from) else { return (Vec::new(), None) };
+        peer.heard = now;
+        peer.clock.hear(now, clock_us, nonce);
+        if peer.waiting.is_empty() {
+            return (Vec::new(), None);
+        }
+        if peer.clock.is_fresh(now, FRESH) {
+            self.waiting -= peer.waiting.len();
+            return (std::mem::take(&mut peer.waiting).into_iter().map(|(_, call)| call).collect(), None);
+        }
+        (Vec::new(), peer.ask(now))
+    }
+
+    /// Whether it was silent for too long to be there still.
+    pub(super) fn is_gone(&self, from: u64, now: Instant) -> bool {
+        self.peers.get(&from).is_none_or(|peer| now.saturating_duration_since(peer.heard) > LOST)
+    }
+
+    /// Forgets whom nobody has heard of for long. Answers with the calls that waited too long for a clock.
+    pub(super) fn sweep(&mut self, now: Instant) -> Vec<Bytes> {
+        self.peers.retain(|_, peer| now.saturating_duration_since(peer.heard) <= FORGET || !peer.waiting.is_empty());
+        let mut late = Vec::new();
+        for peer in self.peers.values_mut() {
+            let is_late = |at: Instant| now.saturating_duration_since(at) > LOST;
+            late.extend(peer.waiting.extract_if(.., |(at, _)| is_late(*at)).map(|(_, call)| call));
+        }
+        self.waiting -= late.len();
+        late
+    }
+}
+
+impl Peer {
+    fn ask(&mut self, now: Instant) -> Option<u64> {
+        if self.clock.is_asked(now) {
+            return None;
+        }
+        let nonce = crate::link::random();
+        self.clock.ask(now, nonce);
+        Some(nonce)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_call_begins_only_while_its_importing_server_waits_whatever_its_clock_says() {
+        for hours in [0, 3_600_000_000, 10 * 3_600_000_000] {
+            let (mut peers, start, call) = (Peers::default(), Instant::now(), Bytes::from_static(b"call"));
+            // Unknown: it waits, and the clock is asked once.
+            let Verdict::Wait(Some(nonce)) = peers.judge(1, hours + 750_000, &call, start) else { panic!() };
+            assert_eq!(peers.judge(1, hours + 750_000, &call, start), Verdict::Wait(None));
+            let (calls, again) = peers.beat(1, hours + 1_000, nonce, start + MS);
+            assert_eq!((calls.len(), again), (2, None));
+            assert_eq!(peers.judge(1, hours + 750_000, &call, start + MS), Verdict::Begin(hours + 1_000));
+            // Late, as far as is known: it is asked again, and then it is refused.
+            let late = start + 5_000 * MS;
+            let Verdict::Wait(Some(nonce)) = peers.judge(1, hours + 750_000, &call, late) else { panic!() };
+            let (calls, _) = peers.beat(1, hours + 5_000_000, nonce, late + MS);
+            assert_eq!(calls.len(), 1);
+            assert_eq!(peers.judge(1, hours + 750_000, &call, late + MS), Verdict::TooLate);
+            // A clock that stood still, of a machine that slept.
+            let slept = late + 60_000 * MS;
+            let Verdict::Wait(Some(nonce)) = peers.judge(1, hours + 5_800_000, &call, slept) else { panic!() };
+            peers.beat(1, hours + 5_100_000, nonce, slept + MS);
+            assert_eq!(peers.judge(1, hours + 5_800_000, &call, slept + MS), Verdict::Begin(hours + 5_100_000));
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_number_and_time() {
+        let (mut peers, start, call) = (Peers::default(), Instant::now(), Bytes::from_static(b"call"));
+        for _ in 0..MOST_WAITING {
+            assert!(matches!(peers.judge(1, 0, &call, start), Verdict::Wait(_)));
+        }
+        assert_eq!(peers.judge(1, 0, &call, start), Verdict::Full);
+        assert!(peers.sweep(start + LOST).is_empty());
+        assert_eq!(peers.sweep(start + LOST + MS).len(), MOST_WAITING);
+        assert!(!peers.is_gone(1, start + LOST) && peers.is_gone(1, start + LOST + MS) && peers.is_gone(2, start));
+        for peer in 0..2 * MOST_PEERS as u64 {
+            peers.judge(peer, 0, &call, start);
+        }
+        assert_eq!(peers.peers.len(), MOST_PEERS);
+    }
+}

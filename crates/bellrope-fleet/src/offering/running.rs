@@ -1,0 +1,278 @@
+//! One call from the fleet, made at the local server.
+
+use std::{sync::Arc, time::Duration};
+
+use bellrope::{
+    AsyncClient, CallError,
+    client::{CallOptions, ErrorCode, Metadata, Rejection, Style},
+};
+
+use super::incoming::{Incoming, Next, Stop};
+use crate::{
+    flow::{Credit, Cutter},
+    frame::{self, Down, DownKind, Head, Part},
+    link::{Link, Lost},
+};
+
+/// How a call failed here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It has run, at least in part, or may have.
+    Failed { code: ErrorCode, detail: u64, text: String },
+    /// It has not run and will not.
+    Refused { code: ErrorCode, detail: u64, text: String },
+    /// Nobody can be told.
+    Lost,
+}
+
+impl From<Lost> for Fault {
+    fn from(Lost: Lost) -> Self {
+        Self::Lost
+    }
+}
+
+impl From<Stop> for Fault {
+    fn from(Stop(code, text): Stop) -> Self {
+        Self::Failed { code, detail: 0, text: text.to_owned() }
+    }
+}
+
+impl Fault {
+    pub(super) fn refused(code: ErrorCode, text: impl Into<String>) -> Self {
+        Self::Refused { code, detail: 0, text: text.into() }
+    }
+
+    pub(super) fn busy(text: &str) -> Self {
+        Self::Refused { code: ErrorCode::Rejected, detail: Rejection::Busy.to_detail(None), text: text.to_owned() }
+    }
+
+    /// What the local server said. `begun`: something of the call was taken from its caller, or given to it.
+    fn of(error: &CallError, begun: bool) -> Self {
+        let text = || error.to_string();
+        let failed = |code, detail, text| Self::Failed { code, detail, text };
+        let refused = |code, detail, text| match begun {
+            true => Self::Failed { code, detail, text },
+            false => Self::Refused { code, detail, text },
+        };
+        match error {
+            CallError::Handler { code, text } => failed(ErrorCode::Handler, (*code).into(), text.clone()),
+            CallError::InvalidRequest { text } => failed(ErrorCode::InvalidRequest, 0, text.clone()),
+            CallError::HandlerPanic { text } => failed(ErrorCode::HandlerPanic, 0, text.clone()),
+            CallError::MessageTooLarge { size, .. } => failed(ErrorCode::MessageTooLarge, *size, text()),
+            CallError::ChunkTooLarge { .. } => failed(ErrorCode::InvalidRequest, 0, text()),
+            CallError::DeadlineExceeded => failed(ErrorCode::DeadlineExceeded, 0, text()),
+            CallError::Cancelled => failed(ErrorCode::Cancelled, 0, text()),
+            CallError::Exhausted { text } => failed(ErrorCode::Exhausted, 0, text.clone()),
+            CallError::Other { code, text } => failed(*code, 0, text.clone()),
+            CallError::Rejected { reason, retry_after, text } => {
+                let after = retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+                refused(ErrorCode::Rejected, reason.to_detail(after), text.clone())
+            }
+            CallError::NotExecuted
+            | CallError::Connect(_)
+            | CallError::UnknownMessageType { .. }
+            | CallError::WrongStyle { .. }
+            | CallError::MessageTypeGone => refused(ErrorCode::NotExecuted, 0, text()),
+            _ => failed(ErrorCode::Unknown, 0, text()),
+        }
+    }
+}
+
+/// A call that was taken.
+pub(super) struct Running {
+    pub(super) link: Arc<Link>,
+    pub(super) client: AsyncClient,
+    pub(super) name: String,
+    pub(super) style: Style,
+    pub(super) options: CallOptions,
+    /// The importing server's link, and its number of the call.
+    pub(super) from: u64,
+    pub(super) call: u64,
+    pub(super) incoming: Incoming,
+    pub(super) credit: Credit,
+}
+
+/// What the local server is told of a call from the fleet.
+pub(super) fn options(head: &Head<'_>, left: Option<Duration>) -> CallOptions {
+    let mut metadata = Metadata::new();
+    // What does not fit beside the others is left out.
+    if let Some(with) = head.trace.parse().ok().and_then(|trace| metadata.clone().trace(trace).ok()) {
+        metadata = with;
+    }
+    for (text, add) in [
+        (head.session, Metadata::session as fn(Metadata, &str) -> Result<Metadata, _>),
+        (head.caller, Metadata::caller),
+    ] {
+        if let Some(with) = (!text.is_empty()).then(|| add(metadata.clone(), text).ok()).flatten() {
+            metadata = with;
+        }
+    }
+    let options = CallOptions::new().timeout(left.unwrap_or(Duration::MAX));
+    if metadata.is_empty() { options } else { options.metadata(metadata) }
+}
+
+impl Running {
+    /// Makes the call, and sends what comes of it. `part` and `first` are what came with it.
+    pub(super) async fn run(mut self, part: Part, first: &[u8]) -> Result<(), Fault> {
+        let is_whole = part.size == first.len() as u64;
+        if !is_whole || self.style != Style::Unary {
+            self.say(DownKind::Taken, &[]).await?;
+        }
+        let request = self.request(part, first).await?;
+        match self.style {
+            Style::Unary => {
+                let answer = self.client.call_with(&self.name, &request, &self.options).await;
+                let answer = answer.map_err(|error| Fault::of(&error, false))?;
+                self.answer(&answer).await
+            }
+            Style::ServerStream => self.server_stream(&request).await,
+            Style::ClientStream => self.client_stream(&request).await,
+            Style::Duplex => self.duplex(&request).await,
+        }
+    }
+
+    /// Puts the request together.
+    async fn request(&mut self, part: Part, first: &[u8]) -> Result<Vec<u8>, Fault> {
+        let refuse = |Stop(code, text): Stop| match code {
+            ErrorCode::Rejected => Fault::busy(text),
+            code => Fault::refused(code, text),
+        };
+        let (mut next, mut len) = (self.incoming.part(part, first).map_err(refuse)?, first.len());
+        loop {
+            self.give_back(len).await?;
+            match next {
+                Next::Item(request) => return Ok(request),
+                Next::Part => {}
+                Next::Finish => return Err(Fault::refused(ErrorCode::NotExecuted, "the request has an end too early")),
+            }
+            (next, len) = self.incoming.next().await.map_err(refuse)?;
+        }
+    }
+
+    async fn server_stream(self, request: &[u8]) -> Result<(), Fault> {
+        let stream = self.client.stream_with(&self.name, request, &self.options).await;
+        let mut stream = stream.map_err(|error| Fault::of(&error, false))?;
+        let mut sending = self.sending();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|error| Fault::of(&error, sending.items > 0))?;
+            sending.item(&chunk, false).await?;
+        }
+        sending.end().await
+    }
+
+    async fn client_stream(mut self, request: &[u8]) -> Result<(), Fault> {
+        let upload = self.client.client_stream_with(&self.name, request, &self.options).await;
+        let mut upload = upload.map_err(|error| Fault::of(&error, false))?;
+        loop {
+            let (next, len) = self.incoming.next().await?;
+            match next {
+                Next::Part => {}
+                Next::Finish => break,
+                Next::Item(chunk) => {
+                    if !upload.send(&chunk).await.map_err(|error| Fault::of(&error, true))? {
+                        break;
+                    }
+                }
+            }
+            self.give_back(len).await?;
+        }
+        let answer = upload.finish_with(&CallOptions::new().timeout(Duration::MAX)).await;
+        let answer = answer.map_err(|error| Fault::of(&error, true))?;
+        self.answer(&answer).await
+    }
+
+    async fn duplex(mut self, request: &[u8]) -> Result<(), Fault> {
+        let both = self.client.duplex_with(&self.name, request, &self.options).await;
+        let (mut sink, mut stream) = both.map_err(|error| Fault::of(&error, false))?;
+        let mut sending = self.sending();
+        let down = async {
+            while let Some(chunk) = stream.next().await {
+                let chunk = chunk.map_err(|error| Fault::of(&error, true))?;
+                sending.item(&chunk, false).await?;
+            }
+            sending.end().await
+        };
+        let up = async {
+            loop {
+                let (next, len) = self.incoming.next().await?;
+                match next {
+                    Next::Part => {}
+                    Next::Finish => break,
+                    Next::Item(chunk) => {
+                        if !sink.send(&chunk).await.map_err(|error| Fault::of(&error, true))? {
+                            break;
+                        }
+                    }
+                }
+                self.give_back(len).await?;
+            }
+            sink.finish();
+            // The answering half says how the call ends.
+            std::future::pending::<Result<(), Fault>>().await
+        };
+        tokio::select! {
+            ended = down => ended,
+            failed = up => failed,
+        }
+    }
+
+    fn sending(&self) -> Sending {
+        let cutter = Cutter::new(self.link.part);
+        let (link, credit) = (Arc::clone(&self.link), self.credit.clone());
+        Sending { link, from: self.from, call: self.call, credit, cutter, items: 0 }
+    }
+
+    async fn answer(self, answer: &[u8]) -> Result<(), Fault> {
+        self.sending().item(answer, true).await
+    }
+
+    async fn give_back(&mut self, len: usize) -> Result<(), Lost> {
+        match self.incoming.dealt_with(len) {
+            Some(bytes) => self.say(DownKind::Credit(bytes), &[]).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn say(&self, what: DownKind<'_>, bytes: &[u8]) -> Result<(), Lost> {
+        say(&self.link, self.from, self.call, what, bytes).await
+    }
+}
+
+/// Says something of a call to its importing server.
+pub(super) async fn say(link: &Link, from: u64, call: u64, what: DownKind<'_>, bytes: &[u8]) -> Result<(), Lost> {
+    let message = frame::write(&Down { from: link.id, call, what }, bytes);
+    link.publish(link.inbox(from, "down"), None, message).await
+}
+
+/// Sends items to the importing server, as far as its credit goes.
+struct Sending {
+    link: Arc<Link>,
+    from: u64,
+    call: u64,
+    credit: Credit,
+    cutter: Cutter,
+    items: u64,
+}
+
+impl Sending {
+    async fn item(&mut self, item: &[u8], end: bool) -> Result<(), Fault> {
+        let mut at = 0;
+        loop {
+            let (part, bytes) = self.cutter.cut(item, at);
+            at += bytes.len();
+            let is_last = at == item.len();
+            self.credit.take(bytes.len()).await;
+            let data = DownKind::Data { part, end: end && is_last };
+            say(&self.link, self.from, self.call, data, bytes).await?;
+            if is_last {
+                self.items += 1;
+                return Ok(());
+            }
+        }
+    }
+
+    async fn end(self) -> Result<(), Fault> {
+        say(&self.link, self.from, self.call, DownKind::End { items: self.items }, &[]).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,282 @@
+//! What happens while one link lives.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use async_nats::{Message, Subscriber};
+use bellrope::{AsyncClient, client::ClientConfig};
+use futures_util::StreamExt as _;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{interval, sleep},
+};
+
+use crate::{
+    counters::{Counters, count},
+    importing::{Importer, Imports},
+    link::{FleetError, Link, Lost},
+    offering::{Instance, Offers},
+    services::{Identity, Info, Offered, Question, SERVICE, now_in_words},
+    settings::FleetSettings,
+    times::BEAT,
+};
+
+/// How often the local server is asked what it serves.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often instances are asked what they offer, beside when one says that this has changed.
+const ASK: Duration = Duration::from_secs(60);
+/// How long after news they are asked: many instances that start at once are asked once.
+const NEWS: Duration = Duration::from_millis(100);
+/// How long the first answers may take before the server says that it is ready.
+const FIRST_ANSWERS: Duration = Duration::from_millis(250);
+
+/// What the server does in its fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Serving,
+    /// It takes no further calls from others.
+    Draining,
+    /// And none of others runs any more.
+    Drained,
+    Stopped,
+}
+
+/// What outlives links.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    pub(crate) settings: FleetSettings,
+    /// The local server.
+    pub(crate) socket: PathBuf,
+    pub(crate) importer: Arc<Importer>,
+    pub(crate) imports: Imports,
+    pub(crate) offers: Arc<Offers>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) phase: watch::Sender<Phase>,
+    /// Whether the first answers are in.
+    pub(crate) settled: watch::Sender<bool>,
+    /// Whether there is a link.
+    pub(crate) linked: AtomicBool,
+}
+
+/// One link, and what both sides do with it.
+pub(crate) struct Session {
+    membership: Arc<Membership>,
+    link: Arc<Link>,
+    inbox: Subscriber,
+    instance: Arc<Instance>,
+}
+
+impl Session {
+    /// Connects to NATS and to the local server.
+    pub(crate) async fn open(membership: &Arc<Membership>) -> Result<Self, FleetError> {
+        let settings = &membership.settings;
+        let config = ClientConfig::new(&membership.socket).name("fleet").call_timeout(Duration::from_secs(3600));
+        let client = AsyncClient::with(config).await;
+        let client = client.map_err(|error| FleetError::Local {
+            what: "the fleet cannot reach its own server",
+            reason: error.to_string(),
+        })?;
+        let (link, inbox) = Link::open(settings, &membership.counters.sent).await?;
+        let link = Arc::new(link);
+        let (offers, counters) = (Arc::clone(&membership.offers), Arc::clone(&membership.counters));
+        let instance = Instance::new(Arc::clone(&link), client.clone(), offers, settings, counters);
+        if membership.offers.is_wanted() {
+            answer_questions(membership, &link, &instance).await.map_err(|Lost| link_lost(settings))?;
+            tokio::spawn(offer(Arc::clone(membership), Arc::clone(&link), client, Arc::clone(&instance)));
+        }
+        if membership.imports.is_wanted() {
+            let news = link.subscribe(link.news()).await.map_err(|Lost| link_lost(settings))?;
+            tokio::spawn(discover(Arc::clone(membership), Arc::clone(&link), news));
+        } else {
+            membership.settled.send_replace(true);
+        }
+        tokio::spawn(beat(Arc::clone(membership), Arc::clone(&link), Arc::clone(&instance)));
+        count(&membership.counters.links);
+        Ok(Self { membership: Arc::clone(membership), link, inbox, instance })
+    }
+
+    /// Runs until the link is lost, or the server leaves the fleet.
+    pub(crate) async fn run(mut self) {
+        let membership = Arc::clone(&self.membership);
+        membership.importer.linked(&self.link);
+        let mut phases = membership.phase.subscribe();
+        let link = Arc::clone(&self.link);
+        let lost = link.lost();
+        tokio::pin!(lost);
+        loop {
+            tokio::select! {
+                message = self.inbox.next() => match message {
+                    Some(message) => self.take(&message),
+                    None => break,
+                },
+                () = &mut lost => break,
+                () = reached(&mut phases, Phase::Stopped) => {
+                    self.link.flush().await;
+                    break;
+                }
+            }
+        }
+        self.link.close();
+        membership.importer.unlinked();
+        membership.offers.clear();
+    }
+
+    fn take(&self, message: &Message) {
+        // `PREFIX.to.ID.WHAT`: nobody else's subjects reach this inbox.
+        let what = message.subject.split('.').nth(3).unwrap_or_default();
+        match what {
+            "down" => self.membership.importer.take(&self.link, message),
+            "up" => self.instance.take(&message.payload),
+            "info" => match Info::read(&message.payload, &self.membership.settings.prefix) {
+                Some(info) if info.id != format!("{:016x}", self.link.id) => self.membership.imports.learn(&info),
+                Some(_) => {}
+                // Services of others answer as well, of other fleets too.
+                None if message.status.is_some() => {}
+                None => count(&self.membership.counters.foreign),
+            },
+            _ => {}
+        }
+    }
+}
+
+/// Waits until the server is as far as that.
+async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
+    let _ = phases.wait_for(|now| *now >= phase).await;
+}
+
+fn link_lost(settings: &FleetSettings) -> FleetError {
+    FleetError::NoServer { servers: settings.shown_servers(), reason: "the connection was lost at once".to_owned() }
+}
+
+/// Says that this side lives, and ends what is lost, as long as the link lives.
+async fn beat(membership: Arc<Membership>, link: Arc<Link>, instance: Arc<Instance>) {
+    let mut ticks = interval(BEAT);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        membership.importer.beat(&link).await;
+        instance.beat().await;
+    }
+}
+
+/// Offers what the local server serves.
+async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient, instance: Arc<Instance>) {
+    let mut phases = membership.phase.subscribe();
+    let mut takers = JoinSet::new();
+    let mut stops = HashMap::<String, watch::Sender<bool>>::new();
+    let mut ticks = interval(LOOK);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = reached(&mut phases, Phase::Draining) => break,
+        }
+        while takers.try_join_next().is_some() {}
+        let (new, gone) = membership.offers.update(&link, client.offers(), |name| membership.imports.has(name));
+        for name in &gone {
+            stops.remove(name);
+        }
+        let changed = !new.is_empty();
+        for offered in new {
+            let Ok(calls) = link.subscribe_in_group(offered.subject.clone()).await else { return };
+            let (stop, stopped) = watch::channel(false);
+            stops.insert(offered.imported.name.clone(), stop);
+            takers.spawn(take_calls(calls, Arc::clone(&instance), stopped));
+        }
+        if changed {
+            link.flush().await;
+            let _ = link.publish(link.news(), None, Vec::new()).await;
+        }
+    }
+    // What NATS has sent on its way here is still taken; what comes after that goes to somebody else.
+    stops.clear();
+    while takers.join_next().await.is_some() {}
+    instance.begin_drain();
+    instance.idle().await;
+    membership.phase.send_if_modified(|phase| {
+        let drained = *phase == Phase::Draining;
+        if drained {
+            *phase = Phase::Drained;
+        }
+        drained
+    });
+}
+
+/// Takes calls of one type until its sender of `stopped` is gone, and those that were on their way then.
+async fn take_calls(mut calls: Subscriber, instance: Arc<Instance>, mut stopped: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            call = calls.next() => match call {
+                Some(message) => instance.take_call(&message.payload),
+                None => return,
+            },
+            _ = stopped.changed() => break,
+        }
+    }
+    if calls.drain().await.is_ok() {
+        while let Some(message) = calls.next().await {
+            instance.take_call(&message.payload);
+        }
+    }
+}
+
+/// Asks the instances what they offer: at once, when one has something new, and now and then.
+async fn discover(membership: Arc<Membership>, link: Arc<Link>, mut news: Subscriber) {
+    let question = format!("$SRV.INFO.{SERVICE}");
+    loop {
+        let reply = link.inbox(link.id, "info");
+        if link.publish(question.clone(), Some(reply), Vec::new()).await.is_err() {
+            return;
+        }
+        if !*membership.settled.borrow() {
+            sleep(FIRST_ANSWERS).await;
+            membership.settled.send_replace(true);
+        }
+        tokio::select! {
+            () = sleep(ASK) => {}
+            said = news.next() => {
+                if said.is_none() {
+                    return;
+                }
+                sleep(NEWS).await;
+                while futures_util::FutureExt::now_or_never(news.next()).flatten().is_some() {}
+            }
+        }
+    }
+}
+
+/// Answers whoever asks NATS for services.
+async fn answer_questions(
+    membership: &Arc<Membership>,
+    link: &Arc<Link>,
+    instance: &Arc<Instance>,
+) -> Result<(), Lost> {
+    let started: Arc<str> = now_in_words().into();
+    for question in [Question::Ping, Question::Info, Question::Stats] {
+        for subject in question.subjects(link.id) {
+            let mut asked = link.subscribe(subject).await?;
+            let (membership, link, instance) = (Arc::clone(membership), Arc::clone(link), Arc::clone(instance));
+            let started = Arc::clone(&started);
+            tokio::spawn(async move {
+                while let Some(Message { reply, .. }) = asked.next().await {
+                    let Some(reply) = reply else { continue };
+                    let settings = &membership.settings;
+                    let (prefix, server) = (settings.prefix.as_str(), settings.name.as_str());
+                    let identity =
+                        Identity { id: link.id, prefix, server, started: &started, running: instance.running() };
+                    let all = membership.offers.all();
+                    let all = all.iter().map(|offered| -> &Offered { offered });
+                    let answer = identity.answer(question, &link.group(), all, link.max_payload());
+                    if link.publish(reply.to_string(), None, answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+    Ok(())
+}

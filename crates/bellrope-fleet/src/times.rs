@@ -1,0 +1,10 @@
+//! How soon each side learns of the other's death.
+
+use std::time::Duration;
+
+/// How often each side says that it lives, to whoever has calls with it.
+pub(crate) const BEAT: Duration = Duration::from_millis(200);
+/// Who was silent for so long is gone. With a beat more that is still within a second.
+pub(crate) const LOST: Duration = Duration::from_millis(800);
+/// How soon after it was handed over a call may begin. What NATS brings later is refused: it was given up by then.
+pub(crate) const BEGIN_WITHIN: Duration = Duration::from_millis(700);

@@ -1,0 +1,115 @@
+//! Instances, importing servers and NATS servers that die, stop, or cannot be reached.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use bellrope::{CallError, client::Client};
+use rustix::process::Signal;
+
+use bellrope_testkit::nats::{Nats, Way, eventually};
+
+use crate::servers::{Process, importing, offering, socket};
+
+/// Who is gone is known within a second; twice that on a machine with other work.
+const KNOWN: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_killed_instance_leaves_its_calls_unknown_and_the_next_call_to_others() {
+    let Some(nats) = Nats::start() else { return };
+    let mut there = Process::start("offer", &nats.url(), nats.home(), "one");
+    let here = importing(&nats.url());
+    let client = here.client();
+    let mut stream = client.stream("count", &[0; 8]).unwrap();
+    stream.next().unwrap().unwrap();
+    let second = offering(&nats.url());
+    there.kill();
+    // What was sent before may still be whole.
+    let ended = stream.find_map(Result::err);
+    assert!(matches!(ended, None | Some(CallError::Unknown)), "{ended:?}");
+    let began = Instant::now();
+    eventually("the other one answers", || client.call("echo", &[0; 8]).is_ok());
+    assert!(began.elapsed() < KNOWN, "{:?}", began.elapsed());
+    drop(second);
+}
+
+#[test]
+fn a_link_that_is_cut_under_a_call_leaves_it_unknown_and_one_that_was_cut_before_not_executed() {
+    let Some(nats) = Nats::start() else { return };
+    let there = offering(&nats.url());
+    let way = Way::to(nats.port);
+    let here = importing(&way.url());
+    let client = here.client();
+    std::thread::scope(|scope| {
+        let calling = scope.spawn(|| client.call("never", b""));
+        eventually("it runs", || there.seen.began.load(Ordering::SeqCst) == 1);
+        let cut = Instant::now();
+        way.cut();
+        let ended = calling.join().unwrap();
+        assert!(matches!(ended, Err(CallError::Unknown)), "{ended:?}");
+        assert!(cut.elapsed() < KNOWN, "{:?}", cut.elapsed());
+    });
+    eventually("the handler, whom nobody waits for, ends", || there.seen.dropped.load(Ordering::SeqCst) == 1);
+    let ended = client.call("echo", b"");
+    assert!(matches!(ended, Err(CallError::NotExecuted)), "{ended:?}");
+    way.heal();
+    eventually("the next link is made", || client.call("echo", b"").is_ok());
+}
+
+#[test]
+fn an_instance_that_is_cut_off_ends_what_runs_there() {
+    let Some(nats) = Nats::start() else { return };
+    let way = Way::to(nats.port);
+    let there = offering(&way.url());
+    let here = importing(&nats.url());
+    let client = here.client();
+    let mut stream = client.stream("once", b"").unwrap();
+    assert_eq!(stream.next().unwrap().unwrap(), b"one");
+    let cut = Instant::now();
+    way.cut();
+    let ended = stream.next();
+    assert!(matches!(ended, Some(Err(CallError::Unknown))), "{ended:?}");
+    assert!(cut.elapsed() < KNOWN, "{:?}", cut.elapsed());
+    eventually("the handler ends", || there.seen.dropped.load(Ordering::SeqCst) == 1);
+    way.heal();
+    eventually("it is back", || client.call("echo", b"").is_ok());
+}
+
+#[test]
+fn a_killed_importing_server_leaves_no_handler_at_work() {
+    let Some(nats) = Nats::start() else { return };
+    let there = offering(&nats.url());
+    let mut here = Process::start("import", &nats.url(), nats.home(), "here");
+    let path = socket(nats.home(), "here");
+    let mut client = None;
+    eventually("it serves", || {
+        client = Client::connect(&path).ok().filter(|client| client.message_type("endless").is_ok());
+        client.is_some()
+    });
+    let client = client.unwrap();
+    let mut stream = client.stream("endless", b"").unwrap();
+    stream.next().unwrap().unwrap();
+    here.kill();
+    let killed = Instant::now();
+    eventually("the handler ends", || there.seen.dropped.load(Ordering::SeqCst) == 1);
+    assert!(killed.elapsed() < KNOWN, "{:?}", killed.elapsed());
+}
+
+#[test]
+fn a_nats_server_that_stands_still_runs_nothing_that_was_given_up() {
+    let Some(nats) = Nats::start() else { return };
+    let there = offering(&nats.url());
+    let here = importing(&nats.url());
+    let client = here.client();
+    assert!(client.call("echo", b"").is_ok());
+    nats.signal(Signal::STOP);
+    let error = client.call_within("never", b"", Duration::from_millis(500)).unwrap_err();
+    assert!(matches!(error, CallError::DeadlineExceeded | CallError::Unknown), "{error:?}");
+    let error = client.call_within("never", b"", Duration::from_secs(5)).unwrap_err();
+    assert!(matches!(error, CallError::Unknown), "{error:?}");
+    nats.signal(Signal::CONT);
+    eventually("calls are answered again", || client.call("echo", b"last").is_ok());
+    eventually("what was given up is refused", || there.fleet.counters().refused.load(Ordering::SeqCst) == 2);
+    assert_eq!(there.seen.never_began.load(Ordering::SeqCst), 0, "given up, and run");
+}

@@ -1,0 +1,197 @@
+//! A real `nats-server` for a test, and a way to it that can be cut.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// How long anything in these tests may take that takes no time.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// A server on a port of its own, ended with the test.
+#[derive(Debug)]
+pub struct Nats {
+    child: Child,
+    /// Where it listens on the loopback address.
+    pub port: u16,
+    home: TempDir,
+}
+
+impl Nats {
+    /// Starts one, or says why the test is skipped.
+    ///
+    /// # Panics
+    /// If it is there and does not start.
+    pub fn start() -> Option<Self> {
+        Self::configured("")
+    }
+
+    /// Starts one with these lines in its configuration.
+    ///
+    /// # Panics
+    /// If it is there and does not start.
+    pub fn configured(lines: &str) -> Option<Self> {
+        if Command::new("nats-server").arg("--version").stdout(Stdio::null()).status().is_err() {
+            skipped("there is no nats-server (Debian's package of that name)");
+            return None;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let config = home.path().join("nats.conf");
+        std::fs::write(&config, format!("host: 127.0.0.1\nport: -1\n{lines}\n")).unwrap();
+        let mut command = Command::new("nats-server");
+        command.arg("-c").arg(&config).arg("--ports_file_dir").arg(home.path());
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let port = port_in(home.path());
+        Some(Self { child, port, home })
+    }
+
+    /// Its address.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where a test may keep files.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Says why something is not tested.
+#[expect(clippy::print_stderr, reason = "whoever reads the log must see what was not tested")]
+pub fn skipped(reason: &str) {
+    eprintln!("**** SKIPPED: a test of fleets: {reason}");
+}
+
+/// The port that a server has written down.
+fn port_in(home: &Path) -> u16 {
+    let mut port = None;
+    eventually("the NATS server says its port", || {
+        let files = std::fs::read_dir(home).unwrap().flatten();
+        let ports = files.filter(|file| file.path().extension().is_some_and(|end| end == "ports"));
+        port = ports.flat_map(|file| std::fs::read_to_string(file.path())).find_map(|text| {
+            let at = text.find("nats://")?;
+            text[at..].split('"').next()?.rsplit(':').next()?.parse().ok()
+        });
+        port.is_some()
+    });
+    port.unwrap()
+}
+
+/// Waits until something holds.
+///
+/// # Panics
+/// If it does not come to hold.
+#[track_caller]
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < until, "not in {SOON:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Carries bytes to a NATS server until it is cut.
+#[derive(Debug)]
+pub struct Way {
+    /// Where it begins on the loopback address.
+    pub port: u16,
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    cut: AtomicBool,
+    streams: Mutex<Vec<TcpStream>>,
+}
+
+impl Way {
+    /// A way to this port.
+    ///
+    /// # Panics
+    /// If the system has no port left.
+    #[must_use]
+    pub fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let state = Arc::<State>::default();
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                if shared.cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let Ok(there) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))) else { continue };
+                let mut streams = shared.streams.lock().unwrap();
+                // The cut may have come meanwhile.
+                if shared.cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                for (from, to) in [(&stream, &there), (&there, &stream)] {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    std::thread::spawn(move || carry(from, to));
+                }
+                streams.extend([stream, there]);
+            }
+        });
+        Self { port: own, state }
+    }
+
+    /// The address of its beginning.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends all connections, and lets none through until [`Self::heal`].
+    ///
+    /// # Panics
+    /// Never, but with the thread that carries.
+    pub fn cut(&self) {
+        self.state.cut.store(true, Ordering::SeqCst);
+        for stream in self.state.streams.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Lets connections through again.
+    pub fn heal(&self) {
+        self.state.cut.store(false, Ordering::SeqCst);
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
