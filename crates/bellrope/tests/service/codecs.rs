@@ -472,7 +472,7 @@ fn json_that_is_no_text_is_refused_with_its_place() {
         name: String,
     }
     let error = Json::decode::<Vec<Named>>(b"[{\"name\":\"a\"},{\"name\":\"b\xFF\"}]").unwrap_err();
-    assert_eq!((error.place().as_str(), error.fault()), ("[1].name", "byte 25 is not UTF-8, which JSON is"));
+    assert_eq!((error.place().as_str(), error.fault()), ("[1].name", "byte 24 is not UTF-8, which JSON is"));
     assert!(Json::decode::<Vec<Named>>(b"[{\"name\":\"a\",\"other\":\"\xC3\"}]").is_err());
     assert!(Json::decode::<u8>(b"\xFF").unwrap_err().place().is_empty());
 }

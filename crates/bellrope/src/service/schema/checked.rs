@@ -66,7 +66,9 @@ impl Schema {
                 name(tag)?;
                 variants.iter().try_for_each(|(variant, fields)| {
                     if fields.iter().any(|(field, _)| field == tag) {
-                        return Err(CodecError::new("the name comes twice").in_field(tag.clone()));
+                        return Err(CodecError::new("the name comes twice")
+                            .in_field(tag.clone())
+                            .in_field(variant.clone()));
                     }
                     let known =
                         name(variant).and_then(|()| are_distinct(fields)).and_then(|()| self.check_fields(fields));
