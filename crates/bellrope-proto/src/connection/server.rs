@@ -364,7 +364,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn fail_open(&mut self, id: u64, failure: Failure, held: Option<Reservation>) -> Result<(), Violation> {
-        if !self.open.remove(&id) {
+        if !self.open.remove(id) {
             return Ok(());
         }
         self.outbox.uploads.close(id);

@@ -116,8 +116,7 @@ fn one(
         }
         "refusal" => (refusal.or(text), Speech::Refusal),
         "tool_use" => {
-            // Some write them as text, as OpenAI's formats do.
-            let text = input.map(|input| Piece::of(input).map_or_else(|| input.get().to_owned(), Piece::alone));
+            let text = input.map(|input| input.get().to_owned());
             let arguments = match &place {
                 Some(_) => text.map_or(Arguments::None, Arguments::Start),
                 None => text.map_or(Arguments::None, Arguments::Whole),
