@@ -2,6 +2,7 @@ use std::collections::HashSet;
 
 /// Ids of calls. Most connections never have any of those that are answered later, so there is a word for them until then.
 #[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "a set has six words, and most connections have none")]
 pub(super) struct Ids(Option<Box<HashSet<u64>>>);
 
 impl Ids {
