@@ -35,7 +35,7 @@ pub(crate) use fleet::FleetArgs;
 use given::{address, address_text, assignment, time};
 use layers::Layers;
 pub(crate) use layers::{CONFIG, LOCAL_MODELS, NO_SPAWN, Origin, Origins, ours as variables};
-use schema::{Key, flatten, shown};
+use schema::{Key, flatten, parts, shown};
 
 use crate::{
     logging::{self, LogFormat},
@@ -491,11 +491,6 @@ fn with_kept_keys(mut settings: GatewaySettings) -> GatewaySettings {
         }
     }
     settings
-}
-
-/// A key as its sections and its own name.
-fn parts(key: &str) -> Key {
-    key.split('.').map(str::to_owned).collect()
 }
 
 #[cfg(test)]
