@@ -19,6 +19,11 @@ pub(super) fn current_name(name: &str) -> &str {
 /// A key: its sections and its own name.
 pub(crate) type Key = Vec<String>;
 
+/// A key as its sections and its own name.
+pub(super) fn parts(key: &str) -> Key {
+    key.split('.').map(str::to_owned).collect()
+}
+
 /// All keys with their defaults.
 #[derive(Debug)]
 pub(super) struct Schema {
