@@ -98,9 +98,11 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
 
     let style = client.message_types().into_iter().find(|(known, _)| *known == args.message_type);
     let style = style.map_or(Style::Unary, |(_, style)| style);
-    // The AI gateway's and the operator's are called with bytes as ever; their schemas are for those who ask for JSON.
-    let is_own = MESSAGE_TYPES.contains(&args.message_type.as_str()) || args.message_type.starts_with(OPERATOR);
-    let schema = if is_own && !args.json { None } else { schemas::of(&client, &args.message_type)? };
+    // The AI gateway's and the operator's are called with bytes as ever; their schemas are for those who ask for JSON. Every method
+    // of a service has a dot in its name, and a server need not be asked about what has none.
+    let name = args.message_type.as_str();
+    let is_method = name.contains('.') && !MESSAGE_TYPES.contains(&name) && !name.starts_with(OPERATOR);
+    let schema = if is_method || args.json { schemas::of(&client, name)? } else { None };
     if let Some(schema) = schema {
         let options = CallOptions::new().timeout(timeout.saturating_sub(began.elapsed()));
         let (method, json) = (args.message_type, args.json);

@@ -228,7 +228,7 @@ fn the_types_of_the_gateway_and_of_the_operator_are_generated() {
             "export type Content = string | Part[];",
             "\nexport type SequencedChunk =\n  | { kind: 'resumable'; seq: Integer; id: string }\n",
             "  | { type: 'tool_use'; id?: string | null; name: string; input?: Json | null;",
-            "  messages: Message[];\n  tools?: Tool[] | null;\n  tool_choice?: ToolChoice | null;\n",
+            "messages: Message[]; tools?: Tool[] | null; tool_choice?: ToolChoice | null;",
             "export class AiClient {",
             "export class BellropeClient {",
         ],

@@ -32,7 +32,7 @@ calls between two looks at the others; that time at the client is part of what i
 
 /// How to measure what a client that floods does to the others.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP, mut_arg("seconds", |arg| arg.default_value("10").help("Seconds to measure: half of it with the flood, half without")))]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.required(false).default_value("10").help("Seconds to measure: half of it with the flood, half without")))]
 pub struct FairnessArgs {
     /// Clients with one call at a time and a pause after each.
     #[arg(long, default_value_t = 99, value_parser = clap::value_parser!(u32).range(1..=9999))]

@@ -38,7 +38,7 @@ trip costs by memory that is sealed against writing and handed over by its descr
 
 /// How to measure large messages.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP, mut_arg("seconds", |arg| arg.default_value("4").help("Seconds to measure each size")))]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.required(false).default_value("4").help("Seconds to measure each size")))]
 pub struct LargeArgs {
     /// Payload bytes of a call, and of its echo; any number of times [default: 64 KiB, 256 KiB, 1 MiB, 10 MiB].
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=10 << 20))]

@@ -29,7 +29,7 @@ another, and looks for its answer in between; so a turn of another connection at
 
 /// How to measure what priority is worth.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP, mut_arg("seconds", |arg| arg.default_value("10").help("Seconds to measure: half of it with priority, half without")))]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.required(false).default_value("10").help("Seconds to measure: half of it with priority, half without")))]
 pub struct PriorityArgs {
     /// Connections that saturate the server.
     #[arg(long, default_value_t = 999, value_parser = clap::value_parser!(u32).range(1..=9999))]

@@ -43,7 +43,7 @@ as one. Nothing is judged.";
 
 /// How to check the model.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP, mut_arg("seconds", |arg| arg.default_value("10")))]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.required(false).default_value("10")))]
 pub struct ScalingArgs {
     #[command(flatten)]
     pub(super) timed: TimedArgs,

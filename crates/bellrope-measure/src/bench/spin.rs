@@ -41,7 +41,7 @@ futex, has the same gaps in the same run.";
 
 /// How to compare the policies of waiting.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP, mut_arg("seconds", |arg| arg.default_value("1.5").help("Seconds to measure each pair of policies at each gap")))]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.required(false).default_value("1.5").help("Seconds to measure each pair of policies at each gap")))]
 pub struct SpinArgs {
     #[command(flatten)]
     pub(super) timed: TimedArgs,

@@ -35,7 +35,7 @@ same run.";
 
 /// How to measure typed calls.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP, mut_arg("seconds", |arg| arg.default_value("5").help("Seconds to measure")))]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.required(false).default_value("5").help("Seconds to measure")))]
 pub struct TypedArgs {
     #[command(flatten)]
     pub(super) timed: TimedArgs,

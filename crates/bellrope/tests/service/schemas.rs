@@ -262,7 +262,7 @@ fn fits(schema: &Schema, shape: &Shape, value: &serde_json::Value, place: &str) 
                         Some(value) => fits(schema, shape, value, &format!("{place}.{name}")),
                         // Serde does not tell that a list may be left out where it is empty.
                         None => {
-                            assert!(matches!(shape, Shape::Optional(_) | Shape::List(_)), "{place}.{name} is missing")
+                            assert!(matches!(shape, Shape::Optional(_) | Shape::List(_)), "{place}.{name} is missing");
                         }
                     }
                 }
