@@ -130,11 +130,6 @@ pub(crate) fn shown(key: &[String]) -> String {
     key.iter().map(part).collect::<Vec<_>>().join(".")
 }
 
-/// A key as its sections and its own name.
-pub(super) fn parts(key: &str) -> Key {
-    key.split('.').map(str::to_owned).collect()
-}
-
 /// Visits every value that is no section, an empty one included.
 pub(super) fn flatten(value: &Value, key: &mut Key, visit: &mut impl FnMut(&[String], &Value)) {
     match value {
