@@ -49,13 +49,29 @@ pub fn write_panics_in_turn() {
     std::panic::set_hook(Box::new(|info| {
         let thread = thread::current();
         let name = thread.name().unwrap_or("<unnamed>");
+        let place = info.location().map_or_else(String::new, ToString::to_string);
+        let mut text = told(name, &place, words_of(info.payload()));
         let backtrace = Backtrace::capture();
-        let text = match backtrace.status() {
-            BacktraceStatus::Captured => format!("thread '{name}' {info}\n{backtrace}\n"),
-            _ => format!("thread '{name}' {info}\n"),
-        };
+        if backtrace.status() == BacktraceStatus::Captured {
+            text.push_str(&format!("{backtrace}\n"));
+        }
         stderr::write(text.as_bytes());
     }));
+}
+
+/// What a panic was given to say.
+fn words_of(payload: &(dyn std::any::Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("something that is no text")
+}
+
+/// Most characters of a panic's words that are written.
+const MOST_WORDS: usize = 1024;
+
+/// What is said of a panic, in one line: its words may be those of whoever caused it, and are not to begin lines of their own.
+fn told(thread: &str, place: &str, words: &str) -> String {
+    let words: String = words.chars().take(MOST_WORDS).collect();
+    format!("thread '{thread}' panicked at {place}: {}\n", words.escape_debug())
 }
 
 /// The signal that is about to end this program, or 0.
@@ -86,5 +102,19 @@ pub fn remove_when_ended(directory: PathBuf) -> io::Result<()> {
 pub fn let_one_end_us() {
     while ENDED_BY.load(Ordering::Relaxed) != 0 {
         thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fault 48.
+    #[test]
+    fn a_panics_words_are_one_line_without_end_or_steering() {
+        let words = format!("bad\n\u{1b}[2JERROR forged=\"yes\"{}", "é".repeat(10_000));
+        let line = told("worker", "a.rs:1:2", &words);
+        assert!(line.starts_with("thread 'worker' panicked at a.rs:1:2: bad\\n\\u{1b}[2JERROR forged="), "{line}");
+        assert!(line.lines().count() == 1 && line.len() < 3 * MOST_WORDS && line.ends_with("é\n"));
     }
 }

@@ -183,6 +183,9 @@ fn settings_that_cannot_work_are_named_with_their_place_and_the_fix() {
     assert_eq!(text, "BELLROPE_SERVER__WORKERS is \"all\"; give a number, as in 100");
     let text = error_of(&[("BELLROPE_SERVER__BREAKER__FAILURE_THRESHOLD", "0")]);
     assert_eq!(text, "BELLROPE_SERVER__BREAKER__FAILURE_THRESHOLD is 0, and must be at least 1");
+    let args = SettingsArgs { set: vec![("server.ring_bytes".into(), "5000".into())], ..SettingsArgs::default() };
+    let text = resolve("", &[], args).unwrap_err().to_string();
+    assert_eq!(text, "--set server.ring_bytes is 5000, and must be a power of two from 4096 to 16777216");
     let text = error("[server]\nmax_in_flight = 0\n");
     assert!(text.ends_with(":2:1: server.max_in_flight is 0, and must be at least 1"), "{text}");
     let text = error_of(&[("RUST_LOG", "bellrope=loud")]);

@@ -1,18 +1,20 @@
 //! Whoever is put out learns why, and what to do about it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bellrope::{
-    CallError, Client,
+    CallError, Client, HandlerError, Server,
     client::{Blame, ClientConfig, Connection, Transport},
     server::ServerConfig,
 };
 use bellrope_proto::{
     connection::ClientConnection,
     frame::{ErrorCode, Kind},
+    handshake::Style,
     layout::RECORDS,
 };
 use bellrope_shm::sync::Ordering;
+use tokio::sync::Semaphore;
 
 use bellrope_testkit::{
     raw::shake_hands,
@@ -127,4 +129,61 @@ fn over_the_socket_alone_the_reason_comes_before_what_was_taken() {
         assert_eq!(peer.next_record().unwrap().header.kind, Kind::Admitted);
         assert_eq!(peer.next_record(), None);
     }
+}
+
+// Faults 34, 69.
+#[test]
+fn errors_that_wait_for_a_client_that_reads_nothing_count_in_the_budget() {
+    const CALLS: usize = 60;
+    /// As much of a text as travels.
+    const TEXT: usize = 1024;
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let gate = Arc::new(Semaphore::new(0));
+    let mut config = ServerConfig::default();
+    config.ring_bytes = 4096;
+    config.stall_timeout = Duration::from_secs(600);
+    let waits = Arc::clone(&gate);
+    let server = Server::builder()
+        .unary_async("fail", move |_| {
+            let waits = Arc::clone(&waits);
+            async move {
+                drop(waits.acquire().await);
+                Err(HandlerError::new("x".repeat(100_000)))
+            }
+        })
+        .config(config)
+        .bind(&path)
+        .unwrap();
+    let counts = || server.metrics().snapshot();
+    let used = || counts().buffers.unwrap().0;
+    let (socket, memory, welcome) = shake_hands(&path, "idle");
+    let mut client = ClientConnection::new(&memory, welcome.terms);
+    let number = welcome.types.iter().find(|entry| entry.name == "fail").unwrap().message_type;
+    for _ in 0..CALLS {
+        client.submit(number, Style::Unary, b"", None).unwrap();
+    }
+    if client.commit().needed() {
+        socket.ring();
+    }
+    let running = || counts().types.iter().map(|row| row.running).sum::<u64>();
+    eventually("all are under way", || running() == CALLS as u64);
+    gate.add_permits(CALLS);
+    eventually("all have failed", || running() == 0);
+    // Three of them fit into the ring.
+    assert!(used() >= ((CALLS - 4) * TEXT) as u64, "{} bytes of the budget for what waits", used());
+    let (mut came, mut text) = (0, Vec::new());
+    eventually("all have come", || {
+        while let Some(answer) = client.next_answer().unwrap() {
+            text.resize(answer.len, 0);
+            client.take(&answer, &mut text);
+            assert_eq!(text, [b'x'; TEXT]);
+            came += 1;
+        }
+        if client.commit().needed() {
+            socket.ring();
+        }
+        came == CALLS
+    });
+    eventually("nothing is held any more", || used() == 0);
 }

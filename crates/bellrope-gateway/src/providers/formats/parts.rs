@@ -116,7 +116,8 @@ fn one(
         }
         "refusal" => (refusal.or(text), Speech::Refusal),
         "tool_use" => {
-            let text = input.map(|input| input.get().to_owned());
+            // Some write them as text, as OpenAI's formats do.
+            let text = input.map(|input| Piece::of(input).map_or_else(|| input.get().to_owned(), Piece::alone));
             let arguments = match &place {
                 Some(_) => text.map_or(Arguments::None, Arguments::Start),
                 None => text.map_or(Arguments::None, Arguments::Whole),

@@ -212,13 +212,118 @@ pub(crate) const ANSWERS: &[Answer] = &[
                [DONE]"#,
             r#"{"type":"response.output_item.added","output_index":0,"item":{"type":"function_call","call_id":"t1","name":"now","arguments":""}}
                {"type":"response.completed","response":{"status":"completed"}}"#,
-            "",
+            r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t1","name":"now","input":""}}
+               {"type":"content_block_stop","index":0}
+               {"type":"message_delta","delta":{"stop_reason":"tool_use"}}
+               {"type":"message_stop"}"#,
         ],
         document: [
             r#"{"choices":[{"index":0,"message":{"tool_calls":[{"id":"t1","type":"function","function":{"name":"now","arguments":""}}]},"finish_reason":"tool_calls"}]}"#,
             r#"{"object":"response","status":"completed","output":[{"type":"function_call","call_id":"t1","name":"now","arguments":""}]}"#,
-            "",
+            r#"{"type":"message","content":[{"type":"tool_use","id":"t1","name":"now","input":""}],"stop_reason":"tool_use"}"#,
         ],
         becomes: Becomes::Calls(&[("t1", "now", "{}")]),
+    },
+    Answer {
+        row: "10 calls, and a reason that speaks of none",
+        events: [
+            r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"t1","type":"function","function":{"name":"ls","arguments":"{}"}}]},"finish_reason":null}]}
+               {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}
+               [DONE]"#,
+            "",
+            r#"{"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"t1","name":"ls","input":{}}}
+               {"type":"content_block_stop","index":0}
+               {"type":"message_delta","delta":{"stop_reason":"end_turn"}}
+               {"type":"message_stop"}"#,
+        ],
+        document: [
+            r#"{"choices":[{"index":0,"message":{"tool_calls":[{"id":"t1","type":"function","function":{"name":"ls","arguments":"{}"}}]},"finish_reason":"stop"}]}"#,
+            "",
+            r#"{"type":"message","content":[{"type":"tool_use","id":"t1","name":"ls","input":{}}],"stop_reason":"end_turn"}"#,
+        ],
+        becomes: Becomes::Calls(&[("t1", "ls", "{}")]),
+    },
+    Answer {
+        row: "11 an error under other names, with success",
+        events: [r#"{"choices":null,"error_type":"BadRequestError","error_message":"the context is too long"}
+               [DONE]"#; 3],
+        document: [r#"{"choices":null,"error_type":"BadRequestError","error_message":"the context is too long"}"#; 3],
+        becomes: Becomes::Fails("the context is too long"),
+    },
+    Answer {
+        row: "12 `message` in place of `delta`",
+        events: [
+            r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"Four."},"finish_reason":"stop"}]}
+               [DONE]"#,
+            r#"{"type":"response.completed","response":{"status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":"Four."}]}]}}"#,
+            r#"{"type":"message_start","message":{"content":[{"type":"text","text":"Four."}],"stop_reason":"end_turn"}}
+               {"type":"message_stop"}"#,
+        ],
+        document: ["", "", ""],
+        becomes: Becomes::Text("Four.", ""),
+    },
+    Answer {
+        row: "14 an odd side field in the last event",
+        events: [
+            r#"{"choices":[{"index":0,"delta":{"content":"Four."},"finish_reason":"stop"}]}
+               {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2,"cost":{"total_cost":0.06}}}
+               [DONE]"#,
+            r#"{"type":"response.output_text.delta","output_index":0,"delta":"Four."}
+               {"type":"response.completed","response":{"status":"completed","usage":{"input_tokens":[5],"output_tokens":2,"cost":{"total_cost":0.06}}}}"#,
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Four."}}
+               {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":"2","cost":{"total_cost":0.06}}}
+               {"type":"message_stop"}"#,
+        ],
+        document: [
+            r#"{"choices":[{"index":0,"message":{"content":"Four."},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":2,"cost":{"total_cost":0.06}}}"#,
+            r#"{"object":"response","status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":"Four."}]}],"usage":{"input_tokens":[5],"cost":{}}}"#,
+            r#"{"type":"message","content":[{"type":"text","text":"Four."}],"stop_reason":"end_turn","usage":[{"cost":{}}]}"#,
+        ],
+        becomes: Becomes::Text("Four.", ""),
+    },
+    Answer {
+        row: "15 a negative index",
+        events: [
+            r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":-1,"id":"t1","type":"function","function":{"name":"read","arguments":"{\"path\":\"a\"}"}}]},"finish_reason":null}]}
+               {"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}
+               [DONE]"#,
+            r#"{"type":"response.output_item.added","output_index":-1,"item":{"type":"function_call","call_id":"t1","name":"read"}}
+               {"type":"response.function_call_arguments.delta","output_index":-1,"delta":"{\"path\":\"a\"}"}
+               {"type":"response.completed","response":{"status":"completed"}}"#,
+            r#"{"type":"content_block_start","index":-1,"content_block":{"type":"tool_use","id":"t1","name":"read","input":{}}}
+               {"type":"content_block_delta","index":-1,"delta":{"type":"input_json_delta","partial_json":"{\"path\":\"a\"}"}}
+               {"type":"content_block_stop","index":-1}
+               {"type":"message_delta","delta":{"stop_reason":"tool_use"}}
+               {"type":"message_stop"}"#,
+        ],
+        document: ["", "", ""],
+        becomes: Becomes::Calls(ONE_CALL),
+    },
+    Answer {
+        row: "17 an error as a document, with success",
+        events: ["", "", ""],
+        document: [r#"{"error":{"message":"too many requests for now","code":429}}"#; 3],
+        becomes: Becomes::Fails("too many requests for now"),
+    },
+    Answer {
+        row: "18 a whole answer in place of a stream",
+        events: ["", "", ""],
+        document: [
+            r#"{"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Four."},"finish_reason":"stop"}]}"#,
+            r#"{"id":"x","object":"response","status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":"Four."}]}]}"#,
+            r#"{"id":"x","type":"message","role":"assistant","content":[{"type":"text","text":"Four."}],"stop_reason":"end_turn"}"#,
+        ],
+        becomes: Becomes::Text("Four.", ""),
+    },
+    Answer {
+        row: "an answer cut at its limit that is called whole",
+        events: [
+            "",
+            r#"{"type":"response.output_text.delta","output_index":0,"delta":"The bridge"}
+               {"type":"response.completed","response":{"status":"in_progress"}}"#,
+            "",
+        ],
+        document: ["", "", ""],
+        becomes: Becomes::Fails("broke off before its end"),
     },
 ];
