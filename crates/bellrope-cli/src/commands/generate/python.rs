@@ -360,9 +360,10 @@ fn has_items(method: &Method) -> bool {
     matches!(method.style, Style::ClientStream | Style::Duplex)
 }
 
-/// Where nothing is evaluated, types need not be texts. Texts of a `Literal` do not stand there.
+/// Where nothing is evaluated, types need not be texts.
 fn bare(ty: &str) -> String {
-    ty.replace('"', "")
+    // What stands in a literal is a text, and no name of a type.
+    if ty.starts_with("Literal[") { ty.to_owned() } else { ty.replace('"', "") }
 }
 
 /// What stands between the commas of a list, which may hold lists.
