@@ -21,6 +21,7 @@ mod live;
 mod notices;
 mod origins;
 mod pass;
+mod route;
 mod settings;
 mod stats;
 mod thoughts;

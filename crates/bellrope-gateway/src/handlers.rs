@@ -6,6 +6,7 @@
 //! reader is the one exception.
 
 mod embed;
+mod names;
 mod pieces;
 mod resumable;
 mod schemas;
@@ -28,23 +29,11 @@ use crate::json;
 use crate::message::fields::{CHAT_REQUEST, COMPLETION_REQUEST, Known, misread, unknown};
 use crate::message::{ChatRequest, CompletionRequest, WIRE_VERSION};
 use crate::provider::BoxFuture;
+pub use names::MESSAGE_TYPES;
+pub(crate) use names::{CANCEL, CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, EMBED, HEALTH, MODELS, RESUME};
 pub use pieces::MAX_CHUNK;
 use pieces::{encode, forward};
 use resumable::Reader;
-
-/// The message types that [`register`] adds.
-pub const MESSAGE_TYPES: [&str; 9] =
-    [CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, RESUME, CANCEL, EMBED, MODELS, HEALTH];
-
-pub(crate) const CHAT: &str = "ai.chat";
-pub(crate) const CHAT_STREAM: &str = "ai.chat_stream";
-pub(crate) const COMPLETE: &str = "ai.complete";
-pub(crate) const COMPLETE_STREAM: &str = "ai.complete_stream";
-pub(crate) const RESUME: &str = "ai.resume";
-pub(crate) const CANCEL: &str = "ai.cancel";
-pub(crate) const EMBED: &str = "ai.embed";
-pub(crate) const MODELS: &str = "ai.models";
-pub(crate) const HEALTH: &str = "ai.health";
 
 /// How often a request counts in the server's buffer budget: what is read out of it, what is sent to the provider, and a
 /// part of that on its way from the one to the other.

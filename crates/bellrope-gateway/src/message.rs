@@ -26,11 +26,12 @@ pub mod lenient;
 mod logprobs;
 mod part;
 mod request;
+mod usage;
 mod version;
 
 pub use answer::{
     ChatResponse, Chunk, ErrorInfo, HealthReport, ModelInfo, ModelList, ProviderFault, ProviderHealth, SequencedChunk,
-    StopReason, ToolCall, ToolCallDelta, Usage,
+    StopReason, ToolCall, ToolCallDelta,
 };
 pub use completion::CompletionRequest;
 pub use embed::{EmbedRequest, EmbedResponse};
@@ -38,4 +39,5 @@ pub use from_tool::FromTool;
 pub use kept::{CancelReport, CancelRequest, ResumeRequest};
 pub use logprobs::{TokenLogprob, TopLogprob};
 pub use request::{ChatRequest, Content, Message, Part, Prompt, Role, Tool, ToolChoice};
+pub use usage::Usage;
 pub use version::WIRE_VERSION;

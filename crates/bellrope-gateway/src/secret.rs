@@ -13,14 +13,13 @@ use thiserror::Error;
 
 use crate::error::Excerpt;
 
+use strike::SHOWN;
 pub(crate) use strike::Strike;
 #[cfg(feature = "http")]
 pub(crate) use strike::Striking;
 
 /// A key file larger than this is not a key file. In bytes.
 const MAX_FILE: u64 = 8 * 1024;
-
-const SHOWN: &str = "[secret]";
 
 /// Why a text is no key. It never holds the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

@@ -11,16 +11,17 @@ mod crowd;
 mod latency;
 mod leak;
 mod memory;
+mod over;
 mod report;
 mod share_bar;
 mod victim;
 mod watch;
 
 use anyhow::bail;
-use bellrope::client::Transport;
 use bellrope_terminal::{Failed, Outcome, output};
 use clap::{Args, ValueEnum};
 use course::Course;
+use over::Over;
 use report::{Report, SuiteReport};
 pub use victim::{StressClientArgs, run as run_client};
 
@@ -68,21 +69,6 @@ pub struct StressArgs {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Over {
-    Shm,
-    Stream,
-}
-
-impl From<Over> for Transport {
-    fn from(over: Over) -> Self {
-        match over {
-            Over::Shm => Self::Shm,
-            Over::Stream => Self::Stream,
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

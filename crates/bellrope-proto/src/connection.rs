@@ -33,7 +33,7 @@ pub use assembly::Unfinished;
 use bellrope_shm::SharedMemory;
 pub use client::{Answer, AnswerKind, ClientConnection, Loss, Sending, SubmitError};
 pub use credit::Credit;
-pub use outbox::Unsent;
+pub use outbox::answer::Unsent;
 pub use reply::Reply;
 pub use server::{Announced, Inbound, InboundChunk, Request, ServerConnection};
 

@@ -11,6 +11,7 @@ mod connection;
 mod deadline;
 mod free_list;
 mod handshake;
+mod leave;
 mod link;
 mod mailboxes;
 #[cfg(feature = "tokio")]

@@ -1,5 +1,6 @@
 //! `bellrope call`: JSON in and out for a method of a typed service, raw bytes for everything else.
 
+mod ended;
 mod typed;
 
 use std::{
@@ -15,11 +16,12 @@ use bellrope::{
     CallError, Client,
     client::{CallOptions, ChunkStream, ConnectError, Style, Transport},
 };
-use bellrope_gateway::{Chunk, ErrorInfo, MESSAGE_TYPES, SequencedChunk};
+use bellrope_gateway::MESSAGE_TYPES;
 use bellrope_terminal::Outcome;
 use clap::{Args, ValueEnum};
 
 use crate::{input::read_input, logging, schemas, socket, socket::SocketArg};
+use ended::error_of;
 use typed::{Arguments, TypedCall};
 
 /// Bytes of one chunk that goes to a message type which takes a stream.
@@ -160,14 +162,6 @@ fn print_chunks(chunks: ChunkStream, message_type: &str) -> Outcome {
     match error_of(message_type, &last) {
         Some(info) => bail!("{}: {}", info.code, info.message),
         None => Ok(()),
-    }
-}
-
-/// The error with which a stream of the gateway's has ended.
-fn error_of(message_type: &str, last: &[u8]) -> Option<ErrorInfo> {
-    match serde_json::from_slice(last) {
-        Ok(SequencedChunk { chunk: Chunk::Error(info), .. }) if MESSAGE_TYPES.contains(&message_type) => Some(info),
-        _ => None,
     }
 }
 

@@ -11,8 +11,9 @@ use tracing::warn;
 
 use super::notices::Notices;
 use super::origins::Origins;
+use super::route::Begun;
 use super::thoughts::Thinking;
-use super::upstream::{Begun, Running, silent};
+use super::upstream::{Running, silent};
 use crate::error::ProviderError;
 use crate::message::{Chunk, SequencedChunk};
 use crate::provider::{BoxFuture, ChunkStream};

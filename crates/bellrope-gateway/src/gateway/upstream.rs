@@ -1,10 +1,9 @@
-//! One provider with what guards and counts it, and the order in which providers are asked.
+//! One provider with what guards and counts it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bellrope::breaker::{Breaker, BreakerSetting, BreakerState, Caller, Rejected};
-use futures_util::StreamExt;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -16,13 +15,13 @@ use crate::bucket::Bucket;
 use crate::config::{ProviderConfig, section};
 use crate::error::ProviderError;
 use crate::inbound::estimate_tokens_of;
-use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part, ProviderHealth, StopReason, Usage};
+use crate::message::{ChatRequest, ChatResponse, Chunk, ProviderHealth, StopReason, Usage};
 use crate::pass::{PassFormat, PassRequest, ToolKey};
-use crate::provider::{BoxFuture, ChunkStream, EmbeddingRequest, Provider, ProviderLimits, TakesKey};
+use crate::provider::{BoxFuture, EmbeddingRequest, Provider, ProviderLimits, TakesKey};
 use crate::providers::embedded::EmbeddedSettings;
 
 /// The target of its log lines, which filters name: it stays when the file moves.
-const TARGET: &str = "bellrope_gateway::gateway::lane";
+pub(super) const TARGET: &str = "bellrope_gateway::gateway::lane";
 
 /// A provider, its guards and its counters.
 pub(super) struct Upstream {
@@ -44,35 +43,11 @@ pub(super) enum MadeOf {
     Config(Box<ProviderConfig>, Duration),
 }
 
-/// The providers that a request may go to, in order. At least one.
-pub(super) struct Route {
-    pub(super) upstreams: Vec<Arc<Upstream>>,
-    /// Who keeps the books, if anybody does, and the request in them as the first of these is asked.
-    pub(super) accounts: Option<Accounts>,
-}
-
-/// The books of a route.
-pub(super) struct Accounts {
-    pub(super) books: Arc<dyn Books>,
-    pub(super) first: Account,
-    /// About how many tokens the request has.
-    pub(super) input_tokens: u64,
-}
-
 /// What is kept of what is to be known before an answer begins, if its reader is slow. In notices.
 pub(super) const MAX_NOTICES: usize = 8;
 
 /// Where what is to be known goes before an answer has begun, until nobody reads it any longer. What does not fit is lost.
 pub(super) type Notices = mpsc::Sender<String>;
-
-/// An answer that has begun, or failed to.
-pub(super) struct Begun {
-    pub(super) first: Chunk,
-    pub(super) rest: ChunkStream,
-    /// What is to be told of fields that this provider did not get.
-    pub(super) unsaid: Vec<String>,
-    pub(super) running: Running,
-}
 
 /// A request that a provider is at work on. Dropped before its end it counts as cancelled.
 pub(super) struct Running {
@@ -138,7 +113,7 @@ impl Upstream {
     }
 
     /// What is to be told of fields that are not known here, if the provider does not get them as they came.
-    fn unsaid(&self, request: &ChatRequest) -> Vec<String> {
+    pub(super) fn unsaid(&self, request: &ChatRequest) -> Vec<String> {
         let carried = request.from_tool.carried.as_ref().filter(|carried| !self.provider.carries(carried.format()));
         carried.map(|carried| carried.notes().to_vec()).unwrap_or_default()
     }
@@ -208,7 +183,7 @@ impl Upstream {
     }
 
     /// The account of a request that comes here because others failed. It stays here, whatever the books would rather have.
-    fn account(
+    pub(super) fn account(
         &self,
         books: &Arc<dyn Books>,
         request: &mut ChatRequest,
@@ -317,7 +292,7 @@ impl Upstream {
     }
 
     /// Asks the provider, if its guards allow it, and tells the breaker how it went.
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         self: &Arc<Self>,
         request: ChatRequest,
         notices: &Notices,
@@ -332,118 +307,8 @@ impl Upstream {
 }
 
 /// A way to ask a provider.
-type Ask<T> = fn(Arc<Upstream>, ChatRequest, Notices, Option<Account>) -> BoxFuture<'static, Result<T, ProviderError>>;
-
-impl Route {
-    /// Begins an answer: of the first provider that has a first piece. That piece settles whether the provider is well;
-    /// after it nobody else is asked.
-    pub(super) async fn begin(self, request: ChatRequest, notices: &Notices) -> Result<Begun, ProviderError> {
-        self.ask(request, notices, |upstream, mut request, notices, account| {
-            Box::pin(async move {
-                let unsaid = upstream.unsaid(&request);
-                request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
-                let mut rest = upstream.provider.chat_stream(request);
-                let mut running = Running::new(upstream, account);
-                loop {
-                    match rest.next().await.unwrap_or_else(|| Err(silent())) {
-                        // It settles nothing yet.
-                        Ok(Chunk::Notice { text }) => drop(notices.try_send(text)),
-                        Ok(first) => {
-                            running.take_in(&first);
-                            return Ok(Begun { first, rest, unsaid, running });
-                        }
-                        Err(error) => return Err(running.fail(error)),
-                    }
-                }
-            })
-        })
-        .await
-    }
-
-    /// A whole answer, and the name of its provider: of the first that has one.
-    pub(super) async fn whole(self, request: ChatRequest) -> Result<(ChatResponse, String), ProviderError> {
-        // They are read when it is whole.
-        let (notices, mut heard) = mpsc::channel(MAX_NOTICES);
-        let asked = self.ask(request, &notices, |upstream, mut request, _, account| {
-            Box::pin(async move {
-                request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
-                let provider = Arc::clone(&upstream.provider);
-                let mut unsaid = upstream.unsaid(&request);
-                let mut running = Running::new(upstream, account);
-                match provider.chat(request).await {
-                    Ok(mut response) => {
-                        unsaid.append(&mut response.notes);
-                        response.notes = unsaid;
-                        running.said(&response);
-                        if let Some(usage) = &response.usage {
-                            running.take_in(&Chunk::Usage(usage.clone()));
-                        }
-                        running.take_in(&Chunk::Done { stop_reason: response.stop_reason });
-                        Ok((response, provider.name().to_owned()))
-                    }
-                    Err(error) => Err(running.fail(error)),
-                }
-            })
-        });
-        let (mut response, provider) = asked.await?;
-        while let Ok(notice) = heard.try_recv() {
-            response.notes.push(notice);
-        }
-        Ok((response, provider))
-    }
-
-    async fn ask<T>(self, mut request: ChatRequest, notices: &Notices, ask: Ask<T>) -> Result<T, ProviderError> {
-        let (books, first) = match self.accounts {
-            Some(Accounts { books, first, input_tokens }) => (Some((books, input_tokens)), Some(first)),
-            None => (None, None),
-        };
-        let mut account = first;
-        let mut is_fallback = request.from_tool.tried > 0;
-        let mut upstreams = self.upstreams.into_iter();
-        let mut next = upstreams.next();
-        while let Some(upstream) = next {
-            if let (Some((books, input)), None) = (&books, &account) {
-                account = Some(upstream.account(books, &mut request, *input, notices)?);
-            }
-            let account = account.take();
-            if upstreams.as_slice().is_empty() {
-                return upstream.ask(request, notices, account, ask).await;
-            }
-            let error = match upstream.ask(request.clone(), notices, account, ask).await {
-                Err(error) if error.may_pass_on(request.model.is_some()) => error,
-                // Whether its key is right, the tool learns of the provider that it asked.
-                Err(error) if is_fallback && error.is_of_tools_key() => error,
-                outcome => return outcome,
-            };
-            is_fallback = true;
-            next = upstreams.by_ref().find(|next| {
-                let from_tool = &request.from_tool;
-                let note = next.passed_over(from_tool.key.as_ref(), from_tool.format);
-                note.map(|note| drop(notices.try_send(note))).is_none()
-            });
-            let Some(next) = &next else { return Err(error) };
-            let (from, to) = (upstream.provider.name(), next.provider.name());
-            warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
-            upstream.count_passed_on();
-            forget(&mut request);
-        }
-        Err(silent())
-    }
-}
-
-/// Takes out what means nothing to another provider: the name of the model, and what came with the reasoning of the one
-/// before, which it may refuse.
-pub(super) fn forget(request: &mut ChatRequest) {
-    request.model = None;
-    for message in &mut request.messages {
-        let Content::Parts(parts) = &mut message.content else { continue };
-        for part in parts {
-            if let Part::Reasoning { details, .. } = part {
-                *details = None;
-            }
-        }
-    }
-}
+pub(super) type Ask<T> =
+    fn(Arc<Upstream>, ChatRequest, Notices, Option<Account>) -> BoxFuture<'static, Result<T, ProviderError>>;
 
 impl Running {
     pub(super) fn new(upstream: Arc<Upstream>, account: Option<Account>) -> Self {
@@ -452,7 +317,7 @@ impl Running {
     }
 
     /// Counts what a whole answer says, for the books.
-    fn said(&mut self, response: &ChatResponse) {
+    pub(super) fn said(&mut self, response: &ChatResponse) {
         if let Some(account) = &mut self.account {
             let arguments: usize = response.tool_calls.iter().map(|call| call.arguments.len()).sum();
             account.said(response.text.len() + response.reasoning.len() + arguments);
@@ -563,9 +428,11 @@ mod tests {
     use futures_util::stream;
     use tokio::time::advance;
 
+    use super::super::route::Route;
     use super::*;
     use crate::message::ModelInfo;
     use crate::provider::Capabilities;
+    use crate::provider::ChunkStream;
 
     impl Route {
         fn alone(upstream: &Arc<Upstream>) -> Self {

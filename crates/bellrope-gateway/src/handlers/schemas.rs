@@ -7,11 +7,11 @@
 use bellrope::server::ServerBuilder;
 use bellrope::service::{Form, Schema, Shape, Type};
 
-use super::{CANCEL, CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, EMBED, MODELS, RESUME};
+use super::names::{CANCEL, CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, EMBED, MESSAGE_TYPES, MODELS, RESUME};
 
 /// Says what all of them are.
 pub(super) fn describe(builder: ServerBuilder) -> ServerBuilder {
-    super::MESSAGE_TYPES.iter().fold(builder, |builder, name| builder.schema(name, schema_of(name)))
+    MESSAGE_TYPES.iter().fold(builder, |builder, name| builder.schema(name, schema_of(name)))
 }
 
 /// The schema of one.
@@ -51,6 +51,7 @@ pub(super) fn schema_of(name: &str) -> Schema {
 }
 
 const TEXT: Shape = Shape::Text;
+const U8: Shape = Shape::Integer { signed: false, bits: 8 };
 const U32: Shape = Shape::Integer { signed: false, bits: 32 };
 const U64: Shape = Shape::Integer { signed: false, bits: 64 };
 const I64: Shape = Shape::Integer { signed: true, bits: 64 };
@@ -144,6 +145,8 @@ fn chat_request(types: &mut Types) -> Shape {
             ("presence_penalty", optional(F64)),
             ("frequency_penalty", optional(F64)),
             ("logit_bias", optional(object())),
+            ("logprobs", optional(Shape::Bool)),
+            ("top_logprobs", optional(U32)),
             ("user", optional(TEXT)),
             ("metadata", optional(object())),
             ("reasoning_effort", optional(TEXT)),
@@ -242,13 +245,22 @@ fn stop_reason(types: &mut Types) -> Shape {
     types.words("StopReason", &words)
 }
 
+fn token_logprob(types: &mut Types) -> Shape {
+    let fields = || vec![("token", TEXT), ("logprob", F64), ("bytes", optional(list(U8)))];
+    let top = types.object("TopLogprob", &fields());
+    let mut fields = fields();
+    fields.push(("top_logprobs", optional(list(top))));
+    types.object("TokenLogprob", &fields)
+}
+
 fn sequenced_chunk(types: &mut Types) -> Shape {
-    let stop_reason = stop_reason(types);
+    let (stop_reason, token) = (stop_reason(types), token_logprob(types));
     let call = vec![("index", U32), ("id", optional(TEXT)), ("name", optional(TEXT)), ("arguments", TEXT)];
     let mut variants = [
         ("resumable", vec![("id", TEXT)]),
         ("text", vec![("text", TEXT)]),
         ("reasoning", vec![("text", TEXT)]),
+        ("logprobs", vec![("tokens", list(token))]),
         ("tool_call", call),
         ("tool_call_extra", vec![("index", U32), ("extra_content", Shape::Any)]),
         ("reasoning_details", vec![("details", Shape::Any)]),
@@ -267,7 +279,7 @@ fn chat_response(types: &mut Types) -> Shape {
         "ToolCall",
         &[("id", TEXT), ("name", TEXT), ("arguments", TEXT), ("extra_content", optional(Shape::Any))],
     );
-    let (usage, stop_reason) = (usage(types), stop_reason(types));
+    let (usage, stop_reason, token) = (usage(types), stop_reason(types), token_logprob(types));
     types.object(
         "ChatResponse",
         &[
@@ -276,6 +288,7 @@ fn chat_response(types: &mut Types) -> Shape {
             ("text", TEXT),
             ("reasoning", optional(TEXT)),
             ("reasoning_parts", optional(list(part))),
+            ("logprobs", optional(list(token))),
             ("tool_calls", optional(list(call))),
             ("usage", optional(usage)),
             ("stop_reason", stop_reason),

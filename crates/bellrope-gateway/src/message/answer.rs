@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::logprobs::TokenLogprob;
 use super::request::Part;
+use super::usage::Usage;
 use super::version::wire_version;
 
 /// One piece of a streamed answer, told apart by `kind`.
@@ -125,27 +126,6 @@ pub struct ToolCallDelta {
     /// More of the arguments' JSON text. It may be cut anywhere; only the whole of a call's pieces parses.
     #[serde(default)]
     pub arguments: String,
-}
-
-/// What an answer took. Counts are the provider's own tokens.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Usage {
-    /// Tokens read, those from the cache among them.
-    pub input_tokens: u64,
-    /// Tokens written, those of reasoning among them.
-    pub output_tokens: u64,
-    /// Input tokens that came from the provider's cache.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache_read_tokens: Option<u64>,
-    /// Input tokens that went into the provider's cache.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cache_write_tokens: Option<u64>,
-    /// Output tokens spent on reasoning.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reasoning_tokens: Option<u64>,
-    /// The price in the provider's currency, from providers that say it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub total_cost: Option<f64>,
 }
 
 /// Why the model stopped.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::answer::Usage;
+use super::usage::Usage;
 use super::version::wire_version;
 
 /// Texts whose vectors are wanted: the payload of `ai.embed`.

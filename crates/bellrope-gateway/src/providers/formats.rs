@@ -37,6 +37,8 @@ mod extra;
 #[cfg(feature = "http")]
 mod fault;
 #[cfg(feature = "http")]
+mod heard;
+#[cfg(feature = "http")]
 mod history;
 #[cfg(feature = "http")]
 mod ids;
@@ -66,7 +68,9 @@ pub(crate) use extra::push_extra;
 #[cfg(feature = "http")]
 pub(crate) use fault::{Fault, MAX_ERROR_BODY, is_retryable};
 #[cfg(feature = "http")]
-pub use translate::{Heard, Progress, Translate};
+pub use heard::Heard;
+#[cfg(feature = "http")]
+pub use translate::{Progress, Translate};
 #[cfg(feature = "http")]
 pub(crate) use wire_format::{Post, Server, WireFormat};
 

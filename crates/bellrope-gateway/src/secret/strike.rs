@@ -6,8 +6,8 @@ use bytes::Bytes;
 use memchr::memchr3;
 use memchr::memmem::Finder;
 
-use super::SHOWN;
-
+/// What stands in place of a key.
+pub(super) const SHOWN: &str = "[secret]";
 /// A shorter key is not looked for: it would match by chance. In bytes.
 const MIN_KEY: usize = 6;
 /// The shortest part of a key in base64 that is looked for, in characters.

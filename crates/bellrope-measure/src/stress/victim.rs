@@ -11,7 +11,7 @@ use bellrope::client::{ClientConfig, Connection, MessageType, Transport};
 use bellrope_terminal::{Outcome, output};
 use clap::Args;
 
-use super::Over;
+use super::over::Over;
 
 /// Calls in flight.
 const DEPTH: usize = 16;

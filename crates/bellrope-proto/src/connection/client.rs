@@ -2,6 +2,7 @@ mod answer;
 mod check;
 mod described;
 mod large;
+mod lost;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -12,10 +13,9 @@ use check::{Receiving, check, check_types};
 use super::slots::{Slots, index_of};
 use crate::{
     Violation,
-    failure::MAX_ERROR_TEXT,
     frame::{Kind, WHOLE_CONNECTION},
     kill_points::KillPoint,
-    ring::{Armed, Consumer, Producer, Record, RecordClass, Wake, admitted},
+    ring::{Armed, Consumer, Producer, RecordClass, Wake},
     style::Style,
     terms::Terms,
 };
@@ -440,29 +440,6 @@ impl ClientConnection {
     /// Takes the sleep tag back.
     pub fn disarm(&self) {
         self.responses.disarm();
-    }
-
-    /// Why the server closes the connection on this client's account, in its words, if it said so.
-    #[must_use]
-    pub fn closed_because(&self) -> Option<&str> {
-        self.closed_because.as_deref()
-    }
-
-    #[cold]
-    fn hear_why(&mut self, record: &Record) {
-        let mut text = vec![0; (record.header.len as usize).min(MAX_ERROR_TEXT)];
-        self.responses.read(record, 0, &mut text);
-        self.closed_because = Some(String::from_utf8_lossy(&text).into());
-    }
-
-    /// What can be said of a call under way after the server has died and every answer it left was taken.
-    #[must_use]
-    pub fn loss(&self, id: u64) -> Loss {
-        let admitted = admitted(&self.request_view);
-        match self.calls.find(id) {
-            Some(slot) if slot.end > admitted => Loss::NotExecuted,
-            _ => Loss::Unknown,
-        }
     }
 
     /// Forgets a call without telling the server, which has died, broke the protocol, or ended the call. Answers whether it

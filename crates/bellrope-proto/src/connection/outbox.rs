@@ -1,14 +1,12 @@
 //! What the server has to say on one connection: answers, chunks and credit, and what of it waits for room.
 
-mod answer;
+pub(super) mod answer;
 mod errors;
 
 use std::{
     collections::{HashMap, VecDeque},
     mem::offset_of,
 };
-
-pub use answer::Unsent;
 
 use super::{flow::Outflow, uploads::Uploads};
 use crate::{
@@ -34,6 +32,9 @@ pub(super) struct Outbox<B> {
     max_message: u32,
     /// What the commits made in between have to say.
     wake: Wake,
+    /// Whether more than small calls may be under way: whatever lets answers wait for room, or a large request come, sets it,
+    /// and [`is_plain`](super::ServerConnection::is_plain) takes it back.
+    pub(super) special: bool,
     responses: Producer,
     pub(super) terms: Terms,
     /// Ends of calls that found no room. While there are any, no request is admitted.
@@ -103,6 +104,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         Self {
             max_message: terms.max_message,
             wake: Wake::NO,
+            special: false,
             responses,
             terms,
             waiting: VecDeque::new(),
@@ -161,6 +163,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     pub(super) fn respond(&mut self, id: u64, outcome: Result<B, Failure>) -> Result<(), Violation> {
         let ending = match outcome {
             Ok(body) if body.as_ref().len() > self.terms.max_record() => {
+                self.special = true;
                 self.large_unsent += body.as_ref().len() as u64;
                 self.large.push_back(LargeResponse { id, body, sent: 0 });
                 return self.flush();
@@ -276,6 +279,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     /// Notes that the handler has consumed a chunk of a stream from the client, and gives credit for it in time.
     pub(super) fn consumed(&mut self, id: u64, len: usize) -> Result<(), Violation> {
         if self.uploads.consumed(id, len) {
+            self.special = true;
             self.flush()?;
             KillPoint::ServerCreditSent.reached();
         }
@@ -311,6 +315,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     fn send_ending(&mut self, id: u64, ending: Ending<B>) -> Result<(), Violation> {
         let unsent = if self.waiting.is_empty() { self.push_ending(id, ending, 0)? } else { Some(ending) };
         if let Some(ending) = unsent {
+            self.special = true;
             self.waiting.push_back((id, ending));
         }
         Ok(())
@@ -412,6 +417,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         if let Some(stream) = self.streams.get_mut(&id) {
             if !stream.listed && stream.can_send() {
                 stream.listed = true;
+                self.special = true;
                 self.runnable.push_back(id);
             }
         }

@@ -11,7 +11,7 @@ pub use inbound::{Announced, Inbound, InboundChunk, Request};
 use super::{
     assembly::Assembly,
     ids::Ids,
-    outbox::{Outbox, Unsent},
+    outbox::{Outbox, answer::Unsent},
     reply::Reply,
 };
 use crate::{
@@ -37,9 +37,6 @@ const CONTROL_BUDGET: usize = 64;
 pub struct ServerConnection<B> {
     requests: Consumer,
     wake: Wake,
-    /// Whether more than small calls may be under way: whatever lets answers wait for room, or a large request come, sets it,
-    /// and [`Self::is_plain`] takes it back.
-    special: bool,
     outbox: Outbox<B>,
     /// Calls whose handler has not answered yet, but for those answered with a stream, which the outbox has.
     open: Ids,
@@ -66,7 +63,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         Self {
             requests: Consumer::new(memory.view(geometry.requests()), geometry),
             wake: Wake::NO,
-            special: false,
             outbox: Outbox::new(Producer::new(memory.view(geometry.responses()), geometry), terms),
             open: Ids::default(),
             assembly: None,
@@ -154,8 +150,8 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// [`Self::next_inbound`] has an answer.
     #[inline(always)]
     pub fn next_call(&mut self) -> Option<Request> {
-        debug_assert!(self.special || !self.has_more(), "whatever begins something special says so");
-        if self.special && (self.assembly.is_some() || self.is_stalled()) {
+        debug_assert!(self.outbox.special || !self.has_more(), "whatever begins something special says so");
+        if self.outbox.special && (self.assembly.is_some() || self.is_stalled()) {
             return None;
         }
         self.requests.peek_for(Kind::Request).map(|record| Request::new(record, false))
@@ -164,10 +160,10 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// Whether nothing waits for room and no large request is on its way.
     #[inline(always)]
     pub fn is_plain(&mut self) -> bool {
-        if self.special {
-            self.special = self.has_more();
+        if self.outbox.special {
+            self.outbox.special = self.has_more();
         }
-        !self.special
+        !self.outbox.special
     }
 
     /// Whether there is nothing for [`Self::next_inbound`] to answer with, as cheaply as can be told. If there is nothing,
@@ -240,7 +236,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn consumed(&mut self, id: u64, len: usize) -> Result<(), Violation> {
-        self.special = true;
         self.outbox.consumed(id, len)
     }
 
@@ -292,7 +287,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         spill: &mut Vec<u8>,
         keep: impl FnOnce(Vec<u8>) -> Result<B, Failure>,
     ) -> Result<Option<Box<Failure>>, Violation> {
-        self.special = true;
         self.outbox.answer_late(id, unsent, spill, keep)
     }
 
@@ -301,7 +295,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn fail(&mut self, id: u64, failure: Failure) -> Result<(), Violation> {
-        self.special = true;
         self.outbox.respond(id, Err(failure))
     }
 
@@ -342,7 +335,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
             size if size > limit => Err(Failure::too_large("reply", size, limit)),
             _ => Ok(body),
         });
-        self.special = true;
         self.outbox.respond(id, outcome)?;
         KillPoint::Responded.reached();
         Ok(())
@@ -354,7 +346,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn chunk(&mut self, id: u64, body: B) -> Result<(), Violation> {
-        self.special = true;
         self.outbox.chunk(id, body)
     }
 
@@ -384,7 +375,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn finish(&mut self, id: u64, outcome: Result<(), Failure>) -> Result<(), Violation> {
         self.outbox.uploads.close(id);
-        self.special = true;
         self.outbox.finish(id, outcome)
     }
 
@@ -394,7 +384,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn abort(&mut self, id: u64, failure: Failure) -> Result<(), Violation> {
         self.outbox.uploads.close(id);
-        self.special = true;
         self.outbox.abort(id, failure)
     }
 

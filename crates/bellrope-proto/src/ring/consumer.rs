@@ -174,6 +174,8 @@ impl Consumer {
             return (word, at);
         }
         self.go_to(self.lap_after());
+        // Less of the new lap is in use than of the last: when the position is due is to be told anew.
+        self.publish_at = 0;
         (self.view.load(self.base, Ordering::Acquire), self.base)
     }
 
@@ -277,7 +279,7 @@ impl Consumer {
     fn publish_past(&mut self, before: u64) -> Wake {
         let in_use = self.window.max(self.position & (self.geometry.capacity - 1));
         if self.position.wrapping_sub(self.published) < in_use / 4 {
-            // The use grows with the position, so it is not due before this.
+            // Within a lap the use grows with the position, so it is not due before this.
             self.publish_at = self.published + in_use / 4;
             return Wake::NO;
         }

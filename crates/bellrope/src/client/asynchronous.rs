@@ -19,8 +19,9 @@ use tokio::{runtime::Handle, sync::watch, time::timeout_at};
 use super::{
     config::{ClientConfig, ConnectionState, Transport},
     deadline::from_now,
+    leave::settle_permit,
     options::{Again, CallOptions, SENT_ONCE},
-    shared::{SharedClient, settle_permit},
+    shared::SharedClient,
     spawn::{Spawn, SpawnError},
     types::{MessageType, Target},
 };

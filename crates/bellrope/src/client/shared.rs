@@ -24,6 +24,7 @@ use super::{
     config::{ClientConfig, ConnectionState, Transport},
     free_list::FreeList,
     handshake::{self, Established},
+    leave::Leave,
     link::{ClientLink, Rest},
     mailboxes::{Event, Mailboxes, Role, Ticket},
     reconnector::{Reconnector, Watched, Watcher},
@@ -31,7 +32,7 @@ use super::{
     types::MessageType,
 };
 use crate::{
-    breaker::{Breaker, Permit},
+    breaker::Breaker,
     error::{CallError, ConnectError},
 };
 
@@ -72,19 +73,6 @@ pub(crate) struct State {
     pub(crate) on_link: Option<OnLink>,
     watchers: Vec<Watcher>,
     reconnector: &'static Reconnector,
-}
-
-/// The leave of a client's own breaker to make a call, and since when. `None` where it has no breaker.
-pub(crate) type Leave = Option<(Permit<Arc<Breaker>>, Instant)>;
-
-/// Tells a breaker how a call has ended.
-pub(crate) fn settle_permit<T>(leave: Leave, outcome: &Result<T, CallError>) {
-    let Some((permit, since)) = leave else { return };
-    match outcome {
-        Ok(_) => permit.succeed(Instant::now),
-        Err(error) if error.is_failure(since.elapsed() >= permit.slow_call()) => permit.fail(Instant::now),
-        Err(_) => drop(permit),
-    }
 }
 
 /// How far a call has got.

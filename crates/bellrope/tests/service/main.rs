@@ -1,6 +1,7 @@
-//! Typed services: traits in every style, both clients, both codecs. cases/types.md has what went wrong elsewhere.
+//! Typed services: traits in every style, both clients, both codecs. docs/services.md has what went wrong elsewhere.
 
 mod below;
+mod codec_bounds;
 mod codecs;
 mod compatibility;
 #[path = "../../examples/typed/files.rs"]

@@ -14,7 +14,7 @@ use bellrope::{
 use bellrope_terminal::{ApplicationError, Failed, Outcome};
 use serde_json::json;
 
-use super::error_of;
+use super::ended::error_of;
 use crate::input::{next_line, read_input};
 
 /// A call of a method.

@@ -193,7 +193,6 @@ mod tests {
         let all = listed(&ItemsPage { is_ascending: true, ..ItemsPage::default() }).unwrap();
         let mut items = all["data"].as_array().unwrap().clone();
         let ids: Vec<_> = items.iter_mut().map(|item| item.as_object_mut().unwrap().remove("id").unwrap()).collect();
-        let texts = |items: &[Value]| items.iter().map(ToString::to_string).collect::<Vec<_>>();
         let expected = [
             json!({"type": "message", "status": "completed", "role": "system", "content": [{"type": "input_text", "text": "Be brief."}]}),
             json!({"type": "message", "status": "completed", "role": "user", "content": [{"type": "input_text", "text": "What is it?"},
@@ -205,7 +204,7 @@ mod tests {
             json!({"type": "custom_tool_call_output", "status": "completed", "call_id": "b", "output": "done"}),
             json!({"type": "message", "status": "completed", "role": "assistant", "content": [{"type": "output_text", "text": "A bell."}]}),
         ];
-        assert_eq!(texts(&items), texts(&expected));
+        assert_eq!(items, expected);
         assert_eq!((&all["first_id"], &all["last_id"], &all["has_more"]), (&ids[0], &ids[7], &json!(false)));
         assert!(ids.iter().collect::<HashSet<_>>().len() == 8 && ids[0] == "msg_in_70000", "{ids:?}");
     }

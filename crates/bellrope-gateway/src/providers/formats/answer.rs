@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 use super::calls::{AnswerHash, CallPiece, Calls, Place};
 use super::details::Counts;
 use super::fault::Fault;
+use super::heard::Heard;
 use super::reader::EventReader;
 use super::reason::Reason;
-use super::translate::Heard;
 
 use crate::error::ProviderError;
 use crate::json::{Piece, Seam, is_nothing, repaired, text_len, words};

@@ -7,9 +7,10 @@ use serde_json::value::RawValue;
 
 use super::answer::Answer;
 use super::fault::Fault;
+use super::heard::Heard;
 use crate::error::{Excerpt, ProviderError};
 use crate::json::raw;
-use crate::message::{Chunk, Usage};
+use crate::message::Chunk;
 use crate::sse::Event;
 
 /// Whether more events are expected.
@@ -19,15 +20,6 @@ pub enum Progress {
     Continues,
     /// The answer is whole, and [`Chunk::Done`] was handed out.
     Ended,
-}
-
-/// What events say that no chunk does, or not before the end: for whoever keeps the books of an answer that has none.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Heard {
-    /// What the answer has taken so far, as far as the provider has said it.
-    pub usage: Option<Usage>,
-    /// Bytes of text that came and cannot be shown, such as the input of a tool that is none of the gateway's.
-    pub unshown_bytes: usize,
 }
 
 /// Turns the events of one answer into [`Chunk`]s.

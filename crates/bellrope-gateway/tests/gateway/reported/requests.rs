@@ -71,7 +71,8 @@ fn plain(tool: ToolFormat, text: &str, fields: &Value) -> String {
     body.to_string().replace("TEXT", text)
 }
 
-// Fault 74. Rows 19 and 20.
+// Rows 19 and 20.
+// Fault 74.
 #[tokio::test]
 async fn reported_arguments_and_ids_of_calls_reach_every_provider_as_it_takes_them() {
     for tool in TOOLS {
@@ -94,7 +95,8 @@ async fn reported_arguments_and_ids_of_calls_reach_every_provider_as_it_takes_th
     }
 }
 
-// Fault 74. Row 21.
+// Row 21.
+// Fault 74.
 #[tokio::test]
 async fn reported_blank_turns_reach_no_provider_that_refuses_them() {
     for tool in TOOLS {
@@ -118,7 +120,8 @@ async fn reported_blank_turns_reach_no_provider_that_refuses_them() {
     }
 }
 
-// Fault 74. Rows 22, 24 and 30.
+// Rows 22, 24 and 30.
+// Fault 74.
 #[tokio::test]
 async fn reported_fields_are_left_out_clamped_or_whole_numbers() {
     for tool in TOOLS {
@@ -151,7 +154,8 @@ async fn reported_fields_are_left_out_clamped_or_whole_numbers() {
     }
 }
 
-// Fault 74. Rows 25 and 26.
+// Rows 25 and 26.
+// Fault 74.
 #[tokio::test]
 async fn reported_thoughts_and_signatures_of_earlier_turns_go_back_where_there_is_a_place() {
     let google = json!({"google": {"thought_signature": "QUJD"}});
@@ -181,7 +185,8 @@ async fn reported_thoughts_and_signatures_of_earlier_turns_go_back_where_there_i
     }
 }
 
-// Fault 70. Row 29.
+// Row 29.
+// Fault 70.
 #[tokio::test]
 async fn reported_half_pairs_in_questions_are_replaced() {
     for tool in TOOLS {
@@ -191,7 +196,8 @@ async fn reported_half_pairs_in_questions_are_replaced() {
     }
 }
 
-// Fault 74. Row 45.
+// Row 45.
+// Fault 74.
 #[tokio::test]
 async fn reported_pictures_in_results_of_tools_are_passed_on_or_named() {
     for tool in TOOLS {

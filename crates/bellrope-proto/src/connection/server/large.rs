@@ -19,8 +19,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// If the buffer has another length, or another large request is on its way.
     pub fn accept_large(&mut self, announced: &Announced, buffer: Vec<u8>, reservation: Reservation) {
         assert!(buffer.len() as u64 == announced.size && self.assembly.is_none());
-        self.special = true;
-        self.assembly = Some(Assembly::fill(announced.id, buffer, reservation));
+        self.assemble(Assembly::fill(announced.id, buffer, reservation));
         KillPoint::ServerPartsAccepted.reached();
     }
 
@@ -33,7 +32,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// If another large request is on its way.
     pub fn refuse_large(&mut self, announced: &Announced, failure: Failure) -> Result<(), Violation> {
         assert!(self.assembly.is_none());
-        self.assembly = Some(Assembly::Discarding { id: announced.id });
+        self.assemble(Assembly::Discarding { id: announced.id });
         self.fail(announced.id, failure)
     }
 
@@ -44,7 +43,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// The peer's [`Violation`]; the connection must be closed.
     pub fn revoke_large(&mut self, failure: Failure) -> Result<bool, Violation> {
         let Some(Unfinished { id, .. }) = self.unfinished() else { return Ok(false) };
-        self.assembly = Some(Assembly::Discarding { id });
+        self.assemble(Assembly::Discarding { id });
         self.fail(id, failure)?;
         Ok(true)
     }
@@ -61,5 +60,10 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.wake |= self.requests.advance(&request.record);
         self.requests.admit();
         Ok(whole)
+    }
+
+    fn assemble(&mut self, assembly: Assembly) {
+        self.outbox.special = true;
+        self.assembly = Some(assembly);
     }
 }

@@ -17,7 +17,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// Handles a record that is no request. Answers with what of it concerns others than the connection.
     pub(super) fn rarer(&mut self, record: &Record) -> Result<Option<Inbound>, Violation> {
         let id = record.id;
-        self.special = true;
         match record.header.kind {
             Kind::Fragment => return self.fragment(record),
             Kind::Chunk => return self.chunk_in(record),

@@ -1,84 +1,22 @@
 //! The producer's side of a ring with a front and a back: where a lap begins, and when the next record may take the
 //! place of the last one.
 
-use bellrope_shm::{View, sync::Ordering};
+use bellrope_shm::sync::Ordering;
 
-use super::{Place, Producer};
+use super::{
+    Producer,
+    state::{Compact, MEMORY, Place, Restarting},
+};
 use crate::{
     Violation,
     frame::{Header, RESTART},
     kill_points::KillPoint,
-    layout::{ASLEEP, EMPTY, Geometry, RECORDS},
+    layout::{ASLEEP, EMPTY, RECORDS},
 };
 
 /// How often in a row the back must be found empty before its producer returns to the front: one that sends in bursts
 /// stays in the back, where a burst has room.
 const CALM: u32 = 4;
-
-/// For how many records a large one is remembered, and how exactly, in bytes.
-const MEMORY: u32 = 64;
-const GRAIN: u64 = 128;
-
-/// What the producer of a ring with a front and a back knows beyond others.
-#[derive(Debug)]
-pub(super) struct Compact {
-    /// Where the back begins in the view, and bytes of the front.
-    back: usize,
-    front_len: u64,
-    /// Where we stood when we left the back, if we did: it is free once the consumer is beyond that.
-    left_back: Option<u64>,
-    /// The consumer is here at least, since it let the ring start over.
-    seen: u64,
-    /// The lap that this one follows lies elsewhere, so that nothing before this position takes room from it.
-    apart: u64,
-    /// The last record, if it lets the ring start over.
-    restarting: Option<Restarting>,
-    /// Size of the largest of the last records, and how many came after it.
-    largest: u64,
-    since: u32,
-    /// How many in a row were so small that they find room in the front without starting over.
-    small: u32,
-    /// How often in a row the back was found empty.
-    calm: u32,
-    /// The place that was found last.
-    pub(super) place: Place,
-}
-
-/// A record whose header word lets the ring start over.
-#[derive(Debug, Clone, Copy)]
-struct Restarting {
-    /// Where it lies in the view.
-    at: usize,
-    /// Our position before it was written: one that was not staged left no trace.
-    before: u64,
-}
-
-impl Compact {
-    fn new(view: &View, geometry: &Geometry) -> Self {
-        Self {
-            back: geometry.back_of(view.len()),
-            front_len: geometry.window,
-            left_back: None,
-            seen: 0,
-            apart: 0,
-            restarting: None,
-            largest: 0,
-            since: 0,
-            small: 0,
-            calm: 0,
-            place: Place::default(),
-        }
-    }
-
-    /// Notes the size of a record, rounded up, since the next one may be a little larger.
-    fn note(&mut self, size: u64) {
-        let size = size.next_multiple_of(GRAIN);
-        self.since += 1;
-        if size >= self.largest || self.since > MEMORY {
-            (self.largest, self.since) = (size, 0);
-        }
-    }
-}
 
 impl Producer {
     /// Finds the place of a record where all has to be thought of: the last record may let the ring start over, this one may

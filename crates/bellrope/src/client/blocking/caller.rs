@@ -15,10 +15,11 @@ use bellrope_shm::wait;
 use super::super::{
     config::{ClientConfig, ConnectionState},
     deadline::{from_now, left},
+    leave::settle_permit,
     link::{Rest, SWEEP},
     mailboxes::{Event, Role, Ticket},
     options::{CallOptions, Registration},
-    shared::{Begun, Sent, SharedClient, State, settle_permit},
+    shared::{Begun, Sent, SharedClient, State},
     spawn::{Spawn, SpawnError},
     types::{MessageType, Target, TypeTable},
 };

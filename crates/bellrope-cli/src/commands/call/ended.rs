@@ -1,0 +1,11 @@
+//! How a stream of the gateway's has ended.
+
+use bellrope_gateway::{Chunk, ErrorInfo, MESSAGE_TYPES, SequencedChunk};
+
+/// The error with which a stream of the gateway's has ended.
+pub(super) fn error_of(message_type: &str, last: &[u8]) -> Option<ErrorInfo> {
+    match serde_json::from_slice(last) {
+        Ok(SequencedChunk { chunk: Chunk::Error(info), .. }) if MESSAGE_TYPES.contains(&message_type) => Some(info),
+        _ => None,
+    }
+}

@@ -1,0 +1,148 @@
+//! The order in which providers are asked.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::upstream::{Ask, MAX_NOTICES, Notices, Running, TARGET, Upstream, silent};
+use crate::account::{Account, Books};
+use crate::error::ProviderError;
+use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part};
+use crate::provider::ChunkStream;
+
+/// The providers that a request may go to, in order. At least one.
+pub(super) struct Route {
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+    /// Who keeps the books, if anybody does, and the request in them as the first of these is asked.
+    pub(super) accounts: Option<Accounts>,
+}
+
+/// The books of a route.
+pub(super) struct Accounts {
+    pub(super) books: Arc<dyn Books>,
+    pub(super) first: Account,
+    /// About how many tokens the request has.
+    pub(super) input_tokens: u64,
+}
+
+/// An answer that has begun, or failed to.
+pub(super) struct Begun {
+    pub(super) first: Chunk,
+    pub(super) rest: ChunkStream,
+    /// What is to be told of fields that this provider did not get.
+    pub(super) unsaid: Vec<String>,
+    pub(super) running: Running,
+}
+
+impl Route {
+    /// Begins an answer: of the first provider that has a first piece. That piece settles whether the provider is well;
+    /// after it nobody else is asked.
+    pub(super) async fn begin(self, request: ChatRequest, notices: &Notices) -> Result<Begun, ProviderError> {
+        self.ask(request, notices, |upstream, mut request, notices, account| {
+            Box::pin(async move {
+                let unsaid = upstream.unsaid(&request);
+                request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
+                let mut rest = upstream.provider.chat_stream(request);
+                let mut running = Running::new(upstream, account);
+                loop {
+                    match rest.next().await.unwrap_or_else(|| Err(silent())) {
+                        // It settles nothing yet.
+                        Ok(Chunk::Notice { text }) => drop(notices.try_send(text)),
+                        Ok(first) => {
+                            running.take_in(&first);
+                            return Ok(Begun { first, rest, unsaid, running });
+                        }
+                        Err(error) => return Err(running.fail(error)),
+                    }
+                }
+            })
+        })
+        .await
+    }
+
+    /// A whole answer, and the name of its provider: of the first that has one.
+    pub(super) async fn whole(self, request: ChatRequest) -> Result<(ChatResponse, String), ProviderError> {
+        // They are read when it is whole.
+        let (notices, mut heard) = mpsc::channel(MAX_NOTICES);
+        let asked = self.ask(request, &notices, |upstream, mut request, _, account| {
+            Box::pin(async move {
+                request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
+                let provider = Arc::clone(&upstream.provider);
+                let mut unsaid = upstream.unsaid(&request);
+                let mut running = Running::new(upstream, account);
+                match provider.chat(request).await {
+                    Ok(mut response) => {
+                        unsaid.append(&mut response.notes);
+                        response.notes = unsaid;
+                        running.said(&response);
+                        if let Some(usage) = &response.usage {
+                            running.take_in(&Chunk::Usage(usage.clone()));
+                        }
+                        running.take_in(&Chunk::Done { stop_reason: response.stop_reason });
+                        Ok((response, provider.name().to_owned()))
+                    }
+                    Err(error) => Err(running.fail(error)),
+                }
+            })
+        });
+        let (mut response, provider) = asked.await?;
+        while let Ok(notice) = heard.try_recv() {
+            response.notes.push(notice);
+        }
+        Ok((response, provider))
+    }
+
+    async fn ask<T>(self, mut request: ChatRequest, notices: &Notices, ask: Ask<T>) -> Result<T, ProviderError> {
+        let (books, first) = match self.accounts {
+            Some(Accounts { books, first, input_tokens }) => (Some((books, input_tokens)), Some(first)),
+            None => (None, None),
+        };
+        let mut account = first;
+        let mut is_fallback = request.from_tool.tried > 0;
+        let mut upstreams = self.upstreams.into_iter();
+        let mut next = upstreams.next();
+        while let Some(upstream) = next {
+            if let (Some((books, input)), None) = (&books, &account) {
+                account = Some(upstream.account(books, &mut request, *input, notices)?);
+            }
+            let account = account.take();
+            if upstreams.as_slice().is_empty() {
+                return upstream.ask(request, notices, account, ask).await;
+            }
+            let error = match upstream.ask(request.clone(), notices, account, ask).await {
+                Err(error) if error.may_pass_on(request.model.is_some()) => error,
+                // Whether its key is right, the tool learns of the provider that it asked.
+                Err(error) if is_fallback && error.is_of_tools_key() => error,
+                outcome => return outcome,
+            };
+            is_fallback = true;
+            next = upstreams.by_ref().find(|next| {
+                let from_tool = &request.from_tool;
+                let note = next.passed_over(from_tool.key.as_ref(), from_tool.format);
+                note.map(|note| drop(notices.try_send(note))).is_none()
+            });
+            let Some(next) = &next else { return Err(error) };
+            let (from, to) = (upstream.provider.name(), next.provider.name());
+            warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
+            upstream.count_passed_on();
+            forget(&mut request);
+        }
+        Err(silent())
+    }
+}
+
+/// Takes out what means nothing to another provider: the name of the model, and what came with the reasoning of the one
+/// before, which it may refuse.
+pub(super) fn forget(request: &mut ChatRequest) {
+    request.model = None;
+    for message in &mut request.messages {
+        let Content::Parts(parts) = &mut message.content else { continue };
+        for part in parts {
+            if let Part::Reasoning { details, .. } = part {
+                *details = None;
+            }
+        }
+    }
+}
