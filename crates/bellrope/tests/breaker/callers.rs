@@ -335,7 +335,6 @@ fn a_caller_is_named_by_what_an_operator_can_look_for() {
     assert_eq!([HOSTILE, Caller::Connection(9)].map(|caller| caller.to_string()), ["process 7", "connection 9"]);
 }
 
-// Fault 60.
 #[test]
 fn who_calls_is_asked_only_while_a_failure_counts_or_somebody_is_refused() {
     let (breaker, now) = (breaker(), Instant::now());
@@ -373,7 +372,6 @@ fn failures_are_in_a_row_for_as_long_as_the_window_looks_back_to_the_nanosecond(
     }
 }
 
-// Fault 60.
 #[test]
 fn a_failure_of_nobody_in_particular_ends_no_run() {
     let (breaker, now) = (breaker(), Instant::now());
@@ -399,7 +397,6 @@ fn failures_that_opened_it_for_all_count_no_more_against_one_caller_when_it_has_
     assert!(admits(&breaker, HOSTILE, now), "four in a row");
 }
 
-// Fault 60.
 #[test]
 fn where_one_caller_is_enough_callers_are_not_told_apart() {
     let breaker = Breaker::new(config().min_callers(1)).unwrap();

@@ -59,7 +59,6 @@ fn a_probe_of_an_earlier_round_of_a_callers_own_breaker_counts_for_nothing_in_an
     assert!(breaker.snapshot(now).callers.is_empty());
 }
 
-// Fault 60.
 #[test]
 fn where_all_probes_of_a_caller_ended_in_time_the_next_ones_decide() {
     let breaker = Breaker::new(config().half_open_timeout(seconds(10))).unwrap();
@@ -74,7 +73,6 @@ fn where_all_probes_of_a_caller_ended_in_time_the_next_ones_decide() {
     assert!(breaker.snapshot(now).callers.is_empty());
 }
 
-// Fault 60.
 #[test]
 fn a_caller_with_all_its_probes_out_is_to_wait_no_longer_than_they_may_take() {
     let (breaker, now) = (breaker(), Instant::now());
@@ -85,7 +83,6 @@ fn a_caller_with_all_its_probes_out_is_to_wait_no_longer_than_they_may_take() {
     assert_eq!((rejected.for_caller, rejected.retry_after), (true, Some(Duration::from_millis(250))));
 }
 
-// Fault 60.
 #[test]
 fn a_callers_breaker_is_not_forgotten_while_its_probes_decide_and_is_at_the_end_of_their_time() {
     let breaker = Breaker::new(config().half_open_timeout(seconds(120))).unwrap();
