@@ -205,7 +205,7 @@ impl Callers {
     pub(super) fn succeeded(&mut self, caller: Option<Caller>, event: Event<'_>) {
         self.end_run();
         let recent = nanos_of(event.live.rate_window_ms());
-        for row in self.rows.iter_mut().filter(|row| row.failures > 0) {
+        for row in &mut self.rows {
             if caller == Some(row.caller) || event.now.saturating_sub(row.last) > recent {
                 row.failures = 0;
             }
@@ -319,5 +319,47 @@ impl Opened {
         let length = self.until.saturating_sub(self.since);
         let is_probed = self.probing.as_ref().is_some_and(|probing| now < probing.until || probing.out > 0);
         now >= self.until.saturating_add(length) && !is_probed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::config::BreakerConfig, *};
+
+    fn row(number: u64, last: u64) -> Row {
+        Row { caller: Caller::Connection(number), failures: 0, run: 0, last, bad: None, open: None }
+    }
+
+    fn opened() -> Option<Opened> {
+        Some(Opened { since: 0, until: 1, recoveries: 0, probing: None })
+    }
+
+    #[test]
+    fn a_success_has_failures_to_end_wherever_they_are_counted() {
+        let any_failures = |row: Row, others| Callers { rows: vec![row], others, rounds: 0 }.any_failures();
+        assert!(!any_failures(row(1, 0), 0));
+        assert!(any_failures(row(1, 0), 1), "of those that made room");
+        assert!(any_failures(Row { failures: 1, ..row(1, 0) }, 0), "of a caller, although others have succeeded since");
+        let live = Live::new(&BreakerConfig::default());
+        let mut callers = Callers::default();
+        callers.open_once(Caller::Connection(1), Event { live: &live, now: 0, random: 0 });
+        assert!(callers.any_failures(), "the run of a caller whose breaker has opened");
+    }
+
+    #[test]
+    fn of_a_full_table_the_least_that_is_known_makes_room_and_of_that_the_oldest() {
+        let mut callers = Callers::default();
+        callers.rows.extend((0..ROWS as u64).map(|number| Row { open: opened(), ..row(number, number) }));
+        // The less is known of it, the younger it is.
+        callers.rows[9] = Row { run: 1, ..row(9, 100) };
+        callers.rows[2] = Row { failures: 1, ..row(2, 101) };
+        callers.rows[7] = Row { bad: Some(102), ..row(7, 102) };
+        callers.rows[5] = row(5, 103);
+        for expected in [5, 7, 9, 2, 0, 1, 3] {
+            let index = callers.place(Caller::Connection(1_000), 200);
+            assert_eq!(index, expected);
+            callers.rows[index].open = opened();
+        }
+        assert_eq!(callers.others, 1, "the run of the one that had one");
     }
 }

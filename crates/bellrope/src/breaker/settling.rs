@@ -164,11 +164,11 @@ impl Breaker {
         }
     }
 
-    /// Takes a probe off the list, and says whose it was. `None`: it is of a state that is over.
+    /// Takes a probe off the list, and says whose it was. `None`: it is of a state that is over. Every change of state
+    /// empties the list.
     fn take_probe(&self, guarded: &mut Guarded, key: u32) -> Option<(Word, Option<Caller>)> {
         let word = self.locked_word();
         match Key::from(key) {
-            _ if word.mode() != Mode::HalfOpen => None,
             Key::State(state) => (word.key() == state).then_some((word, None)),
             Key::Placed { place, generation } if word.short_generation() == generation => {
                 let caller = guarded.probers.get_mut(place)?.take()?;

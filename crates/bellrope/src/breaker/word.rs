@@ -233,8 +233,18 @@ mod tests {
     }
 
     #[test]
+    fn the_key_of_a_placed_probe_has_the_lower_half_of_the_generation() {
+        for (generation, short) in [(7, 7), (0xffff, 0xffff), (0x1_0000, 0), (0x1234_5678, 0x5678)] {
+            let word = Word::new(Mode::HalfOpen, generation).with_probe();
+            assert_eq!(word.short_generation(), short);
+        }
+    }
+
+    #[test]
     fn what_is_counted_and_what_is_said_of_callers_do_not_meet() {
-        let word = Word::new(Mode::Closed, 3).with_failures(9).with_callers(true, false);
+        let word = Word::new(Mode::Closed, 3).with_failures(9);
+        assert!(!word.has_callers());
+        let word = word.with_callers(true, false);
         assert_eq!((word.failures(), word.has_callers(), word.admits_all()), (9, true, true));
         let word = word.with_failures(u32::MAX).with_callers(true, true);
         assert_eq!(

@@ -45,7 +45,9 @@ fn the_defaults_are_the_users() {
     let config = BreakerConfig::default();
     assert_eq!((config.failure_threshold, config.success_threshold), (5, 2));
     assert_eq!((config.timeout, config.half_open_max_requests), (seconds(60), 3));
-    assert_eq!(breaker(config).slow_call(), seconds(1));
+    let breaker = breaker(config);
+    let permit = breaker.acquire(Instant::now).unwrap();
+    assert_eq!((breaker.slow_call(), permit.slow_call()), (seconds(1), seconds(1)));
 }
 
 #[test]
@@ -362,6 +364,7 @@ fn settings_may_change_while_it_works_and_the_state_stays() {
     // An open one is open until the time that it was opened for.
     changed.timeout = Duration::from_millis(30_000);
     breaker.reconfigure(&changed).unwrap();
+    assert_eq!(breaker.state(now), State::Open);
     let now = now + seconds(1);
     breaker.acquire(now).unwrap().succeed(now);
     assert_eq!(breaker.state(now), State::Closed);

@@ -1,5 +1,7 @@
 //! What opens a breaker for one caller, and what for all.
 
+mod probes;
+
 use std::time::{Duration, Instant};
 
 use bellrope::breaker::{Breaker, BreakerConfig, BreakerState as State, Caller};
@@ -305,7 +307,8 @@ fn one_that_is_off_opens_by_hand_alone_and_one_that_asks_for_one_caller_opens_by
     fail(&breaker, HONEST, 50, now);
     assert_eq!((breaker.state(now), breaker.snapshot(now).callers.len()), (State::Closed, 0));
     breaker.force_open();
-    assert!(!admits(&breaker, HONEST, now));
+    breaker.reconfigure(&config).unwrap();
+    assert!(!admits(&breaker, HONEST, now), "what is off stays open by hand");
     breaker.reset();
     (config.enabled, config.min_callers) = (true, 1);
     breaker.reconfigure(&config).unwrap();
@@ -325,6 +328,114 @@ fn what_is_done_by_hand_is_done_for_every_caller() {
         by_hand(&breaker);
         assert!(admits(&breaker, HOSTILE, now) && breaker.snapshot(now).callers.is_empty());
     }
+}
+
+#[test]
+fn a_caller_is_named_by_what_an_operator_can_look_for() {
+    assert_eq!([HOSTILE, Caller::Connection(9)].map(|caller| caller.to_string()), ["process 7", "connection 9"]);
+}
+
+#[test]
+fn who_calls_is_asked_only_while_a_failure_counts_or_somebody_is_refused() {
+    let (breaker, now) = (breaker(), Instant::now());
+    let nobody = || -> Caller { panic!("the caller was asked for") };
+    let no_clock = || -> Instant { panic!("the time was asked for") };
+    let succeed_unasked = || breaker.acquire_for(nobody, no_clock).unwrap().succeed_for(nobody, no_clock);
+    succeed_unasked();
+    fail(&breaker, HOSTILE, 1, now);
+    breaker.acquire_for(nobody, no_clock).unwrap().succeed_for(|| HOSTILE, now);
+    succeed_unasked();
+    fail(&breaker, HOSTILE, 5, now);
+    assert!(!admits(&breaker, HOSTILE, now));
+    let now = now + seconds(60);
+    succeed(&breaker, HOSTILE, now);
+    succeed(&breaker, HOSTILE, now);
+    succeed_unasked();
+    // A failure that is in no row any more counts no longer, although its caller never came back.
+    fail(&breaker, HOSTILE, 1, now);
+    succeed(&breaker, HONEST, now + seconds(10) + Duration::from_nanos(1));
+    succeed_unasked();
+}
+
+// Fault 60.
+#[test]
+fn failures_are_in_a_row_for_as_long_as_the_window_looks_back_to_the_nanosecond() {
+    let window = seconds(10);
+    for (later, is_in_a_row) in [(window, true), (window + Duration::from_nanos(1), false)] {
+        for others_success in [Duration::ZERO, later] {
+            let (breaker, now) = (breaker(), Instant::now());
+            fail(&breaker, HOSTILE, 4, now);
+            succeed(&breaker, HONEST, now + others_success);
+            fail(&breaker, HOSTILE, 1, now + later);
+            assert_eq!(!admits(&breaker, HOSTILE, now + later), is_in_a_row, "{later:?}, {others_success:?}");
+        }
+    }
+}
+
+#[test]
+fn a_failure_of_nobody_in_particular_ends_no_run() {
+    let (breaker, now) = (breaker(), Instant::now());
+    fail(&breaker, HOSTILE, 4, now);
+    breaker.acquire(now).unwrap().fail(now);
+    fail(&breaker, HONEST, 1, now);
+    assert_eq!(breaker.state(now), State::Open);
+}
+
+// Fault 60.
+#[test]
+fn failures_that_opened_it_for_all_count_no_more_against_one_caller_when_it_has_closed() {
+    let breaker = Breaker::new(config().timeout(seconds(1))).unwrap();
+    let now = Instant::now();
+    fail(&breaker, HOSTILE, 3, now);
+    fail(&breaker, HONEST, 2, now);
+    let now = now + seconds(1);
+    for number in 0..2 {
+        succeed(&breaker, Caller::Connection(number), now);
+    }
+    assert_eq!(breaker.state(now), State::Closed);
+    fail(&breaker, HOSTILE, 4, now);
+    assert!(admits(&breaker, HOSTILE, now), "four in a row");
+}
+
+#[test]
+fn where_one_caller_is_enough_callers_are_not_told_apart() {
+    let breaker = Breaker::new(config().min_callers(1)).unwrap();
+    let now = Instant::now();
+    fail(&breaker, HOSTILE, 4, now);
+    succeed(&breaker, HONEST, now);
+    fail(&breaker, HOSTILE, 4, now);
+    assert!(breaker.snapshot(now).callers.is_empty(), "anybody's success ends anybody's row");
+    fail(&breaker, HOSTILE, 1, now);
+    assert_eq!(breaker.state(now), State::Open);
+    let now = now + seconds(60);
+    let probes: Vec<_> = (0..3).map_while(|_| breaker.acquire_for(|| HOSTILE, now).ok()).collect();
+    assert_eq!(probes.len(), 3, "no place is kept for somebody else");
+}
+
+// Fault 60.
+#[test]
+fn a_changed_number_of_callers_frees_those_refused_only_if_callers_are_told_apart_no_more() {
+    let (breaker, now) = (breaker(), Instant::now());
+    fail(&breaker, HOSTILE, 5, now);
+    breaker.reconfigure(&config().min_callers(3)).unwrap();
+    assert!(!admits(&breaker, HOSTILE, now));
+    breaker.reconfigure(&config().min_callers(1)).unwrap();
+    assert!(admits(&breaker, HOSTILE, now));
+}
+
+// Fault 60.
+#[test]
+fn a_caller_that_had_to_make_room_in_the_table_is_still_one_of_several() {
+    let breaker = Breaker::new(config().failure_threshold(2)).unwrap();
+    let now = Instant::now();
+    for number in 0..32 {
+        fail(&breaker, Caller::Connection(number), 2, now);
+        succeed(&breaker, HONEST, now);
+    }
+    assert_eq!(breaker.snapshot(now).callers.len(), 32, "a full table, and no run");
+    fail(&breaker, HOSTILE, 1, now);
+    fail(&breaker, Caller::Connection(99), 1, now);
+    assert_eq!(breaker.state(now), State::Open, "two failures in a row of two callers");
 }
 
 /// Numbers that look random and are the same in every run.
