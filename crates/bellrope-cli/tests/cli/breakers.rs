@@ -21,6 +21,7 @@ fn request(name: &str) -> &'static str {
         "ai.embed" => r#"{"input":["Hi"]}"#,
         "ai.resume" | "ai.cancel" => r#"{"id":"0"}"#,
         "ai.complete" | "ai.complete_stream" => r#"{"prompt":"fn main"}"#,
+        "bellrope.schema" => r#"{"method":"ai.chat"}"#,
         _ => "",
     }
 }

@@ -1,7 +1,9 @@
 //! Both codecs: how deep a value may be.
 
+use std::fmt::Debug;
+
 use bellrope::service::{Codec, Json, Postcard};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::codecs::{there_and_back, written};
 
