@@ -8,3 +8,5 @@ pub(crate) const BEAT: Duration = Duration::from_millis(200);
 pub(crate) const LOST: Duration = Duration::from_millis(800);
 /// How soon after it was handed over a call may begin. What NATS brings later is refused: it was given up by then.
 pub(crate) const BEGIN_WITHIN: Duration = Duration::from_millis(700);
+/// How much longer an instance keeps its load to itself for each importing server that hears it.
+pub(crate) const EACH_HEARER: Duration = Duration::from_millis(1);

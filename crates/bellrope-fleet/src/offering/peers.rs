@@ -70,6 +70,11 @@ impl Peers {
         Verdict::Wait(peer.ask(now))
     }
 
+    /// How many are known.
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
     /// Something came from it.
     pub(super) fn heard(&mut self, from: u64, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&from) {
