@@ -82,7 +82,7 @@ fn call(from: u64, name: &str) -> Vec<u8> {
 fn table(instance: u64, importing: u64) -> Vec<(String, Vec<u8>)> {
     let overlong = [&[1][..], &[0xFF; 20]].concat();
     let endless_name = [&[1, 1, 1, 0][..], &[0xFF; 9], &[1]].concat();
-    let nothing = vec![Vec::new(), vec![1], vec![2; 40], vec![0], overlong, endless_name];
+    let nothing = [Vec::new(), vec![1], vec![2; 40], vec![0], overlong, endless_name];
     let calls = ["bellrope.call.echo".to_owned(), format!("bellrope.at.{instance:016x}.echo")];
     let (to_instance, to_importing) =
         (format!("bellrope.to.{instance:016x}.up"), format!("bellrope.to.{importing:016x}.down"));
