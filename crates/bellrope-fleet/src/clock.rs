@@ -6,8 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-/// An answer that took longer than this says too little.
-const EXACT: Duration = Duration::from_millis(200);
+use crate::times::EXACT;
 
 /// The clock of this process, in microseconds since some moment.
 #[derive(Debug, Clone, Copy)]

@@ -17,7 +17,7 @@ use tokio::{sync::watch, time::timeout};
 use crate::{
     clock::Clock,
     counters::Counters,
-    importing::{Importer, Imports, Types},
+    importing::{Choices, Importer, Imports, Types},
     link::FleetError,
     offering::Offers,
     session::{Membership, Phase, Session},
@@ -65,7 +65,8 @@ impl Fleet {
         settings.check()?;
         let counters = Arc::<Counters>::default();
         let types: Types = Arc::downgrade(server);
-        let importer = Importer::new(settings.name.clone(), Clock::start(), Arc::clone(&counters));
+        let importer =
+            Importer::new(settings.name.clone(), Choices::new(settings.choice), Clock::start(), Arc::clone(&counters));
         let membership = Arc::new(Membership {
             imports: Imports::new(settings.import.clone(), types, Arc::clone(&importer)),
             offers: Arc::new(Offers::new(settings.offer.clone(), &OPERATOR_TYPES)),

@@ -97,6 +97,10 @@ pub(crate) enum DownKind<'a> {
     Ask { nonce: u64 },
     /// The instance lives and has these calls: numbers of 8 bytes follow.
     Holding,
+    /// To everybody: so many calls from the fleet run at the instance.
+    Load { running: u64 },
+    /// To everybody: the instance takes no further calls.
+    Leaving,
 }
 
 /// What came is none of ours.

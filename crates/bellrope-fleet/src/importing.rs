@@ -2,10 +2,12 @@
 
 mod attempt;
 mod calls;
+mod choice;
 mod discovery;
 mod importer;
 
 pub(crate) use self::{
+    choice::Choices,
     discovery::{Imports, Types},
     importer::Importer,
 };

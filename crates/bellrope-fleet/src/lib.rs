@@ -32,7 +32,7 @@ pub use self::{
     link::FleetError,
     listing::{Listed, ListedType, instances},
     model::{Load, MESSAGES_OF_A_CALL, Size, load},
-    settings::{FleetSettings, Order, SettingFault},
+    settings::{Choice, FleetSettings, Order, SettingFault},
 };
 
 /// Most types that a server takes in from its fleet.

@@ -198,6 +198,17 @@ impl Link {
         format!("{}.call.{}", self.prefix, crate::names::subject(name))
     }
 
+    /// The subject on which one instance takes calls of a type; of all types with `>`.
+    pub(crate) fn calls_at(&self, instance: u64, name: &str) -> String {
+        let tail = if name == ">" { name.to_owned() } else { crate::names::subject(name) };
+        format!("{}.at.{instance:016x}.{tail}", self.prefix)
+    }
+
+    /// The subject on which instances say how much they have to do.
+    pub(crate) fn loads(&self) -> String {
+        format!("{}.load", self.prefix)
+    }
+
     /// The subject on which instances say that they offer something new.
     pub(crate) fn news(&self) -> String {
         format!("{}.news", self.prefix)

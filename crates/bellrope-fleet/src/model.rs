@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::times::BEAT;
+use crate::times::{BEAT, EACH_HEARER};
 
 /// A fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -35,6 +35,9 @@ pub struct Load {
     pub chunk_messages_per_second: f64,
     /// Messages published, a second, by which both sides of streams say that they live. None while nothing is under way.
     pub beat_messages_per_second: f64,
+    /// Messages delivered, a second, at most, by which instances say to everybody what they have to do. None while nothing
+    /// changes.
+    pub load_deliveries_per_second: f64,
     /// Answers, once, when all importing servers ask at the same time what the instances offer.
     pub answers_at_a_common_start: u64,
     /// The same a second, from then on.
@@ -47,10 +50,11 @@ pub struct Load {
 pub const MESSAGES_OF_A_CALL: f64 = 2.0;
 /// How often an importing server asks what the instances offer, in seconds.
 const ASKED_EVERY_S: f64 = 60.0;
-/// Subscriptions of an instance beside those of its types: its own inbox and the nine of the services interface.
-const OF_AN_INSTANCE: u64 = 10;
-/// Those of an importing server: its inbox and the news.
-const OF_AN_IMPORTING_SERVER: u64 = 2;
+/// Subscriptions of an instance beside those of its types: its own inbox, its own calls, and the nine of the services
+/// interface.
+const OF_AN_INSTANCE: u64 = 11;
+/// Those of an importing server: its inbox, the news and the loads.
+const OF_AN_IMPORTING_SERVER: u64 = 3;
 
 /// What a fleet of this size takes.
 ///
@@ -68,6 +72,7 @@ const OF_AN_IMPORTING_SERVER: u64 = 2;
 /// let load = load(size);
 /// assert_eq!(load.connections, 11_000);
 /// assert_eq!(load.call_messages_per_second, 20_000.0);
+/// assert_eq!(load.load_deliveries_per_second, 1_000_000.0);
 /// ```
 #[must_use]
 pub fn load(size: Size) -> Load {
@@ -76,12 +81,14 @@ pub fn load(size: Size) -> Load {
     let beats = 1.0 / BEAT.as_secs_f64();
     // One for each pair that has something under way, and of several streams of one pair still one.
     let pairs = streams.min(importing * instances);
+    let hearers = u32::try_from(size.importing).unwrap_or(u32::MAX);
     Load {
         connections: size.importing + size.instances,
         subscriptions: size.importing * OF_AN_IMPORTING_SERVER + size.instances * (OF_AN_INSTANCE + size.types),
         call_messages_per_second: importing * size.calls_per_second * MESSAGES_OF_A_CALL,
         chunk_messages_per_second: streams * size.chunks_per_second,
         beat_messages_per_second: 2.0 * pairs * beats,
+        load_deliveries_per_second: instances * importing / BEAT.max(EACH_HEARER * hearers).as_secs_f64(),
         answers_at_a_common_start: size.importing * size.instances,
         discovery_messages_per_second: importing * (1.0 + instances) / ASKED_EVERY_S,
         importing_bytes: size.streams.ceil() * crate::flow::WINDOW as f64 * 1.5,

@@ -12,6 +12,8 @@ use crate::{message_type::FleetType, names};
 
 /// The name of the service that every instance is one of.
 pub(crate) const SERVICE: &str = "bellrope";
+/// The key under which an instance says that it listens to a subject of its own.
+const AT_ITS_OWN: &str = "at_its_own";
 /// Most endpoints that are read out of what somebody says of itself.
 const MOST_ENDPOINTS: usize = 4096;
 
@@ -49,6 +51,11 @@ impl Info {
         let info: Self = serde_json::from_slice(payload).ok()?;
         let ours = info.name == SERVICE && info.metadata.get("prefix").is_some_and(|theirs| theirs == prefix);
         ours.then_some(info)
+    }
+
+    /// Its number, if it takes calls that are sent to it alone and says what it has to do.
+    pub(crate) fn chosen_as(&self) -> Option<u64> {
+        self.metadata.contains_key(AT_ITS_OWN).then(|| u64::from_str_radix(&self.id, 16).ok()).flatten()
     }
 
     /// The message types that it offers.
@@ -122,14 +129,14 @@ pub(crate) fn now_in_words() -> String {
 impl Identity<'_> {
     fn base(&self, kind: &str) -> Info {
         let metadata = [("prefix", self.prefix.to_owned()), ("server", self.server.to_owned())];
-        let running = ("running", self.running.to_string());
+        let running = [("running", self.running.to_string()), (AT_ITS_OWN, "1".to_owned())];
         Info {
             kind: format!("io.nats.micro.v1.{kind}"),
             name: SERVICE.to_owned(),
             id: format!("{:016x}", self.id),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             description: "message types of a Bellrope server".to_owned(),
-            metadata: metadata.into_iter().chain([running]).map(|(key, value)| (key.to_owned(), value)).collect(),
+            metadata: metadata.into_iter().chain(running).map(|(key, value)| (key.to_owned(), value)).collect(),
             endpoints: Vec::new(),
         }
     }
@@ -238,6 +245,7 @@ mod tests {
         let answer = identity.answer(Question::Info, "bellrope", [&offered].into_iter(), 8192);
         let info = Info::read(&answer, "p").unwrap();
         assert_eq!(info.types().collect::<Vec<_>>(), [imported]);
+        assert_eq!(info.chosen_as(), Some(5));
         assert!(Info::read(&answer, "q").is_none(), "another fleet");
         let short = identity.answer(Question::Info, "bellrope", [&offered].into_iter(), 300);
         assert_eq!(Info::read(&short, "p").unwrap().endpoints, []);

@@ -91,6 +91,10 @@ impl Session {
         }
         if membership.imports.is_wanted() {
             let news = link.subscribe(link.news()).await.map_err(|Lost| link_lost(settings))?;
+            if membership.importer.choices.hears_loads() {
+                let loads = link.subscribe(link.loads()).await.map_err(|Lost| link_lost(settings))?;
+                tokio::spawn(hear_loads(Arc::clone(membership), loads));
+            }
             tokio::spawn(discover(Arc::clone(membership), Arc::clone(&link), news));
         } else {
             membership.settled.send_replace(true);
@@ -161,6 +165,14 @@ async fn beat(membership: Arc<Membership>, link: Arc<Link>, instance: Arc<Instan
         ticks.tick().await;
         membership.importer.beat(&link).await;
         instance.beat().await;
+        instance.say_load().await;
+    }
+}
+
+/// Hears what instances have to do.
+async fn hear_loads(membership: Arc<Membership>, mut loads: Subscriber) {
+    while let Some(message) = loads.next().await {
+        membership.importer.take_load(&message);
     }
 }
 
@@ -169,6 +181,9 @@ async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient
     let mut phases = membership.phase.subscribe();
     let mut takers = JoinSet::new();
     let mut stops = HashMap::<String, watch::Sender<bool>>::new();
+    let Ok(own) = link.subscribe(link.calls_at(link.id, ">")).await else { return };
+    let (stop_own, stopped) = watch::channel(false);
+    takers.spawn(take_calls(own, Arc::clone(&instance), stopped));
     let mut ticks = interval(LOOK);
     loop {
         tokio::select! {
@@ -193,7 +208,9 @@ async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient
         }
     }
     // What NATS has sent on its way here is still taken; what comes after that goes to somebody else.
+    instance.say_leaving().await;
     stops.clear();
+    drop(stop_own);
     while takers.join_next().await.is_some() {}
     instance.begin_drain();
     instance.idle().await;
@@ -211,7 +228,7 @@ async fn take_calls(mut calls: Subscriber, instance: Arc<Instance>, mut stopped:
     loop {
         tokio::select! {
             call = calls.next() => match call {
-                Some(message) => instance.take_call(&message.payload),
+                Some(message) => instance.receive(&message),
                 None => return,
             },
             _ = stopped.changed() => break,
@@ -219,7 +236,7 @@ async fn take_calls(mut calls: Subscriber, instance: Arc<Instance>, mut stopped:
     }
     if calls.drain().await.is_ok() {
         while let Some(message) = calls.next().await {
-            instance.take_call(&message.payload);
+            instance.receive(&message);
         }
     }
 }

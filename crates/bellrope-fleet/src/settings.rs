@@ -23,6 +23,8 @@ pub struct FleetSettings {
     pub import: Vec<String>,
     /// Who answers what both could. Default `local`.
     pub order: Order,
+    /// Which instance gets a call. Default `sticky`.
+    pub choice: Choice,
     /// The first token of all subjects: fleets with different ones share nothing but NATS. 1 to 64 letters, digits, `-` or
     /// `_`. Default `bellrope`.
     pub prefix: String,
@@ -64,6 +66,20 @@ pub enum Order {
     Only,
 }
 
+/// Which instance of the fleet gets a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// NATS draws one, whatever the instances have to do.
+    Queue,
+    /// Of two that are drawn, the one with fewer calls from the fleet.
+    Least,
+    /// As `least`, but calls whose caller names a session go where the first call of that session went, until that instance
+    /// is gone.
+    #[default]
+    Sticky,
+}
+
 /// What is wrong with a setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("fleet.{key} {fault}")]
@@ -81,6 +97,7 @@ impl Default for FleetSettings {
             offer: Vec::new(),
             import: Vec::new(),
             order: Order::default(),
+            choice: Choice::default(),
             prefix: "bellrope".to_owned(),
             name: String::new(),
             credentials: None,

@@ -6,5 +6,14 @@ use std::time::Duration;
 pub(crate) const BEAT: Duration = Duration::from_millis(200);
 /// Who was silent for so long is gone. With a beat more that is still within a second.
 pub(crate) const LOST: Duration = Duration::from_millis(800);
+/// By how much the clock of an importing server may be thought to be behind: an answer to a question of what it says that
+/// took longer than this says too little.
+pub(crate) const EXACT: Duration = Duration::from_millis(200);
 /// How soon after it was handed over a call may begin. What NATS brings later is refused: it was given up by then.
-pub(crate) const BEGIN_WITHIN: Duration = Duration::from_millis(700);
+pub(crate) const BEGIN_WITHIN: Duration = Duration::from_millis(550);
+
+// With some room for clocks that drift apart.
+const _: () = assert!(BEGIN_WITHIN.as_millis() + EXACT.as_millis() < LOST.as_millis());
+
+/// How much longer an instance keeps its load to itself for each importing server that hears it.
+pub(crate) const EACH_HEARER: Duration = Duration::from_millis(1);

@@ -51,8 +51,27 @@ impl Nats {
         let mut command = Command::new("nats-server");
         command.arg("-c").arg(&config).arg("--ports_file_dir").arg(home.path());
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let port = port_in(home.path());
+        let port = port_in(home.path(), "nats");
         Some(Self { child, port, home })
+    }
+
+    /// Starts so many that form a cluster.
+    ///
+    /// # Panics
+    /// If they do not start.
+    #[must_use]
+    pub fn cluster(nodes: usize) -> Option<Vec<Self>> {
+        let mut cluster = Vec::<Self>::new();
+        for node in 0..nodes {
+            let routes: Vec<_> = cluster.iter().map(|node| port_in(node.home(), "cluster")).collect();
+            let routes: Vec<_> = routes.into_iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
+            let lines = format!(
+                "server_name: n{node}\ncluster {{ name: fleet, listen: \"127.0.0.1:-1\", routes: [{}] }}",
+                routes.join(", ")
+            );
+            cluster.push(Self::configured(&lines)?);
+        }
+        Some(cluster)
     }
 
     /// Its address.
@@ -89,13 +108,14 @@ pub fn skipped(reason: &str) {
     eprintln!("**** SKIPPED: a test of fleets: {reason}");
 }
 
-/// The port that a server has written down.
-fn port_in(home: &Path) -> u16 {
+/// The port that a server has written down for this purpose.
+fn port_in(home: &Path, purpose: &str) -> u16 {
     let mut port = None;
     eventually("the NATS server says its port", || {
         let files = std::fs::read_dir(home).unwrap().flatten();
         let ports = files.filter(|file| file.path().extension().is_some_and(|end| end == "ports"));
         port = ports.flat_map(|file| std::fs::read_to_string(file.path())).find_map(|text| {
+            let text = &text[text.find(&format!("\"{purpose}\""))?..];
             let at = text.find("nats://")?;
             text[at..].split('"').next()?.rsplit(':').next()?.parse().ok()
         });

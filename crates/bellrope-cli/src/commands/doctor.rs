@@ -3,6 +3,8 @@
 //! It looks and asks, and changes nothing: no file is written, no provider is sent a request unless `--providers` says so.
 
 mod finding;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod machine;
 mod place;
 
@@ -59,6 +61,8 @@ pub(crate) fn run(args: &DoctorArgs) -> Outcome {
             findings.push(machine::cpus(&settings.server));
             findings.push(place::directory(&settings.socket));
             findings.extend(place::server(&settings.socket));
+            #[cfg(feature = "fleet")]
+            findings.extend(fleet::reached(&settings.fleet));
             let found = gateway.as_ref().map(local_models::look).unwrap_or_default();
             findings.extend(found.iter().map(|found| Finding::ok("local models", found.words())));
             if let (true, Ok(gateway)) = (args.providers, &gateway) {

@@ -46,6 +46,36 @@ fn an_unchanged_chat_is_answered_by_a_fleet_of_three_and_told_when_its_backend_i
     home.run(["chat", "Who is there?"]).succeeded();
 }
 
+#[test]
+fn an_answer_that_is_kept_is_resumed_from_the_instance_that_has_it() {
+    let Some(nats) = Nats::start() else { return };
+    let homes = [Home::new(), Home::new(), Home::new()];
+    let backends: Vec<_> = homes.iter().map(|home| backend(home, &nats.url())).collect();
+    let home = Home::new();
+    let _local = home.serve(["--fleet", &*nats.url(), "--import", "ai.*", "--set", "fleet.order=only"]);
+    // One of three by chance would pass this once in seven hundred runs.
+    for _ in 0..6 {
+        let answer = home.run(["chat", "--resumable", "Who is there?"]).succeeded();
+        assert_eq!(home.run(["chat", "--resume"]).succeeded(), answer);
+    }
+    assert_eq!(backends.iter().map(taken).sum::<u64>(), 12, "none was asked in vain");
+}
+
+#[test]
+fn doctor_says_whether_the_fleet_can_be_reached_and_who_is_there() {
+    let Some(nats) = Nats::start() else { return };
+    let (home, url) = (Home::new(), nats.url());
+    let doctor = || home.run(["doctor", "--fleet", &*url, "--import", "ai.*"]).succeeded();
+    assert!(doctor().contains("NATS answers, and no instance of the prefix \"bellrope\""), "{}", doctor());
+    let there = Home::new();
+    let _backend = backend(&there, &url);
+    eventually("doctor sees the instance", || doctor().contains("NATS answers; instances: 1"));
+    drop(nats);
+    let failed = home.run(["doctor", "--fleet", &*url, "--import", "ai.*"]);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(failed.stdout.contains("no NATS server answers at"), "{failed:?}");
+}
+
 /// Whether a backend has a chat under way.
 fn runs(backend: &Running) -> bool {
     let metrics = http(backend, "/metrics");

@@ -6,12 +6,15 @@ use std::{
 };
 
 use bellrope::{
-    client::ErrorCode,
+    client::{ErrorCode, Rejection},
     server::{ChunkReceiver, ChunkSender, HandlerError, OwnedCall, SendError},
 };
 use tokio::sync::watch;
 
-use super::calls::{Event, Open, Table};
+use super::{
+    calls::{Event, Open, Table},
+    choice::Choices,
+};
 use crate::{
     flow::{Assembly, Credit, Cutter, Owed, cost},
     frame::{self, Head, Part, Up, UpKind},
@@ -26,6 +29,11 @@ pub(super) struct Attempt<'a> {
     pub(super) link: &'a Arc<Link>,
     pub(super) imported: &'a FleetType,
     pub(super) call: &'a OwnedCall,
+    /// The instance that it goes to; `None` leaves that to NATS.
+    pub(super) to: Option<u64>,
+    pub(super) choices: &'a Choices,
+    /// The session that its caller named, or nothing.
+    pub(super) session: &'a str,
 }
 
 /// How a try ended.
@@ -33,7 +41,11 @@ pub(super) enum Ended {
     Answered(Vec<u8>),
     Failed(HandlerError),
     /// It is proven that nobody has run it.
-    NotTaken(HandlerError),
+    NotTaken {
+        error: HandlerError,
+        /// Whoever was to take it is not there, or takes no further calls.
+        gone: bool,
+    },
     /// Somebody may have.
     Lost(&'static str),
 }
@@ -52,7 +64,7 @@ impl From<SendError> for Ended {
 
 impl Attempt<'_> {
     /// Hands the call over and follows it to its end.
-    pub(super) async fn run(self, incoming: Option<&mut ChunkReceiver>, outgoing: Option<&mut ChunkSender>) -> Ended {
+    pub(super) async fn run(&self, incoming: Option<&mut ChunkReceiver>, outgoing: Option<&mut ChunkSender>) -> Ended {
         let mut open = Open::new(self.table, self.link);
         let mut cutter = Cutter::new(self.link.part);
         let request = self.call.payload();
@@ -60,11 +72,17 @@ impl Attempt<'_> {
         let message = self.first_message(open.number, first);
         open.credit.take(first.len()).await;
         let reply = self.link.inbox(self.link.id, &format!("down.{:016x}", open.number));
-        let subject = self.link.calls(&self.imported.name);
+        let subject = match self.to {
+            Some(instance) => self.link.calls_at(instance, &self.imported.name),
+            None => self.link.calls(&self.imported.name),
+        };
         // From here on it may have run, wherever this future is dropped.
         open.handed_over = true;
         if self.link.publish(subject, Some(reply), message).await == Err(Lost) {
-            return Ended::NotTaken(HandlerError::not_executed("the connection to NATS was lost"));
+            return Ended::NotTaken {
+                error: HandlerError::not_executed("the connection to NATS was lost"),
+                gone: false,
+            };
         }
         let (taken, taken_by) = watch::channel(None);
         let sending = Sending { link: self.link, number: open.number, credit: open.credit.clone(), cutter };
@@ -73,7 +91,10 @@ impl Attempt<'_> {
             ended = self.receive(&mut open, outgoing, &taken) => ended,
             Lost = up => Ended::Lost("the connection to NATS was lost"),
         };
-        open.ended = matches!(ended, Ended::Answered(_) | Ended::NotTaken(_)) || open.ended;
+        if matches!(ended, Ended::Answered(_)) {
+            self.settle(self.table.instance_of(open.number));
+        }
+        open.ended = matches!(ended, Ended::Answered(_) | Ended::NotTaken { .. }) || open.ended;
         ended
     }
 
@@ -97,7 +118,7 @@ impl Attempt<'_> {
             begin_by_us: now.saturating_add(within),
             deadline_us: left.map(|left| now.saturating_add(left)),
             caller: &caller,
-            session: said.and_then(|said| said.session_text()).unwrap_or_default(),
+            session: self.session,
             trace: &trace,
             size: self.call.payload().len() as u64,
         };
@@ -116,7 +137,10 @@ impl Attempt<'_> {
         let mut room = None;
         loop {
             match open.events.recv().await.unwrap_or(Event::Lost("the call was forgotten")) {
-                Event::Taken(instance) => drop(taken.send_replace(Some(instance))),
+                Event::Taken(instance) => {
+                    taken.send_replace(Some(instance));
+                    self.settle(Some(instance));
+                }
                 Event::Data { part, end, bytes } => {
                     open.queued.fetch_sub(cost(bytes.len()), Relaxed);
                     let instance = *taken.borrow();
@@ -168,17 +192,26 @@ impl Attempt<'_> {
                     if items > 0 {
                         return Ended::Lost("the instance refused a call of which it had sent chunks");
                     }
+                    let gone = code == ErrorCode::Rejected.to_bits()
+                        && Rejection::from_detail(detail).0 == Rejection::Draining;
                     let error = HandlerError::forwarded(ErrorCode::from_bits(code), detail, text);
                     // Chunks that were taken from the caller are sent once.
                     let begun = taken.borrow().is_some() && self.imported.uploads();
-                    return if begun { Ended::Failed(error) } else { Ended::NotTaken(error) };
+                    return if begun { Ended::Failed(error) } else { Ended::NotTaken { error, gone } };
                 }
                 Event::NoResponders => {
                     let text = format!("nobody in the fleet offers {}", self.imported.name);
-                    return Ended::NotTaken(HandlerError::not_executed(text));
+                    return Ended::NotTaken { error: HandlerError::not_executed(text), gone: true };
                 }
                 Event::Lost(reason) => return Ended::Lost(reason),
             }
+        }
+    }
+
+    /// An instance has the call. If NATS chose it, the session stays there from now on.
+    fn settle(&self, instance: Option<u64>) {
+        if let (None, Some(instance)) = (self.to, instance) {
+            self.choices.settle(self.session, instance, Instant::now());
         }
     }
 

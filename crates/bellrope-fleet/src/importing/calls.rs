@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::{
     clock::Clock,
     counters::{Counters, count},
-    flow::{Credit, WINDOW, cost},
+    flow::{Credit, MOST_PART, WINDOW, cost},
     frame::{self, Down, DownKind, Part, Up, UpKind},
     link::Link,
     times::LOST,
@@ -24,6 +24,8 @@ use crate::{
 
 /// What may wait for the reader of one call; more is against the rules.
 const MOST_QUEUED: usize = WINDOW + WINDOW / 2;
+/// Most calls that an instance says in one message that it has: as many as fit into a part.
+const MOST_HELD: usize = MOST_PART / 8;
 
 /// The calls of this server that were handed to the fleet.
 #[derive(Debug)]
@@ -134,7 +136,7 @@ impl Table {
         let now = Instant::now();
         let mut orphans = Vec::new();
         let mut calls = self.calls();
-        for number in frame::numbers(numbers) {
+        for number in frame::numbers(numbers).take(MOST_HELD) {
             match calls.open.get_mut(&number) {
                 Some(slot) if slot.instance.is_none_or(|known| known == instance) => {
                     slot.heard = now;
@@ -179,7 +181,7 @@ impl Table {
             DownKind::Refused { code, detail, text } => Event::Refused { code, detail, text: text.to_owned() },
             DownKind::Credit(bytes) if slot.credit.add(bytes) => return,
             DownKind::Credit(_) => Event::Lost("the instance gave back more credit than it had"),
-            DownKind::Ask { .. } | DownKind::Holding => return,
+            DownKind::Ask { .. } | DownKind::Holding | DownKind::Load { .. } | DownKind::Leaving => return,
         };
         let _ = slot.events.send(event);
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError, Weak},
+    time::Instant,
 };
 
 use bellrope::{
@@ -58,6 +59,15 @@ impl Imports {
     /// An instance says what it offers. Types that were seen once stay: while nobody offers them, their calls end as
     /// `NotExecuted`.
     pub(crate) fn learn(&self, info: &Info) {
+        self.take_in(info);
+        if let Some(instance) = info.chosen_as() {
+            let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            let types = info.types().filter(|offered| names.imported.contains(&offered.name));
+            self.importer.choices.learn(instance, types, Instant::now());
+        }
+    }
+
+    fn take_in(&self, info: &Info) {
         for imported in info.types() {
             let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             let is_new = !names.imported.contains(&imported.name) && !names.own.contains(&imported.name);

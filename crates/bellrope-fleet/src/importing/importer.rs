@@ -1,6 +1,9 @@
 //! Forwards calls of this server to the fleet.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_nats::Message;
 use bellrope::server::{ChunkReceiver, ChunkSender, HandlerError, OwnedCall};
@@ -9,32 +12,38 @@ use tokio::{sync::watch, time::timeout};
 use super::{
     attempt::{Attempt, Ended},
     calls::Table,
+    choice::Choices,
 };
 use crate::{
     clock::Clock,
     counters::{Counters, count},
+    frame::{self, Down, DownKind},
     link::Link,
     message_type::FleetType,
 };
 
 /// How often a call is offered to the fleet, if it is proven each time that nobody has run it.
 const TRIES: u32 = 5;
+/// The first of them go to an instance that is chosen here; the others leave that to NATS, which knows who is there.
+const CHOSEN_TRIES: usize = 3;
 /// The first pause between two of them; each is twice as long as the one before. Interest in a type that came just now has
 /// then reached all servers of a cluster, and who asks at once again after `NotExecuted` asks nobody to death.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long a call waits for a link that is being made.
 const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Forwards calls to the fleet.
 #[derive(Debug)]
 pub(crate) struct Importer {
     table: Table,
+    pub(crate) choices: Choices,
     link: watch::Sender<Option<Arc<Link>>>,
 }
 
 impl Importer {
     /// `name` is that of this server, told with each call.
-    pub(crate) fn new(name: String, clock: Clock, counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self { table: Table::new(name, clock, counters), link: watch::Sender::new(None) })
+    pub(crate) fn new(name: String, choices: Choices, clock: Clock, counters: Arc<Counters>) -> Arc<Self> {
+        Arc::new(Self { table: Table::new(name, clock, counters), choices, link: watch::Sender::new(None) })
     }
 
     /// There is a link.
@@ -53,8 +62,18 @@ impl Importer {
         self.table.take(link, message);
     }
 
+    /// Takes what an instance said to everybody.
+    pub(crate) fn take_load(&self, message: &Message) {
+        match frame::read::<Down<'_>>(&message.payload) {
+            Ok((Down { from, what: DownKind::Load { running }, .. }, _)) => self.choices.loaded(from, running),
+            Ok((Down { from, what: DownKind::Leaving, .. }, _)) => self.choices.forget(from),
+            _ => count(&self.table.counters.foreign),
+        }
+    }
+
     /// Ends what is lost, and says to everybody who has calls of this side that it lives.
     pub(crate) async fn beat(&self, link: &Link) {
+        self.choices.sweep(Instant::now());
         self.table.beat(link).await;
     }
 
@@ -72,20 +91,34 @@ impl Importer {
         mut outgoing: Option<ChunkSender>,
     ) -> Result<Vec<u8>, HandlerError> {
         count(&self.table.counters.forwarded);
-        let mut pause = PAUSE;
+        let session = call.metadata().and_then(|said| said.session_text()).unwrap_or_default().to_owned();
+        let (mut pause, mut asked) = (PAUSE, Vec::new());
         for tried in 1.. {
             let Some(link) = self.live_link(&call).await else {
                 return Err(HandlerError::not_executed("there is no connection to NATS"));
             };
-            let attempt = Attempt { table: &self.table, link: &link, imported: &imported, call: &call };
-            match attempt.run(incoming.as_mut(), outgoing.as_mut()).await {
+            let chosen = match asked.len() < CHOSEN_TRIES {
+                true => self.choices.choose(&imported, &session, &asked, Instant::now()),
+                false => None,
+            };
+            let to = chosen.as_ref().map(|chosen| chosen.instance);
+            let (table, choices) = (&self.table, &self.choices);
+            let attempt =
+                Attempt { table, link: &link, imported: &imported, call: &call, to, choices, session: &session };
+            let ended = attempt.run(incoming.as_mut(), outgoing.as_mut()).await;
+            if let Some(instance) = to {
+                asked.push(instance);
+                self.note(instance, &ended, &link);
+            }
+            drop(chosen);
+            match ended {
                 Ended::Answered(answer) => return Ok(answer),
                 Ended::Failed(error) => return Err(error),
-                Ended::NotTaken(error) if tried >= TRIES => {
+                Ended::NotTaken { error, .. } if tried >= TRIES => {
                     count(&self.table.counters.not_executed);
                     return Err(error);
                 }
-                Ended::NotTaken(_) => {}
+                Ended::NotTaken { .. } => {}
                 Ended::Lost(reason) => {
                     count(&self.table.counters.unknown);
                     return Err(HandlerError::unknown(reason));
@@ -95,6 +128,17 @@ impl Importer {
             pause *= 2;
         }
         unreachable!("the last try returns")
+    }
+
+    /// What the end of a call says of the instance that was chosen for it.
+    fn note(&self, instance: u64, ended: &Ended, link: &Link) {
+        match ended {
+            Ended::NotTaken { gone: true, .. } => self.choices.forget(instance),
+            Ended::NotTaken { .. } if !link.is_lost() => self.choices.avoid(instance, Instant::now()),
+            // Its calls end at once: without this it would seem to have the least to do of all.
+            Ended::Lost(_) if !link.is_lost() => self.choices.forget(instance),
+            _ => {}
+        }
     }
 
     /// The link, or the next one if that comes in time.

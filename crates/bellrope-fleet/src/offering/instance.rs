@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_nats::Message;
 use bellrope::{
     AsyncClient,
     client::{ErrorCode, Rejection},
@@ -33,6 +34,7 @@ use crate::{
     message_type::style_of,
     services::Offered,
     settings::FleetSettings,
+    times::EACH_HEARER,
 };
 
 /// Most bytes of a request or chunk. The local server has a limit of its own, which is lower by default.
@@ -50,7 +52,15 @@ pub(crate) struct Instance {
     room: Arc<Semaphore>,
     draining: AtomicBool,
     ended: Notify,
+    said: Mutex<Said>,
     counters: Arc<Counters>,
+}
+
+/// What everybody was told last of how many calls run here.
+#[derive(Debug, Default)]
+struct Said {
+    running: usize,
+    at: Option<Instant>,
 }
 
 /// The number of a link, and that of a call of it.
@@ -92,6 +102,7 @@ impl Instance {
             room,
             draining: AtomicBool::new(false),
             ended: Notify::new(),
+            said: Mutex::default(),
             counters,
         })
     }
@@ -109,8 +120,21 @@ impl Instance {
         self.calls().len()
     }
 
-    /// Takes a call that came on the subject of a type.
-    pub(crate) fn take_call(self: &Arc<Self>, message: &Bytes) {
+    /// Takes a call that came on the subject of a type, or of this instance and a type: NATS decides who may send there, so
+    /// it must be a call of that type.
+    pub(crate) fn receive(self: &Arc<Self>, message: &Message) {
+        let is_there = |name: &str| {
+            let subject = message.subject.as_str();
+            subject == self.link.calls(name) || subject == self.link.calls_at(self.link.id, name)
+        };
+        match frame::read::<Up<'_>>(&message.payload) {
+            Ok((Up { what: UpKind::Call(head), .. }, _)) if is_there(head.name) => self.take_call(&message.payload),
+            _ => count(&self.counters.foreign),
+        }
+    }
+
+    /// Takes a call, or takes it again when the clock of its importing server is known.
+    fn take_call(self: &Arc<Self>, message: &Bytes) {
         match frame::read::<Up<'_>>(message) {
             Ok((Up { from, call, what: UpKind::Call(head) }, rest)) => {
                 if let Err(fault) = self.begin(from, call, &head, rest, message) {
@@ -321,6 +345,33 @@ impl Instance {
                 }
             }
         }
+    }
+
+    /// Says to everybody how many calls run here, if that has changed: at each beat, and with many importing servers less
+    /// often, so that NATS carries about a thousand of these messages a second for each instance.
+    pub(crate) async fn say_load(&self) {
+        let (now, running) = (Instant::now(), self.running());
+        let pause = EACH_HEARER.saturating_mul(u32::try_from(self.peers().len()).unwrap_or(u32::MAX));
+        {
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_soon = said.at.is_some_and(|at| now.saturating_duration_since(at) < pause);
+            if said.running == running || is_soon {
+                return;
+            }
+            *said = Said { running, at: Some(now) };
+        }
+        self.say_to_all(DownKind::Load { running: running as u64 }).await;
+    }
+
+    /// Says to everybody that this instance goes.
+    pub(crate) async fn say_leaving(&self) {
+        self.say_to_all(DownKind::Leaving).await;
+    }
+
+    async fn say_to_all(&self, what: DownKind<'_>) {
+        let message = frame::write(&Down { from: self.link.id, call: 0, what }, &[]);
+        // If the link is lost, nobody takes this instance for one that is there.
+        let _ = self.link.publish(self.link.loads(), None, message).await;
     }
 
     /// Takes no further calls. Those that come still are refused, and asked of somebody else.

@@ -70,6 +70,11 @@ impl Peers {
         Verdict::Wait(peer.ask(now))
     }
 
+    /// How many are known.
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
     /// Something came from it.
     pub(super) fn heard(&mut self, from: u64, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&from) {
@@ -124,6 +129,7 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::times::{BEGIN_WITHIN, EXACT};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -149,6 +155,18 @@ mod tests {
             peers.beat(1, hours + 5_100_000, nonce, slept + MS);
             assert_eq!(peers.judge(1, hours + 5_800_000, &call, slept + MS), Verdict::Begin(hours + 5_100_000));
         }
+    }
+
+    #[test]
+    fn what_was_given_up_never_begins_however_long_the_answer_of_the_clock_took() {
+        let (mut peers, start, call) = (Peers::default(), Instant::now(), Bytes::from_static(b"call"));
+        let Verdict::Wait(Some(nonce)) = peers.judge(1, 0, &call, start) else { panic!() };
+        // Read at once, and as long on its way as an answer may be.
+        peers.beat(1, 1_000_000, nonce, start + EXACT);
+        let handed_over = 1_000_000 + 500_000;
+        let (begin_by, given_up) = (handed_over + BEGIN_WITHIN.as_micros() as u64, start + 500 * MS + LOST);
+        assert!(matches!(peers.judge(1, begin_by, &call, start + 500 * MS), Verdict::Begin(_)));
+        assert!(!matches!(peers.judge(1, begin_by, &call, given_up), Verdict::Begin(_)));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Fleets of real servers and a real `nats-server`. Without that program the tests are skipped, and say so.
 
 mod calls;
+mod choice;
 mod deaths;
 mod foreign;
 mod history;
+mod hostile;
 mod refusals;
 mod servers;

@@ -3,13 +3,20 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use bellrope::{AsyncClient, CallError, client::AsyncStream};
+use bellrope::{
+    AsyncClient, CallError,
+    client::{AsyncStream, CallOptions, Metadata},
+};
 use bellrope_gateway::{Chunk, SequencedChunk, WIRE_VERSION};
 
 use crate::socket;
 
 /// How long a stream may take to end after its last chunk.
 const PARTING: Duration = Duration::from_secs(1);
+
+/// The session of all answers that are kept for later. A fleet sends the calls of one session to one instance, which is the
+/// one that keeps the answer.
+const SESSION: &str = "bellrope chat";
 
 /// An answer on its way. Dropping it cancels it at the server.
 ///
@@ -20,7 +27,7 @@ pub(crate) struct ChatAnswer {
     /// The number that the next piece must have.
     due: u64,
     /// What to send again if the server turns out to have gone before it took the request.
-    again: Option<(AsyncClient, Vec<u8>)>,
+    again: Option<(AsyncClient, Vec<u8>, CallOptions)>,
 }
 
 /// A piece of an answer.
@@ -32,13 +39,14 @@ pub(crate) struct Piece {
 }
 
 impl ChatAnswer {
-    /// Sends a chat request.
+    /// Sends a chat request, `resumable` if its answer is kept for later.
     ///
     /// # Errors
     /// [`CallError`] if it could not be sent.
-    pub(crate) async fn begin(client: &AsyncClient, request: Vec<u8>) -> Result<Self, CallError> {
-        let stream = send(client, &request).await?;
-        Ok(Self { stream, due: 0, again: Some((client.clone(), request)) })
+    pub(crate) async fn begin(client: &AsyncClient, request: Vec<u8>, resumable: bool) -> Result<Self, CallError> {
+        let options = if resumable { in_session() } else { CallOptions::new() };
+        let stream = send(client, &request, &options).await?;
+        Ok(Self { stream, due: 0, again: Some((client.clone(), request, options)) })
     }
 
     /// Goes on with an answer that is kept, from its beginning.
@@ -47,7 +55,7 @@ impl ChatAnswer {
     /// [`CallError`] if it could not be asked for.
     pub(crate) async fn resume(client: &AsyncClient, id: &str) -> Result<Self, CallError> {
         let request = serde_json::json!({"version": WIRE_VERSION, "id": id}).to_string();
-        let stream = client.stream("ai.resume", request.as_bytes()).await?;
+        let stream = client.stream_with("ai.resume", request.as_bytes(), &in_session()).await?;
         Ok(Self { stream, due: 0, again: None })
     }
 
@@ -58,11 +66,11 @@ impl ChatAnswer {
     /// The answer breaks off, or fails: a [`Chunk::Error`] is a piece and no error.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Piece> {
         let mut next = self.stream.next().await;
-        if let Some((client, request)) = self.again.take()
+        if let Some((client, request, options)) = self.again.take()
             && matches!(&next, Some(Err(error)) if error.is_retryable())
         {
             // The request never reached a handler: it cannot be answered twice.
-            self.stream = send(&client, &request).await.map_err(socket::explain_call)?;
+            self.stream = send(&client, &request, &options).await.map_err(socket::explain_call)?;
             next = self.stream.next().await;
         }
         let Some(json) = next.transpose()? else {
@@ -81,6 +89,11 @@ impl ChatAnswer {
     }
 }
 
-async fn send(client: &AsyncClient, request: &[u8]) -> Result<AsyncStream, CallError> {
-    client.stream("ai.chat_stream", request).await
+async fn send(client: &AsyncClient, request: &[u8], options: &CallOptions) -> Result<AsyncStream, CallError> {
+    client.stream_with("ai.chat_stream", request, options).await
+}
+
+fn in_session() -> CallOptions {
+    // So short a text always fits.
+    Metadata::new().session(SESSION).map_or_else(|_| CallOptions::new(), |said| CallOptions::new().metadata(said))
 }

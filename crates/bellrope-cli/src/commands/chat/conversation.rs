@@ -92,7 +92,7 @@ impl Conversation {
             let (error, over) = if size > limit {
                 (CallError::MessageTooLarge { size, limit }, size - limit)
             } else {
-                match ChatAnswer::begin(client, request).await {
+                match ChatAnswer::begin(client, request, self.request.resumable).await {
                     Err(error @ CallError::MessageTooLarge { size, limit }) => (error, size.saturating_sub(limit)),
                     outcome => return outcome.map_err(socket::explain_call),
                 }

@@ -1,0 +1,42 @@
+//! Whether the fleet of the settings can be reached, and who is there.
+
+use std::time::Duration;
+
+use bellrope_fleet::{FleetError, FleetSettings, Listed, instances};
+
+use super::finding::Finding;
+
+const CHECK: &str = "fleet";
+/// How long answers of instances are collected.
+const WAIT: Duration = Duration::from_millis(500);
+
+/// Nothing, where no fleet is to be joined.
+pub(super) fn reached(settings: &FleetSettings) -> Option<Finding> {
+    settings.is_wanted().then(|| match instances(settings, WAIT) {
+        Ok(listed) => there(settings, &listed),
+        Err(error) => {
+            let fix = match &error {
+                FleetError::NoServer { .. } => "start a NATS server there, or name another one in fleet.servers",
+                FleetError::Credentials { .. } => {
+                    "give what it asks for: fleet.credentials, nkey_seed_file, user or token_file"
+                }
+                FleetError::Denied { .. } => {
+                    "let this user publish and subscribe to PREFIX.> and $SRV.>; see docs/fleet.md"
+                }
+                FleetError::TooOld { .. } | FleetError::SmallPayload { .. } => "upgrade or configure that NATS server",
+                _ => "correct what is named; see docs/fleet.md",
+            };
+            Finding::fail(CHECK, error.to_string(), fix)
+        }
+    })
+}
+
+fn there(settings: &FleetSettings, listed: &[Listed]) -> Finding {
+    let many = listed.len();
+    if many == 0 && !settings.import.is_empty() {
+        let found = format!("NATS answers, and no instance of the prefix {:?}", settings.prefix);
+        return Finding::warn(CHECK, found, "start a server with --offer there, or correct fleet.prefix");
+    }
+    let running: u64 = listed.iter().map(|one| one.running).sum();
+    Finding::ok(CHECK, format!("NATS answers; instances: {many}, calls that run there: {running}"))
+}
