@@ -220,7 +220,11 @@ impl Scene {
         let of = |id: i32| {
             let status = fs::read_to_string(format!("/proc/{}/task/{id}/status", self.server.id())).ok()?;
             let value = |key| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
-            if value("Name:")?.starts_with(name) { value("voluntary_ctxt_switches:")?.parse::<i64>().ok() } else { None }
+            if value("Name:")?.starts_with(name) {
+                value("voluntary_ctxt_switches:")?.parse::<i64>().ok()
+            } else {
+                None
+            }
         };
         self.threads().filter_map(of).sum()
     }

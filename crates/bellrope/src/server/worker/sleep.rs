@@ -124,8 +124,10 @@ impl Worker {
                 session.resident = true;
             }
         }
-        // What found no room, or is of several connections, is for whoever has all the turns.
-        self.told.is_empty() && self.left.is_empty() && self.hot.is_empty() && self.priority.is_empty()
+        // What found no room, or is of several connections, is for whoever has all the turns; and who waits for the budget may
+        // find some now.
+        let lists = [&self.told, &self.hot, &self.priority, &self.starved];
+        self.left.is_empty() && lists.iter().all(|list| list.is_empty())
     }
 
     /// Does what came while somebody stood in for us.
@@ -136,4 +138,3 @@ impl Worker {
         }
     }
 }
-
