@@ -1,3 +1,4 @@
+#[cfg(feature = "tokio")]
 use std::sync::TryLockError;
 
 use crate::sync::{Mutex, PoisonError};
