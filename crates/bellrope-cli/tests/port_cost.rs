@@ -1,6 +1,6 @@
 //! What a request and a chunk that pass through the API port cost the server: system calls, counted by tracing the port's thread,
 //! wake-ups, which the kernel counts, and what the gateway behind the port allocates, with its HTTP client. How long they take is
-//! for `bellrope bench port` to print.
+//! for `bellrope bench port` to print. And what a chunk costs it on its way to a caller of `ai.chat_stream`.
 //!
 //! Where processes may not be traced the system calls are skipped, and that is said.
 #![cfg(target_arch = "x86_64")]
@@ -51,6 +51,9 @@ const CALLS_OF_A_CHUNK: f64 = 4.0;
 /// already. The ledger's thread wakes a few times a second.
 const WAKE_UPS_OF_A_REQUEST: f64 = 2.5;
 const WAKE_UPS_OF_A_CHUNK: f64 = 1.5;
+/// Of a worker, for a chunk to a caller of the socket: the caller gives credit for many chunks at once, and each worker looks
+/// around once a second.
+const WORKER_WAKE_UPS_OF_A_CHUNK: f64 = 0.25;
 
 const WHOLE: &str = r#"{"id":"1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"bell"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":1,"total_tokens":6}}"#;
 const CHUNK: &str =
@@ -65,6 +68,9 @@ const COUNTS: usize = 5;
 
 const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 
+/// The server's, below the scene's folder.
+const SOCKET: &str = "bellrope/bellrope.sock";
+
 /// One at a time: each counts what the machine does.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -74,7 +80,7 @@ struct Scene {
     port: BufReader<TcpStream>,
     /// Lets the provider write a chunk; closed, it ends its answer.
     chunks: Option<Sender<()>>,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 /// A provider that answers whole requests at once. Of a stream each chunk comes when it is told.
@@ -159,7 +165,7 @@ impl Scene {
         let port = TcpStream::connect(line.rsplit("http://").next().unwrap().trim()).unwrap();
         port.set_nodelay(true).unwrap();
         port.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { server, port: BufReader::new(port), chunks: Some(chunks), _home: home }
+        Self { server, port: BufReader::new(port), chunks: Some(chunks), home }
     }
 
     fn send(&mut self, stream: bool) {
@@ -208,12 +214,17 @@ impl Scene {
         self.chunk();
     }
 
-    /// How often the threads of the server went to sleep so far, but for those that have ended.
-    fn sleeps(&self) -> i64 {
+    /// How often the threads of the server went to sleep so far, but for those that have ended; of all, or of those whose names
+    /// begin so.
+    fn sleeps(&self, name: &str) -> i64 {
         let of = |id: i32| {
             let status = fs::read_to_string(format!("/proc/{}/task/{id}/status", self.server.id())).ok()?;
-            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-            line.trim().parse::<i64>().ok()
+            let value = |key| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+            if value("Name:")?.starts_with(name) {
+                value("voluntary_ctxt_switches:")?.parse::<i64>().ok()
+            } else {
+                None
+            }
         };
         self.threads().filter_map(of).sum()
     }
@@ -233,9 +244,9 @@ impl Scene {
 /// Wake-ups of each of the things that `act` does.
 fn wake_ups(scene: &mut Scene, act: fn(&mut Scene)) -> f64 {
     (0..WARM_UP).for_each(|_| act(scene));
-    let before = scene.sleeps();
+    let before = scene.sleeps("");
     (0..COUNT).for_each(|_| act(scene));
-    (scene.sleeps() - before) as f64 / COUNT as f64
+    (scene.sleeps("") - before) as f64 / COUNT as f64
 }
 
 /// The system calls of the port's thread while `act` is done so often, by their numbers; `None`: nobody may trace here.
@@ -338,6 +349,30 @@ fn a_chunk_that_passes_through_takes_few_system_calls_and_wake_ups() {
     check("a chunk", system_calls(&mut scene, Scene::chunk).as_ref(), CALLS_OF_A_CHUNK);
     scene.chunks = None;
     scene.read_to("data: [DONE]");
+}
+
+#[test]
+fn a_chunk_to_a_caller_wakes_the_thread_that_reads_the_provider_and_no_worker() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut scene = Scene::new();
+    let client = bellrope::Client::connect(scene.home.path().join(SOCKET)).unwrap();
+    let mut stream = client.stream("ai.chat_stream", br#"{"messages":[{"role":"user","content":"Hi"}]}"#).unwrap();
+    let mut chunk = |scene: &Scene| {
+        scene.chunks.as_ref().unwrap().send(()).unwrap();
+        let chunk = String::from_utf8(stream.next().unwrap().unwrap()).unwrap();
+        assert!(chunk.contains("bell"), "{chunk}");
+    };
+    (0..WARM_UP).for_each(|_| chunk(&scene));
+    let [workers, runtime] = ["bellrope-work", "bellrope-async"];
+    let before = [workers, runtime].map(|name| scene.sleeps(name));
+    assert!(before.iter().all(|sleeps| *sleeps > 0), "their threads are found: {before:?}");
+    (0..COUNT).for_each(|_| chunk(&scene));
+    let after = [workers, runtime].map(|name| scene.sleeps(name));
+    let [workers, runtime] = [0, 1].map(|which| (after[which] - before[which]) as f64 / COUNT as f64);
+    tell(format_args!("a chunk to a caller: {workers:.2} wake-ups of workers, {runtime:.2} of the runtime"));
+    assert!(workers <= WORKER_WAKE_UPS_OF_A_CHUNK && runtime <= WAKE_UPS_OF_A_CHUNK, "{workers} and {runtime}");
+    scene.chunks = None;
+    assert!(stream.all(|chunk| chunk.is_ok()));
 }
 
 /// A provider that allocates nothing for a request. A stream's chunks come as bytes come through `told`.

@@ -21,6 +21,7 @@ mod log_limit;
 mod message;
 #[cfg(feature = "tokio")]
 mod operator;
+mod parked;
 #[cfg(feature = "tokio")]
 mod parts;
 mod path;

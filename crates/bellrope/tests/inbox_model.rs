@@ -1,4 +1,4 @@
-//! A worker's inbox under a model checker: the same source, compiled over shuttle's atomics and locks, in thousands of
+//! A worker's inbox, and the place where it is parked while it sleeps, under a model checker: the same source, compiled over shuttle's atomics and locks, in thousands of
 //! random and adversarial schedules. The bell is a real one.
 
 #[path = "../src"]
@@ -6,6 +6,8 @@
 mod src {
     pub mod server {
         pub mod inbox;
+        #[cfg(feature = "tokio")]
+        pub mod parked;
     }
 }
 
@@ -35,6 +37,8 @@ use shuttle::{
     thread,
 };
 use src::server::inbox::Inbox;
+#[cfg(feature = "tokio")]
+use src::server::parked::Parked;
 
 /// What travels here means nothing to the inbox.
 type Message = ();
@@ -52,7 +56,7 @@ fn in_many_schedules(body: fn()) {
     Runner::new(PctScheduler::new(3, schedules), config).run(body);
 }
 
-fn has_rung(inbox: &Inbox<Message>) -> bool {
+fn has_rung<M>(inbox: &Inbox<M>) -> bool {
     wait::readable(inbox.notifier(), Some(Duration::ZERO)).unwrap()
 }
 
@@ -115,5 +119,59 @@ fn whoever_falls_asleep_while_the_server_stops_is_woken() {
         let asleep = !stopping.load(SeqCst) && turns(&inbox).1;
         stop.join().unwrap();
         assert!(!asleep || has_rung(&inbox), "the worker sleeps on");
+    });
+}
+
+/// A worker that may be parked, and the messages that it has done.
+#[cfg(feature = "tokio")]
+type Done = Vec<u32>;
+
+/// The worker's turns until it sleeps for good, parked, or until all was done that comes.
+#[cfg(feature = "tokio")]
+fn turns_and_naps(inbox: &Inbox<u32>, parked: &Parked<Done>, mut worker: Box<Done>) {
+    for _ in 0..4 {
+        worker.extend(inbox.take());
+        if !inbox.prepare_sleep() {
+            inbox.awake();
+            continue;
+        }
+        parked.park(worker);
+        thread::yield_now();
+        if !wait::readable(inbox.notifier(), Some(Duration::ZERO)).unwrap() {
+            return;
+        }
+        worker = parked.take();
+        inbox.awake();
+        inbox.notifier().clear();
+    }
+    // What is left is the test's to take.
+    inbox.wake();
+    parked.park(worker);
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn what_is_sent_to_a_parked_worker_is_done_once_in_its_order_or_wakes_it() {
+    in_many_schedules(|| {
+        let (inbox, parked) = (Inbox::<u32>::new().unwrap(), Arc::new(Parked::<Done>::new()));
+        {
+            let (inbox_of_it, parked) = (Arc::downgrade(&inbox), Arc::clone(&parked));
+            inbox.stand_in_with(move || {
+                let Some(inbox) = inbox_of_it.upgrade() else { return false };
+                parked.stand_in(|worker| worker.extend(inbox.take())).is_some()
+            });
+        }
+        let senders = [1, 11].map(|first| {
+            let inbox = Arc::clone(&inbox);
+            thread::spawn(move || [first, first + 1].into_iter().all(|message| inbox.send_or_stand_in(message)))
+        });
+        turns_and_naps(&inbox, &parked, Box::default());
+        senders.into_iter().for_each(|sender| assert!(sender.join().unwrap()));
+        let (rung, mut done) = (has_rung(&inbox), *parked.take());
+        let left = inbox.take();
+        assert!(rung || left.is_empty(), "the worker sleeps over {left:?}");
+        done.extend(left);
+        let of = |first: u32| done.iter().copied().filter(|message| message / 10 == first / 10).collect::<Vec<_>>();
+        assert_eq!((of(1), of(11)), (vec![1, 2], vec![11, 12]), "each is done once, in the order of its sender");
     });
 }

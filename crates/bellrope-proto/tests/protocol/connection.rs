@@ -351,3 +351,29 @@ fn hints_and_released_pages_change_nothing() {
         assert_eq!(both.receive(), Some((id, AnswerKind::Response, payload.to_vec())));
     }
 }
+
+#[test]
+fn an_error_of_an_open_call_that_waits_for_room_leaves_when_there_is_room() {
+    let mut both = connect(4096, 64);
+    let calls: Vec<_> = (0..32).map(|_| both.client.submit(ECHO, Style::Unary, b"", None).unwrap()).collect();
+    for call in &calls {
+        both.take().unwrap();
+        assert_eq!(both.server.open(*call, Style::Unary), Ok(true));
+    }
+    assert!(both.server.is_plain(), "a server's visit finds nothing that waits");
+    for call in &calls {
+        both.server.fail_open(*call, Failure::new(ErrorCode::Handler, "x".repeat(500)), None).unwrap();
+    }
+    let _ = both.server.commit();
+    assert!(both.server.wants_room());
+    assert!(!both.server.is_plain() && both.server.next_call().is_none());
+    let mut came = Vec::new();
+    while came.len() < calls.len() {
+        let (call, kind, _) = both.receive().expect("what waits leaves when there is room");
+        assert!(matches!(kind, AnswerKind::Error { .. }), "{kind:?}");
+        came.push(call);
+        both.server.flush().unwrap();
+        let _ = both.server.commit();
+    }
+    assert_eq!(came, calls);
+}

@@ -141,6 +141,12 @@ impl Poller {
         Ok(Self { fd: Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?), events: Vec::new() })
     }
 
+    /// The same set once more: one thread may wait for it while another changes what is watched.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self { fd: Arc::clone(&self.fd), events: Vec::new() }
+    }
+
     /// Watches `source` under `key`.
     ///
     /// # Errors
@@ -313,6 +319,18 @@ mod tests {
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
         left.shutdown();
         assert_eq!(poller.wait(None).unwrap(), [Event { key: 3, hung_up: true }]);
+    }
+
+    #[test]
+    fn what_one_adds_to_a_set_the_other_waits_for() {
+        let (left, right) = Socket::pair().unwrap();
+        let poller = Poller::new().unwrap();
+        let mut another = poller.another();
+        poller.add(&right, 7).unwrap();
+        left.ring();
+        assert_eq!(another.wait(None).unwrap(), [Event { key: 7, hung_up: false }]);
+        poller.remove(&right).unwrap();
+        assert_eq!(another.wait(Some(Duration::ZERO)).unwrap(), []);
     }
 
     #[test]

@@ -1,3 +1,5 @@
+#[cfg(feature = "tokio")]
+use std::sync::OnceLock;
 use std::{io, sync::Arc};
 
 use bellrope_shm::wait::Notifier;
@@ -8,7 +10,6 @@ use crate::sync::{AtomicBool, Mutex, Ordering, PoisonError};
 ///
 /// Bounded by what bounds its senders: connections by their limit, answers by the calls in flight, chunks by the
 /// permits of their streams.
-#[derive(Debug)]
 pub(crate) struct Inbox<M> {
     /// `None` once the worker has ended.
     messages: Mutex<Option<Vec<M>>>,
@@ -17,6 +18,18 @@ pub(crate) struct Inbox<M> {
     /// Set by the worker before it sleeps; whoever clears it must wake it.
     asleep: AtomicBool,
     wake: Notifier,
+    #[cfg(feature = "tokio")]
+    stand_in: OnceLock<StandIn>,
+}
+
+/// Does what is in the inbox in place of the worker that sleeps. Answers `false` if the worker has to be woken.
+#[cfg(feature = "tokio")]
+type StandIn = Box<dyn Fn() -> bool + Send + Sync>;
+
+impl<M> std::fmt::Debug for Inbox<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").field("wake", &self.wake).finish_non_exhaustive()
+    }
 }
 
 impl<M> Inbox<M> {
@@ -26,18 +39,37 @@ impl<M> Inbox<M> {
             filled: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             wake: Notifier::new()?,
+            #[cfg(feature = "tokio")]
+            stand_in: OnceLock::new(),
         }))
+    }
+
+    /// Says what stands in for the worker while it sleeps, where there is something. To be said once.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn stand_in_with(&self, stand_in: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.stand_in.set(Box::new(stand_in));
     }
 
     /// Answers whether the worker will take it. One that has ended takes nothing, and the message is dropped.
     pub(crate) fn send(&self, message: M) -> bool {
+        self.leave(message, || false)
+    }
+
+    /// As [`Self::send`], by a thread that may as well do what it asks for itself: so a worker that sleeps sleeps on.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn send_or_stand_in(&self, message: M) -> bool {
+        self.leave(message, || self.stand_in.get().is_some_and(|stand_in| stand_in()))
+    }
+
+    /// Puts a message in, and wakes the worker if it sleeps and `done` answers that nobody did its work.
+    fn leave(&self, message: M, done: impl FnOnce() -> bool) -> bool {
         match &mut *self.messages.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(messages) => messages.push(message),
             None => return false,
         }
         // Pairs with `prepare_sleep`: either we see that the worker sleeps, or it sees that the inbox is filled.
         self.filled.store(true, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) {
+        if self.asleep.load(Ordering::SeqCst) && !done() {
             self.wake();
         }
         true

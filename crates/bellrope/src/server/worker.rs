@@ -2,7 +2,8 @@
 //!
 //! It polls the connections that lately had traffic (the hot list), a bounded batch each in turn; the others have armed
 //! their rings and are left to epoll. Connections with priority are looked at again after every few messages of the
-//! others. When nothing is left to do it spins for as long as that pays, then arms everything and sleeps.
+//! others. When nothing is left to do it spins for as long as that pays, then arms everything and sleeps. While it sleeps,
+//! threads of async handlers may do what these ask of it.
 
 mod care;
 mod carrier;
@@ -12,6 +13,7 @@ mod deliveries;
 mod executor;
 mod patience;
 pub(crate) mod session;
+mod sleep;
 mod streams;
 mod types;
 pub(crate) mod visit;
@@ -24,7 +26,6 @@ use std::{
 
 use bellrope_proto::{Violation, stream::Scratch};
 use bellrope_shm::{
-    socket::Drained,
     sync::{Ordering, spin_loop},
     wait::{Event, Poller},
 };
@@ -37,9 +38,10 @@ use self::{
     visit::{Turn, Visit, Visitor},
 };
 use super::{
-    core::{Core, SWEEP},
+    core::Core,
     inbox::Inbox,
     message::{Message, NewConnection},
+    parked::Parked,
 };
 use crate::{kill_points::KillPoint, spin::Spinner};
 
@@ -77,6 +79,12 @@ pub(crate) struct Worker {
     told: Vec<usize>,
     /// Whether some client has not been told yet of all changes of the message types.
     types_untold: bool,
+    /// What was in the inbox while we slept and is only for our own thread.
+    #[cfg(feature = "tokio")]
+    left: Vec<Message>,
+    /// Whether somebody has stood in for us during this sleep.
+    #[cfg(feature = "tokio")]
+    stood_in: bool,
     patience: Patience,
     spinner: Spinner,
     /// Visits that found work since that was last asked; one that took too long counts for as many as make us look.
@@ -89,11 +97,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(core: Arc<Core>, index: usize) -> io::Result<(Arc<Inbox<Message>>, Self)> {
+    pub(crate) fn new(core: Arc<Core>, index: usize) -> io::Result<(Arc<Inbox<Message>>, Box<Self>)> {
         let inbox = Inbox::new()?;
         let poller = Poller::new()?;
         poller.add(inbox.notifier(), INBOX_KEY)?;
-        let worker = Self {
+        let worker = Box::new(Self {
             inbox: Arc::clone(&inbox),
             poller,
             sessions: Vec::new(),
@@ -105,6 +113,10 @@ impl Worker {
             #[cfg(feature = "tokio")]
             told: Vec::new(),
             types_untold: false,
+            #[cfg(feature = "tokio")]
+            left: Vec::new(),
+            #[cfg(feature = "tokio")]
+            stood_in: false,
             patience: Patience::new(Instant::now()),
             spinner: Spinner::new(core.fixed.spin, core.fixed.spin_cap),
             worked: 0,
@@ -117,11 +129,14 @@ impl Worker {
             rung: Vec::new(),
             scratch: None,
             core,
-        };
+        });
         Ok((inbox, worker))
     }
 
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(mut self: Box<Self>) {
+        let (parked, mut sleeper) = (Arc::new(Parked::new()), self.poller.another());
+        #[cfg(feature = "tokio")]
+        self.lets_others_stand_in(&parked);
         let mut turns = 0_u32;
         let mut looked_after = Instant::now();
         while !self.core.stopping.load(Ordering::Acquire) {
@@ -144,14 +159,9 @@ impl Worker {
                 }
             } else if self.arm_all() && self.inbox.prepare_sleep() {
                 let asleep_since = Instant::now();
-                self.look_after_sleepers(Some(self.longest_sleep()));
-                self.inbox.awake();
+                self = self.sleep(&parked, &mut sleeper);
                 looked_after = Instant::now();
-                let slept = looked_after - asleep_since;
-                self.spinner.slept(slept);
-                if slept >= SWEEP {
-                    self.give_back();
-                }
+                self.slept(looked_after - asleep_since);
                 self.sweep(looked_after);
                 self.reclaim(looked_after);
             } else {
@@ -161,7 +171,7 @@ impl Worker {
             if turns >= TURNS_PER_LOOK {
                 turns = 0;
                 if looked_after.elapsed() > LOOK_AFTER_SLEEPERS {
-                    self.look_after_sleepers(Some(Duration::ZERO));
+                    self.look_after_sleepers();
                     looked_after = Instant::now();
                     self.sweep(looked_after);
                     self.reclaim(looked_after);
@@ -171,6 +181,8 @@ impl Worker {
         // Connections that came in meanwhile are closed with the others, and those that are still on their way by whoever
         // sends them.
         let last = self.inbox.close();
+        #[cfg(feature = "tokio")]
+        self.heed_what_was_left();
         self.heed(last);
         #[cfg(feature = "tokio")]
         while self.deliver_in_turns() {}
@@ -210,6 +222,8 @@ impl Worker {
 
     /// Does what other threads ask for.
     fn read_inbox(&mut self) -> bool {
+        #[cfg(feature = "tokio")]
+        self.heed_what_was_left();
         let messages = self.inbox.take();
         let worked = !messages.is_empty();
         self.heed(messages);
@@ -323,7 +337,7 @@ impl Worker {
     #[cold]
     fn look_around(&mut self) {
         self.worked += TURNS_PER_LOOK / WORKED;
-        self.look_after_sleepers(Some(Duration::ZERO));
+        self.look_after_sleepers();
         self.read_inbox();
     }
 
@@ -398,44 +412,6 @@ impl Worker {
             }
             self.heat(index);
         }
-    }
-
-    /// Waits until a doorbell rings, somebody hangs up or the inbox has something, at most `timeout`.
-    fn look_after_sleepers(&mut self, timeout: Option<Duration>) {
-        let mut rung = std::mem::take(&mut self.rung);
-        match self.poller.wait(timeout) {
-            Ok(events) => rung.extend_from_slice(events),
-            Err(error) => tracing::error!(%error, "waiting for doorbells failed"),
-        }
-        for Event { key, hung_up } in rung.drain(..) {
-            if key == INBOX_KEY {
-                self.inbox.notifier().clear();
-                continue;
-            }
-            let index = key as usize;
-            let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { continue };
-            if session.carrier.is_some() {
-                self.hear_stream(index, hung_up);
-                continue;
-            }
-            match session.socket.drain(MAX_RINGS + 1) {
-                Ok(Drained::Rings(rings)) => {
-                    session.rings += rings;
-                    if session.rings > MAX_RINGS {
-                        let flood = Violation::DoorbellFlood(session.rings);
-                        self.close(index, &flood.into());
-                    } else if !session.hot {
-                        session.resident = true;
-                        // What the ring asked for may be room, which shows in no record.
-                        session.connection.disarm();
-                        self.heat(index);
-                    }
-                }
-                Ok(Drained::HungUp) => self.close(index, &Closing::HungUp),
-                Err(error) => self.close(index, &Closing::Io(error)),
-            }
-        }
-        self.rung = rung;
     }
 
     /// Ends a connection: its descriptor, mapping and handlers are gone when this returns.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bellrope::{
     AsyncClient, CallError, Client, Server,
     client::{CallOptions, ClientConfig, Connection, Rejection},
-    server::{SendError, ServerConfig},
+    server::{SendError, ServerConfig, SpinPolicy},
 };
-use bellrope_testkit::support::{TestServer, eventually, serve};
+use bellrope_testkit::support::{PATIENCE, TestServer, eventually, serve};
 
 /// Bytes of the buffer budget in use.
 fn budget_used(server: &TestServer) -> u64 {
@@ -339,4 +339,57 @@ fn a_clients_own_limit_on_messages_holds() {
     assert!(matches!(error, CallError::MessageTooLarge { size: 100_001, limit: 100_000 }), "{error}");
     assert_eq!(client.call("grow", b"100000").unwrap().len(), 100_000);
     assert!(matches!(client.call("grow", b"100001").unwrap_err(), CallError::Violation(_)));
+}
+
+#[test]
+fn nothing_is_lost_or_out_of_order_where_handlers_speak_while_their_worker_falls_asleep_over_and_over() {
+    const CLIENTS: u32 = 6;
+    const CHUNKS: u32 = 300;
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    // One worker that never spins, and several threads that may stand in for it.
+    let config = ServerConfig::new().workers(1).async_threads(3).spin(SpinPolicy::Never);
+    let server = Server::builder()
+        .duplex("twice", |_, mut incoming, mut outgoing| async move {
+            while let Some(chunk) = incoming.next().await {
+                outgoing.send(&chunk).await?;
+                outgoing.send(&chunk).await?;
+            }
+            Ok(())
+        })
+        .unary_async("later", |call| async move { Ok(call.into_payload()) })
+        .in_place("echo", |_| Ok(()))
+        .config(config)
+        .bind(&path)
+        .unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let path = &path;
+            scope.spawn(move || {
+                let client = Client::connect(path).unwrap();
+                let (mut sink, mut stream) = client.duplex("twice", b"").unwrap();
+                // Its reader goes away in the middle.
+                let mut left = Some(Client::connect(path).unwrap().duplex("twice", b"").unwrap());
+                for chunk in 0..CHUNKS {
+                    let chunk = (number * CHUNKS + chunk).to_le_bytes();
+                    if let Some((sink, _)) = &mut left {
+                        assert!(sink.send(&chunk).unwrap());
+                    }
+                    assert!(sink.send(&chunk).unwrap());
+                    for name in ["later", "echo"] {
+                        assert_eq!(client.call(name, &chunk).unwrap(), chunk);
+                    }
+                    for _ in 0..2 {
+                        assert_eq!(stream.next().unwrap().unwrap(), chunk);
+                    }
+                    if chunk[0] % 64 == 0 {
+                        left = None;
+                    }
+                }
+                sink.finish();
+                assert!(stream.next().is_none());
+            });
+        }
+    });
+    assert!(server.drain(PATIENCE), "no call is left");
 }

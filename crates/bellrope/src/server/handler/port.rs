@@ -26,6 +26,6 @@ impl Port {
     }
 
     pub(crate) fn send(&self, what: FromHandler) {
-        self.inbox.send(Message::FromHandler { session: self.session, call: self.call, what });
+        self.inbox.send_or_stand_in(Message::FromHandler { session: self.session, call: self.call, what });
     }
 }

@@ -48,7 +48,7 @@ impl Worker {
     }
 
     /// One connection's turn. Answers whether more is left.
-    fn deliver(&mut self, index: usize) -> Result<bool, Violation> {
+    pub(super) fn deliver(&mut self, index: usize) -> Result<bool, Violation> {
         let Some(session) = &mut self.sessions[index] else { return Ok(false) };
         let (mut messages, mut bytes) = (0, 0);
         while messages < BATCH_MESSAGES && bytes < BATCH_BYTES {

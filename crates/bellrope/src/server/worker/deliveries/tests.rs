@@ -5,10 +5,16 @@ use bellrope_proto::{connection::ClientConnection, handshake::Style};
 use super::*;
 use crate::server::{
     calls::body::Body,
-    handler::registry::{Handler, Registry},
+    core::Core,
+    handler::{
+        port::Port,
+        registry::{Handler, Registry},
+    },
+    inbox::Inbox,
     instructions,
     message::{AsyncReply, Message},
-    worker::visit::Turn,
+    parked::Parked,
+    worker::{session::Session, visit::Turn},
 };
 
 const ASYNC: u16 = 1;
@@ -17,7 +23,7 @@ const MANY: usize = 1_000;
 
 /// A worker whose loop does not turn, and whose async handlers never run: what they say is made up.
 struct Still {
-    worker: Worker,
+    worker: Box<Worker>,
     /// Not driven.
     _runtime: tokio::runtime::Runtime,
 }
@@ -121,4 +127,121 @@ fn what_was_said_to_a_connection_that_is_gone_goes_with_it() {
     still.heed([(index, call[0], empty())]);
     assert!(still.worker.deliver_in_turns());
     assert_eq!(came(&mut next), call);
+}
+
+/// A worker that sleeps, parked where others may stand in for it.
+struct Asleep {
+    parked: Arc<Parked<Worker>>,
+    inbox: Arc<Inbox<Message>>,
+    core: Arc<Core>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Still {
+    fn sleep(mut self) -> Asleep {
+        let (parked, inbox, core) =
+            (Arc::new(Parked::new()), Arc::clone(&self.worker.inbox), Arc::clone(&self.worker.core));
+        self.worker.lets_others_stand_in(&parked);
+        assert!(self.worker.arm_all() && inbox.prepare_sleep());
+        parked.park(self.worker);
+        Asleep { parked, inbox, core, _runtime: self._runtime }
+    }
+}
+
+impl Asleep {
+    fn say(&self, session: SessionId, call: u64, what: FromHandler) {
+        Port { inbox: Arc::clone(&self.inbox), session, call, max_chunk: 1024 }.send(what);
+    }
+
+    fn is_woken(&self) -> bool {
+        bellrope_shm::wait::readable(self.inbox.notifier(), Some(std::time::Duration::ZERO)).unwrap()
+    }
+}
+
+#[test]
+fn what_a_handler_says_while_its_worker_sleeps_arrives_and_wakes_nobody() {
+    let mut still = Still::new();
+    let (mut client, session, calls) = still.client(100, ASYNC);
+    let asleep = still.sleep();
+    for call in calls {
+        asleep.say(session, call, empty());
+        assert_eq!(came(&mut client), [call], "before the handler goes on");
+        assert!(!asleep.is_woken());
+    }
+    let worker = asleep.parked.take();
+    assert!(worker.sessions[session.index].as_ref().unwrap().open.iter().next().is_none(), "the calls have ended");
+}
+
+#[test]
+fn a_worker_that_is_awake_does_what_handlers_say_itself() {
+    let mut still = Still::new();
+    let (mut client, session, calls) = still.client(1, ASYNC);
+    let asleep = still.sleep();
+    let mut worker = asleep.parked.take();
+    asleep.say(session, calls[0], empty());
+    assert_eq!(came(&mut client), [0; 0]);
+    assert!(asleep.is_woken(), "it may have been about to sleep");
+    assert!(worker.read_inbox());
+    assert_eq!(came(&mut client), calls);
+}
+
+#[test]
+fn whoever_stands_in_leaves_what_is_not_of_handlers_to_the_worker_and_wakes_it() {
+    let mut still = Still::new();
+    let (mut client, session, calls) = still.client(1, ASYNC);
+    let asleep = still.sleep();
+    assert!(asleep.inbox.send(Message::TypesChanged), "its sender is none who stands in");
+    assert!(asleep.is_woken());
+    asleep.inbox.notifier().clear();
+    // It has not woken yet.
+    assert!(!asleep.inbox.prepare_sleep());
+    asleep.say(session, calls[0], empty());
+    assert_eq!(came(&mut client), calls);
+    assert!(asleep.is_woken());
+    let mut worker = asleep.parked.take();
+    assert!(matches!(worker.left[..], [Message::TypesChanged]));
+    worker.read_inbox();
+    assert!(worker.left.is_empty());
+}
+
+#[test]
+fn a_worker_that_is_to_end_is_woken_for_everything() {
+    let mut still = Still::new();
+    let (mut client, session, calls) = still.client(1, ASYNC);
+    let asleep = still.sleep();
+    asleep.core.draining.store(true, std::sync::atomic::Ordering::Release);
+    asleep.say(session, calls[0], empty());
+    assert!(asleep.is_woken());
+    assert_eq!(came(&mut client), [0; 0]);
+    assert!(asleep.parked.take().read_inbox());
+    assert_eq!(came(&mut client), calls);
+}
+
+#[test]
+fn what_finds_no_room_or_exceeds_a_turn_wakes_the_worker() {
+    let mut still = Still::new();
+    let (_client, session, calls) = still.client(64, ASYNC);
+    let (mut crowd, crowded, others) = still.client(MANY, ASYNC);
+    let asleep = still.sleep();
+    let large = || FromHandler::Answered(Ok(AsyncReply { bytes: vec![7; 30_000], reservation: None }));
+    let told = calls.iter().take_while(|call| {
+        asleep.say(session, **call, large());
+        !asleep.is_woken()
+    });
+    let delivered = told.count();
+    assert!((1..calls.len() - 1).contains(&delivered), "{delivered}");
+    let mut worker = asleep.parked.take();
+    let is_full = |session: &Session| session.hot && session.wants_care();
+    assert!(is_full(worker.sessions[session.index].as_ref().unwrap()));
+    // More than one turn of answers.
+    worker.hot.clear();
+    let message = |call: &u64| Message::FromHandler { session: crowded, call: *call, what: empty() };
+    worker.heed(others.iter().map(message).collect());
+    assert!(!worker.stand_in());
+    let mut all = came(&mut crowd);
+    assert_eq!(all, others[..BATCH_MESSAGES as usize]);
+    while worker.deliver_in_turns() {
+        all.extend(came(&mut crowd));
+    }
+    assert_eq!(all, others, "nothing is lost, and nothing out of order");
 }
