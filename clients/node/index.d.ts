@@ -347,6 +347,7 @@ export type Code =
   | 'Incompatible'
   | 'NotExecuted'
   | 'Unknown'
+  | 'ClosedByServer'
   | 'Violation'
   | 'Connect'
   | 'Closed';
@@ -455,6 +456,15 @@ export class NotExecuted extends BellropeError {
 /** The connection was lost, and the call may have run, once. */
 export class Unknown extends BellropeError {
   readonly code: 'Unknown';
+}
+
+/** The server has closed the connection on account of this client, and has said why. Other calls get a new connection. */
+export class ClosedByServer extends BellropeError {
+  readonly code: 'ClosedByServer';
+  /** The server's own words: which limit or rule, its value, and what to do. */
+  readonly reason: string;
+  /** Whether the call may have run, once. If not, it is safe to send it again, and `retryable`. */
+  readonly mayHaveRun: boolean;
 }
 
 /** The server broke the protocol. */

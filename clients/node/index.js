@@ -5,6 +5,7 @@ export {
   BellropeError,
   Cancelled,
   Closed,
+  ClosedByServer,
   Connect,
   DeadlineExceeded,
   Exhausted,

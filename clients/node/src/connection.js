@@ -4,6 +4,7 @@
 import { clockOffset, onServerClock } from './clock.js';
 import {
   Closed,
+  ClosedByServer,
   Connect,
   fromRecord,
   Incompatible,
@@ -36,6 +37,8 @@ export class Connection {
   #assembling = null;
   // How many requests the server took, if it said so.
   #admitted = -1;
+  // Why the server closes the connection, if it said so.
+  #closedBecause = '';
   #ended = false;
   // What was read, to see whether anything still comes after a write has failed.
   #reads = 0;
@@ -164,8 +167,7 @@ export class Connection {
     if (this.#admitted >= 0) throw new Violation('bad_form', 'a record behind the admitted record');
     if (record.kind === Kind.admitted) return this.#takeAdmitted(record);
     const call = this.#sent.get(record.call);
-    // What belongs to no call has crossed with its end.
-    if (call === undefined) return;
+    if (call === undefined) return this.#takeStray(record);
     switch (record.kind) {
       case Kind.response:
         return this.#takeResponse(call, record);
@@ -184,6 +186,11 @@ export class Connection {
         must(call.outgoing !== null, 'bad_form', 'credit for a call without an upload');
         return call.outgoing.credit(record.extension);
     }
+  }
+
+  // What belongs to no call has crossed with its end, but for the reason why the connection is closed.
+  #takeStray(record) {
+    if (record.kind === Kind.error && record.call === 0) this.#closedBecause = record.text(MAX_ERROR_TEXT);
   }
 
   #takeAdmitted(record) {
@@ -247,6 +254,11 @@ export class Connection {
   }
 
   #lost(error) {
+    const reason = this.#closedBecause;
+    if (reason !== '') {
+      const outcome = (call) => new ClosedByServer(reason, !this.#certain(call));
+      return this.#finish(outcome, false, new Connect(`the server closed the connection: ${reason}`));
+    }
     const why = error === null ? 'the server hung up' : `the connection was lost: ${error.message}`;
     const outcome = (call) => (this.#certain(call) ? new NotExecuted(`${why}; the call did not run`) : new Unknown(`${why}; the call may have run`));
     this.#finish(outcome, false, new Connect(why));

@@ -150,6 +150,21 @@ export class Unknown extends BellropeError {
   static code = 'Unknown';
 }
 
+/**
+ * The server has closed the connection on account of this client, and has said why: `reason` is its own words. Whether the call
+ * may have run, once, is `mayHaveRun`.
+ */
+export class ClosedByServer extends BellropeError {
+  constructor(reason, mayHaveRun) {
+    super(`the server closed the connection: ${reason}; the call ${mayHaveRun ? 'may have run' : 'has not run'}`);
+    this.reason = reason;
+    this.mayHaveRun = mayHaveRun;
+    this.retryable = !mayHaveRun;
+  }
+
+  static code = 'ClosedByServer';
+}
+
 /** The server broke the protocol. `rule` is the name of the rule. */
 export class Violation extends BellropeError {
   constructor(rule, text) {

@@ -8,7 +8,7 @@ import { connect as connectPlain, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { test } from 'node:test';
-import { connect, Connect, decodeText } from '../index.js';
+import { ClosedByServer, connect, Connect, decodeText } from '../index.js';
 import { Backoff } from '../src/backoff.js';
 import { clientOf, encodeAnswer, folder, startFake, TYPES } from './fake-server.js';
 
@@ -59,6 +59,27 @@ test('the admitted record decides what ran', SECONDS, async (t) => {
   assert.equal(codes[0], 'answered');
   assert.equal(outcome(order[1]), 'Unknown');
   assert.deepEqual(codes.filter((c) => c === 'NotExecuted').length, 2);
+});
+
+test('why the server closes the connection is shown', SECONDS, async (t) => {
+  const { server, client, peer } = await connected(t, silent);
+  const states = [];
+  client.on('state', (event) => states.push(event));
+  const calls = [client.call('unary', 'a'), client.stream('server_stream', 'b').next()];
+  await peer.until(() => peer.requests === 2);
+  const reason = 'for 50 ms, the limit stall_timeout_ms, 🔔';
+  peer.send({ kind: 'error', type: 9, extension: 0, payload: reason });
+  peer.send({ kind: 'admitted', extension: 1 });
+  peer.socket.end();
+  const errors = await Promise.all(calls.map((call) => call.catch((error) => error)));
+  assert.deepEqual(errors.map((error) => [error.code, error.reason, error.mayHaveRun, error.retryable]), [
+    ['ClosedByServer', reason, true, false],
+    ['ClosedByServer', reason, false, true],
+  ]);
+  assert.ok(errors[0] instanceof ClosedByServer && errors[0].message.endsWith('; the call may have run'), errors[0].message);
+  await server.peer(1);
+  assert.equal(states[0].state, 'reconnecting');
+  assert.match(states[0].error.message, /closed the connection: for 50 ms/);
 });
 
 test('what arrived before the loss still counts, also after a write has failed', SECONDS, async (t) => {

@@ -3,9 +3,12 @@
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { connect as connectPlain, createServer } from 'node:net';
+import { join as joinPath } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'node:test';
-import { decodeText, textOf } from '../index.js';
+import { connect, decodeText, textOf } from '../index.js';
+import { encodeRecord, folder } from './fake-server.js';
 import { RealServer, STYLES } from './real-server.js';
 
 const options = { timeout: 120_000, skip: STYLES ? false : 'BELLROPE_STYLES names no program' };
@@ -140,4 +143,29 @@ test('a killed server leaves calls of each style unknown, once', options, async 
   const waiting = client.call('echo', 'again');
   server.start();
   assert.equal(decodeText(await waiting), 'again');
+});
+
+test('a client that is put out learns which rule was broken', options, async (t) => {
+  const server = await RealServer.styles(t);
+  // Something between the two writes to the connection.
+  const path = joinPath(folder(t), 'between.sock');
+  const ups = [];
+  const between = createServer((down) => {
+    const up = connectPlain(server.path);
+    ups.push(up);
+    for (const [one, other] of [[down, up], [up, down]]) one.on('error', () => other.destroy()).pipe(other);
+  }).listen(path);
+  await once(between, 'listening');
+  t.after(() => between.close());
+  const client = await connect({ path, connectTimeout: 20_000, reconnectTimeout: 20_000 });
+  t.after(() => client.close());
+  const calls = [client.call('never'), client.call('never')].map((call) => call.catch((error) => error));
+  while (JSON.parse(decodeText(await client.call('calls'))).running < 2) await sleep(1);
+  ups[0].write(encodeRecord({ kind: 'response', call: 1 }));
+  for (const error of await Promise.all(calls)) {
+    assert.equal(error.code, 'ClosedByServer');
+    assert.match(error.reason, /broke the protocol \(bad_direction\)/);
+    assert.equal(error.mayHaveRun, true);
+  }
+  assert.equal(decodeText(await client.call('echo', 'again')), 'again');
 });

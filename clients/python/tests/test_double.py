@@ -136,6 +136,26 @@ class Lost(unittest.TestCase):
 
             self.assertEqual(self.outcome(leaves), kind)
 
+    def test_why_the_server_closes_the_connection_is_shown(self) -> None:
+        words = "for 50 ms, the limit stall_timeout_ms, " + BELL
+        for taken, ran in ((0, False), (1, True)):
+
+            def put_out(peer: Peer, taken: int = taken) -> None:
+                peer.welcome()
+                peer.request()
+                peer.socket.sendall(record(ERROR, 9, 0, 0, words.encode()) + record(ADMITTED, 0, 0, taken))
+
+            with Double(put_out, echo) as double, bellrope.Client(double.path) as client:
+                with self.assertRaises(bellrope.ClosedByServer) as caught:
+                    client.call("unary", b"x")
+                error = caught.exception
+                self.assertEqual((error.reason, error.may_have_run, error.retryable), (words, ran, not ran))
+                self.assertEqual((error.kind, error.blame), ("ClosedByServer", "caller"))
+                self.assertEqual(client.call("unary", b"again"), b"again")
+            retry = bellrope.Retry.IDEMPOTENT if ran else bellrope.Retry.NOT_EXECUTED
+            with Double(put_out, echo) as double, bellrope.Client(double.path) as client:
+                self.assertEqual(client.call("unary", b"x", retry=retry), b"x")
+
     def test_an_answer_before_the_hang_up_counts(self) -> None:
         def answers(peer: Peer) -> None:
             peer.welcome()

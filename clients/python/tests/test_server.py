@@ -15,6 +15,7 @@ from typing import Any, Callable, Coroutine, List
 import bellrope
 from bellrope import State
 
+from .double import RESPONSE, record
 from .styles import PATIENCE, PROGRAM, Server, counts, wait_for
 
 BELL = "\U0001f514"
@@ -114,6 +115,31 @@ class Blocking(WithServer):
                 next(stream)
             with self.assertRaises(TypeError):
                 client.call("echo", "text")  # type: ignore[arg-type]
+
+    def test_a_client_that_is_put_out_learns_which_rule_it_broke(self) -> None:
+        ends: List[bellrope.CallError] = []
+
+        def call() -> None:
+            try:
+                client.call("never")
+            except bellrope.CallError as error:
+                ends.append(error)
+
+        with bellrope.Client(self.server.path) as client:
+            calls = [threading.Thread(target=call) for _ in range(3)]
+            for thread in calls:
+                thread.start()
+            wait_for(lambda: counts(client)["running"] == 3)
+            assert client._link is not None
+            client._link._socket.sendall(record(RESPONSE, 0, 1))
+            for thread in calls:
+                thread.join(PATIENCE)
+            self.assertEqual([error.kind for error in ends], ["ClosedByServer"] * 3)
+            for error in ends:
+                assert isinstance(error, bellrope.ClosedByServer)
+                self.assertIn("broke the protocol (bad_direction)", error.reason)
+                self.assertTrue(error.may_have_run)
+            self.assertEqual(client.call("echo", b"again"), b"again")
 
     def test_an_upload_that_is_answered_early_learns_it(self) -> None:
         with bellrope.Client(self.server.path) as client, client.client_stream("first") as upload:
@@ -439,6 +465,22 @@ class Asynchronous(WithServer):
 
         run(main())
         self.assertEqual(states[:2], [State.RECONNECTING, State.CONNECTED])
+
+    def test_a_client_that_is_put_out_learns_which_rule_it_broke(self) -> None:
+        async def main() -> None:
+            async with bellrope.AsyncClient(self.server.path) as client:
+                calls = [asyncio.create_task(client.call("never")) for _ in range(3)]
+                while counts(await client.call("calls"))["running"] < 3:
+                    await asyncio.sleep(0.001)
+                assert client._link is not None
+                client._link._socket.sendall(record(RESPONSE, 0, 1))
+                for error in await asyncio.gather(*calls, return_exceptions=True):
+                    assert isinstance(error, bellrope.ClosedByServer), error
+                    self.assertIn("broke the protocol (bad_direction)", error.reason)
+                    self.assertTrue(error.may_have_run)
+                self.assertEqual(await client.call("echo", b"again"), b"again")
+
+        run(main())
 
     def test_a_thousand_calls_at_a_time(self) -> None:
         async def main() -> None:

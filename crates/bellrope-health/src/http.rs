@@ -67,6 +67,10 @@ use tokio::{
 };
 use tracked::Tracked;
 
+/// Connections that the kernel keeps until they are taken; it has a limit of its own, 4,096 (`net.core.somaxconn`). Beyond
+/// that it drops what a client begins with, and the client begins again only a second later: with the usual 128 a flood of
+/// connections held up probes for that long, wherever this thread was kept from its work for a moment.
+const BACKLOG: i32 = 4_096;
 /// How long accepting rests when the system refuses it.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// The smallest buffer that hyper takes.
@@ -201,6 +205,7 @@ fn prepare(listener: std::net::TcpListener, config: &ListenerConfig) -> io::Resu
             runtime
         }
     };
+    rustix::net::listen(&listener, BACKLOG)?;
     let runtime = runtime.enable_all().max_io_events_per_tick(64).build()?;
     let context = runtime.enter();
     let listener = TcpListener::from_std(listener)?;

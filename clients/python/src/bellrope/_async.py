@@ -16,7 +16,7 @@ from ._async_streams import AsyncDuplex, AsyncStream, AsyncUpload
 from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
 from ._dial import Dialled, pause
-from ._errors import Closed, Connect, DeadlineExceeded, NotExecuted, Unknown, interrupted
+from ._errors import LOST, Closed, Connect, DeadlineExceeded, NotExecuted, interrupted
 from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 from ._items import AsyncItemDuplex, AsyncItems, AsyncItemUpload
 from ._method import Method
@@ -264,7 +264,7 @@ class AsyncClient:
         while True:
             try:
                 return await self._call_once(name, method, request, until)
-            except (NotExecuted, Unknown) as error:
+            except LOST as error:
                 if not retry.allows(error) or self._is_over(until):
                     raise
 

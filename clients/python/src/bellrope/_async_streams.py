@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Optional, Type
 from ._async_link import AsyncLink
 from ._config import Payload, Retry, as_bytes
 from ._core import Call
-from ._errors import Cancelled, DeadlineExceeded, MessageTooLarge, NotExecuted, Unknown, interrupted
+from ._errors import LOST, Cancelled, DeadlineExceeded, MessageTooLarge, interrupted
 from ._waiters import Waiters
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class _Streaming:
                     if call.error is not None and not call.chunks:
                         raise call.error
                 return self._begun
-            except (NotExecuted, Unknown) as error:
+            except LOST as error:
                 if not self._retry.allows(error) or client._is_over(self._until):
                     raise
 

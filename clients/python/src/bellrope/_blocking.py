@@ -12,7 +12,7 @@ from ._cancel import NO_REGISTRATION, CancelToken, Registration
 from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
 from ._dial import Dialled
-from ._errors import Cancelled, Connect, DeadlineExceeded, NotExecuted, Unknown, interrupted
+from ._errors import LOST, Cancelled, Connect, DeadlineExceeded, NotExecuted, interrupted
 from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 from ._items import ItemDuplex, Items, ItemUpload
 from ._link import Link
@@ -308,7 +308,7 @@ class Client(Shared):
         while True:
             try:
                 return self._call_once(name, method, request, until, cancel)
-            except (NotExecuted, Unknown) as error:
+            except LOST as error:
                 if not retry.allows(error) or until is not None and time.monotonic() >= until:
                     raise
 
@@ -329,7 +329,7 @@ class Client(Shared):
             try:
                 stream._first()
                 return stream
-            except (NotExecuted, Unknown) as error:
+            except LOST as error:
                 if not retry.allows(error) or until is not None and time.monotonic() >= until:
                     raise
 

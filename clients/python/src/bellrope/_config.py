@@ -9,7 +9,7 @@ import stat
 import sys
 from typing import Final, Optional, Union
 
-from ._errors import CallError, NotExecuted, Unknown
+from ._errors import LOST, CallError
 
 Payload = Union[bytes, bytearray, memoryview]
 
@@ -26,9 +26,9 @@ class Retry(enum.Enum):
 
     def allows(self, error: CallError) -> bool:
         """Whether a call that ended so is sent again."""
-        if isinstance(error, NotExecuted):
-            return self is not Retry.NEVER
-        return isinstance(error, Unknown) and self is Retry.IDEMPOTENT
+        if not isinstance(error, LOST):
+            return False
+        return self is Retry.IDEMPOTENT or self is Retry.NOT_EXECUTED and error.retryable
 
 
 class State(enum.Enum):

@@ -12,7 +12,16 @@ from typing import Callable, Optional, Union
 
 from . import _records as records
 from ._credit import Inflow, Outflow
-from ._errors import CallError, MessageTooLarge, NotExecuted, Unknown, Violation, from_record, too_many_in_flight
+from ._errors import (
+    CallError,
+    ClosedByServer,
+    MessageTooLarge,
+    NotExecuted,
+    Unknown,
+    Violation,
+    from_record,
+    too_many_in_flight,
+)
 from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, Welcome
 
 # Bytes that wait for the socket: parts of large messages are made up to the lower mark, and above the higher one nobody
@@ -22,6 +31,8 @@ _HIGH = 256 * 1024
 # A payload from this size on is not copied to stand behind its header.
 _APART = 4096
 _BUFFERS = 64
+# As much of a text as travels.
+_MAX_ERROR_TEXT = 1024
 
 
 # Of calls that stream nothing to us: nothing is ever put in.
@@ -114,6 +125,8 @@ class Core:
         self._large: deque[_Large] = deque()
         self._receiving: Optional[Call] = None
         self._admitted: Optional[int] = None
+        # Why the server closes the connection, if it said so.
+        self._closed_because = ""
 
     # What the application does.
 
@@ -237,7 +250,10 @@ class Core:
             if violation is None:
                 unsent = call.end is None or call.end > flushed
                 untaken = self._admitted is not None and (call.number or 0) > self._admitted
-                if unsent or untaken:
+                certain = unsent or untaken
+                if self._closed_because:
+                    error = ClosedByServer(self._closed_because, not certain)
+                elif certain:
                     error = NotExecuted()
             self._finish(call, error)
 
@@ -305,6 +321,9 @@ class Core:
             return self._note_admitted(record)
         call = self._calls.get(number)
         if call is None:
+            # What belongs to no call has crossed with its end, but for the reason why the connection is closed.
+            if kind == records.ERROR and number == 0:
+                self._closed_because = payload[:_MAX_ERROR_TEXT].decode("utf-8", "replace")
             return
         if kind == records.RESPONSE:
             self._respond(call, payload)

@@ -160,6 +160,27 @@ class Unknown(CallError):
         super().__init__("the server went away while the call was under way; it may have run")
 
 
+class ClosedByServer(CallError):
+    """The server has closed the connection on account of this client, and has said why. Other calls get a new connection.
+
+    `reason` is the server's own words: which limit or rule, its value, and what to do. `may_have_run` says whether the call
+    may have run, once; if not, it is safe to send it again.
+    """
+
+    blame = "caller"
+
+    def __init__(self, reason: str, may_have_run: bool) -> None:
+        what = "may have run" if may_have_run else "has not run"
+        super().__init__(f"the server closed the connection: {reason}; the call {what}")
+        self.reason = reason
+        self.may_have_run = may_have_run
+        self.retryable = not may_have_run
+
+
+#: How calls end whose connection is lost.
+LOST = (NotExecuted, Unknown, ClosedByServer)
+
+
 class Violation(CallError):
     """The server broke the protocol, and the connection was closed. `name` is that of the rule."""
 

@@ -56,6 +56,19 @@ fn a_drain_takes_nothing_new_closes_idle_connections_and_lets_requests_end() {
     assert!(std::net::TcpStream::connect(listener.local_addr()).is_err(), "nothing new is taken");
 }
 
+// Fault 62.
+#[test]
+fn a_flood_that_nobody_takes_yet_keeps_no_connection_from_being_made() {
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let listener = std::net::TcpListener::bind(std::net::SocketAddr::from(ADDR)).unwrap();
+    let addr = listener.local_addr().unwrap();
+    // Nothing drives it, so it takes none.
+    let _prepared = prepare(listener, &ListenerConfig::new("a test", "test")).unwrap();
+    let many = most.trim().parse::<usize>().unwrap().min(500);
+    let connect = |_| std::net::TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
+    assert_eq!((0..many).map(connect).count(), many);
+}
+
 #[test]
 fn a_reader_that_stands_still_loses_its_connection_however_long_that_may_last() {
     let mut config = ListenerConfig::new("a test", "test");

@@ -95,6 +95,12 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.assembly.is_some()
     }
 
+    /// Up to where requests and what else the client sent were taken: grows with each record.
+    #[must_use]
+    pub fn taken(&self) -> u64 {
+        self.requests.position()
+    }
+
     /// How far the client has read, if there is something that it has to read before the rest can be sent: answers, or
     /// chunks of streams. What it sends meanwhile is no progress.
     ///

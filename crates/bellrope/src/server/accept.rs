@@ -3,6 +3,7 @@
 pub(crate) mod acceptor;
 pub(crate) mod connection_limits;
 pub(crate) mod half_open;
+pub(crate) mod newcomers;
 pub(crate) mod pages;
 pub(crate) mod penalty;
 pub(crate) mod retirement;

@@ -248,13 +248,14 @@ pub(crate) fn accepted(core: &Arc<Core>) -> (ClientConnection, NewConnection) {
     let memory = SharedMemory::anonymous(core.fixed.terms.geometry.mapping_len());
     let (client, connection) = pair(&memory, core.fixed.terms);
     let (socket, _others) = Socket::pair().unwrap();
+    let peer = PeerCredentials { pid: 0, uid: 0 };
     let connection = NewConnection {
         socket,
         connection,
         stream: None,
         serial: 1,
-        peer: PeerCredentials { pid: 0, uid: 0 },
-        slot: core.connection_limits.take(&core.live, 0, false).unwrap(),
+        peer,
+        slot: core.connection_limits.take(&core.live, peer, false).unwrap(),
         name: "counted".to_owned(),
         told: None,
     };

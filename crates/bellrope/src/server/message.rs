@@ -9,7 +9,11 @@ use bellrope_proto::{Reservation, connection::Failure};
 use bellrope_proto::{connection::ServerConnection, stream::StreamEnd};
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
-use super::{accept::connection_limits::ConnectionSlot, calls::body::Body, handler::added::AddedTypes};
+use super::{
+    accept::{connection_limits::ConnectionSlot, newcomers::GiveWay},
+    calls::body::Body,
+    handler::added::AddedTypes,
+};
 use crate::status::Counted;
 
 /// One thing for a worker to do.
@@ -17,6 +21,8 @@ use crate::status::Counted;
 pub(crate) enum Message {
     /// A new connection.
     Connected(Box<NewConnection>),
+    /// A process is to give a place up.
+    GiveWay(Arc<GiveWay>),
     /// Message types were added or taken out.
     TypesChanged,
     /// Something from an async handler.

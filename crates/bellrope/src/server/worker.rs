@@ -237,6 +237,7 @@ impl Worker {
             match message {
                 Message::Connected(connection) => self.adopt(*connection),
                 Message::TypesChanged => self.tell_types(),
+                Message::GiveWay(way) => self.give_way(&way),
                 #[cfg(feature = "tokio")]
                 Message::FromHandler { session, call, what } => self.told(session, call, what),
             }
@@ -441,7 +442,7 @@ impl Worker {
             Closing::Violation(_) => metrics.violations.fetch_add(1, Relaxed),
             Closing::Stalled | Closing::LetOthersWait { .. } => metrics.stalled.fetch_add(1, Relaxed),
             Closing::Io(_) => metrics.broken.fetch_add(1, Relaxed),
-            Closing::HungUp => 0,
+            Closing::HungUp | Closing::GivesWay(_) => 0,
         };
     }
 }

@@ -57,6 +57,13 @@ impl Liveness {
         let _ = self.loops[index].wake.set(Box::new(wake));
     }
 
+    /// Wakes one loop.
+    pub(crate) fn wake(&self, index: usize) {
+        if let Some(wake) = self.loops.get(index).and_then(|beat| beat.wake.get()) {
+            wake();
+        }
+    }
+
     /// To be called by a loop once a turn: answers what was asked. Two loads if nothing was.
     #[inline]
     pub(crate) fn beat(&self, index: usize) {

@@ -10,6 +10,7 @@ mod handshakes;
 mod memory;
 mod offenders;
 mod panics;
+mod places;
 mod processes;
 mod slow_servers;
 mod tables;

@@ -18,7 +18,9 @@ use bellrope_shm::{
 };
 
 use super::{
+    connection_limits::ConnectionSlot,
     half_open::HalfOpens,
+    newcomers::{Newcomer, Newcomers, Step},
     pages::{PageCache, Paging},
     penalty::Admission,
     retirement::Retirement,
@@ -52,6 +54,8 @@ pub(crate) struct Acceptor {
     pages: PageCache,
     /// As many as may be half open, at most.
     waiting: Vec<Waiting>,
+    /// As many, too.
+    newcomers: Newcomers,
     next_key: u64,
     next_serial: u64,
     /// Accepting rests until then.
@@ -89,6 +93,7 @@ impl Acceptor {
             half_open: HalfOpens::default(),
             pages: PageCache::default(),
             waiting: Vec::new(),
+            newcomers: Newcomers::default(),
             next_key: FIRST_HANDSHAKE_KEY,
             next_serial: 1,
             paused_until: None,
@@ -112,6 +117,7 @@ impl Acceptor {
                 }
             }
             self.expire(Instant::now());
+            self.seat_newcomers(Instant::now());
             self.end_if_unused();
             self.core.metrics.accepting(self.paused_until.is_some());
         }
@@ -127,6 +133,9 @@ impl Acceptor {
             self.give_up(&unfinished, Status::Draining, text);
         }
         for Waiting { socket, peer, .. } in std::mem::take(&mut self.waiting) {
+            self.refuse(&socket, peer.pid, Status::Draining, text);
+        }
+        while let Some(Newcomer { socket, peer, .. }) = self.newcomers.pop() {
             self.refuse(&socket, peer.pid, Status::Draining, text);
         }
     }
@@ -148,13 +157,14 @@ impl Acceptor {
     }
 
     fn is_shaking_hands(&self) -> bool {
-        self.half_open.len() > 0 || !self.waiting.is_empty()
+        self.half_open.len() > 0 || !self.waiting.is_empty() || self.newcomers.len() > 0
     }
 
     /// How long nothing will happen by itself.
     fn patience(&self) -> Duration {
         let deadlines = self.half_open.iter().map(|(_, unfinished)| unfinished.deadline());
         let next = deadlines.chain(self.waiting.iter().map(|waiting| waiting.due)).chain(self.paused_until);
+        let next = next.chain(self.newcomers.first().map(|first| first.deadline));
         let next = next.chain(self.retirement.due(&self.core)).min();
         next.map_or(SWEEP, |next| next.saturating_duration_since(Instant::now()).min(SWEEP))
     }
@@ -331,10 +341,53 @@ impl Acceptor {
             let text = "connections over the socket alone, transport 1, are switched off here (stream_transport)";
             return self.refuse(&socket, peer.pid, Status::Transport, text);
         }
-        let slot = match self.core.connection_limits.take(&self.core.live, peer.uid, hello.class == PRIORITY) {
-            Ok(slot) => slot,
-            Err(text) => return self.refuse(&socket, peer.pid, Status::Full, &text),
-        };
+        let now = Instant::now();
+        // Those who wait for a place come first.
+        self.seat_newcomers(now);
+        match self.core.connection_limits.take(&self.core.live, peer, hello.class == PRIORITY) {
+            Ok(slot) => self.seat(socket, peer, hello, slot),
+            Err(shortage) => {
+                if shortage.giver.is_none() || self.newcomers.len() >= self.core.live.max_half_open() as usize {
+                    return self.refuse(&socket, peer.pid, Status::Full, &shortage.text);
+                }
+                let deadline = now + self.core.live.handshake_timeout() / 2;
+                self.newcomers.push(Newcomer { socket, peer, hello, deadline });
+                self.seat_newcomers(now);
+            }
+        }
+    }
+
+    /// Lets those in for whom a place was found, and asks the workers for one for the next.
+    fn seat_newcomers(&mut self, now: Instant) {
+        while let Some(first) = self.newcomers.first() {
+            let is_priority = first.hello.class == PRIORITY;
+            let shortage = match self.core.connection_limits.take(&self.core.live, first.peer, is_priority) {
+                Ok(slot) => {
+                    let Some(Newcomer { socket, peer, hello, .. }) = self.newcomers.pop() else { return };
+                    self.seat(socket, peer, hello, slot);
+                    continue;
+                }
+                Err(shortage) => shortage,
+            };
+            match self.newcomers.step(&shortage, self.workers.len(), now) {
+                Step::Wait => return,
+                Step::Ask(way) => {
+                    for worker in &self.workers {
+                        if !worker.send(Message::GiveWay(Arc::clone(&way))) {
+                            way.answered();
+                        }
+                    }
+                }
+                Step::Refuse => {
+                    let Some(Newcomer { socket, peer, .. }) = self.newcomers.pop() else { return };
+                    self.refuse(&socket, peer.pid, Status::Full, &shortage.text);
+                }
+            }
+        }
+    }
+
+    /// Makes a connection of a finished handshake that has its place.
+    fn seat(&mut self, socket: Socket, peer: PeerCredentials, hello: Hello, slot: ConnectionSlot) {
         KillPoint::Seated.reached();
         let only_this = hello.transport == Transport::Stream || !self.core.fixed.stream_transport;
         match let_in(&self.core, &mut self.pages, self.next_serial, &socket, hello, peer, slot) {

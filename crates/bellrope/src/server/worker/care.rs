@@ -2,11 +2,13 @@
 //! for, memory that nobody uses.
 
 use std::{
+    cmp::Reverse,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use super::{Worker, closing::Closing, patience::longest_sleep};
+use crate::server::accept::newcomers::GiveWay;
 
 impl Worker {
     /// How long there is nothing to look after, unless somebody rings.
@@ -89,6 +91,7 @@ impl Worker {
         let mut unread = 0;
         for index in 0..self.sessions.len() {
             let Some(session) = &mut self.sessions[index] else { continue };
+            session.note_quiet();
             match session.is_stuck(now, patience) {
                 Ok(true) => self.close(index, &Closing::Stalled),
                 Ok(false) => {
@@ -100,6 +103,23 @@ impl Worker {
             }
         }
         self.visitor.note_unread(unread);
+    }
+
+    /// Closes one connection of a process that is to give a place up: an idle one, that which has been idle for longest. If
+    /// it may be a busy one, that with the fewest calls.
+    pub(super) fn give_way(&mut self, way: &GiveWay) {
+        let asked = self.sessions.iter_mut().enumerate().filter_map(|(index, session)| Some((index, session.as_mut()?)));
+        let asked = asked.filter(|(_, session)| {
+            session.peer == way.giver.peer && (session.slot.priority || !way.giver.priority)
+        });
+        let found = asked.map(|(index, session)| (session.load(), Reverse(session.quiet_for()), session.serial, index));
+        let goes = found.filter(|(load, ..)| *load == 0 || way.busy_too).min();
+        if let Some((.., index)) = goes.filter(|_| way.claim()) {
+            self.close(index, &Closing::GivesWay(way.giver));
+        }
+        if way.answered() {
+            self.core.metrics.liveness().wake(self.core.fixed.workers);
+        }
     }
 
     /// Ends streams that nobody has read for too long, on a connection that may be read otherwise.

@@ -5,7 +5,10 @@ use std::io;
 use bellrope_proto::{Violation, connection::Failure, frame::ErrorCode};
 
 use super::session::Session;
-use crate::{pump::Fault, server::core::Core};
+use crate::{
+    pump::Fault,
+    server::{accept::connection_limits::Giver, core::Core},
+};
 
 /// Why a connection ended.
 pub(crate) enum Closing {
@@ -20,6 +23,8 @@ pub(crate) enum Closing {
         /// Its share, or that of its process or user.
         share: u64,
     },
+    /// Its process had more than its share of all connections, and another needed one.
+    GivesWay(Giver),
     Io(io::Error),
 }
 
@@ -71,6 +76,13 @@ impl Closing {
                     core.live.budget_grace().as_millis()
                 ),
             ),
+            Self::GivesWay(Giver { held, limit, name, .. }) => (
+                ErrorCode::Rejected,
+                format!(
+                    "its process had {held} of {limit} connections ({name}), another had fewer and needed one, and this one \
+                     was idle for longest or had the fewest calls; connect again, hold fewer connections, or raise the limit"
+                ),
+            ),
             Self::Io(error) => (ErrorCode::Rejected, format!("the server's system failed it ({error}); connect again")),
         };
         Some(Failure::new(code, text))
@@ -112,6 +124,19 @@ impl Closing {
                          it read or sent too little for {} ms (budget_grace_ms) while others waited for room",
                         core.budget.limit(),
                         core.live.budget_grace().as_millis()
+                    );
+                }
+            }
+            Self::GivesWay(Giver { held, limit, name, .. }) => {
+                if core.may_log(pid) {
+                    tracing::warn!(
+                        connection,
+                        pid,
+                        uid = session.peer.uid,
+                        client = session.name,
+                        held,
+                        "connection closed: its process had {held} of {limit} connections ({name}), and another with fewer \
+                         needed one"
                     );
                 }
             }

@@ -62,6 +62,8 @@ pub(crate) struct Session {
     pub(crate) rings: usize,
     /// What it wants or has of the buffer budget.
     pub(crate) budget_claim: BudgetClaim,
+    /// Up to where requests were taken at the last sweep, cut to what this holds, and sweeps since that was another place.
+    quiet: (u32, u32),
     /// What its client was found to keep us waiting with, since it first was.
     delays: Option<Box<Delays>>,
 }
@@ -131,6 +133,7 @@ impl Session {
             rings: 0,
             idle_visits: 0,
             budget_claim: BudgetClaim::new(holder),
+            quiet: (0, 0),
             delays: None,
         }
     }
@@ -203,6 +206,29 @@ impl Session {
         }
         let delays = self.delays.get_or_insert_default();
         Ok(delays.unread.lasts(unread, now, patience) | delays.unfinished.lasts(unfinished, now, patience))
+    }
+
+    /// To be called every second: notes whether anything came since the last time.
+    pub(crate) fn note_quiet(&mut self) {
+        let (before, seconds) = self.quiet;
+        // Only whether it is another place counts.
+        let taken = self.connection.taken() as u32;
+        self.quiet = (taken, if taken == before { seconds.saturating_add(1) } else { 0 });
+    }
+
+    /// Seconds in which nothing came.
+    pub(crate) fn quiet_for(&self) -> u32 {
+        self.quiet.1
+    }
+
+    /// Calls under way, one if it is busy otherwise. 0: it is idle, and nothing is lost with it.
+    pub(crate) fn load(&mut self) -> usize {
+        let is_busy = self.connection.is_ready()
+            || self.connection.wants_room()
+            || self.connection.is_assembling()
+            || !matches!(self.connection.unread(), Ok(None))
+            || self.carrier.as_mut().is_some_and(|carrier| carrier.is_blocked() || carrier.unfinished().is_some());
+        self.connection.open_calls().max(usize::from(is_busy))
     }
 
     /// Whether the client had left something unread when that was last asked.

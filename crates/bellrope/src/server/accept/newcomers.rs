@@ -1,0 +1,106 @@
+//! Newcomers for whom there was no place, while a process with more than its share of the places gives one up. They wait for a
+//! worker to close one of its connections, which takes a moment, and never for longer than half a handshake.
+//!
+//! It knows no thread: who asks the workers, and what they close, is their own business.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Instant,
+};
+
+use bellrope_proto::handshake::Hello;
+use bellrope_shm::socket::{PeerCredentials, Socket};
+
+use super::connection_limits::{Giver, Shortage};
+
+/// A client that has said hello, and waits for a place.
+pub(crate) struct Newcomer {
+    pub(crate) socket: Socket,
+    pub(crate) peer: PeerCredentials,
+    pub(crate) hello: Hello,
+    pub(crate) deadline: Instant,
+}
+
+/// What every worker is asked: to close one connection of this process, if none of them has yet.
+#[derive(Debug)]
+pub(crate) struct GiveWay {
+    pub(crate) giver: Giver,
+    /// Whether it may be one with calls under way.
+    pub(crate) busy_too: bool,
+    /// Workers that have not answered.
+    unanswered: AtomicUsize,
+    claimed: AtomicBool,
+}
+
+/// Those who wait, the first of them first, and what the workers were asked for it.
+#[derive(Default)]
+pub(crate) struct Newcomers {
+    waiting: VecDeque<Newcomer>,
+    asked: Option<Arc<GiveWay>>,
+}
+
+/// What is to be done about the first.
+pub(crate) enum Step {
+    Wait,
+    Ask(Arc<GiveWay>),
+    Refuse,
+}
+
+impl GiveWay {
+    /// Whether the worker that asks is the one that closes a connection: the first.
+    pub(crate) fn claim(&self) -> bool {
+        !self.claimed.swap(true, SeqCst)
+    }
+
+    /// To be called once for each worker, when it has closed what it was to close. Answers whether it was the last.
+    pub(crate) fn answered(&self) -> bool {
+        self.unanswered.fetch_sub(1, SeqCst) == 1
+    }
+}
+
+impl Newcomers {
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn push(&mut self, newcomer: Newcomer) {
+        self.waiting.push_back(newcomer);
+    }
+
+    pub(crate) fn first(&self) -> Option<&Newcomer> {
+        self.waiting.front()
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Newcomer> {
+        self.waiting.pop_front()
+    }
+
+    /// What is to be done about the first, for whom there is still no place.
+    pub(crate) fn step(&mut self, shortage: &Shortage, workers: usize, now: Instant) -> Step {
+        let is_late = self.first().is_none_or(|first| first.deadline <= now);
+        let Some(giver) = shortage.giver.filter(|_| !is_late) else { return Step::Refuse };
+        let mut busy_too = false;
+        match self.asked.take() {
+            Some(asked) if asked.unanswered.load(SeqCst) > 0 => {
+                self.asked = Some(asked);
+                return Step::Wait;
+            }
+            // None of its connections is idle.
+            Some(asked) if asked.giver.peer == giver.peer && !asked.claimed.load(SeqCst) => {
+                if asked.busy_too || !giver.has_most {
+                    return Step::Refuse;
+                }
+                busy_too = true;
+            }
+            _ => {}
+        }
+        let (unanswered, claimed) = (AtomicUsize::new(workers), AtomicBool::new(false));
+        let asked = Arc::new(GiveWay { giver, busy_too, unanswered, claimed });
+        self.asked = Some(Arc::clone(&asked));
+        Step::Ask(asked)
+    }
+}
