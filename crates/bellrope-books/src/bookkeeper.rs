@@ -143,7 +143,9 @@ impl Bookkeeper {
     #[must_use]
     pub fn register(&self, builder: ServerBuilder) -> ServerBuilder {
         let books = self.clone();
-        builder.unary_blocking(FLUSH, move |_| Ok(json!({ "written": books.flush(FLUSH_WITHIN) }).to_string().into_bytes()))
+        builder.unary_blocking(FLUSH, move |_| {
+            Ok(json!({ "written": books.flush(FLUSH_WITHIN) }).to_string().into_bytes())
+        })
     }
 
     /// What is wrong with the ledger now, in words.
