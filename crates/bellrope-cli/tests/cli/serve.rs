@@ -48,7 +48,7 @@ fn list_shows_name_and_style_of_every_type() {
     let _server = home.serve::<&str>([]);
     let table = home.run(["list"]).succeeded();
     let rows: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows.len(), 13, "{table}");
+    assert_eq!(rows.len(), 14, "{table}");
     assert!(
         rows.contains(&vec!["echo", "unary"]) && rows.contains(&vec!["ai.chat_stream", "server_stream"]),
         "{table}"
