@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bellrope::server::ServerBuilder;
 use bellrope_gateway::account::{Admission, Books, Intent, Outcome, Spent, Verdict};
 use bellrope_gateway::{AskerKind, ProviderError, Usage};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use serde_json::json;
 
 use crate::calendar::DAY;
 use crate::ledger::{Ledger, Owner};
@@ -17,6 +19,12 @@ use crate::row::{Counted, Row};
 use crate::settings::BookSettings;
 use crate::tally::Tally;
 use crate::token::Tokens;
+
+/// The message type that has written what waits for the ledger: nothing in, `{"written": true}` out, once all that waited when
+/// it came is in the file; `false` after [`FLUSH_WITHIN`], as of a disk that is full.
+pub const FLUSH: &str = "bellrope.flush";
+/// How long that waits at most.
+pub const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 /// Bytes of an answer to a token, where no provider counts: what English and code come to in the usual tokenizers.
 const BYTES_A_TOKEN: u64 = 4;
@@ -124,6 +132,20 @@ impl Bookkeeper {
     /// Writes what waits, and then nothing more. Whether all of it was written in time.
     pub fn close(&self, within: Duration) -> bool {
         self.0.ledger.as_ref().is_none_or(|ledger| ledger.close(within))
+    }
+
+    /// Has what waits written now, for whoever reads the file next. Whether all of it was written in time, or there is no ledger.
+    pub fn flush(&self, within: Duration) -> bool {
+        self.0.ledger.as_ref().is_none_or(|ledger| ledger.flush(within))
+    }
+
+    /// Gives a server the message type [`FLUSH`], by which `bellrope usage` asks for that.
+    #[must_use]
+    pub fn register(&self, builder: ServerBuilder) -> ServerBuilder {
+        let books = self.clone();
+        builder.unary_blocking(FLUSH, move |_| {
+            Ok(json!({ "written": books.flush(FLUSH_WITHIN) }).to_string().into_bytes())
+        })
     }
 
     /// What is wrong with the ledger now, in words.

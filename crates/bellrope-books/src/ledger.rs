@@ -52,6 +52,8 @@ struct Shared {
     server: i64,
     queue: Mutex<Queue>,
     changed: Condvar,
+    /// Rows were written, or it is over.
+    settled: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
     written: AtomicU64,
     lost: Arc<AtomicU64>,
@@ -63,6 +65,11 @@ struct Queue {
     rows: Vec<Row>,
     /// Being written now.
     writing: usize,
+    /// How many rows there have been so far, and how many of them are in the file.
+    added: u64,
+    settled: u64,
+    /// Whether somebody waits for what is there: nothing more is gathered.
+    hurry: bool,
     /// Until when what waits may still be written, as the end has come.
     stop: Option<Instant>,
     is_over: bool,
@@ -76,6 +83,7 @@ impl Ledger {
             server,
             queue: Mutex::default(),
             changed: Condvar::new(),
+            settled: Condvar::new(),
             thread: Mutex::default(),
             written: AtomicU64::new(0),
             lost: Arc::default(),
@@ -102,6 +110,7 @@ impl Ledger {
             return;
         }
         queue.rows.push(row);
+        queue.added += 1;
         let wakes = queue.rows.len() == 1 || queue.rows.len() == MAX_WAITING / 2;
         drop(queue);
         if wakes {
@@ -122,6 +131,22 @@ impl Ledger {
             Ok(started) => *thread = Some(started),
             Err(source) => self.0.fail(&StoreError::Make { path: self.0.path.clone(), source }, &mut None),
         }
+    }
+
+    /// Has what waits written now. Whether all that was there is in the file in time.
+    pub(crate) fn flush(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        let mut queue = self.0.queue();
+        let there = queue.added;
+        while queue.settled < there && !queue.is_over {
+            if !queue.hurry && !queue.rows.is_empty() {
+                queue.hurry = true;
+                self.0.changed.notify_one();
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
+            queue = self.0.settled.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue.settled >= there
     }
 
     /// Writes what waits, and then no more. Whether all of it was written in time.
@@ -187,7 +212,11 @@ impl Shared {
                     if self.set_trouble(None) {
                         tracing::warn!(target: TARGET, path = %self.path.display(), "the ledger is written again");
                     }
-                    self.queue().writing = 0;
+                    let mut queue = self.queue();
+                    queue.writing = 0;
+                    queue.settled += count as u64;
+                    drop(queue);
+                    self.settled.notify_all();
                     again = AGAIN[0];
                 }
                 Err(error) => {
@@ -217,6 +246,7 @@ impl Shared {
         drop(store);
         self.queue().is_over = true;
         self.changed.notify_all();
+        self.settled.notify_all();
     }
 
     /// Waits for rows, and for more where others were `written` just before. `None`: it is over.
@@ -233,11 +263,12 @@ impl Shared {
         }
         // What comes alone is there at once for whoever reads the file next.
         let due = written.map_or_else(Instant::now, |written| written + GATHER);
-        while queue.stop.is_none() && queue.rows.len() < MAX_WAITING / 2 {
+        while queue.stop.is_none() && !queue.hurry && queue.rows.len() < MAX_WAITING / 2 {
             let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else { break };
             queue = self.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         let rows = mem::take(&mut queue.rows);
+        queue.hurry = false;
         queue.writing = rows.len();
         Some(rows)
     }

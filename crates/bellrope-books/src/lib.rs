@@ -32,7 +32,7 @@ mod tally;
 mod token;
 mod usage;
 
-pub use bookkeeper::{Bookkeeper, Clock, Moment};
+pub use bookkeeper::{Bookkeeper, Clock, FLUSH, FLUSH_WITHIN, Moment};
 pub use budget::{Action, Budget};
 pub use calendar::Window;
 pub use ledger::store::StoreError;

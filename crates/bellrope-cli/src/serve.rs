@@ -124,7 +124,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let settings_of_fleet = settings.fleet.clone();
     let Settings { socket, health, api_port, api_threads, server, .. } = settings;
     let waiting = signals.handle();
-    let builder = register(Server::builder().config(server), gateway.clone()).operator();
+    let builder = books.register(register(Server::builder().config(server), gateway.clone()).operator());
     let builder = logging::adopt_traces(builder.on_ending(move |_| waiting.close()));
     #[cfg(feature = "fleet")]
     let builder = bellrope_fleet::prepare(builder, &settings_of_fleet);
@@ -151,7 +151,8 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let api_port = api_port.map(start_api).transpose()?;
 
     stay_small(server.metrics())?;
-    let types = 1 + MESSAGE_TYPES.len() + OPERATOR_TYPES.len();
+    // With `echo` and that of the books.
+    let types = 2 + MESSAGE_TYPES.len() + OPERATOR_TYPES.len();
     let path = socket.display();
     let mut ready = format!("bellrope serves {types} message types on {path}, provider {provider}");
     if let Some(health) = &health {

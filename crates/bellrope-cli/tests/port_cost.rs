@@ -43,10 +43,10 @@ const COUNT: usize = 200;
 /// Those before: connections are opened, and buffers grow to their size.
 const WARM_UP: usize = 20;
 /// What a request takes at most, and a chunk: see the lists that the tests print.
-const CALLS_OF_A_REQUEST: f64 = 10.0;
+const CALLS_OF_A_REQUEST: f64 = 7.0;
 /// `write` is how a thread of tokio wakes itself: nothing of a request is written by it.
 const WRITE: u64 = 1;
-const CALLS_OF_A_CHUNK: f64 = 4.0;
+const CALLS_OF_A_CHUNK: f64 = 3.5;
 /// At most it sleeps until the tool asks, and until the provider answers: on a busy machine the next piece is often there
 /// already. The ledger's thread wakes a few times a second.
 const WAKE_UPS_OF_A_REQUEST: f64 = 2.5;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{Server, status::OPERATOR_TYPES};
+use bellrope::{Server, status::OPERATOR};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
@@ -69,7 +69,7 @@ impl Fleet {
             Importer::new(settings.name.clone(), Choices::new(settings.choice), Clock::start(), Arc::clone(&counters));
         let membership = Arc::new(Membership {
             imports: Imports::new(settings.import.clone(), types, Arc::clone(&importer)),
-            offers: Arc::new(Offers::new(settings.offer.clone(), &OPERATOR_TYPES)),
+            offers: Arc::new(Offers::new(settings.offer.clone(), OPERATOR)),
             settings,
             socket,
             importer,

@@ -24,7 +24,7 @@ mod session;
 mod settings;
 mod times;
 
-use bellrope::server::ServerBuilder;
+use bellrope::{server::ServerBuilder, status::OPERATOR};
 
 pub use self::{
     counters::Counters,
@@ -45,6 +45,5 @@ pub fn prepare(builder: ServerBuilder, settings: &FleetSettings) -> ServerBuilde
     if !settings.is_wanted() || settings.import.is_empty() {
         return builder;
     }
-    let never = bellrope::status::OPERATOR_TYPES;
-    builder.room_for_types(ROOM).without(|name| settings.leaves_to_fleet(name) && !never.contains(&name))
+    builder.room_for_types(ROOM).without(|name| settings.leaves_to_fleet(name) && !name.starts_with(OPERATOR))
 }

@@ -60,6 +60,12 @@ pub trait Provider: Send + Sync + 'static {
         None
     }
 
+    /// The most tokens of an answer that it is asked for where a request names no number; `model` as it is sent. `None`, by
+    /// default: it is asked for no number.
+    fn usual_max_tokens(&self, _model: Option<&str>) -> Option<u32> {
+        None
+    }
+
     /// What becomes of a request whose format it speaks itself. `None`, by default: it speaks none.
     fn pass_through(&self) -> Option<PassThrough> {
         None

@@ -112,6 +112,38 @@ fn rows_are_written_as_they_were_and_only_their_user_reads_them() {
 }
 
 #[test]
+fn what_waits_is_in_the_file_when_a_flush_ends() {
+    let (place, owner) = (Place::new(), owner());
+    let ledger = place.ledger(1);
+    assert!(ledger.flush(Duration::ZERO), "nothing waits");
+    assert!(!place.path().exists());
+    // From the second on they would be gathered.
+    for number in 1..=20 {
+        ledger.add(row("a", 0), &owner);
+        assert!(ledger.flush(PATIENCE));
+        assert_eq!((place.requests(), ledger.written()), (number, number));
+    }
+    assert!(ledger.close(PATIENCE));
+    assert!(ledger.flush(PATIENCE), "all was written");
+}
+
+#[test]
+fn a_flush_of_what_cannot_be_written_ends_in_time_and_says_so() {
+    let (place, owner) = (Place::new(), owner());
+    // A file where the folder should be.
+    fs::write(place.home.path().join("state"), "").unwrap();
+    let ledger = place.ledger(1);
+    ledger.add(row("a", 0), &owner);
+    assert!(!ledger.flush(Duration::from_millis(20)));
+    eventually("the failure", || ledger.trouble().is_some());
+    assert!(!ledger.flush(Duration::from_millis(20)));
+    fs::remove_file(place.home.path().join("state")).unwrap();
+    assert!(ledger.flush(PATIENCE), "it is tried again");
+    assert_eq!(place.requests(), 1);
+    assert!(ledger.close(PATIENCE));
+}
+
+#[test]
 fn files_of_the_write_ahead_log_are_as_private_as_the_ledger() {
     let (place, owner) = (Place::new(), owner());
     let ledger = place.ledger(1);

@@ -1,19 +1,27 @@
-//! `bellrope usage`: what AI requests took and cost, by the ledger. It needs no server.
+//! `bellrope usage`: what AI requests took and cost, by the ledger. It needs no server; one that runs is asked to write first
+//! what waits.
 
 use std::{
     path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
-use bellrope_books::{By, Forget, UsageQuery, UsageReport, UsageRow, day_of, forget, usage};
+use bellrope::{CallError, Client};
+use bellrope_books::{By, FLUSH, FLUSH_WITHIN, Forget, UsageQuery, UsageReport, UsageRow, day_of, forget, usage};
 use bellrope_terminal::{Outcome, output};
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::settings::{Settings, SettingsArgs};
+use crate::{
+    settings::{Settings, SettingsArgs},
+    socket::SocketArg,
+};
 
 const DAY_MS: i64 = 86_400_000;
+
+/// How long a server may take to let us in. Its answer may take as much more than it waits itself.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 const HELP: &str = "\
 Examples:
@@ -101,7 +109,7 @@ pub(crate) fn run(args: &UsageArgs) -> Outcome {
         Kind::Provider => By::Provider,
         Kind::Client => By::Client,
     };
-    let report = usage(&args.place.path()?, &UsageQuery { by, since_ms: args.since.unwrap_or(0) })?;
+    let report = usage(&args.place.ready()?, &UsageQuery { by, since_ms: args.since.unwrap_or(0) })?;
     if args.json {
         return output::json(&report);
     }
@@ -110,7 +118,7 @@ pub(crate) fn run(args: &UsageArgs) -> Outcome {
 
 fn erase(args: &ForgetArgs) -> Outcome {
     let what = Forget { before_ms: args.before, client: args.client.clone(), all: args.all };
-    let erased = forget(&args.place.path()?, &what)?;
+    let erased = forget(&args.place.ready()?, &what)?;
     if args.json {
         return output::json(&json!({ "erased": erased }));
     }
@@ -118,12 +126,31 @@ fn erase(args: &ForgetArgs) -> Outcome {
 }
 
 impl Place {
-    fn path(&self) -> anyhow::Result<PathBuf> {
+    /// The ledger, with all in it that a running server has to write.
+    fn ready(&self) -> anyhow::Result<PathBuf> {
         if let Some(path) = &self.ledger {
+            ask_to_write(&SocketArg::default());
             return Ok(path.clone());
         }
         let settings = Settings::load(&SettingsArgs { config: self.config.clone(), ..SettingsArgs::default() })?;
-        settings.books().path.context("there is no ledger: books.path is \"off\", or neither XDG_STATE_HOME nor HOME is set; name one with --ledger")
+        let path = settings.books().path.context("there is no ledger: books.path is \"off\", or neither XDG_STATE_HOME nor HOME is set; name one with --ledger")?;
+        ask_to_write(&SocketArg { socket: Some(settings.socket) });
+        Ok(path)
+    }
+}
+
+/// Has a server at this socket write what waits. None, or one that is too old for that, is left alone.
+fn ask_to_write(server: &SocketArg) {
+    let mut config = server.config();
+    (config.connect_timeout, config.call_timeout) = (PATIENCE, FLUSH_WITHIN + PATIENCE);
+    let Ok(client) = Client::with(config) else { return };
+    let is_written = match client.call(FLUSH, b"") {
+        Ok(answer) => serde_json::from_slice::<Value>(&answer).is_ok_and(|answer| answer["written"] == true),
+        Err(CallError::UnknownMessageType { .. }) => true,
+        Err(_) => false,
+    };
+    if !is_written {
+        output::note(format_args!("the server has not written its last requests into the ledger yet"));
     }
 }
 

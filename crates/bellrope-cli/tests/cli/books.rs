@@ -214,6 +214,21 @@ fn usage_is_a_table_and_can_be_forgotten() {
 }
 
 #[test]
+fn usage_right_after_a_request_has_it_and_forget_erases_it() {
+    let (home, provider) = (Home::new(), provider());
+    let server = serve(&home, &provider, "");
+    let address = address(&server);
+    for number in 1..=5 {
+        assert_eq!(post(&address, "/v1/chat/completions", "", &ask("openai/m")).status, 200);
+        assert_eq!(usage(&home, &[])["total"]["requests"], number);
+    }
+    assert_eq!(post(&address, "/v1/chat/completions", "", &ask("openai/m")).status, 200);
+    assert_eq!(home.run(["usage", "forget", "--all"]).succeeded(), "erased 6 requests\n");
+    assert_eq!(home.run(["call", "bellrope.flush"]).succeeded().trim(), r#"{"written":true}"#);
+    stop(server);
+}
+
+#[test]
 fn a_budget_refuses_in_each_formats_form_with_when_it_ends() {
     let (home, provider) = (Home::new(), provider());
     let server = serve(&home, &provider, "[[budgets]]\nname = \"few\"\nwindow = \"month\"\nrequests = 1\n");

@@ -21,13 +21,13 @@ const MOST_TYPES: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Offers {
     patterns: Vec<String>,
-    /// Never offered: what steers the server.
-    never: &'static [&'static str],
+    /// How the names begin of what is never offered: what steers the server.
+    never: &'static str,
     types: Mutex<HashMap<String, Arc<Offered>>>,
 }
 
 impl Offers {
-    pub(crate) fn new(patterns: Vec<String>, never: &'static [&'static str]) -> Self {
+    pub(crate) fn new(patterns: Vec<String>, never: &'static str) -> Self {
         Self { patterns, never, types: Mutex::default() }
     }
 
@@ -61,7 +61,7 @@ impl Offers {
     ) -> (Vec<Arc<Offered>>, Vec<String>) {
         let is_offered = |offer: &Offer| {
             names::any_matches(&self.patterns, &offer.name)
-                && !self.never.contains(&offer.name.as_str())
+                && !offer.name.starts_with(self.never)
                 && !foreign(&offer.name)
         };
         let served = served.into_iter().filter(is_offered).take(MOST_TYPES).map(|offer| {

@@ -1,5 +1,6 @@
 //! Leave to ask a provider, and what its breaker is told of how that went.
 
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use bellrope::breaker::{Breaker, Caller, Permit};
@@ -31,7 +32,9 @@ impl Leave<'_> {
 
 /// Whoever asks without a name, as the API port does: this process.
 pub(super) fn somebody() -> Caller {
-    Caller::Process { pid: std::process::id().try_into().unwrap_or_default(), started: 0 }
+    // To ask for it is a system call. A child that were forked would have none of the threads that ask providers.
+    static OWN: LazyLock<i32> = LazyLock::new(|| std::process::id().try_into().unwrap_or_default());
+    Caller::Process { pid: *OWN, started: 0 }
 }
 
 /// The runtime's time, which tests may stop.

@@ -105,8 +105,10 @@ impl Gateway {
                     return Way::Failed(error);
                 }
             };
-            let names_model = request.model.is_some();
-            let PassError { error, refusal } = match upstream.pass(request.clone(), account).await {
+            let (names_model, format) = (request.model.is_some(), request.format);
+            // It is needed again only where another provider may be asked.
+            let kept = (!upstreams.as_slice().is_empty()).then(|| request.clone());
+            let PassError { error, refusal } = match upstream.pass(request, account).await {
                 Ok(answer) => {
                     said.extend(notes);
                     return Way::Passed(PassedAnswer { notes: said, ..answer });
@@ -115,19 +117,21 @@ impl Gateway {
             };
             // Whether its key is right, the tool learns of the provider that it asked.
             let may_pass_on = error.may_pass_on(names_model) || tried > 0 && error.is_of_tools_key();
+            let key = kept.as_ref().and_then(|kept| kept.key.as_ref());
             next = upstreams.by_ref().filter(|_| may_pass_on).find(|next| {
                 tried += 1;
-                let note = next.passed_over(request.key.as_ref(), Some(request.format));
+                let note = next.passed_over(key, Some(format));
                 note.map(|note| said.push(note)).is_none()
             });
-            match &next {
-                Some(next) => {
+            match (&next, kept) {
+                (Some(next), Some(kept)) => {
                     let (from, to) = (upstream.provider.name(), next.provider.name());
                     warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
                     upstream.count_passed_on();
+                    request = kept;
                     request.forget();
                 }
-                None => {
+                _ => {
                     log(&error);
                     return refusal.map_or(Way::Failed(error), |refusal| Way::Refused(*refusal));
                 }

@@ -208,12 +208,15 @@ impl Upstream {
         input_tokens: u64,
     ) -> Result<Opened, ProviderError> {
         let default = request.model.is_none().then(|| self.provider.capabilities().default_model).flatten();
+        let model = request.model.as_deref().or(default.as_deref());
+        // What the provider will be asked for, or a budget would reserve less than the answer may take.
+        let max_tokens = request.max_tokens.filter(|tokens| *tokens > 0);
         let intent = Intent {
             asker: &request.asker,
             provider: self.provider.name(),
-            model: request.model.as_deref().or(default.as_deref()),
+            model,
             input_tokens,
-            max_tokens: request.max_tokens,
+            max_tokens: max_tokens.or_else(|| self.provider.usual_max_tokens(model)),
             has_answer: true,
         };
         Account::open(books, &intent)

@@ -26,6 +26,8 @@ use crate::script::{Format, USAGE};
 struct Ledger {
     /// The most tokens that an answer may have.
     limit: Option<u32>,
+    /// The most tokens that the last request was said to take.
+    said: Mutex<Option<u32>>,
     /// The models that were asked.
     asked: Mutex<Vec<Option<String>>>,
     settled: Mutex<Vec<(Outcome, Spent)>>,
@@ -33,6 +35,7 @@ struct Ledger {
 
 impl Books for Ledger {
     fn admit(&self, intent: &Intent<'_>) -> Result<Verdict, ProviderError> {
+        *self.said.lock().unwrap() = intent.max_tokens;
         self.asked.lock().unwrap().push(intent.model.map(str::to_owned));
         let lowered = self.limit.filter(|limit| intent.max_tokens.is_none_or(|asked| asked > *limit));
         Ok(Verdict::Send(Admission { max_tokens: lowered, is_bounded: self.limit.is_some(), ..Admission::default() }))
@@ -48,6 +51,26 @@ impl Books for Ledger {
 impl Ledger {
     fn last(&self) -> (Outcome, Spent) {
         self.settled.lock().unwrap().last().cloned().expect("something is over")
+    }
+}
+
+#[tokio::test]
+async fn the_books_are_told_the_most_tokens_that_the_provider_is_asked_for() {
+    // The format demands a number: that of the request, of the setting, or its own.
+    for (asked, set, expected) in
+        [(None, None, 8_192), (Some(0), None, 8_192), (None, Some(700), 700), (Some(9), Some(700), 9)]
+    {
+        for limit in [None, Some(300)] {
+            let fake = Fake::replying("400 Bad Request", "", "{}").await;
+            let ledger = Arc::new(Ledger { limit, ..Ledger::default() });
+            let config = ProviderConfig { max_tokens: set, ..fake.config(Format::Messages) };
+            let gateway = with_books(config, &ledger);
+            let request = ChatRequest { max_tokens: asked, ..ChatRequest::user("Hi") };
+            soon(gateway.chat(request)).await.unwrap_err();
+            assert_eq!(*ledger.said.lock().unwrap(), Some(expected), "{asked:?} {set:?}");
+            let sent: serde_json::Value = serde_json::from_str(&fake.requests().last().unwrap().body).unwrap();
+            assert_eq!(sent["max_tokens"], expected.min(limit.unwrap_or(u32::MAX)), "{asked:?} {set:?} {limit:?}");
+        }
     }
 }
 

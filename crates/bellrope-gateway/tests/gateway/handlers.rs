@@ -78,7 +78,7 @@ async fn every_message_type_is_there_and_answers_as_documented() {
     let client = AsyncClient::connect(&served.path).await.unwrap();
     let types = client.message_types();
     let names: Vec<_> = types.iter().map(|(name, _)| name.as_str()).collect();
-    // The last one says what the others are.
+    // The last one says what the others take.
     assert_eq!(names, [&MESSAGE_TYPES[..], &["bellrope.schema"]].concat());
     for (name, style) in &types {
         let streams = name.ends_with("_stream") || name == "ai.resume";

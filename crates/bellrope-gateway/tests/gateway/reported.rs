@@ -57,7 +57,7 @@ async fn play(row: &str, provider: usize, fake: &Fake, becomes: &Becomes) {
 async fn every_reported_answer_is_told_to_every_tool_as_it_was_meant() {
     let mut wrong = Vec::new();
     for answer in ANSWERS {
-        for (provider, spoken) in PROVIDERS.into_iter().enumerate() {
+        for (provider, name) in PROVIDERS.iter().enumerate() {
             for (form, body) in [("events", answer.events[provider]), ("a document", answer.document[provider])] {
                 if body.is_empty() {
                     continue;
@@ -71,7 +71,7 @@ async fn every_reported_answer_is_told_to_every_tool_as_it_was_meant() {
                     play(answer.row, provider, &fake, &answer.becomes).await;
                 });
                 if let Err(error) = played.await {
-                    wrong.push(format!("{}, as {form} of {spoken:?}: {error}", answer.row));
+                    wrong.push(format!("{}, as {form} of {name:?}: {error}", answer.row));
                 }
             }
         }

@@ -12,6 +12,7 @@ pub(crate) mod caller_id;
 #[cfg(feature = "tokio")]
 pub(crate) mod dispatch;
 pub(crate) mod failures;
+pub(crate) mod heap;
 pub(crate) mod holders;
 pub(crate) mod large;
 pub(crate) mod outcome;

@@ -19,6 +19,7 @@ use super::{
         body::Body,
         buffers::Buffers,
         failures::{draining, no_room_for_reply},
+        heap,
         holders::Holders,
     },
     config::{FixedSettings, ServerConfig, breaker_setting},
@@ -34,6 +35,9 @@ use crate::{
 
 /// How long a thread that has nothing to do sleeps at the most, so that nothing can be missed for ever.
 pub(crate) const SWEEP: Duration = Duration::from_secs(1);
+
+/// Replies up to here leave no holes in the heap that matter. In bytes.
+const SMALL: u64 = 64 * 1024;
 
 /// See [`ServerBuilder::adopt_trace`](super::ServerBuilder::adopt_trace).
 pub(crate) type AdoptTrace = fn(&tracing::Span, TraceContext);
@@ -244,6 +248,10 @@ impl Core {
         holder: &Arc<Holder>,
     ) -> Result<Body, Failure> {
         let size = reply.len() as u64;
+        // One that finds no room is freed at once, and leaves a hole as well.
+        if size > SMALL {
+            heap::granted(size, &self.budget);
+        }
         let reservation = match held {
             Some(mut held) if held.bytes() >= size => {
                 held.shrink_to(size);

@@ -44,18 +44,22 @@ pub(super) enum Body {
 }
 
 /// Who asks: whoever sends this key, or, without one, our own user, as nobody else is let in but root.
-pub(super) struct Owners([RandomState; 2]);
+pub(super) struct Owners {
+    states: [RandomState; 2],
+    /// Our own, which no server changes; to ask for it is a system call.
+    user: u32,
+}
 
 impl Owners {
     pub(super) fn new() -> Self {
-        Self([RandomState::new(), RandomState::new()])
+        Self { states: [RandomState::new(), RandomState::new()], user: process::user_id() }
     }
 
     /// Whose an answer is: whoever shows this key, in whatever header.
     pub(super) fn of(&self, key: Option<&str>) -> Owner {
-        let Some(key) = key else { return Owner::User(process::user_id()) };
+        let Some(key) = key else { return Owner::User(self.user) };
         // The key itself is not kept.
-        let [high, low] = self.0.each_ref().map(|state| u128::from(state.hash_one(key.as_bytes())));
+        let [high, low] = self.states.each_ref().map(|state| u128::from(state.hash_one(key.as_bytes())));
         Owner::Token(high << 64 | low)
     }
 }

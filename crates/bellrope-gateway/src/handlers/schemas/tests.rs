@@ -64,7 +64,7 @@ impl Maker<'_> {
     fn value(&mut self, shape: &Shape) -> Value {
         match shape {
             Shape::Bool => json!(true),
-            Shape::Integer { bits: 32, signed: false } => json!(1),
+            Shape::Integer { bits: 8 | 32, signed: false } => json!(1),
             Shape::Integer { signed, .. } => {
                 if *signed {
                     json!(i64::MIN)

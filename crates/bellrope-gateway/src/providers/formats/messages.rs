@@ -51,6 +51,10 @@ impl WireFormat for Messages {
         true
     }
 
+    fn usual_max_tokens(&self, model: Option<&str>) -> Option<u32> {
+        Some(request::usual_max_tokens(model))
+    }
+
     fn body(
         &self,
         request: &ChatRequest,

@@ -38,6 +38,11 @@ pub(crate) trait WireFormat: Send + Sync {
         false
     }
 
+    /// The most tokens of an answer that are asked for where nobody names a number, if this format demands one.
+    fn usual_max_tokens(&self, _model: Option<&str>) -> Option<u32> {
+        None
+    }
+
     /// The JSON to post. What of the request goes no further, or goes in other words, is noted.
     ///
     /// # Errors

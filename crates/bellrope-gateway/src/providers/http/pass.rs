@@ -53,6 +53,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_REST: usize = 64 * 1024;
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What the type of a stream of events begins with.
+const EVENTS: &[u8] = b"text/event-stream";
+
 /// A request, ready to be sent.
 pub(super) struct Post {
     pub(super) url: Url,
@@ -72,6 +75,9 @@ pub(super) struct Post {
 
 /// The headers of a request that go with it: those of the tool, and before them those of the settings.
 pub(super) fn with_tools_headers(mut headers: HeaderMap, from_tool: &HeaderPairs) -> HeaderMap {
+    if from_tool.is_empty() {
+        return headers;
+    }
     let own = headers.clone();
     for (name, value) in from_tool.iter().take(MAX_HEADERS) {
         let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) else {
@@ -155,13 +161,17 @@ async fn begin(
     let Post { sent, hides_usage, is_numbered, choices, meter, .. } = post;
     let status = response.status().as_u16();
     let headers = kept(response.headers(), &sent);
-    let text = |name| response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let content_type = text(CONTENT_TYPE).unwrap_or_default();
-    if let Some(encoding) = text(CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        return Err(endpoint.unexpected(AN_EVENT_STREAM, &encoding, b"").into());
+    // A clone shares its bytes.
+    let value = |name| response.headers().get(name).cloned();
+    let (content_type, encoding) = (value(CONTENT_TYPE), value(CONTENT_ENCODING));
+    if let Some(encoding) = encoding.filter(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(endpoint.unexpected(AN_EVENT_STREAM, &String::from_utf8_lossy(encoding.as_bytes()), b"").into());
     }
     let begun = endpoint.first_bytes(&mut response).await?;
-    let says_events = content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream");
+    let says_events = content_type.as_ref().is_some_and(|kind| {
+        let begin = kind.as_bytes().trim_ascii_start().get(..EVENTS.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(EVENTS))
+    });
     let answer = Passed { status, headers, body: PassedBody::Whole(Bytes::new(), Seen::default()) };
     match (look(&begun), translator) {
         (Look::Json, translator) => whole(endpoint, response, begun, translator, answer, (&sent, &meter)).await,
@@ -171,7 +181,10 @@ async fn begin(
             let events = Passing::new(response, begun.into(), watch, strike, endpoint.timeouts());
             begin_events(events, answer, (&sent, &meter)).await
         }
-        _ => Err(endpoint.unexpected("JSON or events", &content_type, &begun).into()),
+        _ => {
+            let content_type = content_type.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
+            Err(endpoint.unexpected("JSON or events", &String::from_utf8_lossy(content_type), &begun).into())
+        }
     }
 }
 

@@ -171,6 +171,11 @@ impl Provider for HttpProvider {
         self.remote.model_of(None).err()
     }
 
+    fn usual_max_tokens(&self, model: Option<&str>) -> Option<u32> {
+        let remote = &self.remote;
+        remote.max_tokens.or_else(|| remote.kind.format().usual_max_tokens(model.or(remote.model.as_deref())))
+    }
+
     fn pass_through(&self) -> Option<PassThrough> {
         Some(self.remote.pass_through)
     }

@@ -13,7 +13,7 @@ use bellrope_proto::{
 use super::{
     budget_claim::Reserve,
     failures::{draining, no_memory},
-    outcome,
+    heap, outcome,
 };
 use crate::{
     server::{core::Core, worker::session::Session},
@@ -46,16 +46,19 @@ impl LargeRequests {
             // Its type is known when all of it is there.
             let room = core.room_for(announced.size, core.registry.largest_weight());
             match session.budget_claim.reserve(room, core.live.budget_wait()) {
-                Reserve::Granted(reservation) => match core.buffers.take(announced.size as usize) {
-                    Some(buffer) => {
-                        core.buffers.make_way();
-                        session.connection.accept_large(announced, buffer, reservation);
-                        session.budget_claim.began();
-                        self.unfinished = true;
-                        None
+                Reserve::Granted(reservation) => {
+                    heap::granted(room, &core.budget);
+                    match core.buffers.take(announced.size as usize) {
+                        Some(buffer) => {
+                            core.buffers.make_way();
+                            session.connection.accept_large(announced, buffer, reservation);
+                            session.budget_claim.began();
+                            self.unfinished = true;
+                            None
+                        }
+                        None => Some(no_memory(announced.size)),
                     }
-                    None => Some(no_memory(announced.size)),
-                },
+                }
                 Reserve::Wait { first } => {
                     core.waits_for_budget(first);
                     return Ok(false);

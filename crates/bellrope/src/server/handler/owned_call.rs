@@ -14,7 +14,10 @@ use tokio::sync::{Notify, Semaphore};
 use super::context::CallContext;
 use crate::{
     breaker::Caller,
-    server::{calls::caller_id::CallerId, error::HandlerError},
+    server::{
+        calls::{caller_id::CallerId, heap},
+        error::HandlerError,
+    },
 };
 
 /// How long a claim of the buffer budget that found no room pauses before it asks again.
@@ -82,7 +85,10 @@ impl OwnedCall {
         if reservation.is_none() && bytes <= limit {
             reservation = tokio::time::timeout(self.patience, self.room(bytes)).await.ok();
         }
-        reservation.map(|reservation| ClaimedRoom { _reservation: reservation }).ok_or_else(|| {
+        reservation.map(|reservation| {
+            heap::granted(bytes, self.holder.budget());
+            ClaimedRoom { _reservation: reservation }
+        }).ok_or_else(|| {
             HandlerError::exhausted(format!(
                 "reading the request takes {bytes} bytes more, which found no room in the buffer budget of {limit} bytes \
                  (buffer_budget_bytes)"

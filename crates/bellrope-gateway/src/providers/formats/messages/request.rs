@@ -16,7 +16,7 @@ use crate::providers::formats::tools::{Offered, Tools, tools};
 
 /// The most tokens of an answer where the request says nothing, as the format demands a number: what models of such names
 /// take at the most, but no more than 32,000. An answer that is cut for want of a number is one that nobody asked to be cut.
-const DEFAULT_MAX_TOKENS: [(&str, u32); 7] = [
+const USUAL_MAX_TOKENS: [(&str, u32); 7] = [
     ("claude-2", 4_096),
     ("claude-instant", 4_096),
     ("claude-3-haiku", 4_096),
@@ -49,7 +49,7 @@ pub(crate) fn body(request: &ChatRequest, model: Option<&str>, notes: &mut Notes
     let conversation = Conversation::of(request, notes)?;
     let mut body = Body::default();
     body.set_some("model", model);
-    body.set("max_tokens", options::max_tokens(request).unwrap_or_else(|| default_max_tokens(model)));
+    body.set("max_tokens", options::max_tokens(request).unwrap_or_else(|| usual_max_tokens(model)));
     body.set_some("system", system(&conversation.system));
     set_tools(&mut body, tools, &conversation, thinks(request), notes);
     body.set_json("messages", &conversation.turns)?;
@@ -79,10 +79,11 @@ fn thinks(request: &ChatRequest) -> bool {
     request.thinking.as_ref().is_some_and(|thinking| thinking.is_object() && thinking["type"] != "disabled")
 }
 
-fn default_max_tokens(model: Option<&str>) -> u32 {
+/// The most tokens of an answer of this model, where nobody names a number.
+pub(super) fn usual_max_tokens(model: Option<&str>) -> u32 {
     // Routers put the inventor's name before that of the model.
     let name = model.map_or("", |model| model.rsplit('/').next().unwrap_or_default());
-    let known = DEFAULT_MAX_TOKENS.iter().find(|(begin, _)| name.starts_with(begin));
+    let known = USUAL_MAX_TOKENS.iter().find(|(begin, _)| name.starts_with(begin));
     known.map_or(OTHERS_MAX_TOKENS, |(_, most)| *most)
 }
 
@@ -476,7 +477,7 @@ mod tests {
             (Some("glm-5"), OTHERS_MAX_TOKENS),
             (None, OTHERS_MAX_TOKENS),
         ] {
-            assert_eq!(default_max_tokens(model), most, "{model:?}");
+            assert_eq!(usual_max_tokens(model), most, "{model:?}");
         }
         let request = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 7});
         assert_eq!(sent(request).unwrap()["max_tokens"], 7, "what is said counts");
