@@ -365,7 +365,6 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
             return Ok(());
         }
         self.outbox.uploads.close(id);
-        self.special = true;
         self.outbox.fail(id, failure, held)?;
         KillPoint::Responded.reached();
         Ok(())

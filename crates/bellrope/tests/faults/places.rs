@@ -37,8 +37,14 @@ fn go_on_at(path: &Path) -> PathBuf {
 fn word<T>(outcome: Result<T, CallError>) -> &'static str {
     match outcome {
         Ok(_) => "answered",
-        Err(CallError::ClosedByServer { reason, may_have_run }) if reason.contains("(max_connections), another had") => {
-            if may_have_run { "may-have-run" } else { "not-run" }
+        Err(CallError::ClosedByServer { reason, may_have_run })
+            if reason.contains("(max_connections), another had") =>
+        {
+            if may_have_run {
+                "may-have-run"
+            } else {
+                "not-run"
+            }
         }
         Err(error) => panic!("{error}"),
     }

@@ -108,10 +108,10 @@ impl Worker {
     /// Closes one connection of a process that is to give a place up: an idle one, that which has been idle for longest. If
     /// it may be a busy one, that with the fewest calls.
     pub(super) fn give_way(&mut self, way: &GiveWay) {
-        let asked = self.sessions.iter_mut().enumerate().filter_map(|(index, session)| Some((index, session.as_mut()?)));
-        let asked = asked.filter(|(_, session)| {
-            session.peer == way.giver.peer && (session.slot.priority || !way.giver.priority)
-        });
+        let asked =
+            self.sessions.iter_mut().enumerate().filter_map(|(index, session)| Some((index, session.as_mut()?)));
+        let asked = asked
+            .filter(|(_, session)| session.peer == way.giver.peer && (session.slot.priority || !way.giver.priority));
         let found = asked.map(|(index, session)| (session.load(), Reverse(session.quiet_for()), session.serial, index));
         let goes = found.filter(|(load, ..)| *load == 0 || way.busy_too).min();
         if let Some((.., index)) = goes.filter(|_| way.claim()) {
