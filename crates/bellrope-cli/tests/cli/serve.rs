@@ -48,13 +48,13 @@ fn list_shows_name_and_style_of_every_type() {
     let _server = home.serve::<&str>([]);
     let table = home.run(["list"]).succeeded();
     let rows: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows.len(), 14, "{table}");
+    assert_eq!(rows.len(), 15, "{table}");
     assert!(
         rows.contains(&vec!["echo", "unary"]) && rows.contains(&vec!["ai.chat_stream", "server_stream"]),
         "{table}"
     );
     let json: serde_json::Value = serde_json::from_str(&home.run(["list", "--json"]).succeeded()).unwrap();
-    assert_eq!(json.as_array().unwrap().len(), 13);
+    assert_eq!(json.as_array().unwrap().len(), 14);
     assert_eq!(json[0], serde_json::json!({"name": "echo", "style": "unary"}));
 }
 
