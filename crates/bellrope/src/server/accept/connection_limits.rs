@@ -189,9 +189,7 @@ mod tests {
             ..ServerConfig::default()
         };
         let (limits, live) = (Arc::<ConnectionLimits>::default(), LiveSettings::new(&config));
-        let take = |uid, priority| {
-            limits.take(&live, of(uid, 1), priority).map_err(|shortage| shortage.text)
-        };
+        let take = |uid, priority| limits.take(&live, of(uid, 1), priority).map_err(|shortage| shortage.text);
         let first = take(1, true).unwrap();
         let _second = take(1, false).unwrap();
         assert!(take(1, false).unwrap_err().contains("user 1 has 2 connections open"));
@@ -215,8 +213,7 @@ mod tests {
             max_connections: held.len().try_into().unwrap(),
             ..ServerConfig::default()
         });
-        let _slots: Vec<_> =
-            held.iter().map(|(uid, pid)| limits.take(&live, of(*uid, *pid), false).unwrap()).collect();
+        let _slots: Vec<_> = held.iter().map(|(uid, pid)| limits.take(&live, of(*uid, *pid), false).unwrap()).collect();
         let shortage = limits.take(&live, of(newcomer.0, newcomer.1), false).unwrap_err();
         shortage.giver.map(|giver| (giver.peer.uid, giver.peer.pid, giver.has_most))
     }
@@ -239,7 +236,8 @@ mod tests {
     // Fault 62.
     #[test]
     fn each_limit_has_its_giver() {
-        let config = ServerConfig { max_connections_per_uid: 3, max_priority_connections: 2, ..ServerConfig::default() };
+        let config =
+            ServerConfig { max_connections_per_uid: 3, max_priority_connections: 2, ..ServerConfig::default() };
         let (limits, live) = (Arc::<ConnectionLimits>::default(), LiveSettings::new(&config));
         let take = |peer, priority| limits.take(&live, peer, priority);
         let _slots: Vec<_> = [(of(1, 10), true), (of(1, 10), true), (of(1, 11), false)]
