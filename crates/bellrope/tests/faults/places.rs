@@ -144,7 +144,9 @@ fn of_connections_that_are_all_busy_one_goes_only_if_its_process_has_more_than_h
             .map(|number| {
                 let mut connection = Connection::connect(path).unwrap();
                 // The first has more to lose.
-                (0..=u32::from(number == 0)).for_each(|_| drop(connection.submit("never", b"").unwrap()));
+                for _ in 0..=u32::from(number == 0) {
+                    connection.submit("never", b"").unwrap();
+                }
                 connection
             })
             .collect();
