@@ -126,7 +126,10 @@ fn a_thousand_half_handshakes_and_a_thousand_silent_connections_of_one_process_k
     }
     holder.kill();
     took.sort_unstable();
-    println!("connects and probes: half within {:?}, the slowest {:?}", took[ROUNDS / 2], took[ROUNDS - 1]);
+    role::say(
+        "connects and probes: ",
+        format_args!("half within {:?}, the slowest {:?}", took[ROUNDS / 2], took[ROUNDS - 1]),
+    );
 }
 
 /// Sockets that a process has open.

@@ -2,7 +2,8 @@
 //! stream and handshake succeeds. How long these took is printed beside what they took next to as many well-behaved
 //! connections that make both processes use as much CPU: a time would judge by luck.
 //!
-//! `BELLROPE_SIEGE_SECONDS=n` is how long each of the two lasts.
+//! `BELLROPE_SIEGE_SECONDS=n` is how long each of the two lasts. `BELLROPE_SIEGE_KINDS=calls,streams` leaves it to the kinds
+//! whose names have one of these words (empty: all), and lets them in whatever they break, to find out which delays others.
 
 mod besiegers;
 mod townsfolk;
@@ -25,7 +26,7 @@ use bellrope_testkit::{
 use fastrand::Rng;
 
 use crate::{one_at_a_time, say, say_nothing_of_handlers_that_panic};
-use besiegers::KINDS;
+use besiegers::{Besieger, KINDS};
 use townsfolk::{Errand, Took};
 
 const BESIEGERS: &str = "besiegers";
@@ -34,6 +35,7 @@ const NEIGHBOURS: &str = "neighbours";
 const CONNECTIONS: usize = 200;
 const TEST: &str = "siege::honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connections";
 const SECONDS: &str = "BELLROPE_SIEGE_SECONDS";
+const ONLY: &str = "BELLROPE_SIEGE_KINDS";
 /// What either is told: how long it lasts, and to how much CPU time in a second of it the two processes may come.
 const LENGTH_MS: &str = "BELLROPE_SIEGE_MS";
 const CPU_US: &str = "BELLROPE_SIEGE_CPU_US";
@@ -56,11 +58,16 @@ fn honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connec
     let mut config = ServerConfig::default();
     // So that it comes to that within the test.
     config.stall_timeout = Duration::from_millis(1_500);
+    if std::env::var_os(ONLY).is_some() {
+        // They are one process, which does not get in any more after the first few breaks of the protocol: what these cost is
+        // to be seen.
+        config.violation_pause = Duration::ZERO;
+    }
     let server = serve(config);
     say_nothing_of_handlers_that_panic();
     let (hostile, cpu_us, lives) = beside(&server, BESIEGERS, length, 0);
     let lives: BTreeMap<&str, u64> =
-        KINDS.iter().map(|kind| kind.0).zip(lives.split(' ').map(|n| n.parse().unwrap())).collect();
+        kinds().iter().map(|kind| kind.0).zip(lives.split(' ').map(|n| n.parse().unwrap())).collect();
     let counts = server.server.metrics().snapshot();
     say(&format!(
         "{} violations, {} put out, {} handshakes refused, {} unfinished, {} paced; lives: {lives:?}",
@@ -70,10 +77,12 @@ fn honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connec
         counts.unfinished_handshakes,
         counts.paced_handshakes
     ));
-    assert!(
-        counts.violations > 0 && counts.stalled > 0 && counts.refused_connections > 0,
-        "nobody attacked: {counts:?}"
-    );
+    if kinds().len() == KINDS.len() {
+        assert!(
+            counts.violations > 0 && counts.stalled > 0 && counts.refused_connections > 0,
+            "nobody attacked: {counts:?}"
+        );
+    }
     assert!(lives.values().all(|lives| *lives > 0), "every kind of attack was made: {lives:?}");
     eventually("nobody hostile is left", || server.server.metrics().active_connections() == 0);
     let (peaceful, cpu_of_control, _) = beside(&server, NEIGHBOURS, length, cpu_us);
@@ -111,15 +120,16 @@ fn beside(server: &TestServer, part: &str, length: Duration, cpu_us: u64) -> (To
 fn besiege(path: &Path) {
     // What is done to them they do not expect, and it is of no interest.
     std::panic::set_hook(Box::new(|_| {}));
-    let lives: Vec<_> = KINDS.iter().map(|_| Arc::new(AtomicU64::new(0))).collect();
+    let kinds = kinds();
+    let lives: Vec<_> = kinds.iter().map(|_| Arc::new(AtomicU64::new(0))).collect();
     for number in 0..CONNECTIONS {
-        let (path, kind) = (path.to_owned(), number % KINDS.len());
-        let lives = Arc::clone(&lives[kind]);
+        let (path, kind) = (path.to_owned(), number % kinds.len());
+        let (lives, attack) = (Arc::clone(&lives[kind]), kinds[kind].1);
         std::thread::spawn(move || {
             let mut rng = Rng::with_seed(number as u64);
             loop {
                 lives.fetch_add(1, Relaxed);
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| KINDS[kind].1(&path, &mut rng)));
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attack(&path, &mut rng)));
                 std::thread::sleep(Duration::from_millis(rng.u64(1..20)));
             }
         });
@@ -129,6 +139,12 @@ fn besiege(path: &Path) {
     role::say(DID, lives.join(" "));
     // The others are in the middle of something.
     std::process::exit(0);
+}
+
+/// Those that attack.
+fn kinds() -> Vec<&'static Besieger> {
+    let only = std::env::var(ONLY).unwrap_or_default();
+    KINDS.iter().filter(|kind| only.split(',').any(|word| kind.0.contains(word))).collect()
 }
 
 /// CPU time that a process has used, in microseconds. 0 if it is gone.

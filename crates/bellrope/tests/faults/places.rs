@@ -118,7 +118,11 @@ fn whoever_gave_way_connects_again_with_its_next_call() {
             .collect();
         eventually("others have come and gone", || go_on_at(path).exists());
         for client in &clients {
-            assert_eq!(client.call_within("echo", b"mine", PATIENCE).unwrap(), b"mine");
+            let call = || client.call_within("echo", b"mine", PATIENCE);
+            // One that was begun before its client saw the hang-up has not run, and is safe to send again.
+            let reply =
+                call().or_else(|error| if word(Err::<(), _>(error)) == "not-run" { call() } else { Ok(Vec::new()) });
+            assert_eq!(reply.unwrap(), b"mine");
         }
         return role::say(DID, "all answered");
     }
@@ -140,7 +144,9 @@ fn of_connections_that_are_all_busy_one_goes_only_if_its_process_has_more_than_h
             .map(|number| {
                 let mut connection = Connection::connect(path).unwrap();
                 // The first has more to lose.
-                (0..=u32::from(number == 0)).for_each(|_| drop(connection.submit("never", b"").unwrap()));
+                for _ in 0..=u32::from(number == 0) {
+                    connection.submit("never", b"").unwrap();
+                }
                 connection
             })
             .collect();

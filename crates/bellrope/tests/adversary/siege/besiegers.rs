@@ -17,7 +17,7 @@ use fastrand::Rng;
 use crate::peer::Peer;
 
 /// A kind of attack: its name, and one connection's life.
-type Besieger = (&'static str, fn(&Path, &mut Rng));
+pub(super) type Besieger = (&'static str, fn(&Path, &mut Rng));
 
 pub(super) const KINDS: &[Besieger] = &[
     ("silent handshake", |path, _| {
