@@ -76,7 +76,6 @@ fn every_probe_is_answered_whoever_holds_connections_open() {
 
 // Faults 19, 51, 62.
 #[test]
-#[expect(clippy::print_stdout, reason = "times are shown and judge nothing")]
 fn a_thousand_half_handshakes_and_a_thousand_silent_connections_of_one_process_keep_nobody_out() {
     const TEST: &str =
         "hostile::a_thousand_half_handshakes_and_a_thousand_silent_connections_of_one_process_keep_nobody_out";
