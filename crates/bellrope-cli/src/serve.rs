@@ -151,8 +151,8 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let api_port = api_port.map(start_api).transpose()?;
 
     stay_small(server.metrics())?;
-    // With `echo` and that of the books.
-    let types = 2 + MESSAGE_TYPES.len() + OPERATOR_TYPES.len();
+    // With `echo`, that of the books, and the one that says what the others take.
+    let types = 3 + MESSAGE_TYPES.len() + OPERATOR_TYPES.len();
     let path = socket.display();
     let mut ready = format!("bellrope serves {types} message types on {path}, provider {provider}");
     if let Some(health) = &health {

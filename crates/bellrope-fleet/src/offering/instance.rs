@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -49,6 +49,8 @@ pub(crate) struct Instance {
     calls: Mutex<HashMap<Key, Slot>>,
     peers: Mutex<Peers>,
     most: usize,
+    /// Of the call that began last.
+    serial: AtomicU64,
     room: Arc<Semaphore>,
     draining: AtomicBool,
     ended: Notify,
@@ -68,17 +70,24 @@ type Key = (u64, u64);
 
 #[derive(Debug)]
 struct Slot {
+    /// Another call may have the number of one that was ended.
+    serial: u64,
     door: Door,
     credit: Credit,
     task: AbortHandle,
 }
 
 /// A call in the table, as long as its task lives.
-struct Registered(Arc<Instance>, Key);
+struct Registered(Arc<Instance>, Key, u64);
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.0.calls().remove(&self.1);
+        let Self(instance, key, serial) = self;
+        let mut calls = instance.calls();
+        if calls.get(key).is_some_and(|slot| slot.serial == *serial) {
+            calls.remove(key);
+        }
+        drop(calls);
         self.0.ended.notify_waiters();
     }
 }
@@ -99,6 +108,7 @@ impl Instance {
             calls: Mutex::default(),
             peers: Mutex::default(),
             most: settings.max_in_flight as usize,
+            serial: AtomicU64::new(0),
             room,
             draining: AtomicBool::new(false),
             ended: Notify::new(),
@@ -268,7 +278,8 @@ impl Instance {
             credit: credit.clone(),
         };
         let (part, first) = (Part { seq: 0, size: head.size }, first.to_vec());
-        let (registered, offered) = (Registered(Arc::clone(self), (from, call)), Arc::clone(offered));
+        let serial = self.serial.fetch_add(1, Relaxed);
+        let (registered, offered) = (Registered(Arc::clone(self), (from, call), serial), Arc::clone(offered));
         let task = tokio::spawn(async move {
             let registered = registered;
             let began = Instant::now();
@@ -278,7 +289,7 @@ impl Instance {
                 registered.0.report(from, call, fault).await;
             }
         });
-        calls.insert((from, call), Slot { door, credit, task: task.abort_handle() });
+        calls.insert((from, call), Slot { serial, door, credit, task: task.abort_handle() });
         Ok(())
     }
 

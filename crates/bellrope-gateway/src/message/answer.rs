@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::logprobs::TokenLogprob;
 use super::request::Part;
 use super::usage::Usage;
-use super::version::wire_version;
+use super::version::{version, wire_version};
 
 /// One piece of a streamed answer, told apart by `kind`.
 ///
@@ -168,7 +168,7 @@ pub struct ErrorInfo {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChatResponse {
     /// The version of this message.
-    #[serde(default = "wire_version")]
+    #[serde(default = "wire_version", deserialize_with = "version")]
     pub version: u32,
     /// The model that was asked; absent if neither request nor configuration names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -227,7 +227,7 @@ pub struct ModelInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelList {
     /// The version of this message.
-    #[serde(default = "wire_version")]
+    #[serde(default = "wire_version", deserialize_with = "version")]
     pub version: u32,
     /// The models, provider by provider in the order of their names.
     pub models: Vec<ModelInfo>,
@@ -263,7 +263,7 @@ pub struct ProviderHealth {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthReport {
     /// The version of this message.
-    #[serde(default = "wire_version")]
+    #[serde(default = "wire_version", deserialize_with = "version")]
     pub version: u32,
     /// The provider that answers requests which name none.
     pub default_provider: String,

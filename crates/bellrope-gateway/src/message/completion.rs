@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lenient;
 use super::request::{ChatRequest, Message, Prompt, Role};
-use super::version::{WIRE_VERSION, wire_version};
+use super::version::{WIRE_VERSION, version, wire_version};
 use crate::asker::Asker;
 
 /// A single prompt to be answered: the payload of `ai.complete` and `ai.complete_stream`.
@@ -15,7 +15,7 @@ use crate::asker::Asker;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CompletionRequest {
     /// As in [`ChatRequest::version`].
-    #[serde(default = "wire_version")]
+    #[serde(default = "wire_version", deserialize_with = "version")]
     pub version: u32,
     /// As in [`ChatRequest::provider`].
     #[serde(default, skip_serializing_if = "Option::is_none")]

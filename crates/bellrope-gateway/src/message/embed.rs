@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::usage::Usage;
-use super::version::wire_version;
+use super::version::{version, wire_version};
 
 /// Texts whose vectors are wanted: the payload of `ai.embed`.
 ///
@@ -17,7 +17,7 @@ use super::version::wire_version;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmbedRequest {
     /// The version of this message.
-    #[serde(default = "wire_version")]
+    #[serde(default = "wire_version", deserialize_with = "version")]
     pub version: u32,
     /// As in [`ChatRequest::provider`](super::ChatRequest::provider). No fallback is asked: another model's vectors mean
     /// something else.
@@ -37,7 +37,7 @@ pub struct EmbedRequest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EmbedResponse {
     /// The version of this message.
-    #[serde(default = "wire_version")]
+    #[serde(default = "wire_version", deserialize_with = "version")]
     pub version: u32,
     /// The model that was asked, as its provider calls it, where it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::version::wire_version;
+use super::version::{version, wire_version};
 
 /// An answer to be gone on with: the payload of `ai.resume`.
 ///
@@ -16,7 +16,7 @@ use super::version::wire_version;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumeRequest {
     /// The version of this message.
-    #[serde(default = "wire_version")]
+    #[serde(default = "wire_version", deserialize_with = "version")]
     pub version: u32,
     /// The answer's id, as of [`Chunk::Resumable`](super::Chunk::Resumable).
     pub id: String,
@@ -29,7 +29,7 @@ pub struct ResumeRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelRequest {
     /// The version of this message.
-    #[serde(default = "wire_version")]
+    #[serde(default = "wire_version", deserialize_with = "version")]
     pub version: u32,
     /// The answer's id, as of [`Chunk::Resumable`](super::Chunk::Resumable).
     pub id: String,
@@ -39,7 +39,7 @@ pub struct CancelRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelReport {
     /// The version of this message.
-    #[serde(default = "wire_version")]
+    #[serde(default = "wire_version", deserialize_with = "version")]
     pub version: u32,
     /// Whether the answer was under way, and so was cancelled by this. What came of it can be read for a while.
     pub cancelled: bool,

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::from_tool::FromTool;
 use super::lenient;
-use super::version::{WIRE_VERSION, wire_version};
+use super::version::{WIRE_VERSION, version, wire_version};
 use crate::account::Meter;
 use crate::asker::Asker;
 
@@ -30,7 +30,7 @@ use crate::asker::Asker;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChatRequest {
     /// The version of this message; [`WIRE_VERSION`] if absent.
-    #[serde(default = "wire_version")]
+    #[serde(default = "wire_version", deserialize_with = "version")]
     pub version: u32,
     /// The provider's name; the gateway's default one if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -476,6 +476,8 @@ mod tests {
             serde_json::from_str(r#"{"messages":[{"role":"user","content":"a","colour":1}],"later":{"x":[]}}"#)
                 .unwrap();
         assert_eq!(request, ChatRequest::user("a"));
+        let null = r#"{"version":null,"messages":[{"role":"user","content":"a"}]}"#;
+        assert_eq!(serde_json::from_str::<ChatRequest>(null).unwrap(), request);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use super::scan::{Field, Fields, NoObject, name};
 /// How often a field may stand in a request that has to be changed. Readers differ in which of them counts.
 const MAX_TWINS: usize = 8;
 
+/// What a budget counts by, beside the model.
+const COUNTED: [&str; 5] = ["max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"];
+
 /// The longest name of a model, in bytes as it is written.
 const MAX_MODEL: usize = 4 * 1024;
 
@@ -127,6 +130,10 @@ impl Envelope {
                     }
                     envelope.wants_usage = wants_usage(&body[found.value.clone()]);
                     envelope.options.push(found.value);
+                }
+                // Readers that pass over case would take it for one of those.
+                Some(name) if COUNTED.iter().any(|counted| counted.eq_ignore_ascii_case(name)) => {
+                    envelope.has_several = true;
                 }
                 _ => {}
             }
@@ -372,8 +379,16 @@ mod tests {
         }
         let of = |body: &str| Envelope::read(body.as_bytes()).unwrap();
         assert_eq!(of(r#"{"max_tokens":7,"max_completion_tokens":3,"max_output_tokens":9}"#).max_tokens(chat), Some(7));
-        for odd in ["n\":2", "n\":\"2\"", "best_of\":3", "max_tokens\":1e9", "max_tokens\":\"900\"", "max_tokens\":-1"]
-        {
+        for odd in [
+            r#"MAX_TOKENS":9"#,
+            r#"N":8"#,
+            "n\":2",
+            "n\":\"2\"",
+            "best_of\":3",
+            "max_tokens\":1e9",
+            "max_tokens\":\"900\"",
+            "max_tokens\":-1",
+        ] {
             assert!(!of(&format!("{{\"{odd}}}")).is_countable(chat), "{odd}");
         }
         assert!(of(r#"{"n":1,"best_of":null,"max_output_tokens":"x"}"#).is_countable(chat));

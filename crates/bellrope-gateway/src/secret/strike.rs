@@ -10,6 +10,8 @@ use memchr::memmem::Finder;
 pub(super) const SHOWN: &str = "[secret]";
 /// A shorter key is not looked for: it would match by chance. In bytes.
 const MIN_KEY: usize = 6;
+/// A shorter key may be a word, such as the name of a local server: it is looked for in errors alone. In bytes.
+const DISTINCT: usize = 16;
 /// The shortest part of a key in base64 that is looked for, in characters.
 const MIN_DIGITS: usize = 8;
 /// How many backslashes may stand before a character that is written as a JSON escape: texts of JSON stand in texts of JSON.
@@ -59,6 +61,11 @@ impl Strike {
         }
         let digits = digits.iter().map(|digits| Finder::new(digits).into_owned()).collect();
         Some(Self { key: key.into(), digits })
+    }
+
+    /// Whether what it finds in an answer is the key, rather than a word that somebody took for one.
+    pub(crate) fn is_distinct(&self) -> bool {
+        self.key.len() >= DISTINCT
     }
 
     /// These bytes with `[secret]` in each place of the key. `None` if it stands nowhere.
@@ -129,7 +136,9 @@ impl Strike {
                     _ => return Found::Nothing,
                 },
                 Some(b'\\') => {
-                    let backslashes = bytes[at..].iter().take_while(|byte| **byte == b'\\').count();
+                    // Of a long run only so many are looked at from each place, or it would be looked at again and again.
+                    let run = bytes[at..].iter().take(MAX_BACKSLASHES + 1);
+                    let backslashes = run.take_while(|byte| **byte == b'\\').count();
                     at += backslashes;
                     match bytes.get(at) {
                         _ if backslashes > MAX_BACKSLASHES => return Found::Nothing,
@@ -230,6 +239,19 @@ mod tests {
 
     fn percent(text: &str) -> String {
         text.bytes().map(|byte| format!("%{byte:02x}")).collect()
+    }
+
+    /// With what grows with the square of a run this would take hours.
+    #[test]
+    fn a_long_run_of_backslashes_is_looked_at_once() {
+        let run = vec![b'\\'; 1 << 20];
+        let long = [&run, KEY.as_bytes()].concat();
+        assert_eq!(strike().struck(&run), None);
+        let escaped = run.len() - MAX_BACKSLASHES;
+        assert_eq!(strike().struck(&long).unwrap().len(), escaped + SHOWN.len());
+        let mut striking = Striking::new(Arc::new(strike()));
+        let told = striking.take_in(run.clone().into()).len() + striking.rest().len();
+        assert_eq!(told, run.len());
     }
 
     /// The forms in which a key is quoted.

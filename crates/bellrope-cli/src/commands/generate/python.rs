@@ -339,16 +339,18 @@ impl Writer<'_> {
         let mut names = Names::without(&[TYPING, BUILTINS, WORDS, PARAMETERS].concat());
         match arguments {
             Arguments::Fields(fields) => {
-                // Behind the last that is needed, those that may be missing may be left out.
-                let needed = fields.iter().rposition(|(_, shape)| !matches!(shape, Shape::Optional(_)));
-                let mut parameters = Vec::new();
-                let mut given = Vec::new();
-                for (at, (field, shape)) in fields.iter().enumerate() {
+                // Those that may be left out stand behind those that are needed.
+                let (mut parameters, mut optional, mut given) = (Vec::new(), Vec::new(), Vec::new());
+                for (field, shape) in fields {
                     let name = names.take(field.trim_start_matches('_'));
-                    let default = if needed.is_none_or(|needed| at > needed) { " = None" } else { "" };
-                    parameters.push(format!("{name}: {}{default}", bare(&self.shape(shape))));
+                    let parameter = format!("{name}: {}", bare(&self.shape(shape)));
+                    match shape {
+                        Shape::Optional(_) => optional.push(parameter + " = None"),
+                        _ => parameters.push(parameter),
+                    }
                     given.push(format!("{}: {name}", text(field)));
                 }
+                parameters.append(&mut optional);
                 (parameters, format!("{{{}}}", given.join(", ")))
             }
             Arguments::Whole(shape) => (vec![format!("value: {}", bare(&self.shape(shape)))], "value".to_owned()),

@@ -177,7 +177,8 @@ async fn begin(
         (Look::Json, translator) => whole(endpoint, response, begun, translator, answer, (&sent, &meter)).await,
         (found, Some(translator)) if says_events || found == Look::Events => {
             let watch = Watch::new(translator, hides_usage, is_numbered, choices);
-            let strike = sent.strike().map(|strike| Striking::new(Arc::clone(strike)));
+            let strike =
+                sent.strike().filter(|strike| strike.is_distinct()).map(|strike| Striking::new(Arc::clone(strike)));
             let events = Passing::new(response, begun.into(), watch, strike, endpoint.timeouts());
             begin_events(events, answer, (&sent, &meter)).await
         }
@@ -234,7 +235,8 @@ async fn whole(
         }
         // What is odd to this program may be all right to the tool.
         _ => {
-            let body = sent.strike().and_then(|strike| strike.struck(&body)).unwrap_or(body);
+            let strike = sent.strike().filter(|strike| strike.is_distinct());
+            let body = strike.and_then(|strike| strike.struck(&body)).unwrap_or(body);
             Ok(Passed { status, headers, body: PassedBody::Whole(body.into(), seen) })
         }
     }
