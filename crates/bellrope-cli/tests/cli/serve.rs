@@ -13,7 +13,7 @@ use crate::support::{Home, Running, eventually, exists, http};
 fn the_ready_line_says_what_is_served_where_and_by_whom() {
     let home = Home::new();
     let server = home.serve::<&str>([]);
-    let expected = format!("bellrope serves 13 message types on {}, provider embedded", home.socket().display());
+    let expected = format!("bellrope serves 14 message types on {}, provider embedded", home.socket().display());
     assert_eq!(server.said("bellrope serves"), expected);
 }
 
