@@ -46,9 +46,10 @@ impl<E> FreeList<E> {
     /// too small nor far too large. Its content means nothing.
     pub(super) fn exchange(&mut self, reply: &mut Vec<u8>, size: usize) {
         let fits = |reply: &Vec<u8>| (size..=4 * size).contains(&reply.capacity());
-        if !fits(reply)
-            && let Some(fitting) = self.large.iter().position(fits)
-        {
+        if fits(reply) {
+            return;
+        }
+        if let Some(fitting) = self.large.iter().position(fits) {
             let large = self.large.swap_remove(fitting);
             self.keep_reply(std::mem::replace(reply, large));
         }

@@ -381,10 +381,9 @@ impl State {
                 }
                 Err(_) => break true,
                 Ok(Some(answer)) => {
-                    if answer.at == 0
-                        && let AnswerKind::Part { size } = answer.kind
-                    {
-                        self.free_list.exchange(&mut payload, size);
+                    match answer.kind {
+                        AnswerKind::Part { size } if answer.at == 0 => self.free_list.exchange(&mut payload, size),
+                        _ => {}
                     }
                     if !link.take(&answer, &mut payload) {
                         continue;
