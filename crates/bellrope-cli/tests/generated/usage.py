@@ -64,7 +64,7 @@ def blocking(path: str) -> None:
             pass
 
         # Names that Python has for itself, and types of every form.
-        assert odd.call("here", 7) == 7
+        assert odd.call(7, "here") == 7
         assert odd.call(from_="here", class_=7) == 7
         assert odd.close(WORDS) == WORDS
         assert odd.then(TREE) == TREE
@@ -85,7 +85,7 @@ def refused(files: FilesClient, odd: OddClient) -> None:
     """What the types refuse."""
     files.size()  # type: ignore[call-arg]
     files.size(path=1)  # type: ignore[arg-type]
-    odd.call("a", "seven")  # type: ignore[arg-type]
+    odd.call("seven", "a")  # type: ignore[arg-type]
     odd.then("Leef")  # type: ignore[arg-type]
 
 
