@@ -132,7 +132,7 @@ test('errors of the server are the outcomes of the vectors', () => {
     assert.equal(error.code, outcome);
     assert.equal(error.constructor.name, outcome);
     assert.equal(error.message, text);
-    assert.equal(error.retryable, outcome === 'Rejected');
+    assert.equal(error.retryable, ['Rejected', 'NotExecuted'].includes(outcome));
     if (outcome === 'Handler') assert.equal(error.number, Number(detail));
     if (outcome === 'Other') assert.equal(error.number, code);
     if (outcome === 'MessageTooLarge') assert.equal(error.size, Number(detail));
