@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { test } from 'node:test';
 import { Client, decodeText, defaultSocketPath, textOf } from '../index.js';
+import { atEnd } from './at-end.js';
 import { clientOf, folder, startFake, TYPES } from './fake-server.js';
 
 const SECONDS = { timeout: 30_000 };
@@ -171,7 +172,7 @@ test('a client tells its message types, limits and state', SECONDS, async (t) =>
 
 test('the default path is that of the user', (t) => {
   const { XDG_RUNTIME_DIR, TMPDIR } = process.env;
-  t.after(() => {
+  atEnd(t, () => {
     for (const [key, value] of Object.entries({ XDG_RUNTIME_DIR, TMPDIR })) {
       if (value === undefined) delete process.env[key];
       else process.env[key] = value;

@@ -1,11 +1,12 @@
 // A small server made from docs/wire.md, for what a real one would never do: break rules, stop in the middle, answer one
 // byte at a time.
 
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from '../index.js';
+import { atEnd, remove } from './at-end.js';
 import { ServerRules } from './server-rules.js';
 
 const NUMBERS = { request: 2, cancel: 3, credit: 4, response: 5, error: 6, chunk: 7, end: 8, fragment: 9, admitted: 10 };
@@ -61,7 +62,7 @@ function encodeType({ name, number, style }) {
 /** A folder for a socket, which `t` removes. */
 export function folder(t) {
   const path = mkdtempSync(join(tmpdir(), 'bellrope-node-'));
-  t.after(() => rmSync(path, { recursive: true, force: true }));
+  atEnd(t, () => remove(path));
   return path;
 }
 
@@ -69,7 +70,7 @@ export function folder(t) {
 export async function clientOf(t, pathOrOptions) {
   const options = typeof pathOrOptions === 'string' ? { path: pathOrOptions } : pathOrOptions;
   const client = await connect({ connectTimeout: 60_000, ...options });
-  t.after(() => client.close());
+  atEnd(t, () => client.close());
   return client;
 }
 
@@ -80,7 +81,7 @@ export async function clientOf(t, pathOrOptions) {
  */
 export async function startFake(t, options = {}) {
   const server = new FakeServer({ ...TERMS, ...options, path: options.path ?? join(folder(t), 'fake.sock') });
-  t.after(() => server.close());
+  atEnd(t, () => server.close());
   await server.listen();
   return server;
 }

@@ -10,6 +10,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { test } from 'node:test';
 import { ClosedByServer, connect, Connect, decodeText } from '../index.js';
 import { Backoff } from '../src/backoff.js';
+import { atEnd } from './at-end.js';
 import { clientOf, encodeAnswer, folder, startFake, TYPES } from './fake-server.js';
 
 const SECONDS = { timeout: 30_000 };
@@ -277,7 +278,7 @@ test('a refusal that came before the hello was read is read all the same', SECON
     socket.end(encodeAnswer({}, [], { status: 3, text: 'full' }), () => socket.destroy());
   });
   await new Promise((resolve) => server.listen(path, resolve));
-  t.after(() => server.close());
+  atEnd(t, () => server.close());
   for (let i = 0; i < 50; i += 1) await assert.rejects(connect(path), { code: 'Connect', message: /full/ });
 });
 
@@ -323,7 +324,7 @@ test('a full queue of connections is waited for', SECONDS, async (t) => {
     readSync(0, Buffer.alloc(1));
     process.stdin.resume().on('end', () => process.exit());`;
   const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['pipe', 'pipe', 'inherit'] });
-  t.after(() => child.kill('SIGKILL'));
+  atEnd(t, () => child.kill('SIGKILL'));
   await once(child.stdout, 'data');
   const plain = await new Promise((resolve) => {
     const seen = (error) => resolve(error.code);

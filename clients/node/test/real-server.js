@@ -4,6 +4,7 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { connect } from '../index.js';
+import { atEnd } from './at-end.js';
 import { folder } from './fake-server.js';
 
 export const PROGRAM = process.env.BELLROPE_PROGRAM;
@@ -80,7 +81,7 @@ export class RealServer {
 
   async #begin(t) {
     this.start();
-    t.after(() => this.end('SIGKILL'));
+    atEnd(t, () => this.end('SIGKILL'));
     (await this.client()).close();
     return this;
   }

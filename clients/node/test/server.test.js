@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'node:test';
 import { decodeText, textOf } from '../index.js';
+import { atEnd } from './at-end.js';
 import { PROGRAM, RealServer } from './real-server.js';
 
 const options = { timeout: 120_000, skip: PROGRAM ? false : 'BELLROPE_PROGRAM names no program' };
@@ -14,7 +15,7 @@ const question = { messages: [{ role: 'user', content: 'Who is there?' }] };
 async function connected(t, ...settings) {
   const server = await RealServer.serve(t, ...settings);
   const client = await server.client({ name: 'test', reconnectTimeout: 20_000 });
-  t.after(() => client.close());
+  atEnd(t, () => client.close());
   return { server, client };
 }
 

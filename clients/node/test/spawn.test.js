@@ -4,12 +4,13 @@
 
 import assert from 'node:assert/strict';
 import { spawn as spawnProcess } from 'node:child_process';
-import { chmodSync, closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Connect, connectOrSpawn, decodeText, SpawnError } from '../index.js';
+import { atEnd, remove } from './at-end.js';
 import { encodeAnswer, startFake } from './fake-server.js';
 
 const PROGRAM = process.env.BELLROPE_OWN_SERVER;
@@ -24,10 +25,10 @@ class Home {
   constructor(t) {
     this.folder = mkdtempSync(join(tmpdir(), 'bellrope-spawn-'));
     this.socket = join(this.folder, 'run', 'tickets.sock');
-    t.after(() => {
+    atEnd(t, () => {
       const pid = this.server();
       if (pid !== 0) process.kill(pid, 'SIGKILL');
-      rmSync(this.folder, { recursive: true, force: true });
+      remove(this.folder);
     });
   }
 
@@ -70,7 +71,7 @@ class Home {
 function variables(t, values) {
   const before = { ...process.env };
   Object.assign(process.env, values);
-  t.after(() => {
+  atEnd(t, () => {
     for (const name of Object.keys(values)) {
       if (before[name] === undefined) delete process.env[name];
       else process.env[name] = before[name];
@@ -301,7 +302,7 @@ test('a home may be odd or not be there', options, async (t) => {
     // The log lies beside the socket.
     assert.equal(odd.started[0].log, `${odd.socket}.log`);
     const pid = odd.server();
-    t.after(() => process.kill(pid, 'SIGKILL'));
+    atEnd(t, () => process.kill(pid, 'SIGKILL'));
     assert.deepEqual(readdirSync(odd.path('run')).sort(), ['tickets.sock', 'tickets.sock.lock', 'tickets.sock.log', 'tickets.sock.spawn']);
     assert.equal(statSync(`${odd.socket}.spawn`).mode & 0o777, 0o600);
   }

@@ -8,6 +8,7 @@ import { join as joinPath } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { test } from 'node:test';
 import { connect, decodeText, textOf } from '../index.js';
+import { atEnd } from './at-end.js';
 import { encodeRecord, folder } from './fake-server.js';
 import { RealServer, STYLES } from './real-server.js';
 
@@ -16,7 +17,7 @@ const options = { timeout: 120_000, skip: STYLES ? false : 'BELLROPE_STYLES name
 async function connected(t) {
   const server = await RealServer.styles(t);
   const client = await server.client({ name: 'test', reconnectTimeout: 20_000 });
-  t.after(() => client.close());
+  atEnd(t, () => client.close());
   return { server, client };
 }
 
@@ -156,9 +157,9 @@ test('a client that is put out learns which rule was broken', options, async (t)
     for (const [one, other] of [[down, up], [up, down]]) one.on('error', () => other.destroy()).pipe(other);
   }).listen(path);
   await once(between, 'listening');
-  t.after(() => between.close());
+  atEnd(t, () => between.close());
   const client = await connect({ path, connectTimeout: 20_000, reconnectTimeout: 20_000 });
-  t.after(() => client.close());
+  atEnd(t, () => client.close());
   const calls = [client.call('never'), client.call('never')].map((call) => call.catch((error) => error));
   while (JSON.parse(decodeText(await client.call('calls'))).running < 2) await sleep(1);
   ups[0].write(encodeRecord({ kind: 'response', call: 1 }));

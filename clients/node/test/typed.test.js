@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BellropeError, json, Method, ServiceError } from '../index.js';
+import { atEnd } from './at-end.js';
 import { RealServer, STYLES, TYPED } from './real-server.js';
 
 const options = { timeout: 120_000, skip: TYPED ? false : 'BELLROPE_TYPED names no program' };
@@ -17,7 +18,7 @@ const edit = new Method('Files.edit');
 async function connected(t) {
   const server = await RealServer.typed(t);
   const client = await server.client({ name: 'test', reconnectTimeout: 20_000 });
-  t.after(() => client.close());
+  atEnd(t, () => client.close());
   return { server, client };
 }
 
@@ -133,7 +134,7 @@ test('a client of another codec, or of other types with a codec without names, i
 test('leaving a stream of values cancels it, and return settles what waits', { ...options, skip: STYLES ? false : 'BELLROPE_STYLES names no program' }, async (t) => {
   const server = await RealServer.styles(t);
   const client = await server.client({ name: 'test' });
-  t.after(() => client.close());
+  atEnd(t, () => client.close());
   const dropped = async (count) => {
     while ((await client.callJson('calls', '')).dropped !== count) await new Promise(setImmediate);
   };
