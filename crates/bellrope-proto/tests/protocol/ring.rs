@@ -243,6 +243,21 @@ fn a_consumer_that_idles_publishes_its_position_for_a_producer_that_waits_and_no
 }
 
 #[test]
+fn a_look_that_finds_nothing_lets_a_producer_go_on_that_waits() {
+    let mut ring = page();
+    ring.send(2, SIZE_64);
+    let _ = ring.pop();
+    assert_eq!(ring.producer.await_room(), Ok(true));
+    assert_eq!((ring.consumer.relieve_if_drained(), ring.published()), (None, 0), "a record is there");
+    let _ = ring.pop();
+    assert_eq!((ring.consumer.relieve_if_drained(), ring.published()), (Some(Wake::YES), 128));
+    assert_eq!(ring.consumer.relieve_if_drained(), Some(Wake::NO), "nobody waits any more");
+    assert_eq!(ring.consumer.arm().0, Armed::Asleep);
+    assert_eq!(ring.producer.await_room(), Ok(false));
+    assert_eq!(ring.consumer.relieve_if_drained(), Some(Wake::NO), "nothing but the sleep tag is there");
+}
+
+#[test]
 fn a_consumer_publishes_its_position_before_it_sleeps() {
     let mut ring = page();
     ring.send(1, SIZE_64);
