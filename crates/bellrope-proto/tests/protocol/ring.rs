@@ -101,7 +101,14 @@ fn a_look_for_one_kind_finds_records_of_that_kind_alone_and_moves_nobody() {
         assert_eq!((record.header.message_type, record.id, record.extension), (3, 7, 9));
         assert_eq!(ring.consumer.peek(), Ok(Some(record)));
     }
+    let _ = ring.pop();
+    assert!(ring.producer.push(RecordClass::Bulk, Kind::Request, 4, 8, None, SIZE_24).unwrap());
+    let _ = ring.producer.publish();
+    let record = ring.consumer.peek_for(Kind::Request).expect("a request without an extension");
+    assert_eq!((record.header.message_type, record.id, record.extension, record.header.len), (4, 8, 0, 8));
+    assert_eq!(ring.consumer.peek(), Ok(Some(record)));
     // What cannot be a record is none of its kind either, and for others to name.
+    let mut ring = page();
     let header = |len| Header { len, message_type: 0, kind: Kind::Request, extended: false }.encode();
     ring.view.store(RECORDS, header(1025), Relaxed);
     assert_eq!(ring.consumer.peek_for(Kind::Request), None);
