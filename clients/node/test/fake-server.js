@@ -58,10 +58,13 @@ function encodeType({ name, number, style }) {
   return Buffer.concat([head, Buffer.from(name)]);
 }
 
-/** A folder for a socket, which `t` removes. */
-export function folder(t) {
+/** A folder for a socket, which `t` removes once whoever writes there has `ended`. */
+export function folder(t, ended = () => {}) {
   const path = mkdtempSync(join(tmpdir(), 'bellrope-node-'));
-  t.after(() => rmSync(path, { recursive: true, force: true }));
+  t.after(async () => {
+    await ended();
+    rmSync(path, { recursive: true, force: true });
+  });
   return path;
 }
 

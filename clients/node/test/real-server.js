@@ -25,15 +25,16 @@ export class RealServer {
 
   /** `bellrope serve` with the embedded provider. */
   static async serve(t, ...settings) {
-    const home = folder(t);
+    let server;
+    const home = folder(t, () => server?.end('SIGKILL'));
     const path = join(home, 'run', 'bellrope.sock');
-    const server = new RealServer(path, () =>
+    server = new RealServer(path, () =>
       spawn(PROGRAM, ['serve', '--socket', path, '--provider', 'embedded', ...settings], {
         env: { PATH: process.env.PATH, HOME: home },
         stdio: ['ignore', 'pipe', 'pipe'],
       }),
     );
-    return server.#begin(t);
+    return server.#begin();
   }
 
   /** The example with types of every style, which ends with its standard input. */
@@ -47,8 +48,10 @@ export class RealServer {
   }
 
   static #example(t, program) {
-    const path = join(folder(t), 'run', 'example.sock');
-    return new RealServer(path, () => spawn(program, [path], { stdio: ['pipe', 'pipe', 'pipe'] })).#begin(t);
+    let server;
+    const path = join(folder(t, () => server?.end('SIGKILL')), 'run', 'example.sock');
+    server = new RealServer(path, () => spawn(program, [path], { stdio: ['pipe', 'pipe', 'pipe'] }));
+    return server.#begin();
   }
 
   start() {
@@ -60,8 +63,8 @@ export class RealServer {
 
   /** Ends the server with a signal and waits until it is gone. */
   async end(signal) {
-    this.#child.kill(signal);
-    await this.#child.gone;
+    this.#child?.kill(signal);
+    await this.#child?.gone;
   }
 
   /** A client, as soon as the server takes one. */
@@ -78,9 +81,8 @@ export class RealServer {
     }
   }
 
-  async #begin(t) {
+  async #begin() {
     this.start();
-    t.after(() => this.end('SIGKILL'));
     (await this.client()).close();
     return this;
   }

@@ -24,9 +24,8 @@ class Home {
   constructor(t) {
     this.folder = mkdtempSync(join(tmpdir(), 'bellrope-spawn-'));
     this.socket = join(this.folder, 'run', 'tickets.sock');
-    t.after(() => {
-      const pid = this.server();
-      if (pid !== 0) process.kill(pid, 'SIGKILL');
+    t.after(async () => {
+      await this.end();
       rmSync(this.folder, { recursive: true, force: true });
     });
   }
@@ -50,6 +49,21 @@ class Home {
       return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').includes(this.socket) ? pid : 0;
     } catch {
       return 0;
+    }
+  }
+
+  // Ends the server, and waits until it is gone: until then it may write into the folder. It may be anybody's child.
+  async end() {
+    for (const until = Date.now() + 60_000; ; ) {
+      const pid = this.server();
+      if (pid === 0) return;
+      assert.ok(Date.now() < until, `the server ${pid} does not end`);
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch (error) {
+        if (error.code !== 'ESRCH') throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 5));
     }
   }
 
