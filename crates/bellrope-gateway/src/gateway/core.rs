@@ -490,7 +490,7 @@ mod tests {
         let speaks = |name: &str, base_url: &str| {
             let config = crate::ProviderConfig {
                 base_url: base_url.to_owned(),
-                api_key: Some("k".into()),
+                api_key: Some(crate::Secret::new("k")),
                 kind: Some(crate::ProviderKind::OpenAi),
                 ..crate::ProviderConfig::default()
             };
