@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bellrope::server::ServerBuilder;
 use bellrope_gateway::account::{Admission, Books, Intent, Outcome, Spent, Verdict};
+use bellrope_gateway::inbound::BYTES_A_TOKEN;
 use bellrope_gateway::{AskerKind, ProviderError, Usage};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
@@ -26,8 +27,6 @@ pub const FLUSH: &str = "bellrope.flush";
 /// How long that waits at most.
 pub const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
-/// Bytes of an answer to a token, where no provider counts: what English and code come to in the usual tokenizers.
-const BYTES_A_TOKEN: u64 = 4;
 /// How far the wall clock may be from where it would be if nobody had set it, for rows to be erased by it. In milliseconds.
 const TRUSTED: u64 = DAY as u64;
 

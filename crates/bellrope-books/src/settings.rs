@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::budget::Budget;
 use crate::calendar::day_of;
-use crate::price::{DEAREST, Price, check_currency, is_currency};
+use crate::price::{DEAREST, Price, Prices, check_currency, is_currency};
 
 /// What the books are told: the section `[books]`, with the tables `[[prices]]` and `[[budgets]]` beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,7 +67,16 @@ impl BookSettings {
     /// # Errors
     /// The first setting that cannot.
     pub fn check(&self) -> Result<(), SettingFault> {
-        let fault = |key: &str, fault: String| Err(SettingFault { key: key.to_owned(), row: None, fault });
+        self.faults().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Every setting that cannot be used, of each row of a table the first one.
+    #[must_use]
+    pub fn faults(&self) -> Vec<SettingFault> {
+        let mut faults = Vec::new();
+        let mut add = |key: &str, row: Option<usize>, fault: String| {
+            faults.push(SettingFault { key: key.to_owned(), row, fault });
+        };
         let numbers = [
             ("books.keep_days", self.keep_days, 36_500),
             ("books.reserve_tokens", self.reserve_tokens, 1_000_000),
@@ -75,36 +84,61 @@ impl BookSettings {
         ];
         for (key, value, most) in numbers {
             if !(1..=most).contains(&value) {
-                return fault(key, format!("is {value}; set it to 1 to {most}"));
+                add(key, None, format!("is {value}; set it to 1 to {most}"));
             }
         }
         if !is_currency(&self.currency) {
-            return fault("books.currency", format!("is {:?}; give 1 to 8 capital letters, as in USD", self.currency));
+            let fault = format!("is {:?}; give 1 to 8 capital letters, as in USD", self.currency);
+            add("books.currency", None, fault);
         }
         for (key, rows) in [("prices", self.prices.len()), ("budgets", self.budgets.len())] {
             if rows > MAX_ROWS {
-                return fault(key, format!("has {rows} rows; give at most {MAX_ROWS}"));
+                add(key, None, format!("has {rows} rows; give at most {MAX_ROWS}"));
             }
         }
-        let row_fault =
-            |key: &str, row: usize, fault: String| Err(SettingFault { key: key.to_owned(), row: Some(row), fault });
-        for (at, price) in self.prices.iter().enumerate() {
+        for (at, price) in self.prices.iter().enumerate().take(MAX_ROWS) {
             if let Err(text) = price.check() {
                 let which = format!("row {} ({}/{})", at + 1, shown(&price.provider), shown(&price.model));
-                return row_fault("prices", at, format!("{which}: {text}"));
+                add("prices", Some(at), format!("{which}: {text}"));
             }
         }
         let mut names = BTreeSet::new();
-        for (at, budget) in self.budgets.iter().enumerate() {
+        for (at, budget) in self.budgets.iter().enumerate().take(MAX_ROWS) {
             let checked = budget.check().and_then(|()| match names.insert(&budget.name) {
                 true => Ok(()),
                 false => Err("is there twice; give each budget a name of its own".to_owned()),
             });
             if let Err(text) = checked {
-                return row_fault("budgets", at, format!("`{}`: {text}", shown(&budget.name)));
+                add("budgets", Some(at), format!("`{}`: {text}", shown(&budget.name)));
             }
         }
-        Ok(())
+        faults
+    }
+
+    /// Why a budget of money does not limit what it seems to, if it does not: its name, and what to do about it. `model`: a
+    /// provider and a model that requests go to which name none. `None`: it limits requests, or it is none of money.
+    #[must_use]
+    pub fn unpriced(&self, budget: &Budget, model: Option<(&str, &str)>) -> Option<String> {
+        // What counts tokens or requests as well limits whatever comes.
+        if budget.cost.is_none() || budget.tokens.is_some() || budget.requests.is_some() {
+            return None;
+        }
+        let name = shown(&budget.name);
+        let currency = budget.currency.as_deref().unwrap_or(&self.currency);
+        let counts = |price: &&Price| price.currency.as_deref().unwrap_or(&self.currency) == currency;
+        let rows: Vec<_> = self.prices.iter().filter(counts).cloned().collect();
+        let fix = "add [[prices]] for what it is to limit, or set tokens as well";
+        if rows.is_empty() {
+            return Some(format!("`{name}` limits nothing, as no price in {currency} is known; {fix}"));
+        }
+        let (provider, model) = model?;
+        // A price that begins later is one that was thought of.
+        match Prices::new(&rows, &self.currency).of(provider, Some(model), i64::MAX) {
+            Some(_) => None,
+            None => Some(format!(
+                "`{name}` does not limit {provider}/{model}, as no price of it in {currency} is known; {fix}"
+            )),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod generate;
 pub(crate) mod health;
 pub(crate) mod list;
 pub(crate) mod manual;
+pub(crate) mod stop;
 pub(crate) mod token;
 pub(crate) mod top;
 pub(crate) mod usage;

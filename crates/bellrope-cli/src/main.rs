@@ -21,7 +21,7 @@ use bellrope_shm::CountingAllocator;
 use bellrope_terminal::{WrongSettings, signals, stderr};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use commands::{acp, breaker, call, chat, config, doctor, generate, health, list, manual, token, top, usage};
+use commands::{acp, breaker, call, chat, config, doctor, generate, health, list, manual, stop, token, top, usage};
 
 /// Counts allocations while a measurement asks for that; otherwise it costs an allocation one load.
 #[global_allocator]
@@ -49,6 +49,8 @@ struct Cli {
 enum Command {
     /// Serve `echo` and the AI gateway until a signal comes.
     Serve(serve::ServeArgs),
+    /// End a server in good order, whoever started it.
+    Stop(stop::StopArgs),
     /// Ask an AI provider through a server, and print the answer as it comes.
     Chat(chat::ChatArgs),
     /// Be the agent of an editor: the Agent Client Protocol on standard input and output.
@@ -108,6 +110,7 @@ fn main() -> ExitCode {
     let _ = signals::outlive_file_size_limit();
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Stop(args) => stop::run(&args),
         Command::Chat(args) => chat::run(args),
         Command::Acp(args) => acp::run(args),
         Command::Call(args) => call::run(args),

@@ -35,6 +35,7 @@ use reload::Reload;
 use crate::{
     local_models, logging,
     settings::{Settings, SettingsArgs},
+    socket::explain_bind,
 };
 
 /// How long answers under way may take to end after a signal.
@@ -135,7 +136,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
             let path = address.and_then(|address| address.as_pathname().map(Into::into)).unwrap_or(socket);
             (builder.serve_at(listener)?, path)
         }
-        None => (builder.bind(&socket)?, socket),
+        None => (builder.bind(&socket).map_err(explain_bind)?, socket),
     };
     let server = Arc::new(server);
     #[cfg(feature = "fleet")]

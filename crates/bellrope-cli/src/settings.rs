@@ -2,10 +2,12 @@
 //!
 //! Every value keeps its [`Origin`], so that an error, and `bellrope config show`, can name the place to change.
 
+pub(crate) mod check;
 mod checks;
 mod document;
 #[cfg(feature = "fleet")]
 mod fleet;
+mod gathered;
 mod given;
 mod layers;
 mod schema;
@@ -13,26 +15,27 @@ mod schema;
 use std::{
     cell::RefCell,
     ffi::{OsStr, OsString},
-    fmt,
     net::SocketAddr,
     path::PathBuf,
     time::Duration,
 };
 
 use bellrope::{default_socket_path, server::ServerConfig};
-use bellrope_books::{BookSettings, Tokens, default_books_path, default_tokens_path};
+use bellrope_books::{BookSettings, Budget, Tokens, default_books_path, default_tokens_path};
 use bellrope_gateway::{ConfigError, Gateway, GatewaySettings, ProviderConfig};
 use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
-use serde_path_to_error::Segment;
+use toml::Table;
 
 use document::{Document, TokenSettings};
 #[cfg(feature = "fleet")]
 pub(crate) use fleet::FleetArgs;
+pub(crate) use gathered::Faults;
+use gathered::{Fault, gather};
 use given::{address, address_text, assignment, time};
+use layers::Layers;
 pub(crate) use layers::{CONFIG, LOCAL_MODELS, NO_SPAWN, Origin, Origins, ours as variables};
-use layers::{Layers, row};
 use schema::{Key, flatten, parts, shown};
 
 use crate::{
@@ -120,16 +123,6 @@ pub(crate) struct Settings {
     document: Value,
 }
 
-/// Everything that is wrong with the settings, each with its place and its fix.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) struct Faults(pub(crate) Vec<String>);
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("\n"))
-    }
-}
-
 /// A setting with its origin.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Entry {
@@ -144,11 +137,6 @@ impl Settings {
         Self::resolve(args, &std::env::vars_os().collect::<Vec<_>>())
     }
 
-    /// Reads a configuration file alone, as if nothing else said anything.
-    pub(crate) fn of_file(path: PathBuf) -> Result<Self, Faults> {
-        Self::resolve(&SettingsArgs { config: Some(path), ..SettingsArgs::default() }, &[])
-    }
-
     fn resolve(args: &SettingsArgs, vars: &[(OsString, OsString)]) -> Result<Self, Faults> {
         let var = |name: &str| vars.iter().find(|(other, value)| other == name && !value.is_empty());
         let mut layers = Layers::new();
@@ -159,34 +147,26 @@ impl Settings {
         layers.variables(vars);
         args.add_to(&mut layers);
         let Layers { values, origins, faults, .. } = layers;
-        if !faults.is_empty() {
-            return Err(Faults(faults));
-        }
-        let document: Document = serde_path_to_error::deserialize(toml::Value::Table(values)).map_err(|error| {
-            let part = |segment: &Segment| match segment {
-                Segment::Seq { index } => row(*index),
-                segment => segment.to_string(),
-            };
-            let key = error.path().iter().map(part).collect::<Vec<_>>();
-            Faults(vec![format!("{}: {}", origins.naming(&key), error.inner().message())])
-        })?;
+        let look = |values: &Table| {
+            let document = checks::read(values, &origins)?;
+            let faults = checks::document(&document, &origins);
+            if faults.is_empty() { Ok(document) } else { Err(faults) }
+        };
+        let document = gather(values, &origins, faults, look)?;
         let raw_socket = args.server.socket.clone().or_else(|| var(VARIABLE).map(|(_, path)| path.into()));
         let socket = raw_socket.or_else(|| document.socket.clone()).unwrap_or_else(default_socket_path);
-        Self::checked(document, socket, origins)
+        Ok(Self::of(document, socket, origins))
     }
 
-    fn checked(document: Document, socket: PathBuf, origins: Origins) -> Result<Self, Faults> {
-        let faults = checks::document(&document, &origins);
-        if !faults.is_empty() {
-            return Err(Faults(faults));
-        }
+    /// Of a document that was checked.
+    fn of(document: Document, socket: PathBuf, origins: Origins) -> Self {
         // Plain structs with text keys: writing them cannot fail.
         let mut written = serde_json::to_value(&document).unwrap_or_default();
         written["socket"] = socket.to_string_lossy().into();
         let books = document.books();
         let Document { api_port, api_threads, log, log_format, log_file, log_file_bytes, .. } = document;
         let Document { health, otlp_endpoint, server, gateway, tokens, .. } = document;
-        Ok(Self {
+        Self {
             socket,
             // It is one, by the check above.
             health: health.and_then(|text| address(&text).ok()),
@@ -206,7 +186,7 @@ impl Settings {
             tokens,
             origins,
             document: written,
-        })
+        }
     }
 
     /// The providers that these settings describe, each with the key that it needs to be asked as they say. Makes no
@@ -219,6 +199,21 @@ impl Settings {
     /// Whether everybody has a key who is asked without being named in a request, and every variable of a key is set. Of
     /// the other providers some may be for other machines.
     pub(crate) fn check_keys(&self, gateway: &Gateway) -> Result<(), Faults> {
+        self.none_of(self.key_faults(gateway))
+    }
+
+    fn none_of(&self, faults: Vec<Fault>) -> Result<(), Faults> {
+        gather(
+            Table::new(),
+            &self.origins,
+            Vec::new(),
+            |_| {
+                if faults.is_empty() { Ok(()) } else { Err(faults.clone()) }
+            },
+        )
+    }
+
+    fn key_faults(&self, gateway: &Gateway) -> Vec<Fault> {
         let mut faults = Vec::new();
         let settings = &self.gateway;
         let short = settings.openai.iter().map(|openai| (parts("gateway.openai"), openai));
@@ -233,10 +228,8 @@ impl Settings {
                 let key = [section, vec!["api_key".to_owned()]].concat();
                 let name = self.origins.naming(&key);
                 let fix = "set it, or name a file that holds the key with `api_key_file`";
-                faults.push((
-                    self.origins.place(&key),
-                    format!("{name} names the variable {variable}, which is not set; {fix}"),
-                ));
+                let words = format!("{name} names the variable {variable}, which is not set; {fix}");
+                faults.push(Fault::of(key, words));
             }
         }
         let named = std::iter::once(("gateway.provider", &settings.provider));
@@ -244,22 +237,40 @@ impl Settings {
         for (key, name) in named {
             let key = parts(key);
             if let Some(missing) = gateway.missing(name) {
-                faults.push((self.origins.place(&key), format!("{}: {missing}", self.origins.naming(&key))));
+                let words = format!("{}: {missing}", self.origins.naming(&key));
+                faults.push(Fault { provider: Some(name.clone()), ..Fault::of(key, words) });
             }
         }
-        faults.sort_by_key(|(place, _)| *place);
-        match faults.is_empty() {
-            true => Ok(()),
-            false => Err(Faults(faults.into_iter().map(|(_, fault)| fault).collect())),
-        }
+        faults
     }
 
     /// Whether each budget is for a token that there is, and goes over to a model of a provider that is set up.
     pub(crate) fn check_budgets(&self, gateway: &Gateway) -> Result<(), Faults> {
+        self.none_of(self.budget_faults(gateway))
+    }
+
+    fn budget_faults(&self, gateway: &Gateway) -> Vec<Fault> {
         // Where the file of tokens cannot be read, whoever asks for one is told.
         let tokens = self.tokens().and_then(|tokens| tokens.list().ok()).unwrap_or_default();
-        let faults = checks::budgets(&self.books.budgets, &tokens, gateway, &self.origins);
-        if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+        checks::budgets(&self.books.budgets, &tokens, gateway, &self.origins)
+    }
+
+    /// Which budgets of money do not count the requests that name no model, each with its place and a fix.
+    fn unpriced(&self, gateway: &Gateway) -> Vec<String> {
+        let default = gateway.default_provider();
+        let model = default.capabilities().default_model;
+        let model = model.as_deref().map(|model| (default.name(), model));
+        let budgets = self.books.budgets.iter().enumerate();
+        let told = budgets.filter_map(|(at, budget)| {
+            let key = vec!["budgets".to_owned(), layers::row(at)];
+            Some(format!("{}: budgets {}", self.origins.of(&key), self.books.unpriced(budget, model)?))
+        });
+        told.collect()
+    }
+
+    /// What is to be said of a budget of a token that counts nothing, as there is no price.
+    pub(crate) fn unpriced_budget(&self, budget: &Budget) -> Option<String> {
+        self.books.unpriced(budget, None)
     }
 
     /// Says what of these settings will keep requests from being answered as they ask: which providers lack a key or a model, and
@@ -271,7 +282,8 @@ impl Settings {
             let name = provider.name();
             tracing::warn!(target: "bellrope::settings", "the provider {name} has no model of its own: {missing}");
         }
-        for fault in self.check_budgets(gateway).err().map(|faults| faults.0).unwrap_or_default() {
+        let faults = self.check_budgets(gateway).err().map(|faults| faults.0).unwrap_or_default();
+        for fault in faults.into_iter().chain(self.unpriced(gateway)) {
             tracing::warn!(target: "bellrope::settings", "{fault}");
         }
     }
@@ -288,24 +300,27 @@ impl Settings {
 
     /// The providers that these settings describe, whether or not they have a key. Makes no connection.
     pub(crate) fn providers(&self) -> Result<Gateway, Faults> {
+        self.built().map_err(|fault| Faults(vec![fault.words]))
+    }
+
+    fn built(&self) -> Result<Gateway, Fault> {
         Gateway::from_settings(with_kept_keys(self.gateway.clone())).map_err(|error| {
-            let key = match &error {
-                ConfigError::UnknownProvider { .. } => "gateway.provider".to_owned(),
-                ConfigError::Invalid { key, .. } | ConfigError::KeyFile { key, .. } => key.to_string(),
-                _ => return Faults(vec![error.to_string()]),
+            let (key, provider) = match &error {
+                ConfigError::UnknownProvider { name, .. } => ("gateway.provider".to_owned(), Some(name.to_string())),
+                ConfigError::Invalid { key, .. } | ConfigError::KeyFile { key, .. } => (key.to_string(), None),
+                _ => return Fault::of(Key::new(), error.to_string()),
             };
             let mut key = parts(&key);
             // What stands in the short section is called by its long name.
             if self.gateway.openai.is_some() && key.starts_with(&parts("gateway.providers.openai")) {
                 key.remove(1);
             }
-            match self.origins.of(&key) {
-                Origin::Default => Faults(vec![error.to_string()]),
-                Origin::File { .. } if matches!(error, ConfigError::UnknownProvider { .. }) => {
-                    Faults(vec![format!("{}: {error}", self.origins.naming(&key))])
-                }
-                origin => Faults(vec![format!("{origin}: {error}")]),
-            }
+            let words = match self.origins.of(&key) {
+                Origin::Default => error.to_string(),
+                Origin::File { .. } if provider.is_some() => format!("{}: {error}", self.origins.naming(&key)),
+                origin => format!("{origin}: {error}"),
+            };
+            Fault { provider, ..Fault::of(key, words) }
         })
     }
 

@@ -10,6 +10,7 @@ use bellrope::{
     CallError, Client,
     client::{ClientConfig, ConnectError, HandshakeError, Status},
     default_socket_path,
+    server::BindError,
 };
 use clap::Args;
 
@@ -69,11 +70,23 @@ pub(crate) fn explain(error: ConnectError) -> anyhow::Error {
         ) => return anyhow!("{error}; bring both to one version, and start the server anew"),
         _ => return error.into(),
     };
-    let command = match path {
-        path if *path == default_socket_path() => "bellrope serve".to_owned(),
-        path => format!("bellrope serve --socket {}", quoted(path)),
-    };
-    NoServer(format!("{error}; start one with `{command}`")).into()
+    NoServer(format!("{error}; start one with `{}`", command("serve", path))).into()
+}
+
+/// Says what to do about a path that another server has.
+pub(crate) fn explain_bind(error: BindError) -> anyhow::Error {
+    let BindError::InUse { path, holder } = &error else { return error.into() };
+    let holder = holder.map_or("unknown".to_owned(), |pid| pid.to_string());
+    let (shown, command) = (path.display(), command("stop", path));
+    anyhow!("another server (process {holder}) holds {shown}; end it with `{command}`, or choose another socket path")
+}
+
+/// How to run a command of this program for the server at a path.
+fn command(name: &str, path: &Path) -> String {
+    match path {
+        path if *path == default_socket_path() => format!("bellrope {name}"),
+        path => format!("bellrope {name} --socket {}", quoted(path)),
+    }
 }
 
 /// A path as a shell takes it.

@@ -157,7 +157,7 @@ fn stream<T: WithNotes>(
         Box::pin(async move {
             let asker = asker(&gateway, &call, T::STREAM);
             let Asked { mut request, room: _room, .. } = asked::<T>(call).await?;
-            *request.asker() = asker;
+            *request.beside().2 = asker;
             forward(begin(&gateway, request), chunks).await
         })
     }
@@ -215,10 +215,8 @@ trait WithNotes: DeserializeOwned + Send + 'static {
     /// The message type that streams its answer.
     const STREAM: &str;
 
-    /// Where the notes go, and who asks as breakers tell callers apart.
-    fn notes(&mut self) -> (&mut Vec<String>, &mut Option<Caller>);
-
-    fn asker(&mut self) -> &mut Asker;
+    /// Where the notes go, who asks as breakers tell callers apart, and who asks for the books.
+    fn beside(&mut self) -> (&mut Vec<String>, &mut Option<Caller>, &mut Asker);
 }
 
 impl WithNotes for ChatRequest {
@@ -226,12 +224,8 @@ impl WithNotes for ChatRequest {
     const REQUIRED: (&str, &str) = ("messages", "[]");
     const STREAM: &str = CHAT_STREAM;
 
-    fn notes(&mut self) -> (&mut Vec<String>, &mut Option<Caller>) {
-        (&mut self.notes, &mut self.caller)
-    }
-
-    fn asker(&mut self) -> &mut Asker {
-        &mut self.asker
+    fn beside(&mut self) -> (&mut Vec<String>, &mut Option<Caller>, &mut Asker) {
+        (&mut self.notes, &mut self.caller, &mut self.asker)
     }
 }
 
@@ -240,12 +234,8 @@ impl WithNotes for CompletionRequest {
     const REQUIRED: (&str, &str) = ("prompt", "\"\"");
     const STREAM: &str = COMPLETE_STREAM;
 
-    fn notes(&mut self) -> (&mut Vec<String>, &mut Option<Caller>) {
-        (&mut self.notes, &mut self.caller)
-    }
-
-    fn asker(&mut self) -> &mut Asker {
-        &mut self.asker
+    fn beside(&mut self) -> (&mut Vec<String>, &mut Option<Caller>, &mut Asker) {
+        (&mut self.notes, &mut self.caller, &mut self.asker)
     }
 }
 
@@ -281,7 +271,7 @@ fn read<T: WithNotes>(call: &OwnedCall) -> Result<T, HandlerError> {
         let place = misread::<T>(payload, T::KNOWN, T::REQUIRED);
         unreadable(&place.map_or_else(|| error.to_string(), |field| format!("{field}: {error}")))
     })?;
-    let (notes, caller) = request.notes();
+    let (notes, caller, _) = request.beside();
     (*notes, *caller) = (unknown(payload, T::KNOWN), Some(call.caller()));
     Ok(request)
 }

@@ -112,6 +112,12 @@ pub trait Provider: Send + Sync + 'static {
         false
     }
 
+    /// Whether no model of it has a slash in its name. A name with one that comes to it by default was then probably meant for
+    /// another provider, which is said beside the answer. By default nobody knows.
+    fn has_plain_names(&self) -> bool {
+        false
+    }
+
     /// Sends a request as it came. Only for formats of which [`Provider::passes`] says so.
     fn pass(&self, _request: PassRequest) -> BoxFuture<'_, Result<Passed, PassError>> {
         let reason = format!("`{}` takes no request as it comes", self.name());

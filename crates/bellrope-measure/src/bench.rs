@@ -26,7 +26,6 @@ use bellrope_terminal::{Failed, Outcome, output};
 use clap::Subcommand;
 use serde::Serialize;
 
-use args::BenchArgs;
 pub(crate) use args::seconds;
 pub(crate) use bare::answer as answer_bare;
 pub(crate) use criteria::{Report as CriteriaReport, criteria};
@@ -47,10 +46,10 @@ pub enum BenchCommand {
     Memory(memory::MemoryArgs),
     /// Full round trips of one caller, with the machine's own limits (a bare cache-line ping-pong, bare slots) from the same
     /// run.
-    Rtt(BenchArgs),
+    Rtt(rtt::RttArgs),
     /// Calls a second, over any number of connections, each with any number of calls in flight, beside what bare slots in
     /// shared memory carry in the same run.
-    Throughput(BenchArgs),
+    Throughput(throughput::ThroughputArgs),
     /// Echoes of large messages, beside the machine's own `memcpy` in the same run.
     Large(large::LargeArgs),
     /// One caller beside a thousand that saturate the server, with priority and without.
@@ -86,28 +85,30 @@ pub fn run(command: &BenchCommand, allocator: &CountingAllocator) -> Outcome {
         BenchCommand::Memory(args) => {
             show_lines(args.run.json, &memory::measure(args, true)?, memory::MemoryReport::lines)
         }
-        BenchCommand::Rtt(args) => show(args.json, &rtt::measure(&args.settled(), true)?, RttReport::print),
+        BenchCommand::Rtt(args) => show(args.timed.json(), &rtt::measure(args, true)?, RttReport::print),
         BenchCommand::Throughput(args) => {
-            show(args.json, &throughput::measure(&args.settled(), true)?, throughput::ThroughputReport::print)
+            show(args.timed.json(), &throughput::measure(args, true)?, throughput::ThroughputReport::print)
         }
-        BenchCommand::Large(args) => show(args.timed.run.json, &large::measure(args, true)?, large::LargeReport::print),
+        BenchCommand::Large(args) => show(args.timed.json(), &large::measure(args, true)?, large::LargeReport::print),
         BenchCommand::Priority(args) => {
-            show(args.timed.run.json, &priority::measure(args, true)?, priority::PriorityReport::print)
+            show(args.timed.json(), &priority::measure(args, true)?, priority::PriorityReport::print)
         }
         BenchCommand::Fairness(args) => {
-            show(args.timed.run.json, &fairness::measure(args, true)?, fairness::FairnessReport::print)
+            show(args.timed.json(), &fairness::measure(args, true)?, fairness::FairnessReport::print)
         }
         BenchCommand::Reconnect(args) => {
             show(args.run.json, &reconnect::measure(args, true)?, reconnect::ReconnectReport::print)
         }
-        BenchCommand::Pool(args) => show(args.run.json, &pool::measure(args, true)?, pool::PoolReport::print),
-        BenchCommand::Spin(args) => show(args.timed.run.json, &spin::measure(args, true)?, spin::SpinReport::print),
+        BenchCommand::Pool(args) => show(args.span.run.json, &pool::measure(args, true)?, pool::PoolReport::print),
+        BenchCommand::Spin(args) => show(args.timed.json(), &spin::measure(args, true)?, spin::SpinReport::print),
         BenchCommand::Scaling(args) => {
-            show_lines(args.timed.run.json, &scaling::measure(args, true)?, scaling::ScalingReport::lines)
+            show_lines(args.timed.json(), &scaling::measure(args, true)?, scaling::ScalingReport::lines)
         }
-        BenchCommand::Typed(args) => show(args.timed.run.json, &typed::measure(args, true)?, typed::TypedReport::print),
-        BenchCommand::Gateway(args) => show(args.json, &gateway::measure(args, true)?, gateway::GatewayReport::print),
-        BenchCommand::Port(args) => show(args.json, &port::measure(args, true)?, port::PortReport::print),
+        BenchCommand::Typed(args) => show(args.timed.json(), &typed::measure(args, true)?, typed::TypedReport::print),
+        BenchCommand::Gateway(args) => {
+            show(args.span.run.json, &gateway::measure(args, true)?, gateway::GatewayReport::print)
+        }
+        BenchCommand::Port(args) => show(args.span.run.json, &port::measure(args, true)?, port::PortReport::print),
     }
 }
 

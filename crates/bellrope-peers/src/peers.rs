@@ -2,6 +2,7 @@
 
 mod bare;
 mod bellrope;
+mod clients;
 pub(crate) mod grpc;
 mod iceoryx;
 mod ipc_channel;

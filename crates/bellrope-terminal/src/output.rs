@@ -1,6 +1,6 @@
 //! What goes to the terminal: results to stdout, everything else to stderr.
 
-use std::{fmt, io::Write};
+use std::{fmt, io::Write, ops::Range};
 
 use serde::Serialize;
 
@@ -23,6 +23,30 @@ pub fn lines(lines: &[String]) -> Outcome {
     lines.iter().try_for_each(|text| line(format_args!("{text}")))
 }
 
+/// Prints rows below the names of their columns, each column as wide as its widest text. `numbers`: the columns that stand to
+/// the right. The last column is filled up only if it is one of them.
+///
+/// # Errors
+/// As [`line()`].
+pub fn table<const N: usize>(names: [&str; N], numbers: Range<usize>, rows: &[[String; N]]) -> Outcome {
+    lines(&columns(names, &numbers, rows))
+}
+
+fn columns<const N: usize>(names: [&str; N], numbers: &Range<usize>, rows: &[[String; N]]) -> Vec<String> {
+    let names = names.map(str::to_owned);
+    let all = || std::iter::once(&names).chain(rows);
+    let wide: [usize; N] = std::array::from_fn(|at| all().map(|row| row[at].chars().count()).max().unwrap_or_default());
+    let text = |row: &[String; N]| {
+        let cells = row.iter().zip(wide).enumerate().map(|(at, (cell, wide))| match at {
+            _ if numbers.contains(&at) => format!("{cell:>wide$}"),
+            _ if at + 1 == N => cell.clone(),
+            _ => format!("{cell:wide$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ")
+    };
+    all().map(text).collect()
+}
+
 /// Prints a result for machines.
 ///
 /// # Errors
@@ -35,4 +59,17 @@ pub fn json(value: &impl Serialize) -> Outcome {
 pub fn note(text: fmt::Arguments<'_>) {
     // Nobody may be reading it any more; that is no reason to fail.
     stderr::write(format!("{text}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_text_and_numbers_stand_to_the_right() {
+        let rows = [["a", "1", "x"], ["\u{e4}\u{f6}\u{fc}b", "12345", ""]].map(|row| row.map(str::to_owned));
+        let shown = columns(["OF", "N", "REST"], &(1..2), &rows);
+        assert_eq!(shown, ["OF        N  REST", "a         1  x", "\u{e4}\u{f6}\u{fc}b  12345  "]);
+        assert_eq!(columns(["ONE"], &(0..0), &[]), ["ONE"]);
+    }
 }

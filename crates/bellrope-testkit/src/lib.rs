@@ -34,6 +34,6 @@ pub mod version_1_0;
 mod documents {
     #[doc = include_str!("../../../README.md")]
     struct Readme;
-    #[doc = include_str!("../../../docs/editors.md")]
-    struct Editors;
+    #[doc = include_str!("../../../docs/plugins.md")]
+    struct Plugins;
 }

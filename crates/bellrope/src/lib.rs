@@ -48,6 +48,8 @@ mod error;
 #[cfg(any(feature = "client", feature = "server", feature = "kill-points"))]
 mod kill_points;
 mod log_file;
+#[cfg(any(feature = "client", all(feature = "server", feature = "tokio")))]
+mod part;
 mod path;
 #[cfg(any(feature = "client", feature = "server"))]
 mod private_directory;

@@ -10,14 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{anyhow, bail, ensure};
+use anyhow::{anyhow, ensure};
 use bellrope::status::OPERATOR;
 use bellrope::{
     CallError, Client,
     client::{CallOptions, ChunkStream, ConnectError, Style, Transport},
 };
 use bellrope_gateway::MESSAGE_TYPES;
-use bellrope_terminal::Outcome;
+use bellrope_terminal::{ApplicationError, Outcome};
 use clap::{Args, ValueEnum};
 
 use crate::{input::read_input, logging, schemas, socket, socket::SocketArg};
@@ -37,7 +37,7 @@ A method of a typed service takes its arguments as JSON, whatever its codec is, 
 of JSON. What it takes as a stream is read from standard input, a line of JSON each. If it answers with its own error, that
 is printed on standard error, and the exit code is 3.
 
-A stream of an ai.* type whose last chunk is an error ends with exit code 1."#;
+A stream of an ai.* type whose last chunk is an error has answered so, too."#;
 
 /// What to call, with what.
 #[derive(Debug, Args)]
@@ -160,7 +160,7 @@ fn print_chunks(chunks: ChunkStream, message_type: &str) -> Outcome {
         stdout.flush()?;
     }
     match error_of(message_type, &last) {
-        Some(info) => bail!("{}: {}", info.code, info.message),
+        Some(info) => Err(ApplicationError(Some(format!("{}: {}", info.code, info.message))).into()),
         None => Ok(()),
     }
 }

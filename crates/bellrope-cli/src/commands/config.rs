@@ -6,14 +6,14 @@ use bellrope_terminal::{Outcome, WrongSettings, output};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use crate::settings::{Faults, Settings, SettingsArgs};
+use crate::settings::{Faults, Settings, SettingsArgs, check};
 
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print every setting that `bellrope serve` would have here, with its origin.
     Show(ShowArgs),
-    /// Say what is wrong with a configuration file, and what fixes it. Exit code 2 if anything is.
+    /// Say all that is wrong with a configuration file, and what fixes it. Exit code 2 if anything is.
     Check(CheckArgs),
 }
 
@@ -84,19 +84,19 @@ fn show(args: &ShowArgs) -> Outcome {
 fn check(args: CheckArgs) -> Outcome {
     let file = args.file.or(args.config).unwrap_or_default();
     let shown = file.display().to_string();
-    let found = Settings::of_file(file).and_then(|settings| {
-        let gateway = settings.gateway()?;
-        settings.check_budgets(&gateway)
-    });
-    let faults = found.err().unwrap_or(Faults(Vec::new()));
+    let found = check::check(&file);
     if args.json {
-        output::json(&json!({ "file": shown, "ok": faults.0.is_empty(), "faults": faults.0 }))?;
-    } else if faults.0.is_empty() {
-        output::line(format_args!("{shown}: nothing is wrong with it"))?;
-    } else {
-        return Err(faults.into());
+        let (warnings, faults) = match &found {
+            Ok(warnings) => (&warnings[..], &[][..]),
+            Err(Faults(faults)) => (&[][..], &faults[..]),
+        };
+        output::json(&json!({ "file": shown, "ok": found.is_ok(), "faults": faults, "warnings": warnings }))?;
+        return if found.is_ok() { Ok(()) } else { Err(WrongSettings(None).into()) };
     }
-    if faults.0.is_empty() { Ok(()) } else { Err(WrongSettings(None).into()) }
+    for warning in found? {
+        output::note(format_args!("warning: {warning}"));
+    }
+    output::line(format_args!("{shown}: nothing is wrong with it"))
 }
 
 /// A value as somebody may see it who must not see keys: those may stand in the address of a provider.

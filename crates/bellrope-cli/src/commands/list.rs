@@ -42,7 +42,6 @@ pub(crate) fn run(args: &ListArgs) -> Outcome {
     if args.json {
         return output::json(&rows);
     }
-    let wide = rows.iter().map(|row| row.name.chars().count()).chain([4]).max().unwrap_or(0);
-    output::line(format_args!("{:wide$}  STYLE", "NAME"))?;
-    rows.iter().try_for_each(|row| output::line(format_args!("{:wide$}  {}", row.name, row.style)))
+    let cells = |row: Row| [row.name, row.style.to_owned()];
+    output::table(["NAME", "STYLE"], 0..0, &rows.into_iter().map(cells).collect::<Vec<_>>())
 }

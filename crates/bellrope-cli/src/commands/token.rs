@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use bellrope_books::Tokens;
+use bellrope_books::{Budget, Tokens};
 use bellrope_terminal::{Outcome, output};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -78,10 +78,15 @@ struct Place {
 
 impl Place {
     fn tokens(&self) -> anyhow::Result<Tokens> {
+        self.settings().map(|(_, tokens)| tokens)
+    }
+
+    fn settings(&self) -> anyhow::Result<(Settings, Tokens)> {
         let settings = Settings::load(&SettingsArgs { config: self.config.clone(), ..SettingsArgs::default() })?;
-        settings
+        let tokens = settings
             .tokens()
-            .context("there is no place for tokens: neither XDG_STATE_HOME nor HOME is set; set tokens.path")
+            .context("there is no place for tokens: neither XDG_STATE_HOME nor HOME is set; set tokens.path")?;
+        Ok((settings, tokens))
     }
 }
 
@@ -99,9 +104,16 @@ pub(crate) fn run(command: TokenCommand) -> Outcome {
 }
 
 fn add(args: &AddArgs) -> Outcome {
-    let made = args.place.tokens()?.add(&args.name, &args.budget)?;
+    let (settings, tokens) = args.place.settings()?;
+    let made = tokens.add(&args.name, &args.budget)?;
+    let budgets = args.budget.iter().filter_map(|text| Budget::parse(&args.name, text).ok());
+    let warnings: Vec<_> = budgets.filter_map(|budget| settings.unpriced_budget(&budget)).collect();
     if args.json {
-        return output::json(&json!({ "name": made.name, "token": made.token, "budgets": args.budget }));
+        let token = json!({ "name": made.name, "token": made.token, "budgets": args.budget, "warnings": warnings });
+        return output::json(&token);
+    }
+    for warning in warnings {
+        output::note(format_args!("warning: the budget {warning}"));
     }
     output::note(format_args!("the token of `{}`, which is said this once:", made.name));
     output::line(format_args!("{}", made.token))
@@ -114,10 +126,9 @@ fn list(args: &ListArgs) -> Outcome {
             |row: &bellrope_books::TokenRow| json!({ "name": row.name, "added": row.added, "budgets": row.budgets });
         return output::json(&rows.iter().map(row).collect::<Vec<_>>());
     }
-    let wide = rows.iter().map(|row| row.name.len()).chain([4]).max().unwrap_or(0);
-    output::line(format_args!("{:wide$}  BUDGETS", "NAME"))?;
-    rows.iter().try_for_each(|row| {
+    let cells = |row: &bellrope_books::TokenRow| {
         let budgets = if row.budgets.is_empty() { "-".to_owned() } else { row.budgets.join(", ") };
-        output::line(format_args!("{:wide$}  {budgets}", row.name.escape_debug().to_string()))
-    })
+        [row.name.escape_debug().to_string(), budgets]
+    };
+    output::table(["NAME", "BUDGETS"], 0..0, &rows.iter().map(cells).collect::<Vec<_>>())
 }

@@ -165,10 +165,8 @@ fn table(report: &UsageReport, by: Kind) -> Outcome {
         let kind = row.kind.as_deref().filter(|kind| *kind != row.of).map(|kind| format!(" ({kind})"));
         format!("{}{}", row.of.escape_debug(), kind.unwrap_or_default())
     };
-    let mut rows: Vec<[String; 6]> =
-        vec![[heading, "REQUESTS", "INPUT", "OUTPUT", "CACHED", "COST"].map(str::to_owned)];
     let total = UsageRow { of: "all".to_owned(), ..report.total.clone() };
-    rows.extend(report.rows.iter().chain([&total]).map(|row| {
+    let rows = report.rows.iter().chain([&total]).map(|row| {
         [
             name(row),
             row.requests.to_string(),
@@ -177,15 +175,9 @@ fn table(report: &UsageReport, by: Kind) -> Outcome {
             row.cached_tokens.to_string(),
             cost(row),
         ]
-    }));
-    let wide: Vec<_> = (0..6).map(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0)).collect();
-    for row in &rows {
-        let [of, requests, input, output, cached, cost] = row;
-        output::line(format_args!(
-            "{of:0$}  {requests:>1$}  {input:>2$}  {output:>3$}  {cached:>4$}  {cost}",
-            wide[0], wide[1], wide[2], wide[3], wide[4]
-        ))?;
-    }
+    });
+    let names = [heading, "REQUESTS", "INPUT", "OUTPUT", "CACHED", "COST"];
+    output::table(names, 1..5, &rows.collect::<Vec<_>>())?;
     let total = &report.total;
     let ends = [
         (total.cancelled, "cancelled"),

@@ -1,11 +1,15 @@
 //! What is wrong with the settings, each with the place to change.
 
 use bellrope::{breaker::BreakerSetting, server::BindError};
-use bellrope_books::{Budget, SettingFault, TokenRow};
+use bellrope_books::{Budget, Price, SettingFault, TokenRow};
 use bellrope_gateway::{Gateway, MAX_CHUNK};
+use serde::de::DeserializeOwned;
+use serde_path_to_error::{Path, Segment};
+use toml::{Table, Value};
 
 use super::{
     document::Document,
+    gathered::Fault,
     given::address,
     layers::{Origins, row},
     schema::{Key, parts},
@@ -17,34 +21,74 @@ const MIN_RING_BYTES: usize = 4 * MAX_CHUNK;
 /// More threads than this serve the API port no faster on any machine.
 const MAX_API_THREADS: u32 = 64;
 
-/// Faults on their way to be sorted by their place in the file.
+/// Faults that were found.
 struct Found<'a> {
     origins: &'a Origins,
-    faults: Vec<((usize, usize), String)>,
+    faults: Vec<Fault>,
 }
 
 impl Found<'_> {
     /// `fault` follows the name of the key.
     fn add(&mut self, key: &str, fault: impl std::fmt::Display) {
         let key = parts(key);
-        self.faults.push((self.origins.place(&key), format!("{} {fault}", self.origins.naming(&key))));
+        let words = format!("{} {fault}", self.origins.naming(&key));
+        self.faults.push(Fault::of(key, words));
     }
 
     /// The same for a row of a table, which is called by what it says of itself.
     fn add_row(&mut self, table: &str, at: usize, field: Option<&str>, fault: impl std::fmt::Display) {
         let key: Key = [table.to_owned(), row(at)].into_iter().chain(field.map(str::to_owned)).collect();
         let words = format!("{}: {table} {fault}", self.origins.of(&key));
-        self.faults.push((self.origins.place(&key), words));
-    }
-
-    fn finish(mut self) -> Vec<String> {
-        self.faults.sort_by_key(|(place, _)| *place);
-        self.faults.into_iter().map(|(_, fault)| fault).collect()
+        self.faults.push(Fault { without: Key::new(), ..Fault::of(key, words) });
     }
 }
 
-/// Which settings cannot be used, as far as that is known without the machine.
-pub(super) fn document(document: &Document, origins: &Origins) -> Vec<String> {
+/// The settings as they are typed.
+///
+/// # Errors
+/// One that is not what it has to be; of the rows of a table every one.
+pub(super) fn read(values: &Table, origins: &Origins) -> Result<Document, Vec<Fault>> {
+    serde_path_to_error::deserialize(Value::Table(values.clone())).map_err(|error| {
+        let key = key_of(error.path());
+        let of_rows = match key.first().map(String::as_str) {
+            Some(table @ "prices") => rows::<Price>(table, values, origins),
+            Some(table @ "budgets") => rows::<Budget>(table, values, origins),
+            _ => Vec::new(),
+        };
+        // A table that is no list of rows has a fault of its own.
+        if of_rows.is_empty() { vec![mistyped(key, &error, origins)] } else { of_rows }
+    })
+}
+
+/// The rows of a table that are not what they have to be.
+fn rows<T: DeserializeOwned>(table: &str, values: &Table, origins: &Origins) -> Vec<Fault> {
+    let rows = values.get(table).and_then(Value::as_array).into_iter().flatten().enumerate();
+    let faults = rows.filter_map(|(at, value)| {
+        let error = serde_path_to_error::deserialize::<_, T>(value.clone()).err()?;
+        let key = [vec![table.to_owned(), row(at)], key_of(error.path())].concat();
+        Some(Fault { without: vec![table.to_owned()], ..mistyped(key, &error, origins) })
+    });
+    faults.collect()
+}
+
+fn mistyped(key: Key, error: &serde_path_to_error::Error<toml::de::Error>, origins: &Origins) -> Fault {
+    let words = format!("{}: {}", origins.naming(&key), error.inner().message());
+    Fault::of(key, words)
+}
+
+fn key_of(path: &Path) -> Key {
+    let part = |segment: &Segment| match segment {
+        Segment::Seq { index } => Some(row(*index)),
+        // The whole of it.
+        Segment::Unknown => None,
+        segment => Some(segment.to_string()),
+    };
+    path.iter().filter_map(part).collect()
+}
+
+/// Which settings cannot be used, as far as that is known without the machine. Of some there may be more once these are set
+/// right.
+pub(super) fn document(document: &Document, origins: &Origins) -> Vec<Fault> {
     let mut found = Found { origins, faults: Vec::new() };
     if let Some(health) = &document.health
         && let Err(fault) = address(health)
@@ -68,7 +112,7 @@ pub(super) fn document(document: &Document, origins: &Origins) -> Vec<String> {
     if books.path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
         found.add("books.path", "is empty; name a file, or give \"off\" for no ledger");
     }
-    if let Err(SettingFault { key, row, fault }) = books.check() {
+    for SettingFault { key, row, fault } in books.faults() {
         match row {
             Some(row) => found.add_row(&key, row, None, fault),
             None => found.add(&key, fault),
@@ -78,7 +122,7 @@ pub(super) fn document(document: &Document, origins: &Origins) -> Vec<String> {
         let threads = document.api_threads;
         found.add("api_threads", format_args!("is {threads}; it can be at most {MAX_API_THREADS}"));
     }
-    found.finish()
+    found.faults
 }
 
 fn server(document: &Document, found: &mut Found<'_>) {
@@ -92,7 +136,7 @@ fn server(document: &Document, found: &mut Found<'_>) {
         Err(BindError::Setting { key, value, expected }) => {
             found.add(&format!("server.{key}"), format_args!("is {value}, {expected}"));
         }
-        Err(error) => found.faults.push(((0, 0), error.to_string())),
+        Err(error) => found.faults.push(Fault::of(Key::new(), error.to_string())),
         Ok(()) if (ring_bytes as usize) < MIN_RING_BYTES => {
             let fault = format_args!("is {ring_bytes}; the AI gateway needs at least {MIN_RING_BYTES}");
             found.add("server.ring_bytes", fault);
@@ -103,7 +147,7 @@ fn server(document: &Document, found: &mut Found<'_>) {
 
 /// Which budgets are for a token that there is not, or go over to a model of a provider that is not set up. Tokens come and go
 /// while a server runs, so it starts all the same.
-pub(super) fn budgets(budgets: &[Budget], tokens: &[TokenRow], gateway: &Gateway, origins: &Origins) -> Vec<String> {
+pub(super) fn budgets(budgets: &[Budget], tokens: &[TokenRow], gateway: &Gateway, origins: &Origins) -> Vec<Fault> {
     let mut found = Found { origins, faults: Vec::new() };
     let providers = gateway.names();
     for (at, budget) in budgets.iter().enumerate() {
@@ -120,5 +164,5 @@ pub(super) fn budgets(budgets: &[Budget], tokens: &[TokenRow], gateway: &Gateway
             found.add_row("budgets", at, Some("model"), fault);
         }
     }
-    found.finish()
+    found.faults
 }

@@ -16,7 +16,7 @@ use toml::{
 
 use crate::socket::VARIABLE;
 
-use super::schema::{Key, Kind, Known, Schema, current_name, nearest, shown};
+use super::schema::{Key, Kind, Known, Schema, current_name, nearest, remove, shown};
 
 /// What variables of ours begin with.
 const PREFIX: &str = "BELLROPE_";
@@ -107,7 +107,8 @@ impl Origins {
 pub(super) struct Layers {
     pub(super) values: Table,
     pub(super) origins: Origins,
-    pub(super) faults: Vec<String>,
+    /// Each with its place in the file, as [`Origins::place`] has it.
+    pub(super) faults: Vec<(Place, String)>,
     schema: Schema,
 }
 
@@ -121,29 +122,31 @@ impl Layers {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) => {
-                return self.faults.push(format!("cannot read the configuration file {}: {error}", path.display()));
+                return self.fault(format!("cannot read the configuration file {}: {error}", path.display()));
             }
         };
         let parsed = toml::from_str::<Table>(&text).and_then(|table| Ok((table, DeTable::parse(&text)?)));
         match parsed {
             Ok((table, places)) => {
-                let mut faults = Vec::new();
-                self.places(path, &text, places.get_ref(), &mut Vec::new(), &mut faults);
-                faults.sort_unstable();
-                self.faults.extend(faults.into_iter().map(|(_, fault)| fault));
+                let mut strange = Vec::new();
+                self.places(path, &text, places.get_ref(), &mut Vec::new(), &mut strange);
                 for (name, value) in table {
                     let current = current_name(&name);
                     if current != name && self.values.contains_key(current) {
                         let path = path.display();
-                        self.faults.push(format!("{path}: {name} is another name of {current}; give one of them"));
+                        self.fault(format!("{path}: {name} is another name of {current}; give one of them"));
                     }
                     self.values.insert(current.to_owned(), value);
+                }
+                for key in strange {
+                    remove(&mut self.values, &key);
                 }
             }
             Err(error) => {
                 // Not the error's own form, which quotes the line: a key that does not belong there may stand in it.
                 let (line, column) = place(&text, &error.span().unwrap_or_default());
-                self.faults.push(format!("{}:{line}:{column}: {}", path.display(), error.message()));
+                let fault = format!("{}:{line}:{column}: {}", path.display(), error.message());
+                self.faults.push(((line, column), fault));
             }
         }
     }
@@ -173,9 +176,14 @@ impl Layers {
                 let source = if name == SET { format!("{SET} {}", shown(&key)) } else { name.to_owned() };
                 self.set(&source, key, kind, value, Origin::Flag { name });
             }
-            Known::Section => self.faults.push(format!("{name}: {} is a section; name a key of it", shown(&key))),
-            Known::Nothing(meant) => self.faults.push(format!("{name}: unknown key `{}`; {meant}", shown(&key))),
+            Known::Section => self.fault(format!("{name}: {} is a section; name a key of it", shown(&key))),
+            Known::Nothing(meant) => self.fault(format!("{name}: unknown key `{}`; {meant}", shown(&key))),
         }
+    }
+
+    /// A fault that has no place in the file.
+    fn fault(&mut self, words: String) {
+        self.faults.push(((0, 0), words));
     }
 
     fn variable(&mut self, name: &str, key: Key, value: &OsStr) {
@@ -187,9 +195,9 @@ impl Layers {
                 let origin = Origin::Variable { name: name.to_owned() };
                 self.set(name, key, kind, value, origin);
             }
-            Known::Section => self.faults.push(format!("{name} names a section; add {BETWEEN} and a key of it")),
+            Known::Section => self.fault(format!("{name} names a section; add {BETWEEN} and a key of it")),
             Known::Nothing(meant) if key.len() > 1 => {
-                self.faults.push(format!("{name}: unknown key `{}`; {meant}", shown(&key)));
+                self.fault(format!("{name}: unknown key `{}`; {meant}", shown(&key)));
             }
             Known::Nothing(_) => self.misspelt(name, &key[0]),
         }
@@ -203,7 +211,7 @@ impl Layers {
         let meant = joined.or_else(|| near().map(|near| vec![near.to_owned()]));
         if let Some(meant) = meant {
             let meant = meant.join(BETWEEN).to_ascii_uppercase();
-            self.faults.push(format!("{name} is no setting; did you mean {PREFIX}{meant}?"));
+            self.fault(format!("{name} is no setting; did you mean {PREFIX}{meant}?"));
         }
     }
 
@@ -214,7 +222,7 @@ impl Layers {
                 insert(&mut self.values, &key, value.to_string_lossy().into_owned().into());
                 return self.origins.put(key, origin);
             }
-            return self.faults.push(format!("{source} is {value:?}, which is no text"));
+            return self.fault(format!("{source} is {value:?}, which is no text"));
         };
         let parsed = match kind {
             Kind::Number { example } => text
@@ -235,7 +243,7 @@ impl Layers {
                 insert(&mut self.values, &key, value);
                 self.origins.put(key, origin);
             }
-            Err(fix) => self.faults.push(format!("{source} is {text:?}; {fix}")),
+            Err(fix) => self.fault(format!("{source} is {text:?}; {fix}")),
         }
     }
 
@@ -259,15 +267,8 @@ impl Layers {
         }
     }
 
-    /// Notes where every key of a file stands, and which are unknown. The keys come by name, the faults with their place.
-    fn places(
-        &mut self,
-        path: &Path,
-        text: &str,
-        table: &DeTable<'_>,
-        key: &mut Key,
-        faults: &mut Vec<(Place, String)>,
-    ) {
+    /// Notes where every key of a file stands, and which are unknown: those are `strange`.
+    fn places(&mut self, path: &Path, text: &str, table: &DeTable<'_>, key: &mut Key, strange: &mut Vec<Key>) {
         for (name, value) in table {
             let name: &Spanned<_> = name;
             let written = name.get_ref().as_ref();
@@ -275,16 +276,18 @@ impl Layers {
             let (line, column) = place(text, &name.span());
             let known = self.schema.look_up(key);
             match (known, value.get_ref()) {
-                (Known::Section, DeValue::Table(section)) => self.places(path, text, section, key, faults),
+                (Known::Section, DeValue::Table(section)) => self.places(path, text, section, key, strange),
                 (Known::Section, _) => {
                     let (path, name) = (path.display(), shown(key));
                     let fault = format!("{path}:{line}:{column}: {name} is a section; give keys below [{name}]");
-                    faults.push(((line, column), fault));
+                    self.faults.push(((line, column), fault));
+                    strange.push(key.clone());
                 }
                 (Known::Nothing(meant), _) => {
                     let path = path.display();
                     let fault = format!("{path}:{line}:{column}: unknown key `{}`; {meant}", shown(key));
-                    faults.push(((line, column), fault));
+                    self.faults.push(((line, column), fault));
+                    strange.push(key.clone());
                 }
                 (Known::Leaf(_), value) => {
                     self.origins.put(key.clone(), Origin::File { path: path.to_owned(), line, column });
@@ -341,7 +344,7 @@ fn list(text: &str) -> Result<Value, String> {
 }
 
 /// A line and a column, counted from 1.
-type Place = (usize, usize);
+pub(super) type Place = (usize, usize);
 
 /// Line and column where `span` starts, counted from 1.
 fn place(text: &str, span: &Range<usize>) -> Place {

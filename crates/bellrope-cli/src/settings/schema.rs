@@ -24,6 +24,19 @@ pub(super) fn parts(key: &str) -> Key {
     key.split('.').map(str::to_owned).collect()
 }
 
+/// Removes the value of a key, or the list that it stands in. Whether there was one.
+pub(super) fn remove(values: &mut toml::Table, key: &[String]) -> bool {
+    match key {
+        [] => false,
+        [name] => values.remove(name).is_some(),
+        [name, rest @ ..] => match values.get_mut(name) {
+            Some(toml::Value::Table(section)) => remove(section, rest),
+            Some(_) => values.remove(name).is_some(),
+            None => false,
+        },
+    }
+}
+
 /// All keys with their defaults.
 #[derive(Debug)]
 pub(super) struct Schema {

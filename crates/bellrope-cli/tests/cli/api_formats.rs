@@ -207,6 +207,46 @@ fn tokens_that_no_provider_counts_are_estimated_and_the_header_says_so() {
 }
 
 #[test]
+fn a_models_name_with_a_provider_that_is_none_goes_to_the_usual_one_and_is_noted() {
+    let home = Home::new();
+    let server = home.serve(PORT);
+    let address = address(&server);
+    let hi = json!([{"role": "user", "content": "hi"}]);
+    for (path, stream) in [("/v1/chat/completions", false), ("/v1/chat/completions", true), ("/v1/messages", false)] {
+        let request = json!({"model": "delphi/xyz", "max_tokens": 9, "messages": hi, "stream": stream});
+        let answer = post(&address, path, &request);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let note = answer.header("x-bellrope-notes").unwrap_or_else(|| panic!("{answer:?}"));
+        assert!(note.contains("there is no provider `delphi` here (known: embedded, openai)"), "{note}");
+    }
+    server.said("there is no provider `delphi` here");
+    for model in ["default", "embedded/xyz", "xyz"] {
+        let answer = post(&address, "/v1/chat/completions", &json!({"model": model, "messages": hi}));
+        assert_eq!((answer.status, answer.header("x-bellrope-notes")), (200, None), "{model}");
+    }
+}
+
+#[test]
+fn a_body_that_does_not_say_what_it_is_counts_as_json() {
+    let home = Home::new();
+    let server = home.serve(PORT);
+    let address = address(&server);
+    let body = json!({"messages": [{"role": "user", "content": "hi"}]}).to_string();
+    for path in ["/v1/chat/completions", "/v1/messages"] {
+        let answer = exchange(&address, "POST", path, "", &body);
+        assert!(answer.status == 200 && answer.body.contains("You asked: hi"), "{answer:?}");
+        // As `curl -d` says, and a page may.
+        for kind in ["application/x-www-form-urlencoded", "text/plain", ""] {
+            let refused = exchange(&address, "POST", path, &format!("Content-Type: {kind}\r\n"), &body);
+            assert_eq!(refused.status, 415, "{kind} {refused:?}");
+        }
+        // What a page sends has an origin, whatever else it leaves out.
+        let page = exchange(&address, "POST", path, "Origin: https://evil.example\r\n", &body);
+        assert_eq!(page.status, 403, "{page:?}");
+    }
+}
+
+#[test]
 fn errors_have_the_form_of_their_format() {
     let home = Home::new();
     let server = home.serve(PORT);

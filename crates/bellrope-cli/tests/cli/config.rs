@@ -74,6 +74,89 @@ fn config_check_says_everything_that_is_wrong_and_ends_with_2() {
 }
 
 #[test]
+fn config_check_says_all_that_is_wrong_at_once_whatever_kind_it_is() {
+    let home = Home::new();
+    let bad = home.config(
+        "prot = 1\nhealth = \"9090\"\nlog = 7\n[server]\nmax_connections = \"many\"\nmax_half_open = 0\nmax_in_flight = 0\n\
+         [server.breaker]\ntimeout_ms = 0\n[books]\nkeep_days = 0\nwarn_percent = 200\n\
+         [gateway]\nprovider = \"work\"\nfallback = [\"delphi\"]\n\
+         [gateway.providers.work]\nkind = \"oracle\"\n\
+         [gateway.providers.home]\nkind = \"openai\"\nbase_url = \"ftp://x\"\n\
+         [[prices]]\nprovider = \"*\"\nmodel = \"*\"\ninput = \"free\"\noutput = 1.0\n\
+         [[prices]]\nprovider = \"*\"\n\
+         [[budgets]]\nname = \"a\"\nwindow = \"day\"\n\
+         [[budgets]]\nname = \"b\"\nwindow = \"day\"\ntokens = 5\ntoken = \"nobody\"\n",
+    );
+    let said = home.run(["config".as_ref(), "check".as_ref(), bad.as_os_str()]).failed(2);
+    let expected = [
+        "1:1: unknown key `prot`",
+        "2:1: health is",
+        "3:1: log: invalid type",
+        "5:1: server.max_connections: invalid type",
+        "6:1: server.max_half_open is 0",
+        "7:1: server.max_in_flight is 0",
+        "9:1: server.breaker.timeout_ms is 0",
+        "11:1: books.keep_days is 0",
+        "12:1: books.warn_percent is 200",
+        "15:1: gateway.fallback",
+        "17:1: gateway.providers.work.kind: unknown variant",
+        "20:1: ",
+        "24:1: prices.0.input: invalid type",
+        "26:1: prices.1: missing field",
+        "28:1: budgets `a`: give at least one of",
+        "35:1: budgets `b`: there is no token",
+    ];
+    let lines: Vec<_> = said.lines().collect();
+    for (line, expected) in lines.iter().zip(expected) {
+        let rest = line.split_once("bellrope.toml:").unwrap_or_else(|| panic!("{said}")).1;
+        assert!(rest.starts_with(expected), "{expected}: {said}");
+    }
+    assert_eq!(lines.len(), expected.len(), "{said}");
+}
+
+#[test]
+fn a_budget_of_money_without_a_price_is_warned_of() {
+    let home = Home::new();
+    let budget = "[[budgets]]\nname = \"all\"\nwindow = \"day\"\ncost = 5.0\n";
+    let price = |provider: &str, currency: &str| {
+        format!(
+            "[[prices]]\nprovider = \"{provider}\"\nmodel = \"*\"\ninput = 1.0\noutput = 2.0\ncurrency = \"{currency}\"\n"
+        )
+    };
+    for (text, warning) in [
+        (budget.to_owned(), "budgets `all` limits nothing, as no price in USD is known; add [[prices]]"),
+        (format!("{budget}{}", price("*", "EUR")), "budgets `all` limits nothing, as no price in USD is known"),
+        (
+            format!("{budget}{}", price("openai", "USD")),
+            "`all` does not limit embedded/embedded, as no price of it in USD",
+        ),
+        (format!("{budget}{}", price("*", "USD")), ""),
+        (format!("{budget}tokens = 1000\n"), ""),
+    ] {
+        let file = home.config(&text);
+        let checked = home.run(["config".as_ref(), "check".as_ref(), file.as_os_str()]);
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+        let is_told = checked.stderr.starts_with("warning: ") && checked.stderr.contains(warning);
+        assert!(if warning.is_empty() { checked.stderr.is_empty() } else { is_told }, "{text} {checked:?}");
+        let checked = home.run(["config".as_ref(), "check".as_ref(), file.as_os_str(), "--json".as_ref()]).succeeded();
+        let json: Value = serde_json::from_str(&checked).unwrap();
+        let warnings = json["warnings"].as_array().unwrap().len();
+        assert_eq!((&json["ok"], warnings), (&true.into(), usize::from(!warning.is_empty())));
+    }
+    let added = home.run(["token", "add", "codex", "--budget", "5USD/day"]);
+    assert!(
+        added.stderr.contains("warning: the budget `codex: 5USD/day` limits nothing, as no price in USD is known"),
+        "{added:?}"
+    );
+    assert_eq!(added.code, Some(0));
+    let added = home.run(["token", "add", "claude", "--budget", "5tokens/day", "--json"]).succeeded();
+    let json: Value = serde_json::from_str(&added).unwrap();
+    assert_eq!(json["warnings"], Value::Array(Vec::new()));
+    let server = home.serve(["--config", home.config(budget).to_str().unwrap()]);
+    server.said("budgets `all` limits nothing");
+}
+
+#[test]
 fn config_check_lists_faults_by_line_and_takes_the_file_as_serve_does() {
     let home = Home::new();
     let bad = home.config("[server]\nzzz = 1\nworkerz = 1\n[gateway]\nprivider = \"x\"\n");

@@ -25,6 +25,7 @@ mod manual;
 mod operator;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod plugins;
 mod printed;
 mod provider;
 mod real_model;

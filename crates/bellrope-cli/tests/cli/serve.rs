@@ -179,7 +179,17 @@ fn a_stream_that_ends_with_an_error_fails_and_only_of_the_gateways_types() {
     let finished = home.run(["call", "ai.chat_stream", request]);
     assert!(finished.stdout.starts_with(r#"{"seq":0,"kind":"error","code":"unknown_provider""#), "{finished:?}");
     let error = "error: unknown_provider: there is no provider `delphi`; known: embedded, openai\n";
-    assert_eq!((finished.code, finished.stderr.as_str()), (Some(1), error));
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(3), error));
+    // For machines it is told apart from what came before it.
+    let finished = home.run(["call", "--json", "ai.chat_stream", request]);
+    assert!(
+        finished.stdout.starts_with(r#"{"error":{"seq":0,"kind":"error","code":"unknown_provider""#),
+        "{finished:?}"
+    );
+    assert_eq!((finished.code, finished.stdout.lines().count(), finished.stderr.as_str()), (Some(3), 1, ""));
+    let whole = r#"{"messages":[{"role":"user","content":"Who?"}]}"#;
+    let lines = home.run(["call", "--json", "ai.chat_stream", whole]).succeeded();
+    assert!(lines.lines().all(|line| line.starts_with("{\"ok\":{\"seq\":")), "{lines}");
     let chunk = r#"{"seq":0,"kind":"error","code":"x","message":"y","retryable":false}"#;
     assert_eq!(home.run(["call", "echo", chunk]).succeeded(), chunk);
 }

@@ -62,6 +62,49 @@ fn a_chat_in_a_substitution_returns_at_once_and_its_server_holds_only_descriptor
 }
 
 #[test]
+fn a_server_that_was_started_for_a_chat_is_stopped_by_name_and_the_next_chat_starts_another() {
+    let home = Home::spawning();
+    let first = started(&Running::start(&mut home.command(["chat", "hi"])).finish().stderr).unwrap();
+    let said = home.run(["stop"]).succeeded();
+    assert_eq!(said, format!("the server at {} (process {first}) has ended\n", home.socket().display()));
+    assert!(home.holder().is_none() && !home.socket().exists());
+    let none = home.run(["stop"]);
+    assert_eq!((none.code, none.stdout.as_str()), (Some(0), ""));
+    assert_eq!(none.stderr, format!("no server listens at {}\n", home.socket().display()));
+    let second = started(&Running::start(&mut home.command(["chat", "hi"])).finish().stderr).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&home.run(["stop", "--json"]).succeeded()).unwrap();
+    assert_eq!(json, serde_json::json!({"stopped": true, "pid": second}));
+    let json: serde_json::Value = serde_json::from_str(&home.run(["stop", "--json"]).succeeded()).unwrap();
+    assert_eq!(json, serde_json::json!({"stopped": false, "pid": null}));
+}
+
+#[test]
+fn a_server_is_stopped_with_its_calls_done_or_at_once_and_never_another_process() {
+    let home = Home::new();
+    let server = home.serve::<&str>([]);
+    let client = Client::connect(home.socket()).unwrap();
+    let long = br#"{"messages":[{"role":"user","content":"/tokens 4000000000"}]}"#;
+    let mut answer = client.stream("ai.chat_stream", long).unwrap();
+    assert!(answer.next().unwrap().is_ok());
+    // It has five seconds for such an answer, and none with `--now`.
+    home.run(["stop", "--now"]).succeeded();
+    assert!(answer.any(|chunk| chunk.is_err()), "it cannot have come whole");
+    let ended = server.finish();
+    assert!(!ended.stderr.contains("were not done within"), "{ended:?}");
+
+    // A socket that somebody else has made: its maker is not the server, whatever the lock file says.
+    let socket = home.path("another.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let stop = || home.run(["stop".as_ref(), "--socket".as_ref(), socket.as_os_str()]).failed(1);
+    assert!(stop().contains("end it where it was started"), "{}", stop());
+    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    fs::write(home.path("another.sock.lock"), other.id().to_string()).unwrap();
+    assert!(stop().contains("end it where it was started"), "{}", stop());
+    assert!(other.try_wait().unwrap().is_none());
+    other.kill().and_then(|()| other.wait()).unwrap();
+}
+
+#[test]
 fn a_server_that_cannot_start_is_told_with_its_last_line() {
     let home = Home::spawning();
     let config = home.config("[server]\nmax_conections = 10\n");

@@ -195,6 +195,38 @@ fn what_does_not_fit_is_refused_with_method_and_field_before_anything_is_sent() 
     assert_eq!(home.run(["call", "Store.gett", "{}"]).failed(1).lines().count(), 1);
 }
 
+/// docs/services.md specifies what is printed, by an example that is this service.
+#[test]
+fn a_schema_is_printed_as_the_page_of_services_has_it() {
+    const PAGE: &str = include_str!("../../../../docs/services.md");
+
+    #[bellrope::service]
+    trait Greeter {
+        fn greet(&self, name: &str) -> Result<String, String>;
+    }
+
+    struct Host;
+
+    #[bellrope::service]
+    impl Greeter for Host {
+        fn greet(&self, name: &str) -> Result<String, String> {
+            Ok(name.to_owned())
+        }
+    }
+
+    let home = Home::new();
+    let _server = Server::builder().service(Host).bind(home.socket()).unwrap();
+    let listed: Value = serde_json::from_str(&home.run(["list", "--schema"]).succeeded()).unwrap();
+    let example = PAGE.split("### Schemas as JSON").nth(1).unwrap().split("```json\n").nth(1).unwrap();
+    let example: Value = serde_json::from_str(example.split("```").next().unwrap()).unwrap();
+    assert_eq!(listed["Greeter.greet"], example["Greeter.greet"], "{listed:#}");
+    let schema = home.run(["call", "bellrope.schema", r#"{"method":"Greeter.greet"}"#]).succeeded();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    let mut expected = example["Greeter.greet"].clone();
+    expected.as_object_mut().unwrap().remove("style");
+    assert_eq!(schema, expected);
+}
+
 #[test]
 fn schemas_are_listed_with_their_style() {
     let (home, _server) = served();

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::{
     shape::{Look, shape},
     stage::{Running, Stage, how},
-    text::{freeze, mask, without_numbers},
+    text::{freeze, mask, without_numbers, without_units_of_time},
 };
 
 const QUESTION: &str = r#"{"messages":[{"role":"user","content":"Who is there?"}]}"#;
@@ -57,6 +57,7 @@ fn calls_print_what_they_did() {
         &["call", "ai.chat", r#"{"provider":"delphi","messages":[{"role":"user","content":"Who?"}]}"#],
         &["call", "ai.chat_stream", QUESTION],
         &["call", "ai.chat_stream", r#"{"provider":"delphi","messages":[{"role":"user","content":"Who?"}]}"#],
+        &["call", "--json", "ai.chat_stream", r#"{"provider":"delphi","messages":[{"role":"user","content":"Who?"}]}"#],
         &["call", "ai.models"],
         &["call", "--timeout", "1", "ai.chat", r#"{"messages":[{"role":"user","content":"/tokens 4000000000"}]}"#],
     ]);
@@ -171,10 +172,9 @@ fn health_and_top_have_the_lines_and_the_shape_that_they_had() {
 
     // Whether a quantile is known, and its unit, depend on what was timed within the interval.
     let mut shown = String::new();
-    let table = stage.run(&["top", "--once", "--interval", "100"]).with(|table| {
-        let table = without_numbers(&table.replace(" -", " 0"));
-        ["N us", "N ms", "N s"].iter().fold(table, |table, time| table.replace(time, "N"))
-    });
+    let table = stage
+        .run(&["top", "--once", "--interval", "100"])
+        .with(|table| without_units_of_time(&without_numbers(&table.replace(" -", " 0"))));
     shown.push_str(&table.shown());
     let json = stage.run(&["top", "--once", "--json", "--interval", "100"]);
     shown.push_str(&format!("\n{}--- shape\n{}", json.ended(), shape(&json.json(), TOP)));

@@ -75,6 +75,23 @@ pub(crate) fn without_numbers(text: &str) -> String {
     plain.lines().map(|line| format!("{}\n", line.trim_end())).collect()
 }
 
+/// Takes the unit off every time of a text [without numbers](without_numbers): which one is printed depends on the time. What
+/// only begins like a unit, as in `N shm`, is a word.
+pub(crate) fn without_units_of_time(text: &str) -> String {
+    let mut plain = text.to_owned();
+    for unit in ["N us", "N ms", "N s"] {
+        let mut pieces = plain.split(unit);
+        let mut joined = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            let is_word = piece.starts_with(char::is_alphanumeric) || joined.ends_with(char::is_alphanumeric);
+            joined.push_str(if is_word { unit } else { "N" });
+            joined.push_str(piece);
+        }
+        plain = joined;
+    }
+    plain
+}
+
 /// Puts `[TIME]` in place of points in time as a log line has them.
 pub(crate) fn without_times(text: &str) -> String {
     const FORM: &[u8] = b"0000-00-00T00:00:00.000000Z";
@@ -139,6 +156,10 @@ fn what_differs_is_put_in_brackets_and_nothing_else_is() {
     let digit = |character: char| character.is_ascii_digit();
     assert_eq!(mask("pid=12 pid=x qid=3", "pid=", digit, "PID"), "pid=[PID] pid=x qid=3");
     assert_eq!(without_numbers("p99  1,234.5 us, a2 7.\n"), "p99 N us, a2 N.\n");
+    assert_eq!(
+        without_units_of_time("p50 N us, N ms (N shm, N stream), IN s, N s\n"),
+        "p50 N, N (N shm, N stream), IN s, N\n"
+    );
     assert_eq!(without_times("2026-11-29T17:34:32.123456Z WARN 2026-11-29"), "[TIME] WARN 2026-11-29");
     let line = "WARN bellrope_gateway::gateway::lane: bellrope serves, bellrope: x, bellrope::server: y";
     let masked = "WARN bellrope_gateway::[MODULE]: bellrope serves, bellrope: x, bellrope::[MODULE]: y";

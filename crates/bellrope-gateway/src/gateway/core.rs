@@ -273,6 +273,7 @@ impl Gateway {
     /// The way of a request, with its account where books are kept. It may lead to another model than it names, which its
     /// notes say.
     fn enter(&self, request: &mut ChatRequest) -> Result<Route, ProviderError> {
+        request.notes.extend(self.model_name_notice(request.provider.as_deref(), request.model.as_deref()));
         let mut upstreams = self.upstreams_for(request)?;
         let Some(books) = &self.books else { return Ok(Route { upstreams, accounts: None }) };
         let input_tokens = estimate_tokens(request);
@@ -354,6 +355,20 @@ impl Gateway {
     fn upstream_of(&self, name: Option<&str>) -> Result<Arc<Upstream>, ProviderError> {
         let Some(name) = name else { return Ok(Arc::clone(&self.default)) };
         self.upstreams.get(name).map(Arc::clone).ok_or_else(|| self.unknown(name))
+    }
+
+    /// What is to be said beside the answer of a model's name that looks as if it began with a provider's: all of it goes to
+    /// the default provider, as the names of many servers' models have slashes. `None` where that is one of those servers.
+    pub fn model_name_notice(&self, provider: Option<&str>, model: Option<&str>) -> Option<String> {
+        let default = &self.default.provider;
+        let model = model.filter(|_| provider.is_none() && default.has_plain_names())?;
+        let (head, _) = model.split_once('/')?;
+        let head = Excerpt::new(head);
+        let why = match self.upstreams.contains_key(head.as_str()) {
+            true => format!("as `provider` names none, not even `{head}`"),
+            false => format!("there is no provider `{head}` here (known: {})", self.names().join(", ")),
+        };
+        Some(format!("the model `{}` was asked for at `{}`: {why}", Excerpt::new(model), default.name()))
     }
 
     fn unknown(&self, name: &str) -> ProviderError {
@@ -449,6 +464,44 @@ mod tests {
         let request = ChatRequest { provider: Some("groq".into()), ..ChatRequest::user("hi") };
         let error = gateway.chat(request).await.unwrap_err().to_string();
         assert_eq!(error, "Groq is not set up; set GROQ_API_KEY or GROQ_BASE_URL where the server starts");
+    }
+
+    #[tokio::test]
+    async fn a_models_name_that_begins_with_no_known_provider_goes_on_whole_and_that_is_said() {
+        let gateway = without_env(GatewaySettings::default()).unwrap();
+        let named = |provider: Option<&str>, model: &str| ChatRequest {
+            provider: provider.map(str::to_owned),
+            model: Some(model.to_owned()),
+            ..ChatRequest::user("hi")
+        };
+        let answer = gateway.chat(named(None, "delphi/m/1")).await.unwrap();
+        let note = "the model `delphi/m/1` was asked for at `embedded`: there is no provider `delphi` here (known: embedded, openai)";
+        assert_eq!(answer.notes, [note]);
+        let pieces = self::answer(&gateway, named(None, "openai/m")).await;
+        let note = "the model `openai/m` was asked for at `embedded`: as `provider` names none, not even `openai`";
+        assert_eq!(pieces[0].chunk, Chunk::Notice { text: note.to_owned() });
+        for request in [named(None, "m"), named(Some("embedded"), "delphi/m"), ChatRequest::user("hi")] {
+            assert!(gateway.chat(request).await.unwrap().notes.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_slash_is_nothing_to_speak_of_where_models_are_called_so() {
+        let speaks = |name: &str, base_url: &str| {
+            let config = crate::ProviderConfig {
+                base_url: base_url.to_owned(),
+                api_key: Some(crate::Secret::new("k")),
+                kind: Some(crate::ProviderKind::OpenAi),
+                ..crate::ProviderConfig::default()
+            };
+            let gateway = Gateway::new(Arc::new(crate::HttpProvider::named(name, config).unwrap()));
+            gateway.model_name_notice(None, Some("meta/llama")).is_some()
+        };
+        assert!(speaks("openai", "") && speaks("mistral", ""));
+        for name in ["openrouter", "groq", "ollama", "vllm", "llamacpp"] {
+            assert!(!speaks(name, ""), "{name}");
+        }
+        assert!(!speaks("openai", "http://127.0.0.1:9/v1") && !speaks("mine", "http://127.0.0.1:9/v1"));
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::answer_stream::log;
 use super::core::Gateway;
+use super::notices::Notices;
 use super::upstream::{Running, Upstream, silent};
 use crate::account::Account;
 use crate::error::ProviderError;
@@ -90,7 +91,9 @@ impl Gateway {
             }
         };
         let mut upstreams = route.into_iter();
-        let (mut tried, mut said) = (0, Vec::new());
+        let note = self.model_name_notice(request.provider.as_deref(), request.model.as_deref());
+        let (mut tried, mut said) = (0, Vec::from_iter(note));
+        Notices::new(said.clone()).log();
         let mut next = upstreams.next();
         while let Some(upstream) = next {
             if !upstream.provider.passes(request.format) {

@@ -11,6 +11,7 @@ use tracing::warn;
 use super::leave::{Leave, now, somebody};
 use super::stats::{ProviderSnapshot, Stats};
 use crate::account::{Account, Books, Intent, Opened};
+use crate::asker::Asker;
 use crate::bucket::Bucket;
 use crate::config::{ProviderConfig, section};
 use crate::error::ProviderError;
@@ -207,19 +208,26 @@ impl Upstream {
         request: &ChatRequest,
         input_tokens: u64,
     ) -> Result<Opened, ProviderError> {
-        let default = request.model.is_none().then(|| self.provider.capabilities().default_model).flatten();
-        let model = request.model.as_deref().or(default.as_deref());
         // What the provider will be asked for, or a budget would reserve less than the answer may take.
         let max_tokens = request.max_tokens.filter(|tokens| *tokens > 0);
-        let intent = Intent {
-            asker: &request.asker,
-            provider: self.provider.name(),
-            model,
-            input_tokens,
-            max_tokens: max_tokens.or_else(|| self.provider.usual_max_tokens(model)),
-            has_answer: true,
-        };
-        Account::open(books, &intent)
+        let asked = |model: Option<&str>| max_tokens.or_else(|| self.provider.usual_max_tokens(model));
+        self.ask_books(books, &request.asker, request.model.as_deref(), (input_tokens, true), asked)
+    }
+
+    /// Asks the books about a request for this model, or else the provider's usual one: about its tokens, whether an answer
+    /// takes any, and how many that model is asked for.
+    fn ask_books(
+        &self,
+        books: &Arc<dyn Books>,
+        asker: &Asker,
+        model: Option<&str>,
+        (input_tokens, has_answer): (u64, bool),
+        max_tokens: impl Fn(Option<&str>) -> Option<u32>,
+    ) -> Result<Opened, ProviderError> {
+        let default = model.is_none().then(|| self.provider.capabilities().default_model).flatten();
+        let model = model.or(default.as_deref());
+        let (provider, max_tokens) = (self.provider.name(), max_tokens(model));
+        Account::open(books, &Intent { asker, provider, model, input_tokens, max_tokens, has_answer })
     }
 
     /// As [`Self::open`], for a request that goes through as it came, but for the most tokens of its answer. `None`: a
@@ -229,16 +237,9 @@ impl Upstream {
         books: &Arc<dyn Books>,
         request: &mut PassRequest,
     ) -> Result<Option<(Account, Vec<String>)>, ProviderError> {
-        let default = request.model.is_none().then(|| self.provider.capabilities().default_model).flatten();
-        let intent = Intent {
-            asker: &request.asker,
-            provider: self.provider.name(),
-            model: request.model.as_deref().or(default.as_deref()),
-            input_tokens: estimate_tokens_of(request.body()),
-            max_tokens: request.max_tokens(),
-            has_answer: true,
-        };
-        Ok(match Account::open(books, &intent)? {
+        let tokens = (estimate_tokens_of(request.body()), true);
+        let asked = |_: Option<&str>| request.max_tokens();
+        Ok(match self.ask_books(books, &request.asker, request.model.as_deref(), tokens, asked)? {
             Opened::Here { account, max_tokens, is_bounded, notices } if !is_bounded || request.is_countable() => {
                 request.set_limit(max_tokens);
                 Some((account, notices))
@@ -257,16 +258,8 @@ impl Upstream {
         books: &Arc<dyn Books>,
         request: &EmbeddingRequest,
     ) -> Result<Account, ProviderError> {
-        let default = request.model.is_none().then(|| self.provider.capabilities().default_model).flatten();
-        let intent = Intent {
-            asker: &request.asker,
-            provider: self.provider.name(),
-            model: request.model.as_deref().or(default.as_deref()),
-            input_tokens: estimate_tokens_of(request.fields.as_bytes()),
-            max_tokens: None,
-            has_answer: false,
-        };
-        match Account::open(books, &intent)? {
+        let tokens = (estimate_tokens_of(request.fields.as_bytes()), false);
+        match self.ask_books(books, &request.asker, request.model.as_deref(), tokens, |_| None)? {
             Opened::Here { account, .. } => Ok(account),
             Opened::Elsewhere { notice, .. } => Err(cannot_move(&notice)),
         }

@@ -8,7 +8,7 @@ use crate::json::end_of_string;
 use crate::message::{ChatRequest, Content, Part};
 
 /// Bytes of text to a token: what English and code come to in the usual tokenizers, a little more than less.
-const BYTES_A_TOKEN: u64 = 4;
+pub const BYTES_A_TOKEN: u64 = 4;
 /// What stands around each message, each part and each tool.
 const AROUND: u64 = 4;
 /// What a picture is counted as. Providers go by its size, which is not known here.

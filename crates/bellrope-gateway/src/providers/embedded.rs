@@ -78,6 +78,10 @@ impl Provider for EmbeddedProvider {
         ProviderLimits { breaker: None, ..ProviderLimits::default() }
     }
 
+    fn has_plain_names(&self) -> bool {
+        true
+    }
+
     fn chat_stream(&self, request: ChatRequest) -> ChunkStream {
         if !self.settings.script.is_empty() {
             return Box::pin(stream::iter(self.settings.script.clone().into_iter().map(Ok)));

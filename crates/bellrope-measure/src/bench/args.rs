@@ -15,35 +15,52 @@ pub(super) struct RunArgs {
     pub(super) json: bool,
 }
 
-impl RunArgs {
-    /// How long to measure where `seconds` are asked for.
-    pub(super) fn time(&self, seconds: f64) -> Duration {
-        Duration::from_secs_f64(if self.quick { QUICK_SECONDS } else { seconds })
+/// What is measured for a time. How long by default, each measurement says.
+#[derive(Debug, Clone, Args)]
+pub(super) struct SpanArgs {
+    /// Seconds to measure.
+    #[arg(long, value_parser = seconds, conflicts_with = "quick")]
+    pub(super) seconds: f64,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+}
+
+impl SpanArgs {
+    /// How long to measure.
+    pub(super) fn time(&self) -> Duration {
+        self.time_or(QUICK_SECONDS)
+    }
+
+    /// How long to measure, where it takes so many seconds if it must be quick.
+    pub(super) fn time_or(&self, quick_seconds: f64) -> Duration {
+        Duration::from_secs_f64(if self.run.quick { quick_seconds } else { self.seconds })
     }
 }
 
-/// What is measured for a time, between a client and a server that have a CPU each. How long by default, each measurement says.
+/// What is measured for a time, between a client and a server that have a CPU each.
 #[derive(Debug, Clone, Args)]
 pub(super) struct TimedArgs {
-    /// Seconds to measure.
-    #[arg(long, value_parser = seconds)]
-    pub(super) seconds: f64,
+    #[command(flatten)]
+    pub(super) span: SpanArgs,
     /// Leave client and server where the scheduler puts them, instead of on one CPU each.
     #[arg(long)]
     no_pin: bool,
-    #[command(flatten)]
-    pub(super) run: RunArgs,
 }
 
 impl TimedArgs {
     /// How long to measure.
     pub(super) fn time(&self) -> Duration {
-        self.run.time(self.seconds)
+        self.span.time()
     }
 
     /// Whether client and server have a CPU each.
     pub(super) fn pin(&self) -> bool {
         !self.no_pin
+    }
+
+    /// Whether to print JSON instead of a table.
+    pub(super) fn json(&self) -> bool {
+        self.span.run.json
     }
 }
 
@@ -56,35 +73,10 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
 /// Seconds that are measured when it must be quick.
 const QUICK_SECONDS: f64 = 1.0;
 
-/// How to measure.
+/// What a call carries.
 #[derive(Debug, Clone, Args)]
-pub struct BenchArgs {
+pub(super) struct SizeArgs {
     /// Payload bytes of a call, and of its echo.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=65536))]
     pub(super) size: u32,
-    /// Calls in flight on each connection (throughput only).
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(super) depth: u32,
-    /// Connections (throughput only).
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20000))]
-    pub(super) connections: u32,
-    /// Seconds to measure.
-    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
-    pub(super) seconds: f64,
-    /// Measure for a second only, if less exactly.
-    #[arg(long, conflicts_with = "seconds")]
-    quick: bool,
-    /// Leave client and server where the scheduler puts them, instead of on one CPU each.
-    #[arg(long)]
-    pub(super) no_pin: bool,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-impl BenchArgs {
-    /// With the seconds that are really measured.
-    pub(super) fn settled(&self) -> Self {
-        Self { seconds: if self.quick { QUICK_SECONDS } else { self.seconds }, ..self.clone() }
-    }
 }

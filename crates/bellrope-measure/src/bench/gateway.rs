@@ -15,7 +15,10 @@ use clap::Args;
 use serde::Serialize;
 
 use self::provider::{DirectAnswer, Pace, Provider};
-use super::samples::{Percentiles, Samples, median};
+use super::{
+    args::SpanArgs,
+    samples::{Percentiles, Samples, median},
+};
 use crate::server_process::{ServerProcess, pin_client};
 
 /// Runs whose median is reported.
@@ -36,24 +39,23 @@ client that reads the same provider are those of the machine: what is left is th
 
 /// How to measure the gateway.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP)]
+#[command(
+    after_help = HELP,
+    mut_arg("seconds", |arg| {
+        arg.required(false).default_value("20").help("Seconds to measure: half of it with single chunks, half with a full stream")
+    }),
+    mut_arg("quick", |arg| arg.help("Measure for 4 seconds in all, if less exactly"))
+)]
 pub struct GatewayArgs {
-    /// Seconds to measure: half of it with single chunks, half with a full stream.
-    #[arg(long, default_value_t = 20.0)]
-    seconds: f64,
     /// Microseconds between two single chunks.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pace: u32,
-    /// Measure for 4 seconds in all, if less exactly.
-    #[arg(long, conflicts_with = "seconds")]
-    quick: bool,
     /// Put client and server on one CPU each, instead of where the scheduler puts them. Then the two threads of the server
     /// that a chunk passes through share one.
     #[arg(long)]
     pin: bool,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) span: SpanArgs,
 }
 
 /// What was measured.
@@ -87,9 +89,8 @@ pub(super) fn measure(args: &GatewayArgs, progress: bool) -> anyhow::Result<Gate
     // The provider's threads begin with their connections.
     pin_client(args.pin)?;
     let client = Client::with(ClientConfig::new(server.socket()))?;
-    let seconds = if args.quick { 4.0 } else { args.seconds };
     // Four measurements a run.
-    let time = Duration::from_secs_f64(seconds / f64::from(4 * RUNS));
+    let time = args.span.time_or(4.0) / (4 * RUNS);
     let single = Pace::Single { pause: Duration::from_micros(args.pace.into()) };
 
     let bar = Progress::new(progress, "gateway", (4 * RUNS).into());

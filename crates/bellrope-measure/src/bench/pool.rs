@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    args::{RunArgs, seconds},
+    args::{SizeArgs, SpanArgs},
     samples::{Percentiles, Samples, median, median_of},
 };
 use crate::server_process::ServerProcess;
@@ -31,19 +31,15 @@ scheduler puts them; with more of them than CPUs, waiting for a CPU is part of w
 
 /// How to measure a pool of connections.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.required(false).default_value("5")))]
 pub struct PoolArgs {
     /// Threads that share the pool.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     threads: u32,
-    /// Payload bytes of a call.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=65536))]
-    size: u32,
-    /// Seconds to measure.
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
-    seconds: f64,
     #[command(flatten)]
-    pub(super) run: RunArgs,
+    payload: SizeArgs,
+    #[command(flatten)]
+    pub(super) span: SpanArgs,
 }
 
 /// What a pool costs.
@@ -65,7 +61,7 @@ pub(crate) struct PoolReport {
 pub(super) fn measure(args: &PoolArgs, progress: bool) -> anyhow::Result<PoolReport> {
     let server = ServerProcess::start(false)?;
     let pool = Pool::new(PoolConfig::new(server.socket()));
-    let time = args.run.time(args.seconds) / RUNS;
+    let time = args.span.time() / RUNS;
     let bar = Progress::new(progress, "pool", RUNS.into());
     let (mut acquires, mut rates, mut calls) = (vec![], vec![], 0);
     for _ in 0..RUNS {
@@ -79,7 +75,7 @@ pub(super) fn measure(args: &PoolArgs, progress: bool) -> anyhow::Result<PoolRep
     let stats = pool.stats();
     Ok(PoolReport {
         threads: args.threads,
-        size: args.size,
+        size: args.payload.size,
         calls,
         calls_per_s: median_of(rates.into_iter()),
         acquire: median(&acquires),
@@ -94,7 +90,7 @@ pub(super) fn measure(args: &PoolArgs, progress: bool) -> anyhow::Result<PoolRep
 fn together(pool: &Pool, args: &PoolArgs, time: Duration) -> anyhow::Result<Samples> {
     let start = Arc::new(Barrier::new(args.threads as usize));
     let spawn = |_| {
-        let (pool, start, size) = (pool.clone(), Arc::clone(&start), args.size as usize);
+        let (pool, start, size) = (pool.clone(), Arc::clone(&start), args.payload.size as usize);
         std::thread::spawn(move || {
             start.wait();
             user(&pool, size, time)

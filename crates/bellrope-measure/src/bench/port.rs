@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use self::asker::Asked;
 use self::parties::Served;
+use super::args::SpanArgs;
 use super::gateway::{
     delays, paced_texts,
     provider::{self, Pace, Provider},
@@ -49,20 +50,17 @@ of chat completions; `relay` moves the bytes of a connection and does nothing el
 
 /// How to measure the API port.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP)]
+#[command(
+    after_help = HELP,
+    mut_arg("seconds", |arg| arg.required(false).default_value("40")),
+    mut_arg("quick", |arg| arg.help("Measure for 10 seconds in all, if less exactly"))
+)]
 pub struct PortArgs {
-    /// Seconds to measure.
-    #[arg(long, default_value_t = 40.0)]
-    seconds: f64,
     /// Threads that serve the port; 0 for one for every four CPUs.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
     threads: u32,
-    /// Measure for 10 seconds in all, if less exactly.
-    #[arg(long, conflicts_with = "seconds")]
-    quick: bool,
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) span: SpanArgs,
 }
 
 /// What was measured.
@@ -167,10 +165,9 @@ pub(super) fn measure(args: &PortArgs, progress: bool) -> anyhow::Result<PortRep
         (server.port, MESSAGES, paced_messages),
     ];
 
-    let seconds = if args.quick { 10.0 } else { args.seconds };
     // Four measurements of each of four kinds, and a stream of each of five, which has pauses and so needs more time.
     let parts = RUNS * (4 * kinds.len() + STREAM_PARTS as usize * (streams.len() + 1));
-    let time = Duration::from_secs_f64(seconds / parts as f64);
+    let time = args.span.time_or(10.0).div_f64(parts as f64);
     let (stream_time, pace) = (time * STREAM_PARTS, Pace::Single { pause: PAUSE });
     let bar = Progress::new(progress, "port", (RUNS * (kinds.len() + 1)) as u64);
     let mut rounds: [Rounds; 4] = Default::default();

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    args::TimedArgs,
+    args::{SizeArgs, TimedArgs},
     samples::{Percentiles, Samples, median, median_of},
     throughput::Load,
 };
@@ -29,7 +29,7 @@ another, and looks for its answer in between; so a turn of another connection at
 
 /// How to measure what priority is worth.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = HELP, mut_arg("seconds", |arg| arg.required(false).default_value("10").help("Seconds to measure: half of it with priority, half without")))]
+#[command(after_help = HELP, mut_arg("seconds", |arg| arg.required(false).default_value("10").help("Seconds to measure: half of it with priority, half without")), mut_arg("size", |arg| arg.help("Payload bytes of the calls that are timed")))]
 pub struct PriorityArgs {
     /// Connections that saturate the server.
     #[arg(long, default_value_t = 999, value_parser = clap::value_parser!(u32).range(1..=9999))]
@@ -40,9 +40,8 @@ pub struct PriorityArgs {
     /// Calls that each of them keeps in flight.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     depth: u32,
-    /// Payload bytes of the calls that are timed.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=65536))]
-    size: u32,
+    #[command(flatten)]
+    payload: SizeArgs,
     #[command(flatten)]
     pub(super) timed: TimedArgs,
 }
@@ -85,14 +84,14 @@ pub(super) fn measure(args: &PriorityArgs, progress: bool) -> anyhow::Result<Pri
             let mut config = ClientConfig::new(server.socket());
             config.priority = priority;
             let mut connection = Connection::with(&config)?;
-            beside(&mut connection, args.size as usize, &mut load, time / 10)?;
-            sides.push(beside(&mut connection, args.size as usize, &mut load, time)?);
+            beside(&mut connection, args.payload.size as usize, &mut load, time / 10)?;
+            sides.push(beside(&mut connection, args.payload.size as usize, &mut load, time)?);
             bar.step();
         }
     }
     Ok(PriorityReport {
         pinned: args.timed.pin(),
-        size: args.size,
+        size: args.payload.size,
         background_connections: args.connections,
         background_size: args.background_size,
         background_in_flight: args.depth,

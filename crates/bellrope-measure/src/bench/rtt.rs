@@ -3,10 +3,11 @@ use std::time::{Duration, Instant};
 use bellrope::client::{Connection, MessageType};
 use bellrope_shm::clock;
 use bellrope_terminal::{Outcome, Progress, output};
+use clap::Args;
 use serde::Serialize;
 
 use super::{
-    args::BenchArgs,
+    args::{SizeArgs, TimedArgs},
     bare, limit,
     samples::{Percentiles, Samples, median},
 };
@@ -17,6 +18,16 @@ const RUNS: u32 = 5;
 const WARM_UP: u32 = 20_000;
 const LIMIT_ROUNDS: u64 = 200_000;
 const LIMIT_TIME: Duration = Duration::from_secs(2);
+
+/// How to measure round trips.
+#[derive(Debug, Clone, Args)]
+#[command(mut_arg("seconds", |arg| arg.required(false).default_value("2")))]
+pub struct RttArgs {
+    #[command(flatten)]
+    payload: SizeArgs,
+    #[command(flatten)]
+    pub(super) timed: TimedArgs,
+}
 
 /// Full round trips of one caller.
 #[derive(Debug, Serialize)]
@@ -36,11 +47,11 @@ pub(crate) struct RttReport {
 }
 
 /// Measures round trips and the limit in turns, so that both see the same machine.
-pub(super) fn measure(args: &BenchArgs, progress: bool) -> anyhow::Result<RttReport> {
-    let mut server = ServerProcess::start(!args.no_pin)?;
-    pin_client(!args.no_pin)?;
+pub(super) fn measure(args: &RttArgs, progress: bool) -> anyhow::Result<RttReport> {
+    let mut server = ServerProcess::start(args.timed.pin())?;
+    pin_client(args.timed.pin())?;
     let bar = Progress::new(progress, "round trips", RUNS.into());
-    take_turns(&mut server, args.size, Duration::from_secs_f64(args.seconds), &bar)
+    take_turns(&mut server, args.payload.size, args.timed.time(), &bar)
 }
 
 /// Measures round trips and the limit against a running server, for about `time`.

@@ -95,7 +95,8 @@ pub(super) fn measure(args: &SpinArgs, progress: bool) -> anyhow::Result<SpinRep
     let start = |policy| Ok((policy, ServerProcess::start_spinning(args.timed.pin(), policy)?));
     let mut servers = POLICIES.into_iter().map(start).collect::<anyhow::Result<Vec<_>>>()?;
     pin_client(args.timed.pin())?;
-    let (runs, time) = if args.timed.run.quick { (1, 0.03) } else { (RUNS, args.timed.seconds / f64::from(RUNS)) };
+    let (runs, time) =
+        if args.timed.span.run.quick { (1, 0.03) } else { (RUNS, args.timed.span.seconds / f64::from(RUNS)) };
     let time = Duration::from_secs_f64(time);
     let steps = runs as usize * GAPS_US.len() * (1 + POLICIES.len() * POLICIES.len());
     let bar = Progress::new(progress, "spin policies", steps as u64);

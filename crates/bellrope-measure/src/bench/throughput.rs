@@ -6,9 +6,14 @@ use bellrope::{
 };
 use bellrope_shm::process;
 use bellrope_terminal::{Outcome, Progress, output};
+use clap::Args;
 use serde::Serialize;
 
-use super::{args::BenchArgs, bare, samples::median_of};
+use super::{
+    args::{SizeArgs, TimedArgs},
+    bare,
+    samples::median_of,
+};
 use crate::{
     server_process::{ServerProcess, pin_client},
     slots::Shape,
@@ -17,6 +22,22 @@ use crate::{
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Slices of the measured time; progress is shown after each.
 const SLICES: u32 = 10;
+
+/// How to measure calls a second.
+#[derive(Debug, Clone, Args)]
+#[command(mut_arg("seconds", |arg| arg.required(false).default_value("2")))]
+pub struct ThroughputArgs {
+    #[command(flatten)]
+    payload: SizeArgs,
+    /// Calls in flight on each connection.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    depth: u32,
+    /// Connections.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20000))]
+    connections: u32,
+    #[command(flatten)]
+    pub(super) timed: TimedArgs,
+}
 
 /// Calls a second, and what the server used for them.
 #[derive(Debug, Serialize)]
@@ -37,16 +58,17 @@ pub(crate) struct ThroughputReport {
 }
 
 /// Keeps `depth` calls in flight on each of many connections, from one thread.
-pub(super) fn measure(args: &BenchArgs, progress: bool) -> anyhow::Result<ThroughputReport> {
+pub(super) fn measure(args: &ThroughputArgs, progress: bool) -> anyhow::Result<ThroughputReport> {
     process::raise_descriptor_limit();
-    let mut server = ServerProcess::start(!args.no_pin)?;
-    pin_client(!args.no_pin)?;
-    let mut load = Load::connect(&server, args)?;
+    let mut server = ServerProcess::start(args.timed.pin())?;
+    pin_client(args.timed.pin())?;
+    let shape =
+        Shape { connections: args.connections as usize, depth: args.depth as usize, size: args.payload.size as usize };
+    let mut load = Load::new(&server, args.connections, shape.size, shape.depth)?;
     load.run(WARM_UP)?;
 
     let bar = Progress::new(progress, "throughput", SLICES.into());
-    let shape = Shape { connections: args.connections as usize, depth: args.depth as usize, size: args.size as usize };
-    let slice = Duration::from_secs_f64(args.seconds / f64::from(SLICES));
+    let slice = args.timed.time() / SLICES;
     let (mut calls, mut seconds, mut bares) = (0, 0.0, Vec::new());
     for _ in 0..SLICES {
         bares.push(bare::calls_per_s(&mut server, shape, slice / 4)?);
@@ -59,7 +81,7 @@ pub(super) fn measure(args: &BenchArgs, progress: bool) -> anyhow::Result<Throug
     let MemoryUse { rss_kb, anon_kb, file_kb, shmem_kb, .. } = server.memory()?;
     Ok(ThroughputReport {
         connections: args.connections,
-        size: args.size,
+        size: args.payload.size,
         depth: args.depth,
         calls,
         seconds,
@@ -82,10 +104,6 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    fn connect(server: &ServerProcess, args: &BenchArgs) -> anyhow::Result<Self> {
-        Self::new(server, args.connections, args.size as usize, args.depth as usize)
-    }
-
     /// Connects `connections` times.
     pub(crate) fn new(server: &ServerProcess, connections: u32, size: usize, depth: usize) -> anyhow::Result<Self> {
         Self::over(&ClientConfig::new(server.socket()), connections, size, depth)

@@ -1,22 +1,18 @@
 //! tonic: a unary method over HTTP/2 on a Unix socket, with windows that hold all calls under way.
 
-use std::{cell::RefCell, path::Path};
+use std::path::Path;
 
 use anyhow::Context;
 use bytes::Bytes;
-use futures_util::future::try_join_all;
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::{UnixListener, UnixStream},
-    runtime::Runtime,
-};
+use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{
     Request, Response, Status,
     transport::{Channel, Endpoint, Server, Uri},
 };
 
-use super::process;
+use super::{clients::Clients, process};
 use crate::{
     meter::{Answers, Caller, RoundTrips},
     plan::Task,
@@ -74,17 +70,11 @@ pub(super) fn serve(home: &Path) -> anyhow::Result<()> {
     })
 }
 
-pub(super) struct Client {
-    runtime: Runtime,
-    clients: Vec<EchoClient<Channel>>,
-}
+pub(super) struct Client(Clients<EchoClient<Channel>>);
 
 impl Client {
     pub(super) fn connect(address: &str, task: &Task) -> anyhow::Result<Self> {
-        let runtime = process::runtime()?;
-        let connect = |_| runtime.block_on(connect(address));
-        let clients = (0..task.connections).map(connect).collect::<anyhow::Result<_>>()?;
-        Ok(Self { runtime, clients })
+        Clients::connect(task, async || connect(address).await).map(Self)
     }
 }
 
@@ -106,29 +96,17 @@ async fn connect(address: &str) -> anyhow::Result<EchoClient<Channel>> {
 
 impl Caller for Client {
     fn round_trips(&mut self, meter: &mut RoundTrips) -> anyhow::Result<()> {
-        let client = &mut self.clients[0];
-        self.runtime.block_on(async {
+        let Clients { runtime, clients } = &mut self.0;
+        runtime.block_on(async {
             while let Some(payload) = meter.next() {
                 let body = Body { data: Bytes::copy_from_slice(payload) };
-                meter.answered(&client.call(body).await?.into_inner().data)?;
+                meter.answered(&clients[0].call(body).await?.into_inner().data)?;
             }
             Ok(())
         })
     }
 
     fn keep_busy(&mut self, meter: &mut Answers, depth: usize) -> anyhow::Result<()> {
-        let meter = RefCell::new(meter);
-        let callers = self.clients.iter().flat_map(|client| (0..depth).map(|_| busy(client.clone(), &meter)));
-        self.runtime.block_on(try_join_all(callers))?;
-        Ok(())
-    }
-}
-
-/// One call after the other; as many of these run at once as calls are under way.
-async fn busy(mut client: EchoClient<Channel>, meter: &RefCell<&mut Answers>) -> anyhow::Result<()> {
-    loop {
-        let Some(data) = meter.borrow_mut().next().map(Bytes::copy_from_slice) else { return Ok(()) };
-        let reply = client.call(Body { data }).await?.into_inner().data;
-        meter.borrow_mut().answered(&reply)?;
+        self.0.keep_busy(meter, depth, &async |client, data| Ok(client.call(Body { data }).await?.into_inner().data))
     }
 }

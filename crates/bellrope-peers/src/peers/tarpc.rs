@@ -1,10 +1,10 @@
 //! tarpc: a typed method, as bincode with its length in front, over a Unix socket.
 
-use std::{cell::RefCell, path::Path};
+use std::path::Path;
 
 use anyhow::Context;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, future::try_join_all};
+use futures_util::StreamExt as _;
 use tarpc::{
     client::Config,
     context::{self, Context as CallContext},
@@ -12,9 +12,8 @@ use tarpc::{
     server::{BaseChannel, Channel as _},
     tokio_serde::formats::Bincode,
 };
-use tokio::runtime::Runtime;
 
-use super::process;
+use super::{clients::Clients, process};
 use crate::{
     meter::{Answers, Caller, RoundTrips},
     plan::Task,
@@ -54,18 +53,11 @@ pub(super) fn serve(home: &Path) -> anyhow::Result<()> {
     })
 }
 
-pub(super) struct Client {
-    runtime: Runtime,
-    clients: Vec<EchoClient>,
-}
+pub(super) struct Client(Clients<EchoClient>);
 
 impl Client {
     pub(super) fn connect(address: &str, task: &Task) -> anyhow::Result<Self> {
-        let runtime = process::runtime()?;
-        let most = task.depth.max(1);
-        let connect = |_| runtime.block_on(connect(address, most));
-        let clients = (0..task.connections).map(connect).collect::<anyhow::Result<_>>()?;
-        Ok(Self { runtime, clients })
+        Clients::connect(task, async || connect(address, task.depth.max(1)).await).map(Self)
     }
 }
 
@@ -79,29 +71,17 @@ async fn connect(address: &str, most: usize) -> anyhow::Result<EchoClient> {
 
 impl Caller for Client {
     fn round_trips(&mut self, meter: &mut RoundTrips) -> anyhow::Result<()> {
-        let client = &self.clients[0];
-        self.runtime.block_on(async {
+        let Clients { runtime, clients } = &self.0;
+        runtime.block_on(async {
             while let Some(payload) = meter.next() {
                 let data = Bytes::copy_from_slice(payload);
-                meter.answered(&client.echo(context::current(), data).await?)?;
+                meter.answered(&clients[0].echo(context::current(), data).await?)?;
             }
             Ok(())
         })
     }
 
     fn keep_busy(&mut self, meter: &mut Answers, depth: usize) -> anyhow::Result<()> {
-        let meter = RefCell::new(meter);
-        let callers = self.clients.iter().flat_map(|client| (0..depth).map(|_| busy(client, &meter)));
-        self.runtime.block_on(try_join_all(callers))?;
-        Ok(())
-    }
-}
-
-/// One call after the other; as many of these run at once as calls are under way.
-async fn busy(client: &EchoClient, meter: &RefCell<&mut Answers>) -> anyhow::Result<()> {
-    loop {
-        let Some(data) = meter.borrow_mut().next().map(Bytes::copy_from_slice) else { return Ok(()) };
-        let reply = client.echo(context::current(), data).await?;
-        meter.borrow_mut().answered(&reply)?;
+        self.0.keep_busy(meter, depth, &async |client, data| Ok(client.echo(context::current(), data).await?))
     }
 }

@@ -1,7 +1,7 @@
 //! Bellrope with types: a method of a service whose argument and answer are bytes, as postcard. One call at a time on each
 //! connection, by the blocking client; calls that are under way together are those of the async one.
 
-use std::{cell::RefCell, path::Path};
+use std::path::Path;
 
 use anyhow::Context;
 use bellrope::{
@@ -10,10 +10,8 @@ use bellrope::{
     server::ServerConfig,
     service::Bytes,
 };
-use futures_util::future::try_join_all;
-use tokio::runtime::Runtime;
 
-use super::process;
+use super::{clients::Clients, process};
 use crate::{
     meter::{Answers, Caller, RoundTrips},
     plan::Task,
@@ -46,8 +44,7 @@ pub(super) fn serve(home: &Path, spin: SpinPolicy) -> anyhow::Result<()> {
 
 pub(super) struct Client {
     blocking: EchoBlockingClient,
-    runtime: Runtime,
-    clients: Vec<EchoClient>,
+    together: Clients<EchoClient>,
 }
 
 impl Client {
@@ -55,12 +52,10 @@ impl Client {
         let mut config = ClientConfig::new(address);
         config.spin = spin;
         let blocking = bellrope::Client::with(config.clone()).context("connecting")?.into();
-        let runtime = process::runtime()?;
-        let connect = |_| -> anyhow::Result<EchoClient> {
-            Ok(runtime.block_on(AsyncClient::with(config.clone())).context("connecting")?.into())
-        };
-        let clients = (0..task.connections).map(connect).collect::<anyhow::Result<_>>()?;
-        Ok(Self { blocking, runtime, clients })
+        let together = Clients::connect(task, async || -> anyhow::Result<EchoClient> {
+            Ok(AsyncClient::with(config.clone()).await.context("connecting")?.into())
+        })?;
+        Ok(Self { blocking, together })
     }
 }
 
@@ -74,18 +69,6 @@ impl Caller for Client {
     }
 
     fn keep_busy(&mut self, meter: &mut Answers, depth: usize) -> anyhow::Result<()> {
-        let meter = RefCell::new(meter);
-        let callers = self.clients.iter().flat_map(|client| (0..depth).map(|_| busy(client, &meter)));
-        self.runtime.block_on(try_join_all(callers))?;
-        Ok(())
-    }
-}
-
-/// One call after the other; as many of these run at once as calls are under way.
-async fn busy(client: &EchoClient, meter: &RefCell<&mut Answers>) -> anyhow::Result<()> {
-    loop {
-        let Some(data) = meter.borrow_mut().next().map(<[u8]>::to_vec) else { return Ok(()) };
-        let reply = client.echo(&data).await?;
-        meter.borrow_mut().answered(&reply)?;
+        self.together.keep_busy(meter, depth, &async |client, data| Ok(client.echo(&data).await?))
     }
 }

@@ -22,6 +22,7 @@ use agent_client_protocol_schema::v1::{
 };
 use bellrope::{AsyncClient, client::ConnectionState};
 use bellrope_gateway::{ChatRequest, Content, ModelList};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufRead, AsyncWrite},
@@ -181,55 +182,35 @@ impl Dispatcher {
         match method {
             "session/new" => {
                 let request: NewSessionRequest = rpc::params(&without_servers(params))?;
-                let brief = agent.flow.brief().await;
-                self.tasks.spawn(async move {
-                    editor.answer(&id, agent.open(request.cwd).await).await;
-                    drop(brief);
-                });
+                self.soon(id, async move { agent.open(request.cwd).await }).await;
             }
             "session/load" if agent.store.keeps() => {
                 let request: LoadSessionRequest = rpc::params(&without_servers(params))?;
-                let brief = agent.flow.brief().await;
-                self.tasks.spawn(async move {
-                    let options = agent.load(&request.session_id, request.cwd, Some(&editor)).await;
-                    let answer = options.map(|options| LoadSessionResponse::new().config_options(options));
-                    editor.answer(&id, answer).await;
-                    drop(brief);
-                });
+                self.soon(id, async move {
+                    let options = agent.load(&request.session_id, request.cwd, Some(&editor)).await?;
+                    Ok(LoadSessionResponse::new().config_options(options))
+                })
+                .await;
             }
             "session/resume" if agent.store.keeps() => {
                 let request: ResumeSessionRequest = rpc::params(&without_servers(params))?;
-                let brief = agent.flow.brief().await;
-                self.tasks.spawn(async move {
-                    let options = agent.load(&request.session_id, request.cwd, None).await;
-                    let answer = options.map(|options| ResumeSessionResponse::new().config_options(options));
-                    editor.answer(&id, answer).await;
-                    drop(brief);
-                });
+                self.soon(id, async move {
+                    let options = agent.load(&request.session_id, request.cwd, None).await?;
+                    Ok(ResumeSessionResponse::new().config_options(options))
+                })
+                .await;
             }
             "session/list" if agent.store.keeps() => {
                 let request = rpc::params(params)?;
-                let brief = agent.flow.brief().await;
-                self.tasks.spawn(async move {
-                    editor.answer(&id, agent.list(request).await).await;
-                    drop(brief);
-                });
+                self.soon(id, async move { agent.list(request).await }).await;
             }
             "session/delete" if agent.store.keeps() => {
                 let request: DeleteSessionRequest = rpc::params(params)?;
-                let brief = agent.flow.brief().await;
-                self.tasks.spawn(async move {
-                    editor.answer(&id, agent.delete(&request.session_id).await).await;
-                    drop(brief);
-                });
+                self.soon(id, async move { agent.delete(&request.session_id).await }).await;
             }
             "session/set_config_option" => {
                 let request = rpc::params(params)?;
-                let brief = agent.flow.brief().await;
-                self.tasks.spawn(async move {
-                    editor.answer(&id, agent.set(request).await).await;
-                    drop(brief);
-                });
+                self.soon(id, async move { agent.set(request).await }).await;
             }
             "session/prompt" => {
                 let turn = agent.prompt(rpc::params(params)?, id, editor)?;
@@ -245,6 +226,19 @@ impl Dispatcher {
             _ => return Err(Error::method_not_found().data(Value::from(method))),
         }
         Ok(())
+    }
+
+    /// Answers in a task what takes a moment. The end of standard input waits for it.
+    async fn soon<T: Serialize + Send>(
+        &mut self,
+        id: RequestId,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) {
+        let (brief, editor) = (self.agent.flow.brief().await, self.editor.clone());
+        self.tasks.spawn(async move {
+            editor.answer(&id, work.await).await;
+            drop(brief);
+        });
     }
 
     /// Version 1 is all there is: whatever version the editor prefers, it is told so.

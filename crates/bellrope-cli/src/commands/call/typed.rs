@@ -14,7 +14,7 @@ use bellrope::{
 use bellrope_terminal::{ApplicationError, Failed, Outcome};
 use serde_json::json;
 
-use super::ended::error_of;
+use super::ended::is_error;
 use crate::input::{next_line, read_input};
 
 /// A call of a method.
@@ -113,18 +113,14 @@ impl TypedCall {
     }
 
     fn show_all(&self, shown: &mut Shown, items: ChunkStream) -> Outcome {
-        let mut last = Vec::new();
-        for item in items {
-            last = item?;
-            self.show(shown, &last)?;
-        }
-        // What a stream of the gateway's ends with is among its items.
-        if error_of(&self.method, &last).is_some() { Err(Failed.into()) } else { Ok(()) }
+        items.into_iter().try_for_each(|item| self.show(shown, &item?))
     }
 
     fn show(&self, shown: &mut Shown, answer: &[u8]) -> Outcome {
         let answer = self.schema.read_answer(answer);
         match answer.with_context(|| format!("what {} answered cannot be read", self.method))? {
+            // A stream of the gateway's has its error among its items.
+            Ok(value) if is_error(&self.method, value.as_bytes()) => shown.error(&self.method, &value),
             Ok(value) => shown.value(&value),
             Err(error) => shown.error(&self.method, &error),
         }

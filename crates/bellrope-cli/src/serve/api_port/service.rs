@@ -210,8 +210,9 @@ impl Service {
         let gateway = self.gateway.current();
         let (mut request, is_base64) = read_body(&gateway, body, embedding_request).await?;
         (request.key, request.asker) = (head.key, head.asker);
+        let note = gateway.model_name_notice(request.provider.as_deref(), request.model.as_deref());
         let answer = gateway.embed(request).await?;
-        json(on_its_own(move || embedding_response(&answer, is_base64)).await?)
+        Ok(noted(json(on_its_own(move || embedding_response(&answer, is_base64)).await?)?, note.as_slice()))
     }
 
     /// Reads a body, within its bounds and those of all bodies together.

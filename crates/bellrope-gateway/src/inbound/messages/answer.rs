@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::ids::plain;
 use crate::error::ProviderError;
+use crate::inbound::count::BYTES_A_TOKEN;
 use crate::inbound::fault::Fault;
 use crate::inbound::stamp::serial;
 use crate::inbound::wire::arguments_object;
@@ -201,7 +202,7 @@ impl Script {
         self.close(out);
         let usage = self.usage.clone().unwrap_or_else(|| Usage {
             input_tokens: self.estimate,
-            output_tokens: self.written.div_ceil(4),
+            output_tokens: self.written.div_ceil(BYTES_A_TOKEN),
             ..Usage::default()
         });
         let delta = json!({"stop_reason": stop_reason(reason), "stop_sequence": null});
@@ -239,7 +240,7 @@ impl AnswerWriter for Script {
         }));
         let usage = usage.unwrap_or_else(|| Usage {
             input_tokens: self.estimate,
-            output_tokens: (text.len() as u64).div_ceil(4),
+            output_tokens: (text.len() as u64).div_ceil(BYTES_A_TOKEN),
             ..Usage::default()
         });
         serde_json::to_vec(&self.message(&content, Some(stop_reason(reason)), &counts(&usage)))

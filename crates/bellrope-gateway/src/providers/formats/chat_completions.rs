@@ -3,6 +3,7 @@
 mod azure;
 mod completion;
 mod request;
+mod sampling;
 mod translate;
 
 use reqwest::Url;

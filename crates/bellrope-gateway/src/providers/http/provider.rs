@@ -29,6 +29,9 @@ const NO_EXTRAS: [&str; 3] = ["openai", "groq", "mistral"];
 /// Presets whose servers refuse calls of earlier turns without what led to them.
 const WANT_THOUGHTS: [&str; 1] = ["deepseek"];
 
+/// Presets whose models are called by their makers and a slash, or as their users like.
+const SLASHES: [&str; 5] = ["openrouter", "groq", "ollama", "llamacpp", "vllm"];
+
 /// Presets whose servers know no `suffix`.
 const NO_SUFFIX: [&str; 2] = ["llamacpp", "vllm"];
 
@@ -132,6 +135,7 @@ impl HttpProvider {
                     stream_options: config.stream_options,
                 },
                 wants_thoughts: preset.is_some_and(|preset| WANT_THOUGHTS.contains(&preset.name)),
+                has_plain_names: home.is_some_and(|home| !SLASHES.contains(&home.name)),
                 missing_key,
                 pass_through: config.pass_through.unwrap_or(usual),
                 credentials: config.credentials,
@@ -222,6 +226,10 @@ impl Provider for HttpProvider {
 
     fn wants_thoughts(&self) -> bool {
         self.remote.wants_thoughts
+    }
+
+    fn has_plain_names(&self) -> bool {
+        self.remote.has_plain_names
     }
 
     fn takes_key(&self, format: Option<PassFormat>) -> TakesKey {

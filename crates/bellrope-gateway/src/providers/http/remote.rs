@@ -46,6 +46,8 @@ pub(super) struct Remote {
     pub(super) server: Server,
     /// Whether it refuses calls of earlier turns without what led to them.
     pub(super) wants_thoughts: bool,
+    /// Whether no model there has a slash in its name.
+    pub(super) has_plain_names: bool,
     /// The setting that holds the key, while there has to be one and is none.
     pub(super) missing_key: Option<String>,
     pub(super) pass_through: PassThrough,

@@ -10,10 +10,10 @@ use super::{
     Client,
     streams::{ChunkSink, ChunkStream, Upload},
 };
-use crate::error::CallError;
-
-/// Bytes that a request gathers before they leave as one part, unless a quarter of the ring is less.
-const PART: usize = 32 * 1024;
+use crate::{
+    error::CallError,
+    part::{PART, PartReader},
+};
 
 impl Client {
     /// Calls a message type whose reply is read part by part while it comes, however large it is: one that the server has as
@@ -160,9 +160,7 @@ impl Client {
 #[derive(Debug)]
 pub struct CallReader {
     stream: ChunkStream,
-    part: Vec<u8>,
-    /// Bytes of the part that were read.
-    at: usize,
+    part: PartReader,
     /// Whether the call has ended as an error. Then there is no clean end to be read.
     failed: bool,
 }
@@ -189,43 +187,40 @@ pub struct RequestWriter {
 
 impl CallReader {
     fn new(stream: ChunkStream) -> Self {
-        Self { stream, part: Vec::new(), at: 0, failed: false }
+        Self { stream, part: PartReader::default(), failed: false }
+    }
+
+    /// The part that is being read, and how the next one is had.
+    fn halves(&mut self) -> (&mut PartReader, impl FnMut() -> io::Result<Option<Vec<u8>>>) {
+        let Self { stream, part, failed } = self;
+        let next = || {
+            if *failed {
+                return Err(io::Error::new(ErrorKind::BrokenPipe, "the call has failed before"));
+            }
+            stream.next().transpose().map_err(|error| {
+                *failed = true;
+                as_io(error)
+            })
+        };
+        (part, next)
     }
 }
 
 impl BufRead for CallReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.at == self.part.len() {
-            if self.failed {
-                return Err(io::Error::new(ErrorKind::BrokenPipe, "the call has failed before"));
-            }
-            match self.stream.next() {
-                Some(Ok(part)) => (self.part, self.at) = (part, 0),
-                None => return Ok(&[]),
-                Some(Err(error)) => {
-                    self.failed = true;
-                    return Err(as_io(error));
-                }
-            }
-        }
-        Ok(&self.part[self.at..])
+        let (part, next) = self.halves();
+        part.fill(next)
     }
 
     fn consume(&mut self, amount: usize) {
-        self.at = self.part.len().min(self.at + amount);
+        self.part.consume(amount);
     }
 }
 
 impl Read for CallReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if into.is_empty() {
-            return Ok(0);
-        }
-        let there = self.fill_buf()?;
-        let len = there.len().min(into.len());
-        into[..len].copy_from_slice(&there[..len]);
-        self.consume(len);
-        Ok(len)
+        let (part, next) = self.halves();
+        part.read(into, next)
     }
 }
 

@@ -5,9 +5,7 @@ use std::io::{self, BufRead, ErrorKind, Read, Write};
 use tokio::runtime::Handle;
 
 use super::streams::{ChunkReceiver, ChunkSender, SendError};
-
-/// Bytes that a reply gathers before they leave as one part, unless a quarter of the ring is less.
-const PART: usize = 32 * 1024;
+use crate::part::{PART, PartReader};
 
 /// A request as a handler reads it, while it comes: [`ServerBuilder::unary_reader`](crate::server::ServerBuilder::unary_reader).
 ///
@@ -17,9 +15,7 @@ const PART: usize = 32 * 1024;
 #[derive(Debug)]
 pub struct RequestReader {
     parts: ChunkReceiver,
-    part: Vec<u8>,
-    /// Bytes of the part that were read.
-    at: usize,
+    part: PartReader,
 }
 
 /// A reply as a handler writes it, while it leaves: [`ServerBuilder::unary_writer`](crate::server::ServerBuilder::unary_writer).
@@ -39,37 +35,31 @@ pub struct ReplyWriter {
 
 impl RequestReader {
     pub(crate) fn new(parts: ChunkReceiver) -> Self {
-        Self { parts, part: Vec::new(), at: 0 }
+        Self { parts, part: PartReader::default() }
+    }
+
+    /// The part that is being read, and how the next one is had.
+    fn halves(&mut self) -> (&mut PartReader, impl FnMut() -> io::Result<Option<Vec<u8>>>) {
+        let Self { parts, part } = self;
+        (part, || parts.blocking_next().map_err(|gone| io::Error::new(ErrorKind::ConnectionAborted, gone)))
     }
 }
 
 impl BufRead for RequestReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.at == self.part.len() {
-            match self.parts.blocking_next() {
-                Ok(Some(part)) => (self.part, self.at) = (part, 0),
-                Ok(None) => return Ok(&[]),
-                Err(gone) => return Err(io::Error::new(ErrorKind::ConnectionAborted, gone)),
-            }
-        }
-        Ok(&self.part[self.at..])
+        let (part, next) = self.halves();
+        part.fill(next)
     }
 
     fn consume(&mut self, amount: usize) {
-        self.at = self.part.len().min(self.at + amount);
+        self.part.consume(amount);
     }
 }
 
 impl Read for RequestReader {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if into.is_empty() {
-            return Ok(0);
-        }
-        let there = self.fill_buf()?;
-        let len = there.len().min(into.len());
-        into[..len].copy_from_slice(&there[..len]);
-        self.consume(len);
-        Ok(len)
+        let (part, next) = self.halves();
+        part.read(into, next)
     }
 }
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::sampling::Sampling;
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, ToolChoice};
 use crate::notes::Notes;
@@ -65,25 +66,15 @@ pub(crate) fn body(
         tools: tools.offered.iter().map(WireTool::new).collect(),
         tool_choice: tools.choice.map(WireChoice::new),
         parallel_tool_calls: tools.parallel,
-        temperature: options::temperature(request, if is_openai { MAX_TEMPERATURE } else { f64::MAX }, notes)?,
-        top_p: options::top_p(request)?,
-        top_k: request.top_k.filter(|_| !is_openai),
+        sampling: Sampling::of(request, server, if is_openai { MAX_TEMPERATURE } else { f64::MAX }, notes)?,
         max_tokens,
         max_completion_tokens,
-        stop: &request.stop,
-        seed: request.seed,
-        presence_penalty: request.presence_penalty,
-        frequency_penalty: request.frequency_penalty,
-        logit_bias: Some(&request.logit_bias).filter(|bias| !bias.is_empty()),
         logprobs: request.wants_logprobs().then_some(true),
         top_logprobs: request.top_logprobs,
-        user: request.user.as_deref(),
         metadata: if is_openai { None } else { options::metadata(request, notes) },
         reasoning_effort: request.reasoning_effort.as_deref(),
         response_format: options::response_format(request)?.and(request.response_format.as_ref()),
         service_tier: request.service_tier.as_deref(),
-        stream: true,
-        stream_options: server.stream_options.then_some(StreamOptions { include_usage: true }),
     };
     serde_json::to_vec(&body).map_err(|error| unwritable(&error))
 }
@@ -214,32 +205,16 @@ struct Body<'a> {
     tool_choice: Option<WireChoice<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parallel_tool_calls: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_p: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_k: Option<u32>,
+    #[serde(flatten)]
+    sampling: Sampling<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_completion_tokens: Option<u32>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    stop: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seed: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    presence_penalty: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    frequency_penalty: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    logit_bias: Option<&'a Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     logprobs: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     top_logprobs: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -248,15 +223,6 @@ struct Body<'a> {
     response_format: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     service_tier: Option<&'a str>,
-    stream: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream_options: Option<StreamOptions>,
-}
-
-/// What a stream is to have beside its pieces.
-#[derive(Serialize)]
-pub(super) struct StreamOptions {
-    pub(super) include_usage: bool,
 }
 
 #[derive(Serialize)]
