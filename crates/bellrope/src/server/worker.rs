@@ -2,9 +2,11 @@
 //!
 //! It polls the connections that lately had traffic (the hot list), a bounded batch each in turn; the others have armed
 //! their rings and are left to epoll. Connections with priority are looked at again after every few messages of the
-//! others. When nothing is left to do it spins for as long as that pays, then arms everything and sleeps. While it sleeps,
+//! others. What many bring at once (rings, hang-ups, new connections) it does a few of in each round. When nothing is left
+//! to do it spins for as long as that pays, then arms everything and sleeps. While it sleeps,
 //! threads of async handlers may do what these ask of it.
 
+mod backlog;
 mod care;
 mod carrier;
 mod closing;
@@ -27,10 +29,11 @@ use std::{
 use bellrope_proto::{Violation, stream::Scratch};
 use bellrope_shm::{
     sync::{Ordering, spin_loop},
-    wait::{Event, Poller},
+    wait::Poller,
 };
 
 use self::{
+    backlog::{Backlog, Newcomer, looked_after},
     carrier::Carrier,
     closing::Closing,
     patience::Patience,
@@ -58,7 +61,7 @@ const WORKED: u32 = 64;
 const MAX_RINGS: usize = 64;
 /// Messages of one connection between two looks at those with priority, where there are any.
 const SLICE: u32 = 4;
-/// The inbox's key in the epoll set; connections have their index.
+/// The inbox's key in the epoll set; connections have [others](backlog::key).
 const INBOX_KEY: u64 = u64::MAX;
 
 pub(crate) struct Worker {
@@ -90,8 +93,8 @@ pub(crate) struct Worker {
     /// Visits that found work since that was last asked; one that took too long counts for as many as make us look.
     worked: u32,
     visitor: Visitor,
-    /// What epoll reported, kept to save an allocation a sleep.
-    rung: Vec<Event>,
+    /// What each round does a few of.
+    backlog: Backlog,
     /// Where bytes lie for a moment that travel over sockets, since there was a connection that has some.
     scratch: Option<Arc<Mutex<Scratch>>>,
 }
@@ -126,7 +129,7 @@ impl Worker {
                 #[cfg(feature = "tokio")]
                 Arc::clone(&inbox),
             ),
-            rung: Vec::new(),
+            backlog: Backlog::default(),
             scratch: None,
             core,
         });
@@ -141,6 +144,7 @@ impl Worker {
         let mut looked_after = Instant::now();
         while !self.core.stopping.load(Ordering::Acquire) {
             let mut worked = self.read_inbox();
+            worked |= self.catch_up();
             worked |= self.visit_hot();
             self.visitor.round_ended();
             if self.core.draining.load(Relaxed) && self.is_drained() {
@@ -186,6 +190,7 @@ impl Worker {
         self.heed(last);
         #[cfg(feature = "tokio")]
         while self.deliver_in_turns() {}
+        self.catch_up_all();
         for index in 0..self.sessions.len() {
             self.close(index, &Closing::HungUp);
         }
@@ -216,7 +221,8 @@ impl Worker {
     /// Whether every call that was taken has been answered in full.
     fn is_drained(&self) -> bool {
         let mut connections = self.sessions.iter().flatten().map(|session| &session.connection);
-        connections.all(|connection| connection.open_calls() == 0 && !connection.wants_room())
+        self.backlog.has_no_newcomers()
+            && connections.all(|connection| connection.open_calls() == 0 && !connection.wants_room())
             && !self.sessions.iter().flatten().flat_map(|session| &session.carrier).any(|carrier| carrier.is_blocked())
     }
 
@@ -235,9 +241,9 @@ impl Worker {
     fn heed(&mut self, messages: Vec<Message>) {
         for message in messages {
             match message {
-                Message::Connected(connection) => self.adopt(*connection),
+                Message::Connected(connection) => self.backlog.newcomer(Newcomer::Connection(connection)),
                 Message::TypesChanged => self.tell_types(),
-                Message::GiveWay(way) => self.give_way(&way),
+                Message::GiveWay(way) => self.backlog.newcomer(Newcomer::Wants(way)),
                 #[cfg(feature = "tokio")]
                 Message::FromHandler { session, call, what } => self.told(session, call, what),
             }
@@ -250,9 +256,10 @@ impl Worker {
             self.sessions.push(None);
             self.sessions.len() - 1
         });
+        let key = backlog::key(index, connection.serial);
         let added = match connection.stream.take() {
-            None => self.poller.add(&connection.socket, index as u64).map(|()| None),
-            Some(end) => self.poller.add_edges(&connection.socket, index as u64).map(|watch| {
+            None => self.poller.add(&connection.socket, key).map(|()| None),
+            Some(end) => self.poller.add_edges(&connection.socket, key).map(|watch| {
                 let scratch = self.scratch.get_or_insert_default();
                 Some(Box::new(Carrier::new(end, watch, Arc::clone(scratch))))
             }),
@@ -270,7 +277,7 @@ impl Worker {
         self.sessions[index] = Some(Box::new(session));
         match added {
             Ok(()) => self.heat(index),
-            Err(error) => self.close(index, &Closing::Io(error)),
+            Err(error) => self.end(index, Closing::Io(error)),
         }
         // They may have changed since its handshake.
         self.tell_types_to(index);
@@ -279,7 +286,7 @@ impl Worker {
 
     /// Puts a connection on the list of those that are polled, unless it is there.
     fn heat(&mut self, index: usize) {
-        let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
+        let Some(session) = self.sessions.get_mut(index).and_then(looked_after) else { return };
         if !session.hot {
             session.hot = true;
             session.idle_visits = 0;
@@ -311,7 +318,7 @@ impl Worker {
                             }
                             Ok(Rests::Ready | Rests::Starved) => session.idle_visits = 0,
                             Err(fault) => {
-                                self.close(index, &fault.into());
+                                self.end(index, fault.into());
                                 continue;
                             }
                         }
@@ -321,8 +328,8 @@ impl Worker {
                     worked = true;
                     self.worked += 1;
                 }
-                // Closing takes it off the list, so that another stands at this place now.
-                Err(violation) => self.close(index, &violation.into()),
+                // That takes it off the list, so that another stands at this place now.
+                Err(violation) => self.end(index, violation.into()),
             }
             place += 1;
             worked |= self.visit_priority();
@@ -374,7 +381,7 @@ impl Worker {
             }
             match self.visitor.visit(session, &mut Turn::default(), u32::MAX) {
                 Ok(visit) => worked |= visit != Visit::Nothing,
-                Err(violation) => self.close(index, &violation.into()),
+                Err(violation) => self.end(index, violation.into()),
             }
         }
         worked
@@ -389,7 +396,7 @@ impl Worker {
                     Ok(Rests::Starved) => self.starved.push(index),
                     Ok(Rests::Ready) => return false,
                     Err(fault) => {
-                        self.close(index, &fault.into());
+                        self.end(index, fault.into());
                         continue;
                     }
                 }
@@ -398,7 +405,8 @@ impl Worker {
                 self.armed_priority.extend(self.priority.pop());
             }
         }
-        true
+        // Who broke the protocol is closed first.
+        self.backlog.is_empty()
     }
 
     /// After a sleep: whoever waits for the buffer budget may ask again, and those with priority are polled again,
@@ -415,7 +423,17 @@ impl Worker {
         }
     }
 
-    /// Ends a connection: its descriptor, mapping and handlers are gone when this returns.
+    /// Takes a connection off every list.
+    fn leave_alone(&mut self, index: usize) {
+        for list in [&mut self.hot, &mut self.priority, &mut self.armed_priority, &mut self.starved] {
+            list.retain(|listed| *listed != index);
+        }
+        #[cfg(feature = "tokio")]
+        self.told.retain(|listed| *listed != index);
+    }
+
+    /// Closes a connection now: its descriptor, mapping and handlers are gone when this returns. Most [end](Self::end), and
+    /// are closed when their turn has come.
     fn close(&mut self, index: usize, why: &Closing) {
         let Some(mut session) = self.sessions[index].take() else { return };
         if let Some(why) = why.told(&self.core) {
@@ -428,11 +446,9 @@ impl Worker {
         let _ = self.poller.remove(&session.socket);
         KillPoint::ServerClosed.reached();
         self.free.push(index);
-        for list in [&mut self.hot, &mut self.priority, &mut self.armed_priority, &mut self.starved] {
-            list.retain(|listed| *listed != index);
+        if !session.ending {
+            self.leave_alone(index);
         }
-        #[cfg(feature = "tokio")]
-        self.told.retain(|listed| *listed != index);
         why.log(&self.core, &session);
         drop(session);
         // Whoever sees it counted may rely on it that nothing of it is left.
