@@ -29,7 +29,7 @@ use std::{
 use bellrope_proto::{Violation, stream::Scratch};
 use bellrope_shm::{
     sync::{Ordering, spin_loop},
-    wait::Poller,
+    wait::{Event, Poller},
 };
 
 use self::{
@@ -57,6 +57,8 @@ const LOOK_AFTER_SLEEPERS: Duration = Duration::from_micros(50);
 /// Turns of an awake worker between two looks at the clock; a turn that found work counts for more.
 const TURNS_PER_LOOK: u32 = 1024;
 const WORKED: u32 = 64;
+/// Visits that found work between two looks at the clock, to see whether one round over all connections takes long.
+const VISITS_PER_LOOK: u32 = 16;
 /// More rings than this between two sleeps make no sense: an honest peer rings once or twice for each.
 const MAX_RINGS: usize = 64;
 /// Messages of one connection between two looks at those with priority, where there are any.
@@ -93,6 +95,8 @@ pub(crate) struct Worker {
     /// Visits that found work since that was last asked; one that took too long counts for as many as make us look.
     worked: u32,
     visitor: Visitor,
+    /// How often a connection came onto a list of those that are polled.
+    heated: u64,
     /// What each round does a few of.
     backlog: Backlog,
     /// Where bytes lie for a moment that travel over sockets, since there was a connection that has some.
@@ -129,6 +133,7 @@ impl Worker {
                 #[cfg(feature = "tokio")]
                 Arc::clone(&inbox),
             ),
+            heated: 0,
             backlog: Backlog::default(),
             scratch: None,
             core,
@@ -143,9 +148,7 @@ impl Worker {
         let mut turns = 0_u32;
         let mut looked_after = Instant::now();
         while !self.core.stopping.load(Ordering::Acquire) {
-            let mut worked = self.read_inbox();
-            worked |= self.catch_up();
-            worked |= self.visit_hot();
+            let worked = self.round();
             self.visitor.round_ended();
             if self.core.draining.load(Relaxed) && self.is_drained() {
                 break;
@@ -195,6 +198,13 @@ impl Worker {
             self.close(index, &Closing::HungUp);
         }
         self.visitor.loop_ended();
+    }
+
+    /// Does what others ask for, a few things of what was put off, and gives every hot connection its turn. Answers whether
+    /// there was anything to do.
+    fn round(&mut self) -> bool {
+        let worked = self.read_inbox() | self.catch_up();
+        self.visit_hot() | worked
     }
 
     /// Waits a moment. Where there is but one hot connection, watches its header word as closely as can be. Answers whether
@@ -276,12 +286,17 @@ impl Worker {
         );
         self.sessions[index] = Some(Box::new(session));
         match added {
-            Ok(()) => self.heat(index),
+            Ok(()) => {
+                if self.sessions[index].as_ref().is_some_and(|session| session.carrier.is_some()) {
+                    self.heat(index);
+                }
+                // It is visited next, unless its client is gone already: what that has left behind nobody wants.
+                self.hear(Event { key, hung_up: false });
+            }
             Err(error) => self.end(index, Closing::Io(error)),
         }
         // They may have changed since its handshake.
         self.tell_types_to(index);
-        self.hear_stream(index, false);
     }
 
     /// Puts a connection on the list of those that are polled, unless it is there.
@@ -292,13 +307,15 @@ impl Worker {
             session.idle_visits = 0;
             let list = if session.slot.priority { &mut self.priority } else { &mut self.hot };
             list.push(index);
+            self.heated += 1;
         }
     }
 
     /// Gives every hot connection its turn.
     fn visit_hot(&mut self) -> bool {
         let mut worked = self.visit_priority();
-        let mut place = 0;
+        let (mut place, mut next_look) = (0, self.worked + VISITS_PER_LOOK);
+        self.visitor.looked_around();
         while let Some(&index) = self.hot.get(place) {
             // What this one's neighbour sent travels here while this one is served.
             if let Some(next) = self.hot.get(place + 1).and_then(|next| self.sessions[*next].as_deref()) {
@@ -333,20 +350,30 @@ impl Worker {
             }
             place += 1;
             worked |= self.visit_priority();
-            if self.visitor.overran() {
-                self.look_around();
+            if self.visitor.overran() || self.worked >= next_look && self.visitor.is_long_round() {
+                self.look_around(place);
+            }
+            if self.worked >= next_look {
+                next_look = self.worked + VISITS_PER_LOOK;
             }
         }
         worked
     }
 
-    /// Between two turns of which one took long: whoever rang, came in or has an answer meanwhile has his turn next, and
-    /// not after all the others.
+    /// Between two turns of which one took long, or after several: whoever rang, came in or has an answer meanwhile has his
+    /// turn next, at this place, and not after all the others.
     #[cold]
-    fn look_around(&mut self) {
+    fn look_around(&mut self, place: usize) {
         self.worked += TURNS_PER_LOOK / WORKED;
+        let before = self.heated;
         self.look_after_sleepers();
         self.read_inbox();
+        self.catch_up();
+        let (left, came) = (self.hot.len().saturating_sub(place), (self.heated - before) as usize);
+        if came < left {
+            self.hot[place..].rotate_right(came);
+        }
+        self.visitor.looked_around();
     }
 
     /// One connection's turn. Where there are others with priority, they are looked at now and then meanwhile.

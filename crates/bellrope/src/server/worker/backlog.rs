@@ -154,7 +154,7 @@ impl Worker {
     }
 
     /// Somebody rang or hung up, or has left something in the inbox.
-    fn hear(&mut self, Event { key: of, hung_up }: Event) {
+    pub(super) fn hear(&mut self, Event { key: of, hung_up }: Event) {
         if of == INBOX_KEY {
             return self.inbox.notifier().clear();
         }
@@ -203,3 +203,6 @@ impl Worker {
 pub(super) fn looked_after(session: &mut Option<Box<Session>>) -> Option<&mut Session> {
     session.as_deref_mut().filter(|session| !session.ending)
 }
+
+#[cfg(test)]
+mod tests;
