@@ -186,7 +186,8 @@ impl Worker {
 
     /// Ends a connection: from now on it is neither visited nor heard, and it is closed when its turn has come.
     pub(super) fn end(&mut self, index: usize, why: Closing) {
-        let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut).filter(|session| !session.ending) else {
+        let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut).filter(|session| !session.ending)
+        else {
             return;
         };
         session.ending = true;

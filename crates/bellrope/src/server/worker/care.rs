@@ -114,8 +114,7 @@ impl Worker {
         }
         let asked =
             self.sessions.iter_mut().enumerate().filter_map(|(index, session)| Some((index, looked_after(session)?)));
-        let asked = asked
-            .filter(|(_, session)| way.giver.may_be(session.peer, session.slot.priority));
+        let asked = asked.filter(|(_, session)| way.giver.may_be(session.peer, session.slot.priority));
         let found = asked.map(|(index, session)| (session.load(), Reverse(session.quiet_for()), session.serial, index));
         let goes = found.filter(|(load, ..)| *load == 0 || way.busy_too).min();
         if let Some((.., index)) = goes.filter(|_| way.claim()) {

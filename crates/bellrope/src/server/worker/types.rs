@@ -21,7 +21,9 @@ impl Worker {
     }
 
     pub(super) fn tell_types_to(&mut self, index: usize) {
-        let Some(session) = looked_after(&mut self.sessions[index]).filter(|session| session.told.is_some()) else { return };
+        let Some(session) = looked_after(&mut self.sessions[index]).filter(|session| session.told.is_some()) else {
+            return;
+        };
         let now = self.core.registry.added_types();
         match tell(session, &self.core.registry, &now) {
             Ok(all) => {

@@ -249,3 +249,16 @@ fn what_finds_no_room_or_exceeds_a_turn_wakes_the_worker() {
     }
     assert_eq!(all, others, "nothing is lost, and nothing out of order");
 }
+
+#[test]
+fn a_panic_of_what_stands_in_wakes_the_worker_which_finds_it_at_once() {
+    let (inbox, parked) = (Inbox::<u32>::new().unwrap(), Arc::new(Parked::<u32>::new()));
+    let place = Arc::clone(&parked);
+    inbox.stand_in_with(move || place.stand_in(|_| panic!("on purpose")).unwrap_or(false));
+    assert!(inbox.prepare_sleep());
+    parked.park(Box::new(7));
+    let said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inbox.send_or_stand_in(7)));
+    assert!(said.is_err());
+    assert!(bellrope_shm::wait::readable(inbox.notifier(), Some(std::time::Duration::ZERO)).unwrap());
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parked.take())).is_err());
+}
