@@ -24,7 +24,7 @@ use super::{
     pages::{PageCache, Paging},
     penalty::Admission,
     retirement::Retirement,
-    unfinished::{HalfOpen, Heard, Unfinished},
+    unfinished::{HalfOpen, Heard, Unfinished, Waiting},
     welcome::{let_in, reason},
 };
 use crate::{
@@ -61,15 +61,6 @@ pub(crate) struct Acceptor {
     /// Accepting rests until then.
     paused_until: Option<Instant>,
     retirement: Retirement,
-}
-
-/// A handshake that has to wait because of what its process did.
-struct Waiting {
-    socket: Socket,
-    peer: PeerCredentials,
-    due: Instant,
-    /// How long its process has to stay away, if it is turned away then.
-    turned_away: Option<Duration>,
 }
 
 impl Acceptor {

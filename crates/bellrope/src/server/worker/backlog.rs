@@ -21,9 +21,10 @@ use crate::server::{
 /// Events that one round hears: each costs a system call or two.
 const EVENTS_A_ROUND: usize = 32;
 /// Connections that one round takes over, or is asked to close for others.
-const NEWCOMERS_A_ROUND: usize = 8;
-/// Connections that one round closes. The kernel takes their memory apart, and that is most of what it costs.
-pub(super) const CLOSINGS_A_ROUND: usize = 2;
+const NEWCOMERS_A_ROUND: usize = 4;
+/// Connections that one round closes: no fewer than it takes over, so that those that end do not pile up. The kernel takes
+/// their memory apart, and that is most of what it costs.
+const CLOSINGS_A_ROUND: usize = 4;
 
 /// What was put off.
 #[derive(Default)]
