@@ -285,7 +285,7 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
             (
                 63,
                 "A visit to a connection without end in time",
-                "bounded in time as in messages; after a long one the worker looks after whoever slept meanwhile",
+                "bounded in time as in messages, and of what many bring at once (rings, hang-ups, newcomers) each round does a few; after a long one the worker looks after whoever slept meanwhile",
             ),
             (
                 64,

@@ -32,15 +32,18 @@ pub(super) enum Assembly {
 #[derive(Debug)]
 pub(super) struct Filling {
     id: u64,
-    /// Exactly as long as the whole. What lies from `filled` on means nothing.
+    /// Bytes of the whole.
+    size: usize,
+    /// Has room for the whole, and grows with what comes: what was only announced is not worth clearing memory for. What lies
+    /// from `filled` on means nothing.
     buffer: Vec<u8>,
     filled: usize,
     reservation: Reservation,
 }
 
 impl Assembly {
-    pub(super) fn fill(id: u64, buffer: Vec<u8>, reservation: Reservation) -> Self {
-        Self::Filling(Box::new(Filling { id, buffer, filled: 0, reservation }))
+    pub(super) fn fill(id: u64, size: usize, buffer: Vec<u8>, reservation: Reservation) -> Self {
+        Self::Filling(Box::new(Filling { id, size, buffer, filled: 0, reservation }))
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -52,16 +55,16 @@ impl Assembly {
 
     pub(super) fn unfinished(&self) -> Option<Unfinished> {
         let Self::Filling(filling) = self else { return None };
-        let Filling { id, buffer, filled, .. } = &**filling;
-        Some(Unfinished { id: *id, size: buffer.len() as u64, filled: *filled as u64 })
+        let Filling { id, size, filled, .. } = **filling;
+        Some(Unfinished { id, size: size as u64, filled: filled as u64 })
     }
 
     /// Takes a part that is not the last.
     pub(super) fn part(&mut self, requests: &Consumer, record: &Record) -> Result<(), Violation> {
         let Self::Filling(filling) = self else { return Ok(()) };
-        let announced = filling.buffer.len() as u64;
+        let announced = filling.size as u64;
         // The last part is a record of its own kind, so something has to be left for it.
-        let left = filling.buffer.len() - filling.filled;
+        let left = filling.size - filling.filled;
         if record.extension != announced || record.header.len as usize >= left {
             return Err(Violation::PartialSize { id: record.id, announced });
         }
@@ -78,16 +81,28 @@ impl Filling {
         record: &Record,
         skip: usize,
     ) -> Result<(Vec<u8>, Reservation), Violation> {
-        if record.header.len as usize - skip != self.buffer.len() - self.filled {
-            return Err(Violation::PartialSize { id: record.id, announced: self.buffer.len() as u64 });
+        if record.header.len as usize - skip != self.size - self.filled {
+            return Err(Violation::PartialSize { id: record.id, announced: self.size as u64 });
         }
         self.append(requests, record, skip);
+        self.buffer.truncate(self.size);
         Ok((self.buffer, self.reservation))
+    }
+
+    /// Bytes of the buffer that were ever cleared or written.
+    #[cfg(test)]
+    pub(super) fn touched(&self) -> usize {
+        self.buffer.len()
     }
 
     fn append(&mut self, requests: &Consumer, record: &Record, skip: usize) {
         let len = record.header.len as usize - skip;
-        requests.read(record, skip, &mut self.buffer[self.filled..self.filled + len]);
-        self.filled += len;
+        let filled = self.filled + len;
+        // A buffer that was used before is as long already as it was then.
+        if self.buffer.len() < filled {
+            self.buffer.resize(filled, 0);
+        }
+        requests.read(record, skip, &mut self.buffer[self.filled..filled]);
+        self.filled = filled;
     }
 }

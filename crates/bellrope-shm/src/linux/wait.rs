@@ -95,8 +95,8 @@ pub struct Event {
     pub hung_up: bool,
 }
 
-/// Events taken from the kernel at once.
-const EVENTS: usize = 128;
+/// Events that one [`Poller::wait`] returns at the most. Where it returns as many, there may be more.
+pub const EVENTS: usize = 128;
 
 /// A set of what is watched for readability and hang-ups: level-triggered, but what is [added by its
 /// edges](Self::add_edges).

@@ -26,6 +26,15 @@ pub(crate) struct Inbox<M> {
 #[cfg(feature = "tokio")]
 type StandIn = Box<dyn Fn() -> bool + Send + Sync>;
 
+/// Wakes the worker when it is dropped: also if what stands in panics, so that the worker learns of that at once.
+struct WakeOnDrop<'inbox, M>(&'inbox Inbox<M>);
+
+impl<M> Drop for WakeOnDrop<'_, M> {
+    fn drop(&mut self) {
+        self.0.wake();
+    }
+}
+
 impl<M> std::fmt::Debug for Inbox<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Inbox").field("wake", &self.wake).finish_non_exhaustive()
@@ -69,8 +78,11 @@ impl<M> Inbox<M> {
         }
         // Pairs with `prepare_sleep`: either we see that the worker sleeps, or it sees that the inbox is filled.
         self.filled.store(true, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) && !done() {
-            self.wake();
+        if self.asleep.load(Ordering::SeqCst) {
+            let waking = WakeOnDrop(self);
+            if done() {
+                std::mem::forget(waking);
+            }
         }
         true
     }

@@ -230,7 +230,7 @@ pub(crate) fn core_on(
 
 /// A connection to it, whose client nobody has to wake.
 pub(crate) fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
-    let (client, connection) = accepted(core);
+    let (client, connection, _) = accepted(core);
     let holder = core.holder_for(connection.peer);
     let mut session = Session::new(
         connection,
@@ -243,11 +243,11 @@ pub(crate) fn connect(core: &Arc<Core>) -> (ClientConnection, Session) {
     (client, session)
 }
 
-/// A connection to it, as the acceptor hands it over.
-pub(crate) fn accepted(core: &Arc<Core>) -> (ClientConnection, NewConnection) {
+/// A connection to it, as the acceptor hands it over, and its client's socket.
+pub(crate) fn accepted(core: &Arc<Core>) -> (ClientConnection, NewConnection, Socket) {
     let memory = SharedMemory::anonymous(core.fixed.terms.geometry.mapping_len());
     let (client, connection) = pair(&memory, core.fixed.terms);
-    let (socket, _others) = Socket::pair().unwrap();
+    let (socket, clients) = Socket::pair().unwrap();
     let peer = PeerCredentials { pid: 0, uid: 0 };
     let connection = NewConnection {
         socket,
@@ -259,5 +259,5 @@ pub(crate) fn accepted(core: &Arc<Core>) -> (ClientConnection, NewConnection) {
         name: "counted".to_owned(),
         told: None,
     };
-    (client, connection)
+    (client, connection, clients)
 }

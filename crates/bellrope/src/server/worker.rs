@@ -2,9 +2,11 @@
 //!
 //! It polls the connections that lately had traffic (the hot list), a bounded batch each in turn; the others have armed
 //! their rings and are left to epoll. Connections with priority are looked at again after every few messages of the
-//! others. When nothing is left to do it spins for as long as that pays, then arms everything and sleeps. While it sleeps,
+//! others. What many bring at once (rings, hang-ups, new connections) it does a few of in each round. When nothing is left
+//! to do it spins for as long as that pays, then arms everything and sleeps. While it sleeps,
 //! threads of async handlers may do what these ask of it.
 
+mod backlog;
 mod care;
 mod carrier;
 mod closing;
@@ -31,6 +33,7 @@ use bellrope_shm::{
 };
 
 use self::{
+    backlog::{Backlog, Newcomer, looked_after},
     carrier::Carrier,
     closing::Closing,
     patience::Patience,
@@ -54,11 +57,13 @@ const LOOK_AFTER_SLEEPERS: Duration = Duration::from_micros(50);
 /// Turns of an awake worker between two looks at the clock; a turn that found work counts for more.
 const TURNS_PER_LOOK: u32 = 1024;
 const WORKED: u32 = 64;
+/// Visits that found work between two looks at the clock, to see whether one round over all connections takes long.
+const VISITS_PER_LOOK: u32 = 16;
 /// More rings than this between two sleeps make no sense: an honest peer rings once or twice for each.
 const MAX_RINGS: usize = 64;
 /// Messages of one connection between two looks at those with priority, where there are any.
 const SLICE: u32 = 4;
-/// The inbox's key in the epoll set; connections have their index.
+/// The inbox's key in the epoll set; connections have [others](backlog::key).
 const INBOX_KEY: u64 = u64::MAX;
 
 pub(crate) struct Worker {
@@ -90,8 +95,10 @@ pub(crate) struct Worker {
     /// Visits that found work since that was last asked; one that took too long counts for as many as make us look.
     worked: u32,
     visitor: Visitor,
-    /// What epoll reported, kept to save an allocation a sleep.
-    rung: Vec<Event>,
+    /// How often a connection came onto a list of those that are polled.
+    heated: u64,
+    /// What each round does a few of.
+    backlog: Backlog,
     /// Where bytes lie for a moment that travel over sockets, since there was a connection that has some.
     scratch: Option<Arc<Mutex<Scratch>>>,
 }
@@ -126,7 +133,8 @@ impl Worker {
                 #[cfg(feature = "tokio")]
                 Arc::clone(&inbox),
             ),
-            rung: Vec::new(),
+            heated: 0,
+            backlog: Backlog::default(),
             scratch: None,
             core,
         });
@@ -140,8 +148,7 @@ impl Worker {
         let mut turns = 0_u32;
         let mut looked_after = Instant::now();
         while !self.core.stopping.load(Ordering::Acquire) {
-            let mut worked = self.read_inbox();
-            worked |= self.visit_hot();
+            let worked = self.round();
             self.visitor.round_ended();
             if self.core.draining.load(Relaxed) && self.is_drained() {
                 break;
@@ -186,10 +193,18 @@ impl Worker {
         self.heed(last);
         #[cfg(feature = "tokio")]
         while self.deliver_in_turns() {}
+        self.catch_up_all();
         for index in 0..self.sessions.len() {
             self.close(index, &Closing::HungUp);
         }
         self.visitor.loop_ended();
+    }
+
+    /// Does what others ask for, a few things of what was put off, and gives every hot connection its turn. Answers whether
+    /// there was anything to do.
+    fn round(&mut self) -> bool {
+        let worked = self.read_inbox() | self.catch_up();
+        self.visit_hot() | worked
     }
 
     /// Waits a moment. Where there is but one hot connection, watches its header word as closely as can be. Answers whether
@@ -216,7 +231,8 @@ impl Worker {
     /// Whether every call that was taken has been answered in full.
     fn is_drained(&self) -> bool {
         let mut connections = self.sessions.iter().flatten().map(|session| &session.connection);
-        connections.all(|connection| connection.open_calls() == 0 && !connection.wants_room())
+        self.backlog.has_no_newcomers()
+            && connections.all(|connection| connection.open_calls() == 0 && !connection.wants_room())
             && !self.sessions.iter().flatten().flat_map(|session| &session.carrier).any(|carrier| carrier.is_blocked())
     }
 
@@ -235,9 +251,9 @@ impl Worker {
     fn heed(&mut self, messages: Vec<Message>) {
         for message in messages {
             match message {
-                Message::Connected(connection) => self.adopt(*connection),
+                Message::Connected(connection) => self.backlog.newcomer(Newcomer::Connection(connection)),
                 Message::TypesChanged => self.tell_types(),
-                Message::GiveWay(way) => self.give_way(&way),
+                Message::GiveWay(way) => self.backlog.newcomer(Newcomer::Wants(way)),
                 #[cfg(feature = "tokio")]
                 Message::FromHandler { session, call, what } => self.told(session, call, what),
             }
@@ -250,9 +266,10 @@ impl Worker {
             self.sessions.push(None);
             self.sessions.len() - 1
         });
+        let key = backlog::key(index, connection.serial);
         let added = match connection.stream.take() {
-            None => self.poller.add(&connection.socket, index as u64).map(|()| None),
-            Some(end) => self.poller.add_edges(&connection.socket, index as u64).map(|watch| {
+            None => self.poller.add(&connection.socket, key).map(|()| None),
+            Some(end) => self.poller.add_edges(&connection.socket, key).map(|watch| {
                 let scratch = self.scratch.get_or_insert_default();
                 Some(Box::new(Carrier::new(end, watch, Arc::clone(scratch))))
             }),
@@ -269,29 +286,36 @@ impl Worker {
         );
         self.sessions[index] = Some(Box::new(session));
         match added {
-            Ok(()) => self.heat(index),
-            Err(error) => self.close(index, &Closing::Io(error)),
+            Ok(()) => {
+                if self.sessions[index].as_ref().is_some_and(|session| session.carrier.is_some()) {
+                    self.heat(index);
+                }
+                // It is visited next, unless its client is gone already: what that has left behind nobody wants.
+                self.hear(Event { key, hung_up: false });
+            }
+            Err(error) => self.end(index, Closing::Io(error)),
         }
         // They may have changed since its handshake.
         self.tell_types_to(index);
-        self.hear_stream(index, false);
     }
 
     /// Puts a connection on the list of those that are polled, unless it is there.
     fn heat(&mut self, index: usize) {
-        let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
+        let Some(session) = self.sessions.get_mut(index).and_then(looked_after) else { return };
         if !session.hot {
             session.hot = true;
             session.idle_visits = 0;
             let list = if session.slot.priority { &mut self.priority } else { &mut self.hot };
             list.push(index);
+            self.heated += 1;
         }
     }
 
     /// Gives every hot connection its turn.
     fn visit_hot(&mut self) -> bool {
         let mut worked = self.visit_priority();
-        let mut place = 0;
+        let (mut place, mut next_look) = (0, self.worked + VISITS_PER_LOOK);
+        self.visitor.looked_around();
         while let Some(&index) = self.hot.get(place) {
             // What this one's neighbour sent travels here while this one is served.
             if let Some(next) = self.hot.get(place + 1).and_then(|next| self.sessions[*next].as_deref()) {
@@ -311,7 +335,7 @@ impl Worker {
                             }
                             Ok(Rests::Ready | Rests::Starved) => session.idle_visits = 0,
                             Err(fault) => {
-                                self.close(index, &fault.into());
+                                self.end(index, fault.into());
                                 continue;
                             }
                         }
@@ -321,25 +345,35 @@ impl Worker {
                     worked = true;
                     self.worked += 1;
                 }
-                // Closing takes it off the list, so that another stands at this place now.
-                Err(violation) => self.close(index, &violation.into()),
+                // That takes it off the list, so that another stands at this place now.
+                Err(violation) => self.end(index, violation.into()),
             }
             place += 1;
             worked |= self.visit_priority();
-            if self.visitor.overran() {
-                self.look_around();
+            if self.visitor.overran() || self.worked >= next_look && self.visitor.is_long_round() {
+                self.look_around(place);
+            }
+            if self.worked >= next_look {
+                next_look = self.worked + VISITS_PER_LOOK;
             }
         }
         worked
     }
 
-    /// Between two turns of which one took long: whoever rang, came in or has an answer meanwhile has his turn next, and
-    /// not after all the others.
+    /// Between two turns of which one took long, or after several: whoever rang, came in or has an answer meanwhile has his
+    /// turn next, at this place, and not after all the others.
     #[cold]
-    fn look_around(&mut self) {
+    fn look_around(&mut self, place: usize) {
         self.worked += TURNS_PER_LOOK / WORKED;
+        let before = self.heated;
         self.look_after_sleepers();
         self.read_inbox();
+        self.catch_up();
+        let (left, came) = (self.hot.len().saturating_sub(place), (self.heated - before) as usize);
+        if came < left {
+            self.hot[place..].rotate_right(came);
+        }
+        self.visitor.looked_around();
     }
 
     /// One connection's turn. Where there are others with priority, they are looked at now and then meanwhile.
@@ -374,7 +408,7 @@ impl Worker {
             }
             match self.visitor.visit(session, &mut Turn::default(), u32::MAX) {
                 Ok(visit) => worked |= visit != Visit::Nothing,
-                Err(violation) => self.close(index, &violation.into()),
+                Err(violation) => self.end(index, violation.into()),
             }
         }
         worked
@@ -389,7 +423,7 @@ impl Worker {
                     Ok(Rests::Starved) => self.starved.push(index),
                     Ok(Rests::Ready) => return false,
                     Err(fault) => {
-                        self.close(index, &fault.into());
+                        self.end(index, fault.into());
                         continue;
                     }
                 }
@@ -398,7 +432,8 @@ impl Worker {
                 self.armed_priority.extend(self.priority.pop());
             }
         }
-        true
+        // Who broke the protocol is closed first.
+        self.backlog.is_empty()
     }
 
     /// After a sleep: whoever waits for the buffer budget may ask again, and those with priority are polled again,
@@ -415,7 +450,17 @@ impl Worker {
         }
     }
 
-    /// Ends a connection: its descriptor, mapping and handlers are gone when this returns.
+    /// Takes a connection off every list.
+    fn leave_alone(&mut self, index: usize) {
+        for list in [&mut self.hot, &mut self.priority, &mut self.armed_priority, &mut self.starved] {
+            list.retain(|listed| *listed != index);
+        }
+        #[cfg(feature = "tokio")]
+        self.told.retain(|listed| *listed != index);
+    }
+
+    /// Closes a connection now: its descriptor, mapping and handlers are gone when this returns. Most [end](Self::end), and
+    /// are closed when their turn has come.
     fn close(&mut self, index: usize, why: &Closing) {
         let Some(mut session) = self.sessions[index].take() else { return };
         if let Some(why) = why.told(&self.core) {
@@ -428,11 +473,9 @@ impl Worker {
         let _ = self.poller.remove(&session.socket);
         KillPoint::ServerClosed.reached();
         self.free.push(index);
-        for list in [&mut self.hot, &mut self.priority, &mut self.armed_priority, &mut self.starved] {
-            list.retain(|listed| *listed != index);
+        if !session.ending {
+            self.leave_alone(index);
         }
-        #[cfg(feature = "tokio")]
-        self.told.retain(|listed| *listed != index);
         why.log(&self.core, &session);
         drop(session);
         // Whoever sees it counted may rely on it that nothing of it is left.

@@ -6,11 +6,13 @@ use std::{
 };
 
 use bellrope::{
-    CallError, Client,
+    CallError, Client, Server,
     client::{ClientConfig, Connection, Transport},
     server::ServerConfig,
 };
+use bellrope_proto::handshake::{MAX_TYPES, TABLE};
 use bellrope_testkit::{
+    raw_stream::StreamPeer,
     role,
     support::{PATIENCE, TestServer, eventually, serve},
 };
@@ -162,4 +164,40 @@ fn of_connections_that_are_all_busy_one_goes_only_if_its_process_has_more_than_h
     eventually("the handlers of four connections are dropped, and no others", || server.dropped() == 4);
     std::fs::write(go_on_at(&server.path), "").unwrap();
     assert_eq!(holder.end(DID), "may-have-run may-have-run may-have-run may-have-run");
+}
+
+// Fault 62.
+#[test]
+fn a_process_that_holds_all_places_in_handshakes_of_which_it_takes_no_pages_gives_them_up() {
+    const TEST: &str = "places::a_process_that_holds_all_places_in_handshakes_of_which_it_takes_no_pages_gives_them_up";
+    if let Some(path) = role::is_played_here("holder") {
+        let path = Path::new(&path);
+        let _held: Vec<_> =
+            (0..PLACES).map(|_| StreamPeer::try_to_connect_with(path, "lazy", TABLE).unwrap()).collect();
+        eventually("others have come", || go_on_at(path).exists());
+        return role::say(DID, "held");
+    }
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let mut builder = Server::builder().in_place("echo", |_| Ok(())).config(places(PLACES));
+    // So many and so long that no socket takes them all at once.
+    for number in 1..MAX_TYPES {
+        builder = builder.in_place(&format!("Service.{number:0>240}"), |_| Ok(()));
+    }
+    let server = builder.bind(&path).unwrap();
+    let holder = role::start(TEST, "holder", &path, &[], false);
+    eventually("every place is taken", || server.metrics().snapshot().active_connections == u64::from(PLACES));
+    let comes_in = || {
+        let client = Client::connect(&path).unwrap();
+        assert_eq!(client.call_within("echo", b"honest", PATIENCE).unwrap(), b"honest");
+        client
+    };
+    // Its half is its share.
+    let _newcomers: Vec<_> = (0..PLACES / 2).map(|_| comes_in()).collect();
+    let error = Client::connect(&path).unwrap_err().to_string();
+    assert!(error.contains("8 connections are open, the limit max_connections"), "{error}");
+    let counts = server.metrics().snapshot();
+    assert_eq!((counts.active_connections, counts.unfinished_handshakes), (PLACES.into(), u64::from(PLACES / 2)));
+    std::fs::write(go_on_at(&path), "").unwrap();
+    assert_eq!(holder.end(DID), "held");
 }

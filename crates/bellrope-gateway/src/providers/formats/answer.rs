@@ -15,7 +15,7 @@ use super::reader::EventReader;
 use super::reason::Reason;
 
 use crate::error::ProviderError;
-use crate::json::{Piece, Seam, is_nothing, repaired, text_len, words};
+use crate::json::{Piece, Seam, fields, is_nothing, repaired, text_len, words};
 use crate::message::{Chunk, StopReason, TokenLogprob, Usage};
 
 /// The most notes of one answer.
@@ -123,7 +123,9 @@ impl Answer {
     /// # Errors
     /// It says that the server failed.
     pub(super) fn stopped(&mut self, word: Option<&RawValue>) -> Result<(), ProviderError> {
-        let Some(word) = word.and_then(words) else { return Ok(()) };
+        // Some servers put the word into an object, beside what the answer stopped at.
+        let inner = |reason| fields(reason, ["type", "reason"]).and_then(|[kind, reason]| kind.or(reason).and_then(words));
+        let Some(word) = word.and_then(|word| words(word).or_else(|| inner(word))) else { return Ok(()) };
         match Reason::of(&word) {
             Some(Reason::Stop(reason)) => {
                 self.reason.get_or_insert(reason);

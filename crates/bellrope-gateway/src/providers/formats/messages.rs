@@ -1,6 +1,7 @@
 //! Anthropic's messages.
 
 mod request;
+mod thinking;
 mod translate;
 
 use reqwest::Url;

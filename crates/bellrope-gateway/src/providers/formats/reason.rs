@@ -14,32 +14,59 @@ pub(super) enum Reason {
 impl Reason {
     /// `None` for a word that is not known: it ends nothing.
     pub(super) fn of(word: &str) -> Option<Self> {
-        Some(match word.trim().to_ascii_lowercase().as_str() {
-            "stop" | "end_turn" | "eos" | "eos_token" | "complete" | "completed" => Self::Stop(StopReason::EndTurn),
-            "stop_sequence" => Self::Stop(StopReason::StopSequence),
-            "length" | "max_tokens" | "max_output_tokens" | "model_context_window_exceeded" | "model_length" => {
+        // However it is spelt: `tool_calls`, `tool-calls`, `FINISH_REASON_TOOL_CALLS`.
+        let letters = word.chars().filter(char::is_ascii_alphabetic).take(LONGEST).collect::<String>();
+        let letters = letters.to_ascii_lowercase();
+        let letters = ["finishreason", "stopreason"].iter().find_map(|begin| letters.strip_prefix(begin)).unwrap_or(&letters);
+        Some(match letters {
+            "stop" | "endturn" | "eos" | "eostoken" | "complete" | "completed" | "normal" => Self::Stop(StopReason::EndTurn),
+            "stopsequence" => Self::Stop(StopReason::StopSequence),
+            "length" | "maxtokens" | "maxoutputtokens" | "modelcontextwindowexceeded" | "modellength" => {
                 Self::Stop(StopReason::MaxTokens)
             }
-            "tool_calls" | "tool_call" | "tool_use" | "function_call" => Self::Stop(StopReason::ToolUse),
+            "toolcalls" | "toolcall" | "tooluse" | "functioncall" | "functioncalls" => Self::Stop(StopReason::ToolUse),
             "refusal" => Self::Stop(StopReason::Refusal),
-            "content_filter" | "content_filtered" | "safety" | "recitation" | "blocklist" | "prohibited_content"
-            | "spii" | "sensitive" => Self::Stop(StopReason::ContentFilter),
-            "pause_turn" => Self::Stop(StopReason::PauseTurn),
-            "error"
-            | "failed"
-            | "failure"
-            | "fail"
-            | "abort"
-            | "aborted"
-            | "cancelled"
-            | "canceled"
-            | "timeout"
-            | "network_error"
-            | "server_error"
-            | "internal_error"
-            | "insufficient_system_resource"
-            | "malformed_function_call" => Self::Failure,
+            "contentfilter" | "contentfiltered" | "safety" | "imagesafety" | "recitation" | "blocklist"
+            | "prohibitedcontent" | "spii" | "sensitive" | "guardrailintervened" => Self::Stop(StopReason::ContentFilter),
+            "pauseturn" => Self::Stop(StopReason::PauseTurn),
+            "insufficientsystemresource" | "unexpectedtoolcall" | "toomanytoolcalls" => Self::Failure,
+            _ if FAILURES.iter().any(|stem| letters.contains(stem)) => Self::Failure,
             _ => return None,
         })
+    }
+}
+
+/// Letters that are looked at.
+const LONGEST: usize = 64;
+
+/// What words have in them that mean failure, of which every server has its own.
+const FAILURES: [&str; 10] = [
+    "error", "fail", "abort", "cancel", "timeout", "timedout", "malformed", "exception", "overload", "unavailable",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fault 72.
+    #[test]
+    fn a_reason_is_known_however_it_is_spelt_and_every_word_of_failure_is_one() {
+        for (words, reason) in [
+            (&["stop", " STOP ", "FINISH_REASON_STOP", "end-turn", "EndTurn"][..], StopReason::EndTurn),
+            (&["tool-calls", "toolCalls", "TOOL_USE", "function_calls"], StopReason::ToolUse),
+            (&["MAX_TOKENS", "max-tokens", "model_context_window_exceeded"], StopReason::MaxTokens),
+            (&["content-filter", "guardrail_intervened", "IMAGE_SAFETY"], StopReason::ContentFilter),
+            (&["stopSequence", "stop-sequence"], StopReason::StopSequence),
+        ] {
+            words.iter().for_each(|word| assert_eq!(Reason::of(word), Some(Reason::Stop(reason)), "{word}"));
+        }
+        for word in
+            ["upstream_error", "ERROR_TOXIC", "generation-failed", "USER_CANCEL", "request_timed_out", "engine exception"]
+        {
+            assert_eq!(Reason::of(word), Some(Reason::Failure), "{word}");
+        }
+        for word in ["", " ", "unspecified", "FINISH_REASON_UNSPECIFIED", "other", "???"] {
+            assert_eq!(Reason::of(word), None, "{word}");
+        }
     }
 }

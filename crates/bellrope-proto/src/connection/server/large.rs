@@ -13,13 +13,14 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.assembly.as_ref().and_then(Assembly::unfinished)
     }
 
-    /// Lets a large request in: it will be put together in `buffer`, which must be as long as the whole will be.
+    /// Lets a large request in: it will be put together in `buffer`, which must have room for the whole. What is in the buffer
+    /// is overwritten, and no more of it is touched than comes.
     ///
     /// # Panics
-    /// If the buffer has another length, or another large request is on its way.
+    /// If the buffer has less room, or another large request is on its way.
     pub fn accept_large(&mut self, announced: &Announced, buffer: Vec<u8>, reservation: Reservation) {
-        assert!(buffer.len() as u64 == announced.size && self.assembly.is_none());
-        self.assemble(Assembly::fill(announced.id, buffer, reservation));
+        assert!(buffer.capacity() as u64 >= announced.size && self.assembly.is_none());
+        self.assemble(Assembly::fill(announced.id, announced.size as usize, buffer, reservation));
         KillPoint::ServerPartsAccepted.reached();
     }
 
@@ -65,5 +66,55 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     fn assemble(&mut self, assembly: Assembly) {
         self.outbox.special = true;
         self.assembly = Some(assembly);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bellrope_shm::SharedMemory;
+
+    use super::*;
+    use crate::{
+        Budget,
+        connection::{Inbound, Terms, pair},
+        layout::Geometry,
+        style::Style,
+    };
+
+    /// Bytes that requests are announced with.
+    const SIZE: usize = 10 << 20;
+    const TIMES: usize = 100;
+
+    // Fault 58.
+    #[test]
+    fn a_request_that_is_announced_and_cancelled_costs_what_came_of_it_and_not_its_size() {
+        let geometry = Geometry { capacity: 128 * 1024, window: 3840, compact: false };
+        let terms = Terms { geometry, max_message: SIZE as u32, max_in_flight: 64, stream_window: 2048 };
+        let memory = SharedMemory::anonymous(terms.geometry.mapping_len());
+        let (mut client, mut server) = pair::<Vec<u8>>(&memory, terms);
+        let (budget, payload) = (Budget::new(SIZE as u64), vec![7; SIZE]);
+        let (mut touched, mut came) = (0, 0);
+        for _ in 0..TIMES {
+            let mut sending = client.begin_large(Style::Unary, SIZE).unwrap();
+            // As much as the ring takes.
+            assert!(!client.push_large(&mut sending, 1, &payload, None).unwrap());
+            let _ = client.commit();
+            while let Some(inbound) = server.next_inbound().unwrap() {
+                if let Inbound::Large(announced) = inbound {
+                    let room = budget.reserve(announced.size).unwrap();
+                    server.accept_large(&announced, Vec::with_capacity(SIZE), room);
+                }
+            }
+            let Some(Assembly::Filling(filling)) = &server.assembly else { panic!("one is on its way") };
+            (touched, came) = (touched + filling.touched(), came + server.unfinished().unwrap().filled as usize);
+            assert!(client.cancel(sending.id).unwrap());
+            let _ = client.commit();
+            while server.next_inbound().unwrap().is_some() {}
+            assert!(server.assembly.is_none() && budget.used() == 0);
+            server.commit();
+            while client.next_answer().unwrap().is_some() {}
+        }
+        assert!(0 < came && came < TIMES * SIZE / 10, "{came} bytes came");
+        assert_eq!(touched, came, "bytes of memory that were cleared or written");
     }
 }

@@ -18,13 +18,13 @@ use bellrope_shm::{
 };
 
 use super::{
-    connection_limits::ConnectionSlot,
+    connection_limits::{ConnectionSlot, Giver},
     half_open::HalfOpens,
     newcomers::{Newcomer, Newcomers, Step},
     pages::{PageCache, Paging},
     penalty::Admission,
     retirement::Retirement,
-    unfinished::{HalfOpen, Heard, Unfinished},
+    unfinished::{HalfOpen, Heard, Unfinished, Waiting},
     welcome::{let_in, reason},
 };
 use crate::{
@@ -61,15 +61,6 @@ pub(crate) struct Acceptor {
     /// Accepting rests until then.
     paused_until: Option<Instant>,
     retirement: Retirement,
-}
-
-/// A handshake that has to wait because of what its process did.
-struct Waiting {
-    socket: Socket,
-    peer: PeerCredentials,
-    due: Instant,
-    /// How long its process has to stay away, if it is turned away then.
-    turned_away: Option<Duration>,
 }
 
 impl Acceptor {
@@ -369,6 +360,9 @@ impl Acceptor {
                 }
                 Err(shortage) => shortage,
             };
+            if shortage.giver.is_some_and(|giver| self.pages_give_way(&giver)) {
+                continue;
+            }
             match self.newcomers.step(&shortage, self.workers.len(), now) {
                 Step::Wait => return,
                 Step::Ask(way) => {
@@ -386,9 +380,22 @@ impl Acceptor {
         }
     }
 
+    /// Ends the oldest handshake of a process that is to give a place up of which the client has yet to take pages: it holds a
+    /// place already, and no worker has it. Answers whether there was one.
+    fn pages_give_way(&mut self, giver: &Giver) -> bool {
+        let gives =
+            |unfinished: &Unfinished| matches!(unfinished, Unfinished::Pages(paging) if paging.gives_way_for(giver));
+        let Some(unfinished) = self.half_open.remove_first(gives) else { return false };
+        let Giver { held, limit, name, .. } = giver;
+        let text = format!("its process had {held} of {limit} connections ({name}), and another with fewer needed one");
+        self.give_up(&unfinished, Status::Full, &text);
+        true
+    }
+
     /// Makes a connection of a finished handshake that has its place.
     fn seat(&mut self, socket: Socket, peer: PeerCredentials, hello: Hello, slot: ConnectionSlot) {
         KillPoint::Seated.reached();
+        let priority = hello.class == PRIORITY;
         let only_this = hello.transport == Transport::Stream || !self.core.fixed.stream_transport;
         match let_in(&self.core, &mut self.pages, self.next_serial, &socket, hello, peer, slot) {
             Ok((pages, make_connection)) => {
@@ -397,7 +404,7 @@ impl Acceptor {
                     None => self.hand_over(make_connection(socket)),
                     Some(pages) => {
                         let deadline = Instant::now() + self.core.live.handshake_timeout();
-                        self.send_pages(Paging::new(socket, peer, deadline, pages, make_connection));
+                        self.send_pages(Paging::new(socket, (peer, priority), deadline, pages, make_connection));
                     }
                 }
             }

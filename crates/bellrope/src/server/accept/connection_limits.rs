@@ -105,6 +105,13 @@ impl ConnectionLimits {
     }
 }
 
+impl Giver {
+    /// Whether a connection of this client, with priority or without, is one of those of which one is to go.
+    pub(crate) fn may_be(&self, peer: PeerCredentials, priority: bool) -> bool {
+        peer == self.peer && (priority || !self.priority)
+    }
+}
+
 impl Taken {
     fn of_user(&self, uid: u32, priority: bool) -> u32 {
         self.by_user.get(&uid).into_iter().flatten().map(|(_, places)| places.of(priority)).sum()

@@ -85,6 +85,12 @@ impl<T> HalfOpens<T> {
         self.remove(key)
     }
 
+    /// Takes the oldest one out of which this holds.
+    pub(crate) fn remove_first(&mut self, holds: impl Fn(&T) -> bool) -> Option<T> {
+        let key = self.iter().find(|(_, half_open)| holds(half_open)).map(|(key, _)| key)?;
+        self.remove(key)
+    }
+
     /// All of them, the oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
         self.by_key.iter().map(|(key, (_, half_open))| (*key, half_open))

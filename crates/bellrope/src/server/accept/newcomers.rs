@@ -1,5 +1,5 @@
-//! Newcomers for whom there was no place, while a process with more than its share of the places gives one up. They wait for a
-//! worker to close one of its connections, which takes a moment, and never for longer than half a handshake.
+//! Newcomers for whom there was no place, while a process with more than its share of the places gives one up: a handshake of
+//! which it takes no pages, else a connection. They wait for a worker to close that, which takes a moment, and never for longer than half a handshake.
 //!
 //! It knows no thread: who asks the workers, and what they close, is their own business.
 

@@ -8,12 +8,15 @@ use bellrope_shm::{
     wait::{EdgeWatch, Interest, Poller},
 };
 
+use super::connection_limits::Giver;
 use crate::server::{handler::added::AddedTypes, message::NewConnection};
 
 /// A handshake whose client has yet to take pages.
 pub(crate) struct Paging {
     pub(crate) socket: Socket,
     pub(crate) peer: PeerCredentials,
+    /// Whether its place is one with priority.
+    priority: bool,
     pub(crate) deadline: Instant,
     /// The same for all clients that are told the same.
     pages: Arc<[u8]>,
@@ -25,12 +28,26 @@ pub(crate) struct Paging {
 impl Paging {
     pub(crate) fn new(
         socket: Socket,
-        peer: PeerCredentials,
+        (peer, priority): (PeerCredentials, bool),
         deadline: Instant,
         pages: Arc<[u8]>,
         make_connection: impl FnOnce(Socket) -> NewConnection + Send + 'static,
     ) -> Self {
-        Self { socket, peer, deadline, pages, sent: 0, watch: None, make_connection: Box::new(make_connection) }
+        Self {
+            socket,
+            peer,
+            priority,
+            deadline,
+            pages,
+            sent: 0,
+            watch: None,
+            make_connection: Box::new(make_connection),
+        }
+    }
+
+    /// Whether its place is one of those of which this process is to give one up.
+    pub(crate) fn gives_way_for(&self, giver: &Giver) -> bool {
+        giver.may_be(self.peer, self.priority)
     }
 
     /// Has the poller report under this key when the socket takes more.

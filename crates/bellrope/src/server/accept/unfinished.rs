@@ -1,6 +1,9 @@
 //! A handshake under way, and how its hello is read.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use bellrope_proto::handshake::{HELLO_LEN, HandshakeError, Hello, Status, VERSION};
 use bellrope_shm::socket::{PeerCredentials, Socket};
@@ -22,6 +25,15 @@ pub(crate) struct HalfOpen {
     pub(crate) hello: [u8; HELLO_LEN],
     pub(crate) filled: usize,
     pub(crate) deadline: Instant,
+}
+
+/// A handshake that has to wait because of what its process did.
+pub(crate) struct Waiting {
+    pub(crate) socket: Socket,
+    pub(crate) peer: PeerCredentials,
+    pub(crate) due: Instant,
+    /// How long its process has to stay away, if it is turned away then.
+    pub(crate) turned_away: Option<Duration>,
 }
 
 /// What came of reading a hello.

@@ -38,12 +38,13 @@ impl Buffers {
         Self { spares: Mutex::default(), budget: Arc::clone(budget) }
     }
 
-    /// A buffer of exactly `len` bytes. What is in it means nothing. `None`: the system gives us no memory of that size, as
-    /// where a limit on data (`RLIMIT_DATA`) is lower than the budget.
+    /// A buffer that holds `len` bytes without growing. What is in it means nothing, and a fresh one has nothing in it: memory
+    /// costs when it is first used, and whoever announces a message may never send it. `None`: the system gives us no memory of
+    /// that size, as where a limit on data (`RLIMIT_DATA`) is lower than the budget.
     pub(crate) fn take(&self, len: usize) -> Option<Vec<u8>> {
         let mut buffer = self.spare(len);
-        buffer.try_reserve_exact(len.saturating_sub(buffer.len())).ok()?;
-        buffer.resize(len, 0);
+        buffer.truncate(len);
+        buffer.try_reserve_exact(len - buffer.len()).ok()?;
         Some(buffer)
     }
 
@@ -160,6 +161,7 @@ mod tests {
         }
         let again = buffers.take(150_000).unwrap();
         assert!(again.len() == 150_000 && again.capacity() == 200_000 && again[0] == 7);
+        assert!(buffers.take(400_000).unwrap().is_empty(), "nothing is cleared before it is used");
         assert!(buffers.take(1000).unwrap().capacity() < 100_000, "a far too large one is left alone");
         assert!(buffers.take_empty(90_000).unwrap().is_empty());
         assert!(buffers.take(1 << 60).is_none() && buffers.take_empty(1 << 60).is_none());

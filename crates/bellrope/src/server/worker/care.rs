@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Worker, closing::Closing, patience::longest_sleep};
+use super::{Worker, backlog::looked_after, closing::Closing, patience::longest_sleep};
 use crate::server::accept::newcomers::GiveWay;
 
 impl Worker {
@@ -39,13 +39,13 @@ impl Worker {
         }
         let mut any = false;
         for index in 0..self.sessions.len() {
-            let Some(session) = &mut self.sessions[index] else { continue };
+            let Some(session) = looked_after(&mut self.sessions[index]) else { continue };
             match self.visitor.large.reclaim(session, waited) {
                 Ok(unfinished) => {
                     any |= unfinished;
                     self.look_after_stream(index);
                 }
-                Err(violation) => self.close(index, &violation.into()),
+                Err(violation) => self.end(index, violation.into()),
             }
         }
         self.visitor.large.note_unfinished(any);
@@ -57,14 +57,14 @@ impl Worker {
         let core = Arc::clone(&self.core);
         let mut found = Vec::new();
         for index in 0..self.sessions.len() {
-            let Some(session) = &mut self.sessions[index] else { continue };
+            let Some(session) = looked_after(&mut self.sessions[index]) else { continue };
             match session.lets_others_wait(now, waited, grace) {
                 Ok(false) => {}
                 Ok(true) => {
                     let holder = session.budget_claim.holder();
                     found.extend(holder.exceeds_share().map(|share| (holder.held(), share, index)));
                 }
-                Err(violation) => self.close(index, &violation.into()),
+                Err(violation) => self.end(index, violation.into()),
             }
         }
         found.sort_unstable_by(|one, other| other.cmp(one));
@@ -74,6 +74,7 @@ impl Worker {
             if core.budget.lacking() == 0 || core.heaviest.iter().any(|other| other.load(Relaxed) > held) {
                 return;
             }
+            // At once: what it held shows how much is still lacking.
             self.close(index, &Closing::LetOthersWait { held, share });
         }
         own.store(0, Relaxed);
@@ -90,33 +91,41 @@ impl Worker {
         let patience = self.core.live.stall_timeout();
         let mut unread = 0;
         for index in 0..self.sessions.len() {
-            let Some(session) = &mut self.sessions[index] else { continue };
+            let Some(session) = looked_after(&mut self.sessions[index]) else { continue };
             session.note_quiet();
             match session.is_stuck(now, patience) {
-                Ok(true) => self.close(index, &Closing::Stalled),
+                Ok(true) => self.end(index, Closing::Stalled),
                 Ok(false) => {
                     unread += u64::from(session.is_unread());
                     #[cfg(feature = "tokio")]
                     self.end_unread(index, patience);
                 }
-                Err(violation) => self.close(index, &violation.into()),
+                Err(violation) => self.end(index, violation.into()),
             }
         }
         self.visitor.note_unread(unread);
     }
 
-    /// Closes one connection of a process that is to give a place up: an idle one, that which has been idle for longest. If
+    /// Closes one connection of a process that is to give a place up: one that ends anyway, else an idle one, that which has been idle for longest. If
     /// it may be a busy one, that with the fewest calls.
     pub(super) fn give_way(&mut self, way: &GiveWay) {
+        if self.close_one_of(&way.giver, || way.claim()) {
+            return self.gave_way(way);
+        }
         let asked =
-            self.sessions.iter_mut().enumerate().filter_map(|(index, session)| Some((index, session.as_mut()?)));
-        let asked = asked
-            .filter(|(_, session)| session.peer == way.giver.peer && (session.slot.priority || !way.giver.priority));
+            self.sessions.iter_mut().enumerate().filter_map(|(index, session)| Some((index, looked_after(session)?)));
+        let asked = asked.filter(|(_, session)| way.giver.may_be(session.peer, session.slot.priority));
         let found = asked.map(|(index, session)| (session.load(), Reverse(session.quiet_for()), session.serial, index));
         let goes = found.filter(|(load, ..)| *load == 0 || way.busy_too).min();
         if let Some((.., index)) = goes.filter(|_| way.claim()) {
+            // At once: the newcomer waits for its place.
             self.close(index, &Closing::GivesWay(way.giver));
         }
+        self.gave_way(way);
+    }
+
+    /// Has the acceptor look for a place, if we are the last that was asked for one.
+    fn gave_way(&self, way: &GiveWay) {
         if way.answered() {
             self.core.metrics.liveness().wake(self.core.fixed.workers);
         }
@@ -134,7 +143,7 @@ impl Worker {
                     self.heat(index);
                 }
             }
-            Err(violation) => self.close(index, &violation.into()),
+            Err(violation) => self.end(index, violation.into()),
         }
     }
 

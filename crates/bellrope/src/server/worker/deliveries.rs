@@ -3,7 +3,7 @@
 
 use bellrope_proto::Violation;
 
-use super::Worker;
+use super::{Worker, backlog::looked_after};
 use crate::{
     kill_points::KillPoint,
     server::message::{FromHandler, SessionId},
@@ -16,7 +16,7 @@ const BATCH_BYTES: usize = 16 * 1024;
 impl Worker {
     /// A handler has said something, which is done when its connection has its turn.
     pub(super) fn told(&mut self, id: SessionId, call: u64, what: FromHandler) {
-        let Some(session) = self.sessions.get_mut(id.index).and_then(Option::as_mut) else { return };
+        let Some(session) = self.sessions.get_mut(id.index).and_then(looked_after) else { return };
         if session.serial != id.serial {
             return;
         }
@@ -39,8 +39,8 @@ impl Worker {
                 Ok(false) => {
                     self.told.swap_remove(place);
                 }
-                // Closing takes it off the list, so that another stands at this place now.
-                Err(violation) => self.close(index, &violation.into()),
+                // That takes it off the list, so that another stands at this place now.
+                Err(violation) => self.end(index, violation.into()),
             }
             self.visit_priority();
         }

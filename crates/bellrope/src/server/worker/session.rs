@@ -38,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) hot: bool,
     /// Whether its rings may have been used since their memory was last given back.
     pub(crate) resident: bool,
+    /// Whether it is only waiting to be closed.
+    pub(crate) ending: bool,
     pub(crate) connection: ServerConnection<Body>,
     pub(crate) socket: Socket,
     pub(crate) peer: PeerCredentials,
@@ -130,6 +132,7 @@ impl Session {
             said: VecDeque::new(),
             hot: false,
             resident: true,
+            ending: false,
             rings: 0,
             idle_visits: 0,
             budget_claim: BudgetClaim::new(holder),

@@ -11,13 +11,9 @@ use std::sync::{
 };
 use std::time::Duration;
 
-use bellrope_proto::Violation;
-use bellrope_shm::{
-    socket::Drained,
-    wait::{Event, Poller},
-};
+use bellrope_shm::wait::Poller;
 
-use super::{INBOX_KEY, MAX_RINGS, Worker, closing::Closing};
+use super::Worker;
 #[cfg(feature = "tokio")]
 use crate::server::message::Message;
 use crate::server::{core::SWEEP, parked::Parked};
@@ -32,9 +28,10 @@ impl Worker {
         let mut worker = parked.take();
         worker.inbox.awake();
         match seen {
-            Ok(events) => events.iter().for_each(|event| worker.hear(*event)),
+            Ok(events) => worker.backlog.note(events),
             Err(error) => tracing::error!(%error, "waiting for doorbells failed"),
         }
+        worker.hear_some();
         worker
     }
 
@@ -47,46 +44,6 @@ impl Worker {
         let was_idle = true;
         if was_idle && length >= SWEEP {
             self.give_back();
-        }
-    }
-
-    /// Does what doorbells, hang-ups and the inbox ask for that were not heard yet.
-    pub(super) fn look_after_sleepers(&mut self) {
-        let mut rung = std::mem::take(&mut self.rung);
-        match self.poller.wait(Some(Duration::ZERO)) {
-            Ok(events) => rung.extend_from_slice(events),
-            Err(error) => tracing::error!(%error, "looking for doorbells failed"),
-        }
-        rung.drain(..).for_each(|event| self.hear(event));
-        self.rung = rung;
-    }
-
-    /// Somebody rang or hung up, or has left something in the inbox.
-    fn hear(&mut self, Event { key, hung_up }: Event) {
-        if key == INBOX_KEY {
-            return self.inbox.notifier().clear();
-        }
-        let index = key as usize;
-        // One that is gone by now: its place goes to others after all that was seen has been heard.
-        let Some(session) = self.sessions.get_mut(index).and_then(Option::as_mut) else { return };
-        if session.carrier.is_some() {
-            return self.hear_stream(index, hung_up);
-        }
-        match session.socket.drain(MAX_RINGS + 1) {
-            Ok(Drained::Rings(rings)) => {
-                session.rings += rings;
-                if session.rings > MAX_RINGS {
-                    let flood = Violation::DoorbellFlood(session.rings);
-                    self.close(index, &flood.into());
-                } else if !session.hot {
-                    session.resident = true;
-                    // What the ring asked for may be room, which shows in no record.
-                    session.connection.disarm();
-                    self.heat(index);
-                }
-            }
-            Ok(Drained::HungUp) => self.close(index, &Closing::HungUp),
-            Err(error) => self.close(index, &Closing::Io(error)),
         }
     }
 }
@@ -118,7 +75,7 @@ impl Worker {
             match self.deliver(index) {
                 Ok(false) => {}
                 Ok(true) => self.told.push(index),
-                Err(violation) => self.close(index, &violation.into()),
+                Err(violation) => self.end(index, violation.into()),
             }
             if let Some(session) = &mut self.sessions[index] {
                 session.resident = true;
@@ -127,7 +84,7 @@ impl Worker {
         // What found no room, or is of several connections, is for whoever has all the turns; and who waits for the budget may
         // find some now.
         let lists = [&self.told, &self.hot, &self.priority, &self.starved];
-        self.left.is_empty() && lists.iter().all(|list| list.is_empty())
+        self.left.is_empty() && self.backlog.is_empty() && lists.iter().all(|list| list.is_empty())
     }
 
     /// Does what came while somebody stood in for us.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bellrope_proto::Violation;
 
-use super::Worker;
+use super::{Worker, backlog::looked_after};
 use crate::server::{
     handler::{added::AddedTypes, registry::Registry},
     worker::session::Session,
@@ -21,7 +21,9 @@ impl Worker {
     }
 
     pub(super) fn tell_types_to(&mut self, index: usize) {
-        let Some(session) = self.sessions[index].as_mut().filter(|session| session.told.is_some()) else { return };
+        let Some(session) = looked_after(&mut self.sessions[index]).filter(|session| session.told.is_some()) else {
+            return;
+        };
         let now = self.core.registry.added_types();
         match tell(session, &self.core.registry, &now) {
             Ok(all) => {
@@ -29,7 +31,7 @@ impl Worker {
                 session.commit();
                 self.look_after_stream(index);
             }
-            Err(violation) => self.close(index, &violation.into()),
+            Err(violation) => self.end(index, violation.into()),
         }
     }
 }

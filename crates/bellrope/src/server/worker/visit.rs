@@ -43,6 +43,8 @@ pub(crate) struct Visitor {
     overran: bool,
     /// Ticks after which a turn is over.
     turn_ticks: u64,
+    /// When somebody last looked around during a round over all connections, in ticks. 0: not in this round.
+    looked: u64,
 }
 
 /// What has been taken of one connection's turn.
@@ -98,6 +100,7 @@ impl Visitor {
             found: 0,
             overran: false,
             turn_ticks: TURN_TICKS,
+            looked: 0,
             core,
         }
     }
@@ -222,6 +225,21 @@ impl Visitor {
     #[inline]
     pub(crate) fn overran(&mut self) -> bool {
         std::mem::take(&mut self.overran)
+    }
+
+    /// Whether the time of a turn has passed since this was first asked after the [last look around](Self::looked_around).
+    pub(crate) fn is_long_round(&mut self) -> bool {
+        let now = clock::ticks();
+        if self.looked == 0 {
+            self.looked = now;
+        }
+        now.wrapping_sub(self.looked) >= self.turn_ticks
+    }
+
+    /// A round over all connections begins, or somebody has looked around in it.
+    #[inline]
+    pub(crate) fn looked_around(&mut self) {
+        self.looked = 0;
     }
 
     /// A round over all connections has ended: notes what it found, and answers whoever asks if the loop turns.

@@ -4,7 +4,9 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::error::ProviderError;
+use super::thinking;
+
+use crate::error::{Excerpt, ProviderError};
 use crate::message::{ChatRequest, Role, ToolChoice};
 use crate::notes::Notes;
 use crate::providers::formats::body::Body;
@@ -39,6 +41,12 @@ const LONGEST_NAME: usize = 128;
 const RULES: CallRules =
     CallRules { longest_id: 64, plain_ids: true, unique_ids: true, longest_name: Some(LONGEST_NAME) };
 
+/// The types of pictures that are taken.
+const PICTURES: [&str; 4] = ["image/jpeg", "image/png", "image/gif", "image/webp"];
+
+/// What a tool says that failed and said nothing.
+const NO_WORDS: &str = "(The tool failed and said nothing.)";
+
 /// What stands first where the conversation does not begin with the user, as it must.
 const BEGINNING: &str = "(The beginning of the conversation is not shown.)";
 
@@ -49,12 +57,15 @@ pub(crate) fn body(request: &ChatRequest, model: Option<&str>, notes: &mut Notes
     let conversation = Conversation::of(request, notes)?;
     let mut body = Body::default();
     body.set_some("model", model);
-    body.set("max_tokens", options::max_tokens(request).unwrap_or_else(|| usual_max_tokens(model)));
+    let thinking = thinking::thinking(request, conversation.goes_on_unthought(), notes);
+    let thinks = thinking.as_ref().is_some_and(thinking::is_on);
+    let usual = usual_max_tokens(model);
+    body.set("max_tokens", thinking::max_tokens(thinking.as_ref(), options::max_tokens(request), usual)?);
     body.set_some("system", system(&conversation.system));
-    set_tools(&mut body, tools, &conversation, thinks(request), notes);
+    set_tools(&mut body, tools, &conversation, thinks, notes);
     body.set_json("messages", &conversation.turns)?;
-    set_options(&mut body, request, notes)?;
-    body.set_some("thinking", request.thinking.clone().filter(Value::is_object));
+    set_options(&mut body, request, thinks, notes)?;
+    body.set_some("thinking", thinking);
     body.set_list("stop_sequences", &request.stop, |text| text.as_str().into());
     body.set("stream", true);
     body.write()
@@ -69,14 +80,11 @@ pub(crate) fn count_body(request: &ChatRequest, model: Option<&str>) -> Result<V
     let mut body = Body::default();
     body.set_some("model", model);
     body.set_some("system", system(&conversation.system));
-    set_tools(&mut body, tools, &conversation, thinks(request), notes);
+    let thinking = thinking::thinking(request, conversation.goes_on_unthought(), notes);
+    set_tools(&mut body, tools, &conversation, thinking.as_ref().is_some_and(thinking::is_on), notes);
     body.set_json("messages", &conversation.turns)?;
-    body.set_some("thinking", request.thinking.clone().filter(Value::is_object));
+    body.set_some("thinking", thinking);
     body.write()
-}
-
-fn thinks(request: &ChatRequest) -> bool {
-    request.thinking.as_ref().is_some_and(|thinking| thinking.is_object() && thinking["type"] != "disabled")
 }
 
 /// The most tokens of an answer of this model, where nobody names a number.
@@ -101,10 +109,12 @@ fn check(request: &ChatRequest) -> Result<(), ProviderError> {
     Ok(())
 }
 
-fn set_options(body: &mut Body, request: &ChatRequest, notes: &mut Notes) -> Result<(), ProviderError> {
+fn set_options(body: &mut Body, request: &ChatRequest, thinks: bool, notes: &mut Notes) -> Result<(), ProviderError> {
     const NO_PLACE: &str = "Anthropic's messages have no such field";
     let temperature = options::temperature(request, MAX_TEMPERATURE, notes)?;
     let top_p = options::top_p(request)?;
+    let asked = (temperature, top_p, request.top_k);
+    let (temperature, top_p, top_k) = if thinks { thinking::sampling(asked, notes) } else { asked };
     if temperature.is_some() && top_p.is_some() {
         notes.left_out("`top_p`", "Anthropic's newer models do not take it beside temperature");
     }
@@ -115,7 +125,7 @@ fn set_options(body: &mut Body, request: &ChatRequest, notes: &mut Notes) -> Res
     }
     body.set_some("temperature", temperature);
     body.set_some("top_p", top_p.filter(|_| temperature.is_none()));
-    body.set_some("top_k", request.top_k);
+    body.set_some("top_k", top_k);
     match request.service_tier.as_deref() {
         None => {}
         Some("auto" | "default") => body.set("service_tier", "auto"),
@@ -234,7 +244,7 @@ impl Conversation {
         self.turn(Role::Assistant).rest.extend(said);
         for call in &spoken.calls {
             let Some(output) = &call.output else { continue };
-            let result = result(&call.id, output)?;
+            let result = result(&call.id, output, notes)?;
             self.turn(Role::User).results.push(result);
         }
         Ok(())
@@ -249,6 +259,15 @@ impl Conversation {
             self.turns.push(Turn { role, results: Vec::new(), rest: Vec::new() });
         }
         self.turns.last_mut().expect("there is one now")
+    }
+
+    /// Whether the model is to go on after calls before which it did not think.
+    fn goes_on_unthought(&self) -> bool {
+        let [.., Turn { role: Role::Assistant, rest, .. }, last] = &self.turns[..] else { return false };
+        let is_thought = |block: &Block| {
+            matches!(block, Block::Plain(block) if block["type"] == "thinking" || block["type"] == "redacted_thinking")
+        };
+        !last.results.is_empty() && !rest.first().is_some_and(is_thought)
     }
 
     /// Sees to the first turn and the last one.
@@ -330,7 +349,7 @@ fn blocks(said: &[Said<'_>], notes: &mut Notes) -> Result<Vec<Value>, ProviderEr
                 if detail.is_some_and(|detail| detail != "auto") {
                     notes.left_out("`detail` of images", "Anthropic's messages have no such field");
                 }
-                blocks.push(marked(image(url)?, *cache));
+                blocks.push(marked(image(url, notes)?, *cache));
             }
         }
     }
@@ -350,7 +369,7 @@ fn thought(reasoning: &Reasoning<'_>, notes: &mut Notes) -> Option<Value> {
     None
 }
 
-fn result(id: &str, output: &Output<'_>) -> Result<Value, ProviderError> {
+fn result(id: &str, output: &Output<'_>, notes: &mut Notes) -> Result<Value, ProviderError> {
     let mut result = json!({"type": "tool_result", "tool_use_id": id});
     if !output.images.is_empty() {
         let mut blocks = Vec::with_capacity(output.images.len() + 1);
@@ -358,11 +377,14 @@ fn result(id: &str, output: &Output<'_>) -> Result<Value, ProviderError> {
             blocks.push(json!({"type": "text", "text": output.text}));
         }
         for url in &output.images {
-            blocks.push(image(url)?);
+            blocks.push(image(url, notes)?);
         }
         result["content"] = blocks.into();
     } else if !is_blank(&output.text) {
         result["content"] = (*output.text).into();
+    } else if output.is_error {
+        // An error of nothing is refused.
+        result["content"] = NO_WORDS.into();
     }
     if output.is_error {
         result["is_error"] = true.into();
@@ -378,7 +400,8 @@ fn marked(mut block: Value, cache: Option<&Value>) -> Value {
     block
 }
 
-fn image(url: &str) -> Result<Value, ProviderError> {
+/// A picture, or words in its place where it is of a type that is refused, with the whole conversation.
+fn image(url: &str, notes: &mut Notes) -> Result<Value, ProviderError> {
     let source = match url.strip_prefix("data:") {
         None => json!({"type": "url", "url": url}),
         Some(data) => {
@@ -390,6 +413,11 @@ fn image(url: &str) -> Result<Value, ProviderError> {
                 "image/jpg" => "image/jpeg",
                 media_type => media_type,
             };
+            if !PICTURES.contains(&media_type) {
+                let kind = Excerpt::new(media_type);
+                notes.left_out("a picture", &format!("Anthropic's messages take none of type `{kind}`"));
+                return Ok(json!({"type": "text", "text": format!("(A picture of type {kind} is not shown.)")}));
+            }
             json!({"type": "base64", "media_type": media_type, "data": data})
         }
     };

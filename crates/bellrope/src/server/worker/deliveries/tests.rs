@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use bellrope_proto::{connection::ClientConnection, handshake::Style};
+use bellrope_shm::socket::Socket;
 
 use super::*;
 use crate::server::{
@@ -24,6 +25,8 @@ const MANY: usize = 1_000;
 /// A worker whose loop does not turn, and whose async handlers never run: what they say is made up.
 struct Still {
     worker: Box<Worker>,
+    /// Of its clients.
+    sockets: Vec<Socket>,
     /// Not driven.
     _runtime: tokio::runtime::Runtime,
 }
@@ -35,12 +38,13 @@ impl Still {
         registry.add("async", Handler::UnaryAsync(Box::new(|_| Box::pin(std::future::pending()))));
         registry.add("stream", Handler::ServerStream(Box::new(|_, _| Box::pin(std::future::pending()))));
         let core = instructions::core_on(registry, Some(runtime.handle().clone()));
-        Self { worker: Worker::new(core, 0).unwrap().1, _runtime: runtime }
+        Self { worker: Worker::new(core, 0).unwrap().1, sockets: Vec::new(), _runtime: runtime }
     }
 
     /// A client of it, and its calls, which were begun.
     fn client(&mut self, calls: usize, message_type: u16) -> (ClientConnection, SessionId, Vec<u64>) {
-        let (mut client, connection) = instructions::accepted(&self.worker.core);
+        let (mut client, connection, socket) = instructions::accepted(&self.worker.core);
+        self.sockets.push(socket);
         let index = self.worker.free.last().copied().unwrap_or(self.worker.sessions.len());
         let id = SessionId { index, serial: connection.serial };
         self.worker.adopt(connection);
@@ -244,4 +248,17 @@ fn what_finds_no_room_or_exceeds_a_turn_wakes_the_worker() {
         all.extend(came(&mut crowd));
     }
     assert_eq!(all, others, "nothing is lost, and nothing out of order");
+}
+
+#[test]
+fn a_panic_of_what_stands_in_wakes_the_worker_which_finds_it_at_once() {
+    let (inbox, parked) = (Inbox::<u32>::new().unwrap(), Arc::new(Parked::<u32>::new()));
+    let place = Arc::clone(&parked);
+    inbox.stand_in_with(move || place.stand_in(|_| panic!("on purpose")).unwrap_or(false));
+    assert!(inbox.prepare_sleep());
+    parked.park(Box::new(7));
+    let said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inbox.send_or_stand_in(7)));
+    assert!(said.is_err());
+    assert!(bellrope_shm::wait::readable(inbox.notifier(), Some(std::time::Duration::ZERO)).unwrap());
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parked.take())).is_err());
 }
