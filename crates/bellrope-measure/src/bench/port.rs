@@ -54,7 +54,7 @@ pub struct PortArgs {
     /// Seconds to measure.
     #[arg(long, default_value_t = 40.0)]
     seconds: f64,
-    /// Threads that serve the port; 0 for one for every four CPUs.
+    /// Threads that serve the port; 0 for one for each CPU, up to four.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
     threads: u32,
     /// Measure for 10 seconds in all, if less exactly.
