@@ -55,7 +55,7 @@ The configuration file is TOML, and every key of it has a default:
   socket = "/run/bellrope/bellrope.sock"
   health = "127.0.0.1:9090"
   api_port = 8484
-  api_threads = 2                      # that serve it; 0, the default, for one for every four CPUs
+  api_threads = 2                      # that serve it; 0, the default, for one for each CPU, up to four
   log = "info"
   log_file = "/var/log/bellrope.log"   # with FILE.1 never more than log_file_bytes, 16 MiB
   otlp_endpoint = "http://127.0.0.1:4318"   # where spans of calls go, in a program built with --features otlp

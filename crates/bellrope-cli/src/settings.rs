@@ -100,7 +100,7 @@ pub(crate) struct Settings {
     pub(crate) health: Option<SocketAddr>,
     /// The API port on the loopback address; absent for not at all.
     pub(crate) api_port: Option<u16>,
-    /// The threads that serve it; 0 for one for every four CPUs.
+    /// The threads that serve it; 0 for one for each CPU, up to four.
     pub(crate) api_threads: u32,
     /// How much is logged; valid, since it was read once before.
     pub(crate) log: String,
@@ -390,7 +390,7 @@ impl Settings {
     /// What becomes of requests in each provider's own format: where no setting says so, by its address.
     pub(crate) fn pass_through(&self) -> Vec<Entry> {
         let gateway = Gateway::from_settings(self.gateway.clone()).ok();
-        let all = gateway.iter().flat_map(|gateway| gateway.names().into_iter().map(move |name| (gateway, name)));
+        let all = gateway.iter().flat_map(|gateway| gateway.names().iter().map(move |name| (gateway, name.clone())));
         let known = all.filter_map(|(gateway, name)| Some((gateway.pass_through(&name)?, name)));
         let entry = |(way, name): (_, String)| {
             let is_short = name == "openai" && self.gateway.openai.is_some();
@@ -407,7 +407,7 @@ impl Settings {
     pub(crate) fn providers_own(&self, var: impl Fn(&str) -> Option<String>) -> Vec<Entry> {
         let gateway = Gateway::from_settings_and_vars(self.gateway.clone(), &var);
         let mut entries = Vec::new();
-        for name in gateway.map(|gateway| gateway.names()).unwrap_or_default() {
+        for name in gateway.map(|gateway| gateway.names().to_vec()).unwrap_or_default() {
             let short = self.gateway.openai.as_ref().filter(|_| name == "openai");
             let plain = short.or_else(|| self.gateway.providers.get(&name)).cloned().unwrap_or_default();
             let asked = RefCell::new(Vec::new());

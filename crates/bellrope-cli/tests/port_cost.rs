@@ -151,7 +151,7 @@ impl Scene {
         let home = tempfile::tempdir().unwrap();
         let (provider, chunks) = provider();
         let config = format!(
-            "[gateway]\nprovider = \"p\"\n[gateway.providers.p]\nkind = \"openai\"\nbase_url = \"http://{provider}\"\n\
+            "api_threads = 1\n[gateway]\nprovider = \"p\"\n[gateway.providers.p]\nkind = \"openai\"\nbase_url = \"http://{provider}\"\n\
              model = \"m\"\npass_through = \"exact\"\n"
         );
         let file = home.path().join("bellrope.toml");
@@ -435,7 +435,7 @@ fn what_passes_through_allocates_little() {
                 if number == WARM_UP {
                     ALLOCATOR.start();
                 }
-                let Ok(whole) = pass(&gateway, &names, request).await else { panic!("a whole answer was asked for") };
+                let Ok(whole) = pass(&gateway, names, request).await else { panic!("a whole answer was asked for") };
                 assert_eq!(whole, WHOLE);
             }
             *count = ALLOCATOR.stop() / COUNT as u64;
@@ -445,7 +445,7 @@ fn what_passes_through_allocates_little() {
         let request = r#"{"model":"p/m","stream":true,"messages":[{"role":"user","content":"Hi"}]}"#;
         // The first chunk is the beginning of the answer.
         tell.write_all(b".").unwrap();
-        let Err(mut events) = pass(&gateway, &names, request).await else { panic!("a stream was asked for") };
+        let Err(mut events) = pass(&gateway, names, request).await else { panic!("a stream was asked for") };
         let mut next = async || match events.next().await {
             Some(Told::Bytes(bytes)) => assert_eq!(bytes, CHUNK),
             other => panic!("{other:?}"),

@@ -11,6 +11,7 @@
 //! | `asked` | what a tool asks |
 //! | `embeddings` | vectors, which go to providers of OpenAI's format as they come |
 //! | `fault` | errors, each with its status, in the form of OpenAI or of Anthropic |
+//! | `ids` | names that every format takes |
 //! | `wire` | what tools write in several ways, and the names of models |
 //! | `pass` | requests that go to a provider as they came |
 //! | `writer`, `stamp` | what writes an answer; its id and time |
@@ -24,6 +25,7 @@ mod completions;
 mod count;
 mod embeddings;
 mod fault;
+mod ids;
 mod messages;
 mod pass;
 mod responses;

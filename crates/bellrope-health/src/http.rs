@@ -31,8 +31,11 @@
 //! # }
 //! ```
 
+mod answering;
 mod config;
+mod conversation;
 mod door;
+mod helpers;
 mod places;
 mod refusal;
 mod stall;
@@ -43,29 +46,27 @@ use std::{
     error::Error,
     io,
     net::SocketAddr,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, mpsc},
+    sync::{Arc, atomic::AtomicU64, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use answering::{Answerer, answerer};
 pub use config::{ListenerConfig, ListenerEvent};
+use conversation::converse;
 use door::{Door, Newcomer};
+use helpers::{Counted, Helpers};
 use hyper::{
     Request, Response,
-    body::{Body, Incoming},
-    server::conn::http1,
-    service::{Service, service_fn},
+    body::{Body, Bytes, Incoming},
+    service::Service,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
-use places::{Doing, Place};
-use stall::StallBound;
+use places::Place;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Runtime,
     sync::watch,
 };
-use tracked::Tracked;
 
 /// Connections that the kernel keeps until they are taken; it has a limit of its own, 4,096 (`net.core.somaxconn`). Beyond
 /// that it drops what a client begins with, and the client begins again only a second later: with the usual 128 a flood of
@@ -73,8 +74,6 @@ use tracked::Tracked;
 const BACKLOG: i32 = 4_096;
 /// How long accepting rests when the system refuses it.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// The smallest buffer that hyper takes.
-const MIN_HEAD_BYTES: usize = 8 * 1024;
 
 /// How long the connection of a response may last, from its beginning. Put into the extensions of a response, it extends
 /// [`ListenerConfig::connection_time`]: for the few answers that last longer than all others. A shorter time has no
@@ -110,8 +109,8 @@ impl HttpListener {
     pub fn start<S, B>(addr: SocketAddr, config: ListenerConfig, service: S) -> io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
-        S::Future: Send,
-        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
         Self::on(std::net::TcpListener::bind(addr)?, config, service)
     }
@@ -123,9 +122,13 @@ impl HttpListener {
     pub fn on<S, B>(listener: std::net::TcpListener, config: ListenerConfig, service: S) -> io::Result<Self>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
-        S::Future: Send,
-        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
+        Self::serve(listener, config, answerer(service))
+    }
+
+    fn serve(listener: std::net::TcpListener, config: ListenerConfig, answerer: Answerer) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let local_addr = listener.local_addr()?;
         let (phase, phases) = watch::channel(Phase::Serving);
@@ -135,10 +138,11 @@ impl HttpListener {
         let door = Door::new(config, local_addr, Arc::clone(&dropped));
         let run = move || {
             let _lifeline = lifeline;
-            match prepare(listener, &config) {
-                Ok((runtime, listener)) => {
+            let serving = Serving { config, answerer, phases };
+            match prepare(listener, &serving) {
+                Ok((runtime, listener, helpers)) => {
                     let _ = report.send(Ok(()));
-                    runtime.block_on(serve(listener, door, Arc::new(service), phases));
+                    runtime.block_on(serve(listener, door, helpers, serving));
                     // Takes all connections along.
                     runtime.shutdown_background();
                 }
@@ -193,45 +197,45 @@ impl Drop for HttpListener {
     }
 }
 
-fn prepare(listener: std::net::TcpListener, config: &ListenerConfig) -> io::Result<(Runtime, TcpListener)> {
-    let mut runtime = match config.threads {
-        0 | 1 => tokio::runtime::Builder::new_current_thread(),
-        threads => {
-            let mut runtime = tokio::runtime::Builder::new_multi_thread();
-            runtime.worker_threads(threads).thread_name(config.thread_name);
-            if let Some(bytes) = config.stack_bytes {
-                runtime.thread_stack_size(bytes);
-            }
-            runtime
-        }
-    };
+/// What every thread of a listener needs to serve a connection.
+#[derive(Clone)]
+struct Serving {
+    config: ListenerConfig,
+    answerer: Answerer,
+    phases: watch::Receiver<Phase>,
+}
+
+impl Serving {
+    /// Serves a connection on the runtime of the thread that calls this.
+    fn converse(&self, stream: TcpStream, place: Place, counted: Counted) {
+        let Self { config, answerer, phases } = self.clone();
+        tokio::spawn(async move {
+            converse(stream, config, answerer, phases, place).await;
+            drop(counted);
+        });
+    }
+}
+
+fn prepare(listener: std::net::TcpListener, serving: &Serving) -> io::Result<(Runtime, TcpListener, Helpers)> {
     rustix::net::listen(&listener, BACKLOG)?;
-    let runtime = runtime.enable_all().max_io_events_per_tick(64).build()?;
+    let runtime = helpers::runtime()?;
     let context = runtime.enter();
     let listener = TcpListener::from_std(listener)?;
     drop(context);
-    Ok((runtime, listener))
+    Ok((runtime, listener, Helpers::start(&serving.config, serving)?))
 }
 
 /// Serves until it is to drain, and then until every connection has ended or it is to stop.
-async fn serve<S, B>(listener: TcpListener, mut door: Door, service: Arc<S>, mut phases: watch::Receiver<Phase>)
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
-    S::Future: Send,
-    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
-{
-    // Whoever is open holds one end of it; nothing is ever sent.
-    let (open, mut all_ended) = tokio::sync::mpsc::channel::<Infallible>(1);
-    let over = phases.clone();
-    let config = door.config;
+async fn serve(listener: TcpListener, mut door: Door, mut helpers: Helpers, serving: Serving) {
+    let mut phases = serving.phases.clone();
     tokio::select! {
         () = until(&mut phases, |phase| phase != Phase::Serving) => {}
-        () = be_the_earliest(&config) => {}
-        () = accept(&listener, &mut door, &service, &over, &open) => {}
+        () = be_the_earliest(&serving.config) => {}
+        () = accept(&listener, &mut door, &helpers, &serving) => {}
     }
-    drop((listener, open));
+    drop(listener);
     tokio::select! {
-        _ = all_ended.recv() => {}
+        () = helpers.all_ended() => {}
         () = until(&mut phases, |phase| phase == Phase::Stopped) => {}
     }
 }
@@ -252,17 +256,7 @@ async fn until(phases: &mut watch::Receiver<Phase>, reached: impl Fn(Phase) -> b
     let _ = phases.wait_for(|phase| reached(*phase)).await;
 }
 
-async fn accept<S, B>(
-    listener: &TcpListener,
-    door: &mut Door,
-    service: &Arc<S>,
-    phases: &watch::Receiver<Phase>,
-    open: &tokio::sync::mpsc::Sender<Infallible>,
-) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
-    S::Future: Send,
-    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
-{
+async fn accept(listener: &TcpListener, door: &mut Door, helpers: &Helpers, serving: &Serving) {
     let config = door.config;
     loop {
         let (stream, from) = match listener.accept().await {
@@ -275,13 +269,8 @@ async fn accept<S, B>(
             }
         };
         match door.receive(from, stream.local_addr().ok()) {
-            Newcomer::Comes(place) => {
-                let (service, phases, open) = (Arc::clone(service), phases.clone(), open.clone());
-                tokio::spawn(async move {
-                    converse(stream, config, &*service, phases, place).await;
-                    drop(open);
-                });
-            }
+            // What cannot be handed over is closed.
+            Newcomer::Comes(place) => drop(helpers.seat(stream, place, serving)),
             Newcomer::NoPlace => {
                 // Where so many hear it already, the connection is closed as it is.
                 if let Ok(turn) = Arc::clone(&door.refusals).try_acquire_owned() {
@@ -293,80 +282,6 @@ async fn accept<S, B>(
             }
             Newcomer::Stranger => {}
         }
-    }
-}
-
-/// Answers the requests of one connection.
-async fn converse<S, B>(
-    stream: TcpStream,
-    config: ListenerConfig,
-    service: &S,
-    mut phases: watch::Receiver<Phase>,
-    place: Place,
-) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync,
-    S::Future: Send,
-    B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
-{
-    let began = tokio::time::Instant::now();
-    if config.nodelay {
-        let _ = stream.set_nodelay(true);
-    }
-    // What the last response has allowed.
-    let allowed = Mutex::new(None);
-    let allowed_time = || *allowed.lock().unwrap_or_else(PoisonError::into_inner);
-    let place = Arc::new(place);
-    let service = service_fn(|request| {
-        let (answering, allowed, place) = (service.call(request), &allowed, Arc::clone(&place));
-        place.is_now(Doing::Asking);
-        async move {
-            let mut response = answering.await?;
-            let time = response.extensions_mut().remove::<ConnectionTime>().map(|ConnectionTime(time)| time);
-            *allowed.lock().unwrap_or_else(PoisonError::into_inner) = time;
-            Ok::<_, Infallible>(response.map(|body| Tracked::new(body, place)))
-        }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.head_time)
-        .max_buf_size(config.max_head_bytes.max(MIN_HEAD_BYTES))
-        .keep_alive(config.keep_alive)
-        .serve_connection(TokioIo::new(StallBound::new(stream, config.stall_time)), service);
-    let mut connection = pin!(connection);
-    let mut ending = pin!(until(&mut phases, |phase| phase != Phase::Serving));
-    let mut drains = false;
-    loop {
-        let (of_its_own, may_last) = (allowed_time(), allowed_time().or(config.connection_time));
-        tokio::select! {
-            outcome = connection.as_mut() => {
-                if let Err(error) = outcome {
-                    config.report(&ListenerEvent::Failed(&error));
-                }
-                return;
-            }
-            () = place.lost() => return,
-            () = ending.as_mut(), if !drains => {
-                drains = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = time_is_up(may_last.map(|time| began + time)) => match (of_its_own, may_last) {
-                // A response has allowed a longer time meanwhile.
-                _ if allowed_time() != of_its_own => {}
-                (None, Some(time)) => {
-                    config.report(&ListenerEvent::TookTooLong(time));
-                    return;
-                }
-                _ => return,
-            },
-        }
-    }
-}
-
-/// Returns at this moment; never without one.
-async fn time_is_up(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

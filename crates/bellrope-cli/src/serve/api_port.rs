@@ -55,7 +55,8 @@ const TARGET: &str = "bellrope::ingress";
 const MAX_CONNECTIONS: usize = 1_024;
 /// What it hears then, in the form that both kinds of tools read.
 const FULL: &str = r#"{"type":"error","error":{"message":"1024 connections are at work, as many as may be; try again","type":"overloaded_error","param":null,"code":"overloaded"}}"#;
-/// The most threads that it takes of its own accord.
+/// The most threads that it takes of its own accord: one waits for its requests while another CPU would be free for them, and
+/// an idle one costs some 40 KiB.
 const MOST_THREADS: usize = 4;
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 8 * 1024;
@@ -72,7 +73,7 @@ pub(crate) struct ApiPort {
 
 impl ApiPort {
     /// Takes a port of the loopback address and starts to serve there. Port 0 means any free one.
-    /// `threads`: how many serve it; 0 for one for every four CPUs.
+    /// `threads`: how many serve it; 0 for one for each CPU, up to four.
     pub(crate) fn start(
         port: u16,
         threads: u32,
@@ -118,7 +119,7 @@ impl ApiPort {
 fn listener_config(threads: u32) -> ListenerConfig {
     let mut config = ListenerConfig::new("the API port", "bellrope-api");
     config.threads = match threads {
-        0 => std::thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 4).clamp(1, MOST_THREADS)),
+        0 => std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(MOST_THREADS)),
         threads => threads as usize,
     };
     config.max_connections = MAX_CONNECTIONS;

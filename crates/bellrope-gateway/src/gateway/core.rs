@@ -48,6 +48,8 @@ const MAX_MOVES: usize = 4;
 pub struct Gateway {
     /// At least one, under its own name.
     pub(super) upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Theirs, sorted.
+    names: Arc<[String]>,
     /// One of `upstreams`.
     pub(super) default: Arc<Upstream>,
     /// Names of `upstreams`, in the order in which they are asked.
@@ -66,10 +68,10 @@ impl Gateway {
     pub fn new(default: Arc<dyn Provider>) -> Self {
         let name = default.name().to_owned();
         let default = Arc::new(Upstream::new(default, None));
+        let names = Arc::new([name.clone()]);
         let (upstreams, answers) = (BTreeMap::from([(name, Arc::clone(&default))]), AnswerSettings::default());
-        let fallback = Arc::new([]);
-        Self { upstreams, default, fallback, answers, books: None, origins: Origins::default(), thoughts: None }
-            .remembering()
+        let (fallback, origins) = (Arc::new([]), Origins::default());
+        Self { upstreams, names, default, fallback, answers, books: None, origins, thoughts: None }.remembering()
     }
 
     /// This gateway with one more provider, in the place of another of its name. Its counters, its breaker and its rate
@@ -103,6 +105,7 @@ impl Gateway {
             self.default = Arc::clone(&upstream);
         }
         self.upstreams.insert(name, upstream);
+        self.names = self.upstreams.keys().cloned().collect();
         self.remembering()
     }
 
@@ -134,8 +137,8 @@ impl Gateway {
     }
 
     /// The names of the providers, sorted.
-    pub fn names(&self) -> Vec<String> {
-        self.upstreams.keys().cloned().collect()
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// The provider that answers requests which name none.
@@ -377,7 +380,7 @@ impl Gateway {
                 missing: format!("{} is not set up", preset.title).into(),
                 fix: format!("set {} or {} where the server starts", preset.key_var, preset.base_url_var).into(),
             },
-            None => ProviderError::UnknownProvider { name: Excerpt::new(name), known: self.names() },
+            None => ProviderError::UnknownProvider { name: Excerpt::new(name), known: self.names().to_vec() },
         }
     }
 }

@@ -147,7 +147,7 @@ impl GatewaySettings {
         }
         gateway.default = match gateway.upstreams.get(&provider) {
             Some(default) => Arc::clone(default),
-            None => return Err(ConfigError::UnknownProvider { name: provider, known: gateway.names() }),
+            None => return Err(ConfigError::UnknownProvider { name: provider, known: gateway.names().to_vec() }),
         };
         if let Some(name) = fallback.iter().find(|name| !gateway.upstreams.contains_key(*name)) {
             let known = gateway.names().join(", ");
@@ -189,7 +189,7 @@ mod tests {
 
     #[track_caller]
     fn error(json: &str, vars: &[(&str, &str)]) -> String {
-        set_up(json, vars).map(|gateway| gateway.names()).unwrap_err()
+        set_up(json, vars).map(|gateway| gateway.names().to_vec()).unwrap_err()
     }
 
     #[test]

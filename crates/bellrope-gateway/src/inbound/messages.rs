@@ -2,7 +2,6 @@
 
 mod answer;
 mod blocks;
-mod ids;
 mod request;
 
 use super::asked::Asked;

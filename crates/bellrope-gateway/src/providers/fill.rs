@@ -4,9 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::ChatRequest;
 
-/// The most texts that end an answer which servers take; the others are looked for here.
-const MAX_STOPS: usize = 4;
-
 /// How a prompt with a suffix is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -118,22 +115,22 @@ impl Fill {
     }
 
     /// Puts the prompt and its suffix into the template of `model`, if there is one. What ends the answer and is to be
-    /// looked for here.
-    pub(crate) fn apply(self, request: &mut ChatRequest, model: Option<&str>) -> Vec<String> {
-        let Some(prompt) = &mut request.prompt else { return Vec::new() };
+    /// looked for here: beside that of the template, what is more than `most`, as many as the server takes.
+    pub(crate) fn apply(self, request: &mut ChatRequest, model: Option<&str>, most: usize) -> Vec<String> {
         let mut stops = Vec::new();
-        if let (Some(suffix), Some(template)) = (&prompt.suffix, self.template(model)) {
+        let filled = request.prompt.as_mut().filter(|prompt| prompt.suffix.is_some()).zip(self.template(model));
+        if let Some((prompt, template)) = filled {
+            let suffix = prompt.suffix.take().unwrap_or_default();
             let Template { prefix, suffix: between, middle, is_suffix_first, stops: own } = template;
             prompt.text = match is_suffix_first {
                 true => format!("{between}{suffix}{prefix}{}{middle}", prompt.text),
                 false => format!("{prefix}{}{between}{suffix}{middle}", prompt.text),
             };
-            prompt.suffix = None;
             stops.extend(own.iter().map(|stop| (*stop).to_owned()));
             request.stop.extend(stops.iter().cloned());
         }
-        if request.stop.len() > MAX_STOPS {
-            stops.extend(request.stop.drain(MAX_STOPS..));
+        if request.stop.len() > most {
+            stops.extend(request.stop.drain(most..));
         }
         stops.sort_unstable();
         stops.dedup();
@@ -146,11 +143,13 @@ mod tests {
     use super::*;
     use crate::message::Prompt;
 
+    const MAX_STOPS: usize = 4;
+
     fn filled(fill: Fill, model: &str, stop: &[&str]) -> (Prompt, Vec<String>, Vec<String>) {
         let prompt = Some(Prompt { text: "fn a(".into(), suffix: Some(") {}".into()) });
         let stop = stop.iter().map(|stop| (*stop).to_owned()).collect();
         let mut request = ChatRequest { prompt, stop, ..ChatRequest::user("fn a(") };
-        let local = fill.apply(&mut request, Some(model));
+        let local = fill.apply(&mut request, Some(model), MAX_STOPS);
         (request.prompt.unwrap(), request.stop, local)
     }
 
@@ -177,8 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn a_chat_has_no_template() {
-        let mut request = ChatRequest { stop: vec!["a".into(); 9], ..ChatRequest::user("hi") };
-        assert!(Fill::Qwen.apply(&mut request, None).is_empty() && request.stop.len() == 9);
+    fn a_chat_has_no_template_and_no_more_stops_than_its_server_takes() {
+        let stop: Vec<_> = ('a'..='i').map(String::from).collect();
+        let request = || ChatRequest { stop: stop.clone(), ..ChatRequest::user("hi") };
+        let mut chat = request();
+        assert!(Fill::Qwen.apply(&mut chat, None, usize::MAX).is_empty() && chat.stop.len() == 9);
+        let mut chat = request();
+        assert_eq!(Fill::Qwen.apply(&mut chat, None, MAX_STOPS), stop[4..]);
+        assert_eq!(chat.stop, stop[..4]);
     }
 }

@@ -125,7 +125,7 @@ for_each_format! {
         breaker.timeout = Duration::from_millis(2_000);
         let config = ProviderConfig { max_retries: 0, breaker, ..fake.config(format) };
         let gateway = Gateway::new(Arc::new(HttpProvider::new(config).unwrap()));
-        let name = gateway.names().remove(0);
+        let name = gateway.names()[0].clone();
         for _ in 0..5 {
             assert_eq!(code(&gateway).await, "overloaded");
         }

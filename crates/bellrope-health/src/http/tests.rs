@@ -2,11 +2,11 @@
 
 use std::{
     io::{Read as _, Write as _},
-    sync::atomic::Ordering::Relaxed,
+    sync::{Mutex, atomic::Ordering::Relaxed},
 };
 
 use http_body_util::Full;
-use hyper::body::Bytes;
+use hyper::service::service_fn;
 
 use super::*;
 
@@ -64,7 +64,10 @@ fn a_flood_that_nobody_takes_yet_keeps_no_connection_from_being_made() {
     let addr = listener.local_addr().unwrap();
     listener.set_nonblocking(true).unwrap();
     // Nothing drives it, so it takes none.
-    let _prepared = prepare(listener, &ListenerConfig::new("a test", "test")).unwrap();
+    let service = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::new(Bytes::new()))) });
+    let (_phase, phases) = watch::channel(Phase::Serving);
+    let config = ListenerConfig::new("a test", "test");
+    let _prepared = prepare(listener, &Serving { config, answerer: answerer(service), phases }).unwrap();
     let many = most.trim().parse::<usize>().unwrap().min(500);
     let connect = |_| std::net::TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
     let waiting: Vec<_> = (0..many).map(connect).collect();
@@ -190,4 +193,35 @@ fn a_listener_with_several_threads_answers_that_many_requests_at_the_same_time()
     for socket in [asked(&listener), asked(&listener)] {
         assert!(answer(socket).ends_with("ding"));
     }
+}
+
+#[test]
+fn a_lone_connection_stays_on_the_thread_that_accepts_and_many_are_shared_evenly() {
+    let service = service_fn(|_: Request<Incoming>| async {
+        let thread = format!("{:?}", std::thread::current().id());
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(thread))))
+    });
+    let mut config = ListenerConfig::new("the listener under test", "test-http");
+    (config.threads, config.keep_alive) = (3, true);
+    let listener = HttpListener::start(ADDR.into(), config, service).unwrap();
+    let thread_of = |socket: &mut std::net::TcpStream| {
+        let (mut said, mut buffer) = (String::new(), [0; 512]);
+        while !said.ends_with(')') {
+            let count = socket.read(&mut buffer).unwrap();
+            assert!(count > 0, "{said}");
+            said.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+        }
+        said.rsplit_once("\r\n").unwrap().1.to_owned()
+    };
+    let mut open: Vec<_> = (0..9).map(|_| asked(&listener)).collect();
+    let mut counts = std::collections::HashMap::<_, usize>::new();
+    for socket in &mut open {
+        *counts.entry(thread_of(socket)).or_default() += 1;
+    }
+    assert_eq!(counts.values().copied().collect::<Vec<_>>(), [3; 3]);
+    // A connection keeps its thread.
+    let first = thread_of(&mut { asked(&listener) });
+    assert!(counts.contains_key(&first));
+    listener.begin_drain();
+    assert!(listener.drained_by(Instant::now() + PATIENCE), "those of all threads end");
 }

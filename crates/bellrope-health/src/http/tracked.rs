@@ -1,31 +1,35 @@
 //! An answer's body that says when it has gone out.
 
 use std::{
+    error::Error,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use hyper::body::{Body, Frame, SizeHint};
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 
-use super::places::{Doing, Place};
+use super::{
+    answering::Content,
+    places::{Doing, Place},
+};
 
 /// The body of an answer. Its connection is idle when this is dropped, which is when all of it was written.
-pub(super) struct Tracked<B> {
-    body: Pin<Box<B>>,
+pub(super) struct Tracked {
+    body: Content,
     place: Arc<Place>,
 }
 
-impl<B> Tracked<B> {
-    pub(super) fn new(body: B, place: Arc<Place>) -> Self {
+impl Tracked {
+    pub(super) fn new(body: Content, place: Arc<Place>) -> Self {
         place.is_now(Doing::Answering);
-        Self { body: Box::pin(body), place }
+        Self { body, place }
     }
 }
 
-impl<B: Body> Body for Tracked<B> {
-    type Data = B::Data;
-    type Error = B::Error;
+impl Body for Tracked {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
@@ -43,7 +47,7 @@ impl<B: Body> Body for Tracked<B> {
     }
 }
 
-impl<B> Drop for Tracked<B> {
+impl Drop for Tracked {
     fn drop(&mut self) {
         self.place.is_now(Doing::Idle);
     }

@@ -56,7 +56,7 @@ of chat completions; `relay` moves the bytes of a connection and does nothing el
     mut_arg("quick", |arg| arg.help("Measure for 10 seconds in all, if less exactly"))
 )]
 pub struct PortArgs {
-    /// Threads that serve the port; 0 for one for every four CPUs.
+    /// Threads that serve the port; 0 for one for each CPU, up to four.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
     threads: u32,
     #[command(flatten)]

@@ -17,7 +17,7 @@ pub(super) fn run() -> Outcome {
     let settings = Settings::load(&SettingsArgs::default())?;
     let gateway = settings.providers()?;
     for name in gateway.names() {
-        let state = gateway.missing(&name).map_or_else(|| "is set up".to_owned(), |missing| missing.to_string());
+        let state = gateway.missing(name).map_or_else(|| "is set up".to_owned(), |missing| missing.to_string());
         output::note(format_args!("{name}: {state}"));
     }
     output::note(format_args!("Provider whose key is to be kept, as in `openai`:"));

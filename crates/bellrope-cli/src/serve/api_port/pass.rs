@@ -76,7 +76,7 @@ pub(super) async fn send(
     if !gateway.passes(format) {
         return Ok(Sent::NOT);
     }
-    let Some(mut request) = pass_request(format, body.clone(), &gateway.names())? else {
+    let Some(mut request) = pass_request(format, body.clone(), gateway.names())? else {
         return Ok(Sent::NOT);
     };
     if request.previous().is_some_and(is_kept) {

@@ -282,8 +282,9 @@ async fn read_body<T: Send + 'static>(
 ) -> Result<T, Fault> {
     let names = gateway.names();
     if body.len() < LARGE {
-        return read(&body, &names);
+        return read(&body, names);
     }
+    let names = names.to_vec();
     on_its_own(move || read(&body, &names)).await?
 }
 

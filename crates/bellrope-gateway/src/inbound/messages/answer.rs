@@ -7,15 +7,18 @@ use std::collections::{HashSet, VecDeque};
 
 use serde_json::{Value, json};
 
-use super::ids::plain;
 use crate::error::ProviderError;
 use crate::inbound::count::BYTES_A_TOKEN;
 use crate::inbound::fault::Fault;
+use crate::inbound::ids::plain;
 use crate::inbound::stamp::serial;
 use crate::inbound::wire::arguments_object;
 use crate::inbound::writer::{AnswerWriter, comment, named};
 use crate::message::{ChatResponse, Chunk, Part, StopReason, ToolCallDelta, Usage};
 use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
+
+/// The most blanks that are kept until a text begins.
+const MAX_BLANK: usize = 1024;
 
 /// Writes one answer.
 pub(super) struct Script {
@@ -29,6 +32,9 @@ pub(super) struct Script {
     /// The number of the next block.
     next: usize,
     open: Option<Open>,
+    /// Blanks that a text began with. A block of nothing else would be kept by the tool, and refused by Anthropic each time it
+    /// comes back.
+    blank: String,
     /// The calls that are over.
     closed: HashSet<u32>,
     /// What waits for the open call to be whole.
@@ -63,6 +69,7 @@ impl Script {
             usage: None,
             next: 0,
             open: None,
+            blank: String::new(),
             closed: HashSet::new(),
             held: VecDeque::new(),
             held_bytes: 0,
@@ -71,9 +78,16 @@ impl Script {
     }
 
     fn text(&mut self, text: &str, out: &mut Vec<u8>) {
-        if !matches!(self.open, Some(Open::Text)) {
-            self.begin_block(Open::Text, &json!({"type": "text", "text": ""}), out);
+        if matches!(self.open, Some(Open::Text)) {
+            return self.delta(&json!({"type": "text_delta", "text": text}), out);
         }
+        if text.trim().is_empty() {
+            // Of more than a tool could want to see the rest says no more.
+            let room = MAX_BLANK.saturating_sub(self.blank.len());
+            return self.blank.extend(text.chars().take(room));
+        }
+        let text = std::mem::take(&mut self.blank) + text;
+        self.begin_block(Open::Text, &json!({"type": "text", "text": ""}), out);
         self.delta(&json!({"type": "text_delta", "text": text}), out);
     }
 
@@ -173,6 +187,7 @@ impl Script {
 
     fn begin_block(&mut self, open: Open, block: &Value, out: &mut Vec<u8>) {
         self.close(out);
+        self.blank.clear();
         let event = json!({"type": "content_block_start", "index": self.next, "content_block": block});
         named("content_block_start", &event, out);
         self.open = Some(open);
@@ -232,7 +247,7 @@ impl AnswerWriter for Script {
         if content.is_empty() && !reasoning.is_empty() {
             content.push(json!({"type": "thinking", "thinking": reasoning, "signature": ""}));
         }
-        if !text.is_empty() {
+        if !text.trim().is_empty() {
             content.push(json!({"type": "text", "text": text}));
         }
         content.extend(tool_calls.iter().map(|call| {

@@ -120,6 +120,11 @@ impl Conversation {
                 let words = format!("Item with id '{id}' not found. Items are not kept here; send the item itself.");
                 return Err(Fault::missing("not_found", Some("input"), words));
             }
+            // An answer without the summary that it asks for would be taken for one.
+            "compaction_trigger" => {
+                let words = "a conversation is not compacted here; ask for a summary of it in words, or for exact pass-through";
+                return Err(Fault::invalid(Some("input"), words));
+            }
             // What OpenAI's own servers did in an earlier turn.
             other => told.left_out(&format!("an item of type {other:?}"), "it is known to OpenAI's servers alone"),
         }

@@ -91,8 +91,10 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Turn, Fault> {
     let model = model_of(wire.model)?;
     let (provider, asked) = route(&model, providers);
     let mut names = Names::default();
-    let mut tools = tools(wire.tools.unwrap_or_default(), &mut names, &mut told)?;
-    let tool_choice = choice(wire.tool_choice.as_ref(), &mut tools, &names)?;
+    let offered = wire.tools.unwrap_or_default();
+    let offers = !offered.is_empty();
+    let mut tools = tools(offered, &mut names, &mut told)?;
+    let tool_choice = choice(wire.tool_choice.as_ref(), &mut tools, &names, offers)?;
     let OneOrMany(items) = wire.input.unwrap_or_default();
     let messages = messages(items, &mut told)?;
     if messages.is_empty() {

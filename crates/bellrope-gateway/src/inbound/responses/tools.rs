@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::inbound::fault::Fault;
+use crate::inbound::ids::plain;
 use crate::inbound::wire::Told;
 use crate::message::{Tool, ToolChoice};
 
@@ -50,10 +51,11 @@ impl Names {
     }
 }
 
-/// The name that the model sees of a tool in a namespace.
+/// The name that the model sees of a tool in a namespace: of at most 64 letters, digits, `_` and `-`, as providers want it, and the
+/// same every time.
 pub(super) fn qualified(namespace: &str, name: &str) -> String {
     let between = if namespace.ends_with(BETWEEN) { "" } else { BETWEEN };
-    format!("{namespace}{between}{name}")
+    plain(&format!("{namespace}{between}{name}")).into_owned()
 }
 
 #[derive(Debug, Deserialize)]
@@ -134,8 +136,22 @@ fn of_text(description: Option<String>, format: Option<&Value>) -> String {
     said
 }
 
-/// The choice among tools. One among some of them leaves the others out.
-pub(super) fn choice(wire: Option<&Value>, tools: &mut Vec<Tool>, names: &Names) -> Result<Option<ToolChoice>, Fault> {
+/// The choice among tools. One among some of them leaves the others out. `offers`: whether the request offers any.
+pub(super) fn choice(
+    wire: Option<&Value>,
+    tools: &mut Vec<Tool>,
+    names: &Names,
+    offers: bool,
+) -> Result<Option<ToolChoice>, Fault> {
+    let choice = chosen(wire, tools, names)?;
+    if offers && tools.is_empty() && choice == Some(ToolChoice::Required) {
+        let words = "tool_choice demands a call, and none of the tools that it may be of is run by whoever asks";
+        return Err(Fault::invalid(Some("tool_choice"), words));
+    }
+    Ok(choice)
+}
+
+fn chosen(wire: Option<&Value>, tools: &mut Vec<Tool>, names: &Names) -> Result<Option<ToolChoice>, Fault> {
     let Some(wire) = wire.filter(|wire| !wire.is_null()) else { return Ok(None) };
     let text = |name: &str| wire.get(name).and_then(Value::as_str);
     let kind = wire.as_str().or_else(|| text("type"));

@@ -24,12 +24,19 @@ pub use translate::Translator;
 /// Where prompts are continued.
 const COMPLETIONS: &[Segment] = &[Segment::Word("completions")];
 
+/// OpenAI refuses more texts that end an answer.
+const MOST_STOPS: usize = 4;
+
 /// Chat completions as most servers speak them.
 pub(super) struct ChatCompletions;
 
 impl WireFormat for ChatCompletions {
     fn base(&self, written: &str, _: Option<&str>) -> Result<Url, &'static str> {
         parse_base(written, "/chat/completions")
+    }
+
+    fn most_stops(&self) -> usize {
+        MOST_STOPS
     }
 
     fn path(&self) -> &'static [Segment] {

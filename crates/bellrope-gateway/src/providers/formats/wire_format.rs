@@ -38,6 +38,11 @@ pub(crate) trait WireFormat: Send + Sync {
         false
     }
 
+    /// The most texts that end an answer which its servers take; the others are looked for here.
+    fn most_stops(&self) -> usize {
+        usize::MAX
+    }
+
     /// The most tokens of an answer that are asked for where nobody names a number, if this format demands one.
     fn usual_max_tokens(&self, _model: Option<&str>) -> Option<u32> {
         None

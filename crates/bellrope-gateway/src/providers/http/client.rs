@@ -2,13 +2,15 @@
 
 use std::error::Error;
 use std::net::{IpAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::runtime::{Handle, Id};
+use tokio::sync::OnceCell;
 
 use super::proxy::Proxy;
 use super::trust;
@@ -16,12 +18,62 @@ use crate::error::{Excerpt, ProviderError};
 
 const USER_AGENT: &str = concat!("bellrope/", env!("CARGO_PKG_VERSION"));
 
-/// The way to one provider.
+/// The most runtimes that have connections of their own to one provider: the threads of the API port, and the runtime of
+/// handlers. For one more, the connections of the one that came first are closed.
+const MAX_RUNTIMES: usize = 16;
+
+/// The way to one provider, from one runtime.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) client: Client,
     /// What it goes through.
-    pub(super) proxy: Option<Proxy>,
+    pub(super) proxy: Option<Arc<Proxy>>,
+}
+
+/// The ways to one provider. Each runtime has connections of its own: one that was opened on another runtime would be driven by that
+/// one's thread, which each request and each piece of its answer would have to wake.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    way: OnceCell<Way>,
+    by_runtime: Mutex<Vec<(Id, Arc<Link>)>>,
+}
+
+/// What is the same for all runtimes: it reads the machine's root certificates once.
+#[derive(Debug)]
+struct Way {
+    tls: ClientConfig,
+    proxy: Option<Arc<Proxy>>,
+}
+
+impl Links {
+    /// The one of the runtime that this is asked on. `most_idle`: how many idle connections it keeps.
+    pub(super) async fn get(
+        &self,
+        base: &Url,
+        connect_timeout: Duration,
+        most_idle: usize,
+    ) -> Result<Arc<Link>, ProviderError> {
+        let own = Handle::current().id();
+        let find = || {
+            let by_runtime = self.by_runtime.lock().unwrap_or_else(PoisonError::into_inner);
+            by_runtime.iter().find(|(id, _)| *id == own).map(|(_, link)| Arc::clone(link))
+        };
+        if let Some(link) = find() {
+            return Ok(link);
+        }
+        let way = self.way.get_or_try_init(|| Way::to(base.clone())).await?;
+        let link = Arc::new(way.link(connect_timeout, most_idle)?);
+        let mut by_runtime = self.by_runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another request may have been quicker.
+        if let Some((_, link)) = by_runtime.iter().find(|(id, _)| *id == own) {
+            return Ok(Arc::clone(link));
+        }
+        if by_runtime.len() == MAX_RUNTIMES {
+            by_runtime.remove(0);
+        }
+        by_runtime.push((own, Arc::clone(&link)));
+        Ok(link)
+    }
 }
 
 /// Whether the host is this machine, under whichever of its names and addresses.
@@ -44,42 +96,50 @@ fn is_loopback(url: &Url) -> bool {
     host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Builds the client of one endpoint. Reads the machine's root certificates, away from the runtime's threads.
-pub(super) async fn build(base: Url, connect_timeout: Duration, most_idle: usize) -> Result<Link, ProviderError> {
-    let built = tokio::task::spawn_blocking(move || build_blocking(&base, connect_timeout, most_idle)).await;
-    built.unwrap_or_else(|error| Err(setup(&error)))
-}
+impl Way {
+    /// Reads the machine's root certificates, away from the runtime's threads.
+    async fn to(base: Url) -> Result<Self, ProviderError> {
+        let found = tokio::task::spawn_blocking(move || Self::find(&base)).await;
+        found.unwrap_or_else(|error| Err(setup(&error)))
+    }
 
-fn build_blocking(base: &Url, connect_timeout: Duration, most_idle: usize) -> Result<Link, ProviderError> {
-    let loopback = is_loopback(base);
-    let proxy = if loopback { None } else { Proxy::of(base, &|name: &str| std::env::var(name).ok())? };
-    let needs_tls = base.scheme() == "https" || proxy.as_ref().is_some_and(|proxy| proxy.url.scheme() == "https");
-    let roots = if needs_tls { trust::roots() } else { RootCertStore::empty() };
-    if roots.is_empty() && needs_tls {
-        return Err(trust::nobody());
+    fn find(base: &Url) -> Result<Self, ProviderError> {
+        let loopback = is_loopback(base);
+        let proxy = if loopback { None } else { Proxy::of(base, &|name: &str| std::env::var(name).ok())? };
+        let needs_tls = base.scheme() == "https" || proxy.as_ref().is_some_and(|proxy| proxy.url.scheme() == "https");
+        let roots = if needs_tls { trust::roots() } else { RootCertStore::empty() };
+        if roots.is_empty() && needs_tls {
+            return Err(trust::nobody());
+        }
+        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| setup(&error))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { tls, proxy: proxy.map(Arc::new) })
     }
-    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| setup(&error))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let mut headers = HeaderMap::new();
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let mut client = Client::builder()
-        .tls_backend_preconfigured(tls)
-        .user_agent(USER_AGENT)
-        .default_headers(headers)
-        .connect_timeout(connect_timeout)
-        .pool_max_idle_per_host(most_idle)
-        // A redirect would carry prompt and key to a place nobody configured.
-        .redirect(Policy::none())
-        // The HTTP client's own reading of the environment knows less of NO_PROXY.
-        .no_proxy();
-    if let Some(proxy) = &proxy {
-        client = client.proxy(proxy.for_client().map_err(|error| cannot_build(&error))?);
+
+    /// A client that goes this way.
+    fn link(&self, connect_timeout: Duration, most_idle: usize) -> Result<Link, ProviderError> {
+        let Self { tls, proxy } = self;
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let mut client = Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .user_agent(USER_AGENT)
+            .default_headers(headers)
+            .connect_timeout(connect_timeout)
+            .pool_max_idle_per_host(most_idle)
+            // A redirect would carry prompt and key to a place nobody configured.
+            .redirect(Policy::none())
+            // The HTTP client's own reading of the environment knows less of NO_PROXY.
+            .no_proxy();
+        if let Some(proxy) = proxy {
+            client = client.proxy(proxy.for_client().map_err(|error| cannot_build(&error))?);
+        }
+        let client = client.build().map_err(|error| cannot_build(&error))?;
+        Ok(Link { client, proxy: proxy.clone() })
     }
-    let client = client.build().map_err(|error| cannot_build(&error))?;
-    Ok(Link { client, proxy })
 }
 
 fn cannot_build(error: &reqwest::Error) -> ProviderError {
@@ -134,6 +194,25 @@ mod tests {
     #[tokio::test]
     async fn a_loopback_client_needs_no_root_certificates() {
         let base = Url::parse("http://127.0.0.1:1/v1").unwrap();
-        assert!(build(base, Duration::from_secs(1), 1).await.is_ok());
+        assert!(Links::default().get(&base, Duration::from_secs(1), 1).await.is_ok());
+    }
+
+    #[test]
+    fn each_runtime_has_connections_of_its_own_and_few_runtimes_are_remembered() {
+        let base = Url::parse("http://127.0.0.1:1/v1").unwrap();
+        let links = Links::default();
+        let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let of = |runtime: &tokio::runtime::Runtime| {
+            runtime.block_on(links.get(&base, Duration::from_secs(1), 1)).unwrap()
+        };
+        let (first, second) = (runtime(), runtime());
+        let (of_first, of_second) = (of(&first), of(&second));
+        assert!(Arc::ptr_eq(&of_first, &of(&first)) && Arc::ptr_eq(&of_second, &of(&second)));
+        assert!(!Arc::ptr_eq(&of_first, &of_second));
+        for _ in 0..MAX_RUNTIMES {
+            of(&runtime());
+        }
+        assert_eq!(links.by_runtime.lock().unwrap().len(), MAX_RUNTIMES);
+        assert!(!Arc::ptr_eq(&of_first, &of(&first)), "it begins anew");
     }
 }

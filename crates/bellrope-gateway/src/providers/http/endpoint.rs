@@ -10,12 +10,12 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
 use reqwest::{Client, RequestBuilder, Response, Url};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::asked::asked_delay;
-use super::client::{Link, build, root_cause};
+use super::client::{Link, Links, root_cause};
 use super::events::{EventStream, Look, look};
 use super::explain::Failed;
 use super::retry::{RetryPolicy, verdict};
@@ -61,11 +61,11 @@ pub(super) struct Endpoint {
     /// What strikes it out of answers that are handed on as they come.
     strike: Option<Arc<Strike>>,
     timeouts: Timeouts,
-    /// How many idle connections are kept.
+    /// How many idle connections each runtime keeps.
     idle_connections: usize,
     retry: RetryPolicy,
     fixes: Fixes,
-    link: OnceCell<Link>,
+    links: Links,
     /// Whether nothing is to be waited for any longer, as the server stops.
     draining: watch::Sender<bool>,
 }
@@ -142,7 +142,7 @@ impl Endpoint {
             idle_connections,
             retry,
             fixes,
-            link: OnceCell::new(),
+            links: Links::default(),
             draining: watch::Sender::new(false),
         }
     }
@@ -156,7 +156,7 @@ impl Endpoint {
     ) -> Result<EventStream, ProviderError> {
         let link = self.link().await?;
         let request = link.client.post(self.url(path)).header(ACCEPT, EVENT_STREAM).header(CONTENT_TYPE, JSON);
-        let response = self.attempt(link, request.body(body), sent).await?;
+        let response = self.attempt(&link, request.body(body), sent).await?;
         self.answer_in(response).await
     }
 
@@ -203,7 +203,7 @@ impl Endpoint {
         let link = self.link().await?;
         let request = link.client.get(self.url([path])).header(ACCEPT, JSON);
         let within = PROBE_TIMEOUT.min(self.timeouts.first_byte);
-        let attempt = timeout(within, self.attempt(link, request, &self.own())).await;
+        let attempt = timeout(within, self.attempt(&link, request, &self.own())).await;
         attempt.unwrap_or(Err(ProviderError::TimedOut { phase: Phase::FirstByte, after: within })).map(drop)
     }
 
@@ -245,7 +245,7 @@ impl Endpoint {
         let link = self.link().await?;
         let (mut retries, mut waited) = (0, Duration::ZERO);
         loop {
-            let error = match self.attempt(link, make(&link.client, url.clone()), sent).await {
+            let error = match self.attempt(&link, make(&link.client, url.clone()), sent).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -426,8 +426,8 @@ impl Endpoint {
         Err(self.unexpected(expected_name, &content_type, &body))
     }
 
-    pub(super) async fn link(&self) -> Result<&Link, ProviderError> {
-        self.link.get_or_try_init(|| build(self.base.clone(), self.timeouts.connect, self.idle_connections)).await
+    pub(super) async fn link(&self) -> Result<Arc<Link>, ProviderError> {
+        self.links.get(&self.base, self.timeouts.connect, self.idle_connections).await
     }
 
     /// The address of a path, whose segments may hold anything.

@@ -119,7 +119,7 @@ pub(super) async fn pass(
     let link = endpoint.link().await?;
     let (mut retries, mut waited) = (0, Duration::ZERO);
     loop {
-        let failed = match once(endpoint, link, &post).await {
+        let failed = match once(endpoint, &link, &post).await {
             Ok(response) => return begin(endpoint, response, post, translator).await,
             Err(failed) => failed,
         };

@@ -194,7 +194,7 @@ impl Provider for HttpProvider {
             request.max_tokens = remote.max_tokens;
         }
         let model = request.model.clone().or_else(|| remote.model.clone());
-        let stops = remote.fill.apply(&mut request, model.as_deref());
+        let stops = remote.fill.apply(&mut request, model.as_deref(), remote.kind.format().most_stops());
         let shape = Shape::new(remote.think_tags && request.prompt.is_none(), stops);
         let answer = RemoteAnswer::new(Arc::clone(remote), request);
         let pieces: ChunkStream = Box::pin(stream::unfold(answer, |mut answer| async {

@@ -135,6 +135,24 @@ fn calls_that_interleave_have_a_block_each_one_after_another() {
     assert_eq!(blocks(&seen), expected);
 }
 
+// Row 30.
+#[test]
+fn blanks_make_no_block_of_their_own_and_those_before_a_text_are_its_beginning() {
+    let made = |chunks: Vec<Chunk>| blocks(&events(chunks));
+    let looks = || vec![call(0, Some("c"), Some("look"), "{}"), done(StopReason::ToolUse)];
+    let calls = json!({"type": "tool_use", "id": "c", "name": "look", "input": {}});
+    let blank_first = |texts: &[&str]| texts.iter().map(|text| Chunk::text(*text)).chain(looks()).collect();
+    assert_eq!(made(blank_first(&["\n", "\n "])), [calls.clone()]);
+    let said = json!({"type": "text", "text": "\n Hi\n"});
+    assert_eq!(made(blank_first(&["\n", " Hi", "\n"])), [said, calls.clone()]);
+    let thinks = json!({"type": "thinking", "thinking": "Hm", "signature": ""});
+    let chunks = vec![Chunk::text("\n"), Chunk::reasoning("Hm"), Chunk::text("\t"), call(0, Some("c"), Some("look"), "{}")];
+    assert_eq!(made([chunks, vec![done(StopReason::ToolUse)]].concat()), [thinks, calls]);
+    let response = ChatResponse { text: " \n".into(), ..ChatResponse::default() };
+    let whole = Script::new("p/m".into(), 21).whole(response).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&whole).unwrap()["content"], json!([]));
+}
+
 #[test]
 fn what_waits_for_a_call_that_is_never_whole_comes_at_the_end() {
     let seen = events(vec![

@@ -146,6 +146,37 @@ fn a_tool_in_a_namespace_is_found_again_and_no_two_have_one_name() {
     assert!(of(&clash).unwrap_err().contains("two tools would be called `files__read`"));
 }
 
+// Row 12.
+#[test]
+fn a_tool_whose_name_with_its_namespace_is_none_for_providers_has_one_that_is_and_is_found_again() {
+    for (space, name) in [("x".repeat(40), "y".repeat(40)), ("mcp.git hub".to_owned(), "list issues".to_owned())] {
+        let tool = json!({"type": "function", "name": name});
+        let Turn { chat, names, .. } = of(&json!({
+            "input": [
+                {"role": "user", "content": "Hi"},
+                {"type": "function_call", "call_id": "c", "name": name, "namespace": space, "arguments": "{}"},
+            ],
+            "tools": [{"type": "namespace", "name": space, "tools": [tool, {"type": "function", "name": format!("{name}.")}]}],
+            "tool_choice": {"type": "function", "name": name, "namespace": space},
+        }))
+        .unwrap();
+        let [seen, other] = [0, 1].map(|at| chat.tools[at].name.clone());
+        assert_ne!(seen, other);
+        assert!(seen.len() <= 64 && seen.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)), "{seen}");
+        assert_eq!(parts(&chat.messages[1]), [Part::tool_use("c", &seen, "{}".into())]);
+        assert_eq!(chat.tool_choice, Some(ToolChoice::Tool { name: seen.clone() }));
+        let called = names.called(&seen);
+        assert_eq!((&*called.name, called.namespace.as_deref()), (&*name, Some(&*space)));
+    }
+}
+
+// Row 21.
+#[test]
+fn a_request_to_compact_a_conversation_is_refused_by_name() {
+    let asked = json!({"input": [{"role": "user", "content": "Hi"}, {"type": "compaction_trigger"}]});
+    assert!(of(&asked).unwrap_err().contains("not compacted here"));
+}
+
 #[test]
 fn what_would_run_at_openais_servers_is_left_out_and_noted_unless_it_is_demanded() {
     let mut request = json!({
@@ -173,6 +204,16 @@ fn what_would_run_at_openais_servers_is_left_out_and_noted_unless_it_is_demanded
     }
     request["tool_choice"] = json!({"type": "web_search"});
     assert!(of(&request).unwrap_err().contains("web_search"));
+    let hosted = |mode: &str| json!({"type": "allowed_tools", "mode": mode, "tools": [{"type": "web_search"}]});
+    request["tool_choice"] = hosted("required");
+    assert!(of(&request).unwrap_err().contains("demands a call"));
+    request["tool_choice"] = hosted("auto");
+    assert!(of(&request).unwrap().chat.tools.is_empty());
+    request["tools"] = json!([{"type": "web_search"}]);
+    request["tool_choice"] = json!("required");
+    assert!(of(&request).unwrap_err().contains("demands a call"));
+    request["tool_choice"] = json!("auto");
+    assert!(of(&request).is_ok());
 }
 
 #[test]

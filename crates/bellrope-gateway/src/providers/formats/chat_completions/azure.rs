@@ -3,7 +3,7 @@
 use reqwest::Url;
 use reqwest::header::HeaderName;
 
-use super::request;
+use super::{MOST_STOPS, request};
 use super::translate::Translator;
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
@@ -30,6 +30,10 @@ impl WireFormat for Azure {
         push_segment(&mut url, "openai");
         url.query_pairs_mut().append_pair("api-version", api_version.unwrap_or(API_VERSION));
         Ok(url)
+    }
+
+    fn most_stops(&self) -> usize {
+        MOST_STOPS
     }
 
     fn path(&self) -> &'static [Segment] {

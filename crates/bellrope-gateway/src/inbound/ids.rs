@@ -1,4 +1,4 @@
-//! The ids of calls, as Anthropic's tools take them.
+//! Ids of calls and names of tools, as all tools and providers take them.
 
 use std::borrow::Cow;
 
