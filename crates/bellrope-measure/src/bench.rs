@@ -5,6 +5,8 @@ mod bare;
 mod connections;
 mod criteria;
 mod fairness;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod gateway;
 mod large;
 mod limit;
@@ -29,6 +31,8 @@ use serde::Serialize;
 use args::BenchArgs;
 pub(crate) use args::seconds;
 pub(crate) use bare::answer as answer_bare;
+#[cfg(feature = "fleet")]
+pub(crate) use fleet::{answer_nats, join as join_fleet, register as register_for_fleet};
 pub(crate) use criteria::{Report as CriteriaReport, criteria};
 pub(crate) use limit::{ping, pong, sleeping_pong};
 use rtt::RttReport;
@@ -71,6 +75,10 @@ pub enum BenchCommand {
     Gateway(gateway::GatewayArgs),
     /// What the API port adds to a request and to a chunk, beside the provider itself and a bare relay in the same run.
     Port(port::PortArgs),
+    /// What a call and a stream through a fleet cost, beside NATS alone in the same run, and how soon calls succeed after a
+    /// kill.
+    #[cfg(feature = "fleet")]
+    Fleet(fleet::FleetArgs),
 }
 
 /// Measures what was asked for. `allocator` is the one that this program allocates with.
@@ -108,6 +116,8 @@ pub fn run(command: &BenchCommand, allocator: &CountingAllocator) -> Outcome {
         BenchCommand::Typed(args) => show(args.timed.run.json, &typed::measure(args, true)?, typed::TypedReport::print),
         BenchCommand::Gateway(args) => show(args.json, &gateway::measure(args, true)?, gateway::GatewayReport::print),
         BenchCommand::Port(args) => show(args.json, &port::measure(args, true)?, port::PortReport::print),
+        #[cfg(feature = "fleet")]
+        BenchCommand::Fleet(args) => show(args.run.json, &fleet::measure(args, true)?, fleet::FleetReport::print),
     }
 }
 

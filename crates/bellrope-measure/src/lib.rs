@@ -13,7 +13,8 @@
 //! `stress-client`. So a program that offers measurements has those, too, and hands over its counting allocator, which only
 //! a program can have.
 //!
-//! Without the feature `suites`, which is on by default, there are the bare [`slots`] alone.
+//! Without the feature `suites`, which is on by default, there are the bare [`slots`] alone. The feature `fleet` adds what
+//! measures calls through NATS.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "suites")]
@@ -26,6 +27,8 @@ mod criterion;
 pub mod demo;
 #[cfg(feature = "suites")]
 pub mod served;
+#[cfg(feature = "fleet")]
+mod nats_process;
 #[cfg(feature = "suites")]
 mod server_process;
 pub mod slots;
