@@ -4,7 +4,6 @@
 
 mod checks;
 mod document;
-#[cfg(feature = "fleet")]
 mod fleet;
 mod given;
 mod layers;
@@ -28,7 +27,6 @@ use serde_json::Value;
 use serde_path_to_error::Segment;
 
 use document::{Document, TokenSettings};
-#[cfg(feature = "fleet")]
 pub(crate) use fleet::FleetArgs;
 use given::{address, address_text, assignment, time};
 pub(crate) use layers::{CONFIG, LOCAL_MODELS, NO_SPAWN, Origin, Origins, ours as variables};
@@ -84,7 +82,6 @@ pub(crate) struct SettingsArgs {
     /// A configuration file.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    #[cfg(feature = "fleet")]
     #[command(flatten)]
     pub(crate) fleet: Box<FleetArgs>,
 }
@@ -447,7 +444,6 @@ impl SettingsArgs {
             let key: Vec<_> = key.split('.').collect();
             layers.flag(layers::SET, &key, OsStr::new(value));
         }
-        #[cfg(feature = "fleet")]
         self.fleet.add_to(layers);
         for (name, key, value) in flags {
             if let Some(value) = value {

@@ -23,6 +23,8 @@ mod spin;
 mod throughput;
 mod typed;
 
+#[cfg(not(feature = "fleet"))]
+use anyhow::bail;
 use bellrope_shm::CountingAllocator;
 use bellrope_terminal::{Failed, Outcome, output};
 use clap::Subcommand;
@@ -79,6 +81,18 @@ pub enum BenchCommand {
     /// kill.
     #[cfg(feature = "fleet")]
     Fleet(fleet::FleetArgs),
+    /// Not in this program.
+    #[cfg(not(feature = "fleet"))]
+    #[command(hide = true)]
+    Fleet(AnyArgs),
+}
+
+/// Anything that somebody may give.
+#[cfg(not(feature = "fleet"))]
+#[derive(Debug, clap::Args)]
+pub struct AnyArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _given: Vec<String>,
 }
 
 /// Measures what was asked for. `allocator` is the one that this program allocates with.
@@ -118,6 +132,8 @@ pub fn run(command: &BenchCommand, allocator: &CountingAllocator) -> Outcome {
         BenchCommand::Port(args) => show(args.json, &port::measure(args, true)?, port::PortReport::print),
         #[cfg(feature = "fleet")]
         BenchCommand::Fleet(args) => show(args.run.json, &fleet::measure(args, true)?, fleet::FleetReport::print),
+        #[cfg(not(feature = "fleet"))]
+        BenchCommand::Fleet(_) => bail!("{}", crate::WITHOUT_FLEET),
     }
 }
 

@@ -17,6 +17,10 @@
 //! measures calls through NATS.
 #![forbid(unsafe_code)]
 
+/// What is said where a fleet is asked for, in a program that was built without.
+pub const WITHOUT_FLEET: &str = "this program was built without fleets; `cargo build --release --features fleet` makes one with \
+                                 them, see docs/fleet.md";
+
 #[cfg(feature = "suites")]
 pub mod bench;
 #[cfg(feature = "suites")]

@@ -41,3 +41,5 @@ mod stress;
 mod support;
 mod terminal;
 mod typed;
+#[cfg(not(feature = "fleet"))]
+mod without_fleet;
