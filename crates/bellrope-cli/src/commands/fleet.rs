@@ -137,5 +137,7 @@ fn model(args: &ModelArgs) -> Outcome {
     output::line(format_args!("messages a second: discovery      {:>14.0}", load.discovery_messages_per_second))?;
     output::line(format_args!("deliveries a second: loads        {:>14.0}", load.load_deliveries_per_second))?;
     output::line(format_args!("answers, if all start at once     {:>14}", load.answers_at_a_common_start))?;
+    output::line(format_args!("bytes of connections in NATS      {:>14}", load.nats_bytes))?;
+    output::line(format_args!("NATS servers, by their limit      {:>14}", load.nats_servers))?;
     output::line(format_args!("bytes of streams at one editor    {:>14.0}", load.importing_bytes))
 }

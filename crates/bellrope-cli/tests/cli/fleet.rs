@@ -207,5 +207,6 @@ fn a_benchmark_beside_nats_alone_says_its_ratios_and_a_reader_that_stops_costs_n
     let messages = |place| report.pointer(place).and_then(Value::as_f64).unwrap();
     // The call and its answer; beats and loads beside them.
     assert!((2.0..2.5).contains(&messages("/messages/per_call")), "{report}");
-    assert!(messages("/messages/per_chunk") < 1.1, "{report}");
+    // Chunks that are there at once share a message.
+    assert!(messages("/messages/per_chunk") < 0.5, "{report}");
 }
