@@ -14,6 +14,18 @@ from running import Server, wait_for
 ECHOES = 12_345
 TEXT = "document.getElementById('{}').textContent"
 ROWS = "[...document.querySelectorAll('#{} tbody tr')].map((row) => [...row.cells].map((cell) => cell.textContent))"
+# More than anything around the server shows: a panel with an alarm, long names and large numbers, as that of a fleet has.
+PANEL = """
+    now = structuredClone(last(moments));
+    now.at_ms += 1;
+    const name = 'the-server-in-the-cellar-beside-the-boiler.example'.padEnd(64, '.x');
+    now.panels = [{ title: 'Fleet', alarm: 'There is no connection to NATS: calls of the fleet are not executed.', tables: [
+      { caption: 'Calls through the fleet', columns: ['calls', 'now', 'in all', 'not run', 'lost'], numbers_from: 1,
+        rows: [['of this server, at others', '1024', '123456789', '12345', '12345'], ['of others, here', '1024', '123456789', '12345', '12345']] },
+      { caption: 'Instances', columns: ['server', 'id', 'state', 'types', 'calls', 'of ours'], numbers_from: 3,
+        rows: [[name, '0123456789abcdef', 'refuses', '1024', '1024', '1024'], ['attic', 'fedcba9876543210', 'serves', '5', '1', '0']] }] }];
+    show(now);
+"""
 # What no server would say: markup in a name, an open breaker, a wedged worker.
 HOSTILE = """
     bad = '<img src=x onerror="document.body.dataset.pwned=1"><b>bold</b>';
@@ -73,6 +85,11 @@ def looks_right(browser, server, pictures):
         if pictures:
             browser.picture(Path(pictures) / f"page-{width}-{scheme}.png")
         check(f"width at {width}, {scheme}", browser.value("document.documentElement.scrollWidth"), width)
+        browser.value(PANEL)
+        check("rows of the panel", browser.value("document.querySelectorAll('#panels tbody tr').length"), 4)
+        check(f"width with a panel at {width}, {scheme}", browser.value("document.documentElement.scrollWidth"), width)
+        if pictures:
+            browser.picture(Path(pictures) / f"panel-{width}-{scheme}.png")
     load.terminate()
     load.wait()
 

@@ -54,6 +54,7 @@ const TABLE: &[Row] = &[
             "bellrope",
             "bellrope-health",
             "bellrope-gateway",
+            "bellrope-fleet",
             "bellrope-terminal",
         ],
         outside: Outside::Free,

@@ -12,6 +12,8 @@ pub(crate) mod generate;
 pub(crate) mod health;
 pub(crate) mod list;
 pub(crate) mod manual;
+#[cfg(not(feature = "fleet"))]
+pub(crate) mod no_fleet;
 pub(crate) mod stop;
 pub(crate) mod token;
 pub(crate) mod top;

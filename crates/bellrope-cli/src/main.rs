@@ -3,6 +3,7 @@
 
 mod commands;
 mod input;
+mod live;
 mod local_models;
 mod logging;
 mod operator;
@@ -13,6 +14,7 @@ mod settings;
 mod socket;
 mod spawn;
 mod state;
+mod units;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -76,6 +78,10 @@ enum Command {
     #[cfg(feature = "fleet")]
     #[command(subcommand)]
     Fleet(commands::fleet::FleetCommand),
+    /// Not in this program.
+    #[cfg(not(feature = "fleet"))]
+    #[command(hide = true)]
+    Fleet(commands::no_fleet::AnyArgs),
     /// What AI requests took and cost, by day, model, provider or client.
     Usage(usage::UsageArgs),
     /// Tokens by which tools at the API port are told apart, each with its budget.
@@ -123,6 +129,8 @@ fn main() -> ExitCode {
         Command::Breaker(command) => breaker::run(command),
         #[cfg(feature = "fleet")]
         Command::Fleet(command) => commands::fleet::run(&command),
+        #[cfg(not(feature = "fleet"))]
+        Command::Fleet(_) => commands::no_fleet::run(),
         Command::Usage(args) => usage::run(&args),
         Command::Token(command) => token::run(command),
         Command::Config(command) => config::run(command),

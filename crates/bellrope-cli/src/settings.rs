@@ -5,7 +5,6 @@
 pub(crate) mod check;
 mod checks;
 mod document;
-#[cfg(feature = "fleet")]
 mod fleet;
 mod gathered;
 mod given;
@@ -29,7 +28,6 @@ use serde_json::Value;
 use toml::Table;
 
 use document::{Document, TokenSettings};
-#[cfg(feature = "fleet")]
 pub(crate) use fleet::FleetArgs;
 pub(crate) use gathered::Faults;
 use gathered::{Fault, gather};
@@ -87,7 +85,6 @@ pub(crate) struct SettingsArgs {
     /// A configuration file.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    #[cfg(feature = "fleet")]
     #[command(flatten)]
     pub(crate) fleet: Box<FleetArgs>,
 }
@@ -462,7 +459,6 @@ impl SettingsArgs {
             let key: Vec<_> = key.split('.').collect();
             layers.flag(layers::SET, &key, OsStr::new(value));
         }
-        #[cfg(feature = "fleet")]
         self.fleet.add_to(layers);
         for (name, key, value) in flags {
             if let Some(value) = value {

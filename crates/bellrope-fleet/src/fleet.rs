@@ -11,12 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope::{Server, status::OPERATOR};
+use bellrope::{
+    Server,
+    status::{Metrics, OPERATOR},
+};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
     clock::Clock,
     counters::Counters,
+    exhibit::Shown,
     importing::{Choices, Importer, Imports, Types},
     link::FleetError,
     offering::Offers,
@@ -77,6 +81,7 @@ impl Fleet {
             phase: watch::Sender::new(Phase::Serving),
             settled: watch::Sender::new(false),
             linked: AtomicBool::new(false),
+            instance: Mutex::default(),
         });
         let (told, first) = mpsc::channel();
         let shared = Arc::clone(&membership);
@@ -97,6 +102,14 @@ impl Fleet {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.membership.counters
+    }
+
+    /// Shows the fleet among the server's metrics and on its page: what is counted, and the instances with their load.
+    pub fn watch(&self, metrics: &Metrics) {
+        for (name, help, counter) in self.membership.counters.metrics() {
+            metrics.watch_counter(name, help, counter);
+        }
+        metrics.watch_exhibit(Arc::new(Shown(Arc::clone(&self.membership))));
     }
 
     /// Whether there is a connection to NATS now.

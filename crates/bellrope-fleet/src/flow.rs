@@ -63,12 +63,60 @@ impl Cutter {
         Self { seq: 0, part }
     }
 
+    /// The number of a message that holds several items.
+    pub(crate) fn number(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq - 1
+    }
+
     /// The first part of an item, or the next after `from` bytes of it: its description and its bytes.
     pub(crate) fn cut<'a>(&mut self, item: &'a [u8], from: usize) -> (Part, &'a [u8]) {
         let bytes = &item[from..item.len().min(from + self.part)];
         let part = Part { seq: self.seq, size: item.len() as u64 };
         self.seq += 1;
         (part, bytes)
+    }
+}
+
+/// Small items that travel in one message, each behind its length in four bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered(Vec<u8>);
+
+impl Gathered {
+    /// Whether a message of at most so many bytes has room for this item, too.
+    pub(crate) fn has_room(&self, item: &[u8], most: usize) -> bool {
+        self.0.len().saturating_add(item.len()).saturating_add(4) <= most
+    }
+
+    /// Adds an item that it has room for.
+    pub(crate) fn add(&mut self, item: &[u8]) {
+        let len = u32::try_from(item.len()).unwrap_or(u32::MAX);
+        self.0.extend_from_slice(&len.to_le_bytes());
+        self.0.extend_from_slice(item);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What was gathered.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// The items of a message.
+    pub(crate) fn items(mut message: &[u8]) -> impl Iterator<Item = Result<&[u8], Broken>> {
+        std::iter::from_fn(move || {
+            if message.is_empty() {
+                return None;
+            }
+            let item = message.split_first_chunk::<4>().and_then(|(len, rest)| {
+                let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
+                rest.split_at_checked(len)
+            });
+            message = item.map_or(&[][..], |(_, rest)| rest);
+            Some(item.map(|(item, _)| item).ok_or(Broken::Size))
+        })
     }
 }
 
@@ -94,6 +142,15 @@ impl Assembly {
     /// Whether this part begins an item that needs more parts.
     pub(crate) fn begins_large(&self, part: Part, bytes: &[u8]) -> bool {
         self.size.is_none() && part.size > bytes.len() as u64
+    }
+
+    /// Takes a message that holds several items.
+    pub(crate) fn take_gathered(&mut self, seq: u64) -> Result<(), Broken> {
+        if seq != self.seq {
+            return Err(Broken::Gap { due: self.seq, came: seq });
+        }
+        self.seq += 1;
+        if self.size.is_some() { Err(Broken::Size) } else { Ok(()) }
     }
 
     /// Takes a part. Answers with the item if that is whole.
@@ -154,6 +211,30 @@ mod tests {
         }
 
         #[test]
+        fn small_items_arrive_as_they_were_gathered(sizes in proptest::collection::vec(0_usize..40, 0..20), most in 4_usize..99) {
+            let items: Vec<Vec<u8>> = sizes.into_iter().map(|size| vec![size as u8; size]).collect();
+            let (mut gathered, mut messages) = (Gathered::default(), Vec::new());
+            for item in items.iter().filter(|item| item.len() + 4 <= most) {
+                if !gathered.has_room(item, most) {
+                    messages.push(gathered.take());
+                }
+                gathered.add(item);
+            }
+            messages.push(gathered.take());
+            prop_assert!(messages.iter().all(|message| message.len() <= most));
+            let came: Vec<_> = messages.iter().flat_map(|message| Gathered::items(message)).map(Result::unwrap).collect();
+            let sent: Vec<_> = items.iter().filter(|item| item.len() + 4 <= most).collect();
+            prop_assert_eq!(came, sent);
+        }
+
+        #[test]
+        fn foreign_bytes_are_items_or_an_error_at_their_end(bytes in proptest::collection::vec(prop_oneof![Just(0_u8), any::<u8>()], 0..99)) {
+            let items: Vec<_> = Gathered::items(&bytes).collect();
+            prop_assert!(items.len() <= bytes.len().div_ceil(4));
+            prop_assert!(items.iter().rev().skip(1).all(Result::is_ok));
+        }
+
+        #[test]
         fn no_part_makes_more_of_an_item_than_came(parts in proptest::collection::vec((0_u64..3, 0_u64..9, 0_usize..9), 0..9)) {
             let mut assembly = Assembly::default();
             let mut came = 0;
@@ -172,6 +253,10 @@ mod tests {
     fn a_gap_is_an_error_and_so_is_credit_that_nobody_used() {
         let mut assembly = Assembly::default();
         assert_eq!(assembly.take(Part { seq: 1, size: 1 }, b"x"), Err(Broken::Gap { due: 0, came: 1 }));
+        assert_eq!(Assembly::default().take_gathered(1), Err(Broken::Gap { due: 0, came: 1 }));
+        let mut half = Assembly::default();
+        assert_eq!(half.take(Part { seq: 0, size: 2 }, b"x"), Ok(None));
+        assert_eq!(half.take_gathered(1), Err(Broken::Size), "in the middle of an item");
         let credit = Credit::new();
         assert!(!credit.add(1));
     }

@@ -101,6 +101,8 @@ pub(crate) enum DownKind<'a> {
     Load { running: u64 },
     /// To everybody: the instance takes no further calls.
     Leaving,
+    /// Some chunks of the answer, whole and small, each behind its length in four bytes. `seq` as in [`Part`].
+    Chunks { seq: u64 },
 }
 
 /// What came is none of ours.

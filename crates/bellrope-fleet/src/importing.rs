@@ -7,7 +7,7 @@ mod discovery;
 mod importer;
 
 pub(crate) use self::{
-    choice::Choices,
+    choice::{Choices, Known},
     discovery::{Imports, Types},
     importer::Importer,
 };

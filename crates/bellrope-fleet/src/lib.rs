@@ -9,10 +9,12 @@
 
 mod clock;
 mod counters;
+mod exhibit;
 mod fleet;
 mod flow;
 mod frame;
 mod importing;
+mod latencies;
 mod link;
 mod listing;
 mod message_type;
@@ -30,7 +32,7 @@ pub use self::{
     counters::Counters,
     fleet::Fleet,
     link::FleetError,
-    listing::{Listed, ListedType, instances},
+    listing::{Listed, ListedType, Onlooker, instances},
     model::{Load, MESSAGES_OF_A_CALL, Size, load},
     settings::{Choice, FleetSettings, Order, SettingFault},
 };

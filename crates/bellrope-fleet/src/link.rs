@@ -219,6 +219,11 @@ impl Link {
         self.prefix.clone()
     }
 
+    /// The name of the NATS server.
+    pub(crate) fn nats_server(&self) -> String {
+        self.client.server_info().server_name
+    }
+
     /// Most bytes of a message.
     pub(crate) fn max_payload(&self) -> usize {
         self.client.max_payload()

@@ -5,11 +5,16 @@ use std::{
     time::Duration,
 };
 
+use async_nats::Subscriber;
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    runtime::Runtime,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
+    latencies::quantile,
     link::{FleetError, Link, Lost},
     services::SERVICE,
     settings::FleetSettings,
@@ -32,6 +37,14 @@ pub struct Listed {
     pub started: String,
     /// Calls of the fleet that run there now.
     pub running: u64,
+    /// Whether it takes no further ones: it is about to end.
+    pub draining: bool,
+    /// The NATS server that it is connected to, by name, and how many connections it has made since its start.
+    pub nats: String,
+    /// See `nats`.
+    pub links: u64,
+    /// How long its answer took, in microseconds, by way of both NATS servers.
+    pub answered_us: u64,
     /// What it offers.
     pub types: Vec<ListedType>,
 }
@@ -48,6 +61,64 @@ pub struct ListedType {
     pub errors: u64,
     /// How long calls took on average, in nanoseconds; streams to their end.
     pub average_ns: u64,
+    /// Below how many microseconds half of them took, to a power of two; nothing of none.
+    pub p50_us: Option<u64>,
+    /// The same of 99 in 100.
+    pub p99_us: Option<u64>,
+    /// How many took less than 1, 2, 4, … microseconds, and not less than half of that. Not told to others.
+    #[serde(skip)]
+    pub(crate) latencies: Vec<u64>,
+}
+
+impl Listed {
+    /// What was called since an earlier look at the same instance: the types with their counts and quantiles of the time
+    /// between. Where there is no earlier one, since its start.
+    #[must_use]
+    pub fn since(&self, before: Option<&Self>) -> Vec<ListedType> {
+        let earlier = |name: &str| before?.types.iter().find(|row| row.name == name);
+        self.types.iter().map(|row| row.since(earlier(&row.name))).collect()
+    }
+
+    /// What all types of `types` together were called: their counts and quantiles.
+    #[must_use]
+    pub fn together(types: &[ListedType]) -> ListedType {
+        let mut all = ListedType::of("all".to_owned(), 0, 0, 0, Vec::new());
+        for row in types {
+            all.requests = all.requests.saturating_add(row.requests);
+            all.errors = all.errors.saturating_add(row.errors);
+            all.latencies.resize(all.latencies.len().max(row.latencies.len()), 0);
+            for (sum, count) in all.latencies.iter_mut().zip(&row.latencies) {
+                *sum = sum.saturating_add(*count);
+            }
+        }
+        let took = |row: &ListedType| u128::from(row.average_ns) * u128::from(row.requests);
+        let average = types.iter().map(took).sum::<u128>() / u128::from(all.requests.max(1));
+        let average_ns = u64::try_from(average).unwrap_or(u64::MAX);
+        ListedType::of(all.name, all.requests, all.errors, average_ns, all.latencies)
+    }
+}
+
+impl ListedType {
+    fn of(name: String, requests: u64, errors: u64, average_ns: u64, latencies: Vec<u64>) -> Self {
+        let [p50_us, p99_us] = [0.5, 0.99].map(|share| quantile(&latencies, share));
+        Self { name, requests, errors, average_ns, p50_us, p99_us, latencies }
+    }
+
+    fn since(&self, before: Option<&Self>) -> Self {
+        let Some(before) = before else { return self.clone() };
+        let requests = self.requests.saturating_sub(before.requests);
+        let took = |row: &Self| u128::from(row.average_ns) * u128::from(row.requests);
+        let average = took(self).saturating_sub(took(before)) / u128::from(requests.max(1));
+        let earlier = before.latencies.iter().copied().chain(std::iter::repeat(0));
+        let latencies = self.latencies.iter().zip(earlier).map(|(now, then)| now.saturating_sub(then));
+        Self::of(
+            self.name.clone(),
+            requests,
+            self.errors.saturating_sub(before.errors),
+            u64::try_from(average).unwrap_or(u64::MAX),
+            latencies.collect(),
+        )
+    }
 }
 
 /// What an instance answers to `$SRV.STATS`, as far as it is read.
@@ -65,6 +136,13 @@ struct Metadata {
     prefix: String,
     server: String,
     running: String,
+    // What older versions do not say.
+    #[serde(default)]
+    draining: String,
+    #[serde(default)]
+    nats: String,
+    #[serde(default)]
+    links: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,41 +156,106 @@ struct Endpoint {
 #[derive(Debug, Deserialize)]
 struct Data {
     message_type: String,
+    #[serde(default)]
+    latencies: Vec<u64>,
 }
 
-/// Asks the fleet of these settings who is there, and collects the answers for so long. In the order of their names.
+/// Asks a fleet again and again who is there, over one connection to NATS for as long as that lives.
+#[derive(Debug)]
+pub struct Onlooker {
+    settings: FleetSettings,
+    /// Taken out when this is dropped.
+    runtime: Option<Runtime>,
+    link: Option<(Link, Subscriber)>,
+    /// Of the last question.
+    asked: u64,
+}
+
+impl Onlooker {
+    /// Connects to the fleet of these settings.
+    ///
+    /// # Errors
+    /// [`FleetError`]: no NATS server answers, or it does not let us in.
+    pub fn connect(settings: &FleetSettings) -> Result<Self, FleetError> {
+        settings.check()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| FleetError::Local {
+            what: "no runtime can be made for the fleet",
+            reason: error.to_string(),
+        })?;
+        let mut onlooker = Self { settings: settings.clone(), runtime: Some(runtime), link: None, asked: 0 };
+        let Self { runtime: Some(runtime), link, .. } = &mut onlooker else { return Ok(onlooker) };
+        *link = Some(runtime.block_on(Link::open(settings, &Arc::<AtomicU64>::default()))?);
+        Ok(onlooker)
+    }
+
+    /// Asks who is there, and collects the answers for so long. In the order of their names. A connection that was lost is made
+    /// anew.
+    ///
+    /// # Errors
+    /// [`FleetError`]: no NATS server answers, or it does not let us in.
+    pub fn look(&mut self, wait: Duration) -> Result<Vec<Listed>, FleetError> {
+        let Self { settings, runtime: Some(runtime), link, asked } = self else { return Ok(Vec::new()) };
+        *asked += 1;
+        runtime.block_on(async {
+            if link.as_ref().is_some_and(|(link, _)| link.is_lost()) {
+                *link = None;
+            }
+            let open = match link {
+                Some(open) => open,
+                None => link.insert(Link::open(settings, &Arc::<AtomicU64>::default()).await?),
+            };
+            ask(settings, open, *asked, wait).await
+        })
+    }
+}
+
+impl Drop for Onlooker {
+    fn drop(&mut self) {
+        let Some(runtime) = self.runtime.take() else { return };
+        // A subscription that goes says so to its link, in a task.
+        let entered = runtime.enter();
+        self.link = None;
+        drop(entered);
+        runtime.shutdown_background();
+    }
+}
+
+/// Asks the fleet of these settings once who is there, and collects the answers for so long. In the order of their names.
 ///
 /// # Errors
 /// [`FleetError`]: no NATS server answers, or it does not let us in.
 pub fn instances(settings: &FleetSettings, wait: Duration) -> Result<Vec<Listed>, FleetError> {
-    settings.check()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| FleetError::Local {
-        what: "no runtime can be made for the fleet",
-        reason: error.to_string(),
-    })?;
-    let listed = runtime.block_on(ask(settings, wait));
-    runtime.shutdown_background();
-    listed
+    Onlooker::connect(settings)?.look(wait)
 }
 
-async fn ask(settings: &FleetSettings, wait: Duration) -> Result<Vec<Listed>, FleetError> {
-    let (link, mut inbox) = Link::open(settings, &Arc::<AtomicU64>::default()).await?;
-    let reply = link.inbox(link.id, "stats");
-    let asked = link.publish(format!("$SRV.STATS.{SERVICE}"), Some(reply), Vec::new()).await;
-    asked.map_err(|Lost| FleetError::NoServer {
+async fn ask(
+    settings: &FleetSettings,
+    (link, inbox): &mut (Link, Subscriber),
+    number: u64,
+    wait: Duration,
+) -> Result<Vec<Listed>, FleetError> {
+    let reply = link.inbox(link.id, &format!("stats.{number}"));
+    let asked = Instant::now();
+    let published = link.publish(format!("$SRV.STATS.{SERVICE}"), Some(reply.clone()), Vec::new()).await;
+    published.map_err(|Lost| FleetError::NoServer {
         servers: settings.shown_servers(),
-        reason: "the connection was lost at once".to_owned(),
+        reason: "the connection was lost".to_owned(),
     })?;
-    let until = Instant::now() + wait;
+    let until = asked + wait;
     let mut listed = Vec::new();
     while let Ok(Some(message)) = timeout_at(until, inbox.next()).await {
+        // An answer to the question before.
+        if message.subject.as_str() != reply {
+            continue;
+        }
         // Nobody is there.
         if message.status.is_some() {
             break;
         }
         let said = serde_json::from_slice::<Stats>(&message.payload).ok();
-        listed.extend(said.filter(|said| said.metadata.prefix == settings.prefix).map(Listed::from));
+        let took = asked.elapsed();
+        listed.extend(said.filter(|said| said.metadata.prefix == settings.prefix).map(|said| said.listed(took)));
         if listed.len() >= MOST {
             break;
         }
@@ -121,21 +264,24 @@ async fn ask(settings: &FleetSettings, wait: Duration) -> Result<Vec<Listed>, Fl
     Ok(listed)
 }
 
-impl From<Stats> for Listed {
-    fn from(said: Stats) -> Self {
-        let types = said.endpoints.into_iter().map(|endpoint| ListedType {
-            name: endpoint.data.message_type,
-            requests: endpoint.num_requests,
-            errors: endpoint.num_errors,
-            average_ns: endpoint.average_processing_time,
+impl Stats {
+    fn listed(self, took: Duration) -> Listed {
+        let types = self.endpoints.into_iter().map(|endpoint| {
+            let Data { message_type, latencies } = endpoint.data;
+            let average_ns = endpoint.average_processing_time;
+            ListedType::of(message_type, endpoint.num_requests, endpoint.num_errors, average_ns, latencies)
         });
-        Self {
+        Listed {
             types: types.collect(),
-            id: said.id,
-            server: said.metadata.server,
-            version: said.version,
-            started: said.started,
-            running: said.metadata.running.parse().unwrap_or(0),
+            id: self.id,
+            server: self.metadata.server,
+            version: self.version,
+            started: self.started,
+            running: self.metadata.running.parse().unwrap_or(0),
+            draining: !self.metadata.draining.is_empty(),
+            nats: self.metadata.nats,
+            links: self.metadata.links.parse().unwrap_or(1),
+            answered_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         }
     }
 }

@@ -31,7 +31,7 @@ pub struct Load {
     pub subscriptions: u64,
     /// Messages published, a second: those of calls.
     pub call_messages_per_second: f64,
-    /// Messages published, a second: chunks, without credit.
+    /// Messages published, a second, at most: chunks, without credit. Chunks that are there at once share a message.
     pub chunk_messages_per_second: f64,
     /// Messages published, a second, by which both sides of streams say that they live. None while nothing is under way.
     pub beat_messages_per_second: f64,
@@ -42,6 +42,10 @@ pub struct Load {
     pub answers_at_a_common_start: u64,
     /// The same a second, from then on.
     pub discovery_messages_per_second: f64,
+    /// Bytes of all NATS servers together for connections that rest.
+    pub nats_bytes: u64,
+    /// NATS servers that so many connections need, by NATS's own limit (`max_connections`, 65,536 unless it is set).
+    pub nats_servers: u64,
     /// Most bytes that one importing server holds for its streams under way, at this side of NATS.
     pub importing_bytes: f64,
 }
@@ -55,6 +59,11 @@ const ASKED_EVERY_S: f64 = 60.0;
 const OF_AN_INSTANCE: u64 = 11;
 /// Those of an importing server: its inbox, the news and the loads.
 const OF_AN_IMPORTING_SERVER: u64 = 3;
+
+/// Resident bytes of a `nats-server` 2.9 for each of 4,000 connections with three subscriptions, in which nothing happens.
+const NATS_BYTES_OF_A_CONNECTION: u64 = 20 * 1024;
+/// Most connections of a NATS server that says nothing else.
+const NATS_CONNECTIONS: u64 = 65_536;
 
 /// What a fleet of this size takes.
 ///
@@ -81,9 +90,10 @@ pub fn load(size: Size) -> Load {
     let beats = 1.0 / BEAT.as_secs_f64();
     // One for each pair that has something under way, and of several streams of one pair still one.
     let pairs = streams.min(importing * instances);
+    let connections = size.importing + size.instances;
     let hearers = u32::try_from(size.importing).unwrap_or(u32::MAX);
     Load {
-        connections: size.importing + size.instances,
+        connections,
         subscriptions: size.importing * OF_AN_IMPORTING_SERVER + size.instances * (OF_AN_INSTANCE + size.types),
         call_messages_per_second: importing * size.calls_per_second * MESSAGES_OF_A_CALL,
         chunk_messages_per_second: streams * size.chunks_per_second,
@@ -91,6 +101,8 @@ pub fn load(size: Size) -> Load {
         load_deliveries_per_second: instances * importing / BEAT.max(EACH_HEARER * hearers).as_secs_f64(),
         answers_at_a_common_start: size.importing * size.instances,
         discovery_messages_per_second: importing * (1.0 + instances) / ASKED_EVERY_S,
+        nats_bytes: connections * NATS_BYTES_OF_A_CONNECTION,
+        nats_servers: connections.div_ceil(NATS_CONNECTIONS),
         importing_bytes: size.streams.ceil() * crate::flow::WINDOW as f64 * 1.5,
     }
 }

@@ -5,5 +5,6 @@ mod instance;
 mod offers;
 mod peers;
 mod running;
+mod sending;
 
 pub(crate) use self::{instance::Instance, offers::Offers};

@@ -8,12 +8,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{message_type::FleetType, names};
+use crate::{latencies::Latencies, message_type::FleetType, names};
 
 /// The name of the service that every instance is one of.
 pub(crate) const SERVICE: &str = "bellrope";
 /// The key under which an instance says that it listens to a subject of its own.
 const AT_ITS_OWN: &str = "at_its_own";
+/// The key under which an instance says that it takes no further calls.
+const DRAINING: &str = "draining";
 /// Most endpoints that are read out of what somebody says of itself.
 const MOST_ENDPOINTS: usize = 4096;
 
@@ -53,9 +55,15 @@ impl Info {
         ours.then_some(info)
     }
 
-    /// Its number, if it takes calls that are sent to it alone and says what it has to do.
+    /// Its number, if it takes calls that are sent to it alone and says what it has to do. One that drains takes none.
     pub(crate) fn chosen_as(&self) -> Option<u64> {
-        self.metadata.contains_key(AT_ITS_OWN).then(|| u64::from_str_radix(&self.id, 16).ok()).flatten()
+        let said = |key| self.metadata.contains_key(key);
+        (said(AT_ITS_OWN) && !said(DRAINING)).then(|| u64::from_str_radix(&self.id, 16).ok()).flatten()
+    }
+
+    /// The name of its server, or nothing.
+    pub(crate) fn server(&self) -> &str {
+        self.metadata.get("server").map_or("", String::as_str)
     }
 
     /// The message types that it offers.
@@ -81,18 +89,20 @@ pub(crate) struct Offered {
     pub(crate) requests: AtomicU64,
     pub(crate) errors: AtomicU64,
     pub(crate) took_ns: AtomicU64,
+    pub(crate) latencies: Latencies,
 }
 
 impl Offered {
     pub(crate) fn new(imported: FleetType, subject: String) -> Self {
         let [requests, errors, took_ns] = [(); 3].map(|()| AtomicU64::new(0));
-        Self { imported, subject, requests, errors, took_ns }
+        Self { imported, subject, requests, errors, took_ns, latencies: Latencies::default() }
     }
 
     /// A call has ended.
     pub(crate) fn ended(&self, took: Duration, failed: bool) {
         self.requests.fetch_add(1, Relaxed);
         self.errors.fetch_add(failed.into(), Relaxed);
+        self.latencies.add(took);
         self.took_ns.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 }
@@ -107,6 +117,11 @@ pub(crate) struct Identity<'a> {
     pub(crate) started: &'a str,
     /// Calls from the fleet that run now.
     pub(crate) running: usize,
+    /// Whether it takes no further ones.
+    pub(crate) is_draining: bool,
+    /// The name of its NATS server, and how many connections it has made so far.
+    pub(crate) nats: &'a str,
+    pub(crate) links: u64,
 }
 
 /// This moment, as RFC 3339 writes it, to the second.
@@ -130,13 +145,15 @@ impl Identity<'_> {
     fn base(&self, kind: &str) -> Info {
         let metadata = [("prefix", self.prefix.to_owned()), ("server", self.server.to_owned())];
         let running = [("running", self.running.to_string()), (AT_ITS_OWN, "1".to_owned())];
+        let link = [("nats", self.nats.to_owned()), ("links", self.links.to_string())];
+        let draining = self.is_draining.then(|| (DRAINING, "1".to_owned()));
         Info {
             kind: format!("io.nats.micro.v1.{kind}"),
             name: SERVICE.to_owned(),
             id: format!("{:016x}", self.id),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             description: "message types of a Bellrope server".to_owned(),
-            metadata: metadata.into_iter().chain(running).map(|(key, value)| (key.to_owned(), value)).collect(),
+            metadata: metadata.into_iter().chain(running).chain(link).chain(draining).map(|(key, value)| (key.to_owned(), value)).collect(),
             endpoints: Vec::new(),
         }
     }
@@ -229,7 +246,7 @@ fn statistics(offered: &Offered, group: &str) -> serde_json::Value {
         "last_error": "",
         "processing_time": took,
         "average_processing_time": took / requests.max(1),
-        "data": { "message_type": offered.imported.name },
+        "data": { "message_type": offered.imported.name, "latencies": offered.latencies.counts() },
     })
 }
 
@@ -241,13 +258,25 @@ mod tests {
     fn what_an_instance_says_of_itself_is_read_by_others() {
         let imported = FleetType { name: "Files.read".into(), style: 3, codec: 2, schema: 77 };
         let offered = Offered::new(imported.clone(), "bellrope.call.Files.read".into());
-        let identity = Identity { id: 5, prefix: "p", server: "", started: "", running: 0 };
+        let mut identity = Identity {
+            id: 5,
+            prefix: "p",
+            server: "",
+            started: "",
+            running: 0,
+            is_draining: false,
+            nats: "",
+            links: 1,
+        };
         let answer = identity.answer(Question::Info, "bellrope", [&offered].into_iter(), 8192);
         let info = Info::read(&answer, "p").unwrap();
         assert_eq!(info.types().collect::<Vec<_>>(), [imported]);
         assert_eq!(info.chosen_as(), Some(5));
         assert!(Info::read(&answer, "q").is_none(), "another fleet");
-        let short = identity.answer(Question::Info, "bellrope", [&offered].into_iter(), 300);
+        let short = identity.answer(Question::Info, "bellrope", [&offered].into_iter(), 340);
         assert_eq!(Info::read(&short, "p").unwrap().endpoints, []);
+        identity.is_draining = true;
+        let going = identity.answer(Question::Info, "bellrope", [&offered].into_iter(), 8192);
+        assert_eq!(Info::read(&going, "p").unwrap().chosen_as(), None, "it takes no further calls");
     }
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -61,6 +64,16 @@ pub(crate) struct Membership {
     pub(crate) settled: watch::Sender<bool>,
     /// Whether there is a link.
     pub(crate) linked: AtomicBool,
+    /// What this side does for the fleet by way of the link that lives.
+    pub(crate) instance: Mutex<Weak<Instance>>,
+}
+
+impl Membership {
+    /// Calls of others that run here.
+    pub(crate) fn running(&self) -> usize {
+        let instance = self.instance.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        instance.map_or(0, |instance| instance.running())
+    }
 }
 
 /// One link, and what both sides do with it.
@@ -85,6 +98,7 @@ impl Session {
         let link = Arc::new(link);
         let (offers, counters) = (Arc::clone(&membership.offers), Arc::clone(&membership.counters));
         let instance = Instance::new(Arc::clone(&link), client.clone(), offers, settings, counters);
+        *membership.instance.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&instance);
         if membership.offers.is_wanted() {
             answer_questions(membership, &link, &instance).await.map_err(|Lost| link_lost(settings))?;
             tokio::spawn(offer(Arc::clone(membership), Arc::clone(&link), client, Arc::clone(&instance)));
@@ -273,18 +287,27 @@ async fn answer_questions(
     instance: &Arc<Instance>,
 ) -> Result<(), Lost> {
     let started: Arc<str> = now_in_words().into();
+    let nats: Arc<str> = link.nats_server().into();
     for question in [Question::Ping, Question::Info, Question::Stats] {
         for subject in question.subjects(link.id) {
             let mut asked = link.subscribe(subject).await?;
             let (membership, link, instance) = (Arc::clone(membership), Arc::clone(link), Arc::clone(instance));
-            let started = Arc::clone(&started);
+            let (started, nats) = (Arc::clone(&started), Arc::clone(&nats));
             tokio::spawn(async move {
                 while let Some(Message { reply, .. }) = asked.next().await {
                     let Some(reply) = reply else { continue };
                     let settings = &membership.settings;
                     let (prefix, server) = (settings.prefix.as_str(), settings.name.as_str());
-                    let identity =
-                        Identity { id: link.id, prefix, server, started: &started, running: instance.running() };
+                    let identity = Identity {
+                        id: link.id,
+                        prefix,
+                        server,
+                        started: &started,
+                        running: instance.running(),
+                        is_draining: *membership.phase.borrow() >= Phase::Draining,
+                        nats: &nats,
+                        links: membership.counters.links.load(Relaxed),
+                    };
                     let all = membership.offers.all();
                     let all = all.iter().map(|offered| -> &Offered { offered });
                     let answer = identity.answer(question, &link.group(), all, link.max_payload());

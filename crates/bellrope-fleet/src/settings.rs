@@ -191,7 +191,8 @@ impl FleetSettings {
     }
 
     /// The servers, without what is secret in their addresses.
-    pub(crate) fn shown_servers(&self) -> String {
+    #[must_use]
+    pub fn shown_servers(&self) -> String {
         self.servers.iter().map(|server| without_password(server)).collect::<Vec<_>>().join(", ")
     }
 }

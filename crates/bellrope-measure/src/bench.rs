@@ -5,6 +5,8 @@ mod bare;
 mod connections;
 mod criteria;
 mod fairness;
+#[cfg(feature = "fleet")]
+mod fleet;
 mod gateway;
 mod large;
 mod limit;
@@ -21,6 +23,8 @@ mod spin;
 mod throughput;
 mod typed;
 
+#[cfg(not(feature = "fleet"))]
+use anyhow::bail;
 use bellrope_shm::CountingAllocator;
 use bellrope_terminal::{Failed, Outcome, output};
 use clap::Subcommand;
@@ -28,6 +32,8 @@ use serde::Serialize;
 
 pub(crate) use args::seconds;
 pub(crate) use bare::answer as answer_bare;
+#[cfg(feature = "fleet")]
+pub(crate) use fleet::{answer_nats, join as join_fleet, register as register_for_fleet};
 pub(crate) use criteria::{Report as CriteriaReport, criteria};
 pub(crate) use limit::{ping, pong, sleeping_pong};
 use rtt::RttReport;
@@ -70,6 +76,22 @@ pub enum BenchCommand {
     Gateway(gateway::GatewayArgs),
     /// What the API port adds to a request and to a chunk, beside the provider itself and a bare relay in the same run.
     Port(port::PortArgs),
+    /// What a call and a stream through a fleet cost, beside NATS alone in the same run, and how soon calls succeed after a
+    /// kill.
+    #[cfg(feature = "fleet")]
+    Fleet(fleet::FleetArgs),
+    /// Not in this program.
+    #[cfg(not(feature = "fleet"))]
+    #[command(hide = true)]
+    Fleet(AnyArgs),
+}
+
+/// Anything that somebody may give.
+#[cfg(not(feature = "fleet"))]
+#[derive(Debug, clap::Args)]
+pub struct AnyArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _given: Vec<String>,
 }
 
 /// Measures what was asked for. `allocator` is the one that this program allocates with.
@@ -109,6 +131,10 @@ pub fn run(command: &BenchCommand, allocator: &CountingAllocator) -> Outcome {
             show(args.span.run.json, &gateway::measure(args, true)?, gateway::GatewayReport::print)
         }
         BenchCommand::Port(args) => show(args.span.run.json, &port::measure(args, true)?, port::PortReport::print),
+        #[cfg(feature = "fleet")]
+        BenchCommand::Fleet(args) => show(args.run.json, &fleet::measure(args, true)?, fleet::FleetReport::print),
+        #[cfg(not(feature = "fleet"))]
+        BenchCommand::Fleet(_) => bail!("{}", crate::WITHOUT_FLEET),
     }
 }
 

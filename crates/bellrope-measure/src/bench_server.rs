@@ -33,6 +33,10 @@ pub struct BenchServerArgs {
     /// The settings, as JSON.
     #[arg(long, value_parser = settings)]
     config: ServerConfig,
+    /// The fleet to join, as JSON.
+    #[cfg(feature = "fleet")]
+    #[arg(long, value_parser = fleet_settings)]
+    fleet: Option<bellrope_fleet::FleetSettings>,
 }
 
 /// Serves until standard input ends. `allocator` is the one that this program allocates with.
@@ -46,8 +50,15 @@ pub fn run(args: &BenchServerArgs, allocator: &CountingAllocator) -> Outcome {
     let gateway = Gateway::from_settings(GatewaySettings::default())?;
     let builder = served::register(Server::builder().config(args.config.clone()), Arc::new(gateway).into());
     let builder = typed::register(register_hold(builder));
+    #[cfg(feature = "fleet")]
+    let builder = match &args.fleet {
+        Some(settings) => bench::register_for_fleet(builder, settings),
+        None => builder,
+    };
     let listening_us = clock::monotonic_us();
-    let server = builder.bind(&args.socket)?;
+    let server = Arc::new(builder.bind(&args.socket)?);
+    #[cfg(feature = "fleet")]
+    let fleet = args.fleet.clone().map(|settings| bench::join_fleet(settings, &server, &args.socket)).transpose()?;
     let health = HealthServer::start((Ipv4Addr::LOCALHOST, 0).into(), server.metrics()).context("serving health")?;
     served::stay_small(server.metrics())?;
     output::line(format_args!("ready {} {listening_us}", health.local_addr()))?;
@@ -59,11 +70,18 @@ pub fn run(args: &BenchServerArgs, allocator: &CountingAllocator) -> Outcome {
         command.clear();
     }
     drop(health);
+    #[cfg(feature = "fleet")]
+    drop(fleet);
     server.shutdown();
     Ok(())
 }
 
 fn settings(json: &str) -> Result<ServerConfig, serde_json::Error> {
+    serde_json::from_str(json)
+}
+
+#[cfg(feature = "fleet")]
+fn fleet_settings(json: &str) -> Result<bellrope_fleet::FleetSettings, serde_json::Error> {
     serde_json::from_str(json)
 }
 
@@ -94,6 +112,8 @@ fn obey(command: &str, allocations: u64, metrics: &Metrics, allocator: &Counting
             bench::answer_bare(pid.parse()?, fd.parse()?, shape, ready)
         }
         ["sealed-echo", ..] => bench::answer_sealed(command["sealed-echo".len()..].trim_start().as_ref(), ready),
+        #[cfg(feature = "fleet")]
+        ["nats", url] => bench::answer_nats(url, ready),
         ["counters"] => count(metrics),
         ["settle"] => {
             process::drop_program_pages();

@@ -13,8 +13,13 @@
 //! `stress-client`. So a program that offers measurements has those, too, and hands over its counting allocator, which only
 //! a program can have.
 //!
-//! Without the feature `suites`, which is on by default, there are the bare [`slots`] alone.
+//! Without the feature `suites`, which is on by default, there are the bare [`slots`] alone. The feature `fleet` adds what
+//! measures calls through NATS.
 #![forbid(unsafe_code)]
+
+/// What is said where a fleet is asked for, in a program that was built without.
+pub const WITHOUT_FLEET: &str = "this program was built without fleets; `cargo build --release --features fleet` makes one with \
+                                 them, see docs/fleet.md";
 
 #[cfg(feature = "suites")]
 pub mod bench;
@@ -26,6 +31,8 @@ mod criterion;
 pub mod demo;
 #[cfg(feature = "suites")]
 pub mod served;
+#[cfg(feature = "fleet")]
+mod nats_process;
 #[cfg(feature = "suites")]
 mod server_process;
 pub mod slots;

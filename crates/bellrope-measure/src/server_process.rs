@@ -35,6 +35,9 @@ struct Setup {
     /// The base address of its provider `openai`.
     provider: Option<String>,
     config: ServerConfig,
+    /// The fleet that it joins.
+    #[cfg(feature = "fleet")]
+    fleet: Option<bellrope_fleet::FleetSettings>,
 }
 
 /// What a server counted since it started, and what it holds.
@@ -132,6 +135,12 @@ impl ServerProcess {
         Self::start_with(Setup { pin, config, ..Setup::default() })
     }
 
+    /// As [`Self::start`], as a member of this fleet.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn start_in_fleet(fleet: bellrope_fleet::FleetSettings) -> anyhow::Result<Self> {
+        Self::start_with(Setup { fleet: Some(fleet), ..Setup::default() })
+    }
+
     fn start_with(setup: Setup) -> anyhow::Result<Self> {
         let home = tempfile::Builder::new().prefix("bellrope-").tempdir().context("making a temporary directory")?;
         signals::remove_when_ended(home.path().to_owned()).context("waiting for signals")?;
@@ -195,6 +204,22 @@ impl ServerProcess {
         self.begin(&format!("bare {} {fd} {connections} {depth} {size}", std::process::id()))
     }
 
+    /// Has the server answer, beside all else, as a plain program of the NATS server at this address does.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn begin_nats(&mut self, url: &str) -> anyhow::Result<()> {
+        self.begin(&format!("nats {url}"))
+    }
+
+    /// What its health server says at `/metrics`.
+    #[cfg(feature = "fleet")]
+    pub(crate) fn metrics(&self) -> anyhow::Result<String> {
+        let mut stream = std::net::TcpStream::connect(self.health()).context("connecting to the server's metrics")?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).context("reading the server's metrics")?;
+        Ok(answer)
+    }
+
     /// Has the server connect to `path` and answer sealed memory with sealed memory until that connection ends.
     pub(crate) fn begin_sealed_echo(&mut self, path: &Path) -> anyhow::Result<()> {
         self.begin(&format!("sealed-echo {}", path.display()))
@@ -251,6 +276,10 @@ impl Running {
         command.arg("--config").arg(serde_json::to_string(&setup.config)?);
         if setup.pin {
             command.arg("--pin");
+        }
+        #[cfg(feature = "fleet")]
+        if let Some(fleet) = &setup.fleet {
+            command.arg("--fleet").arg(serde_json::to_string(fleet)?);
         }
         if let Some(url) = &setup.provider {
             command.env("OPENAI_BASE_URL", url).env_remove("OPENAI_API_KEY");

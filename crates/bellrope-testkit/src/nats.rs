@@ -41,18 +41,33 @@ impl Nats {
     /// # Panics
     /// If it is there and does not start.
     pub fn configured(lines: &str) -> Option<Self> {
-        if Command::new("nats-server").arg("--version").stdout(Stdio::null()).status().is_err() {
-            skipped("there is no nats-server (Debian's package of that name)");
+        if !is_there() {
             return None;
         }
+        Some(Self::started(Command::new("nats-server"), "127.0.0.1", lines))
+    }
+
+    /// Starts one in a network namespace, at all its addresses.
+    ///
+    /// # Panics
+    /// If it is there and does not start.
+    pub fn in_namespace(namespace: &str) -> Option<Self> {
+        if !is_there() {
+            return None;
+        }
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, "nats-server"]);
+        Some(Self::started(command, "0.0.0.0", ""))
+    }
+
+    fn started(mut command: Command, host: &str, lines: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let config = home.path().join("nats.conf");
-        std::fs::write(&config, format!("host: 127.0.0.1\nport: -1\n{lines}\n")).unwrap();
-        let mut command = Command::new("nats-server");
+        std::fs::write(&config, format!("host: {host}\nport: -1\n{lines}\n")).unwrap();
         command.arg("-c").arg(&config).arg("--ports_file_dir").arg(home.path());
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let port = port_in(home.path(), "nats");
-        Some(Self { child, port, home })
+        Self { child, port, home }
     }
 
     /// Starts so many that form a cluster.
@@ -78,6 +93,19 @@ impl Nats {
     #[must_use]
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// What it says at a path of its monitoring, which `http: "127.0.0.1:-1"` in its configuration turns on.
+    ///
+    /// # Panics
+    /// If it says nothing.
+    #[must_use]
+    pub fn monitoring(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", port_in(self.home(), "monitoring"))).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
     /// Where a test may keep files.
@@ -111,6 +139,15 @@ impl Drop for Nats {
     }
 }
 
+/// Whether there is a NATS server; says so if not.
+fn is_there() -> bool {
+    let is_there = Command::new("nats-server").arg("--version").stdout(Stdio::null()).status().is_ok();
+    if !is_there {
+        skipped("there is no nats-server (Debian's package of that name)");
+    }
+    is_there
+}
+
 /// Says why something is not tested.
 #[expect(clippy::print_stderr, reason = "whoever reads the log must see what was not tested")]
 pub fn skipped(reason: &str) {
@@ -124,9 +161,9 @@ fn port_in(home: &Path, purpose: &str) -> u16 {
         let files = std::fs::read_dir(home).unwrap().flatten();
         let ports = files.filter(|file| file.path().extension().is_some_and(|end| end == "ports"));
         port = ports.flat_map(|file| std::fs::read_to_string(file.path())).find_map(|text| {
+            // `"nats": ["nats://127.0.0.1:4222"]`
             let text = &text[text.find(&format!("\"{purpose}\""))?..];
-            let at = text.find("nats://")?;
-            text[at..].split('"').next()?.rsplit(':').next()?.parse().ok()
+            text.split('"').nth(3)?.rsplit(':').next()?.parse().ok()
         });
         port.is_some()
     });

@@ -1,9 +1,12 @@
 //! `bellrope fleet`: who is in a fleet, and what a fleet of some size takes.
 
+mod seen;
+mod top;
+
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use bellrope_fleet::{Size, instances, load};
+use bellrope_fleet::{FleetSettings, Listed, Size, instances, load};
 use bellrope_terminal::{Outcome, output};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -11,6 +14,7 @@ use serde_json::json;
 use crate::{
     logging,
     settings::{FleetArgs, Settings, SettingsArgs},
+    units::micros,
 };
 
 /// What to do.
@@ -18,6 +22,8 @@ use crate::{
 pub(crate) enum FleetCommand {
     /// List the instances of a fleet, what they offer, and how often that was called.
     List(ListArgs),
+    /// Watch the instances of a fleet live: load, calls, errors, latencies, links, and who drains or is gone.
+    Top(top::TopArgs),
     /// Say what a fleet of some size asks of NATS: connections, subscriptions, messages a second.
     Model(ModelArgs),
 }
@@ -71,29 +77,40 @@ pub(crate) struct ModelArgs {
 pub(crate) fn run(command: &FleetCommand) -> Outcome {
     match command {
         FleetCommand::List(args) => list(args),
+        FleetCommand::Top(args) => top::run(args),
         FleetCommand::Model(args) => model(args),
     }
 }
 
+/// The fleet of the settings, or the one at these servers.
+fn settings(fleet: Option<String>, config: Option<PathBuf>) -> anyhow::Result<FleetSettings> {
+    let fleet = Box::new(FleetArgs::at(fleet));
+    let settings = Settings::load(&SettingsArgs { config, fleet, ..SettingsArgs::default() })?;
+    anyhow::ensure!(settings.fleet.is_wanted(), "no NATS server is named; give --fleet, or set fleet.servers");
+    Ok(settings.fleet)
+}
+
 fn list(args: &ListArgs) -> Outcome {
     logging::init("warn")?;
-    let fleet = Box::new(FleetArgs::at(args.fleet.clone()));
-    let settings = Settings::load(&SettingsArgs { config: args.config.clone(), fleet, ..SettingsArgs::default() })?;
-    anyhow::ensure!(settings.fleet.is_wanted(), "no NATS server is named; give --fleet, or set fleet.servers");
-    let listed = instances(&settings.fleet, Duration::from_millis(args.wait)).context("the fleet cannot be asked")?;
+    let settings = settings(args.fleet.clone(), args.config.clone())?;
+    let listed = instances(&settings, Duration::from_millis(args.wait)).context("the fleet cannot be asked")?;
     if args.json {
         return output::json(&listed);
     }
     output::line(format_args!(
-        "{:16}  {:20}  {:>7}  {:>10}  {:>8}  TYPES",
-        "ID", "SERVER", "RUNNING", "CALLS", "ERRORS"
+        "{:16}  {:20}  {:6} {:>7} {:>10} {:>8} {:>7} {:>7}  TYPES",
+        "ID", "SERVER", "STATE", "RUNNING", "CALLS", "ERRORS", "P50", "P99"
     ))?;
     for one in &listed {
-        let [calls, errors] =
-            [one.types.iter().map(|row| row.requests).sum::<u64>(), one.types.iter().map(|row| row.errors).sum()];
+        let all = Listed::together(&one.types);
+        let (calls, errors, p50, p99) = (all.requests, all.errors, micros(all.p50_us), micros(all.p99_us));
         let types = one.types.iter().map(|row| row.name.as_str()).collect::<Vec<_>>().join(" ");
-        let (id, server, running) = (&one.id, &one.server, one.running);
-        output::line(format_args!("{id:16}  {server:20}  {running:>7}  {calls:>10}  {errors:>8}  {types}"))?;
+        let state = if one.draining { "drains" } else { "serves" };
+        let [id, server, types] = [&one.id, &one.server, &types].map(|text| text.escape_debug().to_string());
+        let running = one.running;
+        output::line(format_args!(
+            "{id:16}  {server:20}  {state:6} {running:>7} {calls:>10} {errors:>8} {p50:>7} {p99:>7}  {types}"
+        ))?;
     }
     Ok(())
 }
@@ -120,5 +137,7 @@ fn model(args: &ModelArgs) -> Outcome {
     output::line(format_args!("messages a second: discovery      {:>14.0}", load.discovery_messages_per_second))?;
     output::line(format_args!("deliveries a second: loads        {:>14.0}", load.load_deliveries_per_second))?;
     output::line(format_args!("answers, if all start at once     {:>14}", load.answers_at_a_common_start))?;
+    output::line(format_args!("bytes of connections in NATS      {:>14}", load.nats_bytes))?;
+    output::line(format_args!("NATS servers, by their limit      {:>14}", load.nats_servers))?;
     output::line(format_args!("bytes of streams at one editor    {:>14.0}", load.importing_bytes))
 }

@@ -12,9 +12,7 @@ pub(super) fn join(settings: FleetSettings, server: &Arc<Server>, socket: &Path)
         return Ok(None);
     }
     let fleet = Fleet::join(settings, server, socket.to_owned()).context("the fleet cannot be joined")?;
-    for (name, help, counter) in fleet.counters().metrics() {
-        server.metrics().watch_counter(name, help, counter);
-    }
+    fleet.watch(&server.metrics());
     Ok(Some(fleet))
 }
 

@@ -117,6 +117,9 @@ impl Schema {
         let Node::Section(Value::Object(known)) = at else {
             return format!("`{}` has no keys below it", shown(section));
         };
+        if !cfg!(feature = "fleet") && section.first().map_or(name, String::as_str) == "fleet" {
+            return bellrope_measure::WITHOUT_FLEET.to_owned();
+        }
         if let Some(near) = nearest(name, known.keys().map(String::as_str)) {
             return format!("did you mean `{near}`?");
         }

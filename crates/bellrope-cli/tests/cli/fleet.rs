@@ -1,9 +1,18 @@
 //! The program as a member of a fleet, with a real NATS server.
 
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpStream,
+};
+
 use bellrope_testkit::nats::Nats;
 use rustix::process::Signal;
+use serde_json::Value;
 
-use crate::support::{Home, Running, eventually, http};
+use crate::{
+    support::{Home, Running, eventually, health_of, http},
+    terminal::Terminal,
+};
 
 /// A backend that answers for the fleet.
 fn backend(home: &Home, url: &str) -> Running {
@@ -90,4 +99,114 @@ fn a_faulty_section_is_said_by_its_key_and_wrong_credentials_end_the_start() {
     let Some(nats) = Nats::configured("authorization: { user: me, password: secret }") else { return };
     let failed = home.run(["serve", "--fleet", &nats.url(), "--import", "*"]).failed(1);
     assert!(failed.contains("refuses the credentials"), "{failed}");
+}
+
+/// Two backends with names.
+fn named(homes: &[Home; 2], url: &str) -> [Running; 2] {
+    let start = |at: usize, name: &str| {
+        let name = format!("fleet.name={name}");
+        homes[at].serve(["--fleet", url, "--offer", "ai.*", "--set", &name, "--health", "127.0.0.1:0"])
+    };
+    [start(0, "attic"), start(1, "cellar")]
+}
+
+#[test]
+fn top_shows_the_instances_live_and_who_is_gone_and_list_says_what_they_have_done() {
+    let Some(nats) = Nats::start() else { return };
+    let (url, home) = (nats.url(), Home::new());
+    let failed = home.run(["fleet", "top", "--fleet", &*url]).failed(1);
+    assert!(failed.contains("fleet top needs a terminal; `bellrope fleet top --once`"), "{failed}");
+    let homes = [Home::new(), Home::new()];
+    let [attic, cellar] = named(&homes, &url);
+    let _local = home.serve(["--fleet", &*url, "--import", "ai.*", "--set", "fleet.order=only"]);
+    home.run(["chat", "Who is there?"]).succeeded();
+
+    let list = || serde_json::from_str::<Value>(&home.run(["fleet", "list", "--fleet", &*url, "--json"]).succeeded()).unwrap();
+    let listed = list();
+    let names: Vec<_> = listed.as_array().unwrap().iter().map(|one| one["server"].as_str().unwrap()).collect();
+    assert_eq!(names, ["attic", "cellar"]);
+    let types = |one: &Value| one["types"].as_array().unwrap().clone();
+    let chats: Vec<_> = listed.as_array().unwrap().iter().flat_map(types).filter(|row| row["requests"] == 1).collect();
+    assert_eq!(chats.len(), 1, "{listed}");
+    assert!(chats[0]["p50_us"].is_u64() && chats[0]["p99_us"] == chats[0]["p50_us"], "{listed}");
+    assert!(listed[0]["links"] == 1 && listed[0]["answered_us"].is_u64() && listed[0]["draining"] == false, "{listed}");
+    let table = home.run(["fleet", "list", "--fleet", &*url]).succeeded();
+    assert!(table.lines().count() == 3 && table.contains("attic") && table.contains("serves"), "{table}");
+
+    let mut terminal = Terminal::open(&home, &["fleet", "top", "--fleet", &*url, "--interval", "200"]);
+    terminal.shows(&["\x1b[?1049h", "2 instances", "attic", "cellar", "q quits"]);
+    attic.signal(Signal::KILL);
+    terminal.shows(&["gone"]);
+    terminal.press("q");
+    terminal.shows(&["\x1b[?1049l"]);
+    assert_eq!(terminal.finish().code, Some(0));
+
+    let once = home.run(["fleet", "top", "--fleet", &*url, "--once", "--interval", "200", "--json"]).succeeded();
+    let view: Value = serde_json::from_str(&once).unwrap();
+    assert!(view["instances"][0]["server"] == "cellar" && view["instances"][0]["state"] == "serves", "{view}");
+    let table = home.run(["fleet", "top", "--fleet", &*url, "--once", "--interval", "200"]).succeeded();
+    assert!(table.contains("SERVER") && table.contains("cellar"), "{table}");
+    drop((attic, cellar));
+}
+
+#[test]
+fn metrics_and_the_page_show_the_instances_and_their_load() {
+    let Some(nats) = Nats::start() else { return };
+    let (url, home, homes) = (nats.url(), Home::new(), [Home::new(), Home::new()]);
+    let backends = named(&homes, &url);
+    let flags = ["--fleet", &*url, "--import", "ai.*", "--set", "fleet.order=only", "--health", "127.0.0.1:0"];
+    let local = home.serve(flags);
+    let chat = Running::start(&mut home.command(["chat", "/tokens 4000000000"]));
+    let has = |server: &Running, line: &str| http(server, "/metrics").lines().any(|one| one == line);
+    eventually("it is known who answers", || {
+        let busy = |name| has(&local, &format!("ipc_fleet_instance_calls{{server=\"{name}\"}} 1"));
+        has(&local, "ipc_fleet_instances 2") && has(&local, "ipc_fleet_under_way 1") && (busy("attic") || busy("cellar"))
+    });
+    assert!(has(&local, "ipc_fleet_linked 1"));
+    assert!(backends.iter().any(|backend| has(backend, "ipc_fleet_running 1")));
+    drop(chat);
+    let panel = |server: &Running| {
+        let health: Value = serde_json::from_str(&event(server)).unwrap();
+        health["panels"].as_array().unwrap().iter().find(|panel| panel["title"] == "Fleet").unwrap().clone()
+    };
+    let shown = panel(&local);
+    assert_eq!(shown["alarm"], "");
+    let rows = shown["tables"][1]["rows"].as_array().unwrap();
+    let mut names: Vec<_> = rows.iter().map(|row| row[0].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["attic", "cellar"], "{shown}");
+    drop(nats);
+    eventually("the page says that NATS is gone", || {
+        panel(&local)["alarm"].as_str().unwrap().starts_with("There is no connection to NATS")
+    });
+}
+
+/// What the live page is told first.
+fn event(server: &Running) -> String {
+    let address = health_of(server);
+    let mut stream = TcpStream::connect(&address).unwrap();
+    write!(stream, "GET /events HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    lines.find_map(|line| line.unwrap().strip_prefix("data: ").map(str::to_owned)).unwrap()
+}
+
+#[test]
+fn a_benchmark_beside_nats_alone_says_its_ratios_and_a_reader_that_stops_costs_no_memory() {
+    if Nats::start().is_none() {
+        return;
+    }
+    let report = Home::new().run(["bench", "fleet", "--quick", "--json"]).succeeded();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    for place in ["/unary/ratio", "/unary/fleet/p50_us", "/stream/share", "/kills/next_max_ms"] {
+        assert!(report.pointer(place).and_then(Value::as_f64).is_some_and(|figure| figure > 0.0), "{place}: {report}");
+    }
+    // Of an answer of 100 MB.
+    for place in ["/memory/importing_more_kb", "/memory/instance_more_kb"] {
+        assert!(report.pointer(place).and_then(Value::as_u64).is_some_and(|kib| kib <= 8 * 1024), "{place}: {report}");
+    }
+    let messages = |place| report.pointer(place).and_then(Value::as_f64).unwrap();
+    // The call and its answer; beats and loads beside them.
+    assert!((2.0..2.5).contains(&messages("/messages/per_call")), "{report}");
+    // Chunks that are there at once share a message.
+    assert!(messages("/messages/per_chunk") < 0.5, "{report}");
 }

@@ -42,3 +42,5 @@ mod stress;
 mod support;
 mod terminal;
 mod typed;
+#[cfg(not(feature = "fleet"))]
+mod without_fleet;

@@ -149,14 +149,19 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// Asks a server that said on standard error where its health is.
 #[track_caller]
 pub(crate) fn http(server: &Running, path: &str) -> String {
-    let line = server.said("health on http://");
-    let address = line.split("health on http://").nth(1).unwrap().split(',').next().unwrap().trim();
-    let mut stream = TcpStream::connect(address).unwrap();
+    let address = health_of(server);
+    let mut stream = TcpStream::connect(&address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).unwrap();
     response
+}
+
+/// Where a server said on standard error that its health is.
+pub(crate) fn health_of(server: &Running) -> String {
+    let line = server.said("health on http://");
+    line.split("health on http://").nth(1).unwrap().split(',').next().unwrap().trim().to_owned()
 }
 
 /// Whether something stands at this path.

@@ -16,7 +16,7 @@ use super::{
     choice::Choices,
 };
 use crate::{
-    flow::{Assembly, Credit, Cutter, Owed, cost},
+    flow::{Assembly, Credit, Cutter, Gathered, Owed, cost},
     frame::{self, Head, Part, Up, UpKind},
     link::{Link, Lost},
     message_type::FleetType,
@@ -172,6 +172,25 @@ impl Attempt<'_> {
                     if end {
                         open.ended = true;
                         return whole(answer.take(), outgoing.is_some());
+                    }
+                    self.give_back(open, instance, owed.add(bytes.len())).await;
+                }
+                Event::Chunks { seq, bytes } => {
+                    open.queued.fetch_sub(cost(bytes.len()), Relaxed);
+                    let instance = *taken.borrow();
+                    let Some(chunks) = &mut outgoing else {
+                        return Ended::Lost("chunks came in answer to a call that has none");
+                    };
+                    if let Err(broken) = assembly.take_gathered(seq) {
+                        tracing::warn!(target: "bellrope::fleet", "an answer is not whole: {broken}");
+                        return Ended::Lost("a part of the answer is missing");
+                    }
+                    for chunk in Gathered::items(&bytes) {
+                        let Ok(chunk) = chunk else { return Ended::Lost("chunks of the answer are cut short") };
+                        items += 1;
+                        if let Err(error) = chunks.send(chunk).await {
+                            return error.into();
+                        }
                     }
                     self.give_back(open, instance, owed.add(bytes.len())).await;
                 }

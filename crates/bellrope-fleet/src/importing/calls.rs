@@ -64,6 +64,11 @@ pub(super) enum Event {
         end: bool,
         bytes: Bytes,
     },
+    /// Several chunks in one message.
+    Chunks {
+        seq: u64,
+        bytes: Bytes,
+    },
     End {
         items: u64,
     },
@@ -168,14 +173,13 @@ impl Table {
         }
         let event = match *what {
             DownKind::Taken => Event::Taken(instance),
-            DownKind::Data { part, end } => {
-                let cost = cost(bytes.len());
-                if slot.queued.fetch_add(cost, Relaxed) > MOST_QUEUED {
-                    Event::Lost("the instance sent more than it was allowed to")
-                } else {
-                    Event::Data { part, end, bytes }
-                }
+            DownKind::Data { .. } | DownKind::Chunks { .. }
+                if slot.queued.fetch_add(cost(bytes.len()), Relaxed) > MOST_QUEUED =>
+            {
+                Event::Lost("the instance sent more than it was allowed to")
             }
+            DownKind::Data { part, end } => Event::Data { part, end, bytes },
+            DownKind::Chunks { seq } => Event::Chunks { seq, bytes },
             DownKind::End { items } => Event::End { items },
             DownKind::Failed { code, detail, text } => Event::Failed { code, detail, text: text.to_owned() },
             DownKind::Refused { code, detail, text } => Event::Refused { code, detail, text: text.to_owned() },

@@ -22,6 +22,8 @@ use crate::{message_type::FleetType, settings::Choice};
 const MOST_INSTANCES: usize = 4096;
 /// Most pairs of an instance and a type that it offers.
 const MOST_PLACES: usize = 65_536;
+/// Most bytes of the name of its server.
+const MOST_NAME: usize = 64;
 /// Most sessions that are known, of which those are forgotten that were quiet for longest.
 const MOST_SESSIONS: usize = 16_384;
 /// An instance that has not said for so long what it offers is forgotten. It is asked every minute.
@@ -34,11 +36,11 @@ const AVOID: Duration = Duration::from_secs(1);
 pub(crate) struct Choices {
     choice: Choice,
     hasher: RandomState,
-    known: Mutex<Known>,
+    known: Mutex<Table>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct Table {
     instances: HashMap<u64, Row>,
     /// Who offers a type, by its name.
     places: HashMap<String, Vec<Place>>,
@@ -49,6 +51,8 @@ struct Known {
 
 #[derive(Debug)]
 struct Row {
+    /// The name of its server, as it says, cut where it is too long.
+    server: String,
     /// Calls of this server that it has.
     own: Arc<AtomicU64>,
     /// Calls of others that it has, as far as it said.
@@ -64,6 +68,21 @@ struct Place {
     style: u8,
     codec: u8,
     schema: u64,
+}
+
+/// An instance, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// 16 hexadecimal digits.
+    pub(crate) id: String,
+    pub(crate) server: String,
+    /// Types that are imported of it.
+    pub(crate) types: usize,
+    /// Calls of the fleet that it has, and those of them that are of this server.
+    pub(crate) calls: u64,
+    pub(crate) own: u64,
+    /// It has refused a call just now.
+    pub(crate) is_avoided: bool,
 }
 
 /// An instance that was chosen. As long as this lives, it counts as having the call.
@@ -89,12 +108,17 @@ impl Choices {
         self.choice != Choice::Queue
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Table> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An instance says that it offers these, and takes calls that are sent to it alone.
-    pub(crate) fn learn(&self, instance: u64, types: impl Iterator<Item = FleetType>, now: Instant) {
+    pub(crate) fn learn(
+        &self,
+        (instance, server): (u64, &str),
+        types: impl Iterator<Item = FleetType>,
+        now: Instant,
+    ) {
         let mut known = self.known();
         if !self.hears_loads() || !known.instances.contains_key(&instance) && known.instances.len() >= MOST_INSTANCES {
             return;
@@ -109,8 +133,31 @@ impl Choices {
                 known.places.entry(name).or_default().push(Place { instance, style, codec, schema });
             }
         }
-        let new = || Row { own: Arc::default(), others: 0, seen: now, avoid_until: None };
+        let server = &server[..server.floor_char_boundary(MOST_NAME)];
+        let new =
+            || Row { server: server.to_owned(), own: Arc::default(), others: 0, seen: now, avoid_until: None };
         known.instances.entry(instance).or_insert_with(new).seen = now;
+    }
+
+    /// The instances that are known.
+    pub(crate) fn instances(&self) -> Vec<Known> {
+        let (now, known) = (Instant::now(), self.known());
+        let mut types = HashMap::<u64, usize>::new();
+        for place in known.places.values().flatten() {
+            *types.entry(place.instance).or_default() += 1;
+        }
+        let shown = known.instances.iter().map(|(instance, row)| {
+            let own = row.own.load(Relaxed);
+            Known {
+                id: format!("{instance:016x}"),
+                server: row.server.clone(),
+                types: types.get(instance).copied().unwrap_or(0),
+                calls: row.others.saturating_add(own),
+                own,
+                is_avoided: row.avoid_until.is_some_and(|until| now < until),
+            }
+        });
+        shown.collect()
     }
 
     /// An instance says how many calls it has.
@@ -184,7 +231,7 @@ impl Choices {
     }
 }
 
-impl Known {
+impl Table {
     /// An instance offers nothing any more.
     fn withdraw(&mut self, instance: u64) {
         self.places.retain(|_, places| {
@@ -272,7 +319,7 @@ mod tests {
 
     fn with(choice: Choice, instances: &[u64], now: Instant) -> Choices {
         let choices = Choices::new(choice);
-        instances.iter().for_each(|instance| choices.learn(*instance, [wanted()].into_iter(), now));
+        instances.iter().for_each(|instance| choices.learn((*instance, "there"), [wanted()].into_iter(), now));
         choices
     }
 
@@ -332,7 +379,7 @@ mod tests {
         choices.forget(home);
         let next = chosen(&[]);
         assert_ne!(next, home);
-        choices.learn(home, [wanted()].into_iter(), now);
+        choices.learn((home, "there"), [wanted()].into_iter(), now);
         choices.loaded(next, 1000);
         assert!((0..100).all(|_| chosen(&[]) == next));
     }
@@ -342,7 +389,7 @@ mod tests {
         let now = Instant::now();
         let choices = Choices::new(Choice::Sticky);
         choices.settle("window 3", 2, now);
-        [1, 2, 3].iter().for_each(|instance| choices.learn(*instance, [wanted()].into_iter(), now));
+        [1, 2, 3].iter().for_each(|instance| choices.learn((*instance, "there"), [wanted()].into_iter(), now));
         choices.settle("window 3", 1, now);
         assert!((0..100).all(|_| choices.choose(&wanted(), "window 3", &[], now).unwrap().instance == 2));
     }
@@ -363,9 +410,9 @@ mod tests {
         let choices = Choices::new(Choice::Sticky);
         let many = || (0..40).map(|n| FleetType { name: format!("type {n}"), ..wanted() });
         for instance in 0..MOST_INSTANCES as u64 + 10 {
-            choices.learn(instance, many().take(if instance < 1700 { 40 } else { 0 }), now);
+            choices.learn((instance, ""), many().take(if instance < 1700 { 40 } else { 0 }), now);
         }
-        choices.learn(0, [wanted()].into_iter(), now);
+        choices.learn((0, ""), [wanted()].into_iter(), now);
         for session in 0..MOST_SESSIONS + 10 {
             let at = now + Duration::from_micros(session as u64);
             choices.choose(&wanted(), &session.to_string(), &[], at).unwrap();

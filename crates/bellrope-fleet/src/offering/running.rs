@@ -7,9 +7,12 @@ use bellrope::{
     client::{CallOptions, ErrorCode, Metadata, Rejection, Style},
 };
 
-use super::incoming::{Incoming, Next, Stop};
+use super::{
+    incoming::{Incoming, Next, Stop},
+    sending::Sending,
+};
 use crate::{
-    flow::{Credit, Cutter},
+    flow::Credit,
     frame::{self, Down, DownKind, Head, Part},
     link::{Link, Lost},
 };
@@ -152,12 +155,7 @@ impl Running {
     async fn server_stream(self, request: &[u8]) -> Result<(), Fault> {
         let stream = self.client.stream_with(&self.name, request, &self.options).await;
         let mut stream = stream.map_err(|error| Fault::of(&error, false))?;
-        let mut sending = self.sending();
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| Fault::of(&error, sending.items > 0))?;
-            sending.item(&chunk, false).await?;
-        }
-        sending.end().await
+        self.sending().chunks(&mut stream, |error, items| Fault::of(error, items > 0)).await
     }
 
     async fn client_stream(mut self, request: &[u8]) -> Result<(), Fault> {
@@ -185,13 +183,7 @@ impl Running {
         let both = self.client.duplex_with(&self.name, request, &self.options).await;
         let (mut sink, mut stream) = both.map_err(|error| Fault::of(&error, false))?;
         let mut sending = self.sending();
-        let down = async {
-            while let Some(chunk) = stream.next().await {
-                let chunk = chunk.map_err(|error| Fault::of(&error, true))?;
-                sending.item(&chunk, false).await?;
-            }
-            sending.end().await
-        };
+        let down = sending.chunks(&mut stream, |error, _| Fault::of(error, true));
         let up = async {
             loop {
                 let (next, len) = self.incoming.next().await?;
@@ -217,13 +209,11 @@ impl Running {
     }
 
     fn sending(&self) -> Sending {
-        let cutter = Cutter::new(self.link.part);
-        let (link, credit) = (Arc::clone(&self.link), self.credit.clone());
-        Sending { link, from: self.from, call: self.call, credit, cutter, items: 0 }
+        Sending::new(&self.link, (self.from, self.call), &self.credit)
     }
 
     async fn answer(self, answer: &[u8]) -> Result<(), Fault> {
-        self.sending().item(answer, true).await
+        self.sending().answer(answer).await
     }
 
     async fn give_back(&mut self, len: usize) -> Result<(), Lost> {
@@ -242,37 +232,4 @@ impl Running {
 pub(super) async fn say(link: &Link, from: u64, call: u64, what: DownKind<'_>, bytes: &[u8]) -> Result<(), Lost> {
     let message = frame::write(&Down { from: link.id, call, what }, bytes);
     link.publish(link.inbox(from, "down"), None, message).await
-}
-
-/// Sends items to the importing server, as far as its credit goes.
-struct Sending {
-    link: Arc<Link>,
-    from: u64,
-    call: u64,
-    credit: Credit,
-    cutter: Cutter,
-    items: u64,
-}
-
-impl Sending {
-    async fn item(&mut self, item: &[u8], end: bool) -> Result<(), Fault> {
-        let mut at = 0;
-        loop {
-            let (part, bytes) = self.cutter.cut(item, at);
-            at += bytes.len();
-            let is_last = at == item.len();
-            self.credit.take(bytes.len()).await;
-            let data = DownKind::Data { part, end: end && is_last };
-            say(&self.link, self.from, self.call, data, bytes).await?;
-            if is_last {
-                self.items += 1;
-                return Ok(());
-            }
-        }
-    }
-
-    async fn end(self) -> Result<(), Fault> {
-        say(&self.link, self.from, self.call, DownKind::End { items: self.items }, &[]).await?;
-        Ok(())
-    }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    path::Path,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,11 +24,50 @@ use crate::servers::{Process, importing, notes};
 const KILLS: u64 = 30;
 const CALLERS: u64 = 4;
 
+/// What a caller was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Told {
+pub(crate) enum Told {
     Answered,
     NotExecuted,
     Unknown,
+}
+
+/// What callers were told of each call.
+#[derive(Debug, Default)]
+pub(crate) struct History(Mutex<HashMap<u64, Told>>);
+
+impl History {
+    pub(crate) fn note(&self, call: u64, told: Told) {
+        self.0.lock().unwrap().insert(call, told);
+    }
+
+    /// How many were told this.
+    pub(crate) fn count(&self, outcome: Told) -> usize {
+        self.0.lock().unwrap().values().filter(|told| **told == outcome).count()
+    }
+
+    /// Puts the notes of these members beside it. Answers how many were told what.
+    pub(crate) fn check(&self, members: &[(&str, &Path)]) -> HashMap<Told, u64> {
+        let mut ran = HashMap::<u64, u32>::new();
+        for (member, home) in members {
+            let noted = std::fs::read(notes(home, member)).unwrap_or_default();
+            for call in noted.chunks_exact(8) {
+                *ran.entry(u64::from_le_bytes(call.try_into().unwrap())).or_default() += 1;
+            }
+        }
+        let mut tally = HashMap::<Told, u64>::new();
+        for (call, told) in &*self.0.lock().unwrap() {
+            let ran = ran.get(call).copied().unwrap_or(0);
+            let is_true = match told {
+                Told::Answered => ran == 1,
+                Told::NotExecuted => ran == 0,
+                Told::Unknown => ran <= 1,
+            };
+            assert!(is_true, "call {call} was told as {told:?} and ran {ran} times");
+            *tally.entry(*told).or_default() += 1;
+        }
+        tally
+    }
 }
 
 #[test]
@@ -47,7 +87,7 @@ fn after_any_kill_every_call_has_one_outcome_and_it_is_true() {
     let mut started = 3_u64;
     let here = importing(&way.url());
     let client = here.client();
-    let (stop, number, told) = (AtomicBool::new(false), AtomicU64::new(1), Mutex::new(HashMap::new()));
+    let (stop, number, told) = (AtomicBool::new(false), AtomicU64::new(1), History::default());
     let mut slowest = Duration::ZERO;
     std::thread::scope(|scope| {
         for caller in 0..CALLERS {
@@ -56,7 +96,7 @@ fn after_any_kill_every_call_has_one_outcome_and_it_is_true() {
                 while !stop.load(Ordering::SeqCst) {
                     let call = number.fetch_add(1, Ordering::SeqCst);
                     let outcome = if caller == 0 { stream(client, call) } else { unary(client, call) };
-                    told.lock().unwrap().insert(call, outcome);
+                    told.note(call, outcome);
                 }
             });
         }
@@ -71,39 +111,22 @@ fn after_any_kill_every_call_has_one_outcome_and_it_is_true() {
             members[place].kill();
             members[place] = Process::start("offer", &nats.url(), nats.home(), &started.to_string());
             started += 1;
-            let answered = || told.lock().unwrap().values().filter(|told| **told == Told::Answered).count();
-            let before = answered();
-            eventually("calls are answered again", || answered() > before);
+            let before = told.count(Told::Answered);
+            eventually("calls are answered again", || told.count(Told::Answered) > before);
             slowest = slowest.max(killed.elapsed());
         }
         stop.store(true, Ordering::SeqCst);
     });
     members.iter_mut().for_each(Process::kill);
 
-    let mut ran = HashMap::<u64, u32>::new();
-    for member in 0..started {
-        let noted = std::fs::read(notes(nats.home(), &member.to_string())).unwrap_or_default();
-        for call in noted.chunks_exact(8) {
-            *ran.entry(u64::from_le_bytes(call.try_into().unwrap())).or_default() += 1;
-        }
-    }
-    let told = told.into_inner().unwrap();
-    let mut tally = HashMap::<Told, u64>::new();
-    for (call, told) in &told {
-        let ran = ran.get(call).copied().unwrap_or(0);
-        let is_true = match told {
-            Told::Answered => ran == 1,
-            Told::NotExecuted => ran == 0,
-            Told::Unknown => ran <= 1,
-        };
-        assert!(is_true, "call {call} was told as {told:?} and ran {ran} times");
-        *tally.entry(*told).or_default() += 1;
-    }
+    let names: Vec<_> = (0..started).map(|member| member.to_string()).collect();
+    let members: Vec<_> = names.iter().map(|name| (name.as_str(), nats.home())).collect();
+    let tally = told.check(&members);
     eprintln!("{kills} kills; answered again within {slowest:.1?}; {tally:?}");
     assert!(tally.get(&Told::Answered).is_some_and(|answered| *answered > kills), "too little happened: {tally:?}");
 }
 
-fn unary(client: &Client, call: u64) -> Told {
+pub(crate) fn unary(client: &Client, call: u64) -> Told {
     match client.call("echo", &call.to_le_bytes()) {
         Ok(answer) => {
             assert_eq!(answer, call.to_le_bytes());
@@ -113,7 +136,7 @@ fn unary(client: &Client, call: u64) -> Told {
     }
 }
 
-fn stream(client: &Client, call: u64) -> Told {
+pub(crate) fn stream(client: &Client, call: u64) -> Told {
     let mut due = 0_u32;
     for chunk in client.stream("count", &call.to_le_bytes()).unwrap() {
         match chunk {

@@ -53,6 +53,7 @@ enum DownKind {
     Holding,
     Load(u64),
     Leaving,
+    Chunks(u64),
 }
 
 fn written(message: impl Serialize, payload: &[u8]) -> Vec<u8> {
@@ -115,9 +116,11 @@ fn table(instance: u64, importing: u64) -> Vec<(String, Vec<u8>)> {
             DownKind::Credit(u32::MAX),
             DownKind::Ask(u64::MAX),
             DownKind::Load(u64::MAX),
+            DownKind::Chunks(u64::MAX),
         ];
         what.into_iter().for_each(|what| put(&to_importing, down(from, what)));
         put(&to_importing, [down(from, DownKind::Holding), vec![7; 900_001]].concat());
+        put(&to_importing, [down(from, DownKind::Chunks(0)), vec![0; 900_001]].concat());
         put("bellrope.load", down(from, DownKind::Load(u64::MAX)));
         put("bellrope.load", down(from, DownKind::Leaving));
         put("bellrope.load", down(from, DownKind::Ask(1)));

@@ -6,5 +6,8 @@ mod deaths;
 mod foreign;
 mod history;
 mod hostile;
+mod model;
+mod networks;
+mod partitions;
 mod refusals;
 mod servers;

@@ -159,7 +159,17 @@ pub(crate) struct Process {
 impl Process {
     /// `role` is `offer` or `import`; the socket and the notes are in `home` under this name.
     pub(crate) fn start(role: &str, url: &str, home: &Path, name: &str) -> Self {
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        Self::started(Command::new(std::env::current_exe().unwrap()), role, url, home, name)
+    }
+
+    /// In a network namespace.
+    pub(crate) fn start_in(namespace: &str, role: &str, url: &str, home: &Path, name: &str) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(std::env::current_exe().unwrap());
+        Self::started(command, role, url, home, name)
+    }
+
+    fn started(mut command: Command, role: &str, url: &str, home: &Path, name: &str) -> Self {
         command.args(["servers::as_a_member", "--exact", "--nocapture"]);
         command.env(MEMBER, format!("{role}\n{url}\n{}\n{name}", home.display()));
         let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -38,5 +38,9 @@ fn there(settings: &FleetSettings, listed: &[Listed]) -> Finding {
         return Finding::warn(CHECK, found, "start a server with --offer there, or correct fleet.prefix");
     }
     let running: u64 = listed.iter().map(|one| one.running).sum();
-    Finding::ok(CHECK, format!("NATS answers; instances: {many}, calls that run there: {running}"))
+    let draining = match listed.iter().filter(|one| one.draining).count() {
+        0 => String::new(),
+        draining => format!(", of which {draining} drain"),
+    };
+    Finding::ok(CHECK, format!("NATS answers; instances: {many}{draining}, calls that run there: {running}"))
 }

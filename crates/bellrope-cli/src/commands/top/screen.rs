@@ -12,8 +12,12 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row, Table},
 };
 
-use super::status::{Latency, News, TypeView, View, since};
-use crate::operator::{for_whom, is_noteworthy, state_in_words};
+use super::status::{Latency, TypeView, View, since};
+use crate::{
+    live,
+    operator::{for_whom, is_noteworthy, state_in_words},
+    units::{duration, micros, rate},
+};
 
 /// The server as it was last seen.
 #[derive(Debug)]
@@ -32,19 +36,23 @@ impl Screen {
         let view = since(&first, None);
         Self { socket: socket.to_string_lossy().escape_debug().to_string(), last: first, view, lost: None }
     }
+}
 
-    pub(super) fn hear(&mut self, news: News) {
-        match news {
-            News::Status(status) => {
+impl live::View for Screen {
+    type Look = Box<Status>;
+
+    fn hear(&mut self, look: Result<Box<Status>, String>) {
+        match look {
+            Ok(status) => {
                 self.view = since(&status, Some(&self.last));
                 self.last = *status;
                 self.lost = None;
             }
-            News::Lost(reason) => self.lost = Some(reason),
+            Err(reason) => self.lost = Some(reason),
         }
     }
 
-    pub(super) fn draw(&self, frame: &mut Frame<'_>) {
+    fn draw(&self, frame: &mut Frame<'_>) {
         let figures = figures(&self.view);
         let tripped: Vec<_> = self.view.breakers.iter().filter(|row| is_noteworthy(row)).collect();
         let rows = [1, 1, figures.len() as u16, 1, tripped.len().clamp(1, 4) as u16, 1];
@@ -73,7 +81,9 @@ impl Screen {
         self.types(frame, table);
         frame.render_widget(Paragraph::new("q quits").style(Style::new().add_modifier(Modifier::DIM)), foot);
     }
+}
 
+impl Screen {
     fn head(&self) -> Paragraph<'_> {
         let colour = if self.view.status == "healthy" && self.lost.is_none() { GOOD } else { BAD };
         let status = if self.lost.is_some() { "lost" } else { &self.view.status };
@@ -191,39 +201,12 @@ fn by_traffic(view: &View) -> Vec<[String; 8]> {
     cells.collect()
 }
 
-fn rate(calls: f64) -> String {
-    match calls {
-        calls if calls >= 1e6 => format!("{:.2} M", calls / 1e6),
-        calls if calls >= 1e4 => format!("{:.1} k", calls / 1e3),
-        calls if calls >= 100.0 || calls == 0.0 => format!("{calls:.0}"),
-        calls => format!("{calls:.1}"),
-    }
-}
-
-/// The upper bound of a bucket.
-fn micros(us: Option<u64>) -> String {
-    match us {
-        None => "-".to_owned(),
-        Some(us) if us >= 1_000_000 => format!("{} s", us / 1_000_000),
-        Some(us) if us >= 1_000 => format!("{} ms", us / 1_000),
-        Some(us) => format!("{us} us"),
-    }
-}
-
-fn duration(seconds: u64) -> String {
-    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
-        (0, hours, minutes) => format!("{hours} h {minutes} min"),
-        (days, hours, _) => format!("{days} d {hours} h"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::*;
+    use crate::live::View as _;
 
     fn drawn(screen: &Screen, width: u16, height: u16) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -251,9 +234,9 @@ mod tests {
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }
-        screen.hear(News::Lost("no server listens".to_owned()));
+        screen.hear(Err("no server listens".to_owned()));
         assert!(drawn(&screen, 80, 24).contains("LOST, trying again: no server listens"));
-        screen.hear(News::Status(Box::new(serde_json::from_str(json).unwrap())));
+        screen.hear(Ok(Box::new(serde_json::from_str(json).unwrap())));
         assert!(!drawn(&screen, 80, 24).contains("LOST"));
     }
 
@@ -266,21 +249,5 @@ mod tests {
         let rows = by_traffic(&View { types, ..View::default() });
         let names: Vec<_> = rows.into_iter().map(|[name, ..]| name).collect();
         assert_eq!(names, ["echo", "ai.chat", "bellrope.stats", "bellrope.breaker"]);
-    }
-
-    #[test]
-    fn numbers_are_short_enough_for_their_columns() {
-        assert_eq!(
-            [rate(0.0), rate(0.5), rate(123.4), rate(12_345.0), rate(5.2e6)],
-            ["0", "0.5", "123", "12.3 k", "5.20 M"]
-        );
-        assert_eq!(
-            [micros(None), micros(Some(10)), micros(Some(5_000)), micros(Some(10_000_000))],
-            ["-", "10 us", "5 ms", "10 s"]
-        );
-        assert_eq!(
-            [duration(5), duration(65), duration(3_700), duration(90_000)],
-            ["5 s", "1 min 5 s", "1 h 1 min", "1 d 1 h"]
-        );
     }
 }

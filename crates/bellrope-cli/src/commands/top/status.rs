@@ -47,14 +47,6 @@ pub(crate) struct Latency {
     pub(crate) p99_us: Option<u64>,
 }
 
-/// What the asking thread has learned.
-#[derive(Debug)]
-pub(super) enum News {
-    Status(Box<Status>),
-    /// Why nothing can be learned at present.
-    Lost(String),
-}
-
 /// What there is to see of `status`. Rates and quantiles are of the time since `before`, if that was the same server.
 pub(super) fn since(status: &Status, before: Option<&Status>) -> View {
     // A server that has started again counts from zero.
