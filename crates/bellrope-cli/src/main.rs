@@ -101,7 +101,7 @@ enum Command {
     Stress(stress::StressArgs),
     /// The server half of a measurement.
     #[command(hide = true)]
-    BenchServer(bench_server::BenchServerArgs),
+    BenchServer(Box<bench_server::BenchServerArgs>),
     /// A client that is there to be killed.
     #[command(hide = true)]
     StressClient(stress::StressClientArgs),
