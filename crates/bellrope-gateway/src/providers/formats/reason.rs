@@ -17,9 +17,8 @@ impl Reason {
         Some(match word.trim().to_ascii_lowercase().as_str() {
             "stop" | "end_turn" | "eos" | "eos_token" | "complete" | "completed" => Self::Stop(StopReason::EndTurn),
             "stop_sequence" => Self::Stop(StopReason::StopSequence),
-            "length" | "max_tokens" | "max_output_tokens" | "model_context_window_exceeded" | "model_length" => {
-                Self::Stop(StopReason::MaxTokens)
-            }
+            "length" | "max_tokens" | "max_output_tokens" => Self::Stop(StopReason::MaxTokens),
+            "model_context_window_exceeded" | "model_length" => Self::Stop(StopReason::ContextWindow),
             "tool_calls" | "tool_call" | "tool_use" | "function_call" => Self::Stop(StopReason::ToolUse),
             "refusal" => Self::Stop(StopReason::Refusal),
             "content_filter" | "content_filtered" | "safety" | "recitation" | "blocklist" | "prohibited_content"
