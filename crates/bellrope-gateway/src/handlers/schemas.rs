@@ -240,8 +240,17 @@ fn error(types: &mut Types) -> Shape {
 }
 
 fn stop_reason(types: &mut Types) -> Shape {
-    let words =
-        ["end_turn", "stop_sequence", "max_tokens", "tool_use", "refusal", "pause_turn", "content_filter", "other"];
+    let words = [
+        "end_turn",
+        "stop_sequence",
+        "max_tokens",
+        "context_window",
+        "tool_use",
+        "refusal",
+        "pause_turn",
+        "content_filter",
+        "other",
+    ];
     types.words("StopReason", &words)
 }
 

@@ -188,7 +188,7 @@ struct Choice<'a> {
 
 fn finish(reason: StopReason) -> &'static str {
     match reason {
-        StopReason::MaxTokens => "length",
+        StopReason::MaxTokens | StopReason::ContextWindow => "length",
         StopReason::ContentFilter => "content_filter",
         _ => "stop",
     }

@@ -139,6 +139,8 @@ pub enum StopReason {
     StopSequence,
     /// It reached the most tokens allowed.
     MaxTokens,
+    /// The conversation has filled all that the model can take in.
+    ContextWindow,
     /// It waits for the results of tools.
     ToolUse,
     /// It declined to answer.

@@ -44,7 +44,7 @@ pub(super) async fn pass_on(
 
 fn stopped(reason: Stop) -> StopReason {
     match reason {
-        Stop::MaxTokens => StopReason::MaxTokens,
+        Stop::MaxTokens | Stop::ContextWindow => StopReason::MaxTokens,
         Stop::Refusal | Stop::ContentFilter => StopReason::Refusal,
         _ => StopReason::EndTurn,
     }

@@ -68,7 +68,9 @@ async fn show(
         if let Some(stop_reason) = stop_reason {
             answer.part().await;
             part(screen, &figures, stop_reason)?;
-            return Ok(!matches!(stop_reason, StopReason::MaxTokens | StopReason::ContentFilter));
+            let is_cut =
+                matches!(stop_reason, StopReason::MaxTokens | StopReason::ContextWindow | StopReason::ContentFilter);
+            return Ok(!is_cut);
         }
     }
 }

@@ -177,7 +177,7 @@ fn fail(info: ErrorInfo, out: &mut Vec<u8>) {
 
 fn finish(reason: StopReason) -> &'static str {
     match reason {
-        StopReason::MaxTokens => "length",
+        StopReason::MaxTokens | StopReason::ContextWindow => "length",
         StopReason::ToolUse => "tool_calls",
         StopReason::ContentFilter => "content_filter",
         _ => "stop",

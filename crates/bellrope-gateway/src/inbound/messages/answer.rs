@@ -318,6 +318,7 @@ fn stop_reason(reason: StopReason) -> &'static str {
     match reason {
         StopReason::StopSequence => "stop_sequence",
         StopReason::MaxTokens => "max_tokens",
+        StopReason::ContextWindow => "model_context_window_exceeded",
         StopReason::ToolUse => "tool_use",
         StopReason::Refusal | StopReason::ContentFilter => "refusal",
         StopReason::PauseTurn => "pause_turn",

@@ -19,7 +19,7 @@ const TOO_LONG: [&str; 6] = [
 pub(super) fn ending(reason: StopReason) -> (&'static str, &'static str, Value) {
     let incomplete = |why: &str| ("response.incomplete", "incomplete", json!({ "reason": why }));
     match reason {
-        StopReason::MaxTokens => incomplete("max_output_tokens"),
+        StopReason::MaxTokens | StopReason::ContextWindow => incomplete("max_output_tokens"),
         StopReason::ContentFilter => incomplete("content_filter"),
         _ => ("response.completed", "completed", Value::Null),
     }

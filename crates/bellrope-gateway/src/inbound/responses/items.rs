@@ -122,7 +122,8 @@ impl Conversation {
             }
             // An answer without the summary that it asks for would be taken for one.
             "compaction_trigger" => {
-                let words = "a conversation is not compacted here; ask for a summary of it in words, or for exact pass-through";
+                let words =
+                    "a conversation is not compacted here; ask for a summary of it in words, or for exact pass-through";
                 return Err(Fault::invalid(Some("input"), words));
             }
             // What OpenAI's own servers did in an earlier turn.

@@ -216,7 +216,11 @@ impl Answer {
         let stop_reason = self.stop_reason(reason);
         let explains_nothing = !matches!(
             stop_reason,
-            StopReason::MaxTokens | StopReason::ContentFilter | StopReason::Refusal | StopReason::PauseTurn
+            StopReason::MaxTokens
+                | StopReason::ContextWindow
+                | StopReason::ContentFilter
+                | StopReason::Refusal
+                | StopReason::PauseTurn
         );
         if explains_nothing && !self.has_text && !self.has_reasoning && !self.has_calls() {
             return Err(self.nothing());
@@ -239,7 +243,9 @@ impl Answer {
 
     fn stop_reason(&mut self, reason: StopReason) -> StopReason {
         match reason {
-            StopReason::MaxTokens | StopReason::ContentFilter | StopReason::Refusal => reason,
+            StopReason::MaxTokens | StopReason::ContextWindow | StopReason::ContentFilter | StopReason::Refusal => {
+                reason
+            }
             _ if self.is_at_limit() => StopReason::MaxTokens,
             _ if self.is_refused => StopReason::Refusal,
             _ if self.has_calls() => StopReason::ToolUse,

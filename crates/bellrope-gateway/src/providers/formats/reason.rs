@@ -21,9 +21,8 @@ impl Reason {
         Some(match letters {
             "stop" | "endturn" | "eos" | "eostoken" | "complete" | "completed" | "normal" => Self::Stop(StopReason::EndTurn),
             "stopsequence" => Self::Stop(StopReason::StopSequence),
-            "length" | "maxtokens" | "maxoutputtokens" | "modelcontextwindowexceeded" | "modellength" => {
-                Self::Stop(StopReason::MaxTokens)
-            }
+            "length" | "maxtokens" | "maxoutputtokens" => Self::Stop(StopReason::MaxTokens),
+            "modelcontextwindowexceeded" | "modellength" => Self::Stop(StopReason::ContextWindow),
             "toolcalls" | "toolcall" | "tooluse" | "functioncall" | "functioncalls" => Self::Stop(StopReason::ToolUse),
             "refusal" => Self::Stop(StopReason::Refusal),
             "contentfilter" | "contentfiltered" | "safety" | "imagesafety" | "recitation" | "blocklist"

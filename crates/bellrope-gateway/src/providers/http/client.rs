@@ -202,9 +202,8 @@ mod tests {
         let base = Url::parse("http://127.0.0.1:1/v1").unwrap();
         let links = Links::default();
         let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let of = |runtime: &tokio::runtime::Runtime| {
-            runtime.block_on(links.get(&base, Duration::from_secs(1), 1)).unwrap()
-        };
+        let of =
+            |runtime: &tokio::runtime::Runtime| runtime.block_on(links.get(&base, Duration::from_secs(1), 1)).unwrap();
         let (first, second) = (runtime(), runtime());
         let (of_first, of_second) = (of(&first), of(&second));
         assert!(Arc::ptr_eq(&of_first, &of(&first)) && Arc::ptr_eq(&of_second, &of(&second)));

@@ -146,10 +146,11 @@ fn blanks_make_no_block_of_their_own_and_those_before_a_text_are_its_beginning()
     let said = json!({"type": "text", "text": "\n Hi\n"});
     assert_eq!(made(blank_first(&["\n", " Hi", "\n"])), [said, calls.clone()]);
     let thinks = json!({"type": "thinking", "thinking": "Hm", "signature": ""});
-    let chunks = vec![Chunk::text("\n"), Chunk::reasoning("Hm"), Chunk::text("\t"), call(0, Some("c"), Some("look"), "{}")];
+    let chunks =
+        vec![Chunk::text("\n"), Chunk::reasoning("Hm"), Chunk::text("\t"), call(0, Some("c"), Some("look"), "{}")];
     assert_eq!(made([chunks, vec![done(StopReason::ToolUse)]].concat()), [thinks, calls]);
-    let response = ChatResponse { text: " \n".into(), ..ChatResponse::default() };
-    let whole = Script::new("p/m".into(), 21).whole(response).unwrap();
+    let response = json!({"text": " \n", "stop_reason": StopReason::EndTurn});
+    let whole = Script::new("p/m".into(), 21).whole(serde_json::from_value(response).unwrap()).unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&whole).unwrap()["content"], json!([]));
 }
 
@@ -172,6 +173,7 @@ fn every_reason_to_stop_has_its_word() {
         (StopReason::EndTurn, "end_turn"),
         (StopReason::StopSequence, "stop_sequence"),
         (StopReason::MaxTokens, "max_tokens"),
+        (StopReason::ContextWindow, "model_context_window_exceeded"),
         (StopReason::ToolUse, "tool_use"),
         (StopReason::Refusal, "refusal"),
         (StopReason::ContentFilter, "refusal"),

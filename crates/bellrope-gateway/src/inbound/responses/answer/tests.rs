@@ -151,6 +151,7 @@ fn every_reason_to_stop_has_its_ending_and_the_output_is_kept() {
         (StopReason::Refusal, "completed", Value::Null),
         (StopReason::Other, "completed", Value::Null),
         (StopReason::MaxTokens, "incomplete", json!({"reason": "max_output_tokens"})),
+        (StopReason::ContextWindow, "incomplete", json!({"reason": "max_output_tokens"})),
         (StopReason::ContentFilter, "incomplete", json!({"reason": "content_filter"})),
     ] {
         let seen = events(vec![Chunk::text("a"), done(reason), done(reason)]);

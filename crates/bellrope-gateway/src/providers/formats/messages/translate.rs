@@ -266,7 +266,7 @@ mod tests {
             ("tool_use", StopReason::EndTurn),
             ("pause_turn", StopReason::PauseTurn),
             ("refusal", StopReason::Refusal),
-            ("model_context_window_exceeded", StopReason::MaxTokens),
+            ("model_context_window_exceeded", StopReason::ContextWindow),
         ] {
             let data = format!(r#"{{"type":"message_delta","delta":{{"stop_reason":"{wire}"}}}}"#);
             let text = r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}"#;
