@@ -29,7 +29,7 @@ use std::{
 use bellrope_proto::{Violation, stream::Scratch};
 use bellrope_shm::{
     sync::{Ordering, spin_loop},
-    wait::{Event, Poller},
+    wait::{EVENTS, Event, Poller},
 };
 
 use self::{
@@ -315,8 +315,16 @@ impl Worker {
     fn visit_hot(&mut self) -> bool {
         let mut worked = self.visit_priority();
         let (mut place, mut next_look) = (0, self.worked + VISITS_PER_LOOK);
+        // Those that come in meanwhile again and again do not keep the round from ending.
+        let mut left = 2 * self.hot.len() + EVENTS;
         self.visitor.looked_around();
         while let Some(&index) = self.hot.get(place) {
+            if left == 0 {
+                // Whoever was not visited is the first in the next round.
+                self.hot.rotate_left(place);
+                break;
+            }
+            left -= 1;
             // What this one's neighbour sent travels here while this one is served.
             if let Some(next) = self.hot.get(place + 1).and_then(|next| self.sessions[*next].as_deref()) {
                 next.connection.prefetch();

@@ -124,7 +124,8 @@ impl Answer {
     /// It says that the server failed.
     pub(super) fn stopped(&mut self, word: Option<&RawValue>) -> Result<(), ProviderError> {
         // Some servers put the word into an object, beside what the answer stopped at.
-        let inner = |reason| fields(reason, ["type", "reason"]).and_then(|[kind, reason]| kind.or(reason).and_then(words));
+        let inner =
+            |reason| fields(reason, ["type", "reason"]).and_then(|[kind, reason]| kind.or(reason).and_then(words));
         let Some(word) = word.and_then(|word| words(word).or_else(|| inner(word))) else { return Ok(()) };
         match Reason::of(&word) {
             Some(Reason::Stop(reason)) => {

@@ -17,16 +17,27 @@ impl Reason {
         // However it is spelt: `tool_calls`, `tool-calls`, `FINISH_REASON_TOOL_CALLS`.
         let letters = word.chars().filter(char::is_ascii_alphabetic).take(LONGEST).collect::<String>();
         let letters = letters.to_ascii_lowercase();
-        let letters = ["finishreason", "stopreason"].iter().find_map(|begin| letters.strip_prefix(begin)).unwrap_or(&letters);
+        let letters =
+            ["finishreason", "stopreason"].iter().find_map(|begin| letters.strip_prefix(begin)).unwrap_or(&letters);
         Some(match letters {
-            "stop" | "endturn" | "eos" | "eostoken" | "complete" | "completed" | "normal" => Self::Stop(StopReason::EndTurn),
+            "stop" | "endturn" | "eos" | "eostoken" | "complete" | "completed" | "normal" => {
+                Self::Stop(StopReason::EndTurn)
+            }
             "stopsequence" => Self::Stop(StopReason::StopSequence),
             "length" | "maxtokens" | "maxoutputtokens" => Self::Stop(StopReason::MaxTokens),
             "modelcontextwindowexceeded" | "modellength" => Self::Stop(StopReason::ContextWindow),
             "toolcalls" | "toolcall" | "tooluse" | "functioncall" | "functioncalls" => Self::Stop(StopReason::ToolUse),
             "refusal" => Self::Stop(StopReason::Refusal),
-            "contentfilter" | "contentfiltered" | "safety" | "imagesafety" | "recitation" | "blocklist"
-            | "prohibitedcontent" | "spii" | "sensitive" | "guardrailintervened" => Self::Stop(StopReason::ContentFilter),
+            "contentfilter"
+            | "contentfiltered"
+            | "safety"
+            | "imagesafety"
+            | "recitation"
+            | "blocklist"
+            | "prohibitedcontent"
+            | "spii"
+            | "sensitive"
+            | "guardrailintervened" => Self::Stop(StopReason::ContentFilter),
             "pauseturn" => Self::Stop(StopReason::PauseTurn),
             "insufficientsystemresource" | "unexpectedtoolcall" | "toomanytoolcalls" => Self::Failure,
             _ if FAILURES.iter().any(|stem| letters.contains(stem)) => Self::Failure,
@@ -39,9 +50,8 @@ impl Reason {
 const LONGEST: usize = 64;
 
 /// What words have in them that mean failure, of which every server has its own.
-const FAILURES: [&str; 10] = [
-    "error", "fail", "abort", "cancel", "timeout", "timedout", "malformed", "exception", "overload", "unavailable",
-];
+const FAILURES: [&str; 10] =
+    ["error", "fail", "abort", "cancel", "timeout", "timedout", "malformed", "exception", "overload", "unavailable"];
 
 #[cfg(test)]
 mod tests {
@@ -59,9 +69,14 @@ mod tests {
         ] {
             words.iter().for_each(|word| assert_eq!(Reason::of(word), Some(Reason::Stop(reason)), "{word}"));
         }
-        for word in
-            ["upstream_error", "ERROR_TOXIC", "generation-failed", "USER_CANCEL", "request_timed_out", "engine exception"]
-        {
+        for word in [
+            "upstream_error",
+            "ERROR_TOXIC",
+            "generation-failed",
+            "USER_CANCEL",
+            "request_timed_out",
+            "engine exception",
+        ] {
             assert_eq!(Reason::of(word), Some(Reason::Failure), "{word}");
         }
         for word in ["", " ", "unspecified", "FINISH_REASON_UNSPECIFIED", "other", "???"] {

@@ -1,5 +1,7 @@
 //! The acceptor: listens, shakes hands under a deadline, and hands connections over to the workers.
 
+mod accepting;
+
 use std::{
     io,
     os::unix::net::UnixListener,
@@ -12,12 +14,13 @@ use std::{
 
 use bellrope_proto::handshake::{HELLO_LEN, Hello, PRIORITY, Status, Transport, encode_refusal};
 use bellrope_shm::{
-    process::{self, Shortage, shortage},
+    process::{Shortage, shortage},
     socket::{PeerCredentials, Socket},
     wait::Poller,
 };
 
 use super::{
+    by_process::ByProcess,
     connection_limits::{ConnectionSlot, Giver},
     half_open::HalfOpens,
     newcomers::{Newcomer, Newcomers, Step},
@@ -39,8 +42,6 @@ use crate::{
 const LISTENER_KEY: u64 = 0;
 const INBOX_KEY: u64 = 1;
 const FIRST_HANDSHAKE_KEY: u64 = 2;
-/// Connections taken from the listener before handshakes have their turn.
-const ACCEPT_BATCH: usize = 64;
 /// How long accepting rests when descriptors have run out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -50,6 +51,8 @@ pub(crate) struct Acceptor {
     workers: Vec<Arc<Inbox<Message>>>,
     inbox: Arc<Inbox<Message>>,
     poller: Poller,
+    /// Those whose handshakes have not begun.
+    accepted: ByProcess<Socket>,
     half_open: HalfOpens<Unfinished>,
     pages: PageCache,
     /// As many as may be half open, at most.
@@ -81,6 +84,7 @@ impl Acceptor {
             workers,
             inbox: Arc::clone(&inbox),
             poller,
+            accepted: ByProcess::default(),
             half_open: HalfOpens::default(),
             pages: PageCache::default(),
             waiting: Vec::new(),
@@ -107,6 +111,7 @@ impl Acceptor {
                     key => self.listen_to(key),
                 }
             }
+            self.begin_some();
             self.expire(Instant::now());
             self.seat_newcomers(Instant::now());
             self.end_if_unused();
@@ -122,6 +127,9 @@ impl Acceptor {
         let keys: Vec<_> = self.half_open.iter().map(|(key, _)| key).collect();
         for unfinished in keys.into_iter().filter_map(|key| self.half_open.remove(key)).collect::<Vec<_>>() {
             self.give_up(&unfinished, Status::Draining, text);
+        }
+        while let Some((peer, socket)) = self.accepted.pop() {
+            self.refuse(&socket, peer.pid, Status::Draining, text);
         }
         for Waiting { socket, peer, .. } in std::mem::take(&mut self.waiting) {
             self.refuse(&socket, peer.pid, Status::Draining, text);
@@ -147,12 +155,21 @@ impl Acceptor {
         self.workers.iter().for_each(|worker| worker.wake());
     }
 
+    /// Has accepting rest.
+    fn pause(&mut self) {
+        self.paused_until = Some(Instant::now() + EXHAUSTED_PAUSE);
+    }
+
     fn is_shaking_hands(&self) -> bool {
-        self.half_open.len() > 0 || !self.waiting.is_empty() || self.newcomers.len() > 0
+        let (accepted, newcomers) = (!self.accepted.is_empty(), self.newcomers.len() > 0);
+        accepted || newcomers || self.half_open.len() > 0 || !self.waiting.is_empty()
     }
 
     /// How long nothing will happen by itself.
     fn patience(&self) -> Duration {
+        if !self.accepted.is_empty() {
+            return Duration::ZERO;
+        }
         let deadlines = self.half_open.iter().map(|(_, unfinished)| unfinished.deadline());
         let next = deadlines.chain(self.waiting.iter().map(|waiting| waiting.due)).chain(self.paused_until);
         let next = next.chain(self.newcomers.first().map(|first| first.deadline));
@@ -160,42 +177,8 @@ impl Acceptor {
         next.map_or(SWEEP, |next| next.saturating_duration_since(Instant::now()).min(SWEEP))
     }
 
-    fn accept(&mut self) {
-        for _ in 0..ACCEPT_BATCH {
-            match self.listener.accept() {
-                Ok((stream, _)) => self.begin(stream.into()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The client was faster than we.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => self.gone(0, &error),
-                Err(error) => {
-                    tracing::error!(%error, "accepting failed; resting for {EXHAUSTED_PAUSE:?}");
-                    let _ = self.poller.remove(&self.listener);
-                    self.paused_until = Some(Instant::now() + EXHAUSTED_PAUSE);
-                    return;
-                }
-            }
-        }
-    }
-
     /// Begins a handshake, unless its process has to wait.
-    fn begin(&mut self, socket: Socket) {
-        KillPoint::Accepted.reached();
-        let peer = match socket.set_nonblocking(true).and_then(|()| socket.peer_credentials()) {
-            Ok(peer) => peer,
-            Err(error) => {
-                let text = format!("the system does not say who is at the other end: {error}");
-                return self.refuse(&socket, 0, Status::Forbidden, &text);
-            }
-        };
-        if !process::names_user(peer.uid) {
-            let text = format!(
-                "user {} stands for every user that the server's user namespace does not map; run both sides in one \
-                 user namespace, or map the client's user into the server's",
-                peer.uid
-            );
-            return self.refuse(&socket, peer.pid, Status::Forbidden, &text);
-        }
+    fn begin(&mut self, socket: Socket, peer: PeerCredentials) {
         // Its hello is to be answered, by whatever, before its client gives up.
         let (now, patience) = (Instant::now(), self.core.live.handshake_timeout() / 2);
         let (due, turned_away) =
@@ -489,7 +472,7 @@ impl Acceptor {
             self.paused_until = None;
             if let Err(error) = self.poller.add(&self.listener, LISTENER_KEY) {
                 tracing::error!(%error, "accepting could not go on");
-                self.paused_until = Some(now + EXHAUSTED_PAUSE);
+                self.pause();
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::server::{
 };
 
 /// Events that one round hears: each costs a system call or two.
-const EVENTS_A_ROUND: usize = 32;
+const EVENTS_A_ROUND: usize = 64;
 /// Connections that one round takes over, or is asked to close for others.
 const NEWCOMERS_A_ROUND: usize = 4;
 /// Connections that one round closes: no fewer than it takes over, so that those that end do not pile up. The kernel takes

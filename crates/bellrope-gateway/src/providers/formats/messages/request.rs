@@ -264,9 +264,7 @@ impl Conversation {
     /// Whether the model is to go on after calls before which it did not think.
     fn goes_on_unthought(&self) -> bool {
         let [.., Turn { role: Role::Assistant, rest, .. }, last] = &self.turns[..] else { return false };
-        let is_thought = |block: &Block| {
-            matches!(block, Block::Plain(block) if block["type"] == "thinking" || block["type"] == "redacted_thinking")
-        };
+        let is_thought = |block: &Block| matches!(block, Block::Plain(block) if block["type"] == "thinking" || block["type"] == "redacted_thinking");
         !last.results.is_empty() && !rest.first().is_some_and(is_thought)
     }
 

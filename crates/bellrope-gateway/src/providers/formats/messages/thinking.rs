@@ -132,7 +132,10 @@ mod tests {
         assert_eq!((body.get("thinking"), notes), (None, 1));
         assert_eq!(body["tool_choice"], json!({"type": "any"}));
         let failed = &body["messages"][2]["content"][0];
-        assert!(failed["is_error"] == true && failed["content"].as_str().is_some_and(|words| !words.is_empty()), "{failed}");
+        assert!(
+            failed["is_error"] == true && failed["content"].as_str().is_some_and(|words| !words.is_empty()),
+            "{failed}"
+        );
         let mut known = loop_of(&[]);
         known["messages"][2]["content"] = json!("Never mind.");
         assert!(sent(&known).unwrap().0.get("thinking").is_none(), "the call has a result all the same");
