@@ -55,7 +55,7 @@ const LOOK_AFTER_SLEEPERS: Duration = Duration::from_micros(50);
 const TURNS_PER_LOOK: u32 = 1024;
 const WORKED: u32 = 64;
 /// More rings than this between two sleeps make no sense: an honest peer rings once or twice for each.
-const MAX_RINGS: usize = 64;
+const MAX_RINGS: u32 = 64;
 /// Messages of one connection between two looks at those with priority, where there are any.
 const SLICE: u32 = 4;
 /// The inbox's key in the epoll set; connections have their index.
