@@ -20,7 +20,7 @@ use std::{process::ExitCode, time::Duration};
 
 use bellrope_measure::{bench, bench_server, demo, stress};
 use bellrope_shm::CountingAllocator;
-use bellrope_terminal::{WrongSettings, signals, stderr};
+use bellrope_terminal::{WrongSettings, apart, signals, stderr};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{acp, breaker, call, chat, config, doctor, generate, health, list, manual, stop, token, top, usage};
@@ -114,7 +114,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     // Whatever this fails with, the program works without it.
     let _ = signals::outlive_file_size_limit();
-    let outcome = match Cli::parse().command {
+    let outcome = match apart(Cli::parse).command {
         Command::Serve(args) => serve::run(&args),
         Command::Stop(args) => stop::run(&args),
         Command::Chat(args) => chat::run(args),

@@ -32,7 +32,7 @@ enum Half {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = bellrope_terminal::apart(Cli::parse);
     let outcome = match cli.half {
         Some(Half::BenchServer(args)) => bench_server::run(&args, &ALLOCATOR),
         None => demo::run(&cli.demo, &ALLOCATOR),

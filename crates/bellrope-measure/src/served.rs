@@ -23,14 +23,14 @@ pub fn register(builder: ServerBuilder, gateway: LiveGateway) -> ServerBuilder {
 
 /// Keeps resident what is in use: once after starting up, and then after every second in which calls were answered,
 /// gives back the program's pages. Those in use come back at some 20 us a second; what a rare call needed does not stay.
-/// In the second second without an answer the workers have let go of what they keep for the next call, and what is
-/// free of the heap is given back too.
+/// In the second second without an answer the workers have let go of what they keep for the next call: what is free of the
+/// heap is given back, and the program's pages once more, so that what starting up or the last call needed does not stay.
 pub fn stay_small(metrics: Arc<Metrics>) -> Outcome {
     let trim = move || {
         let mut seen = u64::MAX;
         let mut quiet = 0_u32;
         loop {
-            let answered = metrics.snapshot().total_requests();
+            let answered = metrics.total_requests();
             if answered != seen {
                 process::drop_program_pages();
                 seen = answered;
@@ -40,6 +40,7 @@ pub fn stay_small(metrics: Arc<Metrics>) -> Outcome {
             }
             if quiet == QUIET_LOOKS {
                 process::trim_heap();
+                process::drop_program_pages();
             }
             std::thread::sleep(TRIM_EVERY);
         }

@@ -4,6 +4,7 @@
 //! It knows no server, no call and no option of any command.
 #![forbid(unsafe_code)]
 
+mod apart;
 mod exit;
 mod outcome;
 pub mod output;
@@ -11,6 +12,7 @@ mod progress;
 pub mod signals;
 pub mod stderr;
 
+pub use apart::apart;
 pub use exit::exit_code;
 pub use outcome::{ApplicationError, Failed, Interrupted, Outcome, WrongSettings, in_words, is_closed_pipe};
 pub use progress::Progress;

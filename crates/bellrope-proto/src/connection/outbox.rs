@@ -1,14 +1,13 @@
 //! What the server has to say on one connection: answers, chunks and credit, and what of it waits for room.
 
 pub(super) mod answer;
+mod backlog;
 mod errors;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    mem::offset_of,
-};
+use std::mem::offset_of;
 
-use super::{flow::Outflow, uploads::Uploads};
+use self::backlog::{Backlog, Ending, LargeResponse, Stream};
+use super::uploads::Uploads;
 use crate::{
     Reservation, Violation,
     failure::Failure,
@@ -17,10 +16,6 @@ use crate::{
     ring::{Producer, RecordClass, Wake},
     terms::Terms,
 };
-
-/// Bytes of large responses that may wait while further requests are admitted: enough that the next request is taken and
-/// worked on while parts of the last answer are on their way. What waits is in the budget.
-const LARGE_AHEAD: u64 = 1024 * 1024;
 
 /// The sending side of a [`ServerConnection`](super::ServerConnection).
 ///
@@ -37,53 +32,11 @@ pub(super) struct Outbox<B> {
     pub(super) special: bool,
     responses: Producer,
     pub(super) terms: Terms,
-    /// Ends of calls that found no room. While there are any, no request is admitted.
-    waiting: VecDeque<(u64, Ending<B>)>,
-    /// Responses that are too large for a record. Parts of the first are on their way.
-    large: VecDeque<LargeResponse<B>>,
-    /// Bytes of them that were not sent.
-    large_unsent: u64,
-    /// Streams from the server.
-    streams: HashMap<u64, Stream<B>>,
-    /// Those of them that have something to send and credit for it.
-    runnable: VecDeque<u64>,
+    /// What waits for room or credit, and the streams that there are. Most connections never have any of that, so there is a
+    /// word for it until then.
+    backlog: Option<Box<Backlog<B>>>,
     /// Streams from the client, whose credit is sent with the rest.
     pub(super) uploads: Uploads,
-}
-
-/// A stream from the server.
-#[derive(Debug)]
-struct Stream<B> {
-    flow: Outflow,
-    parked: VecDeque<B>,
-    /// How it ends once everything parked has been sent.
-    ending: Option<Ending<B>>,
-    /// Whether its id stands in `runnable`.
-    listed: bool,
-    /// Since when something of it waits for its reader's credit, on the clock of whoever [asks](Outbox::unread_streams).
-    unread_since_us: Option<u64>,
-    /// Room in the budget that is its own until its end has been sent.
-    held: Option<Reservation>,
-}
-
-/// How a call or stream ends.
-#[derive(Debug)]
-enum Ending<B> {
-    Response(B),
-    End,
-    Failed {
-        failure: Failure,
-        /// Room in the budget for its text, until it was sent.
-        _held: Option<Reservation>,
-    },
-}
-
-/// A response that travels in parts.
-#[derive(Debug)]
-struct LargeResponse<B> {
-    id: u64,
-    body: B,
-    sent: usize,
 }
 
 /// What came of one try to send.
@@ -107,11 +60,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             special: false,
             responses,
             terms,
-            waiting: VecDeque::new(),
-            large: VecDeque::new(),
-            large_unsent: 0,
-            streams: HashMap::new(),
-            runnable: VecDeque::new(),
+            backlog: None,
             uploads: Uploads::default(),
         }
     }
@@ -119,19 +68,13 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     /// Whether so many answers wait for room that no request is admitted.
     #[inline(always)]
     pub(super) fn is_stalled(&self) -> bool {
-        !self.waiting.is_empty() || self.large_unsent > LARGE_AHEAD
-    }
-
-    /// Whether answers wait for room.
-    #[inline(always)]
-    fn has_unsent_answers(&self) -> bool {
-        !self.waiting.is_empty() || !self.large.is_empty()
+        self.backlog.as_ref().is_some_and(|backlog| backlog.is_stalled())
     }
 
     /// Whether anything waits for room.
     #[inline(always)]
     pub(super) fn wants_room(&self) -> bool {
-        self.has_unsent_answers() || !self.runnable.is_empty() || self.uploads.any_due()
+        self.backlog.as_ref().is_some_and(|backlog| backlog.wants_room()) || self.uploads.any_due()
     }
 
     /// How far we have written.
@@ -159,13 +102,28 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         self.responses.release_pages();
     }
 
+    /// Lets go of the room for what waited, if nothing does.
+    #[cfg(not(loom))]
+    pub(super) fn shrink(&mut self) {
+        self.backlog.take_if(|backlog| backlog.is_empty());
+    }
+
+    fn backlog(&mut self) -> &mut Backlog<B> {
+        self.backlog.get_or_insert_default()
+    }
+
+    fn stream(&mut self, id: u64) -> Option<&mut Stream<B>> {
+        self.backlog.as_mut()?.streams.get_mut(&id)
+    }
+
     /// Ends a call that is no stream.
     pub(super) fn respond(&mut self, id: u64, outcome: Result<B, Failure>) -> Result<(), Violation> {
         let ending = match outcome {
             Ok(body) if body.as_ref().len() > self.terms.max_record() => {
                 self.special = true;
-                self.large_unsent += body.as_ref().len() as u64;
-                self.large.push_back(LargeResponse { id, body, sent: 0 });
+                let backlog = self.backlog();
+                backlog.large_unsent += body.as_ref().len() as u64;
+                backlog.large.push_back(LargeResponse { id, body, sent: 0 });
                 return self.flush();
             }
             Ok(body) => Ending::Response(body),
@@ -176,45 +134,28 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Makes room for a stream.
     pub(super) fn open_stream(&mut self, id: u64) {
-        self.streams.insert(
-            id,
-            Stream {
-                flow: Outflow::new(self.terms.stream_window),
-                parked: VecDeque::new(),
-                ending: None,
-                listed: false,
-                unread_since_us: None,
-                held: None,
-            },
-        );
+        let window = self.terms.stream_window;
+        self.backlog().streams.insert(id, Stream::new(window));
     }
 
     /// Forgets a call: its stream, or what was not sent yet of a large response. Answers whether there was a stream.
     pub(super) fn forget(&mut self, id: u64) -> bool {
-        let unsent = &mut self.large_unsent;
-        self.large.retain(|large| {
-            let stays = large.id != id;
-            *unsent -= if stays { 0 } else { (large.body.as_ref().len() - large.sent) as u64 };
-            stays
-        });
-        let Some(stream) = self.streams.remove(&id) else { return false };
-        if stream.listed {
-            // Or ids of streams that are gone would pile up behind a chunk that finds no room.
-            self.runnable.retain(|listed| *listed != id);
-        }
-        true
+        self.backlog.as_mut().is_some_and(|backlog| backlog.forget(id))
     }
 
     /// Keeps room in the budget until the end of a stream has been sent.
     pub(super) fn hold(&mut self, id: u64, reservation: Reservation) {
-        if let Some(stream) = self.streams.get_mut(&id) {
+        if let Some(stream) = self.stream(id) {
             stream.held = Some(reservation);
         }
     }
 
     /// How far the client has read, if something waits for room or credit.
     pub(super) fn awaits_reader(&mut self) -> Result<Option<u64>, Violation> {
-        if !self.has_unsent_answers() && self.streams.values().all(|stream| stream.parked.is_empty()) {
+        let waits = self.backlog.as_ref().is_some_and(|backlog| {
+            backlog.has_unsent_answers() || backlog.streams.values().any(|stream| !stream.parked.is_empty())
+        });
+        if !waits {
             return Ok(None);
         }
         self.responses.look()?;
@@ -229,7 +170,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     /// The streams of which something has waited for their reader's credit for so long, as far as was seen from here.
     pub(super) fn unread_streams(&mut self, now_us: u64, patience_us: u64) -> Vec<u64> {
         let mut unread = Vec::new();
-        for (id, stream) in &mut self.streams {
+        for (id, stream) in self.backlog.iter_mut().flat_map(|backlog| &mut backlog.streams) {
             let waits = !stream.parked.is_empty() && !stream.flow.available();
             let since = waits.then(|| *stream.unread_since_us.get_or_insert(now_us));
             stream.unread_since_us = since;
@@ -242,8 +183,9 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Parks a chunk, to be sent when there is credit and room.
     pub(super) fn chunk(&mut self, id: u64, body: B) -> Result<(), Violation> {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            if stream.ending.is_none() && body.as_ref().len() <= self.terms.max_record() {
+        let max_record = self.terms.max_record();
+        if let Some(stream) = self.stream(id) {
+            if stream.ending.is_none() && body.as_ref().len() <= max_record {
                 stream.parked.push_back(body);
                 self.list(id);
             }
@@ -253,7 +195,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Ends a stream after everything parked.
     pub(super) fn finish(&mut self, id: u64, outcome: Result<(), Failure>) -> Result<(), Violation> {
-        if let Some(stream) = self.streams.get_mut(&id) {
+        if let Some(stream) = self.stream(id) {
             stream.ending.get_or_insert(match outcome {
                 Ok(()) => Ending::End,
                 // The stream holds its room.
@@ -267,7 +209,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     /// Takes credit that the reader of a stream gave back.
     pub(super) fn credit(&mut self, id: u64, amount: u64) -> Result<(), Violation> {
         // Credit for a stream that has ended crossed its end on the way.
-        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        let Some(stream) = self.stream(id) else { return Ok(()) };
         stream.flow.refill(id, amount)?;
         if amount > 0 {
             stream.unread_since_us = None;
@@ -295,9 +237,9 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             }
             self.uploads.returned();
         }
-        while let Some((id, ending)) = self.waiting.pop_front() {
+        while let Some((id, ending)) = self.backlog.as_mut().and_then(|backlog| backlog.waiting.pop_front()) {
             if let Some(ending) = self.push_ending(id, ending, 0)? {
-                self.waiting.push_front((id, ending));
+                self.backlog().waiting.push_front((id, ending));
                 return Ok(());
             }
         }
@@ -313,10 +255,11 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Sends the end of a call, or lets it wait for room. It may overtake a large response, and no other end.
     fn send_ending(&mut self, id: u64, ending: Ending<B>) -> Result<(), Violation> {
-        let unsent = if self.waiting.is_empty() { self.push_ending(id, ending, 0)? } else { Some(ending) };
+        let is_first = self.backlog.as_ref().is_none_or(|backlog| backlog.waiting.is_empty());
+        let unsent = if is_first { self.push_ending(id, ending, 0)? } else { Some(ending) };
         if let Some(ending) = unsent {
             self.special = true;
-            self.waiting.push_back((id, ending));
+            self.backlog().waiting.push_back((id, ending));
         }
         Ok(())
     }
@@ -337,7 +280,8 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Sends the next part of the first large response.
     fn push_large(&mut self) -> Result<Progress, Violation> {
-        let Some(LargeResponse { id, body, sent }) = self.large.front_mut() else { return Ok(Progress::Idle) };
+        let Some(backlog) = &mut self.backlog else { return Ok(Progress::Idle) };
+        let Some(LargeResponse { id, body, sent }) = backlog.large.front_mut() else { return Ok(Progress::Idle) };
         let bytes = body.as_ref();
         let (whole, rest) = (bytes.len() as u64, &bytes[*sent..]);
         let part = self.terms.part();
@@ -351,26 +295,27 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         }
         let now = rest.len().min(part);
         *sent += now;
-        self.large_unsent -= now as u64;
+        backlog.large_unsent -= now as u64;
         // The client copies this part while we copy the next.
         self.wake |= self.responses.publish();
         KillPoint::ServerPartSent.reached();
         if *sent as u64 == whole {
-            self.large.pop_front();
+            backlog.large.pop_front();
         }
         Ok(Progress::More)
     }
 
     /// Sends one record of the stream whose turn it is.
     fn push_runnable(&mut self) -> Result<Progress, Violation> {
-        let Some(id) = self.runnable.pop_front() else { return Ok(Progress::Idle) };
+        let first = self.backlog.as_mut().and_then(|backlog| backlog.runnable.pop_front());
+        let Some(id) = first else { return Ok(Progress::Idle) };
         match self.push_stream(id)? {
             Progress::NoRoom => {
-                self.runnable.push_front(id);
+                self.backlog().runnable.push_front(id);
                 Ok(Progress::NoRoom)
             }
             Progress::More => {
-                self.runnable.push_back(id);
+                self.backlog().runnable.push_back(id);
                 Ok(Progress::More)
             }
             // This one is done for now; others may not be.
@@ -380,9 +325,8 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Sends one record of a stream.
     fn push_stream(&mut self, id: u64) -> Result<Progress, Violation> {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return Ok(Progress::Idle);
-        };
+        let Some(backlog) = &mut self.backlog else { return Ok(Progress::Idle) };
+        let Some(stream) = backlog.streams.get_mut(&id) else { return Ok(Progress::Idle) };
         if let Some(body) = stream.parked.front() {
             let bytes = body.as_ref();
             if stream.flow.available() {
@@ -396,13 +340,13 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         } else if let Some(ending) = stream.ending.take() {
             let chunks = stream.flow.number();
             if let Some(unsent) = self.push_ending(id, ending, chunks)? {
-                if let Some(stream) = self.streams.get_mut(&id) {
+                if let Some(stream) = self.stream(id) {
                     stream.ending = Some(unsent);
                 }
                 return Ok(Progress::NoRoom);
             }
             KillPoint::ServerEndSent.reached();
-            self.streams.remove(&id);
+            self.backlog().streams.remove(&id);
             return Ok(Progress::Idle);
         }
         if stream.can_send() {
@@ -414,12 +358,12 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Puts a stream on the list of those that can send, if it can and is not there yet.
     fn list(&mut self, id: u64) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            if !stream.listed && stream.can_send() {
-                stream.listed = true;
-                self.special = true;
-                self.runnable.push_back(id);
-            }
+        let Some(backlog) = &mut self.backlog else { return };
+        let Some(stream) = backlog.streams.get_mut(&id) else { return };
+        if !stream.listed && stream.can_send() {
+            stream.listed = true;
+            backlog.runnable.push_back(id);
+            self.special = true;
         }
     }
 
@@ -438,18 +382,12 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Whether this stream is there: it goes when its end has been sent.
     pub(super) fn has_stream(&self, id: u64) -> bool {
-        self.streams.contains_key(&id)
+        self.backlog.as_ref().is_some_and(|backlog| backlog.streams.contains_key(&id))
     }
 
     /// How many streams there are.
     pub(super) fn streams(&self) -> usize {
-        self.streams.len()
-    }
-}
-
-impl<B> Stream<B> {
-    fn can_send(&self) -> bool {
-        if self.parked.is_empty() { self.ending.is_some() } else { self.flow.available() }
+        self.backlog.as_ref().map_or(0, |backlog| backlog.streams.len())
     }
 }
 

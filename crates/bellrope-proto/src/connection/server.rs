@@ -37,13 +37,13 @@ const CONTROL_BUDGET: usize = 64;
 pub struct ServerConnection<B> {
     requests: Consumer,
     wake: Wake,
+    /// Whether the client may say something of its calls.
+    hears_metadata: bool,
     outbox: Outbox<B>,
     /// Calls whose handler has not answered yet, but for those answered with a stream, which the outbox has.
     open: Ids,
     /// The request that is on its way in parts, if one is.
     assembly: Option<Assembly>,
-    /// Whether the client may say something of its calls.
-    hears_metadata: bool,
 }
 
 impl<B> ServerConnection<B> {
@@ -464,11 +464,13 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.requests.disarm();
     }
 
-    /// Takes the rings out of this process's resident set until they are next used.
+    /// Takes the rings out of this process's resident set until they are next used, and lets go of what was made for answers
+    /// that had to wait.
     #[cfg(not(loom))]
-    pub fn release_pages(&self) {
+    pub fn give_back(&mut self) {
         self.requests.release_pages();
         self.outbox.release_pages();
+        self.outbox.shrink();
     }
 
     /// Whether anything waits for room, or a large request is on its way.

@@ -345,9 +345,9 @@ fn hints_and_released_pages_change_nothing() {
         let id = both.client.submit(ECHO, Style::Unary, payload, None).unwrap();
         let _ = both.client.commit();
         both.server.prefetch();
-        both.server.release_pages();
+        both.server.give_back();
         assert_eq!(both.echo(), 1);
-        both.server.release_pages();
+        both.server.give_back();
         assert_eq!(both.receive(), Some((id, AnswerKind::Response, payload.to_vec())));
     }
 }

@@ -3,7 +3,8 @@
 //! What cannot be read is absent, never zero.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, BufRead, BufReader},
     net::{IpAddr, SocketAddr},
     ops::Range,
     path::PathBuf,
@@ -214,7 +215,8 @@ pub(super) fn online_cpus() -> Option<usize> {
 
 /// The mappings of this process that hold code, or constants that lie before the code of the same file.
 pub(super) fn constant_mappings() -> Option<Vec<Range<usize>>> {
-    Some(constants_and_code(&fs::read_to_string("/proc/self/maps").ok()?))
+    // Line by line: a server has one for each of its connections.
+    constants_and_code(BufReader::new(fs::File::open("/proc/self/maps").ok()?)).ok()
 }
 
 /// The user who owns the other end of a TCP connection between two sockets of this network namespace: `theirs` is that
@@ -294,33 +296,39 @@ fn count_of_ranges(list: &str) -> Option<usize> {
 
 /// The mappings in a text like that of `/proc/PID/maps` that hold code, or constants that lie before the code of the same
 /// file.
-fn constants_and_code(maps: &str) -> Vec<Range<usize>> {
+fn constants_and_code(mut maps: impl BufRead) -> io::Result<Vec<Range<usize>>> {
     let mut found = Vec::new();
     // Read-only mappings of one file that may turn out to lie before its code.
-    let mut before_code: (&str, Vec<Range<usize>>) = ("", Vec::new());
-    for line in maps.lines() {
-        // address-address permissions offset device inode path
-        let mut fields = line.split_whitespace();
-        let (Some(range), Some(permissions), Some(path)) = (fields.next(), fields.next(), fields.nth(3)) else {
-            continue;
-        };
-        let range = range
-            .split_once('-')
-            .and_then(|(from, to)| Some(usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?));
-        let Some(range) = range.filter(|_| path.starts_with('/')) else { continue };
-        if before_code.0 != path {
-            before_code = (path, Vec::new());
-        }
-        match permissions {
-            "r--p" => before_code.1.push(range),
-            "r-xp" => {
-                found.append(&mut before_code.1);
-                found.push(range);
+    let (mut file, mut before_code) = (String::new(), Vec::new());
+    let mut line = String::new();
+    while maps.read_line(&mut line)? > 0 {
+        if let Some((range, permissions, path)) = mapping_of_file(&line) {
+            if file != path {
+                path.clone_into(&mut file);
+                before_code.clear();
             }
-            _ => before_code.1.clear(),
+            match permissions {
+                "r--p" => before_code.push(range),
+                "r-xp" => {
+                    found.append(&mut before_code);
+                    found.push(range);
+                }
+                _ => before_code.clear(),
+            }
         }
+        line.clear();
     }
-    found
+    Ok(found)
+}
+
+/// The range, permissions and path of a mapping, if it is one of a file.
+fn mapping_of_file(line: &str) -> Option<(Range<usize>, &str, &str)> {
+    // address-address permissions offset device inode path
+    let mut fields = line.split_whitespace();
+    let (range, permissions, path) = (fields.next()?, fields.next()?, fields.nth(3)?);
+    let (from, to) = range.split_once('-')?;
+    let range = usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?;
+    path.starts_with('/').then_some((range, permissions, path))
 }
 
 /// The user in the row of a table for the connection from `theirs` to `ours`.
@@ -429,7 +437,7 @@ mod tests {
 7000-8000 r--p 00000000 fe:00 13 /data/file
 8000-9000 r-xp 00000000 00:00 0 [vdso]
 ";
-        assert_eq!(constants_and_code(maps), [0x1000..0x2000, 0x2000..0x4000]);
+        assert_eq!(constants_and_code(maps.as_bytes()).unwrap(), [0x1000..0x2000, 0x2000..0x4000]);
     }
 
     /// A row of a table, for a connection of two ports of 127.0.0.1.

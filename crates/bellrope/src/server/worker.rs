@@ -60,7 +60,7 @@ const WORKED: u32 = 64;
 /// Visits that found work between two looks at the clock, to see whether one round over all connections takes long.
 const VISITS_PER_LOOK: u32 = 16;
 /// More rings than this between two sleeps make no sense: an honest peer rings once or twice for each.
-const MAX_RINGS: usize = 64;
+const MAX_RINGS: u32 = 64;
 /// Messages of one connection between two looks at those with priority, where there are any.
 const SLICE: u32 = 4;
 /// The inbox's key in the epoll set; connections have [others](backlog::key).

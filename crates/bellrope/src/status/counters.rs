@@ -430,6 +430,13 @@ impl Metrics {
         self.serving.load(Acquire)
     }
 
+    /// Calls that have ended, of all types: what [`Snapshot::total_requests`] says, without making one.
+    #[must_use]
+    pub fn total_requests(&self) -> u64 {
+        let types = self.shards.iter().flat_map(|shard| &shard.types);
+        types.flat_map(|counters| &counters.outcomes).map(Counter::value).sum()
+    }
+
     /// The sums of all counters.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {

@@ -1,6 +1,6 @@
 //! Errors on their way to the client, and what is said of the connection as a whole.
 
-use super::{Ending, Outbox};
+use super::{Outbox, backlog::Ending};
 use crate::{
     Reservation, Violation,
     failure::Failure,
@@ -30,7 +30,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     /// Ends a stream at once, without what is parked.
     pub(in crate::connection) fn abort(&mut self, id: u64, failure: Failure) -> Result<(), Violation> {
-        let held = self.streams.get_mut(&id).and_then(|stream| stream.held.take());
+        let held = self.stream(id).and_then(|stream| stream.held.take());
         if self.forget(id) { self.fail(id, failure, held) } else { Ok(()) }
     }
 

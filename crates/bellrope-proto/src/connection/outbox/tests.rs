@@ -35,7 +35,7 @@ fn streams_that_come_and_go_behind_a_chunk_without_room_leave_nothing() {
         outbox.open_stream(id);
         outbox.chunk(id, b"tiny".to_vec()).unwrap();
         assert!(outbox.forget(id));
-        assert!(outbox.runnable.len() <= 1 && outbox.streams() == 1);
+        assert!(outbox.backlog().runnable.len() <= 1 && outbox.streams() == 1);
     }
 }
 
@@ -69,14 +69,16 @@ fn an_error_that_waits_for_room_keeps_no_more_text_than_travels() {
     let failure = || Failure::new(ErrorCode::Handler, "é".repeat(1 << 20));
     outbox.respond(6, Err(failure())).unwrap();
     outbox.abort(7, failure()).unwrap();
-    assert_eq!(outbox.waiting.len(), 2);
-    for (_, ending) in &outbox.waiting {
+    assert_eq!(outbox.backlog().waiting.len(), 2);
+    for (_, ending) in &outbox.backlog().waiting {
         let Ending::Failed { failure, .. } = ending else { panic!("an error was to wait") };
         assert_eq!(failure.text.len(), crate::failure::MAX_ERROR_TEXT);
     }
     outbox.open_stream(8);
     outbox.finish(8, Err(failure())).unwrap();
-    let Some(Ending::Failed { failure, .. }) = &outbox.streams[&8].ending else { panic!("an error was to wait") };
+    let Some(Ending::Failed { failure, .. }) = &outbox.backlog().streams[&8].ending else {
+        panic!("an error was to wait")
+    };
     assert_eq!(failure.text.len(), crate::failure::MAX_ERROR_TEXT);
 }
 
@@ -93,12 +95,12 @@ fn an_error_that_waits_for_room_keeps_its_room_in_the_budget_and_no_longer() {
     outbox.open_stream(3);
     outbox.hold(3, room().unwrap());
     outbox.finish(3, Err(failure())).unwrap();
-    assert_eq!((outbox.waiting.len(), budget.used()), (2, 3_000));
+    assert_eq!((outbox.backlog().waiting.len(), budget.used()), (2, 3_000));
     drop(outbox);
     assert_eq!(budget.used(), 0);
     let mut roomy = self::outbox(8);
     roomy.fail(1, failure(), room()).unwrap();
-    assert_eq!((roomy.waiting.len(), budget.used()), (0, 0), "what was sent holds nothing");
+    assert_eq!((roomy.backlog().waiting.len(), budget.used()), (0, 0), "what was sent holds nothing");
 }
 
 // Fault 57.
@@ -108,7 +110,7 @@ fn why_a_connection_ends_is_said_though_its_client_reads_nothing() {
     while outbox.responses.push(RecordClass::Bulk, Kind::Response, 0, 1, None, &[0; 400]).unwrap() {}
     let before = outbox.sent();
     outbox.say_why(&Failure::new(ErrorCode::Exhausted, "w".repeat(300)));
-    assert!(outbox.sent() >= before + 300 && outbox.waiting.is_empty());
+    assert!(outbox.sent() >= before + 300 && outbox.backlog().waiting.is_empty());
     // And where credit has used that room up, nothing waits for more.
     let mut outbox = full();
     outbox.say_why(&Failure::new(ErrorCode::Exhausted, "w".repeat(300)));
@@ -133,4 +135,17 @@ fn a_stream_counts_as_unread_from_when_its_credit_was_used_up_until_more_comes()
     outbox.credit(1, 1).unwrap();
     assert_eq!(outbox.unread_streams(111, 10), []);
     assert_eq!(outbox.unread_streams(121, 10), [1]);
+}
+
+#[test]
+fn room_for_what_waits_is_there_only_while_something_may() {
+    let mut outbox = outbox(8);
+    outbox.respond(1, Ok(b"at once".to_vec())).unwrap();
+    assert!(outbox.backlog.is_none(), "a small answer needs none");
+    outbox.open_stream(2);
+    outbox.shrink();
+    assert_eq!(outbox.streams(), 1, "the stream is still there");
+    outbox.finish(2, Ok(())).unwrap();
+    outbox.shrink();
+    assert!(outbox.backlog.is_none());
 }

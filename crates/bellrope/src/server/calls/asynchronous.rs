@@ -133,7 +133,7 @@ impl AsyncCalls {
         };
         let port = Port {
             inbox: Arc::clone(&self.inbox),
-            session: SessionId { index: session.index, serial: session.serial },
+            session: SessionId { index: session.index as usize, serial: session.serial },
             call: request.id,
             max_chunk: session.connection.max_record(),
         };
@@ -152,7 +152,7 @@ impl AsyncCalls {
     pub(crate) fn deliver(&self, session: &mut Session, call: u64, what: FromHandler) -> Result<(), Violation> {
         match what {
             FromHandler::Chunk(body) => {
-                session.open.began_to_answer(call, || session.caller.who());
+                session.open.began_to_answer(call, || session.caller.of(session.peer.pid, session.serial));
                 session.connection.chunk(call, body)
             }
             FromHandler::Consumed(sizes) => {

@@ -20,14 +20,20 @@ use bellrope_proto::{
 #[derive(Debug)]
 pub(crate) struct BudgetClaim {
     holder: Arc<Holder>,
-    /// Since when its next request waits.
-    starved_since: Option<Instant>,
-    /// Counts it among those who wait, unless it comes after them.
-    waiting: Option<Waiting>,
+    /// Its next request, if that waits. Those of most connections never do.
+    starved: Option<Box<Starved>>,
     /// How long its large request that was let in has kept us waiting.
     idle: Option<Duration>,
     /// Whether its room was taken away and no large request came whole since then.
     forfeited: bool,
+}
+
+/// A request that waits.
+#[derive(Debug)]
+struct Starved {
+    since: Instant,
+    /// Counts it among those who wait, unless it comes after them.
+    waiting: Option<Waiting>,
 }
 
 /// What came of asking the budget.
@@ -43,7 +49,7 @@ pub(crate) enum Reserve {
 impl BudgetClaim {
     /// The claim of one who has nothing yet.
     pub(crate) fn new(holder: Arc<Holder>) -> Self {
-        Self { holder, starved_since: None, waiting: None, idle: None, forfeited: false }
+        Self { holder, starved: None, idle: None, forfeited: false }
     }
 
     /// Whose claim it is.
@@ -53,7 +59,7 @@ impl BudgetClaim {
 
     /// Whether the next request waits.
     pub(crate) fn is_starved(&self) -> bool {
-        self.starved_since.is_some()
+        self.starved.is_some()
     }
 
     /// Reserves memory for a request, which otherwise waits in its ring, and not for ever.
@@ -64,11 +70,11 @@ impl BudgetClaim {
             self.wait_no_more();
             return Reserve::Granted(reservation);
         }
-        let first = self.starved_since.is_none();
-        let since = *self.starved_since.get_or_insert_with(Instant::now);
-        if bytes <= budget.limit() && since.elapsed() < patience {
+        let first = self.starved.is_none();
+        let starved = self.starved.get_or_insert_with(|| Box::new(Starved { since: Instant::now(), waiting: None }));
+        if bytes <= budget.limit() && starved.since.elapsed() < patience {
             if !self.forfeited {
-                self.waiting.get_or_insert_with(|| self.holder.wait(bytes));
+                starved.waiting.get_or_insert_with(|| self.holder.wait(bytes));
             }
             return Reserve::Wait { first };
         }
@@ -122,8 +128,7 @@ impl BudgetClaim {
     }
 
     fn wait_no_more(&mut self) {
-        self.starved_since = None;
-        self.waiting = None;
+        self.starved = None;
     }
 }
 

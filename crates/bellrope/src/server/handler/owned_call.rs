@@ -142,7 +142,7 @@ impl OwnedCall {
     /// Who calls, as breakers tell callers apart: for a breaker of the handler's own.
     #[must_use]
     pub fn caller(&self) -> Caller {
-        CallerId::new(self.pid, self.context.connection).who()
+        CallerId::default().of(self.pid, self.context.connection)
     }
 
     /// Time that is left for the answer, if its caller set a deadline. The handler is dropped when it is over.

@@ -167,11 +167,11 @@ impl Worker {
         if session.carrier.is_some() {
             return self.hear_stream(index, hung_up);
         }
-        match session.socket.drain(MAX_RINGS + 1) {
+        match session.socket.drain(MAX_RINGS as usize + 1) {
             Ok(Drained::Rings(rings)) => {
-                session.rings += rings;
+                session.rings += rings as u32;
                 if session.rings > MAX_RINGS {
-                    let flood = Violation::DoorbellFlood(session.rings);
+                    let flood = Violation::DoorbellFlood(session.rings as usize);
                     self.end(index, flood.into());
                 } else if !session.hot {
                     session.resident = true;

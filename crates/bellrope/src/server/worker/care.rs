@@ -153,7 +153,7 @@ impl Worker {
         self.core.buffers.clear();
         for session in self.sessions.iter_mut().flatten() {
             if !session.hot && session.resident {
-                session.connection.release_pages();
+                session.connection.give_back();
                 session.resident = false;
             }
         }

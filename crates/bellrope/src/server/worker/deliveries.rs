@@ -23,7 +23,7 @@ impl Worker {
         if session.said.is_empty() {
             self.told.push(id.index);
         }
-        session.said.push_back((call, what));
+        session.said.push(call, what);
     }
 
     /// Gives every connection whose handlers have said something its turn. Answers whether there was one.
@@ -52,7 +52,7 @@ impl Worker {
         let Some(session) = &mut self.sessions[index] else { return Ok(false) };
         let (mut messages, mut bytes) = (0, 0);
         while messages < BATCH_MESSAGES && bytes < BATCH_BYTES {
-            let Some((call, what)) = session.said.pop_front() else { break };
+            let Some((call, what)) = session.said.pop() else { break };
             KillPoint::Delivered.reached();
             messages += 1;
             bytes += what.len();

@@ -48,20 +48,20 @@ pub(crate) struct Session {
     /// Its place among the connections that there may be.
     pub(crate) slot: ConnectionSlot,
     /// The name its client gave, free of control characters.
-    pub(crate) name: String,
+    pub(crate) name: Box<str>,
     /// What its client knows of the message types that come and go, if it has asked for that.
     pub(crate) told: Option<ToldTypes>,
     /// Its place among its worker's connections.
     #[cfg(feature = "tokio")]
-    pub(crate) index: usize,
+    pub(crate) index: u32,
     /// Calls that async handlers are working on.
     #[cfg(feature = "tokio")]
     pub(crate) open: OpenCalls,
     /// What these handlers have said and was not yet done, by call.
     #[cfg(feature = "tokio")]
-    pub(crate) said: VecDeque<(u64, FromHandler)>,
+    pub(crate) said: Said,
     /// Doorbell rings since it was last armed.
-    pub(crate) rings: usize,
+    pub(crate) rings: u32,
     /// What it wants or has of the buffer budget.
     pub(crate) budget_claim: BudgetClaim,
     /// Up to where requests were taken at the last sweep, cut to what this holds, and sweeps since that was another place.
@@ -69,6 +69,13 @@ pub(crate) struct Session {
     /// What its client was found to keep us waiting with, since it first was.
     delays: Option<Box<Delays>>,
 }
+
+/// What handlers have said to one connection, by call. Most connections never hear from any, so there is a word for it until
+/// then.
+#[cfg(feature = "tokio")]
+#[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "a queue has four words, and most connections have none")]
+pub(crate) struct Said(Option<Box<VecDeque<(u64, FromHandler)>>>);
 
 /// What a client keeps us waiting with. Most never do.
 #[derive(Debug, Default)]
@@ -119,17 +126,17 @@ impl Session {
             connection,
             carrier,
             serial,
-            caller: CallerId::new(peer.pid, serial),
+            caller: CallerId::default(),
             peer,
             slot,
-            name,
+            name: name.into(),
             told,
             #[cfg(feature = "tokio")]
-            index,
+            index: u32::try_from(index).expect("each has a descriptor of its own, and those are numbers of 31 bits"),
             #[cfg(feature = "tokio")]
             open: OpenCalls::default(),
             #[cfg(feature = "tokio")]
-            said: VecDeque::new(),
+            said: Said::default(),
             hot: false,
             resident: true,
             ending: false,
@@ -143,7 +150,7 @@ impl Session {
 
     /// Who calls, as breakers tell callers apart.
     pub(crate) fn caller(&self) -> BreakerCaller {
-        self.caller.who()
+        self.caller.of(self.peer.pid, self.serial)
     }
 
     /// Commits what was sent, and rings if the client sleeps.
@@ -265,6 +272,26 @@ impl Session {
     }
 }
 
+#[cfg(feature = "tokio")]
+impl Said {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |said| said.len())
+    }
+
+    pub(crate) fn push(&mut self, call: u64, what: FromHandler) {
+        self.0.get_or_insert_default().push_back((call, what));
+    }
+
+    /// What was said first.
+    pub(crate) fn pop(&mut self) -> Option<(u64, FromHandler)> {
+        self.0.as_mut()?.pop_front()
+    }
+}
+
 impl HalfDone {
     /// Whether it has been as far as this for `patience`. `None`: there is nothing.
     fn lasts(&mut self, progress: Option<u64>, now: Instant, patience: Duration) -> bool {
@@ -286,7 +313,7 @@ mod tests {
     // need, or clients that misbehave, is made when it first is.
     #[test]
     fn a_connection_that_has_nothing_to_do_is_small() {
-        assert!(size_of::<Session>() <= 896, "{} bytes", size_of::<Session>());
+        assert!(size_of::<Session>() <= 640, "{} bytes", size_of::<Session>());
     }
 
     #[test]
