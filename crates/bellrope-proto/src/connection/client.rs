@@ -288,7 +288,7 @@ impl ClientConnection {
             return None;
         }
         let record = self.responses.peek_for(Kind::Response)?;
-        let slot = self.calls.find_unary(record.id)?;
+        let slot = self.calls.unary(record.id)?;
         if record.header.extended {
             return None;
         }
@@ -296,7 +296,7 @@ impl ClientConnection {
         assert!(into.len() == record.header.len as usize, "an answer is taken whole");
         self.responses.read(&record, 0, into);
         self.wake |= self.responses.advance(&record);
-        self.calls.release(slot);
+        slot.release();
         KillPoint::ClientAnswerTaken.reached();
         Some(record.id)
     }

@@ -6,7 +6,7 @@ mod rarer;
 use std::{mem::offset_of, ops::Range, sync::Arc};
 
 use bellrope_shm::SharedMemory;
-pub use inbound::{Announced, Inbound, InboundChunk, Request};
+pub use inbound::{Announced, Inbound, InboundChunk, Look, Request};
 
 use super::{
     assembly::Assembly,
@@ -19,7 +19,7 @@ use crate::{
     failure::Failure,
     frame::Kind,
     kill_points::KillPoint,
-    ring::{Armed, Consumer, Producer, Wake},
+    ring::{Armed, Consumer, Front, Producer, Wake},
     style::Style,
     terms::Terms,
 };
@@ -135,8 +135,12 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// since then. To be called before anything is waited for.
     #[inline(always)]
     pub fn commit(&mut self) -> Wake {
-        self.wake |= self.outbox.publish();
-        std::mem::take(&mut self.wake)
+        let published = self.outbox.publish();
+        if !published.needed() && !self.wake.needed() {
+            return Wake::NO;
+        }
+        self.wake = Wake::NO;
+        Wake::YES
     }
 
     /// Whether something came in, as cheaply as can be told.
@@ -156,11 +160,34 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// [`Self::next_inbound`] has an answer.
     #[inline(always)]
     pub fn next_call(&mut self) -> Option<Request> {
-        debug_assert!(self.outbox.special || !self.has_more(), "whatever begins something special says so");
-        if self.outbox.special && (self.assembly.is_some() || self.is_stalled()) {
+        if !self.admits_calls() {
             return None;
         }
         self.requests.peek_for(Kind::Request).map(|record| Request::new(record, false))
+    }
+
+    /// As [`Self::next_call`], and says whether there is nothing at all: then the client gets the room that it may wait for, as
+    /// [`Self::is_drained`] gives it.
+    #[inline(always)]
+    pub fn look(&mut self) -> Look {
+        if !self.admits_calls() {
+            return Look::Other;
+        }
+        match self.requests.front(Kind::Request) {
+            Front::Record(record) => Look::Call(Request::new(record, false)),
+            Front::Nothing => {
+                self.wake |= self.requests.relieve();
+                Look::Nothing
+            }
+            Front::Other => Look::Other,
+        }
+    }
+
+    /// Whether calls are admitted that came whole.
+    #[inline(always)]
+    fn admits_calls(&self) -> bool {
+        debug_assert!(self.outbox.special || !self.has_more(), "whatever begins something special says so");
+        !(self.outbox.special && (self.assembly.is_some() || self.is_stalled()))
     }
 
     /// Whether nothing waits for room and no large request is on its way.

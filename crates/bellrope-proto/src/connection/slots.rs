@@ -118,26 +118,24 @@ impl Slots {
         self.outflows.remove(&id);
     }
 
-    /// Where the slot of a call is that ends with one response and nothing else.
+    /// The slot of a call that ends with one response and nothing else, to be [released](Taken::release).
     #[inline(always)]
-    pub(super) fn find_unary(&self, id: u64) -> Option<usize> {
-        self.find(id).filter(|slot| slot.style == Style::Unary).map(|_| index_of(id))
-    }
-
-    /// Frees the slot of a call, which has no streams or had.
-    #[inline(always)]
-    pub(super) fn release(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        (slot.id, slot.next_free) = (0, self.free);
-        self.free = index as u16;
-        self.under_way -= 1;
+    pub(super) fn unary(&mut self, id: u64) -> Option<Taken<'_>> {
+        let Self { slots, free, under_way, .. } = self;
+        let slot = slots.get_mut(index_of(id))?;
+        if slot.id != id || id == 0 || slot.style != Style::Unary {
+            return None;
+        }
+        Some(Taken { slot, free, under_way })
     }
 
     /// Forgets a call. Answers whether it was under way.
     #[inline(always)]
     pub(super) fn remove(&mut self, id: u64) -> bool {
-        let Some(Slot { style, .. }) = self.find(id).copied() else { return false };
-        self.release(index_of(id));
+        let Self { slots, free, under_way, .. } = self;
+        let Some(slot) = slots.get_mut(index_of(id)).filter(|slot| slot.id == id && id != 0) else { return false };
+        let style = slot.style;
+        Taken { slot, free, under_way }.release();
         if style.streams() {
             self.inflows.remove(&id);
         }
@@ -150,6 +148,24 @@ impl Slots {
     /// The ids of all calls under way.
     pub(super) fn ids(&self) -> impl Iterator<Item = u64> + '_ {
         self.slots.iter().map(|slot| slot.id).filter(|id| *id != 0)
+    }
+}
+
+/// The slot of a call under way.
+pub(super) struct Taken<'a> {
+    slot: &'a mut Slot,
+    free: &'a mut u16,
+    under_way: &'a mut usize,
+}
+
+impl Taken<'_> {
+    /// Frees the slot. The call has no streams, or they are forgotten beside this.
+    #[inline(always)]
+    pub(super) fn release(self) {
+        let index = index_of(self.slot.id) as u16;
+        (self.slot.id, self.slot.next_free) = (0, *self.free);
+        *self.free = index;
+        *self.under_way -= 1;
     }
 }
 

@@ -70,6 +70,17 @@ impl Record {
     }
 }
 
+/// What [`Consumer::front`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Front {
+    /// A record of the kind that was looked for, as it must be.
+    Record(Record),
+    /// Nothing.
+    Nothing,
+    /// Something else, to which [`Consumer::peek`] has an answer.
+    Other,
+}
+
 /// What [`Consumer::arm`] achieved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Armed {
@@ -136,14 +147,33 @@ impl Consumer {
     /// [`Self::peek`] has an answer.
     #[inline(always)]
     pub fn peek_for(&mut self, kind: Kind) -> Option<Record> {
+        match self.front(kind) {
+            Front::Record(record) => Some(record),
+            Front::Nothing | Front::Other => None,
+        }
+    }
+
+    /// What stands at the front, as far as a look for records of this kind tells.
+    #[inline(always)]
+    pub fn front(&mut self, kind: Kind) -> Front {
         let (word, at) = self.look();
-        if word >> 48 == kind as u64 {
+        let found = if word >> 48 == kind as u64 {
             // No flag is set, so this is a header word of that kind as it must be.
             let header = Header { len: word as u32, message_type: (word >> 32) as u16, kind, extended: false };
             self.fetch_ahead(at);
-            return self.bounded(header, at);
+            self.bounded(header, at)
+        } else if word == EMPTY || word == ASLEEP {
+            self.burst = false;
+            return Front::Nothing;
+        } else if (word >> 48) as u8 == kind as u8 {
+            self.record(word, at)
+        } else {
+            None
+        };
+        match found {
+            Some(record) => Front::Record(record),
+            None => Front::Other,
         }
-        if (word >> 48) as u8 == kind as u8 { self.record(word, at) } else { None }
     }
 
     /// Where nothing is at the front, as [`Self::peek`] would say, does what [`Self::relieve`] does.
