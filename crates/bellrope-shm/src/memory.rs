@@ -221,14 +221,15 @@ impl View {
         unsafe { AtomicU32::from_ptr(word.cast::<u32>().add(half)) }
     }
 
-    /// Asks the processor to fetch the line at `offset`, if that lies inside the view. A hint: nothing else happens.
+    /// Asks the processor to fetch the line at `offset`, which may lie beyond the view. A hint: nothing else happens.
     #[inline]
     pub fn prefetch(&self, offset: usize) {
         #[cfg(target_arch = "x86_64")]
-        if offset < self.len() {
+        {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a prefetch of any address has no effect that a program can see, and this one is mapped.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(offset).cast()) }
+            // SAFETY: a prefetch of any address, mapped or not, has no effect that a program can see, and `wrapping_add` makes
+            // any.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().wrapping_add(offset).cast()) }
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = offset;

@@ -1,12 +1,13 @@
 mod described;
 mod inbound;
 mod large;
+mod plain;
 mod rarer;
 
 use std::{mem::offset_of, ops::Range, sync::Arc};
 
 use bellrope_shm::SharedMemory;
-pub use inbound::{Announced, Inbound, InboundChunk, Look, Request};
+pub use inbound::{Announced, Inbound, InboundChunk, Request};
 
 use super::{
     assembly::Assembly,
@@ -19,7 +20,7 @@ use crate::{
     failure::Failure,
     frame::Kind,
     kill_points::KillPoint,
-    ring::{Armed, Consumer, Front, Producer, Wake},
+    ring::{Armed, Consumer, Producer, Wake},
     style::Style,
     terms::Terms,
 };
@@ -166,26 +167,10 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self.requests.peek_for(Kind::Request).map(|record| Request::new(record, false))
     }
 
-    /// As [`Self::next_call`], and says whether there is nothing at all: then the client gets the room that it may wait for, as
-    /// [`Self::is_drained`] gives it.
-    #[inline(always)]
-    pub fn look(&mut self) -> Look {
-        if !self.admits_calls() {
-            return Look::Other;
-        }
-        match self.requests.front(Kind::Request) {
-            Front::Record(record) => Look::Call(Request::new(record, false)),
-            Front::Nothing => {
-                self.wake |= self.requests.relieve();
-                Look::Nothing
-            }
-            Front::Other => Look::Other,
-        }
-    }
-
     /// Whether calls are admitted that came whole.
     #[inline(always)]
-    fn admits_calls(&self) -> bool {
+    #[must_use]
+    pub fn admits_calls(&self) -> bool {
         debug_assert!(self.outbox.special || !self.has_more(), "whatever begins something special says so");
         !(self.outbox.special && (self.assembly.is_some() || self.is_stalled()))
     }

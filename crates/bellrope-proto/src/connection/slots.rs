@@ -12,7 +12,7 @@ pub(super) const MAX_SLOTS: u32 = (1 << INDEX_BITS) - 1;
 /// A call under way, as the client sees it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slot {
-    /// The call's id, 0 if the slot is free.
+    /// The call's id, [`FREE`] if the slot is.
     id: u64,
     /// Position right behind its request, [`u64::MAX`] while that has not been sent whole.
     pub(super) end: u64,
@@ -20,6 +20,9 @@ pub(super) struct Slot {
     /// Of a free slot: the one that became free before it, or [`NONE`].
     next_free: u16,
 }
+
+/// The id that no call has: its slot would be one more than there are.
+const FREE: u64 = u64::MAX;
 
 /// No slot: there are fewer than this.
 const NONE: u16 = MAX_SLOTS as u16;
@@ -100,7 +103,7 @@ impl Slots {
 
     #[inline]
     pub(super) fn find(&self, id: u64) -> Option<&Slot> {
-        self.slots.get(index_of(id)).filter(|slot| slot.id == id && id != 0)
+        self.slots.get(index_of(id)).filter(|slot| slot.id == id)
     }
 
     /// The receiving end of a stream from the server.
@@ -123,7 +126,7 @@ impl Slots {
     pub(super) fn unary(&mut self, id: u64) -> Option<Taken<'_>> {
         let Self { slots, free, under_way, .. } = self;
         let slot = slots.get_mut(index_of(id))?;
-        if slot.id != id || id == 0 || slot.style != Style::Unary {
+        if slot.id != id || slot.style != Style::Unary {
             return None;
         }
         Some(Taken { slot, free, under_way })
@@ -133,7 +136,7 @@ impl Slots {
     #[inline(always)]
     pub(super) fn remove(&mut self, id: u64) -> bool {
         let Self { slots, free, under_way, .. } = self;
-        let Some(slot) = slots.get_mut(index_of(id)).filter(|slot| slot.id == id && id != 0) else { return false };
+        let Some(slot) = slots.get_mut(index_of(id)).filter(|slot| slot.id == id) else { return false };
         let style = slot.style;
         Taken { slot, free, under_way }.release();
         if style.streams() {
@@ -147,7 +150,7 @@ impl Slots {
 
     /// The ids of all calls under way.
     pub(super) fn ids(&self) -> impl Iterator<Item = u64> + '_ {
-        self.slots.iter().map(|slot| slot.id).filter(|id| *id != 0)
+        self.slots.iter().map(|slot| slot.id).filter(|id| *id != FREE)
     }
 }
 
@@ -163,7 +166,7 @@ impl Taken<'_> {
     #[inline(always)]
     pub(super) fn release(self) {
         let index = index_of(self.slot.id) as u16;
-        (self.slot.id, self.slot.next_free) = (0, *self.free);
+        (self.slot.id, self.slot.next_free) = (FREE, *self.free);
         *self.free = index;
         *self.under_way -= 1;
     }

@@ -1,4 +1,5 @@
 mod compact;
+pub(super) mod plain;
 
 use bellrope_shm::{View, sync::Ordering};
 
@@ -70,17 +71,6 @@ impl Record {
     }
 }
 
-/// What [`Consumer::front`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Front {
-    /// A record of the kind that was looked for, as it must be.
-    Record(Record),
-    /// Nothing.
-    Nothing,
-    /// Something else, to which [`Consumer::peek`] has an answer.
-    Other,
-}
-
 /// What [`Consumer::arm`] achieved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Armed {
@@ -147,33 +137,14 @@ impl Consumer {
     /// [`Self::peek`] has an answer.
     #[inline(always)]
     pub fn peek_for(&mut self, kind: Kind) -> Option<Record> {
-        match self.front(kind) {
-            Front::Record(record) => Some(record),
-            Front::Nothing | Front::Other => None,
-        }
-    }
-
-    /// What stands at the front, as far as a look for records of this kind tells.
-    #[inline(always)]
-    pub fn front(&mut self, kind: Kind) -> Front {
         let (word, at) = self.look();
-        let found = if word >> 48 == kind as u64 {
+        if word >> 48 == kind as u64 {
             // No flag is set, so this is a header word of that kind as it must be.
             let header = Header { len: word as u32, message_type: (word >> 32) as u16, kind, extended: false };
             self.fetch_ahead(at);
-            self.bounded(header, at)
-        } else if word == EMPTY || word == ASLEEP {
-            self.burst = false;
-            return Front::Nothing;
-        } else if (word >> 48) as u8 == kind as u8 {
-            self.record(word, at)
-        } else {
-            None
-        };
-        match found {
-            Some(record) => Front::Record(record),
-            None => Front::Other,
+            return self.bounded(header, at);
         }
+        if (word >> 48) as u8 == kind as u8 { self.record(word, at) } else { None }
     }
 
     /// Where nothing is at the front, as [`Self::peek`] would say, does what [`Self::relieve`] does.
@@ -183,8 +154,14 @@ impl Consumer {
         if word != EMPTY && word != ASLEEP {
             return None;
         }
+        Some(self.note_drained())
+    }
+
+    /// A look found nothing: does what [`Self::relieve`] does.
+    #[inline(always)]
+    pub(crate) fn note_drained(&mut self) -> Wake {
         self.burst = false;
-        Some(self.relieve())
+        self.relieve()
     }
 
     /// The header word at the front, where a pad has been stepped over, and where it lies in the view.
@@ -244,8 +221,13 @@ impl Consumer {
     #[inline(always)]
     pub fn advance(&mut self, record: &Record) -> Wake {
         debug_assert_eq!(record.position, self.position);
+        self.advance_to(record.end())
+    }
+
+    #[inline(always)]
+    fn advance_to(&mut self, end: u64) -> Wake {
         let before = self.position;
-        self.position = record.end();
+        self.position = end;
         KillPoint::PopAdvanced.reached();
         if self.position < self.publish_at { Wake::NO } else { self.publish_past(before) }
     }

@@ -2,7 +2,7 @@ mod compact;
 mod place;
 mod state;
 
-use std::mem::offset_of;
+use std::{mem::offset_of, ops::RangeInclusive};
 
 use bellrope_shm::{View, sync::Ordering};
 use state::Compact;
@@ -18,8 +18,9 @@ use crate::{
 /// Bytes that bulk records leave free, so that a ring full of them still takes cancels and credits.
 const CONTROL_ROOM: u64 = 512;
 
-/// Bytes that one copy stores back to front.
+/// Bytes that one copy stores back to front, and how many take the shortest.
 const SMALL: usize = 64;
+const FEW: RangeInclusive<usize> = 16..=SMALL;
 
 /// How far behind a record that is one of many the lines of the next ones are fetched, in bytes.
 const AHEAD: u64 = 4 * LINE;
@@ -362,6 +363,27 @@ impl Draft<'_> {
     #[inline(always)]
     #[must_use]
     pub fn append(&mut self, bytes: &[u8]) -> bool {
+        self.append_few(bytes) || self.append_rest(bytes)
+    }
+
+    /// As [`Self::append`], for what is nearly always appended: no more than one copy stores, where there is room. Answers
+    /// `false` to all else.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn append_few(&mut self, bytes: &[u8]) -> bool {
+        let Outline { payload, len, room, .. } = self.producer.draft;
+        if !FEW.contains(&bytes.len()) || bytes.len() > (room - len) as usize {
+            return false;
+        }
+        self.producer.view.write(payload + len as usize, bytes);
+        KillPoint::PushWritten.reached();
+        self.producer.draft.len = len + bytes.len() as u32;
+        true
+    }
+
+    /// The rest of [`Self::append`]. Not inlined: handlers have no use for it.
+    #[inline(never)]
+    fn append_rest(&mut self, bytes: &[u8]) -> bool {
         let Outline { payload, len, room, .. } = self.producer.draft;
         if bytes.len() > (room - len) as usize && !self.widen(bytes.len()) {
             return false;
@@ -373,7 +395,6 @@ impl Draft<'_> {
 
     /// Takes all the room that there is where the draft lies, if it was not found with all of that. Answers whether so many
     /// more bytes fit.
-    #[inline(never)]
     fn widen(&mut self, more: usize) -> bool {
         let Producer { draft, position, clear, reach, max_payload, .. } = &mut *self.producer;
         // One that begins right where we stand and before `clear` may grow up to `reach`.

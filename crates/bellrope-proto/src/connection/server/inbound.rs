@@ -42,17 +42,6 @@ impl Request {
     }
 }
 
-/// What `ServerConnection::look` found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
-    /// A call, whole, that may be admitted. It stays where it is until it is taken.
-    Call(Request),
-    /// Nothing.
-    Nothing,
-    /// Something else, to which `ServerConnection::next_inbound` has an answer.
-    Other,
-}
-
 /// What came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inbound {

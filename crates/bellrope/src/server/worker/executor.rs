@@ -12,6 +12,7 @@ use bellrope_proto::{
     Reservation, Violation,
     connection::{Failure, Reply, Request, Unsent},
     metadata::Metadata,
+    ring::Plain,
 };
 
 use super::session::Session;
@@ -48,14 +49,15 @@ pub(crate) struct Executor {
     spill: Vec<u8>,
     /// The types that are there from the start, in the order of their numbers, from 1.
     types: Vec<KnownType>,
-    /// Calls until the next one that is timed.
+    /// Calls up to the next one that is timed, with that.
     until_timed: u32,
     /// Whether all handlers are taken for quick, however long they take.
     #[cfg(test)]
     all_quick: bool,
 }
 
-/// What every call of a type asks for, in one place.
+/// What every call of a type asks for, in one place. Its size makes finding it a shift.
+#[repr(align(32))]
 struct KnownType {
     handler: Arc<Handler>,
     breaker: Arc<Breaker>,
@@ -80,28 +82,29 @@ impl Executor {
         }
     }
 
-    /// Takes the call at the front and answers it, if nobody looks at it more closely than at others: its handler is quick,
-    /// nobody listens for spans, and it is none of those that are timed. Answers `false`, and has done nothing, if it is
-    /// another. All that there is to be done for such a call stands here.
+    /// Takes the call at the front and answers it, if it is like nearly all others: nothing stands against it, its handler is
+    /// quick, nobody listens for spans, it is none of those that are timed, and its breaker is closed for all. Answers
+    /// `false`, and has done nothing, if it is another: then it goes the way of those that are looked at more closely. All
+    /// that there is to be done for a call like nearly all others stands here.
     #[inline(always)]
     pub(crate) fn serve_straight(
         &mut self,
         core: &Core,
         session: &mut Session,
-        request: Request,
+        call: Plain,
         message: &mut Vec<u8>,
         first: bool,
     ) -> Result<bool, Violation> {
-        let Request { id, message_type, len, deadline_us, .. } = request;
+        let Plain { id, message_type, len, extension: deadline_us, .. } = call;
         let Self { counters, spill, types, until_timed, .. } = self;
         let Some(known) = types.get(usize::from(message_type).wrapping_sub(1)) else { return Ok(false) };
-        if !known.quick || CallSpan::is_heard() || *until_timed <= 1 {
+        if !known.quick || CallSpan::is_heard() || *until_timed <= 1 || !core.may_run(deadline_us, len) {
             return Ok(false);
         }
+        let Some(permit) = known.breaker.acquire_at_once() else { return Ok(false) };
         *until_timed -= 1;
         message.resize(len, 0);
-        session.connection.take(&request, message);
-        let Some(permit) = permit(core, counters, session, &known.breaker, &request, len)? else { return Ok(true) };
+        session.connection.take_plain(&call, message);
         let context = CallContext { connection: session.serial, deadline_us };
         let unsent = session
             .connection
@@ -112,7 +115,7 @@ impl Executor {
             if first {
                 session.commit();
             }
-            settle(core, counters, session, &request, permit, failed.as_deref());
+            settle(core, counters, session, message_type, deadline_us, permit, failed.as_deref());
             return Ok(true);
         }
         if first {
@@ -140,8 +143,14 @@ impl Executor {
     ) -> Result<(), Violation> {
         let &Request { id, message_type, deadline_us, .. } = request;
         let size = message.len();
-        let Some(permit) = permit(core, &self.counters, session, core.breaker(message_type), request, size)? else {
-            return Ok(());
+        if !core.may_run(deadline_us, size) {
+            return outcome::refuse(core, &self.counters, session, id, message_type, core.refusal(size));
+        }
+        let permit = match core.breaker(message_type).acquire_for(|| session.caller(), Instant::now) {
+            Ok(permit) => permit,
+            Err(rejected) => {
+                return outcome::refuse(core, &self.counters, session, id, message_type, open_breaker(&rejected));
+            }
         };
         let started = if quick {
             self.start()
@@ -170,7 +179,7 @@ impl Executor {
         if first {
             session.commit();
         }
-        settle(core, &self.counters, session, request, permit, failed.as_deref());
+        settle(core, &self.counters, session, message_type, deadline_us, permit, failed.as_deref());
         if let Some(started) = started {
             self.timed(core, message_type, started.elapsed(), quick);
         }
@@ -238,8 +247,12 @@ impl Executor {
     /// The start of a call of a quick handler, if it is one to be timed.
     #[inline]
     fn start(&mut self) -> Option<Instant> {
-        self.until_timed = self.until_timed.checked_sub(1).unwrap_or(TIME_EVERY - 1);
-        (self.until_timed == 0).then(Instant::now)
+        if self.until_timed > 1 {
+            self.until_timed -= 1;
+            return None;
+        }
+        self.until_timed = TIME_EVERY;
+        Some(Instant::now())
     }
 
     #[inline(never)]
@@ -259,27 +272,6 @@ impl Executor {
             {
                 known.quick |= self.all_quick;
             }
-        }
-    }
-}
-
-/// The right to have a call answered that was taken, unless a limit or its breaker refuses it: then its caller is told.
-#[inline(always)]
-fn permit<'b>(
-    core: &Core,
-    counters: &Shard,
-    session: &mut Session,
-    breaker: &'b Breaker,
-    &Request { id, message_type, deadline_us, .. }: &Request,
-    size: usize,
-) -> Result<Option<Permit<&'b Breaker>>, Violation> {
-    if !core.may_run(deadline_us, size) {
-        return outcome::refuse(core, counters, session, id, message_type, core.refusal(size)).map(|()| None);
-    }
-    match breaker.acquire_for(|| session.caller(), Instant::now) {
-        Ok(permit) => Ok(Some(permit)),
-        Err(rejected) => {
-            outcome::refuse(core, counters, session, id, message_type, open_breaker(&rejected)).map(|()| None)
         }
     }
 }
@@ -315,7 +307,8 @@ fn settle(
     core: &Core,
     counters: &Shard,
     session: &Session,
-    &Request { message_type, deadline_us, .. }: &Request,
+    message_type: u16,
+    deadline_us: Option<u64>,
     permit: Permit<&Breaker>,
     failed: Option<&Failure>,
 ) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bellrope_proto::{
     Violation,
-    connection::{Inbound, Look, Request},
+    connection::{Inbound, Request},
     metadata::Metadata,
 };
 use bellrope_shm::clock;
@@ -129,32 +129,30 @@ impl Visitor {
         let until = turn.messages.saturating_add(slice).min(BATCH_MESSAGES);
         let began_with = turn.messages;
         let mut more = true;
-        while turn.messages < until && turn.bytes < BATCH_BYTES {
+        'turn: while turn.messages < until && turn.bytes < BATCH_BYTES {
             let first = turn.messages == 0;
-            let mut straight = false;
-            match session.connection.look() {
-                Look::Call(request) => {
-                    straight =
-                        self.executor.serve_straight(&self.core, session, request, &mut self.message, first)?;
-                    if straight {
-                        self.bound_message();
-                        turn.bytes += request.len;
+            let slow = 'slow: {
+                if session.connection.admits_calls() {
+                    let Some(front) = session.connection.front() else {
+                        more = false;
+                        break 'turn;
+                    };
+                    if let Some(call) = session.connection.plain_call(front) {
+                        if self.executor.serve_straight(&self.core, session, call, &mut self.message, first)? {
+                            self.bound_message();
+                            turn.bytes += call.len;
+                            break 'slow false;
+                        }
                     }
-                }
-                Look::Other if !session.connection.is_drained() => {}
-                Look::Nothing | Look::Other => {
+                } else if session.connection.is_drained() {
                     more = false;
-                    break;
+                    break 'turn;
                 }
-            }
-            let slow = if straight {
-                false
-            } else {
                 match self.visit_with_care(session, turn, first)? {
                     Some(slow) => slow,
                     None => {
                         more = false;
-                        break;
+                        break 'turn;
                     }
                 }
             };
@@ -163,7 +161,7 @@ impl Visitor {
                 if turn.is_over(self.turn_ticks) {
                     self.overran = true;
                     more = false;
-                    break;
+                    break 'turn;
                 }
                 // The first answer went out at once; the others go in growing batches.
                 if turn.messages == FEW || turn.messages == SOME {
