@@ -23,6 +23,9 @@ mod consumer;
 mod producer;
 mod wake;
 
-pub use consumer::{Armed, Consumer, Record, admitted};
+pub use consumer::{
+    Armed, Consumer, Record, admitted,
+    plain::{Front, Plain},
+};
 pub use producer::{Draft, Producer, RecordClass};
 pub use wake::Wake;

@@ -111,7 +111,7 @@ unsafe fn few_blocks(from: *const u8, into: *mut u8, len: usize) {
 
 /// 64 bytes a turn through four SSE2 registers, then one overlapping block for the rest; `rep movsb` when large.
 #[cfg(target_arch = "x86_64")]
-#[inline]
+#[inline(never)]
 unsafe fn blocks(from: *const u8, into: *mut u8, len: usize) {
     debug_assert!(len >= 64);
     if len >= REP_MOVSB_FROM && suits_rep_movsb(from as usize, into as usize) {
@@ -169,6 +169,7 @@ unsafe fn blocks(from: *const u8, into: *mut u8, len: usize) {
 
 /// # Safety
 /// As [`out_of_shared`].
+#[cfg_attr(target_arch = "x86_64", inline(never))]
 unsafe fn words_out(mut from: *const u8, mut into: *mut u8, mut len: usize) {
     // SAFETY: each step stays inside the caller's ranges because `len` counts what is left; atomic accesses are
     // aligned (checked for words, trivial for bytes) and `AtomicU64::from_ptr` is only ever used on mapped memory.
@@ -199,6 +200,7 @@ fn suits_rep_movsb(from: usize, into: usize) -> bool {
 
 /// # Safety
 /// As [`into_shared`].
+#[cfg_attr(target_arch = "x86_64", inline(never))]
 unsafe fn words_in(mut from: *const u8, mut into: *mut u8, mut len: usize) {
     // SAFETY: as in `words_out`, with the roles exchanged.
     unsafe {

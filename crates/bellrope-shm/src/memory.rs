@@ -20,6 +20,9 @@ use crate::{
     },
 };
 
+/// Bytes of a word.
+const WORD: usize = 8;
+
 /// One mapping of memory that other processes may map too. Unmapped when the last [`View`] of it is gone.
 ///
 /// The size is fixed by seals for as long as anybody maps it, so an access inside the bounds can never fault.
@@ -87,7 +90,7 @@ impl SharedMemory {
         assert!(range.start % 8 == 0 && range.end % 8 == 0, "a view must be 8-byte aligned");
         // SAFETY: `range.start <= self.mapping.len()`, so the result is inside the mapping or one past its end.
         let base = unsafe { self.mapping.base().add(range.start) };
-        View { base, len: range.end - range.start, memory: Arc::clone(self) }
+        View { base, words: (range.end - range.start) / WORD, memory: Arc::clone(self) }
     }
 }
 
@@ -115,7 +118,8 @@ impl SharedMemory {
 #[derive(Debug, Clone)]
 pub struct View {
     base: NonNull<u8>,
-    len: usize,
+    /// How many words it has.
+    words: usize,
     memory: Arc<SharedMemory>,
 }
 
@@ -128,30 +132,34 @@ unsafe impl Sync for View {}
 impl View {
     #[inline]
     fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset % 8 == 0 && offset < self.len, "a shared word must lie inside its view");
-        // SAFETY: `offset` is a multiple of 8 below `len`, which is a multiple of 8, so all 8 bytes lie inside the
-        // mapping, which lives as long as `self`; mappings are page-aligned and views 8-aligned, so the word is
-        // aligned; shared words are only ever accessed atomically.
+        // The number of the word if `offset` is a multiple of 8. If it is not, its lowest bits have become the highest, and
+        // no view has so many words: one comparison for both.
+        let number = offset.rotate_right(WORD.ilog2());
+        assert!(number < self.words, "a shared word must lie inside its view");
+        // SAFETY: `offset` is `8 * number`, since `words` is far below 2^61, and `number` is below `words`, so all 8 bytes
+        // lie inside the mapping, which lives as long as `self`; mappings are page-aligned and views 8-aligned, so the word
+        // is aligned; shared words are only ever accessed atomically.
         unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast::<u64>()) }
     }
 
     #[inline]
     fn bytes(&self, offset: usize, len: usize) -> *mut u8 {
-        assert!(offset <= self.len && len <= self.len - offset, "shared bytes must lie inside their view");
-        // SAFETY: `offset <= self.len`, so the pointer stays inside the mapping or one past its end.
+        assert!(offset <= self.len() && len <= self.len() - offset, "shared bytes must lie inside their view");
+        // SAFETY: `offset <= self.len()`, so the pointer stays inside the mapping or one past its end.
         unsafe { self.base.as_ptr().add(offset) }
     }
 
     /// Bytes in the view.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len
+        self.words * WORD
     }
 
     /// Whether the view has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.words == 0
     }
 
     /// Loads the word at `offset`.
@@ -213,14 +221,15 @@ impl View {
         unsafe { AtomicU32::from_ptr(word.cast::<u32>().add(half)) }
     }
 
-    /// Asks the processor to fetch the line at `offset`, if that lies inside the view. A hint: nothing else happens.
+    /// Asks the processor to fetch the line at `offset`, which may lie beyond the view. A hint: nothing else happens.
     #[inline]
     pub fn prefetch(&self, offset: usize) {
         #[cfg(target_arch = "x86_64")]
-        if offset < self.len {
+        {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a prefetch of any address has no effect that a program can see, and this one is mapped.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(offset).cast()) }
+            // SAFETY: a prefetch of any address, mapped or not, has no effect that a program can see, and `wrapping_add` makes
+            // any.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().wrapping_add(offset).cast()) }
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = offset;
@@ -230,7 +239,7 @@ impl View {
     #[inline]
     pub fn prefetch_to_write(&self, offset: usize) {
         #[cfg(target_arch = "x86_64")]
-        if offset < self.len {
+        if offset < self.len() {
             // The compiler's own hint becomes one for reading, unless the target is said to have the other, and then
             // the store still has to take the line away from whoever reads it.
             // SAFETY: as in `prefetch`; processors that do not know the instruction take it for nothing.
@@ -276,9 +285,9 @@ impl View {
     }
 
     fn advise(&self, advice: PageAdvice, offset: usize) {
-        assert!(offset <= self.len, "shared bytes must lie inside their view");
+        assert!(offset <= self.len(), "shared bytes must lie inside their view");
         let start = self.base.as_ptr() as usize - self.memory.mapping.base().as_ptr() as usize;
-        self.memory.mapping.advise(start + offset..start + self.len, advice);
+        self.memory.mapping.advise(start + offset..start + self.len(), advice);
     }
 
     /// Bytes of the whole mapping that this view is a part of.
@@ -317,6 +326,17 @@ mod tests {
     fn a_word_beyond_the_view_is_never_touched() {
         let memory = SharedMemory::anonymous(4096);
         let _ = memory.view(0..64).load(64, Ordering::Relaxed);
+    }
+
+    // Fault 6.
+    #[test]
+    fn a_word_that_is_not_aligned_is_never_touched() {
+        let memory = SharedMemory::anonymous(4096);
+        let view = memory.view(0..64);
+        for offset in (0..64).filter(|offset| offset % 8 != 0).chain([usize::MAX, usize::MAX - 7, 1 << 63, 1 << 61]) {
+            let touched = std::panic::catch_unwind(|| view.load(offset, Ordering::Relaxed));
+            assert!(touched.is_err(), "{offset}");
+        }
     }
 
     // Fault 6.

@@ -57,7 +57,8 @@ pub(crate) struct ScalingReport {
     measured: Measured,
     /// Whether the other nodes of this machine were measured. Otherwise their factor is what is usual.
     remote_measured: bool,
-    look: LookCheck,
+    /// `None`: what a look costs could not be told.
+    look: Option<LookCheck>,
     /// What two workers carry, as a multiple of one. `None`: there are fewer than four CPUs.
     two_workers: Option<f64>,
     predictions: Vec<Prediction>,
@@ -130,18 +131,17 @@ impl Found {
         let remote_measured = !self.remote.is_empty();
         let measured = Measured {
             worker_calls_per_s: median(&self.calls_per_s),
-            // Half a round more for so many connections more.
-            look_ns: (2e3 * (some - few) / f64::from(SOME - FEW)).max(0.0),
+            // Half a round more for so many connections more. Where they cost nothing, other things hide it.
+            look_ns: Some(2e3 * (some - few) / f64::from(SOME - FEW)).filter(|look_ns| *look_ns > 0.0),
             line_ns,
             remote_factor: if remote_measured { median(&self.remote) / line_ns } else { USUAL_REMOTE_FACTOR },
         };
-        let predicted_us = some + measured.wait_ns(f64::from(MANY - SOME)) / 1e3;
-        let look = LookCheck {
+        let look = measured.wait_us(f64::from(MANY - SOME)).map(|longer| LookCheck {
             connections: MANY,
-            predicted_us,
+            predicted_us: some + longer,
             measured_us: many,
-            deviation_percent: 100.0 * (many / predicted_us - 1.0),
-        };
+            deviation_percent: 100.0 * (many / (some + longer) - 1.0),
+        });
         let predictions = MACHINES.into_iter().map(|machine| measured.predict(machine)).collect();
         ScalingReport { cpus: cpus.len(), nodes, measured, remote_measured, look, two_workers, predictions }
     }
@@ -259,14 +259,23 @@ impl ScalingReport {
                 "one worker and one client, {SIZE} B, {DEPTH} under way: {:.2} M calls/s",
                 worker_calls_per_s / 1e6
             ),
-            format!("a look at a connection without a call: {look_ns:.1} ns"),
+            match look_ns {
+                Some(look_ns) => format!("a look at a connection without a call: {look_ns:.1} ns"),
+                None => format!(
+                    "a look at a connection without a call: cannot be told here, since calls among {SOME} connections took no \
+                     longer than among {FEW}"
+                ),
+            },
             format!(
                 "a line from one CPU to another: {line_ns:.0} ns; from another node {remote_factor:.1} times that ({remote})"
             ),
-            format!(
-                "a call to one of {} busy connections: predicted {:.2} us, measured {:.2} us ({:+.0} %)",
-                self.look.connections, self.look.predicted_us, self.look.measured_us, self.look.deviation_percent
-            ),
+            match self.look {
+                Some(look) => format!(
+                    "a call to one of {} busy connections: predicted {:.2} us, measured {:.2} us ({:+.0} %)",
+                    look.connections, look.predicted_us, look.measured_us, look.deviation_percent
+                ),
+                None => format!("a call to one of {MANY} busy connections: not predicted, for want of what a look costs"),
+            },
             format!("two workers: {two}"),
             String::new(),
             HEAD.to_owned(),
@@ -292,10 +301,30 @@ mod tests {
             many: vec![0.3 + 2.56],
         };
         let report = found.report(&[0, 1], 1, None);
-        assert!((report.measured.look_ns - 10.0).abs() < 1e-6, "{report:?}");
-        assert!((report.look.predicted_us - 2.86).abs() < 1e-6 && report.look.deviation_percent.abs() < 1e-6);
+        assert!(report.measured.look_ns.is_some_and(|look_ns| (look_ns - 10.0).abs() < 1e-6), "{report:?}");
+        let look = report.look.unwrap();
+        assert!((look.predicted_us - 2.86).abs() < 1e-6 && look.deviation_percent.abs() < 1e-6);
         assert_eq!((report.measured.remote_factor, report.remote_measured), (USUAL_REMOTE_FACTOR, false));
         assert!(report.lines().iter().any(|line| line.contains("not measured")));
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_said_to_be_unknown() {
+        let found = Found {
+            lines: vec![50.0],
+            remote: vec![],
+            calls_per_s: vec![8e6],
+            few: vec![3.0],
+            some: vec![2.9],
+            many: vec![3.1],
+        };
+        let report = found.report(&[0, 1], 1, None);
+        assert!(report.measured.look_ns.is_none() && report.look.is_none(), "{report:?}");
+        let lines = report.lines();
+        for said in ["cannot be told", "not predicted", "unknown"] {
+            assert!(lines.iter().any(|line| line.contains(said)), "{lines:?}");
+        }
+        assert!(!lines.iter().any(|line| line.contains("0.0 ns")));
     }
 
     #[test]

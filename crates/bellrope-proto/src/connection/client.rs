@@ -287,16 +287,11 @@ impl ClientConnection {
         if self.receiving.is_some() {
             return None;
         }
-        let record = self.responses.peek_for(Kind::Response)?;
-        let slot = self.calls.find_unary(record.id)?;
-        if record.header.extended {
-            return None;
-        }
-        let into = buffer(record.header.len as usize);
-        assert!(into.len() == record.header.len as usize, "an answer is taken whole");
-        self.responses.read(&record, 0, into);
-        self.wake |= self.responses.advance(&record);
-        self.calls.release(slot);
+        let front = self.responses.front();
+        let record = self.responses.plain(front, Kind::Response, false)?;
+        let slot = self.calls.unary(record.id)?;
+        self.wake |= self.responses.take(&record, buffer(record.len));
+        slot.release();
         KillPoint::ClientAnswerTaken.reached();
         Some(record.id)
     }

@@ -89,8 +89,12 @@ impl<B: AsRef<[u8]>> Outbox<B> {
 
     #[inline(always)]
     pub(super) fn publish(&mut self) -> Wake {
-        self.wake |= self.responses.publish();
-        std::mem::take(&mut self.wake)
+        let published = self.responses.publish();
+        if !published.needed() && !self.wake.needed() {
+            return Wake::NO;
+        }
+        self.wake = Wake::NO;
+        Wake::YES
     }
 
     pub(super) fn await_room(&mut self) -> Result<bool, Violation> {

@@ -1,6 +1,7 @@
 mod described;
 mod inbound;
 mod large;
+mod plain;
 mod rarer;
 
 use std::{mem::offset_of, ops::Range, sync::Arc};
@@ -135,8 +136,12 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// since then. To be called before anything is waited for.
     #[inline(always)]
     pub fn commit(&mut self) -> Wake {
-        self.wake |= self.outbox.publish();
-        std::mem::take(&mut self.wake)
+        let published = self.outbox.publish();
+        if !published.needed() && !self.wake.needed() {
+            return Wake::NO;
+        }
+        self.wake = Wake::NO;
+        Wake::YES
     }
 
     /// Whether something came in, as cheaply as can be told.
@@ -156,11 +161,18 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// [`Self::next_inbound`] has an answer.
     #[inline(always)]
     pub fn next_call(&mut self) -> Option<Request> {
-        debug_assert!(self.outbox.special || !self.has_more(), "whatever begins something special says so");
-        if self.outbox.special && (self.assembly.is_some() || self.is_stalled()) {
+        if !self.admits_calls() {
             return None;
         }
         self.requests.peek_for(Kind::Request).map(|record| Request::new(record, false))
+    }
+
+    /// Whether calls are admitted that came whole.
+    #[inline(always)]
+    #[must_use]
+    pub fn admits_calls(&self) -> bool {
+        debug_assert!(self.outbox.special || !self.has_more(), "whatever begins something special says so");
+        !(self.outbox.special && (self.assembly.is_some() || self.is_stalled()))
     }
 
     /// Whether nothing waits for room and no large request is on its way.

@@ -12,7 +12,7 @@ pub(super) const MAX_SLOTS: u32 = (1 << INDEX_BITS) - 1;
 /// A call under way, as the client sees it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slot {
-    /// The call's id, 0 if the slot is free.
+    /// The call's id, [`FREE`] if the slot is.
     id: u64,
     /// Position right behind its request, [`u64::MAX`] while that has not been sent whole.
     pub(super) end: u64,
@@ -20,6 +20,9 @@ pub(super) struct Slot {
     /// Of a free slot: the one that became free before it, or [`NONE`].
     next_free: u16,
 }
+
+/// The id that no call has: its slot would be one more than there are.
+const FREE: u64 = u64::MAX;
 
 /// No slot: there are fewer than this.
 const NONE: u16 = MAX_SLOTS as u16;
@@ -100,7 +103,7 @@ impl Slots {
 
     #[inline]
     pub(super) fn find(&self, id: u64) -> Option<&Slot> {
-        self.slots.get(index_of(id)).filter(|slot| slot.id == id && id != 0)
+        self.slots.get(index_of(id)).filter(|slot| slot.id == id)
     }
 
     /// The receiving end of a stream from the server.
@@ -118,26 +121,24 @@ impl Slots {
         self.outflows.remove(&id);
     }
 
-    /// Where the slot of a call is that ends with one response and nothing else.
+    /// The slot of a call that ends with one response and nothing else, to be [released](Taken::release).
     #[inline(always)]
-    pub(super) fn find_unary(&self, id: u64) -> Option<usize> {
-        self.find(id).filter(|slot| slot.style == Style::Unary).map(|_| index_of(id))
-    }
-
-    /// Frees the slot of a call, which has no streams or had.
-    #[inline(always)]
-    pub(super) fn release(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        (slot.id, slot.next_free) = (0, self.free);
-        self.free = index as u16;
-        self.under_way -= 1;
+    pub(super) fn unary(&mut self, id: u64) -> Option<Taken<'_>> {
+        let Self { slots, free, under_way, .. } = self;
+        let slot = slots.get_mut(index_of(id))?;
+        if slot.id != id || slot.style != Style::Unary {
+            return None;
+        }
+        Some(Taken { slot, free, under_way })
     }
 
     /// Forgets a call. Answers whether it was under way.
     #[inline(always)]
     pub(super) fn remove(&mut self, id: u64) -> bool {
-        let Some(Slot { style, .. }) = self.find(id).copied() else { return false };
-        self.release(index_of(id));
+        let Self { slots, free, under_way, .. } = self;
+        let Some(slot) = slots.get_mut(index_of(id)).filter(|slot| slot.id == id) else { return false };
+        let style = slot.style;
+        Taken { slot, free, under_way }.release();
         if style.streams() {
             self.inflows.remove(&id);
         }
@@ -149,7 +150,25 @@ impl Slots {
 
     /// The ids of all calls under way.
     pub(super) fn ids(&self) -> impl Iterator<Item = u64> + '_ {
-        self.slots.iter().map(|slot| slot.id).filter(|id| *id != 0)
+        self.slots.iter().map(|slot| slot.id).filter(|id| *id != FREE)
+    }
+}
+
+/// The slot of a call under way.
+pub(super) struct Taken<'a> {
+    slot: &'a mut Slot,
+    free: &'a mut u16,
+    under_way: &'a mut usize,
+}
+
+impl Taken<'_> {
+    /// Frees the slot. The call has no streams, or they are forgotten beside this.
+    #[inline(always)]
+    pub(super) fn release(self) {
+        let index = index_of(self.slot.id) as u16;
+        (self.slot.id, self.slot.next_free) = (FREE, *self.free);
+        *self.free = index;
+        *self.under_way -= 1;
     }
 }
 

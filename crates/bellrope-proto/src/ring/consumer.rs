@@ -1,4 +1,5 @@
 mod compact;
+pub(super) mod plain;
 
 use bellrope_shm::{View, sync::Ordering};
 
@@ -153,8 +154,14 @@ impl Consumer {
         if word != EMPTY && word != ASLEEP {
             return None;
         }
+        Some(self.note_drained())
+    }
+
+    /// A look found nothing: does what [`Self::relieve`] does.
+    #[inline(always)]
+    pub(crate) fn note_drained(&mut self) -> Wake {
         self.burst = false;
-        Some(self.relieve())
+        self.relieve()
     }
 
     /// The header word at the front, where a pad has been stepped over, and where it lies in the view.
@@ -214,8 +221,13 @@ impl Consumer {
     #[inline(always)]
     pub fn advance(&mut self, record: &Record) -> Wake {
         debug_assert_eq!(record.position, self.position);
+        self.advance_to(record.end())
+    }
+
+    #[inline(always)]
+    fn advance_to(&mut self, end: u64) -> Wake {
         let before = self.position;
-        self.position = record.end();
+        self.position = end;
         KillPoint::PopAdvanced.reached();
         if self.position < self.publish_at { Wake::NO } else { self.publish_past(before) }
     }

@@ -2,7 +2,7 @@ mod compact;
 mod place;
 mod state;
 
-use std::mem::offset_of;
+use std::{mem::offset_of, ops::RangeInclusive};
 
 use bellrope_shm::{View, sync::Ordering};
 use state::Compact;
@@ -18,8 +18,9 @@ use crate::{
 /// Bytes that bulk records leave free, so that a ring full of them still takes cancels and credits.
 const CONTROL_ROOM: u64 = 512;
 
-/// Bytes that one copy stores back to front.
+/// Bytes that one copy stores back to front, and how many take the shortest.
 const SMALL: usize = 64;
+const FEW: RangeInclusive<usize> = 16..=SMALL;
 
 /// How far behind a record that is one of many the lines of the next ones are fetched, in bytes.
 const AHEAD: u64 = 4 * LINE;
@@ -82,26 +83,20 @@ pub struct Producer {
 /// around would make the processor wait for the stores into shared memory before it.
 #[derive(Debug, Default)]
 struct Outline {
-    /// Where it lies in the view.
+    /// Where it lies in the view, and where its payload does.
     at: usize,
-    /// The flags of its header word.
+    payload: usize,
+    /// The flags of its header word, and [`WRAPS`]: 0 for nearly all.
     flags: u64,
-    /// Payload bytes written so far, at most `room`.
+    /// Payload bytes written so far, at most `room`. There [may be more](Draft::widen).
     len: u32,
     room: u32,
     /// The size of the record for which the header word after it has been emptied.
     emptied: u32,
-    /// Whether it lies elsewhere than at our position, so that committing starts a new lap.
-    wraps: bool,
 }
 
-impl Outline {
-    /// Where its payload lies in the view.
-    #[inline(always)]
-    fn payload(&self) -> usize {
-        self.at + record_size(0, self.flags & EXTENDED != 0) as usize
-    }
-}
+/// Among an outline's flags: it lies elsewhere than at our position, so that committing starts a new lap.
+const WRAPS: u64 = 1;
 
 impl Producer {
     /// So many of its first bytes a small record touches, where nothing has to be thought of.
@@ -210,11 +205,11 @@ impl Producer {
     /// it. A batch costs one locked instruction however many records it has.
     #[inline(always)]
     pub fn publish(&mut self) -> Wake {
-        let word = std::mem::replace(&mut self.staged, EMPTY);
+        let (word, at) = (self.staged, self.staged_at);
         if word == EMPTY {
             return Wake::NO;
         }
-        let at = self.staged_at;
+        self.staged = EMPTY;
         KillPoint::CommitDue.reached();
         // Releases all that was staged to the consumer's acquire-load in `Consumer::peek`.
         let old = self.view.swap(at, word, Ordering::AcqRel);
@@ -237,18 +232,21 @@ impl Producer {
         let head = record_size(0, extended);
         if self.position + size <= self.clear {
             self.draft.at = self.origin.wrapping_add(self.position as usize);
-            self.draft.wraps = false;
-            self.draft.flags = 0;
-            self.draft.room = (self.reach - self.position - head).min(self.max_payload.into()) as u32;
-        } else if !self.find(class, size, head)? {
-            return Ok(None);
+            self.draft.flags = if extended { EXTENDED } else { 0 };
+            self.draft.room = (size - head) as u32;
+        } else {
+            if !self.find(class, size, head)? {
+                return Ok(None);
+            }
+            if extended {
+                self.draft.flags |= EXTENDED;
+            }
         }
-        if extended {
-            self.draft.flags |= EXTENDED;
-        }
+        let at = self.draft.at;
+        self.draft.payload = at + head as usize;
         self.draft.len = 0;
         self.draft.emptied = size as u32;
-        self.open_at(self.draft.at, size);
+        self.open_at(at, size);
         Ok(Some(Draft { producer: self }))
     }
 
@@ -306,9 +304,20 @@ impl Producer {
     /// Writes payload, or the first part of it.
     #[inline(always)]
     fn write_payload(&self, at: usize, bytes: &[u8], first: bool) {
+        if bytes.len() > SMALL {
+            self.write_long(at, bytes, first);
+        } else {
+            self.view.write(at, bytes);
+        }
+        KillPoint::PushWritten.reached();
+    }
+
+    /// Writes more than one copy stores back to front.
+    #[inline(never)]
+    fn write_long(&self, at: usize, bytes: &[u8], first: bool) {
         // The consumer polls the line of the header: what lies beyond goes first, so that we take that line away from it
         // once, at the very end. A copy of a few bytes does that by itself.
-        let to_next_line = if bytes.len() > SMALL { at.next_multiple_of(LINE as usize) - at } else { bytes.len() };
+        let to_next_line = at.next_multiple_of(LINE as usize) - at;
         if first && bytes.len() > to_next_line {
             let (head, tail) = bytes.split_at(to_next_line);
             self.view.write(at + to_next_line, tail);
@@ -316,7 +325,6 @@ impl Producer {
         } else {
             self.view.write(at, bytes);
         }
-        KillPoint::PushWritten.reached();
     }
 
     /// Writes what a record has beside its header word and its payload.
@@ -355,13 +363,46 @@ impl Draft<'_> {
     #[inline(always)]
     #[must_use]
     pub fn append(&mut self, bytes: &[u8]) -> bool {
-        let Outline { len, room, .. } = self.producer.draft;
-        if bytes.len() > (room - len) as usize {
+        self.append_few(bytes) || self.append_rest(bytes)
+    }
+
+    /// As [`Self::append`], for what is nearly always appended: no more than one copy stores, where there is room. Answers
+    /// `false` to all else.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn append_few(&mut self, bytes: &[u8]) -> bool {
+        let Outline { payload, len, room, .. } = self.producer.draft;
+        if !FEW.contains(&bytes.len()) || bytes.len() > (room - len) as usize {
             return false;
         }
-        self.producer.write_payload(self.producer.draft.payload() + len as usize, bytes, len == 0);
+        self.producer.view.write(payload + len as usize, bytes);
+        KillPoint::PushWritten.reached();
         self.producer.draft.len = len + bytes.len() as u32;
         true
+    }
+
+    /// The rest of [`Self::append`]. Not inlined: handlers have no use for it.
+    #[inline(never)]
+    fn append_rest(&mut self, bytes: &[u8]) -> bool {
+        let Outline { payload, len, room, .. } = self.producer.draft;
+        if bytes.len() > (room - len) as usize && !self.widen(bytes.len()) {
+            return false;
+        }
+        self.producer.write_payload(payload + len as usize, bytes, len == 0);
+        self.producer.draft.len = len + bytes.len() as u32;
+        true
+    }
+
+    /// Takes all the room that there is where the draft lies, if it was not found with all of that. Answers whether so many
+    /// more bytes fit.
+    fn widen(&mut self, more: usize) -> bool {
+        let Producer { draft, position, clear, reach, max_payload, .. } = &mut *self.producer;
+        // One that begins right where we stand and before `clear` may grow up to `reach`.
+        if draft.flags & !EXTENDED == 0 && *position < *clear {
+            let head = (draft.payload - draft.at) as u64;
+            draft.room = draft.room.max((*reach - *position - head).min((*max_payload).into()) as u32);
+        }
+        more <= (draft.room - draft.len) as usize
     }
 
     /// Payload bytes written so far.
@@ -378,7 +419,7 @@ impl Draft<'_> {
 
     /// Reads back what was written. The peer may have changed it meanwhile; it is good for nobody but that peer.
     pub fn read_back(&self, into: &mut [u8]) {
-        self.producer.view.read(self.producer.draft.payload(), into);
+        self.producer.view.read(self.producer.draft.payload, into);
     }
 
     /// Completes the record; it becomes visible with the next [`Producer::publish`]. `extension` is ignored if the draft
@@ -386,16 +427,33 @@ impl Draft<'_> {
     #[inline(always)]
     pub fn stage(self, kind: Kind, message_type: u16, id: u64, extension: u64) {
         let producer = self.producer;
-        let Outline { at, wraps, flags, len, emptied, .. } = producer.draft;
-        let extended = flags & EXTENDED != 0;
-        let word = Header { len, message_type, kind, extended: false }.encode() | flags;
-
-        let size = record_size(len.into(), extended);
+        let Outline { at, flags, len, emptied, .. } = producer.draft;
+        let header = Header { len, message_type, kind, extended: false }.encode();
+        if flags != 0 {
+            return producer.stage_with_care(header, id, extension);
+        }
+        let size = record_size(len.into(), false);
         if size != emptied.into() {
             producer.view.store(at + size as usize, EMPTY, Ordering::Relaxed);
         }
-        producer.describe(at, id, extended.then_some(extension));
-        let (at, word) = if wraps { producer.wrap(at, word) } else { (at, word) };
-        producer.stage_word(at, word, size);
+        producer.describe(at, id, None);
+        producer.stage_word(at, header, size);
+    }
+}
+
+impl Producer {
+    /// Stages the record that was written, where it has flags or begins a new lap.
+    #[inline(never)]
+    fn stage_with_care(&mut self, header: u64, id: u64, extension: u64) {
+        let Outline { at, flags, len, emptied, .. } = self.draft;
+        let extended = flags & EXTENDED != 0;
+        let word = header | flags & !WRAPS;
+        let size = record_size(len.into(), extended);
+        if size != emptied.into() {
+            self.view.store(at + size as usize, EMPTY, Ordering::Relaxed);
+        }
+        self.describe(at, id, extended.then_some(extension));
+        let (at, word) = if flags & WRAPS != 0 { self.wrap(at, word) } else { (at, word) };
+        self.stage_word(at, word, size);
     }
 }

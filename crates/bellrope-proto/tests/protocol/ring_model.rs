@@ -113,9 +113,24 @@ fn check(geometry: Geometry, steps: Vec<Step>) -> Result<(), TestCaseError> {
                     let (_, extension, payload) = model.pop_front().unwrap();
                     let mut read = vec![0; record.header.len as usize];
                     consumer.read(&record, 0, &mut read);
-                    prop_assert_eq!(read, payload);
+                    prop_assert_eq!(&read, &payload);
                     prop_assert_eq!(record.header.extended.then_some(record.extension), extension);
-                    consumer.advance(&record)
+                    // The straight way finds the same, unless there is a flag that it leaves to others.
+                    let front = consumer.front();
+                    match consumer.plain(front, Kind::Request, true) {
+                        Some(plain) => {
+                            let found = (plain.id, plain.message_type, plain.len, plain.extension);
+                            prop_assert_eq!(found, (record.id, 5, read.len(), extension));
+                            let mut taken = vec![0; plain.len];
+                            let wake = consumer.take(&plain, &mut taken);
+                            prop_assert_eq!(taken, read.clone());
+                            wake
+                        }
+                        None => {
+                            prop_assert!(geometry.compact, "there is no flag in other rings");
+                            consumer.advance(&record)
+                        }
+                    }
                 } else {
                     consumer.relieve()
                 };

@@ -54,6 +54,17 @@ impl Breaker {
         Ok(Permit::new(self, admitted))
     }
 
+    /// Admits a call of anybody, if that takes one look: the breaker is closed for all, and does not look at slow calls. `None`:
+    /// ask [`Breaker::acquire_for`].
+    #[inline(always)]
+    pub(crate) fn acquire_at_once(&self) -> Option<Permit<&Self>> {
+        let word = Word::from(self.word.load(Ordering::Acquire));
+        if !word.admits_all() || self.live.has_slow_rate() {
+            return None;
+        }
+        Some(Permit::new(self, Admitted { key: word.key(), started: None }))
+    }
+
     /// Like [`Breaker::acquire`], with a permit that may be kept with the call.
     ///
     /// # Errors

@@ -102,7 +102,8 @@ impl Word {
     /// Whether this is the closed state that `key` came from, with nothing counted.
     #[inline]
     pub(super) fn is_closed_without_failure(self, key: u32) -> bool {
-        self.0 == u64::from(key) && self.admits_all()
+        // If they are equal, there is no flag and no count in the word, and its mode is the key's.
+        self.0 == u64::from(key) && key & (MODE_MASK & !(Mode::ForcedClosed as u64)) as u32 == 0
     }
 
     pub(super) fn failures(self) -> u32 {

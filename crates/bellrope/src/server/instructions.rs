@@ -153,9 +153,10 @@ fn commit(client: &mut ClientConnection, payload: &[u8]) -> u64 {
 /// The server takes it.
 #[inline(never)]
 fn receive(connection: &mut ServerConnection<Body>, into: &mut [u8]) -> u64 {
-    let request = connection.next_call().expect("a call was sent");
-    connection.take(&request, &mut into[..request.len]);
-    request.id
+    let front = connection.front().expect("a call was sent");
+    let call = connection.plain_call(front).expect("nothing more is said of it");
+    connection.take_plain(&call, &mut into[..call.len]);
+    call.id
 }
 
 /// A worker's visit to the connection: takes the call, has it handled and answers.

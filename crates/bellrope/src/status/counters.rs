@@ -111,8 +111,15 @@ pub(crate) struct Shard {
 
 impl Shard {
     fn of(&self, message_type: u16) -> &TypeCounters {
-        let index = usize::from(message_type).wrapping_sub(1).min(self.types.len() - 1);
-        &self.types[index]
+        match self.types.get(usize::from(message_type).wrapping_sub(1)) {
+            Some(counters) => counters,
+            None => self.unknown(),
+        }
+    }
+
+    #[cold]
+    fn unknown(&self) -> &TypeCounters {
+        &self.types[self.types.len() - 1]
     }
 
     #[inline]

@@ -7,8 +7,9 @@ use serde::Serialize;
 pub(super) struct Measured {
     /// Calls a second of one worker and one client with a CPU each: what the slower of both can do.
     pub(super) worker_calls_per_s: f64,
-    /// Nanoseconds that a look at a connection without a call takes its worker.
-    pub(super) look_ns: f64,
+    /// Nanoseconds that a look at a connection without a call takes its worker. `None`: it cannot be told here, since more
+    /// connections did not make a call longer.
+    pub(super) look_ns: Option<f64>,
     /// Nanoseconds that a cache line takes from one CPU to another of the same node.
     pub(super) line_ns: f64,
     /// How many times as long it takes from another node.
@@ -33,7 +34,7 @@ pub(super) struct Prediction {
     /// Clients on any node.
     calls_per_s_any_node: f64,
     /// Mean microseconds until a worker looks at one of 1,000 busy connections.
-    look_us_at_1000: f64,
+    look_us_at_1000: Option<f64>,
     /// KiB of counters for 32 message types.
     counters_kib: f64,
 }
@@ -69,27 +70,28 @@ impl Measured {
             workers,
             calls_per_s: each * self.worker_calls_per_s,
             calls_per_s_any_node: each / (1.0 / self.worker_calls_per_s + remote_s),
-            look_us_at_1000: self.wait_ns(CONNECTIONS / each) / 1e3,
+            look_us_at_1000: self.wait_us(CONNECTIONS / each),
             counters_kib: f64::from(workers * ((TYPES + 1) * COUNTERS_BYTES + SHARD_BYTES)) / 1024.0,
         }
     }
 
-    /// Mean nanoseconds until a worker that looks at so many connections in turn looks at a given one: half a round.
-    pub(super) fn wait_ns(&self, connections: f64) -> f64 {
-        connections * self.look_ns / 2.0
+    /// Mean microseconds until a worker that looks at so many connections in turn looks at a given one: half a round.
+    pub(super) fn wait_us(&self, connections: f64) -> Option<f64> {
+        self.look_ns.map(|look_ns| connections * look_ns / 2e3)
     }
 }
 
 impl Prediction {
     pub(super) fn line(&self) -> String {
+        let look = self.look_us_at_1000.map_or_else(|| "unknown".to_owned(), |us| format!("{us:.2}"));
         format!(
-            "{:>5} {:>6} {:>8} {:>11.1} {:>15.1} {:>17.2} {:>13.0}",
+            "{:>5} {:>6} {:>8} {:>11.1} {:>15.1} {:>17} {:>13.0}",
             self.machine.cpus,
             self.machine.nodes,
             self.workers,
             self.calls_per_s / 1e6,
             self.calls_per_s_any_node / 1e6,
-            self.look_us_at_1000,
+            look,
             self.counters_kib
         )
     }
@@ -102,7 +104,8 @@ pub(super) const HEAD: &str = " CPUs  nodes  workers  M calls/s  on any node  1,
 mod tests {
     use super::*;
 
-    const MEASURED: Measured = Measured { worker_calls_per_s: 10e6, look_ns: 20.0, line_ns: 100.0, remote_factor: 3.0 };
+    const MEASURED: Measured =
+        Measured { worker_calls_per_s: 10e6, look_ns: Some(20.0), line_ns: 100.0, remote_factor: 3.0 };
 
     #[test]
     fn workers_add_up_and_share_their_connections() {
@@ -110,7 +113,7 @@ mod tests {
         let large = MEASURED.predict(Machine { cpus: 64, nodes: 1 });
         assert_eq!((small.workers, large.workers), (1, 16));
         assert_eq!((small.calls_per_s, large.calls_per_s), (10e6, 160e6));
-        assert_eq!((small.look_us_at_1000, large.look_us_at_1000), (10.0, 0.625));
+        assert_eq!((small.look_us_at_1000, large.look_us_at_1000), (Some(10.0), Some(0.625)));
         assert_eq!(large.counters_kib, 16.0 * small.counters_kib);
         assert_eq!(small.calls_per_s_any_node, small.calls_per_s, "there is no other node");
     }

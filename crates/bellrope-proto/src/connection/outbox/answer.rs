@@ -24,18 +24,21 @@ impl<B: AsRef<[u8]>> Outbox<B> {
     ) -> Result<Option<Unsent>, Violation> {
         let limit = self.max_message as usize;
         spill.clear();
-        let fits = hint <= limit && hint as u64 <= self.responses.max_payload();
-        let draft = if fits { self.responses.begin(RecordClass::Bulk, false, hint)? } else { None };
+        let draft = match hint as u64 <= self.responses.max_payload() {
+            true => self.responses.begin(RecordClass::Bulk, false, hint)?,
+            false => None,
+        };
         let mut reply = Reply { draft, spill, len: 0, limit };
         let outcome = fill(&mut reply);
         if outcome.is_ok() {
-            if let Some(draft) = reply.draft.take() {
-                reply.len = draft.len();
+            if let Reply { draft: Some(draft), .. } = reply {
+                let len = draft.len();
                 // What fits into the ring may still be more than a message may be.
-                if reply.len <= limit {
+                if len <= limit {
                     draft.stage(Kind::Response, 0, id, 0);
                     return Ok(None);
                 }
+                return Ok(Some(Unsent { len, outcome }));
             }
         }
         Ok(Some(Unsent { len: reply.len(), outcome }))

@@ -2,7 +2,7 @@
 
 use bellrope_shm::sync::Ordering;
 
-use super::{Producer, RecordClass, state::Place};
+use super::{Producer, RecordClass, WRAPS, state::Place};
 use crate::{
     Violation,
     frame::Header,
@@ -21,13 +21,13 @@ impl Producer {
             return Ok(false);
         };
         self.draft.room = (end - spare - WORD - offset - head).min(self.max_payload.into()) as u32;
-        self.draft.flags = self.restart;
         self.draft.at = self.place_base + offset as usize;
         let lap_start = self.position & !(self.geometry.capacity - 1);
         let stand = self.base + (self.position - lap_start) as usize;
-        self.draft.wraps = self.draft.at != stand;
+        let wraps = self.draft.at != stand;
+        self.draft.flags = self.restart | if wraps { WRAPS } else { 0 };
         // Where every place is to be found with care, the next one is, too.
-        if self.limit != 0 && self.restart == 0 && !self.draft.wraps && end > self.spare + WORD {
+        if self.limit != 0 && self.restart == 0 && !wraps && end > self.spare + WORD {
             self.origin = self.base.wrapping_sub(lap_start as usize);
             self.reach = lap_start + end - self.spare - WORD;
             self.clear = match would_wrap {

@@ -198,11 +198,28 @@ impl Client {
     /// Takes at most so many answers.
     pub(crate) fn take(&mut self, setting: &mut Setting, most: usize) -> bool {
         for taken in 0..most {
+            if setting.rng.bool() && self.take_straight(setting) {
+                continue;
+            }
             let Some(answer) = self.connection.next_answer().unwrap() else { return taken > 0 };
             let mut bytes = vec![0; answer.len];
             self.connection.take(&answer, &mut bytes);
             self.receive(setting, &answer, &bytes);
         }
+        true
+    }
+
+    /// Takes the response at the front, if that goes the straight way.
+    fn take_straight(&mut self, setting: &mut Setting) -> bool {
+        let mut bytes = Vec::new();
+        let buffer = &mut bytes;
+        let taken = self.connection.take_response(move |len| {
+            buffer.resize(len, 0);
+            buffer
+        });
+        let Some(id) = taken else { return false };
+        assert!(self.calls.contains_key(&id), "an answer is for a call under way");
+        self.end(setting, id, Outcome::Answered { by: payload::call_of(&bytes) });
         true
     }
 

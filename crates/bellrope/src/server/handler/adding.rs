@@ -52,10 +52,10 @@ impl Registry {
             numbers.push(((self.entries.len() + place + 1) as u16, Arc::clone(&added.name)));
             if place == slots.len() {
                 slots.push(added);
-                handlers.push(Some(Arc::new(handler)));
+                handlers.push(Some(handler));
             } else {
                 slots[place] = added;
-                handlers[place] = Some(Arc::new(handler));
+                handlers[place] = Some(handler);
             }
         }
         *now = Added { types: Arc::new(AddedTypes(slots)), handlers };

@@ -78,7 +78,7 @@ const MAX_WEIGHT: u32 = 16;
 /// the numbers behind them.
 #[derive(Default)]
 pub(crate) struct Registry {
-    pub(super) entries: Vec<(String, Handler)>,
+    pub(super) entries: Vec<(String, Arc<Handler>)>,
     /// What the payloads of types are, by name, where that is known.
     pub(super) schemas: HashMap<String, SchemaMark>,
     /// Why a type cannot be what its author says.
@@ -106,7 +106,7 @@ impl std::fmt::Debug for Registry {
 
 impl Registry {
     pub(crate) fn add(&mut self, name: &str, handler: Handler) {
-        self.entries.push((name.to_owned(), handler));
+        self.entries.push((name.to_owned(), Arc::new(handler)));
     }
 
     /// Takes out what was registered so far under such names.
@@ -197,7 +197,7 @@ impl Registry {
         }
         for (name, weight) in &self.weights {
             let handler = self.entries.iter().find(|(known, _)| known == name).map(|(_, handler)| handler);
-            if handler.is_none_or(Handler::runs_on_worker) {
+            if handler.is_none_or(|handler| handler.runs_on_worker()) {
                 return refuse(name, "it has a weight, and no async handler");
             }
             if !(1..=MAX_WEIGHT).contains(weight) {
@@ -209,7 +209,12 @@ impl Registry {
 
     #[inline]
     pub(crate) fn find(&self, message_type: u16) -> Option<&Handler> {
-        self.entries.get(usize::from(message_type).wrapping_sub(1)).map(|(_, handler)| handler)
+        self.entries.get(usize::from(message_type).wrapping_sub(1)).map(|(_, handler)| &**handler)
+    }
+
+    /// The handlers of the types that are there from the start, in the order of their numbers, from 1.
+    pub(crate) fn handlers(&self) -> impl Iterator<Item = &Arc<Handler>> {
+        self.entries.iter().map(|(_, handler)| handler)
     }
 
     /// The types that were added, as they are now.
@@ -245,7 +250,7 @@ impl Registry {
 
     /// The table that clients get in the handshake: of the types that are there from the start, and then of those added.
     pub(crate) fn table(&self, added: &AddedTypes) -> Vec<TypeEntry> {
-        let entry = |(index, (name, handler)): (usize, &(String, Handler))| TypeEntry {
+        let entry = |(index, (name, handler)): (usize, &(String, Arc<Handler>))| TypeEntry {
             message_type: index as u16 + 1,
             style: handler.style(),
             name: name.clone(),

@@ -12,6 +12,7 @@ use bellrope_proto::{
     Reservation, Violation,
     connection::{Failure, Reply, Request, Unsent},
     metadata::Metadata,
+    ring::Plain,
 };
 
 use super::session::Session;
@@ -46,85 +47,86 @@ pub(crate) struct Executor {
     pub(crate) counters: Arc<Shard>,
     /// Where a reply goes that finds no room in its ring.
     spill: Vec<u8>,
-    timing: Timing,
-}
-
-/// Which handlers are quick, from a sample of timed calls.
-struct Timing {
-    /// Calls until the next one that is timed.
+    /// The types that are there from the start, in the order of their numbers, from 1.
+    types: Vec<KnownType>,
+    /// Calls up to the next one that is timed, with that.
     until_timed: u32,
-    /// By message type: whether its handler took less than [`QUICK`] when last timed.
-    quick: Vec<bool>,
-    /// Whether all are taken for quick, however long they take.
+    /// Whether all handlers are taken for quick, however long they take.
     #[cfg(test)]
     all_quick: bool,
 }
 
+/// What every call of a type asks for, in one place. Its size makes finding it a shift.
+#[repr(align(32))]
+struct KnownType {
+    handler: Arc<Handler>,
+    breaker: Arc<Breaker>,
+    /// Whether its handler took less than [`QUICK`] when last timed. None that does not run on the worker ever is.
+    quick: bool,
+}
+
 impl Executor {
     pub(crate) fn new(core: &Core, worker: usize) -> Self {
-        let types = core.registry.names().len();
+        let known = |(handler, breaker): (&Arc<Handler>, &Arc<Breaker>)| KnownType {
+            handler: Arc::clone(handler),
+            breaker: Arc::clone(breaker),
+            quick: false,
+        };
         Self {
             counters: Arc::clone(core.metrics.shard(worker)),
             spill: Vec::new(),
-            timing: Timing {
-                until_timed: 0,
-                quick: vec![false; types + 1],
-                #[cfg(test)]
-                all_quick: false,
-            },
+            types: core.registry.handlers().zip(&core.breakers).map(known).collect(),
+            until_timed: 0,
+            #[cfg(test)]
+            all_quick: false,
         }
     }
 
-    /// Answers a call that was taken. `quick`: whether its handler [is](Self::is_quick).
+    /// Takes the call at the front and answers it, if it is like nearly all others: nothing stands against it, its handler is
+    /// quick, nobody listens for spans, it is none of those that are timed, and its breaker is closed for all. Answers
+    /// `false`, and has done nothing, if it is another: then it goes the way of those that are looked at more closely. All
+    /// that there is to be done for a call like nearly all others stands here.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "a struct of them would be built in memory for every call")]
-    pub(crate) fn serve(
+    pub(crate) fn serve_straight(
         &mut self,
         core: &Core,
         session: &mut Session,
-        handler: &Handler,
-        request: &Request,
+        call: Plain,
         message: &mut Vec<u8>,
         first: bool,
-        quick: bool,
-    ) -> Result<(), Violation> {
-        // Nobody looks at this call more closely than at others: all that there is to be done for it stands here.
-        if !quick || CallSpan::is_heard() || !self.timing.pass_untimed() {
-            return self.serve_with_care(core, session, handler, request, message, None, first, quick, None);
+    ) -> Result<bool, Violation> {
+        let Plain { id, message_type, len, extension: deadline_us, .. } = call;
+        let Self { counters, spill, types, until_timed, .. } = self;
+        let Some(known) = types.get(usize::from(message_type).wrapping_sub(1)) else { return Ok(false) };
+        if !known.quick || CallSpan::is_heard() || *until_timed <= 1 || !core.may_run(deadline_us, len) {
+            return Ok(false);
         }
-        let &Request { id, message_type, deadline_us, .. } = request;
-        let size = message.len();
-        if !core.may_run(deadline_us, size) {
-            return outcome::refuse(core, &self.counters, session, id, message_type, core.refusal(size));
-        }
-        let permit = match core.breaker(message_type).acquire_for(|| session.caller(), Instant::now) {
-            Ok(permit) => permit,
-            Err(rejected) => {
-                return outcome::refuse(core, &self.counters, session, id, message_type, open_breaker(&rejected));
-            }
-        };
+        let Some(permit) = known.breaker.acquire_at_once() else { return Ok(false) };
+        *until_timed -= 1;
+        message.resize(len, 0);
+        session.connection.take_plain(&call, message);
         let context = CallContext { connection: session.serial, deadline_us };
         let unsent = session
             .connection
-            .answer_at_once(id, size, &mut self.spill, |reply| guarded(handler, message, context, None, reply))?;
+            .answer_at_once(id, len, spill, |reply| guarded(&known.handler, message, context, None, reply))?;
         KillPoint::Ran.reached();
         if let Some(unsent) = unsent {
-            let failed = self.answer_late(core, session, id, unsent, None)?;
+            let failed = answer_late(core, session, spill, id, unsent, None)?;
             if first {
                 session.commit();
             }
-            self.settle(core, session, message_type, deadline_us, permit, failed.as_deref());
-            return Ok(());
+            settle(core, counters, session, message_type, deadline_us, permit, failed.as_deref());
+            return Ok(true);
         }
         if first {
             session.commit();
         }
         permit.succeed_for(|| session.caller(), Instant::now);
-        self.counters.count(message_type, None);
-        Ok(())
+        counters.count(message_type, None);
+        Ok(true)
     }
 
-    /// As [`Self::serve`], where the call is looked at more closely, or is not like others.
+    /// Answers a call that was taken, and is looked at more closely than others or is not like them.
     #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "a struct of them would be built in memory for every call")]
     fn serve_with_care(
@@ -151,7 +153,7 @@ impl Executor {
             }
         };
         let started = if quick {
-            self.timing.start()
+            self.start()
         } else {
             // Answers to quick calls go out together; nobody's waits for a slow handler to end.
             session.commit();
@@ -170,65 +172,21 @@ impl Executor {
                 drop(reservation);
                 None
             }
-            Some(unsent) => self.answer_late(core, session, id, unsent, reservation)?,
+            Some(unsent) => answer_late(core, session, &mut self.spill, id, unsent, reservation)?,
         };
         drop(entered);
         span.ended(failed.as_ref().map_or("ok", |failure| failure.code.name()));
         if first {
             session.commit();
         }
-        self.settle(core, session, message_type, deadline_us, permit, failed.as_deref());
+        settle(core, &self.counters, session, message_type, deadline_us, permit, failed.as_deref());
         if let Some(started) = started {
             self.timed(core, message_type, started.elapsed(), quick);
         }
         Ok(())
     }
 
-    /// Answers a call whose reply was not sent at once. Returns the failure that its caller gets instead, if any.
-    #[cold]
-    #[inline(never)]
-    fn answer_late(
-        &mut self,
-        core: &Core,
-        session: &mut Session,
-        id: u64,
-        unsent: Unsent,
-        reservation: Option<Reservation>,
-    ) -> Result<Option<Box<Failure>>, Violation> {
-        let kept = Cell::new(false);
-        let keep = |reply| {
-            kept.set(true);
-            core.keep(reply, reservation, true, session.budget_claim.holder())
-        };
-        let failed = session.connection.answer_late(id, unsent, &mut self.spill, keep)?;
-        if kept.get() {
-            self.spill = core.buffers.take_small();
-        } else if failed.is_some() && self.spill.capacity() > core.fixed.terms.geometry.max_payload() as usize {
-            // Of a reply that was too large, or that its handler thought better of.
-            self.spill = Vec::new();
-        }
-        Ok(failed)
-    }
-
-    /// Tells the breaker and the counters how a call ended.
-    fn settle(
-        &self,
-        core: &Core,
-        session: &Session,
-        message_type: u16,
-        deadline_us: Option<u64>,
-        permit: Permit<&Breaker>,
-        failed: Option<&Failure>,
-    ) {
-        match failed {
-            None => permit.succeed_for(|| session.caller(), Instant::now),
-            Some(failure) if is_of_service(failure, deadline_us) => permit.fail_for(session.caller(), Instant::now),
-            Some(_) => drop(permit),
-        }
-        outcome::note(core, &self.counters, session, message_type, failed);
-    }
-
-    /// As [`Self::serve`], for whoever has other things to do as well.
+    /// Answers a call that was taken.
     #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "as for what it calls")]
     pub(crate) fn serve_apart(
@@ -246,7 +204,7 @@ impl Executor {
         self.serve_with_care(core, session, handler, request, message, reservation, first, quick, metadata)
     }
 
-    /// As [`Self::serve`], for a call whose request came in parts. A reply that is made beside it has as much room.
+    /// As [`Self::serve_apart`], for a call whose request came in parts. A reply that is made beside it has as much room.
     #[expect(clippy::too_many_arguments, reason = "as for what it calls")]
     pub(crate) fn serve_large(
         &mut self,
@@ -276,25 +234,90 @@ impl Executor {
     /// Takes all handlers for quick, for what counts instructions: there all time is long.
     #[cfg(test)]
     pub(crate) fn take_all_for_quick(&mut self) {
-        self.timing.quick.fill(true);
-        self.timing.all_quick = true;
+        self.all_quick = true;
+        self.types.iter_mut().for_each(|known| known.quick = known.handler.runs_on_worker());
     }
 
     /// Whether the handler of this type was quick when last timed.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn is_quick(&self, message_type: u16) -> bool {
-        self.timing.is_quick(message_type)
+        self.types.get(usize::from(message_type).wrapping_sub(1)).is_some_and(|known| known.quick)
+    }
+
+    /// The start of a call of a quick handler, if it is one to be timed.
+    #[inline]
+    fn start(&mut self) -> Option<Instant> {
+        if self.until_timed > 1 {
+            self.until_timed -= 1;
+            return None;
+        }
+        self.until_timed = TIME_EVERY;
+        Some(Instant::now())
     }
 
     #[inline(never)]
     fn timed(&mut self, core: &Core, message_type: u16, elapsed: Duration, quick: bool) {
-        self.timing.note(message_type, elapsed);
+        self.note(message_type, elapsed);
         let micros = elapsed.as_micros() as u64;
         self.counters.time(message_type, micros, if quick { TIME_EVERY.into() } else { 1 });
         if elapsed >= LONGEST_HOLD {
             core.held_thread(message_type, elapsed);
         }
     }
+
+    fn note(&mut self, message_type: u16, elapsed: Duration) {
+        if let Some(known) = self.types.get_mut(usize::from(message_type).wrapping_sub(1)) {
+            known.quick = elapsed < QUICK;
+            #[cfg(test)]
+            {
+                known.quick |= self.all_quick;
+            }
+        }
+    }
+}
+
+/// Answers a call whose reply was not sent at once. Returns the failure that its caller gets instead, if any.
+#[cold]
+#[inline(never)]
+fn answer_late(
+    core: &Core,
+    session: &mut Session,
+    spill: &mut Vec<u8>,
+    id: u64,
+    unsent: Unsent,
+    reservation: Option<Reservation>,
+) -> Result<Option<Box<Failure>>, Violation> {
+    let kept = Cell::new(false);
+    let keep = |reply| {
+        kept.set(true);
+        core.keep(reply, reservation, true, session.budget_claim.holder())
+    };
+    let failed = session.connection.answer_late(id, unsent, spill, keep)?;
+    if kept.get() {
+        *spill = core.buffers.take_small();
+    } else if failed.is_some() && spill.capacity() > core.fixed.terms.geometry.max_payload() as usize {
+        // Of a reply that was too large, or that its handler thought better of.
+        *spill = Vec::new();
+    }
+    Ok(failed)
+}
+
+/// Tells the breaker and the counters how a call ended.
+fn settle(
+    core: &Core,
+    counters: &Shard,
+    session: &Session,
+    message_type: u16,
+    deadline_us: Option<u64>,
+    permit: Permit<&Breaker>,
+    failed: Option<&Failure>,
+) {
+    match failed {
+        None => permit.succeed_for(|| session.caller(), Instant::now),
+        Some(failure) if is_of_service(failure, deadline_us) => permit.fail_for(session.caller(), Instant::now),
+        Some(_) => drop(permit),
+    }
+    outcome::note(core, counters, session, message_type, failed);
 }
 
 /// As [`run`]; a panic becomes a failure.
@@ -331,37 +354,5 @@ fn run(
         }
         #[cfg(feature = "tokio")]
         _ => unreachable!("async handlers do not run on the worker"),
-    }
-}
-
-impl Timing {
-    #[inline]
-    fn is_quick(&self, message_type: u16) -> bool {
-        self.quick.get(usize::from(message_type)).copied().unwrap_or(false)
-    }
-
-    /// Counts the next call if it is one that is not to be timed. Answers whether it is.
-    #[inline(always)]
-    fn pass_untimed(&mut self) -> bool {
-        let untimed = self.until_timed > 1;
-        self.until_timed -= u32::from(untimed);
-        untimed
-    }
-
-    /// The start of a call, if it is one to be timed.
-    #[inline]
-    fn start(&mut self) -> Option<Instant> {
-        self.until_timed = self.until_timed.checked_sub(1).unwrap_or(TIME_EVERY - 1);
-        (self.until_timed == 0).then(Instant::now)
-    }
-
-    fn note(&mut self, message_type: u16, elapsed: Duration) {
-        if let Some(quick) = self.quick.get_mut(usize::from(message_type)) {
-            *quick = elapsed < QUICK;
-            #[cfg(test)]
-            {
-                *quick |= self.all_quick;
-            }
-        }
     }
 }

@@ -25,6 +25,9 @@ const BATCH_BYTES: usize = 16 * 1024;
 /// further message is looked at if its handler may be slow, else one in [`LOOK_EVERY`].
 const TURN_TICKS: u64 = 2_000_000;
 const LOOK_EVERY: u32 = 4;
+/// Messages after which answers are committed, beside the first and the last. Both are multiples of [`LOOK_EVERY`].
+const FEW: u32 = 4;
+const SOME: u32 = 16;
 
 /// A worker's means to answer calls: buffers that all its connections share, one at a time.
 pub(crate) struct Visitor {
@@ -37,6 +40,8 @@ pub(crate) struct Visitor {
     /// A small request, and in place of it the reply of a handler that answers so.
     message: Vec<u8>,
     executor: Executor,
+    /// Bytes of the largest small request.
+    max_payload: usize,
     /// Requests found since the round over all connections began.
     found: u64,
     /// Whether a turn took longer than it should since that was last asked.
@@ -89,13 +94,15 @@ impl Turn {
 
 impl Visitor {
     pub(crate) fn new(core: Arc<Core>, worker: usize, #[cfg(feature = "tokio")] inbox: Arc<Inbox<Message>>) -> Self {
+        let max_payload = core.fixed.terms.geometry.max_payload() as usize;
         Self {
             worker,
             #[cfg(feature = "tokio")]
             asynchronous: AsyncCalls::new(&core, worker, inbox),
             large: LargeRequests::new(&core, worker),
             // Mapped, not touched: only what payloads use becomes resident.
-            message: Vec::with_capacity(core.fixed.terms.geometry.max_payload() as usize),
+            message: Vec::with_capacity(max_payload),
+            max_payload,
             executor: Executor::new(&core, worker),
             found: 0,
             overran: false,
@@ -125,51 +132,44 @@ impl Visitor {
         let until = turn.messages.saturating_add(slice).min(BATCH_MESSAGES);
         let began_with = turn.messages;
         let mut more = true;
-        while turn.messages < until && turn.bytes < BATCH_BYTES {
+        'turn: while turn.messages < until && turn.bytes < BATCH_BYTES {
             let first = turn.messages == 0;
-            // Nested, not joined by `and_then`: what was found would be moved about.
-            let mut slow = None;
-            if let Some(request) = session.connection.next_call() {
-                if let Some(handler) = self.core.registry.find(request.message_type) {
-                    if handler.runs_on_worker() {
-                        let is_slow = !self.executor.is_quick(request.message_type);
-                        if is_slow {
-                            turn.begin();
+            let slow = 'slow: {
+                if session.connection.admits_calls() {
+                    let Some(front) = session.connection.front() else {
+                        more = false;
+                        break 'turn;
+                    };
+                    if let Some(call) = session.connection.plain_call(front) {
+                        if self.executor.serve_straight(&self.core, session, call, &mut self.message, first)? {
+                            self.bound_message();
+                            turn.bytes += call.len;
+                            break 'slow false;
                         }
-                        self.message.resize(request.len, 0);
-                        session.connection.take(&request, &mut self.message);
-                        self.executor.serve(
-                            &self.core,
-                            session,
-                            handler,
-                            &request,
-                            &mut self.message,
-                            first,
-                            !is_slow,
-                        )?;
-                        self.bound_message();
-                        turn.bytes += request.len;
-                        slow = Some(is_slow);
                     }
-                }
-            }
-            let slow = match slow {
-                Some(slow) => slow,
-                None if !session.connection.is_drained() && self.visit_rarer(session, turn, first)? => true,
-                None => {
+                } else if session.connection.is_drained() {
                     more = false;
-                    break;
+                    break 'turn;
+                }
+                match self.visit_with_care(session, turn, first)? {
+                    Some(slow) => slow,
+                    None => {
+                        more = false;
+                        break 'turn;
+                    }
                 }
             };
             turn.messages += 1;
-            if (slow || turn.messages % LOOK_EVERY == 0) && turn.is_over(self.turn_ticks) {
-                self.overran = true;
-                more = false;
-                break;
-            }
-            // The first answer went out at once; the others go in growing batches.
-            if turn.messages == 4 || turn.messages == 16 {
-                session.commit();
+            if slow || turn.messages % LOOK_EVERY == 0 {
+                if turn.is_over(self.turn_ticks) {
+                    self.overran = true;
+                    more = false;
+                    break 'turn;
+                }
+                // The first answer went out at once; the others go in growing batches.
+                if turn.messages == FEW || turn.messages == SOME {
+                    session.commit();
+                }
             }
         }
         session.commit();
@@ -180,6 +180,35 @@ impl Visitor {
             true if more => Visit::More,
             true => Visit::Done,
         })
+    }
+
+    /// Handles what comes next and does not go the straight way. Answers `None` if nothing is there, or if it has to wait;
+    /// else whether it may have taken long.
+    #[inline(never)]
+    fn visit_with_care(
+        &mut self,
+        session: &mut Session,
+        turn: &mut Turn,
+        first: bool,
+    ) -> Result<Option<bool>, Violation> {
+        if let Some(request) = session.connection.next_call() {
+            if let Some(handler) = self.core.registry.find(request.message_type) {
+                if handler.runs_on_worker() {
+                    let slow = !self.executor.is_quick(request.message_type);
+                    if slow {
+                        turn.begin();
+                    }
+                    self.message.resize(request.len, 0);
+                    session.connection.take(&request, &mut self.message);
+                    let (core, message) = (&self.core, &mut self.message);
+                    self.executor.serve_apart(core, session, handler, &request, message, None, first, None)?;
+                    self.bound_message();
+                    turn.bytes += request.len;
+                    return Ok(Some(slow));
+                }
+            }
+        }
+        Ok(self.visit_rarer(session, turn, first)?.then_some(true))
     }
 
     /// Handles what is no call that can be answered on the spot. Answers `false` if nothing is there, or if it has to
@@ -341,7 +370,7 @@ impl Visitor {
     /// What a handler that answers in place may have made larger than small requests are is not kept.
     #[inline(always)]
     fn bound_message(&mut self) {
-        if self.message.capacity() > self.core.fixed.terms.geometry.max_payload() as usize {
+        if self.message.capacity() > self.max_payload {
             self.message = Vec::new();
         }
     }

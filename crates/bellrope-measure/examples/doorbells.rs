@@ -1,0 +1,190 @@
+//! What it costs to wake the other side, without any call: the part of a call 1 ms after the last that is not Bellrope's.
+//! `docs/performance.md` has the figures.
+//!
+//! ```sh
+//! cargo run --release -p bellrope-measure --no-default-features --example doorbells
+//! ```
+//!
+//! Two threads wake each other and sleep, placed by the scheduler, with a gap before each ring. Nothing else is there: no
+//! record, no worker, no handler. The ways take turns, and each figure is the median over all rounds.
+
+use std::{
+    io::{self, Write as _},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use bellrope_shm::{
+    SharedMemory, View,
+    socket::Socket,
+    sync::Ordering,
+    wait::{self, Notifier, Poller},
+};
+
+const TURNS: usize = 5;
+const ROUNDS: usize = 200;
+const GAP: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Where the two words lie.
+const THERE: usize = 0;
+const BACK: usize = 128;
+
+/// How the other side is woken.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// By a futex, as the limit of `bellrope bench spin` is.
+    Futex,
+    /// By a byte over the connection's socket, which is read before anything else is done: epoll there, poll here, as
+    /// Bellrope waits.
+    Socket,
+    /// The same, and the byte is read when the answer is out.
+    SocketReadLate,
+    /// By an eventfd.
+    Eventfd,
+}
+
+const WAYS: [(Way, &str); 4] = [
+    (Way::Futex, "futex"),
+    (Way::Socket, "byte over a socket (as built)"),
+    (Way::SocketReadLate, "byte over a socket, read late"),
+    (Way::Eventfd, "eventfd"),
+];
+
+/// The ends of all ways.
+struct Ends {
+    words: View,
+    near: Socket,
+    far: Socket,
+    there: Notifier,
+    back: Notifier,
+}
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        let memory = SharedMemory::private(4096)?;
+        let (near, far) = Socket::pair()?;
+        let (there, back) = (Notifier::new()?, Notifier::new()?);
+        Ok(Self { words: memory.view(0..4096), near, far, there, back })
+    }
+
+    fn tell(&self, word: usize, value: u64) {
+        self.words.store(word, value, Ordering::Release);
+        self.words.futex_wake(word);
+    }
+
+    fn sleep_for(&self, word: usize, value: u64) -> io::Result<()> {
+        while self.words.load(word, Ordering::Acquire) != value {
+            self.words.futex_wait(word, value - 1, PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// One ring there and one back, seen from here.
+    fn ring(&self, way: Way, round: u64) -> io::Result<Duration> {
+        let began = Instant::now();
+        match way {
+            Way::Futex => {
+                self.tell(THERE, round);
+                self.sleep_for(BACK, round)?;
+            }
+            Way::Socket | Way::SocketReadLate => {
+                self.near.ring();
+                while !wait::readable(&self.near, Some(PATIENCE))? {}
+                if matches!(way, Way::SocketReadLate) {
+                    let took = began.elapsed();
+                    self.near.drain(1)?;
+                    return Ok(took);
+                }
+                self.near.drain(1)?;
+            }
+            Way::Eventfd => {
+                self.there.wake();
+                while !wait::readable(&self.back, Some(PATIENCE))? {}
+                self.back.clear();
+            }
+        }
+        Ok(began.elapsed())
+    }
+
+    /// The other side, for so many rounds.
+    fn answer(&self, way: Way, rounds: u64) -> io::Result<()> {
+        let mut poller = Poller::new()?;
+        match way {
+            Way::Futex => {}
+            Way::Socket | Way::SocketReadLate => poller.add(&self.far, 0)?,
+            Way::Eventfd => poller.add(&self.there, 0)?,
+        }
+        for round in 1..=rounds {
+            match way {
+                Way::Futex => {
+                    self.sleep_for(THERE, round)?;
+                    self.tell(BACK, round);
+                }
+                Way::Socket => {
+                    while poller.wait(Some(PATIENCE))?.is_empty() {}
+                    self.far.drain(1)?;
+                    self.far.ring();
+                }
+                Way::SocketReadLate => {
+                    while poller.wait(Some(PATIENCE))?.is_empty() {}
+                    self.far.ring();
+                    self.far.drain(1)?;
+                }
+                Way::Eventfd => {
+                    while poller.wait(Some(PATIENCE))?.is_empty() {}
+                    self.there.clear();
+                    self.back.wake();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The round trips of one way's turn.
+fn turn(way: Way) -> io::Result<Vec<Duration>> {
+    let ends = Arc::new(Ends::new()?);
+    let failed = Arc::new(AtomicBool::new(false));
+    let other = {
+        let (ends, failed) = (Arc::clone(&ends), Arc::clone(&failed));
+        thread::spawn(move || {
+            let answered = ends.answer(way, ROUNDS as u64);
+            failed.store(answered.is_err(), Relaxed);
+            answered
+        })
+    };
+    let mut took = Vec::with_capacity(ROUNDS);
+    for round in 1..=ROUNDS as u64 {
+        thread::sleep(GAP);
+        if failed.load(Relaxed) {
+            break;
+        }
+        took.push(ends.ring(way, round)?);
+    }
+    other.join().map_err(|_| io::Error::other("the other side panicked"))??;
+    Ok(took)
+}
+
+fn main() -> io::Result<()> {
+    let mut took: Vec<Vec<Duration>> = vec![Vec::new(); WAYS.len()];
+    for _ in 0..TURNS {
+        for (all, (way, _)) in took.iter_mut().zip(WAYS) {
+            all.extend(turn(way)?);
+        }
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "{:<32} {:>8} {:>8} {:>12}", "two that sleep, 1 ms apart", "p50 us", "p99 us", "x the futex")?;
+    let mut limit = None;
+    for (all, (_, name)) in took.iter_mut().zip(WAYS) {
+        all.sort_unstable();
+        let at = |share: usize| all.get(all.len() * share / 100).map_or(0.0, |took| took.as_secs_f64() * 1e6);
+        let p50 = at(50);
+        let times = p50 / *limit.get_or_insert(p50);
+        writeln!(out, "{name:<32} {p50:>8.1} {:>8.1} {times:>12.2}", at(99))?;
+    }
+    Ok(())
+}

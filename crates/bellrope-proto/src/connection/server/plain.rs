@@ -1,0 +1,38 @@
+//! The straight way to a call that is like nearly all others.
+
+use super::ServerConnection;
+use crate::{
+    frame::Kind,
+    ring::{Front, Plain},
+};
+
+impl<B: AsRef<[u8]>> ServerConnection<B> {
+    /// The straight way to a call, where calls [are admitted](Self::admits_calls): one look at the front. If nothing is there,
+    /// the client gets the room that it may wait for. Else [`Self::plain_call`] says whether it is one that goes this way.
+    #[inline(always)]
+    pub fn front(&mut self) -> Option<Front> {
+        let front = self.requests.front();
+        if front.is_nothing() {
+            self.wake |= self.requests.note_drained();
+            return None;
+        }
+        Some(front)
+    }
+
+    /// The call that a look saw, whole, if nothing but a deadline is said of it. To whatever else is there,
+    /// [`Self::next_inbound`] has an answer.
+    #[inline(always)]
+    pub fn plain_call(&mut self, front: Front) -> Option<Plain> {
+        self.requests.plain(front, Kind::Request, true)
+    }
+
+    /// Takes the call that [`Self::plain_call`] found, as [`Self::take`] does.
+    ///
+    /// # Panics
+    /// If `into` is not exactly `call.len` bytes long.
+    #[inline(always)]
+    pub fn take_plain(&mut self, call: &Plain, into: &mut [u8]) {
+        self.wake |= self.requests.take(call, into);
+        self.requests.admit();
+    }
+}

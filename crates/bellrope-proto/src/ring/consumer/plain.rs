@@ -1,0 +1,96 @@
+//! The straight way to a small record: from its header word to a private copy of its payload, in a few values that fit the
+//! processor's registers. Whatever is not as nearly all records are goes the [other way](Consumer::peek).
+
+use bellrope_shm::sync::Ordering;
+
+use super::Consumer;
+use crate::{
+    frame::{EXTENDED, Kind, record_size},
+    kill_points::KillPoint,
+    layout::{ASLEEP, EMPTY, WORD},
+    ring::Wake,
+};
+
+/// What one look at the front of a ring saw: a header word, unchecked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Front {
+    word: u64,
+    /// Where it lies in the view.
+    at: usize,
+}
+
+impl Front {
+    /// Whether there is no record.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_nothing(self) -> bool {
+        self.word == EMPTY || self.word == ASLEEP
+    }
+}
+
+/// A record at the front of a ring that is of the kind that was looked for, and as it must be. Its payload still lies in
+/// shared memory and may change at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plain {
+    /// The call it belongs to.
+    pub id: u64,
+    /// The extension word, if there is one.
+    pub extension: Option<u64>,
+    /// Message type of a request.
+    pub message_type: u16,
+    /// Payload bytes.
+    pub len: usize,
+    /// Where the payload lies in the view.
+    payload: usize,
+    /// The position right behind the record.
+    end: u64,
+}
+
+impl Consumer {
+    /// Looks at the front, once.
+    #[inline(always)]
+    pub fn front(&mut self) -> Front {
+        let (word, at) = self.look();
+        Front { word, at }
+    }
+
+    /// The record that a look saw, if it is of this kind, has no flag, unless it `may_be_extended`, and is as it must be. To
+    /// whatever else is there, [`Self::peek`] has an answer.
+    #[inline(always)]
+    pub fn plain(&mut self, Front { word, at }: Front, kind: Kind, may_be_extended: bool) -> Option<Plain> {
+        let (found, kind) = (word >> 48, kind as u64);
+        let extended = may_be_extended && found == kind | EXTENDED >> 48;
+        if found != kind && !extended {
+            return None;
+        }
+        self.fetch_ahead(at);
+        let len = word as u32;
+        let size = record_size(len.into(), extended);
+        if len > self.max_payload || at as u64 + size + WORD > self.end {
+            return None;
+        }
+        let id = self.view.load(at + 8, Ordering::Relaxed);
+        let extension = if extended { Some(self.view.load(at + 16, Ordering::Relaxed)) } else { None };
+        KillPoint::PopSeen.reached();
+        Some(Plain {
+            id,
+            extension,
+            message_type: (word >> 32) as u16,
+            len: len as usize,
+            payload: at + record_size(0, extended) as usize,
+            end: self.position + size,
+        })
+    }
+
+    /// Copies the payload of the record at the front out of shared memory, and moves on past it, as [`Self::advance`] does.
+    ///
+    /// # Panics
+    /// If `into` is not exactly as long as the payload.
+    #[inline(always)]
+    pub fn take(&mut self, record: &Plain, into: &mut [u8]) -> Wake {
+        assert!(into.len() == record.len, "a record is taken whole");
+        self.view.read(record.payload, into);
+        KillPoint::PopRead.reached();
+        self.advance_to(record.end)
+    }
+}
