@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     flow::Credit,
-    frame::{self, Down, DownKind, Head, Part},
+    frame::{DownKind, Head, Part},
     link::{Link, Lost},
 };
 
