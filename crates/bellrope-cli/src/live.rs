@@ -70,11 +70,7 @@ pub(crate) fn show<V: View>(
 }
 
 /// Looks once an interval, until nobody listens any more.
-fn look_on<L>(
-    mut look: impl FnMut() -> anyhow::Result<L>,
-    interval: Duration,
-    sender: &SyncSender<Result<L, String>>,
-) {
+fn look_on<L>(mut look: impl FnMut() -> anyhow::Result<L>, interval: Duration, sender: &SyncSender<Result<L, String>>) {
     let mut due = Instant::now() + interval;
     loop {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));

@@ -153,7 +153,13 @@ impl Identity<'_> {
             id: format!("{:016x}", self.id),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             description: "message types of a Bellrope server".to_owned(),
-            metadata: metadata.into_iter().chain(running).chain(link).chain(draining).map(|(key, value)| (key.to_owned(), value)).collect(),
+            metadata: metadata
+                .into_iter()
+                .chain(running)
+                .chain(link)
+                .chain(draining)
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
             endpoints: Vec::new(),
         }
     }

@@ -32,9 +32,9 @@ use serde::Serialize;
 
 pub(crate) use args::seconds;
 pub(crate) use bare::answer as answer_bare;
+pub(crate) use criteria::{Report as CriteriaReport, criteria};
 #[cfg(feature = "fleet")]
 pub(crate) use fleet::{answer_nats, join as join_fleet, register as register_for_fleet};
-pub(crate) use criteria::{Report as CriteriaReport, criteria};
 pub(crate) use limit::{ping, pong, sleeping_pong};
 use rtt::RttReport;
 pub(crate) use samples::{Percentiles, Samples};

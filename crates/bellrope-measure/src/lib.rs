@@ -29,10 +29,10 @@ pub mod bench_server;
 mod criterion;
 #[cfg(feature = "suites")]
 pub mod demo;
-#[cfg(feature = "suites")]
-pub mod served;
 #[cfg(feature = "fleet")]
 mod nats_process;
+#[cfg(feature = "suites")]
+pub mod served;
 #[cfg(feature = "suites")]
 mod server_process;
 pub mod slots;

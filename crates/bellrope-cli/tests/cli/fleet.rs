@@ -121,7 +121,8 @@ fn top_shows_the_instances_live_and_who_is_gone_and_list_says_what_they_have_don
     let _local = home.serve(["--fleet", &*url, "--import", "ai.*", "--set", "fleet.order=only"]);
     home.run(["chat", "Who is there?"]).succeeded();
 
-    let list = || serde_json::from_str::<Value>(&home.run(["fleet", "list", "--fleet", &*url, "--json"]).succeeded()).unwrap();
+    let list =
+        || serde_json::from_str::<Value>(&home.run(["fleet", "list", "--fleet", &*url, "--json"]).succeeded()).unwrap();
     let listed = list();
     let names: Vec<_> = listed.as_array().unwrap().iter().map(|one| one["server"].as_str().unwrap()).collect();
     assert_eq!(names, ["attic", "cellar"]);
@@ -160,7 +161,9 @@ fn metrics_and_the_page_show_the_instances_and_their_load() {
     let has = |server: &Running, line: &str| http(server, "/metrics").lines().any(|one| one == line);
     eventually("it is known who answers", || {
         let busy = |name| has(&local, &format!("ipc_fleet_instance_calls{{server=\"{name}\"}} 1"));
-        has(&local, "ipc_fleet_instances 2") && has(&local, "ipc_fleet_under_way 1") && (busy("attic") || busy("cellar"))
+        has(&local, "ipc_fleet_instances 2")
+            && has(&local, "ipc_fleet_under_way 1")
+            && (busy("attic") || busy("cellar"))
     });
     assert!(has(&local, "ipc_fleet_linked 1"));
     assert!(backends.iter().any(|backend| has(backend, "ipc_fleet_running 1")));

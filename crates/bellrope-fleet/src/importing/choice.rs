@@ -113,12 +113,7 @@ impl Choices {
     }
 
     /// An instance says that it offers these, and takes calls that are sent to it alone.
-    pub(crate) fn learn(
-        &self,
-        (instance, server): (u64, &str),
-        types: impl Iterator<Item = FleetType>,
-        now: Instant,
-    ) {
+    pub(crate) fn learn(&self, (instance, server): (u64, &str), types: impl Iterator<Item = FleetType>, now: Instant) {
         let mut known = self.known();
         if !self.hears_loads() || !known.instances.contains_key(&instance) && known.instances.len() >= MOST_INSTANCES {
             return;
@@ -134,8 +129,7 @@ impl Choices {
             }
         }
         let server = &server[..server.floor_char_boundary(MOST_NAME)];
-        let new =
-            || Row { server: server.to_owned(), own: Arc::default(), others: 0, seen: now, avoid_until: None };
+        let new = || Row { server: server.to_owned(), own: Arc::default(), others: 0, seen: now, avoid_until: None };
         known.instances.entry(instance).or_insert_with(new).seen = now;
     }
 

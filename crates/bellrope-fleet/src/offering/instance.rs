@@ -24,7 +24,8 @@ use super::{
     incoming::{self, Door, FromCaller, ROOM_UNIT},
     offers::Offers,
     peers::{Peers, Verdict},
-    running::{Fault, Running, options, say},
+    running::{Fault, Running, options},
+    sending::say,
 };
 use crate::{
     counters::{Counters, count},

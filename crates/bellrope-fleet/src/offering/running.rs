@@ -9,11 +9,11 @@ use bellrope::{
 
 use super::{
     incoming::{Incoming, Next, Stop},
-    sending::Sending,
+    sending::{Sending, say},
 };
 use crate::{
     flow::Credit,
-    frame::{self, Down, DownKind, Head, Part},
+    frame::{DownKind, Head, Part},
     link::{Link, Lost},
 };
 
@@ -213,7 +213,7 @@ impl Running {
     }
 
     async fn answer(self, answer: &[u8]) -> Result<(), Fault> {
-        self.sending().answer(answer).await
+        Ok(self.sending().answer(answer).await?)
     }
 
     async fn give_back(&mut self, len: usize) -> Result<(), Lost> {
@@ -226,10 +226,4 @@ impl Running {
     async fn say(&self, what: DownKind<'_>, bytes: &[u8]) -> Result<(), Lost> {
         say(&self.link, self.from, self.call, what, bytes).await
     }
-}
-
-/// Says something of a call to its importing server.
-pub(super) async fn say(link: &Link, from: u64, call: u64, what: DownKind<'_>, bytes: &[u8]) -> Result<(), Lost> {
-    let message = frame::write(&Down { from: link.id, call, what }, bytes);
-    link.publish(link.inbox(from, "down"), None, message).await
 }

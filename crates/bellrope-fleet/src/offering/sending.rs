@@ -5,12 +5,17 @@ use std::sync::Arc;
 use bellrope::{CallError, client::AsyncStream};
 use futures_util::FutureExt as _;
 
-use super::running::{Fault, say};
 use crate::{
     flow::{Credit, Cutter, Gathered},
-    frame::DownKind,
-    link::Link,
+    frame::{self, Down, DownKind},
+    link::{Link, Lost},
 };
+
+/// Says something of a call to its importing server.
+pub(super) async fn say(link: &Link, from: u64, call: u64, what: DownKind<'_>, bytes: &[u8]) -> Result<(), Lost> {
+    let message = frame::write(&Down { from: link.id, call, what }, bytes);
+    link.publish(link.inbox(from, "down"), None, message).await
+}
 
 /// Sends items to the importing server, as far as its credit goes.
 pub(super) struct Sending {
@@ -32,17 +37,17 @@ impl Sending {
     }
 
     /// Sends the answer of a call that is no stream.
-    pub(super) async fn answer(&mut self, answer: &[u8]) -> Result<(), Fault> {
+    pub(super) async fn answer(&mut self, answer: &[u8]) -> Result<(), Lost> {
         self.item(answer, true).await
     }
 
     /// Sends all chunks of a stream, as they come: those that are there at once in one message, as many as it holds. `fault` says
     /// what an error is, after so many chunks.
-    pub(super) async fn chunks(
+    pub(super) async fn chunks<E: From<Lost>>(
         &mut self,
         stream: &mut AsyncStream,
-        fault: impl Fn(&CallError, u64) -> Fault,
-    ) -> Result<(), Fault> {
+        fault: impl Fn(&CallError, u64) -> E,
+    ) -> Result<(), E> {
         loop {
             let next = match stream.next().now_or_never() {
                 Some(next) => next,
@@ -67,7 +72,7 @@ impl Sending {
         }
     }
 
-    async fn chunk(&mut self, chunk: &[u8]) -> Result<(), Fault> {
+    async fn chunk(&mut self, chunk: &[u8]) -> Result<(), Lost> {
         if !self.gathered.has_room(chunk, self.link.part) {
             self.flush().await?;
         }
@@ -80,18 +85,17 @@ impl Sending {
     }
 
     /// Sends what is gathered.
-    async fn flush(&mut self) -> Result<(), Fault> {
+    async fn flush(&mut self) -> Result<(), Lost> {
         if self.gathered.is_empty() {
             return Ok(());
         }
         let chunks = self.gathered.take();
         self.credit.take(chunks.len()).await;
         let seq = self.cutter.number();
-        say(&self.link, self.from, self.call, DownKind::Chunks { seq }, &chunks).await?;
-        Ok(())
+        say(&self.link, self.from, self.call, DownKind::Chunks { seq }, &chunks).await
     }
 
-    async fn item(&mut self, item: &[u8], end: bool) -> Result<(), Fault> {
+    async fn item(&mut self, item: &[u8], end: bool) -> Result<(), Lost> {
         let mut at = 0;
         loop {
             let (part, bytes) = self.cutter.cut(item, at);

@@ -51,7 +51,9 @@ fn a_fleet_of_a_size_that_runs_here_takes_what_the_model_says() {
     // Each says that it has something new; nobody else has anything to say yet.
     let before = counted(&nats)[2];
     let here: Vec<_> = (0..IMPORTING)
-        .map(|_| join(FleetSettings { import: vec!["*".into()], ..settings(&nats.url()) }, |_| Server::builder()).unwrap())
+        .map(|_| {
+            join(FleetSettings { import: vec!["*".into()], ..settings(&nats.url()) }, |_| Server::builder()).unwrap()
+        })
         .collect();
     let clients: Vec<_> = here.iter().map(Member::client).collect();
     let now = counted(&nats);

@@ -33,7 +33,9 @@ fn whichever_direction_of_a_link_is_cut_every_call_has_one_outcome_and_it_is_tru
     let mut client = None;
     eventually("the desk has the types of the fleet", || {
         client = Client::connect(socket(nats.home(), "desk")).ok();
-        client.as_ref().is_some_and(|client| client.message_type("count").is_ok() && client.message_type("echo").is_ok())
+        client
+            .as_ref()
+            .is_some_and(|client| client.message_type("count").is_ok() && client.message_type("echo").is_ok())
     });
     let client = client.unwrap();
     let (stop, number, told) = (AtomicBool::new(false), AtomicU64::new(1), History::default());

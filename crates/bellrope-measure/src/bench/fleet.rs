@@ -15,14 +15,14 @@ use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
 use serde::Serialize;
 
-pub(crate) use self::{
-    bare::answer as answer_nats,
-    served::{join, register},
-};
 use self::{
     bare::Bare,
     kills::Kills,
     served::{CHUNKS, ECHO},
+};
+pub(crate) use self::{
+    bare::answer as answer_nats,
+    served::{join, register},
 };
 use super::{
     args::RunArgs,
@@ -145,9 +145,13 @@ struct Stage {
 impl Stage {
     fn set(instances: usize) -> anyhow::Result<Self> {
         let nats = NatsProcess::start()?;
-        let settings = |name: &str| FleetSettings { servers: vec![nats.url()], name: name.to_owned(), ..Default::default() };
+        let settings =
+            |name: &str| FleetSettings { servers: vec![nats.url()], name: name.to_owned(), ..Default::default() };
         let offering = |number: usize| {
-            ServerProcess::start_in_fleet(FleetSettings { offer: vec!["bench.*".into()], ..settings(&format!("{number}")) })
+            ServerProcess::start_in_fleet(FleetSettings {
+                offer: vec!["bench.*".into()],
+                ..settings(&format!("{number}"))
+            })
         };
         let instances = (0..instances).map(offering).collect::<anyhow::Result<Vec<_>>>()?;
         let importing =

@@ -125,8 +125,9 @@ fn view(mut instances: Vec<InstanceView>, since: &[ListedType]) -> FleetView {
     });
     let all = Listed::together(since);
     FleetView {
-        calls_per_second: instances.iter().map(|row| row.calls_per_second).sum(),
-        errors_per_second: instances.iter().map(|row| row.errors_per_second).sum(),
+        // The sum of nothing is -0.0.
+        calls_per_second: instances.iter().fold(0.0, |sum, row| sum + row.calls_per_second),
+        errors_per_second: instances.iter().fold(0.0, |sum, row| sum + row.errors_per_second),
         running: instances.iter().filter(|row| row.state != State::Gone).map(|row| row.running).sum(),
         p50_us: all.p50_us,
         p99_us: all.p99_us,
@@ -194,5 +195,7 @@ mod tests {
         assert_eq!(rows(&view), [("a", "serves", 0.0), ("c", "serves", 0.0), ("b", "gone", 0.0)]);
         let view = memory.hear(seen(40, vec![listed("a", 0, 20), listed("c", 0, 99)]));
         assert_eq!(view.instances.len(), 2);
+        let nothing = Memory::new(seen(0, Vec::new())).hear(seen(1, Vec::new()));
+        assert!(nothing.calls_per_second.is_sign_positive() && nothing.errors_per_second.is_sign_positive());
     }
 }

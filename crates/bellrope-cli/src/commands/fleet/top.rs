@@ -211,7 +211,11 @@ impl FleetView {
     fn figures(&self) -> [String; 2] {
         let Self { calls_per_second, errors_per_second, running, p50_us, p99_us, .. } = self;
         [
-            format!("Calls        {}/s, {}/s failed, {running} running", rate(*calls_per_second), rate(*errors_per_second)),
+            format!(
+                "Calls        {}/s, {}/s failed, {running} running",
+                rate(*calls_per_second),
+                rate(*errors_per_second)
+            ),
             format!("Latency      p50 {}, p99 {} (at the instances)", micros(*p50_us), micros(*p99_us)),
         ]
     }

@@ -15,20 +15,18 @@ pub(super) const CHUNKS: &str = "bench.chunks";
 pub(crate) fn register(builder: ServerBuilder, settings: &FleetSettings) -> ServerBuilder {
     let builder = match settings.offer.is_empty() {
         true => builder,
-        false => {
-            builder.in_place(ECHO, |_| Ok(())).server_stream(CHUNKS, |call, mut chunks| async move {
-                let asked = std::str::from_utf8(call.payload()).ok().and_then(|asked| {
-                    let (count, size) = asked.split_once(' ')?;
-                    Some((count.parse::<u64>().ok()?, size.parse::<u16>().ok()?))
-                });
-                let (count, size) = asked.ok_or_else(|| HandlerError::invalid_request("COUNT SIZE is expected"))?;
-                let chunk = vec![7; size.into()];
-                for _ in 0..count {
-                    chunks.send(&chunk).await?;
-                }
-                Ok(())
-            })
-        }
+        false => builder.in_place(ECHO, |_| Ok(())).server_stream(CHUNKS, |call, mut chunks| async move {
+            let asked = std::str::from_utf8(call.payload()).ok().and_then(|asked| {
+                let (count, size) = asked.split_once(' ')?;
+                Some((count.parse::<u64>().ok()?, size.parse::<u16>().ok()?))
+            });
+            let (count, size) = asked.ok_or_else(|| HandlerError::invalid_request("COUNT SIZE is expected"))?;
+            let chunk = vec![7; size.into()];
+            for _ in 0..count {
+                chunks.send(&chunk).await?;
+            }
+            Ok(())
+        }),
     };
     bellrope_fleet::prepare(builder, settings)
 }
