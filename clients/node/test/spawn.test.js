@@ -22,13 +22,14 @@ const options = { timeout: 120_000, skip: PROGRAM ? false : 'BELLROPE_OWN_SERVER
 class Home {
   started = [];
 
-  constructor(t) {
-    this.folder = mkdtempSync(join(tmpdir(), 'bellrope-spawn-'));
+  constructor(t, name = '') {
+    const folder = mkdtempSync(join(tmpdir(), 'bellrope-spawn-'));
+    this.folder = join(folder, name);
+    mkdirSync(this.folder, { recursive: true });
     this.socket = join(this.folder, 'run', 'tickets.sock');
-    atEnd(t, () => {
-      const pid = this.server();
-      if (pid !== 0) process.kill(pid, 'SIGKILL');
-      remove(this.folder);
+    atEnd(t, async () => {
+      await this.end();
+      remove(folder);
     });
   }
 
@@ -293,16 +294,11 @@ test('a home may be odd or not be there', options, async (t) => {
   const home = homeOf(t);
   writeFileSync(home.path('file'), '');
   for (const values of [{ HOME: '', XDG_STATE_HOME: '' }, { HOME: home.path('file'), XDG_STATE_HOME: 'relative' }]) {
-    const odd = new Home(t);
-    odd.folder = join(odd.folder, "a b's 🔔 $(x) %s");
-    mkdirSync(odd.folder);
-    odd.socket = odd.path('run/tickets.sock');
+    const odd = new Home(t, "a b's 🔔 $(x) %s");
     variables(t, values);
     assert.equal(await odd.ticket(), 1);
     // The log lies beside the socket.
     assert.equal(odd.started[0].log, `${odd.socket}.log`);
-    const pid = odd.server();
-    atEnd(t, () => process.kill(pid, 'SIGKILL'));
     assert.deepEqual(readdirSync(odd.path('run')).sort(), ['tickets.sock', 'tickets.sock.lock', 'tickets.sock.log', 'tickets.sock.spawn']);
     assert.equal(statSync(`${odd.socket}.spawn`).mode & 0o777, 0o600);
   }

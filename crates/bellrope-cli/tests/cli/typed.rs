@@ -178,7 +178,7 @@ fn what_does_not_fit_is_refused_with_method_and_field_before_anything_is_sent() 
         error.starts_with("error: Store.get: the arguments cannot be sent: limit: invalid value: string \"much\""),
         "{error}"
     );
-    assert!(error.contains("`bellrope list --schema` shows what it takes"), "{error}");
+    assert!(error.contains("`bellrope list --schema` shows their types"), "{error}");
     let error = home.run(["call", "Names.get", r#"{"limit":"much","key":"k"}"#]).failed(1);
     assert!(error.contains("Names.get: the arguments cannot be read: limit: invalid type"), "{error}");
     let items = b"{\"key\":\"k\",\"size\":1,\"data\":\"\"}\n\n{\"key\":7}\n".to_vec();
@@ -190,6 +190,9 @@ fn what_does_not_fit_is_refused_with_method_and_field_before_anything_is_sent() 
     }
     let error = home.run(["call", "Store.put", "{}"]).failed(1);
     assert!(error.starts_with("error: Store.put: the arguments cannot be sent: missing field `owner`"), "{error}");
+    let error = home.run(["call", "Store.get", "k"]).failed(1);
+    let fix = "; it takes {\"key\": \u{2026}, \"limit\": \u{2026}}, and `bellrope list --schema` shows their types\n";
+    assert!(error.ends_with(fix), "{error}");
     let error = home.run(["call", "--json", "raw"]).failed(1);
     assert_eq!(error, "error: raw has no schema, so what it answers is bytes; leave --json away\n");
     assert_eq!(home.run(["call", "Store.gett", "{}"]).failed(1).lines().count(), 1);

@@ -20,10 +20,12 @@ impl Reply<'_> {
     /// Appends to the reply. A reply that grows over the limit is replaced by an error when the handler is done.
     #[inline(always)]
     pub fn put(&mut self, bytes: &[u8]) {
-        match &mut self.draft {
-            Some(draft) if draft.append_few(bytes) => {}
-            _ => self.put_rest(bytes),
+        if let Some(draft) = &mut self.draft {
+            if draft.append_few(bytes) {
+                return;
+            }
         }
+        self.put_rest(bytes);
     }
 
     /// As [`Self::put`], for what is not in one copy in the ring.

@@ -9,13 +9,16 @@ use anyhow::{Context as _, anyhow};
 use bellrope::{
     CallError, Client,
     client::{CallOptions, CancelToken, ChunkStream, Style},
-    service::Schema,
+    service::{Form, Schema, Shape},
 };
 use bellrope_terminal::{ApplicationError, Failed, Outcome};
 use serde_json::json;
 
 use super::ended::is_error;
 use crate::input::{next_line, read_input};
+
+/// The most arguments that are named in an error.
+const MAX_NAMES: usize = 16;
 
 /// A call of a method.
 pub(super) struct TypedCall {
@@ -59,8 +62,9 @@ impl TypedCall {
         };
         let arguments = if arguments.is_empty() { b"{}".to_vec() } else { arguments };
         let request = self.schema.write(&self.schema.request, &arguments).map_err(|error| {
+            let takes = arguments_of(&self.schema).map(|names| format!("it takes {names}, and ")).unwrap_or_default();
             anyhow!(
-                "{}: the arguments cannot be sent: {error}; `bellrope list --schema` shows what it takes",
+                "{}: the arguments cannot be sent: {error}; {takes}`bellrope list --schema` shows their types",
                 self.method
             )
         })?;
@@ -125,6 +129,15 @@ impl TypedCall {
             Err(error) => shown.error(&self.method, &error),
         }
     }
+}
+
+/// The names of a method's arguments, as they stand in JSON. `None`: they have none.
+fn arguments_of(schema: &Schema) -> Option<String> {
+    let Shape::Type(place) = &schema.request else { return None };
+    let Form::Struct(fields) = &schema.types.get(usize::try_from(*place).ok()?)?.form else { return None };
+    // A server may say what it likes.
+    let names = fields.iter().take(MAX_NAMES).map(|(name, _)| format!("\"{}\": …", name.escape_debug()));
+    Some(format!("{{{}}}", names.collect::<Vec<_>>().join(", ")))
 }
 
 /// What is to be sent next: a line of standard input that is not empty.
