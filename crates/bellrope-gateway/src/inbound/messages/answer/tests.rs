@@ -142,7 +142,7 @@ fn blanks_make_no_block_of_their_own_and_those_before_a_text_are_its_beginning()
     let looks = || vec![call(0, Some("c"), Some("look"), "{}"), done(StopReason::ToolUse)];
     let calls = json!({"type": "tool_use", "id": "c", "name": "look", "input": {}});
     let blank_first = |texts: &[&str]| texts.iter().map(|text| Chunk::text(*text)).chain(looks()).collect();
-    assert_eq!(made(blank_first(&["\n", "\n "])), [calls.clone()]);
+    assert_eq!(made(blank_first(&["\n", "\n "])), std::slice::from_ref(&calls));
     let said = json!({"type": "text", "text": "\n Hi\n"});
     assert_eq!(made(blank_first(&["\n", " Hi", "\n"])), [said, calls.clone()]);
     let thinks = json!({"type": "thinking", "thinking": "Hm", "signature": ""});
