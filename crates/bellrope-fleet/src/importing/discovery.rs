@@ -63,7 +63,7 @@ impl Imports {
         if let Some(instance) = info.chosen_as() {
             let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             let types = info.types().filter(|offered| names.imported.contains(&offered.name));
-            self.importer.choices.learn(instance, types, Instant::now());
+            self.importer.choices.learn(instance, info.member().unwrap_or(instance), types, Instant::now());
         }
     }
 

@@ -266,8 +266,11 @@ impl Callers {
 
     /// Whether those are of as many callers as it takes.
     fn is_of_several(&self, live: &Live) -> bool {
-        let callers = self.rows.iter().filter(|row| row.run > 0).count() + usize::from(self.others > 0);
-        callers >= live.min_callers() as usize
+        let failing = || self.rows.iter().filter(|row| row.run > 0);
+        // Of those that one server stands for only the first counts.
+        let is_first = |at: usize, origin| failing().take(at).all(|row| row.caller.origin() != origin);
+        let callers = failing().enumerate().filter(|(at, row)| is_first(*at, row.caller.origin())).count();
+        callers + usize::from(self.others > 0) >= live.min_callers() as usize
     }
 
     /// Closes the breakers of callers that have not called for as long as they were refused. They are gone, mostly.
