@@ -42,8 +42,16 @@ impl Counters {
             ("ipc_fleet_not_executed_total", "Forwarded calls that nobody has run, as is proven.", &self.not_executed),
             ("ipc_fleet_unknown_total", "Forwarded calls that were lost and may have run.", &self.unknown),
             ("ipc_fleet_taken_total", "Calls from the fleet that ran here.", &self.taken),
-            ("ipc_fleet_signed_total", "Calls from the fleet that ran here, and of which it is proven who asked.", &self.signed),
-            ("ipc_fleet_forged_total", "Calls from the fleet in another's name or sent again, which were dropped.", &self.forged),
+            (
+                "ipc_fleet_signed_total",
+                "Calls from the fleet that ran here, and of which it is proven who asked.",
+                &self.signed,
+            ),
+            (
+                "ipc_fleet_forged_total",
+                "Calls from the fleet in another's name or sent again, which were dropped.",
+                &self.forged,
+            ),
             ("ipc_fleet_refused_total", "Calls from the fleet that were refused before they ran.", &self.refused),
             ("ipc_fleet_orphaned_total", "Calls from the fleet that lost whoever had asked.", &self.orphaned),
             ("ipc_fleet_foreign_total", "Messages from NATS that could not be read.", &self.foreign),

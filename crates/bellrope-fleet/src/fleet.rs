@@ -69,7 +69,7 @@ impl Fleet {
         let signer = Signer::of(&settings)?;
         let trust = Arc::new(Trust::of(&settings, signer.as_ref()));
         say_who_is_believed(&settings, signer.as_ref(), &trust);
-        let choices = Choices::new(settings.choice);
+        let choices = Choices::new(settings.choice).signing(signer.is_some());
         let importer = Importer::new(settings.name.clone(), choices, Clock::start(), Arc::clone(&counters), signer);
         let membership = Arc::new(Membership {
             imports: Imports::new(settings.import.clone(), types, Arc::clone(&importer)),

@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, Subscriber, connection::State};
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, Subscriber, connection::State,
+};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::{sync::Notify, time::timeout};

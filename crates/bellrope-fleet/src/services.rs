@@ -146,7 +146,12 @@ impl Identity<'_> {
             id: format!("{:016x}", self.id),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             description: "message types of a Bellrope server".to_owned(),
-            metadata: metadata.into_iter().chain(running).chain(member).map(|(key, value)| (key.to_owned(), value)).collect(),
+            metadata: metadata
+                .into_iter()
+                .chain(running)
+                .chain(member)
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
             endpoints: Vec::new(),
         }
     }

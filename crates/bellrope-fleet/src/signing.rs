@@ -380,7 +380,10 @@ mod tests {
         assert!(!believed(&signer(KeyPair::new_user(), Some(own.clone()))), "another user's claims");
         assert!(!believed(&signer(KeyPair::new_user(), None)));
         let foreign = KeyPair::new_user();
-        assert!(!believed(&signer(KeyPair::from_seed(&foreign.seed().unwrap()).unwrap(), Some(claims(&stranger, &foreign)))));
+        assert!(!believed(&signer(
+            KeyPair::from_seed(&foreign.seed().unwrap()).unwrap(),
+            Some(claims(&stranger, &foreign))
+        )));
         let cut = own[..own.len() - 4].to_owned();
         assert!(!believed(&signer(KeyPair::from_seed(&user.seed().unwrap()).unwrap(), Some(cut))));
         assert!(believed(&signer(user, Some(own))));

@@ -38,6 +38,8 @@ const AVOID: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Choices {
     choice: Choice,
+    /// Whether an instance that refused a call just now is better than one that NATS draws, where there is no other.
+    knows_best: bool,
     hasher: RandomState,
     known: Mutex<Known>,
 }
@@ -48,8 +50,8 @@ struct Known {
     instances: HashMap<u64, Row>,
     /// The link of each instance, by the number that it keeps whatever link it has.
     links: HashMap<u64, u64>,
-    /// Instances whose link was lost, and when: each may come back with another one.
-    lost: HashMap<u64, Instant>,
+    /// Instances whose link was lost: which one, and when. Each may come back with another one.
+    lost: HashMap<u64, (u64, Instant)>,
     /// Who offers a type, by its name.
     places: HashMap<String, Vec<Place>>,
     /// Which instance has a session, by the number that it keeps, and when it called last.
@@ -93,7 +95,12 @@ impl Drop for Chosen {
 
 impl Choices {
     pub(crate) fn new(choice: Choice) -> Self {
-        Self { choice, hasher: RandomState::new(), known: Mutex::default() }
+        Self { choice, knows_best: false, hasher: RandomState::new(), known: Mutex::default() }
+    }
+
+    /// The same for a server that signs its calls: it leaves one to NATS only where it knows nobody.
+    pub(crate) fn signing(self, signs: bool) -> Self {
+        Self { knows_best: signs, ..self }
     }
 
     /// Whether it matters here what instances say of their load.
@@ -128,7 +135,10 @@ impl Choices {
         }
         let new = || Row { member, own: Arc::default(), others: 0, seen: now, avoid_until: None };
         known.instances.entry(instance).or_insert_with(new).seen = now;
-        known.links.insert(member, instance);
+        if known.links.insert(member, instance) != Some(instance) {
+            // Where NATS brought a session before anybody had heard of the instance, it is known by its link.
+            known.sessions.values_mut().filter(|(home, _)| *home == instance).for_each(|(home, _)| *home = member);
+        }
         known.lost.remove(&member);
     }
 
@@ -141,16 +151,18 @@ impl Choices {
 
     /// An instance says that it goes: its sessions move at once.
     pub(super) fn left(&self, instance: u64) {
-        self.known().remove(instance);
+        let mut known = self.known();
+        known.remove(instance);
+        known.lost.retain(|_, (link, _)| *link != instance);
     }
 
     /// An instance is gone, as far as can be seen from here. It may be its link alone.
     pub(super) fn lost(&self, instance: u64, now: Instant) {
         let mut known = self.known();
         let Some(row) = known.remove(instance) else { return };
-        known.lost.retain(|_, at| now.saturating_duration_since(*at) <= BACK);
+        known.lost.retain(|_, (_, at)| now.saturating_duration_since(*at) <= BACK);
         if known.lost.len() < MOST_LOST {
-            known.lost.insert(row.member, now);
+            known.lost.insert(row.member, (instance, now));
         }
     }
 
@@ -197,9 +209,9 @@ impl Choices {
         let instance = match home {
             // It may be full for a moment, or have other types. Then somebody else gets this call, and not the session.
             Home::At(home) if known.offers(home, wanted) && !tried.contains(&home) => home,
-            Home::At(_) | Home::Awaited => known.least(wanted, tried, now)?,
+            Home::At(_) | Home::Awaited => known.least(wanted, tried, now, self.knows_best)?,
             Home::None => {
-                let instance = known.least(wanted, tried, now)?;
+                let instance = known.least(wanted, tried, now, self.knows_best)?;
                 session.into_iter().for_each(|session| known.settle(session, instance, now));
                 instance
             }
@@ -243,7 +255,7 @@ impl Known {
     fn home(&mut self, session: u64, now: Instant) -> Home {
         let Some((member, called)) = self.sessions.get_mut(&session) else { return Home::None };
         *called = now;
-        let is_awaited = |at: &Instant| now.saturating_duration_since(*at) <= BACK;
+        let is_awaited = |(_, at): &(u64, Instant)| now.saturating_duration_since(*at) <= BACK;
         match self.links.get(member) {
             Some(link) => Home::At(*link),
             None if self.lost.get(member).is_some_and(is_awaited) => Home::Awaited,
@@ -270,15 +282,22 @@ impl Known {
         places.into_iter().any(|place| place.instance == instance && place.fits(wanted))
     }
 
-    /// Of two that are drawn, the one that has less to do. Whoever always took the least of all would, with others that heard
-    /// the same, run to one instance until it says so.
-    fn least(&mut self, wanted: &FleetType, tried: &[u64], now: Instant) -> Option<u64> {
+    /// Of two that are drawn, the one that has less to do; of those that refused just now only if there is no other, and if
+    /// `or_avoided`. Whoever always took the least of all would, with others that heard the same, run to one instance until it
+    /// says so.
+    fn least(&mut self, wanted: &FleetType, tried: &[u64], now: Instant, or_avoided: bool) -> Option<u64> {
+        let is_avoided = |row: &Row| row.avoid_until.is_some_and(|until| now < until);
+        let least = self.least_of(wanted, tried, |row| !is_avoided(row));
+        if or_avoided { least.or_else(|| self.least_of(wanted, tried, is_avoided)) } else { least }
+    }
+
+    fn least_of(&mut self, wanted: &FleetType, tried: &[u64], is_one: impl Fn(&Row) -> bool) -> Option<u64> {
         let mut draws = self.draws;
         let mut drawn: [Option<(u64, u64)>; 2] = [None; 2];
         let mut seen = 0;
         for place in self.places.get(&wanted.name)?.iter().filter(|place| place.fits(wanted)) {
             let Some(row) = self.instances.get(&place.instance) else { continue };
-            if tried.contains(&place.instance) || row.avoid_until.is_some_and(|until| now < until) {
+            if tried.contains(&place.instance) || !is_one(row) {
                 continue;
             }
             let load = row.others.saturating_add(row.own.load(Relaxed));
@@ -366,6 +385,12 @@ mod tests {
         assert_eq!(chosen(&[], now), Some(2));
         assert_eq!(chosen(&[2], now), None, "NATS chooses");
         assert_eq!(chosen(&[2], now + AVOID), Some(1));
+        let choices = choices.signing(true);
+        choices.avoid(2, now);
+        assert!(choices.choose(&wanted(), "", &[], now).is_some(), "an instance that is known");
+        assert_eq!(choices.choose(&wanted(), "", &[2], now).map(|chosen| chosen.instance), Some(1));
+        assert!(choices.choose(&wanted(), "", &[1, 2], now).is_none());
+        let chosen = |tried: &[u64], at| choices.choose(&wanted(), "", tried, at).map(|chosen| chosen.instance);
         choices.left(2);
         assert_eq!(chosen(&[], now + AVOID), Some(1));
         choices.sweep(now + FORGET + AVOID);
@@ -406,6 +431,11 @@ mod tests {
         assert!((0..100).all(|_| chosen(now + BACK) == 78));
         assert_eq!(choices.known().instances.len(), 3);
         choices.lost(78, now + BACK);
+        let other = if home == 2 { 3 } else { 2 };
+        choices.lost(other, now + BACK);
+        choices.left(other);
+        assert!(!choices.known().lost.contains_key(&other), "it has said that it goes");
+        choices.learn(other, other, [wanted()].into_iter(), now + BACK);
         let next = chosen(now + 3 * BACK);
         assert_ne!(next, 78);
         choices.learn(79, home, [wanted()].into_iter(), now + 3 * BACK);
@@ -422,7 +452,7 @@ mod tests {
         let now = Instant::now();
         let choices = Choices::new(Choice::Sticky);
         choices.settle("window 3", 2, now);
-        [1, 2, 3].iter().for_each(|instance| choices.learn(*instance, *instance, [wanted()].into_iter(), now));
+        [1, 2, 3].iter().for_each(|instance| choices.learn(*instance, 100 + *instance, [wanted()].into_iter(), now));
         choices.settle("window 3", 1, now);
         assert!((0..100).all(|_| choices.choose(&wanted(), "window 3", &[], now).unwrap().instance == 2));
     }

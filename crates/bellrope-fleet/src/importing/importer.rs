@@ -103,7 +103,7 @@ impl Importer {
             token: call.token().filter(|token| is_name(token)).unwrap_or_default(),
             caller: signer.number(call.caller()),
         });
-        let (mut pause, mut asked) = (PAUSE, Vec::new());
+        let (mut pause, mut asked, mut refused) = (PAUSE, Vec::new(), None);
         for tried in 1.. {
             let Some(link) = self.live_link(&call).await else {
                 return Err(HandlerError::not_executed("there is no connection to NATS"));
@@ -112,6 +112,11 @@ impl Importer {
                 true => self.choices.choose(&imported, &session, &asked, Instant::now()),
                 false => None,
             };
+            // Where NATS draws, nothing is signed: what was refused to somebody is not asked again in nobody's name.
+            if let (None, Some(error), true) = (&chosen, refused.take(), self.table.signer.is_some()) {
+                count(&self.table.counters.not_executed);
+                return Err(error);
+            }
             let to = chosen.as_ref().map(|chosen| chosen.instance);
             let (table, choices) = (&self.table, &self.choices);
             let (link, imported, call, session, asks) = (&link, &*imported, &call, session.as_str(), &asks);
@@ -129,7 +134,7 @@ impl Importer {
                     count(&self.table.counters.not_executed);
                     return Err(error);
                 }
-                Ended::NotTaken { .. } => {}
+                Ended::NotTaken { error, gone } => refused = (!gone).then_some(error),
                 Ended::Lost(reason) => {
                     count(&self.table.counters.unknown);
                     return Err(HandlerError::unknown(reason));

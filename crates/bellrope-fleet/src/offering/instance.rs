@@ -223,14 +223,7 @@ impl Instance {
         }
     }
 
-    fn begin(
-        self: &Arc<Self>,
-        from: u64,
-        call: u64,
-        head: &Head<'_>,
-        first: &[u8],
-        came: &Came,
-    ) -> Result<(), Fault> {
+    fn begin(self: &Arc<Self>, from: u64, call: u64, head: &Head<'_>, first: &[u8], came: &Came) -> Result<(), Fault> {
         if self.peers().was_cancelled(from, call) {
             return Ok(());
         }
@@ -316,7 +309,9 @@ impl Instance {
         // Whose names are believed, leave each other room; so does the crowd of all others.
         let most = if self.trust.is_empty() { self.most } else { self.most.div_ceil(2) };
         let Some(share) = self.shares.take(asking.guest.map(|guest| guest.server), most) else {
-            return Err(Fault::busy("half of the calls that the instance may have are this server's (fleet.max_in_flight)"));
+            return Err(Fault::busy(
+                "half of the calls that the instance may have are this server's (fleet.max_in_flight)",
+            ));
         };
         if calls.contains_key(&(from, call)) {
             // Nobody of ours sends one twice.
