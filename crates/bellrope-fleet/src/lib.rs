@@ -24,6 +24,7 @@ mod offering;
 mod services;
 mod session;
 mod settings;
+mod signing;
 mod times;
 
 use bellrope::{server::ServerBuilder, status::OPERATOR};
@@ -35,6 +36,7 @@ pub use self::{
     listing::{Listed, ListedType, Onlooker, instances},
     model::{Load, MESSAGES_OF_A_CALL, Size, load},
     settings::{Choice, FleetSettings, Order, SettingFault},
+    signing::WhoAsks,
 };
 
 /// Most types that a server takes in from its fleet.

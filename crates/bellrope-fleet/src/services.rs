@@ -16,6 +16,8 @@ pub(crate) const SERVICE: &str = "bellrope";
 const AT_ITS_OWN: &str = "at_its_own";
 /// The key under which an instance says that it takes no further calls.
 const DRAINING: &str = "draining";
+/// The key under which it says the number that it keeps.
+const MEMBER: &str = "member";
 /// Most endpoints that are read out of what somebody says of itself.
 const MOST_ENDPOINTS: usize = 4096;
 
@@ -66,6 +68,11 @@ impl Info {
         self.metadata.get("server").map_or("", String::as_str)
     }
 
+    /// The number that it keeps when it has another link. Older versions have none.
+    pub(crate) fn member(&self) -> Option<u64> {
+        u64::from_str_radix(self.metadata.get(MEMBER)?, 16).ok()
+    }
+
     /// The message types that it offers.
     pub(crate) fn types(&self) -> impl Iterator<Item = FleetType> + '_ {
         self.endpoints.iter().take(MOST_ENDPOINTS).filter_map(|endpoint| {
@@ -111,6 +118,8 @@ impl Offered {
 #[derive(Debug)]
 pub(crate) struct Identity<'a> {
     pub(crate) id: u64,
+    /// The number that it keeps when it has another link.
+    pub(crate) member: u64,
     pub(crate) prefix: &'a str,
     pub(crate) server: &'a str,
     /// When it joined, as RFC 3339 writes it.
@@ -147,6 +156,7 @@ impl Identity<'_> {
         let running = [("running", self.running.to_string()), (AT_ITS_OWN, "1".to_owned())];
         let link = [("nats", self.nats.to_owned()), ("links", self.links.to_string())];
         let draining = self.is_draining.then(|| (DRAINING, "1".to_owned()));
+        let member = [(MEMBER, format!("{:016x}", self.member))];
         Info {
             kind: format!("io.nats.micro.v1.{kind}"),
             name: SERVICE.to_owned(),
@@ -158,6 +168,7 @@ impl Identity<'_> {
                 .chain(running)
                 .chain(link)
                 .chain(draining)
+                .chain(member)
                 .map(|(key, value)| (key.to_owned(), value))
                 .collect(),
             endpoints: Vec::new(),
@@ -266,6 +277,7 @@ mod tests {
         let offered = Offered::new(imported.clone(), "bellrope.call.Files.read".into());
         let mut identity = Identity {
             id: 5,
+            member: 6,
             prefix: "p",
             server: "",
             started: "",
@@ -277,7 +289,7 @@ mod tests {
         let answer = identity.answer(Question::Info, "bellrope", [&offered].into_iter(), 8192);
         let info = Info::read(&answer, "p").unwrap();
         assert_eq!(info.types().collect::<Vec<_>>(), [imported]);
-        assert_eq!(info.chosen_as(), Some(5));
+        assert_eq!((info.chosen_as(), info.member()), (Some(5), Some(6)));
         assert!(Info::read(&answer, "q").is_none(), "another fleet");
         let short = identity.answer(Question::Info, "bellrope", [&offered].into_iter(), 340);
         assert_eq!(Info::read(&short, "p").unwrap().endpoints, []);

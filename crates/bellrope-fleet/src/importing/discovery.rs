@@ -12,7 +12,7 @@ use bellrope::{
     server::{OwnedCall, ServerBuilder},
 };
 
-use super::importer::Importer;
+use super::{choice::Learnt, importer::Importer};
 use crate::{
     message_type::{FleetType, style_of},
     names,
@@ -59,12 +59,14 @@ impl Imports {
     /// An instance says what it offers. Types that were seen once stay: while nobody offers them, their calls end as
     /// `NotExecuted`.
     pub(crate) fn learn(&self, info: &Info) {
-        self.take_in(info);
+        // First, so that whoever finds the type finds the instance.
         if let Some(instance) = info.chosen_as() {
             let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
             let types = info.types().filter(|offered| names.imported.contains(&offered.name));
-            self.importer.choices.learn((instance, info.server()), types, Instant::now());
+            let learnt = Learnt { instance, member: info.member().unwrap_or(instance), server: info.server() };
+            self.importer.choices.learn(learnt, types, Instant::now());
         }
+        self.take_in(info);
     }
 
     fn take_in(&self, info: &Info) {

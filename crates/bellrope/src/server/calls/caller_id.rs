@@ -12,6 +12,17 @@ use crate::breaker::Caller as BreakerCaller;
 pub(crate) struct CallerId(OnceCell<BreakerCaller>);
 
 impl CallerId {
+    /// Of a client of this name, of this process: see [`BreakerCaller::Remote`].
+    pub(crate) fn named(pid: i32, name: &str) -> Self {
+        let remote = BreakerCaller::acted_for(name).filter(|_| is_own(pid));
+        Self(remote.map_or_else(OnceCell::new, OnceCell::from))
+    }
+
+    /// Whoever is on another machine, if this is a connection that calls for somebody there.
+    pub(crate) fn remote(&self) -> Option<BreakerCaller> {
+        self.0.get().copied().filter(|who| matches!(who, BreakerCaller::Remote { .. }))
+    }
+
     /// Of the connection with this number, from this process, 0 for an unknown one: the process, with the moment at which it
     /// started, for another one may have its number later. Where that is not known, as of a process in another PID namespace,
     /// the connection.
@@ -22,6 +33,11 @@ impl CallerId {
             None => BreakerCaller::Connection(serial),
         })
     }
+}
+
+/// Whether a process is the server's own, as the kernel says.
+pub(crate) fn is_own(pid: i32) -> bool {
+    u32::try_from(pid).is_ok_and(|pid| pid == std::process::id())
 }
 
 #[cfg(test)]
@@ -36,6 +52,20 @@ mod tests {
         assert_eq!(one.to_string(), format!("process {pid}"));
         for unknown in [0, -1, i32::MAX] {
             assert_eq!(CallerId::default().of(unknown, 7), BreakerCaller::Connection(7), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn only_the_servers_own_process_calls_for_others() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let remote = BreakerCaller::Remote { server: 7, caller: 9 };
+        let name = remote.acting_name().unwrap();
+        let acting = CallerId::named(own, &name);
+        assert_eq!((acting.of(own, 1), acting.remote()), (remote, Some(remote)));
+        for (pid, name) in [(0, name.as_str()), (1, name.as_str()), (own, "fleet"), (own, "")] {
+            let caller = CallerId::named(pid, name);
+            assert_ne!(caller.of(pid, 1), remote, "{pid} {name}");
+            assert_eq!(caller.remote(), None);
         }
     }
 }

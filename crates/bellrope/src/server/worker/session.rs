@@ -126,7 +126,7 @@ impl Session {
             connection,
             carrier,
             serial,
-            caller: CallerId::default(),
+            caller: CallerId::named(peer.pid, &name),
             peer,
             slot,
             name: name.into(),
