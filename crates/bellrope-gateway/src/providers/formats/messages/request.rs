@@ -60,7 +60,7 @@ pub(crate) fn body(request: &ChatRequest, model: Option<&str>, notes: &mut Notes
     let thinking = thinking::thinking(request, conversation.goes_on_unthought(), notes);
     let thinks = thinking.as_ref().is_some_and(thinking::is_on);
     let usual = usual_max_tokens(model);
-    body.set("max_tokens", thinking::max_tokens(thinking.as_ref(), options::max_tokens(request), usual)?);
+    body.set("max_tokens", thinking::max_tokens(thinking.as_ref(), options::max_tokens(request), usual));
     body.set_some("system", system(&conversation.system));
     set_tools(&mut body, tools, &conversation, thinks, notes);
     body.set_json("messages", &conversation.turns)?;
