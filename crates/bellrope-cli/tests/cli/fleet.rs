@@ -105,7 +105,7 @@ fn a_faulty_section_is_said_by_its_key_and_wrong_credentials_end_the_start() {
 fn named(homes: &[Home; 2], url: &str) -> [Running; 2] {
     let start = |at: usize, name: &str| {
         let name = format!("fleet.name={name}");
-        homes[at].serve(["--fleet", url, "--offer", "ai.*", "--set", &name, "--health", "127.0.0.1:0"])
+        homes[at].serve(["--fleet", url, "--offer", "ai.*", "--set", &*name, "--health", "127.0.0.1:0"])
     };
     [start(0, "attic"), start(1, "cellar")]
 }
@@ -210,8 +210,8 @@ fn a_benchmark_beside_nats_alone_says_its_ratios_and_a_reader_that_stops_costs_n
     let messages = |place| report.pointer(place).and_then(Value::as_f64).unwrap();
     // The call and its answer; beats and loads beside them.
     assert!((2.0..2.5).contains(&messages("/messages/per_call")), "{report}");
-    // Chunks that are there at once share a message.
-    assert!(messages("/messages/per_chunk") < 0.5, "{report}");
+    // One, and credit now and then; fewer where chunks are there at once, which they may not be where everything is slow.
+    assert!(messages("/messages/per_chunk") < 1.1, "{report}");
 }
 
 #[test]
