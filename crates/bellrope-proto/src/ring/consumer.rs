@@ -353,8 +353,8 @@ impl Consumer {
     #[cold]
     fn violation(&self, word: u64, at: usize) -> Violation {
         // In the front of a compact ring the flag is no fault.
-        let is_flagged = self.geometry.compact && self.base == RECORDS && word & RESTART != 0;
-        match Header::try_from(RawHeader(if is_flagged { word & !RESTART } else { word })) {
+        let is_front = self.geometry.compact && self.base == RECORDS;
+        match Header::try_from(RawHeader(if is_front { word & !RESTART } else { word })) {
             Err(violation) => violation,
             Ok(Header { kind: Kind::Pad, .. }) => Violation::PadAtStart,
             Ok(Header { len, .. }) => Violation::RecordBeyondRing { len, offset: (at - self.base) as u64 },
