@@ -106,6 +106,8 @@ fn a_connection_with_calls_under_way_is_not_lent_again() {
     let mut connection = pool.acquire().unwrap();
     let never = connection.message_type("never").unwrap();
     connection.submit(never, b"").unwrap();
+    let running = || server.server.metrics().snapshot().types.iter().map(|row| row.running).sum::<u64>();
+    eventually("it is under way", || running() == 1);
     drop(connection);
     assert_eq!((pool.idle(), pool.stats().broken), (0, 1));
     eventually("its call is dropped", || server.dropped() == 1);

@@ -102,7 +102,11 @@ pub(super) const ATTACKS: &[Attack] = &[
     }),
     attack("a stream that nobody reads, and a hang-up", Seen, |field| {
         let dropped = field.dropped();
-        peer(field, |peer| (1..11).for_each(|call| peer.call("endless", call, b"")));
+        let peer = peer(field, |peer| (1..11).for_each(|call| peer.call("endless", call, b"")));
+        eventually("they are under way", || {
+            field.counts().types.iter().any(|row| row.name == "endless" && row.running >= 10)
+        });
+        drop(peer);
         eventually("its handlers are dropped", || field.dropped() == dropped + 10);
         None
     }),

@@ -12,9 +12,9 @@ use crate::kill_points::KillPoint;
 const ACCEPT_BATCH: usize = 64;
 /// Those that wait for theirs to begin; more wait in the kernel.
 const MOST_ACCEPTED: usize = 4 * ACCEPT_BATCH;
-/// Handshakes that begin before the listener has its turn. Each may make the memory of a connection, which takes as long as
-/// accepting many.
-const HANDSHAKES: usize = 8;
+/// Handshakes that begin before the listener has its turn again. Each may make the memory of a connection, which takes as long
+/// as accepting many.
+const HANDSHAKES: usize = 64;
 
 impl Acceptor {
     /// Takes connections from the listener.
