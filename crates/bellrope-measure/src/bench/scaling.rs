@@ -274,7 +274,9 @@ impl ScalingReport {
                     "a call to one of {} busy connections: predicted {:.2} us, measured {:.2} us ({:+.0} %)",
                     look.connections, look.predicted_us, look.measured_us, look.deviation_percent
                 ),
-                None => format!("a call to one of {MANY} busy connections: not predicted, for want of what a look costs"),
+                None => {
+                    format!("a call to one of {MANY} busy connections: not predicted, for want of what a look costs")
+                }
             },
             format!("two workers: {two}"),
             String::new(),

@@ -75,7 +75,9 @@ fn a_call_goes_through_every_step_that_is_counted() {
     assert_eq!(core.metrics.snapshot().total_requests(), 2 * u64::from(CALLS));
     let twice = 2 * CALLS;
     let times = [twice, CALLS, CALLS, CALLS, CALLS, twice, CALLS];
-    for (step, times) in ["commit", "receive", "answer", "dispatch", "batch", "complete", "breaker"].into_iter().zip(times) {
+    for (step, times) in
+        ["commit", "receive", "answer", "dispatch", "batch", "complete", "breaker"].into_iter().zip(times)
+    {
         println!("counted {step} {times}");
     }
     #[cfg(feature = "service")]
