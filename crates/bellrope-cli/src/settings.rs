@@ -199,16 +199,16 @@ impl Settings {
     /// Whether everybody has a key who is asked without being named in a request, and every variable of a key is set. Of
     /// the other providers some may be for other machines.
     pub(crate) fn check_keys(&self, gateway: &Gateway) -> Result<(), Faults> {
-        self.none_of(self.key_faults(gateway))
+        self.none_of(&self.key_faults(gateway))
     }
 
-    fn none_of(&self, faults: Vec<Fault>) -> Result<(), Faults> {
+    fn none_of(&self, faults: &[Fault]) -> Result<(), Faults> {
         gather(
             Table::new(),
             &self.origins,
             Vec::new(),
             |_| {
-                if faults.is_empty() { Ok(()) } else { Err(faults.clone()) }
+                if faults.is_empty() { Ok(()) } else { Err(faults.to_vec()) }
             },
         )
     }
@@ -246,7 +246,7 @@ impl Settings {
 
     /// Whether each budget is for a token that there is, and goes over to a model of a provider that is set up.
     pub(crate) fn check_budgets(&self, gateway: &Gateway) -> Result<(), Faults> {
-        self.none_of(self.budget_faults(gateway))
+        self.none_of(&self.budget_faults(gateway))
     }
 
     fn budget_faults(&self, gateway: &Gateway) -> Vec<Fault> {
