@@ -81,7 +81,7 @@ fn with_books(config: ProviderConfig, ledger: &Arc<Ledger>) -> Gateway {
 
 async fn send(gateway: &Gateway, format: Format, body: &str, key: Option<ToolKey>) -> Way {
     let body = Bytes::copy_from_slice(body.as_bytes());
-    let mut request = pass_request(same(format), body, &gateway.names()).unwrap().unwrap();
+    let mut request = pass_request(same(format), body, gateway.names()).unwrap().unwrap();
     request.key = key;
     soon(gateway.pass(request)).await
 }

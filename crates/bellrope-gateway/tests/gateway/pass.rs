@@ -51,7 +51,7 @@ async fn send_with(
     key: Option<ToolKey>,
 ) -> Way {
     let body = Bytes::copy_from_slice(body.as_bytes());
-    let mut request = pass_request(same(format), body, &gateway.names()).unwrap().unwrap();
+    let mut request = pass_request(same(format), body, gateway.names()).unwrap().unwrap();
     request.headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
     request.key = key;
     soon(gateway.pass(request)).await
