@@ -36,8 +36,10 @@ mod config;
 mod conversation;
 mod door;
 mod helpers;
+mod phase;
 mod places;
 mod refusal;
+mod serving;
 mod stall;
 mod tracked;
 
@@ -52,21 +54,17 @@ use std::{
 };
 
 use answering::{Answerer, answerer};
-pub use config::{ListenerConfig, ListenerEvent};
-use conversation::converse;
+pub use config::{ConnectionTime, ListenerConfig, ListenerEvent};
 use door::{Door, Newcomer};
-use helpers::{Counted, Helpers};
+use helpers::Helpers;
 use hyper::{
     Request, Response,
     body::{Body, Bytes, Incoming},
     service::Service,
 };
-use places::Place;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    runtime::Runtime,
-    sync::watch,
-};
+use phase::{Phase, until};
+use serving::{Serving, be_the_earliest};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
 
 /// Connections that the kernel keeps until they are taken; it has a limit of its own, 4,096 (`net.core.somaxconn`). Beyond
 /// that it drops what a client begins with, and the client begins again only a second later: with the usual 128 a flood of
@@ -74,12 +72,6 @@ use tokio::{
 const BACKLOG: i32 = 4_096;
 /// How long accepting rests when the system refuses it.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// How long the connection of a response may last, from its beginning. Put into the extensions of a response, it extends
-/// [`ListenerConfig::connection_time`]: for the few answers that last longer than all others. A shorter time has no
-/// effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionTime(pub Duration);
 
 /// Serves HTTP/1.1 until it is dropped, which closes every connection at once.
 #[derive(Debug)]
@@ -91,14 +83,6 @@ pub struct HttpListener {
     /// Disconnected when the thread has ended.
     gone: mpsc::Receiver<Infallible>,
     thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    /// Nothing new is taken; what is under way ends.
-    Draining,
-    Stopped,
 }
 
 impl HttpListener {
@@ -197,32 +181,13 @@ impl Drop for HttpListener {
     }
 }
 
-/// What every thread of a listener needs to serve a connection.
-#[derive(Clone)]
-struct Serving {
-    config: ListenerConfig,
-    answerer: Answerer,
-    phases: watch::Receiver<Phase>,
-}
-
-impl Serving {
-    /// Serves a connection on the runtime of the thread that calls this.
-    fn converse(&self, stream: TcpStream, place: Place, counted: Counted) {
-        let Self { config, answerer, phases } = self.clone();
-        tokio::spawn(async move {
-            converse(stream, config, answerer, phases, place).await;
-            drop(counted);
-        });
-    }
-}
-
 fn prepare(listener: std::net::TcpListener, serving: &Serving) -> io::Result<(Runtime, TcpListener, Helpers)> {
     rustix::net::listen(&listener, BACKLOG)?;
     let runtime = helpers::runtime()?;
     let context = runtime.enter();
     let listener = TcpListener::from_std(listener)?;
     drop(context);
-    Ok((runtime, listener, Helpers::start(&serving.config, serving)?))
+    Ok((runtime, listener, Helpers::start(serving)?))
 }
 
 /// Serves until it is to drain, and then until every connection has ended or it is to stop.
@@ -238,22 +203,6 @@ async fn serve(listener: TcpListener, mut door: Door, mut helpers: Helpers, serv
         () = helpers.all_ended() => {}
         () = until(&mut phases, |phase| phase == Phase::Stopped) => {}
     }
-}
-
-/// Keeps a timer that is due before those of connections that wait for their next request. The runtime writes to wake its own
-/// thread for every timer that becomes the earliest of all, which each of theirs would be.
-async fn be_the_earliest(config: &ListenerConfig) {
-    if !config.keep_alive {
-        return std::future::pending().await;
-    }
-    loop {
-        tokio::time::sleep(config.head_time / 2).await;
-    }
-}
-
-async fn until(phases: &mut watch::Receiver<Phase>, reached: impl Fn(Phase) -> bool) {
-    // That nobody can change the phase any more is as good as a stop.
-    let _ = phases.wait_for(|phase| reached(*phase)).await;
 }
 
 async fn accept(listener: &TcpListener, door: &mut Door, helpers: &Helpers, serving: &Serving) {

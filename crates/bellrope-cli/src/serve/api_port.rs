@@ -56,7 +56,7 @@ const MAX_CONNECTIONS: usize = 1_024;
 /// What it hears then, in the form that both kinds of tools read.
 const FULL: &str = r#"{"type":"error","error":{"message":"1024 connections are at work, as many as may be; try again","type":"overloaded_error","param":null,"code":"overloaded"}}"#;
 /// The most threads that it takes of its own accord: one waits for its requests while another CPU would be free for them, and
-/// an idle one costs some 40 KiB.
+/// an idle one costs some 30 KiB.
 const MOST_THREADS: usize = 4;
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 8 * 1024;

@@ -30,7 +30,7 @@ pub struct ListenerConfig {
     /// How long a client may take to send a request's head. Default 5 s.
     pub head_time: Duration,
     /// How long a connection may last, its answers included; `None` for ever. A response may allow its connection
-    /// a longer time: see [`ConnectionTime`](super::ConnectionTime). Default 10 s.
+    /// a longer time: see [`ConnectionTime`]. Default 10 s.
     pub connection_time: Option<Duration>,
     /// How long a client may read nothing while there is something to read; `None` for as long as the connection lasts.
     /// Default `None`.
@@ -74,6 +74,12 @@ impl ListenerConfig {
         (self.log)(self.name, event);
     }
 }
+
+/// How long the connection of a response may last, from its beginning. Put into the extensions of a response, it extends
+/// [`ListenerConfig::connection_time`]: for the few answers that last longer than all others. A shorter time has no
+/// effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionTime(pub Duration);
 
 /// What a listener reports: see [`ListenerConfig::log`].
 #[derive(Debug)]

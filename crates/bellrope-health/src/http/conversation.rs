@@ -11,13 +11,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::watch};
 
 use super::{
-    ConnectionTime, Phase,
     answering::Answerer,
-    config::{ListenerConfig, ListenerEvent},
+    config::{ConnectionTime, ListenerConfig, ListenerEvent},
+    phase::{Phase, until},
     places::{Doing, Place},
     stall::StallBound,
     tracked::Tracked,
-    until,
 };
 
 /// The smallest buffer that hyper takes.

@@ -18,7 +18,11 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use super::{Phase, Serving, be_the_earliest, config::ListenerConfig, places::Place, until};
+use super::{
+    phase::{Phase, until},
+    places::Place,
+    serving::{Serving, be_the_earliest},
+};
 
 /// A thread's runtime: all of it on that thread.
 pub(super) fn runtime() -> io::Result<Runtime> {
@@ -57,7 +61,8 @@ impl Drop for Counted {
 
 impl Helpers {
     /// Starts as many threads as the configuration wants beside the one that calls this.
-    pub(super) fn start(config: &ListenerConfig, serving: &Serving) -> io::Result<Self> {
+    pub(super) fn start(serving: &Serving) -> io::Result<Self> {
+        let config = &serving.config;
         let (lives, ended) = mpsc::channel(1);
         let (open, doors, threads) = (vec![Arc::default()], Vec::new(), Vec::new());
         let mut helpers = Self { open, doors, threads, lives: Some(lives), ended };
