@@ -330,7 +330,8 @@ async fn connect(settings: &FleetSettings, watch: &Arc<Watch>) -> Result<Client,
         Ok(Err(error)) => error,
     };
     let reason = in_words(&error);
-    let of_tls = ["tls", "TLS", "certificate"].iter().any(|word| reason.contains(word));
+    // The last is what `rustls` calls the words of a server that has no TLS, or begins without.
+    let of_tls = ["tls", "TLS", "certificate", "corrupt message"].iter().any(|word| reason.contains(word));
     Err(match error.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
             FleetError::Credentials { servers: shown, reason }

@@ -79,6 +79,7 @@ fn doctor_says_whether_the_fleet_can_be_reached_and_who_is_there() {
     let there = Home::new();
     let _backend = backend(&there, &url);
     eventually("doctor sees the instance", || doctor().contains("NATS answers; instances: 1"));
+    assert!(doctor().contains("who asks here is not signed (fleet.signing_seed_file)"), "{}", doctor());
     drop(nats);
     let failed = home.run(["doctor", "--fleet", &*url, "--import", "ai.*"]);
     assert_eq!(failed.code, Some(1), "{failed:?}");

@@ -276,7 +276,8 @@ impl Callers {
 
     /// How many stand for the callers of these rows.
     fn origins(&self, is_one: impl Fn(&Row) -> bool) -> usize {
-        let rows = || self.rows.iter().filter(|row| is_one(row));
+        let is_one = &is_one;
+        let rows = || self.rows.iter().filter(move |row| is_one(row));
         let is_first =
             |at: usize, row: &Row| rows().take(at).all(|before| before.caller.origin() != row.caller.origin());
         rows().enumerate().filter(|(at, row)| is_first(*at, row)).count()
