@@ -9,18 +9,18 @@ use crate::breaker::Caller as BreakerCaller;
 /// Who is at the other end of a connection. What that takes is asked of the system when a breaker first wants to know,
 /// which of most connections it never does.
 #[derive(Debug, Default)]
-pub(crate) struct CallerId(OnceCell<BreakerCaller>);
+pub(crate) struct CallerId(OnceCell<Box<BreakerCaller>>);
 
 impl CallerId {
     /// Of a client of this name, of this process: see [`BreakerCaller::Remote`].
     pub(crate) fn named(pid: i32, name: &str) -> Self {
         let remote = BreakerCaller::acted_for(name).filter(|_| is_own(pid));
-        Self(remote.map_or_else(OnceCell::new, OnceCell::from))
+        Self(remote.map_or_else(OnceCell::new, |remote| Box::new(remote).into()))
     }
 
     /// Whoever is on another machine, if this is a connection that calls for somebody there.
     pub(crate) fn remote(&self) -> Option<BreakerCaller> {
-        self.0.get().copied().filter(|who| matches!(who, BreakerCaller::Remote { .. }))
+        self.0.get().map(|who| **who).filter(|who| matches!(who, BreakerCaller::Remote { .. }))
     }
 
     /// Of the connection with this number, from this process, 0 for an unknown one: the process, with the moment at which it
@@ -28,9 +28,11 @@ impl CallerId {
     /// the connection.
     #[cold]
     pub(crate) fn of(&self, pid: i32, serial: u64) -> BreakerCaller {
-        *self.0.get_or_init(|| match u32::try_from(pid).ok().and_then(proc::started_at) {
-            Some(started) => BreakerCaller::Process { pid, started },
-            None => BreakerCaller::Connection(serial),
+        **self.0.get_or_init(|| {
+            Box::new(match u32::try_from(pid).ok().and_then(proc::started_at) {
+                Some(started) => BreakerCaller::Process { pid, started },
+                None => BreakerCaller::Connection(serial),
+            })
         })
     }
 }
