@@ -358,30 +358,20 @@ impl Worker {
             }
             place += 1;
             worked |= self.visit_priority();
-            if self.visitor.overran() || self.worked >= next_look && self.visitor.is_long_round() {
+            let overran = self.visitor.overran();
+            if overran || self.worked >= next_look && self.visitor.is_long_round() {
                 self.look_around(place);
+                // In a round that is long because many have much to do, what handlers say has its turn after it.
+                #[cfg(feature = "tokio")]
+                if overran {
+                    self.deliver_in_turns();
+                }
             }
             if self.worked >= next_look {
                 next_look = self.worked + VISITS_PER_LOOK;
             }
         }
         worked
-    }
-
-    /// Between two turns of which one took long, or after several: whoever rang, came in or has an answer meanwhile has his
-    /// turn next, at this place, and not after all the others.
-    #[cold]
-    fn look_around(&mut self, place: usize) {
-        self.worked += TURNS_PER_LOOK / WORKED;
-        let before = self.heated;
-        self.look_after_sleepers();
-        self.read_inbox();
-        self.catch_up();
-        let (left, came) = (self.hot.len().saturating_sub(place), (self.heated - before) as usize);
-        if came < left {
-            self.hot[place..].rotate_right(came);
-        }
-        self.visitor.looked_around();
     }
 
     /// One connection's turn. Where there are others with priority, they are looked at now and then meanwhile.
@@ -456,15 +446,6 @@ impl Worker {
             }
             self.heat(index);
         }
-    }
-
-    /// Takes a connection off every list.
-    fn leave_alone(&mut self, index: usize) {
-        for list in [&mut self.hot, &mut self.priority, &mut self.armed_priority, &mut self.starved] {
-            list.retain(|listed| *listed != index);
-        }
-        #[cfg(feature = "tokio")]
-        self.told.retain(|listed| *listed != index);
     }
 
     /// Closes a connection now: its descriptor, mapping and handlers are gone when this returns. Most [end](Self::end), and

@@ -12,7 +12,7 @@ use bellrope_shm::{
     wait::{EVENTS, Event},
 };
 
-use super::{INBOX_KEY, MAX_RINGS, Worker, closing::Closing, session::Session};
+use super::{INBOX_KEY, MAX_RINGS, TURNS_PER_LOOK, WORKED, Worker, closing::Closing, session::Session};
 use crate::server::{
     accept::{connection_limits::Giver, newcomers::GiveWay},
     message::NewConnection,
@@ -146,6 +146,23 @@ impl Worker {
         }
     }
 
+    /// Between two turns of which one took long, or after several: whoever rang or came in meanwhile has its turn next, at this
+    /// place, and not after all the others.
+    #[cold]
+    pub(super) fn look_around(&mut self, place: usize) {
+        self.worked += TURNS_PER_LOOK / WORKED;
+        let before = self.heated;
+        self.look_after_sleepers();
+        let messages = self.inbox.take();
+        self.heed(messages);
+        self.catch_up();
+        let (left, came) = (self.hot.len().saturating_sub(place), (self.heated - before) as usize);
+        if came < left {
+            self.hot[place..].rotate_right(came);
+        }
+        self.visitor.looked_around();
+    }
+
     /// Hears as many events as are due in one round.
     pub(super) fn hear_some(&mut self) {
         for _ in 0..EVENTS_A_ROUND {
@@ -198,6 +215,15 @@ impl Worker {
         }
         self.leave_alone(index);
         self.backlog.ending.push_back((index, why));
+    }
+
+    /// Takes a connection off every list.
+    pub(super) fn leave_alone(&mut self, index: usize) {
+        for list in [&mut self.hot, &mut self.priority, &mut self.armed_priority, &mut self.starved] {
+            list.retain(|listed| *listed != index);
+        }
+        #[cfg(feature = "tokio")]
+        self.told.retain(|listed| *listed != index);
     }
 }
 

@@ -14,7 +14,7 @@ const ACCEPT_BATCH: usize = 64;
 const MOST_ACCEPTED: usize = 4 * ACCEPT_BATCH;
 /// Handshakes that begin before the listener has its turn again. Each may make the memory of a connection, which takes as long
 /// as accepting many.
-const HANDSHAKES: usize = 64;
+const HANDSHAKES: usize = 16;
 
 impl Acceptor {
     /// Takes connections from the listener.
