@@ -13,6 +13,8 @@ use crate::{importing::Known, session::Membership};
 /// Rows of the table of instances on the page, and servers with a series of their own.
 const MOST_ROWS: usize = 32;
 const MOST_SERIES: usize = 64;
+/// Digits of an instance's number on the page, which a small screen has room for.
+const SHOWN_OF_ID: usize = 8;
 /// What instances without a name are shown as.
 const UNNAMED: &str = "unnamed";
 
@@ -117,9 +119,8 @@ impl Exhibit for Shown {
                 let state = if known.is_avoided { "refuses" } else { "serves" };
                 vec![
                     named(known.server),
-                    known.id,
+                    known.id.chars().take(SHOWN_OF_ID).collect(),
                     state.to_owned(),
-                    known.types.to_string(),
                     known.calls.to_string(),
                     known.own.to_string(),
                 ]
@@ -129,7 +130,7 @@ impl Exhibit for Shown {
                 0 => "Instances".to_owned(),
                 more => format!("Instances with the most calls; {more} more are not shown"),
             };
-            let columns = texts(&["server", "id", "state", "types", "calls", "of ours"]);
+            let columns = texts(&["server", "id", "state", "calls", "of ours"]);
             tables.push(PanelTable { caption, columns, numbers_from: 3, rows });
         }
         Panel { title: "Fleet".to_owned(), alarm: alarm.to_owned(), tables }

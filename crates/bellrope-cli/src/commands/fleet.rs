@@ -1,21 +1,18 @@
 //! `bellrope fleet`: who is in a fleet, and what a fleet of some size takes.
 
+mod asked;
 mod seen;
 mod top;
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use bellrope_fleet::{FleetSettings, Listed, Size, instances, load};
+use bellrope_fleet::{Listed, Size, instances, load};
 use bellrope_terminal::{Outcome, output};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::{
-    logging,
-    settings::{FleetArgs, Settings, SettingsArgs},
-    units::micros,
-};
+use crate::{logging, units::micros};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -82,17 +79,9 @@ pub(crate) fn run(command: &FleetCommand) -> Outcome {
     }
 }
 
-/// The fleet of the settings, or the one at these servers.
-fn settings(fleet: Option<String>, config: Option<PathBuf>) -> anyhow::Result<FleetSettings> {
-    let fleet = Box::new(FleetArgs::at(fleet));
-    let settings = Settings::load(&SettingsArgs { config, fleet, ..SettingsArgs::default() })?;
-    anyhow::ensure!(settings.fleet.is_wanted(), "no NATS server is named; give --fleet, or set fleet.servers");
-    Ok(settings.fleet)
-}
-
 fn list(args: &ListArgs) -> Outcome {
     logging::init("warn")?;
-    let settings = settings(args.fleet.clone(), args.config.clone())?;
+    let settings = asked::settings(args.fleet.clone(), args.config.clone())?;
     let listed = instances(&settings, Duration::from_millis(args.wait)).context("the fleet cannot be asked")?;
     if args.json {
         return output::json(&listed);

@@ -199,7 +199,11 @@ fn a_benchmark_beside_nats_alone_says_its_ratios_and_a_reader_that_stops_costs_n
     if Nats::start().is_none() {
         return;
     }
-    let report = Home::new().run(["bench", "fleet", "--quick", "--json"]).succeeded();
+    let home = Home::new();
+    let mut command = home.command(["bench", "fleet", "--quick", "--json"]);
+    // Where its NATS server is.
+    command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+    let report = Running::start(&mut command).finish().succeeded();
     let report: Value = serde_json::from_str(&report).unwrap();
     for place in ["/unary/ratio", "/unary/fleet/p50_us", "/stream/share", "/kills/next_max_ms"] {
         assert!(report.pointer(place).and_then(Value::as_f64).is_some_and(|figure| figure > 0.0), "{place}: {report}");

@@ -101,8 +101,6 @@ pub(crate) struct Known {
     /// 16 hexadecimal digits.
     pub(crate) id: String,
     pub(crate) server: String,
-    /// Types that are imported of it.
-    pub(crate) types: usize,
     /// Calls of the fleet that it has, and those of them that are of this server.
     pub(crate) calls: u64,
     pub(crate) own: u64,
@@ -177,16 +175,11 @@ impl Choices {
     /// The instances that are known.
     pub(crate) fn instances(&self) -> Vec<Known> {
         let (now, known) = (Instant::now(), self.known());
-        let mut types = HashMap::<u64, usize>::new();
-        for place in known.places.values().flatten() {
-            *types.entry(place.instance).or_default() += 1;
-        }
         let shown = known.instances.iter().map(|(instance, row)| {
             let own = row.own.load(Relaxed);
             Known {
                 id: format!("{instance:016x}"),
                 server: row.server.clone(),
-                types: types.get(instance).copied().unwrap_or(0),
                 calls: row.others.saturating_add(own),
                 own,
                 is_avoided: row.avoid_until.is_some_and(|until| now < until),

@@ -4,12 +4,11 @@
 mod bare;
 mod kills;
 mod served;
+mod stage;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use bellrope::Client;
-use bellrope_fleet::FleetSettings;
 use bellrope_shm::clock;
 use bellrope_terminal::{Outcome, Progress, output};
 use clap::Args;
@@ -18,7 +17,8 @@ use serde::Serialize;
 use self::{
     bare::Bare,
     kills::Kills,
-    served::{CHUNKS, ECHO},
+    served::{CHUNK, CHUNKS, ECHO},
+    stage::Stage,
 };
 pub(crate) use self::{
     bare::answer as answer_nats,
@@ -28,7 +28,7 @@ use super::{
     args::RunArgs,
     samples::{Percentiles, Samples, median, median_of},
 };
-use crate::{nats_process::NatsProcess, server_process::ServerProcess};
+use crate::server_process::ServerProcess;
 
 /// Runs whose median is reported, and when it must be quick.
 const RUNS: u32 = 5;
@@ -36,9 +36,8 @@ const QUICK_RUNS: u32 = 1;
 /// How long each of the three kinds of a small call is made in a run.
 const CALLING: f64 = 1.0;
 const QUICK_CALLING: f64 = 0.2;
-/// Bytes of a call, and of a chunk.
+/// Bytes of a call.
 const CALL: usize = 64;
-const CHUNK: usize = 1024;
 /// Chunks of a stream, and when it must be quick.
 const STREAM: u64 = 200_000;
 const QUICK_STREAM: u64 = 5_000;
@@ -50,8 +49,6 @@ const LARGE: (u64, u64) = (32 * 1024, 3_200);
 /// How long memory is looked at while nobody reads, and how often.
 const STANDS: Duration = Duration::from_millis(1_500);
 const LOOK: Duration = Duration::from_millis(50);
-/// How long anything may take that takes no time.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 const GOAL_RATIO: f64 = 1.3;
 const GOAL_SHARE: f64 = 0.5;
@@ -132,46 +129,6 @@ struct Messages {
     per_call: f64,
     chunks: u64,
     per_chunk: f64,
-}
-
-/// The parties, each a process.
-struct Stage {
-    nats: NatsProcess,
-    instances: Vec<ServerProcess>,
-    importing: ServerProcess,
-    client: Client,
-}
-
-impl Stage {
-    fn set(instances: usize) -> anyhow::Result<Self> {
-        let nats = NatsProcess::start()?;
-        let settings =
-            |name: &str| FleetSettings { servers: vec![nats.url()], name: name.to_owned(), ..Default::default() };
-        let offering = |number: usize| {
-            ServerProcess::start_in_fleet(FleetSettings {
-                offer: vec!["bench.*".into()],
-                ..settings(&format!("{number}"))
-            })
-        };
-        let instances = (0..instances).map(offering).collect::<anyhow::Result<Vec<_>>>()?;
-        let importing =
-            ServerProcess::start_in_fleet(FleetSettings { import: vec!["bench.*".into()], ..settings("importing") })?;
-        let client = Client::connect(importing.socket())?;
-        let stage = Self { nats, instances, importing, client };
-        stage.wait_for_instances()?;
-        Ok(stage)
-    }
-
-    /// Waits until the importing server knows all instances, and that its client can call them.
-    fn wait_for_instances(&self) -> Outcome {
-        let until = Instant::now() + PATIENCE;
-        let all = format!("\nipc_fleet_instances {}\n", self.instances.len());
-        while !(self.importing.metrics()?.contains(&all) && self.client.message_type(ECHO).is_ok()) {
-            ensure!(Instant::now() < until, "the importing server did not get to know the instances");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
-    }
 }
 
 /// Measures.

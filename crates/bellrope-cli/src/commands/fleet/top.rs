@@ -17,7 +17,10 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row, Table},
 };
 
-use super::seen::{FleetView, InstanceView, Memory, Seen, State};
+use super::{
+    asked,
+    seen::{FleetView, InstanceView, Memory, Seen, State},
+};
 use crate::{
     live::{self, View},
     logging,
@@ -64,7 +67,7 @@ pub(super) fn run(args: &TopArgs) -> Outcome {
     if !args.once {
         live::ensure_terminal("fleet top")?;
     }
-    let settings = super::settings(args.fleet.clone(), args.config.clone())?;
+    let settings = asked::settings(args.fleet.clone(), args.config.clone())?;
     let mut onlooker = Onlooker::connect(&settings).context("the fleet cannot be asked")?;
     let wait = (interval / 2).min(MOST_WAIT);
     let mut look = move || -> anyhow::Result<Seen> {

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::{runtime::Runtime, time::timeout};
 
-use super::{CHUNK, Samples};
+use super::served::CHUNK;
+use crate::bench::samples::Samples;
 
 const ECHO: &str = "bare.echo";
 const CHUNKS: &str = "bare.chunks";

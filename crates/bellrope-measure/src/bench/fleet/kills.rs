@@ -7,7 +7,10 @@ use bellrope::client::{CallOptions, Metadata};
 use bellrope_terminal::{Outcome, Progress, output};
 use serde::Serialize;
 
-use super::{ECHO, PATIENCE, Stage};
+use super::{
+    served::ECHO,
+    stage::{PATIENCE, Stage},
+};
 use crate::bench::samples::{Percentiles, Samples};
 
 /// Sessions that call before and after each kill: some of them live at the instance that is killed.

@@ -8,6 +8,8 @@ use bellrope_fleet::{Fleet, FleetSettings};
 
 /// As `echo`, which every server of the measurement has itself.
 pub(super) const ECHO: &str = "bench.echo";
+/// Bytes of a small chunk.
+pub(super) const CHUNK: usize = 1024;
 /// A stream: the payload says how many chunks of how many bytes, as two decimal numbers.
 pub(super) const CHUNKS: &str = "bench.chunks";
 
