@@ -16,6 +16,7 @@ pub(crate) fn vectors() -> Value {
         "made": "type n, from 1 on, is unary; its name is n in decimal, with zeros before it to 250 characters; where schemas \
                  travel, its codec is 1 and its hash 2^64 - 1 - n",
         "answers": answers(),
+        "invalid_answers": invalid_answers(),
         "invalid_pages": invalid_pages(),
         "changes": changes(),
     })
@@ -121,6 +122,35 @@ fn page_heads(mut pages: &[u8]) -> Vec<String> {
         pages = &rest[u32::from_le_bytes(*head[4..].first_chunk().unwrap()) as usize..];
     }
     heads
+}
+
+/// Answers that are told to be wrong before any page is read.
+fn invalid_answers() -> Value {
+    let few = || vec![entry(1, Style::Unary, "echo"), entry(2, Style::Duplex, "talk")];
+    let answer = |entries: u32| {
+        let mut answer = welcome(TABLE, few()).encode();
+        answer[52..56].copy_from_slice(&entries.to_le_bytes());
+        answer
+    };
+    let with = |mut answer: Vec<u8>, at: usize, byte: u8| {
+        answer[ANSWER_HEAD_LEN + at] = byte;
+        answer
+    };
+    assert_eq!(answer(2), welcome(TABLE, few()).encode(), "but for the number of entries it is valid");
+    let cases = [
+        ("more entries than a table may have", answer(4097)),
+        ("as many entries as the field holds", answer(u32::MAX)),
+        ("fewer entries than the body has", answer(1)),
+        ("no entries, but a body", answer(0)),
+        ("fewer entries than the body has, of which one is passed over", with(answer(1), 2, 9)),
+        ("more bytes in the name of the last entry than are left", with(answer(2), 11, 5)),
+        ("in the place of an entry, what takes one out", with(with(answer(2), 2, 255), 3, 0)),
+    ];
+    let cases = cases.map(|(what, answer)| {
+        let Err(HandshakeError::Field(wrong)) = read(&answer, b"") else { panic!("{what}") };
+        json!({ "what": what, "answer": hex(&answer), "wrong": wrong })
+    });
+    cases.as_slice().into()
 }
 
 fn invalid_pages() -> Value {
