@@ -13,6 +13,9 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack("an id that is in use", Closed("duplicate_call"), |field| {
         peer(field, |peer| (0..2).for_each(|_| peer.call("never", 1, b"")))
     }),
+    attack("ids that are in use, for calls that are answered at once", Served, |field| {
+        peer(field, |peer| answered_at_once(field, peer))
+    }),
     attack("cancels of calls of others, and of none", Served, |field| {
         peer(field, |peer| (0..300).for_each(|id| peer.send(Kind::Cancel, 0, id, None, b"")))
     }),
@@ -177,6 +180,56 @@ pub(super) const LOUD_ATTACKS: &[Attack] = &[
     }),
 ];
 
+/// Has calls answered at once under the ids of open ones, which must neither end those nor make them count otherwise.
+fn answered_at_once(field: &Field, peer: &mut Peer) {
+    let running = |name: &str| field.counts().types.iter().find(|row| row.name == name).map_or(0, |row| row.running);
+    let is_open = || running("never") == 1 && running("total") == 1;
+    eventually("nothing is left of other attacks", || running("never") == 0 && running("total") == 0);
+    let dropped = field.dropped();
+    peer.call("never", 1, b"");
+    peer.call("total", 2, b"");
+    chunk_of(peer, 2, 0, 40);
+    eventually("both are under way", is_open);
+    for id in [1, 2].into_iter().cycle().take(MAX_IN_FLIGHT as usize) {
+        peer.call("echo", id, b"echo");
+        assert_eq!((peer.answer_to(id).header.kind, is_open()), (Kind::Response, true));
+        part(peer, id, 2_000, 1_000);
+        peer.call("echo", id, &[7; 1_000]);
+        assert_eq!((peer.answer_to(id).payload.len(), is_open()), (2_000, true));
+        peer.send(Kind::Request, u16::MAX, id, None, b"");
+        assert_eq!((error_to(peer, id), is_open()), (ErrorCode::UnknownMessageType, true));
+        for name in ["later", "total"] {
+            peer.send(Kind::Request, peer.number(name), id, Some(0), b"late");
+            assert_eq!((error_to(peer, id), is_open()), (ErrorCode::DeadlineExceeded, true), "{name}");
+        }
+    }
+    // The two still count as two.
+    (3..u64::from(MAX_IN_FLIGHT) + 2).for_each(|id| peer.call("never", id, b""));
+    assert_eq!(error_to(peer, u64::from(MAX_IN_FLIGHT) + 1), ErrorCode::Rejected);
+    assert_eq!(running("never") + running("total"), u64::from(MAX_IN_FLIGHT));
+    // And end as they would have.
+    chunk_of(peer, 2, 1, 2);
+    peer.send(Kind::End, 0, 2, Some(2), b"");
+    let total = peer.answer_to(2);
+    assert_eq!((total.header.kind, &total.payload[..]), (Kind::Response, &b"42"[..]));
+    for id in 1..u64::from(MAX_IN_FLIGHT) + 1 {
+        peer.send(Kind::Cancel, 0, id, None, b"");
+        if id != 2 {
+            assert_eq!(error_to(peer, id), ErrorCode::Cancelled);
+        }
+    }
+    eventually("no handler is left", || {
+        running("never") == 0 && running("total") == 0 && field.dropped() >= dropped + MAX_IN_FLIGHT as usize - 1
+    });
+}
+
+/// The error that ends a call.
+fn error_to(peer: &mut Peer, id: u64) -> ErrorCode {
+    let answer = peer.answer_to(id);
+    assert_eq!(answer.header.kind, Kind::Error, "{answer:?}");
+    ErrorCode::from_bits(answer.header.message_type)
+}
+
 fn credit(field: &Field, amount: u64) -> Option<Peer> {
     peer(field, |peer| {
         peer.call("endless", 1, b"");
@@ -193,7 +246,11 @@ fn upload(field: &Field, act: impl FnOnce(&mut Peer)) -> Option<Peer> {
 }
 
 fn chunk(peer: &mut Peer, number: u64, len: usize) {
-    peer.send(Kind::Chunk, 0, 1, Some(number), &vec![7; len]);
+    chunk_of(peer, 1, number, len);
+}
+
+fn chunk_of(peer: &mut Peer, id: u64, number: u64, len: usize) {
+    peer.send(Kind::Chunk, 0, id, Some(number), &vec![7; len]);
 }
 
 fn part(peer: &mut Peer, id: u64, whole: u64, len: usize) {
