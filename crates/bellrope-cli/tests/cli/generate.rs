@@ -253,5 +253,5 @@ fn the_types_of_the_gateway_and_of_the_operator_are_generated() {
     assert!(answer.starts_with("{\"ok\":{\"version\":1,"), "{answer}");
     let ended = home.run(["call", "--json", "ai.resume", r#"{"id":"00112233445566778899aabbccddeeff"}"#]);
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(3), ""), "what went wrong is among the items: {ended:?}");
-    assert!(ended.stdout.starts_with("{\"ok\":{\"seq\":0,\"kind\":\"error\","), "{ended:?}");
+    assert!(ended.stdout.starts_with("{\"error\":{\"seq\":0,\"kind\":\"error\","), "{ended:?}");
 }
