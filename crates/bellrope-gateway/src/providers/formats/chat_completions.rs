@@ -24,9 +24,6 @@ pub use translate::Translator;
 /// Where prompts are continued.
 const COMPLETIONS: &[Segment] = &[Segment::Word("completions")];
 
-/// OpenAI refuses more texts that end an answer.
-const MOST_STOPS: usize = 4;
-
 /// Chat completions as most servers speak them.
 pub(super) struct ChatCompletions;
 
@@ -36,7 +33,7 @@ impl WireFormat for ChatCompletions {
     }
 
     fn most_stops(&self) -> usize {
-        MOST_STOPS
+        request::MAX_STOP
     }
 
     fn path(&self) -> &'static [Segment] {

@@ -4,7 +4,7 @@ use reqwest::Url;
 use reqwest::header::HeaderName;
 
 use super::translate::Translator;
-use super::{MOST_STOPS, request};
+use super::request;
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
 use crate::notes::Notes;
@@ -33,7 +33,7 @@ impl WireFormat for Azure {
     }
 
     fn most_stops(&self) -> usize {
-        MOST_STOPS
+        request::MAX_STOP
     }
 
     fn path(&self) -> &'static [Segment] {

@@ -18,7 +18,8 @@ use crate::providers::formats::wire_format::Server;
 
 /// The highest temperature, the most stop texts and the longest name of a tool at OpenAI's own server.
 const MAX_TEMPERATURE: f64 = 2.0;
-const MAX_STOP: usize = 4;
+/// OpenAI refuses more texts that end an answer.
+pub(super) const MAX_STOP: usize = 4;
 const LONGEST_NAME: usize = 64;
 
 /// The most bytes of a call's id there; other servers take these too.
