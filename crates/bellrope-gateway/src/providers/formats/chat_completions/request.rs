@@ -16,10 +16,9 @@ use crate::providers::formats::said::{Call, Output, Said, arguments, invalid, un
 use crate::providers::formats::tools::{Offered, tools};
 use crate::providers::formats::wire_format::Server;
 
-/// The highest temperature, the most stop texts and the longest name of a tool at OpenAI's own server.
-const MAX_TEMPERATURE: f64 = 2.0;
-/// OpenAI refuses more texts that end an answer.
+/// The most texts that end an answer, the highest temperature and the longest name of a tool at OpenAI's own server.
 pub(super) const MAX_STOP: usize = 4;
+const MAX_TEMPERATURE: f64 = 2.0;
 const LONGEST_NAME: usize = 64;
 
 /// The most bytes of a call's id there; other servers take these too.
