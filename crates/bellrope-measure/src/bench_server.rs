@@ -36,7 +36,7 @@ pub struct BenchServerArgs {
     /// The fleet to join, as JSON.
     #[cfg(feature = "fleet")]
     #[arg(long, value_parser = fleet_settings)]
-    fleet: Option<bellrope_fleet::FleetSettings>,
+    fleet: Option<Box<bellrope_fleet::FleetSettings>>,
 }
 
 /// Serves until standard input ends. `allocator` is the one that this program allocates with.
@@ -58,7 +58,7 @@ pub fn run(args: &BenchServerArgs, allocator: &CountingAllocator) -> Outcome {
     let listening_us = clock::monotonic_us();
     let server = Arc::new(builder.bind(&args.socket)?);
     #[cfg(feature = "fleet")]
-    let fleet = args.fleet.clone().map(|settings| bench::join_fleet(settings, &server, &args.socket)).transpose()?;
+    let fleet = args.fleet.clone().map(|settings| bench::join_fleet(*settings, &server, &args.socket)).transpose()?;
     let health = HealthServer::start((Ipv4Addr::LOCALHOST, 0).into(), server.metrics()).context("serving health")?;
     served::stay_small(server.metrics())?;
     output::line(format_args!("ready {} {listening_us}", health.local_addr()))?;
@@ -81,7 +81,7 @@ fn settings(json: &str) -> Result<ServerConfig, serde_json::Error> {
 }
 
 #[cfg(feature = "fleet")]
-fn fleet_settings(json: &str) -> Result<bellrope_fleet::FleetSettings, serde_json::Error> {
+fn fleet_settings(json: &str) -> Result<Box<bellrope_fleet::FleetSettings>, serde_json::Error> {
     serde_json::from_str(json)
 }
 
