@@ -1,6 +1,7 @@
 //! What opens a breaker for one caller, and what for all.
 
 mod probes;
+mod remote;
 
 use std::time::{Duration, Instant};
 
@@ -248,27 +249,6 @@ fn a_crowd_makes_no_table_without_end_and_frees_nobody_who_is_refused() {
         fail(&breaker, Caller::Connection(number), 1, now);
     }
     assert_eq!(breaker.snapshot(now).callers.len(), 32);
-}
-
-#[test]
-fn callers_that_one_server_invents_open_it_for_themselves_and_never_for_all() {
-    let (breaker, now) = (breaker(), Instant::now());
-    let invented = |server, caller| Caller::Remote { server, caller };
-    fail(&breaker, invented(1, 1), 5, now);
-    assert!(!admits(&breaker, invented(1, 1), now) && admits(&breaker, invented(1, 2), now));
-    for caller in 2..1_000 {
-        // More than it remembers.
-        fail(&breaker, invented(1, caller), 4, now);
-        assert_eq!(breaker.state(now), State::Closed, "{caller}");
-    }
-    assert!(admits(&breaker, invented(2, 1), now) && admits(&breaker, HONEST, now));
-    fail(&breaker, invented(2, 1), 1, now);
-    assert_eq!(breaker.state(now), State::Open, "another server has met it, too");
-    // While it is half-open, all of its callers together have not all places.
-    let later = now + seconds(60);
-    let held: Vec<_> = (1..10).filter_map(|caller| breaker.acquire_for(|| invented(3, caller), later).ok()).collect();
-    assert_eq!(held.len(), 2);
-    assert!(admits(&breaker, HONEST, later));
 }
 
 // Fault 60.
