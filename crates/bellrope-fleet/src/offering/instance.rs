@@ -252,7 +252,7 @@ impl Instance {
             return Ok(());
         };
         let left = head.deadline_us.map(|deadline| Duration::from_micros(deadline.saturating_sub(theirs)));
-        self.start((from, call), head, asks, left, &offered, first)
+        self.start((from, call), head, &asks, left, &offered, first)
     }
 
     /// Who asks for a call. `None`: somebody who pretends to be somebody else.
@@ -295,7 +295,7 @@ impl Instance {
         self: &Arc<Self>,
         (from, call): Key,
         head: &Head<'_>,
-        asking: Asking,
+        asking: &Asking,
         left: Option<Duration>,
         offered: &Arc<Offered>,
         first: &[u8],

@@ -3,8 +3,8 @@
 use reqwest::Url;
 use reqwest::header::HeaderName;
 
-use super::translate::Translator;
 use super::request;
+use super::translate::Translator;
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
 use crate::notes::Notes;
