@@ -6,6 +6,8 @@
 //! key     1 trace   trace_id[16] parent_id[8] flags:u8
 //!         2 session text
 //!         3 caller  text
+//!         4 token   text: the token of a tool, as it was given out
+//!         5 vouched text: who asks, as a part of the server's own process says
 //!         128..=255 the application's own
 //! ```
 //!
@@ -27,6 +29,8 @@ const OWN: u8 = 128;
 const TRACE: u8 = 1;
 const SESSION: u8 = 2;
 const CALLER: u8 = 3;
+const TOKEN: u8 = 4;
+const VOUCHED: u8 = 5;
 
 /// What a caller says of a call beyond its request: at most 254 bytes, of which each entry takes 2 and its value.
 ///
@@ -37,9 +41,11 @@ const CALLER: u8 = 3;
 ///     .trace("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse()?)?
 ///     .session("window 3")?
 ///     .caller("refactor")?
+///     .token("brt_0123")?
 ///     .own(0, b"anything")?;
 /// assert_eq!(metadata.session_text(), Some("window 3"));
 /// assert_eq!(metadata.caller_text(), Some("refactor"));
+/// assert_eq!(metadata.token_text(), Some("brt_0123"));
 /// assert_eq!((metadata.own_value(0), metadata.own_value(1)), (Some(&b"anything"[..]), None));
 /// assert_eq!(
 ///     metadata.trace_context().unwrap().to_string(),
@@ -48,10 +54,18 @@ const CALLER: u8 = 3;
 /// assert!(metadata.session(&"x".repeat(200)).is_err());
 /// # Ok::<_, bellrope_proto::metadata::MetadataError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Metadata {
     /// The entries as they travel, without their length.
     entries: Vec<u8>,
+}
+
+/// A token is nothing for a log.
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<_> = self.pairs().map(|(key, _)| key).collect();
+        f.debug_struct("Metadata").field("keys", &keys).finish_non_exhaustive()
+    }
 }
 
 /// Why something cannot be said with a call.
@@ -112,6 +126,23 @@ impl Metadata {
         self.with_text(CALLER, caller)
     }
 
+    /// Shows the token of a tool, so that what it asks for counts for that. [Example](Self).
+    ///
+    /// # Errors
+    /// [`MetadataError::Text`], [`MetadataError::TooLarge`].
+    pub fn token(self, token: &str) -> Result<Self, MetadataError> {
+        self.with_text(TOKEN, token)
+    }
+
+    /// Says for whom on another machine this process calls its own server: `token NAME`, or any other text for somebody
+    /// without a token. Of another process no server believes it.
+    ///
+    /// # Errors
+    /// [`MetadataError::Text`], [`MetadataError::TooLarge`].
+    pub fn vouched(self, who: &str) -> Result<Self, MetadataError> {
+        self.with_text(VOUCHED, who)
+    }
+
     /// Says something else, under a key of the application's own from 0 to 127. [Example](Self).
     ///
     /// # Errors
@@ -139,6 +170,18 @@ impl Metadata {
     #[must_use]
     pub fn caller_text(&self) -> Option<&str> {
         self.text(CALLER)
+    }
+
+    /// The token that the caller shows. [Example](Self).
+    #[must_use]
+    pub fn token_text(&self) -> Option<&str> {
+        self.text(TOKEN)
+    }
+
+    /// For whom the caller says that it calls: to be believed of the server's own process alone.
+    #[must_use]
+    pub fn vouched_text(&self) -> Option<&str> {
+        self.text(VOUCHED)
     }
 
     /// What stands under a key of the application's own. [Example](Self).

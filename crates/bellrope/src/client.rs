@@ -25,7 +25,7 @@ mod stream;
 mod types;
 
 #[cfg(feature = "tokio")]
-pub use asynchronous::{AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
+pub use asynchronous::{AsyncAnswer, AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
 pub use bellrope_proto::{
     frame::{ErrorCode, Rejection},
     handshake::{HandshakeError, Status, Style},

@@ -48,8 +48,10 @@ use bellrope_shm::process;
 #[cfg(feature = "tokio")]
 use self::calls::blocking_pool::BlockingPool;
 #[cfg(feature = "tokio")]
+use self::handler::owned_call::TokenNames;
+#[cfg(feature = "tokio")]
 pub use self::handler::{
-    owned_call::{Cancelled, ClaimedRoom, OwnedCall},
+    owned_call::{Cancelled, ClaimedRoom, OwnedCall, Vouched},
     parts::{ReplyWriter, RequestReader},
     streams::{ChunkReceiver, ChunkSender, SendError},
 };
@@ -85,6 +87,8 @@ pub struct ServerBuilder {
     config: ServerConfig,
     on_ending: Option<OnEnding>,
     adopt_trace: Option<AdoptTrace>,
+    #[cfg(feature = "tokio")]
+    token_names: Option<TokenNames>,
     #[cfg(feature = "tokio")]
     operator: Option<operator::Operator>,
     #[cfg(feature = "tokio")]
@@ -143,6 +147,10 @@ impl ServerBuilder {
             self.runtime.or_else(|| runtime.as_ref().map(|runtime| runtime.handle().clone())),
         )?;
         core.adopt_trace = adopt_trace;
+        #[cfg(feature = "tokio")]
+        {
+            core.token_names = self.token_names;
+        }
         let core = Arc::new(core);
         #[cfg(feature = "tokio")]
         self.blocking.open(config.blocking_threads as usize);

@@ -13,6 +13,9 @@ fn what_a_caller_says_survives_the_way_and_stays_in_its_bound() {
     assert_eq!(again.trace_context().unwrap().to_string(), PARENT);
     assert_eq!([again.session_text(), again.caller_text()], [Some("another"), Some("me")]);
     assert_eq!((again.own_value(127), again.own_value(128)), (Some(&b"last"[..]), None));
+    let shown = Metadata::new().token("brt_secret").unwrap().vouched("token tool").unwrap();
+    assert_eq!([shown.token_text(), shown.vouched_text()], [Some("brt_secret"), Some("token tool")]);
+    assert!(!format!("{shown:?}").contains("98, 114"), "{shown:?}");
     let largest = Metadata::new().own(0, &[7; 252]).unwrap();
     assert_eq!(largest.size(), MAX_METADATA);
     assert_eq!(largest.own(1, b"").unwrap_err(), MetadataError::TooLarge { size: 256, limit: 254 });
@@ -69,6 +72,7 @@ proptest! {
     fn hostile_blocks_never_panic(entries in prop::collection::vec(any::<u8>(), 0..254)) {
         if let Ok(metadata) = Metadata::decode(&entries) {
             let _ = (metadata.trace_context(), metadata.session_text(), metadata.caller_text());
+            let _ = (metadata.token_text(), metadata.vouched_text());
             prop_assert_eq!(metadata.entries(), &entries[..]);
             prop_assert!((0..=127).all(|key| metadata.own_value(key).is_none_or(|value| value.len() < 254)));
         }

@@ -154,7 +154,8 @@ impl Breaker {
         if let Some(left) = guarded.callers.refuses(caller, self.nanos(now)) {
             return Err(self.refuse_caller(left));
         }
-        let own = guarded.probers.iter().filter(|prober| **prober == Some(caller)).count();
+        let is_own = |prober: &Option<Caller>| prober.is_some_and(|prober| prober.origin() == caller.origin());
+        let own = guarded.probers.iter().filter(|prober| is_own(prober)).count();
         if own >= (self.live.half_open_max_requests() as usize - 1).max(1) {
             return Ok(None);
         }

@@ -1,5 +1,8 @@
 use std::fmt;
 
+/// How the name of a client begins that calls for somebody of a fleet.
+const ACTING: &str = "fleet ";
+
 /// Who makes a call, as far as a breaker tells callers apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Caller {
@@ -12,6 +15,43 @@ pub enum Caller {
     },
     /// A connection whose process is not known.
     Connection(u64),
+    /// Somebody on another machine, for whom a part of the server's own process calls.
+    Remote {
+        /// Who says that it is this caller: another server. Of the callers that must meet a failure for a breaker to open for
+        /// all, those of one server are one, because it may invent them.
+        server: u64,
+        /// Which of that server's callers.
+        caller: u64,
+    },
+}
+
+impl Caller {
+    /// Who stands for this caller: nobody else can invent it.
+    pub(super) fn origin(self) -> Self {
+        match self {
+            Self::Remote { server, .. } => Self::Remote { server, caller: 0 },
+            own => own,
+        }
+    }
+
+    /// The name of the client that calls for it, if it is on another machine: [`ClientConfig::name`] of a client in the
+    /// server's own process. The server believes it of no other process.
+    ///
+    /// [`ClientConfig::name`]: crate::client::ClientConfig::name
+    #[must_use]
+    pub fn acting_name(self) -> Option<String> {
+        match self {
+            Self::Remote { server, caller } => Some(format!("{ACTING}{server:016x} {caller:016x}")),
+            Self::Process { .. } | Self::Connection(_) => None,
+        }
+    }
+
+    /// For whom a client of this name calls.
+    pub(crate) fn acted_for(name: &str) -> Option<Self> {
+        let (server, caller) = name.strip_prefix(ACTING)?.split_once(' ')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        Some(Self::Remote { server: number(server)?, caller: number(caller)? })
+    }
 }
 
 impl fmt::Display for Caller {
@@ -19,6 +59,22 @@ impl fmt::Display for Caller {
         match self {
             Self::Process { pid, .. } => write!(f, "process {pid}"),
             Self::Connection(serial) => write!(f, "connection {serial}"),
+            Self::Remote { server, caller } => write!(f, "caller {caller:016x} of server {server:016x} of the fleet"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_client_says_for_whom_it_calls() {
+        let remote = Caller::Remote { server: 7, caller: u64::MAX };
+        assert_eq!(Caller::acted_for(&remote.acting_name().unwrap()), Some(remote));
+        for other in ["fleet", "fleet 7", "fleet x y", "editor", ""] {
+            assert_eq!(Caller::acted_for(other), None, "{other}");
+        }
+        assert_eq!(Caller::Connection(1).acting_name(), None);
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Callers {
     rows: Vec<Row>,
     /// Failures of the present run whose rows had to make room.
     others: u32,
+    /// Who stands for all of these, if that is one.
+    others_of: Option<Caller>,
     /// The last [`ProbeOf::round`].
     rounds: u32,
 }
@@ -244,8 +246,8 @@ impl Callers {
     pub(super) fn bad(&mut self, caller: Caller, event: Event<'_>) -> bool {
         let recent = nanos_of(event.live.rate_window_ms());
         self.row(caller, event.now).bad = Some(event.now);
-        let is_recent = |row: &&Row| row.bad.is_some_and(|at| event.now.saturating_sub(at) <= recent);
-        self.rows.iter().filter(is_recent).count() >= event.live.min_callers() as usize
+        let is_recent = |row: &Row| row.bad.is_some_and(|at| event.now.saturating_sub(at) <= recent);
+        self.origins(is_recent) >= event.live.min_callers() as usize
     }
 
     /// The callers whose own breakers are not closed.
@@ -266,8 +268,19 @@ impl Callers {
 
     /// Whether those are of as many callers as it takes.
     fn is_of_several(&self, live: &Live) -> bool {
-        let callers = self.rows.iter().filter(|row| row.run > 0).count() + usize::from(self.others > 0);
-        callers >= live.min_callers() as usize
+        let is_failing = |row: &Row| row.run > 0;
+        let is_further = |origin| !self.rows.iter().any(|row| is_failing(row) && row.caller.origin() == origin);
+        let others = self.others > 0 && self.others_of.is_none_or(is_further);
+        self.origins(is_failing) + usize::from(others) >= live.min_callers() as usize
+    }
+
+    /// How many stand for the callers of these rows.
+    fn origins(&self, is_one: impl Fn(&Row) -> bool) -> usize {
+        let is_one = &is_one;
+        let rows = || self.rows.iter().filter(move |row| is_one(row));
+        let is_first =
+            |at: usize, row: &Row| rows().take(at).all(|before| before.caller.origin() != row.caller.origin());
+        rows().enumerate().filter(|(at, row)| is_first(*at, row)).count()
     }
 
     /// Closes the breakers of callers that have not called for as long as they were refused. They are gone, mostly.
@@ -298,6 +311,10 @@ impl Callers {
         let worth = |row: &Row| (row.open.is_some(), row.run > 0 || row.failures > 0, row.bad.is_some(), row.last);
         let index = (0..ROWS).min_by_key(|index| worth(&self.rows[*index])).unwrap_or(0);
         let gone = std::mem::replace(&mut self.rows[index], row);
+        if gone.run > 0 {
+            let origin = gone.caller.origin();
+            self.others_of = if self.others == 0 { Some(origin) } else { self.others_of.filter(|of| *of == origin) };
+        }
         self.others = self.others.saturating_add(gone.run);
         index
     }
@@ -336,7 +353,8 @@ mod tests {
 
     #[test]
     fn a_success_has_failures_to_end_wherever_they_are_counted() {
-        let any_failures = |row: Row, others| Callers { rows: vec![row], others, rounds: 0 }.any_failures();
+        let any_failures =
+            |row: Row, others| Callers { rows: vec![row], others, others_of: None, rounds: 0 }.any_failures();
         assert!(!any_failures(row(1, 0), 0));
         assert!(any_failures(row(1, 0), 1), "of those that made room");
         assert!(any_failures(Row { failures: 1, ..row(1, 0) }, 0), "of a caller, although others have succeeded since");

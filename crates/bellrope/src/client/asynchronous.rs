@@ -13,7 +13,7 @@ use bellrope_proto::handshake::Style;
 use driver::{settle, watch_link};
 use restart::Restart;
 
-pub use streams::{AsyncChunkSink, AsyncStream, AsyncUpload};
+pub use streams::{AsyncAnswer, AsyncChunkSink, AsyncStream, AsyncUpload};
 use tokio::{runtime::Handle, sync::watch, time::timeout_at};
 
 use super::{

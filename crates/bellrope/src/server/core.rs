@@ -27,6 +27,8 @@ use super::{
     limits::{LiveSettings, changed_to, differences},
     log_limit::LogLimit,
 };
+#[cfg(feature = "tokio")]
+use crate::server::handler::owned_call::TokenNames;
 use crate::{
     breaker::Breaker,
     server::error::BindError,
@@ -64,6 +66,9 @@ pub(crate) struct Core {
     log_limit: LogLimit,
     /// What makes a call's span a child of its caller's.
     pub(crate) adopt_trace: Option<AdoptTrace>,
+    /// What knows the names of tokens.
+    #[cfg(feature = "tokio")]
+    pub(crate) token_names: Option<TokenNames>,
     pub(crate) penalties: Penalties,
     /// Set when nothing new is taken any more; what is under way goes on.
     pub(crate) draining: AtomicBool,
@@ -110,6 +115,8 @@ impl Core {
             budget,
             log_limit: LogLimit::default(),
             adopt_trace: None,
+            #[cfg(feature = "tokio")]
+            token_names: None,
             penalties: Penalties::default(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

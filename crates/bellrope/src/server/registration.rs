@@ -299,6 +299,23 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets what knows the names of tokens that callers show ([`Metadata::token`]): see
+    /// [`OwnedCall::token`](super::OwnedCall::token). It is asked on the threads of handlers, and must not wait. Without it no
+    /// token has a name.
+    ///
+    /// [`Metadata::token`]: bellrope_proto::metadata::Metadata::token
+    ///
+    /// ```
+    /// # use bellrope::Server;
+    /// let builder = Server::builder().token_names(|shown| (shown == "brt_0123").then(|| "tool".to_owned()));
+    /// ```
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn token_names(mut self, name: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.token_names = Some(super::handler::owned_call::TokenNames(Arc::new(name)));
+        self
+    }
+
     /// Has `tell` called when the server ends by itself: because nobody used it for as long as
     /// [`exit_when_idle`](ServerConfig#structfield.exit_when_idle) says, or because its socket was removed and its last client
     /// has gone. Its threads end then, and [`Server::wait`](super::Server::wait) returns. It is called by one of these threads, so it must not block.

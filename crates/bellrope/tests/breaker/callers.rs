@@ -1,6 +1,7 @@
 //! What opens a breaker for one caller, and what for all.
 
 mod probes;
+mod remote;
 
 use std::time::{Duration, Instant};
 

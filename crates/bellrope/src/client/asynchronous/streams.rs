@@ -170,6 +170,13 @@ impl AsyncUpload {
         self.sink.send(chunk).await
     }
 
+    /// The two halves: what sends, and what waits for the answer, which may come before the stream has ended.
+    #[must_use]
+    pub fn split(self) -> (AsyncChunkSink, AsyncAnswer) {
+        let deadline = self.sink.deadline;
+        (self.sink, AsyncAnswer { pending: self.pending, deadline })
+    }
+
     /// Ends the stream and waits for the answer: until the call's own time-out, or without one at most the configuration's
     /// `call_timeout`. [Example](super::AsyncClient).
     ///
@@ -195,5 +202,43 @@ impl AsyncUpload {
         self.pending.register(options);
         let answer = timeout_at(deadline.into(), self.pending.response()).await;
         answer.unwrap_or(Err(CallError::DeadlineExceeded))
+    }
+}
+
+/// The answering half of an upload. Dropping it cancels the call, unless it has ended.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("private").join("first.sock");
+/// # let server = bellrope::Server::builder()
+/// #     .client_stream("first", |_, mut chunks| async move { Ok(chunks.next().await.unwrap_or_default()) })
+/// #     .bind(&path)?;
+/// let client = bellrope::AsyncClient::connect(&path).await?;
+/// let (mut sink, answer) = client.client_stream("first", b"").await?.split();
+/// sink.send(b"ding").await?;
+/// assert_eq!(answer.wait().await?, b"ding"); // the sink is there still
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct AsyncAnswer {
+    pending: Pending,
+    /// That of the whole call.
+    deadline: Option<Instant>,
+}
+
+impl AsyncAnswer {
+    /// Waits for the answer, until the call's time-out if it has one. [Example](Self).
+    ///
+    /// # Errors
+    /// [`CallError`] says how the call ended.
+    pub async fn wait(mut self) -> Result<Vec<u8>, CallError> {
+        let response = self.pending.response();
+        match self.deadline {
+            None => response.await,
+            Some(deadline) => timeout_at(deadline.into(), response).await.unwrap_or(Err(CallError::DeadlineExceeded)),
+        }
     }
 }

@@ -119,8 +119,11 @@ impl AsyncCalls {
         let room = Arc::new(reservation);
         let runtime = core.runtime.as_ref().expect("a server with async handlers has a runtime");
         let span = CallSpan::new(core, request.message_type, session.serial, metadata.as_ref());
+        let shows_token = metadata.as_ref().is_some_and(|said| said.token_text().is_some());
         let call = OwnedCall {
             payload,
+            remote: session.caller.remote(),
+            token_names: core.token_names.clone().filter(|_| shows_token),
             metadata: metadata.map(Box::new),
             context: CallContext { connection: session.serial, deadline_us: request.deadline_us },
             cancelled: Cancelled::default(),

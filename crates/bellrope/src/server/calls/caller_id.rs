@@ -21,6 +21,20 @@ impl CallerId {
         Self { pid, serial, who: OnceCell::new() }
     }
 
+    /// Of a client of this name: see [`BreakerCaller::Remote`].
+    pub(crate) fn named(pid: i32, serial: u64, name: &str) -> Self {
+        let caller = Self::new(pid, serial);
+        if let Some(remote) = BreakerCaller::acted_for(name).filter(|_| is_own(pid)) {
+            let _ = caller.who.set(remote);
+        }
+        caller
+    }
+
+    /// Whoever is on another machine, if this is a connection that calls for somebody there.
+    pub(crate) fn remote(&self) -> Option<BreakerCaller> {
+        self.who.get().copied().filter(|who| matches!(who, BreakerCaller::Remote { .. }))
+    }
+
     /// The process, with the moment at which it started: another one may have its number later. Where that is not
     /// known, as of a process in another PID namespace, the connection.
     #[cold]
@@ -30,6 +44,11 @@ impl CallerId {
             None => BreakerCaller::Connection(self.serial),
         })
     }
+}
+
+/// Whether a process is the server's own, as the kernel says.
+pub(crate) fn is_own(pid: i32) -> bool {
+    u32::try_from(pid).is_ok_and(|pid| pid == std::process::id())
 }
 
 #[cfg(test)]
@@ -44,6 +63,20 @@ mod tests {
         assert_eq!(one.to_string(), format!("process {pid}"));
         for unknown in [0, -1, i32::MAX] {
             assert_eq!(CallerId::new(unknown, 7).who(), BreakerCaller::Connection(7), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn only_the_servers_own_process_calls_for_others() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let remote = BreakerCaller::Remote { server: 7, caller: 9 };
+        let name = remote.acting_name().unwrap();
+        let acting = CallerId::named(own, 1, &name);
+        assert_eq!((acting.who(), acting.remote()), (remote, Some(remote)));
+        for (pid, name) in [(0, name.as_str()), (1, name.as_str()), (own, "fleet"), (own, "")] {
+            let caller = CallerId::named(pid, 1, name);
+            assert_ne!(caller.who(), remote, "{pid} {name}");
+            assert_eq!(caller.remote(), None);
         }
     }
 }

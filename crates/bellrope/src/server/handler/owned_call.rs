@@ -1,6 +1,7 @@
 //! A call as an async handler sees it.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +16,10 @@ use super::context::CallContext;
 use crate::{
     breaker::Caller,
     server::{
-        calls::{caller_id::CallerId, heap},
+        calls::{
+            caller_id::{CallerId, is_own},
+            heap,
+        },
         error::HandlerError,
     },
 };
@@ -32,6 +36,10 @@ pub struct OwnedCall {
     pub(crate) cancelled: Cancelled,
     /// The process at the other end; 0 for an unknown one.
     pub(crate) pid: i32,
+    /// For whom that process calls, if it is this one and calls for somebody on another machine.
+    pub(crate) remote: Option<Caller>,
+    /// What knows the names of tokens, if there is one and the call shows a token.
+    pub(crate) token_names: Option<TokenNames>,
     /// What it holds of the buffer budget: as long as its payload is there, wherever that is.
     pub(crate) _room: Arc<Reservation>,
     /// Who is at the other end of its connection.
@@ -42,6 +50,28 @@ pub struct OwnedCall {
     pub(crate) patience: Duration,
     /// Those that wait.
     pub(crate) claims: Arc<Semaphore>,
+}
+
+/// Who asks on another machine, as a part of this process says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vouched<'a> {
+    /// Somebody with the token of this name.
+    Token(&'a str),
+    /// Somebody of this name.
+    Named(&'a str),
+}
+
+/// What knows the name of a token that is shown.
+#[derive(Clone)]
+pub(crate) struct TokenNames(pub(crate) Arc<NameOf>);
+
+/// The name of what is shown, if that is a token.
+type NameOf = dyn Fn(&str) -> Option<String> + Send + Sync;
+
+impl fmt::Debug for TokenNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenNames").finish_non_exhaustive()
+    }
 }
 
 /// Room in the server's buffer budget that a handler [claimed](OwnedCall::claim). Dropping it gives it back.
@@ -142,7 +172,30 @@ impl OwnedCall {
     /// Who calls, as breakers tell callers apart: for a breaker of the handler's own.
     #[must_use]
     pub fn caller(&self) -> Caller {
-        CallerId::new(self.pid, self.context.connection).who()
+        self.remote.unwrap_or_else(|| CallerId::new(self.pid, self.context.connection).who())
+    }
+
+    /// Who asks, if a part of this server's own process says so of a call that it makes for somebody on another machine
+    /// ([`Metadata::vouched`]). Of no other process that is believed.
+    #[must_use]
+    pub fn vouched(&self) -> Option<Vouched<'_>> {
+        let text = self.metadata()?.vouched_text().filter(|_| is_own(self.pid))?;
+        Some(match text.split_once(' ') {
+            Some(("token", name)) => Vouched::Token(name),
+            _ => Vouched::Named(text),
+        })
+    }
+
+    /// The name of the token that the caller has: one that it shows ([`Metadata::token`]) and
+    /// [`ServerBuilder::token_names`](crate::server::ServerBuilder::token_names) knows, or one that another server of a fleet
+    /// says it has. It is looked up each time.
+    #[must_use]
+    pub fn token(&self) -> Option<String> {
+        match self.vouched() {
+            Some(Vouched::Token(name)) => Some(name.to_owned()),
+            Some(Vouched::Named(_)) => None,
+            None => (self.token_names.as_ref()?.0)(self.metadata()?.token_text()?),
+        }
     }
 
     /// Time that is left for the answer, if its caller set a deadline. The handler is dropped when it is over.

@@ -117,7 +117,7 @@ impl Session {
             connection,
             carrier,
             serial,
-            caller: CallerId::new(peer.pid, serial),
+            caller: CallerId::named(peer.pid, serial, &name),
             peer,
             slot,
             name,
