@@ -16,7 +16,7 @@ use std::sync::Arc;
 use bellrope::{
     HandlerError,
     breaker::Caller,
-    server::{ChunkSender, ClaimedRoom, OwnedCall, ServerBuilder},
+    server::{ChunkSender, ClaimedRoom, OwnedCall, ServerBuilder, Vouched},
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -165,7 +165,17 @@ fn stream<T: WithNotes>(
 
 /// Who calls, as the books are to know it.
 fn asker(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Asker {
-    let name = if gateway.keeps_books() { call.process_name() } else { None };
+    if !gateway.keeps_books() {
+        return Asker::new(AskerKind::Unknown, "", endpoint);
+    }
+    if let Some(name) = call.token() {
+        return Asker::new(AskerKind::Token, &name, endpoint);
+    }
+    let name = match call.vouched() {
+        // The other machine's kernel knows that process.
+        Some(Vouched::Named(name)) => Some(name.to_owned()),
+        _ => call.process_name(),
+    };
     Asker::new(AskerKind::Process, name.as_deref().unwrap_or_default(), endpoint)
 }
 
