@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::Context;
 use bellrope::{LogFile, Server, server::inherited_listener, status::OPERATOR_TYPES};
-use bellrope_books::Bookkeeper;
+use bellrope_books::{Bookkeeper, Found, Tokens};
 use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use bellrope_health::HealthServer;
 use bellrope_measure::served::{register, stay_small};
@@ -98,6 +98,14 @@ pub(crate) struct ServeArgs {
     pub(crate) settings: SettingsArgs,
 }
 
+/// What knows the name of a token that a caller of the socket shows.
+fn token_names(tokens: Option<Tokens>) -> impl Fn(&str) -> Option<String> + Send + Sync + 'static {
+    move |shown| match tokens.as_ref()?.find(shown) {
+        Found::Token(name) => Some(name),
+        Found::Wrong | Found::Foreign => None,
+    }
+}
+
 /// Serves until a signal comes.
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let mut settings = Settings::load(&args.settings)?;
@@ -115,6 +123,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let books = Bookkeeper::start(settings.books(), tokens.clone());
     let gateway = settings.gateway()?.with_books(Arc::new(books.clone()));
     settings.tell_what_is_missing(&gateway);
+    let names = token_names(tokens.clone());
     let keys = Keys::new(tokens, settings.needs_token());
     let provider = gateway.default_provider().name().to_owned();
     let gateway = LiveGateway::new(gateway);
@@ -124,7 +133,8 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let settings_of_fleet = settings.fleet.clone();
     let Settings { socket, health, api_port, api_threads, server, .. } = settings;
     let waiting = signals.handle();
-    let builder = books.register(register(Server::builder().config(server), gateway.clone()).operator());
+    let builder = Server::builder().config(server).token_names(names);
+    let builder = books.register(register(builder, gateway.clone()).operator());
     let builder = logging::adopt_traces(builder.on_ending(move |_| waiting.close()));
     #[cfg(feature = "fleet")]
     let builder = bellrope_fleet::prepare(builder, &settings_of_fleet);

@@ -18,10 +18,11 @@ use crate::{
     clock::Clock,
     counters::Counters,
     importing::{Choices, Importer, Imports, Types},
-    link::FleetError,
+    link::{FleetError, random},
     offering::Offers,
     session::{Membership, Phase, Session},
     settings::FleetSettings,
+    signing::{Signer, Trust},
 };
 
 /// Pauses between tries to connect: the first, and the longest.
@@ -65,11 +66,16 @@ impl Fleet {
         settings.check()?;
         let counters = Arc::<Counters>::default();
         let types: Types = Arc::downgrade(server);
-        let importer =
-            Importer::new(settings.name.clone(), Choices::new(settings.choice), Clock::start(), Arc::clone(&counters));
+        let signer = Signer::of(&settings)?;
+        let trust = Arc::new(Trust::of(&settings, signer.as_ref()));
+        say_who_is_believed(&settings, signer.as_ref(), &trust);
+        let choices = Choices::new(settings.choice).signing(signer.is_some());
+        let importer = Importer::new(settings.name.clone(), choices, Clock::start(), Arc::clone(&counters), signer);
         let membership = Arc::new(Membership {
             imports: Imports::new(settings.import.clone(), types, Arc::clone(&importer)),
             offers: Arc::new(Offers::new(settings.offer.clone(), OPERATOR)),
+            trust,
+            number: random(),
             settings,
             socket,
             importer,
@@ -146,6 +152,22 @@ impl Drop for Fleet {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // It ends by itself, and has nothing to say.
         thread.into_iter().for_each(|thread| drop(thread.join()));
+    }
+}
+
+/// Says once what becomes of who asks.
+fn say_who_is_believed(settings: &FleetSettings, signer: Option<&Signer>, trust: &Trust) {
+    if !settings.offer.is_empty() && trust.is_empty() {
+        tracing::warn!(
+            target: "bellrope::fleet",
+            "no key is trusted (fleet.trust, fleet.signing_seed_file), so all calls of the fleet count here as one caller's"
+        );
+    }
+    if !settings.import.is_empty() && signer.is_none() {
+        tracing::warn!(
+            target: "bellrope::fleet",
+            "there is no key to sign with (fleet.signing_seed_file), so who asks here is not believed in the fleet"
+        );
     }
 }
 

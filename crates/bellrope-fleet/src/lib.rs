@@ -22,6 +22,7 @@ mod offering;
 mod services;
 mod session;
 mod settings;
+mod signing;
 mod times;
 
 use bellrope::{server::ServerBuilder, status::OPERATOR};
@@ -33,6 +34,7 @@ pub use self::{
     listing::{Listed, ListedType, instances},
     model::{Load, MESSAGES_OF_A_CALL, Size, load},
     settings::{Choice, FleetSettings, Order, SettingFault},
+    signing::WhoAsks,
 };
 
 /// Most types that a server takes in from its fleet.

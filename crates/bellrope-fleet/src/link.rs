@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, Subscriber, connection::State};
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, Subscriber, connection::State,
+};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::{sync::Notify, time::timeout};
@@ -226,13 +228,28 @@ impl Link {
 
     /// Hands a message to the socket's queue. Waits while that is full.
     pub(crate) async fn publish(&self, subject: String, reply: Option<String>, payload: Vec<u8>) -> Result<(), Lost> {
+        self.publish_signed(subject, reply, None, payload).await
+    }
+
+    /// The same with headers, if there are any.
+    pub(crate) async fn publish_signed(
+        &self,
+        subject: String,
+        reply: Option<String>,
+        headers: Option<HeaderMap>,
+        payload: Vec<u8>,
+    ) -> Result<(), Lost> {
         if self.is_lost() {
             return Err(Lost);
         }
         let payload = Bytes::from(payload);
-        let published = match reply {
-            Some(reply) => self.client.publish_with_reply(subject, reply, payload).await,
-            None => self.client.publish(subject, payload).await,
+        let published = match (reply, headers) {
+            (Some(reply), None) => self.client.publish_with_reply(subject, reply, payload).await,
+            (None, None) => self.client.publish(subject, payload).await,
+            (Some(reply), Some(headers)) => {
+                self.client.publish_with_reply_and_headers(subject, reply, headers, payload).await
+            }
+            (None, Some(headers)) => self.client.publish_with_headers(subject, headers, payload).await,
         };
         self.sent.fetch_add(1, Relaxed);
         published.map_err(|_| Lost)
@@ -240,9 +257,14 @@ impl Link {
 
     /// The same without waiting, for what may be lost: in a task of the link.
     pub(crate) fn post(self: &Arc<Self>, subject: String, payload: Vec<u8>) {
+        self.post_signed(subject, None, payload);
+    }
+
+    /// The same with headers, if there are any.
+    pub(crate) fn post_signed(self: &Arc<Self>, subject: String, headers: Option<HeaderMap>, payload: Vec<u8>) {
         let link = Arc::clone(self);
         self.runtime.spawn(async move {
-            let _ = link.publish(subject, None, payload).await;
+            let _ = link.publish_signed(subject, None, headers, payload).await;
         });
     }
 
@@ -303,7 +325,8 @@ async fn connect(settings: &FleetSettings, watch: &Arc<Watch>) -> Result<Client,
         Ok(Err(error)) => error,
     };
     let reason = in_words(&error);
-    let of_tls = ["tls", "TLS", "certificate"].iter().any(|word| reason.contains(word));
+    // The last is what `rustls` calls the words of a server that has no TLS, or begins without.
+    let of_tls = ["tls", "TLS", "certificate", "corrupt message"].iter().any(|word| reason.contains(word));
     Err(match error.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
             FleetError::Credentials { servers: shown, reason }
@@ -387,7 +410,8 @@ fn options(settings: &FleetSettings, watch: &Arc<Watch>) -> Result<ConnectOption
     Ok(options)
 }
 
-fn read(key: &'static str, path: &Path) -> Result<String, FleetError> {
+/// What is in a file that a setting names.
+pub(crate) fn read(key: &'static str, path: &Path) -> Result<String, FleetError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| FleetError::File { key, path: path.to_owned(), source })?;
     Ok(text.trim().to_owned())

@@ -1,4 +1,4 @@
-//! Patterns of message types, and their subjects.
+//! Patterns of message types, and their subjects; and what is a key.
 
 use std::fmt::Write as _;
 
@@ -41,6 +41,12 @@ pub(crate) fn subject(name: &str) -> String {
 /// A name as the services interface takes names of endpoints.
 pub(crate) fn endpoint(name: &str) -> String {
     subject(name).replace(['.', '%'], "_")
+}
+
+/// Whether this is the public key of a user or an account.
+pub(crate) fn is_public_key(text: &str) -> bool {
+    nkeys::KeyPair::from_public_key(text)
+        .is_ok_and(|pair| matches!(pair.key_pair_type(), nkeys::KeyPairType::User | nkeys::KeyPairType::Account))
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use crate::{message_type::FleetType, names};
 pub(crate) const SERVICE: &str = "bellrope";
 /// The key under which an instance says that it listens to a subject of its own.
 const AT_ITS_OWN: &str = "at_its_own";
+/// The key under which it says the number that it keeps.
+const MEMBER: &str = "member";
 /// Most endpoints that are read out of what somebody says of itself.
 const MOST_ENDPOINTS: usize = 4096;
 
@@ -56,6 +58,11 @@ impl Info {
     /// Its number, if it takes calls that are sent to it alone and says what it has to do.
     pub(crate) fn chosen_as(&self) -> Option<u64> {
         self.metadata.contains_key(AT_ITS_OWN).then(|| u64::from_str_radix(&self.id, 16).ok()).flatten()
+    }
+
+    /// The number that it keeps when it has another link. Older versions have none.
+    pub(crate) fn member(&self) -> Option<u64> {
+        u64::from_str_radix(self.metadata.get(MEMBER)?, 16).ok()
     }
 
     /// The message types that it offers.
@@ -101,6 +108,8 @@ impl Offered {
 #[derive(Debug)]
 pub(crate) struct Identity<'a> {
     pub(crate) id: u64,
+    /// The number that it keeps when it has another link.
+    pub(crate) member: u64,
     pub(crate) prefix: &'a str,
     pub(crate) server: &'a str,
     /// When it joined, as RFC 3339 writes it.
@@ -130,13 +139,19 @@ impl Identity<'_> {
     fn base(&self, kind: &str) -> Info {
         let metadata = [("prefix", self.prefix.to_owned()), ("server", self.server.to_owned())];
         let running = [("running", self.running.to_string()), (AT_ITS_OWN, "1".to_owned())];
+        let member = [(MEMBER, format!("{:016x}", self.member))];
         Info {
             kind: format!("io.nats.micro.v1.{kind}"),
             name: SERVICE.to_owned(),
             id: format!("{:016x}", self.id),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             description: "message types of a Bellrope server".to_owned(),
-            metadata: metadata.into_iter().chain(running).map(|(key, value)| (key.to_owned(), value)).collect(),
+            metadata: metadata
+                .into_iter()
+                .chain(running)
+                .chain(member)
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
             endpoints: Vec::new(),
         }
     }
@@ -241,11 +256,11 @@ mod tests {
     fn what_an_instance_says_of_itself_is_read_by_others() {
         let imported = FleetType { name: "Files.read".into(), style: 3, codec: 2, schema: 77 };
         let offered = Offered::new(imported.clone(), "bellrope.call.Files.read".into());
-        let identity = Identity { id: 5, prefix: "p", server: "", started: "", running: 0 };
+        let identity = Identity { id: 5, member: 6, prefix: "p", server: "", started: "", running: 0 };
         let answer = identity.answer(Question::Info, "bellrope", [&offered].into_iter(), 8192);
         let info = Info::read(&answer, "p").unwrap();
         assert_eq!(info.types().collect::<Vec<_>>(), [imported]);
-        assert_eq!(info.chosen_as(), Some(5));
+        assert_eq!((info.chosen_as(), info.member()), (Some(5), Some(6)));
         assert!(Info::read(&answer, "q").is_none(), "another fleet");
         let short = identity.answer(Question::Info, "bellrope", [&offered].into_iter(), 300);
         assert_eq!(Info::read(&short, "p").unwrap().endpoints, []);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_nats::{Message, Subscriber};
-use bellrope::{AsyncClient, client::ClientConfig};
+use bellrope::AsyncClient;
 use futures_util::StreamExt as _;
 use tokio::{
     sync::watch,
@@ -20,9 +20,10 @@ use crate::{
     counters::{Counters, count},
     importing::{Importer, Imports},
     link::{FleetError, Link, Lost},
-    offering::{Instance, Offers},
+    offering::{Guests, Instance, Offers},
     services::{Identity, Info, Offered, Question, SERVICE, now_in_words},
     settings::FleetSettings,
+    signing::Trust,
     times::BEAT,
 };
 
@@ -55,6 +56,10 @@ pub(crate) struct Membership {
     pub(crate) importer: Arc<Importer>,
     pub(crate) imports: Imports,
     pub(crate) offers: Arc<Offers>,
+    /// Whose word on who asks is taken.
+    pub(crate) trust: Arc<Trust>,
+    /// Of this server in its fleet, whatever link it has.
+    pub(crate) number: u64,
     pub(crate) counters: Arc<Counters>,
     pub(crate) phase: watch::Sender<Phase>,
     /// Whether the first answers are in.
@@ -75,16 +80,16 @@ impl Session {
     /// Connects to NATS and to the local server.
     pub(crate) async fn open(membership: &Arc<Membership>) -> Result<Self, FleetError> {
         let settings = &membership.settings;
-        let config = ClientConfig::new(&membership.socket).name("fleet").call_timeout(Duration::from_secs(3600));
-        let client = AsyncClient::with(config).await;
-        let client = client.map_err(|error| FleetError::Local {
+        let guests = Guests::open(membership.socket.clone()).await.map_err(|error| FleetError::Local {
             what: "the fleet cannot reach its own server",
             reason: error.to_string(),
         })?;
+        let client = guests.fleet().clone();
         let (link, inbox) = Link::open(settings, &membership.counters.sent).await?;
         let link = Arc::new(link);
-        let (offers, counters) = (Arc::clone(&membership.offers), Arc::clone(&membership.counters));
-        let instance = Instance::new(Arc::clone(&link), client.clone(), offers, settings, counters);
+        let (offers, counters, trust) =
+            (Arc::clone(&membership.offers), Arc::clone(&membership.counters), Arc::clone(&membership.trust));
+        let instance = Instance::new(Arc::clone(&link), Arc::new(guests), offers, settings, counters, trust);
         if membership.offers.is_wanted() {
             answer_questions(membership, &link, &instance).await.map_err(|Lost| link_lost(settings))?;
             tokio::spawn(offer(Arc::clone(membership), Arc::clone(&link), client, Arc::clone(&instance)));
@@ -135,7 +140,7 @@ impl Session {
         let what = message.subject.split('.').nth(3).unwrap_or_default();
         match what {
             "down" => self.membership.importer.take(&self.link, message),
-            "up" => self.instance.take(&message.payload),
+            "up" => self.instance.take(message),
             "info" => match Info::read(&message.payload, &self.membership.settings.prefix) {
                 Some(info) if info.id != format!("{:016x}", self.link.id) => self.membership.imports.learn(&info),
                 Some(_) => {}
@@ -283,8 +288,8 @@ async fn answer_questions(
                     let Some(reply) = reply else { continue };
                     let settings = &membership.settings;
                     let (prefix, server) = (settings.prefix.as_str(), settings.name.as_str());
-                    let identity =
-                        Identity { id: link.id, prefix, server, started: &started, running: instance.running() };
+                    let (id, member, running) = (link.id, membership.number, instance.running());
+                    let identity = Identity { id, member, prefix, server, started: &started, running };
                     let all = membership.offers.all();
                     let all = all.iter().map(|offered| -> &Offered { offered });
                     let answer = identity.answer(question, &link.group(), all, link.max_payload());

@@ -40,6 +40,12 @@ pub struct FleetSettings {
     pub password_file: Option<PathBuf>,
     /// A file with a token.
     pub token_file: Option<PathBuf>,
+    /// A file with the seed of an nkey that signs who asks, where NATS lets this server in by something else. Default: the
+    /// nkey of `nkey_seed_file` or `credentials`.
+    pub signing_seed_file: Option<PathBuf>,
+    /// Public keys of those whose word on who asks is taken here: nkeys of servers (`U...`), and of accounts (`A...`) that
+    /// have signed their servers' claims. At most 1,024. Default: this server's own key; with `credentials` its account.
+    pub trust: Vec<String>,
     /// A file with the certificates of who may sign the NATS server's. Default: those of the system.
     pub ca_file: Option<PathBuf>,
     /// A file with this side's certificate.
@@ -105,6 +111,8 @@ impl Default for FleetSettings {
             user: None,
             password_file: None,
             token_file: None,
+            signing_seed_file: None,
+            trust: Vec::new(),
             ca_file: None,
             certificate_file: None,
             key_file: None,
@@ -159,6 +167,11 @@ impl FleetSettings {
                 self.name.len() > 64 || self.name.contains(char::is_control),
                 "name",
                 "must have at most 64 bytes and no control characters",
+            ),
+            (
+                self.trust.len() > 1024 || !self.trust.iter().all(|key| crate::names::is_public_key(key)),
+                "trust",
+                "must have at most 1024 public keys of users (U...) or accounts (A...), as nk and nsc show them",
             ),
             (!(1..=65_536).contains(&self.max_in_flight), "max_in_flight", "must be 1 to 65536"),
             (self.assembly_bytes < 1024 * 1024, "assembly_bytes", "must be 1048576 at least"),
@@ -225,6 +238,8 @@ mod tests {
         assert_eq!(with(|settings| settings.prefix = "a.b".into()), Err("prefix"));
         assert_eq!(with(|settings| settings.servers.push("http://[".into())), Err("servers"));
         assert_eq!(with(|settings| settings.user = Some("me".into())), Err("user"));
+        assert_eq!(with(|settings| settings.trust = vec!["UABC".into()]), Err("trust"));
+        assert_eq!(with(|settings| settings.trust = vec![nkeys::KeyPair::new_account().public_key()]), Ok(()));
         assert_eq!(with(|settings| settings.max_in_flight = 0), Err("max_in_flight"));
     }
 }

@@ -70,6 +70,7 @@ fn doctor_says_whether_the_fleet_can_be_reached_and_who_is_there() {
     let there = Home::new();
     let _backend = backend(&there, &url);
     eventually("doctor sees the instance", || doctor().contains("NATS answers; instances: 1"));
+    assert!(doctor().contains("who asks here is not signed (fleet.signing_seed_file)"), "{}", doctor());
     drop(nats);
     let failed = home.run(["doctor", "--fleet", &*url, "--import", "ai.*"]);
     assert_eq!(failed.code, Some(1), "{failed:?}");
@@ -90,4 +91,43 @@ fn a_faulty_section_is_said_by_its_key_and_wrong_credentials_end_the_start() {
     let Some(nats) = Nats::configured("authorization: { user: me, password: secret }") else { return };
     let failed = home.run(["serve", "--fleet", &nats.url(), "--import", "*"]).failed(1);
     assert!(failed.contains("refuses the credentials"), "{failed}");
+}
+
+#[test]
+fn the_budget_of_a_token_counts_whichever_server_of_the_fleet_asks_with_it() {
+    let Some(nats) = Nats::start() else { return };
+    let (url, there) = (nats.url(), Home::new());
+    // One key for all of them.
+    let seed = there.path("seed");
+    std::fs::write(&seed, "SUAAAAICAMCAKBQHBAEQUCYMBUHA6EARCIJRIFIWC4MBSGQ3DQOR4H776Y\n").unwrap();
+    let key = format!("fleet.signing_seed_file={}", seed.display());
+    let budget = "[[budgets]]\nname = \"few\"\nwindow = \"month\"\ntoken = \"tool\"\nrequests = 2\n";
+    let config = there.config(budget);
+    let config = config.to_str().unwrap();
+    let _backend = there.serve(["--config", config, "--fleet", &*url, "--offer", "ai.*", "--set", &*key]);
+    let desks = [Home::new(), Home::new()];
+    let tokens = desks.each_ref().map(|home| home.run(["token", "add", "tool"]).succeeded().trim().to_owned());
+    let import = ["--fleet", &*url, "--import", "ai.*", "--set", "fleet.order=only", "--set", &*key];
+    let _servers = desks.each_ref().map(|home| home.serve(import));
+    let clients = desks.each_ref().map(|home| bellrope::Client::connect(home.socket()).unwrap());
+    let ask = |desk: usize, token: Option<&str>| {
+        let client = &clients[desk];
+        eventually("the fleet's types are known", || client.message_type("ai.chat").is_ok());
+        let said = bellrope::client::Metadata::new();
+        let said = token.map_or(said.clone(), |token| said.token(token).unwrap());
+        let options = bellrope::client::CallOptions::new().metadata(said);
+        let options = if token.is_some() { options } else { bellrope::client::CallOptions::new() };
+        client.call_with("ai.chat", br#"{"messages":[{"role":"user","content":"Hi"}]}"#, &options)
+    };
+    for desk in [0, 1] {
+        ask(desk, Some(&tokens[desk])).unwrap();
+    }
+    for desk in [0, 1] {
+        let refused = ask(desk, Some(&tokens[desk])).unwrap_err().to_string();
+        assert!(refused.contains("the budget `few` allows no more"), "{refused}");
+        // Another's token is none here.
+        for token in [None, Some(&*tokens[1 - desk]), Some("brt_none")] {
+            ask(desk, token).unwrap();
+        }
+    }
 }

@@ -20,6 +20,7 @@ use crate::{
     frame::{self, Head, Part, Up, UpKind},
     link::{Link, Lost},
     message_type::FleetType,
+    signing::Asks,
     times::BEGIN_WITHIN,
 };
 
@@ -34,6 +35,8 @@ pub(super) struct Attempt<'a> {
     pub(super) choices: &'a Choices,
     /// The session that its caller named, or nothing.
     pub(super) session: &'a str,
+    /// Who asks.
+    pub(super) asks: &'a Asks,
 }
 
 /// How a try ended.
@@ -65,7 +68,7 @@ impl From<SendError> for Ended {
 impl Attempt<'_> {
     /// Hands the call over and follows it to its end.
     pub(super) async fn run(&self, incoming: Option<&mut ChunkReceiver>, outgoing: Option<&mut ChunkSender>) -> Ended {
-        let mut open = Open::new(self.table, self.link);
+        let mut open = Open::new(self.table, self.link, self.to);
         let mut cutter = Cutter::new(self.link.part);
         let request = self.call.payload();
         let (_, first) = cutter.cut(request, 0);
@@ -78,7 +81,10 @@ impl Attempt<'_> {
         };
         // From here on it may have run, wherever this future is dropped.
         open.handed_over = true;
-        if self.link.publish(subject, Some(reply), message).await == Err(Lost) {
+        // What is signed is for one instance: another one could be given it again.
+        let signer = self.table.signer.as_ref().filter(|_| self.to.is_some());
+        let headers = signer.map(|signer| signer.call(&subject, self.asks, &message));
+        if self.link.publish_signed(subject, Some(reply), headers, message).await == Err(Lost) {
             return Ended::NotTaken {
                 error: HandlerError::not_executed("the connection to NATS was lost"),
                 gone: false,

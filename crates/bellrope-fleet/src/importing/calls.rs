@@ -19,6 +19,7 @@ use crate::{
     flow::{Credit, MOST_PART, WINDOW, cost},
     frame::{self, Down, DownKind, Part, Up, UpKind},
     link::Link,
+    signing::Signer,
     times::LOST,
 };
 
@@ -35,6 +36,8 @@ pub(super) struct Table {
     /// The name of this server, told with each call.
     pub(super) name: String,
     pub(super) counters: Arc<Counters>,
+    /// What signs who asks.
+    pub(super) signer: Option<Signer>,
 }
 
 #[derive(Debug, Default)]
@@ -83,9 +86,9 @@ pub(super) enum Event {
 }
 
 impl Table {
-    pub(super) fn new(name: String, clock: Clock, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(name: String, clock: Clock, counters: Arc<Counters>, signer: Option<Signer>) -> Self {
         let calls = Mutex::new(Calls { last: crate::link::random() >> 1, ..Calls::default() });
-        Self { clock, calls, name, counters }
+        Self { clock, calls, name, counters, signer }
     }
 
     /// The link is lost, and with it all that was handed over.
@@ -121,7 +124,9 @@ impl Table {
             DownKind::Ask { nonce } => {
                 let clock_us = self.clock.at(Instant::now());
                 let beat = Up { from: link.id, call: 0, what: UpKind::Beat { clock_us, nonce } };
-                link.post(link.inbox(down.from, "up"), frame::write(&beat, &[]));
+                let (subject, beat) = (link.inbox(down.from, "up"), frame::write(&beat, &[]));
+                let headers = self.signer.as_ref().map(|signer| signer.hello(&subject, &beat));
+                link.post_signed(subject, headers, beat);
             }
             DownKind::Holding => self.held(link, down.from, rest),
             what => {
@@ -223,10 +228,12 @@ pub(super) struct Open<'a> {
     pub(super) credit: Credit,
     pub(super) handed_over: bool,
     pub(super) ended: bool,
+    /// Whom it was sent to, if that is one.
+    to: Option<u64>,
 }
 
 impl<'a> Open<'a> {
-    pub(super) fn new(table: &'a Table, link: &'a Arc<Link>) -> Self {
+    pub(super) fn new(table: &'a Table, link: &'a Arc<Link>, to: Option<u64>) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let (queued, credit) = (Arc::<AtomicUsize>::default(), Credit::new());
         let mut calls = table.calls();
@@ -241,14 +248,14 @@ impl<'a> Open<'a> {
         };
         calls.open.insert(number, slot);
         drop(calls);
-        Self { table, link, number, events, queued, credit, handed_over: false, ended: false }
+        Self { table, link, number, events, queued, credit, handed_over: false, ended: false, to }
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         let slot = self.table.calls().open.remove(&self.number);
-        let instance = slot.and_then(|slot| slot.instance);
+        let instance = slot.and_then(|slot| slot.instance).or(self.to);
         if let (Some(instance), true, false) = (instance, self.handed_over, self.ended) {
             let cancel = Up { from: self.link.id, call: self.number, what: UpKind::Cancel };
             self.link.post(self.link.inbox(instance, "up"), frame::write(&cancel, &[]));

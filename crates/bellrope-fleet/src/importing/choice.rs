@@ -26,6 +26,11 @@ const MOST_PLACES: usize = 65_536;
 const MOST_SESSIONS: usize = 16_384;
 /// An instance that has not said for so long what it offers is forgotten. It is asked every minute.
 const FORGET: Duration = Duration::from_secs(200);
+/// An instance that lost its link comes back with another one within this time, or not at all: until then its sessions wait for
+/// it, and their calls go elsewhere.
+const BACK: Duration = Duration::from_secs(5);
+/// Most instances of which that is awaited.
+const MOST_LOST: usize = 256;
 /// For so long nothing more goes to an instance that refused a call.
 const AVOID: Duration = Duration::from_secs(1);
 
@@ -33,22 +38,31 @@ const AVOID: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Choices {
     choice: Choice,
+    /// Whether an instance that refused a call just now is better than one that NATS draws, where there is no other.
+    knows_best: bool,
     hasher: RandomState,
     known: Mutex<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
+    /// By the number of its link.
     instances: HashMap<u64, Row>,
+    /// The link of each instance, by the number that it keeps whatever link it has.
+    links: HashMap<u64, u64>,
+    /// Instances whose link was lost: which one, and when. Each may come back with another one.
+    lost: HashMap<u64, (u64, Instant)>,
     /// Who offers a type, by its name.
     places: HashMap<String, Vec<Place>>,
-    /// Which instance has a session, and when it called last.
+    /// Which instance has a session, by the number that it keeps, and when it called last.
     sessions: HashMap<u64, (u64, Instant)>,
     draws: u64,
 }
 
 #[derive(Debug)]
 struct Row {
+    /// The number that the instance keeps.
+    member: u64,
     /// Calls of this server that it has.
     own: Arc<AtomicU64>,
     /// Calls of others that it has, as far as it said.
@@ -81,7 +95,12 @@ impl Drop for Chosen {
 
 impl Choices {
     pub(crate) fn new(choice: Choice) -> Self {
-        Self { choice, hasher: RandomState::new(), known: Mutex::default() }
+        Self { choice, knows_best: false, hasher: RandomState::new(), known: Mutex::default() }
+    }
+
+    /// The same for a server that signs its calls: it leaves one to NATS only where it knows nobody.
+    pub(crate) fn signing(self, signs: bool) -> Self {
+        Self { knows_best: signs, ..self }
     }
 
     /// Whether it matters here what instances say of their load.
@@ -93,9 +112,14 @@ impl Choices {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An instance says that it offers these, and takes calls that are sent to it alone.
-    pub(crate) fn learn(&self, instance: u64, types: impl Iterator<Item = FleetType>, now: Instant) {
+    /// An instance says that it offers these, and takes calls that are sent to its link alone. `member`: the number that it
+    /// keeps when it has another link.
+    pub(crate) fn learn(&self, instance: u64, member: u64, types: impl Iterator<Item = FleetType>, now: Instant) {
         let mut known = self.known();
+        // What it has now is another link than before: that one is gone.
+        if let Some(before) = known.links.get(&member).copied().filter(|before| *before != instance) {
+            known.remove(before);
+        }
         if !self.hears_loads() || !known.instances.contains_key(&instance) && known.instances.len() >= MOST_INSTANCES {
             return;
         }
@@ -109,8 +133,13 @@ impl Choices {
                 known.places.entry(name).or_default().push(Place { instance, style, codec, schema });
             }
         }
-        let new = || Row { own: Arc::default(), others: 0, seen: now, avoid_until: None };
+        let new = || Row { member, own: Arc::default(), others: 0, seen: now, avoid_until: None };
         known.instances.entry(instance).or_insert_with(new).seen = now;
+        if known.links.insert(member, instance) != Some(instance) {
+            // Where NATS brought a session before anybody had heard of the instance, it is known by its link.
+            known.sessions.values_mut().filter(|(home, _)| *home == instance).for_each(|(home, _)| *home = member);
+        }
+        known.lost.remove(&member);
     }
 
     /// An instance says how many calls it has.
@@ -120,11 +149,21 @@ impl Choices {
         }
     }
 
-    /// An instance is gone, as far as can be seen from here.
-    pub(super) fn forget(&self, instance: u64) {
+    /// An instance says that it goes: its sessions move at once.
+    pub(super) fn left(&self, instance: u64) {
         let mut known = self.known();
-        known.withdraw(instance);
-        known.instances.remove(&instance);
+        known.remove(instance);
+        known.lost.retain(|_, (link, _)| *link != instance);
+    }
+
+    /// An instance is gone, as far as can be seen from here. It may be its link alone.
+    pub(super) fn lost(&self, instance: u64, now: Instant) {
+        let mut known = self.known();
+        let Some(row) = known.remove(instance) else { return };
+        known.lost.retain(|_, (_, at)| now.saturating_duration_since(*at) <= BACK);
+        if known.lost.len() < MOST_LOST {
+            known.lost.insert(row.member, (instance, now));
+        }
     }
 
     /// An instance has refused a call, and is there still.
@@ -140,8 +179,7 @@ impl Choices {
         let is_old = |row: &Row| now.saturating_duration_since(row.seen) > FORGET;
         let old: Vec<_> = known.instances.iter().filter(|(_, row)| is_old(row)).map(|(id, _)| *id).collect();
         for instance in old {
-            known.withdraw(instance);
-            known.instances.remove(&instance);
+            known.remove(instance);
         }
     }
 
@@ -149,7 +187,7 @@ impl Choices {
     pub(super) fn settle(&self, session: &str, instance: u64, now: Instant) {
         let Some(session) = self.session(session) else { return };
         let mut known = self.known();
-        if known.home(session, now).is_none() {
+        if known.home(session, now) == Home::None {
             known.settle(session, instance, now);
         }
     }
@@ -167,13 +205,13 @@ impl Choices {
         }
         let session = self.session(session);
         let mut known = self.known();
-        let home = session.and_then(|session| known.home(session, now));
+        let home = session.map_or(Home::None, |session| known.home(session, now));
         let instance = match home {
             // It may be full for a moment, or have other types. Then somebody else gets this call, and not the session.
-            Some(home) if known.offers(home, wanted) && !tried.contains(&home) => home,
-            Some(_) => known.least(wanted, tried, now)?,
-            None => {
-                let instance = known.least(wanted, tried, now)?;
+            Home::At(home) if known.offers(home, wanted) && !tried.contains(&home) => home,
+            Home::At(_) | Home::Awaited => known.least(wanted, tried, now, self.knows_best)?,
+            Home::None => {
+                let instance = known.least(wanted, tried, now, self.knows_best)?;
                 session.into_iter().for_each(|session| known.settle(session, instance, now));
                 instance
             }
@@ -184,7 +222,27 @@ impl Choices {
     }
 }
 
+/// Where a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Home {
+    /// At the instance with this link.
+    At(u64),
+    /// At one whose link was lost just now.
+    Awaited,
+    None,
+}
+
 impl Known {
+    /// A link is there no more.
+    fn remove(&mut self, instance: u64) -> Option<Row> {
+        self.withdraw(instance);
+        let row = self.instances.remove(&instance)?;
+        if self.links.get(&row.member) == Some(&instance) {
+            self.links.remove(&row.member);
+        }
+        Some(row)
+    }
+
     /// An instance offers nothing any more.
     fn withdraw(&mut self, instance: u64) {
         self.places.retain(|_, places| {
@@ -193,15 +251,22 @@ impl Known {
         });
     }
 
-    /// Who has a session and is there still.
-    fn home(&mut self, session: u64, now: Instant) -> Option<u64> {
-        let (instance, called) = self.sessions.get_mut(&session)?;
+    /// Who has a session, if that is there still or may come back.
+    fn home(&mut self, session: u64, now: Instant) -> Home {
+        let Some((member, called)) = self.sessions.get_mut(&session) else { return Home::None };
         *called = now;
-        self.instances.contains_key(instance).then_some(*instance)
+        let is_awaited = |(_, at): &(u64, Instant)| now.saturating_duration_since(*at) <= BACK;
+        match self.links.get(member) {
+            Some(link) => Home::At(*link),
+            None if self.lost.get(member).is_some_and(is_awaited) => Home::Awaited,
+            None => Home::None,
+        }
     }
 
     /// A session stays at this instance from now on.
     fn settle(&mut self, session: u64, instance: u64, now: Instant) {
+        // One that nobody has heard of yet is known by its link until then.
+        let member = self.instances.get(&instance).map_or(instance, |row| row.member);
         if self.sessions.len() >= MOST_SESSIONS && !self.sessions.contains_key(&session) {
             // Half of them at once, so that this is rare.
             let mut called: Vec<_> = self.sessions.values().map(|(_, called)| *called).collect();
@@ -209,7 +274,7 @@ impl Known {
             let middle = *middle;
             self.sessions.retain(|_, (_, called)| *called > middle);
         }
-        self.sessions.insert(session, (instance, now));
+        self.sessions.insert(session, (member, now));
     }
 
     fn offers(&self, instance: u64, wanted: &FleetType) -> bool {
@@ -217,15 +282,22 @@ impl Known {
         places.into_iter().any(|place| place.instance == instance && place.fits(wanted))
     }
 
-    /// Of two that are drawn, the one that has less to do. Whoever always took the least of all would, with others that heard
-    /// the same, run to one instance until it says so.
-    fn least(&mut self, wanted: &FleetType, tried: &[u64], now: Instant) -> Option<u64> {
+    /// Of two that are drawn, the one that has less to do; of those that refused just now only if there is no other, and if
+    /// `or_avoided`. Whoever always took the least of all would, with others that heard the same, run to one instance until it
+    /// says so.
+    fn least(&mut self, wanted: &FleetType, tried: &[u64], now: Instant, or_avoided: bool) -> Option<u64> {
+        let is_avoided = |row: &Row| row.avoid_until.is_some_and(|until| now < until);
+        let least = self.least_of(wanted, tried, |row| !is_avoided(row));
+        if or_avoided { least.or_else(|| self.least_of(wanted, tried, is_avoided)) } else { least }
+    }
+
+    fn least_of(&mut self, wanted: &FleetType, tried: &[u64], is_one: impl Fn(&Row) -> bool) -> Option<u64> {
         let mut draws = self.draws;
         let mut drawn: [Option<(u64, u64)>; 2] = [None; 2];
         let mut seen = 0;
         for place in self.places.get(&wanted.name)?.iter().filter(|place| place.fits(wanted)) {
             let Some(row) = self.instances.get(&place.instance) else { continue };
-            if tried.contains(&place.instance) || row.avoid_until.is_some_and(|until| now < until) {
+            if tried.contains(&place.instance) || !is_one(row) {
                 continue;
             }
             let load = row.others.saturating_add(row.own.load(Relaxed));
@@ -272,7 +344,7 @@ mod tests {
 
     fn with(choice: Choice, instances: &[u64], now: Instant) -> Choices {
         let choices = Choices::new(choice);
-        instances.iter().for_each(|instance| choices.learn(*instance, [wanted()].into_iter(), now));
+        instances.iter().for_each(|instance| choices.learn(*instance, *instance, [wanted()].into_iter(), now));
         choices
     }
 
@@ -313,7 +385,13 @@ mod tests {
         assert_eq!(chosen(&[], now), Some(2));
         assert_eq!(chosen(&[2], now), None, "NATS chooses");
         assert_eq!(chosen(&[2], now + AVOID), Some(1));
-        choices.forget(2);
+        let choices = choices.signing(true);
+        choices.avoid(2, now);
+        assert!(choices.choose(&wanted(), "", &[], now).is_some(), "an instance that is known");
+        assert_eq!(choices.choose(&wanted(), "", &[2], now).map(|chosen| chosen.instance), Some(1));
+        assert!(choices.choose(&wanted(), "", &[1, 2], now).is_none());
+        let chosen = |tried: &[u64], at| choices.choose(&wanted(), "", tried, at).map(|chosen| chosen.instance);
+        choices.left(2);
         assert_eq!(chosen(&[], now + AVOID), Some(1));
         choices.sweep(now + FORGET + AVOID);
         assert_eq!(chosen(&[], now + AVOID), None);
@@ -329,12 +407,44 @@ mod tests {
         choices.avoid(home, now);
         assert_ne!(chosen(&[home]), home);
         assert!((0..100).all(|_| chosen(&[]) == home));
-        choices.forget(home);
+        choices.left(home);
         let next = chosen(&[]);
         assert_ne!(next, home);
-        choices.learn(home, [wanted()].into_iter(), now);
+        choices.learn(home, home, [wanted()].into_iter(), now);
         choices.loaded(next, 1000);
         assert!((0..100).all(|_| chosen(&[]) == next));
+    }
+
+    #[test]
+    fn a_session_waits_for_an_instance_that_lost_its_link_and_not_for_ever() {
+        let now = Instant::now();
+        let choices = with(Choice::Sticky, &[1, 2, 3], now);
+        let chosen = |at| choices.choose(&wanted(), "window 3", &[], at).unwrap().instance;
+        let home = chosen(now);
+        choices.lost(home, now);
+        assert!((0..100).all(|_| chosen(now + BACK) != home));
+        // It has another link, under which it is the same.
+        choices.learn(77, home, [wanted()].into_iter(), now + BACK);
+        assert!((0..100).all(|_| chosen(now + BACK) == 77));
+        // The new link may be heard of before anybody has seen the end of the old one.
+        choices.learn(78, home, [wanted()].into_iter(), now + BACK);
+        assert!((0..100).all(|_| chosen(now + BACK) == 78));
+        assert_eq!(choices.known().instances.len(), 3);
+        choices.lost(78, now + BACK);
+        let other = if home == 2 { 3 } else { 2 };
+        choices.lost(other, now + BACK);
+        choices.left(other);
+        assert!(!choices.known().lost.contains_key(&other), "it has said that it goes");
+        choices.learn(other, other, [wanted()].into_iter(), now + BACK);
+        let next = chosen(now + 3 * BACK);
+        assert_ne!(next, 78);
+        choices.learn(79, home, [wanted()].into_iter(), now + 3 * BACK);
+        assert!((0..100).all(|_| chosen(now + 3 * BACK) == next), "it came too late");
+        for member in 1_000..2_000 {
+            choices.learn(member, member, [wanted()].into_iter(), now);
+            choices.lost(member, now);
+        }
+        assert!(choices.known().lost.len() <= MOST_LOST && choices.known().links.len() <= 3);
     }
 
     #[test]
@@ -342,7 +452,7 @@ mod tests {
         let now = Instant::now();
         let choices = Choices::new(Choice::Sticky);
         choices.settle("window 3", 2, now);
-        [1, 2, 3].iter().for_each(|instance| choices.learn(*instance, [wanted()].into_iter(), now));
+        [1, 2, 3].iter().for_each(|instance| choices.learn(*instance, 100 + *instance, [wanted()].into_iter(), now));
         choices.settle("window 3", 1, now);
         assert!((0..100).all(|_| choices.choose(&wanted(), "window 3", &[], now).unwrap().instance == 2));
     }
@@ -363,9 +473,9 @@ mod tests {
         let choices = Choices::new(Choice::Sticky);
         let many = || (0..40).map(|n| FleetType { name: format!("type {n}"), ..wanted() });
         for instance in 0..MOST_INSTANCES as u64 + 10 {
-            choices.learn(instance, many().take(if instance < 1700 { 40 } else { 0 }), now);
+            choices.learn(instance, instance, many().take(if instance < 1700 { 40 } else { 0 }), now);
         }
-        choices.learn(0, [wanted()].into_iter(), now);
+        choices.learn(0, 0, [wanted()].into_iter(), now);
         for session in 0..MOST_SESSIONS + 10 {
             let at = now + Duration::from_micros(session as u64);
             choices.choose(&wanted(), &session.to_string(), &[], at).unwrap();

@@ -59,12 +59,12 @@ impl Imports {
     /// An instance says what it offers. Types that were seen once stay: while nobody offers them, their calls end as
     /// `NotExecuted`.
     pub(crate) fn learn(&self, info: &Info) {
-        self.take_in(info);
+        // First, so that whoever finds the type finds the instance.
         if let Some(instance) = info.chosen_as() {
-            let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-            let types = info.types().filter(|offered| names.imported.contains(&offered.name));
-            self.importer.choices.learn(instance, types, Instant::now());
+            let types = info.types().filter(|offered| names::any_matches(&self.patterns, &offered.name));
+            self.importer.choices.learn(instance, info.member().unwrap_or(instance), types, Instant::now());
         }
+        self.take_in(info);
     }
 
     fn take_in(&self, info: &Info) {

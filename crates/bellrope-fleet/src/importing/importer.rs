@@ -20,6 +20,7 @@ use crate::{
     frame::{self, Down, DownKind},
     link::Link,
     message_type::FleetType,
+    signing::{Asks, Signer, is_name},
 };
 
 /// How often a call is offered to the fleet, if it is proven each time that nobody has run it.
@@ -42,8 +43,14 @@ pub(crate) struct Importer {
 
 impl Importer {
     /// `name` is that of this server, told with each call.
-    pub(crate) fn new(name: String, choices: Choices, clock: Clock, counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self { table: Table::new(name, clock, counters), choices, link: watch::Sender::new(None) })
+    pub(crate) fn new(
+        name: String,
+        choices: Choices,
+        clock: Clock,
+        counters: Arc<Counters>,
+        signer: Option<Signer>,
+    ) -> Arc<Self> {
+        Arc::new(Self { table: Table::new(name, clock, counters, signer), choices, link: watch::Sender::new(None) })
     }
 
     /// There is a link.
@@ -66,7 +73,7 @@ impl Importer {
     pub(crate) fn take_load(&self, message: &Message) {
         match frame::read::<Down<'_>>(&message.payload) {
             Ok((Down { from, what: DownKind::Load { running }, .. }, _)) => self.choices.loaded(from, running),
-            Ok((Down { from, what: DownKind::Leaving, .. }, _)) => self.choices.forget(from),
+            Ok((Down { from, what: DownKind::Leaving, .. }, _)) => self.choices.left(from),
             _ => count(&self.table.counters.foreign),
         }
     }
@@ -92,7 +99,11 @@ impl Importer {
     ) -> Result<Vec<u8>, HandlerError> {
         count(&self.table.counters.forwarded);
         let session = call.metadata().and_then(|said| said.session_text()).unwrap_or_default().to_owned();
-        let (mut pause, mut asked) = (PAUSE, Vec::new());
+        let asks = self.table.signer.as_ref().map_or_else(Asks::default, |signer| Asks {
+            token: call.token().filter(|token| is_name(token)).unwrap_or_default(),
+            caller: signer.number(call.caller()),
+        });
+        let (mut pause, mut asked, mut refused) = (PAUSE, Vec::new(), None);
         for tried in 1.. {
             let Some(link) = self.live_link(&call).await else {
                 return Err(HandlerError::not_executed("there is no connection to NATS"));
@@ -101,14 +112,19 @@ impl Importer {
                 true => self.choices.choose(&imported, &session, &asked, Instant::now()),
                 false => None,
             };
+            // Where NATS draws, nothing is signed: what was refused to somebody is not asked again in nobody's name.
+            if let (None, Some(error), true) = (&chosen, refused.take(), self.table.signer.is_some()) {
+                count(&self.table.counters.not_executed);
+                return Err(error);
+            }
             let to = chosen.as_ref().map(|chosen| chosen.instance);
             let (table, choices) = (&self.table, &self.choices);
-            let attempt =
-                Attempt { table, link: &link, imported: &imported, call: &call, to, choices, session: &session };
+            let (link, imported, call, session, asks) = (&link, &*imported, &call, session.as_str(), &asks);
+            let attempt = Attempt { table, link, imported, call, to, choices, session, asks };
             let ended = attempt.run(incoming.as_mut(), outgoing.as_mut()).await;
             if let Some(instance) = to {
                 asked.push(instance);
-                self.note(instance, &ended, &link);
+                self.note(instance, &ended, link);
             }
             drop(chosen);
             match ended {
@@ -118,7 +134,7 @@ impl Importer {
                     count(&self.table.counters.not_executed);
                     return Err(error);
                 }
-                Ended::NotTaken { .. } => {}
+                Ended::NotTaken { error, gone } => refused = (!gone).then_some(error),
                 Ended::Lost(reason) => {
                     count(&self.table.counters.unknown);
                     return Err(HandlerError::unknown(reason));
@@ -133,10 +149,10 @@ impl Importer {
     /// What the end of a call says of the instance that was chosen for it.
     fn note(&self, instance: u64, ended: &Ended, link: &Link) {
         match ended {
-            Ended::NotTaken { gone: true, .. } => self.choices.forget(instance),
+            Ended::NotTaken { gone: true, .. } => self.choices.lost(instance, Instant::now()),
             Ended::NotTaken { .. } if !link.is_lost() => self.choices.avoid(instance, Instant::now()),
             // Its calls end at once: without this it would seem to have the least to do of all.
-            Ended::Lost(_) if !link.is_lost() => self.choices.forget(instance),
+            Ended::Lost(_) if !link.is_lost() => self.choices.lost(instance, Instant::now()),
             _ => {}
         }
     }

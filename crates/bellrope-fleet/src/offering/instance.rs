@@ -10,21 +10,20 @@ use std::{
 };
 
 use async_nats::Message;
-use bellrope::{
-    AsyncClient,
-    client::{ErrorCode, Rejection},
-};
-use bytes::Bytes;
+use bellrope::client::{ErrorCode, Rejection};
 use tokio::{
     sync::{Notify, Semaphore},
     task::AbortHandle,
 };
 
 use super::{
+    guests::{Guest, Guests},
     incoming::{self, Door, FromCaller, ROOM_UNIT},
     offers::Offers,
-    peers::{Peers, Verdict},
+    peers::{Came, Peers, Verdict},
+    replay::Number,
     running::{Fault, Running, options, say},
+    shares::{Share, Shares},
 };
 use crate::{
     counters::{Counters, count},
@@ -34,6 +33,7 @@ use crate::{
     message_type::style_of,
     services::Offered,
     settings::FleetSettings,
+    signing::{Signed, Trust},
     times::EACH_HEARER,
 };
 
@@ -44,10 +44,12 @@ const MOST_ITEM: u64 = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Instance {
     link: Arc<Link>,
-    client: AsyncClient,
+    guests: Arc<Guests>,
     offers: Arc<Offers>,
     calls: Mutex<HashMap<Key, Slot>>,
     peers: Mutex<Peers>,
+    trust: Arc<Trust>,
+    shares: Shares,
     most: usize,
     /// Of the call that began last.
     serial: AtomicU64,
@@ -75,6 +77,16 @@ struct Slot {
     door: Door,
     credit: Credit,
     task: AbortHandle,
+    _share: Share,
+}
+
+/// Who asks for a call.
+#[derive(Debug, Default)]
+struct Asking {
+    /// `None`: nobody who is believed to be somebody.
+    guest: Option<Guest>,
+    /// What the local server is told of who that is, or nothing.
+    vouched: String,
 }
 
 /// A call in the table, as long as its task lives.
@@ -95,18 +107,21 @@ impl Drop for Registered {
 impl Instance {
     pub(crate) fn new(
         link: Arc<Link>,
-        client: AsyncClient,
+        guests: Arc<Guests>,
         offers: Arc<Offers>,
         settings: &FleetSettings,
         counters: Arc<Counters>,
+        trust: Arc<Trust>,
     ) -> Arc<Self> {
         let room = Arc::new(Semaphore::new((u64::from(settings.assembly_bytes) / ROOM_UNIT) as usize));
         Arc::new(Self {
             link,
-            client,
+            guests,
             offers,
             calls: Mutex::default(),
             peers: Mutex::default(),
+            trust,
+            shares: Shares::default(),
             most: settings.max_in_flight as usize,
             serial: AtomicU64::new(0),
             room,
@@ -138,16 +153,19 @@ impl Instance {
             subject == self.link.calls(name) || subject == self.link.calls_at(self.link.id, name)
         };
         match frame::read::<Up<'_>>(&message.payload) {
-            Ok((Up { what: UpKind::Call(head), .. }, _)) if is_there(head.name) => self.take_call(&message.payload),
+            Ok((Up { what: UpKind::Call(head), .. }, _)) if is_there(head.name) => {
+                let signed = message.headers.as_ref().filter(|_| !self.trust.is_empty()).and_then(Signed::of);
+                self.take_call(&Came { message: message.payload.clone(), signed: signed.map(Arc::new) });
+            }
             _ => count(&self.counters.foreign),
         }
     }
 
     /// Takes a call, or takes it again when the clock of its importing server is known.
-    fn take_call(self: &Arc<Self>, message: &Bytes) {
-        match frame::read::<Up<'_>>(message) {
+    fn take_call(self: &Arc<Self>, came: &Came) {
+        match frame::read::<Up<'_>>(&came.message) {
             Ok((Up { from, call, what: UpKind::Call(head) }, rest)) => {
-                if let Err(fault) = self.begin(from, call, &head, rest, message) {
+                if let Err(fault) = self.begin(from, call, &head, rest, came) {
                     self.refuse(from, call, fault);
                 }
             }
@@ -156,7 +174,8 @@ impl Instance {
     }
 
     /// Takes what is sent to this instance alone.
-    pub(crate) fn take(self: &Arc<Self>, message: &Bytes) {
+    pub(crate) fn take(self: &Arc<Self>, received: &Message) {
+        let message = &received.payload;
         let Ok((Up { from, call, what }, rest)) = frame::read::<Up<'_>>(message) else {
             return count(&self.counters.foreign);
         };
@@ -164,13 +183,20 @@ impl Instance {
         self.peers().heard(from, now);
         match what {
             UpKind::Beat { clock_us, nonce } => {
-                let (calls, again) = self.peers().beat(from, clock_us, nonce, now);
+                // Who signs is looked at only in an answer that was asked for.
+                let asked = self.peers().asked_by(from, nonce);
+                let headers = received.headers.as_ref().filter(|_| asked);
+                let who = headers.and_then(|headers| self.trust.hello(&received.subject, headers, message));
+                let (calls, again) = self.peers().beat(from, clock_us, nonce, who, now);
                 calls.iter().for_each(|call| self.take_call(call));
                 self.ask(from, again);
             }
             UpKind::Cancel => {
                 let slot = self.calls().remove(&(from, call));
-                slot.into_iter().for_each(|slot| slot.task.abort());
+                match slot {
+                    Some(slot) => slot.task.abort(),
+                    None => self.peers().cancel(from, call),
+                }
             }
             UpKind::Data(part) => {
                 let bytes = message.slice(message.len() - rest.len()..);
@@ -197,21 +223,17 @@ impl Instance {
         }
     }
 
-    fn begin(
-        self: &Arc<Self>,
-        from: u64,
-        call: u64,
-        head: &Head<'_>,
-        first: &[u8],
-        message: &Bytes,
-    ) -> Result<(), Fault> {
+    fn begin(self: &Arc<Self>, from: u64, call: u64, head: &Head<'_>, first: &[u8], came: &Came) -> Result<(), Fault> {
+        if self.peers().was_cancelled(from, call) {
+            return Ok(());
+        }
         if self.draining.load(Relaxed) {
             let (code, detail) = (ErrorCode::Rejected, Rejection::Draining.to_detail(None));
             return Err(Fault::Refused { code, detail, text: "the instance is going away".to_owned() });
         }
         let offered = self.offered(head)?;
         let now = Instant::now();
-        let verdict = self.peers().judge(from, head.begin_by_us, message, now);
+        let verdict = self.peers().judge(from, call, head.begin_by_us, came, now);
         let theirs = match verdict {
             Verdict::Begin(theirs) => theirs,
             Verdict::Wait(nonce) => {
@@ -223,8 +245,34 @@ impl Instance {
             }
             Verdict::Full => return Err(Fault::busy("the instance hears of too many importing servers")),
         };
+        let Some(asks) = self.asks(from, call, head, came)? else {
+            // In the name of somebody else: whose call this is runs, or has run.
+            count(&self.counters.forged);
+            return Ok(());
+        };
         let left = head.deadline_us.map(|deadline| Duration::from_micros(deadline.saturating_sub(theirs)));
-        self.start(from, call, head, left, &offered, first)
+        self.start((from, call), head, asks, left, &offered, first)
+    }
+
+    /// Who asks for a call. `None`: somebody who pretends to be somebody else.
+    fn asks(&self, from: u64, call: u64, head: &Head<'_>, came: &Came) -> Result<Option<Asking>, Fault> {
+        let Some((signed, who)) = came.signed.as_ref().zip(self.peers().who(from)) else {
+            return Ok(Some(Asking::default()));
+        };
+        let subject = self.link.calls_at(self.link.id, head.name);
+        let Some(asks) = who.asks(&subject, signed, &came.message) else { return Ok(None) };
+        match self.peers().note_begun(from, call) {
+            Number::New => {}
+            Number::Again => return Ok(None),
+            Number::TooOld => {
+                return Err(Fault::refused(ErrorCode::NotExecuted, "many later calls were faster than this one"));
+            }
+        }
+        count(&self.counters.signed);
+        let name = if head.caller.is_empty() { who.name() } else { head.caller };
+        let vouched = if asks.token.is_empty() { name.to_owned() } else { format!("token {}", asks.token) };
+        let guest = Guest { server: who.number, caller: asks.caller };
+        Ok(Some(Asking { guest: Some(guest), vouched }))
     }
 
     /// What is offered under this name, if the caller means the same by it.
@@ -244,9 +292,9 @@ impl Instance {
 
     fn start(
         self: &Arc<Self>,
-        from: u64,
-        call: u64,
+        (from, call): Key,
         head: &Head<'_>,
+        asking: Asking,
         left: Option<Duration>,
         offered: &Arc<Offered>,
         first: &[u8],
@@ -258,6 +306,13 @@ impl Instance {
         if calls.len() >= self.most {
             return Err(Fault::busy("the instance has as many calls as it may (fleet.max_in_flight)"));
         }
+        // Whose names are believed, leave each other room; so does the crowd of all others.
+        let most = if self.trust.is_empty() { self.most } else { self.most.div_ceil(2) };
+        let Some(share) = self.shares.take(asking.guest.map(|guest| guest.server), most) else {
+            return Err(Fault::busy(
+                "half of the calls that the instance may have are this server's (fleet.max_in_flight)",
+            ));
+        };
         if calls.contains_key(&(from, call)) {
             // Nobody of ours sends one twice.
             count(&self.counters.foreign);
@@ -268,10 +323,11 @@ impl Instance {
         let credit = Credit::new();
         let running = Running {
             link: Arc::clone(&self.link),
-            client: self.client.clone(),
+            guests: Arc::clone(&self.guests),
+            guest: asking.guest,
             name: head.name.to_owned(),
             style,
-            options: options(head, left),
+            options: options(head, &asking.vouched, left),
             from,
             call,
             incoming,
@@ -289,7 +345,7 @@ impl Instance {
                 registered.0.report(from, call, fault).await;
             }
         });
-        calls.insert((from, call), Slot { serial, door, credit, task: task.abort_handle() });
+        calls.insert((from, call), Slot { serial, door, credit, task: task.abort_handle(), _share: share });
         Ok(())
     }
 
@@ -331,7 +387,7 @@ impl Instance {
         let now = Instant::now();
         let late = self.peers().sweep(now);
         for message in late {
-            if let Ok((Up { from, call, .. }, _)) = frame::read::<Up<'_>>(&message) {
+            if let Ok((Up { from, call, .. }, _)) = frame::read::<Up<'_>>(&message.message) {
                 let text = "the importing server's clock could not be asked in time";
                 self.refuse(from, call, Fault::refused(ErrorCode::NotExecuted, text));
             }

@@ -3,16 +3,22 @@
 use std::{sync::Arc, time::Duration};
 
 use bellrope::{
-    AsyncClient, CallError,
-    client::{CallOptions, ErrorCode, Metadata, Rejection, Style},
+    CallError,
+    client::{AsyncChunkSink, AsyncStream, AsyncUpload, CallOptions, ErrorCode, Metadata, Rejection, Style},
 };
 
-use super::incoming::{Incoming, Next, Stop};
+use super::{
+    guests::{Guest, Guests},
+    incoming::{Incoming, Next, Stop},
+};
 use crate::{
     flow::{Credit, Cutter},
     frame::{self, Down, DownKind, Head, Part},
     link::{Link, Lost},
 };
+
+/// Most bytes of who asks.
+const MOST_VOUCHED: usize = 96;
 
 /// How a call failed here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +87,9 @@ impl Fault {
 /// A call that was taken.
 pub(super) struct Running {
     pub(super) link: Arc<Link>,
-    pub(super) client: AsyncClient,
+    pub(super) guests: Arc<Guests>,
+    /// Who asks, if that is known.
+    pub(super) guest: Option<Guest>,
     pub(super) name: String,
     pub(super) style: Style,
     pub(super) options: CallOptions,
@@ -92,10 +100,14 @@ pub(super) struct Running {
     pub(super) credit: Credit,
 }
 
-/// What the local server is told of a call from the fleet.
-pub(super) fn options(head: &Head<'_>, left: Option<Duration>) -> CallOptions {
+/// What the local server is told of a call from the fleet. `vouched`: who asks, or nothing.
+pub(super) fn options(head: &Head<'_>, vouched: &str, left: Option<Duration>) -> CallOptions {
     let mut metadata = Metadata::new();
-    // What does not fit beside the others is left out.
+    // What does not fit beside the others is left out. Who asks comes first.
+    let vouched = &vouched[..vouched.floor_char_boundary(MOST_VOUCHED)];
+    if let Ok(with) = metadata.clone().vouched(vouched) {
+        metadata = with;
+    }
     if let Some(with) = head.trace.parse().ok().and_then(|trace| metadata.clone().trace(trace).ok()) {
         metadata = with;
     }
@@ -119,15 +131,26 @@ impl Running {
             self.say(DownKind::Taken, &[]).await?;
         }
         let request = self.request(part, first).await?;
+        let held = self.guests.hold(self.guest).await;
+        let (client, name, options) = (&held.client, self.name.clone(), self.options.clone());
         match self.style {
             Style::Unary => {
-                let answer = self.client.call_with(&self.name, &request, &self.options).await;
+                let answer = client.call_with(&name, &request, &options).await;
                 let answer = answer.map_err(|error| Fault::of(&error, false))?;
                 self.answer(&answer).await
             }
-            Style::ServerStream => self.server_stream(&request).await,
-            Style::ClientStream => self.client_stream(&request).await,
-            Style::Duplex => self.duplex(&request).await,
+            Style::ServerStream => {
+                let stream = client.stream_with(&name, &request, &options).await;
+                self.server_stream(stream.map_err(|error| Fault::of(&error, false))?).await
+            }
+            Style::ClientStream => {
+                let upload = client.client_stream_with(&name, &request, &options).await;
+                self.client_stream(upload.map_err(|error| Fault::of(&error, false))?).await
+            }
+            Style::Duplex => {
+                let both = client.duplex_with(&name, &request, &options).await;
+                self.duplex(both.map_err(|error| Fault::of(&error, false))?).await
+            }
         }
     }
 
@@ -149,9 +172,7 @@ impl Running {
         }
     }
 
-    async fn server_stream(self, request: &[u8]) -> Result<(), Fault> {
-        let stream = self.client.stream_with(&self.name, request, &self.options).await;
-        let mut stream = stream.map_err(|error| Fault::of(&error, false))?;
+    async fn server_stream(self, mut stream: AsyncStream) -> Result<(), Fault> {
         let mut sending = self.sending();
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|error| Fault::of(&error, sending.items > 0))?;
@@ -160,30 +181,17 @@ impl Running {
         sending.end().await
     }
 
-    async fn client_stream(mut self, request: &[u8]) -> Result<(), Fault> {
-        let upload = self.client.client_stream_with(&self.name, request, &self.options).await;
-        let mut upload = upload.map_err(|error| Fault::of(&error, false))?;
-        loop {
-            let (next, len) = self.incoming.next().await?;
-            match next {
-                Next::Part => {}
-                Next::Finish => break,
-                Next::Item(chunk) => {
-                    if !upload.send(&chunk).await.map_err(|error| Fault::of(&error, true))? {
-                        break;
-                    }
-                }
-            }
-            self.give_back(len).await?;
-        }
-        let answer = upload.finish_with(&CallOptions::new().timeout(Duration::MAX)).await;
-        let answer = answer.map_err(|error| Fault::of(&error, true))?;
+    async fn client_stream(mut self, upload: AsyncUpload) -> Result<(), Fault> {
+        let (sink, answer) = upload.split();
+        // The handler may answer before its caller has sent all.
+        let answer = tokio::select! {
+            answer = answer.wait() => answer.map_err(|error| Fault::of(&error, true))?,
+            Err(fault) = self.upload(sink) => return Err(fault),
+        };
         self.answer(&answer).await
     }
 
-    async fn duplex(mut self, request: &[u8]) -> Result<(), Fault> {
-        let both = self.client.duplex_with(&self.name, request, &self.options).await;
-        let (mut sink, mut stream) = both.map_err(|error| Fault::of(&error, false))?;
+    async fn duplex(mut self, (sink, mut stream): (AsyncChunkSink, AsyncStream)) -> Result<(), Fault> {
         let mut sending = self.sending();
         let down = async {
             while let Some(chunk) = stream.next().await {
@@ -192,27 +200,26 @@ impl Running {
             }
             sending.end().await
         };
-        let up = async {
-            loop {
-                let (next, len) = self.incoming.next().await?;
-                match next {
-                    Next::Part => {}
-                    Next::Finish => break,
-                    Next::Item(chunk) => {
-                        if !sink.send(&chunk).await.map_err(|error| Fault::of(&error, true))? {
-                            break;
-                        }
-                    }
-                }
-                self.give_back(len).await?;
-            }
-            sink.finish();
-            // The answering half says how the call ends.
-            std::future::pending::<Result<(), Fault>>().await
-        };
         tokio::select! {
             ended = down => ended,
-            failed = up => failed,
+            Err(fault) = self.upload(sink) => Err(fault),
+        }
+    }
+
+    /// Hands on what the caller sends, until that or the call ends. The answering half says how the call ends.
+    async fn upload(&mut self, mut sink: AsyncChunkSink) -> Result<(), Fault> {
+        loop {
+            let (next, len) = self.incoming.next().await?;
+            match next {
+                Next::Part => {}
+                Next::Finish => return Ok(()),
+                Next::Item(chunk) => {
+                    if !sink.send(&chunk).await.map_err(|error| Fault::of(&error, true))? {
+                        return Ok(());
+                    }
+                }
+            }
+            self.give_back(len).await?;
         }
     }
 

@@ -42,7 +42,7 @@ struct Head<'a> {
 }
 
 #[derive(Serialize)]
-enum DownKind {
+pub(crate) enum DownKind {
     Taken,
     Data((u64, u64), bool),
     End(u64),
@@ -55,7 +55,7 @@ enum DownKind {
     Leaving,
 }
 
-fn written(message: impl Serialize, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn written(message: impl Serialize, payload: &[u8]) -> Vec<u8> {
     let mut bytes = postcard::to_extend(&message, vec![1]).unwrap();
     bytes.extend_from_slice(payload);
     bytes
@@ -191,4 +191,37 @@ fn a_flood_of_calls_from_importing_servers_that_never_answer_is_refused_and_the_
     let refused = || there.fleet.counters().refused.load(Ordering::SeqCst);
     eventually("what nobody stands for is refused", || refused() >= 1024);
     assert_eq!(there.seen.never_began.load(Ordering::SeqCst), 0, "the clock of who asked was never known");
+}
+
+#[test]
+fn a_call_that_waits_for_its_callers_clock_does_not_run_once_it_is_cancelled() {
+    let Some(nats) = Nats::start() else { return };
+    let there = offering(&nats.url());
+    let here = importing(&nats.url());
+    here.client().call("echo", b"").unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stranger = async_nats::connect(nats.url()).await.unwrap();
+        let mut heard = stranger.subscribe(format!("bellrope.to.{:016x}.down", 9)).await.unwrap();
+        stranger.publish("bellrope.call.never", call(9, "never").into()).await.unwrap();
+        let asked = tokio::time::timeout(SOON, heard.next()).await.unwrap().unwrap();
+        // From whom, of no call, `Ask`, by this number.
+        let (instance, _, kind, nonce): (u64, u64, u32, u64) = postcard::from_bytes(&asked.payload[1..]).unwrap();
+        assert_eq!(kind, 6);
+        let to_instance = format!("bellrope.to.{instance:016x}.up");
+        for what in [UpKind::Cancel, UpKind::Beat(1, nonce)] {
+            stranger.publish(to_instance.clone(), up(9, what).into()).await.unwrap();
+        }
+        // One that comes after that runs.
+        let second = Up { from: 9, call: 2, what: UpKind::Call(head("echo")) };
+        stranger.flush().await.unwrap();
+        stranger.publish("bellrope.call.echo", written(second, b"ding").into()).await.unwrap();
+        loop {
+            let message = tokio::time::timeout(SOON, heard.next()).await.unwrap().unwrap();
+            if message.payload.ends_with(b"ding") {
+                break;
+            }
+        }
+    });
+    assert_eq!(there.seen.never_began.load(Ordering::SeqCst), 0, "it was cancelled before it could begin");
 }

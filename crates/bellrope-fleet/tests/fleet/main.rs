@@ -1,6 +1,7 @@
 //! Fleets of real servers and a real `nats-server`. Without that program the tests are skipped, and say so.
 
 mod calls;
+mod cases;
 mod choice;
 mod deaths;
 mod foreign;
@@ -8,3 +9,4 @@ mod history;
 mod hostile;
 mod refusals;
 mod servers;
+mod who_asks;

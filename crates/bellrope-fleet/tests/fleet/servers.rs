@@ -93,6 +93,13 @@ pub(crate) fn builder(seen: &Arc<Seen>) -> ServerBuilder {
             let trace = said.and_then(|said| said.trace_context()).map(|trace| trace.to_string());
             Ok(format!("{caller:?} {session:?} {trace:?}").into_bytes())
         })
+        .unary_async("who", |call| async move {
+            let caller = call.caller();
+            Ok(format!("{:?} {}", call.vouched(), caller.acting_name().is_some()).into_bytes())
+        })
+        .unary_async("breaks", |call| async move {
+            if call.payload() == b"bad" { Err(HandlerError::failure("it broke")) } else { Ok(call.into_payload()) }
+        })
         .unary_async("fail", |_| async { Err(HandlerError::with_code(7, "as asked")) })
         .unary_async("slow", |call| async move {
             tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -134,6 +141,22 @@ pub(crate) fn builder(seen: &Arc<Seen>) -> ServerBuilder {
                 std::future::pending().await
             }
         })
+        .server_stream("pauses", |call, mut chunks| async move {
+            let pause: u64 = String::from_utf8_lossy(call.payload()).parse().unwrap();
+            for _ in 0..3 {
+                chunks.send(b"one").await?;
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            Ok(())
+        })
+        .client_stream("tally", |_, mut chunks| async move {
+            let mut sizes = Vec::new();
+            while let Some(chunk) = chunks.next().await {
+                sizes.push(chunk.len() as u8);
+            }
+            Ok(sizes)
+        })
+        .client_stream("first", |_, mut chunks| async move { Ok(chunks.next().await.unwrap_or_default()) })
         .client_stream("join", |call, mut chunks| async move {
             let mut joined = call.into_payload();
             while let Some(chunk) = chunks.next().await {

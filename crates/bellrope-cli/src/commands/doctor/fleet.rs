@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bellrope_fleet::{FleetError, FleetSettings, Listed, instances};
+use bellrope_fleet::{FleetError, FleetSettings, Listed, WhoAsks, instances};
 
 use super::finding::Finding;
 
@@ -38,5 +38,26 @@ fn there(settings: &FleetSettings, listed: &[Listed]) -> Finding {
         return Finding::warn(CHECK, found, "start a server with --offer there, or correct fleet.prefix");
     }
     let running: u64 = listed.iter().map(|one| one.running).sum();
-    Finding::ok(CHECK, format!("NATS answers; instances: {many}, calls that run there: {running}"))
+    let asks = who_asks(settings);
+    Finding::ok(CHECK, format!("NATS answers; instances: {many}, calls that run there: {running}{asks}"))
+}
+
+/// Whether it is believed who asks.
+fn who_asks(settings: &FleetSettings) -> String {
+    // What cannot be read kept it from connecting.
+    let Ok(asks) = WhoAsks::of(settings) else { return String::new() };
+    let mut words = String::new();
+    if !settings.import.is_empty() {
+        words.push_str(&match &asks.signs_as {
+            Some(key) => format!("; who asks here is signed by {key}"),
+            None => "; who asks here is not signed (fleet.signing_seed_file), and not believed there".to_owned(),
+        });
+    }
+    if !settings.offer.is_empty() {
+        words.push_str(&match asks.trusted {
+            0 => "; no key is trusted (fleet.trust), so all that others ask here counts as one caller's".to_owned(),
+            many => format!("; keys that are trusted: {many}"),
+        });
+    }
+    words
 }

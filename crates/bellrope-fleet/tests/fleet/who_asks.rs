@@ -1,0 +1,232 @@
+//! Who asks, on the way to another machine: signed, and counted there as somebody; forged or sent again, never.
+
+use std::{path::PathBuf, sync::atomic::Ordering};
+
+use async_nats::{HeaderMap, Message};
+use bellrope::{
+    CallError, Client, Server,
+    breaker::{BreakerConfig, Caller},
+    client::{CallOptions, ClientConfig, Metadata, Rejection},
+    server::ServerConfig,
+};
+use bellrope_fleet::FleetSettings;
+use futures_util::StreamExt as _;
+use nkeys::KeyPair;
+
+use bellrope_testkit::nats::{Nats, SOON, eventually};
+
+use crate::servers::{Member, builder, join, settings};
+
+/// A key, and a file with its seed.
+struct Key {
+    public: String,
+    seed: PathBuf,
+}
+
+fn key(nats: &Nats, name: &str) -> Key {
+    key_of(nats.home().join(name), &KeyPair::new_user())
+}
+
+fn key_of(seed: PathBuf, pair: &KeyPair) -> Key {
+    std::fs::write(&seed, pair.seed().unwrap()).unwrap();
+    Key { public: pair.public_key(), seed }
+}
+
+/// An instance that trusts these keys.
+fn trusting(url: &str, keys: &[&Key]) -> Member {
+    let trust = keys.iter().map(|key| key.public.clone()).collect();
+    join(FleetSettings { offer: vec!["*".into()], trust, ..settings(url) }, builder).unwrap()
+}
+
+/// An importing server that signs with this key, and looks at no failures itself.
+fn desk(url: &str, name: &str, key: Option<&Key>) -> Member {
+    let signing_seed_file = key.map(|key| key.seed.clone());
+    let all = FleetSettings { import: vec!["*".into()], name: name.into(), signing_seed_file, ..settings(url) };
+    let blind = BreakerConfig::default().enabled(false);
+    join(all, |_| {
+        let named = |shown: &str| shown.strip_prefix("brt_").map(str::to_owned);
+        Server::builder().token_names(named).config(ServerConfig::default().breaker(blind.clone()))
+    })
+    .unwrap()
+}
+
+impl Member {
+    /// A client that this server takes for another process.
+    fn process(&self, number: u64) -> Client {
+        let name = Caller::Remote { server: 1, caller: number }.acting_name().unwrap();
+        let client = Client::with(ClientConfig::new(&self.path).name(name)).unwrap();
+        eventually("the types of the fleet are known", || client.message_type("who").is_ok());
+        client
+    }
+}
+
+fn who(client: &Client, metadata: Metadata) -> String {
+    let metadata = metadata.caller("editor").unwrap();
+    let said = client.call_with("who", b"", &CallOptions::new().metadata(metadata)).unwrap();
+    String::from_utf8(said).unwrap()
+}
+
+#[test]
+fn who_asks_is_known_where_its_server_is_trusted_and_else_it_is_the_fleet() {
+    let Some(nats) = Nats::start() else { return };
+    let [own, strange] = ["own", "strange"].map(|name| key(&nats, name));
+    let there = trusting(&nats.url(), &[&own]);
+    let signed = desk(&nats.url(), "desk", Some(&own));
+    let client = signed.process(1);
+    assert_eq!(who(&client, Metadata::new()), "Some(Named(\"desk/editor\")) true");
+    assert_eq!(who(&client, Metadata::new().token("brt_tool").unwrap()), "Some(Token(\"tool\")) true");
+    assert_eq!(who(&client, Metadata::new().token("mistyped").unwrap()), "Some(Named(\"desk/editor\")) true");
+    // Nobody says for himself who he is.
+    assert_eq!(there.fleet.counters().signed.load(Ordering::SeqCst), 3);
+    for (name, key) in [("none", None), ("strange", Some(&strange))] {
+        let other = desk(&nats.url(), name, key);
+        assert_eq!(who(&other.process(1), Metadata::new().token("brt_tool").unwrap()), "None false", "{name}");
+    }
+    assert_eq!(there.fleet.counters().signed.load(Ordering::SeqCst), 3);
+    assert_eq!(there.fleet.counters().forged.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn the_nkey_by_which_nats_lets_a_server_in_signs_for_it() {
+    let pairs = [(); 2].map(|()| KeyPair::new_user());
+    let users: Vec<_> = pairs.iter().map(|pair| format!("{{ nkey: {} }}", pair.public_key())).collect();
+    let Some(nats) = Nats::configured(&format!("authorization: {{ users: [ {} ] }}", users.join(", "))) else { return };
+    let [here, there] = ["here", "there"].map(|name| nats.home().join(name));
+    let (here, there) = (key_of(here, &pairs[0]), key_of(there, &pairs[1]));
+    let with = |key: &Key| FleetSettings { nkey_seed_file: Some(key.seed.clone()), ..settings(&nats.url()) };
+    let offering = FleetSettings { offer: vec!["*".into()], trust: vec![here.public.clone()], ..with(&there) };
+    let _there = join(offering, builder).unwrap();
+    let desk = FleetSettings { import: vec!["*".into()], name: "desk".into(), ..with(&here) };
+    let desk = join(desk, |_| Server::builder()).unwrap();
+    assert_eq!(who(&desk.process(1), Metadata::new()), "Some(Named(\"desk/editor\")) true");
+}
+
+#[test]
+fn callers_of_other_machines_have_breakers_of_their_own_and_one_server_opens_none_for_all() {
+    let Some(nats) = Nats::start() else { return };
+    let [one, other] = ["one", "other"].map(|name| key(&nats, name));
+    let _there = trusting(&nats.url(), &[&one, &other]);
+    let desks = [desk(&nats.url(), "one", Some(&one)), desk(&nats.url(), "other", Some(&other))];
+    let breaks = |client: &Client, payload: &[u8]| client.call("breaks", payload);
+    let is_open = |client: &Client| {
+        matches!(breaks(client, b"good"), Err(CallError::Rejected { reason: Rejection::Breaker, .. }))
+    };
+    let callers = [1, 2, 3].map(|number| desks[0].process(number));
+    for caller in &callers[..2] {
+        for _ in 0..5 {
+            let broken = breaks(caller, b"bad");
+            assert!(matches!(broken, Err(CallError::Handler { .. })), "{broken:?}");
+        }
+        assert!(is_open(caller));
+    }
+    let elsewhere = desks[1].process(1);
+    assert!(breaks(&callers[2], b"good").is_ok() && breaks(&elsewhere, b"good").is_ok());
+    assert!(callers[..2].iter().all(is_open), "and so they stay");
+    // Those of two servers do.
+    for _ in 0..4 {
+        assert!(breaks(&callers[2], b"bad").is_err() && breaks(&elsewhere, b"bad").is_err());
+    }
+    let third = desks[1].process(2);
+    assert!(is_open(&third));
+}
+
+#[test]
+fn one_server_has_at_most_half_of_the_calls_that_an_instance_may_have() {
+    let Some(nats) = Nats::start() else { return };
+    let [one, other] = ["one", "other"].map(|name| key(&nats, name));
+    let trust = vec![one.public.clone(), other.public.clone()];
+    let offering = FleetSettings { offer: vec!["*".into()], trust, max_in_flight: 4, ..settings(&nats.url()) };
+    let there = join(offering, builder).unwrap();
+    let desks = [desk(&nats.url(), "one", Some(&one)), desk(&nats.url(), "other", Some(&other))];
+    let client = desks[0].process(1);
+    assert!(client.call("echo", b"").is_ok());
+    let _held: Vec<_> = (0..2)
+        .map(|_| {
+            let mut stream = client.stream("once", b"").unwrap();
+            stream.next().unwrap().unwrap();
+            stream
+        })
+        .collect();
+    let more = desks[0].process(2).call("echo", b"");
+    assert!(matches!(more, Err(CallError::Rejected { reason: Rejection::Busy, .. })), "{more:?}");
+    assert!(desks[1].process(1).call("echo", b"").is_ok());
+    assert_eq!(there.fleet.counters().forged.load(Ordering::SeqCst), 0);
+}
+
+/// A signed call of `echo`, as somebody sees it who listens to everything.
+async fn overheard(client: &async_nats::Client, call: impl FnOnce() + Send + 'static) -> Message {
+    let mut heard = client.subscribe("bellrope.at.>").await.unwrap();
+    client.flush().await.unwrap();
+    let calling = tokio::task::spawn_blocking(call);
+    let message = tokio::time::timeout(SOON, heard.next()).await.unwrap().unwrap();
+    calling.await.unwrap();
+    message
+}
+
+#[test]
+fn what_is_forged_or_sent_again_is_dropped_or_counts_as_the_fleet() {
+    let Some(nats) = Nats::start() else { return };
+    let own = key(&nats, "own");
+    let there = trusting(&nats.url(), &[&own]);
+    let desk = desk(&nats.url(), "desk", Some(&own));
+    let client = std::sync::Arc::new(desk.process(1));
+    // So that the instance knows whose link it is.
+    client.call("echo", b"").unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let stranger = runtime.block_on(async_nats::connect(nats.url())).unwrap();
+    let caller = std::sync::Arc::clone(&client);
+    let signed = runtime.block_on(overheard(&stranger, move || drop(caller.call("echo", b"ding").unwrap())));
+    let headers = signed.headers.clone().unwrap();
+    // What comes again after its time is refused for that.
+    let counters = there.fleet.counters();
+    let dropped = || counters.forged.load(Ordering::SeqCst) + counters.refused.load(Ordering::SeqCst);
+    let mut expected = 0;
+    let mut send = |what: &str, subject: &str, headers: &HeaderMap, payload: Vec<u8>| {
+        let sent = stranger.publish_with_headers(subject.to_owned(), headers.clone(), payload.into());
+        runtime.block_on(async {
+            sent.await.unwrap();
+            stranger.flush().await.unwrap();
+        });
+        expected += 1;
+        eventually(what, || dropped() == expected);
+    };
+    let began = || there.seen.began.load(Ordering::SeqCst);
+    let before = began();
+    let with = |name: &str, value: &str| {
+        let mut headers = headers.clone();
+        headers.insert(name, value);
+        headers
+    };
+    send("sent again", &signed.subject, &headers, signed.payload.to_vec());
+    send("where NATS draws", "bellrope.call.echo", &headers, signed.payload.to_vec());
+    send("with a token", &signed.subject, &with("Bellrope-Token", "tool"), signed.payload.to_vec());
+    send("of another caller", &signed.subject, &with("Bellrope-Caller", "0000000000000001"), signed.payload.to_vec());
+    // Another request, of the same length.
+    let mut changed = signed.payload.to_vec();
+    *changed.last_mut().unwrap() = b'!';
+    send("with other bytes", &signed.subject, &headers, changed);
+    assert_eq!(began(), before, "none of them ran");
+    // Without what is signed it is nobody's in particular, as any message of a stranger.
+    runtime.block_on(async {
+        stranger.publish(signed.subject.clone(), signed.payload.clone()).await.unwrap();
+        stranger.flush().await.unwrap();
+    });
+    let signed_calls = || counters.signed.load(Ordering::SeqCst);
+    let before = signed_calls();
+    client.call("echo", b"").unwrap();
+    assert_eq!(signed_calls(), before + 1, "calls of the one that it pretended to be are well");
+}
+
+#[test]
+fn names_of_servers_and_callers_leave_room_for_what_is_sent() {
+    let Some(nats) = Nats::configured("max_payload: 8192") else { return };
+    let own = key(&nats, "own");
+    let _there = trusting(&nats.url(), &[&own]);
+    let desk = desk(&nats.url(), &"d".repeat(64), Some(&own));
+    let client = desk.process(1);
+    let texts = Metadata::new().token(&format!("brt_{}", "t".repeat(64))).unwrap();
+    let options = CallOptions::new().metadata(texts.session(&"s".repeat(128)).unwrap());
+    for len in [6000, 6143, 6144, 6145, 8191, 8192, 8193, 100_000] {
+        assert_eq!(client.call_with("echo", &vec![5; len], &options).unwrap().len(), len);
+    }
+}
