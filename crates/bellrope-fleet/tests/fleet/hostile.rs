@@ -138,7 +138,13 @@ fn no_message_of_a_stranger_runs_what_is_not_offered_there_or_stops_the_service(
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let stranger = runtime.block_on(async_nats::connect(nats.url())).unwrap();
     let mut heard = runtime.block_on(stranger.subscribe("bellrope.*.>")).unwrap();
-    runtime.block_on(stranger.flush()).unwrap();
+    // Once this comes back, NATS knows who listens.
+    runtime.block_on(stranger.publish("bellrope.probe.heard", "".into())).unwrap();
+    runtime.block_on(async {
+        while tokio::time::timeout(SOON, heard.next()).await.unwrap().unwrap().subject.as_str()
+            != "bellrope.probe.heard"
+        {}
+    });
     client.call("echo", b"").unwrap();
     let listened = runtime.block_on(async {
         loop {

@@ -156,7 +156,9 @@ fn one_server_has_at_most_half_of_the_calls_that_an_instance_may_have() {
 /// A signed call of `echo`, as somebody sees it who listens to everything.
 async fn overheard(client: &async_nats::Client, call: impl FnOnce() + Send + 'static) -> Message {
     let mut heard = client.subscribe("bellrope.at.>").await.unwrap();
-    client.flush().await.unwrap();
+    // Once this comes back, NATS knows who listens.
+    client.publish("bellrope.at.probe", "".into()).await.unwrap();
+    tokio::time::timeout(SOON, heard.next()).await.unwrap().unwrap();
     let calling = tokio::task::spawn_blocking(call);
     let message = tokio::time::timeout(SOON, heard.next()).await.unwrap().unwrap();
     calling.await.unwrap();
