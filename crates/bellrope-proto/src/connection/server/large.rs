@@ -111,7 +111,7 @@ mod tests {
             let _ = client.commit();
             while server.next_inbound().unwrap().is_some() {}
             assert!(server.assembly.is_none() && budget.used() == 0);
-            server.commit();
+            let _ = server.commit();
             while client.next_answer().unwrap().is_some() {}
         }
         assert!(0 < came && came < TIMES * SIZE / 10, "{came} bytes came");
