@@ -14,6 +14,7 @@ mod closing;
 mod deliveries;
 mod executor;
 mod patience;
+mod rounds;
 pub(crate) mod session;
 mod sleep;
 mod streams;

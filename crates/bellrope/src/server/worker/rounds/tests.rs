@@ -1,7 +1,7 @@
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bellrope_proto::{connection::ClientConnection, handshake::Style};
-use bellrope_shm::socket::Socket;
+use bellrope_shm::{socket::Socket, wait::EVENTS};
 
 use super::*;
 use crate::server::{
