@@ -13,6 +13,7 @@ use std::{
     fmt,
     hash::{BuildHasher as _, RandomState},
     path::Path,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use async_nats::HeaderMap;
@@ -208,7 +209,7 @@ impl Trust {
     /// Whether an account that is trusted has signed that this key is a user's.
     fn has_signed(&self, claims: &str, key: &str) -> bool {
         let Some(read) = (claims.len() <= MAX_CLAIMS).then(|| Claims::read(claims)).flatten() else { return false };
-        if read.sub != key || !self.accounts.contains(&read.iss) {
+        if read.sub != key || !self.accounts.contains(&read.iss) || !read.is_a_users(SystemTime::now()) {
             return false;
         }
         let Some((signed, signature)) = claims.rsplit_once('.') else { return false };
@@ -237,9 +238,27 @@ struct Claims {
     iss: String,
     /// The user.
     sub: String,
+    /// Until when they hold, in seconds since 1970; 0 for ever.
+    #[serde(default)]
+    exp: u64,
+    nats: Said,
+}
+
+/// What NATS says of claims.
+#[derive(Debug, Deserialize)]
+struct Said {
+    /// Accounts sign more than users.
+    #[serde(rename = "type")]
+    kind: String,
 }
 
 impl Claims {
+    /// Whether they are a user's, and hold.
+    fn is_a_users(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
+        self.nats.kind == "user" && self.sub.starts_with('U') && (self.exp == 0 || self.exp > now)
+    }
+
     fn read(token: &str) -> Option<Self> {
         let payload = token.split('.').nth(1)?;
         serde_json::from_slice(&BASE64URL_NOPAD.decode(payload.as_bytes()).ok()?).ok()
@@ -366,13 +385,14 @@ mod tests {
     #[test]
     fn the_users_of_a_trusted_account_are_believed() {
         let [account, stranger] = [(); 2].map(|()| KeyPair::new_account());
-        let claims = |account: &KeyPair, user: &KeyPair| {
+        let saying = |account: &KeyPair, user: &KeyPair, rest: &str| {
             let part = |json: String| BASE64URL_NOPAD.encode(json.as_bytes());
             let (iss, sub) = (account.public_key(), user.public_key());
-            let payload = part(format!(r#"{{"iss":"{iss}","sub":"{sub}","nats":{{"type":"user"}}}}"#));
+            let payload = part(format!(r#"{{"iss":"{iss}","sub":"{sub}",{rest}}}"#));
             let signed = format!("{}.{payload}", part(r#"{"typ":"JWT","alg":"ed25519-nkey"}"#.to_owned()));
             format!("{signed}.{}", BASE64URL_NOPAD.encode(&account.sign(signed.as_bytes()).unwrap()))
         };
+        let claims = |account: &KeyPair, user: &KeyPair| saying(account, user, r#""nats":{"type":"user"}"#);
         let trust = trusting(&[&account.public_key()]);
         let believed = |signer: &Signer| trust.hello("up", &signer.hello("up", b"1"), b"1").is_some();
         let user = KeyPair::new_user();
@@ -384,6 +404,10 @@ mod tests {
             KeyPair::from_seed(&foreign.seed().unwrap()).unwrap(),
             Some(claims(&stranger, &foreign))
         )));
+        for rest in [r#""nats":{"type":"activation"}"#, r#""nats":{"type":"user"},"exp":1700000000"#] {
+            let same = KeyPair::from_seed(&user.seed().unwrap()).unwrap();
+            assert!(!believed(&signer(same, Some(saying(&account, &user, rest)))), "{rest}");
+        }
         let cut = own[..own.len() - 4].to_owned();
         assert!(!believed(&signer(KeyPair::from_seed(&user.seed().unwrap()).unwrap(), Some(cut))));
         assert!(believed(&signer(user, Some(own))));

@@ -51,7 +51,7 @@ const CALLS_OF_A_REQUEST: f64 = 6.3;
 const WRITE: u64 = 1;
 const CALLS_OF_A_CHUNK: f64 = 3.2;
 /// At most it sleeps until the tool asks, and until the provider answers: on a busy machine the next piece is often there
-/// already. The ledger's thread wakes a few times a second.
+/// already.
 const WAKE_UPS_OF_A_REQUEST: f64 = 2.3;
 const WAKE_UPS_OF_A_CHUNK: f64 = 1.3;
 /// Of the thread of the port that has nothing to do with it, for all requests: its timer, and what it did before.
@@ -186,12 +186,12 @@ impl Scene {
     }
 }
 
-/// Wake-ups of each of the things that `act` does.
+/// Wake-ups of the port's thread for each of the things that `act` does.
 fn wake_ups(scene: &mut Scene, act: fn(&mut Scene)) -> f64 {
     (0..WARM_UP).for_each(|_| act(scene));
-    let before = scene.sleeps("");
+    let before = scene.sleeps("bellrope-api");
     (0..COUNT).for_each(|_| act(scene));
-    (scene.sleeps("") - before) as f64 / COUNT as f64
+    (scene.sleeps("bellrope-api") - before) as f64 / COUNT as f64
 }
 
 /// The system calls of the port's thread while `act` is done so often, by their numbers; `None`: nobody may trace here.

@@ -61,8 +61,7 @@ impl Imports {
     pub(crate) fn learn(&self, info: &Info) {
         // First, so that whoever finds the type finds the instance.
         if let Some(instance) = info.chosen_as() {
-            let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-            let types = info.types().filter(|offered| names.imported.contains(&offered.name));
+            let types = info.types().filter(|offered| names::any_matches(&self.patterns, &offered.name));
             let learnt = Learnt { instance, member: info.member().unwrap_or(instance), server: info.server() };
             self.importer.choices.learn(learnt, types, Instant::now());
         }

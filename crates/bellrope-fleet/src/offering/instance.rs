@@ -228,6 +228,11 @@ impl Instance {
         if self.peers().was_cancelled(from, call) {
             return Ok(());
         }
+        // Sent once more, by somebody who overheard it: to refuse it would say that the call that runs does not.
+        if self.calls().contains_key(&(from, call)) {
+            count(&self.counters.forged);
+            return Ok(());
+        }
         if self.draining.load(Relaxed) {
             let (code, detail) = (ErrorCode::Rejected, Rejection::Draining.to_detail(None));
             return Err(Fault::Refused { code, detail, text: "the instance is going away".to_owned() });
@@ -271,7 +276,12 @@ impl Instance {
         }
         count(&self.counters.signed);
         let name = if head.caller.is_empty() { who.name() } else { head.caller };
-        let vouched = if asks.token.is_empty() { name.to_owned() } else { format!("token {}", asks.token) };
+        let vouched = match asks.token.as_str() {
+            // A caller may have any name. None makes it one who has a token.
+            "" if name.starts_with("token ") => format!("caller {name}"),
+            "" => name.to_owned(),
+            token => format!("token {token}"),
+        };
         let guest = Guest { server: who.number, caller: asks.caller };
         Ok(Some(Asking { guest: Some(guest), vouched }))
     }

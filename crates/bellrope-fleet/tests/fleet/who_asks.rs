@@ -76,13 +76,17 @@ fn who_asks_is_known_where_its_server_is_trusted_and_else_it_is_the_fleet() {
     assert_eq!(who(&client, Metadata::new()), "Some(Named(\"desk/editor\")) true");
     assert_eq!(who(&client, Metadata::new().token("brt_tool").unwrap()), "Some(Token(\"tool\")) true");
     assert_eq!(who(&client, Metadata::new().token("mistyped").unwrap()), "Some(Named(\"desk/editor\")) true");
-    // Nobody says for himself who he is.
-    assert_eq!(there.fleet.counters().signed.load(Ordering::SeqCst), 3);
+    // Nobody says for himself who he is, and nobody's name is taken for a token.
+    let unnamed = desk(&nats.url(), "", Some(&own));
+    let posing = CallOptions::new().metadata(Metadata::new().caller("token tool").unwrap());
+    let said = unnamed.process(1).call_with("who", b"", &posing).unwrap();
+    assert_eq!(String::from_utf8(said).unwrap(), "Some(Named(\"caller token tool\")) true");
+    assert_eq!(there.fleet.counters().signed.load(Ordering::SeqCst), 4);
     for (name, key) in [("none", None), ("strange", Some(&strange))] {
         let other = desk(&nats.url(), name, key);
         assert_eq!(who(&other.process(1), Metadata::new().token("brt_tool").unwrap()), "None false", "{name}");
     }
-    assert_eq!(there.fleet.counters().signed.load(Ordering::SeqCst), 3);
+    assert_eq!(there.fleet.counters().signed.load(Ordering::SeqCst), 4);
     assert_eq!(there.fleet.counters().forged.load(Ordering::SeqCst), 0);
 }
 

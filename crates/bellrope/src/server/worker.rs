@@ -342,7 +342,11 @@ impl Worker {
                                 self.hot.swap_remove(place);
                                 continue;
                             }
-                            Ok(Rests::Ready | Rests::Starved) => session.idle_visits = 0,
+                            Ok(Rests::Ready | Rests::Starved) => {
+                                session.idle_visits = 0;
+                                // It stays on the list, so that its doorbell does not put it there once more.
+                                session.hot = true;
+                            }
                             Err(fault) => {
                                 self.end(index, fault.into());
                                 continue;
@@ -355,7 +359,10 @@ impl Worker {
                     self.worked += 1;
                 }
                 // That takes it off the list, so that another stands at this place now.
-                Err(violation) => self.end(index, violation.into()),
+                Err(violation) => {
+                    self.end(index, violation.into());
+                    continue;
+                }
             }
             place += 1;
             worked |= self.visit_priority();

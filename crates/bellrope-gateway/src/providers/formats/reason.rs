@@ -63,7 +63,8 @@ mod tests {
         for (words, reason) in [
             (&["stop", " STOP ", "FINISH_REASON_STOP", "end-turn", "EndTurn"][..], StopReason::EndTurn),
             (&["tool-calls", "toolCalls", "TOOL_USE", "function_calls"], StopReason::ToolUse),
-            (&["MAX_TOKENS", "max-tokens", "model_context_window_exceeded"], StopReason::MaxTokens),
+            (&["MAX_TOKENS", "max-tokens"], StopReason::MaxTokens),
+            (&["model_context_window_exceeded", "modelLength"], StopReason::ContextWindow),
             (&["content-filter", "guardrail_intervened", "IMAGE_SAFETY"], StopReason::ContentFilter),
             (&["stopSequence", "stop-sequence"], StopReason::StopSequence),
         ] {

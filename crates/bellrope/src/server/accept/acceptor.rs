@@ -343,7 +343,7 @@ impl Acceptor {
                 }
                 Err(shortage) => shortage,
             };
-            if shortage.giver.is_some_and(|giver| self.pages_give_way(&giver)) {
+            if !self.newcomers.is_asking() && shortage.giver.is_some_and(|giver| self.pages_give_way(&giver)) {
                 continue;
             }
             match self.newcomers.step(&shortage, self.workers.len(), now) {

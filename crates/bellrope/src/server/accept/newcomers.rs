@@ -67,6 +67,11 @@ impl Newcomers {
         self.waiting.len()
     }
 
+    /// Whether workers are about to close a connection for the first.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.asked.as_ref().is_some_and(|asked| asked.unanswered.load(SeqCst) > 0)
+    }
+
     pub(crate) fn push(&mut self, newcomer: Newcomer) {
         self.waiting.push_back(newcomer);
     }
