@@ -85,7 +85,7 @@ else the log says that it needs a restart. Settings with a fault in them change 
 A service manager may hand over the socket (LISTEN_FDS), is told when the server is ready and when it stops
 (NOTIFY_SOCKET), and has its watchdog fed by the workers' own loops (WATCHDOG_USEC).
 
-With exit_when_idle_ms it ends when nobody was connected for so long, and nothing came to its OpenAI port. It also ends,
+With exit_when_idle_ms it ends when nobody was connected for so long, and nothing came to its API port. It also ends,
 after its last client, when its socket was removed or replaced.
 
 SIGTERM and SIGINT stop the server: nothing new is taken, and what is under way has 5 seconds to end. A second one ends
