@@ -9,6 +9,7 @@ pub mod dependencies;
 mod documents;
 pub mod faults;
 pub mod found;
+pub mod lengths;
 pub mod links;
 mod metadata;
 pub mod promises;

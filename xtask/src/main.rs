@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use xtask::{api, arrows, budgets, circles, dependencies, faults, found::Found, links, promises};
+use xtask::{api, arrows, budgets, circles, dependencies, faults, found::Found, lengths, links, promises};
 
 const HELP: &str = "\
 Examples:
@@ -45,6 +45,8 @@ enum Command {
     Dependencies,
     /// Each link in a document leads somewhere.
     Links,
+    /// README.md, ARCHITECTURE.md and docs/plugins.md are no longer than they may be.
+    Lengths,
     /// The public paths of the libraries are those of docs/api.txt.
     Api(ApiArgs),
     /// What the program costs, held against budgets.toml.
@@ -103,13 +105,14 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     let root = &cli.root;
     match &cli.command {
         Command::Check => {
-            let checks: [(&str, Check); 8] = [
+            let checks: [(&str, Check); 9] = [
                 ("circles", circles::check),
                 ("arrows", arrows::check),
                 ("promises", promises::check),
                 ("faults", faults::check),
                 ("dependencies", dependencies::check),
                 ("links", links::check),
+                ("lengths", lengths::check),
                 ("api", api::check),
                 ("budgets", crates_alone),
             ];
@@ -132,6 +135,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         }
         Command::Dependencies => tell("dependencies", &dependencies::check(root)?),
         Command::Links => tell("links", &links::check(root)?),
+        Command::Lengths => tell("lengths", &lengths::check(root)?),
         Command::Api(ApiArgs { write }) => {
             if *write {
                 api::write(root)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use xtask::{arrows, budgets, circles, dependencies, faults, found::Found, links, promises};
+use xtask::{arrows, budgets, circles, dependencies, faults, found::Found, lengths, links, promises};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
@@ -83,6 +83,11 @@ fn a_program_without_spans_has_nothing_of_what_sends_them() {
 #[test]
 fn every_link_leads_somewhere() {
     none_found(links::check(&root()));
+}
+
+#[test]
+fn no_document_outgrows_its_bound() {
+    none_found(lengths::check(&root()));
 }
 
 #[test]

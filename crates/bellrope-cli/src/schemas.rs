@@ -26,8 +26,8 @@ pub(crate) fn of(client: &Client, method: &str) -> anyhow::Result<Option<Schema>
             let schema = Schema::from_json(&schema);
             schema.map(Some).with_context(|| format!("what the server says of {method} cannot be read"))
         }
-        // Bytes are described nowhere.
-        Err(CallError::Handler { .. }) => Ok(None),
+        // Bytes are described nowhere: our server calls it the caller's mistake to ask, another may say so in its own way.
+        Err(CallError::InvalidRequest { .. } | CallError::Handler { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

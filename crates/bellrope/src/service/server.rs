@@ -144,12 +144,13 @@ impl Method for Breaker {
     type Request<'call> = BreakerRequest;
 }
 
-/// Answers whoever asks for a schema.
+/// Answers whoever asks for a schema. A name that has none is the caller's mistake.
 fn hand_out(schemas: &Schemas, question: &[u8], answer: &mut Reply<'_>) -> Result<(), HandlerError> {
     let Question { method } = request::<Json, _>(SCHEMA, question)?;
     let schemas = schemas.lock().unwrap_or_else(PoisonError::into_inner);
-    let schema =
-        schemas.get(&method).ok_or_else(|| HandlerError::new("no schema is known of a method of that name"))?;
+    let schema = schemas
+        .get(&method)
+        .ok_or_else(|| HandlerError::invalid_request("no schema is known of a method of that name"))?;
     reply::<Json, _>(SCHEMA, schema, answer)
 }
 

@@ -67,7 +67,7 @@ fn a_schema_tells_request_reply_and_stream_apart_and_types_of_one_name() {
     assert!(names.contains(&"Item") && names.contains(&"Item2"), "{names:?}");
     let client = Client::connect(&path).unwrap();
     let error = client.call("bellrope.schema", br#"{"method":"Shapes.none"}"#).unwrap_err();
-    assert!(matches!(error, CallError::Handler { .. }), "{error}");
+    assert!(matches!(error, CallError::InvalidRequest { .. }), "{error}");
 }
 
 /// Bytes, addresses and numbers that are never nought are no reason to know nothing, not even beside each other.
