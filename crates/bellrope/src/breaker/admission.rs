@@ -56,6 +56,7 @@ impl Breaker {
 
     /// Admits a call of anybody, if that takes one look: the breaker is closed for all, and does not look at slow calls. `None`:
     /// ask [`Breaker::acquire_for`].
+    #[cfg(feature = "server")]
     #[inline(always)]
     pub(crate) fn acquire_at_once(&self) -> Option<Permit<&Self>> {
         let word = Word::from(self.word.load(Ordering::Acquire));

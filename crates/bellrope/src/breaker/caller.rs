@@ -47,6 +47,7 @@ impl Caller {
     }
 
     /// For whom a client of this name calls.
+    #[cfg(feature = "server")]
     pub(crate) fn acted_for(name: &str) -> Option<Self> {
         let (server, caller) = name.strip_prefix(ACTING)?.split_once(' ')?;
         let number = |text| u64::from_str_radix(text, 16).ok();

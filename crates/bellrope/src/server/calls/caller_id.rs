@@ -19,6 +19,7 @@ impl CallerId {
     }
 
     /// Whoever is on another machine, if this is a connection that calls for somebody there.
+    #[cfg(feature = "tokio")]
     pub(crate) fn remote(&self) -> Option<BreakerCaller> {
         self.0.get().map(|who| **who).filter(|who| matches!(who, BreakerCaller::Remote { .. }))
     }
