@@ -55,6 +55,21 @@ class Home {
     }
   }
 
+  // Ends the server, and waits until it is gone: until then it may write into the folder. It may be anybody's child.
+  async end() {
+    for (const until = Date.now() + 60_000; ; ) {
+      const pid = this.server();
+      if (pid === 0) return;
+      assert.ok(Date.now() < until, `the server ${pid} does not end`);
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch (error) {
+        if (error.code !== 'ESRCH') throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
+
   async ticket(spawn = this.spawn(), of = {}) {
     const client = await connectOrSpawn({ path: this.socket, connectTimeout: 60_000, ...of }, spawn);
     const ticket = Number(decodeText(await client.call('ticket')));
