@@ -260,36 +260,35 @@ class AsyncClient:
     async def _call(
         self, name: str, method: "Optional[Method[Any, Any, Any]]", request: bytes, timeout: Timeout, retry: Retry
     ) -> bytes:
-        until = self._moment(self._config.seconds(timeout))
+        loop = self._running_loop()
+        seconds = self._config.seconds(timeout)
+        until, left = None if seconds is None else loop.time() + seconds, seconds
         while True:
             try:
-                return await self._call_once(name, method, request, until)
+                begun = self._at_once(name, method, UNARY, request, left)
+                link, call = begun or await self._request(name, method, UNARY, request, until)
+                try:
+                    while not call.done:
+                        future = loop.create_future()
+                        call.wake = partial(_settle, future)
+                        if until is None:
+                            await future
+                            continue
+                        link.expiry.add(future, until)
+                        try:
+                            await future
+                        finally:
+                            link.expiry.discard(future)
+                        if not call.done and loop.time() >= until:
+                            raise DeadlineExceeded
+                except BaseException as error:
+                    link.cancel(call, interrupted(error))
+                    raise
+                return call.outcome()
             except LOST as error:
                 if not retry.allows(error) or self._is_over(until):
                     raise
-
-    async def _call_once(
-        self, name: str, method: "Optional[Method[Any, Any, Any]]", payload: bytes, until: Optional[float]
-    ) -> bytes:
-        link, call = await self._request(name, method, UNARY, payload, until)
-        try:
-            while not call.done:
-                future = link.future()
-                call.wake = partial(_settle, future)
-                if until is None:
-                    await future
-                    continue
-                link.expiry.add(future, until)
-                try:
-                    await future
-                finally:
-                    link.expiry.discard(future)
-                if not call.done and link.loop.time() >= until:
-                    raise DeadlineExceeded
-        except BaseException as error:
-            link.cancel(call, interrupted(error))
-            raise
-        return call.outcome()
+                left = None if until is None else until - loop.time()
 
     async def _begin(
         self,
@@ -314,20 +313,38 @@ class AsyncClient:
         until: Optional[float],
     ) -> "tuple[AsyncLink, Call]":
         """Sends a request, as soon as there are a connection and room."""
+        while True:
+            left = None if until is None else until - self._running_loop().time()
+            begun = self._at_once(name, method, style, payload, left)
+            if begun is not None:
+                return begun
+            link = await self._connected(until)
+            core = link.core
+            if not await link.room.wait(lambda: link.broken or core.has_room, until):
+                raise DeadlineExceeded
+            if link.broken:
+                raise Closed if self._closed else NotExecuted
+
+    def _at_once(
+        self,
+        name: str,
+        method: "Optional[Method[Any, Any, Any]]",
+        style: int,
+        payload: bytes,
+        left: Optional[float],
+    ) -> "Optional[tuple[AsyncLink, Call]]":
+        """Sends a request for which so many seconds are left, if that waits for nothing."""
         link = self._link
         if link is None:
-            link = await self._connected(until)
+            return None
         core = link.core
         number = core.welcome.find(name, style, method)
-        if not core.has_room and not await link.room.wait(lambda: link.broken or core.has_room, until):
-            raise DeadlineExceeded
+        if not core.has_room:
+            return None
         if link.broken:
             raise Closed if self._closed else NotExecuted
-        left = None
-        if until is not None:
-            left = until - link.loop.time()
-            if left <= 0:
-                raise DeadlineExceeded
+        if left is not None and left <= 0:
+            raise DeadlineExceeded
         call = core.begin(number, style, payload, link.dialled.deadline_us(left))
         link.flush()
         return link, call

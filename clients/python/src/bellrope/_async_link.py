@@ -45,12 +45,12 @@ class AsyncLink:
 
     def flush(self) -> None:
         """Has what is queued written: at once, or together with what others queue before the loop goes on."""
-        if self.broken or not self.core.wants_write:
+        if self._scheduled or self.broken or not self.core.wants_write:
             return
         if self._eager:
             self._eager = False
             self._write()
-        elif not self._scheduled:
+        else:
             self._scheduled = True
             self.loop.call_soon(self._write)
 
