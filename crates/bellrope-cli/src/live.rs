@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use bellrope_terminal::{Outcome, in_words};
+use clap::Args;
 use ratatui::{
     DefaultTerminal, Frame,
     crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
@@ -23,6 +24,27 @@ use signal_hook::{consts::TERM_SIGNALS, flag};
 
 /// How soon a key is heard, and a signal.
 const LISTEN: Duration = Duration::from_millis(100);
+
+/// How often to look, and whether to show it at all.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Milliseconds between two looks.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=60_000))]
+    interval: u32,
+    /// Print what two looks, one interval apart, make, and end.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Print it as JSON; only with --once.
+    #[arg(long, requires = "once")]
+    pub(crate) json: bool,
+}
+
+impl WatchArgs {
+    /// The time between two looks.
+    pub(crate) fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval.into())
+    }
+}
 
 /// What is shown.
 pub(crate) trait View {

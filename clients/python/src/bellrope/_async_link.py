@@ -83,10 +83,6 @@ class AsyncLink:
             self.room.wake()
             self.core.wake_uploads()
 
-    def future(self) -> "asyncio.Future[None]":
-        """Something to wait for."""
-        return self.loop.create_future()
-
     def cancel(self, call: Call, error: CallError) -> None:
         """Gives a call up, if it is still under way."""
         self.core.cancel(call, error)

@@ -15,7 +15,11 @@ use clap::Args;
 use screen::Screen;
 use status::since;
 
-use crate::{live, logging, operator, socket::SocketArg};
+use crate::{
+    live::{self, WatchArgs},
+    logging, operator,
+    socket::SocketArg,
+};
 
 const HELP: &str = "\
 Examples:
@@ -32,22 +36,15 @@ screen until it is back.";
 pub(crate) struct TopArgs {
     #[command(flatten)]
     server: SocketArg,
-    /// Milliseconds between two looks.
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=60_000))]
-    interval: u32,
-    /// Print what two looks, one interval apart, make, and end.
-    #[arg(long)]
-    once: bool,
-    /// Print it as JSON; only with --once.
-    #[arg(long, requires = "once")]
-    json: bool,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 /// Watches until a key ends it.
 pub(crate) fn run(args: &TopArgs) -> Outcome {
     logging::init("error")?;
-    let interval = Duration::from_millis(args.interval.into());
-    if args.once {
+    let interval = args.watch.interval();
+    if args.watch.once {
         return once(args, interval);
     }
     live::ensure_terminal("top")?;
@@ -62,7 +59,7 @@ fn once(args: &TopArgs, interval: Duration) -> Outcome {
     let before = look(&client)?;
     std::thread::sleep(interval);
     let view = since(&look(&client)?, Some(&before));
-    if args.json { output::json(&view) } else { screen::print(&view) }
+    if args.watch.json { output::json(&view) } else { screen::print(&view) }
 }
 
 /// One question.

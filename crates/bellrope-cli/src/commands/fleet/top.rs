@@ -22,7 +22,7 @@ use super::{
     seen::{FleetView, InstanceView, Memory, Seen, State},
 };
 use crate::{
-    live::{self, View},
+    live::{self, View, WatchArgs},
     logging,
     units::{micros, rate},
 };
@@ -49,22 +49,15 @@ pub(crate) struct TopArgs {
     /// A configuration file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Milliseconds between two looks.
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=60_000))]
-    interval: u32,
-    /// Print what two looks, one interval apart, make, and end.
-    #[arg(long)]
-    once: bool,
-    /// Print it as JSON; only with --once.
-    #[arg(long, requires = "once")]
-    json: bool,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 /// Watches until a key ends it.
 pub(super) fn run(args: &TopArgs) -> Outcome {
     logging::init("error")?;
-    let interval = Duration::from_millis(args.interval.into());
-    if !args.once {
+    let interval = args.watch.interval();
+    if !args.watch.once {
         live::ensure_terminal("fleet top")?;
     }
     let settings = asked::settings(args.fleet.clone(), args.config.clone())?;
@@ -75,10 +68,10 @@ pub(super) fn run(args: &TopArgs) -> Outcome {
         Ok(Seen { at, listed: onlooker.look(wait).context("the fleet cannot be asked")? })
     };
     let mut memory = Memory::new(look()?);
-    if args.once {
+    if args.watch.once {
         std::thread::sleep(interval.saturating_sub(wait));
         let view = memory.hear(look()?);
-        return if args.json { output::json(&view) } else { print(&view) };
+        return if args.watch.json { output::json(&view) } else { print(&view) };
     }
     let servers = settings.shown_servers().escape_debug().to_string();
     let view = memory.at_first();
