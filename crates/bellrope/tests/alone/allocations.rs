@@ -54,6 +54,48 @@ fn a_small_typed_call_allocates_nothing_on_either_side() {
     });
 }
 
+/// The bytes of large ones pass through memory of the caller's that stays: fresh memory would cost a fault for each page, and several
+/// times the call. What is allocated is the request as the server puts it together, the answer there, and what the caller gets.
+#[cfg(feature = "service")]
+#[test]
+fn a_large_typed_call_allocates_a_few_times() {
+    alone("allocations::a_large_typed_call_allocates_a_few_times", || {
+        use bellrope::service::Bytes;
+
+        #[bellrope::service(codec = "postcard")]
+        trait Copies {
+            fn copy(&self, data: &[u8]) -> Bytes<'static>;
+        }
+
+        struct Copier;
+
+        #[bellrope::service]
+        impl Copies for Copier {
+            fn copy(&self, data: &[u8]) -> Bytes<'static> {
+                Bytes::from(data.to_vec())
+            }
+        }
+
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("run").join("allocations.sock");
+        let server = Server::builder().service(Copier).bind(&path).unwrap();
+        let copies = CopiesBlockingClient::connect(&path).unwrap();
+        for size in [100 * 1024, 1024 * 1024] {
+            let data = vec![0x5A; size];
+            let counts: Vec<u64> = (0..COUNTS)
+                .map(|_| {
+                    ALLOCATOR.start();
+                    (0..10).for_each(|_| assert!(*copies.copy(&data).unwrap() == *data));
+                    ALLOCATOR.stop()
+                })
+                .collect();
+            assert!(counts.iter().any(|counted| *counted <= 4 * 10), "calls of {size} B: {counts:?}");
+        }
+        drop(copies);
+        assert!(server.drain(Duration::from_secs(60)));
+    });
+}
+
 fn count_allocations() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("run").join("allocations.sock");

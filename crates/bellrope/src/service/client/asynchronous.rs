@@ -59,10 +59,11 @@ impl ServiceCaller<AsyncClient> {
 
     /// Calls a method that answers once.
     pub async fn call<M: Method>(&self, request: Request, options: &CallOptions) -> Outcome<M> {
-        let Request(Buffers { request: bytes, mut reply }) = request;
-        let called = with_type!(self, M, |found| self.client.call_into_with(found, &bytes, &mut reply, options));
-        let outcome = called.map_err(ServiceError::Call).and_then(|()| read::<M>(&reply));
-        Buffers { request: bytes, reply }.give_back();
+        let Request(mut buffers) = request;
+        let Buffers { request: bytes, reply, .. } = &mut buffers;
+        let called = with_type!(self, M, |found| self.client.call_into_with(found, bytes, reply, options));
+        let outcome = called.map_err(ServiceError::Call).and_then(|()| read::<M>(reply));
+        buffers.give_back();
         outcome
     }
 

@@ -47,10 +47,11 @@ impl<C: ByteClient> ServiceCaller<C> {
 
     /// Calls a method that answers once.
     pub fn call<M: Method>(&self, request: Request, options: &CallOptions) -> Outcome<M> {
-        let Request(Buffers { request: bytes, mut reply }) = request;
-        let called = self.with_type::<M, _>(|found| self.client.call_once(found, &bytes, &mut reply, options));
-        let outcome = called.map_err(ServiceError::Call).and_then(|()| read::<M>(&reply));
-        Buffers { request: bytes, reply }.give_back();
+        let Request(mut buffers) = request;
+        let Buffers { request: bytes, reply, .. } = &mut buffers;
+        let called = self.with_type::<M, _>(|found| self.client.call_once(found, bytes, reply, options));
+        let outcome = called.map_err(ServiceError::Call).and_then(|()| read::<M>(reply));
+        buffers.give_back();
         outcome
     }
 }

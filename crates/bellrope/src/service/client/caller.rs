@@ -149,16 +149,23 @@ fn codec_name(number: u8) -> String {
 /// How often one call looks its type up anew, because another server is there each time.
 const MOST_LOOKS: u32 = 3;
 
-/// Memory that calls of a thread use one after another.
+/// Memory that calls of a thread use one after another. Fresh memory for each large message would cost more than the call:
+/// every page of it is a fault.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     pub(super) request: Vec<u8>,
     pub(super) reply: Vec<u8>,
+    /// Calls since the last one that needed more than [`Self::SMALL`].
+    small_calls: u8,
 }
 
 impl Buffers {
-    /// Most bytes of memory that are kept.
-    const MOST_KEPT: usize = 64 * 1024;
+    /// Most bytes of each that are kept, whatever comes next.
+    const SMALL: usize = 64 * 1024;
+    /// Most bytes of each that are kept for calls as large as the last ones.
+    const LARGE: usize = 2 * 1024 * 1024;
+    /// So many small calls in a row, and the memory of large ones is given back.
+    const PATIENCE: u8 = 64;
 
     /// This thread's, if no call has them.
     fn take() -> Self {
@@ -166,11 +173,16 @@ impl Buffers {
     }
 
     pub(super) fn give_back(self) {
-        let kept = |buffer: Vec<u8>| if buffer.capacity() > Self::MOST_KEPT { Vec::new() } else { buffer };
-        BUFFERS.set(Self { request: kept(self.request), reply: kept(self.reply) });
+        let Self { request, reply, small_calls } = self;
+        let small = request.len().max(reply.len()) <= Self::SMALL;
+        let small_calls = if small { small_calls.saturating_add(1) } else { 0 };
+        let most = if small_calls < Self::PATIENCE { Self::LARGE } else { Self::SMALL };
+        let kept = |buffer: Vec<u8>| if buffer.capacity() > most { Vec::new() } else { buffer };
+        BUFFERS.set(Self { request: kept(request), reply: kept(reply), small_calls });
     }
 }
 
 thread_local! {
-    static BUFFERS: Cell<Buffers> = const { Cell::new(Buffers { request: Vec::new(), reply: Vec::new() }) };
+    static BUFFERS: Cell<Buffers> =
+        const { Cell::new(Buffers { request: Vec::new(), reply: Vec::new(), small_calls: 0 }) };
 }
