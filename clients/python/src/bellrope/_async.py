@@ -8,6 +8,7 @@ import logging
 import os
 import weakref
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 
@@ -17,11 +18,11 @@ from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
 from ._dial import Dialled, pause
 from ._errors import LOST, Closed, Connect, DeadlineExceeded, NotExecuted, interrupted
-from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 from ._items import AsyncItemDuplex, AsyncItems, AsyncItemUpload
 from ._method import Method
 from ._search import Search
 from ._spawn import Spawn
+from ._table import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 from ._waiters import Waiters
 
 _Request = TypeVar("_Request")
@@ -104,10 +105,45 @@ class AsyncClient:
         return client
 
     async def call(
-        self, name: str, payload: Payload = b"", *, timeout: Timeout = Default.TIMEOUT, retry: Retry = Retry.NEVER
+        self,
+        name: str,
+        payload: Payload = b"",
+        *,
+        timeout: Timeout = Default.TIMEOUT,
+        retry: Retry = Retry.NEVER,
+        _method: "Optional[Method[Any, Any, Any]]" = None,
     ) -> bytes:
         """Calls a unary message type and returns its response. Raises a CallError if there is none."""
-        return await self._call(name, None, as_bytes(payload), timeout, retry)
+        request = as_bytes(payload)
+        loop = self._running_loop()
+        seconds = self._config.seconds(timeout)
+        until, left = None if seconds is None else loop.time() + seconds, seconds
+        while True:
+            try:
+                begun = self._at_once(name, _method, UNARY, request, left)
+                link, call = begun or await self._request(name, _method, UNARY, request, until)
+                try:
+                    while not call.done:
+                        future = loop.create_future()
+                        call.wake = partial(_settle, future)
+                        if until is None:
+                            await future
+                            continue
+                        link.expiry.add(future, until)
+                        try:
+                            await future
+                        finally:
+                            link.expiry.discard(future)
+                        if not call.done and loop.time() >= until:
+                            raise DeadlineExceeded
+                except BaseException as error:
+                    link.cancel(call, interrupted(error))
+                    raise
+                return call.outcome()
+            except LOST as error:
+                if not retry.allows(error) or self._is_over(until):
+                    raise
+                left = None if until is None else until - loop.time()
 
     def stream(
         self, name: str, payload: Payload = b"", *, timeout: Optional[float] = None, retry: Retry = Retry.NEVER
@@ -143,7 +179,8 @@ class AsyncClient:
     ) -> _Answer:
         """As `call`, of a method of a typed service: values both ways. Raises ServiceError if it answers with its own
         error."""
-        return method.answer(await self._call(method.name, method, method.request(value), timeout, retry))
+        request = method.request(value)
+        return method.answer(await self.call(method.name, request, timeout=timeout, retry=retry, _method=method))
 
     def stream_typed(
         self,
@@ -201,8 +238,10 @@ class AsyncClient:
         return await self.duplex_typed(method, value, timeout=timeout)
 
     async def types(self) -> "list[MessageType]":
-        """The message types that the server offers."""
-        return list((await self._connected(None)).core.welcome.types.values())
+        """The message types that the server offers now."""
+        link = await self._connected(None)
+        link.hear()
+        return list(link.core.welcome.table.types.values())
 
     @property
     def state(self) -> State:
@@ -257,39 +296,6 @@ class AsyncClient:
 
     # Calls.
 
-    async def _call(
-        self, name: str, method: "Optional[Method[Any, Any, Any]]", request: bytes, timeout: Timeout, retry: Retry
-    ) -> bytes:
-        loop = self._running_loop()
-        seconds = self._config.seconds(timeout)
-        until, left = None if seconds is None else loop.time() + seconds, seconds
-        while True:
-            try:
-                begun = self._at_once(name, method, UNARY, request, left)
-                link, call = begun or await self._request(name, method, UNARY, request, until)
-                try:
-                    while not call.done:
-                        future = loop.create_future()
-                        call.wake = partial(_settle, future)
-                        if until is None:
-                            await future
-                            continue
-                        link.expiry.add(future, until)
-                        try:
-                            await future
-                        finally:
-                            link.expiry.discard(future)
-                        if not call.done and loop.time() >= until:
-                            raise DeadlineExceeded
-                except BaseException as error:
-                    link.cancel(call, interrupted(error))
-                    raise
-                return call.outcome()
-            except LOST as error:
-                if not retry.allows(error) or self._is_over(until):
-                    raise
-                left = None if until is None else until - loop.time()
-
     async def _begin(
         self,
         name: str,
@@ -338,14 +344,24 @@ class AsyncClient:
         if link is None:
             return None
         core = link.core
-        number = core.welcome.find(name, style, method)
+        table = core.welcome.table
+        number = table.find(name, style, method)
+        if number is None:
+            link.hear()
+            if self._link is not link:
+                return None
+            number = table.find(name, style, method)
+            if number is None:
+                raise table.fault(name, style, method)
         if not core.has_room:
             return None
         if link.broken:
             raise Closed if self._closed else NotExecuted
         if left is not None and left <= 0:
             raise DeadlineExceeded
-        call = core.begin(number, style, payload, link.dialled.deadline_us(left))
+        # The loop's clock may be another one than the server's.
+        deadline = None if left is None else link.dialled.moment_us(monotonic() + left)
+        call = core.begin(number, style, payload, deadline)
         link.flush()
         return link, call
 

@@ -13,7 +13,6 @@ from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
 from ._dial import Dialled
 from ._errors import LOST, Cancelled, Connect, DeadlineExceeded, NotExecuted, interrupted
-from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 from ._items import ItemDuplex, Items, ItemUpload
 from ._link import Link
 from ._method import Method
@@ -21,6 +20,7 @@ from ._search import Search
 from ._shared import Shared, moment
 from ._spawn import Spawn
 from ._streams import Duplex, Stream, Upload
+from ._table import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 
 _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
@@ -233,10 +233,12 @@ class Client(Shared):
         return self.duplex_typed(method, value, timeout=timeout, cancel=cancel)
 
     def types(self) -> list[MessageType]:
-        """The message types that the server offers."""
+        """The message types that the server offers now."""
         self._check_process()
         with self._lock:
-            return list(self._connected(moment(self._config.connect_timeout), None).core.welcome.types.values())
+            link = self._connected(moment(self._config.connect_timeout), None)
+            self._hear(link)
+            return list(link.core.welcome.table.types.values())
 
     @property
     def state(self) -> State:
@@ -430,14 +432,20 @@ class Client(Shared):
         if link is None or link.is_mute or self._closed:
             link = self._connected(until, registration)
         core = link.core
-        number = core.welcome.find(name, style, method)
+        table = core.welcome.table
+        number = table.find(name, style, method)
+        if number is None:
+            self._hear(link)
+            number = table.find(name, style, method)
+            if number is None and not link.broken:
+                raise table.fault(name, style, method)
         if not core.has_room and not self._wait(
             link, lambda: link.broken or core.has_room or registration.cancelled(), until, self._changed
         ):
             raise DeadlineExceeded
         if registration.cancelled():
             raise Cancelled
-        if link.broken:
+        if link.broken or number is None:
             raise NotExecuted
         if until is not None and until <= time.monotonic():
             raise DeadlineExceeded

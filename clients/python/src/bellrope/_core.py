@@ -22,7 +22,8 @@ from ._errors import (
     from_record,
     too_many_in_flight,
 )
-from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, Welcome
+from ._handshake import Welcome
+from ._table import CLIENT_STREAM, DUPLEX, SERVER_STREAM
 
 # Bytes that wait for the socket: parts of large messages are made up to the lower mark, and above the higher one nobody
 # may queue more.
@@ -113,7 +114,7 @@ class Core:
         self.welcome = welcome
         self._max_message = welcome.max_message
         self._max_record = welcome.max_record
-        self._reader = records.Reader(welcome.capacity // 4)
+        self._reader = records.Reader(welcome.capacity // 4, welcome.table.changes)
         self._calls: dict[int, Call] = {}
         self._last_id = 0
         self._out: deque[Union[bytes, memoryview]] = deque()
@@ -164,6 +165,7 @@ class Core:
         if not call.done and call.outflow is not None:
             self._queue(records.END, 0, call.id, call.outflow.number)
             call.outflow = None
+            call.wake()  # somebody may wait to send more
 
     def take_chunk(self, call: Call) -> bytes:
         """Takes the next chunk that came, and returns credit for it in time."""
@@ -321,10 +323,7 @@ class Core:
             return self._note_admitted(record)
         call = self._calls.get(number)
         if call is None:
-            # What belongs to no call has crossed with its end, but for the reason why the connection is closed.
-            if kind == records.ERROR and number == 0:
-                self._closed_because = payload[:_MAX_ERROR_TEXT].decode("utf-8", "replace")
-            return
+            return self._take_stray(record)
         if kind == records.RESPONSE:
             self._respond(call, payload)
         elif kind == records.CHUNK:
@@ -339,8 +338,19 @@ class Core:
             self._fail(call, record)
         elif kind == records.CREDIT:
             self._credit(call, record.extension)
-        else:
+        elif kind == records.FRAGMENT:
             self._fragment(call, record)
+        else:
+            raise _bad_form(kind)
+
+    def _take_stray(self, record: records.Record) -> None:
+        """What belongs to no call has crossed with its end, but for what is said of the connection."""
+        if record.kind == records.TYPES:
+            if record.call or record.message_type:
+                raise _bad_form(record.kind)
+            self.welcome.table.change(record.payload, record.extension)
+        elif record.kind == records.ERROR and record.call == 0:
+            self._closed_because = record.payload[:_MAX_ERROR_TEXT].decode("utf-8", "replace")
 
     def _note_admitted(self, record: records.Record) -> None:
         over = record.kind != records.ADMITTED or self._admitted is not None
@@ -351,12 +361,15 @@ class Core:
     def _respond(self, call: Call, payload: bytes) -> None:
         if call.streams:
             raise _bad_form(records.RESPONSE)
-        call.response = payload
         if call.partial is not None:
             if len(call.partial) + len(payload) != call.size:
                 raise _bad_size(call)
-            call.response = bytes(call.partial + payload)
-        self._answered(call, None)
+            payload = bytes(call.partial + payload)
+        call.response = payload
+        if self._large:
+            self._answered(call, None)
+        else:
+            self._finish(call, None)
 
     def _fail(self, call: Call, record: records.Record) -> None:
         error = from_record(record.message_type, record.extension, record.payload, self.welcome.max_message)
@@ -365,7 +378,7 @@ class Core:
     def _answered(self, call: Call, error: Optional[CallError]) -> None:
         # Of a large request that was answered in the middle, mostly refused, no more is sent, and the server is told
         # so.
-        in_parts = bool(self._large) and any(large.call is call and large.at > 0 for large in self._large)
+        in_parts = any(large.call is call and large.at > 0 for large in self._large)
         self._finish(call, error)
         if in_parts:
             self._queue(records.CANCEL, 0, call.id, None)

@@ -8,7 +8,7 @@ import socket
 from typing import Optional, Union
 
 from ._core import Core
-from ._dial import Dialled
+from ._dial import Dialled, arrived
 from ._doorbell import Doorbell, forget
 from ._errors import Violation
 from ._lock import Lock
@@ -149,6 +149,22 @@ class Link:
     def read(self) -> bool:
         """Reads once. Answers False if the connection is over, because of a violation if there is one."""
         return self.take(self.fetch())
+
+    def read_rest(self) -> bool:
+        """Reads what has arrived by now, and no more, as the server may go on sending. Answers as `read`."""
+        left = arrived(self._socket)
+        while True:
+            data = self.fetch()
+            if not self.take(data):
+                return False
+            left -= len(data or b"")
+            if left <= 0:
+                return True
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have arrived and were not read."""
+        return 0 if self.broken else arrived(self._socket)
 
     def fetch(self) -> Optional[bytes]:
         """What has come: nothing at the end, None if there is nothing yet. For whoever leads; needs no lock."""

@@ -26,6 +26,9 @@ from ._lock import IN_THE_MIDDLE, Lock
 from ._seat import Place, Seat
 from ._watcher import Watcher
 
+# How often to look for what has arrived: a server may go on sending.
+_LOOKS = 100
+
 _all: "weakref.WeakSet[Shared]" = weakref.WeakSet()
 
 
@@ -173,13 +176,23 @@ class Shared:
         try:
             if link.core.wants_write:
                 self._flush(link, waits=True)
-            over = not link.read()
-            while not over and link.is_mute:
-                over = not link.read()
+            # Behind a failed write there is what has arrived, and nothing else.
+            over = not link.read_rest() or link.is_mute if link.is_mute else not link.read()
         finally:
             # Also where an interrupt came in the middle: nobody knows what was read then.
             if over:
                 self._lose(link)
+
+    def _hear(self, link: Link) -> None:
+        """Takes what has arrived, such as a change of the message types, before somebody is told what there is not."""
+        for _ in range(_LOOKS):
+            if link.broken or not (link.unread or link.reading):
+                return
+            if link.leader in (None, threading.get_ident()):
+                self._exchange(link)
+            else:
+                # Whoever leads takes it in a moment.
+                self._changed.wait(0.001)
 
     def _flush(self, link: Link, waits: bool = False) -> None:
         """Writes what the socket takes, and lets somebody care for the rest: the leader if there is one, else the
@@ -206,9 +219,16 @@ class Shared:
 
     def _cancel(self, link: Link, call: Call, error: CallError) -> None:
         """Gives a call up, if it is still under way."""
+        was_done = call.done
         link.core.cancel(call, error)
-        if not link.broken:
+        if not (was_done or link.broken):
             self._flush(link)
+            self._rouse(link)
+
+    def _rouse(self, link: Link) -> None:
+        """Has the thread that leads look again, as it may be the one that waits for what was done just now."""
+        if link.leader not in (None, threading.get_ident()):
+            self._nudge.ring()
 
     def _token_cancelled(self, begun: list[tuple[Link, Call]]) -> None:
         """Called by a token, without the lock."""

@@ -96,6 +96,7 @@ class _Streaming:
             link.core.end_upload(self._call)
             if not link.broken:
                 client._flush(link)
+                client._rouse(link)
 
 
 class Stream(_Streaming):
