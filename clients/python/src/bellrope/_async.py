@@ -53,7 +53,8 @@ class AsyncClient:
         on_state_change: Optional[Callable[[State], object]] = None,
     ) -> None:
         self._config = Config(path, name, priority, connect_timeout, reconnect_timeout, call_timeout, max_message_bytes)
-        self._pid = os.getpid()
+        # Whether this is a child that was forked, and the client its parent's.
+        self._is_parents = False
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._link: Optional[AsyncLink] = None
         # Of the connection.
@@ -246,7 +247,7 @@ class AsyncClient:
     @property
     def state(self) -> State:
         """Whether there is a server at the moment."""
-        if self._closed or os.getpid() != self._pid:
+        if self._closed or self._is_parents:
             return State.CLOSED
         return State.RECONNECTING if self._link is None else State.CONNECTED
 
@@ -257,7 +258,7 @@ class AsyncClient:
     def close(self) -> None:
         """Hangs up. Calls under way end as Closed. In a forked child it does nothing, since the connection is the
         parent's. Another thread only has it done, by the event loop."""
-        if self._closed or os.getpid() != self._pid:
+        if self._closed or self._is_parents:
             return
         if self._loop is not None and self._loop.is_running() and asyncio._get_running_loop() is not self._loop:
             self._loop.call_soon_threadsafe(self.close)
@@ -456,7 +457,13 @@ class AsyncClient:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop, which is that of the first call."""
-        if os.getpid() != self._pid:
+        loop = asyncio._get_running_loop()
+        if loop is None or loop is not self._loop or self._is_parents:
+            return self._check_loop()
+        return loop
+
+    def _check_loop(self) -> asyncio.AbstractEventLoop:
+        if self._is_parents:
             raise Closed("this client belongs to the process that was forked; make a new one here")
         loop = asyncio.get_running_loop()
         if self._loop is None:
@@ -478,6 +485,7 @@ class AsyncClient:
 
     def _abandon_in_child(self) -> None:
         """Lets go, after a fork, of what is the parent's."""
+        self._is_parents = True
         if self._link is not None:
             self._link.close_in_child()
 

@@ -30,8 +30,8 @@ class AsyncLink:
         self.expiry = Expiry(loop)
         #: Who waits for room to queue.
         self.room = Waiters(loop, self.expiry)
-        # The first flush after something came writes at once: a lone caller waits for nothing. Those that follow it write
-        # together.
+        # The first flush after something came writes at once if there is one call alone: it waits for nothing. Others write
+        # together, as do those that come behind it.
         self._eager = True
         self._scheduled = False
         self._read_size = _READ
@@ -47,7 +47,7 @@ class AsyncLink:
         """Has what is queued written: at once, or together with what others queue before the loop goes on."""
         if self._scheduled or self.broken or not self.core.wants_write:
             return
-        if self._eager:
+        if self._eager and self.core.under_way < 2:
             self._eager = False
             self._write()
         else:

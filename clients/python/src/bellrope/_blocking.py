@@ -243,7 +243,7 @@ class Client(Shared):
     @property
     def state(self) -> State:
         """Whether there is a server at the moment."""
-        if self._closed or os.getpid() != self._pid:
+        if self._closed or self._is_parents:
             return State.CLOSED
         return State.RECONNECTING if self._link is None else State.CONNECTED
 
@@ -254,7 +254,7 @@ class Client(Shared):
     def close(self) -> None:
         """Hangs up. Calls under way end as Closed. In a forked child it does nothing, since the connection is the
         parent's."""
-        if os.getpid() == self._pid:
+        if not self._is_parents:
             with self._lock:
                 if not self._shut():
                     return
@@ -272,7 +272,7 @@ class Client(Shared):
     def __del__(self) -> None:
         # Nobody uses it any more; but other threads may be frozen by now, as the interpreter ends, so that nothing is
         # waited for.
-        if hasattr(self, "_watcher") and os.getpid() == self._pid and self._lock.acquire(blocking=False):
+        if hasattr(self, "_watcher") and not self._is_parents and self._lock.acquire(blocking=False):
             shut = self._shut()
             self._lock.release()
             if shut:

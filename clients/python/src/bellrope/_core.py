@@ -192,6 +192,11 @@ class Core:
                 call.wake()
 
     @property
+    def under_way(self) -> int:
+        """Calls that have not ended."""
+        return len(self._calls)
+
+    @property
     def has_room(self) -> bool:
         """Whether more may be queued."""
         return self._waiting < _HIGH

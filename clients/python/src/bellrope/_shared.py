@@ -37,7 +37,8 @@ class Shared:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._pid = os.getpid()
+        # Whether this is a child that was forked, and the client its parent's.
+        self._is_parents = False
         self._lock = Lock()
         # Of the connection, of room to queue, of tokens.
         self._changed = self._bell()
@@ -232,7 +233,7 @@ class Shared:
 
     def _token_cancelled(self, begun: list[tuple[Link, Call]]) -> None:
         """Called by a token, without the lock."""
-        if os.getpid() != self._pid:
+        if self._is_parents:
             return
         with self._lock:
             for link, call in begun:
@@ -242,14 +243,14 @@ class Shared:
 
     def _give_up(self, link: Link, call: Call) -> None:
         """Gives a call up. Called without the lock."""
-        if os.getpid() == self._pid and not call.done:
+        if not self._is_parents and not call.done:
             with self._lock:
                 self._cancel(link, call, Cancelled())
 
     def _drop(self, link: Link, call: Call) -> None:
         """Gives a call up that nobody refers to any more. Called without the lock, or by a garbage collector that may
         hold it."""
-        if os.getpid() != self._pid or call.done:
+        if self._is_parents or call.done:
             return
         if self._lock.acquire(blocking=False):
             try:
@@ -369,7 +370,7 @@ class Shared:
         return True
 
     def _check_process(self) -> None:
-        if os.getpid() != self._pid:
+        if self._is_parents:
             raise Closed("this client belongs to the process that was forked; make a new one here")
 
     def _release(self) -> None:
@@ -379,6 +380,7 @@ class Shared:
 
     def _abandon_in_child(self) -> None:
         """Lets go, after a fork, of what is the parent's. No lock is taken: its holder may not exist here."""
+        self._is_parents = True
         if self._link is not None:
             self._link.close_in_child()
         if self._dialling is not None:
