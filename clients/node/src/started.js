@@ -1,7 +1,7 @@
 // A program that was started as a server, and what it said.
 
 import { spawn as spawnProcess } from 'node:child_process';
-import { closeSync, fstatSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, renameSync, statSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, renameSync, statSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { SpawnError } from './errors.js';
 
@@ -161,12 +161,24 @@ function outputOf(spawn, socket) {
 
 // A log is begun anew when it is half full, so that it and the one before it stay within their bytes.
 function openLog(path, bytes) {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  makePrivate(dirname(path));
   const half = Math.floor(Math.max(bytes, FEWEST_BYTES) / 2);
   const found = statSync(path, { throwIfNoEntry: false });
   if (found !== undefined && found.size > Math.floor(half / 2)) renameSync(path, `${path}.1`);
   const file = openSync(path, 'a', 0o600);
   return { path, file, begin: fstatSync(file).size };
+}
+
+// Not with `recursive`: where the system says of a directory that it is there, and of a new one in it that nothing is, as below
+// /proc and in some automounted homes, Node tries for ever.
+function makePrivate(directory) {
+  if (existsSync(directory)) return;
+  makePrivate(dirname(directory));
+  try {
+    mkdirSync(directory, 0o700);
+  } catch (error) {
+    if (error.code !== 'EEXIST') throw error; // another one made it
+  }
 }
 
 // The last line that is not empty, or null.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from threading import get_ident
 from types import TracebackType
 from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 
@@ -12,7 +11,7 @@ from ._cancel import NO_REGISTRATION, CancelToken, Registration
 from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
 from ._dial import Dialled
-from ._errors import LOST, Cancelled, Connect, DeadlineExceeded, NotExecuted, interrupted
+from ._errors import LOST, Cancelled, Connect, DeadlineExceeded, NotExecuted
 from ._items import ItemDuplex, Items, ItemUpload
 from ._link import Link
 from ._method import Method
@@ -234,7 +233,7 @@ class Client(Shared):
 
     def types(self) -> list[MessageType]:
         """The message types that the server offers now."""
-        self._check_process()
+        self._check_caller()
         with self._lock:
             link = self._connected(moment(self._config.connect_timeout), None)
             self._hear(link)
@@ -255,6 +254,7 @@ class Client(Shared):
         """Hangs up. Calls under way end as Closed. In a forked child it does nothing, since the connection is the
         parent's."""
         if not self._is_parents:
+            self._check_caller()
             with self._lock:
                 if not self._shut():
                     return
@@ -272,7 +272,9 @@ class Client(Shared):
     def __del__(self) -> None:
         # Nobody uses it any more; but other threads may be frozen by now, as the interpreter ends, so that nothing is
         # waited for.
-        if hasattr(self, "_watcher") and not self._is_parents and self._lock.acquire(blocking=False):
+        if not hasattr(self, "_watcher") or self._is_parents or self._lock._is_owned():
+            return
+        if self._lock.acquire(blocking=False):
             shut = self._shut()
             self._lock.release()
             if shut:
@@ -366,27 +368,25 @@ class Client(Shared):
         token: Optional[CancelToken],
     ) -> bytes:
         """One try, called without the lock."""
-        self._check_process()
+        self._check_caller()
         begun: list[tuple[Link, Call]] = []
         registration = NO_REGISTRATION
         if token is not None:
             registration = Registration(token, lambda: self._token_cancelled(begun))
-        lock, me = self._lock, get_ident()
+        lock = self._lock
         try:
             lock.acquire()
-            try:
-                link, call = self._begin_locked(name, method, UNARY, payload, until, registration, begun)
-                if not self._wait_done(link, call, until):
-                    raise DeadlineExceeded
-            except BaseException as error:
-                if lock.holder != me:
-                    lock.acquire()
-                for link, call in begun:
-                    self._cancel(link, call, interrupted(error))
-                raise
-            finally:
-                if lock.holder == me:
-                    lock.release()
+            link, call = self._begin_locked(name, method, UNARY, payload, until, registration, begun)
+            if not self._wait_done(link, call, until):
+                raise DeadlineExceeded
+            if not call.unlocked:
+                lock.release()
+        except BaseException as error:
+            if not lock._is_owned():
+                lock.acquire()
+            self._interrupted(begun, error)
+            lock.release()
+            raise
         finally:
             registration.end()
         return call.outcome()
@@ -401,7 +401,7 @@ class Client(Shared):
         token: Optional[CancelToken],
     ) -> tuple[Link, Call, Registration]:
         """Sends a request. Called without the lock."""
-        self._check_process()
+        self._check_caller()
         begun: list[tuple[Link, Call]] = []
         registration = Registration(token, lambda: self._token_cancelled(begun))
         try:
@@ -410,9 +410,8 @@ class Client(Shared):
             return link, call, registration
         except BaseException as error:
             registration.end()
-            for link, call in begun:
-                with self._lock:
-                    self._cancel(link, call, interrupted(error))
+            with self._lock:
+                self._interrupted(begun, error)
             raise
 
     def _begin_locked(
@@ -429,7 +428,7 @@ class Client(Shared):
         if registration.cancelled():
             raise Cancelled
         link = self._link
-        if link is None or link.is_mute or self._closed:
+        if link is None or link.is_mute or link.broken or self._closed:
             link = self._connected(until, registration)
         core = link.core
         table = core.welcome.table

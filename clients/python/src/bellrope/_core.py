@@ -59,6 +59,7 @@ class Call:
         "response",
         "bell",
         "wake",
+        "unlocked",
         "number",
         "end",
         "partial",
@@ -79,6 +80,8 @@ class Call:
         self.wake: Callable[[], object] = _nobody
         #: Where threads wait for it.
         self.bell: Optional[threading.Condition] = None
+        #: Whether the thread that waited for it has not taken the lock again.
+        self.unlocked = False
         #: Which of the connection's request records it is, and where that ends among all bytes sent. None: it is not
         # queued.
         self.number: Optional[int] = None
@@ -128,6 +131,9 @@ class Core:
         self._admitted: Optional[int] = None
         # Why the server closes the connection, if it said so.
         self._closed_because = ""
+        #: Set while something is changed. Who finds it set was interrupted in the middle of that: the connection is to be
+        # given up.
+        self.torn = False
 
     # What the application does.
 
@@ -137,6 +143,7 @@ class Core:
             raise MessageTooLarge(len(payload), self._max_message)
         if len(self._calls) >= self.welcome.max_in_flight:
             raise too_many_in_flight(self.welcome.max_in_flight)
+        self.torn = True
         self._last_id += 1
         call = Call(self._last_id, style, self.welcome.stream_window)
         self._calls[call.id] = call
@@ -144,6 +151,7 @@ class Core:
             self._request(call, message_type, payload, deadline_us)
         else:
             self._large.append(_Large(call, message_type, payload, deadline_us))
+        self.torn = False
         return call
 
     def may_send(self, call: Call) -> bool:
@@ -156,24 +164,30 @@ class Core:
             return False
         if len(payload) > self.welcome.max_record:
             raise MessageTooLarge(len(payload), self.welcome.max_record)
+        self.torn = True
         self._queue(records.CHUNK, 0, call.id, call.outflow.number, payload)
         call.outflow.spend(len(payload))
+        self.torn = False
         return True
 
     def end_upload(self, call: Call) -> None:
         """Ends the stream to the server. The call goes on."""
         if not call.done and call.outflow is not None:
+            self.torn = True
             self._queue(records.END, 0, call.id, call.outflow.number)
             call.outflow = None
             call.wake()  # somebody may wait to send more
+            self.torn = False
 
     def take_chunk(self, call: Call) -> bytes:
         """Takes the next chunk that came, and returns credit for it in time."""
+        self.torn = True
         chunk = call.chunks.popleft()
         if not call.done and call.inflow is not None:
             credit = call.inflow.consumed(len(chunk))
             if credit:
                 self._queue(records.CREDIT, 0, call.id, credit)
+        self.torn = False
         return chunk
 
     def cancel(self, call: Call, error: CallError) -> None:
@@ -181,9 +195,10 @@ class Core:
         call.chunks.clear()
         if call.done:
             return
-        began = self._finish(call, error)
-        if began:
+        self.torn = True
+        if self._finish(call, error):
             self._queue(records.CANCEL, 0, call.id, None)
+        self.torn = False
 
     def wake_uploads(self) -> None:
         """Has those look again that send chunks: there is room to queue more."""
@@ -306,10 +321,10 @@ class Core:
         large.at += part
 
     def _finish(self, call: Call, error: Optional[CallError]) -> bool:
-        """Ends a call. Answers whether any of its request was sent or queued."""
-        del self._calls[call.id]
-        call.done = True
-        call.error = error
+        """Ends a call. Answers whether any of its request was sent or queued. If that is interrupted, it is done again."""
+        if not call.done:
+            call.error = error
+            call.done = True
         call.partial = None
         call.inflow = call.outflow = None
         if self._receiving is call:
@@ -320,6 +335,7 @@ class Core:
             if large is not None:
                 self._large.remove(large)
         call.wake()
+        self._calls.pop(call.id, None)
         return large is None or large.at > 0
 
     def _take(self, record: records.Record) -> None:

@@ -20,9 +20,9 @@ from ._config import Config, State
 from ._core import Call
 from ._dial import BACKLOG_PAUSE, Dialled, Dialling, pause
 from ._doorbell import Doorbell, forget
-from ._errors import CallError, Cancelled, Closed, Connect, DeadlineExceeded, Violation
+from ._errors import CallError, Cancelled, Closed, Connect, DeadlineExceeded, Violation, interrupted
 from ._link import Link
-from ._lock import IN_THE_MIDDLE, Lock
+from ._lock import IN_THE_MIDDLE, new_lock, once
 from ._seat import Place, Seat
 from ._watcher import Watcher
 
@@ -39,7 +39,7 @@ class Shared:
         self._config = config
         # Whether this is a child that was forked, and the client its parent's.
         self._is_parents = False
-        self._lock = Lock()
+        self._lock = new_lock()
         # Of the connection, of room to queue, of tokens.
         self._changed = self._bell()
         self._link: Optional[Link] = None
@@ -57,7 +57,7 @@ class Shared:
 
     def _bell(self) -> threading.Condition:
         """Something to wait for with the lock held."""
-        return threading.Condition(self._lock)  # type: ignore[arg-type]  # it needs no more than this lock has
+        return threading.Condition(self._lock)  # type: ignore[arg-type]  # it is one of those
 
     def _wait_for(self, link: Link, call: Call, ready: Callable[[], bool], until: Optional[float]) -> bool:
         """Waits for something of a call, which holds at the latest when the call is done. Answers False if time is
@@ -73,7 +73,7 @@ class Shared:
 
     def _wait_done(self, link: Link, call: Call, until: Optional[float]) -> bool:
         """Waits for the end of a call of this thread alone. Answers False if time is over. The lock may have been given back
-        where the call is done."""
+        where the call is done: then it is `unlocked`."""
         me = threading.get_ident()
         while not call.done:
             if link.leader in (None, me):
@@ -83,17 +83,23 @@ class Shared:
                 return False
             seat = Seat(link.followers)
             call.wake = seat.wake
-            interrupted = True
-            self._lock.release()
+            at_ease = False
+            saved = once()
             try:
-                seat.wait(left)
-                interrupted = False
+                try:
+                    call.unlocked = True
+                    self._lock.release()
+                    seat.wait(left)
+                    at_ease = True
+                finally:
+                    if not call.done or seat.called:
+                        call.unlocked = False
+                        self._lock._acquire_restore(saved)
             finally:
-                if not call.done or seat.called:
-                    self._lock.acquire()
+                if not call.unlocked:
                     seat.leave()
                     # One that was woken to lead, and does not, passes the role on.
-                    if interrupted or call.done or until is not None and time.monotonic() >= until:
+                    if not at_ease or call.done or until is not None and time.monotonic() >= until:
                         self._pass_on(link)
         return True
 
@@ -150,22 +156,24 @@ class Shared:
         patience = None if left is None else int(left * 1000) + 1
         over = True
         try:
-            self._lock.release()
+            saved = once()
             try:
+                self._lock.release()
                 ready = poller.poll(patience)
                 link.reading = True
                 # Here, too, others would wait for the lock one after the other.
                 data = link.fetch() if ready else None
             finally:
-                self._lock.acquire()
+                self._lock._acquire_restore(saved)
             if len(ready) > 1 or ready and ready[0][0] != link.descriptor:
                 self._nudge.clear()
             if link.core.wants_write:
                 self._flush(link, waits=True)
             over = not link.broken and not link.take(data)
         finally:
+            # Also where an interrupt came in the middle: nobody knows what was read then. Before that nothing was.
+            over &= link.reading
             link.reading = False
-            # Also where an interrupt came in the middle: nobody knows what was read then.
             if over:
                 self._lose(link)
 
@@ -220,11 +228,21 @@ class Shared:
 
     def _cancel(self, link: Link, call: Call, error: CallError) -> None:
         """Gives a call up, if it is still under way."""
+        if link.core.torn:
+            return self._lose(link)
         was_done = call.done
         link.core.cancel(call, error)
         if not (was_done or link.broken):
             self._flush(link)
             self._rouse(link)
+
+    def _interrupted(self, begun: "list[tuple[Link, Call]]", error: BaseException) -> None:
+        """Gives up what was begun of a call that ends so on this side."""
+        link = self._link
+        if link is not None and link.core.torn:
+            self._lose(link)
+        for link, call in begun:
+            self._cancel(link, call, interrupted(error))
 
     def _rouse(self, link: Link) -> None:
         """Has the thread that leads look again, as it may be the one that waits for what was done just now."""
@@ -235,6 +253,8 @@ class Shared:
         """Called by a token, without the lock."""
         if self._is_parents:
             return
+        if self._lock._is_owned():
+            return self._later(*begun)
         with self._lock:
             for link, call in begun:
                 self._cancel(link, call, Cancelled())
@@ -243,23 +263,34 @@ class Shared:
 
     def _give_up(self, link: Link, call: Call) -> None:
         """Gives a call up. Called without the lock."""
-        if not self._is_parents and not call.done:
-            with self._lock:
-                self._cancel(link, call, Cancelled())
+        if self._is_parents or call.done:
+            return
+        if self._lock._is_owned():
+            return self._later((link, call))
+        with self._lock:
+            self._cancel(link, call, Cancelled())
 
     def _drop(self, link: Link, call: Call) -> None:
         """Gives a call up that nobody refers to any more. Called without the lock, or by a garbage collector that may
         hold it."""
         if self._is_parents or call.done:
             return
-        if self._lock.acquire(blocking=False):
-            try:
-                self._cancel(link, call, Cancelled())
-            finally:
+        if self._lock._is_owned():
+            return self._later((link, call))
+        try:
+            if not self._lock.acquire(blocking=False):
+                return self._later((link, call))
+            self._cancel(link, call, Cancelled())
+            self._lock.release()
+        except BaseException:
+            if self._lock._is_owned():
                 self._lock.release()
-        else:
-            self._dropped.append((link, call))
-            self._watcher.ring()
+            raise
+
+    def _later(self, *begun: "tuple[Link, Call]") -> None:
+        """Has calls given up where the lock cannot be waited for: in the middle of what its holder does."""
+        self._dropped.extend(begun)
+        self._watcher.ring()
 
     # The connection.
 
@@ -273,6 +304,9 @@ class Shared:
             if registration is not None and registration.cancelled():
                 raise Cancelled
             link = self._link
+            if link is not None and link.broken:
+                self._lose(link)
+                continue
             if link is not None and link.is_mute and link.leader in (None, threading.get_ident()):
                 self._exchange(link)
                 continue
@@ -291,16 +325,19 @@ class Shared:
 
     def _connect(self, until: Optional[float]) -> Optional[Connect]:
         """Tries to connect once, without the lock. Answers why it failed, unless the client was closed meanwhile."""
-        self._connecting = True
-        self._lock.release()
         dialled: Optional[Dialled] = None
         failed: Optional[Connect] = None
+        saved = once()
         try:
-            dialled = self._dial(until)
-        except Connect as error:
-            failed = error
+            try:
+                self._connecting = True
+                self._lock.release()
+                dialled = self._dial(until)
+            except Connect as error:
+                failed = error
+            finally:
+                self._lock._acquire_restore(saved)
         finally:
-            self._lock.acquire()
             self._connecting = False
             self._changed.notify_all()
         if dialled is not None and self._closed:
@@ -337,18 +374,19 @@ class Shared:
             self._dialling = None
 
     def _lose(self, link: Link) -> None:
-        """Ends every call of a connection that is over."""
-        if link.broken:
+        """Ends every call of a connection that is over. If that is interrupted, it is done again."""
+        if link.lost:
             return
         link.hang_up()
         if link.leader is None and not link.writing:
             link.close()
         link.core.lose(link.violation)
-        self._changed.notify_all()
         if self._link is link:
             self._link = None
             self._violation = link.violation
             self._watcher.tell(State.RECONNECTING)
+        link.lost = True
+        self._changed.notify_all()
 
     def _shut(self) -> bool:
         """Ends the connection for good. Answers False if that was done."""
@@ -369,9 +407,12 @@ class Shared:
         self._watcher.tell(State.CLOSED)
         return True
 
-    def _check_process(self) -> None:
+    def _check_caller(self) -> None:
+        """Raises what forbids the calling thread to use the client."""
         if self._is_parents:
             raise Closed("this client belongs to the process that was forked; make a new one here")
+        if self._lock._is_owned():
+            raise RuntimeError(IN_THE_MIDDLE)
 
     def _release(self) -> None:
         """Gives the descriptors back that outlive a connection."""

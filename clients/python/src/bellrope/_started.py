@@ -25,12 +25,11 @@ class StartedServer:
     """A server that this process started. It lives on when this is forgotten."""
 
     def __init__(self, spawn: Spawn, socket: str) -> None:
-        program = spawn.program
-        # A path is one of our directory, and the program runs in another one. A name is looked up.
-        found = os.path.abspath(program) if os.sep in program else program
-        self._program = program
+        program = self._program = spawn.program
         self._output, descriptor = _output(spawn, socket)
         try:
+            # A path is one of our directory, and the program runs in another one. A name is looked up.
+            found = os.path.abspath(program) if os.sep in program else program
             self._child = subprocess.Popen(
                 [found, *spawn.arguments],
                 stdin=subprocess.DEVNULL,
@@ -47,6 +46,7 @@ class StartedServer:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
+
     def started(self) -> Started:
         """What its starter is told."""
         return Started(self._child.pid, self._output.path if self._output else None)
@@ -121,12 +121,11 @@ class _Output(NamedTuple):
 def _output(spawn: Spawn, socket: str) -> "Tuple[Optional[_Output], int]":
     """Opens what the program is to write to."""
     if spawn.log is not None:
-        path = os.path.abspath(spawn.log)
         try:
-            return _open(path, spawn.log_bytes)
+            return _open(spawn.log, spawn.log_bytes)
         except OSError as error:
-            raise SpawnError("Log", f"opening the log {path}: {error.strerror}", spawn.program) from error
-    for place in (default_log_path(os.path.basename(spawn.program)), os.path.abspath(f"{socket}.log")):
+            raise SpawnError("Log", f"opening the log {spawn.log}: {error.strerror}", spawn.program) from error
+    for place in (default_log_path(os.path.basename(spawn.program)), f"{socket}.log"):
         try:
             if place is not None:
                 return _open(place, spawn.log_bytes)
@@ -137,6 +136,7 @@ def _output(spawn: Spawn, socket: str) -> "Tuple[Optional[_Output], int]":
 
 def _open(path: str, log_bytes: int) -> "Tuple[_Output, int]":
     """A log that is begun anew when it is half full, so that it and the one before it stay within their bytes."""
+    path = os.path.abspath(path)
     _make_private(os.path.dirname(path))
     half = max(log_bytes, _FEWEST_BYTES) // 2
     try:

@@ -113,12 +113,14 @@ class Table:
     @property
     def types(self) -> dict[str, MessageType]:
         """The types by their names. If a name stands there twice, the first counts."""
-        if self._names is None:
-            self._names = {}
+        names = self._names
+        if names is None:
+            names = {}
             for entries in self._numbers.values():
                 for entry in entries:
-                    self._names.setdefault(entry.name, entry)
-        return self._names
+                    names.setdefault(entry.name, entry)
+            self._names = names
+        return names
 
     def find(self, name: str, style: int, method: "Optional[Method[Any, Any, Any]]") -> Optional[int]:
         """The number of a message type that can be called in this style, and is this method if there is one."""

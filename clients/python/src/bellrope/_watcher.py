@@ -118,6 +118,7 @@ def _look_after(
             return None, None, None
         while client._dropped:
             client._cancel(*client._dropped.popleft(), Cancelled())
+            client._changed.notify_all()
         link = client._link
         if link is not None:
             _serve(client, link)
