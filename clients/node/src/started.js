@@ -181,7 +181,8 @@ function makePrivate(directory) {
   }
 }
 
-// The last line that is not empty, or null.
+// The line that says most: the last one that begins with `error:`, behind which there may be hints, else the last one that is
+// not empty. Or null.
 function lastLineOf({ path, begin }) {
   try {
     const file = openSync(path, 'r');
@@ -190,7 +191,7 @@ function lastLineOf({ path, begin }) {
       const tail = Buffer.alloc(TAIL_BYTES);
       const length = readSync(file, tail, 0, TAIL_BYTES, Math.min(Math.max(begin, end - TAIL_BYTES), end));
       const lines = tail.toString('utf8', 0, length).split(/\r?\n/).map((line) => line.trim());
-      const line = lines.filter((text) => text !== '').at(-1);
+      const line = lines.filter((text) => /^error:/i.test(text)).at(-1) ?? lines.filter((text) => text !== '').at(-1);
       return line === undefined ? null : line.replace(/[\u0000-\u001f\u007f-\u009f]/gu, '').slice(0, LONGEST_LINE);
     } finally {
       closeSync(file);

@@ -140,6 +140,9 @@ test('a server that cannot start is told by its exit code and its last line', op
   assert.deepEqual([error.code, error.reason, error.exitCode, error.lastLine], ['Connect', 'Ended', 3, 'the licence has expired']);
   assert.equal(error.log, home.path('state/bellrope/sh.log'));
   assert.match(error.message, /\(exit status: 3\); its last line is: the licence has expired \(its log is \//);
+  // Behind the reason there may be hints.
+  const hints = await home.fails(home.script("echo early; echo 'error: no such flag'; echo; echo 'try --help'; exit 2"));
+  assert.equal(hints.lastLine, 'error: no such flag');
   // A server that says nothing has said nothing, whatever stands in the log before.
   assert.equal((await home.fails(home.script('exit 1'))).lastLine, null);
   assert.match((await home.fails(home.script('kill -9 $$'))).message, /\(signal: SIGKILL\)/);

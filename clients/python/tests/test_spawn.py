@@ -221,6 +221,9 @@ bellrope.Client.connect_or_spawn(sys.argv[1], bellrope.Spawn("/bin/sh", ["-c", '
         self.assertEqual((error.reason, error.exit_code, error.last_line), ("Ended", 3, "the licence has expired"))
         self.assertEqual(error.log, self.home.path("state/bellrope/sh.log"))
         self.assertIn("(exit status: 3); its last line is: the licence has expired (its log is /", str(error))
+        # Behind the reason there may be hints.
+        hints = self.fails(self.home.script("echo early; echo 'error: no such flag'; echo; echo 'try --help'; exit 2"))
+        self.assertEqual(hints.last_line, "error: no such flag")
         # A server that says nothing has said nothing, whatever stands in the log before.
         self.assertIsNone(self.fails(self.home.script("exit 1")).last_line)
         self.assertIn("(signal: 9)", str(self.fails(self.home.script("kill -9 $$"))))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import logging
 import os
 import weakref
 from functools import partial
@@ -19,6 +17,7 @@ from ._core import Call
 from ._dial import Dialled, pause
 from ._errors import LOST, Closed, Connect, DeadlineExceeded, NotExecuted, interrupted
 from ._items import AsyncItemDuplex, AsyncItems, AsyncItemUpload
+from ._listeners import Listeners
 from ._method import Method
 from ._search import Search
 from ._spawn import Spawn
@@ -29,7 +28,6 @@ _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
 _Sent = TypeVar("_Sent")
 
-_log = logging.getLogger("bellrope")
 _clients: "weakref.WeakSet[AsyncClient]" = weakref.WeakSet()
 
 
@@ -66,7 +64,7 @@ class AsyncClient:
         self._error: Optional[Connect] = None
         self._was_connected = False
         self._closed = False
-        self._listeners: list[tuple[contextvars.Context, Callable[[State], object]]] = []
+        self._listeners = Listeners()
         if on_state_change is not None:
             self.on_state_change(on_state_change)
         _clients.add(self)
@@ -253,7 +251,7 @@ class AsyncClient:
 
     def on_state_change(self, listener: Callable[[State], object]) -> None:
         """Calls the listener, on the event loop and with the context variables of now, after each change."""
-        self._listeners.append((contextvars.copy_context(), listener))
+        self._listeners.add(listener)
 
     def close(self) -> None:
         """Hangs up. Calls under way end as Closed. In a forked child it does nothing, since the connection is the
@@ -450,10 +448,8 @@ class AsyncClient:
             self._connector = self._loop.create_task(self._keep_connecting(self._loop, self._changed, first))
 
     def _tell(self, state: State) -> None:
-        if self._loop is None or self._loop.is_closed():
-            return
-        for context, listener in self._listeners:
-            self._loop.call_soon(_call_listener, listener, state, context=context)
+        if self._loop is not None and not self._loop.is_closed():
+            self._listeners.schedule(state, self._loop)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop, which is that of the first call."""
@@ -493,13 +489,6 @@ class AsyncClient:
 def _settle(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _call_listener(listener: Callable[[State], object], state: State) -> None:
-    try:
-        listener(state)
-    except Exception:
-        _log.exception("a listener for the state of a connection failed")
 
 
 def _abandon_all_in_child() -> None:

@@ -106,7 +106,8 @@ class _Output(NamedTuple):
     begin: int
 
     def last_line(self) -> Optional[str]:
-        """The last line that is not empty."""
+        """The line that says most: the last one that begins with `error:`, behind which there may be hints, else the last one
+        that is not empty."""
         try:
             with open(self.path, "rb") as file:
                 end = file.seek(0, os.SEEK_END)
@@ -115,7 +116,10 @@ class _Output(NamedTuple):
         except OSError:
             return None
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return "".join(letter for letter in lines[-1] if letter.isprintable())[:_LONGEST_LINE] if lines else None
+        errors = [line for line in lines if line[:6].lower() == "error:"]
+        for line in (errors or lines)[-1:]:
+            return "".join(letter for letter in line if letter.isprintable())[:_LONGEST_LINE]
+        return None
 
 
 def _output(spawn: Spawn, socket: str) -> "Tuple[Optional[_Output], int]":
