@@ -89,6 +89,8 @@ class Signals(unittest.TestCase):
                 except RuntimeError as error:
                     # It came while a Condition of the standard library gave the lock back.
                     self.assertIn("un-acquired lock", str(error))
+                except (bellrope.NotExecuted, bellrope.Unknown):
+                    pass  # an interrupt before had left the connection half changed
             for number in range(1000):
                 self.assertEqual(client.call("echo", b"%d" % number), b"%d" % number)
             assert client._link is not None

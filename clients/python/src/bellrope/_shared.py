@@ -22,7 +22,7 @@ from ._dial import BACKLOG_PAUSE, Dialled, Dialling, pause
 from ._doorbell import Doorbell, forget
 from ._errors import CallError, Cancelled, Closed, Connect, DeadlineExceeded, Violation, interrupted
 from ._link import Link
-from ._lock import IN_THE_MIDDLE, new_lock, once
+from ._lock import IN_THE_MIDDLE, is_interrupting, new_lock, once
 from ._seat import Place, Seat
 from ._watcher import Watcher
 
@@ -150,8 +150,8 @@ class Shared:
             self._exchange(link)
             if link.broken or link.has_read_first():
                 return
-        if link.reading:
-            raise RuntimeError(IN_THE_MIDDLE)
+        if self._is_read_from(link):
+            return
         poller = link.poller(nested)
         patience = None if left is None else int(left * 1000) + 1
         over = True
@@ -179,8 +179,8 @@ class Shared:
 
     def _exchange(self, link: Link) -> None:
         """Writes and reads as far as that goes without waiting."""
-        if link.reading:
-            raise RuntimeError(IN_THE_MIDDLE)
+        if self._is_read_from(link):
+            return
         over = True
         try:
             if link.core.wants_write:
@@ -191,6 +191,17 @@ class Shared:
             # Also where an interrupt came in the middle: nobody knows what was read then.
             if over:
                 self._lose(link)
+
+    def _is_read_from(self, link: Link) -> bool:
+        """Whether nothing can be read: in a handler, in the middle of reading, which is an error; and where an interrupt has left
+        that behind, which ends the connection."""
+        if link.reading:
+            if is_interrupting():
+                raise RuntimeError(IN_THE_MIDDLE)
+            link.reading = False
+            self._lose(link)
+            return True
+        return False
 
     def _hear(self, link: Link) -> None:
         """Takes what has arrived, such as a change of the message types, before somebody is told what there is not."""
@@ -412,7 +423,13 @@ class Shared:
         if self._is_parents:
             raise Closed("this client belongs to the process that was forked; make a new one here")
         if self._lock._is_owned():
-            raise RuntimeError(IN_THE_MIDDLE)
+            if is_interrupting():
+                raise RuntimeError(IN_THE_MIDDLE)
+            # Nobody knows what was interrupted.
+            if self._link is not None:
+                self._lose(self._link)
+            self._connecting = False
+            self._lock.release()
 
     def _release(self) -> None:
         """Gives the descriptors back that outlive a connection."""
