@@ -71,9 +71,9 @@ export class Client extends EventEmitter {
     return this.#options.path;
   }
 
-  /** The message types of the present connection. None while there is no connection. */
+  /** The message types that the server offers now, as far as it is known. None while there is no connection. */
   get messageTypes() {
-    const types = this.#connection?.terms.types.values() ?? [];
+    const types = this.#connection?.terms.table.values() ?? [];
     return Array.from(types, ({ name, style, codec, schema }) => ({ name, style: STYLE_NAMES[style], codec, schema }));
   }
 

@@ -23,6 +23,9 @@ import { Outbox } from './outbox.js';
 import { Reader } from './reader.js';
 import { Kind, MAX_ERROR_TEXT, Style, STYLE_NAMES } from './wire.js';
 
+/** More bytes than a socket holds that have arrived and were not read. */
+const MOST_ARRIVED = 16 * 1024 * 1024;
+
 export class Connection {
   #socket;
   #terms;
@@ -42,6 +45,7 @@ export class Connection {
   #ended = false;
   // What was read, to see whether anything still comes after a write has failed.
   #reads = 0;
+  #bytesRead = 0;
   #onLost = null;
   #lostWith = null;
 
@@ -52,7 +56,7 @@ export class Connection {
     this.#terms = { ...terms, maxMessage: Math.min(terms.maxMessage, maxMessage) };
     this.#maxRecord = maxRecordOf(this.#terms);
     this.#clockOffset = clockOffset(terms.clockUs, clockUs);
-    this.#reader = new Reader(terms.capacity / 4, (record) => this.#take(record));
+    this.#reader = new Reader(terms.capacity / 4, terms.table.changes, (record) => this.#take(record));
     this.#outbox = new Outbox(socket, this.#maxRecord, (call) => this.#sent.set(call.id, call), () => this.#roomMade());
     socket.onBytes = (bytes, length) => this.feed(bytes, 0, length);
     socket.onWriteFailed = () => this.#writeFailed();
@@ -84,14 +88,17 @@ export class Connection {
     this.#socket.unref();
   }
 
-  /** Begins a call, or ends it at once with the reason why it cannot be. */
-  begin(call) {
-    const refusal = this.#refusal(call);
+  /** Begins a call, or ends it with the reason why it cannot be. `heard`: what had arrived before was read. */
+  begin(call, heard = false) {
+    const type = this.#terms.table.find(call.name);
+    const misfit = misfitOf(call, type);
+    if (misfit !== null && !heard && this.#terms.table.changes) return this.#hear(call, 2);
+    const refusal = misfit ?? this.#refusal(call);
     if (refusal !== null) {
       call.end(refusal);
       return;
     }
-    call.type = this.#terms.types.get(call.name).number;
+    call.type = type.number;
     call.holder = this;
     this.#calls.add(call);
     call.incoming?.open(this.#terms.streamWindow);
@@ -109,6 +116,7 @@ export class Connection {
   feed(bytes, at, end) {
     if (this.#ended) return;
     this.#reads += 1;
+    this.#bytesRead += end - at;
     try {
       this.#reader.push(bytes, at, end);
     } catch (error) {
@@ -141,12 +149,20 @@ export class Connection {
     this.#outbox.end(call, chunks);
   }
 
+  // The server may have told of another table just now: what has arrived is read first. The first turn of the event loop may
+  // end before it gets to the socket.
+  #hear(call, turns) {
+    call.holder = this;
+    this.#calls.add(call);
+    setImmediate(() => {
+      if (call.ended) return;
+      if (turns > 1) return this.#hear(call, turns - 1);
+      this.#calls.delete(call);
+      this.begin(call, true);
+    });
+  }
+
   #refusal(call) {
-    const type = this.#terms.types.get(call.name);
-    if (type === undefined) return new UnknownMessageType(call.name);
-    if (type.style !== call.style) return new WrongStyle(call.name, STYLE_NAMES[type.style], STYLE_NAMES[call.style]);
-    const differences = call.method === null ? null : mismatch(call.method, type);
-    if (differences !== null) return new Incompatible(call.name, differences);
     const limit = this.#terms.maxMessage;
     const size = call.payload.length;
     if (size > limit) return new MessageTooLarge(`a request of ${size} bytes exceeds the limit of ${limit} bytes`, size, limit);
@@ -165,7 +181,7 @@ export class Connection {
   #take(record) {
     if (this.#ended) return;
     if (this.#admitted >= 0) throw new Violation('bad_form', 'a record behind the admitted record');
-    if (record.kind === Kind.admitted) return this.#takeAdmitted(record);
+    if (record.kind >= Kind.admitted) return this.#takeOfConnection(record);
     const call = this.#sent.get(record.call);
     if (call === undefined) return this.#takeStray(record);
     switch (record.kind) {
@@ -193,8 +209,9 @@ export class Connection {
     if (record.kind === Kind.error && record.call === 0) this.#closedBecause = record.text(MAX_ERROR_TEXT);
   }
 
-  #takeAdmitted(record) {
-    must(record.call === 0, 'bad_form', 'an admitted record with a call id');
+  #takeOfConnection(record) {
+    must(record.call === 0, 'bad_form', 'an admitted record, or one of message types, with a call id');
+    if (record.kind === Kind.types) return this.#terms.table.change(record.bytes.subarray(record.start, record.end), record.extension);
     must(record.extension <= this.#outbox.requests, 'bad_form', 'more requests admitted than were sent');
     this.#admitted = record.extension;
   }
@@ -238,13 +255,13 @@ export class Connection {
   // From here on: the end.
 
   // Answers and the admitted record may have arrived. They are read until two turns of the event loop have brought nothing:
-  // the first may end before it gets to the socket.
-  #writeFailed(quiet = 0) {
+  // the first may end before it gets to the socket. A server that goes on sending is not read for ever.
+  #writeFailed(quiet = 0, most = this.#bytesRead + MOST_ARRIVED) {
     const before = this.#reads;
     setImmediate(() => {
       if (this.#ended) return;
-      if (this.#reads > before) this.#writeFailed();
-      else if (quiet < 1) this.#writeFailed(quiet + 1);
+      const came = this.#reads > before;
+      if (this.#bytesRead < most && (came || quiet < 1)) this.#writeFailed(came ? 0 : quiet + 1, most);
       else this.#lost(null);
     });
   }
@@ -287,6 +304,14 @@ export class Connection {
     this.#lostWith = lostWith;
     this.#onLost?.(lostWith);
   }
+}
+
+// Why the table forbids a call, or null.
+function misfitOf(call, type) {
+  if (type === undefined) return new UnknownMessageType(call.name);
+  if (type.style !== call.style) return new WrongStyle(call.name, STYLE_NAMES[type.style], STYLE_NAMES[call.style]);
+  const differences = call.method === null ? null : mismatch(call.method, type);
+  return differences === null ? null : new Incompatible(call.name, differences);
 }
 
 // The texts are fixed, as this stands on the way of every record.

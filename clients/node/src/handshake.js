@@ -2,14 +2,16 @@
 
 import { Connect } from './errors.js';
 import { Growing } from './growing.js';
+import { PAGE_HEAD_BYTES, Table, Unfit } from './table.js';
 
 const MAGIC = Buffer.from('BELLROPE');
 const MAJOR = 1;
 const MINOR = 1;
 const TRANSPORT_SOCKET = 1;
-/** The feature bit by which codec and schema come with each message type. */
+/** The feature bits by which codec and schema come with each message type, and the table comes whole, with its changes. */
 const SCHEMAS = 1n;
-const MARK_BYTES = 9;
+const TABLE = 32n;
+const FEATURES = SCHEMAS | TABLE;
 const HELLO_BYTES = 88;
 const HEAD_BYTES = 64;
 const MAX_BODY = 65_536;
@@ -33,7 +35,7 @@ export const OTHER_VERSIONS = Object.freeze([STATUS_NAMES[1], OTHER_VERSION]);
 const PASSING = new Set([3, 4]);
 
 /** The hello's 88 bytes. `name` is cut to 64 bytes, between characters. */
-export function encodeHello({ name = '', priority = false, features = SCHEMAS, transport = TRANSPORT_SOCKET } = {}) {
+export function encodeHello({ name = '', priority = false, features = FEATURES, transport = TRANSPORT_SOCKET } = {}) {
   const hello = Buffer.alloc(HELLO_BYTES);
   const bytes = Buffer.from(name);
   let length = Math.min(bytes.length, MAX_NAME);
@@ -50,25 +52,75 @@ export function encodeHello({ name = '', priority = false, features = SCHEMAS, t
   return hello;
 }
 
-/** Collects the answer, which may come cut anywhere. */
+/** Collects the answer, which may come cut anywhere: a head, the body, and pages where there are any. */
 export class AnswerReader {
-  #head = new Growing(HEAD_BYTES);
-  #body = null;
+  #part = new Growing(HEAD_BYTES);
+  // Takes the part that is whole. Returns the bytes of the next one, or -1 behind the last.
+  #step = (bytes) => this.#takeHead(bytes);
+  #head = null;
+  #table = null;
 
   /** Takes `bytes[at..end]` and returns where the answer ends in it, or -1 if it has not ended. Throws a Connect. */
   push(bytes, at, end) {
-    if (this.#body === null) {
-      at = fill(this.#head, bytes, at, end);
-      if (this.#head.missing > 0) return -1;
-      this.#body = new Growing(bodyLength(this.#head.take()));
+    try {
+      for (;;) {
+        at = fill(this.#part, bytes, at, end);
+        if (this.#part.missing > 0) return -1;
+        const next = this.#step(this.#part.take());
+        if (next < 0) return at;
+        this.#part = new Growing(next);
+      }
+    } catch (error) {
+      throw error instanceof Unfit ? invalid(error.field) : error;
     }
-    at = fill(this.#body, bytes, at, end);
-    return this.#body.missing > 0 ? -1 : at;
   }
 
-  /** What the whole answer says. Throws a Connect if it is a refusal or invalid. */
+  /** What the whole answer says. */
   terms() {
-    return decodeAnswer(this.#head.take(), this.#body.take());
+    const head = this.#head;
+    return {
+      connection: head.readBigUInt64LE(24),
+      features: head.readBigUInt64LE(16),
+      capacity: head.readUInt32LE(32),
+      maxMessage: head.readUInt32LE(36),
+      maxInFlight: head.readUInt32LE(40),
+      streamWindow: head.readUInt32LE(44),
+      clockUs: head.readBigUInt64LE(56),
+      table: this.#table,
+    };
+  }
+
+  #takeHead(head) {
+    const length = bodyLength(head);
+    const features = head.readBigUInt64LE(16);
+    const status = head.readUInt16LE(12);
+    if (status === 0) this.#table = new Table((features & SCHEMAS) !== 0n, (features & TABLE) === 0n ? null : head.readUInt32LE(52));
+    this.#head = head;
+    this.#step = (body) => this.#takeBody(status, body);
+    return length;
+  }
+
+  #takeBody(status, body) {
+    if (status !== 0) throw refused(status, body);
+    this.#table.body(body);
+    return this.#next();
+  }
+
+  #takePageHead(head) {
+    const length = this.#table.pageHead(head);
+    this.#step = (page) => this.#takePage(page);
+    return length;
+  }
+
+  #takePage(page) {
+    this.#table.page(page);
+    return this.#next();
+  }
+
+  #next() {
+    if (this.#table.whole) return -1;
+    this.#step = (head) => this.#takePageHead(head);
+    return PAGE_HEAD_BYTES;
   }
 }
 
@@ -98,51 +150,9 @@ function checkRanges(head) {
   if (head.readUInt32LE(44) < 1) throw invalid('stream_window');
 }
 
-function decodeAnswer(head, body) {
-  const status = head.readUInt16LE(12);
-  if (status !== 0) throw refused(status, body);
-  return {
-    connection: head.readBigUInt64LE(24),
-    features: head.readBigUInt64LE(16),
-    capacity: head.readUInt32LE(32),
-    maxMessage: head.readUInt32LE(36),
-    maxInFlight: head.readUInt32LE(40),
-    streamWindow: head.readUInt32LE(44),
-    clockUs: head.readBigUInt64LE(56),
-    types: decodeTypes(body, (head.readBigUInt64LE(16) & SCHEMAS) !== 0n),
-  };
-}
-
 /** Most payload bytes of one record. */
 export function maxRecordOf({ capacity, maxMessage }) {
   return Math.min(capacity / 4, maxMessage);
-}
-
-function decodeTypes(body, marked) {
-  const types = new Map();
-  const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-  for (let at = 0; at < body.length; ) {
-    if (body.length - at < 4) throw invalid('types');
-    const number = body.readUInt16LE(at);
-    const style = body[at + 2];
-    const end = at + 4 + body[at + 3];
-    if (end === at + 4 || end > body.length) throw invalid('types');
-    let name;
-    try {
-      name = utf8.decode(body.subarray(at + 4, end));
-    } catch {
-      throw invalid('types');
-    }
-    if (/[\u0000-\u001f\u007f-\u009f]/u.test(name)) throw invalid('types');
-    const next = marked ? end + MARK_BYTES : end;
-    if (next > body.length) throw invalid('types');
-    const codec = marked ? body[end] : 0;
-    const schema = marked ? body.readBigUInt64LE(end + 1) : 0n;
-    // Other styles belong to newer versions.
-    if (style <= 3 && !types.has(name)) types.set(name, { name, number, style, codec, schema });
-    at = next;
-  }
-  return types;
 }
 
 function otherVersion(major, minor) {

@@ -22,6 +22,7 @@ export class Reader {
   end = 0;
 
   #maxPayload;
+  #hearsTypes;
   #onRecord;
   #owned = false;
   // The beginning of a record that has not come whole: its head, then its payload.
@@ -30,8 +31,9 @@ export class Reader {
   #body = null;
   #stopped = false;
 
-  constructor(maxPayload, onRecord) {
+  constructor(maxPayload, hearsTypes, onRecord) {
     this.#maxPayload = maxPayload;
+    this.#hearsTypes = hearsTypes;
     this.#onRecord = onRecord;
   }
 
@@ -121,7 +123,7 @@ export class Reader {
     this.type = bytes.readUInt16LE(at + 4);
     this.kind = bytes[at + 6];
     const flags = bytes[at + 7];
-    checkHeader(this.kind, flags, this.type, length, this.#maxPayload);
+    checkHeader(this.kind, flags, this.type, length, this.#maxPayload, this.#hearsTypes);
     this.extended = flags === EXTENDED;
     this.start = 0;
     this.end = length;

@@ -1,7 +1,7 @@
 // A program that was started as a server, and what it said.
 
 import { spawn as spawnProcess } from 'node:child_process';
-import { closeSync, fstatSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, renameSync, statSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, mkdirSync, openSync, readdirSync, readFileSync, readSync, renameSync, statSync } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { SpawnError } from './errors.js';
 
@@ -161,7 +161,7 @@ function outputOf(spawn, socket) {
 
 // A log is begun anew when it is half full, so that it and the one before it stay within their bytes.
 function openLog(path, bytes) {
-  mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  makePrivate(dirname(path));
   const half = Math.floor(Math.max(bytes, FEWEST_BYTES) / 2);
   const found = statSync(path, { throwIfNoEntry: false });
   if (found !== undefined && found.size > Math.floor(half / 2)) renameSync(path, `${path}.1`);
@@ -169,7 +169,20 @@ function openLog(path, bytes) {
   return { path, file, begin: fstatSync(file).size };
 }
 
-// The last line that is not empty, or null.
+// Not with `recursive`: where the system says of a directory that it is there, and of a new one in it that nothing is, as below
+// /proc and in some automounted homes, Node tries for ever.
+function makePrivate(directory) {
+  if (existsSync(directory)) return;
+  makePrivate(dirname(directory));
+  try {
+    mkdirSync(directory, 0o700);
+  } catch (error) {
+    if (error.code !== 'EEXIST') throw error; // another one made it
+  }
+}
+
+// The line that says most: the last one that begins with `error:`, behind which there may be hints, else the last one that is
+// not empty. Or null.
 function lastLineOf({ path, begin }) {
   try {
     const file = openSync(path, 'r');
@@ -178,7 +191,7 @@ function lastLineOf({ path, begin }) {
       const tail = Buffer.alloc(TAIL_BYTES);
       const length = readSync(file, tail, 0, TAIL_BYTES, Math.min(Math.max(begin, end - TAIL_BYTES), end));
       const lines = tail.toString('utf8', 0, length).split(/\r?\n/).map((line) => line.trim());
-      const line = lines.filter((text) => text !== '').at(-1);
+      const line = lines.filter((text) => /^error:/i.test(text)).at(-1) ?? lines.filter((text) => text !== '').at(-1);
       return line === undefined ? null : line.replace(/[\u0000-\u001f\u007f-\u009f]/gu, '').slice(0, LONGEST_LINE);
     } finally {
       closeSync(file);

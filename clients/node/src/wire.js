@@ -13,6 +13,8 @@ export const Kind = Object.freeze({
   end: 8,
   fragment: 9,
   admitted: 10,
+  types: 12,
+  described: 13,
 });
 
 export const Style = Object.freeze({ unary: 0, serverStream: 1, clientStream: 2, duplex: 3 });
@@ -45,15 +47,17 @@ FORMS[Kind.chunk] = { fromServer: true, type: false, extension: true, payload: n
 FORMS[Kind.end] = { fromServer: true, type: false, extension: true, payload: false };
 FORMS[Kind.fragment] = { fromServer: true, type: false, extension: true, payload: true };
 FORMS[Kind.admitted] = { fromServer: true, type: false, extension: true, payload: false };
+FORMS[Kind.types] = { fromServer: true, type: false, extension: true, payload: true };
+FORMS[Kind.described] = { fromServer: false };
 
-/** Checks the header of a record from the server, as soon as its eight bytes are there. */
-export function checkHeader(kind, flags, type, length, maxPayload) {
+/** Checks the header of a record from the server, as soon as its eight bytes are there. `hearsTypes`: changes of the table may come. */
+export function checkHeader(kind, flags, type, length, maxPayload, hearsTypes) {
   const form = FORMS[kind];
   if (form === undefined || (flags & ~EXTENDED) !== 0) {
     throw new Violation('bad_header', `kind ${kind}, flags ${flags}`);
   }
   if (length > maxPayload) throw new Violation('bad_length', `a record of ${length} bytes, at most ${maxPayload} are allowed`);
-  if (!form.fromServer) throw new Violation('bad_direction', `kind ${kind} comes from clients only`);
+  if (!form.fromServer || (kind === Kind.types && !hearsTypes)) throw new Violation('bad_direction', `kind ${kind} does not come to this side`);
   if (!agrees(form.type, type !== 0) || !agrees(form.extension, flags === EXTENDED) || !agrees(form.payload, length !== 0)) {
     throw new Violation('bad_form', `kind ${kind}, type ${type}, flags ${flags}, ${length} bytes`);
   }

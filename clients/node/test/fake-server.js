@@ -9,7 +9,8 @@ import { connect } from '../index.js';
 import { atEnd, remove } from './at-end.js';
 import { ServerRules } from './server-rules.js';
 
-const NUMBERS = { request: 2, cancel: 3, credit: 4, response: 5, error: 6, chunk: 7, end: 8, fragment: 9, admitted: 10 };
+const NUMBERS = { request: 2, cancel: 3, credit: 4, response: 5, error: 6, chunk: 7, end: 8, fragment: 9, admitted: 10, types: 12 };
+const TABLE = 32n;
 
 export const TYPES = [
   { name: 'unary', number: 1, style: 0 },
@@ -46,12 +47,17 @@ export function encodeAnswer(terms, types = TYPES, { status = 0, text = '' } = {
     head.writeUInt32LE(terms.maxMessage, 36);
     head.writeUInt32LE(terms.maxInFlight, 40);
     head.writeUInt32LE(terms.streamWindow, 44);
+    if (terms.entries !== undefined) {
+      head.writeBigUInt64LE(TABLE, 16);
+      head.writeUInt32LE(terms.entries, 52);
+    }
     head.writeBigUInt64LE(process.hrtime.bigint() / 1000n, 56);
   }
   return Buffer.concat([head, body]);
 }
 
-function encodeType({ name, number, style }) {
+/** A message type, as it stands in the table. */
+export function encodeType({ name, number, style }) {
   const head = Buffer.alloc(4);
   head.writeUInt16LE(number);
   head[2] = style;
@@ -75,7 +81,7 @@ export async function clientOf(t, pathOrOptions) {
 }
 
 /**
- * Starts a server. Options: the terms; `types`; `path`; `status` and `text` of a refusal; `onPeer(peer)` when a connection
+ * Starts a server. Options: the terms, with `entries` of the whole table where the bit TABLE is answered; `types`; `path`; `status` and `text` of a refusal; `onPeer(peer)` when a connection
  * comes (`peer.manual = true` there leaves the handshake to the test); `onRecord(peer, record)` for each record, else the server echoes; `cut` makes it write so
  * many bytes at a time.
  */

@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import { BellropeError, connect, decodeText } from '../index.js';
 import { Growing } from '../src/growing.js';
-import { clientOf, encodeAnswer, encodeRecord, startFake } from './fake-server.js';
+import { clientOf, encodeAnswer, encodeRecord, encodeType, startFake } from './fake-server.js';
 
 const MINUTE = { timeout: 60_000 };
 const terms = { capacity: 4_096, maxMessage: 100_000, maxInFlight: 16, streamWindow: 1_000 };
@@ -19,21 +19,23 @@ function random(seed) {
   };
 }
 
+const changes = [encodeType({ name: 'later', number: 9, style: 0 }), Buffer.from([9, 0, 255, 0]), Buffer.from([1, 0, 255, 0])];
+
 function mangled(pick) {
-  const kinds = ['request', 'cancel', 'credit', 'response', 'error', 'chunk', 'end', 'fragment', 'admitted'];
+  const kinds = ['request', 'cancel', 'credit', 'response', 'error', 'chunk', 'end', 'fragment', 'admitted', 'types'];
   const record = encodeRecord({
     kind: kinds[pick(kinds.length)],
     type: pick(4) === 0 ? pick(20) : 0,
     call: pick(7),
     extension: pick(2) === 0 ? null : pick(3) === 0 ? pick(2 ** 32) : pick(4),
-    payload: randomBytes(pick(3) === 0 ? pick(1_100) : 0),
+    payload: pick(4) === 0 ? changes[pick(changes.length)] : randomBytes(pick(3) === 0 ? pick(1_100) : 0),
   });
   if (pick(3) === 0) record[pick(Math.min(record.length, 24))] ^= 1 << pick(8);
   return record;
 }
 
 async function attack(t, seed, bytesOf) {
-  const server = await startFake(t, { ...terms, onRecord() {} });
+  const server = await startFake(t, { ...terms, entries: 4, onRecord() {} });
   const client = await clientOf(t, server.path);
   const upload = client.clientStream('client_stream');
   const both = client.duplex('duplex');
@@ -72,12 +74,12 @@ test('random bytes and mangled records end in typed errors', MINUTE, async (t) =
 });
 
 test('a mangled answer is refused or understood, never a fault', MINUTE, async (t) => {
-  const good = encodeAnswer(terms);
+  const good = [encodeAnswer(terms), encodeAnswer({ ...terms, entries: 4 })];
   let seed;
   const server = await startFake(t, {
     onPeer(peer) {
       peer.manual = true;
-      const answer = Buffer.from(good);
+      const answer = Buffer.from(good[seed % 2]);
       const pick = random(seed);
       for (let n = 1 + pick(3); n > 0; n -= 1) answer[pick(answer.length)] ^= 1 << pick(8);
       peer.socket.end(pick(5) === 0 ? answer.subarray(0, pick(answer.length)) : answer);

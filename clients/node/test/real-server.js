@@ -38,8 +38,8 @@ export class RealServer {
   }
 
   /** The example with types of every style, which ends with its standard input. */
-  static styles(t) {
-    return RealServer.#example(t, STYLES);
+  static styles(t, ...more) {
+    return RealServer.#example(t, STYLES, more);
   }
 
   /** The example with typed services, likewise. */
@@ -47,9 +47,9 @@ export class RealServer {
     return RealServer.#example(t, TYPED);
   }
 
-  static #example(t, program) {
+  static #example(t, program, more = []) {
     const path = join(folder(t), 'run', 'example.sock');
-    return new RealServer(path, () => spawn(program, [path], { stdio: ['pipe', 'pipe', 'pipe'] })).#begin(t);
+    return new RealServer(path, () => spawn(program, [path, ...more], { stdio: ['pipe', 'pipe', 'pipe'] })).#begin(t);
   }
 
   start() {

@@ -140,6 +140,9 @@ test('a server that cannot start is told by its exit code and its last line', op
   assert.deepEqual([error.code, error.reason, error.exitCode, error.lastLine], ['Connect', 'Ended', 3, 'the licence has expired']);
   assert.equal(error.log, home.path('state/bellrope/sh.log'));
   assert.match(error.message, /\(exit status: 3\); its last line is: the licence has expired \(its log is \//);
+  // Behind the reason there may be hints.
+  const hints = await home.fails(home.script("echo early; echo 'error: no such flag'; echo; echo 'try --help'; exit 2"));
+  assert.equal(hints.lastLine, 'error: no such flag');
   // A server that says nothing has said nothing, whatever stands in the log before.
   assert.equal((await home.fails(home.script('exit 1'))).lastLine, null);
   assert.match((await home.fails(home.script('kill -9 $$'))).message, /\(signal: SIGKILL\)/);
@@ -308,7 +311,8 @@ test('signals to its starters group do not reach a server', options, async (t) =
 test('a home may be odd or not be there', options, async (t) => {
   const home = homeOf(t);
   writeFileSync(home.path('file'), '');
-  for (const values of [{ HOME: '', XDG_STATE_HOME: '' }, { HOME: home.path('file'), XDG_STATE_HOME: 'relative' }]) {
+  // Below /proc every new directory is said to be missing, as in automounted homes.
+  for (const values of [{ HOME: '', XDG_STATE_HOME: '' }, { HOME: '/proc', XDG_STATE_HOME: '' }, { HOME: home.path('file'), XDG_STATE_HOME: 'relative' }]) {
     const odd = new Home(t, "a b's 🔔 $(x) %s");
     variables(t, values);
     assert.equal(await odd.ticket(), 1);

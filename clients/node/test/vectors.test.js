@@ -12,8 +12,9 @@ import { ReceiveCredit, SendCredit } from '../src/credit.js';
 import { fromRecord, Violation } from '../src/errors.js';
 import { AnswerReader, encodeHello, maxRecordOf } from '../src/handshake.js';
 import { Reader } from '../src/reader.js';
+import { Table } from '../src/table.js';
 import { checkHeader, Kind, partsOf } from '../src/wire.js';
-import { clientOf, encodeRecord, startFake } from './fake-server.js';
+import { clientOf, encodeRecord, encodeType, startFake } from './fake-server.js';
 import { Rule, ServerRules } from './server-rules.js';
 
 const FOLDER = process.env.BELLROPE_VECTORS ?? new URL('../../../docs/vectors', import.meta.url).pathname;
@@ -61,7 +62,7 @@ test('answers mean what the vectors say, however they are cut', () => {
       assert.equal(terms.connection, BigInt(wanted.connection));
       assert.equal(terms.features, BigInt(wanted.features));
       assert.equal(maxRecordOf(terms), wanted.max_record);
-      const types = [...terms.types.values()].map(({ name, number, style, codec, schema }) => ({
+      const types = [...terms.table.values()].map(({ name, number, style, codec, schema }) => ({
         name,
         style: STYLES[style],
         type: number,
@@ -92,13 +93,102 @@ test('invalid answers are refused by the field that is wrong', () => {
   }
 });
 
+const tables = vectors('table');
+const isMarked = ({ features }) => (BigInt(features) & 1n) !== 0n;
+
+// A type as table.json shows it.
+const shownIn = (group) => ({ name, number, style, codec, schema }) => ({
+  ...(isMarked(group) ? { codec, hash: String(schema) } : {}),
+  name,
+  style: STYLES[style],
+  type: number,
+});
+
+function entryOf({ name, style, type, codec = 0, hash = '0' }, group) {
+  const mark = Buffer.alloc(isMarked(group) ? 9 : 0);
+  if (isMarked(group)) {
+    mark[0] = codec;
+    mark.writeBigUInt64LE(BigInt(hash), 1);
+  }
+  return Buffer.concat([encodeType({ name, number: type, style: STYLES.indexOf(style) }), mark]);
+}
+
+// The types by the rule `made` of table.json, and the answer with them, of which the file has the heads.
+function madeTypes(count, group) {
+  const marks = (n) => (isMarked(group) ? { codec: 1, hash: String(2n ** 64n - 1n - BigInt(n)) } : {});
+  return Array.from({ length: count }, (_, i) => ({ ...marks(i + 1), name: String(i + 1).padStart(250, '0'), style: 'unary', type: i + 1 }));
+}
+
+function madeAnswer(group) {
+  const entries = madeTypes(group.made, group).map((type) => entryOf(type, group));
+  assert.ok(Buffer.concat(entries).toString('hex').startsWith(group.first));
+  const parts = [hex(group.head), ...entries.slice(0, group.in_body)];
+  for (const head of group.page_heads.map(hex)) {
+    const page = Buffer.concat(entries.slice(head.readUInt16LE(0), head.readUInt16LE(0) + head.readUInt16LE(2)));
+    assert.equal(page.length, head.readUInt32LE(4));
+    parts.push(head, page);
+  }
+  return Buffer.concat(parts);
+}
+
+test('a table comes whole with its pages, however it is cut', () => {
+  for (const wanted of tables.answers) {
+    const answer = wanted.answer === undefined ? madeAnswer(wanted) : hex(wanted.answer);
+    for (const step of [7, 4_096, answer.length]) {
+      const { terms, end } = readAnswer(Buffer.concat([answer, Buffer.from('records')]), step);
+      assert.equal(end, answer.length);
+      assert.equal(terms.table.changes, wanted.entries !== null);
+      const types = [...terms.table.values()].map(shownIn(wanted));
+      assert.deepEqual(types, wanted.types ?? madeTypes(wanted.known, wanted));
+    }
+  }
+});
+
+test('an answer whose table or page is wrong is refused by what is wrong', () => {
+  for (const { answer, wrong, what } of tables.invalid_answers) {
+    assert.throws(() => readAnswer(hex(answer)), (error) => error instanceof Connect && error.message.endsWith(`: ${wrong}`), what);
+  }
+  const { made, cases } = tables.invalid_pages;
+  const group = tables.answers.find((answer) => answer.made === made && answer.entries !== null);
+  const whole = madeAnswer(group);
+  const at = whole.indexOf(hex(group.page_heads[0]));
+  for (const { head, wrong, what } of cases) {
+    const bytes = Buffer.from(whole);
+    hex(head).copy(bytes, at);
+    assert.throws(() => readAnswer(bytes), (error) => error instanceof Connect && error.message.endsWith(`: ${wrong}`), what);
+  }
+});
+
+test('changes of the table are followed, and one that does not fit is a violation', () => {
+  for (const group of tables.changes) {
+    for (const { record, entries, types, rule } of group.cases) {
+      const table = new Table(isMarked(group), group.before.length);
+      table.body(Buffer.concat(group.before.map((type) => entryOf(type, group))));
+      let given = null;
+      const reader = new Reader(65_536, true, ({ kind, call, extension, bytes, start, end }) => {
+        given = { kind, call, extension };
+        table.change(bytes.subarray(start, end), extension);
+      });
+      const read = () => reader.push(hex(record), 0, hex(record).length);
+      if (rule === undefined) {
+        read();
+        assert.deepEqual([...table.values()].map(shownIn(group)), types);
+      } else {
+        assert.throws(read, (error) => error instanceof Violation && error.rule === rule);
+      }
+      assert.deepEqual(given, { kind: Kind.types, call: 0, extension: entries });
+      assert.throws(() => new Reader(65_536, false, () => {}).push(hex(record), 0, 8), { rule: 'bad_direction' });
+    }
+  }
+});
+
 test('records are written and read as in the vectors, however they are cut', () => {
   const { valid } = vectors('records');
   const fromServer = valid.filter(({ kind }) => kind !== Kind.request && kind !== Kind.cancel);
   const all = Buffer.concat(fromServer.map(({ bytes }) => hex(bytes)));
   for (let step = 1; step <= all.length; step += 1) {
     const seen = [];
-    const reader = new Reader(65_536, (record) => {
+    const reader = new Reader(65_536, false, (record) => {
       const payload = record.takePayload().toString('hex');
       const extension = record.extended ? (BigInt(record.high) * 2n ** 32n + BigInt(record.low)).toString() : null;
       seen.push({ kind: record.kind, type: record.type, call: String(record.call), extension, payload });
@@ -119,7 +209,7 @@ test('records are written and read as in the vectors, however they are cut', () 
 test('invalid headers are refused by the rule of the vectors', () => {
   for (const { bytes, rule, what } of vectors('records').invalid_headers) {
     const header = hex(bytes);
-    const check = () => checkHeader(header[6], header[7], header.readUInt16LE(4), header.readUInt32LE(0), 65_536);
+    const check = () => checkHeader(header[6], header[7], header.readUInt16LE(4), header.readUInt32LE(0), 65_536, false);
     assert.throws(check, (error) => error instanceof Violation && error.rule === rule, what);
   }
 });
@@ -128,7 +218,7 @@ test('errors of the server are the outcomes of the vectors', () => {
   for (const { bytes, outcome, code, detail, text, reason, retry_after_ms: after } of vectors('errors').errors) {
     let error;
     const record = hex(bytes);
-    new Reader(65_536, (r) => (error = fromRecord(r.type, r.low, r.high, r.text(1_024), 10_485_760))).push(record, 0, record.length);
+    new Reader(65_536, false, (r) => (error = fromRecord(r.type, r.low, r.high, r.text(1_024), 10_485_760))).push(record, 0, record.length);
     assert.equal(error.code, outcome);
     assert.equal(error.constructor.name, outcome);
     assert.equal(error.message, text);
@@ -252,13 +342,13 @@ class SlowSocket extends EventEmitter {
 
 test('a lost connection ends calls as in the vectors', async () => {
   const { cases, requests, capacity, max_message: maxMessage, max_in_flight: maxInFlight, stream_window: streamWindow } = vectors('lost');
-  const types = new Map([['unary', { name: 'unary', number: 1, style: 0 }]]);
+  const table = { changes: false, find: (name) => ({ name, number: 1, style: 0 }) };
   const first = 16 + requests[0];
   for (const { sent, admitted, outcomes, what } of cases) {
     // Node does not say how much of a write the kernel has taken. So what was given to it counts as sent.
     const exact = sent === 0 || sent === first || admitted !== null || !outcomes.includes('NotExecuted');
     const socket = new SlowSocket(sent <= first ? 1 : 3);
-    const connection = new Connection(socket, { capacity, maxMessage, maxInFlight, streamWindow, clockUs: 0n, types }, 0);
+    const connection = new Connection(socket, { capacity, maxMessage, maxInFlight, streamWindow, clockUs: 0n, table }, 0);
     const ends = [];
     for (const size of requests) {
       ends.push(new Promise((resolve, reject) => connection.begin(new Answered(0, 'unary', Buffer.alloc(size), undefined, resolve, reject))).catch((error) => error.code));

@@ -16,6 +16,8 @@ _ANSWER = struct.Struct("<8sHHHHQQIIIIIIQ")
 PATIENCE = 10.0
 STYLES = ((1, 0, "unary"), (2, 1, "stream"), (3, 2, "upload"), (4, 3, "duplex"))
 REQUEST, CANCEL, CREDIT, RESPONSE, ERROR, CHUNK, END, FRAGMENT, ADMITTED = range(2, 11)
+TYPES = 12
+TABLE = 32
 
 
 class Received(NamedTuple):
@@ -31,6 +33,11 @@ def record(kind: int, message_type: int, call: int, extension: Optional[int] = N
     return head + (b"" if extension is None else struct.pack("<Q", extension)) + payload
 
 
+def entry(number: int, style: int, name: str) -> bytes:
+    """A message type, as it stands in the table."""
+    return struct.pack("<HBB", number, style, len(name.encode())) + name.encode()
+
+
 def answer(
     status: int = 0,
     body: Optional[bytes] = None,
@@ -38,12 +45,14 @@ def answer(
     max_message: int = 10 << 20,
     max_in_flight: int = 1024,
     window: int = 65536,
+    entries: Optional[int] = None,
 ) -> bytes:
+    """`entries` is of the whole table, with the bit TABLE."""
     if body is None:
-        table = ((struct.pack("<HBB", number, style, len(name)), name.encode()) for number, style, name in STYLES)
-        body = b"".join(head + name for head, name in table)
-    head = (b"BELLROPE", 1, 1, status, 0, 0, 7, capacity, max_message, max_in_flight, window, len(body), 0, 0)
-    return _ANSWER.pack(*head) + body
+        body = b"".join(entry(*of) for of in STYLES)
+    features = 0 if entries is None else TABLE
+    terms = (capacity, max_message, max_in_flight, window, len(body), entries or 0)
+    return _ANSWER.pack(b"BELLROPE", 1, 1, status, 0, features, 7, *terms, 0) + body
 
 
 class Peer:

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from types import TracebackType
-from typing import Callable, Dict, Optional, Type, Union
+from typing import Callable, Dict, Optional, Sequence, Type, Union
 
 import bellrope
 
@@ -23,8 +23,11 @@ PATIENCE = 20.0
 class Server:
     """The process. It ends with this one, as its standard input does."""
 
-    def __init__(self, folder: Optional[str] = None, program: str = PROGRAM) -> None:
+    def __init__(
+        self, folder: Optional[str] = None, program: str = PROGRAM, arguments: Sequence[str] = ()
+    ) -> None:
         self._program = program
+        self._arguments = arguments
         self._own = folder is None
         self.folder = tempfile.mkdtemp(prefix="bellrope-styles-") if folder is None else folder
         self.path = os.path.join(self.folder, "private", "s")
@@ -34,7 +37,8 @@ class Server:
         """Starts it, and waits until it listens."""
         # Of what it says elsewhere, such as that a handler panicked, some is meant to happen.
         pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
-        process = subprocess.Popen([self._program, self.path], stdin=pipe, stdout=pipe, stderr=nothing)
+        command = [self._program, self.path, *self._arguments]
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nothing)
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
         assert ready and process.stdout.readline() == b"ready\n", "the server did not come up"

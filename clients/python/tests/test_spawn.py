@@ -221,6 +221,9 @@ bellrope.Client.connect_or_spawn(sys.argv[1], bellrope.Spawn("/bin/sh", ["-c", '
         self.assertEqual((error.reason, error.exit_code, error.last_line), ("Ended", 3, "the licence has expired"))
         self.assertEqual(error.log, self.home.path("state/bellrope/sh.log"))
         self.assertIn("(exit status: 3); its last line is: the licence has expired (its log is /", str(error))
+        # Behind the reason there may be hints.
+        hints = self.fails(self.home.script("echo early; echo 'error: no such flag'; echo; echo 'try --help'; exit 2"))
+        self.assertEqual(hints.last_line, "error: no such flag")
         # A server that says nothing has said nothing, whatever stands in the log before.
         self.assertIsNone(self.fails(self.home.script("exit 1")).last_line)
         self.assertIn("(signal: 9)", str(self.fails(self.home.script("kill -9 $$"))))
@@ -237,6 +240,23 @@ bellrope.Client.connect_or_spawn(sys.argv[1], bellrope.Spawn("/bin/sh", ["-c", '
             error = self.fails(Spawn(program))
             self.assertEqual((error.reason, error.program), ("Start", program))
             self.assertIn(f"{program} cannot be started as a server: {what}", str(error))
+
+    def test_where_the_current_directory_is_gone_only_what_lies_in_it_cannot_be_had(self) -> None:
+        before = os.getcwd()
+        gone = self.home.path("gone")
+        os.mkdir(gone)
+        os.chdir(gone)
+        try:
+            os.rmdir(gone)
+            self.assertEqual(self.ticket(self.home, self.home.spawn()), 1)
+            self.home = self.another()
+            self.assertEqual(self.fails(Spawn("./program")).reason, "Start")
+            self.assertEqual(self.fails(self.home.spawn(log="log")).reason, "Log")
+            with self.assertRaises(SpawnError) as caught:
+                bellrope.Client.connect_or_spawn("run/s", self.home.spawn())
+            self.assertEqual(caught.exception.reason, "Io")
+        finally:
+            os.chdir(before)
 
     def test_a_server_that_never_answers_is_ended_when_its_time_is_over(self) -> None:
         error = self.fails(self.home.script("echo waiting; exec sleep 60", timeout=0.5))
@@ -387,7 +407,11 @@ print("done")
         # No home, or one that cannot be written to, as one that is shared and read-only: the log lies beside the socket.
         with open(self.home.path("file"), "w", encoding="ascii"):
             pass
-        for variables in ({"HOME": "", "XDG_STATE_HOME": ""}, {"HOME": self.home.path("file"), "XDG_STATE_HOME": "relative"}):
+        for variables in (
+            {"HOME": "", "XDG_STATE_HOME": ""},
+            {"HOME": "/proc", "XDG_STATE_HOME": ""},
+            {"HOME": self.home.path("file"), "XDG_STATE_HOME": "relative"},
+        ):
             home = self.another()
             with mock.patch.dict(os.environ, variables):
                 self.assertEqual(self.ticket(home, home.spawn()), 1)

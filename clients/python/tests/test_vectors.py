@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import struct
 import unittest
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 from unittest import mock
 
 import bellrope
-from bellrope import _handshake, _records
+from bellrope import _handshake, _records, _table
 from bellrope._core import Call, Core
 from bellrope._credit import Inflow, Outflow
 from bellrope._errors import from_record
+from bellrope._table import MessageType, Table
 
 VECTORS = Path(__file__).resolve().parents[3] / "docs" / "vectors"
 STYLE_OF = {1: 0, 2: 1, 3: 2, 4: 3}
@@ -59,7 +61,7 @@ class Handshake(unittest.TestCase):
                     "codec": known.codec,
                     "schema": str(known.schema),
                 }
-                for known in welcome.types.values()
+                for known in welcome.table.types.values()
             ]
             self.assertEqual(types, case["types"])
 
@@ -76,6 +78,68 @@ class Handshake(unittest.TestCase):
             with self.assertRaises(bellrope.Connect) as caught:
                 decode(bytes.fromhex(case["bytes"]))
             self.assertIn(words.get(case["wrong"], f"the field {case['wrong']} "), str(caught.exception))
+
+
+class Tables(unittest.TestCase):
+    def test_a_table_comes_whole_with_its_pages(self) -> None:
+        for case in vectors("table.json")["answers"]:
+            answer = bytes.fromhex(case["answer"]) if "answer" in case else made_answer(case)
+            welcome = decode(answer)
+            assert welcome is not None
+            self.assertEqual(welcome.table.changes, case["entries"] is not None)
+            found = list(welcome.table.types.values())
+            if "made" in case:
+                self.assertEqual(found, [made(number, case) for number in range(1, case["known"] + 1)])
+            else:
+                self.assertEqual([shown(of, case) for of in found], case["types"])
+
+    def test_an_answer_whose_table_is_wrong_is_refused(self) -> None:
+        everything = vectors("table.json")
+        for case in everything["invalid_answers"]:
+            with self.assertRaises(bellrope.Connect, msg=case["what"]) as caught:
+                decode(bytes.fromhex(case["answer"]))
+            self.assertIn(f"the field {case['wrong']} ", str(caught.exception), case["what"])
+        pages = everything["invalid_pages"]
+        (of,) = (answer for answer in everything["answers"] if answer.get("made") == pages["made"] and answer["entries"])
+        whole = made_answer(of)
+        begin = whole.index(bytes.fromhex(of["page_heads"][0]))
+        for case in pages["cases"]:
+            head = bytes.fromhex(case["head"])
+            with self.assertRaises(bellrope.Connect, msg=case["what"]) as caught:
+                decode(whole[:begin] + head + whole[begin + len(head) :])
+            self.assertIn(f"the field {case['wrong']} ", str(caught.exception), case["what"])
+
+    def test_changes_are_followed_and_what_does_not_fit_is_a_violation(self) -> None:
+        for group in vectors("table.json")["changes"]:
+            for case in group["cases"]:
+                core = Core(welcome(65536, 1 << 20, 8, 65536, table_of(group)))
+                call = core.begin(1, 0, b"", None)
+                if "rule" in case:
+                    with self.assertRaises(bellrope.Violation, msg=case["record"]) as caught:
+                        core.receive(bytes.fromhex(case["record"]))
+                    self.assertEqual(caught.exception.name, case["rule"])
+                    continue
+                core.receive(bytes.fromhex(case["record"]))
+                found = core.welcome.table.types.values()
+                self.assertEqual([shown(of, group) for of in found], case["types"])
+                self.assertFalse(call.done, "calls under way go on")
+
+    def test_a_change_that_nobody_asked_for_or_that_is_none_is_a_violation(self) -> None:
+        of = {"entries": 1, "features": "32", "before": [{"name": "echo", "style": "unary", "type": 1}]}
+        change = bytes.fromhex("0400000000000c01000000000000000000000000000000000100ff00")
+        for what, record, hears, rule in (
+            ("nobody asked", change, False, "bad_direction"),
+            ("a call id", change[:8] + b"\1" + change[9:], True, "bad_form"),
+            ("another call id", change[:8] + b"\x63" + change[9:], True, "bad_form"),
+            ("a type", change[:4] + b"\1" + change[5:], True, "bad_form"),
+            ("no extension", change[:7] + b"\0" + change[8:16] + change[24:], True, "bad_form"),
+            ("nothing in it", b"\0" + change[1:24], True, "bad_form"),
+        ):
+            core = Core(welcome(65536, 1 << 20, 8, 65536, table_of(of) if hears else Table()))
+            core.begin(1, 0, b"", None)
+            with self.assertRaises(bellrope.Violation, msg=what) as caught:
+                core.receive(record)
+            self.assertEqual(caught.exception.name, rule, what)
 
 
 class Records(unittest.TestCase):
@@ -254,8 +318,52 @@ class Replay:
         return data
 
 
-def welcome(capacity: int, max_message: int, max_in_flight: int, window: int) -> _handshake.Welcome:
-    return _handshake.Welcome(1, capacity, max_message, max_in_flight, window, 0, {})
+def welcome(
+    capacity: int, max_message: int, max_in_flight: int, window: int, table: Optional[Table] = None
+) -> _handshake.Welcome:
+    return _handshake.Welcome(1, capacity, max_message, max_in_flight, window, 0, table or Table())
+
+
+def made(number: int, case: Dict[str, Any]) -> MessageType:
+    """A type by the rule `made` of table.json."""
+    marked = int(case["features"]) & _handshake.SCHEMAS
+    return MessageType(f"{number:0250}", "unary", number, 1 if marked else 0, (1 << 64) - 1 - number if marked else 0)
+
+
+def made_answer(case: Dict[str, Any]) -> bytes:
+    """The answer with such types, of which the file has the heads."""
+    types = [entry(made(number, case), case) for number in range(1, case["made"] + 1)]
+    assert b"".join(types).hex().startswith(case["first"])
+    data = bytes.fromhex(case["head"]) + b"".join(types[: case["in_body"]])
+    for head in map(bytes.fromhex, case["page_heads"]):
+        first, count, length = struct.unpack("<HHI", head)
+        page = b"".join(types[first : first + count])
+        assert len(page) == length
+        data += head + page
+    return data
+
+
+def entry(of: MessageType, case: Dict[str, Any]) -> bytes:
+    name = of.name.encode()
+    mark = struct.pack("<BQ", of.codec, of.schema) if int(case["features"]) & _handshake.SCHEMAS else b""
+    return struct.pack("<HBB", of.number, _table.STYLES.index(of.style), len(name)) + name + mark
+
+
+def shown(of: MessageType, case: Dict[str, Any]) -> Dict[str, Any]:
+    """A type as table.json shows it."""
+    plain = {"name": of.name, "style": of.style, "type": of.number}
+    return {**plain, "codec": of.codec, "hash": str(of.schema)} if int(case["features"]) & 1 else plain
+
+
+def table_of(group: Dict[str, Any]) -> Table:
+    """The table before a change."""
+    types = [
+        MessageType(of["name"], of["style"], of["type"], of.get("codec", 0), int(of.get("hash", 0)))
+        for of in group["before"]
+    ]
+    table = Table(bool(int(group["features"]) & 1), len(types))
+    table.body(b"".join(entry(of, group) for of in types))
+    return table
 
 
 def of_terms(terms: Dict[str, Any]) -> _handshake.Welcome:

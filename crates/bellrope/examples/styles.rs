@@ -1,5 +1,6 @@
 //! A server with message types of every style, for tests of clients in other languages:
-//! `cargo run -p bellrope --example styles -- SOCKET`.
+//! `cargo run -p bellrope --example styles -- SOCKET [MORE]`. With `MORE` there are so many types more, with long names, each of
+//! which is an `echo`.
 //!
 //! It prints `ready` as soon as it listens, and ends when its standard input does: a test that dies leaves none behind.
 //!
@@ -16,6 +17,7 @@
 //! | `first` | client stream | answers with the first chunk, without waiting for the end |
 //! | `ignore` | client stream | takes no chunk and does not answer |
 //! | `shout` | duplex | each chunk, in capitals |
+//! | `add`, `remove` | unary | adds an `echo` under the name in the request, while the server runs, and takes it out |
 //! | `calls` | unary | how many echoes were served, and how many handlers of other types run and were dropped, as JSON |
 #![expect(clippy::print_stdout, reason = "an example says when it listens")]
 
@@ -23,7 +25,7 @@ use std::{
     future::pending,
     io::Read as _,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
 };
@@ -48,13 +50,51 @@ struct Running {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let socket = std::env::args_os().nth(1).ok_or("usage: styles SOCKET")?;
-    let counts = Arc::default();
+    let mut arguments = std::env::args().skip(1);
+    let socket = arguments.next().ok_or("usage: styles SOCKET [MORE]")?;
+    let more = arguments.next().map_or(Ok(0), |more| more.parse())?;
+    let (counts, running) = (Arc::default(), Arc::default());
     let server = duplex(client_streams(server_streams(unary(Server::builder(), &counts), &counts), &counts), &counts);
-    let _server = server.bind(std::path::Path::new(&socket))?;
+    let server = many(changing(server, &running), more).bind(std::path::Path::new(&socket))?;
+    let server = running.get_or_init(|| server);
     println!("ready");
     std::io::stdin().read_to_end(&mut Vec::new())?;
+    server.shutdown();
     Ok(())
+}
+
+/// What changes the table of the server that runs.
+fn changing(server: ServerBuilder, running: &Arc<OnceLock<Server>>) -> ServerBuilder {
+    let (adding, removing) = (Arc::clone(running), Arc::clone(running));
+    let not_yet = || HandlerError::with_code(1, "the server is starting");
+    server
+        .room_for_types(64)
+        .unary_async("add", move |call| {
+            let server = Arc::clone(&adding);
+            async move {
+                let (server, name) = (server.get().ok_or_else(not_yet)?, text(call.payload()));
+                let added = server.add_types(|types| echo(types, &name));
+                added.map(|()| Vec::new()).map_err(|error| HandlerError::invalid_request(error.to_string()))
+            }
+        })
+        .unary_async("remove", move |call| {
+            let server = Arc::clone(&removing);
+            async move {
+                let was_there = server.get().ok_or_else(not_yet)?.remove_type(&text(call.payload()));
+                Ok(was_there.to_string().into_bytes())
+            }
+        })
+}
+
+fn many(server: ServerBuilder, more: usize) -> ServerBuilder {
+    (0..more).fold(server, |server, number| echo(server, &format!("more.{number:0100}")))
+}
+
+fn echo(server: ServerBuilder, name: &str) -> ServerBuilder {
+    server.unary(name, |call, reply| {
+        reply.put(call.payload());
+        Ok(())
+    })
 }
 
 fn unary(server: ServerBuilder, counts: &Arc<Counts>) -> ServerBuilder {

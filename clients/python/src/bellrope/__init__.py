@@ -37,11 +37,11 @@ from ._errors import (
     Violation,
     WrongStyle,
 )
-from ._handshake import MessageType
 from ._items import AsyncItemDuplex, AsyncItems, AsyncItemUpload, ItemDuplex, Items, ItemUpload
 from ._method import Codec, Json, Method
 from ._spawn import Spawn, Started, default_log_path
 from ._streams import Duplex, Stream, Upload
+from ._table import MessageType
 
 __all__ = [
     "DEFAULT_TIMEOUT",

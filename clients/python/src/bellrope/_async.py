@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import logging
 import os
 import weakref
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 
@@ -17,18 +16,18 @@ from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
 from ._dial import Dialled, pause
 from ._errors import LOST, Closed, Connect, DeadlineExceeded, NotExecuted, interrupted
-from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 from ._items import AsyncItemDuplex, AsyncItems, AsyncItemUpload
+from ._listeners import Listeners
 from ._method import Method
 from ._search import Search
 from ._spawn import Spawn
+from ._table import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 from ._waiters import Waiters
 
 _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
 _Sent = TypeVar("_Sent")
 
-_log = logging.getLogger("bellrope")
 _clients: "weakref.WeakSet[AsyncClient]" = weakref.WeakSet()
 
 
@@ -52,7 +51,8 @@ class AsyncClient:
         on_state_change: Optional[Callable[[State], object]] = None,
     ) -> None:
         self._config = Config(path, name, priority, connect_timeout, reconnect_timeout, call_timeout, max_message_bytes)
-        self._pid = os.getpid()
+        # Whether this is a child that was forked, and the client its parent's.
+        self._is_parents = False
         self._loop: Optional[asyncio.AbstractEventLoop] = None
         self._link: Optional[AsyncLink] = None
         # Of the connection.
@@ -64,7 +64,7 @@ class AsyncClient:
         self._error: Optional[Connect] = None
         self._was_connected = False
         self._closed = False
-        self._listeners: list[tuple[contextvars.Context, Callable[[State], object]]] = []
+        self._listeners = Listeners()
         if on_state_change is not None:
             self.on_state_change(on_state_change)
         _clients.add(self)
@@ -104,10 +104,45 @@ class AsyncClient:
         return client
 
     async def call(
-        self, name: str, payload: Payload = b"", *, timeout: Timeout = Default.TIMEOUT, retry: Retry = Retry.NEVER
+        self,
+        name: str,
+        payload: Payload = b"",
+        *,
+        timeout: Timeout = Default.TIMEOUT,
+        retry: Retry = Retry.NEVER,
+        _method: "Optional[Method[Any, Any, Any]]" = None,
     ) -> bytes:
         """Calls a unary message type and returns its response. Raises a CallError if there is none."""
-        return await self._call(name, None, as_bytes(payload), timeout, retry)
+        request = as_bytes(payload)
+        loop = self._running_loop()
+        seconds = self._config.seconds(timeout)
+        until, left = None if seconds is None else loop.time() + seconds, seconds
+        while True:
+            try:
+                begun = self._at_once(name, _method, UNARY, request, left)
+                link, call = begun or await self._request(name, _method, UNARY, request, until)
+                try:
+                    while not call.done:
+                        future = loop.create_future()
+                        call.wake = partial(_settle, future)
+                        if until is None:
+                            await future
+                            continue
+                        link.expiry.add(future, until)
+                        try:
+                            await future
+                        finally:
+                            link.expiry.discard(future)
+                        if not call.done and loop.time() >= until:
+                            raise DeadlineExceeded
+                except BaseException as error:
+                    link.cancel(call, interrupted(error))
+                    raise
+                return call.outcome()
+            except LOST as error:
+                if not retry.allows(error) or self._is_over(until):
+                    raise
+                left = None if until is None else until - loop.time()
 
     def stream(
         self, name: str, payload: Payload = b"", *, timeout: Optional[float] = None, retry: Retry = Retry.NEVER
@@ -143,7 +178,8 @@ class AsyncClient:
     ) -> _Answer:
         """As `call`, of a method of a typed service: values both ways. Raises ServiceError if it answers with its own
         error."""
-        return method.answer(await self._call(method.name, method, method.request(value), timeout, retry))
+        request = method.request(value)
+        return method.answer(await self.call(method.name, request, timeout=timeout, retry=retry, _method=method))
 
     def stream_typed(
         self,
@@ -201,24 +237,26 @@ class AsyncClient:
         return await self.duplex_typed(method, value, timeout=timeout)
 
     async def types(self) -> "list[MessageType]":
-        """The message types that the server offers."""
-        return list((await self._connected(None)).core.welcome.types.values())
+        """The message types that the server offers now."""
+        link = await self._connected(None)
+        link.hear()
+        return list(link.core.welcome.table.types.values())
 
     @property
     def state(self) -> State:
         """Whether there is a server at the moment."""
-        if self._closed or os.getpid() != self._pid:
+        if self._closed or self._is_parents:
             return State.CLOSED
         return State.RECONNECTING if self._link is None else State.CONNECTED
 
     def on_state_change(self, listener: Callable[[State], object]) -> None:
         """Calls the listener, on the event loop and with the context variables of now, after each change."""
-        self._listeners.append((contextvars.copy_context(), listener))
+        self._listeners.add(listener)
 
     def close(self) -> None:
         """Hangs up. Calls under way end as Closed. In a forked child it does nothing, since the connection is the
         parent's. Another thread only has it done, by the event loop."""
-        if self._closed or os.getpid() != self._pid:
+        if self._closed or self._is_parents:
             return
         if self._loop is not None and self._loop.is_running() and asyncio._get_running_loop() is not self._loop:
             self._loop.call_soon_threadsafe(self.close)
@@ -256,39 +294,6 @@ class AsyncClient:
         )
 
     # Calls.
-
-    async def _call(
-        self, name: str, method: "Optional[Method[Any, Any, Any]]", request: bytes, timeout: Timeout, retry: Retry
-    ) -> bytes:
-        loop = self._running_loop()
-        seconds = self._config.seconds(timeout)
-        until, left = None if seconds is None else loop.time() + seconds, seconds
-        while True:
-            try:
-                begun = self._at_once(name, method, UNARY, request, left)
-                link, call = begun or await self._request(name, method, UNARY, request, until)
-                try:
-                    while not call.done:
-                        future = loop.create_future()
-                        call.wake = partial(_settle, future)
-                        if until is None:
-                            await future
-                            continue
-                        link.expiry.add(future, until)
-                        try:
-                            await future
-                        finally:
-                            link.expiry.discard(future)
-                        if not call.done and loop.time() >= until:
-                            raise DeadlineExceeded
-                except BaseException as error:
-                    link.cancel(call, interrupted(error))
-                    raise
-                return call.outcome()
-            except LOST as error:
-                if not retry.allows(error) or self._is_over(until):
-                    raise
-                left = None if until is None else until - loop.time()
 
     async def _begin(
         self,
@@ -338,14 +343,24 @@ class AsyncClient:
         if link is None:
             return None
         core = link.core
-        number = core.welcome.find(name, style, method)
+        table = core.welcome.table
+        number = table.find(name, style, method)
+        if number is None:
+            link.hear()
+            if self._link is not link:
+                return None
+            number = table.find(name, style, method)
+            if number is None:
+                raise table.fault(name, style, method)
         if not core.has_room:
             return None
         if link.broken:
             raise Closed if self._closed else NotExecuted
         if left is not None and left <= 0:
             raise DeadlineExceeded
-        call = core.begin(number, style, payload, link.dialled.deadline_us(left))
+        # The loop's clock may be another one than the server's.
+        deadline = None if left is None else link.dialled.moment_us(monotonic() + left)
+        call = core.begin(number, style, payload, deadline)
         link.flush()
         return link, call
 
@@ -433,14 +448,18 @@ class AsyncClient:
             self._connector = self._loop.create_task(self._keep_connecting(self._loop, self._changed, first))
 
     def _tell(self, state: State) -> None:
-        if self._loop is None or self._loop.is_closed():
-            return
-        for context, listener in self._listeners:
-            self._loop.call_soon(_call_listener, listener, state, context=context)
+        if self._loop is not None and not self._loop.is_closed():
+            self._listeners.schedule(state, self._loop)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop, which is that of the first call."""
-        if os.getpid() != self._pid:
+        loop = asyncio._get_running_loop()
+        if loop is None or loop is not self._loop or self._is_parents:
+            return self._check_loop()
+        return loop
+
+    def _check_loop(self) -> asyncio.AbstractEventLoop:
+        if self._is_parents:
             raise Closed("this client belongs to the process that was forked; make a new one here")
         loop = asyncio.get_running_loop()
         if self._loop is None:
@@ -462,6 +481,7 @@ class AsyncClient:
 
     def _abandon_in_child(self) -> None:
         """Lets go, after a fork, of what is the parent's."""
+        self._is_parents = True
         if self._link is not None:
             self._link.close_in_child()
 
@@ -469,13 +489,6 @@ class AsyncClient:
 def _settle(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _call_listener(listener: Callable[[State], object], state: State) -> None:
-    try:
-        listener(state)
-    except Exception:
-        _log.exception("a listener for the state of a connection failed")
 
 
 def _abandon_all_in_child() -> None:

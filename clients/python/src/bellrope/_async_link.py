@@ -8,7 +8,7 @@ from typing import Callable, Optional
 
 from ._core import Call, Core
 from ._config import Config
-from ._dial import BACKLOG_PAUSE, Dialled, Dialling
+from ._dial import BACKLOG_PAUSE, Dialled, Dialling, arrived
 from ._doorbell import forget
 from ._errors import CallError, Violation
 from ._waiters import Expiry, Waiters
@@ -30,8 +30,8 @@ class AsyncLink:
         self.expiry = Expiry(loop)
         #: Who waits for room to queue.
         self.room = Waiters(loop, self.expiry)
-        # The first flush after something came writes at once: a lone caller waits for nothing. Those that follow it write
-        # together.
+        # The first flush after something came writes at once if there is one call alone: it waits for nothing. Others write
+        # together, as do those that come behind it.
         self._eager = True
         self._scheduled = False
         self._read_size = _READ
@@ -47,7 +47,7 @@ class AsyncLink:
         """Has what is queued written: at once, or together with what others queue before the loop goes on."""
         if self._scheduled or self.broken or not self.core.wants_write:
             return
-        if self._eager:
+        if self._eager and self.core.under_way < 2:
             self._eager = False
             self._write()
         else:
@@ -118,35 +118,45 @@ class AsyncLink:
         else:
             self.loop.remove_writer(self._socket)
 
+    def hear(self) -> None:
+        """Takes what has arrived, such as a change of the message types, before somebody is told what there is not."""
+        left = 0 if self.broken else arrived(self._socket)
+        while left > 0:
+            count = self._read()
+            left = left - count if count else 0
+        self.flush()
+
     def _readable(self) -> None:
         self._eager = True
         if self._read() and self.core.wants_write:
             self._write()
 
-    def _read(self) -> bool:
-        """Reads once, and ends the connection if it is over. Answers whether something came."""
+    def _read(self) -> int:
+        """Reads once, and ends the connection if it is over. Answers how many bytes came."""
         try:
             data = self._socket.recv(self._read_size)
             self._read_size = _LARGE_READ if len(data) == self._read_size else _READ
             self.core.receive(data)
         except BlockingIOError:
-            if not self._mute:
-                return False
-            data = b""
+            return 0
         except OSError:
             data = b""
         except Violation as error:
             data, self.violation = b"", error
         if not data:
-            self.close()
-            self.core.lose(self.violation)
-            self._lost(self)
-        return bool(data)
+            self._end()
+        return len(data)
 
     def _read_rest(self) -> None:
-        """After a failed write: takes what has arrived, without waiting for more."""
-        while not self.broken and self._read():
-            pass
+        """After a failed write: takes what has arrived, and no more, as the server may go on sending."""
+        self.hear()
+        if not self.broken:
+            self._end()
+
+    def _end(self) -> None:
+        self.close()
+        self.core.lose(self.violation)
+        self._lost(self)
 
 
 async def dial(config: Config, loop: asyncio.AbstractEventLoop) -> Dialled:

@@ -45,8 +45,11 @@ class _Streaming:
     async def aclose(self) -> None:
         """Cancels the call, if it has not ended."""
         self._closed = True
-        if self._begun is not None:
-            link, call, _ = self._begun
+        if self._begun is None or self._client._is_parents:
+            return
+        link, call, _ = self._begun
+        if not link.loop.is_closed():
+            self._client._running_loop()
             link.cancel(call, Cancelled())
 
     async def __aexit__(
@@ -56,7 +59,7 @@ class _Streaming:
 
     def __del__(self) -> None:
         begun, loop = self._begun, self._client._loop
-        if begun is None or begun[1].done or loop is None or loop.is_closed():
+        if begun is None or begun[1].done or loop is None or loop.is_closed() or self._client._is_parents:
             return
         # Not at once: a garbage collector runs in the middle of anything, on any thread.
         loop.call_soon_threadsafe(_drop, begun[0], begun[1])

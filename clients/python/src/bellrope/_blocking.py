@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from threading import get_ident
 from types import TracebackType
 from typing import Any, Callable, NoReturn, Optional, Type, TypeVar, Union
 
@@ -12,8 +11,7 @@ from ._cancel import NO_REGISTRATION, CancelToken, Registration
 from ._config import Config, Default, Payload, Retry, State, Timeout, as_bytes
 from ._core import Call
 from ._dial import Dialled
-from ._errors import LOST, Cancelled, Connect, DeadlineExceeded, NotExecuted, interrupted
-from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
+from ._errors import LOST, Cancelled, Connect, DeadlineExceeded, NotExecuted
 from ._items import ItemDuplex, Items, ItemUpload
 from ._link import Link
 from ._method import Method
@@ -21,6 +19,7 @@ from ._search import Search
 from ._shared import Shared, moment
 from ._spawn import Spawn
 from ._streams import Duplex, Stream, Upload
+from ._table import CLIENT_STREAM, DUPLEX, SERVER_STREAM, UNARY, MessageType
 
 _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
@@ -233,15 +232,17 @@ class Client(Shared):
         return self.duplex_typed(method, value, timeout=timeout, cancel=cancel)
 
     def types(self) -> list[MessageType]:
-        """The message types that the server offers."""
-        self._check_process()
+        """The message types that the server offers now."""
+        self._check_caller()
         with self._lock:
-            return list(self._connected(moment(self._config.connect_timeout), None).core.welcome.types.values())
+            link = self._connected(moment(self._config.connect_timeout), None)
+            self._hear(link)
+            return list(link.core.welcome.table.types.values())
 
     @property
     def state(self) -> State:
         """Whether there is a server at the moment."""
-        if self._closed or os.getpid() != self._pid:
+        if self._closed or self._is_parents:
             return State.CLOSED
         return State.RECONNECTING if self._link is None else State.CONNECTED
 
@@ -252,7 +253,8 @@ class Client(Shared):
     def close(self) -> None:
         """Hangs up. Calls under way end as Closed. In a forked child it does nothing, since the connection is the
         parent's."""
-        if os.getpid() == self._pid:
+        if not self._is_parents:
+            self._check_caller()
             with self._lock:
                 if not self._shut():
                     return
@@ -270,7 +272,9 @@ class Client(Shared):
     def __del__(self) -> None:
         # Nobody uses it any more; but other threads may be frozen by now, as the interpreter ends, so that nothing is
         # waited for.
-        if hasattr(self, "_watcher") and os.getpid() == self._pid and self._lock.acquire(blocking=False):
+        if not hasattr(self, "_watcher") or self._is_parents or self._lock._is_owned():
+            return
+        if self._lock.acquire(blocking=False):
             shut = self._shut()
             self._lock.release()
             if shut:
@@ -364,27 +368,25 @@ class Client(Shared):
         token: Optional[CancelToken],
     ) -> bytes:
         """One try, called without the lock."""
-        self._check_process()
+        self._check_caller()
         begun: list[tuple[Link, Call]] = []
         registration = NO_REGISTRATION
         if token is not None:
             registration = Registration(token, lambda: self._token_cancelled(begun))
-        lock, me = self._lock, get_ident()
+        lock = self._lock
         try:
             lock.acquire()
-            try:
-                link, call = self._begin_locked(name, method, UNARY, payload, until, registration, begun)
-                if not self._wait_done(link, call, until):
-                    raise DeadlineExceeded
-            except BaseException as error:
-                if lock.holder != me:
-                    lock.acquire()
-                for link, call in begun:
-                    self._cancel(link, call, interrupted(error))
-                raise
-            finally:
-                if lock.holder == me:
-                    lock.release()
+            link, call = self._begin_locked(name, method, UNARY, payload, until, registration, begun)
+            if not self._wait_done(link, call, until):
+                raise DeadlineExceeded
+            if not call.unlocked:
+                lock.release()
+        except BaseException as error:
+            if not lock._is_owned():
+                lock.acquire()
+            self._interrupted(begun, error)
+            lock.release()
+            raise
         finally:
             registration.end()
         return call.outcome()
@@ -399,7 +401,7 @@ class Client(Shared):
         token: Optional[CancelToken],
     ) -> tuple[Link, Call, Registration]:
         """Sends a request. Called without the lock."""
-        self._check_process()
+        self._check_caller()
         begun: list[tuple[Link, Call]] = []
         registration = Registration(token, lambda: self._token_cancelled(begun))
         try:
@@ -408,9 +410,8 @@ class Client(Shared):
             return link, call, registration
         except BaseException as error:
             registration.end()
-            for link, call in begun:
-                with self._lock:
-                    self._cancel(link, call, interrupted(error))
+            with self._lock:
+                self._interrupted(begun, error)
             raise
 
     def _begin_locked(
@@ -427,17 +428,23 @@ class Client(Shared):
         if registration.cancelled():
             raise Cancelled
         link = self._link
-        if link is None or link.is_mute or self._closed:
+        if link is None or link.is_mute or link.broken or self._closed:
             link = self._connected(until, registration)
         core = link.core
-        number = core.welcome.find(name, style, method)
+        table = core.welcome.table
+        number = table.find(name, style, method)
+        if number is None:
+            self._hear(link)
+            number = table.find(name, style, method)
+            if number is None and not link.broken:
+                raise table.fault(name, style, method)
         if not core.has_room and not self._wait(
             link, lambda: link.broken or core.has_room or registration.cancelled(), until, self._changed
         ):
             raise DeadlineExceeded
         if registration.cancelled():
             raise Cancelled
-        if link.broken:
+        if link.broken or number is None:
             raise NotExecuted
         if until is not None and until <= time.monotonic():
             raise DeadlineExceeded

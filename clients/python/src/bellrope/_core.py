@@ -22,7 +22,8 @@ from ._errors import (
     from_record,
     too_many_in_flight,
 )
-from ._handshake import CLIENT_STREAM, DUPLEX, SERVER_STREAM, Welcome
+from ._handshake import Welcome
+from ._table import CLIENT_STREAM, DUPLEX, SERVER_STREAM
 
 # Bytes that wait for the socket: parts of large messages are made up to the lower mark, and above the higher one nobody
 # may queue more.
@@ -58,6 +59,7 @@ class Call:
         "response",
         "bell",
         "wake",
+        "unlocked",
         "number",
         "end",
         "partial",
@@ -78,6 +80,8 @@ class Call:
         self.wake: Callable[[], object] = _nobody
         #: Where threads wait for it.
         self.bell: Optional[threading.Condition] = None
+        #: Whether the thread that waited for it has not taken the lock again.
+        self.unlocked = False
         #: Which of the connection's request records it is, and where that ends among all bytes sent. None: it is not
         # queued.
         self.number: Optional[int] = None
@@ -113,7 +117,7 @@ class Core:
         self.welcome = welcome
         self._max_message = welcome.max_message
         self._max_record = welcome.max_record
-        self._reader = records.Reader(welcome.capacity // 4)
+        self._reader = records.Reader(welcome.capacity // 4, welcome.table.changes)
         self._calls: dict[int, Call] = {}
         self._last_id = 0
         self._out: deque[Union[bytes, memoryview]] = deque()
@@ -127,6 +131,9 @@ class Core:
         self._admitted: Optional[int] = None
         # Why the server closes the connection, if it said so.
         self._closed_because = ""
+        #: Set while something is changed. Who finds it set was interrupted in the middle of that: the connection is to be
+        # given up.
+        self.torn = False
 
     # What the application does.
 
@@ -136,6 +143,7 @@ class Core:
             raise MessageTooLarge(len(payload), self._max_message)
         if len(self._calls) >= self.welcome.max_in_flight:
             raise too_many_in_flight(self.welcome.max_in_flight)
+        self.torn = True
         self._last_id += 1
         call = Call(self._last_id, style, self.welcome.stream_window)
         self._calls[call.id] = call
@@ -143,6 +151,7 @@ class Core:
             self._request(call, message_type, payload, deadline_us)
         else:
             self._large.append(_Large(call, message_type, payload, deadline_us))
+        self.torn = False
         return call
 
     def may_send(self, call: Call) -> bool:
@@ -155,23 +164,30 @@ class Core:
             return False
         if len(payload) > self.welcome.max_record:
             raise MessageTooLarge(len(payload), self.welcome.max_record)
+        self.torn = True
         self._queue(records.CHUNK, 0, call.id, call.outflow.number, payload)
         call.outflow.spend(len(payload))
+        self.torn = False
         return True
 
     def end_upload(self, call: Call) -> None:
         """Ends the stream to the server. The call goes on."""
         if not call.done and call.outflow is not None:
+            self.torn = True
             self._queue(records.END, 0, call.id, call.outflow.number)
             call.outflow = None
+            call.wake()  # somebody may wait to send more
+            self.torn = False
 
     def take_chunk(self, call: Call) -> bytes:
         """Takes the next chunk that came, and returns credit for it in time."""
+        self.torn = True
         chunk = call.chunks.popleft()
         if not call.done and call.inflow is not None:
             credit = call.inflow.consumed(len(chunk))
             if credit:
                 self._queue(records.CREDIT, 0, call.id, credit)
+        self.torn = False
         return chunk
 
     def cancel(self, call: Call, error: CallError) -> None:
@@ -179,15 +195,21 @@ class Core:
         call.chunks.clear()
         if call.done:
             return
-        began = self._finish(call, error)
-        if began:
+        self.torn = True
+        if self._finish(call, error):
             self._queue(records.CANCEL, 0, call.id, None)
+        self.torn = False
 
     def wake_uploads(self) -> None:
         """Has those look again that send chunks: there is room to queue more."""
         for call in list(self._calls.values()):
             if call.uploads:
                 call.wake()
+
+    @property
+    def under_way(self) -> int:
+        """Calls that have not ended."""
+        return len(self._calls)
 
     @property
     def has_room(self) -> bool:
@@ -299,10 +321,10 @@ class Core:
         large.at += part
 
     def _finish(self, call: Call, error: Optional[CallError]) -> bool:
-        """Ends a call. Answers whether any of its request was sent or queued."""
-        del self._calls[call.id]
-        call.done = True
-        call.error = error
+        """Ends a call. Answers whether any of its request was sent or queued. If that is interrupted, it is done again."""
+        if not call.done:
+            call.error = error
+            call.done = True
         call.partial = None
         call.inflow = call.outflow = None
         if self._receiving is call:
@@ -313,6 +335,7 @@ class Core:
             if large is not None:
                 self._large.remove(large)
         call.wake()
+        self._calls.pop(call.id, None)
         return large is None or large.at > 0
 
     def _take(self, record: records.Record) -> None:
@@ -321,10 +344,7 @@ class Core:
             return self._note_admitted(record)
         call = self._calls.get(number)
         if call is None:
-            # What belongs to no call has crossed with its end, but for the reason why the connection is closed.
-            if kind == records.ERROR and number == 0:
-                self._closed_because = payload[:_MAX_ERROR_TEXT].decode("utf-8", "replace")
-            return
+            return self._take_stray(record)
         if kind == records.RESPONSE:
             self._respond(call, payload)
         elif kind == records.CHUNK:
@@ -339,8 +359,19 @@ class Core:
             self._fail(call, record)
         elif kind == records.CREDIT:
             self._credit(call, record.extension)
-        else:
+        elif kind == records.FRAGMENT:
             self._fragment(call, record)
+        else:
+            raise _bad_form(kind)
+
+    def _take_stray(self, record: records.Record) -> None:
+        """What belongs to no call has crossed with its end, but for what is said of the connection."""
+        if record.kind == records.TYPES:
+            if record.call or record.message_type:
+                raise _bad_form(record.kind)
+            self.welcome.table.change(record.payload, record.extension)
+        elif record.kind == records.ERROR and record.call == 0:
+            self._closed_because = record.payload[:_MAX_ERROR_TEXT].decode("utf-8", "replace")
 
     def _note_admitted(self, record: records.Record) -> None:
         over = record.kind != records.ADMITTED or self._admitted is not None
@@ -351,12 +382,15 @@ class Core:
     def _respond(self, call: Call, payload: bytes) -> None:
         if call.streams:
             raise _bad_form(records.RESPONSE)
-        call.response = payload
         if call.partial is not None:
             if len(call.partial) + len(payload) != call.size:
                 raise _bad_size(call)
-            call.response = bytes(call.partial + payload)
-        self._answered(call, None)
+            payload = bytes(call.partial + payload)
+        call.response = payload
+        if self._large:
+            self._answered(call, None)
+        else:
+            self._finish(call, None)
 
     def _fail(self, call: Call, record: records.Record) -> None:
         error = from_record(record.message_type, record.extension, record.payload, self.welcome.max_message)
@@ -365,7 +399,7 @@ class Core:
     def _answered(self, call: Call, error: Optional[CallError]) -> None:
         # Of a large request that was answered in the middle, mostly refused, no more is sent, and the server is told
         # so.
-        in_parts = bool(self._large) and any(large.call is call and large.at > 0 for large in self._large)
+        in_parts = any(large.call is call and large.at > 0 for large in self._large)
         self._finish(call, error)
         if in_parts:
             self._queue(records.CANCEL, 0, call.id, None)

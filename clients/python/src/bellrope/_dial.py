@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import socket
 import struct
+import sys
+import termios
 import time
 from typing import NamedTuple, Optional
 
@@ -19,6 +22,7 @@ BACKLOG_PAUSE = 0.001
 _CREDENTIALS = struct.Struct("3i")
 # A server whose clock differs by less than this, in microseconds, has ours: the rest is the way of its answer.
 _SAME_CLOCK_US = 5_000_000
+_CLOCK_END_US = 1 << 64
 # Refusals that pass by themselves.
 _PASSING = ("full", "draining")
 
@@ -30,14 +34,10 @@ class Dialled(NamedTuple):
     welcome: Welcome
     clock_offset_us: int
 
-    def deadline_us(self, seconds: Optional[float]) -> Optional[int]:
-        """A moment so far ahead, as the server's clock will show it."""
-        return None if seconds is None else self.moment_us(time.monotonic() + max(seconds, 0.0))
-
-    def moment_us(self, moment_: float) -> int:
-        """A moment of our own clock, likewise."""
-        moment = int(moment_ * 1_000_000) + self.clock_offset_us
-        return min(moment, (1 << 64) - 1) if moment > 0 else moment & (1 << 64) - 1
+    def moment_us(self, moment: float) -> int:
+        """A moment of our own clock, `time.monotonic`, as the server's clock will show it."""
+        moment_us = int(moment * 1_000_000) + self.clock_offset_us
+        return moment_us if 0 < moment_us < _CLOCK_END_US else min(moment_us, _CLOCK_END_US - 1) & _CLOCK_END_US - 1
 
 
 class Dialling:
@@ -109,6 +109,12 @@ def pause(away: float, error: Optional[CallError]) -> float:
     ):
         shortest = 0.5
     return shortest * random.uniform(1.0, 2.0)
+
+
+def arrived(sock: socket.socket) -> int:
+    """Bytes that have come and were not read."""
+    count = fcntl.ioctl(sock, termios.FIONREAD, bytes(4))
+    return int.from_bytes(count, sys.byteorder)
 
 
 def _check_owner(sock: socket.socket, path: str) -> None:

@@ -8,10 +8,10 @@ import socket
 from typing import Optional, Union
 
 from ._core import Core
-from ._dial import Dialled
+from ._dial import Dialled, arrived
 from ._doorbell import Doorbell, forget
 from ._errors import Violation
-from ._lock import Lock
+from ._lock import Lock, once
 from ._seat import Followers
 
 # Bytes of a read: more while they come.
@@ -35,7 +35,9 @@ class Link:
         #: Whether a thread writes without the lock; and whether the leader has read something that was not taken yet.
         self.writing = False
         self.reading = False
+        #: Whether the connection is over, and whether its calls have learned that.
         self.broken = False
+        self.lost = False
         self.violation: Optional[Violation] = None
         self._socket = dialled.socket
         #: The socket's descriptor, as long as it is open.
@@ -81,15 +83,15 @@ class Link:
         if self.is_mute or self.broken:
             return
         core = self.core
-        while core.wants_write:
-            try:
+        try:
+            while core.wants_write:
                 count = self.send(core.pending())
-            except BaseException:
-                self.doubt()
-                raise
-            if count < 0:
-                return
-            core.sent(count)
+                if count < 0:
+                    return
+                core.sent(count)
+        except BaseException:
+            self.doubt()
+            raise
 
     def flush_without(self, lock: Lock) -> bool:
         """The same, but for the system calls gives the lock back: while these run other threads do, which would wait for it
@@ -97,15 +99,16 @@ class Link:
         core = self.core
         self.writing = True
         unsure = lacked_room = False
+        saved = once()
         try:
             while self.wants_write:
                 buffers = core.pending(hands_over=True)
                 unsure = True
-                lock.release()
                 try:
+                    lock.release()
                     count = self.send(buffers)
                 finally:
-                    lock.acquire()
+                    lock._acquire_restore(saved)
                 lacked_room |= not core.has_room
                 core.sent(max(count, 0))
                 unsure = False
@@ -149,6 +152,22 @@ class Link:
     def read(self) -> bool:
         """Reads once. Answers False if the connection is over, because of a violation if there is one."""
         return self.take(self.fetch())
+
+    def read_rest(self) -> bool:
+        """Reads what has arrived by now, and no more, as the server may go on sending. Answers as `read`."""
+        left = arrived(self._socket)
+        while True:
+            data = self.fetch()
+            if not self.take(data):
+                return False
+            left -= len(data or b"")
+            if left <= 0:
+                return True
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have arrived and were not read."""
+        return 0 if self.broken else arrived(self._socket)
 
     def fetch(self) -> Optional[bytes]:
         """What has come: nothing at the end, None if there is nothing yet. For whoever leads; needs no lock."""

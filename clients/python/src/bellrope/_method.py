@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar, Union
 
-from ._errors import Incompatible, ServiceError, Unreadable, Unwritable
+from ._errors import ServiceError, Unreadable, Unwritable
 
 if TYPE_CHECKING:
-    from ._handshake import MessageType
+    from ._table import MessageType
 
 
 class Codec(Protocol):
@@ -94,18 +94,18 @@ class Method(Generic[Request, Answer, Sent]):
         self._read = read
         self._read_error = read_error
 
-    def check(self, theirs: "MessageType") -> None:
-        """Raises Incompatible if the server's is another method than this one."""
+    def differences(self, theirs: "MessageType") -> Optional[str]:
+        """How the server's is another method than this one, if it is."""
         if theirs.codec not in (0, self.codec.number):
             there = _CODEC_NAMES.get(theirs.codec, f"number {theirs.codec}")
-            raise Incompatible(self.name, f"its codec is {self.codec.name} here and {there} there")
+            return f"its codec is {self.codec.name} here and {there} there"
         # Fields that travel with their names may be added.
         if not self.codec.named and self.schema and theirs.schema not in (0, self.schema):
-            raise Incompatible(
-                self.name,
+            return (
                 f"its types differ ({self.schema:#018x} here, {theirs.schema:#018x} there), and {self.codec.name} sends no"
-                " names; make this client anew from that server, as with bellrope generate",
+                " names; make this client anew from that server, as with bellrope generate"
             )
+        return None
 
     def request(self, value: Request) -> bytes:
         """The arguments of a call."""

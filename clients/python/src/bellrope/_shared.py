@@ -20,11 +20,14 @@ from ._config import Config, State
 from ._core import Call
 from ._dial import BACKLOG_PAUSE, Dialled, Dialling, pause
 from ._doorbell import Doorbell, forget
-from ._errors import CallError, Cancelled, Closed, Connect, DeadlineExceeded, Violation
+from ._errors import CallError, Cancelled, Closed, Connect, DeadlineExceeded, Violation, interrupted
 from ._link import Link
-from ._lock import IN_THE_MIDDLE, Lock
+from ._lock import IN_THE_MIDDLE, is_interrupting, new_lock, once
 from ._seat import Place, Seat
 from ._watcher import Watcher
+
+# How often to look for what has arrived: a server may go on sending.
+_LOOKS = 100
 
 _all: "weakref.WeakSet[Shared]" = weakref.WeakSet()
 
@@ -34,8 +37,9 @@ class Shared:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._pid = os.getpid()
-        self._lock = Lock()
+        # Whether this is a child that was forked, and the client its parent's.
+        self._is_parents = False
+        self._lock = new_lock()
         # Of the connection, of room to queue, of tokens.
         self._changed = self._bell()
         self._link: Optional[Link] = None
@@ -53,7 +57,7 @@ class Shared:
 
     def _bell(self) -> threading.Condition:
         """Something to wait for with the lock held."""
-        return threading.Condition(self._lock)  # type: ignore[arg-type]  # it needs no more than this lock has
+        return threading.Condition(self._lock)  # type: ignore[arg-type]  # it is one of those
 
     def _wait_for(self, link: Link, call: Call, ready: Callable[[], bool], until: Optional[float]) -> bool:
         """Waits for something of a call, which holds at the latest when the call is done. Answers False if time is
@@ -69,7 +73,7 @@ class Shared:
 
     def _wait_done(self, link: Link, call: Call, until: Optional[float]) -> bool:
         """Waits for the end of a call of this thread alone. Answers False if time is over. The lock may have been given back
-        where the call is done."""
+        where the call is done: then it is `unlocked`."""
         me = threading.get_ident()
         while not call.done:
             if link.leader in (None, me):
@@ -79,17 +83,23 @@ class Shared:
                 return False
             seat = Seat(link.followers)
             call.wake = seat.wake
-            interrupted = True
-            self._lock.release()
+            at_ease = False
+            saved = once()
             try:
-                seat.wait(left)
-                interrupted = False
+                try:
+                    call.unlocked = True
+                    self._lock.release()
+                    seat.wait(left)
+                    at_ease = True
+                finally:
+                    if not call.done or seat.called:
+                        call.unlocked = False
+                        self._lock._acquire_restore(saved)
             finally:
-                if not call.done or seat.called:
-                    self._lock.acquire()
+                if not call.unlocked:
                     seat.leave()
                     # One that was woken to lead, and does not, passes the role on.
-                    if interrupted or call.done or until is not None and time.monotonic() >= until:
+                    if not at_ease or call.done or until is not None and time.monotonic() >= until:
                         self._pass_on(link)
         return True
 
@@ -140,46 +150,69 @@ class Shared:
             self._exchange(link)
             if link.broken or link.has_read_first():
                 return
-        if link.reading:
-            raise RuntimeError(IN_THE_MIDDLE)
+        if self._is_read_from(link):
+            return
         poller = link.poller(nested)
         patience = None if left is None else int(left * 1000) + 1
         over = True
         try:
-            self._lock.release()
+            saved = once()
             try:
+                self._lock.release()
                 ready = poller.poll(patience)
                 link.reading = True
                 # Here, too, others would wait for the lock one after the other.
                 data = link.fetch() if ready else None
             finally:
-                self._lock.acquire()
+                self._lock._acquire_restore(saved)
             if len(ready) > 1 or ready and ready[0][0] != link.descriptor:
                 self._nudge.clear()
             if link.core.wants_write:
                 self._flush(link, waits=True)
             over = not link.broken and not link.take(data)
         finally:
+            # Also where an interrupt came in the middle: nobody knows what was read then. Before that nothing was.
+            over &= link.reading
             link.reading = False
-            # Also where an interrupt came in the middle: nobody knows what was read then.
             if over:
                 self._lose(link)
 
     def _exchange(self, link: Link) -> None:
         """Writes and reads as far as that goes without waiting."""
-        if link.reading:
-            raise RuntimeError(IN_THE_MIDDLE)
+        if self._is_read_from(link):
+            return
         over = True
         try:
             if link.core.wants_write:
                 self._flush(link, waits=True)
-            over = not link.read()
-            while not over and link.is_mute:
-                over = not link.read()
+            # Behind a failed write there is what has arrived, and nothing else.
+            over = not link.read_rest() or link.is_mute if link.is_mute else not link.read()
         finally:
             # Also where an interrupt came in the middle: nobody knows what was read then.
             if over:
                 self._lose(link)
+
+    def _is_read_from(self, link: Link) -> bool:
+        """Whether nothing can be read: in a handler, in the middle of reading, which is an error; and where an interrupt has left
+        that behind, which ends the connection."""
+        if link.reading:
+            if is_interrupting():
+                raise RuntimeError(IN_THE_MIDDLE)
+            link.reading = False
+            self._lose(link)
+            return True
+        return False
+
+    def _hear(self, link: Link) -> None:
+        """Takes what has arrived, such as a change of the message types, before somebody is told what there is not."""
+        for _ in range(_LOOKS):
+            if link.broken or not (link.unread or link.reading):
+                return
+            if link.leader in (None, threading.get_ident()):
+                self._exchange(link)
+            else:
+                # Whoever leads takes it in a moment.
+                self._changed.wait(0.001)
 
     def _flush(self, link: Link, waits: bool = False) -> None:
         """Writes what the socket takes, and lets somebody care for the rest: the leader if there is one, else the
@@ -206,14 +239,33 @@ class Shared:
 
     def _cancel(self, link: Link, call: Call, error: CallError) -> None:
         """Gives a call up, if it is still under way."""
+        if link.core.torn:
+            return self._lose(link)
+        was_done = call.done
         link.core.cancel(call, error)
-        if not link.broken:
+        if not (was_done or link.broken):
             self._flush(link)
+            self._rouse(link)
+
+    def _interrupted(self, begun: "list[tuple[Link, Call]]", error: BaseException) -> None:
+        """Gives up what was begun of a call that ends so on this side."""
+        link = self._link
+        if link is not None and link.core.torn:
+            self._lose(link)
+        for link, call in begun:
+            self._cancel(link, call, interrupted(error))
+
+    def _rouse(self, link: Link) -> None:
+        """Has the thread that leads look again, as it may be the one that waits for what was done just now."""
+        if link.leader not in (None, threading.get_ident()):
+            self._nudge.ring()
 
     def _token_cancelled(self, begun: list[tuple[Link, Call]]) -> None:
         """Called by a token, without the lock."""
-        if os.getpid() != self._pid:
+        if self._is_parents:
             return
+        if self._lock._is_owned():
+            return self._later(*begun)
         with self._lock:
             for link, call in begun:
                 self._cancel(link, call, Cancelled())
@@ -222,23 +274,34 @@ class Shared:
 
     def _give_up(self, link: Link, call: Call) -> None:
         """Gives a call up. Called without the lock."""
-        if os.getpid() == self._pid and not call.done:
-            with self._lock:
-                self._cancel(link, call, Cancelled())
+        if self._is_parents or call.done:
+            return
+        if self._lock._is_owned():
+            return self._later((link, call))
+        with self._lock:
+            self._cancel(link, call, Cancelled())
 
     def _drop(self, link: Link, call: Call) -> None:
         """Gives a call up that nobody refers to any more. Called without the lock, or by a garbage collector that may
         hold it."""
-        if os.getpid() != self._pid or call.done:
+        if self._is_parents or call.done:
             return
-        if self._lock.acquire(blocking=False):
-            try:
-                self._cancel(link, call, Cancelled())
-            finally:
+        if self._lock._is_owned():
+            return self._later((link, call))
+        try:
+            if not self._lock.acquire(blocking=False):
+                return self._later((link, call))
+            self._cancel(link, call, Cancelled())
+            self._lock.release()
+        except BaseException:
+            if self._lock._is_owned():
                 self._lock.release()
-        else:
-            self._dropped.append((link, call))
-            self._watcher.ring()
+            raise
+
+    def _later(self, *begun: "tuple[Link, Call]") -> None:
+        """Has calls given up where the lock cannot be waited for: in the middle of what its holder does."""
+        self._dropped.extend(begun)
+        self._watcher.ring()
 
     # The connection.
 
@@ -252,6 +315,9 @@ class Shared:
             if registration is not None and registration.cancelled():
                 raise Cancelled
             link = self._link
+            if link is not None and link.broken:
+                self._lose(link)
+                continue
             if link is not None and link.is_mute and link.leader in (None, threading.get_ident()):
                 self._exchange(link)
                 continue
@@ -270,16 +336,19 @@ class Shared:
 
     def _connect(self, until: Optional[float]) -> Optional[Connect]:
         """Tries to connect once, without the lock. Answers why it failed, unless the client was closed meanwhile."""
-        self._connecting = True
-        self._lock.release()
         dialled: Optional[Dialled] = None
         failed: Optional[Connect] = None
+        saved = once()
         try:
-            dialled = self._dial(until)
-        except Connect as error:
-            failed = error
+            try:
+                self._connecting = True
+                self._lock.release()
+                dialled = self._dial(until)
+            except Connect as error:
+                failed = error
+            finally:
+                self._lock._acquire_restore(saved)
         finally:
-            self._lock.acquire()
             self._connecting = False
             self._changed.notify_all()
         if dialled is not None and self._closed:
@@ -316,18 +385,19 @@ class Shared:
             self._dialling = None
 
     def _lose(self, link: Link) -> None:
-        """Ends every call of a connection that is over."""
-        if link.broken:
+        """Ends every call of a connection that is over. If that is interrupted, it is done again."""
+        if link.lost:
             return
         link.hang_up()
         if link.leader is None and not link.writing:
             link.close()
         link.core.lose(link.violation)
-        self._changed.notify_all()
         if self._link is link:
             self._link = None
             self._violation = link.violation
             self._watcher.tell(State.RECONNECTING)
+        link.lost = True
+        self._changed.notify_all()
 
     def _shut(self) -> bool:
         """Ends the connection for good. Answers False if that was done."""
@@ -348,9 +418,18 @@ class Shared:
         self._watcher.tell(State.CLOSED)
         return True
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
+    def _check_caller(self) -> None:
+        """Raises what forbids the calling thread to use the client."""
+        if self._is_parents:
             raise Closed("this client belongs to the process that was forked; make a new one here")
+        if self._lock._is_owned():
+            if is_interrupting():
+                raise RuntimeError(IN_THE_MIDDLE)
+            # Nobody knows what was interrupted.
+            if self._link is not None:
+                self._lose(self._link)
+            self._connecting = False
+            self._lock.release()
 
     def _release(self) -> None:
         """Gives the descriptors back that outlive a connection."""
@@ -359,6 +438,7 @@ class Shared:
 
     def _abandon_in_child(self) -> None:
         """Lets go, after a fork, of what is the parent's. No lock is taken: its holder may not exist here."""
+        self._is_parents = True
         if self._link is not None:
             self._link.close_in_child()
         if self._dialling is not None:

@@ -47,6 +47,8 @@ class Spawn:
         if isinstance(arguments, (str, bytes)):
             raise TypeError("arguments is a list of them, not one text")
         self.program = os.fspath(program)
+        if not self.program:
+            raise ValueError("program is a path, or a name in PATH")
         self.arguments = [os.fspath(argument) for argument in arguments]
         self.inherit = list(inherit)
         self.env = dict(env or {})

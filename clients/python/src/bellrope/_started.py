@@ -25,12 +25,11 @@ class StartedServer:
     """A server that this process started. It lives on when this is forgotten."""
 
     def __init__(self, spawn: Spawn, socket: str) -> None:
-        program = spawn.program
-        # A path is one of our directory, and the program runs in another one. A name is looked up.
-        found = os.path.abspath(program) if os.sep in program else program
-        self._program = program
+        program = self._program = spawn.program
         self._output, descriptor = _output(spawn, socket)
         try:
+            # A path is one of our directory, and the program runs in another one. A name is looked up.
+            found = os.path.abspath(program) if os.sep in program else program
             self._child = subprocess.Popen(
                 [found, *spawn.arguments],
                 stdin=subprocess.DEVNULL,
@@ -47,6 +46,7 @@ class StartedServer:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
+
     def started(self) -> Started:
         """What its starter is told."""
         return Started(self._child.pid, self._output.path if self._output else None)
@@ -106,7 +106,8 @@ class _Output(NamedTuple):
     begin: int
 
     def last_line(self) -> Optional[str]:
-        """The last line that is not empty."""
+        """The line that says most: the last one that begins with `error:`, behind which there may be hints, else the last one
+        that is not empty."""
         try:
             with open(self.path, "rb") as file:
                 end = file.seek(0, os.SEEK_END)
@@ -115,18 +116,20 @@ class _Output(NamedTuple):
         except OSError:
             return None
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return "".join(letter for letter in lines[-1] if letter.isprintable())[:_LONGEST_LINE] if lines else None
+        errors = [line for line in lines if line[:6].lower() == "error:"]
+        for line in (errors or lines)[-1:]:
+            return "".join(letter for letter in line if letter.isprintable())[:_LONGEST_LINE]
+        return None
 
 
 def _output(spawn: Spawn, socket: str) -> "Tuple[Optional[_Output], int]":
     """Opens what the program is to write to."""
     if spawn.log is not None:
-        path = os.path.abspath(spawn.log)
         try:
-            return _open(path, spawn.log_bytes)
+            return _open(spawn.log, spawn.log_bytes)
         except OSError as error:
-            raise SpawnError("Log", f"opening the log {path}: {error.strerror}", spawn.program) from error
-    for place in (default_log_path(os.path.basename(spawn.program)), os.path.abspath(f"{socket}.log")):
+            raise SpawnError("Log", f"opening the log {spawn.log}: {error.strerror}", spawn.program) from error
+    for place in (default_log_path(os.path.basename(spawn.program)), f"{socket}.log"):
         try:
             if place is not None:
                 return _open(place, spawn.log_bytes)
@@ -137,6 +140,7 @@ def _output(spawn: Spawn, socket: str) -> "Tuple[Optional[_Output], int]":
 
 def _open(path: str, log_bytes: int) -> "Tuple[_Output, int]":
     """A log that is begun anew when it is half full, so that it and the one before it stay within their bytes."""
+    path = os.path.abspath(path)
     _make_private(os.path.dirname(path))
     half = max(log_bytes, _FEWEST_BYTES) // 2
     try:

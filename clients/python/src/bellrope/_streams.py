@@ -32,8 +32,9 @@ class _Streaming:
 
     def close(self) -> None:
         """Cancels the call, if it has not ended."""
-        self._registration.end()
-        self._client._give_up(self._link, self._call)
+        if not self._client._is_parents:
+            self._registration.end()
+            self._client._give_up(self._link, self._call)
 
     def __exit__(
         self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
@@ -42,7 +43,7 @@ class _Streaming:
 
     def __del__(self) -> None:
         # Not there if the call could not be begun.
-        if hasattr(self, "_until"):
+        if hasattr(self, "_until") and not self._client._is_parents:
             self._registration.end()
             self._client._drop(self._link, self._call)
 
@@ -54,7 +55,7 @@ class _Streaming:
     def _receive(self) -> Optional[bytes]:
         """The next chunk. None: the stream has ended well."""
         client, link, call = self._client, self._link, self._call
-        client._check_process()
+        client._check_caller()
         with client._lock:
             try:
                 if not client._wait_for(link, call, lambda: bool(call.chunks) or call.done, self._until):
@@ -76,7 +77,7 @@ class _Streaming:
         chunk = as_bytes(payload)
         if len(chunk) > link.core.welcome.max_record:
             raise MessageTooLarge(len(chunk), link.core.welcome.max_record)
-        client._check_process()
+        client._check_caller()
         with client._lock:
             try:
                 if not client._wait_for(link, call, lambda: link.core.may_send(call), self._until):
@@ -91,11 +92,12 @@ class _Streaming:
 
     def _end(self) -> None:
         client, link = self._client, self._link
-        client._check_process()
+        client._check_caller()
         with client._lock:
             link.core.end_upload(self._call)
             if not link.broken:
                 client._flush(link)
+                client._rouse(link)
 
 
 class Stream(_Streaming):

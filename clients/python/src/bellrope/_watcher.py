@@ -4,8 +4,6 @@ again, writes what could not be written at once, and calls the listeners of the 
 
 from __future__ import annotations
 
-import contextvars
-import logging
 import math
 import select
 import threading
@@ -18,12 +16,12 @@ from ._config import State
 from ._dial import pause
 from ._doorbell import Doorbell
 from ._errors import Cancelled
+from ._listeners import Listeners
 
 if TYPE_CHECKING:
     from ._shared import Shared
     from ._link import Link
 
-_log = logging.getLogger("bellrope")
 # Only a hang-up is listened for: what comes in is for whoever waits.
 _HANG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
@@ -36,7 +34,7 @@ class Watcher:
         self._stopped = False
         self._closed = False
         self._thread: Optional[threading.Thread] = None
-        self._listeners: list[tuple[contextvars.Context, Callable[[State], object]]] = []
+        self._listeners = Listeners()
         self._news: deque[State] = deque()
 
     def start(self, client: "Shared") -> None:
@@ -48,7 +46,7 @@ class Watcher:
 
     def listen(self, listener: Callable[[State], object]) -> None:
         """Calls the listener after each change, in the context of now."""
-        self._listeners.append((contextvars.copy_context(), listener))
+        self._listeners.add(listener)
 
     def tell(self, state: State) -> None:
         """Has the listeners called."""
@@ -79,12 +77,7 @@ class Watcher:
     def call_listeners(self) -> None:
         """Calls the listeners with the news, without any lock."""
         while self._news:
-            state = self._news.popleft()
-            for context, listener in self._listeners:
-                try:
-                    context.run(listener, state)
-                except Exception:
-                    _log.exception("a listener for the state of a connection failed")
+            self._listeners.call(self._news.popleft())
 
 
 def _watch(watcher: Watcher, reference: "weakref.ref[Shared]") -> None:
@@ -118,6 +111,7 @@ def _look_after(
             return None, None, None
         while client._dropped:
             client._cancel(*client._dropped.popleft(), Cancelled())
+            client._changed.notify_all()
         link = client._link
         if link is not None:
             _serve(client, link)
