@@ -60,6 +60,7 @@ pub mod gateway;
 pub mod handlers;
 pub mod inbound;
 pub mod json;
+mod lines;
 pub mod message;
 mod notes;
 pub mod pass;

@@ -55,6 +55,7 @@ use std::{
 
 use answering::{Answerer, answerer};
 pub use config::{ConnectionTime, ListenerConfig, ListenerEvent};
+pub use conversation::ComingBody;
 use door::{Door, Newcomer};
 use helpers::Helpers;
 use hyper::{

@@ -14,8 +14,10 @@ use std::{
 /// Bytes a second at which a large request has to come while others wait for its room.
 const LEAST_RATE: u64 = 16 * 1024 * 1024;
 
-/// The last part of the budget, one in so many, is for those who hold no more than as much.
-const KEPT_BACK: u64 = 8;
+/// The last part of the budget, one in so many, is for connections that hold no more than as much; the last part of that for
+/// processes, and the last of that for users. So those that have nothing yet find some room beside one that takes all it gets,
+/// however many connections or processes that has.
+const KEPT_BACK: [u64; 3] = [8, 16, 32];
 
 /// How many bytes all connections of a server may hold outside their rings.
 #[derive(Debug)]
@@ -290,14 +292,13 @@ impl Holder {
     }
 
     fn may_have(&self, bytes: u64) -> bool {
-        let (held, kept_back) = (self.held(), self.budget.limit / KEPT_BACK);
-        let small = held.saturating_add(bytes) <= kept_back;
-        if held > 0 && !small && self.budget.used().saturating_add(bytes) > self.budget.limit - kept_back {
-            return false;
-        }
-        self.chain().all(|holder| {
-            let held = holder.held();
-            held == 0 || !holder.others_wait() || held.saturating_add(bytes) <= holder.share()
+        let used = self.budget.used().saturating_add(bytes);
+        self.chain().zip(KEPT_BACK).all(|(holder, part)| {
+            let (held, kept_back) = (holder.held(), self.budget.limit / part);
+            let sum = held.saturating_add(bytes);
+            held == 0
+                || (sum <= kept_back || used <= self.budget.limit - kept_back)
+                    && (!holder.others_wait() || sum <= holder.share())
         })
     }
 
@@ -424,6 +425,29 @@ mod tests {
         assert_eq!((user.held(), budget.used(), budget.lacking()), (0, 0, 0));
         let none = |holder: &Holder| holder.active.load(Relaxed) == 0 && holder.uses.load(Relaxed) == 0;
         assert!(none(&user) && none(&crowd) && none(&one) && budget.active.load(Relaxed) == 0);
+    }
+
+    // Fault 59.
+    #[test]
+    fn a_process_with_any_number_of_connections_and_a_user_with_any_number_of_processes_leave_some_room_for_others() {
+        let budget = Budget::new(3200);
+        let [busy, other] = [(); 2].map(|()| Holder::new(&budget, None));
+        let process = |of| Holder::new(&budget, Some(Arc::clone(of)));
+        let one_of = |of: &Arc<Holder>| Holder::new(&budget, Some(Arc::clone(of)));
+        let take = |of: &mut dyn FnMut() -> Arc<Holder>| std::iter::from_fn(|| of().reserve(10)).collect::<Vec<_>>();
+        let crowd = process(&busy);
+        let all_of_one = take(&mut || one_of(&crowd));
+        assert_eq!(budget.used(), 3000, "a sixteenth is left for other processes");
+        let all_of_many = take(&mut || one_of(&process(&busy)));
+        assert_eq!(budget.used(), 3100, "a thirty-second is left for other users");
+        assert!(one_of(&process(&other)).reserve(100).is_some());
+        drop((all_of_one, all_of_many));
+        assert_eq!(budget.used(), 0);
+        // One that holds little is let into what is kept back, with all of its connections.
+        let _most = Holder::new(&budget, None).reserve(3000).unwrap();
+        let modest = process(&other);
+        let held: Vec<_> = (0..10).map(|_| one_of(&modest).reserve(10).unwrap()).collect();
+        assert_eq!((held.len(), budget.used()), (10, 3100));
     }
 
     // Fault 59.

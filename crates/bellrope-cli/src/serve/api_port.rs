@@ -3,6 +3,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`bodies`] | the room that the bodies of requests take |
 //! | [`body`] | the bodies of answers |
 //! | [`events`] | an answer as a stream of events |
 //! | [`guard`] | who may ask: not a web page, and not another user |
@@ -19,6 +20,7 @@
 //! within the process. Everything pulls: a client that reads slowly slows its provider down, and one that goes away takes
 //! its provider's stream along.
 
+mod bodies;
 mod body;
 mod events;
 mod guard;

@@ -14,7 +14,8 @@ use super::origins::Origins;
 use super::route::Begun;
 use super::thoughts::Thinking;
 use super::upstream::{Running, silent};
-use crate::error::ProviderError;
+use crate::error::{Blame, ProviderError};
+use crate::lines;
 use crate::message::{Chunk, SequencedChunk};
 use crate::provider::{BoxFuture, ChunkStream};
 
@@ -138,5 +139,8 @@ impl Stream for AnswerStream {
 
 /// Logs why an answer failed.
 pub(super) fn log(error: &ProviderError) {
-    warn!(target: TARGET, code = error.code(), blame = ?error.blame(), %error, "an answer failed");
+    let lines = if error.blame() == Blame::Caller { &lines::OF_CALLERS } else { &lines::OF_PROVIDERS };
+    if lines.may_come() {
+        warn!(target: TARGET, code = error.code(), blame = ?error.blame(), %error, "an answer failed");
+    }
 }

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Excerpt, ProviderError};
 use crate::message::{Chunk, ErrorInfo, SequencedChunk};
-use kept::{ANSWER, Entry, Kept, MAX_KEPT, PIECE, Push};
+use kept::{ANSWER, Entry, Kept, MAX_KEPT, MAX_UNDER_WAY, PIECE, Push};
 pub use kept::{Beside, Owner};
 pub use settings::AnswerSettings;
 
@@ -122,6 +122,11 @@ impl Answers {
         }
         if held > limit / 2 {
             return Err(AnswersFull("its request is too large for that (gateway.answers.keep_bytes)"));
+        }
+        if kept.under_way(owner) >= MAX_UNDER_WAY {
+            return Err(AnswersFull(
+                "its caller has as many under way as one may have, 128; try again when some are over",
+            ));
         }
         while kept.answers.len() >= MAX_KEPT || kept.bytes + held + ANSWER > limit {
             if !kept.forget_one(id) {

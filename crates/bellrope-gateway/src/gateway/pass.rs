@@ -14,6 +14,7 @@ use super::notices::Notices;
 use super::upstream::{Running, Upstream, silent};
 use crate::account::Account;
 use crate::error::ProviderError;
+use crate::lines;
 use crate::message::{Chunk, StopReason};
 use crate::pass::{
     HeaderPairs, Mark, PassEnd, PassError, PassFormat, PassPiece, PassRequest, PassStream, Passed, PassedBody, Refusal,
@@ -129,7 +130,9 @@ impl Gateway {
             match (&next, kept) {
                 (Some(next), Some(kept)) => {
                     let (from, to) = (upstream.provider.name(), next.provider.name());
-                    warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
+                    if lines::OF_PROVIDERS.may_come() {
+                        warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
+                    }
                     upstream.count_passed_on();
                     request = kept;
                     request.forget();

@@ -9,6 +9,7 @@ use tracing::warn;
 use super::upstream::{Ask, MAX_NOTICES, Notices, Running, TARGET, Upstream, silent};
 use crate::account::{Account, Books};
 use crate::error::ProviderError;
+use crate::lines;
 use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part};
 use crate::provider::ChunkStream;
 
@@ -125,7 +126,9 @@ impl Route {
             });
             let Some(next) = &next else { return Err(error) };
             let (from, to) = (upstream.provider.name(), next.provider.name());
-            warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
+            if lines::OF_PROVIDERS.may_come() {
+                warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
+            }
             upstream.count_passed_on();
             forget(&mut request);
         }

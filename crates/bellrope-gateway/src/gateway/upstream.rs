@@ -16,6 +16,7 @@ use crate::bucket::Bucket;
 use crate::config::{ProviderConfig, section};
 use crate::error::ProviderError;
 use crate::inbound::estimate_tokens_of;
+use crate::lines;
 use crate::message::{ChatRequest, ChatResponse, Chunk, ProviderHealth, StopReason, Usage};
 use crate::pass::{PassFormat, PassRequest, ToolKey};
 use crate::provider::{BoxFuture, EmbeddingRequest, Provider, ProviderLimits, TakesKey};
@@ -129,7 +130,9 @@ impl Upstream {
             TakesKey::OfTool { is_its_format: true } => return None,
         };
         let name = self.provider.name();
-        warn!(target: TARGET, provider = name, "a fallback is passed over: no key of a tool {why}");
+        if lines::OF_CALLERS.may_come() {
+            warn!(target: TARGET, provider = name, "a fallback is passed over: no key of a tool {why}");
+        }
         Some(format!("the fallback `{name}` was passed over: it takes the tool's own key, and none {why}"))
     }
 

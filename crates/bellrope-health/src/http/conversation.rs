@@ -6,7 +6,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{
+    Request,
+    body::{Body as _, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, sync::watch};
 
@@ -21,6 +26,19 @@ use super::{
 
 /// The smallest buffer that hyper takes.
 const MIN_HEAD_BYTES: usize = 8 * 1024;
+
+/// The body of a request that has not come whole. In the extensions of such a request: a service that has read the body says so,
+/// and from then on the request counts as being worked on. Until then its connection gives way where there is no place left for
+/// another one, after those that ask nothing.
+#[derive(Debug, Clone)]
+pub struct ComingBody(Arc<Place>);
+
+impl ComingBody {
+    /// The body has been read.
+    pub fn has_come(self) {
+        self.0.is_now(Doing::Asking);
+    }
+}
 
 /// Answers the requests of one connection.
 pub(super) async fn converse(
@@ -38,9 +56,15 @@ pub(super) async fn converse(
     let allowed = Mutex::new(None);
     let allowed_time = || *allowed.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Arc::new(place);
-    let service = service_fn(|request| {
-        let (answering, allowed, place) = (answerer(request), &allowed, Arc::clone(&place));
-        place.is_now(Doing::Asking);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let place = Arc::clone(&place);
+        if request.body().is_end_stream() {
+            place.is_now(Doing::Asking);
+        } else {
+            place.is_now(Doing::Sending);
+            request.extensions_mut().insert(ComingBody(Arc::clone(&place)));
+        }
+        let (answering, allowed) = (answerer(request), &allowed);
         async move {
             let mut response = answering.await;
             let time = response.extensions_mut().remove::<ConnectionTime>().map(|ConnectionTime(time)| time);
@@ -53,7 +77,7 @@ pub(super) async fn converse(
         .header_read_timeout(config.head_time)
         .max_buf_size(config.max_head_bytes.max(MIN_HEAD_BYTES))
         .keep_alive(config.keep_alive)
-        .serve_connection(TokioIo::new(StallBound::new(stream, config.stall_time)), service);
+        .serve_connection(TokioIo::new(StallBound::new(stream, config.stall_time, Some(Arc::clone(&place)))), service);
     let mut connection = pin!(connection);
     let mut ending = pin!(until(&mut phases, |phase| phase != Phase::Serving));
     let mut drains = false;

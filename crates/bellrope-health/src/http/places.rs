@@ -1,16 +1,21 @@
 //! The places that connections take, and who gives way when there is none left.
 //!
 //! A connection that has not asked anything yet costs its client nothing, so it is the first to give way: the oldest of
-//! them, from the address that has most. One that waits for its next request comes after those, and where the listener
-//! says so, one whose answer is on its way out comes last. One whose request is being worked on never gives way.
+//! them, from the address that has most. One that waits for its next request comes after those, then one whose request has
+//! not come whole, then one whose reader has not taken anything for a while, and where the listener says so, any whose answer
+//! is on its way out. One whose request is being worked on never gives way.
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
+
+/// How long a reader may take nothing of its answer before that counts as unread.
+const READS_WITHIN: Duration = Duration::from_secs(1);
 
 /// How many places there are.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +48,8 @@ struct Taken {
 struct Connection {
     address: IpAddr,
     doing: Doing,
+    /// Since when its reader takes nothing, if it does not.
+    unread_since: Option<Instant>,
     leave: Arc<Notify>,
 }
 
@@ -53,6 +60,10 @@ pub(super) enum Doing {
     Silent,
     /// It was answered, and may send another one.
     Idle,
+    /// The head of its request has come, and the body has not.
+    Sending,
+    /// Its answer is on its way out, and nobody takes it.
+    Unread,
     /// Its answer is on its way out.
     Answering,
     /// Its request is being worked on.
@@ -87,7 +98,7 @@ impl Places {
         }
         let (number, leave) = (taken.next, Arc::<Notify>::default());
         taken.next += 1;
-        let connection = Connection { address, doing: Doing::Silent, leave: Arc::clone(&leave) };
+        let connection = Connection { address, doing: Doing::Silent, unread_since: None, leave: Arc::clone(&leave) };
         taken.by_number.insert(number, connection);
         *taken.by_address.entry(address).or_default() += 1;
         Some((Place { places: Arc::clone(self), number, leave }, displaces))
@@ -101,14 +112,15 @@ impl Places {
 impl Taken {
     /// The number of the connection that gives way, of this address alone where one is named.
     fn who_gives_way(&self, only: Option<IpAddr>, answers_too: bool) -> Option<u64> {
-        let last = if answers_too { Doing::Answering } else { Doing::Idle };
+        let (last, now) = (if answers_too { Doing::Answering } else { Doing::Unread }, Instant::now());
         let of_address = |connection: &Connection| self.by_address.get(&connection.address).copied().unwrap_or(0);
         let candidates = self.by_number.iter().filter(|(_, connection)| {
-            connection.doing <= last && only.is_none_or(|address| address == connection.address)
+            connection.standing(now) <= last && only.is_none_or(|address| address == connection.address)
         });
         // Those that do least first, then those of the address that has most, then the oldest.
-        let first = candidates
-            .min_by_key(|(number, connection)| (connection.doing, std::cmp::Reverse(of_address(connection)), **number));
+        let first = candidates.min_by_key(|(number, connection)| {
+            (connection.standing(now), std::cmp::Reverse(of_address(connection)), **number)
+        });
         first.map(|(number, _)| *number)
     }
 
@@ -124,7 +136,22 @@ impl Taken {
     }
 }
 
+impl Connection {
+    /// What it is at, as far as that decides who gives way.
+    fn standing(&self, now: Instant) -> Doing {
+        let is_unread = self.unread_since.is_some_and(|since| now.saturating_duration_since(since) >= READS_WITHIN);
+        if is_unread && self.doing == Doing::Answering { Doing::Unread } else { self.doing }
+    }
+}
+
 impl Place {
+    /// Says whether the reader of the connection's answer takes nothing now.
+    pub(super) fn is_unread(&self, unread: bool) {
+        if let Some(connection) = self.places.lock().by_number.get_mut(&self.number) {
+            connection.unread_since = unread.then(Instant::now);
+        }
+    }
+
     /// Says what the connection is at now.
     pub(super) fn is_now(&self, doing: Doing) {
         if let Some(connection) = self.places.lock().by_number.get_mut(&self.number) {
@@ -194,6 +221,39 @@ mod tests {
         assert!(places.take(host(1)).is_none(), "an answer is not cut off where that is not said");
         drop(asking);
         assert!(places.take(host(1)).is_some());
+    }
+
+    // Fault 62.
+    #[test]
+    fn one_that_sends_slowly_or_reads_nothing_gives_way_after_the_idle_and_one_that_reads_does_not() {
+        let places = places(4, 4, false);
+        let [idle, sending, unread, read] = [(); 4].map(|()| places.take(host(1)).unwrap().0);
+        idle.is_now(Doing::Idle);
+        sending.is_now(Doing::Sending);
+        for answering in [&unread, &read] {
+            answering.is_now(Doing::Answering);
+            answering.is_unread(true);
+        }
+        read.is_unread(false);
+        let a_while_ago = |place: &Place| {
+            let mut taken = places.lock();
+            taken.by_number.get_mut(&place.number).unwrap().unread_since = Instant::now().checked_sub(READS_WITHIN);
+        };
+        let take = || places.take(host(1)).map(|(place, _)| place.is_now(Doing::Asking)).is_some();
+        let next = || {
+            let (place, _) = places.take(host(1)).unwrap();
+            place.is_now(Doing::Asking);
+            place
+        };
+        let _first = next();
+        assert!(is_out(&idle) && !is_out(&sending));
+        let _second = next();
+        assert!(is_out(&sending) && !is_out(&unread));
+        assert!(!take(), "it may only have paused");
+        a_while_ago(&unread);
+        let _third = next();
+        assert!(is_out(&unread) && !is_out(&read));
+        assert!(!take(), "an answer that is read is not cut off");
     }
 
     // Fault 62.

@@ -3,10 +3,12 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use super::places::Place;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
@@ -20,21 +22,34 @@ pub(super) struct StallBound<T> {
     limit: Option<Duration>,
     /// Set while a write waits.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Where that is told.
+    place: Option<Arc<Place>>,
 }
 
 impl<T> StallBound<T> {
-    pub(super) fn new(stream: T, limit: Option<Duration>) -> Self {
-        Self { stream, limit, deadline: None }
+    pub(super) fn new(stream: T, limit: Option<Duration>, place: Option<Arc<Place>>) -> Self {
+        Self { stream, limit, deadline: None, place }
     }
 
     /// The outcome of a write, unless it has waited for too long.
     fn bounded<O>(&mut self, outcome: Poll<io::Result<O>>, context: &mut Context<'_>) -> Poll<io::Result<O>> {
         let (false, Some(limit)) = (outcome.is_ready(), self.limit) else {
-            self.deadline = None;
+            if self.deadline.take().is_some() {
+                self.tell(false);
+            }
             return outcome;
         };
+        if self.deadline.is_none() {
+            self.tell(true);
+        }
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + limit)));
         deadline.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn tell(&self, unread: bool) {
+        if let Some(place) = &self.place {
+            place.is_unread(unread);
+        }
     }
 }
 
@@ -90,7 +105,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_reader_keeps_its_connection_each_write_that_goes_through_ends_the_wait() {
         let (near, mut far) = tokio::io::duplex(4);
-        let mut stream = StallBound::new(near, Some(Duration::from_secs(3600)));
+        let mut stream = StallBound::new(near, Some(Duration::from_secs(3600)), None);
         for _ in 0..3 {
             assert!(matches!(write(&mut stream).await, Poll::Ready(Ok(4))));
             assert!(stream.deadline.is_none(), "nothing waits");
@@ -105,7 +120,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_stands_still_loses_its_connection() {
         let (near, _far) = tokio::io::duplex(4);
-        let mut stream = StallBound::new(near, Some(Duration::from_millis(5)));
+        let mut stream = StallBound::new(near, Some(Duration::from_millis(5)), None);
         let stuck = tokio::time::timeout(Duration::from_secs(60), stream.write_all(&[0; 16])).await;
         assert_eq!(stuck.expect("an end of the wait").unwrap_err().kind(), io::ErrorKind::TimedOut);
     }

@@ -225,3 +225,57 @@ fn a_lone_connection_stays_on_the_thread_that_accepts_and_many_are_shared_evenly
     listener.begin_drain();
     assert!(listener.drained_by(Instant::now() + PATIENCE), "those of all threads end");
 }
+
+// Fault 62.
+#[test]
+fn bodies_that_never_come_whole_keep_nobody_from_being_served_and_one_that_has_come_is_worked_on() {
+    use http_body_util::BodyExt as _;
+
+    let mut config = ListenerConfig::new("a test", "test");
+    (config.max_connections, config.keep_alive) = (2, true);
+    let (at_work, released) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let service = {
+        let (at_work, released) = (Arc::clone(&at_work), Arc::clone(&released));
+        service_fn(move |mut request: Request<Incoming>| {
+            let (at_work, released) = (Arc::clone(&at_work), Arc::clone(&released));
+            async move {
+                let coming = request.extensions_mut().remove::<ComingBody>();
+                let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                if let Some(coming) = coming {
+                    coming.has_come();
+                    at_work.fetch_add(1, Relaxed);
+                    while released.load(Relaxed) == 0 {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                    }
+                }
+                Ok::<_, Infallible>(Response::new(Full::new(body)))
+            }
+        })
+    };
+    let listener = HttpListener::start(ADDR.into(), config, service).unwrap();
+    let post = |body: &[u8]| {
+        let mut socket = std::net::TcpStream::connect(listener.local_addr()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+            .write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 4\r\n\r\n")
+            .unwrap();
+        socket.write_all(body).unwrap();
+        socket
+    };
+    let whole = post(b"body");
+    let deadline = Instant::now() + PATIENCE;
+    while at_work.load(Relaxed) == 0 {
+        assert!(Instant::now() < deadline, "it is not worked on");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let slow: Vec<_> = (0..10).map(|_| post(b"bod")).collect();
+    for _ in 0..10 {
+        let mut next = std::net::TcpStream::connect(listener.local_addr()).unwrap();
+        next.set_read_timeout(Some(PATIENCE)).unwrap();
+        next.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        assert!(answer(next).starts_with("HTTP/1.1 200 "));
+    }
+    released.store(1, Relaxed);
+    assert!(answer(whole).ends_with("body"), "what had come is answered");
+    drop(slow);
+}

@@ -1,7 +1,7 @@
 //! How connections come in: the acceptor, how many connections there may be, and which processes have to wait.
 
 pub(crate) mod acceptor;
-mod by_process;
+pub(crate) mod by_process;
 pub(crate) mod connection_limits;
 pub(crate) mod half_open;
 pub(crate) mod newcomers;

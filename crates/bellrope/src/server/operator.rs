@@ -2,7 +2,10 @@
 //!
 //! Whoever can open the socket may call them, as everything else. They steer nothing but breakers, and never their own.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
 
 use super::{
     error::HandlerError,
@@ -10,11 +13,14 @@ use super::{
 };
 use crate::{
     breaker::Breaker,
+    rate::{Debt, Rate},
     status::{BREAKER, BreakerAction, BreakerRequest, BreakerRow, Breakers, Metrics, OPERATOR, STATS},
 };
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope::operator";
+/// Lines about breakers that were steered: so many at once, and then one in so long. Anybody may steer them without end.
+const LINES: Rate = Rate { burst: 50, period: Duration::from_millis(200) };
 
 /// What the handlers know of the server, once there is one.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +28,7 @@ pub(crate) struct Operator(Arc<OnceLock<Arc<Metrics>>>);
 
 impl Operator {
     pub(crate) fn register(&self, registry: &mut Registry) {
-        let (stats, breaker) = (self.clone(), self.clone());
+        let (stats, breaker, lines) = (self.clone(), self.clone(), Mutex::new((Debt::none(Instant::now()), 0)));
         registry.add(
             STATS,
             Handler::UnaryAsync(Box::new(move |_| {
@@ -37,7 +43,10 @@ impl Operator {
                     b"" => BreakerRequest::default(),
                     payload => serde_json::from_slice(payload).map_err(|error| refuse(error.to_string()))?,
                 };
-                let breakers = steer(&*breaker.metrics()?, &request)?;
+                let breakers = steer(&*breaker.metrics()?, &request, |name| {
+                    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+                    log(name, &request, call.connection(), &mut lines);
+                })?;
                 serde_json::to_writer(reply, &breakers).map_err(std::io::Error::from)?;
                 Ok(())
             })),
@@ -54,7 +63,8 @@ impl Operator {
     }
 }
 
-fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, HandlerError> {
+/// Does what is asked for, and says the name of the breaker that was steered.
+fn steer(metrics: &Metrics, request: &BreakerRequest, steered: impl FnOnce(&str)) -> Result<Breakers, HandlerError> {
     let turn: Option<fn(&Breaker)> = match request.action {
         BreakerAction::List => None,
         BreakerAction::Open => Some(Breaker::force_open),
@@ -74,9 +84,23 @@ fn steer(metrics: &Metrics, request: &BreakerRequest) -> Result<Breakers, Handle
             return Err(refuse(format!("no breaker is called {name:?}; known: {}", known())));
         };
         turn(&breaker);
-        tracing::warn!(target: TARGET, message_type = name, action = ?request.action, "a breaker was steered by hand");
+        steered(name);
     }
     Ok(Breakers { breakers: metrics.snapshot().breakers.into_iter().map(BreakerRow::from).collect() })
+}
+
+/// Logs who steered a breaker, or counts what is left out.
+fn log(name: &str, request: &BreakerRequest, connection: u64, (debt, left_out): &mut (Debt, u64)) {
+    if debt.take(LINES, Instant::now()).is_err() {
+        *left_out += 1;
+        return;
+    }
+    if *left_out > 0 {
+        tracing::warn!(target: TARGET, left_out = *left_out, "lines about steered breakers were left out");
+        *left_out = 0;
+    }
+    let action = &request.action;
+    tracing::warn!(target: TARGET, connection, message_type = name, ?action, "a breaker was steered by hand");
 }
 
 fn refuse(text: impl Into<String>) -> HandlerError {

@@ -13,6 +13,7 @@ mod closing;
 #[cfg(feature = "tokio")]
 mod deliveries;
 mod executor;
+mod fairness;
 mod patience;
 mod rounds;
 pub(crate) mod session;
@@ -37,6 +38,7 @@ use self::{
     backlog::{Backlog, Newcomer, looked_after},
     carrier::Carrier,
     closing::Closing,
+    fairness::CutShort,
     patience::Patience,
     session::{Rests, Session},
     visit::{Turn, Visit, Visitor},
@@ -83,6 +85,8 @@ pub(crate) struct Worker {
     /// Those whose handlers have said what was not yet done.
     #[cfg(feature = "tokio")]
     told: Vec<usize>,
+    /// Whether the last round over `hot`, and over `told`, was cut short: then the next goes by process.
+    cut_short: CutShort,
     /// Whether some client has not been told yet of all changes of the message types.
     types_untold: bool,
     /// What was in the inbox while we slept and is only for our own thread.
@@ -120,6 +124,7 @@ impl Worker {
             starved: Vec::new(),
             #[cfg(feature = "tokio")]
             told: Vec::new(),
+            cut_short: CutShort::default(),
             types_untold: false,
             #[cfg(feature = "tokio")]
             left: Vec::new(),
@@ -312,13 +317,16 @@ impl Worker {
         }
     }
 
-    /// Gives every hot connection its turn.
+    /// Gives every hot connection its turn, or as many as there is time for.
     fn visit_hot(&mut self) -> bool {
+        if self.cut_short.visits.is_some() {
+            self.put_visits_in_turns();
+        }
         let mut worked = self.visit_priority();
         let (mut place, mut next_look) = (0, self.worked + VISITS_PER_LOOK);
         // Those that come in meanwhile again and again do not keep the round from ending.
         let mut left = 2 * self.hot.len() + EVENTS;
-        self.visitor.looked_around();
+        self.visitor.round_begins();
         while let Some(&index) = self.hot.get(place) {
             if left == 0 {
                 // Whoever was not visited is the first in the next round.
@@ -366,14 +374,9 @@ impl Worker {
             }
             place += 1;
             worked |= self.visit_priority();
-            let overran = self.visitor.overran();
-            if overran || self.worked >= next_look && self.visitor.is_long_round() {
-                self.look_around(place);
-                // In a round that is long because many have much to do, what handlers say has its turn after it.
-                #[cfg(feature = "tokio")]
-                if overran {
-                    self.deliver_in_turns();
-                }
+            if self.visitor.overran() || self.worked >= next_look && self.visitor.is_long_round() {
+                self.cut_visits_short(place);
+                break;
             }
             if self.worked >= next_look {
                 next_look = self.worked + VISITS_PER_LOOK;

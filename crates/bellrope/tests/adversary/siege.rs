@@ -1,6 +1,6 @@
 //! Two hundred hostile connections of every kind at once, niced, in a process of their own. Beside them every honest call,
 //! stream and handshake succeeds. How long these took is printed beside what they took next to as many well-behaved
-//! connections that make both processes use as much CPU: a time would judge by luck.
+//! connections that make both processes use as much CPU and are made anew as often: a time would judge by luck.
 //!
 //! `BELLROPE_SIEGE_SECONDS=n` is how long each of the two lasts. `BELLROPE_SIEGE_KINDS=calls,streams` leaves it to the kinds
 //! whose names have one of these words (empty: all), and lets them in whatever they break, to find out which delays others.
@@ -20,6 +20,7 @@ use std::{
 
 use bellrope::server::ServerConfig;
 use bellrope_testkit::{
+    raw::shake_hands,
     role,
     support::{TestServer, eventually, serve},
 };
@@ -39,6 +40,8 @@ const ONLY: &str = "BELLROPE_SIEGE_KINDS";
 /// What either is told: how long it lasts, and to how much CPU time in a second of it the two processes may come.
 const LENGTH_MS: &str = "BELLROPE_SIEGE_MS";
 const CPU_US: &str = "BELLROPE_SIEGE_CPU_US";
+/// And how many handshakes in a second there may be, those of whoever runs errands among them.
+const HANDSHAKES: &str = "BELLROPE_SIEGE_HANDSHAKES";
 const DID: &str = "what came of it: ";
 /// Errands of each kind that have to be run beside either, at the least.
 const FEWEST: usize = 20;
@@ -65,7 +68,7 @@ fn honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connec
     }
     let server = serve(config);
     say_nothing_of_handlers_that_panic();
-    let (hostile, cpu_us, lives) = beside(&server, BESIEGERS, length, 0);
+    let (hostile, pace, lives) = beside(&server, BESIEGERS, length, Pace::default());
     let lives: BTreeMap<&str, u64> =
         kinds().iter().map(|kind| kind.0).zip(lives.split(' ').map(|n| n.parse().unwrap())).collect();
     let counts = server.server.metrics().snapshot();
@@ -85,10 +88,8 @@ fn honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connec
     }
     assert!(lives.values().all(|lives| *lives > 0), "every kind of attack was made: {lives:?}");
     eventually("nobody hostile is left", || server.server.metrics().active_connections() == 0);
-    let (peaceful, cpu_of_control, _) = beside(&server, NEIGHBOURS, length, cpu_us);
-    say(&format!(
-        "CPU of both processes: {cpu_us} us in a second beside the hostile, {cpu_of_control} us beside the others"
-    ));
+    let (peaceful, control, _) = beside(&server, NEIGHBOURS, length, pace);
+    say(&format!("in a second beside the hostile: {pace:?}; beside the others: {control:?}"));
     for errand in Errand::ALL {
         let p99 = |took: &Took| took.percentile(errand, 99);
         say(&format!(
@@ -103,10 +104,22 @@ fn honest_calls_streams_and_handshakes_succeed_beside_two_hundred_hostile_connec
     }
 }
 
-/// Runs honest errands while another process plays this part. Answers how long they took, how much CPU time both processes
-/// used in a second, and what the other says that it did.
-fn beside(server: &TestServer, part: &str, length: Duration, cpu_us: u64) -> (Took, u64, String) {
-    let more = [(LENGTH_MS, length.as_millis().to_string()), (CPU_US, cpu_us.to_string())];
+/// What all of them together did in a second.
+#[derive(Debug, Default, Clone, Copy)]
+struct Pace {
+    /// CPU time of both processes.
+    cpu_us: u64,
+    handshakes: u64,
+}
+
+/// Runs honest errands while another process plays this part. Answers how long they took, what was done in a second, and what
+/// the other says that it did. Those that are well-behaved do as much.
+fn beside(server: &TestServer, part: &str, length: Duration, pace: Pace) -> (Took, Pace, String) {
+    let more = [
+        (LENGTH_MS, length.as_millis().to_string()),
+        (CPU_US, pace.cpu_us.to_string()),
+        (HANDSHAKES, pace.handshakes.to_string()),
+    ];
     let counts = || server.server.metrics().snapshot();
     let paced = counts().paced_handshakes;
     let other = role::start(TEST, part, &server.path, &more, true);
@@ -115,11 +128,15 @@ fn beside(server: &TestServer, part: &str, length: Duration, cpu_us: u64) -> (To
         let counts = counts();
         counts.active_connections + counts.paced_handshakes - paced > CONNECTIONS as u64 / 4
     });
-    let (began, before) = (Instant::now(), cpu_time_us(other.pid()) + cpu_time_us(std::process::id()));
+    let cpu_us = || cpu_time_us(other.pid()) + cpu_time_us(std::process::id());
+    // Connections are numbered.
+    let handshakes = || shake_hands(&server.path, "counter").2.connection;
+    let (began, before, first) = (Instant::now(), cpu_us(), handshakes());
     let took = townsfolk::run_errands(&server.path, length - length / 4, FEWEST);
-    let (took_us, used) =
-        (began.elapsed().as_micros() as u64, cpu_time_us(other.pid()) + cpu_time_us(std::process::id()) - before);
-    (took, used * 1_000_000 / took_us.max(1), other.end(DID))
+    let (took_us, used) = (began.elapsed().as_micros().max(1) as u64, cpu_us() - before);
+    let a_second = |all: u64| all * 1_000_000 / took_us;
+    let pace = Pace { cpu_us: a_second(used), handshakes: a_second(handshakes() - first) };
+    (took, pace, other.end(DID))
 }
 
 /// The hostile process: each connection makes its attack, and when it is put out, again.

@@ -11,6 +11,7 @@ use bellrope_gateway::{
     },
     pass::PassFormat,
 };
+use bellrope_health::http::ComingBody;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{
@@ -23,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::percent::unescaped;
 
 use super::{
+    bodies::Bodies,
     body::{AnswerBody, full, noted, response},
     events::Events,
     guard,
@@ -49,13 +51,19 @@ pub(super) struct Service {
     gateway: LiveGateway,
     owners: Owners,
     keys: Keys,
+    bodies: Bodies,
     /// In KiB.
-    budget: Arc<Semaphore>,
     values: Arc<Semaphore>,
 }
 
 /// What a request takes of the bounds for all of them: until it is answered, and its body is not read any more.
 type Room = Arc<[OwnedSemaphorePermit]>;
+
+/// A body that may not have come whole.
+struct Arriving {
+    body: Incoming,
+    coming: Option<ComingBody>,
+}
 
 /// A body, and what it takes.
 struct Held<T> {
@@ -76,8 +84,8 @@ fn held(bytes: impl AsRef<[u8]> + Send + 'static, room: Room) -> (Bytes, Room) {
 
 impl Service {
     pub(super) fn new(gateway: LiveGateway, keys: Keys) -> Self {
-        let [budget, values] = [BODY_BUDGET, VALUES_BUDGET].map(|most| Arc::new(Semaphore::new(most)));
-        Self { gateway, owners: Owners::new(), keys, budget, values }
+        let (bodies, values) = (Bodies::new(BODY_BUDGET), Arc::new(Semaphore::new(VALUES_BUDGET)));
+        Self { gateway, owners: Owners::new(), keys, bodies, values }
     }
 
     /// The answer to a request. Dropping it, or the body of what it returns, drops the provider's stream.
@@ -100,7 +108,7 @@ impl Service {
         &self,
         endpoint: Endpoint<'_>,
         form: ErrorForm,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
     ) -> Result<Response<AnswerBody>, Fault> {
         guard::check(request.headers())?;
         if request.headers().contains_key(UPGRADE) {
@@ -121,7 +129,8 @@ impl Service {
         let head = Head::of(request.headers(), asker);
         // So asks Codex.
         let wants_catalog = request.uri().query().is_some_and(|query| query.contains("client_version="));
-        let body = request.into_body();
+        let coming = request.extensions_mut().remove();
+        let body = Arriving { body: request.into_body(), coming };
         match endpoint {
             Endpoint::Ask(format) => self.ask(format, owner, head, body).await,
             Endpoint::CountTokens => self.count_tokens(head, body).await,
@@ -144,7 +153,7 @@ impl Service {
         format: ToolFormat,
         owner: Owner,
         head: Head,
-        body: Incoming,
+        body: Arriving,
     ) -> Result<Response<AnswerBody>, Fault> {
         let (body, room) = self.read(body).await?;
         // The same providers from reading the model's name to the end of the answer.
@@ -189,7 +198,7 @@ impl Service {
         Ok(noted(event_stream(events.boxed_unsync()), &notes))
     }
 
-    async fn count_tokens(&self, head: Head, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+    async fn count_tokens(&self, head: Head, body: Arriving) -> Result<Response<AnswerBody>, Fault> {
         let (body, _room) = self.read(body).await?;
         let gateway = self.gateway.current();
         if let Sent::Answered(answer) = pass::send(&gateway, PassFormat::CountTokens, &head, &body, |_| false).await? {
@@ -205,7 +214,7 @@ impl Service {
         Ok(noted(json(body)?, note.as_slice()))
     }
 
-    async fn embed(&self, head: Head, body: Incoming) -> Result<Response<AnswerBody>, Fault> {
+    async fn embed(&self, head: Head, body: Arriving) -> Result<Response<AnswerBody>, Fault> {
         let (body, _values) = self.weighed(self.read(body).await?).await?;
         let gateway = self.gateway.current();
         let (mut request, is_base64) = read_body(&gateway, body, embedding_request).await?;
@@ -216,8 +225,11 @@ impl Service {
     }
 
     /// Reads a body, within its bounds and those of all bodies together.
-    async fn read(&self, body: Incoming) -> Result<(Bytes, Room), Fault> {
+    async fn read(&self, Arriving { body, coming }: Arriving) -> Result<(Bytes, Room), Fault> {
         let (bytes, taken) = self.receive(body).await?;
+        if let Some(coming) = coming {
+            coming.has_come();
+        }
         Ok(held(bytes, taken.into_iter().collect()))
     }
 
@@ -245,25 +257,25 @@ impl Service {
             return Err(too_large());
         }
         let read = async {
-            let (mut bytes, mut taken) = (Vec::new(), None::<OwnedSemaphorePermit>);
-            while let Some(frame) = body.frame().await {
+            let (mut bytes, mut room) = (Vec::new(), self.bodies.begin());
+            loop {
+                let frame = tokio::select! {
+                    biased;
+                    () = room.put_out() => return Err(put_out()),
+                    frame = body.frame() => frame,
+                };
+                let Some(frame) = frame else { return Ok((bytes, room.has_come())) };
                 let frame = frame.map_err(|error| Fault::invalid(None, format!("the body broke off: {error}")))?;
                 let Ok(data) = frame.into_data() else { continue };
                 if data.len() > MAX_BODY - bytes.len() {
                     return Err(too_large());
                 }
                 let (held, needed) = (bytes.len().div_ceil(1024), (bytes.len() + data.len()).div_ceil(1024));
-                if needed > held {
-                    let room = Arc::clone(&self.budget).try_acquire_many_owned((needed - held) as u32);
-                    let room = room.map_err(|_| no_room())?;
-                    match &mut taken {
-                        Some(taken) => taken.merge(room),
-                        None => taken = Some(room),
-                    }
+                if needed > held && !room.take((needed - held) as u32).await {
+                    return Err(no_room());
                 }
                 bytes.extend_from_slice(&data);
             }
-            Ok((bytes, taken))
         };
         in_time(BODY_TIME, read).await
     }
@@ -295,6 +307,10 @@ async fn on_its_own<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 
 fn no_room() -> Fault {
     Fault::busy("too many large requests are under way; try again")
+}
+
+fn put_out() -> Fault {
+    Fault::busy("the request came too slowly while others needed its room; send it without pauses")
 }
 
 /// A stream that failed before its first piece: with the status of the fault, unless the tool would not read it there.

@@ -1,6 +1,7 @@
 //! The logs of all answers that are kept, behind one lock: what each holds, who reads it, and who makes room.
 
 use std::any::Any;
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use super::settings::AnswerSettings;
 
 /// The most answers that are kept, whatever they hold.
 pub(super) const MAX_KEPT: usize = 256;
+/// Of those, the most that one owner may have under way: they make room for nobody.
+pub(super) const MAX_UNDER_WAY: usize = MAX_KEPT / 2;
 /// One answer's pieces may take one part in so many of all bytes, and what is kept beside them half.
 pub(super) const SHARE: u64 = 4;
 /// What an answer takes beside what it holds, and a piece beside its bytes.
@@ -19,7 +22,7 @@ pub(super) const ANSWER: u64 = 512;
 pub(super) const PIECE: u64 = 64;
 
 /// Whose an answer is: nobody else can read it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// A user of this machine.
     User(u32),
@@ -99,11 +102,19 @@ impl Kept {
         }
     }
 
-    /// Forgets the answer that has been over and unread for longest, but for this one.
+    /// Forgets an answer that is over and unread, but for this one: of the owner who has most answers kept, that which has
+    /// been so for longest.
     pub(super) fn forget_one(&mut self, but: u128) -> bool {
+        let mut of_owner = HashMap::<Owner, usize>::new();
+        self.answers.values().for_each(|entry| *of_owner.entry(entry.owner).or_default() += 1);
         let over = self.answers.iter().filter(|(id, entry)| **id != but && entry.is_over && entry.reader.is_none());
-        let oldest = over.min_by_key(|(_, entry)| entry.unread_since).map(|(id, _)| *id);
-        oldest.is_some_and(|id| self.remove(id))
+        let first = over.min_by_key(|(_, entry)| (Reverse(of_owner.get(&entry.owner)), entry.unread_since));
+        first.map(|(id, _)| *id).is_some_and(|id| self.remove(id))
+    }
+
+    /// How many answers of this owner are not over.
+    pub(super) fn under_way(&self, owner: Owner) -> usize {
+        self.answers.values().filter(|entry| entry.owner == owner && !entry.is_over).count()
     }
 
     pub(super) fn remove(&mut self, id: u128) -> bool {

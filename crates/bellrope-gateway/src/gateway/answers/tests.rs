@@ -253,3 +253,29 @@ fn settings_out_of_range_are_named() {
         serde_json::from_str::<AnswerSettings>(fine).unwrap().check().unwrap();
     }
 }
+
+// Fault 62.
+#[tokio::test(start_paused = true)]
+async fn one_owner_keeps_others_neither_from_beginning_nor_from_what_they_have() {
+    let answers = answers(8 << 20);
+    let other = Owner::Token(1);
+    let begin_of = |owner| answers.begin(Answers::new_id().unwrap(), owner, true, None, 0);
+    let theirs = begin_of(other).unwrap();
+    theirs.clone().keep();
+    advance(std::time::Duration::from_millis(1)).await;
+    let under_way: Vec<_> = (0..MAX_UNDER_WAY).map(|_| begin_of(US).unwrap()).collect();
+    let refused = begin_of(US).unwrap_err().to_string();
+    assert_eq!((MAX_UNDER_WAY, refused.contains("as many under way as one may have, 128")), (128, true), "{refused}");
+    for _ in 0..3 {
+        begin_of(other).unwrap();
+    }
+    // Those of others that are over are older than any of these.
+    for answer in under_way {
+        answer.keep();
+    }
+    for _ in 0..2 * MAX_KEPT {
+        begin_of(US).unwrap().keep();
+    }
+    assert_eq!(answers.size().0, MAX_KEPT);
+    assert!(answers.find(&theirs.id(), &other).is_ok(), "of whoever has most the oldest goes");
+}

@@ -9,7 +9,10 @@ use std::{collections::VecDeque, sync::Arc};
 use bellrope_shm::wait::{EVENTS, Event};
 
 use super::{closing::Closing, session::Session};
-use crate::server::{accept::newcomers::GiveWay, message::NewConnection};
+use crate::server::{
+    accept::{by_process::ByProcess, newcomers::GiveWay},
+    message::NewConnection,
+};
 
 /// What was put off.
 #[derive(Default)]
@@ -18,12 +21,13 @@ pub(super) struct Backlog {
     pub(super) events: VecDeque<Event>,
     /// Whether epoll may have more to report than it was asked for.
     pub(super) more_events: bool,
-    pub(super) newcomers: VecDeque<Newcomer>,
+    /// In turns by process, so that nobody stands behind all that another process has begun.
+    pub(super) newcomers: ByProcess<Newcomer>,
     /// Connections that end, and why. Nobody visits them any more, and nobody hears them.
     pub(super) ending: VecDeque<(usize, Closing)>,
 }
 
-/// What the acceptor has for the worker. In its order: those of which one is to give way may be among those before.
+/// What the acceptor has for the worker, of each process in its order: the connection that is to give way may be among those before.
 pub(super) enum Newcomer {
     Connection(Box<NewConnection>),
     Wants(Arc<GiveWay>),
@@ -48,7 +52,11 @@ impl Backlog {
     }
 
     pub(super) fn newcomer(&mut self, newcomer: Newcomer) {
-        self.newcomers.push_back(newcomer);
+        let of = match &newcomer {
+            Newcomer::Connection(connection) => connection.peer,
+            Newcomer::Wants(way) => way.giver.peer,
+        };
+        self.newcomers.push(of, newcomer);
     }
 }
 

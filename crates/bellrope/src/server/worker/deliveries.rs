@@ -2,6 +2,7 @@
 //! thousand answers to one do not stand before the first to another.
 
 use bellrope_proto::Violation;
+use bellrope_shm::clock;
 
 use super::{Worker, backlog::looked_after};
 use crate::{
@@ -26,12 +27,17 @@ impl Worker {
         session.said.push(call, what);
     }
 
-    /// Gives every connection whose handlers have said something its turn. Answers whether there was one.
+    /// Gives every connection whose handlers have said something its turn, or as many as there is time for. Answers whether
+    /// there was one.
     #[inline]
     pub(super) fn deliver_in_turns(&mut self) -> bool {
         if self.told.is_empty() {
             return false;
         }
+        if self.cut_short.deliveries {
+            self.put_deliveries_in_turns();
+        }
+        let began = clock::ticks();
         let mut place = 0;
         while let Some(&index) = self.told.get(place) {
             match self.deliver(index) {
@@ -43,6 +49,10 @@ impl Worker {
                 Err(violation) => self.end(index, violation.into()),
             }
             self.visit_priority();
+            if self.visitor.is_long_since(began) {
+                self.cut_deliveries_short(place);
+                break;
+            }
         }
         true
     }

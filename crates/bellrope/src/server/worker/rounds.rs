@@ -7,7 +7,7 @@ use bellrope_proto::Violation;
 use bellrope_shm::{socket::Drained, wait::Event};
 
 use super::{
-    INBOX_KEY, MAX_RINGS, TURNS_PER_LOOK, WORKED, Worker,
+    INBOX_KEY, MAX_RINGS, Worker,
     backlog::{Newcomer, key},
     closing::Closing,
 };
@@ -47,10 +47,10 @@ impl Worker {
 
     fn welcome(&mut self, most: usize) {
         for _ in 0..most {
-            match self.backlog.newcomers.pop_front() {
+            match self.backlog.newcomers.pop() {
                 None => return,
-                Some(Newcomer::Connection(connection)) => self.adopt(*connection),
-                Some(Newcomer::Wants(way)) => self.give_way(&way),
+                Some((_, Newcomer::Connection(connection))) => self.adopt(*connection),
+                Some((_, Newcomer::Wants(way))) => self.give_way(&way),
             }
         }
     }
@@ -92,23 +92,6 @@ impl Worker {
             Ok(events) => self.backlog.note(events),
             Err(error) => tracing::error!(%error, "looking for doorbells failed"),
         }
-    }
-
-    /// Between two turns of which one took long, or after several: whoever rang or came in meanwhile has its turn next, at this
-    /// place, and not after all the others.
-    #[cold]
-    pub(super) fn look_around(&mut self, place: usize) {
-        self.worked += TURNS_PER_LOOK / WORKED;
-        let before = self.heated;
-        self.look_after_sleepers();
-        let messages = self.inbox.take();
-        self.heed(messages);
-        self.catch_up();
-        let (left, came) = (self.hot.len().saturating_sub(place), (self.heated - before) as usize);
-        if came < left {
-            self.hot[place..].rotate_right(came);
-        }
-        self.visitor.looked_around();
     }
 
     /// Hears as many events as are due in one round.

@@ -48,8 +48,8 @@ pub(crate) struct Visitor {
     overran: bool,
     /// Ticks after which a turn is over.
     turn_ticks: u64,
-    /// When somebody last looked around during a round over all connections, in ticks. 0: not in this round.
-    looked: u64,
+    /// When somebody first looked at the clock in this round over all connections, in ticks. 0: nobody has.
+    round_began: u64,
 }
 
 /// What has been taken of one connection's turn.
@@ -107,7 +107,7 @@ impl Visitor {
             found: 0,
             overran: false,
             turn_ticks: TURN_TICKS,
-            looked: 0,
+            round_began: 0,
             core,
         }
     }
@@ -117,6 +117,14 @@ impl Visitor {
     #[cfg(test)]
     pub(crate) fn without_clock(mut self) -> Self {
         self.turn_ticks = u64::MAX;
+        self.executor.take_all_for_quick();
+        self
+    }
+
+    /// The same, but every look at the clock ends a turn or a round, as where all takes long.
+    #[cfg(test)]
+    pub(crate) fn without_time(mut self) -> Self {
+        self.turn_ticks = 0;
         self.executor.take_all_for_quick();
         self
     }
@@ -256,19 +264,23 @@ impl Visitor {
         std::mem::take(&mut self.overran)
     }
 
-    /// Whether the time of a turn has passed since this was first asked after the [last look around](Self::looked_around).
+    /// Whether the time of a turn has passed since this was first asked in a [round](Self::round_begins).
     pub(crate) fn is_long_round(&mut self) -> bool {
-        let now = clock::ticks();
-        if self.looked == 0 {
-            self.looked = now;
+        if self.round_began == 0 {
+            self.round_began = clock::ticks();
         }
-        now.wrapping_sub(self.looked) >= self.turn_ticks
+        self.is_long_since(self.round_began)
     }
 
-    /// A round over all connections begins, or somebody has looked around in it.
+    /// Whether the time of a turn has passed since then.
+    pub(crate) fn is_long_since(&self, began: u64) -> bool {
+        clock::ticks().wrapping_sub(began) >= self.turn_ticks
+    }
+
+    /// A round over all connections begins.
     #[inline]
-    pub(crate) fn looked_around(&mut self) {
-        self.looked = 0;
+    pub(crate) fn round_begins(&mut self) {
+        self.round_began = 0;
     }
 
     /// A round over all connections has ended: notes what it found, and answers whoever asks if the loop turns.

@@ -2,7 +2,10 @@
 
 use std::{
     path::Path,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,7 +16,7 @@ use bellrope::{
 use bellrope_testkit::{role, support::PATIENCE};
 use fastrand::Rng;
 
-use super::{CPU_US, DID, LENGTH_MS, cpu_time_us};
+use super::{CPU_US, DID, HANDSHAKES, LENGTH_MS, cpu_time_us};
 
 /// Milliseconds between two errands of one client.
 const PAUSE_MS: std::ops::Range<u64> = 1..4;
@@ -105,16 +108,22 @@ pub(super) fn run_errands(path: &Path, length: Duration, fewest: usize) -> Took 
     })
 }
 
-/// The well-behaved process: so many connections that call, as often as it takes to come to the CPU time that it was told.
+/// The well-behaved process: so many connections that call, as often as it takes to come to the CPU time that it was told. As
+/// long as there were fewer handshakes than it was told, connections are made anew.
 pub(super) fn live_next_door(path: &Path, connections: usize) {
     let (length, most_us) = (Duration::from_millis(role::number(LENGTH_MS)), role::number(CPU_US));
     let (own, server) = (std::process::id(), std::os::unix::process::parent_id());
     let used = || cpu_time_us(own) + cpu_time_us(server);
     let (began, before, calls) = (Instant::now(), used(), Mutex::new(0_u64));
+    let (handshakes, at_most) = (AtomicU64::new(0), role::number(HANDSHAKES));
+    let is_to_come_anew = || {
+        let due = u128::from(at_most) * began.elapsed().as_micros() / 1_000_000;
+        u128::from(handshakes.load(Relaxed)) < due && u128::from(handshakes.fetch_add(1, Relaxed)) < due
+    };
     let is_ahead = || u128::from(used() - before) > u128::from(most_us) * began.elapsed().as_micros() / 1_000_000;
     std::thread::scope(|scope| {
         for number in 0..connections {
-            let (calls, is_ahead) = (&calls, &is_ahead);
+            let (calls, is_ahead, is_to_come_anew) = (&calls, &is_ahead, &is_to_come_anew);
             scope.spawn(move || {
                 let (mut connection, mut reply) = (Connection::connect(path).unwrap(), Vec::new());
                 let mut rng = Rng::with_seed(number as u64);
@@ -124,6 +133,9 @@ pub(super) fn live_next_door(path: &Path, connections: usize) {
                         while began.elapsed() < length && is_ahead() {
                             std::thread::sleep(Duration::from_millis(rng.u64(10..40)));
                         }
+                    }
+                    if is_to_come_anew() {
+                        connection = Connection::connect(path).unwrap();
                     }
                     let name = if rng.u32(0..4) == 0 { "later" } else { "echo" };
                     connection.call(name, &[7; 64], &mut reply).unwrap();

@@ -262,3 +262,25 @@ fn a_panic_of_what_stands_in_wakes_the_worker_which_finds_it_at_once() {
     assert!(bellrope_shm::wait::readable(inbox.notifier(), Some(std::time::Duration::ZERO)).unwrap());
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| parked.take())).is_err());
 }
+
+// Fault 65.
+#[test]
+fn an_answer_waits_for_one_turn_of_another_process_where_a_round_takes_long() {
+    let mut still = Still::new();
+    still.worker.visitor = still.worker.visitor.without_time();
+    let crowd: Vec<_> = (0..20).map(|_| still.client(100, ASYNC)).collect();
+    let (mut lone, alone, call) = still.client(1, ASYNC);
+    still.worker.sessions[alone.index].as_mut().unwrap().peer.pid = 7;
+    for (_, session, calls) in &crowd {
+        still.heed(calls.iter().map(|call| (*session, *call, empty())));
+    }
+    assert!(still.worker.deliver_in_turns());
+    still.heed([(alone, call[0], empty())]);
+    // One of each process.
+    assert!(still.worker.deliver_in_turns() && still.worker.deliver_in_turns());
+    assert_eq!(came(&mut lone), call);
+    while still.worker.deliver_in_turns() {}
+    for (mut client, _, calls) in crowd {
+        assert_eq!(came(&mut client), calls, "nothing is lost");
+    }
+}

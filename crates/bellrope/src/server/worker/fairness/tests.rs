@@ -1,0 +1,185 @@
+use std::sync::Arc;
+
+use bellrope_proto::{connection::ClientConnection, handshake::Style};
+use bellrope_shm::socket::Socket;
+
+use super::*;
+use crate::server::{
+    handler::registry::{Handler, Registry},
+    instructions,
+    message::{Message, NewConnection},
+};
+
+const ECHO: u16 = 1;
+const CROWD: i32 = 7;
+const MANY: usize = 200;
+
+/// A worker for which every round is long, and its clients. Nobody has to wake it.
+struct Busy {
+    worker: Box<Worker>,
+    clients: Vec<Client>,
+}
+
+struct Client {
+    connection: ClientConnection,
+    _socket: Socket,
+    index: usize,
+}
+
+impl Busy {
+    fn new() -> Self {
+        let mut registry = Registry::default();
+        registry.add("echo", Handler::Unary(Box::new(|_, _| Ok(()))));
+        let mut worker = Worker::new(instructions::core_with(registry), 0).unwrap().1;
+        worker.visitor = worker.visitor.without_time();
+        Self { worker, clients: Vec::new() }
+    }
+
+    /// A connection of this process on its way to the worker, and its client's side.
+    fn connection(&self, pid: i32) -> (NewConnection, ClientConnection, Socket) {
+        let (client, mut accepted, socket) = instructions::accepted(&self.worker.core);
+        accepted.peer.pid = pid;
+        (accepted, client, socket)
+    }
+
+    /// A client of this process, whose connection the worker polls.
+    fn client(&mut self, pid: i32) -> Client {
+        let (accepted, connection, _socket) = self.connection(pid);
+        let index = self.worker.free.last().copied().unwrap_or(self.worker.sessions.len());
+        self.worker.adopt(accepted);
+        Client { connection, _socket, index }
+    }
+
+    /// So many of the crowd, each with more calls than one turn has time for.
+    fn crowd(&mut self, connections: usize) {
+        let mut crowd: Vec<_> = (0..connections).map(|_| self.client(CROWD)).collect();
+        self.clients.append(&mut crowd);
+        self.clients.iter_mut().for_each(|client| (0..16).for_each(|_| client.call()));
+    }
+
+    /// One round. The crowd calls on.
+    fn round(&mut self) {
+        self.worker.round();
+        for client in &mut self.clients {
+            while client.is_answered() {
+                client.call();
+            }
+        }
+    }
+
+    /// Rounds until this client has its answer.
+    fn serve(&mut self, client: &mut Client) -> usize {
+        (1..1_000)
+            .find(|_| {
+                self.round();
+                client.is_answered()
+            })
+            .expect("it is answered")
+    }
+}
+
+impl Client {
+    /// Makes a call, for which nobody rings.
+    fn call(&mut self) {
+        self.connection.submit(ECHO, Style::Unary, b"", None).unwrap();
+        let _ = self.connection.commit();
+    }
+
+    fn is_answered(&mut self) -> bool {
+        let answer = self.connection.next_response();
+        answer.inspect(|answer| self.connection.take(answer, &mut [])).is_some()
+    }
+}
+
+// Fault 63.
+#[test]
+fn a_call_waits_for_a_few_turns_of_another_process_however_many_connections_that_keeps_busy() {
+    let mut busy = Busy::new();
+    busy.crowd(MANY);
+    let mut honest = busy.client(CROWD + 1);
+    for _ in 0..20 {
+        busy.round();
+    }
+    for _ in 0..20 {
+        honest.call();
+        let before = busy.worker.core.metrics.snapshot().total_requests();
+        let rounds = busy.serve(&mut honest);
+        let served = busy.worker.core.metrics.snapshot().total_requests() - before;
+        // What was begun before it called, and its own.
+        assert!(rounds <= 2, "{rounds} rounds, {served} calls");
+        busy.round();
+    }
+}
+
+// Fault 63.
+#[test]
+fn within_a_process_everybody_has_a_turn_though_others_ring_or_come_in_all_the_time() {
+    let mut busy = Busy::new();
+    busy.crowd(MANY);
+    let mut waiting = busy.client(CROWD);
+    waiting.call();
+    let mut later = Vec::new();
+    let rounds = (1..).find(|_| {
+        busy.round();
+        // As many come in as have their turns.
+        let mut client = busy.client(CROWD);
+        client.call();
+        later.push(client);
+        waiting.is_answered()
+    });
+    assert!(rounds.unwrap() <= MANY + 2, "{rounds:?}");
+    assert!((0..2 * MANY).any(|_| {
+        busy.round();
+        later[0].is_answered()
+    }));
+}
+
+// Fault 63.
+#[test]
+fn whoever_comes_in_is_taken_over_before_most_of_another_process() {
+    let mut busy = Busy::new();
+    let inbox = Arc::clone(&busy.worker.inbox);
+    let mut others = Vec::new();
+    for _ in 0..MANY {
+        let (accepted, client, socket) = busy.connection(CROWD);
+        others.push((client, socket));
+        assert!(inbox.send(Message::Connected(Box::new(accepted))));
+    }
+    let (accepted, mut connection, _socket) = busy.connection(CROWD + 1);
+    connection.submit(ECHO, Style::Unary, b"", None).unwrap();
+    let _ = connection.commit();
+    assert!(inbox.send(Message::Connected(Box::new(accepted))));
+    let mut honest = Client { connection, _socket, index: 0 };
+    let rounds = busy.serve(&mut honest);
+    assert!(rounds <= 2 && busy.worker.sessions.len() < MANY / 10, "{rounds}, {}", busy.worker.sessions.len());
+}
+
+#[test]
+fn turns_go_by_process_in_the_order_of_each_and_those_with_nothing_to_do_come_last() {
+    let peer = |index: usize| PeerCredentials { pid: (index / 100) as i32, uid: 1 };
+    let ordered = |mut list: Vec<usize>, idle: &[usize]| {
+        by_process(&mut list, |index| Some((peer(index), move || !idle.contains(&index))));
+        list
+    };
+    assert_eq!(ordered(vec![1, 2, 3, 100, 101, 200], &[]), [1, 100, 200, 2, 101, 3]);
+    assert_eq!(ordered(vec![1, 2, 3, 100, 101, 200], &[1, 100]), [2, 101, 200, 3, 1, 100]);
+    let crowd: Vec<_> = (0..100).chain([100]).collect();
+    let all = ordered(crowd.clone(), &[]);
+    assert_eq!((all[..2].to_vec(), all.len()), (vec![0, 100], crowd.len()));
+    assert_eq!(all[2..], crowd[1..100], "nobody is lost");
+}
+
+#[test]
+fn a_connection_that_left_the_list_after_a_round_was_cut_short_is_not_missed() {
+    let mut busy = Busy::new();
+    busy.crowd(30);
+    busy.round();
+    assert!(busy.worker.cut_short.visits.is_some());
+    let gone: Vec<_> = busy.clients.drain(..20).collect();
+    gone.iter().for_each(|client| busy.worker.end(client.index, crate::server::worker::closing::Closing::HungUp));
+    busy.round();
+    busy.worker.hot.sort_unstable();
+    let mut left: Vec<_> = busy.clients.iter().map(|client| client.index).collect();
+    left.sort_unstable();
+    assert_eq!(busy.worker.hot, left);
+}
