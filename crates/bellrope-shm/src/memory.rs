@@ -239,14 +239,14 @@ impl View {
     #[inline]
     pub fn prefetch_to_write(&self, offset: usize) {
         #[cfg(target_arch = "x86_64")]
-        if offset < self.len() {
+        {
             // The compiler's own hint becomes one for reading, unless the target is said to have the other, and then
             // the store still has to take the line away from whoever reads it.
             // SAFETY: as in `prefetch`; processors that do not know the instruction take it for nothing.
             unsafe {
                 std::arch::asm!(
                     "prefetchw [{}]",
-                    in(reg) self.base.as_ptr().add(offset),
+                    in(reg) self.base.as_ptr().wrapping_add(offset),
                     options(nostack, preserves_flags, readonly)
                 );
             }

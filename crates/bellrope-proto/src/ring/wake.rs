@@ -20,6 +20,9 @@ impl Wake {
 impl std::ops::BitOrAssign for Wake {
     #[inline]
     fn bitor_assign(&mut self, other: Self) {
-        self.0 |= other.0;
+        // Where nobody needs to be woken, as nearly always, nothing is stored.
+        if other.0 {
+            self.0 = true;
+        }
     }
 }

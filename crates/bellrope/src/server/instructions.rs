@@ -156,7 +156,7 @@ fn commit(client: &mut ClientConnection, payload: &[u8]) -> u64 {
 #[inline(never)]
 fn receive(connection: &mut ServerConnection<Body>, into: &mut [u8]) -> u64 {
     let front = connection.front().expect("a call was sent");
-    let call = connection.plain_call(front).expect("nothing more is said of it");
+    let call = connection.plain_call(front, false).expect("nothing more is said of it");
     connection.take_plain(&call, &mut into[..call.len]);
     call.id
 }

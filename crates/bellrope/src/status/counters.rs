@@ -110,6 +110,7 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
+    #[inline(always)]
     fn of(&self, message_type: u16) -> &TypeCounters {
         match self.types.get(usize::from(message_type).wrapping_sub(1)) {
             Some(counters) => counters,
@@ -122,7 +123,7 @@ impl Shard {
         &self.types[self.types.len() - 1]
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn count(&self, message_type: u16, failed: Option<ErrorCode>) {
         self.of(message_type).outcomes[failed.map_or(0, outcome_of)].add(1);
     }

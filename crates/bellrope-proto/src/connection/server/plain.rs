@@ -19,11 +19,11 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         Some(front)
     }
 
-    /// The call that a look saw, whole, if nothing but a deadline is said of it. To whatever else is there,
-    /// [`Self::next_inbound`] has an answer.
+    /// The call that a look saw, whole, if nothing is said of it but its [deadline](Plain::extension), where it is asked for
+    /// one that has that. To whatever else is there, [`Self::next_inbound`] has an answer.
     #[inline(always)]
-    pub fn plain_call(&mut self, front: Front) -> Option<Plain> {
-        self.requests.plain(front, Kind::Request, true)
+    pub fn plain_call(&mut self, front: Front, has_deadline: bool) -> Option<Plain> {
+        self.requests.plain(front, Kind::Request, has_deadline)
     }
 
     /// Takes the call that [`Self::plain_call`] found, as [`Self::take`] does.

@@ -34,8 +34,8 @@ impl Front {
 pub struct Plain {
     /// The call it belongs to.
     pub id: u64,
-    /// The extension word, if there is one.
-    pub extension: Option<u64>,
+    /// The extension word; 0 if there is none.
+    pub extension: u64,
     /// Message type of a request.
     pub message_type: u16,
     /// Payload bytes.
@@ -54,23 +54,26 @@ impl Consumer {
         Front { word, at }
     }
 
-    /// The record that a look saw, if it is of this kind, has no flag, unless it `may_be_extended`, and is as it must be. To
-    /// whatever else is there, [`Self::peek`] has an answer.
+    /// The record that a look saw, if it is of this kind, has no flag but that it is `extended`, if so, and is as it must be.
+    /// To whatever else is there, [`Self::peek`] has an answer. Each of the two is code of its own: what an extension takes
+    /// is nothing to a record without one.
     #[inline(always)]
-    pub fn plain(&mut self, Front { word, at }: Front, kind: Kind, may_be_extended: bool) -> Option<Plain> {
-        let (found, kind) = (word >> 48, kind as u64);
-        let extended = may_be_extended && found == kind | EXTENDED >> 48;
-        if found != kind && !extended {
+    pub fn plain(&mut self, Front { word, at }: Front, kind: Kind, extended: bool) -> Option<Plain> {
+        if word >> 48 != kind as u64 | if extended { EXTENDED >> 48 } else { 0 } {
             return None;
         }
         self.fetch_ahead(at);
         let len = word as u32;
-        let size = record_size(len.into(), extended);
-        if len > self.max_payload || at as u64 + size + WORD > self.end {
+        if len > self.max_payload {
+            return None;
+        }
+        // In 32 bits, now that it is bounded: a mask of 64 costs an instruction of its own.
+        let size = record_size(0, extended) + u64::from((len + 7) & !7);
+        if at as u64 + size + WORD > self.end {
             return None;
         }
         let id = self.view.load(at + 8, Ordering::Relaxed);
-        let extension = if extended { Some(self.view.load(at + 16, Ordering::Relaxed)) } else { None };
+        let extension = if extended { self.view.load(at + 16, Ordering::Relaxed) } else { 0 };
         KillPoint::PopSeen.reached();
         Some(Plain {
             id,

@@ -167,9 +167,10 @@ impl Server {
     fn take(&mut self, setting: &mut Setting, request: &Request, into: &mut [u8]) {
         if setting.rng.bool() && self.connection.admits_calls() {
             let front = self.connection.front().expect("it is there");
-            if let Some(call) = self.connection.plain_call(front) {
+            if let Some(call) = self.connection.plain_call(front, request.deadline_us.is_some()) {
                 let found = (call.id, call.message_type, call.len, call.extension);
-                assert_eq!(found, (request.id, request.message_type, request.len, request.deadline_us));
+                let deadline_us = request.deadline_us.unwrap_or(0);
+                assert_eq!(found, (request.id, request.message_type, request.len, deadline_us));
                 return self.connection.take_plain(&call, into);
             }
         }

@@ -51,6 +51,8 @@ pub(crate) struct Executor {
     types: Vec<KnownType>,
     /// Calls up to the next one that is timed, with that.
     until_timed: u32,
+    /// Bytes of the largest small request.
+    max_payload: usize,
     /// Whether all handlers are taken for quick, however long they take.
     #[cfg(test)]
     all_quick: bool,
@@ -77,6 +79,7 @@ impl Executor {
             spill: Vec::new(),
             types: core.registry.handlers().zip(&core.breakers).map(known).collect(),
             until_timed: 0,
+            max_payload: core.fixed.terms.geometry.max_payload() as usize,
             #[cfg(test)]
             all_quick: false,
         }
@@ -85,9 +88,10 @@ impl Executor {
     /// Takes the call at the front and answers it, if it is like nearly all others: nothing stands against it, its handler is
     /// quick, nobody listens for spans, it is none of those that are timed, and its breaker is closed for all. Answers
     /// `false`, and has done nothing, if it is another: then it goes the way of those that are looked at more closely. All
-    /// that there is to be done for a call like nearly all others stands here.
+    /// that there is to be done for a call like nearly all others stands here. Calls with a deadline have code of their own, so
+    /// that others do not carry that there is none.
     #[inline(always)]
-    pub(crate) fn serve_straight(
+    pub(crate) fn serve_straight<const DEADLINE: bool>(
         &mut self,
         core: &Core,
         session: &mut Session,
@@ -95,22 +99,26 @@ impl Executor {
         message: &mut Vec<u8>,
         first: bool,
     ) -> Result<bool, Violation> {
-        let Plain { id, message_type, len, extension: deadline_us, .. } = call;
-        let Self { counters, spill, types, until_timed, .. } = self;
+        let Plain { id, message_type, len, extension, .. } = call;
+        let deadline_us = if DEADLINE { Some(extension) } else { None };
+        let Self { counters, spill, types, until_timed, max_payload, .. } = self;
         let Some(known) = types.get(usize::from(message_type).wrapping_sub(1)) else { return Ok(false) };
         if !known.quick || CallSpan::is_heard() || *until_timed <= 1 || !core.may_run(deadline_us, len) {
             return Ok(false);
         }
         let Some(permit) = known.breaker.acquire_at_once() else { return Ok(false) };
         *until_timed -= 1;
-        message.resize(len, 0);
+        if message.len() != len {
+            resize(message, len);
+        }
         session.connection.take_plain(&call, message);
         let context = CallContext { connection: session.serial, deadline_us };
-        let unsent = session
-            .connection
-            .answer_at_once(id, len, spill, |reply| guarded(&known.handler, message, context, None, reply))?;
+        let unsent = session.connection.answer_at_once(id, len, spill, |reply| {
+            guarded::<true, DEADLINE>(&known.handler, message, *max_payload, context, None, reply)
+        })?;
         KillPoint::Ran.reached();
         if let Some(unsent) = unsent {
+            bound(message, *max_payload);
             let failed = answer_late(core, session, spill, id, unsent, None)?;
             if first {
                 session.commit();
@@ -162,10 +170,15 @@ impl Executor {
         let span = CallSpan::new(core, message_type, session.serial, metadata);
         let entered = span.span().enter();
         let context = CallContext { connection: session.serial, deadline_us };
-        let unsent = session
-            .connection
-            .answer_at_once(id, size, &mut self.spill, |reply| guarded(handler, message, context, metadata, reply))?;
+        // A large one has a buffer of its own.
+        let keeps = if reservation.is_some() { usize::MAX } else { self.max_payload };
+        let unsent = session.connection.answer_at_once(id, size, &mut self.spill, |reply| {
+            guarded::<false, false>(handler, message, keeps, context, metadata, reply)
+        })?;
         KillPoint::Ran.reached();
+        if unsent.is_some() {
+            bound(message, keeps);
+        }
         let failed = match unsent {
             None => {
                 // Before its caller can know: what it asks for next may need the room.
@@ -276,6 +289,13 @@ impl Executor {
     }
 }
 
+/// Makes room for a payload that has another length than the last one. Not inlined: what it takes would be set aside for it
+/// in every call.
+#[inline(never)]
+fn resize(message: &mut Vec<u8>, len: usize) {
+    message.resize(len, 0);
+}
+
 /// Answers a call whose reply was not sent at once. Returns the failure that its caller gets instead, if any.
 #[cold]
 #[inline(never)]
@@ -320,16 +340,26 @@ fn settle(
     outcome::note(core, counters, session, message_type, failed);
 }
 
-/// As [`run`]; a panic becomes a failure.
+/// What a handler that answers in place may have made larger than small requests are is not kept.
 #[inline(always)]
-fn guarded(
+fn bound(message: &mut Vec<u8>, max_payload: usize) {
+    if message.capacity() > max_payload {
+        *message = Vec::new();
+    }
+}
+
+/// As [`run`]; a panic becomes a failure. Each place that guards has code of its own, or the compiler would have one function
+/// for all, and every call would go through it.
+#[inline(always)]
+fn guarded<const STRAIGHT: bool, const DEADLINE: bool>(
     handler: &Handler,
     message: &mut Vec<u8>,
+    max_payload: usize,
     context: CallContext,
     metadata: Option<&Metadata>,
     reply: &mut Reply<'_>,
 ) -> Result<(), Box<Failure>> {
-    match std::panic::catch_unwind(AssertUnwindSafe(|| run(handler, message, context, metadata, reply))) {
+    match std::panic::catch_unwind(AssertUnwindSafe(|| run(handler, message, max_payload, context, metadata, reply))) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Box::new(Failure::from(error))),
         Err(panic) => Err(Box::new(panic_failure(panic))),
@@ -341,6 +371,7 @@ fn guarded(
 fn run(
     handler: &Handler,
     message: &mut Vec<u8>,
+    max_payload: usize,
     context: CallContext,
     metadata: Option<&Metadata>,
     reply: &mut Reply<'_>,
@@ -350,6 +381,7 @@ fn run(
         Handler::InPlace(handler) => {
             handler(&mut CallInPlace { message, context, metadata })?;
             reply.adopt(message);
+            bound(message, max_payload);
             Ok(())
         }
         #[cfg(feature = "tokio")]

@@ -6,6 +6,7 @@ use bellrope_proto::{
     Violation,
     connection::{Inbound, Request},
     metadata::Metadata,
+    ring::Front,
 };
 use bellrope_shm::clock;
 
@@ -40,8 +41,6 @@ pub(crate) struct Visitor {
     /// A small request, and in place of it the reply of a handler that answers so.
     message: Vec<u8>,
     executor: Executor,
-    /// Bytes of the largest small request.
-    max_payload: usize,
     /// Requests found since the round over all connections began.
     found: u64,
     /// Whether a turn took longer than it should since that was last asked.
@@ -102,7 +101,6 @@ impl Visitor {
             large: LargeRequests::new(&core, worker),
             // Mapped, not touched: only what payloads use becomes resident.
             message: Vec::with_capacity(max_payload),
-            max_payload,
             executor: Executor::new(&core, worker),
             found: 0,
             overran: false,
@@ -139,27 +137,35 @@ impl Visitor {
         }
         let until = turn.messages.saturating_add(slice).min(BATCH_MESSAGES);
         let began_with = turn.messages;
+        // Not by the turn: what each call counts stays in registers.
+        let (mut messages, mut bytes) = (began_with, turn.bytes);
         let mut more = true;
-        'turn: while turn.messages < until && turn.bytes < BATCH_BYTES {
-            let first = turn.messages == 0;
+        'turn: while messages < until && bytes < BATCH_BYTES {
+            let first = messages == 0;
             let slow = 'slow: {
                 if session.connection.admits_calls() {
                     let Some(front) = session.connection.front() else {
                         more = false;
                         break 'turn;
                     };
-                    if let Some(call) = session.connection.plain_call(front) {
-                        if self.executor.serve_straight(&self.core, session, call, &mut self.message, first)? {
-                            self.bound_message();
-                            turn.bytes += call.len;
+                    if let Some(call) = session.connection.plain_call(front, false) {
+                        let (core, message) = (&self.core, &mut self.message);
+                        if self.executor.serve_straight::<false>(core, session, call, message, first)? {
+                            bytes += call.len;
                             break 'slow false;
                         }
+                    } else if let Some(len) = self.visit_with_deadline(session, front, first)? {
+                        bytes += len;
+                        break 'slow false;
                     }
                 } else if session.connection.is_drained() {
                     more = false;
                     break 'turn;
                 }
-                match self.visit_with_care(session, turn, first)? {
+                turn.bytes = bytes;
+                let slow = self.visit_with_care(session, turn, first)?;
+                bytes = turn.bytes;
+                match slow {
                     Some(slow) => slow,
                     None => {
                         more = false;
@@ -167,27 +173,42 @@ impl Visitor {
                     }
                 }
             };
-            turn.messages += 1;
-            if slow || turn.messages % LOOK_EVERY == 0 {
+            messages += 1;
+            if slow || messages % LOOK_EVERY == 0 {
                 if turn.is_over(self.turn_ticks) {
                     self.overran = true;
                     more = false;
                     break 'turn;
                 }
                 // The first answer went out at once; the others go in growing batches.
-                if turn.messages == FEW || turn.messages == SOME {
+                if messages == FEW || messages == SOME {
                     session.commit();
                 }
             }
         }
+        (turn.messages, turn.bytes) = (messages, bytes);
         session.commit();
-        self.found += u64::from(turn.messages - began_with);
-        let more = more && turn.messages < BATCH_MESSAGES && turn.bytes < BATCH_BYTES;
-        Ok(match worked || turn.messages > began_with {
+        self.found += u64::from(messages - began_with);
+        let more = more && messages < BATCH_MESSAGES && bytes < BATCH_BYTES;
+        Ok(match worked || messages > began_with {
             false => Visit::Nothing,
             true if more => Visit::More,
             true => Visit::Done,
         })
+    }
+
+    /// Takes and answers the call at the front the straight way, if it has a deadline and is otherwise like nearly all others.
+    /// Answers with the bytes of its request if it did.
+    #[inline(never)]
+    fn visit_with_deadline(
+        &mut self,
+        session: &mut Session,
+        front: Front,
+        first: bool,
+    ) -> Result<Option<usize>, Violation> {
+        let Some(call) = session.connection.plain_call(front, true) else { return Ok(None) };
+        let served = self.executor.serve_straight::<true>(&self.core, session, call, &mut self.message, first)?;
+        Ok(served.then_some(call.len))
     }
 
     /// Handles what comes next and does not go the straight way. Answers `None` if nothing is there, or if it has to wait;
@@ -210,7 +231,6 @@ impl Visitor {
                     session.connection.take(&request, &mut self.message);
                     let (core, message) = (&self.core, &mut self.message);
                     self.executor.serve_apart(core, session, handler, &request, message, None, first, None)?;
-                    self.bound_message();
                     turn.bytes += request.len;
                     return Ok(Some(slow));
                 }
@@ -330,7 +350,6 @@ impl Visitor {
                 session.connection.take(request, &mut self.message);
                 let (message, metadata) = (&mut self.message, metadata.as_ref());
                 self.executor.serve_apart(&core, session, handler, request, message, None, first, metadata)?;
-                self.bound_message();
             }
             None => {
                 self.message.resize(request.len, 0);
@@ -377,14 +396,6 @@ impl Visitor {
         };
         // Not under its number, which may be one that is kept for a type to come.
         outcome::refuse(&self.core, &self.executor.counters, session, request.id, 0, failure)
-    }
-
-    /// What a handler that answers in place may have made larger than small requests are is not kept.
-    #[inline(always)]
-    fn bound_message(&mut self) {
-        if self.message.capacity() > self.max_payload {
-            self.message = Vec::new();
-        }
     }
 }
 
