@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Mutex};
 
 use bellrope::Server;
 use bellrope::service::{Stream, produce};
-use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 #[bellrope::service(codec = "postcard")]
@@ -18,10 +17,10 @@ trait Store {
     fn watch(&self, prefix: String) -> impl Stream<Item = Seen>;
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 struct Conflict(Option<String>);
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 enum Seen {
     Watching,
     Changed(String, String),

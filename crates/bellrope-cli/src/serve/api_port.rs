@@ -51,7 +51,7 @@ use lasting::Lasting;
 use service::Service;
 
 /// The target of its log lines, which filters name: it stays when the file moves.
-const TARGET: &str = "bellrope::ingress";
+const TARGET: &str = "bellrope::api_port";
 
 /// Connections open at once. For one more, one that asks nothing gives way, or the new one hears that there is no place.
 const MAX_CONNECTIONS: usize = 1_024;

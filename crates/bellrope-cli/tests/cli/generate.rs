@@ -205,9 +205,27 @@ fn names_of_anybody_are_no_code() {
     }
     let endless = json!([{ "name": "A", "form": { "newtype": { "type": 1 } } }, { "name": "B", "form": { "newtype": { "optional": { "type": 0 } } } }]);
     let method = json!({ "style": "unary", "codec": "json", "request": "unit", "answer": { "type": 0 }, "sent": "unit", "types": endless });
-    let text =
-        home.run_with(json!({ "S.a": method }).to_string().into_bytes(), ["generate", "ts", "--from", "-"]).succeeded();
+    let schemas = json!({ "S.a": method }).to_string();
+    let generated =
+        |language| home.run_with(schemas.clone().into_bytes(), ["generate", language, "--from", "-"]).succeeded();
+    let text = generated("ts");
     assert!(text.contains("export type A = null;") && text.contains("export type B = null;"), "{text}");
+    // Alone, `None` would be a value of Python's, and no type.
+    let text = generated("python");
+    assert!(text.contains("\nA = Union[None]\n") && text.contains("\nB = Union[None]\n"), "{text}");
+}
+
+/// A page has words for types that have no name, such as `String`: a type that is called so is another one.
+#[test]
+fn a_type_of_ones_own_is_not_taken_for_one_of_the_page() {
+    let types = json!([{ "name": "String", "form": { "struct": [["text", "text"], ["none", { "type": 1 }]] } }, { "name": "Map", "form": { "struct": [] } }]);
+    let method = json!({ "style": "unary", "codec": "json", "request": "unit", "answer": { "type": 0 }, "sent": "unit", "types": types });
+    let page = Home::new()
+        .run_with(json!({ "S.a": method }).to_string().into_bytes(), ["generate", "markdown", "--from", "-"])
+        .succeeded();
+    for words in ["Answers with `String_`.", "### String\\_\n", "| `text` | `String` |", "| `none` | `Map_` |"] {
+        assert!(page.contains(words), "{words:?} is not in\n{page}");
+    }
 }
 
 /// The gateway's and the operator's types are no methods of a trait, and are described all the same.

@@ -161,7 +161,7 @@ fn what_differs_is_put_in_brackets_and_nothing_else_is() {
         "p50 N, N (N shm, N stream), IN s, N\n"
     );
     assert_eq!(without_times("2026-11-29T17:34:32.123456Z WARN 2026-11-29"), "[TIME] WARN 2026-11-29");
-    let line = "WARN bellrope_gateway::gateway::lane: bellrope serves, bellrope: x, bellrope::server: y";
+    let line = "WARN bellrope_gateway::gateway::upstream: bellrope serves, bellrope: x, bellrope::server: y";
     let masked = "WARN bellrope_gateway::[MODULE]: bellrope serves, bellrope: x, bellrope::[MODULE]: y";
     assert_eq!(without_modules(line), masked);
     assert_eq!(without_ports("http://127.0.0.1:40123/ 127.0.0.1:9090"), "http://127.0.0.1:[PORT]/ 127.0.0.1:9090");

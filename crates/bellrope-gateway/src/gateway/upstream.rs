@@ -23,7 +23,7 @@ use crate::provider::{BoxFuture, EmbeddingRequest, Provider, ProviderLimits, Tak
 use crate::providers::embedded::EmbeddedSettings;
 
 /// The target of its log lines, which filters name: it stays when the file moves.
-pub(super) const TARGET: &str = "bellrope_gateway::gateway::lane";
+pub(super) const TARGET: &str = "bellrope_gateway::gateway::upstream";
 
 /// A provider, its guards and its counters.
 pub(super) struct Upstream {

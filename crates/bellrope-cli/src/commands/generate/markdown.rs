@@ -12,10 +12,13 @@ use super::{
     names::Names,
 };
 
+/// What the page calls types that have no name of their own.
+const WORDS: &[&str] = &["Bytes", "Map", "Option", "String", "Vec"];
+
 /// Writes the page.
 pub(super) fn write(api: &Api, version: &str) -> String {
-    let mut names = Names::without(&[]);
-    let page = Page { api, types: api.types.iter().map(|ty| names.take_type(&ty.name, &[])).collect() };
+    let mut names = Names::without(WORDS);
+    let page = Page { api, types: api.types.iter().map(|ty| names.take_type(&ty.name, WORDS)).collect() };
     let mut text = "# Services\n".to_owned();
     for service in &api.services {
         let _ = write!(text, "\n## {}\n", plain(&service.name));
@@ -112,7 +115,7 @@ impl Page<'_> {
             Form::Struct(fields) => {
                 let fields: Vec<_> =
                     fields.iter().map(|(name, shape)| format!("{name}: {}", self.shape(shape))).collect();
-                format!("{{ {} }}", fields.join(", "))
+                if fields.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", fields.join(", ")) }
             }
             _ => "!".to_owned(),
         }

@@ -104,6 +104,8 @@ impl Writer<'_> {
     }
 
     fn alias(&mut self, name: &str, of: &str) {
+        // Alone it would be a value, and no type.
+        let of = if of == "None" { "Union[None]" } else { of };
         let line = format!("{name} = {of}");
         let _ = match line.len() {
             ..=WIDE => writeln!(self.body, "\n\n{line}"),

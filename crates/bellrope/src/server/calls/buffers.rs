@@ -6,28 +6,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bellrope_proto::Budget;
 
 /// Buffers kept at once, of whatever size: one for a request and one for its reply.
-const SPARES: usize = 2;
+const FREE: usize = 2;
 /// Bytes up to which there may be more of them: a connection with many large calls under way has one that comes in, and
 /// replies of a megabyte and one more that go out.
-const SPARE_BYTES: usize = 4 * 1024 * 1024;
+const FREE_BYTES: usize = 4 * 1024 * 1024;
 /// Small or not, no more than so many.
-const MOST_SPARES: usize = 16;
+const MOST_FREE: usize = 16;
 /// From here on a buffer is a large one.
 const LARGE: usize = 64 * 1024;
 /// Small buffers kept at once, and the largest that is kept as one. What is in between is rare.
-const SMALL_SPARES: usize = 16;
+const SMALL_FREE: usize = 16;
 const SMALL: usize = 8 * 1024;
 
 /// A few buffers between uses, for all workers. They count for nothing in the budget, but large ones are there only as long as
 /// it has as much room left, and all go when a worker has slept for a second.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    spares: Mutex<Spares>,
+    free: Mutex<FreeLists>,
     budget: Arc<Budget>,
 }
 
 #[derive(Debug, Default)]
-struct Spares {
+struct FreeLists {
     /// Those used last are at the end.
     large: Vec<Vec<u8>>,
     small: Vec<Vec<u8>>,
@@ -35,14 +35,14 @@ struct Spares {
 
 impl Buffers {
     pub(crate) fn new(budget: &Arc<Budget>) -> Self {
-        Self { spares: Mutex::default(), budget: Arc::clone(budget) }
+        Self { free: Mutex::default(), budget: Arc::clone(budget) }
     }
 
     /// A buffer that holds `len` bytes without growing. What is in it means nothing, and a fresh one has nothing in it: memory
     /// costs when it is first used, and whoever announces a message may never send it. `None`: the system gives us no memory of
     /// that size, as where a limit on data (`RLIMIT_DATA`) is lower than the budget.
     pub(crate) fn take(&self, len: usize) -> Option<Vec<u8>> {
-        let mut buffer = self.spare(len);
+        let mut buffer = self.reuse(len);
         buffer.truncate(len);
         buffer.try_reserve_exact(len - buffer.len()).ok()?;
         Some(buffer)
@@ -50,7 +50,7 @@ impl Buffers {
 
     /// An empty buffer that holds `len` bytes without growing. `None`: as for [`Self::take`].
     pub(crate) fn take_empty(&self, len: usize) -> Option<Vec<u8>> {
-        let mut buffer = self.spare(len);
+        let mut buffer = self.reuse(len);
         buffer.clear();
         buffer.try_reserve_exact(len).ok()?;
         Some(buffer)
@@ -65,14 +65,14 @@ impl Buffers {
 
     /// Takes a buffer back.
     pub(crate) fn put(&self, buffer: Vec<u8>) {
-        let mut spares = self.lock();
-        let Spares { large, small } = &mut *spares;
+        let mut free = self.lock();
+        let FreeLists { large, small } = &mut *free;
         match buffer.capacity() {
-            1..=SMALL if small.len() < SMALL_SPARES => small.push(buffer),
+            1..=SMALL if small.len() < SMALL_FREE => small.push(buffer),
             LARGE.. => {
                 let kept = |large: &[Vec<u8>]| large.iter().map(Vec::capacity).sum::<usize>() + buffer.capacity();
                 // Those that were not used for longest go: messages of another size have come.
-                while large.len() == MOST_SPARES || large.len() >= SPARES && kept(large) > SPARE_BYTES {
+                while large.len() == MOST_FREE || large.len() >= FREE && kept(large) > FREE_BYTES {
                     large.remove(0);
                 }
                 if self.budget.used() + kept(large) as u64 <= self.budget.limit() {
@@ -83,31 +83,31 @@ impl Buffers {
         }
     }
 
-    /// Lets go of the large spares if the budget has no room for them any more: to be called when much of it was given out.
+    /// Lets go of the large free buffers if the budget has no room for them any more: to be called when much of it was given out.
     pub(crate) fn make_way(&self) {
-        let mut spares = self.lock();
-        let kept: usize = spares.large.iter().map(Vec::capacity).sum();
+        let mut free = self.lock();
+        let kept: usize = free.large.iter().map(Vec::capacity).sum();
         if kept > 0 && self.budget.used() + kept as u64 > self.budget.limit() {
-            spares.large.clear();
+            free.large.clear();
         }
     }
 
-    /// Lets go of all spares.
+    /// Lets go of all free buffers.
     pub(crate) fn clear(&self) {
-        *self.lock() = Spares::default();
+        *self.lock() = FreeLists::default();
     }
 
-    /// The smallest spare that is large enough, but not one that is far too large.
-    fn spare(&self, len: usize) -> Vec<u8> {
-        let mut spares = self.lock();
-        let spares = &mut spares.large;
-        let fitting = spares.iter().enumerate().filter(|(_, spare)| (len..=4 * len).contains(&spare.capacity()));
-        let smallest = fitting.min_by_key(|(_, spare)| spare.capacity()).map(|(index, _)| index);
-        smallest.map(|index| spares.remove(index)).unwrap_or_default()
+    /// The smallest free buffer that is large enough, but not one that is far too large.
+    fn reuse(&self, len: usize) -> Vec<u8> {
+        let mut free = self.lock();
+        let large = &mut free.large;
+        let fitting = large.iter().enumerate().filter(|(_, buffer)| (len..=4 * len).contains(&buffer.capacity()));
+        let smallest = fitting.min_by_key(|(_, buffer)| buffer.capacity()).map(|(index, _)| index);
+        smallest.map(|index| large.remove(index)).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Spares> {
-        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, FreeLists> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
                 assert!(two(mib << 20).iter().all(|place| fresh.contains(place)), "{mib} MiB");
             }
         }
-        assert_eq!(buffers.lock().large.len(), SPARES);
+        assert_eq!(buffers.lock().large.len(), FREE);
     }
 
     #[test]
@@ -173,13 +173,13 @@ mod tests {
     fn of_large_buffers_two_are_kept_and_more_where_they_are_small_together() {
         let buffers = Buffers::new(&Budget::new(1 << 30));
         (0..100).for_each(|_| buffers.put(vec![7; 1 << 20]));
-        assert_eq!(buffers.lock().large.len(), SPARE_BYTES >> 20);
+        assert_eq!(buffers.lock().large.len(), FREE_BYTES >> 20);
         buffers.clear();
         (0..100).for_each(|_| buffers.put(vec![7; 100_000]));
-        assert_eq!(buffers.lock().large.len(), MOST_SPARES);
+        assert_eq!(buffers.lock().large.len(), MOST_FREE);
         buffers.clear();
         (0..100).for_each(|_| buffers.put(vec![7; 10 << 20]));
-        assert_eq!(buffers.lock().large.len(), SPARES);
+        assert_eq!(buffers.lock().large.len(), FREE);
     }
 
     #[test]
@@ -193,10 +193,10 @@ mod tests {
         buffers.put(Vec::new());
         buffers.put(vec![7; SMALL + 1]);
         let kept = |buffers: &Buffers| {
-            let spares = buffers.lock();
-            (spares.small.len(), spares.large.len())
+            let free = buffers.lock();
+            (free.small.len(), free.large.len())
         };
-        assert_eq!(kept(&buffers), (SMALL_SPARES, 0));
+        assert_eq!(kept(&buffers), (SMALL_FREE, 0));
         buffers.clear();
         assert_eq!(kept(&buffers), (0, 0));
     }
