@@ -8,9 +8,9 @@ use std::collections::{HashSet, VecDeque};
 use serde_json::{Value, json};
 
 use crate::error::ProviderError;
+use crate::ids::plain;
 use crate::inbound::count::BYTES_A_TOKEN;
 use crate::inbound::fault::Fault;
-use crate::inbound::ids::plain;
 use crate::inbound::stamp::serial;
 use crate::inbound::wire::arguments_object;
 use crate::inbound::writer::{AnswerWriter, comment, named};

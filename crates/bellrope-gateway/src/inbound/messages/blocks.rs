@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::inbound::fault::Fault;
 use crate::inbound::wire::{FromText, OneOrMany, Told};
 use crate::message::{Content, Message, Part, Role, lenient};
+use crate::text::of_file;
 
 /// What a line of instructions begins with that changes with each request, so that nothing after it could be kept.
 const BILLING: &str = "x-anthropic-billing-header:";
@@ -216,6 +217,11 @@ fn picture(source: Source) -> Result<String, Fault> {
 
 /// The text of a document.
 fn document(source: Source, told: &mut Told) -> Result<String, Fault> {
+    if let ("base64", Some(media_type), Some(data)) = (&*source.kind, &source.media_type, &source.data)
+        && let Some(text) = of_file(media_type, data)
+    {
+        return Ok(text);
+    }
     match (&*source.kind, source.media_type, source.data) {
         ("text", _, Some(text)) => Ok(text),
         ("content", ..) => {

@@ -65,6 +65,8 @@ const PART: Known = Fields(&[
     ("refusal", All),
     ("image_url", All),
     ("detail", All),
+    ("file_data", All),
+    ("filename", All),
     // Links that the model gave with a text that it wrote.
     ("annotations", All),
     ("logprobs", All),
