@@ -190,6 +190,7 @@ impl Wire {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a message")]
 struct WireMessage {
     role: String,
     content: Option<OneOrMany<WirePart>>,
@@ -204,6 +205,7 @@ struct WireMessage {
 
 /// A part of a message. A string stands for a part with that text.
 #[derive(Deserialize, Default)]
+#[serde(expecting = "a part")]
 struct WirePart {
     #[serde(default)]
     r#type: String,
@@ -216,17 +218,20 @@ struct WirePart {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a file")]
 struct File {
     file_data: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an address of a picture")]
 struct ImageUrl {
     url: String,
     detail: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a call")]
 struct WireCall {
     id: Option<String>,
     function: CalledFunction,
@@ -234,6 +239,7 @@ struct WireCall {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a function")]
 struct CalledFunction {
     name: String,
     /// Text that need not be JSON; some clients send the JSON itself.
@@ -242,6 +248,7 @@ struct CalledFunction {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a tool")]
 struct WireTool {
     #[serde(default)]
     r#type: String,
@@ -256,6 +263,7 @@ struct WireTool {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a function")]
 struct OfferedFunction {
     name: String,
     description: Option<String>,

@@ -16,6 +16,7 @@ pub(super) type Blocks = OneOrMany<Block>;
 
 /// A block. A string stands for one with that text.
 #[derive(Deserialize, Default, Debug)]
+#[serde(expecting = "a block")]
 pub(super) struct Block {
     #[serde(default, rename = "type")]
     kind: String,
@@ -54,6 +55,7 @@ impl FromText for Block {
 }
 
 #[derive(Deserialize, Debug)]
+#[serde(expecting = "a source")]
 struct Source {
     #[serde(default, rename = "type")]
     kind: String,

@@ -16,6 +16,7 @@ use crate::text::of_data_url;
 
 /// An item. A string stands for a message of the user's.
 #[derive(Debug, Deserialize, Default)]
+#[serde(expecting = "an item")]
 pub(super) struct Item {
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -96,6 +97,7 @@ impl<'de> Deserialize<'de> for Output {
 
 /// A part of an item. A string stands for a part with that text.
 #[derive(Debug, Deserialize, Default)]
+#[serde(expecting = "a part")]
 pub(super) struct WirePart {
     #[serde(default, rename = "type")]
     kind: String,
@@ -115,6 +117,7 @@ impl FromText for WirePart {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an address of a picture")]
 struct Picture {
     url: String,
 }

@@ -54,7 +54,8 @@ const ITEM: Known = Fields(&[
     ("namespace", All),
     ("arguments", All),
     ("input", All),
-    ("output", PART),
+    // It may be JSON of any form.
+    ("output", All),
     ("summary", All),
     ("encrypted_content", All),
 ]);

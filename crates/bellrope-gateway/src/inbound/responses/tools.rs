@@ -59,6 +59,7 @@ pub(super) fn qualified(namespace: &str, name: &str) -> String {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a tool")]
 pub(super) struct WireTool {
     #[serde(rename = "type")]
     kind: String,

@@ -285,6 +285,7 @@ fn the_output_of_a_call_may_be_json_of_its_own() {
         let asked = json!({"input": ["Hi", null, {"type": "function_call", "call_id": "a", "name": "f", "arguments": {}},
             {"type": "function_call_output", "call_id": "a", "output": output}]});
         let chat = of(&asked).unwrap().chat;
+        assert!(chat.notes.is_empty(), "{:?}", chat.notes);
         let written = serde_json::to_value(&chat.messages).unwrap();
         assert_eq!(
             (&written[0]["content"], &written[2]["content"][0]["content"]),
