@@ -115,10 +115,10 @@ impl BookSettings {
         faults
     }
 
-    /// Why a budget of money does not limit what it seems to, if it does not: its name, and what to do about it. `model`: a
-    /// provider and a model that requests go to which name none. `None`: it limits requests, or it is none of money.
+    /// Why a budget of money does not limit what it seems to, if it does not: its name, and what to do about it. `models`:
+    /// providers, each with the model that requests go to which name none. `None`: it limits requests, or it is none of money.
     #[must_use]
-    pub fn unpriced(&self, budget: &Budget, model: Option<(&str, &str)>) -> Option<String> {
+    pub fn unpriced(&self, budget: &Budget, models: &[(String, String)]) -> Option<String> {
         // What counts tokens or requests as well limits whatever comes.
         if budget.cost.is_none() || budget.tokens.is_some() || budget.requests.is_some() {
             return None;
@@ -131,14 +131,18 @@ impl BookSettings {
         if rows.is_empty() {
             return Some(format!("`{name}` limits nothing, as no price in {currency} is known; {fix}"));
         }
-        let (provider, model) = model?;
+        let prices = Prices::new(&rows, &self.currency);
         // A price that begins later is one that was thought of.
-        match Prices::new(&rows, &self.currency).of(provider, Some(model), i64::MAX) {
-            Some(_) => None,
-            None => Some(format!(
-                "`{name}` does not limit {provider}/{model}, as no price of it in {currency} is known; {fix}"
-            )),
-        }
+        let is_unknown = |(provider, model): &&(String, String)| prices.of(provider, Some(model), i64::MAX).is_none();
+        let unlimited: Vec<_> = models.iter().filter(is_unknown).collect();
+        let (provider, model) = unlimited.first()?;
+        let others = match unlimited.len() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        Some(format!(
+            "`{name}` does not limit {provider}/{model}{others}, as no price of it in {currency} is known; {fix}"
+        ))
     }
 }
 

@@ -252,22 +252,20 @@ impl Settings {
         checks::budgets(&self.books.budgets, &tokens, gateway, &self.origins)
     }
 
-    /// Which budgets of money do not count the requests that name no model, each with its place and a fix.
+    /// Which budgets of money do not count requests to the providers' own models, each with its place and a fix.
     fn unpriced(&self, gateway: &Gateway) -> Vec<String> {
-        let default = gateway.default_provider();
-        let model = default.capabilities().default_model;
-        let model = model.as_deref().map(|model| (default.name(), model));
+        let models = gateway.own_models();
         let budgets = self.books.budgets.iter().enumerate();
         let told = budgets.filter_map(|(at, budget)| {
             let key = vec!["budgets".to_owned(), layers::row(at)];
-            Some(format!("{}: budgets {}", self.origins.of(&key), self.books.unpriced(budget, model)?))
+            Some(format!("{}: budgets {}", self.origins.of(&key), self.books.unpriced(budget, &models)?))
         });
         told.collect()
     }
 
     /// What is to be said of a budget of a token that counts nothing, as there is no price.
     pub(crate) fn unpriced_budget(&self, budget: &Budget) -> Option<String> {
-        self.books.unpriced(budget, None)
+        self.books.unpriced(budget, &[])
     }
 
     /// Says what of these settings will keep requests from being answered as they ask: which providers lack a key or a model, and

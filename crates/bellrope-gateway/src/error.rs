@@ -254,7 +254,7 @@ pub enum ProviderError {
 
 impl ProviderError {
     /// Everything that [`ProviderError::code`] can be.
-    pub const CODES: [&str; 24] = [
+    pub const CODES: [&str; 25] = [
         "unsupported_version",
         "invalid_request",
         "unknown_provider",
@@ -274,6 +274,7 @@ impl ProviderError {
         "unexpected_content",
         "malformed",
         "too_large",
+        "answer_too_large",
         "truncated",
         "unknown_answer",
         "not_resumable",
@@ -285,12 +286,12 @@ impl ProviderError {
     ///
     /// | code | meaning |
     /// |---|---|
-    /// | `unsupported_version`, `invalid_request`, `unknown_provider` | the request is at fault |
+    /// | `unsupported_version`, `invalid_request`, `unknown_provider`, `too_large` | the request is at fault |
     /// | `not_configured`, `authentication`, `permission`, `billing`, `not_found` | the configuration or the account is |
     /// | `budget_exceeded` | a budget of this gateway allows no more for now |
     /// | `connect`, `disconnected`, `timeout` | no answer came |
     /// | `rate_limited`, `overloaded`, `unavailable`, `provider_error` | the provider cannot answer now, or failed |
-    /// | `unexpected_content`, `malformed`, `too_large` | what came is not an answer |
+    /// | `unexpected_content`, `malformed`, `answer_too_large` | what came is not an answer, or larger than is taken |
     /// | `truncated` | the answer broke off |
     /// | `unknown_answer`, `not_resumable`, `superseded`, `cancelled` | an answer that is kept cannot be read, or no longer |
     pub fn code(&self) -> &'static str {
@@ -312,7 +313,7 @@ impl ProviderError {
             Self::UnexpectedContent { .. } => "unexpected_content",
             Self::Malformed { .. } => "malformed",
             Self::Truncated { .. } => "truncated",
-            Self::TooLarge { .. } => "too_large",
+            Self::TooLarge { .. } => "answer_too_large",
             Self::UnknownAnswer => "unknown_answer",
             Self::NotResumable { .. } => "not_resumable",
             Self::Superseded => "superseded",

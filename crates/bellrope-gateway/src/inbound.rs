@@ -25,7 +25,6 @@ mod completions;
 mod count;
 mod embeddings;
 mod fault;
-mod ids;
 mod messages;
 mod pass;
 mod responses;
@@ -44,6 +43,7 @@ pub use embeddings::{embedding_request, embedding_response};
 pub use fault::{ErrorForm, Fault};
 pub use pass::{cut_off, pass_request};
 pub use responses::{ItemsPage, Replay, StoredRequest, StoredResponse};
+pub(crate) use wire::DEFAULT_MODEL;
 pub use writer::AnswerWriter;
 
 use crate::json;

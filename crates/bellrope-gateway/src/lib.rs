@@ -58,6 +58,7 @@ pub mod config;
 pub mod error;
 pub mod gateway;
 pub mod handlers;
+mod ids;
 pub mod inbound;
 pub mod json;
 mod lines;

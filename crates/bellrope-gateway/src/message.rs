@@ -41,3 +41,6 @@ pub use logprobs::{TokenLogprob, TopLogprob};
 pub use request::{ChatRequest, Content, Message, Part, Prompt, Role, Tool, ToolChoice};
 pub use usage::Usage;
 pub use version::WIRE_VERSION;
+
+/// The `type` in the details of reasoning that stands for an earlier part of the conversation.
+pub(crate) const COMPACTION: &str = "compaction";

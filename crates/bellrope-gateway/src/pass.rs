@@ -117,6 +117,17 @@ impl PassRequest {
         self.envelope.is_countable(self.format.token_fields())
     }
 
+    /// Whether thoughts alone may take so many tokens, which Anthropic's servers refuse.
+    pub(crate) fn thinks_for(&self, most: u32) -> bool {
+        const NAME: &[u8] = b"\"budget_tokens\"";
+        let is_as_many = |at: usize| {
+            let value = self.body[at + NAME.len()..].trim_ascii_start().strip_prefix(b":").unwrap_or_default();
+            let digits: Vec<_> = value.trim_ascii_start().iter().copied().take_while(u8::is_ascii_digit).collect();
+            String::from_utf8_lossy(&digits).parse::<u64>().is_ok_and(|budget| budget >= u64::from(most))
+        };
+        self.format == PassFormat::Messages && memchr::memmem::find_iter(&self.body, NAME).any(is_as_many)
+    }
+
     /// Sets the most tokens that the answer may have, if that is less than is asked for.
     pub(crate) fn set_limit(&mut self, limit: Option<u32>) {
         self.limit = limit;

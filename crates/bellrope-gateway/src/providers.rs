@@ -6,6 +6,7 @@
 //! | [`fill`] | filling in the middle: the templates of the usual local models |
 //! | [`http`] | the provider behind HTTP, whichever format it speaks |
 //! | [`formats`] | the wire formats: one folder each, and one row of a table |
+//! | `names` | names of tools that a provider does not take |
 //! | `shape` | thoughts told apart, and ends found, in the text of local models |
 
 pub mod embedded;
@@ -13,5 +14,7 @@ pub mod fill;
 pub mod formats;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "http")]
+mod names;
 #[cfg(feature = "http")]
 mod shape;

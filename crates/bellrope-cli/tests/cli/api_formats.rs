@@ -264,6 +264,15 @@ fn errors_have_the_form_of_their_format() {
     assert_eq!((unknown.status, anthropic(&unknown).as_str()), (500, "api_error"), "{unknown:?}");
     let wrong = get(&address, "/v1/messages");
     assert_eq!((wrong.status, anthropic(&wrong).as_str()), (405, "invalid_request_error"));
+    for (method, path, allowed) in [
+        ("GET", "/v1/messages", "POST"),
+        ("POST", "/v1/models", "GET"),
+        ("DELETE", "/v1/models/x", "GET"),
+        ("POST", "/", "GET, HEAD"),
+    ] {
+        let wrong = exchange(&address, method, path, "", "");
+        assert_eq!((wrong.status, wrong.header("allow")), (405, Some(allowed)), "{method} {path}");
+    }
     let nowhere = post(&address, "/v1/messages/batches", &json!({}));
     assert_eq!((nowhere.status, anthropic(&nowhere).as_str()), (404, "not_found_error"));
     assert!(nowhere.body.contains("/v1/responses") && nowhere.body.contains("/v1/messages/count_tokens"));
@@ -289,9 +298,14 @@ fn tools_find_out_that_somebody_listens_and_which_models_there_are() {
         let model = get(&address, path).json();
         assert_eq!((&model["id"], &model["object"]), (&json!("embedded/embedded"), &json!("model")), "{path}");
     }
+    // It stands for the provider's own model.
+    let model = get(&address, "/v1/models/default").json();
+    assert_eq!((&model["id"], &model["owned_by"]), (&json!("default"), &json!("embedded")));
+    let version = "anthropic-version: 2023-06-01\r\n";
+    let model = exchange(&address, "GET", "/v1/models/default", version, "").json();
+    assert_eq!((&model["id"], &model["type"]), (&json!("default"), &json!("model")));
     let missing = get(&address, "/v1/models/delphi");
     assert!(missing.status == 404 && missing.body.contains("delphi"), "{missing:?}");
-    let version = "anthropic-version: 2023-06-01\r\n";
     let list = exchange(&address, "GET", "/v1/models?limit=1000", version, "").json();
     assert_eq!((&list["data"][0]["type"], &list["has_more"]), (&json!("model"), &json!(false)));
     assert_eq!(list["first_id"], "embedded/embedded");

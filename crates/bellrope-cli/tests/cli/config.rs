@@ -130,6 +130,13 @@ fn a_budget_of_money_without_a_price_is_warned_of() {
             format!("{budget}{}", price("openai", "USD")),
             "`all` does not limit embedded/embedded, as no price of it in USD",
         ),
+        (
+            format!(
+                "[gateway.providers.mine]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:9\"\nmodel = \"m\"\n{budget}{}",
+                price("embedded", "USD")
+            ),
+            "`all` does not limit mine/m, as no price of it in USD",
+        ),
         (format!("{budget}{}", price("*", "USD")), ""),
         (format!("{budget}tokens = 1000\n"), ""),
     ] {

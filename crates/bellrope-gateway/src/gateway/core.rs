@@ -20,7 +20,7 @@ use super::upstream::{MAX_NOTICES, Upstream};
 use crate::account::{Books, Opened};
 use crate::config::{PassThrough, Preset};
 use crate::error::{Excerpt, ProviderError};
-use crate::inbound::estimate_tokens;
+use crate::inbound::{DEFAULT_MODEL, estimate_tokens};
 use crate::message::{
     ChatRequest, ChatResponse, CompletionRequest, HealthReport, ModelList, Part, ProviderFault, WIRE_VERSION,
 };
@@ -28,6 +28,9 @@ use crate::provider::{EmbeddingRequest, Provider};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope_gateway::gateway";
+
+/// The provider that answers where nothing is set up.
+const EMBEDDED: &str = "embedded";
 
 /// How often a request may be sent on from model to model, because of budgets.
 const MAX_MOVES: usize = 4;
@@ -144,6 +147,23 @@ impl Gateway {
     /// The provider that answers requests which name none.
     pub fn default_provider(&self) -> &dyn Provider {
         &*self.default.provider
+    }
+
+    /// The provider whose own model is meant, if this name is `default` or that of a provider, and it has a model of its own.
+    pub fn stands_for(&self, name: &str) -> Option<&str> {
+        let meant = if name == DEFAULT_MODEL { Some(&self.default) } else { self.upstreams.get(name) };
+        let provider = &meant?.provider;
+        provider.capabilities().default_model.map(|_| provider.name())
+    }
+
+    /// The models that requests go to which name none, or a provider alone: each provider with its own.
+    pub fn own_models(&self) -> Vec<(String, String)> {
+        let default = self.default.provider.name();
+        // What is answered by this program costs nobody anything.
+        let others = self.names.iter().map(String::as_str).filter(|name| *name != default && *name != EMBEDDED);
+        let own =
+            |name: &str| Some((name.to_owned(), self.upstreams.get(name)?.provider.capabilities().default_model?));
+        std::iter::once(default).chain(others).filter_map(own).collect()
     }
 
     /// What has to be set before the provider of this name can answer anything, such as its key.

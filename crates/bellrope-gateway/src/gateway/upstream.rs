@@ -243,7 +243,9 @@ impl Upstream {
         let tokens = (estimate_tokens_of(request.body()), true);
         let asked = |_: Option<&str>| request.max_tokens();
         Ok(match self.ask_books(books, &request.asker, request.model.as_deref(), tokens, asked)? {
-            Opened::Here { account, max_tokens, is_bounded, notices } if !is_bounded || request.is_countable() => {
+            Opened::Here { account, max_tokens, is_bounded, notices }
+                if (!is_bounded || request.is_countable()) && !leaves_no_answer(request, max_tokens) =>
+            {
                 request.set_limit(max_tokens);
                 Some((account, notices))
             }
@@ -402,6 +404,12 @@ fn usage_of_vectors(answer: &[u8]) -> Option<Usage> {
 
     let Tokens { prompt_tokens, total_tokens } = serde_json::from_slice::<Answer>(answer).ok()?.usage?;
     Some(Usage { input_tokens: prompt_tokens.or(total_tokens)?, ..Usage::default() })
+}
+
+/// Whether a request that may have so many tokens, fewer than it asks for, would have its model think for all of them.
+fn leaves_no_answer(request: &PassRequest, most: Option<u32>) -> bool {
+    let fewer = most.filter(|most| request.max_tokens().is_none_or(|asked| *most < asked));
+    fewer.is_some_and(|fewer| request.thinks_for(fewer))
 }
 
 /// The error of a request that would have to go to another model, and cannot.

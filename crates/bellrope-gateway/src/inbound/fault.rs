@@ -31,6 +31,8 @@ pub struct Fault {
     pub retryable: bool,
     /// How long to wait before that, in seconds.
     pub retry_after: Option<u64>,
+    /// The methods that the path takes, where it takes others.
+    pub allow: Option<&'static str>,
     code: String,
     message: String,
     /// The field of the request that is at fault.
@@ -71,9 +73,10 @@ impl Fault {
         Self { is_openais: true, ..Self::of(404, "", message) }
     }
 
-    /// The path takes another method.
-    pub fn method_not_allowed(message: impl Into<String>) -> Self {
-        Self::of(405, "method_not_allowed", message)
+    /// What is asked for takes other methods, which are listed as in the header `Allow`.
+    pub fn method_not_allowed(what: &str, allow: &'static str) -> Self {
+        let message = format!("{what} takes {}", allow.replace(", ", " and "));
+        Self { allow: Some(allow), ..Self::of(405, "method_not_allowed", message) }
     }
 
     /// The body is of another type, or compressed.
@@ -166,7 +169,7 @@ impl Fault {
         let (code, mut message) = (code.into(), message.into());
         // It may hold what a request said.
         message.truncate(boundary(&message, MAX_MESSAGE));
-        Self { status, retryable: false, retry_after: None, code, message, param: None, is_openais: false }
+        Self { status, retryable: false, retry_after: None, allow: None, code, message, param: None, is_openais: false }
     }
 }
 
@@ -256,6 +259,8 @@ mod tests {
             "code": "unknown_provider",
         }});
         assert_eq!(body, expected);
+        let large = Fault::from(ProviderError::TooLarge { what: "the answer", limit: 9 });
+        assert_eq!(large.status, 502, "it is no fault of the request");
     }
 
     #[test]

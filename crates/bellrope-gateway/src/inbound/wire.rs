@@ -13,7 +13,7 @@ use crate::json;
 use crate::notes::Notes;
 
 /// The name of a model that leaves the choice to the server.
-pub(super) const DEFAULT_MODEL: &str = "default";
+pub(crate) const DEFAULT_MODEL: &str = "default";
 
 /// The longest name of a model, in bytes.
 const MAX_MODEL: usize = 512;
@@ -135,7 +135,8 @@ impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for OneOrMany<T> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(list)).map(OneOrMany)
+                let list = Vec::<Element<T>>::deserialize(SeqAccessDeserializer::new(list))?;
+                Ok(OneOrMany(list.into_iter().filter_map(|Element(element)| element).collect()))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, one: A) -> Result<Self::Value, A::Error> {
@@ -144,6 +145,37 @@ impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for OneOrMany<T> {
         }
 
         deserializer.deserialize_any(OneOrManyVisitor(PhantomData))
+    }
+}
+
+/// What stands in such a list: an object, a string that stands for one, or nothing.
+struct Element<T>(Option<T>);
+
+impl<'de, T: Deserialize<'de> + FromText> Deserialize<'de> for Element<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ElementVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de> + FromText> Visitor<'de> for ElementVisitor<T> {
+            type Value = Element<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object or a string")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Element(Some(T::from_text(text.to_owned()))))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+                Ok(Element(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, one: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(one)).map(|one| Element(Some(one)))
+            }
+        }
+
+        deserializer.deserialize_any(ElementVisitor(PhantomData))
     }
 }
 

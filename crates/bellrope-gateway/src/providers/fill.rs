@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::ChatRequest;
+use crate::message::{ChatRequest, Prompt};
 
 /// How a prompt with a suffix is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,25 @@ struct Template {
     middle: &'static str,
     is_suffix_first: bool,
     stops: &'static [&'static str],
+}
+
+impl Template {
+    /// Leaves out what of a prompt with a suffix lies beyond a mark of this template in its own text, as in the source of a
+    /// program about such templates: the model would take it for the mark. What is to be said of that, if there is any.
+    fn cut(&self, Prompt { text, suffix }: &mut Prompt) -> Option<String> {
+        let suffix = suffix.as_mut()?;
+        let marks = [self.prefix, self.suffix, self.middle].into_iter().filter(|mark| !mark.is_empty());
+        let last = marks.clone().filter_map(|mark| Some((text.rfind(mark)? + mark.len(), mark))).max();
+        let first = marks.filter_map(|mark| Some((suffix.find(mark)?, mark))).min();
+        if let Some((end, _)) = last {
+            text.drain(..end);
+        }
+        if let Some((at, _)) = first {
+            suffix.truncate(at);
+        }
+        let (_, mark) = last.or(first)?;
+        Some(format!("what lies beyond `{}` was left out: it is a mark of the model's template", mark.trim()))
+    }
 }
 
 impl Fill {
@@ -118,6 +137,10 @@ impl Fill {
     /// looked for here: beside that of the template, what is more than `most`, as many as the server takes.
     pub(crate) fn apply(self, request: &mut ChatRequest, model: Option<&str>, most: usize) -> Vec<String> {
         let mut stops = Vec::new();
+        // A server that knows the template by itself reads marks in a text as marks, too.
+        if let Some(known) = self.template(model).or_else(|| Self::Auto.template(model)) {
+            request.notes.extend(request.prompt.as_mut().and_then(|prompt| known.cut(prompt)));
+        }
         let filled = request.prompt.as_mut().filter(|prompt| prompt.suffix.is_some()).zip(self.template(model));
         if let Some((prompt, template)) = filled {
             let suffix = prompt.suffix.take().unwrap_or_default();
@@ -141,7 +164,6 @@ impl Fill {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Prompt;
 
     const MAX_STOPS: usize = 4;
 
@@ -172,6 +194,31 @@ mod tests {
             let (prompt, stop, local) = filled(fill, model, &["a", "b", "c", "d", "e"]);
             assert_eq!((&*prompt.text, prompt.suffix.as_deref()), ("fn a(", Some(") {}")));
             assert_eq!((stop.len(), local), (4, vec!["e".to_owned()]));
+        }
+    }
+
+    #[test]
+    fn a_text_that_holds_the_templates_own_marks_is_what_stands_between_them() {
+        for (fill, model) in [(Fill::Auto, "qwen2.5-coder"), (Fill::Qwen, "mine"), (Fill::Server, "qwen2.5-coder")] {
+            let cut = |text: &str, suffix: Option<&str>| {
+                let prompt = Some(Prompt { text: text.into(), suffix: suffix.map(str::to_owned) });
+                let mut request = ChatRequest { prompt, ..ChatRequest::user(text) };
+                fill.apply(&mut request, Some(model), MAX_STOPS);
+                let Prompt { text, suffix } = request.prompt.unwrap();
+                let whole = suffix.map_or_else(
+                    || text.clone(),
+                    |suffix| format!("<|fim_prefix|>{text}<|fim_suffix|>{suffix}<|fim_middle|>"),
+                );
+                (whole, request.notes.len())
+            };
+            let whole = |text: &str| format!("<|fim_prefix|>{text}<|fim_middle|>");
+            let marked = cut("a <|fim_prefix|> b <|fim_middle|> c", Some("d <|fim_suffix|> e <|fim_middle|>"));
+            assert_eq!(marked, (whole(" c<|fim_suffix|>d "), 1), "{fill:?}");
+            assert_eq!(cut("a", Some("<|fim_prefix|>")), (whole("a<|fim_suffix|>"), 1));
+            assert_eq!(cut("a <|fim_", Some("<fim_middle>")), (whole("a <|fim_<|fim_suffix|><fim_middle>"), 0));
+            // Whoever writes the template itself sends no suffix.
+            let own = "<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>";
+            assert_eq!(cut(own, None), (own.to_owned(), 0));
         }
     }
 

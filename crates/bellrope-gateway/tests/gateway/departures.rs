@@ -276,7 +276,7 @@ for_each_format! {
         let fake = Fake::streaming([&format.answer(&large)]).await;
         assert_eq!(pieces(&fake.provider(format)).await, whole(&[&large]));
         let fake = Fake::streaming([&format.answer(&"x".repeat(5 << 20))]).await;
-        assert_eq!(error_after(&[], items(&fake.provider(format)).await).code(), "too_large");
+        assert_eq!(error_after(&[], items(&fake.provider(format)).await).code(), "answer_too_large");
     }
 
     // Fault 53.
@@ -304,7 +304,7 @@ for_each_format! {
             peer.closed().await;
         })
         .await;
-        assert_eq!(error_after(&[], items(&fake.provider(format)).await).code(), "too_large");
+        assert_eq!(error_after(&[], items(&fake.provider(format)).await).code(), "answer_too_large");
     }
 
     async fn dropping_the_stream_closes_the_socket_at_every_stage(format: Format) {

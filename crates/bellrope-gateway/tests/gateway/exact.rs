@@ -290,6 +290,28 @@ for_each_format! {
     }
 }
 
+#[tokio::test]
+async fn a_budget_that_allows_less_than_the_model_is_to_think_has_the_thoughts_made_shorter() {
+    let fake = Fake::streaming([&*Format::Messages.answer("Ding")]).await;
+    let ledger = Arc::new(Ledger { limit: Some(3_000), ..Ledger::default() });
+    let gateway = with_books(exact(&fake, Format::Messages), &ledger);
+    let body = |most: u32, budget: u32| {
+        format!(
+            r#"{{"model":"m","stream":true,"max_tokens":{most},"thinking":{{"type":"enabled","budget_tokens" : {budget}}},"messages":[]}}"#
+        )
+    };
+    let way = send(&gateway, Format::Messages, &body(9_000, 4_000), None).await;
+    assert!(matches!(way, Way::Translated { tried: 0, .. }), "{way:?}");
+    for (most, budget, sent) in [(9_000, 2_000, 3_000), (2_000, 4_000, 2_000)] {
+        read(stream(send(&gateway, Format::Messages, &body(most, budget), None).await)).await;
+        assert_eq!(
+            fake.requests().pop().unwrap().body,
+            body(sent, budget),
+            "what is no fault of the budget goes as it came"
+        );
+    }
+}
+
 /// Providers `first`, `second` and `third`, each asked when the one before fails. Those of `client` take the tool's key.
 fn chain(addresses: [&Fake; 3], kinds: [Format; 3], client: &[usize]) -> Gateway {
     let names = ["first", "second", "third"];

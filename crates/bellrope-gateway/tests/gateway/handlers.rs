@@ -146,7 +146,7 @@ async fn a_piece_that_no_cut_makes_small_enough_ends_the_stream_with_an_error() 
     let pieces = pieces(&client, "ai.chat_stream", &ChatRequest::user("x")).await;
     let [first, SequencedChunk { seq: 1, chunk: Chunk::Error(error) }] = &pieces[..] else { panic!("{pieces:?}") };
     assert_eq!(first.chunk, Chunk::text("Look:"));
-    assert_eq!(error.code, "too_large");
+    assert_eq!(error.code, "answer_too_large");
     assert_eq!(error.message, "a piece of the answer is larger than 16384 bytes");
 }
 

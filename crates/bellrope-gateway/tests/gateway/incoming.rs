@@ -83,6 +83,6 @@ for_each_format! {
             peer.closed().await;
         })
         .await;
-        assert_eq!(error_after(&[], items(&fake.provider(format)).await).code(), "too_large");
+        assert_eq!(error_after(&[], items(&fake.provider(format)).await).code(), "answer_too_large");
     }
 }

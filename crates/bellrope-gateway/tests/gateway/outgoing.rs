@@ -260,10 +260,12 @@ async fn openai_itself_and_azure_get_no_field_that_they_refuse() {
     let sent = upstream.send(&fields).await.unwrap();
     let id = &sent.body["messages"][1]["tool_calls"][0]["id"];
     assert!(id.as_str().unwrap().len() <= 40);
+    let name = &sent.body["messages"][1]["tool_calls"][0]["function"]["name"];
+    assert!(name.as_str().unwrap().starts_with("a_b-"), "{name}");
     let expected = json!([
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": null, "tool_calls": [
-            {"id": id, "type": "function", "function": {"name": "a_b", "arguments": "{}"}},
+            {"id": id, "type": "function", "function": {"name": name, "arguments": "{}"}},
         ]},
         {"role": "tool", "content": "4", "tool_call_id": id},
     ]);
@@ -275,8 +277,9 @@ async fn openai_itself_and_azure_get_no_field_that_they_refuse() {
     // The fifth ends the answer here.
     let sent = upstream.send(&json!({"stop": ["a", "b", "c", "d", "e"]})).await.unwrap();
     assert_eq!(sent.body["stop"], json!(["a", "b", "c", "d"]));
-    let error = upstream.send(&json!({"tools": [{"name": "a.b"}]})).await.err().unwrap();
-    assert!(error.contains("tools[0].name `a.b`"), "{error}");
+    let sent = upstream.send(&json!({"tools": [{"name": "a.b"}]})).await.unwrap();
+    let name = &sent.body["tools"][0]["function"]["name"];
+    assert!(name.as_str().unwrap().starts_with("a_b-"), "{name}");
 }
 
 /// A conversation with one call of a tool.

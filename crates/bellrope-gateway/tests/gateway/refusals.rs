@@ -190,7 +190,7 @@ for_each_format! {
         for (headers, body, code) in [
             (JSON, "{}", "malformed"),
             ("content-type: text/html\r\n", "<p>", "unexpected_content"),
-            (JSON, &" ".repeat(9 << 20), "too_large"),
+            (JSON, &" ".repeat(9 << 20), "answer_too_large"),
         ] {
             let fake = Fake::replying("200 OK", headers, body).await;
             assert_eq!(soon(fake.provider(format).models()).await.unwrap_err().code(), code);

@@ -188,3 +188,78 @@ fn an_answer_that_ran_out_of_tokens_is_incomplete_and_keeps_what_it_said() {
     assert_eq!(end["response"]["incomplete_details"]["reason"], "max_output_tokens");
     assert_eq!(end["response"]["output"][0]["content"][0]["text"], "Half an");
 }
+
+#[tokio::test]
+async fn a_tool_whose_name_is_too_long_for_a_provider_is_called_by_its_own_name_all_the_same() {
+    let name = "mcp__a_server_with_a_long_name__a_tool_whose_name_is_as_long_as_claude_takes_them";
+    let tools = json!([{"name": name, "input_schema": {"type": "object"}}, {"name": "look", "input_schema": {"type": "object"}}]);
+    let asked = json!({
+        "model": "m", "max_tokens": 9, "tools": tools, "tool_choice": {"type": "tool", "name": name},
+        "messages": [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": name, "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "a bell"}]},
+        ],
+    });
+    for provider in [Format::ChatCompletions, Format::Responses] {
+        let sent = sent(ToolFormat::Messages, provider, &asked).await;
+        let tool = &sent["tools"][0];
+        let seen = tool["name"].as_str().or_else(|| tool["function"]["name"].as_str()).unwrap().to_owned();
+        assert!(seen.len() <= 64 && !sent.to_string().contains(name), "{sent}");
+        assert_eq!(sent.to_string().matches(&*seen).count(), 3, "{sent}");
+        let fake =
+            Fake::streaming([&*provider.script().tool(0, "c", &seen).arguments(0, "{}").stop("tools").end()]).await;
+        let chat = ToolFormat::Messages.read(asked.to_string().as_bytes(), &[]).unwrap().chat;
+        let answer = soon(gateway(&fake, provider, fake.config(provider)).chat(chat)).await.unwrap();
+        assert_eq!(answer.tool_calls[0].name, name);
+    }
+}
+
+// Row 40.
+#[tokio::test]
+async fn a_file_of_text_is_read_however_it_comes() {
+    let messages = |source: Value| {
+        json!({"model": "m", "max_tokens": 9, "messages": [
+            {"role": "user", "content": [{"type": "document", "source": source}]},
+        ]})
+    };
+    let data = "QSBsZXR0ZXIu";
+    for source in [
+        json!({"type": "text", "media_type": "text/plain", "data": "A letter."}),
+        json!({"type": "base64", "media_type": "text/plain", "data": data}),
+        json!({"type": "base64", "media_type": "text/markdown; charset=utf-8", "data": data}),
+    ] {
+        let sent = sent(ToolFormat::Messages, Format::ChatCompletions, &messages(source)).await;
+        assert_eq!(sent["messages"][0]["content"], "A letter.");
+    }
+    let url = format!("data:text/plain;base64,{data}");
+    let responses = json!({"model": "m", "input": [{"role": "user", "content": [
+        {"type": "input_file", "filename": "a.txt", "file_data": url},
+    ]}]});
+    let to_messages = sent(ToolFormat::Responses, Format::Messages, &responses).await;
+    assert!(to_messages["messages"].to_string().contains("A letter."), "{to_messages}");
+    let chat = json!({"model": "m", "messages": [{"role": "user", "content": [
+        {"type": "file", "file": {"filename": "a.txt", "file_data": url}},
+    ]}]});
+    let to_responses = sent(ToolFormat::ChatCompletions, Format::Responses, &chat).await;
+    assert!(to_responses["input"].to_string().contains("A letter."), "{to_responses}");
+    let pdf = json!({"type": "base64", "media_type": "application/pdf", "data": "AA=="});
+    let refused = ToolFormat::Messages.read(messages(pdf).to_string().as_bytes(), &[]).err().unwrap();
+    assert!(refused.status == 400 && refused.to_string().contains("application/pdf"), "{refused}");
+}
+
+// Row 21.
+#[tokio::test]
+async fn what_a_conversation_was_compacted_to_goes_back_to_a_provider_of_responses_in_its_place() {
+    for kind in ["compaction", "compaction_summary"] {
+        let item = json!({"type": kind, "id": "cmp_1", "encrypted_content": "QUJD"});
+        let input = json!([item, {"role": "user", "content": "Go on."}]);
+        let asked = json!({"model": "m", "input": input});
+        let sent_back = sent(ToolFormat::Responses, Format::Responses, &asked).await;
+        let expected = json!({"type": "compaction", "id": "cmp_1", "encrypted_content": "QUJD"});
+        assert_eq!(sent_back["input"][0], expected, "{sent_back}");
+        assert!(sent_back["input"][1].to_string().contains("Go on."), "{sent_back}");
+        let elsewhere = sent(ToolFormat::Responses, Format::ChatCompletions, &asked).await;
+        assert_eq!(elsewhere["messages"].as_array().unwrap().len(), 1, "{elsewhere}");
+    }
+}

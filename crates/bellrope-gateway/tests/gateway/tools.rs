@@ -274,6 +274,7 @@ data: {"type":"message_stop"}
     let gateway = gateway(&fake, Format::Messages, fake.config(Format::Messages));
     let mut question = question(ToolFormat::Messages);
     question["thinking"] = json!({"type": "enabled", "budget_tokens": 1024});
+    question["max_tokens"] = json!(4_096);
     let answer = whole(&gateway, read(ToolFormat::Messages, &question)).await;
     let content = json!([
         {"type": "thinking", "thinking": "hm", "signature": "c2ln"},

@@ -4,8 +4,9 @@
 
 mod asker;
 mod parties;
+mod work;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bellrope::{Client, client::ClientConfig};
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use self::asker::Asked;
 use self::parties::Served;
+use self::work::Work;
 use super::args::SpanArgs;
 use super::gateway::{
     delays, paced_texts,
@@ -33,7 +35,7 @@ const PAUSE: Duration = Duration::from_micros(500);
 const GOAL_ADDED_US: f64 = 60.0;
 /// The same with a connection for each request, in all.
 const GOAL_FRESH_US: f64 = 500.0;
-/// The share of the provider's own answers a second that 16 connections are to get.
+/// The share of the provider's own answers a second that 16 connections are to get. 64 are not to be slower.
 const GOAL_SHARE: f64 = 0.35;
 /// What a chunk is to take more.
 const GOAL_CHUNK_US: f64 = 30.0;
@@ -46,7 +48,10 @@ const HELP: &str = r#"Examples:
   bellrope bench port --quick --json
 
 `exact` is a request in the provider's own format, which passes through; `translated` one of Anthropic's, for the same provider
-of chat completions; `relay` moves the bytes of a connection and does nothing else."#;
+of chat completions; `relay` moves the bytes of a connection and does nothing else.
+
+All of them and the provider share this machine's CPUs, so the share of the provider's own answers that is left depends on how long
+it takes for one. The shares are measured beside a provider that answers at once, too."#;
 
 /// How to measure the API port.
 #[derive(Debug, Clone, Args)]
@@ -59,6 +64,9 @@ pub struct PortArgs {
     /// Threads that serve the port; 0 for one for each CPU, up to four.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
     threads: u32,
+    /// How long the provider computes: a request that follows another takes so many microseconds without the port. 0: not at all.
+    #[arg(long, value_name = "US", default_value_t = 34, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    provider_us: u32,
     #[command(flatten)]
     pub(super) span: SpanArgs,
 }
@@ -66,6 +74,8 @@ pub struct PortArgs {
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub(crate) struct PortReport {
+    /// What a request to the provider itself was to take.
+    provider_us: u32,
     /// The provider itself, the least that stands between, and the port.
     direct: Requests,
     relay: Requests,
@@ -80,6 +90,9 @@ pub(crate) struct PortReport {
     share_16: f64,
     share_64: f64,
     goal_share_16: f64,
+    /// The same of a provider that answers at once.
+    share_16_at_once: f64,
+    share_64_at_once: f64,
     /// A chunk's way from the provider's socket.
     chunks: Chunks,
     chunk_added_p50_us: f64,
@@ -139,7 +152,8 @@ impl Rounds {
 
 /// Measures all of them in turns, so that all see the same machine.
 pub(super) fn measure(args: &PortArgs, progress: bool) -> anyhow::Result<PortReport> {
-    let whole = parties::provider().context("starting a provider on the loopback address")?;
+    let work = Arc::<Work>::default();
+    let whole = parties::provider(Arc::clone(&work)).context("starting a provider on the loopback address")?;
     let paced = Provider::start().context("starting a provider on the loopback address")?;
     let relays = [whole, paced.address()].map(parties::relay);
     let [relay, paced_relay] = relays.map(|relay| relay.context("starting a relay on the loopback address"));
@@ -165,18 +179,28 @@ pub(super) fn measure(args: &PortArgs, progress: bool) -> anyhow::Result<PortRep
         (server.port, MESSAGES, paced_messages),
     ];
 
-    // Four measurements of each of four kinds, and a stream of each of five, which has pauses and so needs more time.
-    let parts = RUNS * (4 * kinds.len() + STREAM_PARTS as usize * (streams.len() + 1));
+    work.fit(&kinds[0], Duration::from_micros(args.provider_us.into()))?;
+
+    // Four measurements of each of four kinds, a stream of each of five, which has pauses and so needs more time, and two
+    // measurements of two kinds without the provider's work.
+    let parts = RUNS * (4 * kinds.len() + STREAM_PARTS as usize * (streams.len() + 1) + 4);
     let time = args.span.time_or(10.0).div_f64(parts as f64);
     let (stream_time, pace) = (time * STREAM_PARTS, Pace::Single { pause: PAUSE });
     let bar = Progress::new(progress, "port", (RUNS * (kinds.len() + 1)) as u64);
     let mut rounds: [Rounds; 4] = Default::default();
+    let mut shares_at_once: [Vec<f64>; 2] = Default::default();
     let mut chunks: [Vec<Percentiles>; 5] = Default::default();
     for _ in 0..RUNS {
         for (kind, rounds) in kinds.iter().zip(&mut rounds) {
             rounds.add(kind, time)?;
             bar.step();
         }
+        let stopped = work.stop();
+        for (shares, connections) in shares_at_once.iter_mut().zip([16, 64]) {
+            let (direct, exact) = (kinds[0].rate(connections, time)?, kinds[2].rate(connections, time)?);
+            shares.push(exact / direct);
+        }
+        work.resume(stopped);
         for ((address, path, body), chunks) in streams.iter().zip(&mut chunks) {
             paced.prepare(pace, stream_time);
             let texts = provider::ask(*address, path, body).context("asking for a stream")?;
@@ -186,8 +210,10 @@ pub(super) fn measure(args: &PortArgs, progress: bool) -> anyhow::Result<PortRep
         bar.step();
     }
     let [direct, relay, exact, translated] = rounds.map(|rounds| rounds.medians());
+    let [share_16_at_once, share_64_at_once] = shares_at_once.map(|shares| median_of(shares.into_iter()));
     let [of_direct, of_relay, of_exact, of_translated, of_memory] = chunks.map(|runs| median(&runs));
     Ok(PortReport {
+        provider_us: args.provider_us,
         added_p50_us: exact.sequential.p50_us - direct.sequential.p50_us,
         relay_added_p50_us: relay.sequential.p50_us - direct.sequential.p50_us,
         goal_added_p50_us: GOAL_ADDED_US,
@@ -195,6 +221,8 @@ pub(super) fn measure(args: &PortArgs, progress: bool) -> anyhow::Result<PortRep
         share_16: exact.answers_per_s_16 / direct.answers_per_s_16,
         share_64: exact.answers_per_s_64 / direct.answers_per_s_64,
         goal_share_16: GOAL_SHARE,
+        share_16_at_once,
+        share_64_at_once,
         direct,
         relay,
         exact,
@@ -238,11 +266,17 @@ impl PortReport {
             self.added_p50_us, self.relay_added_p50_us
         ))?;
         output::line(format_args!(
-            "of the provider's own rate: {:.0} % over 16 connections (goal: at least {:.0}), {:.0} % over 64; with a \
-             connection for each: {:.0} us (goal: at most {GOAL_FRESH_US})",
+            "of the provider's own rate: {:.0} % over 16 connections (goal: at least {:.0}), {:.0} % over 64; of one that \
+             answers at once: {:.0} %, {:.0} %",
             100.0 * self.share_16,
             100.0 * GOAL_SHARE,
             100.0 * self.share_64,
+            100.0 * self.share_16_at_once,
+            100.0 * self.share_64_at_once
+        ))?;
+        output::line(format_args!(
+            "64 connections get {:.2} of what 16 get (goal: 1); a connection for each request: {:.0} us (goal: at most {GOAL_FRESH_US})",
+            self.exact.answers_per_s_64 / self.exact.answers_per_s_16,
             self.exact.fresh.p50_us
         ))?;
         output::line(format_args!("\n{:<14} {:>10} {:>10}", "chunks", "p50 us", "p99 us"))?;

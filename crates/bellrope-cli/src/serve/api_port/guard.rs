@@ -32,7 +32,10 @@ pub(super) fn check(headers: &HeaderMap) -> Result<(), Fault> {
 /// nothing, and then has an `Origin`, so a program that says nothing is taken at its word. And one that is compressed, which
 /// would be no JSON.
 pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Fault> {
-    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    let is_none = |coding: &[u8]| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
+    let codings =
+        headers.get_all(CONTENT_ENCODING).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    if !codings.map(<[u8]>::trim_ascii).all(is_none) {
         return Err(Fault::unsupported_media_type("the body must not be compressed; send it without Content-Encoding"));
     }
     let Some(media_type) = headers.get(CONTENT_TYPE) else { return Ok(()) };
@@ -113,7 +116,9 @@ mod tests {
             check_json(&map).is_ok()
         };
         assert!(of("application/json") && of("Application/JSON; charset=utf-8"));
-        for (encoding, passes) in [("identity", true), ("gzip", false), ("zstd", false)] {
+        for (encoding, passes) in
+            [("identity", true), ("", true), (" , Identity", true), ("gzip", false), ("identity, zstd", false)]
+        {
             let mut map = HeaderMap::new();
             map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             map.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));

@@ -36,6 +36,15 @@ pub(super) fn one(list: &ModelList, name: &str, form: ErrorForm) -> Option<serde
     })
 }
 
+/// What stands for a provider's own model, as the name `default` does: under that name.
+pub(super) fn stand_in(name: &str, provider: &str, form: ErrorForm) -> serde_json::Result<Vec<u8>> {
+    let (id, display_name, created_at) = (name.to_owned(), name.to_owned(), UNKNOWN_TIME);
+    match form {
+        ErrorForm::OpenAi => serde_json::to_vec(&OpenAi { id, object: "model", created: 0, owned_by: provider }),
+        ErrorForm::Anthropic => serde_json::to_vec(&Anthropic { r#type: "model", id, display_name, created_at }),
+    }
+}
+
 /// The name by which a tool asks for a model.
 fn id(model: &ModelInfo) -> String {
     format!("{}/{}", model.provider, model.id)

@@ -25,6 +25,9 @@ use super::{
     keys::KEYS,
 };
 
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream; charset=utf-8";
+
 /// What of a request's head matters to providers.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -87,24 +90,24 @@ pub(super) async fn send(
     request.asker.clone_from(&head.asker);
     match gateway.pass(request).await {
         Way::Passed(PassedAnswer { status, headers, body, notes }) => {
-            let body = match body {
-                Ok(whole) => full(whole),
-                Err(events) => StreamBody::new(Passing { format, events }).boxed_unsync(),
+            let (media_type, body) = match body {
+                Ok(whole) => (JSON, full(whole)),
+                Err(events) => (EVENTS, StreamBody::new(Passing { format, events }).boxed_unsync()),
             };
-            Ok(Sent::Answered(noted(answer(status, &headers, body), &notes)))
+            Ok(Sent::Answered(noted(answer(status, &headers, media_type, body), &notes)))
         }
         // They can be estimated.
         Way::Refused(_) | Way::Failed(_) if format == PassFormat::CountTokens => Ok(Sent::NOT),
-        Way::Refused(refusal) => Ok(Sent::Answered(answer(refusal.status, &refusal.headers, full(refusal.body)))),
+        Way::Refused(refusal) => Ok(Sent::Answered(answer(refusal.status, &refusal.headers, JSON, full(refusal.body)))),
         Way::Failed(error) => Err(error.into()),
         Way::Translated { tried, notes } => Ok(Sent::Not { tried, notes }),
     }
 }
 
-/// An answer with the status and the headers that the provider gave it.
-fn answer(status: u16, headers: &HeaderPairs, body: AnswerBody) -> Response<AnswerBody> {
+/// An answer with the status and the headers that the provider gave it. `media_type`: what it is, where the provider does not say.
+fn answer(status: u16, headers: &HeaderPairs, media_type: &'static str, body: AnswerBody) -> Response<AnswerBody> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut answer = response(status, "application/json", body);
+    let mut answer = response(status, media_type, body);
     for (name, value) in headers {
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
             answer.headers_mut().insert(name, value);

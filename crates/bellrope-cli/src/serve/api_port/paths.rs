@@ -97,7 +97,7 @@ impl<'a> Endpoint<'a> {
     pub(super) fn check_method(&self, method: &Method) -> Result<(), Fault> {
         let (path, taken) = match self {
             Self::Model(_) => ("a model", "GET"),
-            Self::Root => ("this path", "GET and HEAD"),
+            Self::Root => ("this path", "GET, HEAD"),
             // Its methods are known where it is.
             Self::Response(..) => return Ok(()),
             known => match PATHS.iter().find(|(.., endpoint)| endpoint == known) {
@@ -105,10 +105,10 @@ impl<'a> Endpoint<'a> {
                 None => return Ok(()),
             },
         };
-        if taken.split(" and ").any(|taken| taken == method) {
+        if taken.split(", ").any(|taken| taken == method) {
             return Ok(());
         }
-        Err(Fault::method_not_allowed(format!("{path} takes {taken}")))
+        Err(Fault::method_not_allowed(path, taken))
     }
 }
 

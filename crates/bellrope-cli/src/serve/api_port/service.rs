@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Bytes, Incoming},
-    header::{HeaderMap, HeaderValue, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE},
+    header::{ALLOW, HeaderMap, HeaderValue, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -137,11 +137,13 @@ impl Service {
             Endpoint::Embeddings => self.embed(head, body).await,
             Endpoint::Models => json(models::list(&self.gateway.current().models().await, form, wants_catalog)),
             Endpoint::Model(name) => {
-                let name = unescaped(name);
-                let found = models::one(&self.gateway.current().models().await, &name, form);
+                let (name, gateway) = (unescaped(name), self.gateway.current());
+                if let Some(found) = models::one(&gateway.models().await, &name, form) {
+                    return json(found);
+                }
                 let missing =
                     || Fault::not_found(format!("the model {name:?} does not exist; GET /v1/models lists them"));
-                json(found.ok_or_else(missing)?)
+                json(models::stand_in(&name, gateway.stands_for(&name).ok_or_else(missing)?, form))
             }
             Endpoint::Response(id, _) => Err(Fault::no_response(id)),
             Endpoint::Root => Ok(response(StatusCode::OK, "text/plain; charset=utf-8", full(Vec::new()))),
@@ -347,6 +349,9 @@ fn refusal(fault: &Fault, form: ErrorForm) -> Response<AnswerBody> {
     let headers: &mut HeaderMap = refusal.headers_mut();
     if fault.status == StatusCode::UPGRADE_REQUIRED {
         headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+    }
+    if let Some(methods) = fault.allow {
+        headers.insert(ALLOW, HeaderValue::from_static(methods));
     }
     if fault.status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -121,9 +121,9 @@ pub(super) fn about(
             Ok(Body::Json(response.json()))
         }
         (Deed::Input, "GET") => Ok(Body::Json(response.input_items(&Query::read(query)?.page)?)),
-        (Deed::Input, _) => Err(Fault::method_not_allowed("input_items takes GET")),
-        (Deed::Whole, _) => Err(Fault::method_not_allowed("a response takes GET and DELETE")),
-        (Deed::Cancel, _) => Err(Fault::method_not_allowed("cancel takes POST")),
+        (Deed::Input, _) => Err(Fault::method_not_allowed("input_items", "GET")),
+        (Deed::Whole, _) => Err(Fault::method_not_allowed("a response", "GET, DELETE")),
+        (Deed::Cancel, _) => Err(Fault::method_not_allowed("cancel", "POST")),
     }
 }
 

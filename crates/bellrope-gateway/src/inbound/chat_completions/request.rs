@@ -10,6 +10,7 @@ use crate::inbound::fault::Fault;
 use crate::inbound::wire::{FromText, OneOrMany, StreamOptions, model_of, read_wire, route};
 use crate::message::fields::{Known, Known::All, Known::Fields, unknown};
 use crate::message::{ChatRequest, Content, Message, Part, Role, Tool, ToolChoice, lenient};
+use crate::text::of_data_url;
 
 /// The fields that are passed on, or refused.
 const KNOWN: Known = Fields(&[
@@ -50,6 +51,7 @@ const MESSAGE: Known = Fields(&[
             ("text", All),
             ("refusal", All),
             ("image_url", Fields(&[("url", All), ("detail", All)])),
+            ("file", Fields(&[("file_data", All), ("filename", All)])),
             ("cache_control", All),
         ]),
     ),
@@ -72,6 +74,10 @@ const MESSAGE: Known = Fields(&[
 const TOOL: Known = Fields(&[
     ("type", All),
     ("function", Fields(&[("name", All), ("description", All), ("parameters", All), ("strict", All)])),
+    ("name", All),
+    ("description", All),
+    ("parameters", All),
+    ("strict", All),
     ("cache_control", All),
 ]);
 
@@ -92,12 +98,14 @@ pub(super) fn read(body: &[u8], providers: &[String]) -> Result<Completion, Faul
     wire.refuse_what_cannot_be_done()?;
     let model = model_of(wire.model)?;
     let (provider, asked) = route(&model, providers);
+    let mut tools = wire.tools.unwrap_or_default().into_iter().map(tool).collect::<Result<_, _>>()?;
+    let tool_choice = wire.tool_choice.as_ref().map(|choice| tool_choice(choice, &mut tools)).transpose()?;
     let chat = ChatRequest {
         provider,
         model: asked,
         messages: wire.messages.into_iter().map(message).collect::<Result<_, _>>()?,
-        tools: wire.tools.unwrap_or_default().into_iter().map(tool).collect::<Result<_, _>>()?,
-        tool_choice: wire.tool_choice.as_ref().map(tool_choice).transpose()?,
+        tools,
+        tool_choice,
         temperature: wire.temperature,
         max_tokens: wire.max_completion_tokens.or(wire.max_tokens),
         stop: wire.stop,
@@ -182,6 +190,7 @@ impl Wire {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a message")]
 struct WireMessage {
     role: String,
     content: Option<OneOrMany<WirePart>>,
@@ -196,21 +205,33 @@ struct WireMessage {
 
 /// A part of a message. A string stands for a part with that text.
 #[derive(Deserialize, Default)]
+#[serde(expecting = "a part")]
 struct WirePart {
+    #[serde(default)]
     r#type: String,
     text: Option<String>,
     refusal: Option<String>,
     image_url: Option<OneOrMany<ImageUrl>>,
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    file: Option<File>,
     cache_control: Option<Value>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a file")]
+struct File {
+    file_data: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an address of a picture")]
 struct ImageUrl {
     url: String,
     detail: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a call")]
 struct WireCall {
     id: Option<String>,
     function: CalledFunction,
@@ -218,6 +239,7 @@ struct WireCall {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a function")]
 struct CalledFunction {
     name: String,
     /// Text that need not be JSON; some clients send the JSON itself.
@@ -226,13 +248,22 @@ struct CalledFunction {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a tool")]
 struct WireTool {
+    #[serde(default)]
     r#type: String,
     function: Option<OfferedFunction>,
+    /// As responses have it, which some tools send here, too.
+    name: Option<String>,
+    description: Option<String>,
+    #[serde(default)]
+    parameters: Value,
+    strict: Option<bool>,
     cache_control: Option<Value>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a function")]
 struct OfferedFunction {
     name: String,
     description: Option<String>,
@@ -297,11 +328,15 @@ fn result(tool_use_id: String, content: Vec<WirePart>) -> Result<Message, Fault>
 
 /// A text or a picture.
 fn part(wire: WirePart) -> Result<Part, Fault> {
-    let WirePart { r#type: kind, text, refusal, image_url, cache_control } = wire;
+    let WirePart { r#type: kind, text, refusal, image_url, file, cache_control } = wire;
+    let data = file.filter(|_| kind == "file").and_then(|file| file.file_data);
+    if let Some(text) = data.and_then(|url| of_data_url(&url)) {
+        return Ok(Part::Text { text, cache_control });
+    }
     let mut pictures = image_url.map(|OneOrMany(pictures)| pictures).unwrap_or_default();
     match (&*kind, text, refusal, pictures.pop()) {
-        ("text", Some(text), ..) | ("refusal", _, Some(text), _) => Ok(Part::Text { text, cache_control }),
-        ("image_url", _, _, Some(ImageUrl { url, detail })) => Ok(Part::Image { url, detail, cache_control }),
+        ("text" | "", Some(text), ..) | ("refusal", _, Some(text), _) => Ok(Part::Text { text, cache_control }),
+        ("image_url" | "", _, _, Some(ImageUrl { url, detail })) => Ok(Part::Image { url, detail, cache_control }),
         (kind @ ("text" | "refusal" | "image_url"), ..) => {
             Err(Fault::invalid(Some("messages"), format!("a part of type {kind:?} lacks its {kind}")))
         }
@@ -313,15 +348,22 @@ fn part(wire: WirePart) -> Result<Part, Fault> {
 }
 
 fn tool(wire: WireTool) -> Result<Tool, Fault> {
-    match (&*wire.r#type, wire.function) {
-        ("function", Some(OfferedFunction { name, description, parameters, strict })) => {
-            Ok(Tool { name, description, parameters, strict, cache_control: wire.cache_control })
+    let WireTool { r#type: kind, function, name, description, parameters, strict, cache_control } = wire;
+    let flat = name.map(|name| OfferedFunction { name, description, parameters, strict });
+    match (&*kind, function.or(flat)) {
+        ("function" | "", Some(OfferedFunction { name, description, parameters, strict })) => {
+            Ok(Tool { name, description, parameters, strict, cache_control })
         }
         (kind, _) => Err(Fault::invalid(Some("tools"), format!("a tool of type {kind:?} is no function"))),
     }
 }
 
-fn tool_choice(wire: &Value) -> Result<ToolChoice, Fault> {
+/// The choice among tools. One among some of them leaves the others out.
+fn tool_choice(wire: &Value, tools: &mut Vec<Tool>) -> Result<ToolChoice, Fault> {
+    let named = |choice: &Value| {
+        let name = choice.get("function").unwrap_or(choice).get("name")?;
+        name.as_str().map(str::to_owned)
+    };
     match wire {
         Value::String(word) => match &**word {
             "auto" => return Ok(ToolChoice::Auto),
@@ -330,9 +372,17 @@ fn tool_choice(wire: &Value) -> Result<ToolChoice, Fault> {
             _ => {}
         },
         Value::Object(choice) if choice.get("type").is_some_and(|kind| kind == "function") => {
-            if let Some(Value::String(name)) = choice.get("function").and_then(|function| function.get("name")) {
-                return Ok(ToolChoice::Tool { name: name.clone() });
+            if let Some(name) = named(wire) {
+                return Ok(ToolChoice::Tool { name });
             }
+        }
+        Value::Object(choice) if choice.get("type").is_some_and(|kind| kind == "allowed_tools") => {
+            let allowed = choice.get("allowed_tools").unwrap_or(wire);
+            let names: Vec<_> =
+                allowed.get("tools").and_then(Value::as_array).into_iter().flatten().filter_map(named).collect();
+            tools.retain(|tool| names.contains(&tool.name));
+            let is_required = allowed.get("mode").is_some_and(|mode| mode == "required");
+            return Ok(if is_required { ToolChoice::Required } else { ToolChoice::Auto });
         }
         _ => {}
     }
@@ -481,6 +531,28 @@ mod tests {
         };
         assert_eq!(parts[..], [expected]);
         assert_eq!((&one.content, &refused.content), (&Content::Text("so".into()), &Content::Text("No.".into())));
+    }
+
+    // Row 15.
+    #[test]
+    fn tools_and_parts_in_other_forms_are_read_as_they_are_meant() {
+        let body = json!({
+            "messages": [{"role": "user", "content": [null, "so", {"text": "it is"}, {"image_url": "https://host/a.png"}]}],
+            "tools": [{"type": "function", "name": "look", "parameters": {"type": "object"}}, {"function": {"name": "go"}}],
+            "tool_choice": {"type": "function", "name": "look"},
+        });
+        let chat = of(&body).unwrap().chat;
+        let parts = [Part::text("so"), Part::text("it is"), Part::image("https://host/a.png")];
+        assert_eq!((&chat.messages[0].content, &chat.notes), (&Content::Parts(parts.into()), &Vec::new()));
+        assert_eq!(chat.tools.iter().map(|tool| &*tool.name).collect::<Vec<_>>(), ["look", "go"]);
+        assert_eq!(chat.tool_choice, Some(ToolChoice::Tool { name: "look".into() }));
+        for (mode, choice) in [("auto", ToolChoice::Auto), ("required", ToolChoice::Required)] {
+            let mut some = body.clone();
+            let go = json!([{"type": "function", "function": {"name": "go"}}]);
+            some["tool_choice"] = json!({"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": go}});
+            let chat = of(&some).unwrap().chat;
+            assert_eq!((chat.tools.len(), &*chat.tools[0].name, chat.tool_choice), (1, "go", Some(choice)));
+        }
     }
 
     // Fault 70.

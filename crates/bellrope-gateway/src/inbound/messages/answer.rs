@@ -8,9 +8,9 @@ use std::collections::{HashSet, VecDeque};
 use serde_json::{Value, json};
 
 use crate::error::ProviderError;
+use crate::ids::plain;
 use crate::inbound::count::BYTES_A_TOKEN;
 use crate::inbound::fault::Fault;
-use crate::inbound::ids::plain;
 use crate::inbound::stamp::serial;
 use crate::inbound::wire::arguments_object;
 use crate::inbound::writer::{AnswerWriter, comment, named};
@@ -243,6 +243,7 @@ impl Script {
 impl AnswerWriter for Script {
     fn whole(&mut self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
         let ChatResponse { text, reasoning, reasoning_parts, tool_calls, usage, stop_reason: reason, .. } = response;
+        let reasoning_bytes = reasoning.len();
         let mut content: Vec<_> = reasoning_parts.iter().filter_map(thought).collect();
         if content.is_empty() && !reasoning.is_empty() {
             content.push(json!({"type": "thinking", "thinking": reasoning, "signature": ""}));
@@ -253,9 +254,10 @@ impl AnswerWriter for Script {
         content.extend(tool_calls.iter().map(|call| {
             json!({"type": "tool_use", "id": plain(&call.id), "name": call.name, "input": arguments_object(&call.arguments)})
         }));
+        let called: usize = tool_calls.iter().map(|call| call.arguments.len()).sum();
         let usage = usage.unwrap_or_else(|| Usage {
             input_tokens: self.estimate,
-            output_tokens: (text.len() as u64).div_ceil(BYTES_A_TOKEN),
+            output_tokens: ((text.len() + reasoning_bytes + called) as u64).div_ceil(BYTES_A_TOKEN),
             ..Usage::default()
         });
         serde_json::to_vec(&self.message(&content, Some(stop_reason(reason)), &counts(&usage)))

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::inbound::fault::Fault;
 use crate::inbound::wire::{FromText, OneOrMany, Told};
 use crate::message::{Content, Message, Part, Role, lenient};
+use crate::text::of_file;
 
 /// What a line of instructions begins with that changes with each request, so that nothing after it could be kept.
 const BILLING: &str = "x-anthropic-billing-header:";
@@ -15,6 +16,7 @@ pub(super) type Blocks = OneOrMany<Block>;
 
 /// A block. A string stands for one with that text.
 #[derive(Deserialize, Default, Debug)]
+#[serde(expecting = "a block")]
 pub(super) struct Block {
     #[serde(default, rename = "type")]
     kind: String,
@@ -53,6 +55,7 @@ impl FromText for Block {
 }
 
 #[derive(Deserialize, Debug)]
+#[serde(expecting = "a source")]
 struct Source {
     #[serde(default, rename = "type")]
     kind: String,
@@ -216,6 +219,11 @@ fn picture(source: Source) -> Result<String, Fault> {
 
 /// The text of a document.
 fn document(source: Source, told: &mut Told) -> Result<String, Fault> {
+    if let ("base64", Some(media_type), Some(data)) = (&*source.kind, &source.media_type, &source.data)
+        && let Some(text) = of_file(media_type, data)
+    {
+        return Ok(text);
+    }
     match (&*source.kind, source.media_type, source.data) {
         ("text", _, Some(text)) => Ok(text),
         ("content", ..) => {

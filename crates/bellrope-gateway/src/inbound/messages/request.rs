@@ -194,12 +194,14 @@ struct Wire {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a message")]
 struct WireMessage {
     role: String,
     content: Option<Blocks>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a tool")]
 struct WireTool {
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -212,6 +214,7 @@ struct WireTool {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object such as {\"type\": \"auto\"}")]
 struct WireChoice {
     #[serde(rename = "type")]
     kind: String,
@@ -414,7 +417,7 @@ mod tests {
             (with(json!({"type": "image"})), "lacks its source"),
             (with(json!({"type": "text"})), "lacks its text"),
             (json!({"messages": hi, "tool_choice": {"type": "maybe"}}), "auto, any, none"),
-            (json!({"messages": hi, "tool_choice": "auto"}), "tool_choice: invalid type"),
+            (json!({"messages": hi, "tool_choice": "auto"}), "expected an object such as"),
             (json!({"messages": hi, "output_format": {"type": "xml"}}), "json_schema"),
             (json!({"messages": hi, "temperature": "warm"}), "temperature: invalid value"),
             (

@@ -1,16 +1,22 @@
 //! The items of a conversation in the form of OpenAI's responses.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::echo::OWN_REASONING;
 use super::tools::qualified;
 use crate::inbound::fault::Fault;
 use crate::inbound::wire::{FromText, OneOrMany, Told};
-use crate::message::{Content, Message, Part, Role, lenient};
+use crate::message::{COMPACTION, Content, Message, Part, Role, lenient};
+use crate::text::of_data_url;
 
 /// An item. A string stands for a message of the user's.
 #[derive(Debug, Deserialize, Default)]
+#[serde(expecting = "an item")]
 pub(super) struct Item {
     #[serde(rename = "type")]
     kind: Option<String>,
@@ -25,7 +31,7 @@ pub(super) struct Item {
     arguments: Value,
     #[serde(default)]
     input: Value,
-    output: Option<OneOrMany<WirePart>>,
+    output: Option<Output>,
     summary: Option<OneOrMany<WirePart>>,
     encrypted_content: Option<String>,
 }
@@ -37,8 +43,61 @@ impl FromText for Item {
     }
 }
 
+/// What a tool gave: a text, parts, or JSON of its own, which is a text to the model.
+#[derive(Debug)]
+struct Output(Vec<WirePart>);
+
+impl<'de> Deserialize<'de> for Output {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OutputVisitor;
+
+        impl<'de> Visitor<'de> for OutputVisitor {
+            type Value = Output;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a list of parts, or JSON")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Output(vec![WirePart::from_text(text.to_owned())]))
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
+                self.visit_str(&value.to_string())
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
+                self.visit_str(&value.to_string())
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
+                self.visit_str(&value.to_string())
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
+                self.visit_str(&value.to_string())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+                OneOrMany::deserialize(SeqAccessDeserializer::new(list)).map(|OneOrMany(parts)| Output(parts))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, one: A) -> Result<Self::Value, A::Error> {
+                let object = Value::deserialize(MapAccessDeserializer::new(one))?;
+                if object["type"].is_string() {
+                    return WirePart::deserialize(object).map(|part| Output(vec![part])).map_err(Error::custom);
+                }
+                self.visit_str(&object.to_string())
+            }
+        }
+
+        deserializer.deserialize_any(OutputVisitor)
+    }
+}
+
 /// A part of an item. A string stands for a part with that text.
 #[derive(Debug, Deserialize, Default)]
+#[serde(expecting = "a part")]
 pub(super) struct WirePart {
     #[serde(default, rename = "type")]
     kind: String,
@@ -47,6 +106,8 @@ pub(super) struct WirePart {
     image_url: Option<OneOrMany<Picture>>,
     #[serde(default, deserialize_with = "lenient::or_default")]
     detail: Option<String>,
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    file_data: Option<String>,
 }
 
 impl FromText for WirePart {
@@ -56,6 +117,7 @@ impl FromText for WirePart {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "an address of a picture")]
 struct Picture {
     url: String,
 }
@@ -99,6 +161,12 @@ impl Conversation {
                 if !text.is_empty() || details.is_some() {
                     self.push(Role::Assistant, vec![Part::Reasoning { text, details }]);
                 }
+            }
+            // What an earlier part of the conversation was made into, for the eyes of whoever made it.
+            "compaction" | "compaction_summary" if item.encrypted_content.is_some() => {
+                let mut details = thought(&item.encrypted_content.unwrap_or_default(), id);
+                details["type"] = COMPACTION.into();
+                self.push(Role::Assistant, vec![Part::Reasoning { text: String::new(), details: Some(details) }]);
             }
             "function_call" => {
                 let (id, name, input) = (call_id, call_name()?, arguments);
@@ -179,7 +247,10 @@ fn thought(encrypted: &str, id: Option<String>) -> Value {
 
 /// A text or a picture; nothing for an empty text.
 fn part(wire: WirePart) -> Result<Option<Part>, Fault> {
-    let WirePart { kind, text, refusal, image_url, detail } = wire;
+    let WirePart { kind, text, refusal, image_url, detail, file_data } = wire;
+    if let Some(text) = file_data.filter(|_| kind == "input_file").and_then(|url| of_data_url(&url)) {
+        return Ok(Some(Part::text(text)));
+    }
     let url = image_url.and_then(|OneOrMany(mut pictures)| pictures.pop()).map(|picture| picture.url);
     Ok(Some(match (&*kind, text, refusal, url) {
         ("input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" | "", Some(text), ..)
@@ -206,9 +277,9 @@ fn part(wire: WirePart) -> Result<Option<Part>, Fault> {
 }
 
 /// The text and the pictures of a result.
-fn result(output: Option<OneOrMany<WirePart>>) -> Result<(String, Vec<String>), Fault> {
+fn result(output: Option<Output>) -> Result<(String, Vec<String>), Fault> {
     let (mut texts, mut images) = (Vec::new(), Vec::new());
-    for wire in output.map(|OneOrMany(parts)| parts).unwrap_or_default() {
+    for wire in output.map(|Output(parts)| parts).unwrap_or_default() {
         match part(wire)? {
             Some(Part::Text { text, .. }) => texts.push(text),
             Some(Part::Image { url, .. }) => images.push(url),

@@ -54,7 +54,8 @@ const ITEM: Known = Fields(&[
     ("namespace", All),
     ("arguments", All),
     ("input", All),
-    ("output", PART),
+    // It may be JSON of any form.
+    ("output", All),
     ("summary", All),
     ("encrypted_content", All),
 ]);
@@ -65,6 +66,8 @@ const PART: Known = Fields(&[
     ("refusal", All),
     ("image_url", All),
     ("detail", All),
+    ("file_data", All),
+    ("filename", All),
     // Links that the model gave with a text that it wrote.
     ("annotations", All),
     ("logprobs", All),

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::ids::plain;
 use crate::inbound::fault::Fault;
-use crate::inbound::ids::plain;
 use crate::inbound::wire::Told;
 use crate::message::{Tool, ToolChoice};
 
@@ -59,6 +59,7 @@ pub(super) fn qualified(namespace: &str, name: &str) -> String {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a tool")]
 pub(super) struct WireTool {
     #[serde(rename = "type")]
     kind: String,

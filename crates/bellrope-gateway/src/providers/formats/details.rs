@@ -37,6 +37,7 @@ impl Counts {
                 completion_details,
                 output_details,
                 hits,
+                at_top,
                 read,
                 written,
                 cost,
@@ -53,6 +54,7 @@ impl Counts {
                 "completion_tokens_details",
                 "output_tokens_details",
                 "prompt_cache_hit_tokens",
+                "cached_tokens",
                 "cache_read_input_tokens",
                 "cache_creation_input_tokens",
                 "cost",
@@ -68,7 +70,10 @@ impl Counts {
         self.is_without_cache |= read.is_some() || written.is_some();
         set(&mut self.input, first([prompt, input]));
         set(&mut self.output, first([completion, output]));
-        set(&mut self.cached, cached_in.and_then(count).or_else(|| first([read, hits])));
+        set(
+            &mut self.cached,
+            cached_in.and_then(count).or_else(|| first([read, hits])).or_else(|| at_top.and_then(count)),
+        );
         set(&mut self.written_to_cache, written.and_then(count));
         let reasoning = completion_details.or(output_details).and_then(|details| inner(details, "reasoning_tokens"));
         set(&mut self.reasoning, reasoning.and_then(count));
@@ -144,6 +149,21 @@ mod tests {
         }
         for json in ["[]", "7", "\"usage\"", "null", "true"] {
             assert_eq!(usage(&[json]), None, "{json}");
+        }
+    }
+
+    // Fault 73.
+    #[test]
+    fn what_came_from_the_cache_is_read_wherever_a_provider_says_it() {
+        for json in [
+            r#"{"prompt_tokens":9,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":4}}"#,
+            r#"{"input_tokens":9,"output_tokens":1,"input_tokens_details":{"cached_tokens":"4"}}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":1,"prompt_cache_hit_tokens":4,"prompt_cache_miss_tokens":5}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":1,"cached_tokens":4}"#,
+            r#"{"prompt_tokens":9,"completion_tokens":1,"cached_tokens":4.0,"prompt_tokens_details":null}"#,
+        ] {
+            let expected = Usage { input_tokens: 9, output_tokens: 1, cache_read_tokens: Some(4), ..Usage::default() };
+            assert_eq!(usage(&[json]), Some(expected), "{json}");
         }
     }
 

@@ -48,6 +48,14 @@ impl WireFormat for Messages {
         &[("anthropic-version", VERSION)]
     }
 
+    fn longest_name(&self) -> usize {
+        128
+    }
+
+    fn takes_plain_names_only(&self, _server: Server) -> bool {
+        true
+    }
+
     fn needs_model(&self) -> bool {
         true
     }

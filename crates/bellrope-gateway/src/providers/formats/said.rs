@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 
 use crate::error::ProviderError;
 use crate::json::{MAX_DEPTH, depth, repaired};
-use crate::message::{Content, Message, Part, Role};
+use crate::message::{COMPACTION, Content, Message, Part, Role};
+
+/// What of a conversation goes to no other format, and why.
+pub(super) const COMPACTED: &str = "the `compaction` of the beginning of the conversation";
+pub(super) const COMPACTED_REASON: &str = "only whoever compacted it can read it; ask for a summary in words instead";
 
 /// One thing that a message says in so many words or pictures.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +26,13 @@ pub(super) enum Said<'a> {
 pub(super) struct Reasoning<'a> {
     pub(super) text: &'a str,
     pub(super) details: Option<&'a Value>,
+}
+
+impl Reasoning<'_> {
+    /// Whether it stands for an earlier part of the conversation, which responses alone have.
+    pub(super) fn is_compaction(&self) -> bool {
+        self.details.is_some_and(|details| details["type"] == COMPACTION)
+    }
 }
 
 /// A call of a tool, with its result.

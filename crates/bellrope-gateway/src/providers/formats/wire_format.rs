@@ -43,6 +43,16 @@ pub(crate) trait WireFormat: Send + Sync {
         usize::MAX
     }
 
+    /// The most characters of a tool's name that its servers take.
+    fn longest_name(&self) -> usize {
+        64
+    }
+
+    /// Whether this server takes names of tools only of letters, digits, `_` and `-`.
+    fn takes_plain_names_only(&self, server: Server) -> bool {
+        server.at_inventor
+    }
+
     /// The most tokens of an answer that are asked for where nobody names a number, if this format demands one.
     fn usual_max_tokens(&self, _model: Option<&str>) -> Option<u32> {
         None

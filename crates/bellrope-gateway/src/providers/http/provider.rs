@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use reqwest::Url;
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use crate::pass::{PassError, PassFormat, PassRequest, Passed};
 use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits, TakesKey};
 use crate::providers::fill::Fill;
 use crate::providers::formats::{ProviderKind, Server};
+use crate::providers::names::Renamed;
 use crate::providers::shape::{Shape, shaped};
 
 /// Presets whose servers refuse fields of messages that OpenAI's do not have.
@@ -196,12 +197,17 @@ impl Provider for HttpProvider {
         let model = request.model.clone().or_else(|| remote.model.clone());
         let stops = remote.fill.apply(&mut request, model.as_deref(), remote.kind.format().most_stops());
         let shape = Shape::new(remote.think_tags && request.prompt.is_none(), stops);
+        let renamed = Renamed::of(&mut request, remote.kind.format(), remote.server);
         let answer = RemoteAnswer::new(Arc::clone(remote), request);
         let pieces: ChunkStream = Box::pin(stream::unfold(answer, |mut answer| async {
             let item = answer.next().await?;
             Some((item, answer))
         }));
-        if shape.is_idle() { pieces } else { shaped(pieces, shape) }
+        let pieces = if shape.is_idle() { pieces } else { shaped(pieces, shape) };
+        if renamed.is_empty() {
+            return pieces;
+        }
+        Box::pin(pieces.map(move |piece| piece.map(|chunk| renamed.back(chunk))))
     }
 
     fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>> {
@@ -212,7 +218,8 @@ impl Provider for HttpProvider {
         Box::pin(async move { self.remote.embed(&request).await })
     }
 
-    fn count_tokens(&self, request: ChatRequest) -> BoxFuture<'_, Result<Option<u64>, ProviderError>> {
+    fn count_tokens(&self, mut request: ChatRequest) -> BoxFuture<'_, Result<Option<u64>, ProviderError>> {
+        Renamed::of(&mut request, self.remote.kind.format(), self.remote.server);
         Box::pin(async move { self.remote.count_tokens(&request).await })
     }
 

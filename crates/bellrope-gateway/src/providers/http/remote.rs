@@ -67,6 +67,8 @@ impl Remote {
         notes: &mut Notes,
     ) -> Result<EventStream, ProviderError> {
         let sent = self.sent(&request.from_tool)?;
+        // What was changed before it came here. It is said again if the request is sent again.
+        let before = request.notes.clone();
         let (path, body) = if request.is_large(LARGE) {
             let (remote, taken) = (Arc::clone(self), mem::take(request));
             let write = move || {
@@ -79,6 +81,9 @@ impl Remote {
         } else {
             self.write(request, notes)?
         };
+        for note in &before {
+            notes.add(note);
+        }
         let model = self.model_of(request.model.as_deref())?;
         self.endpoint.post_for_events(path.iter().map(|segment| segment.of(model)), body, &sent).await
     }

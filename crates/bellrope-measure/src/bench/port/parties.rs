@@ -1,10 +1,11 @@
-//! Who else takes part: a provider that answers at once, a relay that only moves bytes, and `bellrope serve` itself.
+//! Who else takes part: a provider, a relay that only moves bytes, and `bellrope serve` itself.
 
 use std::{
     io::{self, BufReader, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use anyhow::{Context, bail};
 use bellrope_terminal::signals;
 
 use super::super::gateway::provider::read_head;
+use super::work::Work;
 
 /// A whole answer of the provider.
 const WHOLE: &str = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"bell"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5,"completion_tokens":1,"total_tokens":6}}"#;
@@ -37,8 +39,8 @@ fn listen(serve: impl Fn(TcpStream) -> io::Result<()> + Clone + Send + 'static) 
     Ok(address)
 }
 
-/// A provider that answers every request at once, as a stream where that is asked for, and keeps its connections.
-pub(super) fn provider() -> io::Result<SocketAddr> {
+/// A provider that answers every request after some work, as a stream where that is asked for, and keeps its connections.
+pub(super) fn provider(work: Arc<Work>) -> io::Result<SocketAddr> {
     let whole =
         format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{WHOLE}", WHOLE.len());
     let stream = format!(
@@ -53,6 +55,7 @@ pub(super) fn provider() -> io::Result<SocketAddr> {
             body.clear();
             reader.by_ref().take(length).read_to_end(&mut body)?;
             let is_stream = body.windows(14).any(|window| window.starts_with(b"\"stream\":true"));
+            work.perform();
             writer.write_all(if is_stream { stream.as_bytes() } else { whole.as_bytes() })?;
         }
         Ok(())
@@ -172,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_relay_moves_what_comes_either_way_and_the_provider_answers_as_it_is_asked() {
-        let relay = relay(provider().unwrap()).unwrap();
+        let relay = relay(provider(Arc::default()).unwrap()).unwrap();
         let mut stream = TcpStream::connect(relay).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         for (body, end) in [("{}", "\"total_tokens\":6}}"), ("{\"stream\":true}", "data: [DONE]\n\n\r\n0\r\n\r\n")] {

@@ -269,3 +269,28 @@ fn what_cannot_be_read_is_refused_by_name() {
         assert!(fault.starts_with("400 ") && fault.contains(words), "{request}: {fault}");
     }
 }
+
+// Row 15.
+#[test]
+fn the_output_of_a_call_may_be_json_of_its_own() {
+    for (output, text) in [
+        (json!({"ok": true}), r#"{"ok":true}"#),
+        (json!(7), "7"),
+        (json!(false), "false"),
+        (json!(null), ""),
+        (json!("so"), "so"),
+        (json!({"type": "input_text", "text": "one"}), "one"),
+        (json!(["so", null, {"type": "input_text", "text": "it is"}]), "so\nit is"),
+    ] {
+        let asked = json!({"input": ["Hi", null, {"type": "function_call", "call_id": "a", "name": "f", "arguments": {}},
+            {"type": "function_call_output", "call_id": "a", "output": output}]});
+        let chat = of(&asked).unwrap().chat;
+        assert!(chat.notes.is_empty(), "{:?}", chat.notes);
+        let written = serde_json::to_value(&chat.messages).unwrap();
+        assert_eq!(
+            (&written[0]["content"], &written[2]["content"][0]["content"]),
+            (&json!("Hi"), &json!(text)),
+            "{written}"
+        );
+    }
+}

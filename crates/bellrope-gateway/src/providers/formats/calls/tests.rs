@@ -143,7 +143,7 @@ fn a_hostile_provider_meets_a_bound_in_number_and_in_bytes() {
     let mut calls = Calls::default();
     let large = "x".repeat(1 << 20);
     let refused = (0..=8).find_map(|_| calls.take(piece(Place::Index(0), "t", "n", &large), &mut out).err());
-    assert_eq!(refused.unwrap().code(), "too_large");
+    assert_eq!(refused.unwrap().code(), "answer_too_large");
     let mut calls = Calls::default();
     let refused = (0..10_000).find_map(|at| calls.take(piece(Place::Index(at), "", "n", ""), &mut out).err());
     assert_eq!(refused.unwrap().code(), "malformed");

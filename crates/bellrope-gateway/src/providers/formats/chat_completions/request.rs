@@ -12,7 +12,9 @@ use crate::notes::Notes;
 use crate::providers::formats::history::{self, Spoken, Turn};
 use crate::providers::formats::ids::CallRules;
 use crate::providers::formats::options;
-use crate::providers::formats::said::{Call, Output, Said, arguments, invalid, unwritable};
+use crate::providers::formats::said::{
+    COMPACTED, COMPACTED_REASON, Call, Output, Reasoning, Said, arguments, invalid, unwritable,
+};
 use crate::providers::formats::tools::{Offered, tools};
 use crate::providers::formats::wire_format::Server;
 
@@ -107,10 +109,15 @@ impl<'a> Writer<'a, '_> {
         let Spoken { reasoning, said, calls } = spoken;
         let mut message = WireMessage::new("assistant");
         message.content = self.content(said);
-        if !reasoning.is_empty() && !self.extras {
+        let (compacted, thoughts): (Vec<&Reasoning<'_>>, Vec<_>) =
+            reasoning.iter().partition(|part| part.is_compaction());
+        if !compacted.is_empty() {
+            self.notes.left_out(COMPACTED, COMPACTED_REASON);
+        }
+        if !thoughts.is_empty() && !self.extras {
             self.notes.left_out("the reasoning of earlier turns", "this provider's messages have no place for it");
-        } else if !reasoning.is_empty() {
-            message.reasoning_content = Some(reasoning.iter().map(|reasoning| reasoning.text).collect());
+        } else if !thoughts.is_empty() {
+            message.reasoning_content = Some(thoughts.iter().map(|thought| thought.text).collect());
         }
         message.tool_calls = calls.iter().map(|call| self.call(call)).collect();
         if message.content.is_none() && message.tool_calls.is_empty() {

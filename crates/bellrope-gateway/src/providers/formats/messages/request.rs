@@ -13,7 +13,9 @@ use crate::providers::formats::body::Body;
 use crate::providers::formats::history::{self, Spoken};
 use crate::providers::formats::ids::CallRules;
 use crate::providers::formats::options::{self, Form};
-use crate::providers::formats::said::{Call, Output, Reasoning, Said, arguments_object, invalid, is_blank, role_name};
+use crate::providers::formats::said::{
+    COMPACTED, COMPACTED_REASON, Call, Output, Reasoning, Said, arguments_object, invalid, is_blank, role_name,
+};
 use crate::providers::formats::tools::{Offered, Tools, tools};
 
 /// The most tokens of an answer where the request says nothing, as the format demands a number: what models of such names
@@ -362,6 +364,10 @@ fn thought(reasoning: &Reasoning<'_>, notes: &mut Notes) -> Option<Value> {
     }
     if let Some(data) = detail("data") {
         return Some(json!({"type": "redacted_thinking", "data": data}));
+    }
+    if reasoning.is_compaction() {
+        notes.left_out(COMPACTED, COMPACTED_REASON);
+        return None;
     }
     notes.left_out("the reasoning of earlier turns", "Anthropic's messages take it with their signature alone");
     None

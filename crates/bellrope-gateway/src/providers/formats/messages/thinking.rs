@@ -7,6 +7,8 @@ use crate::notes::Notes;
 
 /// The lowest `top_p` that is taken beside thinking.
 const LEAST_TOP_P: f64 = 0.95;
+/// The fewest tokens that are taken for thoughts.
+const LEAST_BUDGET: u32 = 1_024;
 /// Tokens for the answer where the request names a number for the thoughts alone, which are part of the whole.
 const ANSWER_TOKENS: u64 = 8_192;
 
@@ -22,6 +24,22 @@ pub(super) fn thinking(request: &ChatRequest, goes_on_unthought: bool, notes: &m
         );
         return None;
     }
+    match (budget(Some(&thinking)), request.max_tokens.filter(|most| *most > 0)) {
+        (Some(budget), Some(most)) if budget >= u64::from(most) => shorter(thinking, most, notes),
+        _ => Some(thinking),
+    }
+}
+
+/// Thoughts that fit into so many tokens, with an answer. The format counts both together, and refuses a request whose thoughts
+/// alone may take all.
+fn shorter(mut thinking: Value, most: u32, notes: &mut Notes) -> Option<Value> {
+    let shorter = (most / 2).max(LEAST_BUDGET);
+    if shorter >= most {
+        notes.left_out("`thinking`", &format!("it takes at least {LEAST_BUDGET} tokens, and `max_tokens` is {most}"));
+        return None;
+    }
+    notes.add(&format!("`budget_tokens` of `thinking` was sent as {shorter}, as `max_tokens` is {most}"));
+    thinking["budget_tokens"] = shorter.into();
     Some(thinking)
 }
 
@@ -30,11 +48,15 @@ pub(super) fn is_on(thinking: &Value) -> bool {
     thinking["type"] != "disabled"
 }
 
+/// How many tokens the thoughts may take, if the model thinks and a number is given.
+fn budget(thinking: Option<&Value>) -> Option<u64> {
+    thinking.filter(|thinking| is_on(thinking)).and_then(|thinking| thinking["budget_tokens"].as_u64())
+}
+
 /// The most tokens of an answer, with thoughts. `usual`: where the request names no number, and the thoughts alone are to be
-/// shorter. A number that it names is sent as it is: to raise it is not for us, and the provider's words name both fields.
+/// shorter. A number that it names is sent as it is: to raise it is not for us.
 pub(super) fn max_tokens(thinking: Option<&Value>, asked: Option<u32>, usual: u32) -> u64 {
-    let budget = thinking.filter(|thinking| is_on(thinking)).and_then(|thinking| thinking["budget_tokens"].as_u64());
-    match (budget, asked) {
+    match (budget(thinking), asked) {
         (Some(budget), None) if budget >= u64::from(usual) => budget.saturating_add(ANSWER_TOKENS),
         _ => asked.unwrap_or(usual).into(),
     }
@@ -94,6 +116,23 @@ mod tests {
         let off = json!({"thinking": {"type": "disabled"}, "temperature": 0.2, "top_k": 7});
         let (body, notes) = sent(&off).unwrap();
         assert_eq!((&body["temperature"], &body["top_k"], notes), (&json!(0.2), &json!(7), 0));
+    }
+
+    #[test]
+    fn thoughts_leave_room_for_an_answer_where_the_most_tokens_are_no_more_than_theirs() {
+        for (budget, asked, sent_budget, noted) in [
+            (2_000, 2_001, Some(2_000), 0),
+            (4_000, 4_000, Some(2_000), 1),
+            (31_999, 8_000, Some(4_000), 1),
+            (2_000, 1_500, Some(1_024), 1),
+            (2_000, 1_024, None, 1),
+            (2_000, 100, None, 1),
+        ] {
+            let (body, notes) = sent(&json!({"thinking": thinks(budget), "max_tokens": asked})).unwrap();
+            let found = body.get("thinking").map(|thinking| thinking["budget_tokens"].as_u64().unwrap());
+            assert_eq!((found, notes), (sent_budget, noted), "{budget} of {asked}");
+            assert_eq!(body["max_tokens"], asked, "what is asked for is sent");
+        }
     }
 
     // Fault 74.

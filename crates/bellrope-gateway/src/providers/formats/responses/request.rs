@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::error::ProviderError;
-use crate::message::{ChatRequest, ToolChoice};
+use crate::message::{COMPACTION, ChatRequest, ToolChoice};
 use crate::notes::Notes;
 use crate::providers::formats::body::Body;
 use crate::providers::formats::history::{self, Spoken};
@@ -189,6 +189,9 @@ fn thought(reasoning: &Reasoning<'_>) -> Option<Value> {
     let details = reasoning.details?;
     let mut item =
         json!({"type": "reasoning", "summary": [], "encrypted_content": details.get("encrypted_content")?.as_str()?});
+    if reasoning.is_compaction() {
+        item = json!({"type": COMPACTION, "encrypted_content": item["encrypted_content"]});
+    }
     if let Some(id) = details.get("id").and_then(Value::as_str) {
         item["id"] = id.into();
     }

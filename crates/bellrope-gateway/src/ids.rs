@@ -7,7 +7,7 @@ const LONGEST: usize = 64;
 
 /// An id of letters, digits, `_` and `-`: the id itself if it is one. Else one made of it, the same every time, which no other
 /// id becomes but by the rarest of chances.
-pub(super) fn plain(id: &str) -> Cow<'_, str> {
+pub(crate) fn plain(id: &str) -> Cow<'_, str> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !id.is_empty() && id.len() <= LONGEST && id.chars().all(is_plain) {
         return Cow::Borrowed(id);
