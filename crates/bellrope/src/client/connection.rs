@@ -94,6 +94,8 @@ pub struct Connection {
     deadlines: Deadlines,
     /// Buffers of replies that came early, and that their callers have had.
     free_list: FreeList<()>,
+    /// Payload bytes queued since the last time that they came to `SEND_EVERY`.
+    queued: usize,
 }
 
 /// Names a call under way on a [`Connection`].
@@ -142,6 +144,7 @@ impl Connection {
             early: VecDeque::new(),
             deadlines: Deadlines::new(),
             free_list: FreeList::default(),
+            queued: 0,
         }
     }
 

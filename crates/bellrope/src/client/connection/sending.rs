@@ -13,6 +13,9 @@ use super::{
 };
 use crate::error::CallError;
 
+/// Payload bytes that are queued before they are sent: about what the server works on while as much again is written.
+const SEND_EVERY: usize = 4096;
+
 impl Connection {
     /// Sends a call without waiting for its answer. Waits for room in the ring if there is none. Answers that come
     /// meanwhile are kept until they are [polled](Self::poll) or [waited](Self::wait) for, so that two sides which both
@@ -163,8 +166,8 @@ impl Connection {
         self.link.types.find_styled(target, Style::Unary)
     }
 
-    /// Queues a call, to be sent together with others by the next [`Self::flush`], [`Self::poll`] or [`Self::wait`]:
-    /// many calls at once cost less than one by one. `None` if there is no room in the ring right now. A message that
+    /// Queues a call, to be sent together with others by the next [`Self::flush`], [`Self::poll`] or [`Self::wait`], or when
+    /// they have come to a few KiB, on which the server can then work: many calls at once cost less than one by one. `None` if there is no room in the ring right now. A message that
     /// is too large for one record, a quarter of the ring, cannot be queued. [Example](Self).
     ///
     /// # Errors
@@ -176,7 +179,19 @@ impl Connection {
         payload: &[u8],
     ) -> Result<Option<CallId>, CallError> {
         let message_type = self.find(message_type.into())?;
-        Ok(self.link.submit(message_type, payload, None)?.map(CallId))
+        let queued = self.link.submit(message_type, payload, None)?.map(CallId);
+        self.note_queued(payload.len());
+        Ok(queued)
+    }
+
+    /// Sends what was queued when it takes longer to write than to send: the server is not to wait for all of it.
+    #[inline(always)]
+    fn note_queued(&mut self, len: usize) {
+        self.queued += len;
+        if self.queued >= SEND_EVERY {
+            self.queued = 0;
+            self.link.commit();
+        }
     }
 
     /// As [`Self::queue`], with a time-out for the call, as [`Self::submit_with`]. [Example](Self).
@@ -191,6 +206,7 @@ impl Connection {
     ) -> Result<Option<CallId>, CallError> {
         let (message_type, limit) = self.prepare("queue", message_type.into(), options)?;
         let id = self.link.submit_with(message_type, payload, options.timeout, options.said())?.map(CallId);
+        self.note_queued(payload.len());
         id.into_iter().for_each(|id| self.keep_time(id, &limit));
         Ok(id)
     }
