@@ -133,6 +133,8 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     #[cfg(feature = "fleet")]
     let settings_of_fleet = settings.fleet.clone();
     let Settings { socket, health, api_port, api_threads, server, .. } = settings;
+    #[cfg(feature = "fleet")]
+    fleet::warn_of_port(&settings_of_fleet, api_port);
     let waiting = signals.handle();
     let builder = Server::builder().config(server).token_names(names);
     let builder = books.register(register(builder, gateway.clone()).operator());

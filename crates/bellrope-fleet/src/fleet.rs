@@ -1,13 +1,13 @@
 //! A server's membership in a fleet.
 
 use std::{
+    convert::Infallible,
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
         mpsc,
     },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,11 @@ use bellrope::{
     Server,
     status::{Metrics, OPERATOR},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    runtime::Runtime,
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
     clock::Clock,
@@ -34,7 +38,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 /// How long the first connection may hold up the start of the server.
 const FIRST: Duration = Duration::from_secs(15);
 
-/// A server's membership in a fleet. Dropping it leaves the fleet: what is under way ends as lost.
+/// A server's membership in a fleet. Dropping it leaves the fleet: what is under way ends as lost. Its thread lives as long as
+/// the server has types of the fleet, whose calls then end as `NotExecuted`.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,7 +61,16 @@ const FIRST: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Fleet {
     membership: Arc<Membership>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Ends when the fleet was left. Nothing is said.
+    left: Mutex<mpsc::Receiver<Infallible>>,
+}
+
+/// What the thread of a fleet tells others.
+struct Told {
+    /// How the first try to connect went.
+    first: mpsc::Sender<Result<(), FleetError>>,
+    /// That the fleet was left, by being dropped.
+    _left: mpsc::Sender<Infallible>,
 }
 
 impl Fleet {
@@ -74,7 +88,9 @@ impl Fleet {
         let trust = Arc::new(Trust::of(&settings, signer.as_ref()));
         say_who_is_believed(&settings, signer.as_ref(), &trust);
         let choices = Choices::new(settings.choice).signing(signer.is_some());
-        let importer = Importer::new(settings.name.clone(), choices, Clock::start(), Arc::clone(&counters), signer);
+        let (needed, no_longer_needed) = oneshot::channel();
+        let clock = Clock::start();
+        let importer = Importer::new(settings.name.clone(), choices, clock, Arc::clone(&counters), signer, needed);
         let membership = Arc::new(Membership {
             imports: Imports::new(settings.import.clone(), types, Arc::clone(&importer)),
             offers: Arc::new(Offers::new(settings.offer.clone(), OPERATOR)),
@@ -89,11 +105,14 @@ impl Fleet {
             linked: AtomicBool::new(false),
             instance: Mutex::default(),
         });
-        let (told, first) = mpsc::channel();
-        let shared = Arc::clone(&membership);
-        let thread = std::thread::Builder::new().name("bellrope-fleet".to_owned()).spawn(move || run(&shared, &told));
-        let thread = thread.map_err(|error| local("no thread can be started for the fleet", &error))?;
-        let fleet = Self { membership, thread: Mutex::new(Some(thread)) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| local("no runtime can be made for the fleet", &error))?;
+        let ((told_first, first), (told_left, left)) = (mpsc::channel(), mpsc::channel());
+        let (shared, told) = (Arc::clone(&membership), Told { first: told_first, _left: told_left });
+        let run = move || run(&runtime, shared, told, no_longer_needed);
+        let thread = std::thread::Builder::new().name("bellrope-fleet".to_owned()).spawn(run);
+        thread.map_err(|error| local("no thread can be started for the fleet", &error))?;
+        let fleet = Self { membership, left: Mutex::new(left) };
         match first.recv_timeout(FIRST) {
             Ok(Err(error)) if !error.may_pass() => Err(error),
             Ok(Err(error)) => {
@@ -162,9 +181,7 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         self.membership.phase.send_replace(Phase::Stopped);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // It ends by itself, and has nothing to say.
-        thread.into_iter().for_each(|thread| drop(thread.join()));
+        let _ = self.left.lock().unwrap_or_else(PoisonError::into_inner).recv();
     }
 }
 
@@ -188,62 +205,58 @@ fn local(what: &'static str, error: &std::io::Error) -> FleetError {
     FleetError::Local { what, reason: error.to_string() }
 }
 
-/// Makes one link after another. Tells how the first try went.
-fn run(membership: &Arc<Membership>, told: &mpsc::Sender<Result<(), FleetError>>) {
+/// The thread of the fleet: makes one link after another, until the fleet is left. Then it goes on for the calls of the types that
+/// the server has of the fleet, as long as it has any.
+fn run(runtime: &Runtime, membership: Arc<Membership>, told: Told, no_longer_needed: oneshot::Receiver<Infallible>) {
+    runtime.block_on(async {
+        link_after_link(&membership, &told.first).await;
+        drop((membership, told));
+        // Nobody says so: what would is dropped.
+        let _ = no_longer_needed.await;
+    });
+}
+
+/// Tells how the first try went.
+async fn link_after_link(membership: &Arc<Membership>, told: &mpsc::Sender<Result<(), FleetError>>) {
     let mut told = Some(told);
     let mut pause = PAUSES.0;
     while *membership.phase.borrow() != Phase::Stopped {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                let error = local("no runtime can be made for the fleet", &error);
-                tracing::error!(target: "bellrope::fleet", "{error}");
-                if let Some(told) = told.take() {
+        match Session::open(membership).await {
+            Ok(session) => {
+                pause = PAUSES.0;
+                membership.linked.store(true, Relaxed);
+                tracing::info!(target: "bellrope::fleet", "connected to NATS");
+                let running = session.run();
+                tokio::pin!(running);
+                let mut settled = membership.settled.subscribe();
+                let settled = async { drop(settled.wait_for(|settled| *settled).await) };
+                tokio::select! {
+                    () = &mut running => {}
+                    () = settled => {
+                        if let Some(told) = told.take() {
+                            let _ = told.send(Ok(()));
+                        }
+                        running.await;
+                    }
+                }
+                membership.linked.store(false, Relaxed);
+                if *membership.phase.borrow() != Phase::Stopped {
+                    tracing::warn!(target: "bellrope::fleet", "the connection to NATS was lost");
+                }
+            }
+            Err(error) => match told.take() {
+                Some(told) => {
+                    let is_last = !error.may_pass();
                     let _ = told.send(Err(error));
-                }
-                return;
-            }
-        };
-        runtime.block_on(async {
-            match Session::open(membership).await {
-                Ok(session) => {
-                    pause = PAUSES.0;
-                    membership.linked.store(true, Relaxed);
-                    tracing::info!(target: "bellrope::fleet", "connected to NATS");
-                    let running = session.run();
-                    tokio::pin!(running);
-                    let mut settled = membership.settled.subscribe();
-                    let settled = async { drop(settled.wait_for(|settled| *settled).await) };
-                    tokio::select! {
-                        () = &mut running => {}
-                        () = settled => {
-                            if let Some(told) = told.take() {
-                                let _ = told.send(Ok(()));
-                            }
-                            running.await;
-                        }
-                    }
-                    membership.linked.store(false, Relaxed);
-                    if *membership.phase.borrow() != Phase::Stopped {
-                        tracing::warn!(target: "bellrope::fleet", "the connection to NATS was lost");
+                    if is_last {
+                        membership.phase.send_replace(Phase::Stopped);
                     }
                 }
-                Err(error) => match told.take() {
-                    Some(told) => {
-                        let is_last = !error.may_pass();
-                        let _ = told.send(Err(error));
-                        if is_last {
-                            membership.phase.send_replace(Phase::Stopped);
-                        }
-                    }
-                    None => tracing::debug!(target: "bellrope::fleet", "{error}"),
-                },
-            }
-            let mut phases = membership.phase.subscribe();
-            let _ = timeout(pause, phases.wait_for(|phase| *phase == Phase::Stopped)).await;
-            pause = (pause * 2).min(PAUSES.1);
-        });
-        // With all that waits to be sent: see `link`.
-        runtime.shutdown_background();
+                None => tracing::debug!(target: "bellrope::fleet", "{error}"),
+            },
+        }
+        let mut phases = membership.phase.subscribe();
+        let _ = timeout(pause, phases.wait_for(|phase| *phase == Phase::Stopped)).await;
+        pause = (pause * 2).min(PAUSES.1);
     }
 }

@@ -101,7 +101,9 @@ impl Gathered {
 
     /// What was gathered.
     pub(crate) fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.0)
+        // The next message is as large, most likely.
+        let next = Vec::with_capacity(self.0.len());
+        std::mem::replace(&mut self.0, next)
     }
 
     /// The items of a message.

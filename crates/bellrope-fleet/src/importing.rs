@@ -5,6 +5,7 @@ mod calls;
 mod choice;
 mod discovery;
 mod importer;
+mod programs;
 
 pub(crate) use self::{
     choice::{Choices, Known},

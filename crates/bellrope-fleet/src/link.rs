@@ -1,8 +1,11 @@
 //! One connection to NATS, which lives once.
 //!
 //! The client of NATS keeps what it is given while it is offline, and sends it when it has found a server again. Then a call
-//! could run that was reported as lost long ago. So a link never reconnects: it lives in a runtime of its own, and when that is
-//! dropped, whatever was not sent is gone. The next link is a new one, with a new number.
+//! could run that was reported as lost long ago. So a link never reconnects: the task of its connection ends with the
+//! connection, and whatever was not sent is gone. The next link is a new one, with a new number.
+//!
+//! All links of a server, all that is done by way of them, and all its calls to the fleet run in the one thread of the fleet:
+//! what NATS brings is dealt with in the wake-up that it has cost.
 
 use std::{
     path::Path,
@@ -18,7 +21,11 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::Notify,
+    task::{AbortHandle, JoinSet},
+    time::timeout,
+};
 
 use crate::{flow::MOST_PART, settings::FleetSettings};
 
@@ -133,7 +140,9 @@ pub(crate) struct Link {
     prefix: String,
     /// Most bytes of a part.
     pub(crate) part: usize,
-    pub(crate) runtime: tokio::runtime::Handle,
+    /// All that is done by way of it, and ends with it.
+    tasks: Mutex<JoinSet<()>>,
+    runtime: tokio::runtime::Handle,
     watch: Arc<Watch>,
     sent: Arc<AtomicU64>,
 }
@@ -164,7 +173,7 @@ impl Link {
         }
         let runtime = tokio::runtime::Handle::current();
         let (prefix, sent) = (settings.prefix.clone(), Arc::clone(sent));
-        let link = Self { client, id: random(), prefix, part, runtime, watch, sent };
+        let link = Self { client, id: random(), prefix, part, tasks: Mutex::default(), runtime, watch, sent };
         let subject = format!("{}.to.{:016x}.>", link.prefix, link.id);
         let mut inbox = link.subscribe(subject.clone()).await.map_err(|Lost| link.denied(&subject))?;
         link.probe(&mut inbox, &subject).await?;
@@ -268,9 +277,16 @@ impl Link {
     /// The same with headers, if there are any.
     pub(crate) fn post_signed(self: &Arc<Self>, subject: String, headers: Option<HeaderMap>, payload: Vec<u8>) {
         let link = Arc::clone(self);
-        self.runtime.spawn(async move {
+        self.spawn(async move {
             let _ = link.publish_signed(subject, None, headers, payload).await;
         });
+    }
+
+    /// Does something in the fleet's thread that ends with this link, if not before.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_on(work, &self.runtime)
     }
 
     pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscriber, Lost> {
@@ -294,6 +310,13 @@ impl Link {
     pub(crate) fn close(&self) {
         self.watch.lost.store(true, Relaxed);
         self.watch.changed.notify_waiters();
+    }
+
+    /// Ends it, and all that is done by way of it.
+    pub(crate) async fn end(&self) {
+        self.close();
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
     }
 
     /// Waits until the link is lost.
@@ -370,10 +393,10 @@ fn options(settings: &FleetSettings, watch: &Arc<Watch>) -> Result<ConnectOption
         .subscription_capacity(UNREAD)
         .connection_timeout(CONNECT)
         .ping_interval(PING)
-        // It is asked before every try to connect: the second one, which would send what waits, never begins.
+        // It is asked before every try to connect. The second one, which would send what waits, never begins.
         .reconnect_to_server_callback(move |_, _| {
             let is_first = first.swap(false, Relaxed);
-            async move { if is_first { None } else { std::future::pending().await } }
+            async move { if is_first { None } else { end_of_connection().await } }
         })
         .event_callback(move |event| {
             note(&watch, &event);
@@ -413,6 +436,15 @@ fn options(settings: &FleetSettings, watch: &Arc<Watch>) -> Result<ConnectOption
         options = options.tls_first();
     }
     Ok(options)
+}
+
+/// Ends the task that would connect once more, with all that it holds: nothing else does than to unwind it. That says nothing to
+/// anybody. In a program that ends where others unwind, the task stays.
+async fn end_of_connection<T>() -> T {
+    if cfg!(panic = "unwind") {
+        std::panic::resume_unwind(Box::new("the link is lost"));
+    }
+    std::future::pending().await
 }
 
 /// What is in a file that a setting names.

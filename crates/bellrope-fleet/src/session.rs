@@ -100,27 +100,45 @@ impl Session {
         let client = guests.fleet().clone();
         let (link, inbox) = Link::open(settings, &membership.counters.sent).await?;
         let link = Arc::new(link);
+        let begun = Self::begin(membership, &link, guests, client).await;
+        match begun {
+            Ok(instance) => Ok(Self { membership: Arc::clone(membership), link, inbox, instance }),
+            Err(Lost) => {
+                link.end().await;
+                Err(link_lost(settings))
+            }
+        }
+    }
+
+    /// Begins all that is done by way of a link.
+    async fn begin(
+        membership: &Arc<Membership>,
+        link: &Arc<Link>,
+        guests: Guests,
+        client: AsyncClient,
+    ) -> Result<Arc<Instance>, Lost> {
+        let settings = &membership.settings;
         let (offers, counters, trust) =
             (Arc::clone(&membership.offers), Arc::clone(&membership.counters), Arc::clone(&membership.trust));
-        let instance = Instance::new(Arc::clone(&link), Arc::new(guests), offers, settings, counters, trust);
+        let instance = Instance::new(Arc::clone(link), Arc::new(guests), offers, settings, counters, trust);
         *membership.instance.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&instance);
         if membership.offers.is_wanted() {
-            answer_questions(membership, &link, &instance).await.map_err(|Lost| link_lost(settings))?;
-            tokio::spawn(offer(Arc::clone(membership), Arc::clone(&link), client, Arc::clone(&instance)));
+            answer_questions(membership, link, &instance).await?;
+            link.spawn(offer(Arc::clone(membership), Arc::clone(link), client, Arc::clone(&instance)));
         }
         if membership.imports.is_wanted() {
-            let news = link.subscribe(link.news()).await.map_err(|Lost| link_lost(settings))?;
+            let news = link.subscribe(link.news()).await?;
             if membership.importer.choices.hears_loads() {
-                let loads = link.subscribe(link.loads()).await.map_err(|Lost| link_lost(settings))?;
-                tokio::spawn(hear_loads(Arc::clone(membership), loads));
+                let loads = link.subscribe(link.loads()).await?;
+                link.spawn(hear_loads(Arc::clone(membership), loads));
             }
-            tokio::spawn(discover(Arc::clone(membership), Arc::clone(&link), news));
+            link.spawn(discover(Arc::clone(membership), Arc::clone(link), news));
         } else {
             membership.settled.send_replace(true);
         }
-        tokio::spawn(beat(Arc::clone(membership), Arc::clone(&link), Arc::clone(&instance)));
+        link.spawn(beat(Arc::clone(membership), Arc::clone(link), Arc::clone(&instance)));
         count(&membership.counters.links);
-        Ok(Self { membership: Arc::clone(membership), link, inbox, instance })
+        Ok(instance)
     }
 
     /// Runs until the link is lost, or the server leaves the fleet.
@@ -147,6 +165,7 @@ impl Session {
         self.link.close();
         membership.importer.unlinked();
         membership.offers.clear();
+        self.link.end().await;
     }
 
     fn take(&self, message: &Message) {
@@ -298,7 +317,8 @@ async fn answer_questions(
             let mut asked = link.subscribe(subject).await?;
             let (membership, link, instance) = (Arc::clone(membership), Arc::clone(link), Arc::clone(instance));
             let (started, nats) = (Arc::clone(&started), Arc::clone(&nats));
-            tokio::spawn(async move {
+            let tasks = Arc::clone(&link);
+            tasks.spawn(async move {
                 while let Some(Message { reply, .. }) = asked.next().await {
                     let Some(reply) = reply else { continue };
                     let settings = &membership.settings;

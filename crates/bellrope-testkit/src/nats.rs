@@ -78,7 +78,7 @@ impl Nats {
     pub fn cluster(nodes: usize) -> Option<Vec<Self>> {
         let mut cluster = Vec::<Self>::new();
         for node in 0..nodes {
-            let routes: Vec<_> = cluster.iter().map(|node| port_in(node.home(), "cluster")).collect();
+            let routes: Vec<_> = cluster.iter().map(Self::cluster_port).collect();
             let routes: Vec<_> = routes.into_iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
             let lines = format!(
                 "server_name: n{node}\ncluster {{ name: fleet, listen: \"127.0.0.1:-1\", routes: [{}] }}",
@@ -93,6 +93,15 @@ impl Nats {
     #[must_use]
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where other nodes of its cluster find it.
+    ///
+    /// # Panics
+    /// If its configuration names no cluster.
+    #[must_use]
+    pub fn cluster_port(&self) -> u16 {
+        port_in(self.home(), "cluster")
     }
 
     /// What it says at a path of its monitoring, which `http: "127.0.0.1:-1"` in its configuration turns on.

@@ -16,6 +16,17 @@ pub(super) fn join(settings: FleetSettings, server: &Arc<Server>, socket: &Path)
     Ok(Some(fleet))
 }
 
+/// Says that tools at the API port reach the providers of this server, where callers of its socket reach the fleet.
+pub(super) fn warn_of_port(settings: &FleetSettings, port: Option<u16>) {
+    if port.is_some() && settings.leaves_to_fleet("ai.chat_stream") {
+        tracing::warn!(
+            target: "bellrope::fleet",
+            "the API port asks this server's own providers and not the fleet, to which the socket leaves ai.chat_stream; tools are \
+             to use the port of an instance"
+        );
+    }
+}
+
 /// What the line says that the server is ready with.
 pub(super) fn in_words(fleet: Option<&Fleet>) -> String {
     match fleet {

@@ -109,7 +109,8 @@ impl Attempt<'_> {
         let left = self.call.time_left().map(|left| u64::try_from(left.as_micros()).unwrap_or(u64::MAX));
         let within = left.unwrap_or(u64::MAX).min(BEGIN_WITHIN.as_micros() as u64);
         let said = self.call.metadata();
-        let caller = said.and_then(|said| said.caller_text().map(str::to_owned)).or_else(|| self.call.process_name());
+        let caller =
+            said.and_then(|said| said.caller_text().map(str::to_owned)).or_else(|| self.table.programs.of(self.call));
         let caller = match (self.table.name.as_str(), caller.unwrap_or_default()) {
             ("", caller) => caller,
             (name, caller) if caller.is_empty() => name.to_owned(),

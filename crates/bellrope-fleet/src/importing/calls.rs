@@ -13,6 +13,7 @@ use async_nats::{Message, StatusCode};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::programs::Programs;
 use crate::{
     clock::Clock,
     counters::{Counters, count},
@@ -36,6 +37,8 @@ pub(super) struct Table {
     /// The name of this server, told with each call.
     pub(super) name: String,
     pub(super) counters: Arc<Counters>,
+    /// The names of processes that called lately.
+    pub(super) programs: Programs,
     /// What signs who asks.
     pub(super) signer: Option<Signer>,
 }
@@ -93,7 +96,7 @@ pub(super) enum Event {
 impl Table {
     pub(super) fn new(name: String, clock: Clock, counters: Arc<Counters>, signer: Option<Signer>) -> Self {
         let calls = Mutex::new(Calls { last: crate::link::random() >> 1, ..Calls::default() });
-        Self { clock, calls, name, counters, signer }
+        Self { clock, calls, name, counters, programs: Programs::default(), signer }
     }
 
     /// The link is lost, and with it all that was handed over.

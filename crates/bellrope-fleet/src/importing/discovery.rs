@@ -77,7 +77,9 @@ impl Imports {
             }
             let Some(server) = self.types.upgrade() else { return };
             let name = imported.name.clone();
-            match server.add_types(|builder| self.register(builder, imported)) {
+            // Calls are forwarded in the thread of the fleet, where their link is: it lives as long as the importer does.
+            let fleet = tokio::runtime::Handle::current();
+            match server.add_types(|builder| self.register(builder.runtime(fleet), imported)) {
                 Ok(()) => {
                     tracing::info!(target: "bellrope::fleet", message_type = name, "message type of the fleet");
                     names.imported.insert(name);

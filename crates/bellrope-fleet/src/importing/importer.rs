@@ -1,13 +1,17 @@
 //! Forwards calls of this server to the fleet.
 
 use std::{
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_nats::Message;
 use bellrope::server::{ChunkReceiver, ChunkSender, HandlerError, OwnedCall};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use super::{
     attempt::{Attempt, Ended},
@@ -39,18 +43,22 @@ pub(crate) struct Importer {
     table: Table,
     pub(crate) choices: Choices,
     link: watch::Sender<Option<Arc<Link>>>,
+    /// Dropped with it: the thread in which calls are forwarded is needed no longer.
+    _needed: oneshot::Sender<Infallible>,
 }
 
 impl Importer {
-    /// `name` is that of this server, told with each call.
+    /// `name` is that of this server, told with each call. `needed` is dropped when no call can be forwarded any more.
     pub(crate) fn new(
         name: String,
         choices: Choices,
         clock: Clock,
         counters: Arc<Counters>,
         signer: Option<Signer>,
+        needed: oneshot::Sender<Infallible>,
     ) -> Arc<Self> {
-        Arc::new(Self { table: Table::new(name, clock, counters, signer), choices, link: watch::Sender::new(None) })
+        let table = Table::new(name, clock, counters, signer);
+        Arc::new(Self { table, choices, link: watch::Sender::new(None), _needed: needed })
     }
 
     /// There is a link.

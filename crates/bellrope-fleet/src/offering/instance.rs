@@ -252,7 +252,7 @@ impl Instance {
             Verdict::Full => return Err(Fault::busy("the instance hears of too many importing servers")),
         };
         let Some(asks) = self.asks(from, call, head, came)? else {
-            // In the name of somebody else: whose call this is runs, or has run.
+            // In the name of somebody else, or once more: whose call this is runs, or has run.
             count(&self.counters.forged);
             return Ok(());
         };
@@ -260,10 +260,12 @@ impl Instance {
         self.start((from, call), head, &asks, left, &offered, first)
     }
 
-    /// Who asks for a call. `None`: somebody who pretends to be somebody else.
+    /// Who asks for a call that is about to begin. `None`: somebody who pretends to be somebody else, or sends it again.
     fn asks(&self, from: u64, call: u64, head: &Head<'_>, came: &Came) -> Result<Option<Asking>, Fault> {
-        let Some((signed, who)) = came.signed.as_ref().zip(self.peers().who(from)) else {
-            return Ok(Some(Asking::default()));
+        let signed = came.signed.as_ref().zip(self.peers().who(from));
+        let Some((signed, who)) = signed else {
+            let is_new = self.peers().note_unsigned(from, call, Instant::now());
+            return Ok(is_new.then(Asking::default));
         };
         let subject = self.link.calls_at(self.link.id, head.name);
         let Some(asks) = who.asks(&subject, signed, &came.message) else { return Ok(None) };
@@ -347,7 +349,7 @@ impl Instance {
         let (part, first) = (Part { seq: 0, size: head.size }, first.to_vec());
         let serial = self.serial.fetch_add(1, Relaxed);
         let (registered, offered) = (Registered(Arc::clone(self), (from, call), serial), Arc::clone(offered));
-        let task = tokio::spawn(async move {
+        let task = self.link.spawn(async move {
             let registered = registered;
             let began = Instant::now();
             let outcome = running.run(part, &first).await;
@@ -356,7 +358,7 @@ impl Instance {
                 registered.0.report(from, call, fault).await;
             }
         });
-        calls.insert((from, call), Slot { serial, door, credit, task: task.abort_handle(), _share: share });
+        calls.insert((from, call), Slot { serial, door, credit, task, _share: share });
         Ok(())
     }
 
@@ -379,7 +381,7 @@ impl Instance {
     fn refuse(self: &Arc<Self>, from: u64, call: u64, fault: Fault) {
         count(&self.counters.refused);
         let instance = Arc::clone(self);
-        self.link.runtime.spawn(async move { instance.report(from, call, fault).await });
+        self.link.spawn(async move { instance.report(from, call, fault).await });
     }
 
     fn tell(&self, from: u64, call: u64, what: DownKind<'_>) {

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::replay::{Begun, Number};
+use super::replay::{Begun, Lately, Number};
 use crate::{
     clock::PeerClock,
     signing::{Importing, Signed},
@@ -65,6 +65,8 @@ pub(super) struct Peers {
     waiting: usize,
     /// Calls that were cancelled and are not here: a cancel may overtake its call. The number of the link, that of the call.
     cancelled: VecDeque<(u64, u64)>,
+    /// Calls that nobody signed and that have begun.
+    lately: Lately,
 }
 
 /// Whether a call may begin.
@@ -153,6 +155,11 @@ impl Peers {
     /// Who it is, if that is known.
     pub(super) fn who(&self, from: u64) -> Option<Arc<Importing>> {
         self.peers.get(&from)?.who.clone()
+    }
+
+    /// A call that nobody signed is about to begin. Answers `false` if it began before.
+    pub(super) fn note_unsigned(&mut self, from: u64, call: u64, now: Instant) -> bool {
+        self.lately.note((from, call), now)
     }
 
     /// A call that it has signed is about to begin.

@@ -1,8 +1,46 @@
 //! Which calls of a link have begun, so that nobody sends one of them again in its name.
 
+use std::{
+    collections::{HashSet, VecDeque},
+    time::{Duration, Instant},
+};
+
 /// So far behind the highest number a call may come; calls of one server overtake each other by less.
 const BEHIND: u64 = 4096;
 const WORDS: usize = (BEHIND / 64) as usize;
+
+/// How long a call that nobody signed is remembered. One that comes later than that is too late to begin.
+const REMEMBERED: Duration = Duration::from_secs(2);
+/// Most of them.
+const MOST_REMEMBERED: usize = 32_768;
+
+/// Calls that nobody signed and that began a moment ago, of all links. Their numbers are not believed to grow: a stranger who
+/// sends a high one in the name of a link would end all that this link calls.
+#[derive(Debug, Default)]
+pub(super) struct Lately {
+    in_order: VecDeque<(Instant, Call)>,
+    calls: HashSet<Call>,
+}
+
+/// The number of a link, and that of a call of it.
+type Call = (u64, u64);
+
+impl Lately {
+    /// Notes a call that is about to begin. Answers `false` if it was there before.
+    pub(super) fn note(&mut self, call: Call, now: Instant) -> bool {
+        let is_old = |(began, _): &(Instant, Call)| now.saturating_duration_since(*began) > REMEMBERED;
+        while self.in_order.len() >= MOST_REMEMBERED || self.in_order.front().is_some_and(is_old) {
+            if let Some((_, old)) = self.in_order.pop_front() {
+                self.calls.remove(&old);
+            }
+        }
+        let is_new = self.calls.insert(call);
+        if is_new {
+            self.in_order.push_back((now, call));
+        }
+        is_new
+    }
+}
 
 /// The numbers of the calls of one link, of which each grows by one.
 #[derive(Debug)]
@@ -67,11 +105,19 @@ impl Begun {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_call_that_nobody_signed_is_remembered_for_as_long_as_it_may_begin_and_there_is_a_bound() {
+        let (mut lately, start) = (Lately::default(), Instant::now());
+        assert!(lately.note((1, 5), start) && lately.note((2, 5), start) && lately.note((1, u64::MAX), start));
+        assert!(!lately.note((1, 5), start + REMEMBERED) && lately.note((1, 6), start));
+        assert!(lately.note((1, 5), start + 2 * REMEMBERED));
+        assert!((0..100_000).all(|call| lately.note((3, call), start)));
+        assert_eq!((lately.in_order.len(), lately.calls.len()), (MOST_REMEMBERED, MOST_REMEMBERED));
+    }
 
     proptest! {
         #[test]

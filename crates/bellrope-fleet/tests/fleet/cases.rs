@@ -19,12 +19,12 @@ use crate::{
 
 const NOTHING: &[u8] = b"";
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
 /// An importing server that knows the types of an instance which is gone.
-fn importing_what_is_gone(url: &str) -> Member {
+pub(crate) fn importing_what_is_gone(url: &str) -> Member {
     let there = offering(url);
     let here = importing(url);
     here.client().call("echo", b"").unwrap();
@@ -33,7 +33,7 @@ fn importing_what_is_gone(url: &str) -> Member {
 }
 
 /// Somebody who takes calls of `count` and says this of them: frames of an instance with the number 7, with bytes behind them.
-async fn pretend(url: String, say: impl Fn() -> Vec<(DownKind, &'static [u8])> + Send) {
+pub(crate) async fn pretend(url: String, say: impl Fn() -> Vec<(DownKind, &'static [u8])> + Send) {
     let client = async_nats::connect(url).await.unwrap();
     let mut calls = client.queue_subscribe("bellrope.call.count", "bellrope".to_owned()).await.unwrap();
     client.flush().await.unwrap();

@@ -12,4 +12,5 @@ mod networks;
 mod partitions;
 mod refusals;
 mod servers;
+mod variants;
 mod who_asks;

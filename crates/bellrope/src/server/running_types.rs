@@ -19,8 +19,9 @@ impl ServerBuilder {
 
 impl Server {
     /// Adds message types to the running server: those that `register` registers, all of them or none. Of the builder that it is
-    /// given only that counts, and no settings. Clients that read changes of the table, as those of this crate do, hear of the
-    /// new names within moments; others do not know them until they connect anew.
+    /// given only that counts, and no settings. If it is given a [runtime](ServerBuilder::runtime), the async handlers of these
+    /// types run there, and it must live as long as they do. Clients that read changes of the table, as those of this crate do,
+    /// hear of the new names within moments; others do not know them until they connect anew.
     ///
     /// A handler that answers on the worker costs a little more here than one that is registered at the start.
     ///
@@ -61,7 +62,12 @@ impl Server {
             schemas: schemas.clone(),
             ..ServerBuilder::default()
         };
-        let builder = register(builder);
+        #[cfg_attr(not(feature = "tokio"), expect(unused_mut, reason = "there are no runtimes"))]
+        let mut builder = register(builder);
+        #[cfg(feature = "tokio")]
+        if let Some(runtime) = &builder.runtime {
+            builder.registry.run_on(runtime);
+        }
         #[cfg(feature = "tokio")]
         if let Some(operator) = builder.operator {
             operator.attach(self.metrics());

@@ -163,6 +163,10 @@ pub(crate) fn start(
     port: &Port,
     held: Held,
 ) -> OpenCall {
+    let (runtime, handler) = match handler {
+        Handler::Elsewhere(own, handler) => ((own, runtime.1), &**handler),
+        handler => (runtime, handler),
+    };
     let deadline_us = call.context.deadline_us;
     let until = Until { message_type, context: call.context, cancelled: call.cancelled.clone() };
     let cancelled = call.cancelled.clone();
@@ -180,6 +184,7 @@ pub(crate) fn start(
     };
     let task = match handler {
         Handler::Unary(_) | Handler::InPlace(_) => unreachable!("these run on the worker"),
+        Handler::Elsewhere(..) => unreachable!("a handler is registered once"),
         Handler::UnaryAsync(handler) => answer(runtime, port, until, room, span, || handler(call)),
         Handler::ClientStream(handler) => {
             let chunks = receiver();

@@ -47,6 +47,9 @@ pub(crate) enum Handler {
     ClientStream(Box<dyn Fn(OwnedCall, ChunkReceiver) -> Answering<Vec<u8>> + Send + Sync>),
     #[cfg(feature = "tokio")]
     Duplex(Box<dyn Fn(OwnedCall, ChunkReceiver, ChunkSender) -> Answering<()> + Send + Sync>),
+    /// An async handler on a runtime that is not the server's.
+    #[cfg(feature = "tokio")]
+    Elsewhere(tokio::runtime::Handle, Arc<Handler>),
 }
 
 impl Handler {
@@ -67,6 +70,8 @@ impl Handler {
             Self::ClientStream(_) => Style::ClientStream,
             #[cfg(feature = "tokio")]
             Self::Duplex(_) => Style::Duplex,
+            #[cfg(feature = "tokio")]
+            Self::Elsewhere(_, handler) => handler.style(),
         }
     }
 }
@@ -126,6 +131,14 @@ impl Registry {
     #[cfg(feature = "service")]
     pub(crate) fn refuse(&mut self, name: &str, fault: String) {
         self.fault.get_or_insert((name.to_owned(), fault));
+    }
+
+    /// Has the async handlers that are registered run on this runtime.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn run_on(&mut self, runtime: &tokio::runtime::Handle) {
+        for (_, handler) in self.entries.iter_mut().filter(|(_, handler)| !handler.runs_on_worker()) {
+            *handler = Arc::new(Handler::Elsewhere(runtime.clone(), Arc::clone(handler)));
+        }
     }
 
     #[cfg(feature = "tokio")]

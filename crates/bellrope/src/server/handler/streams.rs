@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use super::port::Port;
 use crate::server::calls::body::Body;
@@ -84,8 +84,18 @@ impl ChunkSender {
         if size > limit {
             return Err(SendError::ChunkTooLarge { size, limit });
         }
-        let cost = size.clamp(Self::LEAST, Self::AHEAD) as u32;
-        Arc::clone(&self.permits).acquire_many_owned(cost).await.map_err(|_| SendError::Closed)
+        let cost = size.clamp(Self::LEAST, Self::AHEAD);
+        match Arc::clone(&self.permits).try_acquire_many_owned(cost as u32) {
+            Ok(permit) => return Ok(permit),
+            Err(TryAcquireError::Closed) => return Err(SendError::Closed),
+            Err(TryAcquireError::NoPermits) => {}
+        }
+        // Until half of what waits has gone: a handler that is woken for each chunk costs more than the chunk.
+        let awaited = cost.max(Self::AHEAD / 2);
+        let permit = Arc::clone(&self.permits).acquire_many_owned(awaited as u32).await;
+        let mut permit = permit.map_err(|_| SendError::Closed)?;
+        drop(permit.split(awaited - cost));
+        Ok(permit)
     }
 }
 
