@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the changes that no test noticed, in target/mutants/PART of each PART named, with mutants-explained.txt.
 
-Ends with 1 if one is not explained, or if one that is explained was noticed or is not there any more.
+Ends with 1 if one is not explained, if one that is explained was noticed or is not there any more, or if a run was cut off.
 """
 
 import collections
@@ -13,30 +13,37 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXPLAINED = ROOT / "scripts" / "mutants-explained.txt"
 # Which part a file belongs to.
-PARTS = {"budget": "/budget", "ring": "/ring", "breaker": "/breaker"}
+PARTS = {
+    "budget": ("/budget",),
+    "consumer": ("/ring/consumer", "/ring/wake"),
+    "producer": ("/ring/producer",),
+    "breaker": ("/breaker",),
+}
 
 
 def outcomes(part):
-    """How the tests of each change ended, by cargo-mutants' own words; and (change, line of code) of those unnoticed."""
+    """How the tests of each change ended, by cargo-mutants' own words; (change, line of code) of those unnoticed, and of all
+    that were tried; how many were not."""
     folder = ROOT / "target" / "mutants" / part / "mutants.out"
     report = json.loads((folder / "outcomes.json").read_text())
-    counts, unnoticed = collections.Counter(), []
-    if report["total_mutants"] != len(json.loads((folder / "mutants.json").read_text())):
-        sys.exit(f"{part}: the run was cut off; begin anew with --again")
+    counts, unnoticed, tried = collections.Counter(), [], set()
+    left = len(json.loads((folder / "mutants.json").read_text())) - report["total_mutants"]
     for outcome in report["outcomes"]:
         if outcome["scenario"] == "Baseline":
             continue
         mutant = outcome["scenario"]["Mutant"]
         counts[outcome["summary"]] += 1
+        source = (ROOT / mutant["file"]).read_text().splitlines()
+        # Lines move; what stands in them is what counts.
+        name = re.sub(r"^(.*?\.rs):\d+:\d+: ", r"\1: ", mutant["name"])
+        change = (name, source[mutant["span"]["start"]["line"] - 1].strip())
+        tried.add(change)
         if outcome["summary"] == "MissedMutant":
-            source = (ROOT / mutant["file"]).read_text().splitlines()
-            # Lines move; what stands in them is what counts.
-            name = re.sub(r"^(.*?\.rs):\d+:\d+: ", r"\1: ", mutant["name"])
-            unnoticed.append((name, source[mutant["span"]["start"]["line"] - 1].strip()))
+            unnoticed.append(change)
     earlier = folder / "previously_caught.txt"
     if earlier.exists():
         counts["before"] = len(earlier.read_text().splitlines())
-    return counts, unnoticed
+    return counts, unnoticed, tried, left
 
 
 def explanations():
@@ -60,19 +67,25 @@ def explanations():
 def main():
     parts = sys.argv[1:]
     explained = collections.Counter(
-        entry for entry in explanations() if any(PARTS[part] in entry[0].split(": ")[0] for part in parts)
+        entry for entry in explanations() if any(place in entry[0].split(": ")[0] for part in parts for place in PARTS[part])
     )
-    unnoticed = collections.Counter()
+    unnoticed, wrong = collections.Counter(), 0
     print()
     for part in parts:
-        counts, missed = outcomes(part)
+        counts, missed, tried, left = outcomes(part)
         unnoticed.update(missed)
+        if left:
+            # Of what was not tried nothing is known.
+            wrong += left
+            here = [entry for entry in explained if any(place in entry[0].split(": ")[0] for place in PARTS[part])]
+            for entry in set(here) - tried:
+                del explained[entry]
+            print(f"{part}: the run was cut off, and {left} changes were not tried: scripts/mutants --again {part}")
         before = f", {counts['before']} noticed or not built before and left out" if counts["before"] else ""
         print(
             f"{part}: {counts['CaughtMutant']} noticed, {counts['Timeout']} noticed by taking too long, "
             f"{counts['Unviable']} do not build, {counts['MissedMutant']} unnoticed{before}"
         )
-    wrong = 0
     for heading, entries in (
         ("no test notices, and no word explains", unnoticed - explained),
         (f"{EXPLAINED.name} explains, but a test notices or there is no more", explained - unnoticed),

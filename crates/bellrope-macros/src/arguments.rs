@@ -1,10 +1,10 @@
 //! The arguments of a method, and how they travel.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::{
-    Error, FnArg, GenericArgument, Ident, Lifetime, Pat, PatType, Path, PathArguments, Result, ReturnType, Type,
-    spanned::Spanned as _,
+    Attribute, Error, FnArg, GenericArgument, Ident, Lifetime, Pat, PatType, Path, PathArguments, Result, ReturnType,
+    Type, TypeParamBound, spanned::Spanned as _,
 };
 
 /// An argument that travels with the request.
@@ -37,7 +37,8 @@ impl Arguments {
         let mut arguments = Self { all: Vec::new(), incoming: None };
         for input in inputs {
             let FnArg::Typed(input) = input else { continue };
-            if let Some(item) = incoming(&input.ty)? {
+            input.attrs.iter().try_for_each(only_of_lints)?;
+            if let Some(item) = incoming(plain(&input.ty))? {
                 if arguments.incoming.replace(item).is_some() {
                     return Err(Error::new_spanned(&input.ty, "a method takes one stream: one argument `Incoming<T>`"));
                 }
@@ -58,6 +59,26 @@ impl Arguments {
     pub(crate) fn borrow(&self) -> bool {
         self.fields().any(|argument| argument.borrows)
     }
+}
+
+/// The type without the groups that a `macro_rules!` puts around it, and without parentheses.
+pub(crate) fn plain(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => plain(&group.elem),
+        Type::Paren(paren) => plain(&paren.elem),
+        ty => ty,
+    }
+}
+
+/// Refuses attributes that would say something of the argument: it is declared in more places than its author wrote.
+fn only_of_lints(attribute: &Attribute) -> Result<()> {
+    if ["allow", "expect", "warn", "deny", "forbid"].iter().any(|lint| attribute.path().is_ident(lint)) {
+        return Ok(());
+    }
+    Err(Error::new_spanned(
+        attribute,
+        "an argument has its name and its type: #[cfg] stands on a method, and attributes of serde in a type of yours",
+    ))
 }
 
 /// The type of the items, if this is a stream of them.
@@ -97,7 +118,8 @@ fn argument(input: &PatType, bellrope: &Path) -> Result<Argument> {
         return Err(Error::new_spanned(mutability, "`mut` belongs to the implementation of the method"));
     }
     let ident = &pattern.ident;
-    let written = (*input.ty).clone();
+    let mut written = plain(&input.ty).clone();
+    say_lifetime_of_cow(&mut written);
     let span = written.span();
     let argument = |field, attributes, sent, by_reference, borrows| Argument {
         ident: ident.clone(),
@@ -116,13 +138,13 @@ fn argument(input: &PatType, bellrope: &Path) -> Result<Argument> {
         if let Some(mutability) = &reference.mutability {
             return Err(Error::new_spanned(mutability, "an argument travels one way, so it cannot be `&mut`"));
         }
-        let inner = &*reference.elem;
+        let inner = plain(&reference.elem);
         return match inner {
             Type::Path(path) if path.path.is_ident("str") => {
                 let field = quote_spanned!(span=> ::std::borrow::Cow<'call, str>);
                 Ok(argument(field, borrow, quote!(::std::borrow::Cow::Borrowed(#ident)), true, true))
             }
-            Type::Slice(slice) if matches!(&*slice.elem, Type::Path(path) if path.path.is_ident("u8")) => {
+            Type::Slice(slice) if is_byte(&slice.elem) => {
                 let field = quote_spanned!(span=> #bellrope::service::Bytes<'call>);
                 let path = quote!(#bellrope::service::Bytes::borrow).to_string().replace(' ', "");
                 let borrow = quote!(#[serde(borrow, deserialize_with = #path)]);
@@ -143,6 +165,9 @@ fn argument(input: &PatType, bellrope: &Path) -> Result<Argument> {
             }
         };
     }
+    if is_cow_of_bytes(&written) {
+        return Err(Error::new_spanned(written, "bytes are `&[u8]` or `bellrope::service::Bytes<'_>`"));
+    }
     let mut borrows = false;
     let inside =
         "a text with escapes cannot be borrowed from JSON: take `Cow<'_, str>` in place of a reference in here";
@@ -162,11 +187,26 @@ fn called(ty: &Type, borrows: &mut bool, reference: &str) -> Result<Type> {
 fn fill(ty: &mut Type, borrows: &mut bool, reference: &str) -> Result<()> {
     match ty {
         Type::Reference(found) => Err(Error::new_spanned(found, reference)),
-        Type::ImplTrait(found) => Err(Error::new_spanned(
-            found,
-            "what travels has one type, which both sides know: name it in place of `impl`",
-        )),
+        Type::ImplTrait(found) => Err(of_no_name(found, "impl", &found.bounds)),
+        Type::TraitObject(found) => Err(of_no_name(found, "dyn", &found.bounds)),
+        Type::FnPtr(_) | Type::Ptr(_) | Type::Never(_) => {
+            Err(Error::new_spanned(ty, "this cannot travel: what does is a value that serde writes and reads"))
+        }
+        Type::Infer(_) => Err(Error::new_spanned(ty, "what travels has one type, which both sides know: name it")),
+        Type::Path(path) if path.qself.is_none() && path.path.segments.first().is_some_and(|it| it.ident == "Self") => {
+            Err(Error::new_spanned(path, "clients do not know what implements the service: name the type"))
+        }
         Type::Path(path) => {
+            if let Some(found) = path.path.segments.last().filter(|last| last.ident == "Incoming") {
+                let text = "a stream from the caller is an argument of its own, `items: Incoming<T>`";
+                return Err(Error::new_spanned(found, text));
+            }
+            if let Some(found) = path.path.segments.last().filter(|last| last.ident == "BoxStream") {
+                return Err(Error::new_spanned(found, STREAM));
+            }
+            if let Some(found) = path.path.segments.last().filter(|last| last.ident == "BoxFuture") {
+                return Err(Error::new_spanned(found, FUTURE));
+            }
             for segment in &mut path.path.segments {
                 match &mut segment.arguments {
                     PathArguments::AngleBracketed(arguments) => {
@@ -194,6 +234,57 @@ fn fill(ty: &mut Type, borrows: &mut bool, reference: &str) -> Result<()> {
         Type::Paren(paren) => fill(&mut paren.elem, borrows, reference),
         Type::Group(group) => fill(&mut group.elem, borrows, reference),
         _ => Ok(()),
+    }
+}
+
+/// Whether serde would write a list of numbers of it, and want to read bytes.
+fn is_cow_of_bytes(ty: &Type) -> bool {
+    let Type::Path(path) = ty else { return false };
+    let Some(last) = path.path.segments.last().filter(|last| last.ident == "Cow") else { return false };
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return false };
+    matches!(arguments.args.last(), Some(GenericArgument::Type(Type::Slice(slice))) if is_byte(&slice.elem))
+}
+
+fn is_byte(ty: &Type) -> bool {
+    matches!(plain(ty), Type::Path(path) if path.path.is_ident("u8"))
+}
+
+/// `Cow<str>` as `Cow<'_, str>`: a signature may leave the lifetime out, and a field or an `async fn` may not.
+fn say_lifetime_of_cow(ty: &mut Type) {
+    let Type::Path(path) = ty else { return };
+    let Some(last) = path.path.segments.last_mut() else { return };
+    let PathArguments::AngleBracketed(arguments) = &mut last.arguments else { return };
+    if last.ident == "Cow" && arguments.args.len() == 1 {
+        arguments.args.insert(0, GenericArgument::Lifetime(Lifetime::new("'_", last.ident.span())));
+        return;
+    }
+    for argument in &mut arguments.args {
+        if let GenericArgument::Type(inner) = argument {
+            say_lifetime_of_cow(inner);
+        }
+    }
+}
+
+const STREAM: &str = "a method answers with a stream as `impl Stream<Item = T>`";
+const FUTURE: &str = "a method that waits is an `async fn`";
+
+/// The name of the first trait among some bounds.
+pub(crate) fn trait_in<'a>(bounds: impl IntoIterator<Item = &'a TypeParamBound>) -> Option<&'a Ident> {
+    bounds.into_iter().find_map(|bound| match bound {
+        TypeParamBound::Trait(bound) => bound.path.segments.last().map(|last| &last.ident),
+        _ => None,
+    })
+}
+
+/// What is wrong with `impl Trait` or `dyn Trait`.
+fn of_no_name<'a>(found: &impl ToTokens, keyword: &str, bounds: impl IntoIterator<Item = &'a TypeParamBound>) -> Error {
+    match trait_in(bounds) {
+        Some(name) if name == "Stream" => Error::new_spanned(found, STREAM),
+        Some(name) if name == "Future" => Error::new_spanned(found, FUTURE),
+        _ => Error::new_spanned(
+            found,
+            format!("what travels has one type, which both sides know: name it in place of `{keyword}`"),
+        ),
     }
 }
 

@@ -71,13 +71,13 @@ pub(crate) fn expand(service: &Service, blocking: bool) -> TokenStream {
             }
         }
 
-        #[allow(dead_code)]
+        #[allow(dead_code, deprecated, non_snake_case)]
         impl #client {
             #connect
             #(#streamed)*
         }
 
-        #[allow(dead_code)]
+        #[allow(dead_code, deprecated, non_snake_case)]
         impl #bounded #client #generic {
             #(#once)*
         }

@@ -3,8 +3,8 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{
-    Attribute, Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, ReceiverKind, Result, ReturnType, Signature,
-    TraitItemFn, ext::IdentExt as _, parse_quote, spanned::Spanned as _,
+    Attribute, Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, ReceiverKind, Result, ReturnType, Safety,
+    Signature, Token, TraitItemFn, ext::IdentExt as _, parse_quote, punctuated::Punctuated, spanned::Spanned as _,
 };
 
 use crate::{
@@ -58,6 +58,7 @@ impl Method {
             } else if attribute.path().is_ident("name") {
                 own_name = Some(name_of(&attribute)?);
             } else {
+                refuse_conditional(&attribute)?;
                 item.attrs.push(attribute);
             }
         }
@@ -68,19 +69,19 @@ impl Method {
         let plain = ident.unraw().to_string();
         let own = own_name.as_ref().map_or_else(|| plain.clone(), LitStr::value);
         let name = LitStr::new(&format!("{prefix}.{own}"), own_name.map_or(ident.span(), |name| name.span()));
-        let request = format_ident!("__{}{}", service.unraw(), pascal(&plain), span = ident.span());
+        // Apart, so that no two methods of two services have one: `Foo::bar_baz` and `FooBar::baz`.
+        let request = format_ident!("__{}__{}", service.unraw(), plain, span = ident.span());
         Ok(Self { index, style, name, ident, request, arguments, output, item })
     }
 
     /// The attributes that hold for whatever is made of the method.
-    pub(crate) fn conditions(&self) -> impl Iterator<Item = &Attribute> {
-        self.item.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg"))
+    pub(crate) fn conditions(&self) -> impl Iterator<Item = Attribute> {
+        self.item.attrs.iter().filter(|attribute| attribute.path().is_ident("cfg")).cloned()
     }
 
     /// The attributes that hold for the method of a client.
-    pub(crate) fn client_attributes(&self) -> impl Iterator<Item = &Attribute> {
-        let kept = ["doc", "cfg", "deprecated"];
-        self.item.attrs.iter().filter(move |attribute| kept.iter().any(|name| attribute.path().is_ident(name)))
+    pub(crate) fn client_attributes(&self) -> impl Iterator<Item = Attribute> {
+        self.item.attrs.iter().filter_map(|attribute| kept(attribute, &["doc", "cfg", "deprecated"]))
     }
 
     /// The type of its requests, with a lifetime if it has one.
@@ -124,6 +125,7 @@ impl Method {
         quote! {
             #(#conditions)*
             #[doc(hidden)]
+            #[allow(non_camel_case_types, non_snake_case)]
             #[derive(#bellrope::service::serde::Serialize, #bellrope::service::serde::Deserialize)]
             #[serde(crate = #serde)]
             struct #declared {
@@ -157,6 +159,35 @@ fn name_of(attribute: &Attribute) -> Result<LitStr> {
     Err(Error::new_spanned(attribute, "a method's name on the wire is a text: #[name = \"read\"]"))
 }
 
+/// The attribute, if it has one of these names, or what is left of it under its condition.
+fn kept(attribute: &Attribute, names: &[&str]) -> Option<Attribute> {
+    let is_kept = |path: &Path| names.iter().any(|name| path.is_ident(name));
+    let Some((condition, conditional)) = conditional(attribute) else {
+        return is_kept(attribute.path()).then(|| attribute.clone());
+    };
+    let left: Vec<_> = conditional.into_iter().filter(|meta| is_kept(meta.path())).collect();
+    (!left.is_empty()).then(|| parse_quote!(#[cfg_attr(#condition, #(#left),*)]))
+}
+
+/// The condition of a `cfg_attr`, and what it holds for.
+fn conditional(attribute: &Attribute) -> Option<(Meta, Vec<Meta>)> {
+    if !attribute.path().is_ident("cfg_attr") {
+        return None;
+    }
+    let all = attribute.parse_args_with(Punctuated::<Meta, Token![,]>::parse_terminated).ok()?;
+    let mut all = all.into_iter();
+    Some((all.next()?, all.collect()))
+}
+
+/// What the macro itself reads is not there for it under a condition.
+fn refuse_conditional(attribute: &Attribute) -> Result<()> {
+    let all = conditional(attribute).map_or_else(Vec::new, |(_, all)| all);
+    match all.iter().find(|meta| ["blocking", "name", "cfg"].iter().any(|own| meta.path().is_ident(own))) {
+        Some(found) => Err(Error::new_spanned(found, "this stands by itself, and not in a `cfg_attr`")),
+        None => Ok(()),
+    }
+}
+
 fn check_signature(signature: &Signature) -> Result<()> {
     if let Some(parameter) = signature.generics.params.first() {
         return Err(Error::new_spanned(
@@ -169,6 +200,9 @@ fn check_signature(signature: &Signature) -> Result<()> {
     }
     if let Some(keyword) = &signature.constness {
         return Err(Error::new_spanned(keyword, "a method is `fn` or `async fn`"));
+    }
+    if let Safety::Safe(_) | Safety::Unsafe(_) = &signature.safety {
+        return Err(Error::new_spanned(&signature.safety, "a method is `fn` or `async fn`"));
     }
     if let Some(abi) = &signature.abi {
         return Err(Error::new_spanned(abi, "a method is `fn` or `async fn`"));
@@ -202,13 +236,4 @@ fn style(item: &TraitItemFn, blocking: Option<&Attribute>, arguments: &Arguments
             None => Ok(if blocking.is_some() { Style::Blocking } else { Style::Worker }),
         },
     }
-}
-
-/// `read_all` as `ReadAll`.
-fn pascal(name: &str) -> String {
-    let word = |word: &str| {
-        let mut letters = word.chars();
-        letters.next().map_or_else(|| "_".to_owned(), |first| first.to_uppercase().chain(letters).collect())
-    };
-    name.split('_').map(word).collect()
 }

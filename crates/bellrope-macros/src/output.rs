@@ -4,7 +4,7 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::{Error, GenericArgument, Path, PathArguments, Result, ReturnType, Type, TypeParamBound};
 
-use crate::arguments::owned;
+use crate::arguments::{owned, plain, trait_in};
 
 /// What a method answers with, or what each item of its stream is.
 pub(crate) struct Output {
@@ -40,30 +40,34 @@ impl Output {
                 stream: false,
             });
         };
-        match stream_item(ty)? {
-            Some(item) => Ok(Self { stream: true, ..Self::of(&item)? }),
-            None => Self::of(ty),
+        match stream_item(plain(ty))? {
+            Some(item) => Ok(Self { stream: true, ..Self::of(plain(&item))? }),
+            None => Self::of(plain(ty)),
         }
     }
 
     fn of(ty: &Type) -> Result<Self> {
-        if let Type::ImplTrait(found) = ty {
-            return Err(Error::new_spanned(
-                found,
-                "a method answers with a type that has a name, or `impl Stream<Item = T>`",
-            ));
+        match ty {
+            Type::ImplTrait(found) if trait_in(&found.bounds).is_none_or(|name| name != "Future") => {
+                return Err(Error::new_spanned(
+                    found,
+                    "a method answers with a type that has a name, or `impl Stream<Item = T>`",
+                ));
+            }
+            ty => owned(ty)?,
         }
-        owned(ty)?;
         let written = quote!(#ty);
-        let plain = Self {
+        let value_alone = Self {
             kind: OutputKind::Plain,
             written: written.clone(),
             value: written.clone(),
             error: None,
             stream: false,
         };
-        let Type::Path(path) = ty else { return Ok(plain) };
-        let Some(last) = path.path.segments.last().filter(|last| last.ident == "Result") else { return Ok(plain) };
+        let Type::Path(path) = ty else { return Ok(value_alone) };
+        let Some(last) = path.path.segments.last().filter(|last| last.ident == "Result") else {
+            return Ok(value_alone);
+        };
         let types: Vec<_> = match &last.arguments {
             PathArguments::AngleBracketed(arguments) => arguments.args.iter().collect(),
             _ => Vec::new(),
@@ -71,7 +75,7 @@ impl Output {
         let [GenericArgument::Type(value), GenericArgument::Type(error)] = types[..] else {
             return Err(Error::new_spanned(ty, "say both types, `Result<T, E>`, because both travel"));
         };
-        let failing = matches!(error, Type::Path(path)
+        let failing = matches!(plain(error), Type::Path(path)
             if path.path.segments.last().is_some_and(|last| last.ident == "HandlerError"));
         if failing {
             return Ok(Self { kind: OutputKind::Failing, written, value: quote!(#value), error: None, stream: false });

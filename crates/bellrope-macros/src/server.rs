@@ -21,24 +21,25 @@ pub(crate) fn expand(service: &Service) -> TokenStream {
     quote! {
         #[doc = #what]
         #[allow(dead_code)]
-        #visibility struct #server<S>(::std::sync::Arc<S>);
+        #visibility struct #server<__Host>(::std::sync::Arc<__Host>);
 
         #[allow(dead_code)]
-        impl<S: #ident> #server<S> {
+        impl<__Host: #ident> #server<__Host> {
             #[doc = #new]
             #[must_use]
-            pub fn new(service: S) -> Self {
+            pub fn new(service: __Host) -> Self {
                 Self(::std::sync::Arc::new(service))
             }
         }
 
-        impl<S: #ident> ::core::convert::From<::std::sync::Arc<S>> for #server<S> {
-            fn from(service: ::std::sync::Arc<S>) -> Self {
+        impl<__Host: #ident> ::core::convert::From<::std::sync::Arc<__Host>> for #server<__Host> {
+            fn from(service: ::std::sync::Arc<__Host>) -> Self {
                 Self(service)
             }
         }
 
-        impl<S: #ident> #bellrope::service::Service for #server<S> {
+        #[allow(deprecated)]
+        impl<__Host: #ident> #bellrope::service::Service for #server<__Host> {
             fn register(self, builder: #bellrope::server::ServerBuilder) -> #bellrope::server::ServerBuilder {
                 let Self(service) = self;
                 #(#registrations)*
@@ -67,7 +68,7 @@ fn register(service: &Service, method: &Method) -> TokenStream {
             if argument.by_reference { quote!(&request.#field) } else { quote!(request.#field) }
         }
     });
-    let called = quote!(<S as #the_trait>::#ident(&service, #(#arguments),*));
+    let called = quote!(<__Host as #the_trait>::#ident(&service, #(#arguments),*));
     let answered = if method.fails() { quote!(answer?) } else { quote!(answer) };
     let reply = quote!(#server::answer::<#codec, _>(#name, &#answered));
     let send = if method.fails() { quote!(send_or_fail) } else { quote!(send) };

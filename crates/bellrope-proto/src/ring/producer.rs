@@ -316,9 +316,9 @@ impl Producer {
     #[inline(never)]
     fn write_long(&self, at: usize, bytes: &[u8], first: bool) {
         // The consumer polls the line of the header: what lies beyond goes first, so that we take that line away from it
-        // once, at the very end. A copy of a few bytes does that by itself.
+        // once, at the very end. A copy of a few bytes does that by itself; so many go beyond the line.
         let to_next_line = at.next_multiple_of(LINE as usize) - at;
-        if first && bytes.len() > to_next_line {
+        if first {
             let (head, tail) = bytes.split_at(to_next_line);
             self.view.write(at + to_next_line, tail);
             self.view.write(at, head);

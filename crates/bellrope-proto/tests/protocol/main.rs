@@ -2,6 +2,7 @@
 //! threads of one process and looks at nothing but its own memory.
 
 mod both;
+mod compact_ring;
 mod connection;
 mod described;
 mod hostile_memory;

@@ -17,13 +17,13 @@ const SIZE_16: &[u8] = &[];
 const SIZE_24: &[u8] = &[1; 8];
 const SIZE_64: &[u8] = &[2; 48];
 
-struct Ring {
-    producer: Producer,
-    consumer: Consumer,
-    view: View,
+pub(crate) struct Ring {
+    pub(crate) producer: Producer,
+    pub(crate) consumer: Consumer,
+    pub(crate) view: View,
 }
 
-fn ring(geometry: Geometry) -> Ring {
+pub(crate) fn ring(geometry: Geometry) -> Ring {
     let view = SharedMemory::anonymous(geometry.segment_len()).view(0..geometry.segment_len());
     Ring { producer: Producer::new(view.clone(), geometry), consumer: Consumer::new(view.clone(), geometry), view }
 }
@@ -33,12 +33,12 @@ fn page() -> Ring {
 }
 
 impl Ring {
-    fn stage(&mut self, class: RecordClass, payload: &[u8]) -> bool {
+    pub(crate) fn stage(&mut self, class: RecordClass, payload: &[u8]) -> bool {
         self.producer.push(class, Kind::Request, 1, 1, None, payload).unwrap()
     }
 
     /// Stages bulk records, and publishes them.
-    fn send(&mut self, count: usize, payload: &[u8]) {
+    pub(crate) fn send(&mut self, count: usize, payload: &[u8]) {
         for _ in 0..count {
             assert!(self.stage(RecordClass::Bulk, payload));
         }
@@ -46,18 +46,18 @@ impl Ring {
     }
 
     /// Stages records until there is no room. Answers where the last one ends.
-    fn fill(&mut self, class: RecordClass, payload: &[u8]) -> u64 {
+    pub(crate) fn fill(&mut self, class: RecordClass, payload: &[u8]) -> u64 {
         while self.stage(class, payload) {}
         self.producer.position()
     }
 
-    fn pop(&mut self) -> Wake {
+    pub(crate) fn pop(&mut self) -> Wake {
         let record = self.consumer.peek().unwrap().expect("a record");
         self.consumer.advance(&record)
     }
 
     /// Takes records, and publishes the position behind them.
-    fn receive(&mut self, count: usize) -> u64 {
+    pub(crate) fn receive(&mut self, count: usize) -> u64 {
         for _ in 0..count {
             let _ = self.pop();
         }
@@ -384,6 +384,22 @@ fn a_draft_takes_what_there_is_room_for_to_the_byte_and_stays_as_it_was_otherwis
         assert_eq!((record.id, record.extension), (7, if extended { 9 } else { 0 }));
         ring.consumer.read(&record, 0, &mut back);
         assert_eq!(back, payload[..room]);
+    }
+}
+
+#[test]
+fn a_draft_that_begins_where_the_room_ends_takes_nothing() {
+    // (records of 16 bytes before it, extended): after 147 of 24 bytes its head fits, and not a word more.
+    for (before, extended) in [(2, false), (3, true)] {
+        let mut ring = page();
+        ring.send(147 - usize::from(extended), SIZE_24);
+        ring.send(before, SIZE_16);
+        let left = 4096 - 8 - SPARE - ring.producer.position();
+        assert_eq!(left, if extended { 24 } else { 16 });
+        let mut draft = ring.producer.begin(RecordClass::Bulk, extended, 0).unwrap().unwrap();
+        assert!(!draft.append(&[1]) && draft.is_empty());
+        draft.stage(Kind::Request, 1, 7, 9);
+        assert_eq!(ring.fill(RecordClass::Bulk, SIZE_16), 4096 - 8 - SPARE);
     }
 }
 
