@@ -29,6 +29,7 @@ use crate::json;
 use crate::message::fields::{CHAT_REQUEST, COMPLETION_REQUEST, Known, misread, unknown};
 use crate::message::{ChatRequest, CompletionRequest, WIRE_VERSION};
 use crate::provider::BoxFuture;
+use crate::room::AnswerRoom;
 pub use names::MESSAGE_TYPES;
 pub(crate) use names::{CANCEL, CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, EMBED, HEALTH, MODELS, RESUME};
 pub use pieces::MAX_CHUNK;
@@ -38,6 +39,9 @@ use resumable::Reader;
 /// How often a request counts in the server's buffer budget: what is read out of it, what is sent to the provider, and a
 /// part of that on its way from the one to the other.
 const WEIGHT: u32 = 3;
+
+/// What a request under way takes beside all that, in bytes: its connection to the provider, and the pieces on their way.
+const UNDER_WAY: u64 = 24 * 1024;
 
 /// What is said of a request for an answer that is kept, where none is.
 const NOT_RESUMABLE: &str = "`resumable` was left out: only answers of ai.chat_stream are kept";
@@ -80,11 +84,12 @@ pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> Serv
             CHAT,
             unary(&gateway, |gateway, call| async move {
                 let asker = asker(&gateway, &call, CHAT);
+                let room = AnswerRoom::of_call(call.room_claims());
                 let Asked::<ChatRequest> { mut request, room: _room, .. } = asked(call).await?;
                 if request.resumable {
                     request.notes.push(NOT_RESUMABLE.to_owned());
                 }
-                request.asker = asker;
+                (request.asker, request.room) = (asker, room.clone());
                 answer(gateway.chat(request).await)
             }),
         )
@@ -93,9 +98,11 @@ pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> Serv
             COMPLETE,
             unary(&gateway, |gateway, call| async move {
                 let asker = asker(&gateway, &call, COMPLETE);
-                let Asked { mut request, room: _room, .. } = asked::<CompletionRequest>(call).await?;
-                request.asker = asker;
-                answer(gateway.complete(request).await)
+                let room = AnswerRoom::of_call(call.room_claims());
+                let Asked { request, room: _room, .. } = asked::<CompletionRequest>(call).await?;
+                let mut request = ChatRequest::from(request);
+                (request.asker, request.room) = (asker, room.clone());
+                answer(gateway.chat(request).await)
             }),
         )
         .server_stream(COMPLETE_STREAM, stream(&gateway, Gateway::complete_stream))
@@ -183,6 +190,7 @@ fn asker(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Asker {
 fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, HandlerError> {
     match outcome {
         Ok(response) => encode(&response),
+        Err(error @ ProviderError::NoRoom { .. }) => Err(HandlerError::exhausted(format!("{}: {error}", error.code()))),
         // The error's own words hold its fix.
         Err(error) => {
             let text = format!("{}: {error}", error.code());
@@ -266,7 +274,7 @@ async fn asked<T: WithNotes>(call: OwnedCall) -> Result<Asked<T>, HandlerError> 
     let (weight, call) = if large { apart(move || weigh(call)).await.map_err(no_thread)? } else { weigh(call) };
     // What the call holds for itself is enough for most.
     let more = weight.saturating_sub(u64::from(WEIGHT - 1) * size as u64);
-    let room = if more == 0 { None } else { Some(call.claim(more).await?) };
+    let room = Some(call.claim(more + UNDER_WAY).await?);
     let read = move || Ok(Asked { request: read(&call)?, size, room });
     if large { apart(read).await.map_err(no_thread)? } else { read() }
 }

@@ -136,6 +136,7 @@ impl Remote {
             is_numbered: request.format == PassFormat::Responses,
             choices: request.choices(),
             meter: request.meter.clone(),
+            room: request.room.clone(),
         };
         pass(&self.endpoint, post, translator).await
     }
