@@ -262,7 +262,7 @@ async fn one_owner_keeps_others_neither_from_beginning_nor_from_what_they_have()
     let begin_of = |owner| answers.begin(Answers::new_id().unwrap(), owner, true, None, 0);
     let theirs = begin_of(other).unwrap();
     theirs.clone().keep();
-    advance(std::time::Duration::from_millis(1)).await;
+    advance(Duration::from_millis(1)).await;
     let under_way: Vec<_> = (0..MAX_UNDER_WAY).map(|_| begin_of(US).unwrap()).collect();
     let refused = begin_of(US).unwrap_err().to_string();
     assert_eq!((MAX_UNDER_WAY, refused.contains("as many under way as one may have, 128")), (128, true), "{refused}");
