@@ -162,6 +162,8 @@ pub struct EmbeddingRequest {
     pub asker: Asker,
     /// The tool's own key, for providers that take it.
     pub key: Option<ToolKey>,
+    /// What the answer takes its room from.
+    pub room: AnswerRoom,
 }
 
 /// What a provider can do.

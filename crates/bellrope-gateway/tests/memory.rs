@@ -284,6 +284,25 @@ fn memory_stays_within_the_same_bound_whatever_is_left_unread_answered_or_sent()
     }
 }
 
+// Fault 58.
+#[test]
+fn memory_stays_within_the_same_bound_however_many_texts_vectors_are_asked_for() {
+    let served = Served::start();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| served.client()).collect();
+    clients.iter().for_each(|client| assert_eq!(client.call("echo", b"there").unwrap(), b"there"));
+    let before = served.memory("VmRSS");
+    for size in SIZES {
+        let request = repeated(size, r#"{"provider":"chat","model":"m","input":["#, "\"\",", "]}");
+        within_bounds(&served, before, &format!("empty texts, {size} bytes"), || {
+            std::thread::scope(|scope| {
+                for client in &clients {
+                    scope.spawn(|| was_asked("texts", &client.call_within("ai.embed", &request, PATIENCE)));
+                }
+            });
+        });
+    }
+}
+
 // Faults 58, 69.
 #[test]
 fn memory_stays_within_the_same_bound_however_many_long_answers_are_collected_or_waited_for() {

@@ -224,10 +224,12 @@ impl Service {
         let (body, _values) = self.weighed(self.read(body).await?).await?;
         let gateway = self.gateway.current();
         let (mut request, is_base64) = read_body(&gateway, body, embedding_request).await?;
-        (request.key, request.asker) = (head.key, head.asker);
+        let room = AnswerRoom::of_all(Arc::clone(&self.values));
+        (request.key, request.asker, request.room) = (head.key, head.asker, room.clone());
         let note = gateway.model_name_notice(request.provider.as_deref(), request.model.as_deref());
         let answer = gateway.embed(request).await?;
-        Ok(noted(json(on_its_own(move || embedding_response(&answer, is_base64)).await?)?, note.as_slice()))
+        let body = on_its_own(move || embedding_response(&answer, is_base64)).await?.map_err(unwritable)?;
+        Ok(noted(response_of(full_with_room(body, room)), note.as_slice()))
     }
 
     /// Reads a body, within its bounds and those of all bodies together.
