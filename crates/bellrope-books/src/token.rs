@@ -321,7 +321,12 @@ impl std::fmt::Debug for NewToken {
 fn read(path: &Path) -> Result<Vec<TokenRow>, TokenError> {
     let io = |source| TokenError::Io { path: path.to_owned(), source };
     let unreadable = |reason: String| TokenError::Unreadable { path: path.to_owned(), reason };
-    let file = match File::open(path) {
+    // To open a pipe is to wait for its other end, and whoever waits here serves others.
+    let opened = fs::metadata(path).and_then(|found| match found.is_file() {
+        true => File::open(path),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no ordinary file")),
+    });
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io(error)),
@@ -437,6 +442,18 @@ mod tests {
             assert!(error.contains("holds no tokens") && error.contains("move it away"), "{error}");
             assert_eq!(fs::read_to_string(tokens.path()).unwrap(), damaged);
         }
+    }
+
+    // Fault 48.
+    #[test]
+    fn a_pipe_in_the_place_of_the_file_holds_nobody_up() {
+        let (tokens, _home) = tokens();
+        let made = tokens.add("codex", &[]).unwrap();
+        fs::remove_file(tokens.path()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(tokens.path()).status().unwrap().success());
+        let anew = Tokens::at(tokens.path().to_owned());
+        assert_eq!(anew.find(&made.token), Found::Wrong);
+        assert!(anew.add("b", &[]).unwrap_err().to_string().contains("it is no ordinary file"));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use bellrope_books::{
     BookSettings, Bookkeeper, Budget, By, Moment, Price, Tokens, UsageQuery, UsageRow, Window, usage,
 };
 use bellrope_gateway::{
-    Asker, AskerKind, BoxFuture, Capabilities, ChatRequest, Chunk, ChunkStream, EmbeddingRequest, Gateway, ModelInfo,
-    Provider, ProviderError, ProviderHealth, StopReason, Usage,
+    AnswerRoom, Asker, AskerKind, BoxFuture, Capabilities, ChatRequest, Chunk, ChunkStream, EmbeddingRequest, Gateway,
+    ModelInfo, Provider, ProviderError, ProviderHealth, StopReason, Usage,
 };
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::Semaphore;
@@ -370,6 +370,7 @@ async fn vectors_have_their_row() {
         fields: r#"{"input":"Hi"}"#.into(),
         asker: Asker::new(AskerKind::Program, "indexer", "/v1/embeddings"),
         key: None,
+        room: AnswerRoom::default(),
     };
     gateway.embed(vectors).await.unwrap();
     close(&books);

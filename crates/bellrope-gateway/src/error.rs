@@ -232,6 +232,12 @@ pub enum ProviderError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// There is no room for the answer beside those of others.
+    #[error("there is no room for the answer: {reason}; try again")]
+    NoRoom {
+        /// What is full, and of what.
+        reason: Excerpt,
+    },
     /// No answer of this id is kept for whoever asks.
     #[error(
         "no answer of this id is kept here for you: answers are kept for a while, by the program that asked for it alone, and \
@@ -290,7 +296,7 @@ impl ProviderError {
     /// | `not_configured`, `authentication`, `permission`, `billing`, `not_found` | the configuration or the account is |
     /// | `budget_exceeded` | a budget of this gateway allows no more for now |
     /// | `connect`, `disconnected`, `timeout` | no answer came |
-    /// | `rate_limited`, `overloaded`, `unavailable`, `provider_error` | the provider cannot answer now, or failed |
+    /// | `rate_limited`, `overloaded`, `unavailable`, `provider_error` | the provider, or this gateway, cannot answer now, or failed |
     /// | `unexpected_content`, `malformed`, `answer_too_large` | what came is not an answer, or larger than is taken |
     /// | `truncated` | the answer broke off |
     /// | `unknown_answer`, `not_resumable`, `superseded`, `cancelled` | an answer that is kept cannot be read, or no longer |
@@ -314,6 +320,7 @@ impl ProviderError {
             Self::Malformed { .. } => "malformed",
             Self::Truncated { .. } => "truncated",
             Self::TooLarge { .. } => "answer_too_large",
+            Self::NoRoom { .. } => "overloaded",
             Self::UnknownAnswer => "unknown_answer",
             Self::NotResumable { .. } => "not_resumable",
             Self::Superseded => "superseded",
@@ -327,6 +334,7 @@ impl ProviderError {
             Self::UnsupportedVersion { .. }
             | Self::InvalidRequest { .. }
             | Self::UnknownProvider { .. }
+            | Self::NoRoom { .. }
             | Self::UnknownAnswer
             | Self::NotResumable { .. }
             | Self::Superseded
@@ -359,7 +367,7 @@ impl ProviderError {
         match self {
             // One that was opened by hand says no time.
             Self::Suspended { retry_after, .. } => !retry_after.is_zero(),
-            Self::Limited { .. } => true,
+            Self::Limited { .. } | Self::NoRoom { .. } => true,
             // Clients wait for what is to be sent again, and not for hours.
             Self::Budget { retry_after, .. } => *retry_after <= SOON,
             Self::Disconnected { .. } | Self::TimedOut { .. } | Self::Truncated { .. } => true,

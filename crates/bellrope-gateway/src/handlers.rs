@@ -29,6 +29,7 @@ use crate::json;
 use crate::message::fields::{CHAT_REQUEST, COMPLETION_REQUEST, Known, misread, unknown};
 use crate::message::{ChatRequest, CompletionRequest, WIRE_VERSION};
 use crate::provider::BoxFuture;
+use crate::room::AnswerRoom;
 pub use names::MESSAGE_TYPES;
 pub(crate) use names::{CANCEL, CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, EMBED, HEALTH, MODELS, RESUME};
 pub use pieces::MAX_CHUNK;
@@ -38,6 +39,9 @@ use resumable::Reader;
 /// How often a request counts in the server's buffer budget: what is read out of it, what is sent to the provider, and a
 /// part of that on its way from the one to the other.
 const WEIGHT: u32 = 3;
+
+/// What a request under way takes beside all that, in bytes: its connection to the provider, and the pieces on their way.
+const UNDER_WAY: u64 = 24 * 1024;
 
 /// What is said of a request for an answer that is kept, where none is.
 const NOT_RESUMABLE: &str = "`resumable` was left out: only answers of ai.chat_stream are kept";
@@ -80,11 +84,12 @@ pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> Serv
             CHAT,
             unary(&gateway, |gateway, call| async move {
                 let asker = asker(&gateway, &call, CHAT);
-                let Asked::<ChatRequest> { mut request, room: _room, .. } = asked(call).await?;
+                let room = AnswerRoom::of_call(call.room_claims());
+                let Asked::<ChatRequest> { mut request, _room, .. } = asked(call).await?;
                 if request.resumable {
                     request.notes.push(NOT_RESUMABLE.to_owned());
                 }
-                request.asker = asker;
+                (request.asker, request.room) = (asker, room.clone());
                 answer(gateway.chat(request).await)
             }),
         )
@@ -93,9 +98,11 @@ pub fn register(builder: ServerBuilder, gateway: impl Into<LiveGateway>) -> Serv
             COMPLETE,
             unary(&gateway, |gateway, call| async move {
                 let asker = asker(&gateway, &call, COMPLETE);
-                let Asked { mut request, room: _room, .. } = asked::<CompletionRequest>(call).await?;
-                request.asker = asker;
-                answer(gateway.complete(request).await)
+                let room = AnswerRoom::of_call(call.room_claims());
+                let Asked { request, _room, .. } = asked::<CompletionRequest>(call).await?;
+                let mut request = ChatRequest::from(request);
+                (request.asker, request.room) = (asker, room.clone());
+                answer(gateway.chat(request).await)
             }),
         )
         .server_stream(COMPLETE_STREAM, stream(&gateway, Gateway::complete_stream))
@@ -156,7 +163,7 @@ fn stream<T: WithNotes>(
         // The request is read in here: outside of the future it would keep the worker from its other connections.
         Box::pin(async move {
             let asker = asker(&gateway, &call, T::STREAM);
-            let Asked { mut request, room: _room, .. } = asked::<T>(call).await?;
+            let Asked { mut request, _room, .. } = asked::<T>(call).await?;
             *request.beside().2 = asker;
             forward(begin(&gateway, request), chunks).await
         })
@@ -183,6 +190,7 @@ fn asker(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Asker {
 fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, HandlerError> {
     match outcome {
         Ok(response) => encode(&response),
+        Err(error @ ProviderError::NoRoom { .. }) => Err(HandlerError::exhausted(format!("{}: {error}", error.code()))),
         // The error's own words hold its fix.
         Err(error) => {
             let text = format!("{}: {error}", error.code());
@@ -205,7 +213,7 @@ fn chat_stream(
         let (live, gateway, caller) = (live.clone(), live.current(), Reader::of(&call));
         Box::pin(async move {
             let asker = asker(&gateway, &call, CHAT_STREAM);
-            let Asked::<ChatRequest> { mut request, size, room: _room } = asked(call).await?;
+            let Asked::<ChatRequest> { mut request, size, _room } = asked(call).await?;
             request.asker = asker;
             if request.resumable {
                 return resumable::begin(&live, request, size, caller, chunks).await;
@@ -254,21 +262,27 @@ struct Asked<T> {
     request: T,
     /// Of the request as it came, in bytes.
     size: usize,
-    room: Option<ClaimedRoom>,
+    _room: ClaimedRoom,
 }
 
 /// The request that a call holds, with a note for each field of it that is passed over. A large one is read by a thread
 /// that serves nobody else, which keeps the call, and so its room in the budget, although it may be cancelled meanwhile.
 async fn asked<T: WithNotes>(call: OwnedCall) -> Result<Asked<T>, HandlerError> {
     let size = call.payload().len();
-    let large = size > LARGE;
-    let weigh = move |call: OwnedCall| (json::weight(call.payload(), ARGUMENTS), call);
-    let (weight, call) = if large { apart(move || weigh(call)).await.map_err(no_thread)? } else { weigh(call) };
+    let (call, room) = weighed(call, ARGUMENTS).await?;
+    let read = move || Ok(Asked { request: read(&call)?, size, _room: room });
+    if size > LARGE { apart(read).await.map_err(no_thread)? } else { read() }
+}
+
+/// A call, and the room for what is made of it beside that which it holds for itself, in which it is read and sent on.
+async fn weighed(call: OwnedCall, text: json::Place) -> Result<(OwnedCall, ClaimedRoom), HandlerError> {
+    let size = call.payload().len();
+    let weigh = move |call: OwnedCall| (json::weight(call.payload(), text), call);
+    let (weight, call) = if size > LARGE { apart(move || weigh(call)).await.map_err(no_thread)? } else { weigh(call) };
     // What the call holds for itself is enough for most.
     let more = weight.saturating_sub(u64::from(WEIGHT - 1) * size as u64);
-    let room = if more == 0 { None } else { Some(call.claim(more).await?) };
-    let read = move || Ok(Asked { request: read(&call)?, size, room });
-    if large { apart(read).await.map_err(no_thread)? } else { read() }
+    let room = call.claim(more + UNDER_WAY).await?;
+    Ok((call, room))
 }
 
 fn no_thread(fault: String) -> HandlerError {

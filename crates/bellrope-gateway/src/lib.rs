@@ -67,6 +67,7 @@ mod notes;
 pub mod pass;
 pub mod provider;
 pub mod providers;
+mod room;
 pub mod secret;
 pub mod sse;
 #[cfg(test)]
@@ -94,6 +95,7 @@ pub use providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use providers::formats::{self, ProviderKind};
 #[cfg(feature = "http")]
 pub use providers::http::HttpProvider;
+pub use room::AnswerRoom;
 pub use secret::{KeyFault, Secret};
 
 /// The example of this crate's README, compiled and run with the documentation tests.

@@ -29,6 +29,7 @@ use crate::account::Meter;
 use crate::asker::Asker;
 use crate::error::ProviderError;
 use crate::message::{StopReason, Usage};
+use crate::room::AnswerRoom;
 
 pub use carried::Carried;
 pub use envelope::{Envelope, Unreadable};
@@ -66,6 +67,8 @@ pub struct PassRequest {
     pub asker: Asker,
     /// Where it is noted what the answer has taken before its end.
     pub meter: Meter,
+    /// What a whole answer takes its room from.
+    pub room: AnswerRoom,
     envelope: Envelope,
     body: Bytes,
     /// The most tokens of the answer, if a budget allows fewer than are asked for.
@@ -84,6 +87,7 @@ impl PassRequest {
             key: None,
             asker: Asker::default(),
             meter: Meter::default(),
+            room: AnswerRoom::default(),
             envelope,
             body,
             limit: None,

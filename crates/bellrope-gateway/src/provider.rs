@@ -17,6 +17,7 @@ use crate::message::{
 };
 use crate::notes::Notes;
 use crate::pass::{PassError, PassFormat, PassRequest, Passed, ToolKey};
+use crate::room::AnswerRoom;
 
 /// The most text a collected answer may hold, in bytes: below the default limit of a message.
 pub const MAX_ANSWER: usize = 8 * 1024 * 1024;
@@ -130,8 +131,9 @@ pub trait Provider: Send + Sync + 'static {
     /// A whole answer: by default the collected stream.
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ProviderError>> {
         let model = request.model.clone().or_else(|| self.capabilities().default_model);
+        let room = request.room.clone();
         let stream = self.chat_stream(request);
-        Box::pin(collect(stream, model))
+        Box::pin(collect_within(stream, model, room))
     }
 }
 
@@ -160,6 +162,8 @@ pub struct EmbeddingRequest {
     pub asker: Asker,
     /// The tool's own key, for providers that take it.
     pub key: Option<ToolKey>,
+    /// What the answer takes its room from.
+    pub room: AnswerRoom,
 }
 
 /// What a provider can do.
@@ -196,12 +200,22 @@ impl Default for ProviderLimits {
 ///
 /// # Errors
 /// The stream's own error; [`ProviderError::TooLarge`]; [`ProviderError::Truncated`] if it ends without a terminal piece.
-pub async fn collect(mut stream: ChunkStream, model: Option<String>) -> Result<ChatResponse, ProviderError> {
+pub async fn collect(stream: ChunkStream, model: Option<String>) -> Result<ChatResponse, ProviderError> {
+    collect_within(stream, model, AnswerRoom::default()).await
+}
+
+/// The same, of which each byte takes its room there.
+async fn collect_within(
+    mut stream: ChunkStream,
+    model: Option<String>,
+    room: AnswerRoom,
+) -> Result<ChatResponse, ProviderError> {
     let mut answer = Collector::new(model);
     while let Some(chunk) = stream.next().await {
         if let Some(stop_reason) = answer.add(chunk?)? {
             return Ok(answer.finish(stop_reason));
         }
+        room.grow_to(MAX_ANSWER - answer.room)?;
     }
     Err(ProviderError::Truncated { reason: "the stream ended without a word".into() })
 }

@@ -36,6 +36,9 @@ const CLIENTS: usize = 6;
 /// worst.
 const SIZES: [usize; 2] = [256 * 1024, 4 << 20];
 
+/// Bytes of a long answer.
+const LOUD: usize = 1 << 20;
+
 /// How long a call may take. Those that ask at the same time are read one after the other.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -47,7 +50,7 @@ const SOCKET: &str = "BELLROPE_TEST_SOCKET";
 const PROVIDERS: [&str; 4] = ["embedded", "chat", "responses", "messages"];
 
 /// A provider that reads what it is asked, keeps none of it and refuses it. If the model is `endless`, it answers without
-/// end.
+/// end; `loud`, with [`LOUD`] bytes; `silent`, not at all.
 fn provider() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -78,12 +81,20 @@ fn answer(mut stream: &TcpStream) -> Option<()> {
     lines.read_exact(&mut head).ok()?;
     let rest = (length - head.len()) as u64;
     std::io::copy(&mut lines.by_ref().take(rest), &mut std::io::sink()).ok().filter(|read| *read == rest)?;
-    if String::from_utf8_lossy(&head).contains("endless") {
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").ok()?;
-        let event = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{}\"}}}}]}}\n\n", "x".repeat(16 * 1024));
-        loop {
-            stream.write_all(event.as_bytes()).ok()?;
-        }
+    let head = String::from_utf8_lossy(&head);
+    if head.contains("silent") {
+        // Until whoever asked is gone.
+        return lines.read(&mut [0]).ok().filter(|read| *read > 0).map(drop);
+    }
+    if head.contains("endless") || head.contains("loud") {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n").ok()?;
+        let said = "x".repeat(16 * 1024);
+        let event = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{said}\"}}}}]}}\n\n");
+        let times = if head.contains("loud") { LOUD / said.len() } else { usize::MAX };
+        (0..times).try_for_each(|_| stream.write_all(event.as_bytes())).ok()?;
+        let end = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+        stream.write_all(end.as_bytes()).ok()?;
+        return None;
     }
     let refusal = r#"{"error":{"message":"as asked","type":"invalid_request_error"}}"#;
     let head = format!(
@@ -270,6 +281,66 @@ fn memory_stays_within_rings_budget_and_a_rest_whatever_is_asked() {
 fn memory_stays_within_the_same_bound_whatever_is_left_unread_answered_or_sent() {
     for transport in [Transport::Shm, Transport::Stream] {
         leave_unread_answer_and_send(transport);
+    }
+}
+
+// Fault 58.
+#[test]
+fn memory_stays_within_the_same_bound_however_many_texts_vectors_are_asked_for() {
+    let served = Served::start();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| served.client()).collect();
+    clients.iter().for_each(|client| assert_eq!(client.call("echo", b"there").unwrap(), b"there"));
+    let before = served.memory("VmRSS");
+    for size in SIZES {
+        let request = repeated(size, r#"{"provider":"chat","model":"m","input":["#, "\"\",", "]}");
+        within_bounds(&served, before, &format!("empty texts, {size} bytes"), || {
+            std::thread::scope(|scope| {
+                for client in &clients {
+                    scope.spawn(|| was_asked("texts", &client.call_within("ai.embed", &request, PATIENCE)));
+                }
+            });
+        });
+    }
+}
+
+// Faults 58, 69.
+#[test]
+fn memory_stays_within_the_same_bound_however_many_long_answers_are_collected_or_waited_for() {
+    let ask = |model: &str| {
+        let messages = json!([{"role": "user", "content": "Hi"}]);
+        json!({"provider": "chat", "model": model, "messages": messages}).to_string().into_bytes()
+    };
+    for (what, model, calls) in [("long answers", "loud", 100), ("silent providers", "silent", 400)] {
+        let served = Served::start();
+        assert_eq!(served.client().call("echo", b"there").unwrap(), b"there");
+        let before = served.memory("VmRSS");
+        within_bounds(&served, before, what, || {
+            let connect = |_| Connection::with(&served.over(Transport::Auto)).unwrap();
+            let mut clients: Vec<_> = (0..CLIENTS - 1).map(connect).collect();
+            for client in &mut clients {
+                let chat = client.message_type("ai.chat").unwrap();
+                for _ in 0..calls {
+                    assert!(client.queue(chat, &ask(model)).unwrap().is_some());
+                }
+                client.flush();
+            }
+            if model == "silent" {
+                // All of them are with the provider, or refused, when a last one has had its time.
+                let options = CallOptions::new().timeout(Duration::from_secs(5));
+                let _ = served.client().call_with("ai.chat", &ask(model), &options);
+                return;
+            }
+            let mut whole = 0;
+            for client in &mut clients {
+                for _ in 0..calls {
+                    let mut reply = Vec::new();
+                    let completion = client.wait(&mut reply).unwrap();
+                    assert!(is_end(&completion.outcome), "{completion:?}");
+                    whole += usize::from(completion.outcome.is_ok() && reply.len() > LOUD);
+                }
+            }
+            assert!(whole > 0, "none came whole");
+        });
     }
 }
 

@@ -210,6 +210,12 @@ impl Holder {
         self.held.load(Relaxed)
     }
 
+    /// How many of those that belong to the same hold or want something: of a connection, connections of its process.
+    #[must_use]
+    pub fn sharers(&self) -> u64 {
+        self.siblings().load(Relaxed)
+    }
+
     /// Reserves `bytes`, if there are as many left and they may be this holder's.
     ///
     /// ```
@@ -419,6 +425,7 @@ mod tests {
         held.truncate(4);
         assert_eq!(budget.lacking(), 0);
         let granted = one.reserve(500).unwrap();
+        assert_eq!((many[0].sharers(), one.sharers(), crowd.sharers()), (4, 1, 2));
         drop(waiting);
         assert!(newcomer.reserve(10).is_some());
         drop((held, granted));

@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -96,6 +96,11 @@ fn open(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
+    // To open a pipe is to wait for whoever reads it, and to write into it is to wait for him, too.
+    if fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo() || found.file_type().is_socket()) {
+        let reason = "it is a pipe or a socket, which whoever reads it could hold up; name an ordinary file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
@@ -150,6 +155,16 @@ mod tests {
             log.write_all(&[b'x'; 100_000]).unwrap();
         }
         assert_eq!(both(&path), (BYTES / 2, BYTES / 2));
+    }
+
+    // Fault 48.
+    #[test]
+    fn a_pipe_that_nobody_reads_is_refused_in_words_and_not_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a.log");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let error = LogFile::open(&path, BYTES).unwrap_err().to_string();
+        assert!(error.contains("name an ordinary file"), "{error}");
     }
 
     #[test]

@@ -51,7 +51,7 @@ use self::calls::blocking_pool::BlockingPool;
 use self::handler::owned_call::TokenNames;
 #[cfg(feature = "tokio")]
 pub use self::handler::{
-    owned_call::{Cancelled, ClaimedRoom, OwnedCall, Vouched},
+    owned_call::{Cancelled, ClaimedRoom, OwnedCall, RoomClaims, Vouched},
     parts::{ReplyWriter, RequestReader},
     streams::{ChunkReceiver, ChunkSender, SendError},
 };

@@ -167,6 +167,10 @@ impl Store {
     /// Opens the ledger to write, makes it if it is missing, and brings its tables up to date.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         make_private(path).map_err(|source| StoreError::Make { path: path.to_owned(), source })?;
+        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            let reason = "it is no ordinary file; name another as books.path".to_owned();
+            return Err(StoreError::Other { path: path.to_owned(), reason });
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(|error| StoreError::of(path, &error))?;
         let mut store = Self { path: path.to_owned(), connection, file: Identity::of(path), log: None };

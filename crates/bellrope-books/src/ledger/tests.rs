@@ -355,3 +355,14 @@ fn what_others_spent_is_told_by_budget_and_client() {
     assert_eq!(spent(Who::Token("*".into())), [("a".to_owned(), sum(1)), ("b".to_owned(), sum(1))]);
     assert_eq!(spent(Who::Token("c".into())), []);
 }
+
+#[test]
+fn what_is_no_file_is_no_ledger_and_is_left_alone() {
+    let place = Place::new();
+    let path = place.path();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let error = Store::open(&path).unwrap_err().to_string();
+    assert!(error.contains("it is no ordinary file; name another as books.path"), "{error}");
+    assert!(!fs::metadata(&path).unwrap().is_file());
+}

@@ -2,6 +2,7 @@
 //!
 //! It looks and asks, and changes nothing: no file is written, no provider is sent a request unless `--providers` says so.
 
+mod files;
 mod finding;
 #[cfg(feature = "fleet")]
 mod fleet;
@@ -61,6 +62,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Outcome {
             findings.push(machine::cpus(&settings.server));
             findings.push(place::directory(&settings.socket));
             findings.extend(place::server(&settings.socket));
+            findings.extend(files(settings));
             #[cfg(feature = "fleet")]
             findings.extend(fleet::reached(&settings.fleet));
             let found = gateway.as_ref().map(local_models::look).unwrap_or_default();
@@ -80,6 +82,23 @@ pub(crate) fn run(args: &DoctorArgs) -> Outcome {
         true => Err(Failed.into()),
         false => Ok(()),
     }
+}
+
+/// What is wrong with the files that a server with these settings writes or reads.
+fn files(settings: &Settings) -> Vec<Finding> {
+    let (books, tokens) = (settings.books().path, settings.tokens());
+    let written = |key, path, or_device| files::Wanted { key, path, or_device, is_written: true };
+    let wanted = [
+        books.as_deref().map(|path| written("books.path", path, false)),
+        settings.log_file.as_deref().map(|path| written("log_file", path, true)),
+        tokens.as_ref().map(|tokens| files::Wanted {
+            key: "tokens.path",
+            path: tokens.path(),
+            or_device: false,
+            is_written: false,
+        }),
+    ];
+    wanted.iter().flatten().filter_map(files::look).collect()
 }
 
 fn configuration(faults: &Faults) -> Finding {

@@ -1,6 +1,7 @@
 //! `bellrope stop`: ends a server in good order, whoever started it.
 
 use std::{
+    io::Read as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -160,5 +161,11 @@ impl Running {
 fn lock_of(path: &Path) -> Option<i32> {
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
-    std::fs::read_to_string(PathBuf::from(lock)).ok()?.trim().parse().ok()
+    let (lock, mut holder) = (PathBuf::from(lock), String::new());
+    // Whatever else somebody put there may never end.
+    if !lock.metadata().ok()?.is_file() {
+        return None;
+    }
+    std::fs::File::open(lock).ok()?.take(32).read_to_string(&mut holder).ok()?;
+    holder.trim().parse().ok()
 }

@@ -4,6 +4,8 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fmt,
+    fs::File,
+    io::{self, Read},
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -42,6 +44,9 @@ const OTHERS: [&str; 3] = [CONFIG, NO_SPAWN, LOCAL_MODELS];
 pub(crate) const NO_SPAWN: &str = "BELLROPE_NO_SPAWN";
 /// The variable that names the ports at which servers of models are looked for; an empty one that none is.
 pub(crate) const LOCAL_MODELS: &str = "BELLROPE_LOCAL_MODELS";
+
+/// The largest configuration file, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
 
 /// Where a value came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -119,7 +124,7 @@ impl Layers {
 
     /// Takes in a configuration file.
     pub(super) fn file(&mut self, path: &Path) {
-        let text = match std::fs::read_to_string(path) {
+        let text = match text_of(path) {
             Ok(text) => text,
             Err(error) => {
                 return self.fault(format!("cannot read the configuration file {}: {error}", path.display()));
@@ -308,6 +313,16 @@ pub(super) fn row(at: usize) -> String {
 pub(crate) fn ours(variables: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let is_ours = |name: &str| [CONFIG, LOCAL_MODELS].contains(&name) || is_ours(name) && name != VARIABLE;
     variables.filter(|(name, _)| name.to_str().is_some_and(is_ours)).collect()
+}
+
+/// A configuration file, which may be a pipe that a shell made. What never ends is not read to its end.
+fn text_of(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("it has more than {MAX_FILE} bytes")));
+    }
+    Ok(text)
 }
 
 /// Whether a variable may be a setting.

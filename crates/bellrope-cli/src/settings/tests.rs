@@ -274,3 +274,11 @@ fn a_provider_that_does_not_exist_is_named_with_what_chose_it() {
     let told = text("[gateway]\nfallback = [\"delphi\"]", &[]);
     assert!(told.contains(":2:1: gateway.fallback names `delphi`"), "{told}");
 }
+
+// Fault 48.
+#[test]
+fn a_file_that_never_ends_is_not_read_to_its_end() {
+    let args = SettingsArgs { config: Some("/dev/zero".into()), ..SettingsArgs::default() };
+    let error = Settings::resolve(&args, &[]).unwrap_err().to_string();
+    assert!(error.contains("/dev/zero: it has more than 1048576 bytes"), "{error}");
+}

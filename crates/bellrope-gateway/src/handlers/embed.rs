@@ -4,7 +4,7 @@ use bellrope::{HandlerError, server::OwnedCall};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::pieces::encode;
+use super::{pieces::encode, weighed};
 use crate::asker::Asker;
 use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::Gateway;
@@ -12,13 +12,21 @@ use crate::inbound::embedding_response;
 use crate::json;
 use crate::message::{EmbedRequest, EmbedResponse, Usage, WIRE_VERSION};
 use crate::provider::EmbeddingRequest;
+use crate::room::AnswerRoom;
+
+/// Nothing of a request is kept as text.
+const NO_TEXT: json::Place = &[""];
 
 /// Answers a call.
 pub(super) async fn embed(gateway: &Gateway, call: OwnedCall, asker: Asker) -> Result<Vec<u8>, HandlerError> {
+    let room = AnswerRoom::of_call(call.room_claims());
+    let (call, _room) = weighed(call, NO_TEXT).await?;
     let request = json::from_slice(call.payload())
         .map_err(|error| HandlerError::invalid_request(format!("the request cannot be read: {error}")))?;
-    match vectors(gateway, request, asker).await {
+    drop(call);
+    match vectors(gateway, request, asker, &room).await {
         Ok(response) => encode(&response),
+        Err(error @ ProviderError::NoRoom { .. }) => Err(HandlerError::exhausted(format!("{}: {error}", error.code()))),
         Err(error) => {
             let text = format!("{}: {error}", error.code());
             // Each provider has a breaker of its own: one that fails must not close the way to the others.
@@ -30,7 +38,12 @@ pub(super) async fn embed(gateway: &Gateway, call: OwnedCall, asker: Asker) -> R
     }
 }
 
-async fn vectors(gateway: &Gateway, request: EmbedRequest, asker: Asker) -> Result<EmbedResponse, ProviderError> {
+async fn vectors(
+    gateway: &Gateway,
+    request: EmbedRequest,
+    asker: Asker,
+    room: &AnswerRoom,
+) -> Result<EmbedResponse, ProviderError> {
     let EmbedRequest { version, provider, model, input, dimensions } = request;
     if version > WIRE_VERSION {
         return Err(ProviderError::UnsupportedVersion { asked: version, known: WIRE_VERSION });
@@ -41,8 +54,11 @@ async fn vectors(gateway: &Gateway, request: EmbedRequest, asker: Asker) -> Resu
     let wanted = input.len();
     let mut fields = Map::from_iter([("input".to_owned(), Value::from(input))]);
     fields.extend(dimensions.map(|dimensions| ("dimensions".to_owned(), dimensions.into())));
-    let request = EmbeddingRequest { provider, model, fields: Value::Object(fields).to_string(), asker, key: None };
+    let fields = Value::Object(fields).to_string();
+    let request = EmbeddingRequest { provider, model, fields, asker, key: None, room: room.clone() };
     let answer = gateway.embed(request).await?;
+    // As it came, in order, as numbers, and as they are sent.
+    room.grow_to(2 * answer.len())?;
     let malformed = |reason: &str| ProviderError::Malformed { reason: Excerpt::new(reason) };
     let lists = embedding_response(&answer, false).map_err(|error| malformed(&error.to_string()))?;
     let Listed { model, mut data, usage } =

@@ -10,6 +10,7 @@ use super::wire::{DEFAULT_MODEL, read_wire, route};
 use crate::asker::Asker;
 use crate::json;
 use crate::provider::EmbeddingRequest;
+use crate::room::AnswerRoom;
 
 /// Reads a request for vectors. `providers`: the names that may stand before a model's name. Also whether the vectors are to
 /// come as base64 of little-endian 32-bit numbers, in place of lists of numbers.
@@ -41,7 +42,8 @@ pub fn embedding_request(body: &[u8], providers: &[String]) -> Result<(Embedding
     let mut fields: Map<String, Value> = read_wire(body)?;
     fields.remove("model");
     let fields = Value::Object(fields).to_string();
-    let request = EmbeddingRequest { provider, model, fields, asker: Asker::default(), key: None };
+    let request =
+        EmbeddingRequest { provider, model, fields, asker: Asker::default(), key: None, room: AnswerRoom::default() };
     Ok((request, encoding_format.as_deref() == Some("base64")))
 }
 

@@ -13,6 +13,7 @@ use super::lenient;
 use super::version::{WIRE_VERSION, version, wire_version};
 use crate::account::Meter;
 use crate::asker::Asker;
+use crate::room::AnswerRoom;
 
 /// A conversation to be continued: the payload of `ai.chat` and `ai.chat_stream`.
 ///
@@ -130,6 +131,9 @@ pub struct ChatRequest {
     /// Where a provider notes what the answer has taken before its end. Never part of the JSON.
     #[serde(skip)]
     pub meter: Meter,
+    /// What a whole answer takes its room from. Never part of the JSON.
+    #[serde(skip)]
+    pub room: AnswerRoom,
 }
 
 impl ChatRequest {
@@ -203,6 +207,7 @@ impl Default for ChatRequest {
             caller: None,
             from_tool: FromTool::default(),
             meter: Meter::default(),
+            room: AnswerRoom::default(),
         }
     }
 }

@@ -91,9 +91,11 @@ impl HandlerError {
         Self { code, own_code: detail, text: text.into(), of_service: false }
     }
 
-    /// The call found no room for what its handler needs.
+    /// The call found no room for what its handler needs. Its caller sees it as
+    /// [`CallError::Exhausted`](crate::CallError::Exhausted), and may try again.
     #[cfg(feature = "tokio")]
-    pub(crate) fn exhausted(text: impl Into<Cow<'static, str>>) -> Self {
+    #[must_use]
+    pub fn exhausted(text: impl Into<Cow<'static, str>>) -> Self {
         Self { code: ErrorCode::Exhausted, ..Self::new(text) }
     }
 

@@ -143,6 +143,10 @@ fn lock(path: &Path) -> Result<File, BindError> {
     let until = Instant::now() + LEAVING;
     let mut tries = 0;
     while tries < LOCK_TRIES {
+        if fs::symlink_metadata(&lock_path).is_ok_and(|there| !there.is_file()) {
+            let reason = "it is no ordinary file; move it away, or choose another socket path";
+            return Err(io_error("locking", &lock_path, io::Error::new(io::ErrorKind::InvalidInput, reason)));
+        }
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -411,5 +415,26 @@ mod tests {
         fs::write(&path, "precious").unwrap();
         assert!(matches!(OwnedPath::bind(&path).unwrap_err(), BindError::NotASocket(_)));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    // Fault 25.
+    #[test]
+    fn what_stands_in_the_place_of_the_lock_file_is_left_alone_and_named() {
+        let home = tempfile::tempdir().unwrap();
+        let (path, precious) = (home.path().join("bell.sock"), home.path().join("precious"));
+        let lock = home.path().join("bell.sock.lock");
+        let make: [(&str, &dyn Fn()); 3] = [
+            ("a link", &|| std::os::unix::fs::symlink(&precious, &lock).unwrap()),
+            ("a directory", &|| fs::create_dir(&lock).unwrap()),
+            ("a pipe", &|| assert!(std::process::Command::new("mkfifo").arg(&lock).status().unwrap().success())),
+        ];
+        for (what, make) in make {
+            make();
+            let error = OwnedPath::bind(&path).unwrap_err();
+            let words = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
+            assert!(format!("{error}{words}").contains("it is no ordinary file; move it away"), "{what}: {error}");
+            assert!(fs::symlink_metadata(&lock).is_ok() && !precious.exists(), "{what}");
+            fs::remove_file(&lock).or_else(|_| fs::remove_dir(&lock)).unwrap();
+        }
     }
 }

@@ -374,7 +374,8 @@ impl Worker {
             }
             place += 1;
             worked |= self.visit_priority();
-            if self.visitor.overran() || self.worked >= next_look && self.visitor.is_long_round() {
+            let is_long = self.visitor.overran() || self.visitor.was_long_round();
+            if is_long || self.worked >= next_look && self.visitor.is_long_round() {
                 self.cut_visits_short(place);
                 break;
             }

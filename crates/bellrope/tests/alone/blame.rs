@@ -133,3 +133,25 @@ fn name_what_is_left_out() {
     eventually("the log says so", || log.has(&["client=\"old\"", &format!("left_out={left_out}"), &first, ", ..."]));
     assert!(!log.has(&[&format!("{:0>240}", known + 8)]), "it names a few");
 }
+
+#[test]
+fn whoever_steers_a_breaker_without_end_does_not_fill_the_log() {
+    alone("blame::whoever_steers_a_breaker_without_end_does_not_fill_the_log", steer_without_end);
+}
+
+// Fault 48.
+fn steer_without_end() {
+    const CALLS: usize = 1_000;
+
+    let log = Log::listen(LevelFilter::WARN);
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("run").join("test.sock");
+    let _server = Server::builder().in_place("echo", |_| Ok(())).operator().bind(&path).unwrap();
+    let client = Client::connect(&path).unwrap();
+    let began = std::time::Instant::now();
+    for _ in 0..CALLS {
+        client.call(bellrope::status::BREAKER, br#"{"name":"echo","action":"reset"}"#).unwrap();
+    }
+    let (lines, most) = (log.count(&["steered by hand"]), 51 + began.elapsed().as_millis() as usize / 200);
+    assert!((50..=most).contains(&lines), "{lines} lines of {CALLS} calls, {most} at the most");
+}

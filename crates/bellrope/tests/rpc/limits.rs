@@ -163,7 +163,8 @@ fn a_large_request_that_is_never_finished_is_closed_and_gives_its_memory_back() 
 fn senders_that_stall_on_all_of_the_budget_hold_up_nobody_for_long() {
     let mut config = ServerConfig::default();
     config.max_message_bytes = 1 << 20;
-    config.buffer_budget_bytes = 2 << 20;
+    // As much as one process gets, and what is kept for others.
+    config.buffer_budget_bytes = (2 << 20) + (1 << 18);
     config.budget_wait = Duration::from_millis(60_000);
     config.budget_grace = Duration::from_millis(50);
     config.stall_timeout = Duration::from_millis(600_000);

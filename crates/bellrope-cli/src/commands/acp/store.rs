@@ -112,6 +112,10 @@ impl Store {
     pub(super) fn load(&self, id: &str) -> Result<(Header, Vec<Message>), Missing> {
         let path = self.path(id).ok_or(Missing::Unknown)?;
         let broken = |why: String| Missing::Broken(format!("the session in {} cannot be read: {why}", path.display()));
+        // To open a pipe is to wait for its other end.
+        if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(broken("it is no ordinary file".to_owned()));
+        }
         let file = match fs::File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Missing::Unknown),
             opened => opened.map_err(|error| broken(error.to_string()))?,
@@ -274,6 +278,19 @@ mod tests {
             assert!(words.starts_with(&format!("the session in {} cannot be read: ", path(&id).display())), "{words}");
         }
         assert!(store.load(&good).is_ok());
+    }
+
+    // Fault 48.
+    #[test]
+    fn a_pipe_in_the_place_of_a_session_holds_nobody_up() {
+        let home = tempfile::tempdir().unwrap();
+        let store = store(home.path());
+        let (id, good) = (new_id().unwrap(), saved(&store, "good"));
+        assert!(std::process::Command::new("mkfifo").arg(store.path(&id).unwrap()).status().unwrap().success());
+        let Err(Missing::Broken(words)) = store.load(&id) else { panic!("it was read") };
+        assert!(words.ends_with("it is no ordinary file"), "{words}");
+        let (headers, broken) = store.list();
+        assert_eq!((headers.len(), &headers[0].id, broken.len()), (1, &good, 0));
     }
 
     #[test]

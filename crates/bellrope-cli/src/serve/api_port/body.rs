@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use bellrope_gateway::AnswerRoom;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
     Response, StatusCode,
@@ -16,6 +17,22 @@ pub(super) type AnswerBody = UnsyncBoxBody<Bytes, Infallible>;
 pub(super) const NOTES: &str = "x-bellrope-notes";
 /// The longest value of it, in bytes: clients bound the head of an answer, too.
 const MAX_NOTES_HEADER: usize = 4 * 1024;
+
+/// A whole answer that holds its room until it has gone out.
+struct Roomy {
+    bytes: Bytes,
+    _room: AnswerRoom,
+}
+
+impl AsRef<[u8]> for Roomy {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+pub(super) fn full_with_room(body: impl Into<Bytes>, room: AnswerRoom) -> AnswerBody {
+    full(Bytes::from_owner(Roomy { bytes: body.into(), _room: room }))
+}
 
 pub(super) fn full(body: impl Into<Bytes>) -> AnswerBody {
     Full::new(body.into()).boxed_unsync()

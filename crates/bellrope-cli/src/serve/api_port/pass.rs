@@ -8,7 +8,7 @@ use std::{
 
 use bellrope_books::holds_token;
 use bellrope_gateway::{
-    Asker, Gateway, PassedAnswer, PassedStream, Told, Way,
+    AnswerRoom, Asker, Gateway, PassedAnswer, PassedStream, Told, Way,
     inbound::{Fault, cut_off, pass_request},
     pass::{HEADERS_FROM_TOOL, HeaderPairs, PassFormat, ToolKey},
 };
@@ -21,7 +21,7 @@ use hyper::{
 };
 
 use super::{
-    body::{AnswerBody, full, noted, response},
+    body::{AnswerBody, full, full_with_room, noted, response},
     keys::KEYS,
 };
 
@@ -68,12 +68,13 @@ impl Sent {
 }
 
 /// Sends a request as it came, if the provider whose turn it is takes it so. `is_kept`: whether a response of this id is kept
-/// here, so that no provider knows it.
+/// here, so that no provider knows it. `room`: what a whole answer takes its room from.
 pub(super) async fn send(
     gateway: &Gateway,
     format: PassFormat,
     head: &Head,
     body: &Bytes,
+    room: AnswerRoom,
     is_kept: impl Fn(&str) -> bool,
 ) -> Result<Sent, Fault> {
     if !gateway.passes(format) {
@@ -88,10 +89,11 @@ pub(super) async fn send(
     request.headers.clone_from(&head.headers);
     request.key.clone_from(&head.key);
     request.asker.clone_from(&head.asker);
+    request.room = room.clone();
     match gateway.pass(request).await {
         Way::Passed(PassedAnswer { status, headers, body, notes }) => {
             let (media_type, body) = match body {
-                Ok(whole) => (JSON, full(whole)),
+                Ok(whole) => (JSON, full_with_room(whole, room)),
                 Err(events) => (EVENTS, StreamBody::new(Passing { format, events }).boxed_unsync()),
             };
             Ok(Sent::Answered(noted(answer(status, &headers, media_type, body), &notes)))

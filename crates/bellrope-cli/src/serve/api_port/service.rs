@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bellrope_gateway::{
-    Chunk, Gateway, LiveGateway, Owner,
+    AnswerRoom, Chunk, Gateway, LiveGateway, Owner,
     apart::{LARGE, apart},
     inbound::{
         AnswerWriter, Asked, ErrorForm, Fault, StoredResponse, ToolFormat, embedding_request, embedding_response,
@@ -25,7 +25,7 @@ use crate::percent::unescaped;
 
 use super::{
     bodies::Bodies,
-    body::{AnswerBody, full, noted, response},
+    body::{AnswerBody, full, full_with_room, noted, response},
     events::Events,
     guard,
     keys::{self, Keys},
@@ -162,7 +162,9 @@ impl Service {
         let gateway = self.gateway.current();
         let answers = self.gateway.answers();
         let is_kept = |id: &str| StoredResponse::find(answers, &owner, id).is_ok();
-        let (tried, said) = match pass::send(&gateway, format.into(), &head, &body, is_kept).await? {
+        let answer_room = AnswerRoom::of_all(Arc::clone(&self.values));
+        let sent = pass::send(&gateway, format.into(), &head, &body, answer_room.clone(), is_kept).await?;
+        let (tried, said) = match sent {
             Sent::Answered(answer) => return Ok(answer),
             Sent::Not { tried, notes } => (tried, notes),
         };
@@ -178,9 +180,11 @@ impl Service {
             }
         }
         if !stream {
+            chat.room = answer_room.clone();
             let mut response = gateway.chat(chat).await?;
             let notes = std::mem::take(&mut response.notes);
-            return Ok(noted(json(writer.whole(response))?, &notes));
+            let body = writer.whole(response).map_err(unwritable)?;
+            return Ok(noted(response_of(full_with_room(body, answer_room)), &notes));
         }
         let mut pieces = gateway.chat_stream(chat);
         let mut notes = Vec::new();
@@ -203,7 +207,9 @@ impl Service {
     async fn count_tokens(&self, head: Head, body: Arriving) -> Result<Response<AnswerBody>, Fault> {
         let (body, _room) = self.read(body).await?;
         let gateway = self.gateway.current();
-        if let Sent::Answered(answer) = pass::send(&gateway, PassFormat::CountTokens, &head, &body, |_| false).await? {
+        let room = AnswerRoom::of_all(Arc::clone(&self.values));
+        let sent = pass::send(&gateway, PassFormat::CountTokens, &head, &body, room, |_| false).await?;
+        if let Sent::Answered(answer) = sent {
             return Ok(answer);
         }
         let (body, _values) = self.weighed((body, _room)).await?;
@@ -220,10 +226,12 @@ impl Service {
         let (body, _values) = self.weighed(self.read(body).await?).await?;
         let gateway = self.gateway.current();
         let (mut request, is_base64) = read_body(&gateway, body, embedding_request).await?;
-        (request.key, request.asker) = (head.key, head.asker);
+        let room = AnswerRoom::of_all(Arc::clone(&self.values));
+        (request.key, request.asker, request.room) = (head.key, head.asker, room.clone());
         let note = gateway.model_name_notice(request.provider.as_deref(), request.model.as_deref());
         let answer = gateway.embed(request).await?;
-        Ok(noted(json(on_its_own(move || embedding_response(&answer, is_base64)).await?)?, note.as_slice()))
+        let body = on_its_own(move || embedding_response(&answer, is_base64)).await?.map_err(unwritable)?;
+        Ok(noted(response_of(full_with_room(body, room)), note.as_slice()))
     }
 
     /// Reads a body, within its bounds and those of all bodies together.
@@ -339,8 +347,16 @@ fn event_stream(body: AnswerBody) -> Response<AnswerBody> {
 }
 
 fn json(body: serde_json::Result<Vec<u8>>) -> Result<Response<AnswerBody>, Fault> {
-    let body = body.map_err(|error| Fault::busy(format!("the answer cannot be written: {error}")))?;
-    Ok(response(StatusCode::OK, "application/json", full(body)))
+    Ok(response_of(full(body.map_err(unwritable)?)))
+}
+
+fn response_of(json: AnswerBody) -> Response<AnswerBody> {
+    response(StatusCode::OK, "application/json", json)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn unwritable(error: serde_json::Error) -> Fault {
+    Fault::busy(format!("the answer cannot be written: {error}"))
 }
 
 fn refusal(fault: &Fault, form: ErrorForm) -> Response<AnswerBody> {

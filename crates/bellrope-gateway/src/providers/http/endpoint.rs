@@ -22,6 +22,7 @@ use super::retry::{RetryPolicy, verdict};
 use super::timeouts::Timeouts;
 use crate::error::{CHECK_BALANCE, CHECK_TOOLS_KEY, Excerpt, Phase, ProviderError};
 use crate::providers::formats::{Fault, MAX_ERROR_BODY, is_retryable};
+use crate::room::AnswerRoom;
 use crate::secret::{Secret, Strike};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
@@ -164,7 +165,7 @@ impl Endpoint {
     pub(super) async fn get_json(&self, path: &str, limit: usize) -> Result<Vec<u8>, ProviderError> {
         let get = |client: &Client, url| client.get(url).header(ACCEPT, JSON);
         let response = self.send(self.url([path]), &self.own(), get).await?;
-        self.json_in(response, limit).await
+        self.json_in(response, limit, &AnswerRoom::default()).await
     }
 
     /// Posts JSON, and gets a JSON document of at most `limit` bytes.
@@ -173,16 +174,16 @@ impl Endpoint {
         path: impl IntoIterator<Item = &'a str>,
         body: Vec<u8>,
         limit: usize,
-        sent: &Sent,
+        (sent, room): (&Sent, &AnswerRoom),
     ) -> Result<Vec<u8>, ProviderError> {
         let body = Bytes::from(body);
         let post =
             |client: &Client, url| client.post(url).header(ACCEPT, JSON).header(CONTENT_TYPE, JSON).body(body.clone());
         let response = self.send(self.url(path), sent, post).await?;
-        self.json_in(response, limit).await
+        self.json_in(response, limit, room).await
     }
 
-    async fn json_in(&self, response: Response, limit: usize) -> Result<Vec<u8>, ProviderError> {
+    async fn json_in(&self, response: Response, limit: usize, room: &AnswerRoom) -> Result<Vec<u8>, ProviderError> {
         let mut response = self.expect_content(response, JSON, "JSON").await?;
         let mut body = Vec::new();
         loop {
@@ -193,7 +194,10 @@ impl Endpoint {
                 Ok(Ok(Some(bytes))) if bytes.len() > limit - body.len() => {
                     return Err(ProviderError::TooLarge { what: "the response", limit });
                 }
-                Ok(Ok(Some(bytes))) => body.extend_from_slice(&bytes),
+                Ok(Ok(Some(bytes))) => {
+                    room.grow_to(body.len() + bytes.len())?;
+                    body.extend_from_slice(&bytes);
+                }
             }
         }
     }

@@ -23,6 +23,7 @@ use crate::pass::{
 };
 use crate::provider::MAX_ANSWER;
 use crate::providers::formats::{Heard, Translate};
+use crate::room::AnswerRoom;
 use crate::secret::Striking;
 
 /// The headers of an answer that go to the tool, and the beginnings of the names of others.
@@ -71,6 +72,7 @@ pub(super) struct Post {
     pub(super) choices: u32,
     /// Where it is noted what the answer takes, if it fails before it begins.
     pub(super) meter: Meter,
+    pub(super) room: AnswerRoom,
 }
 
 /// The headers of a request that go with it: those of the tool, and before them those of the settings.
@@ -158,7 +160,7 @@ async fn begin(
     post: Post,
     translator: Option<Box<dyn Translate>>,
 ) -> Result<Passed, PassError> {
-    let Post { sent, hides_usage, is_numbered, choices, meter, .. } = post;
+    let Post { sent, hides_usage, is_numbered, choices, meter, room, .. } = post;
     let status = response.status().as_u16();
     let headers = kept(response.headers(), &sent);
     // A clone shares its bytes.
@@ -174,7 +176,7 @@ async fn begin(
     });
     let answer = Passed { status, headers, body: PassedBody::Whole(Bytes::new(), Seen::default()) };
     match (look(&begun), translator) {
-        (Look::Json, translator) => whole(endpoint, response, begun, translator, answer, (&sent, &meter)).await,
+        (Look::Json, translator) => whole(endpoint, response, begun, translator, answer, (&sent, &meter, &room)).await,
         (found, Some(translator)) if says_events || found == Look::Events => {
             let watch = Watch::new(translator, hides_usage, is_numbered, choices);
             let strike =
@@ -196,7 +198,7 @@ async fn whole(
     mut body: Vec<u8>,
     translator: Option<Box<dyn Translate>>,
     answer: Passed,
-    (sent, meter): (&Sent, &Meter),
+    (sent, meter, room): (&Sent, &Meter, &AnswerRoom),
 ) -> Result<Passed, PassError> {
     let idle = endpoint.timeouts().idle;
     loop {
@@ -207,7 +209,10 @@ async fn whole(
             Ok(Ok(Some(bytes))) if bytes.len() > MAX_ANSWER.saturating_sub(body.len()) => {
                 return Err(ProviderError::TooLarge { what: "the answer", limit: MAX_ANSWER }.into());
             }
-            Ok(Ok(Some(bytes))) => body.extend_from_slice(&bytes),
+            Ok(Ok(Some(bytes))) => {
+                room.grow_to(body.len() + bytes.len())?;
+                body.extend_from_slice(&bytes);
+            }
         }
     }
     let mut seen = Seen { stop: Some(StopReason::Other), ..Seen::default() };

@@ -141,6 +141,7 @@ impl Remote {
             is_numbered: request.format == PassFormat::Responses,
             choices: request.choices(),
             meter: request.meter.clone(),
+            room: request.room.clone(),
         };
         pass(&self.endpoint, post, translator).await
     }
@@ -177,7 +178,9 @@ impl Remote {
         };
         let model = self.model_of(request.model.as_deref())?;
         let body = with_model(&request.fields, model);
-        self.endpoint.post_json(path.iter().map(|segment| segment.of(model)), body, MAX_ANSWER, &sent).await
+        self.endpoint
+            .post_json(path.iter().map(|segment| segment.of(model)), body, MAX_ANSWER, (&sent, &request.room))
+            .await
     }
 
     pub(super) async fn count_tokens(&self, request: &ChatRequest) -> Result<Option<u64>, ProviderError> {
@@ -190,7 +193,7 @@ impl Remote {
         let model = self.model_of(request.model.as_deref())?;
         let Some((path, body)) = self.kind.format().count(request, model)? else { return Ok(None) };
         let path = path.iter().map(|segment| segment.of(model));
-        let answer = self.endpoint.post_json(path, body, MAX_COUNT, &sent).await?;
+        let answer = self.endpoint.post_json(path, body, MAX_COUNT, (&sent, &request.room)).await?;
         // What is no count is none.
         Ok(serde_json::from_slice::<Counted>(&answer).ok().map(|counted| counted.input_tokens))
     }

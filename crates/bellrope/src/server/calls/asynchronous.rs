@@ -142,7 +142,9 @@ impl AsyncCalls {
         };
         let held = Held { room: Some(room), ahead, permit: Some(permit), span };
         let began = Instant::now();
-        let open = dispatch::start((runtime, session.open.turns()), handler, request.message_type, call, &port, held);
+        let connections = session.budget_claim.holder().sharers();
+        let turns = session.open.turns().are_of(connections, runtime);
+        let open = dispatch::start((runtime, turns), handler, request.message_type, call, &port, held);
         // What the handler does before its future is there, it does on the worker.
         core.held_thread(request.message_type, open.started.saturating_duration_since(began));
         session.open.insert(request.id, open);

@@ -21,10 +21,23 @@ use tokio::{runtime::Handle, task::AbortHandle};
 /// Tasks of one connection that the runtime has at a time, if it has no more threads than that: more than one, so that
 /// one of which a poll takes long does not keep its neighbours waiting where the runtime has moved it aside.
 const AT_ONCE: usize = 4;
+/// Tasks of one process that the runtime has at a time, or twice as many as it has threads, if the process has no more connections
+/// than that: many connections have fewer each, and one at the least.
+const OF_PROCESS: usize = 16;
 
 /// The tasks of one connection.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Turns(Arc<Mutex<Queue>>);
+
+/// How many of a connection's tasks may have a turn at a time, because of what others of its process have.
+#[derive(Debug)]
+struct Share(usize);
+
+impl Default for Share {
+    fn default() -> Self {
+        Self(OF_PROCESS)
+    }
+}
 
 /// Ends a task early when asked to.
 #[derive(Debug)]
@@ -34,6 +47,7 @@ pub(crate) struct TaskHandle(Arc<Task>);
 struct Queue {
     /// How many tasks have a turn.
     having: usize,
+    share: Share,
     /// Those that wait for one, the first in front. No task is in a queue twice.
     waiting: VecDeque<Arc<Task>>,
     /// Those that have one and were not told yet.
@@ -92,6 +106,14 @@ impl Turns {
         TaskHandle(task)
     }
 
+    /// Says how many connections of its process have tasks on this runtime, this one among them.
+    pub(crate) fn are_of(&self, connections: u64, runtime: &Handle) -> &Self {
+        let of_process = OF_PROCESS.max(2 * runtime.metrics().num_workers());
+        let connections = usize::try_from(connections).unwrap_or(usize::MAX).max(1);
+        self.queue().share = Share((of_process / connections).max(1));
+        self
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,14 +144,14 @@ impl TaskHandle {
 }
 
 impl Queue {
-    /// A task needs its turn no longer: the next one has it.
+    /// A task needs its turn no longer: the next one has it, if that is the connection's share.
     fn pass_on(&mut self) {
-        match self.waiting.pop_front() {
-            Some(next) => {
-                next.set(State::Due);
-                self.due.push_back(next);
-            }
-            None => self.having -= 1,
+        self.having -= 1;
+        while self.waiting.front().is_some_and(|next| self.having < next.at_once.min(self.share.0)) {
+            let Some(next) = self.waiting.pop_front() else { return };
+            next.set(State::Due);
+            self.due.push_back(next);
+            self.having += 1;
         }
     }
 }
@@ -204,7 +226,7 @@ impl Wake for Task {
         let mut queue = self.turns.queue();
         if self.is(State::Polled) {
             self.set(State::PolledAndWoken);
-        } else if self.is(State::Idle) && queue.having < self.at_once {
+        } else if self.is(State::Idle) && queue.having < self.at_once.min(queue.share.0) {
             queue.having += 1;
             self.set(State::Due);
             queue.due.push_back(Arc::clone(self));

@@ -74,6 +74,12 @@ impl fmt::Debug for TokenNames {
     }
 }
 
+/// Claims room in the server's buffer budget for one call: see [`OwnedCall::room_claims`].
+#[derive(Debug, Clone)]
+pub struct RoomClaims {
+    holder: Arc<Holder>,
+}
+
 /// Room in the server's buffer budget that a handler [claimed](OwnedCall::claim). Dropping it gives it back.
 #[derive(Debug)]
 pub struct ClaimedRoom {
@@ -110,32 +116,31 @@ impl OwnedCall {
     /// });
     /// ```
     pub async fn claim(&self, bytes: u64) -> Result<ClaimedRoom, HandlerError> {
-        let limit = self.holder.budget().limit();
-        let mut reservation = self.holder.reserve(bytes);
-        if reservation.is_none() && bytes <= limit {
-            reservation = tokio::time::timeout(self.patience, self.room(bytes)).await.ok();
+        let claims = self.room_claims();
+        let mut claimed = claims.claim_now(bytes);
+        if claimed.is_err() && bytes <= self.holder.budget().limit() {
+            claimed = tokio::time::timeout(self.patience, self.room(bytes)).await.unwrap_or(claimed);
         }
-        reservation.map(|reservation| {
-            heap::granted(bytes, self.holder.budget());
-            ClaimedRoom { _reservation: reservation }
-        }).ok_or_else(|| {
-            HandlerError::exhausted(format!(
-                "reading the request takes {bytes} bytes more, which found no room in the buffer budget of {limit} bytes \
-                 (buffer_budget_bytes)"
-            ))
-        })
+        claimed
     }
 
     /// Waits for so much room, after those that wait already.
-    async fn room(&self, bytes: u64) -> Reservation {
+    async fn room(&self, bytes: u64) -> Result<ClaimedRoom, HandlerError> {
         let _turn = self.claims.acquire().await;
         let _waiting = self.holder.wait(bytes);
         loop {
             if let Some(reservation) = self.holder.reserve(bytes) {
-                return reservation;
+                heap::granted(bytes, self.holder.budget());
+                return Ok(ClaimedRoom { _reservation: reservation });
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
+    }
+
+    /// What claims room for this call when the call itself has been given away: for an answer that grows.
+    #[must_use]
+    pub fn room_claims(&self) -> RoomClaims {
+        RoomClaims { holder: Arc::clone(&self.holder) }
     }
 
     /// What its caller says of the call beyond the request, if that is anything.
@@ -221,6 +226,26 @@ impl OwnedCall {
     #[must_use]
     pub fn cancelled(&self) -> Cancelled {
         self.cancelled.clone()
+    }
+}
+
+impl RoomClaims {
+    /// As [`OwnedCall::claim`], but without waiting: whoever claims again and again, and keeps what it has, would wait for others
+    /// that do the same.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn claim_now(&self, bytes: u64) -> Result<ClaimedRoom, HandlerError> {
+        let budget = self.holder.budget();
+        let Some(reservation) = self.holder.reserve(bytes) else {
+            return Err(HandlerError::exhausted(format!(
+                "the call takes {bytes} bytes more, which found no room in the buffer budget of {} bytes \
+                 (buffer_budget_bytes)",
+                budget.limit()
+            )));
+        };
+        heap::granted(bytes, budget);
+        Ok(ClaimedRoom { _reservation: reservation })
     }
 }
 

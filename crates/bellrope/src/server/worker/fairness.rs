@@ -1,7 +1,7 @@
 //! Whose turn is next where there is more to do than a round has time for.
 //!
-//! A round over all connections that takes longer than a turn may is cut short, so that doorbells, newcomers and what
-//! handlers say are looked after. The next one goes by process: one connection of each, then a second of each, and so
+//! A round over all connections that takes long, a quarter of what a turn may take, is cut short, so that doorbells, newcomers
+//! and what handlers say are looked after. The next one goes by process: one connection of each, then a second of each, and so
 //! on. So however many connections a process has, and whatever it does with them, whoever calls from another one waits for a
 //! few turns of it.
 //!
@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use bellrope_shm::socket::PeerCredentials;
 
-use super::{TURNS_PER_LOOK, WORKED, Worker, session::Session};
+use super::{INBOX_KEY, TURNS_PER_LOOK, WORKED, Worker, rounds::EVENTS_A_ROUND, session::Session};
 
 /// Connections of one process that are put in order; further ones come after those of all processes. Few of them have their turn
 /// before the next look anyway.
@@ -58,11 +58,26 @@ impl Worker {
         let (visited, came) = rest.split_at(rest.len() - came);
         let mut order = [unvisited, came, visited].concat();
         let sessions = &self.sessions;
-        by_process(&mut order, |index| {
+        by_process(&mut order, |&index| {
             let session = sessions[index].as_deref()?;
             Some((session.peer, move || has_something_to_do(session)))
         });
         self.hot = order;
+    }
+
+    /// Puts what epoll reported in the order in which it is heard, if that is more than one round hears: the inbox first.
+    pub(super) fn put_events_in_turns(&mut self) {
+        if self.backlog.events.len() <= EVENTS_A_ROUND {
+            return;
+        }
+        let sessions = &self.sessions;
+        let (inbox, mut events): (Vec<_>, Vec<_>) =
+            self.backlog.events.drain(..).partition(|event| event.key == INBOX_KEY);
+        by_process(&mut events, |event| {
+            let session = sessions.get(event.key as u32 as usize)?.as_deref()?;
+            Some((session.peer, || true))
+        });
+        self.backlog.events.extend(inbox.into_iter().chain(events));
     }
 
     /// Ends a round over those whose handlers have said something before this place.
@@ -80,7 +95,7 @@ impl Worker {
     pub(super) fn put_deliveries_in_turns(&mut self) {
         self.cut_short.deliveries = false;
         let sessions = &self.sessions;
-        by_process(&mut self.told, |index| Some((sessions[index].as_deref()?.peer, || true)));
+        by_process(&mut self.told, |&index| Some((sessions[index].as_deref()?.peer, || true)));
     }
 }
 
@@ -90,30 +105,33 @@ fn has_something_to_do(session: &Session) -> bool {
 }
 
 /// Puts a list in turns by process, each process's own in their order, and those that have nothing to do behind all.
-fn by_process<Busy: FnOnce() -> bool>(
-    list: &mut Vec<usize>,
-    of: impl Fn(usize) -> Option<(PeerCredentials, Busy)>,
-) {
+fn by_process<T: Copy, Busy: FnOnce() -> bool>(list: &mut Vec<T>, of: impl Fn(&T) -> Option<(PeerCredentials, Busy)>) {
+    let mut peers = list.iter().filter_map(|one| of(one)).map(|(peer, _)| peer);
+    let first = peers.next();
+    // They are in their order.
+    if peers.all(|peer| Some(peer) == first) {
+        return;
+    }
     let mut ranks: HashMap<(u32, i32), usize> = HashMap::new();
     let mut ranked: Vec<_> = list
         .iter()
-        .map(|&index| {
-            let Some((peer, is_busy)) = of(index) else { return (IDLE, index) };
+        .map(|one| {
+            let Some((peer, is_busy)) = of(one) else { return (IDLE, *one) };
             let rank = ranks.entry((peer.uid, peer.pid)).or_default();
             // Looking at many costs more than a turn.
             if *rank >= RANKED {
-                return (RANKED, index);
+                return (RANKED, *one);
             }
             if !is_busy() {
-                return (IDLE, index);
+                return (IDLE, *one);
             }
             *rank += 1;
-            (*rank - 1, index)
+            (*rank - 1, *one)
         })
         .collect();
     ranked.sort_by_key(|(rank, _)| *rank);
     list.clear();
-    list.extend(ranked.into_iter().map(|(_, index)| index));
+    list.extend(ranked.into_iter().map(|(_, one)| one));
 }
 
 #[cfg(test)]

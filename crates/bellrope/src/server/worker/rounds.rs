@@ -7,14 +7,14 @@ use bellrope_proto::Violation;
 use bellrope_shm::{socket::Drained, wait::Event};
 
 use super::{
-    INBOX_KEY, MAX_RINGS, Worker,
+    INBOX_KEY, MAX_RINGS, TURNS_PER_LOOK, WORKED, Worker,
     backlog::{Newcomer, key},
     closing::Closing,
 };
 use crate::server::accept::connection_limits::Giver;
 
 /// Events that one round hears: each costs a system call or two.
-const EVENTS_A_ROUND: usize = 64;
+pub(super) const EVENTS_A_ROUND: usize = 64;
 /// Connections that one round takes over, or is asked to close for others.
 const NEWCOMERS_A_ROUND: usize = 4;
 /// Connections that one round closes: no fewer than it takes over, so that those that end do not pile up. The kernel takes
@@ -36,6 +36,8 @@ impl Worker {
         self.hear_some();
         self.welcome(NEWCOMERS_A_ROUND);
         self.close_some(CLOSINGS_A_ROUND);
+        // That took a while, so others may have rung.
+        self.worked += TURNS_PER_LOOK / WORKED;
         true
     }
 
@@ -92,6 +94,7 @@ impl Worker {
             Ok(events) => self.backlog.note(events),
             Err(error) => tracing::error!(%error, "looking for doorbells failed"),
         }
+        self.put_events_in_turns();
     }
 
     /// Hears as many events as are due in one round.

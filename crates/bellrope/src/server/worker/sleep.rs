@@ -31,6 +31,7 @@ impl Worker {
             Ok(events) => worker.backlog.note(events),
             Err(error) => tracing::error!(%error, "waiting for doorbells failed"),
         }
+        worker.put_events_in_turns();
         worker.hear_some();
         worker
     }

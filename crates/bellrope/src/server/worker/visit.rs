@@ -26,6 +26,8 @@ const BATCH_BYTES: usize = 16 * 1024;
 /// further message is looked at if its handler may be slow, else one in [`LOOK_EVERY`].
 const TURN_TICKS: u64 = 2_000_000;
 const LOOK_EVERY: u32 = 4;
+/// Of that time, what a round over all connections takes before the next goes by process.
+const ROUND: u64 = 4;
 /// Messages after which answers are committed, beside the first and the last. Both are multiples of [`LOOK_EVERY`].
 const FEW: u32 = 4;
 const SOME: u32 = 16;
@@ -47,8 +49,9 @@ pub(crate) struct Visitor {
     overran: bool,
     /// Ticks after which a turn is over.
     turn_ticks: u64,
-    /// When somebody first looked at the clock in this round over all connections, in ticks. 0: nobody has.
+    /// When somebody first looked at the clock in this round over all connections, and last, in ticks. 0: nobody has.
     round_began: u64,
+    looked: u64,
 }
 
 /// What has been taken of one connection's turn.
@@ -58,6 +61,8 @@ pub(crate) struct Turn {
     bytes: usize,
     /// When it began, in ticks; 0 as long as nobody has looked.
     began: u64,
+    /// When somebody last looked.
+    looked: u64,
 }
 
 /// What came of a visit.
@@ -84,6 +89,7 @@ impl Turn {
     #[inline]
     fn is_over(&mut self, ticks: u64) -> bool {
         let now = clock::ticks();
+        self.looked = now;
         if self.began == 0 {
             self.began = now;
         }
@@ -106,6 +112,7 @@ impl Visitor {
             overran: false,
             turn_ticks: TURN_TICKS,
             round_began: 0,
+            looked: 0,
             core,
         }
     }
@@ -175,7 +182,9 @@ impl Visitor {
             };
             messages += 1;
             if slow || messages % LOOK_EVERY == 0 {
-                if turn.is_over(self.turn_ticks) {
+                let is_over = turn.is_over(self.turn_ticks);
+                self.looked = turn.looked;
+                if is_over {
                     self.overran = true;
                     more = false;
                     break 'turn;
@@ -284,23 +293,35 @@ impl Visitor {
         std::mem::take(&mut self.overran)
     }
 
-    /// Whether the time of a turn has passed since this was first asked in a [round](Self::round_begins).
-    pub(crate) fn is_long_round(&mut self) -> bool {
+    /// Whether a [round](Self::round_begins) has taken its time. Without a look at the clock, as far as turns have looked.
+    #[inline]
+    pub(crate) fn was_long_round(&mut self) -> bool {
         if self.round_began == 0 {
-            self.round_began = clock::ticks();
+            self.round_began = self.looked;
         }
-        self.is_long_since(self.round_began)
+        self.looked.wrapping_sub(self.round_began) >= self.round_ticks()
     }
 
-    /// Whether the time of a turn has passed since then.
+    /// The same, with one.
+    pub(crate) fn is_long_round(&mut self) -> bool {
+        self.looked = clock::ticks();
+        self.was_long_round()
+    }
+
+    /// Whether the time of a round has passed since then.
     pub(crate) fn is_long_since(&self, began: u64) -> bool {
-        clock::ticks().wrapping_sub(began) >= self.turn_ticks
+        clock::ticks().wrapping_sub(began) >= self.round_ticks()
     }
 
     /// A round over all connections begins.
     #[inline]
     pub(crate) fn round_begins(&mut self) {
-        self.round_began = 0;
+        (self.round_began, self.looked) = (0, 0);
+    }
+
+    fn round_ticks(&self) -> u64 {
+        // At least one: a round in which nobody has looked at the clock is not long.
+        (self.turn_ticks / ROUND).max(1)
     }
 
     /// A round over all connections has ended: notes what it found, and answers whoever asks if the loop turns.

@@ -161,3 +161,38 @@ fn a_runtime_that_has_ended_takes_everything_with_it() {
     drop(tasks);
     assert!(is_empty(&turns) && Arc::strong_count(&held) == 1, "{turns:?}");
 }
+
+// Fault 65.
+#[test]
+fn a_process_with_many_busy_connections_has_as_many_tasks_in_the_runtimes_queue_as_it_has_connections() {
+    const CONNECTIONS: usize = 50;
+
+    let runtime = one_thread();
+    let order: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let crowd: Vec<_> = (0..CONNECTIONS).map(|_| Turns::default()).collect();
+    for round in 0..20 {
+        for turns in &crowd {
+            let order = Arc::clone(&order);
+            // The first began when it was alone.
+            let connections = if round < 10 { 1 } else { CONNECTIONS as u64 };
+            turns
+                .are_of(connections, runtime.handle())
+                .spawn(runtime.handle(), busy(20, move || order.lock().unwrap().push(0)));
+        }
+    }
+    run(&runtime, 50);
+    let lone = Turns::default();
+    let polled = Arc::clone(&order);
+    let before = order.lock().unwrap().len();
+    lone.are_of(1, runtime.handle()).spawn(runtime.handle(), busy(5, move || polled.lock().unwrap().push(1)));
+    while !is_empty(&lone) {
+        run(&runtime, 1);
+    }
+    let polls = order.lock().unwrap().len() - before;
+    assert!(polls <= 6 * (CONNECTIONS + 5), "{polls} polls for five of its own");
+    while !crowd.iter().all(is_empty) {
+        run(&runtime, 100);
+    }
+    let polled = order.lock().unwrap().iter().filter(|polled| **polled == 0).count();
+    assert_eq!(polled, CONNECTIONS * 20 * 20, "nobody is forgotten");
+}

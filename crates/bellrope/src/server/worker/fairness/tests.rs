@@ -22,7 +22,7 @@ struct Busy {
 
 struct Client {
     connection: ClientConnection,
-    _socket: Socket,
+    socket: Socket,
     index: usize,
 }
 
@@ -44,10 +44,10 @@ impl Busy {
 
     /// A client of this process, whose connection the worker polls.
     fn client(&mut self, pid: i32) -> Client {
-        let (accepted, connection, _socket) = self.connection(pid);
+        let (accepted, connection, socket) = self.connection(pid);
         let index = self.worker.free.last().copied().unwrap_or(self.worker.sessions.len());
         self.worker.adopt(accepted);
-        Client { connection, _socket, index }
+        Client { connection, socket, index }
     }
 
     /// So many of the crowd, each with more calls than one turn has time for.
@@ -145,11 +145,11 @@ fn whoever_comes_in_is_taken_over_before_most_of_another_process() {
         others.push((client, socket));
         assert!(inbox.send(Message::Connected(Box::new(accepted))));
     }
-    let (accepted, mut connection, _socket) = busy.connection(CROWD + 1);
+    let (accepted, mut connection, socket) = busy.connection(CROWD + 1);
     connection.submit(ECHO, Style::Unary, b"", None).unwrap();
     let _ = connection.commit();
     assert!(inbox.send(Message::Connected(Box::new(accepted))));
-    let mut honest = Client { connection, _socket, index: 0 };
+    let mut honest = Client { connection, socket, index: 0 };
     let rounds = busy.serve(&mut honest);
     assert!(rounds <= 2 && busy.worker.sessions.len() < MANY / 10, "{rounds}, {}", busy.worker.sessions.len());
 }
@@ -158,7 +158,7 @@ fn whoever_comes_in_is_taken_over_before_most_of_another_process() {
 fn turns_go_by_process_in_the_order_of_each_and_those_with_nothing_to_do_come_last() {
     let peer = |index: usize| PeerCredentials { pid: (index / 100) as i32, uid: 1 };
     let ordered = |mut list: Vec<usize>, idle: &[usize]| {
-        by_process(&mut list, |index| Some((peer(index), move || !idle.contains(&index))));
+        by_process(&mut list, |&index| Some((peer(index), move || !idle.contains(&index))));
         list
     };
     assert_eq!(ordered(vec![1, 2, 3, 100, 101, 200], &[]), [1, 100, 200, 2, 101, 3]);
@@ -182,4 +182,25 @@ fn a_connection_that_left_the_list_after_a_round_was_cut_short_is_not_missed() {
     let mut left: Vec<_> = busy.clients.iter().map(|client| client.index).collect();
     left.sort_unstable();
     assert_eq!(busy.worker.hot, left);
+}
+
+// Fault 63.
+#[test]
+fn a_ring_is_heard_before_most_of_another_process_wherever_it_stands_among_them() {
+    let mut busy = Busy::new();
+    let mut crowd: Vec<_> = (0..2 * EVENTS_A_ROUND - 1).map(|_| busy.client(CROWD)).collect();
+    let mut honest = busy.client(CROWD + 1);
+    assert!(busy.worker.arm_all());
+    crowd.iter().for_each(|client| client.socket.ring());
+    honest.call();
+    honest.socket.ring();
+    busy.worker.look_after_sleepers();
+    assert!(busy.worker.backlog.events.len() < 2 * EVENTS_A_ROUND, "some were heard");
+    assert_eq!(busy.serve(&mut honest), 1);
+    // Whatever is put off is looked after again at once.
+    crowd[0].call();
+    busy.worker.end(honest.index, crate::server::worker::closing::Closing::HungUp);
+    let worked = busy.worker.worked;
+    busy.worker.round();
+    assert!(busy.worker.worked >= worked + TURNS_PER_LOOK / WORKED);
 }
