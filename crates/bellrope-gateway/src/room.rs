@@ -123,7 +123,7 @@ mod tests {
             assert_eq!(all.available_permits(), left, "{bytes}");
         }
         other.grow_to(100).unwrap();
-        let error = other.clone().grow_to(60_000).unwrap_err();
+        let error = other.grow_to(60_000).unwrap_err();
         assert_eq!((error.code(), error.retryable()), ("overloaded", true));
         drop(one);
         other.grow_to(50_000).unwrap();

@@ -106,7 +106,7 @@ fn has_something_to_do(session: &Session) -> bool {
 
 /// Puts a list in turns by process, each process's own in their order, and those that have nothing to do behind all.
 fn by_process<T: Copy, Busy: FnOnce() -> bool>(list: &mut Vec<T>, of: impl Fn(&T) -> Option<(PeerCredentials, Busy)>) {
-    let mut peers = list.iter().filter_map(|one| of(one)).map(|(peer, _)| peer);
+    let mut peers = list.iter().filter_map(&of).map(|(peer, _)| peer);
     let first = peers.next();
     // They are in their order.
     if peers.all(|peer| Some(peer) == first) {
