@@ -60,8 +60,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// Why a provider gave no whole answer.
 ///
-/// Every text in it that came from outside is an [`Excerpt`], free of the provider's key. `fix` fields name the
-/// setting to change, as in `check OPENAI_BASE_URL`.
+/// Every text in it that came from outside is an [`Excerpt`], free of the provider's key. `fix` fields name the setting to change, as in `check OPENAI_BASE_URL`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ProviderError {
@@ -232,12 +231,9 @@ pub enum ProviderError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// There is no room for the answer beside those of others.
-    #[error("there is no room for the answer: {reason}; try again")]
-    NoRoom {
-        /// What is full, and of what.
-        reason: Excerpt,
-    },
+    /// There is no room for the answer beside those of others: what is full, and of what.
+    #[error("there is no room for the answer: {0}; try again")]
+    NoRoom(Excerpt),
     /// No answer of this id is kept for whoever asks.
     #[error(
         "no answer of this id is kept here for you: answers are kept for a while, by the program that asked for it alone, and \
@@ -320,7 +316,7 @@ impl ProviderError {
             Self::Malformed { .. } => "malformed",
             Self::Truncated { .. } => "truncated",
             Self::TooLarge { .. } => "answer_too_large",
-            Self::NoRoom { .. } => "overloaded",
+            Self::NoRoom(_) => "overloaded",
             Self::UnknownAnswer => "unknown_answer",
             Self::NotResumable { .. } => "not_resumable",
             Self::Superseded => "superseded",
@@ -334,7 +330,7 @@ impl ProviderError {
             Self::UnsupportedVersion { .. }
             | Self::InvalidRequest { .. }
             | Self::UnknownProvider { .. }
-            | Self::NoRoom { .. }
+            | Self::NoRoom(_)
             | Self::UnknownAnswer
             | Self::NotResumable { .. }
             | Self::Superseded
@@ -367,7 +363,7 @@ impl ProviderError {
         match self {
             // One that was opened by hand says no time.
             Self::Suspended { retry_after, .. } => !retry_after.is_zero(),
-            Self::Limited { .. } | Self::NoRoom { .. } => true,
+            Self::Limited { .. } | Self::NoRoom(_) => true,
             // Clients wait for what is to be sent again, and not for hours.
             Self::Budget { retry_after, .. } => *retry_after <= SOON,
             Self::Disconnected { .. } | Self::TimedOut { .. } | Self::Truncated { .. } => true,
@@ -402,10 +398,9 @@ impl ProviderError {
         }
     }
 
-    /// What it says of the provider, for its breaker. That it is unwell for everybody: it cannot be reached, or is overloaded.
-    /// Or that it failed at a request, which may be to blame for that: one that makes a server fall over, or takes it too long.
-    /// `None`: nothing, as a refusal, a body that cannot be read, an answer that broke off. A provider that asks for a pause is
-    /// well.
+    /// What it says of the provider, for its breaker. That it is unwell for everybody: it cannot be reached, or is overloaded. Or that it failed
+    /// at a request, which may be to blame for that: one that makes a server fall over, or takes it too long. `None`: nothing, as a refusal, a body
+    /// that cannot be read, an answer that broke off. A provider that asks for a pause is well.
     pub(crate) fn failing(&self) -> Option<Failing> {
         match self {
             Self::Connect { .. } | Self::TimedOut { phase: Phase::Connect, .. } => Some(Failing::ForAll),

@@ -10,6 +10,7 @@ mod names;
 mod pieces;
 mod resumable;
 mod schemas;
+mod weighed;
 
 use std::sync::Arc;
 
@@ -35,13 +36,7 @@ pub(crate) use names::{CANCEL, CHAT, CHAT_STREAM, COMPLETE, COMPLETE_STREAM, EMB
 pub use pieces::MAX_CHUNK;
 use pieces::{encode, forward};
 use resumable::Reader;
-
-/// How often a request counts in the server's buffer budget: what is read out of it, what is sent to the provider, and a
-/// part of that on its way from the one to the other.
-const WEIGHT: u32 = 3;
-
-/// What a request under way takes beside all that, in bytes: its connection to the provider, and the pieces on their way.
-const UNDER_WAY: u64 = 24 * 1024;
+use weighed::{WEIGHT, no_thread, weighed};
 
 /// What is said of a request for an answer that is kept, where none is.
 const NOT_RESUMABLE: &str = "`resumable` was left out: only answers of ai.chat_stream are kept";
@@ -190,7 +185,7 @@ fn asker(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Asker {
 fn answer(outcome: Result<impl Serialize, ProviderError>) -> Result<Vec<u8>, HandlerError> {
     match outcome {
         Ok(response) => encode(&response),
-        Err(error @ ProviderError::NoRoom { .. }) => Err(HandlerError::exhausted(format!("{}: {error}", error.code()))),
+        Err(error @ ProviderError::NoRoom(_)) => Err(HandlerError::exhausted(format!("{}: {error}", error.code()))),
         // The error's own words hold its fix.
         Err(error) => {
             let text = format!("{}: {error}", error.code());
@@ -272,21 +267,6 @@ async fn asked<T: WithNotes>(call: OwnedCall) -> Result<Asked<T>, HandlerError> 
     let (call, room) = weighed(call, ARGUMENTS).await?;
     let read = move || Ok(Asked { request: read(&call)?, size, _room: room });
     if size > LARGE { apart(read).await.map_err(no_thread)? } else { read() }
-}
-
-/// A call, and the room for what is made of it beside that which it holds for itself, in which it is read and sent on.
-async fn weighed(call: OwnedCall, text: json::Place) -> Result<(OwnedCall, ClaimedRoom), HandlerError> {
-    let size = call.payload().len();
-    let weigh = move |call: OwnedCall| (json::weight(call.payload(), text), call);
-    let (weight, call) = if size > LARGE { apart(move || weigh(call)).await.map_err(no_thread)? } else { weigh(call) };
-    // What the call holds for itself is enough for most.
-    let more = weight.saturating_sub(u64::from(WEIGHT - 1) * size as u64);
-    let room = call.claim(more + UNDER_WAY).await?;
-    Ok((call, room))
-}
-
-fn no_thread(fault: String) -> HandlerError {
-    HandlerError::failure(fault)
 }
 
 fn read<T: WithNotes>(call: &OwnedCall) -> Result<T, HandlerError> {

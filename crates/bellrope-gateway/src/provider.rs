@@ -17,7 +17,7 @@ use crate::message::{
 };
 use crate::notes::Notes;
 use crate::pass::{PassError, PassFormat, PassRequest, Passed, ToolKey};
-use crate::room::AnswerRoom;
+use crate::room::{AnswerRoom, NoRoom};
 
 /// The most text a collected answer may hold, in bytes: below the default limit of a message.
 pub const MAX_ANSWER: usize = 8 * 1024 * 1024;
@@ -218,6 +218,12 @@ async fn collect_within(
         room.grow_to(MAX_ANSWER - answer.room)?;
     }
     Err(ProviderError::Truncated { reason: "the stream ended without a word".into() })
+}
+
+impl From<NoRoom> for ProviderError {
+    fn from(NoRoom(reason): NoRoom) -> Self {
+        Self::NoRoom(Excerpt::new(&reason))
+    }
 }
 
 struct Collector {

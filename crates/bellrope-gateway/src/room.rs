@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bellrope::server::{ClaimedRoom, RoomClaims};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::error::{Excerpt, ProviderError};
-
 /// How often an answer counts: as it is collected, and as JSON.
 const WEIGHT: u64 = 2;
 /// What is claimed at the least: a longer answer claims as much again as it has.
 const STEP: u64 = 16 * 1024;
+
+/// There is no room for an answer: what is full, and of what.
+#[derive(Debug)]
+pub(crate) struct NoRoom(pub(crate) String);
 
 /// What an answer takes its room from. It is no part of what is asked, so all are equal.
 ///
@@ -63,14 +65,14 @@ impl AnswerRoom {
     ///
     /// # Errors
     /// There is none.
-    pub(crate) fn grow_to(&self, bytes: usize) -> Result<(), ProviderError> {
+    pub(crate) fn grow_to(&self, bytes: usize) -> Result<(), NoRoom> {
         let Some(inner) = &self.0 else { return Ok(()) };
         let (held, needed) = (inner.held().bytes, WEIGHT * bytes as u64);
         if needed <= held {
             return Ok(());
         }
         let more = (needed - held).max(held).max(STEP).next_multiple_of(1024);
-        let none = |reason: &str| ProviderError::NoRoom { reason: Excerpt::new(reason) };
+        let none = |reason: &str| NoRoom(reason.to_owned());
         match &inner.source {
             Source::Call(claims) => {
                 let claimed = claims.claim_now(more).map_err(|error| none(&error.to_string()))?;
@@ -123,8 +125,8 @@ mod tests {
             assert_eq!(all.available_permits(), left, "{bytes}");
         }
         other.grow_to(100).unwrap();
-        let error = other.grow_to(60_000).unwrap_err();
-        assert_eq!((error.code(), error.retryable()), ("overloaded", true));
+        let NoRoom(words) = other.grow_to(60_000).unwrap_err();
+        assert!(words.starts_with("too many whole answers"), "{words}");
         drop(one);
         other.grow_to(50_000).unwrap();
         drop(other);

@@ -4,7 +4,8 @@ use bellrope::{HandlerError, server::OwnedCall};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{pieces::encode, weighed};
+use super::pieces::encode;
+use super::weighed::weighed;
 use crate::asker::Asker;
 use crate::error::{Blame, Excerpt, ProviderError};
 use crate::gateway::Gateway;
@@ -26,7 +27,7 @@ pub(super) async fn embed(gateway: &Gateway, call: OwnedCall, asker: Asker) -> R
     drop(call);
     match vectors(gateway, request, asker, &room).await {
         Ok(response) => encode(&response),
-        Err(error @ ProviderError::NoRoom { .. }) => Err(HandlerError::exhausted(format!("{}: {error}", error.code()))),
+        Err(error @ ProviderError::NoRoom(_)) => Err(HandlerError::exhausted(format!("{}: {error}", error.code()))),
         Err(error) => {
             let text = format!("{}: {error}", error.code());
             // Each provider has a breaker of its own: one that fails must not close the way to the others.

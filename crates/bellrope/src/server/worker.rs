@@ -35,10 +35,9 @@ use bellrope_shm::{
 };
 
 use self::{
-    backlog::{Backlog, Newcomer, looked_after},
+    backlog::{Backlog, CutShort, Newcomer, looked_after},
     carrier::Carrier,
     closing::Closing,
-    fairness::CutShort,
     patience::Patience,
     session::{Rests, Session},
     visit::{Turn, Visit, Visitor},

@@ -134,12 +134,12 @@ fn name_what_is_left_out() {
     assert!(!log.has(&[&format!("{:0>240}", known + 8)]), "it names a few");
 }
 
+// Fault 48.
 #[test]
 fn whoever_steers_a_breaker_without_end_does_not_fill_the_log() {
     alone("blame::whoever_steers_a_breaker_without_end_does_not_fill_the_log", steer_without_end);
 }
 
-// Fault 48.
 fn steer_without_end() {
     const CALLS: usize = 1_000;
 

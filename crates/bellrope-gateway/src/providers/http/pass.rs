@@ -210,7 +210,7 @@ async fn whole(
                 return Err(ProviderError::TooLarge { what: "the answer", limit: MAX_ANSWER }.into());
             }
             Ok(Ok(Some(bytes))) => {
-                room.grow_to(body.len() + bytes.len())?;
+                room.grow_to(body.len() + bytes.len()).map_err(ProviderError::from)?;
                 body.extend_from_slice(&bytes);
             }
         }

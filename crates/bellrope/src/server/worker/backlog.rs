@@ -1,4 +1,4 @@
-//! What a worker puts off: events of its connections, newcomers and connections that end. What is done of it in each round is the
+//! What a worker puts off: events of its connections, newcomers, connections that end, and turns for which a round had no time. What is done of it in each round is the
 //! [rounds'](super::rounds) business.
 //!
 //! Nothing is lost here: events of connections over the socket come once each, so those that were taken from the kernel stay
@@ -25,6 +25,23 @@ pub(super) struct Backlog {
     pub(super) newcomers: ByProcess<Newcomer>,
     /// Connections that end, and why. Nobody visits them any more, and nobody hears them.
     pub(super) ending: VecDeque<(usize, Closing)>,
+}
+
+/// Which rounds were cut short, so that the next ones go by process.
+#[derive(Debug, Default)]
+pub(super) struct CutShort {
+    pub(super) visits: Option<Cut>,
+    #[cfg(feature = "tokio")]
+    pub(super) deliveries: bool,
+}
+
+/// Where a round over the hot list was cut short.
+#[derive(Debug)]
+pub(super) struct Cut {
+    /// How many had no turn. They are first on the list; those that came in meanwhile are its end.
+    pub(super) unvisited: usize,
+    /// How often a connection had come onto a list until then.
+    pub(super) heated: u64,
 }
 
 /// What the acceptor has for the worker, of each process in its order: the connection that is to give way may be among those before.

@@ -13,30 +13,13 @@ use std::collections::HashMap;
 
 use bellrope_shm::socket::PeerCredentials;
 
-use super::{INBOX_KEY, TURNS_PER_LOOK, WORKED, Worker, rounds::EVENTS_A_ROUND, session::Session};
+use super::{INBOX_KEY, TURNS_PER_LOOK, WORKED, Worker, backlog::Cut, rounds::EVENTS_A_ROUND, session::Session};
 
 /// Connections of one process that are put in order; further ones come after those of all processes. Few of them have their turn
 /// before the next look anyway.
 const RANKED: usize = 64;
 /// The rank of one that has nothing to do.
 const IDLE: usize = usize::MAX;
-
-/// Which rounds were cut short, so that the next ones go by process.
-#[derive(Debug, Default)]
-pub(super) struct CutShort {
-    pub(super) visits: Option<Cut>,
-    #[cfg(feature = "tokio")]
-    pub(super) deliveries: bool,
-}
-
-/// Where a round over the hot list was cut short.
-#[derive(Debug)]
-pub(super) struct Cut {
-    /// How many had no turn. They are first on the list; those that came in meanwhile are its end.
-    unvisited: usize,
-    /// How often a connection had come onto a list until then.
-    heated: u64,
-}
 
 impl Worker {
     /// Ends a round over the hot list before this place.
