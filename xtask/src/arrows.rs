@@ -232,14 +232,14 @@ pub fn no_crate_is_a_drawer(root: &Path) -> anyhow::Result<Vec<String>> {
     Ok(faults)
 }
 
-/// Unsafe code stands in one crate.
+/// Unsafe code stands in one crate. What is there to be refused by the compiler is no code.
 ///
 /// # Errors
 /// A file cannot be read.
 pub fn unsafe_code_stays_at_home(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut faults = Vec::new();
     for (path, source) in rust_files(root)? {
-        if path.starts_with(UNSAFE_HOME) {
+        if path.starts_with(UNSAFE_HOME) || path.parent().is_some_and(|folder| folder.ends_with("tests/refused")) {
             continue;
         }
         for (index, line) in code_only(&source).lines().enumerate() {

@@ -398,9 +398,8 @@ impl ProviderError {
         }
     }
 
-    /// What it says of the provider, for its breaker. That it is unwell for everybody: it cannot be reached, or is overloaded. Or that it failed
-    /// at a request, which may be to blame for that: one that makes a server fall over, or takes it too long. `None`: nothing, as a refusal, a body
-    /// that cannot be read, an answer that broke off. A provider that asks for a pause is well.
+    /// What it says of the provider, for its breaker: that it is unwell for everybody, as it cannot be reached or is overloaded, or that it
+    /// failed at a request, which may be to blame. `None`: nothing, as a refusal or an answer that broke off. One that asks for a pause is well.
     pub(crate) fn failing(&self) -> Option<Failing> {
         match self {
             Self::Connect { .. } | Self::TimedOut { phase: Phase::Connect, .. } => Some(Failing::ForAll),

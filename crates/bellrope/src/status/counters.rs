@@ -112,10 +112,7 @@ pub(crate) struct Shard {
 impl Shard {
     #[inline(always)]
     fn of(&self, message_type: u16) -> &TypeCounters {
-        match self.types.get(usize::from(message_type).wrapping_sub(1)) {
-            Some(counters) => counters,
-            None => self.unknown(),
-        }
+        self.types.get(usize::from(message_type).wrapping_sub(1)).unwrap_or_else(|| self.unknown())
     }
 
     #[cold]

@@ -9,3 +9,4 @@ mod files;
 mod schemas;
 mod styles;
 mod transcode;
+mod written;
