@@ -263,11 +263,12 @@ impl Caller<'_> {
         let mut under_way = HashMap::new();
         for _ in 0..self.rng.usize(1..DEPTH) {
             let (call, request) = self.draw(SMALL);
-            // It has not left before it is flushed, so this is early enough.
-            if let Some(id) = connection.queue(message_type, &request).unwrap() {
-                self.journal.note(&Event::Begun { call, deadline_us: None });
-                self.journal.note(&Event::Sent { call, connection: number });
-                under_way.insert(id, call);
+            // It may leave before it is flushed.
+            self.journal.note(&Event::Begun { call, deadline_us: None });
+            self.journal.note(&Event::Sent { call, connection: number });
+            match connection.queue(message_type, &request).unwrap() {
+                Some(id) => drop(under_way.insert(id, call)),
+                None => self.end(call, Outcome::NotExecuted),
             }
         }
         connection.flush();

@@ -166,9 +166,10 @@ impl Connection {
         self.link.types.find_styled(target, Style::Unary)
     }
 
-    /// Queues a call, to be sent together with others by the next [`Self::flush`], [`Self::poll`] or [`Self::wait`], or when
-    /// they have come to a few KiB, on which the server can then work: many calls at once cost less than one by one. `None` if there is no room in the ring right now. A message that
-    /// is too large for one record, a quarter of the ring, cannot be queued. [Example](Self).
+    /// Queues a call, to be sent together with others by the next [`Self::flush`], [`Self::poll`] or [`Self::wait`], or once
+    /// they have come to a few KiB, on which the server can then work: many calls at once cost less than one by one. `None` if
+    /// there is no room in the ring right now. A message that is too large for one record, a quarter of the ring, cannot be
+    /// queued. [Example](Self).
     ///
     /// # Errors
     /// [`CallError`]; nothing was queued.
