@@ -309,6 +309,7 @@ impl Visitor {
     }
 
     /// Whether the time of a round has passed since then.
+    #[cfg(feature = "tokio")]
     pub(crate) fn is_long_since(&self, began: u64) -> bool {
         clock::ticks().wrapping_sub(began) >= self.round_ticks()
     }
