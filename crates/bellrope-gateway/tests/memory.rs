@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bellrope::client::{CallError, CallOptions, Client, ClientConfig, Connection, Transport};
 use bellrope::server::ServerConfig;
@@ -221,6 +221,22 @@ fn is_end<T>(outcome: &Result<T, CallError>) -> bool {
     matches!(outcome, Ok(_) | Err(CallError::Exhausted { .. } | CallError::Rejected { .. }))
 }
 
+/// Calls; `fits`: again, where others had all the room for as long as one may wait for it, which on a busy machine they may.
+fn ask(client: &Client, request: &[u8], fits: bool) -> Result<Vec<u8>, CallError> {
+    let began = Instant::now();
+    loop {
+        let outcome = client.call_within("ai.chat", request, PATIENCE);
+        let is_full = match &outcome {
+            Err(CallError::Rejected { .. }) => true,
+            Err(CallError::Exhausted { text }) => text.contains("buffer_budget_bytes"),
+            _ => false,
+        };
+        if !(fits && is_full && began.elapsed() < PATIENCE) {
+            return outcome;
+        }
+    }
+}
+
 /// Whether the request of a call went to its provider. Else there was no room for it, or it is refused.
 fn was_asked(what: &str, outcome: &Result<Vec<u8>, CallError>) -> bool {
     match outcome {
@@ -256,20 +272,20 @@ fn memory_stays_within_rings_budget_and_a_rest_whatever_is_asked() {
         let of_provider: Vec<_> = PROVIDERS.iter().map(|name| requests(name, size)).collect();
         for number in 0..of_provider[0].len() {
             let what = of_provider[0][number].0;
+            // What has few values, and arguments of any kind, is no trouble at any size.
+            let few = what.starts_with("arguments") || matches!(what, "text" | "escapes");
             let asked = AtomicUsize::new(0);
             within_bounds(&served, before, &format!("{what}, {size} bytes"), || {
                 std::thread::scope(|scope| {
                     for (client, requests) in clients.iter().zip(of_provider.iter().cycle()) {
                         let asked = &asked;
                         scope.spawn(move || {
-                            let outcome = client.call_within("ai.chat", &requests[number].1, PATIENCE);
+                            let outcome = ask(client, &requests[number].1, few);
                             asked.fetch_add(usize::from(was_asked(what, &outcome)), Relaxed);
                         });
                     }
                 });
             });
-            // What has few values, and arguments of any kind, is no trouble at any size.
-            let few = what.starts_with("arguments") || matches!(what, "text" | "escapes");
             let asked = asked.into_inner();
             assert!(asked == CLIENTS || !few, "{what}, {size} bytes: {asked} of {CLIENTS} went to their providers");
         }
@@ -320,7 +336,7 @@ fn memory_stays_within_the_same_bound_however_many_long_answers_are_collected_or
             for client in &mut clients {
                 let chat = client.message_type("ai.chat").unwrap();
                 for _ in 0..calls {
-                    assert!(client.queue(chat, &ask(model)).unwrap().is_some());
+                    client.submit(chat, &ask(model)).unwrap();
                 }
                 client.flush();
             }
