@@ -24,7 +24,7 @@ pub(crate) struct NoRoom(pub(crate) String);
 /// use bellrope_gateway::AnswerRoom;
 ///
 /// // One that is taken from nothing has no bound of its own.
-/// assert_eq!(AnswerRoom::default(), AnswerRoom::of_all(std::sync::Arc::default()));
+/// assert_eq!(AnswerRoom::default(), AnswerRoom::of_all(std::sync::Arc::new(tokio::sync::Semaphore::new(1))));
 /// ```
 #[derive(Clone, Default)]
 pub struct AnswerRoom(Option<Arc<Inner>>);

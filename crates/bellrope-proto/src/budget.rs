@@ -18,6 +18,8 @@ const LEAST_RATE: u64 = 16 * 1024 * 1024;
 /// processes, and the last of that for users. So those that have nothing yet find some room beside one that takes all it gets,
 /// however many connections or processes that has.
 const KEPT_BACK: [u64; 3] = [8, 16, 32];
+/// One part in so many of what somebody holds is little beside it.
+const LITTLE: u64 = 16;
 
 /// How many bytes all connections of a server may hold outside their rings.
 #[derive(Debug)]
@@ -233,9 +235,32 @@ impl Holder {
     /// ```
     #[must_use]
     pub fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        if !self.may_have(bytes) {
-            return None;
-        }
+        if self.may_have(bytes) { self.take(bytes) } else { None }
+    }
+
+    /// As [`Self::reserve`], for what is under way: a little beside what this holder has already is given whoever waits. They wait
+    /// for the end of what is under way, so it must not wait for theirs.
+    ///
+    /// ```
+    /// use bellrope_proto::{Budget, Holder};
+    ///
+    /// let budget = Budget::new(1000);
+    /// let [greedy, modest] = [(); 2].map(|()| Holder::new(&budget, None));
+    /// let most = greedy.reserve(800).unwrap();
+    /// let waits = modest.wait(300);
+    /// assert!(greedy.reserve(10).is_none(), "the other waits");
+    /// assert!(greedy.reserve_more(10).is_some());
+    /// assert!(greedy.reserve_more(100).is_none(), "that is not little");
+    /// ```
+    #[must_use]
+    pub fn reserve_more(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
+        let kept_back = self.budget.limit / KEPT_BACK[1];
+        let is_little =
+            bytes <= self.held() / LITTLE && self.budget.used().saturating_add(bytes) <= self.budget.limit - kept_back;
+        if is_little || self.may_have(bytes) { self.take(bytes) } else { None }
+    }
+
+    fn take(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
         let mut reservation = self.budget.reserve(bytes)?;
         for holder in self.chain() {
             holder.held.fetch_add(bytes, Relaxed);

@@ -237,7 +237,7 @@ impl RoomClaims {
     /// As there.
     pub fn claim_now(&self, bytes: u64) -> Result<ClaimedRoom, HandlerError> {
         let budget = self.holder.budget();
-        let Some(reservation) = self.holder.reserve(bytes) else {
+        let Some(reservation) = self.holder.reserve_more(bytes) else {
             return Err(HandlerError::exhausted(format!(
                 "the call takes {bytes} bytes more, which found no room in the buffer budget of {} bytes \
                  (buffer_budget_bytes)",
