@@ -71,27 +71,35 @@ impl AnswerRoom {
         if needed <= held {
             return Ok(());
         }
-        let more = (needed - held).max(held).max(STEP).next_multiple_of(1024);
-        let none = |reason: &str| NoRoom(reason.to_owned());
-        match &inner.source {
-            Source::Call(claims) => {
-                let claimed = claims.claim_now(more).map_err(|error| none(&error.to_string()))?;
-                inner.held().claimed.push(claimed);
-            }
-            Source::All(kib) => {
-                let taken =
-                    u32::try_from(more / 1024).ok().and_then(|more| Arc::clone(kib).try_acquire_many_owned(more).ok());
-                let taken =
-                    taken.ok_or_else(|| none("too many whole answers are under way; ask for fewer, or for streams"))?;
-                inner.held().permits.push(taken);
-            }
-        }
-        inner.held().bytes += more;
-        Ok(())
+        // Twice as much each time, so that it is seldom asked; where that is not left, what is lacking.
+        let lacking = needed - held;
+        let ample = lacking.max(held).max(STEP);
+        inner.take(ample).or_else(|_| inner.take(lacking))
     }
 }
 
 impl Inner {
+    fn take(&self, bytes: u64) -> Result<(), NoRoom> {
+        let bytes = bytes.next_multiple_of(1024);
+        let none = |reason: &str| NoRoom(reason.to_owned());
+        match &self.source {
+            Source::Call(claims) => {
+                let claimed = claims.claim_now(bytes).map_err(|error| none(&error.to_string()))?;
+                self.held().claimed.push(claimed);
+            }
+            Source::All(kib) => {
+                let taken = u32::try_from(bytes / 1024)
+                    .ok()
+                    .and_then(|kib_more| Arc::clone(kib).try_acquire_many_owned(kib_more).ok());
+                let taken =
+                    taken.ok_or_else(|| none("too many whole answers are under way; ask for fewer, or for streams"))?;
+                self.held().permits.push(taken);
+            }
+        }
+        self.held().bytes += bytes;
+        Ok(())
+    }
+
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,6 +139,12 @@ mod tests {
         other.grow_to(50_000).unwrap();
         drop(other);
         assert_eq!(all.available_permits(), 128);
+        // Where twice as much is not left, what is lacking is enough.
+        let last = AnswerRoom::of_all(Arc::clone(&all));
+        for (bytes, left) in [(30_000, 69), (40_000, 10), (65_000, 1)] {
+            last.grow_to(bytes).unwrap();
+            assert_eq!(all.available_permits(), left, "{bytes}");
+        }
         AnswerRoom::default().grow_to(usize::MAX / 4).unwrap();
     }
 }
