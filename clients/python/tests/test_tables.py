@@ -66,22 +66,19 @@ class Tables(unittest.TestCase):
             self.assertEqual(len(caught.exception.nearest), 3)
 
     def test_a_page_that_is_none_is_refused_and_nothing_more_is_read(self) -> None:
-        def wrong(peer: Peer) -> None:
-            peer.socket.sendall(answer(entries=5) + struct.pack("<HHI", 4, 1, 65536))
-            peer.heard_hang_up()
-
-        with Double(wrong) as double, self.assertRaises(bellrope.Connect) as caught:
-            bellrope.Client(double.path, connect_timeout=60)
-        self.assertIn("the field page of the handshake", str(caught.exception))
+        self.refuses(struct.pack("<HHI", 4, 1, 65536), 60, "the field page of the handshake")
 
     def test_pages_that_do_not_come_end_the_try_in_time(self) -> None:
-        def slow(peer: Peer) -> None:
-            peer.socket.sendall(answer(entries=5) + struct.pack("<HHI", 4, 1, 20))
+        self.refuses(struct.pack("<HHI", 4, 1, 20), 0.05, "no answer came in time")
+
+    def refuses(self, page: bytes, connect_timeout: float, words: str) -> None:
+        def server(peer: Peer) -> None:
+            peer.socket.sendall(answer(entries=5) + page)
             peer.heard_hang_up()
 
-        with Double(slow) as double, self.assertRaises(bellrope.Connect) as caught:
-            bellrope.Client(double.path, connect_timeout=0.05)
-        self.assertIn("no answer came in time", str(caught.exception))
+        with Double(server) as double, self.assertRaises(bellrope.Connect) as caught:
+            bellrope.Client(double.path, connect_timeout=connect_timeout)
+        self.assertIn(words, str(caught.exception))
 
 
 class Changes(unittest.TestCase):

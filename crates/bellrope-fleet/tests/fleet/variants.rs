@@ -42,18 +42,24 @@ async fn repeat(url: String, subject: &'static str, listens: Arc<AtomicBool>) {
     }
 }
 
+/// Repeats what is sent on these subjects, as long as it is there.
+fn overhearing(nats: &Nats, subjects: [&'static str; 2]) -> tokio::runtime::Runtime {
+    let runtime = runtime();
+    for subject in subjects {
+        let listens = Arc::<AtomicBool>::default();
+        runtime.spawn(repeat(nats.url(), subject, Arc::clone(&listens)));
+        eventually("it listens", || listens.load(Ordering::SeqCst));
+    }
+    runtime
+}
+
 #[test]
 fn a_call_that_somebody_overhears_and_sends_again_runs_once() {
     let Some(nats) = Nats::start() else { return };
     let there = offering(&nats.url());
     let here = importing(&nats.url());
     let client = here.client();
-    let (runtime, listens) = (runtime(), Arc::<AtomicBool>::default());
-    for subject in ["bellrope.call.*", "bellrope.at.*.*"] {
-        listens.store(false, Ordering::SeqCst);
-        runtime.spawn(repeat(nats.url(), subject, Arc::clone(&listens)));
-        eventually("it listens", || listens.load(Ordering::SeqCst));
-    }
+    let _overhears = overhearing(&nats, ["bellrope.call.*", "bellrope.at.*.*"]);
     let (before, began) = (there.seen.began.load(Ordering::SeqCst), || there.seen.began.load(Ordering::SeqCst));
     for call in 0..50_u32 {
         assert_eq!(client.call("echo", &call.to_le_bytes()).unwrap(), call.to_le_bytes());
@@ -69,12 +75,7 @@ fn what_comes_twice_on_its_way_back_or_up_is_never_taken_for_more_of_it() {
     let _there = offering(&nats.url());
     let here = importing(&nats.url());
     let client = here.client();
-    let (runtime, listens) = (runtime(), Arc::<AtomicBool>::default());
-    for subject in ["bellrope.to.*.down", "bellrope.to.*.up"] {
-        listens.store(false, Ordering::SeqCst);
-        runtime.spawn(repeat(nats.url(), subject, Arc::clone(&listens)));
-        eventually("it listens", || listens.load(Ordering::SeqCst));
-    }
+    let _overhears = overhearing(&nats, ["bellrope.to.*.down", "bellrope.to.*.up"]);
     for _ in 0..20 {
         assert_eq!(client.call("echo", b"ding").unwrap(), b"ding");
         let chunks: Vec<_> = client.stream("count", b"3000").unwrap().collect();
