@@ -30,9 +30,14 @@ const PAGE: usize = 4096;
 #[inline]
 pub(crate) unsafe fn out_of_shared(from: *const u8, into: *mut u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
-    if len >= 16 {
+    if is_few(len) {
         // SAFETY: the caller's contract is ours.
-        return unsafe { through_registers(from, into, len) };
+        return unsafe { few_blocks(from, into, len) };
+    }
+    #[cfg(target_arch = "x86_64")]
+    if len > 64 {
+        // SAFETY: the caller's contract is ours.
+        return unsafe { blocks(from, into, len) };
     }
     // SAFETY: the caller's contract is ours.
     unsafe { words_out(from, into, len) }
@@ -46,26 +51,27 @@ pub(crate) unsafe fn out_of_shared(from: *const u8, into: *mut u8, len: usize) {
 #[inline]
 pub(crate) unsafe fn into_shared(from: *const u8, into: *mut u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
-    if len >= 16 {
+    if is_few(len) {
         // SAFETY: the caller's contract is ours.
-        return unsafe { through_registers(from, into, len) };
+        return unsafe { few_blocks(from, into, len) };
+    }
+    #[cfg(target_arch = "x86_64")]
+    if len > 64 {
+        // SAFETY: the caller's contract is ours.
+        return unsafe { blocks(from, into, len) };
     }
     // SAFETY: the caller's contract is ours.
     unsafe { words_in(from, into, len) }
 }
 
-/// 16 bytes or more, in either direction.
-///
-/// # Safety
-/// As [`out_of_shared`] or [`into_shared`], and `len` is at least 16.
+/// Whether so many bytes are 16 to 64. One comparison, where a range would be two.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn through_registers(from: *const u8, into: *mut u8, len: usize) {
-    // SAFETY: the caller's contract is ours, and each gets the lengths it takes.
-    unsafe { if len > 64 { blocks(from, into, len) } else { few_blocks(from, into, len) } }
+const fn is_few(len: usize) -> bool {
+    len.wrapping_sub(16) <= 64 - 16
 }
 
-/// 16 to 64 bytes: 16 from either end, or 32 where those do not meet. What comes last is stored first, as a consumer that
+/// 16 to 64 bytes, in either direction: 16 from either end, or 32 where those do not meet. What comes last is stored first, as a consumer that
 /// polls the line in front of a record wants it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]

@@ -258,8 +258,8 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     }
 
     /// Answers a call on the spot: `fill` writes the reply straight into the ring, or fails. A reply that finds no room
-    /// goes through `spill`, a scratch buffer whose contents are of no further use, and then `keep` makes a body of it
-    /// that may wait, or refuses to. Returns the failure that the caller gets instead of a reply, if any.
+    /// goes through `spill`, a scratch buffer that is empty and is so again afterwards, and then `keep` makes a body of
+    /// it that may wait, or refuses to. Returns the failure that the caller gets instead of a reply, if any.
     ///
     /// # Errors
     /// The peer's [`Violation`]; the connection must be closed. A failure of `fill` or `keep` is no error here.

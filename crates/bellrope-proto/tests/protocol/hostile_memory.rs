@@ -90,9 +90,12 @@ fn serve_straight(
     if !server.admits_calls() {
         return Ok(false);
     }
-    let Some(front) = server.front() else { return Ok(false) };
+    let front = server.front();
     let call = server.plain_call(front, false).or_else(|| server.plain_call(front, true));
-    let Some(call) = call.filter(|call| call.message_type == 0) else { return Ok(false) };
+    let Some(call) = call.filter(|call| call.message_type == 0) else {
+        server.saw_nothing(front);
+        return Ok(false);
+    };
     let payload = &mut scratch[..call.len];
     server.take_plain(&call, payload);
     server.answer(call.id, 64, spill, Ok, |reply| {

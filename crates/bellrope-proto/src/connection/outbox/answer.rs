@@ -23,7 +23,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
         fill: impl FnOnce(&mut Reply<'_>) -> Result<(), Box<Failure>>,
     ) -> Result<Option<Unsent>, Violation> {
         let limit = self.max_message as usize;
-        spill.clear();
+        debug_assert!(spill.is_empty(), "whoever fills it empties it");
         let draft = match hint as u64 <= self.responses.max_payload() {
             true => self.responses.begin(RecordClass::Bulk, false, hint)?,
             false => None,
@@ -60,6 +60,7 @@ impl<B: AsRef<[u8]>> Outbox<B> {
             Ok(()) => Err(Box::new(Failure::too_large("reply", len as u64, limit as u64))),
             Err(failure) => Err(failure),
         };
+        spill.clear();
         let failed = kept.as_ref().err().cloned();
         self.respond(id, kept.map_err(|failure| *failure))?;
         Ok(failed)

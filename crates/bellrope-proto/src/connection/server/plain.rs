@@ -7,16 +7,22 @@ use crate::{
 };
 
 impl<B: AsRef<[u8]>> ServerConnection<B> {
-    /// The straight way to a call, where calls [are admitted](Self::admits_calls): one look at the front. If nothing is there,
-    /// the client gets the room that it may wait for. Else [`Self::plain_call`] says whether it is one that goes this way.
+    /// The straight way to a call, where calls [are admitted](Self::admits_calls): one look at the front.
+    /// [`Self::plain_call`] says whether a call is there that goes this way, [`Self::saw_nothing`] whether nothing is. In this
+    /// order: to a call the second question is none.
     #[inline(always)]
-    pub fn front(&mut self) -> Option<Front> {
-        let front = self.requests.front();
-        if front.is_nothing() {
-            self.wake |= self.requests.note_drained();
-            return None;
+    pub fn front(&mut self) -> Front {
+        self.requests.front()
+    }
+
+    /// Whether a look saw nothing. Then the client gets the room that it may wait for.
+    #[inline(always)]
+    pub fn saw_nothing(&mut self, front: Front) -> bool {
+        if !front.is_nothing() {
+            return false;
         }
-        Some(front)
+        self.wake |= self.requests.note_drained();
+        true
     }
 
     /// The call that a look saw, whole, if nothing is said of it but its [deadline](Plain::extension), where it is asked for

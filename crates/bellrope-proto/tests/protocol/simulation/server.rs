@@ -166,7 +166,7 @@ impl Server {
     /// Takes a call that came whole, in either of a worker's ways.
     fn take(&mut self, setting: &mut Setting, request: &Request, into: &mut [u8]) {
         if setting.rng.bool() && self.connection.admits_calls() {
-            let front = self.connection.front().expect("it is there");
+            let front = self.connection.front();
             if let Some(call) = self.connection.plain_call(front, request.deadline_us.is_some()) {
                 let found = (call.id, call.message_type, call.len, call.extension);
                 let deadline_us = request.deadline_us.unwrap_or(0);

@@ -164,7 +164,7 @@ pub(crate) fn start(
     held: Held,
 ) -> OpenCall {
     let (runtime, handler) = match handler {
-        Handler::Elsewhere(own, handler) => ((own, runtime.1), &**handler),
+        Handler::Elsewhere(elsewhere) => ((&elsewhere.0, runtime.1), &*elsewhere.1),
         handler => (runtime, handler),
     };
     let deadline_us = call.context.deadline_us;

@@ -47,9 +47,10 @@ pub(crate) enum Handler {
     ClientStream(Box<dyn Fn(OwnedCall, ChunkReceiver) -> Answering<Vec<u8>> + Send + Sync>),
     #[cfg(feature = "tokio")]
     Duplex(Box<dyn Fn(OwnedCall, ChunkReceiver, ChunkSender) -> Answering<()> + Send + Sync>),
-    /// An async handler on a runtime that is not the server's.
+    /// An async handler on a runtime that is not the server's. In a box: a handle beside it would hide which handler it is in
+    /// the handle's own words, and every call would have to find that out.
     #[cfg(feature = "tokio")]
-    Elsewhere(tokio::runtime::Handle, Arc<Handler>),
+    Elsewhere(Box<(tokio::runtime::Handle, Arc<Handler>)>),
 }
 
 impl Handler {
@@ -71,7 +72,7 @@ impl Handler {
             #[cfg(feature = "tokio")]
             Self::Duplex(_) => Style::Duplex,
             #[cfg(feature = "tokio")]
-            Self::Elsewhere(_, handler) => handler.style(),
+            Self::Elsewhere(elsewhere) => elsewhere.1.style(),
         }
     }
 }
@@ -137,7 +138,7 @@ impl Registry {
     #[cfg(feature = "tokio")]
     pub(crate) fn run_on(&mut self, runtime: &tokio::runtime::Handle) {
         for (_, handler) in self.entries.iter_mut().filter(|(_, handler)| !handler.runs_on_worker()) {
-            *handler = Arc::new(Handler::Elsewhere(runtime.clone(), Arc::clone(handler)));
+            *handler = Arc::new(Handler::Elsewhere(Box::new((runtime.clone(), Arc::clone(handler)))));
         }
     }
 

@@ -89,9 +89,9 @@ impl Executor {
     /// quick, nobody listens for spans, it is none of those that are timed, and its breaker is closed for all. Answers
     /// `false`, and has done nothing, if it is another: then it goes the way of those that are looked at more closely. All
     /// that there is to be done for a call like nearly all others stands here. Calls with a deadline have code of their own, so
-    /// that others do not carry that there is none.
+    /// that others do not carry that there is none, and so have those that are timed.
     #[inline(always)]
-    pub(crate) fn serve_straight<const DEADLINE: bool>(
+    pub(crate) fn serve_straight<const DEADLINE: bool, const TIMED: bool>(
         &mut self,
         core: &Core,
         session: &mut Session,
@@ -103,18 +103,19 @@ impl Executor {
         let deadline_us = if DEADLINE { Some(extension) } else { None };
         let Self { counters, spill, types, until_timed, max_payload, .. } = self;
         let Some(known) = types.get(usize::from(message_type).wrapping_sub(1)) else { return Ok(false) };
-        if !known.quick || CallSpan::is_heard() || *until_timed <= 1 || !core.may_run(deadline_us, len) {
+        if !known.quick || CallSpan::is_heard() || (!TIMED && *until_timed <= 1) || !core.may_run(deadline_us, len) {
             return Ok(false);
         }
         let Some(permit) = known.breaker.acquire_at_once() else { return Ok(false) };
-        *until_timed -= 1;
+        *until_timed = if TIMED { TIME_EVERY } else { *until_timed - 1 };
+        let started = TIMED.then(Instant::now);
         if message.len() != len {
             resize(message, len);
         }
         session.connection.take_plain(&call, message);
         let context = CallContext { connection: session.serial, deadline_us };
         let unsent = session.connection.answer_at_once(id, len, spill, |reply| {
-            guarded::<true, DEADLINE>(&known.handler, message, *max_payload, context, None, reply)
+            guarded::<true, DEADLINE, TIMED>(&known.handler, message, *max_payload, context, None, reply)
         })?;
         KillPoint::Ran.reached();
         if let Some(unsent) = unsent {
@@ -124,14 +125,23 @@ impl Executor {
                 session.commit();
             }
             settle(core, counters, session, message_type, deadline_us, permit, failed.as_deref());
-            return Ok(true);
+        } else {
+            if first {
+                session.commit();
+            }
+            permit.succeed_for(|| session.caller(), Instant::now);
+            counters.count(message_type, None);
         }
-        if first {
-            session.commit();
+        if let Some(started) = started {
+            self.timed(core, message_type, started.elapsed(), true);
         }
-        permit.succeed_for(|| session.caller(), Instant::now);
-        counters.count(message_type, None);
         Ok(true)
+    }
+
+    /// Whether the next call of a quick handler is one to be timed.
+    #[inline]
+    pub(crate) fn times_next(&self) -> bool {
+        self.until_timed <= 1
     }
 
     /// Answers a call that was taken, and is looked at more closely than others or is not like them.
@@ -173,7 +183,7 @@ impl Executor {
         // A large one has a buffer of its own.
         let keeps = if reservation.is_some() { usize::MAX } else { self.max_payload };
         let unsent = session.connection.answer_at_once(id, size, &mut self.spill, |reply| {
-            guarded::<false, false>(handler, message, keeps, context, metadata, reply)
+            guarded::<false, false, false>(handler, message, keeps, context, metadata, reply)
         })?;
         KillPoint::Ran.reached();
         if unsent.is_some() {
@@ -351,7 +361,7 @@ fn bound(message: &mut Vec<u8>, max_payload: usize) {
 /// As [`run`]; a panic becomes a failure. Each place that guards has code of its own, or the compiler would have one function
 /// for all, and every call would go through it.
 #[inline(always)]
-fn guarded<const STRAIGHT: bool, const DEADLINE: bool>(
+fn guarded<const STRAIGHT: bool, const DEADLINE: bool, const TIMED: bool>(
     handler: &Handler,
     message: &mut Vec<u8>,
     max_payload: usize,

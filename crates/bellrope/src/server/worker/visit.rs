@@ -61,8 +61,6 @@ pub(crate) struct Turn {
     bytes: usize,
     /// When it began, in ticks; 0 as long as nobody has looked.
     began: u64,
-    /// When somebody last looked.
-    looked: u64,
 }
 
 /// What came of a visit.
@@ -85,11 +83,9 @@ impl Turn {
         }
     }
 
-    /// Whether its time, so many ticks, is over. The first look is its beginning, where nobody has looked before.
+    /// Whether its time, so many ticks, is over now. The first look is its beginning, where nobody has looked before.
     #[inline]
-    fn is_over(&mut self, ticks: u64) -> bool {
-        let now = clock::ticks();
-        self.looked = now;
+    fn is_over(&mut self, now: u64, ticks: u64) -> bool {
         if self.began == 0 {
             self.began = now;
         }
@@ -147,20 +143,24 @@ impl Visitor {
         // Not by the turn: what each call counts stays in registers.
         let (mut messages, mut bytes) = (began_with, turn.bytes);
         let mut more = true;
-        'turn: while messages < until && bytes < BATCH_BYTES {
+        'turn: while messages < until {
             let first = messages == 0;
             let slow = 'slow: {
                 if session.connection.admits_calls() {
-                    let Some(front) = session.connection.front() else {
-                        more = false;
-                        break 'turn;
-                    };
+                    let front = session.connection.front();
                     if let Some(call) = session.connection.plain_call(front, false) {
                         let (core, message) = (&self.core, &mut self.message);
-                        if self.executor.serve_straight::<false>(core, session, call, message, first)? {
+                        if self.executor.serve_straight::<false, false>(core, session, call, message, first)? {
                             bytes += call.len;
                             break 'slow false;
                         }
+                        if let Some(len) = self.visit_timed(session, front, first)? {
+                            bytes += len;
+                            break 'slow false;
+                        }
+                    } else if session.connection.saw_nothing(front) {
+                        more = false;
+                        break 'turn;
                     } else if let Some(len) = self.visit_with_deadline(session, front, first)? {
                         bytes += len;
                         break 'slow false;
@@ -182,9 +182,8 @@ impl Visitor {
             };
             messages += 1;
             if slow || messages % LOOK_EVERY == 0 {
-                let is_over = turn.is_over(self.turn_ticks);
-                self.looked = turn.looked;
-                if is_over {
+                self.looked = clock::ticks();
+                if turn.is_over(self.looked, self.turn_ticks) {
                     self.overran = true;
                     more = false;
                     break 'turn;
@@ -194,11 +193,15 @@ impl Visitor {
                     session.commit();
                 }
             }
+            if bytes >= BATCH_BYTES {
+                more = false;
+                break 'turn;
+            }
         }
         (turn.messages, turn.bytes) = (messages, bytes);
         session.commit();
         self.found += u64::from(messages - began_with);
-        let more = more && messages < BATCH_MESSAGES && bytes < BATCH_BYTES;
+        let more = more && messages < BATCH_MESSAGES;
         Ok(match worked || messages > began_with {
             false => Visit::Nothing,
             true if more => Visit::More,
@@ -216,7 +219,20 @@ impl Visitor {
         first: bool,
     ) -> Result<Option<usize>, Violation> {
         let Some(call) = session.connection.plain_call(front, true) else { return Ok(None) };
-        let served = self.executor.serve_straight::<true>(&self.core, session, call, &mut self.message, first)?;
+        let served =
+            self.executor.serve_straight::<true, false>(&self.core, session, call, &mut self.message, first)?;
+        Ok(served.then_some(call.len))
+    }
+
+    /// As [`Self::visit_with_deadline`], for a call without one that is to be timed.
+    #[inline(never)]
+    fn visit_timed(&mut self, session: &mut Session, front: Front, first: bool) -> Result<Option<usize>, Violation> {
+        if !self.executor.times_next() {
+            return Ok(None);
+        }
+        let Some(call) = session.connection.plain_call(front, false) else { return Ok(None) };
+        let served =
+            self.executor.serve_straight::<false, true>(&self.core, session, call, &mut self.message, first)?;
         Ok(served.then_some(call.len))
     }
 
