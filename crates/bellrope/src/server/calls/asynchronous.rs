@@ -6,7 +6,7 @@ use std::{
 };
 
 use bellrope_proto::{
-    Violation,
+    Reservation, Violation,
     connection::{Failure, Request},
     frame::{ErrorCode, Rejection},
     metadata::Metadata,
@@ -174,7 +174,7 @@ impl AsyncCalls {
                     Ok(reply) => (Ok(reply.bytes), reply.reservation),
                     Err(failure) => (Err(failure), None),
                 };
-                let mut reservation = of_reply.or(of_call);
+                let mut reservation = of_call.into_iter().chain(of_reply).reduce(Reservation::joined);
                 let alone = !session.connection.is_stalled();
                 let outcome = outcome
                     .and_then(|reply| self.core.keep(reply, reservation.take(), alone, session.budget_claim.holder()));
