@@ -142,8 +142,7 @@ impl AsyncCalls {
         };
         let held = Held { room: Some(room), ahead, permit: Some(permit), span };
         let began = Instant::now();
-        let connections = session.budget_claim.holder().sharers();
-        let turns = session.open.turns().are_of(connections, runtime);
+        let turns = session.open.turns().are_of(session.budget_claim.holder(), runtime);
         let open = dispatch::start((runtime, turns), handler, request.message_type, call, &port, held);
         // What the handler does before its future is there, it does on the worker.
         core.held_thread(request.message_type, open.started.saturating_duration_since(began));
