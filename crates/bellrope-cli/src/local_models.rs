@@ -61,9 +61,16 @@ pub(crate) fn look(gateway: &Gateway) -> Vec<Found> {
     let ports = ports(std::env::var(LOCAL_MODELS).ok().as_deref());
     let asked = KINDS.iter().zip(ports).filter(|(kind, _)| !known.iter().any(|name| name == kind.name));
     std::thread::scope(|scope| {
-        let asking: Vec<_> =
-            asked.filter_map(|(kind, port)| port.map(|port| scope.spawn(move || ask(kind, port)))).collect();
-        asking.into_iter().filter_map(|asking| asking.join().ok().flatten()).collect()
+        // Where no thread is to be had it is done here.
+        let ask_apart = |kind, port| {
+            let asking = std::thread::Builder::new().spawn_scoped(scope, move || ask(kind, port));
+            asking.map_err(|_| ask(kind, port))
+        };
+        let asking: Vec<_> = asked.filter_map(|(kind, port)| port.map(|port| ask_apart(kind, port))).collect();
+        asking
+            .into_iter()
+            .filter_map(|asking| asking.map_or_else(|found| found, |asking| asking.join().ok()?))
+            .collect()
     })
 }
 

@@ -64,8 +64,9 @@ use hyper::{
     service::Service,
 };
 use phase::{Phase, until};
+use places::NoPlace;
 use serving::{Serving, be_the_earliest};
-use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
+use tokio::{net::TcpListener, runtime::Runtime, sync::watch, task::JoinSet};
 
 /// Connections that the kernel keeps until they are taken; it has a limit of its own, 4,096 (`net.core.somaxconn`). Beyond
 /// that it drops what a client begins with, and the client begins again only a second later: with the usual 128 a flood of
@@ -73,6 +74,10 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
 const BACKLOG: i32 = 4_096;
 /// How long accepting rests when the system refuses it.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Connections that wait at the same time for a place that may be free soon, and for how long; further ones hear at once that
+/// there is none.
+const MOST_WAITING: usize = 64;
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Serves HTTP/1.1 until it is dropped, which closes every connection at once.
 #[derive(Debug)]
@@ -208,20 +213,31 @@ async fn serve(listener: TcpListener, mut door: Door, mut helpers: Helpers, serv
 
 async fn accept(listener: &TcpListener, door: &mut Door, helpers: &Helpers, serving: &Serving) {
     let config = door.config;
+    // Those that found no place, until there may be one.
+    let mut waiting = JoinSet::new();
     loop {
-        let (stream, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-            Err(error) => {
-                config.report(&ListenerEvent::CannotAccept { error: &error, rest: ACCEPT_REST });
-                tokio::time::sleep(ACCEPT_REST).await;
-                continue;
-            }
+        let (stream, from, may_wait) = tokio::select! {
+            Some(Ok((stream, from))) = waiting.join_next(), if !waiting.is_empty() => (stream, from, false),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, from)) => (stream, from, waiting.len() < MOST_WAITING),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => {
+                    config.report(&ListenerEvent::CannotAccept { error: &error, rest: ACCEPT_REST });
+                    tokio::time::sleep(ACCEPT_REST).await;
+                    continue;
+                }
+            },
         };
-        match door.receive(from, stream.local_addr().ok()) {
+        match door.receive(from, stream.local_addr().ok(), may_wait) {
             // What cannot be handed over is closed.
             Newcomer::Comes(place) => drop(helpers.seat(stream, place, serving)),
-            Newcomer::NoPlace => {
+            Newcomer::NoPlace(NoPlace { maybe_at: Some(at) }) if may_wait => {
+                waiting.spawn(async move {
+                    tokio::time::sleep_until(at.min(Instant::now() + LONGEST_WAIT).into()).await;
+                    (stream, from)
+                });
+            }
+            Newcomer::NoPlace(_) => {
                 // Where so many hear it already, the connection is closed as it is.
                 if let Ok(turn) = Arc::clone(&door.refusals).try_acquire_owned() {
                     tokio::spawn(async move {

@@ -20,6 +20,9 @@ const LEAST_RATE: u64 = 16 * 1024 * 1024;
 const KEPT_BACK: [u64; 3] = [8, 16, 32];
 /// One part in so many of what somebody holds is little beside it.
 const LITTLE: u64 = 16;
+/// Whoever holds no more than one part in so many of the budget counts as one who holds nothing: otherwise what a stream holds that
+/// is open would keep a large message out.
+const NOTHING: u64 = 64;
 
 /// How many bytes all connections of a server may hold outside their rings.
 #[derive(Debug)]
@@ -48,6 +51,8 @@ pub struct Waiting {
 pub struct Reservation {
     budget: Arc<Budget>,
     bytes: u64,
+    /// Of these, what its holder got because it was little.
+    little: u64,
     holder: Option<Arc<Holder>>,
 }
 
@@ -62,6 +67,8 @@ pub struct Holder {
     above: Option<Arc<Holder>>,
     /// Bytes.
     held: AtomicU64,
+    /// Of these, what this one got because it was little beside the rest.
+    little: AtomicU64,
     /// Reservations, and waits for some.
     uses: AtomicU64,
     /// Those of them who wait.
@@ -132,7 +139,7 @@ impl Budget {
         // Only the number matters, no data hangs on it: relaxed.
         let taken = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);
         self.used.fetch_update(Relaxed, Relaxed, taken).ok()?;
-        Some(Reservation { budget: Arc::clone(self), bytes, holder: None })
+        Some(Reservation { budget: Arc::clone(self), bytes, little: 0, holder: None })
     }
 }
 
@@ -171,7 +178,23 @@ impl Reservation {
         if let Some(holder) = &self.holder {
             holder.begin_use();
         }
-        Self { budget: Arc::clone(&self.budget), bytes, holder: self.holder.clone() }
+        let little = self.little.min(bytes);
+        self.little -= little;
+        Self { budget: Arc::clone(&self.budget), bytes, little, holder: self.holder.clone() }
+    }
+
+    /// Makes one of two.
+    ///
+    /// # Panics
+    /// If they are not of the same holder.
+    #[must_use]
+    pub fn joined(mut self, mut other: Self) -> Self {
+        let of = |reservation: &Self| reservation.holder.as_ref().map(Arc::as_ptr);
+        assert_eq!(of(&self), of(&other), "what is joined has one holder");
+        // What is dropped below is none.
+        self.bytes += std::mem::take(&mut other.bytes);
+        self.little += std::mem::take(&mut other.little);
+        self
     }
 
     /// Gives back all but `bytes`. A smaller reservation stays as it is.
@@ -181,6 +204,9 @@ impl Reservation {
         self.budget.used.fetch_sub(surplus, Relaxed);
         if let Some(holder) = &self.holder {
             holder.gave_back(surplus);
+            let little = self.little.min(surplus);
+            self.little -= little;
+            holder.little.fetch_sub(little, Relaxed);
         }
     }
 }
@@ -194,6 +220,7 @@ impl Holder {
             budget: Arc::clone(budget),
             above,
             held: zero(),
+            little: zero(),
             uses: zero(),
             waiting: zero(),
             active: zero(),
@@ -238,8 +265,8 @@ impl Holder {
         if self.may_have(bytes) { self.take(bytes) } else { None }
     }
 
-    /// As [`Self::reserve`], for what is under way: a little beside what this holder has already is given whoever waits. They wait
-    /// for the end of what is under way, so it must not wait for theirs.
+    /// As [`Self::reserve`], for what is under way: a little beside what this holder has already is given whoever waits, in all a
+    /// sixteenth of the rest. They wait for the end of what is under way, so it must not wait for theirs.
     ///
     /// ```
     /// use bellrope_proto::{Budget, Holder};
@@ -249,15 +276,38 @@ impl Holder {
     /// let most = greedy.reserve(800).unwrap();
     /// let waits = modest.wait(300);
     /// assert!(greedy.reserve(10).is_none(), "the other waits");
-    /// assert!(greedy.reserve_more(10).is_some());
+    /// let more = greedy.reserve_more(30).unwrap();
     /// assert!(greedy.reserve_more(100).is_none(), "that is not little");
+    /// assert!(greedy.reserve_more(21).is_none(), "with what it got already neither is this");
+    /// drop(more);
+    /// assert!(greedy.reserve_more(21).is_some());
     /// ```
     #[must_use]
     pub fn reserve_more(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
-        let kept_back = self.budget.limit / KEPT_BACK[1];
-        let is_little =
-            bytes <= self.held() / LITTLE && self.budget.used().saturating_add(bytes) <= self.budget.limit - kept_back;
-        if is_little || self.may_have(bytes) { self.take(bytes) } else { None }
+        if let Some(reservation) = self.reserve(bytes) {
+            return Some(reservation);
+        }
+        let most = self.budget.limit - self.budget.limit / KEPT_BACK[1];
+        if self.budget.used().saturating_add(bytes) > most {
+            return None;
+        }
+        // What was little stays little, however often it is asked for.
+        let grown = |little: u64| {
+            let sum = little.saturating_add(bytes);
+            (sum <= self.held().saturating_sub(little) / LITTLE).then_some(sum)
+        };
+        self.little.fetch_update(Relaxed, Relaxed, grown).ok()?;
+        let taken = self.take(bytes);
+        match taken {
+            Some(mut reservation) => {
+                reservation.little = bytes;
+                Some(reservation)
+            }
+            None => {
+                self.little.fetch_sub(bytes, Relaxed);
+                None
+            }
+        }
     }
 
     fn take(self: &Arc<Self>, bytes: u64) -> Option<Reservation> {
@@ -327,7 +377,7 @@ impl Holder {
         self.chain().zip(KEPT_BACK).all(|(holder, part)| {
             let (held, kept_back) = (holder.held(), self.budget.limit / part);
             let sum = held.saturating_add(bytes);
-            held == 0
+            held <= self.budget.limit / NOTHING
                 || (sum <= kept_back || used <= self.budget.limit - kept_back)
                     && (!holder.others_wait() || sum <= holder.share())
         })
@@ -495,6 +545,42 @@ mod tests {
         let (_all_of_it, _waits) = (one.reserve(500).unwrap(), other.wait(600));
         assert_eq!(one.exceeds_share(), None, "a share is no more than a share");
         assert!(!one.may_have(1) && other.may_have(375));
+    }
+
+    // Fault 59.
+    #[test]
+    fn what_is_little_stays_little_however_often_it_is_asked_for() {
+        let budget = Budget::new(10_000);
+        let [greedy, modest] = [(); 2].map(|()| Holder::new(&budget, None));
+        let (mut most, _waits) = (greedy.reserve(6_400).unwrap(), modest.wait(5_000));
+        let little: Vec<_> = std::iter::from_fn(|| greedy.reserve_more(10)).collect();
+        assert_eq!((little.len(), greedy.held()), (40, 6_800), "a sixteenth, and no more");
+        let all = little.into_iter().fold(greedy.reserve_more(0).unwrap(), Reservation::joined);
+        assert_eq!((all.bytes(), all.little), (400, 400));
+        drop(all);
+        assert_eq!(greedy.little.load(Relaxed), 0);
+        // What is split off takes along what was little of it.
+        most = most.joined(greedy.reserve_more(400).unwrap());
+        let other = most.split_off(300);
+        assert_eq!((other.little, most.little), (300, 100));
+        drop((most, other));
+        assert_eq!((greedy.held(), greedy.little.load(Relaxed), budget.used()), (0, 0, 0));
+        assert_eq!(budget.active.load(Relaxed), 1, "one waits");
+    }
+
+    // Fault 59.
+    #[test]
+    fn a_large_message_finds_room_beside_an_open_stream_of_its_own_connection() {
+        let budget = Budget::new(64_000);
+        let user = Holder::new(&budget, None);
+        let process = Holder::new(&budget, Some(Arc::clone(&user)));
+        let connection = Holder::new(&budget, Some(process));
+        let _stream = connection.reserve(1_000).unwrap();
+        let large = connection.reserve(60_000).expect("fifteen sixteenths");
+        assert!(connection.reserve(1).is_none(), "now it holds much");
+        drop(large);
+        let _another = connection.reserve(1).unwrap();
+        assert!(connection.reserve(60_000).is_none(), "a byte more counts");
     }
 
     #[test]

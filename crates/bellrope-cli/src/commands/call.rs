@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{anyhow, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use bellrope::status::OPERATOR;
 use bellrope::{
     CallError, Client,
@@ -135,7 +135,8 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
             let (mut sink, chunks) = client.duplex(&args.message_type, b"")?;
             // Both ways at once: the server may want its answers read before it takes more.
             std::thread::scope(|scope| {
-                scope.spawn(move || payload.chunks(PIECE).all(|piece| sink.send(piece).unwrap_or(false)));
+                let send = move || payload.chunks(PIECE).all(|piece| sink.send(piece).unwrap_or(false));
+                std::thread::Builder::new().spawn_scoped(scope, send).context("starting a thread that sends")?;
                 print_chunks(chunks, &args.message_type)
             })
         }

@@ -338,7 +338,7 @@ fn a_limit_on_data_refuses_the_call_that_does_not_fit_and_serves_all_others() {
     const MIB: usize = 1024 * 1024;
     let home = Home::new();
     // In KiB: enough for the program and small calls, not for a message of the largest size.
-    let server = serve_behind(&home, "ulimit -d 40000; exec", "--set server.max_message_bytes=67108864");
+    let server = serve_behind(&home, "ulimit -d 40000; exec", "--set server.max_message_bytes=67108864 --set server.buffer_budget_bytes=80000000");
     let mut config = bellrope::client::ClientConfig::new(home.socket());
     config.max_message_bytes = 64 * MIB as u32;
     let client = Client::with(config).unwrap();
@@ -361,7 +361,10 @@ fn where_no_thread_can_be_started_the_server_says_so_and_does_not_panic() {
     // `timeout` is one process and the program another: from not even the thread of the log to all that there are.
     let mut refused = 0;
     for most in 2..=10 {
-        let said = run(&format!("exec timeout 1 prlimit --nproc={most} \"$BELLROPE\" serve"));
+        // It asks two servers for models, each on a thread of its own; nobody listens there.
+        let said = run(&format!(
+            "BELLROPE_LOCAL_MODELS=ollama=1,llamacpp=1 exec timeout 1 prlimit --nproc={most} \"$BELLROPE\" serve"
+        ));
         assert!(!said.stderr.contains("panicked"), "with {most}: {said:?}");
         if said.code == Some(1) {
             assert!(said.stderr.contains("error: starting "), "with {most}: {said:?}");

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     config::{ListenerConfig, ListenerEvent},
-    places::{Place, PlaceLimits, Places},
+    places::{NoPlace, Place, PlaceLimits, Places},
     refusal,
 };
 
@@ -41,8 +41,8 @@ pub(super) struct Door {
 /// What becomes of a newcomer.
 pub(super) enum Newcomer {
     Comes(Place),
-    /// It hears that there is no place.
-    NoPlace,
+    /// There is no place for it now, and when there may be one.
+    NoPlace(NoPlace),
     /// It may not come at all.
     Stranger,
 }
@@ -66,8 +66,9 @@ impl Door {
         }
     }
 
-    /// Decides about a newcomer. Whoever may not come takes no place and nobody's.
-    pub(super) fn receive(&mut self, from: SocketAddr, to: Option<SocketAddr>) -> Newcomer {
+    /// Decides about a newcomer. Whoever may not come takes no place and nobody's. `may_wait`: whether it may wait for a place that
+    /// may be free soon.
+    pub(super) fn receive(&mut self, from: SocketAddr, to: Option<SocketAddr>, may_wait: bool) -> Newcomer {
         let (config, limit) = (self.config, self.config.max_connections);
         if let Err(reason) = (config.admit)(from, to.unwrap_or(self.local_addr)) {
             self.dropped.fetch_add(1, Relaxed);
@@ -81,12 +82,13 @@ impl Door {
             return Newcomer::Stranger;
         }
         let (event, newcomer) = match self.places.take(from.ip()) {
-            Some((place, false)) => return Newcomer::Comes(place),
-            Some((place, true)) => (ListenerEvent::Displaced { limit, from }, Newcomer::Comes(place)),
-            None => (ListenerEvent::Full { limit }, Newcomer::NoPlace),
+            Ok((place, false)) => return Newcomer::Comes(place),
+            Ok((place, true)) => (ListenerEvent::Displaced { limit, from }, Newcomer::Comes(place)),
+            Err(none) if may_wait && none.maybe_at.is_some() => return Newcomer::NoPlace(none),
+            Err(none) => (ListenerEvent::Full { limit }, Newcomer::NoPlace(none)),
         };
         self.dropped.fetch_add(1, Relaxed);
-        let told = &mut self.told[usize::from(matches!(newcomer, Newcomer::NoPlace))];
+        let told = &mut self.told[usize::from(matches!(newcomer, Newcomer::NoPlace(_)))];
         if told.is_none_or(|at| at.elapsed() > WARN_EVERY) {
             *told = Some(Instant::now());
             config.report(&event);

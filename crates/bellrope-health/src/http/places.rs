@@ -1,14 +1,17 @@
 //! The places that connections take, and who gives way when there is none left.
 //!
 //! A connection that has not asked anything yet costs its client nothing, so it is the first to give way: the oldest of
-//! them, from the address that has most. One that waits for its next request comes after those, then one whose request has
-//! not come whole, then one whose reader has not taken anything for a while, and where the listener says so, any whose answer
-//! is on its way out. One whose request is being worked on never gives way.
+//! them, from the address that has most. One that waits for its next request comes after those, then one whose request comes
+//! too slowly, then one whose reader has not taken anything for a while, and where the listener says so, any whose answer is
+//! on its way out. One whose request is being worked on never gives way, nor one whose request comes as it should.
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,6 +19,10 @@ use tokio::sync::Notify;
 
 /// How long a reader may take nothing of its answer before that counts as unread.
 const READS_WITHIN: Duration = Duration::from_secs(1);
+/// How long a request may come beside what its bytes take.
+const GRACE: Duration = Duration::from_secs(1);
+/// Bytes a second at which it has to come then.
+const LEAST_RATE: u64 = 16 * 1024 * 1024;
 
 /// How many places there are.
 #[derive(Debug, Clone, Copy)]
@@ -48,9 +55,22 @@ struct Taken {
 struct Connection {
     address: IpAddr,
     doing: Doing,
+    /// Since when it is at that.
+    since: Instant,
     /// Since when its reader takes nothing, if it does not.
     unread_since: Option<Instant>,
-    leave: Arc<Notify>,
+    shared: Arc<Shared>,
+}
+
+/// What a connection says and hears without the table of all places.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Tells it to leave.
+    leave: Notify,
+    /// Bytes of its request that came, as far as they were read from the socket.
+    came: AtomicU64,
+    /// Whether all of its answer was said and the socket has not taken it yet.
+    said: AtomicBool,
 }
 
 /// What a connection is at, in the order in which they give way.
@@ -60,12 +80,14 @@ pub(super) enum Doing {
     Silent,
     /// It was answered, and may send another one.
     Idle,
-    /// The head of its request has come, and the body has not.
-    Sending,
+    /// The head of its request has come, and the body comes too slowly.
+    Late,
     /// Its answer is on its way out, and nobody takes it.
     Unread,
     /// Its answer is on its way out.
     Answering,
+    /// The head of its request has come, and the body has not.
+    Sending,
     /// Its request is being worked on.
     Asking,
 }
@@ -75,7 +97,14 @@ pub(super) enum Doing {
 pub(super) struct Place {
     places: Arc<Places>,
     number: u64,
-    leave: Arc<Notify>,
+    shared: Arc<Shared>,
+}
+
+/// There is no place, and nobody gives way.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NoPlace {
+    /// When somebody may give way, if he goes on as he does.
+    pub(super) maybe_at: Option<Instant>,
 }
 
 impl Places {
@@ -83,9 +112,8 @@ impl Places {
         Arc::new(Self { limits, taken: Mutex::default() })
     }
 
-    /// Takes a place for a connection from this address. Says whether another one has lost its place for it. `None`: there
-    /// is none, and nobody gives way.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<(Place, bool)> {
+    /// Takes a place for a connection from this address. Says whether another one has lost its place for it.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<(Place, bool), NoPlace> {
         let mut taken = self.lock();
         let of_address = taken.by_address.get(&address).copied().unwrap_or(0);
         let only = if of_address >= self.limits.of_address { Some(address) } else { None };
@@ -93,15 +121,16 @@ impl Places {
         if displaces {
             let loser = taken.who_gives_way(only, self.limits.answers_give_way)?;
             if let Some(connection) = taken.remove(loser) {
-                connection.leave.notify_one();
+                connection.shared.leave.notify_one();
             }
         }
-        let (number, leave) = (taken.next, Arc::<Notify>::default());
+        let (number, shared) = (taken.next, Arc::<Shared>::default());
         taken.next += 1;
-        let connection = Connection { address, doing: Doing::Silent, unread_since: None, leave: Arc::clone(&leave) };
+        let (doing, since) = (Doing::Silent, Instant::now());
+        let connection = Connection { address, doing, since, unread_since: None, shared: Arc::clone(&shared) };
         taken.by_number.insert(number, connection);
         *taken.by_address.entry(address).or_default() += 1;
-        Some((Place { places: Arc::clone(self), number, leave }, displaces))
+        Ok((Place { places: Arc::clone(self), number, shared }, displaces))
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -111,17 +140,20 @@ impl Places {
 
 impl Taken {
     /// The number of the connection that gives way, of this address alone where one is named.
-    fn who_gives_way(&self, only: Option<IpAddr>, answers_too: bool) -> Option<u64> {
+    fn who_gives_way(&self, only: Option<IpAddr>, answers_too: bool) -> Result<u64, NoPlace> {
         let (last, now) = (if answers_too { Doing::Answering } else { Doing::Unread }, Instant::now());
         let of_address = |connection: &Connection| self.by_address.get(&connection.address).copied().unwrap_or(0);
-        let candidates = self.by_number.iter().filter(|(_, connection)| {
-            connection.standing(now) <= last && only.is_none_or(|address| address == connection.address)
-        });
+        let asked = || {
+            let all = self.by_number.iter();
+            all.filter(|(_, connection)| only.is_none_or(|address| address == connection.address))
+        };
+        let candidates = asked().filter(|(_, connection)| connection.standing(now) <= last);
         // Those that do least first, then those of the address that has most, then the oldest.
         let first = candidates.min_by_key(|(number, connection)| {
             (connection.standing(now), std::cmp::Reverse(of_address(connection)), **number)
         });
-        first.map(|(number, _)| *number)
+        let maybe_at = || asked().filter_map(|(_, connection)| connection.gives_way_at()).min();
+        first.map(|(number, _)| *number).ok_or_else(|| NoPlace { maybe_at: maybe_at() })
     }
 
     fn remove(&mut self, number: u64) -> Option<Connection> {
@@ -139,8 +171,23 @@ impl Taken {
 impl Connection {
     /// What it is at, as far as that decides who gives way.
     fn standing(&self, now: Instant) -> Doing {
-        let is_unread = self.unread_since.is_some_and(|since| now.saturating_duration_since(since) >= READS_WITHIN);
-        if is_unread && self.doing == Doing::Answering { Doing::Unread } else { self.doing }
+        match (self.doing, self.gives_way_at().is_some_and(|at| now >= at)) {
+            (Doing::Answering, true) => Doing::Unread,
+            (Doing::Sending, true) => Doing::Late,
+            (doing, _) => doing,
+        }
+    }
+
+    /// When it gives way if nothing more of its request comes, or nothing more of its answer is taken.
+    fn gives_way_at(&self) -> Option<Instant> {
+        match self.doing {
+            Doing::Answering => self.unread_since.map(|since| since + READS_WITHIN),
+            Doing::Sending => {
+                let came = self.shared.came.load(Relaxed);
+                Some(self.since + GRACE + Duration::from_micros(came.saturating_mul(1_000_000) / LEAST_RATE))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -154,14 +201,33 @@ impl Place {
 
     /// Says what the connection is at now.
     pub(super) fn is_now(&self, doing: Doing) {
+        self.shared.said.store(false, Relaxed);
+        self.shared.came.store(0, Relaxed);
         if let Some(connection) = self.places.lock().by_number.get_mut(&self.number) {
-            connection.doing = doing;
+            (connection.doing, connection.since) = (doing, Instant::now());
+        }
+    }
+
+    /// So many bytes came from its client.
+    pub(super) fn came(&self, bytes: usize) {
+        self.shared.came.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// All of its answer was said. It may wait for its reader for long: see [`Self::has_gone_out`].
+    pub(super) fn has_said(&self) {
+        self.shared.said.store(true, Relaxed);
+    }
+
+    /// The socket has taken all that was said so far.
+    pub(super) fn has_gone_out(&self) {
+        if self.shared.said.load(Relaxed) {
+            self.is_now(Doing::Idle);
         }
     }
 
     /// Returns when the connection has lost its place to another one.
     pub(super) async fn lost(&self) {
-        self.leave.notified().await;
+        self.shared.leave.notified().await;
     }
 }
 
@@ -218,9 +284,9 @@ mod tests {
         let (answering, _) = places.take(host(1)).unwrap();
         assert!(is_out(&idle));
         answering.is_now(Doing::Answering);
-        assert!(places.take(host(1)).is_none(), "an answer is not cut off where that is not said");
+        assert!(places.take(host(1)).is_err(), "an answer is not cut off where that is not said");
         drop(asking);
-        assert!(places.take(host(1)).is_some());
+        assert!(places.take(host(1)).is_ok());
     }
 
     // Fault 62.
@@ -236,10 +302,12 @@ mod tests {
         }
         read.is_unread(false);
         let a_while_ago = |place: &Place| {
-            let mut taken = places.lock();
-            taken.by_number.get_mut(&place.number).unwrap().unread_since = Instant::now().checked_sub(READS_WITHIN);
+            let (mut taken, then) = (places.lock(), Instant::now().checked_sub(GRACE).unwrap());
+            let connection = taken.by_number.get_mut(&place.number).unwrap();
+            connection.since = then;
+            connection.unread_since = connection.unread_since.map(|_| then);
         };
-        let take = || places.take(host(1)).map(|(place, _)| place.is_now(Doing::Asking)).is_some();
+        let take = || places.take(host(1)).map(|(place, _)| place.is_now(Doing::Asking)).is_ok();
         let next = || {
             let (place, _) = places.take(host(1)).unwrap();
             place.is_now(Doing::Asking);
@@ -247,6 +315,8 @@ mod tests {
         };
         let _first = next();
         assert!(is_out(&idle) && !is_out(&sending));
+        assert!(!take(), "a request that has just begun to come is not late");
+        a_while_ago(&sending);
         let _second = next();
         assert!(is_out(&sending) && !is_out(&unread));
         assert!(!take(), "it may only have paused");
@@ -254,6 +324,34 @@ mod tests {
         let _third = next();
         assert!(is_out(&unread) && !is_out(&read));
         assert!(!take(), "an answer that is read is not cut off");
+    }
+
+    // Fault 62.
+    #[test]
+    fn each_byte_of_a_request_buys_time_and_whoever_finds_no_place_learns_when_one_may_be_free() {
+        let places = places(1, 1, false);
+        let (sending, _) = places.take(host(1)).unwrap();
+        sending.is_now(Doing::Sending);
+        let maybe_at = || places.take(host(1)).map(drop).unwrap_err().maybe_at.unwrap();
+        let first = maybe_at();
+        assert!(first > Instant::now() && first <= Instant::now() + GRACE);
+        sending.came(2 * LEAST_RATE as usize);
+        assert_eq!(maybe_at(), first + Duration::from_secs(2));
+        sending.is_now(Doing::Asking);
+        assert_eq!(places.take(host(1)).map(drop), Err(NoPlace { maybe_at: None }), "its answer may take for ever");
+    }
+
+    // Fault 62.
+    #[test]
+    fn an_answer_that_was_said_whole_is_on_its_way_until_it_has_gone_out() {
+        let places = places(1, 1, false);
+        let (slow, _) = places.take(host(1)).unwrap();
+        slow.is_now(Doing::Answering);
+        slow.has_gone_out();
+        slow.has_said();
+        assert!(places.take(host(1)).is_err(), "its reader may only be slow");
+        slow.has_gone_out();
+        assert!(places.take(host(1)).is_ok() && is_out(&slow));
     }
 
     // Fault 62.

@@ -55,7 +55,12 @@ impl<T> StallBound<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for StallBound<T> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+        let before = into.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(context, into);
+        if let Some(place) = &self.place {
+            place.came(into.filled().len() - before);
+        }
+        outcome
     }
 }
 
@@ -80,6 +85,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for StallBound<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(context);
+        // It is asked for when all was written.
+        if let (Poll::Ready(Ok(())), Some(place)) = (&outcome, &self.place) {
+            place.has_gone_out();
+        }
         self.bounded(outcome, context)
     }
 

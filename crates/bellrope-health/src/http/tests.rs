@@ -279,3 +279,79 @@ fn bodies_that_never_come_whole_keep_nobody_from_being_served_and_one_that_has_c
     assert!(answer(whole).ends_with("body"), "what had come is answered");
     drop(slow);
 }
+
+// Fault 62.
+#[test]
+fn an_answer_that_is_read_while_others_come_arrives_whole_however_large_it_is() {
+    const SIZE: usize = 64 << 20;
+    let mut config = ListenerConfig::new("a test", "test");
+    (config.max_connections, config.keep_alive) = (1, true);
+    let listener = start(config, SIZE, Duration::ZERO);
+    let (addr, done) = (listener.local_addr(), AtomicU64::new(0));
+    let mut reader = asked(&listener);
+    let mut piece = vec![0; 64 * 1024];
+    let mut read = reader.read(&mut piece).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut others = std::collections::VecDeque::new();
+            while done.load(Relaxed) == 0 {
+                others.extend(std::net::TcpStream::connect(addr));
+                others.drain(..others.len().saturating_sub(32));
+            }
+        });
+        while read < SIZE {
+            match reader.read(&mut piece) {
+                Ok(count) if count > 0 => read += count,
+                _ => break,
+            }
+        }
+        done.store(1, Relaxed);
+    });
+    assert!(read >= SIZE, "{read} bytes came");
+}
+
+// Fault 62.
+#[test]
+fn a_newcomer_waits_for_a_place_until_a_request_is_late_and_cuts_off_none_that_comes() {
+    use http_body_util::BodyExt as _;
+
+    let mut config = ListenerConfig::new("a test", "test");
+    (config.max_connections, config.keep_alive) = (2, true);
+    let begun = Arc::<AtomicU64>::default();
+    let service = {
+        let begun = Arc::clone(&begun);
+        service_fn(move |mut request: Request<Incoming>| {
+            begun.fetch_add(1, Relaxed);
+            async move {
+                let coming = request.extensions_mut().remove::<ComingBody>();
+                let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                coming.map(ComingBody::has_come);
+                Ok::<_, Infallible>(Response::new(Full::new(body)))
+            }
+        })
+    };
+    let listener = HttpListener::start(ADDR.into(), config, service).unwrap();
+    let began = Instant::now();
+    let mut uploads = [(); 2].map(|()| {
+        let mut socket = std::net::TcpStream::connect(listener.local_addr()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbod").unwrap();
+        socket
+    });
+    while begun.load(Relaxed) < 2 {
+        assert!(began.elapsed() < PATIENCE, "they are not taken");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let (mut newcomer, mut head) = (asked(&listener), [0; 12]);
+    newcomer.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200", "a late one gives way");
+    assert!(began.elapsed() >= Duration::from_millis(999), "it displaced one that had just begun");
+    let mut ends_well = |upload: &mut std::net::TcpStream| {
+        upload.write_all(b"y").is_ok() && upload.read(&mut [0; 16]).is_ok_and(|count| count > 0)
+    };
+    assert_eq!(
+        uploads.each_mut().map(&mut ends_well).iter().filter(|well| **well).count(),
+        1,
+        "one gives way, no more"
+    );
+}

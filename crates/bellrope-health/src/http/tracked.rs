@@ -1,4 +1,4 @@
-//! An answer's body that says when it has gone out.
+//! An answer's body that says when nothing more comes of it.
 
 use std::{
     error::Error,
@@ -14,7 +14,7 @@ use super::{
     places::{Doing, Place},
 };
 
-/// The body of an answer. Its connection is idle when this is dropped, which is when all of it was written.
+/// The body of an answer. It is dropped when hyper has all of it, and its connection is idle when the socket has.
 pub(super) struct Tracked {
     body: Content,
     place: Arc<Place>,
@@ -49,6 +49,6 @@ impl Body for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        self.place.is_now(Doing::Idle);
+        self.place.has_said();
     }
 }

@@ -10,6 +10,8 @@ pub(crate) mod budget_claim;
 pub(crate) mod buffers;
 pub(crate) mod caller_id;
 #[cfg(feature = "tokio")]
+pub(crate) mod claims;
+#[cfg(feature = "tokio")]
 pub(crate) mod dispatch;
 pub(crate) mod failures;
 pub(crate) mod heap;

@@ -55,7 +55,7 @@ pub struct ServerConfig {
     /// Bytes of the largest request and of the largest response, 1 to 1 GiB. Default 10 MiB.
     pub max_message_bytes: u32,
     /// Bytes that all connections together may hold outside their rings: large messages, and payloads and streams of
-    /// async calls. Default 64 MiB, at least `max_message_bytes`. Over it, requests wait in their rings. Memory is only
+    /// async calls. Default 64 MiB, at least `max_message_bytes` and a fifteenth of that more. Over it, requests wait in their rings. Memory is only
     /// used as far as messages need it.
     pub buffer_budget_bytes: u64,
     /// How long a request may wait for that budget before it is refused. Default 1 s. In files `budget_wait_ms`.
@@ -255,11 +255,14 @@ impl ServerConfig {
             debug_assert_eq!(MESSAGE_LIMITS, 1..=1024 * 1024 * 1024);
             return Err(setting("max_message_bytes", self.max_message_bytes, "and must be from 1 to 1073741824"));
         }
-        if self.buffer_budget_bytes < u64::from(self.max_message_bytes) {
+        // Beside one that is held by somebody else, or that its own process holds already.
+        let for_one = self.buffer_budget_bytes - self.buffer_budget_bytes / 16;
+        if for_one < u64::from(self.max_message_bytes) {
             return Err(BindError::Setting {
                 key: "buffer_budget_bytes",
                 value: self.buffer_budget_bytes,
-                expected: "and must be at least max_message_bytes, or no message of that size could ever come in",
+                expected: "and must be at least max_message_bytes and a fifteenth of that more, or a message of that size might \
+                           find no room beside anything else",
             });
         }
         Ok(Terms {

@@ -28,7 +28,7 @@ use super::{
     log_limit::LogLimit,
 };
 #[cfg(feature = "tokio")]
-use crate::server::handler::owned_call::TokenNames;
+use crate::server::{calls::claims::Claims, handler::owned_call::TokenNames};
 use crate::{
     breaker::Breaker,
     server::error::BindError,
@@ -76,10 +76,9 @@ pub(crate) struct Core {
     pub(crate) stopping: AtomicBool,
     #[cfg(feature = "tokio")]
     pub(crate) runtime: Option<tokio::runtime::Handle>,
-    /// One of the claims that handlers make waits for the budget at a time: whoever holds something gets nothing while
-    /// others wait.
+    /// The claims of handlers that wait for the budget.
     #[cfg(feature = "tokio")]
-    pub(crate) claims: Arc<tokio::sync::Semaphore>,
+    pub(crate) claims: Arc<Claims>,
 }
 
 impl Core {
@@ -123,7 +122,7 @@ impl Core {
             #[cfg(feature = "tokio")]
             runtime,
             #[cfg(feature = "tokio")]
-            claims: Arc::new(tokio::sync::Semaphore::new(1)),
+            claims: Arc::default(),
         })
     }
 
@@ -259,13 +258,7 @@ impl Core {
         if size > SMALL {
             heap::granted(size, &self.budget);
         }
-        let reservation = match held {
-            Some(mut held) if held.bytes() >= size => {
-                held.shrink_to(size);
-                Some(held)
-            }
-            _ => holder.reserve(size),
-        };
+        let reservation = grown(held, size, holder);
         if reservation.is_none() && !(alone && reply.len() <= self.fixed.terms.max_record()) {
             return Err(no_room_for_reply(size, self.budget.limit()));
         }
@@ -290,16 +283,19 @@ impl Core {
             Cow::Owned(text) => text.len() as u64,
             Cow::Borrowed(_) => return (failure, None),
         };
-        let room = match held {
-            Some(mut held) if held.bytes() >= size => {
-                held.shrink_to(size);
-                Some(held)
-            }
-            _ => holder.reserve(size),
-        };
+        let room = grown(held, size, holder);
         if room.is_none() && !alone {
             return (Failure { text: NO_ROOM_FOR_TEXT.into(), ..failure }, None);
         }
         (failure, room)
     }
+}
+
+/// Room of this size for what a call says at its end: of what the call holds, and what that lacks.
+fn grown(held: Option<Reservation>, size: u64, holder: &Arc<Holder>) -> Option<Reservation> {
+    let lacking = size.saturating_sub(held.as_ref().map_or(0, Reservation::bytes));
+    let more = if lacking > 0 || held.is_none() { Some(holder.reserve_more(lacking)?) } else { None };
+    let mut room = held.into_iter().chain(more).reduce(Reservation::joined)?;
+    room.shrink_to(size);
+    Some(room)
 }

@@ -68,7 +68,7 @@ pub(crate) struct SessionId {
 #[derive(Debug)]
 pub(crate) struct AsyncReply {
     pub(crate) bytes: Vec<u8>,
-    /// Room for it in the budget, if it needs more than its call holds.
+    /// Room in the budget for what its call does not hold, if it needs more than that.
     pub(crate) reservation: Option<Reservation>,
 }
 

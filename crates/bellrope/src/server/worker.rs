@@ -99,7 +99,7 @@ pub(crate) struct Worker {
     /// Visits that found work since that was last asked; one that took too long counts for as many as make us look.
     worked: u32,
     visitor: Visitor,
-    /// How often a connection came onto a list of those that are polled.
+    /// How often a connection came onto the hot list.
     heated: u64,
     /// What each round does a few of.
     backlog: Backlog,
@@ -310,9 +310,12 @@ impl Worker {
         if !session.hot {
             session.hot = true;
             session.idle_visits = 0;
-            let list = if session.slot.priority { &mut self.priority } else { &mut self.hot };
-            list.push(index);
-            self.heated += 1;
+            if session.slot.priority {
+                self.priority.push(index);
+            } else {
+                self.hot.push(index);
+                self.heated += 1;
+            }
         }
     }
 

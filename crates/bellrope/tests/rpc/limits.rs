@@ -93,6 +93,12 @@ fn settings_that_contradict_each_other_are_refused_by_name() {
         error.starts_with("the setting buffer_budget_bytes is 1000, and must be at least max_message_bytes"),
         "{error}"
     );
+    // To the byte: fifteen sixteenths of the budget.
+    for (message, may) in [(15_000, true), (15_001, false)] {
+        let config = ServerConfig::new().max_message_bytes(message).buffer_budget_bytes(16_000);
+        let error = Server::builder().config(config).bind("/nowhere/at/all").unwrap_err().to_string();
+        assert_eq!(!error.contains("buffer_budget_bytes"), may, "{error}");
+    }
     for (set, expected) in [
         ((|config| config.workers = 1025) as fn(&mut ServerConfig), "workers is 1025, and must be at most 1024"),
         (|config| config.max_message_bytes = 0, "max_message_bytes is 0, and must be from 1 to 1073741824"),

@@ -206,7 +206,7 @@ fn large_calls_of_many_threads_share_one_connection() {
 fn over_the_budget_a_connection_waits_in_its_own_ring_and_nobody_else_does() {
     let mut config = ServerConfig::default();
     config.max_message_bytes = 1 << 20;
-    config.buffer_budget_bytes = 1 << 20;
+    config.buffer_budget_bytes = (1 << 20) * 16 / 15 + 1;
     config.budget_wait = Duration::from_millis(60_000);
     let server = serve(config);
     let (holder, waiter, other) =
@@ -234,15 +234,15 @@ fn over_the_budget_a_connection_waits_in_its_own_ring_and_nobody_else_does() {
 fn whoever_waits_too_long_for_the_budget_is_refused_with_the_limit() {
     let mut config = ServerConfig::default();
     config.max_message_bytes = 1 << 20;
-    config.buffer_budget_bytes = 1 << 20;
+    config.buffer_budget_bytes = (1 << 20) * 16 / 15 + 1;
     config.budget_wait = Duration::from_millis(20);
     let server = serve(config);
     let (holder, waiter) = (Client::connect(&server.path).unwrap(), Client::connect(&server.path).unwrap());
     let token = bellrope::client::CancelToken::new();
     std::thread::scope(|scope| {
         let options = CallOptions::new().cancel(&token);
-        let held = scope.spawn(move || holder.call_with("never", &vec![1; 1_000_000], &options));
-        eventually("the budget is held", || budget_used(&server) >= 1_000_000);
+        let held = scope.spawn(move || holder.call_with("never", &vec![1; 1 << 20], &options));
+        eventually("the budget is held", || budget_used(&server) >= 1 << 20);
         for (name, size) in [("echo", 500_000), ("later", 200_000), ("later", 60_000), ("echo", 1 << 20)] {
             let error = waiter.call(name, &vec![2; size]).unwrap_err();
             let told = matches!(&error, CallError::Rejected { reason: Rejection::Busy, text, .. } if text.contains("buffer_budget_bytes"));

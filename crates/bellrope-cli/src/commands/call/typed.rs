@@ -94,7 +94,7 @@ impl TypedCall {
         let (method, schema) = (self.method.clone(), self.schema.clone());
         let (say, said) = mpsc::channel();
         // The server may end the call while this waits for a line. Then it ends with the program.
-        std::thread::spawn(move || {
+        let sending = std::thread::Builder::new().spawn(move || {
             let mut number = 0;
             let sent = loop {
                 match next_item(&method, &schema, &mut number) {
@@ -109,6 +109,7 @@ impl TypedCall {
                 unusable.cancel();
             }
         });
+        sending.context("starting a thread that sends")?;
         let shown = self.show_all(shown, items);
         match said.try_recv() {
             Ok(error) => Err(error),

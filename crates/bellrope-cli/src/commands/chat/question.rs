@@ -43,7 +43,8 @@ fn holds_text(stdin: &impl AsFd) -> anyhow::Result<bool> {
 /// All of standard input. A pipe that nobody closes would be waited for without end, so that is said.
 fn read_with_a_word() -> anyhow::Result<Vec<u8>> {
     let (done, wait) = mpsc::channel::<()>();
-    std::thread::spawn(move || {
+    // Where no thread is to be had nobody says so.
+    let _ = std::thread::Builder::new().spawn(move || {
         if wait.recv_timeout(SILENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
             output::note(format_args!(
                 "waiting for the end of standard input; if nothing is to come from there, add </dev/null"

@@ -1,10 +1,12 @@
 //! The room that the bodies of all requests take together, and who gives his up.
 //!
-//! A body takes room as it comes. One that comes too slowly loses its room as soon as another one finds none: otherwise a few
-//! that stop in their middle would keep all others out for as long as a body may take.
+//! A body takes room as it comes. One that comes too slowly loses its room as soon as another one finds none: otherwise those
+//! that stop in their middle would keep all others out for as long as a body may take. That holds for small ones as well:
+//! there may be so many that they fill the room together.
 
 use std::{
-    collections::HashMap,
+    cmp::Reverse,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,8 +16,6 @@ use tokio::{
     time::timeout,
 };
 
-/// A body within this many KiB is never put out: what it holds is not worth it.
-const SMALL_KIB: u32 = 64;
 /// How long a body may take beside what its bytes take, while others find no room.
 const GRACE: Duration = Duration::from_secs(1);
 /// KiB a second at which one has to come then.
@@ -26,7 +26,15 @@ const LEAST_RATE: u32 = 16 * 1024;
 pub(super) struct Bodies {
     /// In KiB.
     room: Arc<Semaphore>,
-    coming: Mutex<HashMap<u64, Coming>>,
+    coming: Mutex<All>,
+}
+
+/// Those that hold room and may lose it.
+#[derive(Debug, Default)]
+struct All {
+    /// By a number that grows: the first is the oldest.
+    by_number: BTreeMap<u64, Coming>,
+    next: u64,
 }
 
 #[derive(Debug)]
@@ -43,8 +51,17 @@ pub(super) struct ComingRoom<'a> {
     began: Instant,
     kib: u32,
     taken: Option<OwnedSemaphorePermit>,
-    /// Its number among those that may be put out, if it is one, and what tells it to leave.
+    /// Its number among those that may be put out, if it holds something, and what tells it to leave.
     known: Option<(u64, Arc<Notify>)>,
+}
+
+/// What came of asking for room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    Room,
+    NoRoom,
+    /// It came too slowly, and others need what it holds.
+    PutOut,
 }
 
 impl Bodies {
@@ -58,17 +75,29 @@ impl Bodies {
         ComingRoom { bodies: self, began: Instant::now(), kib: 0, taken: None, known: None }
     }
 
-    /// Has the largest of those leave that come too slowly. Whether there is one.
-    fn put_one_out(&self, now: Instant) -> bool {
+    /// Has those leave that come too slowly, the largest first and of equal ones the oldest, until so many KiB are free for the one
+    /// that asks. None leaves for one that is to leave before it. Whether one does.
+    fn put_out_for(&self, asking: Option<u64>, kib: u32, now: Instant) -> bool {
         let mut coming = self.coming();
-        let slow = coming.iter().filter(|(_, body)| body.is_late(now));
-        let largest = slow.max_by_key(|(_, body)| body.kib).map(|(number, _)| *number);
-        let Some(body) = largest.and_then(|number| coming.remove(&number)) else { return false };
-        body.leave.notify_one();
-        true
+        let late = coming.by_number.iter().filter(|(_, body)| body.is_late(now));
+        let mut late: Vec<_> = late.map(|(number, body)| (Reverse(body.kib), *number)).collect();
+        late.sort_unstable();
+        let mut lacking = kib.saturating_sub(u32::try_from(self.room.available_permits()).unwrap_or(u32::MAX));
+        let mut any = false;
+        for (Reverse(kib), number) in late {
+            if lacking == 0 || Some(number) == asking {
+                break;
+            }
+            if let Some(body) = coming.by_number.remove(&number) {
+                body.leave.notify_one();
+                any = true;
+            }
+            lacking = lacking.saturating_sub(kib);
+        }
+        any
     }
 
-    fn coming(&self) -> MutexGuard<'_, HashMap<u64, Coming>> {
+    fn coming(&self) -> MutexGuard<'_, All> {
         self.coming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -81,26 +110,34 @@ impl Coming {
 }
 
 impl ComingRoom<'_> {
-    /// Takes room for so much more, in KiB. Whether there is some.
-    pub(super) async fn take(&mut self, kib: u32) -> bool {
+    /// Takes room for so much more, in KiB.
+    pub(super) async fn take(&mut self, kib: u32) -> Taken {
         let room = &self.bodies.room;
         let taken = match Arc::clone(room).try_acquire_many_owned(kib) {
             Ok(taken) => taken,
-            Err(_) if !self.bodies.put_one_out(Instant::now()) => return false,
-            Err(_) => match timeout(GRACE, Arc::clone(room).acquire_many_owned(kib)).await {
-                Ok(Ok(taken)) => taken,
-                _ => return false,
-            },
+            Err(_) => {
+                let number = self.known.as_ref().map(|(number, _)| *number);
+                if !self.bodies.put_out_for(number, kib, Instant::now()) {
+                    return Taken::NoRoom;
+                }
+                let free = Arc::clone(room).acquire_many_owned(kib);
+                // It may be put out itself while it waits, and the others wait for what it holds.
+                let taken = tokio::select! {
+                    biased;
+                    () = self.put_out() => return Taken::PutOut,
+                    taken = timeout(GRACE, free) => taken,
+                };
+                let Ok(Ok(taken)) = taken else { return Taken::NoRoom };
+                taken
+            }
         };
         match &mut self.taken {
             Some(before) => before.merge(taken),
             None => self.taken = Some(taken),
         }
         self.kib += kib;
-        if self.kib > SMALL_KIB {
-            self.note();
-        }
-        true
+        self.note();
+        Taken::Room
     }
 
     /// Returns when this body is to leave.
@@ -120,13 +157,14 @@ impl ComingRoom<'_> {
         let mut coming = self.bodies.coming();
         if let Some((number, _)) = &self.known {
             // One that is to leave is not there any more.
-            if let Some(body) = coming.get_mut(number) {
+            if let Some(body) = coming.by_number.get_mut(number) {
                 body.kib = self.kib;
             }
             return;
         }
-        let (number, leave) = (next_number(), Arc::<Notify>::default());
-        coming.insert(number, Coming { began: self.began, kib: self.kib, leave: Arc::clone(&leave) });
+        let (number, leave) = (coming.next, Arc::<Notify>::default());
+        coming.next += 1;
+        coming.by_number.insert(number, Coming { began: self.began, kib: self.kib, leave: Arc::clone(&leave) });
         self.known = Some((number, leave));
     }
 }
@@ -134,16 +172,9 @@ impl ComingRoom<'_> {
 impl Drop for ComingRoom<'_> {
     fn drop(&mut self) {
         if let Some((number, _)) = &self.known {
-            self.bodies.coming().remove(number);
+            self.bodies.coming().by_number.remove(number);
         }
     }
-}
-
-fn next_number() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Relaxed)
 }
 
 #[cfg(test)]
@@ -155,7 +186,7 @@ mod tests {
     /// Has a body have begun so long ago.
     fn began_before(body: &ComingRoom<'_>, ago: Duration) {
         let number = body.known.as_ref().unwrap().0;
-        body.bodies.coming().get_mut(&number).unwrap().began = Instant::now().checked_sub(ago).unwrap();
+        body.bodies.coming().by_number.get_mut(&number).unwrap().began = Instant::now().checked_sub(ago).unwrap();
     }
 
     async fn is_put_out(body: &ComingRoom<'_>) -> bool {
@@ -167,7 +198,9 @@ mod tests {
     async fn the_largest_that_comes_too_slowly_loses_its_room_when_another_finds_none() {
         let bodies = Bodies::new(ALL as usize);
         let [mut large, mut larger, mut quick, mut small] = [(); 4].map(|()| bodies.begin());
-        assert!(large.take(300).await && larger.take(500).await && quick.take(190).await && small.take(10).await);
+        for (body, kib) in [(&mut large, 300), (&mut larger, 500), (&mut quick, 190), (&mut small, 10)] {
+            assert_eq!(body.take(kib).await, Taken::Room);
+        }
         for body in [&large, &larger] {
             began_before(body, Duration::from_secs(10));
         }
@@ -177,18 +210,62 @@ mod tests {
             assert!(timeout(Duration::from_millis(1), taking.as_mut()).await.is_err(), "it waits for that room");
             assert!(is_put_out(&larger).await && !is_put_out(&large).await && !is_put_out(&quick).await);
             drop(larger);
-            assert!(taking.await);
+            assert_eq!(taking.await, Taken::Room);
         }
-        assert!(next.take(400).await, "there is room");
+        assert_eq!(next.take(400).await, Taken::Room);
         let mut last = bodies.begin();
         drop(large);
-        assert!(last.take(300).await && !last.take(1).await, "none of the others is slow");
+        assert_eq!(
+            (last.take(300).await, last.take(1).await),
+            (Taken::Room, Taken::NoRoom),
+            "none of the others is slow"
+        );
         drop((next, last));
         let held = quick.has_come();
         let all = |bodies: &Bodies| bodies.room.available_permits() as u32;
         assert_eq!((held.as_ref().map(|held| held.num_permits()), all(&bodies)), (Some(190), ALL - 200));
         drop((held, small));
-        assert_eq!((all(&bodies), bodies.coming().len()), (ALL, 0));
+        assert_eq!((all(&bodies), bodies.coming().by_number.len()), (ALL, 0));
+    }
+
+    // Fault 62.
+    #[tokio::test]
+    async fn small_ones_that_fill_the_room_together_lose_it_the_oldest_first_and_no_more_than_have_to() {
+        let bodies = Bodies::new(ALL as usize);
+        let mut many: Vec<_> = (0..100).map(|_| bodies.begin()).collect();
+        for body in &mut many {
+            assert_eq!(body.take(10).await, Taken::Room);
+            began_before(body, Duration::from_secs(10));
+        }
+        let mut next = bodies.begin();
+        {
+            let mut taking = std::pin::pin!(next.take(25));
+            assert!(timeout(Duration::from_millis(1), taking.as_mut()).await.is_err());
+            assert!(is_put_out(&many[0]).await && is_put_out(&many[2]).await && !is_put_out(&many[3]).await);
+            drop(many);
+            assert_eq!(taking.await, Taken::Room);
+        }
+    }
+
+    // Fault 62.
+    #[tokio::test]
+    async fn none_puts_itself_out_and_one_that_waits_for_room_gives_up_its_own_when_it_is_told_to() {
+        let bodies = Bodies::new(ALL as usize);
+        let [mut first, mut second] = [(); 2].map(|()| bodies.begin());
+        assert_eq!((first.take(600).await, second.take(400).await), (Taken::Room, Taken::Room));
+        began_before(&first, Duration::from_secs(10));
+        assert_eq!(first.take(1).await, Taken::NoRoom, "it is the largest that is late");
+        assert!(!is_put_out(&first).await);
+        began_before(&second, Duration::from_secs(10));
+        assert_eq!(first.take(1).await, Taken::NoRoom, "no smaller one leaves for it");
+        let mut waits = std::pin::pin!(second.take(1));
+        assert!(timeout(Duration::from_millis(1), waits.as_mut()).await.is_err(), "the first one leaves for it");
+        let mut third = bodies.begin();
+        let mut last = std::pin::pin!(third.take(1));
+        assert!(timeout(Duration::from_millis(1), last.as_mut()).await.is_err());
+        assert_eq!(waits.await, Taken::PutOut, "at once, not when it has waited in vain");
+        drop(first);
+        assert_eq!(last.await, Taken::Room);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::percent::unescaped;
 
 use super::{
-    bodies::Bodies,
+    bodies::{Bodies, Taken},
     body::{AnswerBody, full, full_with_room, noted, response},
     events::Events,
     guard,
@@ -281,8 +281,10 @@ impl Service {
                     return Err(too_large());
                 }
                 let (held, needed) = (bytes.len().div_ceil(1024), (bytes.len() + data.len()).div_ceil(1024));
-                if needed > held && !room.take((needed - held) as u32).await {
-                    return Err(no_room());
+                match if needed > held { room.take((needed - held) as u32).await } else { Taken::Room } {
+                    Taken::Room => {}
+                    Taken::NoRoom => return Err(no_room()),
+                    Taken::PutOut => return Err(put_out()),
                 }
                 bytes.extend_from_slice(&data);
             }

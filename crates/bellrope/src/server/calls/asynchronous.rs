@@ -6,7 +6,7 @@ use std::{
 };
 
 use bellrope_proto::{
-    Violation,
+    Reservation, Violation,
     connection::{Failure, Request},
     frame::{ErrorCode, Rejection},
     metadata::Metadata,
@@ -142,8 +142,7 @@ impl AsyncCalls {
         };
         let held = Held { room: Some(room), ahead, permit: Some(permit), span };
         let began = Instant::now();
-        let connections = session.budget_claim.holder().sharers();
-        let turns = session.open.turns().are_of(connections, runtime);
+        let turns = session.open.turns().are_of(session.budget_claim.holder(), runtime);
         let open = dispatch::start((runtime, turns), handler, request.message_type, call, &port, held);
         // What the handler does before its future is there, it does on the worker.
         core.held_thread(request.message_type, open.started.saturating_duration_since(began));
@@ -174,7 +173,7 @@ impl AsyncCalls {
                     Ok(reply) => (Ok(reply.bytes), reply.reservation),
                     Err(failure) => (Err(failure), None),
                 };
-                let mut reservation = of_reply.or(of_call);
+                let mut reservation = of_call.into_iter().chain(of_reply).reduce(Reservation::joined);
                 let alone = !session.connection.is_stalled();
                 let outcome = outcome
                     .and_then(|reply| self.core.keep(reply, reservation.take(), alone, session.budget_claim.holder()));

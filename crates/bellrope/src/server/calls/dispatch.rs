@@ -215,7 +215,7 @@ fn roomy(reply: Vec<u8>, room: &Weak<Reservation>, holder: &Arc<Holder>) -> Resu
     let reply = fitted(reply);
     let size = reply.len() as u64;
     let held = room.upgrade().filter(|room| Arc::strong_count(room) == 2).map_or(0, |room| room.bytes());
-    let reservation = if size > held { holder.reserve(size) } else { None };
+    let reservation = if size > held { holder.reserve_more(size - held) } else { None };
     if size > held.max(SMALL_REPLY) && reservation.is_none() {
         return Err(no_room_for_reply(size, holder.budget().limit()));
     }

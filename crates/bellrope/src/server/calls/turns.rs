@@ -3,7 +3,8 @@
 //! each other connection, and not for all the calls that these have begun before.
 //!
 //! A task is spawned when it first has its turn. It is polled with a waker of its own, which wakes the runtime's when it
-//! has its turn again.
+//! has its turn again. One that nobody wants any more is dropped in its turn, too: of a connection that hangs up in the middle of
+//! a thousand calls the runtime would have a thousand tasks to drop before it begins anybody else's.
 
 use std::{
     collections::VecDeque,
@@ -11,12 +12,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU8, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
     },
     task::{Context, Poll, Wake, Waker},
 };
 
-use tokio::{runtime::Handle, task::AbortHandle};
+use bellrope_proto::Holder;
+use tokio::runtime::Handle;
 
 /// Tasks of one connection that the runtime has at a time, if it has no more threads than that: more than one, so that
 /// one of which a poll takes long does not keep its neighbours waiting where the runtime has moved it aside.
@@ -31,11 +33,24 @@ pub(crate) struct Turns(Arc<Mutex<Queue>>);
 
 /// How many of a connection's tasks may have a turn at a time, because of what others of its process have.
 #[derive(Debug)]
-struct Share(usize);
+struct Share {
+    /// Of the process.
+    in_all: usize,
+    /// The connection, which knows how many of its process there are.
+    of: Option<Arc<Holder>>,
+}
 
 impl Default for Share {
     fn default() -> Self {
-        Self(OF_PROCESS)
+        Self { in_all: OF_PROCESS, of: None }
+    }
+}
+
+impl Share {
+    /// As it is now: others come and go while a task runs.
+    fn tasks(&self) -> usize {
+        let connections = self.of.as_ref().map_or(1, |holder| holder.sharers());
+        (self.in_all / usize::try_from(connections).unwrap_or(usize::MAX).max(1)).max(1)
     }
 }
 
@@ -63,20 +78,15 @@ struct Task {
     at_once: usize,
     /// A [`State`]; read and written with the queue locked.
     state: AtomicU8,
-    life: Mutex<Life>,
+    /// Whether it is to be dropped when it has its turn; read and written with the queue locked.
+    unwanted: AtomicBool,
+    /// What it does, until it is spawned.
+    unborn: Mutex<Option<Work>>,
     /// The runtime's, known from the first poll on.
     waker: OnceLock<Waker>,
 }
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// What there is of a task.
-enum Life {
-    Unborn(Work),
-    Spawned(AbortHandle),
-    /// For the moment between the two.
-    Changing,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -99,18 +109,19 @@ impl Turns {
             runtime: runtime.clone(),
             at_once: AT_ONCE.max(runtime.metrics().num_workers()),
             state: AtomicU8::new(State::Idle as u8),
-            life: Mutex::new(Life::Unborn(Box::pin(work))),
+            unwanted: AtomicBool::new(false),
+            unborn: Mutex::new(Some(Box::pin(work))),
             waker: OnceLock::new(),
         });
         task.wake_by_ref();
         TaskHandle(task)
     }
 
-    /// Says how many connections of its process have tasks on this runtime, this one among them.
-    pub(crate) fn are_of(&self, connections: u64, runtime: &Handle) -> &Self {
-        let of_process = OF_PROCESS.max(2 * runtime.metrics().num_workers());
-        let connections = usize::try_from(connections).unwrap_or(usize::MAX).max(1);
-        self.queue().share = Share((of_process / connections).max(1));
+    /// Says whose tasks these are, on this runtime.
+    pub(crate) fn are_of(&self, holder: &Arc<Holder>, runtime: &Handle) -> &Self {
+        let share = &mut self.queue().share;
+        share.in_all = OF_PROCESS.max(2 * runtime.metrics().num_workers());
+        share.of.get_or_insert_with(|| Arc::clone(holder));
         self
     }
 
@@ -134,12 +145,12 @@ impl Turns {
 }
 
 impl TaskHandle {
-    /// Drops the task, on its runtime, unless it has ended.
+    /// Drops the task, on its runtime, unless it has ended: when it has its turn, which is before those of its connection that
+    /// wait.
     pub(crate) fn abort(&self) {
-        let mut life = self.0.life();
-        if let Life::Spawned(handle) = self.0.spawned(&mut life) {
-            handle.abort();
-        }
+        let queue = self.0.turns.queue();
+        self.0.unwanted.store(true, Relaxed);
+        self.0.woken(queue);
     }
 }
 
@@ -147,7 +158,8 @@ impl Queue {
     /// A task needs its turn no longer: the next one has it, if that is the connection's share.
     fn pass_on(&mut self) {
         self.having -= 1;
-        while self.waiting.front().is_some_and(|next| self.having < next.at_once.min(self.share.0)) {
+        let share = self.share.tasks();
+        while self.waiting.front().is_some_and(|next| self.having < next.at_once.min(share)) {
             let Some(next) = self.waiting.pop_front() else { return };
             next.set(State::Due);
             self.due.push_back(next);
@@ -165,27 +177,38 @@ impl Task {
         self.state.load(Relaxed) == state as u8
     }
 
-    fn life(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Spawns it, unless it is.
-    fn spawned<'a>(self: &Arc<Self>, life: &'a mut Life) -> &'a Life {
-        *life = match std::mem::replace(life, Life::Changing) {
-            Life::Unborn(work) => {
-                let in_turns = InTurns { task: Arc::clone(self), waker: Waker::from(Arc::clone(self)), work };
-                Life::Spawned(self.runtime.spawn(in_turns).abort_handle())
-            }
-            spawned => spawned,
-        };
-        life
-    }
-
     /// Tells the runtime that it is this one's turn.
     fn go_on(self: &Arc<Self>) {
-        match self.waker.get() {
-            Some(waker) => waker.wake_by_ref(),
-            None => drop(self.spawned(&mut self.life())),
+        if let Some(waker) = self.waker.get() {
+            return waker.wake_by_ref();
+        }
+        let work = self.unborn.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(work) = work {
+            let in_turns = InTurns { task: Arc::clone(self), waker: Waker::from(Arc::clone(self)), work };
+            drop(self.runtime.spawn(in_turns));
+        }
+    }
+
+    /// It wants a turn, if it has none and does not wait for one.
+    fn woken(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
+        if self.is(State::Polled) {
+            self.set(State::PolledAndWoken);
+        } else if self.is(State::Idle) && queue.having < self.at_once.min(queue.share.tasks()) {
+            queue.having += 1;
+            self.set(State::Due);
+            queue.due.push_back(Arc::clone(self));
+            self.turns.tell(queue);
+        } else if self.is(State::Idle) {
+            self.wait(&mut queue);
+        }
+    }
+
+    fn wait(self: &Arc<Self>, queue: &mut Queue) {
+        self.set(State::Waiting);
+        if self.unwanted.load(Relaxed) {
+            queue.waiting.push_front(Arc::clone(self));
+        } else {
+            queue.waiting.push_back(Arc::clone(self));
         }
     }
 
@@ -193,8 +216,7 @@ impl Task {
     fn rest(self: &Arc<Self>) {
         let mut queue = self.turns.queue();
         if self.is(State::PolledAndWoken) {
-            self.set(State::Waiting);
-            queue.waiting.push_back(Arc::clone(self));
+            self.wait(&mut queue);
         } else {
             self.set(State::Idle);
         }
@@ -223,18 +245,7 @@ impl Wake for Task {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let mut queue = self.turns.queue();
-        if self.is(State::Polled) {
-            self.set(State::PolledAndWoken);
-        } else if self.is(State::Idle) && queue.having < self.at_once.min(queue.share.0) {
-            queue.having += 1;
-            self.set(State::Due);
-            queue.due.push_back(Arc::clone(self));
-            self.turns.tell(queue);
-        } else if self.is(State::Idle) {
-            self.set(State::Waiting);
-            queue.waiting.push_back(Arc::clone(self));
-        }
+        self.woken(self.turns.queue());
     }
 }
 
@@ -264,6 +275,10 @@ impl Future for InTurns {
                 return Poll::Pending;
             }
             this.task.set(State::Polled);
+            // It ends as it is dropped.
+            if this.task.unwanted.load(Relaxed) {
+                return Poll::Ready(());
+            }
         }
         let done = this.work.as_mut().poll(&mut Context::from_waker(&this.waker));
         if done.is_pending() {

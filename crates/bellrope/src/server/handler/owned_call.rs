@@ -10,7 +10,7 @@ use std::{
 };
 
 use bellrope_proto::{Holder, Reservation, metadata::Metadata};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use super::context::CallContext;
 use crate::{
@@ -18,14 +18,12 @@ use crate::{
     server::{
         calls::{
             caller_id::{CallerId, is_own},
+            claims::Claims,
             heap,
         },
         error::HandlerError,
     },
 };
-
-/// How long a claim of the buffer budget that found no room pauses before it asks again.
-const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A call as an async handler sees it.
 #[derive(Debug)]
@@ -49,7 +47,7 @@ pub struct OwnedCall {
     /// How long it waits for room there.
     pub(crate) patience: Duration,
     /// Those that wait.
-    pub(crate) claims: Arc<Semaphore>,
+    pub(crate) claims: Arc<Claims>,
 }
 
 /// Who asks on another machine, as a part of this process says it.
@@ -124,17 +122,10 @@ impl OwnedCall {
         claimed
     }
 
-    /// Waits for so much room, after those that wait already.
     async fn room(&self, bytes: u64) -> Result<ClaimedRoom, HandlerError> {
-        let _turn = self.claims.acquire().await;
-        let _waiting = self.holder.wait(bytes);
-        loop {
-            if let Some(reservation) = self.holder.reserve(bytes) {
-                heap::granted(bytes, self.holder.budget());
-                return Ok(ClaimedRoom { _reservation: reservation });
-            }
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
+        let reservation = self.claims.room((self.user, self.pid), &self.holder, bytes).await;
+        heap::granted(bytes, self.holder.budget());
+        Ok(ClaimedRoom { _reservation: reservation })
     }
 
     /// What claims room for this call when the call itself has been given away: for an answer that grows.

@@ -1,5 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use bellrope_proto::Budget;
+
 use super::*;
 
 /// A connection with many calls, all of which could go on at any time.
@@ -21,7 +23,7 @@ fn busy(polls: usize, mut polled: impl FnMut()) -> impl Future<Output = ()> {
 
 impl TaskHandle {
     fn is_finished(&self) -> bool {
-        matches!(&*self.0.life(), Life::Spawned(handle) if handle.is_finished())
+        self.0.is(State::Ended)
     }
 }
 
@@ -113,6 +115,44 @@ fn a_task_that_is_dropped_passes_its_turn_on_and_leaves_nothing() {
     assert!(is_empty(&turns), "{turns:?}");
 }
 
+// Fault 65.
+#[test]
+fn a_thousand_tasks_that_are_taken_back_are_dropped_in_turns_with_those_of_others() {
+    struct Noted(Arc<Mutex<Vec<usize>>>, usize);
+
+    impl Drop for Noted {
+        fn drop(&mut self) {
+            self.0.lock().unwrap().push(self.1);
+        }
+    }
+
+    let runtime = one_thread();
+    let order: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let (crowd, lone) = (Turns::default(), Turns::default());
+    let spawn = |turns: &Turns, who| {
+        let noted = Noted(Arc::clone(&order), who);
+        turns.spawn(runtime.handle(), async move {
+            let _noted = noted;
+            std::future::pending::<()>().await;
+        })
+    };
+    let mut tasks: Vec<_> = (0..MANY).map(|_| spawn(&crowd, 0)).collect();
+    while !is_empty(&crowd) {
+        run(&runtime, 1);
+    }
+    // Those that wait for their first turn are no different.
+    tasks.extend((0..MANY).map(|_| spawn(&crowd, 0)));
+    tasks.iter().for_each(TaskHandle::abort);
+    spawn(&lone, 1).abort();
+    while !(is_empty(&crowd) && is_empty(&lone)) {
+        run(&runtime, 1);
+    }
+    let order = order.lock().unwrap();
+    assert_eq!(order.len(), 2 * MANY + 1, "each was dropped, on the runtime");
+    let before = order.iter().position(|who| *who == 1).unwrap();
+    assert!(before <= 2 * AT_ONCE, "{before} were dropped before the other's");
+}
+
 #[test]
 fn nothing_is_forgotten_where_many_threads_wake_and_drop() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
@@ -169,14 +209,18 @@ fn a_process_with_many_busy_connections_has_as_many_tasks_in_the_runtimes_queue_
 
     let runtime = one_thread();
     let order: Arc<Mutex<Vec<usize>>> = Arc::default();
-    let crowd: Vec<_> = (0..CONNECTIONS).map(|_| Turns::default()).collect();
-    for round in 0..20 {
-        for turns in &crowd {
+    let budget = Budget::new(1_000_000);
+    let process = Holder::new(&budget, None);
+    let crowd: Vec<_> =
+        (0..CONNECTIONS).map(|_| (Turns::default(), Holder::new(&budget, Some(Arc::clone(&process))))).collect();
+    // All of the first one's begin while it is alone.
+    let mut held = Vec::new();
+    for (turns, holder) in &crowd {
+        held.extend(holder.reserve(100));
+        for _ in 0..20 {
             let order = Arc::clone(&order);
-            // The first began when it was alone.
-            let connections = if round < 10 { 1 } else { CONNECTIONS as u64 };
             turns
-                .are_of(connections, runtime.handle())
+                .are_of(holder, runtime.handle())
                 .spawn(runtime.handle(), busy(20, move || order.lock().unwrap().push(0)));
         }
     }
@@ -184,13 +228,15 @@ fn a_process_with_many_busy_connections_has_as_many_tasks_in_the_runtimes_queue_
     let lone = Turns::default();
     let polled = Arc::clone(&order);
     let before = order.lock().unwrap().len();
-    lone.are_of(1, runtime.handle()).spawn(runtime.handle(), busy(5, move || polled.lock().unwrap().push(1)));
+    let other = Holder::new(&budget, None);
+    lone.are_of(&other, runtime.handle()).spawn(runtime.handle(), busy(5, move || polled.lock().unwrap().push(1)));
+    assert!(crowd.iter().all(|(turns, _)| turns.queue().having <= 1), "what one began while it was alone is no more");
     while !is_empty(&lone) {
         run(&runtime, 1);
     }
     let polls = order.lock().unwrap().len() - before;
     assert!(polls <= 6 * (CONNECTIONS + 5), "{polls} polls for five of its own");
-    while !crowd.iter().all(is_empty) {
+    while !crowd.iter().all(|(turns, _)| is_empty(turns)) {
         run(&runtime, 100);
     }
     let polled = order.lock().unwrap().iter().filter(|polled| **polled == 0).count();
