@@ -257,19 +257,3 @@ fn the_budget_of_a_token_counts_whichever_server_of_the_fleet_asks_with_it() {
         }
     }
 }
-
-#[test]
-fn a_server_whose_port_does_not_reach_the_fleet_says_so() {
-    let Some(nats) = Nats::start() else { return };
-    let (home, url) = (Home::new(), nats.url());
-    let said = |more: &[&str]| {
-        let server = home.serve([&["--fleet", &*url, "--import", "ai.*", "--api-port", "0"], more].concat());
-        server.signal(Signal::TERM);
-        server.finish().stderr
-    };
-    let words = "the API port asks this server's own providers and not the fleet";
-    let only = said(&["--set", "fleet.order=only"]);
-    assert!(only.contains(words), "{only}");
-    let local = said(&[]);
-    assert!(!local.contains(words), "{local}");
-}
