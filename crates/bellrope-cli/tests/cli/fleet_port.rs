@@ -229,7 +229,8 @@ fn errors_of_the_fleet_keep_their_kind_and_only_what_has_not_run_is_to_be_sent_a
     }
     let failing = Provider::of_events(&[json!({"error": {"message": "out of bells", "type": "server_error", "code": 500}})]);
     let backend = instance(&failing, &there, &nats.url());
-    eventually("the instance is known", || get(&address, "/v1/models").status == 200);
+    let ask = || post(&address, "/v1/messages", &asked("/v1/messages", false));
+    eventually("the instance is known", || !ask().body.contains("has offered"));
     for stream in [false, true] {
         let failed = post(&address, "/v1/messages", &asked("/v1/messages", stream));
         assert!(failed.body.contains("out of bells"), "{failed:?}");
@@ -273,12 +274,18 @@ fn a_tools_token_counts_in_the_books_here_and_in_the_budget_of_the_instance() {
     }
     // Without a token another one asks.
     assert_eq!(ask("Content-Type: application/json\r\n", false).status, 200);
-    let said = home.run(["usage", "--json"]).succeeded();
-    let rows: Value = serde_json::from_str(&said).unwrap();
-    assert!(said.contains("tool") && said.contains("fleet"), "{rows}");
+    let rows = |by: &str| -> Vec<(String, u64, u64)> {
+        let said: Value = serde_json::from_str(&home.run(["usage", "--by", by, "--json"]).succeeded()).unwrap();
+        let number = |row: &Value, name: &str| row[name].as_u64().unwrap();
+        let row = |row: &Value| {
+            (row["of"].as_str().unwrap().to_owned(), number(row, "requests"), number(row, "output_tokens"))
+        };
+        said["rows"].as_array().unwrap().iter().map(row).collect()
+    };
+    assert!(rows("client").contains(&("tool".to_owned(), 4, 14)), "{:?}", rows("client"));
+    assert_eq!(rows("provider"), [("fleet".to_owned(), 5, 21)]);
 }
 
-/// An answer that is a stream of events, said to whoever reads it.
 #[test]
 fn a_tool_that_reads_slowly_loses_nothing_of_a_long_answer() {
     let Some(nats) = Nats::start() else { return };
