@@ -132,9 +132,9 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let log_file = open_log(&settings)?;
     #[cfg(feature = "fleet")]
     let settings_of_fleet = settings.fleet.clone();
-    let Settings { socket, health, api_port, api_threads, server, .. } = settings;
     #[cfg(feature = "fleet")]
-    fleet::warn_of_port(&settings_of_fleet, api_port);
+    let answers = settings.gateway.answers.clone();
+    let Settings { socket, health, api_port, api_threads, server, .. } = settings;
     let waiting = signals.handle();
     let builder = Server::builder().config(server).token_names(names);
     let builder = books.register(register(builder, gateway.clone()).operator());
@@ -152,15 +152,22 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     };
     let server = Arc::new(server);
     #[cfg(feature = "fleet")]
+    let of_port = fleet::gateway_of_port(&settings_of_fleet, &socket, &books, &answers);
+    #[cfg(not(feature = "fleet"))]
+    let of_port = None;
+    let of_port = of_port.map_or_else(|| gateway.clone(), LiveGateway::new);
+    reload.ask_at_port(of_port.clone());
+    #[cfg(feature = "fleet")]
     let fleet = fleet::join(settings_of_fleet, &server, &socket)?;
     providers::watch(&server.metrics(), &gateway.current());
     gateway.answers().keep_awake(server.metrics().activity());
+    of_port.answers().keep_awake(server.metrics().activity());
     books.watch(&server.metrics());
     let help =
         "Lines of the log that were lost, because nobody took what came before them or they could not be written.";
     server.metrics().watch_counter("ipc_log_lines_lost_total", help, stderr::lost());
     let health = health.map(|address| start_health(address, &server)).transpose()?;
-    let start_api = |port| ApiPort::start(port, api_threads, gateway.clone(), keys, &server.metrics());
+    let start_api = |port| ApiPort::start(port, api_threads, of_port, keys, &server.metrics());
     let api_port = api_port.map(start_api).transpose()?;
 
     stay_small(server.metrics())?;

@@ -105,6 +105,7 @@ impl Fleet {
             linked: AtomicBool::new(false),
             instance: Mutex::default(),
         });
+        membership.imports.put_in_front();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| local("no runtime can be made for the fleet", &error))?;
         let ((told_first, first), (told_left, left)) = (mpsc::channel(), mpsc::channel());

@@ -33,6 +33,9 @@ pub(crate) enum UpKind<'a> {
     Cancel,
     /// The importing server lives, and this is its clock. `nonce` is that of the question, 0 without one.
     Beat { clock_us: u64, nonce: u64 },
+    /// The caller has left: it may come back for what is kept for it. An instance of an older version does not know this, and is
+    /// told that nobody wants the answer when it says next what it holds.
+    Left,
 }
 
 /// What a call is.

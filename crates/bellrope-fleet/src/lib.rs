@@ -42,12 +42,15 @@ pub use self::{
 /// Most types that a server takes in from its fleet.
 const ROOM: u32 = 1024;
 
-/// Makes room in a server for the types of its fleet, and takes out what it leaves to that ([`Order::Only`]). Call it after all
+/// Makes room in a server for the types of its fleet, and takes out what it leaves to that ([`Order::Only`]), or puts
+/// that behind it ([`Order::First`]). Call it after all
 /// other types are registered.
 #[must_use]
 pub fn prepare(builder: ServerBuilder, settings: &FleetSettings) -> ServerBuilder {
     if !settings.is_wanted() || settings.import.is_empty() {
         return builder;
     }
-    builder.room_for_types(ROOM).without(|name| settings.leaves_to_fleet(name) && !name.starts_with(OPERATOR))
+    let left = |name: &str| settings.leaves_to_fleet(name) && !name.starts_with(OPERATOR);
+    let builder = builder.room_for_types(ROOM);
+    if settings.order == Order::First { builder.behind(left) } else { builder.without(left) }
 }

@@ -163,6 +163,7 @@ impl Session {
             }
         }
         self.link.close();
+        self.instance.leave_all().await;
         membership.importer.unlinked();
         membership.offers.clear();
         self.link.end().await;

@@ -68,6 +68,9 @@ pub enum Order {
     /// This server; what it has not, the fleet.
     #[default]
     Local,
+    /// The fleet; if that is proven not to have run the call, this server. Types whose handlers answer on a worker are this
+    /// server's alone.
+    First,
     /// The fleet alone: what `import` means is not served by this server, not even when nobody of the fleet is there.
     Only,
 }
@@ -197,10 +200,10 @@ impl FleetSettings {
         }
     }
 
-    /// Whether a message type is left to the fleet alone.
+    /// Whether the fleet is asked for a message type although this server may have it itself.
     #[must_use]
     pub fn leaves_to_fleet(&self, name: &str) -> bool {
-        self.is_wanted() && self.order == Order::Only && crate::names::any_matches(&self.import, name)
+        self.is_wanted() && self.order != Order::Local && crate::names::any_matches(&self.import, name)
     }
 
     /// The servers, without what is secret in their addresses.

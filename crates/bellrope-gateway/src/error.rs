@@ -199,6 +199,18 @@ pub enum ProviderError {
         /// Whether the same request may succeed later.
         retryable: bool,
     },
+    /// Whoever asks providers for this server has told why there is no answer.
+    #[error("{message}")]
+    Forwarded {
+        /// One of [`ProviderError::CODES`].
+        code: &'static str,
+        /// What was told.
+        message: Excerpt,
+        /// Whether the same request may be sent again.
+        retryable: bool,
+        /// After how long that is worth it, where it was told.
+        retry_after: Option<Duration>,
+    },
     /// The provider answered with something else than was asked for, such as a web page.
     #[error("the provider answered with `{content_type}` instead of {expected}: {excerpt}; {fix}")]
     UnexpectedContent {
@@ -312,6 +324,7 @@ impl ProviderError {
             Self::Refused { fix, .. } if fix.as_deref() == Some(CHECK_BALANCE) => "billing",
             Self::Refused { status, .. } => status_code(*status),
             Self::Reported { status, .. } => status.map_or("provider_error", status_code),
+            Self::Forwarded { code, .. } => code,
             Self::UnexpectedContent { .. } => "unexpected_content",
             Self::Malformed { .. } => "malformed",
             Self::Truncated { .. } => "truncated",
@@ -348,6 +361,14 @@ impl ProviderError {
                 408 | 409 | 429 | 500.. => Blame::Provider,
                 _ => Blame::Caller,
             },
+            Self::Forwarded { code, .. } => match *code {
+                "unsupported_version" | "invalid_request" | "unknown_provider" | "too_large" => Blame::Caller,
+                "unknown_answer" | "not_resumable" | "superseded" | "cancelled" => Blame::Caller,
+                "not_configured" | "authentication" | "permission" | "billing" | "not_found" | "budget_exceeded"
+                | "unexpected_content" => Blame::Configuration,
+                "connect" | "disconnected" => Blame::Network,
+                _ => Blame::Provider,
+            },
             Self::UnexpectedContent { .. } => Blame::Configuration,
             Self::Suspended { .. }
             | Self::TimedOut { .. }
@@ -367,9 +388,10 @@ impl ProviderError {
             // Clients wait for what is to be sent again, and not for hours.
             Self::Budget { retry_after, .. } => *retry_after <= SOON,
             Self::Disconnected { .. } | Self::TimedOut { .. } | Self::Truncated { .. } => true,
-            Self::Connect { retryable, .. } | Self::Refused { retryable, .. } | Self::Reported { retryable, .. } => {
-                *retryable
-            }
+            Self::Connect { retryable, .. }
+            | Self::Refused { retryable, .. }
+            | Self::Reported { retryable, .. }
+            | Self::Forwarded { retryable, .. } => *retryable,
             _ => false,
         }
     }
@@ -393,7 +415,7 @@ impl ProviderError {
             Self::Suspended { retry_after, .. }
             | Self::Limited { retry_after, .. }
             | Self::Budget { retry_after, .. } => Some(*retry_after),
-            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Refused { retry_after, .. } | Self::Forwarded { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

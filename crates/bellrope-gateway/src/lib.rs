@@ -95,6 +95,7 @@ pub use providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use providers::formats::{self, ProviderKind};
 #[cfg(feature = "http")]
 pub use providers::http::HttpProvider;
+pub use providers::served::ServedProvider;
 pub use room::AnswerRoom;
 pub use secret::{KeyFault, Secret};
 

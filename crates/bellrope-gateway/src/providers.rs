@@ -6,6 +6,7 @@
 //! | [`fill`] | filling in the middle: the templates of the usual local models |
 //! | [`http`] | the provider behind HTTP, whichever format it speaks |
 //! | [`formats`] | the wire formats: one folder each, and one row of a table |
+//! | [`served`] | whoever answers `ai.*` at a server's socket |
 //! | `names` | names of tools that a provider does not take |
 //! | `shape` | thoughts told apart, and ends found, in the text of local models |
 
@@ -16,5 +17,6 @@ pub mod formats;
 pub mod http;
 #[cfg(feature = "http")]
 mod names;
+pub mod served;
 #[cfg(feature = "http")]
 mod shape;

@@ -2,6 +2,10 @@
 
 use crate::{Violation, layout};
 
+/// The extension of a cancel whose caller leaves, and may come back for what is kept for it. Only on connections that have
+/// agreed to [`LEAVE`](crate::handshake::LEAVE).
+pub const LEAVING: u64 = 1;
+
 /// A header word as it came out of shared memory. Worth nothing until it has become a [`Header`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RawHeader(pub u64);
@@ -15,7 +19,7 @@ pub enum Kind {
     /// Client: a call, or the last part of one. The extension, if any, is its deadline on the server's clock, in
     /// microseconds.
     Request = 2,
-    /// Client: the answer to this call is no longer wanted.
+    /// Client: the answer to this call is no longer wanted. The extension, if any, is [`LEAVING`].
     Cancel = 3,
     /// More credit for a stream that comes from the other side; the extension is the number of bytes.
     Credit = 4,

@@ -44,6 +44,8 @@ pub const COMPACT: u64 = 2;
 pub const METADATA: u64 = 16;
 /// The feature bit by which a client asks for the whole [table of types](crate::table) and for its changes.
 pub const TABLE: u64 = 32;
+/// The feature bit by which a client asks whether the server tells a caller that leaves from one that wants nothing any more.
+pub const LEAVE: u64 = 64;
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 88;
 /// Bytes of the head of an answer.

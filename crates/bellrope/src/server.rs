@@ -51,6 +51,7 @@ use self::calls::blocking_pool::BlockingPool;
 use self::handler::owned_call::TokenNames;
 #[cfg(feature = "tokio")]
 pub use self::handler::{
+    behind::Behind,
     owned_call::{Cancelled, ClaimedRoom, OwnedCall, RoomClaims, Vouched},
     parts::{ReplyWriter, RequestReader},
     streams::{ChunkReceiver, ChunkSender, SendError},

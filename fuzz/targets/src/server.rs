@@ -217,7 +217,7 @@ impl End {
                 self.server.take_chunk(chunk, &mut self.scratch[..chunk.len]);
                 self.taken.push((chunk.id, chunk.len));
             }
-            Inbound::Ended(_) | Inbound::Cancelled(_) => {}
+            Inbound::Ended(_) | Inbound::Cancelled(_) | Inbound::Left(_) => {}
             Inbound::Part(len) => assert!(*len <= self.server.max_record()),
         }
         Ok(())

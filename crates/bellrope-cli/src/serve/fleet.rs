@@ -4,7 +4,9 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use bellrope::Server;
+use bellrope_books::Bookkeeper;
 use bellrope_fleet::{Fleet, FleetSettings};
+use bellrope_gateway::{AnswerSettings, Gateway, ServedProvider};
 
 /// Joins the fleet of the settings, if there is one.
 pub(super) fn join(settings: FleetSettings, server: &Arc<Server>, socket: &Path) -> anyhow::Result<Option<Fleet>> {
@@ -16,15 +18,19 @@ pub(super) fn join(settings: FleetSettings, server: &Arc<Server>, socket: &Path)
     Ok(Some(fleet))
 }
 
-/// Says that tools at the API port reach the providers of this server, where callers of its socket reach the fleet.
-pub(super) fn warn_of_port(settings: &FleetSettings, port: Option<u16>) {
-    if port.is_some() && settings.leaves_to_fleet("ai.chat_stream") {
-        tracing::warn!(
-            target: "bellrope::fleet",
-            "the API port asks this server's own providers and not the fleet, to which the socket leaves ai.chat_stream; tools are \
-             to use the port of an instance"
-        );
+/// The gateway that tools at the API port ask. `None`: that of this server's own providers. Where the server leaves `ai.*` to a
+/// fleet, they ask as programs at its socket do, so they are answered by whoever answers those.
+pub(super) fn gateway_of_port(
+    settings: &FleetSettings,
+    socket: &Path,
+    books: &Bookkeeper,
+    answers: &AnswerSettings,
+) -> Option<Gateway> {
+    if !settings.leaves_to_fleet("ai.chat_stream") {
+        return None;
     }
+    let gateway = Gateway::new(Arc::new(ServedProvider::new("fleet", socket)));
+    Some(gateway.with_answers(answers.clone()).with_books(Arc::new(books.clone())))
 }
 
 /// What the line says that the server is ready with.

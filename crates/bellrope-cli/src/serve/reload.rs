@@ -35,6 +35,8 @@ pub(crate) struct Reload {
     args: SettingsArgs,
     applied: Vec<Entry>,
     gateway: LiveGateway,
+    /// What the API port asks.
+    of_port: Option<LiveGateway>,
     books: Bookkeeper,
     /// Servers of models that were found at the start.
     found: Vec<Found>,
@@ -57,7 +59,12 @@ impl Reload {
         books: Bookkeeper,
         found: Vec<Found>,
     ) -> Self {
-        Self { args, applied: settings.entries(), gateway, books, found }
+        Self { args, applied: settings.entries(), gateway, of_port: None, books, found }
+    }
+
+    /// Says what the API port asks.
+    pub(crate) fn ask_at_port(&mut self, gateway: LiveGateway) {
+        self.of_port = Some(gateway);
     }
 
     /// Reads the settings again, applies what can be, and logs what was and what was not.
@@ -80,6 +87,7 @@ impl Reload {
         let gateway = settings.gateway()?;
         let server_waits = server.reload(&settings.server).map_err(|error| Faults(vec![error.to_string()]))?;
         let providers = self.gateway.replace(gateway);
+        self.of_port.iter().for_each(|port| port.answers().change(settings.gateway.answers.clone()));
         self.books.replace(settings.books());
         providers::watch(&server.metrics(), &self.gateway.current());
         if let Err(fault) = logging::change(&settings.log) {

@@ -20,7 +20,7 @@ const PORT: [&str; 2] = ["--api-port", "0"];
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
-    head: String,
+    pub(crate) head: String,
     pub(crate) body: String,
 }
 
@@ -30,7 +30,7 @@ impl Response {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut pairs = self.head.lines().filter_map(|line| line.split_once(": "));
         pairs.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
@@ -63,11 +63,11 @@ pub(crate) fn exchange(address: &str, method: &str, path: &str, headers: &str, b
     Response { status, head, body }
 }
 
-fn post(address: &str, path: &str, body: &Value) -> Response {
+pub(crate) fn post(address: &str, path: &str, body: &Value) -> Response {
     exchange(address, "POST", path, "Content-Type: application/json\r\n", &body.to_string())
 }
 
-fn get(address: &str, path: &str) -> Response {
+pub(crate) fn get(address: &str, path: &str) -> Response {
     exchange(address, "GET", path, "", "")
 }
 

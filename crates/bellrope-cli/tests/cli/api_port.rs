@@ -24,7 +24,8 @@ const PORT: [&str; 2] = ["--api-port", "0"];
 #[track_caller]
 pub(crate) fn address(server: &Running) -> String {
     let line = server.said("API port on http://");
-    line.rsplit("http://").next().unwrap().trim().to_owned()
+    let address = line.rsplit("http://").next().unwrap();
+    address.split(',').next().unwrap_or(address).trim().to_owned()
 }
 
 /// A response as it came.

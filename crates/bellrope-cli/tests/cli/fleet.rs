@@ -5,11 +5,12 @@ use std::{
     net::TcpStream,
 };
 
-use bellrope_testkit::nats::Nats;
+use bellrope_testkit::nats::{Nats, Way};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
+    resumable::{begun, handed},
     support::{Home, Running, eventually, health_of, http},
     terminal::Terminal,
 };
@@ -68,6 +69,56 @@ fn an_answer_that_is_kept_is_resumed_from_the_instance_that_has_it() {
         assert_eq!(home.run(["chat", "--resume"]).succeeded(), answer);
     }
     assert_eq!(backends.iter().map(taken).sum::<u64>(), 12, "none was asked in vain");
+}
+
+#[test]
+fn an_answer_is_resumed_whole_after_its_reader_its_server_or_the_link_was_lost_in_mid_answer() {
+    let Some(nats) = Nats::start() else { return };
+    for lost in ["reader", "server", "link"] {
+        let (home, there, (provider, hand, is_left)) = (Home::new(), Home::new(), handed());
+        let way = Way::to(nats.port);
+        let _instance = provider.serve(&there, &["--fleet", &*way.url(), "--offer", "ai.*"]);
+        let desk = || home.serve(["--fleet", &*nats.url(), "--import", "ai.*", "--set", "fleet.order=only"]);
+        let mut local = desk();
+        let (chat, _stdout) = begun(&home, &hand);
+        match lost {
+            "reader" => chat.signal(Signal::KILL),
+            "server" => {
+                local.signal(Signal::KILL);
+                local.finish();
+                local = desk();
+            }
+            _ => {
+                way.cut();
+                // Until that is seen at both ends.
+                chat.said("it may have run");
+                way.heal();
+                let client = bellrope::Client::connect(home.socket()).unwrap();
+                eventually("the fleet is back", || client.call("ai.models", b"").is_ok());
+            }
+        }
+        chat.finish();
+        hand.send("two ".to_owned()).unwrap();
+        let again = Running::start(&mut home.command(["chat", "--resume"]));
+        hand.send("three".to_owned()).unwrap();
+        drop(hand);
+        let finished = again.finish();
+        assert_eq!((finished.code, &*finished.stdout), (Some(0), "one two three\n"), "{lost} {finished:?}");
+        assert!(!is_left.load(std::sync::atomic::Ordering::SeqCst), "{lost}");
+        assert_eq!(provider.asked().len(), 1, "{lost}");
+        drop(local);
+    }
+    // Who does not want it any more ends it.
+    let (home, there, (provider, hand, is_left)) = (Home::new(), Home::new(), handed());
+    let _instance = provider.serve(&there, &["--fleet", &*nats.url(), "--offer", "ai.*"]);
+    let _local = home.serve(["--fleet", &*nats.url(), "--import", "ai.*", "--set", "fleet.order=only"]);
+    let (chat, _stdout) = begun(&home, &hand);
+    chat.signal(Signal::INT);
+    chat.finish();
+    eventually("the provider is left", || {
+        let _ = hand.send("more ".to_owned());
+        is_left.load(std::sync::atomic::Ordering::SeqCst)
+    });
 }
 
 #[test]
@@ -256,20 +307,4 @@ fn the_budget_of_a_token_counts_whichever_server_of_the_fleet_asks_with_it() {
             ask(desk, token).unwrap();
         }
     }
-}
-
-#[test]
-fn a_server_whose_port_does_not_reach_the_fleet_says_so() {
-    let Some(nats) = Nats::start() else { return };
-    let (home, url) = (Home::new(), nats.url());
-    let said = |more: &[&str]| {
-        let server = home.serve([&["--fleet", &*url, "--import", "ai.*", "--api-port", "0"], more].concat());
-        server.signal(Signal::TERM);
-        server.finish().stderr
-    };
-    let words = "the API port asks this server's own providers and not the fleet";
-    let only = said(&["--set", "fleet.order=only"]);
-    assert!(only.contains(words), "{only}");
-    let local = said(&[]);
-    assert!(!local.contains(words), "{local}");
 }

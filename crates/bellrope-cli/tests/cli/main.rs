@@ -17,6 +17,8 @@ mod conversation;
 mod editor;
 #[cfg(feature = "fleet")]
 mod fleet;
+#[cfg(feature = "fleet")]
+mod fleet_port;
 mod foreign;
 mod generate;
 mod hostile;

@@ -96,15 +96,25 @@ fn serve(mut stream: TcpStream, asked: &Mutex<Vec<Value>>, answer: &Script) {
         }
     }
     if first.starts_with("GET /v1/models ") {
-        let body = json!({"object": "list", "data": [{"id": "usual", "owned_by": "us"}, {"id": "other"}]}).to_string();
-        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
-        let _ = write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
-        return;
+        return whole(&mut stream, &json!({"object": "list", "data": [{"id": "usual", "owned_by": "us"}, {"id": "other"}]}));
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
     let body: Value = serde_json::from_slice(&body).unwrap();
     asked.lock().unwrap().push(body.clone());
+    if first.starts_with("POST /v1/embeddings ") {
+        let texts = body["input"].as_array().map_or(1, Vec::len);
+        let row = |index| json!({"object": "embedding", "index": index, "embedding": [0.5, -1.0]});
+        let usage = json!({"prompt_tokens": 3, "total_tokens": 3});
+        let rows: Vec<_> = (0..texts).map(row).collect();
+        return whole(&mut stream, &json!({"object": "list", "data": rows, "model": "vectors", "usage": usage}));
+    }
     let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n");
     answer(&body, &mut stream);
+}
+
+fn whole(stream: &mut TcpStream, body: &Value) {
+    let body = body.to_string();
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
+    let _ = write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
 }

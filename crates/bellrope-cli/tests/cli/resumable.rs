@@ -38,7 +38,7 @@ pub(crate) fn handed() -> (Provider, mpsc::Sender<String>, Arc<AtomicBool>) {
 }
 
 /// A chat whose first word has been printed.
-fn begun(home: &Home, hand: &mpsc::Sender<String>) -> (Running, BufReader<impl Read + use<>>) {
+pub(crate) fn begun(home: &Home, hand: &mpsc::Sender<String>) -> (Running, BufReader<impl Read + use<>>) {
     let mut chat = Running::start(&mut home.command(["chat", "--resumable", "Tell me"]));
     let mut stdout = BufReader::with_capacity(1, chat.stdout());
     hand.send("one ".to_owned()).unwrap();

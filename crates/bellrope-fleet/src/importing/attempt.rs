@@ -68,7 +68,7 @@ impl From<SendError> for Ended {
 impl Attempt<'_> {
     /// Hands the call over and follows it to its end.
     pub(super) async fn run(&self, incoming: Option<&mut ChunkReceiver>, outgoing: Option<&mut ChunkSender>) -> Ended {
-        let mut open = Open::new(self.table, self.link, self.to);
+        let mut open = Open::new(self.table, self.link, self.call.cancelled(), self.to);
         let mut cutter = Cutter::new(self.link.part);
         let request = self.call.payload();
         let (_, first) = cutter.cut(request, 0);

@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_nats::{Message, StatusCode};
+use bellrope::server::Cancelled;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -235,12 +236,14 @@ pub(super) struct Open<'a> {
     pub(super) credit: Credit,
     pub(super) handed_over: bool,
     pub(super) ended: bool,
+    /// What tells whether the caller does not want the answer, or has just gone.
+    caller: Cancelled,
     /// Whom it was sent to, if that is one.
     to: Option<u64>,
 }
 
 impl<'a> Open<'a> {
-    pub(super) fn new(table: &'a Table, link: &'a Arc<Link>, to: Option<u64>) -> Self {
+    pub(super) fn new(table: &'a Table, link: &'a Arc<Link>, caller: Cancelled, to: Option<u64>) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let (queued, credit) = (Arc::<AtomicUsize>::default(), Credit::new());
         let mut calls = table.calls();
@@ -255,7 +258,7 @@ impl<'a> Open<'a> {
         };
         calls.open.insert(number, slot);
         drop(calls);
-        Self { table, link, number, events, queued, credit, handed_over: false, ended: false, to }
+        Self { table, link, number, events, queued, credit, handed_over: false, ended: false, caller, to }
     }
 }
 
@@ -264,8 +267,9 @@ impl Drop for Open<'_> {
         let slot = self.table.calls().open.remove(&self.number);
         let instance = slot.and_then(|slot| slot.instance).or(self.to);
         if let (Some(instance), true, false) = (instance, self.handed_over, self.ended) {
-            let cancel = Up { from: self.link.id, call: self.number, what: UpKind::Cancel };
-            self.link.post(self.link.inbox(instance, "up"), frame::write(&cancel, &[]));
+            let what = if self.caller.is_withdrawn() { UpKind::Cancel } else { UpKind::Left };
+            let gone = Up { from: self.link.id, call: self.number, what };
+            self.link.post(self.link.inbox(instance, "up"), frame::write(&gone, &[]));
         }
     }
 }

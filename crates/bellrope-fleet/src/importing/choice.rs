@@ -233,7 +233,7 @@ impl Choices {
     pub(super) fn settle(&self, session: &str, instance: u64, now: Instant) {
         let Some(session) = self.session(session) else { return };
         let mut known = self.known();
-        if known.home(session, now) == Home::None {
+        if matches!(known.home(session, now), Home::None | Home::Gone) {
             known.settle(session, instance, now);
         }
     }
@@ -255,9 +255,15 @@ impl Choices {
         let instance = match home {
             // It may be full for a moment, or have other types. Then somebody else gets this call, and not the session.
             Home::At(home) if known.offers(home, wanted) && !tried.contains(&home) => home,
-            Home::At(_) | Home::Awaited => known.least(wanted, tried, now, self.knows_best)?,
-            Home::None => {
-                let instance = known.least(wanted, tried, now, self.knows_best)?;
+            Home::At(_) => known.least(wanted, tried, now, self.knows_best)?,
+            Home::Awaited => {
+                let stand_in = session.and_then(|session| known.stand_in(session, wanted, tried, now));
+                stand_in.or_else(|| known.least(wanted, tried, now, self.knows_best))?
+            }
+            Home::Gone | Home::None => {
+                let is_gone = session.filter(|_| home == Home::Gone);
+                let stand_in = is_gone.and_then(|session| known.stand_in(session, wanted, tried, now));
+                let instance = stand_in.or_else(|| known.least(wanted, tried, now, self.knows_best))?;
                 session.into_iter().for_each(|session| known.settle(session, instance, now));
                 instance
             }
@@ -275,6 +281,9 @@ enum Home {
     At(u64),
     /// At one whose link was lost just now.
     Awaited,
+    /// Where it was, nobody is any more.
+    Gone,
+    /// It was nowhere yet.
     None,
 }
 
@@ -305,7 +314,7 @@ impl Table {
         match self.links.get(member) {
             Some(link) => Home::At(*link),
             None if self.lost.get(member).is_some_and(is_awaited) => Home::Awaited,
-            None => Home::None,
+            None => Home::Gone,
         }
     }
 
@@ -326,6 +335,18 @@ impl Table {
     fn offers(&self, instance: u64, wanted: &FleetType) -> bool {
         let places = self.places.get(&wanted.name).into_iter().flatten();
         places.into_iter().any(|place| place.instance == instance && place.fits(wanted))
+    }
+
+    /// Who has a session's calls while its own instance is awaited, and has the session if that stays away: the same for all of
+    /// them, so that its cache is warm after the first.
+    fn stand_in(&self, session: u64, wanted: &FleetType, tried: &[u64], now: Instant) -> Option<u64> {
+        let places = self.places.get(&wanted.name)?.iter().filter(|place| place.fits(wanted));
+        let ready = places.filter_map(|place| {
+            let row = self.instances.get(&place.instance).filter(|_| !tried.contains(&place.instance))?;
+            let is_avoided = row.avoid_until.is_some_and(|until| now < until);
+            (!is_avoided).then_some((draw(&mut (session ^ row.member)), place.instance))
+        });
+        ready.max().map(|(_, instance)| instance)
     }
 
     /// Of two that are drawn, the one that has less to do; of those that refused just now only if there is no other, and if
@@ -472,7 +493,8 @@ mod tests {
         let chosen = |at| choices.choose(&wanted(), "window 3", &[], at).unwrap().instance;
         let home = chosen(now);
         choices.lost(home, now);
-        assert!((0..100).all(|_| chosen(now + BACK) != home));
+        let stand_in = chosen(now + BACK);
+        assert!(stand_in != home && (0..100).all(|_| chosen(now + BACK) == stand_in), "one for all of its calls");
         // It has another link, under which it is the same.
         choices.learn(Learnt { instance: 77, ..at(home) }, [wanted()].into_iter(), now + BACK);
         assert!((0..100).all(|_| chosen(now + BACK) == 77));

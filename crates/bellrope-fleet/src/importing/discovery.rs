@@ -9,12 +9,12 @@ use std::{
 use bellrope::{
     Server,
     client::Style,
-    server::{OwnedCall, ServerBuilder},
+    server::{Behind, OwnedCall, ServerBuilder},
 };
 
 use super::{choice::Learnt, importer::Importer};
 use crate::{
-    message_type::{FleetType, style_of},
+    message_type::{FleetType, number_of, style_of},
     names,
     services::Info,
 };
@@ -79,7 +79,7 @@ impl Imports {
             let name = imported.name.clone();
             // Calls are forwarded in the thread of the fleet, where their link is: it lives as long as the importer does.
             let fleet = tokio::runtime::Handle::current();
-            match server.add_types(|builder| self.register(builder.runtime(fleet), imported)) {
+            match server.add_types(|builder| self.register(builder.runtime(fleet), imported, None)) {
                 Ok(()) => {
                     tracing::info!(target: "bellrope::fleet", message_type = name, "message type of the fleet");
                     names.imported.insert(name);
@@ -94,29 +94,46 @@ impl Imports {
         }
     }
 
-    fn register(&self, builder: ServerBuilder, imported: FleetType) -> ServerBuilder {
+    /// Puts the fleet in front of what this server has and asks it for first.
+    pub(crate) fn put_in_front(&self) {
+        let Some(server) = self.types.upgrade() else { return };
+        for own in server.behind() {
+            let (codec, schema) = own.payload_mark();
+            let imported = FleetType { name: own.name().to_owned(), style: number_of(own.style()), codec, schema };
+            let name = imported.name.clone();
+            // They run where the server's own handlers do, as one of those may answer.
+            match server.add_types(|builder| self.register(builder, imported, Some(Arc::new(own)))) {
+                Ok(()) => drop(self.names.lock().unwrap_or_else(PoisonError::into_inner).imported.insert(name)),
+                Err(error) => tracing::error!(target: "bellrope::fleet", "the fleet cannot be asked first: {error}"),
+            }
+        }
+    }
+
+    fn register(&self, builder: ServerBuilder, imported: FleetType, own: Option<Arc<Behind>>) -> ServerBuilder {
         let Some(style) = style_of(imported.style) else { return builder };
         let (name, codec, schema) = (imported.name.clone(), imported.codec, imported.schema);
         let (importer, imported) = (Arc::clone(&self.importer), Arc::new(imported));
-        let shared = move || (Arc::clone(&importer), Arc::clone(&imported));
+        let weight = own.as_ref().map_or(1, |own| own.weight());
+        let shared = move || (Arc::clone(&importer), Arc::clone(&imported), own.clone());
         let builder = match style {
             Style::Unary => builder.unary_async(&name, move |call: OwnedCall| {
-                let (importer, imported) = shared();
-                importer.forward(imported, call, None, None)
+                let (importer, imported, own) = shared();
+                importer.forward(imported, own, call, None, None)
             }),
             Style::ServerStream => builder.server_stream(&name, move |call, outgoing| {
-                let (importer, imported) = shared();
-                async move { importer.forward(imported, call, None, Some(outgoing)).await.map(drop) }
+                let (importer, imported, own) = shared();
+                async move { importer.forward(imported, own, call, None, Some(outgoing)).await.map(drop) }
             }),
             Style::ClientStream => builder.client_stream(&name, move |call, incoming| {
-                let (importer, imported) = shared();
-                importer.forward(imported, call, Some(incoming), None)
+                let (importer, imported, own) = shared();
+                importer.forward(imported, own, call, Some(incoming), None)
             }),
             Style::Duplex => builder.duplex(&name, move |call, incoming, outgoing| {
-                let (importer, imported) = shared();
-                async move { importer.forward(imported, call, Some(incoming), Some(outgoing)).await.map(drop) }
+                let (importer, imported, own) = shared();
+                async move { importer.forward(imported, own, call, Some(incoming), Some(outgoing)).await.map(drop) }
             }),
         };
+        let builder = builder.weight(&name, weight);
         match codec {
             0 => builder,
             codec => builder.payload_mark(&name, codec, schema),

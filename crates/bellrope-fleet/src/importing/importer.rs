@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_nats::Message;
-use bellrope::server::{ChunkReceiver, ChunkSender, HandlerError, OwnedCall};
+use bellrope::server::{Behind, ChunkReceiver, ChunkSender, HandlerError, OwnedCall};
 use tokio::{
     sync::{oneshot, watch},
     time::timeout,
@@ -36,6 +36,14 @@ const CHOSEN_TRIES: usize = 3;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long a call waits for a link that is being made.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What came of asking the fleet.
+enum Asked {
+    /// The call has ended, or may have run.
+    Ended(Result<Vec<u8>, HandlerError>),
+    /// It is proven that nobody has run it.
+    NotRun(HandlerError),
+}
 
 /// Forwards calls to the fleet.
 #[derive(Debug)]
@@ -97,14 +105,35 @@ impl Importer {
         self.table.under_way()
     }
 
-    /// Answers a call of this server by asking the fleet.
+    /// Answers a call of this server by asking the fleet. `own`: what answers it here, if it is proven that the fleet has not.
     pub(crate) async fn forward(
         self: Arc<Self>,
         imported: Arc<FleetType>,
+        own: Option<Arc<Behind>>,
         call: OwnedCall,
         mut incoming: Option<ChunkReceiver>,
         mut outgoing: Option<ChunkSender>,
     ) -> Result<Vec<u8>, HandlerError> {
+        let asked = self.ask(&imported, own.is_some(), &call, incoming.as_mut(), outgoing.as_mut()).await;
+        match (asked, own) {
+            (Asked::Ended(outcome), _) => outcome,
+            (Asked::NotRun(_), Some(own)) => own.answer(call, incoming, outgoing).await,
+            (Asked::NotRun(error), None) => {
+                count(&self.table.counters.not_executed);
+                Err(error)
+            }
+        }
+    }
+
+    /// `has_own`: somebody here answers as well, so nothing is waited for.
+    async fn ask(
+        &self,
+        imported: &FleetType,
+        has_own: bool,
+        call: &OwnedCall,
+        mut incoming: Option<&mut ChunkReceiver>,
+        mut outgoing: Option<&mut ChunkSender>,
+    ) -> Asked {
         count(&self.table.counters.forwarded);
         let session = call.metadata().and_then(|said| said.session_text()).unwrap_or_default().to_owned();
         let asks = self.table.signer.as_ref().map_or_else(Asks::default, |signer| Asks {
@@ -113,39 +142,39 @@ impl Importer {
         });
         let (mut pause, mut asked, mut refused) = (PAUSE, Vec::new(), None);
         for tried in 1.. {
-            let Some(link) = self.live_link(&call).await else {
-                return Err(HandlerError::not_executed("there is no connection to NATS"));
+            let patience = if has_own { Duration::ZERO } else { PATIENCE };
+            let Some(link) = self.live_link(call, patience).await else {
+                return Asked::NotRun(HandlerError::not_executed("there is no connection to NATS"));
             };
             let chosen = match asked.len() < CHOSEN_TRIES {
-                true => self.choices.choose(&imported, &session, &asked, Instant::now()),
+                true => self.choices.choose(imported, &session, &asked, Instant::now()),
                 false => None,
             };
             // Where NATS draws, nothing is signed: what was refused to somebody is not asked again in nobody's name.
             if let (None, Some(error), true) = (&chosen, refused.take(), self.table.signer.is_some()) {
-                count(&self.table.counters.not_executed);
-                return Err(error);
+                return Asked::NotRun(error);
             }
             let to = chosen.as_ref().map(|chosen| chosen.instance);
             let (table, choices) = (&self.table, &self.choices);
-            let (link, imported, call, session, asks) = (&link, &*imported, &call, session.as_str(), &asks);
+            let (link, session, asks) = (&link, session.as_str(), &asks);
             let attempt = Attempt { table, link, imported, call, to, choices, session, asks };
-            let ended = attempt.run(incoming.as_mut(), outgoing.as_mut()).await;
+            let ended = attempt.run(incoming.as_deref_mut(), outgoing.as_deref_mut()).await;
             if let Some(instance) = to {
                 asked.push(instance);
                 self.note(instance, &ended, link);
             }
             drop(chosen);
             match ended {
-                Ended::Answered(answer) => return Ok(answer),
-                Ended::Failed(error) => return Err(error),
-                Ended::NotTaken { error, .. } if tried >= TRIES => {
-                    count(&self.table.counters.not_executed);
-                    return Err(error);
+                Ended::Answered(answer) => return Asked::Ended(Ok(answer)),
+                Ended::Failed(error) => return Asked::Ended(Err(error)),
+                // Nobody is there, or nobody whom NATS found.
+                Ended::NotTaken { error, gone } if tried >= TRIES || has_own && gone && to.is_none() => {
+                    return Asked::NotRun(error);
                 }
                 Ended::NotTaken { error, gone } => refused = (!gone).then_some(error),
                 Ended::Lost(reason) => {
                     count(&self.table.counters.unknown);
-                    return Err(HandlerError::unknown(reason));
+                    return Asked::Ended(Err(HandlerError::unknown(reason)));
                 }
             }
             tokio::time::sleep(pause).await;
@@ -166,9 +195,9 @@ impl Importer {
     }
 
     /// The link, or the next one if that comes in time.
-    async fn live_link(&self, call: &OwnedCall) -> Option<Arc<Link>> {
+    async fn live_link(&self, call: &OwnedCall, patience: Duration) -> Option<Arc<Link>> {
         let is_live = |link: &Option<Arc<Link>>| link.as_ref().is_some_and(|link| !link.is_lost());
-        let patience = call.time_left().map_or(PATIENCE, |left| left.min(PATIENCE));
+        let patience = call.time_left().map_or(patience, |left| left.min(patience));
         let mut links = self.link.subscribe();
         let found = timeout(patience, links.wait_for(is_live)).await;
         found.ok()?.ok()?.clone()

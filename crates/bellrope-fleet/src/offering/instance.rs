@@ -10,10 +10,11 @@ use std::{
 };
 
 use async_nats::Message;
-use bellrope::client::{ErrorCode, Rejection};
+use bellrope::client::{ErrorCode, Rejection, Style};
 use tokio::{
     sync::{Notify, Semaphore},
     task::AbortHandle,
+    time::timeout,
 };
 
 use super::{
@@ -40,6 +41,8 @@ use crate::{
 
 /// Most bytes of a request or chunk. The local server has a limit of its own, which is lower by default.
 const MOST_ITEM: u64 = 64 * 1024 * 1024;
+/// How long the calls of a link that is lost may take to leave their handlers.
+const LEAVING: Duration = Duration::from_millis(100);
 
 /// What this side does for the fleet, as long as a link lives.
 #[derive(Debug)]
@@ -78,7 +81,19 @@ struct Slot {
     door: Door,
     credit: Credit,
     task: AbortHandle,
+    /// Of a stream: what tells its task that the caller has left.
+    left: Option<Arc<Notify>>,
     _share: Share,
+}
+
+impl Slot {
+    /// Ends a call whose caller has gone, and may come back for what its handler keeps.
+    fn leave(&self) {
+        match &self.left {
+            Some(left) => left.notify_one(),
+            None => self.task.abort(),
+        }
+    }
 }
 
 /// Who asks for a call.
@@ -199,6 +214,10 @@ impl Instance {
                     None => self.peers().cancel(from, call),
                 }
             }
+            UpKind::Left => match self.calls().remove(&(from, call)) {
+                Some(slot) => slot.leave(),
+                None => self.peers().cancel(from, call),
+            },
             UpKind::Data(part) => {
                 let bytes = message.slice(message.len() - rest.len()..);
                 self.put(from, call, |slot| slot.door.put(FromCaller::Data(part, bytes)));
@@ -333,7 +352,7 @@ impl Instance {
         }
         count(&self.counters.taken);
         let (door, incoming) = incoming::channel(&self.room, MOST_ITEM);
-        let credit = Credit::new();
+        let (credit, left_by_caller) = (Credit::new(), Arc::<Notify>::default());
         let running = Running {
             link: Arc::clone(&self.link),
             guests: Arc::clone(&self.guests),
@@ -345,6 +364,7 @@ impl Instance {
             call,
             incoming,
             credit: credit.clone(),
+            left: Arc::clone(&left_by_caller),
         };
         let (part, first) = (Part { seq: 0, size: head.size }, first.to_vec());
         let serial = self.serial.fetch_add(1, Relaxed);
@@ -358,7 +378,7 @@ impl Instance {
                 registered.0.report(from, call, fault).await;
             }
         });
-        calls.insert((from, call), Slot { serial, door, credit, task, _share: share });
+        calls.insert((from, call), Slot { serial, door, credit, task, left: (style == Style::ServerStream).then_some(left_by_caller), _share: share });
         Ok(())
     }
 
@@ -414,7 +434,7 @@ impl Instance {
             let orphans: Vec<_> = self.calls().extract_if(|(from, _), _| gone.contains(from)).collect();
             for (_, slot) in orphans {
                 count(&self.counters.orphaned);
-                slot.task.abort();
+                slot.leave();
             }
         }
         for (from, calls) in held.into_iter().filter(|(from, _)| !gone.contains(from)) {
@@ -457,6 +477,12 @@ impl Instance {
     /// Takes no further calls. Those that come still are refused, and asked of somebody else.
     pub(crate) fn begin_drain(&self) {
         self.draining.store(true, Relaxed);
+    }
+
+    /// Ends all calls, as nobody is to be reached who made them. Their callers may come back by another link.
+    pub(crate) async fn leave_all(&self) {
+        self.calls().values().for_each(Slot::leave);
+        let _ = timeout(LEAVING, self.idle()).await;
     }
 
     /// Waits until no call runs any more.

@@ -7,6 +7,8 @@ use bellrope::{
     client::{AsyncChunkSink, AsyncStream, AsyncUpload, CallOptions, ErrorCode, Metadata, Rejection, Style},
 };
 
+use tokio::sync::Notify;
+
 use super::{
     guests::{Guest, Guests},
     incoming::{Incoming, Next, Stop},
@@ -99,6 +101,8 @@ pub(super) struct Running {
     pub(super) call: u64,
     pub(super) incoming: Incoming,
     pub(super) credit: Credit,
+    /// Notified when the caller of a stream has left, who may come back for what its handler keeps.
+    pub(super) left: Arc<Notify>,
 }
 
 /// What the local server is told of a call from the fleet. `vouched`: who asks, or nothing.
@@ -131,7 +135,11 @@ impl Running {
         if !is_whole || self.style != Style::Unary {
             self.say(DownKind::Taken, &[]).await?;
         }
-        let request = self.request(part, first).await?;
+        let left = Arc::clone(&self.left);
+        let request = tokio::select! {
+            request = self.request(part, first) => request?,
+            () = left.notified() => return Err(Fault::Lost),
+        };
         let held = self.guests.hold(self.guest).await;
         let (client, name, options) = (&held.client, self.name.clone(), self.options.clone());
         match self.style {
@@ -174,7 +182,15 @@ impl Running {
     }
 
     async fn server_stream(self, mut stream: AsyncStream) -> Result<(), Fault> {
-        self.sending().chunks(&mut stream, |error, items| Fault::of(error, items > 0)).await
+        let mut sending = self.sending();
+        let ended = tokio::select! {
+            ended = sending.chunks(&mut stream, |error, items| Fault::of(error, items > 0)) => Some(ended),
+            () = self.left.notified() => None,
+        };
+        ended.unwrap_or_else(|| {
+            stream.leave();
+            Err(Fault::Lost)
+        })
     }
 
     async fn client_stream(mut self, upload: AsyncUpload) -> Result<(), Fault> {

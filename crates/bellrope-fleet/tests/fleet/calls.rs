@@ -11,9 +11,9 @@ use bellrope::{
 };
 use bellrope_fleet::{FleetSettings, Order};
 
-use bellrope_testkit::nats::{Nats, eventually};
+use bellrope_testkit::nats::{Nats, Way, eventually};
 
-use crate::servers::{Seen, builder, importing, join, offering, settings};
+use crate::servers::{Member, Seen, builder, importing, join, offering, settings};
 
 #[test]
 fn every_style_of_call_is_answered_by_another_server_whatever_its_size() {
@@ -85,6 +85,54 @@ fn the_local_server_comes_first_unless_the_fleet_alone_is_wanted() {
         assert_eq!(here.client().call("echo", b"ding").unwrap(), b"ding");
         assert_eq!(there.seen.began.load(Ordering::SeqCst) - before, at_the_other, "{order:?}");
     }
+}
+
+#[test]
+fn where_the_fleet_comes_first_this_server_answers_what_the_fleet_has_not_run() {
+    let Some(nats) = Nats::start() else { return };
+    let way = Way::to(nats.port);
+    let first = FleetSettings { import: vec!["*".into()], order: Order::First, ..settings(&way.url()) };
+    let here = join(first, builder).unwrap();
+    let client = here.client();
+    let began = |member: &Member| member.seen.began.load(Ordering::SeqCst);
+    // All styles, wherever they are answered.
+    let all_styles = || {
+        assert_eq!(client.call("echo", b"ding").unwrap(), b"ding");
+        let counted: Vec<_> = client.stream("count", b"3").unwrap().collect::<Result<_, _>>().unwrap();
+        assert_eq!(counted.len(), 3);
+        let mut upload = client.client_stream("join", b"").unwrap();
+        for chunk in [&b"a"[..], b"b"] {
+            assert!(upload.send(chunk).unwrap());
+        }
+        assert_eq!(upload.finish().unwrap(), b"ab");
+        let (mut sink, mut stream) = client.duplex("double", b"").unwrap();
+        assert!(sink.send(b"c").unwrap());
+        assert_eq!(stream.next().unwrap().unwrap(), b"cc");
+    };
+    // Nobody else is there.
+    all_styles();
+    let own = began(&here);
+    assert!(own > 0);
+    let there = offering(&nats.url());
+    eventually("the fleet answers", || client.call("echo", b"").is_ok() && began(&there) > 0);
+    let (own, theirs) = (began(&here), began(&there));
+    all_styles();
+    assert_eq!((began(&here), began(&there) > theirs), (own, true));
+    // What may have run there is not run here.
+    let mut endless = client.stream("endless", b"").unwrap();
+    endless.next().unwrap().unwrap();
+    drop(there);
+    let ended = endless.find_map(Result::err);
+    assert!(matches!(ended, Some(CallError::Unknown)), "{ended:?}");
+    assert_eq!(began(&here), own);
+    all_styles();
+    assert!(began(&here) > own);
+    // Nor is a link waited for.
+    way.cut();
+    eventually("the link is lost", || !here.fleet.is_linked());
+    let cut = Instant::now();
+    all_styles();
+    assert!(cut.elapsed() < Duration::from_millis(900), "{:?}", cut.elapsed());
 }
 
 #[test]
@@ -176,7 +224,7 @@ fn an_instance_that_drains_loses_no_call() {
     assert_eq!(first.seen.began.load(Ordering::SeqCst), at_drain, "a drained instance takes nothing");
 }
 
-impl crate::servers::Member {
+impl Member {
     fn into_client(self) -> (Self, bellrope::Client) {
         let client = self.client();
         (self, client)

@@ -13,7 +13,7 @@ use check::{Receiving, check, check_types};
 use super::slots::{Slots, index_of};
 use crate::{
     Violation,
-    frame::{Kind, WHOLE_CONNECTION},
+    frame::{Kind, LEAVING, WHOLE_CONNECTION},
     kill_points::KillPoint,
     ring::{Armed, Consumer, Producer, RecordClass, Wake},
     style::Style,
@@ -47,6 +47,8 @@ pub struct ClientConnection {
     hears_types: bool,
     /// Whether the server reads metadata of calls.
     tells_metadata: bool,
+    /// Whether the server reads [`LEAVING`] in cancels.
+    tells_leaving: bool,
     wake: Wake,
 }
 
@@ -122,6 +124,7 @@ impl ClientConnection {
             closed_because: None,
             hears_types: false,
             tells_metadata: false,
+            tells_leaving: false,
             wake: Wake::NO,
         }
     }
@@ -137,6 +140,13 @@ impl ClientConnection {
     #[must_use]
     pub fn telling_metadata(mut self) -> Self {
         self.tells_metadata = true;
+        self
+    }
+
+    /// The same, of a client whose server agreed to tell callers that leave from others.
+    #[must_use]
+    pub fn telling_leaving(mut self) -> Self {
+        self.tells_leaving = true;
         self
     }
 
@@ -384,10 +394,23 @@ impl ClientConnection {
     /// # Errors
     /// The server's [`Violation`]; the connection must be closed.
     pub fn cancel(&mut self, id: u64) -> Result<bool, Violation> {
+        self.cancel_as(id, None)
+    }
+
+    /// The same for a caller that leaves: to the call's handler it is as if its connection had gone, so what the handler keeps
+    /// for its caller stays. A server that does not know the difference takes it for a cancel.
+    ///
+    /// # Errors
+    /// As of [`Self::cancel`].
+    pub fn leave(&mut self, id: u64) -> Result<bool, Violation> {
+        self.cancel_as(id, self.tells_leaving.then_some(LEAVING))
+    }
+
+    fn cancel_as(&mut self, id: u64, how: Option<u64>) -> Result<bool, Violation> {
         if !self.forget(id) {
             return Ok(false);
         }
-        self.give_up(id)?;
+        self.give_up(id, how)?;
         KillPoint::ClientCancelSent.reached();
         Ok(true)
     }
@@ -462,12 +485,12 @@ impl ClientConnection {
     }
 
     /// Tells the server that nothing more comes for a call, and that nothing is wanted.
-    fn give_up(&mut self, id: u64) -> Result<(), Violation> {
+    fn give_up(&mut self, id: u64, how: Option<u64>) -> Result<(), Violation> {
         if self.sending == Some(id) {
             self.sending = None;
         }
         self.waiting.retain(|(_, waiting, _)| *waiting != id);
-        self.waiting.push_back((Kind::Cancel, id, None));
+        self.waiting.push_back((Kind::Cancel, id, how));
         self.flush()
     }
 

@@ -40,6 +40,8 @@ pub struct ServerConnection<B> {
     wake: Wake,
     /// Whether the client may say something of its calls.
     hears_metadata: bool,
+    /// Whether the client may say [`LEAVING`] in its cancels.
+    hears_leaving: bool,
     outbox: Outbox<B>,
     /// Calls whose handler has not answered yet, but for those answered with a stream, which the outbox has.
     open: Ids,
@@ -68,6 +70,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
             open: Ids::default(),
             assembly: None,
             hears_metadata: false,
+            hears_leaving: false,
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 use bellrope_proto::{
     connection::ClientConnection,
     handshake::{
-        ANSWER_HEAD_LEN, AnswerHead, COMPACT, HandshakeError, Hello, METADATA, PAGE_HEAD_LEN, PRIORITY, PageHead,
+        ANSWER_HEAD_LEN, AnswerHead, COMPACT, HandshakeError, Hello, LEAVE, METADATA, PAGE_HEAD_LEN, PRIORITY, PageHead,
         Pages, SCHEMAS, Status, TABLE, Transport, Welcome,
     },
     stream::StreamEnd,
@@ -37,7 +37,7 @@ const REMEMBERED: usize = 64;
 const SAME_CLOCK_US: u64 = 5_000_000;
 
 /// The features that are asked for: only typed clients look at schemas.
-const WANTED: u64 = COMPACT | TABLE | METADATA | if cfg!(feature = "service") { SCHEMAS } else { 0 };
+const WANTED: u64 = COMPACT | TABLE | METADATA | LEAVE | if cfg!(feature = "service") { SCHEMAS } else { 0 };
 
 /// A connection that a server has agreed to.
 #[derive(Debug)]
@@ -292,6 +292,9 @@ impl Handshake {
         }
         if features & METADATA != 0 {
             connection = connection.telling_metadata();
+        }
+        if features & LEAVE != 0 {
+            connection = connection.telling_leaving();
         }
         Ok(Established {
             socket: Arc::clone(&self.socket),

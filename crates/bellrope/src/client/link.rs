@@ -316,6 +316,17 @@ impl ClientLink {
     /// Gives up a call. Answers whether it was under way.
     pub(crate) fn cancel(&mut self, id: u64) -> bool {
         let cancelled = self.connection.cancel(id);
+        self.given_up(cancelled)
+    }
+
+    /// The same, of a caller that may come back for what is kept for it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn leave(&mut self, id: u64) -> bool {
+        let left = self.connection.leave(id);
+        self.given_up(left)
+    }
+
+    fn given_up(&mut self, cancelled: Result<bool, Violation>) -> bool {
         self.commit();
         cancelled.map_err(|violation| self.violated(violation)).unwrap_or(true)
     }

@@ -459,6 +459,16 @@ impl State {
         }
     }
 
+    /// Leaves a call, as if the connection had gone.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn leave_call(&mut self, ticket: Ticket) {
+        if self.mailboxes.forget(ticket) {
+            if let Some(link) = self.link_of(ticket) {
+                link.leave(ticket.id);
+            }
+        }
+    }
+
     /// Ends a call as cancelled. Answers whether it was under way.
     fn cancel(&mut self, ticket: Ticket) -> bool {
         if !self.mailboxes.cancel(ticket) {

@@ -2,6 +2,8 @@
 
 pub(crate) mod added;
 mod adding;
+#[cfg(feature = "tokio")]
+pub(crate) mod behind;
 pub(crate) mod call;
 pub(crate) mod context;
 #[cfg(feature = "tokio")]

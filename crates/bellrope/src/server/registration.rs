@@ -253,6 +253,43 @@ impl ServerBuilder {
         self
     }
 
+    /// As [`without`](Self::without), but what answered these types is kept, for whoever adds others of their names to the
+    /// running server: see [`Server::behind`]. Types that are answered on the worker stay as they are.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// use bellrope::{AsyncClient, Server};
+    ///
+    /// let server = Server::builder()
+    ///     .unary_async("echo", |call| async move { Ok(call.into_payload()) })
+    ///     .behind(|name| name == "echo")
+    ///     .room_for_types(1)
+    ///     .bind(&path)?;
+    /// let echo = server.behind().remove(0);
+    /// server.add_types(|types| {
+    ///     types.unary_async("echo", move |call| {
+    ///         let echo = echo.clone();
+    ///         async move {
+    ///             let mut answer = echo.answer(call, None, None).await?;
+    ///             answer.extend_from_slice(b"!");
+    ///             Ok(answer)
+    ///         }
+    ///     })
+    /// })?;
+    /// assert_eq!(AsyncClient::connect(&path).await?.call("echo", b"ding").await?, b"ding!");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn behind(mut self, is_meant: impl Fn(&str) -> bool) -> Self {
+        self.registry.put_behind(is_meant);
+        self
+    }
+
     /// Registers the message types by which an operator watches a server and steers its breakers: those that the commands
     /// `top`, `health` and `breaker` ask. See [`status`](crate::status) for what they carry. Whoever may call this server may
     /// call them.

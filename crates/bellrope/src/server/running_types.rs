@@ -99,6 +99,13 @@ impl Server {
         was_there
     }
 
+    /// The types that were taken out by [`ServerBuilder::behind`], with what answered them.
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn behind(&self) -> Vec<super::Behind> {
+        self.core.registry.behind()
+    }
+
     fn types_changed(&self) {
         if !self.core.stopping.load(Ordering::Acquire) {
             for worker in &self.inboxes[..self.core.fixed.workers] {

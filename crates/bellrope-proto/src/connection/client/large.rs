@@ -56,7 +56,7 @@ impl ClientConnection {
         let id = sending.id;
         if self.calls.find(id).is_none() {
             // The server is to know that no more of it comes.
-            self.give_up(id)?;
+            self.give_up(id, None)?;
             return Ok(true);
         }
         // The cancel of the large request before this one has to arrive first, or the server sees two at a time.

@@ -15,6 +15,13 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         self
     }
 
+    /// The same, of a server that agreed to tell callers that leave from others.
+    #[must_use]
+    pub fn hearing_leaving(mut self) -> Self {
+        self.hears_leaving = true;
+        self
+    }
+
     /// What a call at the front is, by its kind.
     pub(super) fn call(&self, request: Request) -> Result<Inbound, Violation> {
         let kind = request.record.header.kind;

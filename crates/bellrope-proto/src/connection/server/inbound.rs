@@ -60,6 +60,8 @@ pub enum Inbound {
     Ended(u64),
     /// The caller no longer wants the answer to this open call, which is closed by now.
     Cancelled(u64),
+    /// The caller of this open call, which is closed by now, has left. It may come back for what was kept for it.
+    Left(u64),
 }
 
 /// The first part of a request that is too large for a record, at the front of the request ring.

@@ -1,7 +1,12 @@
 //! Records that are no whole request.
 
 use super::{super::assembly::Assembly, Announced, Inbound, InboundChunk, ServerConnection};
-use crate::{Violation, frame::Kind, kill_points::KillPoint, ring::Record};
+use crate::{
+    Violation,
+    frame::{Kind, LEAVING},
+    kill_points::KillPoint,
+    ring::Record,
+};
 
 impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// Drops the last part of a large request that was refused. Answers whether it was one.
@@ -30,7 +35,11 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
                 }
             }
             Kind::Cancel => {
-                expect_form(record, false, true)?;
+                let leaves = record.header.extended && self.hears_leaving;
+                expect_form(record, leaves, true)?;
+                if leaves && record.extension != LEAVING {
+                    return Err(Violation::Form(record.header.kind as u8));
+                }
                 self.wake |= self.requests.advance(record);
                 if self.is_assembling_of(id) {
                     self.assembly = None;
@@ -39,7 +48,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
                 self.outbox.uploads.close(id);
                 if self.outbox.forget(id) | self.open.remove(id) {
                     self.outbox.cancelled(id)?;
-                    return Ok(Some(Inbound::Cancelled(id)));
+                    return Ok(Some(if leaves { Inbound::Left(id) } else { Inbound::Cancelled(id) }));
                 }
             }
             Kind::Credit => {

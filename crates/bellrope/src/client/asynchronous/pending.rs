@@ -76,6 +76,13 @@ impl Pending {
         }
     }
 
+    /// Leaves the call, if it has not ended.
+    pub(super) fn leave(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.shared.lock().leave_call(ticket);
+        }
+    }
+
     /// When an answer must be in that has no deadline of its own.
     pub(super) fn patience(&self) -> Instant {
         from_now(self.shared.config.call_timeout)

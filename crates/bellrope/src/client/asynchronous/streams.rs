@@ -45,6 +45,32 @@ impl AsyncStream {
         poll_fn(|context| self.poll_chunk(context)).await
     }
 
+    /// Leaves the stream to whoever comes back for it. To its handler it is as if the connection had gone: what is kept for the
+    /// caller stays, where dropping the stream says that nothing is wanted any more
+    /// ([`Cancelled::is_withdrawn`](crate::server::Cancelled::is_withdrawn)). A server of an older version takes it for that, too.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// # let server = bellrope::Server::builder()
+    /// #     .server_stream("count", |_, mut chunks| async move {
+    /// #         for n in 0.. { chunks.send([n]).await?; }
+    /// #         Ok(())
+    /// #     })
+    /// #     .bind(&path)?;
+    /// let client = bellrope::AsyncClient::connect(&path).await?;
+    /// let mut stream = client.stream("count", b"").await?;
+    /// stream.next().await.unwrap()?;
+    /// stream.leave();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn leave(mut self) {
+        self.pending.leave();
+    }
+
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Vec<u8>, CallError>>> {
         let polled = self.poll_untimed(context);
         if polled.is_pending() {

@@ -7,7 +7,7 @@ use std::{
 
 use bellrope_proto::{
     connection::ServerConnection,
-    handshake::{COMPACT, Hello, MAX_BODY, METADATA, SCHEMAS, TABLE, Transport, Welcome},
+    handshake::{COMPACT, Hello, LEAVE, MAX_BODY, METADATA, SCHEMAS, TABLE, Transport, Welcome},
     stream::StreamEnd,
 };
 use bellrope_shm::{
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The features that a server has on every connection.
-const OFFERED: u64 = SCHEMAS | METADATA | TABLE;
+const OFFERED: u64 = SCHEMAS | METADATA | TABLE | LEAVE;
 /// Names of message types in a line of the log that tells of more.
 const NAMED: usize = 8;
 
@@ -85,9 +85,15 @@ pub(crate) fn let_in(
     let make_connection = move |socket| NewConnection {
         socket,
         stream,
-        connection: match ServerConnection::new(&memory, terms) {
-            connection if features & METADATA != 0 => connection.hearing_metadata(),
-            connection => connection,
+        connection: {
+            let mut connection = ServerConnection::new(&memory, terms);
+            if features & METADATA != 0 {
+                connection = connection.hearing_metadata();
+            }
+            if features & LEAVE != 0 {
+                connection = connection.hearing_leaving();
+            }
+            connection
         },
         serial,
         peer,

@@ -228,10 +228,10 @@ impl AsyncCalls {
         Ok(any)
     }
 
-    /// Drops the handler of a call that its caller no longer wants.
-    pub(crate) fn cancelled(&self, session: &mut Session, call: u64) {
+    /// Drops the handler of a call that its caller no longer wants, or leaves.
+    pub(crate) fn cancelled(&self, session: &mut Session, call: u64, is_withdrawn: bool) {
         if let Some(open) = session.open.close(call) {
-            open.withdraw();
+            if is_withdrawn { open.withdraw() } else { open.cancel() }
             self.counters.ended(open.message_type);
             self.counters.count(open.message_type, Some(ErrorCode::Cancelled));
         }

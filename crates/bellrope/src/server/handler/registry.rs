@@ -93,8 +93,21 @@ pub(crate) struct Registry {
     weights: Vec<(String, u32)>,
     /// How many numbers are kept for types that are added later.
     room: usize,
+    /// What answered types that were left to somebody else.
+    #[cfg(feature = "tokio")]
+    pub(super) behind: Vec<TakenOut>,
     /// Those that were.
     pub(super) added: RwLock<Added>,
+}
+
+/// A type that was taken out, with what answered it.
+#[cfg(feature = "tokio")]
+#[derive(Clone)]
+pub(super) struct TakenOut {
+    pub(super) name: String,
+    pub(super) handler: Arc<Handler>,
+    pub(super) schema: SchemaMark,
+    pub(super) weight: u32,
 }
 
 /// The types that were added, and the handlers of those that are there.

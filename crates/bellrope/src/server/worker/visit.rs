@@ -297,7 +297,9 @@ impl Visitor {
             #[cfg(feature = "tokio")]
             Inbound::Ended(call) => session.open.end_upload(*call),
             #[cfg(feature = "tokio")]
-            Inbound::Cancelled(call) => self.asynchronous.cancelled(session, *call),
+            Inbound::Cancelled(call) => self.asynchronous.cancelled(session, *call, true),
+            #[cfg(feature = "tokio")]
+            Inbound::Left(call) => self.asynchronous.cancelled(session, *call, false),
             _ => {}
         }
         Ok(true)
