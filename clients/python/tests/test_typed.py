@@ -105,9 +105,15 @@ class Typed(unittest.TestCase):
         self.assertEqual(client.call_typed(SIZE, {"path": "huge"}), 2**64 - 1)
         part = {"name": '"12345678901234567890\\', "bytes": "", "at": [-(2**63), 1e300]}
         self.assertEqual(client.call_typed(SAME, {"part": part}), part)
-        for at in ([1, float("nan")], [1, float("inf")], [1, b"bytes"]):
+        for value, what in ((float("nan"), "nan"), (float("inf"), "inf"), (b"bytes", "of type bytes")):
+            at = [1, value]
             text = str(self.fails(bellrope.Unwritable, lambda: client.call_typed(SAME, {"part": {**part, "at": at}})))
-            self.assertTrue(text.startswith("Files.same: the arguments cannot be written: "), text)
+            expected = f"Files.same: the arguments cannot be written: part.at[1] is {what}, which JSON cannot say"
+            self.assertEqual(text, expected)
+        circle: List[Any] = []
+        circle.append(circle)
+        for odd in (circle, {"a": [[[float("-inf")]]]}):
+            self.fails(bellrope.Unwritable, lambda: client.call_typed(SAME, {"part": odd}))
         with self.assertRaises(bellrope.Unwritable):
             client.call_typed(SAME, {"part": {**part, "name": "\ud800"}})
         text = str(self.fails(bellrope.InvalidRequest, lambda: client.call_typed(SAME, {"part": {**part, "at": [0.5, 1]}})))

@@ -107,6 +107,17 @@ pub(crate) fn owned(ty: &Type) -> Result<()> {
     Ok(())
 }
 
+/// What a method takes by reference is read as a value of its own.
+fn lent(inner: &Type, written: &Type) -> Result<()> {
+    let mut borrows = false;
+    called(inner, &mut borrows, "a reference to a reference does not travel: take one `&`")?;
+    if borrows {
+        let text = "leave the `&` out: a type with a lifetime is taken as a value, which borrows from the request";
+        return Err(Error::new_spanned(written, text));
+    }
+    Ok(())
+}
+
 fn argument(input: &PatType, bellrope: &Path) -> Result<Argument> {
     let Pat::Ident(pattern) = &*input.pat else {
         return Err(Error::new_spanned(&input.pat, "an argument has a name, under which it travels"));
@@ -158,7 +169,7 @@ fn argument(input: &PatType, bellrope: &Path) -> Result<Argument> {
                 Ok(argument(field, quote!(), sent, true, true))
             }
             inner => {
-                owned(inner)?;
+                lent(inner, &written)?;
                 let field = quote_spanned!(span=> #bellrope::service::Lent<'call, #inner>);
                 let sent = quote!(#bellrope::service::Lent::Borrowed(#ident));
                 Ok(argument(field, quote!(), sent, true, true))

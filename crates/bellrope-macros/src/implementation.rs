@@ -2,9 +2,9 @@
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
-use syn::{Error, ItemImpl, Result};
+use syn::{Error, ItemImpl, Result, spanned::Spanned as _};
 
-use crate::options::Options;
+use crate::{options::Options, output::placed};
 
 /// Writes the implementation, and what makes a service of it.
 pub(crate) fn expand(options: &Options, item: &ItemImpl) -> Result<TokenStream> {
@@ -24,12 +24,15 @@ pub(crate) fn expand(options: &Options, item: &ItemImpl) -> Result<TokenStream> 
     let bellrope = &options.bellrope;
     let self_ty = &item.self_ty;
     let (generics, _, conditions) = item.generics.split_for_impl();
+    // What the compiler has against the type, it says of what its author wrote.
+    let register = quote!(#bellrope::service::Service::register(#server::new(self), builder));
+    let register = placed(self_ty.span(), &register);
     Ok(quote! {
         #item
 
         impl #generics #bellrope::service::Service for #self_ty #conditions {
             fn register(self, builder: #bellrope::server::ServerBuilder) -> #bellrope::server::ServerBuilder {
-                #bellrope::service::Service::register(#server::new(self), builder)
+                #register
             }
         }
     })

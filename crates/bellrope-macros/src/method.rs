@@ -104,7 +104,8 @@ impl Method {
             item.default = item.default.map(|body| parse_quote!({ async move #body }));
         } else if self.output.stream {
             if let ReturnType::Type(_, ty) = &mut item.sig.output {
-                *ty = parse_quote!(#ty + ::core::marker::Send);
+                let send = quote_spanned!(ty.span()=> ::core::marker::Send);
+                *ty = parse_quote!(#ty + #send);
             }
         }
         item
@@ -120,6 +121,8 @@ impl Method {
         });
         let (declared, used) = (self.request_type(&quote!('call)), self.request_type(&quote!('_)));
         let serde = LitStr::new(&quote!(#bellrope::service::serde).to_string().replace(' ', ""), Span::call_site());
+        // In place of the type's own name, which nobody wrote.
+        let expected = format!("the arguments of {} by their names", name.value());
         let answer = self.output.answer(bellrope);
         let sent = self.arguments.incoming.as_ref().map_or_else(|| quote!(()), |item| quote!(#item));
         quote! {
@@ -127,7 +130,7 @@ impl Method {
             #[doc(hidden)]
             #[allow(non_camel_case_types, non_snake_case)]
             #[derive(#bellrope::service::serde::Serialize, #bellrope::service::serde::Deserialize)]
-            #[serde(crate = #serde)]
+            #[serde(crate = #serde, expecting = #expected)]
             struct #declared {
                 #(#fields,)*
             }

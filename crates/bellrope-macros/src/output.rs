@@ -1,8 +1,10 @@
 //! What a method answers with.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::quote;
-use syn::{Error, GenericArgument, Path, PathArguments, Result, ReturnType, Type, TypeParamBound};
+use syn::{
+    Error, GenericArgument, Path, PathArguments, Result, ReturnType, Type, TypeParamBound, spanned::Spanned as _,
+};
 
 use crate::arguments::{owned, plain, trait_in};
 
@@ -94,8 +96,16 @@ impl Output {
         let Self { written, value, .. } = self;
         match self.kind {
             OutputKind::Result => written.clone(),
-            OutputKind::Plain | OutputKind::Failing => quote!(#bellrope::service::Plain<#value>),
+            OutputKind::Plain | OutputKind::Failing => {
+                let (before, after) = (self.placed(&quote!(#bellrope::service::Plain<)), self.placed(&quote!(>)));
+                quote!(#before #value #after)
+            }
         }
+    }
+
+    /// These tokens of ours where its author wrote the type, for what the compiler has against it.
+    pub(crate) fn placed(&self, tokens: &TokenStream) -> TokenStream {
+        placed(self.written.span(), tokens)
     }
 
     /// The value and the error, as clients see them.
@@ -103,6 +113,16 @@ impl Output {
         let error = self.error.clone().unwrap_or_else(|| quote!(::std::convert::Infallible));
         (self.value.clone(), error)
     }
+}
+
+/// These tokens of ours in that place of the sources. What names mean in them does not change.
+pub(crate) fn placed(place: Span, tokens: &TokenStream) -> TokenStream {
+    let place = Span::call_site().located_at(place);
+    let placed = |mut token: TokenTree| {
+        token.set_span(place);
+        token
+    };
+    tokens.clone().into_iter().map(placed).collect()
 }
 
 /// The type of the items, if this is a stream of them.

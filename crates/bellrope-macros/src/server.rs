@@ -70,9 +70,11 @@ fn register(service: &Service, method: &Method) -> TokenStream {
     });
     let called = quote!(<__Host as #the_trait>::#ident(&service, #(#arguments),*));
     let answered = if method.fails() { quote!(answer?) } else { quote!(answer) };
-    let reply = quote!(#server::answer::<#codec, _>(#name, &#answered));
-    let send = if method.fails() { quote!(send_or_fail) } else { quote!(send) };
-    let items = output.stream.then(|| quote!(#server::#send::<#codec, _>(#name, chunks, items)));
+    let send = if method.fails() { quote!(#server::send_or_fail) } else { quote!(#server::send) };
+    let [answer, reply, send] =
+        [quote!(#server::answer), quote!(#server::reply), send].map(|path| output.placed(&path));
+    let answer = quote!(#answer::<#codec, _>(#name, &#answered));
+    let items = output.stream.then(|| quote!(#send::<#codec, _>(#name, chunks, items)));
     let incoming = method
         .arguments
         .incoming
@@ -83,14 +85,14 @@ fn register(service: &Service, method: &Method) -> TokenStream {
             let builder = builder.unary(#name, move |call, reply| {
                 #read
                 let answer = #called;
-                #server::reply::<#codec, _>(#name, &#answered, reply)
+                #reply::<#codec, _>(#name, &#answered, reply)
             });
         },
         Style::Blocking => quote! {
             let builder = builder.unary_blocking(#name, move |call| {
                 #read
                 let answer = #called;
-                #reply
+                #answer
             });
         },
         Style::Async => on_tokio(
@@ -100,7 +102,7 @@ fn register(service: &Service, method: &Method) -> TokenStream {
             &quote! {
                 #read
                 let answer = #called.await;
-                #reply
+                #answer
             },
         ),
         Style::ServerStream => on_tokio(
@@ -121,7 +123,7 @@ fn register(service: &Service, method: &Method) -> TokenStream {
                 #read
                 #incoming
                 let answer = refusal.or(#called).await?;
-                #reply
+                #answer
             },
         ),
         Style::Duplex => on_tokio(

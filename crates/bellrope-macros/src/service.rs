@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use proc_macro2::TokenStream;
-use quote::{ToTokens as _, quote};
+use quote::{ToTokens as _, quote, quote_spanned};
 use syn::{Error, ItemTrait, Result, TraitItem, ext::IdentExt as _};
 
 use crate::{client, method::Method, model::Service, options::Options, server};
@@ -12,9 +12,12 @@ use crate::{client, method::Method, model::Service, options::Options, server};
 pub(crate) fn expand(options: &Options, mut item: ItemTrait) -> Result<TokenStream> {
     let service = parse(options, &mut item)?;
     let Service { bellrope, codec, methods, .. } = &service;
-    item.supertraits.push(syn::parse_quote!(::core::marker::Send));
-    item.supertraits.push(syn::parse_quote!(::core::marker::Sync));
-    item.supertraits.push(syn::parse_quote!('static));
+    // Whoever implements it and cannot be one of these is shown the trait.
+    let span = item.ident.span();
+    let (send, sync) = (quote_spanned!(span=> ::core::marker::Send), quote_spanned!(span=> ::core::marker::Sync));
+    item.supertraits.push(syn::parse_quote!(#send));
+    item.supertraits.push(syn::parse_quote!(#sync));
+    item.supertraits.push(syn::parse_quote_spanned!(span=> 'static));
     item.items = methods.iter().map(|method| TraitItem::Fn(method.in_trait())).collect();
     let descriptions = methods.iter().map(|method| method.describe(codec, bellrope));
     let server = server::expand(&service);

@@ -5,8 +5,10 @@
 //! cargo run --release -p bellrope-measure --no-default-features --example doorbells
 //! ```
 //!
-//! Two threads wake each other and sleep, placed by the scheduler, with a gap before each ring. Nothing else is there: no
-//! record, no worker, no handler. The ways take turns, and each figure is the median over all rounds.
+//! Two threads wake each other and sleep, placed by the scheduler, with a gap before each ring: 1 ms, or as many microseconds as
+//! the first argument says. Nothing else is there: no record, no worker, no handler. The ways take turns, and each figure is the
+//! median over all rounds. With `taskset -c 0` both threads share a CPU: where they run decides what a ring costs, more than how
+//! they ring.
 
 use std::{
     io::{self, Write as _},
@@ -27,7 +29,7 @@ use bellrope_shm::{
 
 const TURNS: usize = 5;
 const ROUNDS: usize = 200;
-const GAP: Duration = Duration::from_millis(1);
+const GAP_US: u64 = 1000;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Where the two words lie.
 const THERE: usize = 0;
@@ -146,7 +148,7 @@ impl Ends {
 }
 
 /// The round trips of one way's turn.
-fn turn(way: Way) -> io::Result<Vec<Duration>> {
+fn turn(way: Way, gap: Duration) -> io::Result<Vec<Duration>> {
     let ends = Arc::new(Ends::new()?);
     let failed = Arc::new(AtomicBool::new(false));
     let other = {
@@ -159,7 +161,9 @@ fn turn(way: Way) -> io::Result<Vec<Duration>> {
     };
     let mut took = Vec::with_capacity(ROUNDS);
     for round in 1..=ROUNDS as u64 {
-        thread::sleep(GAP);
+        if !gap.is_zero() {
+            thread::sleep(gap);
+        }
         if failed.load(Relaxed) {
             break;
         }
@@ -170,14 +174,26 @@ fn turn(way: Way) -> io::Result<Vec<Duration>> {
 }
 
 fn main() -> io::Result<()> {
+    let gap_us = match std::env::args().nth(1) {
+        Some(gap) => gap.parse().map_err(|_| io::Error::other("usage: doorbells [MICROSECONDS between two rings]"))?,
+        None => GAP_US,
+    };
+    let gap = Duration::from_micros(gap_us);
     let mut took: Vec<Vec<Duration>> = vec![Vec::new(); WAYS.len()];
     for _ in 0..TURNS {
         for (all, (way, _)) in took.iter_mut().zip(WAYS) {
-            all.extend(turn(way)?);
+            all.extend(turn(way, gap)?);
         }
     }
     let mut out = io::stdout().lock();
-    writeln!(out, "{:<32} {:>8} {:>8} {:>12}", "two that sleep, 1 ms apart", "p50 us", "p99 us", "x the futex")?;
+    writeln!(
+        out,
+        "{:<32} {:>8} {:>8} {:>12}",
+        format!("two that sleep, {gap_us} us apart"),
+        "p50 us",
+        "p99 us",
+        "x the futex"
+    )?;
     let mut limit = None;
     for (all, (_, name)) in took.iter_mut().zip(WAYS) {
         all.sort_unstable();

@@ -306,6 +306,7 @@ mod tests {
     }
 
     fn task(size: usize, depth: usize) -> Task {
-        Task { size, connections: 1, depth, round_trips: false, apart_ms: 0, time_ms: 0, warm_up_ms: 0, pinned: false }
+        let placed = crate::plan::Placed::ByScheduler;
+        Task { size, connections: 1, depth, round_trips: false, apart_ms: 0, time_ms: 0, warm_up_ms: 0, placed }
     }
 }

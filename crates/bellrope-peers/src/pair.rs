@@ -24,13 +24,13 @@ const SCRIPT: &str = include_str!("../node/peer.mjs");
 /// Measures a task in two fresh processes.
 pub(crate) fn measure(peer: Peer, task: &Task) -> anyhow::Result<Measured> {
     let home = Home::new()?;
-    let at = |cpu: usize| task.pinned.then_some(cpu);
-    let server = if peer.brings_its_server() { None } else { Some(Running::serve(peer, home.path(), task, at(1))?) };
+    let (at_server, at_client) = task.placed.cpus().unzip();
+    let server = if peer.brings_its_server() { None } else { Some(Running::serve(peer, home.path(), task, at_server)?) };
     let (pid, address) = match &server {
         Some((running, address)) => (running.child.id(), address.as_str()),
         None => (0, "-"),
     };
-    let client = Running::call(peer, home.path(), address, pid, task, at(0))?;
+    let client = Running::call(peer, home.path(), address, pid, task, at_client)?;
     // Three measurements with their warm-ups at most.
     let time = Duration::from_millis(2 * (task.time_ms + task.warm_up_ms) + task.apart_ms + task.warm_up_ms);
     let line = client.line(time + LATE).context("waiting for the client")?;

@@ -106,6 +106,11 @@ impl Peer {
         }
     }
 
+    /// Where both sides run, but for what is measured by where they do.
+    pub(crate) fn place(self) -> Placed {
+        if self.mode() == Mode::Spinning { Placed::Apart } else { Placed::ByScheduler }
+    }
+
     /// Whether this is what the machine allows, and not a way to call.
     pub(crate) fn is_limit(self) -> bool {
         matches!(self, Self::CacheLine | Self::BareSlots | Self::Futex)
@@ -156,8 +161,40 @@ pub(crate) struct Task {
     pub(crate) time_ms: u64,
     /// Milliseconds before each, in which nothing is measured.
     pub(crate) warm_up_ms: u64,
-    /// Whether server and client have a CPU each; else the scheduler places them.
-    pub(crate) pinned: bool,
+    /// Where both sides run.
+    pub(crate) placed: Placed,
+}
+
+/// Where server and client run. How long it takes to wake somebody depends on that more than on anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Placed {
+    /// Where the scheduler puts them.
+    ByScheduler,
+    /// Both on one CPU.
+    Together,
+    /// On a CPU each.
+    Apart,
+}
+
+impl Placed {
+    pub(crate) const ALL: [Self; 3] = [Self::ByScheduler, Self::Together, Self::Apart];
+
+    /// The CPUs of server and client, if these are given.
+    pub(crate) fn cpus(self) -> Option<(usize, usize)> {
+        match self {
+            Self::ByScheduler => None,
+            Self::Together => Some((0, 0)),
+            Self::Apart => Some((1, 0)),
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ByScheduler => "placed by the scheduler",
+            Self::Together => "both on one CPU",
+            Self::Apart => "a CPU each",
+        }
+    }
 }
 
 impl Task {
@@ -171,7 +208,7 @@ impl Task {
             apart_ms: 0,
             time_ms: 100,
             warm_up_ms: 25,
-            pinned: true,
+            placed: Placed::Apart,
         }
     }
 }
@@ -201,12 +238,11 @@ impl Pace {
             apart_ms: if size == SIZES[0] { apart_ms } else { 0 },
             time_ms,
             warm_up_ms,
-            pinned: peer.mode() == Mode::Spinning,
+            placed: peer.place(),
         };
         let many = |size| Task { connections: MANY, depth: 1, round_trips: false, apart_ms: 0, ..one(size) };
-        // How long it takes to wake somebody depends on where he sleeps, more than on anything else.
-        let apart = Task { depth: 0, round_trips: false, pinned: true, ..one(SIZES[0]) };
-        let apart = (peer.mode() == Mode::Sleeping).then_some(apart);
+        let elsewhere = [Placed::Together, Placed::Apart].map(|placed| Task { depth: 0, placed, ..one(SIZES[0]) });
+        let elsewhere = (peer.mode() == Mode::Sleeping).then_some(elsewhere).into_iter().flatten();
         let sizes = if peer.carries() { &SIZES[..] } else { &SIZES[..1] };
         let manys = if !peer.carries() || peer.is_one_to_one() { &[] } else { &SIZES_OF_MANY[..] };
         // Slots are used in turn, and round trips are quickest where there is but one: these two are apart.
@@ -215,6 +251,6 @@ impl Pace {
             let windowed = Task { round_trips: false, apart_ms: 0, ..task };
             if splits { vec![Task { depth: 0, ..task }, windowed] } else { vec![task] }
         });
-        ones.chain(manys.iter().copied().map(many)).chain(apart).collect()
+        ones.chain(manys.iter().copied().map(many)).chain(elsewhere).collect()
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     machine::Machine,
     meter::{Latency, Measured, Throughput},
-    plan::{MANY, Pace, Peer, Task},
+    plan::{MANY, Pace, Peer, Placed, SIZES, Task},
 };
 
 /// All of one run.
@@ -81,11 +81,22 @@ impl Report {
         latency(&self.of(peer, size, 1, |measured| measured.round_trip))
     }
 
-    /// Round trips of the smallest size with pauses in between, with a CPU for each side or where the scheduler put them.
-    pub(crate) fn apart(&self, peer: Peer, pinned: bool) -> Option<Latency> {
-        let fits =
-            |sample: &&Sample| sample.peer == peer && sample.task.pinned == pinned && self.is_quiet(sample.round);
-        let runs: Vec<_> = self.samples.iter().filter(fits).filter_map(|sample| sample.measured.apart).collect();
+    /// Round trips of the smallest size without pauses, by where both sides run.
+    pub(crate) fn without_pause(&self, peer: Peer, placed: Placed) -> Option<Latency> {
+        self.smallest(peer, placed, |measured| measured.round_trip)
+    }
+
+    /// The same with pauses in between.
+    pub(crate) fn apart(&self, peer: Peer, placed: Placed) -> Option<Latency> {
+        self.smallest(peer, placed, |measured| measured.apart)
+    }
+
+    fn smallest(&self, peer: Peer, placed: Placed, part: fn(&Measured) -> Option<Latency>) -> Option<Latency> {
+        let fits = |sample: &&Sample| {
+            let task = &sample.task;
+            sample.peer == peer && (task.size, task.placed) == (SIZES[0], placed) && self.is_quiet(sample.round)
+        };
+        let runs: Vec<_> = self.samples.iter().filter(fits).filter_map(|sample| part(&sample.measured)).collect();
         latency(&runs)
     }
 
@@ -112,6 +123,7 @@ impl Report {
             sample.peer == peer
                 && sample.task.size == size
                 && sample.task.connections == connections
+                && sample.task.placed == peer.place()
                 && self.is_quiet(sample.round)
         };
         self.samples.iter().filter(fits).filter_map(|sample| part(&sample.measured)).collect()

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use crate::{
     goals,
     meter::{Latency, Throughput},
-    plan::{GAP, MANY, Mode, Peer, SIZES, SIZES_OF_MANY, WINDOW},
+    plan::{GAP, MANY, Mode, Peer, Placed, SIZES, SIZES_OF_MANY, WINDOW},
     report::{Report, many},
     units::{bytes, rate, us},
 };
@@ -89,19 +89,30 @@ fn round_trips(text: &mut String, report: &Report) {
 
 fn apart(text: &mut String, report: &Report) {
     heading(text, &format!("Calls {} ms apart", GAP.as_millis()));
+    let size = bytes(SIZES[0]);
     line(
         text,
         format_args!(
-            "{} with a pause before each call, so that whoever sleeps is asleep when it comes; where the scheduler puts \
-             both sides, and with a CPU for each. Microseconds; CPU: seconds for a million calls, both processes.\n",
-            bytes(SIZES[0])
+            "{size} with a pause before each call, so that whoever sleeps is asleep when it comes, by where both sides run. \
+             Microseconds; CPU: seconds for a million calls, both processes.\n"
         ),
     );
-    head(text, &["", "placed: p50 / p99", "CPU", "a CPU each: p50 / p99", "CPU"]);
-    for mode in [Mode::Spinning, Mode::Sleeping] {
-        let is = |report: &Report, peer| report.apart(peer, true).is_some();
-        for peer in measured(report, is, mode) {
-            let cells = [false, true].map(|pinned| report.apart(peer, pinned)).into_iter().flat_map(|figures| {
+    by_place(text, report, &[Mode::Spinning, Mode::Sleeping], Report::apart);
+    heading(text, "Sleeping sides without a pause");
+    line(text, format_args!("{size}, one call after the other, by where both sides run.\n"));
+    by_place(text, report, &[Mode::Sleeping], Report::without_pause);
+}
+
+fn by_place(text: &mut String, report: &Report, modes: &[Mode], figures: fn(&Report, Peer, Placed) -> Option<Latency>) {
+    let head_of = |placed: Placed| [format!("{}: p50 / p99", placed.name()), "CPU".to_owned()];
+    let columns: Vec<String> =
+        std::iter::once(String::new()).chain(Placed::ALL.into_iter().flat_map(head_of)).collect();
+    head(text, &columns.iter().map(String::as_str).collect::<Vec<_>>());
+    for mode in modes {
+        let is = |report: &Report, peer| figures(report, peer, Placed::Apart).is_some();
+        for peer in measured(report, is, *mode) {
+            let cells = Placed::ALL.into_iter().flat_map(|placed| {
+                let figures = figures(report, peer, placed);
                 let times = cell(figures, |figures| format!("{} / {}", us(figures.p50_us), us(figures.p99_us)));
                 [times, cell(figures, |figures| us(figures.cpu_us_per_call))]
             });
@@ -185,7 +196,7 @@ fn judged(text: &mut String, report: &Report) {
 }
 
 /// The peers of a mode of which something was measured.
-fn measured(report: &Report, is: fn(&Report, Peer) -> bool, mode: Mode) -> impl Iterator<Item = Peer> {
+fn measured(report: &Report, is: impl Fn(&Report, Peer) -> bool, mode: Mode) -> impl Iterator<Item = Peer> {
     Peer::value_variants().iter().copied().filter(move |peer| peer.mode() == mode && is(report, *peer))
 }
 

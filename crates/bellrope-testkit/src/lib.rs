@@ -36,4 +36,6 @@ mod documents {
     struct Readme;
     #[doc = include_str!("../../../docs/plugins.md")]
     struct Plugins;
+    #[doc = include_str!("../../../docs/services.md")]
+    struct Services;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar, Union
 
 from ._errors import ServiceError, Unreadable, Unwritable
@@ -38,6 +39,8 @@ Answer = TypeVar("Answer")
 Sent = TypeVar("Sent")
 
 _CODEC_NAMES = {1: "json", 2: "postcard"}
+# As deep as a service reads.
+_DEEPEST = 128
 
 
 class Json:
@@ -49,11 +52,34 @@ class Json:
 
     def encode(self, value: Any, place: str) -> bytes:
         """Writes a value."""
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        try:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except (TypeError, ValueError) as error:
+            fault = _fault(value, "", 0)
+            if fault is None:
+                raise
+            raise ValueError(fault) from error
+        return text.encode()
 
     def decode(self, data: bytes, place: str) -> Any:
         """Reads a value."""
         return json.loads(data.decode(), parse_constant=_no_constant)
+
+
+def _fault(value: Any, place: str, depth: int) -> Optional[str]:
+    """What of a value JSON cannot say, and where it stands; that is not looked for without end."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{place or 'it'} is {value}, which JSON cannot say"
+    if value is None or isinstance(value, (str, int, float)) or depth > _DEEPEST:
+        return None
+    if isinstance(value, dict):
+        parts = ((f"{place}.{key}" if place else str(key), part) for key, part in value.items())
+    elif isinstance(value, (list, tuple)):
+        parts = ((f"{place}[{index}]", part) for index, part in enumerate(value))
+    else:
+        return f"{place or 'it'} is of type {type(value).__name__}, which JSON cannot say"
+    faults = (_fault(part, inside, depth + 1) for inside, part in parts)
+    return next((fault for fault in faults if fault is not None), None)
 
 
 def _no_constant(name: str) -> Any:

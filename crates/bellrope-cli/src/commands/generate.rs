@@ -134,22 +134,27 @@ fn choose(described: &mut BTreeMap<String, Described>, services: &[String]) -> O
 /// The clients in other languages have the codec json alone.
 fn leave_out_others(described: &mut BTreeMap<String, Described>) -> Outcome {
     let other = |method: &Described| method.schema.codec != Json::NAME;
-    let left_out: Vec<_> = described
-        .iter()
-        .filter(|(_, method)| other(method))
-        .map(|(name, method)| (name.clone(), method.schema.codec.clone()))
+    let mut by_codec: BTreeMap<&str, (&str, usize)> = BTreeMap::new();
+    for (name, method) in described.iter().filter(|(_, method)| other(method)) {
+        by_codec.entry(&method.schema.codec).or_insert((name, 0)).1 += 1;
+    }
+    let left_out: Vec<String> = by_codec
+        .into_iter()
+        .map(|(codec, (name, count))| {
+            let subject = match count {
+                1 => format!("{name} travels"),
+                count => format!("{name} and {} more travel", count - 1),
+            };
+            format!(
+                "{subject} as {codec}, which the clients in other languages do not have: a service for them has the codec json"
+            )
+        })
         .collect();
-    let Some((name, codec)) = left_out.first() else { return Ok(()) };
-    let subject = match left_out.len() {
-        1 => format!("{name} travels"),
-        count => format!("{name} and {} more travel", count - 1),
-    };
-    let words = format!(
-        "{subject} as {codec}, which the clients in other languages do not have: a service for them has the codec json"
-    );
     described.retain(|_, method| !other(method));
-    ensure!(!described.is_empty(), "{words}");
-    output::note(format_args!("left out: {words}"));
+    ensure!(!described.is_empty(), "{}", left_out.join("; "));
+    for words in left_out {
+        output::note(format_args!("left out: {words}"));
+    }
     Ok(())
 }
 

@@ -3,7 +3,11 @@
 
 use std::fs;
 
-use bellrope::{Server, server::ServerBuilder};
+use bellrope::{
+    Server,
+    server::ServerBuilder,
+    service::{Codec, CodecError, Json},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -49,6 +53,42 @@ impl Shop for Keeper {
 
     fn sell(&self, _item: two::Item) -> one::Item {
         one::Item { a: 1 }
+    }
+}
+
+/// A codec of one's own.
+struct Lines;
+
+impl Codec for Lines {
+    const NAME: &'static str = "lines";
+    const NUMBER: u8 = 200;
+    const NAMED: bool = true;
+
+    fn encode<T: Serialize + ?Sized>(value: &T, to: impl std::io::Write) -> Result<(), CodecError> {
+        Json::encode(value, to)
+    }
+
+    fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
+        Json::decode(bytes)
+    }
+}
+
+#[bellrope::service(codec = "self::Lines")]
+trait Desk {
+    fn first(&self) -> u8;
+    fn second(&self) -> u8;
+}
+
+struct Wood;
+
+#[bellrope::service]
+impl Desk for Wood {
+    fn first(&self) -> u8 {
+        1
+    }
+
+    fn second(&self) -> u8 {
+        2
     }
 }
 
@@ -136,6 +176,20 @@ fn the_same_schemas_make_the_same_text_whatever_their_order_and_wherever_they_co
         let schemas = fs::read(file).unwrap();
         assert_eq!(other.run_with(schemas, ["generate", language, "--from", "-"]).succeeded(), text);
     }
+}
+
+/// What is left out is named with its own codec.
+#[test]
+fn each_codec_that_other_languages_do_not_have_is_left_out_by_its_name() {
+    let (home, _server) = served(Server::builder().service(Keeper).service(Drawer).service(Wood));
+    let finished = home.run(["generate", "python"]);
+    let fix = "which the clients in other languages do not have: a service for them has the codec json";
+    let lines = format!(
+        "left out: Desk.first and 1 more travel as lines, {fix}\nleft out: Till.open travels as postcard, {fix}\n"
+    );
+    assert_eq!(finished.stderr, lines);
+    let error = home.run(["call", "Desk.first"]).failed(1);
+    assert!(error.contains("the codec lines is not known here; known are json and postcard"), "{error}");
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod generate;
 mod hostile;
 mod local_models;
 mod manual;
+mod odd_types;
 mod operator;
 #[cfg(feature = "otlp")]
 mod otlp;

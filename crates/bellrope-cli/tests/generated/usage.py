@@ -16,6 +16,7 @@ from typed_client import (
     Page,
     Part,
     Tree,
+    Wide,
     Words,
 )
 
@@ -79,6 +80,36 @@ def blocking(path: str) -> None:
             raise AssertionError
         except bellrope.Unwritable:
             pass
+        numbers(odd)
+
+
+def numbers(odd: OddClient) -> None:
+    """At the ends of their types: whole numbers are exact, and what JSON cannot say is an error at the sender."""
+    wide: Wide = {
+        "unsigned": 2**64 - 1,
+        "signed": -(2**63),
+        "widest": (2**128 - 1, -(2**127)),
+        "float": 1e300,
+        "by_number": {"18446744073709551615": 2**53 + 1, "0": 0},
+    }
+    assert odd.wide(wide) == {**wide, "widest": [2**128 - 1, -(2**127)]}
+    for beyond in (2**64, -1):
+        try:
+            odd.wide({**wide, "unsigned": beyond})
+            raise AssertionError
+        except bellrope.InvalidRequest:
+            pass
+    for unsaid in (math.nan, math.inf, -math.inf):
+        try:
+            odd.wide({**wide, "float": unsaid})
+            raise AssertionError
+        except bellrope.Unwritable:
+            pass
+    try:
+        odd.nowhere()
+        raise AssertionError
+    except bellrope.Handler:
+        pass
 
 
 def refused(files: FilesClient, odd: OddClient) -> None:

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { connect, Incompatible, ServiceError } from 'bellrope';
-import { type FileError, FilesClient, type Integer, OddClient, type Part, type Tree, type Words } from './client.js';
+import { type FileError, FilesClient, type Integer, OddClient, type Part, type Tree, type Wide, type Words } from './client.js';
 
 const client = await connect({ path: process.argv[2] ?? '' });
 const files = new FilesClient(client);
@@ -51,6 +51,27 @@ assert.deepEqual((await odd.str()).items, [{ items: [7], next: 2n ** 64n - 1n }]
 // A client that were taken for a promise would never come out of an async function.
 assert.equal(await (async () => odd)(), odd);
 await assert.rejects(odd.new({ depths: { 1: Number.NaN }, pair: ['a', true] }), { code: 'Unwritable' });
+
+// Numbers at the ends of their types: a bigint from 2^53 on, a number below, and floats as they are.
+const wide: Wide = {
+  unsigned: 2n ** 64n - 1n,
+  signed: -(2n ** 63n),
+  widest: [2n ** 128n - 1n, -(2n ** 127n)],
+  float: 2 ** 60,
+  by_number: { '18446744073709551615': 2n ** 53n, '0': Number.MAX_SAFE_INTEGER },
+};
+assert.deepEqual(await odd.wide({ numbers: wide }), wide);
+const small: Wide = { ...wide, unsigned: 7n, signed: 2 ** 53, float: -0 };
+const read = await odd.wide({ numbers: small });
+assert.deepEqual([read.unsigned, read.signed], [7, 2n ** 53n]);
+// Above what the type holds, or no whole number: the service refuses it. No number is sent as another one.
+for (const unsigned of [2n ** 64n, 2 ** 64, 1.5, -1]) {
+  await assert.rejects(odd.wide({ numbers: { ...wide, unsigned } }), { code: 'InvalidRequest' });
+}
+for (const float of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
+  await assert.rejects(odd.wide({ numbers: { ...wide, float } }), { code: 'Unwritable' });
+}
+await assert.rejects(odd.nowhere(), { code: 'Handler' });
 
 // What the types refuse.
 async function refused(): Promise<void> {

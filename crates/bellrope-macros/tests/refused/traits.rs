@@ -27,6 +27,11 @@ trait Name {
     fn get(&self) -> u64;
 }
 
+#[bellrope_macros::service(name = "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn")]
+trait Long {
+    fn get(&self) -> u64;
+}
+
 #[bellrope_macros::service]
 trait Twice {
     fn read(&self) -> u64;

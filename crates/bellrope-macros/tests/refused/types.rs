@@ -13,6 +13,8 @@ trait Arguments {
     fn may_be_missing(&self, #[serde(default)] value: u64) -> u64;
     async fn perhaps(&self, items: Option<Incoming<u64>>) -> u64;
     async fn lent(&self, items: &Incoming<u64>) -> u64;
+    fn borrowing(&self, query: &Query<'_>) -> u64;
+    fn twice(&self, query: &&str) -> u64;
 }
 
 #[bellrope_macros::service]

@@ -42,6 +42,16 @@ struct Page<T> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Meters(f64);
 
+/// Numbers at the ends of their types.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Wide {
+    unsigned: u64,
+    signed: i64,
+    widest: (u128, i128),
+    float: f64,
+    by_number: BTreeMap<u64, i64>,
+}
+
 /// Called as the class from which all errors come elsewhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 enum Error {
@@ -62,6 +72,10 @@ trait Odd {
     fn constructed(&self, timeout: Option<u8>) -> Page<u8>;
     #[name = "str"]
     fn text(&self) -> Page<Page<u8>>;
+    /// What it is given.
+    fn wide(&self, numbers: Wide) -> Wide;
+    /// A number that JSON cannot say.
+    fn nowhere(&self) -> f64;
 }
 
 struct Strange;
@@ -90,6 +104,14 @@ impl Odd for Strange {
 
     fn text(&self) -> Page<Page<u8>> {
         Page { items: vec![Page { items: vec![7], next: Some(u64::MAX) }], next: None }
+    }
+
+    fn wide(&self, numbers: Wide) -> Wide {
+        numbers
+    }
+
+    fn nowhere(&self) -> f64 {
+        f64::NAN
     }
 }
 

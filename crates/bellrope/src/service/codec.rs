@@ -75,6 +75,8 @@ pub struct CodecError(Box<Inner>);
 struct Inner {
     /// From the inside out.
     steps: Vec<Step>,
+    /// Whether there were more, further in.
+    is_cut: bool,
     fault: String,
 }
 
@@ -88,7 +90,7 @@ pub(super) enum Step {
 }
 
 impl CodecError {
-    /// Most steps of a place that are kept.
+    /// Most steps of a place that are kept: the outermost, which begin with the argument or field that whoever reads it knows.
     const MOST_STEPS: usize = 16;
     /// Most bytes of a fault that are kept: it may quote what a peer sent.
     const MOST_BYTES: usize = 512;
@@ -101,15 +103,17 @@ impl CodecError {
             fault.truncate(end);
             fault.push_str("...");
         }
-        Self(Box::new(Inner { steps: Vec::new(), fault }))
+        Self(Box::new(Inner { steps: Vec::new(), is_cut: false, fault }))
     }
 
     /// The same error, seen from one step further out.
     #[cold]
     pub(super) fn within(mut self, step: Step) -> Self {
-        if self.0.steps.len() < Self::MOST_STEPS {
-            self.0.steps.push(step);
+        if self.0.steps.len() == Self::MOST_STEPS {
+            self.0.steps.remove(0);
+            self.0.is_cut = true;
         }
+        self.0.steps.push(step);
         self
     }
 
@@ -133,6 +137,9 @@ impl CodecError {
                 }
                 Step::Index(index) => place.push_str(&format!("[{index}]")),
             }
+        }
+        if self.0.is_cut {
+            place.push_str("...");
         }
         place
     }

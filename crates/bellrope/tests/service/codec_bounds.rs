@@ -1,14 +1,17 @@
-//! Both codecs: how deep a value may be.
+//! Both codecs: how deep a value may be, and what a hostile one does to a service and to a client.
 
 use std::fmt::Debug;
 
-use bellrope::service::{Codec, Json, Postcard};
+use bellrope::{
+    CallError, Client, Server,
+    service::{Codec, Incoming, Json, Postcard, ServiceError},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::codecs::{there_and_back, written};
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Tree(Vec<Tree>);
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Tree(Vec<Tree>);
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum Chain {
@@ -72,4 +75,135 @@ fn depth_is_bounded_where_it_is_written_and_where_it_is_read() {
     ignored.extend(b",\"known\":300}");
     let error = Json::decode::<Known>(&ignored).unwrap_err();
     assert!(error.fault().contains("300"), "{error}");
+}
+
+macro_rules! deep {
+    ($module:ident, $codec:literal) => {
+        mod $module {
+            use super::*;
+
+            #[bellrope::service(codec = $codec)]
+            pub(super) trait Deep {
+                fn worker(&self, trees: Tree, by_text: Vec<(String, u8)>) -> Tree;
+                #[blocking]
+                fn slowly(&self, trees: Tree, by_text: Vec<(String, u8)>) -> Tree;
+                async fn waits(&self, trees: Tree, by_text: Vec<(String, u8)>) -> Tree;
+                async fn taken(&self, trees: Incoming<Tree>) -> u8;
+            }
+
+            pub(super) struct Pit;
+
+            #[bellrope::service]
+            impl Deep for Pit {
+                fn worker(&self, trees: Tree, _by_text: Vec<(String, u8)>) -> Tree {
+                    trees
+                }
+
+                fn slowly(&self, trees: Tree, _by_text: Vec<(String, u8)>) -> Tree {
+                    trees
+                }
+
+                async fn waits(&self, trees: Tree, _by_text: Vec<(String, u8)>) -> Tree {
+                    trees
+                }
+
+                async fn taken(&self, mut trees: Incoming<Tree>) -> u8 {
+                    let mut count = 0;
+                    while trees.next().await.is_some() {
+                        count += 1;
+                    }
+                    count
+                }
+            }
+        }
+    };
+}
+
+deep!(json, "json");
+deep!(postcard, "postcard");
+
+/// Payloads that no honest client writes, and what must be said of each.
+fn hostile(codec: &str) -> Vec<(Vec<u8>, &'static str)> {
+    let json = |text: String, fault| (text.into_bytes(), fault);
+    if codec == "json" {
+        return vec![
+            json(format!("{{\"trees\":{}", "[".repeat(200_000)), "trees[0][0]"),
+            json(format!("{{\"trees\":{}{},\"by_text\":[]}}", "[".repeat(500), "]".repeat(500)), "recursion limit"),
+            json("{\"trees\":[],\"by_text\":[[\"a\",999]]}".to_owned(), "by_text[0][1]: "),
+            json("{\"trees\":[],\"by_text\":[[\"\\ud800\",1]]}".to_owned(), "by_text[0][0]: "),
+            json("{\"trees\":[],\"trees\":[],\"by_text\":[]}".to_owned(), "duplicate field `trees`"),
+            (b"\xFF\xFE\x00".to_vec(), "the arguments cannot be read: "),
+            (vec![0; 100_000], "the arguments cannot be read: "),
+            (Vec::new(), "the arguments cannot be read: "),
+        ];
+    }
+    vec![
+        (vec![1; 200_000], "trees[0][0]"),
+        (b"\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01".to_vec(), "trees: "),
+        (b"\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF".to_vec(), "trees: "),
+        (b"\x00\xFF\xFF\xFF\xFF\x0F".to_vec(), "by_text: "),
+        (b"\x00\x01\xFF\xFF\xFF\xFF\x0F".to_vec(), "by_text[0][0]: "),
+        (b"\x00\x01\x02\xC3\x28\x01".to_vec(), "by_text[0][0]: "),
+        (b"\x00\x00\x00".to_vec(), "1 bytes follow"),
+        (Vec::new(), "trees: "),
+    ]
+}
+
+/// Every style answers with an error that names method and place, at once, and goes on serving.
+#[test]
+fn hostile_arguments_are_refused_with_method_and_place_in_every_style_and_the_next_call_goes() {
+    let home = tempfile::tempdir().unwrap();
+    let good: [&[u8]; 2] = [b"{\"trees\":[[]],\"by_text\":[]}", b"\x01\x00\x00"];
+    for (codec, good) in ["json", "postcard"].into_iter().zip(good) {
+        let path = home.path().join(codec).join("deep.sock");
+        let builder = Server::builder();
+        let builder = if codec == "json" { builder.service(json::Pit) } else { builder.service(postcard::Pit) };
+        let _server = builder.bind(&path).unwrap();
+        let client = Client::connect(&path).unwrap();
+        for (payload, fault) in hostile(codec) {
+            for method in ["Deep.worker", "Deep.slowly", "Deep.waits"] {
+                let error = client.call(method, &payload).unwrap_err();
+                let CallError::InvalidRequest { text } = error else { panic!("{codec} {method}: {error}") };
+                let named = format!("{method}: the arguments cannot be read: ");
+                assert!(text.starts_with(&named) && text.contains(fault), "{codec}: {text}\n{fault}");
+                assert!(text.len() < 4_096, "what is said is bounded: {} bytes", text.len());
+                assert!(client.call(method, good).is_ok(), "the next call goes");
+            }
+        }
+        let (begin, item): (&[u8], _) = if codec == "json" { (b"{}", b'[') } else { (b"", 1) };
+        let mut upload = client.client_stream("Deep.taken", begin).unwrap();
+        let _ = upload.send(&[item; 20_000]).unwrap();
+        let error = upload.finish().unwrap_err();
+        let CallError::InvalidRequest { text } = error else { panic!("{codec}: {error}") };
+        assert!(text.starts_with("Deep.taken: item 0 of the stream cannot be read: "), "{text}");
+    }
+}
+
+/// A server may be hostile, too: its answer is an error of the call, and not of the client.
+#[test]
+fn hostile_answers_are_unreadable_and_name_the_method() {
+    let home = tempfile::tempdir().unwrap();
+    for codec in ["json", "postcard"] {
+        let path = home.path().join(codec).join("deep.sock");
+        let answers =
+            [vec![if codec == "json" { b'[' } else { 1 }; 200_000], b"\xFF\xFF\xFF\xFF\x0F".to_vec(), Vec::new()];
+        let (sent, turn) = (answers.clone(), std::sync::atomic::AtomicUsize::new(0));
+        let server = Server::builder()
+            .unary("Deep.worker", move |_, reply| {
+                reply.put(&sent[turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % sent.len()]);
+                Ok(())
+            })
+            .bind(&path)
+            .unwrap();
+        for _ in &answers {
+            let tree = || Tree(Vec::new());
+            let error: ServiceError<_> = match codec {
+                "json" => json::DeepBlockingClient::connect(&path).unwrap().worker(tree(), Vec::new()).unwrap_err(),
+                _ => postcard::DeepBlockingClient::connect(&path).unwrap().worker(tree(), Vec::new()).unwrap_err(),
+            };
+            let unreadable = matches!(error.call_error(), Some(CallError::Unreadable { method: "Deep.worker", .. }));
+            assert!(unreadable, "{codec}: {error}");
+        }
+        server.shutdown();
+    }
 }

@@ -171,6 +171,8 @@ fn what_cannot_be_read_is_refused_with_method_and_field() {
     assert!(text.contains("part.at[1]: invalid type"), "{text}");
     assert!(refused(&named, "Files.size", b"{}").contains("missing field `path`"));
     assert!(refused(&named, "Files.size", b"").contains("EOF"));
+    let text = refused(&named, "Files.size", b"5");
+    assert!(text.contains("integer `5`, expected the arguments of Files.size by their names"), "{text}");
     let text = refused(&positional, "Places.size", b"\x05abc");
     assert!(text.contains("path: 5 elements cannot be in the 3 bytes that are left"), "{text}");
     assert!(refused(&positional, "Places.size", b"\x01ab").contains("1 bytes follow"), "leftovers");

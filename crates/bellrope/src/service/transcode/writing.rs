@@ -356,7 +356,7 @@ impl<'de> Visitor<'de> for Entries<'_, '_> {
                 let mut reader = serde_json::Deserializer::from_str(&text);
                 seed.deserialize(&mut reader)
                     .and_then(|()| reader.end())
-                    .map_err(|error| Error::custom(format_args!("the key {text:?}: {error}")))?;
+                    .map_err(|error| Error::custom(bad_key(&text, &error)))?;
             } else {
                 seed.deserialize(text.into_deserializer())?;
             }
@@ -366,6 +366,12 @@ impl<'de> Visitor<'de> for Entries<'_, '_> {
         }
         counted(self.0.to, count, &entries)
     }
+}
+
+/// What is wrong with a key. Its line and column are those of a text of its own: the map's are found by whoever reads that.
+fn bad_key(key: &str, error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    format!("the key {key:?}: {}", said.rsplit_once(" at line ").map_or(&*said, |(said, _)| said))
 }
 
 /// A map whose keys are no texts.
