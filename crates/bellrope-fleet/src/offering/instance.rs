@@ -29,7 +29,7 @@ use super::{
 use crate::{
     counters::{Counters, count},
     flow::Credit,
-    frame::{self, Down, DownKind, Head, Part, Up, UpKind},
+    frame::{self, Down, DownKind, Head, ItemPart, Up, UpKind},
     link::Link,
     message_type::style_of,
     services::Offered,
@@ -346,7 +346,7 @@ impl Instance {
             incoming,
             credit: credit.clone(),
         };
-        let (part, first) = (Part { seq: 0, size: head.size }, first.to_vec());
+        let (part, first) = (ItemPart { seq: 0, size: head.size }, first.to_vec());
         let serial = self.serial.fetch_add(1, Relaxed);
         let (registered, offered) = (Registered(Arc::clone(self), (from, call), serial), Arc::clone(offered));
         let task = self.link.spawn(async move {
