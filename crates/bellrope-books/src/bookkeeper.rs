@@ -13,10 +13,10 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
 
 use crate::calendar::DAY;
-use crate::ledger::{Ledger, Owner};
-use crate::price::{Money, Prices, Rate};
-use crate::reserve::{Budgets, Hold, Question, Refusal, Reserved, Sum, Want};
-use crate::row::{Counted, Row};
+use crate::ledger::{Ledger, LedgerOwner};
+use crate::price::{Money, Prices, TokenPrice};
+use crate::reserve::{Budgets, Denial, Hold, LedgerQuestion, Reserved, Sum, Want};
+use crate::row::{Row, TokenCount};
 use crate::settings::BookSettings;
 use crate::tally::Tally;
 use crate::token::Tokens;
@@ -31,7 +31,7 @@ pub const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 const TRUSTED: u64 = DAY as u64;
 
 /// The time, from wherever it comes.
-pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
+pub type WallClock = Arc<dyn Fn() -> Moment + Send + Sync>;
 
 /// A moment on two clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Moment {
 pub struct Bookkeeper(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
-    clock: Clock,
+    clock: WallClock,
     started: Moment,
     pub(crate) ledger: Option<Ledger>,
     tokens: Option<Tokens>,
@@ -63,14 +63,14 @@ pub(crate) struct State {
     /// The last number of a request.
     last: u64,
     /// By number: what is under way.
-    pub(crate) running: BTreeMap<u64, Entry>,
+    pub(crate) running: BTreeMap<u64, OpenRequest>,
     pub(crate) tally: Tally,
     /// What others spent today, by client.
     pub(crate) others_today: HashMap<String, Sum>,
 }
 
 /// A request that is under way.
-pub(crate) struct Entry {
+pub(crate) struct OpenRequest {
     at: Moment,
     pub(crate) provider: String,
     pub(crate) model: Option<String>,
@@ -79,7 +79,7 @@ pub(crate) struct Entry {
     pub(crate) endpoint: &'static str,
     /// An estimate.
     input: u64,
-    rate: Option<Rate>,
+    rate: Option<TokenPrice>,
     hold: Hold,
 }
 
@@ -96,7 +96,7 @@ impl Bookkeeper {
 
     /// As [`Self::start`], with the time from elsewhere.
     #[must_use]
-    pub fn with(settings: BookSettings, tokens: Option<Tokens>, clock: Clock) -> Self {
+    pub fn with(settings: BookSettings, tokens: Option<Tokens>, clock: WallClock) -> Self {
         let mut number = [0; 8];
         // Without random bytes two servers of the same moment would take each other for one.
         let server = match SystemRandom::new().fill(&mut number) {
@@ -179,7 +179,7 @@ impl Books for Bookkeeper {
             rate,
         };
         let reserved = budgets.reserve(now.wall_ms, &want);
-        let entry = |hold: Hold| Entry {
+        let entry = |hold: Hold| OpenRequest {
             at: now,
             provider: intent.provider.to_owned(),
             model: intent.model.map(str::to_owned),
@@ -201,8 +201,8 @@ impl Books for Bookkeeper {
                 Ok(Verdict::Send(Admission { entry, max_tokens, is_bounded, notices }))
             }
             Reserved::Instead { model, notice } => Ok(Verdict::Instead { model, notice }),
-            Reserved::Refused(Refusal { budget, reason, retry_after }) => {
-                let row = entry(Hold::default()).over(now, Outcome::Refused, Counted::default(), None, settings);
+            Reserved::Refused(Denial { budget, reason, retry_after }) => {
+                let row = entry(Hold::default()).over(now, Outcome::Refused, TokenCount::default(), None, settings);
                 state.tally.count(&row, now.wall_ms);
                 drop(state);
                 self.0.add(row);
@@ -279,13 +279,13 @@ impl Inner {
 
     fn add(self: &Arc<Self>, row: Row) {
         if let Some(ledger) = &self.ledger {
-            let owner: Arc<dyn Owner> = Arc::clone(self) as _;
+            let owner: Arc<dyn LedgerOwner> = Arc::clone(self) as _;
             ledger.add(row, &owner);
         }
     }
 }
 
-impl Owner for Inner {
+impl LedgerOwner for Inner {
     fn oldest_ms(&self) -> Option<i64> {
         let (now, keep) = (self.now(), self.state().settings.keep_days);
         // A clock that was set while we ran may be wrong, and what is erased does not come back.
@@ -294,15 +294,15 @@ impl Owner for Inner {
         (now.wall_ms.abs_diff(expected) < TRUSTED).then(|| now.wall_ms - i64::from(keep) * DAY)
     }
 
-    fn questions(&self) -> Vec<Question> {
+    fn questions(&self) -> Vec<LedgerQuestion> {
         let now = self.now().wall_ms;
         let state = self.state();
         let mut questions = state.budgets.questions(now);
-        questions.push(Question::of_day(TODAY, now, &state.settings.currency));
+        questions.push(LedgerQuestion::of_day(TODAY, now, &state.settings.currency));
         questions
     }
 
-    fn answered(&self, question: &Question, sums: Vec<(String, Sum)>) {
+    fn answered(&self, question: &LedgerQuestion, sums: Vec<(String, Sum)>) {
         let mut state = self.state();
         match question.budget == TODAY {
             true => state.others_today = sums.into_iter().collect(),
@@ -311,7 +311,7 @@ impl Owner for Inner {
     }
 }
 
-impl Entry {
+impl OpenRequest {
     /// How long it has taken.
     pub(crate) fn took(&self, now: Moment) -> Duration {
         now.steady.saturating_sub(self.at.steady)
@@ -319,22 +319,29 @@ impl Entry {
 
     /// The tokens that a request took. What a provider says counts, zero too; of an answer that did not come whole it has
     /// said nothing yet, or only what it begins with.
-    fn counted(&self, outcome: Outcome, spent: &Spent) -> Counted {
+    fn counted(&self, outcome: Outcome, spent: &Spent) -> TokenCount {
         let said = spent.said_bytes.div_ceil(BYTES_A_TOKEN);
         match (outcome, &spent.usage) {
-            (Outcome::Refused | Outcome::Failed, None) => Counted::default(),
-            (Outcome::Done, Some(usage)) => Counted::of(usage),
+            (Outcome::Refused | Outcome::Failed, None) => TokenCount::default(),
+            (Outcome::Done, Some(usage)) => TokenCount::of(usage),
             (_, Some(usage)) => {
                 let input = if usage.input_tokens == 0 { self.input } else { usage.input_tokens };
                 let output = usage.output_tokens.max(said);
-                Counted { input, output, estimated: true, ..Counted::of(usage) }
+                TokenCount { input, output, estimated: true, ..TokenCount::of(usage) }
             }
-            (_, None) => Counted { input: self.input, output: said, estimated: true, ..Counted::default() },
+            (_, None) => TokenCount { input: self.input, output: said, estimated: true, ..TokenCount::default() },
         }
     }
 
     /// Its row in the ledger. `said`: what the provider says that it cost.
-    fn over(self, now: Moment, outcome: Outcome, tokens: Counted, said: Option<f64>, settings: &BookSettings) -> Row {
+    fn over(
+        self,
+        now: Moment,
+        outcome: Outcome,
+        tokens: TokenCount,
+        said: Option<f64>,
+        settings: &BookSettings,
+    ) -> Row {
         let currency = || self.rate.as_ref().map_or_else(|| settings.currency.clone(), |rate| rate.currency.clone());
         let cost = match said.and_then(micros_of) {
             Some(micros) => Some(Money { micros, currency: currency() }),
@@ -358,7 +365,7 @@ impl Entry {
     }
 }
 
-impl Counted {
+impl TokenCount {
     fn of(usage: &Usage) -> Self {
         Self {
             input: usage.input_tokens,
@@ -388,7 +395,7 @@ fn micros_of(amount: f64) -> Option<u64> {
 }
 
 /// The system's clocks.
-fn clock() -> Clock {
+fn clock() -> WallClock {
     let began = Instant::now();
     Arc::new(move || {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::reserve::{Question, Sum};
+use crate::reserve::{LedgerQuestion, Sum};
 use crate::row::Row;
 use store::{Store, StoreError};
 
@@ -33,20 +33,20 @@ const PRUNE: Duration = Duration::from_secs(3_600);
 const READ: Duration = Duration::from_secs(5);
 
 /// What the ledger asks of its owner, in its own thread.
-pub(crate) trait Owner: Send + Sync {
+pub(crate) trait LedgerOwner: Send + Sync {
     /// From which moment on rows are kept; `None`: the clock cannot be trusted now.
     fn oldest_ms(&self) -> Option<i64>;
     /// What is to be read: what others spent.
-    fn questions(&self) -> Vec<Question>;
+    fn questions(&self) -> Vec<LedgerQuestion>;
     /// The answer to one of these.
-    fn answered(&self, question: &Question, sums: Vec<(String, Sum)>);
+    fn answered(&self, question: &LedgerQuestion, sums: Vec<(String, Sum)>);
 }
 
 /// The way to the ledger. Clones lead to the same.
 #[derive(Clone)]
-pub(crate) struct Ledger(Arc<Shared>);
+pub(crate) struct Ledger(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     path: PathBuf,
     /// Tells rows of this start from those of others.
     server: i64,
@@ -78,7 +78,7 @@ struct Queue {
 impl Ledger {
     /// A ledger in this file, which is opened with the first row. `server`: a random number.
     pub(crate) fn new(path: PathBuf, server: i64) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(Inner {
             path,
             server,
             queue: Mutex::default(),
@@ -92,7 +92,7 @@ impl Ledger {
     }
 
     /// Reads now what others spent, before anything is asked of this server. Makes no file.
-    pub(crate) fn read_now(&self, owner: &dyn Owner) {
+    pub(crate) fn read_now(&self, owner: &dyn LedgerOwner) {
         if !self.0.path.exists() {
             return;
         }
@@ -103,7 +103,7 @@ impl Ledger {
     }
 
     /// Adds a row. It is lost if too many wait.
-    pub(crate) fn add(&self, row: Row, owner: &Arc<dyn Owner>) {
+    pub(crate) fn add(&self, row: Row, owner: &Arc<dyn LedgerOwner>) {
         let mut queue = self.0.queue();
         if queue.is_over || queue.rows.len() + queue.writing >= MAX_WAITING {
             self.0.lost.fetch_add(1, Relaxed);
@@ -120,7 +120,7 @@ impl Ledger {
     }
 
     /// Starts the thread if there is none.
-    fn start(&self, owner: &Arc<dyn Owner>) {
+    fn start(&self, owner: &Arc<dyn LedgerOwner>) {
         let mut thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.is_some() {
             return;
@@ -190,13 +190,13 @@ impl Ledger {
     }
 }
 
-impl Shared {
+impl Inner {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The thread.
-    fn write_all(&self, owner: &dyn Owner) {
+    fn write_all(&self, owner: &dyn LedgerOwner) {
         let mut store = None;
         let (mut pruned, mut asked, mut said) = (None::<Instant>, None::<Instant>, None::<Instant>);
         let mut written = None::<Instant>;
@@ -330,7 +330,7 @@ impl Shared {
 }
 
 /// Reads what others spent.
-fn read(store: &Store, server: i64, owner: &dyn Owner) -> Result<(), StoreError> {
+fn read(store: &Store, server: i64, owner: &dyn LedgerOwner) -> Result<(), StoreError> {
     for question in owner.questions() {
         let sums = store.spent(server, &question)?;
         owner.answered(&question, sums);

@@ -32,13 +32,13 @@ mod tally;
 mod token;
 mod usage;
 
-pub use bookkeeper::{Bookkeeper, Clock, FLUSH, FLUSH_WITHIN, Moment};
+pub use bookkeeper::{Bookkeeper, FLUSH, FLUSH_WITHIN, Moment, WallClock};
 pub use budget::{Action, Budget};
 pub use calendar::Window;
 pub use ledger::store::StoreError;
 pub use price::Price;
 pub use settings::{BookSettings, SettingFault};
-pub use token::{Found, NewToken, TokenError, TokenRow, Tokens, holds_token};
+pub use token::{KeyHolder, NewToken, TokenError, TokenRow, Tokens, holds_token};
 pub use usage::{By, Forget, UsageQuery, UsageReport, UsageRow, forget, usage};
 
 pub use calendar::day_of;

@@ -41,9 +41,9 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
 
 /// What tells a file from another one at the same path later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity(u64, u64);
+pub(crate) struct FileIdentity(u64, u64);
 
-impl Identity {
+impl FileIdentity {
     pub(crate) fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         Some(Self(metadata.dev(), metadata.ino()))

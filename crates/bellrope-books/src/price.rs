@@ -44,12 +44,12 @@ struct Known {
     model: String,
     /// The first day.
     from: i64,
-    rate: Rate,
+    rate: TokenPrice,
 }
 
 /// What a token costs, in billionths of the currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rate {
+pub(crate) struct TokenPrice {
     input: u64,
     pub(crate) output: u64,
     cached: u64,
@@ -77,7 +77,7 @@ impl Prices {
                 provider: row.provider.clone(),
                 model: row.model.to_ascii_lowercase(),
                 from: row.from.as_deref().and_then(day_of).unwrap_or(i64::MIN),
-                rate: Rate {
+                rate: TokenPrice {
                     input: billionths(row.input),
                     output: billionths(row.output),
                     cached: billionths(row.cached.unwrap_or(row.input)),
@@ -96,7 +96,7 @@ impl Prices {
     }
 
     /// The price of a model at a moment. `None`: it is not known, which is not nothing.
-    pub(crate) fn of(&self, provider: &str, model: Option<&str>, at_ms: i64) -> Option<&Rate> {
+    pub(crate) fn of(&self, provider: &str, model: Option<&str>, at_ms: i64) -> Option<&TokenPrice> {
         let (day, model) = (at_ms.div_euclid(DAY), model?.to_ascii_lowercase());
         let fits = |row: &&Known| {
             row.from <= day && (row.provider == "*" || row.provider == provider) && matches(&row.model, &model)
@@ -105,7 +105,7 @@ impl Prices {
     }
 }
 
-impl Rate {
+impl TokenPrice {
     /// What these tokens cost. Those of the cache are part of the input, and each is counted once.
     pub(crate) fn cost(&self, usage: &Usage) -> Money {
         let cached = usage.cache_read_tokens.unwrap_or(0).min(usage.input_tokens);

@@ -9,7 +9,7 @@ use bellrope_gateway::{Asker, AskerKind, Usage};
 
 use crate::budget::{Action, Budget};
 use crate::calendar::{Window, shown};
-use crate::price::{Rate, amount};
+use crate::price::{TokenPrice, amount};
 
 /// All budgets, with what is spent and held of each.
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ pub(crate) struct Want<'a> {
     pub(crate) input: u64,
     /// Of the answer: what is asked for, or assumed.
     pub(crate) output: u64,
-    pub(crate) rate: Option<&'a Rate>,
+    pub(crate) rate: Option<&'a TokenPrice>,
 }
 
 /// What became of a reservation.
@@ -86,7 +86,7 @@ pub(crate) struct Want<'a> {
 pub(crate) enum Reserved {
     Held { hold: Hold, max_output: Option<u64>, notices: Vec<String> },
     Instead { model: String, notice: String },
-    Refused(Refusal),
+    Refused(Denial),
 }
 
 /// What one request holds, until it is settled.
@@ -102,7 +102,7 @@ impl Hold {
 
 /// Why a request may not be sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct Denial {
     pub(crate) budget: String,
     pub(crate) reason: String,
     pub(crate) retry_after: Duration,
@@ -110,7 +110,7 @@ pub(crate) struct Refusal {
 
 /// What the ledger is asked for a budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Question {
+pub(crate) struct LedgerQuestion {
     pub(crate) budget: String,
     pub(crate) from: i64,
     pub(crate) until: i64,
@@ -118,7 +118,7 @@ pub(crate) struct Question {
     pub(crate) currency: String,
 }
 
-impl Question {
+impl LedgerQuestion {
     /// What each client spent on the day of this moment.
     pub(crate) fn of_day(budget: &str, at_ms: i64, currency: &str) -> Self {
         let Range { start, end } = Window::Day.around(at_ms);
@@ -157,7 +157,7 @@ impl Budgets {
                 (Over::Warn, _) | (_, Ok(None)) => {}
                 (_, Ok(Some(most))) => allowed = allowed.min(most),
                 (Over::Model(model), Err(_)) if is_of(want, model) => {}
-                (Over::Model(model), Err(Refusal { reason, .. })) => {
+                (Over::Model(model), Err(Denial { reason, .. })) => {
                     let notice = format!("asked {model} instead: of the budget `{}` {reason}", rule.name);
                     return Reserved::Instead { model: model.clone(), notice };
                 }
@@ -199,10 +199,10 @@ impl Budgets {
     }
 
     /// What the ledger is to be asked.
-    pub(crate) fn questions(&self, now: i64) -> Vec<Question> {
+    pub(crate) fn questions(&self, now: i64) -> Vec<LedgerQuestion> {
         let question = |rule: &Rule| {
             let window = rule.window.around(now);
-            Question {
+            LedgerQuestion {
                 budget: rule.name.clone(),
                 from: window.start,
                 until: window.end,
@@ -214,7 +214,7 @@ impl Budgets {
     }
 
     /// What the ledger says that others spent of a budget, by client.
-    pub(crate) fn others_spent(&mut self, question: &Question, sums: Vec<(String, Sum)>) {
+    pub(crate) fn others_spent(&mut self, question: &LedgerQuestion, sums: Vec<(String, Sum)>) {
         let Some(rule) = self.rules.iter().find(|rule| rule.name == question.budget) else { return };
         for (client, sum) in sums {
             let part = if rule.has_parts() { &*client } else { "" };
@@ -328,18 +328,18 @@ impl Rule {
     ///
     /// # Errors
     /// Nothing is left, or others hold it.
-    fn room(&self, counter: &Counter, want: &Want<'_>, now: i64) -> Result<Option<u64>, Refusal> {
+    fn room(&self, counter: &Counter, want: &Want<'_>, now: i64) -> Result<Option<u64>, Denial> {
         let (spent, held) = (counter.spent(), counter.held);
         let over = |reason: String| {
             let end = format!("this {} ends at {}", self.window.word(), shown(counter.window.end));
             let left = u64::try_from(counter.window.end - now).unwrap_or(0);
-            Refusal {
+            Denial {
                 budget: self.name.clone(),
                 reason: format!("{reason}, and {end}"),
                 retry_after: Duration::from_millis(left.max(1)),
             }
         };
-        let busy = |unit: &str| Refusal {
+        let busy = |unit: &str| Denial {
             budget: self.name.clone(),
             reason: format!("requests under way hold the {unit} that are left"),
             retry_after: HELD,

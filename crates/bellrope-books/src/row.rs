@@ -17,14 +17,14 @@ pub(crate) struct Row {
     pub(crate) kind: AskerKind,
     pub(crate) endpoint: &'static str,
     pub(crate) outcome: Outcome,
-    pub(crate) tokens: Counted,
+    pub(crate) tokens: TokenCount,
     /// `None`: its price is not known, which is not zero.
     pub(crate) cost: Option<Money>,
 }
 
 /// Tokens, in part as the provider says, in part estimated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Counted {
+pub(crate) struct TokenCount {
     pub(crate) input: u64,
     pub(crate) output: u64,
     pub(crate) cached: Option<u64>,
@@ -34,7 +34,7 @@ pub(crate) struct Counted {
     pub(crate) estimated: bool,
 }
 
-impl Counted {
+impl TokenCount {
     /// Those that budgets count.
     pub(crate) fn total(&self) -> u64 {
         self.input.saturating_add(self.output)

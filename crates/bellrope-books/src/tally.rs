@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
     use crate::price::Money;
-    use crate::row::Counted;
+    use crate::row::TokenCount;
 
     #[test]
     fn names_from_requests_make_a_bounded_number_of_series_and_lose_no_count() {
@@ -136,7 +136,7 @@ mod tests {
             kind: AskerKind::Program,
             endpoint: "",
             outcome: Outcome::Done,
-            tokens: Counted { input: 1, output: 2, ..Counted::default() },
+            tokens: TokenCount { input: 1, output: 2, ..TokenCount::default() },
             cost: number.is_multiple_of(2).then(|| Money { micros: 5, currency: "USD".into() }),
         };
         (0..1_000).for_each(|number| tally.count(&row(number), 7));

@@ -90,7 +90,7 @@ pub struct NewToken {
 
 /// Whose a key is that a tool shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum KeyHolder {
     /// That of the tool of this name.
     Token(String),
     /// It looks like one of ours, and is none: removed, or mistyped.
@@ -166,9 +166,9 @@ impl Tokens {
     /// Whose a key is that a tool shows. One that was made is known at once, one that was removed is refused within a second. If the file cannot be read no
     /// key is known.
     #[must_use]
-    pub fn find(&self, shown: &str) -> Found {
+    pub fn find(&self, shown: &str) -> KeyHolder {
         if !holds_token(shown) {
-            return Found::Foreign;
+            return KeyHolder::Foreign;
         }
         let hash = hash_of(plain(shown));
         // One that was just made is known at once.
@@ -182,10 +182,10 @@ impl Tokens {
                 }
             }
             if let Some(name) = found {
-                return Found::Token(name.clone());
+                return KeyHolder::Token(name.clone());
             }
         }
-        Found::Wrong
+        KeyHolder::Wrong
     }
 
     /// All tokens, and a number that grows with every change.
@@ -385,9 +385,9 @@ mod tests {
         let (tokens, _home) = tokens();
         let made = tokens.add("codex", &["5USD/day".to_owned()]).unwrap();
         assert_eq!((made.token.len(), made.token.starts_with(PREFIX)), (4 + 2 * RANDOM, true));
-        assert_eq!(tokens.find(&made.token), Found::Token("codex".into()));
+        assert_eq!(tokens.find(&made.token), KeyHolder::Token("codex".into()));
         let later = Tokens::at(tokens.path().to_owned()).add("later", &[]).unwrap();
-        assert_eq!(tokens.find(&later.token), Found::Token("later".into()), "another process made it");
+        assert_eq!(tokens.find(&later.token), KeyHolder::Token("later".into()), "another process made it");
         let text = fs::read_to_string(tokens.path()).unwrap();
         assert!(!text.contains(&made.token[4..]) && text.contains("5USD/day"), "{text}");
         assert!(!format!("{made:?}").contains(&made.token[4..]));
@@ -401,16 +401,16 @@ mod tests {
     #[test]
     fn one_that_was_removed_is_wrong_and_a_key_of_somebody_else_is_nobodys_business() {
         let (tokens, _home) = tokens();
-        assert_eq!(tokens.find("sk-ant-1"), Found::Foreign);
-        assert_eq!(tokens.find("brt_00"), Found::Wrong);
-        assert_eq!(tokens.find("sk-1,BRT_00"), Found::Wrong, "it is ours, however it is written");
+        assert_eq!(tokens.find("sk-ant-1"), KeyHolder::Foreign);
+        assert_eq!(tokens.find("brt_00"), KeyHolder::Wrong);
+        assert_eq!(tokens.find("sk-1,BRT_00"), KeyHolder::Wrong, "it is ours, however it is written");
         let made = tokens.add("codex", &[]).unwrap();
         // Another process removes it.
         let other = Tokens::at(tokens.path().to_owned());
-        assert_eq!(tokens.find(&made.token), Found::Token("codex".into()));
+        assert_eq!(tokens.find(&made.token), KeyHolder::Token("codex".into()));
         other.remove("codex").unwrap();
         let deadline = Instant::now() + Duration::from_secs(10);
-        while tokens.find(&made.token) != Found::Wrong {
+        while tokens.find(&made.token) != KeyHolder::Wrong {
             assert!(Instant::now() < deadline);
             std::thread::yield_now();
         }
@@ -437,7 +437,7 @@ mod tests {
         for damaged in ["{", r#"{"version":2,"tokens":[]}"#, &"x".repeat(2 << 20)] {
             fs::write(tokens.path(), damaged).unwrap();
             let anew = Tokens::at(tokens.path().to_owned());
-            assert_eq!(anew.find(&made.token), Found::Wrong);
+            assert_eq!(anew.find(&made.token), KeyHolder::Wrong);
             let error = anew.add("b", &[]).unwrap_err().to_string();
             assert!(error.contains("holds no tokens") && error.contains("move it away"), "{error}");
             assert_eq!(fs::read_to_string(tokens.path()).unwrap(), damaged);
@@ -452,7 +452,7 @@ mod tests {
         fs::remove_file(tokens.path()).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(tokens.path()).status().unwrap().success());
         let anew = Tokens::at(tokens.path().to_owned());
-        assert_eq!(anew.find(&made.token), Found::Wrong);
+        assert_eq!(anew.find(&made.token), KeyHolder::Wrong);
         assert!(anew.add("b", &[]).unwrap_err().to_string().contains("it is no ordinary file"));
     }
 

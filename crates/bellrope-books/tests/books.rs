@@ -10,8 +10,8 @@ use bellrope_books::{
     BookSettings, Bookkeeper, Budget, By, Moment, Price, Tokens, UsageQuery, UsageRow, Window, usage,
 };
 use bellrope_gateway::{
-    AnswerRoom, Asker, AskerKind, BoxFuture, Capabilities, ChatRequest, Chunk, ChunkStream, EmbeddingRequest, Gateway,
-    ModelInfo, Provider, ProviderError, ProviderHealth, StopReason, Usage,
+    AnswerRoom, Asker, AskerKind, BoxFuture, Capabilities, ChatRequest, Chunk, EmbeddingRequest, Gateway, ModelInfo,
+    Provider, ProviderError, ProviderHealth, ProviderStream, StopReason, Usage,
 };
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::Semaphore;
@@ -51,7 +51,7 @@ impl Provider for Scripted {
         Capabilities { default_model: Some("usual".into()), ..Capabilities::default() }
     }
 
-    fn chat_stream(&self, request: ChatRequest) -> ChunkStream {
+    fn chat_stream(&self, request: ChatRequest) -> ProviderStream {
         self.asked.lock().unwrap().push(request);
         let answer = self.answers.lock().unwrap().pop_front().unwrap_or_else(|| whole(10, 5));
         let leave = Arc::clone(&self.leave);

@@ -8,7 +8,7 @@ use std::{fmt, io::IsTerminal, sync::OnceLock};
 use anyhow::anyhow;
 #[cfg(not(feature = "otlp"))]
 use bellrope::server::ServerBuilder;
-use bellrope_terminal::{Outcome, stderr::Lines};
+use bellrope_terminal::{Outcome, stderr::LineWriter};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tracing::level_filters::LevelFilter;
@@ -83,13 +83,13 @@ pub(crate) fn check_collector(_: &str) -> Result<(), String> {
 
 /// Spans on their way to a collector, if there is one.
 #[derive(Debug, Default)]
-pub(crate) struct Spans(#[cfg(feature = "otlp")] Option<otlp::Sending>);
+pub(crate) struct Spans(#[cfg(feature = "otlp")] Option<otlp::SpanSender>);
 
 impl Spans {
     /// Sends what is left, within a deadline.
     pub(crate) fn finish(&self) {
         #[cfg(feature = "otlp")]
-        self.0.iter().for_each(otlp::Sending::finish);
+        self.0.iter().for_each(otlp::SpanSender::finish);
     }
 }
 
@@ -132,7 +132,7 @@ fn start(filter: Targets, format: LogFormat, mut parts: Vec<Part>) -> Outcome {
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // A broken stderr must not bring the program down. A call's span says at its end how long it took and how it ended.
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(Lines::default)
+        .with_writer(LineWriter::default)
         .log_internal_errors(false)
         .with_span_events(FmtSpan::CLOSE);
     // A filter of their own, so that what is logged and what else becomes of spans do not depend on each other.

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::Context;
 use bellrope::{LogFile, Server, server::inherited_listener, status::OPERATOR_TYPES};
-use bellrope_books::{Bookkeeper, Found, Tokens};
+use bellrope_books::{Bookkeeper, KeyHolder, Tokens};
 use bellrope_gateway::{LiveGateway, MESSAGE_TYPES};
 use bellrope_health::HealthServer;
 use bellrope_measure::served::{register, stay_small};
@@ -102,8 +102,8 @@ pub(crate) struct ServeArgs {
 /// What knows the name of a token that a caller of the socket shows.
 fn token_names(tokens: Option<Tokens>) -> impl Fn(&str) -> Option<String> + Send + Sync + 'static {
     move |shown| match tokens.as_ref()?.find(shown) {
-        Found::Token(name) => Some(name),
-        Found::Wrong | Found::Foreign => None,
+        KeyHolder::Token(name) => Some(name),
+        KeyHolder::Wrong | KeyHolder::Foreign => None,
     }
 }
 

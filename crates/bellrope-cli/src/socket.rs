@@ -8,7 +8,7 @@ use std::{
 use anyhow::anyhow;
 use bellrope::{
     CallError, Client,
-    client::{ClientConfig, ConnectError, HandshakeError, Status},
+    client::{ClientConfig, ConnectError, HandshakeError, HandshakeStatus},
     default_socket_path,
     server::BindError,
 };
@@ -66,7 +66,7 @@ pub(crate) fn explain(error: ConnectError) -> anyhow::Error {
     let path = match &error {
         ConnectError::NoServer { path, .. } => path,
         ConnectError::Handshake(
-            HandshakeError::Version { .. } | HandshakeError::Refused { status: Status::Version, .. },
+            HandshakeError::Version { .. } | HandshakeError::Refused { status: HandshakeStatus::Version, .. },
         ) => return anyhow!("{error}; bring both to one version, and start the server anew"),
         _ => return error.into(),
     };

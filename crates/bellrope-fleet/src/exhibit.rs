@@ -8,7 +8,7 @@ use std::{
 
 use bellrope::status::{Exhibit, Family, Panel, PanelTable, SampleValue};
 
-use crate::{importing::Known, session::Membership};
+use crate::{importing::KnownInstance, session::Membership};
 
 /// Rows of the table of instances on the page, and servers with a series of their own.
 const MOST_ROWS: usize = 32;
@@ -32,14 +32,14 @@ impl Shown {
     /// connection: a series that is new each time would never end.
     fn by_server(&self) -> Vec<(Vec<(&'static str, String)>, SampleValue)> {
         let mut calls = BTreeMap::<String, u64>::new();
-        for Known { server, calls: there, .. } in self.0.importer.choices.instances() {
+        for KnownInstance { server, calls: there, .. } in self.0.importer.choices.instances() {
             *calls.entry(named(server)).or_default() += there;
         }
         let rows = calls.into_iter().take(MOST_SERIES);
         rows.map(|(server, calls)| (vec![("server", server)], SampleValue::Whole(calls))).collect()
     }
 
-    fn instances(&self) -> Vec<Known> {
+    fn instances(&self) -> Vec<KnownInstance> {
         let mut instances = self.0.importer.choices.instances();
         instances.sort_by(|one, other| other.calls.cmp(&one.calls).then_with(|| one.server.cmp(&other.server)));
         instances

@@ -28,7 +28,7 @@ use crate::{
     importing::{Choices, Importer, Imports, Types},
     link::{FleetError, random},
     offering::Offers,
-    session::{Membership, Phase, Session},
+    session::{FleetPhase, FleetSession, Membership},
     settings::FleetSettings,
     signing::{Signer, Trust},
 };
@@ -100,7 +100,7 @@ impl Fleet {
             socket,
             importer,
             counters,
-            phase: watch::Sender::new(Phase::Serving),
+            phase: watch::Sender::new(FleetPhase::Serving),
             settled: watch::Sender::new(false),
             linked: AtomicBool::new(false),
             instance: Mutex::default(),
@@ -158,14 +158,14 @@ impl Fleet {
         }
         let until = Instant::now() + most;
         self.membership.phase.send_if_modified(|phase| {
-            let serving = *phase == Phase::Serving;
+            let serving = *phase == FleetPhase::Serving;
             if serving {
-                *phase = Phase::Draining;
+                *phase = FleetPhase::Draining;
             }
             serving
         });
         let mut phases = self.membership.phase.subscribe();
-        while *phases.borrow_and_update() < Phase::Drained {
+        while *phases.borrow_and_update() < FleetPhase::Drained {
             // Without a link nobody else's calls run here.
             if !self.is_linked() {
                 return true;
@@ -181,7 +181,7 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        self.membership.phase.send_replace(Phase::Stopped);
+        self.membership.phase.send_replace(FleetPhase::Stopped);
         let _ = self.left.lock().unwrap_or_else(PoisonError::into_inner).recv();
     }
 }
@@ -221,8 +221,8 @@ fn run(runtime: &Runtime, membership: Arc<Membership>, told: Told, no_longer_nee
 async fn link_after_link(membership: &Arc<Membership>, told: &mpsc::Sender<Result<(), FleetError>>) {
     let mut told = Some(told);
     let mut pause = PAUSES.0;
-    while *membership.phase.borrow() != Phase::Stopped {
-        match Session::open(membership).await {
+    while *membership.phase.borrow() != FleetPhase::Stopped {
+        match FleetSession::open(membership).await {
             Ok(session) => {
                 pause = PAUSES.0;
                 membership.linked.store(true, Relaxed);
@@ -241,7 +241,7 @@ async fn link_after_link(membership: &Arc<Membership>, told: &mpsc::Sender<Resul
                     }
                 }
                 membership.linked.store(false, Relaxed);
-                if *membership.phase.borrow() != Phase::Stopped {
+                if *membership.phase.borrow() != FleetPhase::Stopped {
                     tracing::warn!(target: "bellrope::fleet", "the connection to NATS was lost");
                 }
             }
@@ -250,14 +250,14 @@ async fn link_after_link(membership: &Arc<Membership>, told: &mpsc::Sender<Resul
                     let is_last = !error.may_pass();
                     let _ = told.send(Err(error));
                     if is_last {
-                        membership.phase.send_replace(Phase::Stopped);
+                        membership.phase.send_replace(FleetPhase::Stopped);
                     }
                 }
                 None => tracing::debug!(target: "bellrope::fleet", "{error}"),
             },
         }
         let mut phases = membership.phase.subscribe();
-        let _ = timeout(pause, phases.wait_for(|phase| *phase == Phase::Stopped)).await;
+        let _ = timeout(pause, phases.wait_for(|phase| *phase == FleetPhase::Stopped)).await;
         pause = (pause * 2).min(PAUSES.1);
     }
 }

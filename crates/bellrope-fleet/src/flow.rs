@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::frame::Part;
+use crate::frame::ItemPart;
 
 /// Bytes that one direction of a call may be ahead of its reader.
 pub(crate) const WINDOW: usize = 256 * 1024;
@@ -70,9 +70,9 @@ impl Cutter {
     }
 
     /// The first part of an item, or the next after `from` bytes of it: its description and its bytes.
-    pub(crate) fn cut<'a>(&mut self, item: &'a [u8], from: usize) -> (Part, &'a [u8]) {
+    pub(crate) fn cut<'a>(&mut self, item: &'a [u8], from: usize) -> (ItemPart, &'a [u8]) {
         let bytes = &item[from..item.len().min(from + self.part)];
-        let part = Part { seq: self.seq, size: item.len() as u64 };
+        let part = ItemPart { seq: self.seq, size: item.len() as u64 };
         self.seq += 1;
         (part, bytes)
     }
@@ -107,7 +107,7 @@ impl Gathered {
     }
 
     /// The items of a message.
-    pub(crate) fn items(mut message: &[u8]) -> impl Iterator<Item = Result<&[u8], Broken>> {
+    pub(crate) fn items(mut message: &[u8]) -> impl Iterator<Item = Result<&[u8], BrokenPart>> {
         std::iter::from_fn(move || {
             if message.is_empty() {
                 return None;
@@ -117,14 +117,14 @@ impl Gathered {
                 rest.split_at_checked(len)
             });
             message = item.map_or(&[][..], |(_, rest)| rest);
-            Some(item.map(|(item, _)| item).ok_or(Broken::Size))
+            Some(item.map(|(item, _)| item).ok_or(BrokenPart::Size))
         })
     }
 }
 
 /// What is wrong with a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Broken {
+pub(crate) enum BrokenPart {
     #[error("part {due} of the stream is missing: {came} came")]
     Gap { due: u64, came: u64 },
     #[error("parts of an item do not agree on its size")]
@@ -142,33 +142,33 @@ pub(crate) struct Assembly {
 
 impl Assembly {
     /// Whether this part begins an item that needs more parts.
-    pub(crate) fn begins_large(&self, part: Part, bytes: &[u8]) -> bool {
+    pub(crate) fn begins_large(&self, part: ItemPart, bytes: &[u8]) -> bool {
         self.size.is_none() && part.size > bytes.len() as u64
     }
 
     /// Takes a message that holds several items.
-    pub(crate) fn take_gathered(&mut self, seq: u64) -> Result<(), Broken> {
+    pub(crate) fn take_gathered(&mut self, seq: u64) -> Result<(), BrokenPart> {
         if seq != self.seq {
-            return Err(Broken::Gap { due: self.seq, came: seq });
+            return Err(BrokenPart::Gap { due: self.seq, came: seq });
         }
         self.seq += 1;
-        if self.size.is_some() { Err(Broken::Size) } else { Ok(()) }
+        if self.size.is_some() { Err(BrokenPart::Size) } else { Ok(()) }
     }
 
     /// Takes a part. Answers with the item if that is whole.
-    pub(crate) fn take(&mut self, part: Part, bytes: &[u8]) -> Result<Option<Vec<u8>>, Broken> {
+    pub(crate) fn take(&mut self, part: ItemPart, bytes: &[u8]) -> Result<Option<Vec<u8>>, BrokenPart> {
         if part.seq != self.seq {
-            return Err(Broken::Gap { due: self.seq, came: part.seq });
+            return Err(BrokenPart::Gap { due: self.seq, came: part.seq });
         }
         self.seq += 1;
         let have = self.item.len() as u64 + bytes.len() as u64;
         if have > part.size || self.size.is_some_and(|size| size != part.size || bytes.is_empty()) {
-            return Err(Broken::Size);
+            return Err(BrokenPart::Size);
         }
         self.item.extend_from_slice(bytes);
         if have < part.size {
             if bytes.is_empty() {
-                return Err(Broken::Size);
+                return Err(BrokenPart::Size);
             }
             self.size = Some(part.size);
             return Ok(None);
@@ -242,7 +242,7 @@ mod tests {
             let mut came = 0;
             for (seq, size, len) in parts {
                 came += len;
-                match assembly.take(Part { seq, size }, &vec![1; len]) {
+                match assembly.take(ItemPart { seq, size }, &vec![1; len]) {
                     Ok(Some(item)) => prop_assert!(item.len() <= came && item.len() as u64 == size),
                     Ok(None) => prop_assert!(assembly.item.len() <= came),
                     Err(_) => break,
@@ -254,11 +254,11 @@ mod tests {
     #[test]
     fn a_gap_is_an_error_and_so_is_credit_that_nobody_used() {
         let mut assembly = Assembly::default();
-        assert_eq!(assembly.take(Part { seq: 1, size: 1 }, b"x"), Err(Broken::Gap { due: 0, came: 1 }));
-        assert_eq!(Assembly::default().take_gathered(1), Err(Broken::Gap { due: 0, came: 1 }));
+        assert_eq!(assembly.take(ItemPart { seq: 1, size: 1 }, b"x"), Err(BrokenPart::Gap { due: 0, came: 1 }));
+        assert_eq!(Assembly::default().take_gathered(1), Err(BrokenPart::Gap { due: 0, came: 1 }));
         let mut half = Assembly::default();
-        assert_eq!(half.take(Part { seq: 0, size: 2 }, b"x"), Ok(None));
-        assert_eq!(half.take_gathered(1), Err(Broken::Size), "in the middle of an item");
+        assert_eq!(half.take(ItemPart { seq: 0, size: 2 }, b"x"), Ok(None));
+        assert_eq!(half.take_gathered(1), Err(BrokenPart::Size), "in the middle of an item");
         let credit = Credit::new();
         assert!(!credit.add(1));
     }

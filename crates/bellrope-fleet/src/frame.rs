@@ -24,7 +24,7 @@ pub(crate) enum UpKind<'a> {
     #[serde(borrow)]
     Call(Head<'a>),
     /// A further part of the request, or of a chunk.
-    Data(Part),
+    Data(ItemPart),
     /// No further chunks.
     Finish,
     /// The importing server has taken so many bytes of the answer.
@@ -64,7 +64,7 @@ pub(crate) struct Head<'a> {
 
 /// One part of an item: of a request, an answer or a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Part {
+pub(crate) struct ItemPart {
     /// Which message of its direction it is, from 0.
     pub(crate) seq: u64,
     /// Bytes of the whole item.
@@ -87,7 +87,7 @@ pub(crate) enum DownKind<'a> {
     /// This instance has the call.
     Taken,
     /// A part of the answer or of a chunk; `end` if nothing follows.
-    Data { part: Part, end: bool },
+    Data { part: ItemPart, end: bool },
     /// The stream is whole, with so many chunks.
     End { items: u64 },
     /// The call failed.
@@ -104,7 +104,7 @@ pub(crate) enum DownKind<'a> {
     Load { running: u64 },
     /// To everybody: the instance takes no further calls.
     Leaving,
-    /// Some chunks of the answer, whole and small, each behind its length in four bytes. `seq` as in [`Part`].
+    /// Some chunks of the answer, whole and small, each behind its length in four bytes. `seq` as in [`ItemPart`].
     Chunks { seq: u64 },
 }
 

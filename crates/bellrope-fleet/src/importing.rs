@@ -8,7 +8,7 @@ mod importer;
 mod programs;
 
 pub(crate) use self::{
-    choice::{Choices, Known},
+    choice::{Choices, KnownInstance},
     discovery::{Imports, Types},
     importer::Importer,
 };

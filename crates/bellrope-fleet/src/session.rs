@@ -41,7 +41,7 @@ const FIRST_ANSWERS: Duration = Duration::from_millis(250);
 
 /// What the server does in its fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
+pub(crate) enum FleetPhase {
     Serving,
     /// It takes no further calls from others.
     Draining,
@@ -64,7 +64,7 @@ pub(crate) struct Membership {
     /// Of this server in its fleet, whatever link it has.
     pub(crate) number: u64,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) phase: watch::Sender<FleetPhase>,
     /// Whether the first answers are in.
     pub(crate) settled: watch::Sender<bool>,
     /// Whether there is a link.
@@ -82,14 +82,14 @@ impl Membership {
 }
 
 /// One link, and what both sides do with it.
-pub(crate) struct Session {
+pub(crate) struct FleetSession {
     membership: Arc<Membership>,
     link: Arc<Link>,
     inbox: Subscriber,
     instance: Arc<Instance>,
 }
 
-impl Session {
+impl FleetSession {
     /// Connects to NATS and to the local server.
     pub(crate) async fn open(membership: &Arc<Membership>) -> Result<Self, FleetError> {
         let settings = &membership.settings;
@@ -156,7 +156,7 @@ impl Session {
                     None => break,
                 },
                 () = &mut lost => break,
-                () = reached(&mut phases, Phase::Stopped) => {
+                () = reached(&mut phases, FleetPhase::Stopped) => {
                     self.link.flush().await;
                     break;
                 }
@@ -188,7 +188,7 @@ impl Session {
 }
 
 /// Waits until the server is as far as that.
-async fn reached(phases: &mut watch::Receiver<Phase>, phase: Phase) {
+async fn reached(phases: &mut watch::Receiver<FleetPhase>, phase: FleetPhase) {
     let _ = phases.wait_for(|now| *now >= phase).await;
 }
 
@@ -227,7 +227,7 @@ async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            () = reached(&mut phases, Phase::Draining) => break,
+            () = reached(&mut phases, FleetPhase::Draining) => break,
         }
         while takers.try_join_next().is_some() {}
         let (new, gone) = membership.offers.update(&link, client.offers(), |name| membership.imports.has(name));
@@ -254,9 +254,9 @@ async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient
     instance.begin_drain();
     instance.idle().await;
     membership.phase.send_if_modified(|phase| {
-        let drained = *phase == Phase::Draining;
+        let drained = *phase == FleetPhase::Draining;
         if drained {
-            *phase = Phase::Drained;
+            *phase = FleetPhase::Drained;
         }
         drained
     });
@@ -331,7 +331,7 @@ async fn answer_questions(
                         server,
                         started: &started,
                         running: instance.running(),
-                        is_draining: *membership.phase.borrow() >= Phase::Draining,
+                        is_draining: *membership.phase.borrow() >= FleetPhase::Draining,
                         nats: &nats,
                         links: membership.counters.links.load(Relaxed),
                     };

@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `core.rs` | [`Gateway`]: which provider a request goes to |
-//! | `answers.rs` | [`Answers`]: those that are kept for a while, for readers that were lost |
+//! | `answers.rs` | [`KeptAnswers`]: those that are kept for a while, for readers that were lost |
 //! | `answer_stream.rs` | [`AnswerStream`]: the pieces of an answer, numbered, with one end |
 //! | `origins.rs` | which provider signed which reasoning |
 //! | `thoughts.rs` | what models thought before they called tools |
@@ -29,7 +29,7 @@ mod upstream;
 
 pub use self::core::Gateway;
 pub use answer_stream::AnswerStream;
-pub use answers::{Answer, AnswerReader, AnswerSettings, Answers, AnswersFull, Beside, Owner};
+pub use answers::{AnswerReader, AnswerSettings, AnswersFull, Beside, KeptAnswer, KeptAnswers, Owner};
 pub use live::LiveGateway;
 pub use pass::{PassedAnswer, PassedStream, Told, Way};
 pub use settings::GatewaySettings;

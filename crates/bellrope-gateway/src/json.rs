@@ -4,7 +4,7 @@
 //! UTF-16 units sends. serde refuses the whole document for it. Every document of a client, an editor, a provider or a
 //! file is therefore read by [`from_slice`] or [`from_str`]: half a pair becomes U+FFFD, like bytes that are not UTF-8.
 //!
-//! A stream of strings is more than that: a pair may be split over two of them. The translators read a `Piece` and
+//! A stream of strings is more than that: a pair may be split over two of them. The translators read a `TextPiece` and
 //! join pieces in a `Seam`.
 
 mod lenient;
@@ -15,7 +15,7 @@ mod scan;
 #[cfg(feature = "http")]
 pub(crate) use lenient::{Few, amount, count, each, fields, fields_and, is_nothing, number, words};
 #[cfg(feature = "http")]
-pub(crate) use piece::{Piece, Seam};
+pub(crate) use piece::{Seam, TextPiece};
 #[cfg(feature = "http")]
 pub(crate) use repair::raw;
 pub use repair::{from_slice, from_str, repaired};

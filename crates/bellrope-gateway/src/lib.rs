@@ -79,8 +79,8 @@ pub use client::{AsyncChatClient, ChatClient, ChatError};
 pub use config::{Credentials, PassThrough, ProviderConfig};
 pub use error::{Blame, ConfigError, Excerpt, Phase, ProviderError};
 pub use gateway::{
-    Answer, AnswerReader, AnswerSettings, AnswerStream, Answers, AnswersFull, Gateway, GatewaySettings,
-    GatewaySnapshot, LiveGateway, Owner, PassedAnswer, PassedStream, ProviderSnapshot, Told, Way,
+    AnswerReader, AnswerSettings, AnswerStream, AnswersFull, Gateway, GatewaySettings, GatewaySnapshot, KeptAnswer,
+    KeptAnswers, LiveGateway, Owner, PassedAnswer, PassedStream, ProviderSnapshot, Told, Way,
 };
 pub use handlers::{MAX_CHUNK, MESSAGE_TYPES, register};
 pub use message::{
@@ -90,7 +90,7 @@ pub use message::{
     ToolChoice, TopLogprob, Usage, WIRE_VERSION,
 };
 pub use notes::{MAX_NOTE, MAX_NOTES};
-pub use provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits, TakesKey};
+pub use provider::{BoxFuture, Capabilities, EmbeddingRequest, Provider, ProviderLimits, ProviderStream, TakesKey};
 pub use providers::embedded::{EmbeddedProvider, EmbeddedSettings};
 pub use providers::formats::{self, ProviderKind};
 #[cfg(feature = "http")]

@@ -30,7 +30,7 @@ pub const MAX_TOOL_CALLS: usize = 256;
 /// It pulls: nothing is read from the provider's socket unless the stream is polled, so a slow consumer slows the
 /// provider down. Dropping it closes the socket. It ends with exactly one of [`Chunk::Done`], [`Chunk::Error`] or an
 /// `Err`.
-pub type ChunkStream = Pin<Box<dyn Stream<Item = Result<Chunk, ProviderError>> + Send>>;
+pub type ProviderStream = Pin<Box<dyn Stream<Item = Result<Chunk, ProviderError>> + Send>>;
 
 /// A boxed future, so that [`Provider`] can be a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -76,7 +76,7 @@ pub trait Provider: Send + Sync + 'static {
     fn begin_drain(&self) {}
 
     /// Begins an answer. All errors, even those of the request, come out of the stream.
-    fn chat_stream(&self, request: ChatRequest) -> ChunkStream;
+    fn chat_stream(&self, request: ChatRequest) -> ProviderStream;
 
     /// The models it offers.
     fn models(&self) -> BoxFuture<'_, Result<Vec<ModelInfo>, ProviderError>>;
@@ -200,13 +200,13 @@ impl Default for ProviderLimits {
 ///
 /// # Errors
 /// The stream's own error; [`ProviderError::TooLarge`]; [`ProviderError::Truncated`] if it ends without a terminal piece.
-pub async fn collect(stream: ChunkStream, model: Option<String>) -> Result<ChatResponse, ProviderError> {
+pub async fn collect(stream: ProviderStream, model: Option<String>) -> Result<ChatResponse, ProviderError> {
     collect_within(stream, model, AnswerRoom::default()).await
 }
 
 /// The same, of which each byte takes its room there.
 async fn collect_within(
-    mut stream: ChunkStream,
+    mut stream: ProviderStream,
     model: Option<String>,
     room: AnswerRoom,
 ) -> Result<ChatResponse, ProviderError> {
@@ -342,7 +342,7 @@ mod tests {
     use super::*;
     use crate::testing::call;
 
-    fn scripted(chunks: Vec<Chunk>) -> ChunkStream {
+    fn scripted(chunks: Vec<Chunk>) -> ProviderStream {
         Box::pin(stream::iter(chunks.into_iter().map(Ok)))
     }
 

@@ -24,7 +24,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// An event, borrowed from its decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Event<'a> {
+pub struct SseEvent<'a> {
     /// The name in its `event:` line; `message` without one.
     pub name: &'a str,
     /// Its `data:` lines, joined by line feeds. Never of no lines, though it may be of one empty line.
@@ -149,8 +149,8 @@ impl SseDecoder {
     }
 
     /// The event that the last [`SseDecoder::push`] or [`SseDecoder::finish`] announced.
-    pub fn event(&self) -> Event<'_> {
-        Event { name: if self.name.is_empty() { "message" } else { &self.name }, data: &self.data }
+    pub fn event(&self) -> SseEvent<'_> {
+        SseEvent { name: if self.name.is_empty() { "message" } else { &self.name }, data: &self.data }
     }
 
     /// Ends the line that consists of what was kept and `rest`. `true` if that makes an event whole.
@@ -253,7 +253,7 @@ mod tests {
     fn events_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<(String, String)>, SseError> {
         let mut decoder = SseDecoder::with_limits(64, 128);
         let mut seen = Vec::new();
-        let mut see = |event: Event<'_>| seen.push((event.name.to_owned(), event.data.to_owned()));
+        let mut see = |event: SseEvent<'_>| seen.push((event.name.to_owned(), event.data.to_owned()));
         for mut piece in pieces {
             while decoder.push(&mut piece)? {
                 see(decoder.event());

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::error::ProviderError;
 use crate::message::{Chunk, ToolCallDelta};
 use crate::providers::formats::{Progress, Translate};
-use crate::sse::Event;
+use crate::sse::SseEvent;
 
 /// What came of events: the chunks, and how the answer ended.
 pub(crate) type Played = (Vec<Chunk>, Result<Progress, ProviderError>);
@@ -16,7 +16,7 @@ pub(crate) fn play(mut translator: impl Translate, events: &[&str]) -> Played {
     let mut out = VecDeque::new();
     let mut ended = Ok(Progress::Continues);
     for data in events {
-        ended = translator.event(Event { name: "message", data }, &mut out);
+        ended = translator.event(SseEvent { name: "message", data }, &mut out);
         if ended != Ok(Progress::Continues) {
             break;
         }

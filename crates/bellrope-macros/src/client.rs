@@ -169,7 +169,7 @@ fn call(service: &Service, method: &Method, face: &Face) -> TokenStream {
             #(#names: #types,)*
             #options: &#bellrope::client::CallOptions,
         ) -> ::core::result::Result<#returned, #bellrope::service::ServiceError<#error>> {
-            let request = #bellrope::service::Request::of::<#marker>(&#request { #(#fields,)* })?;
+            let request = #bellrope::service::EncodedRequest::of::<#marker>(&#request { #(#fields,)* })?;
             self.caller.#form::<#marker>(request, #options)#awaited
         }
     }

@@ -140,7 +140,7 @@ impl Method {
                 const NAME: &'static str = #name;
                 const INDEX: usize = #index;
                 type Codec = #codec;
-                type Answer = #answer;
+                type Output = #answer;
                 type Sent = #sent;
                 type Request<'call> = #declared;
             }

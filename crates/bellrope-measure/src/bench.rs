@@ -39,7 +39,7 @@ pub(crate) use limit::{ping, pong, sleeping_pong};
 use rtt::RttReport;
 pub(crate) use samples::{Percentiles, Samples};
 pub(crate) use sealed::answer as answer_sealed;
-pub(crate) use throughput::Load;
+pub(crate) use throughput::BusyConnections;
 
 /// What to measure.
 #[derive(Debug, Subcommand)]

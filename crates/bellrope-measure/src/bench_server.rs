@@ -16,7 +16,7 @@ use bellrope_shm::{clock, process};
 use bellrope_terminal::{Outcome, output};
 use clap::Args;
 
-use crate::{bench, served, server_process::Counters, slots::Shape, typed};
+use crate::{bench, served, server_process::Counters, slots::SlotShape, typed};
 
 /// The message type that holds up the worker which takes it: the payload says for how many milliseconds.
 pub(crate) const HOLD: &str = "bench.hold";
@@ -108,7 +108,7 @@ fn obey(command: &str, allocations: u64, metrics: &Metrics, allocator: &Counting
         ["pong", pid, fd, rounds] => bench::pong(pid.parse()?, fd.parse()?, rounds.parse()?, ready),
         ["sleeping-pong", pid, fd, rounds] => bench::sleeping_pong(pid.parse()?, fd.parse()?, rounds.parse()?, ready),
         ["bare", pid, fd, connections, depth, size] => {
-            let shape = Shape { connections: connections.parse()?, depth: depth.parse()?, size: size.parse()? };
+            let shape = SlotShape { connections: connections.parse()?, depth: depth.parse()?, size: size.parse()? };
             bench::answer_bare(pid.parse()?, fd.parse()?, shape, ready)
         }
         ["sealed-echo", ..] => bench::answer_sealed(command["sealed-echo".len()..].trim_start().as_ref(), ready),

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// What a criterion compares its value with.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Target {
+pub(crate) enum Threshold {
     /// Not one more.
     AtMost(f64),
     /// Less than this.
@@ -22,7 +22,7 @@ pub(crate) enum Target {
 #[derive(Debug, Serialize)]
 pub(crate) struct Criterion {
     pub(crate) name: &'static str,
-    pub(crate) target: Target,
+    pub(crate) target: Threshold,
     /// The figure that decides. `None`: it was not measured.
     pub(crate) value: Option<f64>,
     pub(crate) unit: &'static str,
@@ -35,12 +35,12 @@ pub(crate) struct Criterion {
 
 impl Criterion {
     /// Compares a value with its target.
-    pub(crate) fn judge(name: &'static str, value: f64, unit: &'static str, target: Target) -> Self {
+    pub(crate) fn judge(name: &'static str, value: f64, unit: &'static str, target: Threshold) -> Self {
         let pass = Some(target.is_met_by(value));
         Self { name, target, value: Some(value), unit, found: String::new(), pass }
     }
 
-    pub(crate) fn not_measured(name: &'static str, unit: &'static str, target: Target, why: String) -> Self {
+    pub(crate) fn not_measured(name: &'static str, unit: &'static str, target: Threshold, why: String) -> Self {
         Self { name, target, value: None, unit, found: why, pass: None }
     }
 
@@ -62,7 +62,7 @@ impl Criterion {
     }
 }
 
-impl Target {
+impl Threshold {
     fn is_met_by(self, value: f64) -> bool {
         match self {
             Self::AtMost(limit) => value <= limit,
@@ -123,11 +123,11 @@ mod tests {
     fn a_criterion_is_met_up_to_its_target_and_by_no_value_that_is_no_number() {
         let pass = |value, target| Criterion::judge("some", value, "", target).pass;
         for (met, missed, target) in [
-            (1.0, 1.1, Target::AtMost(1.0)),
-            (0.9, 1.0, Target::Below(1.0)),
-            (1.0, 0.9, Target::AtLeast(1.0)),
-            (1.1, 1.0, Target::Above(1.0)),
-            (3.0, 3.1, Target::Equal(3.0)),
+            (1.0, 1.1, Threshold::AtMost(1.0)),
+            (0.9, 1.0, Threshold::Below(1.0)),
+            (1.0, 0.9, Threshold::AtLeast(1.0)),
+            (1.1, 1.0, Threshold::Above(1.0)),
+            (3.0, 3.1, Threshold::Equal(3.0)),
         ] {
             assert_eq!((pass(met, target), pass(missed, target)), (Some(true), Some(false)), "{target:?}");
             assert_eq!(pass(f64::NAN, target), Some(false), "{target:?}");
@@ -136,12 +136,17 @@ mod tests {
 
     #[test]
     fn verdicts_and_targets_are_said_in_words() {
-        let judged = |value| Criterion::judge("some", value, "ms", Target::AtMost(1.0));
-        let missing = Criterion::not_measured("some", "ms", Target::AtMost(1.0), "no clock here".to_owned());
+        let judged = |value| Criterion::judge("some", value, "ms", Threshold::AtMost(1.0));
+        let missing = Criterion::not_measured("some", "ms", Threshold::AtMost(1.0), "no clock here".to_owned());
         assert_eq!([judged(1.0), judged(2.0), missing].map(|it| it.verdict()), ["PASS", "FAIL", "not measured"]);
-        let targets =
-            [Target::AtMost(0.5), Target::Below(3.0), Target::AtLeast(1e3), Target::Above(90.0), Target::Equal(0.0)];
+        let targets = [
+            Threshold::AtMost(0.5),
+            Threshold::Below(3.0),
+            Threshold::AtLeast(1e3),
+            Threshold::Above(90.0),
+            Threshold::Equal(0.0),
+        ];
         let said = ["at most 0.50", "under 3", "at least 1,000", "over 90", "exactly 0"];
-        assert_eq!(targets.map(Target::text), said);
+        assert_eq!(targets.map(Threshold::text), said);
     }
 }

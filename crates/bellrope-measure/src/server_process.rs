@@ -15,7 +15,7 @@ use bellrope_shm::process;
 use bellrope_terminal::signals;
 use serde::{Deserialize, Serialize};
 
-use crate::slots::Shape;
+use crate::slots::SlotShape;
 
 /// A server in a child process on a private socket. It ends when this is dropped, or when this process dies: its
 /// standard input is the lifeline.
@@ -199,8 +199,8 @@ impl ServerProcess {
     }
 
     /// Has the server answer over bare slots of this shape, in the memory behind descriptor `fd` of this process.
-    pub(crate) fn begin_bare(&mut self, fd: i32, shape: Shape) -> anyhow::Result<()> {
-        let Shape { connections, depth, size } = shape;
+    pub(crate) fn begin_bare(&mut self, fd: i32, shape: SlotShape) -> anyhow::Result<()> {
+        let SlotShape { connections, depth, size } = shape;
         self.begin(&format!("bare {} {fd} {connections} {depth} {size}", std::process::id()))
     }
 

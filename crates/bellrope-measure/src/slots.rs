@@ -14,7 +14,7 @@ const END: usize = 0;
 
 /// How many slots there are, and of what size.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub struct SlotShape {
     /// Pairs of a client and the server.
     pub connections: usize,
     /// Slots of a connection, in each direction.
@@ -33,9 +33,9 @@ pub struct ServerEnd {
 }
 
 impl ServerEnd {
-    /// The end over this memory, which has [`Shape::bytes`] bytes.
+    /// The end over this memory, which has [`SlotShape::bytes`] bytes.
     #[must_use]
-    pub fn new(view: View, shape: Shape) -> Self {
+    pub fn new(view: View, shape: SlotShape) -> Self {
         let (answered, payload) = (vec![0; shape.connections], vec![0; shape.size]);
         Self { slots: Slots::new(view, shape), answered, payload }
     }
@@ -71,9 +71,9 @@ pub struct ClientEnd {
 }
 
 impl ClientEnd {
-    /// The end over this memory, which has [`Shape::bytes`] bytes.
+    /// The end over this memory, which has [`SlotShape::bytes`] bytes.
     #[must_use]
-    pub fn new(view: View, shape: Shape) -> Self {
+    pub fn new(view: View, shape: SlotShape) -> Self {
         let (counts, reply) = (vec![(0, 0); shape.connections], vec![0; shape.size]);
         Self { slots: Slots::new(view, shape), counts, reply }
     }
@@ -140,13 +140,13 @@ enum Direction {
 #[derive(Debug)]
 struct Slots {
     view: View,
-    shape: Shape,
+    shape: SlotShape,
 }
 
 impl Slots {
     /// The slots in fresh memory, or those that the other side made there. Every page is touched, so that nobody waits for
     /// the kernel later.
-    fn new(view: View, shape: Shape) -> Self {
+    fn new(view: View, shape: SlotShape) -> Self {
         let touched = (0..shape.bytes()).step_by(PAGE).fold(0, |sum, at| sum | view.load(at, Ordering::Relaxed));
         std::hint::black_box(touched);
         Self { view, shape }
@@ -178,7 +178,7 @@ impl Slots {
     }
 }
 
-impl Shape {
+impl SlotShape {
     /// Bytes of a slot.
     fn slot(&self) -> usize {
         (WORD + self.size).next_multiple_of(WORD)

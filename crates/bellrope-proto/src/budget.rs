@@ -26,7 +26,7 @@ const NOTHING: u64 = 64;
 
 /// How many bytes all connections of a server may hold outside their rings.
 #[derive(Debug)]
-pub struct Budget {
+pub struct BufferBudget {
     /// Bytes. Never exceeded.
     limit: u64,
     /// Bytes reserved now, from 0 to `limit`.
@@ -39,17 +39,17 @@ pub struct Budget {
     active: AtomicU64,
 }
 
-/// Somebody who waits for room in a [`Budget`], until this is dropped.
+/// Somebody who waits for room in a [`BufferBudget`], until this is dropped.
 #[derive(Debug)]
-pub struct Waiting {
-    budget: Arc<Budget>,
+pub struct BudgetWaiter {
+    budget: Arc<BufferBudget>,
     of: Option<(Arc<Holder>, u64)>,
 }
 
-/// Bytes of a [`Budget`] that are somebody's until this is dropped.
+/// Bytes of a [`BufferBudget`] that are somebody's until this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
-    budget: Arc<Budget>,
+    budget: Arc<BufferBudget>,
     bytes: u64,
     /// Of these, what its holder got because it was little.
     little: u64,
@@ -63,7 +63,7 @@ pub struct Reservation {
 /// that among their connections.
 #[derive(Debug)]
 pub struct Holder {
-    budget: Arc<Budget>,
+    budget: Arc<BufferBudget>,
     above: Option<Arc<Holder>>,
     /// Bytes.
     held: AtomicU64,
@@ -77,7 +77,7 @@ pub struct Holder {
     active: AtomicU64,
 }
 
-impl Budget {
+impl BufferBudget {
     /// A budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: u64) -> Arc<Self> {
@@ -99,9 +99,9 @@ impl Budget {
 
     /// Counts somebody among those who wait for room. Nothing is reserved by that.
     #[must_use]
-    pub fn wait(self: &Arc<Self>) -> Waiting {
+    pub fn wait(self: &Arc<Self>) -> BudgetWaiter {
         self.waiting.fetch_add(1, Relaxed);
-        Waiting { budget: Arc::clone(self), of: None }
+        BudgetWaiter { budget: Arc::clone(self), of: None }
     }
 
     /// Whether anybody waits for room. It may have changed when the caller looks at it.
@@ -125,9 +125,9 @@ impl Budget {
     /// Reserves `bytes`, if there are as many left.
     ///
     /// ```
-    /// use bellrope_proto::Budget;
+    /// use bellrope_proto::BufferBudget;
     ///
-    /// let budget = Budget::new(100);
+    /// let budget = BufferBudget::new(100);
     /// let most = budget.reserve(70).unwrap();
     /// assert!(budget.reserve(31).is_none());
     /// drop(most);
@@ -214,7 +214,7 @@ impl Reservation {
 impl Holder {
     /// One who holds nothing yet, and belongs to another or to nobody.
     #[must_use]
-    pub fn new(budget: &Arc<Budget>, above: Option<Arc<Self>>) -> Arc<Self> {
+    pub fn new(budget: &Arc<BufferBudget>, above: Option<Arc<Self>>) -> Arc<Self> {
         let zero = AtomicU64::default;
         Arc::new(Self {
             budget: Arc::clone(budget),
@@ -229,7 +229,7 @@ impl Holder {
 
     /// The budget.
     #[must_use]
-    pub fn budget(&self) -> &Arc<Budget> {
+    pub fn budget(&self) -> &Arc<BufferBudget> {
         &self.budget
     }
 
@@ -248,9 +248,9 @@ impl Holder {
     /// Reserves `bytes`, if there are as many left and they may be this holder's.
     ///
     /// ```
-    /// use bellrope_proto::{Budget, Holder};
+    /// use bellrope_proto::{BufferBudget, Holder};
     ///
-    /// let budget = Budget::new(1000);
+    /// let budget = BufferBudget::new(1000);
     /// let [greedy, modest] = [(); 2].map(|()| Holder::new(&budget, None));
     /// let most = greedy.reserve(800).unwrap();
     /// assert!(greedy.reserve(100).is_none(), "the last eighth is for those who hold little");
@@ -269,9 +269,9 @@ impl Holder {
     /// sixteenth of the rest. They wait for the end of what is under way, so it must not wait for theirs.
     ///
     /// ```
-    /// use bellrope_proto::{Budget, Holder};
+    /// use bellrope_proto::{BufferBudget, Holder};
     ///
-    /// let budget = Budget::new(1000);
+    /// let budget = BufferBudget::new(1000);
     /// let [greedy, modest] = [(); 2].map(|()| Holder::new(&budget, None));
     /// let most = greedy.reserve(800).unwrap();
     /// let waits = modest.wait(300);
@@ -322,7 +322,7 @@ impl Holder {
 
     /// Counts this holder among those who wait for room, for so many bytes. Nothing is reserved by that.
     #[must_use]
-    pub fn wait(self: &Arc<Self>, bytes: u64) -> Waiting {
+    pub fn wait(self: &Arc<Self>, bytes: u64) -> BudgetWaiter {
         let mut waiting = self.budget.wait();
         self.budget.wanted.fetch_add(bytes, Relaxed);
         for holder in self.chain() {
@@ -403,7 +403,7 @@ impl Holder {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for BudgetWaiter {
     fn drop(&mut self) {
         self.budget.waiting.fetch_sub(1, Relaxed);
         if let Some((holder, bytes)) = &self.of {
@@ -428,7 +428,7 @@ mod tests {
     // Fault 34.
     #[test]
     fn no_thread_ever_sees_more_than_the_limit_reserved() {
-        let budget = Budget::new(1000);
+        let budget = BufferBudget::new(1000);
         std::thread::scope(|scope| {
             for seed in 1..=4_u64 {
                 let budget = &budget;
@@ -449,7 +449,7 @@ mod tests {
 
     #[test]
     fn room_is_wanted_as_long_as_anybody_waits_and_no_longer() {
-        let budget = Budget::new(10);
+        let budget = BufferBudget::new(10);
         let _all = budget.reserve(10);
         assert!(!budget.is_wanted(), "who has room waits for none");
         let (one, other) = (budget.wait(), budget.wait());
@@ -473,7 +473,7 @@ mod tests {
     // Fault 7.
     #[test]
     fn hostile_sizes_do_not_overflow() {
-        let budget = Budget::new(u64::MAX);
+        let budget = BufferBudget::new(u64::MAX);
         let _one = budget.reserve(1).unwrap();
         assert!(budget.reserve(u64::MAX).is_none());
         let mut most = budget.reserve(u64::MAX - 1).unwrap();
@@ -485,7 +485,7 @@ mod tests {
     // Fault 59.
     #[test]
     fn while_others_wait_a_process_with_many_connections_has_no_more_than_one_with_one() {
-        let budget = Budget::new(1000);
+        let budget = BufferBudget::new(1000);
         let user = Holder::new(&budget, None);
         let [crowd, alone] = [(); 2].map(|()| Holder::new(&budget, Some(Arc::clone(&user))));
         let one = Holder::new(&budget, Some(Arc::clone(&alone)));
@@ -512,7 +512,7 @@ mod tests {
     // Fault 59.
     #[test]
     fn a_process_with_any_number_of_connections_and_a_user_with_any_number_of_processes_leave_some_room_for_others() {
-        let budget = Budget::new(3200);
+        let budget = BufferBudget::new(3200);
         let [busy, other] = [(); 2].map(|()| Holder::new(&budget, None));
         let process = |of| Holder::new(&budget, Some(Arc::clone(of)));
         let one_of = |of: &Arc<Holder>| Holder::new(&budget, Some(Arc::clone(of)));
@@ -535,12 +535,12 @@ mod tests {
     // Fault 59.
     #[test]
     fn the_last_eighth_and_a_share_are_kept_to_the_byte() {
-        let budget = Budget::new(1000);
+        let budget = BufferBudget::new(1000);
         let [most, modest] = [(); 2].map(|()| Holder::new(&budget, None));
         let (_most, _modest) = (most.reserve(800).unwrap(), modest.reserve(60).unwrap());
         assert!(most.may_have(15) && !most.may_have(16), "what leaves an eighth of 1000 free, and no byte more");
         assert!(modest.may_have(65) && !modest.may_have(66), "of the last eighth, up to an eighth in all");
-        let half = Budget::new(1000);
+        let half = BufferBudget::new(1000);
         let [one, other] = [(); 2].map(|()| Holder::new(&half, None));
         let (_all_of_it, _waits) = (one.reserve(500).unwrap(), other.wait(600));
         assert_eq!(one.exceeds_share(), None, "a share is no more than a share");
@@ -585,7 +585,7 @@ mod tests {
 
     #[test]
     fn what_was_split_off_is_given_back_apart() {
-        let budget = Budget::new(100);
+        let budget = BufferBudget::new(100);
         let holder = Holder::new(&budget, None);
         let mut one = holder.reserve(80).unwrap();
         let other = one.split_off(30);
@@ -599,7 +599,7 @@ mod tests {
     // Fault 59.
     #[test]
     fn whoever_holds_nothing_gets_what_is_there_however_small_his_share() {
-        let budget = Budget::new(1000);
+        let budget = BufferBudget::new(1000);
         let holders: Vec<_> = (0..100).map(|_| Holder::new(&budget, None)).collect();
         let _waiting: Vec<_> = holders.iter().map(|holder| holder.wait(10)).collect();
         let large = holders[0].reserve(900).unwrap();

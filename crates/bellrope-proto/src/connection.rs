@@ -35,7 +35,7 @@ pub use client::{Answer, AnswerKind, ClientConnection, Loss, Sending, SubmitErro
 pub use credit::Credit;
 pub use outbox::answer::Unsent;
 pub use reply::Reply;
-pub use server::{Announced, Inbound, InboundChunk, Request, ServerConnection};
+pub use server::{Announced, Inbound, InboundChunk, InboundRequest, ServerConnection};
 
 pub use crate::{failure::Failure, terms::Terms};
 

@@ -77,7 +77,7 @@ pub enum HandshakeError {
     #[error("the server refused the connection ({status}): {text}")]
     Refused {
         /// Why.
-        status: Status,
+        status: HandshakeStatus,
         /// The server's own words.
         text: String,
     },
@@ -95,7 +95,7 @@ impl From<BadTable> for HandshakeError {
 /// The outcome that a server's answer names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Status {
+pub enum HandshakeStatus {
     /// Welcome; the memory comes with the answer.
     Accepted,
     /// Another major version.
@@ -116,7 +116,7 @@ pub enum Status {
     Other(u16),
 }
 
-impl Status {
+impl HandshakeStatus {
     fn to_bits(self) -> u16 {
         match self {
             Self::Accepted => 0,
@@ -146,7 +146,7 @@ impl Status {
     }
 }
 
-impl std::fmt::Display for Status {
+impl std::fmt::Display for HandshakeStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Accepted => f.write_str("accepted"),
@@ -231,10 +231,10 @@ pub struct Welcome {
 /// The head of a server's answer: how long its body is, and what it will mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerHead {
-    status: Status,
+    status: HandshakeStatus,
     features: u64,
     connection: u64,
-    /// Present if the status is [`Status::Accepted`].
+    /// Present if the status is [`HandshakeStatus::Accepted`].
     terms: Option<Terms>,
     clock_us: u64,
     body_len: usize,
@@ -253,7 +253,7 @@ impl Welcome {
         let body = table::encode(&self.types[..self.in_body()], self.features & SCHEMAS != 0);
         let entries = if self.features & TABLE != 0 { self.types.len() as u32 } else { 0 };
         let accepted = Some((&self.terms, self.clock_us, entries));
-        encode_answer(Status::Accepted, self.features, self.connection, accepted, &body)
+        encode_answer(HandshakeStatus::Accepted, self.features, self.connection, accepted, &body)
     }
 
     /// How many of the message types find room in the body of the answer.
@@ -274,12 +274,12 @@ impl Welcome {
 
 /// A refusal as it travels.
 #[must_use]
-pub fn encode_refusal(status: Status, text: &str) -> Vec<u8> {
+pub fn encode_refusal(status: HandshakeStatus, text: &str) -> Vec<u8> {
     encode_answer(status, 0, 0, None, beginning(text, MAX_BODY).as_bytes())
 }
 
 fn encode_answer(
-    status: Status,
+    status: HandshakeStatus,
     features: u64,
     connection: u64,
     accepted: Option<(&Terms, u64, u32)>,
@@ -315,10 +315,10 @@ impl AnswerHead {
     /// # Errors
     /// [`HandshakeError`] says what is wrong with it.
     pub fn decode(bytes: &[u8; ANSWER_HEAD_LEN]) -> Result<Self, HandshakeError> {
-        let status = Status::from_bits(u16_at(bytes, 12));
+        let status = HandshakeStatus::from_bits(u16_at(bytes, 12));
         match check_magic_and_version(bytes) {
             // A refusal has the same form in every version, so that its text can be read.
-            Err(HandshakeError::Version { .. }) if status != Status::Accepted => {}
+            Err(HandshakeError::Version { .. }) if status != HandshakeStatus::Accepted => {}
             other => other?,
         }
         let body_len = u32_at(bytes, 48) as usize;
@@ -327,7 +327,7 @@ impl AnswerHead {
         }
         let (features, connection, clock_us) = (u64_at(bytes, 16), u64_at(bytes, 24), u64_at(bytes, 56));
         let is_compact = features & COMPACT != 0;
-        let terms = if status == Status::Accepted { Some(decode_terms(bytes, is_compact)?) } else { None };
+        let terms = if status == HandshakeStatus::Accepted { Some(decode_terms(bytes, is_compact)?) } else { None };
         let entries = if features & TABLE != 0 { u32_at(bytes, 52) } else { 0 };
         Ok(Self { status, features, connection, terms, clock_us, body_len, entries })
     }
@@ -503,7 +503,7 @@ mod tests {
     // Fault 28.
     #[test]
     fn a_refusal_is_readable_even_across_versions() {
-        let mut bytes = encode_refusal(Status::Version, "the server speaks 2.0");
+        let mut bytes = encode_refusal(HandshakeStatus::Version, "the server speaks 2.0");
         bytes[8] = 2;
         let error = decode(&bytes).unwrap_err();
         assert_eq!(error.to_string(), "the server refused the connection (version mismatch): the server speaks 2.0");
@@ -535,11 +535,17 @@ mod tests {
     fn every_status_survives_the_way_and_has_words_of_its_own() {
         let mut words = std::collections::BTreeSet::new();
         for bits in 0..9 {
-            assert_eq!(Status::from_bits(bits).to_bits(), bits);
-            words.insert(Status::from_bits(bits).to_string());
+            assert_eq!(HandshakeStatus::from_bits(bits).to_bits(), bits);
+            words.insert(HandshakeStatus::from_bits(bits).to_string());
         }
         assert_eq!(words.len(), 9);
-        for status in [Status::Malformed, Status::Full, Status::Draining, Status::Forbidden, Status::Other(9)] {
+        for status in [
+            HandshakeStatus::Malformed,
+            HandshakeStatus::Full,
+            HandshakeStatus::Draining,
+            HandshakeStatus::Forbidden,
+            HandshakeStatus::Other(9),
+        ] {
             let error = decode(&encode_refusal(status, "no")).unwrap_err();
             assert_eq!(error, HandshakeError::Refused { status, text: "no".into() });
         }

@@ -25,7 +25,7 @@ mod terms;
 mod transport;
 mod violation;
 
-pub use budget::{Budget, Holder, Reservation, Waiting, keeps_for};
+pub use budget::{BudgetWaiter, BufferBudget, Holder, Reservation, keeps_for};
 pub use failure::{Failure, MAX_ERROR_TEXT};
 pub use style::Style;
 pub use terms::{PART, Terms};

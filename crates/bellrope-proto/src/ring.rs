@@ -25,7 +25,7 @@ mod wake;
 
 pub use consumer::{
     Armed, Consumer, Record, admitted,
-    plain::{Front, Plain},
+    plain::{Front, PlainRecord},
 };
 pub use producer::{Draft, Producer, RecordClass};
 pub use wake::Wake;

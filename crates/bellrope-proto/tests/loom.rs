@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bellrope_proto::{
-    Budget,
+    BufferBudget,
     connection::{AnswerKind, ClientConnection, Failure, Inbound, Loss, ServerConnection, Terms, pair},
     frame::Kind,
     handshake::Style,
@@ -403,7 +403,7 @@ fn whoever_hears_of_a_death_has_every_answer_that_was_committed_and_the_truth_ab
 #[test]
 fn those_who_share_a_budget_never_have_more_than_all_of_it() {
     loom::model(|| {
-        let budget = Budget::new(100);
+        let budget = BufferBudget::new(100);
         let threads = [(60, 20), (60, 60)].map(|(bytes, kept)| {
             let budget = Arc::clone(&budget);
             thread::spawn(move || {

@@ -15,4 +15,4 @@ pub mod stderr;
 pub use apart::apart;
 pub use exit::exit_code;
 pub use outcome::{ApplicationError, Failed, Interrupted, Outcome, WrongSettings, in_words, is_closed_pipe};
-pub use progress::Progress;
+pub use progress::ProgressBar;

@@ -1,18 +1,18 @@
 //! A progress bar.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressDrawTarget, ProgressStyle};
 
 /// A progress bar on stderr, shown only to a person.
 #[derive(Debug)]
-pub struct Progress(ProgressBar);
+pub struct ProgressBar(indicatif::ProgressBar);
 
-impl Progress {
+impl ProgressBar {
     /// A bar of so many steps, for `what`.
     #[must_use]
     pub fn new(shown: bool, what: &'static str, steps: u64) -> Self {
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let style = ProgressStyle::with_template("{msg:>14} {wide_bar} {pos}/{len}");
-        let bar = ProgressBar::with_draw_target(Some(steps), target).with_message(what);
+        let bar = indicatif::ProgressBar::with_draw_target(Some(steps), target).with_message(what);
         if let Ok(style) = style {
             bar.set_style(style);
         }
@@ -26,7 +26,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressBar {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }

@@ -101,9 +101,9 @@ pub fn lost() -> Arc<AtomicU64> {
 
 /// Where a logger writes: each write is a whole line.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Lines;
+pub struct LineWriter;
 
-impl Write for Lines {
+impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         write(line);
         Ok(line.len())

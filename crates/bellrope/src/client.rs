@@ -28,7 +28,7 @@ mod types;
 pub use asynchronous::{AsyncAnswer, AsyncChunkSink, AsyncClient, AsyncStream, AsyncUpload};
 pub use bellrope_proto::{
     frame::{ErrorCode, Rejection},
-    handshake::{HandshakeError, Status, Style},
+    handshake::{HandshakeError, HandshakeStatus, Style},
     metadata::{Metadata, MetadataError, TraceContext},
 };
 pub use blocking::{

@@ -24,12 +24,12 @@ pub(crate) struct Pump {
     blocked: bool,
     /// Whether the other side takes nothing any more.
     deaf: bool,
-    fault: Option<Fault>,
+    fault: Option<PumpFault>,
 }
 
 /// Why a connection is of no more use.
 #[derive(Debug)]
-pub(crate) enum Fault {
+pub(crate) enum PumpFault {
     /// The other side has hung up, and everything that came before is in the ring.
     HungUp,
     Violation(Violation),
@@ -61,7 +61,7 @@ impl Pump {
     }
 
     /// Sends what the connection has committed, as far as the socket takes it.
-    fn send(&mut self, socket: &Socket, scratch: &mut Scratch) -> Result<(), Fault> {
+    fn send(&mut self, socket: &Socket, scratch: &mut Scratch) -> Result<(), PumpFault> {
         while !self.deaf {
             let bytes = self.end.outgoing(scratch)?;
             if bytes.is_empty() {
@@ -83,7 +83,7 @@ impl Pump {
                     return Ok(());
                 }
                 Err(error) if is_hang_up(&error) => self.deaf = true,
-                Err(error) => return Err(Fault::Io(error)),
+                Err(error) => return Err(PumpFault::Io(error)),
             }
         }
         self.blocked = false;
@@ -91,7 +91,7 @@ impl Pump {
     }
 
     /// Reads what there is, as far as the ring has room.
-    fn receive(&mut self, socket: &Socket, scratch: &mut Scratch) -> Result<(), Fault> {
+    fn receive(&mut self, socket: &Socket, scratch: &mut Scratch) -> Result<(), PumpFault> {
         if self.fault.is_some() {
             return Ok(());
         }
@@ -102,7 +102,7 @@ impl Pump {
                 return Ok(());
             }
             match socket.receive_some(self.end.space(scratch)) {
-                Ok((0, _)) => return Err(Fault::HungUp),
+                Ok((0, _)) => return Err(PumpFault::HungUp),
                 Ok((count, more)) => {
                     self.end.came(scratch, count)?;
                     bytes += count;
@@ -110,8 +110,8 @@ impl Pump {
                     self.readable = more || self.ending || self.end.is_last();
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
-                Err(error) if is_hang_up(&error) => return Err(Fault::HungUp),
-                Err(error) => return Err(Fault::Io(error)),
+                Err(error) if is_hang_up(&error) => return Err(PumpFault::HungUp),
+                Err(error) => return Err(PumpFault::Io(error)),
             }
         }
         Ok(())
@@ -142,8 +142,8 @@ impl Pump {
     }
 
     /// Why the connection is of no more use, if so. What came before is in its ring.
-    pub(crate) fn fault(&self) -> Option<Fault> {
-        self.fault.as_ref().map(Fault::again)
+    pub(crate) fn fault(&self) -> Option<PumpFault> {
+        self.fault.as_ref().map(PumpFault::again)
     }
 
     /// The end that is served.
@@ -152,7 +152,7 @@ impl Pump {
     }
 }
 
-impl Fault {
+impl PumpFault {
     /// The same, to be kept and told more than once.
     fn again(&self) -> Self {
         match self {
@@ -163,7 +163,7 @@ impl Fault {
     }
 }
 
-impl From<Violation> for Fault {
+impl From<Violation> for PumpFault {
     fn from(violation: Violation) -> Self {
         Self::Violation(violation)
     }

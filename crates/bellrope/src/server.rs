@@ -73,7 +73,7 @@ use self::{
     for_added::ForAdded,
     handler::registry::Registry,
     inbox::Inbox,
-    message::Message,
+    message::WorkerMessage,
     path::OwnedPath,
     start::{spawn, starting, try_memory},
     worker::Worker,
@@ -201,7 +201,7 @@ impl ServerBuilder {
 #[derive(Debug)]
 pub struct Server {
     core: Arc<Core>,
-    inboxes: Vec<Arc<Inbox<Message>>>,
+    inboxes: Vec<Arc<Inbox<WorkerMessage>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     #[cfg_attr(not(any(feature = "tokio", feature = "service")), expect(dead_code, reason = "it is empty"))]
     for_added: ForAdded,

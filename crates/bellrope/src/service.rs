@@ -81,7 +81,7 @@ mod transcode;
 
 pub use client::{AsyncItems, AsyncOutgoing, AsyncUpload, ByteClient, Items, Outgoing, Upload};
 #[doc(hidden)]
-pub use client::{Request, ServiceCaller};
+pub use client::{EncodedRequest, ServiceCaller};
 pub use codec::{Codec, CodecError};
 /// The trait of streams, that of the crate futures.
 pub use futures_core::Stream;
@@ -99,7 +99,7 @@ pub use self::{
 #[doc(hidden)]
 pub use self::{
     lent::Lent,
-    method::{Answer, Method, Plain},
+    method::{Method, Output, Plain},
 };
 
 pub(crate) use self::schema::Schemas;

@@ -88,12 +88,12 @@ impl From<AsyncClient> for Calls {
 }
 
 /// What the services here answer with in time.
-type Answer<E> = Pin<Box<dyn Future<Output = Result<Vec<u8>, E>> + Send>>;
+type ResponseFuture<E> = Pin<Box<dyn Future<Output = Result<Vec<u8>, E>> + Send>>;
 
 impl Service<Request> for Calls {
     type Response = Vec<u8>;
     type Error = CallError;
-    type Future = Answer<CallError>;
+    type Future = ResponseFuture<CallError>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), CallError>> {
         Poll::Ready(Ok(()))

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bellrope_gateway::formats::{Progress, Translate, chat_completions, messages, responses};
-use bellrope_gateway::sse::{Event, SseDecoder, SseError};
+use bellrope_gateway::sse::{SseDecoder, SseError, SseEvent};
 use bellrope_gateway::{Chunk, Excerpt};
 
 /// Limits that small inputs reach.
@@ -69,7 +69,7 @@ fn events<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Events {
 fn decode<'a>(
     decoder: &mut SseDecoder,
     pieces: impl Iterator<Item = &'a [u8]>,
-    mut see: impl FnMut(Event<'_>),
+    mut see: impl FnMut(SseEvent<'_>),
 ) -> Result<(), SseError> {
     for mut piece in pieces {
         while decoder.push(&mut piece)? {

@@ -2,7 +2,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use bellrope_proto::{
-    Budget, Violation,
+    BufferBudget, Violation,
     connection::{Failure, Inbound, ServerConnection, Terms},
     frame::ErrorCode,
     handshake::Style,
@@ -210,7 +210,7 @@ impl End {
                 self.server.refuse_large(announced, failure)?;
             }
             Inbound::Large(announced) => {
-                let reservation = Budget::new(announced.size).reserve(announced.size).expect("all of it");
+                let reservation = BufferBudget::new(announced.size).reserve(announced.size).expect("all of it");
                 self.server.accept_large(announced, vec![0; announced.size as usize], reservation);
             }
             Inbound::Chunk(chunk) => {

@@ -3,8 +3,8 @@
 use bellrope_proto::{
     frame::{ErrorCode, Header, RawHeader, Rejection},
     handshake::{
-        ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, HandshakeError, Hello, MAX_BODY, MAX_NAME, MAX_TYPES, PAGE_HEAD_LEN,
-        Status, TABLE, encode_refusal,
+        ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, HandshakeError, HandshakeStatus, Hello, MAX_BODY, MAX_NAME, MAX_TYPES,
+        PAGE_HEAD_LEN, TABLE, encode_refusal,
     },
     layout::{CAPACITIES, RECORD_HEAD, WORD},
 };
@@ -94,7 +94,9 @@ fn answer(bytes: &[u8]) {
             assert_eq!(AnswerHead::decode(head).and_then(|head| head.with_body(body)), Ok(welcome));
         }
         Err(HandshakeError::Refused { status, text }) => {
-            assert!(status != Status::Accepted && !text.contains(char::is_control) && text.chars().count() <= 512);
+            assert!(
+                status != HandshakeStatus::Accepted && !text.contains(char::is_control) && text.chars().count() <= 512
+            );
             let bytes = encode_refusal(status, &text);
             let (head, body) = bytes.split_first_chunk::<ANSWER_HEAD_LEN>().expect("a whole head");
             let again = AnswerHead::decode(head).and_then(|head| head.with_body(body));

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
-use crate::place::{Identity, make_private};
-use crate::reserve::{Question, Sum, Who};
+use crate::place::{FileIdentity, make_private};
+use crate::reserve::{LedgerQuestion, Sum, Who};
 use crate::row::Row;
 
 /// Says that a database is ours: `Bell`.
@@ -158,9 +158,9 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 pub(crate) struct Store {
     path: PathBuf,
     connection: Connection,
-    file: Option<Identity>,
+    file: Option<FileIdentity>,
     /// The file beside it with what is not in it yet.
-    log: Option<Identity>,
+    log: Option<FileIdentity>,
 }
 
 impl Store {
@@ -173,9 +173,9 @@ impl Store {
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(|error| StoreError::of(path, &error))?;
-        let mut store = Self { path: path.to_owned(), connection, file: Identity::of(path), log: None };
+        let mut store = Self { path: path.to_owned(), connection, file: FileIdentity::of(path), log: None };
         store.set_up().map_err(|error| error.into_store_error(path))?;
-        store.log = Identity::of(&beside(path, LOG));
+        store.log = FileIdentity::of(&beside(path, LOG));
         Ok(store)
     }
 
@@ -222,7 +222,7 @@ impl Store {
 
     /// Whether the file at the path is still the one that is open.
     pub(crate) fn is_there(&self) -> bool {
-        self.file.is_some() && Identity::of(&self.path) == self.file
+        self.file.is_some() && FileIdentity::of(&self.path) == self.file
     }
 
     /// Closes a ledger in whose place another file is now. What was not in the old one yet would be written into the new one
@@ -231,7 +231,7 @@ impl Store {
         let Self { path, connection, log, .. } = self;
         drop(connection);
         let beside_it = beside(&path, LOG);
-        if path.exists() && log.is_some() && Identity::of(&beside_it) == log {
+        if path.exists() && log.is_some() && FileIdentity::of(&beside_it) == log {
             let _ = fs::rename(&beside_it, beside(&path, ".replaced-wal"));
             let _ = fs::remove_file(beside(&path, "-shm"));
         }
@@ -284,7 +284,7 @@ impl Store {
     }
 
     /// What all servers but this one spent of a budget, by client.
-    pub(crate) fn spent(&self, server: i64, question: &Question) -> Result<Vec<(String, Sum)>, StoreError> {
+    pub(crate) fn spent(&self, server: i64, question: &LedgerQuestion) -> Result<Vec<(String, Sum)>, StoreError> {
         let (kind, client, by_client) = match &question.who {
             Who::All => (None, None, false),
             Who::Token(name) if name == "*" => (Some("token"), None, true),

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::*;
 use crate::price::Money;
 use crate::reserve::Who;
-use crate::row::Counted;
+use crate::row::TokenCount;
 use crate::usage::{By, Forget, UsageQuery, forget, usage};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,20 +20,20 @@ struct Plain {
     oldest: AtomicI64,
 }
 
-fn owner() -> Arc<dyn Owner> {
+fn owner() -> Arc<dyn LedgerOwner> {
     Arc::new(Plain { oldest: AtomicI64::new(i64::MIN) })
 }
 
-impl Owner for Plain {
+impl LedgerOwner for Plain {
     fn oldest_ms(&self) -> Option<i64> {
         Some(self.oldest.load(Relaxed))
     }
 
-    fn questions(&self) -> Vec<Question> {
+    fn questions(&self) -> Vec<LedgerQuestion> {
         Vec::new()
     }
 
-    fn answered(&self, _: &Question, _: Vec<(String, Sum)>) {}
+    fn answered(&self, _: &LedgerQuestion, _: Vec<(String, Sum)>) {}
 }
 
 fn row(client: &str, at_ms: i64) -> Row {
@@ -46,7 +46,7 @@ fn row(client: &str, at_ms: i64) -> Row {
         kind: AskerKind::Token,
         endpoint: "/v1/responses",
         outcome: Outcome::Done,
-        tokens: Counted { input: 100, output: 10, cached: Some(40), ..Counted::default() },
+        tokens: TokenCount { input: 100, output: 10, cached: Some(40), ..TokenCount::default() },
         cost: Some(Money { micros: 7, currency: "USD".into() }),
     }
 }
@@ -298,7 +298,7 @@ fn a_file_that_is_put_in_the_place_of_a_ledger_in_use_keeps_what_it_has() {
 fn rows_that_are_too_old_are_erased() {
     let place = Place::new();
     let plain = Arc::new(Plain { oldest: AtomicI64::new(i64::MIN) });
-    let owner: Arc<dyn Owner> = Arc::clone(&plain) as _;
+    let owner: Arc<dyn LedgerOwner> = Arc::clone(&plain) as _;
     let ledger = place.ledger(1);
     (0..10).for_each(|number| ledger.add(row("a", number), &owner));
     assert!(ledger.close(PATIENCE));
@@ -345,7 +345,7 @@ fn what_others_spent_is_told_by_budget_and_client() {
     }
     let store = Store::open(&place.path()).unwrap();
     let spent = |who: Who| {
-        let question = Question { budget: "q".into(), from: 10, until: 50, who, currency: "USD".into() };
+        let question = LedgerQuestion { budget: "q".into(), from: 10, until: 50, who, currency: "USD".into() };
         store.spent(1, &question).unwrap()
     };
     let sum = |requests| Sum { micros: 7 * requests, tokens: 110 * requests, requests };

@@ -22,7 +22,7 @@ fn prices(price: f64) -> Prices {
     Prices::new(&[serde_json::from_value::<Price>(row).unwrap()], "USD")
 }
 
-fn want<'a>(asker: &'a Asker, input: u64, output: u64, rate: Option<&'a Rate>) -> Want<'a> {
+fn want<'a>(asker: &'a Asker, input: u64, output: u64, rate: Option<&'a TokenPrice>) -> Want<'a> {
     Want { asker, provider: "p", model: Some("m"), input, output, rate }
 }
 
@@ -33,7 +33,7 @@ fn held(reserved: Reserved) -> Hold {
     }
 }
 
-fn refused(reserved: Reserved) -> Refusal {
+fn refused(reserved: Reserved) -> Denial {
     match reserved {
         Reserved::Refused(refusal) => refusal,
         other => panic!("{other:?}"),

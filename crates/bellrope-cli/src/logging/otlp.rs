@@ -55,7 +55,7 @@ const PATH: &str = "/v1/traces";
 
 /// Spans on their way to the collector.
 #[derive(Debug)]
-pub(crate) struct Sending {
+pub(crate) struct SpanSender {
     provider: SdkTracerProvider,
     counts: Arc<Counts>,
 }
@@ -83,7 +83,7 @@ pub(crate) fn check(endpoint: &str) -> Result<(), String> {
 }
 
 /// Starts to send spans to the collector at `endpoint`, and makes the layer that they come from.
-pub(crate) fn start(endpoint: &str) -> anyhow::Result<(Box<dyn Layer<Registry> + Send + Sync>, Sending)> {
+pub(crate) fn start(endpoint: &str) -> anyhow::Result<(Box<dyn Layer<Registry> + Send + Sync>, SpanSender)> {
     if let Err(fault) = check(endpoint) {
         bail!("spans cannot be sent to {endpoint:?}: {fault}");
     }
@@ -107,7 +107,7 @@ pub(crate) fn start(endpoint: &str) -> anyhow::Result<(Box<dyn Layer<Registry> +
         .with_threads(false)
         .with_tracked_inactivity(false)
         .with_filter(Targets::new().with_target("bellrope", Level::DEBUG));
-    Ok((layer.boxed(), Sending { provider, counts }))
+    Ok((layer.boxed(), SpanSender { provider, counts }))
 }
 
 /// Makes the span of a call whose caller names a trace a child of the caller's span.
@@ -121,7 +121,7 @@ pub(crate) fn adopt_traces(builder: ServerBuilder) -> ServerBuilder {
     })
 }
 
-impl Sending {
+impl SpanSender {
     /// Sends what is left, within a deadline, and says what was lost.
     pub(crate) fn finish(&self) {
         if let Err(error) = self.provider.shutdown_with_timeout(FLUSH) {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     flow::{Assembly, Credit, Cutter, Gathered, Owed, cost},
-    frame::{self, Head, Part, Up, UpKind},
+    frame::{self, Head, ItemPart, Up, UpKind},
     link::{Link, Lost},
     message_type::FleetType,
     signing::Asks,
@@ -304,7 +304,7 @@ impl Sending<'_> {
 
     async fn item(&mut self, subject: &str, item: &[u8], mut from: usize) -> Result<(), Lost> {
         loop {
-            let (part, bytes): (Part, _) = self.cutter.cut(item, from);
+            let (part, bytes): (ItemPart, _) = self.cutter.cut(item, from);
             self.credit.take(bytes.len()).await;
             let message = frame::write(&Up { from: self.link.id, call: self.number, what: UpKind::Data(part) }, bytes);
             self.link.publish(subject.to_owned(), None, message).await?;

@@ -19,7 +19,7 @@ use crate::{
     clock::Clock,
     counters::{Counters, count},
     flow::{Credit, MOST_PART, WINDOW, cost},
-    frame::{self, Down, DownKind, Part, Up, UpKind},
+    frame::{self, Down, DownKind, ItemPart, Up, UpKind},
     link::Link,
     signing::Signer,
     times::LOST,
@@ -67,7 +67,7 @@ struct Slot {
 pub(super) enum Event {
     Taken(u64),
     Data {
-        part: Part,
+        part: ItemPart,
         end: bool,
         bytes: Bytes,
     },

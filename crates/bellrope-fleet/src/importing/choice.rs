@@ -97,7 +97,7 @@ struct Place {
 
 /// An instance, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(crate) struct KnownInstance {
     /// 16 hexadecimal digits.
     pub(crate) id: String,
     pub(crate) server: String,
@@ -173,11 +173,11 @@ impl Choices {
     }
 
     /// The instances that are known.
-    pub(crate) fn instances(&self) -> Vec<Known> {
+    pub(crate) fn instances(&self) -> Vec<KnownInstance> {
         let (now, known) = (Instant::now(), self.known());
         let shown = known.instances.iter().map(|(instance, row)| {
             let own = row.own.load(Relaxed);
-            Known {
+            KnownInstance {
                 id: format!("{instance:016x}"),
                 server: row.server.clone(),
                 calls: row.others.saturating_add(own),

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{
     flow::{Assembly, Owed, WINDOW, cost},
-    frame::Part,
+    frame::ItemPart,
 };
 
 /// What may wait for the handler of one call; more is against the rules.
@@ -22,7 +22,7 @@ pub(super) const ROOM_UNIT: u64 = 1024;
 /// What the importing server sent.
 #[derive(Debug)]
 pub(super) enum FromCaller {
-    Data(Part, Bytes),
+    Data(ItemPart, Bytes),
     Finish,
 }
 
@@ -106,7 +106,7 @@ impl Incoming {
     }
 
     /// Takes a part.
-    pub(super) fn part(&mut self, part: Part, bytes: &[u8]) -> Result<Next, Stop> {
+    pub(super) fn part(&mut self, part: ItemPart, bytes: &[u8]) -> Result<Next, Stop> {
         if self.assembly.begins_large(part, bytes) {
             if part.size > self.most {
                 return Err(Stop(ErrorCode::MessageTooLarge, "the message is larger than the server takes"));

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     counters::{Counters, count},
     flow::Credit,
-    frame::{self, Down, DownKind, Head, Part, Up, UpKind},
+    frame::{self, Down, DownKind, Head, ItemPart, Up, UpKind},
     link::Link,
     message_type::style_of,
     services::Offered,
@@ -366,7 +366,7 @@ impl Instance {
             credit: credit.clone(),
             left: Arc::clone(&left_by_caller),
         };
-        let (part, first) = (Part { seq: 0, size: head.size }, first.to_vec());
+        let (part, first) = (ItemPart { seq: 0, size: head.size }, first.to_vec());
         let serial = self.serial.fetch_add(1, Relaxed);
         let (registered, offered) = (Registered(Arc::clone(self), (from, call), serial), Arc::clone(offered));
         let task = self.link.spawn(async move {
@@ -378,7 +378,17 @@ impl Instance {
                 registered.0.report(from, call, fault).await;
             }
         });
-        calls.insert((from, call), Slot { serial, door, credit, task, left: (style == Style::ServerStream).then_some(left_by_caller), _share: share });
+        calls.insert(
+            (from, call),
+            Slot {
+                serial,
+                door,
+                credit,
+                task,
+                left: (style == Style::ServerStream).then_some(left_by_caller),
+                _share: share,
+            },
+        );
         Ok(())
     }
 

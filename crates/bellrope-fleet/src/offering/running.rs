@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     flow::Credit,
-    frame::{DownKind, Head, Part},
+    frame::{DownKind, Head, ItemPart},
     link::{Link, Lost},
 };
 
@@ -130,7 +130,7 @@ pub(super) fn options(head: &Head<'_>, vouched: &str, left: Option<Duration>) ->
 
 impl Running {
     /// Makes the call, and sends what comes of it. `part` and `first` are what came with it.
-    pub(super) async fn run(mut self, part: Part, first: &[u8]) -> Result<(), Fault> {
+    pub(super) async fn run(mut self, part: ItemPart, first: &[u8]) -> Result<(), Fault> {
         let is_whole = part.size == first.len() as u64;
         if !is_whole || self.style != Style::Unary {
             self.say(DownKind::Taken, &[]).await?;
@@ -164,7 +164,7 @@ impl Running {
     }
 
     /// Puts the request together.
-    async fn request(&mut self, part: Part, first: &[u8]) -> Result<Vec<u8>, Fault> {
+    async fn request(&mut self, part: ItemPart, first: &[u8]) -> Result<Vec<u8>, Fault> {
         let refuse = |Stop(code, text): Stop| match code {
             ErrorCode::Rejected => Fault::busy(text),
             code => Fault::refused(code, text),

@@ -17,7 +17,7 @@ use super::upstream::{Running, silent};
 use crate::error::{Blame, ProviderError};
 use crate::lines;
 use crate::message::{Chunk, SequencedChunk};
-use crate::provider::{BoxFuture, ChunkStream};
+use crate::provider::{BoxFuture, ProviderStream};
 
 /// The target of its log lines, which filters name: it stays when the file moves.
 const TARGET: &str = "bellrope_gateway::gateway";
@@ -25,7 +25,7 @@ const TARGET: &str = "bellrope_gateway::gateway";
 /// An answer as it goes to the editor.
 ///
 /// Whatever the provider does, the pieces are numbered from 0 and end with exactly one [`Chunk::Done`] or
-/// [`Chunk::Error`]; then the provider's stream is dropped and the stream is over. It pulls, as [`ChunkStream`] does.
+/// [`Chunk::Error`]; then the provider's stream is dropped and the stream is over. It pulls, as [`ProviderStream`] does.
 pub struct AnswerStream {
     stage: Stage,
     seq: u64,
@@ -44,7 +44,7 @@ pub struct AnswerStream {
 enum Stage {
     /// No piece has come yet. What is to be known meanwhile comes from the receiver.
     Beginning(BoxFuture<'static, Result<Begun, ProviderError>>, mpsc::Receiver<String>),
-    Answering(ChunkStream, Running),
+    Answering(ProviderStream, Running),
     /// After the terminal piece.
     Over,
 }

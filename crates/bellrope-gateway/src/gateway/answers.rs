@@ -39,12 +39,12 @@ impl From<AnswersFull> for Chunk {
 
 /// The answers that are kept. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct Answers(Arc<Shared>);
+pub struct KeptAnswers(Arc<Inner>);
 
 /// An answer that is kept. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct Answer {
-    answers: Answers,
+pub struct KeptAnswer {
+    answers: KeptAnswers,
     id: u128,
     changed: Arc<Notify>,
 }
@@ -52,13 +52,13 @@ pub struct Answer {
 /// Reads an answer from one of its pieces on.
 #[derive(Debug)]
 pub struct AnswerReader {
-    answer: Answer,
+    answer: KeptAnswer,
     serial: u64,
     next: u64,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Inner {
     kept: Mutex<Kept>,
     /// Told when there may be room.
     room: Notify,
@@ -73,12 +73,12 @@ enum Due {
     Gone,
 }
 
-impl Answers {
+impl KeptAnswers {
     /// Keeps none yet.
     #[must_use]
     pub fn new(settings: AnswerSettings) -> Self {
         let kept = Kept { settings, answers: HashMap::new(), bytes: 0 };
-        Self(Arc::new(Shared { kept: Mutex::new(kept), room: Notify::new(), awake: OnceLock::new() }))
+        Self(Arc::new(Inner { kept: Mutex::new(kept), room: Notify::new(), awake: OnceLock::new() }))
     }
 
     /// Goes by other settings from now on.
@@ -114,7 +114,7 @@ impl Answers {
         goes_on_unread: bool,
         beside: Option<Beside>,
         held: u64,
-    ) -> Result<Answer, AnswersFull> {
+    ) -> Result<KeptAnswer, AnswersFull> {
         let mut kept = self.kept();
         let limit = kept.settings.keep_bytes;
         if limit == 0 {
@@ -151,20 +151,20 @@ impl Answers {
             changed: Arc::clone(&changed),
         };
         kept.answers.insert(id, entry);
-        Ok(Answer { answers: self.clone(), id, changed })
+        Ok(KeptAnswer { answers: self.clone(), id, changed })
     }
 
     /// The answer of this id, if it is kept and belongs to `owner`.
     ///
     /// # Errors
     /// [`ProviderError::UnknownAnswer`]; nothing tells whether it is another's.
-    pub fn find(&self, id: &str, owner: &Owner) -> Result<Answer, ProviderError> {
+    pub fn find(&self, id: &str, owner: &Owner) -> Result<KeptAnswer, ProviderError> {
         let is_id = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'));
         let id = is_id.then(|| u128::from_str_radix(id, 16).ok()).flatten().ok_or(ProviderError::UnknownAnswer)?;
         let kept = self.kept();
         let entry = kept.answers.get(&id).filter(|entry| entry.owner == *owner);
         let changed = Arc::clone(&entry.ok_or(ProviderError::UnknownAnswer)?.changed);
-        Ok(Answer { answers: self.clone(), id, changed })
+        Ok(KeptAnswer { answers: self.clone(), id, changed })
     }
 
     /// How many are kept, and their bytes.
@@ -179,7 +179,7 @@ impl Answers {
     }
 }
 
-impl Answer {
+impl KeptAnswer {
     /// What the answer is asked for by.
     #[must_use]
     pub fn id(&self) -> String {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::answers::Answers;
+use super::answers::KeptAnswers;
 use super::core::Gateway;
 
 /// The gateway that is used at this moment, shared by all who ask it. Whoever has begun an answer keeps the providers it
@@ -19,7 +19,7 @@ use super::core::Gateway;
 #[derive(Debug, Clone)]
 pub struct LiveGateway {
     current: Arc<RwLock<Arc<Gateway>>>,
-    answers: Answers,
+    answers: KeptAnswers,
 }
 
 impl LiveGateway {
@@ -56,14 +56,14 @@ impl LiveGateway {
 
     /// The answers that are kept for readers that were lost. They outlive an exchange of providers.
     #[must_use]
-    pub fn answers(&self) -> &Answers {
+    pub fn answers(&self) -> &KeptAnswers {
         &self.answers
     }
 }
 
 impl From<Arc<Gateway>> for LiveGateway {
     fn from(gateway: Arc<Gateway>) -> Self {
-        let answers = Answers::new(gateway.answers.clone());
+        let answers = KeptAnswers::new(gateway.answers.clone());
         Self { current: Arc::new(RwLock::new(gateway)), answers }
     }
 }

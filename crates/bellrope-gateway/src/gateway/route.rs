@@ -11,7 +11,7 @@ use crate::account::{Account, Books};
 use crate::error::ProviderError;
 use crate::lines;
 use crate::message::{ChatRequest, ChatResponse, Chunk, Content, Part};
-use crate::provider::ChunkStream;
+use crate::provider::ProviderStream;
 
 /// The providers that a request may go to, in order. At least one.
 pub(super) struct Route {
@@ -31,7 +31,7 @@ pub(super) struct Accounts {
 /// An answer that has begun, or failed to.
 pub(super) struct Begun {
     pub(super) first: Chunk,
-    pub(super) rest: ChunkStream,
+    pub(super) rest: ProviderStream,
     /// What is to be told of fields that this provider did not get.
     pub(super) unsaid: Vec<String>,
     pub(super) running: Running,

@@ -393,7 +393,7 @@ impl Drop for Running {
 /// What vectors took, as OpenAI's format has it.
 fn usage_of_vectors(answer: &[u8]) -> Option<Usage> {
     #[derive(Deserialize)]
-    struct Answer {
+    struct Embeddings {
         usage: Option<Tokens>,
     }
     #[derive(Deserialize)]
@@ -402,7 +402,7 @@ fn usage_of_vectors(answer: &[u8]) -> Option<Usage> {
         total_tokens: Option<u64>,
     }
 
-    let Tokens { prompt_tokens, total_tokens } = serde_json::from_slice::<Answer>(answer).ok()?.usage?;
+    let Tokens { prompt_tokens, total_tokens } = serde_json::from_slice::<Embeddings>(answer).ok()?.usage?;
     Some(Usage { input_tokens: prompt_tokens.or(total_tokens)?, ..Usage::default() })
 }
 
@@ -439,7 +439,7 @@ mod tests {
     use super::*;
     use crate::message::ModelInfo;
     use crate::provider::Capabilities;
-    use crate::provider::ChunkStream;
+    use crate::provider::ProviderStream;
 
     impl Route {
         fn alone(upstream: &Arc<Upstream>) -> Self {
@@ -476,7 +476,7 @@ mod tests {
             self.limits.clone()
         }
 
-        fn chat_stream(&self, _: ChatRequest) -> ChunkStream {
+        fn chat_stream(&self, _: ChatRequest) -> ProviderStream {
             self.asked.fetch_add(1, Relaxed);
             let outcome = if self.is_well.load(Relaxed) {
                 Ok(Chunk::Done { stop_reason: StopReason::EndTurn })

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use super::pieces::{cut, encode};
 use crate::error::ProviderError;
-use crate::gateway::{Answer, AnswerReader, Answers, LiveGateway, Owner};
+use crate::gateway::{AnswerReader, KeptAnswer, KeptAnswers, LiveGateway, Owner};
 use crate::json;
 use crate::message::{CancelReport, CancelRequest, ChatRequest, Chunk, ResumeRequest, SequencedChunk, WIRE_VERSION};
 
@@ -32,7 +32,8 @@ pub(super) async fn begin(
     caller: Reader,
     mut chunks: ChunkSender,
 ) -> Result<(), HandlerError> {
-    let begun = Answers::new_id().and_then(|id| gateway.answers().begin(id, caller.owner, false, None, size as u64));
+    let begun =
+        KeptAnswers::new_id().and_then(|id| gateway.answers().begin(id, caller.owner, false, None, size as u64));
     let answer = match begun {
         Ok(answer) => answer,
         Err(full) => {
@@ -59,7 +60,7 @@ pub(super) async fn resume(gateway: LiveGateway, call: OwnedCall, chunks: ChunkS
     let from = last_seq.map_or(0, |last| last.saturating_add(1));
     let reader = check_version(version)
         .and_then(|()| gateway.answers().find(&id, &caller.owner))
-        .and_then(|answer: Answer| answer.read(from));
+        .and_then(|answer: KeptAnswer| answer.read(from));
     send(reader, from, caller.cancelled, chunks).await
 }
 

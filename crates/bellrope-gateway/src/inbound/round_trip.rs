@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::ToolFormat;
 use crate::message::{ChatRequest, Content, Message, Part, Role};
 use crate::notes::Notes;
-use crate::providers::formats::{ProviderKind, Server};
+use crate::providers::formats::{ProviderKind, ProviderServer};
 
 const FORMATS: [(ToolFormat, ProviderKind); 3] = [
     (ToolFormat::ChatCompletions, ProviderKind::OpenAi),
@@ -15,7 +15,7 @@ const FORMATS: [(ToolFormat, ProviderKind); 3] = [
     (ToolFormat::Messages, ProviderKind::Anthropic),
 ];
 
-const SERVER: Server = Server { at_inventor: false, message_extras: true, stream_options: true };
+const SERVER: ProviderServer = ProviderServer { at_inventor: false, message_extras: true, stream_options: true };
 
 /// The request as a tool of this format would have sent it.
 fn through(request: &ChatRequest, (tool, provider): (ToolFormat, ProviderKind)) -> ChatRequest {

@@ -7,7 +7,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::piece::Piece;
+use super::piece::TextPiece;
 
 /// The values of an object's fields, in the order of `names`; `None` if it is no object. Null counts as absent, and of
 /// a field that comes twice the last value counts.
@@ -39,7 +39,7 @@ pub(crate) fn fields_and<'a, const N: usize>(
                 if value.get() == "null" {
                     continue;
                 }
-                let escaped = if name.get().contains('\\') { Piece::of(name).map(Piece::alone) } else { None };
+                let escaped = if name.get().contains('\\') { TextPiece::of(name).map(TextPiece::alone) } else { None };
                 let name = escaped.as_deref().unwrap_or_else(|| name.get().trim_matches('"'));
                 match self.names.iter().position(|known| *known == name) {
                     Some(at) => found[at] = Some(value),
@@ -92,7 +92,7 @@ pub(crate) fn each<'a, E>(
 /// Words in a string, or a number or boolean as it is written; nothing for an empty string and for other types.
 pub(crate) fn words(value: &RawValue) -> Option<String> {
     let text = match value.get().as_bytes() {
-        [b'"', ..] => Piece::of(value)?.alone(),
+        [b'"', ..] => TextPiece::of(value)?.alone(),
         [b'{' | b'[' | b'n', ..] | [] => return None,
         _ => value.get().to_owned(),
     };

@@ -7,13 +7,13 @@ use super::repair::{from_str, unit};
 /// A JSON string that may begin with the second half of a surrogate pair and end with the first one of another. Half a
 /// pair in its midst can never become whole, and is U+FFFD already.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct TextPiece {
     low: Option<u16>,
     text: String,
     high: Option<u16>,
 }
 
-impl Piece {
+impl TextPiece {
     /// The string in `json`; `None` for another type.
     pub(crate) fn of(json: &RawValue) -> Option<Self> {
         let quoted = json.get();
@@ -59,7 +59,7 @@ impl Piece {
     }
 }
 
-impl From<String> for Piece {
+impl From<String> for TextPiece {
     fn from(text: String) -> Self {
         Self { low: None, text, high: None }
     }
@@ -80,11 +80,11 @@ pub(crate) struct Seam {
 
 impl Seam {
     /// What a piece adds to the text. A half that it ends with waits for the next piece.
-    pub(crate) fn join(&mut self, piece: Piece) -> String {
+    pub(crate) fn join(&mut self, piece: TextPiece) -> String {
         if piece.is_empty() {
             return String::new();
         }
-        let Piece { low, text, high } = piece;
+        let TextPiece { low, text, high } = piece;
         let first = match (self.high.take(), low) {
             (None, None) => None,
             (Some(high), Some(low)) => char::decode_utf16([high, low]).next().and_then(Result::ok),
@@ -110,8 +110,8 @@ mod tests {
     use super::super::repair::raw;
     use super::*;
 
-    fn piece(json: &str) -> Option<Piece> {
-        raw(json, Piece::of).unwrap()
+    fn piece(json: &str) -> Option<TextPiece> {
+        raw(json, TextPiece::of).unwrap()
     }
 
     fn joined(pieces: &[&str]) -> String {

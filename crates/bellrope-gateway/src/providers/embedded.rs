@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Chunk, Content, ModelInfo, Part, ProviderHealth, Role, StopReason, Usage};
-use crate::provider::{BoxFuture, Capabilities, ChunkStream, Provider, ProviderLimits};
+use crate::provider::{BoxFuture, Capabilities, Provider, ProviderLimits, ProviderStream};
 use crate::text::boundary;
 
 /// The name of the provider, and of its only model.
@@ -82,7 +82,7 @@ impl Provider for EmbeddedProvider {
         true
     }
 
-    fn chat_stream(&self, request: ChatRequest) -> ChunkStream {
+    fn chat_stream(&self, request: ChatRequest) -> ProviderStream {
         if !self.settings.script.is_empty() {
             return Box::pin(stream::iter(self.settings.script.clone().into_iter().map(Ok)));
         }

@@ -66,13 +66,13 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "http")]
 pub(crate) use extra::push_extra;
 #[cfg(feature = "http")]
-pub(crate) use fault::{Fault, MAX_ERROR_BODY, is_retryable};
+pub(crate) use fault::{MAX_ERROR_BODY, StatedFault, is_retryable};
 #[cfg(feature = "http")]
 pub use heard::Heard;
 #[cfg(feature = "http")]
 pub use translate::{Progress, Translate};
 #[cfg(feature = "http")]
-pub(crate) use wire_format::{Post, Server, WireFormat};
+pub(crate) use wire_format::{Post, ProviderServer, WireFormat};
 
 /// Declares [`ProviderKind`] and [`TABLE`], of which each row is documentation, kind, name in the settings, and format.
 macro_rules! formats {

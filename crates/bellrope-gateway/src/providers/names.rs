@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::ids::plain;
 use crate::message::{ChatRequest, Chunk, Content, Part, ToolChoice};
-use crate::providers::formats::{Server, WireFormat};
+use crate::providers::formats::{ProviderServer, WireFormat};
 
 /// The names that were changed: those that the model sees, and those of whoever asks.
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub(crate) struct Renamed(HashMap<String, String>);
 impl Renamed {
     /// Changes the names of a request that a server of this format does not take, in its tools and in the conversation: the same
     /// name the same way every time.
-    pub(crate) fn of(request: &mut ChatRequest, format: &dyn WireFormat, server: Server) -> Self {
+    pub(crate) fn of(request: &mut ChatRequest, format: &dyn WireFormat, server: ProviderServer) -> Self {
         let (longest, is_strict) = (format.longest_name(), format.takes_plain_names_only(server));
         let mut renamed = Self::default();
         let mut fit = |name: &mut String| {
@@ -81,8 +81,8 @@ mod tests {
         .unwrap()
     }
 
-    fn server(at_inventor: bool) -> Server {
-        Server { at_inventor, message_extras: true, stream_options: true }
+    fn server(at_inventor: bool) -> ProviderServer {
+        ProviderServer { at_inventor, message_extras: true, stream_options: true }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::mem;
 use futures_util::{StreamExt, stream};
 
 use crate::message::{Chunk, StopReason};
-use crate::provider::ChunkStream;
+use crate::provider::ProviderStream;
 use crate::text::boundary;
 
 const BEGIN: &str = "<think>";
@@ -15,7 +15,7 @@ const END: &str = "</think>";
 
 /// The text of one answer.
 #[derive(Debug)]
-pub(crate) struct Shape {
+pub(crate) struct AnswerShape {
     thoughts: Thoughts,
     /// Texts that end the answer.
     stops: Vec<String>,
@@ -33,7 +33,7 @@ enum Thoughts {
     Over,
 }
 
-impl Shape {
+impl AnswerShape {
     /// `thinks`: whether an answer may begin with what the model thinks.
     pub(crate) fn new(thinks: bool, stops: Vec<String>) -> Self {
         Self { thoughts: if thinks { Thoughts::MayBegin } else { Thoughts::Over }, stops, held: String::new() }
@@ -122,7 +122,7 @@ impl Shape {
 }
 
 /// An answer whose text goes through `shape`. What ends it there drops the provider's stream.
-pub(crate) fn shaped(pieces: ChunkStream, shape: Shape) -> ChunkStream {
+pub(crate) fn shaped(pieces: ProviderStream, shape: AnswerShape) -> ProviderStream {
     let state = (Some(pieces), shape, VecDeque::new());
     Box::pin(stream::unfold(state, |(mut pieces, mut shape, mut ready)| async move {
         while ready.is_empty() {
@@ -159,7 +159,7 @@ mod tests {
     /// The reasoning and the text of an answer whose text comes in pieces of so many characters, and whether it was ended.
     fn shaped(text: &str, size: usize, thinks: bool, stops: &[&str]) -> (String, String, bool) {
         let stops = stops.iter().map(|stop| (*stop).to_owned()).collect();
-        let mut shape = Shape::new(thinks, stops);
+        let mut shape = AnswerShape::new(thinks, stops);
         let (mut out, characters) = (Vec::new(), text.chars().collect::<Vec<_>>());
         for piece in characters.chunks(size) {
             shape.take(Chunk::text(piece.iter().collect::<String>()), &mut out);
@@ -211,6 +211,6 @@ mod tests {
             let whole = shaped("a <|fim_ b <|file", size, false, &ends);
             assert_eq!(whole, (String::new(), "a <|fim_ b <|file".to_owned(), false));
         }
-        assert!(Shape::new(false, Vec::new()).is_idle() && !Shape::new(true, Vec::new()).is_idle());
+        assert!(AnswerShape::new(false, Vec::new()).is_idle() && !AnswerShape::new(true, Vec::new()).is_idle());
     }
 }

@@ -13,9 +13,10 @@ use std::{
 
 use bellrope::{AsyncClient, CallError, Server, client::Style};
 use bellrope_gateway::{
-    AsyncChatClient, BoxFuture, Capabilities, ChatClient, ChatError, ChatRequest, ChatResponse, Chunk, ChunkStream,
+    AsyncChatClient, BoxFuture, Capabilities, ChatClient, ChatError, ChatRequest, ChatResponse, Chunk,
     CompletionRequest, EmbeddedProvider, EmbeddedSettings, Gateway, HealthReport, MAX_CHUNK, MESSAGE_TYPES, ModelInfo,
-    ModelList, Provider, ProviderError, ProviderHealth, SequencedChunk, StopReason, ToolCallDelta, register,
+    ModelList, Provider, ProviderError, ProviderHealth, ProviderStream, SequencedChunk, StopReason, ToolCallDelta,
+    register,
 };
 use futures_core::Stream;
 use serde::Serialize;
@@ -300,7 +301,7 @@ impl Provider for Endless {
         Capabilities::default()
     }
 
-    fn chat_stream(&self, _: ChatRequest) -> ChunkStream {
+    fn chat_stream(&self, _: ChatRequest) -> ProviderStream {
         Box::pin(EndlessStream {
             left: self.silent_after,
             pulled: Arc::clone(&self.pulled),

@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bellrope::{AsyncClient, CallError, Server};
 use bellrope_gateway::{
-    AnswerSettings, AsyncChatClient, BoxFuture, Capabilities, ChatRequest, Chunk, ChunkStream, Gateway, LiveGateway,
-    ModelInfo, Owner, Provider, ProviderError, ProviderHealth, StopReason, register,
+    AnswerSettings, AsyncChatClient, BoxFuture, Capabilities, ChatRequest, Chunk, Gateway, LiveGateway, ModelInfo,
+    Owner, Provider, ProviderError, ProviderHealth, ProviderStream, StopReason, register,
 };
 use futures_util::stream;
 use tempfile::TempDir;
@@ -23,7 +23,7 @@ impl Provider for Told {
         Capabilities::default()
     }
 
-    fn chat_stream(&self, _: ChatRequest) -> ChunkStream {
+    fn chat_stream(&self, _: ChatRequest) -> ProviderStream {
         let chunks = self.0.try_lock().unwrap().take().expect("one answer");
         Box::pin(stream::unfold(chunks, async |mut chunks| Some((Ok(chunks.recv().await?), chunks))))
     }

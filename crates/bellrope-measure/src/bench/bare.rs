@@ -14,14 +14,14 @@ use super::{
 };
 use crate::{
     server_process::ServerProcess,
-    slots::{ClientEnd, ServerEnd, Shape},
+    slots::{ClientEnd, ServerEnd, SlotShape},
 };
 
 /// Rounds between two looks at the clock and at the end.
 const ROUNDS_PER_LOOK: u32 = 64;
 
 /// Calls answered in one second, each connection keeping as many under way as it has slots.
-pub(super) fn calls_per_s(server: &mut ServerProcess, shape: Shape, time: Duration) -> anyhow::Result<f64> {
+pub(super) fn calls_per_s(server: &mut ServerProcess, shape: SlotShape, time: Duration) -> anyhow::Result<f64> {
     let mut client = Client::begin(server, shape)?;
     client.call(time / 8)?;
     let start = Instant::now();
@@ -32,7 +32,7 @@ pub(super) fn calls_per_s(server: &mut ServerProcess, shape: Shape, time: Durati
 /// Round trips of one call after the other.
 pub(super) fn round_trips(server: &mut ServerProcess, size: usize, time: Duration) -> anyhow::Result<Samples> {
     const CALLS_PER_LOOK: u32 = 1024;
-    let mut client = Client::begin(server, Shape { connections: 1, depth: 1, size })?;
+    let mut client = Client::begin(server, SlotShape { connections: 1, depth: 1, size })?;
     client.call(time / 8)?;
     let mut samples = Samples::with_capacity(1 << 20);
     let start = Instant::now();
@@ -50,7 +50,7 @@ pub(super) fn round_trips(server: &mut ServerProcess, size: usize, time: Duratio
 
 /// The server's side, over the memory behind descriptor `fd` of process `pid`, until the client says that it is over or
 /// nothing comes any more.
-pub(crate) fn answer(pid: u32, fd: i32, shape: Shape, ready: impl FnOnce()) -> anyhow::Result<()> {
+pub(crate) fn answer(pid: u32, fd: i32, shape: SlotShape, ready: impl FnOnce()) -> anyhow::Result<()> {
     let mut end = ServerEnd::new(open(pid, fd, shape.bytes())?, shape);
     ready();
     let mut watch = Watch::default();
@@ -73,7 +73,7 @@ struct Client {
 }
 
 impl Client {
-    fn begin(server: &mut ServerProcess, shape: Shape) -> anyhow::Result<Self> {
+    fn begin(server: &mut ServerProcess, shape: SlotShape) -> anyhow::Result<Self> {
         let (memory, fd) = SharedMemory::create(shape.bytes()).context("making shared memory")?;
         // The server has opened it when this answers.
         server.begin_bare(fd.as_raw_fd(), shape)?;
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_server_of_slots_that_nobody_fills_ends_by_itself() {
-        let shape = Shape { connections: 2, depth: 2, size: 8 };
+        let shape = SlotShape { connections: 2, depth: 2, size: 8 };
         let (memory, fd) = SharedMemory::create(shape.bytes()).unwrap();
         let mut ready = false;
         answer(std::process::id(), fd.as_raw_fd(), shape, || ready = true).unwrap();

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bellrope::{client::Connection, status::MemoryUse};
-use bellrope_terminal::Progress;
+use bellrope_terminal::ProgressBar;
 use clap::Args;
 use serde::Serialize;
 
@@ -57,7 +57,7 @@ pub(super) fn measure(args: &ConnectionsArgs, progress: bool) -> anyhow::Result<
     let count = args.count.unwrap_or(if args.run.quick { QUICK_COUNT } else { COUNT });
     let server = ServerProcess::start_for(count + 1)?;
     let before = memory::at_rest(&server)?;
-    let bar = Progress::new(progress, "connections", u64::from(2 * STEPS));
+    let bar = ProgressBar::new(progress, "connections", u64::from(2 * STEPS));
     let each_step = (count / STEPS).max(1) as usize;
 
     let start = Instant::now();

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use bellrope::{CallError, Client, client::Connection, status::MemoryUse};
 use bellrope_shm::CountingAllocator;
 use bellrope_shm::{clock, process};
-use bellrope_terminal::{Outcome, Progress};
+use bellrope_terminal::{Outcome, ProgressBar};
 use clap::Args;
 pub(crate) use report::Report;
 use report::{Allocations, MemoryFound};
@@ -18,7 +18,7 @@ use super::{
     args::RunArgs,
     memory,
     rtt::{RttReport, round_trips},
-    throughput::Load,
+    throughput::BusyConnections,
 };
 use crate::{
     criterion::Criterion,
@@ -85,7 +85,7 @@ pub(crate) fn criteria(
     progress: bool,
 ) -> anyhow::Result<Report> {
     process::raise_descriptor_limit();
-    let bar = Progress::new(progress, "criteria", STEPS);
+    let bar = ProgressBar::new(progress, "criteria", STEPS);
     let measured = as_client(|| with_load(server, allocator, quick, &bar))?;
     let recovery = recover(server)?;
     bar.step();
@@ -115,9 +115,9 @@ fn with_load(
     server: &mut ServerProcess,
     allocator: &CountingAllocator,
     quick: bool,
-    bar: &Progress,
+    bar: &ProgressBar,
 ) -> anyhow::Result<Measured> {
-    let mut load = Load::new(server, CLIENTS, 1024, 1)?;
+    let mut load = BusyConnections::new(server, CLIENTS, 1024, 1)?;
     let calls = load.call_each(CALLS_EACH)?;
     // Long enough for the server to have given back what only its start needed.
     load.run(Duration::from_millis(1_200))?;
@@ -138,7 +138,7 @@ fn with_load(
 }
 
 /// Calls a second over all connections, best of three short runs: what the machine can do when it is left alone.
-fn throughput(load: &mut Load, time: Duration) -> anyhow::Result<f64> {
+fn throughput(load: &mut BusyConnections, time: Duration) -> anyhow::Result<f64> {
     let mut best = 0.0_f64;
     for _ in 0..3 {
         let start = Instant::now();

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use bellrope::client::{Connection, MessageType, SpinPolicy};
 use bellrope_shm::{clock, process};
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use clap::Args;
 use serde::Serialize;
 
@@ -75,7 +75,7 @@ pub(super) fn measure(args: &FairnessArgs, progress: bool) -> anyhow::Result<Fai
     let mut flood = Flood::connect(&server, args.flood_size as usize)?;
     let time = args.timed.time() / (2 * RUNS);
     crowd.run(None, time / 2)?;
-    let bar = Progress::new(progress, "fairness", (2 * RUNS).into());
+    let bar = ProgressBar::new(progress, "fairness", (2 * RUNS).into());
     let (mut alone, mut beside, mut rates, mut calls) = (vec![], vec![], vec![], 0);
     for _ in 0..RUNS {
         let samples = crowd.run(None, time)?;

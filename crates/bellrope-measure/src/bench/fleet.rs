@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bellrope_shm::clock;
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use clap::Args;
 use serde::Serialize;
 
@@ -136,7 +136,7 @@ pub(super) fn measure(args: &FleetArgs, progress: bool) -> anyhow::Result<FleetR
     let quick = args.run.quick;
     let kills = args.kills.unwrap_or(if quick { 2 } else { 10 });
     let runs = if quick { QUICK_RUNS } else { RUNS };
-    let bar = Progress::new(progress, "fleet", u64::from(2 * runs + kills + 2));
+    let bar = ProgressBar::new(progress, "fleet", u64::from(2 * runs + kills + 2));
     let mut stage = Stage::set(3)?;
     let mut plain = ServerProcess::start(false)?;
     plain.begin_nats(&stage.nats.url())?;
@@ -152,7 +152,7 @@ pub(super) fn measure(args: &FleetArgs, progress: bool) -> anyhow::Result<FleetR
     Ok(FleetReport { unary, stream, kills, memory, messages })
 }
 
-fn unary(stage: &Stage, bare: &Bare, runs: u32, time: Duration, bar: &Progress) -> anyhow::Result<Unary> {
+fn unary(stage: &Stage, bare: &Bare, runs: u32, time: Duration, bar: &ProgressBar) -> anyhow::Result<Unary> {
     let payload = [7; CALL];
     let [mut fleet, mut nats, mut local] = [const { Vec::new() }; 3];
     for _ in 0..runs {
@@ -177,7 +177,7 @@ fn unary(stage: &Stage, bare: &Bare, runs: u32, time: Duration, bar: &Progress) 
     Ok(Unary { bytes: CALL, fleet, nats, local, ratio, goal_ratio: GOAL_RATIO })
 }
 
-fn streamed(stage: &Stage, bare: &Bare, runs: u32, chunks: u64, bar: &Progress) -> anyhow::Result<Streamed> {
+fn streamed(stage: &Stage, bare: &Bare, runs: u32, chunks: u64, bar: &ProgressBar) -> anyhow::Result<Streamed> {
     let [mut fleet, mut nats] = [const { Vec::new() }; 2];
     for _ in 0..runs {
         nats.push(bare.chunks_per_s(chunks)?);

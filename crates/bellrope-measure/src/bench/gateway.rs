@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use bellrope::{Client, client::ClientConfig};
 use bellrope_gateway::{ChatRequest, Chunk, SequencedChunk};
 use bellrope_shm::clock;
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use clap::Args;
 use serde::Serialize;
 
@@ -93,7 +93,7 @@ pub(super) fn measure(args: &GatewayArgs, progress: bool) -> anyhow::Result<Gate
     let time = args.span.time_or(4.0) / (4 * RUNS);
     let single = Pace::Single { pause: Duration::from_micros(args.pace.into()) };
 
-    let bar = Progress::new(progress, "gateway", (4 * RUNS).into());
+    let bar = ProgressBar::new(progress, "gateway", (4 * RUNS).into());
     let (mut through, mut direct, mut rates, mut direct_rates, mut chunks) = (vec![], vec![], vec![], vec![], 0);
     for _ in 0..RUNS {
         let samples = delays(direct_texts(&provider, single, time)?)?;

@@ -6,7 +6,7 @@ use std::{
 use anyhow::ensure;
 use bellrope::client::Connection;
 use bellrope_shm::clock;
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use clap::Args;
 use serde::Serialize;
 
@@ -82,7 +82,7 @@ pub(super) fn measure(args: &LargeArgs, progress: bool) -> anyhow::Result<LargeR
     let mut connection = Connection::connect(server.socket())?;
     let sizes = if args.size.is_empty() { &SIZES[..] } else { &args.size };
     let time = args.timed.time() / RUNS;
-    let bar = Progress::new(progress, "large messages", u64::from(RUNS) * sizes.len() as u64);
+    let bar = ProgressBar::new(progress, "large messages", u64::from(RUNS) * sizes.len() as u64);
     let row = |&size| measure_size(&mut server, &mut connection, size, time, &bar);
     Ok(LargeReport {
         pinned: args.timed.pin(),
@@ -96,7 +96,7 @@ fn measure_size(
     connection: &mut Connection,
     size: u32,
     time: Duration,
-    bar: &Progress,
+    bar: &ProgressBar,
 ) -> anyhow::Result<Row> {
     let payload: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
     let (mut source, mut target, mut reply) = (Paged::new(&payload), Paged::new(&payload), Vec::new());

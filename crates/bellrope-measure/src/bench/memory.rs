@@ -1,11 +1,11 @@
 use std::time::{Duration, Instant};
 
 use bellrope::status::MemoryUse;
-use bellrope_terminal::{Outcome, Progress};
+use bellrope_terminal::{Outcome, ProgressBar};
 use clap::Args;
 use serde::Serialize;
 
-use super::{args::RunArgs, throughput::Load};
+use super::{args::RunArgs, throughput::BusyConnections};
 use crate::server_process::{ServerProcess, as_client, two_cpus};
 
 const COUNTS: [u32; 4] = [10, 100, 1_000, 10_000];
@@ -92,7 +92,7 @@ struct Goal {
 pub(super) fn measure(args: &MemoryArgs, progress: bool) -> anyhow::Result<MemoryReport> {
     let counts = counts(args);
     let window = Duration::from_secs_f64(if args.run.quick { QUICK_SECONDS } else { SECONDS });
-    let bar = Progress::new(progress, "memory", 1 + 2 * counts.len() as u64);
+    let bar = ProgressBar::new(progress, "memory", 1 + 2 * counts.len() as u64);
     let without = at_rest(&ServerProcess::start(two_cpus())?)?;
     bar.step();
     let rows = counts.iter().map(|&count| {
@@ -113,8 +113,8 @@ fn counts(args: &MemoryArgs) -> &[u32] {
     }
 }
 
-fn row(connections: u32, server: &mut ServerProcess, window: Duration, bar: &Progress) -> anyhow::Result<Row> {
-    let mut load = Load::new(server, connections, SIZE, 1)?;
+fn row(connections: u32, server: &mut ServerProcess, window: Duration, bar: &ProgressBar) -> anyhow::Result<Row> {
+    let mut load = BusyConnections::new(server, connections, SIZE, 1)?;
     load.call_each(1)?;
     let memory = at_rest(server)?;
     let idle = State {

@@ -6,7 +6,7 @@ use std::{
 use anyhow::anyhow;
 use bellrope::client::{Pool, PoolConfig};
 use bellrope_shm::clock;
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use clap::Args;
 use serde::Serialize;
 
@@ -62,7 +62,7 @@ pub(super) fn measure(args: &PoolArgs, progress: bool) -> anyhow::Result<PoolRep
     let server = ServerProcess::start(false)?;
     let pool = Pool::new(PoolConfig::new(server.socket()));
     let time = args.span.time() / RUNS;
-    let bar = Progress::new(progress, "pool", RUNS.into());
+    let bar = ProgressBar::new(progress, "pool", RUNS.into());
     let (mut acquires, mut rates, mut calls) = (vec![], vec![], 0);
     for _ in 0..RUNS {
         let start = Instant::now();

@@ -10,7 +10,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use bellrope::{Client, client::ClientConfig};
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use clap::Args;
 use serde::Serialize;
 
@@ -186,7 +186,7 @@ pub(super) fn measure(args: &PortArgs, progress: bool) -> anyhow::Result<PortRep
     let parts = RUNS * (4 * kinds.len() + STREAM_PARTS as usize * (streams.len() + 1) + 4);
     let time = args.span.time_or(10.0).div_f64(parts as f64);
     let (stream_time, pace) = (time * STREAM_PARTS, Pace::Single { pause: PAUSE });
-    let bar = Progress::new(progress, "port", (RUNS * (kinds.len() + 1)) as u64);
+    let bar = ProgressBar::new(progress, "port", (RUNS * (kinds.len() + 1)) as u64);
     let mut rounds: [Rounds; 4] = Default::default();
     let mut shares_at_once: [Vec<f64>; 2] = Default::default();
     let mut chunks: [Vec<Percentiles>; 5] = Default::default();

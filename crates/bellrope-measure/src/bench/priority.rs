@@ -2,14 +2,14 @@ use std::time::{Duration, Instant};
 
 use bellrope::client::{ClientConfig, Connection};
 use bellrope_shm::{clock, process};
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use clap::Args;
 use serde::Serialize;
 
 use super::{
     args::{SizeArgs, TimedArgs},
     samples::{Percentiles, Samples, median, median_of},
-    throughput::Load,
+    throughput::BusyConnections,
 };
 use crate::server_process::{ServerProcess, pin_client};
 
@@ -73,10 +73,10 @@ pub(super) fn measure(args: &PriorityArgs, progress: bool) -> anyhow::Result<Pri
     process::raise_descriptor_limit();
     let server = ServerProcess::start(args.timed.pin())?;
     pin_client(args.timed.pin())?;
-    let mut load = Load::new(&server, args.connections, args.background_size as usize, args.depth as usize)?;
+    let mut load = BusyConnections::new(&server, args.connections, args.background_size as usize, args.depth as usize)?;
     load.run(WARM_UP)?;
     let time = args.timed.time() / (2 * RUNS);
-    let bar = Progress::new(progress, "priority", (2 * RUNS).into());
+    let bar = ProgressBar::new(progress, "priority", (2 * RUNS).into());
     let (mut with, mut without) = (vec![], vec![]);
     for _ in 0..RUNS {
         for (priority, sides) in [(true, &mut with), (false, &mut without)] {
@@ -102,7 +102,12 @@ pub(super) fn measure(args: &PriorityArgs, progress: bool) -> anyhow::Result<Pri
 }
 
 /// Calls again and again, one at a time, while the load goes on.
-fn beside(connection: &mut Connection, size: usize, load: &mut Load, time: Duration) -> anyhow::Result<Side> {
+fn beside(
+    connection: &mut Connection,
+    size: usize,
+    load: &mut BusyConnections,
+    time: Duration,
+) -> anyhow::Result<Side> {
     const TURNS_PER_LOOK: usize = 256;
     let echo = connection.message_type("echo")?;
     let (payload, mut reply) = (vec![0x5A; size], Vec::new());

@@ -9,7 +9,7 @@ use std::{
 use anyhow::ensure;
 use bellrope::{Client, client::ConnectionState};
 use bellrope_shm::{clock, process};
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use clap::Args;
 use serde::Serialize;
 
@@ -74,7 +74,7 @@ pub(super) fn measure(args: &ReconnectArgs, progress: bool) -> anyhow::Result<Re
     process::raise_descriptor_limit();
     let clients = if args.clients.is_empty() { &CLIENTS[..] } else { &args.clients };
     let rounds = |clients| rounds(clients, args.run.quick);
-    let bar = Progress::new(progress, "reconnect", clients.iter().map(|&clients| u64::from(rounds(clients))).sum());
+    let bar = ProgressBar::new(progress, "reconnect", clients.iter().map(|&clients| u64::from(rounds(clients))).sum());
     let row = |&clients| measure_clients(clients, rounds(clients), &bar);
     Ok(ReconnectReport {
         rows: clients.iter().map(row).collect::<anyhow::Result<_>>()?,
@@ -92,7 +92,7 @@ fn rounds(clients: u32, quick: bool) -> u32 {
     }
 }
 
-fn measure_clients(clients: u32, kills: u32, bar: &Progress) -> anyhow::Result<Row> {
+fn measure_clients(clients: u32, kills: u32, bar: &ProgressBar) -> anyhow::Result<Row> {
     let mut server = ServerProcess::start(false)?;
     let watched = (0..clients).map(|_| Watched::connect(&server)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut samples = Samples::with_capacity((clients * kills) as usize);

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use bellrope::client::{Connection, MessageType};
 use bellrope_shm::clock;
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use clap::Args;
 use serde::Serialize;
 
@@ -50,16 +50,16 @@ pub(crate) struct RttReport {
 pub(super) fn measure(args: &RttArgs, progress: bool) -> anyhow::Result<RttReport> {
     let mut server = ServerProcess::start(args.timed.pin())?;
     pin_client(args.timed.pin())?;
-    let bar = Progress::new(progress, "round trips", RUNS.into());
+    let bar = ProgressBar::new(progress, "round trips", RUNS.into());
     take_turns(&mut server, args.payload.size, args.timed.time(), &bar)
 }
 
 /// Measures round trips and the limit against a running server, for about `time`.
 pub(crate) fn round_trips(server: &mut ServerProcess, size: u32, time: Duration) -> anyhow::Result<RttReport> {
-    take_turns(server, size, time, &Progress::new(false, "round trips", RUNS.into()))
+    take_turns(server, size, time, &ProgressBar::new(false, "round trips", RUNS.into()))
 }
 
-fn take_turns(server: &mut ServerProcess, size: u32, time: Duration, bar: &Progress) -> anyhow::Result<RttReport> {
+fn take_turns(server: &mut ServerProcess, size: u32, time: Duration, bar: &ProgressBar) -> anyhow::Result<RttReport> {
     let mut connection = Connection::connect(server.socket())?;
     let echo = connection.message_type("echo")?;
     let payload = vec![0x5A; size as usize];

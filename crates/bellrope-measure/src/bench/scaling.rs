@@ -8,7 +8,7 @@ use bellrope::{
     server::{CpuList, ServerConfig, SpinPolicy},
 };
 use bellrope_shm::{clock, process};
-use bellrope_terminal::Progress;
+use bellrope_terminal::ProgressBar;
 use clap::Args;
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use super::{
     args::TimedArgs,
     limit::ping,
     samples::{Samples, median_of},
-    throughput::Load,
+    throughput::BusyConnections,
 };
 use crate::server_process::ServerProcess;
 use model::{HEAD, MACHINES, Measured, Prediction};
@@ -79,12 +79,12 @@ pub(super) fn measure(args: &ScalingArgs, progress: bool) -> anyhow::Result<Scal
     let nodes = nodes(&cpus);
     let pin = args.timed.pin() && cpus.len() > 1;
     let step = args.timed.time() / (6 * RUNS);
-    let bar = Progress::new(progress, "scaling", RUNS.into());
+    let bar = ProgressBar::new(progress, "scaling", RUNS.into());
     let mut server = ServerProcess::start_configured(pin, spinning())?;
     let mut found = Found::default();
     let mut measure = || -> anyhow::Result<()> {
         place(pin.then(|| cpus[0]))?;
-        let mut load = Load::new(&server, 1, SIZE, DEPTH)?;
+        let mut load = BusyConnections::new(&server, 1, SIZE, DEPTH)?;
         let mut callers = Callers::connect(&server, MANY)?;
         for _ in 0..RUNS {
             place(pin.then(|| cpus[0]))?;
@@ -229,7 +229,7 @@ fn two_workers(cpus: &[usize], time: Duration, found: &Found) -> anyhow::Result<
     let run = &|cpu| {
         place(Some(cpu))?;
         // Connections go to the workers in turn.
-        let mut load = Load::new(&server, 1, SIZE, DEPTH)?;
+        let mut load = BusyConnections::new(&server, 1, SIZE, DEPTH)?;
         let start = std::time::Instant::now();
         anyhow::Ok(load.run(time)? as f64 / start.elapsed().as_secs_f64())
     };

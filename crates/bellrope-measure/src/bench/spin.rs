@@ -6,7 +6,7 @@ use bellrope::{
     client::{ClientConfig, SpinPolicy},
 };
 use bellrope_shm::{clock, process};
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use clap::Args;
 use serde::Serialize;
 
@@ -99,7 +99,7 @@ pub(super) fn measure(args: &SpinArgs, progress: bool) -> anyhow::Result<SpinRep
         if args.timed.span.run.quick { (1, 0.03) } else { (RUNS, args.timed.span.seconds / f64::from(RUNS)) };
     let time = Duration::from_secs_f64(time);
     let steps = runs as usize * GAPS_US.len() * (1 + POLICIES.len() * POLICIES.len());
-    let bar = Progress::new(progress, "spin policies", steps as u64);
+    let bar = ProgressBar::new(progress, "spin policies", steps as u64);
     let (mut cells, mut futex) = (vec![], vec![]);
     for _ in 0..runs {
         for gap_us in GAPS_US {

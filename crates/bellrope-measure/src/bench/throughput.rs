@@ -5,7 +5,7 @@ use bellrope::{
     status::MemoryUse,
 };
 use bellrope_shm::process;
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use clap::Args;
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     server_process::{ServerProcess, pin_client},
-    slots::Shape,
+    slots::SlotShape,
 };
 
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -62,12 +62,15 @@ pub(super) fn measure(args: &ThroughputArgs, progress: bool) -> anyhow::Result<T
     process::raise_descriptor_limit();
     let mut server = ServerProcess::start(args.timed.pin())?;
     pin_client(args.timed.pin())?;
-    let shape =
-        Shape { connections: args.connections as usize, depth: args.depth as usize, size: args.payload.size as usize };
-    let mut load = Load::new(&server, args.connections, shape.size, shape.depth)?;
+    let shape = SlotShape {
+        connections: args.connections as usize,
+        depth: args.depth as usize,
+        size: args.payload.size as usize,
+    };
+    let mut load = BusyConnections::new(&server, args.connections, shape.size, shape.depth)?;
     load.run(WARM_UP)?;
 
-    let bar = Progress::new(progress, "throughput", SLICES.into());
+    let bar = ProgressBar::new(progress, "throughput", SLICES.into());
     let slice = args.timed.time() / SLICES;
     let (mut calls, mut seconds, mut bares) = (0, 0.0, Vec::new());
     for _ in 0..SLICES {
@@ -96,14 +99,14 @@ pub(super) fn measure(args: &ThroughputArgs, progress: bool) -> anyhow::Result<T
 }
 
 /// Connections that are kept busy.
-pub(crate) struct Load {
+pub(crate) struct BusyConnections {
     callers: Vec<(Connection, MessageType)>,
     payload: Vec<u8>,
     reply: Vec<u8>,
     depth: usize,
 }
 
-impl Load {
+impl BusyConnections {
     /// Connects `connections` times.
     pub(crate) fn new(server: &ServerProcess, connections: u32, size: usize, depth: usize) -> anyhow::Result<Self> {
         Self::over(&ClientConfig::new(server.socket()), connections, size, depth)

@@ -6,7 +6,7 @@ use bellrope::{
     service::{Codec, Json, Postcard},
 };
 use bellrope_shm::clock;
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use clap::Args;
 use serde::Serialize;
 
@@ -70,7 +70,7 @@ pub(super) fn measure(args: &TypedArgs, progress: bool) -> anyhow::Result<TypedR
     let typed = TypedClients::over(&client);
     let raw = client.message_type(RAW)?;
     let time = args.timed.time() / (4 * RUNS);
-    let bar = Progress::new(progress, "typed calls", RUNS.into());
+    let bar = ProgressBar::new(progress, "typed calls", RUNS.into());
     let mut taken: [Vec<Samples>; 4] = [(); 4].map(|()| Vec::new());
     let (as_json, as_postcard) = (request::<Json>()?, request::<Postcard>()?);
     let mut reply = Vec::new();

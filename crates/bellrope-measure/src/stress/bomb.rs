@@ -9,7 +9,7 @@ use std::{
 use anyhow::{anyhow, ensure};
 use bellrope::client::ClientConfig;
 use bellrope_shm::process;
-use bellrope_terminal::Progress;
+use bellrope_terminal::ProgressBar;
 
 use super::{
     course::{Course, Extent},
@@ -19,7 +19,7 @@ use super::{
     watch::{forget_peak, peak_kb, quiet},
 };
 use crate::{
-    criterion::Target,
+    criterion::Threshold,
     server_process::{Counters, ServerProcess},
 };
 
@@ -46,14 +46,14 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     let counted = counted - before.answered;
 
     let answered = tally.answered as f64;
-    report.judge("connections open at once", opened as f64, "", Target::Equal(CONNECTIONS as f64));
+    report.judge("connections open at once", opened as f64, "", Threshold::Equal(CONNECTIONS as f64));
     report.judge("calls answered", answered, "", calls_due(extent));
-    report.judge("fewest calls of a connection", fewest as f64, "", Target::AtLeast(1.0));
-    report.judge("answers that differ from what was sent", tally.wrong as f64, "", Target::Equal(0.0));
-    report.judge("calls failed or refused", (tally.failed + tally.refused) as f64, "", Target::Equal(0.0));
-    report.judge("calls that the server counted", counted as f64, "", Target::Equal(answered));
+    report.judge("fewest calls of a connection", fewest as f64, "", Threshold::AtLeast(1.0));
+    report.judge("answers that differ from what was sent", tally.wrong as f64, "", Threshold::Equal(0.0));
+    report.judge("calls failed or refused", (tally.failed + tally.refused) as f64, "", Threshold::Equal(0.0));
+    report.judge("calls that the server counted", counted as f64, "", Threshold::Equal(answered));
     let most = SERVER_KB + (CONNECTION_KB + course.read_ahead_kb()) * CONNECTIONS as f64;
-    report.judge("server memory, highest (VmHWM)", peak, "KiB", Target::AtMost(most));
+    report.judge("server memory, highest (VmHWM)", peak, "KiB", Threshold::AtMost(most));
     report.fact("calls_per_s", (answered / call_seconds).round());
     report.fact("connect_seconds", connect_seconds);
     report.fact("memory_before_kb", memory_before.rss_kb);
@@ -63,10 +63,10 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
 }
 
 /// How many calls must have been answered: all of them, or some on each connection.
-fn calls_due(extent: Extent) -> Target {
+fn calls_due(extent: Extent) -> Threshold {
     match extent {
-        Extent::Count(each) => Target::Equal((each * CONNECTIONS) as f64),
-        Extent::Time(_) => Target::AtLeast(CONNECTIONS as f64),
+        Extent::Count(each) => Threshold::Equal((each * CONNECTIONS) as f64),
+        Extent::Time(_) => Threshold::AtLeast(CONNECTIONS as f64),
     }
 }
 
@@ -85,7 +85,7 @@ fn burst(server: &mut ServerProcess, course: Course, extent: Extent) -> anyhow::
     let config = course.client(server.socket());
     // One CPU is left to the server, where there are more.
     let senders = (process::online_cpus() as u64 - 1).clamp(1, 8);
-    let bar = Progress::new(true, "connections", senders * BAR_STEPS);
+    let bar = ProgressBar::new(true, "connections", senders * BAR_STEPS);
     // Passed twice: when all are connected, and when the server was asked how many that are.
     let gate = Barrier::new(senders as usize + 1);
     let began = Instant::now();
@@ -117,7 +117,7 @@ fn send(
     numbers: Range<u64>,
     extent: Extent,
     gate: &Barrier,
-    bar: &Progress,
+    bar: &ProgressBar,
 ) -> anyhow::Result<(Tally, u64)> {
     let callers: anyhow::Result<Vec<_>> = numbers.map(|number| Caller::connect(config, number, SIZE)).collect();
     // Also if that went wrong: the others wait there.
@@ -160,11 +160,11 @@ mod tests {
     #[test]
     fn every_connection_makes_as_many_calls_as_are_counted_and_no_more() {
         let server = LocalServer::echo();
-        let (gate, bar) = (Barrier::new(1), Progress::new(false, "connections", BAR_STEPS));
+        let (gate, bar) = (Barrier::new(1), ProgressBar::new(false, "connections", BAR_STEPS));
         let (tally, fewest) = send(&ClientConfig::new(server.socket()), 0..3, Extent::Count(5), &gate, &bar).unwrap();
         assert_eq!((tally.answered, fewest), (15, 5));
         assert_eq!((tally.wrong, tally.refused, tally.failed), (0, 0, 0));
-        assert_eq!(calls_due(Extent::Count(5)), Target::Equal(5_000.0));
-        assert_eq!(calls_due(Extent::Time(PATIENCE)), Target::AtLeast(1_000.0));
+        assert_eq!(calls_due(Extent::Count(5)), Threshold::Equal(5_000.0));
+        assert_eq!(calls_due(Extent::Time(PATIENCE)), Threshold::AtLeast(1_000.0));
     }
 }

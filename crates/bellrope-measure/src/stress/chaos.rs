@@ -20,7 +20,7 @@ use bellrope::{
 };
 use bellrope_shm::clock;
 use bellrope_shm::socket::Socket;
-use bellrope_terminal::Progress;
+use bellrope_terminal::ProgressBar;
 use honest_clients::HonestClients;
 use peer::Peer;
 use plan::{Fault, KINDS, Plan};
@@ -33,7 +33,7 @@ use super::{
     victim::Victim,
     watch::{Footprint, quiet},
 };
-use crate::{bench::Load, bench_server::HOLD, criterion::Target, server_process::ServerProcess};
+use crate::{bench::BusyConnections, bench_server::HOLD, criterion::Threshold, server_process::ServerProcess};
 
 const BUDGET: u64 = 4 * 1024 * 1024;
 const MAX_MESSAGE: u32 = 1024 * 1024;
@@ -61,7 +61,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     let honest_clients = HonestClients::start(&config)?;
     let mut chaos = Chaos { config, server, honest_clients, standing: VecDeque::new(), found: Found::default() };
     let (time, start) = (course.time(60.0, 15.0), Instant::now());
-    let bar = Progress::new(true, "chaos", BAR_STEPS);
+    let bar = ProgressBar::new(true, "chaos", BAR_STEPS);
     let mut bar = ShareBar::new(&bar);
     for fault in Plan::new(course.seed) {
         if start.elapsed() >= time {
@@ -80,22 +80,22 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     let faults = found.faults();
     let failed = found.recoveries.iter().filter(|time| time.is_none_or(|time| time > GOAL)).count();
     let failed_percent = 100.0 * failed as f64 / faults.max(1) as f64;
-    report.judge("faults", faults as f64, "", Target::AtLeast(1.0));
-    report.judge("recoveries that failed or took over 100 ms", failed_percent, "%", Target::Below(1.0));
+    report.judge("faults", faults as f64, "", Threshold::AtLeast(1.0));
+    report.judge("recoveries that failed or took over 100 ms", failed_percent, "%", Threshold::Below(1.0));
     report.judge(
         "answers that differ from what was sent",
         (seen.wrong + found.tally.wrong) as f64,
         "",
-        Target::Equal(0.0),
+        Threshold::Equal(0.0),
     );
-    report.judge("normal calls failed while the server was there", seen.failed as f64, "", Target::Equal(0.0));
-    report.judge("broken protocol that went unpunished", found.unpunished as f64, "", Target::Equal(0.0));
-    report.judge("large calls failed other than refused", found.tally.failed as f64, "", Target::Equal(0.0));
+    report.judge("normal calls failed while the server was there", seen.failed as f64, "", Threshold::Equal(0.0));
+    report.judge("broken protocol that went unpunished", found.unpunished as f64, "", Threshold::Equal(0.0));
+    report.judge("large calls failed other than refused", found.tally.failed as f64, "", Threshold::Equal(0.0));
     report.judge(
         "connections at the end",
         after.connections as f64,
         "",
-        Target::Equal(HonestClients::connections() as f64),
+        Threshold::Equal(HonestClients::connections() as f64),
     );
     let mut times: Vec<f64> = found.recoveries.iter().flatten().map(|time| time.as_secs_f64() * 1e3).collect();
     times.sort_unstable_by(f64::total_cmp);
@@ -254,7 +254,7 @@ impl Chaos {
     /// As many tiny calls as there is room for. All must be well while they go on.
     fn flood(&mut self, connections: u32, size: usize, time: Duration) -> anyhow::Result<Option<Duration>> {
         let (config, honest_clients) = (&self.config, &self.honest_clients);
-        let flood = move || Load::over(config, connections, size, FLOOD_DEPTH)?.run(time);
+        let flood = move || BusyConnections::over(config, connections, size, FLOOD_DEPTH)?.run(time);
         let (recovery, _) = beside(honest_clients, vec![flood])?;
         Ok(recovery)
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bellrope::client::{ClientConfig, Connection, MessageType};
 use bellrope_shm::clock;
-use bellrope_terminal::{Outcome, Progress};
+use bellrope_terminal::{Outcome, ProgressBar};
 
 use super::{
     course::{Course, Extent},
@@ -19,8 +19,8 @@ use super::{
     watch::{Waits, host_took_ms},
 };
 use crate::{
-    bench::{Load, Percentiles, Samples, ping},
-    criterion::Target,
+    bench::{BusyConnections, Percentiles, Samples, ping},
+    criterion::Threshold,
     server_process::{ServerProcess, as_client, two_cpus},
 };
 
@@ -59,12 +59,12 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     let Calls { judged, all, caller_stood, server_stood, longest_standstill_us, slow, crowd_calls_per_s } = calls;
     let set_aside = caller_stood + server_stood;
     let (made, set_aside_percent) = (all.len(), 100.0 * set_aside as f64 / all.len() as f64);
-    report.judge("calls judged", judged.len() as f64, "", Target::AtLeast(1.0));
+    report.judge("calls judged", judged.len() as f64, "", Threshold::AtLeast(1.0));
     let (judged, all) = (judged.percentiles(), all.percentiles());
-    report.judge("99 % of calls with priority", judged.p99_us, "us", Target::Below(GOAL_P99_US));
+    report.judge("99 % of calls with priority", judged.p99_us, "us", Threshold::Below(GOAL_P99_US));
     // Nobody can be quicker than the machine lets a cache line go to and fro.
-    report.judge("slowest call", judged.max_us, "us", Target::Below(GOAL_MAX_US.max(machine_max_us)));
-    report.judge("calls set aside", set_aside_percent, "%", Target::AtMost(SET_ASIDE_PERCENT));
+    report.judge("slowest call", judged.max_us, "us", Threshold::Below(GOAL_MAX_US.max(machine_max_us)));
+    report.judge("calls set aside", set_aside_percent, "%", Threshold::AtMost(SET_ASIDE_PERCENT));
     report.fact("calls", made);
     report.fact("slowest_goal_us", GOAL_MAX_US);
     report.fact("slowest_bare_ping_pong_us", machine_max_us);
@@ -97,7 +97,7 @@ struct Calls {
 }
 
 fn measure(server: &ServerProcess, extent: Extent) -> anyhow::Result<Calls> {
-    let mut crowd = Load::new(server, CROWD, CROWD_SIZE, CROWD_DEPTH)?;
+    let mut crowd = BusyConnections::new(server, CROWD, CROWD_SIZE, CROWD_DEPTH)?;
     let mut config = ClientConfig::new(server.socket());
     config.priority = true;
     let mut caller = Caller::new(Connection::with(&config)?)?;
@@ -105,7 +105,7 @@ fn measure(server: &ServerProcess, extent: Extent) -> anyhow::Result<Calls> {
     caller.sample(&mut crowd, Extent::Time(WARM_UP), |_| Ok(()))?;
 
     let waits = Waits::of(server)?;
-    let bar = Progress::new(true, "latency", BAR_STEPS);
+    let bar = ProgressBar::new(true, "latency", BAR_STEPS);
     let mut bar = ShareBar::new(&bar);
     let (start, crowd_before, mut waited_us) = (Instant::now(), caller.crowd_calls, waits.total_us()?);
     let us = |ticks: u64| ticks as f64 / clock::ticks_per_ns() / 1000.0;
@@ -166,7 +166,12 @@ impl Caller {
     }
 
     /// Calls again and again, and gives the crowd a turn between two looks for the answer.
-    fn sample(&mut self, crowd: &mut Load, extent: Extent, mut seen: impl FnMut(Seen) -> Outcome) -> Outcome {
+    fn sample(
+        &mut self,
+        crowd: &mut BusyConnections,
+        extent: Extent,
+        mut seen: impl FnMut(Seen) -> Outcome,
+    ) -> Outcome {
         let (payload, start, mut done) = ([0x5A; SIZE], Instant::now(), 0);
         while !extent.is_over(done, start) {
             let began = clock::ticks();

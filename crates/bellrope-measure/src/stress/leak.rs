@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bellrope::client::ClientConfig;
 use bellrope_shm::socket::Socket;
-use bellrope_terminal::Progress;
+use bellrope_terminal::ProgressBar;
 use fastrand::Rng;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     share_bar::{BAR_STEPS, ShareBar},
     watch::{Handles, quiet, rest},
 };
-use crate::{criterion::Target, server_process::ServerProcess};
+use crate::{criterion::Threshold, server_process::ServerProcess};
 
 const CYCLES: u64 = 120;
 const CONNECTIONS: std::ops::RangeInclusive<u64> = 100..=500;
@@ -45,7 +45,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     let extent = course.count(CYCLES);
     let (start, mut cycles, mut worst_kb) = (Instant::now(), 0, f64::MIN);
     let mut last = baseline;
-    let bar = Progress::new(true, "leak", BAR_STEPS);
+    let bar = ProgressBar::new(true, "leak", BAR_STEPS);
     let mut bar = ShareBar::new(&bar);
     while !extent.is_over(cycles, start) {
         let many = rng.u64(CONNECTIONS);
@@ -61,19 +61,19 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
     }
     let counters = server.counters()?;
 
-    report.judge("growth after any cycle (VmRSS)", worst_kb, "KiB", Target::Below(ANY_CYCLE_KB));
-    report.judge("growth at the end (VmRSS)", last.grown_kb(baseline), "KiB", Target::Below(AT_THE_END_KB));
+    report.judge("growth after any cycle (VmRSS)", worst_kb, "KiB", Threshold::Below(ANY_CYCLE_KB));
+    report.judge("growth at the end (VmRSS)", last.grown_kb(baseline), "KiB", Threshold::Below(AT_THE_END_KB));
     let Handles { descriptors, threads, mappings } = baseline.handles;
     for (name, before, after) in [
         ("descriptors at the end", descriptors, last.handles.descriptors),
         ("threads at the end", threads, last.handles.threads),
         ("mappings at the end", mappings, last.handles.mappings),
     ] {
-        report.judge(name, after as f64, "", Target::Equal(before as f64));
+        report.judge(name, after as f64, "", Threshold::Equal(before as f64));
     }
-    report.judge("connections that the server still counts", counters.connections as f64, "", Target::Equal(0.0));
-    report.judge("answers that differ from what was sent", tally.wrong as f64, "", Target::Equal(0.0));
-    report.judge("calls failed", tally.failed as f64, "", Target::Equal(0.0));
+    report.judge("connections that the server still counts", counters.connections as f64, "", Threshold::Equal(0.0));
+    report.judge("answers that differ from what was sent", tally.wrong as f64, "", Threshold::Equal(0.0));
+    report.judge("calls failed", tally.failed as f64, "", Threshold::Equal(0.0));
     report.fact("cycles", cycles);
     report.fact("connections", connections);
     report.fact("calls_answered", tally.answered);

@@ -19,7 +19,7 @@ use bellrope::{
     server::ServerConfig,
     status::MemoryUse,
 };
-use bellrope_terminal::Progress;
+use bellrope_terminal::ProgressBar;
 
 use super::{
     course::Course,
@@ -28,7 +28,7 @@ use super::{
     share_bar::{BAR_STEPS, ShareBar},
     watch::{forget_peak, peak_kb, quiet, rest},
 };
-use crate::{criterion::Target, server_process::ServerProcess};
+use crate::{criterion::Threshold, server_process::ServerProcess};
 
 const SMALL_SENDERS: u64 = 500;
 const SMALL: usize = 4 * 1024;
@@ -80,7 +80,7 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
         "server memory, highest (VmHWM): budget + rings + 3 MB",
         peak,
         "KiB",
-        Target::AtMost(budget_kb + rings_kb + ALLOWANCE_KB),
+        Threshold::AtMost(budget_kb + rings_kb + ALLOWANCE_KB),
     );
     let messages_kb = MESSAGES * (LARGE / 1024) as f64;
     // Rings that are not shared cannot be told from the rest.
@@ -89,16 +89,21 @@ pub(super) fn run(course: Course) -> anyhow::Result<SuiteReport> {
             "without rings (sampled): budget + 3 messages + 3 MB",
             parts.without_rings_kb as f64,
             "KiB",
-            Target::AtMost(budget_kb + messages_kb + ALLOWANCE_KB),
+            Threshold::AtMost(budget_kb + messages_kb + ALLOWANCE_KB),
         );
     }
     let after = rest(&mut server, SETTLE, |found| found.grown_kb(before) < LEFT_KB)?;
-    report.judge("growth afterwards (VmRSS)", after.grown_kb(before), "KiB", Target::Below(LEFT_KB));
-    report.judge("answers that differ from what was sent", (small.wrong + large.wrong) as f64, "", Target::Equal(0.0));
-    report.judge("calls failed", (small.failed + large.failed) as f64, "", Target::Equal(0.0));
-    report.judge("small calls refused", small.refused as f64, "", Target::Equal(0.0));
-    report.judge("fewest calls of a sender that ended", fewest as f64, "", Target::AtLeast(1.0));
-    report.judge("large calls answered", large.answered as f64, "", Target::AtLeast(1.0));
+    report.judge("growth afterwards (VmRSS)", after.grown_kb(before), "KiB", Threshold::Below(LEFT_KB));
+    report.judge(
+        "answers that differ from what was sent",
+        (small.wrong + large.wrong) as f64,
+        "",
+        Threshold::Equal(0.0),
+    );
+    report.judge("calls failed", (small.failed + large.failed) as f64, "", Threshold::Equal(0.0));
+    report.judge("small calls refused", small.refused as f64, "", Threshold::Equal(0.0));
+    report.judge("fewest calls of a sender that ended", fewest as f64, "", Threshold::AtLeast(1.0));
+    report.judge("large calls answered", large.answered as f64, "", Threshold::AtLeast(1.0));
     report.fact("small_calls_answered", small.answered);
     report.fact("large_calls_refused", large.refused);
     report.fact("buffer_budget_kb", budget_kb);
@@ -132,7 +137,7 @@ fn besiege(server: &ServerProcess, course: Course, time: Duration) -> anyhow::Re
     let config = course.client(server.socket());
     let stop = AtomicBool::new(false);
     let gate = Barrier::new((SMALL_THREADS + LARGE_SENDERS) as usize + 1);
-    let bar = Progress::new(true, "memory", BAR_STEPS);
+    let bar = ProgressBar::new(true, "memory", BAR_STEPS);
     std::thread::scope(|scope| {
         let (config, stop, gate) = (&config, &stop, &gate);
         let share = |nth: u64| nth * SMALL_SENDERS / SMALL_THREADS..(nth + 1) * SMALL_SENDERS / SMALL_THREADS;
@@ -158,7 +163,7 @@ fn besiege(server: &ServerProcess, course: Course, time: Duration) -> anyhow::Re
     })
 }
 
-fn watch(server: &ServerProcess, time: Duration, bar: &Progress) -> anyhow::Result<Parts> {
+fn watch(server: &ServerProcess, time: Duration, bar: &ProgressBar) -> anyhow::Result<Parts> {
     let (start, mut parts, mut bar) = (Instant::now(), Parts::default(), ShareBar::new(bar));
     while start.elapsed() < time {
         let MemoryUse { rss_kb, anon_kb, shmem_kb, .. } = server.memory()?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bellrope_terminal::{Outcome, output};
 use serde::Serialize;
 
-use crate::criterion::{Criterion, Target, figure};
+use crate::criterion::{Criterion, Threshold, figure};
 
 /// What one suite found.
 #[derive(Debug, Serialize)]
@@ -34,7 +34,7 @@ impl SuiteReport {
     }
 
     /// Compares a value with its target.
-    pub(super) fn judge(&mut self, name: &'static str, value: f64, unit: &'static str, target: Target) {
+    pub(super) fn judge(&mut self, name: &'static str, value: f64, unit: &'static str, target: Threshold) {
         self.criteria.push(Criterion::judge(name, value, unit, target));
     }
 
@@ -97,7 +97,7 @@ mod tests {
             let mut report = Report::new(1);
             for &value in values {
                 let mut suite = SuiteReport::begin("some");
-                suite.judge("some", value, "", Target::AtMost(1.0));
+                suite.judge("some", value, "", Threshold::AtMost(1.0));
                 report.add(suite.end());
             }
             report.pass()

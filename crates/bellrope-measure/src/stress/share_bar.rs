@@ -1,10 +1,10 @@
 //! A progress bar of which so much of a suite is filled as is over.
 
-use bellrope_terminal::Progress;
+use bellrope_terminal::ProgressBar;
 
 /// A bar that shows a share.
 pub(super) struct ShareBar<'a> {
-    bar: &'a Progress,
+    bar: &'a ProgressBar,
     shown: u64,
 }
 
@@ -12,7 +12,7 @@ pub(super) struct ShareBar<'a> {
 pub(super) const BAR_STEPS: u64 = 50;
 
 impl<'a> ShareBar<'a> {
-    pub(super) fn new(bar: &'a Progress) -> Self {
+    pub(super) fn new(bar: &'a ProgressBar) -> Self {
         Self { bar, shown: 0 }
     }
 

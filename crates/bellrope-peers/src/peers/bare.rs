@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, ensure};
-use bellrope_measure::slots::{ClientEnd, ServerEnd, Shape};
+use bellrope_measure::slots::{ClientEnd, ServerEnd, SlotShape};
 use bellrope_shm::SharedMemory;
 
 use super::{limit, process};
@@ -15,8 +15,8 @@ use crate::{
 /// Fruitless looks between two at the clock.
 const LOOKS_PER_CLOCK: u32 = 10_000_000;
 
-fn shape(task: &Task) -> Shape {
-    Shape { connections: task.connections, depth: task.depth.max(1), size: task.size }
+fn shape(task: &Task) -> SlotShape {
+    SlotShape { connections: task.connections, depth: task.depth.max(1), size: task.size }
 }
 
 pub(super) fn serve(task: &Task) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ mod rarer;
 use std::{mem::offset_of, ops::Range, sync::Arc};
 
 use bellrope_shm::SharedMemory;
-pub use inbound::{Announced, Inbound, InboundChunk, Request};
+pub use inbound::{Announced, Inbound, InboundChunk, InboundRequest};
 
 use super::{
     assembly::Assembly,
@@ -163,11 +163,11 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// The call at the front, if that is what is there, whole, and it may be admitted. To whatever else is there,
     /// [`Self::next_inbound`] has an answer.
     #[inline(always)]
-    pub fn next_call(&mut self) -> Option<Request> {
+    pub fn next_call(&mut self) -> Option<InboundRequest> {
         if !self.admits_calls() {
             return None;
         }
-        self.requests.peek_for(Kind::Request).map(|record| Request::new(record, false))
+        self.requests.peek_for(Kind::Request).map(|record| InboundRequest::new(record, false))
     }
 
     /// Whether calls are admitted that came whole.
@@ -215,7 +215,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
                 }
                 let large = self.is_assembling_of(record.id);
                 if !large || !self.drop_if_discarded(&record) {
-                    return self.call(Request::new(record, large)).map(Some);
+                    return self.call(InboundRequest::new(record, large)).map(Some);
                 }
             } else if record.header.kind == Kind::Fragment && self.assembly.is_none() && self.is_stalled() {
                 break;
@@ -232,7 +232,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Panics
     /// If `into` is not exactly `request.len` bytes long.
     #[inline(always)]
-    pub fn take(&mut self, request: &Request, into: &mut [u8]) {
+    pub fn take(&mut self, request: &InboundRequest, into: &mut [u8]) {
         // Not by reference, as `assert_eq` would: the request would have to lie in memory for it.
         assert!(into.len() == request.len, "a request is taken whole");
         self.requests.read(&request.record, request.skip, into);

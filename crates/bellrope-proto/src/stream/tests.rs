@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Budget, Failure, Style, Terms,
+    BufferBudget, Failure, Style, Terms,
     connection::{AnswerKind, ClientConnection, Inbound, Loss, ServerConnection, SubmitError},
     frame::{ErrorCode, Header},
 };
@@ -114,7 +114,7 @@ impl Pair {
                 self.server.respond(request.id, Ok(payload)).unwrap();
             }
             Some(Inbound::Large(announced)) => {
-                let room = Budget::new(1 << 20).reserve(announced.size).unwrap();
+                let room = BufferBudget::new(1 << 20).reserve(announced.size).unwrap();
                 self.server.accept_large(&announced, vec![0; announced.size as usize], room);
             }
             Some(_) => {}

@@ -1,8 +1,10 @@
 //! Both ends of a connection in one thread.
 
 use bellrope_proto::{
-    Budget,
-    connection::{Announced, AnswerKind, ClientConnection, Failure, Inbound, Request, ServerConnection, Terms, pair},
+    BufferBudget,
+    connection::{
+        Announced, AnswerKind, ClientConnection, Failure, Inbound, InboundRequest, ServerConnection, Terms, pair,
+    },
     layout::Geometry,
 };
 use bellrope_shm::SharedMemory;
@@ -52,7 +54,7 @@ impl Both {
         }
     }
 
-    pub(crate) fn payload(&mut self, request: &Request) -> Vec<u8> {
+    pub(crate) fn payload(&mut self, request: &InboundRequest) -> Vec<u8> {
         if request.large {
             return self.server.take_large(request).unwrap().0;
         }
@@ -62,7 +64,7 @@ impl Both {
     }
 
     pub(crate) fn accept(&mut self, announced: &Announced) {
-        let reservation = Budget::new(announced.size).reserve(announced.size).unwrap();
+        let reservation = BufferBudget::new(announced.size).reserve(announced.size).unwrap();
         self.server.accept_large(announced, vec![0; announced.size as usize], reservation);
     }
 

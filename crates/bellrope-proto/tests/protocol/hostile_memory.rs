@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bellrope_proto::{
-    Budget, Violation,
+    BufferBudget, Violation,
     connection::{ClientConnection, Failure, Inbound, ServerConnection, Terms, pair},
     frame::{Header, Kind},
     handshake::Style,
@@ -66,7 +66,7 @@ fn drive_server(server: &mut ServerConnection<Vec<u8>>) -> Result<(), Violation>
                 server.refuse_large(&announced, Failure::too_large("request", announced.size, 64 * 1024))?;
             }
             Inbound::Large(announced) => {
-                let reservation = Budget::new(announced.size).reserve(announced.size).unwrap();
+                let reservation = BufferBudget::new(announced.size).reserve(announced.size).unwrap();
                 server.accept_large(&announced, vec![0; announced.size as usize], reservation);
             }
             Inbound::Chunk(chunk) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bellrope_proto::{
-    Budget, Violation,
+    BufferBudget, Violation,
     connection::{ClientConnection, Inbound, ServerConnection, Terms, pair},
     frame::Kind,
     handshake::Style,
@@ -54,7 +54,7 @@ fn drive_server(server: &mut ServerConnection<Vec<u8>>) -> Result<(), Violation>
                 server.open(request.id, styles[usize::from(request.message_type)])?;
             }
             Inbound::Large(announced) => {
-                let reservation = Budget::new(announced.size).reserve(announced.size).unwrap();
+                let reservation = BufferBudget::new(announced.size).reserve(announced.size).unwrap();
                 server.accept_large(&announced, vec![0; announced.size as usize], reservation);
             }
             Inbound::Chunk(chunk) => server.take_chunk(&chunk, &mut vec![0; chunk.len]),
@@ -165,7 +165,7 @@ fn a_large_request_is_given_out_once() {
         &[(Kind::Fragment, 0, 1, Some(1500), 1000), (Kind::Request, 0, 1, None, 500)],
     );
     let Some(Inbound::Large(announced)) = server.next_inbound().unwrap() else { panic!("a large request was due") };
-    server.accept_large(&announced, vec![0; 1500], Budget::new(1500).reserve(1500).unwrap());
+    server.accept_large(&announced, vec![0; 1500], BufferBudget::new(1500).reserve(1500).unwrap());
     assert_eq!(server.next_inbound(), Ok(Some(Inbound::Part(1000))));
     let Some(Inbound::Call(request)) = server.next_inbound().unwrap() else { panic!("its last part was due") };
     assert_eq!(server.take_large(&request).unwrap().0, [7; 1500]);

@@ -1,7 +1,7 @@
 //! Large messages in parts, and streams from the client.
 
 use bellrope_proto::{
-    Budget,
+    BufferBudget,
     connection::{AnswerKind, Failure, Inbound, Loss, Reply, Sending, SubmitError},
     frame::{ErrorCode, Rejection},
     handshake::Style,
@@ -115,7 +115,7 @@ fn a_large_request_waits_in_its_own_ring_until_it_is_let_in() {
     let Some(Inbound::Large(announced)) = both.inbound() else { panic!("no large request") };
     assert_eq!((announced.id, announced.size), (sending.id, 200_000));
     assert_eq!(both.inbound(), Some(Inbound::Large(announced)), "it is still there");
-    let budget = Budget::new(250_000);
+    let budget = BufferBudget::new(250_000);
     let reservation = budget.reserve(announced.size).unwrap();
     both.server.accept_large(&announced, vec![0; 200_000], reservation);
     while !both.client.push_large(&mut sending, ECHO, &payload, None).unwrap() {
@@ -158,7 +158,7 @@ fn a_large_request_that_loses_its_room_is_refused_and_never_runs() {
     let mut sending = both.client.begin_large(Style::Unary, payload.len()).unwrap();
     both.client.push_large(&mut sending, ECHO, &payload, None).unwrap();
     let Some(Inbound::Large(announced)) = both.inbound() else { panic!("no large request") };
-    let budget = Budget::new(300_000);
+    let budget = BufferBudget::new(300_000);
     both.server.accept_large(&announced, vec![0; 300_000], budget.reserve(300_000).unwrap());
     assert!(matches!(both.inbound(), Some(Inbound::Part(_))));
     let unfinished = both.server.unfinished().unwrap();
@@ -213,7 +213,7 @@ fn a_cancelled_large_request_never_runs_and_gives_its_memory_back() {
     let mut sending = both.client.begin_large(Style::Unary, payload.len()).unwrap();
     both.client.push_large(&mut sending, ECHO, &payload, None).unwrap();
     let Some(Inbound::Large(announced)) = both.inbound() else { panic!("no large request") };
-    let budget = Budget::new(300_000);
+    let budget = BufferBudget::new(300_000);
     let reservation = budget.reserve(300_000).unwrap();
     both.server.accept_large(&announced, vec![0; 300_000], reservation);
     assert_eq!(both.client.loss(sending.id), Loss::NotExecuted, "what is not there whole cannot have run");

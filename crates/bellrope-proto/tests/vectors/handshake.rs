@@ -3,8 +3,8 @@
 use bellrope_proto::{
     Terms,
     handshake::{
-        ANSWER_HEAD_LEN, AnswerHead, COMPACT, HandshakeError, Hello, PRIORITY, SCHEMAS, SchemaMark, Status, Style,
-        Transport, TypeEntry, Welcome, encode_refusal,
+        ANSWER_HEAD_LEN, AnswerHead, COMPACT, HandshakeError, HandshakeStatus, Hello, PRIORITY, SCHEMAS, SchemaMark,
+        Style, Transport, TypeEntry, Welcome, encode_refusal,
     },
     layout::Geometry,
 };
@@ -138,16 +138,17 @@ fn answers() -> Value {
 }
 
 fn refusals() -> Value {
-    let mut of_another_version = encode_refusal(Status::Version, "this server speaks version 2.0, the client 1.1");
+    let mut of_another_version =
+        encode_refusal(HandshakeStatus::Version, "this server speaks version 2.0, the client 1.1");
     of_another_version[8] = 2;
     [
-        encode_refusal(Status::Full, "2000 connections are there, the limit max_connections"),
-        encode_refusal(Status::Draining, "the server is going away"),
-        encode_refusal(Status::Malformed, ""),
-        encode_refusal(Status::Forbidden, "no"),
-        encode_refusal(Status::Paced, "come back in 90 ms"),
-        encode_refusal(Status::Transport, "transport 1 is switched off (stream_transport)"),
-        encode_refusal(Status::Other(99), "of a newer version"),
+        encode_refusal(HandshakeStatus::Full, "2000 connections are there, the limit max_connections"),
+        encode_refusal(HandshakeStatus::Draining, "the server is going away"),
+        encode_refusal(HandshakeStatus::Malformed, ""),
+        encode_refusal(HandshakeStatus::Forbidden, "no"),
+        encode_refusal(HandshakeStatus::Paced, "come back in 90 ms"),
+        encode_refusal(HandshakeStatus::Transport, "transport 1 is switched off (stream_transport)"),
+        encode_refusal(HandshakeStatus::Other(99), "of a newer version"),
         of_another_version,
     ]
     .map(|bytes| match decode(&bytes).unwrap_err() {

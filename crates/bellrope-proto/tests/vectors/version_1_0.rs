@@ -4,10 +4,12 @@
 use std::{fs, path::Path, sync::Arc};
 
 use bellrope_proto::{
-    Budget, Failure,
+    BufferBudget, Failure,
     connection::{AnswerKind, ClientConnection, Inbound, ServerConnection, Terms, pair},
     frame::ErrorCode,
-    handshake::{ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, HandshakeError, Hello, Status, Style, Transport, Welcome},
+    handshake::{
+        ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, HandshakeError, HandshakeStatus, Hello, Style, Transport, Welcome,
+    },
     layout::{ASLEEP, EMPTY, Geometry, RECORDS},
 };
 use bellrope_shm::{SharedMemory, sync::Ordering};
@@ -54,7 +56,7 @@ fn handshake(hello: &[u8], answer: &[u8], refusal: &[u8]) -> Welcome {
     assert_eq!(again, answer);
     assert!(welcome.encode_pages().is_empty());
     let Err(HandshakeError::Refused { status, text }) = read(refusal) else { panic!("it refuses") };
-    assert_eq!((status, &*text), (Status::Malformed, "transport 1 is not supported; 0 (shared memory) is"));
+    assert_eq!((status, &*text), (HandshakeStatus::Malformed, "transport 1 is not supported; 0 (shared memory) is"));
     welcome
 }
 
@@ -106,7 +108,7 @@ impl Ends {
                     return (request.id, payload);
                 }
                 Inbound::Large(announced) => {
-                    let reservation = Budget::new(announced.size).reserve(announced.size).unwrap();
+                    let reservation = BufferBudget::new(announced.size).reserve(announced.size).unwrap();
                     server.accept_large(&announced, vec![0; announced.size as usize], reservation);
                 }
                 _ => {}

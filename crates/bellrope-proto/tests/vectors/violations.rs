@@ -1,7 +1,7 @@
 //! Records that break a rule, and their neighbours that break none, as either end takes them.
 
 use bellrope_proto::{
-    Budget, Terms, Violation,
+    BufferBudget, Terms, Violation,
     connection::{ClientConnection, Inbound, ServerConnection, pair},
     frame::Kind,
     handshake::Style,
@@ -177,7 +177,7 @@ fn take(server: &mut ServerConnection<Vec<u8>>, inbound: &Inbound) -> Result<(),
             server.open(request.id, STYLES[usize::from(request.message_type) - 1])?;
         }
         Inbound::Large(announced) => {
-            let reservation = Budget::new(announced.size).reserve(announced.size).unwrap();
+            let reservation = BufferBudget::new(announced.size).reserve(announced.size).unwrap();
             server.accept_large(announced, vec![0; announced.size as usize], reservation);
         }
         Inbound::Chunk(chunk) => server.take_chunk(chunk, &mut vec![0; chunk.len]),

@@ -88,7 +88,7 @@ pub fn either_ready(
 
 /// One thing that happened to something that a [`Poller`] watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Event {
+pub struct PollEvent {
     /// The key it was added with.
     pub key: u64,
     /// Whether the other end hung up (there may still be bytes to read).
@@ -103,7 +103,7 @@ pub const EVENTS: usize = 128;
 #[derive(Debug)]
 pub struct Poller {
     fd: Arc<OwnedFd>,
-    events: Vec<Event>,
+    events: Vec<PollEvent>,
 }
 
 /// How something is watched by its edges, to be changed by whoever serves it.
@@ -187,7 +187,7 @@ impl Poller {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<&[Event]> {
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<&[PollEvent]> {
         let mut buffer = [MaybeUninit::uninit(); EVENTS];
         let timeout = timeout.map(timespec);
         self.events.clear();
@@ -195,7 +195,7 @@ impl Poller {
             Ok((seen, _)) => self.events.extend(seen.iter().map(|event| {
                 let flags = event.flags;
                 let gone = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-                Event { key: event.data.u64(), hung_up: flags.intersects(gone) }
+                PollEvent { key: event.data.u64(), hung_up: flags.intersects(gone) }
             })),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -300,14 +300,14 @@ mod tests {
         let mut bytes = vec![0; 1 << 20];
         assert!(right.receive(&mut bytes).unwrap() > 0);
         assert!(ready(&left, Interest::BytesOrRoom, now).unwrap());
-        assert_eq!(poller.wait(None).unwrap(), [Event { key: 5, hung_up: false }]);
+        assert_eq!(poller.wait(None).unwrap(), [PollEvent { key: 5, hung_up: false }]);
         assert_eq!(poller.wait(now).unwrap(), [], "once");
         watch.watch_for(&left, Interest::Bytes).unwrap();
         right.ring();
-        assert_eq!(poller.wait(None).unwrap(), [Event { key: 5, hung_up: false }]);
+        assert_eq!(poller.wait(None).unwrap(), [PollEvent { key: 5, hung_up: false }]);
         assert_eq!(poller.wait(now).unwrap(), [], "though it was not read");
         drop(right);
-        assert_eq!(poller.wait(None).unwrap(), [Event { key: 5, hung_up: true }]);
+        assert_eq!(poller.wait(None).unwrap(), [PollEvent { key: 5, hung_up: true }]);
     }
 
     #[test]
@@ -318,7 +318,7 @@ mod tests {
         left.ring();
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
         left.shutdown();
-        assert_eq!(poller.wait(None).unwrap(), [Event { key: 3, hung_up: true }]);
+        assert_eq!(poller.wait(None).unwrap(), [PollEvent { key: 3, hung_up: true }]);
     }
 
     #[test]
@@ -328,7 +328,7 @@ mod tests {
         let mut another = poller.another();
         poller.add(&right, 7).unwrap();
         left.ring();
-        assert_eq!(another.wait(None).unwrap(), [Event { key: 7, hung_up: false }]);
+        assert_eq!(another.wait(None).unwrap(), [PollEvent { key: 7, hung_up: false }]);
         poller.remove(&right).unwrap();
         assert_eq!(another.wait(Some(Duration::ZERO)).unwrap(), []);
     }
@@ -343,15 +343,15 @@ mod tests {
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
 
         left.ring();
-        assert_eq!(poller.wait(None).unwrap(), [Event { key: 7, hung_up: false }]);
+        assert_eq!(poller.wait(None).unwrap(), [PollEvent { key: 7, hung_up: false }]);
         right.drain(16).unwrap();
 
         wake.wake();
-        assert_eq!(poller.wait(None).unwrap(), [Event { key: 9, hung_up: false }]);
+        assert_eq!(poller.wait(None).unwrap(), [PollEvent { key: 9, hung_up: false }]);
         wake.clear();
 
         drop(left);
-        assert_eq!(poller.wait(None).unwrap(), [Event { key: 7, hung_up: true }]);
+        assert_eq!(poller.wait(None).unwrap(), [PollEvent { key: 7, hung_up: true }]);
         poller.remove(&right).unwrap();
         assert_eq!(poller.wait(Some(Duration::ZERO)).unwrap(), []);
     }

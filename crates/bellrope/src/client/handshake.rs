@@ -11,8 +11,8 @@ use std::{
 use bellrope_proto::{
     connection::ClientConnection,
     handshake::{
-        ANSWER_HEAD_LEN, AnswerHead, COMPACT, HandshakeError, Hello, LEAVE, METADATA, PAGE_HEAD_LEN, PRIORITY, PageHead,
-        Pages, SCHEMAS, Status, TABLE, Transport, Welcome,
+        ANSWER_HEAD_LEN, AnswerHead, COMPACT, HandshakeError, HandshakeStatus, Hello, LEAVE, METADATA, PAGE_HEAD_LEN,
+        PRIORITY, PageHead, Pages, SCHEMAS, TABLE, Transport, Welcome,
     },
     stream::StreamEnd,
 };
@@ -106,7 +106,7 @@ pub(crate) fn may_fall_back(config: &ClientConfig, error: &ConnectError) -> bool
     config.transport == config::Transport::Auto
         && matches!(
             error,
-            ConnectError::Handshake(HandshakeError::Refused { status: Status::Transport, .. })
+            ConnectError::Handshake(HandshakeError::Refused { status: HandshakeStatus::Transport, .. })
                 | ConnectError::MissingMemory
                 | ConnectError::Memory(MapError::Io(_))
         )

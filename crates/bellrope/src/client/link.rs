@@ -25,7 +25,7 @@ use super::{
     stream::LinkStream,
     types::{MessageType, TypeTable},
 };
-use crate::{error::CallError, kill_points::KillPoint, pump::Fault, spin::Spinner};
+use crate::{error::CallError, kill_points::KillPoint, pump::PumpFault, spin::Spinner};
 
 /// Most doorbell bytes read at once; far more than an honest server ever sends.
 const RINGS: usize = 64 * 1024;
@@ -65,12 +65,12 @@ pub(crate) enum Broken {
     Violation(Violation),
 }
 
-impl From<Fault> for Broken {
-    fn from(fault: Fault) -> Self {
+impl From<PumpFault> for Broken {
+    fn from(fault: PumpFault) -> Self {
         match fault {
-            Fault::Violation(violation) => Self::Violation(violation),
+            PumpFault::Violation(violation) => Self::Violation(violation),
             // A socket that fails has hung up, too.
-            Fault::HungUp | Fault::Io(_) => Self::HungUp,
+            PumpFault::HungUp | PumpFault::Io(_) => Self::HungUp,
         }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Ticket {
 
 /// What can come for a call. Each one but a chunk is the last.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum Arrival {
     Response(Vec<u8>),
     Chunk(Vec<u8>),
     End,
@@ -37,7 +37,7 @@ pub(crate) enum Event {
 
 /// What a caller waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum Waiter {
     /// An event.
     Reader,
     /// Credit to send a chunk.
@@ -49,7 +49,7 @@ pub(crate) enum Role {
 struct Mailbox {
     /// Whose it is. `None`: the slot is free.
     ticket: Option<Ticket>,
-    events: VecDeque<Event>,
+    events: VecDeque<Arrival>,
     /// Wakes the caller that waits for an event.
     reader: Option<Waker>,
     /// Wakes the caller that waits for credit.
@@ -79,7 +79,7 @@ impl Mailboxes {
 
     /// Begins to track a call, sent as `id` on the link of this generation, where it has this place. `events` is an empty
     /// queue.
-    pub(super) fn open(&mut self, generation: u64, id: u64, place: usize, events: VecDeque<Event>) -> Ticket {
+    pub(super) fn open(&mut self, generation: u64, id: u64, place: usize, events: VecDeque<Arrival>) -> Ticket {
         let slot = self.free.pop().unwrap_or(self.slots.len());
         let ticket = Ticket { generation, id, slot };
         let mailbox =
@@ -102,19 +102,19 @@ impl Mailboxes {
     }
 
     /// Stores an event and wakes the caller that waits for it.
-    pub(super) fn deliver(&mut self, ticket: Ticket, event: Event) {
+    pub(super) fn deliver(&mut self, ticket: Ticket, event: Arrival) {
         let Some(mailbox) = self.of(ticket) else { return };
-        mailbox.ended |= !matches!(event, Event::Chunk(_));
+        mailbox.ended |= !matches!(event, Arrival::Chunk(_));
         mailbox.events.push_back(event);
         let ended = mailbox.ended;
-        self.wake(ticket, Role::Reader);
+        self.wake(ticket, Waiter::Reader);
         if ended {
-            self.wake(ticket, Role::Writer);
+            self.wake(ticket, Waiter::Writer);
         }
     }
 
     /// Takes the next event of a call. The call is forgotten after its last event.
-    pub(super) fn take(&mut self, ticket: Ticket, free_list: &mut FreeList<Event>) -> Option<Event> {
+    pub(super) fn take(&mut self, ticket: Ticket, free_list: &mut FreeList<Arrival>) -> Option<Arrival> {
         let mailbox = self.of(ticket)?;
         let event = mailbox.events.pop_front()?;
         if mailbox.ended && mailbox.events.is_empty() {
@@ -125,21 +125,21 @@ impl Mailboxes {
 
     /// Registers the caller that is to be woken when something comes for a call. Returns `false` if the call has ended: then a
     /// writer has nothing to wait for.
-    pub(super) fn wait_for(&mut self, ticket: Ticket, role: Role, waker: &Waker) -> bool {
+    pub(super) fn wait_for(&mut self, ticket: Ticket, role: Waiter, waker: &Waker) -> bool {
         let Some(mailbox) = self.of(ticket) else { return false };
         *mailbox.waker(role) = Some(waker.clone());
-        let waits = !(mailbox.ended && role == Role::Writer);
+        let waits = !(mailbox.ended && role == Waiter::Writer);
         self.note_waiting(ticket.slot);
         waits
     }
 
     /// Forgets the caller that waited in this role.
-    pub(super) fn stop_waiting(&mut self, ticket: Ticket, role: Role) {
+    pub(super) fn stop_waiting(&mut self, ticket: Ticket, role: Waiter) {
         self.take_waker(ticket, role);
     }
 
     /// Wakes the caller that waits in this role.
-    pub(super) fn wake(&mut self, ticket: Ticket, role: Role) {
+    pub(super) fn wake(&mut self, ticket: Ticket, role: Waiter) {
         if let Some(waker) = self.take_waker(ticket, role) {
             waker.wake();
         }
@@ -167,7 +167,7 @@ impl Mailboxes {
     pub(super) fn cancel(&mut self, ticket: Ticket) -> bool {
         let under_way = self.of(ticket).is_some_and(|mailbox| !mailbox.ended);
         if under_way {
-            self.deliver(ticket, Event::Failed(CallError::Cancelled));
+            self.deliver(ticket, Arrival::Failed(CallError::Cancelled));
         }
         under_way
     }
@@ -177,7 +177,7 @@ impl Mailboxes {
         for slot in 0..self.slots.len() {
             let Mailbox { ticket: Some(ticket), ended: false, .. } = self.slots[slot] else { continue };
             if ticket.generation == generation {
-                self.deliver(ticket, Event::Failed(error(ticket.id)));
+                self.deliver(ticket, Arrival::Failed(error(ticket.id)));
             }
         }
     }
@@ -188,7 +188,7 @@ impl Mailboxes {
     }
 
     /// Frees a slot. Returns its queue.
-    fn release(&mut self, slot: usize) -> VecDeque<Event> {
+    fn release(&mut self, slot: usize) -> VecDeque<Arrival> {
         let mailbox = &mut self.slots[slot];
         (mailbox.ticket, mailbox.reader, mailbox.writer) = (None, None, None);
         let events = std::mem::take(&mut mailbox.events);
@@ -197,7 +197,7 @@ impl Mailboxes {
         events
     }
 
-    fn take_waker(&mut self, ticket: Ticket, role: Role) -> Option<Waker> {
+    fn take_waker(&mut self, ticket: Ticket, role: Waiter) -> Option<Waker> {
         let waker = self.of(ticket)?.waker(role).take()?;
         self.note_waiting(ticket.slot);
         Some(waker)
@@ -224,10 +224,10 @@ impl Mailboxes {
 }
 
 impl Mailbox {
-    fn waker(&mut self, role: Role) -> &mut Option<Waker> {
+    fn waker(&mut self, role: Waiter) -> &mut Option<Waker> {
         match role {
-            Role::Reader => &mut self.reader,
-            Role::Writer => &mut self.writer,
+            Waiter::Reader => &mut self.reader,
+            Waiter::Writer => &mut self.writer,
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope_proto::handshake::{HandshakeError, Status, Transport};
+use bellrope_proto::handshake::{HandshakeError, HandshakeStatus, Transport};
 use bellrope_shm::{
     socket::Socket,
     wait::{Notifier, Poller},
@@ -361,8 +361,8 @@ impl Rounds {
 }
 
 /// Whether a refusal is one of the moment.
-fn is_passing(status: Status) -> bool {
-    matches!(status, Status::Full | Status::Draining)
+fn is_passing(status: HandshakeStatus) -> bool {
+    matches!(status, HandshakeStatus::Full | HandshakeStatus::Draining)
 }
 
 /// How long to wait for the next try at a server that has been away for so long.

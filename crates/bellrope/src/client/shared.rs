@@ -26,7 +26,7 @@ use super::{
     handshake::{self, Established},
     leave::Leave,
     link::{ClientLink, Rest},
-    mailboxes::{Event, Mailboxes, Role, Ticket},
+    mailboxes::{Arrival, Mailboxes, Ticket, Waiter},
     reconnector::{Reconnector, Watched, Watcher},
     spawn::{self, Spawn, SpawnError},
     types::MessageType,
@@ -60,7 +60,7 @@ pub(crate) struct State {
     /// Counts links, so that a call of a lost one is never mistaken for a call of the next.
     pub(crate) generation: u64,
     mailboxes: Mailboxes,
-    pub(crate) free_list: FreeList<Event>,
+    pub(crate) free_list: FreeList<Arrival>,
     /// Whether one caller, the leader, watches the socket for all others.
     pub(crate) led: bool,
     /// Whether the leader sleeps, so that it must be woken by hand.
@@ -391,18 +391,18 @@ impl State {
                     let place = ClientConnection::place_of(answer.id);
                     let Some(ticket) = self.mailboxes.find(self.generation, answer.id, place) else { continue };
                     if answer.kind == AnswerKind::Credit {
-                        self.mailboxes.wake(ticket, Role::Writer);
+                        self.mailboxes.wake(ticket, Waiter::Writer);
                         continue;
                     }
                     let payload = std::mem::replace(&mut payload, self.free_list.reply());
                     let event = match answer.kind {
-                        AnswerKind::Chunk => Event::Chunk(payload),
-                        AnswerKind::End => Event::End,
+                        AnswerKind::Chunk => Arrival::Chunk(payload),
+                        AnswerKind::End => Arrival::End,
                         AnswerKind::Error { code, detail } => {
                             let limit = link.connection.max_message();
-                            Event::Failed(CallError::from_server(code, detail, &payload, limit))
+                            Arrival::Failed(CallError::from_server(code, detail, &payload, limit))
                         }
-                        AnswerKind::Response => Event::Response(payload),
+                        AnswerKind::Response => Arrival::Response(payload),
                         AnswerKind::Credit | AnswerKind::Part { .. } | AnswerKind::Types { .. } => {
                             unreachable!("neither is whole, or it was handled above")
                         }
@@ -433,9 +433,9 @@ impl State {
     }
 
     /// What came for a call. After the last event the call is forgotten.
-    pub(crate) fn take_event(&mut self, ticket: Ticket) -> Option<Event> {
+    pub(crate) fn take_event(&mut self, ticket: Ticket) -> Option<Arrival> {
         let event = self.mailboxes.take(ticket, &mut self.free_list)?;
-        if let Event::Chunk(chunk) = &event {
+        if let Arrival::Chunk(chunk) = &event {
             if let Some(link) = self.link_of(ticket) {
                 // A violation is noted in the link; the next pump ends every call.
                 let _ = link.consumed(ticket.id, chunk.len());
@@ -446,7 +446,7 @@ impl State {
 
     /// Says who is to be woken when something comes for a call. Answers `false` if the call has ended: then a writer
     /// has nothing to wait for.
-    pub(crate) fn wait_for(&mut self, ticket: Ticket, role: Role, waker: &Waker) -> bool {
+    pub(crate) fn wait_for(&mut self, ticket: Ticket, role: Waiter, waker: &Waker) -> bool {
         self.mailboxes.wait_for(ticket, role, waker)
     }
 
@@ -482,7 +482,7 @@ impl State {
 
     /// A caller waits no longer, so others cannot count on it to lead. If it led, or was woken to lead, another one is
     /// woken for that.
-    pub(crate) fn leave(&mut self, ticket: Ticket, role: Role, leading: bool) {
+    pub(crate) fn leave(&mut self, ticket: Ticket, role: Waiter, leading: bool) {
         self.mailboxes.stop_waiting(ticket, role);
         if leading || !self.led {
             self.hand_over();

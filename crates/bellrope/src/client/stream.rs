@@ -10,7 +10,7 @@ use bellrope_shm::{
 
 use crate::{
     kill_points::KillPoint,
-    pump::{Fault, Pump},
+    pump::{Pump, PumpFault},
 };
 
 /// What moves the records of one link.
@@ -36,7 +36,7 @@ impl LinkStream {
         self.pump.heard();
         self.turn(socket);
         match self.pump.fault() {
-            Some(Fault::Io(error)) => Err(error),
+            Some(PumpFault::Io(error)) => Err(error),
             _ => Ok(()),
         }
     }
@@ -63,7 +63,7 @@ impl LinkStream {
     }
 
     /// Why nothing more comes, once everything that came is in the ring.
-    pub(super) fn fault(&self) -> Option<Fault> {
+    pub(super) fn fault(&self) -> Option<PumpFault> {
         self.pump.fault()
     }
 

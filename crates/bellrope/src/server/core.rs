@@ -10,14 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope_proto::{Budget, Holder, Reservation, connection::Failure, frame::ErrorCode, metadata::TraceContext};
+use bellrope_proto::{
+    BufferBudget, Holder, Reservation, connection::Failure, frame::ErrorCode, metadata::TraceContext,
+};
 use bellrope_shm::{clock, socket::PeerCredentials};
 
 use super::{
     accept::{connection_limits::ConnectionLimits, penalty::Penalties},
     calls::{
         body::Body,
-        buffers::Buffers,
+        buffers::SpareBuffers,
         failures::{draining, no_room_for_reply},
         heap,
         holders::Holders,
@@ -57,12 +59,12 @@ pub(crate) struct Core {
     /// One a message type, in the order of their numbers, from 1.
     pub(crate) breakers: Vec<Arc<Breaker>>,
     /// What all connections together may hold outside their rings.
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) budget: Arc<BufferBudget>,
     /// Who holds how much of it.
     holders: Holders,
     /// One a worker: what the one of its connections holds that lets others wait for the budget and holds most.
     pub(crate) heaviest: Box<[AtomicU64]>,
-    pub(crate) buffers: Arc<Buffers>,
+    pub(crate) buffers: Arc<SpareBuffers>,
     log_limit: LogLimit,
     /// What makes a call's span a child of its caller's.
     pub(crate) adopt_trace: Option<AdoptTrace>,
@@ -93,7 +95,7 @@ impl Core {
     ) -> Result<Self, BindError> {
         let fixed = config.fixed()?;
         let breakers = config.breakers(registry.numbers())?;
-        let budget = Budget::new(config.buffer_budget_bytes);
+        let budget = BufferBudget::new(config.buffer_budget_bytes);
         let metrics = Metrics::new(registry.names(), registry.room(), fixed.workers, config.max_connections.into());
         metrics.settings.set(config);
         let _ = metrics.budget.set(Arc::clone(&budget));
@@ -110,7 +112,7 @@ impl Core {
             breakers,
             holders: Holders::new(&budget),
             heaviest: (0..fixed.workers).map(|_| AtomicU64::new(0)).collect(),
-            buffers: Arc::new(Buffers::new(&budget)),
+            buffers: Arc::new(SpareBuffers::new(&budget)),
             budget,
             log_limit: LogLimit::default(),
             adopt_trace: None,

@@ -18,7 +18,7 @@ use crate::status::Counted;
 
 /// One thing for a worker to do.
 #[derive(Debug)]
-pub(crate) enum Message {
+pub(crate) enum WorkerMessage {
     /// A new connection.
     Connected(Box<NewConnection>),
     /// A process is to give a place up.

@@ -4,7 +4,7 @@
 use std::sync::PoisonError;
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{BindError, Server, ServerBuilder, message::Message};
+use super::{BindError, Server, ServerBuilder, message::WorkerMessage};
 
 impl ServerBuilder {
     /// Keeps numbers for so many message types that are [added](Server::add_types) while the server runs. Default 0. Together
@@ -109,7 +109,7 @@ impl Server {
     fn types_changed(&self) {
         if !self.core.stopping.load(Ordering::Acquire) {
             for worker in &self.inboxes[..self.core.fixed.workers] {
-                worker.send(Message::TypesChanged);
+                worker.send(WorkerMessage::TypesChanged);
             }
         }
     }

@@ -31,7 +31,7 @@ use std::{
 use bellrope_proto::{Violation, stream::Scratch};
 use bellrope_shm::{
     sync::{Ordering, spin_loop},
-    wait::{EVENTS, Event, Poller},
+    wait::{EVENTS, PollEvent, Poller},
 };
 
 use self::{
@@ -45,7 +45,7 @@ use self::{
 use super::{
     core::Core,
     inbox::Inbox,
-    message::{Message, NewConnection},
+    message::{NewConnection, WorkerMessage},
     parked::Parked,
 };
 use crate::{kill_points::KillPoint, spin::Spinner};
@@ -70,7 +70,7 @@ const INBOX_KEY: u64 = u64::MAX;
 
 pub(crate) struct Worker {
     core: Arc<Core>,
-    inbox: Arc<Inbox<Message>>,
+    inbox: Arc<Inbox<WorkerMessage>>,
     poller: Poller,
     sessions: Vec<Option<Box<Session>>>,
     free: Vec<usize>,
@@ -90,7 +90,7 @@ pub(crate) struct Worker {
     types_untold: bool,
     /// What was in the inbox while we slept and is only for our own thread.
     #[cfg(feature = "tokio")]
-    left: Vec<Message>,
+    left: Vec<WorkerMessage>,
     /// Whether somebody has stood in for us during this sleep.
     #[cfg(feature = "tokio")]
     stood_in: bool,
@@ -108,7 +108,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(core: Arc<Core>, index: usize) -> io::Result<(Arc<Inbox<Message>>, Box<Self>)> {
+    pub(crate) fn new(core: Arc<Core>, index: usize) -> io::Result<(Arc<Inbox<WorkerMessage>>, Box<Self>)> {
         let inbox = Inbox::new()?;
         let poller = Poller::new()?;
         poller.add(inbox.notifier(), INBOX_KEY)?;
@@ -253,14 +253,14 @@ impl Worker {
         worked
     }
 
-    fn heed(&mut self, messages: Vec<Message>) {
+    fn heed(&mut self, messages: Vec<WorkerMessage>) {
         for message in messages {
             match message {
-                Message::Connected(connection) => self.backlog.newcomer(Newcomer::Connection(connection)),
-                Message::TypesChanged => self.tell_types(),
-                Message::GiveWay(way) => self.backlog.newcomer(Newcomer::Wants(way)),
+                WorkerMessage::Connected(connection) => self.backlog.newcomer(Newcomer::Connection(connection)),
+                WorkerMessage::TypesChanged => self.tell_types(),
+                WorkerMessage::GiveWay(way) => self.backlog.newcomer(Newcomer::Wants(way)),
                 #[cfg(feature = "tokio")]
-                Message::FromHandler { session, call, what } => self.told(session, call, what),
+                WorkerMessage::FromHandler { session, call, what } => self.told(session, call, what),
             }
         }
     }
@@ -296,7 +296,7 @@ impl Worker {
                     self.heat(index);
                 }
                 // It is visited next, unless its client is gone already: what that has left behind nobody wants.
-                self.hear(Event { key, hung_up: false });
+                self.hear(PollEvent { key, hung_up: false });
             }
             Err(error) => self.end(index, Closing::Io(error)),
         }

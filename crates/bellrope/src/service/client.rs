@@ -9,5 +9,5 @@ pub use self::{
     asynchronous::{AsyncItems, AsyncOutgoing, AsyncUpload},
     blocking::{Items, Outgoing, Upload},
     byte_client::ByteClient,
-    caller::{Request, ServiceCaller},
+    caller::{EncodedRequest, ServiceCaller},
 };

@@ -33,13 +33,13 @@ pub struct Incoming<T> {
 /// Ends a call whose caller sends what cannot be read.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Refusal(oneshot::Receiver<HandlerError>);
+pub struct StreamRefusal(oneshot::Receiver<HandlerError>);
 
 impl<T: DeserializeOwned> Incoming<T> {
-    pub(super) fn new<C: Codec>(method: &'static str, chunks: ChunkReceiver) -> (Self, Refusal) {
+    pub(super) fn new<C: Codec>(method: &'static str, chunks: ChunkReceiver) -> (Self, StreamRefusal) {
         let (refusing, refused) = oneshot::channel();
         let incoming = Self { chunks, method, taken: 0, decode: |bytes| C::decode(bytes), refusing: Some(refusing) };
-        (incoming, Refusal(refused))
+        (incoming, StreamRefusal(refused))
     }
 }
 
@@ -84,7 +84,7 @@ impl<T> fmt::Debug for Incoming<T> {
     }
 }
 
-impl Refusal {
+impl StreamRefusal {
     /// What the method does, or why it was not let go on.
     pub async fn or<T>(self, work: impl Future<Output = T>) -> Result<T, HandlerError> {
         let (mut work, mut refused) = (pin!(work), Some(self.0));

@@ -16,7 +16,7 @@ pub trait Method {
     /// Its service's.
     type Codec: Codec;
     /// What it is answered with, or what each item of its stream is.
-    type Answer: Answer;
+    type Output: Output;
     /// What each item of the stream from its caller is; `()` if there is none.
     type Sent: Serialize + DeserializeOwned;
     /// What is sent first.
@@ -24,7 +24,7 @@ pub trait Method {
 }
 
 /// What a method answers with: a `Result`, or something [`Plain`].
-pub trait Answer: Serialize + DeserializeOwned {
+pub trait Output: Serialize + DeserializeOwned {
     /// What is asked for.
     type Value;
     /// What may come in place of it.
@@ -34,7 +34,7 @@ pub trait Answer: Serialize + DeserializeOwned {
     fn split(self) -> Result<Self::Value, Self::Error>;
 }
 
-impl<T: Serialize + DeserializeOwned, E: Serialize + DeserializeOwned> Answer for Result<T, E> {
+impl<T: Serialize + DeserializeOwned, E: Serialize + DeserializeOwned> Output for Result<T, E> {
     type Value = T;
     type Error = E;
 
@@ -48,7 +48,7 @@ impl<T: Serialize + DeserializeOwned, E: Serialize + DeserializeOwned> Answer fo
 #[serde(transparent)]
 pub struct Plain<T>(pub T);
 
-impl<T: Serialize + DeserializeOwned> Answer for Plain<T> {
+impl<T: Serialize + DeserializeOwned> Output for Plain<T> {
     type Value = T;
     type Error = Infallible;
 
@@ -58,10 +58,10 @@ impl<T: Serialize + DeserializeOwned> Answer for Plain<T> {
 }
 
 /// What a client's method returns.
-pub(super) type Outcome<M> = Result<<<M as Method>::Answer as Answer>::Value, Failed<M>>;
+pub(super) type Outcome<M> = Result<<<M as Method>::Output as Output>::Value, Failed<M>>;
 
 /// Why it returns something else.
-pub(super) type Failed<M> = ServiceError<<<M as Method>::Answer as Answer>::Error>;
+pub(super) type Failed<M> = ServiceError<<<M as Method>::Output as Output>::Error>;
 
 /// Writes what a method is given into an empty buffer.
 pub(super) fn write<M: Method>(value: &(impl Serialize + ?Sized), buffer: &mut Vec<u8>) -> Result<(), CallError> {
@@ -71,7 +71,7 @@ pub(super) fn write<M: Method>(value: &(impl Serialize + ?Sized), buffer: &mut V
 
 /// Reads what a method has answered with.
 pub(super) fn read<M: Method>(bytes: &[u8]) -> Outcome<M> {
-    let answer = M::Codec::decode::<M::Answer>(bytes);
+    let answer = M::Codec::decode::<M::Output>(bytes);
     let answer = answer.map_err(|fault| CallError::Unreadable { method: M::NAME, fault })?;
     answer.split().map_err(ServiceError::Application)
 }

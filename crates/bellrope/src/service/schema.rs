@@ -13,7 +13,7 @@ mod tracing;
 pub use self::model::{Form, Schema, Shape, Type};
 pub(crate) use self::{
     difference::between,
-    model::{Question, Schemas},
+    model::{SchemaQuestion, Schemas},
     tracing::schema_of,
 };
 

@@ -10,7 +10,7 @@ use bellrope_proto::{connection::Reply, handshake::SchemaMark};
 use futures_core::Stream;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use super::incoming::Refusal;
+pub use super::incoming::StreamRefusal;
 use super::{
     codec::{Codec, CodecError},
     incoming::Incoming,
@@ -18,7 +18,7 @@ use super::{
     method::{Method, Plain},
     postcard::Postcard,
     refusals::{unreadable, unsendable, unwritable},
-    schema::{Question, SCHEMA, Schema, Schemas, schema_of},
+    schema::{SCHEMA, Schema, SchemaQuestion, Schemas, schema_of},
 };
 use crate::server::{ChunkReceiver, ChunkSender, HandlerError, ServerBuilder};
 use crate::status::{BREAKER, BreakerRequest, Breakers, STATS, Status};
@@ -128,7 +128,7 @@ impl Method for Stats {
     const NAME: &'static str = STATS;
     const INDEX: usize = 0;
     type Codec = Json;
-    type Answer = Plain<Status>;
+    type Output = Plain<Status>;
     type Sent = ();
     type Request<'call> = Nothing;
 }
@@ -139,14 +139,14 @@ impl Method for Breaker {
     const NAME: &'static str = BREAKER;
     const INDEX: usize = 1;
     type Codec = Json;
-    type Answer = Plain<Breakers>;
+    type Output = Plain<Breakers>;
     type Sent = ();
     type Request<'call> = BreakerRequest;
 }
 
 /// Answers whoever asks for a schema. A name that has none is the caller's mistake.
 fn hand_out(schemas: &Schemas, question: &[u8], answer: &mut Reply<'_>) -> Result<(), HandlerError> {
-    let Question { method } = request::<Json, _>(SCHEMA, question)?;
+    let SchemaQuestion { method } = request::<Json, _>(SCHEMA, question)?;
     let schemas = schemas.lock().unwrap_or_else(PoisonError::into_inner);
     let schema = schemas
         .get(&method)
@@ -176,7 +176,10 @@ pub fn answer<C: Codec, T: Serialize>(method: &'static str, answer: &T) -> Resul
 }
 
 /// The stream of a caller, and what ends the call if that cannot be read.
-pub fn incoming<C: Codec, T: DeserializeOwned>(method: &'static str, chunks: ChunkReceiver) -> (Incoming<T>, Refusal) {
+pub fn incoming<C: Codec, T: DeserializeOwned>(
+    method: &'static str,
+    chunks: ChunkReceiver,
+) -> (Incoming<T>, StreamRefusal) {
     Incoming::new::<C>(method, chunks)
 }
 

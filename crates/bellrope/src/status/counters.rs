@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope_proto::{Budget, frame::ErrorCode};
+use bellrope_proto::{BufferBudget, frame::ErrorCode};
 
 use super::{
     activity::Activity,
@@ -182,7 +182,7 @@ pub struct Metrics {
     /// For each number, whether its type's handler runs on the worker.
     run_on_worker: Vec<AtomicBool>,
     /// What connections hold outside their rings, once it is known.
-    pub(crate) budget: OnceLock<Arc<Budget>>,
+    pub(crate) budget: OnceLock<Arc<BufferBudget>>,
     pub(crate) held_threads: HeldThreads,
     pub(crate) accepted: AtomicU64,
     pub(crate) closed: AtomicU64,

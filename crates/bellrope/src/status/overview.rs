@@ -238,7 +238,7 @@ mod tests {
     fn a_budget_is_shown_once_there_is_one() {
         let metrics = Metrics::new([].into_iter(), 0, 1, 1);
         assert_eq!(metrics.snapshot().buffers, None);
-        let budget = bellrope_proto::Budget::new(1_000);
+        let budget = bellrope_proto::BufferBudget::new(1_000);
         let _used = budget.reserve(10);
         metrics.budget.set(budget).unwrap();
         assert_eq!(metrics.snapshot().buffers, Some((10, 1_000)));

@@ -40,7 +40,7 @@ pub(crate) struct Peer {
 
 /// A record of the server's.
 #[derive(Debug, Clone)]
-pub(crate) struct Answer {
+pub(crate) struct RawAnswer {
     pub(crate) header: Header,
     pub(crate) id: u64,
     pub(crate) payload: Vec<u8>,
@@ -125,7 +125,7 @@ impl Peer {
 
     /// Waits for the last record to a call, passing over all others.
     #[track_caller]
-    pub(crate) fn answer_to(&mut self, id: u64) -> Answer {
+    pub(crate) fn answer_to(&mut self, id: u64) -> RawAnswer {
         let mut found = None;
         eventually("an answer", || {
             while found.is_none()
@@ -140,7 +140,7 @@ impl Peer {
     }
 
     /// Takes the next answer, if one is there.
-    pub(crate) fn take_answer(&mut self) -> Option<Answer> {
+    pub(crate) fn take_answer(&mut self) -> Option<RawAnswer> {
         let mut word = self.responses.load(self.next_answer_at(), Acquire);
         if word == Header::pad() {
             self.read = self.read.next_multiple_of(self.capacity());
@@ -158,7 +158,7 @@ impl Peer {
         if self.responses.swap(CONSUMER_POSITION, self.read, AcqRel) & AWAITED != 0 {
             self.socket.ring();
         }
-        Some(Answer { header, id, payload })
+        Some(RawAnswer { header, id, payload })
     }
 
     /// Whether the server has hung up by now.

@@ -12,7 +12,7 @@ use bellrope::{
 };
 use bellrope_proto::{
     frame::Kind,
-    handshake::{HELLO_LEN, Status, encode_refusal},
+    handshake::{HELLO_LEN, HandshakeStatus, encode_refusal},
 };
 use bellrope_shm::socket::Socket;
 
@@ -35,7 +35,7 @@ fn abandoned(address: &Address, reconnect: Duration) -> Client {
     client
 }
 
-fn refuse(socket: &Socket, status: Status) {
+fn refuse(socket: &Socket, status: HandshakeStatus) {
     // A client that does not read it any more needs none.
     let _ = socket.send(&encode_refusal(status, "not now"));
 }
@@ -94,10 +94,10 @@ fn a_client_waits_for_a_place_in_the_queue_of_a_server_as_long_as_it_may() {
 fn a_client_that_comes_back_and_is_refused_tries_on_until_it_is_let_in() {
     let address = Address::new();
     let client = abandoned(&address, PATIENCE);
-    refuse(&address.accept(), Status::Full);
-    refuse(&address.accept(), Status::Draining);
+    refuse(&address.accept(), HandshakeStatus::Full);
+    refuse(&address.accept(), HandshakeStatus::Draining);
     drop(address.accept());
-    refuse(&address.accept(), Status::Forbidden);
+    refuse(&address.accept(), HandshakeStatus::Forbidden);
     let (welcome, fd, mut server) = FakeServer::prepare(address.accept());
     assert_eq!(client.state(), ConnectionState::Reconnecting);
     // As slowly as can be: whatever comes in pieces is put together.
@@ -128,7 +128,7 @@ fn of_two_connections_that_come_at_once_one_is_kept_and_the_call_goes_over_it() 
     let address = Address::new();
     let client = abandoned(&address, Duration::ZERO);
     // Whoever is refused like this comes again only after half a second: time for the caller to try by itself.
-    refuse(&address.accept(), Status::Forbidden);
+    refuse(&address.accept(), HandshakeStatus::Forbidden);
     let call = ask(&client);
     let (first, second) = (address.accept(), address.accept());
     let mut server = FakeServer::welcome(second);

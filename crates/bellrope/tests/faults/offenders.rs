@@ -8,7 +8,7 @@ use std::{
 
 use bellrope::{Client, client::ConnectError, server::ServerConfig};
 use bellrope_proto::{
-    handshake::{HELLO_LEN, HandshakeError, Status, encode_refusal},
+    handshake::{HELLO_LEN, HandshakeError, HandshakeStatus, encode_refusal},
     layout::RECORDS,
 };
 use bellrope_shm::{
@@ -81,7 +81,7 @@ fn a_process_that_breaks_the_protocol_over_and_over_is_turned_away_and_others_ar
     let began = Instant::now();
     let error = offend(&server).unwrap_err();
     assert!(began.elapsed() >= Duration::from_millis(100), "it could have tried again and again meanwhile");
-    let HandshakeError::Refused { status: Status::Paced, text } = &error else { panic!("{error}") };
+    let HandshakeError::Refused { status: HandshakeStatus::Paced, text } = &error else { panic!("{error}") };
     assert!(text.contains("over and over; come back in 5") && text.contains(" ms"), "{text}");
     let counts = server.server.metrics().snapshot();
     assert_eq!((counts.violations, counts.paced_handshakes, counts.refused_connections), (4, 1, 1));
@@ -169,13 +169,13 @@ fn a_client_that_is_refused_before_it_said_anything_learns_why() {
         scope.spawn(|| {
             for _ in 0..TIMES {
                 let (mut stream, _) = listener.accept().unwrap();
-                stream.write_all(&encode_refusal(Status::Paced, "come back later")).unwrap();
+                stream.write_all(&encode_refusal(HandshakeStatus::Paced, "come back later")).unwrap();
             }
         });
         (0..TIMES).map(|_| Client::connect(&path).unwrap_err()).collect()
     });
     for error in told {
-        let ConnectError::Handshake(HandshakeError::Refused { status: Status::Paced, text }) = &error else {
+        let ConnectError::Handshake(HandshakeError::Refused { status: HandshakeStatus::Paced, text }) = &error else {
             panic!("{error}")
         };
         assert_eq!(text, "come back later");

@@ -20,7 +20,7 @@ use bellrope::{
 };
 use bellrope_proto::{
     frame::{ErrorCode, Kind},
-    handshake::{HandshakeError, Status, encode_refusal},
+    handshake::{HandshakeError, HandshakeStatus, encode_refusal},
 };
 use bellrope_testkit::{
     log::Log,
@@ -273,7 +273,7 @@ fn a_server_refuses_the_socket_alone_where_that_is_switched_off() {
         ConnectError::Handshake(HandshakeError::Refused { status, .. }) => status,
         other => panic!("{other}"),
     };
-    assert_eq!(status, Status::Transport);
+    assert_eq!(status, HandshakeStatus::Transport);
     assert_eq!(client(Transport::Shm, &server).call("echo", b"ding").unwrap(), b"ding");
     assert_eq!(Client::connect(&server.path).unwrap().transport(), Some(Transport::Shm));
 }
@@ -292,7 +292,9 @@ fn without_memory(path: &Path, real: &Path) -> JoinHandle<()> {
                 return;
             }
             if hello[12] == 0 {
-                stream.write_all(&encode_refusal(Status::Transport, "the server has no descriptor left")).unwrap();
+                stream
+                    .write_all(&encode_refusal(HandshakeStatus::Transport, "the server has no descriptor left"))
+                    .unwrap();
                 continue;
             }
             // While there is none, nobody is let in.

@@ -9,7 +9,7 @@ use std::{
 
 use bellrope::{Client, client::SpawnError};
 use bellrope_proto::handshake::{
-    ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, HandshakeError, Hello, Status, VERSION, encode_refusal,
+    ANSWER_HEAD_LEN, AnswerHead, HELLO_LEN, HandshakeError, HandshakeStatus, Hello, VERSION, encode_refusal,
 };
 use bellrope_shm::socket::Socket;
 
@@ -27,7 +27,7 @@ fn a_server_of_another_version_is_named_with_both_and_left_alone() {
     let serving = std::thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
         client.read_exact(&mut [0; HELLO_LEN]).unwrap();
-        let mut refusal = encode_refusal(Status::Version, "this server speaks version 2.0, the client 1.0");
+        let mut refusal = encode_refusal(HandshakeStatus::Version, "this server speaks version 2.0, the client 1.0");
         refusal[MAJOR].copy_from_slice(&2_u16.to_le_bytes());
         client.write_all(&refusal).unwrap();
         client
@@ -65,7 +65,7 @@ fn clients_of_two_versions_that_alternate_leave_one_server_and_its_streams_whole
         let head = AnswerHead::decode(&head).unwrap();
         let mut body = vec![0; head.body_len()];
         assert_eq!(newer.receive(&mut body).unwrap(), body.len());
-        let Err(HandshakeError::Refused { status: Status::Version, text }) = head.with_body(&body) else {
+        let Err(HandshakeError::Refused { status: HandshakeStatus::Version, text }) = head.with_body(&body) else {
             panic!("it was let in")
         };
         let (major, minor) = VERSION;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bellrope_gateway::{Answers, Message};
+use bellrope_gateway::{KeptAnswers, Message};
 use serde::{Deserialize, Serialize};
 
 use crate::state;
@@ -76,7 +76,7 @@ impl Header {
 
 /// An id for a session, like no other on this machine.
 pub(super) fn new_id() -> anyhow::Result<String> {
-    Ok(format!("{PREFIX}{:032x}", Answers::new_id()?))
+    Ok(format!("{PREFIX}{:032x}", KeptAnswers::new_id()?))
 }
 
 impl Store {

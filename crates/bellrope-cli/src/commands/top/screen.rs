@@ -12,7 +12,7 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row, Table},
 };
 
-use super::status::{Latency, TypeView, View, since};
+use super::status::{Latency, TopReport, TypeView, since};
 use crate::{
     live,
     operator::{for_whom, is_noteworthy, state_in_words},
@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct Screen {
     socket: String,
     last: Status,
-    view: View,
+    view: TopReport,
     lost: Option<String>,
 }
 
@@ -128,7 +128,7 @@ const COLUMNS: [(&str, Constraint); 8] = [
 ];
 
 /// Prints the same without a terminal.
-pub(super) fn print(view: &View) -> Outcome {
+pub(super) fn print(view: &TopReport) -> Outcome {
     output::line(format_args!("bellrope {} {}, up {}", view.version, view.status, duration(view.uptime_seconds)))?;
     figures(view).iter().try_for_each(|line| output::line(format_args!("{line}")))?;
     for row in &view.breakers {
@@ -147,7 +147,7 @@ pub(super) fn print(view: &View) -> Outcome {
     })
 }
 
-fn figures(view: &View) -> Vec<Line<'static>> {
+fn figures(view: &TopReport) -> Vec<Line<'static>> {
     let Latency { p50_us, p95_us, p99_us } = view.latency;
     let memory = &view.memory;
     let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
@@ -179,7 +179,7 @@ fn figures(view: &View) -> Vec<Line<'static>> {
 }
 
 /// The table's cells, the busiest type first. The operator's own come last: most of their calls are those of this command.
-fn by_traffic(view: &View) -> Vec<[String; 8]> {
+fn by_traffic(view: &TopReport) -> Vec<[String; 8]> {
     let mut types: Vec<_> = view.types.iter().collect();
     let is_ours = |row: &TypeView| row.name.starts_with(OPERATOR);
     types.sort_by(|a, b| is_ours(a).cmp(&is_ours(b)).then(b.calls_per_second.total_cmp(&a.calls_per_second)));
@@ -246,7 +246,7 @@ mod tests {
             |name: &str, calls_per_second| TypeView { name: name.to_owned(), calls_per_second, ..TypeView::default() };
         let types =
             vec![row("bellrope.stats", 9.0), row("ai.chat", 1.0), row("echo", 5.0), row("bellrope.breaker", 0.0)];
-        let rows = by_traffic(&View { types, ..View::default() });
+        let rows = by_traffic(&TopReport { types, ..TopReport::default() });
         let names: Vec<_> = rows.into_iter().map(|[name, ..]| name).collect();
         assert_eq!(names, ["echo", "ai.chat", "bellrope.stats", "bellrope.breaker"]);
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 /// What is shown, and printed as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub(crate) struct View {
+pub(crate) struct TopReport {
     pub(crate) status: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
@@ -48,7 +48,7 @@ pub(crate) struct Latency {
 }
 
 /// What there is to see of `status`. Rates and quantiles are of the time since `before`, if that was the same server.
-pub(super) fn since(status: &Status, before: Option<&Status>) -> View {
+pub(super) fn since(status: &Status, before: Option<&Status>) -> TopReport {
     // A server that has started again counts from zero.
     let before = before.filter(|before| before.at_ms < status.at_ms && is_same_server(status, before));
     let seconds = before.map_or(0.0, |before| (status.at_ms - before.at_ms) as f64 / 1_000.0);
@@ -73,7 +73,7 @@ pub(super) fn since(status: &Status, before: Option<&Status>) -> View {
     });
     let types = types.collect();
     let health = &status.health;
-    View {
+    TopReport {
         status: health.status.clone(),
         reason: health.reason.clone(),
         version: health.version.clone(),

@@ -83,8 +83,8 @@ impl Stream for Events {
 #[cfg(test)]
 mod tests {
     use bellrope_gateway::{
-        BoxFuture, Capabilities, ChatRequest, ChunkStream, Gateway, ModelInfo, Provider, ProviderError, ProviderHealth,
-        inbound::ToolFormat,
+        BoxFuture, Capabilities, ChatRequest, Gateway, ModelInfo, Provider, ProviderError, ProviderHealth,
+        ProviderStream, inbound::ToolFormat,
     };
     use futures_util::{StreamExt, stream};
     use std::sync::Arc;
@@ -103,7 +103,7 @@ mod tests {
             Capabilities::default()
         }
 
-        fn chat_stream(&self, _: ChatRequest) -> ChunkStream {
+        fn chat_stream(&self, _: ChatRequest) -> ProviderStream {
             Box::pin(stream::iter([Ok(Chunk::text("Hm"))]).chain(stream::pending()))
         }
 

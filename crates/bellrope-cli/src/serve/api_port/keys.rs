@@ -1,6 +1,6 @@
 //! The tokens that tools show, and who asks by them.
 
-use bellrope_books::{Found, Tokens};
+use bellrope_books::{KeyHolder, Tokens};
 use bellrope_gateway::{Asker, AskerKind, inbound::Fault};
 use hyper::{
     HeaderMap,
@@ -46,10 +46,10 @@ impl Keys {
         let endpoint_path = endpoint.path();
         let mut is_wrong = false;
         for shown in shown(headers) {
-            match self.tokens.as_ref().map_or(Found::Foreign, |tokens| tokens.find(shown)) {
-                Found::Token(name) => return Ok(Asker::new(AskerKind::Token, &name, endpoint_path)),
-                Found::Wrong => is_wrong = true,
-                Found::Foreign => {}
+            match self.tokens.as_ref().map_or(KeyHolder::Foreign, |tokens| tokens.find(shown)) {
+                KeyHolder::Token(name) => return Ok(Asker::new(AskerKind::Token, &name, endpoint_path)),
+                KeyHolder::Wrong => is_wrong = true,
+                KeyHolder::Foreign => {}
             }
         }
         if is_wrong {
@@ -71,7 +71,8 @@ impl Keys {
 
     /// The key that counts of those that a tool shows: one of ours that is right, else the first.
     pub(super) fn shown<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let is_ours = |key: &&str| matches!(self.tokens.as_ref().map(|tokens| tokens.find(key)), Some(Found::Token(_)));
+        let is_ours =
+            |key: &&str| matches!(self.tokens.as_ref().map(|tokens| tokens.find(key)), Some(KeyHolder::Token(_)));
         shown(headers).find(is_ours).or_else(|| shown(headers).find(|key| !key.is_empty()))
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bellrope_gateway::{
-    Answer, AnswerReader, Answers, ChatRequest, Gateway, LiveGateway, Owner,
+    AnswerReader, ChatRequest, Gateway, KeptAnswer, KeptAnswers, LiveGateway, Owner,
     inbound::{AnswerWriter, Fault, ItemsPage, Replay, StoredRequest, StoredResponse},
 };
 use bellrope_shm::process;
@@ -74,7 +74,7 @@ pub(super) enum Next {
 
 /// Begins what a request asks for. `writer`: for one that is not to be kept.
 pub(super) fn ask(
-    answers: &Answers,
+    answers: &KeptAnswers,
     gateway: &Gateway,
     owner: Owner,
     stored: StoredRequest,
@@ -162,7 +162,7 @@ impl Query {
 }
 
 /// The events of a response, those after a number alone.
-fn events(answer: &Answer, response: &StoredResponse, after: Option<u64>) -> Result<Events, Fault> {
+fn events(answer: &KeptAnswer, response: &StoredResponse, after: Option<u64>) -> Result<Events, Fault> {
     let mut replay = response.replay(after)?;
     // All of its chunks are read, as the numbers of events are not those of chunks.
     let reader = answer.read(0).map_err(|error| Fault::invalid(Some("stream"), error.to_string()))?;

@@ -7,12 +7,12 @@ use crate::message::StopReason;
 
 const US: Owner = Owner::User(7);
 
-fn answers(keep_bytes: u64) -> Answers {
-    Answers::new(AnswerSettings { keep_s: 60, keep_bytes })
+fn answers(keep_bytes: u64) -> KeptAnswers {
+    KeptAnswers::new(AnswerSettings { keep_s: 60, keep_bytes })
 }
 
-fn begin(answers: &Answers, goes_on_unread: bool) -> Answer {
-    answers.begin(Answers::new_id().unwrap(), US, goes_on_unread, None, 0).unwrap()
+fn begin(answers: &KeptAnswers, goes_on_unread: bool) -> KeptAnswer {
+    answers.begin(KeptAnswers::new_id().unwrap(), US, goes_on_unread, None, 0).unwrap()
 }
 
 /// A stream that says what is sent to it, and whose end is seen at the sender.
@@ -214,21 +214,23 @@ async fn answers_that_are_over_make_room_and_those_under_way_never_do() {
     let answers = answers(256 * 1024);
     let mut over = Vec::new();
     for _ in 0..3 {
-        over.push(answers.begin(Answers::new_id().unwrap(), US, false, None, 80_000).unwrap());
+        over.push(answers.begin(KeptAnswers::new_id().unwrap(), US, false, None, 80_000).unwrap());
         over.last().cloned().unwrap().keep();
         advance(Duration::from_secs(1)).await;
     }
     settle().await;
-    let fourth = answers.begin(Answers::new_id().unwrap(), US, false, None, 80_000).unwrap();
+    let fourth = answers.begin(KeptAnswers::new_id().unwrap(), US, false, None, 80_000).unwrap();
     assert!(over[0].read(0).unwrap_err() == ProviderError::UnknownAnswer && answers.find(&over[1].id(), &US).is_ok());
     let (_fifth, _sixth) = (begin(&answers, false), begin(&answers, false));
     assert!(fourth.hold(100_000) && !fourth.hold(200_000) && fourth.hold(10));
-    let busy: Vec<_> = std::iter::from_fn(|| answers.begin(Answers::new_id().unwrap(), US, false, None, 80_000).ok())
-        .take(100)
-        .collect();
+    let busy: Vec<_> =
+        std::iter::from_fn(|| answers.begin(KeptAnswers::new_id().unwrap(), US, false, None, 80_000).ok())
+            .take(100)
+            .collect();
     assert!(busy.len() < 4 && answers.size().1 <= 256 * 1024);
-    let many: Vec<_> =
-        std::iter::from_fn(|| answers.begin(Answers::new_id().unwrap(), US, false, None, 0).ok()).take(1000).collect();
+    let many: Vec<_> = std::iter::from_fn(|| answers.begin(KeptAnswers::new_id().unwrap(), US, false, None, 0).ok())
+        .take(1000)
+        .collect();
     assert!(answers.size().0 <= MAX_KEPT && many.len() < MAX_KEPT);
     let too_large = answers.begin(0, US, false, None, 200_000).unwrap_err();
     assert!(too_large.to_string().contains("too large"), "{too_large}");
@@ -259,7 +261,7 @@ fn settings_out_of_range_are_named() {
 async fn one_owner_keeps_others_neither_from_beginning_nor_from_what_they_have() {
     let answers = answers(8 << 20);
     let other = Owner::Token(1);
-    let begin_of = |owner| answers.begin(Answers::new_id().unwrap(), owner, true, None, 0);
+    let begin_of = |owner| answers.begin(KeptAnswers::new_id().unwrap(), owner, true, None, 0);
     let theirs = begin_of(other).unwrap();
     theirs.clone().keep();
     advance(Duration::from_millis(1)).await;

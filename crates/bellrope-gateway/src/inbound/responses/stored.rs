@@ -12,7 +12,7 @@ use tracing::warn;
 use super::answer::Script;
 use super::input_items::{self, ItemsPage};
 use crate::error::ProviderError;
-use crate::gateway::{Answer, AnswerStream, Answers, AnswersFull, Owner};
+use crate::gateway::{AnswerStream, AnswersFull, KeptAnswer, KeptAnswers, Owner};
 use crate::inbound::fault::Fault;
 use crate::inbound::writer::AnswerWriter;
 use crate::lines;
@@ -69,7 +69,7 @@ impl StoredRequest {
     ///
     /// # Errors
     /// There is no such response, or not yet.
-    pub fn go_on(&self, answers: &Answers, owner: &Owner, chat: &mut ChatRequest) -> Result<(), Fault> {
+    pub fn go_on(&self, answers: &KeptAnswers, owner: &Owner, chat: &mut ChatRequest) -> Result<(), Fault> {
         let Some(previous) = self.script.echo.previous.as_deref() else { return Ok(()) };
         let Ok((_, stored)) = StoredResponse::find(answers, owner, previous) else {
             let id: String = previous.chars().filter(char::is_ascii_graphic).take(64).collect();
@@ -88,12 +88,12 @@ impl StoredRequest {
     /// There is no room for it.
     pub fn begin(
         mut self,
-        answers: &Answers,
+        answers: &KeptAnswers,
         owner: Owner,
         asked: Vec<Message>,
-    ) -> Result<(Answer, Arc<StoredResponse>), Fault> {
+    ) -> Result<(KeptAnswer, Arc<StoredResponse>), Fault> {
         let full = |full: AnswersFull| Fault::busy(full.to_string());
-        let id = Answers::new_id().map_err(full)?;
+        let id = KeptAnswers::new_id().map_err(full)?;
         self.script.id = format!("{ID}{id:032x}");
         let stored = StoredResponse::new(self.script.clone(), self.script, asked);
         let answer = answers.begin(id, owner, true, Some(Arc::clone(&stored) as _), stored.size).map_err(full)?;
@@ -106,11 +106,11 @@ impl StoredRequest {
     /// The system gives no random bits for its id.
     pub fn writer(
         mut self,
-        answers: &Answers,
+        answers: &KeptAnswers,
         owner: Owner,
         asked: Vec<Message>,
     ) -> Result<Box<dyn AnswerWriter>, Fault> {
-        let id = Answers::new_id().map_err(|full| Fault::busy(full.to_string()))?;
+        let id = KeptAnswers::new_id().map_err(|full| Fault::busy(full.to_string()))?;
         self.script.id = format!("{ID}{id:032x}");
         let keep = Some(Keep { answers: answers.clone(), owner, id, asked, script: self.script.clone() });
         Ok(Box::new(Keeping { script: self.script, keep }))
@@ -127,14 +127,14 @@ impl StoredResponse {
     ///
     /// # Errors
     /// There is none: OpenAI's own words.
-    pub fn find(answers: &Answers, owner: &Owner, id: &str) -> Result<(Answer, Arc<Self>), Fault> {
+    pub fn find(answers: &KeptAnswers, owner: &Owner, id: &str) -> Result<(KeptAnswer, Arc<Self>), Fault> {
         let answer = id.strip_prefix(ID).and_then(|id| answers.find(id, owner).ok());
         let found = answer.and_then(|answer| answer.beside::<Self>().map(|stored| (answer, stored)));
         found.ok_or_else(|| Fault::no_response(id))
     }
 
     /// Pulls the response from its provider, whoever reads it.
-    pub fn run(self: Arc<Self>, answer: Answer, pieces: AnswerStream) {
+    pub fn run(self: Arc<Self>, answer: KeptAnswer, pieces: AnswerStream) {
         let held = answer.clone();
         let mut room = 0;
         answer.pull(pieces.map(move |piece| {
@@ -171,7 +171,7 @@ impl StoredResponse {
     ///
     /// # Errors
     /// It was not made to run without a reader.
-    pub fn cancel(&self, answer: &Answer) -> Result<(), Fault> {
+    pub fn cancel(&self, answer: &KeptAnswer) -> Result<(), Fault> {
         if !self.script.echo.background {
             let words = "only a response with `background` can be cancelled; this one ends with its reader";
             return Err(Fault::invalid(None, words));
@@ -249,7 +249,7 @@ struct Keeping {
 }
 
 struct Keep {
-    answers: Answers,
+    answers: KeptAnswers,
     owner: Owner,
     id: u128,
     asked: Vec<Message>,

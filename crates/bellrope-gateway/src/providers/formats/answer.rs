@@ -9,13 +9,13 @@ use serde_json::value::RawValue;
 
 use super::calls::{AnswerHash, CallPiece, Calls, Place};
 use super::details::Counts;
-use super::fault::Fault;
+use super::fault::StatedFault;
 use super::heard::Heard;
 use super::reader::EventReader;
 use super::reason::Reason;
 
 use crate::error::ProviderError;
-use crate::json::{Piece, Seam, fields, is_nothing, repaired, text_len, words};
+use crate::json::{Seam, TextPiece, fields, is_nothing, repaired, text_len, words};
 use crate::message::{Chunk, StopReason, TokenLogprob, Usage};
 
 /// The most notes of one answer.
@@ -32,7 +32,7 @@ pub(super) struct Ending {
 
 /// An answer so far.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct PartialAnswer {
     reader: EventReader,
     text: Seam,
     reasoning: Seam,
@@ -53,7 +53,7 @@ pub(super) struct Answer {
     max_output_tokens: Option<u64>,
 }
 
-impl Answer {
+impl PartialAnswer {
     /// An answer whose errors and notes never hold the reader's key.
     pub(super) fn new(reader: EventReader) -> Self {
         Self { reader, ..Self::default() }
@@ -64,20 +64,20 @@ impl Answer {
     }
 
     /// More text.
-    pub(super) fn text(&mut self, piece: Piece, out: &mut VecDeque<Chunk>) {
+    pub(super) fn text(&mut self, piece: TextPiece, out: &mut VecDeque<Chunk>) {
         self.has_text |= !piece.is_empty();
         push_text(self.text.join(piece), out);
     }
 
     /// More text by which the model declines.
-    pub(super) fn refusal(&mut self, piece: Piece, out: &mut VecDeque<Chunk>) {
+    pub(super) fn refusal(&mut self, piece: TextPiece, out: &mut VecDeque<Chunk>) {
         self.has_text |= !piece.is_empty();
         self.is_refused |= !piece.is_empty();
         push_text(self.refusal.join(piece), out);
     }
 
     /// More of what the model thinks aloud.
-    pub(super) fn reasoning(&mut self, piece: Piece, out: &mut VecDeque<Chunk>) {
+    pub(super) fn reasoning(&mut self, piece: TextPiece, out: &mut VecDeque<Chunk>) {
         self.has_reasoning |= !piece.is_empty();
         push_reasoning(self.reasoning.join(piece), out);
     }
@@ -134,7 +134,7 @@ impl Answer {
             Some(Reason::Failure) => {
                 return Err(self
                     .reader
-                    .failed(&Fault::of_message(format!("the answer stopped with `{}`", word.trim()))));
+                    .failed(&StatedFault::of_message(format!("the answer stopped with `{}`", word.trim()))));
             }
             None => self.odd_reason = Some(word),
         }
@@ -186,7 +186,7 @@ impl Answer {
     /// Ends the answer, of which the provider says that it is whole.
     ///
     /// # Errors
-    /// As for [`Answer::finish`].
+    /// As for [`PartialAnswer::finish`].
     pub(super) fn end(&mut self, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
         self.finish(true, out).map(drop)
     }

@@ -18,7 +18,7 @@ mod made_id;
 use std::collections::VecDeque;
 
 use crate::error::ProviderError;
-use crate::json::{Piece, Seam};
+use crate::json::{Seam, TextPiece};
 use crate::message::{Chunk, ToolCallDelta};
 use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
 
@@ -62,7 +62,7 @@ pub(super) enum Arguments {
     #[default]
     None,
     /// More of their text.
-    More(Piece),
+    More(TextPiece),
     /// All of their text, whether or not it came before.
     Whole(String),
     /// All of their text, unless more comes: then that is all.

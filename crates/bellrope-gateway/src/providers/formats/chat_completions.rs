@@ -11,7 +11,7 @@ use reqwest::header::{AUTHORIZATION, HeaderName};
 
 use super::address::parse_base;
 use super::translate::Translate;
-use super::wire_format::{Post, Segment, Server, WireFormat};
+use super::wire_format::{Post, ProviderServer, Segment, WireFormat};
 use crate::error::ProviderError;
 use crate::message::{ChatRequest, Prompt};
 use crate::notes::Notes;
@@ -48,7 +48,7 @@ impl WireFormat for ChatCompletions {
         &self,
         request: &ChatRequest,
         model: Option<&str>,
-        server: Server,
+        server: ProviderServer,
         notes: &mut Notes,
     ) -> Result<Vec<u8>, ProviderError> {
         request::body(request, model, server, notes)
@@ -59,7 +59,7 @@ impl WireFormat for ChatCompletions {
         request: &ChatRequest,
         prompt: &Prompt,
         model: Option<&str>,
-        server: Server,
+        server: ProviderServer,
         notes: &mut Notes,
     ) -> Result<Post, ProviderError> {
         let body = completion::body(request, prompt, model, server, notes)?;

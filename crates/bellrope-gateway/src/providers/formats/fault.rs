@@ -15,7 +15,7 @@ const MAX_CODE: usize = 64;
 
 /// What a provider says went wrong. Not fit to be shown before it went through an excerpt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct StatedFault {
     /// The provider's own code, else its type of error.
     pub(crate) code: Option<String>,
     /// The provider's own words.
@@ -24,7 +24,7 @@ pub(crate) struct Fault {
     pub(crate) status: Option<u16>,
 }
 
-impl Fault {
+impl StatedFault {
     /// A fault of words alone.
     pub(crate) fn of_message(message: String) -> Self {
         Self { code: None, message, status: None }
@@ -106,8 +106,8 @@ mod tests {
 
     #[track_caller]
     fn check(body: &str, code: Option<&str>, message: &str, status: Option<u16>) {
-        let expected = Fault { code: code.map(str::to_owned), message: message.to_owned(), status };
-        assert_eq!(Fault::in_body(body.as_bytes()), Some(expected));
+        let expected = StatedFault { code: code.map(str::to_owned), message: message.to_owned(), status };
+        assert_eq!(StatedFault::in_body(body.as_bytes()), Some(expected));
     }
 
     #[test]
@@ -125,16 +125,17 @@ mod tests {
         check(r#"{"detail":[{"loc":["body"]}]}"#, None, r#"[{"loc":["body"]}]"#, None);
         check("<h1>502</h1>\n", None, "<h1>502</h1>", None);
         check(r#"{"no":"error"}"#, None, r#"{"no":"error"}"#, None);
-        assert_eq!(Fault::in_body(b" \n"), None);
-        assert_eq!(Fault::in_json(&serde_json::json!([])), None);
+        assert_eq!(StatedFault::in_body(b" \n"), None);
+        assert_eq!(StatedFault::in_json(&serde_json::json!([])), None);
     }
 
     #[test]
     fn an_empty_account_is_no_rate_limit() {
-        let fault = |code: &str| Fault::in_json(&serde_json::json!({"error": {"message": "m", "code": code}})).unwrap();
+        let fault =
+            |code: &str| StatedFault::in_json(&serde_json::json!({"error": {"message": "m", "code": code}})).unwrap();
         assert!(fault("rate_limit_exceeded").is_retryable());
         assert!(!fault("insufficient_quota").is_retryable());
-        let said = |message: &str| Fault::of_message(message.to_owned()).is_out_of_money();
+        let said = |message: &str| StatedFault::of_message(message.to_owned()).is_out_of_money();
         assert!(said("Your credit balance is too low to access the Anthropic API.") && said("Insufficient Balance"));
         assert!(!said("You sent too many requests"));
     }

@@ -9,7 +9,7 @@ use reqwest::header::HeaderName;
 
 use super::address::{parse_base, push_segment};
 use super::translate::Translate;
-use super::wire_format::{Post, Segment, Server, WireFormat};
+use super::wire_format::{Post, ProviderServer, Segment, WireFormat};
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
 use crate::notes::Notes;
@@ -52,7 +52,7 @@ impl WireFormat for Messages {
         128
     }
 
-    fn takes_plain_names_only(&self, _server: Server) -> bool {
+    fn takes_plain_names_only(&self, _server: ProviderServer) -> bool {
         true
     }
 
@@ -68,7 +68,7 @@ impl WireFormat for Messages {
         &self,
         request: &ChatRequest,
         model: Option<&str>,
-        _: Server,
+        _: ProviderServer,
         notes: &mut Notes,
     ) -> Result<Vec<u8>, ProviderError> {
         request::body(request, model, notes)

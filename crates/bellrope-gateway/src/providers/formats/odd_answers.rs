@@ -11,7 +11,7 @@ use super::translate::{Frames, Progress, Translate};
 use super::{chat_completions, messages, responses};
 use crate::error::ProviderError;
 use crate::message::{Chunk, ToolCallDelta};
-use crate::sse::Event;
+use crate::sse::SseEvent;
 
 /// What is made of events, and what is noted.
 fn told<F: Frames + Default>(events: &str) -> (String, Vec<String>) {
@@ -20,7 +20,7 @@ fn told<F: Frames + Default>(events: &str) -> (String, Vec<String>) {
     let mut lines = events.lines().map(str::trim);
     let ended = loop {
         let Some(data) = lines.next() else { break translator.end(None, "fin".into(), &mut out) };
-        match translator.event(Event { name: "message", data }, &mut out) {
+        match translator.event(SseEvent { name: "message", data }, &mut out) {
             Ok(Progress::Continues) => {}
             ended => break ended,
         }
@@ -233,7 +233,7 @@ fn an_empty_unknown_or_failed_end_is_the_same_in_the_other_formats() {
     translator.limit(Some(5));
     let mut out = VecDeque::new();
     for data in ended("completed", r#"{"status":"completed","usage":{"output_tokens":5}}"#).lines() {
-        translator.event(Event { name: "message", data }, &mut out).unwrap();
+        translator.event(SseEvent { name: "message", data }, &mut out).unwrap();
     }
     assert_eq!(written(out, Ok(())), "text a | usage 0/5 | done max_tokens", "the limit of the request");
 }

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use serde_json::value::RawValue;
 
-use super::answer::Answer;
+use super::answer::PartialAnswer;
 use super::calls::{Arguments, CallPiece, Place};
 use crate::error::ProviderError;
-use crate::json::{Piece, each, fields, fields_and, is_nothing, words};
+use crate::json::{TextPiece, each, fields, fields_and, is_nothing, words};
 use crate::message::Chunk;
 
 /// How deep parts may lie in parts.
@@ -23,7 +23,7 @@ pub(super) enum Speech {
 
 /// Takes content in: a string, a part, or a list of both.
 pub(super) fn content(
-    answer: &mut Answer,
+    answer: &mut PartialAnswer,
     content: &RawValue,
     speech: Speech,
     out: &mut VecDeque<Chunk>,
@@ -33,12 +33,12 @@ pub(super) fn content(
 
 /// Takes a part in that begins at `place`, as where parts are sent piece by piece.
 pub(super) fn begin(
-    answer: &mut Answer,
+    answer: &mut PartialAnswer,
     part: &RawValue,
     place: Place,
     out: &mut VecDeque<Chunk>,
 ) -> Result<(), ProviderError> {
-    match Piece::of(part) {
+    match TextPiece::of(part) {
         Some(piece) => {
             answer.text(piece, out);
             Ok(())
@@ -48,7 +48,7 @@ pub(super) fn begin(
 }
 
 /// Says a string.
-pub(super) fn say(answer: &mut Answer, piece: Piece, speech: Speech, out: &mut VecDeque<Chunk>) {
+pub(super) fn say(answer: &mut PartialAnswer, piece: TextPiece, speech: Speech, out: &mut VecDeque<Chunk>) {
     match speech {
         Speech::Text => answer.text(piece, out),
         Speech::Reasoning => answer.reasoning(piece, out),
@@ -57,18 +57,18 @@ pub(super) fn say(answer: &mut Answer, piece: Piece, speech: Speech, out: &mut V
 }
 
 /// Arguments, which are either text or, at some servers, the object itself.
-pub(super) fn arguments(value: Option<&RawValue>) -> Option<Piece> {
-    value.map(|value| Piece::of(value).unwrap_or_else(|| value.get().to_owned().into()))
+pub(super) fn arguments(value: Option<&RawValue>) -> Option<TextPiece> {
+    value.map(|value| TextPiece::of(value).unwrap_or_else(|| value.get().to_owned().into()))
 }
 
 fn nested(
-    answer: &mut Answer,
+    answer: &mut PartialAnswer,
     content: &RawValue,
     speech: Speech,
     depth: usize,
     out: &mut VecDeque<Chunk>,
 ) -> Result<(), ProviderError> {
-    if let Some(piece) = Piece::of(content) {
+    if let Some(piece) = TextPiece::of(content) {
         say(answer, piece, speech, out);
         return Ok(());
     }
@@ -91,7 +91,7 @@ fn nested(
 
 /// A part. `place`: where it is, if it only begins.
 fn one(
-    answer: &mut Answer,
+    answer: &mut PartialAnswer,
     part: &RawValue,
     speech: Speech,
     place: Option<Place>,
@@ -117,7 +117,7 @@ fn one(
         "refusal" => (refusal.or(text), Speech::Refusal),
         "tool_use" => {
             // Some write them as text, as OpenAI's formats do.
-            let text = input.map(|input| Piece::of(input).map_or_else(|| input.get().to_owned(), Piece::alone));
+            let text = input.map(|input| TextPiece::of(input).map_or_else(|| input.get().to_owned(), TextPiece::alone));
             let arguments = match &place {
                 Some(_) => text.map_or(Arguments::None, Arguments::Start),
                 None => text.map_or(Arguments::None, Arguments::Whole),
@@ -146,7 +146,7 @@ fn one(
 /// What a message or a delta of one says in the fields that chat completions have; its calls are left to the caller.
 /// What else it holds is named. `is_again`: whether it repeats what came in pieces, as far as that came.
 pub(super) fn message<'a>(
-    answer: &mut Answer,
+    answer: &mut PartialAnswer,
     message: &'a RawValue,
     is_again: bool,
     out: &mut VecDeque<Chunk>,
@@ -214,5 +214,5 @@ const SILENT: [&str; 14] = [
 
 /// Whether a value is empty. A string of blanks is not: it may stand between words.
 fn says_nothing(value: &RawValue) -> bool {
-    Piece::of(value).map_or_else(|| is_nothing(value), |piece| piece.is_empty())
+    TextPiece::of(value).map_or_else(|| is_nothing(value), |piece| piece.is_empty())
 }

@@ -1,6 +1,6 @@
 //! What a provider says, put into errors.
 
-use super::fault::Fault;
+use super::fault::StatedFault;
 use crate::error::{Excerpt, ProviderError};
 use crate::json::raw;
 use crate::secret::Secret;
@@ -23,12 +23,12 @@ impl EventReader {
 
     /// The error that a provider reports in an event that is nothing else.
     pub(super) fn reported(&self, event: &str) -> ProviderError {
-        let fault = raw(event, Fault::in_event).ok().flatten();
-        self.failed(&fault.or_else(|| Fault::in_body(event.as_bytes())).unwrap_or_default())
+        let fault = raw(event, StatedFault::in_event).ok().flatten();
+        self.failed(&fault.or_else(|| StatedFault::in_body(event.as_bytes())).unwrap_or_default())
     }
 
     /// The error that a provider reports.
-    pub(super) fn failed(&self, fault: &Fault) -> ProviderError {
+    pub(super) fn failed(&self, fault: &StatedFault) -> ProviderError {
         ProviderError::Reported {
             code: fault.code.as_deref().map(|code| self.excerpt(code)),
             message: if fault.message.is_empty() { "no message".into() } else { self.excerpt(&fault.message) },

@@ -8,7 +8,7 @@ use reqwest::header::{AUTHORIZATION, HeaderName};
 
 use super::address::parse_base;
 use super::translate::Translate;
-use super::wire_format::{Segment, Server, WireFormat};
+use super::wire_format::{ProviderServer, Segment, WireFormat};
 use crate::error::ProviderError;
 use crate::message::ChatRequest;
 use crate::notes::Notes;
@@ -37,7 +37,7 @@ impl WireFormat for Responses {
         &self,
         request: &ChatRequest,
         model: Option<&str>,
-        server: Server,
+        server: ProviderServer,
         notes: &mut Notes,
     ) -> Result<Vec<u8>, ProviderError> {
         request::body(request, model, server, notes)

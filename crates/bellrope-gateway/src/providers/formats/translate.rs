@@ -5,13 +5,13 @@ use std::fmt;
 
 use serde_json::value::RawValue;
 
-use super::answer::Answer;
-use super::fault::Fault;
+use super::answer::PartialAnswer;
+use super::fault::StatedFault;
 use super::heard::Heard;
 use crate::error::{Excerpt, ProviderError};
 use crate::json::raw;
 use crate::message::Chunk;
-use crate::sse::Event;
+use crate::sse::SseEvent;
 
 /// Whether more events are expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub trait Translate: fmt::Debug + Send {
     ///
     /// # Errors
     /// The event reports an error, or cannot be read. What was appended before stays valid, and nothing may follow.
-    fn event(&mut self, event: Event<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError>;
+    fn event(&mut self, event: SseEvent<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError>;
 
     /// Takes in a whole answer, which some servers send though a stream was asked for. `false`, and nothing is handed
     /// out, if the text is no answer of this format.
@@ -66,7 +66,7 @@ pub trait Translate: fmt::Debug + Send {
     /// [`ProviderError::Truncated`] if the answer is not whole.
     fn end(
         &mut self,
-        unfinished: Option<Event<'_>>,
+        unfinished: Option<SseEvent<'_>>,
         reason: Excerpt,
         out: &mut VecDeque<Chunk>,
     ) -> Result<Progress, ProviderError> {
@@ -85,7 +85,7 @@ pub(super) trait Frames: fmt::Debug + Send {
     const DONE_ENDS: bool;
 
     /// The answer so far.
-    fn answer(&mut self) -> &mut Answer;
+    fn answer(&mut self) -> &mut PartialAnswer;
 
     /// Takes in the JSON of an event called `name`.
     fn frame(&mut self, name: &str, frame: &RawValue, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError>;
@@ -103,7 +103,7 @@ pub(super) trait Frames: fmt::Debug + Send {
 }
 
 impl<F: Frames> Translate for F {
-    fn event(&mut self, event: Event<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
+    fn event(&mut self, event: SseEvent<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
         match event.data.trim() {
             "" => Ok(Progress::Continues),
             "[DONE]" if Self::DONE_ENDS => self.answer().end(out).map(|()| Progress::Ended),
@@ -120,7 +120,7 @@ impl<F: Frames> Translate for F {
             if self.whole(document, out)? {
                 return self.answer().end(out).map(|()| true);
             }
-            Fault::in_event(document).map_or(Ok(false), |fault| Err(self.answer().reader().failed(&fault)))
+            StatedFault::in_event(document).map_or(Ok(false), |fault| Err(self.answer().reader().failed(&fault)))
         });
         match read {
             Ok(read) => read,

@@ -49,7 +49,7 @@ pub(crate) trait WireFormat: Send + Sync {
     }
 
     /// Whether this server takes names of tools only of letters, digits, `_` and `-`.
-    fn takes_plain_names_only(&self, server: Server) -> bool {
+    fn takes_plain_names_only(&self, server: ProviderServer) -> bool {
         server.at_inventor
     }
 
@@ -66,7 +66,7 @@ pub(crate) trait WireFormat: Send + Sync {
         &self,
         request: &ChatRequest,
         model: Option<&str>,
-        server: Server,
+        server: ProviderServer,
         notes: &mut Notes,
     ) -> Result<Vec<u8>, ProviderError>;
 
@@ -80,7 +80,7 @@ pub(crate) trait WireFormat: Send + Sync {
         _request: &ChatRequest,
         _prompt: &Prompt,
         _model: Option<&str>,
-        _server: Server,
+        _server: ProviderServer,
         _notes: &mut Notes,
     ) -> Result<Post, ProviderError> {
         Err(ProviderError::InvalidRequest { reason: NO_COMPLETIONS.into() })
@@ -108,7 +108,7 @@ pub(crate) trait WireFormat: Send + Sync {
 
 /// What is known of the server that a request goes to.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Server {
+pub(crate) struct ProviderServer {
     /// Whether it is the inventor's own, which may want other fields than all others understand.
     pub(crate) at_inventor: bool,
     /// Whether messages may hold what those of the inventor do not.

@@ -24,7 +24,7 @@ const MAX_RUNTIMES: usize = 16;
 
 /// The way to one provider, from one runtime.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct RuntimeClient {
     pub(super) client: Client,
     /// What it goes through.
     pub(super) proxy: Option<Arc<Proxy>>,
@@ -33,9 +33,9 @@ pub(super) struct Link {
 /// The ways to one provider. Each runtime has connections of its own: one that was opened on another runtime would be driven by that
 /// one's thread, which each request and each piece of its answer would have to wake.
 #[derive(Debug, Default)]
-pub(super) struct Links {
+pub(super) struct RuntimeClients {
     way: OnceCell<Way>,
-    by_runtime: Mutex<Vec<(Id, Arc<Link>)>>,
+    by_runtime: Mutex<Vec<(Id, Arc<RuntimeClient>)>>,
 }
 
 /// What is the same for all runtimes: it reads the machine's root certificates once.
@@ -45,14 +45,14 @@ struct Way {
     proxy: Option<Arc<Proxy>>,
 }
 
-impl Links {
+impl RuntimeClients {
     /// The one of the runtime that this is asked on. `most_idle`: how many idle connections it keeps.
     pub(super) async fn get(
         &self,
         base: &Url,
         connect_timeout: Duration,
         most_idle: usize,
-    ) -> Result<Arc<Link>, ProviderError> {
+    ) -> Result<Arc<RuntimeClient>, ProviderError> {
         let own = Handle::current().id();
         let find = || {
             let by_runtime = self.by_runtime.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,7 +120,7 @@ impl Way {
     }
 
     /// A client that goes this way.
-    fn link(&self, connect_timeout: Duration, most_idle: usize) -> Result<Link, ProviderError> {
+    fn link(&self, connect_timeout: Duration, most_idle: usize) -> Result<RuntimeClient, ProviderError> {
         let Self { tls, proxy } = self;
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -138,7 +138,7 @@ impl Way {
             client = client.proxy(proxy.for_client().map_err(|error| cannot_build(&error))?);
         }
         let client = client.build().map_err(|error| cannot_build(&error))?;
-        Ok(Link { client, proxy: proxy.clone() })
+        Ok(RuntimeClient { client, proxy: proxy.clone() })
     }
 }
 
@@ -194,13 +194,13 @@ mod tests {
     #[tokio::test]
     async fn a_loopback_client_needs_no_root_certificates() {
         let base = Url::parse("http://127.0.0.1:1/v1").unwrap();
-        assert!(Links::default().get(&base, Duration::from_secs(1), 1).await.is_ok());
+        assert!(RuntimeClients::default().get(&base, Duration::from_secs(1), 1).await.is_ok());
     }
 
     #[test]
     fn each_runtime_has_connections_of_its_own_and_few_runtimes_are_remembered() {
         let base = Url::parse("http://127.0.0.1:1/v1").unwrap();
-        let links = Links::default();
+        let links = RuntimeClients::default();
         let runtime = || tokio::runtime::Builder::new_current_thread().build().unwrap();
         let of =
             |runtime: &tokio::runtime::Runtime| runtime.block_on(links.get(&base, Duration::from_secs(1), 1)).unwrap();

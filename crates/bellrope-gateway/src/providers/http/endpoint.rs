@@ -15,13 +15,13 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::asked::asked_delay;
-use super::client::{Link, Links, root_cause};
+use super::client::{RuntimeClient, RuntimeClients, root_cause};
 use super::events::{EventStream, Look, look};
 use super::explain::Failed;
 use super::retry::{RetryPolicy, verdict};
 use super::timeouts::Timeouts;
 use crate::error::{CHECK_BALANCE, CHECK_TOOLS_KEY, Excerpt, Phase, ProviderError};
-use crate::providers::formats::{Fault, MAX_ERROR_BODY, is_retryable};
+use crate::providers::formats::{MAX_ERROR_BODY, StatedFault, is_retryable};
 use crate::room::AnswerRoom;
 use crate::secret::{Secret, Strike};
 
@@ -66,7 +66,7 @@ pub(super) struct Endpoint {
     idle_connections: usize,
     retry: RetryPolicy,
     fixes: Fixes,
-    links: Links,
+    links: RuntimeClients,
     /// Whether nothing is to be waited for any longer, as the server stops.
     draining: watch::Sender<bool>,
 }
@@ -143,7 +143,7 @@ impl Endpoint {
             idle_connections,
             retry,
             fixes,
-            links: Links::default(),
+            links: RuntimeClients::default(),
             draining: watch::Sender::new(false),
         }
     }
@@ -262,7 +262,12 @@ impl Endpoint {
         }
     }
 
-    async fn attempt(&self, link: &Link, request: RequestBuilder, sent: &Sent) -> Result<Response, ProviderError> {
+    async fn attempt(
+        &self,
+        link: &RuntimeClient,
+        request: RequestBuilder,
+        sent: &Sent,
+    ) -> Result<Response, ProviderError> {
         let request = request.headers(sent.headers.clone());
         let response = self.send_once(link, request, self.timeouts.first_byte).await?;
         if response.status().is_success() {
@@ -274,7 +279,7 @@ impl Endpoint {
     /// Sends a request once, and waits so long for the head of the response.
     pub(super) async fn send_once(
         &self,
-        link: &Link,
+        link: &RuntimeClient,
         request: RequestBuilder,
         within: Duration,
     ) -> Result<Response, ProviderError> {
@@ -299,7 +304,7 @@ impl Endpoint {
         self.timeouts
     }
 
-    fn failed<'a>(&'a self, link: &'a Link) -> Failed<'a> {
+    fn failed<'a>(&'a self, link: &'a RuntimeClient) -> Failed<'a> {
         let connect_timeout = self.timeouts.connect;
         Failed { link, base: &self.base, check_base: &self.fixes.base_url, connect_timeout }
     }
@@ -307,7 +312,7 @@ impl Endpoint {
     /// The error that a response without success stands for, its status, and what came of its body.
     pub(super) async fn refused(
         &self,
-        link: &Link,
+        link: &RuntimeClient,
         mut response: Response,
         sent: &Sent,
     ) -> (ProviderError, u16, Vec<u8>) {
@@ -316,7 +321,7 @@ impl Endpoint {
         (self.refusal(link, &response, &body, sent), status, body)
     }
 
-    fn refusal(&self, link: &Link, response: &Response, body: &[u8], sent: &Sent) -> ProviderError {
+    fn refusal(&self, link: &RuntimeClient, response: &Response, body: &[u8], sent: &Sent) -> ProviderError {
         let status = response.status().as_u16();
         // What goes through a proxy without a tunnel is answered by it where the provider cannot.
         let proxy = link.proxy.as_ref().filter(|_| self.base.scheme() == "http");
@@ -327,7 +332,7 @@ impl Endpoint {
         let verdict = verdict(&headers);
         let redirected = headers.get(LOCATION).filter(|_| response.status().is_redirection());
         let redirected = redirected.map(|to| format!("redirects to {} are not followed", to.to_str().unwrap_or("?")));
-        let fault = redirected.map(Fault::of_message).or_else(|| Fault::in_body(body));
+        let fault = redirected.map(StatedFault::of_message).or_else(|| StatedFault::in_body(body));
         let (code, message) = match &fault {
             Some(fault) => (fault.code.as_deref().map(|code| sent.excerpt(code)), sent.excerpt(&fault.message)),
             None => (None, "no message".into()),
@@ -401,7 +406,7 @@ impl Endpoint {
         ProviderError::UnexpectedContent {
             expected,
             content_type: self.excerpt(content_type),
-            excerpt: match Fault::in_body(body) {
+            excerpt: match StatedFault::in_body(body) {
                 Some(fault) => self.excerpt(&fault.message),
                 None => "no readable text".into(),
             },
@@ -430,7 +435,7 @@ impl Endpoint {
         Err(self.unexpected(expected_name, &content_type, &body))
     }
 
-    pub(super) async fn link(&self) -> Result<Arc<Link>, ProviderError> {
+    pub(super) async fn link(&self) -> Result<Arc<RuntimeClient>, ProviderError> {
         self.links.get(&self.base, self.timeouts.connect, self.idle_connections).await
     }
 

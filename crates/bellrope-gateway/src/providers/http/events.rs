@@ -15,7 +15,7 @@ use super::client::root_cause;
 use super::timeouts::Timeouts;
 use crate::error::{Excerpt, Phase, ProviderError};
 use crate::provider::MAX_ANSWER;
-use crate::sse::{Event, SseDecoder, SseError};
+use crate::sse::{SseDecoder, SseError, SseEvent};
 
 /// What is read after the end of an answer to keep its connection, in bytes: usually five of the chunked coding.
 const MAX_REST: usize = 4 * 1024;
@@ -60,11 +60,11 @@ pub(super) enum Look {
 #[derive(Debug)]
 pub(super) enum Next<'a> {
     /// An event.
-    Event(Event<'a>),
+    Event(SseEvent<'a>),
     /// All of the response, which is one JSON document; nothing follows.
     Document(String),
     /// The connection is at its end, or broken, for `reason`; nothing follows. Perhaps it broke within an event.
-    End { unfinished: Option<Event<'a>>, reason: Excerpt },
+    End { unfinished: Option<SseEvent<'a>>, reason: Excerpt },
 }
 
 impl EventStream {

@@ -8,14 +8,14 @@ use std::time::{Duration, SystemTime};
 use reqwest::Url;
 use rustls::CertificateError;
 
-use super::client::{Link, is_this_machine, root_cause};
+use super::client::{RuntimeClient, is_this_machine, root_cause};
 use super::proxy::{Proxy, host_and_port};
 use super::trust;
 use crate::error::{Excerpt, Phase, ProviderError};
 
 /// What failed, and on the way to whom.
 pub(super) struct Failed<'a> {
-    pub(super) link: &'a Link,
+    pub(super) link: &'a RuntimeClient,
     pub(super) base: &'a Url,
     /// `check OPENAI_BASE_URL`.
     pub(super) check_base: &'a str,

@@ -10,7 +10,7 @@ use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderN
 use reqwest::{Response, Url};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::client::{Link, root_cause};
+use super::client::{RuntimeClient, root_cause};
 use super::endpoint::{AN_EVENT_STREAM, Endpoint, Sent};
 use super::events::{Look, look};
 use super::timeouts::Timeouts;
@@ -134,7 +134,7 @@ pub(super) async fn pass(
     }
 }
 
-async fn once(endpoint: &Endpoint, link: &Link, post: &Post) -> Result<Response, PassError> {
+async fn once(endpoint: &Endpoint, link: &RuntimeClient, post: &Post) -> Result<Response, PassError> {
     let accept = if post.streams { "text/event-stream" } else { "application/json" };
     let request = link.client.post(post.url.clone()).header(ACCEPT, accept).header(CONTENT_TYPE, "application/json");
     let request = request.headers(post.sent.headers().clone()).body(post.body.clone());

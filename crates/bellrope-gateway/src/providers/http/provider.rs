@@ -18,11 +18,11 @@ use crate::config::{Credentials, MAX_RETRY_WAIT, PassThrough, Preset, ProviderCo
 use crate::error::{ConfigError, ProviderError};
 use crate::message::{ChatRequest, ModelInfo, ProviderHealth};
 use crate::pass::{PassError, PassFormat, PassRequest, Passed};
-use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits, TakesKey};
+use crate::provider::{BoxFuture, Capabilities, EmbeddingRequest, Provider, ProviderLimits, ProviderStream, TakesKey};
 use crate::providers::fill::Fill;
-use crate::providers::formats::{ProviderKind, Server};
+use crate::providers::formats::{ProviderKind, ProviderServer};
 use crate::providers::names::Renamed;
-use crate::providers::shape::{Shape, shaped};
+use crate::providers::shape::{AnswerShape, shaped};
 
 /// Presets whose servers refuse fields of messages that OpenAI's do not have.
 const NO_EXTRAS: [&str; 3] = ["openai", "groq", "mistral"];
@@ -128,7 +128,7 @@ impl HttpProvider {
                 kind,
                 endpoint: Endpoint::new(base, headers, api_key, timeouts, config.idle_connections, retry, fixes),
                 needs_model: needs_key || kind.format().needs_model(),
-                server: Server {
+                server: ProviderServer {
                     at_inventor,
                     message_extras: config
                         .message_extras
@@ -189,17 +189,17 @@ impl Provider for HttpProvider {
         self.remote.endpoint.begin_drain();
     }
 
-    fn chat_stream(&self, mut request: ChatRequest) -> ChunkStream {
+    fn chat_stream(&self, mut request: ChatRequest) -> ProviderStream {
         let remote = &self.remote;
         if request.max_tokens.is_none_or(|tokens| tokens == 0) {
             request.max_tokens = remote.max_tokens;
         }
         let model = request.model.clone().or_else(|| remote.model.clone());
         let stops = remote.fill.apply(&mut request, model.as_deref(), remote.kind.format().most_stops());
-        let shape = Shape::new(remote.think_tags && request.prompt.is_none(), stops);
+        let shape = AnswerShape::new(remote.think_tags && request.prompt.is_none(), stops);
         let renamed = Renamed::of(&mut request, remote.kind.format(), remote.server);
         let answer = RemoteAnswer::new(Arc::clone(remote), request);
-        let pieces: ChunkStream = Box::pin(stream::unfold(answer, |mut answer| async {
+        let pieces: ProviderStream = Box::pin(stream::unfold(answer, |mut answer| async {
             let item = answer.next().await?;
             Some((item, answer))
         }));

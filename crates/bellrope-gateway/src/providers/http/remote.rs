@@ -19,7 +19,7 @@ use crate::notes::Notes;
 use crate::pass::{PassError, PassFormat, PassRequest, Passed, ToolKey};
 use crate::provider::{EmbeddingRequest, MAX_ANSWER, ProviderLimits, TakesKey};
 use crate::providers::fill::Fill;
-use crate::providers::formats::{self, ProviderKind, Server, Translate};
+use crate::providers::formats::{self, ProviderKind, ProviderServer, Translate};
 use crate::secret::Secret;
 
 /// Where every format has its list of models, below the base address.
@@ -43,7 +43,7 @@ pub(super) struct Remote {
     pub(super) model: Option<String>,
     /// Whether it answers no request without a model.
     pub(super) needs_model: bool,
-    pub(super) server: Server,
+    pub(super) server: ProviderServer,
     /// Whether it refuses calls of earlier turns without what led to them.
     pub(super) wants_thoughts: bool,
     /// Whether no model there has a slash in its name.

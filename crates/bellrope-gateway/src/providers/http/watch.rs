@@ -16,7 +16,7 @@ use crate::json::repaired;
 use crate::message::{Chunk, StopReason};
 use crate::pass::{Mark, PassEnd, Seen};
 use crate::providers::formats::{Heard, Progress, Translate};
-use crate::sse::{Event, SseDecoder};
+use crate::sse::{SseDecoder, SseEvent};
 
 const CLOSED: &str = "the provider closed the connection";
 
@@ -332,7 +332,7 @@ impl Watch {
 
 impl Mark {
     /// Takes in an event of responses.
-    fn see(&mut self, event: Event<'_>) {
+    fn see(&mut self, event: SseEvent<'_>) {
         const NUMBER: &[u8] = b"\"sequence_number\":";
         #[derive(Deserialize)]
         struct Created {

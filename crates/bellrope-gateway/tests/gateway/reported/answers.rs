@@ -6,7 +6,7 @@ use super::InEach;
 use crate::tools::Said;
 
 /// A reported answer.
-pub(crate) struct Answer {
+pub(crate) struct ReportedAnswer {
     /// Its row in `docs/reported.md`.
     pub(crate) row: &'static str,
     /// As events, one a line; nothing where a format cannot have it.
@@ -48,8 +48,8 @@ impl Becomes {
 
 const ONE_CALL: &[(&str, &str, &str)] = &[("t1", "read", r#"{"path":"a"}"#)];
 
-pub(crate) const ANSWERS: &[Answer] = &[
-    Answer {
+pub(crate) const ANSWERS: &[ReportedAnswer] = &[
+    ReportedAnswer {
         row: "02 an empty reason, then the end of the connection",
         events: [
             r#"{"choices":[{"index":0,"delta":{"content":"The bridge opens at"},"finish_reason":""}]}"#,
@@ -60,7 +60,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         document: ["", "", ""],
         becomes: Becomes::Fails("broke off before its end"),
     },
-    Answer {
+    ReportedAnswer {
         row: "02 the same in the middle of a call",
         events: [
             r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"t1","type":"function","function":{"name":"look","arguments":"{\"at\":"}}]},"finish_reason":""}]}"#,
@@ -73,7 +73,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         document: ["", "", ""],
         becomes: Becomes::Fails("broke off before its end"),
     },
-    Answer {
+    ReportedAnswer {
         row: "03 a reason or a status that means failure",
         events: [
             r#"{"choices":[{"index":0,"delta":{"content":"The bridge"},"finish_reason":null}]}
@@ -92,7 +92,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         ],
         becomes: Becomes::Fails("the answer stopped"),
     },
-    Answer {
+    ReportedAnswer {
         row: "04 content as a list of parts, with thoughts among them",
         events: [
             r#"{"choices":[{"index":0,"delta":{"content":[{"type":"thinking","thinking":[{"type":"text","text":"Two twos."}]}]},"finish_reason":null}]}
@@ -114,7 +114,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         ],
         becomes: Becomes::Text("Four.", "Two twos."),
     },
-    Answer {
+    ReportedAnswer {
         row: "05 half a surrogate pair",
         events: [
             r#"{"choices":[{"index":0,"delta":{"content":"cut \ud83d here"}}]}
@@ -133,7 +133,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         ],
         becomes: Becomes::Text("cut \u{fffd} here", ""),
     },
-    Answer {
+    ReportedAnswer {
         row: "05 a surrogate pair over two pieces",
         events: [
             r#"{"choices":[{"index":0,"delta":{"content":"bell \ud83d"}}]}
@@ -151,7 +151,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         document: ["", "", ""],
         becomes: Becomes::Text("bell 🔔 rings", ""),
     },
-    Answer {
+    ReportedAnswer {
         row: "06 an index that is used again",
         events: [
             r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"t1","type":"function","function":{"name":"read","arguments":"{\"path\":\"a\"}"}}]},"finish_reason":null}]}
@@ -171,7 +171,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         document: ["", "", ""],
         becomes: Becomes::Calls(&[("t1", "read", r#"{"path":"a"}"#), ("t2", "read", r#"{"path":"b"}"#)]),
     },
-    Answer {
+    ReportedAnswer {
         row: "07 id and name in every piece",
         events: [
             r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"t1","type":"function","function":{"name":"read","arguments":"{\"pa"}}]},"finish_reason":null}]}
@@ -184,7 +184,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         document: ["", "", ""],
         becomes: Becomes::Calls(ONE_CALL),
     },
-    Answer {
+    ReportedAnswer {
         row: "08 a call without an id",
         events: [
             r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"type":"function","function":{"name":"read","arguments":"{}"}}]},"finish_reason":null}]}
@@ -204,7 +204,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         ],
         becomes: Becomes::Calls(&[("", "read", "{}")]),
     },
-    Answer {
+    ReportedAnswer {
         row: "09 a call without arguments",
         events: [
             r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"t1","type":"function","function":{"name":"now","arguments":""}}]},"finish_reason":null}]}
@@ -224,7 +224,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         ],
         becomes: Becomes::Calls(&[("t1", "now", "{}")]),
     },
-    Answer {
+    ReportedAnswer {
         row: "10 calls, and a reason that speaks of none",
         events: [
             r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"t1","type":"function","function":{"name":"ls","arguments":"{}"}}]},"finish_reason":null}]}
@@ -243,14 +243,14 @@ pub(crate) const ANSWERS: &[Answer] = &[
         ],
         becomes: Becomes::Calls(&[("t1", "ls", "{}")]),
     },
-    Answer {
+    ReportedAnswer {
         row: "11 an error under other names, with success",
         events: [r#"{"choices":null,"error_type":"BadRequestError","error_message":"the context is too long"}
                [DONE]"#; 3],
         document: [r#"{"choices":null,"error_type":"BadRequestError","error_message":"the context is too long"}"#; 3],
         becomes: Becomes::Fails("the context is too long"),
     },
-    Answer {
+    ReportedAnswer {
         row: "12 `message` in place of `delta`",
         events: [
             r#"{"choices":[{"index":0,"message":{"role":"assistant","content":"Four."},"finish_reason":"stop"}]}
@@ -262,7 +262,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         document: ["", "", ""],
         becomes: Becomes::Text("Four.", ""),
     },
-    Answer {
+    ReportedAnswer {
         row: "14 an odd side field in the last event",
         events: [
             r#"{"choices":[{"index":0,"delta":{"content":"Four."},"finish_reason":"stop"}]}
@@ -281,7 +281,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         ],
         becomes: Becomes::Text("Four.", ""),
     },
-    Answer {
+    ReportedAnswer {
         row: "15 a negative index",
         events: [
             r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":-1,"id":"t1","type":"function","function":{"name":"read","arguments":"{\"path\":\"a\"}"}}]},"finish_reason":null}]}
@@ -299,13 +299,13 @@ pub(crate) const ANSWERS: &[Answer] = &[
         document: ["", "", ""],
         becomes: Becomes::Calls(ONE_CALL),
     },
-    Answer {
+    ReportedAnswer {
         row: "17 an error as a document, with success",
         events: ["", "", ""],
         document: [r#"{"error":{"message":"too many requests for now","code":429}}"#; 3],
         becomes: Becomes::Fails("too many requests for now"),
     },
-    Answer {
+    ReportedAnswer {
         row: "18 a whole answer in place of a stream",
         events: ["", "", ""],
         document: [
@@ -315,7 +315,7 @@ pub(crate) const ANSWERS: &[Answer] = &[
         ],
         becomes: Becomes::Text("Four.", ""),
     },
-    Answer {
+    ReportedAnswer {
         row: "an answer cut at its limit that is called whole",
         events: [
             "",

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     bench::RttReport,
-    criterion::{Criterion, Target},
+    criterion::{Criterion, Threshold},
 };
 
 /// Where `scripts/coverage` leaves what it found.
@@ -62,7 +62,7 @@ impl Criterion {
             parts(idle)
         );
         let most = mb(busy).max(mb(idle));
-        Self::judge("memory", most, "MB", Target::Below(3.0)).with(found)
+        Self::judge("memory", most, "MB", Threshold::Below(3.0)).with(found)
     }
 
     pub(super) fn latency(report: &RttReport) -> Self {
@@ -71,34 +71,34 @@ impl Criterion {
             "full round trip of 64 B: p50 {:.2} us, p99 {p99_us:.2} us ({:.1} x a bare cache-line ping-pong)",
             report.rtt.p50_us, report.ratio_to_limit
         );
-        Self::judge("latency", p99_us, "us p99", Target::Below(10.0)).with(found)
+        Self::judge("latency", p99_us, "us p99", Threshold::Below(10.0)).with(found)
     }
 
     pub(super) fn throughput(calls_per_s: f64, calls: u64) -> Self {
         let found =
             format!("{:.1} M calls/s of 64 B over 100 connections, after {calls} calls of 1 KB", calls_per_s / 1e6);
-        Self::judge("throughput", calls_per_s, "calls/s", Target::Above(1e6)).with(found)
+        Self::judge("throughput", calls_per_s, "calls/s", Threshold::Above(1e6)).with(found)
     }
 
     pub(super) fn connections(answered: u32) -> Self {
         let found = format!("{answered} open at once and answering");
-        Self::judge("connections", answered.into(), "", Target::AtLeast(1_000.0)).with(found)
+        Self::judge("connections", answered.into(), "", Threshold::AtLeast(1_000.0)).with(found)
     }
 
     pub(super) fn allocations(allocations: Allocations) -> Self {
         let Allocations { client, server, calls } = allocations;
         let found = format!("{client} at the client and {server} at the server in {calls} calls of 64 B to 4 KB");
-        Self::judge("allocations", (client + server) as f64, "", Target::Equal(0.0)).with(found)
+        Self::judge("allocations", (client + server) as f64, "", Threshold::Equal(0.0)).with(found)
     }
 
     pub(super) fn recovery(time: Duration) -> Self {
         let ms = time.as_secs_f64() * 1e3;
         let found = format!("{ms:.1} ms after kill -9, from when the next server set about to listen to an answer");
-        Self::judge("recovery", ms, "ms", Target::Below(100.0)).with(found)
+        Self::judge("recovery", ms, "ms", Threshold::Below(100.0)).with(found)
     }
 
     pub(super) fn node(node_us: anyhow::Result<f64>, ours_us: f64) -> Self {
-        let (name, unit, target) = ("against Node", "x", Target::AtLeast(10.0));
+        let (name, unit, target) = ("against Node", "x", Threshold::AtLeast(10.0));
         match node_us {
             Ok(node_us) => {
                 let ratio = node_us / ours_us;
@@ -117,7 +117,7 @@ impl Criterion {
     }
 
     fn covered(summary: &Path) -> Self {
-        let (name, unit, target) = ("coverage", "% of lines", Target::Above(90.0));
+        let (name, unit, target) = ("coverage", "% of lines", Threshold::Above(90.0));
         let Ok(bytes) = std::fs::read(summary) else {
             let why = format!("there is no {} here; scripts/coverage makes it", summary.display());
             return Self::not_measured(name, unit, target, why);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use bellrope::client::{CallOptions, Metadata};
-use bellrope_terminal::{Outcome, Progress, output};
+use bellrope_terminal::{Outcome, ProgressBar, output};
 use serde::Serialize;
 
 use super::{
@@ -31,7 +31,7 @@ pub(super) struct Kills {
 }
 
 /// Kills one instance after the other, and starts another in its place.
-pub(super) fn measure(stage: &mut Stage, kills: u32, bar: &Progress) -> anyhow::Result<Kills> {
+pub(super) fn measure(stage: &mut Stage, kills: u32, bar: &ProgressBar) -> anyhow::Result<Kills> {
     let mut next = Samples::with_capacity(kills as usize);
     let mut slowest = Duration::ZERO;
     for kill in 0..kills {

@@ -85,7 +85,7 @@ fn an_error_that_waits_for_room_keeps_no_more_text_than_travels() {
 // Faults 34, 69.
 #[test]
 fn an_error_that_waits_for_room_keeps_its_room_in_the_budget_and_no_longer() {
-    let (mut outbox, budget) = (full(), crate::Budget::new(10_000));
+    let (mut outbox, budget) = (full(), crate::BufferBudget::new(10_000));
     let failure = || Failure::new(ErrorCode::Handler, "x".repeat(500));
     let room = || budget.reserve(1_000);
     outbox.fail(1, failure(), room()).unwrap();

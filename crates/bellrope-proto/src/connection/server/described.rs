@@ -1,6 +1,6 @@
 //! Calls with metadata, as the server reads them.
 
-use super::{Inbound, Request, ServerConnection};
+use super::{Inbound, InboundRequest, ServerConnection};
 use crate::{
     Violation,
     frame::Kind,
@@ -23,7 +23,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     }
 
     /// What a call at the front is, by its kind.
-    pub(super) fn call(&self, request: Request) -> Result<Inbound, Violation> {
+    pub(super) fn call(&self, request: InboundRequest) -> Result<Inbound, Violation> {
         let kind = request.record.header.kind;
         if kind == Kind::Request {
             return Ok(Inbound::Call(request));

@@ -4,7 +4,7 @@ use crate::{metadata::Metadata, ring::Record};
 
 /// A call at the front of the request ring, or the last part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Request {
+pub struct InboundRequest {
     /// Call id, the client's choice.
     pub id: u64,
     /// Message type.
@@ -21,7 +21,7 @@ pub struct Request {
     pub(super) record: Record,
 }
 
-impl Request {
+impl InboundRequest {
     #[inline(always)]
     pub(super) fn new(record: Record, large: bool) -> Self {
         let Record { header, id, extension, .. } = record;
@@ -46,9 +46,9 @@ impl Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inbound {
     /// A call. It stays where it is until it is taken.
-    Call(Request),
+    Call(InboundRequest),
     /// The same, and what its caller says of it.
-    Described(Request, Metadata),
+    Described(InboundRequest, Metadata),
     /// A large request begins. It stays where it is, and with it all that follows, until it is
     /// accepted or refused: `ServerConnection::accept_large`, `refuse_large`.
     Large(Announced),

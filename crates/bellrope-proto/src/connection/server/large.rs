@@ -2,7 +2,7 @@
 
 use super::{
     super::assembly::{Assembly, Unfinished},
-    Announced, Request, ServerConnection,
+    Announced, InboundRequest, ServerConnection,
 };
 use crate::{Reservation, Violation, failure::Failure, frame::Kind, kill_points::KillPoint};
 
@@ -53,7 +53,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     ///
     /// # Errors
     /// [`Violation::PartialSize`] if the parts do not add up.
-    pub fn take_large(&mut self, request: &Request) -> Result<(Vec<u8>, Reservation), Violation> {
+    pub fn take_large(&mut self, request: &InboundRequest) -> Result<(Vec<u8>, Reservation), Violation> {
         let Some(Assembly::Filling(filling)) = self.assembly.take() else {
             return Err(Violation::Form(Kind::Request as u8));
         };
@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Budget,
+        BufferBudget,
         connection::{Inbound, Terms, pair},
         layout::Geometry,
         style::Style,
@@ -92,7 +92,7 @@ mod tests {
         let terms = Terms { geometry, max_message: SIZE as u32, max_in_flight: 64, stream_window: 2048 };
         let memory = SharedMemory::anonymous(terms.geometry.mapping_len());
         let (mut client, mut server) = pair::<Vec<u8>>(&memory, terms);
-        let (budget, payload) = (Budget::new(SIZE as u64), vec![7; SIZE]);
+        let (budget, payload) = (BufferBudget::new(SIZE as u64), vec![7; SIZE]);
         let (mut touched, mut came) = (0, 0);
         for _ in 0..TIMES {
             let mut sending = client.begin_large(Style::Unary, SIZE).unwrap();

@@ -3,7 +3,7 @@
 use super::ServerConnection;
 use crate::{
     frame::Kind,
-    ring::{Front, Plain},
+    ring::{Front, PlainRecord},
 };
 
 impl<B: AsRef<[u8]>> ServerConnection<B> {
@@ -25,10 +25,10 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
         true
     }
 
-    /// The call that a look saw, whole, if nothing is said of it but its [deadline](Plain::extension), where it is asked for
+    /// The call that a look saw, whole, if nothing is said of it but its [deadline](PlainRecord::extension), where it is asked for
     /// one that has that. To whatever else is there, [`Self::next_inbound`] has an answer.
     #[inline(always)]
-    pub fn plain_call(&mut self, front: Front, has_deadline: bool) -> Option<Plain> {
+    pub fn plain_call(&mut self, front: Front, has_deadline: bool) -> Option<PlainRecord> {
         self.requests.plain(front, Kind::Request, has_deadline)
     }
 
@@ -37,7 +37,7 @@ impl<B: AsRef<[u8]>> ServerConnection<B> {
     /// # Panics
     /// If `into` is not exactly `call.len` bytes long.
     #[inline(always)]
-    pub fn take_plain(&mut self, call: &Plain, into: &mut [u8]) {
+    pub fn take_plain(&mut self, call: &PlainRecord, into: &mut [u8]) {
         self.wake |= self.requests.take(call, into);
         self.requests.admit();
     }

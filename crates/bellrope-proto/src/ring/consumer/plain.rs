@@ -31,7 +31,7 @@ impl Front {
 /// A record at the front of a ring that is of the kind that was looked for, and as it must be. Its payload still lies in
 /// shared memory and may change at any time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plain {
+pub struct PlainRecord {
     /// The call it belongs to.
     pub id: u64,
     /// The extension word; 0 if there is none.
@@ -58,7 +58,7 @@ impl Consumer {
     /// To whatever else is there, [`Self::peek`] has an answer. Each of the two is code of its own: what an extension takes
     /// is nothing to a record without one.
     #[inline(always)]
-    pub fn plain(&mut self, Front { word, at }: Front, kind: Kind, extended: bool) -> Option<Plain> {
+    pub fn plain(&mut self, Front { word, at }: Front, kind: Kind, extended: bool) -> Option<PlainRecord> {
         if word >> 48 != kind as u64 | if extended { EXTENDED >> 48 } else { 0 } {
             return None;
         }
@@ -75,7 +75,7 @@ impl Consumer {
         let id = self.view.load(at + 8, Ordering::Relaxed);
         let extension = if extended { self.view.load(at + 16, Ordering::Relaxed) } else { 0 };
         KillPoint::PopSeen.reached();
-        Some(Plain {
+        Some(PlainRecord {
             id,
             extension,
             message_type: (word >> 32) as u16,
@@ -90,7 +90,7 @@ impl Consumer {
     /// # Panics
     /// If `into` is not exactly as long as the payload.
     #[inline(always)]
-    pub fn take(&mut self, record: &Plain, into: &mut [u8]) -> Wake {
+    pub fn take(&mut self, record: &PlainRecord, into: &mut [u8]) -> Wake {
         assert!(into.len() == record.len, "a record is taken whole");
         self.view.read(record.payload, into);
         KillPoint::PopRead.reached();

@@ -7,8 +7,8 @@ use std::{
 };
 
 use bellrope_proto::{
-    Budget, Reservation, Waiting,
-    connection::{Announced, Failure, Inbound, Request, ServerConnection},
+    BudgetWaiter, BufferBudget, Reservation,
+    connection::{Announced, Failure, Inbound, InboundRequest, ServerConnection},
     frame::{ErrorCode, Rejection},
     keeps_for,
     ring::Armed,
@@ -32,12 +32,12 @@ const DEADLY: u32 = 400;
 pub(crate) struct Server {
     pub(crate) connection: ServerConnection<Vec<u8>>,
     pub(crate) sleep: Sleep,
-    budget: Arc<Budget>,
+    budget: Arc<BufferBudget>,
     open: BTreeMap<u64, Open>,
     /// Streams that their handlers have ended. Until such an end has been sent, its caller may still cancel.
     ended: BTreeSet<u64>,
     starved_since: Option<u64>,
-    waiting: Option<Waiting>,
+    waiting: Option<BudgetWaiter>,
     /// How long its large request has kept us waiting, and when we last looked, in microseconds.
     idle: u64,
     looked: u64,
@@ -62,7 +62,7 @@ struct Open {
 pub(crate) struct Died;
 
 impl Server {
-    pub(crate) fn new(connection: ServerConnection<Vec<u8>>, budget: &Arc<Budget>, max_message: usize) -> Self {
+    pub(crate) fn new(connection: ServerConnection<Vec<u8>>, budget: &Arc<BufferBudget>, max_message: usize) -> Self {
         Self {
             connection,
             sleep: Sleep::default(),
@@ -117,7 +117,7 @@ impl Server {
     }
 
     /// Serves one call. Answers `false` if it has to wait for the budget.
-    fn serve(&mut self, setting: &mut Setting, request: &Request) -> Result<bool, Died> {
+    fn serve(&mut self, setting: &mut Setting, request: &InboundRequest) -> Result<bool, Died> {
         let plan = Plan::from_type(request.message_type);
         let late = request.deadline_us.is_some_and(|deadline_us| setting.now_us >= deadline_us);
         let mut refusal =
@@ -164,7 +164,7 @@ impl Server {
     }
 
     /// Takes a call that came whole, in either of a worker's ways.
-    fn take(&mut self, setting: &mut Setting, request: &Request, into: &mut [u8]) {
+    fn take(&mut self, setting: &mut Setting, request: &InboundRequest, into: &mut [u8]) {
         if setting.rng.bool() && self.connection.admits_calls() {
             let front = self.connection.front();
             if let Some(call) = self.connection.plain_call(front, request.deadline_us.is_some()) {
@@ -178,7 +178,7 @@ impl Server {
     }
 
     /// Answers a call on the spot.
-    fn answer(&mut self, setting: &mut Setting, request: &Request, call: u64) {
+    fn answer(&mut self, setting: &mut Setting, request: &InboundRequest, call: u64) {
         let size = self.reply_size(setting);
         let (fails, keeps) = (setting.rng.u32(0..10) == 0, setting.rng.u32(0..10) > 0);
         let keep = |body| if keeps { Ok(body) } else { Err(Failure::new(ErrorCode::Exhausted, "no room")) };

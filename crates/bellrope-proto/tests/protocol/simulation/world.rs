@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bellrope_proto::{
-    Budget,
+    BufferBudget,
     connection::{Terms, pair},
     layout::Geometry,
     ring::Wake,
@@ -71,7 +71,7 @@ struct Link {
 pub(crate) struct World {
     setting: Setting,
     terms: Terms,
-    budget: Arc<Budget>,
+    budget: Arc<BufferBudget>,
     links: Vec<Link>,
     connections: u64,
     mood: Mood,
@@ -93,7 +93,7 @@ impl World {
         let geometry = Geometry::new(rng.choice([4096, 8192, 65536]).unwrap()).unwrap();
         let (max_in_flight, stream_window) = (rng.u32(1..24), rng.u32(1..5_000));
         let terms = Terms { geometry, max_message: MAX_MESSAGE, max_in_flight, stream_window };
-        let budget = Budget::new(u64::from(MAX_MESSAGE) + rng.u64(0..40_000));
+        let budget = BufferBudget::new(u64::from(MAX_MESSAGE) + rng.u64(0..40_000));
         let (events, totals) = (Vec::new(), BTreeMap::new());
         let setting = Setting { rng, now_us: 1, events, totals, deaths: true, calls: 0 };
         let links = (0..LINKS).map(|_| Link { client: None, server: None, wire: None }).collect();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bellrope_proto::{
-    Budget, Failure, Style, Terms,
+    BufferBudget, Failure, Style, Terms,
     connection::{ClientConnection, Inbound, Sending, ServerConnection},
     frame::Rejection,
     layout::Geometry,
@@ -173,7 +173,7 @@ impl Wire {
                     assert!(self.server.open(request.id, self.styles[&request.id]).unwrap());
                 }
                 Inbound::Large(announced) if self.accept_large => {
-                    let reservation = Budget::new(announced.size).reserve(announced.size).unwrap();
+                    let reservation = BufferBudget::new(announced.size).reserve(announced.size).unwrap();
                     self.server.accept_large(&announced, vec![0; announced.size as usize], reservation);
                 }
                 Inbound::Large(announced) => {

@@ -10,7 +10,7 @@ use std::{
 use super::{
     super::{
         deadline::from_now,
-        mailboxes::{Event, Role, Ticket},
+        mailboxes::{Arrival, Ticket, Waiter},
         options::{CallOptions, Registration},
         shared::SharedClient,
     },
@@ -41,14 +41,14 @@ impl Pending {
 
     pub(super) async fn response(&mut self) -> Result<Vec<u8>, CallError> {
         match poll_fn(|context| self.poll_event(context)).await {
-            Event::Response(payload) => Ok(payload),
-            Event::Failed(error) => Err(error),
-            Event::Chunk(_) | Event::End => unreachable!("the connection checks the style of every answer"),
+            Arrival::Response(payload) => Ok(payload),
+            Arrival::Failed(error) => Err(error),
+            Arrival::Chunk(_) | Arrival::End => unreachable!("the connection checks the style of every answer"),
         }
     }
 
-    pub(super) fn poll_event(&mut self, context: &Context<'_>) -> Poll<Event> {
-        let Some(ticket) = self.ticket else { return Poll::Ready(Event::End) };
+    pub(super) fn poll_event(&mut self, context: &Context<'_>) -> Poll<Arrival> {
+        let Some(ticket) = self.ticket else { return Poll::Ready(Arrival::End) };
         let mut state = self.shared.lock();
         let mut event = state.take_event(ticket);
         if event.is_none() {
@@ -57,13 +57,13 @@ impl Pending {
         }
         match event {
             Some(event) => {
-                if !matches!(event, Event::Chunk(_)) {
+                if !matches!(event, Arrival::Chunk(_)) {
                     self.ticket = None;
                 }
                 Poll::Ready(event)
             }
             None => {
-                state.wait_for(ticket, Role::Reader, context.waker());
+                state.wait_for(ticket, Waiter::Reader, context.waker());
                 Poll::Pending
             }
         }

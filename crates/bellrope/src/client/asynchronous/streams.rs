@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep_until, timeout_at};
 
 use super::{
     super::{
-        mailboxes::{Event, Role, Ticket},
+        mailboxes::{Arrival, Ticket, Waiter},
         options::{CallOptions, SAID_ALREADY, SENT_ONCE},
         shared::{Sent, SharedClient},
     },
@@ -96,13 +96,15 @@ impl AsyncStream {
                 }
             }
             return Poll::Ready(match ready!(self.pending.poll_event(context)) {
-                Event::Chunk(chunk) => {
+                Arrival::Chunk(chunk) => {
                     self.restart = None;
                     Some(Ok(chunk))
                 }
-                Event::Failed(error) if self.restart.as_mut().is_some_and(|restart| restart.begin(&error)) => continue,
-                Event::Failed(error) => Some(Err(error)),
-                Event::End | Event::Response(_) => None,
+                Arrival::Failed(error) if self.restart.as_mut().is_some_and(|restart| restart.begin(&error)) => {
+                    continue;
+                }
+                Arrival::Failed(error) => Some(Err(error)),
+                Arrival::End | Arrival::Response(_) => None,
             });
         }
     }
@@ -156,7 +158,7 @@ impl AsyncChunkSink {
         let waits = match state.send_chunk(ticket, chunk) {
             Ok(Sent::Done) => return Poll::Ready(Ok(true)),
             Ok(Sent::Ended) => return Poll::Ready(Ok(false)),
-            Ok(Sent::NoCredit) => state.wait_for(ticket, Role::Writer, context.waker()),
+            Ok(Sent::NoCredit) => state.wait_for(ticket, Waiter::Writer, context.waker()),
             Ok(Sent::NoRoom) => {
                 state.room_waiters.push(context.waker().clone());
                 true

@@ -17,7 +17,7 @@ use super::super::{
     deadline::{from_now, left},
     leave::settle_permit,
     link::{Rest, SWEEP},
-    mailboxes::{Event, Role, Ticket},
+    mailboxes::{Arrival, Ticket, Waiter},
     options::{CallOptions, Registration},
     shared::{Begun, Sent, SharedClient, State},
     spawn::{Spawn, SpawnError},
@@ -131,9 +131,9 @@ impl Caller {
     ) -> Result<Vec<u8>, CallError> {
         let _registration = self.register(ticket, options);
         match self.next_event(ticket, deadline) {
-            Ok(Event::Response(payload)) => Ok(payload),
-            Ok(Event::Failed(error)) => Err(error),
-            Ok(Event::Chunk(_) | Event::End) => unreachable!("the connection checks the style of every answer"),
+            Ok(Arrival::Response(payload)) => Ok(payload),
+            Ok(Arrival::Failed(error)) => Err(error),
+            Ok(Arrival::Chunk(_) | Arrival::End) => unreachable!("the connection checks the style of every answer"),
             Err(error) => {
                 self.abandon(ticket);
                 Err(error)
@@ -287,8 +287,8 @@ impl Caller {
     }
 
     /// Waits for what comes next for a call.
-    pub(super) fn next_event(&self, ticket: Ticket, deadline: Option<Instant>) -> Result<Event, CallError> {
-        self.wait_until(ticket, Role::Reader, deadline, |state| Ok(state.take_event(ticket)))
+    pub(super) fn next_event(&self, ticket: Ticket, deadline: Option<Instant>) -> Result<Arrival, CallError> {
+        self.wait_until(ticket, Waiter::Reader, deadline, |state| Ok(state.take_event(ticket)))
     }
 
     /// Sends a chunk, as soon as there is credit and room. `deadline` is that of the whole call. Answers `false` if the call
@@ -306,7 +306,7 @@ impl Caller {
                 Sent::NoCredit => Ok(None),
                 sent => Ok(Some(sent)),
             };
-            match self.wait_until(ticket, Role::Writer, Some(deadline), send)? {
+            match self.wait_until(ticket, Waiter::Writer, Some(deadline), send)? {
                 Sent::Done => return Ok(true),
                 Sent::NoRoom => drop(self.wait_for_room(self.shared.lock(), deadline)?),
                 Sent::Ended | Sent::NoCredit => return Ok(false),
@@ -331,7 +331,7 @@ impl Caller {
     fn wait_until<T>(
         &self,
         ticket: Ticket,
-        role: Role,
+        role: Waiter,
         deadline: Option<Instant>,
         mut check: impl FnMut(&mut State) -> Result<Option<T>, CallError>,
     ) -> Result<T, CallError> {
@@ -403,7 +403,7 @@ impl Caller {
         &'a self,
         mut state: MutexGuard<'a, State>,
         ticket: Ticket,
-        role: Role,
+        role: Waiter,
         deadline: Option<Instant>,
     ) -> Result<MutexGuard<'a, State>, CallError> {
         let left = time_left(deadline)?;

@@ -6,7 +6,7 @@ use bellrope_proto::handshake::Style;
 
 use super::{
     super::{
-        mailboxes::{Event, Ticket},
+        mailboxes::{Arrival, Ticket},
         options::{Again, CallOptions, Registration, SAID_ALREADY, SENT_ONCE},
     },
     caller::Caller,
@@ -84,16 +84,16 @@ impl Iterator for ChunkStream {
         loop {
             let ticket = self.ticket?;
             let error = match self.caller.next_event(ticket, self.deadline) {
-                Ok(Event::Chunk(chunk)) => {
+                Ok(Arrival::Chunk(chunk)) => {
                     self.again = None;
                     return Some(Ok(chunk));
                 }
-                Ok(Event::End) => {
+                Ok(Arrival::End) => {
                     self.ticket = None;
                     return None;
                 }
-                Ok(Event::Failed(error)) => error,
-                Ok(Event::Response(_)) => unreachable!("the connection checks the style of every answer"),
+                Ok(Arrival::Failed(error)) => error,
+                Ok(Arrival::Response(_)) => unreachable!("the connection checks the style of every answer"),
                 Err(error) => {
                     self.caller.abandon(ticket);
                     error

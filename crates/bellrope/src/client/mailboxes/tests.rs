@@ -57,7 +57,7 @@ impl Call {
 struct Run {
     random: fastrand::Rng,
     mailboxes: Mailboxes,
-    free_list: FreeList<Event>,
+    free_list: FreeList<Arrival>,
     calls: BTreeMap<u64, (Ticket, Call)>,
     /// Tickets of calls that were forgotten.
     stale: Vec<Ticket>,
@@ -127,7 +127,7 @@ impl Run {
         let last = self.random.bool();
         let event = self.random.u8(..);
         let payload = vec![event];
-        self.mailboxes.deliver(*ticket, if last { Event::Response(payload) } else { Event::Chunk(payload) });
+        self.mailboxes.deliver(*ticket, if last { Arrival::Response(payload) } else { Arrival::Chunk(payload) });
         call.deliver(event, last);
         if last {
             self.free_places.insert(call.place);
@@ -147,17 +147,17 @@ impl Run {
     fn wait(&mut self) {
         let Some(id) = self.some_call(false) else { return };
         let (ticket, call) = self.calls.get_mut(&id).unwrap();
-        let (role, index) = if self.random.bool() { (Role::Reader, 0) } else { (Role::Writer, 1) };
+        let (role, index) = if self.random.bool() { (Waiter::Reader, 0) } else { (Waiter::Writer, 1) };
         let bell = Arc::new(Bell::default());
         let waits = self.mailboxes.wait_for(*ticket, role, &Waker::from(Arc::clone(&bell)));
-        assert_eq!(waits, !(call.ended && role == Role::Writer));
+        assert_eq!(waits, !(call.ended && role == Waiter::Writer));
         call.waiting[index] = Some(bell);
     }
 
     fn stop_waiting(&mut self) {
         let Some(id) = self.some_call(false) else { return };
         let (ticket, call) = self.calls.get_mut(&id).unwrap();
-        self.mailboxes.stop_waiting(*ticket, Role::Reader);
+        self.mailboxes.stop_waiting(*ticket, Waiter::Reader);
         call.waiting[0] = None;
     }
 
@@ -220,9 +220,9 @@ impl Run {
         if let Some(stale) = self.random.choice(&self.stale).copied() {
             assert!(self.mailboxes.take(stale, &mut self.free_list).is_none());
             assert!(!self.mailboxes.cancel(stale) && !self.mailboxes.forget(stale));
-            assert!(!self.mailboxes.wait_for(stale, Role::Reader, Waker::noop()));
+            assert!(!self.mailboxes.wait_for(stale, Waiter::Reader, Waker::noop()));
             assert!((0..=PLACES).all(|place| self.mailboxes.find(stale.generation, stale.id, place).is_none()));
-            self.mailboxes.deliver(stale, Event::End);
+            self.mailboxes.deliver(stale, Arrival::End);
         }
     }
 }
@@ -233,11 +233,11 @@ fn key(ticket: Ticket) -> u64 {
     ticket.generation << 32 | ticket.id
 }
 
-fn byte_of(event: &Event) -> u8 {
+fn byte_of(event: &Arrival) -> u8 {
     match event {
-        Event::Response(payload) | Event::Chunk(payload) => payload[0],
-        Event::Failed(CallError::Handler { code, .. }) => *code as u8,
-        Event::Failed(CallError::Cancelled) => CANCELLED,
+        Arrival::Response(payload) | Arrival::Chunk(payload) => payload[0],
+        Arrival::Failed(CallError::Handler { code, .. }) => *code as u8,
+        Arrival::Failed(CallError::Cancelled) => CANCELLED,
         other => panic!("{other:?}"),
     }
 }
@@ -248,11 +248,11 @@ fn slots_are_used_again_and_never_more_than_calls_at_once() {
     for id in 1..1000 {
         // The place is free as soon as the answer is in, and the slot when it was taken.
         let first = mailboxes.open(1, 2 * id, 0, free_list.events());
-        mailboxes.deliver(first, Event::End);
+        mailboxes.deliver(first, Arrival::End);
         let second = mailboxes.open(1, 2 * id + 1, 0, free_list.events());
         assert_eq!(mailboxes.find(1, 2 * id, 0), None);
         assert_eq!(mailboxes.find(1, 2 * id + 1, 0), Some(second));
-        assert!(matches!(mailboxes.take(first, &mut free_list), Some(Event::End)));
+        assert!(matches!(mailboxes.take(first, &mut free_list), Some(Arrival::End)));
         assert!(mailboxes.forget(second));
     }
     assert_eq!((mailboxes.len(), mailboxes.slots.len(), mailboxes.by_place.len()), (0, 2, 1));
@@ -262,7 +262,7 @@ fn slots_are_used_again_and_never_more_than_calls_at_once() {
 fn of_a_call_whose_reader_and_writer_wait_one_is_woken_and_the_other_waits_on() {
     let mut mailboxes = Mailboxes::default();
     let ticket = mailboxes.open(1, 1, 0, VecDeque::new());
-    let bells = [Role::Reader, Role::Writer].map(|role| {
+    let bells = [Waiter::Reader, Waiter::Writer].map(|role| {
         let bell = Arc::new(Bell::default());
         assert!(mailboxes.wait_for(ticket, role, &Waker::from(Arc::clone(&bell))));
         bell

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bellrope_proto::handshake::{HandshakeError, Status};
+use bellrope_proto::handshake::{HandshakeError, HandshakeStatus};
 
 use crate::error::ConnectError;
 
@@ -103,7 +103,8 @@ impl SpawnError {
     pub(super) fn of_connecting(path: &Path, error: ConnectError) -> Self {
         match error {
             ConnectError::Handshake(
-                source @ (HandshakeError::Version { .. } | HandshakeError::Refused { status: Status::Version, .. }),
+                source @ (HandshakeError::Version { .. }
+                | HandshakeError::Refused { status: HandshakeStatus::Version, .. }),
             ) => Self::OtherVersion { path: path.to_owned(), source },
             error => Self::Connect(error),
         }

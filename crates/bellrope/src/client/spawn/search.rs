@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope_proto::handshake::{HandshakeError, Status};
+use bellrope_proto::handshake::{HandshakeError, HandshakeStatus};
 
 use super::{error::SpawnError, lock::SpawnLock, program::Spawn, started::StartedServer};
 use crate::{
@@ -99,7 +99,7 @@ fn is_nobody(error: &io::Error) -> bool {
 /// Whether a server says that it ends, or ended between the connection and its answer.
 fn is_leaving(error: &ConnectError) -> bool {
     match error {
-        ConnectError::Handshake(HandshakeError::Refused { status, .. }) => *status == Status::Draining,
+        ConnectError::Handshake(HandshakeError::Refused { status, .. }) => *status == HandshakeStatus::Draining,
         ConnectError::Io { source, .. } => matches!(
             source.kind(),
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope_proto::handshake::{HELLO_LEN, Hello, PRIORITY, Status, Transport, encode_refusal};
+use bellrope_proto::handshake::{HELLO_LEN, HandshakeStatus, Hello, PRIORITY, Transport, encode_refusal};
 use bellrope_shm::{
     process::{Shortage, shortage},
     socket::{PeerCredentials, Socket},
@@ -25,9 +25,9 @@ use super::{
     half_open::HalfOpens,
     newcomers::{Newcomer, Newcomers, Step},
     pages::{PageCache, Paging},
-    penalty::Admission,
+    penalty::Start,
     retirement::Retirement,
-    unfinished::{HalfOpen, Heard, Unfinished, Waiting},
+    unfinished::{HalfOpen, HelloOutcome, UnfinishedHandshake, WaitingHandshake},
     welcome::{let_in, reason},
 };
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
     server::{
         core::{Core, SWEEP},
         inbox::Inbox,
-        message::{Message, NewConnection},
+        message::{NewConnection, WorkerMessage},
     },
 };
 
@@ -48,15 +48,15 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Acceptor {
     core: Arc<Core>,
     listener: UnixListener,
-    workers: Vec<Arc<Inbox<Message>>>,
-    inbox: Arc<Inbox<Message>>,
+    workers: Vec<Arc<Inbox<WorkerMessage>>>,
+    inbox: Arc<Inbox<WorkerMessage>>,
     poller: Poller,
     /// Those whose handshakes have not begun.
     accepted: ByProcess<Socket>,
-    half_open: HalfOpens<Unfinished>,
+    half_open: HalfOpens<UnfinishedHandshake>,
     pages: PageCache,
     /// As many as may be half open, at most.
-    waiting: Vec<Waiting>,
+    waiting: Vec<WaitingHandshake>,
     /// As many, too.
     newcomers: Newcomers,
     next_key: u64,
@@ -70,9 +70,9 @@ impl Acceptor {
     pub(crate) fn new(
         core: Arc<Core>,
         listener: UnixListener,
-        workers: Vec<Arc<Inbox<Message>>>,
+        workers: Vec<Arc<Inbox<WorkerMessage>>>,
         retirement: Retirement,
-    ) -> io::Result<(Arc<Inbox<Message>>, Self)> {
+    ) -> io::Result<(Arc<Inbox<WorkerMessage>>, Self)> {
         listener.set_nonblocking(true)?;
         let poller = Poller::new()?;
         let inbox = Inbox::new()?;
@@ -126,16 +126,16 @@ impl Acceptor {
         let text = "the server is going away";
         let keys: Vec<_> = self.half_open.iter().map(|(key, _)| key).collect();
         for unfinished in keys.into_iter().filter_map(|key| self.half_open.remove(key)).collect::<Vec<_>>() {
-            self.give_up(&unfinished, Status::Draining, text);
+            self.give_up(&unfinished, HandshakeStatus::Draining, text);
         }
         while let Some((peer, socket)) = self.accepted.pop() {
-            self.refuse(&socket, peer.pid, Status::Draining, text);
+            self.refuse(&socket, peer.pid, HandshakeStatus::Draining, text);
         }
-        for Waiting { socket, peer, .. } in std::mem::take(&mut self.waiting) {
-            self.refuse(&socket, peer.pid, Status::Draining, text);
+        for WaitingHandshake { socket, peer, .. } in std::mem::take(&mut self.waiting) {
+            self.refuse(&socket, peer.pid, HandshakeStatus::Draining, text);
         }
         while let Some(Newcomer { socket, peer, .. }) = self.newcomers.pop() {
-            self.refuse(&socket, peer.pid, Status::Draining, text);
+            self.refuse(&socket, peer.pid, HandshakeStatus::Draining, text);
         }
     }
 
@@ -183,14 +183,14 @@ impl Acceptor {
         let (now, patience) = (Instant::now(), self.core.live.handshake_timeout() / 2);
         let (due, turned_away) =
             match self.core.penalties.admission(peer.pid, self.core.live.violations(), patience, now) {
-                Admission::Now => return self.listen(socket, peer),
-                Admission::At(due) => (due, None),
+                Start::Now => return self.listen(socket, peer),
+                Start::At(due) => (due, None),
                 // Late, so that one that tries again and again does not keep us from others.
-                Admission::TurnedAway(wait) => (now + patience, Some(wait)),
+                Start::TurnedAway(wait) => (now + patience, Some(wait)),
             };
         self.core.metrics.paced.fetch_add(1, Relaxed);
         if self.waiting.len() < self.core.live.max_half_open() as usize {
-            self.waiting.push(Waiting { socket, peer, due, turned_away });
+            self.waiting.push(WaitingHandshake { socket, peer, due, turned_away });
         } else {
             self.turn_away(&socket, peer.pid, turned_away.unwrap_or(patience));
         }
@@ -201,13 +201,13 @@ impl Acceptor {
         let deadline = Instant::now() + self.core.live.handshake_timeout();
         let mut half_open = HalfOpen { socket, peer, hello: [0; HELLO_LEN], filled: 0, deadline };
         let heard = half_open.read();
-        if !matches!(heard, Heard::NotYet) {
+        if !matches!(heard, HelloOutcome::NotYet) {
             return self.heed(half_open, heard);
         }
         let key = self.next_place(peer);
         match self.poller.add(&half_open.socket, key) {
-            Ok(()) => self.half_open.insert(key, peer, Unfinished::Hello(half_open)),
-            Err(error) => self.refuse(&half_open.socket, peer.pid, Status::Full, &reason(&error)),
+            Ok(()) => self.half_open.insert(key, peer, UnfinishedHandshake::Hello(half_open)),
+            Err(error) => self.refuse(&half_open.socket, peer.pid, HandshakeStatus::Full, &reason(&error)),
         }
     }
 
@@ -220,18 +220,18 @@ impl Acceptor {
             let text = format!(
                 "{limit} handshakes are under way, the limit max_half_open, and no process has more of them than this one"
             );
-            self.give_up(&last, Status::Full, &text);
+            self.give_up(&last, HandshakeStatus::Full, &text);
         }
         self.next_key += 1;
         self.next_key - 1
     }
 
     /// Ends a handshake under way, in words if its client can hear them.
-    fn give_up(&self, unfinished: &Unfinished, status: Status, text: &str) {
+    fn give_up(&self, unfinished: &UnfinishedHandshake, status: HandshakeStatus, text: &str) {
         let _ = self.poller.remove(unfinished.socket());
         match unfinished {
-            Unfinished::Hello(half_open) => self.refuse(&half_open.socket, half_open.peer.pid, status, text),
-            Unfinished::Pages(paging) => {
+            UnfinishedHandshake::Hello(half_open) => self.refuse(&half_open.socket, half_open.peer.pid, status, text),
+            UnfinishedHandshake::Pages(paging) => {
                 self.core.metrics.closed.fetch_add(1, Relaxed);
                 self.core.metrics.unfinished.fetch_add(1, Relaxed);
                 let (pid, sent, whole) = (paging.peer.pid, paging.sent(), paging.whole());
@@ -249,21 +249,21 @@ impl Acceptor {
     fn listen_to(&mut self, key: u64) {
         match self.half_open.of(key) {
             None => {}
-            Some(Unfinished::Hello(half_open)) => {
+            Some(UnfinishedHandshake::Hello(half_open)) => {
                 let heard = half_open.read();
-                if matches!(heard, Heard::NotYet) {
+                if matches!(heard, HelloOutcome::NotYet) {
                     return;
                 }
-                let Some(Unfinished::Hello(half_open)) = self.half_open.remove(key) else { return };
+                let Some(UnfinishedHandshake::Hello(half_open)) = self.half_open.remove(key) else { return };
                 let _ = self.poller.remove(&half_open.socket);
                 self.heed(half_open, heard);
             }
-            Some(Unfinished::Pages(paging)) => {
+            Some(UnfinishedHandshake::Pages(paging)) => {
                 let sent = paging.send();
                 if matches!(sent, Ok(false)) {
                     return;
                 }
-                let Some(Unfinished::Pages(paging)) = self.half_open.remove(key) else { return };
+                let Some(UnfinishedHandshake::Pages(paging)) = self.half_open.remove(key) else { return };
                 let _ = self.poller.remove(&paging.socket);
                 match sent {
                     Ok(_) => self.hand_over(paging.into_connection()),
@@ -280,7 +280,7 @@ impl Acceptor {
     fn hand_over(&self, connection: NewConnection) {
         let worker = &self.workers[connection.serial as usize % self.workers.len()];
         let pid = connection.peer.pid;
-        if !worker.send(Message::Connected(Box::new(connection))) {
+        if !worker.send(WorkerMessage::Connected(Box::new(connection))) {
             // The server has stopped meanwhile, and the client learns it by the hang-up.
             self.core.metrics.closed.fetch_add(1, Relaxed);
             tracing::debug!(pid, "connection closed: the server has stopped meanwhile");
@@ -288,20 +288,20 @@ impl Acceptor {
     }
 
     /// Does what a hello asks for, or says what is wrong with it.
-    fn heed(&mut self, half_open: HalfOpen, heard: Heard) {
+    fn heed(&mut self, half_open: HalfOpen, heard: HelloOutcome) {
         let HalfOpen { socket, peer, .. } = half_open;
         match heard {
-            Heard::Hello(hello) => self.admit(socket, peer, hello),
-            Heard::Refuse(status, text) => {
-                if status == Status::Malformed {
+            HelloOutcome::Hello(hello) => self.admit(socket, peer, hello),
+            HelloOutcome::Refuse(status, text) => {
+                if status == HandshakeStatus::Malformed {
                     self.core.charge(peer.pid);
                 }
                 self.refuse(&socket, peer.pid, status, &text);
             }
-            Heard::Gone(error) => {
+            HelloOutcome::Gone(error) => {
                 self.gone(peer.pid, &error.unwrap_or_else(|| io::Error::other("the client hung up before its hello")));
             }
-            Heard::NotYet => {}
+            HelloOutcome::NotYet => {}
         }
     }
 
@@ -309,11 +309,11 @@ impl Acceptor {
     fn admit(&mut self, socket: Socket, peer: PeerCredentials, hello: Hello) {
         KillPoint::Heard.reached();
         if self.core.draining.load(Acquire) || self.core.stopping.load(Acquire) {
-            return self.refuse(&socket, peer.pid, Status::Draining, "the server is going away");
+            return self.refuse(&socket, peer.pid, HandshakeStatus::Draining, "the server is going away");
         }
         if hello.transport == Transport::Stream && !self.core.fixed.stream_transport {
             let text = "connections over the socket alone, transport 1, are switched off here (stream_transport)";
-            return self.refuse(&socket, peer.pid, Status::Transport, text);
+            return self.refuse(&socket, peer.pid, HandshakeStatus::Transport, text);
         }
         let now = Instant::now();
         // Those who wait for a place come first.
@@ -322,7 +322,7 @@ impl Acceptor {
             Ok(slot) => self.seat(socket, peer, hello, slot),
             Err(shortage) => {
                 if shortage.giver.is_none() || self.newcomers.len() >= self.core.live.max_half_open() as usize {
-                    return self.refuse(&socket, peer.pid, Status::Full, &shortage.text);
+                    return self.refuse(&socket, peer.pid, HandshakeStatus::Full, &shortage.text);
                 }
                 let deadline = now + self.core.live.handshake_timeout() / 2;
                 self.newcomers.push(Newcomer { socket, peer, hello, deadline });
@@ -350,14 +350,14 @@ impl Acceptor {
                 Step::Wait => return,
                 Step::Ask(way) => {
                     for worker in &self.workers {
-                        if !worker.send(Message::GiveWay(Arc::clone(&way))) {
+                        if !worker.send(WorkerMessage::GiveWay(Arc::clone(&way))) {
                             way.answered();
                         }
                     }
                 }
                 Step::Refuse => {
                     let Some(Newcomer { socket, peer, .. }) = self.newcomers.pop() else { return };
-                    self.refuse(&socket, peer.pid, Status::Full, &shortage.text);
+                    self.refuse(&socket, peer.pid, HandshakeStatus::Full, &shortage.text);
                 }
             }
         }
@@ -366,12 +366,11 @@ impl Acceptor {
     /// Ends the oldest handshake of a process that is to give a place up of which the client has yet to take pages: it holds a
     /// place already, and no worker has it. Answers whether there was one.
     fn pages_give_way(&mut self, giver: &Giver) -> bool {
-        let gives =
-            |unfinished: &Unfinished| matches!(unfinished, Unfinished::Pages(paging) if paging.gives_way_for(giver));
+        let gives = |unfinished: &UnfinishedHandshake| matches!(unfinished, UnfinishedHandshake::Pages(paging) if paging.gives_way_for(giver));
         let Some(unfinished) = self.half_open.remove_first(gives) else { return false };
         let Giver { held, limit, name, .. } = giver;
         let text = format!("its process had {held} of {limit} connections ({name}), and another with fewer needed one");
-        self.give_up(&unfinished, Status::Full, &text);
+        self.give_up(&unfinished, HandshakeStatus::Full, &text);
         true
     }
 
@@ -396,7 +395,7 @@ impl Acceptor {
                 // last of them for it, and then could refuse nobody in words.
                 let is_full =
                     matches!(shortage(&error), Some(Shortage::ProcessDescriptors | Shortage::MachineDescriptors));
-                let status = if only_this || is_full { Status::Full } else { Status::Transport };
+                let status = if only_this || is_full { HandshakeStatus::Full } else { HandshakeStatus::Transport };
                 self.refuse(&socket, peer.pid, status, &reason(&error));
             }
         }
@@ -408,7 +407,7 @@ impl Acceptor {
         // Watched before the first try, so that room is reported that there is after it.
         let sent = paging.watch(&self.poller, key).and_then(|()| paging.send());
         match sent {
-            Ok(false) => self.half_open.insert(key, peer, Unfinished::Pages(paging)),
+            Ok(false) => self.half_open.insert(key, peer, UnfinishedHandshake::Pages(paging)),
             Ok(true) => {
                 let _ = self.poller.remove(&paging.socket);
                 self.hand_over(paging.into_connection());
@@ -426,10 +425,10 @@ impl Acceptor {
             "this process broke the protocol over and over; come back in {} ms (violation_allowance, violation_pause_ms)",
             wait.as_millis()
         );
-        self.refuse(socket, pid, Status::Paced, &text);
+        self.refuse(socket, pid, HandshakeStatus::Paced, &text);
     }
 
-    fn refuse(&self, socket: &Socket, pid: i32, status: Status, text: &str) {
+    fn refuse(&self, socket: &Socket, pid: i32, status: HandshakeStatus, text: &str) {
         self.core.metrics.refused.fetch_add(1, Relaxed);
         if self.core.may_log(pid) {
             tracing::warn!(pid, reason = %status, "connection refused: {text}");
@@ -448,7 +447,7 @@ impl Acceptor {
     /// Goes on with handshakes that have waited, ends those that took too long, and the pause after exhaustion.
     fn expire(&mut self, now: Instant) {
         while let Some(index) = self.waiting.iter().position(|waiting| waiting.due <= now) {
-            let Waiting { socket, peer, turned_away, .. } = self.waiting.swap_remove(index);
+            let WaitingHandshake { socket, peer, turned_away, .. } = self.waiting.swap_remove(index);
             match turned_away {
                 None => self.listen(socket, peer),
                 Some(wait) => {
@@ -462,10 +461,13 @@ impl Acceptor {
         for key in late {
             if let Some(unfinished) = self.half_open.remove(key) {
                 let timeout = self.core.live.handshake_timeout().as_millis();
-                let what =
-                    if matches!(unfinished, Unfinished::Hello(_)) { "no hello came" } else { "no more was taken" };
+                let what = if matches!(unfinished, UnfinishedHandshake::Hello(_)) {
+                    "no hello came"
+                } else {
+                    "no more was taken"
+                };
                 let text = format!("{what} within {timeout} ms, the limit handshake_timeout_ms");
-                self.give_up(&unfinished, Status::Malformed, &text);
+                self.give_up(&unfinished, HandshakeStatus::Malformed, &text);
             }
         }
         if self.paused_until.is_some_and(|until| until <= now) {

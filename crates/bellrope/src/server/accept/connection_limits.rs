@@ -41,7 +41,7 @@ pub(crate) struct ConnectionSlot {
 
 /// There is no place.
 #[derive(Debug)]
-pub(crate) struct Shortage {
+pub(crate) struct NoPlace {
     /// Which limit is in the way.
     pub(crate) text: String,
     /// Who has more than its share, so much that it still has as much as the newcomer when that is let in.
@@ -71,24 +71,24 @@ impl ConnectionLimits {
         live: &LiveSettings,
         peer: PeerCredentials,
         priority: bool,
-    ) -> Result<ConnectionSlot, Shortage> {
+    ) -> Result<ConnectionSlot, NoPlace> {
         let mut taken = self.lock();
         let (connections, per_uid) = (live.max_connections(), live.max_connections_per_uid());
         let (with_priority, uid) = (live.max_priority_connections(), peer.uid);
         if taken.all.connections >= connections {
             let text = format!("{connections} connections are open, the limit max_connections");
             let giver = taken.giver(peer, false, false, connections, "max_connections");
-            return Err(Shortage { text, giver });
+            return Err(NoPlace { text, giver });
         }
         if taken.of_user(uid, false) >= per_uid {
             let text = format!("user {uid} has {per_uid} connections open, the limit max_connections_per_uid");
             let giver = taken.giver(peer, false, true, per_uid, "max_connections_per_uid");
-            return Err(Shortage { text, giver });
+            return Err(NoPlace { text, giver });
         }
         if priority && taken.all.priority >= with_priority {
             let text = format!("{with_priority} connections have priority, the limit max_priority_connections");
             let giver = taken.giver(peer, true, false, with_priority, "max_priority_connections");
-            return Err(Shortage { text, giver });
+            return Err(NoPlace { text, giver });
         }
         taken.all.add(priority);
         taken.by_user.entry(uid).or_default().entry(peer.pid).or_default().add(priority);

@@ -15,7 +15,7 @@ use std::{
 use bellrope_proto::handshake::Hello;
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
-use super::connection_limits::{Giver, Shortage};
+use super::connection_limits::{Giver, NoPlace};
 
 /// A client that has said hello, and waits for a place.
 pub(crate) struct Newcomer {
@@ -85,7 +85,7 @@ impl Newcomers {
     }
 
     /// What is to be done about the first, for whom there is still no place.
-    pub(crate) fn step(&mut self, shortage: &Shortage, workers: usize, now: Instant) -> Step {
+    pub(crate) fn step(&mut self, shortage: &NoPlace, workers: usize, now: Instant) -> Step {
         let is_late = self.first().is_none_or(|first| first.deadline <= now);
         let Some(giver) = shortage.giver.filter(|_| !is_late) else { return Step::Refuse };
         let mut busy_too = false;

@@ -27,7 +27,7 @@ pub(crate) struct Penalties(Mutex<HashMap<i32, Debt>>);
 
 /// When a handshake may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admission {
+pub(crate) enum Start {
     Now,
     /// At this moment.
     At(Instant),
@@ -54,22 +54,22 @@ impl Penalties {
     }
 
     /// When a handshake of this process may begin, if that is within `patience`.
-    pub(crate) fn admission(&self, pid: i32, rate: Rate, patience: Duration, now: Instant) -> Admission {
+    pub(crate) fn admission(&self, pid: i32, rate: Rate, patience: Duration, now: Instant) -> Start {
         let mut debts = self.lock();
-        let Some(debt) = debts.get_mut(&pid) else { return Admission::Now };
+        let Some(debt) = debts.get_mut(&pid) else { return Start::Now };
         if debt.is_paid(now) || rate.period.is_zero() {
             debts.remove(&pid);
-            return Admission::Now;
+            return Start::Now;
         }
         let wait = debt.wait(rate, now);
         if wait.is_zero() {
-            return Admission::Now;
+            return Start::Now;
         }
         if wait > patience {
-            return Admission::TurnedAway(wait);
+            return Start::TurnedAway(wait);
         }
         *debt = debt.and_one(rate, now);
-        Admission::At(now + wait)
+        Start::At(now + wait)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i32, Debt>> {
@@ -102,18 +102,18 @@ mod tests {
         let (penalties, start) = (Penalties::default(), Instant::now());
         let admission = |pid, at| penalties.admission(pid, RATE, PATIENCE, at);
         assert_eq!(charge(&penalties, 10, start), [false; 10]);
-        assert_eq!(admission(OFFENDER, start), Admission::Now, "that much is overlooked");
+        assert_eq!(admission(OFFENDER, start), Start::Now, "that much is overlooked");
         assert_eq!(charge(&penalties, 2, start), [true, false], "it is told once that it waits");
-        assert_eq!(admission(OFFENDER, start), Admission::At(start + 2 * PAUSE));
+        assert_eq!(admission(OFFENDER, start), Start::At(start + 2 * PAUSE));
         for _ in 0..1_000 {
-            assert_eq!(admission(8, start), Admission::Now, "whoever breaks no rule may come as often as it likes");
+            assert_eq!(admission(8, start), Start::Now, "whoever breaks no rule may come as often as it likes");
         }
         // Those who come at once wait for each other, and then for too long.
         let others: Vec<_> = (0..5).map(|_| admission(OFFENDER, start)).collect();
-        let [third, fourth, fifth] = [3, 4, 5].map(|pauses| Admission::At(start + pauses * PAUSE));
+        let [third, fourth, fifth] = [3, 4, 5].map(|pauses| Start::At(start + pauses * PAUSE));
         assert_eq!(others[..3], [third, fourth, fifth]);
-        assert_eq!(others[3..], [Admission::TurnedAway(6 * PAUSE); 2]);
-        assert_eq!(admission(OFFENDER, start + 6 * PAUSE), Admission::Now, "and then it is as before");
+        assert_eq!(others[3..], [Start::TurnedAway(6 * PAUSE); 2]);
+        assert_eq!(admission(OFFENDER, start + 6 * PAUSE), Start::Now, "and then it is as before");
     }
 
     // Fault 20.
@@ -124,10 +124,10 @@ mod tests {
         let (mut at_once, mut later) = (0, 0);
         loop {
             match penalties.admission(OFFENDER, RATE, PATIENCE, now) {
-                Admission::Now => at_once += 1,
-                Admission::At(due) if due >= start + 600 * PAUSE => break,
-                Admission::At(due) => (now, later) = (due, later + 1),
-                Admission::TurnedAway(wait) => panic!("one that waits for its turn is turned away for {wait:?}"),
+                Start::Now => at_once += 1,
+                Start::At(due) if due >= start + 600 * PAUSE => break,
+                Start::At(due) => (now, later) = (due, later + 1),
+                Start::TurnedAway(wait) => panic!("one that waits for its turn is turned away for {wait:?}"),
             }
             penalties.charge(OFFENDER, RATE, now);
         }
@@ -140,15 +140,15 @@ mod tests {
         let (penalties, start) = (Penalties::default(), Instant::now());
         charge(&penalties, 10_000, start);
         let owed = PAUSE * MOST_OWED;
-        assert_eq!(penalties.admission(OFFENDER, RATE, PATIENCE, start), Admission::TurnedAway(owed));
+        assert_eq!(penalties.admission(OFFENDER, RATE, PATIENCE, start), Start::TurnedAway(owed));
         for pid in 1_000..11_000 {
             penalties.charge(pid, RATE, start);
         }
         assert!(penalties.lock().len() <= PROCESSES);
-        assert_eq!(penalties.admission(OFFENDER, RATE, PATIENCE, start), Admission::TurnedAway(owed), "still known");
-        assert_eq!(penalties.admission(OFFENDER, RATE, PATIENCE, start + owed), Admission::Now, "forgiven");
+        assert_eq!(penalties.admission(OFFENDER, RATE, PATIENCE, start), Start::TurnedAway(owed), "still known");
+        assert_eq!(penalties.admission(OFFENDER, RATE, PATIENCE, start + owed), Start::Now, "forgiven");
         let later = start + owed + RATE.burst_time();
-        assert_eq!(penalties.admission(OFFENDER, RATE, PATIENCE, later), Admission::Now);
+        assert_eq!(penalties.admission(OFFENDER, RATE, PATIENCE, later), Start::Now);
         assert!(!penalties.lock().contains_key(&OFFENDER), "and forgotten");
     }
 
@@ -162,6 +162,6 @@ mod tests {
         }
         assert!(penalties.lock().is_empty());
         charge(&penalties, 100, start);
-        assert_eq!(penalties.admission(OFFENDER, never, PATIENCE, start), Admission::Now, "the setting has changed");
+        assert_eq!(penalties.admission(OFFENDER, never, PATIENCE, start), Start::Now, "the setting has changed");
     }
 }

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bellrope_proto::handshake::{HELLO_LEN, HandshakeError, Hello, Status, VERSION};
+use bellrope_proto::handshake::{HELLO_LEN, HandshakeError, HandshakeStatus, Hello, VERSION};
 use bellrope_shm::socket::{PeerCredentials, Socket};
 
 use super::pages::Paging;
 
 /// A handshake under way.
-pub(crate) enum Unfinished {
+pub(crate) enum UnfinishedHandshake {
     /// Its hello is awaited.
     Hello(HalfOpen),
     /// Its client has yet to take all pages of the table.
@@ -28,7 +28,7 @@ pub(crate) struct HalfOpen {
 }
 
 /// A handshake that has to wait because of what its process did.
-pub(crate) struct Waiting {
+pub(crate) struct WaitingHandshake {
     pub(crate) socket: Socket,
     pub(crate) peer: PeerCredentials,
     pub(crate) due: Instant,
@@ -37,15 +37,15 @@ pub(crate) struct Waiting {
 }
 
 /// What came of reading a hello.
-pub(crate) enum Heard {
+pub(crate) enum HelloOutcome {
     NotYet,
     Hello(Hello),
-    Refuse(Status, String),
+    Refuse(HandshakeStatus, String),
     /// The client hung up first, or its socket failed.
     Gone(Option<io::Error>),
 }
 
-impl Unfinished {
+impl UnfinishedHandshake {
     pub(crate) fn socket(&self) -> &Socket {
         match self {
             Self::Hello(half_open) => &half_open.socket,
@@ -63,26 +63,26 @@ impl Unfinished {
 
 impl HalfOpen {
     /// Reads what there is of the hello.
-    pub(crate) fn read(&mut self) -> Heard {
+    pub(crate) fn read(&mut self) -> HelloOutcome {
         while self.filled < HELLO_LEN {
             match self.socket.receive(&mut self.hello[self.filled..]) {
                 Ok(count @ 1..) => self.filled += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::NotYet,
-                Ok(0) => return Heard::Gone(None),
-                Err(error) => return Heard::Gone(Some(error)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return HelloOutcome::NotYet,
+                Ok(0) => return HelloOutcome::Gone(None),
+                Err(error) => return HelloOutcome::Gone(Some(error)),
             }
         }
         match Hello::decode(&self.hello) {
-            Ok(hello) => Heard::Hello(hello),
+            Ok(hello) => HelloOutcome::Hello(hello),
             Err(HandshakeError::Version { theirs }) => {
                 let (ours_major, ours_minor) = VERSION;
                 let text = format!(
                     "this server speaks version {ours_major}.{ours_minor}, the client {}.{}",
                     theirs.0, theirs.1
                 );
-                Heard::Refuse(Status::Version, text)
+                HelloOutcome::Refuse(HandshakeStatus::Version, text)
             }
-            Err(error) => Heard::Refuse(Status::Malformed, error.to_string()),
+            Err(error) => HelloOutcome::Refuse(HandshakeStatus::Malformed, error.to_string()),
         }
     }
 }

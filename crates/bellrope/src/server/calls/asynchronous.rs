@@ -7,7 +7,7 @@ use std::{
 
 use bellrope_proto::{
     Reservation, Violation,
-    connection::{Failure, Request},
+    connection::{Failure, InboundRequest},
     frame::{ErrorCode, Rejection},
     metadata::Metadata,
 };
@@ -31,7 +31,7 @@ use crate::{
             streams::ChunkSender,
         },
         inbox::Inbox,
-        message::{FromHandler, Message, SessionId},
+        message::{FromHandler, SessionId, WorkerMessage},
         span::CallSpan,
         worker::session::Session,
     },
@@ -46,11 +46,11 @@ pub(crate) struct AsyncCalls {
     core: Arc<Core>,
     counters: Arc<Shard>,
     /// The worker's, where handlers say what they have to say.
-    inbox: Arc<Inbox<Message>>,
+    inbox: Arc<Inbox<WorkerMessage>>,
 }
 
 impl AsyncCalls {
-    pub(crate) fn new(core: &Arc<Core>, worker: usize, inbox: Arc<Inbox<Message>>) -> Self {
+    pub(crate) fn new(core: &Arc<Core>, worker: usize, inbox: Arc<Inbox<WorkerMessage>>) -> Self {
         Self { core: Arc::clone(core), counters: Arc::clone(core.metrics.shard(worker)), inbox }
     }
 
@@ -59,7 +59,7 @@ impl AsyncCalls {
         &self,
         session: &mut Session,
         handler: &Handler,
-        request: &Request,
+        request: &InboundRequest,
         metadata: Option<Metadata>,
     ) -> Result<bool, Violation> {
         let core = &*self.core;
@@ -231,7 +231,11 @@ impl AsyncCalls {
     /// Drops the handler of a call that its caller no longer wants, or leaves.
     pub(crate) fn cancelled(&self, session: &mut Session, call: u64, is_withdrawn: bool) {
         if let Some(open) = session.open.close(call) {
-            if is_withdrawn { open.withdraw() } else { open.cancel() }
+            if is_withdrawn {
+                open.withdraw()
+            } else {
+                open.cancel()
+            }
             self.counters.ended(open.message_type);
             self.counters.count(open.message_type, Some(ErrorCode::Cancelled));
         }

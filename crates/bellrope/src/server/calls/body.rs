@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use bellrope_proto::Reservation;
 
-use super::buffers::Buffers;
+use super::buffers::SpareBuffers;
 
 /// Bytes of a buffer beyond those in use that are left as they are, and beyond those as many as are in use.
 const SLACK: usize = 4096;
@@ -12,7 +12,7 @@ const SLACK: usize = 4096;
 pub(crate) struct Body {
     bytes: Vec<u8>,
     /// Where the buffer goes when it is done with.
-    home: Option<Arc<Buffers>>,
+    home: Option<Arc<SpareBuffers>>,
     _reservation: Option<Reservation>,
     #[cfg(feature = "tokio")]
     _permit: Option<tokio::sync::OwnedSemaphorePermit>,
@@ -20,7 +20,7 @@ pub(crate) struct Body {
 
 impl Body {
     /// Bytes that may wait with this reservation, in a buffer that `home` takes back.
-    pub(crate) fn new(bytes: Vec<u8>, reservation: Option<Reservation>, home: &Arc<Buffers>) -> Self {
+    pub(crate) fn new(bytes: Vec<u8>, reservation: Option<Reservation>, home: &Arc<SpareBuffers>) -> Self {
         Self {
             bytes: fitted(bytes),
             home: Some(Arc::clone(home)),
@@ -62,14 +62,14 @@ impl Drop for Body {
 
 #[cfg(test)]
 mod tests {
-    use bellrope_proto::Budget;
+    use bellrope_proto::BufferBudget;
 
     use super::*;
 
     // Faults 34, 69.
     #[test]
     fn what_waits_has_no_more_room_than_it_counts_for() {
-        let home = Arc::new(Buffers::new(&Budget::new(1 << 20)));
+        let home = Arc::new(SpareBuffers::new(&BufferBudget::new(1 << 20)));
         for (len, room, most) in [(10, 10 << 20, 10), (60_000, 10 << 20, 60_000), (0, 1 << 20, 0)] {
             let mut bytes = Vec::with_capacity(room);
             bytes.resize(len, 7);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bellrope_proto::{
-    Budget, Holder, Reservation, Waiting,
+    BudgetWaiter, BufferBudget, Holder, Reservation,
     connection::{Failure, Unfinished},
     frame::Rejection,
     keeps_for,
@@ -33,7 +33,7 @@ pub(crate) struct BudgetClaim {
 struct Starved {
     since: Instant,
     /// Counts it among those who wait, unless it comes after them.
-    waiting: Option<Waiting>,
+    waiting: Option<BudgetWaiter>,
 }
 
 /// What came of asking the budget.
@@ -107,7 +107,7 @@ impl BudgetClaim {
     /// taken away, if it is: the claim is forfeited then.
     pub(crate) fn forfeit(
         &mut self,
-        budget: &Budget,
+        budget: &BufferBudget,
         unfinished: &Unfinished,
         grace: Duration,
         waited: Duration,
@@ -140,7 +140,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     /// The claim of somebody who belongs to nobody else.
-    fn claim(budget: &Arc<Budget>) -> BudgetClaim {
+    fn claim(budget: &Arc<BufferBudget>) -> BudgetClaim {
         BudgetClaim::new(Holder::new(budget, None))
     }
 
@@ -155,7 +155,7 @@ mod tests {
     // Fault 34.
     #[test]
     fn room_that_is_not_filled_is_forfeited_only_while_others_wait() {
-        let budget = Budget::new(1000);
+        let budget = BufferBudget::new(1000);
         let (mut idler, mut other) = (claim(&budget), claim(&budget));
         let held = granted(&mut idler, 1000).unwrap();
         idler.began();
@@ -175,7 +175,7 @@ mod tests {
     // Fault 34.
     #[test]
     fn to_give_up_and_ask_anew_is_no_way_to_keep_room() {
-        let budget = Budget::new(1000);
+        let budget = BufferBudget::new(1000);
         let (mut turner, mut other) = (claim(&budget), claim(&budget));
         turner.announced();
         let held = granted(&mut turner, 1000).unwrap();
@@ -190,7 +190,7 @@ mod tests {
     // Fault 34.
     #[test]
     fn two_that_forfeited_do_not_wait_for_each_other_and_one_that_delivers_is_like_any_other_again() {
-        let budget = Budget::new(1000);
+        let budget = BufferBudget::new(1000);
         let held = budget.reserve(1000).unwrap();
         let (mut one, mut two) = (claim(&budget), claim(&budget));
         (one.forfeited, two.forfeited) = (true, true);

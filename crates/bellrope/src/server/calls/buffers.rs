@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bellrope_proto::Budget;
+use bellrope_proto::BufferBudget;
 
 /// Buffers kept at once, of whatever size: one for a request and one for its reply.
 const FREE: usize = 2;
@@ -21,9 +21,9 @@ const SMALL: usize = 8 * 1024;
 /// A few buffers between uses, for all workers. They count for nothing in the budget, but large ones are there only as long as
 /// it has as much room left, and all go when a worker has slept for a second.
 #[derive(Debug)]
-pub(crate) struct Buffers {
+pub(crate) struct SpareBuffers {
     free: Mutex<FreeLists>,
-    budget: Arc<Budget>,
+    budget: Arc<BufferBudget>,
 }
 
 #[derive(Debug, Default)]
@@ -33,8 +33,8 @@ struct FreeLists {
     small: Vec<Vec<u8>>,
 }
 
-impl Buffers {
-    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+impl SpareBuffers {
+    pub(crate) fn new(budget: &Arc<BufferBudget>) -> Self {
         Self { free: Mutex::default(), budget: Arc::clone(budget) }
     }
 
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn after_messages_of_another_size_their_buffers_are_used_again() {
-        let buffers = Buffers::new(&Budget::new(100 << 20));
+        let buffers = SpareBuffers::new(&BufferBudget::new(100 << 20));
         let two = |len: usize| {
             let (request, reply) = (buffers.take(len).unwrap(), buffers.take(len).unwrap());
             let places = [request.as_ptr(), reply.as_ptr()];
@@ -136,8 +136,8 @@ mod tests {
 
     #[test]
     fn no_large_buffer_is_kept_where_the_budget_is_used_or_comes_to_be() {
-        let budget = Budget::new(1_000_000);
-        let buffers = Buffers::new(&budget);
+        let budget = BufferBudget::new(1_000_000);
+        let buffers = SpareBuffers::new(&budget);
         let used = budget.reserve(700_001).unwrap();
         buffers.put(vec![7; 300_000]);
         assert!(buffers.lock().large.is_empty());
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_used_again_where_it_fits_and_few_are_kept() {
-        let buffers = Buffers::new(&Budget::new(1_000_000));
+        let buffers = SpareBuffers::new(&BufferBudget::new(1_000_000));
         for len in [100_000, 200_000] {
             buffers.put(vec![7; len]);
         }
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn of_large_buffers_two_are_kept_and_more_where_they_are_small_together() {
-        let buffers = Buffers::new(&Budget::new(1 << 30));
+        let buffers = SpareBuffers::new(&BufferBudget::new(1 << 30));
         (0..100).for_each(|_| buffers.put(vec![7; 1 << 20]));
         assert_eq!(buffers.lock().large.len(), FREE_BYTES >> 20);
         buffers.clear();
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn small_buffers_are_used_again_too_and_neither_many_nor_middling_ones_are_kept() {
-        let buffers = Buffers::new(&Budget::new(1_000_000));
+        let buffers = SpareBuffers::new(&BufferBudget::new(1_000_000));
         buffers.put(vec![7; 1000]);
         let again = buffers.take_small();
         assert!(again.is_empty() && again.capacity() == 1000);
@@ -192,7 +192,7 @@ mod tests {
         (0..100).for_each(|_| buffers.put(vec![7; 1000]));
         buffers.put(Vec::new());
         buffers.put(vec![7; SMALL + 1]);
-        let kept = |buffers: &Buffers| {
+        let kept = |buffers: &SpareBuffers| {
             let free = buffers.lock();
             (free.small.len(), free.large.len())
         };

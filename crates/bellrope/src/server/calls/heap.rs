@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use bellrope_proto::Budget;
+use bellrope_proto::BufferBudget;
 use bellrope_shm::process::trim_heap;
 
 /// The heap is trimmed after each such part of the budget that was granted...
@@ -15,7 +15,7 @@ static SINCE: AtomicU64 = AtomicU64::new(0);
 
 /// Told of each large grant, before memory is taken for it. Each thread has a heap of its own, so what one has freed is of
 /// no use to the next, and one small thing that stays keeps the rest of it.
-pub(crate) fn granted(bytes: u64, budget: &Budget) {
+pub(crate) fn granted(bytes: u64, budget: &BufferBudget) {
     let since = SINCE.fetch_add(bytes, Relaxed).saturating_add(bytes);
     if is_due(since, budget.used(), budget.limit()) {
         SINCE.store(0, Relaxed);

@@ -5,13 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use bellrope_proto::{Budget, Holder};
+use bellrope_proto::{BufferBudget, Holder};
 use bellrope_shm::socket::PeerCredentials;
 
 /// The processes and users that have connections, as those who hold some of the budget.
 #[derive(Debug)]
 pub(crate) struct Holders {
-    budget: Arc<Budget>,
+    budget: Arc<BufferBudget>,
     known: Mutex<Known>,
 }
 
@@ -29,7 +29,7 @@ enum Peer {
 }
 
 impl Holders {
-    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
+    pub(crate) fn new(budget: &Arc<BufferBudget>) -> Self {
         Self { budget: Arc::clone(budget), known: Mutex::default() }
     }
 
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn connections_of_one_process_share_what_is_its_own_and_what_is_gone_is_forgotten() {
-        let budget = Budget::new(1000);
+        let budget = BufferBudget::new(1000);
         let holders = Holders::new(&budget);
         let peer = |pid| PeerCredentials { pid, uid: 7 };
         let (one, two) = (holders.connection(peer(1)), holders.connection(peer(1)));

@@ -3,13 +3,13 @@ use std::sync::Arc;
 use crate::server::{
     calls::body::Body,
     inbox::Inbox,
-    message::{FromHandler, Message, SessionId},
+    message::{FromHandler, SessionId, WorkerMessage},
 };
 
 /// Where one async call says what it has to say.
 #[derive(Debug, Clone)]
 pub(crate) struct Port {
-    pub(crate) inbox: Arc<Inbox<Message>>,
+    pub(crate) inbox: Arc<Inbox<WorkerMessage>>,
     pub(crate) session: SessionId,
     pub(crate) call: u64,
     /// Largest chunk that one record holds.
@@ -26,6 +26,6 @@ impl Port {
     }
 
     pub(crate) fn send(&self, what: FromHandler) {
-        self.inbox.send_or_stand_in(Message::FromHandler { session: self.session, call: self.call, what });
+        self.inbox.send_or_stand_in(WorkerMessage::FromHandler { session: self.session, call: self.call, what });
     }
 }

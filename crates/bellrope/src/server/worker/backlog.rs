@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use bellrope_shm::wait::{EVENTS, Event};
+use bellrope_shm::wait::{EVENTS, PollEvent};
 
 use super::{closing::Closing, session::Session};
 use crate::server::{
@@ -18,7 +18,7 @@ use crate::server::{
 #[derive(Default)]
 pub(super) struct Backlog {
     /// What epoll reported, in its order.
-    pub(super) events: VecDeque<Event>,
+    pub(super) events: VecDeque<PollEvent>,
     /// Whether epoll may have more to report than it was asked for.
     pub(super) more_events: bool,
     /// In turns by process, so that nobody stands behind all that another process has begun.
@@ -63,7 +63,7 @@ impl Backlog {
     }
 
     /// Puts off what epoll reported.
-    pub(super) fn note(&mut self, events: &[Event]) {
+    pub(super) fn note(&mut self, events: &[PollEvent]) {
         self.more_events = events.len() == EVENTS;
         self.events.extend(events);
     }

@@ -7,7 +7,7 @@ use bellrope_shm::{socket::Socket, wait::EdgeWatch};
 
 use crate::{
     kill_points::KillPoint,
-    pump::{Fault, Pump},
+    pump::{Pump, PumpFault},
     status::Counted,
 };
 
@@ -46,7 +46,7 @@ impl Carrier {
     }
 
     /// Whether the connection has to look at its rings again since this was last asked, or why it ends.
-    pub(crate) fn moved(&mut self) -> Result<bool, Fault> {
+    pub(crate) fn moved(&mut self) -> Result<bool, PumpFault> {
         match self.pump.fault() {
             Some(fault) => Err(fault),
             None => Ok(std::mem::take(&mut self.moved)),

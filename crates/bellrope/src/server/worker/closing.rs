@@ -6,7 +6,7 @@ use bellrope_proto::{Violation, connection::Failure, frame::ErrorCode};
 
 use super::session::Session;
 use crate::{
-    pump::Fault,
+    pump::PumpFault,
     server::{accept::connection_limits::Giver, core::Core},
 };
 
@@ -34,12 +34,12 @@ impl From<Violation> for Closing {
     }
 }
 
-impl From<Fault> for Closing {
-    fn from(fault: Fault) -> Self {
+impl From<PumpFault> for Closing {
+    fn from(fault: PumpFault) -> Self {
         match fault {
-            Fault::HungUp => Self::HungUp,
-            Fault::Violation(violation) => Self::Violation(violation),
-            Fault::Io(error) => Self::Io(error),
+            PumpFault::HungUp => Self::HungUp,
+            PumpFault::Violation(violation) => Self::Violation(violation),
+            PumpFault::Io(error) => Self::Io(error),
         }
     }
 }

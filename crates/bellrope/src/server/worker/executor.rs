@@ -10,9 +10,9 @@ use std::{
 
 use bellrope_proto::{
     Reservation, Violation,
-    connection::{Failure, Reply, Request, Unsent},
+    connection::{Failure, InboundRequest, Reply, Unsent},
     metadata::Metadata,
-    ring::Plain,
+    ring::PlainRecord,
 };
 
 use super::session::Session;
@@ -95,11 +95,11 @@ impl Executor {
         &mut self,
         core: &Core,
         session: &mut Session,
-        call: Plain,
+        call: PlainRecord,
         message: &mut Vec<u8>,
         first: bool,
     ) -> Result<bool, Violation> {
-        let Plain { id, message_type, len, extension, .. } = call;
+        let PlainRecord { id, message_type, len, extension, .. } = call;
         let deadline_us = if DEADLINE { Some(extension) } else { None };
         let Self { counters, spill, types, until_timed, max_payload, .. } = self;
         let Some(known) = types.get(usize::from(message_type).wrapping_sub(1)) else { return Ok(false) };
@@ -152,14 +152,14 @@ impl Executor {
         core: &Core,
         session: &mut Session,
         handler: &Handler,
-        request: &Request,
+        request: &InboundRequest,
         message: &mut Vec<u8>,
         reservation: Option<Reservation>,
         first: bool,
         quick: bool,
         metadata: Option<&Metadata>,
     ) -> Result<(), Violation> {
-        let &Request { id, message_type, deadline_us, .. } = request;
+        let &InboundRequest { id, message_type, deadline_us, .. } = request;
         let size = message.len();
         if !core.may_run(deadline_us, size) {
             return outcome::refuse(core, &self.counters, session, id, message_type, core.refusal(size));
@@ -217,7 +217,7 @@ impl Executor {
         core: &Core,
         session: &mut Session,
         handler: &Handler,
-        request: &Request,
+        request: &InboundRequest,
         message: &mut Vec<u8>,
         reservation: Option<Reservation>,
         first: bool,
@@ -234,7 +234,7 @@ impl Executor {
         core: &Core,
         session: &mut Session,
         handler: &Handler,
-        request: &Request,
+        request: &InboundRequest,
         message: &mut Vec<u8>,
         reservation: Reservation,
         first: bool,

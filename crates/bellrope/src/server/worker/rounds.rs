@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bellrope_proto::Violation;
-use bellrope_shm::{socket::Drained, wait::Event};
+use bellrope_shm::{socket::Drained, wait::PollEvent};
 
 use super::{
     INBOX_KEY, MAX_RINGS, TURNS_PER_LOOK, WORKED, Worker,
@@ -106,7 +106,7 @@ impl Worker {
     }
 
     /// Somebody rang or hung up, or has left something in the inbox.
-    pub(super) fn hear(&mut self, Event { key: of, hung_up }: Event) {
+    pub(super) fn hear(&mut self, PollEvent { key: of, hung_up }: PollEvent) {
         if of == INBOX_KEY {
             return self.inbox.notifier().clear();
         }

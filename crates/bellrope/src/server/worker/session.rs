@@ -15,7 +15,7 @@ use super::carrier::Carrier;
 use crate::server::{calls::dispatch::OpenCalls, message::FromHandler};
 use crate::{
     breaker::Caller as BreakerCaller,
-    pump::Fault,
+    pump::PumpFault,
     server::{
         accept::connection_limits::ConnectionSlot,
         calls::{body::Body, budget_claim::BudgetClaim, caller_id::CallerId},
@@ -172,7 +172,7 @@ impl Session {
     }
 
     /// Prepares for the worker's sleep.
-    pub(crate) fn rest(&mut self) -> Result<Rests, Fault> {
+    pub(crate) fn rest(&mut self) -> Result<Rests, PumpFault> {
         let armed = self.connection.arm()?;
         self.commit();
         let moved = match &mut self.carrier {

@@ -15,7 +15,7 @@ use bellrope_shm::wait::Poller;
 
 use super::Worker;
 #[cfg(feature = "tokio")]
-use crate::server::message::Message;
+use crate::server::message::WorkerMessage;
 use crate::server::{core::SWEEP, parked::Parked};
 
 impl Worker {
@@ -67,7 +67,7 @@ impl Worker {
         }
         for message in self.inbox.take() {
             match message {
-                Message::FromHandler { session, call, what } => self.told(session, call, what),
+                WorkerMessage::FromHandler { session, call, what } => self.told(session, call, what),
                 other => self.left.push(other),
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bellrope_proto::{
     Violation,
-    connection::{Inbound, Request},
+    connection::{Inbound, InboundRequest},
     metadata::Metadata,
     ring::Front,
 };
@@ -12,7 +12,7 @@ use bellrope_shm::clock;
 
 use super::{executor::Executor, session::Session};
 #[cfg(feature = "tokio")]
-use crate::server::{calls::asynchronous::AsyncCalls, inbox::Inbox, message::Message};
+use crate::server::{calls::asynchronous::AsyncCalls, inbox::Inbox, message::WorkerMessage};
 use crate::server::{
     calls::{large::LargeRequests, outcome},
     core::Core,
@@ -94,7 +94,11 @@ impl Turn {
 }
 
 impl Visitor {
-    pub(crate) fn new(core: Arc<Core>, worker: usize, #[cfg(feature = "tokio")] inbox: Arc<Inbox<Message>>) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        worker: usize,
+        #[cfg(feature = "tokio")] inbox: Arc<Inbox<WorkerMessage>>,
+    ) -> Self {
         let max_payload = core.fixed.terms.geometry.max_payload() as usize;
         Self {
             worker,
@@ -371,7 +375,7 @@ impl Visitor {
     fn serve(
         &mut self,
         session: &mut Session,
-        request: &Request,
+        request: &InboundRequest,
         metadata: Option<Metadata>,
         first: bool,
     ) -> Result<bool, Violation> {
@@ -406,7 +410,7 @@ impl Visitor {
         &mut self,
         session: &mut Session,
         handler: Option<&Handler>,
-        request: &Request,
+        request: &InboundRequest,
         metadata: Option<&Metadata>,
         first: bool,
     ) -> Result<(), Violation> {
@@ -428,7 +432,7 @@ impl Visitor {
     }
 
     /// Refuses a call that was taken and that no handler has.
-    fn refuse_unknown(&self, session: &mut Session, request: &Request, size: usize) -> Result<(), Violation> {
+    fn refuse_unknown(&self, session: &mut Session, request: &InboundRequest, size: usize) -> Result<(), Violation> {
         let failure = if self.core.may_run(request.deadline_us, size) {
             self.core.registry.unknown(request.message_type)
         } else {

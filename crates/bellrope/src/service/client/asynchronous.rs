@@ -12,13 +12,13 @@ use futures_core::Stream;
 
 use super::{
     blocking::{Read, WriteItem, write_item},
-    caller::{Buffers, Compared, PATIENCE, Request, ServiceCaller, incompatible, question},
+    caller::{Buffers, Compared, EncodedRequest, PATIENCE, ServiceCaller, incompatible, question},
 };
 use crate::{
     client::{AsyncChunkSink, AsyncClient, AsyncStream, CallError, CallOptions, MessageType},
     service::{
         error::ServiceError,
-        method::{Answer, Failed, Method, Outcome, read},
+        method::{Failed, Method, Outcome, Output, read},
         schema::SCHEMA,
     },
 };
@@ -58,8 +58,8 @@ impl ServiceCaller<AsyncClient> {
     }
 
     /// Calls a method that answers once.
-    pub async fn call<M: Method>(&self, request: Request, options: &CallOptions) -> Outcome<M> {
-        let Request(mut buffers) = request;
+    pub async fn call<M: Method>(&self, request: EncodedRequest, options: &CallOptions) -> Outcome<M> {
+        let EncodedRequest(mut buffers) = request;
         let Buffers { request: bytes, reply, .. } = &mut buffers;
         let called = with_type!(self, M, |found| self.client.call_into_with(found, bytes, reply, options));
         let outcome = called.map_err(ServiceError::Call).and_then(|()| read::<M>(reply));
@@ -70,7 +70,7 @@ impl ServiceCaller<AsyncClient> {
     /// Calls a method that answers with a stream.
     pub async fn stream<M: Method + 'static>(
         &self,
-        request: Request,
+        request: EncodedRequest,
         options: &CallOptions,
     ) -> Result<ItemsOf<M>, Failed<M>> {
         let bytes = request.0.request;
@@ -81,7 +81,7 @@ impl ServiceCaller<AsyncClient> {
     /// Calls a method that takes a stream and answers once.
     pub async fn upload<M: Method + 'static>(
         &self,
-        request: Request,
+        request: EncodedRequest,
         options: &CallOptions,
     ) -> Result<UploadOf<M>, Failed<M>> {
         let bytes = request.0.request;
@@ -92,7 +92,7 @@ impl ServiceCaller<AsyncClient> {
     /// Calls a method that has streams both ways.
     pub async fn duplex<M: Method + 'static>(
         &self,
-        request: Request,
+        request: EncodedRequest,
         options: &CallOptions,
     ) -> Result<HalvesOf<M>, Failed<M>> {
         let bytes = request.0.request;
@@ -102,14 +102,14 @@ impl ServiceCaller<AsyncClient> {
     }
 }
 
-type ItemsOf<M> = AsyncItems<<<M as Method>::Answer as Answer>::Value, <<M as Method>::Answer as Answer>::Error>;
+type ItemsOf<M> = AsyncItems<<<M as Method>::Output as Output>::Value, <<M as Method>::Output as Output>::Error>;
 
 type HalvesOf<M> = (AsyncOutgoing<<M as Method>::Sent>, ItemsOf<M>);
 
 type UploadOf<M> = AsyncUpload<
     <M as Method>::Sent,
-    <<M as Method>::Answer as Answer>::Value,
-    <<M as Method>::Answer as Answer>::Error,
+    <<M as Method>::Output as Output>::Value,
+    <<M as Method>::Output as Output>::Error,
 >;
 
 /// The items of a stream, as they come; also a [`Stream`]. An error of the application's is an item, and the stream may go

@@ -4,13 +4,13 @@ use std::{fmt, marker::PhantomData};
 
 use super::{
     byte_client::ByteClient,
-    caller::{Buffers, Compared, PATIENCE, Request, ServiceCaller, incompatible, question},
+    caller::{Buffers, Compared, EncodedRequest, PATIENCE, ServiceCaller, incompatible, question},
 };
 use crate::{
     client::{CallError, CallOptions, ChunkSink, ChunkStream, Client, MessageType},
     service::{
         error::ServiceError,
-        method::{Answer, Failed, Method, Outcome, read, write},
+        method::{Failed, Method, Outcome, Output, read, write},
         schema::SCHEMA,
     },
 };
@@ -46,8 +46,8 @@ impl<C: ByteClient> ServiceCaller<C> {
     }
 
     /// Calls a method that answers once.
-    pub fn call<M: Method>(&self, request: Request, options: &CallOptions) -> Outcome<M> {
-        let Request(mut buffers) = request;
+    pub fn call<M: Method>(&self, request: EncodedRequest, options: &CallOptions) -> Outcome<M> {
+        let EncodedRequest(mut buffers) = request;
         let Buffers { request: bytes, reply, .. } = &mut buffers;
         let called = self.with_type::<M, _>(|found| self.client.call_once(found, bytes, reply, options));
         let outcome = called.map_err(ServiceError::Call).and_then(|()| read::<M>(reply));
@@ -60,7 +60,7 @@ impl ServiceCaller<Client> {
     /// Calls a method that answers with a stream.
     pub fn stream<M: Method + 'static>(
         &self,
-        request: Request,
+        request: EncodedRequest,
         options: &CallOptions,
     ) -> Result<ItemsOf<M>, Failed<M>> {
         let bytes = request.0.request;
@@ -71,7 +71,7 @@ impl ServiceCaller<Client> {
     /// Calls a method that takes a stream and answers once.
     pub fn upload<M: Method + 'static>(
         &self,
-        request: Request,
+        request: EncodedRequest,
         options: &CallOptions,
     ) -> Result<UploadOf<M>, Failed<M>> {
         let bytes = request.0.request;
@@ -82,7 +82,7 @@ impl ServiceCaller<Client> {
     /// Calls a method that has streams both ways.
     pub fn duplex<M: Method + 'static>(
         &self,
-        request: Request,
+        request: EncodedRequest,
         options: &CallOptions,
     ) -> Result<HalvesOf<M>, Failed<M>> {
         let bytes = request.0.request;
@@ -92,12 +92,12 @@ impl ServiceCaller<Client> {
     }
 }
 
-type ItemsOf<M> = Items<<<M as Method>::Answer as Answer>::Value, <<M as Method>::Answer as Answer>::Error>;
+type ItemsOf<M> = Items<<<M as Method>::Output as Output>::Value, <<M as Method>::Output as Output>::Error>;
 
 type HalvesOf<M> = (Outgoing<<M as Method>::Sent>, ItemsOf<M>);
 
 type UploadOf<M> =
-    Upload<<M as Method>::Sent, <<M as Method>::Answer as Answer>::Value, <<M as Method>::Answer as Answer>::Error>;
+    Upload<<M as Method>::Sent, <<M as Method>::Output as Output>::Value, <<M as Method>::Output as Output>::Error>;
 
 /// Writes an item of a stream.
 pub(super) fn write_item<M: Method>(item: &M::Sent, bytes: &mut Vec<u8>) -> Result<(), CallError> {

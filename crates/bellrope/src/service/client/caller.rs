@@ -17,7 +17,7 @@ use crate::{
         json::Json,
         method::{Method, write},
         postcard::Postcard,
-        schema::{Question, Schema, between, schema_of},
+        schema::{Schema, SchemaQuestion, between, schema_of},
     },
 };
 
@@ -82,9 +82,9 @@ impl<C> ServiceCaller<C> {
 
 /// What a method is given, as it travels.
 #[derive(Debug)]
-pub struct Request(pub(super) Buffers);
+pub struct EncodedRequest(pub(super) Buffers);
 
-impl Request {
+impl EncodedRequest {
     /// Writes it.
     pub fn of<M: Method>(request: &impl Serialize) -> Result<Self, CallError> {
         let mut buffers = Buffers::take();
@@ -104,7 +104,7 @@ pub(super) enum Compared {
 pub(super) fn question<M: Method>() -> Vec<u8> {
     let mut question = Vec::new();
     // A name can always be written.
-    let _ = Json::encode(&Question { method: M::NAME.to_owned() }, &mut question);
+    let _ = Json::encode(&SchemaQuestion { method: M::NAME.to_owned() }, &mut question);
     question
 }
 

@@ -120,6 +120,6 @@ pub(crate) type Schemas = Mutex<BTreeMap<String, Schema>>;
 
 /// What a client asks `bellrope.schema`: the name of a method.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Question {
+pub(crate) struct SchemaQuestion {
     pub(crate) method: String,
 }

@@ -23,8 +23,8 @@ pub(crate) fn schema_of<M: Method>() -> Result<Option<Schema>, CodecError> {
     let mut found = Found::new(M::Codec::NAMED);
     let again = |bytes: &[u8]| rewritten::<M::Codec, M::Request<'_>>(bytes);
     let request = trace::<M::Codec, M::Request<'static>>(&mut found, "the arguments", again)?;
-    let again = |bytes: &[u8]| rewritten::<M::Codec, M::Answer>(bytes);
-    let answer = trace::<M::Codec, M::Answer>(&mut found, "the answer", again)?;
+    let again = |bytes: &[u8]| rewritten::<M::Codec, M::Output>(bytes);
+    let answer = trace::<M::Codec, M::Output>(&mut found, "the answer", again)?;
     let again = |bytes: &[u8]| rewritten::<M::Codec, M::Sent>(bytes);
     let sent = trace::<M::Codec, M::Sent>(&mut found, "what is sent", again)?;
     let (Some(request), Some(answer), Some(sent), Some(types)) = (request, answer, sent, found.types()) else {

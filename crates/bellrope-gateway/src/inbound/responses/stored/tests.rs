@@ -23,8 +23,8 @@ fn asked() -> Vec<Message> {
     vec![Message::new(Role::User, "Hi")]
 }
 
-fn answers() -> Answers {
-    Answers::new(AnswerSettings::default())
+fn answers() -> KeptAnswers {
+    KeptAnswers::new(AnswerSettings::default())
 }
 
 fn chunks() -> Vec<Chunk> {

@@ -11,7 +11,7 @@ use crate::notes::Notes;
 use crate::pass::PassFormat;
 use crate::providers::formats::address::{parse_base, push_segment};
 use crate::providers::formats::translate::Translate;
-use crate::providers::formats::wire_format::{Segment, Server, WireFormat};
+use crate::providers::formats::wire_format::{ProviderServer, Segment, WireFormat};
 use crate::secret::Secret;
 
 /// The version of the API where none is set.
@@ -52,10 +52,10 @@ impl WireFormat for Azure {
         &self,
         request: &ChatRequest,
         model: Option<&str>,
-        server: Server,
+        server: ProviderServer,
         notes: &mut Notes,
     ) -> Result<Vec<u8>, ProviderError> {
-        request::body(request, model, Server { at_inventor: true, message_extras: false, ..server }, notes)
+        request::body(request, model, ProviderServer { at_inventor: true, message_extras: false, ..server }, notes)
     }
 
     fn embeddings(&self) -> Option<&'static [Segment]> {

@@ -8,14 +8,14 @@ use crate::message::{ChatRequest, Prompt};
 use crate::notes::Notes;
 use crate::providers::formats::options;
 use crate::providers::formats::said::unwritable;
-use crate::providers::formats::wire_format::Server;
+use crate::providers::formats::wire_format::ProviderServer;
 
 /// The JSON to post.
 pub(crate) fn body(
     request: &ChatRequest,
     prompt: &Prompt,
     model: Option<&str>,
-    server: Server,
+    server: ProviderServer,
     notes: &mut Notes,
 ) -> Result<Vec<u8>, ProviderError> {
     let others = ["metadata", "reasoning_effort", "thinking"];

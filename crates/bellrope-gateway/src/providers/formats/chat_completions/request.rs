@@ -16,7 +16,7 @@ use crate::providers::formats::said::{
     COMPACTED, COMPACTED_REASON, Call, Output, Reasoning, Said, arguments, invalid, unwritable,
 };
 use crate::providers::formats::tools::{Offered, tools};
-use crate::providers::formats::wire_format::Server;
+use crate::providers::formats::wire_format::ProviderServer;
 
 /// The most texts that end an answer, the highest temperature and the longest name of a tool at OpenAI's own server.
 pub(super) const MAX_STOP: usize = 4;
@@ -35,7 +35,7 @@ const PICTURES: &str = "(The pictures of the results above:)";
 pub(crate) fn body(
     request: &ChatRequest,
     model: Option<&str>,
-    server: Server,
+    server: ProviderServer,
     notes: &mut Notes,
 ) -> Result<Vec<u8>, ProviderError> {
     let is_openai = server.at_inventor;
@@ -348,7 +348,7 @@ mod tests {
     use super::*;
 
     fn sent(request: &ChatRequest, model: Option<&str>, is_openai: bool) -> Value {
-        let server = Server { at_inventor: is_openai, message_extras: !is_openai, stream_options: true };
+        let server = ProviderServer { at_inventor: is_openai, message_extras: !is_openai, stream_options: true };
         serde_json::from_slice(&body(request, model, server, &mut Notes::default()).unwrap()).unwrap()
     }
 

@@ -7,7 +7,7 @@ use crate::error::ProviderError;
 use crate::message::ChatRequest;
 use crate::notes::Notes;
 use crate::providers::formats::options;
-use crate::providers::formats::wire_format::Server;
+use crate::providers::formats::wire_format::ProviderServer;
 
 /// The fields, which stand among the others of a request.
 #[derive(Serialize)]
@@ -45,7 +45,7 @@ impl<'a> Sampling<'a> {
     /// Of a request to this server, which takes temperatures up to `max_temperature`.
     pub(super) fn of(
         request: &'a ChatRequest,
-        server: Server,
+        server: ProviderServer,
         max_temperature: f64,
         notes: &mut Notes,
     ) -> Result<Self, ProviderError> {

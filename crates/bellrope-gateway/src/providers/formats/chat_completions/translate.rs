@@ -7,9 +7,9 @@ use serde_json::value::RawValue;
 use crate::error::ProviderError;
 use crate::json::{count, each, fields, fields_and, is_nothing, words};
 use crate::message::Chunk;
-use crate::providers::formats::answer::Answer;
+use crate::providers::formats::answer::PartialAnswer;
 use crate::providers::formats::calls::{Arguments, CallPiece, Place};
-use crate::providers::formats::fault::Fault;
+use crate::providers::formats::fault::StatedFault;
 use crate::providers::formats::parts::{Speech, arguments, content, message};
 use crate::providers::formats::reader::EventReader;
 use crate::providers::formats::translate::{Frames, Progress};
@@ -21,20 +21,20 @@ use crate::secret::Secret;
 /// use std::collections::VecDeque;
 /// use bellrope_gateway::formats::chat_completions::Translator;
 /// use bellrope_gateway::formats::{Progress, Translate};
-/// use bellrope_gateway::{Chunk, StopReason, sse::Event};
+/// use bellrope_gateway::{Chunk, StopReason, sse::SseEvent};
 ///
 /// let mut translator = Translator::default();
 /// let mut chunks = VecDeque::new();
 /// let data = r#"{"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}"#;
-/// translator.event(Event { name: "message", data }, &mut chunks)?;
-/// let progress = translator.event(Event { name: "message", data: "[DONE]" }, &mut chunks)?;
+/// translator.event(SseEvent { name: "message", data }, &mut chunks)?;
+/// let progress = translator.event(SseEvent { name: "message", data: "[DONE]" }, &mut chunks)?;
 /// assert_eq!(progress, Progress::Ended);
 /// assert_eq!(chunks, [Chunk::text("Hi"), Chunk::Done { stop_reason: StopReason::EndTurn }]);
 /// # Ok::<(), bellrope_gateway::ProviderError>(())
 /// ```
 #[derive(Debug, Default)]
 pub struct Translator {
-    answer: Answer,
+    answer: PartialAnswer,
     /// The choice that is read: the first that came. Only one is ever asked for.
     choice: Option<u64>,
     /// Whether anything came in a `delta`.
@@ -49,7 +49,7 @@ const MAX_CHOICES: usize = 128;
 impl Translator {
     /// A translator whose errors never hold `key`.
     pub fn new(key: Option<Secret>) -> Self {
-        Self { answer: Answer::new(EventReader::new(key)), ..Self::default() }
+        Self { answer: PartialAnswer::new(EventReader::new(key)), ..Self::default() }
     }
 
     /// Takes the JSON of an event or of a whole answer in; `false` if it holds no choice.
@@ -77,7 +77,7 @@ impl Translator {
             }
         }
         // What came with an error is not lost.
-        let fault = if has_error || !has_choice { Fault::in_event(frame) } else { None };
+        let fault = if has_error || !has_choice { StatedFault::in_event(frame) } else { None };
         match fault {
             Some(fault) => Err(self.answer.reader().failed(&fault)),
             None => self.answer.stopped(reason).map(|()| has_choice),
@@ -116,7 +116,7 @@ impl Translator {
         }
         self.answer.usage().update(usage);
         *reason = finish_reason.or(*reason);
-        match error.and_then(Fault::in_field) {
+        match error.and_then(StatedFault::in_field) {
             Some(fault) => Err(self.answer.reader().failed(&fault)),
             None => Ok(()),
         }
@@ -179,7 +179,7 @@ impl Translator {
 impl Frames for Translator {
     const DONE_ENDS: bool = true;
 
-    fn answer(&mut self) -> &mut Answer {
+    fn answer(&mut self) -> &mut PartialAnswer {
         &mut self.answer
     }
 
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
     use crate::message::{StopReason, Usage};
     use crate::providers::formats::translate::Translate;
-    use crate::sse::Event;
+    use crate::sse::SseEvent;
     use crate::testing::{Played, call, play as play_to};
 
     fn play(events: &[&str]) -> Played {
@@ -261,7 +261,7 @@ mod tests {
     fn an_event_that_the_end_cut_off_counts_if_it_is_whole() {
         let stop = r#"{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}"#;
         for (data, is_whole) in [(stop, true), (&stop[..20], false), ("{}", false)] {
-            let unfinished = Some(Event { name: "message", data });
+            let unfinished = Some(SseEvent { name: "message", data });
             let ended = Translator::default().end(unfinished, "fin".into(), &mut VecDeque::new());
             assert_eq!(ended.is_ok(), is_whole, "{data}");
             assert!(is_whole || ended.unwrap_err().code() == "truncated", "{data}");
@@ -321,7 +321,7 @@ mod tests {
         assert!(error.retryable());
         assert_eq!(error.to_string(), "the provider broke off with an error (429): Slow down, [secret]");
         let mut out = VecDeque::new();
-        let event = Event { name: "error", data: "backend died" };
+        let event = SseEvent { name: "error", data: "backend died" };
         let error = Translator::default().event(event, &mut out).unwrap_err();
         assert_eq!(error.to_string(), "the provider broke off with an error: backend died");
     }

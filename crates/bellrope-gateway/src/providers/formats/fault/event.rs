@@ -2,14 +2,14 @@
 
 use serde_json::value::RawValue;
 
-use super::{Fault, status_of};
+use super::{StatedFault, status_of};
 use crate::json::{each, fields, is_nothing, number, words};
 use crate::providers::formats::reason::Reason;
 
 /// How deep an error may lie in errors.
 const MAX_DEPTH: usize = 4;
 
-impl Fault {
+impl StatedFault {
     /// The fault that an event reports; `None` if it reports none. Text that is only called `message` counts as a fault
     /// where nothing says what else it is, so what may be an answer has to be looked at first.
     pub(crate) fn in_event(event: &RawValue) -> Option<Self> {
@@ -22,7 +22,7 @@ impl Fault {
     }
 }
 
-fn nested(event: &RawValue, depth: usize) -> Option<Fault> {
+fn nested(event: &RawValue, depth: usize) -> Option<StatedFault> {
     let depth = depth.checked_sub(1)?;
     if event.get().starts_with('[') {
         let mut first = None;
@@ -94,7 +94,7 @@ fn nested(event: &RawValue, depth: usize) -> Option<Fault> {
 }
 
 /// The fault in the value of `error`, with the words beside it.
-fn in_error(error: &RawValue, beside: Option<&str>, depth: usize) -> Option<Fault> {
+fn in_error(error: &RawValue, beside: Option<&str>, depth: usize) -> Option<StatedFault> {
     if is_nothing(error) {
         return None;
     }
@@ -102,7 +102,7 @@ fn in_error(error: &RawValue, beside: Option<&str>, depth: usize) -> Option<Faul
         let is_text = error.get().starts_with('"');
         return Some(match beside {
             Some(message) => fault(Some(word).filter(|word| word != "true"), None, message.to_owned()),
-            None if is_text => Fault::of_message(word),
+            None if is_text => StatedFault::of_message(word),
             None => fault(Some(word.clone()), None, word),
         });
     }
@@ -126,9 +126,9 @@ fn in_error(error: &RawValue, beside: Option<&str>, depth: usize) -> Option<Faul
 }
 
 /// `other`: another word that may give the status away.
-fn fault(code: Option<String>, other: Option<&str>, message: String) -> Fault {
+fn fault(code: Option<String>, other: Option<&str>, message: String) -> StatedFault {
     let status = code.as_deref().and_then(status_of).or_else(|| other.and_then(status_of));
-    Fault { code, message, status }
+    StatedFault { code, message, status }
 }
 
 /// Code and words of a field such as `base_resp`.
@@ -204,8 +204,8 @@ mod tests {
             (r#"{"code":"1301","msg":"m"}"#, Some("1301"), "m", None),
             (r#"{"message":"m \ud83d"}"#, None, "m \u{fffd}", None),
         ] {
-            let expected = Fault { code: code.map(str::to_owned), message: message.to_owned(), status };
-            assert_eq!(raw(event, Fault::in_event).unwrap(), Some(expected), "{event}");
+            let expected = StatedFault { code: code.map(str::to_owned), message: message.to_owned(), status };
+            assert_eq!(raw(event, StatedFault::in_event).unwrap(), Some(expected), "{event}");
         }
     }
 
@@ -222,7 +222,7 @@ mod tests {
             r#"{"code":0,"object":"chat.completion.chunk"}"#,
             r#"{"message":{"role":"assistant"}}"#,
         ] {
-            assert_eq!(raw(event, Fault::in_event).unwrap(), None, "{event}");
+            assert_eq!(raw(event, StatedFault::in_event).unwrap(), None, "{event}");
         }
     }
 }

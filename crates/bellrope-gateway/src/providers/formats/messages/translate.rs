@@ -6,11 +6,11 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::error::ProviderError;
-use crate::json::{Piece, count, each, fields, fields_and, is_nothing, words};
+use crate::json::{TextPiece, count, each, fields, fields_and, is_nothing, words};
 use crate::message::Chunk;
-use crate::providers::formats::answer::Answer;
+use crate::providers::formats::answer::PartialAnswer;
 use crate::providers::formats::calls::{Arguments, CallPiece, Place};
-use crate::providers::formats::fault::Fault;
+use crate::providers::formats::fault::StatedFault;
 use crate::providers::formats::parts;
 use crate::providers::formats::reader::EventReader;
 use crate::providers::formats::translate::{Frames, Progress};
@@ -22,7 +22,7 @@ use crate::secret::Secret;
 /// use std::collections::VecDeque;
 /// use bellrope_gateway::formats::messages::Translator;
 /// use bellrope_gateway::formats::{Progress, Translate};
-/// use bellrope_gateway::{Chunk, StopReason, sse::Event};
+/// use bellrope_gateway::{Chunk, StopReason, sse::SseEvent};
 ///
 /// let mut translator = Translator::default();
 /// let mut chunks = VecDeque::new();
@@ -30,16 +30,16 @@ use crate::secret::Secret;
 ///     r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}"#,
 ///     r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#,
 /// ] {
-///     translator.event(Event { name: "message", data }, &mut chunks)?;
+///     translator.event(SseEvent { name: "message", data }, &mut chunks)?;
 /// }
-/// let progress = translator.event(Event { name: "message_stop", data: r#"{"type":"message_stop"}"# }, &mut chunks)?;
+/// let progress = translator.event(SseEvent { name: "message_stop", data: r#"{"type":"message_stop"}"# }, &mut chunks)?;
 /// assert_eq!(progress, Progress::Ended);
 /// assert_eq!(chunks, [Chunk::text("Hi"), Chunk::Done { stop_reason: StopReason::EndTurn }]);
 /// # Ok::<(), bellrope_gateway::ProviderError>(())
 /// ```
 #[derive(Debug, Default)]
 pub struct Translator {
-    answer: Answer,
+    answer: PartialAnswer,
     /// The signature of the reasoning so far, or nothing.
     signature: String,
 }
@@ -50,7 +50,7 @@ const MAX_SIGNATURE: usize = 1 << 20;
 impl Translator {
     /// A translator whose errors never hold `key`.
     pub fn new(key: Option<Secret>) -> Self {
-        Self { answer: Answer::new(EventReader::new(key)), signature: String::new() }
+        Self { answer: PartialAnswer::new(EventReader::new(key)), signature: String::new() }
     }
 
     /// Takes a message in, or the beginning of one.
@@ -119,7 +119,7 @@ impl Translator {
         let Some([kind, text, thinking, json, refusal, signature]) = found else { return Ok(()) };
         self.sign(signature);
         let kind = kind.and_then(words);
-        let said = [text, thinking, json, refusal].map(|said| said.and_then(Piece::of));
+        let said = [text, thinking, json, refusal].map(|said| said.and_then(TextPiece::of));
         let says_nothing = said.iter().all(Option::is_none);
         let [text, thinking, json, refusal] = said;
         if let Some(text) = text {
@@ -145,7 +145,7 @@ impl Translator {
 impl Frames for Translator {
     const DONE_ENDS: bool = true;
 
-    fn answer(&mut self) -> &mut Answer {
+    fn answer(&mut self) -> &mut PartialAnswer {
         &mut self.answer
     }
 
@@ -157,7 +157,7 @@ impl Frames for Translator {
         let kind = kind.and_then(words);
         let place = index.and_then(count).map_or(Place::Latest, Place::Index);
         let may_fail = error.is_some() || kind.as_deref().is_none_or(|kind| kind == "error");
-        if let Some(fault) = may_fail.then(|| Fault::in_event(frame)).flatten() {
+        if let Some(fault) = may_fail.then(|| StatedFault::in_event(frame)).flatten() {
             return Err(self.answer.reader().failed(&fault));
         }
         match kind.as_deref().unwrap_or(name) {

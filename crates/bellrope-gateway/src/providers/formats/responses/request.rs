@@ -11,7 +11,7 @@ use crate::providers::formats::ids::CallRules;
 use crate::providers::formats::options::{self, Form};
 use crate::providers::formats::said::{Call, Output, Reasoning, Said, arguments, invalid};
 use crate::providers::formats::tools::{Offered, Tools, tools};
-use crate::providers::formats::wire_format::Server;
+use crate::providers::formats::wire_format::ProviderServer;
 
 /// The highest temperature.
 const MAX_TEMPERATURE: f64 = 2.0;
@@ -29,7 +29,7 @@ const LONGEST_ID: usize = 64;
 pub(crate) fn body(
     request: &ChatRequest,
     model: Option<&str>,
-    server: Server,
+    server: ProviderServer,
     notes: &mut Notes,
 ) -> Result<Vec<u8>, ProviderError> {
     if !request.stop.is_empty() {
@@ -76,7 +76,12 @@ pub(crate) fn body(
     body.write()
 }
 
-fn set_options(body: &mut Body, request: &ChatRequest, server: Server, notes: &mut Notes) -> Result<(), ProviderError> {
+fn set_options(
+    body: &mut Body,
+    request: &ChatRequest,
+    server: ProviderServer,
+    notes: &mut Notes,
+) -> Result<(), ProviderError> {
     let mut max_tokens = options::max_tokens(request);
     if let Some(few) = max_tokens.filter(|tokens| server.at_inventor && *tokens < LEAST_TOKENS) {
         notes.add(&format!("`max_tokens` {few} was sent as {LEAST_TOKENS}, the least that OpenAI's responses take"));
@@ -235,7 +240,7 @@ fn tool_choice(choice: &ToolChoice) -> Value {
 mod tests {
     use super::*;
 
-    const SERVER: Server = Server { at_inventor: false, message_extras: true, stream_options: true };
+    const SERVER: ProviderServer = ProviderServer { at_inventor: false, message_extras: true, stream_options: true };
 
     fn sent(request: Value) -> Value {
         let request = serde_json::from_value(request).unwrap();

@@ -7,11 +7,11 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::error::ProviderError;
-use crate::json::{Piece, count, each, fields, is_nothing, words};
+use crate::json::{TextPiece, count, each, fields, is_nothing, words};
 use crate::message::{Chunk, StopReason};
-use crate::providers::formats::answer::Answer;
+use crate::providers::formats::answer::PartialAnswer;
 use crate::providers::formats::calls::{Arguments, CallPiece, Place};
-use crate::providers::formats::fault::Fault;
+use crate::providers::formats::fault::StatedFault;
 use crate::providers::formats::parts::{Speech, arguments, content};
 use crate::providers::formats::reader::EventReader;
 use crate::providers::formats::reason::Reason;
@@ -27,21 +27,21 @@ const MAX_PARTS: usize = 4096;
 /// use std::collections::VecDeque;
 /// use bellrope_gateway::formats::responses::Translator;
 /// use bellrope_gateway::formats::{Progress, Translate};
-/// use bellrope_gateway::{Chunk, StopReason, sse::Event};
+/// use bellrope_gateway::{Chunk, StopReason, sse::SseEvent};
 ///
 /// let mut translator = Translator::default();
 /// let mut chunks = VecDeque::new();
 /// let data = r#"{"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"Hi"}"#;
-/// translator.event(Event { name: "response.output_text.delta", data }, &mut chunks)?;
+/// translator.event(SseEvent { name: "response.output_text.delta", data }, &mut chunks)?;
 /// let data = r#"{"type":"response.completed","response":{"status":"completed"}}"#;
-/// let progress = translator.event(Event { name: "response.completed", data }, &mut chunks)?;
+/// let progress = translator.event(SseEvent { name: "response.completed", data }, &mut chunks)?;
 /// assert_eq!(progress, Progress::Ended);
 /// assert_eq!(chunks, [Chunk::text("Hi"), Chunk::Done { stop_reason: StopReason::EndTurn }]);
 /// # Ok::<(), bellrope_gateway::ProviderError>(())
 /// ```
 #[derive(Debug, Default)]
 pub struct Translator {
-    answer: Answer,
+    answer: PartialAnswer,
     /// The parts that came in pieces, so that their repetition at the end says nothing new.
     spoken: BTreeSet<Part>,
     /// Whether details of reasoning were handed out, and whether what comes now only repeats them.
@@ -77,7 +77,7 @@ impl Where<'_> {
 impl Translator {
     /// A translator whose errors never hold `key`.
     pub fn new(key: Option<Secret>) -> Self {
-        Self { answer: Answer::new(EventReader::new(key)), ..Self::default() }
+        Self { answer: PartialAnswer::new(EventReader::new(key)), ..Self::default() }
     }
 
     /// Takes in more text of a part.
@@ -131,7 +131,7 @@ impl Translator {
         let at = Where { item_id: at.item_id.or(id), ..at };
         match kind.and_then(words).as_deref() {
             Some("function_call") => {
-                let text = arguments(text).map(Piece::alone);
+                let text = arguments(text).map(TextPiece::alone);
                 let piece = CallPiece {
                     place: at.place(),
                     id: call_id.and_then(words),
@@ -194,7 +194,7 @@ impl Translator {
                 self.item(item, Where { output_index: index.as_deref(), ..Where::default() }, true, out)
             })?;
         }
-        if let Some(fault) = error.and_then(Fault::in_field) {
+        if let Some(fault) = error.and_then(StatedFault::in_field) {
             return Err(self.answer.reader().failed(&fault));
         }
         let status = status.and_then(words);
@@ -227,14 +227,14 @@ impl Translator {
     }
 
     fn ended_as(&self, status: &str) -> ProviderError {
-        self.answer.reader().failed(&Fault::of_message(format!("the response ended as `{status}`")))
+        self.answer.reader().failed(&StatedFault::of_message(format!("the response ended as `{status}`")))
     }
 }
 
 impl Frames for Translator {
     const DONE_ENDS: bool = false;
 
-    fn answer(&mut self) -> &mut Answer {
+    fn answer(&mut self) -> &mut PartialAnswer {
         &mut self.answer
     }
 
@@ -279,7 +279,7 @@ impl Frames for Translator {
         let kind = kind.and_then(words);
         let at = Where { output_index, item_id, part: content_index.or(summary_index) };
         let may_fail = error.is_some() || kind.as_deref().is_none_or(|kind| kind == "error");
-        if let Some(fault) = may_fail.then(|| Fault::in_event(frame)).flatten() {
+        if let Some(fault) = may_fail.then(|| StatedFault::in_event(frame)).flatten() {
             return Err(self.answer.reader().failed(&fault));
         }
         match kind.as_deref().unwrap_or(name) {
@@ -309,7 +309,7 @@ impl Frames for Translator {
                 self.answer.call(CallPiece { place: at.place(), arguments, ..CallPiece::default() }, out)?;
             }
             "response.function_call_arguments.done" => {
-                let whole = arguments(whole).map(Piece::alone);
+                let whole = arguments(whole).map(TextPiece::alone);
                 let arguments = whole.map_or(Arguments::None, Arguments::Whole);
                 self.answer.call(CallPiece { place: at.place(), arguments, ..CallPiece::default() }, out)?;
             }
@@ -321,7 +321,8 @@ impl Frames for Translator {
                 let [failed, usage] =
                     response.and_then(|response| fields(response, ["error", "usage"])).unwrap_or_default();
                 self.answer.usage().update(usage);
-                let fault = failed.and_then(Fault::in_field).or_else(|| Fault::in_event(response.unwrap_or(frame)));
+                let fault =
+                    failed.and_then(StatedFault::in_field).or_else(|| StatedFault::in_event(response.unwrap_or(frame)));
                 return Err(fault.map_or_else(|| self.ended_as(word), |fault| self.answer.reader().failed(&fault)));
             }
             "response.created" | "response.in_progress" => {

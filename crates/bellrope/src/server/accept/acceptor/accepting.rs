@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bellrope_proto::handshake::Status;
+use bellrope_proto::handshake::HandshakeStatus;
 use bellrope_shm::{process, socket::Socket};
 
 use super::{Acceptor, EXHAUSTED_PAUSE};
@@ -51,7 +51,7 @@ impl Acceptor {
             Ok(peer) => peer,
             Err(error) => {
                 let text = format!("the system does not say who is at the other end: {error}");
-                return self.refuse(&socket, 0, Status::Forbidden, &text);
+                return self.refuse(&socket, 0, HandshakeStatus::Forbidden, &text);
             }
         };
         if !process::names_user(peer.uid) {
@@ -60,7 +60,7 @@ impl Acceptor {
                  user namespace, or map the client's user into the server's",
                 peer.uid
             );
-            return self.refuse(&socket, peer.pid, Status::Forbidden, &text);
+            return self.refuse(&socket, peer.pid, HandshakeStatus::Forbidden, &text);
         }
         self.accepted.push(peer, socket);
     }

@@ -13,7 +13,7 @@ use crate::server::{
     },
     inbox::Inbox,
     instructions,
-    message::{AsyncReply, Message},
+    message::{AsyncReply, WorkerMessage},
     parked::Parked,
     worker::{session::Session, visit::Turn},
 };
@@ -65,7 +65,7 @@ impl Still {
     }
 
     fn heed(&mut self, said: impl IntoIterator<Item = (SessionId, u64, FromHandler)>) {
-        let message = |(session, call, what)| Message::FromHandler { session, call, what };
+        let message = |(session, call, what)| WorkerMessage::FromHandler { session, call, what };
         self.worker.heed(said.into_iter().map(message).collect());
     }
 }
@@ -139,7 +139,7 @@ fn what_was_said_to_a_connection_that_is_gone_goes_with_it() {
 /// A worker that sleeps, parked where others may stand in for it.
 struct Asleep {
     parked: Arc<Parked<Worker>>,
-    inbox: Arc<Inbox<Message>>,
+    inbox: Arc<Inbox<WorkerMessage>>,
     core: Arc<Core>,
     _runtime: tokio::runtime::Runtime,
 }
@@ -197,7 +197,7 @@ fn whoever_stands_in_leaves_what_is_not_of_handlers_to_the_worker_and_wakes_it()
     let mut still = Still::new();
     let (mut client, session, calls) = still.client(1, ASYNC);
     let asleep = still.sleep();
-    assert!(asleep.inbox.send(Message::TypesChanged), "its sender is none who stands in");
+    assert!(asleep.inbox.send(WorkerMessage::TypesChanged), "its sender is none who stands in");
     assert!(asleep.is_woken());
     asleep.inbox.notifier().clear();
     // It has not woken yet.
@@ -206,7 +206,7 @@ fn whoever_stands_in_leaves_what_is_not_of_handlers_to_the_worker_and_wakes_it()
     assert_eq!(came(&mut client), calls);
     assert!(asleep.is_woken());
     let mut worker = asleep.parked.take();
-    assert!(matches!(worker.left[..], [Message::TypesChanged]));
+    assert!(matches!(worker.left[..], [WorkerMessage::TypesChanged]));
     worker.read_inbox();
     assert!(worker.left.is_empty());
 }
@@ -242,7 +242,7 @@ fn what_finds_no_room_or_exceeds_a_turn_wakes_the_worker() {
     assert!(is_full(worker.sessions[session.index].as_ref().unwrap()));
     // More than one turn of answers.
     worker.hot.clear();
-    let message = |call: &u64| Message::FromHandler { session: crowded, call: *call, what: empty() };
+    let message = |call: &u64| WorkerMessage::FromHandler { session: crowded, call: *call, what: empty() };
     worker.heed(others.iter().map(message).collect());
     assert!(!worker.stand_in());
     let mut all = came(&mut crowd);

@@ -7,7 +7,7 @@ use super::*;
 use crate::server::{
     handler::registry::{Handler, Registry},
     instructions,
-    message::{Message, NewConnection},
+    message::{NewConnection, WorkerMessage},
 };
 
 const ECHO: u16 = 1;
@@ -143,12 +143,12 @@ fn whoever_comes_in_is_taken_over_before_most_of_another_process() {
     for _ in 0..MANY {
         let (accepted, client, socket) = busy.connection(CROWD);
         others.push((client, socket));
-        assert!(inbox.send(Message::Connected(Box::new(accepted))));
+        assert!(inbox.send(WorkerMessage::Connected(Box::new(accepted))));
     }
     let (accepted, mut connection, socket) = busy.connection(CROWD + 1);
     connection.submit(ECHO, Style::Unary, b"", None).unwrap();
     let _ = connection.commit();
-    assert!(inbox.send(Message::Connected(Box::new(accepted))));
+    assert!(inbox.send(WorkerMessage::Connected(Box::new(accepted))));
     let mut honest = Client { connection, socket, index: 0 };
     let rounds = busy.serve(&mut honest);
     assert!(rounds <= 2 && busy.worker.sessions.len() < MANY / 10, "{rounds}, {}", busy.worker.sessions.len());

@@ -7,7 +7,7 @@ use super::*;
 use crate::server::{
     handler::registry::{Handler, Registry},
     instructions,
-    message::Message,
+    message::WorkerMessage,
 };
 
 const ECHO: u16 = 1;
@@ -139,7 +139,7 @@ fn an_honest_call_is_served_after_a_few_newcomers_and_whoever_is_gone_already_is
         let (mut connection, accepted, _) = instructions::accepted(&worker.0.core);
         connection.submit(ECHO, Style::Unary, b"", None).unwrap();
         let _ = connection.commit();
-        assert!(inbox.send(Message::Connected(Box::new(accepted))));
+        assert!(inbox.send(WorkerMessage::Connected(Box::new(accepted))));
     }
     honest.call();
     worker.0.look_after_sleepers();
@@ -163,7 +163,7 @@ fn the_worker_does_not_sleep_while_something_is_put_off() {
 fn an_event_of_one_that_is_gone_is_not_taken_for_that_of_the_next_at_its_place() {
     let mut worker = Stepped::new();
     let client = worker.client();
-    let late = Event { key: key(client.index, 1), hung_up: true };
+    let late = PollEvent { key: key(client.index, 1), hung_up: true };
     worker.0.end(client.index, Closing::HungUp);
     worker.settle();
     let (mut connection, mut accepted, socket) = instructions::accepted(&worker.0.core);
