@@ -59,7 +59,7 @@ impl Behind {
         outgoing: Option<ChunkSender>,
     ) -> Result<Vec<u8>, HandlerError> {
         let handler = match &*self.0.handler {
-            Handler::Elsewhere(_, handler) => handler,
+            Handler::Elsewhere(elsewhere) => &elsewhere.1,
             handler => handler,
         };
         match (handler, incoming, outgoing) {
