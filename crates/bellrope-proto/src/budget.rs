@@ -550,7 +550,7 @@ mod tests {
     // Fault 59.
     #[test]
     fn what_is_little_stays_little_however_often_it_is_asked_for() {
-        let budget = Budget::new(10_000);
+        let budget = BufferBudget::new(10_000);
         let [greedy, modest] = [(); 2].map(|()| Holder::new(&budget, None));
         let (mut most, _waits) = (greedy.reserve(6_400).unwrap(), modest.wait(5_000));
         let little: Vec<_> = std::iter::from_fn(|| greedy.reserve_more(10)).collect();
@@ -571,7 +571,7 @@ mod tests {
     // Fault 59.
     #[test]
     fn a_large_message_finds_room_beside_an_open_stream_of_its_own_connection() {
-        let budget = Budget::new(64_000);
+        let budget = BufferBudget::new(64_000);
         let user = Holder::new(&budget, None);
         let process = Holder::new(&budget, Some(Arc::clone(&user)));
         let connection = Holder::new(&budget, Some(process));

@@ -73,7 +73,7 @@ impl Codec for Lines {
     }
 }
 
-#[bellrope::service(codec = "self::Lines")]
+#[bellrope::service(codec = "Lines")]
 trait Desk {
     fn first(&self) -> u8;
     fn second(&self) -> u8;

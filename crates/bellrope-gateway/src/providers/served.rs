@@ -18,7 +18,7 @@ use crate::error::ProviderError;
 use crate::message::{
     ChatRequest, Chunk, CompletionRequest, ModelInfo, ModelList, Prompt, ProviderHealth, SequencedChunk,
 };
-use crate::provider::{BoxFuture, Capabilities, ChunkStream, EmbeddingRequest, Provider, ProviderLimits};
+use crate::provider::{BoxFuture, Capabilities, EmbeddingRequest, Provider, ProviderLimits, ProviderStream};
 
 use connections::Connections;
 use errors::{forwarded, in_words};
@@ -131,7 +131,7 @@ impl Provider for ServedProvider {
         ProviderLimits { breaker: None, ..ProviderLimits::default() }
     }
 
-    fn chat_stream(&self, request: ChatRequest) -> ChunkStream {
+    fn chat_stream(&self, request: ChatRequest) -> ProviderStream {
         let this = self.clone();
         let begun = stream::once(async move {
             let begun = this.begin(request).await;

@@ -434,7 +434,7 @@ impl Draft<'_> {
             return producer.stage_with_care(header, id, extension);
         }
         let size = record_size(len.into(), false);
-        if size != emptied.into() {
+        if size != u64::from(emptied) {
             producer.view.store(at + size as usize, EMPTY, Ordering::Relaxed);
         }
         producer.describe(at, id, None);
@@ -450,7 +450,7 @@ impl Producer {
         let extended = flags & EXTENDED != 0;
         let word = header | flags & !WRAPS;
         let size = record_size(len.into(), extended);
-        if size != emptied.into() {
+        if size != u64::from(emptied) {
             self.view.store(at + size as usize, EMPTY, Ordering::Relaxed);
         }
         self.describe(at, id, extended.then_some(extension));

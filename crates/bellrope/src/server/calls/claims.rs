@@ -75,7 +75,7 @@ impl Claims {
 
 #[cfg(test)]
 mod tests {
-    use bellrope_proto::Budget;
+    use bellrope_proto::BufferBudget;
 
     use super::*;
 
@@ -89,7 +89,7 @@ mod tests {
     // Fault 59.
     #[tokio::test]
     async fn what_one_process_waits_for_holds_up_no_claim_of_another() {
-        let (budget, claims) = (Budget::new(1000), Arc::new(Claims::default()));
+        let (budget, claims) = (BufferBudget::new(1000), Arc::new(Claims::default()));
         let [full, greedy, modest] = [(); 3].map(|()| Holder::new(&budget, None));
         let mut most = full.reserve(850).unwrap();
         let claim = |process, holder: &Arc<Holder>, bytes| {
@@ -117,7 +117,7 @@ mod tests {
     // Fault 59.
     #[tokio::test]
     async fn two_that_want_more_than_their_share_get_it_one_after_the_other() {
-        let (budget, claims) = (Budget::new(1000), Arc::new(Claims::default()));
+        let (budget, claims) = (BufferBudget::new(1000), Arc::new(Claims::default()));
         let holders = [(); 2].map(|()| Holder::new(&budget, None));
         let held = holders.each_ref().map(|holder| holder.reserve(100).unwrap());
         let full = Holder::new(&budget, None);
@@ -139,7 +139,7 @@ mod tests {
     // Fault 59.
     #[tokio::test]
     async fn processes_whose_claims_are_over_are_forgotten() {
-        let (budget, claims) = (Budget::new(1000), Claims::default());
+        let (budget, claims) = (BufferBudget::new(1000), Claims::default());
         let holder = Holder::new(&budget, None);
         for process in 0..10_000 {
             drop(claims.room((7, process), &holder, 1).await);

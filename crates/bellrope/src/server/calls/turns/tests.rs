@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use bellrope_proto::Budget;
+use bellrope_proto::BufferBudget;
 
 use super::*;
 
@@ -209,7 +209,7 @@ fn a_process_with_many_busy_connections_has_as_many_tasks_in_the_runtimes_queue_
 
     let runtime = one_thread();
     let order: Arc<Mutex<Vec<usize>>> = Arc::default();
-    let budget = Budget::new(1_000_000);
+    let budget = BufferBudget::new(1_000_000);
     let process = Holder::new(&budget, None);
     let crowd: Vec<_> =
         (0..CONNECTIONS).map(|_| (Turns::default(), Holder::new(&budget, Some(Arc::clone(&process))))).collect();
