@@ -49,7 +49,9 @@ impl Options {
         match codec.value().as_str() {
             "json" => Ok(quote!(#bellrope::service::Json)),
             "postcard" => Ok(quote!(#bellrope::service::Postcard)),
-            own if own.contains("::") => codec.parse::<Path>().map(|path| quote!(#path)),
+            own if own.contains("::") || own.starts_with(char::is_uppercase) => {
+                codec.parse::<Path>().map(|path| quote!(#path))
+            }
             _ => Err(syn::Error::new_spanned(
                 codec,
                 "a codec is \"json\", \"postcard\", or the path of a type that is a Codec, such as \"crate::Lines\"",
