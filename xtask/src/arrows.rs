@@ -132,17 +132,22 @@ const LONGER: &[(&str, &str)] = &[];
 /// The only folder with unsafe code, seen from the workspace's root.
 const UNSAFE_HOME: &str = "crates/bellrope-shm";
 
+/// The only file of what ships that reads `/proc` and `/sys`, and what does not ship.
+const READER: &str = "crates/bellrope-shm/src/linux/proc.rs";
+const NEVER_SHIPS: [&str; 2] = ["crates/bellrope-peers", "crates/bellrope-testkit"];
+
 /// All rules of this module.
 ///
 /// # Errors
 /// A file cannot be read, or cargo cannot be asked.
 pub fn check(root: &Path) -> anyhow::Result<Found> {
-    let rules: [Rule; 6] = [
+    let rules: [Rule; 7] = [
         dependencies_follow_the_table,
         every_crate_has_a_row,
         what_stands_apart_keeps_apart,
         no_crate_is_a_drawer,
         unsafe_code_stays_at_home,
+        one_file_reads_proc,
         no_file_outgrows_its_bound,
     ];
     let mut faults = Vec::new();
@@ -247,6 +252,32 @@ pub fn unsafe_code_stays_at_home(root: &Path) -> anyhow::Result<Vec<String>> {
                 let place = format!("{}:{}", path.display(), index + 1);
                 faults
                     .push(format!("{place}: unsafe code outside {UNSAFE_HOME}; move it there behind a safe function"));
+            }
+        }
+    }
+    Ok(faults)
+}
+
+/// What the kernel tells in files is read in one of ours, so that another system has one to stand in for. Tests look for
+/// themselves.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn one_file_reads_proc(root: &Path) -> anyhow::Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for (path, source) in rust_files(root)? {
+        let ships = path.starts_with("crates") && path.iter().any(|folder| folder == "src");
+        let is_test = path.file_name().is_some_and(|name| name == "tests.rs");
+        if !ships || is_test || path == Path::new(READER) || NEVER_SHIPS.iter().any(|apart| path.starts_with(apart)) {
+            continue;
+        }
+        for (index, line) in source.lines().take(counted_lines(&source)).enumerate() {
+            if ["\"/proc/", "\"/sys/"].iter().any(|start| line.contains(start)) {
+                faults.push(format!(
+                    "{}:{}: only {READER} reads there; add a function to it",
+                    path.display(),
+                    index + 1
+                ));
             }
         }
     }

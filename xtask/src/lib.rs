@@ -12,5 +12,6 @@ pub mod found;
 pub mod lengths;
 pub mod links;
 mod metadata;
+pub mod names;
 pub mod promises;
 pub mod sources;

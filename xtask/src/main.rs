@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use xtask::{api, arrows, budgets, circles, dependencies, faults, found::Found, lengths, links, promises};
+use xtask::{api, arrows, budgets, circles, dependencies, faults, found::Found, lengths, links, names, promises};
 
 const HELP: &str = "\
 Examples:
@@ -47,6 +47,8 @@ enum Command {
     Links,
     /// README.md, ARCHITECTURE.md and docs/plugins.md are no longer than they may be.
     Lengths,
+    /// Types that more than one file may name have names of their own.
+    Names,
     /// The public paths of the libraries are those of docs/api.txt.
     Api(ApiArgs),
     /// What the program costs, held against budgets.toml.
@@ -105,7 +107,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     let root = &cli.root;
     match &cli.command {
         Command::Check => {
-            let checks: [(&str, Check); 9] = [
+            let checks: [(&str, Check); 10] = [
                 ("circles", circles::check),
                 ("arrows", arrows::check),
                 ("promises", promises::check),
@@ -113,6 +115,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
                 ("dependencies", dependencies::check),
                 ("links", links::check),
                 ("lengths", lengths::check),
+                ("names", names::check),
                 ("api", api::check),
                 ("budgets", crates_alone),
             ];
@@ -136,6 +139,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         Command::Dependencies => tell("dependencies", &dependencies::check(root)?),
         Command::Links => tell("links", &links::check(root)?),
         Command::Lengths => tell("lengths", &lengths::check(root)?),
+        Command::Names => tell("names", &names::check(root)?),
         Command::Api(ApiArgs { write }) => {
             if *write {
                 api::write(root)?;

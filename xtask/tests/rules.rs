@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use xtask::{arrows, budgets, circles, dependencies, faults, found::Found, lengths, links, promises};
+use xtask::{arrows, budgets, circles, dependencies, faults, found::Found, lengths, links, names, promises};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
@@ -43,6 +43,16 @@ fn no_crate_is_a_drawer_for_everything() {
 #[test]
 fn unsafe_code_stands_in_the_shared_memory_crate_alone() {
     none(arrows::unsafe_code_stays_at_home(&root()));
+}
+
+#[test]
+fn one_file_reads_what_the_kernel_tells_in_files() {
+    none(arrows::one_file_reads_proc(&root()));
+}
+
+#[test]
+fn no_two_types_have_one_name() {
+    none_found(names::check(&root()));
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub(crate) const RAW: &str = "bench.raw";
 
 /// What comes back.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Seen {
+pub(crate) struct Returned {
     pub(crate) id: u32,
     pub(crate) length: u32,
     pub(crate) on: bool,
@@ -17,31 +17,31 @@ pub(crate) struct Seen {
 
 #[bellrope::service(name = "bench.json")]
 trait AsJson {
-    fn see(&self, id: u32, name: &str, on: bool) -> Result<Seen, String>;
+    fn see(&self, id: u32, name: &str, on: bool) -> Result<Returned, String>;
 }
 
 #[bellrope::service(codec = "postcard", name = "bench.postcard")]
 trait AsPostcard {
-    fn see(&self, id: u32, name: &str, on: bool) -> Result<Seen, String>;
+    fn see(&self, id: u32, name: &str, on: bool) -> Result<Returned, String>;
 }
 
 struct JsonEye;
 struct PostcardEye;
 
-fn seen(id: u32, name: &str, on: bool) -> Result<Seen, String> {
-    if name.is_empty() { Err("no name".to_owned()) } else { Ok(Seen { id, length: name.len() as u32, on }) }
+fn seen(id: u32, name: &str, on: bool) -> Result<Returned, String> {
+    if name.is_empty() { Err("no name".to_owned()) } else { Ok(Returned { id, length: name.len() as u32, on }) }
 }
 
 #[bellrope::service]
 impl AsJson for JsonEye {
-    fn see(&self, id: u32, name: &str, on: bool) -> Result<Seen, String> {
+    fn see(&self, id: u32, name: &str, on: bool) -> Result<Returned, String> {
         seen(id, name, on)
     }
 }
 
 #[bellrope::service]
 impl AsPostcard for PostcardEye {
-    fn see(&self, id: u32, name: &str, on: bool) -> Result<Seen, String> {
+    fn see(&self, id: u32, name: &str, on: bool) -> Result<Returned, String> {
         seen(id, name, on)
     }
 }
@@ -59,12 +59,12 @@ impl TypedClients {
     }
 
     #[inline]
-    pub(crate) fn json(&self, id: u32, name: &str, on: bool) -> anyhow::Result<Seen> {
+    pub(crate) fn json(&self, id: u32, name: &str, on: bool) -> anyhow::Result<Returned> {
         Ok(self.json.see(id, name, on)?)
     }
 
     #[inline]
-    pub(crate) fn postcard(&self, id: u32, name: &str, on: bool) -> anyhow::Result<Seen> {
+    pub(crate) fn postcard(&self, id: u32, name: &str, on: bool) -> anyhow::Result<Returned> {
         Ok(self.postcard.see(id, name, on)?)
     }
 }

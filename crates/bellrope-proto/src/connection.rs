@@ -7,7 +7,7 @@
 //!
 //! A message that is too large for one record travels in parts. In each direction the parts of one message at most are
 //! on their way at a time, other records among them. The server puts a message together only after it was told that
-//! there is [budget](crate::Budget) for it; until then the message waits in the ring, and with it its connection.
+//! there is [budget](crate::BufferBudget) for it; until then the message waits in the ring, and with it its connection.
 //!
 //! Both ends are driven from outside: by [`ServerConnection::next_inbound`] and [`ClientConnection::next_answer`] for
 //! what came in, by the sending methods for what goes out. Neither blocks. What is sent becomes visible to the peer with

@@ -1,13 +1,13 @@
 mod model;
 
-use std::{fs, hint::black_box, time::Duration};
+use std::{hint::black_box, time::Duration};
 
 use anyhow::{Context, anyhow};
 use bellrope::{
     client::{ClientConfig, Connection, MessageType},
     server::{CpuList, ServerConfig, SpinPolicy},
 };
-use bellrope_shm::{clock, process};
+use bellrope_shm::{clock, proc, process};
 use bellrope_terminal::ProgressBar;
 use clap::Args;
 use serde::Serialize;
@@ -158,14 +158,9 @@ fn place(cpu: Option<usize>) -> anyhow::Result<()> {
 
 /// The usable CPUs of each node, that of the first CPU first. One node where the system says nothing of them.
 fn nodes(cpus: &[usize]) -> Vec<CpuList> {
-    let usable = |cpus: CpuList| Some(cpus).filter(|cpus| cpus.iter().any(process::may_run_on));
-    let read = |entry: std::io::Result<fs::DirEntry>| {
-        let path = entry.ok()?.path();
-        let name = path.file_name()?.to_str()?.strip_prefix("node")?;
-        name.parse::<u32>().ok()?;
-        usable(fs::read_to_string(path.join("cpulist")).ok()?.trim().parse().ok()?)
-    };
-    let mut nodes: Vec<_> = fs::read_dir("/sys/devices/system/node").into_iter().flatten().filter_map(read).collect();
+    let usable = |cpus: &CpuList| cpus.iter().any(process::may_run_on);
+    let listed = proc::cpus_of_nodes().into_iter().filter_map(|cpus| cpus.parse().ok());
+    let mut nodes: Vec<CpuList> = listed.filter(usable).collect();
     nodes.sort_by_key(|node| (!node.iter().any(|cpu| cpus.first() == Some(&cpu)), node.iter().next()));
     if nodes.is_empty() { vec![CpuList::default()] } else { nodes }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     server_process::{ServerProcess, pin_client},
-    typed::{RAW, Seen, TypedClients},
+    typed::{RAW, Returned, TypedClients},
 };
 
 /// Runs whose median is reported.
@@ -74,7 +74,7 @@ pub(super) fn measure(args: &TypedArgs, progress: bool) -> anyhow::Result<TypedR
     let mut taken: [Vec<Samples>; 4] = [(); 4].map(|()| Vec::new());
     let (as_json, as_postcard) = (request::<Json>()?, request::<Postcard>()?);
     let mut reply = Vec::new();
-    let seen = Seen { id: ID, length: NAME.len() as u32, on: true };
+    let seen = Returned { id: ID, length: NAME.len() as u32, on: true };
     for _ in 0..RUNS {
         let raw_json = turn(time, || Ok(client.call_into(raw, &as_json, &mut reply).map(|()| reply == as_json)?))?;
         let typed_json = turn(time, || Ok(typed.json(ID, NAME, true)? == seen))?;

@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command},
 };
 
+use super::proc;
+
 /// The first descriptor that is not one of the three standard ones.
 const FIRST: c_int = 3;
 /// Descriptors that may be opened by other threads between the count of them and the fork.
@@ -19,7 +21,8 @@ const SLACK: c_int = 64;
 /// The program cannot be started.
 #[expect(unsafe_code, reason = "leaving the session and closing descriptors is possible between fork and exec alone")]
 pub fn spawn_detached(command: &mut Command) -> io::Result<Child> {
-    let end = highest_descriptor().saturating_add(SLACK);
+    // A guess if the system does not say.
+    let end = proc::highest_descriptor().unwrap_or(4_096).saturating_add(SLACK);
     // SAFETY: the closure runs in the new process between fork and exec, where other threads may have left any lock taken.
     // It makes system calls alone: it allocates nothing, takes no lock and cannot panic, as it handles integers and
     // compares results. Errors are made of their number, without memory.
@@ -55,13 +58,6 @@ fn mark_each(end: c_int) {
         let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
         let _ = rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC);
     }
-}
-
-/// The highest descriptor that is open now, or a guess if the system does not say.
-fn highest_descriptor() -> c_int {
-    let numbers = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
-    let numbers = numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    numbers.max().unwrap_or(4_096)
 }
 
 #[cfg(test)]
@@ -119,8 +115,8 @@ mod tests {
         }
         let ours: OwnedFd = File::open("/dev/null").unwrap().into();
         inheritable(&ours);
-        assert!(highest_descriptor() >= ours.as_raw_fd());
-        mark_each(highest_descriptor() + 1);
+        assert!(proc::highest_descriptor().unwrap() >= ours.as_raw_fd());
+        mark_each(proc::highest_descriptor().unwrap() + 1);
         assert_eq!(rustix::io::fcntl_getfd(&ours).unwrap(), rustix::io::FdFlags::CLOEXEC);
     }
 

@@ -1,13 +1,14 @@
 //! All that is read of `/proc` and `/sys`: what the kernel knows of a process and of the machine.
 //!
-//! What cannot be read is absent, never zero.
+//! What cannot be read is absent, never zero. No other file of what ships reads there, which `cargo xtask arrows` checks; tests,
+//! and the comparison with peers, look for themselves.
 
 use std::{
     fs,
     io::{self, BufRead, BufReader},
     net::{IpAddr, SocketAddr},
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::OnceLock,
 };
 
@@ -131,6 +132,12 @@ pub fn open_descriptors() -> Option<u64> {
     fs::read_dir("/proc/self/fd").ok().map(|entries| (entries.count() as u64).saturating_sub(1))
 }
 
+/// The highest number that a descriptor of this process has.
+pub(super) fn highest_descriptor() -> Option<i32> {
+    let entries = fs::read_dir("/proc/self/fd").ok()?;
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).max()
+}
+
 /// How many descriptors this process may have open.
 #[must_use]
 pub fn descriptor_limits() -> Option<DescriptorLimits> {
@@ -213,6 +220,18 @@ pub(super) fn online_cpus() -> Option<usize> {
     count_of_ranges(&line_of("/sys/devices/system/cpu/online")?)
 }
 
+/// The CPUs of each NUMA node, as the kernel lists them (`0-3,8`), in no order. Empty where the system says nothing of nodes.
+#[must_use]
+pub fn cpus_of_nodes() -> Vec<String> {
+    let cpus_of = |entry: io::Result<fs::DirEntry>| {
+        let path = entry.ok()?.path();
+        let number = path.file_name()?.to_str()?.strip_prefix("node")?;
+        number.parse::<u32>().ok()?;
+        line_of(path.join("cpulist"))
+    };
+    fs::read_dir("/sys/devices/system/node").into_iter().flatten().filter_map(cpus_of).collect()
+}
+
 /// The mappings of this process that hold code, or constants that lie before the code of the same file.
 pub(super) fn constant_mappings() -> Option<Vec<Range<usize>>> {
     // Line by line: a server has one for each of its connections.
@@ -256,7 +275,7 @@ pub(super) fn maps_user(uid: u32) -> bool {
 }
 
 /// A file of one line.
-fn line_of(path: &str) -> Option<String> {
+fn line_of(path: impl AsRef<Path>) -> Option<String> {
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
@@ -411,6 +430,14 @@ mod tests {
     fn ranges_are_counted() {
         assert_eq!((count_of_ranges("0"), count_of_ranges("0-3,8")), (Some(1), Some(5)));
         assert_eq!((count_of_ranges(""), count_of_ranges("3-0"), count_of_ranges("x")), (None, None, None));
+    }
+
+    #[test]
+    fn nodes_have_all_cpus_that_are_online() {
+        // A kernel without NUMA says nothing of nodes.
+        let of_nodes = cpus_of_nodes();
+        let counted: usize = of_nodes.iter().filter_map(|cpus| count_of_ranges(cpus)).sum();
+        assert!(of_nodes.is_empty() || Some(counted) == online_cpus(), "{of_nodes:?}");
     }
 
     #[test]

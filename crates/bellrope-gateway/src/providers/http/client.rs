@@ -8,6 +8,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Url};
+use rustix::system::uname;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::{Handle, Id};
 use tokio::sync::OnceCell;
@@ -84,8 +85,7 @@ pub(super) fn is_this_machine(url: &Url) -> bool {
         || match address {
             // A socket can be bound to one's own addresses alone.
             Ok(address) => UdpSocket::bind((address, 0)).is_ok(),
-            Err(_) => std::fs::read_to_string("/proc/sys/kernel/hostname")
-                .is_ok_and(|name| name.trim().eq_ignore_ascii_case(host)),
+            Err(_) => uname().nodename().to_bytes().eq_ignore_ascii_case(host.as_bytes()),
         }
 }
 
@@ -178,14 +178,15 @@ mod tests {
 
     #[test]
     fn this_machine_has_addresses_and_names_of_its_own() {
-        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        let system = uname();
+        let name = system.nodename().to_str().unwrap();
         for (address, own) in [
             ("http://localhost:1/", true),
             ("http://0.0.0.0:1/", true),
             ("http://[::1]/", true),
             ("http://192.0.2.1/", false),
             ("http://host.invalid/", false),
-            (format!("http://{}:1/", name.trim()).as_str(), true),
+            (format!("http://{}:1/", name.to_uppercase()).as_str(), true),
         ] {
             assert_eq!(is_this_machine(&Url::parse(address).unwrap()), own, "{address}");
         }
