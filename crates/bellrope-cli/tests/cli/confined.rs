@@ -338,7 +338,11 @@ fn a_limit_on_data_refuses_the_call_that_does_not_fit_and_serves_all_others() {
     const MIB: usize = 1024 * 1024;
     let home = Home::new();
     // In KiB: enough for the program and small calls, not for a message of the largest size.
-    let server = serve_behind(&home, "ulimit -d 40000; exec", "--set server.max_message_bytes=67108864 --set server.buffer_budget_bytes=80000000");
+    let server = serve_behind(
+        &home,
+        "ulimit -d 40000; exec",
+        "--set server.max_message_bytes=67108864 --set server.buffer_budget_bytes=80000000",
+    );
     let mut config = bellrope::client::ClientConfig::new(home.socket());
     config.max_message_bytes = 64 * MIB as u32;
     let client = Client::with(config).unwrap();
