@@ -325,7 +325,9 @@ fn a_newcomer_waits_for_a_place_until_a_request_is_late_and_cuts_off_none_that_c
             async move {
                 let coming = request.extensions_mut().remove::<ComingBody>();
                 let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                coming.map(ComingBody::has_come);
+                if let Some(coming) = coming {
+                    coming.has_come();
+                }
                 Ok::<_, Infallible>(Response::new(Full::new(body)))
             }
         })

@@ -15,6 +15,7 @@ mod deliveries;
 mod executor;
 mod fairness;
 mod patience;
+mod processes;
 mod rounds;
 pub(crate) mod session;
 mod sleep;
@@ -39,6 +40,7 @@ use self::{
     carrier::Carrier,
     closing::Closing,
     patience::Patience,
+    processes::Processes,
     session::{Rests, Session},
     visit::{Turn, Visit, Visitor},
 };
@@ -103,6 +105,8 @@ pub(crate) struct Worker {
     heated: u64,
     /// What each round does a few of.
     backlog: Backlog,
+    /// Whose connections they are.
+    processes: Processes,
     /// Where bytes lie for a moment that travel over sockets, since there was a connection that has some.
     scratch: Option<Arc<Mutex<Scratch>>>,
 }
@@ -140,6 +144,7 @@ impl Worker {
             ),
             heated: 0,
             backlog: Backlog::default(),
+            processes: Processes::default(),
             scratch: None,
             core,
         });
@@ -281,6 +286,7 @@ impl Worker {
         };
         KillPoint::Adopted.reached();
         let holder = self.core.holder_for(connection.peer);
+        self.processes.came(index, connection.peer);
         let (carrier, added) = added.map_or_else(|error| (None, Err(error)), |carrier| (carrier, Ok(())));
         let session = Session::new(
             connection,
@@ -310,12 +316,8 @@ impl Worker {
         if !session.hot {
             session.hot = true;
             session.idle_visits = 0;
-            if session.slot.priority {
-                self.priority.push(index);
-            } else {
-                self.hot.push(index);
-                self.heated += 1;
-            }
+            self.heated += u64::from(!session.slot.priority);
+            if session.slot.priority { &mut self.priority } else { &mut self.hot }.push(index);
         }
     }
 
@@ -476,6 +478,7 @@ impl Worker {
         let _ = self.poller.remove(&session.socket);
         KillPoint::ServerClosed.reached();
         self.free.push(index);
+        self.processes.left(session.peer);
         if !session.ending {
             self.leave_alone(index);
         }

@@ -9,17 +9,15 @@
 //!
 //! As long as rounds are short nobody is sorted.
 
-use std::collections::HashMap;
-
-use bellrope_shm::socket::PeerCredentials;
-
 use super::{INBOX_KEY, TURNS_PER_LOOK, WORKED, Worker, backlog::Cut, rounds::EVENTS_A_ROUND, session::Session};
 
 /// Connections of one process that are put in order; further ones come after those of all processes. Few of them have their turn
 /// before the next look anyway.
 const RANKED: usize = 64;
+/// Connections of one process that are looked at for that. Looking at many costs more than a turn.
+const LOOKED_AT: usize = 4 * RANKED;
 /// The rank of one that has nothing to do.
-const IDLE: usize = usize::MAX;
+const IDLE: usize = RANKED + 1;
 
 impl Worker {
     /// Ends a round over the hot list before this place.
@@ -40,11 +38,11 @@ impl Worker {
         let came = ((self.heated - cut.heated) as usize).min(rest.len());
         let (visited, came) = rest.split_at(rest.len() - came);
         let mut order = [unvisited, came, visited].concat();
-        let sessions = &self.sessions;
-        by_process(&mut order, |&index| {
-            let session = sessions[index].as_deref()?;
-            Some((session.peer, move || has_something_to_do(session)))
-        });
+        let (sessions, processes) = (&self.sessions, &self.processes);
+        if processes.len() > 1 {
+            let is_busy = |&index: &usize| sessions[index].as_deref().is_some_and(has_something_to_do);
+            by_process(&mut order, processes.numbers(), |&index| processes.of(index), is_busy);
+        }
         self.hot = order;
     }
 
@@ -53,13 +51,12 @@ impl Worker {
         if self.backlog.events.len() <= EVENTS_A_ROUND {
             return;
         }
-        let sessions = &self.sessions;
+        let processes = &self.processes;
         let (inbox, mut events): (Vec<_>, Vec<_>) =
             self.backlog.events.drain(..).partition(|event| event.key == INBOX_KEY);
-        by_process(&mut events, |event| {
-            let session = sessions.get(event.key as u32 as usize)?.as_deref()?;
-            Some((session.peer, || true))
-        });
+        if processes.len() > 1 {
+            by_process(&mut events, processes.numbers(), |event| processes.of(event.key as u32 as usize), |_| true);
+        }
         self.backlog.events.extend(inbox.into_iter().chain(events));
     }
 
@@ -77,8 +74,10 @@ impl Worker {
     #[cold]
     pub(super) fn put_deliveries_in_turns(&mut self) {
         self.cut_short.deliveries = false;
-        let sessions = &self.sessions;
-        by_process(&mut self.told, |&index| Some((sessions[index].as_deref()?.peer, || true)));
+        let processes = &self.processes;
+        if processes.len() > 1 {
+            by_process(&mut self.told, processes.numbers(), |&index| processes.of(index), |_| true);
+        }
     }
 }
 
@@ -87,34 +86,37 @@ fn has_something_to_do(session: &Session) -> bool {
     session.connection.is_ready() || session.connection.wants_room() || session.carrier.is_some()
 }
 
-/// Puts a list in turns by process, each process's own in their order, and those that have nothing to do behind all.
-fn by_process<T: Copy, Busy: FnOnce() -> bool>(list: &mut Vec<T>, of: impl Fn(&T) -> Option<(PeerCredentials, Busy)>) {
-    let mut peers = list.iter().filter_map(&of).map(|(peer, _)| peer);
-    let first = peers.next();
-    // They are in their order.
-    if peers.all(|peer| Some(peer) == first) {
-        return;
+/// Puts a list in turns by process, each process's own in their order, and those that have nothing to do behind all. Processes
+/// have numbers below this one. Of most it sees no more than that number: with thousands on the list it takes a few
+/// microseconds, and a round many times that.
+fn by_process<T: Copy>(list: &mut [T], numbers: usize, of: impl Fn(&T) -> Option<usize>, is_busy: impl Fn(&T) -> bool) {
+    // How many of a process have a rank, and how many were looked at.
+    let mut seen = vec![(0, 0); numbers];
+    let mut sizes = [0; IDLE + 1];
+    let rank = |one: &T| {
+        let Some((ranked, looked_at)) = of(one).and_then(|process| seen.get_mut(process)) else { return IDLE };
+        if *ranked >= RANKED || *looked_at >= LOOKED_AT {
+            return RANKED;
+        }
+        *looked_at += 1;
+        if !is_busy(one) {
+            return IDLE;
+        }
+        *ranked += 1;
+        *ranked - 1
+    };
+    let ranks: Vec<_> = list.iter().map(rank).inspect(|rank| sizes[*rank] += 1).collect();
+    // Where those of each rank begin.
+    let mut places = sizes;
+    let mut next = 0;
+    for place in &mut places {
+        next += std::mem::replace(place, next);
     }
-    let mut ranks: HashMap<(u32, i32), usize> = HashMap::new();
-    let mut ranked: Vec<_> = list
-        .iter()
-        .map(|one| {
-            let Some((peer, is_busy)) = of(one) else { return (IDLE, *one) };
-            let rank = ranks.entry((peer.uid, peer.pid)).or_default();
-            // Looking at many costs more than a turn.
-            if *rank >= RANKED {
-                return (RANKED, *one);
-            }
-            if !is_busy() {
-                return (IDLE, *one);
-            }
-            *rank += 1;
-            (*rank - 1, *one)
-        })
-        .collect();
-    ranked.sort_by_key(|(rank, _)| *rank);
-    list.clear();
-    list.extend(ranked.into_iter().map(|(_, one)| one));
+    let before = list.to_vec();
+    for (one, rank) in before.iter().zip(ranks) {
+        list[places[rank]] = *one;
+        places[rank] += 1;
+    }
 }
 
 #[cfg(test)]

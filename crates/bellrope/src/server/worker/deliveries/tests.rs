@@ -273,7 +273,10 @@ fn an_answer_waits_for_one_turn_of_another_process_where_a_round_takes_long() {
     still.worker.visitor = still.worker.visitor.without_time();
     let crowd: Vec<_> = (0..20).map(|_| still.client(100, ASYNC)).collect();
     let (mut lone, alone, call) = still.client(1, ASYNC);
-    still.worker.sessions[alone.index].as_mut().unwrap().peer.pid = 7;
+    let peer = &mut still.worker.sessions[alone.index].as_mut().unwrap().peer;
+    still.worker.processes.left(*peer);
+    peer.pid = 7;
+    still.worker.processes.came(alone.index, *peer);
     for (_, session, calls) in &crowd {
         still.heed(calls.iter().map(|call| (*session, *call, empty())));
     }

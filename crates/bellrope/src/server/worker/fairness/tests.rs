@@ -156,9 +156,8 @@ fn whoever_comes_in_is_taken_over_before_most_of_another_process() {
 
 #[test]
 fn turns_go_by_process_in_the_order_of_each_and_those_with_nothing_to_do_come_last() {
-    let peer = |index: usize| PeerCredentials { pid: (index / 100) as i32, uid: 1 };
     let ordered = |mut list: Vec<usize>, idle: &[usize]| {
-        by_process(&mut list, |&index| Some((peer(index), move || !idle.contains(&index))));
+        by_process(&mut list, 3, |&index| Some(index / 100), |index| !idle.contains(index));
         list
     };
     assert_eq!(ordered(vec![1, 2, 3, 100, 101, 200], &[]), [1, 100, 200, 2, 101, 3]);
@@ -167,6 +166,27 @@ fn turns_go_by_process_in_the_order_of_each_and_those_with_nothing_to_do_come_la
     let all = ordered(crowd.clone(), &[]);
     assert_eq!((all[..2].to_vec(), all.len()), (vec![0, 100], crowd.len()));
     assert_eq!(all[2..], crowd[1..100], "nobody is lost");
+}
+
+// Fault 63.
+#[test]
+fn of_thousands_of_one_process_few_are_looked_at_to_put_them_in_turns() {
+    let looks = std::cell::Cell::new(0);
+    let mut list: Vec<usize> = (0..4_000).collect();
+    list.push(10_000);
+    let mut idle = list.clone();
+    for (list, is_busy) in [(&mut list, true), (&mut idle, false)] {
+        looks.set(0);
+        let of = |&index: &usize| Some(usize::from(index >= 4_000));
+        by_process(list, 2, of, |&index| {
+            looks.set(looks.get() + 1);
+            is_busy || index >= 4_000
+        });
+        assert!(looks.get() <= LOOKED_AT + 1, "{} looks", looks.get());
+        assert_eq!(list.iter().position(|index| *index == 10_000), Some(usize::from(is_busy)));
+        list.sort_unstable();
+        assert!(list.iter().copied().eq((0..4_000).chain([10_000])), "nobody is lost");
+    }
 }
 
 #[test]
