@@ -78,7 +78,9 @@ pub enum FleetError {
         reason: String,
     },
     /// TLS failed: no trust, or one side begins with it and the other does not.
-    #[error("TLS with the NATS server at {servers} failed: {reason}; see fleet.ca_file, fleet.certificate_file with fleet.key_file, and fleet.tls_first")]
+    #[error(
+        "TLS with the NATS server at {servers} failed: {reason}; see fleet.ca_file, fleet.certificate_file with fleet.key_file, and fleet.tls_first"
+    )]
     Tls {
         /// Where.
         servers: String,
@@ -354,7 +356,9 @@ async fn connect(settings: &FleetSettings, watch: &Arc<Watch>) -> Result<Client,
     };
     let reason = in_words(&error);
     // The last is what `rustls` calls the words of a server that has no TLS, or begins without.
-    let of_tls = ["tls", "TLS", "certificate", "corrupt message", "received fatal alert"].iter().any(|word| reason.contains(word));
+    let of_tls = ["tls", "TLS", "certificate", "corrupt message", "received fatal alert"]
+        .iter()
+        .any(|word| reason.contains(word));
     Err(match error.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
             FleetError::Credentials { servers: shown, reason }

@@ -34,7 +34,8 @@ fn instance(provider: &Provider, home: &Home, url: &str) -> Running {
 
 /// An answer that calls a tool, and says what it took.
 fn calling() -> Provider {
-    let call = json!({"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": "{\"at\":1}"}});
+    let call =
+        json!({"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": "{\"at\":1}"}});
     Provider::of_events(&[
         json!({"choices": [{"index": 0, "delta": {"content": "I look."}}]}),
         json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}),
@@ -62,7 +63,8 @@ fn begin(address: &str, path: &str, body: &Value) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let body = body.to_string();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n");
+    let head =
+        format!("POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n");
     write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -227,7 +229,8 @@ fn errors_of_the_fleet_keep_their_kind_and_only_what_has_not_run_is_to_be_sent_a
         assert!(nobody.status == 503 && again(&nobody), "{path} {nobody:?}");
         assert!(nobody.body.contains("no instance of the fleet has offered"), "{nobody:?}");
     }
-    let failing = Provider::of_events(&[json!({"error": {"message": "out of bells", "type": "server_error", "code": 500}})]);
+    let failing =
+        Provider::of_events(&[json!({"error": {"message": "out of bells", "type": "server_error", "code": 500}})]);
     let backend = instance(&failing, &there, &nats.url());
     let ask = || post(&address, "/v1/messages", &asked("/v1/messages", false));
     eventually("the instance is known", || !ask().body.contains("has offered"));

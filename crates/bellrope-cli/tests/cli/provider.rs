@@ -96,7 +96,10 @@ fn serve(mut stream: TcpStream, asked: &Mutex<Vec<Value>>, answer: &Script) {
         }
     }
     if first.starts_with("GET /v1/models ") {
-        return whole(&mut stream, &json!({"object": "list", "data": [{"id": "usual", "owned_by": "us"}, {"id": "other"}]}));
+        return whole(
+            &mut stream,
+            &json!({"object": "list", "data": [{"id": "usual", "owned_by": "us"}, {"id": "other"}]}),
+        );
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();

@@ -31,7 +31,8 @@ const VECTORS: Duration = Duration::from_secs(600);
 /// How long a list of models may take, for which all their providers are asked.
 const LIST: Duration = Duration::from_secs(30);
 /// What is said where a prompt has nothing behind it.
-const ANSWERED: &str = "the prompt was answered, and not continued as it stands: that needs a `suffix` where a fleet answers";
+const ANSWERED: &str =
+    "the prompt was answered, and not continued as it stands: that needs a `suffix` where a fleet answers";
 
 /// Asks the `ai.*` of a server at its socket, as a program beside it does. For tools at the API port of a server that leaves
 /// `ai.*` to a fleet.

@@ -11,8 +11,8 @@ use std::{
 use bellrope_proto::{
     connection::ClientConnection,
     handshake::{
-        ANSWER_HEAD_LEN, AnswerHead, COMPACT, HandshakeError, Hello, LEAVE, METADATA, PAGE_HEAD_LEN, PRIORITY, PageHead,
-        Pages, SCHEMAS, Status, TABLE, Transport, Welcome,
+        ANSWER_HEAD_LEN, AnswerHead, COMPACT, HandshakeError, Hello, LEAVE, METADATA, PAGE_HEAD_LEN, PRIORITY,
+        PageHead, Pages, SCHEMAS, Status, TABLE, Transport, Welcome,
     },
     stream::StreamEnd,
 };

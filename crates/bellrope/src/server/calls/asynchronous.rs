@@ -232,7 +232,11 @@ impl AsyncCalls {
     /// Drops the handler of a call that its caller no longer wants, or leaves.
     pub(crate) fn cancelled(&self, session: &mut Session, call: u64, is_withdrawn: bool) {
         if let Some(open) = session.open.close(call) {
-            if is_withdrawn { open.withdraw() } else { open.cancel() }
+            if is_withdrawn {
+                open.withdraw();
+            } else {
+                open.cancel();
+            }
             self.counters.ended(open.message_type);
             self.counters.count(open.message_type, Some(ErrorCode::Cancelled));
         }
