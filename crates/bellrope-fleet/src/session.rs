@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_nats::{Message, Subscriber};
@@ -200,8 +200,17 @@ fn link_lost(settings: &FleetSettings) -> FleetError {
 async fn beat(membership: Arc<Membership>, link: Arc<Link>, instance: Arc<Instance>) {
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut before = Instant::now();
     loop {
         ticks.tick().await;
+        let (now, last) = (Instant::now(), before);
+        before = now;
+        // Who stood still itself has not read yet what others said meanwhile.
+        let still = now.saturating_duration_since(last).saturating_sub(BEAT);
+        if still > BEAT {
+            membership.importer.stood_still(still);
+            instance.stood_still(still);
+        }
         membership.importer.beat(&link).await;
         instance.beat().await;
         instance.say_load().await;
@@ -224,6 +233,7 @@ async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient
     let (stop_own, stopped) = watch::channel(false);
     takers.spawn(take_calls(own, Arc::clone(&instance), stopped));
     let mut ticks = interval(LOOK);
+    let mut is_first = true;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -235,6 +245,12 @@ async fn offer(membership: Arc<Membership>, link: Arc<Link>, client: AsyncClient
             stops.remove(name);
         }
         let changed = !new.is_empty();
+        if std::mem::take(&mut is_first) && !changed {
+            tracing::warn!(
+                target: "bellrope::fleet",
+                "nothing is offered: of what this server serves fleet.offer means nothing (types that steer a server never are)"
+            );
+        }
         for offered in new {
             let Ok(calls) = link.subscribe_in_group(offered.subject.clone()).await else { return };
             let (stop, stopped) = watch::channel(false);

@@ -86,6 +86,9 @@ fn list(args: &ListArgs) -> Outcome {
     if args.json {
         return output::json(&listed);
     }
+    if listed.is_empty() {
+        output::note(format_args!("nobody of the fleet `{}` has answered", settings.prefix));
+    }
     output::line(format_args!(
         "{:16}  {:20}  {:6} {:>7} {:>10} {:>8} {:>7} {:>7}  TYPES",
         "ID", "SERVER", "STATE", "RUNNING", "CALLS", "ERRORS", "P50", "P99"

@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_nats::{Message, StatusCode};
@@ -218,6 +218,12 @@ impl Table {
                 return;
             }
         }
+    }
+
+    /// This side stood still for so long.
+    pub(super) fn stood_still(&self, still: Duration) {
+        let now = Instant::now();
+        self.calls().open.values_mut().for_each(|slot| slot.heard = now.min(slot.heard + still));
     }
 
     /// Calls under way.

@@ -100,6 +100,11 @@ impl Importer {
         self.table.beat(link).await;
     }
 
+    /// This side stood still for so long: nobody else's silence is judged by that.
+    pub(crate) fn stood_still(&self, still: Duration) {
+        self.table.stood_still(still);
+    }
+
     /// Calls under way.
     pub(crate) fn under_way(&self) -> usize {
         self.table.under_way()

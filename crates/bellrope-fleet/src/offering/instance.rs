@@ -284,7 +284,8 @@ impl Instance {
         let signed = came.signed.as_ref().zip(self.peers().who(from));
         let Some((signed, who)) = signed else {
             let is_new = self.peers().note_unsigned(from, call, Instant::now());
-            return Ok(is_new.then(Asking::default));
+            // One caller, whoever it is.
+            return Ok(is_new.then(|| Asking { guest: None, vouched: "fleet".to_owned() }));
         };
         let subject = self.link.calls_at(self.link.id, head.name);
         let Some(asks) = who.asks(&subject, signed, &came.message) else { return Ok(None) };
@@ -423,6 +424,11 @@ impl Instance {
         if let Some(nonce) = nonce {
             self.tell(from, 0, DownKind::Ask { nonce });
         }
+    }
+
+    /// This side stood still for so long: nobody else's silence is judged by that.
+    pub(crate) fn stood_still(&self, still: Duration) {
+        self.peers().stood_still(still, Instant::now());
     }
 
     /// Ends the calls of importing servers that are gone, and says to all others which calls are here.

@@ -188,6 +188,11 @@ impl Peers {
         self.cancelled.contains(&(from, call))
     }
 
+    /// This side stood still for so long.
+    pub(super) fn stood_still(&mut self, still: Duration, now: Instant) {
+        self.peers.values_mut().for_each(|peer| peer.heard = now.min(peer.heard + still));
+    }
+
     /// Whether it was silent for too long to be there still.
     pub(super) fn is_gone(&self, from: u64, now: Instant) -> bool {
         self.peers.get(&from).is_none_or(|peer| now.saturating_duration_since(peer.heard) > LOST)

@@ -245,8 +245,16 @@ fn as_a_member() {
 /// Handlers that note the number of each call before they answer.
 fn noting(notes: File) -> ServerBuilder {
     let notes = Arc::new(notes);
-    let [unary, stream] = [(); 2].map(|()| Arc::clone(&notes));
+    let [unary, stream, waiting] = [(); 3].map(|()| Arc::clone(&notes));
     Server::builder()
+        .unary_async("waits", move |call| {
+            let notes = Arc::clone(&waiting);
+            async move {
+                (&*notes).write_all(&call.payload()[..8]).map_err(HandlerError::from)?;
+                tokio::time::sleep(Duration::from_millis(2_500)).await;
+                Ok(call.into_payload())
+            }
+        })
         .unary_async("echo", move |call| {
             let notes = Arc::clone(&unary);
             async move {

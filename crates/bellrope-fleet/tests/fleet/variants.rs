@@ -19,7 +19,7 @@ use bellrope_testkit::nats::{Nats, SOON, Way, eventually};
 use crate::{
     cases::{importing_what_is_gone, pretend, runtime},
     hostile::DownKind,
-    servers::{Process, importing, join, offering, settings},
+    servers::{Process, importing, join, notes, offering, settings, socket},
 };
 
 /// Who is gone is known within a second; twice that on a machine with other work.
@@ -212,6 +212,34 @@ fn an_instance_that_stands_still_in_mid_stream_is_lost_and_harms_nothing_when_it
     kill_process(pid, Signal::CONT).unwrap();
     eventually("it answers again, whole", || {
         stream().is_ok_and(|chunks| chunks.iter().zip(0_u32..).all(|(chunk, n)| *chunk == n.to_le_bytes()))
+    });
+}
+
+/// As one that is paused, moved or starved.
+#[test]
+fn a_machine_that_stands_still_with_all_of_its_fleet_loses_no_call() {
+    let Some(nats) = Nats::start() else { return };
+    let there = Process::start("offer", &nats.url(), nats.home(), "there");
+    let here = Process::start("import", &nats.url(), nats.home(), "here");
+    let path = socket(nats.home(), "here");
+    let mut client = None;
+    eventually("it serves", || {
+        client = Client::connect(&path).ok().filter(|client| client.message_type("waits").is_ok());
+        client.is_some()
+    });
+    let client = client.unwrap();
+    std::thread::scope(|scope| {
+        let calling = scope.spawn(|| client.call("waits", &[7; 8]));
+        eventually("it runs", || std::fs::read(notes(nats.home(), "there")).is_ok_and(|noted| noted == [7; 8]));
+        let members = [&there, &here].map(|member| Pid::from_child(&member.child));
+        let all = |signal| {
+            nats.signal(signal);
+            members.iter().for_each(|member| kill_process(*member, signal).unwrap());
+        };
+        all(Signal::STOP);
+        std::thread::sleep(Duration::from_millis(1_200));
+        all(Signal::CONT);
+        assert_eq!(calling.join().unwrap().unwrap(), [7; 8]);
     });
 }
 

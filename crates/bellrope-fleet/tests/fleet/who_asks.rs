@@ -84,7 +84,11 @@ fn who_asks_is_known_where_its_server_is_trusted_and_else_it_is_the_fleet() {
     assert_eq!(there.fleet.counters().signed.load(Ordering::SeqCst), 4);
     for (name, key) in [("none", None), ("strange", Some(&strange))] {
         let other = desk(&nats.url(), name, key);
-        assert_eq!(who(&other.process(1), Metadata::new().token("brt_tool").unwrap()), "None false", "{name}");
+        assert_eq!(
+            who(&other.process(1), Metadata::new().token("brt_tool").unwrap()),
+            "Some(Named(\"fleet\")) false",
+            "{name}"
+        );
     }
     assert_eq!(there.fleet.counters().signed.load(Ordering::SeqCst), 4);
     assert_eq!(there.fleet.counters().forged.load(Ordering::SeqCst), 0);

@@ -153,7 +153,7 @@ impl Provider for ServedProvider {
         Box::pin(async {
             let list = self.list().await?;
             match list.faults.into_iter().next() {
-                Some(fault) if list.models.is_empty() => Err(forwarded(fault.error)),
+                Some(fault) if list.models.is_empty() => Err(forwarded(&fault.error)),
                 _ => Ok(list.models),
             }
         })
@@ -177,7 +177,7 @@ impl Provider for ServedProvider {
                 let client = self.client(CallOptions::new().timeout(LIST)).await?;
                 let report = client.health().await.map_err(|error| in_words(&error))?;
                 let own = report.providers.into_iter().find(|health| health.provider == report.default_provider);
-                own.and_then(|own| own.error).map_or(Ok(()), |error| Err(forwarded(error)))
+                own.and_then(|own| own.error).map_or(Ok(()), |error| Err(forwarded(&error)))
             };
             let error = asked.await.err().map(|error: ProviderError| error.info());
             let latency_ms = began.elapsed().as_millis() as u64;
@@ -228,7 +228,7 @@ fn completion(request: &ChatRequest, prompt: String, suffix: String, notes: &mut
 fn piece_of(came: Result<SequencedChunk, ChatError>) -> Result<Chunk, ProviderError> {
     match came {
         Ok(piece) => match piece.chunk {
-            Chunk::Error(info) => Err(forwarded(info)),
+            Chunk::Error(info) => Err(forwarded(&info)),
             chunk => Ok(chunk),
         },
         Err(error) => Err(in_words(&error)),

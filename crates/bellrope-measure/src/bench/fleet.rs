@@ -33,7 +33,7 @@ use crate::server_process::ServerProcess;
 /// Runs whose median is reported, and when it must be quick.
 const RUNS: u32 = 5;
 const QUICK_RUNS: u32 = 1;
-/// How long each of the three kinds of a small call is made in a run.
+/// How long each of the four kinds of a small call is made in a run.
 const CALLING: f64 = 1.0;
 const QUICK_CALLING: f64 = 0.2;
 /// Bytes of a call.
@@ -90,6 +90,8 @@ pub(crate) struct FleetReport {
 struct Unary {
     bytes: usize,
     fleet: Percentiles,
+    /// The same call by a server that signs who asks.
+    signed: Percentiles,
     /// A request of NATS alone.
     nats: Percentiles,
     /// A call of the importing server's own.
@@ -154,17 +156,23 @@ pub(super) fn measure(args: &FleetArgs, progress: bool) -> anyhow::Result<FleetR
 
 fn unary(stage: &Stage, bare: &Bare, runs: u32, time: Duration, bar: &ProgressBar) -> anyhow::Result<Unary> {
     let payload = [7; CALL];
-    let [mut fleet, mut nats, mut local] = [const { Vec::new() }; 3];
+    let signing = stage.signing()?;
+    let [mut fleet, mut signed, mut nats, mut local] = [const { Vec::new() }; 4];
     for _ in 0..runs {
         let mut samples = Samples::with_capacity(1 << 16);
         bare.requests(&payload, time, &mut samples)?;
         nats.push(samples.percentiles());
-        for (name, all) in [(ECHO, &mut fleet), ("echo", &mut local)] {
+        let parties = [
+            (&stage.client, ECHO, &mut fleet),
+            (&signing.client, ECHO, &mut signed),
+            (&stage.client, "echo", &mut local),
+        ];
+        for (client, name, all) in parties {
             let mut samples = Samples::with_capacity(1 << 20);
             let until = Instant::now() + time;
             while Instant::now() < until {
                 let began = clock::ticks();
-                let answer = stage.client.call(name, &payload)?;
+                let answer = client.call(name, &payload)?;
                 samples.add(clock::ticks() - began);
                 ensure!(answer == payload, "the echo differs from what was sent");
             }
@@ -172,9 +180,9 @@ fn unary(stage: &Stage, bare: &Bare, runs: u32, time: Duration, bar: &ProgressBa
         }
         bar.step();
     }
-    let [fleet, nats, local] = [fleet, nats, local].map(|runs| median(&runs));
+    let [fleet, signed, nats, local] = [fleet, signed, nats, local].map(|runs| median(&runs));
     let ratio = fleet.p50_us / (nats.p50_us + local.p50_us);
-    Ok(Unary { bytes: CALL, fleet, nats, local, ratio, goal_ratio: GOAL_RATIO })
+    Ok(Unary { bytes: CALL, fleet, signed, nats, local, ratio, goal_ratio: GOAL_RATIO })
 }
 
 fn streamed(stage: &Stage, bare: &Bare, runs: u32, chunks: u64, bar: &ProgressBar) -> anyhow::Result<Streamed> {
@@ -262,6 +270,7 @@ impl FleetReport {
         let Self { unary, stream, kills, memory, messages } = self;
         for (name, Percentiles { p50_us, p99_us, .. }) in [
             ("a call through the fleet", unary.fleet),
+            ("the same, signed", unary.signed),
             ("a request of NATS alone", unary.nats),
             ("a local call", unary.local),
         ] {

@@ -2,6 +2,7 @@ mod answer;
 mod check;
 mod described;
 mod large;
+mod leave;
 mod lost;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -13,7 +14,7 @@ use check::{Receiving, check, check_types};
 use super::slots::{Slots, index_of};
 use crate::{
     Violation,
-    frame::{Kind, LEAVING, WHOLE_CONNECTION},
+    frame::{Kind, WHOLE_CONNECTION},
     kill_points::KillPoint,
     ring::{Armed, Consumer, Producer, RecordClass, Wake},
     style::Style,
@@ -140,13 +141,6 @@ impl ClientConnection {
     #[must_use]
     pub fn telling_metadata(mut self) -> Self {
         self.tells_metadata = true;
-        self
-    }
-
-    /// The same, of a client whose server agreed to tell callers that leave from others.
-    #[must_use]
-    pub fn telling_leaving(mut self) -> Self {
-        self.tells_leaving = true;
         self
     }
 
@@ -395,15 +389,6 @@ impl ClientConnection {
     /// The server's [`Violation`]; the connection must be closed.
     pub fn cancel(&mut self, id: u64) -> Result<bool, Violation> {
         self.cancel_as(id, None)
-    }
-
-    /// The same for a caller that leaves: to the call's handler it is as if its connection had gone, so what the handler keeps
-    /// for its caller stays. A server that does not know the difference takes it for a cancel.
-    ///
-    /// # Errors
-    /// As of [`Self::cancel`].
-    pub fn leave(&mut self, id: u64) -> Result<bool, Violation> {
-        self.cancel_as(id, self.tells_leaving.then_some(LEAVING))
     }
 
     fn cancel_as(&mut self, id: u64, how: Option<u64>) -> Result<bool, Violation> {

@@ -299,6 +299,34 @@ fn streams_keep_to_their_credit_and_a_cancel_ends_them() {
     assert_eq!(pair.server.next_inbound().unwrap(), Some(Inbound::Cancelled(id)));
 }
 
+#[test]
+fn a_caller_that_leaves_is_told_from_one_that_wants_nothing_where_both_ends_know_the_difference() {
+    let left = |tells: bool, hears: bool| {
+        let mut pair = Pair::new(13);
+        if tells {
+            pair.client = pair.client.telling_leaving();
+        }
+        if hears {
+            pair.server = pair.server.hearing_leaving();
+        }
+        let id = pair.client.submit(2, Style::Duplex, b"go", None).unwrap();
+        pair.carry();
+        let Some(Inbound::Call(request)) = pair.server.next_inbound().unwrap() else { panic!("no call") };
+        pair.server.take(&request, &mut [0; 2]);
+        assert!(pair.server.open(request.id, Style::Duplex).unwrap());
+        assert!(pair.client.leave(id).unwrap() && !pair.client.leave(id).unwrap());
+        pair.carry();
+        (id, pair.server.next_inbound())
+    };
+    let (id, came) = left(true, true);
+    assert_eq!(came, Ok(Some(Inbound::Left(id))));
+    for hears in [false, true] {
+        let (id, came) = left(false, hears);
+        assert_eq!(came, Ok(Some(Inbound::Cancelled(id))), "an older client, or an older server");
+    }
+    assert!(matches!(left(true, false).1, Err(Violation::Form(_))), "nobody has asked for that");
+}
+
 // Fault 34.
 #[test]
 fn a_client_that_sends_on_and_on_and_reads_nothing_has_no_more_beside_the_rings_than_may_be_read_ahead() {

@@ -74,7 +74,7 @@ fn drive_server(server: &mut ServerConnection<Vec<u8>>) -> Result<(), Violation>
                 server.consumed(chunk.id, chunk.len)?;
             }
             Inbound::Ended(id) => server.respond(id, Ok(vec![0; 3000]))?,
-            Inbound::Part(_) | Inbound::Cancelled(_) => {}
+            Inbound::Part(_) | Inbound::Cancelled(_) | Inbound::Left(_) => {}
         }
     }
     server.arm()?;

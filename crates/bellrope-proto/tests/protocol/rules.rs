@@ -58,7 +58,7 @@ fn drive_server(server: &mut ServerConnection<Vec<u8>>) -> Result<(), Violation>
                 server.accept_large(&announced, vec![0; announced.size as usize], reservation);
             }
             Inbound::Chunk(chunk) => server.take_chunk(&chunk, &mut vec![0; chunk.len]),
-            Inbound::Part(_) | Inbound::Ended(_) | Inbound::Cancelled(_) => {}
+            Inbound::Part(_) | Inbound::Ended(_) | Inbound::Cancelled(_) | Inbound::Left(_) => {}
         }
     }
     Ok(())

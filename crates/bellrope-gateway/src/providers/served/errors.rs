@@ -16,7 +16,7 @@ const NOT_EXECUTED: &str =
 const UNKNOWN: &str = "whoever had the request is lost, or the way to it is: it may have run, in part or to its end";
 
 /// An error as whoever answers has told it.
-pub(super) fn forwarded(info: ErrorInfo) -> ProviderError {
+pub(super) fn forwarded(info: &ErrorInfo) -> ProviderError {
     let code = ProviderError::CODES.into_iter().find(|code| *code == info.code).unwrap_or("provider_error");
     ProviderError::Forwarded {
         code,
@@ -103,6 +103,6 @@ mod tests {
         let error = handler("something: else");
         assert_eq!((error.code(), error.to_string().as_str()), ("provider_error", "something: else"));
         let info = ErrorInfo { code: "of a later version".into(), message: "m".into(), retryable: true };
-        assert_eq!((forwarded(info.clone()).code(), forwarded(info).retryable()), ("provider_error", true));
+        assert_eq!((forwarded(&info).code(), forwarded(&info).retryable()), ("provider_error", true));
     }
 }

@@ -104,7 +104,7 @@ impl Server {
                     self.keep_chunk(setting, chunk.id, &bytes)
                 }
                 Inbound::Ended(id) => self.end_upload(setting, id),
-                Inbound::Cancelled(id) => {
+                Inbound::Cancelled(id) | Inbound::Left(id) => {
                     assert!(self.open.remove(&id).is_some() || self.ended.contains(&id));
                     true
                 }

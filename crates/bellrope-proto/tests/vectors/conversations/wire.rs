@@ -181,7 +181,7 @@ impl Wire {
                     self.server.refuse_large(&announced, failure).unwrap();
                 }
                 Inbound::Chunk(chunk) => self.server.take_chunk(&chunk, &mut vec![0; chunk.len]),
-                Inbound::Part(_) | Inbound::Ended(_) | Inbound::Cancelled(_) => {}
+                Inbound::Part(_) | Inbound::Ended(_) | Inbound::Cancelled(_) | Inbound::Left(_) => {}
             }
         }
         while let Some(answer) = self.client.next_answer().unwrap() {

@@ -232,9 +232,9 @@ impl AsyncCalls {
     pub(crate) fn cancelled(&self, session: &mut Session, call: u64, is_withdrawn: bool) {
         if let Some(open) = session.open.close(call) {
             if is_withdrawn {
-                open.withdraw()
+                open.withdraw();
             } else {
-                open.cancel()
+                open.cancel();
             }
             self.counters.ended(open.message_type);
             self.counters.count(open.message_type, Some(ErrorCode::Cancelled));
