@@ -77,7 +77,8 @@ fn a_response_in_the_background_outlives_its_reader_and_is_read_on_from_any_even
     // The tool is gone, as when its process dies.
     drop(lines);
     hand.send("two ".to_owned()).unwrap();
-    assert_eq!(tool.status(&id), "in_progress");
+    let so_far = tool.send("GET", &format!("/{id}"), "").json();
+    assert_eq!((&so_far["status"], &so_far["output"][0]["status"]), (&json!("in_progress"), &json!("in_progress")));
     hand.send("three".to_owned()).unwrap();
     drop(hand);
     let rest = tool.send("GET", &format!("/{id}?stream=true&starting_after={last}"), "");
@@ -143,6 +144,7 @@ fn a_response_in_the_background_is_asked_for_until_it_is_there_and_cancelled_at_
     for _ in 0..2 {
         let cancelled = tool.send("POST", &format!("/{id}/cancel"), "").json();
         assert_eq!((&cancelled["status"], &cancelled["error"]), (&json!("cancelled"), &Value::Null));
+        assert_eq!(cancelled["output"][0]["status"], "incomplete");
     }
     // What it would still say finds nobody.
     eventually("the end of the provider's stream", || {
