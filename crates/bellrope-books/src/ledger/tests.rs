@@ -270,6 +270,22 @@ fn a_ledger_that_is_moved_away_is_made_anew_for_the_next_row() {
 }
 
 #[test]
+fn a_ledger_that_is_moved_while_it_is_in_use_takes_all_its_rows_along() {
+    let (place, owner) = (Place::new(), owner());
+    let ledger = place.ledger(1);
+    (0..40).for_each(|number| ledger.add(row("a", number), &owner));
+    eventually("the rows", || ledger.written() == 40);
+    let archive = place.home.path().join("archive.db");
+    fs::rename(place.path(), &archive).unwrap();
+    ledger.add(row("b", 0), &owner);
+    assert!(ledger.close(PATIENCE));
+    assert_eq!((ledger.written(), place.requests()), (41, 1));
+    let rows = |connection: &Connection| connection.query_row("SELECT count(*) FROM requests", [], |row| row.get(0));
+    let count: i64 = rows(&Connection::open(&archive).unwrap()).unwrap();
+    assert_eq!(count, 40);
+}
+
+#[test]
 fn a_file_that_is_put_in_the_place_of_a_ledger_in_use_keeps_what_it_has() {
     let (place, backup, owner) = (Place::new(), Place::new(), owner());
     let old = backup.ledger(1);

@@ -158,7 +158,7 @@ mod tests {
 
     // Fault 73.
     #[test]
-    fn odd_counts_cost_no_others_and_what_nobody_said_is_not_nothing() {
+    fn odd_counts_cost_no_others() {
         for (json, input, output, cost) in [
             (r#"{"prompt_tokens":5,"completion_tokens":2,"cost":{"total_cost":0.06}}"#, Some(5), Some(2), Some(0.06)),
             (r#"{"prompt_tokens":"5","completion_tokens":2.0,"cost":"0.5"}"#, Some(5), Some(2), Some(0.5)),
