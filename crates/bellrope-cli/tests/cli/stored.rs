@@ -33,10 +33,6 @@ impl Tool<'_> {
         let headers = format!("Content-Type: application/json\r\nAuthorization: Bearer {}\r\n", self.key);
         exchange(self.address, method, &format!("/v1/responses{below}"), &headers, body)
     }
-
-    fn status(&self, id: &str) -> String {
-        self.send("GET", &format!("/{id}"), "").json()["status"].as_str().unwrap().to_owned()
-    }
 }
 
 /// The numbers of the events of a stream, and the text that they bring.

@@ -1,5 +1,4 @@
 //! What providers really send, and what is made of it: one line for each oddity, in all formats.
-//!
 //! The events of a row stand in lines; an answer is written as `text Hi | reasoning hm | call t1 read {} | done tool_use`,
 //! an error as `error CODE words`.
 
