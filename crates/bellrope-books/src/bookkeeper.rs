@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bellrope::server::ServerBuilder;
 use bellrope_gateway::account::{Admission, Books, Intent, Outcome, Spent, Verdict};
 use bellrope_gateway::inbound::BYTES_A_TOKEN;
-use bellrope_gateway::{AskerKind, ProviderError, Usage};
+use bellrope_gateway::{AskerKind, ProviderError, Unsaid, Usage};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
 
@@ -169,13 +169,14 @@ impl Books for Bookkeeper {
         }
         let State { settings, prices, budgets, .. } = &mut *state;
         let rate = prices.of(intent.provider, intent.model, now.wall_ms);
-        let assumed = || rate.and_then(|rate| rate.max_output).unwrap_or(settings.reserve_tokens);
+        let most = intent.max_tokens.or(rate.and_then(|rate| rate.max_output));
         let want = Want {
             asker: intent.asker,
             provider: intent.provider,
             model: intent.model,
             input: intent.input_tokens,
-            output: if intent.has_answer { intent.max_tokens.unwrap_or_else(assumed).into() } else { 0 },
+            output: if intent.has_answer { most.unwrap_or(settings.reserve_tokens).into() } else { 0 },
+            is_open: intent.has_answer && most.is_none(),
             rate,
         };
         let reserved = budgets.reserve(now.wall_ms, &want);
@@ -228,7 +229,7 @@ impl Books for Bookkeeper {
         let hold = std::mem::take(&mut entry.hold);
         let row = entry.over(now, outcome, tokens, said, &state.settings);
         let micros = row.cost.as_ref().map_or(0, |cost| cost.micros);
-        let took = Sum { micros, tokens: tokens.total(), requests: 0 };
+        let took = Sum { micros, tokens: tokens.total(), ..Sum::default() };
         state.budgets.settle(hold, took, outcome != Outcome::Refused);
         state.tally.count(&row, now.wall_ms);
         drop(state);
@@ -323,7 +324,17 @@ impl OpenRequest {
         let said = spent.said_bytes.div_ceil(BYTES_A_TOKEN);
         match (outcome, &spent.usage) {
             (Outcome::Refused | Outcome::Failed, None) => TokenCount::default(),
-            (Outcome::Done, Some(usage)) => TokenCount::of(usage),
+            (Outcome::Done, Some(usage)) => {
+                let Unsaid { input, output } = usage.unsaid;
+                let mut counted = TokenCount { estimated: input || output, ..TokenCount::of(usage) };
+                if input {
+                    counted.input = self.input.max(usage.cache_read_tokens.unwrap_or(0));
+                }
+                if output {
+                    counted.output = said.max(usage.output_tokens).max(usage.reasoning_tokens.unwrap_or(0));
+                }
+                counted
+            }
             (_, Some(usage)) => {
                 let input = if usage.input_tokens == 0 { self.input } else { usage.input_tokens };
                 let output = usage.output_tokens.max(said);
@@ -345,8 +356,10 @@ impl OpenRequest {
         let currency = || self.rate.as_ref().map_or_else(|| settings.currency.clone(), |rate| rate.currency.clone());
         let cost = match said.and_then(micros_of) {
             Some(micros) => Some(Money { micros, currency: currency() }),
-            // What was not sent costs nothing, whatever it would have cost.
-            None if outcome == Outcome::Refused => Some(Money { micros: 0, currency: currency() }),
+            // What was not sent costs nothing, whatever it would have cost. Neither does what got no answer, as far as anybody says.
+            None if outcome == Outcome::Refused || outcome == Outcome::Failed && tokens.total() == 0 => {
+                Some(Money { micros: 0, currency: currency() })
+            }
             None => self.rate.as_ref().map(|rate| rate.cost(&tokens.as_usage())),
         };
         let took = self.took(now);

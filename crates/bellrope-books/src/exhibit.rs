@@ -103,21 +103,14 @@ impl Exhibit for Shown {
             let model = format!("{} {model}", entry.provider);
             vec![entry.client.clone(), entry.endpoint.to_owned(), model, format!("{} s", entry.took(now).as_secs())]
         });
+        let budgets = state.budgets.shown(now.wall_ms);
+        let more = budgets.len().saturating_sub(MAX_ROWS);
+        let more = (more > 0).then(|| vec![format!("and {more} more, of which less is spent"), String::new()]);
+        let budgets = budgets.into_iter().take(MAX_ROWS).map(|(name, spent)| vec![name, spent]).chain(more);
         let tables = vec![
             table("At work", &["client", "asked", "provider and model", "for"], 3, at_work.collect()),
             table("Today (UTC)", &["client", "requests", "tokens", "cost"], 1, today(&mut state, now.wall_ms)),
-            table(
-                "Budgets",
-                &["budget", "spent"],
-                2,
-                state
-                    .budgets
-                    .shown(now.wall_ms)
-                    .into_iter()
-                    .take(MAX_ROWS)
-                    .map(|(name, spent)| vec![name, spent])
-                    .collect(),
-            ),
+            table("Budgets", &["budget", "spent"], 2, budgets.collect()),
         ];
         drop(state);
         let trouble = self.0.ledger.as_ref().and_then(|ledger| ledger.trouble());
@@ -137,7 +130,7 @@ fn today(state: &mut State, now_ms: i64) -> Vec<Vec<String>> {
     }
     for (client, sum) in others {
         let row = clients.entry(client).or_default();
-        (row.0, row.1) = (row.0 + sum.requests, row.1 + sum.tokens);
+        (row.0, row.1, row.2) = (row.0 + sum.requests, row.1 + sum.tokens, row.2 + sum.without_price);
         *row.3.entry(currency.clone()).or_default() += sum.micros;
     }
     let mut rows: Vec<_> = clients.into_iter().collect();

@@ -61,16 +61,18 @@ struct Counter {
     held: Sum,
 }
 
-/// Money in millionths, tokens, requests.
+/// Money in millionths, tokens, requests, and for how many of them there is no price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Sum {
     pub(crate) micros: u64,
     pub(crate) tokens: u64,
     pub(crate) requests: u64,
+    /// Those of the requests whose price is not known.
+    pub(crate) without_price: u64,
 }
 
 /// What a request may take.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Want<'a> {
     pub(crate) asker: &'a Asker,
     pub(crate) provider: &'a str,
@@ -78,6 +80,8 @@ pub(crate) struct Want<'a> {
     pub(crate) input: u64,
     /// Of the answer: what is asked for, or assumed.
     pub(crate) output: u64,
+    /// Whether nothing says how long the answer may be: neither the request, nor the provider, nor its price.
+    pub(crate) is_open: bool,
     pub(crate) rate: Option<&'a TokenPrice>,
 }
 
@@ -131,6 +135,8 @@ impl LedgerQuestion {
 const MAX_COUNTERS: usize = 4_096;
 /// An answer is not cut to fewer tokens than this, unless it asks for fewer.
 const FEWEST_OUTPUT: u64 = 256;
+/// A budget that has no room for so many answers more is near its end: one whose length nothing bounds is bounded then.
+const NEAR_END: u64 = 16;
 /// When to ask again what others hold at the moment.
 const HELD: Duration = Duration::from_secs(2);
 
@@ -147,15 +153,18 @@ impl Budgets {
     /// Reserves what a request may take, of all budgets that it is for or of none.
     pub(crate) fn reserve(&mut self, now: i64, want: &Want<'_>) -> Reserved {
         let mut notices = Vec::new();
-        let (mut allowed, mut refusal) = (want.output, None);
+        let (mut allowed, mut is_near, mut refusal) = (want.output, false, None);
         for (rule, part) in concerned(&self.rules, want.asker) {
             let counter = counter(&mut self.counters, rule, part, now);
             if let Some(notice) = rule.warning(counter) {
                 notices.push(notice);
             }
             match (&rule.over, rule.room(counter, want, now)) {
-                (Over::Warn, _) | (_, Ok(None)) => {}
-                (_, Ok(Some(most))) => allowed = allowed.min(most),
+                (Over::Warn, _) => {}
+                (_, Ok(most)) => {
+                    allowed = most.map_or(allowed, |most| allowed.min(most));
+                    is_near |= want.is_open && rule.is_near(counter, want);
+                }
                 (Over::Model(model), Err(_)) if is_of(want, model) => {}
                 (Over::Model(model), Err(Denial { reason, .. })) => {
                     let notice = format!("asked {model} instead: of the budget `{}` {reason}", rule.name);
@@ -171,14 +180,18 @@ impl Budgets {
         for (rule, part) in concerned(&self.rules, want.asker) {
             let counter = counter(&mut self.counters, rule, part, now);
             let micros = rule.cost_of(want, allowed).unwrap_or(0);
-            let sum = Sum { micros, tokens: want.input.saturating_add(allowed), requests: 0 };
+            let sum = Sum { micros, tokens: want.input.saturating_add(allowed), ..Sum::default() };
             counter.held = counter.held.plus(sum);
             counter.own.requests += 1;
             hold.0.push((Key(rule.name.clone(), part.to_owned()), counter.window.start, sum));
         }
-        let max_output = (allowed < want.output).then_some(allowed);
+        let max_output = (allowed < want.output || is_near).then_some(allowed);
         if let Some(most) = max_output {
-            notices.push(format!("the answer has at most {most} tokens: a budget has no more left"));
+            let reason = match allowed < want.output {
+                true => "a budget has no more left",
+                false => "a budget is near its end, and the request names no number",
+            };
+            notices.push(format!("the answer has at most {most} tokens: {reason}"));
         }
         Reserved::Held { hold, max_output, notices }
     }
@@ -225,20 +238,20 @@ impl Budgets {
         }
     }
 
-    /// Every budget with what is spent of it, in words.
+    /// Every budget with what is spent of it, in words: first those of which least is left.
     pub(crate) fn shown(&self, now: i64) -> Vec<(String, String)> {
-        let mut rows: Vec<_> = self
+        let mut rows: Vec<(f64, String, String)> = self
             .counters
             .iter()
             .filter(|(_, counter)| counter.window.contains(&now))
             .filter_map(|(Key(name, part), counter)| {
                 let rule = self.rules.iter().find(|rule| rule.name == *name)?;
                 let name = if part.is_empty() { name.clone() } else { format!("{name} ({part})") };
-                Some((name, rule.in_words(counter)))
+                Some((rule.share(counter), name, rule.in_words(counter)))
             })
             .collect();
-        rows.sort_unstable();
-        rows
+        rows.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        rows.into_iter().map(|(_, name, spent)| (name, spent)).collect()
     }
 
     /// What is held of all budgets together.
@@ -352,7 +365,8 @@ impl Rule {
         if let Some(limit) = self.tokens {
             let left = limit.saturating_sub(spent.tokens);
             if want.input.saturating_add(fewest) > left || left == 0 {
-                let request = format!("this request has about {}", want.input);
+                let answer = if fewest > 0 { format!(", an answer needs {fewest}") } else { String::new() };
+                let request = format!("this request has about {}{answer}", want.input);
                 return Err(over(format!("{} of {limit} tokens are spent ({request})", spent.tokens)));
             }
             let free = left.saturating_sub(held.tokens);
@@ -386,6 +400,15 @@ impl Rule {
         Ok(most)
     }
 
+    /// Whether there is no room for many answers such as this one.
+    fn is_near(&self, counter: &Counter, want: &Want<'_>) -> bool {
+        let many = want.output.saturating_mul(NEAR_END);
+        let used = counter.spent().plus(counter.held);
+        let tokens = self.tokens.is_some_and(|limit| limit.saturating_sub(used.tokens) < many);
+        let money = self.cost.zip(self.cost_of(want, many));
+        tokens || money.is_some_and(|(limit, cost)| limit.saturating_sub(used.micros) < cost)
+    }
+
     /// What whoever asks should know of this budget.
     fn warning(&self, counter: &Counter) -> Option<String> {
         let spent = counter.spent();
@@ -398,6 +421,14 @@ impl Rule {
         parts.iter().any(|part| near(part) && part.0 > 0).then(|| {
             format!("of the budget `{}` {} until {}", self.name, self.in_words(counter), shown(counter.window.end))
         })
+    }
+
+    /// Which part of it is spent: of what is counted that of which least is left.
+    fn share(&self, counter: &Counter) -> f64 {
+        let spent = counter.spent();
+        let parts = [(spent.micros, self.cost), (spent.tokens, self.tokens), (spent.requests, self.requests)];
+        let shares = parts.into_iter().filter_map(|(spent, limit)| Some(spent as f64 / limit?.max(1) as f64));
+        shares.fold(0.0, f64::max)
     }
 
     fn in_words(&self, counter: &Counter) -> String {
@@ -422,6 +453,7 @@ impl Sum {
             micros: self.micros.saturating_add(other.micros),
             tokens: self.tokens.saturating_add(other.tokens),
             requests: self.requests.saturating_add(other.requests),
+            without_price: self.without_price.saturating_add(other.without_price),
         }
     }
 
@@ -430,6 +462,7 @@ impl Sum {
             micros: self.micros.saturating_sub(other.micros),
             tokens: self.tokens.saturating_sub(other.tokens),
             requests: self.requests.saturating_sub(other.requests),
+            without_price: self.without_price.saturating_sub(other.without_price),
         }
     }
 }

@@ -99,7 +99,7 @@ impl std::fmt::Display for Cost {
 pub struct Forget {
     /// Only what is from before this moment, in milliseconds since 1970.
     pub before_ms: Option<i64>,
-    /// Only what this client asked.
+    /// Only what this client asked: by its name, or by that and its kind, as in `codex (token)`.
     pub client: Option<String>,
     /// Whether to erase everything if neither is named.
     pub all: bool,
@@ -182,7 +182,8 @@ pub fn forget(path: &Path, what: &Forget) -> Result<usize, StoreError> {
     }
     Store::existing(path)?.ask(|connection| {
         let erased = connection.execute(
-            "DELETE FROM requests WHERE (?1 IS NULL OR at_ms < ?1) AND (?2 IS NULL OR client = ?2)",
+            "DELETE FROM requests WHERE (?1 IS NULL OR at_ms < ?1) \
+             AND (?2 IS NULL OR client = ?2 OR client || ' (' || client_kind || ')' = ?2)",
             params![what.before_ms, what.client],
         )?;
         // What was erased stands in the log of changes until that is written back, and in the file until that is made smaller.

@@ -11,7 +11,7 @@ use bellrope_books::{
 };
 use bellrope_gateway::{
     AnswerRoom, Asker, AskerKind, BoxFuture, Capabilities, ChatRequest, Chunk, EmbeddingRequest, Gateway, ModelInfo,
-    Provider, ProviderError, ProviderHealth, ProviderStream, StopReason, Usage,
+    Provider, ProviderError, ProviderHealth, ProviderStream, StopReason, Unsaid, Usage,
 };
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::Semaphore;
@@ -227,14 +227,21 @@ async fn every_end_is_counted_as_what_it_was() {
     let mut early = ask("placeholder", vec![long(), Ok(Chunk::Usage(placeholder))]);
     assert!(early.next().await.is_some() && early.next().await.is_some());
     drop(early);
+    // Of two counts one cannot be read.
+    let half = Usage { input_tokens: 9, unsaid: Unsaid { output: true, ..Unsaid::default() }, ..Usage::default() };
     for (name, answer) in [
         ("cut", vec![long(), broken()]),
         ("failed", vec![broken()]),
         ("silent", vec![long(), Ok(done())]),
         ("zero", whole(0, 0)),
+        ("half", vec![long(), Ok(Chunk::Usage(half)), Ok(done())]),
         ("done", whole(7, 3)),
     ] {
         ask(name, answer).collect::<Vec<_>>().await;
+    }
+    for (name, answer) in [("whole-cut", vec![long(), broken()]), ("whole-failed", vec![broken()])] {
+        provider.will(answer);
+        gateway.chat(from(name)).await.unwrap_err();
     }
     close(&books);
     let row = |name: &str| stage.row(By::Client, name);
@@ -246,7 +253,10 @@ async fn every_end_is_counted_as_what_it_was() {
         ("failed", (0, 0, 0)),
         ("silent", (6, 100, 1)),
         ("zero", (0, 0, 0)),
+        ("half", (9, 100, 1)),
         ("done", (7, 3, 0)),
+        ("whole-cut", (6, 100, 1)),
+        ("whole-failed", (0, 0, 0)),
     ] {
         assert_eq!(counts(&row(name)), expected, "{name}");
     }
@@ -255,6 +265,7 @@ async fn every_end_is_counted_as_what_it_was() {
         (1, 1, 1, 1)
     );
     assert_eq!((row("silent").done, row("zero").done), (1, 1));
+    assert_eq!((row("whole-cut").cut, row("whole-failed").failed), (1, 1));
     assert_eq!(row("cancelled").costs[0].micros, 106);
 }
 
@@ -269,12 +280,16 @@ async fn a_price_that_is_not_known_is_unknown_and_not_nothing_and_a_providers_ow
     let said = Usage { input_tokens: 1, output_tokens: 1, total_cost: Some(0.5), ..Usage::default() };
     provider.will(vec![Ok(Chunk::text("a")), Ok(Chunk::Usage(said)), Ok(done())]);
     gateway.chat(ChatRequest { model: Some("said".into()), ..from("a") }).await.unwrap();
+    // What took nothing lacks no price.
+    provider.will(vec![Err(ProviderError::Disconnected { reason: "gone".into() })]);
+    gateway.chat(ChatRequest { model: Some("failing".into()), ..from("a") }).await.unwrap_err();
     close(&books);
     let of = |model| stage.row(By::Model, model);
     assert_eq!((of("known").costs[0].micros, of("known").without_price), (30, 0));
     assert_eq!((of("strange").costs.len(), of("strange").without_price), (0, 1));
     assert_eq!((of("said").costs[0].micros, of("said").without_price), (500_000, 0));
-    assert_eq!((stage.total().requests, stage.total().without_price), (3, 1));
+    assert_eq!((of("failing").failed, of("failing").without_price), (1, 0));
+    assert_eq!((stage.total().requests, stage.total().without_price), (4, 1));
 }
 
 #[tokio::test]

@@ -222,6 +222,8 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         tracing::warn!("some answers were not done within {DRAIN:?} and were cut off");
     }
     drop(health);
+    // With it go the answers that were not done, so that the books have them.
+    drop(api_port);
     books.close(BOOKS);
     // The next server may have the path, whatever is still to be sent.
     drop(server);

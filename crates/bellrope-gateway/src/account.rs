@@ -187,9 +187,17 @@ impl Account {
 
     /// There is no more, and this is why.
     pub(crate) fn fail(&mut self, error: &ProviderError) {
+        // Of a whole answer the pieces are counted where they are read.
+        let has_piece = self.has_piece || self.meter.has_text();
+        if let ProviderError::TooLarge { limit, .. } = error
+            && !has_piece
+        {
+            // It came, and is paid for.
+            self.spent.said_bytes = *limit as u64;
+        }
         self.end(match error {
-            _ if self.has_piece => Outcome::Cut,
-            ProviderError::Truncated { .. } => Outcome::Cut,
+            _ if has_piece => Outcome::Cut,
+            ProviderError::Truncated { .. } | ProviderError::TooLarge { .. } => Outcome::Cut,
             error if error.was_not_sent() => Outcome::Refused,
             _ => Outcome::Failed,
         });

@@ -248,7 +248,7 @@ pub enum ProviderError {
     NoRoom(Excerpt),
     /// No answer of this id is kept for whoever asks.
     #[error(
-        "no answer of this id is kept here for you: answers are kept for a while, by the program that asked for it alone, and \
+        "no answer of this id is kept here for you: answers are kept for a while, for who asked for it alone, and \
          not when the server starts anew; ask again"
     )]
     UnknownAnswer,

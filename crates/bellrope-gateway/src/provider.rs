@@ -8,6 +8,7 @@ use bellrope::breaker::BreakerConfig;
 use futures_core::Stream;
 use futures_util::StreamExt;
 
+use crate::account::Meter;
 use crate::asker::Asker;
 use crate::config::PassThrough;
 use crate::error::{Excerpt, ProviderError};
@@ -131,9 +132,9 @@ pub trait Provider: Send + Sync + 'static {
     /// A whole answer: by default the collected stream.
     fn chat(&self, request: ChatRequest) -> BoxFuture<'_, Result<ChatResponse, ProviderError>> {
         let model = request.model.clone().or_else(|| self.capabilities().default_model);
-        let room = request.room.clone();
+        let (room, meter) = (request.room.clone(), request.meter.clone());
         let stream = self.chat_stream(request);
-        Box::pin(collect_within(stream, model, room))
+        Box::pin(collect_within(stream, model, room, meter))
     }
 }
 
@@ -201,23 +202,45 @@ impl Default for ProviderLimits {
 /// # Errors
 /// The stream's own error; [`ProviderError::TooLarge`]; [`ProviderError::Truncated`] if it ends without a terminal piece.
 pub async fn collect(stream: ProviderStream, model: Option<String>) -> Result<ChatResponse, ProviderError> {
-    collect_within(stream, model, AnswerRoom::default()).await
+    collect_within(stream, model, AnswerRoom::default(), Meter::default()).await
 }
 
-/// The same, of which each byte takes its room there.
+/// The same, of which each byte takes its room there. What came of an answer that fails, or that nobody waits for any longer, is
+/// noted in the meter.
 async fn collect_within(
     mut stream: ProviderStream,
     model: Option<String>,
     room: AnswerRoom,
+    meter: Meter,
 ) -> Result<ChatResponse, ProviderError> {
-    let mut answer = Collector::new(model);
+    let mut metered = Metered { answer: Collector::new(model), meter };
     while let Some(chunk) = stream.next().await {
-        if let Some(stop_reason) = answer.add(chunk?)? {
-            return Ok(answer.finish(stop_reason));
+        if let Some(stop_reason) = metered.answer.add(chunk?)? {
+            return Ok(metered.whole().finish(stop_reason));
         }
-        room.grow_to(MAX_ANSWER - answer.room)?;
+        room.grow_to(MAX_ANSWER - metered.answer.room)?;
     }
     Err(ProviderError::Truncated { reason: "the stream ended without a word".into() })
+}
+
+/// An answer on its way, which leaves word in the books of how much of it came.
+struct Metered {
+    answer: Collector,
+    meter: Meter,
+}
+
+impl Metered {
+    /// The answer, of which there is nothing to say but what it says itself.
+    fn whole(mut self) -> Collector {
+        self.meter = Meter::default();
+        std::mem::replace(&mut self.answer, Collector::new(None))
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.meter.note(self.answer.response.usage.clone(), MAX_ANSWER - self.answer.room);
+    }
 }
 
 impl From<NoRoom> for ProviderError {

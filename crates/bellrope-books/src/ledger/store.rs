@@ -143,6 +143,17 @@ fn is_of_writing(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|error| error.extended_code == WRITE)
 }
 
+/// A link that leads nowhere is no place for a ledger: SQLite follows it and says only that it cannot.
+fn check_link(path: &Path) -> Result<(), StoreError> {
+    match fs::read_link(path) {
+        Ok(target) if !path.exists() => {
+            let reason = format!("it is a symbolic link to {}, which is not there", target.display());
+            Err(StoreError::Other { path: path.to_owned(), reason })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How the file beside a ledger ends that has what is not in it yet.
 const LOG: &str = "-wal";
 
@@ -166,6 +177,7 @@ pub(crate) struct Store {
 impl Store {
     /// Opens the ledger to write, makes it if it is missing, and brings its tables up to date.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        check_link(path)?;
         make_private(path).map_err(|source| StoreError::Make { path: path.to_owned(), source })?;
         if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
             let reason = "it is no ordinary file; name another as books.path".to_owned();
@@ -181,6 +193,7 @@ impl Store {
 
     /// Opens a ledger that is there, to read it or to erase some of it.
     pub(crate) fn existing(path: &Path) -> Result<Self, StoreError> {
+        check_link(path)?;
         if !path.exists() {
             return Err(StoreError::Missing { path: path.to_owned() });
         }
@@ -225,10 +238,13 @@ impl Store {
         self.file.is_some() && FileIdentity::of(&self.path) == self.file
     }
 
-    /// Closes a ledger in whose place another file is now. What was not in the old one yet would be written into the new one
-    /// by whoever opens that, so it is put aside.
+    /// Closes a ledger that is no longer in its place. Of one that was moved away SQLite itself writes nothing back. Where another
+    /// file is now, what was not in the old one yet would be written into the new one by whoever opens that, so it is put aside.
     pub(crate) fn leave(self) {
         let Self { path, connection, log, .. } = self;
+        if !path.exists() {
+            let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        }
         drop(connection);
         let beside_it = beside(&path, LOG);
         if path.exists() && log.is_some() && FileIdentity::of(&beside_it) == log {
@@ -295,7 +311,7 @@ impl Store {
         let read = || {
             let mut ask = self.connection.prepare(
                 "SELECT CASE WHEN ?6 THEN client ELSE '' END, count(*), sum(input_tokens + output_tokens), \
-                 sum(CASE WHEN currency = ?7 THEN cost_micros ELSE 0 END) FROM requests \
+                 sum(CASE WHEN currency = ?7 THEN cost_micros ELSE 0 END), sum(cost_micros IS NULL) FROM requests \
                  WHERE at_ms >= ?1 AND at_ms < ?2 AND server <> ?3 AND outcome <> 'refused' \
                  AND (?4 IS NULL OR client_kind = ?4) AND (?5 IS NULL OR client = ?5) GROUP BY 1 LIMIT ?8",
             )?;
@@ -316,6 +332,7 @@ impl Store {
                         requests: unsigned(row.get(1)?),
                         tokens: unsigned(row.get(2)?),
                         micros: unsigned(row.get(3)?),
+                        without_price: unsigned(row.get(4)?),
                     };
                     Ok((row.get(0)?, sum))
                 },

@@ -270,6 +270,22 @@ fn a_ledger_that_is_moved_away_is_made_anew_for_the_next_row() {
 }
 
 #[test]
+fn a_ledger_that_is_moved_while_it_is_in_use_takes_all_its_rows_along() {
+    let (place, owner) = (Place::new(), owner());
+    let ledger = place.ledger(1);
+    (0..40).for_each(|number| ledger.add(row("a", number), &owner));
+    eventually("the rows", || ledger.written() == 40);
+    let archive = place.home.path().join("archive.db");
+    fs::rename(place.path(), &archive).unwrap();
+    ledger.add(row("b", 0), &owner);
+    assert!(ledger.close(PATIENCE));
+    assert_eq!((ledger.written(), place.requests()), (41, 1));
+    let rows = |connection: &Connection| connection.query_row("SELECT count(*) FROM requests", [], |row| row.get(0));
+    let count: i64 = rows(&Connection::open(&archive).unwrap()).unwrap();
+    assert_eq!(count, 40);
+}
+
+#[test]
 fn a_file_that_is_put_in_the_place_of_a_ledger_in_use_keeps_what_it_has() {
     let (place, backup, owner) = (Place::new(), Place::new(), owner());
     let old = backup.ledger(1);
@@ -348,12 +364,34 @@ fn what_others_spent_is_told_by_budget_and_client() {
         let question = LedgerQuestion { budget: "q".into(), from: 10, until: 50, who, currency: "USD".into() };
         store.spent(1, &question).unwrap()
     };
-    let sum = |requests| Sum { micros: 7 * requests, tokens: 110 * requests, requests };
+    let sum = |requests| Sum { micros: 7 * requests, tokens: 110 * requests, requests, ..Sum::default() };
     assert_eq!(spent(Who::All), [(String::new(), sum(3))]);
     assert_eq!(spent(Who::Token("a".into())), [(String::new(), sum(1))]);
     assert_eq!(spent(Who::Client("a".into())), [(String::new(), sum(2))]);
     assert_eq!(spent(Who::Token("*".into())), [("a".to_owned(), sum(1)), ("b".to_owned(), sum(1))]);
     assert_eq!(spent(Who::Token("c".into())), []);
+    let of_b =
+        Question { budget: "q".into(), from: 90, until: 100, who: Who::Client("b".into()), currency: "USD".into() };
+    let unpriced = Sum { tokens: 110, requests: 1, without_price: 1, ..Sum::default() };
+    assert_eq!(store.spent(1, &of_b).unwrap(), [(String::new(), unpriced)]);
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_named() {
+    let place = Place::new();
+    let path = place.path();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let target = place.home.path().join("elsewhere.db");
+    std::os::unix::fs::symlink(&target, &path).unwrap();
+    for opened in [Store::open(&path), Store::existing(&path)] {
+        let error = opened.unwrap_err().to_string();
+        assert!(
+            error.contains("it is a symbolic link to ") && error.contains("elsewhere.db, which is not there"),
+            "{error}"
+        );
+    }
+    fs::write(&target, "").unwrap();
+    assert!(Store::open(&path).is_ok(), "one that leads somewhere is followed");
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn prices(price: f64) -> Prices {
 }
 
 fn want<'a>(asker: &'a Asker, input: u64, output: u64, rate: Option<&'a TokenPrice>) -> Want<'a> {
-    Want { asker, provider: "p", model: Some("m"), input, output, rate }
+    Want { asker, provider: "p", model: Some("m"), input, output, is_open: false, rate }
 }
 
 fn held(reserved: Reserved) -> Hold {
@@ -65,8 +65,8 @@ fn sixteen_at_once_cannot_overrun_a_budget_together() {
     assert_eq!(budgets.held(), Sum::default());
     let refusal = refused(budgets.reserve(NOW, &want(&asker, 10, 100, None)));
     assert_eq!(refusal.retry_after, Duration::from_millis((DAY - 1_000) as u64));
-    let expected =
-        "990 of 1000 tokens are spent (this request has about 10), and this day ends at 2024-10-05 00:00 UTC";
+    let expected = "990 of 1000 tokens are spent (this request has about 10, an answer needs 100), and this day ends at \
+                    2024-10-05 00:00 UTC";
     assert_eq!(refusal.reason, expected);
     held(budgets.reserve(NOW + DAY, &want(&asker, 10, 100, None)));
 }
@@ -84,6 +84,30 @@ fn a_request_that_may_take_more_than_is_left_gets_what_is_left_when_nobody_else_
     assert_eq!(refused(budgets.reserve(NOW, &want(&asker, 1, 1, None))).retry_after, HELD);
     budgets.settle(hold, took(150), true);
     held(budgets.reserve(NOW, &want(&asker, 10, 800, None)));
+}
+
+// Row 59: an answer whose length nobody says.
+#[test]
+fn an_answer_without_a_bound_is_bounded_by_what_is_reserved_when_the_budget_is_near_its_end() {
+    let (mut budgets, asker, prices) = (budgets(&[tokens(13_000)]), Asker::default(), prices(10.0));
+    let open = Want { is_open: true, ..want(&asker, 10, 4_096, None) };
+    let bounded = |budgets: &mut Budgets| match budgets.reserve(NOW, &open) {
+        Reserved::Held { max_output, notices, .. } => Some((max_output, notices)),
+        _ => None,
+    };
+    let sent: Vec<_> = std::iter::from_fn(|| bounded(&mut budgets)).collect();
+    let notice = "the answer has at most 4096 tokens: a budget is near its end, and the request names no number";
+    assert_eq!(sent, vec![(Some(4_096), vec![notice.to_owned()]); 3], "all of them together are within it");
+
+    let money = Budget { cost: Some(1.0), ..Budget::named("money", Window::Day) };
+    for (budget, expected) in [(tokens(70_000), None), (money, None), (tokens(60_000), Some(4_096))] {
+        let mut budgets = self::budgets(&[budget]);
+        let want = Want { rate: prices.of("p", Some("m"), NOW), ..open };
+        assert!(matches!(budgets.reserve(NOW, &want), Reserved::Held { max_output, .. } if max_output == expected));
+    }
+    let mut budgets = self::budgets(&[Budget { cost: Some(0.5), ..Budget::named("money", Window::Day) }]);
+    let want = Want { rate: prices.of("p", Some("m"), NOW), ..open };
+    assert!(matches!(budgets.reserve(NOW, &want), Reserved::Held { max_output: Some(4_096), .. }));
 }
 
 #[test]
@@ -113,7 +137,7 @@ fn money_counts_where_the_price_is_known_and_tokens_count_always() {
         panic!()
     };
     assert!((98_900..=99_000).contains(&most), "{most}");
-    budgets.settle(hold, Sum { micros: 999_000, tokens: 99_900, requests: 0 }, true);
+    budgets.settle(hold, Sum { micros: 999_000, tokens: 99_900, ..Sum::default() }, true);
     let refusal = refused(budgets.reserve(NOW, &want(&asker, 1_000, 200_000, rate)));
     assert!(
         refusal.reason.starts_with("0.999 of 1.00 USD are spent (this request costs at least 0.01256), and this month"),
@@ -258,13 +282,13 @@ proptest! {
             if ends && let Some((hold, input, output)) = under_way.pop() {
                 let cost = rate.cost(&Usage { input_tokens: input, output_tokens: output, ..Usage::default() }).micros;
                 (total, money) = (total + input + output, money + cost);
-                budgets.settle(hold, Sum { micros: cost, tokens: input + output, requests: 0 }, true);
+                budgets.settle(hold, Sum { micros: cost, tokens: input + output, ..Sum::default() }, true);
             }
         }
         for (hold, input, output) in under_way {
             let cost = rate.cost(&Usage { input_tokens: input, output_tokens: output, ..Usage::default() }).micros;
             (total, money) = (total + input + output, money + cost);
-            budgets.settle(hold, Sum { micros: cost, tokens: input + output, requests: 0 }, true);
+            budgets.settle(hold, Sum { micros: cost, tokens: input + output, ..Sum::default() }, true);
         }
         prop_assert!(total <= 2_000 && money <= 15_000, "{total} tokens, {money} micros");
         prop_assert_eq!(budgets.held(), Sum::default());

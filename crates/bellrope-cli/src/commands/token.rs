@@ -107,7 +107,13 @@ fn add(args: &AddArgs) -> Outcome {
     let (settings, tokens) = args.place.settings()?;
     let made = tokens.add(&args.name, &args.budget)?;
     let budgets = args.budget.iter().filter_map(|text| Budget::parse(&args.name, text).ok());
-    let warnings: Vec<_> = budgets.filter_map(|budget| settings.unpriced_budget(&budget)).collect();
+    // Prices may well be in a file that only the server was given.
+    let read = match settings.origins.has_file() {
+        true => "",
+        false => " (no configuration file was read: if the server has one, name it with --config or BELLROPE_CONFIG)",
+    };
+    let warnings = budgets.filter_map(|budget| Some(format!("{}{read}", settings.unpriced_budget(&budget)?)));
+    let warnings: Vec<_> = warnings.collect();
     if args.json {
         let token = json!({ "name": made.name, "token": made.token, "budgets": args.budget, "warnings": warnings });
         return output::json(&token);

@@ -68,7 +68,7 @@ struct ForgetArgs {
     /// What is from before: a number of days ago, as in 90d, or a day, as in 2026-11-01.
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     before: Option<i64>,
-    /// What this client asked.
+    /// What this client asked: a name, or one with its kind, as in 'codex (token)'.
     #[arg(long, value_name = "NAME")]
     client: Option<String>,
     /// Everything.
@@ -119,6 +119,12 @@ pub(crate) fn run(args: &UsageArgs) -> Outcome {
 fn erase(args: &ForgetArgs) -> Outcome {
     let what = Forget { before_ms: args.before, client: args.client.clone(), all: args.all };
     let erased = forget(&args.place.ready()?, &what)?;
+    if let (0, Some(client)) = (erased, &args.client) {
+        output::note(format_args!(
+            "no such request of a client `{}` is in the ledger; `bellrope usage --by client` lists who is",
+            client.escape_debug()
+        ));
+    }
     if args.json {
         return output::json(&json!({ "erased": erased }));
     }

@@ -154,6 +154,9 @@ fn log(event: &ListenerEvent<'_>) {
                 "the API port has no place left; connections that ask nothing are closed for new ones"
             );
         }
+        ListenerEvent::Refused { from, reason, left_out } if *reason == peer::GONE => {
+            tracing::debug!(target: TARGET, %from, left_out, "a connection to the API port was closed: {reason}");
+        }
         ListenerEvent::Refused { from, reason, left_out } => {
             tracing::warn!(target: TARGET, %from, left_out, "a connection to the API port was closed: {reason}");
         }

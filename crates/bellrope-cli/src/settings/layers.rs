@@ -83,6 +83,11 @@ impl Origins {
         (1..=key.len()).rev().find_map(|depth| self.0.get(&key[..depth])).cloned().unwrap_or_default()
     }
 
+    /// Whether a configuration file said anything.
+    pub(crate) fn has_file(&self) -> bool {
+        self.0.values().any(|origin| matches!(origin, Origin::File { .. }))
+    }
+
     /// How to call a key so that whoever set it knows where to look.
     pub(crate) fn naming(&self, key: &[String]) -> String {
         match self.of(key) {

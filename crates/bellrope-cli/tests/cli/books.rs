@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
+    sync::Arc,
 };
 
 use bellrope_testkit::http;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api_port::address,
-    provider::Provider,
+    provider::{Provider, say},
     support::{self, Home, PATIENCE, Running, eventually},
 };
 
@@ -22,6 +23,7 @@ const PORT: [&str; 2] = ["--api-port", "0"];
 struct Response {
     status: u16,
     head: String,
+    body: String,
     json: Value,
 }
 
@@ -38,7 +40,7 @@ fn post(address: &str, path: &str, headers: &str, body: &Value) -> Response {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (status, head, body) = http::response(&text);
-    Response { status, head, json: serde_json::from_str(&body).unwrap_or(Value::Null) }
+    Response { status, head, json: serde_json::from_str(&body).unwrap_or(Value::Null), body }
 }
 
 fn ask(model: &str) -> Value {
@@ -116,6 +118,11 @@ fn what_requests_took_and_cost_is_in_the_ledger_on_the_page_and_in_the_metrics()
     assert_eq!(all[0], "all");
     assert!(all[3].as_str().unwrap().starts_with("0.000046 USD + "), "{all}");
 
+    stop(server);
+    // The next server shows the same of today.
+    let server = serve(&home, &provider, prices);
+    let shown = || home.run(["call", "bellrope.stats"]).succeeded().contains("0.000046 USD + 2 without a price");
+    eventually("what another server has written", shown);
     stop(server);
     let clients = usage(&home, &["--by", "client"]);
     let row = |name: &str| clients["rows"].as_array().unwrap().iter().find(|row| row["of"] == name).cloned().unwrap();
@@ -207,7 +214,12 @@ fn usage_is_a_table_and_can_be_forgotten() {
     );
     let nothing = home.run(["usage", "forget"]);
     assert_eq!(nothing.code, Some(2), "{nothing:?}");
-    assert_eq!(home.run(["usage", "forget", "--client", "two"]).succeeded(), "erased 2 requests\n");
+    for stranger in ["three", "one (token)"] {
+        let none = home.run(["usage", "forget", "--client", stranger]);
+        assert!(none.stderr.contains(&format!("no such request of a client `{stranger}`")), "{none:?}");
+        assert_eq!(none.succeeded(), "erased 0 requests\n");
+    }
+    assert_eq!(home.run(["usage", "forget", "--client", "two (program)"]).succeeded(), "erased 2 requests\n");
     assert_eq!(home.run(["usage", "forget", "--before", "1d", "--json"]).succeeded().trim(), "{\n  \"erased\": 0\n}");
     assert_eq!(usage(&home, &[])["total"]["requests"], 1);
     assert_eq!(home.run(["usage", "forget", "--all"]).succeeded(), "erased 1 request\n");
@@ -248,7 +260,17 @@ fn a_budget_refuses_in_each_formats_form_with_when_it_ends() {
         assert_eq!((refused.status, &refused.json["error"]["type"]), (429, &json!("rate_limit_error")));
         let refused =
             post(&address, "/v1/responses", "", &json!({"model": "openai/m", "input": "Hi", "stream": stream}));
-        assert_eq!((refused.status, &refused.json["error"]["type"]), (429, &json!("rate_limit_error")));
+        if stream {
+            // Codex would wait for as long as `retry-after` says.
+            let failed = refused.body.lines().filter_map(|line| line.strip_prefix("data: ")).next_back().unwrap();
+            let failed: Value = serde_json::from_str(failed).unwrap();
+            let error = &failed["response"]["error"];
+            assert_eq!((refused.status, &failed["type"]), (200, &json!("response.failed")));
+            assert_eq!(error["code"], "insufficient_quota");
+            assert!(error["message"].as_str().unwrap().starts_with(expected), "{error}");
+        } else {
+            assert_eq!((refused.status, &refused.json["error"]["type"]), (429, &json!("rate_limit_error")));
+        }
     }
     assert_eq!(provider.asked().len(), 1);
     let chat = home.run(["chat", "--provider", "openai", "Hello"]);
@@ -315,6 +337,43 @@ fn a_ledger_that_cannot_be_written_costs_no_answer_and_is_said() {
     stop(server);
     let read = home.run(["usage", "--ledger", ledger.to_str().unwrap()]);
     assert!(read.code == Some(1) && read.stderr.contains("is damaged or no ledger"), "{read:?}");
+}
+
+#[test]
+fn answers_that_are_under_way_when_the_server_ends_are_in_the_books() {
+    // It says half of its answer, and keeps the connection until the server is gone.
+    let provider = Provider::start(Arc::new(|_, stream| {
+        say(stream, &json!({"choices": [{"index": 0, "delta": {"content": "x".repeat(400)}}]}).to_string());
+        let _ = stream.read(&mut [0; 1]);
+    }));
+    for pass_through in ["exact", "repaired"] {
+        let home = Home::new();
+        let config = format!(
+            "[gateway.providers.work]\nkind = \"openai\"\nbase_url = \"{}\"\npass_through = \"{pass_through}\"\n",
+            provider.url()
+        );
+        let server = serve(&home, &provider, &config);
+        let address = address(&server);
+        let mut tool = TcpStream::connect(&address).unwrap();
+        tool.set_read_timeout(Some(PATIENCE)).unwrap();
+        let body =
+            json!({"model": "work/m", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}).to_string();
+        let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {address}\r\nUser-Agent: tool\r\n");
+        write!(tool, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"\n\n\r\n") {
+            let mut piece = [0; 4096];
+            let count = tool.read(&mut piece).unwrap();
+            assert!(count > 0, "{}", String::from_utf8_lossy(&said));
+            said.extend_from_slice(&piece[..count]);
+        }
+        stop(server);
+        let total = &usage(&home, &[])["total"];
+        assert_eq!(
+            (&total["cancelled"], &total["output_tokens"], &total["estimated"]),
+            (&json!(1), &json!(100), &json!(1))
+        );
+    }
 }
 
 #[test]

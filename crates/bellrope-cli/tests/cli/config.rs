@@ -156,6 +156,10 @@ fn a_budget_of_money_without_a_price_is_warned_of() {
         "{added:?}"
     );
     assert_eq!(added.code, Some(0));
+    assert!(added.stderr.contains("(no configuration file was read: if the server has one, name it with --config"));
+    let priced = home.config(&format!("{budget}{}", price("*", "USD")));
+    let read = home.run(["token", "add", "priced", "--budget", "5USD/day", "--config", priced.to_str().unwrap()]);
+    assert!(read.code == Some(0) && !read.stderr.contains("warning"), "{read:?}");
     let added = home.run(["token", "add", "claude", "--budget", "5tokens/day", "--json"]).succeeded();
     let json: Value = serde_json::from_str(&added).unwrap();
     assert_eq!(json["warnings"], Value::Array(Vec::new()));

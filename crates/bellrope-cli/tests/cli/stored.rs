@@ -33,10 +33,6 @@ impl Tool<'_> {
         let headers = format!("Content-Type: application/json\r\nAuthorization: Bearer {}\r\n", self.key);
         exchange(self.address, method, &format!("/v1/responses{below}"), &headers, body)
     }
-
-    fn status(&self, id: &str) -> String {
-        self.send("GET", &format!("/{id}"), "").json()["status"].as_str().unwrap().to_owned()
-    }
 }
 
 /// The numbers of the events of a stream, and the text that they bring.
@@ -77,7 +73,8 @@ fn a_response_in_the_background_outlives_its_reader_and_is_read_on_from_any_even
     // The tool is gone, as when its process dies.
     drop(lines);
     hand.send("two ".to_owned()).unwrap();
-    assert_eq!(tool.status(&id), "in_progress");
+    let so_far = tool.send("GET", &format!("/{id}"), "").json();
+    assert_eq!((&so_far["status"], &so_far["output"][0]["status"]), (&json!("in_progress"), &json!("in_progress")));
     hand.send("three".to_owned()).unwrap();
     drop(hand);
     let rest = tool.send("GET", &format!("/{id}?stream=true&starting_after={last}"), "");
@@ -143,6 +140,7 @@ fn a_response_in_the_background_is_asked_for_until_it_is_there_and_cancelled_at_
     for _ in 0..2 {
         let cancelled = tool.send("POST", &format!("/{id}/cancel"), "").json();
         assert_eq!((&cancelled["status"], &cancelled["error"]), (&json!("cancelled"), &Value::Null));
+        assert_eq!(cancelled["output"][0]["status"], "incomplete");
     }
     // What it would still say finds nobody.
     eventually("the end of the provider's stream", || {

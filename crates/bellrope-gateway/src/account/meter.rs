@@ -38,6 +38,12 @@ impl Meter {
         read.unshown = read.unshown.saturating_add(unshown_bytes);
     }
 
+    /// Whether any text came.
+    pub(crate) fn has_text(&self) -> bool {
+        let read = self.0.as_ref().map(|read| read.lock().unwrap_or_else(PoisonError::into_inner));
+        read.is_some_and(|read| read.unshown > 0)
+    }
+
     /// What was noted, and nothing from then on.
     pub(crate) fn take(&self) -> (Option<Usage>, usize) {
         let Some(read) = &self.0 else { return (None, 0) };

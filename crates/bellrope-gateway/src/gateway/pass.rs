@@ -11,6 +11,7 @@ use tracing::warn;
 use super::answer_stream::log;
 use super::core::Gateway;
 use super::notices::Notices;
+use super::route::passed_on;
 use super::upstream::{Running, Upstream, silent};
 use crate::account::Account;
 use crate::error::ProviderError;
@@ -134,6 +135,7 @@ impl Gateway {
                         warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
                     }
                     upstream.count_passed_on();
+                    said.push(passed_on(from, to, &error));
                     request = kept;
                     request.forget();
                 }

@@ -130,10 +130,16 @@ impl Route {
                 warn!(target: TARGET, %error, from, to, "a request goes to the fallback");
             }
             upstream.count_passed_on();
+            let _ = notices.try_send(passed_on(from, to, &error));
             forget(&mut request);
         }
         Err(silent())
     }
+}
+
+/// What is said of an answer that is another provider's, with a model of its own.
+pub(super) fn passed_on(from: &str, to: &str, error: &ProviderError) -> String {
+    format!("`{to}` was asked with its own model, as `{from}` could not answer ({})", error.code())
 }
 
 /// Takes out what means nothing to another provider: the name of the model, and what came with the reasoning of the one

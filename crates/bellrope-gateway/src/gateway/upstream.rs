@@ -351,7 +351,7 @@ impl Running {
     /// Counts pieces of which nothing but their number and their length is known.
     pub(super) fn count_pieces(&mut self, count: u64, said_bytes: usize) {
         self.upstream.stats.count_pieces(count);
-        if let Some(account) = self.account.as_mut().filter(|_| count > 0) {
+        if let Some(account) = self.account.as_mut().filter(|_| count > 0 || said_bytes > 0) {
             account.said(said_bytes);
         }
     }

@@ -43,13 +43,18 @@ pub fn estimate_tokens(request: &ChatRequest) -> u64 {
 /// About how many tokens a request has of which only its bytes are known. Data in it, such as a picture, counts as one.
 pub(crate) fn estimate_tokens_of(json: &[u8]) -> u64 {
     let (mut data, mut pictures, mut at) = (0, 0, 0);
+    // The name of the field that is read, and of the one before.
+    let mut names: [&[u8]; 2] = [b""; 2];
     while json.len() - at >= DATA
         && let Some(found) = memchr::memchr(b'"', &json[at..])
     {
         let begin = at + found + 1;
         let end = end_of_string(json, begin);
-        if end.saturating_sub(begin) >= DATA && is_data(&json[begin..end]) {
-            data += end - begin;
+        let (text, rest) = (&json[begin..end.max(begin)], json.get(end + 1..).unwrap_or_default());
+        if rest.trim_ascii_start().starts_with(b":") {
+            names = [text, names[0]];
+        } else if text.len() >= DATA && is_place_of_data(names, rest, text) && is_base64(text) {
+            data += text.len();
             pictures += 1;
         }
         at = (end + 1).min(json.len());
@@ -57,8 +62,24 @@ pub(crate) fn estimate_tokens_of(json: &[u8]) -> u64 {
     ((json.len() - data) as u64).div_ceil(BYTES_A_TOKEN) + pictures * PICTURE
 }
 
+/// Whether a text in the first of these fields is read as data: a data URL where formats have addresses and files, or Anthropic's
+/// `data`, which stands beside what it is of. Elsewhere it is words to a model, whatever it looks like.
+fn is_place_of_data([name, before]: [&[u8]; 2], behind: &[u8], text: &[u8]) -> bool {
+    let says_what = |name: &[u8]| [&b"media_type"[..], b"type", b"format", b"filename"].contains(&name);
+    let next = || {
+        let rest = behind.trim_ascii_start().strip_prefix(b",")?.trim_ascii_start().strip_prefix(b"\"")?;
+        rest.get(..memchr::memchr(b'"', rest)?)
+    };
+    match name {
+        b"url" | b"image_url" => text.starts_with(b"data:"),
+        b"file_data" => true,
+        b"data" => says_what(before) || next().is_some_and(says_what),
+        _ => false,
+    }
+}
+
 /// Whether a text is base64, perhaps behind the beginning of a data URL.
-fn is_data(text: &[u8]) -> bool {
+fn is_base64(text: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_\\".contains(byte);
     text.iter().skip(128).all(is_digit)
 }
@@ -105,13 +126,36 @@ mod tests {
 
     #[test]
     fn data_in_a_request_that_is_not_read_counts_as_a_picture() {
-        let picture = format!("data:image/png;base64,{}", "iVBORw0KGgo/+\\/".repeat(10_000));
+        let base64 = "iVBORw0KGgo/+\\/".repeat(10_000);
+        let url = format!("data:image/png;base64,{base64}");
         let text = "Some words, and more. ".repeat(1_000);
-        let body = format!("{{\"a\":\"{picture}\",\"b\":[\"{text}\",\"{picture}\"]}}");
-        let expected = (text.len() as u64 + 20).div_ceil(BYTES_A_TOKEN) + 2 * PICTURE;
-        assert_eq!(estimate_tokens_of(body.as_bytes()).abs_diff(expected), 0, "{}", body.len());
-        for odd in ["", "\"", "{\"a\":\"b", &"\"".repeat(20_001), &picture] {
+        for picture in [
+            format!("{{\"image_url\":\"{url}\"}}"),
+            format!("{{\"image_url\":{{\"url\":\"{url}\"}}}}"),
+            format!("{{\"filename\":\"a\",\"file_data\" : \"{url}\"}}"),
+            format!("{{\"media_type\":\"image/png\",\"data\":\"{base64}\"}}"),
+            format!("{{\"data\":\"{base64}\" , \"format\":\"wav\"}}"),
+        ] {
+            let body = format!("{{\"a\":[{picture}],\"b\":[\"{text}\",{picture}]}}");
+            let expected = (text.len() as u64).div_ceil(BYTES_A_TOKEN) + 2 * PICTURE;
+            assert!(estimate_tokens_of(body.as_bytes()).abs_diff(expected) < 60, "{picture:.60}");
+        }
+        for odd in ["", "\"", "{\"a\":\"b", &"\"".repeat(20_001), &url] {
             assert!(estimate_tokens_of(odd.as_bytes()) <= odd.len() as u64, "{odd:.20}");
+        }
+    }
+
+    #[test]
+    fn a_text_without_blanks_is_counted_as_the_text_that_it_is() {
+        let url = format!("data:image/png;base64,{}", "QUJD".repeat(20_000));
+        for text in
+            ["acgt".repeat(20_000), "/usr/lib".repeat(9_000), r"\u949f".repeat(9_000), r"abc\n".repeat(9_000), url]
+        {
+            for field in ["content", "text", "prompt", "input", "arguments", "data"] {
+                let body = format!("{{\"messages\":[{{\"role\":\"user\",\"{field}\":\"{text}\"}}]}}");
+                let least = text.len() as u64 / BYTES_A_TOKEN;
+                assert!(estimate_tokens_of(body.as_bytes()) >= least, "{field} {text:.20}");
+            }
         }
     }
 

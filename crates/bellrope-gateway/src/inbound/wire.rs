@@ -26,6 +26,7 @@ pub(super) fn read_wire<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     json::from_slice(body).map_err(|error| {
         let text = String::from_utf8_lossy(body);
         let text = json::repaired(&text);
+        let text = json::without_twins(&text);
         let read = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_str(&text));
         let place = read.err().map(|error| error.path().to_string()).filter(|path| path != "." && path != "?");
         let place = place.map(|path| format!("{path}: ")).unwrap_or_default();

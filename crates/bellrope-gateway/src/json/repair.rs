@@ -5,8 +5,11 @@ use std::borrow::Cow;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::twins::without_twins;
+
 /// Reads JSON whose strings may hold anything: half a surrogate pair and bytes that are not UTF-8 are read as U+FFFD,
-/// and a control character that should have been escaped (NUL, a line feed) as itself. A byte order mark is passed over.
+/// and a control character that should have been escaped (NUL, a line feed) as itself. Of a field that stands twice in its
+/// object the last counts. A byte order mark is passed over.
 ///
 /// ```
 /// let text: String = bellrope_gateway::json::from_slice(b"\"cut \\ud83d here \xff\"")?;
@@ -27,10 +30,22 @@ pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
 pub fn from_str<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
     let json = json.trim_start_matches('\u{feff}');
     // Nearly every document is as serde wants it, and costs no second look.
-    serde_json::from_str(json).or_else(|error| match repaired(json) {
-        Cow::Borrowed(_) => Err(error),
-        Cow::Owned(repaired) => serde_json::from_str(&repaired),
-    })
+    let error = match serde_json::from_str(json) {
+        Ok(read) => return Ok(read),
+        Err(error) => error,
+    };
+    let sound = repaired(json);
+    let error = match sound {
+        Cow::Borrowed(_) => error,
+        Cow::Owned(_) => match serde_json::from_str(&sound) {
+            Ok(read) => return Ok(read),
+            Err(error) => error,
+        },
+    };
+    match error.is_data().then(|| without_twins(&sound)) {
+        Some(Cow::Owned(once)) => serde_json::from_str(&once),
+        _ => Err(error),
+    }
 }
 
 /// The same JSON with strings that serde can read: U+FFFD for half a surrogate pair, and control characters escaped.

@@ -21,4 +21,16 @@ pub struct Usage {
     /// The price in the provider's currency, from providers that say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_cost: Option<f64>,
+    /// Which of the counts of tokens the provider did not say. It does not travel.
+    #[serde(skip)]
+    pub unsaid: Unsaid,
+}
+
+/// Counts that nobody said. They are 0 in [`Usage`], which they need not have been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unsaid {
+    /// How many tokens were read.
+    pub input: bool,
+    /// How many were written.
+    pub output: bool,
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -121,6 +122,7 @@ impl Envelope {
                         envelope.choices = count.unwrap_or_default();
                     }
                 }
+                Some("prompt") => envelope.has_several |= has_several_texts(&body[found.value]),
                 Some("previous_response_id") if found.value.len() <= MAX_ID => {
                     envelope.previous = serde_json::from_slice(&body[found.value]).ok();
                 }
@@ -274,6 +276,13 @@ impl Envelope {
     }
 }
 
+/// Whether a prompt is a list of several: of texts, or of lists of tokens. Each of them gets an answer.
+fn has_several_texts(prompt: &[u8]) -> bool {
+    let Some(inner) = prompt.strip_prefix(b"[") else { return false };
+    matches!(inner.trim_ascii_start().first(), Some(b'"' | b'['))
+        && serde_json::from_slice::<Vec<IgnoredAny>>(prompt).is_ok_and(|texts| texts.len() > 1)
+}
+
 /// Whether these options ask for what the answer takes.
 fn wants_usage(options: &[u8]) -> bool {
     let fields = Fields::of(options).into_iter().flatten().flatten();
@@ -385,13 +394,22 @@ mod tests {
             "n\":2",
             "n\":\"2\"",
             "best_of\":3",
+            r#"prompt":["a", "b"]"#,
+            r#"prompt":[[1,2],[3]]"#,
             "max_tokens\":1e9",
             "max_tokens\":\"900\"",
             "max_tokens\":-1",
         ] {
             assert!(!of(&format!("{{\"{odd}}}")).is_countable(chat), "{odd}");
         }
-        assert!(of(r#"{"n":1,"best_of":null,"max_output_tokens":"x"}"#).is_countable(chat));
+        for one in [
+            r#""n":1,"best_of":null,"max_output_tokens":"x""#,
+            r#""prompt":["a"]"#,
+            r#""prompt":[1,2]"#,
+            r#""prompt":"a""#,
+        ] {
+            assert!(of(&format!("{{{one}}}")).is_countable(chat), "{one}");
+        }
     }
 
     proptest! {

@@ -120,8 +120,10 @@ impl Upstream {
         let mut named = Vec::new();
         words(example, &mut named);
         // The gateway's word for what all formats have under names of their own.
-        if named.iter().any(|name| name.contains("reasoning") || name == "thinking") {
-            named.push("reasoning".to_owned());
+        for (of_format, own) in [("reasoning", "reasoning"), ("thinking", "reasoning"), ("image", "picture")] {
+            if named.iter().any(|name| name.contains(of_format)) {
+                named.push(own.to_owned());
+            }
         }
         let is_named = |said: &str| {
             // A field within another one stands after its name.

@@ -171,6 +171,22 @@ for_each_format! {
         }
     }
 
+    async fn words_and_an_error_in_one_piece_are_handed_on_and_paid_for(format: Format) {
+        let said = format.script().text("0123456789").fail("server_error", "boom");
+        let fake = Fake::streaming([&*said.bytes()]).await;
+        let ledger = Arc::new(Ledger::default());
+        let (text, cut) = read(stream(send(&with_books(exact(&fake, format), &ledger), format, STREAM, None).await)).await;
+        assert!(text.contains("0123456789") && text.contains("boom") && cut.is_none(), "{text} {cut:?}");
+        let (outcome, spent) = ledger.last();
+        assert_eq!((outcome, spent.said_bytes), (Outcome::Cut, 10));
+
+        // Of a whole answer that is put together from it the words are lost, and paid for.
+        let ledger = Arc::new(Ledger::default());
+        soon(with_books(fake.config(format), &ledger).chat(ChatRequest::user("Hi"))).await.unwrap_err();
+        let (outcome, spent) = ledger.last();
+        assert_eq!((outcome, spent.said_bytes), (Outcome::Cut, 10));
+    }
+
     async fn the_key_of_this_program_is_told_nowhere_and_all_else_is(format: Format) {
         let percent: String = KEY.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let unicode: String = KEY.bytes().fold(String::new(), |mut text, byte| {
@@ -348,7 +364,11 @@ async fn a_tools_key_goes_to_fallbacks_that_take_it_and_to_no_other() {
     // It takes the key, and refuses it: the next one is asked with a key of this program.
     let gateway = chain([&down, &refusing, &well], [CHAT; 3], &[1]);
     let way = send(&gateway, CHAT, STREAM, key.clone()).await;
-    assert_eq!(notes(&way), "");
+    let passed_on = |from: &str, to: &str, code: &str| {
+        format!("`{to}` was asked with its own model, as `{from}` could not answer ({code})")
+    };
+    let both = [passed_on("first", "second", "overloaded"), passed_on("second", "third", "authentication")];
+    assert_eq!(notes(&way), both.join("; "));
     assert!(asked_with(&refusing, OWN) && !asked_with(&refusing, KEY));
     for fake in [&down, &well] {
         assert!(asked_with(fake, KEY) && !asked_with(fake, OWN));
@@ -357,10 +377,8 @@ async fn a_tools_key_goes_to_fallbacks_that_take_it_and_to_no_other() {
     // There is no key: it is passed over, and that is said.
     let before = refusing.requests().len();
     let way = send(&gateway, CHAT, STREAM, None).await;
-    assert_eq!(
-        notes(&way),
-        "the fallback `second` was passed over: it takes the tool's own key, and none came with the request"
-    );
+    let over = "the fallback `second` was passed over: it takes the tool's own key, and none came with the request";
+    assert_eq!(notes(&way), format!("{over}; {}", passed_on("first", "third", "overloaded")));
     assert_eq!(refusing.requests().len(), before);
     let told: Vec<_> = soon(gateway.chat_stream(ChatRequest::user("Hi")).collect()).await;
     assert!(
@@ -401,4 +419,17 @@ async fn vectors_of_the_default_model_are_booked_as_its() {
         soon(gateway.embed(request)).await.unwrap();
         assert_eq!(ledger.asked.lock().unwrap().last().unwrap().as_deref(), Some(booked));
     }
+}
+
+#[tokio::test]
+async fn a_provider_that_changes_the_protocol_unasked_is_told_in_words() {
+    let format = Format::ChatCompletions;
+    let fake = Fake::start(|_, mut peer| async move {
+        peer.send("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n").await;
+        peer.closed().await;
+    })
+    .await;
+    let gateway = with_books(exact(&fake, format), &Arc::default());
+    let way = send(&gateway, format, STREAM, None).await;
+    assert!(matches!(way, Way::Failed(_)), "{way:?}");
 }

@@ -66,8 +66,11 @@ for_each_format! {
         let first = ProviderConfig { max_retries: 0, ..down.config(format) };
         let gateway = with_fallback(first, ProviderConfig { model: Some("other".to_owned()), ..well.config(format) });
         let request = ChatRequest { model: Some("named".to_owned()), ..ChatRequest::user("Hello") };
-        let expected: Vec<_> = whole(&["instead"])
+        // Whose answer it is, and that its model is another one, is said.
+        let text = "`second` was asked with its own model, as `first` could not answer (overloaded)".to_owned();
+        let expected: Vec<_> = [Chunk::Notice { text }]
             .into_iter()
+            .chain(whole(&["instead"]))
             .enumerate()
             .map(|(seq, chunk)| SequencedChunk { seq: seq as u64, chunk })
             .collect();

@@ -247,6 +247,11 @@ impl Script {
         self
     }
 
+    /// All so far.
+    pub(crate) fn bytes(self) -> String {
+        self.out
+    }
+
     /// Anything else.
     pub(crate) fn raw(mut self, bytes: &str) -> Self {
         self.out.push_str(bytes);

@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 
 use bellrope_shm::{proc, process};
 
+/// Why a connection is not served that is over already: its client left, as those do that only look whether anybody listens.
+pub(super) const GONE: &str = "no user of this machine owns the other end of it now";
+
 /// Whether a connection from `theirs` to `ours` may be served. `Err` says why not.
 pub(super) fn check(theirs: SocketAddr, ours: SocketAddr) -> Result<(), String> {
     let own = process::user_id();
@@ -16,7 +19,7 @@ pub(super) fn check(theirs: SocketAddr, ours: SocketAddr) -> Result<(), String> 
         }
         Ok(Some(user)) if user == own || user == 0 => Ok(()),
         Ok(Some(user)) => Err(format!("it comes from user {user}; only user {own} and root are served")),
-        Ok(None) => Err("no user of this machine owns the other end of it now".to_owned()),
+        Ok(None) => Err(GONE.to_owned()),
         Err(error) => Err(format!("its user cannot be found out, as /proc/self/net/tcp cannot be read: {error}")),
     }
 }
@@ -35,7 +38,7 @@ mod tests {
         assert_eq!(check(theirs, ours), Ok(()));
         // Nobody connects from a port that only root may take, at an address that nobody uses.
         let nobody = ([127, 91, 82, 73], 1).into();
-        let unowned = Err("no user of this machine owns the other end of it now".to_owned());
+        let unowned = Err(GONE.to_owned());
         assert_eq!((check(nobody, ours), check(theirs, nobody)), (unowned.clone(), unowned.clone()));
         drop(stream);
         assert_eq!(check(theirs, ours), unowned, "it is over, and its row says root");

@@ -11,6 +11,7 @@ use crate::error::ProviderError;
 use crate::inbound::fault::Fault;
 use crate::inbound::stamp::{seconds_since_1970, serial};
 use crate::inbound::writer::{AnswerWriter, comment, named};
+use crate::json;
 use crate::message::{ChatResponse, Chunk, Part, StopReason, TokenLogprob, ToolCall, ToolCallDelta, Usage};
 use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
 
@@ -47,7 +48,15 @@ struct Item {
     text: String,
     /// How likely the tokens of a message were, as far as that was said.
     tokens: Vec<TokenLogprob>,
-    is_done: bool,
+    status: Status,
+}
+
+/// How far an item has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Begun,
+    Whole,
+    Cut,
 }
 
 #[derive(Clone)]
@@ -185,7 +194,7 @@ impl Script {
     /// How likely the tokens of the text before were: told beside no further text.
     fn likely(&mut self, tokens: Vec<TokenLogprob>, out: &mut Vec<u8>) {
         let Some(at) = self.items.iter().rposition(|item| matches!(item.kind, Kind::Message)) else { return };
-        if self.items[at].is_done || !self.keep(tokens.iter().map(TokenLogprob::size).sum(), out) {
+        if self.items[at].status != Status::Begun || !self.keep(tokens.iter().map(TokenLogprob::size).sum(), out) {
             return;
         }
         let event = json!({"content_index": 0, "delta": "", "logprobs": logprobs::list(&tokens)});
@@ -199,7 +208,7 @@ impl Script {
         let at = self.items.len();
         let is_reasoning = matches!(kind, Kind::Reasoning(_));
         let id = self.item_id(if is_reasoning { OWN_REASONING } else { "msg_" });
-        self.items.push(Item { id, kind, text: String::new(), tokens: Vec::new(), is_done: false });
+        self.items.push(Item { id, kind, text: String::new(), tokens: Vec::new(), status: Status::Begun });
         self.open = Some(at);
         self.added(at, out);
         let (name, event) = if is_reasoning {
@@ -242,7 +251,7 @@ impl Script {
                 let id = self.item_id(if called.is_custom { "ctc_" } else { "fc_" });
                 let call_id = delta.id.clone().unwrap_or_default();
                 let kind = Kind::Call { index: delta.index, call_id, called };
-                self.items.push(Item { id, kind, text: String::new(), tokens: Vec::new(), is_done: false });
+                self.items.push(Item { id, kind, text: String::new(), tokens: Vec::new(), status: Status::Begun });
                 let at = self.items.len() - 1;
                 self.added(at, out);
                 at
@@ -257,7 +266,7 @@ impl Script {
     }
 
     fn added(&mut self, at: usize, out: &mut Vec<u8>) {
-        let event = json!({"output_index": at, "item": self.items[at].json("in_progress")});
+        let event = json!({"output_index": at, "item": self.items[at].json()});
         self.event("response.output_item.added", event, out);
     }
 
@@ -270,13 +279,13 @@ impl Script {
     /// Ends the item that text goes on in.
     fn close(&mut self, out: &mut Vec<u8>) {
         if let Some(at) = self.open.take() {
-            self.finish(at, out);
+            self.finish(at, Status::Whole, out);
         }
     }
 
-    fn finish(&mut self, at: usize, out: &mut Vec<u8>) {
+    fn finish(&mut self, at: usize, status: Status, out: &mut Vec<u8>) {
         let item = &mut self.items[at];
-        item.is_done = true;
+        item.status = status;
         let text = item.text.clone();
         match &item.kind {
             Kind::Message => {
@@ -303,21 +312,26 @@ impl Script {
                 self.of_item("response.function_call_arguments.done", at, event, out);
             }
         }
-        let event = json!({"output_index": at, "item": self.items[at].json("completed")});
+        let event = json!({"output_index": at, "item": self.items[at].json()});
         self.event("response.output_item.done", event, out);
     }
 
     fn end(&mut self, reason: StopReason, out: &mut Vec<u8>) {
-        self.close(out);
+        let (name, status, details) = ending(reason);
+        self.open = None;
         for at in 0..self.items.len() {
-            if !self.items[at].is_done {
-                self.finish(at, out);
+            if self.items[at].status == Status::Begun {
+                self.finish(at, self.last_status(at, &details), out);
             }
         }
-        let (name, status, details) = ending(reason);
         (self.status, self.details, self.is_over) = (status, details, true);
         let response = self.now();
         self.event(name, json!({"response": response}), out);
+    }
+
+    /// How an item ends with its answer: the last one of an answer that was cut is cut itself.
+    fn last_status(&self, at: usize, incomplete: &Value) -> Status {
+        if incomplete.is_null() || at + 1 < self.items.len() { Status::Whole } else { Status::Cut }
     }
 
     fn fail(&mut self, fault: &Fault, out: &mut Vec<u8>) {
@@ -329,6 +343,9 @@ impl Script {
             self.error = json!({"code": code(fault), "message": fault.message()});
             "response.failed"
         };
+        for item in self.items.iter_mut().filter(|item| item.status == Status::Begun) {
+            item.status = Status::Cut;
+        }
         let response = self.response();
         self.is_over = true;
         self.event(name, json!({"response": response}), out);
@@ -337,7 +354,7 @@ impl Script {
     fn response(&self) -> Value {
         let Echo { model, max_output_tokens, temperature, top_p, parallel_tool_calls, effort, .. } = &self.echo;
         let Echo { metadata, store, background, previous, .. } = &self.echo;
-        let output: Vec<_> = self.items.iter().map(|item| item.json("completed")).collect();
+        let output: Vec<_> = self.items.iter().map(Item::json).collect();
         json!({
             "id": self.id, "object": "response", "created_at": self.created_at, "status": self.status, "model": model,
             "output": output, "error": self.error, "incomplete_details": self.details, "usage": null,
@@ -375,6 +392,9 @@ impl AnswerWriter for Script {
             self.call(&ToolCallDelta { index, id: Some(id), name: Some(name), arguments }, unread);
         }
         let (_, status, details) = ending(stop_reason);
+        for at in 0..self.items.len() {
+            self.items[at].status = self.last_status(at, &details);
+        }
         (self.status, self.details, self.usage, self.is_over) = (status, details, usage, true);
         serde_json::to_vec(&self.now())
     }
@@ -411,10 +431,15 @@ impl AnswerWriter for Script {
 }
 
 impl Item {
-    fn json(&self, status: &str) -> Value {
-        let Self { id, kind, text, tokens, is_done } = self;
+    fn json(&self) -> Value {
+        let Self { id, kind, text, tokens, status } = self;
         // An item that has only been added is empty.
-        let is_begun = status != "in_progress" || *is_done;
+        let is_begun = *status != Status::Begun || !text.is_empty();
+        let status = match status {
+            Status::Begun => "in_progress",
+            Status::Whole => "completed",
+            Status::Cut => "incomplete",
+        };
         match kind {
             Kind::Message => {
                 let content = if is_begun { vec![text_part(text, tokens)] } else { Vec::new() };
@@ -452,9 +477,11 @@ impl Item {
 
 /// The text for a tool that takes one. Where the model did not write the object that it was asked for, all it wrote.
 pub(super) fn input_of(arguments: &str) -> String {
-    let object: Option<Value> = serde_json::from_str(arguments).ok();
-    let input = object.as_ref().and_then(|object| object.get("input")).and_then(Value::as_str);
-    input.unwrap_or(arguments).to_owned()
+    match json::from_str::<Value>(arguments) {
+        Ok(Value::Object(object)) if object.is_empty() => String::new(),
+        Ok(object) => object["input"].as_str().unwrap_or(arguments).to_owned(),
+        Err(_) => arguments.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -43,7 +43,9 @@ pub(super) fn code(fault: &Fault) -> &'static str {
     let is_too_long = || TOO_LONG.iter().any(|said| words.contains(said));
     match fault.code() {
         "rate_limited" => "rate_limit_exceeded",
-        "billing" => "insufficient_quota",
+        // What is over until its window ends invites nobody to wait for that with a stream in hand.
+        "budget_exceeded" if fault.retryable => "rate_limit_exceeded",
+        "billing" | "budget_exceeded" => "insufficient_quota",
         "invalid_request" | "too_large" | "provider_error" if is_too_long() => "context_length_exceeded",
         "invalid_request" | "unsupported_version" => "invalid_prompt",
         _ => "server_error",

@@ -47,7 +47,6 @@ const ITEM: Known = Fields(&[
     ("id", All),
     ("status", All),
     ("role", All),
-    ("phase", All),
     ("content", PART),
     ("call_id", All),
     ("name", All),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::ids::plain;
 use crate::inbound::fault::Fault;
 use crate::inbound::wire::Told;
-use crate::message::{Tool, ToolChoice};
+use crate::message::{Tool, ToolChoice, lenient};
 
 /// What stands between a namespace and a name.
 const BETWEEN: &str = "__";
@@ -69,6 +69,8 @@ pub(super) struct WireTool {
     parameters: Value,
     strict: Option<bool>,
     format: Option<Value>,
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    defer_loading: bool,
     /// Those of a namespace.
     #[serde(default)]
     tools: Vec<WireTool>,
@@ -88,7 +90,7 @@ fn add(
     names: &mut Names,
     told: &mut Told,
 ) -> Result<(), Fault> {
-    for WireTool { kind, name, description, parameters, strict, format, tools: inner } in wire {
+    for WireTool { kind, name, description, parameters, strict, format, defer_loading, tools: inner } in wire {
         let is_custom = kind == "custom";
         let name = match (&*kind, name) {
             ("function" | "custom" | "namespace", Some(name)) => name,
@@ -106,6 +108,9 @@ fn add(
             }
             add(inner, Some(&name), tools, names, told)?;
             continue;
+        }
+        if defer_loading {
+            told.left_out("`tools.defer_loading`", "every tool is offered from the beginning");
         }
         let seen = namespace.map_or_else(|| name.clone(), |namespace| qualified(namespace, &name));
         names.add(&seen, &Called { name, namespace: namespace.map(str::to_owned), is_custom })?;

@@ -1,8 +1,8 @@
 //! What providers really send, and what is made of it: one line for each oddity, in all formats.
-//!
 //! The events of a row stand in lines; an answer is written as `text Hi | reasoning hm | call t1 read {} | done tool_use`,
 //! an error as `error CODE words`.
 
+mod lists;
 mod notes;
 
 use std::collections::VecDeque;
@@ -480,7 +480,7 @@ fn a_whole_answer_is_read_as_a_stream_is() {
     for cut in [20, 60, 100] {
         assert!(read::<chat_completions::Translator>(&chat[..cut]).starts_with("error truncated"), "{cut}");
     }
-    for no_answer in ["{}", "[]", r#"{"data":[]}"#, "{x"] {
+    for no_answer in ["{}", "[]", "[1,{}]", r#"{"data":[]}"#, "{x"] {
         assert_eq!(read::<chat_completions::Translator>(no_answer), "no answer", "{no_answer}");
         assert_eq!(read::<responses::Translator>(no_answer), "no answer", "{no_answer}");
         assert_eq!(read::<messages::Translator>(no_answer), "no answer", "{no_answer}");

@@ -9,7 +9,7 @@ use super::answer::PartialAnswer;
 use super::fault::StatedFault;
 use super::heard::Heard;
 use crate::error::{Excerpt, ProviderError};
-use crate::json::raw;
+use crate::json::{each, raw};
 use crate::message::Chunk;
 use crate::sse::SseEvent;
 
@@ -102,6 +102,32 @@ pub(super) trait Frames: fmt::Debug + Send {
     fn limited(&mut self, _max_output_tokens: Option<u32>) {}
 }
 
+/// Takes in a list: of one whole answer, or of what would be the events of a stream. How far the answer has come; `None` if none of it
+/// is one.
+fn listed<F: Frames>(
+    format: &mut F,
+    list: &RawValue,
+    out: &mut VecDeque<Chunk>,
+) -> Result<Option<Progress>, ProviderError> {
+    let mut so_far = None;
+    each(list, |_, element| {
+        if so_far == Some(Progress::Ended) || !element.get().starts_with('{') {
+            return Ok(());
+        }
+        if format.whole(element, out)? {
+            so_far = Some(Progress::Continues);
+            return Ok::<(), ProviderError>(());
+        }
+        // Beside a name that says nothing the type of an event counts.
+        if format.frame("", element, out)? == Progress::Ended {
+            so_far = Some(Progress::Ended);
+        }
+        Ok(())
+    })?;
+    let has_said = |answer: &PartialAnswer| answer.has_text() || answer.has_reasoning() || answer.has_calls();
+    Ok(so_far.or_else(|| has_said(format.answer()).then_some(Progress::Continues)))
+}
+
 impl<F: Frames> Translate for F {
     fn event(&mut self, event: SseEvent<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
         match event.data.trim() {
@@ -117,10 +143,16 @@ impl<F: Frames> Translate for F {
 
     fn document(&mut self, json: &str, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
         let read = raw(json, |document| {
-            if self.whole(document, out)? {
-                return self.answer().end(out).map(|()| true);
+            let is_over = match document.get().starts_with('[') {
+                true => listed(self, document, out)?,
+                false => self.whole(document, out)?.then_some(Progress::Continues),
+            };
+            match is_over {
+                Some(Progress::Ended) => Ok(true),
+                Some(Progress::Continues) => self.answer().end(out).map(|()| true),
+                None => StatedFault::in_event(document)
+                    .map_or(Ok(false), |fault| Err(self.answer().reader().failed(&fault))),
             }
-            StatedFault::in_event(document).map_or(Ok(false), |fault| Err(self.answer().reader().failed(&fault)))
         });
         match read {
             Ok(read) => read,

@@ -148,7 +148,8 @@ async fn once(endpoint: &Endpoint, link: &RuntimeClient, post: &Post) -> Result<
     let headers = kept(response.headers(), &post.sent);
     let (error, status, body) = endpoint.refused(link, response, &post.sent).await;
     // Where a redirect leads, or what a proxy says, is told in this program's words.
-    let is_told = matches!(status, 300..=399 | 407);
+    // To change the protocol nobody has asked.
+    let is_told = matches!(status, 100..=199 | 300..=399 | 407);
     let refusal = (!is_told).then(|| Box::new(Refusal { status, headers, body: post.sent.without_secrets(body) }));
     Err(PassError { error, refusal })
 }
@@ -227,6 +228,8 @@ async fn whole(
         match chunk {
             Chunk::Usage(usage) => seen.usage = Some(usage),
             Chunk::Done { stop_reason } => seen.stop = Some(stop_reason),
+            Chunk::Text { text } | Chunk::Reasoning { text } => seen.said_bytes += text.len(),
+            Chunk::ToolCall(delta) => seen.said_bytes += delta.arguments.len(),
             _ => {}
         }
     }
@@ -260,12 +263,14 @@ async fn begin_events(
     let asked = Instant::now();
     let Passed { status, headers, .. } = answer;
     while let Some(mut piece) = events.next().await {
-        if piece.end.is_some() {
+        // Of an answer of which something came nobody else is asked, and what came is paid for.
+        let says_nothing = piece.seen.said_bytes == 0 && events.first.iter().all(|piece| piece.seen.said_bytes == 0);
+        if piece.end.is_some() && says_nothing {
             meter.note(piece.seen.usage.clone(), 0);
         }
         match piece.end.take() {
-            Some(PassEnd::Cut(error, _)) => return Err(error.into()),
-            Some(PassEnd::Failed(error)) => {
+            Some(PassEnd::Cut(error, _)) if says_nothing => return Err(error.into()),
+            Some(PassEnd::Failed(error)) if says_nothing => {
                 let mut body: Vec<u8> = events.first.iter().flat_map(|piece| piece.bytes.clone()).collect();
                 body.extend_from_slice(&piece.bytes);
                 while let Some(piece) = events.next().await {

@@ -117,7 +117,14 @@ fn a_stream_has_the_form_that_tools_know() {
 
 #[test]
 fn a_tool_that_takes_a_text_gets_the_text() {
-    for (written, input) in [("{\"input\":\"*** Begin\\n\"}", "*** Begin\n"), ("no JSON", "no JSON"), ("{}", "{}")] {
+    for (written, input) in [
+        ("{\"input\":\"*** Begin\\n\"}", "*** Begin\n"),
+        ("{\"input\":\"a\\ud83d b\"}", "a\u{fffd} b"),
+        ("no JSON", "no JSON"),
+        ("{\"other\":1}", "{\"other\":1}"),
+        // Of a call without arguments this is what is made.
+        ("{}", ""),
+    ] {
         let (first, rest) = written.split_at(1);
         let seen = events(vec![
             call(0, Some("c"), Some("apply_patch"), first),
@@ -159,12 +166,14 @@ fn every_reason_to_stop_has_its_ending_and_the_output_is_kept() {
         assert_eq!(last["type"], format!("response.{name}"));
         let response = &last["response"];
         assert_eq!((&response["status"], &response["incomplete_details"]), (&json!(name), &why));
-        assert_eq!(response["output"][0]["content"][0]["text"], "a");
+        let item = &response["output"][0];
+        assert_eq!((&item["content"][0]["text"], &item["status"]), (&json!("a"), &json!(name)));
         assert_eq!(response["usage"]["total_tokens"], 0);
         let whole = json!({"text": "a", "stop_reason": reason});
         let whole = script().whole(serde_json::from_value(whole).unwrap()).unwrap();
         let whole: Value = serde_json::from_slice(&whole).unwrap();
         assert_eq!((&whole["status"], &whole["incomplete_details"]), (&json!(name), &why));
+        assert_eq!(whole["output"][0]["status"], name);
     }
 }
 
@@ -177,8 +186,11 @@ fn a_failure_is_the_only_end_and_has_the_code_by_which_tools_decide() {
         ("invalid_request", "prompt is too long: 9 tokens > 8 maximum", "context_length_exceeded"),
         ("invalid_request", "no", "invalid_prompt"),
         ("truncated", "it broke off", "server_error"),
+        ("budget_exceeded", "of the budget `b` all is held", "rate_limit_exceeded"),
+        ("budget_exceeded", "the budget `b` allows no more until tomorrow", "insufficient_quota"),
     ] {
-        let info = ErrorInfo { code: code.into(), message: message.into(), retryable: true };
+        let retryable = !message.contains("tomorrow");
+        let info = ErrorInfo { code: code.into(), message: message.into(), retryable };
         let told = script().tells_in_stream(&info.clone().into());
         assert_eq!(told, matches!(expected, "context_length_exceeded" | "insufficient_quota"), "{code}");
         let seen = events(vec![Chunk::text("a"), Chunk::Error(info), Chunk::text("b"), done(StopReason::EndTurn)]);

@@ -161,7 +161,10 @@ impl Frames for Translator {
             return Err(self.answer.reader().failed(&fault));
         }
         match kind.as_deref().unwrap_or(name) {
-            "message_start" => message.map_or(Ok(()), |message| self.message(message, out))?,
+            "message_start" => {
+                message.map_or(Ok(()), |message| self.message(message, out))?;
+                self.answer.usage().begin();
+            }
             "content_block_start" => block.map_or(Ok(()), |block| self.block(block, place, false, out))?,
             "content_block_stop" => self.close(out),
             "content_block_delta" => delta.map_or(Ok(()), |delta| self.delta(delta, place, out))?,
