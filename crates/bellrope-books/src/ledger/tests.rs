@@ -370,8 +370,13 @@ fn what_others_spent_is_told_by_budget_and_client() {
     assert_eq!(spent(Who::Client("a".into())), [(String::new(), sum(2))]);
     assert_eq!(spent(Who::Token("*".into())), [("a".to_owned(), sum(1)), ("b".to_owned(), sum(1))]);
     assert_eq!(spent(Who::Token("c".into())), []);
-    let of_b =
-        Question { budget: "q".into(), from: 90, until: 100, who: Who::Client("b".into()), currency: "USD".into() };
+    let of_b = LedgerQuestion {
+        budget: "q".into(),
+        from: 90,
+        until: 100,
+        who: Who::Client("b".into()),
+        currency: "USD".into(),
+    };
     let unpriced = Sum { tokens: 110, requests: 1, without_price: 1, ..Sum::default() };
     assert_eq!(store.spent(1, &of_b).unwrap(), [(String::new(), unpriced)]);
 }
