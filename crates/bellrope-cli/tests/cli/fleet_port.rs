@@ -75,7 +75,7 @@ fn begin(address: &str, path: &str, body: &Value) -> BufReader<TcpStream> {
     reader
 }
 
-fn hi(more: Value) -> Value {
+fn hi(more: &Value) -> Value {
     let mut body = json!({"model": "default", "max_tokens": 9, "messages": [{"role": "user", "content": "Look."}]});
     body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     body
@@ -86,7 +86,7 @@ fn asked(path: &str, stream: bool) -> Value {
     match path {
         "/v1/responses" => json!({"model": "default", "input": "Look.", "stream": stream}),
         "/v1/completions" => json!({"model": "default", "prompt": "Look.", "stream": stream}),
-        _ => hi(json!({"stream": stream})),
+        _ => hi(&json!({"stream": stream})),
     }
 }
 
@@ -140,17 +140,17 @@ fn models_and_vectors_of_the_fleet_are_had_at_the_port_and_a_model_is_asked_for_
     let desk = desk(&home, &nats.url(), &[]);
     let address = address(&desk);
     // Before anybody has asked for the list.
-    let answer = post(&address, "/v1/chat/completions", &hi(json!({"model": "openai/other"})));
+    let answer = post(&address, "/v1/chat/completions", &hi(&json!({"model": "openai/other"})));
     assert_eq!((answer.status, &provider.asked().pop().unwrap()["model"]), (200, &json!("other")), "{answer:?}");
     let list = get(&address, "/v1/models").json();
     let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
     assert!(names.contains(&"openai/other") && names.contains(&"embedded/embedded"), "{names:?}");
     for (model, words) in [("embedded/embedded", "You asked: Look."), ("fleet/embedded/embedded", "You asked: Look.")] {
-        let answer = post(&address, "/v1/chat/completions", &hi(json!({"model": model, "max_tokens": 99})));
+        let answer = post(&address, "/v1/chat/completions", &hi(&json!({"model": model, "max_tokens": 99})));
         assert!(answer.body.contains(words), "{model} {answer:?}");
     }
     // A name with a slash that is no provider's goes as it is.
-    post(&address, "/v1/chat/completions", &hi(json!({"model": "meta/llama"})));
+    post(&address, "/v1/chat/completions", &hi(&json!({"model": "meta/llama"})));
     assert_eq!(provider.asked().pop().unwrap()["model"], "meta/llama");
     assert_eq!(get(&address, "/v1/models/default").json()["owned_by"], "fleet");
 
@@ -163,7 +163,7 @@ fn models_and_vectors_of_the_fleet_are_had_at_the_port_and_a_model_is_asked_for_
     assert!(tokens.status == 400 && tokens.body.contains("a list of texts"), "{tokens:?}");
     let none = post(&address, "/v1/embeddings", &json!({"model": "embedded/embedded", "input": "a"}));
     assert!(none.status == 400 && none.body.contains("`embedded` has no embeddings"), "{none:?}");
-    let counted = post(&address, "/v1/messages/count_tokens", &hi(json!({})));
+    let counted = post(&address, "/v1/messages/count_tokens", &hi(&json!({})));
     assert!(counted.json()["input_tokens"].as_u64() > Some(0), "{counted:?}");
 }
 
@@ -238,12 +238,12 @@ fn errors_of_the_fleet_keep_their_kind_and_only_what_has_not_run_is_to_be_sent_a
         let failed = post(&address, "/v1/messages", &asked("/v1/messages", stream));
         assert!(failed.body.contains("out of bells"), "{failed:?}");
     }
-    let unset = post(&address, "/v1/chat/completions", &hi(json!({"model": "embedded/x", "messages": []})));
+    let unset = post(&address, "/v1/chat/completions", &hi(&json!({"model": "embedded/x", "messages": []})));
     assert_eq!(unset.status, 400, "{unset:?}");
     backend.signal(Signal::KILL);
     backend.finish();
     eventually("nobody is there any more, and that is said", || {
-        let gone = post(&address, "/v1/chat/completions", &hi(json!({})));
+        let gone = post(&address, "/v1/chat/completions", &hi(&json!({})));
         assert!(gone.status >= 500, "{gone:?}");
         gone.status == 502 && again(&gone) && gone.body.contains("it has not run")
     });
@@ -266,7 +266,7 @@ fn a_tools_token_counts_in_the_books_here_and_in_the_budget_of_the_instance() {
     let address = address(&desk);
     let headers = |token: &str| format!("Content-Type: application/json\r\nAuthorization: Bearer {token}\r\n");
     let ask = |headers: &str, stream: bool| {
-        exchange(&address, "POST", "/v1/chat/completions", headers, &hi(json!({"stream": stream})).to_string())
+        exchange(&address, "POST", "/v1/chat/completions", headers, &hi(&json!({"stream": stream})).to_string())
     };
     for stream in [false, true] {
         assert_eq!(ask(&headers(&token), stream).status, 200);
@@ -303,7 +303,7 @@ fn a_tool_that_reads_slowly_loses_nothing_of_a_long_answer() {
     }));
     let _instance = instance(&long, &there, &nats.url());
     let desk = desk(&home, &nats.url(), &[]);
-    let mut reader = begin(&address(&desk), "/v1/chat/completions", &hi(json!({"stream": true})));
+    let mut reader = begin(&address(&desk), "/v1/chat/completions", &hi(&json!({"stream": true})));
     std::thread::sleep(Duration::from_millis(1_500));
     let mut rest = String::new();
     reader.read_to_string(&mut rest).unwrap();
