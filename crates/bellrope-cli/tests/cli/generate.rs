@@ -269,6 +269,23 @@ fn names_of_anybody_are_no_code() {
     assert!(text.contains("\nA = Union[None]\n") && text.contains("\nB = Union[None]\n"), "{text}");
 }
 
+/// What every object, or every module, has already is no obstacle to a field or a type of that name.
+#[test]
+fn names_that_the_languages_give_to_everything_are_usable() {
+    let fields = json!({ "struct": [["constructor", { "optional": "text" }]] });
+    let types =
+        json!([{ "name": "Args", "form": fields }, { "name": "__name__", "form": { "struct": [["a", "bool"]] } }]);
+    let method = json!({ "style": "unary", "codec": "json", "request": { "type": 0 }, "answer": { "type": 1 }, "sent": "unit", "types": types });
+    let schemas = json!({ "S.opt": method }).to_string();
+    let home = Home::new();
+    let generated =
+        |language| home.run_with(schemas.clone().into_bytes(), ["generate", language, "--from", "-"]).succeeded();
+    let text = generated("ts");
+    assert!(text.contains("args: { constructor?: string | null } = Object.create(null)"), "{text}");
+    let text = generated("python");
+    assert!(text.contains("class __name___(TypedDict)"), "{text}");
+}
+
 /// A page has words for types that have no name, such as `String`: a type that is called so is another one.
 #[test]
 fn a_type_of_ones_own_is_not_taken_for_one_of_the_page() {
