@@ -3,11 +3,7 @@
 
 use std::fs;
 
-use bellrope::{
-    Server,
-    server::ServerBuilder,
-    service::{Codec, CodecError, Json},
-};
+use bellrope::{Server, server::ServerBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -56,24 +52,29 @@ impl Shop for Keeper {
     }
 }
 
-/// A codec of one's own.
-struct Lines;
+mod own {
+    use bellrope::service::{Codec, CodecError, Json};
+    use serde::{Deserialize, Serialize};
 
-impl Codec for Lines {
-    const NAME: &'static str = "lines";
-    const NUMBER: u8 = 200;
-    const NAMED: bool = true;
+    /// A codec of one's own.
+    pub(super) struct Lines;
 
-    fn encode<T: Serialize + ?Sized>(value: &T, to: impl std::io::Write) -> Result<(), CodecError> {
-        Json::encode(value, to)
-    }
+    impl Codec for Lines {
+        const NAME: &'static str = "lines";
+        const NUMBER: u8 = 200;
+        const NAMED: bool = true;
 
-    fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
-        Json::decode(bytes)
+        fn encode<T: Serialize + ?Sized>(value: &T, to: impl std::io::Write) -> Result<(), CodecError> {
+            Json::encode(value, to)
+        }
+
+        fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
+            Json::decode(bytes)
+        }
     }
 }
 
-#[bellrope::service(codec = "self::Lines")]
+#[bellrope::service(codec = "own::Lines")]
 trait Desk {
     fn first(&self) -> u8;
     fn second(&self) -> u8;
