@@ -3,11 +3,7 @@
 
 use std::fs;
 
-use bellrope::{
-    Server,
-    server::ServerBuilder,
-    service::{Codec, CodecError, Json},
-};
+use bellrope::{Server, server::ServerBuilder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -56,24 +52,33 @@ impl Shop for Keeper {
     }
 }
 
-/// A codec of one's own.
-struct Lines;
+mod own {
+    use bellrope::service::{Codec, CodecError, Json};
+    use serde::{Deserialize, Serialize};
 
-impl Codec for Lines {
-    const NAME: &'static str = "lines";
-    const NUMBER: u8 = 200;
-    const NAMED: bool = true;
+    /// A codec of one's own.
+    pub(super) struct Lines;
 
-    fn encode<T: Serialize + ?Sized>(value: &T, to: impl std::io::Write) -> Result<(), CodecError> {
-        Json::encode(value, to)
-    }
+    impl Codec for Lines {
+        const NAME: &'static str = "lines";
+        const NUMBER: u8 = 200;
+        const NAMED: bool = true;
 
-    fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
-        Json::decode(bytes)
+        fn encode<T: Serialize + ?Sized>(value: &T, to: impl std::io::Write) -> Result<(), CodecError> {
+            Json::encode(value, to)
+        }
+
+        fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
+            Json::decode(bytes)
+        }
     }
 }
 
+<<<<<<< HEAD
 #[bellrope::service(codec = "Lines")]
+=======
+#[bellrope::service(codec = "own::Lines")]
+>>>>>>> h16
 trait Desk {
     fn first(&self) -> u8;
     fn second(&self) -> u8;
@@ -267,6 +272,23 @@ fn names_of_anybody_are_no_code() {
     // Alone, `None` would be a value of Python's, and no type.
     let text = generated("python");
     assert!(text.contains("\nA = Union[None]\n") && text.contains("\nB = Union[None]\n"), "{text}");
+}
+
+/// What every object, or every module, has already is no obstacle to a field or a type of that name.
+#[test]
+fn names_that_the_languages_give_to_everything_are_usable() {
+    let fields = json!({ "struct": [["constructor", { "optional": "text" }]] });
+    let types =
+        json!([{ "name": "Args", "form": fields }, { "name": "__name__", "form": { "struct": [["a", "bool"]] } }]);
+    let method = json!({ "style": "unary", "codec": "json", "request": { "type": 0 }, "answer": { "type": 1 }, "sent": "unit", "types": types });
+    let schemas = json!({ "S.opt": method }).to_string();
+    let home = Home::new();
+    let generated =
+        |language| home.run_with(schemas.clone().into_bytes(), ["generate", language, "--from", "-"]).succeeded();
+    let text = generated("ts");
+    assert!(text.contains("args: { constructor?: string | null } = Object.create(null)"), "{text}");
+    let text = generated("python");
+    assert!(text.contains("class __name___(TypedDict)"), "{text}");
 }
 
 /// A page has words for types that have no name, such as `String`: a type that is called so is another one.

@@ -188,6 +188,21 @@ fn what_does_not_fit_is_refused_with_method_and_field_before_anything_is_sent() 
         let expected = format!("error: {method}: line 3 of standard input cannot be sent: key: ");
         assert!(finished.code == Some(1) && finished.stderr.starts_with(&expected), "{finished:?}");
     }
+    // Of what is piped as a whole the arguments are the first line.
+    let piped = b"{\"owner\":\"me\"}\n{\"key\":7}\n".to_vec();
+    let error = home.run_with(piped, ["call", "Store.put", "-"]).failed(1);
+    assert!(error.starts_with("error: Store.put: line 2 of standard input cannot be sent: key: "), "{error}");
+    // An item that no chunk holds is an error, whoever takes it, and what was answered before it stands.
+    let small = "{\"key\":\"k\",\"size\":null,\"data\":\"\"}";
+    let large = format!("{{\"key\":\"{}\",\"size\":null,\"data\":\"\"}}", "k".repeat(300_000));
+    for service in ["Store", "Names"] {
+        for (method, arguments) in [("put", r#"{"owner":"me"}"#), ("echo", "{}")] {
+            let items = format!("{small}\n{large}\n{small}\n");
+            let finished = home.run_with(items.into(), ["call", &format!("{service}.{method}"), arguments]);
+            assert_eq!(finished.code, Some(1), "{finished:?}");
+            assert!(finished.stderr.contains(" bytes exceeds the limit of 65536 bytes"), "{}", finished.stderr);
+        }
+    }
     let error = home.run(["call", "Store.put", "{}"]).failed(1);
     assert!(error.starts_with("error: Store.put: the arguments cannot be sent: missing field `owner`"), "{error}");
     let error = home.run(["call", "Store.get", "k"]).failed(1);

@@ -119,6 +119,9 @@ pub(crate) fn describe_operator(builder: ServerBuilder) -> ServerBuilder {
     describe::<Breaker>(describe::<Stats>(builder))
 }
 
+/// Most characters of a name that is said back to whoever asked for it.
+const MOST_SAID: usize = 120;
+
 enum Stats {}
 
 #[derive(Serialize, Deserialize)]
@@ -148,9 +151,10 @@ impl Method for Breaker {
 fn hand_out(schemas: &Schemas, question: &[u8], answer: &mut Reply<'_>) -> Result<(), HandlerError> {
     let SchemaQuestion { method } = request::<Json, _>(SCHEMA, question)?;
     let schemas = schemas.lock().unwrap_or_else(PoisonError::into_inner);
-    let schema = schemas
-        .get(&method)
-        .ok_or_else(|| HandlerError::invalid_request("no schema is known of a method of that name"))?;
+    let schema = schemas.get(&method).ok_or_else(|| {
+        let start: String = method.chars().take(MOST_SAID).collect();
+        HandlerError::invalid_request(format!("no schema is known of a method called {start:?}"))
+    })?;
     reply::<Json, _>(SCHEMA, schema, answer)
 }
 

@@ -55,6 +55,8 @@ impl TypedCall {
 
     fn make(&self, arguments: Arguments, shown: &mut Shown) -> Outcome {
         let streams_up = matches!(self.style, Style::ClientStream | Style::Duplex);
+        // Lines of standard input that were read before the items.
+        let lines = usize::from(streams_up && matches!(arguments, Arguments::Piped));
         let arguments = match arguments {
             Arguments::Given(arguments) => arguments,
             Arguments::Piped if streams_up => next_line()?.unwrap_or_default(),
@@ -74,7 +76,7 @@ impl TypedCall {
             Style::ServerStream => self.show_all(shown, self.client.stream(name, &request)?),
             Style::ClientStream => {
                 let mut upload = self.client.client_stream(name, &request)?;
-                let mut number = 0;
+                let mut number = lines;
                 while let Some(item) = next_item(&self.method, &self.schema, &mut number)? {
                     if !upload.send(&item)? {
                         break;
@@ -82,26 +84,36 @@ impl TypedCall {
                 }
                 self.show(shown, &upload.finish_with(&self.options)?)
             }
-            Style::Duplex => self.both_ways(shown, &request),
+            Style::Duplex => self.both_ways(shown, &request, lines),
         }
     }
 
     /// Both ways at once: the server may want its answers read before it takes more.
-    fn both_ways(&self, shown: &mut Shown, request: &[u8]) -> Outcome {
+    fn both_ways(&self, shown: &mut Shown, request: &[u8], lines: usize) -> Outcome {
         let unusable = CancelToken::new();
         let options = CallOptions::new().cancel(&unusable);
         let (mut sink, items) = self.client.duplex_with(self.method.as_str(), request, &options)?;
         let (method, schema) = (self.method.clone(), self.schema.clone());
         let (say, said) = mpsc::channel();
         // The server may end the call while this waits for a line. Then it ends with the program.
+<<<<<<< HEAD
         let sending = std::thread::Builder::new().spawn(move || {
             let mut number = 0;
+=======
+        std::thread::spawn(move || {
+            let mut number = lines;
+>>>>>>> h16
             let sent = loop {
-                match next_item(&method, &schema, &mut number) {
-                    Ok(Some(item)) if sink.send(&item).unwrap_or(false) => {}
-                    // What has ended the call is said where its answers are read.
-                    Ok(_) => break None,
+                let item = match next_item(&method, &schema, &mut number) {
+                    Ok(Some(item)) => item,
+                    Ok(None) => break None,
                     Err(error) => break Some(error),
+                };
+                match sink.send(&item) {
+                    Ok(true) => {}
+                    Err(error @ CallError::ChunkTooLarge { .. }) => break Some(error.into()),
+                    // What has ended the call is said where its answers are read.
+                    Ok(false) | Err(_) => break None,
                 }
             };
             if let Some(error) = sent {

@@ -30,9 +30,10 @@ const BUILTINS: &[&str] = &[
     "type",
 ];
 const WORDS: &[&str] = &[
-    "False", "None", "True", "__all__", "__init__", "and", "as", "assert", "async", "await", "break", "class",
-    "continue", "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import", "in", "is",
-    "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with", "yield",
+    "False", "None", "True", "__all__", "__doc__", "__file__", "__init__", "__name__", "and", "as", "assert", "async",
+    "await", "break", "class", "continue", "def", "del", "elif", "else", "except", "finally", "for", "from", "global",
+    "if", "import", "in", "is", "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while", "with",
+    "yield",
 ];
 /// What each method has beside its arguments.
 const PARAMETERS: &[&str] = &["self", "timeout", "retry", "cancel"];

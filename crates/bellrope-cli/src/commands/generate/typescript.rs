@@ -118,6 +118,10 @@ const WORDS: &[&str] = &[
     "eval",
 ];
 
+/// What every object has from the beginning.
+const OF_EVERY_OBJECT: [&str; 7] =
+    ["constructor", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf"];
+
 /// Longest line.
 const WIDE: usize = 120;
 
@@ -300,7 +304,14 @@ impl Writer<'_> {
             Arguments::Fields(fields) if fields.is_empty() => (None, "{}"),
             Arguments::Fields(fields) => {
                 let optional = fields.iter().all(|(_, shape)| matches!(shape, Shape::Optional(_)));
-                (Some(format!("args: {}{}", self.object(fields), if optional { " = {}" } else { "" })), "args")
+                // For the compiler `{}` has those fields already, of types of its own.
+                let inherited = fields.iter().any(|(name, _)| OF_EVERY_OBJECT.contains(&name.as_str()));
+                let default = match (optional, inherited) {
+                    (false, _) => "",
+                    (true, false) => " = {}",
+                    (true, true) => " = Object.create(null)",
+                };
+                (Some(format!("args: {}{default}", self.object(fields))), "args")
             }
             Arguments::Whole(shape) => (Some(format!("value: {}", self.shape(shape))), "value"),
         };
