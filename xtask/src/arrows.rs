@@ -127,20 +127,7 @@ const HEAVY: &[&str] = &[
 const LINES: usize = 500;
 
 /// Files that may be longer, each with the reason why it is better whole: `("crates/.../file.rs", "reason")`.
-const LONGER: &[(&str, &str)] = &[
-    (
-        "crates/bellrope/src/client/shared.rs",
-        "leaving a call stands beside giving it up; to be split with the next change",
-    ),
-    (
-        "crates/bellrope-fleet/src/offering/instance.rs",
-        "one table of calls and all that ends them; to be split with the next change",
-    ),
-    (
-        "crates/bellrope-gateway/src/error.rs",
-        "one enum and what it says of each kind; to be split with the next change",
-    ),
-];
+const LONGER: &[(&str, &str)] = &[];
 
 /// The only folder with unsafe code, seen from the workspace's root.
 const UNSAFE_HOME: &str = "crates/bellrope-shm";

@@ -1,16 +1,16 @@
 //! What can go wrong, who is to blame, and what fixes it.
 
+mod config;
 mod excerpt;
 mod words;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
 
+pub use config::ConfigError;
 pub(crate) use excerpt::escape;
 pub use excerpt::{Excerpt, MAX_EXCERPT};
 pub(crate) use words::{CHECK_BALANCE, CHECK_TOOLS_KEY};
@@ -484,38 +484,6 @@ pub(crate) enum Failing {
     ForAll,
     /// Perhaps only for the caller whose request it was.
     ForCaller,
-}
-
-/// Why a gateway or a provider cannot be set up from its settings.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// A setting has a value that cannot be used.
-    #[error("{key} {reason}")]
-    Invalid {
-        /// The setting: an environment variable or a key of the configuration file.
-        key: Cow<'static, str>,
-        /// What is wrong with it and what would be right.
-        reason: Cow<'static, str>,
-    },
-    /// The default provider does not exist.
-    #[error("gateway.provider is `{}`, and there is no such provider; known: {}", name.escape_debug(), known.join(", "))]
-    UnknownProvider {
-        /// The name that is set.
-        name: String,
-        /// The names that exist, sorted.
-        known: Vec<String>,
-    },
-    /// A key file cannot be read.
-    #[error("{key}: cannot read {path}: {source}")]
-    KeyFile {
-        /// The setting that names the file.
-        key: Cow<'static, str>,
-        /// The file.
-        path: PathBuf,
-        /// What the operating system says.
-        source: io::Error,
-    },
 }
 
 #[cfg(test)]

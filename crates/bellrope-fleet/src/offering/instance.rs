@@ -1,7 +1,9 @@
 //! The calls from the fleet that run here.
 
+mod beats;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -14,7 +16,6 @@ use bellrope::client::{ErrorCode, Rejection, Style};
 use tokio::{
     sync::{Notify, Semaphore},
     task::AbortHandle,
-    time::timeout,
 };
 
 use super::{
@@ -36,7 +37,6 @@ use crate::{
     services::Offered,
     settings::FleetSettings,
     signing::{Signed, Trust},
-    times::EACH_HEARER,
 };
 
 /// Most bytes of a request or chunk. The local server has a limit of its own, which is lower by default.
@@ -423,92 +423,6 @@ impl Instance {
     fn ask(&self, from: u64, nonce: Option<u64>) {
         if let Some(nonce) = nonce {
             self.tell(from, 0, DownKind::Ask { nonce });
-        }
-    }
-
-    /// This side stood still for so long: nobody else's silence is judged by that.
-    pub(crate) fn stood_still(&self, still: Duration) {
-        self.peers().stood_still(still, Instant::now());
-    }
-
-    /// Ends the calls of importing servers that are gone, and says to all others which calls are here.
-    pub(crate) async fn beat(self: &Arc<Self>) {
-        let now = Instant::now();
-        let late = self.peers().sweep(now);
-        for message in late {
-            if let Ok((Up { from, call, .. }, _)) = frame::read::<Up<'_>>(&message.message) {
-                let text = "the importing server's clock could not be asked in time";
-                self.refuse(from, call, Fault::refused(ErrorCode::NotExecuted, text));
-            }
-        }
-        let mut held = HashMap::<u64, Vec<u8>>::new();
-        for (from, call) in self.calls().keys() {
-            held.entry(*from).or_default().extend_from_slice(&call.to_le_bytes());
-        }
-        let gone: HashSet<u64> = held.keys().copied().filter(|from| self.peers().is_gone(*from, now)).collect();
-        if !gone.is_empty() {
-            let orphans: Vec<_> = self.calls().extract_if(|(from, _), _| gone.contains(from)).collect();
-            for (_, slot) in orphans {
-                count(&self.counters.orphaned);
-                slot.leave();
-            }
-        }
-        for (from, calls) in held.into_iter().filter(|(from, _)| !gone.contains(from)) {
-            // As many numbers as fit.
-            for calls in calls.chunks(self.link.part / 8 * 8) {
-                if say(&self.link, from, 0, DownKind::Holding, calls).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Says to everybody how many calls run here, if that has changed: at each beat, and with many importing servers less
-    /// often, so that NATS carries about a thousand of these messages a second for each instance.
-    pub(crate) async fn say_load(&self) {
-        let (now, running) = (Instant::now(), self.running());
-        let pause = EACH_HEARER.saturating_mul(u32::try_from(self.peers().len()).unwrap_or(u32::MAX));
-        {
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_soon = said.at.is_some_and(|at| now.saturating_duration_since(at) < pause);
-            if said.running == running || is_soon {
-                return;
-            }
-            *said = Said { running, at: Some(now) };
-        }
-        self.say_to_all(DownKind::Load { running: running as u64 }).await;
-    }
-
-    /// Says to everybody that this instance goes.
-    pub(crate) async fn say_leaving(&self) {
-        self.say_to_all(DownKind::Leaving).await;
-    }
-
-    async fn say_to_all(&self, what: DownKind<'_>) {
-        let message = frame::write(&Down { from: self.link.id, call: 0, what }, &[]);
-        // If the link is lost, nobody takes this instance for one that is there.
-        let _ = self.link.publish(self.link.loads(), None, message).await;
-    }
-
-    /// Takes no further calls. Those that come still are refused, and asked of somebody else.
-    pub(crate) fn begin_drain(&self) {
-        self.draining.store(true, Relaxed);
-    }
-
-    /// Ends all calls, as nobody is to be reached who made them. Their callers may come back by another link.
-    pub(crate) async fn leave_all(&self) {
-        self.calls().values().for_each(Slot::leave);
-        let _ = timeout(LEAVING, self.idle()).await;
-    }
-
-    /// Waits until no call runs any more.
-    pub(crate) async fn idle(&self) {
-        loop {
-            let ended = self.ended.notified();
-            if self.calls().is_empty() {
-                return;
-            }
-            ended.await;
         }
     }
 }

@@ -5,6 +5,8 @@
 //! the socket differs: see [`blocking`](super::blocking) and [`asynchronous`](super::asynchronous). When the server is
 //! lost, the [reconnector](super::reconnector) finds it again, and callers without a link wait for that.
 
+mod ending;
+
 use std::{
     io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -448,36 +450,6 @@ impl State {
     /// has nothing to wait for.
     pub(crate) fn wait_for(&mut self, ticket: Ticket, role: Waiter, waker: &Waker) -> bool {
         self.mailboxes.wait_for(ticket, role, waker)
-    }
-
-    /// Forgets a call, and tells the server if it was under way.
-    pub(crate) fn abandon(&mut self, ticket: Ticket) {
-        if self.mailboxes.forget(ticket) {
-            if let Some(link) = self.link_of(ticket) {
-                link.cancel(ticket.id);
-            }
-        }
-    }
-
-    /// Leaves a call, as if the connection had gone.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn leave_call(&mut self, ticket: Ticket) {
-        if self.mailboxes.forget(ticket) {
-            if let Some(link) = self.link_of(ticket) {
-                link.leave(ticket.id);
-            }
-        }
-    }
-
-    /// Ends a call as cancelled. Answers whether it was under way.
-    fn cancel(&mut self, ticket: Ticket) -> bool {
-        if !self.mailboxes.cancel(ticket) {
-            return false;
-        }
-        if let Some(link) = self.link_of(ticket) {
-            link.cancel(ticket.id);
-        }
-        true
     }
 
     /// A caller waits no longer, so others cannot count on it to lead. If it led, or was woken to lead, another one is
