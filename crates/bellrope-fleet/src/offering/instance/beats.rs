@@ -2,8 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
-    sync::{PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
