@@ -87,12 +87,21 @@ fn a_server_holds_no_descriptor_of_its_starter_so_whoever_reads_its_output_sees_
     assert!(descriptors.contains(&home.path("log").to_str().unwrap()), "{descriptors:?}");
 }
 
+/// The same program, which heeds signals also where this one was started to ignore them, as a shell's background jobs are.
+fn heeding_signals(command: &Command) -> Command {
+    let mut env = Command::new("/usr/bin/env");
+    env.arg("--default-signal=INT,HUP").arg(command.get_program()).args(command.get_args());
+    env.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    env
+}
+
 #[test]
 fn signals_to_its_starters_group_do_not_reach_a_server_and_streams_of_others_go_on() {
     for (name, ends) in [("INT", true), ("HUP", true), ("TSTP", false)] {
         let home = Home::new();
         let out = home.path("out");
-        let mut starter = Running::start(home.client(&out, "").env("BELLROPE_TEST_STAY", "1").process_group(0));
+        let client = home.client(&out, "");
+        let mut starter = Running::start(heeding_signals(&client).env("BELLROPE_TEST_STAY", "1").process_group(0));
         let server = written(&out)["pid"].clone();
         let other = Client::connect(home.socket()).unwrap();
         let mut ticks = other.stream("ticks", b"").unwrap();
