@@ -111,7 +111,7 @@ class Typed(unittest.TestCase):
             expected = f"Files.same: the arguments cannot be written: part.at[1] is {what}, which JSON cannot say"
             self.assertEqual(text, expected)
         circle: List[Any] = []
-        circle.append(circle)
+        circle += [circle, circle]
         for odd in (circle, {"a": [[[float("-inf")]]]}):
             self.fails(bellrope.Unwritable, lambda: client.call_typed(SAME, {"part": odd}))
         with self.assertRaises(bellrope.Unwritable):

@@ -130,6 +130,8 @@ pub(crate) struct Account {
     spent: Spent,
     /// What is known before the end.
     meter: Meter,
+    /// Whether there is an answer to be counted, which vectors are not.
+    has_answer: bool,
     has_piece: bool,
     settled: bool,
 }
@@ -145,7 +147,8 @@ impl Account {
                 let books = Arc::clone(books);
                 let meter = Meter::read_by_books();
                 let spent = Spent::default();
-                let account = Self { books, entry, spent, meter, has_piece: false, settled: false };
+                let has_answer = intent.has_answer;
+                let account = Self { books, entry, spent, meter, has_answer, has_piece: false, settled: false };
                 Opened::Here { account, max_tokens, is_bounded, notices }
             }
             Verdict::Instead { model, notice } => Opened::Elsewhere { model, notice },
@@ -191,6 +194,7 @@ impl Account {
         let has_piece = self.has_piece || self.meter.has_text();
         if let ProviderError::TooLarge { limit, .. } = error
             && !has_piece
+            && self.has_answer
         {
             // It came, and is paid for.
             self.spent.said_bytes = *limit as u64;

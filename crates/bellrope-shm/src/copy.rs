@@ -71,8 +71,8 @@ const fn is_few(len: usize) -> bool {
     len.wrapping_sub(16) <= 64 - 16
 }
 
-/// 16 to 64 bytes, in either direction: 16 from either end, or 32 where those do not meet. What comes last is stored first, as a consumer that
-/// polls the line in front of a record wants it.
+/// 16 to 64 bytes, in either direction: 16 from either end, or 32 where those do not meet. What comes last is stored first,
+/// as a consumer that polls the line in front of a record wants it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn few_blocks(from: *const u8, into: *mut u8, len: usize) {

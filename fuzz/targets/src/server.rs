@@ -73,7 +73,7 @@ fn server_over(geometry: Geometry, input: &[u8]) {
     let memory = SharedMemory::anonymous(geometry.mapping_len());
     let (requests, responses) = (memory.view(geometry.requests()), memory.view(geometry.responses()));
     let mut end = End {
-        server: ServerConnection::new(&memory, terms).hearing_metadata(),
+        server: ServerConnection::new(&memory, terms).hearing_metadata().hearing_leaving(),
         taken: Vec::new(),
         scratch: vec![0; terms.max_record()],
         spill: Vec::new(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Generic, Optional, Protocol, Set, TypeVar, Union
 
 from ._errors import ServiceError, Unreadable, Unwritable
 
@@ -55,7 +55,7 @@ class Json:
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError) as error:
-            fault = _fault(value, "", 0)
+            fault = _fault(value, "", 0, set())
             if fault is None:
                 raise
             raise ValueError(fault) from error
@@ -66,19 +66,22 @@ class Json:
         return json.loads(data.decode(), parse_constant=_no_constant)
 
 
-def _fault(value: Any, place: str, depth: int) -> Optional[str]:
-    """What of a value JSON cannot say, and where it stands; that is not looked for without end."""
+def _fault(value: Any, place: str, depth: int, seen: Set[int]) -> Optional[str]:
+    """What of a value JSON cannot say, and where it stands; nothing is looked at twice, as a value may hold itself."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"{place or 'it'} is {value}, which JSON cannot say"
     if value is None or isinstance(value, (str, int, float)) or depth > _DEEPEST:
         return None
+    if id(value) in seen:
+        return None
+    seen.add(id(value))
     if isinstance(value, dict):
         parts = ((f"{place}.{key}" if place else str(key), part) for key, part in value.items())
     elif isinstance(value, (list, tuple)):
         parts = ((f"{place}[{index}]", part) for index, part in enumerate(value))
     else:
         return f"{place or 'it'} is of type {type(value).__name__}, which JSON cannot say"
-    faults = (_fault(part, inside, depth + 1) for inside, part in parts)
+    faults = (_fault(part, inside, depth + 1, seen) for inside, part in parts)
     return next((fault for fault in faults if fault is not None), None)
 
 

@@ -201,9 +201,10 @@ impl Place {
 
     /// Says what the connection is at now.
     pub(super) fn is_now(&self, doing: Doing) {
-        self.shared.said.store(false, Relaxed);
-        self.shared.came.store(0, Relaxed);
+        // All of it under the lock: who looks for one that gives way must not see one half without the other.
         if let Some(connection) = self.places.lock().by_number.get_mut(&self.number) {
+            self.shared.said.store(false, Relaxed);
+            self.shared.came.store(0, Relaxed);
             (connection.doing, connection.since) = (doing, Instant::now());
         }
     }

@@ -83,7 +83,8 @@ impl Bodies {
         let mut late: Vec<_> = late.map(|(number, body)| (Reverse(body.kib), *number)).collect();
         late.sort_unstable();
         let mut lacking = kib.saturating_sub(u32::try_from(self.room.available_permits()).unwrap_or(u32::MAX));
-        let mut any = false;
+        // Since it was looked for, others may have given enough back.
+        let mut any = lacking == 0;
         for (Reverse(kib), number) in late {
             if lacking == 0 || Some(number) == asking {
                 break;

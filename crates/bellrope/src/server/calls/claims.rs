@@ -17,13 +17,15 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::breaker::Caller;
+
 /// How long a claim that found no room pauses before it asks again.
 const ASK_AGAIN: Duration = Duration::from_millis(5);
 /// Processes that are remembered before those are looked for of which no claim waits.
 const CLEARED_AT: usize = 64;
 
-/// A process: its user, and its number.
-pub(crate) type Process = (u32, i32);
+/// A process, or one of those that it calls for: its user, and what it is to breakers.
+pub(crate) type Asker = (u32, Caller);
 
 /// The claims that wait.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub(crate) struct Claims {
     /// Had by the one that has asked for longest.
     oldest: Semaphore,
     /// Had by the one that asks, of each process.
-    lines: Mutex<HashMap<Process, Weak<Semaphore>>>,
+    lines: Mutex<HashMap<Asker, Weak<Semaphore>>>,
 }
 
 impl Default for Claims {
@@ -42,7 +44,7 @@ impl Default for Claims {
 
 impl Claims {
     /// Waits for so much room, after those of the same process that wait already.
-    pub(crate) async fn room(&self, process: Process, holder: &Arc<Holder>, bytes: u64) -> Reservation {
+    pub(crate) async fn room(&self, process: Asker, holder: &Arc<Holder>, bytes: u64) -> Reservation {
         let line = self.line(process);
         let _turn = line.acquire().await;
         let (mut oldest, mut waiting) = (pin!(self.oldest.acquire()), None);
@@ -59,7 +61,7 @@ impl Claims {
         }
     }
 
-    fn line(&self, process: Process) -> Arc<Semaphore> {
+    fn line(&self, process: Asker) -> Arc<Semaphore> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(line) = lines.get(&process).and_then(Weak::upgrade) {
             return line;
@@ -94,7 +96,7 @@ mod tests {
         let mut most = full.reserve(850).unwrap();
         let claim = |process, holder: &Arc<Holder>, bytes| {
             let (claims, holder) = (Arc::clone(&claims), Arc::clone(holder));
-            tokio::spawn(async move { claims.room((7, process), &holder, bytes).await })
+            tokio::spawn(async move { claims.room((7, Caller::Connection(process)), &holder, bytes).await })
         };
         let waiting = [claim(1, &greedy, 500), claim(1, &greedy, 500)];
         all_have_asked().await;
@@ -122,9 +124,9 @@ mod tests {
         let held = holders.each_ref().map(|holder| holder.reserve(100).unwrap());
         let full = Holder::new(&budget, None);
         let all_else = full.reserve(800).unwrap();
-        let claim = |(process, holder): (i32, &Arc<Holder>)| {
+        let claim = |(process, holder): (u64, &Arc<Holder>)| {
             let (claims, holder) = (Arc::clone(&claims), Arc::clone(holder));
-            tokio::spawn(async move { drop(claims.room((7, process), &holder, 600).await) })
+            tokio::spawn(async move { drop(claims.room((7, Caller::Connection(process)), &holder, 600).await) })
         };
         let claiming: Vec<_> = (0..).zip(&holders).map(claim).collect();
         all_have_asked().await;
@@ -142,7 +144,7 @@ mod tests {
         let (budget, claims) = (BufferBudget::new(1000), Claims::default());
         let holder = Holder::new(&budget, None);
         for process in 0..10_000 {
-            drop(claims.room((7, process), &holder, 1).await);
+            drop(claims.room((7, Caller::Connection(process)), &holder, 1).await);
         }
         assert!(claims.lines.lock().unwrap().len() <= CLEARED_AT);
     }

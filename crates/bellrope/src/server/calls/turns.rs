@@ -145,8 +145,8 @@ impl Turns {
 }
 
 impl TaskHandle {
-    /// Drops the task, on its runtime, unless it has ended: when it has its turn, which is before those of its connection that
-    /// wait.
+    /// Drops the task, on its runtime, unless it has ended: when it has its turn. One that waits for that already keeps its place;
+    /// another comes before those of its connection that wait.
     pub(crate) fn abort(&self) {
         let queue = self.0.turns.queue();
         self.0.unwanted.store(true, Relaxed);

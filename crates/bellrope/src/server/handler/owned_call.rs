@@ -123,7 +123,7 @@ impl OwnedCall {
     }
 
     async fn room(&self, bytes: u64) -> Result<ClaimedRoom, HandlerError> {
-        let reservation = self.claims.room((self.user, self.pid), &self.holder, bytes).await;
+        let reservation = self.claims.room((self.user, self.caller()), &self.holder, bytes).await;
         heap::granted(bytes, self.holder.budget());
         Ok(ClaimedRoom { _reservation: reservation })
     }

@@ -86,7 +86,7 @@ impl Executor {
     }
 
     /// Takes the call at the front and answers it, if it is like nearly all others: nothing stands against it, its handler is
-    /// quick, nobody listens for spans, it is none of those that are timed, and its breaker is closed for all. Answers
+    /// quick, nobody listens for spans, and its breaker is closed for all. Answers
     /// `false`, and has done nothing, if it is another: then it goes the way of those that are looked at more closely. All
     /// that there is to be done for a call like nearly all others stands here. Calls with a deadline have code of their own, so
     /// that others do not carry that there is none, and so have those that are timed.
