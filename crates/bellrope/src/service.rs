@@ -85,7 +85,7 @@ pub use client::{EncodedRequest, ServiceCaller};
 pub use codec::{Codec, CodecError};
 /// The trait of streams, that of the crate futures.
 pub use futures_core::Stream;
-pub use incoming::Incoming;
+pub use incoming::{DetachedIncoming, Incoming, StreamCut};
 pub use producer::{Sender, produce};
 
 pub use self::{

@@ -6,6 +6,7 @@ mod codecs;
 mod compatibility;
 #[path = "../../examples/typed/files.rs"]
 mod files;
+mod incoming;
 mod large_schemas;
 mod schemas;
 mod styles;
