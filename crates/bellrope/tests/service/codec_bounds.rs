@@ -207,3 +207,81 @@ fn hostile_answers_are_unreadable_and_name_the_method() {
         server.shutdown();
     }
 }
+
+/// serde looks at all of an untagged, tagged or flattened value before it chooses, and says no place then.
+#[test]
+fn an_argument_that_is_looked_at_before_it_is_read_is_named() {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Id {
+        Number(u8),
+        Text(String),
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(tag = "type")]
+    enum Event {
+        Big { n: u8 },
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Flat {
+        a: u8,
+        #[serde(flatten)]
+        rest: std::collections::BTreeMap<String, u8>,
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(try_from = "u8", into = "u8")]
+    #[derive(Clone)]
+    struct Even(u8);
+    impl TryFrom<u8> for Even {
+        type Error = &'static str;
+        fn try_from(number: u8) -> Result<Self, &'static str> {
+            if number % 2 == 0 { Ok(Self(number)) } else { Err("it is odd") }
+        }
+    }
+    impl From<Even> for u8 {
+        fn from(even: Even) -> Self {
+            even.0
+        }
+    }
+    #[bellrope::service]
+    trait Named {
+        fn all(&self, id: Id, event: Event, flat: Flat, even: Even, last: u8) -> u8;
+    }
+    struct Host;
+    #[bellrope::service]
+    impl Named for Host {
+        fn all(&self, _id: Id, _event: Event, _flat: Flat, _even: Even, last: u8) -> u8 {
+            last
+        }
+    }
+
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("named.sock");
+    let _server = Server::builder().service(Host).bind(&path).unwrap();
+    let raw = Client::connect(&path).unwrap();
+    let right = [r#""id":1"#, r#""event":{"type":"Big","n":1}"#, r#""flat":{"a":1}"#, r#""even":2"#, r#""last":9"#];
+    let call = |parts: &[&str]| raw.call("Named.all", format!("{{{}}}", parts.join(",")).as_bytes());
+    assert_eq!(call(&right).unwrap(), b"9");
+    let wrong = [
+        r#""id":[1,{"x":2}]"#,
+        r#""event":{"type":"Big","n":{"x":300}}"#,
+        r#""flat":{"a":1,"b":"x"}"#,
+        r#""even":3"#,
+        r#""last":{}"#,
+    ];
+    for (at, (name, wrong)) in ["id", "event", "flat", "even", "last"].into_iter().zip(wrong).enumerate() {
+        let mut parts = right;
+        parts[at] = wrong;
+        // Where it stands among the others makes no difference.
+        for turn in 0..parts.len() {
+            let mut turned = parts;
+            turned.rotate_left(turn);
+            let error = call(&turned).unwrap_err().to_string();
+            assert!(error.contains(&format!("Named.all: the arguments cannot be read: {name}")), "{turned:?}: {error}");
+        }
+    }
+    let error = call(&right[..4]).unwrap_err().to_string();
+    assert!(error.contains("Named.all: the arguments cannot be read: missing field `last`"), "{error}");
+}
