@@ -317,7 +317,8 @@ fn json_is_never_sent_as_the_bytes_of_another_codec() {
     assert_eq!(json.len(), 2 + 32);
     for method in ["Hidden.first", "Hidden.sum"] {
         let refused = home.run(["call", method, json]).failed(1);
-        let words = format!("{method} travels as postcard and the server has no schema of it, so that JSON cannot be sent");
+        let words =
+            format!("{method} travels as postcard and the server has no schema of it, so that JSON cannot be sent");
         assert!(refused.contains(&words) && refused.contains("--bytes"), "{refused}");
     }
     assert_eq!(home.run(["call", "--bytes", "Hidden.first", "\u{5}\u{1}x"]).succeeded(), "\u{5}");

@@ -8,6 +8,7 @@ mod compatibility;
 mod files;
 mod incoming;
 mod large_schemas;
+mod refused_when_served;
 mod schemas;
 mod styles;
 mod transcode;
