@@ -285,3 +285,58 @@ fn an_argument_that_is_looked_at_before_it_is_read_is_named() {
     let error = call(&right[..4]).unwrap_err().to_string();
     assert!(error.contains("Named.all: the arguments cannot be read: missing field `last`"), "{error}");
 }
+
+/// Without optimization a level of such a type takes some 40 KiB of the stack, and there are 128.
+#[test]
+fn large_types_nest_as_deep_as_any_on_every_thread_that_runs_handlers() {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize)]
+    struct Wide {
+        a: [u64; 32],
+        b: [u64; 32],
+        c: [[u64; 32]; 10],
+        next: Vec<Wide>,
+    }
+    #[bellrope::service(codec = "postcard")]
+    trait Wides {
+        fn worker(&self, wide: Wide) -> u64;
+        #[blocking]
+        fn blocking(&self, wide: Wide) -> u64;
+        async fn asynchronous(&self, wide: Wide) -> u64;
+    }
+    struct Host;
+    fn depth(wide: &Wide) -> u64 {
+        let Wide { a, b, c, next } = wide;
+        1 + a[0] + b[0] + c[0][0] + next.first().map_or(0, depth)
+    }
+    #[bellrope::service]
+    impl Wides for Host {
+        fn worker(&self, wide: Wide) -> u64 {
+            depth(&wide)
+        }
+        fn blocking(&self, wide: Wide) -> u64 {
+            depth(&wide)
+        }
+        async fn asynchronous(&self, wide: Wide) -> u64 {
+            depth(&wide)
+        }
+    }
+
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("wides.sock");
+    let _server = Server::builder().service(Host).bind(&path).unwrap();
+    let raw = Client::connect(&path).unwrap();
+    let level = |more: u8| [0; 32 * 12].into_iter().chain([more]);
+    for method in ["Wides.worker", "Wides.blocking", "Wides.asynchronous"] {
+        let mut deepest = 0;
+        for depth in 1..=128 {
+            let bytes: Vec<u8> = (1..depth).flat_map(|_| level(1)).chain(level(0)).collect();
+            match raw.call(method, &bytes) {
+                Ok(answer) => deepest = u8::try_from(answer[0]).unwrap(),
+                Err(error) => assert!(error.to_string().contains("it nests deeper than 128"), "{error}"),
+            }
+        }
+        assert!(deepest > 40, "{method}: {deepest}");
+    }
+}
