@@ -77,6 +77,7 @@ mod refusals;
 mod schema;
 #[doc(hidden)]
 pub mod server;
+mod shown;
 mod transcode;
 
 pub use client::{AsyncItems, AsyncOutgoing, AsyncUpload, ByteClient, Items, Outgoing, Upload};

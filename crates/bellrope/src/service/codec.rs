@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, io};
 
 use serde::{Deserialize, Serialize};
 
-use super::refusals::bounded;
+use super::shown::bounded;
 
 /// How the values of a service travel. [`Json`](super::Json) and [`Postcard`](super::Postcard) are there; a service may name
 /// another: `#[bellrope::service(codec = "my::Codec")]`.

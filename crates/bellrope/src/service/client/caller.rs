@@ -20,8 +20,8 @@ use crate::{
         json::Json,
         method::{Method, write},
         postcard::Postcard,
-        refusals::bounded,
         schema::{Schema, SchemaQuestion, between, schema_of},
+        shown::bounded,
     },
 };
 
