@@ -325,3 +325,13 @@ fn json_is_never_sent_as_the_bytes_of_another_codec() {
     assert_eq!(home.run(["call", "Shown.first", r#"{"a":9}"#]).succeeded(), "9");
     assert_eq!(home.run(["call", "--bytes", "Shown.first", r#"{"a":9}"#]).succeeded(), "9");
 }
+
+#[test]
+fn an_error_from_a_server_steers_no_terminal() {
+    let home = Home::new();
+    let builder = Server::builder().unary("raw", |_, _| Err(HandlerError::new("\u{1b}[31mred\r\u{9b}2J\nnext")));
+    let _server = builder.bind(home.socket()).unwrap();
+    let words = home.run(["call", "raw"]).failed(1);
+    assert!(words.contains("\\u{1b}[31mred\\r\\u{9b}2J\nnext"), "{words:?}");
+    assert!(!words.contains(|c: char| c.is_control() && c != '\n'), "{words:?}");
+}

@@ -11,7 +11,7 @@ use bellrope::{
     client::{CallOptions, CancelToken, ChunkStream, Style},
     service::{Form, Schema, Shape},
 };
-use bellrope_terminal::{ApplicationError, Failed, Outcome};
+use bellrope_terminal::{ApplicationError, Failed, Outcome, output};
 use serde_json::json;
 
 use super::ended::is_error;
@@ -188,7 +188,7 @@ impl Shown {
         let words = format!("{method} has answered with its own error: {error}");
         // Items may follow it.
         if let Some(ApplicationError(Some(earlier))) = self.failed.replace(ApplicationError(Some(words))) {
-            bellrope_terminal::output::note(format_args!("error: {earlier}"));
+            output::note(format_args!("error: {}", output::unsteered(&earlier)));
         }
         Ok(())
     }
