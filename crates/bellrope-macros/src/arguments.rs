@@ -180,9 +180,7 @@ fn argument(input: &PatType, bellrope: &Path) -> Result<Argument> {
         return Err(Error::new_spanned(written, "bytes are `&[u8]` or `bellrope::service::Bytes<'_>`"));
     }
     let mut borrows = false;
-    let inside =
-        "a text with escapes cannot be borrowed from JSON: take `Cow<'_, str>` in place of a reference in here";
-    let field = called(&written, &mut borrows, inside)?;
+    let field = called(&written, &mut borrows, INSIDE)?;
     let attributes = if borrows { borrow } else { quote!() };
     Ok(argument(quote!(#field), attributes, quote!(#ident), false, borrows))
 }
@@ -197,6 +195,10 @@ fn called(ty: &Type, borrows: &mut bool, reference: &str) -> Result<Type> {
 
 fn fill(ty: &mut Type, borrows: &mut bool, reference: &str) -> Result<()> {
     match ty {
+        Type::Reference(found) if reference == INSIDE => {
+            let text = inside(&found.elem);
+            Err(Error::new_spanned(found, text))
+        }
         Type::Reference(found) => Err(Error::new_spanned(found, reference)),
         Type::ImplTrait(found) => Err(of_no_name(found, "impl", &found.bounds)),
         Type::TraitObject(found) => Err(of_no_name(found, "dyn", &found.bounds)),
@@ -273,6 +275,22 @@ fn say_lifetime_of_cow(ty: &mut Type) {
         if let GenericArgument::Type(inner) = argument {
             say_lifetime_of_cow(inner);
         }
+    }
+}
+
+const INSIDE: &str = "a reference cannot be in here";
+
+/// What is to be taken in place of a reference inside of an argument.
+fn inside(elem: &Type) -> &'static str {
+    match plain(elem) {
+        Type::Path(path) if path.path.is_ident("str") => {
+            "a text in here is read as `Cow<'_, str>`, which borrows where it can (JSON may have escapes): take that in place of \
+             the reference"
+        }
+        Type::Slice(slice) if is_byte(&slice.elem) => {
+            "bytes in here are `bellrope::service::Bytes<'_>`: take that in place of the reference"
+        }
+        _ => "this must be owned in here: leave the `&` out",
     }
 }
 

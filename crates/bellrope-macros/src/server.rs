@@ -133,7 +133,7 @@ fn register(service: &Service, method: &Method) -> TokenStream {
             &quote! {
                 #read
                 #incoming
-                let items = #called;
+                let items = refusal.begin(|| #called);
                 refusal.or(#items).await?
             },
         ),

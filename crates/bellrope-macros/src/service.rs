@@ -84,6 +84,14 @@ fn check_names(methods: &[Method]) -> Result<()> {
                 format!("two methods are called {:?} on the wire", method.name.value()),
             ));
         }
+        // The standard library's take `self`, which the compiler looks at first.
+        if let Some(hidden) = ["into", "try_into"].into_iter().find(|hidden| method.ident.unraw() == hidden) {
+            let text = format!(
+                "`client.{hidden}()` is what every type has of the standard library, and never this one; rename it, and give \
+                 it its name on the wire with #[name = \"{hidden}\"]"
+            );
+            return Err(Error::new_spanned(&method.ident, text));
+        }
         let with = format!("{}_with", method.ident.unraw());
         if let Some(other) = idents.get(&with) {
             let text = format!(

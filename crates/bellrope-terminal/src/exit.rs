@@ -25,7 +25,7 @@ pub fn exit_code(outcome: Outcome) -> ExitCode {
         Err(error) if matches!(error.downcast_ref(), Some(WrongSettings(None))) => ExitCode::from(WRONG_USAGE),
         Err(error) if matches!(error.downcast_ref(), Some(ApplicationError(None))) => ExitCode::from(APPLICATION_ERROR),
         Err(error) => {
-            output::note(format_args!("error: {}", in_words(&error)));
+            output::note(format_args!("error: {}", output::unsteered(&in_words(&error))));
             match &error {
                 error if error.is::<WrongSettings>() => ExitCode::from(WRONG_USAGE),
                 error if error.is::<ApplicationError>() => ExitCode::from(APPLICATION_ERROR),

@@ -1,6 +1,6 @@
 //! What goes to the terminal: results to stdout, everything else to stderr.
 
-use std::{fmt, io::Write, ops::Range};
+use std::{borrow::Cow, fmt, io::Write, ops::Range};
 
 use serde::Serialize;
 
@@ -53,6 +53,17 @@ fn columns<const N: usize>(names: [&str; N], numbers: &Range<usize>, rows: &[[St
 /// As [`line()`], or the value has no form in JSON.
 pub fn json(value: &impl Serialize) -> Outcome {
     line(format_args!("{}", serde_json::to_string_pretty(value)?))
+}
+
+/// A text in which somebody else's words may stand, without the control letters that would steer a terminal.
+#[must_use]
+pub fn unsteered(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = text.chars().map(|c| if steers(c) { c.escape_default().to_string() } else { c.to_string() });
+    Cow::Owned(escaped.collect())
 }
 
 /// Says something to the person at the terminal that is no result.

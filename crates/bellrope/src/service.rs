@@ -77,6 +77,7 @@ mod refusals;
 mod schema;
 #[doc(hidden)]
 pub mod server;
+mod shown;
 mod transcode;
 
 pub use client::{AsyncItems, AsyncOutgoing, AsyncUpload, ByteClient, Items, Outgoing, Upload};
@@ -85,7 +86,7 @@ pub use client::{EncodedRequest, ServiceCaller};
 pub use codec::{Codec, CodecError};
 /// The trait of streams, that of the crate futures.
 pub use futures_core::Stream;
-pub use incoming::Incoming;
+pub use incoming::{DetachedIncoming, Incoming, StreamCut};
 pub use producer::{Sender, produce};
 
 pub use self::{

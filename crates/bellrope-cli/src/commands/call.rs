@@ -15,6 +15,7 @@ use bellrope::status::OPERATOR;
 use bellrope::{
     CallError, Client,
     client::{CallOptions, ChunkStream, ConnectError, Style, Transport},
+    service::{Codec as _, Json, Postcard},
 };
 use bellrope_gateway::MESSAGE_TYPES;
 use bellrope_terminal::{ApplicationError, Outcome};
@@ -55,6 +56,9 @@ pub(crate) struct CallArgs {
     /// Print each answer of a typed method as {"ok": ...}, {"error": ...} (its own error) or {"failure": ...}.
     #[arg(long)]
     json: bool,
+    /// Send the bytes that are given, and print those that come, also of a typed method: nothing is read as JSON.
+    #[arg(long, conflicts_with = "json")]
+    bytes: bool,
     /// The name of the message type, one of those that `bellrope list` shows.
     #[arg(value_name = "TYPE")]
     message_type: String,
@@ -103,12 +107,15 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
     // The AI gateway's and the operator's are called with bytes as ever; their schemas are for those who ask for JSON. Every method
     // of a service has a dot in its name, and a server need not be asked about what has none.
     let name = args.message_type.as_str();
-    let is_method = name.contains('.') && !MESSAGE_TYPES.contains(&name) && !name.starts_with(OPERATOR);
+    let is_method = !args.bytes && name.contains('.') && !MESSAGE_TYPES.contains(&name) && !name.starts_with(OPERATOR);
     let schema = if is_method || args.json { schemas::of(&client, name)? } else { None };
     if let Some(schema) = schema {
         let options = CallOptions::new().timeout(timeout.saturating_sub(began.elapsed()));
         let (method, json) = (args.message_type, args.json);
         return TypedCall { client, method, style, schema, options, json }.run(arguments, late);
+    }
+    if is_method {
+        refuse_unknown_codec(&client, name)?;
     }
     ensure!(!args.json, "{} has no schema, so what it answers is bytes; leave --json away", args.message_type);
     let payload = match arguments {
@@ -141,6 +148,19 @@ pub(crate) fn run(args: CallArgs) -> Outcome {
             })
         }
     }
+}
+
+/// JSON is the bytes of a method that travels as JSON. Of one that travels otherwise and says not how, it would be some other
+/// arguments, if it means anything.
+fn refuse_unknown_codec(client: &Client, method: &str) -> Outcome {
+    // What the server does not have is said by the call.
+    let number = client.codec(method).ok().flatten().filter(|codec| *codec != Json::NUMBER);
+    let Some(number) = number else { return Ok(()) };
+    let codec = if number == Postcard::NUMBER { Postcard::NAME.to_owned() } else { format!("codec {number}") };
+    Err(anyhow!(
+        "{method} travels as {codec} and the server has no schema of it, so that JSON cannot be sent; with --bytes, what is given \
+         is sent as it is"
+    ))
 }
 
 fn print(reply: &[u8]) -> Outcome {

@@ -35,6 +35,9 @@ Examples:
 
 The clients stand on the packages `bellrope` for Node and Python. The same schemas make the same text, byte by byte.";
 
+/// The most letters of a codec's name that are shown.
+const MAX_LETTERS: usize = 64;
+
 /// What to make, from what.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -145,6 +148,9 @@ fn leave_out_others(described: &mut BTreeMap<String, Described>) -> Outcome {
                 1 => format!("{name} travels"),
                 count => format!("{name} and {} more travel", count - 1),
             };
+            // A server may call it what it likes.
+            let codec = codec.chars().take(MAX_LETTERS).collect::<String>();
+            let (subject, codec) = (subject.escape_debug(), codec.escape_debug());
             format!(
                 "{subject} as {codec}, which the clients in other languages do not have: a service for them has the codec json"
             )

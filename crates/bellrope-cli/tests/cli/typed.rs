@@ -1,5 +1,7 @@
 //! `bellrope call` and `bellrope list --schema` with typed servers of both codecs.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bellrope::{
     HandlerError, Server,
     service::{Bytes, Incoming, Stream, produce},
@@ -254,4 +256,82 @@ fn schemas_are_listed_with_their_style() {
     assert_eq!(listed["Store.echo"]["style"], "duplex");
     assert_eq!(listed["Store.echo"]["codec"], "postcard");
     assert_eq!(listed["Names.all"]["style"], "server_stream");
+}
+
+/// A type of which nothing can be learnt by offering it values: it takes none until its server runs.
+#[derive(Debug, PartialEq)]
+struct Hidden(u8);
+
+static MAY_BE_READ: AtomicBool = AtomicBool::new(false);
+
+impl Serialize for Hidden {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hidden {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !MAY_BE_READ.load(Ordering::SeqCst) {
+            return Err(serde::de::Error::custom("not yet"));
+        }
+        u8::deserialize(deserializer).map(Self)
+    }
+}
+
+#[test]
+fn json_is_never_sent_as_the_bytes_of_another_codec() {
+    #[bellrope::service(codec = "postcard", name = "Hidden")]
+    trait HiddenPostcard {
+        fn first(&self, a: Hidden, rest: Vec<u8>) -> u8;
+        async fn sum(&self, items: Incoming<Hidden>) -> u8;
+    }
+    #[bellrope::service(name = "Shown")]
+    trait HiddenJson {
+        fn first(&self, a: Hidden) -> u8;
+    }
+    struct Host;
+    #[bellrope::service]
+    impl HiddenPostcard for Host {
+        fn first(&self, a: Hidden, _rest: Vec<u8>) -> u8 {
+            a.0
+        }
+
+        async fn sum(&self, mut items: Incoming<Hidden>) -> u8 {
+            items.next().await.map_or(0, |item| item.0)
+        }
+    }
+    struct Shown;
+    #[bellrope::service]
+    impl HiddenJson for Shown {
+        fn first(&self, a: Hidden) -> u8 {
+            a.0
+        }
+    }
+
+    let home = Home::new();
+    let _server = Server::builder().service(Host).service(Shown).bind(home.socket()).unwrap();
+    MAY_BE_READ.store(true, Ordering::SeqCst);
+    // As bytes of postcard it is 123, the letter `{`, and 32 bytes, the blank says: another call than was meant.
+    let json = r#"{ "a":1,"rest":[1,2,3,4,5,6,7,88]}"#;
+    assert_eq!(json.len(), 2 + 32);
+    for method in ["Hidden.first", "Hidden.sum"] {
+        let refused = home.run(["call", method, json]).failed(1);
+        let words =
+            format!("{method} travels as postcard and the server has no schema of it, so that JSON cannot be sent");
+        assert!(refused.contains(&words) && refused.contains("--bytes"), "{refused}");
+    }
+    assert_eq!(home.run(["call", "--bytes", "Hidden.first", "\u{5}\u{1}x"]).succeeded(), "\u{5}");
+    assert_eq!(home.run(["call", "Shown.first", r#"{"a":9}"#]).succeeded(), "9");
+    assert_eq!(home.run(["call", "--bytes", "Shown.first", r#"{"a":9}"#]).succeeded(), "9");
+}
+
+#[test]
+fn an_error_from_a_server_steers_no_terminal() {
+    let home = Home::new();
+    let builder = Server::builder().unary("raw", |_, _| Err(HandlerError::new("\u{1b}[31mred\r\u{9b}2J\nnext")));
+    let _server = builder.bind(home.socket()).unwrap();
+    let words = home.run(["call", "raw"]).failed(1);
+    assert!(words.contains("\\u{1b}[31mred\\r\\u{9b}2J\nnext"), "{words:?}");
+    assert!(!words.contains(|c: char| c.is_control() && c != '\n'), "{words:?}");
 }

@@ -17,6 +17,8 @@ trait Signatures {
     fn back(&self, value: &mut String);
     fn nameless(&self, (a, b): (u8, u8)) -> u64;
     fn inside(&self, names: Vec<&str>) -> u64;
+    fn bytes_inside(&self, data: Option<&[u8]>) -> u64;
+    fn others_inside(&self, count: Option<&u64>) -> u64;
 }
 
 #[bellrope_macros::service]
@@ -38,6 +40,16 @@ trait Styles {
     fn number(&self) -> u64;
     #[name(read)]
     fn named(&self) -> u64;
+}
+
+#[bellrope_macros::service]
+trait OfEveryType {
+    fn into(&self) -> u64;
+}
+
+#[bellrope_macros::service]
+trait AlsoOfEveryType {
+    fn try_into(&self) -> u64;
 }
 
 fn main() {}

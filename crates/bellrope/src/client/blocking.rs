@@ -182,6 +182,41 @@ impl Client {
         self.caller.message_type(name)
     }
 
+    /// The number of the codec that the payloads of a message type travel with, as the server says:
+    /// [`Codec::NUMBER`](crate::service::Codec::NUMBER). `None` if it is of no service, so that they are bytes.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("counter.sock");
+    /// use bellrope::service::{Codec, Postcard};
+    ///
+    /// #[bellrope::service(codec = "postcard")]
+    /// trait Counter {
+    ///     fn next(&self) -> u64;
+    /// }
+    /// # struct Host;
+    /// # #[bellrope::service]
+    /// # impl Counter for Host {
+    /// #     fn next(&self) -> u64 {
+    /// #         1
+    /// #     }
+    /// # }
+    /// # let _server = bellrope::Server::builder().service(Host).unary("raw", |_, _| Ok(())).bind(&path)?;
+    /// let client = bellrope::Client::connect(&path)?;
+    /// assert_eq!(client.codec("Counter.next")?, Some(Postcard::NUMBER));
+    /// assert_eq!(client.codec("raw")?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`CallError::UnknownMessageType`] with the nearest known names; an error of the connection.
+    #[cfg(feature = "service")]
+    pub fn codec(&self, name: &str) -> Result<Option<u8>, CallError> {
+        self.marked_type(name).map(|(_, mark)| Some(mark.codec).filter(|codec| *codec != 0))
+    }
+
     /// As [`Self::message_type`], with what its payloads are.
     #[cfg(feature = "service")]
     pub(crate) fn marked_type(&self, name: &str) -> Result<(MessageType, SchemaMark), CallError> {

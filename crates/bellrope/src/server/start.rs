@@ -31,20 +31,35 @@ pub(super) fn build_runtime(async_threads: usize) -> Result<tokio::runtime::Runt
         }
     }
     let build = || {
-        tokio::runtime::Builder::new_multi_thread()
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder
             .worker_threads(async_threads)
             .thread_name("bellrope-async")
             .global_queue_interval(POLLS_PER_LOOK.0)
             .event_interval(POLLS_PER_LOOK.1)
-            .enable_all()
-            .build()
+            .enable_all();
+        if let Some(bytes) = stack_bytes() {
+            builder.thread_stack_size(bytes);
+        }
+        builder.build()
     };
     let built = std::panic::catch_unwind(build);
     built.unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into())).map_err(starting)
 }
 
 pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BindError> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(starting)
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let thread = match stack_bytes() {
+        Some(bytes) => thread.stack_size(bytes),
+        None => thread,
+    };
+    thread.spawn(run).map_err(starting)
+}
+
+/// What the stack of a thread that runs handlers takes, if not what is usual. Arguments nest up to 128 deep, and without
+/// optimization a level of a large type takes many times its size. Nothing is said where the environment says it.
+fn stack_bytes() -> Option<usize> {
+    (cfg!(debug_assertions) && std::env::var_os("RUST_MIN_STACK").is_none()).then_some(8 << 20)
 }
 
 /// Keeps this thread on a CPU. One that was taken away since the settings were checked is none that it needs.

@@ -4,6 +4,8 @@ use std::{borrow::Cow, fmt, io};
 
 use serde::{Deserialize, Serialize};
 
+use super::shown::bounded;
+
 /// How the values of a service travel. [`Json`](super::Json) and [`Postcard`](super::Postcard) are there; a service may name
 /// another: `#[bellrope::service(codec = "my::Codec")]`.
 ///
@@ -95,14 +97,9 @@ impl CodecError {
     /// Most bytes of a fault that are kept: it may quote what a peer sent.
     const MOST_BYTES: usize = 512;
 
-    /// An error without a place.
+    /// An error without a place. Of its text 512 bytes are kept, and what would steer a terminal is escaped.
     pub fn new(fault: impl fmt::Display) -> Self {
-        let mut fault = fault.to_string();
-        if fault.len() > Self::MOST_BYTES {
-            let end = (0..=Self::MOST_BYTES).rev().find(|end| fault.is_char_boundary(*end)).unwrap_or(0);
-            fault.truncate(end);
-            fault.push_str("...");
-        }
+        let fault = bounded(&fault.to_string(), Self::MOST_BYTES);
         Self(Box::new(Inner { steps: Vec::new(), is_cut: false, fault }))
     }
 

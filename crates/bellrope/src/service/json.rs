@@ -3,6 +3,7 @@
 //! It reads with serde_json. It writes itself, because what serde_json writes cannot always be read back as the same value:
 //! NaN and `Some(None)` become `null` there.
 
+mod naming;
 mod output;
 mod place;
 mod text;
@@ -44,7 +45,21 @@ impl Codec for Json {
     fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
         // Checked as a whole: a check of each text in it costs three times as much.
         let text = std::str::from_utf8(bytes).map_err(|fault| no_text(bytes, fault.valid_up_to()))?;
-        serde_json::from_str(text).map_err(|error| located(bytes, &error))
+        serde_json::from_str(text).map_err(|error| explained::<T>(text, &error))
+    }
+}
+
+/// What serde_json found wrong with a text that is to be read as this, with its place.
+#[cold]
+fn explained<'a, T: Deserialize<'a>>(text: &'a str, error: &serde_json::Error) -> CodecError {
+    let located = located(text.as_bytes(), error);
+    if !located.place().is_empty() || !error.is_data() {
+        return located;
+    }
+    // Of what was looked at before it was read, serde_json says where it all ends.
+    match naming::failed_field::<T>(text) {
+        Some(field) => located.in_field(field),
+        None => located,
     }
 }
 

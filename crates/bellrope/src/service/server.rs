@@ -1,12 +1,16 @@
 //! What the server's side of a service is made of.
 
 use std::{
+    any::TypeId,
     future::poll_fn,
     pin::pin,
     sync::{Arc, PoisonError},
 };
 
-use bellrope_proto::{connection::Reply, handshake::SchemaMark};
+use bellrope_proto::{
+    connection::Reply,
+    handshake::{SchemaMark, Style},
+};
 use futures_core::Stream;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -18,7 +22,7 @@ use super::{
     method::{Method, Plain},
     postcard::Postcard,
     refusals::{unreadable, unsendable, unwritable},
-    schema::{SCHEMA, Schema, SchemaQuestion, Schemas, schema_of},
+    schema::{Form, SCHEMA, Schema, SchemaQuestion, Schemas, Shape, schema_of},
 };
 use crate::server::{ChunkReceiver, ChunkSender, HandlerError, ServerBuilder};
 use crate::status::{BREAKER, BreakerRequest, Breakers, STATS, Status};
@@ -88,13 +92,71 @@ impl ServerBuilder {
 
 /// Notes what the payloads of a method are, which clients compare with what they have.
 pub fn describe<M: Method>(mut builder: ServerBuilder) -> ServerBuilder {
-    match schema_of::<M>() {
+    let style = builder.registry.style(M::NAME);
+    let described = check_codec::<M::Codec>().and_then(|()| schema_of::<M>()).and_then(|schema| {
+        let items = schema.as_ref().map_or(Ok(()), |schema| check_items::<M::Codec>(schema, style));
+        items.map(|()| schema)
+    });
+    match described {
         Ok(schema) => hand_out_also(builder, M::NAME, M::Codec::NUMBER, schema),
         Err(error) => {
             builder.registry.refuse(M::NAME, error.to_string());
             builder
         }
     }
+}
+
+/// Whether a codec has a number of its own, by which clients tell it from others.
+fn check_codec<C: Codec>() -> Result<(), CodecError> {
+    let own = TypeId::of::<C>();
+    if own == TypeId::of::<Json>() || own == TypeId::of::<Postcard>() || C::NUMBER >= LEAST_OWN {
+        return Ok(());
+    }
+    Err(CodecError::new(format_args!(
+        "the codec {} has the number {}; a codec of one's own has one of {LEAST_OWN} to 255, so that clients tell it from others",
+        C::NAME,
+        C::NUMBER
+    )))
+}
+
+/// Whether every item of its streams takes a byte: a chunk without any is none.
+fn check_items<C: Codec>(schema: &Schema, style: Option<Style>) -> Result<(), CodecError> {
+    if TypeId::of::<C>() != TypeId::of::<Postcard>() {
+        return Ok(());
+    }
+    let (sent, answered) = match style {
+        Some(Style::ServerStream) => (None, Some(&schema.answer)),
+        Some(Style::ClientStream) => (Some(&schema.sent), None),
+        Some(Style::Duplex) => (Some(&schema.sent), Some(&schema.answer)),
+        Some(Style::Unary) | None => (None, None),
+    };
+    let is_empty = |items: Option<&Shape>| items.is_some_and(|items| takes_no_bytes(schema, items, 0));
+    let which = match (is_empty(sent), is_empty(answered)) {
+        (false, false) => return Ok(()),
+        (true, _) => "from the caller",
+        (_, true) => "that it answers with",
+    };
+    Err(CodecError::new(format_args!(
+        "the items of the stream {which} take no bytes as postcard, so that none could be sent"
+    )))
+}
+
+fn takes_no_bytes(schema: &Schema, shape: &Shape, depth: usize) -> bool {
+    let all = |shapes: &[Shape]| shapes.iter().all(|shape| takes_no_bytes(schema, shape, depth + 1));
+    // What contains itself and nothing else has no values.
+    depth < MOST_DEPTH
+        && match shape {
+            Shape::Unit => true,
+            Shape::Tuple(shapes) => all(shapes),
+            Shape::Type(at) => match schema.types.get(*at as usize).map(|ty| &ty.form) {
+                Some(Form::Unit) => true,
+                Some(Form::Newtype(inner)) => takes_no_bytes(schema, inner, depth + 1),
+                Some(Form::Tuple(shapes)) => all(shapes),
+                Some(Form::Struct(fields)) => fields.iter().all(|(_, shape)| takes_no_bytes(schema, shape, depth + 1)),
+                _ => false,
+            },
+            _ => false,
+        }
 }
 
 fn hand_out_also(mut builder: ServerBuilder, name: &str, codec: u8, schema: Option<Schema>) -> ServerBuilder {
@@ -118,6 +180,12 @@ fn hand_out_also(mut builder: ServerBuilder, name: &str, codec: u8, schema: Opti
 pub(crate) fn describe_operator(builder: ServerBuilder) -> ServerBuilder {
     describe::<Breaker>(describe::<Stats>(builder))
 }
+
+/// The least number of a codec of one's own.
+const LEAST_OWN: u8 = 128;
+
+/// Most levels that are looked at for what takes no bytes.
+const MOST_DEPTH: usize = 32;
 
 /// Most characters of a name that is said back to whoever asked for it.
 const MOST_SAID: usize = 120;

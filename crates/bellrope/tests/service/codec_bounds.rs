@@ -207,3 +207,136 @@ fn hostile_answers_are_unreadable_and_name_the_method() {
         server.shutdown();
     }
 }
+
+/// serde looks at all of an untagged, tagged or flattened value before it chooses, and says no place then.
+#[test]
+fn an_argument_that_is_looked_at_before_it_is_read_is_named() {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Id {
+        Number(u8),
+        Text(String),
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(tag = "type")]
+    enum Event {
+        Big { n: u8 },
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Flat {
+        a: u8,
+        #[serde(flatten)]
+        rest: std::collections::BTreeMap<String, u8>,
+    }
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(try_from = "u8", into = "u8")]
+    #[derive(Clone)]
+    struct Even(u8);
+    impl TryFrom<u8> for Even {
+        type Error = &'static str;
+        fn try_from(number: u8) -> Result<Self, &'static str> {
+            if number % 2 == 0 { Ok(Self(number)) } else { Err("it is odd") }
+        }
+    }
+    impl From<Even> for u8 {
+        fn from(even: Even) -> Self {
+            even.0
+        }
+    }
+    #[bellrope::service]
+    trait Named {
+        fn all(&self, id: Id, event: Event, flat: Flat, even: Even, last: u8) -> u8;
+    }
+    struct Host;
+    #[bellrope::service]
+    impl Named for Host {
+        fn all(&self, _id: Id, _event: Event, _flat: Flat, _even: Even, last: u8) -> u8 {
+            last
+        }
+    }
+
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("named.sock");
+    let _server = Server::builder().service(Host).bind(&path).unwrap();
+    let raw = Client::connect(&path).unwrap();
+    let right = [r#""id":1"#, r#""event":{"type":"Big","n":1}"#, r#""flat":{"a":1}"#, r#""even":2"#, r#""last":9"#];
+    let call = |parts: &[&str]| raw.call("Named.all", format!("{{{}}}", parts.join(",")).as_bytes());
+    assert_eq!(call(&right).unwrap(), b"9");
+    let wrong = [
+        r#""id":[1,{"x":2}]"#,
+        r#""event":{"type":"Big","n":{"x":300}}"#,
+        r#""flat":{"a":1,"b":"x"}"#,
+        r#""even":3"#,
+        r#""last":{}"#,
+    ];
+    for (at, (name, wrong)) in ["id", "event", "flat", "even", "last"].into_iter().zip(wrong).enumerate() {
+        let mut parts = right;
+        parts[at] = wrong;
+        // Where it stands among the others makes no difference.
+        for turn in 0..parts.len() {
+            let mut turned = parts;
+            turned.rotate_left(turn);
+            let error = call(&turned).unwrap_err().to_string();
+            assert!(error.contains(&format!("Named.all: the arguments cannot be read: {name}")), "{turned:?}: {error}");
+        }
+    }
+    let error = call(&right[..4]).unwrap_err().to_string();
+    assert!(error.contains("Named.all: the arguments cannot be read: missing field `last`"), "{error}");
+}
+
+/// Without optimization a level of such a type takes some 40 KiB of the stack, and there are 128.
+#[test]
+fn large_types_nest_as_deep_as_any_on_every_thread_that_runs_handlers() {
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize)]
+    struct Wide {
+        a: [u64; 32],
+        b: [u64; 32],
+        c: [[u64; 32]; 10],
+        next: Vec<Wide>,
+    }
+    #[bellrope::service(codec = "postcard")]
+    trait Wides {
+        fn worker(&self, wide: Wide) -> u64;
+        #[blocking]
+        fn blocking(&self, wide: Wide) -> u64;
+        async fn asynchronous(&self, wide: Wide) -> u64;
+    }
+    struct Host;
+    fn depth(wide: &Wide) -> u64 {
+        let Wide { a, b, c, next } = wide;
+        1 + a[0] + b[0] + c[0][0] + next.first().map_or(0, depth)
+    }
+    #[bellrope::service]
+    impl Wides for Host {
+        fn worker(&self, wide: Wide) -> u64 {
+            depth(&wide)
+        }
+        fn blocking(&self, wide: Wide) -> u64 {
+            depth(&wide)
+        }
+        async fn asynchronous(&self, wide: Wide) -> u64 {
+            depth(&wide)
+        }
+    }
+
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("wides.sock");
+    let _server = Server::builder().service(Host).bind(&path).unwrap();
+    let raw = Client::connect(&path).unwrap();
+    let level = |more: u8| [0; 32 * 12].into_iter().chain([more]);
+    for method in ["Wides.worker", "Wides.blocking", "Wides.asynchronous"] {
+        let mut deepest = 0;
+        for depth in 1..=128 {
+            let bytes: Vec<u8> = (1..depth).flat_map(|_| level(1)).chain(level(0)).collect();
+            match raw.call(method, &bytes) {
+                Ok(answer) => deepest = answer[0],
+                Err(error) => assert!(error.to_string().contains("it nests deeper than 128"), "{error}"),
+            }
+        }
+        assert!(deepest > 40, "{method}: {deepest}");
+    }
+}

@@ -423,3 +423,45 @@ fn clients_and_servers_that_know_no_schemas_go_on_working() {
     let client = FirstBlockingClient::connect(&raw).unwrap();
     assert_eq!(client.same(String::new()).unwrap(), 9);
 }
+
+/// A server may say what it likes of its methods. What a client shows of that is bounded, and steers no terminal.
+#[test]
+fn what_a_server_says_of_its_types_is_shown_bounded_and_escaped() {
+    use bellrope::service::{Codec as _, Form, Json, Schema, Shape, Type};
+
+    #[bellrope::service(codec = "postcard")]
+    trait Things {
+        fn give(&self, thing: u8) -> u8;
+    }
+    let said = |names: Vec<String>| {
+        let form = Form::Struct(names.into_iter().map(|name| (name, Shape::Bool)).collect());
+        let types = vec![Type { name: "\u{1b}[31m".repeat(500), form }];
+        let answer = Shape::Type(0);
+        let schema = Schema { codec: "postcard".to_owned(), request: Shape::Type(0), answer, sent: Shape::Unit, types };
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("private").join("things.sock");
+        let builder = Server::builder().unary("Things.give", |_, _| Ok(())).schema("Things.give", schema);
+        let _server = builder.bind(&path).unwrap();
+        let error = ThingsBlockingClient::connect(&path).unwrap().give(1).unwrap_err();
+        assert!(matches!(error.call_error(), Some(CallError::Incompatible { .. })), "{error}");
+        error.to_string()
+    };
+    for names in [
+        (0..20_000).map(|number| format!("field{number}")).collect::<Vec<_>>(),
+        (0..200).map(|number| format!("{number}{}", "x".repeat(4000))).collect(),
+        vec!["\u{1b}[31m\n\r\u{9b}31m".to_owned()],
+    ] {
+        let words = said(names);
+        assert!(words.len() < 3000, "{} bytes", words.len());
+        assert!(!words.contains(char::is_control), "{words:?}");
+    }
+    assert!(said(vec!["\u{1b}[31m".to_owned()]).contains("arguments.\\u{1b}[31m is only there"));
+
+    #[derive(Debug, serde::Deserialize)]
+    enum Known {
+        One,
+    }
+    let error = Json::decode::<Known>(br#""\u001b[31m\nred""#).unwrap_err().to_string();
+    assert!(error.starts_with("unknown variant `\\u{1b}[31m\\nred`"), "{error}");
+    assert!(matches!(Json::decode::<Known>(br#""One""#).unwrap(), Known::One));
+}

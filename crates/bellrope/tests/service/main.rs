@@ -6,7 +6,9 @@ mod codecs;
 mod compatibility;
 #[path = "../../examples/typed/files.rs"]
 mod files;
+mod incoming;
 mod large_schemas;
+mod refused_when_served;
 mod schemas;
 mod styles;
 mod transcode;

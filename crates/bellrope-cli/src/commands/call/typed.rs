@@ -11,7 +11,7 @@ use bellrope::{
     client::{CallOptions, CancelToken, ChunkStream, Style},
     service::{Form, Schema, Shape},
 };
-use bellrope_terminal::{ApplicationError, Failed, Outcome};
+use bellrope_terminal::{ApplicationError, Failed, Outcome, output};
 use serde_json::json;
 
 use super::ended::is_error;
@@ -19,6 +19,8 @@ use crate::input::{next_line, read_input};
 
 /// The most arguments that are named in an error.
 const MAX_NAMES: usize = 16;
+/// The most letters of each.
+const MAX_LETTERS: usize = 64;
 
 /// A call of a method.
 pub(super) struct TypedCall {
@@ -144,7 +146,8 @@ fn arguments_of(schema: &Schema) -> Option<String> {
     let Shape::Type(place) = &schema.request else { return None };
     let Form::Struct(fields) = &schema.types.get(usize::try_from(*place).ok()?)?.form else { return None };
     // A server may say what it likes.
-    let names = fields.iter().take(MAX_NAMES).map(|(name, _)| format!("\"{}\": …", name.escape_debug()));
+    let start = |name: &str| name.chars().take(MAX_LETTERS).collect::<String>();
+    let names = fields.iter().take(MAX_NAMES).map(|(name, _)| format!("\"{}\": …", start(name).escape_debug()));
     Some(format!("{{{}}}", names.collect::<Vec<_>>().join(", ")))
 }
 
@@ -185,7 +188,7 @@ impl Shown {
         let words = format!("{method} has answered with its own error: {error}");
         // Items may follow it.
         if let Some(ApplicationError(Some(earlier))) = self.failed.replace(ApplicationError(Some(words))) {
-            bellrope_terminal::output::note(format_args!("error: {earlier}"));
+            output::note(format_args!("error: {}", output::unsteered(&earlier)));
         }
         Ok(())
     }

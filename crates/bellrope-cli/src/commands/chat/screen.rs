@@ -166,12 +166,7 @@ impl Screen {
 
 /// Text from outside, without the control characters that would steer a terminal.
 fn shown(text: &str, terminal: bool) -> Cow<'_, str> {
-    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    if !terminal || !text.contains(steers) {
-        return Cow::Borrowed(text);
-    }
-    let escaped = text.chars().map(|c| if steers(c) { c.escape_default().to_string() } else { c.to_string() });
-    Cow::Owned(escaped.collect())
+    if terminal { output::unsteered(text) } else { Cow::Borrowed(text) }
 }
 
 #[cfg(test)]

@@ -141,6 +141,12 @@ impl Registry {
         self.schemas.insert(name.to_owned(), schema);
     }
 
+    /// How the type of a name is called, if it was registered.
+    #[cfg(feature = "service")]
+    pub(crate) fn style(&self, name: &str) -> Option<Style> {
+        self.entries.iter().rev().find(|(known, _)| known == name).map(|(_, handler)| handler.style())
+    }
+
     /// Notes why a type cannot be what its author says, to be told before the server starts.
     #[cfg(feature = "service")]
     pub(crate) fn refuse(&mut self, name: &str, fault: String) {

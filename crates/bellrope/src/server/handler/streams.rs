@@ -160,8 +160,17 @@ impl ChunkReceiver {
 
     /// As [`Self::next`], for whatever is polled itself.
     pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
+        match ready!(self.poll_or_gone(context)) {
+            Ok(chunk) => Poll::Ready(chunk),
+            // The handler is about to be dropped. To let it go on would show it half a stream as a whole one.
+            Err(CallerGone) => Poll::Pending,
+        }
+    }
+
+    /// As [`Self::poll_next`], for whatever may outlive the handler. That the call is over shows here.
+    pub(crate) fn poll_or_gone(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Vec<u8>>, CallerGone>> {
         if self.ended {
-            return Poll::Ready(None);
+            return Poll::Ready(Ok(None));
         }
         let received = match self.chunks.try_recv() {
             Ok(received) => Some(received),
@@ -170,18 +179,7 @@ impl ChunkReceiver {
                 ready!(self.chunks.poll_recv(context))
             }
         };
-        match received {
-            Some(FromCaller::Chunk(chunk)) => {
-                self.take(&chunk);
-                Poll::Ready(Some(chunk))
-            }
-            Some(FromCaller::End) => {
-                self.ended = true;
-                Poll::Ready(None)
-            }
-            // The handler is about to be dropped. To let it go on would show it half a stream as a whole one.
-            None => Poll::Pending,
-        }
+        Poll::Ready(self.received(received))
     }
 
     /// As [`Self::next`], for a thread that may block. That the caller is gone shows here.
@@ -196,6 +194,10 @@ impl ChunkReceiver {
                 self.chunks.blocking_recv()
             }
         };
+        self.received(received)
+    }
+
+    fn received(&mut self, received: Option<FromCaller>) -> Result<Option<Vec<u8>>, CallerGone> {
         match received {
             Some(FromCaller::Chunk(chunk)) => {
                 self.take(&chunk);

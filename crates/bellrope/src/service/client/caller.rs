@@ -21,6 +21,7 @@ use crate::{
         method::{Method, write},
         postcard::Postcard,
         schema::{Schema, SchemaQuestion, between, schema_of},
+        shown::bounded,
     },
 };
 
@@ -132,11 +133,14 @@ pub(super) fn incompatible<M: Method>(
     };
     let differences = match theirs {
         Some(theirs) if theirs.hash() == ours.hash() && *looks < MOST_LOOKS => return None,
-        Some(theirs) => between(ours, &theirs),
+        Some(theirs) => bounded(&between(ours, &theirs), MOST_SAID),
         None => "their types differ, and the server does not say in what".to_owned(),
     };
     Some(CallError::Incompatible { method: M::NAME, differences })
 }
+
+/// Most bytes of what differs: the names are the server's.
+const MOST_SAID: usize = 2048;
 
 /// Until when a server must have said what differs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
