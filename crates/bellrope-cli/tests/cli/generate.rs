@@ -74,11 +74,7 @@ mod own {
     }
 }
 
-<<<<<<< HEAD
-#[bellrope::service(codec = "Lines")]
-=======
 #[bellrope::service(codec = "own::Lines")]
->>>>>>> h16
 trait Desk {
     fn first(&self) -> u8;
     fn second(&self) -> u8;

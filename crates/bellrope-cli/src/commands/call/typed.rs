@@ -96,13 +96,8 @@ impl TypedCall {
         let (method, schema) = (self.method.clone(), self.schema.clone());
         let (say, said) = mpsc::channel();
         // The server may end the call while this waits for a line. Then it ends with the program.
-<<<<<<< HEAD
         let sending = std::thread::Builder::new().spawn(move || {
-            let mut number = 0;
-=======
-        std::thread::spawn(move || {
             let mut number = lines;
->>>>>>> h16
             let sent = loop {
                 let item = match next_item(&method, &schema, &mut number) {
                     Ok(Some(item)) => item,
