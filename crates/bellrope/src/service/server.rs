@@ -18,7 +18,7 @@ use super::{
     method::{Method, Plain},
     postcard::Postcard,
     refusals::{unreadable, unsendable, unwritable},
-    schema::{SCHEMA, Schema, SchemaQuestion, Schemas, schema_of},
+    schema::{Known, SCHEMA, Schema, SchemaQuestion, Schemas, schema_of},
 };
 use crate::server::{ChunkReceiver, ChunkSender, HandlerError, ServerBuilder};
 use crate::status::{BREAKER, BreakerRequest, Breakers, STATS, Status};
@@ -89,11 +89,31 @@ impl ServerBuilder {
 /// Notes what the payloads of a method are, which clients compare with what they have.
 pub fn describe<M: Method>(mut builder: ServerBuilder) -> ServerBuilder {
     match schema_of::<M>() {
-        Ok(schema) => hand_out_also(builder, M::NAME, M::Codec::NUMBER, schema),
+        Ok(Known { schema, doubts }) => {
+            warn::<M>(schema.is_some(), &doubts);
+            hand_out_also(builder, M::NAME, M::Codec::NUMBER, schema)
+        }
         Err(error) => {
             builder.registry.refuse(M::NAME, error.to_string());
             builder
         }
+    }
+}
+
+/// Says of a method what protects its callers less than others.
+fn warn<M: Method>(is_known: bool, doubts: &[String]) {
+    let doubts = doubts.join("; ");
+    match (is_known, M::Codec::NAMED) {
+        (false, false) => tracing::warn!(
+            method = M::NAME,
+            "clients with other types are not refused, and the method has no schema: {doubts}"
+        ),
+        (false, true) => tracing::warn!(method = M::NAME, "the method has no schema: {doubts}"),
+        (true, false) if !doubts.is_empty() => tracing::warn!(
+            method = M::NAME,
+            "it could not be tried whether its types are read as they are written: {doubts}"
+        ),
+        (true, _) => {}
     }
 }
 

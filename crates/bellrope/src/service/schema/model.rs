@@ -47,6 +47,56 @@ pub enum Shape {
     Any,
 }
 
+impl Shape {
+    fn has_any(&self) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Optional(inner) => inner.has_any(),
+            Self::List(inner) => inner.as_ref().is_some_and(|inner| inner.has_any()),
+            Self::Map(entry) => entry.as_ref().is_some_and(|entry| entry.0.has_any() || entry.1.has_any()),
+            Self::Tuple(shapes) => shapes.iter().any(Self::has_any),
+            _ => false,
+        }
+    }
+
+    /// What two looks at the same value have shown together; `None` if they are of two.
+    pub(super) fn merged(&self, other: &Self) -> Option<Self> {
+        let both = |one: &Option<Box<Self>>, two: &Option<Box<Self>>| match (one, two) {
+            (Some(one), Some(two)) => one.merged(two).map(|shape| Some(Box::new(shape))),
+            (one, two) => Some(one.clone().or_else(|| two.clone())),
+        };
+        Some(match (self, other) {
+            (one, two) if one == two => one.clone(),
+            (Self::Any, shape) | (shape, Self::Any) => shape.clone(),
+            (Self::Optional(one), Self::Optional(two)) => Self::Optional(Box::new(one.merged(two)?)),
+            (Self::List(one), Self::List(two)) => Self::List(both(one, two)?),
+            (Self::Map(Some(one)), Self::Map(Some(two))) => {
+                Self::Map(Some(Box::new((one.0.merged(&two.0)?, one.1.merged(&two.1)?))))
+            }
+            (Self::Map(one), Self::Map(two)) => Self::Map(one.clone().or_else(|| two.clone())),
+            (Self::Tuple(one), Self::Tuple(two)) if one.len() == two.len() => {
+                Self::Tuple(one.iter().zip(two).map(|(one, two)| one.merged(two)).collect::<Option<_>>()?)
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl Form {
+    fn has_any(&self) -> bool {
+        match self {
+            Self::Unit => false,
+            Self::Newtype(shape) => shape.has_any(),
+            Self::Tuple(shapes) | Self::Either(shapes) => shapes.iter().any(Shape::has_any),
+            Self::Struct(fields) => fields.iter().any(|(_, shape)| shape.has_any()),
+            Self::Enum(variants) => variants.iter().any(|(_, form)| form.has_any()),
+            Self::Tagged { variants, .. } => {
+                variants.iter().flat_map(|(_, fields)| fields).any(|(_, shape)| shape.has_any())
+            }
+        }
+    }
+}
+
 /// The form of a type that has a name, or of what is inside of a variant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -99,6 +149,12 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// Whether something in it may be anything.
+    pub(super) fn has_any(&self) -> bool {
+        let forms = self.types.iter().any(|ty| ty.form.has_any());
+        forms || [&self.request, &self.answer, &self.sent].into_iter().any(Shape::has_any)
+    }
+
     /// The same for schemas that say the same, whatever their types are called. Never 0.
     #[must_use]
     pub fn hash(&self) -> u64 {
