@@ -5,6 +5,7 @@
 
 mod announced;
 mod checked;
+mod contents;
 mod difference;
 mod found;
 mod model;

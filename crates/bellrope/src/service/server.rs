@@ -77,7 +77,7 @@ impl ServerBuilder {
             other => Err(CodecError::new(format_args!("the codec {other:?} is neither json nor postcard"))),
         };
         match codec.and_then(|codec| schema.check_size().map(|()| codec)) {
-            Ok(codec) => hand_out_also(self, name, codec, Some(schema)),
+            Ok(codec) => hand_out_also(self, name, codec, Ok(schema)),
             Err(error) => {
                 self.registry.refuse(name, error.to_string());
                 self
@@ -90,8 +90,9 @@ impl ServerBuilder {
 pub fn describe<M: Method>(mut builder: ServerBuilder) -> ServerBuilder {
     match schema_of::<M>() {
         Ok(Known { schema, doubts }) => {
+            let doubts = doubts.join("; ");
             warn::<M>(schema.is_some(), &doubts);
-            hand_out_also(builder, M::NAME, M::Codec::NUMBER, schema)
+            hand_out_also(builder, M::NAME, M::Codec::NUMBER, schema.ok_or(doubts))
         }
         Err(error) => {
             builder.registry.refuse(M::NAME, error.to_string());
@@ -101,8 +102,7 @@ pub fn describe<M: Method>(mut builder: ServerBuilder) -> ServerBuilder {
 }
 
 /// Says of a method what protects its callers less than others.
-fn warn<M: Method>(is_known: bool, doubts: &[String]) {
-    let doubts = doubts.join("; ");
+fn warn<M: Method>(is_known: bool, doubts: &str) {
     match (is_known, M::Codec::NAMED) {
         (false, false) => tracing::warn!(
             method = M::NAME,
@@ -117,17 +117,15 @@ fn warn<M: Method>(is_known: bool, doubts: &[String]) {
     }
 }
 
-fn hand_out_also(mut builder: ServerBuilder, name: &str, codec: u8, schema: Option<Schema>) -> ServerBuilder {
+fn hand_out_also(mut builder: ServerBuilder, name: &str, codec: u8, schema: Result<Schema, String>) -> ServerBuilder {
     let hash = schema.as_ref().map_or(0, Schema::hash);
-    if let Some(schema) = schema {
-        if builder.schemas.is_none() {
-            let schemas = Arc::<Schemas>::default();
-            builder.schemas = Some(Arc::clone(&schemas));
-            builder = builder.unary(SCHEMA, move |call, reply| hand_out(&schemas, call.payload(), reply));
-        }
-        if let Some(schemas) = &builder.schemas {
-            schemas.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), schema);
-        }
+    if builder.schemas.is_none() {
+        let schemas = Arc::<Schemas>::default();
+        builder.schemas = Some(Arc::clone(&schemas));
+        builder = builder.unary(SCHEMA, move |call, reply| hand_out(&schemas, call.payload(), reply));
+    }
+    if let Some(schemas) = &builder.schemas {
+        schemas.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), schema);
     }
     builder.registry.mark(name, SchemaMark { codec, hash });
     builder
@@ -171,11 +169,14 @@ impl Method for Breaker {
 fn hand_out(schemas: &Schemas, question: &[u8], answer: &mut Reply<'_>) -> Result<(), HandlerError> {
     let SchemaQuestion { method } = request::<Json, _>(SCHEMA, question)?;
     let schemas = schemas.lock().unwrap_or_else(PoisonError::into_inner);
-    let schema = schemas.get(&method).ok_or_else(|| {
-        let start: String = method.chars().take(MOST_SAID).collect();
-        HandlerError::invalid_request(format!("no schema is known of a method called {start:?}"))
-    })?;
-    reply::<Json, _>(SCHEMA, schema, answer)
+    match schemas.get(&method) {
+        Some(Ok(schema)) => reply::<Json, _>(SCHEMA, schema, answer),
+        Some(Err(doubts)) => Err(HandlerError::invalid_request(format!("the method {method} has no schema: {doubts}"))),
+        None => {
+            let start: String = method.chars().take(MOST_SAID).collect();
+            Err(HandlerError::invalid_request(format!("no schema is known of a method called {start:?}")))
+        }
+    }
 }
 
 /// Reads the arguments of a call.

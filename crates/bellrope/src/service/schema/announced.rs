@@ -2,7 +2,8 @@
 
 use super::{
     super::codec::{CodecError, Step},
-    found::{Found, Kind, Place},
+    contents::Kind,
+    found::{Found, Place},
     model::Shape,
     writing::Said,
 };

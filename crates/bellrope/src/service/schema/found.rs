@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    contents::{Contents, Kind},
     model::{Form, Shape, Type},
     offers::{Offers, Step},
 };
@@ -33,6 +34,10 @@ pub(super) struct Found {
     pub(super) too_deep: bool,
     /// Whether a type asked what comes, where no names travel.
     pub(super) asked: bool,
+    /// Whether it ended at an enum without variants.
+    pub(super) is_never: bool,
+    /// Whether something new was seen.
+    pub(super) learnt: bool,
     /// Whether something was read of a type of which no whole value can be.
     pub(super) advanced: bool,
     pub(super) steps: usize,
@@ -52,6 +57,8 @@ struct Traced {
     variants: Vec<Variant>,
     /// Names of variants, if some have several (`#[serde(alias)]`): serde does not say which are whose.
     aliased: Option<&'static [&'static str]>,
+    /// Whether there is no value of it.
+    is_never: bool,
     /// How many of it are being read now, each inside of the one before.
     active: usize,
     /// The variant by which it ends where it is inside of itself.
@@ -67,32 +74,6 @@ struct Variant {
     again: bool,
     /// Enums that were seen inside of it.
     reaches: BTreeSet<usize>,
-}
-
-/// What is inside of a type or of a variant.
-#[derive(Debug)]
-struct Contents {
-    kind: Kind,
-    parts: Vec<Option<Shape>>,
-    /// What tells the fields apart, where each was read alone.
-    marks: Vec<Option<u64>>,
-    /// The names under which the fields are written.
-    written: Option<Vec<&'static str>>,
-    /// Most parts that were written of a tuple.
-    most_written: usize,
-    /// Which are further names of fields that have one.
-    further: Vec<usize>,
-    is_whole: bool,
-    /// Whether no value of it can be made, so that its fields are read one by one.
-    is_blocked: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Kind {
-    Unit,
-    Newtype,
-    Tuple(usize),
-    Struct(&'static [&'static str]),
 }
 
 /// A type, or one of its variants.
@@ -111,6 +92,8 @@ impl Found {
             last_choice: None,
             too_deep: false,
             asked: false,
+            is_never: false,
+            learnt: false,
             advanced: false,
             steps: 0,
             doubts: Vec::new(),
@@ -123,7 +106,8 @@ impl Found {
         self.path.clear();
         self.offers.begin();
         (self.recursing, self.last_choice) = (0, None);
-        (self.too_deep, self.asked, self.advanced) = (false, false, false);
+        (self.too_deep, self.asked, self.is_never) = (false, false, false);
+        (self.learnt, self.advanced) = (false, false);
         self.known.iter_mut().for_each(|traced| traced.active = 0);
     }
 
@@ -147,20 +131,24 @@ impl Found {
                 Step::Variant(variant) => place = place.map(|(at, _)| (at, Some(*variant))),
                 Step::Part(part) => {
                     if let Some(place) = place.take() {
-                        innermost = Some((place, *part));
-                        changed |= self.contents(place).is_some_and(Contents::block);
+                        let is_new = self.contents(place).is_some_and(Contents::block);
+                        changed |= is_new;
+                        innermost = Some((place, *part, is_new));
                     }
                 }
             }
         }
-        if let Some((place, part)) = innermost {
-            if let Some(open) = self.contents(place).and_then(|contents| contents.parts.get_mut(part)) {
-                changed |= open.is_none();
-                open.get_or_insert(Shape::Any);
-            }
-            self.doubt(place, part);
-        } else if path.is_empty() {
+        let Some((place, part, is_new)) = innermost else {
             self.doubts.push("it takes none of the values that were tried".to_owned());
+            return changed;
+        };
+        self.doubt(place, part);
+        if let Some(open) = self.contents(place).and_then(|contents| contents.parts.get_mut(part)) {
+            // Nothing at all was seen of it, not even where it was read alone.
+            if open.is_none() && !is_new {
+                *open = Some(Shape::Any);
+                changed = true;
+            }
         }
         changed
     }
@@ -206,7 +194,11 @@ impl Found {
 
     /// The names of an enum's variants, if it is clear which is whose.
     pub(super) fn variants(&self, at: usize) -> Option<Vec<&str>> {
-        let traced = self.known.get(at).filter(|traced| !traced.variants.is_empty() && traced.aliased.is_none())?;
+        // Whether some have several names is known when all were read.
+        let is_clear = |traced: &&Traced| {
+            traced.aliased.is_none() && traced.variants.iter().all(|variant| variant.contents.is_some())
+        };
+        let traced = self.known.get(at).filter(|traced| !traced.variants.is_empty()).filter(is_clear)?;
         Some(traced.variants.iter().map(|variant| variant.name.as_str()).collect())
     }
 
@@ -233,7 +225,9 @@ impl Found {
         let mut taken: HashMap<&str, usize> = HashMap::new();
         let mut types = Vec::new();
         for traced in self.known {
-            let form = if traced.variants.is_empty() {
+            let form = if traced.is_never {
+                Form::Enum(Vec::new())
+            } else if traced.variants.is_empty() {
                 traced.contents?.form()
             } else {
                 let variants =
@@ -255,6 +249,7 @@ impl Found {
     fn is_open(&self, at: usize) -> bool {
         let traced = &self.known[at];
         match traced.variants.is_empty() {
+            true if traced.is_never => false,
             true => traced.contents.as_ref().is_none_or(Contents::is_open),
             false => traced.variants.iter().any(|variant| self.is_variant_open(variant)),
         }
@@ -283,7 +278,7 @@ impl Found {
         let place = self.known.len();
         self.by_key.insert(key, place);
         let (contents, variants) = (None, Vec::new());
-        self.known.push(Traced { name, contents, variants, aliased: None, active: 0, ending: 0 });
+        self.known.push(Traced { name, contents, variants, aliased: None, is_never: false, active: 0, ending: 0 });
         place
     }
 
@@ -308,6 +303,10 @@ impl Found {
 
     /// The variant that is read next.
     pub(super) fn choose(&mut self, place: usize, names: &'static [&'static str]) -> usize {
+        if names.is_empty() {
+            self.known[place].is_never = true;
+            self.is_never = true;
+        }
         if self.known[place].variants.is_empty() {
             let variant = |name: &&'static str| Variant {
                 name: (*name).to_owned(),
@@ -420,10 +419,9 @@ impl Found {
         if contents.parts.len() <= part {
             contents.parts.resize(part + 1, None);
         }
-        let merged = match contents.parts[part].take() {
-            None => Some(shape.clone()),
-            Some(known) => known.merged(&shape),
-        };
+        let known = contents.parts[part].take();
+        let merged = known.as_ref().map_or_else(|| Some(shape.clone()), |known| known.merged(&shape));
+        self.learnt |= merged != known;
         if merged.is_none() {
             self.doubts.push(format!(
                 "there are two types {name} that cannot be told apart, as their fields have the same names"
@@ -435,27 +433,14 @@ impl Found {
         }
     }
 
-    /// Notes what tells a field from others, where each is read alone. `false` if it is another name of one that is known.
+    /// Whether a field that is read alone is none that has another name, too.
     pub(super) fn is_field(&mut self, place: Place, part: usize, mark: u64) -> bool {
-        let Some(contents) = self.contents(place) else { return true };
-        contents.marks.resize(contents.parts.len(), None);
-        let others: HashSet<_> = contents.marks.iter().take(part).flatten().collect();
-        let is_own = !others.contains(&mark) || others.len() < 2;
-        if is_own {
-            contents.marks[part] = Some(mark);
-        } else {
-            contents.parts[part].get_or_insert(Shape::Unit);
-            contents.further.push(part);
-        }
-        is_own
+        self.contents(place).is_none_or(|contents| contents.is_field(part, mark))
     }
 
     /// The most parts of a tuple that were written.
     pub(super) fn most_written(&mut self, place: Place, written: usize) -> usize {
-        self.contents(place).map_or(written, |contents| {
-            contents.most_written = contents.most_written.max(written);
-            contents.most_written
-        })
+        self.contents(place).map_or(written, |contents| contents.most_written(written))
     }
 
     /// All parts were read.
@@ -463,60 +448,6 @@ impl Found {
         if self.recursing == 0 {
             if let Some(contents) = self.contents(place) {
                 contents.is_whole = true;
-            }
-        }
-    }
-}
-
-impl Contents {
-    fn new(kind: Kind) -> Self {
-        Self {
-            kind,
-            parts: Vec::new(),
-            marks: Vec::new(),
-            written: None,
-            most_written: 0,
-            further: Vec::new(),
-            is_whole: kind == Kind::Unit,
-            is_blocked: false,
-        }
-    }
-
-    fn is_open(&self) -> bool {
-        !self.is_whole && (!self.is_blocked || self.parts.iter().any(Option::is_none))
-    }
-
-    /// `false` if it was so already.
-    fn block(&mut self) -> bool {
-        if self.is_blocked || self.is_whole {
-            return false;
-        }
-        self.is_blocked = true;
-        match self.kind {
-            Kind::Struct(names) => self.parts = vec![None; names.len()],
-            Kind::Tuple(len) => self.parts.resize(len, Some(Shape::Any)),
-            Kind::Newtype => self.parts.resize(1, Some(Shape::Any)),
-            Kind::Unit => {}
-        }
-        true
-    }
-
-    fn form(self) -> Form {
-        let mut parts = self.parts.into_iter().map(|part| part.unwrap_or(Shape::Any));
-        match self.kind {
-            Kind::Unit => Form::Unit,
-            Kind::Newtype => Form::Newtype(parts.next().unwrap_or(Shape::Any)),
-            Kind::Tuple(_) => Form::Tuple(parts.collect()),
-            Kind::Struct(names) if self.is_blocked => {
-                let fields = names.iter().zip(parts).enumerate().filter(|(at, _)| !self.further.contains(at));
-                Form::Struct(fields.map(|(_, (name, part))| ((*name).to_owned(), part)).collect())
-            }
-            Kind::Struct(names) => {
-                let names = self.written.as_deref().unwrap_or(names);
-                // Where a field has further names, serde does not say which is whose: all of them are the name of each.
-                let clear = names.len() == parts.len();
-                let name = |at: usize| if clear { names[at].to_owned() } else { format!("{}#{at}", names.join("|")) };
-                Form::Struct(parts.enumerate().map(|(at, part)| (name(at), part)).collect())
             }
         }
     }

@@ -48,17 +48,6 @@ pub enum Shape {
 }
 
 impl Shape {
-    fn has_any(&self) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Optional(inner) => inner.has_any(),
-            Self::List(inner) => inner.as_ref().is_some_and(|inner| inner.has_any()),
-            Self::Map(entry) => entry.as_ref().is_some_and(|entry| entry.0.has_any() || entry.1.has_any()),
-            Self::Tuple(shapes) => shapes.iter().any(Self::has_any),
-            _ => false,
-        }
-    }
-
     /// What two looks at the same value have shown together; `None` if they are of two.
     pub(super) fn merged(&self, other: &Self) -> Option<Self> {
         let both = |one: &Option<Box<Self>>, two: &Option<Box<Self>>| match (one, two) {
@@ -79,21 +68,6 @@ impl Shape {
             }
             _ => return None,
         })
-    }
-}
-
-impl Form {
-    fn has_any(&self) -> bool {
-        match self {
-            Self::Unit => false,
-            Self::Newtype(shape) => shape.has_any(),
-            Self::Tuple(shapes) | Self::Either(shapes) => shapes.iter().any(Shape::has_any),
-            Self::Struct(fields) => fields.iter().any(|(_, shape)| shape.has_any()),
-            Self::Enum(variants) => variants.iter().any(|(_, form)| form.has_any()),
-            Self::Tagged { variants, .. } => {
-                variants.iter().flat_map(|(_, fields)| fields).any(|(_, shape)| shape.has_any())
-            }
-        }
     }
 }
 
@@ -149,12 +123,6 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// Whether something in it may be anything.
-    pub(super) fn has_any(&self) -> bool {
-        let forms = self.types.iter().any(|ty| ty.form.has_any());
-        forms || [&self.request, &self.answer, &self.sent].into_iter().any(Shape::has_any)
-    }
-
     /// The same for schemas that say the same, whatever their types are called. Never 0.
     #[must_use]
     pub fn hash(&self) -> u64 {
@@ -171,8 +139,8 @@ impl Schema {
     }
 }
 
-/// The schemas of a server's methods, by name.
-pub(crate) type Schemas = Mutex<BTreeMap<String, Schema>>;
+/// The schemas of a server's methods, by name; or why there is none.
+pub(crate) type Schemas = Mutex<BTreeMap<String, Result<Schema, String>>>;
 
 /// What a client asks `bellrope.schema`: the name of a method.
 #[derive(Debug, Serialize, Deserialize)]

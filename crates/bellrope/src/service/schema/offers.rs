@@ -118,6 +118,13 @@ impl Offers {
         false
     }
 
+    /// Nothing else is to be tried in the place that was last given something.
+    pub(super) fn end(&mut self) {
+        let last = self.given.pop();
+        self.hopeless.extend(last.map(|(key, _)| key));
+        self.given.clear();
+    }
+
     /// A value was taken.
     pub(super) fn taken(&mut self) {
         self.refusals = 0;

@@ -3,6 +3,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     mem::discriminant,
+    panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use serde::de::{
@@ -12,7 +13,8 @@ use serde::de::{
 };
 
 use super::{
-    found::{Found, Kind, MOST_STEPS, Place},
+    contents::Kind,
+    found::{Found, MOST_STEPS, Place},
     model::Shape,
     offers::{LAST, Step},
 };
@@ -137,7 +139,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         }
         let mut inner = None;
         let reader = self.is(Shape::Any)?;
-        let value = visitor.visit_some(Reader { found: &mut *reader.found, shape: &mut inner });
+        let value = caught(reader.found, |found| visitor.visit_some(Reader { found, shape: &mut inner }));
         *reader.shape = inner.map(|inner| Shape::Optional(Box::new(inner)));
         value
     }
@@ -228,14 +230,28 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 }
 
+/// Has others read a part. One that panics takes no such value, and no other is tried.
+pub(super) fn caught<T>(found: &mut Found, read: impl FnOnce(&mut Found) -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(|| read(&mut *found))).unwrap_or_else(|_| {
+        found.offers.end();
+        Err(Error::custom("panicked"))
+    })
+}
+
 /// Reads the one part of a type or of a variant.
 fn newtype<T>(found: &mut Found, place: Place, read: impl FnOnce(Reader<'_>) -> Result<T, Error>) -> Result<T, Error> {
     found.open(place, Kind::Newtype);
     let (mut inner, depth) = (None, found.path.len());
     found.path.push(Step::Part(0));
-    let value = read(Reader { found, shape: &mut inner });
+    let value = caught(found, |found| read(Reader { found, shape: &mut inner }));
     found.note(place, 0, inner.unwrap_or(Shape::Any));
-    let value = value?;
+    let value = value.inspect_err(|_| {
+        // A variant that never is, such as the `Err` of a `Result<_, Infallible>`, is known by now.
+        if found.is_never && place.1.is_some() {
+            found.close(place);
+            found.advanced = true;
+        }
+    })?;
     found.path.truncate(depth);
     found.close(place);
     Ok(value)
@@ -262,7 +278,7 @@ impl<'t> Parts<'t> {
         if self.due == 0 && matches!(self.place, Some((_, Kind::Tuple(_)))) {
             self.found.path.push(LAST);
         }
-        let value = seed.deserialize(Reader { found: &mut *self.found, shape: &mut shape });
+        let value = caught(self.found, |found| seed.deserialize(Reader { found, shape: &mut shape }));
         let shape = shape.unwrap_or(Shape::Any);
         match self.place {
             Some((place, _)) => self.found.note(place, self.index, shape),
@@ -323,7 +339,7 @@ impl<'de> MapAccess<'de> for Alone<'_> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
         let mut shape = None;
-        let value = seed.deserialize(Reader { found: &mut *self.found, shape: &mut shape });
+        let value = caught(self.found, |found| seed.deserialize(Reader { found, shape: &mut shape }));
         self.found.note(self.place, self.part, shape.unwrap_or(Shape::Any));
         let value = value?;
         self.found.path.pop();

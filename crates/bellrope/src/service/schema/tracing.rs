@@ -13,7 +13,7 @@ use super::{
     found::{Found, MOST_STEPS},
     model::{Schema, Shape},
     offers::Empty,
-    reading::Reader,
+    reading::{Reader, caught},
     writing::announced,
 };
 
@@ -46,9 +46,7 @@ pub(crate) fn schema_of<M: Method>() -> Result<Known, CodecError> {
     };
     let schema = Schema { codec: M::Codec::NAME.to_owned(), request, answer, sent, types };
     schema.check_size()?;
-    // Without names, what may be anything may be mistaken.
-    let schema = Some(schema).filter(|schema| M::Codec::NAMED || !schema.has_any());
-    Ok(Known { schema, doubts })
+    Ok(Known { schema: Some(schema), doubts })
 }
 
 /// Finds a type out. `None` if it cannot be.
@@ -60,30 +58,32 @@ fn trace<C: Codec, T: Serialize + Deserialize<'static>>(
     what: &'static str,
     again: impl Fn(&[u8]) -> Result<Vec<u8>, CodecError>,
 ) -> Result<Option<Shape>, CodecError> {
+    let mut differs = Ok(());
     for _ in 0..MOST_PASSES {
         let (read, shape) = read::<T>(found);
         if found.steps >= MOST_STEPS {
             if found.doubts.is_empty() {
                 found.doubts.push(format!("{what} have too many types"));
             }
-            return Ok(None);
+            return differs.map(|()| None);
         }
         match read {
             Some(value) => {
                 found.offers.taken();
                 look::<C>(found, shape.as_ref(), &value, Looks::Full).map_err(|error| error.in_field(what))?;
                 if !C::NAMED {
-                    check::<C>(&value, &again).map_err(|error| error.in_field(what))?;
+                    // When all is known there may be better words for it.
+                    differs = differs.and_then(|()| check::<C>(&value, &again).map_err(|error| error.in_field(what)));
                 }
                 if found.is_complete() {
                     leave_out::<C, T>(found).map_err(|error| error.in_field(what))?;
-                    return Ok(shape);
+                    return differs.map(|()| shape);
                 }
             }
             None if found.asked => return Err(asks().in_field(what)),
             None if found.too_deep => {
                 if !found.end_otherwise() {
-                    return Ok(None);
+                    return differs.map(|()| None);
                 }
             }
             None => {
@@ -91,25 +91,24 @@ fn trace<C: Codec, T: Serialize + Deserialize<'static>>(
                     found.offers.taken();
                 } else if found.offers.another() {
                     continue;
-                } else if !found.block() && !found.is_complete() {
-                    return Ok(None);
+                } else if !found.block() && !found.learnt && !found.is_complete() {
+                    return differs.map(|()| None);
                 }
                 if found.is_complete() {
-                    return Ok(shape);
+                    return differs.map(|()| shape);
                 }
             }
         }
     }
-    Ok(None)
+    differs.map(|()| None)
 }
 
 /// Reads a value. One that panics takes no such value.
 fn read<T: Deserialize<'static>>(found: &mut Found) -> (Option<T>, Option<Shape>) {
     found.begin();
     let mut shape = None;
-    let reader = Reader { found, shape: &mut shape };
-    let read = catch_unwind(AssertUnwindSafe(|| T::deserialize(reader)));
-    (read.ok().and_then(Result::ok), shape)
+    let read = caught(found, |found| T::deserialize(Reader { found, shape: &mut shape }));
+    (read.ok(), shape)
 }
 
 /// Looks at what is announced when a value is written.
