@@ -433,6 +433,7 @@ fn types_that_take_no_value_that_was_tried_are_known_all_the_same() {
     knows!(span_there, span_here, Span, Shape::Type(_));
     knows!(both_there, both_here, (Address, Day), Shape::Tuple(_));
     knows!(secret_there, secret_here, Secret, Shape::Text);
+    knows!(os_there, os_here, std::ffi::OsString, Shape::Type(_));
     knows!(touchy_there, touchy_here, Touchy, Shape::Text);
     knows!(never_there, never_here, Result<u8, Never>, Shape::Type(_));
 }

@@ -138,6 +138,13 @@ impl Found {
                 }
             }
         }
+        if let Some((at, Some(variant))) = place {
+            // It was refused before anything was read of it.
+            if let Some(variant) = self.known[at].variants.get_mut(variant) {
+                changed |= variant.contents.is_none();
+                variant.contents.get_or_insert_with(|| Contents::new(Kind::Newtype)).block();
+            }
+        }
         let Some((place, part, is_new)) = innermost else {
             self.doubts.push("it takes none of the values that were tried".to_owned());
             return changed;

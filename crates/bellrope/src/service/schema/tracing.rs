@@ -126,12 +126,14 @@ fn look<C: Codec>(
 
 /// Reads values of 0, "" and nothing, which types may leave out when they are written.
 fn leave_out<C: Codec, T: Serialize + Deserialize<'static>>(found: &mut Found) -> Result<(), CodecError> {
+    let steps = found.steps;
     for (but_the_last, nothing) in [(true, false), (true, true), (false, false), (false, true)] {
         // With names, what comes short at its end is read as it was meant.
         if C::NAMED && !but_the_last {
             break;
         }
         found.offers.set_empty(Some(Empty { but_the_last, nothing }));
+        found.steps = steps;
         found.read_again();
         for _ in 0..MOST_PASSES {
             let open = found.open_variants();
@@ -147,6 +149,7 @@ fn leave_out<C: Codec, T: Serialize + Deserialize<'static>>(found: &mut Found) -
         }
     }
     found.offers.set_empty(None);
+    found.steps = steps;
     Ok(())
 }
 
