@@ -217,10 +217,7 @@ fn odd_types_are_called_with_json_and_answered_the_same_whatever_the_codec() {
     let arguments = format!("{{\"flat\":{flat}}}");
     // A flattened type asks what comes next, so it may be anything: JSON goes as it is.
     assert_eq!(home.run(["call", "Flattened.same", &arguments]).succeeded(), format!("{flat}\n"));
-    assert_eq!(
-        home.run(["call", "--json", "Flattened.same", &arguments]).succeeded(),
-        format!("{{\"ok\":{flat}}}\n")
-    );
+    assert_eq!(home.run(["call", "--json", "Flattened.same", &arguments]).succeeded(), format!("{{\"ok\":{flat}}}\n"));
 }
 
 /// Postcard carries what JSON cannot say; on the command line it has a form of its own.

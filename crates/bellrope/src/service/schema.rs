@@ -18,7 +18,7 @@ pub use self::model::{Form, Schema, Shape, Type};
 pub(crate) use self::{
     difference::between,
     model::{SchemaQuestion, Schemas},
-    tracing::{Known, schema_of},
+    tracing::{KnownTypes, schema_of},
 };
 
 /// The message type by which a server hands out the [schema](Schema) of a method: `{"method": "Files.read"}` as JSON.

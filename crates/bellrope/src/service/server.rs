@@ -18,7 +18,7 @@ use super::{
     method::{Method, Plain},
     postcard::Postcard,
     refusals::{unreadable, unsendable, unwritable},
-    schema::{Known, SCHEMA, Schema, SchemaQuestion, Schemas, schema_of},
+    schema::{KnownTypes, SCHEMA, Schema, SchemaQuestion, Schemas, schema_of},
 };
 use crate::server::{ChunkReceiver, ChunkSender, HandlerError, ServerBuilder};
 use crate::status::{BREAKER, BreakerRequest, Breakers, STATS, Status};
@@ -89,7 +89,7 @@ impl ServerBuilder {
 /// Notes what the payloads of a method are, which clients compare with what they have.
 pub fn describe<M: Method>(mut builder: ServerBuilder) -> ServerBuilder {
     match schema_of::<M>() {
-        Ok(Known { schema, doubts }) => {
+        Ok(KnownTypes { schema, doubts }) => {
             let doubts = doubts.join("; ");
             warn::<M>(schema.is_some(), &doubts);
             hand_out_also(builder, M::NAME, M::Codec::NUMBER, schema.ok_or(doubts))

@@ -21,7 +21,7 @@ use super::{
 const MOST_PASSES: usize = 2_000;
 
 /// What is known of a method.
-pub(crate) struct Known {
+pub(crate) struct KnownTypes {
     /// `None` if something could not be found out.
     pub(crate) schema: Option<Schema>,
     /// What could not, or of what it could not be tried whether it is read as it is written.
@@ -32,7 +32,7 @@ pub(crate) struct Known {
 ///
 /// # Errors
 /// What the codec could not carry.
-pub(crate) fn schema_of<M: Method>() -> Result<Known, CodecError> {
+pub(crate) fn schema_of<M: Method>() -> Result<KnownTypes, CodecError> {
     let mut found = Found::new(M::Codec::NAMED);
     let again = |bytes: &[u8]| rewritten::<M::Codec, M::Request<'_>>(bytes);
     let request = trace::<M::Codec, M::Request<'static>>(&mut found, "the arguments", again)?;
@@ -42,11 +42,11 @@ pub(crate) fn schema_of<M: Method>() -> Result<Known, CodecError> {
     let sent = trace::<M::Codec, M::Sent>(&mut found, "what is sent", again)?;
     let doubts = std::mem::take(&mut found.doubts);
     let (Some(request), Some(answer), Some(sent), Some(types)) = (request, answer, sent, found.types()) else {
-        return Ok(Known { schema: None, doubts });
+        return Ok(KnownTypes { schema: None, doubts });
     };
     let schema = Schema { codec: M::Codec::NAME.to_owned(), request, answer, sent, types };
     schema.check_size()?;
-    Ok(Known { schema: Some(schema), doubts })
+    Ok(KnownTypes { schema: Some(schema), doubts })
 }
 
 /// Finds a type out. `None` if it cannot be.
