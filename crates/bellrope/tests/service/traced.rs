@@ -382,6 +382,17 @@ impl<'de> Deserialize<'de> for Touchy {
     }
 }
 
+/// Its `Serialize` panics.
+#[derive(Deserialize)]
+struct Mute(u8);
+
+impl Serialize for Mute {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        assert!(self.0 > 200, "{} is not written", self.0);
+        serializer.serialize_u8(self.0)
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 enum Never {}
 
@@ -435,6 +446,7 @@ fn types_that_take_no_value_that_was_tried_are_known_all_the_same() {
     knows!(secret_there, secret_here, Secret, Shape::Text);
     knows!(os_there, os_here, std::ffi::OsString, Shape::Type(_));
     knows!(touchy_there, touchy_here, Touchy, Shape::Text);
+    knows!(mute_there, mute_here, Mute, Shape::Type(_));
     knows!(never_there, never_here, Result<u8, Never>, Shape::Type(_));
 }
 
