@@ -8,6 +8,7 @@ use bellrope::{
     client::Style,
     service::{SCHEMA, Schema},
 };
+use bellrope_terminal::output;
 use serde::Deserialize as _;
 use serde_json::json;
 
@@ -27,7 +28,13 @@ pub(crate) fn of(client: &Client, method: &str) -> anyhow::Result<Option<Schema>
             schema.map(Some).with_context(|| format!("what the server says of {method} cannot be read"))
         }
         // Bytes are described nowhere: our server calls it the caller's mistake to ask, another may say so in its own way.
-        Err(CallError::InvalidRequest { .. } | CallError::Handler { .. }) => Ok(None),
+        Err(CallError::InvalidRequest { text }) => {
+            if let Some((_, said)) = text.split_once(&format!("the method {method} has no schema")) {
+                output::note(format_args!("left out: {method} has no schema{said}"));
+            }
+            Ok(None)
+        }
+        Err(CallError::Handler { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

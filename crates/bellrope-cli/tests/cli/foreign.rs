@@ -88,6 +88,59 @@ fn a_typed_server_is_listed_with_its_schemas_and_called_with_json() {
     assert!(types.iter().any(|ty| ty["form"] == json!({ "struct": [["path", "text"]] })), "{schemas}");
 }
 
+/// A method that has no schema is not left out without a word.
+#[test]
+fn a_method_without_a_schema_is_named_with_the_reason() {
+    trait Pick {
+        type Item;
+    }
+
+    macro_rules! item {
+        ($of:ident, $field:ty) => {
+            enum $of {}
+
+            const _: () = {
+                #[derive(serde::Serialize, serde::Deserialize)]
+                pub(super) struct Item {
+                    a: $field,
+                }
+                impl Pick for $of {
+                    type Item = Item;
+                }
+            };
+        };
+    }
+
+    item!(One, String);
+    item!(Two, u64);
+
+    #[bellrope::service]
+    trait Alike {
+        fn take(&self, one: <One as Pick>::Item, two: <Two as Pick>::Item);
+        fn clear(&self, number: u8);
+    }
+
+    struct Host;
+
+    #[bellrope::service]
+    impl Alike for Host {
+        fn take(&self, _one: <One as Pick>::Item, _two: <Two as Pick>::Item) {}
+        fn clear(&self, _number: u8) {}
+    }
+
+    let home = Home::new();
+    let _server = serve(&home, Server::builder().service(Host).unary("echo", |_, _| Ok(())));
+    let expected = "left out: Alike.take has no schema: there are two types Item that cannot be told apart";
+    for arguments in [&["list", "--schema"][..], &["generate", "markdown"]] {
+        let finished = home.run(arguments);
+        assert!(finished.stderr.starts_with(expected), "{}", finished.stderr);
+        assert!(!finished.stderr.contains("echo"), "{}", finished.stderr);
+        let said = finished.succeeded();
+        assert!(said.contains("Alike.clear") && !said.contains("Alike.take"), "{said}");
+    }
+    assert_eq!(home.run(["call", "Alike.take", r#"{"one":{"a":"x"},"two":{"a":1}}"#]).succeeded(), "null");
+}
+
 #[test]
 fn an_operator_is_told_that_a_server_has_nothing_for_one() {
     let home = Home::new();

@@ -3,18 +3,22 @@
 //! Nobody writes a schema: it is found by having serde read a value of the type, and looking at what it asks for. So it says
 //! what travels, and not what a type is called in the sources or what is written about it.
 
+mod announced;
 mod checked;
+mod contents;
 mod difference;
 mod found;
 mod model;
+mod offers;
 mod reading;
 mod tracing;
+mod writing;
 
 pub use self::model::{Form, Schema, Shape, Type};
 pub(crate) use self::{
     difference::between,
     model::{SchemaQuestion, Schemas},
-    tracing::schema_of,
+    tracing::{KnownTypes, schema_of},
 };
 
 /// The message type by which a server hands out the [schema](Schema) of a method: `{"method": "Files.read"}` as JSON.

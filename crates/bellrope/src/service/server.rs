@@ -22,7 +22,7 @@ use super::{
     method::{Method, Plain},
     postcard::Postcard,
     refusals::{unreadable, unsendable, unwritable},
-    schema::{Form, SCHEMA, Schema, SchemaQuestion, Schemas, Shape, schema_of},
+    schema::{Form, KnownTypes, SCHEMA, Schema, SchemaQuestion, Schemas, Shape, schema_of},
 };
 use crate::server::{ChunkReceiver, ChunkSender, HandlerError, ServerBuilder};
 use crate::status::{BREAKER, BreakerRequest, Breakers, STATS, Status};
@@ -81,7 +81,7 @@ impl ServerBuilder {
             other => Err(CodecError::new(format_args!("the codec {other:?} is neither json nor postcard"))),
         };
         match codec.and_then(|codec| schema.check_size().map(|()| codec)) {
-            Ok(codec) => hand_out_also(self, name, codec, Some(schema)),
+            Ok(codec) => hand_out_also(self, name, codec, Ok(schema)),
             Err(error) => {
                 self.registry.refuse(name, error.to_string());
                 self
@@ -93,12 +93,16 @@ impl ServerBuilder {
 /// Notes what the payloads of a method are, which clients compare with what they have.
 pub fn describe<M: Method>(mut builder: ServerBuilder) -> ServerBuilder {
     let style = builder.registry.style(M::NAME);
-    let described = check_codec::<M::Codec>().and_then(|()| schema_of::<M>()).and_then(|schema| {
-        let items = schema.as_ref().map_or(Ok(()), |schema| check_items::<M::Codec>(schema, style));
-        items.map(|()| schema)
+    let described = check_codec::<M::Codec>().and_then(|()| schema_of::<M>()).and_then(|known| {
+        let items = known.schema.as_ref().map_or(Ok(()), |schema| check_items::<M::Codec>(schema, style));
+        items.map(|()| known)
     });
     match described {
-        Ok(schema) => hand_out_also(builder, M::NAME, M::Codec::NUMBER, schema),
+        Ok(KnownTypes { schema, doubts }) => {
+            let doubts = doubts.join("; ");
+            warn::<M>(schema.is_some(), &doubts);
+            hand_out_also(builder, M::NAME, M::Codec::NUMBER, schema.ok_or(doubts))
+        }
         Err(error) => {
             builder.registry.refuse(M::NAME, error.to_string());
             builder
@@ -159,17 +163,31 @@ fn takes_no_bytes(schema: &Schema, shape: &Shape, depth: usize) -> bool {
         }
 }
 
-fn hand_out_also(mut builder: ServerBuilder, name: &str, codec: u8, schema: Option<Schema>) -> ServerBuilder {
+/// Says of a method what protects its callers less than others.
+fn warn<M: Method>(is_known: bool, doubts: &str) {
+    match (is_known, M::Codec::NAMED) {
+        (false, false) => tracing::warn!(
+            method = M::NAME,
+            "clients with other types are not refused, and the method has no schema: {doubts}"
+        ),
+        (false, true) => tracing::warn!(method = M::NAME, "the method has no schema: {doubts}"),
+        (true, false) if !doubts.is_empty() => tracing::warn!(
+            method = M::NAME,
+            "it could not be tried whether its types are read as they are written: {doubts}"
+        ),
+        (true, _) => {}
+    }
+}
+
+fn hand_out_also(mut builder: ServerBuilder, name: &str, codec: u8, schema: Result<Schema, String>) -> ServerBuilder {
     let hash = schema.as_ref().map_or(0, Schema::hash);
-    if let Some(schema) = schema {
-        if builder.schemas.is_none() {
-            let schemas = Arc::<Schemas>::default();
-            builder.schemas = Some(Arc::clone(&schemas));
-            builder = builder.unary(SCHEMA, move |call, reply| hand_out(&schemas, call.payload(), reply));
-        }
-        if let Some(schemas) = &builder.schemas {
-            schemas.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), schema);
-        }
+    if builder.schemas.is_none() {
+        let schemas = Arc::<Schemas>::default();
+        builder.schemas = Some(Arc::clone(&schemas));
+        builder = builder.unary(SCHEMA, move |call, reply| hand_out(&schemas, call.payload(), reply));
+    }
+    if let Some(schemas) = &builder.schemas {
+        schemas.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), schema);
     }
     builder.registry.mark(name, SchemaMark { codec, hash });
     builder
@@ -219,11 +237,14 @@ impl Method for Breaker {
 fn hand_out(schemas: &Schemas, question: &[u8], answer: &mut Reply<'_>) -> Result<(), HandlerError> {
     let SchemaQuestion { method } = request::<Json, _>(SCHEMA, question)?;
     let schemas = schemas.lock().unwrap_or_else(PoisonError::into_inner);
-    let schema = schemas.get(&method).ok_or_else(|| {
-        let start: String = method.chars().take(MOST_SAID).collect();
-        HandlerError::invalid_request(format!("no schema is known of a method called {start:?}"))
-    })?;
-    reply::<Json, _>(SCHEMA, schema, answer)
+    match schemas.get(&method) {
+        Some(Ok(schema)) => reply::<Json, _>(SCHEMA, schema, answer),
+        Some(Err(doubts)) => Err(HandlerError::invalid_request(format!("the method {method} has no schema: {doubts}"))),
+        None => {
+            let start: String = method.chars().take(MOST_SAID).collect();
+            Err(HandlerError::invalid_request(format!("no schema is known of a method called {start:?}")))
+        }
+    }
 }
 
 /// Reads the arguments of a call.

@@ -6,3 +6,5 @@ mod blame;
 mod crowds;
 mod idle;
 mod parts;
+#[cfg(feature = "service")]
+mod unclear;

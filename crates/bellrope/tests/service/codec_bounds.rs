@@ -340,3 +340,14 @@ fn large_types_nest_as_deep_as_any_on_every_thread_that_runs_handlers() {
         assert!(deepest > 40, "{method}: {deepest}");
     }
 }
+
+/// Lists in lists whose elements take no bytes would cost the square of the bytes that claim them.
+#[test]
+fn lists_of_what_takes_no_bytes_are_refused_where_they_are_read() {
+    let mut hostile = vec![0x80, 0x08];
+    hostile.extend([0x80, 0x08].repeat(1024));
+    let error = Postcard::decode::<Vec<Vec<()>>>(&hostile).unwrap_err().to_string();
+    assert_eq!(error, "[0][0]: a list of elements that take no bytes cannot travel as postcard");
+    assert!(Postcard::decode::<std::collections::BTreeMap<(), u8>>(&[2, 1, 1]).is_err());
+    assert_eq!(Postcard::decode::<Vec<Vec<()>>>(&[2, 0, 0]).unwrap().len(), 2);
+}

@@ -465,3 +465,30 @@ fn any_bytes_are_a_value_or_an_error() {
         }
     }
 }
+
+#[derive(PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Id {
+    Flag(bool),
+    Number(u64),
+    Text(String),
+}
+
+/// A key that is there twice would be read once.
+#[test]
+fn keys_that_are_one_text_in_json_are_an_error_where_they_are_written() {
+    let id = |number| (Id::Number(number), 1);
+    let text = |text: &str| (Id::Text(text.to_owned()), 2);
+    let map = |entries: Vec<(Id, u8)>| -> Result<Vec<u8>, CodecError> {
+        written::<Json>(&entries.into_iter().collect::<BTreeMap<_, _>>())
+    };
+    for twice in [
+        vec![id(1), text("1")],
+        vec![id(7), id(8), id(9), text("a"), text("8")],
+        vec![(Id::Flag(true), 1), text("true")],
+    ] {
+        let error = map(twice).unwrap_err().to_string();
+        assert!(error.contains("two keys of the map are one text in JSON"), "{error}");
+    }
+    assert_eq!(map(vec![id(1), text("01"), text("a"), text("2")]).unwrap(), br#"{"1":1,"01":2,"2":2,"a":2}"#);
+}

@@ -1,5 +1,8 @@
 //! Typed services: traits in every style, both clients, both codecs. docs/services.md has what went wrong elsewhere.
 
+#[macro_use]
+mod echo;
+
 mod below;
 mod codec_bounds;
 mod codecs;
@@ -11,5 +14,6 @@ mod large_schemas;
 mod refused_when_served;
 mod schemas;
 mod styles;
+mod traced;
 mod transcode;
 mod written;

@@ -58,8 +58,8 @@ impl<C> ServiceCaller<C> {
         if M::Codec::NAMED || theirs.hash == 0 {
             return Ok(Compared::Same);
         }
-        let ours = schema_of::<M>().map_err(|fault| CallError::Unwritable { method: M::NAME, fault })?;
-        Ok(match ours {
+        let known = schema_of::<M>().map_err(|fault| CallError::Unwritable { method: M::NAME, fault })?;
+        Ok(match known.schema {
             Some(ours) if ours.hash() != theirs.hash => Compared::Differs(Box::new(ours)),
             _ => Compared::Same,
         })

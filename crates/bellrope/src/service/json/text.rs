@@ -1,6 +1,9 @@
 //! What must be a text in JSON: the keys of a map.
 
-use std::io;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+};
 
 use serde::{
     Serialize,
@@ -17,14 +20,47 @@ pub(super) struct Text<'w, W> {
     pub(super) writer: &'w mut Writer<W>,
     /// Whether it stands in quotation marks. Otherwise it is JSON already.
     pub(super) quoted: bool,
+    /// What else was a key.
+    pub(super) keys: Option<&'w mut Keys>,
+}
+
+/// Keys that may be the same text although they are not the same value: numbers and booleans, and texts that look like them. There are
+/// none in most maps, whose keys are texts that begin with a letter.
+#[derive(Default)]
+pub(super) struct Keys {
+    hashes: Vec<u64>,
+    /// Whether there were keys that were texts already, and others.
+    texts: bool,
+    others: bool,
+}
+
+impl Keys {
+    fn add(&mut self, key: &[u8], is_text: bool) {
+        let looks = matches!(key.first(), Some(b'0'..=b'9' | b'-')) || matches!(key, b"true" | b"false");
+        if !is_text || looks {
+            *(if is_text { &mut self.texts } else { &mut self.others }) = true;
+            let mut hasher = DefaultHasher::new();
+            key.hash(&mut hasher);
+            self.hashes.push(hasher.finish());
+        }
+    }
+
+    /// Whether two are the same text.
+    pub(super) fn are_distinct(mut self) -> bool {
+        if !self.texts || !self.others {
+            return true;
+        }
+        let count = self.hashes.len();
+        self.hashes.sort_unstable();
+        self.hashes.dedup();
+        self.hashes.len() == count
+    }
 }
 
 macro_rules! quoted {
     ($($method:ident: $type:ty),*) => {$(
         fn $method(self, value: $type) -> Result<(), CodecError> {
-            self.writer.put(b"\"")?;
-            self.writer.plain(&value)?;
-            self.writer.put(b"\"")
+            self.put_quoted(&value)
         }
     )*};
 }
@@ -35,6 +71,26 @@ macro_rules! refused {
             Err(not_a_text())
         }
     )*};
+}
+
+impl<W: io::Write> Text<'_, W> {
+    fn put_quoted<T: Serialize>(self, value: &T) -> Result<(), CodecError> {
+        let Some(keys) = self.keys else {
+            self.writer.put(b"\"")?;
+            self.writer.plain(value)?;
+            return self.writer.put(b"\"");
+        };
+        // As long as a number may be.
+        let mut text = [0; 48];
+        let mut left = &mut text[..];
+        serde_json::to_writer(&mut left, value).map_err(CodecError::new)?;
+        let unused = left.len();
+        let text = &text[..text.len() - unused];
+        keys.add(text, false);
+        self.writer.put(b"\"")?;
+        self.writer.put(text)?;
+        self.writer.put(b"\"")
+    }
 }
 
 impl<W: io::Write> Serializer for Text<'_, W> {
@@ -76,16 +132,17 @@ impl<W: io::Write> Serializer for Text<'_, W> {
         if !value.is_finite() {
             return Err(no_number(value));
         }
-        self.writer.put(b"\"")?;
-        self.writer.plain(&value)?;
-        self.writer.put(b"\"")
+        self.put_quoted(&value)
     }
 
     fn serialize_char(self, value: char) -> Result<(), CodecError> {
-        self.writer.plain(&value)
+        self.serialize_str(value.encode_utf8(&mut [0; 4]))
     }
 
     fn serialize_str(self, value: &str) -> Result<(), CodecError> {
+        if let Some(keys) = self.keys {
+            keys.add(value.as_bytes(), true);
+        }
         if self.quoted { self.writer.plain(value) } else { self.writer.put(value.as_bytes()) }
     }
 

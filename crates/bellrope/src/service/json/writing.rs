@@ -41,7 +41,7 @@ impl<'w, W: io::Write> Serializer for &'w mut Writer<W> {
     type SerializeTuple = Compound<'w, W>;
     type SerializeTupleStruct = Compound<'w, W>;
     type SerializeTupleVariant = Compound<'w, W>;
-    type SerializeMap = Compound<'w, W>;
+    type SerializeMap = Map<'w, W>;
     type SerializeStruct = Compound<'w, W>;
     type SerializeStructVariant = Compound<'w, W>;
 
@@ -128,7 +128,7 @@ impl<'w, W: io::Write> Serializer for &'w mut Writer<W> {
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Self::SerializeMap, CodecError> {
-        compound(self, b"{", b"}")
+        Ok(Map { compound: compound(self, b"{", b"}")?, keys: text::Keys::default() })
     }
 
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Self::SerializeStruct, CodecError> {
@@ -180,7 +180,7 @@ impl<W: io::Write> Compound<'_, W> {
 
     fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, field: &T) -> Result<(), CodecError> {
         if self.raw {
-            return field.serialize(text::Text { writer: self.writer, quoted: false });
+            return field.serialize(text::Text { writer: self.writer, quoted: false, keys: None });
         }
         self.writer.key(name, self.index == 0)?;
         self.index += 1;
@@ -243,25 +243,39 @@ macro_rules! named {
 
 named!(SerializeStruct, SerializeStructVariant);
 
-impl<W: io::Write> SerializeMap for Compound<'_, W> {
+/// A map.
+pub(super) struct Map<'w, W> {
+    compound: Compound<'w, W>,
+    keys: text::Keys,
+}
+
+impl<W: io::Write> SerializeMap for Map<'_, W> {
     type Ok = ();
     type Error = CodecError;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), CodecError> {
-        let index = self.next()?;
-        key.serialize(text::Text { writer: self.writer, quoted: true })
+        let index = self.compound.next()?;
+        key.serialize(text::Text { writer: self.compound.writer, quoted: true, keys: Some(&mut self.keys) })
             .map_err(|error| error.within(Step::Index(index)))
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
-        let index = self.index - 1;
-        self.writer.put(b":")?;
-        value.serialize(&mut *self.writer).map_err(|error| error.within(Step::Index(index)))
+        let index = self.compound.index - 1;
+        self.compound.writer.put(b":")?;
+        value.serialize(&mut *self.compound.writer).map_err(|error| error.within(Step::Index(index)))
     }
 
     fn end(self) -> Result<(), CodecError> {
-        self.close()
+        if !self.keys.are_distinct() {
+            return Err(twice());
+        }
+        self.compound.close()
     }
+}
+
+#[cold]
+fn twice() -> CodecError {
+    CodecError::new("two keys of the map are one text in JSON: a number or a boolean, and a text that looks like it")
 }
 
 #[cold]

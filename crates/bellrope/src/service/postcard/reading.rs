@@ -221,7 +221,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
         let left = self.len()?;
-        self.deeper(|reader| visitor.visit_seq(Parts { reader, left, index: 0, names: &[] }))
+        self.deeper(|reader| visitor.visit_seq(Elements(Parts { reader, left, index: 0, names: &[] })))
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, CodecError> {
@@ -239,7 +239,7 @@ impl<'de> Deserializer<'de> for &mut Reader<'de> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
         let left = self.len()?;
-        self.deeper(|reader| visitor.visit_map(Parts { reader, left, index: 0, names: &[] }))
+        self.deeper(|reader| visitor.visit_map(Elements(Parts { reader, left, index: 0, names: &[] })))
     }
 
     #[inline]
@@ -311,24 +311,56 @@ impl<'de> SeqAccess<'de> for Parts<'_, 'de> {
     }
 }
 
-impl<'de> MapAccess<'de> for Parts<'_, 'de> {
+/// The elements of a list or the entries of a map, whose number their writer has chosen. Each takes a byte, so that their number is
+/// bounded by the bytes even where one list is in another.
+struct Elements<'r, 'de>(Parts<'r, 'de>);
+
+impl<'de> Elements<'_, 'de> {
+    #[inline]
+    fn element<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, CodecError> {
+        let before = self.0.reader.left.len();
+        let element = self.0.part(seed)?;
+        if self.0.reader.left.len() == before {
+            return Err(takes_nothing().within(Step::Index(self.0.index)));
+        }
+        Ok(element)
+    }
+}
+
+impl<'de> SeqAccess<'de> for Elements<'_, 'de> {
+    type Error = CodecError;
+
+    #[inline]
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, CodecError> {
+        let Some(left) = self.0.left.checked_sub(1) else { return Ok(None) };
+        let element = self.element(seed)?;
+        (self.0.left, self.0.index) = (left, self.0.index + 1);
+        Ok(Some(element))
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.0.left)
+    }
+}
+
+impl<'de> MapAccess<'de> for Elements<'_, 'de> {
     type Error = CodecError;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, CodecError> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
-        let key = self.part(seed)?;
-        self.left = left;
+        let Some(left) = self.0.left.checked_sub(1) else { return Ok(None) };
+        let key = self.element(seed)?;
+        self.0.left = left;
         Ok(Some(key))
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, CodecError> {
-        let value = self.part(seed)?;
-        self.index += 1;
+        let value = self.0.part(seed)?;
+        self.0.index += 1;
         Ok(value)
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.left)
+        Some(self.0.left)
     }
 }
 
@@ -388,6 +420,11 @@ fn ends_early() -> CodecError {
 #[cold]
 fn too_large(bits: u32) -> CodecError {
     CodecError::new(format_args!("the number has more than {bits} bits"))
+}
+
+#[cold]
+fn takes_nothing() -> CodecError {
+    CodecError::new("a list of elements that take no bytes cannot travel as postcard")
 }
 
 #[cold]

@@ -17,7 +17,13 @@ pub(crate) fn between(here: &Schema, there: &Schema) -> String {
     if comparison.found.len() > MOST {
         let _ = write!(words, "; and {} more", comparison.found.len() - MOST);
     }
-    if words.is_empty() { "they differ in something that their descriptions do not show".to_owned() } else { words }
+    match (here.types.len(), there.types.len()) {
+        _ if !words.is_empty() => words,
+        (one, two) if one != two => {
+            format!("all has the same form, but is made of {one} types here and of {two} there")
+        }
+        _ => "they differ in something that their descriptions do not show".to_owned(),
+    }
 }
 
 struct Comparison<'s> {

@@ -47,6 +47,30 @@ pub enum Shape {
     Any,
 }
 
+impl Shape {
+    /// What two looks at the same value have shown together; `None` if they are of two.
+    pub(super) fn merged(&self, other: &Self) -> Option<Self> {
+        let both = |one: &Option<Box<Self>>, two: &Option<Box<Self>>| match (one, two) {
+            (Some(one), Some(two)) => one.merged(two).map(|shape| Some(Box::new(shape))),
+            (one, two) => Some(one.clone().or_else(|| two.clone())),
+        };
+        Some(match (self, other) {
+            (one, two) if one == two => one.clone(),
+            (Self::Any, shape) | (shape, Self::Any) => shape.clone(),
+            (Self::Optional(one), Self::Optional(two)) => Self::Optional(Box::new(one.merged(two)?)),
+            (Self::List(one), Self::List(two)) => Self::List(both(one, two)?),
+            (Self::Map(Some(one)), Self::Map(Some(two))) => {
+                Self::Map(Some(Box::new((one.0.merged(&two.0)?, one.1.merged(&two.1)?))))
+            }
+            (Self::Map(one), Self::Map(two)) => Self::Map(one.clone().or_else(|| two.clone())),
+            (Self::Tuple(one), Self::Tuple(two)) if one.len() == two.len() => {
+                Self::Tuple(one.iter().zip(two).map(|(one, two)| one.merged(two)).collect::<Option<_>>()?)
+            }
+            _ => return None,
+        })
+    }
+}
+
 /// The form of a type that has a name, or of what is inside of a variant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -115,8 +139,8 @@ impl Schema {
     }
 }
 
-/// The schemas of a server's methods, by name.
-pub(crate) type Schemas = Mutex<BTreeMap<String, Schema>>;
+/// The schemas of a server's methods, by name; or why there is none.
+pub(crate) type Schemas = Mutex<BTreeMap<String, Result<Schema, String>>>;
 
 /// What a client asks `bellrope.schema`: the name of a method.
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,15 +1,22 @@
 //! Answers whatever serde asks for when it reads a value, and notes what that was.
 
-use std::any::type_name;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    mem::discriminant,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess, VariantAccess,
-    Visitor, value::Error,
+    Visitor,
+    value::{BorrowedStrDeserializer, Error},
 };
 
 use super::{
-    found::{Found, MOST_STEPS, NUMBERS, TEXTS},
-    model::{Form, Shape},
+    contents::Kind,
+    found::{Found, MOST_STEPS, Place},
+    model::Shape,
+    offers::{LAST, Step},
 };
 
 /// Reads one value.
@@ -20,12 +27,12 @@ pub(super) struct Reader<'t> {
 }
 
 impl Reader<'_> {
-    fn text<V>(&mut self) -> &'static str {
-        TEXTS[self.found.offer(type_name::<V>()) % TEXTS.len()]
+    fn text(&mut self) -> &'static str {
+        self.found.offers.text(&self.found.path)
     }
 
-    fn number<V>(&mut self) -> u8 {
-        NUMBERS[self.found.offer(type_name::<V>()) % NUMBERS.len()]
+    fn number(&mut self) -> u8 {
+        self.found.offers.number(&self.found.path)
     }
 
     fn is(self, shape: Shape) -> Result<Self, Error> {
@@ -35,19 +42,34 @@ impl Reader<'_> {
     }
 
     /// Reads a type that has a name.
-    fn typed<T>(
-        self,
-        place: usize,
-        read: impl FnOnce(&mut Found) -> Result<(T, Option<Form>), Error>,
-    ) -> Result<T, Error> {
-        let reader = self.is(Shape::Type(place as u32))?;
-        if !reader.found.enter(place) {
+    fn typed<T>(self, at: usize, read: impl FnOnce(&mut Found) -> Result<T, Error>) -> Result<T, Error> {
+        let reader = self.is(Shape::Type(at as u32))?;
+        let depth = reader.found.path.len();
+        if !reader.found.enter(at) {
             return Err(Error::custom("too deep"));
         }
-        let (value, form) = read(reader.found)?;
-        reader.found.leave(place, form);
+        let value = read(reader.found)?;
+        reader.found.path.truncate(depth);
+        reader.found.leave(at);
         Ok(value)
     }
+}
+
+/// Reads what is inside of a type, or of one of its variants. What was seen before an error is kept.
+fn contents<'de, V: Visitor<'de>>(found: &mut Found, place: Place, kind: Kind, visitor: V) -> Result<V::Value, Error> {
+    let alone = found.open(place, kind);
+    let due = match kind {
+        Kind::Unit | Kind::Newtype => 1,
+        Kind::Tuple(len) => len,
+        Kind::Struct(names) => names.len(),
+    };
+    let mut shapes = Vec::new();
+    if let (Some(part), Kind::Struct(names)) = (alone, kind) {
+        return visitor.visit_map(Alone { found, place, part, names, is_read: false });
+    }
+    let value = visitor.visit_seq(Parts { found, shapes: &mut shapes, due, index: 0, place: Some((place, kind)) })?;
+    found.close(place);
+    Ok(value)
 }
 
 macro_rules! plain {
@@ -68,22 +90,22 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     type Error = Error;
 
     plain! {
-        deserialize_bool, visit_bool, Shape::Bool, |_| true;
-        deserialize_i8, visit_i8, integer(true, 8), |reader| reader.number::<V>() as i8;
-        deserialize_i16, visit_i16, integer(true, 16), |reader| reader.number::<V>().into();
-        deserialize_i32, visit_i32, integer(true, 32), |reader| reader.number::<V>().into();
-        deserialize_i64, visit_i64, integer(true, 64), |reader| reader.number::<V>().into();
-        deserialize_i128, visit_i128, integer(true, 128), |reader| reader.number::<V>().into();
-        deserialize_u8, visit_u8, integer(false, 8), |reader| reader.number::<V>();
-        deserialize_u16, visit_u16, integer(false, 16), |reader| reader.number::<V>().into();
-        deserialize_u32, visit_u32, integer(false, 32), |reader| reader.number::<V>().into();
-        deserialize_u64, visit_u64, integer(false, 64), |reader| reader.number::<V>().into();
-        deserialize_u128, visit_u128, integer(false, 128), |reader| reader.number::<V>().into();
-        deserialize_f32, visit_f32, Shape::Float { bits: 32 }, |reader| reader.number::<V>().into();
-        deserialize_f64, visit_f64, Shape::Float { bits: 64 }, |reader| reader.number::<V>().into();
+        deserialize_bool, visit_bool, Shape::Bool, |reader| reader.found.offers.truth(&reader.found.path);
+        deserialize_i8, visit_i8, integer(true, 8), |reader| reader.number() as i8;
+        deserialize_i16, visit_i16, integer(true, 16), |reader| reader.number().into();
+        deserialize_i32, visit_i32, integer(true, 32), |reader| reader.number().into();
+        deserialize_i64, visit_i64, integer(true, 64), |reader| reader.number().into();
+        deserialize_i128, visit_i128, integer(true, 128), |reader| reader.number().into();
+        deserialize_u8, visit_u8, integer(false, 8), |reader| reader.number();
+        deserialize_u16, visit_u16, integer(false, 16), |reader| reader.number().into();
+        deserialize_u32, visit_u32, integer(false, 32), |reader| reader.number().into();
+        deserialize_u64, visit_u64, integer(false, 64), |reader| reader.number().into();
+        deserialize_u128, visit_u128, integer(false, 128), |reader| reader.number().into();
+        deserialize_f32, visit_f32, Shape::Float { bits: 32 }, |reader| reader.number().into();
+        deserialize_f64, visit_f64, Shape::Float { bits: 64 }, |reader| reader.number().into();
         deserialize_char, visit_char, Shape::Char, |_| 'a';
-        deserialize_str, visit_borrowed_str, Shape::Text, |reader| reader.text::<V>();
-        deserialize_string, visit_borrowed_str, Shape::Text, |reader| reader.text::<V>();
+        deserialize_str, visit_borrowed_str, Shape::Text, |reader| reader.text();
+        deserialize_string, visit_borrowed_str, Shape::Text, |reader| reader.text();
         deserialize_bytes, visit_borrowed_bytes, Shape::Bytes, |_| b"a".as_slice();
         deserialize_byte_buf, visit_borrowed_bytes, Shape::Bytes, |_| b"a".as_slice();
     }
@@ -93,7 +115,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
             self.found.asked = true;
             return Err(Error::custom("asks what comes"));
         }
-        self.is(Shape::Any)?;
+        let reader = self.is(Shape::Any)?;
+        reader.found.offers.only(&reader.found.path);
         visitor.visit_unit()
     }
 
@@ -111,14 +134,14 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.found.recursing > 0 {
+        if self.found.recursing > 0 || self.found.offers.nothing(&self.found.path) {
             return visitor.visit_none();
         }
         let mut inner = None;
         let reader = self.is(Shape::Any)?;
-        let value = visitor.visit_some(Reader { found: &mut *reader.found, shape: &mut inner })?;
+        let value = caught(reader.found, |found| visitor.visit_some(Reader { found, shape: &mut inner }));
         *reader.shape = inner.map(|inner| Shape::Optional(Box::new(inner)));
-        Ok(value)
+        value
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
@@ -126,29 +149,28 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
-        let place = self.found.place::<V::Value>(name);
-        self.typed(place, |found| {
-            let mut inner = None;
-            let value = visitor.visit_newtype_struct(Reader { found, shape: &mut inner })?;
-            Ok((value, inner.map(Form::Newtype)))
-        })
+        let at = self.found.place::<V, V::Value>(name, &[]);
+        self.typed(at, |found| newtype(found, (at, None), |reader| visitor.visit_newtype_struct(reader)))
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let due = usize::from(self.found.recursing == 0);
+        let due = usize::from(self.found.recursing == 0 && !self.found.offers.nothing(&self.found.path));
         let reader = self.is(Shape::List(None))?;
         let mut shapes = Vec::new();
-        let value = visitor.visit_seq(Parts { found: &mut *reader.found, shapes: &mut shapes, due })?;
+        let value = visitor.visit_seq(Parts::of(reader.found, &mut shapes, due));
         *reader.shape = Some(Shape::List(shapes.pop().map(Box::new)));
-        Ok(value)
+        value
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Error> {
         let reader = self.is(Shape::Tuple(Vec::new()))?;
         let mut shapes = Vec::new();
-        let value = visitor.visit_seq(Parts { found: &mut *reader.found, shapes: &mut shapes, due: len })?;
+        let value = visitor.visit_seq(Parts::of(reader.found, &mut shapes, len));
+        if value.is_err() {
+            shapes.resize(len, Shape::Any);
+        }
         *reader.shape = Some(Shape::Tuple(shapes));
-        Ok(value)
+        value
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
@@ -157,23 +179,23 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         len: usize,
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let place = self.found.place::<V::Value>(name);
-        self.typed(place, |found| {
-            let mut shapes = Vec::new();
-            let value = visitor.visit_seq(Parts { found, shapes: &mut shapes, due: len })?;
-            Ok((value, Some(Form::Tuple(shapes))))
-        })
+        let at = self.found.place::<V, V::Value>(name, &[]);
+        self.typed(at, |found| contents(found, (at, None), Kind::Tuple(len), visitor))
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        let due = usize::from(self.found.recursing == 0);
+        let due = usize::from(self.found.recursing == 0 && !self.found.offers.nothing(&self.found.path));
         let reader = self.is(Shape::Map(None))?;
         let mut shapes = Vec::new();
-        let value = visitor.visit_map(Parts { found: &mut *reader.found, shapes: &mut shapes, due })?;
-        let entry = (shapes.pop(), shapes.pop());
-        let entry = if let (Some(value), Some(key)) = entry { Some(Box::new((key, value))) } else { None };
-        *reader.shape = Some(Shape::Map(entry));
-        Ok(value)
+        let value = visitor.visit_map(Parts::of(reader.found, &mut shapes, due));
+        let mut shapes = shapes.into_iter();
+        *reader.shape = Some(match shapes.next() {
+            // With keys that ask what comes it is a struct with others inside (#[serde(flatten)]).
+            Some(Shape::Any) => Shape::Any,
+            Some(key) => Shape::Map(Some(Box::new((key, shapes.next().unwrap_or(Shape::Any))))),
+            None => Shape::Map(None),
+        });
+        value
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -182,12 +204,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let place = self.found.place::<V::Value>(name);
-        self.typed(place, |found| {
-            let mut shapes = Vec::new();
-            let value = visitor.visit_seq(Parts { found, shapes: &mut shapes, due: names.len() })?;
-            Ok((value, Some(Form::Struct(fields(names, shapes)))))
-        })
+        let at = self.found.place::<V, V::Value>(name, names);
+        self.typed(at, |found| contents(found, (at, None), Kind::Struct(names), visitor))
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -196,13 +214,14 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let place = self.found.place::<V::Value>(name);
-        self.typed(place, |found| {
-            let variant = found.choose(place, names);
-            found.inside.push((place, variant));
-            let value = visitor.visit_enum(Chosen { found: &mut *found, place, variant })?;
+        let at = self.found.place::<V, V::Value>(name, names);
+        self.typed(at, |found| {
+            let variant = found.choose(at, names);
+            found.inside.push((at, variant));
+            found.path.push(Step::Variant(variant));
+            let value = visitor.visit_enum(Chosen { found: &mut *found, at, variant, names })?;
             found.inside.pop();
-            Ok((value, None))
+            Ok(value)
         })
     }
 
@@ -211,12 +230,31 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 }
 
-/// Fields with their names. Where a field has further names (`#[serde(alias)]`), serde does not say which is whose: all of
-/// them together are the name of each.
-fn fields(names: &'static [&'static str], shapes: Vec<Shape>) -> Vec<(String, Shape)> {
-    let clear = names.len() == shapes.len();
-    let name = |at: usize| if clear { names[at].to_owned() } else { format!("{}#{at}", names.join("|")) };
-    shapes.into_iter().enumerate().map(|(at, shape)| (name(at), shape)).collect()
+/// Has others read a part. One that panics takes no such value, and no other is tried.
+pub(super) fn caught<T>(found: &mut Found, read: impl FnOnce(&mut Found) -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(|| read(&mut *found))).unwrap_or_else(|_| {
+        found.offers.end();
+        Err(Error::custom("panicked"))
+    })
+}
+
+/// Reads the one part of a type or of a variant.
+fn newtype<T>(found: &mut Found, place: Place, read: impl FnOnce(Reader<'_>) -> Result<T, Error>) -> Result<T, Error> {
+    found.open(place, Kind::Newtype);
+    let (mut inner, depth) = (None, found.path.len());
+    found.path.push(Step::Part(0));
+    let value = caught(found, |found| read(Reader { found, shape: &mut inner }));
+    found.note(place, 0, inner.unwrap_or(Shape::Any));
+    let value = value.inspect_err(|_| {
+        // A variant that never is, such as the `Err` of a `Result<_, Infallible>`, is known by now.
+        if found.is_never && place.1.is_some() {
+            found.close(place);
+            found.advanced = true;
+        }
+    })?;
+    found.path.truncate(depth);
+    found.close(place);
+    Ok(value)
 }
 
 /// The parts of a value.
@@ -224,13 +262,31 @@ struct Parts<'t> {
     found: &'t mut Found,
     shapes: &'t mut Vec<Shape>,
     due: usize,
+    index: usize,
+    /// Of which type or variant they are, if it has a name.
+    place: Option<(Place, Kind)>,
 }
 
-impl Parts<'_> {
+impl<'t> Parts<'t> {
+    fn of(found: &'t mut Found, shapes: &'t mut Vec<Shape>, due: usize) -> Self {
+        Self { found, shapes, due, index: 0, place: None }
+    }
+
     fn part<'de, S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
-        let mut shape = None;
-        let value = seed.deserialize(Reader { found: &mut *self.found, shape: &mut shape })?;
-        self.shapes.push(shape.unwrap_or(Shape::Any));
+        let (mut shape, depth) = (None, self.found.path.len());
+        self.found.path.push(Step::Part(self.index));
+        if self.due == 0 && matches!(self.place, Some((_, Kind::Tuple(_)))) {
+            self.found.path.push(LAST);
+        }
+        let value = caught(self.found, |found| seed.deserialize(Reader { found, shape: &mut shape }));
+        let shape = shape.unwrap_or(Shape::Any);
+        match self.place {
+            Some((place, _)) => self.found.note(place, self.index, shape),
+            None => self.shapes.push(shape),
+        }
+        let value = value?;
+        self.index += 1;
+        self.found.path.truncate(depth);
         Ok(value)
     }
 }
@@ -257,11 +313,60 @@ impl<'de> MapAccess<'de> for Parts<'_> {
     }
 }
 
+/// One field of a struct of which no whole value can be made.
+struct Alone<'t> {
+    found: &'t mut Found,
+    place: Place,
+    part: usize,
+    names: &'static [&'static str],
+    is_read: bool,
+}
+
+impl<'de> MapAccess<'de> for Alone<'_> {
+    type Error = Error;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+        let Some(name) = self.names.get(self.part).filter(|_| !self.is_read) else { return Ok(None) };
+        self.is_read = true;
+        self.found.path.push(Step::Part(self.part));
+        let key = seed.deserialize(BorrowedStrDeserializer::new(name))?;
+        if !self.found.is_field(self.place, self.part, mark(&key)) {
+            self.found.advanced = true;
+            return Err(Error::custom("another name of a field"));
+        }
+        Ok(Some(key))
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
+        let mut shape = None;
+        let value = caught(self.found, |found| seed.deserialize(Reader { found, shape: &mut shape }));
+        self.found.note(self.place, self.part, shape.unwrap_or(Shape::Any));
+        let value = value?;
+        self.found.path.pop();
+        self.found.advanced = true;
+        Ok(value)
+    }
+}
+
+/// What tells the variants of an enum apart, such as those by which serde tells fields.
+fn mark<T>(value: &T) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    discriminant(value).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// The variant that was chosen.
 struct Chosen<'t> {
     found: &'t mut Found,
-    place: usize,
+    at: usize,
     variant: usize,
+    names: &'static [&'static str],
+}
+
+impl Chosen<'_> {
+    fn place(&self) -> Place {
+        (self.at, Some(self.variant))
+    }
 }
 
 impl<'de> EnumAccess<'de> for Chosen<'_> {
@@ -269,7 +374,11 @@ impl<'de> EnumAccess<'de> for Chosen<'_> {
     type Variant = Self;
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Error> {
-        let variant = seed.deserialize(IntoDeserializer::<Error>::into_deserializer(self.variant as u32))?;
+        let number = IntoDeserializer::<Error>::into_deserializer(self.variant as u32);
+        let variant = seed.deserialize(number);
+        let mark = variant.as_ref().ok().map(mark);
+        let is_own = self.found.is_variant((self.at, self.variant), mark, self.names);
+        let variant = variant.inspect_err(|_| self.found.advanced |= !is_own)?;
         Ok((variant, self))
     }
 }
@@ -278,28 +387,21 @@ impl<'de> VariantAccess<'de> for Chosen<'_> {
     type Error = Error;
 
     fn unit_variant(self) -> Result<(), Error> {
-        self.found.learn(self.place, self.variant, Form::Unit);
+        self.found.open(self.place(), Kind::Unit);
         Ok(())
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Error> {
-        let mut inner = None;
-        let value = seed.deserialize(Reader { found: &mut *self.found, shape: &mut inner })?;
-        self.found.learn(self.place, self.variant, Form::Newtype(inner.unwrap_or(Shape::Any)));
-        Ok(value)
+        newtype(self.found, (self.at, Some(self.variant)), |reader| seed.deserialize(reader))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Error> {
-        let mut shapes = Vec::new();
-        let value = visitor.visit_seq(Parts { found: &mut *self.found, shapes: &mut shapes, due: len })?;
-        self.found.learn(self.place, self.variant, Form::Tuple(shapes));
-        Ok(value)
+        let place = self.place();
+        contents(self.found, place, Kind::Tuple(len), visitor)
     }
 
     fn struct_variant<V: Visitor<'de>>(self, names: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
-        let mut shapes = Vec::new();
-        let value = visitor.visit_seq(Parts { found: &mut *self.found, shapes: &mut shapes, due: names.len() })?;
-        self.found.learn(self.place, self.variant, Form::Struct(fields(names, shapes)));
-        Ok(value)
+        let place = self.place();
+        contents(self.found, place, Kind::Struct(names), visitor)
     }
 }

@@ -1,0 +1,143 @@
+//! Which texts and numbers are tried, for types that do not take any.
+
+use std::collections::{HashMap, HashSet};
+
+const TEXTS: [&str; 10] = [
+    "a",
+    "aaaa",
+    "1",
+    "127.0.0.1",
+    "127.0.0.1:1",
+    "00000000-0000-0000-0000-000000000001",
+    "http://a.b/",
+    "2000-01-01T00:00:00Z",
+    "1.0.0",
+    "a@b.c",
+];
+const NUMBERS: [u8; 4] = [1, 0, 2, 100];
+/// Most values that are refused one after the other before a type is given up.
+const MOST_REFUSALS: usize = 200;
+
+/// One step into a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Step {
+    Type(usize),
+    Variant(usize),
+    Part(usize),
+}
+
+/// What was tried in each place, and what is next. Places are counted apart, for two may have one reader and take other values.
+#[derive(Debug, Default)]
+pub(super) struct Offers {
+    next: HashMap<Vec<Step>, usize>,
+    /// What was given since the value began, and how many there are for that place.
+    given: Vec<(Vec<Step>, usize)>,
+    hopeless: HashSet<Vec<Step>>,
+    refusals: usize,
+    /// Whether 0, "" and so on are given, which types may leave out when they are written.
+    empty: Option<Empty>,
+    never_empty: HashSet<Vec<Step>>,
+}
+
+/// What is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Empty {
+    /// Not the last part of a tuple.
+    pub(super) but_the_last: bool,
+    /// Options and lists, too.
+    pub(super) nothing: bool,
+}
+
+impl Offers {
+    pub(super) fn begin(&mut self) {
+        self.given.clear();
+    }
+
+    pub(super) fn text(&mut self, path: &[Step]) -> &'static str {
+        self.offer(path, TEXTS.len()).map_or("", |offer| TEXTS[offer])
+    }
+
+    pub(super) fn number(&mut self, path: &[Step]) -> u8 {
+        self.offer(path, NUMBERS.len()).map_or(0, |offer| NUMBERS[offer])
+    }
+
+    pub(super) fn truth(&mut self, path: &[Step]) -> bool {
+        self.offer(path, 2).is_some_and(|offer| offer == 0)
+    }
+
+    /// Notes that there is nothing else to be tried.
+    pub(super) fn only(&mut self, path: &[Step]) {
+        self.offer(path, 1);
+    }
+
+    /// Whether there is to be nothing in an option or a list.
+    pub(super) fn nothing(&mut self, path: &[Step]) -> bool {
+        self.empty.is_some_and(|empty| empty.nothing) && self.offer(path, 1).is_none()
+    }
+
+    fn offer(&mut self, path: &[Step], limit: usize) -> Option<usize> {
+        // Inside of a type it does not matter where that stands.
+        let begin = path.iter().rposition(|step| matches!(step, Step::Type(_))).unwrap_or(0);
+        let key = &path[begin..];
+        let offer = self.next.get(key).copied().unwrap_or(0);
+        let empty = self.are_empty() && !self.never_empty.contains(key) && !self.is_last(path);
+        if !self.given.iter().any(|(given, _)| given == key) {
+            let limit = if self.hopeless.contains(key) { 1 } else { limit };
+            self.given.push((key.to_vec(), limit));
+        }
+        (!empty).then_some(offer % limit)
+    }
+
+    fn is_last(&self, path: &[Step]) -> bool {
+        self.empty.is_some_and(|empty| empty.but_the_last) && path.contains(&LAST)
+    }
+
+    /// After a value that was refused: has another one tried. `false` if there is none.
+    pub(super) fn another(&mut self) -> bool {
+        if self.are_empty() {
+            // It does not take 0 there.
+            let Some(given) = self.given.iter().rev().find(|(key, _)| !self.never_empty.contains(key)) else {
+                return false;
+            };
+            return self.never_empty.insert(given.0.clone());
+        }
+        self.refusals += 1;
+        let last = self.given.last().cloned();
+        if self.refusals <= MOST_REFUSALS {
+            while let Some((key, limit)) = self.given.pop() {
+                let offer = self.next.entry(key).or_default();
+                *offer += 1;
+                if *offer < limit {
+                    return true;
+                }
+                *offer = 0;
+            }
+        }
+        self.refusals = 0;
+        self.hopeless.extend(last.map(|(key, _)| key));
+        false
+    }
+
+    /// Nothing else is to be tried in the place that was last given something.
+    pub(super) fn end(&mut self) {
+        let last = self.given.pop();
+        self.hopeless.extend(last.map(|(key, _)| key));
+        self.given.clear();
+    }
+
+    /// A value was taken.
+    pub(super) fn taken(&mut self) {
+        self.refusals = 0;
+    }
+
+    pub(super) fn are_empty(&self) -> bool {
+        self.empty.is_some()
+    }
+
+    pub(super) fn set_empty(&mut self, empty: Option<Empty>) {
+        self.empty = empty;
+    }
+}
+
+/// Marks in a path the last part of a tuple.
+pub(super) const LAST: Step = Step::Part(usize::MAX);

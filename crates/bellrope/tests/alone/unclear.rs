@@ -1,0 +1,89 @@
+//! What the log says of the types of services that nobody could find out.
+
+use bellrope::Server;
+use bellrope_testkit::{alone::alone, log::Log};
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::filter::LevelFilter;
+
+/// Takes texts of 77 bytes alone.
+#[derive(Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Secret(String);
+
+impl TryFrom<String> for Secret {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        if text.len() == 77 { Ok(Self(text)) } else { Err("it has not 77 bytes") }
+    }
+}
+
+impl From<Secret> for String {
+    fn from(secret: Secret) -> Self {
+        secret.0
+    }
+}
+
+impl Clone for Secret {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+trait Pick {
+    type Item;
+}
+
+enum One {}
+enum Two {}
+
+const _: () = {
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Item {
+        a: String,
+    }
+    impl Pick for One {
+        type Item = Item;
+    }
+};
+
+const _: () = {
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Item {
+        a: u64,
+    }
+    impl Pick for Two {
+        type Item = Item;
+    }
+};
+
+#[bellrope::service(codec = "postcard")]
+trait Unclear {
+    fn keep(&self, secret: Secret);
+    fn take(&self, one: <One as Pick>::Item, two: <Two as Pick>::Item);
+    fn clear(&self, number: u8);
+}
+
+struct Host;
+
+#[bellrope::service]
+impl Unclear for Host {
+    fn keep(&self, _secret: Secret) {}
+    fn take(&self, _one: <One as Pick>::Item, _two: <Two as Pick>::Item) {}
+    fn clear(&self, _number: u8) {}
+}
+
+/// Whoever serves it learns where callers are protected less.
+#[test]
+fn the_log_names_the_types_that_could_not_be_tried_or_told_apart() {
+    alone("unclear::the_log_names_the_types_that_could_not_be_tried_or_told_apart", name_them);
+}
+
+fn name_them() {
+    let log = Log::listen(LevelFilter::WARN);
+    let home = tempfile::tempdir().unwrap();
+    let _server = Server::builder().service(Host).bind(home.path().join("run").join("test.sock")).unwrap();
+    let untried = "it could not be tried whether its types are read as they are written: ";
+    assert!(log.has(&["Unclear.keep", untried, ".secret takes none of the values"]));
+    assert!(log.has(&["Unclear.take", "has no schema: there are two types Item that cannot be told apart"]));
+    assert!(!log.has(&["Unclear.clear"]));
+}
