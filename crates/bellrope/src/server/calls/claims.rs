@@ -25,7 +25,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(5);
 const CLEARED_AT: usize = 64;
 
 /// A process, or one of those that it calls for: its user, and what it is to breakers.
-pub(crate) type Asker = (u32, Caller);
+pub(crate) type Claimant = (u32, Caller);
 
 /// The claims that wait.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(crate) struct Claims {
     /// Had by the one that has asked for longest.
     oldest: Semaphore,
     /// Had by the one that asks, of each process.
-    lines: Mutex<HashMap<Asker, Weak<Semaphore>>>,
+    lines: Mutex<HashMap<Claimant, Weak<Semaphore>>>,
 }
 
 impl Default for Claims {
@@ -44,7 +44,7 @@ impl Default for Claims {
 
 impl Claims {
     /// Waits for so much room, after those of the same process that wait already.
-    pub(crate) async fn room(&self, process: Asker, holder: &Arc<Holder>, bytes: u64) -> Reservation {
+    pub(crate) async fn room(&self, process: Claimant, holder: &Arc<Holder>, bytes: u64) -> Reservation {
         let line = self.line(process);
         let _turn = line.acquire().await;
         let (mut oldest, mut waiting) = (pin!(self.oldest.acquire()), None);
@@ -61,7 +61,7 @@ impl Claims {
         }
     }
 
-    fn line(&self, process: Asker) -> Arc<Semaphore> {
+    fn line(&self, process: Claimant) -> Arc<Semaphore> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(line) = lines.get(&process).and_then(Weak::upgrade) {
             return line;
