@@ -213,7 +213,7 @@ async fn beat(membership: Arc<Membership>, link: Arc<Link>, instance: Arc<Instan
             instance.say_load().await;
         }
     };
-    noticing(stood_still, beats).await
+    noticing(stood_still, beats).await;
 }
 
 /// Does what is to be done, and tells before that for how long this thread stood still, if it did. To wait for NATS is not
