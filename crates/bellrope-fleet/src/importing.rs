@@ -9,6 +9,6 @@ mod programs;
 
 pub(crate) use self::{
     choice::{Choices, KnownInstance},
-    discovery::{Imports, Types},
+    discovery::{Imports, Types, in_front},
     importer::Importer,
 };

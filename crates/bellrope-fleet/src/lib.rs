@@ -43,7 +43,7 @@ pub use self::{
 const ROOM: u32 = 1024;
 
 /// Makes room in a server for the types of its fleet, and takes out what it leaves to that ([`Order::Only`]), or puts
-/// that behind it ([`Order::First`]). Call it after all
+/// that behind it ([`Order::First`]): until the server joins, and if it never does, it answers those itself. Call it after all
 /// other types are registered.
 #[must_use]
 pub fn prepare(builder: ServerBuilder, settings: &FleetSettings) -> ServerBuilder {
@@ -52,5 +52,5 @@ pub fn prepare(builder: ServerBuilder, settings: &FleetSettings) -> ServerBuilde
     }
     let left = |name: &str| settings.leaves_to_fleet(name) && !name.starts_with(OPERATOR);
     let builder = builder.room_for_types(ROOM);
-    if settings.order == Order::First { builder.behind(left) } else { builder.without(left) }
+    if settings.order == Order::First { importing::in_front(builder.behind(left)) } else { builder.without(left) }
 }

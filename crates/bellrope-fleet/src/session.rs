@@ -7,7 +7,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_nats::{Message, Subscriber};
@@ -16,7 +16,7 @@ use futures_util::StreamExt as _;
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{interval, sleep},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 use crate::{
@@ -199,21 +199,40 @@ fn link_lost(settings: &FleetSettings) -> FleetError {
 /// Says that this side lives, and ends what is lost, as long as the link lives.
 async fn beat(membership: Arc<Membership>, link: Arc<Link>, instance: Arc<Instance>) {
     let mut ticks = interval(BEAT);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut before = Instant::now();
-    loop {
-        ticks.tick().await;
-        let (now, last) = (Instant::now(), before);
-        before = now;
-        // Who stood still itself has not read yet what others said meanwhile.
-        let still = now.saturating_duration_since(last).saturating_sub(BEAT);
-        if still > BEAT {
-            membership.importer.stood_still(still);
-            instance.stood_still(still);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Who stood still itself has not read yet what others said meanwhile.
+    let stood_still = |still| {
+        membership.importer.stood_still(still);
+        instance.stood_still(still);
+    };
+    let beats = async {
+        loop {
+            ticks.tick().await;
+            membership.importer.beat(&link).await;
+            instance.beat().await;
+            instance.say_load().await;
         }
-        membership.importer.beat(&link).await;
-        instance.beat().await;
-        instance.say_load().await;
+    };
+    noticing(stood_still, beats).await;
+}
+
+/// Does what is to be done, and tells before that for how long this thread stood still, if it did. To wait for NATS is not
+/// to stand still: what others say is read meanwhile.
+async fn noticing<T>(stood_still: impl Fn(Duration), doing: impl Future<Output = T>) -> T {
+    let mut ticks = interval(BEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::pin!(doing);
+    loop {
+        tokio::select! {
+            biased;
+            due = ticks.tick() => {
+                let still = due.elapsed();
+                if still > BEAT {
+                    stood_still(still);
+                }
+            }
+            done = &mut doing => return done,
+        }
     }
 }
 
@@ -362,4 +381,27 @@ async fn answer_questions(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn to_wait_is_not_to_stand_still() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let told = Mutex::new(Duration::ZERO);
+        let note = |still: Duration| *told.lock().unwrap() += still;
+        let waited = 10 * BEAT;
+        runtime.block_on(noticing(note, async { sleep(waited).await }));
+        // A loaded machine stands still at times, but not all the time that is waited.
+        assert!(*told.lock().unwrap() < waited - 2 * BEAT, "{told:?}");
+        let before = *told.lock().unwrap();
+        runtime.block_on(noticing(note, async {
+            sleep(BEAT / 2).await;
+            std::thread::sleep(4 * BEAT);
+            sleep(BEAT / 2).await;
+        }));
+        assert!(*told.lock().unwrap() - before >= 2 * BEAT, "{told:?}");
+    }
 }

@@ -19,6 +19,8 @@ pub struct Asker {
     /// How far its name can be believed.
     pub kind: AskerKind,
     name: String,
+    /// Whether this process has the request in its books already, in the name of this asker.
+    pub(crate) is_booked: bool,
     /// The message type or the path that was asked; empty for a call within the process.
     pub endpoint: &'static str,
 }
@@ -44,7 +46,7 @@ impl Asker {
         let plain = |c: &char| c.is_ascii_alphanumeric() || "._-+:@/".contains(*c);
         let name: String = name.chars().filter(plain).take(MAX_NAME).collect();
         let kind = if name.is_empty() { AskerKind::Unknown } else { kind };
-        Self { kind, name, endpoint }
+        Self { kind, name, is_booked: false, endpoint }
     }
 
     /// The name; `unknown` if there is none.

@@ -210,6 +210,8 @@ pub enum ProviderError {
         retryable: bool,
         /// After how long that is worth it, where it was told.
         retry_after: Option<Duration>,
+        /// Whether a provider has it, or may have. If not, it took nothing.
+        sent: bool,
     },
     /// The provider answered with something else than was asked for, such as a web page.
     #[error("the provider answered with `{content_type}` instead of {expected}: {excerpt}; {fix}")]
@@ -447,6 +449,7 @@ impl ProviderError {
                 | Self::Suspended { .. }
                 | Self::Limited { .. }
                 | Self::Budget { .. }
+                | Self::Forwarded { sent: false, .. }
         )
     }
 

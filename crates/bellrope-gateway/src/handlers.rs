@@ -165,8 +165,19 @@ fn stream<T: WithNotes>(
     }
 }
 
+/// The key of the metadata of a call that this process has in its books already. Of no other process that is believed.
+pub(crate) const BOOKED: u8 = 0;
+
 /// Who calls, as the books are to know it.
 fn asker(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Asker {
+    let is_ours = call.process() == Some(std::process::id());
+    let is_booked = is_ours && call.metadata().is_some_and(|said| said.own_value(BOOKED).is_some());
+    let mut asker = asker_of(gateway, call, endpoint);
+    asker.is_booked = is_booked;
+    asker
+}
+
+fn asker_of(gateway: &Gateway, call: &OwnedCall, endpoint: &'static str) -> Asker {
     if !gateway.keeps_books() {
         return Asker::new(AskerKind::Unknown, "", endpoint);
     }

@@ -120,6 +120,11 @@ pub trait Provider: Send + Sync + 'static {
         false
     }
 
+    /// Whether it asks others, whose providers' names may stand before a model's: `PROVIDER/MODEL` goes to it whole.
+    fn asks_others(&self) -> bool {
+        false
+    }
+
     /// Sends a request as it came. Only for formats of which [`Provider::passes`] says so.
     fn pass(&self, _request: PassRequest) -> BoxFuture<'_, Result<Passed, PassError>> {
         let reason = format!("`{}` takes no request as it comes", self.name());

@@ -9,7 +9,7 @@ use std::{
 use bellrope::{
     Server,
     client::Style,
-    server::{Behind, OwnedCall, ServerBuilder},
+    server::{Behind, ChunkReceiver, ChunkSender, HandlerError, OwnedCall, ServerBuilder},
 };
 
 use super::{choice::Learnt, importer::Importer};
@@ -79,7 +79,8 @@ impl Imports {
             let name = imported.name.clone();
             // Calls are forwarded in the thread of the fleet, where their link is: it lives as long as the importer does.
             let fleet = tokio::runtime::Handle::current();
-            match server.add_types(|builder| self.register(builder.runtime(fleet), imported, None)) {
+            let asked = Asked::Fleet(Arc::clone(&self.importer));
+            match server.add_types(|builder| register(builder.runtime(fleet), imported, asked)) {
                 Ok(()) => {
                     tracing::info!(target: "bellrope::fleet", message_type = name, "message type of the fleet");
                     names.imported.insert(name);
@@ -94,49 +95,83 @@ impl Imports {
         }
     }
 
-    /// Puts the fleet in front of what this server has and asks it for first.
+    /// Has the fleet asked first for what this server has behind it.
     pub(crate) fn put_in_front(&self) {
         let Some(server) = self.types.upgrade() else { return };
         for own in server.behind() {
-            let (codec, schema) = own.payload_mark();
-            let imported = FleetType { name: own.name().to_owned(), style: number_of(own.style()), codec, schema };
-            let name = imported.name.clone();
-            // They run where the server's own handlers do, as one of those may answer.
-            match server.add_types(|builder| self.register(builder, imported, Some(Arc::new(own)))) {
-                Ok(()) => drop(self.names.lock().unwrap_or_else(PoisonError::into_inner).imported.insert(name)),
-                Err(error) => tracing::error!(target: "bellrope::fleet", "the fleet cannot be asked first: {error}"),
+            let importer: Arc<Importer> = Arc::clone(&self.importer);
+            if own.put_in_front(importer) {
+                self.names.lock().unwrap_or_else(PoisonError::into_inner).imported.insert(own.name().to_owned());
+            } else {
+                tracing::error!(target: "bellrope::fleet", message_type = own.name(), "another fleet is asked first");
             }
         }
     }
+}
 
-    fn register(&self, builder: ServerBuilder, imported: FleetType, own: Option<Arc<Behind>>) -> ServerBuilder {
-        let Some(style) = style_of(imported.style) else { return builder };
-        let (name, codec, schema) = (imported.name.clone(), imported.codec, imported.schema);
-        let (importer, imported) = (Arc::clone(&self.importer), Arc::new(imported));
-        let weight = own.as_ref().map_or(1, |own| own.weight());
-        let shared = move || (Arc::clone(&importer), Arc::clone(&imported), own.clone());
-        let builder = match style {
-            Style::Unary => builder.unary_async(&name, move |call: OwnedCall| {
-                let (importer, imported, own) = shared();
-                importer.forward(imported, own, call, None, None)
-            }),
-            Style::ServerStream => builder.server_stream(&name, move |call, outgoing| {
-                let (importer, imported, own) = shared();
-                async move { importer.forward(imported, own, call, None, Some(outgoing)).await.map(drop) }
-            }),
-            Style::ClientStream => builder.client_stream(&name, move |call, incoming| {
-                let (importer, imported, own) = shared();
-                importer.forward(imported, own, call, Some(incoming), None)
-            }),
-            Style::Duplex => builder.duplex(&name, move |call, incoming, outgoing| {
-                let (importer, imported, own) = shared();
-                async move { importer.forward(imported, own, call, Some(incoming), Some(outgoing)).await.map(drop) }
-            }),
-        };
-        let builder = builder.weight(&name, weight);
-        match codec {
-            0 => builder,
-            codec => builder.payload_mark(&name, codec, schema),
+/// Registers the types that are behind a fleet, which is asked for them first from when the server has joined it.
+pub(crate) fn in_front(builder: ServerBuilder) -> ServerBuilder {
+    builder.taken_behind().into_iter().fold(builder, |builder, own| {
+        let (codec, schema) = own.payload_mark();
+        let imported = FleetType { name: own.name().to_owned(), style: number_of(own.style()), codec, schema };
+        // They run where the server's own handlers do, as one of those may answer.
+        let weight = own.weight();
+        let name = imported.name.clone();
+        register(builder, imported, Asked::First(Arc::new(own))).weight(&name, weight)
+    })
+}
+
+/// Who is asked for a type.
+#[derive(Debug, Clone)]
+enum Asked {
+    /// The fleet alone.
+    Fleet(Arc<Importer>),
+    /// The fleet that is in front of what this server has, if there is one, and then that.
+    First(Arc<Behind>),
+}
+
+impl Asked {
+    async fn answer(
+        self,
+        imported: Arc<FleetType>,
+        call: OwnedCall,
+        incoming: Option<ChunkReceiver>,
+        outgoing: Option<ChunkSender>,
+    ) -> Result<Vec<u8>, HandlerError> {
+        match self {
+            Self::Fleet(importer) => importer.forward(imported, None, call, incoming, outgoing).await,
+            Self::First(own) => match own.front().and_then(|front| front.downcast::<Importer>().ok()) {
+                Some(importer) => importer.forward(imported, Some(own), call, incoming, outgoing).await,
+                None => own.answer(call, incoming, outgoing).await,
+            },
         }
+    }
+}
+
+fn register(builder: ServerBuilder, imported: FleetType, asked: Asked) -> ServerBuilder {
+    let Some(style) = style_of(imported.style) else { return builder };
+    let (name, codec, schema, imported) = (imported.name.clone(), imported.codec, imported.schema, Arc::new(imported));
+    let shared = move || (asked.clone(), Arc::clone(&imported));
+    let builder = match style {
+        Style::Unary => builder.unary_async(&name, move |call: OwnedCall| {
+            let (asked, imported) = shared();
+            asked.answer(imported, call, None, None)
+        }),
+        Style::ServerStream => builder.server_stream(&name, move |call, outgoing| {
+            let (asked, imported) = shared();
+            async move { asked.answer(imported, call, None, Some(outgoing)).await.map(drop) }
+        }),
+        Style::ClientStream => builder.client_stream(&name, move |call, incoming| {
+            let (asked, imported) = shared();
+            asked.answer(imported, call, Some(incoming), None)
+        }),
+        Style::Duplex => builder.duplex(&name, move |call, incoming, outgoing| {
+            let (asked, imported) = shared();
+            async move { asked.answer(imported, call, Some(incoming), Some(outgoing)).await.map(drop) }
+        }),
+    };
+    match codec {
+        0 => builder,
+        codec => builder.payload_mark(&name, codec, schema),
     }
 }

@@ -374,7 +374,9 @@ impl Instance {
             let registered = registered;
             let began = Instant::now();
             let outcome = running.run(part, &first).await;
-            offered.ended(began.elapsed(), outcome.is_err());
+            // Of a caller that went away nobody is to blame.
+            let failed = outcome.as_ref().is_err_and(|fault| *fault != Fault::Lost);
+            offered.ended(began.elapsed(), failed);
             if let Err(fault) = outcome {
                 registered.0.report(from, call, fault).await;
             }

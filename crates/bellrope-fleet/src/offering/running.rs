@@ -105,6 +105,20 @@ pub(super) struct Running {
     pub(super) left: Arc<Notify>,
 }
 
+/// A stream that is left to whoever comes back, not cancelled, if its link is lost before anybody has noticed.
+struct LeftIfLost {
+    stream: Option<AsyncStream>,
+    link: Arc<Link>,
+}
+
+impl Drop for LeftIfLost {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take().filter(|_| self.link.is_lost()) {
+            stream.leave();
+        }
+    }
+}
+
 /// What the local server is told of a call from the fleet. `vouched`: who asks, or nothing.
 pub(super) fn options(head: &Head<'_>, vouched: &str, left: Option<Duration>) -> CallOptions {
     let mut metadata = Metadata::new();
@@ -181,16 +195,19 @@ impl Running {
         }
     }
 
-    async fn server_stream(self, mut stream: AsyncStream) -> Result<(), Fault> {
+    async fn server_stream(self, stream: AsyncStream) -> Result<(), Fault> {
         let mut sending = self.sending();
+        let mut kept = LeftIfLost { stream: Some(stream), link: Arc::clone(&self.link) };
+        let Some(stream) = &mut kept.stream else { return Err(Fault::Lost) };
         let ended = tokio::select! {
-            ended = sending.chunks(&mut stream, |error, items| Fault::of(error, items > 0)) => Some(ended),
-            () = self.left.notified() => None,
+            biased;
+            () = self.left.notified() => Err(Fault::Lost),
+            ended = sending.chunks(stream, |error, items| Fault::of(error, items > 0)) => ended,
         };
-        ended.unwrap_or_else(|| {
+        if let (Err(Fault::Lost), Some(stream)) = (&ended, kept.stream.take()) {
             stream.leave();
-            Err(Fault::Lost)
-        })
+        }
+        ended
     }
 
     async fn client_stream(mut self, upload: AsyncUpload) -> Result<(), Fault> {

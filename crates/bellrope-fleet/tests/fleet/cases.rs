@@ -183,24 +183,31 @@ fn a_stream_that_runs_when_its_instance_drains_ends_whole() {
 #[test]
 fn statistics_are_what_was_called_and_a_stream_is_timed_to_its_end() {
     let Some(nats) = Nats::start() else { return };
-    let _there = offering(&nats.url());
+    let there = offering(&nats.url());
     let here = importing(&nats.url());
     let client = here.client();
     (0..7).for_each(|_| drop(client.call("echo", b"").unwrap()));
     (0..3).for_each(|_| drop(client.call("fail", b"").unwrap_err()));
     assert_eq!(client.stream("pauses", b"100").unwrap().map(Result::unwrap).count(), 3);
-    let mut counted = [(0, 0, 0); 3];
+    // Whose reader goes away has not failed.
+    let gone = importing(&nats.url());
+    let mut left = gone.client().stream("once", b"").unwrap();
+    left.next().unwrap().unwrap();
+    drop(gone);
+    eventually("the handler ends", || there.seen.dropped.load(Ordering::SeqCst) == 1);
+    drop(left);
+    let mut counted = [(0, 0, 0); 4];
     // A call is counted when its handler has ended, which its caller may hear a moment before that.
     eventually("all are counted", || {
         let listed = instances(&settings(&nats.url()), Duration::from_millis(300)).unwrap();
         let types: Vec<_> = listed.into_iter().flat_map(|instance| instance.types).collect();
-        counted = ["echo", "fail", "pauses"].map(|name| {
+        counted = ["echo", "fail", "pauses", "once"].map(|name| {
             let found = types.iter().find(|one| one.name == name);
             found.map_or((0, 0, 0), |found| (found.requests, found.errors, found.average_ns))
         });
-        counted.map(|(requests, ..)| requests) == [7, 3, 1]
+        counted[..3].iter().map(|(requests, ..)| *requests).eq([7, 3, 1])
     });
-    assert_eq!(counted.map(|(_, errors, _)| errors), [0, 3, 0]);
+    assert_eq!(counted.map(|(_, errors, _)| errors), [0, 3, 0, 0]);
     assert!(counted[2].2 >= 300_000_000, "{counted:?}");
 }
 

@@ -1,17 +1,24 @@
 //! Instances, importing servers and NATS servers that die, stop, or cannot be reached.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use bellrope::{CallError, Server, client::Client};
+use bellrope::{
+    CallError, Server,
+    client::Client,
+    server::{Cancelled, OwnedCall},
+};
 use bellrope_fleet::FleetSettings;
 use rustix::process::Signal;
 
 use bellrope_testkit::nats::{Nats, SOON, Way, eventually};
 
-use crate::servers::{Process, builder, importing, join, offering, socket};
+use crate::servers::{Process, Seen, builder, importing, join, offering, settings, socket};
 
 /// Who is gone is known within a second; twice that on a machine with other work.
 const KNOWN: Duration = Duration::from_secs(2);
@@ -56,6 +63,55 @@ fn a_link_that_is_cut_under_a_call_leaves_it_unknown_and_one_that_was_cut_before
     assert!(matches!(ended, Err(CallError::NotExecuted)), "{ended:?}");
     way.heal();
     eventually("the next link is made", || client.call("echo", b"").is_ok());
+}
+
+/// Notes how the call of a handler ended.
+struct Noting(Cancelled, Arc<[AtomicUsize; 2]>);
+
+impl Drop for Noting {
+    fn drop(&mut self) {
+        self.1[usize::from(self.0.is_withdrawn())].fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_stream_that_speaks_while_its_link_is_lost_is_left_and_not_withdrawn() {
+    const STREAMS: usize = 8;
+    let Some(nats) = Nats::start() else { return };
+    let way = Way::to(nats.port);
+    let ended = Arc::<[AtomicUsize; 2]>::default();
+    let speaking = |seen: &Arc<Seen>| {
+        let ended = Arc::clone(&ended);
+        builder(seen).server_stream("speaks", move |call: OwnedCall, mut chunks| {
+            let noting = Noting(call.cancelled(), Arc::clone(&ended));
+            async move {
+                let _noting = noting;
+                loop {
+                    chunks.send([7; 100]).await?;
+                    tokio::task::yield_now().await;
+                }
+            }
+        })
+    };
+    let _there = join(FleetSettings { offer: vec!["*".into()], ..settings(&way.url()) }, speaking).unwrap();
+    let here = importing(&nats.url());
+    let client = here.client();
+    for round in 1..=4 {
+        let mut streams: Vec<_> = (0..STREAMS).map(|_| client.stream("speaks", b"").unwrap()).collect();
+        streams.iter_mut().for_each(|stream| drop(stream.next().unwrap().unwrap()));
+        std::thread::scope(|scope| {
+            for mut stream in streams.drain(..) {
+                scope.spawn(move || while stream.next().is_some_and(|chunk| chunk.is_ok()) {});
+            }
+            way.cut();
+        });
+        eventually("the handlers end", || {
+            ended.iter().map(|ended| ended.load(Ordering::SeqCst)).sum::<usize>() == round * STREAMS
+        });
+        assert_eq!(ended[1].load(Ordering::SeqCst), 0, "withdrawn in round {round}");
+        way.heal();
+        eventually("it is back", || client.call("echo", b"").is_ok());
+    }
 }
 
 #[test]

@@ -253,7 +253,8 @@ impl Gateway {
     /// The request cannot be answered.
     pub async fn embed(&self, request: EmbeddingRequest) -> Result<Vec<u8>, ProviderError> {
         let upstream = self.upstream_of(request.provider.as_deref())?;
-        let account = self.books.as_ref().map(|books| upstream.open_vectors(books, &request)).transpose();
+        let books = self.books.as_ref().filter(|_| !request.asker.is_booked);
+        let account = books.map(|books| upstream.open_vectors(books, &request)).transpose();
         upstream.embed(request, account.inspect_err(log)?).await.inspect_err(log)
     }
 
@@ -298,7 +299,9 @@ impl Gateway {
     fn enter(&self, request: &mut ChatRequest) -> Result<Route, ProviderError> {
         request.notes.extend(self.model_name_notice(request.provider.as_deref(), request.model.as_deref()));
         let mut upstreams = self.upstreams_for(request)?;
-        let Some(books) = &self.books else { return Ok(Route { upstreams, accounts: None }) };
+        let Some(books) = self.books.as_ref().filter(|_| !request.asker.is_booked) else {
+            return Ok(Route { upstreams, accounts: None });
+        };
         let input_tokens = estimate_tokens(request);
         for _ in 0..MAX_MOVES {
             let first = upstreams.first().unwrap_or(&self.default);
@@ -311,6 +314,12 @@ impl Gateway {
                 }
                 Opened::Elsewhere { model, notice } => {
                     let (provider, model) = match model.split_once('/') {
+                        // Whoever answers there knows that name.
+                        Some((provider, _))
+                            if first.provider.asks_others() && !self.upstreams.contains_key(provider) =>
+                        {
+                            (first.provider.name().to_owned(), model)
+                        }
                         Some((provider, model)) => {
                             self.upstream_of(Some(provider))?;
                             (provider.to_owned(), model.to_owned())

@@ -14,7 +14,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::asker::{Asker, AskerKind};
 use crate::client::{AsyncChatClient, AsyncChatStream, ChatError};
-use crate::error::ProviderError;
+use crate::error::{Excerpt, ProviderError};
+use crate::handlers::BOOKED;
 use crate::message::{
     ChatRequest, Chunk, CompletionRequest, ModelInfo, ModelList, Prompt, ProviderHealth, SequencedChunk,
 };
@@ -85,7 +86,7 @@ impl ServedProvider {
             *model = None;
         }
         let Some((head, rest)) = model.as_deref().and_then(|model| model.split_once('/')) else { return };
-        if self.names.has(head, || self.list()).await {
+        if self.names.has(head, self.list()).await {
             (*provider, *model) = (Some(head.to_owned()), Some(rest.to_owned()));
         }
     }
@@ -100,7 +101,7 @@ impl ServedProvider {
     async fn begin(&self, mut request: ChatRequest) -> Result<(Vec<String>, AsyncChatStream), ProviderError> {
         self.route(&mut request.provider, &mut request.model).await;
         let session = request.user.as_deref().or_else(|| request.metadata.get("user_id")?.as_str());
-        let client = self.client(CallOptions::new().metadata(said(&request.asker, session))).await?;
+        let client = self.client(CallOptions::new().metadata(said(&request.asker, session)?)).await?;
         // What is kept for a reader that was lost is kept here, where the tool asks for it.
         request.resumable = false;
         let mut notes = Vec::new();
@@ -129,6 +130,10 @@ impl Provider for ServedProvider {
     fn limits(&self) -> ProviderLimits {
         // Whoever answers has breakers, and so has the message type; they know more of who fails.
         ProviderLimits { breaker: None, ..ProviderLimits::default() }
+    }
+
+    fn asks_others(&self) -> bool {
+        true
     }
 
     fn chat_stream(&self, request: ChatRequest) -> ProviderStream {
@@ -162,11 +167,11 @@ impl Provider for ServedProvider {
     fn embed(&self, mut request: EmbeddingRequest) -> BoxFuture<'_, Result<Vec<u8>, ProviderError>> {
         Box::pin(async move {
             self.route(&mut request.provider, &mut request.model).await;
-            let options = CallOptions::new().timeout(VECTORS).metadata(said(&request.asker, None));
+            let options = CallOptions::new().timeout(VECTORS).metadata(said(&request.asker, None)?);
             let client = self.client(options).await?;
             let asked = vectors::asked(&request)?;
             let answer = client.embed(&asked).await.map_err(|error| in_words(&error))?;
-            vectors::answered(&answer, &request.room)
+            vectors::answered(answer, request.room).await
         })
     }
 
@@ -187,16 +192,22 @@ impl Provider for ServedProvider {
 }
 
 /// What goes with a call of this asker.
-fn said(asker: &Asker, session: Option<&str>) -> Metadata {
-    let nothing = Metadata::new();
+///
+/// # Errors
+/// A token's name does not fit: without it nobody's budget would have the request.
+fn said(asker: &Asker, session: Option<&str>) -> Result<Metadata, ProviderError> {
+    // The gateway that asks keeps the books, where this process keeps any.
+    let booked = || Metadata::new().own(BOOKED, b"");
     let said = match asker.kind {
-        AskerKind::Token => nothing.clone().vouched(&format!("token {}", asker.name())),
-        AskerKind::Process | AskerKind::Program => nothing.clone().caller(asker.name()),
-        AskerKind::Unknown => Ok(nothing.clone()),
+        AskerKind::Token => booked().and_then(|said| said.vouched(&format!("token {}", asker.name()))),
+        AskerKind::Process | AskerKind::Program => {
+            booked().and_then(|said| said.caller(asker.name())).or_else(|_| booked())
+        }
+        AskerKind::Unknown => booked(),
     };
-    let said = said.unwrap_or(nothing);
+    let said = said.map_err(|error| ProviderError::InvalidRequest { reason: Excerpt::new(&error.to_string()) })?;
     // One that is too long, or is no text, keeps nothing together.
-    session.and_then(|session| said.clone().session(session).ok()).unwrap_or(said)
+    Ok(session.and_then(|session| said.clone().session(session).ok()).unwrap_or(said))
 }
 
 /// A text with a place to fill, of which the wire knows fewer fields.

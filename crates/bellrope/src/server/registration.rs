@@ -290,6 +290,13 @@ impl ServerBuilder {
         self
     }
 
+    /// What [`behind`](Self::behind) has taken out so far, for handlers that stand in front of it from the start.
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn taken_behind(&self) -> Vec<super::Behind> {
+        self.registry.behind()
+    }
+
     /// Registers the message types by which an operator watches a server and steers its breakers: those that the commands
     /// `top`, `health` and `breaker` ask. See [`status`](crate::status) for what they carry. Whoever may call this server may
     /// call them.

@@ -23,11 +23,17 @@ pub(super) fn forwarded(info: &ErrorInfo) -> ProviderError {
         message: Excerpt::new(&info.message),
         retryable: info.retryable,
         retry_after: None,
+        sent: is_sent(code),
     }
 }
 
+/// Whether a request that was refused with this code may have reached a provider.
+fn is_sent(code: &str) -> bool {
+    !matches!(code, "budget_exceeded" | "unavailable" | "not_configured" | "unknown_provider" | "unsupported_version")
+}
+
 pub(super) fn unreachable(error: &ConnectError) -> ProviderError {
-    told("connect", &format!("this server cannot be reached at its own socket: {error}"), true)
+    not_run("connect", &format!("this server cannot be reached at its own socket: {error}"), None)
 }
 
 /// The error of a call that has no answer.
@@ -42,15 +48,15 @@ pub(super) fn in_words(error: &ChatError) -> ProviderError {
 fn of_call(error: &CallError) -> ProviderError {
     match error {
         CallError::NotExecuted | CallError::ClosedByServer { may_have_run: false, .. } => {
-            told("connect", NOT_EXECUTED, true)
+            not_run("connect", NOT_EXECUTED, None)
         }
         // It is for the one who asks to say whether it may run once more.
         CallError::Unknown | CallError::ClosedByServer { .. } => told("disconnected", UNKNOWN, false),
         CallError::UnknownMessageType { name, .. } => {
-            told("unavailable", &format!("no instance of the fleet has offered {name} yet"), true)
+            not_run("unavailable", &format!("no instance of the fleet has offered {name} yet"), None)
         }
-        CallError::Rejected { retry_after, .. } => again("overloaded", &error.to_string(), *retry_after),
-        CallError::Exhausted { text } => again("overloaded", text, None),
+        CallError::Rejected { retry_after, .. } => not_run("overloaded", &error.to_string(), *retry_after),
+        CallError::Exhausted { text } => told("overloaded", text, true),
         CallError::DeadlineExceeded => told("timeout", &error.to_string(), false),
         CallError::Cancelled => ProviderError::Cancelled,
         CallError::MessageTooLarge { .. } => told("too_large", &error.to_string(), false),
@@ -71,11 +77,12 @@ fn of_handler(text: &str) -> ProviderError {
 }
 
 fn told(code: &'static str, words: &str, retryable: bool) -> ProviderError {
-    ProviderError::Forwarded { code, message: Excerpt::new(words), retryable, retry_after: None }
+    ProviderError::Forwarded { code, message: Excerpt::new(words), retryable, retry_after: None, sent: is_sent(code) }
 }
 
-fn again(code: &'static str, words: &str, retry_after: Option<Duration>) -> ProviderError {
-    ProviderError::Forwarded { code, message: Excerpt::new(words), retryable: true, retry_after }
+/// Of what is proven not to have run: it may be sent again.
+fn not_run(code: &'static str, words: &str, retry_after: Option<Duration>) -> ProviderError {
+    ProviderError::Forwarded { code, message: Excerpt::new(words), retryable: true, retry_after, sent: false }
 }
 
 #[cfg(test)]
@@ -86,6 +93,8 @@ mod tests {
     fn only_what_is_proven_not_to_have_run_asks_to_be_sent_again() {
         let said = |error| {
             let error = of_call(&error);
+            // What has run, or may have, counts.
+            assert_eq!(error.was_not_sent(), error.retryable(), "{error}");
             (error.code(), error.retryable())
         };
         assert_eq!(said(CallError::NotExecuted), ("connect", true));
@@ -100,6 +109,7 @@ mod tests {
         let handler = |text: &str| of_call(&CallError::Handler { code: 0, text: text.into() });
         let error = handler("budget_exceeded: the budget `few` allows no more");
         assert_eq!((error.code(), error.to_string().as_str()), ("budget_exceeded", "the budget `few` allows no more"));
+        assert!(error.was_not_sent(), "{error:?}");
         let error = handler("something: else");
         assert_eq!((error.code(), error.to_string().as_str()), ("provider_error", "something: else"));
         let info = ErrorInfo { code: "of a later version".into(), message: "m".into(), retryable: true };

@@ -1,6 +1,6 @@
 //! Types whose names were left to somebody else, who may ask what answered them before.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use bellrope_proto::handshake::Style;
 
@@ -47,6 +47,18 @@ impl Behind {
         self.0.weight
     }
 
+    /// Keeps what is asked before it, for whoever registered a type of this name in its place. Answers whether there was
+    /// nothing yet.
+    pub fn put_in_front(&self, front: Arc<dyn Any + Send + Sync>) -> bool {
+        self.0.front.set(front).is_ok()
+    }
+
+    /// What is asked before it, once that is [there](Self::put_in_front).
+    #[must_use]
+    pub fn front(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.0.front.get().cloned()
+    }
+
     /// Has a call answered as it would have been, with the halves that its style has. The answer of one with chunks from the
     /// server is empty.
     ///
@@ -80,7 +92,13 @@ impl Registry {
         let meant = |name: &str, handler: &Handler| is_meant(name) && !handler.runs_on_worker();
         for (name, handler) in self.entries.iter().filter(|(name, handler)| meant(name, handler)) {
             let (schema, weight) = (self.schemas.get(name).copied().unwrap_or_default(), self.weight_of(name));
-            self.behind.push(TakenOut { name: name.clone(), handler: Arc::clone(handler), schema, weight });
+            self.behind.push(TakenOut {
+                name: name.clone(),
+                handler: Arc::clone(handler),
+                schema,
+                weight,
+                front: Arc::default(),
+            });
         }
         let behind: Vec<_> = self.behind.iter().map(|behind| behind.name.clone()).collect();
         self.remove(|name| behind.iter().any(|taken| taken == name));

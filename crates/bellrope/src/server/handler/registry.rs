@@ -1,12 +1,12 @@
 //! Which handler answers which message type.
 
+#[cfg(feature = "tokio")]
+use std::{any::Any, future::Future, pin::Pin, sync::OnceLock};
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock},
 };
-#[cfg(feature = "tokio")]
-use std::{future::Future, pin::Pin};
 
 use bellrope_proto::{
     connection::{Failure, Reply},
@@ -108,6 +108,7 @@ pub(super) struct TakenOut {
     pub(super) handler: Arc<Handler>,
     pub(super) schema: SchemaMark,
     pub(super) weight: u32,
+    pub(super) front: Arc<OnceLock<Arc<dyn Any + Send + Sync>>>,
 }
 
 /// The types that were added, and the handlers of those that are there.
