@@ -123,21 +123,29 @@ impl Nats {
         self.home.path()
     }
 
-    /// Sends it a signal. Returns after [`Signal::STOP`] when all its threads stand still: until the one that gets the signal
-    /// has run, the others go on.
+    /// Sends it a [signal](signal).
     ///
     /// # Panics
     /// If it has ended.
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-        if signal == Signal::STOP {
-            let threads = format!("/proc/{}/task", self.child.id());
-            let stands_still = |stat: String| stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T'));
-            eventually("the NATS server stands still", || {
-                let mut stats = std::fs::read_dir(&threads).unwrap().flatten().map(|task| task.path().join("stat"));
-                stats.all(|stat| std::fs::read_to_string(stat).is_ok_and(stands_still))
-            });
-        }
+        self::signal(&self.child, signal);
+    }
+}
+
+/// Sends a process a signal. Returns after [`Signal::STOP`] when all its threads stand still: until the one that gets the signal
+/// has run, the others go on.
+///
+/// # Panics
+/// If it has ended.
+pub fn signal(process: &Child, signal: Signal) {
+    kill_process(Pid::from_child(process), signal).unwrap();
+    if signal == Signal::STOP {
+        let threads = format!("/proc/{}/task", process.id());
+        let stands_still = |stat: String| stat.rsplit(") ").next().is_some_and(|state| state.starts_with('T'));
+        eventually("the process stands still", || {
+            let mut stats = std::fs::read_dir(&threads).unwrap().flatten().map(|task| task.path().join("stat"));
+            stats.all(|stat| std::fs::read_to_string(stat).is_ok_and(stands_still))
+        });
     }
 }
 

@@ -12,9 +12,9 @@ use std::{
 use bellrope::{CallError, Client, Server, server::HandlerError};
 use bellrope_fleet::FleetSettings;
 use futures_util::StreamExt as _;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use bellrope_testkit::nats::{Nats, SOON, Way, eventually};
+use bellrope_testkit::nats::{Nats, SOON, Way, eventually, signal};
 
 use crate::{
     cases::{importing_what_is_gone, pretend, runtime},
@@ -203,13 +203,12 @@ fn an_instance_that_stands_still_in_mid_stream_is_lost_and_harms_nothing_when_it
     let client = here.client();
     let stream = || client.stream("count", &[0; 8]).unwrap().collect::<Result<Vec<_>, _>>();
     assert_eq!(stream().unwrap().len(), 50);
-    let pid = Pid::from_child(&there.child);
-    kill_process(pid, Signal::STOP).unwrap();
+    signal(&there.child, Signal::STOP);
     let stopped = Instant::now();
     let ended = stream();
     assert!(matches!(ended, Err(CallError::Unknown)), "{ended:?}");
     assert!(stopped.elapsed() < KNOWN, "{:?}", stopped.elapsed());
-    kill_process(pid, Signal::CONT).unwrap();
+    signal(&there.child, Signal::CONT);
     eventually("it answers again, whole", || {
         stream().is_ok_and(|chunks| chunks.iter().zip(0_u32..).all(|(chunk, n)| *chunk == n.to_le_bytes()))
     });
@@ -231,10 +230,9 @@ fn a_machine_that_stands_still_with_all_of_its_fleet_loses_no_call() {
     std::thread::scope(|scope| {
         let calling = scope.spawn(|| client.call("waits", &[7; 8]));
         eventually("it runs", || std::fs::read(notes(nats.home(), "there")).is_ok_and(|noted| noted == [7; 8]));
-        let members = [&there, &here].map(|member| Pid::from_child(&member.child));
-        let all = |signal| {
-            nats.signal(signal);
-            members.iter().for_each(|member| kill_process(*member, signal).unwrap());
+        let all = |what| {
+            nats.signal(what);
+            [&there, &here].into_iter().for_each(|member| signal(&member.child, what));
         };
         all(Signal::STOP);
         std::thread::sleep(Duration::from_millis(1_200));

@@ -141,11 +141,10 @@ impl AsyncCalls {
             max_chunk: session.connection.max_record(),
         };
         let held = Held { room: Some(room), ahead, permit: Some(permit), span };
-        let began = Instant::now();
         let turns = session.open.turns().are_of(session.budget_claim.holder(), runtime);
         let open = dispatch::start((runtime, turns), handler, request.message_type, call, &port, held);
         // What the handler does before its future is there, it does on the worker.
-        core.held_thread(request.message_type, open.started.saturating_duration_since(began));
+        core.held_thread(request.message_type, open.started.elapsed());
         session.open.insert(request.id, open);
         self.counters.began(request.message_type);
         KillPoint::Started.reached();

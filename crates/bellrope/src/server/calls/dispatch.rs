@@ -163,6 +163,8 @@ pub(crate) fn start(
     port: &Port,
     held: Held,
 ) -> OpenCall {
+    // Before the handler does anything: what is noted here when its task is on its way may be noted late.
+    let started = Instant::now();
     let (runtime, handler) = match handler {
         Handler::Elsewhere(elsewhere) => ((&elsewhere.0, runtime.1), &*elsewhere.1),
         handler => (runtime, handler),
@@ -199,7 +201,7 @@ pub(crate) fn start(
             stream(runtime, port, until, span, || handler(call, incoming, outgoing))
         }
     };
-    OpenCall { message_type, started: Instant::now(), deadline_us, held, task, cancelled, permits, upload }
+    OpenCall { message_type, started, deadline_us, held, task, cancelled, permits, upload }
 }
 
 /// How long a handler may run.
