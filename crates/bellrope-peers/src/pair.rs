@@ -25,7 +25,8 @@ const SCRIPT: &str = include_str!("../node/peer.mjs");
 pub(crate) fn measure(peer: Peer, task: &Task) -> anyhow::Result<Measured> {
     let home = Home::new()?;
     let (at_server, at_client) = task.placed.cpus().unzip();
-    let server = if peer.brings_its_server() { None } else { Some(Running::serve(peer, home.path(), task, at_server)?) };
+    let server =
+        if peer.brings_its_server() { None } else { Some(Running::serve(peer, home.path(), task, at_server)?) };
     let (pid, address) = match &server {
         Some((running, address)) => (running.child.id(), address.as_str()),
         None => (0, "-"),
