@@ -254,7 +254,7 @@ impl ServerBuilder {
     }
 
     /// As [`without`](Self::without), but what answered these types is kept, for whoever adds others of their names to the
-    /// running server: see [`Server::behind`]. Types that are answered on the worker stay as they are.
+    /// running server: see [`Server::behind`](crate::Server::behind). Types that are answered on the worker stay as they are.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
