@@ -51,18 +51,10 @@ impl Sending {
         loop {
             let next = match stream.next().now_or_never() {
                 Some(next) => next,
-                // Nothing waits for what is not there yet; but what comes while others have their turn goes along.
+                // Nothing waits for what is not there yet.
                 None => {
-                    if !self.gathered.is_empty() {
-                        tokio::task::yield_now().await;
-                    }
-                    match stream.next().now_or_never() {
-                        Some(next) => next,
-                        None => {
-                            self.flush().await?;
-                            stream.next().await
-                        }
-                    }
+                    self.flush().await?;
+                    stream.next().await
                 }
             };
             match next {
