@@ -1,4 +1,4 @@
-//! The troubles of `cases.rs` once more, each in another form.
+//! The problems of `cases.rs` once more, each in another form.
 
 use std::{
     collections::HashSet,
