@@ -28,10 +28,10 @@ const LISTEN: Duration = Duration::from_millis(100);
 /// How often to look, and whether to show it at all.
 #[derive(Debug, Args)]
 pub(crate) struct WatchArgs {
-    /// Milliseconds between two looks.
+    /// Milliseconds between two samples.
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(100..=60_000))]
     interval: u32,
-    /// Print what two looks, one interval apart, make, and end.
+    /// Take two samples one interval apart, print the result, and exit.
     #[arg(long)]
     pub(crate) once: bool,
     /// Print it as JSON; only with --once.

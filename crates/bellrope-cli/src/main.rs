@@ -51,11 +51,11 @@ struct Cli {
 enum Command {
     /// Serve `echo` and the AI gateway until a signal comes.
     Serve(serve::ServeArgs),
-    /// End a server in good order, whoever started it.
+    /// Stop a server gracefully, however it was started.
     Stop(stop::StopArgs),
     /// Ask an AI provider through a server, and print the answer as it comes.
     Chat(chat::ChatArgs),
-    /// Be the agent of an editor: the Agent Client Protocol on standard input and output.
+    /// Act as an editor's agent: the Agent Client Protocol on standard input and output.
     Acp(acp::AcpArgs),
     /// Call a method of a typed service with JSON, or any message type with raw bytes.
     Call(call::CallArgs),
@@ -67,14 +67,14 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Watch a server live: rates, latencies, memory, breakers, message types.
     Top(top::TopArgs),
-    /// Say what stands in the way of a server here, and what fixes it.
+    /// Check this machine for what prevents a server from working, and say how to fix it.
     Doctor(doctor::DoctorArgs),
-    /// Say how a server is. Exit code 0 if it is healthy.
+    /// Show a server's health. Exit code 0 if it is healthy.
     Health(health::HealthArgs),
-    /// See the circuit breakers of a server, and open, close or reset them by hand.
+    /// Show the circuit breakers of a server, and open, close or reset them by hand.
     #[command(subcommand)]
     Breaker(breaker::BreakerCommand),
-    /// Who is in a fleet, and what a fleet of some size takes.
+    /// The instances of a fleet, and what a fleet of a given size needs.
     #[cfg(feature = "fleet")]
     #[command(subcommand)]
     Fleet(commands::fleet::FleetCommand),
@@ -82,22 +82,22 @@ enum Command {
     #[cfg(not(feature = "fleet"))]
     #[command(hide = true)]
     Fleet(commands::no_fleet::AnyArgs),
-    /// What AI requests took and cost, by day, model, provider or client.
+    /// Show what AI requests took and cost, by day, model, provider or client.
     Usage(usage::UsageArgs),
-    /// Tokens by which tools at the API port are told apart, each with its budget.
+    /// Make, list and remove tokens, by which the API port tells tools apart, each with its budget.
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// What the settings are and where they come from, or what is wrong with a configuration file.
+    /// Show the settings and where they come from, or check a configuration file.
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Print a completion script for a shell.
     Completions(manual::CompletionsArgs),
     /// Write the manual, a page a command, into a directory.
     Man(manual::ManArgs),
-    /// Measure.
+    /// Run a benchmark.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
-    /// Put a server under more load and more harm than it will ever see, and check what it promises.
+    /// Put a server under more load and more faults than in use, and check what it promises.
     Stress(stress::StressArgs),
     /// The server half of a measurement.
     #[command(hide = true)]

@@ -55,7 +55,7 @@ The configuration file is TOML, and every key of it has a default:
   socket = "/run/bellrope/bellrope.sock"
   health = "127.0.0.1:9090"
   api_port = 8484
-  api_threads = 2                      # that serve it; 0, the default, for one for each CPU, up to four
+  api_threads = 2                      # threads of the API port; 0 (default): one per CPU, at most four
   log = "info"
   log_file = "/var/log/bellrope.log"   # with FILE.1 never more than log_file_bytes, 16 MiB
   otlp_endpoint = "http://127.0.0.1:4318"   # where spans of calls go, in a program built with --features otlp
@@ -73,23 +73,23 @@ The configuration file is TOML, and every key of it has a default:
   window = "day"
   tokens = 2000000
 
-Every key may also stand in the environment, as in BELLROPE_SERVER__MAX_CONNECTIONS=500 or BELLROPE_LOG=debug, and be
-given as in --set server.max_connections=500. Flags come before the environment (BELLROPE_CONFIG names the file; there are
-also BELLROPE_PROVIDER, RUST_LOG, OPENAI_BASE_URL, OPENAI_API_KEY, OPENAI_MODEL), and that comes before the file.
+Every key can also be set by a variable (BELLROPE_SERVER__MAX_CONNECTIONS=500, BELLROPE_LOG=debug) or by a flag
+(--set server.max_connections=500). Flags override variables, variables override the file. BELLROPE_CONFIG names the
+file; BELLROPE_PROVIDER, RUST_LOG, OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL are read, too.
 `bellrope config show` prints every setting and where it comes from.
 
-SIGHUP reads all of it again, files with keys too. At once change: how much is logged, all of [gateway], [server.breaker],
-prices and budgets, and of [server] what limits connections, handshakes and waiting; an answer under way keeps its provider. Of everything
-else the log says that it needs a restart. Settings with a fault in them change nothing.
+SIGHUP reloads the settings and the files with keys. These change at once: the log level, all of [gateway],
+[server.breaker], prices and budgets, and the limits of [server] on connections, handshakes and waiting. An answer under
+way keeps its provider. The log names everything else, which needs a restart. Settings with a fault change nothing.
 
-A service manager may hand over the socket (LISTEN_FDS), is told when the server is ready and when it stops
-(NOTIFY_SOCKET), and has its watchdog fed by the workers' own loops (WATCHDOG_USEC).
+A service manager may hand over the socket (LISTEN_FDS). It is told when the server is ready and when it stops
+(NOTIFY_SOCKET), and the workers' own loops feed its watchdog (WATCHDOG_USEC).
 
-With exit_when_idle_ms it ends when nobody was connected for so long, and nothing came to its API port. It also ends,
-after its last client, when its socket was removed or replaced.
+With exit_when_idle_ms the server ends when it had no connection and no request at its API port for that time. It also
+ends, after its last client, when its socket was removed or replaced.
 
-SIGTERM and SIGINT stop the server: nothing new is taken, and what is under way has 5 seconds to end. A second one ends
-it at once, with 143 or 130."#;
+SIGTERM and SIGINT stop the server gracefully: it takes nothing new, and calls under way have 5 seconds to end. A second
+signal ends it at once, with exit code 143 or 130."#;
 
 /// What to serve, and where.
 #[derive(Debug, Default, Args)]
@@ -164,7 +164,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     of_port.answers().keep_awake(server.metrics().activity());
     books.watch(&server.metrics());
     let help =
-        "Lines of the log that were lost, because nobody took what came before them or they could not be written.";
+        "Lines of the log that were lost, because the lines before them were not read or they could not be written.";
     server.metrics().watch_counter("ipc_log_lines_lost_total", help, stderr::lost());
     let health = health.map(|address| start_health(address, &server)).transpose()?;
     let start_api = |port| ApiPort::start(port, api_threads, of_port, keys, &server.metrics());

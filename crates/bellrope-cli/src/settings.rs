@@ -50,7 +50,7 @@ const OFF: &str = "off";
 pub(crate) struct SettingsArgs {
     #[command(flatten)]
     pub(crate) server: SocketArg,
-    /// The AI provider that answers requests which name none [default: embedded].
+    /// The AI provider for requests that name no provider [default: embedded].
     #[arg(long, value_name = "NAME")]
     pub(crate) provider: Option<String>,
     /// Serve health and metrics over HTTP at this address [default: not at all].
@@ -63,20 +63,20 @@ pub(crate) struct SettingsArgs {
     /// Connections open at once [default: 2000].
     #[arg(long, value_name = "COUNT")]
     pub(crate) max_connections: Option<u32>,
-    /// Worker threads; 0 for one for every four CPUs [default: 0].
+    /// Worker threads; 0: one per four CPUs [default: 0].
     #[arg(long, value_name = "COUNT")]
     pub(crate) workers: Option<u32>,
-    /// How much is logged: error, warn, info, debug, trace, or pairs such as bellrope=debug [default: info].
+    /// The log level: error, warn, info, debug, trace, or pairs such as bellrope=debug [default: info].
     #[arg(long, value_name = "LEVEL")]
     pub(crate) log: Option<String>,
-    /// How it is logged [default: pretty].
+    /// The form of the log [default: pretty].
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
     /// Log into this file instead of standard error, once the server is ready; a full one is moved to FILE.1 [default: not
     /// at all].
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
-    /// End when nobody was connected for so long, as in 90s, 10m or 2h [default: never].
+    /// End when there was no connection and no request at the API port for this time: 90s, 10m, 2h [default: never].
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) exit_when_idle: Option<Duration>,
     /// Any other key of the configuration, as in `server.max_in_flight=64`. May be given several times.

@@ -31,7 +31,7 @@ const OWN: [&str; 3] = ["RUST_LOG", "OTEL_EXPORTER_OTLP_ENDPOINT", "LLVM_PROFILE
 pub(crate) struct ServerArg {
     #[command(flatten)]
     socket: SocketArg,
-    /// Start no server where none runs. $BELLROPE_NO_SPAWN, if it is set, says the same.
+    /// Start no server where none runs. $BELLROPE_NO_SPAWN, if it is set, means the same.
     #[arg(long)]
     no_spawn: bool,
 }
@@ -103,7 +103,7 @@ fn spawn(socket: &Path) -> anyhow::Result<Spawn> {
     Ok(spawn.log(Some(log)).on_start(|started| {
         let log = started.log.map(|log| format!(", and logs to {}", log.display())).unwrap_or_default();
         output::note(format_args!(
-            "no server ran, so one was started: process {}, which ends when nobody uses it any more{log}",
+            "no server ran, so one was started: process {}, which ends when no client uses it any more{log}",
             started.pid
         ));
     }))

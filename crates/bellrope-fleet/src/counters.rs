@@ -39,7 +39,7 @@ impl Counters {
     pub fn metrics(&self) -> [(&'static str, &'static str, Arc<AtomicU64>); 11] {
         [
             ("ipc_fleet_forwarded_total", "Calls that were forwarded to the fleet.", &self.forwarded),
-            ("ipc_fleet_not_executed_total", "Forwarded calls that nobody has run, as is proven.", &self.not_executed),
+            ("ipc_fleet_not_executed_total", "Forwarded calls that are proven not to have run.", &self.not_executed),
             ("ipc_fleet_unknown_total", "Forwarded calls that were lost and may have run.", &self.unknown),
             ("ipc_fleet_taken_total", "Calls from the fleet that ran here.", &self.taken),
             (
@@ -53,7 +53,7 @@ impl Counters {
                 &self.forged,
             ),
             ("ipc_fleet_refused_total", "Calls from the fleet that were refused before they ran.", &self.refused),
-            ("ipc_fleet_orphaned_total", "Calls from the fleet that lost whoever had asked.", &self.orphaned),
+            ("ipc_fleet_orphaned_total", "Calls from the fleet whose caller was lost.", &self.orphaned),
             ("ipc_fleet_foreign_total", "Messages from NATS that could not be read.", &self.foreign),
             ("ipc_fleet_messages_total", "Messages that were handed to NATS.", &self.sent),
             ("ipc_fleet_links_total", "Connections to NATS that were made.", &self.links),

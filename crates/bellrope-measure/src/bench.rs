@@ -44,40 +44,40 @@ pub(crate) use throughput::BusyConnections;
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
-    /// What was promised, each with what was found and PASS or FAIL.
+    /// Measure the criteria (Bellrope's goals), and print value, target and PASS or FAIL for each.
     Criteria(criteria::CriteriaArgs),
-    /// Any number of connections open at once, each answering a call, and what they cost the server.
+    /// Open any number of connections at once, call on each, and show what they cost the server.
     Connections(connections::ConnectionsArgs),
-    /// Memory and CPU time of a server with 10 to 10,000 connections, idle and busy.
+    /// Measure memory and CPU time of a server with 10 to 10,000 connections, idle and busy.
     Memory(memory::MemoryArgs),
-    /// Full round trips of one caller, with the machine's own limits (a bare cache-line ping-pong, bare slots) from the same
-    /// run.
+    /// Measure full round trips of one caller, beside the machine's own limits in the same run: a bare cache-line ping-pong,
+    /// bare slots.
     Rtt(rtt::RttArgs),
-    /// Calls a second, over any number of connections, each with any number of calls in flight, beside what bare slots in
-    /// shared memory carry in the same run.
+    /// Measure calls a second over any number of connections and calls in flight, beside bare slots in shared memory in the
+    /// same run.
     Throughput(throughput::ThroughputArgs),
-    /// Echoes of large messages, beside the machine's own `memcpy` in the same run.
+    /// Measure echoes of large messages, beside the machine's own `memcpy` in the same run.
     Large(large::LargeArgs),
-    /// One caller beside a thousand that saturate the server, with priority and without.
+    /// Measure one caller beside a thousand that saturate the server, with priority and without.
     Priority(priority::PriorityArgs),
-    /// What a client that floods does to the polite ones.
+    /// Measure what a client that floods does to polite clients.
     Fairness(fairness::FairnessArgs),
-    /// How soon clients have found a killed server again, once another listens.
+    /// Measure how soon clients of a killed server are connected again, once another one listens.
     Reconnect(reconnect::ReconnectArgs),
-    /// What it costs to take a connection from a pool.
+    /// Measure what it costs to take a connection from a pool.
     Pool(pool::PoolArgs),
-    /// Round trips and CPU time of the policies of waiting, beside two processes that sleep on a futex.
+    /// Measure round trips and CPU time of the waiting policies, beside two processes that sleep on a futex.
     Spin(spin::SpinArgs),
-    /// What more CPUs and NUMA nodes would carry: a model, with a check of what it rests on.
+    /// Predict what more CPUs and NUMA nodes would carry, by a model, and check what the model assumes.
     Scaling(scaling::ScalingArgs),
-    /// What types add to a call, with both codecs, beside calls of the same bytes in the same run.
+    /// Measure what types add to a call, with both codecs, beside calls of the same bytes in the same run.
     Typed(typed::TypedArgs),
-    /// What the AI gateway adds to a chunk on its way from its provider, and how many chunks a second a stream carries.
+    /// Measure what the AI gateway adds to a chunk from its provider, and how many chunks a second a stream carries.
     Gateway(gateway::GatewayArgs),
-    /// What the API port adds to a request and to a chunk, beside the provider itself and a bare relay in the same run.
+    /// Measure what the API port adds to a request and to a chunk, beside the provider itself and a bare relay in the same run.
     Port(port::PortArgs),
-    /// What a call and a stream through a fleet cost, beside NATS alone in the same run, and how soon calls succeed after a
-    /// kill.
+    /// Measure what a call and a stream through a fleet cost, beside NATS alone in the same run, and how soon calls succeed
+    /// after a kill.
     #[cfg(feature = "fleet")]
     Fleet(fleet::FleetArgs),
     /// Not in this program.

@@ -19,8 +19,8 @@ Examples:
 
 Starts a server on a private socket in a process of its own, streams a chat through it, and then measures the criteria as \
 `bellrope bench criteria` does, among them 100 clients with 1,000 calls each. Ends by itself within 30 seconds, and leaves \
-nothing behind. The exit code is 0 only if no criterion fails; what cannot be measured here is said to be so and decides \
-nothing.";
+nothing behind. The exit code is 0 only if no criterion fails. Criteria that this machine cannot measure are printed as \
+`not measured` and fail nothing.";
 
 /// How to show the outcome.
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@
 //! | [`mod@demo`] | a chat and the criteria in one command |
 //! | [`served`] | what is measured: the message types of `bellrope serve` |
 //! | [`slots`] | bare slots in shared memory, the least that a call can be |
-//! | [`mod@stress`] | suites that put a server under more load and more harm than it will ever see |
+//! | [`mod@stress`] | suites that put a server under more load and more faults than in use |
 //!
 //! A measurement starts the program that it is part of once more, with the hidden sub-commands `bench-server` and
 //! `stress-client`. So a program that offers measurements has those, too, and hands over its counting allocator, which only

@@ -1,4 +1,4 @@
-//! Suites that put a server under more load and more harm than it will ever see, and check what it promises.
+//! Suites that put a server under more load and more faults than in use, and check what it promises.
 //!
 //! The server is a child process with a private socket, as in a measurement; who loads it are threads of this process,
 //! and clients in processes of their own where they are to be killed. Each suite says what it found for each of its

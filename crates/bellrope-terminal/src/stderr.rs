@@ -158,7 +158,7 @@ impl Queue {
             if state.untold > 0 {
                 let untold = std::mem::take(&mut state.untold);
                 state.writing = true;
-                return format!("{untold} lines of the log were lost: nobody took what came before them\n")
+                return format!("{untold} lines of the log were lost: the lines before them were not read\n")
                     .into_bytes();
             }
             self.empty.notify_all();
@@ -235,7 +235,7 @@ mod tests {
         assert!(!queue.lock().lines.is_empty(), "there is nobody to write them to");
 
         // When somebody reads at last, everything that was kept comes, and how much was not.
-        let told = format!("{lost} lines of the log were lost: nobody took what came before them\n");
+        let told = format!("{lost} lines of the log were lost: the lines before them were not read\n");
         let mut read = vec![0; (pushed - lost) as usize * LINE.len() + told.len()];
         reader.read_exact(&mut read).unwrap();
         assert_eq!(String::from_utf8(read).unwrap().trim_start_matches('x'), told);

@@ -51,10 +51,10 @@ const HELP: &str = r#"Examples:
   bellrope acp
   bellrope acp --provider openai --model gpt-5-mini --system 'Answer briefly.'
 
-Editors start it themselves: docs/editors.md has what to write into whose settings. It speaks the Agent Client Protocol,
-version 1, on standard input and output, and nothing else is written there; it logs to standard error. Where no
-server runs it starts one in the background, as `bellrope chat` does, and it finds a server again that is restarted. It
-ends when standard input does.
+Editors start it themselves: docs/editors.md has the settings for each editor. It speaks the Agent Client Protocol,
+version 1, on standard input and output, and writes nothing else there; it logs to standard error. Where no server runs it
+starts one in the background, as `bellrope chat` does, and it reconnects to a server that is restarted. It ends when
+standard input does.
 
 Sessions are kept in $XDG_STATE_HOME/bellrope/acp_sessions, readable by you alone: at most 200, 128 MiB, 90 days. Editors list,
 load and delete them; --no-store keeps none. Keys of --setup are in $XDG_STATE_HOME/bellrope/keys."#;

@@ -50,7 +50,7 @@ pub(crate) struct CallArgs {
     /// has let us in.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
     timeout: u32,
-    /// What carries the call: shared memory, the socket alone, or that where there is no memory to share.
+    /// What carries the call; auto: shared memory, and the socket where memory cannot be shared.
     #[arg(long, value_enum, default_value_t = Carrier::Auto)]
     transport: Carrier,
     /// Print each answer of a typed method as {"ok": ...}, {"error": ...} (its own error) or {"failure": ...}.
@@ -194,7 +194,7 @@ fn in_time(error: CallError, timeout: u32) -> anyhow::Error {
         }
         CallError::Connect(ConnectError::Io { path, source }) if source.kind() == io::ErrorKind::TimedOut => {
             anyhow!(
-                "the server at {} let nobody in within {timeout} s: it is stopped or overloaded; give it longer with \
+                "the server at {} let no client in within {timeout} s: it is stopped or overloaded; give it longer with \
                  --timeout",
                 path.display()
             )

@@ -33,7 +33,7 @@ Examples:
   bellrope generate markdown --service Files > FILES.md
   bellrope list --schema > schemas.json && bellrope generate ts --from schemas.json
 
-The clients stand on the packages `bellrope` for Node and Python. The same schemas make the same text, byte by byte.";
+The clients use the packages `bellrope` for Node and Python. The same schemas make the same text, byte by byte.";
 
 /// The most letters of a codec's name that are shown.
 const MAX_LETTERS: usize = 64;

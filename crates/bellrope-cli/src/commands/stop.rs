@@ -101,7 +101,7 @@ impl Running {
         // The kernel names whoever made the socket: of one that a service manager hands over, the service manager.
         if listener == 0 || written != Some(listener) {
             bail!(
-                "whoever listens at {} has not made its socket by itself, or not on this system: end it where it was \
+                "the process that listens at {} has not made its socket by itself, or not on this system: end it where it was \
                  started, as by `systemctl stop` or in its container",
                 path.display()
             );

@@ -17,19 +17,19 @@ Examples:
   bellrope token add claude --budget 5USD/day --budget 60requests/minute
 
 A tool shows its token as its API key: `Authorization: Bearer TOKEN` or `x-api-key: TOKEN`. Only a hash of it is kept, in
-tokens.json beside the ledger, or in the file that tokens.path names. With tokens.required = true the API port answers nobody
-without one.";
+tokens.json beside the ledger, or in the file that tokens.path names. With tokens.required = true the API port answers only
+tools with a token.";
 
 /// What to do with them.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make a token for a tool, and print it. Nobody can print it again.
+    /// Make a token for a tool, and print it. It is shown only this once.
     #[command(after_help = HELP)]
     Add(AddArgs),
     /// List the names of the tools that have a token, with their budgets.
     #[command(after_help = "Example:\n  bellrope token list --json")]
     List(ListArgs),
-    /// Take the token of a tool away.
+    /// Remove the token of a tool: it is refused from now on.
     #[command(after_help = "Example:\n  bellrope token remove codex")]
     Remove(RemoveArgs),
 }

@@ -42,10 +42,10 @@ pub(crate) struct UsageArgs {
     command: Option<UsageCommand>,
     #[command(flatten)]
     place: Place,
-    /// What requests are summed by.
+    /// Group by.
     #[arg(long, value_enum, default_value_t = Kind::Day)]
     by: Kind,
-    /// From when on: a number of days, as in 7d, or a day, as in 2026-11-01 [default: everything].
+    /// Only requests since: a number of days, as in 7d, or a day, as in 2026-11-01 [default: everything].
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     since: Option<i64>,
     /// Print JSON instead of a table.
@@ -61,17 +61,21 @@ enum UsageCommand {
 
 /// What to erase. With several options, what fits all of them.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bellrope usage forget --before 90d\n  bellrope usage forget --client 'codex (token)'\n\n\
+                  With --before and --client only the requests that fit both are erased."
+)]
 #[group(id = "what", required = true, multiple = true, args = ["before", "client", "all"])]
 struct ForgetArgs {
     #[command(flatten)]
     place: Place,
-    /// What is from before: a number of days ago, as in 90d, or a day, as in 2026-11-01.
+    /// Erase requests older than this: a number of days, as in 90d, or a day, as in 2026-11-01.
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     before: Option<i64>,
-    /// What this client asked: a name, or one with its kind, as in 'codex (token)'.
+    /// Erase this client's requests: a name, or one with its kind, as in 'codex (token)'.
     #[arg(long, value_name = "NAME")]
     client: Option<String>,
-    /// Everything.
+    /// Erase everything.
     #[arg(long, conflicts_with_all = ["before", "client"])]
     all: bool,
     /// Print JSON instead of text.

@@ -104,7 +104,7 @@ fn a_broken_file_is_named_and_passed_over_and_no_id_reaches_beyond_the_folder() 
     let path = sessions(&home).join(format!("{bad}.json"));
     fs::write(&path, "{").unwrap();
     assert_eq!(listed(&mut editor).len(), 1);
-    editor.agent.said(&format!("the session in {} is passed over: ", path.display()));
+    editor.agent.said(&format!("the session in {} is ignored: ", path.display()));
     let words = format!("the session in {} cannot be read: ", path.display());
     assert!(message(&editor.ask("session/load", &of(&bad)).0).starts_with(&words));
     for stranger in ["../bellrope", "/etc/passwd", "nobody", ""] {

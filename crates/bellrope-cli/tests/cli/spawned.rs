@@ -249,7 +249,7 @@ fn an_idle_server_ends_well_and_says_why() {
     assert_eq!(home.run(["call", "echo", "ding"]).succeeded(), "ding");
     let finished = server.finish();
     assert_eq!(finished.code, Some(0), "{finished:?}");
-    assert!(finished.stderr.contains("ending: nobody was here for 10ms (exit_when_idle_ms)"), "{finished:?}");
+    assert!(finished.stderr.contains("ending: no client was here for 10ms (exit_when_idle_ms)"), "{finished:?}");
     assert!(!exists(&home.socket()));
     let error = home.run(["serve", "--exit-when-idle", "10"]).failed(2);
     assert!(error.contains("give a number with ms, s, m or h, as in 10m"), "{error}");
@@ -261,7 +261,7 @@ fn a_server_whose_socket_is_removed_serves_its_last_client_and_ends() {
     let server = home.serve::<&str>([]);
     let client = Client::connect(home.socket()).unwrap();
     fs::remove_file(home.socket()).unwrap();
-    server.said("the socket was removed or replaced: nobody can find this server any more");
+    server.said("the socket was removed or replaced: no client can find this server any more");
     assert_eq!(client.call("echo", b"ding").unwrap(), b"ding");
     // The path is free for the next one at once.
     let _next = home.serve::<&str>([]);

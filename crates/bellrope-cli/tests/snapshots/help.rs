@@ -17,7 +17,7 @@ fn below(help: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_command_has_the_help_that_it_had() {
+fn every_command_has_the_help_that_it_had_and_those_that_do_something_an_example() {
     let stage = Stage::new();
     let mut asked = vec![Vec::<String>::new()];
     let mut files = Vec::new();
@@ -36,7 +36,11 @@ fn every_command_has_the_help_that_it_had() {
             format!("{}.txt", ["bellrope".to_owned()].into_iter().chain(path.clone()).collect::<Vec<_>>().join("-"));
         freeze(&format!("help/{file}"), &shown);
         files.push(file);
-        asked.extend(below(&long.stdout).into_iter().map(|name| [path.clone(), vec![name]].concat()));
+        let commands = below(&long.stdout);
+        let has_example =
+            long.stdout.contains("\nExample:\n  bellrope ") || long.stdout.contains("\nExamples:\n  bellrope ");
+        assert!(!commands.is_empty() || has_example, "the help of {path:?} has no example");
+        asked.extend(commands.into_iter().map(|name| [path.clone(), vec![name]].concat()));
     }
     files.sort_unstable();
     assert!(files.len() > 30, "{files:?}");

@@ -131,9 +131,9 @@ impl Upstream {
         };
         let name = self.provider.name();
         if lines::OF_CALLERS.may_come() {
-            warn!(target: TARGET, provider = name, "a fallback is passed over: no key of a tool {why}");
+            warn!(target: TARGET, provider = name, "a fallback is skipped: no key of a tool {why}");
         }
-        Some(format!("the fallback `{name}` was passed over: it takes the tool's own key, and none {why}"))
+        Some(format!("the fallback `{name}` was skipped: it takes the tool's own key, and none {why}"))
     }
 
     /// Counts a request that goes on to a fallback.

@@ -377,7 +377,7 @@ async fn a_tools_key_goes_to_fallbacks_that_take_it_and_to_no_other() {
     // There is no key: it is passed over, and that is said.
     let before = refusing.requests().len();
     let way = send(&gateway, CHAT, STREAM, None).await;
-    let over = "the fallback `second` was passed over: it takes the tool's own key, and none came with the request";
+    let over = "the fallback `second` was skipped: it takes the tool's own key, and none came with the request";
     assert_eq!(notes(&way), format!("{over}; {}", passed_on("first", "third", "overloaded")));
     assert_eq!(refusing.requests().len(), before);
     let told: Vec<_> = soon(gateway.chat_stream(ChatRequest::user("Hi")).collect()).await;

@@ -48,9 +48,10 @@ Examples:
   bellrope bench criteria
   bellrope bench criteria --json
 
-Client and server are two processes, on a CPU each where there are two. The exit code is 0 only if no criterion fails. What \
-cannot be measured here is said to be so and decides nothing: coverage is read from target/coverage/summary.json under the \
-current directory, where scripts/coverage leaves it, and Node is timed where `node` is installed.";
+Client and server are two processes, on a CPU each where there are two. The exit code is 0 only if no criterion fails. Criteria \
+that this machine cannot measure are printed as `not measured` and fail nothing: coverage is read from \
+target/coverage/summary.json under the current directory, where scripts/coverage leaves it, and Node is timed where `node` is \
+installed.";
 
 /// How to measure the criteria.
 #[derive(Debug, Clone, Args)]

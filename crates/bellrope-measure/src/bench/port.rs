@@ -61,10 +61,10 @@ it takes for one. The shares are measured beside a provider that answers at once
     mut_arg("quick", |arg| arg.help("Measure for 10 seconds in all, if less exactly"))
 )]
 pub struct PortArgs {
-    /// Threads that serve the port; 0 for one for each CPU, up to four.
+    /// Threads of the port; 0: one per CPU, at most four.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
     threads: u32,
-    /// How long the provider computes: a request that follows another takes so many microseconds without the port. 0: not at all.
+    /// How long the provider computes, in microseconds: so that a request without the port takes this long. 0: not at all.
     #[arg(long, value_name = "US", default_value_t = 34, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     provider_us: u32,
     #[command(flatten)]

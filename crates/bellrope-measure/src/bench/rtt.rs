@@ -22,6 +22,9 @@ const LIMIT_TIME: Duration = Duration::from_secs(2);
 /// How to measure round trips.
 #[derive(Debug, Clone, Args)]
 #[command(mut_arg("seconds", |arg| arg.required(false).default_value("2")))]
+#[command(
+    after_help = "Examples:\n  bellrope bench rtt --size 64\n  bellrope bench rtt --size 1024 --seconds 10 --json"
+)]
 pub struct RttArgs {
     #[command(flatten)]
     payload: SizeArgs,

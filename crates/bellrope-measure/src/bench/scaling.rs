@@ -37,9 +37,9 @@ Examples:
   bellrope bench scaling
   bellrope bench scaling --json
 
-docs/scaling.md has the model and what it assumes. What can be checked on this machine is: whether the time until a worker looks \
-at a connection grows with their number as predicted, and where there are four CPUs, whether two workers carry twice as much \
-as one. Nothing is judged.";
+docs/scaling.md has the model and what it assumes. The command checks whether the time until a worker looks at a connection \
+grows with their number as predicted and, with four CPUs or more, whether two workers carry twice as much as one. There is no \
+PASS or FAIL.";
 
 /// How to check the model.
 #[derive(Debug, Clone, Args)]

@@ -35,9 +35,9 @@ Examples:
   bellrope bench spin
   bellrope bench spin --quick --json
 
-A caller that blocks makes one call after another, with a gap before each. Up to 100 us it passes the gap computing, which does \
-not count as its CPU time; longer ones it sleeps. The limit of waiters that sleep, a ping-pong of the two processes over a \
-futex, has the same gaps in the same run.";
+A caller that blocks makes one call after another, with a gap before each. Gaps of up to 100 us it passes computing, which does \
+not count as its CPU time; longer gaps it sleeps through. The limit of waiters that sleep, a ping-pong of the two processes over \
+a futex, has the same gaps in the same run.";
 
 /// How to compare the policies of waiting.
 #[derive(Debug, Clone, Args)]

@@ -25,7 +25,11 @@ const SLICES: u32 = 10;
 
 /// How to measure calls a second.
 #[derive(Debug, Clone, Args)]
-#[command(mut_arg("seconds", |arg| arg.required(false).default_value("2")))]
+#[command(
+    after_help = "Examples:\n  bellrope bench throughput --connections 1 --size 64 --depth 64\n  \
+                  bellrope bench throughput --connections 1000 --size 1024 --depth 1 --json",
+    mut_arg("seconds", |arg| arg.required(false).default_value("2"))
+)]
 pub struct ThroughputArgs {
     #[command(flatten)]
     payload: SizeArgs,

@@ -139,7 +139,7 @@ impl Dispatcher {
             Incoming::Notification { method, params } => self.notification(&method, &params),
             Incoming::Response { id, answer } => {
                 if !id.is_some_and(|id| self.agent.questions.answered(&id, answer)) {
-                    tracing::debug!(target: TARGET, "a response to nothing is passed over");
+                    tracing::debug!(target: TARGET, "a response to nothing is ignored");
                 }
             }
             Incoming::Refused(error) => {
@@ -152,7 +152,7 @@ impl Dispatcher {
     /// Answers a request whose line is too long, if its beginning has the id. Else nobody could tell the editor which
     /// request is lost, and it would wait for ever. A line that is no object asks for nothing.
     async fn refuse(&mut self, beginning: &str) -> io::Result<()> {
-        let told = format!("a line of more than {MAX_LINE} bytes was passed over; attach less");
+        let told = format!("a line of more than {MAX_LINE} bytes was ignored; attach less");
         let (id, error) = match rpc::id_in(beginning) {
             Some(id) => (id, Error::invalid_request().data(Value::from(told))),
             None if beginning.trim_start().starts_with('{') => {
@@ -270,7 +270,7 @@ impl Dispatcher {
                     withdrawn.notify_one();
                 }
             }
-            _ => tracing::debug!(target: TARGET, method, "a notification is passed over"),
+            _ => tracing::debug!(target: TARGET, method, "a notification is ignored"),
         }
     }
 }
@@ -582,7 +582,7 @@ mod tests {
         let _ = far.input.as_mut().unwrap().write_all(text.as_bytes()).await;
         let _ = far.input.as_mut().unwrap().write_all(b"\n").await;
         let error = far.serving.await.unwrap().unwrap_err();
-        assert!(error.to_string().contains("was passed over"), "{error}");
+        assert!(error.to_string().contains("was ignored"), "{error}");
     }
 
     #[tokio::test]

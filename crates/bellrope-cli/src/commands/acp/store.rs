@@ -136,7 +136,7 @@ impl Store {
                 .and_then(|file| header(&mut BufReader::new(file), id));
             match read {
                 Ok(header) => headers.push(header),
-                Err(why) => broken.push(format!("the session in {} is passed over: {why}", path.display())),
+                Err(why) => broken.push(format!("the session in {} is ignored: {why}", path.display())),
             }
         }
         headers.sort_by(|a, b| (b.updated, &b.id).cmp(&(a.updated, &a.id)));

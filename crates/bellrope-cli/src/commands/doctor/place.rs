@@ -73,7 +73,7 @@ pub(super) fn server(socket: &Path) -> Vec<Finding> {
         Ok(client) => running(&client, socket),
         Err(ConnectError::NoServer { .. }) => vec![Finding::warn(
             check,
-            format!("nobody listens at {shown}: a server that was killed left it"),
+            format!("no server listens at {shown}: a server that was killed left it"),
             "nothing to do: the next server clears it away",
         )],
         Err(error) => {
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(server(&socket)[0].level, Level::Ok, "there is none");
         drop(UnixListener::bind(&socket).unwrap());
         let finding = &server(&socket)[0];
-        assert!(finding.level == Level::Warn && finding.found.contains("nobody listens"), "{finding:?}");
+        assert!(finding.level == Level::Warn && finding.found.contains("no server listens"), "{finding:?}");
         fs::remove_file(&socket).unwrap();
         fs::write(&socket, "precious").unwrap();
         assert_eq!(server(&socket)[0].level, Level::Fail);

@@ -11,9 +11,9 @@ use crate::message::ErrorInfo;
 
 /// What a request hears that is proven not to have run.
 const NOT_EXECUTED: &str =
-    "nobody has taken the request, so it has not run: no instance of the fleet is there, or the way to it is lost";
+    "no server has taken the request, so it has not run: no instance of the fleet is there, or the way to it is lost";
 /// What a request hears that may have run.
-const UNKNOWN: &str = "whoever had the request is lost, or the way to it is: it may have run, in part or to its end";
+const UNKNOWN: &str = "the server that had the request is lost, or the way to it: it may have run, in part or to its end";
 
 /// An error as whoever answers has told it.
 pub(super) fn forwarded(info: &ErrorInfo) -> ProviderError {

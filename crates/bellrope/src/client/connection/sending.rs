@@ -57,7 +57,7 @@ impl Connection {
     ) -> Result<(MessageType, Limit<'a>), CallError> {
         options.without_retry(form, NO_OTHER_SERVER)?;
         options
-            .without_token(form, "nobody waits who could look at a token; use Connection::cancel with the call's id")?;
+            .without_token(form, "no caller waits that could look at a token; use Connection::cancel with the call's id")?;
         Ok((self.find(target)?, Limit::of(options)))
     }
 

@@ -100,7 +100,7 @@ impl Retirement {
         match ending {
             Ending::Idle => {
                 let limit = core.live.exit_when_idle();
-                tracing::info!("ending: nobody was here for {limit:?} (exit_when_idle_ms)");
+                tracing::info!("ending: no client was here for {limit:?} (exit_when_idle_ms)");
             }
             Ending::SocketGone => tracing::warn!("ending: the socket is gone, and so is the last client"),
         }
@@ -116,7 +116,7 @@ impl Retirement {
             path.give_up();
             tracing::warn!(
                 path = %path.path.display(),
-                "the socket was removed or replaced: nobody can find this server any more, so it ends with its last client"
+                "the socket was removed or replaced: no client can find this server any more, so it ends with its last client"
             );
         }
     }

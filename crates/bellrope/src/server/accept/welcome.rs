@@ -134,7 +134,7 @@ pub(crate) fn reason(error: &io::Error) -> String {
         }
         Some(Shortage::DescriptorsInFlight) => format!(
             "more descriptors of user {} are in flight than its limit on open files allows (ETOOMANYREFS): some process \
-             of this user sends descriptors that nobody takes; end it, or raise the limit",
+             of this user sends descriptors that no process takes; end it, or raise the limit",
             process::user_id()
         ),
         Some(Shortage::Memory) => "the server has no memory left for a connection".to_owned(),
