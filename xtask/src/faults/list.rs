@@ -66,11 +66,11 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
         "Waking",
         &[
             (13, "A wake-up is lost", "the mark of a sleeper stands in the very word whose swap commits a record"),
-            (14, "A wake-up without a cause", "whoever wakes looks again, and sleeps on if there is nothing"),
+            (14, "A wake-up without a cause", "the side that wakes looks again, and sleeps on if there is nothing"),
             (
                 15,
                 "A peer never rings",
-                "every wait of a client has a deadline; at the server a request that nobody rings for waits alone, and holds nothing",
+                "every wait of a client has a deadline; at the server a request without a ring waits alone, and holds nothing",
             ),
             (
                 16,
@@ -94,7 +94,7 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
                 "Connections without end",
                 "limits in all and for each user, refused in words; a process that breaks the protocol over and over waits",
             ),
-            (21, "Descriptors that nobody asked for", "no room for them is offered, so the kernel closes them"),
+            (21, "Descriptors that were not asked for", "no room for them is offered, so the kernel closes them"),
             (
                 22,
                 "No descriptor is left for a newcomer",
@@ -112,7 +112,7 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
             ),
             (
                 25,
-                "Somebody else's socket or directory stands at the path",
+                "Another user's socket or directory is at the path",
                 "the directory must be ours, real, and closed to others; a client trusts its own user's server and root's",
             ),
             (
@@ -180,7 +180,7 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
             ),
             (
                 39,
-                "An answer that nobody asked for, or a second one",
+                "An answer that was not asked for, or a second one",
                 "only a call that is under way takes one, and only the first",
             ),
             (40, "A deadline passes while a call waits", "looked at once more before it runs"),
@@ -202,7 +202,7 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
             (43, "A permit is lost to a cancel, a panic or an early return", "dropping it gives its place back"),
             (44, "A permit from before settles what came after", "each carries the generation that it belongs to"),
             (45, "Too many probes", "each probe is decided where no other can be decided meanwhile"),
-            (46, "Half-open, and nobody calls", "that state ends by itself"),
+            (46, "Half-open, and no call comes", "that state ends by itself"),
             (47, "Clients' mistakes open it for all", "they do not count"),
         ],
     ),
@@ -253,19 +253,19 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
             ),
             (
                 57,
-                "A connection ends and nobody learns why",
+                "A connection ends without a reason",
                 "every refusal and every drop has a reason, a counter and a line, limited in rate",
             ),
             (
                 58,
                 "A message that costs a multiple of its bytes: nested JSON, many small values",
-                "the arguments of calls are kept as text; what else a request takes is counted before it is read, and needs room in the buffer budget; large requests are read by a thread that serves nobody else",
+                "the arguments of calls are kept as text; what else a request takes is counted before it is read, and needs room in the buffer budget; large requests are read by a thread without connections",
             ),
             (
                 59,
                 "One connection, process or user holds the buffer budget with what it does not read or send",
-                "unread streams count as stalled; while others wait, nobody gets more than his share, and who lets them wait \
-                 with more than that is put out, the heaviest first",
+                "unread streams count as stalled; while others wait, no connection gets more than its share, and one that keeps \
+                 them waiting with more than that is closed, the heaviest first",
             ),
             (
                 60,
@@ -274,24 +274,24 @@ pub(crate) const GROUPS: &[(&str, &[Fault])] = &[
             ),
             (
                 61,
-                "Standard error is a pipe that nobody reads",
+                "Standard error is a pipe that is not read",
                 "a bounded queue and one thread that writes; what finds no room is lost, counted, and said later",
             ),
             (
                 62,
                 "Unfinished handshakes or silent connections take every place",
-                "charged to their process, user or address; the oldest of whoever holds most gives way",
+                "charged to their process, user or address; the oldest of the one that holds most gives way",
             ),
             (
                 63,
                 "A visit to a connection without end in time",
-                "bounded in time as in messages, and of what many bring at once (rings, hang-ups, newcomers) each round does a few; after a long one the worker looks after whoever slept meanwhile",
+                "bounded in time as in messages, and of what many bring at once (rings, hang-ups, newcomers) each round does a few; after a long one the worker visits the connections that slept meanwhile",
             ),
             (
                 64,
                 "A handler blocks a worker or an async thread",
-                "a bounded pool for handlers that block, one's own runtime or as many async threads as are set; whoever holds a \
-                 thread for over 10 ms is counted, and named in the log once a minute",
+                "a bounded pool for handlers that block, a runtime of your own or as many async threads as are set; a handler that \
+                 holds a thread for over 10 ms is counted, and named in the log once a minute",
             ),
             (
                 65,
