@@ -2,6 +2,8 @@
 //
 // `code` is the outcome's name. `retryable` says whether the same call may be sent again without running twice.
 
+import { textOf } from './json.js';
+
 export class BellropeError extends Error {
   constructor(message, options) {
     super(message, options);
@@ -227,7 +229,7 @@ function shown(error) {
   if (error instanceof Error) return error.message;
   let text;
   try {
-    text = typeof error === 'string' ? error : (JSON.stringify(error) ?? String(error));
+    text = typeof error === 'string' ? error : (textOf(error) ?? String(error));
   } catch {
     text = String(error);
   }

@@ -28,7 +28,8 @@ export function decodeJson(bytes) {
   return LONG.test(text) ? JSON.parse(markIntegers(text), unmarked) : JSON.parse(text);
 }
 
-function textOf(value) {
+/** A value as JSON, with numbers that it cannot say as `null`. */
+export function textOf(value) {
   try {
     return JSON.stringify(value);
   } catch (error) {

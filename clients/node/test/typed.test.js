@@ -160,3 +160,8 @@ test('leaving a stream of values cancels it, and return settles what waits', { .
   await assert.rejects(all(client.streamJson('count', 1e9, { timeout: 20 })), { code: 'DeadlineExceeded' });
   await dropped(5);
 });
+
+test('an error says its numbers, however large', () => {
+  const error = new ServiceError('Jobs.get', { NotFound: { id: 2n ** 64n - 1n } });
+  assert.equal(error.message, 'Jobs.get: {"NotFound":{"id":18446744073709551615}}');
+});

@@ -123,8 +123,15 @@ pub(crate) fn filter(text: &str) -> Result<Targets, String> {
     }
     // "bellrope=" is everything of a target, as "bellrope" is.
     let parts: Vec<&str> = parts.iter().map(|part| part.strip_suffix('=').unwrap_or(part)).collect();
-    parts.join(",").parse().map_err(|error| unusable(&error))
+    let targets: Targets = parts.join(",").parse().map_err(|error| unusable(&error))?;
+    // A fleet's link says itself, once, what its library says at this level.
+    let is_named = parts.iter().any(|part| part.starts_with(LIBRARY));
+    let is_everything = targets.default_level().is_some_and(|level| level == LevelFilter::INFO);
+    Ok(if is_everything && !is_named { targets.with_target(LIBRARY, LevelFilter::WARN) } else { targets })
 }
+
+/// The target of a library whose lines at the level info repeat ours.
+const LIBRARY: &str = "async_nats";
 
 type Part = Box<dyn Layer<Registry> + Send + Sync>;
 
@@ -180,7 +187,7 @@ mod tests {
         };
         assert_eq!(of("debug", "trace").unwrap().to_string(), "debug");
         assert_eq!(of(" ", "bellrope=trace").unwrap().to_string(), "bellrope=trace");
-        assert_eq!(of("", "").unwrap().to_string(), "info");
+        assert_eq!(of("", "").unwrap(), filter("info").unwrap());
     }
 
     #[test]
@@ -213,6 +220,10 @@ mod tests {
             ("bellrope=", "bellrope", LevelFilter::TRACE),
             ("bellrope", "bellrope", LevelFilter::TRACE),
             ("bellrope", "hyper", LevelFilter::OFF),
+            ("info", "async_nats", LevelFilter::WARN),
+            ("info, async_nats=info", "async_nats", LevelFilter::INFO),
+            ("debug", "async_nats", LevelFilter::DEBUG),
+            ("error", "async_nats", LevelFilter::ERROR),
         ] {
             let filter = of(text);
             for level in [tracing::Level::ERROR, tracing::Level::WARN, tracing::Level::INFO, tracing::Level::DEBUG] {

@@ -18,9 +18,12 @@ mod units;
 
 use std::{process::ExitCode, time::Duration};
 
+use bellrope_books::TokenError;
+#[cfg(feature = "fleet")]
+use bellrope_fleet::FleetError;
 use bellrope_measure::{bench, bench_server, demo, stress};
 use bellrope_shm::CountingAllocator;
-use bellrope_terminal::{WrongSettings, apart, signals, stderr};
+use bellrope_terminal::{WrongSettings, apart, in_words, signals, stderr};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use commands::{acp, breaker, call, chat, config, doctor, generate, health, list, manual, stop, token, top, usage};
@@ -149,8 +152,13 @@ fn main() -> ExitCode {
 
 /// Wrong settings end a command as wrong usage does.
 fn as_wrong_settings(error: anyhow::Error) -> anyhow::Error {
-    match error.is::<settings::Faults>() || error.is::<logging::Unusable>() {
-        true => WrongSettings(Some(error.to_string())).into(),
+    let is_wrong = error.is::<settings::Faults>()
+        || error.is::<logging::Unusable>()
+        || matches!(error.downcast_ref(), Some(TokenError::Name { .. } | TokenError::Budget(_)));
+    #[cfg(feature = "fleet")]
+    let is_wrong = is_wrong || matches!(error.downcast_ref(), Some(FleetError::Setting(_) | FleetError::File { .. }));
+    match is_wrong {
+        true => WrongSettings(Some(in_words(&error))).into(),
         false => error,
     }
 }

@@ -312,7 +312,6 @@ impl Settings {
             }
             let words = match self.origins.of(&key) {
                 Origin::Default => error.to_string(),
-                Origin::File { .. } if provider.is_some() => format!("{}: {error}", self.origins.naming(&key)),
                 origin => format!("{origin}: {error}"),
             };
             Fault { provider, ..Fault::of(key, words) }

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
 };
 
@@ -64,6 +65,9 @@ pub(crate) fn environment(name: &str) -> Option<OsString> {
 /// Says what to do about a server that was not there, or is of another version.
 pub(crate) fn explain(error: ConnectError) -> anyhow::Error {
     let path = match &error {
+        ConnectError::NoServer { path, .. } if is_another_file(path) => {
+            return anyhow!("{} is not a socket; give a server's socket with --socket or {VARIABLE}", path.display());
+        }
         ConnectError::NoServer { path, .. } => path,
         ConnectError::Handshake(
             HandshakeError::Version { .. } | HandshakeError::Refused { status: HandshakeStatus::Version, .. },
@@ -71,6 +75,11 @@ pub(crate) fn explain(error: ConnectError) -> anyhow::Error {
         _ => return error.into(),
     };
     NoServer(format!("{error}; start one with `{}`", command("serve", path))).into()
+}
+
+/// Whether something else than a socket is at the path, where no server can be started.
+fn is_another_file(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket())
 }
 
 /// Says what to do about a path that another server has.
@@ -114,6 +123,8 @@ mod tests {
         let text = explained(default_socket_path());
         assert!(text.contains(&default_socket_path().display().to_string()), "{text}");
         assert!(text.ends_with("start one with `bellrope serve`"), "{text}");
+        let text = explained("/etc/passwd".into());
+        assert_eq!(text, "/etc/passwd is not a socket; give a server's socket with --socket or BELLROPE_SOCKET");
         let text = explained("/run/o'hara/my bell.sock".into());
         assert!(text.ends_with(r"start one with `bellrope serve --socket '/run/o'\''hara/my bell.sock'`"), "{text}");
     }

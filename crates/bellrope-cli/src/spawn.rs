@@ -39,16 +39,20 @@ pub(crate) struct ServerArg {
 impl ServerArg {
     /// Connects to the server, and starts it if none runs and that is not forbidden.
     pub(crate) async fn connect(&self) -> anyhow::Result<AsyncClient> {
-        let found = AsyncClient::with(self.socket.config()).await;
-        match found {
+        match self.find().await {
             Ok(client) => Ok(client),
-            Err(error) if self.may_not_spawn() => Err(socket::explain(error)),
+            Err(error) if self.may_not_spawn() => Err(error),
             // Whether it means that one is to be started is known to those who start one.
             Err(_) => {
                 let spawn = spawn(&self.socket.path())?;
                 AsyncClient::connect_or_spawn(self.socket.config(), &spawn).await.map_err(explain)
             }
         }
+    }
+
+    /// Connects to the server if one runs.
+    pub(crate) async fn find(&self) -> anyhow::Result<AsyncClient> {
+        AsyncClient::with(self.socket.config()).await.map_err(socket::explain)
     }
 
     /// A client of the next server, where one was gone for good, as this error says. Any other error comes back, and so does

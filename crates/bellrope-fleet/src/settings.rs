@@ -200,6 +200,27 @@ impl FleetSettings {
         }
     }
 
+    /// Reads the files that these settings name. The key of each that cannot be used, and why.
+    #[must_use]
+    pub fn unusable_files(&self) -> Vec<(&'static str, String)> {
+        let files = [
+            ("credentials", &self.credentials),
+            ("nkey_seed_file", &self.nkey_seed_file),
+            ("password_file", &self.password_file),
+            ("token_file", &self.token_file),
+            ("signing_seed_file", &self.signing_seed_file),
+            ("ca_file", &self.ca_file),
+            ("certificate_file", &self.certificate_file),
+            ("key_file", &self.key_file),
+        ];
+        let files = files.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?)));
+        let faults = files.filter_map(|(key, path)| {
+            let error = std::fs::read_to_string(path).err()?;
+            Some((key, format!("names {}, which cannot be used: {error}", path.display())))
+        });
+        faults.collect()
+    }
+
     /// Whether the fleet is asked for a message type although this server may have it itself.
     #[must_use]
     pub fn leaves_to_fleet(&self, name: &str) -> bool {

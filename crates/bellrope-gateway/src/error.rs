@@ -250,8 +250,8 @@ pub enum ProviderError {
     NoRoom(Excerpt),
     /// No answer of this id is kept for whoever asks.
     #[error(
-        "no answer of this id is kept here for you: answers are kept for a while, for who asked for it alone, and \
-         not when the server starts anew; ask again"
+        "no answer of this id is kept here for you: answers are kept for a while (gateway.answers.keep_s), only for who \
+         asked for them, and not across a restart of the server; ask again"
     )]
     UnknownAnswer,
     /// An answer cannot be gone on with from this place.

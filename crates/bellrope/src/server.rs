@@ -54,7 +54,7 @@ pub use self::handler::{
     behind::Behind,
     owned_call::{Cancelled, ClaimedRoom, OwnedCall, RoomClaims, Vouched},
     parts::{ReplyWriter, RequestReader},
-    streams::{ChunkReceiver, ChunkSender, SendError},
+    streams::{CallerGone, ChunkReceiver, ChunkSender, SendError},
 };
 pub use self::{
     accept::retirement::Ending,

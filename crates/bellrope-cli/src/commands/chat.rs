@@ -90,7 +90,8 @@ pub(crate) fn run(args: ChatArgs) -> Outcome {
     let outcome = if let Some(id) = resume {
         let id = id.map_or_else(kept::last, Ok)?;
         runtime.block_on(show(json, async |screen| {
-            let client = server.connect().await?;
+            // A server that is started now has no answer.
+            let client = server.find().await.context("the answer cannot be gone on with")?;
             turn::resume(&client, &id, screen).await
         }))
     } else if text.is_none() && io::stdin().is_terminal() {

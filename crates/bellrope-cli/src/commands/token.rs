@@ -121,7 +121,7 @@ fn add(args: &AddArgs) -> Outcome {
     for warning in warnings {
         output::note(format_args!("warning: the budget {warning}"));
     }
-    output::note(format_args!("the token of `{}`, which is said this once:", made.name));
+    output::note(format_args!("the token of `{}`, shown only this once:", made.name));
     output::line(format_args!("{}", made.token))
 }
 

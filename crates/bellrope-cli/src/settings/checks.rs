@@ -125,6 +125,16 @@ pub(super) fn document(document: &Document, origins: &Origins) -> Vec<Fault> {
     found.faults
 }
 
+/// Which files of the fleet's settings cannot be read here.
+#[cfg(feature = "fleet")]
+pub(super) fn files_of_fleet(fleet: &bellrope_fleet::FleetSettings, origins: &Origins) -> Vec<Fault> {
+    let mut found = Found { origins, faults: Vec::new() };
+    for (key, fault) in fleet.unusable_files() {
+        found.add(&format!("fleet.{key}"), fault);
+    }
+    found.faults
+}
+
 fn server(document: &Document, found: &mut Found<'_>) {
     let ring_bytes = document.server.ring_bytes;
     if let Err(BreakerSetting { key, value, expected }) = document.server.breaker.check() {

@@ -143,8 +143,13 @@ impl Layers {
                 for (name, value) in table {
                     let current = current_name(&name);
                     if current != name && self.values.contains_key(current) {
+                        let mut keys = places.get_ref().keys();
+                        let span = keys.find(|key| key.get_ref().as_ref() == name).map(Spanned::span);
+                        let (line, column) = place(&text, &span.unwrap_or_default());
                         let path = path.display();
-                        self.fault(format!("{path}: {name} is another name of {current}; give one of them"));
+                        let fault =
+                            format!("{path}:{line}:{column}: {name} is another name of {current}; give one of them");
+                        self.faults.push(((line, column), fault));
                     }
                     self.values.insert(current.to_owned(), value);
                 }

@@ -106,7 +106,7 @@ fn the_api_port_has_an_earlier_name_everywhere() {
     assert_eq!(port("", &both, &[]), Some(3), "the name of today counts");
     assert_eq!(port("", &both, &[("openai_port", "4")]), Some(4));
     let fault = error("openai_port = 1\napi_port = 2");
-    assert!(fault.contains("openai_port is another name of api_port"), "{fault}");
+    assert!(fault.contains(":1:1: openai_port is another name of api_port"), "{fault}");
     let fault = error("openai_port = \"x\"");
     assert!(fault.contains(":1:1: api_port"), "{fault}");
 }
@@ -270,7 +270,7 @@ fn a_provider_that_does_not_exist_is_named_with_what_chose_it() {
     let told = text("", &[("BELLROPE_PROVIDER", "delphi")]);
     assert!(told.starts_with("BELLROPE_PROVIDER: ") && told.contains("`delphi`"), "{told}");
     let told = text("[gateway]\nprovider = \"delphi\"", &[]);
-    assert!(told.contains(":2:1: gateway.provider: "), "{told}");
+    assert!(told.contains(":2:1: gateway.provider is `delphi`, "), "{told}");
     let told = text("[gateway]\nfallback = [\"delphi\"]", &[]);
     assert!(told.contains(":2:1: gateway.fallback names `delphi`"), "{told}");
 }

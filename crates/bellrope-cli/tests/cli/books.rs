@@ -76,8 +76,16 @@ fn usage(home: &Home, arguments: &[&str]) -> Value {
 fn add_token(home: &Home, name: &str, budgets: &[&str]) -> String {
     let budgets = budgets.iter().flat_map(|budget| ["--budget", budget]);
     let made = home.run(["token", "add", name].into_iter().chain(budgets));
-    assert!(made.stderr.contains("which is said this once"), "{made:?}");
+    assert!(made.stderr.contains("shown only this once"), "{made:?}");
     made.succeeded().trim().to_owned()
+}
+
+#[test]
+fn a_token_that_cannot_be_made_is_wrong_usage() {
+    let home = Home::new();
+    let error = home.run(["token", "add", "a b"]).failed(2);
+    assert!(error.contains("\"a b\" is no name for a token"), "{error}");
+    home.run(["token", "add", "a", "--budget", "much"]).failed(2);
 }
 
 #[test]
@@ -431,7 +439,7 @@ fn settings_of_the_books_that_cannot_be_used_are_named_with_their_place() {
     server.said("there is no token \"codex\"");
     add_token(&home, "codex", &[]);
     home.run(["config", "check", path.to_str().unwrap()]).succeeded();
-    let wrong = home.run(["token", "add", "other", "--budget", "1000/day"]).failed(1);
+    let wrong = home.run(["token", "add", "other", "--budget", "1000/day"]).failed(2);
     assert!(
         wrong.contains("1000tokens/day, 1000requests/day, or money with its currency, as in 1000USD/day"),
         "{wrong}"

@@ -70,7 +70,7 @@ fn config_check_says_everything_that_is_wrong_and_ends_with_2() {
     assert_eq!((&json["ok"], json["faults"].as_array().unwrap().len()), (&false.into(), 2));
     let unknown = home.config("[gateway]\nprovider = \"delphi\"\n");
     let said = home.run(["config".as_ref(), "check".as_ref(), unknown.as_os_str()]).failed(2);
-    assert!(said.contains(":2:1: gateway.provider: ") && said.contains("known: embedded, openai"), "{said}");
+    assert!(said.contains(":2:1: gateway.provider is `") && said.contains("known: embedded, openai"), "{said}");
 }
 
 #[test]

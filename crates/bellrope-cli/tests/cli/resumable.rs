@@ -102,6 +102,9 @@ fn ctrl_c_ends_a_resumable_answer_at_its_provider_too() {
 #[test]
 fn an_answer_that_is_not_kept_is_said_to_be_so() {
     let home = Home::new();
+    // A server that was started for this has no answer.
+    let error = home.run(["chat", "--resume", "0123456789abcdef0123456789abcdef"]).failed(1);
+    assert!(error.starts_with("error: the answer cannot be gone on with: no server listens at "), "{error}");
     let server = home.serve::<&str>([]);
     let error = home.run(["chat", "--resume"]).failed(1);
     assert!(error.starts_with("error: no answer was asked for with --resumable: "), "{error}");

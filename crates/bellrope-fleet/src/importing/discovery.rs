@@ -82,7 +82,7 @@ impl Imports {
             let asked = Asked::Fleet(Arc::clone(&self.importer));
             match server.add_types(|builder| register(builder.runtime(fleet), imported, asked)) {
                 Ok(()) => {
-                    tracing::info!(target: "bellrope::fleet", message_type = name, "message type of the fleet");
+                    tracing::debug!(target: "bellrope::fleet", message_type = name, "message type of the fleet");
                     names.imported.insert(name);
                 }
                 Err(error) => {

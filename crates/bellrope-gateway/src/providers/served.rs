@@ -212,26 +212,74 @@ fn said(asker: &Asker, session: Option<&str>) -> Result<Metadata, ProviderError>
 
 /// A text with a place to fill, of which the wire knows fewer fields.
 fn completion(request: &ChatRequest, prompt: String, suffix: String, notes: &mut Vec<String>) -> CompletionRequest {
+    // All fields are named, so that one that is added has to be thought of here.
+    let ChatRequest {
+        provider,
+        model,
+        system,
+        temperature,
+        max_tokens,
+        stop,
+        tools,
+        tool_choice,
+        top_p,
+        top_k,
+        seed,
+        presence_penalty,
+        frequency_penalty,
+        logit_bias,
+        logprobs: _,
+        top_logprobs: _,
+        user,
+        metadata,
+        reasoning_effort,
+        thinking,
+        parallel_tool_calls,
+        response_format,
+        service_tier,
+        // What is checked before, goes along in another way, or is of this process alone.
+        version: _,
+        messages: _,
+        n: _,
+        resumable: _,
+        prompt: _,
+        notes: _,
+        asker: _,
+        caller: _,
+        from_tool: _,
+        meter: _,
+        room: _,
+    } = request;
     for (name, is_there) in [
-        ("top_p", request.top_p.is_some()),
-        ("seed", request.seed.is_some()),
-        ("presence_penalty", request.presence_penalty.is_some()),
-        ("frequency_penalty", request.frequency_penalty.is_some()),
-        ("logit_bias", !request.logit_bias.is_empty()),
+        ("tools", !tools.is_empty()),
+        ("tool_choice", tool_choice.is_some()),
+        ("top_p", top_p.is_some()),
+        ("top_k", top_k.is_some()),
+        ("seed", seed.is_some()),
+        ("presence_penalty", presence_penalty.is_some()),
+        ("frequency_penalty", frequency_penalty.is_some()),
+        ("logit_bias", !logit_bias.is_empty()),
         ("logprobs", request.wants_logprobs()),
+        ("user", user.is_some()),
+        ("metadata", !metadata.is_empty()),
+        ("reasoning_effort", reasoning_effort.is_some()),
+        ("thinking", thinking.is_some()),
+        ("parallel_tool_calls", parallel_tool_calls.is_some()),
+        ("response_format", response_format.is_some()),
+        ("service_tier", service_tier.is_some()),
     ] {
         if is_there {
             notes.push(format!("`{name}` was left out: a text with a `suffix` goes to a fleet without it"));
         }
     }
     CompletionRequest {
-        provider: request.provider.clone(),
-        model: request.model.clone(),
-        system: request.system.clone(),
+        provider: provider.clone(),
+        model: model.clone(),
+        system: system.clone(),
         suffix: Some(suffix),
-        temperature: request.temperature,
-        max_tokens: request.max_tokens,
-        stop: request.stop.clone(),
+        temperature: *temperature,
+        max_tokens: *max_tokens,
+        stop: stop.clone(),
         ..CompletionRequest::new(prompt)
     }
 }
@@ -243,5 +291,30 @@ fn piece_of(came: Result<SequencedChunk, ChatError>) -> Result<Chunk, ProviderEr
             chunk => Ok(chunk),
         },
         Err(error) => Err(in_words(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_text_to_fill_cannot_take_to_a_fleet_is_said() {
+        let asked = json!({
+            "messages": [], "top_p": 0.5, "top_k": 3, "seed": 1, "presence_penalty": 1, "frequency_penalty": 1,
+            "logit_bias": { "1": 1 }, "logprobs": true, "user": "me", "metadata": { "a": "b" }, "service_tier": "flex",
+            "temperature": 0.5, "max_tokens": 9, "stop": ["."], "model": "m",
+        });
+        let request = serde_json::from_value(asked).unwrap();
+        let mut notes = Vec::new();
+        let sent = completion(&request, "a".to_owned(), "b".to_owned(), &mut notes);
+        assert_eq!((sent.model.as_deref(), sent.max_tokens, sent.suffix.as_deref()), (Some("m"), Some(9), Some("b")));
+        for name in ["top_p", "top_k", "seed", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs"] {
+            assert!(notes.iter().any(|note| note.starts_with(&format!("`{name}`"))), "{name}: {notes:?}");
+        }
+        assert!(["user", "metadata", "service_tier"].iter().all(|name| notes.iter().any(|note| note.contains(name))));
+        assert_eq!(notes.len(), 10, "{notes:?}");
     }
 }

@@ -10,8 +10,13 @@ use std::{
 
 use futures_core::Stream;
 
+use super::incoming::StreamCut;
+
+const MISUSED: &str = "a `Sender` sends in its own block, which is dropped with the stream; a task or thread of its own sends \
+     through `sender.detach()`";
+
 /// A stream of what an async block sends. The block goes on when an item was taken, and no earlier, so it works at the pace of
-/// the reader; it is dropped with the stream.
+/// the reader; it is dropped with the stream. What another task or thread sends goes through [`Sender::detach`].
 ///
 /// ```
 /// use bellrope::service::{Stream, produce};
@@ -24,34 +29,94 @@ use futures_core::Stream;
 ///     })
 /// }
 /// ```
+///
+/// # Panics
+/// The stream, when it is read and another task or thread has used a sender that is not detached.
 pub fn produce<T, F>(work: impl FnOnce(Sender<T>) -> F) -> impl Stream<Item = T>
 where
     F: Future<Output = ()>,
 {
-    let slot = Arc::new(Mutex::new(Slot { item: None, waiting: Vec::new() }));
-    let mut work = Some(Box::pin(work(Sender { slot: Arc::clone(&slot) })));
+    let slot = Arc::new(Mutex::new(Slot::new()));
+    let reader = Reader(Arc::clone(&slot));
+    let mut work = Some(Box::pin(work(Sender(DetachedSender { slot }))));
     poll_items(move |context| {
-        let done = match &mut work {
-            None => return Poll::Ready(None),
-            Some(work) => work.as_mut().poll(context).is_ready(),
-        };
-        if done {
+        let mut slot = reader.lock();
+        // What is sent while the block is polled here is seen below.
+        (slot.reader, slot.polled_by) = (None, this_thread());
+        drop(slot);
+        if work.as_mut().is_some_and(|work| work.as_mut().poll(context).is_ready()) {
             work = None;
         }
-        let mut slot = lock(&slot);
-        let Some(item) = slot.item.take() else { return if done { Poll::Ready(None) } else { Poll::Pending } };
+        let mut slot = reader.lock();
+        slot.polled_by = 0;
+        let Some(item) = slot.item.take() else {
+            if slot.is_misused {
+                drop(slot);
+                panic!("{MISUSED}");
+            }
+            if work.is_none() && slot.is_ended {
+                return Poll::Ready(None);
+            }
+            slot.reader = Some(context.waker().clone());
+            return Poll::Pending;
+        };
         // This task polls the block again with the next item that is wanted; others are told.
-        let others = std::mem::take(&mut slot.waiting).into_iter().filter(|waker| !waker.will_wake(context.waker()));
-        others.for_each(Waker::wake);
+        let waiting = std::mem::take(&mut slot.waiting);
+        drop(slot);
+        waiting.into_iter().filter(|waker| !waker.will_wake(context.waker())).for_each(Waker::wake);
         Poll::Ready(Some(item))
     })
 }
 
-/// An item on its way from a block to the stream that polls it.
+/// An item on its way from a sender to the stream.
 struct Slot<T> {
     item: Option<T>,
     /// Those who wait until it was taken.
     waiting: Vec<Waker>,
+    /// Who reads the stream, while that waits for an item.
+    reader: Option<Waker>,
+    /// The thread that polls the block, while it does.
+    polled_by: usize,
+    /// Whether the sender was dropped.
+    is_ended: bool,
+    /// Whether the stream was dropped.
+    is_left: bool,
+    /// Whether a sender that belongs to the block was used elsewhere.
+    is_misused: bool,
+}
+
+impl<T> Slot<T> {
+    fn new() -> Self {
+        let (item, waiting, reader) = (None, Vec::new(), None);
+        Self { item, waiting, reader, polled_by: 0, is_ended: false, is_left: false, is_misused: false }
+    }
+}
+
+/// A number that no two threads have that run. Never 0.
+fn this_thread() -> usize {
+    thread_local!(static HERE: u8 = const { 0 });
+    HERE.with(|here| std::ptr::from_ref(here).addr())
+}
+
+/// The stream's side. Whoever waits to send is told when it is dropped.
+struct Reader<T>(Arc<Mutex<Slot<T>>>);
+
+impl<T> Reader<T> {
+    fn lock(&self) -> MutexGuard<'_, Slot<T>> {
+        lock(&self.0)
+    }
+}
+
+impl<T> Drop for Reader<T> {
+    fn drop(&mut self) {
+        let mut slot = self.lock();
+        slot.is_left = true;
+        let (item, waiting) = (slot.item.take(), std::mem::take(&mut slot.waiting));
+        drop(slot);
+        // An item is the author's: what it does at its end may take this lock.
+        drop(item);
+        waiting.into_iter().for_each(Waker::wake);
+    }
 }
 
 fn lock<T>(slot: &Mutex<Slot<T>>) -> MutexGuard<'_, Slot<T>> {
@@ -59,28 +124,108 @@ fn lock<T>(slot: &Mutex<Slot<T>>) -> MutexGuard<'_, Slot<T>> {
 }
 
 /// Where a block that [produces](produce) a stream sends its items.
-pub struct Sender<T> {
+pub struct Sender<T>(DetachedSender<T>);
+
+/// Where a task or thread that may outlive its block sends items of a stream: [`Sender::detach`]. The stream ends when the block
+/// has ended and this is dropped.
+pub struct DetachedSender<T> {
     slot: Arc<Mutex<Slot<T>>>,
 }
 
 impl<T> Sender<T> {
     /// Sends an item; returns when it was taken and the next one is wanted.
+    ///
+    /// # Panics
+    /// In a task or thread of its own, which is not dropped with the stream and would wait for ever:
+    /// [`detach`](Self::detach) is for those. `join!`, `select!` and the like inside the block are no tasks.
     pub async fn send(&self, item: T) {
         let mut item = Some(item);
-        poll_fn(|context| {
-            let mut slot = lock(&self.slot);
-            if slot.item.is_none() {
-                if item.is_none() {
-                    return Poll::Ready(());
-                }
-                slot.item = item.take();
+        let sent = poll_fn(|context| {
+            let mut slot = lock(&self.0.slot);
+            if slot.polled_by != this_thread() {
+                slot.is_misused = true;
+                let reader = slot.reader.take();
+                drop(slot);
+                reader.into_iter().for_each(Waker::wake);
+                panic!("{MISUSED}");
             }
-            if !slot.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-                slot.waiting.push(context.waker().clone());
+            DetachedSender::poll_send(slot, &mut item, context)
+        });
+        // Where the stream is left, nobody polls this.
+        let _ = sent.await;
+    }
+
+    /// The same for a task or thread of its own, which is told when the stream is left.
+    ///
+    /// ```
+    /// use bellrope::service::{Stream, produce};
+    ///
+    /// fn numbers() -> impl Stream<Item = u64> {
+    ///     produce(async move |sender| {
+    ///         let sender = sender.detach();
+    ///         tokio::spawn(async move {
+    ///             let mut number = 0;
+    ///             while sender.send(number).await.is_ok() {
+    ///                 number += 1;
+    ///             }
+    ///         });
+    ///     })
+    /// }
+    /// ```
+    #[must_use]
+    pub fn detach(self) -> DetachedSender<T> {
+        self.0
+    }
+}
+
+impl<T> DetachedSender<T> {
+    /// Sends an item; returns when it was taken and the next one is wanted.
+    ///
+    /// # Errors
+    /// [`StreamCut`] when the stream is left: nobody reads it any more.
+    pub async fn send(&self, item: T) -> Result<(), StreamCut> {
+        let mut item = Some(item);
+        poll_fn(|context| Self::poll_send(lock(&self.slot), &mut item, context)).await
+    }
+
+    fn poll_send(
+        mut slot: MutexGuard<'_, Slot<T>>,
+        item: &mut Option<T>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), StreamCut>> {
+        if slot.is_left {
+            return Poll::Ready(Err(StreamCut));
+        }
+        let mut reader = None;
+        if slot.item.is_none() {
+            if item.is_none() {
+                return Poll::Ready(Ok(()));
             }
-            Poll::Pending
-        })
-        .await;
+            slot.item = item.take();
+            reader = slot.reader.take();
+        }
+        if !slot.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            slot.waiting.push(context.waker().clone());
+        }
+        drop(slot);
+        reader.into_iter().for_each(Waker::wake);
+        Poll::Pending
+    }
+}
+
+impl<T> Drop for DetachedSender<T> {
+    fn drop(&mut self) {
+        let mut slot = lock(&self.slot);
+        slot.is_ended = true;
+        let reader = slot.reader.take();
+        drop(slot);
+        reader.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<T> fmt::Debug for DetachedSender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DetachedSender").finish_non_exhaustive()
     }
 }
 

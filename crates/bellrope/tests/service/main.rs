@@ -11,6 +11,7 @@ mod compatibility;
 mod files;
 mod incoming;
 mod large_schemas;
+mod producing;
 mod refused_when_served;
 mod schemas;
 mod styles;

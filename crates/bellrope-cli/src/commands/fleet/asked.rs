@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bellrope_fleet::FleetSettings;
+use bellrope_terminal::WrongSettings;
 
 use crate::settings::{FleetArgs, Settings, SettingsArgs};
 
@@ -10,6 +11,10 @@ use crate::settings::{FleetArgs, Settings, SettingsArgs};
 pub(super) fn settings(fleet: Option<String>, config: Option<PathBuf>) -> anyhow::Result<FleetSettings> {
     let fleet = Box::new(FleetArgs::at(fleet));
     let settings = Settings::load(&SettingsArgs { config, fleet, ..SettingsArgs::default() })?;
-    anyhow::ensure!(settings.fleet.is_wanted(), "no NATS server is named; give --fleet, or set fleet.servers");
-    Ok(settings.fleet)
+    match settings.fleet.is_wanted() {
+        true => Ok(settings.fleet),
+        false => {
+            Err(WrongSettings(Some("no NATS server is named; give --fleet, or set fleet.servers".to_owned())).into())
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! What is generated from: the methods of all services with one list of types, whatever order a server has them in.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
 
 use anyhow::ensure;
 use bellrope::{
@@ -134,22 +137,17 @@ fn are_clear(fields: &[(String, Shape)]) -> bool {
     !fields.iter().any(|(name, _)| name.contains('|') && name.contains('#'))
 }
 
-/// What tells types apart: their name and all that they are made of.
-type Key = (String, String);
+/// What tells types apart: their name, and a number for all that they are made of.
+type Key = (String, u128);
 
 /// Types by what tells them apart, each with the keys of all types of its schema.
-type FoundTypes = BTreeMap<Key, (Form, Vec<Key>)>;
+type FoundTypes = BTreeMap<Key, (Form, Rc<[Key]>)>;
 
 /// Notes the types that a method needs, beside what it is given and whether it succeeds. Answers with the keys of all.
-fn note(schema: &Schema, found: &mut FoundTypes) -> Vec<Key> {
+fn note(schema: &Schema, found: &mut FoundTypes) -> Rc<[Key]> {
     let names: Vec<_> = (0..schema.types.len()).map(|at| own_name(schema, at)).collect();
-    let keys: Vec<Key> = (0..schema.types.len())
-        .map(|at| {
-            let mut writing = Writing { schema, names: &names, seen: HashMap::new(), text: String::new() };
-            writing.named(at as u32);
-            (names[at].clone(), writing.text)
-        })
-        .collect();
+    let outlines: Vec<_> = schema.types.iter().zip(&names).map(|(ty, name)| Outline::of(name, &ty.form)).collect();
+    let keys: Rc<[Key]> = names.into_iter().enumerate().map(|(at, name)| (name, number(&outlines, at))).collect();
     let mut needed = Needed { schema, seen: vec![false; schema.types.len()] };
     match (&schema.request, arguments(schema, &Moved { places: &HashMap::new(), keys: &keys })) {
         (Shape::Type(at), Arguments::Fields(_)) => needed.form(&schema.types[*at as usize].form),
@@ -161,7 +159,7 @@ fn note(schema: &Schema, found: &mut FoundTypes) -> Vec<Key> {
     }
     needed.shape(&schema.sent);
     for (at, _) in needed.seen.iter().enumerate().filter(|(_, needed)| **needed) {
-        found.entry(keys[at].clone()).or_insert_with(|| (schema.types[at].form.clone(), keys.clone()));
+        found.entry(keys[at].clone()).or_insert_with(|| (schema.types[at].form.clone(), Rc::clone(&keys)));
     }
     keys
 }
@@ -227,38 +225,54 @@ fn each_type(shape: &Shape, call: &mut dyn FnMut(u32)) {
     }
 }
 
-/// Writes all that a type is made of, in which types are named by when they came first.
-struct Writing<'s> {
-    schema: &'s Schema,
-    names: &'s [String],
-    seen: HashMap<u32, usize>,
-    text: String,
+/// A type without those that it names.
+struct Outline {
+    number: u128,
+    /// Those that it names, in order.
+    named: Vec<u32>,
 }
 
-impl Writing<'_> {
-    fn named(&mut self, start: u32) {
-        let mut open = vec![start];
-        self.seen.insert(start, 0);
-        let mut next = 0;
-        while let Some(at) = open.get(next).copied() {
-            next += 1;
-            let ty = &self.schema.types[at as usize];
-            let moved = self.form(&ty.form, &mut open);
-            self.text.push_str(&format!("{}={moved:?};", self.names[at as usize]));
+impl Outline {
+    fn of(name: &str, form: &Form) -> Self {
+        let mut named = Vec::new();
+        let form = map_form(form, &mut |at| {
+            named.push(at);
+            Shape::Type(0)
+        });
+        let text = format!("{name}={form:?}");
+        Self { number: text.bytes().fold(BASIS, |number, byte| mixed(number, u128::from(byte))), named }
+    }
+}
+
+/// A number for all that a type is made of, in which types are named by when they came first.
+fn number(outlines: &[Outline], start: usize) -> u128 {
+    let mut places = vec![None; outlines.len()];
+    let mut open = vec![start];
+    places[start] = Some(0);
+    let (mut number, mut next) = (BASIS, 0);
+    while let Some(at) = open.get(next).copied() {
+        next += 1;
+        number = mixed(number, outlines[at].number);
+        for named in &outlines[at].named {
+            let named = *named as usize;
+            let place = *places[named].get_or_insert_with(|| {
+                open.push(named);
+                open.len() - 1
+            });
+            number = mixed(number, place as u128);
         }
     }
-
-    fn form(&mut self, form: &Form, open: &mut Vec<u32>) -> Form {
-        map_form(form, &mut |at| {
-            let count = self.seen.len();
-            let place = *self.seen.entry(at).or_insert(count);
-            if place == count {
-                open.push(at);
-            }
-            Shape::Type(place as u32)
-        })
-    }
+    number
 }
+
+/// FNV-1a of 128 bits, with both halves of each step in the next: the same wherever and whenever something is generated. It tells
+/// types apart, not forgeries; a server may say of itself what it likes.
+fn mixed(number: u128, more: u128) -> u128 {
+    let number = (number ^ more).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+    number ^ (number >> 64)
+}
+
+const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
 
 /// Where the types of a schema are in the list of all.
 struct Moved<'a> {
@@ -314,5 +328,28 @@ fn map_shape(shape: &Shape, place: &mut dyn FnMut(u32) -> Shape) -> Shape {
         }
         Shape::Tuple(shapes) => Shape::Tuple(shapes.iter().map(|shape| map_shape(shape, place)).collect()),
         shape => shape.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bellrope::service::Type;
+
+    use super::*;
+
+    #[test]
+    fn types_that_all_name_one_another_take_no_more_than_their_schema_has() {
+        let count = 2_000;
+        let field = |name: &str, at: u32| (name.to_owned(), Shape::List(Some(Box::new(Shape::Type(at % count)))));
+        let types = (0..count).map(|at| {
+            let form = Form::Struct(vec![field("a", at + 1), field("b", at + 7), field("c", at * 3)]);
+            Type { name: format!("T{at}"), form }
+        });
+        let (codec, sent) = ("json".to_owned(), Shape::Unit);
+        let schema = Schema { codec, request: Shape::Unit, answer: Shape::Type(0), sent, types: types.collect() };
+        let mut found = FoundTypes::new();
+        let keys = note(&schema, &mut found);
+        assert_eq!((keys.len(), found.len()), (2_000, 2_000));
+        assert!(found.values().all(|(_, shared)| Rc::ptr_eq(shared, &keys)), "the keys are there once");
     }
 }

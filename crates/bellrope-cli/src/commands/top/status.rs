@@ -1,6 +1,6 @@
 //! What the server says of itself, and what two such moments make: rates and quantiles. No socket, no terminal.
 
-use bellrope::status::{BreakerRow, Buffers, MemoryUse, Status, Transports};
+use bellrope::status::{BreakerRow, Buffers, MemoryUse, STATS, Status, Transports};
 use serde::Serialize;
 
 /// What is shown, and printed as JSON.
@@ -12,6 +12,7 @@ pub(crate) struct TopReport {
     pub(crate) version: String,
     pub(crate) uptime_seconds: u64,
     pub(crate) calls: u64,
+    /// Without those that ask for this.
     pub(crate) calls_per_second: f64,
     pub(crate) errors_per_second: f64,
     /// Of the types whose handlers run on a worker.
@@ -73,13 +74,16 @@ pub(super) fn since(status: &Status, before: Option<&Status>) -> TopReport {
     });
     let types = types.collect();
     let health = &status.health;
+    // What this command asks is no load that it should show.
+    let asked = |status: &Status| status.health.types.iter().find(|row| row.name == STATS).map_or(0, |row| row.total);
+    let others = |status: &Status| status.health.total_requests.saturating_sub(asked(status));
     TopReport {
         status: health.status.clone(),
         reason: health.reason.clone(),
         version: health.version.clone(),
         uptime_seconds: health.uptime_seconds,
         calls: health.total_requests,
-        calls_per_second: rate(health.total_requests, before.map(|before| before.health.total_requests)),
+        calls_per_second: rate(others(status), before.map(others)),
         errors_per_second: rate(status.errors.total(), before.map(|before| before.errors.total())),
         latency: latency(status, &on_workers),
         active_connections: health.active_connections,
@@ -153,6 +157,20 @@ mod tests {
         assert_eq!(view.types[1].latency.p50_us, None, "nothing of it was timed since");
         assert_eq!(since(&now, None).types[1].latency.p99_us, Some(100));
         assert_eq!(since(&now, None).calls_per_second, 0.0);
+    }
+
+    #[test]
+    fn what_this_command_asks_is_no_load() {
+        let status = |at_ms: u64, asked: u64, others: u64| -> Status {
+            let row = |name: &str, total: u64| json!({ "name": name, "total": total, "outcomes": { "ok": total } });
+            let types = [row("echo", others), row(STATS, asked)];
+            serde_json::from_value(
+                json!({ "at_ms": at_ms, "health": { "total_requests": asked + others, "types": types } }),
+            )
+            .unwrap()
+        };
+        assert_eq!(since(&status(3_000, 3, 7), Some(&status(1_000, 1, 7))).calls_per_second, 0.0);
+        assert_eq!(since(&status(3_000, 3, 9), Some(&status(1_000, 1, 7))).calls_per_second, 1.0);
     }
 
     #[test]

@@ -138,10 +138,11 @@ pub(crate) enum FromCaller {
     End,
 }
 
-/// The caller cancelled, went away, or let its deadline pass, before its request was whole.
-#[derive(Debug, thiserror::Error)]
-#[error("the caller is gone or wants no answer any more: its request ends here, and is not whole")]
-pub(crate) struct CallerGone;
+/// The call ended before its request was whole: the caller cancelled, went away or let its deadline pass, or the handler has
+/// answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the call is over: its request ends here, and is not whole")]
+pub struct CallerGone;
 
 impl ChunkReceiver {
     /// Chunks taken before the caller is told, so that a message to the worker is worth its cost.
@@ -152,10 +153,44 @@ impl ChunkReceiver {
     }
 
     /// The next chunk. `None` when the caller has ended the stream, so that all of it is there. When it cancels or goes
-    /// away instead, the handler is dropped, and until then this waits: in a task of your own, wait for
-    /// [`Cancelled::wait`](crate::server::Cancelled::wait) as well.
+    /// away instead, the handler is dropped, and until then this waits: a task of your own, which outlives the handler,
+    /// asks [`Self::try_next`].
     pub async fn next(&mut self) -> Option<Vec<u8>> {
         std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// As [`Self::next`], for a task of your own: it ends with the call.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("private").join("echo.sock");
+    /// let server = bellrope::Server::builder()
+    ///     .client_stream("count", |_, mut chunks| async move {
+    ///         let task = tokio::spawn(async move {
+    ///             let mut bytes = 0;
+    ///             while let Some(chunk) = chunks.try_next().await? {
+    ///                 bytes += chunk.len();
+    ///             }
+    ///             Ok::<_, bellrope::server::CallerGone>(bytes)
+    ///         });
+    ///         // An answer that comes before the end of the request ends the task, too.
+    ///         let bytes = task.await.map_err(bellrope::HandlerError::failure)?;
+    ///         Ok(bytes.map_err(bellrope::HandlerError::failure)?.to_string().into_bytes())
+    ///     })
+    ///     .bind(&path)?;
+    /// # let client = bellrope::Client::connect(&path)?;
+    /// # let mut upload = client.client_stream("count", b"")?;
+    /// # upload.send(b"abc")?;
+    /// # assert_eq!(upload.finish()?, b"3");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The call ended before its request was whole.
+    pub async fn try_next(&mut self) -> Result<Option<Vec<u8>>, CallerGone> {
+        std::future::poll_fn(|context| self.poll_or_gone(context)).await
     }
 
     /// As [`Self::next`], for whatever is polled itself.

@@ -4,21 +4,34 @@ use std::{collections::HashSet, fmt::Write as _};
 
 use super::model::{Form, Schema, Shape};
 
-/// Most differences that are named.
+/// Most differences that are named, and most names in each.
 const MOST: usize = 8;
+/// How deep types in types are compared: the other side may say any number, and what is deeper needs more stack than a thread
+/// may have.
+const MOST_DEPTH: usize = 64;
+/// Most places that are looked at.
+const MOST_STEPS: usize = 100_000;
+/// Most characters of a name, and of a place, that are said.
+const MOST_NAME: usize = 64;
+const MOST_PLACE: usize = 256;
 
 /// The differences, the outermost first, as far as there is room for them.
 pub(crate) fn between(here: &Schema, there: &Schema) -> String {
-    let mut comparison = Comparison { here, there, found: Vec::new(), seen: HashSet::new() };
+    let seen = HashSet::new();
+    let mut comparison =
+        Comparison { here, there, found: Vec::new(), more: 0, seen, depth: 0, steps: 0, is_cut: false };
     comparison.shapes("arguments", &here.request, &there.request);
     comparison.shapes("answer", &here.answer, &there.answer);
     comparison.shapes("sent", &here.sent, &there.sent);
-    let mut words = comparison.found.iter().take(MOST).cloned().collect::<Vec<_>>().join("; ");
-    if comparison.found.len() > MOST {
-        let _ = write!(words, "; and {} more", comparison.found.len() - MOST);
+    let mut words = comparison.found.join("; ");
+    if comparison.more > 0 {
+        let _ = write!(words, "; and {} more", comparison.more);
     }
     match (here.types.len(), there.types.len()) {
         _ if !words.is_empty() => words,
+        _ if comparison.is_cut || comparison.steps >= MOST_STEPS => {
+            "they differ further inside than is looked".to_owned()
+        }
         (one, two) if one != two => {
             format!("all has the same form, but is made of {one} types here and of {two} there")
         }
@@ -30,18 +43,28 @@ struct Comparison<'s> {
     here: &'s Schema,
     there: &'s Schema,
     found: Vec<String>,
+    /// How many more there are.
+    more: usize,
     /// Pairs of types that were compared, so that none that contains itself is followed for ever.
     seen: HashSet<(u32, u32)>,
+    depth: usize,
+    steps: usize,
+    /// Whether something was too deep.
+    is_cut: bool,
 }
 
 impl Comparison<'_> {
     fn shapes(&mut self, place: &str, here: &Shape, there: &Shape) {
+        self.steps += 1;
+        if self.steps >= MOST_STEPS {
+            return;
+        }
         match (here, there) {
             (Shape::Type(here_at), Shape::Type(there_at)) => {
                 let types = (self.here.types.get(*here_at as usize), self.there.types.get(*there_at as usize));
                 if let (Some(here), Some(there)) = types {
-                    if self.found.len() <= MOST && self.seen.insert((*here_at, *there_at)) {
-                        self.forms(place, &here.form, &there.form);
+                    if self.found.len() < MOST && self.seen.insert((*here_at, *there_at)) {
+                        self.inside(|inside| inside.forms(place, &here.form, &there.form));
                     }
                 }
             }
@@ -54,9 +77,28 @@ impl Comparison<'_> {
             (Shape::Tuple(here), Shape::Tuple(there)) => self.tuples(place, here, there),
             (here, there) if here != there => {
                 let words = [(self.here, here), (self.there, there)].map(|(schema, shape)| words(schema, shape));
-                self.found.push(format!("{place} is {} here and {} there", words[0], words[1]));
+                self.say(|| format!("{} is {} here and {} there", end(place), words[0], words[1]));
             }
             _ => {}
+        }
+    }
+
+    fn say(&mut self, words: impl FnOnce() -> String) {
+        if self.found.len() < MOST {
+            self.found.push(words());
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Compares what is inside a type, unless that is too deep.
+    fn inside(&mut self, compare: impl FnOnce(&mut Self)) {
+        if self.depth < MOST_DEPTH {
+            self.depth += 1;
+            compare(self);
+            self.depth -= 1;
+        } else {
+            self.is_cut = true;
         }
     }
 
@@ -73,7 +115,7 @@ impl Comparison<'_> {
                 self.tagged(place, here, there);
             }
             (here, there) if here != there => {
-                self.found.push(format!("{place} is {} here and {} there", kind(here), kind(there)));
+                self.say(|| format!("{} is {} here and {} there", end(place), kind(here), kind(there)));
             }
             _ => {}
         }
@@ -82,7 +124,7 @@ impl Comparison<'_> {
     fn fields(&mut self, place: &str, here: &[(String, Shape)], there: &[(String, Shape)]) {
         if self.names(place, "field", &names(here), &names(there)) {
             for ((name, here), (_, there)) in here.iter().zip(there) {
-                self.shapes(&format!("{place}.{name}"), here, there);
+                self.shapes(&format!("{place}.{}", start(name)), here, there);
             }
         }
     }
@@ -90,7 +132,7 @@ impl Comparison<'_> {
     fn variants(&mut self, place: &str, here: &[(String, Form)], there: &[(String, Form)]) {
         if self.names(place, "variant", &names(here), &names(there)) {
             for ((name, here), (_, there)) in here.iter().zip(there) {
-                self.forms(&format!("{place}.{name}"), here, there);
+                self.forms(&format!("{place}.{}", start(name)), here, there);
             }
         }
     }
@@ -103,14 +145,14 @@ impl Comparison<'_> {
     ) {
         if self.names(place, "variant", &names(here), &names(there)) {
             for ((name, here), (_, there)) in here.iter().zip(there) {
-                self.fields(&format!("{place}.{name}"), here, there);
+                self.fields(&format!("{place}.{}", start(name)), here, there);
             }
         }
     }
 
     fn tuples(&mut self, place: &str, here: &[Shape], there: &[Shape]) {
         if here.len() != there.len() {
-            self.found.push(format!("{place} has {} parts here and {} there", here.len(), there.len()));
+            self.say(|| format!("{} has {} parts here and {} there", end(place), here.len(), there.len()));
             return;
         }
         for (at, (here, there)) in here.iter().zip(there).enumerate() {
@@ -120,22 +162,51 @@ impl Comparison<'_> {
 
     /// Compares the names of fields or variants. Answers whether they are the same, in the same order.
     fn names(&mut self, place: &str, what: &str, here: &[&str], there: &[&str]) -> bool {
-        let only = |these: &[&str], those: &[&str]| -> Vec<String> {
-            these.iter().filter(|name| !those.contains(name)).map(|name| format!("{place}.{name}")).collect()
+        let place = end(place);
+        let only = |these: &[&str], those: &[&str]| -> String {
+            let known: HashSet<_> = those.iter().collect();
+            let alone = these.iter().filter(|name| !known.contains(name));
+            listed(alone.map(|name| format!("{place}.{}", start(name))))
         };
         let (ours, theirs) = (only(here, there), only(there, here));
         if !ours.is_empty() {
-            self.found.push(format!("the {what} {} is only here", ours.join(", ")));
+            self.say(|| format!("the {what} {ours} is only here"));
         }
         if !theirs.is_empty() {
-            self.found.push(format!("the {what} {} is only there", theirs.join(", ")));
+            self.say(|| format!("the {what} {theirs} is only there"));
         }
         if ours.is_empty() && theirs.is_empty() && here != there {
-            let (here, there) = (here.join(", "), there.join(", "));
-            self.found.push(format!("{place} has its {what}s in another order: {here} here, {there} there"));
+            let [here, there] = [here, there].map(|names| listed(names.iter().map(|name| start(name).to_owned())));
+            self.say(|| format!("{place} has its {what}s in another order: {here} here, {there} there"));
         }
         here == there
     }
+}
+
+/// The first of them, and how many more there are.
+fn listed(names: impl Iterator<Item = String>) -> String {
+    let mut names = names.fuse();
+    let mut words = names.by_ref().take(MOST).collect::<Vec<_>>().join(", ");
+    let more = names.count();
+    if more > 0 {
+        let _ = write!(words, " and {more} more");
+    }
+    words
+}
+
+/// As much of a name as is said.
+fn start(name: &str) -> &str {
+    name.char_indices().nth(MOST_NAME).map_or(name, |(at, _)| &name[..at])
+}
+
+/// As much of a place as is said: its end.
+fn end(place: &str) -> String {
+    let count = place.chars().count();
+    if count <= MOST_PLACE {
+        return place.to_owned();
+    }
+    let tail: String = place.chars().skip(count - MOST_PLACE).collect();
+    format!("...{tail}")
 }
 
 fn names<T>(named: &[(String, T)]) -> Vec<&str> {
@@ -156,7 +227,7 @@ fn words(schema: &Schema, shape: &Shape) -> String {
         Shape::Map(_) => "a map".to_owned(),
         Shape::Tuple(parts) => format!("a tuple of {}", parts.len()),
         Shape::Type(at) => match schema.types.get(*at as usize) {
-            Some(ty) => format!("{} ({})", kind(&ty.form), ty.name.chars().take(64).collect::<String>()),
+            Some(ty) => format!("{} ({})", kind(&ty.form), start(&ty.name)),
             None => "unknown".to_owned(),
         },
         Shape::Any => "anything".to_owned(),
@@ -172,5 +243,46 @@ fn kind(form: &Form) -> &'static str {
         Form::Enum(_) => "an enum",
         Form::Tagged { .. } => "an object told apart by a field",
         Form::Either(_) => "one of several",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::model::Type, *};
+
+    fn of(forms: Vec<Form>) -> Schema {
+        let types = forms.into_iter().map(|form| Type { name: String::new(), form }).collect();
+        let (answer, sent) = (Shape::Unit, Shape::Unit);
+        Schema { codec: "postcard".to_owned(), request: Shape::Type(0), answer, sent, types }
+    }
+
+    /// A type in a type, so often, and fields in the last one.
+    fn chain(depth: u32, fields: usize) -> Schema {
+        let field = |name: &str, shape| (name.to_owned(), shape);
+        let mut types: Vec<_> = (1..=depth)
+            .map(|next| {
+                Form::Struct(vec![field("next", Shape::Optional(Box::new(Shape::Type(next)))), field("v", Shape::Bool)])
+            })
+            .collect();
+        types.push(Form::Struct((0..fields).map(|at| field(&format!("f{at}"), Shape::Bool)).collect()));
+        of(types)
+    }
+
+    #[test]
+    fn no_schema_of_another_side_takes_the_stack_or_the_time_of_this_one() {
+        let field = |name: &str, shape| (name.to_owned(), shape);
+        let node =
+            Form::Struct(vec![field("next", Shape::Optional(Box::new(Shape::Type(0)))), field("v", Shape::Bool)]);
+        let here = of(vec![node]);
+        assert_eq!(between(&here, &chain(100_000, 3)), "they differ further inside than is looked");
+        let words = between(&here, &chain(40, 40_000));
+        assert!(words.contains("is only there") && words.contains("and 39992 more"), "{words}");
+        assert!(words.len() < 8 * 1024, "{} bytes", words.len());
+        let wide = |name: &str| {
+            let fields = (0..40_000).map(|at| field(&format!("{name}{at}"), Shape::Bool)).collect();
+            of(vec![Form::Struct(fields)])
+        };
+        let words = between(&wide("a"), &wide("b"));
+        assert!(words.starts_with("the field arguments.a0, ") && words.len() < 1024, "{words}");
     }
 }

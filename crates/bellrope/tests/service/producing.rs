@@ -1,0 +1,153 @@
+//! Streams whose items come from tasks and threads beside their block, and requests that tasks read.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use bellrope::{
+    Server,
+    service::{DetachedSender, Stream, produce},
+};
+
+#[bellrope::service]
+trait Numbers {
+    fn from_task(&self, to: u32) -> impl Stream<Item = u32>;
+    fn from_task_alone(&self, to: u32) -> impl Stream<Item = u32>;
+    fn from_thread(&self, to: u32) -> impl Stream<Item = u32>;
+    fn not_detached(&self) -> impl Stream<Item = u32>;
+}
+
+/// Counts the tasks and threads that live.
+#[derive(Default)]
+struct Host(Arc<AtomicUsize>);
+
+struct Alive(Arc<AtomicUsize>);
+
+impl Alive {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+async fn send(items: DetachedSender<u32>, to: u32, _alive: Alive) {
+    for item in 0..to {
+        if items.send(item).await.is_err() {
+            break;
+        }
+    }
+}
+
+#[bellrope::service]
+impl Numbers for Host {
+    fn from_task(&self, to: u32) -> impl Stream<Item = u32> {
+        let alive = Alive::new(&self.0);
+        produce(async move |items| {
+            let _ = tokio::spawn(send(items.detach(), to, alive)).await;
+        })
+    }
+
+    fn from_task_alone(&self, to: u32) -> impl Stream<Item = u32> {
+        let alive = Alive::new(&self.0);
+        produce(async move |items| drop(tokio::spawn(send(items.detach(), to, alive))))
+    }
+
+    fn from_thread(&self, to: u32) -> impl Stream<Item = u32> {
+        let alive = Alive::new(&self.0);
+        produce(async move |items| {
+            let (runtime, items) = (tokio::runtime::Handle::current(), items.detach());
+            drop(tokio::task::spawn_blocking(move || runtime.block_on(send(items, to, alive))));
+        })
+    }
+
+    fn not_detached(&self) -> impl Stream<Item = u32> {
+        let alive = Alive::new(&self.0);
+        produce(async move |items| {
+            tokio::join!(items.send(1), items.send(2));
+            drop(tokio::spawn(async move {
+                let _alive = alive;
+                items.send(3).await;
+            }));
+        })
+    }
+}
+
+#[track_caller]
+fn none_is_left(alive: &AtomicUsize) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while alive.load(SeqCst) > 0 {
+        assert!(Instant::now() < deadline, "{} still live", alive.load(SeqCst));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_stream_has_what_tasks_and_threads_send_and_they_end_with_it() {
+    let (home, alive) = (tempfile::tempdir().unwrap(), Arc::default());
+    let path = home.path().join("private").join("numbers.sock");
+    let _server = Server::builder().service(Host(Arc::clone(&alive))).bind(&path).unwrap();
+    let client = NumbersBlockingClient::connect(&path).unwrap();
+    let all = || [client.from_task(1_000), client.from_task_alone(1_000), client.from_thread(1_000)];
+    for items in all() {
+        let items: Vec<_> = items.unwrap().collect::<Result<_, _>>().unwrap();
+        assert!(items.iter().copied().eq(0..1_000), "{} items", items.len());
+    }
+    none_is_left(&alive);
+    for _ in 0..20 {
+        let endless = [client.from_task(u32::MAX), client.from_task_alone(u32::MAX), client.from_thread(u32::MAX)];
+        for items in endless {
+            assert_eq!(items.unwrap().next().unwrap().unwrap(), 0);
+        }
+    }
+    none_is_left(&alive);
+    let mut items = client.not_detached().unwrap();
+    assert_eq!([items.next().unwrap().unwrap(), items.next().unwrap().unwrap()], [1, 2]);
+    // It would look whole, and the task would wait for ever.
+    let error = items.next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("sends through `sender.detach()`"), "{error}");
+    none_is_left(&alive);
+}
+
+#[test]
+fn a_task_that_reads_a_request_ends_with_the_call() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("private").join("early.sock");
+    let alive = Arc::<AtomicUsize>::default();
+    let (counting, cut) = (Arc::clone(&alive), Arc::<AtomicUsize>::default());
+    let counting_cut = Arc::clone(&cut);
+    let _server = Server::builder()
+        .client_stream("early", move |_, mut chunks| {
+            let (alive, cut) = (Alive::new(&counting), Arc::clone(&counting_cut));
+            async move {
+                tokio::spawn(async move {
+                    let _alive = alive;
+                    while let Some(_chunk) = chunks.try_next().await.inspect_err(|_| {
+                        cut.fetch_add(1, SeqCst);
+                    })? {}
+                    Ok::<_, bellrope::server::CallerGone>(())
+                });
+                Ok(b"early".to_vec())
+            }
+        })
+        .bind(&path)
+        .unwrap();
+    let client = bellrope::Client::connect(&path).unwrap();
+    for _ in 0..50 {
+        let mut upload = client.client_stream("early", b"").unwrap();
+        // The answer may be there already.
+        let _ = upload.send(b"1");
+        assert_eq!(upload.finish().unwrap(), b"early");
+        drop(client.client_stream("early", b"").unwrap());
+    }
+    none_is_left(&alive);
+}
