@@ -69,6 +69,7 @@ pub mod provider;
 pub mod providers;
 mod room;
 pub mod secret;
+mod server_end;
 pub mod sse;
 #[cfg(test)]
 mod testing;
@@ -98,6 +99,7 @@ pub use providers::http::HttpProvider;
 pub use providers::served::ServedProvider;
 pub use room::AnswerRoom;
 pub use secret::{KeyFault, Secret};
+pub use server_end::ServerEnd;
 
 /// The example of this crate's README, compiled and run with the documentation tests.
 #[cfg(doctest)]

@@ -244,7 +244,7 @@ impl Metered {
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        self.meter.note(self.answer.response.usage.clone(), MAX_ANSWER - self.answer.room);
+        self.meter.note(self.answer.response.usage.clone(), true, MAX_ANSWER - self.answer.room);
     }
 }
 

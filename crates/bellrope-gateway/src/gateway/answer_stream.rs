@@ -68,6 +68,15 @@ impl AnswerStream {
         self.retry_after
     }
 
+    /// Ends it before its time, for this reason: the last piece, which says so.
+    pub fn cut(&mut self, error: ProviderError) -> Chunk {
+        if let Stage::Answering(_, mut running) = mem::replace(&mut self.stage, Stage::Over) {
+            drop(running.fail(error.clone()));
+        }
+        (self.next, self.notices) = (None, Notices::default());
+        error.into()
+    }
+
     /// The next piece as the provider has it, those that tell something among them.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, ProviderError>>> {
         Poll::Ready(Some(match &mut self.stage {

@@ -207,10 +207,10 @@ impl Running {
     }
 
     /// Counts what was seen of an answer that goes through.
-    fn take_seen(&mut self, Seen { pieces, said_bytes, usage, .. }: &Seen) {
+    fn take_seen(&mut self, Seen { pieces, said_bytes, usage, is_final, .. }: &Seen) {
         self.count_pieces(*pieces, *said_bytes);
         if let Some(usage) = usage {
-            self.used_so_far(usage);
+            self.used_so_far(usage, *is_final);
         }
     }
 }

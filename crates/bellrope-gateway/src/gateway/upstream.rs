@@ -357,10 +357,10 @@ impl Running {
     }
 
     /// Takes in what an answer that goes through has taken so far. It is counted when the answer is over.
-    pub(super) fn used_so_far(&mut self, usage: &Usage) {
+    pub(super) fn used_so_far(&mut self, usage: &Usage, is_final: bool) {
         self.usage = Some(Box::new(usage.clone()));
         if let Some(account) = &mut self.account {
-            account.used(usage.clone());
+            account.used(usage.clone(), is_final);
         }
     }
 

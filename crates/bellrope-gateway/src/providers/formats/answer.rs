@@ -51,6 +51,10 @@ pub(super) struct PartialAnswer {
     /// Bytes of what came and is not shown, since [`Self::heard`] was asked for last.
     unshown: usize,
     max_output_tokens: Option<u64>,
+    /// Whether the provider has said that it failed.
+    has_failed: bool,
+    /// Whether events were passed over, in which may be what the others lack.
+    has_missed: bool,
 }
 
 impl PartialAnswer {
@@ -173,7 +177,21 @@ impl PartialAnswer {
 
     /// What the events so far say that no chunk does, since this was asked for last.
     pub(super) fn heard(&mut self) -> Heard {
-        Heard { usage: self.usage.news(), unshown_bytes: std::mem::take(&mut self.unshown) }
+        Heard {
+            usage: self.usage.news(),
+            is_final: self.has_failed || self.reason.is_some(),
+            unshown_bytes: std::mem::take(&mut self.unshown),
+        }
+    }
+
+    /// Takes in that an event says why there is no answer, or no whole one.
+    pub(super) fn failed(&mut self) {
+        self.has_failed = true;
+    }
+
+    /// Takes in that an event was passed over.
+    pub(super) fn missed(&mut self) {
+        self.has_missed = true;
     }
 
     /// Notes that something was sent which is not shown, unless it is empty, and whose text came before or is no answer.
@@ -223,7 +241,7 @@ impl PartialAnswer {
                 | StopReason::Refusal
                 | StopReason::PauseTurn
         );
-        if explains_nothing && !self.has_text && !self.has_reasoning && !self.has_calls() {
+        if explains_nothing && !self.has_missed && !self.has_text && !self.has_reasoning && !self.has_calls() {
             return Err(self.nothing());
         }
         let ending = Ending { usage: self.usage.take(), stop_reason, notes: self.notes.clone() };

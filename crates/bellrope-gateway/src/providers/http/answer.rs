@@ -86,8 +86,8 @@ impl RemoteAnswer {
             }
             let begins = matches!(self.stage, Stage::Asked(_) | Stage::Waiting(..));
             let advanced = self.advance(asked).await;
-            let Heard { usage, unshown_bytes } = self.translator.heard();
-            self.meter.note(usage, unshown_bytes);
+            let Heard { usage, is_final, unshown_bytes } = self.translator.heard();
+            self.meter.note(usage, is_final, unshown_bytes);
             match advanced {
                 // The head of the response had its own time.
                 Ok(Progress::Continues) if begins => asked = Instant::now(),

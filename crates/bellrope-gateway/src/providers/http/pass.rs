@@ -1,7 +1,10 @@
 //! Requests that go to a provider as they came, and its answers on their way back.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +28,7 @@ use crate::provider::MAX_ANSWER;
 use crate::providers::formats::{Heard, Translate};
 use crate::room::AnswerRoom;
 use crate::secret::Striking;
+use crate::server_end::ServerEnd;
 
 /// The headers of an answer that go to the tool, and the beginnings of the names of others.
 const FROM_PROVIDER: [&str; 12] = [
@@ -73,6 +77,7 @@ pub(super) struct Post {
     /// Where it is noted what the answer takes, if it fails before it begins.
     pub(super) meter: Meter,
     pub(super) room: AnswerRoom,
+    pub(super) end: ServerEnd,
 }
 
 /// The headers of a request that go with it: those of the tool, and before them those of the settings.
@@ -161,7 +166,7 @@ async fn begin(
     post: Post,
     translator: Option<Box<dyn Translate>>,
 ) -> Result<Passed, PassError> {
-    let Post { sent, hides_usage, is_numbered, choices, meter, room, .. } = post;
+    let Post { sent, hides_usage, is_numbered, choices, meter, room, end, .. } = post;
     let status = response.status().as_u16();
     let headers = kept(response.headers(), &sent);
     // A clone shares its bytes.
@@ -182,7 +187,7 @@ async fn begin(
             let watch = Watch::new(translator, hides_usage, is_numbered, choices);
             let strike =
                 sent.strike().filter(|strike| strike.is_distinct()).map(|strike| Striking::new(Arc::clone(strike)));
-            let events = Passing::new(response, begun.into(), watch, strike, endpoint.timeouts());
+            let events = Passing::new(response, begun.into(), watch, strike, (endpoint.timeouts(), end));
             begin_events(events, answer, (&sent, &meter)).await
         }
         _ => {
@@ -220,13 +225,13 @@ async fn whole(
     let mut made = VecDeque::new();
     let read = translator.map(|mut translator| {
         let read = translator.document(&String::from_utf8_lossy(&body), &mut made);
-        let Heard { usage, unshown_bytes } = translator.heard();
-        meter.note(usage, unshown_bytes);
+        let Heard { usage, is_final, unshown_bytes } = translator.heard();
+        meter.note(usage, is_final, unshown_bytes);
         read
     });
     for chunk in made {
         match chunk {
-            Chunk::Usage(usage) => seen.usage = Some(usage),
+            Chunk::Usage(usage) => (seen.usage, seen.is_final) = (Some(usage), true),
             Chunk::Done { stop_reason } => seen.stop = Some(stop_reason),
             Chunk::Text { text } | Chunk::Reasoning { text } => seen.said_bytes += text.len(),
             Chunk::ToolCall(delta) => seen.said_bytes += delta.arguments.len(),
@@ -266,7 +271,7 @@ async fn begin_events(
         // Of an answer of which something came nobody else is asked, and what came is paid for.
         let says_nothing = piece.seen.said_bytes == 0 && events.first.iter().all(|piece| piece.seen.said_bytes == 0);
         if piece.end.is_some() && says_nothing {
-            meter.note(piece.seen.usage.clone(), 0);
+            meter.note(piece.seen.usage.clone(), piece.seen.is_final, 0);
         }
         match piece.end.take() {
             Some(PassEnd::Cut(error, _)) if says_nothing => return Err(error.into()),
@@ -307,6 +312,7 @@ struct Passing {
     /// Strikes out the key of this program, if it was sent.
     striking: Option<Striking>,
     timeouts: Timeouts,
+    end: ServerEnd,
     /// When something came last that is more than a keep-alive.
     since: Instant,
     /// Bytes that came after the end of the answer.
@@ -318,9 +324,25 @@ struct Passing {
 }
 
 impl Passing {
-    fn new(response: Response, begun: Bytes, watch: Watch, striking: Option<Striking>, timeouts: Timeouts) -> Self {
-        let (since, first) = (Instant::now(), VecDeque::new());
-        Self { response: Some(response), begun, watch, striking, timeouts, since, rest: 0, rest_until: None, first }
+    fn new(
+        response: Response,
+        begun: Bytes,
+        watch: Watch,
+        striking: Option<Striking>,
+        (timeouts, end): (Timeouts, ServerEnd),
+    ) -> Self {
+        Self {
+            response: Some(response),
+            begun,
+            watch,
+            striking,
+            timeouts,
+            end,
+            since: Instant::now(),
+            rest: 0,
+            rest_until: None,
+            first: VecDeque::new(),
+        }
     }
 
     async fn next(&mut self) -> Option<PassPiece> {
@@ -369,11 +391,18 @@ impl Passing {
         }
         let begun = std::mem::take(&mut self.begun);
         let read = if begun.is_empty() {
-            timeout_at(rest_until.unwrap_or_else(|| Instant::now() + idle), response.chunk()).await
+            let until = rest_until.unwrap_or_else(|| Instant::now() + idle);
+            let (end, mut reading) = (&self.end, pin!(timeout_at(until, response.chunk())));
+            let mut read = poll_fn(|context| match end.has_come() {
+                true => Poll::Ready(None),
+                false => reading.as_mut().poll(context).map(Some),
+            });
+            (&mut read).await
         } else {
-            Ok(Ok(Some(begun)))
+            Some(Ok(Ok(Some(begun))))
         };
-        let closing = match read {
+        let closing = match read.unwrap_or(Ok(Ok(None))) {
+            _ if self.end.has_come() => Closing::Failed(ServerEnd::error()),
             Ok(Ok(Some(bytes))) => {
                 self.rest += if rest_until.is_some() { bytes.len() } else { 0 };
                 if self.rest > MAX_REST {

@@ -142,6 +142,7 @@ impl Remote {
             choices: request.choices(),
             meter: request.meter.clone(),
             room: request.room.clone(),
+            end: request.end.clone(),
         };
         pass(&self.endpoint, post, translator).await
     }

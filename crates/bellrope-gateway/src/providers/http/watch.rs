@@ -43,8 +43,8 @@ pub(super) struct Watch {
     within_line: bool,
     /// Whether a line feed that comes next belongs to the event before, and whether that was taken out.
     after_return: Option<bool>,
-    /// How far it can see.
-    sight: Sight,
+    /// Whether an event was passed over: it was too large even without the ends of its strings, or means nothing here.
+    has_missed: bool,
     end: Option<PassEnd>,
     /// Whether it was ever known.
     is_settled: bool,
@@ -65,21 +65,12 @@ pub(super) enum Closing {
     Failed(ProviderError),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sight {
-    Clear,
-    /// The answer has ended, or its events mean nothing here: only their bounds are seen.
-    Bounds,
-    /// Not even these.
-    Blind,
-}
-
 impl Watch {
     /// `hides_usage`: the event with what the answer took is taken out. `is_numbered`: the format is that of responses.
     /// `choices`: how many answers are made at once.
     pub(super) fn new(translator: Box<dyn Translate>, hides_usage: bool, is_numbered: bool, choices: u32) -> Self {
         Self {
-            decoder: SseDecoder::default(),
+            decoder: SseDecoder::squeezing(),
             translator,
             hides_usage,
             choices,
@@ -89,7 +80,7 @@ impl Watch {
             leaks: false,
             within_line: false,
             after_return: None,
-            sight: Sight::Clear,
+            has_missed: false,
             end: None,
             is_settled: false,
             seen: Seen::default(),
@@ -100,7 +91,7 @@ impl Watch {
 
     /// Whether an event has come.
     pub(super) fn has_begun(&self) -> bool {
-        self.events > 0 || self.sight != Sight::Clear
+        self.events > 0
     }
 
     /// What was seen since this was asked for last.
@@ -115,9 +106,6 @@ impl Watch {
 
     /// Takes bytes in; gives those that are to be handed on.
     pub(super) fn take_in(&mut self, bytes: &Bytes) -> Bytes {
-        if self.sight == Sight::Blind {
-            return bytes.clone();
-        }
         let mut input: &[u8] = bytes;
         let mut kept = mem::take(&mut self.held);
         // What of `bytes` is handed on begins at `from`; the event that is coming in began at `start`.
@@ -147,13 +135,8 @@ impl Watch {
                     }
                     (start, earlier, self.leaks, self.within_line) = (end, 0, false, false);
                 }
-                Ok(false) => break,
-                Err(_) => {
-                    self.sight = Sight::Blind;
-                    start = bytes.len();
-                    earlier = 0;
-                    break;
-                }
+                // One that squeezes refuses nothing.
+                Ok(false) | Err(_) => break,
             }
         }
         self.hand_on(bytes, kept, earlier, from, start)
@@ -212,7 +195,7 @@ impl Watch {
     pub(super) fn finish(&mut self, closing: Closing) -> Bytes {
         let held = Bytes::from(mem::take(&mut self.held));
         // An event whose end has not come: only its line end may lack.
-        let is_begun = self.sight != Sight::Blind && (!held.is_empty() || self.leaks);
+        let is_begun = !held.is_empty() || self.leaks;
         let is_event = is_begun && self.decoder.finish().unwrap_or(false) && is_whole(self.decoder.event().data);
         let is_half = is_begun && !is_event;
         if self.is_settled {
@@ -229,14 +212,6 @@ impl Watch {
         }
         // What was closed as it should be may be whole, and so may what the provider keeps open after its last word.
         let may_be_whole = !matches!(error, ProviderError::Truncated { .. }) || error == closed();
-        if self.sight != Sight::Clear {
-            // Nobody can say that it was cut.
-            if error == closed() {
-                self.settle(PassEnd::Done(StopReason::Other));
-                return held;
-            }
-            return self.cut(error);
-        }
         let is_hidden = self.hides_usage && !self.leaks && is_event && says_usage_alone(self.decoder.event().data);
         let progress = match is_event.then(|| self.translator.event(self.decoder.event(), &mut self.made)) {
             None => Ok(Progress::Continues),
@@ -250,10 +225,14 @@ impl Watch {
             Err(error) => Err(error),
         };
         self.count();
-        self.sight = Sight::Bounds;
         match is_whole {
             Ok(true) if is_hidden => Bytes::new(),
             Ok(true) => held,
+            // Its end may have been in what was passed over: nobody can say that it was cut.
+            Ok(false) | Err(ProviderError::Malformed { .. }) if self.has_missed && error == closed() => {
+                self.settle(PassEnd::Done(StopReason::Other));
+                held
+            }
             Err(error @ ProviderError::Reported { .. }) => {
                 self.settle(PassEnd::Failed(error));
                 held
@@ -280,38 +259,48 @@ impl Watch {
     /// Looks at the event that the decoder has.
     fn see(&mut self) {
         self.events += 1;
-        if self.sight != Sight::Clear {
+        if self.is_settled {
             return;
+        }
+        if self.decoder.is_lost() {
+            return self.miss();
         }
         let event = self.decoder.event();
         if self.is_numbered {
             self.mark.see(event);
         }
+        let said = self.seen.said_bytes;
         let progress = self.translator.event(event, &mut self.made);
         self.count();
-        match progress {
-            Ok(Progress::Continues) => {}
-            Ok(Progress::Ended) => self.sight = Sight::Bounds,
-            // What is odd to this program may be all right to the tool.
-            Err(ProviderError::Malformed { .. } | ProviderError::TooLarge { .. }) => self.sight = Sight::Bounds,
-            Err(error) => {
-                self.sight = Sight::Bounds;
-                self.settle(PassEnd::Failed(error));
-            }
+        if self.seen.said_bytes > said {
+            self.seen.said_bytes += self.decoder.left_out();
         }
+        match progress {
+            Ok(_) => {}
+            // What is odd to this program may be all right to the tool, and what comes behind it counts.
+            Err(ProviderError::Malformed { .. } | ProviderError::TooLarge { .. }) => self.miss(),
+            Err(error) => self.settle(PassEnd::Failed(error)),
+        }
+    }
+
+    fn miss(&mut self) {
+        self.has_missed = true;
+        self.translator.missed();
     }
 
     /// Counts what the translator has made.
     fn count(&mut self) {
-        let Heard { usage, unshown_bytes } = self.translator.heard();
-        self.seen.usage = usage.or(self.seen.usage.take());
+        let Heard { usage, is_final, unshown_bytes } = self.translator.heard();
+        if usage.is_some() {
+            (self.seen.usage, self.seen.is_final) = (usage, is_final);
+        }
         if unshown_bytes > 0 {
             self.seen.pieces += 1;
             self.seen.said_bytes += unshown_bytes;
         }
         while let Some(chunk) = self.made.pop_front() {
             match chunk {
-                Chunk::Usage(usage) => self.seen.usage = Some(usage),
+                Chunk::Usage(usage) => (self.seen.usage, self.seen.is_final) = (Some(usage), true),
                 Chunk::Done { stop_reason } => {
                     self.seen.stop = Some(stop_reason);
                     self.settle(PassEnd::Done(stop_reason));
