@@ -25,18 +25,18 @@ struct Scripted {
     answers: Mutex<VecDeque<Vec<Result<Chunk, ProviderError>>>>,
     asked: Mutex<Vec<ChatRequest>>,
     leave: Arc<Semaphore>,
-    /// What an answer takes that is not set and may be as long: tokens of the request, and of its own.
-    takes: (u64, u64),
+    /// The tokens of an answer that is not set, if it may have as many.
+    length: Option<u64>,
 }
 
 impl Scripted {
     fn named(name: &'static str) -> Arc<Self> {
-        Self::taking(name, (10, 5))
+        Self::long(name, None)
     }
 
-    fn taking(name: &'static str, takes: (u64, u64)) -> Arc<Self> {
+    fn long(name: &'static str, length: Option<u64>) -> Arc<Self> {
         let leave = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Arc::new(Self { name, answers: Mutex::default(), asked: Mutex::default(), leave, takes })
+        Arc::new(Self { name, answers: Mutex::default(), asked: Mutex::default(), leave, length })
     }
 
     fn will(&self, answer: Vec<Result<Chunk, ProviderError>>) {
@@ -58,10 +58,10 @@ impl Provider for Scripted {
     }
 
     fn chat_stream(&self, request: ChatRequest) -> ProviderStream {
-        let (input, length) = self.takes;
-        let length = request.max_tokens.map_or(length, |most| length.min(most.into()));
+        let most = request.max_tokens.map_or(u64::MAX, u64::from);
+        let usual = self.length.map_or_else(|| whole(10, 5), |length| whole(1, length.min(most)));
         self.asked.lock().unwrap().push(request);
-        let answer = self.answers.lock().unwrap().pop_front().unwrap_or_else(|| whole(input, length));
+        let answer = self.answers.lock().unwrap().pop_front().unwrap_or(usual);
         let leave = Arc::clone(&self.leave);
         let begin = async move { leave.acquire_owned().await.unwrap().forget() };
         Box::pin(stream::once(begin).flat_map(move |()| stream::iter(answer.clone()).chain(stream::pending())))
@@ -153,7 +153,7 @@ fn from(name: &str) -> ChatRequest {
 async fn ask_sixteen(limit: u64, length: u64, max_tokens: Option<u32>, prices: Vec<Price>) -> u64 {
     let budget = Budget { tokens: Some(limit), ..Budget::named("day", Window::Day) };
     let stage = Stage::new(BookSettings { budgets: vec![budget], prices, ..BookSettings::default() });
-    let (books, provider) = (stage.books(), Scripted::taking("p", (1, length)));
+    let (books, provider) = (stage.books(), Scripted::long("p", Some(length)));
     let gateway = gateway(&provider, &books);
     // Nobody is answered before all have asked.
     provider.leave.forget_permits(Semaphore::MAX_PERMITS);

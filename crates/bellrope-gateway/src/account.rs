@@ -168,8 +168,7 @@ impl Account {
         match chunk {
             Chunk::Text { text } | Chunk::Reasoning { text } => self.said(text.len()),
             Chunk::ToolCall(delta) => self.said(delta.arguments.len()),
-            // It comes with the end.
-            Chunk::Usage(usage) => self.used(usage.clone(), true),
+            Chunk::Usage(usage) => self.used(usage.clone(), false),
             Chunk::Done { .. } => self.done(),
             Chunk::Error(_) => self.end(Outcome::Cut),
             _ => {}
@@ -221,8 +220,8 @@ impl Account {
     fn end(&mut self, outcome: Outcome) {
         if !std::mem::replace(&mut self.settled, true) {
             let (usage, is_final, unshown_bytes) = self.meter.take();
-            // What came with the answer was said last.
-            if self.spent.usage.is_none() {
+            // What came with the answer was said last, but for a last word.
+            if is_final || self.spent.usage.is_none() {
                 (self.spent.usage, self.spent.is_final) = (usage, is_final);
             }
             self.spent.said_bytes += unshown_bytes as u64;

@@ -67,6 +67,7 @@ mod notes;
 pub mod pass;
 pub mod provider;
 pub mod providers;
+mod reasoning;
 mod room;
 pub mod secret;
 mod server_end;

@@ -88,7 +88,8 @@ impl AnswerStream {
                         self.notices.extend(vec![text]);
                     }
                     self.origins.note(&first, running.provider());
-                    self.thinking.iter_mut().for_each(|thinking| thinking.take_in(&first));
+                    self.thinking.take_if(|_| !running.wants_thoughts());
+                    self.thinking.iter_mut().for_each(|thinking| thinking.take_in(&first, running.provider()));
                     self.stage = Stage::Answering(rest, running);
                     Ok(first)
                 }
@@ -102,7 +103,7 @@ impl AnswerStream {
                 Some(Ok(chunk)) => {
                     running.take_in(&chunk);
                     self.origins.note(&chunk, running.provider());
-                    self.thinking.iter_mut().for_each(|thinking| thinking.take_in(&chunk));
+                    self.thinking.iter_mut().for_each(|thinking| thinking.take_in(&chunk, running.provider()));
                     Ok(chunk)
                 }
                 failed => Err(running.fail(failed.and_then(Result::err).unwrap_or_else(silent))),

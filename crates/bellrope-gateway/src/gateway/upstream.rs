@@ -241,12 +241,18 @@ impl Upstream {
         request: &mut PassRequest,
     ) -> Result<Option<(Account, Vec<String>)>, ProviderError> {
         let tokens = (estimate_tokens_of(request.body()), true);
-        let asked = |_: Option<&str>| request.max_tokens();
+        // What is set for the provider is sent only where a budget counts on it.
+        let set = |model: Option<&str>| match request.format {
+            PassFormat::Messages => None,
+            _ => self.provider.usual_max_tokens(model),
+        };
+        let unsaid = request.max_tokens().is_none().then(|| set(request.model.as_deref())).flatten();
+        let asked = |_: Option<&str>| request.max_tokens().or(unsaid);
         Ok(match self.ask_books(books, &request.asker, request.model.as_deref(), tokens, asked)? {
             Opened::Here { account, max_tokens, is_bounded, notices }
                 if (!is_bounded || request.is_countable()) && !leaves_no_answer(request, max_tokens) =>
             {
-                request.set_limit(max_tokens);
+                request.set_limit(max_tokens.or(unsaid.filter(|_| is_bounded)));
                 Some((account, notices))
             }
             Opened::Here { account, .. } => {
@@ -338,6 +344,11 @@ impl Running {
     /// The name of the provider that is at work.
     pub(super) fn provider(&self) -> &str {
         self.upstream.provider.name()
+    }
+
+    /// Whether that wants back what its model thinks.
+    pub(super) fn wants_thoughts(&self) -> bool {
+        self.upstream.provider.wants_thoughts()
     }
 
     /// Counts how long its first piece took.

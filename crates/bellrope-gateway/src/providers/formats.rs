@@ -53,6 +53,8 @@ mod reader;
 #[cfg(feature = "http")]
 mod reason;
 #[cfg(feature = "http")]
+mod reasoning_details;
+#[cfg(feature = "http")]
 mod said;
 #[cfg(feature = "http")]
 mod tools;

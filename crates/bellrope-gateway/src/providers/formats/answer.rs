@@ -13,6 +13,7 @@ use super::fault::StatedFault;
 use super::heard::Heard;
 use super::reader::EventReader;
 use super::reason::Reason;
+use super::reasoning_details::ReasoningDetails;
 
 use crate::error::ProviderError;
 use crate::json::{Seam, TextPiece, fields, is_nothing, repaired, text_len, words};
@@ -40,6 +41,8 @@ pub(super) struct PartialAnswer {
     has_text: bool,
     has_reasoning: bool,
     is_refused: bool,
+    /// What goes back with the reasoning.
+    details: ReasoningDetails,
     calls: Calls,
     reason: Option<StopReason>,
     /// A reason that is none of the known ones.
@@ -70,6 +73,9 @@ impl PartialAnswer {
     /// More text.
     pub(super) fn text(&mut self, piece: TextPiece, out: &mut VecDeque<Chunk>) {
         self.has_text |= !piece.is_empty();
+        if !piece.is_empty() {
+            self.details.hand_out(out);
+        }
         push_text(self.text.join(piece), out);
     }
 
@@ -98,7 +104,15 @@ impl PartialAnswer {
 
     /// More of a call of a tool.
     pub(super) fn call(&mut self, piece: CallPiece, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
+        self.details.hand_out(out);
         self.calls.take(piece, out)
+    }
+
+    /// More of what goes back with the reasoning. `is_again`: whether it repeats what came.
+    pub(super) fn reasoning_details(&mut self, list: &RawValue, is_again: bool) {
+        if !(is_again && self.details.are_there()) && !self.details.take(list) {
+            self.not_shown("reasoning_details", list);
+        }
     }
 
     /// Says that what comes for this place is no call.
@@ -252,6 +266,7 @@ impl PartialAnswer {
     /// Hands out half a character that nothing follows.
     fn flush(&mut self, out: &mut VecDeque<Chunk>) {
         push_reasoning(self.reasoning.rest().into_iter().collect(), out);
+        self.details.hand_out(out);
         push_text(self.text.rest().into_iter().chain(self.refusal.rest()).collect(), out);
     }
 

@@ -355,7 +355,7 @@ impl Passing {
                 let struck = |id: String| self.without_key(id.into_bytes().into());
                 mark.id = mark.id.take().map(struck).map(|id| String::from_utf8_lossy(&id).into_owned());
             }
-            if end.is_some() {
+            if end.is_some() || self.watch.is_failing() {
                 self.rest_until.get_or_insert_with(|| Instant::now() + REST_TIMEOUT);
             }
             if seen.pieces > 0 {

@@ -45,6 +45,8 @@ pub(super) struct Watch {
     after_return: Option<bool>,
     /// Whether an event was passed over: it was too large even without the ends of its strings, or means nothing here.
     has_missed: bool,
+    /// Why the answer failed. It ends with the next event, in which some servers say what it took.
+    failing: Option<ProviderError>,
     end: Option<PassEnd>,
     /// Whether it was ever known.
     is_settled: bool,
@@ -81,6 +83,7 @@ impl Watch {
             within_line: false,
             after_return: None,
             has_missed: false,
+            failing: None,
             end: None,
             is_settled: false,
             seen: Seen::default(),
@@ -89,9 +92,14 @@ impl Watch {
         }
     }
 
-    /// Whether an event has come.
+    /// Whether an event has come that does not say that the answer failed.
     pub(super) fn has_begun(&self) -> bool {
-        self.events > 0
+        self.events > 0 && !self.is_failing()
+    }
+
+    /// Whether the answer has failed, and no event has come since.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.is_some()
     }
 
     /// What was seen since this was asked for last.
@@ -198,6 +206,9 @@ impl Watch {
         let is_begun = !held.is_empty() || self.leaks;
         let is_event = is_begun && self.decoder.finish().unwrap_or(false) && is_whole(self.decoder.event().data);
         let is_half = is_begun && !is_event;
+        if let Some(error) = self.failing.take() {
+            self.settle(PassEnd::Failed(error));
+        }
         if self.is_settled {
             // What was begun after the end of an answer is no part of it.
             return if is_half { Bytes::new() } else { held };
@@ -262,7 +273,11 @@ impl Watch {
         if self.is_settled {
             return;
         }
+        if let Some(error) = self.failing.take() {
+            return self.fail(error);
+        }
         if self.decoder.is_lost() {
+            self.seen.said_bytes += self.decoder.left_out();
             return self.miss();
         }
         let event = self.decoder.event();
@@ -279,8 +294,20 @@ impl Watch {
             Ok(_) => {}
             // What is odd to this program may be all right to the tool, and what comes behind it counts.
             Err(ProviderError::Malformed { .. } | ProviderError::TooLarge { .. }) => self.miss(),
-            Err(error) => self.settle(PassEnd::Failed(error)),
+            Err(error) if self.seen.is_final => self.settle(PassEnd::Failed(error)),
+            Err(error) => self.failing = Some(error),
         }
+    }
+
+    /// Ends the answer, which has failed, with the event that came behind the word for it.
+    fn fail(&mut self, error: ProviderError) {
+        let event = self.decoder.event();
+        // A last word makes an answer of what came, and this is none.
+        if event.data.trim() != "[DONE]" {
+            let _ = self.translator.event(event, &mut VecDeque::new());
+            self.count();
+        }
+        self.settle(PassEnd::Failed(error));
     }
 
     fn miss(&mut self) {
