@@ -15,7 +15,7 @@ use super::notices::Notices;
 use super::origins::{NOTE, Origins};
 use super::route::{Accounts, Route, forget};
 use super::stats::GatewaySnapshot;
-use super::thoughts::{Thinking, Thoughts};
+use super::thoughts::{Thinking, Thought, Thoughts};
 use super::upstream::{MAX_NOTICES, Upstream};
 use crate::account::{Books, Opened};
 use crate::config::{PassThrough, Preset};
@@ -227,10 +227,16 @@ impl Gateway {
         }
         let wants_thoughts = self.upstreams.get(&provider).is_some_and(|upstream| upstream.provider.wants_thoughts());
         for (thoughts, asker) in thinks.iter().filter(|_| wants_thoughts) {
-            let whole = || vec![Part::Reasoning { text: response.reasoning.clone(), details: None }];
-            let parts = Some(response.reasoning_parts.clone()).filter(|parts| !parts.is_empty()).unwrap_or_else(whole);
-            let calls = response.tool_calls.iter();
-            calls.for_each(|call| thoughts.remember(asker, &provider, &call.id, parts.clone()));
+            let whole = Part::Reasoning { text: response.reasoning.clone(), details: None };
+            let parts: Arc<[Part]> = match &response.reasoning_parts[..] {
+                [] if response.reasoning.is_empty() => Arc::default(),
+                [] => [whole].into(),
+                parts => parts.into(),
+            };
+            for call in &response.tool_calls {
+                let thought = Thought { parts: Arc::clone(&parts), extra: call.extra_content.clone() };
+                thoughts.remember(asker, &provider, &call.id, thought);
+            }
         }
         notices.extend(std::mem::take(&mut response.notes));
         response.notes = notices.into_vec();

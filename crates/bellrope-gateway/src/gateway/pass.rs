@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::answer_stream::log;
 use super::core::Gateway;
+use super::leave::somebody;
 use super::notices::Notices;
 use super::route::passed_on;
 use super::upstream::{Running, Upstream, silent};
@@ -173,7 +174,7 @@ impl Upstream {
                 PassedBody::Stream(_) => Err(silent().into()),
             });
         }
-        let leave = self.admit_to(None, &mut account)?;
+        let leave = self.admit_to(somebody(&request.asker), &mut account)?;
         request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
         let mut running = Running::new(Arc::clone(self), account);
         let outcome = self.provider.pass(request).await;

@@ -1,5 +1,5 @@
-//! What models thought before they called tools, for the providers that said it: some want it back, and tools of OpenAI's chat
-//! completions do not send it.
+//! What models thought before they called tools, and what came with the calls, for the providers that said it: some want it
+//! back, and many tools do not send it.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
@@ -7,7 +7,10 @@ use std::hash::BuildHasher;
 use std::mem::take;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde_json::Value;
+
 use crate::asker::Asker;
+use crate::ids::plain;
 use crate::message::{ChatRequest, Chunk, Content, Part, Role};
 use crate::provider::MAX_TOOL_CALLS;
 use crate::text::boundary;
@@ -31,17 +34,29 @@ struct Remembered {
 #[derive(Debug, Default)]
 struct Kept {
     /// By the hash of whose call it is, of its provider, and of its id.
-    by_call: HashMap<u64, Thought>,
+    by_call: HashMap<u64, (Thought, usize)>,
     /// The hashes, oldest first.
     order: VecDeque<u64>,
     bytes: usize,
 }
 
-/// A thought, in parts that can be sent back, and what it takes.
-#[derive(Debug, Clone)]
-struct Thought {
-    parts: Arc<[Part]>,
-    bytes: usize,
+/// What led to a call, in parts that can be sent back, and what came with it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Thought {
+    pub(super) parts: Arc<[Part]>,
+    /// The call's `extra_content`.
+    pub(super) extra: Option<Value>,
+}
+
+impl Thought {
+    fn bytes(&self) -> usize {
+        let length = |json: Option<&Value>| json.map_or(0, |json| json.to_string().len());
+        let parts = self.parts.iter().map(|part| match part {
+            Part::Reasoning { text, details } => text.len() + length(details.as_ref()),
+            _ => 0,
+        });
+        parts.sum::<usize>() + length(self.extra.as_ref())
+    }
 }
 
 /// What one answer thinks.
@@ -53,8 +68,8 @@ pub(super) struct Thinking {
     /// Of what belongs to no part yet.
     text: String,
     bytes: usize,
-    /// The ids of its calls so far.
-    calls: Vec<String>,
+    /// Its calls so far: their numbers, and their ids with what came with them.
+    calls: Vec<(u32, String, Option<Value>)>,
 }
 
 impl Thinking {
@@ -78,77 +93,84 @@ impl Thinking {
                 self.bytes += bytes;
                 self.parts.push(Part::Reasoning { text: take(&mut self.text), details: Some(details.clone()) });
                 // Some come behind the calls that they belong to.
-                self.calls.iter().for_each(|id| self.remember(provider, id));
+                self.calls.iter().for_each(|call| self.remember(provider, call));
             }
             Chunk::ToolCall(delta) => {
-                if let Some(id) = &delta.id {
-                    self.remember(provider, id);
-                    if self.calls.len() < MAX_TOOL_CALLS {
-                        self.calls.push(id.clone());
-                    }
+                if let Some(id) = delta.id.as_ref().filter(|_| self.calls.len() < MAX_TOOL_CALLS) {
+                    let call = (delta.index, id.clone(), None);
+                    self.remember(provider, &call);
+                    self.calls.push(call);
+                }
+            }
+            Chunk::ToolCallExtra { index, extra_content } => {
+                if let Some(at) = self.calls.iter().position(|(known, ..)| known == index) {
+                    self.calls[at].2 = Some(extra_content.clone());
+                    self.remember(provider, &self.calls[at]);
                 }
             }
             _ => {}
         }
     }
 
-    fn remember(&self, provider: &str, id: &str) {
+    fn remember(&self, provider: &str, (_, id, extra): &(u32, String, Option<Value>)) {
         let text = Some(&self.text).filter(|text| !text.is_empty());
         let rest = text.map(|text| Part::Reasoning { text: text.clone(), details: None });
-        self.thoughts.remember(&self.asker, provider, id, self.parts.iter().cloned().chain(rest).collect());
+        let parts = self.parts.iter().cloned().chain(rest).collect();
+        self.thoughts.remember(&self.asker, provider, id, Thought { parts, extra: extra.clone() });
     }
 }
 
 impl Thoughts {
     /// Remembers what led to this provider's call with this id.
-    pub(super) fn remember(&self, asker: &Asker, provider: &str, id: &str, parts: Vec<Part>) {
-        let bytes_of = |part: &Part| match part {
-            Part::Reasoning { text, details } => {
-                text.len() + details.as_ref().map_or(0, |details| details.to_string().len())
-            }
-            _ => 0,
-        };
-        let bytes = parts.iter().map(bytes_of).sum::<usize>();
+    pub(super) fn remember(&self, asker: &Asker, provider: &str, id: &str, thought: Thought) {
+        let bytes = thought.bytes();
         if bytes == 0 || bytes > MAX_THOUGHT || id.is_empty() {
             return;
         }
         let (hash, bytes) = (self.hash(asker, provider, id), bytes + ENTRY);
         let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += bytes;
-        match kept.by_call.insert(hash, Thought { parts: parts.into(), bytes }) {
-            Some(earlier) => kept.bytes -= earlier.bytes,
+        match kept.by_call.insert(hash, (thought, bytes)) {
+            Some((_, earlier)) => kept.bytes -= earlier,
             None => kept.order.push_back(hash),
         }
         while kept.bytes > MAX_ALL
             && let Some(oldest) = kept.order.pop_front()
         {
             let forgotten = kept.by_call.remove(&oldest);
-            kept.bytes -= forgotten.map_or(0, |thought| thought.bytes);
+            kept.bytes -= forgotten.map_or(0, |(_, bytes)| bytes);
         }
     }
 
-    /// Puts what led to this provider's calls of a conversation before them, where the tool did not send it.
+    /// Puts what led to this provider's calls of a conversation before them, and what came with them to them, where the tool did
+    /// not send it.
     pub(super) fn restore(&self, request: &mut ChatRequest, provider: &str) {
         for message in request.messages.iter_mut().filter(|message| message.role == Role::Assistant) {
             let Content::Parts(parts) = &mut message.content else { continue };
-            if parts.iter().any(|part| matches!(part, Part::Reasoning { .. })) {
-                continue;
-            }
-            let id = |part: &Part| match part {
-                Part::ToolUse { id, .. } => Some(self.hash(&request.asker, provider, id)),
-                _ => None,
-            };
+            let has_thoughts = parts.iter().any(|part| matches!(part, Part::Reasoning { .. }));
             let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            let thought = parts.iter().filter_map(id).find_map(|hash| kept.by_call.get(&hash).cloned());
+            let mut led: Arc<[Part]> = Arc::default();
+            for part in &mut *parts {
+                let Part::ToolUse { id, extra_content, .. } = part else { continue };
+                let known = kept.by_call.get(&self.hash(&request.asker, provider, id));
+                let Some((thought, _)) = known else { continue };
+                if extra_content.is_none() {
+                    extra_content.clone_from(&thought.extra);
+                }
+                if led.is_empty() {
+                    led = Arc::clone(&thought.parts);
+                }
+            }
             drop(kept);
-            if let Some(thought) = thought {
-                parts.splice(0..0, thought.parts.iter().cloned());
+            if !has_thoughts {
+                parts.splice(0..0, led.iter().cloned());
             }
         }
     }
 
     fn hash(&self, asker: &Asker, provider: &str, id: &str) -> u64 {
-        self.0.hasher.hash_one((asker.kind, asker.name(), provider, id))
+        // Tools of some formats are told another id, and send that.
+        self.0.hasher.hash_one((asker.kind, asker.name(), provider, &*plain(id)))
     }
 }
 
@@ -160,7 +182,7 @@ mod tests {
     use crate::asker::AskerKind;
     use crate::testing::call;
 
-    fn asked(asker: &Asker, parts: &serde_json::Value) -> ChatRequest {
+    fn asked(asker: &Asker, parts: &Value) -> ChatRequest {
         let request = json!({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": parts}]});
         ChatRequest { asker: asker.clone(), ..serde_json::from_value(request).unwrap() }
     }
@@ -198,7 +220,10 @@ mod tests {
     fn thoughts_are_bounded() {
         let (thoughts, own) = (Thoughts::default(), Asker::default());
         let long = "é".repeat(MAX_THOUGHT);
-        let part = |text: &str| vec![Part::Reasoning { text: text.to_owned(), details: None }];
+        let part = |text: &str| Thought {
+            parts: [Part::Reasoning { text: text.to_owned(), details: None }].into(),
+            extra: None,
+        };
         for number in 0..100 {
             thoughts.remember(&own, "p", &number.to_string(), part(&long[..MAX_THOUGHT]));
             thoughts.remember(&own, "p", "again", part("short"));
@@ -208,7 +233,7 @@ mod tests {
         thinking.take_in(&Chunk::ReasoningDetails { details: json!({"data": "x".repeat(MAX_THOUGHT)}) }, "p");
         assert!(thinking.text.len() <= MAX_THOUGHT && thinking.parts.is_empty());
         let kept = thoughts.0.kept.lock().unwrap();
-        let bytes: usize = kept.by_call.values().map(|thought| thought.bytes).sum();
+        let bytes: usize = kept.by_call.values().map(|(_, bytes)| bytes).sum();
         assert_eq!((kept.bytes, kept.order.len()), (bytes, kept.by_call.len()));
         assert!(bytes <= MAX_ALL, "{bytes}");
     }

@@ -148,9 +148,8 @@ impl Upstream {
     }
 
     /// Leave to ask the provider once.
-    fn admit(&self, caller: Option<Caller>) -> Result<Leave<'_>, ProviderError> {
+    fn admit(&self, caller: Caller) -> Result<Leave<'_>, ProviderError> {
         let now = now();
-        let caller = caller.unwrap_or_else(somebody);
         let is_probe = self.breaker.as_ref().is_some_and(|breaker| breaker.state(now) != BreakerState::Closed);
         // The breaker first: what it refuses takes no token.
         let acquire =
@@ -174,11 +173,7 @@ impl Upstream {
     }
 
     /// As [`Self::admit`], for a request in the books.
-    pub(super) fn admit_to(
-        &self,
-        caller: Option<Caller>,
-        account: &mut Option<Account>,
-    ) -> Result<Leave<'_>, ProviderError> {
+    pub(super) fn admit_to(&self, caller: Caller, account: &mut Option<Account>) -> Result<Leave<'_>, ProviderError> {
         self.admit(caller).inspect_err(|error| {
             if let Some(account) = account {
                 account.fail(error);
@@ -282,7 +277,7 @@ impl Upstream {
         request: EmbeddingRequest,
         mut account: Option<Account>,
     ) -> Result<Vec<u8>, ProviderError> {
-        let leave = self.admit_to(None, &mut account)?;
+        let leave = self.admit_to(somebody(&request.asker), &mut account)?;
         let mut running = Running::new(Arc::clone(self), account);
         let outcome = self.provider.embed(request).await;
         leave.settle(outcome.as_ref().err());
@@ -306,7 +301,8 @@ impl Upstream {
         mut account: Option<Account>,
         ask: Ask<T>,
     ) -> Result<T, ProviderError> {
-        let leave = self.admit_to(request.caller, &mut account)?;
+        let caller = request.caller.unwrap_or_else(|| somebody(&request.asker));
+        let leave = self.admit_to(caller, &mut account)?;
         let outcome = ask(Arc::clone(self), request, notices.clone(), account).await;
         leave.settle(outcome.as_ref().err());
         outcome
@@ -448,6 +444,7 @@ mod tests {
 
     use super::super::route::Route;
     use super::*;
+    use crate::asker::AskerKind;
     use crate::message::ModelInfo;
     use crate::provider::Capabilities;
     use crate::provider::ProviderStream;
@@ -547,6 +544,25 @@ mod tests {
             advance(Duration::from_secs(61)).await;
             assert_eq!(asks(&upstream, Some(1)).await, None, "{depends}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_holder_of_a_token_is_a_caller_of_its_own() {
+        let moody = Arc::new(Moody::failing(refused(500)));
+        let upstream = Arc::new(Upstream::new(moody.clone(), None));
+        let asks = async |name: &str, kind| {
+            let (notices, _) = mpsc::channel(1);
+            let request = ChatRequest { asker: Asker::new(kind, name, ""), ..ChatRequest::user("Hello") };
+            Route::alone(&upstream).begin(request, &notices).await.err().map(|error| error.code())
+        };
+        for _ in 0..5 {
+            assert_eq!(asks("one", AskerKind::Token).await, Some(refused(500).code()));
+        }
+        assert_eq!(asks("one", AskerKind::Token).await, Some("unavailable"));
+        moody.is_well.store(true, Relaxed);
+        assert_eq!(asks("two", AskerKind::Token).await, None, "whatever the other one asks for");
+        assert_eq!(asks("one", AskerKind::Program).await, None, "who only says its name is somebody else");
+        assert_eq!(asks("one", AskerKind::Token).await, Some("unavailable"), "its time is not over");
     }
 
     #[tokio::test(start_paused = true)]

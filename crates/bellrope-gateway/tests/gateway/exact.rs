@@ -29,8 +29,8 @@ pub(crate) struct Ledger {
     /// The most tokens that the last request was said to take.
     pub(crate) said: Mutex<Option<u32>>,
     /// The models that were asked.
-    asked: Mutex<Vec<Option<String>>>,
-    settled: Mutex<Vec<(Outcome, Spent)>>,
+    pub(crate) asked: Mutex<Vec<Option<String>>>,
+    pub(crate) settled: Mutex<Vec<(Outcome, Spent)>>,
 }
 
 impl Books for Ledger {

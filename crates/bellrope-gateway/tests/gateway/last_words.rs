@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bellrope_gateway::account::Outcome;
-use bellrope_gateway::{ChatRequest, ProviderConfig};
+use bellrope_gateway::{ChatRequest, ProviderConfig, Way};
 use serde_json::json;
 
 use crate::exact::{Ledger, STREAM, read, send, stream, with_books};
@@ -93,5 +93,30 @@ async fn the_most_tokens_that_are_set_for_a_provider_are_held_and_sent_where_a_b
             let sent: serde_json::Value = serde_json::from_str(&fake.requests().last().unwrap().body).unwrap();
             assert_eq!(sent[field], expected, "{format:?} {limit:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn an_error_in_the_place_of_an_answer_that_no_tool_would_read_has_a_status() {
+    for (format, event, status) in [
+        (Format::ChatCompletions, r#"{"object":"error","message":"boom","code":400}"#, None),
+        (Format::ChatCompletions, r#"{"detail":"boom"}"#, None),
+        (Format::ChatCompletions, r#"{"error":{"message":"boom"}}"#, Some(200)),
+        (Format::Responses, r#"{"detail":"boom"}"#, None),
+        (Format::Responses, r#"{"type":"error","message":"boom"}"#, Some(200)),
+        (Format::Messages, r#"{"error":{"message":"boom"}}"#, None),
+        (Format::Messages, r#"{"type":"error","error":{"type":"api_error","message":"boom"}}"#, Some(200)),
+    ] {
+        let fake = Fake::streaming([&*format!("data: {event}\n\n")]).await;
+        let gateway = with_books(exact(&fake, format), &Arc::default());
+        let told = match send(&gateway, format, STREAM, None).await {
+            Way::Refused(refusal) => Some(refusal.status),
+            Way::Failed(error) => {
+                assert!(error.to_string().contains("boom"), "{error}");
+                None
+            }
+            way => panic!("{way:?}"),
+        };
+        assert_eq!(told, status, "{event}");
     }
 }

@@ -150,3 +150,35 @@ async fn a_stream_brings_them_too_and_another_provider_is_not_sent_them() {
     assert!(!fake.requests().pop().unwrap().body.contains("reasoning"));
     assert!(response.notes.iter().any(|note| note.contains("reasoning")), "{:?}", response.notes);
 }
+
+#[tokio::test]
+async fn what_came_with_a_call_goes_back_with_it_whatever_the_tool_keeps() {
+    let extra = json!({"google": {"thought_signature": "SIGSIG"}});
+    let function = json!({"name": "look", "arguments": "{}"});
+    let call = json!({"index": 0, "id": "call:1", "type": "function", "function": function, "extra_content": extra});
+    let delta = json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]});
+    for format in [ToolFormat::ChatCompletions, ToolFormat::Messages, ToolFormat::Responses] {
+        for streams in [true, false] {
+            let fake = Fake::streaming([&*format!("data: {delta}\n\ndata: [DONE]\n\n")]).await;
+            let gateway = gateway(&fake, Format::ChatCompletions, fake.config(Format::ChatCompletions));
+            let chat = read(format, &question(format)).chat;
+            if streams {
+                soon(gateway.chat_stream(chat.clone()).collect::<Vec<_>>()).await;
+            }
+            let Asked { mut writer, .. } = read(format, &question(format));
+            let other = crate::tools::gateway(&fake, Format::ChatCompletions, fake.config(Format::ChatCompletions));
+            let response = soon(if streams { &other } else { &gateway }.chat(chat)).await.unwrap();
+            let whole = serde_json::from_slice(&writer.whole(response).unwrap()).unwrap();
+            let mut next = next_turn(format, &whole);
+            // Of a chat the tool forgets it.
+            if format == ToolFormat::ChatCompletions {
+                next["messages"][2]["tool_calls"][0].as_object_mut().unwrap().remove("extra_content");
+            }
+            let id = if format == ToolFormat::Messages { &whole["content"][0]["id"] } else { &json!("call:1") };
+            let text = next.to_string().replace("\"c1\"", &id.to_string());
+            soon(gateway.chat(read(format, &serde_json::from_str(&text).unwrap()).chat)).await.unwrap();
+            let sent: Value = serde_json::from_str(&fake.requests().pop().unwrap().body).unwrap();
+            assert_eq!(sent["messages"][2]["tool_calls"][0]["extra_content"], extra, "{format:?} {streams} {sent}");
+        }
+    }
+}

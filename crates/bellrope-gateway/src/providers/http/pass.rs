@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, Url};
+use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::client::{RuntimeClient, root_cause};
@@ -22,7 +23,8 @@ use crate::account::Meter;
 use crate::error::{Phase, ProviderError};
 use crate::message::{Chunk, StopReason};
 use crate::pass::{
-    HEADERS_FROM_TOOL, HeaderPairs, PassEnd, PassError, PassPiece, PassStream, Passed, PassedBody, Refusal, Seen,
+    HEADERS_FROM_TOOL, HeaderPairs, PassEnd, PassError, PassFormat, PassPiece, PassStream, Passed, PassedBody, Refusal,
+    Seen,
 };
 use crate::provider::MAX_ANSWER;
 use crate::providers::formats::{Heard, Translate};
@@ -70,8 +72,7 @@ pub(super) struct Post {
     pub(super) streams: bool,
     /// Whether the event with what the answer took is taken out.
     pub(super) hides_usage: bool,
-    /// Whether the format is that of responses.
-    pub(super) is_numbered: bool,
+    pub(super) format: PassFormat,
     /// How many answers are made at once.
     pub(super) choices: u32,
     /// Where it is noted what the answer takes, if it fails before it begins.
@@ -166,7 +167,7 @@ async fn begin(
     post: Post,
     translator: Option<Box<dyn Translate>>,
 ) -> Result<Passed, PassError> {
-    let Post { sent, hides_usage, is_numbered, choices, meter, room, end, .. } = post;
+    let Post { sent, hides_usage, format, choices, meter, room, end, .. } = post;
     let status = response.status().as_u16();
     let headers = kept(response.headers(), &sent);
     // A clone shares its bytes.
@@ -184,11 +185,11 @@ async fn begin(
     match (look(&begun), translator) {
         (Look::Json, translator) => whole(endpoint, response, begun, translator, answer, (&sent, &meter, &room)).await,
         (found, Some(translator)) if says_events || found == Look::Events => {
-            let watch = Watch::new(translator, hides_usage, is_numbered, choices);
+            let watch = Watch::new(translator, hides_usage, format == PassFormat::Responses, choices);
             let strike =
                 sent.strike().filter(|strike| strike.is_distinct()).map(|strike| Striking::new(Arc::clone(strike)));
             let events = Passing::new(response, begun.into(), watch, strike, (endpoint.timeouts(), end));
-            begin_events(events, answer, (&sent, &meter)).await
+            begin_events(events, answer, (&sent, &meter), format).await
         }
         _ => {
             let content_type = content_type.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
@@ -264,6 +265,7 @@ async fn begin_events(
     mut events: Passing,
     answer: Passed,
     (sent, meter): (&Sent, &Meter),
+    format: PassFormat,
 ) -> Result<Passed, PassError> {
     let asked = Instant::now();
     let Passed { status, headers, .. } = answer;
@@ -281,8 +283,9 @@ async fn begin_events(
                 while let Some(piece) = events.next().await {
                     body.extend_from_slice(&piece.bytes);
                 }
+                let is_told = tells_failure(format, &body);
                 let refusal = Refusal { status, headers, body: sent.without_secrets(body) };
-                return Err(PassError { error, refusal: Some(Box::new(refusal)) });
+                return Err(PassError { error, refusal: is_told.then(|| Box::new(refusal)) });
             }
             end => piece.end = end,
         }
@@ -300,6 +303,17 @@ async fn begin_events(
         Some((piece, events))
     }));
     Ok(Passed { status, headers, body: PassedBody::Stream(rest) })
+}
+
+/// Whether some event says that the answer failed in the way in which tools of this format read it. What is in another
+/// server's has to be told in words of this program.
+fn tells_failure(format: PassFormat, events: &[u8]) -> bool {
+    let lines = events.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| line.strip_prefix(b"data:"));
+    lines.filter_map(|data| serde_json::from_slice::<Value>(data).ok()).any(|event| match format {
+        PassFormat::Messages => event["type"] == "error",
+        PassFormat::Responses => event["type"] == "error" || event["type"] == "response.failed",
+        _ => !event["error"].is_null(),
+    })
 }
 
 /// A stream of events on its way.
