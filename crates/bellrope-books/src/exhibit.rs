@@ -103,6 +103,8 @@ impl Exhibit for Shown {
             numbers_from,
             rows,
         };
+        let used = Used::of_today(&mut state, now.wall_ms);
+        let figures = used.figures(&state);
         let at_work = state.running.values().take(MAX_ROWS).map(|entry| {
             let model = entry.model.as_deref().unwrap_or("its usual model");
             let model = format!("{} {model}", entry.provider);
@@ -112,8 +114,6 @@ impl Exhibit for Shown {
         let more = budgets.len().saturating_sub(MAX_ROWS);
         let more = (more > 0).then(|| vec![format!("and {more} more, of which less is spent"), String::new()]);
         let budgets = budgets.into_iter().take(MAX_ROWS).map(|(name, spent)| vec![name, spent]).chain(more);
-        let used = Used::of_today(&mut state, now.wall_ms);
-        let figures = used.figures(&state);
         let tables = vec![
             table("At work", &["client", "asked", "provider and model", "for"], 3, at_work.collect()),
             table("Today (UTC)", &["client", "requests", "tokens", "cost"], 1, used.in_words()),

@@ -70,7 +70,7 @@ pub mod providers;
 mod reasoning;
 mod room;
 pub mod secret;
-mod server_end;
+mod server_stop;
 pub mod sse;
 #[cfg(test)]
 mod testing;
@@ -100,7 +100,7 @@ pub use providers::http::HttpProvider;
 pub use providers::served::ServedProvider;
 pub use room::AnswerRoom;
 pub use secret::{KeyFault, Secret};
-pub use server_end::ServerEnd;
+pub use server_stop::ServerStop;
 
 /// The example of this crate's README, compiled and run with the documentation tests.
 #[cfg(doctest)]

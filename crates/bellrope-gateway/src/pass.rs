@@ -30,7 +30,7 @@ use crate::asker::Asker;
 use crate::error::ProviderError;
 use crate::message::{StopReason, Usage};
 use crate::room::AnswerRoom;
-use crate::server_end::ServerEnd;
+use crate::server_stop::ServerStop;
 
 pub use carried::Carried;
 pub use envelope::{Envelope, Unreadable};
@@ -71,7 +71,7 @@ pub struct PassRequest {
     /// What a whole answer takes its room from.
     pub room: AnswerRoom,
     /// Whether the server ends: then so does its answer, with a word for it.
-    pub end: ServerEnd,
+    pub end: ServerStop,
     envelope: Envelope,
     body: Bytes,
     /// The most tokens of the answer, if a budget allows fewer than are asked for.
@@ -91,7 +91,7 @@ impl PassRequest {
             asker: Asker::default(),
             meter: Meter::default(),
             room: AnswerRoom::default(),
-            end: ServerEnd::default(),
+            end: ServerStop::default(),
             envelope,
             body,
             limit: None,

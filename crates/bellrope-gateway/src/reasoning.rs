@@ -2,7 +2,7 @@
 //! which it wants back as it was. Here each item is the `details` of a piece of reasoning, with its opaque part under the name
 //! that other formats have for such, so that tools of these can hold it.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// The name of the field.
 pub(crate) const FIELD: &str = "reasoning_details";
@@ -14,13 +14,12 @@ const SAID: [&str; 4] = ["text", "summary", "signature", "data"];
 pub(crate) fn details_of(item: Value) -> Value {
     let text = |name: &str| item[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let (signature, data) = (text("signature"), text("data"));
-    let mut details = json!({ FIELD: [item] });
-    match (signature, data) {
-        (Some(signature), _) => details["signature"] = signature.into(),
-        (None, Some(data)) => details["data"] = data.into(),
-        (None, None) => {}
-    }
-    details
+    let opaque = match (signature, data) {
+        (Some(signature), _) => Some(("signature", signature)),
+        (None, data) => data.map(|data| ("data", data)),
+    };
+    let opaque = opaque.map(|(name, text)| (name.to_owned(), Value::String(text)));
+    Value::Object([(FIELD.to_owned(), vec![item].into())].into_iter().chain(opaque).collect())
 }
 
 /// The items in details of reasoning.
@@ -62,6 +61,8 @@ pub(crate) fn item_of(form: &Map<String, Value>, text: &str, opaque: &str) -> Va
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

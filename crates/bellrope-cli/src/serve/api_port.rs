@@ -42,7 +42,7 @@ use std::{
 
 use anyhow::Context;
 use bellrope::status::Metrics;
-use bellrope_gateway::{LiveGateway, ServerEnd};
+use bellrope_gateway::{LiveGateway, ServerStop};
 use bellrope_health::http::{HttpListener, ListenerConfig, ListenerEvent};
 use hyper::service::service_fn;
 
@@ -71,7 +71,7 @@ const READ_TIME: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(crate) struct ApiPort {
     listener: HttpListener,
-    end: ServerEnd,
+    end: ServerStop,
 }
 
 impl ApiPort {
@@ -86,7 +86,7 @@ impl ApiPort {
     ) -> anyhow::Result<Self> {
         let fix = || format!("the API port cannot be {port}; choose another with --api-port");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(fix)?;
-        let end = ServerEnd::default();
+        let end = ServerStop::default();
         let service = Arc::new(Service::new(gateway, keys, end.clone()));
         let activity = metrics.activity();
         let service = service_fn(move |request| {

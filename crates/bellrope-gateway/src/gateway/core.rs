@@ -15,7 +15,7 @@ use super::notices::Notices;
 use super::origins::{NOTE, Origins};
 use super::route::{Accounts, Route, forget};
 use super::stats::GatewaySnapshot;
-use super::thoughts::{Thinking, Thought, Thoughts};
+use super::thoughts::{CallLead, Thinking, Thoughts};
 use super::upstream::{MAX_NOTICES, Upstream};
 use crate::account::{Books, Opened};
 use crate::config::{PassThrough, Preset};
@@ -234,7 +234,7 @@ impl Gateway {
                 parts => parts.into(),
             };
             for call in &response.tool_calls {
-                let thought = Thought { parts: Arc::clone(&parts), extra: call.extra_content.clone() };
+                let thought = CallLead { parts: Arc::clone(&parts), extra: call.extra_content.clone() };
                 thoughts.remember(asker, &provider, &call.id, thought);
             }
         }

@@ -31,13 +31,13 @@ struct Known {
 #[derive(Debug, Default)]
 struct Signed {
     /// By the hash of a signature.
-    by: HashMap<u64, Signer>,
+    by: HashMap<u64, SignedBy>,
     /// The hashes, oldest first.
     order: VecDeque<u64>,
 }
 
 #[derive(Debug)]
-struct Signer {
+struct SignedBy {
     /// The provider's name.
     name: Box<str>,
     /// What it was beside its text and its signature, where it came as an item of `reasoning_details`.
@@ -58,7 +58,7 @@ impl Origins {
         let form = form_of(details).and_then(|form| serde_json::to_string(&form).ok());
         let form = form.filter(|form| form.len() <= MAX_FORM).map(Into::into);
         let mut signed = self.0.signed.lock().unwrap_or_else(PoisonError::into_inner);
-        if signed.by.insert(hash, Signer { name: provider.into(), form }).is_none() {
+        if signed.by.insert(hash, SignedBy { name: provider.into(), form }).is_none() {
             signed.order.push_back(hash);
         }
         if signed.order.len() > MAX_KNOWN

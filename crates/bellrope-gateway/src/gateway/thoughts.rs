@@ -34,7 +34,7 @@ struct Remembered {
 #[derive(Debug, Default)]
 struct Kept {
     /// By the hash of whose call it is, of its provider, and of its id.
-    by_call: HashMap<u64, (Thought, usize)>,
+    by_call: HashMap<u64, (CallLead, usize)>,
     /// The hashes, oldest first.
     order: VecDeque<u64>,
     bytes: usize,
@@ -42,13 +42,13 @@ struct Kept {
 
 /// What led to a call, in parts that can be sent back, and what came with it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Thought {
+pub(super) struct CallLead {
     pub(super) parts: Arc<[Part]>,
     /// The call's `extra_content`.
     pub(super) extra: Option<Value>,
 }
 
-impl Thought {
+impl CallLead {
     fn bytes(&self) -> usize {
         let length = |json: Option<&Value>| json.map_or(0, |json| json.to_string().len());
         let parts = self.parts.iter().map(|part| match part {
@@ -116,13 +116,13 @@ impl Thinking {
         let text = Some(&self.text).filter(|text| !text.is_empty());
         let rest = text.map(|text| Part::Reasoning { text: text.clone(), details: None });
         let parts = self.parts.iter().cloned().chain(rest).collect();
-        self.thoughts.remember(&self.asker, provider, id, Thought { parts, extra: extra.clone() });
+        self.thoughts.remember(&self.asker, provider, id, CallLead { parts, extra: extra.clone() });
     }
 }
 
 impl Thoughts {
     /// Remembers what led to this provider's call with this id.
-    pub(super) fn remember(&self, asker: &Asker, provider: &str, id: &str, thought: Thought) {
+    pub(super) fn remember(&self, asker: &Asker, provider: &str, id: &str, thought: CallLead) {
         let bytes = thought.bytes();
         if bytes == 0 || bytes > MAX_THOUGHT || id.is_empty() {
             return;
@@ -220,7 +220,7 @@ mod tests {
     fn thoughts_are_bounded() {
         let (thoughts, own) = (Thoughts::default(), Asker::default());
         let long = "é".repeat(MAX_THOUGHT);
-        let part = |text: &str| Thought {
+        let part = |text: &str| CallLead {
             parts: [Part::Reasoning { text: text.to_owned(), details: None }].into(),
             extra: None,
         };

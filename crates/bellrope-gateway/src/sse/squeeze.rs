@@ -23,7 +23,7 @@ pub(super) fn squeeze(json: &mut Vec<u8>, keep: usize) -> usize {
 }
 
 /// A string in a text. What stands between `cut` and `rest` can go.
-struct Text {
+struct LongText {
     cut: usize,
     rest: usize,
     /// Behind its last quote, or where the text breaks off.
@@ -31,7 +31,7 @@ struct Text {
 }
 
 /// The string whose first byte after the quote is at `from`.
-fn string_at(json: &[u8], from: usize, keep: usize) -> Text {
+fn string_at(json: &[u8], from: usize, keep: usize) -> LongText {
     let most = from.saturating_add(keep);
     let (mut at, mut cut) = (from, None);
     // Where the last escape ends, which does not stay in part.
@@ -43,13 +43,13 @@ fn string_at(json: &[u8], from: usize, keep: usize) -> Text {
             cut = Some(character(json, escaped, most));
         }
         match next {
-            None => return Text { cut: cut.unwrap_or(json.len()), rest: json.len(), end: json.len() },
+            None => return LongText { cut: cut.unwrap_or(json.len()), rest: json.len(), end: json.len() },
             Some(quote) if json[quote] == b'"' => {
-                return Text { cut: cut.unwrap_or(quote), rest: quote, end: quote + 1 };
+                return LongText { cut: cut.unwrap_or(quote), rest: quote, end: quote + 1 };
             }
             // What it escapes is still to come.
             Some(slash) if slash + 1 == json.len() => {
-                return Text { cut: cut.unwrap_or(slash), rest: slash, end: json.len() };
+                return LongText { cut: cut.unwrap_or(slash), rest: slash, end: json.len() };
             }
             Some(slash) => {
                 let len = if json[slash + 1] == b'u' { 6 } else { 2 };

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bellrope_gateway::{AnswerStream, Chunk, ServerEnd, inbound::AnswerWriter};
+use bellrope_gateway::{AnswerStream, Chunk, ServerStop, inbound::AnswerWriter};
 use futures_util::Stream;
 use hyper::body::{Bytes, Frame};
 use tokio::time::{Instant, Sleep, sleep};
@@ -26,12 +26,12 @@ pub(super) struct Events {
     ready: Vec<u8>,
     silence: Duration,
     ping: Pin<Box<Sleep>>,
-    end: ServerEnd,
+    end: ServerStop,
 }
 
 impl Events {
     /// An answer that has begun with `first`.
-    pub(super) fn new(writer: Box<dyn AnswerWriter>, first: Chunk, pieces: AnswerStream, end: ServerEnd) -> Self {
+    pub(super) fn new(writer: Box<dyn AnswerWriter>, first: Chunk, pieces: AnswerStream, end: ServerStop) -> Self {
         Self::with_silence(SILENCE, writer, first, (pieces, end))
     }
 
@@ -39,7 +39,7 @@ impl Events {
         silence: Duration,
         mut writer: Box<dyn AnswerWriter>,
         first: Chunk,
-        (pieces, end): (AnswerStream, ServerEnd),
+        (pieces, end): (AnswerStream, ServerStop),
     ) -> Self {
         let mut ready = Vec::new();
         writer.begin(&mut ready);
@@ -63,7 +63,7 @@ impl Stream for Events {
         if self.end.has_come()
             && let Some(mut pieces) = self.pieces.take()
         {
-            let last = pieces.cut(ServerEnd::error());
+            let last = pieces.cut(ServerStop::error());
             self.take(last);
         }
         loop {
@@ -140,7 +140,7 @@ mod tests {
             let mut pieces = Gateway::new(Arc::new(Silent)).chat_stream(asked.chat);
             let first = pieces.next().await.unwrap().chunk;
             let mut events =
-                Events::with_silence(Duration::from_millis(1), asked.writer, first, (pieces, ServerEnd::default()));
+                Events::with_silence(Duration::from_millis(1), asked.writer, first, (pieces, ServerStop::default()));
             let mut next = async || events.next().await.unwrap().unwrap().into_data().unwrap();
             next().await;
             assert_eq!((next().await, next().await), (expected.into(), expected.into()));

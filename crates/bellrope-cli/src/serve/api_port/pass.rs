@@ -8,7 +8,7 @@ use std::{
 
 use bellrope_books::holds_token;
 use bellrope_gateway::{
-    AnswerRoom, Asker, Gateway, PassedAnswer, PassedStream, ServerEnd, Told, Way,
+    AnswerRoom, Asker, Gateway, PassedAnswer, PassedStream, ServerStop, Told, Way,
     inbound::{Fault, cut_off, pass_request},
     pass::{HEADERS_FROM_TOOL, HeaderPairs, PassFormat, ToolKey},
 };
@@ -74,7 +74,7 @@ pub(super) async fn send(
     format: PassFormat,
     head: &Head,
     body: &Bytes,
-    (room, end): (AnswerRoom, ServerEnd),
+    (room, end): (AnswerRoom, ServerStop),
     is_kept: impl Fn(&str) -> bool,
 ) -> Result<Sent, Fault> {
     if !gateway.passes(format) {

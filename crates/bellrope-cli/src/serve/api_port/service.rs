@@ -9,7 +9,7 @@ use std::{
 };
 
 use bellrope_gateway::{
-    AnswerRoom, Chunk, Gateway, LiveGateway, Owner, ServerEnd,
+    AnswerRoom, Chunk, Gateway, LiveGateway, Owner, ServerStop,
     apart::{LARGE, apart},
     inbound::{
         AnswerWriter, Asked, ErrorForm, Fault, StoredResponse, ToolFormat, embedding_request, embedding_response,
@@ -60,7 +60,7 @@ pub(super) struct Service {
     bodies: Bodies,
     /// In KiB.
     values: Arc<Semaphore>,
-    end: ServerEnd,
+    end: ServerStop,
 }
 
 /// What a request takes of the bounds for all of them: until it is answered, and its body is not read any more.
@@ -90,7 +90,7 @@ fn held(bytes: impl AsRef<[u8]> + Send + 'static, room: Room) -> (Bytes, Room) {
 }
 
 impl Service {
-    pub(super) fn new(gateway: LiveGateway, keys: Keys, end: ServerEnd) -> Self {
+    pub(super) fn new(gateway: LiveGateway, keys: Keys, end: ServerStop) -> Self {
         let (bodies, values) = (Bodies::new(BODY_BUDGET), Arc::new(Semaphore::new(VALUES_BUDGET)));
         Self { gateway, owners: Owners::new(), keys, bodies, values, end }
     }

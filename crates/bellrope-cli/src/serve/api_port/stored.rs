@@ -11,7 +11,7 @@ use std::{
 };
 
 use bellrope_gateway::{
-    AnswerReader, ChatRequest, Gateway, KeptAnswer, KeptAnswers, LiveGateway, Owner, ServerEnd,
+    AnswerReader, ChatRequest, Gateway, KeptAnswer, KeptAnswers, LiveGateway, Owner, ServerStop,
     inbound::{AnswerWriter, Fault, ItemsPage, Replay, StoredRequest, StoredResponse},
 };
 use bellrope_shm::process;
@@ -82,7 +82,7 @@ pub(super) fn ask(
     owner: Owner,
     stored: StoredRequest,
     (chat, stream): (&mut ChatRequest, bool),
-    (writer, end): (Box<dyn AnswerWriter>, &ServerEnd),
+    (writer, end): (Box<dyn AnswerWriter>, &ServerStop),
 ) -> Result<Next, Fault> {
     stored.go_on(answers, &owner, chat)?;
     if !stored.is_stored() {
@@ -104,7 +104,7 @@ pub(super) fn about(
     owner: &Owner,
     (method, deed): (&Method, Deed),
     (id, query): (&str, Option<&str>),
-    end: &ServerEnd,
+    end: &ServerStop,
 ) -> Result<Body, Fault> {
     let (answer, response) = StoredResponse::find(gateway.answers(), owner, id)?;
     match (deed, method.as_str()) {
@@ -169,7 +169,7 @@ fn events(
     answer: &KeptAnswer,
     response: &StoredResponse,
     after: Option<u64>,
-    end: &ServerEnd,
+    end: &ServerStop,
 ) -> Result<Events, Fault> {
     let mut replay = response.replay(after)?;
     // All of its chunks are read, as the numbers of events are not those of chunks.
@@ -190,14 +190,14 @@ fn events(
 }
 
 /// Waits until there is something to send. Whether more may follow.
-async fn more(reader: &mut AnswerReader, replay: &mut Replay, ready: &mut Vec<u8>, end: &ServerEnd) -> bool {
+async fn more(reader: &mut AnswerReader, replay: &mut Replay, ready: &mut Vec<u8>, end: &ServerStop) -> bool {
     loop {
         if !ready.is_empty() {
             return true;
         }
         let mut next = pin!(timeout(SILENCE, reader.next()));
         let next = poll_fn(|context| match end.has_come() {
-            true => Poll::Ready(Ok(Err(ServerEnd::error()))),
+            true => Poll::Ready(Ok(Err(ServerStop::error()))),
             false => next.as_mut().poll(context),
         });
         match next.await {

@@ -110,7 +110,8 @@ impl PartialAnswer {
 
     /// More of what goes back with the reasoning. `is_again`: whether it repeats what came.
     pub(super) fn reasoning_details(&mut self, list: &RawValue, is_again: bool) {
-        if !(is_again && self.details.are_there()) && !self.details.take(list) {
+        let is_known = is_again && self.details.are_there();
+        if !is_known && !self.details.take(list) {
             self.not_shown("reasoning_details", list);
         }
     }

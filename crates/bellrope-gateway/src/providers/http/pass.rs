@@ -30,7 +30,7 @@ use crate::provider::MAX_ANSWER;
 use crate::providers::formats::{Heard, Translate};
 use crate::room::AnswerRoom;
 use crate::secret::Striking;
-use crate::server_end::ServerEnd;
+use crate::server_stop::ServerStop;
 
 /// The headers of an answer that go to the tool, and the beginnings of the names of others.
 const FROM_PROVIDER: [&str; 12] = [
@@ -78,7 +78,7 @@ pub(super) struct Post {
     /// Where it is noted what the answer takes, if it fails before it begins.
     pub(super) meter: Meter,
     pub(super) room: AnswerRoom,
-    pub(super) end: ServerEnd,
+    pub(super) end: ServerStop,
 }
 
 /// The headers of a request that go with it: those of the tool, and before them those of the settings.
@@ -326,7 +326,7 @@ struct Passing {
     /// Strikes out the key of this program, if it was sent.
     striking: Option<Striking>,
     timeouts: Timeouts,
-    end: ServerEnd,
+    end: ServerStop,
     /// When something came last that is more than a keep-alive.
     since: Instant,
     /// Bytes that came after the end of the answer.
@@ -343,7 +343,7 @@ impl Passing {
         begun: Bytes,
         watch: Watch,
         striking: Option<Striking>,
-        (timeouts, end): (Timeouts, ServerEnd),
+        (timeouts, end): (Timeouts, ServerStop),
     ) -> Self {
         Self {
             response: Some(response),
@@ -416,7 +416,7 @@ impl Passing {
             Some(Ok(Ok(Some(begun))))
         };
         let closing = match read.unwrap_or(Ok(Ok(None))) {
-            _ if self.end.has_come() => Closing::Failed(ServerEnd::error()),
+            _ if self.end.has_come() => Closing::Failed(ServerStop::error()),
             Ok(Ok(Some(bytes))) => {
                 self.rest += if rest_until.is_some() { bytes.len() } else { 0 };
                 if self.rest > MAX_REST {

@@ -125,27 +125,22 @@ impl Watch {
         }
         // How much of `kept` belongs to that event.
         let mut earlier = kept.len();
-        loop {
-            match self.decoder.push(&mut input) {
-                Ok(true) => {
-                    let mut end = bytes.len() - input.len();
-                    let is_hidden = self.hides_usage && !self.leaks && says_usage_alone(self.decoder.event().data);
-                    self.see();
-                    match (bytes[end - 1], bytes.get(end)) {
-                        (b'\r', Some(b'\n')) => end += 1,
-                        (b'\r', None) => self.after_return = Some(is_hidden),
-                        _ => {}
-                    }
-                    if is_hidden {
-                        kept.truncate(kept.len() - earlier);
-                        kept.extend_from_slice(&bytes[from..start]);
-                        from = end;
-                    }
-                    (start, earlier, self.leaks, self.within_line) = (end, 0, false, false);
-                }
-                // One that squeezes refuses nothing.
-                Ok(false) | Err(_) => break,
+        // One that squeezes refuses nothing.
+        while let Ok(true) = self.decoder.push(&mut input) {
+            let mut end = bytes.len() - input.len();
+            let is_hidden = self.hides_usage && !self.leaks && says_usage_alone(self.decoder.event().data);
+            self.see();
+            match (bytes[end - 1], bytes.get(end)) {
+                (b'\r', Some(b'\n')) => end += 1,
+                (b'\r', None) => self.after_return = Some(is_hidden),
+                _ => {}
             }
+            if is_hidden {
+                kept.truncate(kept.len() - earlier);
+                kept.extend_from_slice(&bytes[from..start]);
+                from = end;
+            }
+            (start, earlier, self.leaks, self.within_line) = (end, 0, false, false);
         }
         self.hand_on(bytes, kept, earlier, from, start)
     }

@@ -9,18 +9,18 @@ use crate::error::ProviderError;
 /// wait.
 ///
 /// ```
-/// use bellrope_gateway::ServerEnd;
+/// use bellrope_gateway::ServerStop;
 ///
-/// let end = ServerEnd::default();
+/// let end = ServerStop::default();
 /// let seen = end.clone();
 /// assert!(!seen.has_come());
 /// end.come();
 /// assert!(seen.has_come());
 /// ```
 #[derive(Debug, Clone, Default)]
-pub struct ServerEnd(Arc<AtomicBool>);
+pub struct ServerStop(Arc<AtomicBool>);
 
-impl ServerEnd {
+impl ServerStop {
     /// The server ends now.
     pub fn come(&self) {
         self.0.store(true, Relaxed);
