@@ -103,7 +103,7 @@ fn of_an_answer_without_a_bound_the_longest_is_held_or_it_is_bounded_by_what_is_
 
     let longest = LONGEST_OUTPUT + 10;
     let cost = |cost| Budget { cost: Some(cost), ..Budget::named("money", Window::Day) };
-    let warn = Budget { action: Some(Action::Warn), ..self::tokens(50_000) };
+    let warn = Budget { action: Some(Action::Warn), ..tokens(50_000) };
     let requests = Budget { requests: Some(5), ..Budget::named("count", Window::Day) };
     for (rows, expected) in [
         (vec![tokens(longest)], None),

@@ -89,7 +89,7 @@ async fn what_is_signed_or_encrypted_of_thoughts_reaches_every_tool_and_goes_bac
             let mut without = whole.clone();
             match format {
                 ToolFormat::Messages => {
-                    without["content"].as_array_mut().unwrap().retain(|block| block["type"] == "tool_use")
+                    without["content"].as_array_mut().unwrap().retain(|block| block["type"] == "tool_use");
                 }
                 ToolFormat::Responses => {
                     without["output"].as_array_mut().unwrap().retain(|item| item["type"] == "function_call");
