@@ -225,7 +225,8 @@ impl Books for Bookkeeper {
         let mut state = self.0.state();
         let Some(mut entry) = state.running.remove(&entry) else { return };
         let tokens = entry.counted(outcome, spent);
-        let said = spent.usage.as_ref().filter(|_| outcome == Outcome::Done).and_then(|usage| usage.total_cost);
+        let is_said = outcome == Outcome::Done || spent.is_final;
+        let said = spent.usage.as_ref().filter(|_| is_said).and_then(|usage| usage.total_cost);
         let hold = std::mem::take(&mut entry.hold);
         let row = entry.over(now, outcome, tokens, said, &state.settings);
         let micros = row.cost.as_ref().map_or(0, |cost| cost.micros);
@@ -319,12 +320,12 @@ impl OpenRequest {
     }
 
     /// The tokens that a request took. What a provider says counts, zero too; of an answer that did not come whole it has
-    /// said nothing yet, or only what it begins with.
+    /// said nothing yet, or only what it begins with, unless that was its last word.
     fn counted(&self, outcome: Outcome, spent: &Spent) -> TokenCount {
         let said = spent.said_bytes.div_ceil(BYTES_A_TOKEN);
         match (outcome, &spent.usage) {
             (Outcome::Refused | Outcome::Failed, None) => TokenCount::default(),
-            (Outcome::Done, Some(usage)) => {
+            (_, Some(usage)) if outcome == Outcome::Done || spent.is_final => {
                 let Unsaid { input, output } = usage.unsaid;
                 let mut counted = TokenCount { estimated: input || output, ..TokenCount::of(usage) };
                 if input {

@@ -4,21 +4,26 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use bellrope::status::{Exhibit, Family, Metrics, Panel, PanelTable, SampleValue};
+use bellrope::status::{Exhibit, Family, Metrics, Panel, PanelFigure, PanelTable, SampleValue};
 use bellrope_gateway::account::Outcome;
 
 use crate::bookkeeper::{Bookkeeper, Inner, State};
 use crate::price::amount;
-use crate::tally::{Series, Totals};
+use crate::tally::{Series, Today, Totals};
 
 /// Rows of a table on the page.
 const MAX_ROWS: usize = 32;
+/// Clients that are named below a figure.
+const MAX_NAMED: usize = 3;
 
 /// A value with one more label; an empty one is none.
 type Labelled = ((&'static str, String), SampleValue);
 
-/// Requests, tokens, requests without a price, and money by currency.
-type Used = (u64, u64, u64, BTreeMap<String, u64>);
+/// What was used today, by client: those that asked most first.
+struct Used {
+    clients: Vec<(String, Today)>,
+    all: Today,
+}
 
 /// The books, as they are shown.
 struct Shown(Arc<Inner>);
@@ -98,6 +103,8 @@ impl Exhibit for Shown {
             numbers_from,
             rows,
         };
+        let used = Used::of_today(&mut state, now.wall_ms);
+        let figures = used.figures(&state);
         let at_work = state.running.values().take(MAX_ROWS).map(|entry| {
             let model = entry.model.as_deref().unwrap_or("its usual model");
             let model = format!("{} {model}", entry.provider);
@@ -109,57 +116,105 @@ impl Exhibit for Shown {
         let budgets = budgets.into_iter().take(MAX_ROWS).map(|(name, spent)| vec![name, spent]).chain(more);
         let tables = vec![
             table("At work", &["client", "asked", "provider and model", "for"], 3, at_work.collect()),
-            table("Today (UTC)", &["client", "requests", "tokens", "cost"], 1, today(&mut state, now.wall_ms)),
+            table("Today (UTC)", &["client", "requests", "tokens", "cost"], 1, used.in_words()),
             table("Budgets", &["budget", "spent"], 2, budgets.collect()),
         ];
         drop(state);
         let trouble = self.0.ledger.as_ref().and_then(|ledger| ledger.trouble());
         let alarm = trouble.map(|trouble| format!("The ledger is not written: {trouble}")).unwrap_or_default();
         let tables = tables.into_iter().filter(|table| !table.rows.is_empty()).collect();
-        Panel { title: "AI requests".to_owned(), alarm, tables }
+        Panel { title: "AI requests".to_owned(), alarm, tables, figures }
     }
 }
 
-/// What each client used today, here and at other servers, and all together.
-fn today(state: &mut State, now_ms: i64) -> Vec<Vec<String>> {
-    let currency = state.currency().to_owned();
-    let others = state.others_today.clone();
-    let mut clients: BTreeMap<String, Used> = BTreeMap::new();
-    for (client, today) in state.tally.today(now_ms) {
-        clients.insert(client.to_owned(), (today.requests, today.tokens, today.without_price, today.micros.clone()));
-    }
-    for (client, sum) in others {
-        let row = clients.entry(client).or_default();
-        (row.0, row.1, row.2) = (row.0 + sum.requests, row.1 + sum.tokens, row.2 + sum.without_price);
-        *row.3.entry(currency.clone()).or_default() += sum.micros;
-    }
-    let mut rows: Vec<_> = clients.into_iter().collect();
-    rows.sort_by_key(|(_, (requests, ..))| std::cmp::Reverse(*requests));
-    let all = rows.iter().fold((0, 0, 0, BTreeMap::new()), |mut all, (_, row)| {
-        (all.0, all.1, all.2) = (all.0 + row.0, all.1 + row.1, all.2 + row.2);
-        for (currency, micros) in &row.3 {
-            *all.3.entry(currency.clone()).or_default() += micros;
+impl Used {
+    /// What each client used today, here and at other servers, and all together.
+    fn of_today(state: &mut State, now_ms: i64) -> Self {
+        let currency = state.currency().to_owned();
+        let others = state.others_today.clone();
+        let today = state.tally.today(now_ms);
+        let mut clients: BTreeMap<String, Today> =
+            today.into_iter().map(|(client, today)| (client.to_owned(), today.clone())).collect();
+        for (client, sum) in others {
+            let micros = BTreeMap::from([(currency.clone(), sum.micros)]);
+            let more = Today {
+                requests: sum.requests,
+                tokens: sum.tokens,
+                without_price: sum.without_price,
+                micros,
+                ..Today::default()
+            };
+            clients.entry(client).or_default().add(&more);
         }
-        all
-    });
-    if rows.len() > 1 {
-        rows.truncate(MAX_ROWS);
-        rows.push(("all".to_owned(), all));
+        let mut clients: Vec<_> = clients.into_iter().collect();
+        clients.sort_by_key(|(_, today)| std::cmp::Reverse(today.requests));
+        let mut all = Today::default();
+        clients.iter().for_each(|(_, today)| all.add(today));
+        Self { clients, all }
     }
-    let in_words = |(client, (requests, tokens, without_price, micros)): (String, Used)| {
-        let mut cost: Vec<_> =
-            // That what was never sent cost nothing says nothing of what has no price.
-            micros
-                .iter()
-                .filter(|(_, micros)| **micros > 0 || without_price == 0)
-                .map(|(currency, micros)| format!("{} {currency}", amount(*micros)))
-                .collect();
-        if without_price > 0 {
-            cost.push(format!("{without_price} without a price"));
+
+    /// The figures at the top of the page, once there was a request.
+    fn figures(&self, state: &State) -> Vec<PanelFigure> {
+        let Today { requests, tokens, without_price, outcomes, .. } = &self.all;
+        if *requests == 0 && state.running.is_empty() {
+            return Vec::new();
         }
-        vec![client, requests.to_string(), tokens.to_string(), cost.join(" + ")]
-    };
-    rows.into_iter().map(in_words).collect()
+        let figure = |title: &str, value: String, unit: &str, more: String| PanelFigure {
+            title: title.to_owned(),
+            value,
+            unit: unit.to_owned(),
+            more,
+        };
+        let mut at_work: BTreeMap<&str, u64> = BTreeMap::new();
+        for entry in state.running.values() {
+            *at_work.entry(&entry.client).or_default() += 1;
+        }
+        let counted = |(name, count): (&str, u64)| format!("{count} {name}");
+        let mut for_whom: Vec<_> = at_work.into_iter().take(MAX_NAMED + 1).map(counted).collect();
+        if for_whom.len() > MAX_NAMED {
+            for_whom[MAX_NAMED] = "and others".to_owned();
+        }
+        let ended = Outcome::ALL.iter().zip(outcomes).filter(|(_, count)| **count > 0);
+        let ended: Vec<_> = ended.map(|(outcome, count)| counted((outcome.word(), *count))).collect();
+        // What is not known is not nothing.
+        let costs = self.all.micros.iter().filter(|(_, micros)| **micros > 0 || *without_price == 0);
+        let mut costs: Vec<_> = costs.map(|(currency, micros)| (*micros, currency.as_str())).collect();
+        costs.sort_unstable_by_key(|(micros, _)| std::cmp::Reverse(*micros));
+        let (cost, unit) =
+            costs.first().map_or(("–".to_owned(), ""), |(micros, currency)| (amount(*micros), currency));
+        let further = costs.iter().skip(1).map(|(micros, currency)| format!(", {} {currency}", amount(*micros)));
+        let mut below = format!("{tokens} tokens{}", further.collect::<String>());
+        if *without_price > 0 {
+            below.push_str(&format!(", {without_price} without a price"));
+        }
+        vec![
+            figure("AI at work", state.running.len().to_string(), "running", for_whom.join(", ")),
+            figure("AI today (UTC)", requests.to_string(), "requests", ended.join(", ")),
+            figure("AI cost today", cost, unit, below),
+        ]
+    }
+
+    /// The rows of the table.
+    fn in_words(mut self) -> Vec<Vec<String>> {
+        if self.clients.len() > 1 {
+            self.clients.truncate(MAX_ROWS);
+            self.clients.push(("all".to_owned(), self.all));
+        }
+        let in_words = |(client, Today { requests, tokens, without_price, micros, .. }): (String, Today)| {
+            let mut cost: Vec<_> =
+                // That what was never sent cost nothing says nothing of what has no price.
+                micros
+                    .iter()
+                    .filter(|(_, micros)| **micros > 0 || without_price == 0)
+                    .map(|(currency, micros)| format!("{} {currency}", amount(*micros)))
+                    .collect();
+            if without_price > 0 {
+                cost.push(format!("{without_price} without a price"));
+            }
+            vec![client, requests.to_string(), tokens.to_string(), cost.join(" + ")]
+        };
+        self.clients.into_iter().map(in_words).collect()
+    }
 }
 
 fn labels(series: &Series) -> Vec<(&'static str, String)> {
@@ -170,5 +225,57 @@ fn labels(series: &Series) -> Vec<(&'static str, String)> {
 impl fmt::Debug for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Shown")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bellrope_gateway::account::{Books, Intent, Spent, Verdict};
+    use bellrope_gateway::{Asker, AskerKind, Usage};
+
+    use super::*;
+    use crate::settings::BookSettings;
+
+    #[test]
+    fn what_runs_for_whom_and_what_it_cost_stand_among_the_figures_at_the_top() {
+        let price = r#"{"provider": "p", "model": "m", "input": 1, "output": 2.5}"#;
+        let settings = BookSettings { prices: vec![serde_json::from_str(price).unwrap()], ..BookSettings::default() };
+        let books = Bookkeeper::start(settings, None);
+        let shown = Shown(Arc::clone(&books.0));
+        let figures = || {
+            let figures = shown.panel().figures.into_iter();
+            figures.map(|figure| [figure.value, figure.unit, figure.more].join("|")).collect::<Vec<_>>()
+        };
+        assert!(figures().is_empty(), "who uses no AI sees nothing of it");
+        let ask = |name: &str, model| {
+            let asker = Asker::new(AskerKind::Program, name, "/v1/messages");
+            let intent = Intent {
+                asker: &asker,
+                provider: "p",
+                model: Some(model),
+                input_tokens: 10,
+                max_tokens: Some(5),
+                has_answer: true,
+            };
+            match books.admit(&intent).unwrap() {
+                Verdict::Send(admission) => admission.entry,
+                other => panic!("{other:?}"),
+            }
+        };
+        let asked = [("zed", "m"), ("zed", "m"), ("codex", "m"), ("codex", "x")].map(|(name, model)| ask(name, model));
+        assert_eq!(figures(), ["4|running|2 codex, 2 zed", "0|requests|", "–||0 tokens"]);
+        let usage = Usage { input_tokens: 1_000, output_tokens: 400, ..Usage::default() };
+        let spent = Spent { usage: Some(usage), ..Spent::default() };
+        books.settle(asked[0], Outcome::Done, &spent);
+        books.settle(asked[2], Outcome::Failed, &Spent::default());
+        books.settle(asked[3], Outcome::Done, &spent);
+        assert_eq!(
+            figures(),
+            ["1|running|1 zed", "3|requests|2 done, 1 failed", "0.002|USD|2800 tokens, 1 without a price",]
+        );
+        for name in ["a", "b", "c"] {
+            ask(name, "m");
+        }
+        assert_eq!(figures()[0], "4|running|1 a, 1 b, 1 c, and others");
     }
 }

@@ -135,8 +135,8 @@ impl LedgerQuestion {
 const MAX_COUNTERS: usize = 4_096;
 /// An answer is not cut to fewer tokens than this, unless it asks for fewer.
 const FEWEST_OUTPUT: u64 = 256;
-/// A budget that has no room for so many answers more is near its end: one whose length nothing bounds is bounded then.
-const NEAR_END: u64 = 16;
+/// No model's answer is longer. So much is held for one whose length nobody names, as long as there is room; then it is bounded.
+const LONGEST_OUTPUT: u64 = 131_072;
 /// When to ask again what others hold at the moment.
 const HELD: Duration = Duration::from_secs(2);
 
@@ -152,8 +152,12 @@ impl Budgets {
 
     /// Reserves what a request may take, of all budgets that it is for or of none.
     pub(crate) fn reserve(&mut self, now: i64, want: &Want<'_>) -> Reserved {
+        // Of an answer whose length nobody names the longest is held, or it is bounded: no other hold is a bound.
+        let longest = Want { output: want.output.max(LONGEST_OUTPUT), ..*want };
+        let has_room = want.is_open && self.has_room(now, &longest);
+        let want = if has_room { &longest } else { want };
         let mut notices = Vec::new();
-        let (mut allowed, mut is_near, mut refusal) = (want.output, false, None);
+        let (mut allowed, mut is_bounded, mut refusal) = (want.output, false, None);
         for (rule, part) in concerned(&self.rules, want.asker) {
             let counter = counter(&mut self.counters, rule, part, now);
             if let Some(notice) = rule.warning(counter) {
@@ -163,7 +167,7 @@ impl Budgets {
                 (Over::Warn, _) => {}
                 (_, Ok(most)) => {
                     allowed = most.map_or(allowed, |most| allowed.min(most));
-                    is_near |= want.is_open && rule.is_near(counter, want);
+                    is_bounded |= want.is_open && !has_room && rule.counts(want);
                 }
                 (Over::Model(model), Err(_)) if is_of(want, model) => {}
                 (Over::Model(model), Err(Denial { reason, .. })) => {
@@ -185,15 +189,27 @@ impl Budgets {
             counter.own.requests += 1;
             hold.0.push((Key(rule.name.clone(), part.to_owned()), counter.window.start, sum));
         }
-        let max_output = (allowed < want.output || is_near).then_some(allowed);
+        let max_output = (allowed < want.output || is_bounded).then_some(allowed);
         if let Some(most) = max_output {
             let reason = match allowed < want.output {
                 true => "a budget has no more left",
-                false => "a budget is near its end, and the request names no number",
+                false => "a budget has no room for the longest, and the request names no number",
             };
             notices.push(format!("the answer has at most {most} tokens: {reason}"));
         }
         Reserved::Held { hold, max_output, notices }
+    }
+
+    /// Whether every budget that does more than warn has room for all of it.
+    fn has_room(&mut self, now: i64, want: &Want<'_>) -> bool {
+        concerned(&self.rules, want.asker).all(|(rule, part)| {
+            let counter = counter(&mut self.counters, rule, part, now);
+            match &rule.over {
+                Over::Warn => true,
+                Over::Model(model) if is_of(want, model) => true,
+                _ => matches!(rule.room(counter, want, now), Ok(None)),
+            }
+        })
     }
 
     /// Gives back what a request held, and counts what it took. `sent`: whether it left at all.
@@ -400,13 +416,9 @@ impl Rule {
         Ok(most)
     }
 
-    /// Whether there is no room for many answers such as this one.
-    fn is_near(&self, counter: &Counter, want: &Want<'_>) -> bool {
-        let many = want.output.saturating_mul(NEAR_END);
-        let used = counter.spent().plus(counter.held);
-        let tokens = self.tokens.is_some_and(|limit| limit.saturating_sub(used.tokens) < many);
-        let money = self.cost.zip(self.cost_of(want, many));
-        tokens || money.is_some_and(|(limit, cost)| limit.saturating_sub(used.micros) < cost)
+    /// Whether the length of an answer counts here.
+    fn counts(&self, want: &Want<'_>) -> bool {
+        self.tokens.is_some() || self.cost.is_some() && self.cost_of(want, 1).is_some()
     }
 
     /// What whoever asks should know of this budget.

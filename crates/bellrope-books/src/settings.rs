@@ -17,8 +17,8 @@ pub struct BookSettings {
     pub path: Option<PathBuf>,
     /// How long a row of the ledger is kept, in days, 1 to 36,500. Default 400.
     pub keep_days: u32,
-    /// The tokens of an answer that a budget reserves where neither the request nor the table of prices names a number, 1 to
-    /// 1,000,000. Default 4,096.
+    /// The most tokens of an answer where neither the request nor the table of prices names a number and a budget has no room
+    /// for the longest there is: it is reserved, and sent with the request. 1 to 1,000,000; default 4,096.
     pub reserve_tokens: u32,
     /// The currency of prices and budgets that name none: 1 to 8 capital letters. Default `USD`.
     pub currency: String,

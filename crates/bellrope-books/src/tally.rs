@@ -51,6 +51,22 @@ pub(crate) struct Today {
     pub(crate) tokens: u64,
     pub(crate) without_price: u64,
     pub(crate) micros: BTreeMap<String, u64>,
+    /// In the order of [`Outcome::ALL`].
+    pub(crate) outcomes: [u64; Outcome::ALL.len()],
+}
+
+impl Today {
+    /// Adds what another has used.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let sums =
+            [&mut self.requests, &mut self.tokens, &mut self.without_price].into_iter().chain(&mut self.outcomes);
+        let more = [other.requests, other.tokens, other.without_price].into_iter().chain(other.outcomes);
+        sums.zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
+        for (currency, micros) in &other.micros {
+            let sum = self.micros.entry(currency.clone()).or_default();
+            *sum = sum.saturating_add(*micros);
+        }
+    }
 }
 
 impl Tally {
@@ -78,6 +94,7 @@ impl Tally {
         };
         let today = self.today.entry(name).or_default();
         today.requests += 1;
+        today.outcomes[at] += 1;
         today.tokens = today.tokens.saturating_add(row.tokens.total());
         paid(&mut today.micros, &mut today.without_price);
     }

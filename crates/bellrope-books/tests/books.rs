@@ -25,12 +25,18 @@ struct Scripted {
     answers: Mutex<VecDeque<Vec<Result<Chunk, ProviderError>>>>,
     asked: Mutex<Vec<ChatRequest>>,
     leave: Arc<Semaphore>,
+    /// The tokens of an answer that is not set, if it may have as many.
+    length: Option<u64>,
 }
 
 impl Scripted {
     fn named(name: &'static str) -> Arc<Self> {
+        Self::long(name, None)
+    }
+
+    fn long(name: &'static str, length: Option<u64>) -> Arc<Self> {
         let leave = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Arc::new(Self { name, answers: Mutex::default(), asked: Mutex::default(), leave })
+        Arc::new(Self { name, answers: Mutex::default(), asked: Mutex::default(), leave, length })
     }
 
     fn will(&self, answer: Vec<Result<Chunk, ProviderError>>) {
@@ -52,8 +58,10 @@ impl Provider for Scripted {
     }
 
     fn chat_stream(&self, request: ChatRequest) -> ProviderStream {
+        let most = request.max_tokens.map_or(u64::MAX, u64::from);
+        let usual = self.length.map_or_else(|| whole(10, 5), |length| whole(1, length.min(most)));
         self.asked.lock().unwrap().push(request);
-        let answer = self.answers.lock().unwrap().pop_front().unwrap_or_else(|| whole(10, 5));
+        let answer = self.answers.lock().unwrap().pop_front().unwrap_or(usual);
         let leave = Arc::clone(&self.leave);
         let begin = async move { leave.acquire_owned().await.unwrap().forget() };
         Box::pin(stream::once(begin).flat_map(move |()| stream::iter(answer.clone()).chain(stream::pending())))
@@ -141,20 +149,18 @@ fn from(name: &str) -> ChatRequest {
     ChatRequest { asker: Asker::new(AskerKind::Token, name, "/v1/messages"), ..ChatRequest::user("Hello") }
 }
 
-// Row 59.
-#[tokio::test]
-async fn sixteen_requests_at_once_cannot_overrun_a_budget() {
-    let budget = Budget { tokens: Some(1_000), ..Budget::named("day", Window::Day) };
-    let stage = Stage::new(BookSettings { budgets: vec![budget], ..BookSettings::default() });
-    let (books, provider) = (stage.books(), Scripted::named("p"));
+/// Sixteen requests at once for answers of so many tokens, with a budget of so many: how many are refused.
+async fn ask_sixteen(limit: u64, length: u64, max_tokens: Option<u32>, prices: Vec<Price>) -> u64 {
+    let budget = Budget { tokens: Some(limit), ..Budget::named("day", Window::Day) };
+    let stage = Stage::new(BookSettings { budgets: vec![budget], prices, ..BookSettings::default() });
+    let (books, provider) = (stage.books(), Scripted::long("p", Some(length)));
     let gateway = gateway(&provider, &books);
     // Nobody is answered before all have asked.
     provider.leave.forget_permits(Semaphore::MAX_PERMITS);
     let mut streams: Vec<_> = Vec::new();
     let mut refused = 0;
     for _ in 0..16 {
-        provider.will(whole(10, 100));
-        let request = ChatRequest { max_tokens: Some(100), ..ChatRequest::user("Hello") };
+        let request = ChatRequest { max_tokens, ..ChatRequest::user("Hello") };
         let mut answer = gateway.chat_stream(request);
         match answer.next().now_or_never() {
             None => streams.push(answer),
@@ -166,7 +172,6 @@ async fn sixteen_requests_at_once_cannot_overrun_a_budget() {
             Some(None) => panic!(),
         }
     }
-    assert!(refused >= 6 && streams.len() == 16 - refused, "{refused} were refused");
     provider.leave.add_permits(16);
     for answer in streams {
         let last = answer.collect::<Vec<_>>().await.pop().unwrap().chunk;
@@ -174,8 +179,27 @@ async fn sixteen_requests_at_once_cannot_overrun_a_budget() {
     }
     close(&books);
     let total = stage.total();
-    assert!(total.input_tokens + total.output_tokens <= 1_000, "{total:?}");
-    assert_eq!((total.done, total.refused), (16 - refused as u64, refused as u64));
+    assert!(total.input_tokens + total.output_tokens <= limit, "{total:?}");
+    assert_eq!((total.done, total.refused), (16 - refused, refused));
+    refused
+}
+
+// Row 59.
+#[tokio::test]
+async fn sixteen_requests_at_once_cannot_overrun_a_budget() {
+    assert!(ask_sixteen(1_000, 100, Some(100), Vec::new()).await >= 6);
+}
+
+// Row 59.
+#[tokio::test]
+async fn sixteen_requests_at_once_that_name_no_number_cannot_overrun_a_budget() {
+    // Far from its end, near it, and too small for any.
+    for limit in [10_000_000, 1_000_000, 200_000, 70_000, 10_000, 1_000] {
+        let refused = ask_sixteen(limit, 100_000, None, Vec::new()).await;
+        assert!(limit < 70_000 || refused == 0, "{limit}: {refused} were refused");
+    }
+    let most = Price { max_output: Some(8_000), ..price("*", "*", 1.0) };
+    assert_eq!(ask_sixteen(33_000, 8_000, None, vec![most]).await, 12);
 }
 
 #[tokio::test]

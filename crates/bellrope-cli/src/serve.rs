@@ -40,6 +40,8 @@ use crate::{
 
 /// How long answers under way may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long the word that an answer ends here may take to go out.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// How long the last rows of the ledger may take.
 const BOOKS: Duration = Duration::from_secs(2);
 /// How long what is to be said at a terminal may take before the log goes to its file.
@@ -218,7 +220,11 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let drained = server.drain(deadline.saturating_duration_since(Instant::now())) && left;
     #[cfg(feature = "fleet")]
     drop(fleet);
-    if !api_port.iter().all(|api_port| api_port.drained_by(deadline)) || !drained {
+    let has_answered = api_port.iter().all(|api_port| api_port.drained_by(deadline));
+    if !has_answered {
+        api_port.iter().for_each(|api_port| api_port.break_off(Instant::now() + FAREWELL));
+    }
+    if !has_answered || !drained {
         tracing::warn!("some answers were not done within {DRAIN:?} and were cut off");
     }
     drop(health);

@@ -133,6 +133,6 @@ impl Exhibit for Shown {
             let columns = texts(&["server", "id", "state", "calls", "of ours"]);
             tables.push(PanelTable { caption, columns, numbers_from: 3, rows });
         }
-        Panel { title: "Fleet".to_owned(), alarm: alarm.to_owned(), tables }
+        Panel { title: "Fleet".to_owned(), alarm: alarm.to_owned(), tables, ..Panel::default() }
     }
 }

@@ -94,6 +94,9 @@ pub enum Outcome {
 pub struct Spent {
     /// What the provider said. `None`: it said nothing, which is not zero.
     pub usage: Option<Usage>,
+    /// Whether that was its last word: said with the end of the answer, or with why there is none. What it says before is what
+    /// an answer begins with, or has come to so far.
+    pub is_final: bool,
     /// Bytes of text, reasoning and arguments that came.
     pub said_bytes: u64,
 }
@@ -165,7 +168,7 @@ impl Account {
         match chunk {
             Chunk::Text { text } | Chunk::Reasoning { text } => self.said(text.len()),
             Chunk::ToolCall(delta) => self.said(delta.arguments.len()),
-            Chunk::Usage(usage) => self.used(usage.clone()),
+            Chunk::Usage(usage) => self.used(usage.clone(), false),
             Chunk::Done { .. } => self.done(),
             Chunk::Error(_) => self.end(Outcome::Cut),
             _ => {}
@@ -179,8 +182,8 @@ impl Account {
     }
 
     /// What the provider says that the answer took. The last word of it counts.
-    pub(crate) fn used(&mut self, usage: Usage) {
-        self.spent.usage = Some(usage);
+    pub(crate) fn used(&mut self, usage: Usage, is_final: bool) {
+        (self.spent.usage, self.spent.is_final) = (Some(usage), is_final);
     }
 
     /// The answer came whole.
@@ -216,9 +219,11 @@ impl Account {
 
     fn end(&mut self, outcome: Outcome) {
         if !std::mem::replace(&mut self.settled, true) {
-            let (usage, unshown_bytes) = self.meter.take();
-            // What came with the answer was said last.
-            self.spent.usage = self.spent.usage.take().or(usage);
+            let (usage, is_final, unshown_bytes) = self.meter.take();
+            // What came with the answer was said last, but for a last word.
+            if is_final || self.spent.usage.is_none() {
+                (self.spent.usage, self.spent.is_final) = (usage, is_final);
+            }
             self.spent.said_bytes += unshown_bytes as u64;
             self.books.settle(self.entry, outcome, &self.spent);
         }

@@ -108,8 +108,8 @@ pub struct ProviderConfig {
     /// Whether a stream of chat completions is asked to end with what the answer took. Some servers refuse the field.
     /// Default: true.
     pub stream_options: bool,
-    /// Whether messages of chat completions may hold what OpenAI's do not: `reasoning_content` of earlier turns, and the
-    /// `extra_content` of calls. Default: true, but for OpenAI, Azure, Groq and Mistral, which refuse it.
+    /// Whether messages of chat completions may hold what OpenAI's do not: `reasoning_content` and `reasoning_details` of
+    /// earlier turns, and the `extra_content` of calls. Default: true, but for OpenAI, Azure, Groq and Mistral, which refuse it.
     pub message_extras: Option<bool>,
     /// What becomes of a request whose format the provider speaks itself, at the API port: `exact`, it goes through as it
     /// came, and so does the answer; `repaired`, both are put in order on their way, and fields that are not known here

@@ -6,7 +6,7 @@
 //! | `answers.rs` | [`KeptAnswers`]: those that are kept for a while, for readers that were lost |
 //! | `answer_stream.rs` | [`AnswerStream`]: the pieces of an answer, numbered, with one end |
 //! | `origins.rs` | which provider signed which reasoning |
-//! | `thoughts.rs` | what models thought before they called tools |
+//! | `thoughts.rs` | what models thought before they called tools, and what came with the calls |
 //! | `pass.rs` | requests that go through as they came |
 //! | `upstream.rs` | one provider with its breaker, its rate limit and its counters |
 //! | `stats.rs` | the counters |

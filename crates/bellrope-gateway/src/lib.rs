@@ -67,8 +67,10 @@ mod notes;
 pub mod pass;
 pub mod provider;
 pub mod providers;
+mod reasoning;
 mod room;
 pub mod secret;
+mod server_stop;
 pub mod sse;
 #[cfg(test)]
 mod testing;
@@ -98,6 +100,7 @@ pub use providers::http::HttpProvider;
 pub use providers::served::ServedProvider;
 pub use room::AnswerRoom;
 pub use secret::{KeyFault, Secret};
+pub use server_stop::ServerStop;
 
 /// The example of this crate's README, compiled and run with the documentation tests.
 #[cfg(doctest)]

@@ -30,6 +30,7 @@ use crate::asker::Asker;
 use crate::error::ProviderError;
 use crate::message::{StopReason, Usage};
 use crate::room::AnswerRoom;
+use crate::server_stop::ServerStop;
 
 pub use carried::Carried;
 pub use envelope::{Envelope, Unreadable};
@@ -69,6 +70,8 @@ pub struct PassRequest {
     pub meter: Meter,
     /// What a whole answer takes its room from.
     pub room: AnswerRoom,
+    /// Whether the server ends: then so does its answer, with a word for it.
+    pub end: ServerStop,
     envelope: Envelope,
     body: Bytes,
     /// The most tokens of the answer, if a budget allows fewer than are asked for.
@@ -88,6 +91,7 @@ impl PassRequest {
             asker: Asker::default(),
             meter: Meter::default(),
             room: AnswerRoom::default(),
+            end: ServerStop::default(),
             envelope,
             body,
             limit: None,
@@ -203,6 +207,8 @@ pub struct Seen {
     pub said_bytes: usize,
     /// What the answer took, as far as the provider says it.
     pub usage: Option<Usage>,
+    /// Whether that is its last word.
+    pub is_final: bool,
     /// Why the model stopped.
     pub stop: Option<StopReason>,
 }

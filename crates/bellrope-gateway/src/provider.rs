@@ -109,7 +109,8 @@ pub trait Provider: Send + Sync + 'static {
         TakesKey::OfServer
     }
 
-    /// Whether it refuses calls of earlier turns without what the model thought before them. By default it does not.
+    /// Whether its requests have a place for what the model thought before the calls of earlier turns, without which some
+    /// servers refuse these. By default they have none.
     fn wants_thoughts(&self) -> bool {
         false
     }
@@ -244,7 +245,7 @@ impl Metered {
 
 impl Drop for Metered {
     fn drop(&mut self) {
-        self.meter.note(self.answer.response.usage.clone(), MAX_ANSWER - self.answer.room);
+        self.meter.note(self.answer.response.usage.clone(), true, MAX_ANSWER - self.answer.room);
     }
 }
 

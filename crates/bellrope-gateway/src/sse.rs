@@ -4,7 +4,10 @@
 //! line end or the byte order mark) and gives the same events for every split. It is bounded in the length of a line and
 //! of an event, and allocates only while its buffers grow to the largest event so far.
 //!
-//! It knows no socket, no clock and no JSON.
+//! It knows no socket, no clock and no JSON, but for one that squeezes: that keeps on beyond its bounds, without the rest of
+//! long strings.
+
+mod squeeze;
 
 use std::mem;
 
@@ -19,6 +22,9 @@ pub const MAX_EVENT: usize = 4 * 1024 * 1024;
 
 /// What a buffer may keep for the next event, in bytes: an event larger than this is rare and pays for itself.
 const KEPT: usize = 64 * 1024;
+
+/// What stays of a string in an event that is too large, in bytes.
+const SQUEEZED: usize = 4 * 1024;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -81,6 +87,14 @@ pub struct SseDecoder {
     after_carriage_return: bool,
     /// Whether no line has ended yet, so that a byte order mark may stand ahead.
     at_first_line: bool,
+    /// Whether what is too large is squeezed, and not refused.
+    squeezes: bool,
+    /// How many bytes of the event were left out.
+    left_out: usize,
+    /// Whether so much of it was that it cannot be read.
+    is_lost: bool,
+    /// Whether the rest of the line is left out.
+    drops_line: bool,
 }
 
 impl Default for SseDecoder {
@@ -102,7 +116,27 @@ impl SseDecoder {
             handed_out: false,
             after_carriage_return: false,
             at_first_line: true,
+            squeezes: false,
+            left_out: 0,
+            is_lost: false,
+            drops_line: false,
         }
+    }
+
+    /// One that refuses nothing. Of a line that is too long, which is JSON as a rule, the ends of strings are left out; of one
+    /// that is too long even so, all: then its event has no data.
+    pub(crate) fn squeezing() -> Self {
+        Self { squeezes: true, ..Self::default() }
+    }
+
+    /// How many bytes of the event were left out of its strings.
+    pub(crate) fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// Whether all of the event was left out.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost
     }
 
     /// Takes bytes off the front of `input` until an event is whole (`true`; see [`SseDecoder::event`]) or no bytes are
@@ -144,8 +178,11 @@ impl SseDecoder {
         if !self.line.is_empty() {
             self.end_line(&[])?;
         }
-        self.handed_out = self.has_data;
-        Ok(self.has_data)
+        if self.is_lost {
+            self.data.clear();
+        }
+        self.handed_out = self.has_data || self.is_lost;
+        Ok(self.handed_out)
     }
 
     /// The event that the last [`SseDecoder::push`] or [`SseDecoder::finish`] announced.
@@ -155,14 +192,14 @@ impl SseDecoder {
 
     /// Ends the line that consists of what was kept and `rest`. `true` if that makes an event whole.
     fn end_line(&mut self, rest: &[u8]) -> Result<bool, SseError> {
-        if self.line.is_empty() {
-            // The usual case, without a copy: the whole line lies in the caller's bytes.
-            if rest.len() > self.max_line {
-                return Err(SseError::LineTooLong { limit: self.max_line });
-            }
+        // The usual case, without a copy: the whole line lies in the caller's bytes.
+        if self.line.is_empty() && rest.len() <= self.max_line && !self.drops_line {
             return self.take_line(rest);
         }
         self.keep(rest)?;
+        if mem::take(&mut self.drops_line) {
+            return Ok(false);
+        }
         let mut line = mem::take(&mut self.line);
         let whole = self.take_line(&line);
         line.clear();
@@ -176,6 +213,11 @@ impl SseDecoder {
             line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
         }
         if line.is_empty() {
+            if self.is_lost {
+                self.left_out += self.data.len();
+                self.data.clear();
+                return Ok(true);
+            }
             if !self.has_data {
                 self.name.clear();
             }
@@ -206,22 +248,40 @@ impl SseDecoder {
         self.has_data = true;
         push_lossy(&mut self.data, value);
         if self.data.len() > self.max_event {
-            return Err(SseError::EventTooLarge { limit: self.max_event });
+            if !self.squeezes {
+                return Err(SseError::EventTooLarge { limit: self.max_event });
+            }
+            self.is_lost = true;
+            self.left_out += self.data.len();
+            self.data.clear();
         }
         Ok(())
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Result<(), SseError> {
-        if bytes.len() > self.max_line.saturating_sub(self.line.len()) {
+        if self.drops_line {
+            self.left_out += bytes.len();
+            return Ok(());
+        }
+        let is_too_long = bytes.len() > self.max_line.saturating_sub(self.line.len());
+        if is_too_long && !self.squeezes {
             return Err(SseError::LineTooLong { limit: self.max_line });
         }
         self.line.extend_from_slice(bytes);
+        if is_too_long {
+            self.left_out += squeeze::squeeze(&mut self.line, SQUEEZED);
+            // What is left has to be worth the work, which is done again when the line is full again.
+            if self.line.len() > self.max_line / 2 {
+                self.left_out += self.line.len();
+                (self.is_lost, self.drops_line, self.line) = (true, true, Vec::new());
+            }
+        }
         Ok(())
     }
 
     fn clear_handed_out(&mut self) {
         if mem::take(&mut self.handed_out) {
-            self.has_data = false;
+            (self.has_data, self.is_lost, self.left_out) = (false, false, 0);
             self.name.clear();
             self.data.clear();
             self.data.shrink_to(KEPT);
@@ -372,6 +432,35 @@ mod tests {
         }
         assert!(!decoder.push(&mut &b": ping\n"[..]).unwrap());
         assert!(decoder.data.capacity() <= KEPT && decoder.line.capacity() <= KEPT);
+    }
+
+    #[test]
+    fn one_that_squeezes_reads_on_beyond_its_bounds_and_keeps_within_them() {
+        let mut decoder = SseDecoder { squeezes: true, ..SseDecoder::with_limits(16 * 1024, 16 * 1024) };
+        let long = format!("data: {{\"b64\":\"{}\",\"usage\":7}}\n\n", "A".repeat(100_000));
+        let lost = format!("data: [{}1]\n\n", "1,".repeat(50_000));
+        let many = format!("{}\n", "data: 0123456789012345\n".repeat(2_000));
+        for piece in [1_000, 300_000] {
+            for (text, expected) in
+                [(&long, Some("\"usage\":7}")), (&lost, None), (&many, None), (&"data: x\n\n".to_owned(), Some("x"))]
+            {
+                let mut events = Vec::new();
+                for mut piece in text.as_bytes().chunks(piece) {
+                    while decoder.push(&mut piece).unwrap() {
+                        let (data, is_lost) = (decoder.event().data, decoder.is_lost());
+                        events.push((!is_lost).then(|| data.to_owned()));
+                        assert!(data.len() < 16 * 1024 && (!is_lost || data.is_empty()));
+                        assert_eq!(decoder.left_out() > 30_000, text.len() > 100);
+                    }
+                    assert!(decoder.line.len() <= 16 * 1024 && decoder.data.len() <= 32 * 1024);
+                }
+                let [event] = &events[..] else { panic!("{} events", events.len()) };
+                assert_eq!(event.is_some(), expected.is_some());
+                assert!(event.as_ref().is_none_or(|data| data.ends_with(expected.unwrap())), "{event:?}");
+            }
+        }
+        assert!(!decoder.push(&mut &long.as_bytes()[..90_000]).unwrap());
+        assert!(decoder.finish().unwrap() && decoder.event().data.starts_with("{\"b64\":\"A"));
     }
 
     proptest! {

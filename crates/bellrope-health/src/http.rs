@@ -169,6 +169,12 @@ impl HttpListener {
         self.phase.send_replace(Phase::Draining);
     }
 
+    /// Has the answers that are being made or sent polled once more after [`HttpListener::begin_drain`], so that they see what
+    /// has changed without a wake-up of their own.
+    pub fn poll_all(&self) {
+        self.phase.send_replace(Phase::Polling);
+    }
+
     /// Waits until the requests under way have ended after [`HttpListener::begin_drain`], at most until `deadline`.
     /// Returns whether they have.
     #[must_use]

@@ -42,7 +42,7 @@ pub(crate) use gauge::Counted;
 #[cfg(feature = "server")]
 pub(crate) use held::LONGEST_HOLD;
 pub use operator::{BREAKER, BreakerAction, BreakerRequest, Breakers, OPERATOR, OPERATOR_TYPES, STATS};
-pub use panel::{Panel, PanelTable};
+pub use panel::{Panel, PanelFigure, PanelTable};
 pub use report::{BreakerRow, Buffers, CallerRow, Counts, Health, MemoryUse, Reloads, Status, Transports, TypeRow};
 #[cfg(feature = "server")]
 pub use snapshot::{Snapshot, TypeSnapshot};

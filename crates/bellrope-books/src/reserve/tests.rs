@@ -88,26 +88,40 @@ fn a_request_that_may_take_more_than_is_left_gets_what_is_left_when_nobody_else_
 
 // Row 59: an answer whose length nobody says.
 #[test]
-fn an_answer_without_a_bound_is_bounded_by_what_is_reserved_when_the_budget_is_near_its_end() {
-    let (mut budgets, asker, prices) = (budgets(&[tokens(13_000)]), Asker::default(), prices(10.0));
+fn of_an_answer_without_a_bound_the_longest_is_held_or_it_is_bounded_by_what_is_reserved() {
+    let (mut budgets, asker, prices) = (budgets(&[tokens(300_000)]), Asker::default(), prices(10.0));
     let open = Want { is_open: true, ..want(&asker, 10, 4_096, None) };
     let bounded = |budgets: &mut Budgets| match budgets.reserve(NOW, &open) {
         Reserved::Held { max_output, notices, .. } => Some((max_output, notices)),
         _ => None,
     };
     let sent: Vec<_> = std::iter::from_fn(|| bounded(&mut budgets)).collect();
-    let notice = "the answer has at most 4096 tokens: a budget is near its end, and the request names no number";
-    assert_eq!(sent, vec![(Some(4_096), vec![notice.to_owned()]); 3], "all of them together are within it");
+    let notice =
+        "the answer has at most 4096 tokens: a budget has no room for the longest, and the request names no number";
+    assert_eq!(sent[..2], [(None, vec![]), (None, vec![])]);
+    assert_eq!(sent[2..], vec![(Some(4_096), vec![notice.to_owned()]); 9], "all of them together are within it");
 
-    let money = Budget { cost: Some(1.0), ..Budget::named("money", Window::Day) };
-    for (budget, expected) in [(tokens(70_000), None), (money, None), (tokens(60_000), Some(4_096))] {
-        let mut budgets = self::budgets(&[budget]);
+    let longest = LONGEST_OUTPUT + 10;
+    let cost = |cost| Budget { cost: Some(cost), ..Budget::named("money", Window::Day) };
+    let warn = Budget { action: Some(Action::Warn), ..tokens(50_000) };
+    let requests = Budget { requests: Some(5), ..Budget::named("count", Window::Day) };
+    for (rows, expected) in [
+        (vec![tokens(longest)], None),
+        (vec![tokens(longest - 1)], Some(4_096)),
+        (vec![cost(1.4)], None),
+        (vec![cost(1.3)], Some(4_096)),
+        (vec![tokens(longest), cost(1.3)], Some(4_096)),
+        (vec![warn], None),
+        (vec![requests], None),
+    ] {
+        let mut budgets = self::budgets(&rows);
         let want = Want { rate: prices.of("p", Some("m"), NOW), ..open };
-        assert!(matches!(budgets.reserve(NOW, &want), Reserved::Held { max_output, .. } if max_output == expected));
+        let reserved = budgets.reserve(NOW, &want);
+        assert!(
+            matches!(reserved, Reserved::Held { max_output, .. } if max_output == expected),
+            "{rows:?}: {reserved:?}"
+        );
     }
-    let mut budgets = self::budgets(&[Budget { cost: Some(0.5), ..Budget::named("money", Window::Day) }]);
-    let want = Want { rate: prices.of("p", Some("m"), NOW), ..open };
-    assert!(matches!(budgets.reserve(NOW, &want), Reserved::Held { max_output: Some(4_096), .. }));
 }
 
 #[test]
@@ -267,30 +281,37 @@ fn names_without_end_share_what_is_left() {
 proptest! {
     /// Whatever order requests begin and end in, they never take more than the budget if none takes more than it may.
     #[test]
-    fn no_order_of_requests_overruns_a_budget(steps in prop::collection::vec((0u64..50, 0u64..500, 0u64..=100, any::<bool>()), 1..200)) {
+    fn no_order_of_requests_overruns_a_budget(
+        steps in prop::collection::vec((0u64..50, 0u64..500, 0u64..=100, any::<bool>(), any::<bool>()), 1..200),
+        limit in prop_oneof![Just(2_000), 100_000u64..1_000_000],
+    ) {
+        let money = limit as f64 * 7.5e-6;
         let (mut budgets, asker, prices) = (
-            budgets(&[tokens(2_000), Budget { cost: Some(0.015), ..Budget::named("money", Window::Day) }]),
+            budgets(&[tokens(limit), Budget { cost: Some(money), ..Budget::named("money", Window::Day) }]),
             Asker::default(),
             prices(10.0),
         );
         let rate = prices.of("p", Some("m"), NOW).unwrap();
-        let (mut under_way, mut total, mut money) = (Vec::new(), 0, 0);
-        for (input, output, percent, ends) in steps {
-            if let Reserved::Held { hold, max_output, .. } = budgets.reserve(NOW, &want(&asker, input, output, Some(rate))) {
-                under_way.push((hold, input, max_output.unwrap_or(output) * percent / 100));
+        let (mut under_way, mut total, mut spent) = (Vec::new(), 0, 0);
+        for (input, output, percent, is_open, ends) in steps {
+            // Nothing but the model bounds an answer of which nobody says how long it may be.
+            let longest = if is_open { LONGEST_OUTPUT } else { output };
+            let want = Want { is_open, ..want(&asker, input, output, Some(rate)) };
+            if let Reserved::Held { hold, max_output, .. } = budgets.reserve(NOW, &want) {
+                under_way.push((hold, input, max_output.unwrap_or(longest) * percent / 100));
             }
             if ends && let Some((hold, input, output)) = under_way.pop() {
                 let cost = rate.cost(&Usage { input_tokens: input, output_tokens: output, ..Usage::default() }).micros;
-                (total, money) = (total + input + output, money + cost);
+                (total, spent) = (total + input + output, spent + cost);
                 budgets.settle(hold, Sum { micros: cost, tokens: input + output, ..Sum::default() }, true);
             }
         }
         for (hold, input, output) in under_way {
             let cost = rate.cost(&Usage { input_tokens: input, output_tokens: output, ..Usage::default() }).micros;
-            (total, money) = (total + input + output, money + cost);
+            (total, spent) = (total + input + output, spent + cost);
             budgets.settle(hold, Sum { micros: cost, tokens: input + output, ..Sum::default() }, true);
         }
-        prop_assert!(total <= 2_000 && money <= 15_000, "{total} tokens, {money} micros");
+        prop_assert!(total <= limit && spent <= micros(money), "{total} tokens, {spent} micros");
         prop_assert_eq!(budgets.held(), Sum::default());
     }
 }

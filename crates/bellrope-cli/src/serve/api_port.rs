@@ -42,7 +42,7 @@ use std::{
 
 use anyhow::Context;
 use bellrope::status::Metrics;
-use bellrope_gateway::LiveGateway;
+use bellrope_gateway::{LiveGateway, ServerStop};
 use bellrope_health::http::{HttpListener, ListenerConfig, ListenerEvent};
 use hyper::service::service_fn;
 
@@ -71,6 +71,7 @@ const READ_TIME: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(crate) struct ApiPort {
     listener: HttpListener,
+    end: ServerStop,
 }
 
 impl ApiPort {
@@ -85,7 +86,8 @@ impl ApiPort {
     ) -> anyhow::Result<Self> {
         let fix = || format!("the API port cannot be {port}; choose another with --api-port");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(fix)?;
-        let service = Arc::new(Service::new(gateway, keys));
+        let end = ServerStop::default();
+        let service = Arc::new(Service::new(gateway, keys, end.clone()));
         let activity = metrics.activity();
         let service = service_fn(move |request| {
             let (service, working) = (Arc::clone(&service), activity.begin());
@@ -98,7 +100,7 @@ impl ApiPort {
         let listener = HttpListener::on(listener, listener_config(threads), service)?;
         let help = "Connections to the API port that were refused, put out for others, or found no place.";
         metrics.watch_counter("ipc_openai_connections_dropped_total", help, listener.dropped());
-        Ok(Self { listener })
+        Ok(Self { listener, end })
     }
 
     /// Where it listens.
@@ -114,6 +116,14 @@ impl ApiPort {
     /// Waits until what was under way has ended, at most until `deadline`. Whether it has.
     pub(crate) fn drained_by(&self, deadline: Instant) -> bool {
         self.listener.drained_by(deadline)
+    }
+
+    /// Ends what is still under way, each answer with an error in the format of its tool, and waits until these have gone
+    /// out, at most until `deadline`.
+    pub(crate) fn break_off(&self, deadline: Instant) {
+        self.end.come();
+        self.listener.poll_all();
+        let _ = self.listener.drained_by(deadline);
     }
 }
 

@@ -377,10 +377,7 @@ fn answers_that_are_under_way_when_the_server_ends_are_in_the_books() {
         }
         stop(server);
         let total = &usage(&home, &[])["total"];
-        assert_eq!(
-            (&total["cancelled"], &total["output_tokens"], &total["estimated"]),
-            (&json!(1), &json!(100), &json!(1))
-        );
+        assert_eq!((&total["cut"], &total["output_tokens"], &total["estimated"]), (&json!(1), &json!(100), &json!(1)));
     }
 }
 

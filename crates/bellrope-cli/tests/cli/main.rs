@@ -3,6 +3,7 @@
 mod acp;
 mod acp_package;
 mod acp_sessions;
+mod api_end;
 mod api_formats;
 mod api_pass;
 mod api_port;

@@ -20,6 +20,7 @@ pub struct Meter(Option<Arc<Mutex<Read>>>);
 #[derive(Debug, Default)]
 struct Read {
     usage: Option<Usage>,
+    is_final: bool,
     unshown: usize,
 }
 
@@ -31,10 +32,13 @@ impl Meter {
     }
 
     /// Takes in what the answer has taken so far, where that was said, and so many bytes of text that came and are not shown.
-    pub fn note(&self, usage: Option<Usage>, unshown_bytes: usize) {
+    /// `is_final`: whether that is the provider's last word.
+    pub fn note(&self, usage: Option<Usage>, is_final: bool, unshown_bytes: usize) {
         let Some(read) = self.0.as_ref().filter(|_| usage.is_some() || unshown_bytes > 0) else { return };
         let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
-        read.usage = usage.or(read.usage.take());
+        if usage.is_some() {
+            (read.usage, read.is_final) = (usage, is_final);
+        }
         read.unshown = read.unshown.saturating_add(unshown_bytes);
     }
 
@@ -44,11 +48,12 @@ impl Meter {
         read.is_some_and(|read| read.unshown > 0)
     }
 
-    /// What was noted, and nothing from then on.
-    pub(crate) fn take(&self) -> (Option<Usage>, usize) {
-        let Some(read) = &self.0 else { return (None, 0) };
-        let Read { usage, unshown } = std::mem::take(&mut *read.lock().unwrap_or_else(PoisonError::into_inner));
-        (usage, unshown)
+    /// What was noted, whether that is the last word, and the bytes that are not shown; nothing from then on.
+    pub(crate) fn take(&self) -> (Option<Usage>, bool, usize) {
+        let Some(read) = &self.0 else { return (None, false, 0) };
+        let Read { usage, is_final, unshown } =
+            std::mem::take(&mut *read.lock().unwrap_or_else(PoisonError::into_inner));
+        (usage, is_final, unshown)
     }
 }
 

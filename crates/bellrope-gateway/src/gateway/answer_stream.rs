@@ -68,6 +68,15 @@ impl AnswerStream {
         self.retry_after
     }
 
+    /// Ends it before its time, for this reason: the last piece, which says so.
+    pub fn cut(&mut self, error: ProviderError) -> Chunk {
+        if let Stage::Answering(_, mut running) = mem::replace(&mut self.stage, Stage::Over) {
+            drop(running.fail(error.clone()));
+        }
+        (self.next, self.notices) = (None, Notices::default());
+        error.into()
+    }
+
     /// The next piece as the provider has it, those that tell something among them.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Chunk, ProviderError>>> {
         Poll::Ready(Some(match &mut self.stage {
@@ -79,7 +88,8 @@ impl AnswerStream {
                         self.notices.extend(vec![text]);
                     }
                     self.origins.note(&first, running.provider());
-                    self.thinking.iter_mut().for_each(|thinking| thinking.take_in(&first));
+                    self.thinking.take_if(|_| !running.wants_thoughts());
+                    self.thinking.iter_mut().for_each(|thinking| thinking.take_in(&first, running.provider()));
                     self.stage = Stage::Answering(rest, running);
                     Ok(first)
                 }
@@ -93,7 +103,7 @@ impl AnswerStream {
                 Some(Ok(chunk)) => {
                     running.take_in(&chunk);
                     self.origins.note(&chunk, running.provider());
-                    self.thinking.iter_mut().for_each(|thinking| thinking.take_in(&chunk));
+                    self.thinking.iter_mut().for_each(|thinking| thinking.take_in(&chunk, running.provider()));
                     Ok(chunk)
                 }
                 failed => Err(running.fail(failed.and_then(Result::err).unwrap_or_else(silent))),

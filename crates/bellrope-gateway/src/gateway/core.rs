@@ -15,7 +15,7 @@ use super::notices::Notices;
 use super::origins::{NOTE, Origins};
 use super::route::{Accounts, Route, forget};
 use super::stats::GatewaySnapshot;
-use super::thoughts::{Thinking, Thoughts};
+use super::thoughts::{CallLead, Thinking, Thoughts};
 use super::upstream::{MAX_NOTICES, Upstream};
 use crate::account::{Books, Opened};
 use crate::config::{PassThrough, Preset};
@@ -225,8 +225,18 @@ impl Gateway {
                 self.origins.remember(details, &provider);
             }
         }
-        for (thoughts, asker) in thinks.iter().filter(|_| !response.reasoning.is_empty()) {
-            response.tool_calls.iter().for_each(|call| thoughts.remember(asker, &call.id, &response.reasoning));
+        let wants_thoughts = self.upstreams.get(&provider).is_some_and(|upstream| upstream.provider.wants_thoughts());
+        for (thoughts, asker) in thinks.iter().filter(|_| wants_thoughts) {
+            let whole = Part::Reasoning { text: response.reasoning.clone(), details: None };
+            let parts: Arc<[Part]> = match &response.reasoning_parts[..] {
+                [] if response.reasoning.is_empty() => Arc::default(),
+                [] => [whole].into(),
+                parts => parts.into(),
+            };
+            for call in &response.tool_calls {
+                let thought = CallLead { parts: Arc::clone(&parts), extra: call.extra_content.clone() };
+                thoughts.remember(asker, &provider, &call.id, thought);
+            }
         }
         notices.extend(std::mem::take(&mut response.notes));
         response.notes = notices.into_vec();
@@ -359,14 +369,15 @@ impl Gateway {
     /// Takes out of a request what means nothing to the provider whose turn it is, and puts in what it wants back.
     fn fit_to(&self, route: &Result<Route, ProviderError>, request: &mut ChatRequest) {
         let first = route.iter().flat_map(|route| &route.upstreams).next();
-        if let Some(thoughts) =
-            self.thoughts.as_ref().filter(|_| first.is_some_and(|first| first.provider.wants_thoughts()))
-        {
-            thoughts.restore(request);
+        let Some(first) = first else { return };
+        let name = first.provider.name();
+        if let Some(thoughts) = self.thoughts.as_ref().filter(|_| first.provider.wants_thoughts()) {
+            thoughts.restore(request, name);
         }
-        if first.is_some_and(|first| self.origins.untie(request, first.provider.name())) {
+        if self.origins.untie(request, name) {
             request.notes.push(NOTE.to_owned());
         }
+        self.origins.restore(request, name);
     }
 
     /// The providers that a request for this one may go to, in order.

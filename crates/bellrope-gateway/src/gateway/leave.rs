@@ -1,10 +1,13 @@
 //! Leave to ask a provider, and what its breaker is told of how that went.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::LazyLock;
 use std::time::Instant;
 
 use bellrope::breaker::{Breaker, Caller, Permit};
 
+use crate::asker::{Asker, AskerKind};
 use crate::error::{Failing, ProviderError};
 
 /// Leave to ask a provider once.
@@ -30,11 +33,13 @@ impl Leave<'_> {
     }
 }
 
-/// Whoever asks without a name, as the API port does: this process.
-pub(super) fn somebody() -> Caller {
+/// Whoever asks by the API port: the holder of a token, of which nobody else has that name, or this process for all others.
+pub(super) fn somebody(asker: &Asker) -> Caller {
     // To ask for it is a system call. A child that were forked would have none of the threads that ask providers.
     static OWN: LazyLock<i32> = LazyLock::new(|| std::process::id().try_into().unwrap_or_default());
-    Caller::Process { pid: *OWN, started: 0 }
+    static NAMES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    let started = if asker.kind == AskerKind::Token { NAMES.hash_one(asker.name()).max(1) } else { 0 };
+    Caller::Process { pid: *OWN, started }
 }
 
 /// The runtime's time, which tests may stop.

@@ -1,16 +1,19 @@
-//! Which provider signed which reasoning, so that it goes back to that provider alone.
+//! Which provider signed which reasoning, so that it goes back to that provider alone, and in the form in which it came.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::message::{ChatRequest, Chunk, Content, Part};
+use crate::reasoning::{FIELD, form_of, item_of, opaque};
 
 /// Of so many signatures it is known whose they are. Those of older answers are sent to whoever is asked.
 const MAX_KNOWN: usize = 4_096;
+/// What is remembered of the form of one, in bytes.
+const MAX_FORM: usize = 512;
 
 /// What is said of reasoning that goes no further.
 pub(super) const NOTE: &str = "the signature of earlier reasoning was left out: another provider gave it";
@@ -27,10 +30,18 @@ struct Known {
 
 #[derive(Debug, Default)]
 struct Signed {
-    /// The hash of a signature, and the provider's name.
-    by: HashMap<u64, Box<str>>,
+    /// By the hash of a signature.
+    by: HashMap<u64, SignedBy>,
     /// The hashes, oldest first.
     order: VecDeque<u64>,
+}
+
+#[derive(Debug)]
+struct SignedBy {
+    /// The provider's name.
+    name: Box<str>,
+    /// What it was beside its text and its signature, where it came as an item of `reasoning_details`.
+    form: Option<Box<str>>,
 }
 
 impl Origins {
@@ -44,8 +55,10 @@ impl Origins {
     /// Remembers who gave these details of reasoning.
     pub(super) fn remember(&self, details: &Value, provider: &str) {
         let Some(hash) = self.hash(details) else { return };
+        let form = form_of(details).and_then(|form| serde_json::to_string(&form).ok());
+        let form = form.filter(|form| form.len() <= MAX_FORM).map(Into::into);
         let mut signed = self.0.signed.lock().unwrap_or_else(PoisonError::into_inner);
-        if signed.by.insert(hash, provider.into()).is_none() {
+        if signed.by.insert(hash, SignedBy { name: provider.into(), form }).is_none() {
             signed.order.push_back(hash);
         }
         if signed.order.len() > MAX_KNOWN
@@ -70,17 +83,36 @@ impl Origins {
         found
     }
 
+    /// Gives what this provider has signed the form in which it came: tools of other formats hold the signature alone.
+    pub(super) fn restore(&self, request: &mut ChatRequest, provider: &str) {
+        for message in &mut request.messages {
+            let Content::Parts(parts) = &mut message.content else { continue };
+            for part in parts {
+                let Part::Reasoning { text, details: Some(details) } = part else { continue };
+                let Some(sealed) = opaque(details).filter(|_| details.get(FIELD).is_none()) else { continue };
+                if let Some(form) = self.form(details, provider) {
+                    *details = json!({ FIELD: [item_of(&form, text, sealed)] });
+                }
+            }
+        }
+    }
+
+    fn form(&self, details: &Value, provider: &str) -> Option<Map<String, Value>> {
+        let hash = self.hash(details)?;
+        let signed = self.0.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        let signer = signed.by.get(&hash).filter(|signer| *signer.name == *provider)?;
+        serde_json::from_str(signer.form.as_deref()?).ok()
+    }
+
     fn is_foreign(&self, details: &Value, provider: &str) -> bool {
         let Some(hash) = self.hash(details) else { return false };
         let signed = self.0.signed.lock().unwrap_or_else(PoisonError::into_inner);
-        signed.by.get(&hash).is_some_and(|by| **by != *provider)
+        signed.by.get(&hash).is_some_and(|signer| *signer.name != *provider)
     }
 
     /// What stands for a signature. Tools send the rest in forms of their own.
     fn hash(&self, details: &Value) -> Option<u64> {
-        let text = |name| details.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let signature = text("signature").or_else(|| text("encrypted_content")).or_else(|| text("data"))?;
-        Some(self.0.hasher.hash_one(signature))
+        opaque(details).map(|signature| self.0.hasher.hash_one(signature))
     }
 }
 

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::answer_stream::log;
 use super::core::Gateway;
+use super::leave::somebody;
 use super::notices::Notices;
 use super::route::passed_on;
 use super::upstream::{Running, Upstream, silent};
@@ -173,7 +174,7 @@ impl Upstream {
                 PassedBody::Stream(_) => Err(silent().into()),
             });
         }
-        let leave = self.admit_to(None, &mut account)?;
+        let leave = self.admit_to(somebody(&request.asker), &mut account)?;
         request.meter = account.as_ref().map(Account::meter).unwrap_or_default();
         let mut running = Running::new(Arc::clone(self), account);
         let outcome = self.provider.pass(request).await;
@@ -207,10 +208,10 @@ impl Running {
     }
 
     /// Counts what was seen of an answer that goes through.
-    fn take_seen(&mut self, Seen { pieces, said_bytes, usage, .. }: &Seen) {
+    fn take_seen(&mut self, Seen { pieces, said_bytes, usage, is_final, .. }: &Seen) {
         self.count_pieces(*pieces, *said_bytes);
         if let Some(usage) = usage {
-            self.used_so_far(usage);
+            self.used_so_far(usage, *is_final);
         }
     }
 }

@@ -148,9 +148,8 @@ impl Upstream {
     }
 
     /// Leave to ask the provider once.
-    fn admit(&self, caller: Option<Caller>) -> Result<Leave<'_>, ProviderError> {
+    fn admit(&self, caller: Caller) -> Result<Leave<'_>, ProviderError> {
         let now = now();
-        let caller = caller.unwrap_or_else(somebody);
         let is_probe = self.breaker.as_ref().is_some_and(|breaker| breaker.state(now) != BreakerState::Closed);
         // The breaker first: what it refuses takes no token.
         let acquire =
@@ -174,11 +173,7 @@ impl Upstream {
     }
 
     /// As [`Self::admit`], for a request in the books.
-    pub(super) fn admit_to(
-        &self,
-        caller: Option<Caller>,
-        account: &mut Option<Account>,
-    ) -> Result<Leave<'_>, ProviderError> {
+    pub(super) fn admit_to(&self, caller: Caller, account: &mut Option<Account>) -> Result<Leave<'_>, ProviderError> {
         self.admit(caller).inspect_err(|error| {
             if let Some(account) = account {
                 account.fail(error);
@@ -241,12 +236,18 @@ impl Upstream {
         request: &mut PassRequest,
     ) -> Result<Option<(Account, Vec<String>)>, ProviderError> {
         let tokens = (estimate_tokens_of(request.body()), true);
-        let asked = |_: Option<&str>| request.max_tokens();
+        // What is set for the provider is sent only where a budget counts on it.
+        let set = |model: Option<&str>| match request.format {
+            PassFormat::Messages => None,
+            _ => self.provider.usual_max_tokens(model),
+        };
+        let unsaid = request.max_tokens().is_none().then(|| set(request.model.as_deref())).flatten();
+        let asked = |_: Option<&str>| request.max_tokens().or(unsaid);
         Ok(match self.ask_books(books, &request.asker, request.model.as_deref(), tokens, asked)? {
             Opened::Here { account, max_tokens, is_bounded, notices }
                 if (!is_bounded || request.is_countable()) && !leaves_no_answer(request, max_tokens) =>
             {
-                request.set_limit(max_tokens);
+                request.set_limit(max_tokens.or(unsaid.filter(|_| is_bounded)));
                 Some((account, notices))
             }
             Opened::Here { account, .. } => {
@@ -276,7 +277,7 @@ impl Upstream {
         request: EmbeddingRequest,
         mut account: Option<Account>,
     ) -> Result<Vec<u8>, ProviderError> {
-        let leave = self.admit_to(None, &mut account)?;
+        let leave = self.admit_to(somebody(&request.asker), &mut account)?;
         let mut running = Running::new(Arc::clone(self), account);
         let outcome = self.provider.embed(request).await;
         leave.settle(outcome.as_ref().err());
@@ -300,7 +301,8 @@ impl Upstream {
         mut account: Option<Account>,
         ask: Ask<T>,
     ) -> Result<T, ProviderError> {
-        let leave = self.admit_to(request.caller, &mut account)?;
+        let caller = request.caller.unwrap_or_else(|| somebody(&request.asker));
+        let leave = self.admit_to(caller, &mut account)?;
         let outcome = ask(Arc::clone(self), request, notices.clone(), account).await;
         leave.settle(outcome.as_ref().err());
         outcome
@@ -340,6 +342,11 @@ impl Running {
         self.upstream.provider.name()
     }
 
+    /// Whether that wants back what its model thinks.
+    pub(super) fn wants_thoughts(&self) -> bool {
+        self.upstream.provider.wants_thoughts()
+    }
+
     /// Counts how long its first piece took.
     pub(super) fn begins(&mut self) {
         if !self.has_piece {
@@ -357,10 +364,10 @@ impl Running {
     }
 
     /// Takes in what an answer that goes through has taken so far. It is counted when the answer is over.
-    pub(super) fn used_so_far(&mut self, usage: &Usage) {
+    pub(super) fn used_so_far(&mut self, usage: &Usage, is_final: bool) {
         self.usage = Some(Box::new(usage.clone()));
         if let Some(account) = &mut self.account {
-            account.used(usage.clone());
+            account.used(usage.clone(), is_final);
         }
     }
 
@@ -437,6 +444,7 @@ mod tests {
 
     use super::super::route::Route;
     use super::*;
+    use crate::asker::AskerKind;
     use crate::message::ModelInfo;
     use crate::provider::Capabilities;
     use crate::provider::ProviderStream;
@@ -536,6 +544,25 @@ mod tests {
             advance(Duration::from_secs(61)).await;
             assert_eq!(asks(&upstream, Some(1)).await, None, "{depends}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_holder_of_a_token_is_a_caller_of_its_own() {
+        let moody = Arc::new(Moody::failing(refused(500)));
+        let upstream = Arc::new(Upstream::new(moody.clone(), None));
+        let asks = async |name: &str, kind| {
+            let (notices, _) = mpsc::channel(1);
+            let request = ChatRequest { asker: Asker::new(kind, name, ""), ..ChatRequest::user("Hello") };
+            Route::alone(&upstream).begin(request, &notices).await.err().map(|error| error.code())
+        };
+        for _ in 0..5 {
+            assert_eq!(asks("one", AskerKind::Token).await, Some(refused(500).code()));
+        }
+        assert_eq!(asks("one", AskerKind::Token).await, Some("unavailable"));
+        moody.is_well.store(true, Relaxed);
+        assert_eq!(asks("two", AskerKind::Token).await, None, "whatever the other one asks for");
+        assert_eq!(asks("one", AskerKind::Program).await, None, "who only says its name is somebody else");
+        assert_eq!(asks("one", AskerKind::Token).await, Some("unavailable"), "its time is not over");
     }
 
     #[tokio::test(start_paused = true)]

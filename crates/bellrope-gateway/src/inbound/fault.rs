@@ -1,5 +1,6 @@
 //! Errors, each with its status, in the form of OpenAI or of Anthropic.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -9,6 +10,19 @@ use super::stamp::serial;
 use crate::error::ProviderError;
 use crate::message::ErrorInfo;
 use crate::text::boundary;
+
+/// Words by which providers say that a conversation is too long, in small letters.
+const TOO_LONG: [&str; 6] = [
+    "context length",
+    "context window",
+    "context_length",
+    "maximum context",
+    "prompt is too long",
+    "exceeds the context",
+];
+
+/// The words by which Anthropic's servers say so.
+const PROMPT_TOO_LONG: &str = "prompt is too long";
 
 /// The longest message, in bytes. What comes after it is left out.
 const MAX_MESSAGE: usize = 2 * 1024;
@@ -131,6 +145,26 @@ impl Fault {
         &self.message
     }
 
+    /// Whether a provider says that the conversation is too long.
+    pub(super) fn is_too_long(&self) -> bool {
+        let words = || self.message.to_ascii_lowercase();
+        matches!(&*self.code, "invalid_request" | "too_large" | "provider_error")
+            && TOO_LONG.iter().any(|said| words().contains(said))
+    }
+
+    /// OpenAI's code for what it has one for and tools act on; else the gateway's.
+    fn openais_code(&self) -> &str {
+        // A provider's code stands in brackets behind the status.
+        let says = |code: &str| self.message.contains(&format!("({code})"));
+        match &*self.code {
+            _ if self.is_too_long() => "context_length_exceeded",
+            "billing" => "insufficient_quota",
+            "not_found" if says("model_not_found") => "model_not_found",
+            "invalid_request" | "provider_error" if says("content_filter") => "content_filter",
+            code => code,
+        }
+    }
+
     pub(super) fn anthropic(&self) -> Anthropic<'_> {
         let kind = match self.status {
             401 => "authentication_error",
@@ -144,7 +178,12 @@ impl Fault {
             400..=499 => "invalid_request_error",
             _ => "api_error",
         };
-        let error = AnthropicError { r#type: kind, message: &self.message };
+        // By these words tools know what to do.
+        let message: Cow<'_, str> = match self.is_too_long() && !self.message.starts_with(PROMPT_TOO_LONG) {
+            true => format!("{PROMPT_TOO_LONG}: {}", self.message).into(),
+            false => (&*self.message).into(),
+        };
+        let error = AnthropicError { r#type: kind, message };
         Anthropic { r#type: "error", error, request_id: format!("req_{}", serial()) }
     }
 
@@ -161,7 +200,7 @@ impl Fault {
             message: &self.message,
             r#type: kind,
             param: self.param,
-            code: Some(&*self.code).filter(|code| !code.is_empty()),
+            code: Some(self.openais_code()).filter(|code| !code.is_empty()),
         }
     }
 
@@ -209,7 +248,7 @@ pub(super) struct Anthropic<'a> {
 #[derive(Serialize)]
 struct AnthropicError<'a> {
     r#type: &'static str,
-    message: &'a str,
+    message: Cow<'a, str>,
 }
 
 impl From<ErrorInfo> for Fault {
@@ -245,6 +284,36 @@ fn status(code: &str) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_tools_act_on_has_the_code_and_the_words_that_they_know() {
+        for (code, message, openais, words) in [
+            (
+                "invalid_request",
+                "the provider answered 400 (context_length_exceeded): long",
+                "context_length_exceeded",
+                true,
+            ),
+            (
+                "provider_error",
+                "the provider answered 400: Prompt is too long: 210 > 200",
+                "context_length_exceeded",
+                true,
+            ),
+            ("billing", "the provider answered 429 (insufficient_quota): no", "insufficient_quota", false),
+            ("not_found", "the provider answered 404 (model_not_found): no", "model_not_found", false),
+            ("invalid_request", "the provider answered 400 (content_filter): no", "content_filter", false),
+            ("not_found", "there is no such path", "not_found", false),
+            ("rate_limited", "slow down: context length", "rate_limited", false),
+        ] {
+            let info = ErrorInfo { code: code.into(), message: message.into(), retryable: false };
+            let fault = Fault::from(info);
+            let body = |form| serde_json::from_slice::<serde_json::Value>(&fault.body(form)).unwrap();
+            assert_eq!(body(ErrorForm::OpenAi)["error"]["code"], openais);
+            let said = body(ErrorForm::Anthropic)["error"]["message"].as_str().unwrap().to_owned();
+            assert!(said.starts_with("prompt is too long: ") == words && said.ends_with(message), "{said}");
+        }
+    }
 
     #[test]
     fn an_error_has_openais_form_and_its_status() {

@@ -11,7 +11,8 @@
 //!
 //! These serve the way to a provider. The way from and to a tool is [`inbound`](crate::inbound)'s, which needs no HTTP client.
 //! No format knows a socket or a clock. What an answer is, whatever its format, is in `answer.rs`, `calls.rs` (calls of tools),
-//! `parts.rs` (content), `reason.rs` (why it stopped), `details.rs` (what it took) and `fault.rs` (errors).
+//! `parts.rs` (content), `reason.rs` (why it stopped), `details.rs` (what it took), `reasoning_details.rs` (what
+//! goes back with thoughts) and `fault.rs` (errors).
 //! Without the feature `http` only their names are here, so that settings that name
 //! one are understood and refused in words.
 
@@ -52,6 +53,8 @@ mod parts;
 mod reader;
 #[cfg(feature = "http")]
 mod reason;
+#[cfg(feature = "http")]
+mod reasoning_details;
 #[cfg(feature = "http")]
 mod said;
 #[cfg(feature = "http")]

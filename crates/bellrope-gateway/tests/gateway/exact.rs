@@ -23,14 +23,14 @@ use crate::script::{Format, USAGE};
 
 /// Books that let everything through, and remember how it ended.
 #[derive(Debug, Default)]
-struct Ledger {
+pub(crate) struct Ledger {
     /// The most tokens that an answer may have.
-    limit: Option<u32>,
+    pub(crate) limit: Option<u32>,
     /// The most tokens that the last request was said to take.
-    said: Mutex<Option<u32>>,
+    pub(crate) said: Mutex<Option<u32>>,
     /// The models that were asked.
-    asked: Mutex<Vec<Option<String>>>,
-    settled: Mutex<Vec<(Outcome, Spent)>>,
+    pub(crate) asked: Mutex<Vec<Option<String>>>,
+    pub(crate) settled: Mutex<Vec<(Outcome, Spent)>>,
 }
 
 impl Books for Ledger {
@@ -49,7 +49,7 @@ impl Books for Ledger {
 }
 
 impl Ledger {
-    fn last(&self) -> (Outcome, Spent) {
+    pub(crate) fn last(&self) -> (Outcome, Spent) {
         self.settled.lock().unwrap().last().cloned().expect("something is over")
     }
 }
@@ -74,25 +74,25 @@ async fn the_books_are_told_the_most_tokens_that_the_provider_is_asked_for() {
     }
 }
 
-fn with_books(config: ProviderConfig, ledger: &Arc<Ledger>) -> Gateway {
+pub(crate) fn with_books(config: ProviderConfig, ledger: &Arc<Ledger>) -> Gateway {
     let provider = HttpProvider::named("tried", config).unwrap();
     Gateway::new(Arc::new(provider)).with_books(Arc::clone(ledger) as _)
 }
 
-async fn send(gateway: &Gateway, format: Format, body: &str, key: Option<ToolKey>) -> Way {
+pub(crate) async fn send(gateway: &Gateway, format: Format, body: &str, key: Option<ToolKey>) -> Way {
     let body = Bytes::copy_from_slice(body.as_bytes());
     let mut request = pass_request(same(format), body, gateway.names()).unwrap().unwrap();
     request.key = key;
     soon(gateway.pass(request)).await
 }
 
-fn stream(way: Way) -> PassedStream {
+pub(crate) fn stream(way: Way) -> PassedStream {
     let Way::Passed(PassedAnswer { body: Err(stream), .. }) = way else { panic!("{way:?}") };
     stream
 }
 
 /// The bytes of an answer, and the error with which it broke off.
-async fn read(mut events: PassedStream) -> (String, Option<&'static str>) {
+pub(crate) async fn read(mut events: PassedStream) -> (String, Option<&'static str>) {
     let (mut text, mut cut) = (Vec::new(), None);
     while let Some(told) = soon(events.next()).await {
         match told {
@@ -103,7 +103,7 @@ async fn read(mut events: PassedStream) -> (String, Option<&'static str>) {
     (String::from_utf8(text).unwrap(), cut)
 }
 
-const STREAM: &str = r#"{"model":"m","stream":true,"messages":[],"input":"Hi"}"#;
+pub(crate) const STREAM: &str = r#"{"model":"m","stream":true,"messages":[],"input":"Hi"}"#;
 
 /// An answer that has begun, with what the provider says at its beginning, and so much text.
 fn begun(format: Format) -> String {

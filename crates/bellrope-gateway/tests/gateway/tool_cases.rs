@@ -148,7 +148,7 @@ fn no_block_is_opened_before_it_has_content_and_each_call_has_its_own() {
 
 // Row 46.
 #[tokio::test]
-async fn what_led_to_a_call_goes_back_to_a_provider_that_wants_it() {
+async fn what_led_to_a_call_goes_back_to_the_provider_that_said_it_whatever_its_name() {
     let format = Format::ChatCompletions;
     let answer =
         format.script().reasoning("I have to look.").tool(0, "c1", "look").arguments(0, "{}").stop("tools").end();
@@ -160,10 +160,16 @@ async fn what_led_to_a_call_goes_back_to_a_provider_that_wants_it() {
     let call = json!({"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}});
     let later = json!([{"role": "user", "content": "Look."}, {"role": "assistant", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": "a bell"}]);
-    for (name, restored) in [("deepseek", json!("I have to look.")), ("vllm", Value::Null)] {
+    let thought = || json!("I have to look.");
+    for (name, message_extras, restored) in [
+        ("deepseek", None, thought()),
+        ("work", None, thought()),
+        ("vllm", None, thought()),
+        ("strict", Some(false), Value::Null),
+    ] {
         for streams in [true, false] {
             let fake = Fake::streaming([&*answer]).await;
-            let config = ProviderConfig { kind: None, ..fake.config(format) };
+            let config = ProviderConfig { message_extras, ..fake.config(format) };
             let gateway = Gateway::new(Arc::new(HttpProvider::named(name, config).unwrap()));
             let chat = |messages| ToolFormat::ChatCompletions.read(body(messages).as_bytes(), &[]).unwrap().chat;
             let first = chat(json!([{"role": "user", "content": "Look."}]));

@@ -79,8 +79,10 @@ pub(super) async fn converse(
         .keep_alive(config.keep_alive)
         .serve_connection(TokioIo::new(StallBound::new(stream, config.stall_time, Some(Arc::clone(&place)))), service);
     let mut connection = pin!(connection);
+    let mut later_phases = phases.clone();
     let mut ending = pin!(until(&mut phases, |phase| phase != Phase::Serving));
-    let mut drains = false;
+    let mut polling = pin!(until(&mut later_phases, |phase| matches!(phase, Phase::Polling | Phase::Stopped)));
+    let (mut drains, mut polls) = (false, false);
     loop {
         let (of_its_own, may_last) = (allowed_time(), allowed_time().or(config.connection_time));
         tokio::select! {
@@ -95,6 +97,8 @@ pub(super) async fn converse(
                 drains = true;
                 connection.as_mut().graceful_shutdown();
             }
+            // With the next turn of this loop.
+            () = polling.as_mut(), if drains && !polls => polls = true,
             () = time_is_up(may_last.map(|time| began + time)) => match (of_its_own, may_last) {
                 // A response has allowed a longer time meanwhile.
                 _ if allowed_time() != of_its_own => {}

@@ -7,6 +7,8 @@ pub(super) enum Phase {
     Serving,
     /// Nothing new is taken; what is under way ends.
     Draining,
+    /// As before, and each connection is polled.
+    Polling,
     Stopped,
 }
 

@@ -135,6 +135,7 @@ function quantile(now, buckets, wanted) {
 
 // What things around the server show: texts in tables.
 function panels(list) {
+  figures(list.flatMap((panel) => panel.figures || []));
   const shown = list.filter((panel) => panel.alarm || panel.tables.length > 0);
   byId("panels").replaceChildren(...shown.map((panel) => {
     const section = document.createElement("section");
@@ -160,6 +161,25 @@ function panels(list) {
       }
     }
     return section;
+  }));
+}
+
+// Their figures, behind those of the server.
+function figures(list) {
+  const tiles = byId("tiles");
+  tiles.querySelectorAll("article.of-panel").forEach((tile) => tile.remove());
+  tiles.append(...list.map((figure) => {
+    const tile = document.createElement("article");
+    tile.className = "of-panel";
+    tile.appendChild(document.createElement("h2")).textContent = figure.title;
+    const line = tile.appendChild(document.createElement("p"));
+    line.className = "figure";
+    line.appendChild(document.createElement("b")).textContent = figure.value;
+    line.append(` ${figure.unit}`);
+    const more = tile.appendChild(document.createElement("p"));
+    more.className = "more";
+    more.textContent = figure.more;
+    return tile;
   }));
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A panel of the live page: tables of texts.
+/// A panel of the live page: tables of texts, and figures at its top.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Panel {
@@ -12,6 +12,22 @@ pub struct Panel {
     pub alarm: String,
     /// Its tables.
     pub tables: Vec<PanelTable>,
+    /// What stands among the figures at the top of the page.
+    pub figures: Vec<PanelFigure>,
+}
+
+/// A figure of a [`Panel`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PanelFigure {
+    /// What it is of.
+    pub title: String,
+    /// The figure itself.
+    pub value: String,
+    /// Its unit.
+    pub unit: String,
+    /// What stands below it.
+    pub more: String,
 }
 
 /// A table of a [`Panel`].

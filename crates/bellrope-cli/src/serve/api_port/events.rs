@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bellrope_gateway::{AnswerStream, Chunk, inbound::AnswerWriter};
+use bellrope_gateway::{AnswerStream, Chunk, ServerStop, inbound::AnswerWriter};
 use futures_util::Stream;
 use hyper::body::{Bytes, Frame};
 use tokio::time::{Instant, Sleep, sleep};
@@ -26,18 +26,24 @@ pub(super) struct Events {
     ready: Vec<u8>,
     silence: Duration,
     ping: Pin<Box<Sleep>>,
+    end: ServerStop,
 }
 
 impl Events {
     /// An answer that has begun with `first`.
-    pub(super) fn new(writer: Box<dyn AnswerWriter>, first: Chunk, pieces: AnswerStream) -> Self {
-        Self::with_silence(SILENCE, writer, first, pieces)
+    pub(super) fn new(writer: Box<dyn AnswerWriter>, first: Chunk, pieces: AnswerStream, end: ServerStop) -> Self {
+        Self::with_silence(SILENCE, writer, first, (pieces, end))
     }
 
-    fn with_silence(silence: Duration, mut writer: Box<dyn AnswerWriter>, first: Chunk, pieces: AnswerStream) -> Self {
+    fn with_silence(
+        silence: Duration,
+        mut writer: Box<dyn AnswerWriter>,
+        first: Chunk,
+        (pieces, end): (AnswerStream, ServerStop),
+    ) -> Self {
         let mut ready = Vec::new();
         writer.begin(&mut ready);
-        let mut events = Self { pieces: Some(pieces), writer, ready, silence, ping: Box::pin(sleep(silence)) };
+        let mut events = Self { pieces: Some(pieces), writer, ready, silence, ping: Box::pin(sleep(silence)), end };
         events.take(first);
         events
     }
@@ -54,6 +60,12 @@ impl Stream for Events {
     type Item = Result<Frame<Bytes>, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.end.has_come()
+            && let Some(mut pieces) = self.pieces.take()
+        {
+            let last = pieces.cut(ServerStop::error());
+            self.take(last);
+        }
         loop {
             while self.ready.len() < PIECE {
                 let Some(pieces) = &mut self.pieces else { break };
@@ -127,7 +139,8 @@ mod tests {
             let asked = format.read(body, &[]).unwrap();
             let mut pieces = Gateway::new(Arc::new(Silent)).chat_stream(asked.chat);
             let first = pieces.next().await.unwrap().chunk;
-            let mut events = Events::with_silence(Duration::from_millis(1), asked.writer, first, pieces);
+            let mut events =
+                Events::with_silence(Duration::from_millis(1), asked.writer, first, (pieces, ServerStop::default()));
             let mut next = async || events.next().await.unwrap().unwrap().into_data().unwrap();
             next().await;
             assert_eq!((next().await, next().await), (expected.into(), expected.into()));

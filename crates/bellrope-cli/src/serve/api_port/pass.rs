@@ -8,7 +8,7 @@ use std::{
 
 use bellrope_books::holds_token;
 use bellrope_gateway::{
-    AnswerRoom, Asker, Gateway, PassedAnswer, PassedStream, Told, Way,
+    AnswerRoom, Asker, Gateway, PassedAnswer, PassedStream, ServerStop, Told, Way,
     inbound::{Fault, cut_off, pass_request},
     pass::{HEADERS_FROM_TOOL, HeaderPairs, PassFormat, ToolKey},
 };
@@ -74,7 +74,7 @@ pub(super) async fn send(
     format: PassFormat,
     head: &Head,
     body: &Bytes,
-    room: AnswerRoom,
+    (room, end): (AnswerRoom, ServerStop),
     is_kept: impl Fn(&str) -> bool,
 ) -> Result<Sent, Fault> {
     if !gateway.passes(format) {
@@ -89,7 +89,7 @@ pub(super) async fn send(
     request.headers.clone_from(&head.headers);
     request.key.clone_from(&head.key);
     request.asker.clone_from(&head.asker);
-    request.room = room.clone();
+    (request.room, request.end) = (room.clone(), end);
     match gateway.pass(request).await {
         Way::Passed(PassedAnswer { status, headers, body, notes }) => {
             let (media_type, body) = match body {

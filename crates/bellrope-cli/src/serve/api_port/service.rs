@@ -1,9 +1,15 @@
 //! The paths, and the bodies of requests.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use bellrope_gateway::{
-    AnswerRoom, Chunk, Gateway, LiveGateway, Owner,
+    AnswerRoom, Chunk, Gateway, LiveGateway, Owner, ServerStop,
     apart::{LARGE, apart},
     inbound::{
         AnswerWriter, Asked, ErrorForm, Fault, StoredResponse, ToolFormat, embedding_request, embedding_response,
@@ -54,6 +60,7 @@ pub(super) struct Service {
     bodies: Bodies,
     /// In KiB.
     values: Arc<Semaphore>,
+    end: ServerStop,
 }
 
 /// What a request takes of the bounds for all of them: until it is answered, and its body is not read any more.
@@ -83,9 +90,9 @@ fn held(bytes: impl AsRef<[u8]> + Send + 'static, room: Room) -> (Bytes, Room) {
 }
 
 impl Service {
-    pub(super) fn new(gateway: LiveGateway, keys: Keys) -> Self {
+    pub(super) fn new(gateway: LiveGateway, keys: Keys, end: ServerStop) -> Self {
         let (bodies, values) = (Bodies::new(BODY_BUDGET), Arc::new(Semaphore::new(VALUES_BUDGET)));
-        Self { gateway, owners: Owners::new(), keys, bodies, values }
+        Self { gateway, owners: Owners::new(), keys, bodies, values, end }
     }
 
     /// The answer to a request. Dropping it, or the body of what it returns, drops the provider's stream.
@@ -97,7 +104,15 @@ impl Service {
             Err(_) => Endpoint::form_of_unknown(&path, request.headers()),
         };
         let answer = match endpoint {
-            Ok(endpoint) => self.route(endpoint, form, request).await,
+            Ok(endpoint) => {
+                let mut answer = pin!(self.route(endpoint, form, request));
+                // Whoever sets it has this polled.
+                let answer = poll_fn(|context| match self.end.has_come() {
+                    true => Poll::Ready(Err(Fault::busy("the server stops; ask again when it is back"))),
+                    false => answer.as_mut().poll(context),
+                });
+                answer.await
+            }
             // Whoever may not ask learns nothing of the paths.
             Err(unknown) => guard::check(request.headers()).and(Err(unknown)),
         };
@@ -124,7 +139,7 @@ impl Service {
         let owner = self.owners.of(self.keys.shown(request.headers()));
         if let Endpoint::Response(id, deed) = endpoint {
             let (method, query) = (request.method(), request.uri().query());
-            return kept(stored::about(&self.gateway, &owner, (method, deed), id, query)?);
+            return kept(stored::about(&self.gateway, &owner, (method, deed), (id, query), &self.end)?);
         }
         let head = Head::of(request.headers(), asker);
         // So asks Codex.
@@ -163,7 +178,8 @@ impl Service {
         let answers = self.gateway.answers();
         let is_kept = |id: &str| StoredResponse::find(answers, &owner, id).is_ok();
         let answer_room = AnswerRoom::of_all(Arc::clone(&self.values));
-        let sent = pass::send(&gateway, format.into(), &head, &body, answer_room.clone(), is_kept).await?;
+        let sent =
+            pass::send(&gateway, format.into(), &head, &body, (answer_room.clone(), self.end.clone()), is_kept).await?;
         let (tried, said) = match sent {
             Sent::Answered(answer) => return Ok(answer),
             Sent::Not { tried, notes } => (tried, notes),
@@ -174,7 +190,7 @@ impl Service {
         (chat.from_tool.key, chat.from_tool.tried, chat.asker) = (head.key, tried, head.asker);
         chat.notes.extend(said);
         if let Some(stored) = stored {
-            match stored::ask(self.gateway.answers(), &gateway, owner, stored, (&mut chat, stream), writer)? {
+            match stored::ask(answers, &gateway, owner, stored, (&mut chat, stream), (writer, &self.end))? {
                 Next::Asked(keeping) => writer = keeping,
                 Next::Begun(body) => return kept(body),
             }
@@ -200,7 +216,7 @@ impl Service {
             }
         };
         drop((room, values));
-        let events = StreamBody::new(Events::new(writer, first, pieces));
+        let events = StreamBody::new(Events::new(writer, first, pieces, self.end.clone()));
         Ok(noted(event_stream(events.boxed_unsync()), &notes))
     }
 
@@ -208,7 +224,8 @@ impl Service {
         let (body, _room) = self.read(body).await?;
         let gateway = self.gateway.current();
         let room = AnswerRoom::of_all(Arc::clone(&self.values));
-        let sent = pass::send(&gateway, PassFormat::CountTokens, &head, &body, room, |_| false).await?;
+        let sent =
+            pass::send(&gateway, PassFormat::CountTokens, &head, &body, (room, self.end.clone()), |_| false).await?;
         if let Sent::Answered(answer) = sent {
             return Ok(answer);
         }

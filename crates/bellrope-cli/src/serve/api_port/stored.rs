@@ -2,13 +2,16 @@
 
 use std::{
     convert::Infallible,
+    future::poll_fn,
     hash::{BuildHasher, RandomState},
+    pin::pin,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
 use bellrope_gateway::{
-    AnswerReader, ChatRequest, Gateway, KeptAnswer, KeptAnswers, LiveGateway, Owner,
+    AnswerReader, ChatRequest, Gateway, KeptAnswer, KeptAnswers, LiveGateway, Owner, ServerStop,
     inbound::{AnswerWriter, Fault, ItemsPage, Replay, StoredRequest, StoredResponse},
 };
 use bellrope_shm::process;
@@ -79,7 +82,7 @@ pub(super) fn ask(
     owner: Owner,
     stored: StoredRequest,
     (chat, stream): (&mut ChatRequest, bool),
-    writer: Box<dyn AnswerWriter>,
+    (writer, end): (Box<dyn AnswerWriter>, &ServerStop),
 ) -> Result<Next, Fault> {
     stored.go_on(answers, &owner, chat)?;
     if !stored.is_stored() {
@@ -90,7 +93,7 @@ pub(super) fn ask(
         return Ok(Next::Asked(stored.writer(answers, owner, asked)?));
     }
     let (answer, response) = stored.begin(answers, owner, asked)?;
-    let reader = stream.then(|| events(&answer, &response, None)).transpose()?;
+    let reader = stream.then(|| events(&answer, &response, None, end)).transpose()?;
     Arc::clone(&response).run(answer, gateway.chat_stream(std::mem::take(chat)));
     Ok(Next::Begun(reader.map_or_else(|| Body::Json(response.json()), Body::Events)))
 }
@@ -100,15 +103,15 @@ pub(super) fn about(
     gateway: &LiveGateway,
     owner: &Owner,
     (method, deed): (&Method, Deed),
-    id: &str,
-    query: Option<&str>,
+    (id, query): (&str, Option<&str>),
+    end: &ServerStop,
 ) -> Result<Body, Fault> {
     let (answer, response) = StoredResponse::find(gateway.answers(), owner, id)?;
     match (deed, method.as_str()) {
         (Deed::Whole, "GET") => {
             let query = Query::read(query)?;
             if query.stream {
-                return Ok(Body::Events(events(&answer, &response, query.starting_after)?));
+                return Ok(Body::Events(events(&answer, &response, query.starting_after, end)?));
             }
             Ok(Body::Json(response.json()))
         }
@@ -162,28 +165,42 @@ impl Query {
 }
 
 /// The events of a response, those after a number alone.
-fn events(answer: &KeptAnswer, response: &StoredResponse, after: Option<u64>) -> Result<Events, Fault> {
+fn events(
+    answer: &KeptAnswer,
+    response: &StoredResponse,
+    after: Option<u64>,
+    end: &ServerStop,
+) -> Result<Events, Fault> {
     let mut replay = response.replay(after)?;
     // All of its chunks are read, as the numbers of events are not those of chunks.
     let reader = answer.read(0).map_err(|error| Fault::invalid(Some("stream"), error.to_string()))?;
     let mut begun = Vec::new();
     replay.begin(&mut begun);
-    let pieces = stream::unfold(Some((reader, replay, begun)), async |state| {
-        let (mut reader, mut replay, mut ready) = state?;
-        let goes_on = more(&mut reader, &mut replay, &mut ready).await;
-        let frame = Frame::data(Bytes::from(std::mem::take(&mut ready)));
-        Some((Ok::<_, Infallible>(frame), goes_on.then_some((reader, replay, ready))))
+    let end = end.clone();
+    let pieces = stream::unfold(Some((reader, replay, begun)), move |state| {
+        let end = end.clone();
+        async move {
+            let (mut reader, mut replay, mut ready) = state?;
+            let goes_on = more(&mut reader, &mut replay, &mut ready, &end).await;
+            let frame = Frame::data(Bytes::from(std::mem::take(&mut ready)));
+            Some((Ok::<_, Infallible>(frame), goes_on.then_some((reader, replay, ready))))
+        }
     });
     Ok(StreamBody::new(pieces).boxed_unsync())
 }
 
 /// Waits until there is something to send. Whether more may follow.
-async fn more(reader: &mut AnswerReader, replay: &mut Replay, ready: &mut Vec<u8>) -> bool {
+async fn more(reader: &mut AnswerReader, replay: &mut Replay, ready: &mut Vec<u8>, end: &ServerStop) -> bool {
     loop {
         if !ready.is_empty() {
             return true;
         }
-        match timeout(SILENCE, reader.next()).await {
+        let mut next = pin!(timeout(SILENCE, reader.next()));
+        let next = poll_fn(|context| match end.has_come() {
+            true => Poll::Ready(Ok(Err(ServerStop::error()))),
+            false => next.as_mut().poll(context),
+        });
+        match next.await {
             Ok(Ok(Some(piece))) => replay.piece(&piece, ready),
             Ok(Ok(None)) => return false,
             Ok(Err(error)) => {

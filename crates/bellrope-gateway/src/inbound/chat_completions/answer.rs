@@ -8,7 +8,10 @@ use serde_json::Value;
 use crate::inbound::fault::{ErrorForm, Fault};
 use crate::inbound::stamp::{seconds_since_1970, serial};
 use crate::inbound::writer::{AnswerWriter, comment, data};
-use crate::message::{ChatResponse, Chunk, ErrorInfo, StopReason, TokenLogprob, ToolCallDelta, TopLogprob, Usage};
+use crate::message::{
+    ChatResponse, Chunk, ErrorInfo, Part, StopReason, TokenLogprob, ToolCallDelta, TopLogprob, Usage,
+};
+use crate::reasoning::items_of;
 
 /// The most calls of tools in one answer.
 const MAX_CALLS: usize = 256;
@@ -30,7 +33,11 @@ impl Heading {
 
     /// A whole answer.
     fn whole(&self, response: ChatResponse) -> serde_json::Result<Vec<u8>> {
-        let ChatResponse { text, reasoning, logprobs, tool_calls, usage, stop_reason, .. } = response;
+        let ChatResponse { text, reasoning, reasoning_parts, logprobs, tool_calls, usage, stop_reason, .. } = response;
+        let details = reasoning_parts.iter().filter_map(|part| match part {
+            Part::Reasoning { details, .. } => details.as_ref(),
+            _ => None,
+        });
         let calls: Vec<_> = tool_calls
             .iter()
             .map(|call| Call {
@@ -45,6 +52,7 @@ impl Heading {
             role: Some("assistant"),
             content: Some((!text.is_empty() || calls.is_empty()).then_some(&*text)),
             reasoning_content: (!reasoning.is_empty()).then_some(&reasoning),
+            reasoning_details: details.flat_map(items_of).collect(),
             tool_calls: calls,
         };
         let choice = Choice {
@@ -101,6 +109,12 @@ impl AnswerWriter for Script {
             }
             Chunk::Reasoning { text } => {
                 self.delta(Message { reasoning_content: Some(&text), ..Message::default() }, None, out);
+            }
+            Chunk::ReasoningDetails { details } => {
+                let reasoning_details: Vec<_> = items_of(&details).collect();
+                if !reasoning_details.is_empty() {
+                    self.delta(Message { reasoning_details, ..Message::default() }, None, out);
+                }
             }
             Chunk::Logprobs { tokens } => self.choice(Message::default(), Logprobs::of(&tokens), None, out),
             Chunk::ToolCall(delta) => self.call(&delta, out),
@@ -250,6 +264,9 @@ struct Message<'a> {
     content: Option<Option<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<&'a str>,
+    /// What goes back with that, as `OpenRouter` has it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasoning_details: Vec<&'a Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<Call<'a>>,
 }

@@ -10,6 +10,7 @@ use crate::inbound::fault::Fault;
 use crate::inbound::wire::{FromText, OneOrMany, StreamOptions, model_of, read_wire, route};
 use crate::message::fields::{Known, Known::All, Known::Fields, unknown};
 use crate::message::{ChatRequest, Content, Message, Part, Role, Tool, ToolChoice, lenient};
+use crate::reasoning::{details_of, words_of};
 use crate::text::of_data_url;
 
 /// The fields that are passed on, or refused.
@@ -68,6 +69,7 @@ const MESSAGE: Known = Fields(&[
     ("tool_call_id", All),
     ("reasoning_content", All),
     ("reasoning", All),
+    ("reasoning_details", All),
     ("refusal", All),
 ]);
 
@@ -199,6 +201,9 @@ struct WireMessage {
     /// What the model thought in an earlier turn, under either name that servers have for it.
     reasoning_content: Option<String>,
     reasoning: Option<String>,
+    /// What goes back with that, as `OpenRouter` has it.
+    #[serde(default, deserialize_with = "lenient::or_default")]
+    reasoning_details: Vec<Value>,
     /// What the model said in place of an answer.
     refusal: Option<String>,
 }
@@ -287,8 +292,10 @@ fn message(wire: WireMessage) -> Result<Message, Fault> {
         }
     };
     let mut parts = Vec::with_capacity(content.len());
-    let thought = wire.reasoning_content.or(wire.reasoning).filter(|text| !text.is_empty() && role == Role::Assistant);
-    parts.extend(thought.map(|text| Part::Reasoning { text, details: None }));
+    if role == Role::Assistant {
+        let thought = wire.reasoning_content.or(wire.reasoning).unwrap_or_default();
+        reasoning(thought, wire.reasoning_details, &mut parts);
+    }
     for wire in content {
         parts.push(part(wire)?);
     }
@@ -303,6 +310,21 @@ fn message(wire: WireMessage) -> Result<Message, Fault> {
         _ => Content::Parts(parts),
     };
     Ok(Message { role, content })
+}
+
+/// What the model thought. Each of its details has the words that belong to it.
+fn reasoning(thought: String, details: Vec<Value>, parts: &mut Vec<Part>) {
+    let items: Vec<_> = details.into_iter().filter(Value::is_object).collect();
+    let says_nothing = items.iter().all(|item| words_of(item).is_empty());
+    let mut thought = Some(thought).filter(|thought| says_nothing && !thought.is_empty());
+    // Words of their own stand before what is encrypted.
+    if items.first().is_none_or(|item| item["type"] == "reasoning.encrypted") {
+        parts.extend(thought.take().map(|text| Part::Reasoning { text, details: None }));
+    }
+    for item in items {
+        let text = thought.take().unwrap_or_else(|| words_of(&item).to_owned());
+        parts.push(Part::Reasoning { text, details: Some(details_of(item)) });
+    }
 }
 
 /// The result of a tool.

@@ -14,6 +14,7 @@ use crate::inbound::writer::{AnswerWriter, comment, named};
 use crate::json;
 use crate::message::{ChatResponse, Chunk, Part, StopReason, TokenLogprob, ToolCall, ToolCallDelta, Usage};
 use crate::provider::{MAX_ANSWER, MAX_TOOL_CALLS};
+use crate::reasoning::{items_of, opaque};
 
 /// The code of an answer that was cancelled, and its status.
 const CANCELLED: &str = "cancelled";
@@ -222,7 +223,8 @@ impl Script {
 
     /// What goes back with the reasoning. That of another format means nothing to a tool of this one.
     fn details(&mut self, details: &Value, out: &mut Vec<u8>) {
-        let encrypted = details.get("encrypted_content").and_then(Value::as_str);
+        let is_ours = details.get("encrypted_content").is_some() || items_of(details).next().is_some();
+        let encrypted = opaque(details).filter(|_| is_ours);
         if encrypted.is_some_and(|encrypted| !self.keep(encrypted.len(), out)) {
             return;
         }

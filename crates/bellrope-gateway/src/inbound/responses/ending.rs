@@ -5,16 +5,6 @@ use serde_json::{Value, json};
 use crate::inbound::fault::Fault;
 use crate::message::{StopReason, Usage};
 
-/// Words by which providers say that a conversation is too long, in small letters.
-const TOO_LONG: [&str; 6] = [
-    "context length",
-    "context window",
-    "context_length",
-    "maximum context",
-    "prompt is too long",
-    "exceeds the context",
-];
-
 /// The last event, the status, and why the response is incomplete.
 pub(super) fn ending(reason: StopReason) -> (&'static str, &'static str, Value) {
     let incomplete = |why: &str| ("response.incomplete", "incomplete", json!({ "reason": why }));
@@ -39,14 +29,12 @@ pub(super) fn counts(usage: Option<&Usage>) -> Value {
 
 /// OpenAI's word for an error, by which tools decide whether to try again.
 pub(super) fn code(fault: &Fault) -> &'static str {
-    let words = fault.message().to_ascii_lowercase();
-    let is_too_long = || TOO_LONG.iter().any(|said| words.contains(said));
     match fault.code() {
         "rate_limited" => "rate_limit_exceeded",
         // What is over until its window ends invites nobody to wait for that with a stream in hand.
         "budget_exceeded" if fault.retryable => "rate_limit_exceeded",
         "billing" | "budget_exceeded" => "insufficient_quota",
-        "invalid_request" | "too_large" | "provider_error" if is_too_long() => "context_length_exceeded",
+        _ if fault.is_too_long() => "context_length_exceeded",
         "invalid_request" | "unsupported_version" => "invalid_prompt",
         _ => "server_error",
     }

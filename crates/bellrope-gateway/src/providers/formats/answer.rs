@@ -13,6 +13,7 @@ use super::fault::StatedFault;
 use super::heard::Heard;
 use super::reader::EventReader;
 use super::reason::Reason;
+use super::reasoning_details::ReasoningDetails;
 
 use crate::error::ProviderError;
 use crate::json::{Seam, TextPiece, fields, is_nothing, repaired, text_len, words};
@@ -40,6 +41,8 @@ pub(super) struct PartialAnswer {
     has_text: bool,
     has_reasoning: bool,
     is_refused: bool,
+    /// What goes back with the reasoning.
+    details: ReasoningDetails,
     calls: Calls,
     reason: Option<StopReason>,
     /// A reason that is none of the known ones.
@@ -51,6 +54,10 @@ pub(super) struct PartialAnswer {
     /// Bytes of what came and is not shown, since [`Self::heard`] was asked for last.
     unshown: usize,
     max_output_tokens: Option<u64>,
+    /// Whether the provider has said that it failed.
+    has_failed: bool,
+    /// Whether events were passed over, in which may be what the others lack.
+    has_missed: bool,
 }
 
 impl PartialAnswer {
@@ -66,6 +73,9 @@ impl PartialAnswer {
     /// More text.
     pub(super) fn text(&mut self, piece: TextPiece, out: &mut VecDeque<Chunk>) {
         self.has_text |= !piece.is_empty();
+        if !piece.is_empty() {
+            self.details.hand_out(out);
+        }
         push_text(self.text.join(piece), out);
     }
 
@@ -94,7 +104,16 @@ impl PartialAnswer {
 
     /// More of a call of a tool.
     pub(super) fn call(&mut self, piece: CallPiece, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
+        self.details.hand_out(out);
         self.calls.take(piece, out)
+    }
+
+    /// More of what goes back with the reasoning. `is_again`: whether it repeats what came.
+    pub(super) fn reasoning_details(&mut self, list: &RawValue, is_again: bool) {
+        let is_known = is_again && self.details.are_there();
+        if !is_known && !self.details.take(list) {
+            self.not_shown("reasoning_details", list);
+        }
     }
 
     /// Says that what comes for this place is no call.
@@ -173,7 +192,21 @@ impl PartialAnswer {
 
     /// What the events so far say that no chunk does, since this was asked for last.
     pub(super) fn heard(&mut self) -> Heard {
-        Heard { usage: self.usage.news(), unshown_bytes: std::mem::take(&mut self.unshown) }
+        Heard {
+            usage: self.usage.news(),
+            is_final: self.has_failed || self.reason.is_some(),
+            unshown_bytes: std::mem::take(&mut self.unshown),
+        }
+    }
+
+    /// Takes in that an event says why there is no answer, or no whole one.
+    pub(super) fn failed(&mut self) {
+        self.has_failed = true;
+    }
+
+    /// Takes in that an event was passed over.
+    pub(super) fn missed(&mut self) {
+        self.has_missed = true;
     }
 
     /// Notes that something was sent which is not shown, unless it is empty, and whose text came before or is no answer.
@@ -223,7 +256,7 @@ impl PartialAnswer {
                 | StopReason::Refusal
                 | StopReason::PauseTurn
         );
-        if explains_nothing && !self.has_text && !self.has_reasoning && !self.has_calls() {
+        if explains_nothing && !self.has_missed && !self.has_text && !self.has_reasoning && !self.has_calls() {
             return Err(self.nothing());
         }
         let ending = Ending { usage: self.usage.take(), stop_reason, notes: self.notes.clone() };
@@ -234,6 +267,7 @@ impl PartialAnswer {
     /// Hands out half a character that nothing follows.
     fn flush(&mut self, out: &mut VecDeque<Chunk>) {
         push_reasoning(self.reasoning.rest().into_iter().collect(), out);
+        self.details.hand_out(out);
         push_text(self.text.rest().into_iter().chain(self.refusal.rest()).collect(), out);
     }
 

@@ -4,7 +4,8 @@
 //! them with every piece, split them, or count all calls with the same index; what they mean is decided here and nowhere
 //! else:
 //!
-//! - An id belongs to one call, whatever its index. Another id with a name is another call, whatever its index.
+//! - An id belongs to one call, whatever its index, unless another name stands with it at another index, or the same one once
+//!   the call is whole: then the provider gave two calls one id. Another id with a name is another call, whatever its index.
 //! - Without an id the index tells calls apart; without an index a name begins the next call.
 //! - Once the arguments of a call are whole, further ones are a repetition, which counts once, or another call.
 //!
@@ -85,6 +86,8 @@ pub(super) struct Calls {
 #[derive(Debug, Default)]
 struct Call {
     id: Option<String>,
+    /// The id that the provider gave to another call before, so that this one gets one of its own.
+    twin_id: Option<String>,
     spare_id: Option<String>,
     name: String,
     is_named: bool,
@@ -105,7 +108,13 @@ impl Calls {
     pub(super) fn take(&mut self, mut piece: CallPiece, out: &mut VecDeque<Chunk>) -> Result<(), ProviderError> {
         piece.id = piece.id.filter(|id| !id.trim().is_empty());
         piece.name = piece.name.filter(|name| !name.trim().is_empty());
-        let at = match self.find(&mut piece) {
+        let found = self.find(&piece);
+        let is_twin = match found {
+            Found::Call(at) => self.calls[at].twin_id == piece.id,
+            _ => piece.id.as_deref().is_some_and(|id| self.position(id).is_some()),
+        };
+        let twin_id = if is_twin { piece.id.take() } else { None };
+        let at = match found {
             Found::NoCall => return Ok(()),
             Found::Call(at) => at,
             Found::New => {
@@ -122,6 +131,7 @@ impl Calls {
         let mut bytes: usize = texts.into_iter().flatten().map(String::len).sum();
         self.put(place, Some(at))?;
         let call = &mut self.calls[at];
+        call.twin_id = call.twin_id.take().or(twin_id);
         let no_more = match &arguments {
             Arguments::None => true,
             Arguments::More(text) => text.is_empty(),
@@ -184,17 +194,22 @@ impl Calls {
         nameless
     }
 
-    fn find(&self, piece: &mut CallPiece) -> Found {
-        if let Some(at) = piece.id.as_deref().and_then(|id| self.position(id)) {
-            if self.calls[at].goes_on_with(piece, true) {
-                return Found::Call(at);
-            }
-            // Two calls with one id: the second gets one of its own.
-            piece.id = None;
-            return Found::New;
-        }
+    fn find(&self, piece: &CallPiece) -> Found {
         let named = self.places.iter().find(|(place, _)| *place == piece.place).map(|(_, at)| *at);
         let is_explicit = matches!(piece.place, Place::Index(_) | Place::Item(_));
+        let of_id: Vec<_> = match &piece.id {
+            Some(id) => (0..self.calls.len()).filter(|at| self.calls[*at].goes_by(id)).collect(),
+            None => Vec::new(),
+        };
+        if !of_id.is_empty() {
+            let here = named.flatten().filter(|at| is_explicit && of_id.contains(at));
+            let is_elsewhere = here.is_none() && of_id.iter().all(|at| self.is_another(*at, piece));
+            let goes_on = |at: &usize| self.calls[*at].goes_on_with(piece, true);
+            return match here.filter(&goes_on).or_else(|| of_id.iter().copied().find(&goes_on)) {
+                Some(at) if !is_elsewhere => Found::Call(at),
+                _ => Found::New,
+            };
+        }
         let at = match (named, is_explicit) {
             (Some(None), _) if piece.name.is_none() => return Found::NoCall,
             (Some(None), _) => None,
@@ -208,6 +223,22 @@ impl Calls {
             Some(at) if self.calls[at].goes_on_with(piece, is_explicit) => Found::Call(at),
             _ => Found::New,
         }
+    }
+
+    /// Whether a piece with the id of this call begins another one: it stands elsewhere among its like, and has another name, or
+    /// comes when the call is whole and does not repeat it.
+    fn is_another(&self, at: usize, piece: &CallPiece) -> bool {
+        let Some(name) = &piece.name else { return false };
+        let is_like = |place: &Place| {
+            matches!((place, &piece.place), (Place::Index(_), Place::Index(_)) | (Place::Item(_), Place::Item(_)))
+        };
+        let stands_elsewhere =
+            self.places.iter().any(|(place, of)| *of == Some(at) && is_like(place) && *place != piece.place);
+        let call = &self.calls[at];
+        let repeats = || matches!(&piece.arguments, Arguments::Whole(text) if *text == call.arguments);
+        let has_other_name =
+            !call.name.is_empty() && *name != call.name && (call.is_named || !call.arguments.is_empty());
+        stands_elsewhere && (has_other_name || call.is_over() && !repeats())
     }
 
     fn position(&self, id: &str) -> Option<usize> {
@@ -275,6 +306,11 @@ impl Call {
             // More of a name that came in pieces.
             Some(_) => is_explicit && self.is_blank() && !self.is_named,
         }
+    }
+
+    /// Whether the provider calls it so.
+    fn goes_by(&self, id: &str) -> bool {
+        [&self.id, &self.twin_id].into_iter().flatten().any(|known| known == id)
     }
 
     fn take_id(&mut self, id: Option<String>, is_all: bool) {

@@ -182,6 +182,9 @@ pub(super) fn message<'a>(
     if let Some(aloud) = aloud.into_iter().flatten().find(|said| !has_reasoning && !says_nothing(said)) {
         content(answer, aloud, Speech::Reasoning, out)?;
     }
+    if let Some(details) = details.filter(|details| !is_nothing(details)) {
+        answer.reasoning_details(details, is_again);
+    }
     if let Some(text) = text.filter(|_| !has_text) {
         content(answer, text, Speech::Text, out)?;
     }

@@ -9,7 +9,7 @@ use super::answer::PartialAnswer;
 use super::fault::StatedFault;
 use super::heard::Heard;
 use crate::error::{Excerpt, ProviderError};
-use crate::json::{each, raw};
+use crate::json::{each, fields, raw};
 use crate::message::Chunk;
 use crate::sse::SseEvent;
 
@@ -48,6 +48,10 @@ pub trait Translate: fmt::Debug + Send {
 
     /// Takes in how many tokens the answer may have, for formats in which that alone shows that it was cut.
     fn limit(&mut self, _max_output_tokens: Option<u32>) {}
+
+    /// Takes in that an event was passed over, because it cannot be read or is too large: what the others say may be all the
+    /// same an answer.
+    fn missed(&mut self) {}
 
     /// What was said since this was asked for last, whether or not the answer comes to an end.
     fn heard(&mut self) -> Heard {
@@ -100,6 +104,15 @@ pub(super) trait Frames: fmt::Debug + Send {
 
     /// See [`Translate::limit`].
     fn limited(&mut self, _max_output_tokens: Option<u32>) {}
+
+    /// Takes in what an event that says why there is no answer tells of what it took: beside the error, within it, or in the
+    /// response.
+    fn said_with_error(&mut self, event: &RawValue) {
+        let Some([usage, error, response]) = fields(event, ["usage", "error", "response"]) else { return };
+        let inner =
+            [error, response].map(|said| said.and_then(|said| fields(said, ["usage"])).and_then(|[usage]| usage));
+        inner.into_iter().chain([usage]).for_each(|usage| self.answer().usage().update(usage));
+    }
 }
 
 /// Takes in a list: of one whole answer, or of what would be the events of a stream. How far the answer has come; `None` if none of it
@@ -128,17 +141,35 @@ fn listed<F: Frames>(
     Ok(so_far.or_else(|| has_said(format.answer()).then_some(Progress::Continues)))
 }
 
+/// Takes in that an answer failed by what the provider says, if it did.
+fn note_failure<T>(answer: &mut PartialAnswer, read: Result<T, ProviderError>) -> Result<T, ProviderError> {
+    if matches!(read, Err(ProviderError::Reported { .. } | ProviderError::Truncated { .. })) {
+        answer.failed();
+    }
+    read
+}
+
 impl<F: Frames> Translate for F {
     fn event(&mut self, event: SseEvent<'_>, out: &mut VecDeque<Chunk>) -> Result<Progress, ProviderError> {
-        match event.data.trim() {
+        let read = match event.data.trim() {
             "" => Ok(Progress::Continues),
             "[DONE]" if Self::DONE_ENDS => self.answer().end(out).map(|()| Progress::Ended),
             // Some servers end with the word that ends a chat completion.
             "[DONE]" => Ok(Progress::Continues),
-            data if event.name == "error" => Err(self.answer().reader().reported(data)),
-            data => raw(data, |frame| self.frame(event.name, frame, out))
-                .unwrap_or_else(|error| Err(self.answer().reader().malformed(&error.to_string(), data))),
-        }
+            data if event.name == "error" => {
+                let _ = raw(data, |event| self.said_with_error(event));
+                Err(self.answer().reader().reported(data))
+            }
+            data => raw(data, |frame| {
+                let read = self.frame(event.name, frame, out);
+                if let Err(ProviderError::Reported { .. }) = &read {
+                    self.said_with_error(frame);
+                }
+                read
+            })
+            .unwrap_or_else(|error| Err(self.answer().reader().malformed(&error.to_string(), data))),
+        };
+        note_failure(self.answer(), read)
     }
 
     fn document(&mut self, json: &str, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
@@ -155,7 +186,7 @@ impl<F: Frames> Translate for F {
             }
         });
         match read {
-            Ok(read) => read,
+            Ok(read) => note_failure(self.answer(), read),
             Err(error) if error.is_eof() => Err(ProviderError::Truncated { reason: "its JSON is cut off".into() }),
             Err(_) => Ok(false),
         }
@@ -163,6 +194,10 @@ impl<F: Frames> Translate for F {
 
     fn finish(&mut self, out: &mut VecDeque<Chunk>) -> Result<bool, ProviderError> {
         self.answer().finish(false, out)
+    }
+
+    fn missed(&mut self) {
+        self.answer().missed();
     }
 
     fn heard(&mut self) -> Heard {

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::endpoint::AN_EVENT_STREAM;
 use super::events::{EventStream, Next};
@@ -15,6 +15,10 @@ use crate::error::ProviderError;
 use crate::message::{ChatRequest, Chunk};
 use crate::notes::Notes;
 use crate::providers::formats::{Heard, Progress, Translate, push_extra};
+
+/// How many events behind the word that it failed are looked at for what an answer took, and for how long.
+const REST_EVENTS: usize = 16;
+const REST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// An answer on its way.
 pub(super) struct RemoteAnswer {
@@ -86,8 +90,7 @@ impl RemoteAnswer {
             }
             let begins = matches!(self.stage, Stage::Asked(_) | Stage::Waiting(..));
             let advanced = self.advance(asked).await;
-            let Heard { usage, unshown_bytes } = self.translator.heard();
-            self.meter.note(usage, unshown_bytes);
+            let has_usage = self.hear();
             match advanced {
                 // The head of the response had its own time.
                 Ok(Progress::Continues) if begins => asked = Instant::now(),
@@ -98,9 +101,36 @@ impl RemoteAnswer {
                     }
                 }
                 Err(error) => {
+                    if matches!(error, ProviderError::Reported { .. }) && !has_usage {
+                        let _ = timeout(REST_TIMEOUT, self.hear_rest()).await;
+                    }
                     self.stage = Stage::Ended;
                     self.failed = Some(error);
                 }
+            }
+        }
+    }
+
+    /// Notes what the last event has said beside its pieces. Whether that is what the answer took.
+    fn hear(&mut self) -> bool {
+        let Heard { usage, is_final, unshown_bytes } = self.translator.heard();
+        let has_usage = usage.is_some();
+        self.meter.note(usage, is_final, unshown_bytes);
+        has_usage
+    }
+
+    /// Reads on behind the word that the answer failed: some servers say only then what it took.
+    async fn hear_rest(&mut self) {
+        for _ in 0..REST_EVENTS {
+            let Stage::Answering(events) = &mut self.stage else { return };
+            let Ok(Next::Event(event)) = events.next(Instant::now()).await else { return };
+            if event.data.trim() == "[DONE]" {
+                return;
+            }
+            // Its pieces come too late.
+            let _ = self.translator.event(event, &mut VecDeque::new());
+            if self.hear() {
+                return;
             }
         }
     }

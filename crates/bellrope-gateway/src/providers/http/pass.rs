@@ -1,13 +1,17 @@
 //! Requests that go to a provider as they came, and its answers on their way back.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, Url};
+use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::client::{RuntimeClient, root_cause};
@@ -19,12 +23,14 @@ use crate::account::Meter;
 use crate::error::{Phase, ProviderError};
 use crate::message::{Chunk, StopReason};
 use crate::pass::{
-    HEADERS_FROM_TOOL, HeaderPairs, PassEnd, PassError, PassPiece, PassStream, Passed, PassedBody, Refusal, Seen,
+    HEADERS_FROM_TOOL, HeaderPairs, PassEnd, PassError, PassFormat, PassPiece, PassStream, Passed, PassedBody, Refusal,
+    Seen,
 };
 use crate::provider::MAX_ANSWER;
 use crate::providers::formats::{Heard, Translate};
 use crate::room::AnswerRoom;
 use crate::secret::Striking;
+use crate::server_stop::ServerStop;
 
 /// The headers of an answer that go to the tool, and the beginnings of the names of others.
 const FROM_PROVIDER: [&str; 12] = [
@@ -66,13 +72,13 @@ pub(super) struct Post {
     pub(super) streams: bool,
     /// Whether the event with what the answer took is taken out.
     pub(super) hides_usage: bool,
-    /// Whether the format is that of responses.
-    pub(super) is_numbered: bool,
+    pub(super) format: PassFormat,
     /// How many answers are made at once.
     pub(super) choices: u32,
     /// Where it is noted what the answer takes, if it fails before it begins.
     pub(super) meter: Meter,
     pub(super) room: AnswerRoom,
+    pub(super) end: ServerStop,
 }
 
 /// The headers of a request that go with it: those of the tool, and before them those of the settings.
@@ -161,7 +167,7 @@ async fn begin(
     post: Post,
     translator: Option<Box<dyn Translate>>,
 ) -> Result<Passed, PassError> {
-    let Post { sent, hides_usage, is_numbered, choices, meter, room, .. } = post;
+    let Post { sent, hides_usage, format, choices, meter, room, end, .. } = post;
     let status = response.status().as_u16();
     let headers = kept(response.headers(), &sent);
     // A clone shares its bytes.
@@ -179,11 +185,11 @@ async fn begin(
     match (look(&begun), translator) {
         (Look::Json, translator) => whole(endpoint, response, begun, translator, answer, (&sent, &meter, &room)).await,
         (found, Some(translator)) if says_events || found == Look::Events => {
-            let watch = Watch::new(translator, hides_usage, is_numbered, choices);
+            let watch = Watch::new(translator, hides_usage, format == PassFormat::Responses, choices);
             let strike =
                 sent.strike().filter(|strike| strike.is_distinct()).map(|strike| Striking::new(Arc::clone(strike)));
-            let events = Passing::new(response, begun.into(), watch, strike, endpoint.timeouts());
-            begin_events(events, answer, (&sent, &meter)).await
+            let events = Passing::new(response, begun.into(), watch, strike, (endpoint.timeouts(), end));
+            begin_events(events, answer, (&sent, &meter), format).await
         }
         _ => {
             let content_type = content_type.as_ref().map_or(&b""[..], HeaderValue::as_bytes);
@@ -220,13 +226,13 @@ async fn whole(
     let mut made = VecDeque::new();
     let read = translator.map(|mut translator| {
         let read = translator.document(&String::from_utf8_lossy(&body), &mut made);
-        let Heard { usage, unshown_bytes } = translator.heard();
-        meter.note(usage, unshown_bytes);
+        let Heard { usage, is_final, unshown_bytes } = translator.heard();
+        meter.note(usage, is_final, unshown_bytes);
         read
     });
     for chunk in made {
         match chunk {
-            Chunk::Usage(usage) => seen.usage = Some(usage),
+            Chunk::Usage(usage) => (seen.usage, seen.is_final) = (Some(usage), true),
             Chunk::Done { stop_reason } => seen.stop = Some(stop_reason),
             Chunk::Text { text } | Chunk::Reasoning { text } => seen.said_bytes += text.len(),
             Chunk::ToolCall(delta) => seen.said_bytes += delta.arguments.len(),
@@ -259,6 +265,7 @@ async fn begin_events(
     mut events: Passing,
     answer: Passed,
     (sent, meter): (&Sent, &Meter),
+    format: PassFormat,
 ) -> Result<Passed, PassError> {
     let asked = Instant::now();
     let Passed { status, headers, .. } = answer;
@@ -266,7 +273,7 @@ async fn begin_events(
         // Of an answer of which something came nobody else is asked, and what came is paid for.
         let says_nothing = piece.seen.said_bytes == 0 && events.first.iter().all(|piece| piece.seen.said_bytes == 0);
         if piece.end.is_some() && says_nothing {
-            meter.note(piece.seen.usage.clone(), 0);
+            meter.note(piece.seen.usage.clone(), piece.seen.is_final, 0);
         }
         match piece.end.take() {
             Some(PassEnd::Cut(error, _)) if says_nothing => return Err(error.into()),
@@ -276,8 +283,9 @@ async fn begin_events(
                 while let Some(piece) = events.next().await {
                     body.extend_from_slice(&piece.bytes);
                 }
+                let is_told = tells_failure(format, &body);
                 let refusal = Refusal { status, headers, body: sent.without_secrets(body) };
-                return Err(PassError { error, refusal: Some(Box::new(refusal)) });
+                return Err(PassError { error, refusal: is_told.then(|| Box::new(refusal)) });
             }
             end => piece.end = end,
         }
@@ -297,6 +305,17 @@ async fn begin_events(
     Ok(Passed { status, headers, body: PassedBody::Stream(rest) })
 }
 
+/// Whether some event says that the answer failed in the way in which tools of this format read it. What is in another
+/// server's has to be told in words of this program.
+fn tells_failure(format: PassFormat, events: &[u8]) -> bool {
+    let lines = events.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(|line| line.strip_prefix(b"data:"));
+    lines.filter_map(|data| serde_json::from_slice::<Value>(data).ok()).any(|event| match format {
+        PassFormat::Messages => event["type"] == "error",
+        PassFormat::Responses => event["type"] == "error" || event["type"] == "response.failed",
+        _ => !event["error"].is_null(),
+    })
+}
+
 /// A stream of events on its way.
 struct Passing {
     /// `None` after the end.
@@ -307,6 +326,7 @@ struct Passing {
     /// Strikes out the key of this program, if it was sent.
     striking: Option<Striking>,
     timeouts: Timeouts,
+    end: ServerStop,
     /// When something came last that is more than a keep-alive.
     since: Instant,
     /// Bytes that came after the end of the answer.
@@ -318,9 +338,25 @@ struct Passing {
 }
 
 impl Passing {
-    fn new(response: Response, begun: Bytes, watch: Watch, striking: Option<Striking>, timeouts: Timeouts) -> Self {
-        let (since, first) = (Instant::now(), VecDeque::new());
-        Self { response: Some(response), begun, watch, striking, timeouts, since, rest: 0, rest_until: None, first }
+    fn new(
+        response: Response,
+        begun: Bytes,
+        watch: Watch,
+        striking: Option<Striking>,
+        (timeouts, end): (Timeouts, ServerStop),
+    ) -> Self {
+        Self {
+            response: Some(response),
+            begun,
+            watch,
+            striking,
+            timeouts,
+            end,
+            since: Instant::now(),
+            rest: 0,
+            rest_until: None,
+            first: VecDeque::new(),
+        }
     }
 
     async fn next(&mut self) -> Option<PassPiece> {
@@ -333,7 +369,7 @@ impl Passing {
                 let struck = |id: String| self.without_key(id.into_bytes().into());
                 mark.id = mark.id.take().map(struck).map(|id| String::from_utf8_lossy(&id).into_owned());
             }
-            if end.is_some() {
+            if end.is_some() || self.watch.is_failing() {
                 self.rest_until.get_or_insert_with(|| Instant::now() + REST_TIMEOUT);
             }
             if seen.pieces > 0 {
@@ -369,11 +405,18 @@ impl Passing {
         }
         let begun = std::mem::take(&mut self.begun);
         let read = if begun.is_empty() {
-            timeout_at(rest_until.unwrap_or_else(|| Instant::now() + idle), response.chunk()).await
+            let until = rest_until.unwrap_or_else(|| Instant::now() + idle);
+            let (end, mut reading) = (&self.end, pin!(timeout_at(until, response.chunk())));
+            let mut read = poll_fn(|context| match end.has_come() {
+                true => Poll::Ready(None),
+                false => reading.as_mut().poll(context).map(Some),
+            });
+            (&mut read).await
         } else {
-            Ok(Ok(Some(begun)))
+            Some(Ok(Ok(Some(begun))))
         };
-        let closing = match read {
+        let closing = match read.unwrap_or(Ok(Ok(None))) {
+            _ if self.end.has_come() => Closing::Failed(ServerStop::error()),
             Ok(Ok(Some(bytes))) => {
                 self.rest += if rest_until.is_some() { bytes.len() } else { 0 };
                 if self.rest > MAX_REST {

@@ -27,9 +27,6 @@ use crate::providers::shape::{AnswerShape, shaped};
 /// Presets whose servers refuse fields of messages that OpenAI's do not have.
 const NO_EXTRAS: [&str; 3] = ["openai", "groq", "mistral"];
 
-/// Presets whose servers refuse calls of earlier turns without what led to them.
-const WANT_THOUGHTS: [&str; 1] = ["deepseek"];
-
 /// Presets whose models are called by their makers and a slash, or as their users like.
 const SLASHES: [&str; 5] = ["openrouter", "groq", "ollama", "llamacpp", "vllm"];
 
@@ -121,6 +118,8 @@ impl HttpProvider {
         let usual = if at_inventor { PassThrough::Exact } else { PassThrough::Repaired };
         let is_local = is_this_machine(&base);
         let breaker = config.breaker_for(is_local);
+        let has_extras = !home.is_some_and(|home| NO_EXTRAS.contains(&home.name));
+        let message_extras = config.message_extras.unwrap_or(has_extras);
         Ok(Self {
             remote: Arc::new(Remote {
                 title: preset.map_or_else(|| format!("`{name}`"), |preset| preset.title.to_owned()),
@@ -128,14 +127,8 @@ impl HttpProvider {
                 kind,
                 endpoint: Endpoint::new(base, headers, api_key, timeouts, config.idle_connections, retry, fixes),
                 needs_model: needs_key || kind.format().needs_model(),
-                server: ProviderServer {
-                    at_inventor,
-                    message_extras: config
-                        .message_extras
-                        .unwrap_or_else(|| !home.is_some_and(|home| NO_EXTRAS.contains(&home.name))),
-                    stream_options: config.stream_options,
-                },
-                wants_thoughts: preset.is_some_and(|preset| WANT_THOUGHTS.contains(&preset.name)),
+                server: ProviderServer { at_inventor, message_extras, stream_options: config.stream_options },
+                wants_thoughts: kind == ProviderKind::OpenAi && message_extras,
                 has_plain_names: home.is_some_and(|home| !SLASHES.contains(&home.name)),
                 missing_key,
                 pass_through: config.pass_through.unwrap_or(usual),

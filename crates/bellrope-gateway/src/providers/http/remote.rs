@@ -138,10 +138,11 @@ impl Remote {
             body,
             streams: request.streams(),
             hides_usage,
-            is_numbered: request.format == PassFormat::Responses,
+            format: request.format,
             choices: request.choices(),
             meter: request.meter.clone(),
             room: request.room.clone(),
+            end: request.end.clone(),
         };
         pass(&self.endpoint, post, translator).await
     }

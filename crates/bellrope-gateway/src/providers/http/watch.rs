@@ -43,8 +43,10 @@ pub(super) struct Watch {
     within_line: bool,
     /// Whether a line feed that comes next belongs to the event before, and whether that was taken out.
     after_return: Option<bool>,
-    /// How far it can see.
-    sight: Sight,
+    /// Whether an event was passed over: it was too large even without the ends of its strings, or means nothing here.
+    has_missed: bool,
+    /// Why the answer failed. It ends with the next event, in which some servers say what it took.
+    failing: Option<ProviderError>,
     end: Option<PassEnd>,
     /// Whether it was ever known.
     is_settled: bool,
@@ -65,21 +67,12 @@ pub(super) enum Closing {
     Failed(ProviderError),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sight {
-    Clear,
-    /// The answer has ended, or its events mean nothing here: only their bounds are seen.
-    Bounds,
-    /// Not even these.
-    Blind,
-}
-
 impl Watch {
     /// `hides_usage`: the event with what the answer took is taken out. `is_numbered`: the format is that of responses.
     /// `choices`: how many answers are made at once.
     pub(super) fn new(translator: Box<dyn Translate>, hides_usage: bool, is_numbered: bool, choices: u32) -> Self {
         Self {
-            decoder: SseDecoder::default(),
+            decoder: SseDecoder::squeezing(),
             translator,
             hides_usage,
             choices,
@@ -89,7 +82,8 @@ impl Watch {
             leaks: false,
             within_line: false,
             after_return: None,
-            sight: Sight::Clear,
+            has_missed: false,
+            failing: None,
             end: None,
             is_settled: false,
             seen: Seen::default(),
@@ -98,9 +92,14 @@ impl Watch {
         }
     }
 
-    /// Whether an event has come.
+    /// Whether an event has come that does not say that the answer failed.
     pub(super) fn has_begun(&self) -> bool {
-        self.events > 0 || self.sight != Sight::Clear
+        self.events > 0 && !self.is_failing()
+    }
+
+    /// Whether the answer has failed, and no event has come since.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.is_some()
     }
 
     /// What was seen since this was asked for last.
@@ -115,9 +114,6 @@ impl Watch {
 
     /// Takes bytes in; gives those that are to be handed on.
     pub(super) fn take_in(&mut self, bytes: &Bytes) -> Bytes {
-        if self.sight == Sight::Blind {
-            return bytes.clone();
-        }
         let mut input: &[u8] = bytes;
         let mut kept = mem::take(&mut self.held);
         // What of `bytes` is handed on begins at `from`; the event that is coming in began at `start`.
@@ -129,32 +125,22 @@ impl Watch {
         }
         // How much of `kept` belongs to that event.
         let mut earlier = kept.len();
-        loop {
-            match self.decoder.push(&mut input) {
-                Ok(true) => {
-                    let mut end = bytes.len() - input.len();
-                    let is_hidden = self.hides_usage && !self.leaks && says_usage_alone(self.decoder.event().data);
-                    self.see();
-                    match (bytes[end - 1], bytes.get(end)) {
-                        (b'\r', Some(b'\n')) => end += 1,
-                        (b'\r', None) => self.after_return = Some(is_hidden),
-                        _ => {}
-                    }
-                    if is_hidden {
-                        kept.truncate(kept.len() - earlier);
-                        kept.extend_from_slice(&bytes[from..start]);
-                        from = end;
-                    }
-                    (start, earlier, self.leaks, self.within_line) = (end, 0, false, false);
-                }
-                Ok(false) => break,
-                Err(_) => {
-                    self.sight = Sight::Blind;
-                    start = bytes.len();
-                    earlier = 0;
-                    break;
-                }
+        // One that squeezes refuses nothing.
+        while let Ok(true) = self.decoder.push(&mut input) {
+            let mut end = bytes.len() - input.len();
+            let is_hidden = self.hides_usage && !self.leaks && says_usage_alone(self.decoder.event().data);
+            self.see();
+            match (bytes[end - 1], bytes.get(end)) {
+                (b'\r', Some(b'\n')) => end += 1,
+                (b'\r', None) => self.after_return = Some(is_hidden),
+                _ => {}
             }
+            if is_hidden {
+                kept.truncate(kept.len() - earlier);
+                kept.extend_from_slice(&bytes[from..start]);
+                from = end;
+            }
+            (start, earlier, self.leaks, self.within_line) = (end, 0, false, false);
         }
         self.hand_on(bytes, kept, earlier, from, start)
     }
@@ -212,9 +198,12 @@ impl Watch {
     pub(super) fn finish(&mut self, closing: Closing) -> Bytes {
         let held = Bytes::from(mem::take(&mut self.held));
         // An event whose end has not come: only its line end may lack.
-        let is_begun = self.sight != Sight::Blind && (!held.is_empty() || self.leaks);
+        let is_begun = !held.is_empty() || self.leaks;
         let is_event = is_begun && self.decoder.finish().unwrap_or(false) && is_whole(self.decoder.event().data);
         let is_half = is_begun && !is_event;
+        if let Some(error) = self.failing.take() {
+            self.settle(PassEnd::Failed(error));
+        }
         if self.is_settled {
             // What was begun after the end of an answer is no part of it.
             return if is_half { Bytes::new() } else { held };
@@ -229,14 +218,6 @@ impl Watch {
         }
         // What was closed as it should be may be whole, and so may what the provider keeps open after its last word.
         let may_be_whole = !matches!(error, ProviderError::Truncated { .. }) || error == closed();
-        if self.sight != Sight::Clear {
-            // Nobody can say that it was cut.
-            if error == closed() {
-                self.settle(PassEnd::Done(StopReason::Other));
-                return held;
-            }
-            return self.cut(error);
-        }
         let is_hidden = self.hides_usage && !self.leaks && is_event && says_usage_alone(self.decoder.event().data);
         let progress = match is_event.then(|| self.translator.event(self.decoder.event(), &mut self.made)) {
             None => Ok(Progress::Continues),
@@ -250,10 +231,14 @@ impl Watch {
             Err(error) => Err(error),
         };
         self.count();
-        self.sight = Sight::Bounds;
         match is_whole {
             Ok(true) if is_hidden => Bytes::new(),
             Ok(true) => held,
+            // Its end may have been in what was passed over: nobody can say that it was cut.
+            Ok(false) | Err(ProviderError::Malformed { .. }) if self.has_missed && error == closed() => {
+                self.settle(PassEnd::Done(StopReason::Other));
+                held
+            }
             Err(error @ ProviderError::Reported { .. }) => {
                 self.settle(PassEnd::Failed(error));
                 held
@@ -280,38 +265,64 @@ impl Watch {
     /// Looks at the event that the decoder has.
     fn see(&mut self) {
         self.events += 1;
-        if self.sight != Sight::Clear {
+        if self.is_settled {
             return;
+        }
+        if let Some(error) = self.failing.take() {
+            return self.fail(error);
+        }
+        if self.decoder.is_lost() {
+            self.seen.said_bytes += self.decoder.left_out();
+            return self.miss();
         }
         let event = self.decoder.event();
         if self.is_numbered {
             self.mark.see(event);
         }
+        let said = self.seen.said_bytes;
         let progress = self.translator.event(event, &mut self.made);
         self.count();
-        match progress {
-            Ok(Progress::Continues) => {}
-            Ok(Progress::Ended) => self.sight = Sight::Bounds,
-            // What is odd to this program may be all right to the tool.
-            Err(ProviderError::Malformed { .. } | ProviderError::TooLarge { .. }) => self.sight = Sight::Bounds,
-            Err(error) => {
-                self.sight = Sight::Bounds;
-                self.settle(PassEnd::Failed(error));
-            }
+        if self.seen.said_bytes > said {
+            self.seen.said_bytes += self.decoder.left_out();
         }
+        match progress {
+            Ok(_) => {}
+            // What is odd to this program may be all right to the tool, and what comes behind it counts.
+            Err(ProviderError::Malformed { .. } | ProviderError::TooLarge { .. }) => self.miss(),
+            Err(error) if self.seen.is_final => self.settle(PassEnd::Failed(error)),
+            Err(error) => self.failing = Some(error),
+        }
+    }
+
+    /// Ends the answer, which has failed, with the event that came behind the word for it.
+    fn fail(&mut self, error: ProviderError) {
+        let event = self.decoder.event();
+        // A last word makes an answer of what came, and this is none.
+        if event.data.trim() != "[DONE]" {
+            let _ = self.translator.event(event, &mut VecDeque::new());
+            self.count();
+        }
+        self.settle(PassEnd::Failed(error));
+    }
+
+    fn miss(&mut self) {
+        self.has_missed = true;
+        self.translator.missed();
     }
 
     /// Counts what the translator has made.
     fn count(&mut self) {
-        let Heard { usage, unshown_bytes } = self.translator.heard();
-        self.seen.usage = usage.or(self.seen.usage.take());
+        let Heard { usage, is_final, unshown_bytes } = self.translator.heard();
+        if usage.is_some() {
+            (self.seen.usage, self.seen.is_final) = (usage, is_final);
+        }
         if unshown_bytes > 0 {
             self.seen.pieces += 1;
             self.seen.said_bytes += unshown_bytes;
         }
         while let Some(chunk) = self.made.pop_front() {
             match chunk {
-                Chunk::Usage(usage) => self.seen.usage = Some(usage),
+                Chunk::Usage(usage) => (self.seen.usage, self.seen.is_final) = (Some(usage), true),
                 Chunk::Done { stop_reason } => {
                     self.seen.stop = Some(stop_reason);
                     self.settle(PassEnd::Done(stop_reason));

@@ -111,6 +111,45 @@ fn ids_names_and_indices_that_are_odd_give_the_calls_that_were_meant() {
     }
 }
 
+/// What servers of the three formats send of two calls with one id, whole and in pieces.
+#[test]
+fn two_calls_with_one_id_are_two_and_each_is_made_once() {
+    let (a, b) = (r#"{"a":0}"#, r#"{"a":1}"#);
+    for (first, second, first_arguments) in
+        [("look", "read", "{}"), ("look", "look", a), ("look", "read", a), ("look", "look", "{\"b\":[]}")]
+    {
+        let begins = |at, name: &str| CallPiece { is_named: true, ..piece(Place::Index(at), "t1", name, "") };
+        let more = |at, text: &str| piece(Place::Index(at), "", "", text);
+        let whole = |place, id: &str, name: &str, text: &str| CallPiece {
+            is_named: true,
+            spare_id: Some(format!("f{name}")),
+            arguments: Arguments::Whole(text.to_owned()),
+            ..piece(place, id, name, "")
+        };
+        let (zero, one) = (Place::Index(0), Place::Index(1));
+        let is_done = |at, text: &str| whole(Place::Index(at), "", "", text);
+        let chat = vec![piece(zero.clone(), "t1", first, first_arguments), piece(one.clone(), "t1", second, b)];
+        let messages = vec![begins(0, first), more(0, first_arguments), begins(1, second), more(1, b)];
+        let in_turns = vec![begins(0, first), begins(1, second), more(1, b), more(0, first_arguments)];
+        let mut responses = Vec::new();
+        for (at, name, text) in [(0, first, first_arguments), (1, second, b)] {
+            responses.extend([begins(at, name), more(at, text), is_done(at, text)]);
+            responses.push(whole(Place::Index(at), "t1", name, text));
+        }
+        responses.push(whole(zero.clone(), "t1", first, first_arguments));
+        responses.push(whole(one.clone(), "t1", second, b));
+        for (what, pieces) in [("chat", chat), ("messages", messages), ("turns", in_turns), ("responses", responses)] {
+            // Until it is over nothing tells calls of one name and one id apart that take turns.
+            if what == "turns" && first == second {
+                continue;
+            }
+            let found = calls(pieces);
+            let found: Vec<_> = found.iter().map(|(id, name, text)| (id == "t1", &**name, &**text)).collect();
+            assert_eq!(found, [(true, first, first_arguments), (false, second, b)], "{what} {first} {second}");
+        }
+    }
+}
+
 // Fault 71.
 #[test]
 fn a_call_without_an_id_gets_one_that_every_format_takes_and_that_stays_the_same() {

@@ -17,6 +17,7 @@ use crate::providers::formats::said::{
 };
 use crate::providers::formats::tools::{Offered, tools};
 use crate::providers::formats::wire_format::ProviderServer;
+use crate::reasoning::items_of;
 
 /// The most texts that end an answer, the highest temperature and the longest name of a tool at OpenAI's own server.
 pub(super) const MAX_STOP: usize = 4;
@@ -117,11 +118,15 @@ impl<'a> Writer<'a, '_> {
         if !thoughts.is_empty() && !self.extras {
             self.notes.left_out("the reasoning of earlier turns", "this provider's messages have no place for it");
         } else if !thoughts.is_empty() {
-            message.reasoning_content = Some(thoughts.iter().map(|thought| thought.text).collect());
+            let text: String = thoughts.iter().map(|thought| thought.text).collect();
+            message.reasoning_details =
+                thoughts.iter().filter_map(|thought| thought.details).flat_map(items_of).collect();
+            message.reasoning_content =
+                Some(text).filter(|text| !text.is_empty() || message.reasoning_details.is_empty());
         }
         message.tool_calls = calls.iter().map(|call| self.call(call)).collect();
         if message.content.is_none() && message.tool_calls.is_empty() {
-            if message.reasoning_content.is_none() {
+            if message.reasoning_content.is_none() && message.reasoning_details.is_empty() {
                 return;
             }
             message.content = Some(WireContent::Text("".into()));
@@ -240,6 +245,9 @@ struct WireMessage<'a> {
     /// `DeepSeek` and others refuse a call of a tool without what led to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<String>,
+    /// Of `OpenRouter`, as it was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasoning_details: Vec<&'a Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<WireCall<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -248,7 +256,14 @@ struct WireMessage<'a> {
 
 impl<'a> WireMessage<'a> {
     fn new(role: &'static str) -> Self {
-        Self { role, content: None, reasoning_content: None, tool_calls: Vec::new(), tool_call_id: None }
+        Self {
+            role,
+            content: None,
+            reasoning_content: None,
+            reasoning_details: Vec::new(),
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+        }
     }
 
     fn text(role: &'static str, text: Cow<'a, str>) -> Self {

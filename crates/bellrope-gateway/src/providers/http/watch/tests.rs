@@ -30,10 +30,13 @@ fn play(mut watch: Watch, pieces: &[&[u8]], closing: Closing) -> (String, Seen, 
     let (mut out, mut seen, mut end) = (Vec::new(), Seen::default(), None);
     let mut note = |watch: &mut Watch, bytes: Bytes| {
         out.extend_from_slice(&bytes);
-        let Seen { pieces, said_bytes, usage, stop } = watch.take_seen();
+        let Seen { pieces, said_bytes, usage, is_final, stop } = watch.take_seen();
         seen.pieces += pieces;
         seen.said_bytes += said_bytes;
-        (seen.usage, seen.stop) = (usage.or(seen.usage.take()), stop.or(seen.stop));
+        if usage.is_some() {
+            (seen.usage, seen.is_final) = (usage, is_final);
+        }
+        seen.stop = stop.or(seen.stop);
         end = end.take().or(watch.take_end());
     };
     for piece in pieces {
@@ -115,14 +118,55 @@ fn a_large_event_is_handed_on_as_it_comes_and_takes_no_memory() {
     let more = Bytes::from_static(b"AAAA");
     assert_eq!(watch.take_in(&more), more);
     assert_eq!(watch.take_in(&Bytes::from_static(b"\"}\n\ndata: {")), "\"}\n\n");
-    // One that is too large for anybody makes it blind, and still goes on.
+    // One that is too large for anybody goes on as well.
     let piece = Bytes::from("A".repeat(1 << 20));
     for _ in 0..8 {
         assert!(!watch.take_in(&piece).is_empty());
     }
     assert!(watch.held.len() <= MAX_HELD);
-    watch.finish(Closing::Ended);
-    assert!(matches!(watch.take_end(), Some(PassEnd::Done(StopReason::Other))));
+    assert_eq!(watch.finish(Closing::Ended), "\n\n", "its end has not come");
+    assert!(is_cut(watch.take_end().as_ref()));
+}
+
+/// Pieces of an event of responses, and the event after which the answer is over.
+#[test]
+fn what_comes_behind_or_within_a_huge_event_counts() {
+    let picture = "A".repeat(6 << 20);
+    let usage = "\"usage\":{\"input_tokens\":7,\"output_tokens\":2}";
+    let part = format!("data: {{\"type\":\"response.image_generation_call.partial_image\",\"b64\":\"{picture}\"}}\n\n");
+    let text = format!("data: {{\"type\":\"response.output_text.delta\",\"delta\":\"{picture}\"}}\n\n");
+    let numbers = format!("data: {{\"type\":\"response.later\",\"list\":[{}1]}}\n\n", "1,".repeat(3 << 20));
+    let end = |output: &str| {
+        format!(
+            "data: {{\"type\":\"response.completed\",\"response\":{{\"status\":\"completed\",\"output\":[{output}],{usage}}}}}\n\n"
+        )
+    };
+    let whole = end(&format!("{{\"type\":\"image_generation_call\",\"id\":\"i\",\"result\":\"{picture}\"}}"));
+    for (huge, said, last) in [
+        (&part, 4, end("")),
+        (&text, 4 + picture.len(), end("")),
+        (&numbers, numbers.len(), end("")),
+        (&String::new(), 4, whole),
+    ] {
+        let stream = [RESPONSES, huge, &last].concat();
+        let pieces: Vec<&[u8]> = stream.as_bytes().chunks(200_000).collect();
+        let (out, seen, end) = play(watch(ProviderKind::OpenAiResponses, false), &pieces, Closing::Ended);
+        assert!(out == stream && matches!(end, Some(PassEnd::Done(StopReason::EndTurn))), "{end:?}");
+        assert_eq!(seen.usage.map(|usage| (usage.input_tokens, usage.output_tokens)), Some((7, 2)));
+        assert!(seen.said_bytes.abs_diff(said) < 100 && seen.is_final, "{} of {said}", seen.said_bytes);
+    }
+    // What it says of its end may have been in the event that nobody could read.
+    let stream = [RESPONSES, &numbers].concat();
+    let (_, _, end) = play(watch(ProviderKind::OpenAiResponses, false), &[stream.as_bytes()], Closing::Ended);
+    assert!(matches!(end, Some(PassEnd::Done(StopReason::Other))), "{end:?}");
+}
+
+#[test]
+fn what_comes_behind_an_event_that_means_nothing_here_counts() {
+    let stream = ["data: {\"choices\": nonsense}\n\n", CHAT, USAGE, DONE].concat();
+    let (out, seen, end) = play(watch(ProviderKind::OpenAi, false), &[stream.as_bytes()], Closing::Ended);
+    assert!(out == stream && matches!(end, Some(PassEnd::Done(StopReason::EndTurn))), "{end:?}");
+    assert_eq!(seen.usage.map(|usage| (usage.input_tokens, usage.output_tokens)), Some((3, 4)));
 }
 
 #[test]
@@ -223,7 +267,7 @@ fn what_an_answer_took_until_it_was_cut_or_failed_is_seen() {
     let used = |seen: Seen| seen.usage.map(|usage| (usage.input_tokens, usage.output_tokens));
     let (begun, _) = MESSAGES.split_once("event: content_block_stop").unwrap();
     let (_, seen, end) = play(watch(ProviderKind::Anthropic, false), &[begun.as_bytes()], Closing::Ended);
-    assert_eq!((used(seen), is_cut(end.as_ref())), (Some((3, 1)), true));
+    assert_eq!((seen.is_final, used(seen), is_cut(end.as_ref())), (false, Some((3, 1)), true));
     for (word, status) in [("failed", "failed"), ("incomplete", "incomplete")] {
         let last = format!(
             "data: {{\"type\":\"response.{word}\",\"response\":{{\"status\":\"{status}\",\
@@ -231,8 +275,20 @@ fn what_an_answer_took_until_it_was_cut_or_failed_is_seen() {
         );
         let (_, seen, end) =
             play(watch(ProviderKind::OpenAiResponses, false), &[RESPONSES.as_bytes(), last.as_bytes()], Closing::Ended);
-        assert_eq!(used(seen), Some((7, 2)), "{word}: {end:?}");
+        assert_eq!((seen.is_final, used(seen)), (true, Some((7, 2))), "{word}: {end:?}");
     }
+    let error = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Full\"},\
+                 \"usage\":{\"input_tokens\":3,\"output_tokens\":2}}\n\n";
+    let text = [begun, error].concat();
+    let (_, seen, end) = play(watch(ProviderKind::Anthropic, false), &[text.as_bytes()], Closing::Ended);
+    assert!(matches!(end, Some(PassEnd::Failed(_))), "{end:?}");
+    assert_eq!((seen.is_final, used(seen)), (true, Some((3, 2))));
+    // What it took comes behind the word that it failed.
+    let failed = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"error\"}]}\n\n";
+    let text = [failed, USAGE, DONE].concat();
+    let (out, seen, end) = play(watch(ProviderKind::OpenAi, true), &[text.as_bytes()], Closing::Ended);
+    assert!(out == [failed, DONE].concat() && matches!(end, Some(PassEnd::Failed(_))), "{out} {end:?}");
+    assert_eq!((seen.is_final, used(seen)), (true, Some((3, 4))));
 }
 
 #[test]
