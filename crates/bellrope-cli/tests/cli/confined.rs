@@ -299,7 +299,10 @@ fn where_a_sandbox_denies_what_nobody_can_do_without_it_is_named_on_both_sides()
     for (name, number, _, of_client) in calls {
         let rung = run_filtered(&home, TEST, number, "call echo x").finish();
         let named = format!("{name}, which a sandbox must let through: Operation not permitted");
-        assert!(if of_client { rung.code == Some(1) && rung.stderr.contains(&named) } else { rung.stdout.ends_with('x') }, "{name}: {rung:?}");
+        assert!(
+            if of_client { rung.code == Some(1) && rung.stderr.contains(&named) } else { rung.stdout.ends_with('x') },
+            "{name}: {rung:?}"
+        );
     }
 }
 

@@ -148,7 +148,10 @@ pub fn check_memory(bytes: usize) -> io::Result<()> {
     let found = room.try_reserve_exact(bytes);
     std::hint::black_box(&room);
     found.map_err(|_| {
-        let limits = [(Resource::Data, "data", "RLIMIT_DATA, ulimit -d"), (Resource::As, "address space", "RLIMIT_AS, ulimit -v")];
+        let limits = [
+            (Resource::Data, "data", "RLIMIT_DATA, ulimit -d"),
+            (Resource::As, "address space", "RLIMIT_AS, ulimit -v"),
+        ];
         let limits: Vec<_> = limits
             .into_iter()
             .filter_map(|(resource, of, name)| {
@@ -157,7 +160,10 @@ pub fn check_memory(bytes: usize) -> io::Result<()> {
             })
             .collect();
         let why = if limits.is_empty() { "no limit of its own is set".to_owned() } else { limits.join(", ") };
-        io::Error::new(io::ErrorKind::OutOfMemory, format!("the system gives this process no {bytes} more bytes of memory; {why}"))
+        io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            format!("the system gives this process no {bytes} more bytes of memory; {why}"),
+        )
     })
 }
 

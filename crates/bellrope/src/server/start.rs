@@ -6,9 +6,9 @@ use std::{io, thread::JoinHandle};
 #[cfg(feature = "tokio")]
 use std::time::Duration;
 
+use bellrope_shm::{SharedMemory, process, socket::Socket};
 #[cfg(feature = "tokio")]
 use bellrope_shm::{proc, wait::Poller};
-use bellrope_shm::{SharedMemory, process, socket::Socket};
 
 use super::error::BindError;
 
